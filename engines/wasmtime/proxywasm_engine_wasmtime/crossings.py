@@ -1,0 +1,175 @@
+"""The crossings of one module, host → guest and guest → host, written out as Python source and compiled once.
+
+Calling through ctypes costs little if nothing is looked up or converted on the way. So for each module one function
+``link`` is generated, whose closures have the arities and types of the module's exports and imports unrolled. Each
+instance calls ``link`` once. All closures of an instance share its cells, above all `depth`, which is
+
+* 0 while nobody is in the guest,
+* *n* > 0 while guest code runs, *n* calls deep: the one thread inside executes no Python, so whoever calls now is
+  another thread and is refused,
+* *-n* while a host function runs, called by the guest that is *n* calls deep.
+
+Values cross in slots of 16 bytes, little endian. Each guest function owns its slots. That is safe however calls nest:
+Wasmtime reads all arguments before the guest runs, and writes the result after everything nested has returned.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from ctypes import byref, c_char, c_double, c_float, c_uint32, c_uint64
+from functools import lru_cache
+from typing import Any
+
+from proxywasm_host.engine.protocol import FunctionType
+
+__all__ = ["NUMERIC", "compile_link", "is_numeric"]
+
+NUMERIC = frozenset({"i32", "i64", "f32", "f64"})
+_UNPACK = {"i32": "I12x", "i64": "Q8x", "f32": "f12x", "f64": "d8x"}
+_WRITE = {"i32": "words_{0}[{1} * 2]", "i64": "words_{0}[{1} * 2]", "f32": "floats_{0}[{1} * 4]",
+          "f64": "doubles_{0}[{1} * 2]"}  # fmt: skip
+_READ = {"i32": "halves_{0}[0]", "i64": "words_{0}[0]", "f32": "floats_{0}[0]", "f64": "doubles_{0}[0]"}
+_ANSWER = {
+    "i32": "view[0] = {0}",
+    "i64": "c_uint64.from_address(at).value = {0}",
+    "f32": "c_float.from_address(at).value = {0}",
+    "f64": "c_double.from_address(at).value = {0}",
+}
+_MOST_VIEWS = 1024  # guest stacks are deep at times, and each depth has its own address
+
+_HEAD = """\
+def link(handlers, invoke, context, trap, trap_at, failed, forget, raised, arrived, refuse, busy, watch):
+    depth = 0
+    views = {}
+
+    def shut():
+        nonlocal invoke
+        if depth > 0:
+            raise busy()
+        invoke = refuse
+        return depth == 0
+"""
+
+_GUEST = """
+    function_{i} = (c_uint64 * 2)()
+    function_at_{i} = byref(function_{i})
+    words_{i} = (c_uint64 * {words})()
+    halves_{i} = (c_uint32 * {words}).from_buffer(words_{i})
+    floats_{i} = (c_float * {words}).from_buffer(words_{i})
+    doubles_{i} = (c_double * {words}).from_buffer(words_{i})
+    slots_at_{i} = byref(words_{i})
+    count_{i} = byref(c_char.from_address({count}))
+
+    def guest_{i}({parameters}):
+        nonlocal depth
+        if depth > 0:
+            raise busy()
+        {write}{enter}
+        depth = 1 - depth
+        try:
+            error = invoke(context, function_at_{i}, slots_at_{i}, count_{i}, trap_at)
+        except BaseException:
+            forget()
+            raise
+        finally:
+            depth = 1 - depth
+        if error or trap:
+            raise failed(error)
+        {read}
+"""
+# `count` is passed as a pointer to that address: a size_t argument that ctypes need not convert.
+# What invoke can raise is an interrupt (Ctrl-C) that Python took up on return; it leaves a trap or an error behind.
+
+_WATCHED = """
+        if not depth:
+            watch.enter()"""
+
+_HOST = """
+    handler_{i} = handlers[{i}]
+
+    def host_{i}(environment, caller, at, count):
+        nonlocal depth
+        try:
+            depth = -depth
+            view = views.get(at)
+            if view is None:
+                arrived(caller)
+                if len(views) >= {most_views}:
+                    views.clear()
+                view = views[at] = View(at)
+            {answer}
+            depth = -depth
+        except BaseException as error:
+            depth = abs(depth)
+            return raised(error)
+"""
+
+_TAIL = """
+    return ([{guests}], [{functions}], [{hosts}], shut)
+"""
+
+
+def is_numeric(type: FunctionType) -> bool:
+    """Whether a function of this type can cross: numbers only, and at most one result."""
+    return NUMERIC.issuperset(type.params + type.results) and len(type.results) <= 1
+
+
+@lru_cache(maxsize=256)
+def compile_link(
+    guests: Sequence[FunctionType], hosts: Sequence[FunctionType], watched: bool
+) -> Callable[..., tuple[list[Any], list[Any], list[Any], Callable[[], bool]]]:
+    """Make the function ``link`` for exports of the types `guests` and imports of the types `hosts`.
+
+    ``link`` returns the guest functions (callables of plain numbers), the places of 16 bytes into which their
+    ``wasmtime_func_t`` have to be copied, the host functions (to be made into ctypes callbacks), and ``shut``,
+    which makes every guest function refuse and tells whether nobody is inside.
+    If `watched`, ``watch.enter()`` runs before each outermost call.
+    """
+    source = [_HEAD]
+    names: dict[str, Any] = {
+        "byref": byref,
+        "c_char": c_char,
+        "c_uint32": c_uint32,
+        "c_uint64": c_uint64,
+        "c_float": c_float,
+        "c_double": c_double,
+        # Long enough for any import: a view only serves to reach what is there.
+        "View": (c_uint32 * (4 * max([1, *(len(type.params) for type in hosts)]))).from_address,
+    }
+    for i, type in enumerate(guests):
+        source.append(_guest(i, type, watched))
+    for i, type in enumerate(hosts):
+        source.append(_host(i, type))
+        names[f"unpack_{i}"] = struct.Struct("<" + "".join(map(_UNPACK.__getitem__, type.params))).unpack_from
+    source.append(
+        _TAIL.format(
+            guests=", ".join(f"guest_{i}" for i in range(len(guests))),
+            functions=", ".join(f"function_{i}" for i in range(len(guests))),
+            hosts=", ".join(f"host_{i}" for i in range(len(hosts))),
+        )
+    )
+    exec(compile("".join(source), "<wasmtime crossings>", "exec"), names)  # noqa: S102 - the text is all our own
+    link: Callable[..., Any] = names["link"]
+    return link
+
+
+def _guest(i: int, type: FunctionType, watched: bool) -> str:
+    slots = max(len(type.params), len(type.results))
+    names = [f"a{n}" for n in range(len(type.params))]
+    writes = [_WRITE[kind].format(i, n) + f" = {names[n]}" for n, kind in enumerate(type.params)]
+    return _GUEST.format(
+        i=i,
+        words=4 * max(slots, 1),
+        count=slots,
+        parameters=", ".join(names),
+        write="\n        ".join(writes),
+        enter=_WATCHED if watched else "",
+        read=f"return {_READ[type.results[0]].format(i)}" if type.results else "",
+    )
+
+
+def _host(i: int, type: FunctionType) -> str:
+    call = f"handler_{i}(*unpack_{i}(view))" if type.params else f"handler_{i}()"
+    answer = _ANSWER[type.results[0]].format(call) if type.results else call
+    return _HOST.format(i=i, most_views=_MOST_VIEWS, answer=answer)

@@ -1,0 +1,91 @@
+"""Compiled code, shared by all of its instances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import wasmtime
+from proxywasm_host.engine.protocol import Export, FunctionType, HostFunction, Import, Instance, Limits, LinkError
+
+from .crossings import is_numeric
+from .instance import FastInstance
+
+if TYPE_CHECKING:
+    from .capi import CApi
+    from .deadline import Ticker
+
+__all__ = ["WasmtimeModule"]
+
+_KINDS = {
+    wasmtime.FuncType: "function",
+    wasmtime.MemoryType: "memory",
+    wasmtime.TableType: "table",
+    wasmtime.GlobalType: "global",
+}
+
+
+class WasmtimeModule:
+    """A module that Wasmtime has compiled."""
+
+    def __init__(
+        self, engine: wasmtime.Engine, module: wasmtime.Module, api: CApi | None, ticker: Ticker, interruptible: bool
+    ) -> None:
+        self.engine = engine
+        self.module = module
+        self.ticker = ticker
+        self.interruptible = interruptible
+        self._api = api
+        imports, exports = module.imports, module.exports
+        self.import_types: Sequence[Any] = [item.type for item in imports]
+        self.imports: Sequence[Import] = tuple(
+            Import(item.module, item.name or "", *_kind(type))
+            for item, type in zip(imports, self.import_types, strict=True)
+        )
+        self.exports: Sequence[Export] = tuple(Export(item.name, *_kind(item.type)) for item in exports)
+        self.callable_exports = {
+            item.name: item.type for item in self.exports if item.type is not None and is_numeric(item.type)
+        }
+        self.has_memory = any(item.name == "memory" and item.kind == "memory" for item in self.exports)
+
+    def instantiate(
+        self, functions: Sequence[HostFunction], limits: Limits, bind: Callable[[Instance], None] | None = None
+    ) -> Instance:
+        """Make an instance, see the protocol. Raises: LinkError, Trap."""
+        self._check(functions)
+        if self._api is not None:
+            return FastInstance(self._api, self, functions, limits, bind)
+        raise NotImplementedError
+
+    def serialise(self) -> bytes:
+        """The compiled code, for `WasmtimeEngine.deserialise` of the same fingerprint."""
+        return bytes(self.module.serialize())
+
+    def refuse_other_types(self, name: str) -> None:
+        """Raise TypeError if `name` is an exported function that cannot be called with plain numbers."""
+        for item in self.exports:
+            if item.name == name and item.type is not None and not is_numeric(item.type):
+                raise TypeError(f"the exported function {name} {item.type} cannot be called with plain numbers")
+
+    def _check(self, functions: Sequence[HostFunction]) -> None:
+        if len(functions) > len(self.imports):
+            raise LinkError(f"{len(functions)} host functions were given for {len(self.imports)} imports")
+        for index, wanted in enumerate(self.imports):
+            name = f"import {wanted.module}.{wanted.name}"
+            if wanted.type is None:
+                raise LinkError(f"{name} is a {wanted.kind}: only functions can be imported")
+            if not is_numeric(wanted.type):
+                raise LinkError(f"{name} {wanted.type} has values that cannot cross")
+            if index >= len(functions):
+                raise LinkError(f"{name}: no host function was given")
+            offered = functions[index]
+            if (offered.module, offered.name) != (wanted.module, wanted.name):
+                raise LinkError(f"{name}: the host function in its place is {offered.module}.{offered.name}")
+            if offered.type != wanted.type:
+                raise LinkError(f"{name}: the guest wants {wanted.type}, the host offers {offered.type}")
+
+
+def _kind(type: Any) -> tuple[str, FunctionType | None]:
+    if isinstance(type, wasmtime.FuncType):
+        return "function", FunctionType(tuple(map(str, type.params)), tuple(map(str, type.results)))
+    return _KINDS.get(type.__class__, "tag"), None
