@@ -720,9 +720,9 @@ static int push_parameter(struct call *call, char kind, struct span *rest) {
                 return 0;
         } else
             range = (struct span){take(&scratch, 16), 16};
-        if (!(block = take(&scratch, sizeof(struct iovec))))
+        if (!(block = take(&scratch, sizeof(struct byte_range))))
             return 0;
-        *(struct iovec *)block = (struct iovec){(void *)range.at, range.size};
+        *(struct byte_range *)block = (struct byte_range){(void *)range.at, range.size};
         push(call, address(block));
         return 1;
     case 'x':
@@ -958,7 +958,7 @@ static int other_instruction(struct span name, struct span rest, struct span who
     else if (equals(name, "recurse"))
         sink = recurse(0);
     else if (equals(name, "divide"))
-        sink = 1 / zero;
+        sink = sink / zero;
     else if (equals(name, "oob"))
         sink = *(volatile u32 *)0xfffffff0;
     else if (equals(name, "grow")) {

@@ -110,15 +110,15 @@ HOSTCALL(get_upstream_hosts)(OUT(pairs));
 HOSTCALL(set_upstream_override_host)(BYTES(address));
 #endif
 
-struct iovec {
+struct byte_range {
     void *at;
     u32 size;
 };
 
 #define WASI(name) PROXY_IMPORT("wasi_snapshot_preview1", #name)
 
-WASI(fd_write) i32 fd_write(u32 fd, const struct iovec *parts, u32 count, u32 *written);
-WASI(fd_read) i32 fd_read(u32 fd, const struct iovec *parts, u32 count, u32 *got);
+WASI(fd_write) i32 fd_write(u32 fd, const struct byte_range *parts, u32 count, u32 *written);
+WASI(fd_read) i32 fd_read(u32 fd, const struct byte_range *parts, u32 count, u32 *got);
 WASI(fd_close) i32 fd_close(u32 fd);
 WASI(fd_seek) i32 fd_seek(u32 fd, i64 offset, u32 whence, u64 *position);
 WASI(fd_fdstat_get) i32 fd_fdstat_get(u32 fd, void *stat);
