@@ -765,6 +765,7 @@ typedef i32 (*call_5)(i32, i32, i32, i32, i32);
 typedef i32 (*call_6)(i32, i32, i32, i32, i32, i32);
 typedef i32 (*call_7)(i32, i32, i32, i32, i32, i32, i32);
 typedef i32 (*call_8)(i32, i32, i32, i32, i32, i32, i32, i32);
+typedef i32 (*call_9)(i32, i32, i32, i32, i32, i32, i32, i32, i32);
 typedef i32 (*call_10)(i32, i32, i32, i32, i32, i32, i32, i32, i32, i32);
 typedef i32 (*call_12)(i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32, i32);
 
@@ -803,6 +804,8 @@ static u32 invoke(const struct call *call) {
         return ((call_7)function)(v[0], v[1], v[2], v[3], v[4], v[5], v[6]);
     case 8:
         return ((call_8)function)(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]);
+    case 9:
+        return ((call_9)function)(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8]);
     case 10:
         return ((call_10)function)(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7], v[8], v[9]);
     default:
