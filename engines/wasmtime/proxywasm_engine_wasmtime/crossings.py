@@ -16,12 +16,15 @@ Wasmtime reads all arguments before the guest runs, and writes the result after 
 from __future__ import annotations
 
 import struct
+import types
 from collections.abc import Callable, Sequence
 from ctypes import byref, c_char, c_double, c_float, c_uint32, c_uint64
 from functools import lru_cache
 from typing import Any
 
 from proxywasm_host.engine.protocol import FunctionType
+
+from .shield import shielded
 
 __all__ = ["NUMERIC", "compile_link", "is_numeric"]
 
@@ -150,8 +153,15 @@ def compile_link(
         )
     )
     exec(compile("".join(source), "<wasmtime crossings>", "exec"), names)  # noqa: S102 - the text is all our own
-    link: Callable[..., Any] = names["link"]
+    link: types.FunctionType = names["link"]
+    link.__code__ = link.__code__.replace(co_consts=tuple(map(_shielded_host, link.__code__.co_consts)))
     return link
+
+
+def _shielded_host(constant: object) -> object:
+    if isinstance(constant, types.CodeType) and constant.co_name.startswith("host_"):
+        return shielded(constant)
+    return constant
 
 
 def _guest(i: int, type: FunctionType, watched: bool) -> str:

@@ -10,12 +10,15 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
 import wasmtime
 
 from .capi import CApi, DeadlineCallback
+from .shield import shielded
 
 __all__ = ["NEVER", "TICK", "Ticker", "Watch"]
 
@@ -34,24 +37,48 @@ class Ticker:
 
     def __init__(self, engine: wasmtime.Engine) -> None:
         self._engine = engine
+        self._lock = threading.Lock()
+        self._held = 0
         self.running = False
         self.used = False
         _tickers.add(self)
 
     def start(self) -> None:
         """Start the thread if it is not running."""
-        if not self.running:
-            self.running = True
-            threading.Thread(target=self._run, name="proxywasm-wasmtime-epoch", daemon=True).start()
+        with self._lock:
+            if not self.running:
+                self.running = True
+                threading.Thread(target=self._run, name="proxywasm-wasmtime-epoch", daemon=True).start()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the thread running within a ``with`` block."""
+        with self._lock:
+            self._held += 1
+        try:
+            self.start()
+            yield
+        finally:
+            with self._lock:
+                self._held -= 1
+
+    def after_fork(self) -> None:
+        """In a child process: the thread and whoever held the lock are gone."""
+        self._lock = threading.Lock()
+        self.running = False
 
     def _run(self) -> None:
         quiet = 0
-        while quiet < _QUIET_TICKS:
+        while True:
             time.sleep(TICK)
             self._engine.increment_epoch()
-            quiet = 0 if self.used else quiet + 1
+            quiet = 0 if self.used or self._held else quiet + 1
             self.used = False
-        self.running = False
+            if quiet >= _QUIET_TICKS:
+                with self._lock:
+                    if not self._held:
+                        self.running = False
+                        break
         # A call that saw `running` just before meets this last epoch, asks its watch, and that starts us again.
         self._engine.increment_epoch()
 
@@ -60,8 +87,8 @@ _tickers: weakref.WeakSet[Ticker] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    for ticker in _tickers:
-        ticker.running = False  # threads do not live on in the child
+    for ticker in list(_tickers):
+        ticker.after_fork()
 
 
 if hasattr(os, "register_at_fork"):
@@ -71,20 +98,38 @@ if hasattr(os, "register_at_fork"):
 class Watch:
     """The deadline of one store: `seconds` for each outermost call."""
 
-    __slots__ = ("_callback", "_error", "_expired", "_ticker", "_until", "seconds")
+    __slots__ = ("_asked", "_expired", "_ticker", "_until", "seconds")
 
-    def __init__(self, api: CApi, store: int | None, context: int, seconds: float, ticker: Ticker) -> None:
+    def __init__(
+        self,
+        api: CApi,
+        store: int | None,
+        context: int,
+        seconds: float,
+        ticker: Ticker,
+        raised: Callable[[BaseException], object],
+    ) -> None:
         self.seconds = seconds
         self._ticker = ticker
         self._until = 0.0
         self._expired = False
-        self._error = api.wasmtime_error_new
-        self._callback = DeadlineCallback(self._asked)
+
+        def asked(context: int, environment: None, ticks: Any, kind: int) -> Any:  # noqa: ARG001
+            try:
+                if self._has_time():
+                    ticks[0] = 1
+                    return None
+            except BaseException as error:  # noqa: BLE001 - raised by a signal's handler, most likely
+                raised(error)
+            return api.wasmtime_error_new(b"stopped by the host")
+
+        asked.__code__ = shielded(asked.__code__)
+        self._asked = DeadlineCallback(asked)
         api.wasmtime_context_set_epoch_deadline(context, 1)
-        api.wasmtime_store_epoch_deadline_callback(store, self._callback, None, None)
+        api.wasmtime_store_epoch_deadline_callback(store, self._asked, None, None)
 
     def enter(self) -> None:
-        """An outermost call begins."""
+        """Note that an outermost call begins."""
         self._until = monotonic() + self.seconds
         if not self._ticker.running:
             self._ticker.start()
@@ -94,15 +139,10 @@ class Watch:
         expired, self._expired = self._expired, False
         return expired
 
-    def _asked(self, context: int, environment: None, ticks: Any, kind: int) -> int | None:
+    def _has_time(self) -> bool:
         ticker = self._ticker
         ticker.used = True
         if not ticker.running:
             ticker.start()
-        if monotonic() < self._until:
-            ticks[0] = 1
-            return None
-        self._expired = True
-        error: int = self._error(b"deadline exceeded")
-        return error
-
+        self._expired = monotonic() >= self._until
+        return not self._expired

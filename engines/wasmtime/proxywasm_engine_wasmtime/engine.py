@@ -1,67 +1,158 @@
-"""The engine: its configuration, and which route its calls take."""
+"""The engine: its options, its configuration, and which route its calls take."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
+import warnings
+from functools import cached_property
 from importlib.metadata import version
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import wasmtime
 import wasmtime._ffi as ffi
-from proxywasm_host.engine.protocol import Capabilities, InvalidModule
+from proxywasm_host.engine.protocol import Capabilities, InvalidModule, Limits
 
 from .capi import CApi
 from .deadline import Ticker
 from .module import WasmtimeModule
+from .selfcheck import MODULE, transcript
 
 __all__ = ["WasmtimeEngine"]
 
-_GIB = 1 << 30
+_RESERVATION = 4 << 30  # bytes: all that 32-bit memory can grow to, so it never moves
+_MAGIC = b"\0asm"
 
 
 class WasmtimeEngine:
-    """Wasmtime, by the wheel `wasmtime`."""
+    """Wasmtime, as the wheel `wasmtime` brings it.
+
+    Args:
+        route: ``ctypes`` calls Wasmtime's C API, ``objects`` uses wasmtime-py's classes: the same, many times slower.
+            By default the first, if it passes a check against the second.
+        optimise: ``speed`` of the guest's code, or ``none`` to compile sooner.
+        parallel_compilation: Compile on all processors.
+        deadline: Compile code that can be stopped. Without it, guests that loop much are a few percent to a fifth
+            faster, and `Limits.deadline` is refused.
+
+    Raises: ValueError if an option has a value that is none of these.
+    """
 
     name: ClassVar[str] = "wasmtime"
     priority: ClassVar[int] = 300
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        route: Literal["ctypes", "objects"] | None = None,
+        optimise: Literal["speed", "none"] = "speed",
+        parallel_compilation: bool = True,
+        deadline: bool = True,
+    ) -> None:
+        if route not in (None, "ctypes", "objects"):
+            raise ValueError(f"route {route!r} is neither 'ctypes' nor 'objects'")
+        if optimise not in ("speed", "none"):
+            raise ValueError(f"optimise {optimise!r} is neither 'speed' nor 'none'")
         self.version = version("wasmtime")
-        self.capabilities = Capabilities(serialise=True, memory_limit=True, deadline=True, backtrace=True)
-        self.note = ""
-        self._engine = wasmtime.Engine(_config())
+        self.capabilities = Capabilities(serialise=True, memory_limit=True, deadline=deadline, backtrace=True)
+        self._optimise = optimise
+        self._deadline = deadline
+        self._process = os.getpid()
+        self._engine = wasmtime.Engine(self._config(parallel=parallel_compilation))
         self._ticker = Ticker(self._engine)
-        self._api = CApi()
-        parts = (self.version, platform.machine(), platform.system())
-        self.fingerprint = hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
+        self._api: CApi | None = None
+        self.note = self._take_route(route)
+        self.fingerprint = self._fingerprint()
 
     def compile(self, bytecode: bytes) -> WasmtimeModule:
-        """Validate and compile. Raises: InvalidModule."""
+        """Validate and compile `bytecode`. Raises: InvalidModule."""
+        if not bytecode.startswith(_MAGIC):  # wasmtime-py would take it for a text
+            raise InvalidModule("no WebAssembly module: it does not begin with the bytes 00 61 73 6d")
         try:
-            # Text would be taken as well.
-            if not bytecode.startswith(b"\0asm"):
-                raise InvalidModule("no WebAssembly module: it does not begin with \\0asm")
-            return self._module(wasmtime.Module(self._engine, bytecode))
+            if os.getpid() == self._process:
+                return self._module(wasmtime.Module(self._engine, bytecode))
+            # The threads that compile in parallel did not come along into this child process, and waiting for them
+            # would last for ever. Code compiled by another engine of the same configuration moves over as bytes.
+            return self.deserialise(bytes(wasmtime.Module(self._serial, bytecode).serialize()))
         except wasmtime.WasmtimeError as error:
             raise InvalidModule(str(error)) from None
 
     def deserialise(self, compiled: bytes) -> WasmtimeModule:
-        """Load what `serialise` gave. Raises: InvalidModule."""
+        """Load what `WasmtimeModule.serialise` of the same `fingerprint` gave. Raises: InvalidModule."""
         try:
             return self._module(wasmtime.Module.deserialize(self._engine, compiled))
         except wasmtime.WasmtimeError as error:
             raise InvalidModule(str(error)) from None
 
+    @cached_property
+    def _serial(self) -> wasmtime.Engine:
+        return wasmtime.Engine(self._config(parallel=False))
+
+    def _config(self, *, parallel: bool) -> wasmtime.Config:
+        config = wasmtime.Config()
+        config.epoch_interruption = self._deadline
+        config.cranelift_opt_level = self._optimise
+        config.parallel_compilation = parallel
+        config.max_wasm_stack = 512 << 10
+        # Some versions of wasmtime-py in our range have these as C functions only.
+        ffi.wasmtime_config_memory_may_move_set(config.ptr(), False)  # noqa: FBT003
+        ffi.wasmtime_config_memory_reservation_set(config.ptr(), _RESERVATION)
+        return config
+
     def _module(self, module: wasmtime.Module) -> WasmtimeModule:
-        return WasmtimeModule(self._engine, module, self._api, self._ticker, True)
+        return WasmtimeModule(self._engine, module, self._api, self._ticker, interruptible=self._deadline)
+
+    def _take_route(self, wanted: str | None) -> str:
+        """Set `_api` for the fast route. Returns what `note` should say."""
+        if wanted == "objects":
+            return "wasmtime-py's objects, as asked for (slow)"
+        problem = self._open_fast_route()
+        if problem is None:
+            return "C API through ctypes"
+        if wanted == "ctypes":
+            raise RuntimeError(f"the C API of wasmtime {self.version} cannot be used through ctypes: {problem}")
+        self._api = None
+        warnings.warn(
+            f"wasmtime {self.version} is used through wasmtime-py's objects, which is many times slower, "
+            f"since its C API cannot be used through ctypes: {problem}",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return f"wasmtime-py's objects (slow), since the C API cannot be used through ctypes: {problem}"
+
+    def _open_fast_route(self) -> str | None:
+        """Set `_api` if all is well. Returns what is wrong."""
+        compiled = wasmtime.Module(self._engine, MODULE)
+        try:
+            api = CApi()
+        except (AttributeError, OSError) as error:
+            return str(error)
+        plain = self._module(compiled)
+        self._api = api
+        fast = self._module(compiled)
+        limits = Limits()
+        expected, got = (
+            transcript(lambda module, mix: module.instantiate([mix], limits), module) for module in (plain, fast)
+        )
+        return None if got == expected else f"the self-check got {got}, not {expected}"
+
+    def _fingerprint(self) -> str:
+        facts = (
+            self.version,
+            self._optimise,
+            self._deadline,
+            platform.system(),
+            platform.machine(),
+            _processor_features(),
+        )
+        return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
 
 
-def _config() -> wasmtime.Config:
-    config = wasmtime.Config()
-    config.epoch_interruption = True
-    config.max_wasm_stack = 512 << 10
-    # wasmtime-py has properties for these only since some version; the C functions are older.
-    ffi.wasmtime_config_memory_may_move_set(config.ptr(), False)
-    ffi.wasmtime_config_memory_reservation_set(config.ptr(), 4 * _GIB)
-    return config
+def _processor_features() -> str:
+    """What decides which instructions compiled code may hold, as far as one can ask: Wasmtime checks it again."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+            return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        return platform.processor()

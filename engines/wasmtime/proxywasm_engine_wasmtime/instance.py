@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import wasmtime
 import wasmtime._ffi as ffi
-from proxywasm_host.engine.protocol import HostFunction, Instance, Limits, LinkError, Memory, Trap, TrapKind
+from proxywasm_host.engine.protocol import HostFunction, Instance, Limits, Memory, Trap, TrapKind
 
 from . import traps
 from .capi import CApi, HostCallback, address_of
 from .crossings import compile_link
 from .deadline import NEVER, Watch
+from .errors import another_thread, closed, link_failure
 
 if TYPE_CHECKING:
     from .module import WasmtimeModule
@@ -41,6 +42,10 @@ class Underway:
         self.error = error
         trap: int = self._api.wasmtime_trap_new(_HOST_RAISED, len(_HOST_RAISED))
         return trap
+
+    def interrupted(self, error: BaseException) -> None:
+        """Keep what was raised while guest code was stopped for a look at the clock."""
+        self.error = error
 
     def arrived(self, caller: int) -> None:
         """A host function is called with its slots at a new place: the first time, the instance is just starting."""
@@ -153,7 +158,9 @@ class FastInstance:
         if module.interruptible:
             api.wasmtime_context_set_epoch_deadline(store.context, NEVER)
         if limits.deadline is not None:
-            store.watch = Watch(api, store.pointer, store.context, limits.deadline, module.ticker)
+            store.watch = Watch(
+                api, store.pointer, store.context, limits.deadline, module.ticker, underway.interrupted
+            )
         guests = module.callable_exports
         link = compile_link(
             tuple(guests.values()), tuple(function.type for function in functions), store.watch is not None
@@ -170,7 +177,7 @@ class FastInstance:
             underway.raised,
             underway.arrived,
             _refuse,
-            _busy,
+            another_thread,
             store.watch,
         )
         self._functions = dict(zip(guests, calls, strict=True))
@@ -224,11 +231,7 @@ class FastInstance:
     def _fail(self, error: int | None) -> None:
         failure = self._store.failed(error)
         self.close()
-        if isinstance(failure, Trap) and failure.kind is TrapKind.OTHER and not failure.frames:
-            if "memory" in failure.message and "limit" in failure.message:
-                raise Trap(TrapKind.MEMORY_LIMIT, failure.message)
-            raise LinkError(failure.message)
-        raise failure
+        raise link_failure(failure) or failure
 
     def _arrived(self, caller: int) -> None:
         """The start function calls a host function: what it needs can be had from its caller already."""
@@ -250,9 +253,4 @@ class FastInstance:
 
 
 def _refuse(*_: object) -> None:
-    raise RuntimeError("the instance is closed")
-
-
-def _busy() -> RuntimeError:
-    return RuntimeError("another thread is inside this instance: one instance serves one thread at a time")
-
+    raise closed()

@@ -10,6 +10,7 @@ from proxywasm_host.engine.protocol import Export, FunctionType, HostFunction, I
 
 from .crossings import is_numeric
 from .instance import FastInstance
+from .objects import ObjectsInstance
 
 if TYPE_CHECKING:
     from .capi import CApi
@@ -29,7 +30,7 @@ class WasmtimeModule:
     """A module that Wasmtime has compiled."""
 
     def __init__(
-        self, engine: wasmtime.Engine, module: wasmtime.Module, api: CApi | None, ticker: Ticker, interruptible: bool
+        self, engine: wasmtime.Engine, module: wasmtime.Module, api: CApi | None, ticker: Ticker, *, interruptible: bool
     ) -> None:
         self.engine = engine
         self.module = module
@@ -51,11 +52,13 @@ class WasmtimeModule:
     def instantiate(
         self, functions: Sequence[HostFunction], limits: Limits, bind: Callable[[Instance], None] | None = None
     ) -> Instance:
-        """Make an instance, see the protocol. Raises: LinkError, Trap."""
+        """Make an instance, see the protocol. Raises: LinkError, Trap; ValueError for a deadline without `deadline`."""
+        if limits.deadline is not None and not self.interruptible:
+            raise ValueError("this engine was opened with deadline=False: its guests cannot be stopped")
         self._check(functions)
         if self._api is not None:
             return FastInstance(self._api, self, functions, limits, bind)
-        raise NotImplementedError
+        return ObjectsInstance(self, functions, limits, bind)
 
     def serialise(self) -> bytes:
         """The compiled code, for `WasmtimeEngine.deserialise` of the same fingerprint."""

@@ -1,0 +1,205 @@
+"""The second route: the same instance made of wasmtime-py's own objects, through its documented interface.
+
+Every call costs about twenty times as much. It is there to check the fast route against, and to go on with if that
+one does not fit the wheel that is installed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import wasmtime
+from proxywasm_host.engine.protocol import (
+    FunctionType,
+    HostFunction,
+    Instance,
+    Limits,
+    Memory,
+    Trap,
+    TrapKind,
+)
+
+from . import traps
+from .deadline import NEVER, TICK
+from .errors import another_thread, closed, link_failure
+
+if TYPE_CHECKING:
+    from .module import WasmtimeModule
+
+__all__ = ["ObjectsInstance", "ObjectsMemory"]
+
+_BITS = {"i32": 32, "i64": 64}
+
+
+class _HostRaised(Exception):  # noqa: N818 - no error of its own
+    """Passes through wasmtime-py in place of what a host function raised."""
+
+
+class ObjectsMemory:
+    """Linear memory as a view of its bytes where they are."""
+
+    __slots__ = ("_memory", "_store", "view")
+
+    def __init__(self, store: wasmtime.Store, memory: wasmtime.Memory) -> None:
+        self._store = store
+        self._memory: wasmtime.Memory | None = memory
+        self.view = memoryview(bytearray())
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Make `view` show the whole of the memory. Returns whether it had grown."""
+        if self._memory is None or self._memory.data_len(self._store) == len(self.view):
+            return False
+        self.view = memoryview(self._memory.get_buffer_ptr(self._store)).cast("B")
+        return True
+
+    def release(self) -> None:
+        """Let go of the bytes, as `FastMemory.release`."""
+        view, self.view, self._memory = self.view, memoryview(bytearray()), None
+        view.release()
+
+
+class ObjectsInstance:
+    """A running module."""
+
+    def __init__(
+        self,
+        module: WasmtimeModule,
+        functions: Sequence[HostFunction],
+        limits: Limits,
+        bind: Callable[[Instance], None] | None,
+    ) -> None:
+        self.memory: Memory | None = None
+        self._memory: ObjectsMemory | None = None
+        self._module = module
+        self._bind = bind
+        self._deadline = limits.deadline
+        self._depth = 0  # as in `crossings`
+        self._error: BaseException | None = None
+        self._closed = self._attached = False
+        self._functions: dict[str, Callable[..., Any]] = {}
+        self._store = store = wasmtime.Store(module.engine)
+        if limits.memory is not None:
+            store.set_limits(memory_size=limits.memory)
+        if module.interruptible:
+            store.set_epoch_deadline(NEVER)
+        imports = [
+            wasmtime.Func(store, type, self._host(function), access_caller=True)
+            for type, function in zip(module.import_types, functions, strict=True)
+        ]
+        try:
+            instance = self._inside(lambda: wasmtime.Instance(store, module.module, imports))
+        except Trap as trap:
+            self.close()
+            raise link_failure(trap) or trap from None
+        except BaseException:
+            self.close()
+            raise
+        if not self._attached:
+            self._attach(instance.exports(store).get)
+
+    def function(self, name: str) -> Callable[..., Any] | None:
+        """The exported function `name`, or ``None``. Raises: TypeError if it has values that are no numbers."""
+        call = self._functions.get(name)
+        if call is None:
+            self._module.refuse_other_types(name)
+        return call
+
+    def close(self) -> None:
+        """Free the store, as `FastInstance.close`."""
+        if self._depth > 0:
+            raise another_thread()
+        self._closed = True
+        if self._memory is not None:
+            self._memory.release()
+        if not self._depth:
+            self._store.close()
+
+    def _inside(self, run: Callable[[], Any]) -> Any:
+        if self._depth > 0:
+            raise another_thread()
+        if self._closed:
+            raise closed()
+        watched = self._deadline is not None and not self._depth
+        if watched:
+            self._store.set_epoch_deadline(math.ceil((self._deadline or 0) / TICK) + 1)
+        self._depth = 1 - self._depth
+        try:
+            with self._module.ticker.held() if watched else nullcontext():
+                return run()
+        except _HostRaised:
+            pass
+        except wasmtime.Trap as trap:
+            if self._error is None:
+                raise self._translated(trap) from None
+        except wasmtime.WasmtimeError as error:
+            if self._error is None:
+                raise Trap(TrapKind.OTHER, traps.cause(str(error))) from None
+        finally:
+            self._depth = 1 - self._depth
+        raised, self._error = self._error, None
+        raise raised or Trap(TrapKind.OTHER, "stopped by wasmtime-py, with an exception of another instance")
+
+    def _translated(self, trap: wasmtime.Trap) -> Trap:
+        made = traps.from_object(trap)
+        if made.kind is TrapKind.DEADLINE:
+            return Trap(made.kind, f"deadline of {self._deadline:g} s exceeded", made.frames)
+        return made
+
+    def _host(self, function: HostFunction) -> Callable[..., Any]:
+        call, params, results = function.call, function.type.params, function.type.results
+
+        def host(caller: wasmtime.Caller, *values: Any) -> Any:
+            self._depth = -self._depth
+            try:
+                if not self._attached:
+                    self._attach(caller.get)
+                result = call(*map(_to_host, params, values))
+                return _to_guest(results[0], result) if results else None
+            except BaseException as error:  # noqa: BLE001 - comes out of the outermost call
+                self._error = error
+                raise _HostRaised from None
+            finally:
+                self._depth = -self._depth
+
+        return host
+
+    def _guest(self, function: wasmtime.Func, type: FunctionType) -> Callable[..., Any]:
+        store, params, results = self._store, type.params, type.results
+
+        def call(*values: Any) -> Any:
+            if len(values) != len(params):
+                raise TypeError(f"{len(params)} arguments are wanted, {len(values)} were given")
+            arguments = list(map(_to_guest, params, values))
+            result = self._inside(lambda: function(store, *arguments))
+            return _to_host(results[0], result) if results else None
+
+        return call
+
+    def _attach(self, get: Callable[[str], Any]) -> None:
+        self._attached = True
+        for name, type in self._module.callable_exports.items():
+            found = get(name)
+            if isinstance(found, wasmtime.Func):
+                self._functions[name] = self._guest(found, type)
+        memory = get("memory")
+        if isinstance(memory, wasmtime.Memory):
+            self.memory = self._memory = ObjectsMemory(self._store, memory)
+        bind, self._bind = self._bind, None
+        if bind is not None:
+            bind(self)
+
+
+def _to_host(kind: str, value: Any) -> Any:
+    return value & (1 << _BITS[kind]) - 1 if kind in _BITS else value
+
+
+def _to_guest(kind: str, value: Any) -> Any:
+    if kind not in _BITS:
+        return float(value)
+    half = 1 << _BITS[kind] - 1
+    return (value + half & 2 * half - 1) - half
+
