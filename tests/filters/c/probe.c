@@ -627,7 +627,6 @@ static const struct hostcall hostcalls[] = {
     SYSTEM(sched_yield, ""),
 };
 
-#define RESULTS "uUtcnBPFhe"
 #define ARGUMENTS 12
 #define UNWRITTEN 0xeeeeeeeeeeeeeeeeull
 
@@ -813,6 +812,11 @@ static u32 invoke(const struct call *call) {
     }
 }
 
+static int is_result(char kind) {
+    static const char kinds[] = "uUtcnBPFhe";
+    return find((struct span){(const u8 *)kinds, sizeof kinds - 1}, kind) < sizeof kinds - 1;
+}
+
 /* Whether a result slot was given that can be read: `out 0` says that there is none. */
 static int readable(u32 slot, u32 size) {
     return slot && in_memory(slot, size);
@@ -909,7 +913,7 @@ static void perform(const struct hostcall *hostcall, struct span rest, struct sp
     put_number(last_status);
     const u32 *slot = call.slots;
     for (const char *kind = hostcall->shape; last_status == OK && *kind; kind++)
-        if (find((struct span){(const u8 *)"UutcBPnFe", 9}, *kind) < 9)
+        if (is_result(*kind))
             slot += put_result(*kind, slot);
     flush(LOG_INFO);
 }
@@ -943,11 +947,6 @@ EXPORT(proxy_on_memory_allocate) void *proxy_on_memory_allocate(u32 size) {
     }
     return take(&results, size);
 }
-
-struct modifiers {
-    int skip;
-    u32 repeat;
-};
 
 /* Runs a line that is not a hostcall; 0 if there is no such instruction. */
 static int other_instruction(struct span name, struct span rest, struct span whole) {
@@ -1080,6 +1079,12 @@ static struct span find_section(struct span script, const char *callback, u32 co
     }
     return best;
 }
+
+/* What `if_status` and `repeat` said about the next line. */
+struct modifiers {
+    int skip;
+    u32 repeat;
+};
 
 static i64 run_section(struct span section, i64 result) {
     struct modifiers pending = {0, 1};
