@@ -24,6 +24,7 @@ from typing import Any
 
 from proxywasm_host.engine.protocol import FunctionType
 
+from .errors import MOST_NESTED, NESTED_TOO_DEEPLY
 from .shield import shielded
 
 __all__ = ["NUMERIC", "compile_link", "is_numeric"]
@@ -40,6 +41,8 @@ _ANSWER = {
     "f64": "c_double.from_address(at).value = {0}",
 }
 _MOST_VIEWS = 1024  # guest stacks are deep at times, and each depth has its own address
+# What Python itself raises when its stack is full strikes before a host function's `try`. So nesting ends before that;
+# looking at slots in a new place is the moment to notice, since deeper calls have theirs elsewhere.
 
 _HEAD = """\
 def link(handlers, invoke, context, trap, trap_at, failed, forget, raised, arrived, refuse, busy, watch):
@@ -98,6 +101,8 @@ _HOST = """
             view = views.get(at)
             if view is None:
                 arrived(caller)
+                if depth < -most_nested:
+                    raise RecursionError(nested_too_deeply)
                 if len(views) >= {most_views}:
                     views.clear()
                 view = views[at] = View(at)
@@ -132,6 +137,8 @@ def compile_link(
     source = [_HEAD]
     names: dict[str, Any] = {
         "byref": byref,
+        "most_nested": MOST_NESTED,
+        "nested_too_deeply": NESTED_TOO_DEEPLY,
         "c_char": c_char,
         "c_uint32": c_uint32,
         "c_uint64": c_uint64,

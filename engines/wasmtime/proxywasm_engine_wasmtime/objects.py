@@ -7,6 +7,7 @@ one does not fit the wheel that is installed.
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from proxywasm_host.engine.protocol import (
 
 from . import traps
 from .deadline import NEVER, TICK
-from .errors import another_thread, closed, link_failure
+from .errors import MOST_NESTED, NESTED_TOO_DEEPLY, another_thread, closed, link_failure
 
 if TYPE_CHECKING:
     from .module import WasmtimeModule
@@ -123,6 +124,8 @@ class ObjectsInstance:
             raise another_thread()
         if self._closed:
             raise closed()
+        if self._depth < -MOST_NESTED:
+            raise RecursionError(NESTED_TOO_DEEPLY)
         watched = self._deadline is not None and not self._depth
         if watched:
             self._store.set_epoch_deadline(math.ceil((self._deadline or 0) / TICK) + 1)
@@ -151,19 +154,22 @@ class ObjectsInstance:
 
     def _host(self, function: HostFunction) -> Callable[..., Any]:
         call, params, results = function.call, function.type.params, function.type.results
+        reference = weakref.ref(self)  # wasmtime-py holds `host` until the store is gone, which is ours
 
         def host(caller: wasmtime.Caller, *values: Any) -> Any:
-            self._depth = -self._depth
+            this = reference()
+            assert this is not None  # whoever called the guest holds it  # noqa: S101
+            this._depth = -this._depth
             try:
-                if not self._attached:
-                    self._attach(caller.get)
+                if not this._attached:
+                    this._attach(caller.get)
                 result = call(*map(_to_host, params, values))
                 return _to_guest(results[0], result) if results else None
             except BaseException as error:  # noqa: BLE001 - comes out of the outermost call
-                self._error = error
+                this._error = error
                 raise _HostRaised from None
             finally:
-                self._depth = -self._depth
+                this._depth = -this._depth
 
         return host
 

@@ -1,0 +1,185 @@
+"""What hostcalls see: the state of a context, and what they need of the VM that it lives in.
+
+Rules of this module:
+
+* State that hostcalls only read and write is of plain built-in types: a header map is a list of ``(bytes, bytes)``
+  with names in lower case, a buffer is ``bytes``. So native code can work on the same objects.
+* A map or a buffer that may not be seen now is ``None``; the runtime sets and unsets them as phases come and go.
+* What a hostcall starts (a local response, a callout, …) is a method; the runtime's contexts override those that
+  make sense for them, and the answers here are those of a context for which they do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from proxywasm_host.abi.marshal import Refusal
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.profile import Profile
+from proxywasm_host.abi.types import AbiVersion, Status
+from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.services import Services
+
+__all__ = ["Context", "VmState"]
+
+BUFFERS = 10
+
+
+class Context:
+    """One context: the plugin's own (root) or a stream's."""
+
+    __slots__ = ("buffers", "id", "maps", "read_only", "root", "status")
+
+    def __init__(self, id: int, root: Context | None = None) -> None:
+        self.id = id
+        self.root: Context = root or self
+        self.maps: list[HeaderList | None] = [None] * (4 if root else 8)
+        """Header maps by `MapType`; those of callouts (from 4 on) are the root context's."""
+        self.buffers: list[bytes | None] = [None] * BUFFERS
+        """Buffers by `BufferType`; 4, 5, 7 and 9 are the root context's, 6 the VM's."""
+        self.read_only = False
+        """True while the context is logged: nothing can be changed any more."""
+        self.status: tuple[int, bytes] = (0, b"")
+        """What ``proxy_get_status`` tells of the last callout."""
+
+    @property
+    def name(self) -> str:
+        """Name of the plugin, for log lines."""
+        return ""
+
+    # -- The stream ----------------------------------------------------------------------------------------------
+
+    def add_trailers(self, map: int) -> HeaderList | None:
+        """Make trailers that the message does not have; possible in a body callback that ends the stream."""
+        return None
+
+    def writable_buffer(self, buffer: int) -> bool:
+        """Whether a buffer that can be read can also be changed."""
+        return False
+
+    def send_local_response(
+        self, status: int, details: bytes, body: bytes, headers: HeaderList, grpc_status: int | None
+    ) -> None:
+        """Answer the client instead of going on, once the guest has returned."""
+
+    def continue_stream(self, stream: int) -> Refusal | None:
+        """Resume, once the guest has returned."""
+        return Refusal(Status.BAD_ARGUMENT, "context {0} is no stream, there is nothing to continue", self.id)
+
+    def close_stream(self, stream: int) -> Refusal | None:
+        """Close, once the guest has returned."""
+        return Refusal(Status.BAD_ARGUMENT, "context {0} is no stream, there is nothing to close", self.id)
+
+    def clear_route_cache(self) -> None:
+        """Let the proxy choose the route again."""
+
+    def inject_response_body(self, data: bytes, end_stream: bool) -> Refusal | None:
+        """Send body data on to the next filter of the response."""
+        return Refusal(Status.BAD_ARGUMENT, "context {0} is no HTTP stream", self.id)
+
+    def override_upstream_host(self, address: bytes) -> Refusal | None:
+        """Pin the upstream host of this request."""
+        return Refusal(Status.BAD_ARGUMENT, "context {0} is no HTTP stream", self.id)
+
+    # -- Properties ----------------------------------------------------------------------------------------------
+
+    def get_property(self, path: Sequence[str]) -> PropertyValue:
+        """Value of a property. Raises: LookupError, if nothing has that path."""
+        raise LookupError
+
+    def set_property(self, path: Sequence[str], value: bytes) -> Refusal | None:
+        """Store a property for the filters that come after, and for the access log."""
+        return Refusal(Status.NOT_FOUND, "context {0} is no stream, it holds no properties", self.id)
+
+    # -- The plugin ----------------------------------------------------------------------------------------------
+
+    def done(self) -> Refusal | None:
+        """``proxy_done``: what on_done held back may go on."""
+        return Refusal(Status.NOT_FOUND, "on_done of context {0} is not pending", self.id)
+
+    def set_tick_period(self, milliseconds: int) -> None:
+        """Call on_tick each so many milliseconds; 0 stops."""
+
+    def register_queue(self, name: bytes) -> int:
+        """Make a shared queue whose messages are told to this plugin; returns its token."""
+        raise NotImplementedError
+
+    def http_call(
+        self, cluster: str, headers: HeaderList, body: bytes, trailers: HeaderList, timeout: int
+    ) -> int | Refusal:
+        """Start an HTTP callout; returns its token."""
+        raise NotImplementedError
+
+    def grpc_call(
+        self, cluster: bytes, service: bytes, method: bytes, metadata: HeaderList, message: bytes, timeout: int
+    ) -> int | Refusal:
+        """Start a unary gRPC callout; returns its token."""
+        raise NotImplementedError
+
+    def grpc_stream(self, cluster: bytes, service: bytes, method: bytes, metadata: HeaderList) -> int | Refusal:
+        """Open a gRPC stream; returns its token."""
+        raise NotImplementedError
+
+    def grpc_send(self, token: int, message: bytes, end_stream: bool) -> Refusal | None:
+        """Send a message on a gRPC stream."""
+        raise NotImplementedError
+
+    def grpc_close(self, token: int) -> Refusal | None:
+        """Say that no more messages will be sent."""
+        raise NotImplementedError
+
+    def grpc_cancel(self, token: int) -> Refusal | None:
+        """Break off; no callback comes any more."""
+        raise NotImplementedError
+
+    def redis_init(self, cluster: str, username: bytes, password: bytes, timeout: int) -> Refusal | None:
+        """Configure the Redis client of a cluster."""
+        raise NotImplementedError
+
+    def redis_call(self, cluster: str, query: bytes) -> int | Refusal:
+        """Send a Redis command; returns its token."""
+        raise NotImplementedError
+
+
+class VmState(Protocol):
+    """What a hostcall needs of its VM."""
+
+    @property
+    def version(self) -> AbiVersion:
+        """The ABI that the module was built for."""
+        ...
+
+    @property
+    def profile(self) -> Profile: ...
+
+    @property
+    def services(self) -> Services: ...
+
+    @property
+    def vm_id(self) -> str: ...
+
+    @property
+    def vm_configuration(self) -> bytes: ...
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What WASI's ``environ_get`` gives."""
+        ...
+
+    context: Context
+    """The effective context: the one whose callback runs, or the one that the guest chose."""
+
+    @property
+    def contexts(self) -> Mapping[int, Context]:
+        """The contexts that are alive, by id."""
+        ...
+
+    @property
+    def metrics(self) -> dict[int, tuple[int, str]]:
+        """Metrics that the guest has defined: id → (kind, name)."""
+        ...
+
+    def log(self, level: int, message: bytes) -> None:
+        """Take a line that the guest logs."""
+        ...

@@ -1,0 +1,56 @@
+"""What each hostcall does: for each row of the table a function of the same name.
+
+A handler is called as ``handler(vm, *inputs)`` and returns ``None`` for OK, the result or the tuple of results that
+its row names, or a `Refusal` with the status and the reason. It never sees an address, an engine or the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Final
+
+from proxywasm_host.abi.hostcalls import (
+    basics,
+    buffers,
+    callouts,
+    foreign,
+    headers,
+    metrics,
+    properties,
+    shared,
+    streams,
+    wasi,
+)
+from proxywasm_host.abi.marshal import Refusal
+from proxywasm_host.abi.table import HOSTCALLS, WASI
+
+__all__ = ["HANDLERS", "WASI_HANDLERS"]
+
+Handler = Callable[..., Any]
+
+MODULES: Final = (basics, headers, buffers, properties, streams, shared, metrics, callouts, foreign)
+
+
+def _find(name: str, modules: tuple[ModuleType, ...]) -> Handler:
+    for module in modules:
+        handler: Handler | None = getattr(module, name, None)
+        if handler is not None:
+            return handler
+    raise LookupError(f"no handler for {name}")
+
+
+def _refuse(name: str, errno: int) -> Handler:
+    refusal = Refusal(errno, f"{name} is not for filters: they have no files and no sockets")
+    return lambda *_: refusal
+
+
+HANDLERS: Final[dict[str, Handler]] = {row.name: _find(row.name, MODULES) for row in HOSTCALLS}
+"""Handlers of the ``env`` module."""
+
+WASI_HANDLERS: Final[dict[str, Handler]] = {
+    **{name: _refuse(name, errno) for errno, names in wasi.ALWAYS_REFUSED.items() for name in names},
+    **{name: wasi._accepted_for_streams for name in wasi.ACCEPTED_FOR_STREAMS},  # noqa: SLF001
+}
+"""Handlers of WASI, under whichever name it is imported."""
+WASI_HANDLERS.update({row.name: _find(row.name, (wasi,)) for row in WASI if row.name not in WASI_HANDLERS})

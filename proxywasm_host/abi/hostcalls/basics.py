@@ -1,0 +1,37 @@
+"""Logging, time, the status of the last callout, ticks."""
+
+from __future__ import annotations
+
+from proxywasm_host.abi.context import VmState
+from proxywasm_host.abi.marshal import Refusal
+
+
+def proxy_log(vm: VmState, level: int, message: bytes) -> Refusal | None:
+    vm.log(level, message)
+    return None
+
+
+def proxy_get_log_level(vm: VmState) -> int:
+    return vm.services.log.level
+
+
+def proxy_get_current_time_nanoseconds(vm: VmState) -> int:
+    return vm.services.clock.time_ns()
+
+
+def proxy_get_status(vm: VmState) -> tuple[int, bytes]:
+    return vm.context.root.status
+
+
+def proxy_set_tick_period_milliseconds(vm: VmState, period: int) -> Refusal | None:
+    vm.context.root.set_tick_period(period)
+    return None
+
+
+def emscripten_notify_memory_growth(vm: VmState, memory: int) -> None:
+    """Nothing to do: the marshaller notices growth by itself."""
+
+
+def pthread_equal(vm: VmState, left: int, right: int) -> Refusal | None:
+    """Whether two threads are one. Its result is no status, but travels the same way."""
+    return Refusal(1, "equal") if left == right else None

@@ -1,0 +1,90 @@
+"""Bodies, TCP data, replies of callouts, configurations."""
+
+from __future__ import annotations
+
+from proxywasm_host.abi.context import VmState
+from proxywasm_host.abi.marshal import Refusal
+from proxywasm_host.abi.types import BufferType, Status
+
+OF_STREAM = frozenset(
+    (
+        BufferType.HTTP_REQUEST_BODY,
+        BufferType.HTTP_RESPONSE_BODY,
+        BufferType.DOWNSTREAM_DATA,
+        BufferType.UPSTREAM_DATA,
+        BufferType.GRPC_RECEIVE_BUFFER,
+        BufferType.CALL_DATA,
+    )
+)
+OF_ROOT = frozenset(
+    (
+        BufferType.HTTP_CALL_RESPONSE_BODY,
+        BufferType.GRPC_RECEIVE_BUFFER,
+        BufferType.PLUGIN_CONFIGURATION,
+        BufferType.REDIS_CALL_RESPONSE,
+    )
+)
+
+
+def content(vm: VmState, buffer: int) -> bytes | Refusal:
+    found: bytes | None
+    if buffer == BufferType.VM_CONFIGURATION:
+        found = vm.vm_configuration
+    elif buffer in OF_ROOT:
+        found = vm.context.root.buffers[buffer]
+    else:
+        found = vm.context.buffers[buffer]
+    if found is None:
+        if buffer in OF_STREAM and vm.profile.absent_buffer_is_empty:
+            return b""
+        return Refusal(Status.NOT_FOUND, "there is no {0} in this callback", words(buffer))
+    return found
+
+
+def words(buffer: int) -> str:
+    """Name of a buffer in sentences."""
+    return BufferType(buffer).name.lower().replace("_", " ")
+
+
+def proxy_get_buffer_bytes(vm: VmState, buffer: int, start: int, length: int) -> bytes | Refusal:
+    found = content(vm, buffer)
+    if isinstance(found, Refusal):
+        return found
+    return bytes(found[start : start + length])
+
+
+def proxy_get_buffer_status(vm: VmState, buffer: int) -> tuple[int, int] | Refusal:
+    found = content(vm, buffer)
+    if isinstance(found, Refusal):
+        return found
+    return len(found), 0
+
+
+def proxy_set_buffer_bytes(vm: VmState, buffer: int, start: int, length: int, data: bytes) -> Refusal | None:
+    """Envoy: ``start`` 0 replaces the first `length` bytes (0 prepends), a `start` at or behind the end appends."""
+    found = content(vm, buffer)
+    if isinstance(found, Refusal):
+        return found
+    if vm.context.buffers[buffer] is None or not vm.context.writable_buffer(buffer):
+        return Refusal(Status.BAD_ARGUMENT, "the {0} cannot be changed", words(buffer))
+    if start == 0:
+        changed = data + found[length:]
+    elif start >= len(found):
+        changed = found + data
+    elif vm.profile.splice_buffers:
+        changed = found[:start] + data + found[start + length :]
+    else:
+        return Refusal(
+            Status.BAD_ARGUMENT,
+            "start {0} lies inside the {1} bytes: only the front (0), the end or the whole can be set",
+            start,
+            len(found),
+        )
+    vm.context.buffers[buffer] = changed
+    return None
+
+
+def proxy_get_configuration(vm: VmState) -> bytes:
+    """ABI 0.1.0: the plugin's configuration while it is configured, else the VM's."""
+    configuration = vm.context.root.buffers[BufferType.PLUGIN_CONFIGURATION]
+    return vm.vm_configuration if configuration is None else configuration

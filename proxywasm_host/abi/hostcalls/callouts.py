@@ -1,0 +1,80 @@
+"""Callouts: requests that a filter makes itself, over HTTP, gRPC or Redis. They belong to the root context."""
+
+from __future__ import annotations
+
+from proxywasm_host.abi.context import VmState
+from proxywasm_host.abi.marshal import Refusal
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.types import Status
+
+REQUIRED = (b":method", b":path", b":authority")
+
+
+def text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def unknown_cluster(cluster: str, status: int) -> Refusal:
+    return Refusal(status, "cluster {0!r} is not configured in this host", cluster)
+
+
+def proxy_http_call(
+    vm: VmState, cluster: bytes, headers: HeaderList, body: bytes, trailers: HeaderList, timeout: int
+) -> int | Refusal:
+    """`timeout` is in milliseconds; 0 is none."""
+    if timeout < 0:
+        return Refusal(Status.BAD_ARGUMENT, "a time-out of {0} ms", timeout)
+    name = text(cluster)
+    if name not in vm.services.clusters:
+        return unknown_cluster(name, Status.BAD_ARGUMENT)
+    headers = [(key.lower(), value) for key, value in headers]
+    missing = [key.decode() for key in REQUIRED if key not in dict(headers)]
+    if missing:
+        return Refusal(Status.BAD_ARGUMENT, "the call's headers have no {0}", ", ".join(missing))
+    return vm.context.root.http_call(name, headers, body, trailers, timeout)
+
+
+def proxy_grpc_call(
+    vm: VmState,
+    cluster: bytes,
+    service: bytes,
+    method: bytes,
+    initial_metadata: HeaderList,
+    message: bytes,
+    timeout: int,
+) -> int | Refusal:
+    return vm.context.root.grpc_call(cluster, service, method, initial_metadata, message, timeout)
+
+
+def proxy_grpc_stream(
+    vm: VmState, cluster: bytes, service: bytes, method: bytes, initial_metadata: HeaderList
+) -> int | Refusal:
+    return vm.context.root.grpc_stream(cluster, service, method, initial_metadata)
+
+
+def proxy_grpc_send(vm: VmState, token: int, message: bytes, end_stream: int) -> Refusal | None:
+    return vm.context.root.grpc_send(token, message, bool(end_stream))
+
+
+def proxy_grpc_close(vm: VmState, token: int) -> Refusal | None:
+    return vm.context.root.grpc_close(token)
+
+
+def proxy_grpc_cancel(vm: VmState, token: int) -> Refusal | None:
+    return vm.context.root.grpc_cancel(token)
+
+
+def proxy_redis_init(vm: VmState, cluster: bytes, username: bytes, password: bytes, timeout: int) -> Refusal | None:
+    """Higress. `timeout` is in milliseconds; the cluster's name may end in ``?db=N``."""
+    name = text(cluster)
+    if name.partition("?")[0] not in vm.services.clusters:
+        return unknown_cluster(name, Status.BAD_ARGUMENT)
+    return vm.context.root.redis_init(name, username, password, timeout)
+
+
+def proxy_redis_call(vm: VmState, cluster: bytes, query: bytes) -> int | Refusal:
+    """Higress. `query` is a command as RESP bytes."""
+    name = text(cluster)
+    if name.partition("?")[0] not in vm.services.clusters:
+        return unknown_cluster(name, Status.BAD_ARGUMENT)
+    return vm.context.root.redis_call(name, query)

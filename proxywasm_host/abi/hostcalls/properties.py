@@ -1,0 +1,22 @@
+"""Properties (attributes) of the stream, the plugin and the proxy."""
+
+from __future__ import annotations
+
+from proxywasm_host.abi.context import VmState
+from proxywasm_host.abi.marshal import Refusal
+from proxywasm_host.abi.types import Status
+from proxywasm_host.abi.values import UnencodableValue, decode_path, encode_value
+
+
+def proxy_get_property(vm: VmState, path: bytes) -> bytes | Refusal:
+    segments = decode_path(path)
+    try:
+        return encode_value(vm.context.get_property(segments))
+    except LookupError:
+        return Refusal(Status.NOT_FOUND, "no property {0}", ".".join(segments))
+    except UnencodableValue as error:
+        return Refusal(Status.SERIALIZATION_FAILURE, "property {0}: {1}", ".".join(segments), error)
+
+
+def proxy_set_property(vm: VmState, path: bytes, value: bytes) -> Refusal | None:
+    return vm.context.set_property(decode_path(path), value)

@@ -1,0 +1,45 @@
+"""Shared data and shared queues: what VMs tell each other."""
+
+from __future__ import annotations
+
+from proxywasm_host.abi.context import VmState
+from proxywasm_host.abi.marshal import Refusal
+from proxywasm_host.abi.types import Status
+from proxywasm_host.services import UnknownQueue
+
+
+def proxy_get_shared_data(vm: VmState, key: bytes) -> tuple[bytes, int] | Refusal:
+    found = vm.services.shared_data.get(vm.vm_id, key)
+    return found or Refusal(Status.NOT_FOUND, "no shared data under {0!r} for vm_id {1!r}", key, vm.vm_id)
+
+
+def proxy_set_shared_data(vm: VmState, key: bytes, value: bytes, cas: int) -> Refusal | None:
+    if vm.services.shared_data.set(vm.vm_id, key, value, cas):
+        return None
+    return Refusal(Status.CAS_MISMATCH, "shared data under {0!r} has changed since CAS {1}", key, cas)
+
+
+def proxy_register_shared_queue(vm: VmState, name: bytes) -> int:
+    return vm.context.root.register_queue(name)
+
+
+def proxy_resolve_shared_queue(vm: VmState, vm_id: bytes, name: bytes) -> int | Refusal:
+    owner = vm_id.decode("utf-8", "surrogateescape") or vm.vm_id
+    token = vm.services.shared_queues.resolve(owner, name)
+    return token or Refusal(Status.NOT_FOUND, "no queue {0!r} was registered for vm_id {1!r}", name, owner)
+
+
+def proxy_dequeue_shared_queue(vm: VmState, token: int) -> bytes | Refusal:
+    try:
+        message = vm.services.shared_queues.dequeue(token)
+    except UnknownQueue as error:
+        return Refusal(Status.NOT_FOUND, str(error))
+    return Refusal(Status.EMPTY, "queue {0} is empty", token) if message is None else message
+
+
+def proxy_enqueue_shared_queue(vm: VmState, token: int, data: bytes) -> Refusal | None:
+    try:
+        vm.services.shared_queues.enqueue(token, data)
+    except UnknownQueue as error:
+        return Refusal(Status.NOT_FOUND, str(error))
+    return None

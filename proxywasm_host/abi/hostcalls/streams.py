@@ -1,0 +1,53 @@
+"""What a filter does to its stream: answer, resume, close; and which context it acts for."""
+
+from __future__ import annotations
+
+from proxywasm_host.abi.context import VmState
+from proxywasm_host.abi.marshal import Refusal
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.types import Status, StreamType
+
+LAST_GRPC_STATUS = 16
+
+
+def proxy_send_local_response(
+    vm: VmState, status: int, details: bytes, body: bytes, headers: HeaderList, grpc_status: int
+) -> Refusal | None:
+    """Always OK once its memory is good; a gRPC status outside 0 … 16 (SDKs send -1) means none."""
+    vm.context.send_local_response(
+        status, details, body, headers, grpc_status if 0 <= grpc_status <= LAST_GRPC_STATUS else None
+    )
+    return None
+
+
+def proxy_continue_stream(vm: VmState, stream: int) -> Refusal | None:
+    return vm.context.continue_stream(stream)
+
+
+def proxy_close_stream(vm: VmState, stream: int) -> Refusal | None:
+    return vm.context.close_stream(stream)
+
+
+def proxy_continue_request(vm: VmState) -> Refusal | None:
+    return vm.context.continue_stream(StreamType.REQUEST)
+
+
+def proxy_continue_response(vm: VmState) -> Refusal | None:
+    return vm.context.continue_stream(StreamType.RESPONSE)
+
+
+def proxy_clear_route_cache(vm: VmState) -> Refusal | None:
+    vm.context.clear_route_cache()
+    return None
+
+
+def proxy_set_effective_context(vm: VmState, context: int) -> Refusal | None:
+    found = vm.contexts.get(context)
+    if found is None:
+        return Refusal(Status.BAD_ARGUMENT, "no context has the id {0}: it never lived, or is gone", context)
+    vm.context = found
+    return None
+
+
+def proxy_done(vm: VmState) -> Refusal | None:
+    return vm.context.done()

@@ -1,0 +1,150 @@
+"""WASI preview 1, as far as a filter needs it: there are no files, no sockets and no waiting.
+
+Standard output goes to the log at info, standard error at error. Source: ``exports.cc`` of Envoy's host.
+"""
+
+from __future__ import annotations
+
+from proxywasm_host.abi.context import VmState
+from proxywasm_host.abi.marshal import Refusal
+from proxywasm_host.abi.types import LogLevel, WasiErrno
+
+STANDARD_STREAMS = {1: LogLevel.INFO, 2: LogLevel.ERROR}
+RANDOM_LIMIT = 64 * 1024
+"""Bytes of one ``random_get`` (``limits.h`` of Envoy's host)."""
+FDSTAT_WRITABLE = bytes(8) + (64).to_bytes(8, "little") + bytes(8)
+"""A file whose one right is to be written."""
+REALTIME, MONOTONIC = 0, 1
+
+
+def bad_fd(fd: int) -> Refusal:
+    return Refusal(WasiErrno.BADF, "file descriptor {0}: a filter has only 1 and 2", fd)
+
+
+def fd_write(vm: VmState, fd: int, data: bytes) -> int | Refusal:
+    level = STANDARD_STREAMS.get(fd)
+    if level is None:
+        return bad_fd(fd)
+    if data:
+        vm.log(level, data.removesuffix(b"\n"))
+    return len(data)
+
+
+def fd_pwrite(vm: VmState, fd: int, data: bytes, offset: int) -> int | Refusal:
+    return fd_write(vm, fd, data)
+
+
+def fd_seek(vm: VmState, fd: int, offset: int, whence: int, new_offset: int) -> Refusal | None:
+    vm.log(LogLevel.ERROR, b"wasi fd_seek is not supported")
+    return None
+
+
+def fd_close(vm: VmState, fd: int) -> Refusal | None:
+    vm.log(LogLevel.ERROR, b"wasi fd_close is not supported")
+    return None
+
+
+def fd_fdstat_get(vm: VmState, fd: int) -> bytes | Refusal:
+    return FDSTAT_WRITABLE if fd in STANDARD_STREAMS else bad_fd(fd)
+
+
+def fd_tell(vm: VmState, fd: int) -> int | Refusal:
+    return 0 if fd in STANDARD_STREAMS else bad_fd(fd)
+
+
+def _accepted_for_streams(vm: VmState, fd: int, *_: int) -> Refusal | None:
+    return None if fd in STANDARD_STREAMS else bad_fd(fd)
+
+
+def fd_renumber(vm: VmState, fd: int, to: int) -> Refusal | None:
+    return Refusal(WasiErrno.NOTSUP, "standard streams keep their numbers") if fd in STANDARD_STREAMS else bad_fd(fd)
+
+
+def fd_readdir(vm: VmState, fd: int, buffer: int, buffer_length: int, cookie: int) -> int | Refusal:
+    return Refusal(WasiErrno.NOTDIR, "a filter has no directories")
+
+
+def fd_advise(vm: VmState, fd: int, offset: int, length: int, advice: int) -> Refusal | None:
+    return None
+
+
+def poll_oneoff(vm: VmState, subscriptions: int, events: int, count: int) -> int:
+    """No event, at once: a guest that sleeps goes on without having slept."""
+    return 0
+
+
+def sched_yield(vm: VmState) -> Refusal | None:
+    return None
+
+
+def proc_exit(vm: VmState, code: int) -> Refusal | None:
+    """Returns, as in Envoy's host; a guest that means it runs into ``unreachable`` next."""
+    vm.log(LogLevel.ERROR, b"wasi proc_exit(%d)" % code)
+    return None
+
+
+def environ_get(vm: VmState) -> list[bytes]:
+    return [f"{key}={value}\0".encode("utf-8", "surrogateescape") for key, value in vm.environment.items()]
+
+
+def environ_sizes_get(vm: VmState) -> tuple[int, int]:
+    variables = environ_get(vm)
+    return len(variables), sum(map(len, variables))
+
+
+def args_get(vm: VmState) -> list[bytes]:
+    return []
+
+
+def args_sizes_get(vm: VmState) -> tuple[int, int]:
+    return 0, 0
+
+
+def clock_time_get(vm: VmState, clock: int, precision: int) -> int | Refusal:
+    if clock == REALTIME:
+        return vm.services.clock.time_ns()
+    if clock == MONOTONIC:
+        return vm.services.clock.monotonic_ns()
+    return Refusal(WasiErrno.NOTSUP, "clock {0}: there is only the real-time and the monotonic clock", clock)
+
+
+def clock_res_get(vm: VmState, clock: int) -> int | Refusal:
+    if clock in (REALTIME, MONOTONIC):
+        return 1
+    return Refusal(WasiErrno.NOTSUP, "clock {0}: there is only the real-time and the monotonic clock", clock)
+
+
+def random_get(vm: VmState, length: int) -> bytes | Refusal:
+    if length > RANDOM_LIMIT:
+        return Refusal(WasiErrno.INVAL, "{0} random bytes, at most {1} are given at once", length, RANDOM_LIMIT)
+    return vm.services.random(length)
+
+
+ALWAYS_REFUSED = {
+    WasiErrno.ENOSYS: ("fd_read", "fd_pread", "fd_fdstat_set_flags", "fd_prestat_dir_name"),
+    WasiErrno.BADF: ("fd_prestat_get", "fd_filestat_get"),
+    WasiErrno.NOENT: ("path_open",),
+    WasiErrno.NOTSUP: (
+        "path_create_directory",
+        "path_filestat_get",
+        "path_filestat_set_times",
+        "path_link",
+        "path_readlink",
+        "path_remove_directory",
+        "path_rename",
+        "path_symlink",
+        "path_unlink_file",
+        "sock_accept",
+        "sock_recv",
+        "sock_send",
+        "sock_shutdown",
+    ),
+}
+ACCEPTED_FOR_STREAMS = (
+    "fd_allocate",
+    "fd_datasync",
+    "fd_sync",
+    "fd_fdstat_set_rights",
+    "fd_filestat_set_size",
+    "fd_filestat_set_times",
+)

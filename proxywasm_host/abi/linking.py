@@ -1,0 +1,148 @@
+"""Which host function each import of a module gets.
+
+Rules:
+
+* A module sees the hostcalls of its own ABI version, under ``env``; WASI under both of its module names.
+* A name may be imported twice (Go does), and each import gets its function.
+* The resume calls of 0.1.0 may be declared with or without a result, for its specification and its SDKs disagree.
+* Another import is refused when the module is loaded, with a sentence that says what could be done; or, if the
+  embedder wants that for ``proxy_*`` names (`unknown_imports` ``"stub"``), answers UNIMPLEMENTED when it is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Iterator
+from typing import Any, Final, Literal
+
+from proxywasm_host.abi.bytecode import FunctionSignature
+from proxywasm_host.abi.hostcalls import HANDLERS, WASI_HANDLERS
+from proxywasm_host.abi.marshal import Guest, bind, bind_refusal
+from proxywasm_host.abi.table import CALLBACKS, HOSTCALLS, WASI, WASI_MODULES, Hostcall, hostcalls_of
+from proxywasm_host.abi.types import AbiVersion, Status, WasiErrno
+from proxywasm_host.errors import ModuleError
+
+__all__ = ["ALLOCATOR_MAY_CALL", "START_MAY_CALL", "check_exports", "link"]
+
+WASI_ROWS: Final = {row.name: row for row in WASI}
+ALL_VERSIONS: Final = {row.name: row for row in HOSTCALLS}
+RESULT_OPTIONAL: Final = frozenset({"proxy_continue_request", "proxy_continue_response", "proxy_clear_route_cache"})
+
+ALLOCATOR_MAY_CALL: Final = frozenset(
+    {"proxy_log", "fd_write", "clock_time_get", "poll_oneoff", "emscripten_notify_memory_growth"}
+)
+"""What a guest may call inside its allocator (``allocMemory`` in ``wasm.h`` of Envoy's host)."""
+
+START_MAY_CALL: Final = (
+    ALLOCATOR_MAY_CALL
+    | (frozenset(WASI_ROWS) - {"fd_read", "fd_close", "fd_seek", "path_open", "sched_yield", "proc_exit"})
+)
+"""What a guest may call in ``_initialize`` or ``_start`` (``startVm`` in ``wasm.cc`` of Envoy's host)."""
+
+ALLOCATORS: Final = ("proxy_on_memory_allocate", "malloc")
+"""In the order of the specification; a module that exports both gets the first."""
+I32: Final = ("i32",)
+
+Signature = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+def signature_text(signature: Signature) -> str:
+    """``(i32, i32) -> (i32)``."""
+    return f"({', '.join(signature[0])}) -> ({', '.join(signature[1])})"
+
+
+def _row_of(module: str, name: str, version: AbiVersion, unknown_imports: str) -> tuple[Hostcall, int | None]:
+    """The row of an import, and the status it always answers if it is a stub."""
+    if module in WASI_MODULES:
+        row = WASI_ROWS.get(name)
+        if row:
+            return row, None
+        if unknown_imports == "stub":
+            return Hostcall(name, (), restricted=WasiErrno.NOTCAPABLE), WasiErrno.ENOSYS
+        raise ModuleError(f"import {module}.{name} is no function of WASI preview 1 that a filter can have")
+    if module == "env":
+        row = hostcalls_of(version).get(name)
+        if row:
+            return row, None
+        if unknown_imports == "stub" and name.startswith("proxy_"):
+            return Hostcall(name, ()), Status.UNIMPLEMENTED
+        other = ALL_VERSIONS.get(name)
+        if other:
+            span = f"{other.since}" if other.since == other.until else f"{other.since} to {other.until}"
+            raise ModuleError(
+                f"import env.{name} belongs to ABI {span}, but the module says that it is built for {version}: "
+                "build it with one SDK, or load it with unknown_imports='stub'"
+            )
+    hint = "load it with unknown_imports='stub' to have it answer UNIMPLEMENTED" if name.startswith("proxy_") else (
+        "build the filter for wasm32-wasip1 or wasm32-unknown-unknown, with nothing that only a browser or another host has"
+    )
+    raise ModuleError(f"import {module}.{name} is offered by no Proxy-Wasm host: {hint}")
+
+
+def _without_result(call: Callable[..., int]) -> Callable[..., None]:
+    def no_result(*args: int) -> None:
+        call(*args)
+
+    return no_result
+
+
+def link(
+    imports: Iterable[tuple[str, str, str, FunctionSignature | None]],
+    version: AbiVersion,
+    vm: object,
+    guest: Guest,
+    allowed: Container[str] | None = None,
+    unknown_imports: Literal["error", "stub"] = "error",
+) -> Iterator[tuple[str, str, Signature, Callable[..., Any]]]:
+    """(module, name, type, function) for each import, in order.
+
+    `allowed` holds the names of the capabilities that the embedder allows; ``None`` allows all.
+
+    Raises: ModuleError, for an import that no host offers, is no function, or has another type.
+    """
+    for module, name, kind, signature in imports:
+        if kind != "function" or signature is None:
+            raise ModuleError(f"import {module}.{name} is a {kind}: a filter may import functions only")
+        row, stub = _row_of(module, name, version, unknown_imports)
+        if stub is None:
+            expected: Signature = (row.types, (row.returns,) if row.returns else ())
+            if signature != expected and not (name in RESULT_OPTIONAL and signature == (expected[0], ())):
+                raise ModuleError(
+                    f"import {module}.{name} has the type {signature_text(signature)}, "
+                    f"in ABI {version} it is {signature_text(expected)}"
+                )
+        if allowed is not None and name not in allowed and row.returns:
+            call = bind_refusal(row, guest, row.restricted, f"capability {name} is not allowed to this plugin")
+        elif stub is not None:
+            call = bind_refusal(row, guest, stub, f"{name} is unknown to this host")
+        else:
+            handlers = WASI_HANDLERS if module in WASI_MODULES else HANDLERS
+            call = bind(row, version, handlers[name], vm, guest)
+        yield module, name, signature, call if signature[1] else _without_result(call)
+
+
+def check_exports(exports: Iterable[tuple[str, str, FunctionSignature | None]], version: AbiVersion) -> str:
+    """Check what a module exports, before it is instantiated. Returns the name of its allocator.
+
+    Raises: ModuleError, if a known callback has another type, or there is no memory or no allocator.
+    """
+    functions = {name: signature for name, kind, signature in exports if kind == "function"}
+    known = {row.name: row for row in CALLBACKS if row.since <= version <= row.until}
+    for name, row in known.items():
+        signature = functions.get(name)
+        expected = (I32 * len(row.params), I32 if row.result else ())
+        if signature is not None and signature != expected:
+            raise ModuleError(
+                f"export {name} has the type {signature_text(signature)}, "
+                f"in ABI {version} it is {signature_text(expected)}: is the marker {version.marker} right?"
+            )
+    if not any(kind == "memory" and name == "memory" for name, kind, _ in exports):
+        raise ModuleError("the module exports no memory under the name 'memory', so no host can talk to it")
+    for name in ALLOCATORS:
+        if name in functions:
+            if functions[name] != (I32, I32):
+                raise ModuleError(f"export {name} is no allocator: it is not of the type (i32) -> (i32)")
+            return name
+    raise ModuleError(
+        "the module has no allocator: it exports neither proxy_on_memory_allocate nor malloc. "
+        "Link the SDK's allocator in, or export malloc"
+    )

@@ -1,0 +1,312 @@
+"""The marshaller: between a guest's integers and a handler's values. The only code that touches guest memory.
+
+Rules, from ``exports.cc`` of Envoy's host, in this order for every hostcall:
+
+1. a number beyond its enumeration is BAD_ARGUMENT;
+2. inputs are read; a range is good if address + size ≤ size of memory, also when its size is 0;
+3. a slot that is declared ``early`` is written with 0;
+4. the handler is called; if it refuses, its status is the answer and nothing is written;
+5. each result: memory from the guest's allocator (none for an empty result, which is address 0 and size 0), the
+   bytes, the address, the size. The allocator may trap, which fails the VM, or give 0 or a bad address, which does not;
+6. any bad address is INVALID_MEMORY_ACCESS (WASI: EFAULT) to the guest, and nothing more.
+
+From each row of the table one Python function is compiled (`_source`), so that a hostcall costs no loop over its
+parameters. A handler never sees an address.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, Protocol
+
+from proxywasm_host.abi import pairs
+from proxywasm_host.abi.table import Hostcall, Kind
+from proxywasm_host.abi.types import AbiVersion, BufferType, Status
+
+__all__ = ["BadAddress", "Call", "Guest", "GuestMemory", "MalformedList", "Refusal", "RestrictedCall", "bind", "bind_refusal"]
+
+U32: Final = struct.Struct("<I")
+U64: Final = struct.Struct("<Q")
+
+
+class GuestMemory(Protocol):
+    """Linear memory, as `proxywasm_host.engine.protocol.Memory` describes it."""
+
+    view: memoryview
+
+    def refresh(self) -> bool: ...
+
+
+class NoMemory:
+    """The memory of a guest that has none yet: every address is bad."""
+
+    view = memoryview(bytearray())
+
+    def refresh(self) -> bool:
+        return False
+
+
+class BadAddress(Exception):
+    """A guest gave an address or size that is not inside its memory."""
+
+
+class RestrictedCall(Exception):
+    """A guest made a hostcall where none may be made (in its allocator, or while it starts). Fails the VM."""
+
+
+class Refusal:
+    """A handler's answer other than OK: the status, and the reason for traces and reports.
+
+    The reason is formatted only if somebody reads it.
+    """
+
+    __slots__ = ("_args", "_reason", "status")
+
+    def __init__(self, status: int, reason: str, *args: object) -> None:
+        self.status = status
+        self._reason = reason
+        self._args = args
+
+    @property
+    def reason(self) -> str:
+        """Why, in one sentence."""
+        return self._reason.format(*self._args) if self._args else self._reason
+
+    def __repr__(self) -> str:
+        return f"Refusal({self.status}, {self.reason!r})"
+
+
+class MalformedList(list[tuple[bytes, bytes]]):
+    """The empty list that malformed header pairs are taken for; `reason` says what was wrong with them."""
+
+    reason = ""
+
+
+class Call(NamedTuple):
+    """One hostcall that was made: what traces and failure reports are made of. Recorded as a plain tuple.
+
+    `args` is ``None`` if an input could not be read; `result` is the handler's, or a `Refusal`.
+    """
+
+    row: Hostcall
+    args: tuple[Any, ...] | None
+    result: Any
+
+    @property
+    def status(self) -> int:
+        """What the guest was answered."""
+        return self.result.status if isinstance(self.result, Refusal) else 0
+
+
+class Guest:
+    """The guest's side of the marshaller: its memory, its allocator, and what it may call at the moment."""
+
+    __slots__ = ("_allocator", "allocator_may_call", "allowed", "memory", "record")
+
+    def __init__(self, record: Callable[[tuple[Hostcall, tuple[Any, ...] | None, Any]], object], allocator_may_call: frozenset[str] | None) -> None:
+        self.memory: GuestMemory = NoMemory()
+        self.record = record
+        """Takes the fields of a `Call` after each hostcall."""
+        self.allowed: frozenset[str] | None = None
+        """Names of the hostcalls that may be made now; ``None`` is all."""
+        self.allocator_may_call = allocator_may_call
+        self._allocator: Callable[[int], int] | None = None
+
+    def use_allocator(self, allocator: Callable[[int], int]) -> None:
+        """From now on results can be returned."""
+        self._allocator = allocator
+
+    def restrict(self, name: str) -> None:
+        """Refuse a hostcall that is not in `allowed`."""
+        raise RestrictedCall(f"{name} was called where it may not be (in the allocator, or while the module starts)")
+
+    def grown(self, at: int, size: int) -> memoryview:
+        """A view that holds the range, if memory has grown to it since. Raises: BadAddress."""
+        self.memory.refresh()
+        view = self.memory.view
+        if at + size > len(view):
+            raise BadAddress(f"{size} bytes at {at:#x} are not inside the memory of {len(view)} bytes")
+        return view
+
+    def put(self, at: int, number: int, shape: struct.Struct = U32) -> None:
+        """Write a number into a slot. Raises: BadAddress."""
+        view = self.memory.view
+        if at + shape.size > len(view):
+            view = self.grown(at, shape.size)
+        shape.pack_into(view, at, number)
+
+    def put_bytes(self, value: bytes, address_slot: int, size_slot: int) -> None:
+        """Return bytes to the guest in memory that it allocates. Raises: BadAddress, and what the allocator raises."""
+        size = len(value)
+        address = 0
+        if size:
+            if self._allocator is None:
+                raise BadAddress("the guest has no allocator yet")
+            outer, self.allowed = self.allowed, self.allocator_may_call
+            try:
+                address = self._allocator(size)
+            finally:
+                self.allowed = outer
+            if not address:
+                raise BadAddress(f"the guest's allocator gave no memory for {size} bytes")
+            view = self.memory.view
+            if address + size > len(view):
+                view = self.grown(address, size)
+            view[address : address + size] = value
+        self.put(address_slot, address)
+        self.put(size_slot, size)
+
+    def put_at(self, value: bytes, at: int) -> None:
+        """Write bytes where the guest asked for them. Raises: BadAddress."""
+        size = len(value)
+        view = self.memory.view
+        if at + size > len(view):
+            view = self.grown(at, size)
+        view[at : at + size] = value
+
+    def put_strings(self, values: list[bytes], table: int, buffer: int) -> None:
+        """Write strings one after another, and the address of each into a table. Raises: BadAddress."""
+        for value in values:
+            self.put(table, buffer)
+            self.put_at(value, buffer)
+            table += 4
+            buffer += len(value)
+
+    def gather(self, at: int, count: int) -> bytes:
+        """The bytes of a table of ranges. Raises: BadAddress."""
+        view = self.memory.view
+        if at + 8 * count > len(view):
+            view = self.grown(at, 8 * count)
+        parts = []
+        for address, size in struct.iter_unpack("<II", view[at : at + 8 * count]):
+            if address + size > len(view):
+                view = self.grown(address, size)
+            parts.append(view[address : address + size])
+        return b"".join(parts)
+
+
+def read_pairs(data: bytes) -> pairs.HeaderList:
+    """Header pairs of a guest; malformed ones are taken as none, as Envoy does."""
+    try:
+        return pairs.decode(data)
+    except pairs.MalformedPairs as error:
+        empty = MalformedList()
+        empty.reason = f"malformed header pairs, taken as none: {error}"
+        return empty
+
+
+def highest(row_enum: type[Any], version: AbiVersion) -> int:
+    """The greatest member of an enumeration that a version of the ABI has."""
+    if row_enum is BufferType and version < AbiVersion.V0_2_100:
+        return int(BufferType.CALL_DATA)
+    return int(max(row_enum))
+
+
+READ: Final = {
+    Kind.BYTES: "view[{0}_at:{0}_end].tobytes()",
+    Kind.PAIRS: "read_pairs(view[{0}_at:{0}_end].tobytes())",
+}
+WRITE: Final = {
+    Kind.U32_OUT: "guest.put({0}_at, {1})",
+    Kind.U64_OUT: "guest.put({0}_at, {1}, U64)",
+    Kind.BYTES_OUT: "guest.put_bytes({1}, {0}_at, {0}_size)",
+    Kind.PAIRS_OUT: "guest.put_bytes(encode({1}), {0}_at, {0}_size)",
+    Kind.BYTES_AT: "guest.put_at({1}, {0}_at)",
+    Kind.STRINGS_AT: "guest.put_strings({1}, {0}_at, {0}_size)",
+}
+SIGN: Final = {Kind.I32: (0x7FFFFFFF, 1 << 32), Kind.I64: (0x7FFFFFFFFFFFFFFF, 1 << 64)}
+
+
+def _source(row: Hostcall, version: AbiVersion) -> Iterator[str]:
+    """Lines of a function ``make(handler, vm, guest, row)`` that gives the host function of a row."""
+    slots = ", ".join(
+        {0: p.name, 1: f"{p.name}_at", 2: f"{p.name}_at, {p.name}_size"}[
+            0 if p.kind in (Kind.U32, Kind.U64, Kind.I32, Kind.I64) else len(p.kind.types)
+        ]
+        for p in row.params
+    )
+    args = "".join(f"{p.name}, " for p in row.inputs)
+    yield "def make(handler, vm, guest, row):"
+    yield "  record = guest.record"
+    yield f"  def {row.name}({slots}):"
+    yield f"    if guest.allowed is not None and {row.name!r} not in guest.allowed: guest.restrict({row.name!r})"
+    for p in row.params:
+        if p.enum:
+            top = highest(p.enum, version)
+            yield f"    if {p.name} > {top}:"
+            yield f"      record((row, None, Refusal(2, '{p.name} is {{}}, at most {top} is known', {p.name})))"
+            yield "      return 2"
+    for p in row.inputs:
+        if p.kind in SIGN:
+            top, span = SIGN[p.kind]
+            yield f"    if {p.name} > {top}: {p.name} -= {span}"
+    reads = [p for p in row.inputs if p.kind in READ]
+    yield "    args = None"
+    yield "    try:"
+    if reads:
+        yield "      view = guest.memory.view"
+    for p in row.inputs:
+        if p.kind is Kind.IOVECS:
+            yield f"      {p.name} = guest.gather({p.name}_at, {p.name}_size)"
+        elif p.kind in READ:
+            yield f"      {p.name}_end = {p.name}_at + {p.name}_size"
+            yield f"      if {p.name}_end > len(view): view = guest.grown({p.name}_at, {p.name}_size)"
+            yield f"      {p.name} = {READ[p.kind].format(p.name)}"
+    yield f"      args = ({args})"
+    for p in row.outputs:
+        if p.early:
+            yield f"      guest.put({p.name}_at, 0)"
+    yield f"      result = handler(vm, {args})"
+    if row.outputs:
+        yield "      if result.__class__ is Refusal:"
+        yield "        record((row, args, result))"
+        yield "        return result.status"
+        for i, p in enumerate(row.outputs):
+            value = "result" if len(row.outputs) == 1 else f"result[{i}]"
+            wanted = f"if {p.name}_at and {p.name}_size: " if p.optional else ""
+            yield f"      {wanted}{WRITE[p.kind].format(p.name, value)}"
+    yield "    except BadAddress as error:"
+    yield f"      record((row, args, Refusal({int(row.memory_error)}, str(error))))"
+    yield f"      return {int(row.memory_error)}"
+    yield "    record((row, args, result))"
+    yield "    return 0" if row.outputs else "    return 0 if result is None else result.status"
+    yield f"  return {row.name}"
+
+
+@lru_cache(None)
+def _compiled(row: Hostcall, version: AbiVersion) -> Callable[..., Callable[..., int]]:
+    scope: dict[str, Any] = {
+        "BadAddress": BadAddress,
+        "Refusal": Refusal,
+        "U64": U64,
+        "encode": pairs.encode,
+        "read_pairs": read_pairs,
+    }
+    exec(compile("\n".join(_source(row, version)), f"<hostcall {row.name}>", "exec"), scope)  # noqa: S102
+    make: Callable[..., Callable[..., int]] = scope["make"]
+    return make
+
+
+def bind(row: Hostcall, version: AbiVersion, handler: Callable[..., Any], vm: object, guest: Guest) -> Callable[..., int]:
+    """The host function of a row: takes the guest's integers, returns the status.
+
+    `handler` is called as ``handler(vm, *inputs)`` and returns ``None`` (OK), a `Refusal`, or, where the row has
+    results, the value of the one result or a tuple of several.
+    """
+    return _compiled(row, version)(handler, vm, guest, row)
+
+
+def bind_refusal(row: Hostcall, guest: Guest, status: int, reason: str) -> Callable[..., int]:
+    """A host function that refuses every call, without a look at its arguments."""
+    call = (row, None, Refusal(status, reason))
+
+    def refuse(*_: int) -> int:
+        guest.record(call)
+        return status
+
+    return refuse
+
+
+assert Status.BAD_ARGUMENT == 2  # noqa: S101 - written as a number in `_source`

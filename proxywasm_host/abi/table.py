@@ -1,0 +1,406 @@
+"""The ABI as data: one row for each hostcall and each callback, with the versions that have it.
+
+Everything that must know the shape of a hostcall reads it here: linking, marshalling, tracing, capability
+restriction, ``proxywasm inspect``, the tests and the reference in the docs. A row says nothing of what a hostcall
+does: that is the handler of the same name in `proxywasm_host.abi.hostcalls`.
+
+Rules: parameters stand in the order of the WebAssembly signature, results included, for the ABI returns its results
+through pointers. A range of bytes is two i32 (address, size); a result of bytes is two i32 (where to write the
+address, where to write the size). What a hostcall returns itself is its status.
+
+Source: Proxy-Wasm specification 0.1.0, 0.2.0, 0.2.1; for what its text leaves out, Envoy's host (``exports.h``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import Final
+
+from proxywasm_host.abi.types import (
+    AbiVersion,
+    Action,
+    BufferType,
+    DataAction,
+    HeadersAction,
+    LogLevel,
+    MapType,
+    MetricType,
+    Status,
+    StreamType,
+    WasiErrno,
+)
+
+__all__ = ["CALLBACKS", "HOSTCALLS", "WASI", "WASI_MODULES", "Callback", "Hostcall", "Kind", "Param", "callbacks_of", "hostcalls_of"]
+
+V0_1_0, V0_2_0, V0_2_1, V0_2_100 = AbiVersion
+
+
+class Kind(Enum):
+    """What a parameter means: (its WebAssembly types, whether it is a result)."""
+
+    U32 = (("i32",), False)
+    I32 = (("i32",), False)
+    U64 = (("i64",), False)
+    I64 = (("i64",), False)
+    BYTES = (("i32", "i32"), False)
+    PAIRS = (("i32", "i32"), False)
+    IOVECS = (("i32", "i32"), False)
+    """WASI: a table of ranges, gathered into one value."""
+    U32_OUT = (("i32",), True)
+    U64_OUT = (("i32",), True)
+    BYTES_OUT = (("i32", "i32"), True)
+    """Bytes in memory that the guest's allocator gives."""
+    PAIRS_OUT = (("i32", "i32"), True)
+    BYTES_AT = (("i32",), True)
+    """WASI: bytes written where the parameter points."""
+    STRINGS_AT = (("i32", "i32"), True)
+    """WASI: strings written one after another at the second address, and their addresses at the first."""
+
+    def __init__(self, types: tuple[str, ...], is_result: bool) -> None:
+        self.types = types
+        self.is_result = is_result
+
+    # Members may share a value; identity, not the value, tells them apart.
+    def __new__(cls, *_: object) -> Kind:
+        member = object.__new__(cls)
+        member._value_ = len(cls.__members__)
+        return member
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """One parameter of a hostcall.
+
+    `enum` bounds a number: beyond it the hostcall answers BAD_ARGUMENT before it looks at anything else.
+    `early`: the result's slot is written with 0, and so checked, before the hostcall acts.
+    `optional`: an address of 0 means that the guest does not want the result.
+    """
+
+    name: str
+    kind: Kind
+    enum: type[IntEnum] | None = None
+    early: bool = False
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Hostcall:
+    """One function that a module may import."""
+
+    name: str
+    params: tuple[Param, ...]
+    since: AbiVersion = V0_1_0
+    until: AbiVersion = V0_2_100
+    returns: str | None = "i32"
+    memory_error: int = Status.INVALID_MEMORY_ACCESS
+    """What it answers when an address is bad."""
+    restricted: int = Status.INTERNAL_FAILURE
+    """What it answers when the capability is not allowed."""
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """WebAssembly types of its parameters."""
+        return tuple(t for param in self.params for t in param.kind.types)
+
+    @property
+    def inputs(self) -> tuple[Param, ...]:
+        """What a handler is given."""
+        return tuple(param for param in self.params if not param.kind.is_result)
+
+    @property
+    def outputs(self) -> tuple[Param, ...]:
+        """What a handler gives back."""
+        return tuple(param for param in self.params if param.kind.is_result)
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """One function that a module may export for the host to call. All parameters and results are i32."""
+
+    name: str
+    params: tuple[str, ...]
+    result: type[IntEnum] | type[bool] | None = None
+    since: AbiVersion = V0_1_0
+    until: AbiVersion = V0_2_100
+
+    @property
+    def key(self) -> str:
+        """`name` without ``proxy_``: how the host's code calls it."""
+        return self.name.removeprefix("proxy_")
+
+
+def u32(name: str, enum: type[IntEnum] | None = None) -> Param:
+    return Param(name, Kind.U32, enum)
+
+
+def i32(name: str) -> Param:
+    return Param(name, Kind.I32)
+
+
+def i64(name: str) -> Param:
+    return Param(name, Kind.I64)
+
+
+def u64(name: str) -> Param:
+    return Param(name, Kind.U64)
+
+
+def data(name: str) -> Param:
+    return Param(name, Kind.BYTES)
+
+
+def pairs(name: str) -> Param:
+    return Param(name, Kind.PAIRS)
+
+
+def iovecs(name: str) -> Param:
+    return Param(name, Kind.IOVECS)
+
+
+def u32_out(name: str, *, early: bool = False) -> Param:
+    return Param(name, Kind.U32_OUT, early=early)
+
+
+def u64_out(name: str) -> Param:
+    return Param(name, Kind.U64_OUT)
+
+
+def data_out(name: str, *, optional: bool = False) -> Param:
+    return Param(name, Kind.BYTES_OUT, optional=optional)
+
+
+def pairs_out(name: str) -> Param:
+    return Param(name, Kind.PAIRS_OUT)
+
+
+def at(name: str) -> Param:
+    return Param(name, Kind.BYTES_AT)
+
+
+MAP: Final = u32("map", MapType)
+BUFFER: Final = u32("buffer", BufferType)
+
+
+def row(
+    name: str,
+    *params: Param,
+    since: AbiVersion = V0_1_0,
+    until: AbiVersion = V0_2_100,
+    returns: str | None = "i32",
+) -> Hostcall:
+    return Hostcall(name, params, since, until, returns)
+
+
+def wasi(name: str, *params: Param, returns: str | None = "i32") -> Hostcall:
+    return Hostcall(
+        name, params, returns=returns, memory_error=WasiErrno.FAULT, restricted=WasiErrno.NOTCAPABLE
+    )
+
+
+HOSTCALLS: Final = (
+    # Logging, time, status.
+    row("proxy_log", u32("level", LogLevel), data("message")),
+    row("proxy_get_log_level", u32_out("level"), since=V0_2_1),
+    row("proxy_get_current_time_nanoseconds", u64_out("time")),
+    row("proxy_get_status", u32_out("code"), data_out("message")),
+    row("proxy_set_tick_period_milliseconds", u32("period")),
+    # Header maps.
+    row("proxy_get_header_map_value", MAP, data("key"), data_out("value")),
+    row("proxy_add_header_map_value", MAP, data("key"), data("value")),
+    row("proxy_replace_header_map_value", MAP, data("key"), data("value")),
+    row("proxy_remove_header_map_value", MAP, data("key")),
+    row("proxy_get_header_map_pairs", MAP, pairs_out("pairs")),
+    row("proxy_set_header_map_pairs", MAP, pairs("pairs")),
+    row("proxy_get_header_map_size", MAP, u32_out("size")),
+    # Buffers and configuration.
+    row("proxy_get_buffer_bytes", BUFFER, u32("start"), u32("length"), data_out("data")),
+    row("proxy_set_buffer_bytes", BUFFER, u32("start"), u32("length"), data("data")),
+    row("proxy_get_buffer_status", BUFFER, u32_out("length"), u32_out("flags")),
+    row("proxy_get_configuration", data_out("data"), until=V0_1_0),
+    # Properties.
+    row("proxy_get_property", data("path"), data_out("value")),
+    row("proxy_set_property", data("path"), data("value")),
+    # The stream.
+    row(
+        "proxy_send_local_response",
+        u32("status"),
+        data("details"),
+        data("body"),
+        pairs("headers"),
+        i32("grpc_status"),
+    ),
+    row("proxy_continue_stream", u32("stream", StreamType), since=V0_2_0),
+    row("proxy_close_stream", u32("stream", StreamType), since=V0_2_0),
+    row("proxy_continue_request", until=V0_1_0),
+    row("proxy_continue_response", until=V0_1_0),
+    row("proxy_clear_route_cache", until=V0_1_0),
+    row("proxy_set_effective_context", u32("context")),
+    row("proxy_done"),
+    # Shared data and queues.
+    row("proxy_get_shared_data", data("key"), data_out("value"), u32_out("cas")),
+    row("proxy_set_shared_data", data("key"), data("value"), u32("cas")),
+    row("proxy_register_shared_queue", data("name"), u32_out("token")),
+    row("proxy_resolve_shared_queue", data("vm_id"), data("name"), u32_out("token")),
+    row("proxy_dequeue_shared_queue", u32("token"), data_out("data")),
+    row("proxy_enqueue_shared_queue", u32("token"), data("data")),
+    # Metrics.
+    row("proxy_define_metric", u32("type", MetricType), data("name"), u32_out("metric")),
+    row("proxy_increment_metric", u32("metric"), i64("offset")),
+    row("proxy_record_metric", u32("metric"), u64("value")),
+    row("proxy_get_metric", u32("metric"), u64_out("value")),
+    # Callouts.
+    row(
+        "proxy_http_call",
+        data("cluster"),
+        pairs("headers"),
+        data("body"),
+        pairs("trailers"),
+        i32("timeout"),
+        u32_out("token", early=True),
+    ),
+    row(
+        "proxy_grpc_call",
+        data("cluster"),
+        data("service"),
+        data("method"),
+        pairs("initial_metadata"),
+        data("message"),
+        u32("timeout"),
+        u32_out("token"),
+    ),
+    row(
+        "proxy_grpc_stream",
+        data("cluster"),
+        data("service"),
+        data("method"),
+        pairs("initial_metadata"),
+        u32_out("token"),
+    ),
+    row("proxy_grpc_send", u32("token"), data("message"), u32("end_stream")),
+    row("proxy_grpc_close", u32("token")),
+    row("proxy_grpc_cancel", u32("token")),
+    # Foreign functions.
+    row("proxy_call_foreign_function", data("name"), data("arguments"), data_out("results", optional=True)),
+    # Higress.
+    row("proxy_redis_init", data("cluster"), data("username"), data("password"), u32("timeout"), since=V0_2_100),
+    row("proxy_redis_call", data("cluster"), data("query"), u32_out("token"), since=V0_2_100),
+    row("proxy_inject_encoded_data_to_filter_chain", data("data"), u32("end_stream"), since=V0_2_100),
+    row("proxy_get_upstream_hosts", pairs_out("hosts"), since=V0_2_100),
+    row("proxy_set_upstream_override_host", data("address"), since=V0_2_100),
+    # What some compilers import from the same module.
+    row("emscripten_notify_memory_growth", u32("memory"), returns=None),
+    row("pthread_equal", u32("left"), u32("right")),
+)
+
+WASI_MODULES: Final = ("wasi_snapshot_preview1", "wasi_unstable")
+
+WASI: Final = (
+    wasi("fd_write", u32("fd"), iovecs("data"), u32_out("written")),
+    wasi("fd_pwrite", u32("fd"), iovecs("data"), u64("offset"), u32_out("written")),
+    wasi("fd_read", u32("fd"), u32("iovecs"), u32("iovecs_length"), u32("read")),
+    wasi("fd_pread", u32("fd"), u32("iovecs"), u32("iovecs_length"), u64("offset"), u32("read")),
+    wasi("fd_seek", u32("fd"), u64("offset"), u32("whence"), u32("new_offset")),
+    wasi("fd_close", u32("fd")),
+    wasi("fd_fdstat_get", u32("fd"), at("stat")),
+    wasi("fd_fdstat_set_flags", u32("fd"), u32("flags")),
+    wasi("fd_fdstat_set_rights", u32("fd"), u64("base"), u64("inheriting")),
+    wasi("fd_prestat_get", u32("fd"), u32("prestat")),
+    wasi("fd_prestat_dir_name", u32("fd"), u32("path"), u32("path_length")),
+    wasi("fd_filestat_get", u32("fd"), u32("stat")),
+    wasi("fd_filestat_set_size", u32("fd"), u64("size")),
+    wasi("fd_filestat_set_times", u32("fd"), u64("accessed"), u64("modified"), u32("flags")),
+    wasi("fd_tell", u32("fd"), u64_out("offset")),
+    wasi("fd_advise", u32("fd"), u64("offset"), u64("length"), u32("advice")),
+    wasi("fd_allocate", u32("fd"), u64("offset"), u64("length")),
+    wasi("fd_datasync", u32("fd")),
+    wasi("fd_sync", u32("fd")),
+    wasi("fd_readdir", u32("fd"), u32("buffer"), u32("buffer_length"), u64("cookie"), u32_out("used", early=True)),
+    wasi("fd_renumber", u32("fd"), u32("to")),
+    wasi("path_open", *map(u32, ("fd", "dirflags", "path", "path_length", "oflags")), u64("rights"), u64("inheriting"),
+         u32("fdflags"), u32("opened")),
+    wasi("path_create_directory", *map(u32, ("fd", "path", "path_length"))),
+    wasi("path_filestat_get", *map(u32, ("fd", "flags", "path", "path_length", "stat"))),
+    wasi("path_filestat_set_times", *map(u32, ("fd", "flags", "path", "path_length")), u64("accessed"),
+         u64("modified"), u32("fst_flags")),
+    wasi("path_link", *map(u32, ("old_fd", "flags", "old_path", "old_length", "new_fd", "new_path", "new_length"))),
+    wasi("path_readlink", *map(u32, ("fd", "path", "path_length", "buffer", "buffer_length", "used"))),
+    wasi("path_remove_directory", *map(u32, ("fd", "path", "path_length"))),
+    wasi("path_rename", *map(u32, ("old_fd", "old_path", "old_length", "new_fd", "new_path", "new_length"))),
+    wasi("path_symlink", *map(u32, ("old_path", "old_length", "fd", "new_path", "new_length"))),
+    wasi("path_unlink_file", *map(u32, ("fd", "path", "path_length"))),
+    wasi("sock_accept", *map(u32, ("fd", "flags", "accepted"))),
+    wasi("sock_recv", *map(u32, ("fd", "data", "data_length", "flags", "received", "out_flags"))),
+    wasi("sock_send", *map(u32, ("fd", "data", "data_length", "flags", "sent"))),
+    wasi("sock_shutdown", u32("fd"), u32("how")),
+    wasi("poll_oneoff", u32("subscriptions"), u32("events"), u32("count"), u32_out("nevents")),
+    wasi("sched_yield"),
+    wasi("proc_exit", u32("code"), returns=None),
+    wasi("environ_get", Param("variables", Kind.STRINGS_AT)),
+    wasi("environ_sizes_get", u32_out("count"), u32_out("size")),
+    wasi("args_get", Param("arguments", Kind.STRINGS_AT)),
+    wasi("args_sizes_get", u32_out("count"), u32_out("size")),
+    wasi("clock_time_get", u32("clock"), u64("precision"), u64_out("time")),
+    wasi("clock_res_get", u32("clock"), u64_out("resolution")),
+    wasi("random_get", at("buffer"), u32("length")),
+)
+
+
+def cb(
+    name: str,
+    *params: str,
+    result: type[IntEnum] | type[bool] | None = None,
+    since: AbiVersion = V0_1_0,
+    until: AbiVersion = V0_2_100,
+) -> Callback:
+    return Callback("proxy_" + name, params, result, since, until)
+
+
+CALLBACKS: Final = (
+    # The plugin and its contexts.
+    cb("on_context_create", "context", "parent"),
+    cb("on_vm_start", "context", "vm_configuration_size", result=bool),
+    cb("validate_configuration", "context", "configuration_size", result=bool),
+    cb("on_configure", "context", "configuration_size", result=bool),
+    cb("on_tick", "context"),
+    cb("on_queue_ready", "context", "token"),
+    cb("on_foreign_function", "context", "function", "arguments_size", since=V0_2_0),
+    cb("on_done", "context", result=bool),
+    cb("on_log", "context"),
+    cb("on_delete", "context"),
+    # HTTP streams.
+    cb("on_request_headers", "context", "headers", result=HeadersAction, until=V0_1_0),
+    cb("on_request_headers", "context", "headers", "end_of_stream", result=HeadersAction, since=V0_2_0),
+    cb("on_request_body", "context", "size", "end_of_stream", result=DataAction),
+    cb("on_request_trailers", "context", "trailers", result=Action),
+    cb("on_request_metadata", "context", "elements", result=Action),
+    cb("on_response_headers", "context", "headers", result=HeadersAction, until=V0_1_0),
+    cb("on_response_headers", "context", "headers", "end_of_stream", result=HeadersAction, since=V0_2_0),
+    cb("on_response_body", "context", "size", "end_of_stream", result=DataAction),
+    cb("on_response_trailers", "context", "trailers", result=Action),
+    cb("on_response_metadata", "context", "elements", result=Action),
+    # TCP streams.
+    cb("on_new_connection", "context", result=Action),
+    cb("on_downstream_data", "context", "size", "end_of_stream", result=Action),
+    cb("on_upstream_data", "context", "size", "end_of_stream", result=Action),
+    cb("on_downstream_connection_close", "context", "peer"),
+    cb("on_upstream_connection_close", "context", "peer"),
+    # Callouts.
+    cb("on_http_call_response", "context", "token", "headers", "body_size", "trailers"),
+    cb("on_grpc_receive_initial_metadata", "context", "token", "elements"),
+    cb("on_grpc_receive", "context", "token", "size"),
+    cb("on_grpc_receive_trailing_metadata", "context", "token", "elements"),
+    cb("on_grpc_close", "context", "token", "status"),
+    cb("on_redis_call_response", "context", "token", "status", "size", since=V0_2_100),
+)
+"""Every callback. The names of parameters that end in ``end_of_stream`` are booleans; ``peer`` is a `PeerType`."""
+
+
+def hostcalls_of(version: AbiVersion) -> dict[str, Hostcall]:
+    """The rows of the ``env`` module that a module of this version may import, by name."""
+    return {row.name: row for row in HOSTCALLS if row.since <= version <= row.until}
+
+
+def callbacks_of(version: AbiVersion) -> dict[str, Callback]:
+    """The rows of the callbacks that a module of this version may export, by name."""
+    return {row.name: row for row in CALLBACKS if row.since <= version <= row.until}

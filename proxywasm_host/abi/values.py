@@ -1,0 +1,82 @@
+"""Property paths and property values: how they look in a guest's memory.
+
+Source: ``Context::getProperty`` and ``serializeValue`` in Envoy's ``context.cc``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from struct import Struct
+from typing import Union
+
+from proxywasm_host.abi import pairs
+
+__all__ = ["PropertyValue", "UnencodableValue", "decode_path", "encode_path", "encode_value"]
+
+PropertyValue = Union[
+    None, bool, int, float, str, bytes, datetime, timedelta, "Mapping[str, PropertyValue]", "Sequence[PropertyValue]"
+]
+"""What a property may hold. ``None`` is the null message of Envoy, which a guest sees as no bytes."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_I64 = Struct("<q")
+_U64 = Struct("<Q")
+_F64 = Struct("<d")
+
+
+class UnencodableValue(ValueError):
+    """The value has no form in the ABI (SERIALIZATION_FAILURE to the guest)."""
+
+
+def decode_path(data: bytes) -> tuple[str, ...]:
+    """Split a property path at its NULs. One NUL at the end is tolerated, for some SDKs send it."""
+    if data.endswith(b"\0"):
+        data = data[:-1]
+    return tuple(part.decode("utf-8", "surrogateescape") for part in data.split(b"\0"))
+
+
+def encode_path(path: Sequence[str]) -> bytes:
+    """Join the segments of a property path as SDKs do."""
+    return b"\0".join(part.encode("utf-8", "surrogateescape") for part in path)
+
+
+def _nanoseconds(span: timedelta) -> int:
+    return (span.days * 86_400_000_000 + span.seconds * 1_000_000 + span.microseconds) * 1000
+
+
+def encode_value(value: PropertyValue) -> bytes:
+    """The bytes that a guest is given for a property.
+
+    Numbers are 8 bytes, little-endian; a bool is one byte; a time is nanoseconds since 1970, a span nanoseconds; a
+    mapping is header pairs, a list header pairs with its elements as keys and empty values.
+
+    Raises: UnencodableValue, for another type, a number of more than 64 bits, or a time without a time zone.
+    """
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    if isinstance(value, bool):
+        return b"\1" if value else b"\0"
+    if isinstance(value, int):
+        if -(1 << 63) <= value < 1 << 63:
+            return _I64.pack(value)
+        if 0 <= value < 1 << 64:
+            return _U64.pack(value)
+        raise UnencodableValue(f"{value} needs more than 64 bits")
+    if isinstance(value, float):
+        return _F64.pack(value)
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise UnencodableValue(f"{value!r} has no time zone")
+        return encode_value(_nanoseconds(value - _EPOCH))
+    if isinstance(value, timedelta):
+        return encode_value(_nanoseconds(value))
+    if isinstance(value, Mapping):
+        return pairs.encode((encode_value(str(key)), encode_value(item)) for key, item in value.items())
+    if isinstance(value, Sequence):
+        return pairs.encode((encode_value(item), b"") for item in value)
+    if value is None:
+        return b""
+    raise UnencodableValue(f"a {type(value).__name__} has no form in the ABI")

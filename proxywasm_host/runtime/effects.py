@@ -1,0 +1,365 @@
+"""What the host wants done: each method of a stream, a plugin or a callout returns a list of these.
+
+Rules: an effect is a record, it does nothing by itself; it is in the list once; whoever drives the host performs it
+in the order of the list. Those that have a reply name its type (`HttpCall.Reply`, …), to be given to `Host.deliver`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Union
+
+from proxywasm_host.abi.pairs import HeaderList
+
+if TYPE_CHECKING:
+    from proxywasm_host.runtime.http import HttpStream
+    from proxywasm_host.runtime.plugin import Plugin
+    from proxywasm_host.runtime.tcp import TcpStream
+
+__all__ = [
+    "CalloutFailed",
+    "CancelCallout",
+    "ClearRouteCache",
+    "CloseConnection",
+    "DownstreamData",
+    "Effect",
+    "GrpcCall",
+    "GrpcCallReply",
+    "GrpcClose",
+    "GrpcClosed",
+    "GrpcInitialMetadata",
+    "GrpcMessage",
+    "GrpcSend",
+    "GrpcStream",
+    "GrpcTrailingMetadata",
+    "HttpCall",
+    "HttpCallReply",
+    "OverrideUpstreamHost",
+    "QueueReady",
+    "RedisCall",
+    "RedisCallReply",
+    "RequestBody",
+    "RequestHeaders",
+    "RequestTrailers",
+    "ResetStream",
+    "ResponseBody",
+    "ResponseHeaders",
+    "ResponseTrailers",
+    "SetTickPeriod",
+    "UpstreamData",
+]
+
+
+# -- HTTP streams ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class RequestHeaders:
+    """Send these headers upstream; `end_stream` if nothing follows."""
+
+    headers: HeaderList
+    end_stream: bool
+    stream: HttpStream = field(repr=False, compare=False)
+
+
+@dataclass(slots=True)
+class RequestBody:
+    """Send this part of the body upstream."""
+
+    data: bytes
+    end_stream: bool
+    stream: HttpStream = field(repr=False, compare=False)
+
+
+@dataclass(slots=True)
+class RequestTrailers:
+    """Send these trailers upstream, which ends the request."""
+
+    trailers: HeaderList
+    stream: HttpStream = field(repr=False, compare=False)
+
+
+@dataclass(slots=True)
+class ResponseHeaders:
+    """Send these headers to the client; ``:status`` is among them. `end_stream` if nothing follows."""
+
+    headers: HeaderList
+    end_stream: bool
+    stream: HttpStream = field(repr=False, compare=False)
+
+
+@dataclass(slots=True)
+class ResponseBody:
+    """Send this part of the body to the client."""
+
+    data: bytes
+    end_stream: bool
+    stream: HttpStream = field(repr=False, compare=False)
+
+
+@dataclass(slots=True)
+class ResponseTrailers:
+    """Send these trailers to the client, which ends the response."""
+
+    trailers: HeaderList
+    stream: HttpStream = field(repr=False, compare=False)
+
+
+@dataclass(slots=True)
+class ResetStream:
+    """Break the stream off on both sides; `details` says why, as in Envoy's response code details."""
+
+    details: str
+    stream: HttpStream = field(repr=False, compare=False)
+
+
+@dataclass(slots=True)
+class ClearRouteCache:
+    """Choose the route again, for what it was chosen by may have changed."""
+
+    stream: HttpStream = field(repr=False, compare=False)
+
+
+@dataclass(slots=True)
+class OverrideUpstreamHost:
+    """Send this request to that upstream host (Higress)."""
+
+    address: str
+    stream: HttpStream = field(repr=False, compare=False)
+
+
+# -- TCP streams -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class DownstreamData:
+    """Send data of the downstream peer on to upstream."""
+
+    data: bytes
+    end_stream: bool
+    stream: TcpStream = field(repr=False, compare=False)
+
+
+@dataclass(slots=True)
+class UpstreamData:
+    """Send data of the upstream peer on to downstream."""
+
+    data: bytes
+    end_stream: bool
+    stream: TcpStream = field(repr=False, compare=False)
+
+
+@dataclass(slots=True)
+class CloseConnection:
+    """Close the connection after what was sent before is written."""
+
+    details: str
+    stream: TcpStream = field(repr=False, compare=False)
+
+
+# -- Plugins -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class SetTickPeriod:
+    """Call `Plugin.tick` each so many milliseconds from now on; 0 is never again."""
+
+    plugin: Plugin = field(repr=False)
+    milliseconds: int
+
+
+@dataclass(slots=True)
+class QueueReady:
+    """Call `Plugin.queue_ready` with this token: a message has come."""
+
+    plugin: Plugin = field(repr=False)
+    token: int
+
+
+# -- Callouts ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class CalloutFailed:
+    """Reply to any callout: it could not be made, or broke off. The guest sees it as Envoy's ``reset``."""
+
+    reason: str = "reset"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpCallReply:
+    """The response to an `HttpCall`; ``:status`` is among the headers."""
+
+    headers: HeaderList
+    body: bytes = b""
+    trailers: HeaderList = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class HttpCall:
+    """Make an HTTP request; `timeout` is in milliseconds, 0 is none."""
+
+    Reply: ClassVar = (HttpCallReply, CalloutFailed)
+
+    plugin: Plugin = field(repr=False)
+    token: int
+    cluster: str
+    headers: HeaderList
+    body: bytes
+    trailers: HeaderList
+    timeout: int
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcCallReply:
+    """The message that answers a `GrpcCall`; a call that ends with another status than 0 is a `GrpcClosed`."""
+
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcInitialMetadata:
+    """The peer of a gRPC stream began its answer."""
+
+    metadata: HeaderList
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcMessage:
+    """The peer of a gRPC stream sent a message."""
+
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcTrailingMetadata:
+    """The peer of a gRPC stream sent its trailing metadata."""
+
+    metadata: HeaderList
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcClosed:
+    """The call or the stream has ended, with a gRPC status and its message."""
+
+    status: int
+    message: str = ""
+
+
+@dataclass(slots=True)
+class GrpcCall:
+    """Make a unary gRPC call; `timeout` is in milliseconds, 0 is none.
+
+    `cluster` is the cluster's name; `config` is what the guest sent for it, often Envoy's ``GrpcService`` message.
+    """
+
+    Reply: ClassVar = (GrpcCallReply, GrpcClosed, CalloutFailed)
+
+    plugin: Plugin = field(repr=False)
+    token: int
+    cluster: str
+    service: str
+    method: str
+    metadata: HeaderList
+    message: bytes
+    timeout: int
+    config: bytes = field(default=b"", repr=False)
+
+
+@dataclass(slots=True)
+class GrpcStream:
+    """Open a gRPC stream; replies may come until `GrpcClosed`."""
+
+    Reply: ClassVar = (GrpcInitialMetadata, GrpcMessage, GrpcTrailingMetadata, GrpcClosed, CalloutFailed)
+
+    plugin: Plugin = field(repr=False)
+    token: int
+    cluster: str
+    service: str
+    method: str
+    metadata: HeaderList
+    config: bytes = field(default=b"", repr=False)
+
+
+@dataclass(slots=True)
+class GrpcSend:
+    """Send a message on an open gRPC stream."""
+
+    plugin: Plugin = field(repr=False)
+    token: int
+    message: bytes
+    end_stream: bool
+
+
+@dataclass(slots=True)
+class GrpcClose:
+    """Say on an open gRPC stream that no more messages will be sent."""
+
+    plugin: Plugin = field(repr=False)
+    token: int
+
+
+@dataclass(slots=True)
+class CancelCallout:
+    """Break a callout off; nobody waits for its reply any more."""
+
+    plugin: Plugin = field(repr=False)
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class RedisCallReply:
+    """The answer to a `RedisCall` as RESP bytes."""
+
+    response: bytes
+
+
+@dataclass(slots=True)
+class RedisCall:
+    """Send a Redis command (RESP bytes) to a cluster, with the credentials of the guest's ``proxy_redis_init``."""
+
+    Reply: ClassVar = (RedisCallReply, CalloutFailed)
+
+    plugin: Plugin = field(repr=False)
+    token: int
+    cluster: str
+    query: bytes
+    username: bytes
+    password: bytes = field(repr=False)
+    timeout: int
+
+
+Callout = Union[HttpCall, GrpcCall, GrpcStream, RedisCall]
+Reply = Union[
+    HttpCallReply,
+    GrpcCallReply,
+    GrpcInitialMetadata,
+    GrpcMessage,
+    GrpcTrailingMetadata,
+    GrpcClosed,
+    RedisCallReply,
+    CalloutFailed,
+]
+Effect = Union[
+    RequestHeaders,
+    RequestBody,
+    RequestTrailers,
+    ResponseHeaders,
+    ResponseBody,
+    ResponseTrailers,
+    ResetStream,
+    ClearRouteCache,
+    OverrideUpstreamHost,
+    DownstreamData,
+    UpstreamData,
+    CloseConnection,
+    SetTickPeriod,
+    QueueReady,
+    HttpCall,
+    GrpcCall,
+    GrpcStream,
+    GrpcSend,
+    GrpcClose,
+    CancelCallout,
+    RedisCall,
+]

@@ -1,0 +1,315 @@
+"""The host: what VMs, plugins and streams of one thread have in common.
+
+Rules of this module:
+
+* A host and all that it made belong to one thread at a time. Several threads have a host each, and may share their
+  services, which are where VMs of several threads meet (shared data, queues, metrics).
+* VMs of equal code, vm_id, configuration and options are one VM; a plugin that joins a VM with others in it is first
+  tried in a VM of its own (Envoy's canary), so that a bad configuration cannot take the others down.
+* Effects collect in one outbox; each event that is fed returns what has come in, in order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from proxywasm_host.abi.bytecode import Bytecode
+from proxywasm_host.abi.profile import ENVOY, PROFILES, Profile
+from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.engine.cache import ModuleCache, default_directory
+from proxywasm_host.engine.protocol import Engine, InvalidModule, Limits, Module
+from proxywasm_host.engine.registry import open_engine
+from proxywasm_host.errors import ModuleError
+from proxywasm_host.runtime.effects import Callout, Effect, Reply
+from proxywasm_host.runtime.failure import PluginError
+from proxywasm_host.runtime.http import HttpStream
+from proxywasm_host.runtime.plugin import FailurePolicy, Plugin, PluginConfig
+from proxywasm_host.runtime.properties import ALIASES, lookup
+from proxywasm_host.runtime.tcp import TcpStream
+from proxywasm_host.runtime.trace import Listener
+from proxywasm_host.runtime.vm import GIB, Vm, VmConfig
+from proxywasm_host.services import Services
+
+__all__ = ["Host"]
+
+BUFFER_LIMIT = 1024 * 1024
+"""Bytes of a body that filters may hold back (Envoy's default of ``per_connection_buffer_limit_bytes``)."""
+
+VmKey = tuple[Engine, VmConfig, tuple[tuple[str, str], ...]]
+
+
+class Host:
+    """Loads plugins and makes streams.
+
+    Args:
+        engine: name of an engine, or an engine; ``None`` asks ``PROXYWASM_ENGINE``, else takes the best installed.
+        profile: whose behaviour to follow where hosts differ, ``"envoy"`` or ``"spec"``, or a `Profile` of your own.
+        services: clock, log, metrics, shared data, clusters, …; in-memory defaults.
+        limits: memory in bytes and deadline in seconds for each VM.
+        properties: properties that do not depend on a stream, by dotted name (``"xds.cluster_name"``).
+        listener: sees every callback and hostcall.
+        cache: where compiled modules are kept.
+        wake: called, possibly in another thread, when an effect has come in while no event was fed.
+
+    Raises: UnknownEngine, EngineUnavailable.
+    """
+
+    def __init__(
+        self,
+        engine: str | Engine | None = None,
+        *,
+        profile: str | Profile = ENVOY,
+        services: Services | None = None,
+        limits: Limits | None = None,
+        properties: Mapping[str, PropertyValue] | None = None,
+        listener: Listener | None = None,
+        cache: ModuleCache | None = None,
+        wake: Callable[[], None] | None = None,
+    ) -> None:
+        self.engine = self._engine(engine)
+        self.profile = profile if isinstance(profile, Profile) else _profile(profile)
+        self.services = services or Services()
+        self.limits = limits or Limits(memory=GIB)
+        self.properties = properties or {}
+        self.listener = listener
+        self.cache = cache or _shared_cache()
+        self.plugins: list[Plugin] = []
+        self._wake = wake
+        self._outbox: deque[Effect] = deque()
+        self._vms: dict[VmKey, Vm] = {}
+        self._tried: dict[tuple[VmKey, str, bytes], PluginError | None] = {}
+        """Result of each canary."""
+
+    @staticmethod
+    def _engine(engine: str | Engine | None) -> Engine:
+        return open_engine(engine) if engine is None or isinstance(engine, str) else engine
+
+    # -- Plugins -------------------------------------------------------------------------------------------------
+
+    def load_plugin(
+        self,
+        code: bytes | str | os.PathLike[str],
+        *,
+        name: str = "",
+        configuration: bytes | str = b"",
+        root_id: str = "",
+        vm_id: str = "",
+        vm_configuration: bytes | str = b"",
+        environment: Mapping[str, str] | None = None,
+        capabilities: frozenset[str] | None = None,
+        failure_policy: FailurePolicy | str = FailurePolicy.FAIL_CLOSED,
+        allow_on_headers_stop_iteration: bool = False,
+        reload_interval: float = 1.0,
+        unknown_imports: Literal["error", "stub"] = "error",
+        engine: str | Engine | None = None,
+        profile: str | Profile | None = None,
+        limits: Limits | None = None,
+    ) -> Plugin:
+        """Load a filter, start it and give it its configuration.
+
+        Args:
+            code: the module's bytes, or the path of its file.
+            name: for logs and the property ``plugin_name``; the file's name, without its ending, if empty.
+            configuration: what on_configure can read.
+            root_id: which of a module's plugins is meant.
+            vm_id, vm_configuration: plugins that agree in these and in the code share a VM.
+            environment: environment variables of the guest.
+            capabilities: names of the hostcalls and callbacks that are allowed; ``None`` is all.
+            failure_policy: what new streams get after the guest has trapped.
+            allow_on_headers_stop_iteration: PAUSE on headers lets the body come to the filter.
+            reload_interval: base of the back-off of FAIL_RELOAD, in seconds.
+            unknown_imports: whether a ``proxy_*`` import that is not known is an error, or answers UNIMPLEMENTED.
+            engine, profile, limits: instead of the host's.
+
+        Raises: OSError, ModuleError, PluginError, UnknownEngine, EngineUnavailable.
+        """
+        if not isinstance(code, bytes):
+            path = Path(code)
+            name = name or path.stem
+            code = path.read_bytes()
+        chosen = self.profile if profile is None else profile if isinstance(profile, Profile) else _profile(profile)
+        vm_config = VmConfig(
+            code,
+            vm_id,
+            _bytes(vm_configuration),
+            dict(environment or {}),
+            capabilities,
+            unknown_imports,
+            chosen,
+            limits or self.limits,
+        )
+        config = PluginConfig(
+            vm_config,
+            name,
+            root_id,
+            _bytes(configuration),
+            FailurePolicy(failure_policy),
+            allow_on_headers_stop_iteration,
+            reload_interval,
+        )
+        return self._load(config, self.engine if engine is None else self._engine(engine))
+
+    def _load(self, config: PluginConfig, engine: Engine) -> Plugin:
+        vm_config = config.vm
+        key = engine, replace(vm_config, environment=_HASHABLE), tuple(sorted(vm_config.environment.items()))
+
+        def vm() -> Vm:
+            return self._vm(key, vm_config, config.name)
+
+        shared = self._vms.get(key)
+        if shared is not None and shared.failure is None and shared.contexts:
+            self._try(key, config)
+        plugin = Plugin(self, config, vm, vm())
+        self.plugins.append(plugin)
+        return plugin
+
+    def _vm(self, key: VmKey, config: VmConfig, name: str) -> Vm:
+        vm = self._vms.get(key)
+        if vm is None or vm.failure is not None:
+            vm = self._vms[key] = self._new_vm(key, config, name, self.listener)
+        return vm
+
+    def _new_vm(self, key: VmKey, config: VmConfig, name: str, listener: Listener | None) -> Vm:
+        engine = key[0]
+
+        def compile() -> Module:
+            try:
+                return self.cache.load(engine, config.code)
+            except InvalidModule as error:
+                raise ModuleError(f"{engine.name} cannot compile the module: {error}") from None
+
+        return Vm(config, Bytecode(config.code), compile, self.services, listener, name)
+
+    def _try(self, key: VmKey, config: PluginConfig) -> None:
+        """The canary: start the plugin in a VM of its own, once for each plugin. Raises: PluginError."""
+        tried = key, config.root_id, config.configuration
+        if tried not in self._tried:
+            vm = self._new_vm(key, config.vm, config.name, None)
+            try:
+                Plugin(self, config, lambda: vm, vm).root.gone()
+                self._tried[tried] = None
+            except PluginError as error:
+                self._tried[tried] = error
+            finally:
+                vm.close()
+        error = self._tried[tried]
+        if error is not None:
+            raise error
+
+    def plugin_gone(self, plugin: Plugin) -> None:
+        """A plugin was closed and its guest has let it go; its VM goes with its last plugin."""
+        if plugin in self.plugins:
+            self.plugins.remove(plugin)
+        if not any(other.vm is plugin.vm for other in self.plugins):
+            for key in [key for key, vm in self._vms.items() if vm is plugin.vm]:
+                del self._vms[key]
+            plugin.vm.close()
+
+    # -- Streams -------------------------------------------------------------------------------------------------
+
+    def http_stream(
+        self,
+        plugins: Sequence[Plugin],
+        *,
+        properties: Mapping[str, PropertyValue] | None = None,
+        buffer_limit: int = BUFFER_LIMIT,
+    ) -> HttpStream:
+        """An HTTP stream through these plugins, in the order of the request.
+
+        `properties` are those of this stream, by dotted name (``"source.address"``). `buffer_limit` bounds what
+        filters may hold of a body, in bytes.
+        """
+        return HttpStream(self, self._ready(plugins), properties or {}, buffer_limit)
+
+    def tcp_stream(
+        self, plugins: Sequence[Plugin], *, properties: Mapping[str, PropertyValue] | None = None
+    ) -> TcpStream:
+        """A TCP stream through these plugins, in the order of downstream's data."""
+        return TcpStream(self, self._ready(plugins), properties or {})
+
+    def _ready(self, plugins: Sequence[Plugin]) -> list[Plugin]:
+        ready = []
+        for plugin in plugins:
+            if plugin.closed:
+                raise RuntimeError(f"{plugin!r} was closed")
+            if plugin.failure is not None:
+                plugin.heal()
+            if not plugin.bypassed:
+                ready.append(plugin)
+        return ready
+
+    # -- Effects -------------------------------------------------------------------------------------------------
+
+    def emit(self, effect: Effect) -> None:
+        """Note an effect; it is returned by the event that is being fed, or by the next."""
+        self._outbox.append(effect)
+        if self._wake is not None:
+            self._wake()
+
+    def drain(self) -> list[Effect]:
+        """What is to be done, in order; afterwards nothing is."""
+        effects = list(self._outbox)
+        self._outbox.clear()
+        return effects
+
+    def deliver(self, callout: Callout, reply: Reply) -> list[Effect]:
+        """Give a guest the reply to its callout. A reply that nobody waits for any more is dropped.
+
+        Raises: TypeError, if the callout cannot have such a reply.
+        """
+        callout.plugin.root.deliver(callout, reply)
+        return self.drain()
+
+    # -- The rest ------------------------------------------------------------------------------------------------
+
+    def get_property(self, path: Sequence[str]) -> PropertyValue:
+        """A property of the host. Raises: LookupError."""
+        return lookup(self.properties, (*ALIASES.get(path[0], path[0]).split("."), *path[1:]))
+
+    def close(self) -> list[Effect]:
+        """End all plugins and free their VMs, also those that would rather wait for ``proxy_done``."""
+        effects = [effect for plugin in list(self.plugins) for effect in plugin.close()]
+        for vm in self._vms.values():
+            vm.close()
+        self._vms.clear()
+        self.plugins.clear()
+        return effects
+
+    def __enter__(self) -> Host:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _NoEnvironment(dict[str, str]):
+    """Stands in the key for the environment, which is part of it as sorted pairs."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return 0
+
+
+_HASHABLE = _NoEnvironment()
+
+
+@lru_cache(None)
+def _shared_cache() -> ModuleCache:
+    """The cache of all hosts of this process that name none."""
+    return ModuleCache(default_directory())
+
+
+def _bytes(text: bytes | str) -> bytes:
+    return text.encode() if isinstance(text, str) else text
+
+
+def _profile(name: str) -> Profile:
+    try:
+        return PROFILES[name]
+    except KeyError:
+        raise LookupError(f"no profile is called {name!r}; there are {', '.join(PROFILES)}") from None

@@ -1,0 +1,290 @@
+"""An HTTP stream: one request and its response on their way through a chain of plugins.
+
+The embedder feeds what it receives from the client and from upstream, and performs the effects that it gets back:
+
+    client → request_headers, request_body …, request_trailers   → RequestHeaders, RequestBody … → upstream
+    upstream → response_headers, response_body …                 → ResponseHeaders, ResponseBody … → client
+
+The response passes the plugins in reverse order. Nothing is said of a pause: what a filter holds back just does not
+come out, until later. `close` must be called when both sides are done with the stream, however it ended.
+
+Rules of a local response, from ``filter_manager.cc`` of Envoy:
+
+* Before the response's headers have reached the filters, it passes all filters as a response would.
+* From then on until they have gone out, it goes to the client directly.
+* After that it is too late: the stream is reset. There is one local response in a stream; more are ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote_from_bytes
+
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.effects import Effect
+from proxywasm_host.runtime.failure import Failure
+from proxywasm_host.runtime.http_context import HttpContext
+from proxywasm_host.runtime.path import REQUEST, RESPONSE, Path
+from proxywasm_host.runtime.properties import stream_property
+
+if TYPE_CHECKING:
+    from proxywasm_host.runtime.host import Host
+    from proxywasm_host.runtime.plugin import Plugin
+
+__all__ = ["HttpStream", "LocalResponse"]
+
+GRPC_UNAVAILABLE = 14
+SERVICE_UNAVAILABLE = 503
+GRPC_OF_HTTP = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
+"""gRPC status for an HTTP one, where a local response to a gRPC request names none; others are 2 (unknown)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalResponse:
+    """A response that a filter, or the host on its behalf, made instead of upstream."""
+
+    status: int
+    details: str
+    headers: HeaderList
+    body: bytes
+    grpc_status: int | None = None
+
+
+class HttpStream:
+    """One request and its response. Made by `Host.http_stream`."""
+
+    __slots__ = (
+        "_contexts",
+        "_headers_sent",
+        "_request",
+        "_response",
+        "closed",
+        "failed",
+        "failure",
+        "filter_state",
+        "host",
+        "local",
+        "properties",
+        "reset_details",
+        "started_ns",
+    )
+
+    def __init__(
+        self, host: Host, plugins: Sequence[Plugin], properties: Mapping[str, PropertyValue], buffer_limit: int
+    ) -> None:
+        self.host = host
+        self.properties = properties
+        self.started_ns = host.services.clock.time_ns()
+        self.local: LocalResponse | None = None
+        """The local response, if there was one."""
+        self.failed = False
+        """Whether a plugin's failure was answered with 503."""
+        self.failure: Failure | None = None
+        """Why, if so."""
+        self.reset_details: str | None = None
+        """Why the stream was reset, if it was."""
+        self.closed = False
+        self.filter_state: dict[str, bytes] = {}
+        """What filters stored with ``proxy_set_property``."""
+        self._headers_sent = [False, False]
+        self._contexts = [HttpContext(self, plugin) for plugin in plugins]
+        self._request = Path(self, REQUEST, self._contexts, buffer_limit)
+        self._response = Path(self, RESPONSE, self._contexts[::-1], buffer_limit)
+
+    # -- Events --------------------------------------------------------------------------------------------------
+
+    def request_headers(self, headers: HeaderList, end_stream: bool = False) -> list[Effect]:
+        """The client's headers: ``:method``, ``:path``, ``:authority`` and ``:scheme`` first, names in lower case.
+
+        `end_stream`: nothing follows. Raises: RuntimeError, if they were given before.
+        """
+        if self._request.headers:
+            raise RuntimeError("the request's headers were given before")
+        if not self._over(self._request):
+            self._request.on_headers(list(headers), end_stream)
+        return self.host.drain()
+
+    def request_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
+        """A part of the client's body. Raises: RuntimeError, before the headers or after the end."""
+        return self._body(self._request, data, end_stream)
+
+    def request_trailers(self, trailers: HeaderList) -> list[Effect]:
+        """The client's trailers, which end the request. Raises: RuntimeError, before the headers or after the end."""
+        return self._end(self._request, trailers)
+
+    def response_headers(self, headers: HeaderList, end_stream: bool = False) -> list[Effect]:
+        """Upstream's headers, ``:status`` first. Ignored after a local response. Raises as `request_headers`."""
+        if self.local is None and not self._over(self._response):
+            if self._response.headers:
+                raise RuntimeError("the response's headers were given before")
+            self._response.on_headers(list(headers), end_stream)
+        return self.host.drain()
+
+    def response_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
+        """A part of upstream's body. Ignored after a local response. Raises as `request_body`."""
+        return self.host.drain() if self.local else self._body(self._response, data, end_stream)
+
+    def response_trailers(self, trailers: HeaderList) -> list[Effect]:
+        """Upstream's trailers. Ignored after a local response. Raises as `request_trailers`."""
+        return self.host.drain() if self.local else self._end(self._response, trailers)
+
+    def close(self) -> list[Effect]:
+        """Both sides are done with the stream: on_log, on_done, on_delete. Closing again does nothing."""
+        if not self.closed:
+            self.closed = True
+            self._request.aborted = self._response.aborted = True
+            for context in self._contexts:
+                if context.vm.profile.log_before_done:
+                    context.log()
+            for context in self._contexts:
+                context.finish()
+        return self.host.drain()
+
+    def __enter__(self) -> HttpStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _over(self, path: Path) -> bool:
+        return path.aborted or self.closed
+
+    def _check(self, path: Path) -> None:
+        which = "response" if path.direction else "request"
+        if not path.headers:
+            raise RuntimeError(f"the {which}'s headers must be given first")
+        if path.ended:
+            raise RuntimeError(f"the {which} has ended before")
+
+    def _body(self, path: Path, data: bytes, end_stream: bool) -> list[Effect]:
+        if not self._over(path):
+            self._check(path)
+            path.on_data(data, end_stream)
+        return self.host.drain()
+
+    def _end(self, path: Path, trailers: HeaderList) -> list[Effect]:
+        if not self._over(path):
+            self._check(path)
+            path.on_trailers(list(trailers))
+        return self.host.drain()
+
+    # -- State ---------------------------------------------------------------------------------------------------
+
+    @property
+    def response_started(self) -> bool:
+        """Whether the response's headers have reached the filters."""
+        return bool(self._response.headers)
+
+    @property
+    def paused(self) -> bool:
+        """Whether something that came in waits for a filter."""
+        return any(path.ended and not path.complete and not path.aborted for path in (self._request, self._response))
+
+    @property
+    def details(self) -> str:
+        """Envoy's response code details: who made the response, and why."""
+        if self.local is not None:
+            return self.local.details
+        return self.reset_details or ("via_upstream" if self.response_started else "")
+
+    def path(self, direction: int) -> Path:
+        """State of one direction, for properties."""
+        return self._response if direction else self._request
+
+    def maps_for_log(self) -> list[HeaderList | None]:
+        """Header maps as on_log sees them, by `MapType`."""
+        request, response = self._request, self._response
+        return [request.headers or None, request.trailers, response.headers or None, response.trailers]
+
+    def get_property(self, plugin: Plugin, path: Sequence[str]) -> PropertyValue:
+        """Value of a property for a filter of this stream. Raises: LookupError."""
+        return stream_property(self, plugin, path)
+
+    # -- What filters do -----------------------------------------------------------------------------------------
+
+    def emit(self, effect: Effect) -> None:
+        self.host.emit(effect)
+
+    def sent(self, direction: int) -> None:
+        """Headers have gone out."""
+        self._headers_sent[direction] = True
+
+    def resume(self, context: HttpContext, direction: int) -> None:
+        if not self.closed:
+            self.path(direction).resume(context)
+
+    def inject(self, context: HttpContext, data: bytes, end_stream: bool) -> None:
+        if not self._over(self._response):
+            self._response.inject(context, data, end_stream)
+
+    def reset(self, details: str) -> None:
+        """Break the stream off."""
+        if self.closed or self.reset_details is not None:
+            return
+        self._request.aborted = self._response.aborted = True
+        self.reset_details = details
+        self.emit(effects.ResetStream(details, self))
+
+    def fail(self, context: HttpContext) -> None:
+        """A plugin's guest does not work: answer 503."""
+        self.failed = True
+        self.failure = context.vm.failure
+        self.local_response(SERVICE_UNAVAILABLE, [], b"", "wasm_fail_stream", GRPC_UNAVAILABLE)
+
+    def over_limit(self, path: Path) -> None:
+        """More was held than the limit allows (Envoy: 413 for a request, 500 for a response)."""
+        if path.direction == REQUEST:
+            self.local_response(413, [], b"Payload Too Large", "request_payload_too_large", None)
+        else:
+            self.local_response(500, [], b"Internal Server Error", "response_payload_too_large", None)
+
+    def local_response(
+        self, status: int, headers: HeaderList, body: bytes, details: str, grpc_status: int | None
+    ) -> None:
+        """Answer the client instead of upstream."""
+        if self.closed or self.local is not None or self.reset_details is not None:
+            return
+        if self._headers_sent[RESPONSE]:
+            self.reset(details)
+            return
+        self.local = LocalResponse(status, details, headers, body, grpc_status)
+        self._request.aborted = True
+        complete, body = self._complete_response(status, headers, body, grpc_status)
+        response = self._response
+        if response.headers:
+            response.aborted = True
+            response = self._response = Path(self, RESPONSE, [], response.limit)
+        response.on_headers(complete, not body)
+        if body and not response.aborted:
+            response.on_data(body, True)
+
+    def _request_header(self, name: bytes) -> bytes:
+        return next((value for key, value in self._request.headers if key == name), b"")
+
+    def _complete_response(
+        self, status: int, headers: HeaderList, body: bytes, grpc_status: int | None
+    ) -> tuple[HeaderList, bytes]:
+        """Headers and body of a local response, as Envoy's ``Utility::prepareLocalReply`` makes them."""
+        added = [(name.lower(), value) for name, value in headers]
+        if self._request_header(b"content-type").startswith(b"application/grpc"):
+            code = GRPC_OF_HTTP.get(status, 2) if grpc_status is None else grpc_status
+            complete = [(b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-status", b"%d" % code)]
+            if body:
+                complete.append((b"grpc-message", quote_from_bytes(body, " !\"#$&'()*+,/:;<=>?@[\\]^`{|}").encode()))
+            return complete + added, b""
+        complete = [(b":status", b"%d" % status)]
+        if body:
+            complete += [(b"content-length", b"%d" % len(body))]
+            if not any(name == b"content-type" for name, _ in added):
+                complete += [(b"content-type", b"text/plain")]
+        if self._request_header(b":method") == b"HEAD":
+            body = b""
+        return complete + added, body
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "paused" if self.paused else "open"
+        return f"<HttpStream {state} of {len(self._contexts)} filters>"

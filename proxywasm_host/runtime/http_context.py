@@ -1,0 +1,266 @@
+"""One filter on one HTTP stream: which callback is called when, what the guest may see then, and what it answers.
+
+Rules of this module, from ``context.cc`` of Envoy and of its host:
+
+* The context is made in the guest when the request's headers first reach the filter. If they never do (a filter
+  before it answered), no callback of the response reaches it either.
+* A map or a buffer is there from its callback on, until the guest lets it pass; while it is paused it stays there.
+* Results beyond the known actions stop the iteration: headers like STOP_ALL, a body like NO_BUFFER, trailers PAUSE.
+* A callback that the guest does not have passes everything on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from proxywasm_host.abi.context import Context
+from proxywasm_host.abi.marshal import Refusal
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.types import AbiVersion, BufferType, DataAction, HeadersAction, MapType, Status, StreamType
+from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.path import REQUEST, RESPONSE, Path
+
+if TYPE_CHECKING:
+    from proxywasm_host.runtime.http import HttpStream
+    from proxywasm_host.runtime.plugin import Plugin
+
+__all__ = ["HttpContext"]
+
+ON_HEADERS = ("on_request_headers", "on_response_headers")
+ON_BODY = ("on_request_body", "on_response_body")
+ON_TRAILERS = ("on_request_trailers", "on_response_trailers")
+HEADERS_MAP = (MapType.REQUEST_HEADERS, MapType.RESPONSE_HEADERS)
+TRAILERS_MAP = (MapType.REQUEST_TRAILERS, MapType.RESPONSE_TRAILERS)
+STOP_ALL = HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK
+NO_BUFFER = DataAction.STOP_ITERATION_NO_BUFFER
+BUFFER = DataAction.STOP_ITERATION_AND_BUFFER
+
+
+class HttpContext(Context):
+    """A stream context."""
+
+    __slots__ = (
+        "_buffering",
+        "_deleted",
+        "_in_body",
+        "_pause_holds_body",
+        "_pending_done",
+        "created",
+        "legacy",
+        "plugin",
+        "stream",
+        "vm",
+    )
+
+    def __init__(self, stream: HttpStream, plugin: Plugin) -> None:
+        vm = plugin.vm
+        super().__init__(vm.new_context_id(), plugin.root)
+        self.stream = stream
+        self.plugin = plugin
+        self.vm = vm
+        self.created = False
+        self.legacy = vm.version == AbiVersion.V0_1_0
+        self._pause_holds_body = (
+            vm.profile.pause_holds_body
+            and vm.version < AbiVersion.V0_2_100
+            and not plugin.config.allow_on_headers_stop_iteration
+        )
+        self._buffering = [False, False]
+        self._in_body: Path | None = None
+        """The direction whose callback on a body runs and ends the stream: trailers may be made."""
+        self._pending_done = False
+        self._deleted = False
+        vm.contexts[self.id] = self
+
+    @property
+    def name(self) -> str:
+        return self.plugin.name
+
+    # -- Callbacks -----------------------------------------------------------------------------------------------
+
+    def create(self) -> None:
+        """on_context_create, once."""
+        if not self.created:
+            self.created = True
+            self.vm.call(self, "on_context_create", self.id, self.root.id)
+
+    def on_headers(self, direction: int, headers: HeaderList, end_stream: bool) -> int:
+        """The action of the guest: a `HeadersAction`. Envoy takes CONTINUE_AND_END_STREAM for CONTINUE."""
+        if not self.created:
+            if direction == RESPONSE:
+                return HeadersAction.CONTINUE
+            self.create()
+        vm = self.vm
+        if vm.failure is not None:
+            return self._failed(direction, STOP_ALL)
+        at = HEADERS_MAP[direction]
+        self.maps[at] = headers
+        action = 0
+        callback = vm.callbacks.get(ON_HEADERS[direction])
+        if callback is not None:
+            if self.legacy:
+                action = vm.enter(self, callback, self.id, len(headers))
+            else:
+                action = vm.enter(self, callback, self.id, len(headers), int(end_stream))
+            if vm.failure is not None:
+                return self._failed(direction, STOP_ALL)
+            if action > STOP_ALL or (action == HeadersAction.STOP_ITERATION and self._pause_holds_body):
+                action = STOP_ALL
+            elif action == HeadersAction.CONTINUE_AND_END_STREAM:
+                action = 0
+        if not action:
+            self.maps[at] = None
+        return action
+
+    def on_data(self, path: Path, data: bytes, end_stream: bool) -> tuple[int, bytes]:
+        """The action of the guest, a `DataAction`, and what it left of the data."""
+        if not self.created:
+            return DataAction.CONTINUE, data
+        vm, direction = self.vm, path.direction
+        if vm.failure is not None:
+            return self._failed(direction, NO_BUFFER), data
+        buffered = self._buffering[direction]
+        if buffered:
+            data = path.take_buffer() + data
+        self.buffers[direction] = data
+        action = 0
+        callback = vm.callbacks.get(ON_BODY[direction])
+        if callback is not None:
+            self._in_body = path if end_stream else None
+            action = vm.enter(self, callback, self.id, len(data), int(end_stream))
+            self._in_body = None
+            if vm.failure is not None:
+                return self._failed(direction, NO_BUFFER), data
+            action = min(action, NO_BUFFER)
+        data = self.buffers[direction] or b""
+        if buffered:
+            path.buffer, data = data, b""
+        self._buffering[direction] = action == BUFFER
+        if not action:
+            self.buffers[direction] = None
+        return action, data
+
+    def on_trailers(self, direction: int, trailers: HeaderList) -> int:
+        """The action of the guest: 0 is to go on."""
+        if not self.created:
+            return 0
+        vm = self.vm
+        if vm.failure is not None:
+            return self._failed(direction, 1)
+        at = TRAILERS_MAP[direction]
+        self.maps[at] = trailers
+        action = 0
+        callback = vm.callbacks.get(ON_TRAILERS[direction])
+        if callback is not None:
+            action = vm.enter(self, callback, self.id, len(trailers))
+            if vm.failure is not None:
+                return self._failed(direction, 1)
+        if not action:
+            self.maps[at] = None
+        return action
+
+    def _failed(self, direction: int, stop: int) -> int:
+        """The VM does not work (any more): what the stream gets instead of an action."""
+        if self.plugin.bypassed and self.vm.profile.fail_open_spares_stream:
+            return 0
+        if self.stream.failed:
+            return 0 if direction == RESPONSE else stop
+        self.stream.fail(self)
+        return stop
+
+    # -- The end -------------------------------------------------------------------------------------------------
+
+    def log(self) -> None:
+        """on_log: everything can be read, nothing changed."""
+        self.create()
+        stream = self.stream
+        self.read_only = True
+        self.maps[:] = stream.maps_for_log()
+        self.buffers[:2] = None, None
+        self.vm.call(self, "on_log", self.id)
+
+    def finish(self) -> None:
+        """on_done and on_delete; on_log between them where the profile says so."""
+        if self._deleted:
+            return
+        if self.vm.call(self, "on_done", self.id) == 0 and self.vm.profile.await_done and not self.vm.failure:
+            self._pending_done = True
+        else:
+            self._delete()
+
+    def done(self) -> Refusal | None:
+        if not self._pending_done:
+            return super().done()
+        self._pending_done = False
+        self.vm.defer(self._delete)
+        return None
+
+    def _delete(self) -> None:
+        if not self.vm.profile.log_before_done:
+            self.log()
+        self._deleted = True
+        self.vm.call(self, "on_delete", self.id)
+        self.vm.contexts.pop(self.id, None)
+
+    # -- Hostcalls -----------------------------------------------------------------------------------------------
+
+    def add_trailers(self, map: int) -> HeaderList | None:
+        path = self._in_body
+        if path is None or map != TRAILERS_MAP[path.direction]:
+            return None
+        if path.trailers is None:
+            path.trailers = []
+        self.maps[map] = path.trailers
+        return path.trailers
+
+    def writable_buffer(self, buffer: int) -> bool:
+        return buffer in (BufferType.HTTP_REQUEST_BODY, BufferType.HTTP_RESPONSE_BODY)
+
+    def send_local_response(
+        self, status: int, details: bytes, body: bytes, headers: HeaderList, grpc_status: int | None
+    ) -> None:
+        if self.vm.current is not None:
+            self.vm.stop_iteration = True
+        text = "_".join(details.decode("utf-8", "replace").split())
+        self.vm.defer(lambda: self.stream.local_response(status, headers, body, text, grpc_status))
+
+    def continue_stream(self, stream: int) -> Refusal | None:
+        if stream == StreamType.UPSTREAM:
+            return Refusal(Status.UNIMPLEMENTED, "an upstream connection cannot be continued")
+        if stream == StreamType.DOWNSTREAM:
+            return None
+        direction = REQUEST if stream == StreamType.REQUEST else RESPONSE
+        self.maps[HEADERS_MAP[direction]] = None
+        self.vm.defer(lambda: self._resume(direction))
+        return None
+
+    def _resume(self, direction: int) -> None:
+        self._buffering[direction] = False
+        self.stream.resume(self, direction)
+
+    def close_stream(self, stream: int) -> Refusal | None:
+        if stream in (StreamType.REQUEST, StreamType.RESPONSE):
+            self.vm.defer(lambda: self.stream.reset("wasm_close_stream"))
+        return None
+
+    def clear_route_cache(self) -> None:
+        self.stream.emit(effects.ClearRouteCache(self.stream))
+
+    def inject_response_body(self, data: bytes, end_stream: bool) -> Refusal | None:
+        if not self.stream.response_started:
+            return Refusal(Status.BAD_ARGUMENT, "the response has not begun")
+        self.vm.defer(lambda: self.stream.inject(self, data, end_stream))
+        return None
+
+    def override_upstream_host(self, address: bytes) -> Refusal | None:
+        self.stream.emit(effects.OverrideUpstreamHost(address.decode("utf-8", "replace"), self.stream))
+        return None
+
+    def get_property(self, path: Sequence[str]) -> PropertyValue:
+        return self.stream.get_property(self.plugin, path)
+
+    def set_property(self, path: Sequence[str], value: bytes) -> Refusal | None:
+        self.stream.filter_state["\0".join(path)] = value
+        return None

@@ -1,0 +1,286 @@
+"""One direction of an HTTP stream: how headers, body and trailers pass through the filters of a chain.
+
+Rules, those of Envoy's filter manager (``filter_manager.cc``), which every filter is written against:
+
+* Each filter is in one of three states, and its callbacks' results move it between them:
+
+      =============  ==========================================  =====================================================
+      state          what came of it                             what happens to what comes next
+      =============  ==========================================  =====================================================
+      CONTINUE       passed it on                                is given to it
+      STOP_SINGLE    PAUSE on headers (where allowed), on a      body: is given to it, so that it may buffer;
+                     body or on trailers                         what follows a body it lets pass goes on with it
+      STOP_ALL       PAUSE on headers                            is held, and not given to it until it is resumed
+      =============  ==========================================  =====================================================
+
+* What a filter holds is in one buffer for the whole direction, in front of that filter: none behind it has seen it.
+* A resumed filter's headers go on first, then the held body, then trailers. After STOP_ALL the body is first given to
+  the filter itself.
+* Holding more than the limit is an error to the client (413 or 500), unless the filter asked for back-pressure.
+* Once the direction is `aborted` (local response, reset), nothing moves any more.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.types import DataAction, HeadersAction
+from proxywasm_host.runtime import effects
+
+if TYPE_CHECKING:
+    from proxywasm_host.runtime.http import HttpStream
+    from proxywasm_host.runtime.http_context import HttpContext
+
+__all__ = ["REQUEST", "RESPONSE", "FilterState", "Path"]
+
+REQUEST, RESPONSE = range(2)
+
+STOPS_ALL = (HeadersAction.STOP_ALL_ITERATION_AND_BUFFER, HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK)
+
+
+class State(Enum):
+    CONTINUE = 0
+    STOP_SINGLE = 1
+    STOP_ALL = 2
+
+
+class FilterState:
+    """Where one filter stands in one direction."""
+
+    __slots__ = ("called", "context", "end_stream", "headers_continued", "resume_asked", "state")
+
+    def __init__(self, context: HttpContext) -> None:
+        self.context = context
+        self.state = State.CONTINUE
+        self.headers_continued = False
+        self.end_stream = False
+        """The filter was given the end of the stream: nothing more is for it."""
+        self.called = False
+        """A callback of this filter runs: to resume now would overtake its own result."""
+        self.resume_asked = False
+
+
+class Path:
+    """The request's way upstream, or the response's way to the client."""
+
+    __slots__ = (
+        "aborted",
+        "buffer",
+        "complete",
+        "direction",
+        "ended",
+        "filters",
+        "headers",
+        "holder",
+        "limit",
+        "received",
+        "stream",
+        "streaming",
+        "trailers",
+    )
+
+    def __init__(self, stream: HttpStream, direction: int, contexts: list[HttpContext], limit: int) -> None:
+        self.stream = stream
+        self.direction = direction
+        self.filters = [FilterState(context) for context in contexts]
+        self.limit = limit
+        self.headers: HeaderList = []
+        self.buffer: bytes | None = None
+        self.holder: FilterState | None = None
+        """The filter that holds the buffer and may still read and change it."""
+        self.streaming = False
+        """The filter that holds the body asked for back-pressure instead of a limit."""
+        self.trailers: HeaderList | None = None
+        self.received = 0
+        """Bytes of body that came in."""
+        self.ended = False
+        """The end of the message has come in."""
+        self.complete = False
+        """The end of the message has gone out."""
+        self.aborted = False
+
+    # -- Events --------------------------------------------------------------------------------------------------
+
+    def on_headers(self, headers: HeaderList, end_stream: bool) -> None:
+        self.headers = headers
+        self.ended = end_stream
+        self._headers(0, end_stream)
+
+    def on_data(self, data: bytes, end_stream: bool) -> None:
+        self.received += len(data)
+        self.ended = end_stream
+        self._data(0, data, end_stream)
+
+    def on_trailers(self, trailers: HeaderList) -> None:
+        self.trailers = trailers
+        self.ended = True
+        self._trailers(0)
+
+    def resume(self, context: HttpContext) -> None:
+        """Let a filter that paused go on."""
+        for index, filter in enumerate(self.filters):
+            if filter.context is context:
+                if filter.called:
+                    filter.resume_asked = True
+                elif filter.state is not State.CONTINUE:
+                    self._resume(index)
+                return
+
+    def inject(self, context: HttpContext, data: bytes, end_stream: bool) -> None:
+        """Send data on as if it came from a filter."""
+        for index, filter in enumerate(self.filters):
+            if filter.context is context:
+                self._data(index + 1, data, end_stream)
+                return
+
+    # -- Through the filters -------------------------------------------------------------------------------------
+
+    def _headers(self, start: int, end_stream: bool) -> None:
+        for index in range(start, len(self.filters)):
+            filter = self.filters[index]
+            filter.end_stream = end_stream
+            filter.called = True
+            action = filter.context.on_headers(self.direction, self.headers, end_stream)
+            filter.called = False
+            if self.aborted:
+                return
+            if not action:
+                filter.headers_continued = True
+                continue
+            filter.state = State.STOP_ALL if action in STOPS_ALL else State.STOP_SINGLE
+            self.streaming = action == HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK
+            if filter.resume_asked:
+                filter.resume_asked = False
+                self._resume(index)
+            return
+        self._out_headers(end_stream)
+
+    def _data(self, start: int, data: bytes, end_stream: bool) -> None:
+        trailers_added_by = None
+        for index in range(start, len(self.filters)):
+            filter = self.filters[index]
+            if filter.state is State.STOP_ALL:
+                self._hold(data)
+                return
+            if filter.end_stream:
+                return
+            had_trailers = self.trailers is not None
+            filter.end_stream = end_stream and not had_trailers
+            filter.called = True
+            action, data = filter.context.on_data(self, data, filter.end_stream)
+            filter.called = False
+            if self.aborted:
+                return
+            if not had_trailers and self.trailers is not None:
+                trailers_added_by = index
+            if not self._after_data(index, filter, action, data):
+                return
+        self._out_data(data, end_stream and self.trailers is None)
+        if trailers_added_by is not None:
+            self._trailers(trailers_added_by + 1)
+
+    def _after_data(self, index: int, filter: FilterState, action: int, data: bytes) -> bool:
+        """Move the filter by the result of its callback on a body; whether the data goes on to the next."""
+        if action == DataAction.CONTINUE:
+            if filter.state is State.STOP_SINGLE:
+                self._hold(data)
+                self._resume(index)
+                return False
+            return True
+        filter.state = State.STOP_SINGLE
+        if action == DataAction.STOP_ITERATION_NO_BUFFER:
+            if self.ended and self.trailers is None and self.buffer is None:
+                self.buffer = b""
+        else:
+            self.streaming = action == DataAction.STOP_ITERATION_AND_WATERMARK
+            self._hold(data, filter if action == DataAction.STOP_ITERATION_AND_BUFFER else None)
+        if filter.resume_asked and not self.aborted:
+            filter.resume_asked = False
+            self._resume(index)
+        return False
+
+    def _trailers(self, start: int) -> None:
+        for index in range(start, len(self.filters)):
+            filter = self.filters[index]
+            if filter.state is State.STOP_ALL:
+                return
+            assert self.trailers is not None  # noqa: S101 - trailers never go away
+            filter.called = True
+            action = filter.context.on_trailers(self.direction, self.trailers)
+            filter.called = False
+            if self.aborted:
+                return
+            filter.end_stream = True
+            if action:
+                if filter.state is State.CONTINUE:
+                    filter.state = State.STOP_SINGLE
+                if filter.resume_asked:
+                    filter.resume_asked = False
+                    self._resume(index)
+                return
+            if filter.state is State.STOP_SINGLE:
+                self._resume(index)
+                return
+        self._out_trailers()
+
+    def _resume(self, index: int) -> None:
+        if self.aborted:
+            return
+        filter = self.filters[index]
+        again = index if filter.state is State.STOP_ALL else index + 1
+        filter.state = State.CONTINUE
+        had_trailers = self.trailers is not None
+        if not filter.headers_continued:
+            filter.headers_continued = True
+            self._headers(index + 1, self.ended and self.buffer is None and not had_trailers)
+            if self.aborted:
+                return
+        if self.buffer is not None:
+            self._data(again, self.take_buffer(), self.ended and not had_trailers)
+        if had_trailers and not self.aborted:
+            self._trailers(again)
+
+    # -- The buffer ----------------------------------------------------------------------------------------------
+
+    def take_buffer(self) -> bytes:
+        """What is held; afterwards nothing is."""
+        data = self.buffer or b""
+        if self.holder is not None:
+            held = self.holder.context.buffers[self.direction]
+            data = data if held is None else held
+            self.holder = None
+        self.buffer = None
+        return data
+
+    def _hold(self, data: bytes, holder: FilterState | None = None) -> None:
+        data = self.take_buffer() + data
+        self.buffer = data
+        if holder is not None:
+            self.holder = holder
+            holder.context.buffers[self.direction] = data
+        if len(data) > self.limit and not self.streaming:
+            self.stream.over_limit(self)
+
+    # -- Out -----------------------------------------------------------------------------------------------------
+
+    def _out_headers(self, end_stream: bool) -> None:
+        kind = effects.ResponseHeaders if self.direction else effects.RequestHeaders
+        self.complete = end_stream
+        self.stream.sent(self.direction)
+        self.stream.emit(kind(self.headers, end_stream, self.stream))
+
+    def _out_data(self, data: bytes, end_stream: bool) -> None:
+        if self.complete or not (data or end_stream):
+            return
+        kind = effects.ResponseBody if self.direction else effects.RequestBody
+        self.complete = end_stream
+        self.stream.emit(kind(data, end_stream, self.stream))
+
+    def _out_trailers(self) -> None:
+        if self.complete:
+            return
+        kind = effects.ResponseTrailers if self.direction else effects.RequestTrailers
+        self.complete = True
+        self.stream.emit(kind(self.trailers or [], self.stream))

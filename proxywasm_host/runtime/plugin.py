@@ -1,0 +1,199 @@
+"""A plugin: one configuration of a filter, its root context, and what happens when its guest fails.
+
+States of a plugin, by what its VM is:
+
+    ========  ==================================================  ==============================
+    state     new streams                                         how it is left
+    ========  ==================================================  ==============================
+    running   pass through the filter                             a trap; `Plugin.close`
+    failed    FAIL_CLOSED: are answered 503                       never
+              FAIL_OPEN: pass without the filter                  never
+              FAIL_RELOAD: get a new VM if the back-off is over,  a new VM that starts
+              else are answered 503
+    closed    are refused                                         never
+    ========  ==================================================  ==============================
+
+Source: ``failure_policy`` and ``reload_config`` in Envoy's ``wasm.proto``.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from proxywasm_host.abi.types import BufferType
+from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.errors import ProxyWasmError
+from proxywasm_host.runtime.effects import Effect
+from proxywasm_host.runtime.failure import Failure, FailState, PluginError
+from proxywasm_host.runtime.root import RootContext
+from proxywasm_host.runtime.vm import Vm, VmConfig
+
+if TYPE_CHECKING:
+    from proxywasm_host.runtime.host import Host
+
+__all__ = ["FailurePolicy", "Plugin", "PluginConfig"]
+
+
+class FailurePolicy(Enum):
+    """What new streams get after the guest has failed."""
+
+    FAIL_CLOSED = "fail_closed"
+    FAIL_OPEN = "fail_open"
+    FAIL_RELOAD = "fail_reload"
+
+
+@dataclass(frozen=True)
+class PluginConfig:
+    """What a plugin is made with. `vm` says in which VM it runs.
+
+    `reload_interval` is the base of the back-off of FAIL_RELOAD in seconds; it doubles with each VM that fails again
+    before it served `reload_interval`, up to ten times the base, and is jittered down by up to half.
+    """
+
+    vm: VmConfig
+    name: str = ""
+    root_id: str = ""
+    configuration: bytes = field(default=b"", repr=False)
+    failure_policy: FailurePolicy = FailurePolicy.FAIL_CLOSED
+    allow_on_headers_stop_iteration: bool = False
+    """PAUSE from a callback on headers lets the body come to the filter (Envoy's option of the same name)."""
+    reload_interval: float = 1.0
+
+
+class Plugin:
+    """A running plugin. Made by `Host.load_plugin`."""
+
+    MAX_BACKOFF = 10
+
+    def __init__(self, host: Host, config: PluginConfig, make_vm: Callable[[], Vm], vm: Vm) -> None:
+        """Start and configure in `vm`. Raises: PluginError."""
+        self.host = host
+        self.config = config
+        self.name = config.name
+        self.reloads = 0
+        """How often a new VM took the place of a failed one."""
+        self.closed = False
+        self._make_vm = make_vm
+        self._attempts = 0
+        self._retry_at = 0.0
+        self._started_at = 0.0
+        self._begin(vm)
+
+    def _begin(self, vm: Vm) -> None:
+        root = RootContext(vm, self)
+        for state, callback, accept in (
+            (FailState.START, "proxy_on_vm_start", root.start),
+            (FailState.CONFIGURE, "proxy_on_configure", root.configure),
+        ):
+            accepted = accept()
+            if vm.failure or not accepted:
+                vm.contexts.pop(root.id, None)
+                if vm.failure is None:
+                    raise vm.refused(state, self.name, callback)
+                raise PluginError(vm.failure)
+        self.vm = vm
+        self.root = root
+        self._started_at = self._now()
+        vm.on_failure.append(self._vm_failed)
+
+    def _now(self) -> float:
+        return self.host.services.clock.monotonic_ns() / 1e9
+
+    # -- State ---------------------------------------------------------------------------------------------------
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why the guest failed, or ``None`` while it runs."""
+        return self.vm.failure
+
+    @property
+    def bypassed(self) -> bool:
+        """Whether new streams pass without this filter."""
+        return self.failure is not None and self.config.failure_policy is FailurePolicy.FAIL_OPEN
+
+    def _vm_failed(self, failure: Failure) -> None:
+        self.root.gone()
+        if self.config.failure_policy is FailurePolicy.FAIL_RELOAD:
+            base = self.config.reload_interval
+            if self._now() - self._started_at > base * self.MAX_BACKOFF:
+                self._attempts = 0
+            self._back_off()
+
+    def _back_off(self) -> None:
+        base = self.config.reload_interval
+        wait = min(base * 2**self._attempts, base * self.MAX_BACKOFF)
+        self._attempts = min(self._attempts + 1, 16)
+        self._retry_at = self._now() + wait * random.uniform(0.5, 1)  # noqa: S311 - jitter
+
+    def heal(self) -> None:
+        """Replace a failed VM if the policy says so and the back-off is over. Called before each new stream."""
+        if self.failure is None or self.config.failure_policy is not FailurePolicy.FAIL_RELOAD or self.closed:
+            return
+        if self._now() < self._retry_at:
+            return
+        try:
+            self._begin(self._make_vm())
+        except ProxyWasmError:
+            self._back_off()
+        else:
+            self.reloads += 1
+
+    # -- Events --------------------------------------------------------------------------------------------------
+
+    def tick(self) -> list[Effect]:
+        """The tick period has passed: on_tick."""
+        if self.root.tick_period:
+            self.vm.call(self.root, "on_tick", self.root.id)
+        return self.host.drain()
+
+    def queue_ready(self, token: int) -> list[Effect]:
+        """A message came into a queue that this plugin registered: on_queue_ready."""
+        root = self.root
+        self.vm.defer(lambda: self._call(root, "on_queue_ready", token))
+        return self.host.drain()
+
+    def foreign_function(self, function: int, arguments: bytes) -> list[Effect]:
+        """Call on_foreign_function with the embedder's own number and argument."""
+        root = self.root
+        root.buffers[BufferType.CALL_DATA] = arguments
+        self.vm.call(root, "on_foreign_function", root.id, function, len(arguments))
+        root.buffers[BufferType.CALL_DATA] = None
+        return self.host.drain()
+
+    def _call(self, root: RootContext, name: str, *args: int) -> None:
+        if not root.deleted:
+            self.vm.call(root, name, root.id, *args)
+
+    def close(self) -> list[Effect]:
+        """End the plugin: on_done, then on_delete (at once, or when the guest calls ``proxy_done``)."""
+        self.closed = True
+        self.root.close()
+        return self.host.drain()
+
+    def context_gone(self, root: RootContext) -> None:
+        """The root context was deleted."""
+        if self.closed:
+            self.host.plugin_gone(self)
+
+    # -- Properties ----------------------------------------------------------------------------------------------
+
+    def get_property(self, path: Sequence[str]) -> PropertyValue:
+        """Properties that do not depend on a stream. Raises: LookupError."""
+        if len(path) == 1 and path[0] in ("plugin_name", "plugin_root_id", "plugin_vm_id"):
+            config = self.config
+            return {
+                "plugin_name": config.name,
+                "plugin_root_id": config.root_id,
+                "plugin_vm_id": config.vm.vm_id,
+            }[path[0]]
+        if path[0] == "plugin_vm_memory":
+            return self.vm.memory_bytes.to_bytes(8, "little")
+        return self.host.get_property(path)
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "failed" if self.failure else "running"
+        return f"<Plugin {self.name!r} {state}>"

@@ -1,0 +1,323 @@
+"""The root context: what a plugin is to its guest. It owns ticks, queues and callouts.
+
+States of a callout, by what has happened to it:
+
+    =============  ==========================  =======================================================
+    kind           ends with                   callbacks on the way
+    =============  ==========================  =======================================================
+    HTTP           reply or failure            on_http_call_response
+    gRPC unary     message, or status not 0    on_grpc_receive, or on_grpc_close
+    gRPC stream    closed by both sides,       on_grpc_receive_initial_metadata, on_grpc_receive …,
+                   or cancelled                on_grpc_receive_trailing_metadata, on_grpc_close
+    Redis          reply or failure            on_redis_call_response
+    =============  ==========================  =======================================================
+
+A reply to a callout that has ended, or whose plugin is gone, is dropped. Maps and buffers of a reply can be read in
+its callback only. Source: ``context.cc`` of Envoy; for Redis, that of Higress's Envoy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from proxywasm_host.abi.context import Context
+from proxywasm_host.abi.marshal import Refusal
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.types import BufferType, MapType, Status
+from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.effects import (
+    CalloutFailed,
+    GrpcCallReply,
+    GrpcClosed,
+    GrpcInitialMetadata,
+    GrpcMessage,
+    GrpcTrailingMetadata,
+    HttpCallReply,
+    RedisCallReply,
+)
+from proxywasm_host.runtime.grpc_service import cluster_of
+
+if TYPE_CHECKING:
+    from proxywasm_host.runtime.plugin import Plugin
+    from proxywasm_host.runtime.vm import Vm
+
+__all__ = ["RootContext"]
+
+HTTP, GRPC_CALL, GRPC_STREAM, REDIS = range(4)
+"""Kinds of callouts, as in the two lowest bits of their tokens."""
+
+GRPC_UNAVAILABLE = 14
+
+
+def lower(pairs: HeaderList) -> HeaderList:
+    return [(name.lower(), value) for name, value in pairs]
+
+
+class RootContext(Context):
+    """A plugin's own context in one VM."""
+
+    __slots__ = ("_callouts", "_half_closed", "_pending_done", "_redis", "deleted", "plugin", "tick_period", "vm")
+
+    def __init__(self, vm: Vm, plugin: Plugin) -> None:
+        super().__init__(vm.new_context_id())
+        self.vm = vm
+        self.plugin = plugin
+        self.tick_period = 0
+        self.deleted = False
+        self._callouts: dict[int, effects.Callout] = {}
+        self._half_closed: dict[int, str] = {}
+        """gRPC streams that one side has closed: token → ``local`` or ``remote``."""
+        self._redis: dict[str, tuple[bytes, bytes, int]] = {}
+        self._pending_done = False
+        vm.contexts[self.id] = self
+
+    @property
+    def name(self) -> str:
+        return self.plugin.name
+
+    # -- Life ----------------------------------------------------------------------------------------------------
+
+    def start(self) -> bool:
+        """on_context_create and on_vm_start; false if the guest refuses."""
+        self.buffers[BufferType.PLUGIN_CONFIGURATION] = self.plugin.config.configuration
+        self.vm.call(self, "on_context_create", self.id, 0)
+        self.buffers[BufferType.PLUGIN_CONFIGURATION] = None
+        return self.vm.call(self, "on_vm_start", self.id, len(self.vm.vm_configuration)) != 0
+
+    def configure(self) -> bool:
+        """on_configure; false if the guest refuses its configuration."""
+        self.buffers[BufferType.PLUGIN_CONFIGURATION] = self.plugin.config.configuration
+        try:
+            return self.vm.call(self, "on_configure", self.id, len(self.plugin.config.configuration)) != 0
+        finally:
+            self.buffers[BufferType.PLUGIN_CONFIGURATION] = None
+
+    def close(self) -> None:
+        """on_done, and on_delete at once or when the guest calls ``proxy_done``."""
+        if self.deleted or self._pending_done:
+            return
+        if self.vm.call(self, "on_done", self.id) == 0:
+            self._pending_done = True
+        else:
+            self._delete()
+
+    def done(self) -> Refusal | None:
+        if not self._pending_done:
+            return super().done()
+        self._pending_done = False
+        self.vm.defer(self._delete)
+        return None
+
+    def _delete(self) -> None:
+        self.vm.call(self, "on_delete", self.id)
+        self.gone()
+
+    def gone(self) -> None:
+        """Forget the context: timers stop, callouts are cancelled."""
+        if self.deleted:
+            return
+        self.deleted = True
+        self.set_tick_period(0)
+        for token in self._callouts:
+            self._emit(effects.CancelCallout(self.plugin, token))
+        self._callouts.clear()
+        self.vm.contexts.pop(self.id, None)
+        self.plugin.context_gone(self)
+
+    # -- Properties ----------------------------------------------------------------------------------------------
+
+    def get_property(self, path: Sequence[str]) -> PropertyValue:
+        return self.plugin.get_property(path)
+
+    # -- Ticks and queues ----------------------------------------------------------------------------------------
+
+    def set_tick_period(self, milliseconds: int) -> None:
+        if milliseconds != self.tick_period:
+            self.tick_period = milliseconds
+            self._emit(effects.SetTickPeriod(self.plugin, milliseconds))
+
+    def register_queue(self, name: bytes) -> int:
+        plugin = self.plugin
+        return self.vm.services.shared_queues.register(
+            self.vm.vm_id, name, lambda token: plugin.host.emit(effects.QueueReady(plugin, token))
+        )
+
+    def _emit(self, effect: effects.Effect) -> None:
+        self.plugin.host.emit(effect)
+
+    # -- Callouts: out -------------------------------------------------------------------------------------------
+
+    def _start(self, callout: effects.Callout) -> int:
+        self._callouts[callout.token] = callout
+        self._emit(callout)
+        return callout.token
+
+    def http_call(
+        self, cluster: str, headers: HeaderList, body: bytes, trailers: HeaderList, timeout: int
+    ) -> int | Refusal:
+        if body:
+            length = (b"content-length", b"%d" % len(body))
+            headers = [pair for pair in headers if pair[0] != b"content-length"] + [length]
+        token = self.vm.new_token(HTTP)
+        return self._start(
+            effects.HttpCall(self.plugin, token, cluster, headers, body, lower(trailers), timeout)
+        )
+
+    def _grpc_cluster(self, service: bytes) -> str | Refusal:
+        cluster = cluster_of(service, self.vm.services.clusters)
+        return cluster or Refusal(Status.PARSE_FAILURE, "{0!r} names no cluster that is configured in this host", service)
+
+    def grpc_call(
+        self, cluster: bytes, service: bytes, method: bytes, metadata: HeaderList, message: bytes, timeout: int
+    ) -> int | Refusal:
+        name = self._grpc_cluster(cluster)
+        if isinstance(name, Refusal):
+            return name
+        token = self.vm.new_token(GRPC_CALL)
+        return self._start(
+            effects.GrpcCall(
+                self.plugin, token, name, service.decode(), method.decode(), lower(metadata), message, timeout, cluster
+            )
+        )
+
+    def grpc_stream(self, cluster: bytes, service: bytes, method: bytes, metadata: HeaderList) -> int | Refusal:
+        name = self._grpc_cluster(cluster)
+        if isinstance(name, Refusal):
+            return name
+        token = self.vm.new_token(GRPC_STREAM)
+        return self._start(
+            effects.GrpcStream(
+                self.plugin, token, name, service.decode(), method.decode(), lower(metadata), cluster
+            )
+        )
+
+    def _grpc(self, token: int, kinds: tuple[int, ...]) -> Refusal | None:
+        """Why a gRPC hostcall on this token is refused, or ``None``."""
+        if token & 3 not in kinds:
+            return Refusal(Status.BAD_ARGUMENT, "token {0} is of another kind of callout", token)
+        if token not in self._callouts:
+            return Refusal(Status.NOT_FOUND, "no gRPC call or stream has the token {0}: it has ended, or never was", token)
+        return None
+
+    def grpc_send(self, token: int, message: bytes, end_stream: bool) -> Refusal | None:
+        refusal = self._grpc(token, (GRPC_STREAM,))
+        if refusal is None and self._half_closed.get(token) != "remote":
+            self._emit(effects.GrpcSend(self.plugin, token, message, end_stream))
+        return refusal
+
+    def grpc_close(self, token: int) -> Refusal | None:
+        refusal = self._grpc(token, (GRPC_CALL, GRPC_STREAM))
+        if refusal:
+            return refusal
+        if token & 3 == GRPC_CALL:
+            self._end(token)
+            self._emit(effects.CancelCallout(self.plugin, token))
+        elif self._half_closed.get(token) == "remote":
+            self._end(token)
+        else:
+            self._half_closed[token] = "local"
+            self._emit(effects.GrpcClose(self.plugin, token))
+        return None
+
+    def grpc_cancel(self, token: int) -> Refusal | None:
+        refusal = self._grpc(token, (GRPC_CALL, GRPC_STREAM))
+        if refusal is None:
+            remote = self._half_closed.get(token) == "remote"
+            self._end(token)
+            if not remote:
+                self._emit(effects.CancelCallout(self.plugin, token))
+        return refusal
+
+    def redis_init(self, cluster: str, username: bytes, password: bytes, timeout: int) -> Refusal | None:
+        self._redis[cluster] = username, password, timeout
+        return None
+
+    def redis_call(self, cluster: str, query: bytes) -> int | Refusal:
+        if cluster not in self._redis:
+            return Refusal(Status.BAD_ARGUMENT, "proxy_redis_init was not called for {0!r}", cluster)
+        username, password, timeout = self._redis[cluster]
+        token = self.vm.new_token(REDIS)
+        return self._start(effects.RedisCall(self.plugin, token, cluster, query, username, password, timeout))
+
+    def _end(self, token: int) -> None:
+        self._callouts.pop(token, None)
+        self._half_closed.pop(token, None)
+
+    # -- Callouts: in --------------------------------------------------------------------------------------------
+
+    def deliver(self, callout: effects.Callout, reply: effects.Reply) -> None:
+        """Give the guest a reply, as soon as it does not run.
+
+        Raises: TypeError, if the callout cannot have such a reply.
+        """
+        if not isinstance(reply, callout.Reply):
+            wanted = " or ".join(kind.__name__ for kind in callout.Reply)
+            raise TypeError(f"the reply to {type(callout).__name__} is {wanted}, not {type(reply).__name__}")
+        self.vm.defer(lambda: self._deliver(callout.token, reply))
+
+    def _deliver(self, token: int, reply: effects.Reply) -> None:
+        callout = self._callouts.get(token)
+        if callout is None:
+            return
+        if isinstance(callout, effects.HttpCall):
+            self._end(token)
+            self._http_reply(token, reply)
+        elif isinstance(callout, effects.RedisCall):
+            self._end(token)
+            self._redis_reply(token, reply)
+        else:
+            self._grpc_reply(token, reply)
+
+    def _http_reply(self, token: int, reply: effects.Reply) -> None:
+        if isinstance(reply, HttpCallReply):
+            self.maps[MapType.HTTP_CALL_RESPONSE_HEADERS] = reply.headers
+            self.maps[MapType.HTTP_CALL_RESPONSE_TRAILERS] = reply.trailers or None
+            self.buffers[BufferType.HTTP_CALL_RESPONSE_BODY] = reply.body
+            sizes = len(reply.headers), len(reply.body), len(reply.trailers)
+            self.vm.call(self, "on_http_call_response", self.id, token, *sizes)
+            self.maps[MapType.HTTP_CALL_RESPONSE_HEADERS] = self.maps[MapType.HTTP_CALL_RESPONSE_TRAILERS] = None
+            self.buffers[BufferType.HTTP_CALL_RESPONSE_BODY] = None
+        else:
+            self.status = Status.BROKEN_CONNECTION, b"reset"
+            self.vm.call(self, "on_http_call_response", self.id, token, 0, 0, 0)
+            self.status = Status.BROKEN_CONNECTION, b""
+
+    def _redis_reply(self, token: int, reply: effects.Reply) -> None:
+        response = reply.response if isinstance(reply, RedisCallReply) else b""
+        self.buffers[BufferType.REDIS_CALL_RESPONSE] = response
+        failed = int(not isinstance(reply, RedisCallReply))
+        self.vm.call(self, "on_redis_call_response", self.id, token, failed, len(response))
+        self.buffers[BufferType.REDIS_CALL_RESPONSE] = None
+
+    def _grpc_reply(self, token: int, reply: effects.Reply) -> None:
+        if isinstance(reply, (GrpcInitialMetadata, GrpcTrailingMetadata)):
+            initial = isinstance(reply, GrpcInitialMetadata)
+            map = MapType.GRPC_RECEIVE_INITIAL_METADATA if initial else MapType.GRPC_RECEIVE_TRAILING_METADATA
+            name = "on_grpc_receive_initial_metadata" if initial else "on_grpc_receive_trailing_metadata"
+            self.maps[map] = reply.metadata
+            self.vm.call(self, name, self.id, token, len(reply.metadata))
+            self.maps[map] = None
+        elif isinstance(reply, (GrpcMessage, GrpcCallReply)):
+            if isinstance(reply, GrpcCallReply):
+                self._end(token)
+            self.buffers[BufferType.GRPC_RECEIVE_BUFFER] = reply.message
+            self.vm.call(self, "on_grpc_receive", self.id, token, len(reply.message))
+            self.buffers[BufferType.GRPC_RECEIVE_BUFFER] = None
+        else:
+            self._grpc_closed(token, reply)
+
+    def _grpc_closed(self, token: int, reply: effects.Reply) -> None:
+        status, message = GRPC_UNAVAILABLE, "reset"
+        if isinstance(reply, GrpcClosed):
+            status, message = reply.status, reply.message
+        elif isinstance(reply, CalloutFailed):
+            message = reply.reason
+        if token & 3 == GRPC_CALL or self._half_closed.get(token) == "local":
+            self._end(token)
+        else:
+            self._half_closed[token] = "remote"
+        self.status = status, message.encode()
+        self.vm.call(self, "on_grpc_close", self.id, token, status)
+        self.status = status, b""

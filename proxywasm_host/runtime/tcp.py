@@ -1,0 +1,224 @@
+"""A TCP stream: one connection on its way through a chain of plugins.
+
+    downstream → downstream_data   → DownstreamData → upstream
+    upstream   → upstream_data     → UpstreamData   → downstream
+
+Data of the upstream passes the plugins in reverse order. A filter that answers PAUSE holds the data in front of it: it
+sees what it held together with what comes next, until it lets it pass. Source: Envoy's network filter manager and
+``context.cc``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from proxywasm_host.abi.context import Context
+from proxywasm_host.abi.marshal import Refusal
+from proxywasm_host.abi.types import BufferType, PeerType, Status, StreamType
+from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.effects import Effect
+from proxywasm_host.runtime.failure import Failure
+from proxywasm_host.runtime.properties import lookup
+
+if TYPE_CHECKING:
+    from proxywasm_host.runtime.host import Host
+    from proxywasm_host.runtime.plugin import Plugin
+
+__all__ = ["TcpStream"]
+
+ON_DATA = {
+    BufferType.DOWNSTREAM_DATA: "on_downstream_data",
+    BufferType.UPSTREAM_DATA: "on_upstream_data",
+}
+DIRECTIONS = tuple(ON_DATA)
+
+
+class TcpContext(Context):
+    """One filter on one connection."""
+
+    __slots__ = ("closed", "created", "held", "plugin", "stream", "vm")
+
+    def __init__(self, stream: TcpStream, plugin: Plugin) -> None:
+        super().__init__(plugin.vm.new_context_id(), plugin.root)
+        self.stream = stream
+        self.plugin = plugin
+        self.vm = plugin.vm
+        self.created = False
+        self.closed = False
+        self.held: dict[BufferType, tuple[bytes, bool] | None] = dict.fromkeys(DIRECTIONS)
+        """Data that the filter holds back in each direction, and whether the end follows it."""
+        self.vm.contexts[self.id] = self
+
+    @property
+    def name(self) -> str:
+        return self.plugin.name
+
+    def on_new_connection(self) -> bool:
+        """Whether the connection goes on to the next filter."""
+        self.created = True
+        self.vm.call(self, "on_context_create", self.id, self.root.id)
+        return self._passes(self.vm.call(self, "on_new_connection", self.id))
+
+    def on_data(self, direction: BufferType, data: bytes, end_stream: bool) -> bytes | None:
+        """What goes on to the next filter, or ``None`` if the filter holds it."""
+        if not self.created:
+            return data
+        self.buffers[direction] = data
+        passes = self._passes(self.vm.call(self, ON_DATA[direction], self.id, len(data), int(end_stream)))
+        data = self.buffers[direction] or b""
+        if passes:
+            self.held[direction] = self.buffers[direction] = None
+            return data
+        self.held[direction] = data, end_stream
+        return None
+
+    def _passes(self, action: int | None) -> bool:
+        if self.vm.failure is None:
+            return not action
+        if self.plugin.bypassed and self.vm.profile.fail_open_spares_stream:
+            return True
+        self.stream.fail(self.vm.failure)
+        return False
+
+    def close(self, peer: PeerType) -> None:
+        """on_downstream_connection_close, on_done, on_log, on_delete."""
+        if self.created and not self.closed:
+            self.closed = True
+            self.vm.call(self, "on_downstream_connection_close", self.id, peer)
+            self.vm.call(self, "on_done", self.id)
+            self.read_only = True
+            self.vm.call(self, "on_log", self.id)
+            self.vm.call(self, "on_delete", self.id)
+        self.vm.contexts.pop(self.id, None)
+
+    # -- Hostcalls -----------------------------------------------------------------------------------------------
+
+    def writable_buffer(self, buffer: int) -> bool:
+        return buffer in DIRECTIONS
+
+    def continue_stream(self, stream: int) -> Refusal | None:
+        if stream == StreamType.UPSTREAM:
+            return Refusal(Status.UNIMPLEMENTED, "an upstream connection cannot be continued")
+        if stream == StreamType.DOWNSTREAM:
+            self.vm.defer(lambda: self.stream.resume(self))
+        return None
+
+    def close_stream(self, stream: int) -> Refusal | None:
+        if stream in (StreamType.DOWNSTREAM, StreamType.UPSTREAM):
+            which = "downstream" if stream == StreamType.DOWNSTREAM else "upstream"
+            self.vm.defer(lambda: self.stream.close_connection(f"wasm_{which}_close"))
+        return None
+
+    def get_property(self, path: Sequence[str]) -> PropertyValue:
+        try:
+            return lookup(self.stream.properties, path)
+        except LookupError:
+            pass
+        if path[0] in self.stream.filter_state:
+            return self.stream.filter_state[path[0]]
+        return self.plugin.get_property(path)
+
+    def set_property(self, path: Sequence[str], value: bytes) -> Refusal | None:
+        self.stream.filter_state["\0".join(path)] = value
+        return None
+
+
+class TcpStream:
+    """One connection. Made by `Host.tcp_stream`."""
+
+    __slots__ = ("_contexts", "_waiting", "close_details", "closed", "failure", "filter_state", "host", "properties")
+
+    def __init__(self, host: Host, plugins: Sequence[Plugin], properties: Mapping[str, PropertyValue]) -> None:
+        self.host = host
+        self.properties = properties
+        self.failure: Failure | None = None
+        """Why the connection was closed, if a plugin failed."""
+        self.closed = False
+        self.close_details: str | None = None
+        """Why the connection is to be closed, if a filter or a failure wants that."""
+        self.filter_state: dict[str, bytes] = {}
+        self._contexts = [TcpContext(self, plugin) for plugin in plugins]
+        self._waiting: TcpContext | None = None
+        """The filter that paused the new connection."""
+
+    # -- Events --------------------------------------------------------------------------------------------------
+
+    def new_connection(self) -> list[Effect]:
+        """The downstream peer has connected."""
+        self._connect(0)
+        return self.host.drain()
+
+    def downstream_data(self, data: bytes, end_stream: bool = False) -> list[Effect]:
+        """Data came from the downstream peer; `end_stream`: it will send no more."""
+        self._pass(BufferType.DOWNSTREAM_DATA, 0, data, end_stream)
+        return self.host.drain()
+
+    def upstream_data(self, data: bytes, end_stream: bool = False) -> list[Effect]:
+        """Data came from the upstream peer; `end_stream`: it will send no more."""
+        self._pass(BufferType.UPSTREAM_DATA, 0, data, end_stream)
+        if end_stream:
+            for context in self._contexts:
+                if context.created:
+                    context.vm.call(context, "on_upstream_connection_close", context.id, PeerType.UNKNOWN)
+        return self.host.drain()
+
+    def close(self, peer: PeerType = PeerType.REMOTE) -> list[Effect]:
+        """The connection is closed on the downstream side, by `peer`. Closing again does nothing."""
+        if not self.closed:
+            self.closed = True
+            for context in self._contexts:
+                context.close(peer)
+        return self.host.drain()
+
+    # -- Through the filters -------------------------------------------------------------------------------------
+
+    def _connect(self, start: int) -> None:
+        for context in self._contexts[start:]:
+            if not context.on_new_connection():
+                self._waiting = context
+                return
+
+    def _order(self, direction: BufferType) -> list[TcpContext]:
+        return self._contexts if direction == BufferType.DOWNSTREAM_DATA else self._contexts[::-1]
+
+    def _pass(self, direction: BufferType, start: int, data: bytes, end_stream: bool) -> None:
+        for context in self._order(direction)[start:]:
+            if self.closed or self.close_details is not None:
+                return
+            if context is self._waiting:
+                held = context.held[direction]
+                context.held[direction] = (held[0] + data if held else data), end_stream
+                return
+            held = context.held[direction]
+            passed = context.on_data(direction, held[0] + data if held else data, end_stream)
+            if passed is None:
+                return
+            data = passed
+        kind = effects.DownstreamData if direction == BufferType.DOWNSTREAM_DATA else effects.UpstreamData
+        self.host.emit(kind(data, end_stream, self))
+
+    # -- What filters do -----------------------------------------------------------------------------------------
+
+    def resume(self, context: TcpContext) -> None:
+        """Let a filter that paused go on with what it holds from downstream."""
+        index = self._contexts.index(context)
+        if self._waiting is context:
+            self._waiting = None
+            self._connect(index + 1)
+        held = context.held[BufferType.DOWNSTREAM_DATA]
+        if held is not None:
+            context.held[BufferType.DOWNSTREAM_DATA] = None
+            self._pass(BufferType.DOWNSTREAM_DATA, index + 1, *held)
+
+    def fail(self, failure: Failure) -> None:
+        """A plugin's guest does not work: close the connection."""
+        self.failure = self.failure or failure
+        self.close_connection("wasm_fail_stream")
+
+    def close_connection(self, details: str) -> None:
+        """Have the connection closed, once."""
+        if not self.closed and self.close_details is None:
+            self.close_details = details
+            self.host.emit(effects.CloseConnection(details, self))

@@ -1,0 +1,27 @@
+"""Who wants to see every callback and hostcall as it happens. Costs nothing while nobody does."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from proxywasm_host.abi.context import Context
+from proxywasm_host.abi.marshal import Call
+from proxywasm_host.abi.table import Callback
+
+__all__ = ["Listener"]
+
+
+class Listener(Protocol):
+    """Given to a `Host`; called while guests run, so it must be quick, must not raise and must not feed events."""
+
+    def callback(self, context: Context, row: Callback, args: tuple[int, ...]) -> None:
+        """A callback begins; `args` are as the guest gets them, the context's id first."""
+        ...
+
+    def returned(self, context: Context, row: Callback, result: int | None, failed: bool) -> None:
+        """A callback has returned, or has `failed`."""
+        ...
+
+    def hostcall(self, context: Context, call: Call) -> None:
+        """A hostcall was answered, for the (effective) context."""
+        ...

@@ -1,0 +1,274 @@
+"""A VM: one instance of a module, the contexts that live in it, and the only way into the guest.
+
+Rules of this module:
+
+* The guest is entered through `Vm.enter` alone, and never while it runs: what must call it again meanwhile
+  (a resumed stream, a reply, a local response) waits in `Vm.deferred` and runs, first in first out, when the
+  outermost callback has returned. SDKs are not re-entrant (Envoy: ``addAfterVmCallAction``).
+* Anything that ends a callback other than by returning fails the VM, for good: its memory may be in any state.
+  `Vm.failure` says why; a failed VM is never entered again.
+* The effective context is the current one at each entry (``set_effective_context`` lasts until the callback returns).
+
+Source: ``wasm.cc`` and ``context.cc`` of Envoy's host.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from proxywasm_host.abi.bytecode import Bytecode
+from proxywasm_host.abi.context import Context
+from proxywasm_host.abi.linking import ALLOCATOR_MAY_CALL, START_MAY_CALL, check_exports, link
+from proxywasm_host.abi.marshal import Call, Guest
+from proxywasm_host.abi.profile import ENVOY, Profile
+from proxywasm_host.abi.table import Callback, callbacks_of
+from proxywasm_host.abi.types import AbiVersion
+from proxywasm_host.engine.protocol import FunctionType, HostFunction, Instance, Limits, LinkError, Module
+from proxywasm_host.errors import ModuleError
+from proxywasm_host.runtime.failure import Failure, FailState, PluginError, failure_of
+from proxywasm_host.services import GuestLog, Services
+
+if TYPE_CHECKING:
+    from proxywasm_host.runtime.trace import Listener
+
+__all__ = ["STOPPED", "BoundCallback", "Vm", "VmConfig"]
+
+STOPPED = 0xFFFF_FFFF
+"""Result of a callback in which the guest sent a local response: beyond every action, so it stops the iteration."""
+REMEMBERED_CALLS = 16
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class VmConfig:
+    """What a VM is made with. VMs of equal key are one VM.
+
+    `code` is the module's bytes. `capabilities` holds the names of the hostcalls and callbacks that are allowed;
+    ``None`` allows all. `environment` is what the guest finds in its environment variables.
+    """
+
+    code: bytes = field(repr=False)
+    vm_id: str = ""
+    configuration: bytes = field(default=b"", repr=False)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    capabilities: frozenset[str] | None = None
+    unknown_imports: Literal["error", "stub"] = "error"
+    profile: Profile = ENVOY
+    limits: Limits = Limits(memory=GIB)
+
+
+class BoundCallback:
+    """A callback that the guest exports."""
+
+    __slots__ = ("function", "row")
+
+    def __init__(self, row: Callback, function: Callable[..., Any]) -> None:
+        self.row = row
+        self.function = function
+
+
+class Vm:
+    """One running module. Made by a `Host`."""
+
+    def __init__(
+        self,
+        config: VmConfig,
+        bytecode: Bytecode,
+        compile: Callable[[], Module],
+        services: Services,
+        listener: Listener | None = None,
+        plugin_name: str = "",
+    ) -> None:
+        """Link, instantiate and initialise. Raises: ModuleError, PluginError."""
+        self.config = config
+        self.bytecode = bytecode
+        self.version: AbiVersion = bytecode.abi_version
+        self.profile = config.profile
+        self.services = services
+        self.listener = listener
+        self.vm_id = config.vm_id
+        self.vm_configuration = config.configuration
+        self.environment = config.environment
+        self.failure: Failure | None = None
+        self.base = Context(0)
+        self.context: Context = self.base
+        self.current: Context | None = None
+        """The context whose callback runs, or ``None`` while the guest does not."""
+        self.contexts: dict[int, Context] = {}
+        self.metrics: dict[int, tuple[int, str]] = {}
+        self.deferred: deque[Callable[[], None]] = deque()
+        self.stop_iteration = False
+        self.calls: deque[tuple[Any, Any, Any]] = deque(maxlen=REMEMBERED_CALLS)
+        """The fields of the last `Call`s."""
+        self.on_failure: list[Callable[[Failure], None]] = []
+        self._next_context = 1
+        self._next_token: dict[int, int] = {}
+        self._plugin_name = plugin_name
+
+        higress = self.version >= AbiVersion.V0_2_100
+        strict = self.profile.restricted_allocator and not higress
+        self.guest = Guest(self._record(), ALLOCATOR_MAY_CALL if strict else None)
+        allocator = check_exports(bytecode.exports, self.version)
+        functions = [
+            HostFunction(module, name, FunctionType(*signature), call)
+            for module, name, signature, call in link(
+                bytecode.imports, self.version, self, self.guest, config.capabilities, config.unknown_imports
+            )
+        ]
+        module = compile()
+        if self.profile.restricted_start:
+            self.guest.allowed = START_MAY_CALL
+        try:
+            self.instance: Instance = module.instantiate(functions, config.limits, self._bind)
+        except LinkError as error:
+            raise ModuleError(f"the module cannot be instantiated: {error}") from None
+        except Exception as error:
+            raise PluginError(self._failed(FailState.INITIALIZE, "the start function", error)) from error
+        self._bind(self.instance)
+        found = self.instance.function(allocator)
+        assert found is not None  # noqa: S101 - `check_exports` saw it
+        self.guest.use_allocator(found)
+        self.callbacks = self._resolve(config.capabilities)
+        self._initialise()
+        self.guest.allowed = None
+
+    def _record(self) -> Callable[[tuple[Any, Any, Any]], object]:
+        calls, listener = self.calls, self.listener
+        if listener is None:
+            return calls.append
+
+        def record(call: tuple[Any, Any, Any]) -> None:
+            calls.append(call)
+            listener.hostcall(self.context, Call(*call))
+
+        return record
+
+    def _bind(self, instance: Instance) -> None:
+        if instance.memory is not None:
+            self.guest.memory = instance.memory
+
+    def _resolve(self, allowed: frozenset[str] | None) -> dict[str, BoundCallback]:
+        bound = {}
+        for name, row in callbacks_of(self.version).items():
+            function = self.instance.function(name)
+            if function is not None and (allowed is None or name in allowed):
+                bound[row.key] = BoundCallback(row, function)
+        return bound
+
+    def _initialise(self) -> None:
+        """``_initialize`` and then ``main``; or else ``_start``."""
+        steps: tuple[tuple[str, tuple[int, ...]], ...] = (("_start", ()),)
+        if self.instance.function("_initialize"):
+            main = ("main", (0, 0)) if self.instance.function("main") else ("__main_void", ())
+            steps = (("_initialize", ()), main)
+        for name, args in steps:
+            function = self.instance.function(name)
+            if function is None:
+                continue
+            try:
+                function(*args)
+            except Exception as error:
+                raise PluginError(self._failed(FailState.INITIALIZE, name, error)) from error
+
+    # -- Into the guest ------------------------------------------------------------------------------------------
+
+    def enter(self, context: Context, callback: BoundCallback, *args: int) -> int:
+        """Call the guest for a context; `args` begin with the context's id.
+
+        Returns what the guest returned (0 if nothing), or `STOPPED`. If the guest did not return, `failure` is set
+        and the result means nothing.
+        """
+        self.context = self.current = context
+        listener = self.listener
+        if listener is not None:
+            listener.callback(context, callback.row, args)
+        result = None
+        try:
+            result = callback.function(*args)
+        except BaseException as error:
+            self._failed(FailState.RUNTIME, callback.row.name, error, context.name)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self.context, self.current = self.base, None
+        if listener is not None:
+            listener.returned(context, callback.row, result, self.failure is not None)
+        if self.stop_iteration:
+            self.stop_iteration = False
+            result = STOPPED
+        if self.deferred:
+            self._run_deferred()
+        return result or 0
+
+    def call(self, context: Context, name: str, *args: int) -> int | None:
+        """Call a callback by name, `args` as in `enter`, if the VM works and the guest has it; else ``None``."""
+        callback = self.callbacks.get(name)
+        if callback is None or self.failure is not None:
+            return None
+        return self.enter(context, callback, *args)
+
+    def defer(self, action: Callable[[], None]) -> None:
+        """Do something when the guest has returned; at once if it does not run."""
+        if self.current is None:
+            action()
+        else:
+            self.deferred.append(action)
+
+    def _run_deferred(self) -> None:
+        while self.deferred:
+            self.deferred.popleft()()
+
+    # -- Failure -------------------------------------------------------------------------------------------------
+
+    def refused(self, state: FailState, plugin: str, callback: str) -> PluginError:
+        """The error for a guest that returned false from a callback that starts it."""
+        return PluginError(failure_of(state, plugin, callback, f"{callback} returned false", self.calls))
+
+    def _failed(self, state: FailState, callback: str, error: BaseException, plugin: str = "") -> Failure:
+        self.failure = failure = failure_of(state, plugin or self._plugin_name, callback, error, self.calls)
+        self.deferred.clear()
+        self.stop_iteration = False
+        for told in self.on_failure:
+            told(failure)
+        return failure
+
+    # -- Contexts and tokens -------------------------------------------------------------------------------------
+
+    def new_context_id(self) -> int:
+        """A number that no living context has; never 0."""
+        while True:
+            id = self._next_context
+            self._next_context = id + 1 & 0xFFFFFFFF or 1
+            if id not in self.contexts:
+                return id
+
+    def new_token(self, kind: int) -> int:
+        """A token for a callout: its two lowest bits are the kind, and it counts in steps of 4."""
+        token = self._next_token.get(kind, 4 + kind)
+        self._next_token[kind] = token + 4 & 0xFFFFFFFF or 4 + kind
+        return token
+
+    # -- What hostcalls need -------------------------------------------------------------------------------------
+
+    def log(self, level: int, message: bytes) -> None:
+        """Take a line that the guest logs."""
+        context = self.context
+        line = GuestLog(context.name or self._plugin_name, level, message.decode("utf-8", "replace"), context.id)
+        self.services.log.log(line)
+
+    # -- The end -------------------------------------------------------------------------------------------------
+
+    @property
+    def memory_bytes(self) -> int:
+        """Size of the guest's memory."""
+        self.guest.memory.refresh()
+        return len(self.guest.memory.view)
+
+    def close(self) -> None:
+        """Free the instance. The guest is not told."""
+        if self.failure is None:
+            self.failure = Failure(FailState.RUNTIME, self._plugin_name, "", "the VM was closed")
+        self.instance.close()

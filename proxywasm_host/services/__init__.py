@@ -1,0 +1,54 @@
+"""What hostcalls need from outside: one small protocol each, with an in-memory default.
+
+Rules: nothing here knows the ABI or an engine; nothing blocks; the same object may serve many VMs and threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Container, Mapping
+from dataclasses import dataclass, field
+
+from proxywasm_host.services.clock import Clock, ManualClock, SystemClock
+from proxywasm_host.services.foreign import BUILT_IN, ForeignCallFailed, ForeignFunction
+from proxywasm_host.services.log import GuestLog, LogSink, StandardLogging
+from proxywasm_host.services.metrics import InMemoryMetrics, Metrics
+from proxywasm_host.services.shared_data import InMemorySharedData, SharedData
+from proxywasm_host.services.shared_queue import InMemorySharedQueues, SharedQueues, UnknownQueue
+
+__all__ = [
+    "Clock",
+    "ForeignCallFailed",
+    "ForeignFunction",
+    "GuestLog",
+    "InMemoryMetrics",
+    "InMemorySharedData",
+    "InMemorySharedQueues",
+    "LogSink",
+    "ManualClock",
+    "Metrics",
+    "Services",
+    "SharedData",
+    "SharedQueues",
+    "StandardLogging",
+    "SystemClock",
+    "UnknownQueue",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The services of one `Host`. Hosts of several threads may share any of them."""
+
+    clock: Clock = field(default_factory=SystemClock)
+    log: LogSink = field(default_factory=StandardLogging)
+    metrics: Metrics = field(default_factory=InMemoryMetrics)
+    shared_data: SharedData = field(default_factory=InMemorySharedData)
+    shared_queues: SharedQueues = field(default_factory=InMemorySharedQueues)
+    foreign_functions: Mapping[str, ForeignFunction] = field(default_factory=lambda: dict(BUILT_IN))
+    clusters: Container[str] = frozenset()
+    """Names that callouts may be sent to; any other is refused with BAD_ARGUMENT (gRPC: PARSE_FAILURE)."""
+    upstream_hosts: Callable[[], Mapping[str, str]] = dict
+    """Address → information of each upstream host, for Higress's ``proxy_get_upstream_hosts``."""
+    random: Callable[[int], bytes] = os.urandom
+    """So many random bytes."""

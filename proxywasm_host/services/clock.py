@@ -1,0 +1,44 @@
+"""The time that guests see."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+__all__ = ["Clock", "ManualClock", "SystemClock"]
+
+
+class Clock(Protocol):
+    """Where the time comes from."""
+
+    def time_ns(self) -> int:
+        """Nanoseconds since 1970, UTC."""
+        ...
+
+    def monotonic_ns(self) -> int:
+        """Nanoseconds since some fixed point; never goes back."""
+        ...
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    time_ns = staticmethod(time.time_ns)
+    monotonic_ns = staticmethod(time.monotonic_ns)
+
+
+class ManualClock:
+    """A clock that stands still until it is told to go on, for tests and replays."""
+
+    def __init__(self, time_ns: int = 1_700_000_000_000_000_000) -> None:
+        self._start = self._now = time_ns
+
+    def time_ns(self) -> int:
+        return self._now
+
+    def monotonic_ns(self) -> int:
+        return self._now - self._start
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` pass."""
+        self._now += int(seconds * 1e9)
