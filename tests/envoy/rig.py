@@ -658,7 +658,8 @@ class Envoy:
     async def stop(self) -> None:
         self.upstream.stop()
         if self.process and self.process.returncode is None:
-            self.process.terminate()
+            if not self.log.closed:
+                self.process.terminate()
             try:
                 await asyncio.wait_for(self.process.wait(), 5)
             except TimeoutError:
@@ -718,10 +719,18 @@ class Envoy:
             await log.wait(served, lambda line: f"removal complete: name={name}," in line.text, 2)
         end = await self.mark()
         self.fill(answer, exchanges, [("load", start, loaded), ("serve", loaded, served), ("unload", served, end)], unique, case)
-        with contextlib.suppress(FileNotFoundError):
-            fields = [line.split("\t") for line in access_log.read_text().splitlines()]
-            answer.flags, answer.details = [f[1] for f in fields], [f[2] for f in fields]
+        answer.flags, answer.details = await self.access_log(access_log, len(exchanges))
         return answer
+
+    async def access_log(self, path: pathlib.Path, count: int) -> tuple[list[str], list[str]]:
+        """Response flags and details, one for each stream that ended. Envoy writes them a little later."""
+        for _ in range(30):
+            lines = path.read_text(errors="surrogateescape").split("\n")[:-1] if path.exists() else []
+            if len(lines) >= count:
+                break
+            await asyncio.sleep(0.005)
+        fields = [line.split("\t") for line in lines]
+        return [f[1] for f in fields], [f[2] for f in fields]
 
     async def exchanges(self, case: Case, port: int) -> list[Exchange]:
         log, exchanges, writer = self.log, [], None
@@ -786,17 +795,24 @@ def attributed(callbacks: Sequence[Callback], names: Sequence[str], vms: Mapping
     def candidates(callback: Callback) -> list[str]:
         if len(names) == 1:
             return list(names)
-        if callback.name == "proxy_on_context_create" and callback.args[1] == 0:
-            return [n for n in names if n not in roots]
-        if callback.args[0] in roots.values() and callback.name not in STREAM_CALLBACKS:
-            return [n for n in names if roots.get(n) == callback.args[0] and vms[n] not in broken]
+        sound = [n for n in names if vms[n] not in broken]
+        if callback.name == "proxy_on_context_create":
+            if callback.args[1] == 0:
+                return [n for n in names if n not in roots] or [n for n in names if vms[n] in broken]  # the latter: reloaded
+            return [n for n in sound if n not in streams.values()]  # made for on_log, the filter was never reached
+        if callback.name in ROOT_CALLBACKS:
+            return [n for n in sound if roots.get(n) == callback.args[0] and ROOT_CALLBACKS[callback.name] in called.get(n, ())]
+        if callback.args and callback.args[0] in roots.values() and not any(i == callback.args[0] for _, i in streams):
+            return [n for n in sound if roots.get(n) == callback.args[0]]
         return [p for (vm, i), p in streams.items() if i == callback.args[0] and vm not in broken]
 
+    called: dict[str, set[str]] = {}  # plugin -> hostcalls made
     done: set[tuple[str, str, int | str]] = set()
     for i, callback in enumerate(result):
         name = callback.plugin
         if not name and callback.name == "proxy_on_context_create" and callback.args[1] != 0 and len(names) > 1:
-            name = next((c.plugin for c in result[i + 1 :] if c.args[0] == callback.args[0] and c.name == "proxy_on_request_headers"), "")
+            follower = callbacks[i + 1] if i + 1 < len(callbacks) else callback
+            name = follower.plugin if follower.name == "proxy_on_request_headers" else ""
         if not name:
             possible = candidates(callback)
             if callback.name in ("proxy_on_log", "proxy_on_done", "proxy_on_delete", "proxy_on_vm_start", "proxy_on_configure"):
@@ -804,13 +820,19 @@ def attributed(callbacks: Sequence[Callback], names: Sequence[str], vms: Mapping
             name = possible[0] if len(possible) == 1 or (possible and callback.name == "proxy_on_context_create") else ""
         done.add((callback.name, name, callback.args[0] if callback.args else 0))
         result[i] = dataclasses.replace(callback, plugin=name)
+        called.setdefault(name, set()).update(call.name for call in callback.events)
         if name and callback.name == "proxy_on_context_create":
             if callback.args[1] == 0:
                 roots[name] = int(callback.args[0])
+                broken.discard(vms[name])
             else:
                 streams[vms[name], int(callback.args[0])] = name
+        if callback.name == "proxy_on_delete" and name:
+            streams.pop((vms[name], int(callback.args[0])), None)
+            done -= {entry for entry in done if entry[1:] == (name, callback.args[0])}
         if callback.result == "trap" and name:
             broken.add(vms[name])
+            streams = {key: plugin for key, plugin in streams.items() if key[0] != vms[name]}
     return result
 
 
@@ -836,7 +858,12 @@ def renumbered(callbacks: Iterable[Callback], vms: Mapping[str, str]) -> Iterato
         yield dataclasses.replace(callback, args=args, events=events)
 
 
-STREAM_CALLBACKS = {f"proxy_on_{way}_{what}" for way in ("request", "response") for what in ("headers", "body", "trailers")}
+# Callbacks of root contexts that come unasked, and the hostcall that asked for them.
+ROOT_CALLBACKS = {
+    "proxy_on_tick": "proxy_set_tick_period_milliseconds",
+    "proxy_on_queue_ready": "proxy_register_shared_queue",
+    "proxy_on_http_call_response": "proxy_http_call",
+}
 
 
 def parse_trace(lines: Iterable[Line]) -> tuple[list[Callback], list[tuple[str, str, int]]]:
@@ -863,16 +890,20 @@ def parse_trace(lines: Iterable[Line]) -> tuple[list[Callback], list[tuple[str, 
                 continue
             decisions.append((name, f"{direction} {what}", int(status)))
             wanted = f"proxy_on_{'request' if direction == 'decode' else 'response'}_{'body' if what == 'data' else what}"
-            for i in undecided:
-                if not callbacks[i].plugin and callbacks[i].name == wanted:
+            for i in reversed(undecided):
+                if callbacks[i].name == wanted:
                     callbacks[i] = dataclasses.replace(callbacks[i], plugin=name)
-            undecided.clear()
+                    undecided.remove(i)
+                    break
         if line.component != "wasm":
             continue
         if line.text.startswith("wasm log ") and open_calls:
             guest = next((c for c in reversed(open_calls) if c["kind"] == "guest"), None)
             if guest is not None:
                 guest["plugin"] = line.text[len("wasm log ") :].split(":")[0].split(" ")[0]
+        if line.text.startswith("Function: ") and open_calls:
+            close("trap")
+            continue
         found = TRACE.fullmatch(line.text)
         if not found:
             continue
@@ -889,9 +920,9 @@ def parse_trace(lines: Iterable[Line]) -> tuple[list[Callback], list[tuple[str, 
                 open_calls.append({"kind": "host", "name": name, "args": kept_arguments(name, numbers)})
         elif returned := RETURN.fullmatch(rest):
             name = returned[1].rpartition(".")[2]
-            while open_calls and open_calls[-1]["name"] != name:
-                close("trap")
-            if open_calls:
+            if any(call["name"] == name for call in open_calls):
+                while open_calls[-1]["name"] != name:
+                    close("trap")
                 close(None if returned[2] == "void" else int(returned[2]))
     while open_calls:
         close("trap")
@@ -918,7 +949,7 @@ async def _ask_all(cases: Sequence[Case], folder: pathlib.Path) -> dict[str, Ans
                 try:
                     answers[case.name] = await envoy.ask(case)
                 except (RuntimeError, OSError) as error:
-                    answers[case.name] = Answer(started=False, refusal=f"Envoy ended: {error}", raw=[line.text for line in envoy.log.lines[-300:]])
+                    answers[case.name] = Answer(started=False, refusal=f"Envoy ended: {error}", raw=[line.text for line in envoy.log.lines[-300:]] + [envoy.log.junk.decode(errors="replace")])
                     break
         if not left:
             return answers
