@@ -125,7 +125,7 @@ def is_numeric(type: FunctionType) -> bool:
 
 @lru_cache(maxsize=256)
 def compile_link(
-    guests: Sequence[FunctionType], hosts: Sequence[FunctionType], watched: bool
+    guests: Sequence[FunctionType], hosts: Sequence[FunctionType], *, watched: bool
 ) -> Callable[..., tuple[list[Any], list[Any], list[Any], Callable[[], bool]]]:
     """Make the function ``link`` for exports of the types `guests` and imports of the types `hosts`.
 
@@ -148,7 +148,7 @@ def compile_link(
         "View": (c_uint32 * (4 * max([1, *(len(type.params) for type in hosts)]))).from_address,
     }
     for i, type in enumerate(guests):
-        source.append(_guest(i, type, watched))
+        source.append(_guest(i, type, watched=watched))
     for i, type in enumerate(hosts):
         source.append(_host(i, type))
         names[f"unpack_{i}"] = struct.Struct("<" + "".join(map(_UNPACK.__getitem__, type.params))).unpack_from
@@ -171,7 +171,7 @@ def _shielded_host(constant: object) -> object:
     return constant
 
 
-def _guest(i: int, type: FunctionType, watched: bool) -> str:
+def _guest(i: int, type: FunctionType, *, watched: bool) -> str:
     slots = max(len(type.params), len(type.results))
     names = [f"a{n}" for n in range(len(type.params))]
     writes = [_WRITE[kind].format(i, n) + f" = {names[n]}" for n, kind in enumerate(type.params)]

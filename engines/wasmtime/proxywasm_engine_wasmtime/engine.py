@@ -8,10 +8,12 @@ import platform
 import warnings
 from functools import cached_property
 from importlib.metadata import version
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import wasmtime
 import wasmtime._ffi as ffi
+
 from proxywasm_host.engine.protocol import Capabilities, InvalidModule, Limits
 
 from .capi import CApi
@@ -152,7 +154,7 @@ class WasmtimeEngine:
 def _processor_features() -> str:
     """What decides which instructions compiled code may hold, as far as one can ask: Wasmtime checks it again."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as lines:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
             return next((line for line in lines if line.startswith(("flags", "Features"))), "")
     except OSError:
         return platform.processor()

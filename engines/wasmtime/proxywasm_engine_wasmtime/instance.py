@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import wasmtime
 import wasmtime._ffi as ffi
+
 from proxywasm_host.engine.protocol import HostFunction, Instance, Limits, Memory, Trap, TrapKind
 
 from . import traps
@@ -137,7 +138,18 @@ class FastMemory:
 class FastInstance:
     """A running module. All of its guest functions are closures over one set of cells, see `crossings`."""
 
-    __slots__ = ("_bind", "_functions", "_memory", "_module", "_places", "_shut", "_store", "_underway", "memory")
+    __slots__ = (
+        "_bind",
+        "_functions",
+        "_memory",
+        "_module",
+        "_places",
+        "_shut",
+        "_store",
+        "_underway",
+        "__weakref__",
+        "memory",
+    )
 
     def __init__(
         self,
@@ -158,12 +170,10 @@ class FastInstance:
         if module.interruptible:
             api.wasmtime_context_set_epoch_deadline(store.context, NEVER)
         if limits.deadline is not None:
-            store.watch = Watch(
-                api, store.pointer, store.context, limits.deadline, module.ticker, underway.interrupted
-            )
+            store.watch = Watch(api, store.pointer, store.context, limits.deadline, module.ticker, underway.interrupted)
         guests = module.callable_exports
         link = compile_link(
-            tuple(guests.values()), tuple(function.type for function in functions), store.watch is not None
+            tuple(guests.values()), tuple(function.type for function in functions), watched=store.watch is not None
         )
         trap = store.trap
         calls, places, hosts, self._shut = link(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import wasmtime
+
 from proxywasm_host.engine.protocol import Export, FunctionType, HostFunction, Import, Instance, Limits, LinkError
 
 from .crossings import is_numeric

@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import wasmtime
+
 from proxywasm_host.engine.protocol import (
     FunctionType,
     HostFunction,
@@ -158,7 +159,7 @@ class ObjectsInstance:
 
         def host(caller: wasmtime.Caller, *values: Any) -> Any:
             this = reference()
-            assert this is not None  # whoever called the guest holds it  # noqa: S101
+            assert this is not None  # whoever called the guest holds it
             this._depth = -this._depth
             try:
                 if not this._attached:
@@ -208,4 +209,3 @@ def _to_guest(kind: str, value: Any) -> Any:
         return float(value)
     half = 1 << _BITS[kind] - 1
     return (value + half & 2 * half - 1) - half
-

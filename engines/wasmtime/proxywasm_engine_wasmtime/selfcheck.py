@@ -66,4 +66,3 @@ def transcript(instantiate: Callable[[Module, HostFunction], Instance], module: 
         seen.append((memory.refresh(), len(memory.view), bytes(memory.view[:24])))
     instance.close()
     return seen
-

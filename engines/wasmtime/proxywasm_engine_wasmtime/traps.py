@@ -7,6 +7,7 @@ from typing import Any
 
 import wasmtime
 import wasmtime._ffi as ffi
+
 from proxywasm_host.engine.protocol import Frame, Trap, TrapKind
 
 from .capi import CApi

@@ -1,0 +1,272 @@
+"""Compiled modules, kept in the process and on disk, so that a filter is compiled once and then loads in no time.
+
+Compiled code is native code: whoever can write it to our directory runs code in our process. So a file is loaded only
+if it is a plain file of our own that nobody else may write to, and if its message authentication code, made with a
+random key that lies beside it (readable by us alone), fits its contents and its name. Everything else is compiled anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import stat
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from hmac import compare_digest
+from io import FileIO
+from pathlib import Path
+from typing import Literal
+
+from .protocol import Engine, InvalidModule, Module
+
+__all__ = ["GIB", "Loaded", "ModuleCache", "default_directory"]
+
+GIB = 1 << 30
+_MAGIC = b"pwhcache"
+_MAC_SIZE = 32
+_KEY_SIZE = 32
+_KEY_NAME = "key"
+_SUFFIX = ".module"
+_TEMPORARY = ".tmp-"
+_ABANDONED = 3600  # seconds after which a temporary file is nobody's any more
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A module, where it came from, and how many seconds that took."""
+
+    module: Module
+    origin: Literal["memory", "disk", "compiled"]
+    seconds: float
+
+
+def default_directory(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Where compiled modules are kept: ``$PROXYWASM_CACHE_DIR`` (empty: nowhere), else in the user's cache directory.
+
+    Returns: the directory, which need not exist; ``None`` to keep nothing on disk.
+    """
+    if (chosen := environment.get("PROXYWASM_CACHE_DIR")) is not None:
+        return Path(chosen).expanduser() if chosen else None
+    try:
+        caches = environment.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # no home directory
+        return None
+    return Path(caches) / "proxywasm-host"
+
+
+class ModuleCache:
+    """Compiled modules by engine and bytecode. Any number of threads and processes may share a directory.
+
+    Args:
+        directory: Where to keep compiled code, see `default_directory`; ``None`` for the process alone.
+        keep: How many modules to keep in memory; the one not asked for the longest goes first.
+        size_limit: Bytes that the directory may hold; files not loaded for the longest time are removed first.
+    """
+
+    def __init__(self, directory: Path | None, *, keep: int = 16, size_limit: int = GIB) -> None:
+        self._keep = keep
+        self._disk = _Disk(directory, size_limit) if directory is not None else None
+        self._lock = threading.Lock()
+        self._busy: dict[object, threading.Lock] = {}
+        self._modules: OrderedDict[object, tuple[Engine, Module]] = OrderedDict()
+
+    def load(self, engine: Engine, bytecode: bytes) -> Module:
+        """The compiled module of `bytecode`. Raises: InvalidModule."""
+        return self.fetch(engine, bytecode).module
+
+    def fetch(self, engine: Engine, bytecode: bytes) -> Loaded:
+        """As `load`, and tell where the module came from. Raises: InvalidModule."""
+        began = time.perf_counter()
+        digest = blake2b(bytecode, digest_size=32).digest()
+        key = (id(engine), digest)  # the entry holds the engine, so that its id stays its own
+        with self._one_at_a_time(key):
+            module = self._remembered(key)
+            origin: Literal["memory", "disk", "compiled"] = "memory"
+            if module is None:
+                module, origin = self._from_disk(engine, bytecode, digest)
+                self._remember(key, engine, module)
+        return Loaded(module, origin, time.perf_counter() - began)
+
+    def _from_disk(self, engine: Engine, bytecode: bytes, digest: bytes) -> tuple[Module, Literal["disk", "compiled"]]:
+        disk = self._disk if engine.capabilities.serialise else None
+        name = _file_name(engine, digest)
+        compiled = disk.read(name) if disk else None
+        if compiled is not None:
+            try:
+                return engine.deserialise(compiled), "disk"
+            except InvalidModule as error:
+                logger.debug("compiled module %s is compiled anew: %s", name, error)
+        module = engine.compile(bytecode)
+        if disk:
+            disk.write(name, module.serialise())
+        return module, "compiled"
+
+    def _remembered(self, key: object) -> Module | None:
+        with self._lock:
+            if key not in self._modules:
+                return None
+            self._modules.move_to_end(key)
+            return self._modules[key][1]
+
+    def _remember(self, key: object, engine: Engine, module: Module) -> None:
+        with self._lock:
+            self._modules[key] = engine, module
+            while len(self._modules) > self._keep:
+                self._modules.popitem(last=False)
+
+    @contextmanager
+    def _one_at_a_time(self, key: object) -> Iterator[None]:
+        with self._lock:
+            lock = self._busy.setdefault(key, threading.Lock())
+        try:
+            with lock:
+                yield
+        finally:
+            with self._lock:
+                self._busy.pop(key, None)
+
+
+class _Disk:
+    """The directory. Nothing here raises: what cannot be read is absent, what cannot be written is not kept."""
+
+    def __init__(self, directory: Path, size_limit: int) -> None:
+        self._directory = directory
+        self._size_limit = size_limit
+        self._complained = False
+
+    def read(self, name: str) -> bytes | None:
+        """The contents kept under `name`, if they are ours and whole."""
+        try:
+            with _open_own(self._directory / name) as file:
+                head = file.read(len(_MAGIC) + _MAC_SIZE)
+                contents = file.read()
+            if compare_digest(head, _MAGIC + self._mac(name, contents)):
+                os.utime(self._directory / name)  # for the order of removal
+                return contents
+            logger.debug("compiled module %s is torn or tampered with: it is compiled anew", name)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            self._complain(error)
+        return None
+
+    def write(self, name: str, contents: bytes) -> None:
+        """Keep `contents` under `name`, all of it or nothing."""
+        try:
+            self._prepare()
+            self._replace(name, _MAGIC, self._mac(name, contents), contents)
+            self._make_room(name)
+        except OSError as error:
+            self._complain(error)
+
+    def _mac(self, name: str, contents: bytes) -> bytes:
+        mac = blake2b(name.encode(), key=self._key(), digest_size=_MAC_SIZE)
+        mac.update(contents)
+        return mac.digest()
+
+    def _key(self) -> bytes:
+        with _open_own(self._directory / _KEY_NAME, others=stat.S_IRWXG | stat.S_IRWXO) as file:
+            key = file.read()
+        if len(key) != _KEY_SIZE:
+            raise _NotOursError(f"{_KEY_NAME} does not hold {_KEY_SIZE} bytes")
+        return key
+
+    def _prepare(self) -> None:
+        """Make the directory and the key if they are not there; replace a key that others could have read."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_own(self._directory.stat(), self._directory, _OTHERS_WRITE)
+        try:
+            self._key()
+        except FileNotFoundError:
+            self._make_key()
+        except _NotOursError:
+            (self._directory / _KEY_NAME).unlink()
+            self._make_key()
+
+    def _make_key(self) -> None:
+        temporary = self._write_temporary(secrets.token_bytes(_KEY_SIZE))
+        try:
+            with suppress(FileExistsError):  # another process was faster: its key is as good
+                os.link(temporary, self._directory / _KEY_NAME)
+        finally:
+            temporary.unlink()
+
+    def _replace(self, name: str, *parts: bytes) -> None:
+        temporary = self._write_temporary(*parts)
+        try:
+            temporary.replace(self._directory / name)
+        except OSError:
+            temporary.unlink()
+            raise
+
+    def _write_temporary(self, *parts: bytes) -> Path:
+        path = self._directory / f"{_TEMPORARY}{secrets.token_hex(8)}"
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with open(descriptor, "wb") as file:
+                file.writelines(parts)
+        except OSError:
+            path.unlink()
+            raise
+        return path
+
+    def _make_room(self, newest: str) -> None:
+        found = []
+        for entry in os.scandir(self._directory):
+            with suppress(FileNotFoundError):  # another process makes room as well
+                status = entry.stat(follow_symlinks=False)
+                if entry.name.endswith(_SUFFIX) and entry.name != newest:
+                    found.append((status.st_mtime, status.st_size, entry.path))
+                elif entry.name.startswith(_TEMPORARY) and status.st_mtime < time.time() - _ABANDONED:
+                    Path(entry.path).unlink()
+        room = self._size_limit - (self._directory / newest).stat().st_size
+        for _, size, path in sorted(found, reverse=True):
+            room -= size
+            if room < 0:
+                Path(path).unlink(missing_ok=True)
+
+    def _complain(self, error: OSError) -> None:
+        if not self._complained:
+            self._complained = True
+            logger.debug("compiled modules are not kept in %s: %s", self._directory, error)
+
+
+class _NotOursError(OSError):
+    """A file that somebody else may have written."""
+
+
+def _file_name(engine: Engine, digest: bytes) -> str:
+    name = blake2b(digest, digest_size=20)
+    for part in (engine.name.encode(), engine.fingerprint.encode()):
+        name.update(len(part).to_bytes(4, "little") + part)
+    return name.hexdigest() + _SUFFIX
+
+
+@contextmanager
+def _open_own(path: Path, others: int = _OTHERS_WRITE) -> Iterator[FileIO]:
+    """Open a plain file of our own whose mode has none of the bits `others`. Raises: OSError."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
+    with open(descriptor, "rb", buffering=0) as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise _NotOursError(f"{path.name} is no plain file")
+        _check_own(status, path, others)
+        yield file
+
+
+def _check_own(status: os.stat_result, path: Path, others: int) -> None:
+    if not hasattr(os, "geteuid"):  # Windows: permissions are inherited from the user's own directory
+        return
+    if status.st_uid != os.geteuid():
+        raise _NotOursError(f"{path.name} belongs to another user")
+    if status.st_mode & others:
+        raise _NotOursError(f"{path.name} is open to others (mode {stat.S_IMODE(status.st_mode):o})")

@@ -1,0 +1,237 @@
+"""Which engines there are, and which of them one gets.
+
+An engine is known by one of three ways, which win in this order: `register_engine`, an entry point in the group
+``proxywasm_host.engines`` of an installed distribution, the short table of our own distributions below. Listing names
+imports nothing. Installed is not usable: whether an engine works is decided by opening it and running a tiny module.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from proxywasm_host.errors import EngineUnavailable, UnknownEngine
+
+from .protocol import Capabilities, Engine
+from .smoke import smoke_test
+
+__all__ = ["EngineStatus", "engine_names", "list_engines", "open_engine", "register_engine"]
+
+GROUP = "proxywasm_host.engines"
+_VARIABLE = "PROXYWASM_ENGINE"
+_OURS = {
+    # name: (distribution, priority)
+    "v8": ("proxywasm-engine-v8", 200),
+    "wasmer": ("proxywasm-engine-wasmer", 100),
+    "wasmtime": ("proxywasm-engine-wasmtime", 300),
+}
+_WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+_registered: dict[str, str] = {}
+_opened: dict[tuple[str, str], Engine] = {}
+_lock = threading.RLock()
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """One line of ``proxywasm engines``. `reason` and `remedy` are empty if the engine is usable."""
+
+    name: str
+    distribution: str
+    installed: bool
+    usable: bool
+    priority: int
+    version: str = ""
+    reason: str = ""
+    remedy: str = ""
+    note: str = ""
+    capabilities: Capabilities = field(default_factory=Capabilities)
+
+
+def register_engine(name: str, target: str) -> None:
+    """Make a class known as the engine `name`. `target`, ``"package.module:Class"``, is imported when it is wanted."""
+    module, colon, attribute = target.partition(":")
+    if not (module and colon and attribute):
+        raise ValueError(f"target {target!r} is not of the form 'package.module:Class'")
+    with _lock:
+        _registered[name] = target
+        for key in [key for key in _opened if key[0] == name]:
+            del _opened[key]
+
+
+def engine_names() -> tuple[str, ...]:
+    """The names of all known engines, installed or not, in alphabetical order."""
+    return tuple(sorted({*_OURS, *_entry_points(), *_registered}))
+
+
+def open_engine(name: str | None = None, **options: object) -> Engine:
+    """The engine `name`, opened once per process for the same options and shared from then on.
+
+    Without a name: the first usable one of those that ``PROXYWASM_ENGINE`` lists, separated by commas; without that
+    variable the usable one with the highest priority. Options that are not given are taken from variables such as
+    ``PROXYWASM_WASMTIME_ROUTE``.
+
+    Raises: UnknownEngine; EngineUnavailable; TypeError or ValueError for an option that the engine does not have.
+    """
+    if name is not None:
+        return _open(name, options)
+    wanted = [word.strip() for word in os.environ.get(_VARIABLE, "").split(",") if word.strip()]
+    for word in wanted:
+        _check_known(word, f" (named by {_VARIABLE})")
+    refusals = []
+    for candidate in wanted or _by_priority():
+        try:
+            return _open(candidate, options)
+        except EngineUnavailable as error:
+            refusals.append(error)
+    raise _best_explanation(refusals)
+
+
+def list_engines() -> list[EngineStatus]:
+    """What is known about each engine, the best first. Opens all that are installed; no failure comes out of here."""
+    return sorted(map(_status, engine_names()), key=lambda status: (not status.usable, -status.priority, status.name))
+
+
+def _open(name: str, options: Mapping[str, object]) -> Engine:
+    given = {**_options_from_environment(name), **options}
+    key = name, repr(sorted(given.items()))
+    with _lock:
+        if key not in _opened:
+            _opened[key] = _open_anew(name, given, from_environment=given.keys() - options.keys())
+        return _opened[key]
+
+
+def _open_anew(name: str, options: Mapping[str, object], from_environment: set[str]) -> Engine:
+    make = _load(name)
+    _check_options(name, make, options, from_environment)
+    try:
+        engine: Engine = make(**options)
+        smoke_test(engine)
+    except EngineUnavailable:
+        raise
+    except Exception as error:
+        if options and isinstance(error, ValueError):
+            raise  # about the value of an option
+        raise _unusable(name, error) from error
+    return engine
+
+
+def _load(name: str) -> Callable[..., Engine]:
+    """The class of an engine. Raises: UnknownEngine, EngineUnavailable."""
+    _check_known(name)
+    try:
+        if name in _registered:
+            module, _, attribute = _registered[name].partition(":")
+            return _callable(getattr(import_module(module), attribute))
+        if name in _entry_points():
+            return _callable(_entry_points()[name].load())
+    except Exception as error:
+        raise _unusable(name, error) from error
+    raise EngineUnavailable(name, "known but not installed", f"pip install {_distribution(name)}")
+
+
+def _callable(loaded: object) -> Callable[..., Engine]:
+    if not callable(loaded):
+        raise TypeError(f"{loaded!r} is no class")
+    return loaded
+
+
+def _check_known(name: str, where: str = "") -> None:
+    names = engine_names()
+    if name in names:
+        return
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise UnknownEngine(f"no engine is called {name!r}{where}.{hint} Known engines: {', '.join(names)}.")
+
+
+def _unusable(name: str, error: Exception) -> EngineUnavailable:
+    distribution = _distribution(name)
+    remedy = f"pip install --upgrade {distribution}" if distribution else "ask whoever registered it"
+    return EngineUnavailable(name, f"installed but not usable ({type(error).__name__}: {error})", remedy)
+
+
+def _best_explanation(refusals: list[EngineUnavailable]) -> EngineUnavailable:
+    """An engine that is installed but broken says more than one that is not there."""
+    return next((error for error in refusals if "not installed" not in error.reason), refusals[0])
+
+
+def _by_priority() -> list[str]:
+    return sorted(engine_names(), key=lambda name: (-_priority(name), name))
+
+
+def _priority(name: str) -> int:
+    if name in _OURS and name not in _registered:
+        return _OURS[name][1]
+    try:
+        return int(getattr(_load(name), "priority", 0))
+    except (EngineUnavailable, TypeError, ValueError):
+        return 0
+
+
+def _options_from_environment(name: str) -> dict[str, object]:
+    prefix = f"PROXYWASM_{name.upper().replace('-', '_')}_"
+    return {
+        variable[len(prefix) :].lower(): _WORDS.get(value.lower(), value)
+        for variable, value in os.environ.items()
+        if variable.startswith(prefix)
+    }
+
+
+def _check_options(
+    name: str, make: Callable[..., Engine], options: Mapping[str, object], from_environment: set[str]
+) -> None:
+    parameters = inspect.signature(make).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for option in options:
+        if option not in parameters:
+            origin = f" (set by PROXYWASM_{name.upper()}_{option.upper()})" if option in from_environment else ""
+            known = ", ".join(parameters) or "none"
+            raise TypeError(f"engine {name!r} has no option {option!r}{origin}; its options: {known}")
+
+
+def _status(name: str) -> EngineStatus:
+    distribution, installed = _distribution(name), name in _registered or name in _entry_points()
+    known: dict[str, Any] = {"name": name, "distribution": distribution, "priority": _priority(name)}
+    try:
+        engine = _open(name, {})
+        return EngineStatus(
+            **known,
+            installed=True,
+            usable=True,
+            version=engine.version,
+            note=engine.note,
+            capabilities=engine.capabilities,
+        )
+    except EngineUnavailable as error:
+        return EngineStatus(**known, installed=installed, usable=False, reason=error.reason, remedy=error.remedy)
+    except Exception as error:  # noqa: BLE001 - a plug-in may raise anything, and the list goes on
+        return EngineStatus(
+            **known, installed=installed, usable=False, reason=str(error), remedy="correct the engine's options"
+        )
+
+
+def _distribution(name: str) -> str:
+    if name in _registered:
+        return ""
+    entry = _entry_points().get(name)
+    if entry is not None and entry.dist is not None:
+        return entry.dist.name
+    return _OURS[name][0] if name in _OURS else ""
+
+
+@lru_cache(maxsize=1)
+def _entry_points() -> dict[str, EntryPoint]:
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=GROUP):
+        found.setdefault(entry.name, entry)
+    return found

@@ -1,0 +1,196 @@
+"""What is Wasmtime's alone: its two routes, its self-check, signals, forks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+
+import pytest
+
+from proxywasm_engine_wasmtime import WasmtimeEngine
+from proxywasm_engine_wasmtime import engine as engine_module
+from proxywasm_engine_wasmtime.capi import CApi
+from proxywasm_engine_wasmtime.deadline import TICK
+from proxywasm_engine_wasmtime.shield import shielded
+from proxywasm_host.engine.protocol import HostFunction, Limits, Trap, TrapKind
+
+from .conftest import type_of, wasm
+
+SPIN = '(module (func (export "spin") (loop $l (br $l))) (func (export "one") (result i32) (i32.const 1)))'
+CALLS = """(module (import "h" "f" (func $f (param i32) (result i32)))
+  (func (export "calls") (param i32)
+    (loop $l (drop (call $f (i32.const 1))) (br_if $l (local.tee 0 (i32.sub (local.get 0) (i32.const 1))))))
+  (func (export "late") (param i32)
+    (loop $l (br_if $l (local.tee 0 (i32.sub (local.get 0) (i32.const 1))))) (drop (call $f (i32.const 1)))))"""
+
+
+class TestRoutes:
+    def test_the_fast_one_is_taken(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert WasmtimeEngine().note == "C API through ctypes"
+
+    def test_the_other_one_can_be_asked_for(self) -> None:
+        assert "as asked for" in WasmtimeEngine(route="objects").note
+
+    def test_a_missing_symbol_is_told_and_the_other_route_is_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def no_api() -> CApi:
+            raise AttributeError("undefined symbol: wasmtime_func_call_unchecked")
+
+        monkeypatch.setattr(engine_module, "CApi", no_api)
+        with pytest.warns(RuntimeWarning, match="many times slower.*undefined symbol"):
+            engine = WasmtimeEngine()
+        assert "undefined symbol" in engine.note
+        instance = engine.compile(wasm(SPIN)).instantiate([], Limits())
+        one = instance.function("one")
+        assert one is not None
+        assert one() == 1
+        with pytest.raises(RuntimeError, match="undefined symbol"):
+            WasmtimeEngine(route="ctypes")
+
+    def test_a_difference_is_told_and_the_other_route_is_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        answers = iter([[1], [2]])
+        monkeypatch.setattr(engine_module, "transcript", lambda *_: next(answers))
+        with pytest.warns(RuntimeWarning, match=r"got \[2\], not \[1\]"):
+            assert WasmtimeEngine()._api is None
+
+    def test_the_check_is_quick(self) -> None:
+        WasmtimeEngine()
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            WasmtimeEngine()
+            times.append(time.perf_counter() - began)
+        assert min(times) < 0.05
+
+
+class TestOptions:
+    @pytest.mark.parametrize("options", [{"route": "fast"}, {"optimise": "size"}])
+    def test_wrong_values_are_refused(self, options: dict[str, str]) -> None:
+        with pytest.raises(ValueError, match="neither"):
+            WasmtimeEngine(**options)  # type: ignore[arg-type]
+
+    def test_the_fingerprint_depends_on_what_changes_code(self) -> None:
+        prints = {
+            WasmtimeEngine(route="objects").fingerprint,
+            WasmtimeEngine(route="objects", optimise="none").fingerprint,
+            WasmtimeEngine(route="objects", deadline=False).fingerprint,
+        }
+        assert len(prints) == 3
+        assert WasmtimeEngine().fingerprint in prints
+
+    @pytest.mark.parametrize("route", ["ctypes", "objects"])
+    def test_without_deadlines(self, route: str) -> None:
+        engine = WasmtimeEngine(route=route, deadline=False)  # type: ignore[arg-type]
+        assert not engine.capabilities.deadline
+        module = engine.compile(wasm(SPIN))
+        one = module.instantiate([], Limits()).function("one")
+        assert one is not None
+        assert one() == 1
+        with pytest.raises(ValueError, match="deadline=False"):
+            module.instantiate([], Limits(deadline=1))
+
+
+class TestSignals:
+    """A signal that arrives while the guest runs is handled where Python code begins again: nothing may get lost."""
+
+    @pytest.fixture(autouse=True)
+    def _alarm(self):  # type: ignore[no-untyped-def]
+        class Rang(BaseException):
+            pass
+
+        def ring(*_: object) -> None:
+            raise Rang
+
+        self.Rang = Rang
+        before = signal.signal(signal.SIGALRM, ring)
+        yield
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+    def unraisable(self, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+        lost: list[object] = []
+        monkeypatch.setattr(sys, "unraisablehook", lost.append)
+        return lost
+
+    @pytest.mark.parametrize(("name", "rounds"), [("late", 1 << 28), ("calls", 1 << 30)])
+    def test_in_a_guest_that_calls_the_host(self, monkeypatch: pytest.MonkeyPatch, name: str, rounds: int) -> None:
+        lost = self.unraisable(monkeypatch)
+        module = WasmtimeEngine().compile(wasm(CALLS))
+        instance = module.instantiate([HostFunction("h", "f", type_of("i32 -> i32"), lambda a: a)], Limits())
+        call = instance.function(name)
+        assert call is not None
+        for delay in (0.01, 0.02):
+            signal.setitimer(signal.ITIMER_REAL, delay)
+            with pytest.raises(self.Rang):
+                call(rounds)
+        call(1)
+        assert lost == []
+
+    def test_in_an_endless_loop_with_a_deadline(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        lost = self.unraisable(monkeypatch)
+        instance = WasmtimeEngine().compile(wasm(SPIN)).instantiate([], Limits(deadline=5))
+        spin, one = instance.function("spin"), instance.function("one")
+        assert spin is not None
+        assert one is not None
+        began = time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        with pytest.raises(self.Rang):
+            spin()
+        assert time.monotonic() - began < 1
+        assert one() == 1
+        assert lost == []
+
+    def test_the_shield_leaves_code_without_a_try_alone(self) -> None:
+        code = (lambda: 1).__code__
+        assert shielded(code) is code
+
+
+class TestTicker:
+    def threads(self) -> list[str]:
+        return [thread.name for thread in threading.enumerate() if "epoch" in thread.name]
+
+    def test_it_runs_only_while_there_is_something_to_watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        while self.threads():
+            time.sleep(TICK)
+        monkeypatch.setattr("proxywasm_engine_wasmtime.deadline._QUIET_TICKS", 3)
+        module = WasmtimeEngine().compile(wasm(SPIN))
+        free = module.instantiate([], Limits()).function("one")
+        watched = module.instantiate([], Limits(deadline=1)).function("one")
+        assert free is not None
+        assert watched is not None
+        for _ in range(2):
+            watched()
+            assert len(self.threads()) == 1
+            while self.threads():
+                time.sleep(TICK)
+        free()
+        assert self.threads() == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("route", ["ctypes", "objects"])
+def test_a_child_process_compiles_calls_and_keeps_deadlines(route: str) -> None:
+    engine = WasmtimeEngine(route=route)  # type: ignore[arg-type]
+    many = wasm("(module " + "(func (drop (i32.const 1)))" * 200 + ")")
+    engine.compile(many)
+    spin = engine.compile(wasm(SPIN)).instantiate([], Limits(deadline=0.05)).function("spin")
+    assert spin is not None
+    with pytest.raises(Trap):
+        spin()
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        try:
+            engine.compile(many).instantiate([], Limits())
+            spin()
+        except Trap as trap:
+            os._exit(0 if trap.kind is TrapKind.DEADLINE else 2)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
