@@ -1,0 +1,58 @@
+"""Fixtures: every test that needs an engine gets each usable one in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from proxywasm_host import Host, Plugin, Services, list_engines, open_engine
+from proxywasm_host.engine.protocol import Engine
+from proxywasm_host.services import ManualClock
+from tests.support import Lines, Trace, code
+
+ENGINES = [status.name for status in list_engines() if status.usable]
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return open_engine(request.param)
+
+
+@pytest.fixture
+def log() -> Lines:
+    """What guests log."""
+    return Lines()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def trace() -> Trace:
+    """The callbacks and hostcalls of `host`."""
+    return Trace()
+
+
+@pytest.fixture
+def services(log: Lines, clock: ManualClock) -> Services:
+    return Services(log=log, clock=clock, clusters={"upstream"})
+
+
+@pytest.fixture
+def host(engine: Engine, services: Services, trace: Trace) -> Iterator[Host]:
+    with Host(engine, services=services, listener=trace) as host:
+        yield host
+
+
+@pytest.fixture
+def probe(host: Host) -> Callable[..., Plugin]:
+    """Load the scripted filter of ``tests/filters/c/probe.c``: ``probe("@on_request_headers\\n…")``."""
+
+    def load(script: str = "", version: str = "0_2_1", name: str = "probe", **options: Any) -> Plugin:
+        return host.load_plugin(code(f"c/probe_{version}"), name=name, configuration=script, **options)
+
+    return load
