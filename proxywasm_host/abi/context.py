@@ -17,7 +17,7 @@ from typing import Protocol
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.profile import Profile
-from proxywasm_host.abi.types import AbiVersion, Status
+from proxywasm_host.abi.types import AbiVersion, Status, StreamType
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.services import Services
 
@@ -29,7 +29,10 @@ BUFFERS = 10
 class Context:
     """One context: the plugin's own (root) or a stream's."""
 
-    __slots__ = ("buffers", "id", "maps", "read_only", "root", "status")
+    read_only = False
+    """True while the context is logged: nothing can be changed any more."""
+    status: tuple[int, bytes] = (0, b"")
+    """What ``proxy_get_status`` tells of the last callout."""
 
     def __init__(self, id: int, root: Context | None = None) -> None:
         self.id = id
@@ -38,10 +41,6 @@ class Context:
         """Header maps by `MapType`; those of callouts (from 4 on) are the root context's."""
         self.buffers: list[bytes | None] = [None] * BUFFERS
         """Buffers by `BufferType`; 4, 5, 7 and 9 are the root context's, 6 the VM's."""
-        self.read_only = False
-        """True while the context is logged: nothing can be changed any more."""
-        self.status: tuple[int, bytes] = (0, b"")
-        """What ``proxy_get_status`` tells of the last callout."""
 
     @property
     def name(self) -> str:
@@ -64,12 +63,14 @@ class Context:
         """Answer the client instead of going on, once the guest has returned."""
 
     def continue_stream(self, stream: int) -> Refusal | None:
-        """Resume, once the guest has returned."""
-        return Refusal(Status.BAD_ARGUMENT, "context {0} is no stream, there is nothing to continue", self.id)
+        """Resume, once the guest has returned. Nothing happens for what the context does not have."""
+        if stream == StreamType.UPSTREAM:
+            return Refusal(Status.UNIMPLEMENTED, "an upstream connection cannot be continued")
+        return None
 
     def close_stream(self, stream: int) -> Refusal | None:
-        """Close, once the guest has returned."""
-        return Refusal(Status.BAD_ARGUMENT, "context {0} is no stream, there is nothing to close", self.id)
+        """Close, once the guest has returned. Nothing happens for what the context does not have."""
+        return None
 
     def clear_route_cache(self) -> None:
         """Let the proxy choose the route again."""

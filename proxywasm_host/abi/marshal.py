@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from enum import IntEnum
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -29,6 +30,8 @@ __all__ = ["BadAddress", "Call", "Guest", "GuestMemory", "MalformedList", "Refus
 
 U32: Final = struct.Struct("<I")
 U64: Final = struct.Struct("<Q")
+PACK_U32: Final = U32.pack_into
+BAD_ARGUMENT: Final = int(Status.BAD_ARGUMENT)
 
 
 class GuestMemory(Protocol):
@@ -155,8 +158,14 @@ class Guest:
             if address + size > len(view):
                 view = self.grown(address, size)
             view[address : address + size] = value
-        self.put(address_slot, address)
-        self.put(size_slot, size)
+        view = self.memory.view
+        end = len(view) - 4
+        if address_slot > end or size_slot > end:
+            self.put(address_slot, address)
+            self.put(size_slot, size)
+            return
+        PACK_U32(view, address_slot, address)
+        PACK_U32(view, size_slot, size)
 
     def put_at(self, value: bytes, at: int) -> None:
         """Write bytes where the guest asked for them. Raises: BadAddress."""
@@ -197,11 +206,11 @@ def read_pairs(data: bytes) -> pairs.HeaderList:
         return empty
 
 
-def highest(row_enum: type[Any], version: AbiVersion) -> int:
+def highest(row_enum: type[IntEnum], version: AbiVersion) -> int:
     """The greatest member of an enumeration that a version of the ABI has."""
     if row_enum is BufferType and version < AbiVersion.V0_2_100:
         return int(BufferType.CALL_DATA)
-    return int(max(row_enum))
+    return max(int(member) for member in row_enum)
 
 
 READ: Final = {
@@ -236,8 +245,8 @@ def _source(row: Hostcall, version: AbiVersion) -> Iterator[str]:
         if p.enum:
             top = highest(p.enum, version)
             yield f"    if {p.name} > {top}:"
-            yield f"      record((row, None, Refusal(2, '{p.name} is {{}}, at most {top} is known', {p.name})))"
-            yield "      return 2"
+            yield f"      record((row, None, Refusal({BAD_ARGUMENT}, '{p.name} is {{}}, at most {top} is known', {p.name})))"
+            yield f"      return {BAD_ARGUMENT}"
     for p in row.inputs:
         if p.kind in SIGN:
             top, span = SIGN[p.kind]
@@ -307,6 +316,3 @@ def bind_refusal(row: Hostcall, guest: Guest, status: int, reason: str) -> Calla
         return status
 
     return refuse
-
-
-assert Status.BAD_ARGUMENT == 2  # noqa: S101 - written as a number in `_source`

@@ -62,7 +62,7 @@ def decode(data: bytes | memoryview) -> HeaderList:
     if at > size:
         raise MalformedPairs(f"{size} bytes are too few for the sizes of {count} pairs")
     sizes: Sequence[int] = _sizes(2 * count).unpack_from(data, 4)
-    parts = []
+    parts: list[bytes] = []
     for part_size in sizes:
         end = at + part_size
         if end >= size:

@@ -20,6 +20,8 @@ PropertyValue = Union[
 """What a property may hold. ``None`` is the null message of Envoy, which a guest sees as no bytes."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+NO_PAIRS = bytes(4)
+"""An empty mapping as a property: a count of 0, and not nothing (as Envoy)."""
 _I64 = Struct("<q")
 _U64 = Struct("<Q")
 _F64 = Struct("<d")
@@ -74,9 +76,9 @@ def encode_value(value: PropertyValue) -> bytes:
     if isinstance(value, timedelta):
         return encode_value(_nanoseconds(value))
     if isinstance(value, Mapping):
-        return pairs.encode((encode_value(str(key)), encode_value(item)) for key, item in value.items())
+        return pairs.encode((encode_value(str(key)), encode_value(item)) for key, item in value.items()) or NO_PAIRS
     if isinstance(value, Sequence):
-        return pairs.encode((encode_value(item), b"") for item in value)
+        return pairs.encode((encode_value(item), b"") for item in value) or NO_PAIRS
     if value is None:
         return b""
     raise UnencodableValue(f"a {type(value).__name__} has no form in the ABI")

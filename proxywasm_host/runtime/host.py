@@ -198,9 +198,9 @@ class Host:
                 self._tried[tried] = error
             finally:
                 vm.close()
-        error = self._tried[tried]
-        if error is not None:
-            raise error
+        refused = self._tried[tried]
+        if refused is not None:
+            raise refused
 
     def plugin_gone(self, plugin: Plugin) -> None:
         """A plugin was closed and its guest has let it go; its VM goes with its last plugin."""
@@ -236,12 +236,13 @@ class Host:
     def _ready(self, plugins: Sequence[Plugin]) -> list[Plugin]:
         ready = []
         for plugin in plugins:
-            if plugin.closed:
-                raise RuntimeError(f"{plugin!r} was closed")
-            if plugin.failure is not None:
+            if plugin.closed or plugin.vm.failure is not None:
+                if plugin.closed:
+                    raise RuntimeError(f"{plugin!r} was closed")
                 plugin.heal()
-            if not plugin.bypassed:
-                ready.append(plugin)
+                if plugin.bypassed:
+                    continue
+            ready.append(plugin)
         return ready
 
     # -- Effects -------------------------------------------------------------------------------------------------
@@ -254,8 +255,10 @@ class Host:
 
     def drain(self) -> list[Effect]:
         """What is to be done, in order; afterwards nothing is."""
-        effects = list(self._outbox)
-        self._outbox.clear()
+        outbox = self._outbox
+        effects = list(outbox)
+        if effects:
+            outbox.clear()
         return effects
 
     def deliver(self, callout: Callout, reply: Reply) -> list[Effect]:

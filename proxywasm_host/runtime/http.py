@@ -10,9 +10,10 @@ come out, until later. `close` must be called when both sides are done with the 
 
 Rules of a local response, from ``filter_manager.cc`` of Envoy:
 
+* It waits until the filter that sends it has returned, if that is called for the request. Of several, the first counts.
 * Before the response's headers have reached the filters, it passes all filters as a response would.
-* From then on until they have gone out, it goes to the client directly.
-* After that it is too late: the stream is reset. There is one local response in a stream; more are ignored.
+* From then on until they have gone out, it goes to the client directly, in place of the response.
+* After that it is too late: the stream is reset; or, if the response is complete, nothing happens.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote_from_bytes
 
+from proxywasm_host.abi.hostcalls.headers import replace
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.runtime import effects
@@ -39,6 +41,8 @@ __all__ = ["HttpStream", "LocalResponse"]
 
 GRPC_UNAVAILABLE = 14
 SERVICE_UNAVAILABLE = 503
+PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if code != ord("%"))
+"""What stands for itself in ``grpc-message``."""
 GRPC_OF_HTTP = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
 """gRPC status for an HTTP one, where a local response to a gRPC request names none; others are 2 (unknown)."""
 
@@ -57,40 +61,25 @@ class LocalResponse:
 class HttpStream:
     """One request and its response. Made by `Host.http_stream`."""
 
-    __slots__ = (
-        "_contexts",
-        "_headers_sent",
-        "_request",
-        "_response",
-        "closed",
-        "failed",
-        "failure",
-        "filter_state",
-        "host",
-        "local",
-        "properties",
-        "reset_details",
-        "started_ns",
-    )
+    local: LocalResponse | None = None
+    """The local response, if there was one."""
+    failed = False
+    """Whether a plugin's failure was answered with 503."""
+    failure: Failure | None = None
+    """Why, if so."""
+    reset_details: str | None = None
+    """Why the stream was reset, if it was."""
+    closed = False
+    _prepared: LocalResponse | None = None
 
     def __init__(
         self, host: Host, plugins: Sequence[Plugin], properties: Mapping[str, PropertyValue], buffer_limit: int
     ) -> None:
         self.host = host
         self.properties = properties
-        self.started_ns = host.services.clock.time_ns()
-        self.local: LocalResponse | None = None
-        """The local response, if there was one."""
-        self.failed = False
-        """Whether a plugin's failure was answered with 503."""
-        self.failure: Failure | None = None
-        """Why, if so."""
-        self.reset_details: str | None = None
-        """Why the stream was reset, if it was."""
-        self.closed = False
+        self.started_ns: int = host.services.clock.time_ns()
         self.filter_state: dict[str, bytes] = {}
         """What filters stored with ``proxy_set_property``."""
-        self._headers_sent = [False, False]
         self._contexts = [HttpContext(self, plugin) for plugin in plugins]
         self._request = Path(self, REQUEST, self._contexts, buffer_limit)
         self._response = Path(self, RESPONSE, self._contexts[::-1], buffer_limit)
@@ -209,10 +198,6 @@ class HttpStream:
     def emit(self, effect: Effect) -> None:
         self.host.emit(effect)
 
-    def sent(self, direction: int) -> None:
-        """Headers have gone out."""
-        self._headers_sent[direction] = True
-
     def resume(self, context: HttpContext, direction: int) -> None:
         if not self.closed:
             self.path(direction).resume(context)
@@ -245,45 +230,64 @@ class HttpStream:
     def local_response(
         self, status: int, headers: HeaderList, body: bytes, details: str, grpc_status: int | None
     ) -> None:
-        """Answer the client instead of upstream."""
-        if self.closed or self.local is not None or self.reset_details is not None:
+        """Answer the client instead of upstream; once the filter has returned, if it is called for the request."""
+        if self.closed or self.reset_details is not None:
             return
-        if self._headers_sent[RESPONSE]:
-            self.reset(details)
-            return
-        self.local = LocalResponse(status, details, headers, body, grpc_status)
-        self._request.aborted = True
-        complete, body = self._complete_response(status, headers, body, grpc_status)
+        local = LocalResponse(status & 0xFFFF, details, headers, body, grpc_status)
+        if self._request.calling is None:
+            self._send(local)
+        elif self._prepared is None:
+            self._prepared = local
+            self._request.aborted = True
+
+    def send_prepared(self) -> None:
+        """Send the local response that waited for its filter to return, if there is one."""
+        local, self._prepared = self._prepared, None
+        if local is not None:
+            self._send(local)
+
+    def _send(self, local: LocalResponse) -> None:
         response = self._response
+        if response.complete:
+            return
+        if response.headers_sent:
+            self.reset(local.details)
+            return
+        self.local = local
+        self._request.aborted = True
+        headers, body = self._complete_response(local)
         if response.headers:
             response.aborted = True
             response = self._response = Path(self, RESPONSE, [], response.limit)
-        response.on_headers(complete, not body)
+        elif self._request_header(b":method") == b"HEAD":
+            body = b""
+        response.on_headers(headers, not body)
         if body and not response.aborted:
             response.on_data(body, True)
 
     def _request_header(self, name: bytes) -> bytes:
         return next((value for key, value in self._request.headers if key == name), b"")
 
-    def _complete_response(
-        self, status: int, headers: HeaderList, body: bytes, grpc_status: int | None
-    ) -> tuple[HeaderList, bytes]:
-        """Headers and body of a local response, as Envoy's ``Utility::prepareLocalReply`` makes them."""
-        added = [(name.lower(), value) for name, value in headers]
-        if self._request_header(b"content-type").startswith(b"application/grpc"):
-            code = GRPC_OF_HTTP.get(status, 2) if grpc_status is None else grpc_status
-            complete = [(b":status", b"200"), (b"content-type", b"application/grpc"), (b"grpc-status", b"%d" % code)]
+    def _complete_response(self, local: LocalResponse) -> tuple[HeaderList, bytes]:
+        """Headers and body, as Envoy's ``Utility::prepareLocalReply`` makes them."""
+        body = local.body
+        given = [(name.lower(), value) for name, value in local.headers if not name.startswith(b":")]
+        if self._request_header(b"content-type").startswith((b"application/grpc;", b"application/grpc+")) or (
+            self._request_header(b"content-type") == b"application/grpc"
+        ):
+            grpc_status = GRPC_OF_HTTP.get(local.status, 2) if local.grpc_status is None else local.grpc_status
+            headers = [(b":status", b"200"), *given]
+            replace(headers, b"content-type", b"application/grpc")
+            replace(headers, b"grpc-status", b"%d" % grpc_status)
             if body:
-                complete.append((b"grpc-message", quote_from_bytes(body, " !\"#$&'()*+,/:;<=>?@[\\]^`{|}").encode()))
-            return complete + added, b""
-        complete = [(b":status", b"%d" % status)]
+                replace(headers, b"grpc-message", quote_from_bytes(body, PRINTABLE).encode())
+            return headers, b""
+        headers = [(b":status", b"%d" % local.status), *given]
         if body:
-            complete += [(b"content-length", b"%d" % len(body))]
-            if not any(name == b"content-type" for name, _ in added):
-                complete += [(b"content-type", b"text/plain")]
-        if self._request_header(b":method") == b"HEAD":
-            body = b""
-        return complete + added, body
+            replace(headers, b"content-length", b"%d" % len(body))
+            if not any(name == b"content-type" for name, _ in given):
+                headers.append((b"content-type", b"text/plain"))
+        return headers, body
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "paused" if self.paused else "open"

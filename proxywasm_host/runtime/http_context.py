@@ -33,6 +33,8 @@ ON_BODY = ("on_request_body", "on_response_body")
 ON_TRAILERS = ("on_request_trailers", "on_response_trailers")
 HEADERS_MAP = (MapType.REQUEST_HEADERS, MapType.RESPONSE_HEADERS)
 TRAILERS_MAP = (MapType.REQUEST_TRAILERS, MapType.RESPONSE_TRAILERS)
+WHITE_SPACE = bytes.maketrans(b" \t\n\v\f\r", b"______")
+V0_1_0 = AbiVersion.V0_1_0
 STOP_ALL = HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK
 NO_BUFFER = DataAction.STOP_ITERATION_NO_BUFFER
 BUFFER = DataAction.STOP_ITERATION_AND_BUFFER
@@ -41,18 +43,11 @@ BUFFER = DataAction.STOP_ITERATION_AND_BUFFER
 class HttpContext(Context):
     """A stream context."""
 
-    __slots__ = (
-        "_buffering",
-        "_deleted",
-        "_in_body",
-        "_pause_holds_body",
-        "_pending_done",
-        "created",
-        "legacy",
-        "plugin",
-        "stream",
-        "vm",
-    )
+    created = False
+    _in_body: Path | None = None
+    """The direction whose callback on a body runs and ends the stream: trailers may be made."""
+    _pending_done = False
+    _deleted = False
 
     def __init__(self, stream: HttpStream, plugin: Plugin) -> None:
         vm = plugin.vm
@@ -60,18 +55,7 @@ class HttpContext(Context):
         self.stream = stream
         self.plugin = plugin
         self.vm = vm
-        self.created = False
-        self.legacy = vm.version == AbiVersion.V0_1_0
-        self._pause_holds_body = (
-            vm.profile.pause_holds_body
-            and vm.version < AbiVersion.V0_2_100
-            and not plugin.config.allow_on_headers_stop_iteration
-        )
         self._buffering = [False, False]
-        self._in_body: Path | None = None
-        """The direction whose callback on a body runs and ends the stream: trailers may be made."""
-        self._pending_done = False
-        self._deleted = False
         vm.contexts[self.id] = self
 
     @property
@@ -84,7 +68,10 @@ class HttpContext(Context):
         """on_context_create, once."""
         if not self.created:
             self.created = True
-            self.vm.call(self, "on_context_create", self.id, self.root.id)
+            vm = self.vm
+            callback = vm.callbacks.get("on_context_create")
+            if callback is not None and vm.failure is None:
+                vm.enter(self, callback, (self.id, self.root.id))
 
     def on_headers(self, direction: int, headers: HeaderList, end_stream: bool) -> int:
         """The action of the guest: a `HeadersAction`. Envoy takes CONTINUE_AND_END_STREAM for CONTINUE."""
@@ -100,19 +87,28 @@ class HttpContext(Context):
         action = 0
         callback = vm.callbacks.get(ON_HEADERS[direction])
         if callback is not None:
-            if self.legacy:
-                action = vm.enter(self, callback, self.id, len(headers))
+            if vm.version == V0_1_0:
+                action = vm.enter(self, callback, (self.id, len(headers)))
             else:
-                action = vm.enter(self, callback, self.id, len(headers), int(end_stream))
+                action = vm.enter(self, callback, (self.id, len(headers), int(end_stream)))
             if vm.failure is not None:
                 return self._failed(direction, STOP_ALL)
-            if action > STOP_ALL or (action == HeadersAction.STOP_ITERATION and self._pause_holds_body):
+            if action > STOP_ALL or (action == HeadersAction.STOP_ITERATION and self._pause_holds_body()):
                 action = STOP_ALL
             elif action == HeadersAction.CONTINUE_AND_END_STREAM:
                 action = 0
         if not action:
             self.maps[at] = None
         return action
+
+    def _pause_holds_body(self) -> bool:
+        """Envoy's host widens PAUSE on headers to STOP_ALL, Higress's does not (``allow_on_headers_stop_iteration``)."""
+        vm = self.vm
+        return (
+            vm.profile.pause_holds_body
+            and vm.version < AbiVersion.V0_2_100
+            and not self.plugin.config.allow_on_headers_stop_iteration
+        )
 
     def on_data(self, path: Path, data: bytes, end_stream: bool) -> tuple[int, bytes]:
         """The action of the guest, a `DataAction`, and what it left of the data."""
@@ -129,7 +125,7 @@ class HttpContext(Context):
         callback = vm.callbacks.get(ON_BODY[direction])
         if callback is not None:
             self._in_body = path if end_stream else None
-            action = vm.enter(self, callback, self.id, len(data), int(end_stream))
+            action = vm.enter(self, callback, (self.id, len(data), int(end_stream)))
             self._in_body = None
             if vm.failure is not None:
                 return self._failed(direction, NO_BUFFER), data
@@ -154,7 +150,7 @@ class HttpContext(Context):
         action = 0
         callback = vm.callbacks.get(ON_TRAILERS[direction])
         if callback is not None:
-            action = vm.enter(self, callback, self.id, len(trailers))
+            action = vm.enter(self, callback, (self.id, len(trailers)))
             if vm.failure is not None:
                 return self._failed(direction, 1)
         if not action:
@@ -223,14 +219,12 @@ class HttpContext(Context):
     ) -> None:
         if self.vm.current is not None:
             self.vm.stop_iteration = True
-        text = "_".join(details.decode("utf-8", "replace").split())
+        text = details.translate(WHITE_SPACE).decode("utf-8", "replace")
         self.vm.defer(lambda: self.stream.local_response(status, headers, body, text, grpc_status))
 
     def continue_stream(self, stream: int) -> Refusal | None:
-        if stream == StreamType.UPSTREAM:
-            return Refusal(Status.UNIMPLEMENTED, "an upstream connection cannot be continued")
-        if stream == StreamType.DOWNSTREAM:
-            return None
+        if stream not in (StreamType.REQUEST, StreamType.RESPONSE):
+            return super().continue_stream(stream)
         direction = REQUEST if stream == StreamType.REQUEST else RESPONSE
         self.maps[HEADERS_MAP[direction]] = None
         self.vm.defer(lambda: self._resume(direction))

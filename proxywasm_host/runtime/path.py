@@ -49,57 +49,44 @@ class State(Enum):
 class FilterState:
     """Where one filter stands in one direction."""
 
-    __slots__ = ("called", "context", "end_stream", "headers_continued", "resume_asked", "state")
+    state = State.CONTINUE
+    headers_continued = False
+    end_stream = False
+    """The filter was given the end of the stream: nothing more is for it."""
+    resume_asked = False
+    """It resumed its own headers or trailers from inside their callback: done once it has returned PAUSE."""
 
     def __init__(self, context: HttpContext) -> None:
         self.context = context
-        self.state = State.CONTINUE
-        self.headers_continued = False
-        self.end_stream = False
-        """The filter was given the end of the stream: nothing more is for it."""
-        self.called = False
-        """A callback of this filter runs: to resume now would overtake its own result."""
-        self.resume_asked = False
 
 
 class Path:
     """The request's way upstream, or the response's way to the client."""
 
-    __slots__ = (
-        "aborted",
-        "buffer",
-        "complete",
-        "direction",
-        "ended",
-        "filters",
-        "headers",
-        "holder",
-        "limit",
-        "received",
-        "stream",
-        "streaming",
-        "trailers",
-    )
+    headers: HeaderList = []  # noqa: RUF012 - never changed, only replaced
+    headers_sent = False
+    """Headers have gone out."""
+    buffer: bytes | None = None
+    holder: FilterState | None = None
+    """The filter that holds the buffer and may still read and change it."""
+    streaming = False
+    """The filter that holds the body asked for back-pressure instead of a limit."""
+    trailers: HeaderList | None = None
+    received = 0
+    """Bytes of body that came in."""
+    ended = False
+    """The end of the message has come in."""
+    complete = False
+    """The end of the message has gone out."""
+    aborted = False
+    calling: FilterState | None = None
+    """The filter whose callback runs."""
 
     def __init__(self, stream: HttpStream, direction: int, contexts: list[HttpContext], limit: int) -> None:
         self.stream = stream
         self.direction = direction
-        self.filters = [FilterState(context) for context in contexts]
+        self.filters = list(map(FilterState, contexts))
         self.limit = limit
-        self.headers: HeaderList = []
-        self.buffer: bytes | None = None
-        self.holder: FilterState | None = None
-        """The filter that holds the buffer and may still read and change it."""
-        self.streaming = False
-        """The filter that holds the body asked for back-pressure instead of a limit."""
-        self.trailers: HeaderList | None = None
-        self.received = 0
-        """Bytes of body that came in."""
-        self.ended = False
-        """The end of the message has come in."""
-        self.complete = False
-        """The end of the message has gone out."""
-        self.aborted = False
 
     # -- Events --------------------------------------------------------------------------------------------------
 
@@ -122,7 +109,7 @@ class Path:
         """Let a filter that paused go on."""
         for index, filter in enumerate(self.filters):
             if filter.context is context:
-                if filter.called:
+                if filter is self.calling:
                     filter.resume_asked = True
                 elif filter.state is not State.CONTINUE:
                     self._resume(index)
@@ -141,10 +128,11 @@ class Path:
         for index in range(start, len(self.filters)):
             filter = self.filters[index]
             filter.end_stream = end_stream
-            filter.called = True
+            self.calling = filter
             action = filter.context.on_headers(self.direction, self.headers, end_stream)
-            filter.called = False
+            self.calling = None
             if self.aborted:
+                self.stream.send_prepared()
                 return
             if not action:
                 filter.headers_continued = True
@@ -168,10 +156,11 @@ class Path:
                 return
             had_trailers = self.trailers is not None
             filter.end_stream = end_stream and not had_trailers
-            filter.called = True
+            self.calling = filter
             action, data = filter.context.on_data(self, data, filter.end_stream)
-            filter.called = False
+            self.calling = None
             if self.aborted:
+                self.stream.send_prepared()
                 return
             if not had_trailers and self.trailers is not None:
                 trailers_added_by = index
@@ -196,9 +185,7 @@ class Path:
         else:
             self.streaming = action == DataAction.STOP_ITERATION_AND_WATERMARK
             self._hold(data, filter if action == DataAction.STOP_ITERATION_AND_BUFFER else None)
-        if filter.resume_asked and not self.aborted:
-            filter.resume_asked = False
-            self._resume(index)
+        filter.resume_asked = False
         return False
 
     def _trailers(self, start: int) -> None:
@@ -207,10 +194,11 @@ class Path:
             if filter.state is State.STOP_ALL:
                 return
             assert self.trailers is not None  # noqa: S101 - trailers never go away
-            filter.called = True
+            self.calling = filter
             action = filter.context.on_trailers(self.direction, self.trailers)
-            filter.called = False
+            self.calling = None
             if self.aborted:
+                self.stream.send_prepared()
                 return
             filter.end_stream = True
             if action:
@@ -268,19 +256,19 @@ class Path:
     def _out_headers(self, end_stream: bool) -> None:
         kind = effects.ResponseHeaders if self.direction else effects.RequestHeaders
         self.complete = end_stream
-        self.stream.sent(self.direction)
-        self.stream.emit(kind(self.headers, end_stream, self.stream))
+        self.headers_sent = True
+        self.stream.host.emit(kind(self.headers, end_stream, self.stream))
 
     def _out_data(self, data: bytes, end_stream: bool) -> None:
         if self.complete or not (data or end_stream):
             return
         kind = effects.ResponseBody if self.direction else effects.RequestBody
         self.complete = end_stream
-        self.stream.emit(kind(data, end_stream, self.stream))
+        self.stream.host.emit(kind(data, end_stream, self.stream))
 
     def _out_trailers(self) -> None:
         if self.complete:
             return
         kind = effects.ResponseTrailers if self.direction else effects.RequestTrailers
         self.complete = True
-        self.stream.emit(kind(self.trailers or [], self.stream))
+        self.stream.host.emit(kind(self.trailers or [], self.stream))

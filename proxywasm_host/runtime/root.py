@@ -58,8 +58,6 @@ def lower(pairs: HeaderList) -> HeaderList:
 class RootContext(Context):
     """A plugin's own context in one VM."""
 
-    __slots__ = ("_callouts", "_half_closed", "_pending_done", "_redis", "deleted", "plugin", "tick_period", "vm")
-
     def __init__(self, vm: Vm, plugin: Plugin) -> None:
         super().__init__(vm.new_context_id())
         self.vm = vm

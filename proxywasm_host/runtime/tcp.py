@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from proxywasm_host.abi.context import Context
 from proxywasm_host.abi.marshal import Refusal
-from proxywasm_host.abi.types import BufferType, PeerType, Status, StreamType
+from proxywasm_host.abi.types import BufferType, PeerType, StreamType
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect
@@ -37,8 +37,6 @@ DIRECTIONS = tuple(ON_DATA)
 
 class TcpContext(Context):
     """One filter on one connection."""
-
-    __slots__ = ("closed", "created", "held", "plugin", "stream", "vm")
 
     def __init__(self, stream: TcpStream, plugin: Plugin) -> None:
         super().__init__(plugin.vm.new_context_id(), plugin.root)
@@ -99,11 +97,9 @@ class TcpContext(Context):
         return buffer in DIRECTIONS
 
     def continue_stream(self, stream: int) -> Refusal | None:
-        if stream == StreamType.UPSTREAM:
-            return Refusal(Status.UNIMPLEMENTED, "an upstream connection cannot be continued")
         if stream == StreamType.DOWNSTREAM:
             self.vm.defer(lambda: self.stream.resume(self))
-        return None
+        return super().continue_stream(stream)
 
     def close_stream(self, stream: int) -> Refusal | None:
         if stream in (StreamType.DOWNSTREAM, StreamType.UPSTREAM):
@@ -127,8 +123,6 @@ class TcpContext(Context):
 
 class TcpStream:
     """One connection. Made by `Host.tcp_stream`."""
-
-    __slots__ = ("_contexts", "_waiting", "close_details", "closed", "failure", "filter_state", "host", "properties")
 
     def __init__(self, host: Host, plugins: Sequence[Plugin], properties: Mapping[str, PropertyValue]) -> None:
         self.host = host

@@ -175,7 +175,7 @@ class Vm:
 
     # -- Into the guest ------------------------------------------------------------------------------------------
 
-    def enter(self, context: Context, callback: BoundCallback, *args: int) -> int:
+    def enter(self, context: Context, callback: BoundCallback, args: tuple[int, ...]) -> int:
         """Call the guest for a context; `args` begin with the context's id.
 
         Returns what the guest returned (0 if nothing), or `STOPPED`. If the guest did not return, `failure` is set
@@ -193,7 +193,8 @@ class Vm:
             if not isinstance(error, Exception):
                 raise
         finally:
-            self.context, self.current = self.base, None
+            self.context = self.base
+            self.current = None
         if listener is not None:
             listener.returned(context, callback.row, result, self.failure is not None)
         if self.stop_iteration:
@@ -208,7 +209,7 @@ class Vm:
         callback = self.callbacks.get(name)
         if callback is None or self.failure is not None:
             return None
-        return self.enter(context, callback, *args)
+        return self.enter(context, callback, args)
 
     def defer(self, action: Callable[[], None]) -> None:
         """Do something when the guest has returned; at once if it does not run."""

@@ -15,9 +15,8 @@ STREAM_MAPS = 4
 """Maps below this number belong to the stream; the others to a callout's reply, and cannot be changed."""
 
 
-def words(map: int) -> str:
-    """Name of a map in sentences."""
-    return MapType(map).name.lower().replace("_", " ")
+WORDS = tuple(map.name.lower().replace("_", " ") for map in MapType)
+"""Names of the maps in sentences."""
 
 
 def readable(vm: VmState, map: int) -> HeaderList | None:
@@ -26,15 +25,15 @@ def readable(vm: VmState, map: int) -> HeaderList | None:
 
 
 def absent(vm: VmState, map: int) -> Refusal:
-    return Refusal(Status.BAD_ARGUMENT, "{0} are not available in this callback", words(map))
+    return Refusal(Status.BAD_ARGUMENT, "{0} are not available in this callback", WORDS[map])
 
 
 def writable(vm: VmState, map: int) -> HeaderList | Refusal:
     context = vm.context
     if map >= STREAM_MAPS:
-        return Refusal(Status.BAD_ARGUMENT, "{0} cannot be changed: they are a callout's reply", words(map))
+        return Refusal(Status.BAD_ARGUMENT, "{0} cannot be changed: they are a callout's reply", WORDS[map])
     if context.read_only:
-        return Refusal(Status.BAD_ARGUMENT, "{0} cannot be changed while the stream is logged", words(map))
+        return Refusal(Status.BAD_ARGUMENT, "{0} cannot be changed while the stream is logged", WORDS[map])
     headers = context.maps[map]
     if headers is None:
         headers = context.add_trailers(map)
@@ -54,7 +53,7 @@ def proxy_get_header_map_value(vm: VmState, map: int, key: bytes) -> bytes | Ref
             return value
     if vm.version == AbiVersion.V0_1_0:
         return b""
-    return Refusal(Status.NOT_FOUND, "no {1!r} in the {0}", words(map), key)
+    return Refusal(Status.NOT_FOUND, "no {1!r} in the {0}", WORDS[map], key)
 
 
 def proxy_get_header_map_pairs(vm: VmState, map: int) -> HeaderList | Refusal:
@@ -75,37 +74,43 @@ def proxy_get_header_map_size(vm: VmState, map: int) -> int | Refusal:
 
 def proxy_add_header_map_value(vm: VmState, map: int, key: bytes, value: bytes) -> Refusal | None:
     headers = writable(vm, map)
-    if headers.__class__ is Refusal:
-        return headers  # type: ignore[return-value]
-    headers.append((key.lower(), value))  # type: ignore[union-attr]
+    if isinstance(headers, Refusal):
+        return headers
+    headers.append((key.lower(), value))
     return None
 
 
 def proxy_replace_header_map_value(vm: VmState, map: int, key: bytes, value: bytes) -> Refusal | None:
     headers = writable(vm, map)
-    if headers.__class__ is Refusal:
-        return headers  # type: ignore[return-value]
-    replace(headers, key.lower(), value)  # type: ignore[arg-type]
+    if isinstance(headers, Refusal):
+        return headers
+    replace(headers, key.lower(), value)
     return None
 
 
 def replace(headers: HeaderList, key: bytes, value: bytes) -> None:
     """Leave one header of that name, in the place of the first, or at the end if there was none."""
-    at = [i for i, (name, _) in enumerate(headers) if name == key]
-    if not at:
-        headers.append((key, value))
-        return
-    headers[at[0]] = (key, value)
-    for i in reversed(at[1:]):
-        del headers[i]
+    for at, pair in enumerate(headers):
+        if pair[0] == key:
+            headers[at] = (key, value)
+            remove(headers, key, at + 1)
+            return
+    headers.append((key, value))
+
+
+def remove(headers: HeaderList, key: bytes, start: int = 0) -> None:
+    """Take out every header of that name, from index `start` on."""
+    for pair in headers[start:]:
+        if pair[0] == key:
+            headers[start:] = [other for other in headers[start:] if other[0] != key]
+            return
 
 
 def proxy_remove_header_map_value(vm: VmState, map: int, key: bytes) -> Refusal | None:
     headers = writable(vm, map)
-    if headers.__class__ is Refusal:
-        return headers  # type: ignore[return-value]
-    key = key.lower()
-    headers[:] = [pair for pair in headers if pair[0] != key]  # type: ignore[index, union-attr]
+    if isinstance(headers, Refusal):
+        return headers
+    remove(headers, key.lower())
     return None
 
 
