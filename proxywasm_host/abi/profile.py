@@ -35,6 +35,10 @@ class Profile:
     """Reading a stream's buffer where there is none answers OK and nothing, setting it BAD_ARGUMENT; else NOT_FOUND.
     """
 
+    inline_headers: bool = True
+    """To add a header of which Envoy keeps one only (``user-agent``, ``:path``, ``content-type``, …) joins the values
+    with a comma; else a second one is added."""
+
     absent_map_has_no_pairs: bool = True
     """``proxy_get_header_map_pairs`` of a map that is not there answers OK and nothing; else BAD_ARGUMENT."""
 
@@ -60,6 +64,7 @@ SPEC = Profile(
     log_before_done=False,
     await_done=True,
     absent_buffer_is_empty=False,
+    inline_headers=False,
     absent_map_has_no_pairs=False,
     counter_record_adds=False,
     fail_open_spares_stream=True,

@@ -30,7 +30,7 @@ from proxywasm_host.runtime.effects import Callout, Effect, Reply
 from proxywasm_host.runtime.failure import PluginError
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.plugin import FailurePolicy, Plugin, PluginConfig
-from proxywasm_host.runtime.properties import ALIASES, lookup
+from proxywasm_host.runtime.properties import lookup
 from proxywasm_host.runtime.tcp import TcpStream
 from proxywasm_host.runtime.trace import Listener
 from proxywasm_host.runtime.vm import GIB, Vm, VmConfig
@@ -273,7 +273,7 @@ class Host:
 
     def get_property(self, path: Sequence[str]) -> PropertyValue:
         """A property of the host. Raises: LookupError."""
-        return lookup(self.properties, (*ALIASES.get(path[0], path[0]).split("."), *path[1:]))
+        return lookup(self.properties, path)
 
     def close(self) -> list[Effect]:
         """End all plugins and free their VMs, also those that would rather wait for ``proxy_done``."""

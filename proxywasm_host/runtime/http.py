@@ -31,7 +31,7 @@ from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.http_context import HttpContext
 from proxywasm_host.runtime.path import REQUEST, RESPONSE, Path
-from proxywasm_host.runtime.properties import stream_property
+from proxywasm_host.runtime.properties import grpc_status_of
 
 if TYPE_CHECKING:
     from proxywasm_host.runtime.host import Host
@@ -43,8 +43,6 @@ GRPC_UNAVAILABLE = 14
 SERVICE_UNAVAILABLE = 503
 PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if code != ord("%"))
 """What stands for itself in ``grpc-message``."""
-GRPC_OF_HTTP = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
-"""gRPC status for an HTTP one, where a local response to a gRPC request names none; others are 2 (unknown)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,10 +187,6 @@ class HttpStream:
         request, response = self._request, self._response
         return [request.headers or None, request.trailers, response.headers or None, response.trailers]
 
-    def get_property(self, plugin: Plugin, path: Sequence[str]) -> PropertyValue:
-        """Value of a property for a filter of this stream. Raises: LookupError."""
-        return stream_property(self, plugin, path)
-
     # -- What filters do -----------------------------------------------------------------------------------------
 
     def emit(self, effect: Effect) -> None:
@@ -275,7 +269,7 @@ class HttpStream:
         if self._request_header(b"content-type").startswith((b"application/grpc;", b"application/grpc+")) or (
             self._request_header(b"content-type") == b"application/grpc"
         ):
-            grpc_status = GRPC_OF_HTTP.get(local.status, 2) if local.grpc_status is None else local.grpc_status
+            grpc_status = grpc_status_of(local.status) if local.grpc_status is None else local.grpc_status
             headers = [(b":status", b"200"), *given]
             replace(headers, b"content-type", b"application/grpc")
             replace(headers, b"grpc-status", b"%d" % grpc_status)

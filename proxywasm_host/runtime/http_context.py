@@ -21,6 +21,7 @@ from proxywasm_host.abi.types import AbiVersion, BufferType, DataAction, Headers
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.path import REQUEST, RESPONSE, Path
+from proxywasm_host.runtime.properties import stream_property
 
 if TYPE_CHECKING:
     from proxywasm_host.runtime.http import HttpStream
@@ -52,7 +53,7 @@ class HttpContext(Context):
     def __init__(self, stream: HttpStream, plugin: Plugin) -> None:
         vm = plugin.vm
         super().__init__(vm.new_context_id(), plugin.root)
-        self.stream = stream
+        self.stream: HttpStream = stream
         self.plugin = plugin
         self.vm = vm
         self._buffering = [False, False]
@@ -253,7 +254,7 @@ class HttpContext(Context):
         return None
 
     def get_property(self, path: Sequence[str]) -> PropertyValue:
-        return self.stream.get_property(self.plugin, path)
+        return stream_property(self, path)
 
     def set_property(self, path: Sequence[str], value: bytes) -> Refusal | None:
         self.stream.filter_state["\0".join(path)] = value

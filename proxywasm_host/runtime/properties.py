@@ -13,14 +13,14 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 from proxywasm_host.abi.pairs import HeaderList
-from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.abi.types import AbiVersion, MapType
+from proxywasm_host.abi.values import PropertyValue, UnencodableValue
 from proxywasm_host.runtime.path import REQUEST, RESPONSE
 
 if TYPE_CHECKING:
-    from proxywasm_host.runtime.http import HttpStream
-    from proxywasm_host.runtime.plugin import Plugin
+    from proxywasm_host.runtime.http_context import HttpContext
 
-__all__ = ["ALIASES", "STREAM_PROPERTIES", "lookup", "stream_property"]
+__all__ = ["ALIASES", "STREAM_PROPERTIES", "grpc_status_of", "lookup", "stream_property"]
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -34,119 +34,141 @@ ALIASES = {
     "route_metadata": "xds.route_metadata",
     "upstream_host_metadata": "xds.upstream_host_metadata",
 }
-"""Names of older Envoys and of Higress, and what they are called today."""
+"""Names of older Envoys, which filters of ABI 0.2.100 (Higress) still use, and what they are called today."""
+
+GRPC_OF_HTTP = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
 
 
-def _header(direction: int, name: bytes) -> Callable[[HttpStream], PropertyValue]:
-    def find(stream: HttpStream) -> PropertyValue:
-        for key, value in stream.path(direction).headers:
-            if key == name:
-                return value
-        raise LookupError(name)
-
-    return find
+def grpc_status_of(code: int) -> int:
+    """gRPC status that stands for an HTTP status; 2 (unknown) for most."""
+    return GRPC_OF_HTTP.get(code, 2)
 
 
-def _map(headers: HeaderList | None) -> dict[str, bytes]:
+
+
+Find = Callable[["HttpContext"], PropertyValue]
+
+
+def _request(context: HttpContext) -> HeaderList:
+    """The request's headers, as long as the filter may see them (Envoy: ``request_headers_``)."""
+    return context.maps[MapType.REQUEST_HEADERS] or []
+
+
+def _response(context: HttpContext) -> HeaderList:
+    return context.maps[MapType.RESPONSE_HEADERS] or []
+
+
+def _value(headers: HeaderList, name: bytes) -> bytes:
+    for key, value in headers:
+        if key == name:
+            return value
+    raise LookupError(name)
+
+
+def _header(name: bytes) -> Find:
+    return lambda context: _value(_request(context), name)
+
+
+def _url_path(context: HttpContext) -> PropertyValue:
+    return _value(_request(context), b":path").partition(b"?")[0]
+
+
+def _query(context: HttpContext) -> PropertyValue:
+    return _value(_request(context), b":path").partition(b"?")[2].partition(b"#")[0]
+
+
+def _joined(headers: HeaderList | None) -> dict[str, PropertyValue]:
     """Headers as a mapping; several values of one name are joined with a comma."""
-    if headers is None:
-        raise LookupError
     joined: dict[str, bytes] = {}
-    for name, value in headers:
+    for name, value in headers or ():
         key = name.decode("latin-1")
         joined[key] = b"%b,%b" % (joined[key], value) if key in joined else value
-    return joined
+    return {**joined}
 
 
-def _url_path(stream: HttpStream) -> PropertyValue:
-    return bytes(_header(REQUEST, b":path")(stream)).partition(b"?")[0]  # type: ignore[arg-type]
+def _bytes_of(headers: HeaderList | None) -> int:
+    return sum(len(name) + len(value) for name, value in headers or ())
 
 
-def _query(stream: HttpStream) -> PropertyValue:
-    return bytes(_header(REQUEST, b":path")(stream)).partition(b"?")[2].partition(b"#")[0]  # type: ignore[arg-type]
+def _request_size(context: HttpContext) -> PropertyValue:
+    for name, value in _request(context):
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+    return context.stream.path(REQUEST).received
 
 
-def _size(direction: int) -> Callable[[HttpStream], PropertyValue]:
-    def size(stream: HttpStream) -> PropertyValue:
-        path = stream.path(direction)
-        for key, value in path.headers:
-            if key == b"content-length" and value.isdigit() and direction == REQUEST:
-                return int(value)
-        return path.received
-
-    return size
-
-
-def _total_size(direction: int) -> Callable[[HttpStream], PropertyValue]:
-    def total(stream: HttpStream) -> PropertyValue:
-        path = stream.path(direction)
-        return path.received + sum(len(k) + len(v) for k, v in [*path.headers, *(path.trailers or ())])
+def _total_size(direction: int) -> Find:
+    def total(context: HttpContext) -> PropertyValue:
+        maps = context.maps[2 * direction : 2 * direction + 2]
+        return context.stream.path(direction).received + sum(map(_bytes_of, maps))
 
     return total
 
 
-def _response(find: Callable[[HttpStream], PropertyValue]) -> Callable[[HttpStream], PropertyValue]:
-    """A property that is not there before the response is."""
-
-    def found(stream: HttpStream) -> PropertyValue:
-        if not stream.response_started:
-            raise LookupError
-        return find(stream)
-
-    return found
+def _code(context: HttpContext) -> PropertyValue:
+    return int(_value(context.stream.path(RESPONSE).headers, b":status"))
 
 
-def _code(stream: HttpStream) -> PropertyValue:
-    return int(bytes(_header(RESPONSE, b":status")(stream)))  # type: ignore[arg-type]
+def _code_details(context: HttpContext) -> PropertyValue:
+    _code(context)
+    return context.stream.details
 
 
-def _grpc_status(stream: HttpStream) -> PropertyValue:
-    path = stream.path(RESPONSE)
+def _grpc_status(context: HttpContext) -> PropertyValue:
+    """From the trailers, the headers, or the HTTP status."""
+    path = context.stream.path(RESPONSE)
     for headers in (path.trailers or [], path.headers):
-        for key, value in headers:
-            if key == b"grpc-status" and value.isdigit():
+        for name, value in headers:
+            if name == b"grpc-status" and value.isdigit():
                 return int(value)
-    raise LookupError
+    return grpc_status_of(int(_value(path.headers, b":status")))
 
 
-def _duration(stream: HttpStream) -> PropertyValue:
+def _duration(context: HttpContext) -> PropertyValue:
+    stream = context.stream
     if not stream.closed:
         raise LookupError
     return timedelta(microseconds=(stream.host.services.clock.time_ns() - stream.started_ns) / 1000)
 
 
-STREAM_PROPERTIES: dict[str, Callable[[HttpStream], PropertyValue]] = {
-    "request.path": _header(REQUEST, b":path"),
+STREAM_PROPERTIES: dict[str, Find] = {
+    "request.path": _header(b":path"),
     "request.url_path": _url_path,
     "request.query": _query,
-    "request.host": _header(REQUEST, b":authority"),
-    "request.scheme": _header(REQUEST, b":scheme"),
-    "request.method": _header(REQUEST, b":method"),
-    "request.referer": _header(REQUEST, b"referer"),
-    "request.useragent": _header(REQUEST, b"user-agent"),
-    "request.id": _header(REQUEST, b"x-request-id"),
-    "request.headers": lambda stream: _map(stream.path(REQUEST).headers),
-    "request.time": lambda stream: EPOCH + timedelta(microseconds=stream.started_ns // 1000),
+    "request.host": _header(b":authority"),
+    "request.scheme": _header(b":scheme"),
+    "request.method": _header(b":method"),
+    "request.referer": _header(b"referer"),
+    "request.useragent": _header(b"user-agent"),
+    "request.id": _header(b"x-request-id"),
+    "request.headers": lambda context: _joined(_request(context)),
+    "request.headers_bytes": lambda context: _bytes_of(_request(context)),
+    "request.time": lambda context: EPOCH + timedelta(microseconds=context.stream.started_ns // 1000),
     "request.duration": _duration,
-    "request.size": _size(REQUEST),
+    "request.size": _request_size,
     "request.total_size": _total_size(REQUEST),
-    "response.code": _response(_code),
-    "response.code_details": _response(lambda stream: stream.details),
-    "response.flags": _response(lambda stream: 0),
-    "response.grpc_status": _response(_grpc_status),
-    "response.headers": _response(lambda stream: _map(stream.path(RESPONSE).headers)),
-    "response.trailers": _response(lambda stream: _map(stream.path(RESPONSE).trailers or [])),
-    "response.size": _response(_size(RESPONSE)),
-    "response.total_size": _response(_total_size(RESPONSE)),
+    "response.code": _code,
+    "response.code_details": _code_details,
+    "response.flags": lambda context: 0,
+    "response.grpc_status": _grpc_status,
+    "response.headers": lambda context: _joined(_response(context)),
+    "response.headers_bytes": lambda context: _bytes_of(_response(context)),
+    "response.trailers": lambda context: _joined(context.maps[MapType.RESPONSE_TRAILERS]),
+    "response.size": lambda context: context.stream.path(RESPONSE).received,
+    "response.total_size": _total_size(RESPONSE),
 }
+GROUPS = frozenset("request response source destination connection upstream xds filter_state".split()) | {""}
+"""Names that only begin a path: alone they have no form in the ABI."""
 
 
 def lookup(properties: Mapping[str, PropertyValue], path: Sequence[str]) -> PropertyValue:
     """Find a path in properties that are named with dots, going on into mappings and sequences.
 
-    Raises: LookupError.
+    Raises: LookupError; UnencodableValue, if the path only begins others.
     """
     name = ".".join(path)
+    if name in GROUPS:
+        raise UnencodableValue("only what is in it can be read")
     if name in properties:
         return properties[name]
     for split in range(len(path) - 1, 0, -1):
@@ -167,16 +189,19 @@ def _descend(value: PropertyValue, path: Sequence[str]) -> PropertyValue:
     return value
 
 
-def stream_property(stream: HttpStream, plugin: Plugin, path: Sequence[str]) -> PropertyValue:
-    """Value of a property for a filter of the stream. Raises: LookupError."""
-    path = (*ALIASES.get(path[0], path[0]).split("."), *path[1:])
-    try:
-        return lookup(stream.properties, path)
-    except LookupError:
-        pass
-    find = STREAM_PROPERTIES.get(".".join(path[:2]))
-    if find is not None:
-        return _descend(find(stream), path[2:])
+def stream_property(context: HttpContext, path: Sequence[str]) -> PropertyValue:
+    """Value of a property for a filter of a stream. Raises: LookupError, UnencodableValue."""
+    stream = context.stream
+    if context.vm.version >= AbiVersion.V0_2_100 and path[0] in ALIASES and path[0] not in stream.properties:
+        path = (*ALIASES[path[0]].split("."), *path[1:])
+    if "." not in path[0]:
+        try:
+            return lookup(stream.properties, path)
+        except LookupError:
+            pass
+        find = STREAM_PROPERTIES.get(".".join(path[:2]))
+        if find is not None:
+            return _descend(find(context), [part.lower() for part in path[2:]])
     if path[0] in stream.filter_state:
         return _descend(stream.filter_state[path[0]], path[1:])
-    return plugin.get_property(path)
+    return context.plugin.get_property(path)

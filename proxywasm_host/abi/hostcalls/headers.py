@@ -1,7 +1,11 @@
 """Header maps.
 
-A name is compared and stored in lower case. A map is absent when its phase is not running; what is said of an absent
-map, and which status it is, follows Envoy's ``context.cc``.
+Rules, those of Envoy's header map (``header_map_impl.cc``) and ``context.cc``:
+
+* A name is compared and stored in lower case; ``host`` of a request is ``:authority``.
+* Pseudo headers stand first. What is added or replaced goes to the end of its group.
+* Of some headers there is never more than one (Envoy's inline headers, `INLINE`): to add is to join with a comma.
+* A map is absent while its phase does not run. Reading all pairs of an absent map gives none, the rest is refused.
 """
 
 from __future__ import annotations
@@ -47,7 +51,7 @@ def proxy_get_header_map_value(vm: VmState, map: int, key: bytes) -> bytes | Ref
     headers = context.maps[map] if map < STREAM_MAPS else context.root.maps[map]
     if headers is None and not context.read_only:
         return absent(vm, map)
-    key = key.lower()
+    key = canonical(map, key)
     for name, value in headers or ():
         if name == key:
             return value
@@ -76,7 +80,13 @@ def proxy_add_header_map_value(vm: VmState, map: int, key: bytes, value: bytes) 
     headers = writable(vm, map)
     if isinstance(headers, Refusal):
         return headers
-    headers.append((key.lower(), value))
+    key = canonical(map, key)
+    if vm.profile.inline_headers and key in INLINE[map]:
+        for at, (name, old) in enumerate(headers):
+            if name == key:
+                headers[at] = key, b"%b,%b" % (old, value)
+                return None
+    append(headers, key, value)
     return None
 
 
@@ -84,33 +94,15 @@ def proxy_replace_header_map_value(vm: VmState, map: int, key: bytes, value: byt
     headers = writable(vm, map)
     if isinstance(headers, Refusal):
         return headers
-    replace(headers, key.lower(), value)
+    replace(headers, canonical(map, key), value)
     return None
-
-
-def replace(headers: HeaderList, key: bytes, value: bytes) -> None:
-    """Leave one header of that name, in the place of the first, or at the end if there was none."""
-    for at, pair in enumerate(headers):
-        if pair[0] == key:
-            headers[at] = (key, value)
-            remove(headers, key, at + 1)
-            return
-    headers.append((key, value))
-
-
-def remove(headers: HeaderList, key: bytes, start: int = 0) -> None:
-    """Take out every header of that name, from index `start` on."""
-    for pair in headers[start:]:
-        if pair[0] == key:
-            headers[start:] = [other for other in headers[start:] if other[0] != key]
-            return
 
 
 def proxy_remove_header_map_value(vm: VmState, map: int, key: bytes) -> Refusal | None:
     headers = writable(vm, map)
     if isinstance(headers, Refusal):
         return headers
-    remove(headers, key.lower())
+    remove(headers, canonical(map, key))
     return None
 
 
@@ -118,5 +110,59 @@ def proxy_set_header_map_pairs(vm: VmState, map: int, pairs: HeaderList) -> Refu
     headers = writable(vm, map)
     if isinstance(headers, Refusal):
         return headers
-    headers[:] = [(name.lower(), value) for name, value in pairs]
+    headers.clear()
+    for key, value in pairs:
+        proxy_add_header_map_value(vm, map, key, value)
     return None
+
+
+def canonical(map: int, key: bytes) -> bytes:
+    """The name under which a map keeps a header."""
+    key = key.lower()
+    return b":authority" if key == b"host" and map == MapType.REQUEST_HEADERS else key
+
+
+def append(headers: HeaderList, key: bytes, value: bytes) -> None:
+    """Put a header at the end of its group."""
+    if key[:1] == b":":
+        headers.insert(sum(name[:1] == b":" for name, _ in headers), (key, value))
+    else:
+        headers.append((key, value))
+
+
+def remove(headers: HeaderList, key: bytes) -> None:
+    """Take out every header of that name."""
+    for name, _ in headers:
+        if name == key:
+            headers[:] = [pair for pair in headers if pair[0] != key]
+            return
+
+
+def replace(headers: HeaderList, key: bytes, value: bytes) -> None:
+    """Leave one header of that name, at the end of its group."""
+    remove(headers, key)
+    append(headers, key, value)
+
+
+COMMON = b"cache-control connection content-encoding content-length content-type keep-alive proxy-connection \
+proxy-status transfer-encoding upgrade via x-request-id x-envoy-attempt-count x-envoy-decorator-operation"
+OF_REQUESTS = b":authority :path :method :scheme :protocol accept accept-encoding access-control-request-headers \
+access-control-request-method authorization expect grpc-accept-encoding grpc-timeout if-match if-modified-since \
+if-none-match origin pragma referer te user-agent x-client-trace-id x-forwarded-for x-forwarded-proto \
+x-forwarded-host x-forwarded-port x-forwarded-client-cert x-envoy-downstream-service-cluster \
+x-envoy-downstream-service-node x-envoy-expected-rq-timeout-ms x-envoy-external-address x-envoy-force-trace \
+x-envoy-hedge-on-per-try-timeout x-envoy-internal x-envoy-ip-tags x-envoy-is-timeout-retry x-envoy-max-retries \
+x-envoy-original-host x-envoy-original-path x-envoy-retry-grpc-on x-envoy-retry-on x-envoy-retriable-header-names \
+x-envoy-retriable-status-codes x-envoy-upstream-alt-stat-name x-envoy-upstream-rq-per-try-timeout-ms \
+x-envoy-upstream-rq-timeout-alt-response x-envoy-upstream-rq-timeout-ms x-envoy-upstream-stream-duration-ms"
+OF_RESPONSES = b":status access-control-allow-origin age date etag expires grpc-message grpc-status last-modified \
+location server vary x-envoy-upstream-canary x-envoy-upstream-healthchecked-cluster x-envoy-upstream-service-time \
+x-envoy-ratelimited x-envoy-immediate-health-check-fail x-envoy-degraded"
+
+INLINE: tuple[frozenset[bytes], ...] = (
+    frozenset((COMMON + b" " + OF_REQUESTS).split()),
+    frozenset(),
+    frozenset((COMMON + b" " + OF_RESPONSES).split()),
+    frozenset((b"grpc-message", b"grpc-status")),
+)
+"""Headers of which Envoy keeps one, by `MapType`. Observed in Envoy 1.40."""
