@@ -90,7 +90,7 @@ def open_engine(name: str | None = None, **options: object) -> Engine:
     for candidate in wanted or _by_priority():
         try:
             return _open(candidate, options)
-        except EngineUnavailable as error:
+        except EngineUnavailable as error:  # noqa: PERF203 - a handful
             refusals.append(error)
     raise _best_explanation(refusals)
 

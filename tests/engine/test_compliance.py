@@ -550,7 +550,12 @@ class TestDeadline:
 
     def test_entering_while_another_thread_is_inside_is_refused(self, start: Start) -> None:
         guest = start(self.TEXT, Limits(deadline=0.3), pause=lambda: None)
-        thread = threading.Thread(target=lambda: pytest.raises(Trap, guest, "spin"))
+
+        def run() -> None:
+            with pytest.raises(Trap):
+                guest("spin")
+
+        thread = threading.Thread(target=run)
         thread.start()
         time.sleep(0.1)
         with pytest.raises(RuntimeError, match="another thread"):

@@ -62,9 +62,9 @@ class TestRoutes:
         WasmtimeEngine()
         times = []
         for _ in range(5):
-            began = time.perf_counter()
-            WasmtimeEngine()
-            times.append(time.perf_counter() - began)
+            began = time.process_time()
+            WasmtimeEngine(parallel_compilation=False)
+            times.append(time.process_time() - began)
         assert min(times) < 0.05
 
 
@@ -82,6 +82,12 @@ class TestOptions:
         }
         assert len(prints) == 3
         assert WasmtimeEngine().fingerprint in prints
+
+    def test_code_that_is_not_optimised_runs(self) -> None:
+        engine = WasmtimeEngine(optimise="none")
+        one = engine.compile(wasm(SPIN)).instantiate([], Limits()).function("one")
+        assert one is not None
+        assert one() == 1
 
     @pytest.mark.parametrize("route", ["ctypes", "objects"])
     def test_without_deadlines(self, route: str) -> None:

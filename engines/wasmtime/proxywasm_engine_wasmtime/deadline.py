@@ -101,20 +101,14 @@ class Watch:
     __slots__ = ("_asked", "_expired", "_ticker", "_until", "seconds")
 
     def __init__(
-        self,
-        api: CApi,
-        store: int | None,
-        context: int,
-        seconds: float,
-        ticker: Ticker,
-        raised: Callable[[BaseException], object],
+        self, api: CApi, store: int | None, seconds: float, ticker: Ticker, raised: Callable[[BaseException], object]
     ) -> None:
         self.seconds = seconds
         self._ticker = ticker
         self._until = 0.0
         self._expired = False
 
-        def asked(context: int, environment: None, ticks: Any, kind: int) -> Any:  # noqa: ARG001
+        def asked(context: int, environment: None, ticks: Any, kind: int) -> Any:
             try:
                 if self._has_time():
                     ticks[0] = 1
@@ -125,7 +119,7 @@ class Watch:
 
         asked.__code__ = shielded(asked.__code__)
         self._asked = DeadlineCallback(asked)
-        api.wasmtime_context_set_epoch_deadline(context, 1)
+        api.wasmtime_context_set_epoch_deadline(api.wasmtime_store_context(store), 1)
         api.wasmtime_store_epoch_deadline_callback(store, self._asked, None, None)
 
     def enter(self) -> None:

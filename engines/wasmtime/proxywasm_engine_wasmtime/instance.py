@@ -139,6 +139,7 @@ class FastInstance:
     """A running module. All of its guest functions are closures over one set of cells, see `crossings`."""
 
     __slots__ = (
+        "__weakref__",
         "_bind",
         "_functions",
         "_memory",
@@ -147,7 +148,6 @@ class FastInstance:
         "_shut",
         "_store",
         "_underway",
-        "__weakref__",
         "memory",
     )
 
@@ -170,7 +170,7 @@ class FastInstance:
         if module.interruptible:
             api.wasmtime_context_set_epoch_deadline(store.context, NEVER)
         if limits.deadline is not None:
-            store.watch = Watch(api, store.pointer, store.context, limits.deadline, module.ticker, underway.interrupted)
+            store.watch = Watch(api, store.pointer, limits.deadline, module.ticker, underway.interrupted)
         guests = module.callable_exports
         link = compile_link(
             tuple(guests.values()), tuple(function.type for function in functions), watched=store.watch is not None

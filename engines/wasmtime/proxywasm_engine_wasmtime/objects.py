@@ -159,7 +159,8 @@ class ObjectsInstance:
 
         def host(caller: wasmtime.Caller, *values: Any) -> Any:
             this = reference()
-            assert this is not None  # whoever called the guest holds it
+            if this is None:  # whoever called the guest holds it
+                raise _HostRaised
             this._depth = -this._depth
             try:
                 if not this._attached:
