@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,9 @@ from proxywasm_host.engine.registry import engine_names, list_engines, open_engi
 from proxywasm_host.errors import EngineUnavailable, ProxyWasmError, UnknownEngine
 
 GOOD = "proxywasm_engine_wasmtime:WasmtimeEngine"
+
+
+real_entry_points = registry._entry_points
 
 
 class Second(WasmtimeEngine):
@@ -80,6 +84,20 @@ class TestNames:
         """
         paths = {"PYTHONPATH": ":".join(filter(None, sys.path))}
         subprocess.run([sys.executable, "-c", textwrap.dedent(program)], env=paths, check=True)
+
+    def test_plug_ins_are_found_by_their_entry_point(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        metadata = tmp_path / "someones_engine-1.0.dist-info"
+        metadata.mkdir()
+        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: someones-engine\nVersion: 1.0\n")
+        (metadata / "entry_points.txt").write_text("[proxywasm_host.engines]\nwamr = gone:Engine\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        real_entry_points.cache_clear()
+        monkeypatch.setattr(registry, "_entry_points", real_entry_points)
+        assert "wamr" in engine_names()
+        status = next(status for status in list_engines() if status.name == "wamr")
+        assert (status.distribution, status.installed, status.usable) == ("someones-engine", True, False)
+        assert status.remedy == "pip install --upgrade someones-engine"
+        real_entry_points.cache_clear()
 
     @pytest.mark.parametrize("target", ["", "module", "module:", ":Class"])
     def test_a_target_of_another_form_is_refused(self, target: str) -> None:
