@@ -53,12 +53,16 @@ def encode_value(value: PropertyValue) -> bytes:
     Numbers are 8 bytes, little-endian; a bool is one byte; a time is nanoseconds since 1970, a span nanoseconds; a
     mapping is header pairs, a list header pairs with its elements as keys and empty values.
 
-    Raises: UnencodableValue, for another type, a number of more than 64 bits, or a time without a time zone.
+    Raises: UnencodableValue, for another type, a number of more than 64 bits, a time without a time zone, or text
+    that is not Unicode.
     """
     if isinstance(value, bytes):
         return value
     if isinstance(value, str):
-        return value.encode("utf-8", "surrogateescape")
+        try:
+            return value.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            raise UnencodableValue(f"{value!r} is no Unicode text") from None
     if isinstance(value, bool):
         return b"\1" if value else b"\0"
     if isinstance(value, int):
@@ -70,7 +74,7 @@ def encode_value(value: PropertyValue) -> bytes:
     if isinstance(value, float):
         return _F64.pack(value)
     if isinstance(value, datetime):
-        if value.tzinfo is None:
+        if value.utcoffset() is None:
             raise UnencodableValue(f"{value!r} has no time zone")
         return encode_value(_nanoseconds(value - _EPOCH))
     if isinstance(value, timedelta):
