@@ -52,7 +52,7 @@ def host(engine: Engine, services: Services, trace: Trace) -> Iterator[Host]:
 
 @pytest.fixture
 def probe(host: Host) -> Callable[..., Plugin]:
-    """Load the scripted filter of ``tests/filters/c/probe.c``: ``probe("@on_request_headers\\n…")``."""
+    r"""Load the scripted filter of ``tests/filters/c/probe.c``: ``probe("@on_request_headers\\n…")``."""
 
     def load(script: str = "", version: str = "0_2_1", name: str = "probe", **options: Any) -> Plugin:
         return host.load_plugin(code(f"c/probe_{version}"), name=name, configuration=script, **options)

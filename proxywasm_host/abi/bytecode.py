@@ -191,7 +191,9 @@ class Bytecode:
 
         Raises: ModuleError, if no export marks an ABI version, or only an unknown one.
         """
-        markers = [name for name, kind, _ in self.exports if kind == "function" and name.startswith("proxy_abi_version_")]
+        markers = [
+            name for name, kind, _ in self.exports if kind == "function" and name.startswith("proxy_abi_version_")
+        ]
         known = {version.marker: version for version in AbiVersion}
         for marker in markers:
             if marker in known:

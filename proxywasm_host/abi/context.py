@@ -134,7 +134,9 @@ class Context:
         """Break off; no callback comes any more."""
         raise NotImplementedError
 
-    def redis_init(self, cluster: str, username: bytes, password: bytes, timeout: int) -> Refusal | None:
+    def redis_init(
+        self, cluster: str, username: bytes, password: bytes, timeout: int, options: dict[str, str]
+    ) -> Refusal | None:
         """Configure the Redis client of a cluster."""
         raise NotImplementedError
 

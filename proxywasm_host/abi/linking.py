@@ -32,9 +32,8 @@ ALLOCATOR_MAY_CALL: Final = frozenset(
 )
 """What a guest may call inside its allocator (``allocMemory`` in ``wasm.h`` of Envoy's host)."""
 
-START_MAY_CALL: Final = (
-    ALLOCATOR_MAY_CALL
-    | (frozenset(WASI_ROWS) - {"fd_read", "fd_close", "fd_seek", "path_open", "sched_yield", "proc_exit"})
+START_MAY_CALL: Final = ALLOCATOR_MAY_CALL | (
+    frozenset(WASI_ROWS) - {"fd_read", "fd_close", "fd_seek", "path_open", "sched_yield", "proc_exit"}
 )
 """What a guest may call in ``_initialize`` or ``_start`` (``startVm`` in ``wasm.cc`` of Envoy's host)."""
 
@@ -72,8 +71,13 @@ def _row_of(module: str, name: str, version: AbiVersion, unknown_imports: str) -
                 f"import env.{name} belongs to ABI {span}, but the module says that it is built for {version}: "
                 "build it with one SDK, or load it with unknown_imports='stub'"
             )
-    hint = "load it with unknown_imports='stub' to have it answer UNIMPLEMENTED" if name.startswith("proxy_") else (
-        "build the filter for wasm32-wasip1 or wasm32-unknown-unknown, with nothing that only a browser or another host has"
+    hint = (
+        "load it with unknown_imports='stub' to have it answer UNIMPLEMENTED"
+        if name.startswith("proxy_")
+        else (
+            "build the filter for wasm32-wasip1 or wasm32-unknown-unknown, "
+            "with nothing that only a browser or another host has"
+        )
     )
     raise ModuleError(f"import {module}.{name} is offered by no Proxy-Wasm host: {hint}")
 

@@ -26,7 +26,17 @@ from proxywasm_host.abi import pairs
 from proxywasm_host.abi.table import Hostcall, Kind
 from proxywasm_host.abi.types import AbiVersion, BufferType, Status
 
-__all__ = ["BadAddress", "Call", "Guest", "GuestMemory", "MalformedList", "Refusal", "RestrictedCall", "bind", "bind_refusal"]
+__all__ = [
+    "BadAddress",
+    "Call",
+    "Guest",
+    "GuestMemory",
+    "MalformedList",
+    "Refusal",
+    "RestrictedCall",
+    "bind",
+    "bind_refusal",
+]
 
 U32: Final = struct.Struct("<I")
 U64: Final = struct.Struct("<Q")
@@ -108,7 +118,11 @@ class Guest:
 
     __slots__ = ("_allocator", "allocator_may_call", "allowed", "memory", "record")
 
-    def __init__(self, record: Callable[[tuple[Hostcall, tuple[Any, ...] | None, Any]], object], allocator_may_call: frozenset[str] | None) -> None:
+    def __init__(
+        self,
+        record: Callable[[tuple[Hostcall, tuple[Any, ...] | None, Any]], object],
+        allocator_may_call: frozenset[str] | None,
+    ) -> None:
         self.memory: GuestMemory = NoMemory()
         self.record = record
         """Takes the fields of a `Call` after each hostcall."""
@@ -245,7 +259,8 @@ def _source(row: Hostcall, version: AbiVersion) -> Iterator[str]:
         if p.enum:
             top = highest(p.enum, version)
             yield f"    if {p.name} > {top}:"
-            yield f"      record((row, None, Refusal({BAD_ARGUMENT}, '{p.name} is {{}}, at most {top} is known', {p.name})))"
+            reason = f"'{p.name} is {{}}, at most {top} is known', {p.name}"
+            yield f"      record((row, None, Refusal({BAD_ARGUMENT}, {reason})))"
             yield f"      return {BAD_ARGUMENT}"
     for p in row.inputs:
         if p.kind in SIGN:
@@ -298,7 +313,9 @@ def _compiled(row: Hostcall, version: AbiVersion) -> Callable[..., Callable[...,
     return make
 
 
-def bind(row: Hostcall, version: AbiVersion, handler: Callable[..., Any], vm: object, guest: Guest) -> Callable[..., int]:
+def bind(
+    row: Hostcall, version: AbiVersion, handler: Callable[..., Any], vm: object, guest: Guest
+) -> Callable[..., int]:
     """The host function of a row: takes the guest's integers, returns the status.
 
     `handler` is called as ``handler(vm, *inputs)`` and returns ``None`` (OK), a `Refusal`, or, where the row has

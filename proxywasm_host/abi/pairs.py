@@ -66,7 +66,9 @@ def decode(data: bytes | memoryview) -> HeaderList:
     for part_size in sizes:
         end = at + part_size
         if end >= size:
-            raise MalformedPairs(f"string {len(parts)} of {part_size} bytes at byte {at} reaches beyond the {size} bytes")
+            raise MalformedPairs(
+                f"string {len(parts)} of {part_size} bytes at byte {at} reaches beyond the {size} bytes"
+            )
         if data[end]:
             raise MalformedPairs(f"string {len(parts)} at byte {at} does not end in NUL")
         parts.append(bytes(data[at:end]))

@@ -31,41 +31,58 @@ from proxywasm_host.abi.types import (
     WasiErrno,
 )
 
-__all__ = ["CALLBACKS", "HOSTCALLS", "WASI", "WASI_MODULES", "Callback", "Hostcall", "Kind", "Param", "callbacks_of", "hostcalls_of"]
+__all__ = [
+    "CALLBACKS",
+    "HOSTCALLS",
+    "WASI",
+    "WASI_MODULES",
+    "Callback",
+    "Hostcall",
+    "Kind",
+    "Param",
+    "callbacks_of",
+    "hostcalls_of",
+]
 
 V0_1_0, V0_2_0, V0_2_1, V0_2_100 = AbiVersion
 
 
 class Kind(Enum):
-    """What a parameter means: (its WebAssembly types, whether it is a result)."""
+    """What a parameter means."""
 
-    U32 = (("i32",), False)
-    I32 = (("i32",), False)
-    U64 = (("i64",), False)
-    I64 = (("i64",), False)
-    BYTES = (("i32", "i32"), False)
-    PAIRS = (("i32", "i32"), False)
-    IOVECS = (("i32", "i32"), False)
+    U32 = "u32"
+    I32 = "i32"
+    U64 = "u64"
+    I64 = "i64"
+    BYTES = "bytes"
+    PAIRS = "pairs"
+    IOVECS = "iovecs"
     """WASI: a table of ranges, gathered into one value."""
-    U32_OUT = (("i32",), True)
-    U64_OUT = (("i32",), True)
-    BYTES_OUT = (("i32", "i32"), True)
+    U32_OUT = "u32 out"
+    U64_OUT = "u64 out"
+    BYTES_OUT = "bytes out"
     """Bytes in memory that the guest's allocator gives."""
-    PAIRS_OUT = (("i32", "i32"), True)
-    BYTES_AT = (("i32",), True)
+    PAIRS_OUT = "pairs out"
+    BYTES_AT = "bytes at"
     """WASI: bytes written where the parameter points."""
-    STRINGS_AT = (("i32", "i32"), True)
+    STRINGS_AT = "strings at"
     """WASI: strings written one after another at the second address, and their addresses at the first."""
 
-    def __init__(self, types: tuple[str, ...], is_result: bool) -> None:
-        self.types = types
-        self.is_result = is_result
+    @property
+    def types(self) -> tuple[str, ...]:
+        """Its WebAssembly types."""
+        if self in (Kind.U64, Kind.I64):
+            return ("i64",)
+        return ("i32", "i32") if self in TWO_SLOTS else ("i32",)
 
-    # Members may share a value; identity, not the value, tells them apart.
-    def __new__(cls, *_: object) -> Kind:
-        member = object.__new__(cls)
-        member._value_ = len(cls.__members__)
-        return member
+    @property
+    def is_result(self) -> bool:
+        """Whether the host writes it."""
+        return self in RESULTS
+
+
+TWO_SLOTS: Final = frozenset({Kind.BYTES, Kind.PAIRS, Kind.IOVECS, Kind.BYTES_OUT, Kind.PAIRS_OUT, Kind.STRINGS_AT})
+RESULTS: Final = frozenset({Kind.U32_OUT, Kind.U64_OUT, Kind.BYTES_OUT, Kind.PAIRS_OUT, Kind.BYTES_AT, Kind.STRINGS_AT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +137,7 @@ class Callback:
 
     name: str
     params: tuple[str, ...]
-    result: type[IntEnum] | type[bool] | None = None
+    result: type[IntEnum | bool] | None = None
     since: AbiVersion = V0_1_0
     until: AbiVersion = V0_2_100
 
@@ -193,9 +210,7 @@ def row(
 
 
 def wasi(name: str, *params: Param, returns: str | None = "i32") -> Hostcall:
-    return Hostcall(
-        name, params, returns=returns, memory_error=WasiErrno.FAULT, restricted=WasiErrno.NOTCAPABLE
-    )
+    return Hostcall(name, params, returns=returns, memory_error=WasiErrno.FAULT, restricted=WasiErrno.NOTCAPABLE)
 
 
 HOSTCALLS: Final = (
@@ -317,12 +332,23 @@ WASI: Final = (
     wasi("fd_sync", u32("fd")),
     wasi("fd_readdir", u32("fd"), u32("buffer"), u32("buffer_length"), u64("cookie"), u32_out("used", early=True)),
     wasi("fd_renumber", u32("fd"), u32("to")),
-    wasi("path_open", *map(u32, ("fd", "dirflags", "path", "path_length", "oflags")), u64("rights"), u64("inheriting"),
-         u32("fdflags"), u32("opened")),
+    wasi(
+        "path_open",
+        *map(u32, ("fd", "dirflags", "path", "path_length", "oflags")),
+        u64("rights"),
+        u64("inheriting"),
+        u32("fdflags"),
+        u32("opened"),
+    ),
     wasi("path_create_directory", *map(u32, ("fd", "path", "path_length"))),
     wasi("path_filestat_get", *map(u32, ("fd", "flags", "path", "path_length", "stat"))),
-    wasi("path_filestat_set_times", *map(u32, ("fd", "flags", "path", "path_length")), u64("accessed"),
-         u64("modified"), u32("fst_flags")),
+    wasi(
+        "path_filestat_set_times",
+        *map(u32, ("fd", "flags", "path", "path_length")),
+        u64("accessed"),
+        u64("modified"),
+        u32("fst_flags"),
+    ),
     wasi("path_link", *map(u32, ("old_fd", "flags", "old_path", "old_length", "new_fd", "new_path", "new_length"))),
     wasi("path_readlink", *map(u32, ("fd", "path", "path_length", "buffer", "buffer_length", "used"))),
     wasi("path_remove_directory", *map(u32, ("fd", "path", "path_length"))),
@@ -349,7 +375,7 @@ WASI: Final = (
 def cb(
     name: str,
     *params: str,
-    result: type[IntEnum] | type[bool] | None = None,
+    result: type[IntEnum | bool] | None = None,
     since: AbiVersion = V0_1_0,
     until: AbiVersion = V0_2_100,
 ) -> Callback:

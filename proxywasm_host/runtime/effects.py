@@ -6,6 +6,7 @@ in the order of the list. Those that have a reply name its type (`HttpCall.Reply
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Union
 
@@ -316,7 +317,11 @@ class RedisCallReply:
 
 @dataclass(slots=True)
 class RedisCall:
-    """Send a Redis command (RESP bytes) to a cluster, with the credentials of the guest's ``proxy_redis_init``."""
+    """Send a Redis command (RESP bytes) to a cluster, with what the guest's ``proxy_redis_init`` said.
+
+    `options` are Higress's: ``db`` is the number of the database, ``buffer_flush_timeout`` (in milliseconds) and
+    ``max_buffer_size_before_flush`` (in bytes) say how long commands may be collected before they are sent.
+    """
 
     Reply: ClassVar = (RedisCallReply, CalloutFailed)
 
@@ -327,6 +332,7 @@ class RedisCall:
     username: bytes
     password: bytes = field(repr=False)
     timeout: int
+    options: Mapping[str, str] = field(default_factory=dict)
 
 
 Callout = Union[HttpCall, GrpcCall, GrpcStream, RedisCall]

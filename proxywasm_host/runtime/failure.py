@@ -19,6 +19,7 @@ __all__ = ["FailState", "Failure", "PluginError", "describe", "failure_of"]
 
 SHOWN = 96
 """Characters of one value in a description."""
+ITEMS_SHOWN = 20
 
 
 class FailState(Enum):
@@ -104,8 +105,10 @@ def _value(value: Any) -> str:
         text = repr(bytes(value[:SHOWN]))[1:]
         return text if len(value) <= SHOWN else f"{text}… ({len(value)} bytes)"
     if isinstance(value, list):
-        text = ", ".join(f"{_value(k)}: {_value(v)}" for k, v in value[:20]) if value and isinstance(value[0], tuple) else ", ".join(map(_value, value[:20]))
-        return f"[{text}{', …' if len(value) > 20 else ''}]"
+        shown = [
+            ": ".join(map(_value, item)) if isinstance(item, tuple) else _value(item) for item in value[:ITEMS_SHOWN]
+        ]
+        return f"[{', '.join(shown)}{', …' if len(value) > ITEMS_SHOWN else ''}]"
     if isinstance(value, tuple):
         return ", ".join(map(_value, value))
     return str(value)
@@ -122,7 +125,7 @@ def describe(call: Call) -> str:
             shown.append(f"{param.name}={_value(value)}")
     text = f"{row.name}({', '.join(shown) if args is not None else '…'})"
     if isinstance(result, Refusal):
-        errors: type[Status] | type[WasiErrno] = WasiErrno if row.memory_error == WasiErrno.FAULT else Status
+        errors: type[Status | WasiErrno] = WasiErrno if row.memory_error == WasiErrno.FAULT else Status
         name = errors(result.status).name if result.status in set(errors) else str(result.status)
         return f"{text} = {name}: {result.reason}"
     return f"{text} = OK" if result is None else f"{text} = OK {_value(result)}"

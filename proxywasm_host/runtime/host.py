@@ -19,6 +19,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+from typing_extensions import Self
+
 from proxywasm_host.abi.bytecode import Bytecode
 from proxywasm_host.abi.profile import ENVOY, PROFILES, Profile
 from proxywasm_host.abi.values import PropertyValue
@@ -33,7 +35,7 @@ from proxywasm_host.runtime.plugin import FailurePolicy, Plugin, PluginConfig
 from proxywasm_host.runtime.properties import lookup
 from proxywasm_host.runtime.tcp import TcpStream
 from proxywasm_host.runtime.trace import Listener
-from proxywasm_host.runtime.vm import GIB, Vm, VmConfig
+from proxywasm_host.runtime.vm import DEFAULT_LIMITS, Vm, VmConfig
 from proxywasm_host.services import Services
 
 __all__ = ["Host"]
@@ -75,7 +77,7 @@ class Host:
         self.engine = self._engine(engine)
         self.profile = profile if isinstance(profile, Profile) else _profile(profile)
         self.services = services or Services()
-        self.limits = limits or Limits(memory=GIB)
+        self.limits = limits or DEFAULT_LIMITS
         self.properties = properties or {}
         self.listener = listener
         self.cache = cache or _shared_cache()
@@ -284,7 +286,7 @@ class Host:
         self.plugins.clear()
         return effects
 
-    def __enter__(self) -> Host:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -21,7 +21,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import quote_from_bytes
+
+from typing_extensions import Self
 
 from proxywasm_host.abi.hostcalls.headers import replace
 from proxywasm_host.abi.pairs import HeaderList
@@ -41,8 +42,11 @@ __all__ = ["HttpStream", "LocalResponse"]
 
 GRPC_UNAVAILABLE = 14
 SERVICE_UNAVAILABLE = 503
-PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if code != ord("%"))
-"""What stands for itself in ``grpc-message``."""
+
+
+def percent_encoded(text: bytes) -> bytes:
+    """Text as ``grpc-message`` holds it: what is not printable ASCII, and ``%``, as ``%XX``."""
+    return b"".join(b"%c" % byte if 0x20 <= byte < 0x7F and byte != ord("%") else b"%%%02X" % byte for byte in text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,8 @@ class HttpStream:
         self.started_ns: int = host.services.clock.time_ns()
         self.filter_state: dict[str, bytes] = {}
         """What filters stored with ``proxy_set_property``."""
+        self.span_tags: dict[str, bytes] = {}
+        """Tags that filters want on the trace span of this stream (Higress)."""
         self._contexts = [HttpContext(self, plugin) for plugin in plugins]
         self._request = Path(self, REQUEST, self._contexts, buffer_limit)
         self._response = Path(self, RESPONSE, self._contexts[::-1], buffer_limit)
@@ -131,7 +137,7 @@ class HttpStream:
                 context.finish()
         return self.host.drain()
 
-    def __enter__(self) -> HttpStream:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -191,6 +197,10 @@ class HttpStream:
 
     def emit(self, effect: Effect) -> None:
         self.host.emit(effect)
+
+    def set_buffer_limit(self, limit: int) -> None:
+        """Bound what filters may hold of a body from now on, in both directions (Higress)."""
+        self._request.limit = self._response.limit = limit
 
     def resume(self, context: HttpContext, direction: int) -> None:
         if not self.closed:
@@ -274,7 +284,7 @@ class HttpStream:
             replace(headers, b"content-type", b"application/grpc")
             replace(headers, b"grpc-status", b"%d" % grpc_status)
             if body:
-                replace(headers, b"grpc-message", quote_from_bytes(body, PRINTABLE).encode())
+                replace(headers, b"grpc-message", percent_encoded(body))
             return headers, b""
         headers = [(b":status", b"%d" % local.status), *given]
         if body:

@@ -39,6 +39,10 @@ V0_1_0 = AbiVersion.V0_1_0
 STOP_ALL = HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK
 NO_BUFFER = DataAction.STOP_ITERATION_NO_BUFFER
 BUFFER = DataAction.STOP_ITERATION_AND_BUFFER
+SPAN_TAG = "trace_span_tag."
+BUFFER_LIMITS = ("set_decoder_buffer_limit", "set_encoder_buffer_limit")
+"""Either sets the limit of the whole stream, as there is one for both directions in Envoy."""
+MAX_BUFFER_LIMIT = 0xFFFFFFFF
 
 
 class HttpContext(Context):
@@ -49,6 +53,8 @@ class HttpContext(Context):
     """The direction whose callback on a body runs and ends the stream: trailers may be made."""
     _pending_done = False
     _deleted = False
+    keeps_route = False
+    """The guest does not want the route chosen again (Higress)."""
 
     def __init__(self, stream: HttpStream, plugin: Plugin) -> None:
         vm = plugin.vm
@@ -103,7 +109,7 @@ class HttpContext(Context):
         return action
 
     def _pause_holds_body(self) -> bool:
-        """Envoy's host widens PAUSE on headers to STOP_ALL, Higress's does not (``allow_on_headers_stop_iteration``)."""
+        """Envoy's host widens PAUSE on headers to STOP_ALL; Higress's does not."""
         vm = self.vm
         return (
             vm.profile.pause_holds_body
@@ -241,6 +247,8 @@ class HttpContext(Context):
         return None
 
     def clear_route_cache(self) -> None:
+        if self.keeps_route:
+            return
         self.stream.emit(effects.ClearRouteCache(self.stream))
 
     def inject_response_body(self, data: bytes, end_stream: bool) -> Refusal | None:
@@ -257,5 +265,14 @@ class HttpContext(Context):
         return stream_property(self, path)
 
     def set_property(self, path: Sequence[str], value: bytes) -> Refusal | None:
-        self.stream.filter_state["\0".join(path)] = value
+        """Store a property. Higress's plugins ask for things by setting properties of certain names."""
+        name = "\0".join(path)
+        if name.startswith(SPAN_TAG):
+            self.stream.span_tags[name.removeprefix(SPAN_TAG)] = value
+            return None
+        if name == "clear_route_cache":
+            self.keeps_route = value == b"off"
+        elif name in BUFFER_LIMITS and value.isdigit() and int(value) <= MAX_BUFFER_LIMIT:
+            self.stream.set_buffer_limit(int(value))
+        self.stream.filter_state[name] = value
         return None

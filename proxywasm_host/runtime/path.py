@@ -116,10 +116,14 @@ class Path:
                 return
 
     def inject(self, context: HttpContext, data: bytes, end_stream: bool) -> None:
-        """Send data on as if it came from a filter."""
+        """Send data on as if it came from a filter, after the headers if that filter holds them."""
         for index, filter in enumerate(self.filters):
             if filter.context is context:
-                self._data(index + 1, data, end_stream)
+                if not filter.headers_continued:
+                    filter.headers_continued = True
+                    self._headers(index + 1, False)
+                if not self.aborted:
+                    self._data(index + 1, data, end_stream)
                 return
 
     # -- Through the filters -------------------------------------------------------------------------------------
@@ -135,6 +139,8 @@ class Path:
                 self.stream.send_prepared()
                 return
             if not action:
+                if filter.headers_continued:
+                    return  # it has injected data: they have gone on already
                 filter.headers_continued = True
                 continue
             filter.state = State.STOP_ALL if action in STOPS_ALL else State.STOP_SINGLE

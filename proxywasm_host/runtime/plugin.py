@@ -18,7 +18,6 @@ Source: ``failure_policy`` and ``reload_config`` in Envoy's ``wasm.proto``.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -28,7 +27,7 @@ from proxywasm_host.abi.types import BufferType
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.errors import ProxyWasmError
 from proxywasm_host.runtime.effects import Effect
-from proxywasm_host.runtime.failure import Failure, FailState, PluginError
+from proxywasm_host.runtime.failure import FailState, Failure, PluginError
 from proxywasm_host.runtime.root import RootContext
 from proxywasm_host.runtime.vm import Vm, VmConfig
 
@@ -127,7 +126,8 @@ class Plugin:
         base = self.config.reload_interval
         wait = min(base * 2**self._attempts, base * self.MAX_BACKOFF)
         self._attempts = min(self._attempts + 1, 16)
-        self._retry_at = self._now() + wait * random.uniform(0.5, 1)  # noqa: S311 - jitter
+        jitter = int.from_bytes(self.host.services.random(1), "little") / 255
+        self._retry_at = self._now() + wait * (1 + jitter) / 2
 
     def heal(self) -> None:
         """Replace a failed VM if the policy says so and the back-off is over. Called before each new stream."""

@@ -44,8 +44,6 @@ def grpc_status_of(code: int) -> int:
     return GRPC_OF_HTTP.get(code, 2)
 
 
-
-
 Find = Callable[["HttpContext"], PropertyValue]
 
 
@@ -149,7 +147,7 @@ STREAM_PROPERTIES: dict[str, Find] = {
     "request.total_size": _total_size(REQUEST),
     "response.code": _code,
     "response.code_details": _code_details,
-    "response.flags": lambda context: 0,
+    "response.flags": lambda _: 0,
     "response.grpc_status": _grpc_status,
     "response.headers": lambda context: _joined(_response(context)),
     "response.headers_bytes": lambda context: _bytes_of(_response(context)),
@@ -157,7 +155,9 @@ STREAM_PROPERTIES: dict[str, Find] = {
     "response.size": lambda context: context.stream.path(RESPONSE).received,
     "response.total_size": _total_size(RESPONSE),
 }
-GROUPS = frozenset("request response source destination connection upstream xds filter_state".split()) | {""}
+GROUPS = frozenset(
+    ["request", "response", "source", "destination", "connection", "upstream", "xds", "filter_state"]
+) | {""}
 """Names that only begin a path: alone they have no form in the ABI."""
 
 

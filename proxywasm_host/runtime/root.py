@@ -67,7 +67,8 @@ class RootContext(Context):
         self._callouts: dict[int, effects.Callout] = {}
         self._half_closed: dict[int, str] = {}
         """gRPC streams that one side has closed: token → ``local`` or ``remote``."""
-        self._redis: dict[str, tuple[bytes, bytes, int]] = {}
+        self._redis: dict[str, tuple[bytes, bytes, int, dict[str, str]]] = {}
+        """What ``proxy_redis_init`` said, by cluster: user, password, time-out, options."""
         self._pending_done = False
         vm.contexts[self.id] = self
 
@@ -159,13 +160,13 @@ class RootContext(Context):
             length = (b"content-length", b"%d" % len(body))
             headers = [pair for pair in headers if pair[0] != b"content-length"] + [length]
         token = self.vm.new_token(HTTP)
-        return self._start(
-            effects.HttpCall(self.plugin, token, cluster, headers, body, lower(trailers), timeout)
-        )
+        return self._start(effects.HttpCall(self.plugin, token, cluster, headers, body, lower(trailers), timeout))
 
     def _grpc_cluster(self, service: bytes) -> str | Refusal:
         cluster = cluster_of(service, self.vm.services.clusters)
-        return cluster or Refusal(Status.PARSE_FAILURE, "{0!r} names no cluster that is configured in this host", service)
+        return cluster or Refusal(
+            Status.PARSE_FAILURE, "{0!r} names no cluster that is configured in this host", service
+        )
 
     def grpc_call(
         self, cluster: bytes, service: bytes, method: bytes, metadata: HeaderList, message: bytes, timeout: int
@@ -186,9 +187,7 @@ class RootContext(Context):
             return name
         token = self.vm.new_token(GRPC_STREAM)
         return self._start(
-            effects.GrpcStream(
-                self.plugin, token, name, service.decode(), method.decode(), lower(metadata), cluster
-            )
+            effects.GrpcStream(self.plugin, token, name, service.decode(), method.decode(), lower(metadata), cluster)
         )
 
     def _grpc(self, token: int, kinds: tuple[int, ...]) -> Refusal | None:
@@ -196,7 +195,9 @@ class RootContext(Context):
         if token & 3 not in kinds:
             return Refusal(Status.BAD_ARGUMENT, "token {0} is of another kind of callout", token)
         if token not in self._callouts:
-            return Refusal(Status.NOT_FOUND, "no gRPC call or stream has the token {0}: it has ended, or never was", token)
+            return Refusal(
+                Status.NOT_FOUND, "no gRPC call or stream has the token {0}: it has ended, or never was", token
+            )
         return None
 
     def grpc_send(self, token: int, message: bytes, end_stream: bool) -> Refusal | None:
@@ -228,16 +229,17 @@ class RootContext(Context):
                 self._emit(effects.CancelCallout(self.plugin, token))
         return refusal
 
-    def redis_init(self, cluster: str, username: bytes, password: bytes, timeout: int) -> Refusal | None:
-        self._redis[cluster] = username, password, timeout
+    def redis_init(
+        self, cluster: str, username: bytes, password: bytes, timeout: int, options: dict[str, str]
+    ) -> Refusal | None:
+        self._redis[cluster] = username, password, timeout, options
         return None
 
     def redis_call(self, cluster: str, query: bytes) -> int | Refusal:
         if cluster not in self._redis:
             return Refusal(Status.BAD_ARGUMENT, "proxy_redis_init was not called for {0!r}", cluster)
-        username, password, timeout = self._redis[cluster]
         token = self.vm.new_token(REDIS)
-        return self._start(effects.RedisCall(self.plugin, token, cluster, query, username, password, timeout))
+        return self._start(effects.RedisCall(self.plugin, token, cluster, query, *self._redis[cluster]))
 
     def _end(self, token: int) -> None:
         self._callouts.pop(token, None)

@@ -28,7 +28,7 @@ from proxywasm_host.abi.table import Callback, callbacks_of
 from proxywasm_host.abi.types import AbiVersion
 from proxywasm_host.engine.protocol import FunctionType, HostFunction, Instance, Limits, LinkError, Module
 from proxywasm_host.errors import ModuleError
-from proxywasm_host.runtime.failure import Failure, FailState, PluginError, failure_of
+from proxywasm_host.runtime.failure import FailState, Failure, PluginError, failure_of
 from proxywasm_host.services import GuestLog, Services
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ STOPPED = 0xFFFF_FFFF
 """Result of a callback in which the guest sent a local response: beyond every action, so it stops the iteration."""
 REMEMBERED_CALLS = 16
 GIB = 1 << 30
+DEFAULT_LIMITS = Limits(memory=GIB)
+"""Envoy's (``limits.h``)."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class VmConfig:
     capabilities: frozenset[str] | None = None
     unknown_imports: Literal["error", "stub"] = "error"
     profile: Profile = ENVOY
-    limits: Limits = Limits(memory=GIB)
+    limits: Limits = DEFAULT_LIMITS
 
 
 class BoundCallback:

@@ -28,10 +28,14 @@ class SystemClock:
 
 
 class ManualClock:
-    """A clock that stands still until it is told to go on, for tests and replays."""
+    """A clock that stands still until it is told to go on, for tests and replays.
+
+    Its monotonic time begins at one second: Go's runtime takes 0 for a broken clock and aborts.
+    """
 
     def __init__(self, time_ns: int = 1_700_000_000_000_000_000) -> None:
-        self._start = self._now = time_ns
+        self._now = time_ns
+        self._start = time_ns - 1_000_000_000
 
     def time_ns(self) -> int:
         return self._now

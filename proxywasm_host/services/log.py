@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Protocol
 
 __all__ = ["GuestLog", "LogSink", "StandardLogging"]
 
-LEVELS = (5, logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
-"""Level of the standard library for each level of the ABI; ``trace`` is below ``DEBUG``."""
+LEVELS = (5, 10, 20, 30, 40, 50)
+"""Level of the standard library's ``logging`` for each level of the ABI; ``trace`` is below ``DEBUG``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,5 +39,7 @@ class StandardLogging:
         self.level = level
 
     def log(self, line: GuestLog) -> None:
+        import logging  # noqa: PLC0415 - not everybody wants it, and it takes a tenth of our time to import
+
         logger = logging.getLogger(f"proxywasm_host.guest.{line.plugin}" if line.plugin else "proxywasm_host.guest")
         logger.log(LEVELS[line.level], "%s", line.message)

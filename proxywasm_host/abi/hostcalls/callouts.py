@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import parse_qsl
+
 from proxywasm_host.abi.context import VmState
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.pairs import HeaderList
@@ -64,17 +66,26 @@ def proxy_grpc_cancel(vm: VmState, token: int) -> Refusal | None:
     return vm.context.root.grpc_cancel(token)
 
 
-def proxy_redis_init(vm: VmState, cluster: bytes, username: bytes, password: bytes, timeout: int) -> Refusal | None:
-    """Higress. `timeout` is in milliseconds; the cluster's name may end in ``?db=N``."""
-    name = text(cluster)
-    if name.partition("?")[0] not in vm.services.clusters:
+def redis_cluster(vm: VmState, cluster: bytes) -> tuple[str, dict[str, str]] | Refusal:
+    """A cluster and the options behind its name: ``redis?db=2&buffer_flush_timeout=3``."""
+    name, _, options = text(cluster).partition("?")
+    if name not in vm.services.clusters:
         return unknown_cluster(name, Status.BAD_ARGUMENT)
-    return vm.context.root.redis_init(name, username, password, timeout)
+    return name, dict(parse_qsl(options))
+
+
+def proxy_redis_init(vm: VmState, cluster: bytes, username: bytes, password: bytes, timeout: int) -> Refusal | None:
+    """Higress. `timeout` is in milliseconds. Options belong to the cluster: calls name it with or without them."""
+    found = redis_cluster(vm, cluster)
+    if isinstance(found, Refusal):
+        return found
+    name, options = found
+    return vm.context.root.redis_init(name, username, password, timeout, options)
 
 
 def proxy_redis_call(vm: VmState, cluster: bytes, query: bytes) -> int | Refusal:
     """Higress. `query` is a command as RESP bytes."""
-    name = text(cluster)
-    if name.partition("?")[0] not in vm.services.clusters:
-        return unknown_cluster(name, Status.BAD_ARGUMENT)
-    return vm.context.root.redis_call(name, query)
+    found = redis_cluster(vm, cluster)
+    if isinstance(found, Refusal):
+        return found
+    return vm.context.root.redis_call(found[0], query)

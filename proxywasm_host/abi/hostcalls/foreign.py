@@ -2,18 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from proxywasm_host.abi.context import VmState
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.protobuf import fields
 from proxywasm_host.abi.types import Status
 from proxywasm_host.services import ForeignCallFailed
 
 
+def _clear_route_cache(vm: VmState, arguments: bytes) -> bytes:
+    vm.context.clear_route_cache()
+    return b""
+
+
+def _log_level(vm: VmState, arguments: bytes) -> bytes:
+    return vm.services.log.level.to_bytes(4, "little")
+
+
+def _max_requests(vm: VmState, arguments: bytes) -> bytes:
+    """How many requests Higress's event loop may take at once. Here the embedder feeds them, so nothing is bounded."""
+    return b""
+
+
+def _inject_on_headers(vm: VmState, arguments: bytes) -> bytes | Refusal:
+    """The argument is a protobuf message: field 1 is the body, field 2 whether it ends the stream."""
+    try:
+        found = dict(fields(arguments))
+    except (ValueError, IndexError):
+        return Refusal(Status.PARSE_FAILURE, "the argument is no protobuf message")
+    body = found.get(1, b"")
+    if not isinstance(body, bytes):
+        return Refusal(Status.PARSE_FAILURE, "the body (field 1) is a number")
+    return vm.context.inject_response_body(body, bool(found.get(2))) or b""
+
+
+OF_HOST: dict[str, Callable[[VmState, bytes], bytes | Refusal]] = {
+    "clear_route_cache": _clear_route_cache,
+    "get_log_level": _log_level,
+    "inject_encoded_data_to_filter_chain_on_header": _inject_on_headers,
+    "set_global_max_requests_per_io_cycle": _max_requests,
+}
+"""Functions that act on the context or ask the host; all but the first are Higress's."""
+
+
 def proxy_call_foreign_function(vm: VmState, name: bytes, arguments: bytes) -> bytes | Refusal:
     function = name.decode("utf-8", "replace")
-    if function == "clear_route_cache":
-        vm.context.clear_route_cache()
-        return b""
+    ours = OF_HOST.get(function)
+    if ours is not None:
+        return ours(vm, arguments)
     found = vm.services.foreign_functions.get(function)
     if found is None:
         return Refusal(Status.NOT_FOUND, "this host has no foreign function {0!r}", function)

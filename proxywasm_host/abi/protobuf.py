@@ -1,0 +1,47 @@
+"""As much of protobuf's wire format as filters make a host read: the fields of one message, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+__all__ = ["fields"]
+
+VARINT, LENGTH_DELIMITED = 0, 2
+FIXED_SIZES = {1: 8, 5: 4}
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while shift < 64:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+    raise ValueError("a varint of more than 64 bits")
+
+
+def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Number and content of each field: an integer, or the bytes of what is longer.
+
+    Raises (at the field that is damaged): ValueError, IndexError.
+    """
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        wire = tag & 7
+        if wire == VARINT:
+            value, at = _varint(data, at)
+            yield tag >> 3, value
+            continue
+        if wire == LENGTH_DELIMITED:
+            size, at = _varint(data, at)
+        elif wire in FIXED_SIZES:
+            size = FIXED_SIZES[wire]
+        else:
+            raise ValueError(f"wire type {wire}")
+        if at + size > len(data):
+            raise ValueError("a field reaches beyond the message")
+        yield tag >> 3, data[at : at + size]
+        at += size
