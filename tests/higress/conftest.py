@@ -1,0 +1,84 @@
+"""Production plugins of Higress, as the wheel ``gpustack-higress-plugins`` of our test group ships them: thirteen in
+Go, one in Rust, all of ABI 0.2.100. Each test gets a host of its own on every engine; compiled modules are kept in the
+default cache, so only the first run takes its time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+import pytest
+
+from proxywasm_host import Host, Plugin, Services
+from proxywasm_host.engine.protocol import Engine
+from proxywasm_host.services import InMemoryMetrics, ManualClock
+from tests.support import Lines
+
+from .transcript import Exchange
+
+ERROR = 4
+CLUSTERS = {
+    "outbound|80||auth.static",
+    "outbound|80||decide.static",
+    "outbound|80||gpustack.static",
+    "outbound|80||redis.static",
+}
+
+
+@lru_cache(None)
+def code(name: str) -> bytes:
+    """The module of a plugin."""
+    try:
+        plugins = resources.files("gpustack_higress_plugins") / "plugins" / name
+    except ModuleNotFoundError:
+        pytest.skip("the plugins are not installed: they are in the dependency group 'test'")
+    (version,) = plugins.iterdir()
+    return (version / "plugin.wasm").read_bytes()
+
+
+@pytest.fixture
+def metrics() -> InMemoryMetrics:
+    return InMemoryMetrics()
+
+
+@pytest.fixture
+def services(log: Lines, clock: ManualClock, metrics: InMemoryMetrics) -> Services:
+    return Services(log=log, clock=clock, metrics=metrics, clusters=CLUSTERS)
+
+
+@pytest.fixture
+def host(engine: Engine, services: Services) -> Iterator[Host]:
+    with Host(engine, services=services) as host:
+        yield host
+
+
+@pytest.fixture
+def load(host: Host) -> Callable[..., Plugin]:
+    """Load a plugin with a configuration: ``load("transformer", reqRules=[…])``."""
+
+    def load(name: str, **configuration: Any) -> Plugin:
+        return host.load_plugin(code(name), name=name, configuration=json.dumps(configuration))
+
+    return load
+
+
+@pytest.fixture
+def exchange(host: Host) -> Callable[..., Exchange]:
+    """Begin an HTTP exchange through plugins: ``exchange(first, second, route_name="…")``."""
+
+    def exchange(*plugins: Plugin, buffer_limit: int = 1024 * 1024, **properties: Any) -> Exchange:
+        known = {name.replace("__", "."): value for name, value in properties.items()}
+        return Exchange(host, plugins, known, buffer_limit)
+
+    return exchange
+
+
+@pytest.fixture(autouse=True)
+def no_errors(log: Lines) -> Iterator[None]:
+    """No plugin logs an error, unless the test has taken it from the log."""
+    yield
+    assert [line.message for line in log.lines if line.level >= ERROR] == []
