@@ -3,26 +3,29 @@
     answers = ask([Case("hello", [Filter("tests/filters/rust/headers.wasm")], Request("GET", "/"))], tmp_path)
     answers["hello"].client_response.headers
 
-Each case gets a listener of its own, added by a filesystem LDS update just before it and removed just after, so that a configuration
-that Envoy refuses hurts nobody else. Envoy runs one worker; its log says which connection has been read and parsed, so
-that each chunk of a body is sent only when the one before has gone through the filters. Between cases a request to a listener that
-answers by itself marks the place in the log: what stands between two marks belongs to one case.
+Each case gets a listener of its own, added by a filesystem LDS update just before it and removed just after, so that a
+configuration that Envoy refuses hurts nobody else. Envoy runs one worker; its log says which connection has been read
+and parsed, so that each chunk of a body is sent only when the one before has gone through the filters. Between cases a
+request to a listener that answers by itself marks the place in the log: what stands between two marks belongs to one
+case. Should a filter make Envoy crash, that case's answer says so and the next ones get a new process.
 
-What Envoy adds on its own account is switched off where it can be (see `_listener`), the rest is left out by `without_framing`.
+What Envoy adds on its own account is switched off where it can be (`_listener`), the rest is left out by
+`without_framing`. `seen_request` and `seen_response` say what the filters get of a message, for a host that is to be
+compared.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import itertools
 import json
 import pathlib
 import re
-import socket
-import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -60,7 +63,9 @@ class Request:
     chunks: Sequence[bytes] = ()
     trailers: Sequence[tuple[str | bytes, str | bytes]] = ()
     host: str = "example.test"
-    stop: int | None = None  # the client closes its connection after the headers and that many chunks, once they were delivered
+    stop: int | None = (
+        None  # the client closes its connection after the headers and that many chunks, once they were delivered
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,10 +88,13 @@ class Case:
     response: Response = Response()
     repeat: int = 1  # requests, one after the other; the answer tells of the last, `earlier` of those before
     pause: float = 0.0  # seconds between them
-    callouts: Mapping[str, Response] = dataclasses.field(default_factory=dict)  # by path: for requests that filters make
+    callouts: Mapping[str, Response] = dataclasses.field(
+        default_factory=dict
+    )  # by path: for requests that filters make
     same_connection: bool = False  # the repeated requests share one
     linger: float = 0.0  # seconds to watch after the last response (ticks, queues)
-    patience: float = 0.4  # seconds to wait for a response that may never come
+    patience: float = 2.0  # seconds to wait for a response; give less where none is expected
+    unsteady: str = ""  # a pattern for those lines of the guest's log that differ from run to run
     route_metadata: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     buffer_limit: int | None = None  # per_connection_buffer_limit_bytes of the listener
 
@@ -124,7 +132,9 @@ class ClientResponse:
 
 @dataclasses.dataclass(frozen=True)
 class Callback:
-    """A call of the guest. Context ids are renumbered by the order in which they appear in their VM: "root 1", "stream 1", ... `events` are the hostcalls made meanwhile. `result` is None for void, "trap" if it did not return."""
+    """A call of the guest. Context ids are renumbered by the order in which they appear in their VM: "root 1",
+    "stream 1", ... `events` are the hostcalls made meanwhile. `result` is None for void, "trap" if it did not
+    return."""
 
     name: str
     args: tuple[int | str, ...]
@@ -161,14 +171,24 @@ class Answer(Exchange):
     started: bool = True
     refusal: str = ""  # Envoy's words if it refused the configuration
     earlier: list[Exchange] = dataclasses.field(default_factory=list)
-    callouts: list[UpstreamRequest] = dataclasses.field(default_factory=list)  # requests that filters made, see Case.callouts
-    logs: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)  # plugin, level, message of the guest, worker only
-    complaints: list[tuple[str, str]] = dataclasses.field(default_factory=list)  # level, message: Envoy's own about Wasm, from warning on
+    callouts: list[UpstreamRequest] = dataclasses.field(
+        default_factory=list
+    )  # requests that filters made, see Case.callouts
+    logs: list[tuple[str, str, str]] = dataclasses.field(
+        default_factory=list
+    )  # plugin, level, message of the guest, worker only
+    complaints: list[tuple[str, str]] = dataclasses.field(
+        default_factory=list
+    )  # level, message: Envoy's own about Wasm, from warning on
     load: list[Callback] = dataclasses.field(default_factory=list)  # on the worker, before the first request
     callbacks: list[Callback] = dataclasses.field(default_factory=list)  # during the requests
     unload: list[Callback] = dataclasses.field(default_factory=list)  # when the listener went
-    decisions: list[tuple[str, str, int]] = dataclasses.field(default_factory=list)  # plugin, "decode headers", status that Envoy saw
-    details: list[str] = dataclasses.field(default_factory=list)  # response code details of each stream, in the order of their ends
+    decisions: list[tuple[str, str, int]] = dataclasses.field(
+        default_factory=list
+    )  # plugin, "decode headers", status that Envoy saw
+    details: list[str] = dataclasses.field(
+        default_factory=list
+    )  # response code details of each stream, in the order of their ends
     flags: list[str] = dataclasses.field(default_factory=list)  # response flags, likewise
     raw: list[str] = dataclasses.field(default_factory=list)  # the whole log of the case
 
@@ -187,19 +207,112 @@ def flat(callbacks: Iterable[Callback]) -> list[Event]:
     return events
 
 
+# What filters see of a message ----------------------------------------------------------------------------------------
+
+# Headers of which a message has one at most: another value is joined to the first with a comma.
+INLINE_REQUEST = frozenset(
+    b""":authority :method :path :protocol :scheme accept accept-encoding access-control-request-headers
+    access-control-request-method authorization cache-control connection content-encoding content-length content-type
+    expect grpc-accept-encoding grpc-timeout if-match if-modified-since if-none-match keep-alive origin pragma
+    proxy-connection proxy-status referer te transfer-encoding upgrade user-agent via x-client-trace-id x-request-id
+    x-forwarded-for x-forwarded-proto x-forwarded-host x-forwarded-port x-forwarded-client-cert x-envoy-attempt-count
+    x-envoy-decorator-operation x-envoy-downstream-service-cluster x-envoy-downstream-service-node
+    x-envoy-expected-rq-timeout-ms x-envoy-external-address x-envoy-force-trace x-envoy-hedge-on-per-try-timeout
+    x-envoy-internal x-envoy-ip-tags x-envoy-is-timeout-retry x-envoy-max-retries x-envoy-original-host
+    x-envoy-original-path x-envoy-retry-grpc-on x-envoy-retry-on x-envoy-retriable-header-names
+    x-envoy-retriable-status-codes x-envoy-upstream-alt-stat-name x-envoy-upstream-rq-per-try-timeout-ms
+    x-envoy-upstream-rq-timeout-alt-response x-envoy-upstream-rq-timeout-ms
+    x-envoy-upstream-stream-duration-ms""".split()
+)
+INLINE_RESPONSE = frozenset(
+    b""":status access-control-allow-origin age cache-control connection content-encoding content-length content-type
+    date etag expires grpc-message grpc-status keep-alive last-modified location proxy-connection proxy-status server
+    transfer-encoding upgrade vary via x-request-id x-envoy-attempt-count x-envoy-decorator-operation
+    x-envoy-upstream-canary x-envoy-upstream-healthchecked-cluster x-envoy-upstream-service-time x-envoy-ratelimited
+    x-envoy-immediate-health-check-fail x-envoy-degraded""".split()
+)
+HOP_BY_HOP = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade expect".split())
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """A message as Envoy hands it to the first filter of the chain: `headers` with pseudo headers and the end of
+    stream, then the chunks, then trailers. A body without trailers ends with an empty chunk, for so HTTP/1.1's
+    codec tells of the end."""
+
+    headers: HeaderList
+    chunks: list[bytes]
+    trailers: HeaderList
+    end_of_stream: bool  # with the headers
+
+
+def _joined(headers: Iterable[tuple[bytes, bytes]], inline: frozenset[bytes]) -> HeaderList:
+    result: dict[object, tuple[bytes, bytes]] = {}
+    for i, (name, value) in enumerate(headers):
+        key: object = name if name in inline else i
+        result[key] = (name, result[key][1] + b"," + value if key in result else value)
+    return list(result.values())
+
+
+def seen_request(request: Request) -> Seen:
+    headers = [(_bytes(name).lower(), _bytes(value).strip()) for name, value in request.headers]
+    named = {word.strip() for name, value in headers if name == b"connection" for word in value.lower().split(b",")}
+    host = next((value for name, value in headers if name == b"host"), request.host.encode())
+    path, method = _bytes(request.path), _bytes(request.method)
+    first = [(b":authority", host), (b":path", path), (b":method", method), (b":scheme", b"http")]
+    framing, chunked = _framed(request)
+    rest = [(n, v) for n, v in headers + framing if n not in HOP_BY_HOP and n not in named and n != b"host"]
+    pairs = _joined([*first, *rest, (b"x-forwarded-proto", b"http")], INLINE_REQUEST)
+    trailers = [(_bytes(name).lower(), _bytes(value)) for name, value in request.trailers]
+    return _seen(pairs, request.chunks, trailers, empty=not request.chunks and not chunked)
+
+
+def seen_response(response: Response, method: str = "GET") -> Seen:
+    """Of a response that comes from upstream."""
+    headers = [(_bytes(name).lower(), _bytes(value).strip()) for name, value in response.headers]
+    bodiless = method == "HEAD" or response.status in (204, 304)
+    framing, chunked = _framed(response)
+    if bodiless and (response.status in (204, 304) or _has(response.headers, b"content-length")):
+        framing = []
+    pairs = _joined([(b":status", b"%d" % response.status), *headers, *framing], INLINE_RESPONSE)
+    trailers = [(_bytes(name).lower(), _bytes(value)) for name, value in response.trailers]
+    return _seen(pairs, response.chunks, trailers, empty=bodiless or (not response.chunks and not chunked))
+
+
+def _seen(headers: HeaderList, chunks: Sequence[bytes], trailers: HeaderList, *, empty: bool) -> Seen:
+    if empty:
+        return Seen(headers, [], [], end_of_stream=True)
+    return Seen(headers, [*chunks] if trailers else [*chunks, b""], trailers, end_of_stream=False)
+
+
 # Comparing ------------------------------------------------------------------------------------------------------------
 
 FRAMING = re.compile(rb"transfer-encoding|connection|keep-alive|date|x-forwarded-proto", re.IGNORECASE)
 
 
 def without_framing(headers: Iterable[tuple[bytes, bytes]], *, length: bool = False) -> HeaderList:
-    """`headers` less what Envoy or HTTP/1.1 adds between the filters and the wire: x-forwarded-proto (the connection manager, before the
-    first filter, so that filters do see it), date (after the last), transfer-encoding and connection (the codec). content-length is
-    left out too unless `length`: the codec adds `content-length: 0` to responses without a body, and filters see the others."""
+    """`headers` less what Envoy or HTTP/1.1 adds between the filters and the wire: x-forwarded-proto (the
+    connection manager, before the first filter, so that filters do see it), date (after the last), transfer-
+    encoding and connection (the codec). content-length is left out too unless `length`: the codec adds `content-
+    length: 0` to responses without a body, and filters see the others."""
     return [(n, v) for n, v in headers if not FRAMING.fullmatch(n) and (length or n.lower() != b"content-length")]
 
 
-# By callback: parameters to leave out of a trace, since they are pointers. (All others are numbers.)
+def sent_pairs(request: UpstreamRequest) -> HeaderList:
+    """What upstream got, written as filters write it: pseudo headers first (no :scheme, HTTP/1.1 has none), then
+    the others without framing."""
+    host = next((value for name, value in request.headers if name == b"host"), None)
+    first = [(b":method", request.method.encode("latin-1")), (b":path", request.path.encode("latin-1"))]
+    others = [(name, value) for name, value in without_framing(request.headers) if name != b"host"]
+    return [*([(b":authority", host)] if host is not None else []), *first, *others]
+
+
+def steady_logs(logs: Iterable[tuple[str, str, str]], case: Case) -> list[tuple[str, str, str]]:
+    """The guest's log without the lines that differ from run to run."""
+    return [line for line in logs if not case.unsteady or not re.search(case.unsteady, line[2])]
+
+
+# Exports that a trace leaves out.
 INTERNAL = re.compile(r"malloc|proxy_on_memory_allocate|_initialize|_start|main|__main_void")
 
 # By hostcall: parameters that are neither pointers nor sizes of byte ranges. Hostcalls that are not here have none.
@@ -244,7 +357,10 @@ KEPT: Mapping[str, tuple[int, ...]] = {
     "proc_exit": (0,),
 }
 
-CONTEXT_ARGUMENTS: Mapping[str, tuple[int, ...]] = {"proxy_on_context_create": (0, 1), "proxy_set_effective_context": (0,)}
+CONTEXT_ARGUMENTS: Mapping[str, tuple[int, ...]] = {
+    "proxy_on_context_create": (0, 1),
+    "proxy_set_effective_context": (0,),
+}
 
 
 def kept_arguments(name: str, arguments: Sequence[int]) -> tuple[int, ...]:
@@ -278,11 +394,13 @@ class Log:
         rest = b""
         while data := await stream.read(1 << 18):
             *records, rest = (rest + data).split(END)
-            for record in records:
-                before, _, record = record.rpartition(START)
+            for part in records:
+                before, _, record = part.rpartition(START)
                 self.junk += before
                 thread, component, level, text = record.split(b"\t", 3)
-                self.lines.append(Line(*(field.decode("utf-8", "surrogateescape") for field in (thread, component, level, text))))
+                self.lines.append(
+                    Line(*(field.decode("utf-8", "surrogateescape") for field in (thread, component, level, text)))
+                )
             if records:
                 self.changed.set()
         self.closed = True
@@ -302,7 +420,7 @@ class Log:
                 return None
             self.changed.clear()
             if len(self.lines) == end and not self.closed:
-                with contextlib.suppress(TimeoutError):
+                with contextlib.suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self.changed.wait(), left)
 
 
@@ -329,7 +447,9 @@ async def _read_fields(reader: asyncio.StreamReader) -> HeaderList:
     return headers
 
 
-async def _read_body(reader: asyncio.StreamReader, message: UpstreamRequest | ClientResponse, *, until_close: bool) -> None:
+async def _read_body(
+    reader: asyncio.StreamReader, message: UpstreamRequest | ClientResponse, *, until_close: bool
+) -> None:
     """Adds to `message` while it comes, so that something is there if it stops."""
     headers = {name.lower(): value for name, value in message.headers}
     if headers.get(b"transfer-encoding", b"").lower() == b"chunked":
@@ -368,6 +488,10 @@ def _pieces(message: Request | Response, first: bytes) -> list[bytes]:
     return pieces
 
 
+def _ends_with(end: str, line: Line) -> bool:
+    return line.text.endswith(end)
+
+
 class Upstream:
     """The server behind Envoy, answering as the case of the moment says. Callouts are told by their path."""
 
@@ -389,11 +513,15 @@ class Upstream:
         self.response, self.callouts = case.response, case.callouts
         self.requests, self.callout_requests = [], []
 
+    def hang_up(self) -> None:
+        """Ends all connections: what a filter did to one case's must not be seen in the next one's."""
+        for writer in self.writers:
+            writer.transport.abort()
+
     def stop(self) -> None:
         if self.server:
             self.server.close()
-        for writer in self.writers:
-            writer.transport.abort()
+        self.hang_up()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writers.add(writer)
@@ -429,54 +557,85 @@ class Upstream:
         elif len(pieces) == 2 and not response.early:
             pieces = [b"".join(pieces)]
         for i, piece in enumerate(pieces):
-            mark = len(self.log.lines)
+            mark, parsed = len(self.log.lines), f"parsed {len(piece)} bytes"
             writer.write(piece)
             await writer.drain()
             if i + 1 < len(pieces):
-                await self.log.wait(mark, lambda line, size=len(piece): f"parsed {size} bytes" in line.text, 0.5)  # type: ignore[misc]
+                await self.log.wait(mark, functools.partial(_ends_with, parsed), 0.5)
 
 
-async def _send(log: Log, writer: asyncio.StreamWriter, pieces: Sequence[bytes], *, stop: int | None) -> None:
-    """Sends each piece when Envoy has dealt with the one before."""
-    port = writer.get_extra_info("sockname")[1]
-    place = await log.wait(max(0, len(log.lines) - 2000), lambda line: line.text.endswith(f":{port}") and "new connection from" in line.text, 2)
-    found = re.search(r'"ConnectionId":"(\d+)"', log.lines[place].text) if place is not None else None
-    connection = f'[Tags: "ConnectionId":"{found[1] if found else ""}"] parsed '
-    for i, piece in enumerate(pieces):
-        mark = len(log.lines)
-        writer.write(piece)
-        await writer.drain()
-        if i + 1 < len(pieces) or stop is not None:
-            await log.wait(mark, lambda line: line.text.startswith(connection), 0.3)
-        if stop is not None and i >= stop:
-            return
+class Connection:
+    """A client's connection, and its number in Envoy's log."""
+
+    def __init__(self, log: Log, opened: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.log, self.opened, self.reader, self.writer = log, opened, reader, writer
+        self.tag = ""
+
+    @classmethod
+    async def open(cls, log: Log, port: int) -> Connection:
+        opened = len(log.lines)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 26)
+        connection = cls(log, opened, reader, writer)
+        told = f"new connection from 127.0.0.1:{writer.get_extra_info('sockname')[1]}"
+        place = await log.wait(opened, functools.partial(_ends_with, told), 5)
+        if place is None:
+            raise RuntimeError("Envoy does not accept connections")
+        connection.tag = log.lines[place].text.removesuffix(told)
+        return connection
+
+    def parsed(self, line: Line) -> bool:
+        return line.text.startswith(self.tag + "parsed ")
+
+    def gone(self, line: Line) -> bool:
+        return line.text == self.tag + "adding to cleanup list"
+
+    async def send(self, pieces: Sequence[bytes], *, stop: int | None) -> None:
+        """Sends each piece when Envoy has dealt with the one before."""
+        for i, piece in enumerate(pieces):
+            mark = len(self.log.lines)
+            self.writer.write(piece)
+            await self.writer.drain()
+            if i + 1 < len(pieces) or stop is not None:
+                await self.log.wait(mark, self.parsed, 0.5)
+            if stop is not None and i >= stop:
+                return
+
+    async def close(self) -> None:
+        """Closes it and waits until Envoy knows."""
+        self.writer.close()
+        await self.log.wait(self.opened, self.gone, 1)
 
 
-async def _exchange(log: Log, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, case: Case) -> Exchange:
+async def _receive(reader: asyncio.StreamReader, request: Request, exchange: Exchange) -> None:
+    """Fills in the response while it comes, so that a part of it is known if the rest does not."""
+    while True:
+        _, status, *_ = (await reader.readuntil(b"\n")).split(b" ", 2)
+        headers = await _read_fields(reader)
+        if int(status) >= 200 or int(status) < 100:
+            break
+    exchange.client_response = response = ClientResponse(int(status), headers)
+    if request.method != "HEAD" and response.status not in (204, 304):
+        await _read_body(reader, response, until_close=True)
+    else:
+        response.complete = True
+
+
+async def _exchange(connection: Connection, case: Case) -> Exchange:
     request = case.request
     first = b"%s %s HTTP/1.1\r\n" % (_bytes(request.method), _bytes(request.path))
     if not _has(request.headers, b"host"):
         first += b"Host: %s\r\n" % request.host.encode()
     exchange = Exchange()
-    sending = asyncio.ensure_future(_send(log, writer, _pieces(request, first), stop=request.stop))
+    sending = asyncio.ensure_future(connection.send(_pieces(request, first), stop=request.stop))
     try:
         if request.stop is not None:
             await sending
-            writer.transport.abort()
             exchange.error = "stopped"
             return exchange
-        async with asyncio.timeout(case.patience + 0.05 * len(request.chunks)):
-            while True:
-                _, status, *_ = (await reader.readuntil(b"\n")).split(b" ", 2)
-                headers = await _read_fields(reader)
-                if int(status) >= 200:
-                    break
-            exchange.client_response = response = ClientResponse(int(status), headers)
-            if request.method != "HEAD" and response.status not in (204, 304):
-                await _read_body(reader, response, until_close=True)
-            else:
-                response.complete = True
-    except TimeoutError:
+        await asyncio.wait_for(
+            _receive(connection.reader, request, exchange), case.patience + 0.05 * len(request.chunks)
+        )
+    except asyncio.TimeoutError:
         exchange.error = "timeout"
     except (OSError, EOFError, asyncio.IncompleteReadError, ValueError):
         exchange.error = "closed"
@@ -512,8 +671,6 @@ HTTP_MANAGER = API + "extensions.filters.network.http_connection_manager.v3.Http
 def _any(value: str | bytes) -> dict[str, Any]:
     if isinstance(value, str):
         return {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": value}
-    import base64
-
     return {"@type": "type.googleapis.com/google.protobuf.BytesValue", "value": base64.b64encode(value).decode()}
 
 
@@ -522,7 +679,11 @@ def _address(port: int) -> dict[str, Any]:
 
 
 def _wasm(index: int, f: Filter, vm_id: str) -> dict[str, Any]:
-    vm: dict[str, Any] = {"vm_id": vm_id, "runtime": "envoy.wasm.runtime.v8", "code": {"local": {"filename": str(pathlib.Path(f.path).resolve())}}}
+    vm: dict[str, Any] = {
+        "vm_id": vm_id,
+        "runtime": "envoy.wasm.runtime.v8",
+        "code": {"local": {"filename": str(pathlib.Path(f.path).resolve())}},
+    }
     if f.vm_config:
         vm["configuration"] = _any(f.vm_config)
     if f.env:
@@ -540,12 +701,25 @@ def _wasm(index: int, f: Filter, vm_id: str) -> dict[str, Any]:
         config["allow_on_headers_stop_iteration"] = True
     if f.capabilities:
         config["capability_restriction_config"] = {"allowed_capabilities": {name: {} for name in f.capabilities}}
-    return {"name": f.name or f"plugin{index}", "typed_config": {"@type": API + "extensions.filters.http.wasm.v3.Wasm", "config": config}}
+    return {
+        "name": f.name or f"plugin{index}",
+        "typed_config": {"@type": API + "extensions.filters.http.wasm.v3.Wasm", "config": config},
+    }
 
 
-def _listener(name: str, filters: Sequence[dict[str, Any]], route: Mapping[str, Any], access_log: str | None, case: Case | None = None) -> dict[str, Any]:
-    """As bare as Envoy can be: it adds neither a request id, nor x-forwarded-for, nor `server`, nor its own x-envoy-*."""
-    router = {"name": "router", "typed_config": {"@type": API + "extensions.filters.http.router.v3.Router", "suppress_envoy_headers": True}}
+def _listener(
+    name: str,
+    filters: Sequence[dict[str, Any]],
+    route: Mapping[str, Any],
+    access_log: str | None,
+    case: Case | None = None,
+) -> dict[str, Any]:
+    """As bare as Envoy can be: it adds neither a request id, nor x-forwarded-for, nor `server`, nor its own
+    x-envoy-*."""
+    router = {
+        "name": "router",
+        "typed_config": {"@type": API + "extensions.filters.http.router.v3.Router", "suppress_envoy_headers": True},
+    }
     manager: dict[str, Any] = {
         "@type": HTTP_MANAGER,
         "stat_prefix": "case",
@@ -557,7 +731,9 @@ def _listener(name: str, filters: Sequence[dict[str, Any]], route: Mapping[str, 
         "http_filters": [*filters, router],
         "route_config": {
             "name": "routes",
-            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [{"name": "only", "match": {"prefix": "/"}, **route}]}],
+            "virtual_hosts": [
+                {"name": "all", "domains": ["*"], "routes": [{"name": "only", "match": {"prefix": "/"}, **route}]}
+            ],
         },
     }
     if access_log:
@@ -584,7 +760,12 @@ def _bootstrap(folder: pathlib.Path, upstream_port: int) -> dict[str, Any]:
         "explicit_http_config": {"http_protocol_options": {"enable_trailers": True}},
     }
     return {
-        "node": {"id": "node-1", "cluster": "cluster-1", "metadata": {"KEY": "value"}, "locality": {"region": "r", "zone": "z"}},
+        "node": {
+            "id": "node-1",
+            "cluster": "cluster-1",
+            "metadata": {"KEY": "value"},
+            "locality": {"region": "r", "zone": "z"},
+        },
         "dynamic_resources": {"lds_config": {"path_config_source": {"path": str(folder / "lds.json")}}},
         "static_resources": {
             "listeners": [mark],
@@ -592,7 +773,9 @@ def _bootstrap(folder: pathlib.Path, upstream_port: int) -> dict[str, Any]:
                 {
                     "name": "upstream",
                     "connect_timeout": "2s",
-                    "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
+                    "typed_extension_protocol_options": {
+                        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options
+                    },
                     "load_assignment": {
                         "cluster_name": "upstream",
                         "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(upstream_port)}}]}],
@@ -603,7 +786,10 @@ def _bootstrap(folder: pathlib.Path, upstream_port: int) -> dict[str, Any]:
     }
 
 
-GUEST_LEVELS = {"trace", "debug", "info", "warning", "error", "critical"}
+def _lines(path: pathlib.Path) -> list[str]:
+    return path.read_text(errors="surrogateescape").split("\n")[:-1] if path.exists() else []
+
+
 TRACE = re.compile(r"\[(host->vm|host<-vm|vm->host|vm<-host)\] (.*)", re.DOTALL)
 CALL = re.compile(r"([\w.]+)\((.*)\)", re.DOTALL)
 RETURN = re.compile(r"([\w.]+) return: (.*)", re.DOTALL)
@@ -630,8 +816,26 @@ class Envoy:
         config.write_text(json.dumps(_bootstrap(self.folder, await self.upstream.start())))
         self.process = await asyncio.create_subprocess_exec(
             str(find_envoy()),
-            *("-c", str(config), "--concurrency", "1", "--disable-hot-restart", "--drain-time-s", "0", "--drain-strategy", "immediate"),
-            *("--file-flush-interval-msec", "5", "--log-format", "\x1e%t\t%n\t%l\t%v\x1f", "-l", "warning", "--component-log-level"),
+            *(
+                "-c",
+                str(config),
+                "--concurrency",
+                "1",
+                "--disable-hot-restart",
+                "--drain-time-s",
+                "0",
+                "--drain-strategy",
+                "immediate",
+            ),
+            *(
+                "--file-flush-interval-msec",
+                "5",
+                "--log-format",
+                "\x1e%t\t%n\t%l\t%v\x1f",
+                "-l",
+                "warning",
+                "--component-log-level",
+            ),
             "wasm:trace,http:trace,connection:trace,conn_handler:trace,config:debug,upstream:warning",
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
@@ -641,7 +845,11 @@ class Envoy:
         self.follower = asyncio.ensure_future(self.log.follow(self.process.stderr))
         place = await self.log.wait(0, lambda line: "add active listener: name=mark," in line.text, 20)
         if place is None:
-            raise RuntimeError("Envoy did not start: " + "\n".join(line.text for line in self.log.lines[-20:]) + self.log.junk.decode(errors="replace"))
+            raise RuntimeError(
+                "Envoy did not start: "
+                + "\n".join(line.text for line in self.log.lines[-20:])
+                + self.log.junk.decode(errors="replace")
+            )
         self.main_thread = self.log.lines[place].thread
         self.mark_port = self.port("mark", 0)
         while True:  # it listens a little later
@@ -662,7 +870,7 @@ class Envoy:
                 self.process.terminate()
             try:
                 await asyncio.wait_for(self.process.wait(), 5)
-            except TimeoutError:
+            except asyncio.TimeoutError:
                 self.process.kill()
                 await self.process.wait()
         if self.follower:
@@ -697,8 +905,12 @@ class Envoy:
         self.upstream.reset(case)
         start = len(log.lines)
         self.write_listeners([_listener(name, filters, route, str(access_log), case)])
-        outcome = re.compile(rf"warm complete. updating active listener: name={name},|update rejected")
-        place = await log.wait(start, lambda line: line.component == "config" and outcome.search(line.text) is not None, 30)
+        outcome = re.compile(
+            rf"warm complete. updating active listener: name={name},|update rejected.* {name}[:,]", re.DOTALL
+        )
+        place = await log.wait(
+            start, lambda line: line.component == "config" and outcome.search(line.text) is not None, 30
+        )
         answer = Answer()
         if place is None or "warm complete" not in log.lines[place].text:
             answer.started = False
@@ -714,18 +926,25 @@ class Envoy:
         if case.linger:
             await asyncio.sleep(case.linger)
             served = await self.mark()
+        self.upstream.hang_up()
         self.write_listeners([])
         if answer.started:
             await log.wait(served, lambda line: f"removal complete: name={name}," in line.text, 2)
         end = await self.mark()
-        self.fill(answer, exchanges, [("load", start, loaded), ("serve", loaded, served), ("unload", served, end)], unique, case)
+        self.fill(
+            answer,
+            exchanges,
+            [("load", start, loaded), ("serve", loaded, served), ("unload", served, end)],
+            unique,
+            case,
+        )
         answer.flags, answer.details = await self.access_log(access_log, len(exchanges))
         return answer
 
     async def access_log(self, path: pathlib.Path, count: int) -> tuple[list[str], list[str]]:
         """Response flags and details, one for each stream that ended. Envoy writes them a little later."""
         for _ in range(30):
-            lines = path.read_text(errors="surrogateescape").split("\n")[:-1] if path.exists() else []
+            lines = _lines(path)
             if len(lines) >= count:
                 break
             await asyncio.sleep(0.005)
@@ -733,33 +952,39 @@ class Envoy:
         return [f[1] for f in fields], [f[2] for f in fields]
 
     async def exchanges(self, case: Case, port: int) -> list[Exchange]:
-        log, exchanges, writer = self.log, [], None
+        exchanges: list[Exchange] = []
+        connection: Connection | None = None
         for i in range(case.repeat):
             if i and case.pause:
                 await asyncio.sleep(case.pause)
-            if writer is None:
-                reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 26)
+            if connection is None:
+                connection = await Connection.open(self.log, port)
             before = len(self.upstream.requests)
-            exchange = await _exchange(log, reader, writer, case)
-            if not case.same_connection or exchange.error:
-                mark, here = len(log.lines), writer.get_extra_info("sockname")
-                writer.close()
-                writer = None
-                if here:
-                    await log.wait(mark, lambda line: "adding to cleanup list" in line.text, 0.2)
+            exchange = await _exchange(connection, case)
+            if not case.same_connection or exchange.error or i + 1 == case.repeat:
+                await connection.close()
+                connection = None
                 await self.mark()
             if len(self.upstream.requests) > before:
                 exchange.upstream_request = self.upstream.requests[before]
             exchanges.append(exchange)
-        if writer is not None:
-            writer.close()
-            await self.mark()
         return exchanges
 
-    def fill(self, answer: Answer, exchanges: list[Exchange], parts: Sequence[tuple[str, int, int]], vm_ids: Sequence[str], case: Case) -> None:
+    def fill(
+        self,
+        answer: Answer,
+        exchanges: list[Exchange],
+        parts: Sequence[tuple[str, int, int]],
+        vm_ids: Sequence[str],
+        case: Case,
+    ) -> None:
         if exchanges:
             *answer.earlier, last = exchanges
-            answer.upstream_request, answer.client_response, answer.error = last.upstream_request, last.client_response, last.error
+            answer.upstream_request, answer.client_response, answer.error = (
+                last.upstream_request,
+                last.client_response,
+                last.error,
+            )
         answer.callouts = self.upstream.callout_requests
         prefix = re.compile("wasm log(.*?): (.*)", re.DOTALL)
         found_in: list[list[Callback]] = [answer.load, answer.callbacks, answer.unload]
@@ -769,7 +994,7 @@ class Envoy:
             worker = [line for line in lines if line.thread != self.main_thread]
             for line in lines if not answer.started else worker:
                 found = prefix.fullmatch(line.text) if line.component == "wasm" else None
-                if found and line.level != "trace" or (found and not line.text.startswith("[")):
+                if found:
                     words = [word for word in found[1].split(" ") if word and word not in vm_ids]
                     answer.logs.append((" ".join(words), line.level, found[2]))
                 elif line.component == "wasm" and line.level in ("warning", "error", "critical"):
@@ -785,8 +1010,9 @@ class Envoy:
 
 
 def attributed(callbacks: Sequence[Callback], names: Sequence[str], vms: Mapping[str, str]) -> list[Callback]:
-    """Fills in `plugin` where the log does not tell, from the order in which Envoy goes through a chain: root contexts are made in its order;
-    a stream's context is made just before its filter is called; at the end come the filters' on_log, then on_done and on_delete of each."""
+    """Fills in `plugin` where the log does not tell, from the order in which Envoy goes through a chain: root
+    contexts are made in its order; a stream's context is made just before its filter is called; at the end come
+    the filters' on_log, then on_done and on_delete of each."""
     result = list(callbacks)
     roots: dict[str, int] = {}  # plugin -> id of its root context
     streams: dict[tuple[str, int], str] = {}  # (VM, id) -> plugin
@@ -798,10 +1024,16 @@ def attributed(callbacks: Sequence[Callback], names: Sequence[str], vms: Mapping
         sound = [n for n in names if vms[n] not in broken]
         if callback.name == "proxy_on_context_create":
             if callback.args[1] == 0:
-                return [n for n in names if n not in roots] or [n for n in names if vms[n] in broken]  # the latter: reloaded
+                return [n for n in names if n not in roots] or [
+                    n for n in names if vms[n] in broken
+                ]  # the latter: reloaded
             return [n for n in sound if n not in streams.values()]  # made for on_log, the filter was never reached
         if callback.name in ROOT_CALLBACKS:
-            return [n for n in sound if roots.get(n) == callback.args[0] and ROOT_CALLBACKS[callback.name] in called.get(n, ())]
+            return [
+                n
+                for n in sound
+                if roots.get(n) == callback.args[0] and ROOT_CALLBACKS[callback.name] in called.get(n, ())
+            ]
         if callback.args and callback.args[0] in roots.values() and not any(i == callback.args[0] for _, i in streams):
             return [n for n in sound if roots.get(n) == callback.args[0]]
         return [p for (vm, i), p in streams.items() if i == callback.args[0] and vm not in broken]
@@ -809,15 +1041,27 @@ def attributed(callbacks: Sequence[Callback], names: Sequence[str], vms: Mapping
     called: dict[str, set[str]] = {}  # plugin -> hostcalls made
     done: set[tuple[str, str, int | str]] = set()
     for i, callback in enumerate(result):
-        name = callback.plugin
+        words = callback.plugin.split(" ")  # plugin, root id, VM id; the first only of streams
+        ids = {word: [n for n in names if vms[n] == word] for word in words}
+        name = next((w for w in words if w in names), "") or next(
+            (found[0] for found in ids.values() if len(found) == 1), ""
+        )
         if not name and callback.name == "proxy_on_context_create" and callback.args[1] != 0 and len(names) > 1:
             follower = callbacks[i + 1] if i + 1 < len(callbacks) else callback
             name = follower.plugin if follower.name == "proxy_on_request_headers" else ""
         if not name:
             possible = candidates(callback)
-            if callback.name in ("proxy_on_log", "proxy_on_done", "proxy_on_delete", "proxy_on_vm_start", "proxy_on_configure"):
+            if callback.name in (
+                "proxy_on_log",
+                "proxy_on_done",
+                "proxy_on_delete",
+                "proxy_on_vm_start",
+                "proxy_on_configure",
+            ):
                 possible = [n for n in possible if (callback.name, n, callback.args[0]) not in done][:1]
-            name = possible[0] if len(possible) == 1 or (possible and callback.name == "proxy_on_context_create") else ""
+            name = (
+                possible[0] if len(possible) == 1 or (possible and callback.name == "proxy_on_context_create") else ""
+            )
         done.add((callback.name, name, callback.args[0] if callback.args else 0))
         result[i] = dataclasses.replace(callback, plugin=name)
         called.setdefault(name, set()).update(call.name for call in callback.events)
@@ -825,6 +1069,7 @@ def attributed(callbacks: Sequence[Callback], names: Sequence[str], vms: Mapping
             if callback.args[1] == 0:
                 roots[name] = int(callback.args[0])
                 broken.discard(vms[name])
+                done -= {entry for entry in done if entry[1] == name}
             else:
                 streams[vms[name], int(callback.args[0])] = name
         if callback.name == "proxy_on_delete" and name:
@@ -852,7 +1097,9 @@ def renumbered(callbacks: Iterable[Callback], vms: Mapping[str, str]) -> Iterato
         contexts = CONTEXT_ARGUMENTS.get(callback.name, (0,))
         args = tuple(name(callback.plugin, value) if i in contexts else value for i, value in enumerate(callback.args))
         events = tuple(
-            dataclasses.replace(call, args=tuple(name(callback.plugin, value) for value in call.args)) if call.name in CONTEXT_ARGUMENTS else call
+            dataclasses.replace(call, args=tuple(name(callback.plugin, value) for value in call.args))
+            if call.name in CONTEXT_ARGUMENTS
+            else call
             for call in callback.events
         )
         yield dataclasses.replace(callback, args=args, events=events)
@@ -889,7 +1136,9 @@ def parse_trace(lines: Iterable[Line]) -> tuple[list[Callback], list[tuple[str, 
             if name.startswith(("envoy.", "router")):
                 continue
             decisions.append((name, f"{direction} {what}", int(status)))
-            wanted = f"proxy_on_{'request' if direction == 'decode' else 'response'}_{'body' if what == 'data' else what}"
+            wanted = (
+                f"proxy_on_{'request' if direction == 'decode' else 'response'}_{'body' if what == 'data' else what}"
+            )
             for i in reversed(undecided):
                 if callbacks[i].name == wanted:
                     callbacks[i] = dataclasses.replace(callbacks[i], plugin=name)
@@ -900,7 +1149,7 @@ def parse_trace(lines: Iterable[Line]) -> tuple[list[Callback], list[tuple[str, 
         if line.text.startswith("wasm log ") and open_calls:
             guest = next((c for c in reversed(open_calls) if c["kind"] == "guest"), None)
             if guest is not None:
-                guest["plugin"] = line.text[len("wasm log ") :].split(":")[0].split(" ")[0]
+                guest["plugin"] = line.text[len("wasm log ") :].split(":")[0]
         if line.text.startswith("Function: ") and open_calls:
             close("trap")
             continue
@@ -914,8 +1163,10 @@ def parse_trace(lines: Iterable[Line]) -> tuple[list[Callback], list[tuple[str, 
             if arrow == "host->vm":
                 while open_calls and open_calls[-1]["kind"] == "guest":
                     close("trap")  # a guest call begins only from the host, so the one before never returned
-                events = None if INTERNAL.fullmatch(name) else []
-                open_calls.append({"kind": "guest", "name": name, "args": tuple(numbers), "events": events, "plugin": ""})
+                events: list[Hostcall] | None = None if INTERNAL.fullmatch(name) else []
+                open_calls.append(
+                    {"kind": "guest", "name": name, "args": tuple(numbers), "events": events, "plugin": ""}
+                )
             else:
                 open_calls.append({"kind": "host", "name": name, "args": kept_arguments(name, numbers)})
         elif returned := RETURN.fullmatch(rest):
@@ -949,7 +1200,11 @@ async def _ask_all(cases: Sequence[Case], folder: pathlib.Path) -> dict[str, Ans
                 try:
                     answers[case.name] = await envoy.ask(case)
                 except (RuntimeError, OSError) as error:
-                    answers[case.name] = Answer(started=False, refusal=f"Envoy ended: {error}", raw=[line.text for line in envoy.log.lines[-300:]] + [envoy.log.junk.decode(errors="replace")])
+                    answers[case.name] = Answer(
+                        started=False,
+                        refusal=f"Envoy ended: {error}",
+                        raw=[line.text for line in envoy.log.lines[-300:]] + [envoy.log.junk.decode(errors="replace")],
+                    )
                     break
         if not left:
             return answers
