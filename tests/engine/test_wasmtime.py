@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
+import textwrap
 import threading
 import time
 import warnings
@@ -21,11 +23,20 @@ from proxywasm_host.engine.protocol import HostFunction, Limits, Trap, TrapKind
 from .conftest import type_of, wasm
 
 SPIN = '(module (func (export "spin") (loop $l (br $l))) (func (export "one") (result i32) (i32.const 1)))'
+TRAPS = """(module (memory 1)
+  (func (export "unreachable") unreachable) (func (export "load") (drop (i32.load (i32.const 65533)))))"""
 CALLS = """(module (import "h" "f" (func $f (param i32) (result i32)))
   (func (export "calls") (param i32)
     (loop $l (drop (call $f (i32.const 1))) (br_if $l (local.tee 0 (i32.sub (local.get 0) (i32.const 1))))))
   (func (export "late") (param i32)
     (loop $l (br_if $l (local.tee 0 (i32.sub (local.get 0) (i32.const 1))))) (drop (call $f (i32.const 1)))))"""
+
+
+def run(program: str) -> subprocess.CompletedProcess[str]:
+    """Run `program` in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
 
 class TestRoutes:
@@ -151,6 +162,22 @@ class TestSignals:
         assert one() == 1
         assert lost == []
 
+    def test_handlers_that_are_installed_later_do_not_stand_in_the_way(self) -> None:
+        done = run(f"""
+            import faulthandler
+            from proxywasm_engine_wasmtime import WasmtimeEngine
+            from proxywasm_host.engine.protocol import Limits, Trap
+            module = WasmtimeEngine().compile({wasm(TRAPS)!r})
+            faulthandler.enable()
+            instance = module.instantiate([], Limits())
+            for name in ("unreachable", "load"):
+                try:
+                    instance.function(name)()
+                except Trap as trap:
+                    print(trap.kind.name)
+        """)
+        assert (done.stdout.split(), done.returncode) == (["UNREACHABLE", "OUT_OF_BOUNDS"], 0)
+
     def test_the_shield_leaves_code_without_a_try_alone(self) -> None:
         code = (lambda: 1).__code__
         assert shielded(code) is code
@@ -200,3 +227,28 @@ def test_a_child_process_compiles_calls_and_keeps_deadlines(route: str) -> None:
         finally:
             os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("route", ["ctypes", "objects"])
+def test_a_process_that_keeps_all_until_its_end_ends_in_silence(route: str) -> None:
+    done = run(f"""
+        import atexit
+        import sys
+
+        @atexit.register  # first, so it runs last: what an ending interpreter does to modules, in an order of its own
+        def take_apart():
+            for name, module in sys.modules.items():
+                if name.startswith("wasmtime."):
+                    module.ffi = None
+
+        from proxywasm_engine_wasmtime import WasmtimeEngine
+        from proxywasm_host.engine.protocol import HostFunction, Limits
+        engine = WasmtimeEngine(route={route!r})
+        module = engine.compile({wasm(CALLS)!r})
+        function = HostFunction("h", "f", module.imports[0].type, lambda a: a)
+        instances = [module.instantiate([function], Limits(deadline=1)) for _ in range(3)]
+        calls = [instance.function("calls") for instance in instances]
+        calls[0](10)
+        print("done")
+    """)
+    assert (done.stdout, done.stderr, done.returncode) == ("done\n", "", 0)

@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Any
 
@@ -71,7 +71,10 @@ class Ticker:
         quiet = 0
         while True:
             time.sleep(TICK)
-            self._engine.increment_epoch()
+            try:
+                self._engine.increment_epoch()
+            except ValueError:  # the process is ending, see `exit`
+                break
             quiet = 0 if self.used or self._held else quiet + 1
             self.used = False
             if quiet >= _QUIET_TICKS:
@@ -80,7 +83,8 @@ class Ticker:
                         self.running = False
                         break
         # A call that saw `running` just before meets this last epoch, asks its watch, and that starts us again.
-        self._engine.increment_epoch()
+        with suppress(ValueError):
+            self._engine.increment_epoch()
 
 
 _tickers: weakref.WeakSet[Ticker] = weakref.WeakSet()

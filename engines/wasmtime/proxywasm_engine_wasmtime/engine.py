@@ -16,8 +16,10 @@ import wasmtime._ffi as ffi
 
 from proxywasm_host.engine.protocol import Capabilities, InvalidModule, Limits
 
+from . import signals
 from .capi import CApi
 from .deadline import Ticker
+from .exit import quiet_at_exit
 from .module import WasmtimeModule
 from .selfcheck import MODULE, transcript
 
@@ -62,7 +64,8 @@ class WasmtimeEngine:
         self._optimise = optimise
         self._deadline = deadline
         self._process = os.getpid()
-        self._engine = wasmtime.Engine(self._config(parallel=parallel_compilation))
+        self._engine = quiet_at_exit(wasmtime.Engine(self._config(parallel=parallel_compilation)))
+        signals.remember()
         self._ticker = Ticker(self._engine)
         self._api: CApi | None = None
         self.note = self._take_route(route)
@@ -90,7 +93,7 @@ class WasmtimeEngine:
 
     @cached_property
     def _serial(self) -> wasmtime.Engine:
-        return wasmtime.Engine(self._config(parallel=False))
+        return quiet_at_exit(wasmtime.Engine(self._config(parallel=False)))
 
     def _config(self, *, parallel: bool) -> wasmtime.Config:
         config = wasmtime.Config()

@@ -9,7 +9,9 @@ import wasmtime
 
 from proxywasm_host.engine.protocol import Export, FunctionType, HostFunction, Import, Instance, Limits, LinkError
 
+from . import signals
 from .crossings import is_numeric
+from .exit import quiet_at_exit
 from .instance import FastInstance
 from .objects import ObjectsInstance
 
@@ -34,16 +36,17 @@ class WasmtimeModule:
         self, engine: wasmtime.Engine, module: wasmtime.Module, api: CApi | None, ticker: Ticker, *, interruptible: bool
     ) -> None:
         self.engine = engine
-        self.module = module
+        self.module = quiet_at_exit(module)
         self.ticker = ticker
         self.interruptible = interruptible
         self._api = api
         imports, exports = module.imports, module.exports
-        self.import_types: Sequence[Any] = [item.type for item in imports]
         self.imports: Sequence[Import] = tuple(
-            Import(item.module, item.name or "", *_kind(type))
-            for item, type in zip(imports, self.import_types, strict=True)
+            Import(item.module, item.name or "", *_kind(item.type)) for item in imports
         )
+        self.import_types = [
+            _function_type(item.type) for item in self.imports if item.type is not None and is_numeric(item.type)
+        ]
         self.exports: Sequence[Export] = tuple(Export(item.name, *_kind(item.type)) for item in exports)
         self.callable_exports = {
             item.name: item.type for item in self.exports if item.type is not None and is_numeric(item.type)
@@ -57,6 +60,7 @@ class WasmtimeModule:
         if limits.deadline is not None and not self.interruptible:
             raise ValueError("this engine was opened with deadline=False: its guests cannot be stopped")
         self._check(functions)
+        signals.bring_forward()
         if self._api is not None:
             return FastInstance(self._api, self, functions, limits, bind)
         return ObjectsInstance(self, functions, limits, bind)
@@ -87,6 +91,11 @@ class WasmtimeModule:
                 raise LinkError(f"{name}: the host function in its place is {offered.module}.{offered.name}")
             if offered.type != wanted.type:
                 raise LinkError(f"{name}: the guest wants {wanted.type}, the host offers {offered.type}")
+
+
+def _function_type(type: FunctionType) -> wasmtime.FuncType:
+    params, results = ([getattr(wasmtime.ValType, kind)() for kind in kinds] for kinds in (type.params, type.results))
+    return quiet_at_exit(wasmtime.FuncType(params, results))
 
 
 def _kind(type: Any) -> tuple[str, FunctionType | None]:

@@ -27,6 +27,7 @@ from proxywasm_host.engine.protocol import (
 from . import traps
 from .deadline import NEVER, TICK
 from .errors import MOST_NESTED, NESTED_TOO_DEEPLY, another_thread, closed, link_failure
+from .exit import quiet_at_exit
 
 if TYPE_CHECKING:
     from .module import WasmtimeModule
@@ -83,7 +84,7 @@ class ObjectsInstance:
         self._error: BaseException | None = None
         self._closed = self._attached = False
         self._functions: dict[str, Callable[..., Any]] = {}
-        self._store = store = wasmtime.Store(module.engine)
+        self._store = store = quiet_at_exit(wasmtime.Store(module.engine))
         if limits.memory is not None:
             store.set_limits(memory_size=limits.memory)
         if module.interruptible:

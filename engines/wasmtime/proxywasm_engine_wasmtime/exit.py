@@ -1,0 +1,30 @@
+"""wasmtime-py's objects at the end of the process.
+
+Those that are still there when the interpreter takes its modules apart call functions that are gone, and each prints
+an ignored exception. What is left then need not be freed, so they are told that they own nothing any more.
+"""
+
+from __future__ import annotations
+
+import atexit
+import weakref
+from contextlib import suppress
+from typing import Any, TypeVar
+
+__all__ = ["quiet_at_exit"]
+
+_T = TypeVar("_T")
+_alive: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def quiet_at_exit(managed: _T) -> _T:
+    """`managed`, which will say nothing if it outlives the interpreter."""
+    _alive.add(managed)
+    return managed
+
+
+@atexit.register
+def _disown() -> None:
+    for managed in list(_alive):
+        with suppress(ValueError):  # it is closed
+            managed._consume()

@@ -1,0 +1,78 @@
+"""Wasmtime's signal handlers, kept in front of others.
+
+Most traps are signals: a bad access to memory is a SIGSEGV, ``unreachable`` a SIGILL. Wasmtime installs its handlers
+once per process, in front of those that are there, and hands them what is not its own. A handler that comes later
+(``faulthandler.enable()``, which pytest calls as well) stands before Wasmtime's and ends the process at the next trap.
+So whenever an instance is made, Wasmtime's handlers are put back in front. Code that checks instead of faulting would
+be the alternative: it is twice as large, takes twice as long to compile, and accesses memory a tenth slower.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+from typing import Any
+
+import wasmtime._ffi as ffi
+
+__all__ = ["bring_forward", "remember"]
+
+_SIGNALS = [getattr(signal, name) for name in ("SIGSEGV", "SIGILL", "SIGFPE", "SIGBUS") if hasattr(signal, name)]
+_Action = ctypes.c_void_p * 32
+"""A ``struct sigaction`` and room to spare. On Linux and macOS it begins with the handler's address."""
+
+
+def _open_libc() -> Any:
+    try:
+        libc = ctypes.CDLL(None)
+    except (OSError, TypeError):  # Windows, which has no such signals
+        return None
+    return libc if hasattr(libc, "sigaction") and hasattr(libc, "dladdr") else None
+
+
+_libc = _open_libc()
+
+
+class _Origin(ctypes.Structure):
+    """``Dl_info``: which library an address belongs to."""
+
+    _fields_ = [
+        ("path", ctypes.c_char_p),
+        ("base", ctypes.c_void_p),
+        ("symbol", ctypes.c_char_p),
+        ("address", ctypes.c_void_p),
+    ]
+
+
+_wasmtimes: dict[int, ctypes.Array[ctypes.c_void_p]] = {}
+
+
+def remember() -> None:
+    """Note which handlers are Wasmtime's. To be called when it has installed them, which its first engine does."""
+    ours = _library(ctypes.cast(ffi.dll.wasm_engine_new, ctypes.c_void_p).value)
+    for number in _SIGNALS:
+        action = _current(number)
+        if ours is not None and number not in _wasmtimes and _library(action[0]) == ours:
+            _wasmtimes[number] = action
+
+
+def bring_forward() -> None:
+    """Put Wasmtime's handlers in front, if others were installed after them."""
+    for number, action in _wasmtimes.items():
+        if _current(number)[0] != action[0]:
+            _libc.sigaction(number, action, None)
+
+
+def _current(number: int) -> ctypes.Array[ctypes.c_void_p]:
+    action = _Action()
+    if _libc is not None:
+        _libc.sigaction(number, None, action)
+    return action
+
+
+def _library(address: int | None) -> int | None:
+    origin = _Origin()
+    if _libc is None or not _libc.dladdr(ctypes.c_void_p(address), ctypes.byref(origin)):
+        return None
+    base: int | None = origin.base
+    return base
