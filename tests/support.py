@@ -67,7 +67,7 @@ class Trace:
     def callback(self, context, row, args) -> None:
         self.events.append(f"{context.name}: {row.name}{args[1:]}")
 
-    def returned(self, context, row, result, failed) -> None:
+    def returned(self, context, row, result, *, failed) -> None:
         self.callbacks.append((context.name, row.name, (), None if failed else result))
 
     def hostcall(self, context, call: Call) -> None:

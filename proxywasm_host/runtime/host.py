@@ -165,7 +165,7 @@ class Host:
             return self._vm(key, vm_config, config.name)
 
         shared = self._vms.get(key)
-        if shared is not None and shared.failure is None and shared.contexts:
+        if shared is not None and shared.failure is None and len(shared.contexts) > 1:
             self._try(key, config)
         plugin = Plugin(self, config, vm, vm())
         self.plugins.append(plugin)

@@ -84,8 +84,6 @@ class HttpStream:
         """What filters stored with ``proxy_set_property``."""
         self.span_tags: dict[str, bytes] = {}
         """Tags that filters want on the trace span of this stream (Higress)."""
-        self.span_tags: dict[str, bytes] = {}
-        """Tags that filters want on the trace span of this stream (Higress)."""
         self._contexts = [HttpContext(self, plugin) for plugin in plugins]
         self._request = Path(self, REQUEST, self._contexts, buffer_limit)
         self._response = Path(self, RESPONSE, self._contexts[::-1], buffer_limit)
@@ -199,10 +197,6 @@ class HttpStream:
 
     def emit(self, effect: Effect) -> None:
         self.host.emit(effect)
-
-    def set_buffer_limit(self, limit: int) -> None:
-        """Bound what filters may hold of a body from now on, in both directions (Higress)."""
-        self._request.limit = self._response.limit = limit
 
     def set_buffer_limit(self, limit: int) -> None:
         """Bound what filters may hold of a body from now on, in both directions (Higress)."""

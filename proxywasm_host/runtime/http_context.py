@@ -177,10 +177,10 @@ class HttpContext(Context):
 
     def log(self) -> None:
         """on_log: everything can be read, nothing changed."""
-        self.create()
-        stream = self.stream
+        if not self.created:
+            self.create()
         self.read_only = True
-        self.maps[:] = stream.maps_for_log()
+        self.maps[:] = self.stream.maps_for_log()
         self.buffers[:2] = None, None
         self.vm.call(self, "on_log", self.id)
 

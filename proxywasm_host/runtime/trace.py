@@ -18,7 +18,7 @@ class Listener(Protocol):
         """A callback begins; `args` are as the guest gets them, the context's id first."""
         ...
 
-    def returned(self, context: Context, row: Callback, result: int | None, failed: bool) -> None:
+    def returned(self, context: Context, row: Callback, result: int | None, *, failed: bool) -> None:
         """A callback has returned, or has `failed`."""
         ...
 

@@ -34,7 +34,7 @@ from proxywasm_host.services import GuestLog, Services
 if TYPE_CHECKING:
     from proxywasm_host.runtime.trace import Listener
 
-__all__ = ["STOPPED", "BoundCallback", "Vm", "VmConfig"]
+__all__ = ["STOPPED", "Vm", "VmConfig"]
 
 STOPPED = 0xFFFF_FFFF
 """Result of a callback in which the guest sent a local response: beyond every action, so it stops the iteration."""
@@ -60,16 +60,6 @@ class VmConfig:
     unknown_imports: Literal["error", "stub"] = "error"
     profile: Profile = ENVOY
     limits: Limits = DEFAULT_LIMITS
-
-
-class BoundCallback:
-    """A callback that the guest exports."""
-
-    __slots__ = ("function", "row")
-
-    def __init__(self, row: Callback, function: Callable[..., Any]) -> None:
-        self.row = row
-        self.function = function
 
 
 class Vm:
@@ -99,7 +89,7 @@ class Vm:
         self.context: Context = self.base
         self.current: Context | None = None
         """The context whose callback runs, or ``None`` while the guest does not."""
-        self.contexts: dict[int, Context] = {}
+        self.contexts: dict[int, Context] = {0: self.base}
         self.metrics: dict[int, tuple[int, str]] = {}
         self.deferred: deque[Callable[[], None]] = deque()
         self.stop_iteration = False
@@ -152,13 +142,30 @@ class Vm:
         if instance.memory is not None:
             self.guest.memory = instance.memory
 
-    def _resolve(self, allowed: frozenset[str] | None) -> dict[str, BoundCallback]:
+    def _resolve(self, allowed: frozenset[str] | None) -> dict[str, Callable[..., Any]]:
+        """The callbacks that the guest has and may have, by their name without ``proxy_``."""
         bound = {}
         for name, row in callbacks_of(self.version).items():
             function = self.instance.function(name)
             if function is not None and (allowed is None or name in allowed):
-                bound[row.key] = BoundCallback(row, function)
+                bound[row.key] = function if self.listener is None else self._told(row, function, self.listener)
         return bound
+
+    def _told(self, row: Callback, function: Callable[..., Any], listener: Listener) -> Callable[..., Any]:
+        """A callback that tells the listener when it begins and ends."""
+
+        def told(*args: int) -> Any:
+            context = self.context
+            listener.callback(context, row, args)
+            try:
+                result = function(*args)
+            except BaseException:
+                listener.returned(context, row, None, failed=True)
+                raise
+            listener.returned(context, row, result, failed=False)
+            return result
+
+        return told
 
     def _initialise(self) -> None:
         """``_initialize`` and then ``main``; or else ``_start``."""
@@ -177,33 +184,30 @@ class Vm:
 
     # -- Into the guest ------------------------------------------------------------------------------------------
 
-    def enter(self, context: Context, callback: BoundCallback, args: tuple[int, ...]) -> int:
-        """Call the guest for a context; `args` begin with the context's id.
+    def enter(self, context: Context, callback: Callable[..., Any], args: tuple[int, ...]) -> int:
+        """Call one of `callbacks` for a context; `args` begin with the context's id.
 
         Returns what the guest returned (0 if nothing), or `STOPPED`. If the guest did not return, `failure` is set
         and the result means nothing.
         """
         self.context = self.current = context
-        listener = self.listener
-        if listener is not None:
-            listener.callback(context, callback.row, args)
-        result = None
         try:
-            result = callback.function(*args)
+            result = callback(*args)
         except BaseException as error:
-            self._failed(FailState.RUNTIME, callback.row.name, error, context.name)
+            result = None
+            name = next(name for name, known in self.callbacks.items() if known is callback)
+            self._failed(FailState.RUNTIME, f"proxy_{name}", error, context.name)
             if not isinstance(error, Exception):
                 raise
         finally:
             self.context = self.base
             self.current = None
-        if listener is not None:
-            listener.returned(context, callback.row, result, self.failure is not None)
-        if self.stop_iteration:
-            self.stop_iteration = False
-            result = STOPPED
         if self.deferred:
-            self._run_deferred()
+            if self.stop_iteration:
+                self.stop_iteration = False
+                result = STOPPED
+            while self.deferred:
+                self.deferred.popleft()()
         return result or 0
 
     def call(self, context: Context, name: str, *args: int) -> int | None:
@@ -219,10 +223,6 @@ class Vm:
             action()
         else:
             self.deferred.append(action)
-
-    def _run_deferred(self) -> None:
-        while self.deferred:
-            self.deferred.popleft()()
 
     # -- Failure -------------------------------------------------------------------------------------------------
 
