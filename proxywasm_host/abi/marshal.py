@@ -42,6 +42,8 @@ U32: Final = struct.Struct("<I")
 U64: Final = struct.Struct("<Q")
 PACK_U32: Final = U32.pack_into
 BAD_ARGUMENT: Final = int(Status.BAD_ARGUMENT)
+MAX_RANGES: Final = 1024
+"""Ranges that are gathered at once (IOV_MAX of POSIX systems); the guest is told how many bytes that was."""
 
 
 class GuestMemory(Protocol):
@@ -182,8 +184,10 @@ class Guest:
         PACK_U32(view, size_slot, size)
 
     def put_at(self, value: bytes, at: int) -> None:
-        """Write bytes where the guest asked for them. Raises: BadAddress."""
+        """Write bytes where the guest asked for them; no bytes fit anywhere. Raises: BadAddress."""
         size = len(value)
+        if not size:
+            return
         view = self.memory.view
         if at + size > len(view):
             view = self.grown(at, size)
@@ -198,14 +202,21 @@ class Guest:
             buffer += len(value)
 
     def gather(self, at: int, count: int) -> bytes:
-        """The bytes of a table of ranges. Raises: BadAddress."""
+        """The bytes of a table of ranges, or of its first `MAX_RANGES`. Raises: BadAddress.
+
+        Ranges may overlap, so a small memory could name more bytes than the host has: they are refused.
+        """
         view = self.memory.view
         if at + 8 * count > len(view):
             view = self.grown(at, 8 * count)
         parts = []
-        for address, size in struct.iter_unpack("<II", view[at : at + 8 * count]):
+        total = 0
+        for address, size in struct.iter_unpack("<II", view[at : at + 8 * min(count, MAX_RANGES)]):
             if address + size > len(view):
                 view = self.grown(address, size)
+            total += size
+            if total > len(view):
+                raise BadAddress(f"the ranges hold more together than the memory of {len(view)} bytes")
             parts.append(view[address : address + size])
         return b"".join(parts)
 

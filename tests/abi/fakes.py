@@ -16,6 +16,7 @@ from tests.support import Lines
 PAGE = 1024
 """Our memories are small, so that their ends are near."""
 CAPACITY = 64 * PAGE
+"""What they can grow to."""
 
 
 class Memory:

@@ -109,7 +109,7 @@ def test_sizes_and_names():
 
 
 def exporting(*functions: str) -> Bytecode:
-    return Bytecode(wat("(module %s)" % "".join(f'(func (export "{name}"))' for name in functions)))
+    return Bytecode(wat(f"(module {' '.join(f'(func (export {name!r}))' for name in functions)})".replace("'", '"')))
 
 
 @pytest.mark.parametrize("version", AbiVersion, ids=str)
