@@ -1,0 +1,187 @@
+"""HTTP streams: what the embedder may do, what it gets back, how long chains behave."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxywasm_host.runtime.effects import RequestBody, RequestHeaders, ResponseBody, ResponseHeaders
+from tests.support import REQUEST, RESPONSE
+
+
+def kinds(effects) -> list[str]:
+    return [type(effect).__name__ for effect in effects]
+
+
+def test_events_out_of_order_are_errors_of_the_embedder(host, probe):
+    stream = host.http_stream([probe()])
+    with pytest.raises(RuntimeError, match="the request's headers must be given first"):
+        stream.request_body(b"x")
+    with pytest.raises(RuntimeError, match="the response's headers must be given first"):
+        stream.response_trailers([])
+    stream.request_headers(REQUEST, True)
+    with pytest.raises(RuntimeError, match="the request's headers were given before"):
+        stream.request_headers(REQUEST)
+    with pytest.raises(RuntimeError, match="the request has ended before"):
+        stream.request_body(b"x")
+    stream.response_headers(RESPONSE)
+    with pytest.raises(RuntimeError, match="the response's headers were given before"):
+        stream.response_headers(RESPONSE)
+    stream.response_trailers([])
+    with pytest.raises(RuntimeError, match="the response has ended before"):
+        stream.response_trailers([])
+
+
+def test_after_close_nothing_happens(host, probe, trace):
+    stream = host.http_stream([probe()])
+    stream.request_headers(REQUEST)
+    stream.close()
+    trace.take()
+    assert stream.request_body(b"x") + stream.response_headers(RESPONSE) + stream.close() == []
+    assert trace.take() == []
+
+
+def test_what_comes_from_upstream_after_a_local_response_is_ignored(host, probe):
+    with host.http_stream([probe('@on_request_headers\nsend_local_response 403 d "" "" -1')]) as stream:
+        stream.request_headers(REQUEST)
+        assert stream.response_headers(RESPONSE) + stream.response_body(b"x") + stream.response_trailers([]) == []
+        assert stream.request_body(b"x") + stream.request_trailers([]) == []
+
+
+def test_the_embedders_headers_are_left_alone(host, probe):
+    mine = list(REQUEST)
+    with host.http_stream([probe("@on_request_headers\nadd_header_map_value 0 x y")]) as stream:
+        stream.request_headers(mine, True)
+    assert mine == REQUEST
+
+
+def test_no_filter_at_all(host):
+    with host.http_stream([]) as stream:
+        assert stream.request_headers(REQUEST) == [RequestHeaders(REQUEST, False, stream)]
+        assert stream.request_body(b"x", True) == [RequestBody(b"x", True, stream)]
+        assert stream.response_headers(RESPONSE, True) == [ResponseHeaders(RESPONSE, True, stream)]
+
+
+def test_each_filter_sees_what_the_one_before_it_changed(host, probe, log):
+    one = probe("@on_request_headers\nadd_header_map_value 0 x-one 1\n@on_response_headers\nget_header_map_value 2 x-two", vm_id="1")
+    two = probe("@on_request_headers\nget_header_map_value 0 x-one\n@on_response_headers\nadd_header_map_value 2 x-two 2", vm_id="2")
+    with host.http_stream([one, two]) as stream:
+        stream.request_headers(REQUEST, True)
+        stream.response_headers(RESPONSE, True)
+    assert [line for line in log.messages if line.startswith("get")] == [
+        'get_header_map_value(0, x-one) = 0 "1"',
+        'get_header_map_value(2, x-two) = 0 "2"',
+    ]
+
+
+def test_body_held_by_one_filter_reaches_the_next_as_one_chunk(host, probe, trace):
+    one = probe("@on_request_body\nreturn 1\n@on_request_body/eos\nreturn 0", name="one", vm_id="1")
+    two = probe("@on_request_body\nreturn 1\n@on_request_body/eos\nset_buffer_bytes 0 0 99 new", name="two", vm_id="2")
+    with host.http_stream([one, two]) as stream:
+        stream.request_headers(REQUEST)
+        assert stream.request_body(b"aaa") == []
+        effects = stream.request_body(b"bbb", True)
+    assert effects == [RequestBody(b"new", True, stream)]
+    assert [event for event in trace.take() if "body" in event] == [
+        "one: proxy_on_request_body(3, 0)",
+        "one: proxy_on_request_body(6, 1)",
+        "two: proxy_on_request_body(6, 1)",
+    ]
+
+
+PAUSED = "@on_configure\nset_tick_period_milliseconds 5\n@on_tick\nset_effective_context $stream\ncontinue_stream {}\n"
+
+
+def test_body_and_trailers_wait_for_headers_and_are_shown_to_the_filter_itself(host, probe, trace):
+    plugin = probe(PAUSED.format(0) + "@on_request_headers\nreturn 1")
+    with host.http_stream([plugin]) as stream:
+        stream.request_headers(REQUEST)
+        assert stream.request_body(b"abc") + stream.request_trailers([(b"t", b"1")]) == []
+        assert stream.paused
+        trace.take()
+        assert kinds(plugin.tick()) == ["RequestHeaders", "RequestBody", "RequestTrailers"]
+        assert not stream.paused
+        assert trace.take() == ["probe: proxy_on_tick()", "probe: proxy_on_request_body(3, 0)", "probe: proxy_on_request_trailers(1,)"]
+
+
+def test_trailers_paused_and_resumed(host, probe):
+    plugin = probe(PAUSED.format(0) + "@on_request_trailers\nreturn 1")
+    with host.http_stream([plugin]) as stream:
+        stream.request_headers(REQUEST)
+        assert stream.request_trailers([(b"t", b"1")]) == []
+        assert kinds(plugin.tick()) == ["RequestTrailers"]
+
+
+def test_held_body_can_be_read_and_changed_from_elsewhere(host, probe, log):
+    script = "@on_configure\nset_tick_period_milliseconds 5\n@on_tick\nset_effective_context $stream\nget_buffer_bytes 0 0 99\nset_buffer_bytes 0 0 99 changed\ncontinue_stream 0\n@on_request_body\nreturn 1"
+    plugin = probe(script)
+    with host.http_stream([plugin]) as stream:
+        stream.request_headers(REQUEST)
+        stream.request_body(b"held", True)
+        effects = plugin.tick()
+    assert effects == [RequestBody(b"changed", True, stream)]
+    assert 'get_buffer_bytes(0, 0, 99) = 0 "held"' in log.messages
+
+
+def test_response_resumed_later(host, probe):
+    plugin = probe(PAUSED.format(1) + "@on_response_headers\nreturn 1")
+    with host.http_stream([plugin]) as stream:
+        stream.request_headers(REQUEST, True)
+        assert stream.response_headers(RESPONSE) + stream.response_body(b"abc", True) == []
+        assert plugin.tick() == [ResponseHeaders(RESPONSE, False, stream), ResponseBody(b"abc", True, stream)]
+
+
+def test_a_stream_is_reset_if_a_local_response_comes_too_late(host, probe):
+    with host.http_stream([probe('@on_response_body\nsend_local_response 500 late x "" -1')]) as stream:
+        stream.request_headers(REQUEST, True)
+        stream.response_headers(RESPONSE)
+        assert kinds(stream.response_body(b"abc")) == ["ResetStream"]
+        assert stream.response_body(b"more", True) == []
+    assert stream.details == "late"
+
+
+def test_a_second_local_response_on_the_way_of_the_first(host, probe):
+    script = '@on_request_headers\nsend_local_response 403 first a "" -1\n@on_response_headers\nsend_local_response 500 second b "" -1'
+    with host.http_stream([probe(script)]) as stream:
+        effects = stream.request_headers(REQUEST, True)
+    assert [effect.headers[0] for effect in effects[:1]] == [(b":status", b"500")]
+    assert effects[1] == ResponseBody(b"b", True, stream)
+
+
+def test_head_gets_no_body(host, probe):
+    head = [pair if pair[0] != b":method" else (b":method", b"HEAD") for pair in REQUEST]
+    with host.http_stream([probe('@on_request_headers\nsend_local_response 403 d body "" -1')]) as stream:
+        effects = stream.request_headers(head, True)
+    assert kinds(effects) == ["ResponseHeaders"]
+    assert (b"content-length", b"4") in effects[0].headers
+
+
+def test_a_trap_fails_other_streams_of_its_vm_and_no_others(host, probe):
+    broken, sound = probe("@on_request_body\ntrap", vm_id="1"), probe("", vm_id="2")
+    one, two, three = host.http_stream([broken]), host.http_stream([broken]), host.http_stream([sound])
+    for stream in one, two, three:
+        stream.request_headers(REQUEST)
+    assert kinds(one.request_body(b"x", True)) == ["ResponseHeaders"]
+    assert kinds(two.request_body(b"x", True)) == ["ResponseHeaders"]
+    assert kinds(three.request_body(b"x", True)) == ["RequestBody"]
+    assert (one.failure, two.failure, three.failure) == (broken.failure, broken.failure, None)
+    for stream in one, two, three:
+        stream.close()
+
+
+def test_contexts_go_with_their_streams(host, probe):
+    plugin = probe()
+    before = len(plugin.vm.contexts)
+    for _ in range(100):
+        with host.http_stream([plugin]) as stream:
+            stream.request_headers(REQUEST, True)
+    assert len(plugin.vm.contexts) == before
+
+
+@pytest.mark.parametrize("callback", ["on_log", "on_done", "on_delete"])
+def test_a_local_response_at_the_end_is_ignored(host, probe, callback):
+    plugin = probe(f'@{callback}\nsend_local_response 500 d "" "" -1\ncontinue_stream 0\nclose_stream 1')
+    stream = host.http_stream([plugin])
+    stream.request_headers(REQUEST, True)
+    stream.response_headers(RESPONSE, True)
+    assert stream.close() == []
+    assert (plugin.failure, stream.local) == (None, None)
