@@ -84,7 +84,7 @@ class TcpContext(Context):
         """on_downstream_connection_close, on_done, on_log, on_delete."""
         if self.created and not self.closed:
             self.closed = True
-            self.vm.call(self, "on_downstream_connection_close", self.id, peer)
+            self.vm.call(self, "on_downstream_connection_close", self.id, int(peer))
             self.vm.call(self, "on_done", self.id)
             self.read_only = True
             self.vm.call(self, "on_log", self.id)
@@ -155,7 +155,7 @@ class TcpStream:
         if end_stream:
             for context in self._contexts:
                 if context.created:
-                    context.vm.call(context, "on_upstream_connection_close", context.id, PeerType.UNKNOWN)
+                    context.vm.call(context, "on_upstream_connection_close", context.id, int(PeerType.UNKNOWN))
         return self.host.drain()
 
     def close(self, peer: PeerType = PeerType.REMOTE) -> list[Effect]:
