@@ -1,8 +1,9 @@
-"""What to ask Envoy, as data. A case's name says its subject first: headers, body, action, resume, local, close, trap, ...
+"""What to ask Envoy, as data. A case's name says its subject first: headers, body, action, resume, local, trap, ...
 
 Most run `probe`, whose configuration is a script (its language is described at the top of tests/filters/c/probe.c).
-Left out, since Envoy 1.40 crashes: a local response from on_log or on_done, continue_stream(1) before there is a response,
-touching a body held by statuses 2 or 3 outside of its callback.
+
+Left out, since Envoy 1.40 crashes: a local response from on_log or on_done, continue_stream(1) before there is a
+response, touching a body held by statuses 2 or 3 outside of its callback.
 """
 
 from __future__ import annotations
@@ -464,7 +465,7 @@ add(
 
 
 def held(callback: str, status: int, *instructions: str) -> str:
-    """Returns `status` from a callback; from a tick that comes when all has arrived, does `instructions` to the stream."""
+    """Returns `status` from a callback, then does `instructions` to the stream in a tick when all has arrived."""
     hold = lines(f"@{callback}", "set_tick_period_milliseconds 80", f"return {status}")
     return hold + lines("@on_tick", "set_tick_period_milliseconds 0", "set_effective_context $stream", *instructions)
 
@@ -669,11 +670,11 @@ add(
     + WATCH,
 )
 for where in ("request_headers", "request_body", "response_headers", "response_body"):
-    for kind in (0, 1):
+    for number in (0, 1):
         add(
-            f"close: {kind} in {where}",
+            f"close: {number} in {where}",
             WATCH,
-            lines(f"@on_{where}", f"close_stream {kind}", "say after"),
+            lines(f"@on_{where}", f"close_stream {number}", "say after"),
             WATCH,
             request=POST,
             response=STREAMED,
@@ -683,8 +684,12 @@ add("close: other kinds", lines("@on_request_headers", *(f"close_stream {k}" for
 # Failures -------------------------------------------------------------------------------------------------------------
 
 POLICIES: Mapping[str, dict[str, Any]] = {
-    "unset": {}, "open": {"policy": "FAIL_OPEN"}, "closed": {"policy": "FAIL_CLOSED"}, "reload": {"policy": "FAIL_RELOAD"}, "fail_open": {"fail_open": True},
-}  # fmt: skip
+    "unset": {},
+    "open": {"policy": "FAIL_OPEN"},
+    "closed": {"policy": "FAIL_CLOSED"},
+    "reload": {"policy": "FAIL_RELOAD"},
+    "fail_open": {"fail_open": True},
+}
 for policy, options in POLICIES.items():
     for where in (
         "request_headers",
@@ -920,7 +925,7 @@ add(
         "increment_metric $token 1", "record_metric $token 5",
         "get_metric $token", "define_metric 3 z", "define_metric -1 z", 'define_metric 0 ""',
         "define_metric 0 second",
-        *(f"{call} {token}{rest}" for token in (0, 1, 2, 3, 999, 1000) for call, rest in (("get_metric", ""), ("increment_metric", " 1"), ("record_metric", " 1"))),
+        *(f"get_metric {i}\nincrement_metric {i} 1\nrecord_metric {i} 1" for i in (0, 1, 2, 3, 999, 1000)),
     ),
 )  # fmt: skip
 add(
@@ -1112,7 +1117,8 @@ add(
 add(
     "capabilities: few",
     probe(
-        "@on_request_headers\nget_header_map_value 0 :path\nadd_header_map_value 0 a b\nfd_write 1 x\n@on_response_headers\nsay never\n",
+        lines("@on_request_headers", "get_header_map_value 0 :path", "add_header_map_value 0 a b", "fd_write 1 x")
+        + lines("@on_response_headers", "say never"),
         capabilities=[
             "proxy_log",
             "proxy_get_header_map_value",
@@ -1132,7 +1138,7 @@ for version in ("0_1_0", "0_2_0", "0_2_1"):
         "@on_request_headers", "get_header_map_value 0 nope", "get_header_map_value 0 :path",
         "get_header_map_value 2 x", "get_header_map_pairs 2",
         "get_property nope", "get_buffer_status 7",
-        *(["get_configuration", "clear_route_cache"] if version == "0_1_0" else ["continue_stream 3", "close_stream 9"]),
+        *(["get_configuration"] if version == "0_1_0" else ["continue_stream 3", "close_stream 9"]),
         *(["get_log_level"] if version == "0_2_1" else []), "@on_log", "get_header_map_value 0 nope",
         "get_header_map_value 1 nope",
         "@on_configure", *(["get_configuration"] if version == "0_1_0" else []), "get_buffer_bytes 7 0 10",
@@ -1149,8 +1155,8 @@ for version in ("0_1_0", "0_2_0", "0_2_1"):
     add(f"ABI {version}: resume", probe(resume, version), request=POST)
 
 # Calls to other services ----------------------------------------------------------------------------------------------
-# Envoy adds x-envoy-internal and x-envoy-expected-rq-timeout-ms to these requests, and x-envoy-upstream-service-time as the last
-# header of their responses: a filter sees and counts it.
+# Envoy adds x-envoy-internal and x-envoy-expected-rq-timeout-ms to these requests, and x-envoy-upstream-service-time as
+# the last header of their responses: a filter sees and counts it.
 
 CALLOUTS = {"/c": Response(201, [("X-C", "1"), ("x-d", "2"), ("x-c", "3")], [b"he", b"llo"], [("tr", "v")])}
 ON_RESPONSE = lines(

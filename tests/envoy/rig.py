@@ -406,7 +406,9 @@ class Log:
         self.closed = True
         self.changed.set()
 
-    async def wait(self, start: int, wanted: Callable[[Line], bool], seconds: float) -> int | None:
+    async def wait(
+        self, start: int, wanted: Callable[[Line], bool], seconds: float, *, unless: Callable[[], bool] = lambda: False
+    ) -> int | None:
         """The place of the first line from `start` on that is `wanted`, or None."""
         deadline = time.monotonic() + seconds
         while True:
@@ -416,7 +418,7 @@ class Log:
                     return i
             start = end
             left = deadline - time.monotonic()
-            if left <= 0 or self.closed:
+            if left <= 0 or self.closed or unless():
                 return None
             self.changed.clear()
             if len(self.lines) == end and not self.closed:
@@ -570,6 +572,7 @@ class Connection:
     def __init__(self, log: Log, opened: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.log, self.opened, self.reader, self.writer = log, opened, reader, writer
         self.tag = ""
+        self.answered = False
 
     @classmethod
     async def open(cls, log: Log, port: int) -> Connection:
@@ -590,14 +593,14 @@ class Connection:
         return line.text == self.tag + "adding to cleanup list"
 
     async def send(self, pieces: Sequence[bytes], *, stop: int | None) -> None:
-        """Sends each piece when Envoy has dealt with the one before."""
+        """Sends each piece when Envoy has dealt with the one before, unless the response is there already."""
         for i, piece in enumerate(pieces):
             mark = len(self.log.lines)
             self.writer.write(piece)
             await self.writer.drain()
             if i + 1 < len(pieces) or stop is not None:
-                await self.log.wait(mark, self.parsed, 0.5)
-            if stop is not None and i >= stop:
+                await self.log.wait(mark, self.parsed, 0.5, unless=lambda: self.answered)
+            if self.answered or (stop is not None and i >= stop):
                 return
 
     async def close(self) -> None:
@@ -625,7 +628,7 @@ async def _exchange(connection: Connection, case: Case) -> Exchange:
     first = b"%s %s HTTP/1.1\r\n" % (_bytes(request.method), _bytes(request.path))
     if not _has(request.headers, b"host"):
         first += b"Host: %s\r\n" % request.host.encode()
-    exchange = Exchange()
+    exchange, connection.answered = Exchange(), False
     sending = asyncio.ensure_future(connection.send(_pieces(request, first), stop=request.stop))
     try:
         if request.stop is not None:
@@ -640,9 +643,9 @@ async def _exchange(connection: Connection, case: Case) -> Exchange:
     except (OSError, EOFError, asyncio.IncompleteReadError, ValueError):
         exchange.error = "closed"
     finally:
-        if not sending.done():
-            sending.cancel()
-        with contextlib.suppress(asyncio.CancelledError, OSError):
+        connection.answered = True
+        connection.log.changed.set()
+        with contextlib.suppress(OSError):
             await sending
     if exchange.client_response:
         exchange.client_response.error = exchange.error
