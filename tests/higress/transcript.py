@@ -71,9 +71,7 @@ class Message:
 class Exchange:
     """An exchange in progress."""
 
-    def __init__(
-        self, host: Host, plugins: Sequence[Plugin], properties: Mapping[str, Any], buffer_limit: int
-    ) -> None:
+    def __init__(self, host: Host, plugins: Sequence[Plugin], properties: Mapping[str, Any], buffer_limit: int) -> None:
         self.host = host
         self.stream = host.http_stream(plugins, properties=properties, buffer_limit=buffer_limit)
         self.upstream = Message()
@@ -83,9 +81,7 @@ class Exchange:
 
     # -- In ------------------------------------------------------------------------------------------------------
 
-    def request(
-        self, path: str, body: Any = None, *, method: str = "", end: bool = True, **headers: str
-    ) -> Exchange:
+    def request(self, path: str, body: Any = None, *, method: str = "", end: bool = True, **headers: str) -> Exchange:
         """The client's request. `body` is bytes or JSON; of headers ``_`` stands for ``-``."""
         given = {
             ":authority": "example.com",
