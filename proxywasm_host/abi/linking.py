@@ -11,7 +11,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from typing import Any, Final, Literal
 
 from proxywasm_host.abi.bytecode import FunctionSignature
@@ -73,7 +73,7 @@ def _row_of(module: str, name: str, version: AbiVersion, unknown_imports: str) -
             )
     hint = (
         "load it with unknown_imports='stub' to have it answer UNIMPLEMENTED"
-        if name.startswith("proxy_")
+        if module == "env" and name.startswith("proxy_")
         else (
             "build the filter for wasm32-wasip1 or wasm32-unknown-unknown, "
             "with nothing that only a browser or another host has"
@@ -104,10 +104,17 @@ def link(
     Raises: ModuleError, for an import that no host offers, is no function, or has another type.
     """
     for module, name, kind, signature in imports:
-        if kind != "function" or signature is None:
+        if kind != "function":
             raise ModuleError(f"import {module}.{name} is a {kind}: a filter may import functions only")
+        if signature is None:
+            raise ModuleError(f"import {module}.{name} has no type of parameters and results: the module is damaged")
         row, stub = _row_of(module, name, version, unknown_imports)
-        if stub is None:
+        if stub is not None:
+            if signature[1] not in ((), I32):
+                raise ModuleError(
+                    f"import {module}.{name} has the type {signature_text(signature)}: no status can be its result"
+                )
+        else:
             expected: Signature = (row.types, (row.returns,) if row.returns else ())
             if signature != expected and not (name in RESULT_OPTIONAL and signature == (expected[0], ())):
                 raise ModuleError(
@@ -124,7 +131,7 @@ def link(
         yield module, name, signature, call if signature[1] else _without_result(call)
 
 
-def check_exports(exports: Iterable[tuple[str, str, FunctionSignature | None]], version: AbiVersion) -> str:
+def check_exports(exports: Sequence[tuple[str, str, FunctionSignature | None]], version: AbiVersion) -> str:
     """Check what a module exports, before it is instantiated. Returns the name of its allocator.
 
     Raises: ModuleError, if a known callback has another type, or there is no memory or no allocator.

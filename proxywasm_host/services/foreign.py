@@ -37,10 +37,10 @@ def uncompress(arguments: bytes) -> bytes:
     """What the zlib stream holds; SERIALIZATION_FAILURE if it is damaged or holds more than 64 MiB."""
     stream = zlib.decompressobj()
     try:
-        result = stream.decompress(arguments, MAX_UNCOMPRESSED)
+        result = stream.decompress(arguments, MAX_UNCOMPRESSED + 1)
     except zlib.error as error:
         raise ForeignCallFailed(3, f"no zlib stream: {error}") from None
-    if stream.unconsumed_tail:
+    if len(result) > MAX_UNCOMPRESSED:
         raise ForeignCallFailed(3, f"the zlib stream holds more than {MAX_UNCOMPRESSED} bytes")
     if not stream.eof:
         raise ForeignCallFailed(3, "the zlib stream ends early")

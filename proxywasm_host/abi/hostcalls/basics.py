@@ -20,7 +20,8 @@ def proxy_get_current_time_nanoseconds(vm: VmState) -> int:
 
 
 def proxy_get_status(vm: VmState) -> tuple[int, bytes]:
-    return vm.context.root.status
+    code, message = vm.context.root.status
+    return code & 0xFFFFFFFF, message  # a server may have sent any number as its gRPC status
 
 
 def proxy_set_tick_period_milliseconds(vm: VmState, period: int) -> Refusal | None:
