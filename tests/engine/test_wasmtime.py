@@ -233,10 +233,12 @@ def test_a_child_process_compiles_calls_and_keeps_deadlines(route: str) -> None:
 def test_a_process_that_keeps_all_until_its_end_ends_in_silence(route: str) -> None:
     done = run(f"""
         import atexit
+        import gc
         import sys
 
         @atexit.register  # first, so it runs last: what an ending interpreter does to modules, in an order of its own
         def take_apart():
+            gc.collect()
             for name, module in sys.modules.items():
                 if name.startswith("wasmtime."):
                     module.ffi = None

@@ -241,7 +241,10 @@ class FastInstance:
     def _fail(self, error: int | None) -> None:
         failure = self._store.failed(error)
         self.close()
-        raise link_failure(failure) or failure
+        try:
+            raise link_failure(failure) or failure
+        finally:
+            del failure  # no reference cycle with its own traceback
 
     def _arrived(self, caller: int) -> None:
         """The start function calls a host function: what it needs can be had from its caller already."""

@@ -37,7 +37,7 @@ __all__ = ["ObjectsInstance", "ObjectsMemory"]
 _BITS = {"i32": 32, "i64": 64}
 
 
-class _HostRaised(Exception):  # noqa: N818 - no error of its own
+class _HostRaised(Exception):
     """Passes through wasmtime-py in place of what a host function raised."""
 
 
@@ -132,21 +132,24 @@ class ObjectsInstance:
         if watched:
             self._store.set_epoch_deadline(math.ceil((self._deadline or 0) / TICK) + 1)
         self._depth = 1 - self._depth
+        failure: BaseException | None = None
         try:
             with self._module.ticker.held() if watched else nullcontext():
                 return run()
         except _HostRaised:
             pass
         except wasmtime.Trap as trap:
-            if self._error is None:
-                raise self._translated(trap) from None
+            failure = self._translated(trap)
         except wasmtime.WasmtimeError as error:
-            if self._error is None:
-                raise Trap(TrapKind.OTHER, traps.cause(str(error))) from None
+            failure = Trap(TrapKind.OTHER, traps.cause(str(error)))
         finally:
             self._depth = 1 - self._depth
-        raised, self._error = self._error, None
-        raise raised or Trap(TrapKind.OTHER, "stopped by wasmtime-py, with an exception of another instance")
+        if self._error is not None:
+            failure, self._error = self._error, None
+        try:
+            raise failure or Trap(TrapKind.OTHER, "stopped by wasmtime-py, with an exception of another instance")
+        finally:
+            del failure  # no reference cycle with its own traceback
 
     def _translated(self, trap: wasmtime.Trap) -> Trap:
         made = traps.from_object(trap)
