@@ -19,7 +19,7 @@ Rules:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 from typing import Union
 from urllib.parse import urlsplit
@@ -81,17 +81,19 @@ class Message:
     ) -> Message:
         """A request as Envoy shows it: ``:authority``, ``:path``, ``:method``, ``:scheme``, then `headers`.
 
-        `url` may be a path alone. ``host`` becomes ``:authority``; values of one header of which there can only be
-        one are joined. `http1`: a body ends with an empty chunk, unless there are trailers.
+        `url` may be a path alone. ``host`` becomes ``:authority``; a pseudo header among `headers` wins over what
+        `method` and `url` say; values of a header that there is only once are joined. `http1`: a body ends with an
+        empty chunk, unless there are trailers.
 
         Raises: ValueError, if `url` is none.
         """
         scheme, authority, path = _parts(url)
         given = _pairs(headers)
         host = next((value for name, value in given if name == b"host"), authority)
-        pseudo = [(b":authority", host), (b":path", path), (b":method", method.encode()), (b":scheme", scheme)]
-        rest = [pair for pair in given if pair[0] != b"host"]
-        return cls._of(pseudo + rest, MapType.REQUEST_HEADERS, chunks, trailers, http1)
+        pseudo = {b":authority": host, b":path": path, b":method": method.encode(), b":scheme": scheme}
+        pseudo.update(pair for pair in given if pair[0][:1] == b":")
+        rest = [pair for pair in given if pair[0] != b"host" and pair[0] not in pseudo]
+        return cls._of([*pseudo.items(), *rest], MapType.REQUEST_HEADERS, chunks, trailers, http1)
 
     @classmethod
     def response(
@@ -191,9 +193,14 @@ class Invocation:
 
 @dataclass(frozen=True, slots=True)
 class Fed:
-    """A mark in the recorded order: this is given to the filters now (``request headers``, ``tick``, …)."""
+    """A mark in the recorded order: this is given to the filters now (``request headers``, ``tick``, ``end``, …).
+
+    `size` is that of a body in bytes, else the number of headers; `end_stream` whether nothing follows.
+    """
 
     what: str
+    size: int = 0
+    end_stream: bool = False
 
 
 class Recorder:
@@ -323,11 +330,11 @@ class _Run:
         self.waiting: list[effects.Callout] = []
         self.start = len(self.recorder.timeline)
         self.result = Exchange()
-        self._perform(host.drain())
         self.stream = host.http_stream(plugins, properties=properties, buffer_limit=buffer_limit)
 
     def through(self, request: Message, response: Message) -> Exchange:
         stream, result = self.stream, self.result
+        self._perform(self.host.drain())
         self._feed("request", request)
         if result.upstream_request and result.upstream_request.complete and not self._over:
             self._feed("response", response)
@@ -363,18 +370,18 @@ class _Run:
         for number, chunk in enumerate(chunks, 1):
             self._event(f"{which} body", body, chunk, number == len(chunks) and not trailers)
         if trailers:
-            self._event(f"{which} trailers", end, trailers)
+            self._event(f"{which} trailers", lambda part, _: end(part), trailers, True)
         for callout in self._taken():
             self._reply(callout)
         self._wait()
 
-    def _event(self, what: str, feed: Callable[..., list[Effect]], *args: object) -> None:
+    def _event(self, what: str, feed: Callable[..., list[Effect]], part: Sized, end_stream: bool) -> None:
         if not self._over:
-            self._fed(what)
-            self._perform(feed(*args))
+            self._fed(what, len(part), end_stream)
+            self._perform(feed(part, end_stream))
 
-    def _fed(self, what: str) -> None:
-        self.recorder.timeline.append(Fed(what))
+    def _fed(self, what: str, size: int = 0, end_stream: bool = False) -> None:
+        self.recorder.timeline.append(Fed(what, size, end_stream))
 
     def _wait(self) -> None:
         """Let time pass while something is paused."""
@@ -410,7 +417,7 @@ class _Run:
         elif isinstance(effect, effects.QueueReady) and self._may():
             self._fed("message in a queue")
             return effect.plugin.queue_ready(effect.token)
-        elif getattr(effect, "stream", None) is getattr(self, "stream", self):
+        elif getattr(effect, "stream", None) is self.stream:
             self._collect(effect)
         return []
 

@@ -78,6 +78,20 @@ def test_a_request_is_written_as_envoy_shows_it():
     ]
 
 
+def test_a_pseudo_header_that_is_given_wins():
+    request = Message.request(
+        "GET", "/p", [(":path", "*"), (":method", "OPTIONS"), ("x", "1"), (":protocol", "websocket")]
+    )
+    assert request.headers == [
+        (b":authority", b"example.com"),
+        (b":path", b"*"),
+        (b":method", b"OPTIONS"),
+        (b":scheme", b"http"),
+        (b":protocol", b"websocket"),
+        (b"x", b"1"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("url", "scheme", "authority", "path"),
     [
@@ -314,14 +328,14 @@ def test_the_recorder_keeps_everything_in_order(run, recorder):
         "f0: proxy_on_context_create(1, 0) = None",
         "f0: proxy_on_vm_start(1, 0) = 1",
         "f0: proxy_on_configure(1, 37) = 1",
-        "Fed(what='request headers')",
+        "Fed(what='request headers', size=1, end_stream=True)",
         "f0: proxy_on_context_create(2, 1) = None",
         "f0: proxy_on_request_headers(2, 1, 1) = 0",
         "RequestHeaders(headers=[(b':path', b'/a')], end_stream=True)",
-        "Fed(what='response headers')",
+        "Fed(what='response headers', size=1, end_stream=True)",
         "f0: proxy_on_response_headers(2, 1, 1) = 0",
         "ResponseHeaders(headers=[(b':status', b'200')], end_stream=True)",
-        "Fed(what='end')",
+        "Fed(what='end', size=0, end_stream=False)",
         "f0: proxy_on_log(2) = None",
         "f0: proxy_on_done(2) = 1",
         "f0: proxy_on_delete(2) = None",
