@@ -56,11 +56,15 @@ def proxy_call_foreign_function(vm: VmState, name: bytes, arguments: bytes) -> b
     if found is None:
         return Refusal(Status.NOT_FOUND, "this host has no foreign function {0!r}", function)
     try:
-        return found(arguments)
+        result = found(arguments)
     except ForeignCallFailed as error:
         return Refusal(error.status, str(error))
     except Exception as error:  # noqa: BLE001 - an embedder's function must not end the guest
         return Refusal(Status.INTERNAL_FAILURE, "foreign function {0!r} raised {1!r}", function, error)
+    if not isinstance(result, bytes):
+        kind = type(result).__name__
+        return Refusal(Status.INTERNAL_FAILURE, "foreign function {0!r} returned {1}, not bytes", function, kind)
+    return result
 
 
 def proxy_inject_encoded_data_to_filter_chain(vm: VmState, data: bytes, end_stream: int) -> Refusal | None:

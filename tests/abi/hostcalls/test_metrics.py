@@ -1,0 +1,127 @@
+"""Metrics. ``[2]`` is a refusal with status 2."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxywasm_host.abi.hostcalls.metrics import (
+    proxy_define_metric,
+    proxy_get_metric,
+    proxy_increment_metric,
+    proxy_record_metric,
+)
+from proxywasm_host.abi.profile import ENVOY, SPEC
+from tests.abi.fakes import FakeVm, answer
+
+COUNTER, GAUGE, HISTOGRAM = range(3)
+
+
+@pytest.fixture
+def vm():
+    """A VM that has defined a counter (4), a gauge (5) and a histogram (6)."""
+    return defined(ENVOY)
+
+
+def defined(profile) -> FakeVm:
+    vm = FakeVm(profile=profile)
+    assert [proxy_define_metric(vm, kind, b"m") for kind in (COUNTER, GAUGE, HISTOGRAM)] == [4, 5, 6]
+    return vm
+
+
+def test_ids_tell_the_kind_and_count_in_steps_of_four(vm):
+    more = [proxy_define_metric(vm, kind, name) for name in (b"n", b"o") for kind in (COUNTER, GAUGE, HISTOGRAM)]
+    assert more == [8, 9, 10, 12, 13, 14]
+
+
+def test_to_define_again_gives_the_same_id(vm):
+    proxy_define_metric(vm, COUNTER, b"n")
+    assert proxy_define_metric(vm, COUNTER, b"m") == 4
+    assert len(vm.metrics) == 4
+
+
+def test_a_defined_metric_is_known_outside(vm):
+    assert vm.services.metrics.values == {(COUNTER, "m"): 0, (GAUGE, "m"): 0}
+    assert vm.services.metrics.samples == {"m": []}
+
+
+def test_a_name_that_is_no_utf_8(vm):
+    assert proxy_define_metric(vm, COUNTER, b"\xff") == 8
+    assert vm.metrics[8] == (COUNTER, "\ufffd")
+
+
+CALLS = {
+    # calls → answers; what counter and gauge are, and the histogram's samples
+    "increment a counter": ([(proxy_increment_metric, 4, 1), (proxy_increment_metric, 4, 2)], [None, None], (3, 0, [])),
+    "increment it by nothing": ([(proxy_increment_metric, 4, 0)], [[2]], (0, 0, [])),
+    "decrement it": ([(proxy_increment_metric, 4, -1)], [[2]], (0, 0, [])),
+    "record a counter": ([(proxy_record_metric, 4, 5), (proxy_record_metric, 4, 2)], [None, None], (7, 0, [])),
+    "increment a gauge": ([(proxy_increment_metric, 5, 7), (proxy_increment_metric, 5, -2)], [None, None], (0, 5, [])),
+    "increment it by nothing too": ([(proxy_increment_metric, 5, 0)], [None], (0, 0, [])),
+    "record a gauge": ([(proxy_record_metric, 5, 7), (proxy_record_metric, 5, 2)], [None, None], (0, 2, [])),
+    "increment a histogram": ([(proxy_increment_metric, 6, 1)], [[2]], (0, 0, [])),
+    "record a histogram": ([(proxy_record_metric, 6, 7), (proxy_record_metric, 6, 2)], [None, None], (0, 0, [7, 2])),
+    "unknown": (
+        [(proxy_increment_metric, 8, 1), (proxy_record_metric, 9, 1), (proxy_increment_metric, 0, 1)],
+        [[1], [1], [1]],
+        (0, 0, []),
+    ),
+}
+
+
+@pytest.mark.parametrize(("calls", "answers", "state"), CALLS.values(), ids=CALLS)
+def test_calls(vm, calls, answers, state):
+    assert [answer(call(vm, *args)) for call, *args in calls] == answers
+    metrics = vm.services.metrics
+    assert (metrics.values[COUNTER, "m"], metrics.values[GAUGE, "m"], metrics.samples["m"]) == state
+
+
+def test_a_counter_that_cannot_be_recorded():
+    vm = defined(SPEC)
+    assert answer(proxy_record_metric(vm, 4, 5)) == [2]
+    assert [proxy_record_metric(vm, 5, 5), proxy_record_metric(vm, 6, 5)] == [None, None]
+    assert vm.services.metrics.values == {(COUNTER, "m"): 0, (GAUGE, "m"): 5}
+
+
+GET = {
+    # what happened before, id → value
+    "a new counter": ([], 4, 0),
+    "a counter": ([(proxy_increment_metric, 4, 3)], 4, 3),
+    "a gauge": ([(proxy_record_metric, 5, 3)], 5, 3),
+    "a gauge below 0 is a number of 64 bits": ([(proxy_increment_metric, 5, -1)], 5, (1 << 64) - 1),
+    "a counter beyond 64 bits begins again": ([(proxy_record_metric, 4, (1 << 64) - 1)] * 2, 4, (1 << 64) - 2),
+    "a histogram": ([], 6, [2]),
+    "unknown": ([], 8, [1]),
+    "0": ([], 0, [1]),
+}
+
+
+@pytest.mark.parametrize(("before", "metric", "value"), GET.values(), ids=GET)
+def test_get(vm, before, metric, value):
+    for call, *args in before:
+        call(vm, *args)
+    assert answer(proxy_get_metric(vm, metric)) == value
+
+
+REASONS = [
+    (lambda vm: proxy_get_metric(vm, 8), "no metric has the id 8"),
+    (lambda vm: proxy_get_metric(vm, 6), "histogram 'm' has no one value"),
+    (lambda vm: proxy_increment_metric(vm, 6, 1), "histogram 'm' cannot be incremented, only recorded"),
+    (lambda vm: proxy_increment_metric(vm, 4, -2), "counter 'm' only grows, -2 was to be added"),
+]
+
+
+@pytest.mark.parametrize(("call", "reason"), REASONS, ids=[reason for _, reason in REASONS])
+def test_reason(vm, call, reason):
+    assert call(vm).reason == reason
+
+
+def test_reason_of_the_specification():
+    assert proxy_record_metric(defined(SPEC), 4, 1).reason == "counter 'm' can be incremented, but not set"
+
+
+def test_vms_share_what_has_one_name():
+    one = FakeVm()
+    other = FakeVm(metrics=one.services.metrics)
+    for vm in (one, other):
+        proxy_increment_metric(vm, proxy_define_metric(vm, COUNTER, b"m"), 2)
+    assert proxy_get_metric(one, 4) == 4
