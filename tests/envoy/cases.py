@@ -687,7 +687,7 @@ POLICIES: Mapping[str, dict[str, Any]] = {
     "unset": {},
     "open": {"policy": "FAIL_OPEN"},
     "closed": {"policy": "FAIL_CLOSED"},
-    "reload": {"policy": "FAIL_RELOAD"},
+    "reload": {"policy": "FAIL_RELOAD", "back_off": "36000s"},  # Envoy takes a random part of it
     "fail_open": {"fail_open": True},
 }
 for policy, options in POLICIES.items():
@@ -729,7 +729,9 @@ add(
     repeat=3,
     pause=0.2,
 )
-add("trap: within the back-off", probe("@on_request_headers\ntrap\n", policy="FAIL_RELOAD", back_off="60s"), repeat=3)
+add(
+    "trap: within the back-off", probe("@on_request_headers\ntrap\n", policy="FAIL_RELOAD", back_off="36000s"), repeat=3
+)
 add(
     "trap: shared VM",
     probe(WATCH, vm_id="shared"),
@@ -972,8 +974,8 @@ add(
 add(
     "tick: until it is stopped",
     lines(
-        "@on_configure",
-        "set_tick_period_milliseconds 15",
+        "@on_request_headers",
+        "set_tick_period_milliseconds 60",
         "@on_tick/1",
         "get_property plugin_name",
         "get_header_map_value 0 :path",
@@ -986,7 +988,7 @@ add(
         "@on_tick/3",
         "say never",
     ),
-    linger=0.1,
+    linger=0.3,
 )
 add(
     "done: in a stream",
@@ -1205,15 +1207,9 @@ CALL_ERRORS = (
 )  # fmt: skip
 add("call: errors", lines("@on_request_headers", *(f"http_call {words}" for words in CALL_ERRORS)))
 add(
-    "call: three",
-    lines(
-        "@on_request_headers",
-        *[EMPTY] * 3,
-        "return 1",
-        "@on_http_call_response/3",
-        "set_effective_context $stream",
-        "continue_stream 0",
-    ),
+    "call: three in a row",
+    lines("@on_request_headers", EMPTY, "return 1", "@on_http_call_response", EMPTY)
+    + lines("@on_http_call_response/3", "set_effective_context $stream", "continue_stream 0"),
     callouts=CALLOUTS,
 )
 add(

@@ -931,8 +931,8 @@ class Envoy:
             served = await self.mark()
         self.upstream.hang_up()
         self.write_listeners([])
-        if answer.started:
-            await log.wait(served, lambda line: f"removal complete: name={name}," in line.text, 2)
+        if answer.started:  # the last VM goes a little after the listener
+            await log.wait(served, lambda line: line.text == "~Wasm 0 remaining active", 2)
         end = await self.mark()
         self.fill(
             answer,
@@ -1010,6 +1010,8 @@ class Envoy:
         named = renumbered(attributed([callback for callbacks in found_in for callback in callbacks], names, vms), vms)
         for callbacks in found_in:
             callbacks[:] = itertools.islice(named, len(callbacks))
+        if not answer.started:
+            answer.load.clear()  # the worker may have loaded some filters, or none
 
 
 def attributed(callbacks: Sequence[Callback], names: Sequence[str], vms: Mapping[str, str]) -> list[Callback]:

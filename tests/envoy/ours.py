@@ -1,0 +1,158 @@
+"""The same cases through our host, told in the same words as Envoy's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from proxywasm_host import Host, PluginError, Services
+from proxywasm_host.abi.marshal import Call
+from proxywasm_host.abi.types import LogLevel
+from proxywasm_host.engine.protocol import Engine
+from proxywasm_host.exchange import Exchange, Message, Recorder, exchange
+from proxywasm_host.runtime.effects import CalloutFailed, HttpCall, HttpCallReply
+from tests.envoy.rig import Answer, Callback, Case, Response, seen_request, seen_response, sent_pairs, steady_logs, without_framing
+
+LEVELS = {LogLevel.CRITICAL: "critical", LogLevel.ERROR: "error", LogLevel.WARN: "warning"}
+PROPERTIES = {
+    "request.protocol": "HTTP/1.1",
+    "xds.cluster_name": "upstream",
+    "xds.route_name": "only",
+    "xds.virtual_host_name": "all",
+    "xds.filter_chain_name": "",
+    "xds.listener_direction": 0,
+    "xds.cluster_metadata": None,
+    "xds.listener_metadata": None,
+    "xds.virtual_host_metadata": None,
+    "connection.mtls": False,
+    "connection.requested_server_name": "",
+    "metadata": None,
+}
+
+
+@dataclass
+class Told:
+    """What is compared: one entry for each line that a person would look at."""
+
+    upstream: list[object] = field(default_factory=list)
+    client: list[object] = field(default_factory=list)
+    logs: list[tuple[str, str]] = field(default_factory=list)
+    callbacks: list[str] = field(default_factory=list)
+    started: bool = True
+
+
+def told_by_envoy(case: Case, answer: Answer) -> Told:
+    told = Told(started=answer.started)
+    request, response = answer.upstream_request, answer.client_response
+    if request is not None:
+        told.upstream = [_grouped(sent_pairs(request)), request.body, _lower(request.trailers), request.complete]
+    if response is not None:
+        told.client = [response.status, without_framing(response.headers), response.body, _lower(response.trailers), response.complete]
+    told.logs = [(level, message) for _, level, message in steady_logs(answer.logs, case)]
+    told.callbacks = _transcript(answer.callbacks)
+    return told
+
+
+def _grouped(pairs: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Pseudo headers sorted, for HTTP/1.1 does not tell their order; the others as they are."""
+    return sorted(pair for pair in pairs if pair[0].startswith(b":")) + [pair for pair in pairs if not pair[0].startswith(b":")]
+
+
+def _line(plugin: str, name: str, args: tuple[object, ...], result: object) -> str:
+    """A callback without contexts, whose ids are the host's own business."""
+    shown = "" if name == "proxy_on_context_create" else ", ".join(map(str, args[1:]))
+    return f"{plugin}: {name}({shown}){'' if result is None else f' = {result}'}"
+
+
+def _lower(pairs: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    return [(name.lower(), value) for name, value in pairs]
+
+
+def _transcript(callbacks: list[Callback]) -> list[str]:
+    lines = []
+    for callback in callbacks:
+        lines.append(_line(callback.plugin, callback.name, callback.args, callback.result))
+        lines += [f"  {call.name} = {call.status}" for call in callback.events if call.name != "proxy_log"]
+    return lines
+
+
+def told_by_us(case: Case, engine: Engine) -> Told:
+    recorder = Recorder()
+    services = Services(log=recorder, clusters={"upstream"})
+    with Host(engine, services=services, listener=recorder, properties=PROPERTIES) as host:
+        try:
+            plugins = [
+                host.load_plugin(
+                    Path(f.path),
+                    name=f.name or f"plugin{i}",
+                    configuration=f.config,
+                    vm_configuration=f.vm_config,
+                    root_id=f.root_id,
+                    vm_id=f.vm_id or f"own {i}",
+                    environment=f.env,
+                    capabilities=frozenset(f.capabilities) or None,
+                    failure_policy=(f.policy or "FAIL_CLOSED").lower(),
+                    profile="envoy",
+                    allow_on_headers_stop_iteration=f.allow_on_headers_stop_iteration,
+                )
+                for i, f in enumerate(case.filters)
+            ]
+        except PluginError:
+            return Told(started=False)
+        logs = recorder.logs
+        told = Told(logs=[])
+        for _ in range(case.repeat):
+            result = _one(host, plugins, recorder, case)
+            _tell(told, result)
+        told.logs = [
+            (LEVELS.get(line.level, LogLevel(line.level).name.lower()), line.message) for line in logs + recorder.logs[len(logs) :]
+        ]
+        if case.unsteady:
+            told.logs = [(level, message) for _, level, message in steady_logs([("", *line) for line in told.logs], case)]
+    return told
+
+
+def _one(host: Host, plugins, recorder: Recorder, case: Case) -> Exchange:
+    request, response = seen_request(case.request), seen_response(case.response, case.request.method)
+    return exchange(
+        host,
+        plugins,
+        Message(request.headers, request.chunks, request.trailers),
+        Message(response.headers, response.chunks, response.trailers),
+        recorder=recorder,
+        properties=PROPERTIES,
+        buffer_limit=1 << 20 if case.buffer_limit is None else case.buffer_limit,
+        callouts={"upstream": lambda call: _reply(call, case.callouts)},
+        late_replies=True,
+        ticks=3,
+    )
+
+
+def _reply(call, callouts: Mapping[str, Response]):
+    path = dict(call.headers).get(b":path", b"").decode() if isinstance(call, HttpCall) else ""
+    response = callouts.get(path)
+    if response is None or response.reset:
+        return [CalloutFailed()]
+    seen = seen_response(response)
+    return [HttpCallReply(seen.headers, b"".join(seen.chunks), seen.trailers)]
+
+
+def _tell(told: Told, result: Exchange) -> None:
+    request, response = result.upstream_request, result.client_response
+    told.upstream = []
+    if request is not None:
+        wire = [pair for pair in without_framing(request.headers) if pair[0] != b":scheme"]
+        told.upstream = [_grouped(wire), request.body, request.trailers, request.complete]
+    told.client = []
+    if response is not None:
+        headers = [pair for pair in without_framing(response.headers) if not pair[0].startswith(b":")]
+        told.client = [response.status, headers, response.body, response.trailers, response.complete]
+    for invocation in result.invocations:
+        outcome = "trap" if invocation.failed else invocation.result
+        told.callbacks.append(_line(invocation.plugin, invocation.name, invocation.arguments, outcome))
+        told.callbacks += [
+            f"  {event.row.name} = {event.status}"
+            for event in invocation.events
+            if isinstance(event, Call) and event.row.name != "proxy_log"
+        ]
