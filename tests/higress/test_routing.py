@@ -55,7 +55,7 @@ def test_a_body_names_provider_and_model(router, exchange):
     seen = exchange(router).request("/v1/chat/completions", body, end=False)
     assert not seen.forwarded
 
-    seen._take(seen.stream.request_body(b"", end_stream=True))
+    seen.part()
 
     assert routed(seen) == {MODEL: "openai/gpt-4o", PROVIDER: "openai", FINAL: "gpt-4o"}
     assert seen.upstream.json == {**body, "model": "gpt-4o"}
@@ -106,7 +106,7 @@ def test_a_large_body_needs_the_limit_that_the_plugin_sets(load, exchange):
     frugal = load("gpustack-generic-proxy-router", maxBodyBytes=1000)
 
     taken = exchange(generous, buffer_limit=2000).request("/v1/completions", body, end=False)
-    taken._take(taken.stream.request_body(b"", end_stream=True))
+    taken.part()
     refused = exchange(frugal, buffer_limit=20_000).request("/v1/completions", body, end=False)
 
     assert taken.upstream.json == body

@@ -81,7 +81,7 @@ def test_a_header_from_the_body(mapper, exchange):
     seen = exchange(mapper).request("/", {"user": {"id": 12, "name": "johnlanni"}}, end=False)
     assert not seen.forwarded, "the headers wait for the body"
 
-    seen._take(seen.stream.request_body(b"", end_stream=True))
+    seen.part()
 
     assert seen.upstream.headers["x-user-id"] == "12"
     assert seen.upstream.json == {"user": {"id": 12, "name": "johnlanni"}}
@@ -89,7 +89,7 @@ def test_a_header_from_the_body(mapper, exchange):
 
 def test_a_header_from_a_body_in_parts(mapper, exchange):
     seen = exchange(mapper).request("/", b'{"user": {"i', content_type="application/json", end=False)
-    seen._take(seen.stream.request_body(b'd": 3}}', end_stream=True))
+    seen.part(b'd": 3}}')
 
     assert seen.upstream.headers["x-user-id"] == "3"
     assert seen.upstream.body == b'{"user": {"id": 3}}'

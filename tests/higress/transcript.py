@@ -99,6 +99,14 @@ class Exchange:
         self._take(self.stream.request_headers(pairs(given)))
         return self._take(self.stream.request_body(data, end))
 
+    def part(self, data: bytes = b"", end: bool = True) -> Exchange:
+        """A further part of the client's body."""
+        return self._take(self.stream.request_body(data, end))
+
+    def begin(self, *, status: int = 200, **headers: str) -> Exchange:
+        """The headers of upstream's response, which a body follows."""
+        return self._take(self.stream.response_headers(pairs({":status": str(status), **named(headers)})))
+
     def respond(self, body: Any = None, *, status: int = 200, **headers: str) -> Exchange:
         """Upstream's response. `body` is bytes, JSON, or a list of chunks."""
         given = {":status": str(status), **named(headers)}
