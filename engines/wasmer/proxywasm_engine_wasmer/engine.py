@@ -1,0 +1,76 @@
+"""The engine: its options, and modules from bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from proxywasm_host.engine.protocol import Capabilities, InvalidModule
+
+from . import _native
+from .module import WasmerModule
+
+__all__ = ["WasmerEngine"]
+
+_MAGIC = b"\0asm"
+
+
+class WasmerEngine:
+    """Wasmer with Cranelift, in a Rust extension of our own.
+
+    Args:
+        optimise: ``speed`` of the guest's code, or ``none`` to compile in less time.
+        parallel_compilation: Compile on all processors.
+
+    Raises: ValueError if an option has a value that is none of these.
+    """
+
+    name: ClassVar[str] = "wasmer"
+    priority: ClassVar[int] = 100
+
+    def __init__(
+        self, *, optimise: Literal["speed", "none"] = "speed", parallel_compilation: bool = True
+    ) -> None:
+        if optimise not in ("speed", "none"):
+            raise ValueError(f"optimise {optimise!r} is neither 'speed' nor 'none'")
+        self.version = _native.VERSION
+        self.capabilities = Capabilities(
+            serialise=True, memory_limit=True, deadline=_native.DEADLINES, backtrace=True
+        )
+        self.note = "Cranelift, in a Rust extension"
+        self._optimise = optimise == "speed"
+        self._parallel = parallel_compilation
+        facts = self.version, optimise, platform.system(), platform.machine(), _processor_features()
+        self.fingerprint = hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
+
+    def compile(self, bytecode: bytes) -> WasmerModule:
+        """Validate and compile `bytecode`. Raises: InvalidModule."""
+        if not bytecode.startswith(_MAGIC):
+            raise InvalidModule("no WebAssembly module: it does not begin with the bytes 00 61 73 6d")
+        try:
+            return WasmerModule(_native.compile(bytecode, self._optimise, self._parallel))
+        except ValueError as error:
+            raise InvalidModule(str(error)) from None
+
+    def deserialise(self, compiled: bytes) -> WasmerModule:
+        """Load what `WasmerModule.serialise` of the same `fingerprint` gave. Raises: InvalidModule."""
+        try:
+            return WasmerModule(_native.deserialise(compiled))
+        except ValueError as error:
+            raise InvalidModule(str(error)) from None
+
+
+def _processor_features() -> str:
+    """What decides which instructions compiled code may hold, as far as one can ask: Wasmer checks it again."""
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
+            return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        return platform.processor()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_native.after_fork)

@@ -1,0 +1,77 @@
+"""A running module and its memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from proxywasm_host.engine.protocol import Instance, Memory
+
+if TYPE_CHECKING:
+    from . import _native
+    from .module import WasmerModule
+
+__all__ = ["WasmerInstance", "WasmerMemory"]
+
+
+class WasmerMemory:
+    """Linear memory as a view of its bytes where they are. Room for all that it can grow to is reserved around it."""
+
+    __slots__ = ("_native", "_size", "view")
+
+    def __init__(self, native: _native.Instance) -> None:
+        self._native = native
+        self._size = native.size
+        self.view = memoryview(bytearray())
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Make `view` show the whole of the memory. Returns whether it had grown."""
+        if self._size() == len(self.view):
+            return False
+        self.view = self._native.view()
+        return True
+
+    def release(self) -> None:
+        """Let go of the bytes: `view` becomes empty, and a view taken before raises ``ValueError`` when used."""
+        view, self.view, self._size = self.view, memoryview(bytearray()), int
+        view.release()
+
+
+class WasmerInstance:
+    """A running module."""
+
+    __slots__ = ("__weakref__", "_bind", "_functions", "_memory", "_module", "_native", "memory")
+
+    def __init__(self, module: WasmerModule, native: _native.Instance) -> None:
+        self._module = module
+        self._native = native
+        self._functions: dict[str, Callable[..., Any]] = {}
+        self._bind: Callable[[Instance], None] | None = None
+        self._memory = WasmerMemory(native) if native.has_memory() else None
+        self.memory: Memory | None = self._memory
+
+    def start(self, bind: Callable[[Instance], None] | None) -> None:
+        """Run the start function, and call `bind` when memory can be used."""
+        try:
+            self._native.start(lambda: bind(self) if bind is not None else None)
+        except BaseException:
+            self.close()
+            raise
+
+    def function(self, name: str) -> Callable[..., Any] | None:
+        """The exported function `name`, or ``None``. Raises: TypeError if it has values that are no numbers."""
+        call = self._functions.get(name)
+        if call is None and name in self._module.function_exports:
+            self._module.refuse_other_types(name)
+            call = self._functions[name] = self._native.function(name)
+        return call
+
+    def close(self) -> None:
+        """Free all; from inside a host function: as soon as the guest has returned, and calls are refused at once.
+
+        Raises: RuntimeError if another thread is inside.
+        """
+        self._native.close()
+        if self._memory is not None:
+            self._memory.release()

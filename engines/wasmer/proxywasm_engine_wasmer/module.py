@@ -1,0 +1,97 @@
+"""Compiled code, shared by all of its instances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from proxywasm_host.engine.protocol import (
+    Export,
+    FunctionType,
+    HostFunction,
+    Import,
+    Instance,
+    Limits,
+    LinkError,
+    Trap,
+    TrapKind,
+)
+
+from . import _native
+from .instance import WasmerInstance
+from .traps import trap_maker
+
+__all__ = ["WasmerModule"]
+
+_NUMERIC = frozenset({"i32", "i64", "f32", "f64"})
+
+
+class WasmerModule:
+    """A module that Wasmer has compiled."""
+
+    def __init__(self, native: _native.Module) -> None:
+        self._native = native
+        self.imports: Sequence[Import] = tuple(
+            Import(module, name, kind, _function_type(signature)) for module, name, kind, signature in native.imports()
+        )
+        self.exports: Sequence[Export] = tuple(
+            Export(name, kind, _function_type(signature)) for name, kind, signature in native.exports()
+        )
+        self._initial_memory = native.initial_memory()
+        self.function_exports = {item.name: item.type for item in self.exports if item.type is not None}
+
+    def instantiate(
+        self, functions: Sequence[HostFunction], limits: Limits, bind: Callable[[Instance], None] | None = None
+    ) -> Instance:
+        """Make an instance, see the protocol. Raises: LinkError, Trap; ValueError for a deadline where none can be."""
+        if limits.deadline is not None and not _native.DEADLINES:
+            raise ValueError("there are no deadlines with Wasmer on this system")
+        self._check(functions)
+        if limits.memory is not None and self._initial_memory > limits.memory:
+            raise Trap(
+                TrapKind.MEMORY_LIMIT,
+                f"the module begins with {self._initial_memory} bytes of memory, the limit is {limits.memory}",
+            )
+        handlers = [function.call for function in functions]
+        try:
+            native = self._native.instantiate(handlers, trap_maker(limits.deadline), limits.memory, limits.deadline)
+        except ValueError as error:
+            raise LinkError(str(error)) from None
+        instance = WasmerInstance(self, native)
+        instance.start(bind)
+        return instance
+
+    def serialise(self) -> bytes:
+        """The compiled code, for `WasmerEngine.deserialise` of the same fingerprint."""
+        return self._native.serialise()
+
+    def refuse_other_types(self, name: str) -> None:
+        """Raise TypeError if the exported function `name` cannot be called with plain numbers."""
+        type = self.function_exports[name]
+        if not _is_numeric(type):
+            raise TypeError(f"the exported function {name} {type} cannot be called with plain numbers")
+
+    def _check(self, functions: Sequence[HostFunction]) -> None:
+        if len(functions) > len(self.imports):
+            raise LinkError(f"{len(functions)} host functions were given for {len(self.imports)} imports")
+        for index, wanted in enumerate(self.imports):
+            name = f"import {wanted.module}.{wanted.name}"
+            if wanted.type is None:
+                raise LinkError(f"{name} is a {wanted.kind}: only functions can be imported")
+            if not _is_numeric(wanted.type):
+                raise LinkError(f"{name} {wanted.type} has values that cannot cross")
+            if index >= len(functions):
+                raise LinkError(f"{name}: no host function was given")
+            offered = functions[index]
+            if (offered.module, offered.name) != (wanted.module, wanted.name):
+                raise LinkError(f"{name}: the host function in its place is {offered.module}.{offered.name}")
+            if offered.type != wanted.type:
+                raise LinkError(f"{name}: the guest wants {wanted.type}, the host offers {offered.type}")
+
+
+def _is_numeric(type: FunctionType) -> bool:
+    """Whether a function of this type can cross: numbers only, and at most one result."""
+    return _NUMERIC.issuperset(type.params + type.results) and len(type.results) <= 1
+
+
+def _function_type(signature: tuple[list[str], list[str]] | None) -> FunctionType | None:
+    return None if signature is None else FunctionType(tuple(signature[0]), tuple(signature[1]))

@@ -1,0 +1,226 @@
+//! A running module.
+
+use std::cell::{RefCell, UnsafeCell};
+use std::ptr::NonNull;
+
+use pyo3::exceptions::{PyKeyError, PyValueError};
+use pyo3::ffi;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+use wasmer_compiler::{ArtifactCreate, BaseTunables, InstantiationError, Tunables};
+use wasmer_types::{ExternType, MemoryType, Pages, TableType, WASM_PAGE_SIZE};
+use wasmer_vm::{
+    MemoryError, MemoryStyle, StoreObjects, TableStyle, VMExtern, VMInstance, VMMemory, VMMemoryDefinition, VMTable,
+    VMTableDefinition,
+};
+
+use crate::crossings::{Gate, GuestFunction, closed, host_function};
+use crate::deadline::Watch;
+use crate::module::Module;
+
+/// `PyBUF_WRITE`.
+const WRITABLE: std::ffi::c_int = 0x200;
+
+/// What belongs to a guest. The order is that in which it is freed.
+struct Store {
+    objects: Box<StoreObjects>,
+    instance: VMInstance,
+}
+
+/// An instance of a module.
+#[pyclass(frozen, module = "proxywasm_engine_wasmer._native")]
+pub struct Instance {
+    store: UnsafeCell<Option<Store>>,
+    gate: Box<Gate>,
+    handlers: RefCell<Vec<Py<PyAny>>>,
+    memory: Option<NonNull<VMMemoryDefinition>>,
+    module: Py<Module>,
+}
+
+// SAFETY: the GIL is held whenever anything in here is touched, or it is done by the one thread that is inside.
+unsafe impl Send for Instance {}
+unsafe impl Sync for Instance {}
+
+#[pymethods]
+impl Instance {
+    /// Run the module's start function. `ready` is called once, when the guest's memory can be used.
+    fn start(&self, py: Python<'_>, ready: Py<PyAny>) -> PyResult<()> {
+        let artifact = &self.module.get().artifact;
+        let store = self.store()?;
+        self.gate.ready.replace(Some(ready));
+        // SAFETY: nobody else starts it, and what it calls meanwhile only looks things up.
+        let run = || unsafe { artifact.finish_instantiation(&self.gate.config, None, &mut (*store).instance) };
+        match self.gate.inside(run)? {
+            Ok(()) => self.gate.be_ready(py),
+            Err(InstantiationError::Start(trap)) => Err(self.gate.failure(py, &trap)),
+            Err(error) => Err(PyValueError::new_err(error.to_string())),
+        }
+    }
+
+    /// The exported function `name` as a callable of numbers. Raises KeyError if there is none.
+    fn function<'py>(slf: &Bound<'py, Self>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        let store = slf.get().store()?;
+        // SAFETY: nothing else looks into the store now, and a function found in it stays.
+        let store = unsafe { &mut *store };
+        match store.instance.lookup(name) {
+            Some(VMExtern::Function(function)) => GuestFunction::make(slf, function.get(&store.objects)),
+            _ => Err(PyKeyError::new_err(name.to_owned())),
+        }
+    }
+
+    /// A new view of the exported memory named `memory`, not to be used after `close`. Raises RuntimeError if there is
+    /// no such memory any more.
+    fn view<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let memory = self.memory().ok_or_else(closed)?;
+        // SAFETY: a memory's style is static, so it neither moves nor shrinks.
+        unsafe {
+            let made = ffi::PyMemoryView_FromMemory(memory.base.cast(), memory.current_length as isize, WRITABLE);
+            Bound::from_owned_ptr_or_err(py, made)
+        }
+    }
+
+    /// Size of that memory in bytes, 0 if there is none any more.
+    fn size(&self) -> usize {
+        self.memory().map_or(0, |memory| memory.current_length)
+    }
+
+    /// Whether there is an exported memory named `memory`.
+    fn has_memory(&self) -> bool {
+        self.memory.is_some()
+    }
+
+    /// Free everything, or let the call that is under way do so when it ends.
+    ///
+    /// Raises RuntimeError if another thread is inside.
+    fn close(&self) -> PyResult<()> {
+        if self.gate.close()? {
+            self.free();
+        }
+        Ok(())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for handler in self.handlers.borrow().iter() {
+            visit.call(handler)?;
+        }
+        visit.call(&*self.gate.ready.borrow())?;
+        visit.call(&self.gate.failed)
+    }
+
+    fn __clear__(&self) {
+        if self.gate.close().unwrap_or(false) {
+            self.free();
+        }
+    }
+}
+
+impl Instance {
+    pub fn make<'py>(
+        module: &Bound<'py, Module>,
+        handlers: &Bound<'py, PyList>,
+        failed: Py<PyAny>,
+        memory: Option<u64>,
+        deadline: Option<f64>,
+    ) -> PyResult<Bound<'py, Self>> {
+        let Module { artifact, code, engine } = module.get();
+        let gate = Box::new(Gate::new(failed, deadline.map(|seconds| Watch::new(seconds, code.clone()))));
+        let mut objects = Box::new(StoreObjects::default());
+        let mut imports = Vec::with_capacity(handlers.len());
+        for (handler, import) in handlers.iter().zip(artifact.module_info().imports()) {
+            let ExternType::Function(signature) = import.ty() else { continue };
+            let hash = engine.register_signature(signature);
+            imports.push(host_function(&mut objects, signature, hash, handler.as_ptr(), &*gate));
+        }
+        let maximum = memory.map(|bytes| Pages(u32::try_from(bytes / WASM_PAGE_SIZE as u64).unwrap_or(u32::MAX)));
+        let tunables = Limited { base: BaseTunables::new(), maximum };
+        // SAFETY: all imports belong to `objects`, which does not move.
+        let made = unsafe { artifact.instantiate(&tunables, &imports, &mut objects) };
+        let mut instance = made.map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let memory = match instance.lookup("memory") {
+            Some(VMExtern::Memory(memory)) => Some(memory.get(&objects).0.vmmemory()),
+            _ => None,
+        };
+        let made = Self {
+            store: UnsafeCell::new(Some(Store { objects, instance })),
+            gate,
+            handlers: RefCell::new(handlers.iter().map(Bound::unbind).collect()),
+            memory,
+            module: module.clone().unbind(),
+        };
+        Bound::new(module.py(), made)
+    }
+
+    pub fn gate(&self) -> *const Gate {
+        &*self.gate
+    }
+
+    /// Free all but what tells that it is closed.
+    pub fn free(&self) {
+        Python::attach(|_| {
+            // SAFETY: nobody is inside. It is taken out first, since what is freed may call back.
+            drop(unsafe { (*self.store.get()).take() });
+            drop(self.handlers.take());
+            drop(self.gate.ready.take());
+        });
+    }
+
+    fn store(&self) -> PyResult<*mut Store> {
+        unsafe { &mut *self.store.get() }.as_mut().map(|store| &raw mut *store).ok_or_else(closed)
+    }
+
+    fn memory(&self) -> Option<&VMMemoryDefinition> {
+        self.store().ok()?;
+        // SAFETY: it lies in the store.
+        self.memory.map(|memory| unsafe { memory.as_ref() })
+    }
+}
+
+/// What memories and tables are made of, with a limit to memory.
+struct Limited {
+    base: BaseTunables,
+    maximum: Option<Pages>,
+}
+
+impl Limited {
+    fn limit(&self, memory: &MemoryType) -> MemoryType {
+        let maximum = memory.maximum.into_iter().chain(self.maximum).min();
+        MemoryType { maximum: maximum.map(|pages| pages.min(Pages::max_value())), ..*memory }
+    }
+}
+
+impl Tunables for Limited {
+    fn memory_style(&self, memory: &MemoryType) -> MemoryStyle {
+        self.base.memory_style(memory)
+    }
+
+    fn table_style(&self, table: &TableType) -> TableStyle {
+        self.base.table_style(table)
+    }
+
+    fn create_host_memory(&self, memory: &MemoryType, style: &MemoryStyle) -> Result<VMMemory, MemoryError> {
+        self.base.create_host_memory(&self.limit(memory), style)
+    }
+
+    unsafe fn create_vm_memory(
+        &self,
+        memory: &MemoryType,
+        style: &MemoryStyle,
+        place: NonNull<VMMemoryDefinition>,
+    ) -> Result<VMMemory, MemoryError> {
+        unsafe { self.base.create_vm_memory(&self.limit(memory), style, place) }
+    }
+
+    fn create_host_table(&self, table: &TableType, style: &TableStyle) -> Result<VMTable, String> {
+        self.base.create_host_table(table, style)
+    }
+
+    unsafe fn create_vm_table(
+        &self,
+        table: &TableType,
+        style: &TableStyle,
+        place: NonNull<VMTableDefinition>,
+    ) -> Result<VMTable, String> {
+        unsafe { self.base.create_vm_table(table, style, place) }
+    }
+}

@@ -1,0 +1,26 @@
+//! Wasmer as a Python extension: modules, instances and calls of plain numbers. What Python should see of it is made
+//! in the Python package around it; no ABI above WebAssembly is known here.
+//!
+//! This stands on the crates beneath `wasmer`: their functions and memories are plain addresses, so that calls nest
+//! without a store that has to be borrowed, and cost a third.
+
+mod crossings;
+mod deadline;
+mod instance;
+mod module;
+mod signals;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    signals::install();
+    module.add("VERSION", wasmer_vm::VERSION)?;
+    module.add("DEADLINES", deadline::AVAILABLE)?;
+    module.add_class::<module::Module>()?;
+    module.add_class::<instance::Instance>()?;
+    module.add_function(wrap_pyfunction!(module::compile, module)?)?;
+    module.add_function(wrap_pyfunction!(module::deserialise, module)?)?;
+    module.add_function(wrap_pyfunction!(deadline::after_fork, module)?)?;
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! Compiled code.
+
+use std::num::NonZero;
+use std::ops::Range;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList};
+use rayon::ThreadPoolBuilder;
+use wasmer_compiler::{Artifact, ArtifactCreate, Engine, EngineBuilder};
+use wasmer_compiler_cranelift::{Cranelift, CraneliftOptLevel};
+use wasmer_types::{ExternType, Type};
+
+use crate::instance::Instance;
+
+type Signature = (Vec<&'static str>, Vec<&'static str>);
+
+/// A module that Wasmer has compiled. It owns its engine, since an engine keeps all code that it ever compiled.
+#[pyclass(frozen, module = "proxywasm_engine_wasmer._native")]
+pub struct Module {
+    pub artifact: Arc<Artifact>,
+    /// Where the code of the guest's functions lies.
+    pub code: Range<usize>,
+    pub engine: Engine,
+}
+
+#[pymethods]
+impl Module {
+    /// Module, name, kind and, of functions, type of each import.
+    fn imports(&self) -> Vec<(String, String, &'static str, Option<Signature>)> {
+        let describe = |import: wasmer_types::ImportType| {
+            let (kind, signature) = describe(import.ty());
+            (import.module().into(), import.name().into(), kind, signature)
+        };
+        self.artifact.module_info().imports().map(describe).collect()
+    }
+
+    /// Name, kind and, of functions, type of each export.
+    fn exports(&self) -> Vec<(String, &'static str, Option<Signature>)> {
+        let describe = |export: wasmer_types::ExportType| {
+            let (kind, signature) = describe(export.ty());
+            (export.name().into(), kind, signature)
+        };
+        self.artifact.module_info().exports().map(describe).collect()
+    }
+
+    /// Bytes of linear memory that an instance has from its start.
+    fn initial_memory(&self) -> u64 {
+        let memories = self.artifact.module_info().memories.values();
+        memories.map(|memory| memory.minimum.bytes().0 as u64).max().unwrap_or(0)
+    }
+
+    /// The compiled code as bytes.
+    fn serialise<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        let bytes = py.detach(|| self.artifact.serialize());
+        bytes.map(|bytes| PyBytes::new(py, &bytes)).map_err(|error| PyRuntimeError::new_err(error.to_string()))
+    }
+
+    /// An instance whose start function has not run yet.
+    ///
+    /// `handlers` has a callable for each import. `failed` makes the exception for a trap, of its code, its message
+    /// and its frames (function, module, offset). Raises ValueError if there is no room for another memory.
+    #[pyo3(signature = (handlers, failed, memory=None, deadline=None))]
+    fn instantiate<'py>(
+        slf: &Bound<'py, Self>,
+        handlers: &Bound<'py, PyList>,
+        failed: Py<PyAny>,
+        memory: Option<u64>,
+        deadline: Option<f64>,
+    ) -> PyResult<Bound<'py, Instance>> {
+        Instance::make(slf, handlers, failed, memory, deadline)
+    }
+}
+
+impl Module {
+    fn new(engine: Engine, artifact: Arc<Artifact>) -> Self {
+        let mut code = usize::MAX..0;
+        for (_, extent) in artifact.finished_function_extents().unwrap_or_default() {
+            let start = extent.ptr.0 as usize;
+            code = code.start.min(start)..code.end.max(start + extent.length);
+        }
+        Self { artifact, code, engine }
+    }
+}
+
+/// Validate and compile. Raises ValueError.
+#[pyfunction]
+pub fn compile(py: Python<'_>, bytecode: &[u8], optimise: bool, parallel: bool) -> PyResult<Module> {
+    let threads = if parallel { available_parallelism().unwrap_or(NonZero::<usize>::MIN) } else { NonZero::<usize>::MIN };
+    let work = || {
+        let engine = engine(optimise, threads);
+        engine.validate(bytecode).map_err(|error| error.to_string())?;
+        // Rayon's own pool would be of no use in a child process: its threads do not come along.
+        let pool = ThreadPoolBuilder::new().num_threads(threads.get()).build().map_err(|error| error.to_string())?;
+        let artifact = pool.install(|| engine.compile(bytecode)).map_err(|error| error.to_string())?;
+        Ok(Module::new(engine, artifact))
+    };
+    py.detach(work).map_err(|error: String| PyValueError::new_err(error))
+}
+
+/// Load what `Module.serialise` gave. Raises ValueError.
+#[pyfunction]
+pub fn deserialise(py: Python<'_>, compiled: &[u8]) -> PyResult<Module> {
+    let work = || {
+        let engine = engine(true, NonZero::<usize>::MIN);
+        // SAFETY: that the bytes come from a source one trusts is what the caller promises; their layout is checked.
+        let artifact = unsafe { engine.deserialize(compiled.to_vec().into()) };
+        artifact.map(|artifact| Module::new(engine, artifact)).map_err(|error| error.to_string())
+    };
+    py.detach(work).map_err(|error: String| PyValueError::new_err(error))
+}
+
+fn engine(optimise: bool, threads: NonZero<usize>) -> Engine {
+    let mut config = Cranelift::new();
+    config.opt_level(if optimise { CraneliftOptLevel::Speed } else { CraneliftOptLevel::None });
+    config.num_threads(threads);
+    EngineBuilder::new(config).engine()
+}
+
+fn describe(item: &ExternType) -> (&'static str, Option<Signature>) {
+    let names = |types: &[Type]| types.iter().copied().map(type_name).collect();
+    match item {
+        ExternType::Function(item) => ("function", Some((names(item.params()), names(item.results())))),
+        ExternType::Memory(_) => ("memory", None),
+        ExternType::Table(_) => ("table", None),
+        ExternType::Global(_) => ("global", None),
+        ExternType::Tag(_) => ("tag", None),
+    }
+}
+
+fn type_name(kind: Type) -> &'static str {
+    match kind {
+        Type::I32 => "i32",
+        Type::I64 => "i64",
+        Type::F32 => "f32",
+        Type::F64 => "f64",
+        Type::V128 => "v128",
+        Type::ExternRef => "externref",
+        Type::FuncRef => "funcref",
+        Type::ExceptionRef => "exnref",
+    }
+}

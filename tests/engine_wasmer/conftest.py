@@ -1,0 +1,18 @@
+"""The fixtures of ``tests/engine``, with Wasmer as the only engine."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxywasm_host.engine.protocol import Engine
+from tests.engine.conftest import start
+
+__all__ = ["engine", "start"]
+
+wasmer = pytest.importorskip("proxywasm_engine_wasmer")
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    """Wasmer."""
+    return wasmer.WasmerEngine()
