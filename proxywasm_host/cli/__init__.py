@@ -1,0 +1,25 @@
+"""The program ``proxywasm``: run, inspect and time filters at the command line. Needs the extra ``cli``.
+
+Nothing is imported from click or rich until `main` has seen that they are there.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+__all__ = ["main"]
+
+NEEDED = ("click", "rich")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program with these arguments (those of the process if ``None``); returns its exit code."""
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        sys.stderr.write(f"proxywasm needs {' and '.join(missing)}: pip install 'proxywasm-host[cli]'\n")
+        return 2
+    from proxywasm_host.cli.app import start  # noqa: PLC0415 - only now is it known that it can be imported
+
+    return start(argv)

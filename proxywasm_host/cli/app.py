@@ -1,0 +1,76 @@
+"""The group of commands. Each is imported when it is run, so that ``--help`` is instant and opens no engine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+
+import proxywasm_host
+from proxywasm_host.cli.exits import Exit, exit_of
+from proxywasm_host.errors import ProxyWasmError
+
+__all__ = ["app", "start"]
+
+COMMANDS = {
+    "run": "Send one request through filters, and show what they do to it.",
+#    "inspect": "Tell what a filter is: its ABI, SDK, callbacks and hostcalls, and whether it would load.",
+#    "engines": "List the WebAssembly engines: which are usable here, and what to do about the others.",
+#    "bench": "Measure what one request through filters costs.",
+}
+
+EPILOG = """
+\b
+Exit codes: 0 done, 2 wrong usage, 3 module invalid or ABI not supported, 4 engine not available,
+5 the guest trapped or refused, 124 deadline exceeded. Results go to standard output, all else to standard error.
+
+\b
+Completion in your shell:
+  bash  eval "$(_PROXYWASM_COMPLETE=bash_source proxywasm)"
+  zsh   eval "$(_PROXYWASM_COMPLETE=zsh_source proxywasm)"
+  fish  _PROXYWASM_COMPLETE=fish_source proxywasm | source
+"""
+
+
+class Commands(click.Group):
+    """A group whose commands are in the modules of their names."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"proxywasm_host.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(proxywasm_host.__version__, prog_name="proxywasm")
+def app() -> None:
+    """Run Proxy-Wasm filters: those that were built for Envoy, Istio, Kong or Higress."""
+
+
+def start(argv: Sequence[str] | None) -> int:
+    """Run a command line; returns the exit code."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        result: Any = app.main(arguments, "proxywasm", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return Exit.USAGE
+    except click.exceptions.Abort:
+        return 130
+    except ProxyWasmError as error:
+        click.echo(f"error: {error}", err=True)
+        return exit_of(error)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return int(result or 0)

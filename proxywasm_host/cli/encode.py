@@ -1,0 +1,93 @@
+"""Results as JSON. Text that is no UTF-8 is given as ``{"base64": "…"}``."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from proxywasm_host.abi.types import LogLevel
+from proxywasm_host.cli.exits import summary
+from proxywasm_host.errors import ProxyWasmError
+from proxywasm_host.exchange import Exchange, Invocation, Message, Recorder
+from proxywasm_host.runtime.effects import Effect
+from proxywasm_host.runtime.failure import Failure
+from proxywasm_host.runtime.http import LocalResponse
+from proxywasm_host.runtime.plugin import Plugin
+
+__all__ = ["dump", "run_result"]
+
+
+def run_result(result: Exchange, recorder: Recorder, error: ProxyWasmError | Failure | None) -> dict[str, Any]:
+    """What ``run --json`` prints."""
+    return {
+        "upstream_request": _request(result.upstream_request),
+        "client_response": _response(result.client_response),
+        "local_response": _local(result.local_response),
+        "callbacks": [_callback(invocation) for invocation in recorder.invocations],
+        "logs": [
+            {"plugin": line.plugin, "level": LogLevel(line.level).name.lower(), "message": line.message}
+            for line in recorder.logs
+        ],
+        "effects": [_effect(effect) for effect in result.effects],
+        "error": summary(error),
+    }
+
+
+def dump(value: Any) -> str:
+    """Indented JSON."""
+    return json.dumps(plain(value), indent=2, ensure_ascii=False)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        data = bytes(value)
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            return {"base64": b64encode(data).decode()}
+    if isinstance(value, Plugin):
+        return value.name
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [plain(item) for item in value]
+    return value
+
+
+def _request(message: Message | None) -> dict[str, Any] | None:
+    if message is None:
+        return None
+    return {"method": message.first(b":method"), "path": message.first(b":path"), **_content(message)}
+
+
+def _response(message: Message | None) -> dict[str, Any] | None:
+    if message is None:
+        return None
+    status = message.first(b":status")
+    return {"status": int(status) if status.isdigit() else status, **_content(message)}
+
+
+def _content(message: Message) -> dict[str, Any]:
+    return {"headers": message.headers, "body": message.body, "trailers": message.trailers}
+
+
+def _local(local: LocalResponse | None) -> dict[str, Any] | None:
+    return None if local is None else {field.name: getattr(local, field.name) for field in fields(local)}
+
+
+def _callback(invocation: Invocation) -> dict[str, Any]:
+    return {
+        "plugin": invocation.plugin,
+        "name": invocation.name,
+        "arguments": invocation.arguments,
+        "result": invocation.result,
+    }
+
+
+def _effect(effect: Effect) -> dict[str, Any]:
+    values = {field.name: getattr(effect, field.name) for field in fields(effect) if field.name != "stream"}
+    return {"effect": type(effect).__name__, **values}

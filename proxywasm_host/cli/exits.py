@@ -1,0 +1,68 @@
+"""Exit codes, and which error ends in which.
+
+0    done
+2    wrong usage: options, files, URL
+3    the module is invalid, or its ABI is not supported
+4    the engine is not available
+5    the guest trapped, or refused its configuration
+124  the guest exceeded its deadline (as ``timeout`` has it)
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+from proxywasm_host.errors import EngineUnavailable, ModuleError, ProxyWasmError, UnknownEngine
+from proxywasm_host.runtime.failure import Failure, PluginError
+
+__all__ = ["Exit", "exit_of", "exit_of_failure", "summary"]
+
+
+class Exit(IntEnum):
+    """What the program returns."""
+
+    OK = 0
+    USAGE = 2
+    MODULE = 3
+    ENGINE = 4
+    GUEST = 5
+    DEADLINE = 124
+
+
+KINDS: tuple[tuple[type[ProxyWasmError], Exit, str], ...] = (
+    (ModuleError, Exit.MODULE, "module"),
+    (UnknownEngine, Exit.ENGINE, "engine"),
+    (EngineUnavailable, Exit.ENGINE, "engine"),
+)
+
+
+def exit_of_failure(failure: Failure | None) -> Exit:
+    """The exit code after a guest failed (or did not)."""
+    if failure is None:
+        return Exit.OK
+    return Exit.DEADLINE if failure.kind == "deadline" else Exit.GUEST
+
+
+def exit_of(error: ProxyWasmError) -> Exit:
+    """The exit code for an error of the library."""
+    if isinstance(error, PluginError):
+        return exit_of_failure(error.failure)
+    return next((code for kind, code, _ in KINDS if isinstance(error, kind)), Exit.GUEST)
+
+
+def summary(error: ProxyWasmError | Failure | None) -> dict[str, Any] | None:
+    """An error as ``--json`` shows it."""
+    if error is None:
+        return None
+    if isinstance(error, PluginError):
+        return summary(error.failure)
+    if isinstance(error, Failure):
+        return {
+            "kind": error.kind,
+            "message": error.message,
+            "callback": error.callback or None,
+            "backtrace": list(map(str, error.backtrace)),
+        }
+    kind = next((kind for type, _, kind in KINDS if isinstance(error, type)), "host")
+    return {"kind": kind, "message": str(error), "callback": None, "backtrace": []}

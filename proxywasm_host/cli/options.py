@@ -1,0 +1,260 @@
+"""The options that ``run`` and ``bench`` share, and what they amount to: a chain of filters, and messages to send.
+
+An option of a filter that is given once holds for every filter; given as often as there are filters, each gets its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from proxywasm_host.abi.profile import PROFILES
+from proxywasm_host.cli.values import CannedReply, Data, EngineName, Environment, Header, Property, Size
+from proxywasm_host.engine.cache import ModuleCache
+from proxywasm_host.engine.protocol import Limits
+from proxywasm_host.errors import ModuleError
+from proxywasm_host.exchange import Message
+from proxywasm_host.runtime.host import Host
+from proxywasm_host.runtime.plugin import FailurePolicy, Plugin
+from proxywasm_host.runtime.trace import Listener
+from proxywasm_host.services import LogSink, Services
+
+__all__ = ["Scenario", "scenario_options"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FILTER_OPTIONS = (
+    click.option("--config", type=Data(), multiple=True, help="The filter's configuration."),
+    click.option("--vm-config", type=Data(), multiple=True, help="The configuration of its VM."),
+    click.option("--root-id", metavar="ID", multiple=True, help="Which of a module's filters is meant."),
+    click.option("--vm-id", metavar="ID", multiple=True, help="Filters of one id and code share a VM."),
+    click.option("--name", metavar="NAME", multiple=True, help="The filter's name; that of its file if not given."),
+    click.option("--engine", type=EngineName(), multiple=True, help="wasmtime, …; see `proxywasm engines`."),
+    click.option(
+        "--failure-policy",
+        type=click.Choice([policy.value for policy in FailurePolicy]),
+        multiple=True,
+        help="What a stream gets after a trap.  [default: fail_closed]",
+    ),
+)
+REQUEST_OPTIONS = (
+    click.option("-X", "--method", metavar="METHOD", help="Instead of METHOD before the URL."),
+    click.option("-H", "--header", type=Header(), multiple=True, help="A header of the request."),
+    click.option("-d", "--data", type=Data(), help="The request's body; the method is POST then."),
+    click.option("--chunk", type=Data(), multiple=True, help="The body in several parts, one each time."),
+    click.option("--trailer", type=Header(), multiple=True, help="A trailer of the request."),
+)
+RESPONSE_OPTIONS = (
+    click.option(
+        "--response-status", type=click.IntRange(100, 999), default=200, show_default=True, help="Upstream's status."
+    ),
+    click.option("--response-header", type=Header(), multiple=True, help="A header of upstream's response."),
+    click.option("--response-body", type=Data(), help="The response's body."),
+    click.option("--response-chunk", type=Data(), multiple=True, help="The body in several parts."),
+    click.option("--response-trailer", type=Header(), multiple=True, help="A trailer of the response."),
+    click.option(
+        "--framing",
+        type=click.Choice(["http1", "http2"]),
+        default="http1",
+        show_default=True,
+        help="How a body ends: with an empty chunk of its own, or with its last one.",
+    ),
+)
+HOST_OPTIONS = (
+    click.option(
+        "--profile",
+        type=click.Choice(list(PROFILES)),
+        default="envoy",
+        show_default=True,
+        help="Whose behaviour to follow where hosts differ.",
+    ),
+    click.option(
+        "--property", "properties", type=Property(), multiple=True, help="A property; PATH:=JSON for a number."
+    ),
+    click.option("--env", type=Environment(), multiple=True, help="An environment variable of the guests."),
+    click.option(
+        "--callout",
+        type=CannedReply(),
+        multiple=True,
+        help="What a cluster answers to filters; 'fail' breaks off. Other clusters are unknown.",
+    ),
+    click.option(
+        "--ticks", type=click.IntRange(0), default=0, show_default=True, help="Ticks that may pass while paused."
+    ),
+    click.option(
+        "--deadline", type=float, default=5, show_default=True, help="Seconds for a callback; 0 for no limit."
+    ),
+    click.option("--memory-limit", type=Size(), default="256MiB", show_default=True, help="Of a guest."),
+    click.option(
+        "--allow-on-headers-stop-iteration", is_flag=True, help="PAUSE on headers lets the body come (as in Envoy)."
+    ),
+    click.option(
+        "--unknown-imports",
+        type=click.Choice(["error", "stub"]),
+        default="error",
+        show_default=True,
+        help="Of a proxy_* function that is not known.",
+    ),
+)
+
+
+def scenario_options(function: F) -> F:
+    """Give a command these options; it takes them as keywords and makes a `Scenario` of them."""
+    for option in reversed(FILTER_OPTIONS + REQUEST_OPTIONS + RESPONSE_OPTIONS + HOST_OPTIONS):
+        function = option(function)
+    return function
+
+
+@dataclass
+class Scenario:
+    """A chain of filters, and a request and its response to send through it. `options` are those of the command."""
+
+    filters: list[str]
+    request: Message
+    response: Message
+    options: dict[str, Any]
+    engines: list[str | None]
+    """Of each filter."""
+
+    @classmethod
+    def of(cls, words: Sequence[str], options: dict[str, Any], url: str = "") -> Scenario:
+        """Understand a command line: ``FILTER … [METHOD] URL`` and options. `url` if there is none in `words`.
+
+        Raises: click.UsageError.
+        """
+        filters, method, given = understand(words, url)
+        http1 = options["framing"] == "http1"
+        try:
+            request = _request(options["method"] or method, given, options, http1)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        response = _response(request.first(b":method"), options, http1)
+        return cls(filters, request, response, options, each(options, "engine", len(filters), None))
+
+    def host(
+        self, log: LogSink, *, engine: Any = None, listener: Listener | None = None, cache: ModuleCache | None = None
+    ) -> Host:
+        """A host with the services and limits that the options say. Raises: UnknownEngine, EngineUnavailable."""
+        options = self.options
+        return Host(
+            engine or self.engines[0],
+            profile=options["profile"],
+            services=Services(log=log, clusters=dict(options["callout"]).keys()),
+            limits=Limits(options["memory_limit"], options["deadline"] or None),
+            properties=dict(options["properties"]),
+            listener=listener,
+            cache=cache,
+        )
+
+    def load(self, host: Host) -> list[Plugin]:
+        """Load the chain. Raises: ModuleError (with the file's name), PluginError, EngineUnavailable, UnknownEngine."""
+        options, count = self.options, len(self.filters)
+        own = {
+            key: each(options, option, count, default)
+            for key, option, default in (
+                ("configuration", "config", b""),
+                ("vm_configuration", "vm_config", b""),
+                ("root_id", "root_id", ""),
+                ("vm_id", "vm_id", ""),
+                ("failure_policy", "failure_policy", FailurePolicy.FAIL_CLOSED),
+            )
+        }
+        return [
+            self._load_one(host, number, {key: values[number] for key, values in own.items()})
+            for number in range(count)
+        ]
+
+    def _load_one(self, host: Host, number: int, own: dict[str, Any]) -> Plugin:
+        options, path = self.options, self.filters[number]
+        try:
+            return host.load_plugin(
+                path,
+                name=self.names[number],
+                environment=dict(options["env"]),
+                allow_on_headers_stop_iteration=options["allow_on_headers_stop_iteration"],
+                unknown_imports=options["unknown_imports"],
+                engine=self.engines[number] or host.engine,
+                **own,
+            )
+        except ModuleError as error:
+            raise ModuleError(f"{path}: {error}") from None
+
+    @property
+    def names(self) -> list[str]:
+        """A name for each filter: as given, else its file's, with its place if several are of one file."""
+        given = each(self.options, "name", len(self.filters), "")
+        names = [name or Path(path).stem for name, path in zip(given, self.filters, strict=True)]
+        several = {name for name, times in Counter(names).items() if times > 1}
+        return [f"{name}-{place}" if name in several else name for place, name in enumerate(names, 1)]
+
+
+def each(options: dict[str, Any], option: str, count: int, default: Any) -> list[Any]:
+    """The values of an option for each of `count` filters. Raises: click.UsageError, if their number fits nothing."""
+    values = list(options[option])
+    if len(values) in (0, 1):
+        return (values or [default]) * count
+    if len(values) != count:
+        flag = "--" + option.replace("_", "-")
+        raise click.UsageError(
+            f"{flag} was given {len(values)} times for {count} filters: give it once for all, or once for each"
+        )
+    return values
+
+
+def understand(words: Sequence[str], url: str) -> tuple[list[str], str, str]:
+    """Filters, method (empty if not given) and URL of ``FILTER … [METHOD] URL``. Raises: click.UsageError."""
+    rest = list(words)
+    if rest and not _is_file(rest[-1]):
+        url = rest.pop()
+    elif not url:
+        raise click.UsageError("the URL is missing: proxywasm run FILTER.wasm [METHOD] URL")
+    method = rest.pop() if len(rest) > 1 and re.fullmatch(r"[A-Z]+", rest[-1]) and not _is_file(rest[-1]) else ""
+    if not rest:
+        raise click.UsageError("the filter is missing: proxywasm run FILTER.wasm [METHOD] URL")
+    for path in rest:
+        check_readable(path)
+    return rest, method, url
+
+
+def _is_file(word: str) -> bool:
+    return word.endswith(".wasm") or Path(word).is_file()
+
+
+def check_readable(path: str) -> None:
+    """Raises: click.UsageError, if a filter's file cannot be read."""
+    try:
+        Path(path).open("rb").close()
+    except OSError as error:
+        raise click.UsageError(f"cannot read the filter {path}: {error.strerror}") from None
+
+
+def _request(method: str, url: str, options: dict[str, Any], http1: bool) -> Message:
+    headers, chunks = _body(options["header"], options["data"], options["chunk"])
+    method = method or ("POST" if chunks or options["data"] is not None else "GET")
+    return Message.request(method, url, headers, chunks, options["trailer"], http1=http1)
+
+
+def _response(method: bytes, options: dict[str, Any], http1: bool) -> Message:
+    status = options["response_status"]
+    headers, chunks = _body(options["response_header"], options["response_body"], options["response_chunk"])
+    trailers = options["response_trailer"]
+    if method == b"HEAD" or status < 200 or status in (204, 304):
+        chunks = trailers = []
+    return Message.response(status, headers, chunks, trailers, http1=http1)
+
+
+def _body(
+    headers: Sequence[tuple[bytes, bytes]], data: bytes | None, chunks: Sequence[bytes]
+) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
+    """Headers and parts of a message; a body that is given whole has a content-length."""
+    parts = ([data] if data else []) + list(chunks)
+    pairs = list(headers)
+    if data is not None and not chunks and not any(name.lower() == b"content-length" for name, _ in pairs):
+        pairs.append((b"content-length", b"%d" % len(data)))
+    return pairs, parts

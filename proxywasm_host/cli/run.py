@@ -1,0 +1,116 @@
+"""``proxywasm run``: one request through filters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+
+from proxywasm_host.abi.types import LogLevel
+from proxywasm_host.cli.encode import dump, run_result
+from proxywasm_host.cli.exits import Exit, exit_of, exit_of_failure
+from proxywasm_host.cli.options import Scenario, scenario_options
+from proxywasm_host.cli.origin import origin
+from proxywasm_host.cli.show import EMPTY, Screen, facts, failure_report, hanging, outcome, timeline
+from proxywasm_host.engine.protocol import TrapKind
+from proxywasm_host.errors import ProxyWasmError
+from proxywasm_host.exchange import Exchange, Recorder, exchange
+from proxywasm_host.runtime.failure import FailState, Failure, PluginError
+from proxywasm_host.runtime.host import Host
+
+__all__ = ["command"]
+
+LEVELS = [level.name.lower() for level in LogLevel]
+
+
+@click.command("run")
+@click.argument("words", metavar="FILTER.wasm… [METHOD] URL", nargs=-1, required=True, type=click.Path())
+@scenario_options
+@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="Of guests' log lines.")
+@click.option("--trace", is_flag=True, help="List every hostcall, with what it answered and why it was refused.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+@click.option("--color/--no-color", default=None, help="Instead of what the terminal and NO_COLOR say.")
+def command(
+    words: Sequence[str], log_level: str, trace: bool, as_json: bool, color: bool | None, **options: Any
+) -> int:
+    r"""Send one request through filters, and show what they do to it and to its response.
+
+    Nothing is contacted: upstream answers what the options say, 200 without a body if they say nothing. Several
+    filters make a chain, in the order of the request. Options of a filter hold for all of them, or are given once
+    for each.
+
+    \b
+    proxywasm run auth.wasm http://example.com/ -H 'authorization: Bearer t' --config @auth.json
+    proxywasm run a.wasm b.wasm POST /upload -d @photo.jpg --response-status 201 --trace
+    proxywasm run auth.wasm /x --config callout:idp --callout idp=403:no
+    """
+    scenario = Scenario.of(words, options)
+    recorder = Recorder(LEVELS.index(log_level))
+    result, error, ran = perform(scenario, recorder)
+    if as_json:
+        click.echo(dump(run_result(result, recorder, error)))
+    elif ran:
+        request, response = scenario.request, scenario.response
+        screen = Screen(color)
+        screen.print(facts(ran))
+        screen.print(timeline(recorder.timeline, request, response, trace=trace))
+        if not isinstance(error, ProxyWasmError):
+            screen.print(outcome(request, response, result))
+    return tell(error, color)
+
+
+def perform(scenario: Scenario, recorder: Recorder) -> tuple[Exchange, ProxyWasmError | Failure | None, list[str]]:
+    """Load the filters and send the request: what became of it, what went wrong, and facts on what ran.
+
+    Without facts no guest ran. The plugins are not told of the end: one request is all that they live for.
+    """
+    ran: list[str] = []
+    host: Host | None = None
+    try:
+        host = scenario.host(recorder, listener=recorder)
+        ran.append(f"{host.engine.name} {host.engine.version}")
+        plugins = scenario.load(host)
+        ran += [f"{plugin.name}: {origin(plugin.vm.bytecode)}" for plugin in plugins]
+        options = scenario.options
+        result = exchange(
+            host,
+            plugins,
+            scenario.request,
+            scenario.response,
+            recorder=recorder,
+            properties=dict(options["properties"]),
+            callouts=dict(options["callout"]),
+            ticks=options["ticks"],
+        )
+    except ProxyWasmError as error:
+        return Exchange(), error, ran if recorder.timeline else []
+    finally:
+        for plugin in host.plugins if host is not None else ():
+            plugin.vm.close()
+    return result, result.failure, ran
+
+
+def tell(error: ProxyWasmError | Failure | None, color: bool | None) -> int:
+    """Say on standard error what went wrong; returns the exit code."""
+    if error is None:
+        return Exit.OK
+    screen = Screen(color, err=True)
+    failure = error.failure if isinstance(error, PluginError) else error
+    if isinstance(failure, Failure):
+        screen.print([EMPTY, *failure_report(failure), *(hanging(2, hint) for hint in hints(failure))])
+        return exit_of_failure(failure)
+    screen.print([hanging(2, ("error: ", "bold red"), str(error))])
+    return exit_of(failure)
+
+
+def hints(failure: Failure) -> Iterator[str]:
+    """What could be done about a failure."""
+    if failure.kind == "deadline":
+        yield "The deadline holds for each callback: --deadline SECONDS allows more, --deadline 0 any time."
+    elif failure.trap is TrapKind.MEMORY_LIMIT:
+        yield "--memory-limit SIZE allows more."
+    elif failure.kind == "refused" and failure.state is FailState.START:
+        yield "The filter did not accept its VM configuration: give it one that it understands, by --vm-config."
+    elif failure.kind == "refused":
+        yield "The filter did not accept its configuration: give it one that it understands, by --config."

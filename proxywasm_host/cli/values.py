@@ -1,0 +1,167 @@
+"""What may stand behind an option, as click's parameter types: each says in one sentence what is wrong with a value."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from proxywasm_host.engine.registry import engine_names
+from proxywasm_host.runtime.effects import (
+    Callout,
+    CalloutFailed,
+    GrpcCall,
+    GrpcCallReply,
+    GrpcClosed,
+    GrpcInitialMetadata,
+    GrpcMessage,
+    GrpcStream,
+    GrpcTrailingMetadata,
+    HttpCall,
+    HttpCallReply,
+    RedisCallReply,
+    Reply,
+)
+
+__all__ = ["CannedReply", "Data", "EngineName", "Environment", "Header", "Property", "Size"]
+
+
+def wire(text: str) -> bytes:
+    """An argument of the command line as the bytes that were typed."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+class Kind(click.ParamType[Any]):
+    """Base: `parse` does the work and raises ValueError with the sentence."""
+
+    def parse(self, text: str) -> Any:
+        raise NotImplementedError
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self.parse(value)
+        except (ValueError, OSError) as error:
+            self.fail(str(error), param, ctx)
+
+
+class Header(Kind):
+    """``name: value``."""
+
+    name = "'name: value'"
+
+    def parse(self, text: str) -> tuple[bytes, bytes]:
+        at = text.find(":", 1)
+        name = text[:at].rstrip()
+        if at < 0 or not name.lstrip(":"):
+            raise ValueError(f"{text!r} is no header: write it as 'name: value'")
+        if any(map(str.isspace, name)):
+            raise ValueError(f"{text!r} is no header: there is white space in its name")
+        return wire(name), wire(text[at + 1 :].strip())
+
+
+class Data(Kind):
+    """Text, ``@file`` or ``@-`` (standard input), as bytes."""
+
+    name = "TEXT|@FILE"
+
+    def parse(self, text: str) -> bytes:
+        if text == "@-":
+            return sys.stdin.buffer.read()
+        if not text.startswith("@"):
+            return wire(text)
+        try:
+            return Path(text[1:]).read_bytes()
+        except OSError as error:
+            raise ValueError(f"cannot read {text[1:]}: {error.strerror}") from None
+
+
+class Size(Kind):
+    """A number of bytes, with a unit if one likes: ``256MiB``."""
+
+    name = "SIZE"
+    UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}  # noqa: RUF012 - a table
+
+    def parse(self, text: str) -> int:
+        found = re.fullmatch(r"(\d+)\s*([kmg]?)(?:i?b)?", text.lower())
+        if not found:
+            raise ValueError(f"{text!r} is no size: write it as 1000, 64KiB or 256MiB")
+        return int(found[1]) * self.UNITS[found[2]]
+
+
+class Property(Kind):
+    """``path=text`` or ``path:=json``, as (dotted path, value)."""
+
+    name = "PATH=VALUE"
+
+    def parse(self, text: str) -> tuple[str, Any]:
+        path, equals, value = text.partition("=")
+        if not equals or not path.rstrip(":"):
+            raise ValueError(f"{text!r} is no property: write it as path=text, or path:=json for a number")
+        if not path.endswith(":"):
+            return path, value
+        try:
+            return path[:-1], json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{value!r}, the value of property {path[:-1]}, is no JSON: {error}") from None
+
+
+class Environment(Kind):
+    """``NAME=value``, or ``NAME`` to hand on a variable of this process."""
+
+    name = "NAME[=VALUE]"
+
+    def parse(self, text: str) -> tuple[str, str]:
+        name, equals, value = text.partition("=")
+        if not name:
+            raise ValueError(f"{text!r} is no environment variable: write it as NAME=value")
+        if not equals and name not in os.environ:
+            raise ValueError(f"the environment has no variable {name}: write {name}=value to set it")
+        return name, value if equals else os.environ[name]
+
+
+class CannedReply(Kind):
+    """``CLUSTER=STATUS[:BODY]`` or ``CLUSTER=fail``, as (cluster, function that answers a callout)."""
+
+    name = "CLUSTER=STATUS[:BODY]"
+
+    def parse(self, text: str) -> tuple[str, Any]:
+        cluster, equals, reply = text.partition("=")
+        status, _, body = reply.partition(":")
+        if not cluster or not equals or not (status.isdecimal() or reply == "fail"):
+            raise ValueError(f"{text!r} is no reply: write it as CLUSTER=STATUS[:BODY], or CLUSTER=fail")
+        if reply == "fail":
+            return cluster, CalloutFailed()
+        content = Data().parse(body)
+        return cluster, lambda callout: replies(callout, int(status), content)
+
+
+def replies(callout: Callout, status: int, body: bytes) -> Sequence[Reply]:
+    """What answers a callout. For gRPC, `status` is that of gRPC and `body` the message."""
+    if isinstance(callout, HttpCall):
+        return [HttpCallReply([(b":status", b"%d" % status)], body)]
+    if isinstance(callout, GrpcCall):
+        return [GrpcClosed(status, body.decode("utf-8", "replace")) if status else GrpcCallReply(body)]
+    if isinstance(callout, GrpcStream):
+        return [GrpcInitialMetadata([]), GrpcMessage(body), GrpcTrailingMetadata([]), GrpcClosed(status)]
+    return [RedisCallReply(body)]
+
+
+class EngineName(Kind):
+    """The name of an engine; whether there is one of that name is said when it is opened."""
+
+    name = "NAME"
+
+    def parse(self, text: str) -> str:
+        return text
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in engine_names() if name.startswith(incomplete)]
