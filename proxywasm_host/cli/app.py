@@ -17,9 +17,9 @@ __all__ = ["app", "start"]
 
 COMMANDS = {
     "run": "Send one request through filters, and show what they do to it.",
-#    "inspect": "Tell what a filter is: its ABI, SDK, callbacks and hostcalls, and whether it would load.",
-#    "engines": "List the WebAssembly engines: which are usable here, and what to do about the others.",
-#    "bench": "Measure what one request through filters costs.",
+    "inspect": "Tell what a filter is: its ABI, SDK, callbacks and hostcalls, and whether it would load.",
+    "engines": "List the WebAssembly engines: which are usable here, and what to do about the others.",
+    "bench": "Measure what one request through filters costs.",
 }
 
 EPILOG = """

@@ -19,6 +19,8 @@ from proxywasm_host.runtime.plugin import Plugin
 
 __all__ = ["dump", "run_result"]
 
+WIDTH = 100
+
 
 def run_result(result: Exchange, recorder: Recorder, error: ProxyWasmError | Failure | None) -> dict[str, Any]:
     """What ``run --json`` prints."""
@@ -37,8 +39,22 @@ def run_result(result: Exchange, recorder: Recorder, error: ProxyWasmError | Fai
 
 
 def dump(value: Any) -> str:
-    """Indented JSON."""
-    return json.dumps(plain(value), indent=2, ensure_ascii=False)
+    """JSON, indented; what fits a line stays on one."""
+    return _written(plain(value), "")
+
+
+def _written(value: Any, indent: str) -> str:
+    flat = json.dumps(value, ensure_ascii=False)
+    if len(indent) + len(flat) <= WIDTH or not isinstance(value, (dict, list)):
+        return flat
+    deeper = indent + "  "
+    if isinstance(value, dict):
+        items = [f"{json.dumps(key)}: {_written(item, deeper)}" for key, item in value.items()]
+    else:
+        items = [_written(item, deeper) for item in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    lines = ",\n".join(deeper + item for item in items)
+    return f"{opening}\n{lines}\n{indent}{closing}"
 
 
 def plain(value: Any) -> Any:

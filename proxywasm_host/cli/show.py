@@ -103,9 +103,9 @@ def hanging(indent: int, *parts: str | Text | tuple[str, str]) -> Line:
 EMPTY = Line(Text())
 
 
-def labelled(indent: int, label: str, style: str, content: str) -> Line:
-    """A label, and what it says."""
-    return hanging(indent + LABEL, " " * indent, (label.ljust(LABEL), style), content)
+def labelled(indent: int, label: str, style: str, content: str, *, width: int = LABEL, content_style: str = "") -> Line:
+    """A label of so many columns, and what it says."""
+    return hanging(indent + width, " " * indent, (label.ljust(width), style), (content, content_style))
 
 
 def facts(parts: Iterable[str]) -> Iterator[Line]:

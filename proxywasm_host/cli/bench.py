@@ -1,0 +1,247 @@
+"""``proxywasm bench``: what one request through filters costs.
+
+The timed loop uses the stream API directly: no listener, no trace, guests' log lines go nowhere. What is counted
+(callbacks, hostcalls, allocations) is counted in one request beforehand, on another host.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from proxywasm_host.abi.linking import check_exports
+from proxywasm_host.abi.marshal import Call
+from proxywasm_host.abi.types import LogLevel
+from proxywasm_host.cli.encode import dump
+from proxywasm_host.cli.exits import Exit
+from proxywasm_host.cli.options import Scenario, scenario_options
+from proxywasm_host.cli.run import tell
+from proxywasm_host.cli.show import Line, Screen, hanging, labelled
+from proxywasm_host.engine.cache import ModuleCache
+from proxywasm_host.engine.protocol import Engine
+from proxywasm_host.errors import ProxyWasmError
+from proxywasm_host.exchange import Answer, Exchange, Message, Recorder, exchange
+from proxywasm_host.runtime.failure import Failure
+from proxywasm_host.runtime.host import Host
+from proxywasm_host.runtime.http import HttpStream
+from proxywasm_host.runtime.plugin import Plugin
+from proxywasm_host.services import GuestLog
+
+__all__ = ["command"]
+
+ROUNDS = 25
+URL = "http://example.com/"
+
+
+@click.command("bench")
+@click.argument("words", metavar="FILTER.wasm… [[METHOD] URL]", nargs=-1, required=True, type=click.Path())
+@scenario_options
+@click.option("--requests", type=click.IntRange(ROUNDS), default=2000, show_default=True, help="How many are timed.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+@click.option("--color/--no-color", default=None, help="Instead of what the terminal and NO_COLOR say.")
+def command(words: Sequence[str], requests: int, as_json: bool, color: bool | None, **options: Any) -> int:
+    r"""Measure what one request through filters costs. Takes the options of `run`.
+
+    Time is that of whole requests and their responses, as the median of 25 rounds after a warm-up. A crossing is a
+    call between host and guest, in either direction: callbacks, hostcalls, and calls of the guest's allocator.
+
+    \b
+    proxywasm bench auth.wasm -H 'authorization: Bearer t' --config t
+    proxywasm bench a.wasm b.wasm POST /upload -d @photo.jpg --requests 10000 --json
+    """
+    scenario = Scenario.of(words, options, URL)
+    try:
+        measured = measure(scenario, requests)
+    except ProxyWasmError as error:
+        return tell(error, color)
+    if isinstance(measured, Failure):
+        return tell(measured, color)
+    if as_json:
+        click.echo(dump(measured))
+    else:
+        Screen(color).print(report(measured, scenario))
+    return Exit.OK
+
+
+def measure(scenario: Scenario, requests: int) -> dict[str, Any] | Failure:
+    """What ``bench --json`` prints; or why the guest failed. Raises: ProxyWasmError."""
+    counts, result = count(scenario)
+    if result.failure is not None:
+        return result.failure
+    engine, cold, cached = load_times(scenario)
+    with scenario.host(Silent()) as host:
+        plugins = scenario.load(host)
+        host.drain()
+        times = timed(one_request(host, plugins, scenario, result), requests)
+        failure = next((plugin.failure for plugin in plugins if plugin.failure), None)
+        if failure is not None:
+            return failure
+        memory = sum(vm.memory_bytes for vm in {plugin.vm for plugin in plugins})
+    low, median, high = statistics.quantiles(times, n=4)
+    hops = int(getattr(engine, "thread_hops", 0))
+    return {
+        "request_us": {"median": round(median, 3), "iqr": round(high - low, 3)},
+        "hostcalls": counts.hostcalls,
+        "callbacks": counts.callbacks,
+        "crossings": counts.callbacks + counts.hostcalls + counts.allocations,
+        "thread_hops": hops * (counts.callbacks + counts.allocations),
+        "load_ms": {"cold": round(cold, 3), "cached": round(cached, 3)},
+        "memory_bytes": memory,
+        "engine": f"{engine.name} {engine.version}",
+        "python": platform.python_version(),
+    }
+
+
+class Silent:
+    """A log sink that forgets."""
+
+    level: int = LogLevel.INFO
+
+    def log(self, line: GuestLog) -> None:
+        pass
+
+
+# -- Counting ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Counts:
+    """Calls between host and guest in one request, from the stream's first callback to its last."""
+
+    callbacks: int = 0
+    hostcalls: int = 0
+    allocations: int = 0
+
+
+def count(scenario: Scenario) -> tuple[Counts, Exchange]:
+    """Send one request with everything recorded."""
+    recorder, counts = Recorder(), Counts()
+    with scenario.host(recorder, listener=recorder) as host:
+        plugins = scenario.load(host)
+        for vm in {plugin.vm for plugin in plugins}:
+            allocator = vm.instance.function(check_exports(vm.bytecode.exports, vm.version))
+            assert allocator is not None  # noqa: S101 - the VM would not have started
+            vm.guest.use_allocator(_counted(allocator, counts))
+        options = scenario.options
+        result = exchange(
+            host,
+            plugins,
+            scenario.request,
+            scenario.response,
+            recorder=recorder,
+            properties=dict(options["properties"]),
+            callouts=dict(options["callout"]),
+            ticks=options["ticks"],
+        )
+        counts.callbacks = len(result.invocations)
+        counts.hostcalls = sum(isinstance(event, Call) for made in result.invocations for event in made.events)
+    return counts, result
+
+
+def _counted(allocator: Callable[[int], int], counts: Counts) -> Callable[[int], int]:
+    def allocate(size: int) -> int:
+        counts.allocations += 1
+        return allocator(size)
+
+    return allocate
+
+
+# -- Timing ------------------------------------------------------------------------------------------------------------
+
+
+def load_times(scenario: Scenario) -> tuple[Engine, float, float]:
+    """The engine, and milliseconds until the chain is ready: compiled anew, and from compiled modules on disk."""
+
+    def load(cache: ModuleCache) -> float:
+        start = time.perf_counter()
+        with scenario.host(Silent(), cache=cache) as host:
+            scenario.load(host)
+            return (time.perf_counter() - start) * 1e3
+
+    with scenario.host(Silent()) as host:
+        engine = host.engine
+    cold = load(ModuleCache(None))
+    with tempfile.TemporaryDirectory(prefix="proxywasm-bench-") as directory:
+        load(ModuleCache(Path(directory)))
+        cached = statistics.median(load(ModuleCache(Path(directory))) for _ in range(3))
+    return engine, cold, cached
+
+
+def timed(request: Callable[[], None], requests: int) -> list[float]:
+    """Microseconds for a request, in each of the rounds."""
+    size = requests // ROUNDS
+    clock = time.perf_counter
+    for _ in range(max(size, 10)):
+        request()
+    times = []
+    for _ in range(ROUNDS):
+        start = clock()
+        for _ in range(size):
+            request()
+        times.append((clock() - start) / size * 1e6)
+    return times
+
+
+def one_request(host: Host, plugins: list[Plugin], scenario: Scenario, before: Exchange) -> Callable[[], None]:
+    """A function that sends the request, as directly as can be. `before`: what became of it when it was tried."""
+    options = scenario.options
+    properties, callouts, ticks = dict(options["properties"]), dict(options["callout"]), options["ticks"]
+    if callouts or ticks:
+        return lambda: _with_answers(host, plugins, scenario, callouts, ticks)
+    upstream = before.upstream_request
+    steps = list(_steps("request", scenario.request))
+    if upstream is not None and upstream.complete and before.local_response is None and before.reset is None:
+        steps += _steps("response", scenario.response)
+
+    def request() -> None:
+        stream = host.http_stream(plugins, properties=properties)
+        for feed, arguments in steps:
+            feed(stream, *arguments)
+        stream.close()
+
+    return request
+
+
+def _with_answers(
+    host: Host, plugins: list[Plugin], scenario: Scenario, callouts: dict[str, Answer], ticks: int
+) -> None:
+    exchange(host, plugins, scenario.request, scenario.response, callouts=callouts, ticks=ticks)
+
+
+def _steps(which: str, message: Message) -> Iterator[tuple[Callable[..., Any], tuple[Any, ...]]]:
+    """The methods of a stream that feed a message, with their arguments."""
+    headers, body, end = (getattr(HttpStream, f"{which}_{part}") for part in ("headers", "body", "trailers"))
+    chunks, trailers = message.chunks, message.trailers
+    yield headers, (message.headers, not (chunks or trailers))
+    for number, chunk in enumerate(chunks, 1):
+        yield body, (chunk, number == len(chunks) and not trailers)
+    if trailers:
+        yield end, (trailers,)
+
+
+# -- For people --------------------------------------------------------------------------------------------------------
+
+
+def report(measured: dict[str, Any], scenario: Scenario) -> Iterator[Line]:
+    """The same in words."""
+    request, load = measured["request_us"], measured["load_ms"]
+    callbacks, hostcalls, crossings = (measured[key] for key in ("callbacks", "hostcalls", "crossings"))
+    allocations = crossings - callbacks - hostcalls
+    rows = (
+        ("request", f"{request['median']:.1f} µs  (interquartile range {request['iqr']:.1f} µs)"),
+        ("crossings", f"{crossings}: {callbacks} callbacks, {hostcalls} hostcalls, {allocations} allocations"),
+        ("load", f"{load['cold']:.1f} ms compiled anew, {load['cached']:.1f} ms from the cache"),
+        ("memory", f"{measured['memory_bytes'] / 1024:,.0f} KiB of guest memory"),
+        ("on", f"{measured['engine']}, Python {measured['python']}"),
+    )
+    yield hanging(2, (", ".join(scenario.names), "bold"))
+    for label, content in rows:
+        yield labelled(2, label, "cyan", content, width=12)

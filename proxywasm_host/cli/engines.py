@@ -1,0 +1,49 @@
+"""``proxywasm engines``: which engines there are, and what to do about those that cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+
+import click
+
+from proxywasm_host.cli.encode import dump
+from proxywasm_host.cli.exits import Exit
+from proxywasm_host.cli.show import Line, Screen, hanging, labelled
+from proxywasm_host.engine.registry import EngineStatus, list_engines
+
+__all__ = ["command"]
+
+
+@click.command("engines")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead.")
+@click.option("--color/--no-color", default=None, help="Instead of what the terminal and NO_COLOR say.")
+def command(as_json: bool, color: bool | None) -> int:
+    """List the WebAssembly engines: which are usable here, and what to do about the others.
+
+    The first is taken when none is asked for by --engine or PROXYWASM_ENGINE. Each is tried with a small module.
+    """
+    engines = list_engines()
+    if as_json:
+        click.echo(dump([{**asdict(engine), "capabilities": capabilities(engine)} for engine in engines]))
+    else:
+        Screen(color).print(line for engine in engines for line in describe(engine))
+    return Exit.OK
+
+
+def capabilities(engine: EngineStatus) -> list[str]:
+    """Names of what an engine can do."""
+    return [name for name, can in asdict(engine.capabilities).items() if can]
+
+
+def describe(engine: EngineStatus) -> Iterator[Line]:
+    """A few lines on an engine."""
+    if engine.usable:
+        yield hanging(2, (engine.name, "bold"), f" {engine.version}  ", ("usable", "green"))
+        yield labelled(2, "can", "cyan", ", ".join(capabilities(engine)) or "nothing beyond running modules")
+        if engine.note:
+            yield labelled(2, "note", "cyan", engine.note)
+    else:
+        yield hanging(2, (engine.name, "bold"), "  ", ("not usable", "yellow"), f": {engine.reason}")
+        if engine.remedy:
+            yield labelled(2, "remedy", "cyan", engine.remedy)

@@ -1,0 +1,153 @@
+"""``proxywasm inspect``: what a module is, as its bytes tell. No engine is opened, nothing is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from proxywasm_host.abi.bytecode import CODE, CUSTOM, DATA, Bytecode
+from proxywasm_host.abi.linking import check_exports, link
+from proxywasm_host.abi.marshal import Guest
+from proxywasm_host.abi.table import CALLBACKS, HOSTCALLS, WASI, WASI_MODULES
+from proxywasm_host.abi.types import AbiVersion
+from proxywasm_host.cli.encode import dump
+from proxywasm_host.cli.exits import Exit
+from proxywasm_host.cli.options import check_readable
+from proxywasm_host.cli.origin import origin_of
+from proxywasm_host.cli.show import EMPTY, Line, Screen, hanging, labelled
+from proxywasm_host.errors import ModuleError
+
+__all__ = ["command"]
+
+KNOWN = {row.name for row in HOSTCALLS}
+KNOWN_WASI = {row.name for row in WASI}
+STARTS = ("_initialize", "_start", "main", "__main_void")
+
+
+@click.command("inspect")
+@click.argument("path", metavar="FILTER.wasm", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
+@click.option("--color/--no-color", default=None, help="Instead of what the terminal and NO_COLOR say.")
+def command(path: str, as_json: bool, color: bool | None) -> int:
+    """Tell what a filter is: its ABI, SDK, callbacks and hostcalls, and whether it would load here.
+
+    Ends with 3 if it would not. No engine is needed for that.
+    """
+    check_readable(path)
+    try:
+        bytecode = Bytecode(Path(path).read_bytes())
+        found = {"file": path, **examine(bytecode)}
+    except ModuleError as error:
+        raise ModuleError(f"{path}: {error}") from None
+    if as_json:
+        click.echo(dump(found))
+    else:
+        Screen(color).print(report(found))
+    if found["reason"]:
+        Screen(color, err=True).print([hanging(2, ("error: ", "bold red"), f"{path}: {found['reason']}")])
+    return Exit.OK if found["loads"] else Exit.MODULE
+
+
+def examine(bytecode: Bytecode) -> dict[str, Any]:
+    """What ``inspect --json`` prints, without the file's name. Raises: ModuleError, if the module is damaged."""
+    made, reason = origin_of(bytecode), why_not(bytecode)
+    functions = [(module, name) for module, name, kind, _ in bytecode.imports if kind == "function"]
+    exports = [name for name, kind, _ in bytecode.exports if kind == "function"]
+    callbacks = {row.name for row in CALLBACKS}
+    hostcalls = [name for module, name in functions if module == "env"]
+    wasi = [name for module, name in functions if module in WASI_MODULES]
+    known = [("env", name) for name in KNOWN] + [(module, name) for module in WASI_MODULES for name in KNOWN_WASI]
+    memory = bytecode.memory
+    return {
+        "abi": _abi(bytecode),
+        "sdk": made.sdk,
+        "language": made.language,
+        "producers": {
+            field: [f"{name} {version}".strip() for name, version in tools]
+            for field, tools in bytecode.producers.items()
+        },
+        "callbacks": [name for name in exports if name in callbacks],
+        "hostcalls": _once(hostcalls),
+        "wasi": _once(wasi),
+        "unknown_imports": _once(f"{module}.{name}" for module, name in functions if (module, name) not in known),
+        "start": [name for name in STARTS if name in exports] + (["start section"] if bytecode.has_start else []),
+        "memory": {"initial": memory[0], "maximum": memory[1]} if memory else None,
+        "sizes": {
+            "file": len(bytecode.data),
+            "code": bytecode.size_of(CODE),
+            "data": bytecode.size_of(DATA),
+            "custom": bytecode.size_of(CUSTOM),
+        },
+        "loads": reason is None,
+        "reason": reason,
+    }
+
+
+def why_not(bytecode: Bytecode) -> str | None:
+    """Why the module would not link here, or ``None``."""
+    try:
+        version = bytecode.abi_version
+        check_exports(bytecode.exports, version)
+        for _ in link(bytecode.imports, version, None, Guest(lambda _: None, None)):
+            pass
+    except ModuleError as error:
+        return str(error)
+    return None
+
+
+def _abi(bytecode: Bytecode) -> str | None:
+    try:
+        version: AbiVersion = bytecode.abi_version
+    except ModuleError:
+        return None
+    return str(version)
+
+
+def _once(names: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(names))
+
+
+# -- For people --------------------------------------------------------------------------------------------------------
+
+
+def report(found: dict[str, Any]) -> Iterator[Line]:
+    """The same as a page."""
+    sizes, memory = found["sizes"], found["memory"]
+    yield hanging(2, (found["file"], "bold"))
+    yield from _row("ABI", found["abi"] or "none", "" if found["abi"] else "bold red")
+    yield from _row("made with", " · ".join(filter(None, (found["sdk"], found["language"]))) or "unknown")
+    if tools := found["producers"].get("processed-by"):
+        yield from _row("compiled by", ", ".join(tools))
+    parts = ", ".join(f"{part} {bytes_of(sizes[part])}" for part in ("code", "data", "custom"))
+    yield from _row("size", f"{bytes_of(sizes['file'])}: {parts}")
+    if memory:
+        most = "no maximum" if memory["maximum"] is None else f"at most {bytes_of(memory['maximum'])}"
+        yield from _row("memory", f"{bytes_of(memory['initial'])} at first, {most}")
+    yield from _row("starts by", ", ".join(found["start"]) or "nothing of its own")
+    for key in ("callbacks", "hostcalls", "wasi"):
+        names = sorted(name.removeprefix("proxy_") for name in found[key])
+        yield EMPTY
+        yield from _row(key, str(len(names)))
+        if names:
+            yield hanging(2, "  ", (", ".join(names), "dim"))
+    if found["unknown_imports"]:
+        yield EMPTY
+        yield from _row("unknown", ", ".join(found["unknown_imports"]), "bold red")
+    yield EMPTY
+    yield hanging(2, ("would load here", "green") if found["loads"] else ("would not load here", "bold red"))
+
+
+def _row(label: str, content: str, style: str = "") -> Iterator[Line]:
+    yield labelled(2, label, "cyan", content, width=14, content_style=style)
+
+
+def bytes_of(size: int) -> str:
+    """A size as people read it: ``121 kB``, ``64 KiB`` for whole pages."""
+    if size >= 1 << 20 and size % (1 << 16) == 0:
+        return f"{size / (1 << 20):g} MiB"
+    if size and size % (1 << 10) == 0:
+        return f"{size >> 10} KiB"
+    return f"{size} bytes" if size < 1000 else f"{size / 1000:.0f} kB" if size < 1_000_000 else f"{size / 1e6:.1f} MB"
