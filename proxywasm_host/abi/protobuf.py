@@ -8,6 +8,8 @@ __all__ = ["fields"]
 
 VARINT, LENGTH_DELIMITED = 0, 2
 FIXED_SIZES = {1: 8, 5: 4}
+MAX_FIELDS = 1024
+"""Fields of one message: a guest must not keep the host reading."""
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -27,8 +29,11 @@ def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
 
     Raises (at the field that is damaged): ValueError, IndexError.
     """
-    at = 0
+    at = count = 0
     while at < len(data):
+        count += 1
+        if count > MAX_FIELDS:
+            raise ValueError(f"more than {MAX_FIELDS} fields")
         tag, at = _varint(data, at)
         wire = tag & 7
         if wire == VARINT:

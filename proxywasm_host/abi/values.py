@@ -19,6 +19,9 @@ PropertyValue = Union[
 ]
 """What a property may hold. ``None`` is the null message of Envoy, which a guest sees as no bytes."""
 
+MAX_SEGMENTS = 64
+"""Segments that a path is split into; a longer one names nothing, and must not become millions of strings."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 NO_PAIRS = bytes(4)
 """An empty mapping as a property: a count of 0, and not nothing (as Envoy)."""
@@ -32,10 +35,13 @@ class UnencodableValue(ValueError):
 
 
 def decode_path(data: bytes) -> tuple[str, ...]:
-    """Split a property path at its NULs. One NUL at the end is tolerated, for some SDKs send it."""
+    """Split a property path at its NULs. One NUL at the end is tolerated, for some SDKs send it.
+
+    Of a path of more than `MAX_SEGMENTS`, the last one holds the rest, NULs and all.
+    """
     if data.endswith(b"\0"):
         data = data[:-1]
-    return tuple(part.decode("utf-8", "surrogateescape") for part in data.split(b"\0"))
+    return tuple(part.decode("utf-8", "surrogateescape") for part in data.split(b"\0", MAX_SEGMENTS - 1))
 
 
 def encode_path(path: Sequence[str]) -> bytes:

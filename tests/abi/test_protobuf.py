@@ -48,6 +48,12 @@ def test_damaged(data, error):
         list(fields(bytes.fromhex(data)))
 
 
+def test_a_message_of_very_many_fields():
+    assert list(fields(b"\x08\1" * 1024)) == [(1, 1)] * 1024
+    with pytest.raises(ValueError, match=r"^more than 1024 fields$"):
+        list(fields(b"\x08\1" * 1025))
+
+
 @given(st.binary(max_size=100))
 def test_any_bytes(data):
     with suppress(ValueError, IndexError):

@@ -22,6 +22,8 @@ PATHS = {
     "a NUL": (b"\0", ("",)),
     "UTF-8": ("métadonnées\0€".encode(), ("métadonnées", "€")),
     "no UTF-8": (b"\xff\0a\xc3", ("\udcff", "a\udcc3")),
+    "64 segments": (b"a\0" * 63 + b"b", ("a",) * 63 + ("b",)),
+    "more": (b"a\0" * 63 + b"b\0c\0", ("a",) * 63 + ("b\0c",)),
 }
 
 
@@ -35,7 +37,7 @@ def test_any_bytes_are_a_path(data):
     assert encode_path(decode_path(data)) == data.removesuffix(b"\0")
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1), min_size=1))
+@given(st.lists(st.text(st.characters(exclude_characters="\0", codec="utf-8"), min_size=1), min_size=1, max_size=64))
 def test_a_path_is_read_as_it_was_written(path):
     assert decode_path(encode_path(path)) == tuple(path)
 

@@ -10,6 +10,8 @@ from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import Status
 
 REQUIRED = (b":method", b":path", b":authority")
+MAX_OPTIONS = 64
+"""Options behind the name of a Redis cluster."""
 
 
 def text(name: bytes) -> str:
@@ -71,7 +73,10 @@ def redis_cluster(vm: VmState, cluster: bytes) -> tuple[str, dict[str, str]] | R
     name, _, options = text(cluster).partition("?")
     if name not in vm.services.clusters:
         return unknown_cluster(name, Status.BAD_ARGUMENT)
-    return name, dict(parse_qsl(options))
+    try:
+        return name, dict(parse_qsl(options, max_num_fields=MAX_OPTIONS))
+    except ValueError:
+        return Refusal(Status.BAD_ARGUMENT, "more than {0} options behind cluster {1!r}", MAX_OPTIONS, name)
 
 
 def proxy_redis_init(vm: VmState, cluster: bytes, username: bytes, password: bytes, timeout: int) -> Refusal | None:

@@ -51,6 +51,10 @@ STARTED = [
         (proxy_redis_init, b"upstream?db=2&max_buffer_size_before_flush=1024", b"", b"", 5),
         ("redis init", "upstream", b"", b"", 5, {"db": "2", "max_buffer_size_before_flush": "1024"}),
     ),
+    (
+        (proxy_redis_init, b"upstream?" + b"&".join([b"a=1"] * 64), b"", b"", 5),
+        ("redis init", "upstream", b"", b"", 5, {"a": "1"}),
+    ),
     ((proxy_redis_init, b"upstream?", b"", b"", 5), ("redis init", "upstream", b"", b"", 5, {})),
     ((proxy_redis_init, b"upstream?\xff&&=%ff", b"", b"", 5), ("redis init", "upstream", b"", b"", 5, {"": "\ufffd"})),
     ((proxy_redis_call, b"upstream", b"*1"), ("redis", "upstream", b"*1")),
@@ -80,6 +84,11 @@ REFUSED = {
         (proxy_redis_init, b"other?db=1", b"", b"", 5),
         2,
         "cluster 'other' is not configured in this host",
+    ),
+    "Redis with very many options": (
+        (proxy_redis_init, b"upstream?" + b"&".join([b"a=1"] * 65), b"", b"", 5),
+        2,
+        "more than 64 options behind cluster 'upstream'",
     ),
     "a command to it": ((proxy_redis_call, b"other", b"*1"), 2, "cluster 'other' is not configured in this host"),
 }

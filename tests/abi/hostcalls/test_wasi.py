@@ -103,17 +103,11 @@ def test_reasons(process):
 
 
 @pytest.mark.parametrize(
-    ("name", "args", "line"),
-    [
-        ("fd_seek", (1, 0, 0, 0), b"wasi fd_seek is not supported"),
-        ("fd_close", (1,), b"wasi fd_close is not supported"),
-        ("proc_exit", (0,), b"wasi proc_exit(0)"),
-        ("proc_exit", (0xFFFFFFFF,), b"wasi proc_exit(4294967295)"),
-    ],
+    ("name", "args"), [("fd_seek", (1, 0, 0, 0)), ("fd_close", (1,)), ("proc_exit", (0,)), ("proc_exit", (0xFFFFFFFF,))]
 )
-def test_what_succeeds_but_is_told(process, name, args, line):
+def test_what_succeeds_and_does_nothing(process, name, args):
     assert process(name, *args) == 0
-    assert process.vm.logged == [(4, line)]
+    assert process.vm.logged == []
 
 
 # -- Standard output ---------------------------------------------------------------------------------------------
