@@ -25,7 +25,7 @@ def changes(before: Message, after: Message) -> Iterator[Line]:
         yield " ", ""
         yield from _diff(_body(before.body), _body(after.body))
     if before.trailers or after.trailers:
-        yield " ", ""
+        yield from ((" ", ""), (" ", "(trailers)"))
         yield from _diff(_headers(before.trailers), _headers(after.trailers))
 
 

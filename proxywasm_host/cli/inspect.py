@@ -15,7 +15,7 @@ from proxywasm_host.abi.table import CALLBACKS, HOSTCALLS, WASI, WASI_MODULES
 from proxywasm_host.abi.types import AbiVersion
 from proxywasm_host.cli.encode import dump
 from proxywasm_host.cli.exits import Exit
-from proxywasm_host.cli.options import check_readable
+from proxywasm_host.cli.options import about, check_readable, sentence
 from proxywasm_host.cli.origin import origin_of
 from proxywasm_host.cli.show import EMPTY, Line, Screen, hanging, labelled
 from proxywasm_host.errors import ModuleError
@@ -41,7 +41,7 @@ def command(path: str, as_json: bool, color: bool | None) -> int:
         bytecode = Bytecode(Path(path).read_bytes())
         found = {"file": path, **examine(bytecode)}
     except ModuleError as error:
-        raise ModuleError(f"{path}: {error}") from None
+        raise about(path, error) from None
     if as_json:
         click.echo(dump(found))
     else:
@@ -94,7 +94,7 @@ def why_not(bytecode: Bytecode) -> str | None:
         for _ in link(bytecode.imports, version, None, Guest(lambda _: None, None)):
             pass
     except ModuleError as error:
-        return str(error)
+        return sentence(error)
     return None
 
 

@@ -16,6 +16,7 @@ import click
 
 from proxywasm_host.abi.profile import PROFILES
 from proxywasm_host.cli.values import CannedReply, Data, EngineName, Environment, Header, Property, Size
+from proxywasm_host.cli.words import plural
 from proxywasm_host.engine.cache import ModuleCache
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.errors import ModuleError
@@ -25,7 +26,7 @@ from proxywasm_host.runtime.plugin import FailurePolicy, Plugin
 from proxywasm_host.runtime.trace import Listener
 from proxywasm_host.services import LogSink, Services
 
-__all__ = ["Scenario", "scenario_options"]
+__all__ = ["Scenario", "about", "check_readable", "scenario_options", "sentence"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -183,7 +184,7 @@ class Scenario:
                 **own,
             )
         except ModuleError as error:
-            raise ModuleError(f"{path}: {error}") from None
+            raise about(path, error) from None
 
     @property
     def names(self) -> list[str]:
@@ -194,15 +195,25 @@ class Scenario:
         return [f"{name}-{place}" if name in several else name for place, name in enumerate(names, 1)]
 
 
+def about(path: str, error: ModuleError) -> ModuleError:
+    """The same error with the file that it is about."""
+    return ModuleError(f"{path}: {sentence(error)}")
+
+
+def sentence(error: ModuleError) -> str:
+    """What an error says, with options by their names at the command line."""
+    return str(error).replace("unknown_imports='stub'", "--unknown-imports stub")
+
+
 def each(options: dict[str, Any], option: str, count: int, default: Any) -> list[Any]:
     """The values of an option for each of `count` filters. Raises: click.UsageError, if their number fits nothing."""
     values = list(options[option])
     if len(values) in (0, 1):
         return (values or [default]) * count
     if len(values) != count:
-        flag = "--" + option.replace("_", "-")
+        flag, times = "--" + option.replace("_", "-"), plural(len(values), "time")
         raise click.UsageError(
-            f"{flag} was given {len(values)} times for {count} filters: give it once for all, or once for each"
+            f"{flag} was given {times} for {plural(count, 'filter')}: give it once for all, or once for each"
         )
     return values
 

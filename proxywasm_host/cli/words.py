@@ -13,7 +13,7 @@ from proxywasm_host.exchange import Fed, Invocation
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.failure import describe
 
-__all__ = ["action", "called", "deed", "effect_text", "fed", "is_worth_telling", "quoted", "text"]
+__all__ = ["action", "called", "deed", "effect_text", "fed", "is_worth_telling", "plural", "quoted", "text"]
 
 SHOWN = 60
 """Characters of a value that are shown within a line."""
@@ -33,7 +33,7 @@ def quoted(data: bytes) -> str:
     return shown if len(data) <= SHOWN else f"{shown}… ({len(data)} bytes)"
 
 
-def count(number: int, what: str) -> str:
+def plural(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
@@ -42,13 +42,13 @@ def count(number: int, what: str) -> str:
 PHRASES: dict[str, Callable[[int], str]] = {
     "context": lambda _: "",
     "parent": lambda parent: f"of {parent}" if parent else "root",
-    "headers": lambda number: count(number, "header"),
-    "trailers": lambda number: count(number, "trailer"),
-    "size": lambda size: count(size, "byte"),
-    "body_size": lambda size: count(size, "byte"),
-    "vm_configuration_size": lambda size: count(size, "byte"),
-    "configuration_size": lambda size: count(size, "byte"),
-    "arguments_size": lambda size: count(size, "byte"),
+    "headers": lambda number: plural(number, "header"),
+    "trailers": lambda number: plural(number, "trailer"),
+    "size": lambda size: plural(size, "byte"),
+    "body_size": lambda size: plural(size, "byte"),
+    "vm_configuration_size": lambda size: plural(size, "byte"),
+    "configuration_size": lambda size: plural(size, "byte"),
+    "arguments_size": lambda size: plural(size, "byte"),
     "end_of_stream": lambda end: "end of stream" if end else "",
     "token": lambda token: f"token {token}",
 }
@@ -123,7 +123,7 @@ def _buffer_change(buffer: int, start: int, length: int, data: bytes) -> str:
     which = BufferType(buffer).name.lower().replace("_", " ")
     if start == 0 and length == 0:
         return f"{quoted(data)} before the {which}"
-    where = f"from byte {start}" if start else "whole" if length >= 1 << 20 else f"first {count(length, 'byte')}"
+    where = f"from byte {start}" if start else "whole" if length >= 1 << 20 else f"first {plural(length, 'byte')}"
     return f"{which}, {where}: {quoted(data)}"
 
 
@@ -167,7 +167,7 @@ def fed(mark: Fed) -> str:
         return {"tick": "time passes: tick", "end": "the stream ends"}.get(mark.what, mark.what)
     if part == "body" and mark.size == 0 and mark.end_stream:
         return f"{CALLER[which]} ends the {which}"
-    size = count(mark.size, "byte") + " of body" if part == "body" else f"{which} {part}"
+    size = plural(mark.size, "byte") + " of body" if part == "body" else f"{which} {part}"
     return f"{CALLER[which]} sends {size}{', end of stream' if mark.end_stream else ''}"
 
 
@@ -177,7 +177,7 @@ def effect_text(effect: effects.Effect) -> str:
     if isinstance(effect, (effects.RequestHeaders, effects.ResponseHeaders)):
         return f"{_receiver(effect)} gets headers{end}"
     if isinstance(effect, (effects.RequestBody, effects.ResponseBody)):
-        part = f"{count(len(effect.data), 'byte')} of body{end}" if effect.data else "the end"
+        part = f"{plural(len(effect.data), 'byte')} of body{end}" if effect.data else "the end"
         return f"{_receiver(effect)} gets {part}"
     if isinstance(effect, (effects.RequestTrailers, effects.ResponseTrailers)):
         return f"{_receiver(effect)} gets trailers, end of stream"
