@@ -340,7 +340,8 @@ class _Run:
             self._feed("response", response)
         self._note_state()
         self._fed("end")
-        self._perform(stream.close())
+        gone = "" if result.client_response and result.client_response.complete else "downstream_remote_disconnect"
+        self._perform(stream.close("" if stream.reset_details else gone))
         result.failure = stream.failure or next((plugin.failure for plugin in self.plugins if plugin.failure), None)
         timeline = self.recorder.timeline[self.start :]
         result.invocations = [entry for entry in timeline if isinstance(entry, Invocation)]
@@ -349,7 +350,7 @@ class _Run:
 
     def _note_state(self) -> None:
         stream, result = self.stream, self.result
-        result.local_response, result.details, result.reset = stream.local, stream.details, stream.reset_details
+        result.local_response, result.details, result.reset = stream.local, stream.details or "", stream.reset_details
         for direction, which in ((REQUEST, "request"), (RESPONSE, "response")):
             path = stream.path(direction)
             holders = [filter.context.name for filter in path.filters if filter.state is not State.CONTINUE]
@@ -371,8 +372,7 @@ class _Run:
             self._event(f"{which} body", body, chunk, number == len(chunks) and not trailers)
         if trailers:
             self._event(f"{which} trailers", lambda part, _: end(part), trailers, True)
-        for callout in self._taken():
-            self._reply(callout)
+        self._answer_waiting()
         self._wait()
 
     def _event(self, what: str, feed: Callable[..., list[Effect]], part: Sized, end_stream: bool) -> None:
@@ -393,8 +393,7 @@ class _Run:
             self._fed("tick")
             for plugin in ticking:
                 self._perform(plugin.tick())
-            for callout in self._taken():
-                self._reply(callout)
+            self._answer_waiting()
 
     # -- Out -----------------------------------------------------------------------------------------------------
 
@@ -429,8 +428,11 @@ class _Run:
         waiting, self.waiting = self.waiting, []
         return waiting
 
-    def _reply(self, callout: effects.Callout) -> None:
-        self._perform(self._replies(callout))
+    def _answer_waiting(self) -> None:
+        """Reply to what waits, and to what is asked for because of that."""
+        while callouts := self._taken():
+            for callout in callouts:
+                self._perform(self._replies(callout))
 
     def _replies(self, callout: effects.Callout) -> list[Effect]:
         """Give a callout the replies that its cluster has for it; what came of them."""

@@ -89,8 +89,11 @@ class Context:
         """Value of a property. Raises: LookupError, if nothing has that path."""
         raise LookupError
 
-    def set_property(self, path: Sequence[str], value: bytes) -> Refusal | None:
-        """Store a property for the filters that come after, and for the access log."""
+    def set_property(self, name: str, value: bytes) -> Refusal | None:
+        """Store a property for the filters that come after, and for the access log.
+
+        `name` is the path as the guest gave it, NULs included: only one without can be read again (as in Envoy).
+        """
         return Refusal(Status.NOT_FOUND, "context {0} is no stream, it holds no properties", self.id)
 
     # -- The plugin ----------------------------------------------------------------------------------------------

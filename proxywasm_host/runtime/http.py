@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import Self
 
-from proxywasm_host.abi.hostcalls.headers import replace
+from proxywasm_host.abi.hostcalls.headers import add, replace
 from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.types import MapType
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect
@@ -42,11 +43,24 @@ __all__ = ["HttpStream", "LocalResponse"]
 
 GRPC_UNAVAILABLE = 14
 SERVICE_UNAVAILABLE = 503
+REQUIRED = ((b":method", b":path"), (b":status",))
+"""Pseudo headers without which a message cannot go out, by direction."""
+WIRE = (frozenset((b":method", b":path", b":scheme", b":authority", b":protocol")), frozenset((b":status",)))
+"""Pseudo headers that go out, by direction."""
 
 
 def percent_encoded(text: bytes) -> bytes:
     """Text as ``grpc-message`` holds it: what is not printable ASCII, and ``%``, as ``%XX``."""
     return b"".join(b"%c" % byte if 0x20 <= byte < 0x7F and byte != ord("%") else b"%%%02X" % byte for byte in text)
+
+
+def given(status: bytes, pairs: HeaderList) -> HeaderList:
+    """Headers of a local response, with those that a filter gave; the status is not for them to give."""
+    headers = [(b":status", status)]
+    for name, value in pairs:
+        if name.lower() != b":status":
+            add(headers, MapType.RESPONSE_HEADERS, name.lower(), value)
+    return headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +85,8 @@ class HttpStream:
     """Why, if so."""
     reset_details: str | None = None
     """Why the stream was reset, if it was."""
+    details: str | None = None
+    """Envoy's response code details: who made the response or ended the stream, and why; ``None`` until then."""
     closed = False
     _prepared: LocalResponse | None = None
 
@@ -95,7 +111,7 @@ class HttpStream:
 
         `end_stream`: nothing follows. Raises: RuntimeError, if they were given before.
         """
-        if self._request.headers:
+        if self._request.started:
             raise RuntimeError("the request's headers were given before")
         if not self._over(self._request):
             self._request.on_headers(list(headers), end_stream)
@@ -112,8 +128,9 @@ class HttpStream:
     def response_headers(self, headers: HeaderList, end_stream: bool = False) -> list[Effect]:
         """Upstream's headers, ``:status`` first. Ignored after a local response. Raises as `request_headers`."""
         if self.local is None and not self._over(self._response):
-            if self._response.headers:
+            if self._response.started:
                 raise RuntimeError("the response's headers were given before")
+            self.details = "via_upstream"
             self._response.on_headers(list(headers), end_stream)
         return self.host.drain()
 
@@ -125,10 +142,15 @@ class HttpStream:
         """Upstream's trailers. Ignored after a local response. Raises as `request_trailers`."""
         return self.host.drain() if self.local else self._end(self._response, trailers)
 
-    def close(self) -> list[Effect]:
-        """Both sides are done with the stream: on_log, on_done, on_delete. Closing again does nothing."""
+    def close(self, details: str = "") -> list[Effect]:
+        """Both sides are done with the stream: on_log, on_done, on_delete. Closing again does nothing.
+
+        `details` say why, if it ended early; Envoy's word for a client that went away is
+        ``downstream_remote_disconnect``.
+        """
         if not self.closed:
             self.closed = True
+            self.details = details or self.details
             self._request.aborted = self._response.aborted = True
             for context in self._contexts:
                 if context.vm.profile.log_before_done:
@@ -148,7 +170,7 @@ class HttpStream:
 
     def _check(self, path: Path) -> None:
         which = "response" if path.direction else "request"
-        if not path.headers:
+        if not path.started:
             raise RuntimeError(f"the {which}'s headers must be given first")
         if path.ended:
             raise RuntimeError(f"the {which} has ended before")
@@ -170,19 +192,12 @@ class HttpStream:
     @property
     def response_started(self) -> bool:
         """Whether the response's headers have reached the filters."""
-        return bool(self._response.headers)
+        return self._response.started
 
     @property
     def paused(self) -> bool:
         """Whether something that came in waits for a filter."""
         return any(path.ended and not path.complete and not path.aborted for path in (self._request, self._response))
-
-    @property
-    def details(self) -> str:
-        """Envoy's response code details: who made the response, and why."""
-        if self.local is not None:
-            return self.local.details
-        return self.reset_details or ("via_upstream" if self.response_started else "")
 
     def path(self, direction: int) -> Path:
         """State of one direction, for properties."""
@@ -191,7 +206,7 @@ class HttpStream:
     def maps_for_log(self) -> list[HeaderList | None]:
         """Header maps as on_log sees them, by `MapType`."""
         request, response = self._request, self._response
-        return [request.headers or None, request.trailers, response.headers or None, response.trailers]
+        return [request.headers or None, None, response.headers or None, response.trailers]
 
     # -- What filters do -----------------------------------------------------------------------------------------
 
@@ -210,12 +225,45 @@ class HttpStream:
         if not self._over(self._response):
             self._response.inject(context, data, end_stream)
 
+    def for_wire(self, direction: int, headers: HeaderList) -> HeaderList | None:
+        """Headers as they may go out: without pseudo headers that HTTP does not know.
+
+        ``None`` if one that must be there is missing, which is answered as Envoy's router does.
+        """
+        known = WIRE[direction]
+        pseudo = [pair for pair in headers if pair[0][:1] == b":"]
+        names = [name for name, _ in pseudo]
+        for name in REQUIRED[direction]:
+            if name not in names:
+                self._missing(direction, name)
+                return None
+        if direction == RESPONSE and not dict(pseudo)[b":status"].isdigit():
+            self._missing(direction, b":status")
+            return None
+        if known.issuperset(names):
+            return headers
+        return [pair for pair in headers if pair[0][:1] != b":" or pair[0] in known]
+
+    def _missing(self, direction: int, name: bytes) -> None:
+        header = name.decode()
+        which = "response" if direction else "request"
+        details = f"filter_removed_required_{which}_headers{{missing_required_header:_{header}}}"
+        if direction == RESPONSE:
+            self.path(direction).aborted = False
+            self.local_response(502, [], f"missing required header: {header}".encode(), details, None)
+        elif name == b":path":
+            self.local_response(404, [], b"", "route_not_found", None)
+        else:
+            self.local_response(503, [], f"missing required header: {header}".encode(), details, None)
+
     def reset(self, details: str) -> None:
         """Break the stream off."""
         if self.closed or self.reset_details is not None:
             return
         self._request.aborted = self._response.aborted = True
         self.reset_details = details
+        if self.details is None:
+            self.details = details
         self.emit(effects.ResetStream(details, self))
 
     def fail(self, context: HttpContext) -> None:
@@ -254,13 +302,14 @@ class HttpStream:
         response = self._response
         if response.complete:
             return
+        self.details = local.details
         if response.headers_sent:
             self.reset(local.details)
             return
         self.local = local
         self._request.aborted = True
         headers, body = self._complete_response(local)
-        if response.headers:
+        if response.started:
             response.aborted = True
             response = self._response = Path(self, RESPONSE, [], response.limit)
         elif self._request_header(b":method") == b"HEAD":
@@ -275,21 +324,25 @@ class HttpStream:
     def _complete_response(self, local: LocalResponse) -> tuple[HeaderList, bytes]:
         """Headers and body, as Envoy's ``Utility::prepareLocalReply`` makes them."""
         body = local.body
-        given = [(name.lower(), value) for name, value in local.headers if not name.startswith(b":")]
         if self._request_header(b"content-type").startswith((b"application/grpc;", b"application/grpc+")) or (
             self._request_header(b"content-type") == b"application/grpc"
         ):
             grpc_status = grpc_status_of(local.status) if local.grpc_status is None else local.grpc_status
-            headers = [(b":status", b"200"), *given]
+            headers = given(b"200", local.headers)
             replace(headers, b"content-type", b"application/grpc")
             replace(headers, b"grpc-status", b"%d" % grpc_status)
             if body:
                 replace(headers, b"grpc-message", percent_encoded(body))
             return headers, b""
-        headers = [(b":status", b"%d" % local.status), *given]
+        headers = given(b"%d" % local.status, local.headers)
         if body:
-            replace(headers, b"content-length", b"%d" % len(body))
-            if not any(name == b"content-type" for name, _ in given):
+            names = [name for name, _ in headers]
+            length = (b"content-length", b"%d" % len(body))
+            if b"content-length" in names:
+                headers[names.index(b"content-length")] = length
+            else:
+                headers.append(length)
+            if b"content-type" not in names:
                 headers.append((b"content-type", b"text/plain"))
         return headers, body
 

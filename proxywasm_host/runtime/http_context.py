@@ -127,6 +127,9 @@ class HttpContext(Context):
         buffered = self._buffering[direction]
         if buffered:
             data = path.take_buffer() + data
+            if direction == RESPONSE and len(data) > path.limit:
+                self.stream.over_limit(path)
+                return NO_BUFFER, data
         self.buffers[direction] = data
         action = 0
         callback = vm.callbacks.get(ON_BODY[direction])
@@ -183,6 +186,8 @@ class HttpContext(Context):
         self.maps[:] = self.stream.maps_for_log()
         self.buffers[:2] = None, None
         self.vm.call(self, "on_log", self.id)
+        self.maps[:] = [None] * len(self.maps)
+        self.read_only = False
 
     def finish(self) -> None:
         """on_done and on_delete; on_log between them where the profile says so."""
@@ -264,9 +269,8 @@ class HttpContext(Context):
     def get_property(self, path: Sequence[str]) -> PropertyValue:
         return stream_property(self, path)
 
-    def set_property(self, path: Sequence[str], value: bytes) -> Refusal | None:
+    def set_property(self, name: str, value: bytes) -> Refusal | None:
         """Store a property. Higress's plugins ask for things by setting properties of certain names."""
-        name = "\0".join(path)
         if name.startswith(SPAN_TAG):
             self.stream.span_tags[name.removeprefix(SPAN_TAG)] = value
             return None

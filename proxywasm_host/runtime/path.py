@@ -64,6 +64,8 @@ class Path:
     """The request's way upstream, or the response's way to the client."""
 
     headers: HeaderList = []  # noqa: RUF012 - never changed, only replaced
+    started = False
+    """Headers have come in."""
     headers_sent = False
     """Headers have gone out."""
     buffer: bytes | None = None
@@ -92,6 +94,7 @@ class Path:
 
     def on_headers(self, headers: HeaderList, end_stream: bool) -> None:
         self.headers = headers
+        self.started = True
         self.ended = end_stream
         self._headers(0, end_stream)
 
@@ -261,9 +264,12 @@ class Path:
 
     def _out_headers(self, end_stream: bool) -> None:
         kind = effects.ResponseHeaders if self.direction else effects.RequestHeaders
+        headers = self.stream.for_wire(self.direction, self.headers)
+        if headers is None:
+            return
         self.complete = end_stream
         self.headers_sent = True
-        self.stream.host.emit(kind(self.headers, end_stream, self.stream))
+        self.stream.host.emit(kind(headers, end_stream, self.stream))
 
     def _out_data(self, data: bytes, end_stream: bool) -> None:
         if self.complete or not (data or end_stream):

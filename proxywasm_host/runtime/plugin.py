@@ -24,7 +24,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from proxywasm_host.abi.types import BufferType
-from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.abi.values import PropertyValue, UnencodableValue
 from proxywasm_host.errors import ProxyWasmError
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import FailState, Failure, PluginError
@@ -182,7 +182,9 @@ class Plugin:
     # -- Properties ----------------------------------------------------------------------------------------------
 
     def get_property(self, path: Sequence[str]) -> PropertyValue:
-        """Properties that do not depend on a stream. Raises: LookupError."""
+        """Properties that do not depend on a stream. Raises: LookupError, UnencodableValue."""
+        if path[0] in ("", "xds") and len(path) == 1:
+            raise UnencodableValue("only what is in it can be read")
         if len(path) == 1 and path[0] in ("plugin_name", "plugin_root_id", "plugin_vm_id"):
             config = self.config
             return {

@@ -84,6 +84,19 @@ def _joined(headers: HeaderList | None) -> dict[str, PropertyValue]:
     return {**joined}
 
 
+def _request_headers(context: HttpContext) -> PropertyValue:
+    """With ``host``, which is another name of ``:authority``."""
+    joined = _joined(_request(context))
+    return _WithHost(joined) if joined else joined
+
+
+class _WithHost(dict[str, PropertyValue]):
+    def __missing__(self, key: str) -> PropertyValue:
+        if key == "host":
+            return self[":authority"]
+        raise KeyError(key)
+
+
 def _bytes_of(headers: HeaderList | None) -> int:
     return sum(len(name) + len(value) for name, value in headers or ())
 
@@ -97,8 +110,7 @@ def _request_size(context: HttpContext) -> PropertyValue:
 
 def _total_size(direction: int) -> Find:
     def total(context: HttpContext) -> PropertyValue:
-        maps = context.maps[2 * direction : 2 * direction + 2]
-        return context.stream.path(direction).received + sum(map(_bytes_of, maps))
+        return context.stream.path(direction).received + _bytes_of(context.maps[2 * direction])
 
     return total
 
@@ -108,7 +120,8 @@ def _code(context: HttpContext) -> PropertyValue:
 
 
 def _code_details(context: HttpContext) -> PropertyValue:
-    _code(context)
+    if context.stream.details is None:
+        raise LookupError
     return context.stream.details
 
 
@@ -139,7 +152,7 @@ STREAM_PROPERTIES: dict[str, Find] = {
     "request.referer": _header(b"referer"),
     "request.useragent": _header(b"user-agent"),
     "request.id": _header(b"x-request-id"),
-    "request.headers": lambda context: _joined(_request(context)),
+    "request.headers": _request_headers,
     "request.headers_bytes": lambda context: _bytes_of(_request(context)),
     "request.time": lambda context: EPOCH + timedelta(microseconds=context.stream.started_ns // 1000),
     "request.duration": _duration,
@@ -164,11 +177,9 @@ GROUPS = frozenset(
 def lookup(properties: Mapping[str, PropertyValue], path: Sequence[str]) -> PropertyValue:
     """Find a path in properties that are named with dots, going on into mappings and sequences.
 
-    Raises: LookupError; UnencodableValue, if the path only begins others.
+    Raises: LookupError.
     """
     name = ".".join(path)
-    if name in GROUPS:
-        raise UnencodableValue("only what is in it can be read")
     if name in properties:
         return properties[name]
     for split in range(len(path) - 1, 0, -1):
@@ -202,6 +213,13 @@ def stream_property(context: HttpContext, path: Sequence[str]) -> PropertyValue:
         find = STREAM_PROPERTIES.get(".".join(path[:2]))
         if find is not None:
             return _descend(find(context), [part.lower() for part in path[2:]])
-    if path[0] in stream.filter_state:
-        return _descend(stream.filter_state[path[0]], path[1:])
-    return context.plugin.get_property(path)
+        if path[0] in GROUPS and len(path) == 1:
+            raise UnencodableValue("only what is in it can be read")
+    if path[0] == "filter_state" and len(path) > 1:
+        return stream.filter_state[path[1].removeprefix("wasm.")]
+    try:
+        return context.plugin.get_property(path)
+    except LookupError:
+        if len(path) == 1:
+            return stream.filter_state[path[0]]
+        raise

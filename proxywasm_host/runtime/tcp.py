@@ -116,8 +116,8 @@ class TcpContext(Context):
             return self.stream.filter_state[path[0]]
         return self.plugin.get_property(path)
 
-    def set_property(self, path: Sequence[str], value: bytes) -> Refusal | None:
-        self.stream.filter_state["\0".join(path)] = value
+    def set_property(self, name: str, value: bytes) -> Refusal | None:
+        self.stream.filter_state[name] = value
         return None
 
 

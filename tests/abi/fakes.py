@@ -84,6 +84,7 @@ class FakeContext(Context):
         self.writable: set[int] = set()
         self.new_trailers: dict[int, list] = {}
         self.properties: dict[tuple[str, ...], object] = {}
+        self.stored: dict[str, bytes] = {}
         self.answer: object = None
         """What the methods that start something return."""
 
@@ -118,8 +119,8 @@ class FakeContext(Context):
     def get_property(self, path):
         return self.properties[tuple(path)]
 
-    def set_property(self, path, value):
-        self.properties[tuple(path)] = value
+    def set_property(self, name, value):
+        self.stored[name] = value
 
     def done(self):
         return self._start("done")

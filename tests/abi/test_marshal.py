@@ -409,8 +409,8 @@ OPTIONAL = {
     # slots → whether the result is wanted
     "both": (16, 20, True),
     "neither": (0, 0, False),
-    "no size": (16, 0, False),
-    "no address": (0, 20, False),
+    "no size": (16, 0, True),
+    "no address": (0, 20, True),
 }
 
 

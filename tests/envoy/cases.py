@@ -774,7 +774,7 @@ RESPONSE_PATHS = words(
 OTHER_PATHS = words(
     """
     source connection connection.mtls connection.requested_server_name connection.tls_version upstream
-    upstream.request_attempt_count upstream.num_endpoints plugin_name plugin_root_id plugin_vm_id
+    upstream.num_endpoints plugin_name plugin_root_id plugin_vm_id
     xds.node.id xds.node.metadata.KEY xds.node.locality.region xds.cluster_name xds.route_name
     xds.virtual_host_name xds.filter_chain_name xds.listener_direction
     xds.route_metadata.filter_metadata.my.key xds.cluster_metadata node.id cluster_name route_name

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from proxywasm_host import Host, PluginError, Services
+from proxywasm_host import ENVOY, Host, Plugin, PluginError, Services
 from proxywasm_host.abi.marshal import Call
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.engine.protocol import Engine
-from proxywasm_host.exchange import Exchange, Message, Recorder, exchange
+from proxywasm_host.exchange import Exchange, Invocation, Message, Recorder, exchange
 from proxywasm_host.runtime.effects import CalloutFailed, HttpCall, HttpCallReply
-from tests.envoy.rig import Answer, Callback, Case, Response, seen_request, seen_response, sent_pairs, steady_logs, without_framing
+from proxywasm_host.services import ManualClock
+from tests.envoy.rig import (
+    Answer,
+    Callback,
+    Case,
+    Filter,
+    Response,
+    seen_request,
+    seen_response,
+    sent_pairs,
+    steady_logs,
+    without_framing,
+)
 
 LEVELS = {LogLevel.CRITICAL: "critical", LogLevel.ERROR: "error", LogLevel.WARN: "warning"}
 PROPERTIES = {
@@ -28,7 +41,14 @@ PROPERTIES = {
     "connection.mtls": False,
     "connection.requested_server_name": "",
     "metadata": None,
+    "metadata.filter_metadata": {},
+    "xds.route_metadata.filter_metadata.my.key": "value",
+    "upstream.num_endpoints": 1,
 }
+NODE = {"xds.node": {"id": "node-1", "metadata": {"KEY": "value"}, "locality": {"region": "r"}}}
+SERVICE_TIME = (b"x-envoy-upstream-service-time", b"0")
+"""What Envoy adds to the reply of a callout."""
+NO_CONNECTION = b"upstream connect error or disconnect/reset before headers. reset reason: connection termination"
 
 
 @dataclass
@@ -48,7 +68,13 @@ def told_by_envoy(case: Case, answer: Answer) -> Told:
     if request is not None:
         told.upstream = [_grouped(sent_pairs(request)), request.body, _lower(request.trailers), request.complete]
     if response is not None:
-        told.client = [response.status, without_framing(response.headers), response.body, _lower(response.trailers), response.complete]
+        told.client = [
+            response.status,
+            without_framing(response.headers),
+            response.body,
+            _lower(response.trailers),
+            response.complete,
+        ]
     told.logs = [(level, message) for _, level, message in steady_logs(answer.logs, case)]
     told.callbacks = _transcript(answer.callbacks)
     return told
@@ -56,7 +82,9 @@ def told_by_envoy(case: Case, answer: Answer) -> Told:
 
 def _grouped(pairs: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """Pseudo headers sorted, for HTTP/1.1 does not tell their order; the others as they are."""
-    return sorted(pair for pair in pairs if pair[0].startswith(b":")) + [pair for pair in pairs if not pair[0].startswith(b":")]
+    return sorted(pair for pair in pairs if pair[0].startswith(b":")) + [
+        pair for pair in pairs if not pair[0].startswith(b":")
+    ]
 
 
 def _line(plugin: str, name: str, args: tuple[object, ...], result: object) -> str:
@@ -78,39 +106,41 @@ def _transcript(callbacks: list[Callback]) -> list[str]:
 
 
 def told_by_us(case: Case, engine: Engine) -> Told:
-    recorder = Recorder()
-    services = Services(log=recorder, clusters={"upstream"})
-    with Host(engine, services=services, listener=recorder, properties=PROPERTIES) as host:
+    recorder, clock, told = Recorder(), ManualClock(), Told()
+    services = Services(log=recorder, clock=clock, clusters={"upstream"}, random=lambda size: b"\xff" * size)
+    with Host(engine, services=services, listener=recorder, properties=NODE) as host:
         try:
-            plugins = [
-                host.load_plugin(
-                    Path(f.path),
-                    name=f.name or f"plugin{i}",
-                    configuration=f.config,
-                    vm_configuration=f.vm_config,
-                    root_id=f.root_id,
-                    vm_id=f.vm_id or f"own {i}",
-                    environment=f.env,
-                    capabilities=frozenset(f.capabilities) or None,
-                    failure_policy=(f.policy or "FAIL_CLOSED").lower(),
-                    profile="envoy",
-                    allow_on_headers_stop_iteration=f.allow_on_headers_stop_iteration,
-                )
-                for i, f in enumerate(case.filters)
-            ]
+            plugins = [_load(host, i, f) for i, f in enumerate(case.filters)]
+            loaded = len(recorder.timeline)
+            for _ in range(case.repeat):
+                _tell(told, _one(host, plugins, recorder, case))
+                clock.advance(case.pause)
+                if case.pause or case.linger:
+                    for plugin in plugins:
+                        plugin.tick()
+            told.callbacks = _callbacks(recorder.timeline[loaded:])
         except PluginError:
-            return Told(started=False)
-        logs = recorder.logs
-        told = Told(logs=[])
-        for _ in range(case.repeat):
-            result = _one(host, plugins, recorder, case)
-            _tell(told, result)
-        told.logs = [
-            (LEVELS.get(line.level, LogLevel(line.level).name.lower()), line.message) for line in logs + recorder.logs[len(logs) :]
-        ]
-        if case.unsteady:
-            told.logs = [(level, message) for _, level, message in steady_logs([("", *line) for line in told.logs], case)]
+            told.started = False
+    lines = [("", LEVELS.get(line.level, LogLevel(line.level).name.lower()), line.message) for line in recorder.logs]
+    told.logs = [(level, message) for _, level, message in steady_logs(lines, case)]
     return told
+
+
+def _load(host: Host, index: int, f: Filter) -> Plugin:
+    return host.load_plugin(
+        Path(f.path),
+        name=f.name or f"plugin{index}",
+        configuration=f.config,
+        vm_configuration=f.vm_config,
+        root_id=f.root_id,
+        vm_id=f.vm_id or f"own {index}",
+        environment=f.env,
+        capabilities=frozenset(f.capabilities) or None,
+        failure_policy="fail_open" if f.fail_open else (f.policy or "FAIL_CLOSED").lower(),
+        reload_interval=float(f.back_off.removesuffix("s") or 1),
+        profile=dataclasses.replace(ENVOY, fail_open_spares_stream=f.fail_open),
+        allow_on_headers_stop_iteration=f.allow_on_headers_stop_iteration,
+    )
 
 
 def _one(host: Host, plugins, recorder: Recorder, case: Case) -> Exchange:
@@ -132,10 +162,13 @@ def _one(host: Host, plugins, recorder: Recorder, case: Case) -> Exchange:
 def _reply(call, callouts: Mapping[str, Response]):
     path = dict(call.headers).get(b":path", b"").decode() if isinstance(call, HttpCall) else ""
     response = callouts.get(path)
-    if response is None or response.reset:
+    if response is None:
         return [CalloutFailed()]
+    if response.reset:
+        headers = [(b":status", b"503"), (b"content-length", b"95"), (b"content-type", b"text/plain")]
+        return [HttpCallReply(headers, NO_CONNECTION)]
     seen = seen_response(response)
-    return [HttpCallReply(seen.headers, b"".join(seen.chunks), seen.trailers)]
+    return [HttpCallReply([*seen.headers, SERVICE_TIME], b"".join(seen.chunks), seen.trailers)]
 
 
 def _tell(told: Told, result: Exchange) -> None:
@@ -147,12 +180,19 @@ def _tell(told: Told, result: Exchange) -> None:
     told.client = []
     if response is not None:
         headers = [pair for pair in without_framing(response.headers) if not pair[0].startswith(b":")]
-        told.client = [response.status, headers, response.body, response.trailers, response.complete]
-    for invocation in result.invocations:
-        outcome = "trap" if invocation.failed else invocation.result
-        told.callbacks.append(_line(invocation.plugin, invocation.name, invocation.arguments, outcome))
-        told.callbacks += [
-            f"  {event.row.name} = {event.status}"
-            for event in invocation.events
-            if isinstance(event, Call) and event.row.name != "proxy_log"
-        ]
+        body = b"" if response.status in (204, 304) else response.body
+        told.client = [response.status, headers, body, response.trailers, response.complete]
+
+
+def _callbacks(timeline: list[object]) -> list[str]:
+    lines = []
+    for invocation in timeline:
+        if isinstance(invocation, Invocation):
+            result = "trap" if invocation.failed else invocation.result
+            lines.append(_line(invocation.plugin, invocation.name, invocation.arguments, result))
+            lines += [
+                f"  {event.row.name} = {event.status if event.row.returns else None}"
+                for event in invocation.events
+                if isinstance(event, Call) and event.row.name != "proxy_log"
+            ]
+    return lines

@@ -80,13 +80,10 @@ def proxy_add_header_map_value(vm: VmState, map: int, key: bytes, value: bytes) 
     headers = writable(vm, map)
     if isinstance(headers, Refusal):
         return headers
-    key = canonical(map, key)
-    if vm.profile.inline_headers and key in INLINE[map]:
-        for at, (name, old) in enumerate(headers):
-            if name == key:
-                headers[at] = key, b"%b,%b" % (old, value)
-                return None
-    append(headers, key, value)
+    if vm.profile.inline_headers:
+        add(headers, map, canonical(map, key), value)
+    else:
+        append(headers, canonical(map, key), value)
     return None
 
 
@@ -120,6 +117,16 @@ def canonical(map: int, key: bytes) -> bytes:
     """The name under which a map keeps a header."""
     key = key.lower()
     return b":authority" if key == b"host" and map == MapType.REQUEST_HEADERS else key
+
+
+def add(headers: HeaderList, map: int, key: bytes, value: bytes) -> None:
+    """Add a header; to one of which there is one only, with a comma."""
+    if key in INLINE[map]:
+        for at, (name, old) in enumerate(headers):
+            if name == key:
+                headers[at] = key, b"%b,%b" % (old, value)
+                return
+    append(headers, key, value)
 
 
 def append(headers: HeaderList, key: bytes, value: bytes) -> None:

@@ -1,4 +1,7 @@
-"""Metrics. An id tells its kind in its two lowest bits and counts in steps of 4, as in Envoy."""
+"""Metrics. An id tells its kind in its two lowest bits and counts in steps of 4, as in Envoy.
+
+A metric that is defined again gets another id; both mean the same metric.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,12 @@ from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.types import MetricType, Status
 
 STEP = 4
+KIND = STEP - 1
+"""The bits of an id that tell its kind."""
 
 
 def proxy_define_metric(vm: VmState, type: int, name: bytes) -> int:
     metric = (type, name.decode("utf-8", "replace"))
-    for known, of in vm.metrics.items():
-        if of == metric:
-            return known
     id = STEP * (1 + sum(kind == type for kind, _ in vm.metrics.values())) + type
     vm.metrics[id] = metric
     vm.services.metrics.define(*metric)
@@ -25,14 +27,17 @@ def unknown(metric: int) -> Refusal:
 
 
 def proxy_increment_metric(vm: VmState, metric: int, offset: int) -> Refusal | None:
+    kind = metric & KIND
+    if kind not in (MetricType.COUNTER, MetricType.GAUGE):
+        return Refusal(
+            Status.BAD_ARGUMENT, "metric {0} is a histogram: it cannot be incremented, only recorded", metric
+        )
+    if kind == MetricType.COUNTER and offset <= 0:
+        return Refusal(Status.BAD_ARGUMENT, "counter {0} only grows, {1} was to be added", metric, offset)
     found = vm.metrics.get(metric)
     if found is None:
         return unknown(metric)
-    kind, name = found
-    if kind == MetricType.HISTOGRAM:
-        return Refusal(Status.BAD_ARGUMENT, "histogram {0!r} cannot be incremented, only recorded", name)
-    if kind == MetricType.COUNTER and offset <= 0:
-        return Refusal(Status.BAD_ARGUMENT, "counter {0!r} only grows, {1} was to be added", name, offset)
+    _, name = found
     vm.services.metrics.add(kind, name, offset)
     return None
 
@@ -52,10 +57,10 @@ def proxy_record_metric(vm: VmState, metric: int, value: int) -> Refusal | None:
 
 
 def proxy_get_metric(vm: VmState, metric: int) -> int | Refusal:
+    if metric & KIND not in (MetricType.COUNTER, MetricType.GAUGE):
+        return Refusal(Status.BAD_ARGUMENT, "metric {0} is a histogram: it has no one value", metric)
     found = vm.metrics.get(metric)
     if found is None:
         return unknown(metric)
     kind, name = found
-    if kind == MetricType.HISTOGRAM:
-        return Refusal(Status.BAD_ARGUMENT, "histogram {0!r} has no one value", name)
     return vm.services.metrics.get(kind, name) & 0xFFFFFFFFFFFFFFFF

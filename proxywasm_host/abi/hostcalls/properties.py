@@ -19,4 +19,4 @@ def proxy_get_property(vm: VmState, path: bytes) -> bytes | Refusal:
 
 
 def proxy_set_property(vm: VmState, path: bytes, value: bytes) -> Refusal | None:
-    return vm.context.set_property(decode_path(path), value)
+    return vm.context.set_property(path.decode("utf-8", "surrogateescape"), value)

@@ -35,12 +35,10 @@ def fd_pwrite(vm: VmState, fd: int, data: bytes, offset: int) -> int | Refusal:
 
 
 def fd_seek(vm: VmState, fd: int, offset: int, whence: int, new_offset: int) -> Refusal | None:
-    vm.log(LogLevel.ERROR, b"wasi fd_seek is not supported")
     return None
 
 
 def fd_close(vm: VmState, fd: int) -> Refusal | None:
-    vm.log(LogLevel.ERROR, b"wasi fd_close is not supported")
     return None
 
 
@@ -79,7 +77,6 @@ def sched_yield(vm: VmState) -> Refusal | None:
 
 def proc_exit(vm: VmState, code: int) -> Refusal | None:
     """Returns, as in Envoy's host; a guest that means it runs into ``unreachable`` next."""
-    vm.log(LogLevel.ERROR, b"wasi proc_exit(%d)" % code)
     return None
 
 
