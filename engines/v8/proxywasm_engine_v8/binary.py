@@ -1,0 +1,324 @@
+"""The binary format, as far as an engine needs it that V8 tells little: what is imported and exported, and names.
+
+V8 gets the module in another shape than it came in, so that two things can be decided for each instance:
+
+* Memories are imports. The instance is given one with its own upper bound, so that growth beyond it answers -1.
+* The start function is an export, and is called when all else is in place.
+
+Indices of functions stay what they were; positions of code are `Binary.shift` further on.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+from proxywasm_host.engine.protocol import Export, FunctionType, Import
+
+__all__ = ["Binary", "Malformed", "MemoryType", "Reader", "leb", "section", "vector"]
+
+_T = TypeVar("_T")
+_HEAD = b"\0asm\1\0\0\0"
+_CUSTOM, _TYPE, _IMPORT, _FUNCTION, _MEMORY, _EXPORT, _START, _CODE = 0, 1, 2, 3, 5, 7, 8, 10
+_ORDER = (_TYPE, _IMPORT, _FUNCTION, 4, _MEMORY, 13, 6, _EXPORT, _START, 9, 12, _CODE, 11)
+_KINDS = ("function", "table", "memory", "global", "tag")
+_NUMBERS = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128", 0x78: "i8", 0x77: "i16"}
+_REFERENCES = {0x70: "funcref", 0x6F: "externref", 0x6E: "anyref", 0x6D: "eqref", 0x69: "exnref"}
+_NO_MAXIMUM = 1 << 16
+
+
+class Malformed(Exception):
+    """These bytes are no module, or one that is made of parts unknown here."""
+
+
+class Reader:
+    """A place in some bytes. Raises: IndexError, Malformed."""
+
+    __slots__ = ("at", "data", "end")
+
+    def __init__(self, data: bytes, at: int = 0, end: int | None = None) -> None:
+        self.data = data
+        self.at = at
+        self.end = len(data) if end is None else end
+
+    def byte(self) -> int:
+        if self.at >= self.end:
+            raise Malformed(f"the bytes end too early, at {self.at:#x}")
+        self.at += 1
+        return self.data[self.at - 1]
+
+    def number(self) -> int:
+        """An unsigned number, or the bits of a signed one."""
+        value = shift = 0
+        while True:
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+
+    def take(self, size: int) -> bytes:
+        if size > self.end - self.at:
+            raise Malformed(f"the bytes end too early, at {self.end:#x}")
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def name(self) -> str:
+        return self.take(self.number()).decode(errors="replace")
+
+    def vector(self, read: Callable[[], _T]) -> list[_T]:
+        return [read() for _ in range(self.number())]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryType:
+    """Limits of a memory, in pages of 64 KiB."""
+
+    minimum: int
+    maximum: int
+    shared: bool
+    wide: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    id: int
+    start: int
+    body: int
+    end: int
+
+
+class Binary:
+    """A module in its binary form. Raises: Malformed."""
+
+    def __init__(self, bytecode: bytes) -> None:
+        self._code = bytecode
+        if not bytecode.startswith(_HEAD):
+            raise Malformed("no WebAssembly module of version 1")
+        self._sections = list(_sections(bytecode))
+        self._types: list[FunctionType | None] = []
+        self._imported: list[int] = []
+        self._defined: list[int] = []
+        self._memory_types: list[bytes] = []
+        self.imports: list[Import] = []
+        self.memories: list[MemoryType] = []
+        self.exported_memory: int | None = None
+        self._start: int | None = None
+        export_entries: list[tuple[str, int, int]] = []
+        for part in self._sections:
+            reader = Reader(bytecode, part.body, part.end)
+            if part.id == _TYPE:
+                reader.vector(lambda: self._read_types(reader))  # noqa: B023 - called at once
+            elif part.id == _IMPORT:
+                self.imports = reader.vector(lambda: self._read_import(reader))  # noqa: B023
+            elif part.id == _FUNCTION:
+                self._defined = reader.vector(reader.number)
+            elif part.id == _MEMORY:
+                reader.vector(lambda: self._read_memory(reader))  # noqa: B023
+            elif part.id == _EXPORT:
+                export_entries = reader.vector(lambda: (reader.name(), reader.byte(), reader.number()))  # noqa: B023
+            elif part.id == _START:
+                self._start = reader.number()
+        self.exports: list[Export] = []
+        for name, kind, index in export_entries:
+            self.exports.append(Export(name, _KINDS[kind], self._function_type(index) if kind == 0 else None))
+            if name == "memory" and kind == 2:
+                self.exported_memory = index
+        self.start_name = ""
+        if self._start is not None:
+            taken = {export.name for export in self.exports}
+            self.start_name = next(name for n in range(len(taken) + 1) if (name := f"start {n}") not in taken)
+        self.rewritten, self.shift = self._rewrite()
+
+    @cached_property
+    def module_name(self) -> str:
+        """The name section's name of the module."""
+        return next((reader.name() for id, reader in self._names() if id == 0), "")
+
+    def function_name(self, index: int) -> str:
+        """The name section's name of function `index`, or ``<wasm function N>``."""
+        return self._function_names.get(index) or f"<wasm function {index}>"
+
+    def function_at(self, offset: int) -> int:
+        """The index of the function whose code is at `offset`."""
+        return len(self._imported) + bisect_right(self._bodies, offset) - 1
+
+    @cached_property
+    def _function_names(self) -> dict[int, str]:
+        for id, reader in self._names():
+            if id == 1:
+                return dict(reader.vector(lambda: (reader.number(), reader.name())))  # noqa: B023
+        return {}
+
+    @cached_property
+    def _bodies(self) -> list[int]:
+        starts = []
+        for part in self._sections:
+            if part.id == _CODE:
+                reader = Reader(self._code, part.body, part.end)
+                for _ in range(reader.number()):
+                    size = reader.number()
+                    starts.append(reader.at)
+                    reader.at += size
+        return starts
+
+    def _names(self) -> Iterable[tuple[int, Reader]]:
+        """The subsections of the name section, as far as they are well formed."""
+        try:
+            for part in self._sections:
+                reader = Reader(self._code, part.body, part.end)
+                if part.id == _CUSTOM and reader.name() == "name":
+                    while reader.at < part.end:
+                        id, size = reader.byte(), reader.number()
+                        yield id, Reader(self._code, reader.at, reader.at + size)
+                        reader.at += size
+        except Malformed:
+            return
+
+    def _function_type(self, index: int) -> FunctionType | None:
+        functions = [*self._imported, *self._defined] if index >= len(self._imported) else self._imported
+        try:
+            return self._types[functions[index]]
+        except IndexError:
+            raise Malformed(f"function {index} is exported, and there is none") from None
+
+    def _read_types(self, reader: Reader) -> None:
+        if reader.data[reader.at] == 0x4E:  # a group
+            reader.byte()
+            reader.vector(lambda: self._read_type(reader))
+        else:
+            self._read_type(reader)
+
+    def _read_type(self, reader: Reader) -> None:
+        form = reader.byte()
+        if form in (0x50, 0x4F):  # a subtype
+            reader.vector(reader.number)
+            form = reader.byte()
+        if form == 0x60:
+            types = [tuple(reader.vector(lambda: _value_type(reader))) for _ in range(2)]
+            self._types.append(FunctionType(*types))
+        elif form in (0x5F, 0x5E):  # a structure, an array
+            for _ in range(reader.number() if form == 0x5F else 1):
+                _value_type(reader)
+                reader.byte()
+            self._types.append(None)
+        else:
+            raise Malformed(f"a type of an unknown form {form:#x}, at {reader.at - 1:#x}")
+
+    def _read_import(self, reader: Reader) -> Import:
+        module, name, kind = reader.name(), reader.name(), reader.byte()
+        if kind == 0:
+            self._imported.append(reader.number())
+            try:
+                return Import(module, name, "function", self._types[self._imported[-1]])
+            except IndexError:
+                raise Malformed(f"import {module}.{name} has a type that is not there") from None
+        if kind == 1:
+            _value_type(reader)
+            _limits(reader)
+        elif kind == 2:
+            _limits(reader)
+        elif kind == 3:
+            _value_type(reader)
+            reader.byte()
+        elif kind == 4:
+            reader.byte()
+            reader.number()
+        else:
+            raise Malformed(f"import {module}.{name} is of an unknown kind {kind:#x}")
+        return Import(module, name, _KINDS[kind])
+
+    def _read_memory(self, reader: Reader) -> None:
+        start = reader.at
+        self.memories.append(_limits(reader))
+        self._memory_types.append(reader.data[start : reader.at])
+
+    def _rewrite(self) -> tuple[bytes, int]:
+        """The module for V8, and how much further on its code is."""
+        parts = {part.id: (part.body, part.end) for part in self._sections if part.id != _CUSTOM}
+        replaced: dict[int, bytes] = {}
+        if self.memories:
+            replaced[_MEMORY] = b""
+            replaced[_IMPORT] = self._appended(parts.get(_IMPORT), [b"\0\0\2" + type for type in self._memory_types])
+        if self._start is not None:
+            replaced[_START] = b""
+            name = self.start_name.encode()
+            entry = leb(len(name)) + name + b"\0" + leb(self._start)
+            replaced[_EXPORT] = self._appended(parts.get(_EXPORT), [entry])
+        if not replaced:
+            return self._code, 0
+        output = bytearray(_HEAD)
+        shift = 0
+        missing = sorted((id for id in replaced if replaced[id] and id not in parts), key=_ORDER.index)
+        for part in self._sections:
+            while missing and part.id != _CUSTOM and _rank(part.id) > _rank(missing[0]):
+                output += section(missing[0], replaced[missing.pop(0)])
+            if part.id == _CODE:
+                shift = len(output) - part.start
+            if part.id not in replaced:
+                output += self._code[part.start : part.end]
+            elif replaced[part.id]:
+                output += section(part.id, replaced[part.id])
+        for id in missing:
+            output += section(id, replaced[id])
+        return bytes(output), shift
+
+    def _appended(self, place: tuple[int, int] | None, entries: Sequence[bytes]) -> bytes:
+        """The contents of a section, with `entries` after those that are there."""
+        if place is None:
+            return vector(entries)
+        reader = Reader(self._code, *place)
+        return leb(reader.number() + len(entries)) + self._code[reader.at : place[1]] + b"".join(entries)
+
+
+def leb(value: int) -> bytes:
+    """An unsigned number, as modules hold them."""
+    output = bytearray()
+    while value > 0x7F:
+        output.append(value & 0x7F | 0x80)
+        value >>= 7
+    output.append(value)
+    return bytes(output)
+
+
+def vector(items: Sequence[bytes]) -> bytes:
+    """A counted sequence."""
+    return leb(len(items)) + b"".join(items)
+
+
+def section(id: int, contents: bytes) -> bytes:
+    """A section of a module."""
+    return bytes([id]) + leb(len(contents)) + contents
+
+
+def _rank(id: int) -> int:
+    return _ORDER.index(id) if id in _ORDER else len(_ORDER)
+
+
+def _sections(code: bytes) -> Iterable[_Section]:
+    reader = Reader(code, len(_HEAD))
+    while reader.at < len(code):
+        start = reader.at
+        id, size = reader.byte(), reader.number()
+        body = reader.at
+        reader.take(size)
+        yield _Section(id, start, body, reader.at)
+
+
+def _value_type(reader: Reader) -> str:
+    code = reader.byte()
+    if code in (0x63, 0x64):  # a reference to a heap type
+        return f"ref {reader.number():#x}"
+    return _NUMBERS.get(code) or _REFERENCES.get(code) or f"ref {code:#x}"
+
+
+def _limits(reader: Reader) -> MemoryType:
+    flags = reader.byte()
+    if flags > 7:
+        raise Malformed(f"limits of an unknown form {flags:#x}, at {reader.at - 1:#x}")
+    minimum = reader.number()
+    maximum = reader.number() if flags & 1 else _NO_MAXIMUM
+    return MemoryType(minimum, maximum, shared=bool(flags & 2), wide=bool(flags & 4))

@@ -1,0 +1,96 @@
+"""Two small WebAssembly modules between a guest and Python: no value ever becomes a JavaScript value.
+
+One stands before the guest's imports: each of its functions writes its arguments to a page of memory that Python sees,
+calls Python without arguments, and takes the answer from that page. The other one stands before the guest's exports
+and does the reverse. Numbers cross bit by bit, and V8 compiles calls between modules to plain calls.
+
+Before a host function is called, the place of its answer is filled with `UNANSWERED`. If that is still there when it
+returns, it has raised an exception (or could not even be entered), and the guest is ended by a trap, which unlike an
+exception of JavaScript no guest can catch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from proxywasm_host.engine.protocol import FunctionType
+
+from .binary import leb, section, vector
+
+__all__ = ["ANSWER", "ARGUMENTS", "FAILED", "NAME", "PAGE", "REPORT", "UNANSWERED", "exports_bridge", "imports_bridge"]
+
+PAGE = 65536
+FAILED, ANSWER, ARGUMENTS, REPORT = 0, 8, 16, 16384
+"""Where in the page things are: a flag (u32), the answer (8 bytes), arguments, a report (length and UTF-16)."""
+UNANSWERED = 0x7FF4_0B57_A6E1_9D3C
+NAME = "proxywasm_bridge"
+"""The name of both modules, by which their frames are left out of backtraces."""
+
+_CODES = {"i32": b"\x7f", "i64": b"\x7e", "f32": b"\x7d", "f64": b"\x7c"}
+_LOAD = {"i32": b"\x28\x02", "i64": b"\x29\x03", "f32": b"\x2a\x02", "f64": b"\x2b\x03"}
+_STORE = {"i32": b"\x36\x02", "i64": b"\x37\x03", "f32": b"\x38\x02", "f64": b"\x39\x03"}
+_ZERO, _CALL, _GET, _END = b"\x41\0", b"\x10", b"\x20", b"\x0b"
+_NOTHING = FunctionType((), ())
+_BASE = b"\0asm\1\0\0\0"
+_PAGE_IMPORT = b"\1c\1p\2\1\1\1"  # c.p, a memory of exactly one page
+_SENTINEL = b"\x42" + bytes(UNANSWERED >> 7 * i & 0x7F | 0x80 for i in range(9)) + b"\0"
+
+
+@lru_cache(maxsize=256)
+def imports_bridge(types: tuple[FunctionType, ...]) -> bytes:
+    """For guests that import functions of `types`: function *i* of the module calls its import *i*."""
+    bodies = []
+    for index, type in enumerate(types):
+        code = _ZERO + _SENTINEL + _STORE["i64"] + leb(ANSWER)
+        at = ARGUMENTS
+        for number, kind in enumerate(type.params):
+            code += _ZERO + _GET + leb(number) + _STORE[kind][:1] + b"\0" + leb(at)
+            at += 4 if kind in ("i32", "f32") else 8
+        code += _CALL + leb(index)
+        code += _ZERO + _LOAD["i64"] + leb(ANSWER) + _SENTINEL + b"\x51\x04\x40\0\x0b"  # if it is equal: unreachable
+        if type.results:
+            code += _ZERO + _LOAD[type.results[0]] + leb(ANSWER)
+        bodies.append(code)
+    return _module(imported=[_NOTHING] * len(types), defined=types, bodies=bodies)
+
+
+@lru_cache(maxsize=256)
+def exports_bridge(types: tuple[FunctionType, ...]) -> bytes:
+    """For guests that export functions of `types`: function *i* of the module calls its import *i*."""
+    bodies = []
+    for index, type in enumerate(types):
+        code = _ZERO if type.results else b""
+        for number, kind in enumerate(type.params):
+            code += _ZERO + _LOAD[kind] + leb(ARGUMENTS + 8 * number)
+        code += _CALL + leb(index)
+        if type.results:
+            code += _STORE[type.results[0]] + leb(ANSWER)
+        bodies.append(code)
+    return _module(imported=types, defined=[_NOTHING] * len(types), bodies=bodies)
+
+
+def _module(imported: Sequence[FunctionType], defined: Sequence[FunctionType], bodies: Sequence[bytes]) -> bytes:
+    types = list(dict.fromkeys([*imported, *defined]))
+    imports = [_PAGE_IMPORT, *(b"\1f\1f\0" + leb(types.index(type)) for type in imported)]
+    exports = []
+    for index in range(len(defined)):
+        name = str(index).encode()
+        exports.append(leb(len(name)) + name + b"\0" + leb(len(imported) + index))
+    functions = [b"\0" + body + _END for body in bodies]
+    name = NAME.encode()
+    named = b"\4name" + section(0, leb(len(name)) + name)
+    return _BASE + b"".join(
+        (
+            section(1, vector([_type(type) for type in types])),
+            section(2, vector(imports)),
+            section(3, vector([leb(types.index(type)) for type in defined])),
+            section(7, vector(exports)),
+            section(10, vector([leb(len(body)) + body for body in functions])),
+            section(0, named),
+        )
+    )
+
+
+def _type(type: FunctionType) -> bytes:
+    return b"\x60" + b"".join(vector([_CODES[kind] for kind in kinds]) for kinds in (type.params, type.results))

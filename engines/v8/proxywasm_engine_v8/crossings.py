@@ -1,0 +1,210 @@
+"""The crossings of one module, host → guest and guest → host, written out as Python source and compiled once.
+
+Calling through ctypes costs little if nothing is looked up or converted on the way. So for each module one function
+``link`` is generated, whose closures have the arities and types of the module's exports and imports unrolled. Each
+instance calls ``link`` once. All closures of an instance share its cells, above all `depth`, which is
+
+* 0 while nobody is in the guest,
+* *n* > 0 while guest code runs, *n* calls deep: the one thread inside executes no Python, so whoever calls now is
+  another thread and is refused,
+* *-n* while a host function runs, called by the guest that is *n* calls deep.
+
+Values cross in the page of `bridge`. There is one place for arguments and one for answers: who is called reads them
+before anything else can happen, and so does who gets an answer.
+
+Each outermost call takes V8's lock and enters the isolate, and gives both back, so that any thread may be the next.
+"""
+
+from __future__ import annotations
+
+import struct
+import types
+from collections.abc import Callable, Sequence
+from ctypes import c_double, c_float, c_int, c_ubyte, c_uint32, c_uint64
+from functools import lru_cache
+from threading import get_ident
+from typing import Any
+
+from proxywasm_host.engine.protocol import FunctionType
+
+from .bridge import ANSWER, ARGUMENTS, PAGE, UNANSWERED
+from .errors import MOST_NESTED, NESTED_TOO_DEEPLY
+from .shield import shielded
+
+__all__ = ["NUMERIC", "compile_link", "is_numeric"]
+
+NUMERIC = frozenset({"i32", "i64", "f32", "f64"})
+_SLOT, _ARGUMENT = ANSWER // 8, ARGUMENTS // 8
+_UNPACK = {"i32": "I", "i64": "Q", "f32": "f", "f64": "d"}
+_WRITE = {"i32": "words[{0}]", "i64": "words[{0}]", "f32": "floats[{0} * 2]", "f64": "doubles[{0}]"}
+_READ = {"i32": f"halves[{_SLOT * 2}]", "i64": f"words[{_SLOT}]", "f32": f"floats[{_SLOT * 2}]",
+         "f64": f"doubles[{_SLOT}]"}  # fmt: skip
+_TELL = {
+    "i32": f"words[{_SLOT}] = {{0}}",
+    "i64": f"words[{_SLOT}] = {{0}}",
+    "f32": f"floats[{_SLOT * 2}] = {{0}}; halves[{_SLOT * 2 + 1}] = 0",
+    "f64": f"doubles[{_SLOT}] = {{0}}",
+    "": f"{{0}}; words[{_SLOT}] = 0",
+}
+
+_HEAD = f"""\
+def link(handlers, isolate, callees, raised, recover, problem, refuse, busy, adopt, watch):
+    depth = 0
+    home = 0
+    page_at = isolate.page_at
+    words = (c_uint64 * {PAGE // 8}).from_address(page_at)
+    halves = (c_uint32 * {PAGE // 4}).from_address(page_at)
+    floats = (c_float * {PAGE // 4}).from_address(page_at)
+    doubles = (c_double * {PAGE // 8}).from_address(page_at)
+    arguments = memoryview((c_ubyte * {PAGE - ARGUMENTS}).from_address(page_at + {ARGUMENTS})).cast("B")
+    library = isolate.library
+    invoke = library.invoke
+    lock = library.lock
+    unlock = library.unlock
+    enter = library.enter
+    leave = library.leave
+    drop_handles = library.drop_handles
+    at = isolate.at
+    locker = isolate.locker_at
+    context = isolate.context
+    nothing = isolate.undefined
+    scope = isolate.scope
+    levels = isolate.levels
+    none = c_int(0)
+
+    def shut():
+        nonlocal invoke, lock
+        if depth > 0:
+            raise busy()
+        invoke = lock = refuse
+        return depth == 0
+"""
+
+_GUEST = """
+    def guest_{i}({parameters}):
+        nonlocal depth, home
+        if depth > 0:
+            raise busy()
+        depth = 1 - depth
+        try:
+            {write}
+            if depth == 1:
+                if home != get_ident():
+                    adopt()
+                    home = get_ident()
+                {watch}lock(locker, at)
+                enter(at)
+                levels[0] = 1
+                result = invoke(callees[{i}], at, context, nothing, none, None)
+                levels[0] = scope[1] = scope[0] = 0
+                drop_handles(at, at)
+                leave(at)
+                unlock(locker){unwatch}
+            else:
+                if depth > {most_nested}:
+                    raise RecursionError(nested_too_deeply)
+                before = scope[0]
+                limit = scope[1]
+                result = invoke(callees[{i}], at, context, nothing, none, None)
+                scope[0] = before
+                if scope[1] != limit:
+                    scope[1] = limit
+                    drop_handles(at, at)
+        except BaseException:
+            recover(depth == 1)
+            raise
+        finally:
+            depth = 1 - depth
+        if not result or halves[0]{expired}:
+            raise problem(result, depth != 0)
+        {read}
+"""
+
+_HOST = """
+    handler_{i} = handlers[{i}]
+
+    def host_{i}():
+        nonlocal depth
+        try:
+            depth = -depth
+            {answer}
+            depth = -depth
+        except BaseException as error:
+            depth = abs(depth)
+            words[{slot}] = {unanswered}
+            raised(error)
+"""
+
+_TAIL = """
+    return ([{guests}], [{hosts}], shut)
+"""
+
+
+def is_numeric(type: FunctionType) -> bool:
+    """Whether a function of this type can cross: numbers only, and at most one result."""
+    return NUMERIC.issuperset(type.params + type.results) and len(type.results) <= 1
+
+
+@lru_cache(maxsize=256)
+def compile_link(
+    guests: Sequence[FunctionType], hosts: Sequence[FunctionType], *, watched: bool
+) -> Callable[..., tuple[list[Any], list[Any], Callable[[], bool]]]:
+    """Make the function ``link`` for exports of the types `guests` and imports of the types `hosts`.
+
+    ``link`` returns the guest functions (callables of plain numbers, which call what is in ``callees``), the host
+    functions (to be made into callbacks), and ``shut``, which makes every guest function refuse and tells whether
+    nobody is inside. If `watched`, ``watch`` is told when each outermost call has to end.
+    """
+    source = [_HEAD]
+    names: dict[str, Any] = {
+        "nested_too_deeply": NESTED_TOO_DEEPLY,
+        "get_ident": get_ident,
+        "c_ubyte": c_ubyte,
+        "c_int": c_int,
+        "c_uint32": c_uint32,
+        "c_uint64": c_uint64,
+        "c_float": c_float,
+        "c_double": c_double,
+    }
+    for i, type in enumerate(guests):
+        source.append(_guest(i, type, watched=watched))
+    for i, type in enumerate(hosts):
+        source.append(_host(i, type))
+        names[f"unpack_{i}"] = struct.Struct("<" + "".join(map(_UNPACK.__getitem__, type.params))).unpack_from
+    source.append(
+        _TAIL.format(
+            guests=", ".join(f"guest_{i}" for i in range(len(guests))),
+            hosts=", ".join(f"host_{i}" for i in range(len(hosts))),
+        )
+    )
+    exec(compile("".join(source), "<v8 crossings>", "exec"), names)  # noqa: S102 - the text is all our own
+    link: types.FunctionType = names["link"]
+    link.__code__ = link.__code__.replace(co_consts=tuple(map(_shielded_host, link.__code__.co_consts)))
+    return link
+
+
+def _shielded_host(constant: object) -> object:
+    if isinstance(constant, types.CodeType) and constant.co_name.startswith("host_"):
+        return shielded(constant)
+    return constant
+
+
+def _guest(i: int, type: FunctionType, *, watched: bool) -> str:
+    names = [f"a{n}" for n in range(len(type.params))]
+    writes = [_WRITE[kind].format(_ARGUMENT + n) + f" = {names[n]}" for n, kind in enumerate(type.params)]
+    return _GUEST.format(
+        i=i,
+        most_nested=MOST_NESTED,
+        parameters=", ".join(names),
+        write="\n            ".join(writes or ["pass"]),
+        watch="watch.begin()\n                " if watched else "",
+        unwatch="\n                watch.until = None" if watched else "",
+        expired=" or watch.expired" if watched else "",
+        read=f"return {_READ[type.results[0]]}" if type.results else "",
+    )
+
+
+def _host(i: int, type: FunctionType) -> str:
+    call = f"handler_{i}(*unpack_{i}(arguments))" if type.params else f"handler_{i}()"
+    answer = _TELL["".join(type.results)].format(call)
+    return _HOST.format(i=i, answer=answer, slot=_SLOT, unanswered=UNANSWERED)

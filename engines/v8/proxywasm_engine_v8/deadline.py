@@ -1,0 +1,123 @@
+"""Deadlines: a thread asks V8 to interrupt guests at work, and on the guest's own thread a callback looks at the clock.
+
+V8 calls it where guests look for interrupts, in loops and at the entry of functions. So nothing is ever stopped that
+has ended meanwhile, and exceptions of signal handlers (Ctrl-C) come out of endless loops as well.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from .isolate import Isolate
+from .library import Callback
+from .shield import shielded
+
+__all__ = ["TICK", "Watch"]
+
+TICK = 0.01
+"""Seconds between two looks at the clock."""
+_QUIET_TICKS = 100
+
+
+class _Ticker:
+    """The thread. It ends itself after a second in which no guest with a deadline ran; the next call starts another."""
+
+    def __init__(self) -> None:
+        self.running = False
+        self.watches: weakref.WeakSet[Watch] = weakref.WeakSet()
+        self.lock = threading.Lock()
+
+    def start(self) -> None:
+        with self.lock:
+            if not self.running:
+                self.running = True
+                threading.Thread(target=self._run, name="proxywasm-v8-deadlines", daemon=True).start()
+
+    def _run(self) -> None:
+        quiet = 0
+        while quiet < _QUIET_TICKS:
+            time.sleep(TICK)
+            quiet += 1
+            for watch in list(self.watches):
+                if watch.until is not None:
+                    quiet = 0
+                    watch.ask()
+        self.running = False
+        for watch in list(self.watches):  # one that has begun since then saw that we were running
+            if watch.until is not None:
+                self.start()
+                return
+
+
+_ticker = _Ticker()
+
+
+def _after_fork() -> None:
+    _ticker.lock = threading.Lock()
+    _ticker.running = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+class Watch:
+    """The deadline of one instance: `seconds` for each outermost call."""
+
+    __slots__ = ("__weakref__", "_callback", "_isolate", "_lock", "expired", "frames", "seconds", "until")
+
+    def __init__(self, isolate: Isolate, seconds: float, raised: Callable[[BaseException], object]) -> None:
+        self.seconds = seconds
+        self.until: float | None = None
+        self.expired = False
+        self.frames: list[tuple[str, int]] = []
+        self._isolate: Isolate | None = isolate
+        self._lock = threading.Lock()
+        terminate, at = isolate.library.terminate, isolate.at
+        reference, isolate_reference = weakref.ref(self), weakref.ref(isolate)
+
+        def asked() -> Any:
+            try:
+                watch, inside = reference(), isolate_reference()
+                if watch is None or inside is None or watch.until is None or monotonic() < watch.until:
+                    return
+                if not watch.expired:
+                    watch.expired = True
+                    watch.frames = inside.stack()
+            except BaseException as error:  # noqa: BLE001 - raised by a signal's handler, most likely
+                raised(error)
+            terminate(at)
+
+        asked.__code__ = shielded(asked.__code__)
+        self._callback = Callback(asked)
+        isolate.keep(self._callback)
+        _ticker.watches.add(self)
+
+    def begin(self) -> None:
+        """Note that an outermost call begins."""
+        self.until = monotonic() + self.seconds
+        if not _ticker.running:
+            _ticker.start()
+
+    def ask(self) -> None:
+        """Have V8 call us on the thread of the guest."""
+        with self._lock:
+            isolate = self._isolate
+            if isolate is not None and isolate.pointer:
+                isolate.library.interrupt(isolate.at, self._callback, None)
+
+    def end(self) -> None:
+        """Have nothing more to do with the isolate, which is to be freed."""
+        with self._lock:
+            self._isolate = None
+
+    def take_expired(self) -> bool:
+        """Whether the deadline has ended a call, asked once."""
+        expired, self.expired = self.expired, False
+        return expired

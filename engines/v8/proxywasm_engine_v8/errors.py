@@ -1,0 +1,19 @@
+"""Failures that several modules tell in the same words."""
+
+from __future__ import annotations
+
+__all__ = ["MOST_NESTED", "NESTED_TOO_DEEPLY", "another_thread", "closed"]
+
+MOST_NESTED = 64
+"""How many calls of one guest may be under way within each other. What is sensible is three or four."""
+NESTED_TOO_DEEPLY = f"host and guest call each other more than {MOST_NESTED} deep"
+
+
+def another_thread() -> RuntimeError:
+    """For a call from outside while guest code runs."""
+    return RuntimeError("another thread is inside this instance: one instance serves one thread at a time")
+
+
+def closed() -> RuntimeError:
+    """For a call after `close`."""
+    return RuntimeError("the instance is closed")

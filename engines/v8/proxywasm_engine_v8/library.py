@@ -1,0 +1,129 @@
+"""V8's C++ interface, as the library in the wheel `mini-racer` exports it, called by mangled names.
+
+V8's handles are one pointer wide and travel in registers, so each of these functions can be called as a C function.
+What is called all the time has no prototypes: it gets arguments that were made once by ``ctypes.byref``, which ctypes
+hands on without a conversion. What is quick and never waits keeps the GIL (`held`); what runs guests releases it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_bool, c_char_p, c_int, c_size_t, c_void_p
+from typing import Any
+
+__all__ = ["Callback", "Library", "NearLimit", "address"]
+
+Callback = ctypes.CFUNCTYPE(None)
+"""For a C++ function whose arguments are of no interest."""
+NearLimit = ctypes.CFUNCTYPE(c_size_t, c_void_p, c_size_t, c_size_t)
+
+_P = c_void_p
+_CONTEXT_NEW = (
+    "_ZN2v87Context3NewEPNS_7IsolateEPNS_22ExtensionConfigurationENS_10MaybeLocalINS_14ObjectTemplateEEENS5_INS_5ValueEEE"
+    "NS_33DeserializeInternalFieldsCallbackEPNS_14MicrotaskQueueENS_30DeserializeContextDataCallbackENS_29Deserialize"
+    "APIWrapperCallbackE"
+)
+_FUNCTION_NEW = (
+    "_ZN2v88Function3NewENS_5LocalINS_7ContextEEEPFvRKNS_20FunctionCallbackInfoINS_5ValueEEEENS1_INS_4DataEEEi"
+    "NS_19ConstructorBehaviorENS_14SideEffectTypeE"
+)
+_CALL = "_ZN2v88Function4CallEPNS_7IsolateENS_5LocalINS_7ContextEEENS3_INS_5ValueEEEiPS7_"
+_BUFFER_NEW = "_ZN2v811ArrayBuffer3NewEPNS_7IsolateEmNS_30BackingStoreInitializationModeE"
+_WASM_COMPILE = "_ZN2v816WasmModuleObject7CompileEPNS_7IsolateENS_10MemorySpanIKhEE"
+_STACK_TRACE = "_ZN2v810StackTrace17CurrentStackTraceEPNS_7IsolateEiNS0_17StackTraceOptionsE"
+_PROTOTYPES: dict[str, tuple[str, Any, list[Any]]] = {
+    "allocator": ("_ZN2v811ArrayBuffer9Allocator19NewDefaultAllocatorEv", _P, []),
+    "create_params": ("_ZN2v87Isolate12CreateParamsC1Ev", None, [_P]),
+    "isolate_new": ("_ZN2v87Isolate3NewERKNS0_12CreateParamsE", _P, [_P]),
+    "isolate_dispose": ("_ZN2v87Isolate7DisposeEv", None, [_P]),
+    "isolate_is_used": ("_ZN2v87Isolate7IsInUseEv", c_bool, [_P]),
+    "isolate_low_memory": ("_ZN2v87Isolate21LowMemoryNotificationEv", None, [_P]),
+    "isolate_near_limit": ("_ZN2v87Isolate24AddNearHeapLimitCallbackEPFmPvmmES1_", None, [_P, NearLimit, _P]),
+    "isolate_stack_limit": ("_ZN2v87Isolate13SetStackLimitEm", None, [_P, c_size_t]),
+    "throw_termination": ("_ZN2v88internal7Isolate18TerminateExecutionEv", _P, [_P]),
+    "cancel_termination": ("_ZN2v87Isolate24CancelTerminateExecutionEv", None, [_P]),
+    "platform": ("_ZN2v88internal2V818GetCurrentPlatformEv", _P, []),
+    "forget_isolate": ("_ZN2v88platform21NotifyIsolateShutdownEPNS_8PlatformEPNS_7IsolateE", None, [_P, _P]),
+    "locked": ("_ZN2v86Locker8IsLockedEPNS_7IsolateE", c_bool, [_P]),
+    "context_new": (_CONTEXT_NEW, _P, [_P] * 14),
+    "context_enter": ("_ZN2v87Context5EnterEv", None, [_P]),
+    "context_exit": ("_ZN2v87Context4ExitEv", None, [_P]),
+    "handles": ("_ZN2v811HandleScope15NumberOfHandlesEPNS_7IsolateE", c_int, [_P]),
+    "globalize": ("_ZN2v812api_internal18GlobalizeReferenceEPNS_8internal7IsolateEm", _P, [_P, c_size_t]),
+    "dispose_global": ("_ZN2v812api_internal13DisposeGlobalEPm", None, [_P]),
+    "string_new": ("_ZN2v86String11NewFromUtf8EPNS_7IsolateEPKcNS_13NewStringTypeEi", _P, [_P, c_char_p, c_int, c_int]),
+    "string_value": ("_ZN2v86String9Utf8ValueC1EPNS_7IsolateENS_5LocalINS_5ValueEEE", None, [_P, _P, _P]),
+    "string_value_end": ("_ZN2v86String9Utf8ValueD1Ev", None, [_P]),
+    "script_compile": (
+        "_ZN2v86Script7CompileENS_5LocalINS_7ContextEEENS1_INS_6StringEEEPNS_12ScriptOriginE",
+        _P,
+        [_P, _P, _P],
+    ),
+    "script_run": ("_ZN2v86Script3RunENS_5LocalINS_7ContextEEE", _P, [_P, _P]),
+    "function_new": (_FUNCTION_NEW, _P, [_P, Callback, _P, c_int, c_int, c_int]),
+    "call": (
+        "_ZN2v88Function4CallEPNS_7IsolateENS_5LocalINS_7ContextEEENS3_INS_5ValueEEEiPS7_",
+        _P,
+        [_P] * 4 + [c_int, _P],
+    ),
+    "get": ("_ZN2v86Object3GetENS_5LocalINS_7ContextEEEj", _P, [_P, _P, ctypes.c_uint32]),
+    "buffer_new": (
+        "_ZN2v811ArrayBuffer3NewEPNS_7IsolateEmNS_30BackingStoreInitializationModeE",
+        _P,
+        [_P, c_size_t, c_int],
+    ),
+    "buffer_data": ("_ZNK2v811ArrayBuffer4DataEv", _P, [_P]),
+    "buffer_size": ("_ZNK2v811ArrayBuffer10ByteLengthEv", c_size_t, [_P]),
+    "wasm_compile": (
+        "_ZN2v816WasmModuleObject7CompileEPNS_7IsolateENS_10MemorySpanIKhEE",
+        _P,
+        [_P, c_char_p, c_size_t],
+    ),
+    "stack_trace": (
+        "_ZN2v810StackTrace17CurrentStackTraceEPNS_7IsolateEiNS0_17StackTraceOptionsE",
+        _P,
+        [_P, c_int, c_int],
+    ),
+    "stack_size": ("_ZNK2v810StackTrace13GetFrameCountEv", c_int, [_P]),
+    "stack_frame": ("_ZNK2v810StackTrace8GetFrameEPNS_7IsolateEj", _P, [_P, _P, ctypes.c_uint32]),
+    "frame_location": ("_ZNK2v810StackFrame11GetLocationEv", ctypes.c_uint64, [_P]),
+    "frame_script": ("_ZNK2v810StackFrame24GetScriptNameOrSourceURLEv", _P, [_P]),
+    "sandbox_size": ("_ZN2v82V821GetSandboxSizeInBytesEv", c_size_t, []),
+}
+_FAST: dict[str, tuple[str, Any, bool]] = {
+    # name: (symbol, result, whether it keeps the GIL)
+    "invoke": (_CALL, _P, False),
+    "lock": ("_ZN2v86Locker10InitializeEPNS_7IsolateE", None, False),
+    "unlock": ("_ZN2v86LockerD1Ev", None, True),
+    "enter": ("_ZN2v87Isolate5EnterEv", None, True),
+    "leave": ("_ZN2v87Isolate4ExitEv", None, True),
+    # A method that does without its object, so the isolate comes second.
+    "drop_handles": ("_ZN2v811HandleScope16DeleteExtensionsEPNS_7IsolateE", None, True),
+    "terminate": ("_ZN2v87Isolate18TerminateExecutionEv", None, True),
+    "interrupt": ("_ZN2v87Isolate16RequestInterruptEPFvPS0_PvES2_", None, True),
+}
+
+
+class Library:
+    """The functions as attributes. Raises: AttributeError if one is missing."""
+
+    def __init__(self, loaded: ctypes.CDLL) -> None:
+        free, held = ctypes.CDLL(loaded._name), ctypes.PyDLL(loaded._name)
+        self.path: str = loaded._name
+        for name, (symbol, result, parameters) in _PROTOTYPES.items():
+            function = free[symbol]
+            function.restype = result
+            function.argtypes = parameters
+            setattr(self, name, function)
+        for name, (symbol, result, holds) in _FAST.items():
+            function = (held if holds else free)[symbol]
+            function.restype = result
+            setattr(self, name, function)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"the function {name} is not in the table")
+
+
+def address(at: int | None) -> Any:
+    """`at` as an argument that ctypes need not convert."""
+    return ctypes.byref(ctypes.c_char.from_address(at or 0))

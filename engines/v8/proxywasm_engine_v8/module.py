@@ -1,0 +1,88 @@
+"""Compiled code, shared by all of its instances."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+
+from proxywasm_host.engine.protocol import (
+    Export,
+    FunctionType,
+    HostFunction,
+    Import,
+    Instance,
+    InvalidModule,
+    Limits,
+    LinkError,
+)
+
+from .binary import Binary
+from .bridge import exports_bridge, imports_bridge
+from .crossings import is_numeric
+from .instance import V8Instance
+from .isolate import Isolate
+
+__all__ = ["V8Module"]
+
+_START = FunctionType((), ())
+
+
+class V8Module:
+    """A module that V8 has compiled.
+
+    An isolate of the engine holds it and its two bridges: as long as somebody does, V8 gives other isolates the same
+    code when they bring the same bytes.
+    """
+
+    def __init__(self, workshop: Isolate, binary: Binary, compiled: int) -> None:
+        self.v8 = workshop.v8
+        self.binary = binary
+        self.imports: Sequence[Import] = tuple(binary.imports)
+        self.exports: Sequence[Export] = tuple(binary.exports)
+        self.callable_exports = {
+            item.name: item.type for item in self.exports if item.type is not None and is_numeric(item.type)
+        }
+        self.callees = {**self.callable_exports, **({binary.start_name: _START} if binary.start_name else {})}
+        wanted = tuple(item.type for item in self.imports if item.type is not None and is_numeric(item.type))
+        self.codes = (imports_bridge(wanted), binary.rewritten, exports_bridge(tuple(self.callees.values())))
+        held = [compiled, *(workshop.compile(code) for code in (self.codes[0], self.codes[2]))]
+        weakref.finalize(self, _drop, workshop, held).atexit = False
+
+    def instantiate(
+        self, functions: Sequence[HostFunction], limits: Limits, bind: Callable[[Instance], None] | None = None
+    ) -> Instance:
+        """Make an instance, see the protocol. Raises: LinkError, Trap."""
+        self._check(functions)
+        return V8Instance(self, functions, limits, bind)
+
+    def serialise(self) -> bytes:
+        """Not possible."""
+        raise InvalidModule("V8 compiles a function when it is first called: there is nothing to be kept")
+
+    def refuse_other_types(self, name: str) -> None:
+        """Raise TypeError if `name` is an exported function that cannot be called with plain numbers."""
+        for item in self.exports:
+            if item.name == name and item.type is not None and not is_numeric(item.type):
+                raise TypeError(f"the exported function {name} {item.type} cannot be called with plain numbers")
+
+    def _check(self, functions: Sequence[HostFunction]) -> None:
+        if len(functions) > len(self.imports):
+            raise LinkError(f"{len(functions)} host functions were given for {len(self.imports)} imports")
+        for index, wanted in enumerate(self.imports):
+            name = f"import {wanted.module}.{wanted.name}"
+            if wanted.type is None:
+                raise LinkError(f"{name} is a {wanted.kind}: only functions can be imported")
+            if not is_numeric(wanted.type):
+                raise LinkError(f"{name} {wanted.type} has values that cannot cross")
+            if index >= len(functions):
+                raise LinkError(f"{name}: no host function was given")
+            offered = functions[index]
+            if (offered.module, offered.name) != (wanted.module, wanted.name):
+                raise LinkError(f"{name}: the host function in its place is {offered.module}.{offered.name}")
+            if offered.type != wanted.type:
+                raise LinkError(f"{name}: the guest wants {wanted.type}, the host offers {offered.type}")
+
+
+def _drop(workshop: Isolate, held: Sequence[int]) -> None:
+    for handle in held:
+        workshop.drop(handle)
