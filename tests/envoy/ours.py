@@ -116,14 +116,20 @@ def told_by_us(case: Case, engine: Engine) -> Told:
                 _tell(told, _one(host, plugins, recorder, case))
                 clock.advance(case.pause)
                 if case.pause or case.linger:
-                    for plugin in plugins:
-                        plugin.tick()
+                    _tick(plugins)
             told.callbacks = _callbacks(recorder.timeline[loaded:])
         except PluginError:
             told.started = False
     lines = [("", LEVELS.get(line.level, LogLevel(line.level).name.lower()), line.message) for line in recorder.logs]
     told.logs = [(level, message) for _, level, message in steady_logs(lines, case)]
     return told
+
+
+def _tick(plugins: list[Plugin]) -> None:
+    """Let time pass: a few ticks for those that want them."""
+    for _ in range(5):
+        for plugin in plugins:
+            plugin.tick()
 
 
 def _load(host: Host, index: int, f: Filter) -> Plugin:
@@ -162,8 +168,10 @@ def _one(host: Host, plugins, recorder: Recorder, case: Case) -> Exchange:
 def _reply(call, callouts: Mapping[str, Response]):
     path = dict(call.headers).get(b":path", b"").decode() if isinstance(call, HttpCall) else ""
     response = callouts.get(path)
-    if response is None:
-        return [CalloutFailed()]
+    if response is None or (
+        response.headers and not response.chunks and dict(response.headers).get("content-length", "0") != "0"
+    ):
+        return [CalloutFailed()]  # nothing came, or the body that was promised did not
     if response.reset:
         headers = [(b":status", b"503"), (b"content-length", b"95"), (b"content-type", b"text/plain")]
         return [HttpCallReply(headers, NO_CONNECTION)]
