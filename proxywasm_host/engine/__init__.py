@@ -1,1 +1,1 @@
-"""Wasm engines: what one must provide (`protocol`), how one is found (`registry`), how compiled code is kept (`cache`)."""
+"""Wasm engines: what one provides (`protocol`), how it is found (`registry`), how compiled code is kept (`cache`)."""

@@ -7,9 +7,7 @@ random key that lies beside it (readable by us alone), fits its contents and its
 
 from __future__ import annotations
 
-import logging
 import os
-import secrets
 import stat
 import threading
 import time
@@ -37,7 +35,11 @@ _TEMPORARY = ".tmp-"
 _ABANDONED = 3600  # seconds after which a temporary file is nobody's any more
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
-logger = logging.getLogger(__name__)
+
+def _debug(message: str, *args: object) -> None:
+    import logging  # noqa: PLC0415 - only where something is amiss: it takes a tenth of our time to import
+
+    logging.getLogger(__name__).debug(message, *args)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +106,7 @@ class ModuleCache:
             try:
                 return engine.deserialise(compiled), "disk"
             except InvalidModule as error:
-                logger.debug("compiled module %s is compiled anew: %s", name, error)
+                _debug("compiled module %s is compiled anew: %s", name, error)
         module = engine.compile(bytecode)
         if disk:
             disk.write(name, module.serialise())
@@ -152,7 +154,7 @@ class _Disk:
             if compare_digest(head, _MAGIC + self._mac(name, contents)):
                 os.utime(self._directory / name)  # for the order of removal
                 return contents
-            logger.debug("compiled module %s is torn or tampered with: it is compiled anew", name)
+            _debug("compiled module %s is torn or tampered with: it is compiled anew", name)
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -193,7 +195,7 @@ class _Disk:
             self._make_key()
 
     def _make_key(self) -> None:
-        temporary = self._write_temporary(secrets.token_bytes(_KEY_SIZE))
+        temporary = self._write_temporary(os.urandom(_KEY_SIZE))
         try:
             with suppress(FileExistsError):  # another process was faster: its key is as good
                 os.link(temporary, self._directory / _KEY_NAME)
@@ -209,7 +211,7 @@ class _Disk:
             raise
 
     def _write_temporary(self, *parts: bytes) -> Path:
-        path = self._directory / f"{_TEMPORARY}{secrets.token_hex(8)}"
+        path = self._directory / f"{_TEMPORARY}{os.urandom(8).hex()}"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with open(descriptor, "wb") as file:
@@ -237,7 +239,7 @@ class _Disk:
     def _complain(self, error: OSError) -> None:
         if not self._complained:
             self._complained = True
-            logger.debug("compiled modules are not kept in %s: %s", self._directory, error)
+            _debug("compiled modules are not kept in %s: %s", self._directory, error)
 
 
 class _NotOursError(OSError):

@@ -211,7 +211,7 @@ class Module(Protocol):
 
 
 class Engine(Protocol):
-    """An engine that is ready to compile. Making one (``Class(**options)``) raises ``EngineUnavailable`` if it can't."""
+    """An engine that is ready to compile. Making one (``Class(**options)``) may raise ``EngineUnavailable``."""
 
     name: ClassVar[str]
     priority: ClassVar[int]

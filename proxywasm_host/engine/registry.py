@@ -7,7 +7,6 @@ imports nothing. Installed is not usable: whether an engine works is decided by 
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 import threading
@@ -15,8 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proxywasm_host.errors import EngineUnavailable, UnknownEngine
 
@@ -24,6 +22,9 @@ from .protocol import Capabilities, Engine
 from .smoke import smoke_test
 
 __all__ = ["EngineStatus", "engine_names", "list_engines", "open_engine", "register_engine"]
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "proxywasm_host.engines"
 _VARIABLE = "PROXYWASM_ENGINE"
@@ -148,7 +149,9 @@ def _check_known(name: str, where: str = "") -> None:
     names = engine_names()
     if name in names:
         return
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    from difflib import get_close_matches  # noqa: PLC0415 - for an error only
+
+    near = get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     raise UnknownEngine(f"no engine is called {name!r}{where}.{hint} Known engines: {', '.join(names)}.")
 
@@ -231,6 +234,8 @@ def _distribution(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def _entry_points() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points  # noqa: PLC0415 - takes half of our time to import
+
     found: dict[str, EntryPoint] = {}
     for entry in entry_points(group=GROUP):
         found.setdefault(entry.name, entry)

@@ -19,8 +19,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from typing_extensions import Self
-
 from proxywasm_host.abi.bytecode import Bytecode
 from proxywasm_host.abi.profile import ENVOY, PROFILES, Profile
 from proxywasm_host.abi.values import PropertyValue
@@ -286,7 +284,7 @@ class Host:
         self.plugins.clear()
         return effects
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Host:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -22,8 +22,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from typing_extensions import Self
-
 from proxywasm_host.abi.hostcalls.headers import add, replace
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import MapType
@@ -159,7 +157,7 @@ class HttpStream:
                 context.finish()
         return self.host.drain()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> HttpStream:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -406,22 +406,27 @@ def test_a_guest_without_memory_or_allocator():
 
 
 OPTIONAL = {
-    # slots → whether the result is wanted
-    "both": (16, 20, True),
-    "neither": (0, 0, False),
-    "no size": (16, 0, True),
-    "no address": (0, 20, True),
+    # slots, value → status, blocks asked for, what is at 0, 16 and 20 then
+    "both": (16, 20, b"abc", 0, [3], (0, 512, 3)),
+    "neither": (0, 0, b"abc", 0, [], (0, 0, 0)),
+    "no size": (16, 0, b"abc", 0, [3], (0, 512, 0)),
+    "no address": (0, 20, b"abc", 0, [3], (0, 0, 3)),
+    "nothing": (16, 20, b"", 0, [], (0, 0, 0)),
+    "a bad address": (END, 20, b"abc", 6, [3], (0, 0, 0)),
+    "a bad size": (16, END, b"abc", 6, [3], (0, 512, 0)),
+    "a bad size alone": (0, END, b"abc", 6, [3], (0, 0, 0)),
 }
 
 
-@pytest.mark.parametrize(("address_slot", "size_slot", "wanted"), OPTIONAL.values(), ids=OPTIONAL)
-def test_an_optional_result(address_slot, size_slot, wanted):
+@pytest.mark.parametrize(
+    ("address_slot", "size_slot", "value", "status", "asked", "slots"), OPTIONAL.values(), ids=OPTIONAL
+)
+def test_an_optional_result(address_slot, size_slot, value, status, asked, slots):
     guest = FakeGuest()
-    before = bytes(guest.memory.bytes)
-    assert guest.bind(row("f", data_out("x", optional=True)), lambda *_: b"abc")(address_slot, size_slot) == 0
-    assert guest.asked == [3] * wanted
-    assert (guest.memory.bytes == before) == (not wanted)
-    assert guest.last.result == b"abc"
+    assert guest.bind(row("f", data_out("x", optional=True)), lambda *_: value)(address_slot, size_slot) == status
+    assert guest.asked == asked
+    assert (guest.u32(0), guest.u32(16), guest.u32(20)) == slots
+    assert status or guest.last.result == value
 
 
 # -- WASI: results in place --------------------------------------------------------------------------------------

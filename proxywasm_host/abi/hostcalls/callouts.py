@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl
-
 from proxywasm_host.abi.context import VmState
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.pairs import HeaderList
@@ -73,10 +71,10 @@ def redis_cluster(vm: VmState, cluster: bytes) -> tuple[str, dict[str, str]] | R
     name, _, options = text(cluster).partition("?")
     if name not in vm.services.clusters:
         return unknown_cluster(name, Status.BAD_ARGUMENT)
-    try:
-        return name, dict(parse_qsl(options, max_num_fields=MAX_OPTIONS))
-    except ValueError:
+    given = [option.split("=", 1) for option in options.split("&", MAX_OPTIONS) if "=" in option]
+    if len(given) > MAX_OPTIONS:
         return Refusal(Status.BAD_ARGUMENT, "more than {0} options behind cluster {1!r}", MAX_OPTIONS, name)
+    return name, dict(given)
 
 
 def proxy_redis_init(vm: VmState, cluster: bytes, username: bytes, password: bytes, timeout: int) -> Refusal | None:

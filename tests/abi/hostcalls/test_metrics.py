@@ -61,11 +61,13 @@ CALLS = {
     "record a gauge": ([(proxy_record_metric, 5, 7), (proxy_record_metric, 5, 2)], [None, None], (0, 2, [])),
     "increment a histogram": ([(proxy_increment_metric, 6, 1)], [[2]], (0, 0, [])),
     "record a histogram": ([(proxy_record_metric, 6, 7), (proxy_record_metric, 6, 2)], [None, None], (0, 0, [7, 2])),
-    "unknown": (
-        [(proxy_increment_metric, 8, 1), (proxy_record_metric, 9, 1), (proxy_increment_metric, 0, 1)],
-        [[1], [1], [1]],
+    "increment what is unknown": (
+        [(proxy_increment_metric, id, 1) for id in (0, 8, 9, 10, 11)],
+        [[1], [1], [1], [2], [2]],
         (0, 0, []),
     ),
+    "decrement what is unknown": ([(proxy_increment_metric, id, -1) for id in (8, 9)], [[2], [1]], (0, 0, [])),
+    "record what is unknown": ([(proxy_record_metric, id, 1) for id in (0, 8, 9, 10, 11)], [[1]] * 5, (0, 0, [])),
 }
 
 
@@ -91,7 +93,10 @@ GET = {
     "a gauge below 0 is a number of 64 bits": ([(proxy_increment_metric, 5, -1)], 5, (1 << 64) - 1),
     "a counter beyond 64 bits begins again": ([(proxy_record_metric, 4, (1 << 64) - 1)] * 2, 4, (1 << 64) - 2),
     "a histogram": ([], 6, [2]),
-    "unknown": ([], 8, [1]),
+    "an unknown counter": ([], 8, [1]),
+    "an unknown gauge": ([], 9, [1]),
+    "an unknown histogram": ([], 10, [2]),
+    "of no kind": ([], 7, [2]),
     "0": ([], 0, [1]),
 }
 
@@ -126,3 +131,9 @@ def test_vms_share_what_has_one_name():
     for vm in (one, other):
         proxy_increment_metric(vm, proxy_define_metric(vm, COUNTER, b"m"), 2)
     assert proxy_get_metric(one, 4) == 4
+
+
+def test_very_many_metrics_cost_no_more_each(vm):
+    """A guest that defines metrics without end must not make each one dearer than the one before."""
+    ids = [proxy_define_metric(vm, GAUGE, b"%d" % i) for i in range(20_000)]
+    assert ids == list(range(9, 9 + 4 * 20_000, 4))
