@@ -182,8 +182,8 @@ class VmState(Protocol):
         ...
 
     @property
-    def metrics(self) -> dict[int, tuple[int, str]]:
-        """Metrics that the guest has defined: id → (kind, name)."""
+    def metrics(self) -> Sequence[list[str]]:
+        """Names of the metrics that the guest has defined, by kind, in the order of their ids."""
         ...
 
     def log(self, level: int, message: bytes) -> None:

@@ -90,7 +90,7 @@ class Vm:
         self.current: Context | None = None
         """The context whose callback runs, or ``None`` while the guest does not."""
         self.contexts: dict[int, Context] = {0: self.base}
-        self.metrics: dict[int, tuple[int, str]] = {}
+        self.metrics: tuple[list[str], ...] = ([], [], [])
         self.deferred: deque[Callable[[], None]] = deque()
         self.stop_iteration = False
         self.calls: deque[tuple[Any, Any, Any]] = deque(maxlen=REMEMBERED_CALLS)

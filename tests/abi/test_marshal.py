@@ -669,7 +669,8 @@ def a_vm(version: AbiVersion, profile) -> FakeVm:
     vm.stream.properties = {("a",): 1, ("b",): object(), ("",): "text"}
     vm.root.maps[6] = [(b":status", b"200")]
     vm.root.buffers[4] = b"reply"
-    vm.metrics.update({4: (0, "c"), 5: (1, "g"), 6: (2, "h")})
+    for kind in range(3):
+        vm.metrics[kind].append("m")
     vm.services.shared_data.set("vm", b"", b"value")
     vm.services.shared_queues.register("vm", b"", lambda _: None)
     vm.services.shared_queues.enqueue(1, b"message")

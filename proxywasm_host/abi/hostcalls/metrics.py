@@ -15,11 +15,18 @@ KIND = STEP - 1
 
 
 def proxy_define_metric(vm: VmState, type: int, name: bytes) -> int:
-    metric = (type, name.decode("utf-8", "replace"))
-    id = STEP * (1 + sum(kind == type for kind, _ in vm.metrics.values())) + type
-    vm.metrics[id] = metric
-    vm.services.metrics.define(*metric)
-    return id
+    names = vm.metrics[type]
+    names.append(name.decode("utf-8", "replace"))
+    vm.services.metrics.define(type, names[-1])
+    return STEP * len(names) + type
+
+
+def find(vm: VmState, metric: int) -> str | None:
+    """The name of a metric, if the guest has defined it."""
+    kind, number = metric & KIND, metric // STEP
+    if kind < len(vm.metrics) and 0 < number <= len(vm.metrics[kind]):
+        return vm.metrics[kind][number - 1]
+    return None
 
 
 def unknown(metric: int) -> Refusal:
@@ -34,19 +41,17 @@ def proxy_increment_metric(vm: VmState, metric: int, offset: int) -> Refusal | N
         )
     if kind == MetricType.COUNTER and offset <= 0:
         return Refusal(Status.BAD_ARGUMENT, "counter {0} only grows, {1} was to be added", metric, offset)
-    found = vm.metrics.get(metric)
-    if found is None:
+    name = find(vm, metric)
+    if name is None:
         return unknown(metric)
-    _, name = found
     vm.services.metrics.add(kind, name, offset)
     return None
 
 
 def proxy_record_metric(vm: VmState, metric: int, value: int) -> Refusal | None:
-    found = vm.metrics.get(metric)
-    if found is None:
+    kind, name = metric & KIND, find(vm, metric)
+    if name is None:
         return unknown(metric)
-    kind, name = found
     if kind != MetricType.COUNTER:
         vm.services.metrics.record(kind, name, value)
     elif vm.profile.counter_record_adds:
@@ -57,10 +62,10 @@ def proxy_record_metric(vm: VmState, metric: int, value: int) -> Refusal | None:
 
 
 def proxy_get_metric(vm: VmState, metric: int) -> int | Refusal:
-    if metric & KIND not in (MetricType.COUNTER, MetricType.GAUGE):
+    kind = metric & KIND
+    if kind not in (MetricType.COUNTER, MetricType.GAUGE):
         return Refusal(Status.BAD_ARGUMENT, "metric {0} is a histogram: it has no one value", metric)
-    found = vm.metrics.get(metric)
-    if found is None:
+    name = find(vm, metric)
+    if name is None:
         return unknown(metric)
-    kind, name = found
     return vm.services.metrics.get(kind, name) & 0xFFFFFFFFFFFFFFFF

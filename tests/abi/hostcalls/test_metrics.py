@@ -47,7 +47,7 @@ def test_a_defined_metric_is_known_outside(vm):
 
 def test_a_name_that_is_no_utf_8(vm):
     assert proxy_define_metric(vm, COUNTER, b"\xff") == 8
-    assert vm.metrics[8] == (COUNTER, "\ufffd")
+    assert vm.services.metrics.values[COUNTER, "\ufffd"] == 0
 
 
 CALLS = {
@@ -133,7 +133,7 @@ def test_vms_share_what_has_one_name():
     assert proxy_get_metric(one, 4) == 4
 
 
-def test_very_many_metrics_cost_no_more_each(vm):
-    """A guest that defines metrics without end must not make each one dearer than the one before."""
+def test_very_many_metrics(vm):
+    """Looking through all of them for each new one would take a minute here."""
     ids = [proxy_define_metric(vm, GAUGE, b"%d" % i) for i in range(20_000)]
     assert ids == list(range(9, 9 + 4 * 20_000, 4))
