@@ -21,14 +21,17 @@ _MAGIC = b"\0asm"
 class V8Engine:
     """V8, as the wheel `mini-racer` brings it, in the calling thread.
 
+    Args:
+        self_check: Before V8 is used for the first time, see in a child process whether it can be.
+
     Raises: EngineUnavailable.
     """
 
     name: ClassVar[str] = "v8"
     priority: ClassVar[int] = 200
 
-    def __init__(self) -> None:
-        self._v8 = start_v8()
+    def __init__(self, *, self_check: bool = True) -> None:
+        self._v8 = start_v8(self_check=self_check)
         self.version = self._v8.version
         self.capabilities = Capabilities(serialise=False, memory_limit=True, deadline=True, backtrace=True)
         self.note = self._v8.note

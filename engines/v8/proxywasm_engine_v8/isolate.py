@@ -38,8 +38,10 @@ class Thrown(Exception):
 class V8:
     """V8 in this process."""
 
-    def __init__(self, library: Library, facts: Facts) -> None:
+    def __init__(self, library: Library, facts: Facts, version: str, note: str) -> None:
         self.library = library
+        self.version = version
+        self.note = note
         self.facts = facts
         self.process = os.getpid()
         self._parameters = ctypes.create_string_buffer(_LARGEST_PARAMETERS)
@@ -48,7 +50,6 @@ class V8:
         ctypes.c_void_p.from_buffer(self._parameters, facts.allocator_in_create_params).value = allocator
         self._platform: int = library.platform()
         self.room: int = library.sandbox_size() or 1 << 46
-        self.version = self.note = ""
 
     def new_isolate(self) -> int:
         """A new ``v8::Isolate``."""
