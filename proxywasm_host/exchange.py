@@ -228,10 +228,10 @@ class Recorder:
         self.timeline.append(self._open)
 
     def returned(self, context: Context, row: Callback, result: int | None, failed: bool) -> None:
-        if self._open is not None:
-            self._open.result = result if row.result is not None and not failed else None
-            self._open.failed = failed
-        self._open = None
+        made, self._open = self._open, None
+        assert made is not None  # noqa: S101 - it began
+        made.failed = failed
+        made.result = None if failed or row.result is None else result
 
     def hostcall(self, context: Context, call: Call) -> None:
         result = list(call.result) if isinstance(call.result, list) else call.result
@@ -464,8 +464,7 @@ def _extend(
     message: Message | None,
     effect: effects.RequestBody | effects.RequestTrailers | effects.ResponseBody | effects.ResponseTrailers,
 ) -> None:
-    if message is None:
-        return
+    assert message is not None  # noqa: S101 - its headers came first
     if isinstance(effect, (effects.RequestBody, effects.ResponseBody)):
         message.chunks.append(effect.data)
         message.complete = effect.end_stream

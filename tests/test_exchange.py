@@ -323,15 +323,18 @@ def test_messages_in_queues_arrive_and_effects_are_kept(run):
 
 
 def test_the_recorder_keeps_everything_in_order(run, recorder):
-    run("c/probe_0_2_1=@on_configure\nget_buffer_bytes 7 0 4\n", request=Message([(b":path", b"/a")]))
+    run(
+        "c/probe_0_2_1=@on_configure\nget_buffer_bytes 7 0 4\n",
+        request=Message([(b":authority", b"x"), (b":path", b"/a"), (b":method", b"GET")]),
+    )
     assert list(map(repr, recorder.timeline)) == [
         "f0: proxy_on_context_create(1, 0) = None",
         "f0: proxy_on_vm_start(1, 0) = 1",
         "f0: proxy_on_configure(1, 37) = 1",
-        "Fed(what='request headers', size=1, end_stream=True)",
+        "Fed(what='request headers', size=3, end_stream=True)",
         "f0: proxy_on_context_create(2, 1) = None",
-        "f0: proxy_on_request_headers(2, 1, 1) = 0",
-        "RequestHeaders(headers=[(b':path', b'/a')], end_stream=True)",
+        "f0: proxy_on_request_headers(2, 3, 1) = 0",
+        "RequestHeaders(headers=[(b':authority', b'x'), (b':path', b'/a'), (b':method', b'GET')], end_stream=True)",
         "Fed(what='response headers', size=1, end_stream=True)",
         "f0: proxy_on_response_headers(2, 1, 1) = 0",
         "ResponseHeaders(headers=[(b':status', b'200')], end_stream=True)",
@@ -347,6 +350,12 @@ def test_the_recorder_keeps_everything_in_order(run, recorder):
         'get_buffer_bytes(7, 0, 4) = 0 "@on_"',
         "proxy_log(level=INFO, message='get_buffer_bytes(7, 0, 4) = 0 \"@on_\"') = OK",
     ]
+
+
+def test_what_a_module_logs_before_its_first_callback_is_kept_too(recorder):
+    line = GuestLog("p", 2, "initialising")
+    recorder.log(line)
+    assert (recorder.timeline, recorder.logs, recorder.invocations) == ([line], [line], [])
 
 
 def test_lines_below_the_level_are_not_kept(engine):

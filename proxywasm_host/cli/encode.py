@@ -83,8 +83,7 @@ def _request(message: Message | None) -> dict[str, Any] | None:
 def _response(message: Message | None) -> dict[str, Any] | None:
     if message is None:
         return None
-    status = message.first(b":status")
-    return {"status": int(status) if status.isdigit() else status, **_content(message)}
+    return {"status": message.status, **_content(message)}
 
 
 def _content(message: Message) -> dict[str, Any]:

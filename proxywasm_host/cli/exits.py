@@ -45,9 +45,7 @@ def exit_of_failure(failure: Failure | None) -> Exit:
 
 
 def exit_of(error: ProxyWasmError) -> Exit:
-    """The exit code for an error of the library."""
-    if isinstance(error, PluginError):
-        return exit_of_failure(error.failure)
+    """The exit code for an error that is about no running guest."""
     return next((code for kind, code, _ in KINDS if isinstance(error, kind)), Exit.GUEST)
 
 

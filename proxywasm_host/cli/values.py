@@ -45,8 +45,6 @@ class Kind(click.ParamType[Any]):
         raise NotImplementedError
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
         try:
             return self.parse(value)
         except (ValueError, OSError) as error:

@@ -1,0 +1,183 @@
+"""Bad input: each kind is one sentence on standard error that says what to do, and has its exit code."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxywasm_host.cli.exits import Exit, exit_of, exit_of_failure, summary
+from proxywasm_host.errors import ProxyWasmError
+from tests.cli.conftest import HEADERS
+from tests.support import FILTERS
+
+MEMORY = '(memory (export "memory") 1)'
+ALLOCATOR = '(func (export "malloc") (param i32) (result i32) i32.const 0)'
+MARKER = '(func (export "proxy_abi_version_0_2_1"))'
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            f"(module {MEMORY} {ALLOCATOR})",
+            (
+                "no Proxy-Wasm filter: the module exports no proxy_abi_version_… function (known versions: 0.1.0, 0.2.0, "
+                "0.2.1, 0.2.100); build it with a Proxy-Wasm SDK, as a library and not as a program"
+            ),
+        ),
+        (
+            f'(module {MEMORY} {ALLOCATOR} (func (export "proxy_abi_version_0_9_0")))',
+            "the module is for an unknown Proxy-Wasm ABI (proxy_abi_version_0_9_0); known are 0.1.0, 0.2.0, 0.2.1, 0.2.100",
+        ),
+        (
+            f'(module (import "env" "proxy_foo" (func)) {MEMORY} {ALLOCATOR} {MARKER})',
+            (
+                "import env.proxy_foo is offered by no Proxy-Wasm host: load it with --unknown-imports stub to have it "
+                "answer UNIMPLEMENTED"
+            ),
+        ),
+        (
+            f'(module (import "js" "alert" (func)) {MEMORY} {ALLOCATOR} {MARKER})',
+            (
+                "import js.alert is offered by no Proxy-Wasm host: build the filter for wasm32-wasip1 or "
+                "wasm32-unknown-unknown, with nothing that only a browser or another host has"
+            ),
+        ),
+        (
+            f"(module {MEMORY} {MARKER})",
+            (
+                "the module has no allocator: it exports neither proxy_on_memory_allocate nor malloc. "
+                "Link the SDK's allocator in, or export malloc"
+            ),
+        ),
+        (
+            f'(module {MEMORY} {ALLOCATOR} {MARKER} (func (export "proxy_on_done") (param i32)))',
+            (
+                "export proxy_on_done has the type (i32) -> (), in ABI 0.2.1 it is (i32) -> (i32): "
+                "is the marker proxy_abi_version_0_2_1 right?"
+            ),
+        ),
+        (
+            f'(module (import "env" "proxy_done" (func (param i64))) {MEMORY} {ALLOCATOR} {MARKER})',
+            "import env.proxy_done has the type (i64) -> (), in ABI 0.2.1 it is () -> (i32)",
+        ),
+    ],
+    ids=[
+        "no marker",
+        "unknown marker",
+        "unknown import",
+        "foreign import",
+        "no allocator",
+        "export's type",
+        "import's type",
+    ],
+)
+def test_modules_that_are_no_filters(proxywasm, module, text, sentence):
+    path = module(text)
+    result = proxywasm("run", path, "/x")
+    assert (result.code, result.out) == (3, "")
+    assert result.complaint.startswith(f"error: {path}: {sentence}")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "not a WebAssembly module: it has only 0 bytes"),
+        (b"(module)", "this is WebAssembly text: make a module of it with wat2wasm"),
+        (
+            b"\0asm\r\0\1\0",
+            "a WebAssembly component, not a core module of version 1: build the filter as a core module",
+        ),
+        (b"ELF\x7f1234", "not a WebAssembly module: it begins with b'ELF\\x7f'"),
+    ],
+)
+def test_files_that_are_no_modules(proxywasm, tmp_path, content, words):
+    path = tmp_path / "f.wasm"
+    path.write_bytes(content)
+    result = proxywasm("run", path, "/x")
+    assert (result.code, words in result.complaint) == (3, True)
+
+
+def test_a_truncated_module(proxywasm, tmp_path):
+    path = tmp_path / "f.wasm"
+    path.write_bytes((FILTERS / "rust/headers.wasm").read_bytes()[:60_000])
+    result = proxywasm("run", path, "/x")
+    assert (result.code, "the file is truncated" in result.complaint) == (3, True)
+
+
+def test_a_module_whose_code_is_invalid(proxywasm, engine, tmp_path, module):
+    path = module(f"(module {MEMORY} {ALLOCATOR} {MARKER} (func (result i32) i32.const 7))")
+    path.write_bytes(path.read_bytes().replace(b"\x41\x07\x0b", b"\x41\x07\xff"))
+    result = proxywasm("run", path, "/x")
+    assert result.code == 3
+    assert f"{path}: {engine.name} cannot compile the module" in result.complaint
+
+
+def test_the_second_filter_is_named_if_it_is_the_bad_one(proxywasm, tmp_path):
+    path = tmp_path / "second.wasm"
+    path.write_bytes(b"")
+    result = proxywasm("run", HEADERS, path, "/x")
+    assert (result.code, f"error: {path}: not a" in result.complaint) == (3, True)
+    assert result.lines[1] == "start"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([HEADERS], "the URL is missing: proxywasm run FILTER.wasm [METHOD] URL"),
+        (["/x"], "the filter is missing: proxywasm run FILTER.wasm [METHOD] URL"),
+        (["nope.wasm", "/x"], "cannot read the filter nope.wasm: No such file or directory"),
+        ([str(FILTERS), "/x"], f"cannot read the filter {FILTERS}: Is a directory"),
+        ([HEADERS, "http:///x"], "'http:///x' is no URL: it names no host"),
+        ([HEADERS, "/x", "-H", "bad"], "'bad' is no header: write it as 'name: value'"),
+        ([HEADERS, "/x", "-H", ": x"], "': x' is no header: write it as 'name: value'"),
+        ([HEADERS, "/x", "--trailer", "a b: x"], "'a b: x' is no header: there is white space in its name"),
+        ([HEADERS, "/x", "-d", "@nope"], "cannot read nope: No such file or directory"),
+        (
+            [HEADERS, "/x", *["--config", "a"] * 3],
+            "--config was given 3 times for 1 filter: give it once for all, or once for each",
+        ),
+        ([HEADERS, HEADERS, "/x", *["--vm-id", "a"] * 3], "--vm-id was given 3 times for 2 filters"),
+        ([HEADERS, "/x", "--callout", "idp"], "'idp' is no reply: write it as CLUSTER=STATUS[:BODY], or CLUSTER=fail"),
+        ([HEADERS, "/x", "--callout", "idp=no"], "'idp=no' is no reply"),
+        ([HEADERS, "/x", "--property", "a"], "'a' is no property: write it as path=text, or path:=json for a number"),
+        ([HEADERS, "/x", "--property", "a:=x"], "'x', the value of property a, is no JSON"),
+        (
+            [HEADERS, "/x", "--env", "NOT_THERE"],
+            "the environment has no variable NOT_THERE: write NOT_THERE=value to set it",
+        ),
+        ([HEADERS, "/x", "--env", "=x"], "'=x' is no environment variable: write it as NAME=value"),
+        ([HEADERS, "/x", "--memory-limit", "3x"], "'3x' is no size: write it as 1000, 64KiB or 256MiB"),
+        ([HEADERS, "/x", "--profile", "nginx"], "'nginx' is not one of 'envoy', 'spec'"),
+        ([HEADERS, "/x", "--bogus"], "No such option '--bogus'"),
+        ([HEADERS, "/x", "--response-status", "7"], "7 is not in the range 100<=x<=999"),
+    ],
+)
+def test_wrong_usage(command, arguments, sentence):
+    result = command("run", *arguments)
+    assert (result.code, result.out) == (2, "")
+    assert sentence in result.complaint
+
+
+def test_an_engine_that_there_is_not(command):
+    result = command("run", HEADERS, "/x", "--engine", "wasmtim")
+    assert result.code == 4
+    assert result.complaint.startswith("error: no engine is called 'wasmtim'. Did you mean 'wasmtime'? Known engines: ")
+
+
+def test_an_engine_that_is_not_installed(command, monkeypatch):
+    monkeypatch.setattr("proxywasm_host.engine.registry._entry_points", dict)
+    result = command("run", HEADERS, "/x", "--engine", "v8")
+    assert result.code == 4
+    assert result.complaint == "error: engine 'v8' is known but not installed: pip install proxywasm-engine-v8"
+
+
+def test_an_error_of_a_command_that_shows_nothing_else(command, monkeypatch):
+    monkeypatch.setenv("PROXYWASM_ENGINE", "nope")
+    result = command("bench", HEADERS)
+    assert (result.code, "(named by PROXYWASM_ENGINE)" in result.complaint) == (4, True)
+
+
+def test_exit_codes():
+    assert exit_of_failure(None) == Exit.OK
+    assert exit_of(ProxyWasmError("?")) == Exit.GUEST
+    assert summary(ProxyWasmError("?")) == {"kind": "host", "message": "?", "callback": None, "backtrace": []}
