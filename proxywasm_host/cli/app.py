@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -63,6 +64,7 @@ def start(argv: Sequence[str] | None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     try:
         result: Any = app.main(arguments, "proxywasm", standalone_mode=False)
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         return Exit.USAGE
@@ -71,6 +73,9 @@ def start(argv: Sequence[str] | None) -> int:
     except ProxyWasmError as error:
         click.echo(f"error: {error}", err=True)
         return exit_of(error)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or else the interpreter complains at its end
+        return 1
     except SystemExit as end:
         return int(end.code or 0)
     return int(result or 0)

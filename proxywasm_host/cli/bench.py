@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,8 @@ from proxywasm_host.cli.options import Scenario, scenario_options
 from proxywasm_host.cli.run import tell
 from proxywasm_host.cli.show import Line, Screen, hanging, labelled
 from proxywasm_host.engine.cache import ModuleCache
-from proxywasm_host.engine.protocol import Engine
 from proxywasm_host.errors import ProxyWasmError
-from proxywasm_host.exchange import Answer, Exchange, Message, Recorder, exchange
+from proxywasm_host.exchange import Exchange, Message, Recorder, exchange
 from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
@@ -76,7 +76,7 @@ def measure(scenario: Scenario, requests: int) -> dict[str, Any] | Failure:
     counts, result = count(scenario)
     if result.failure is not None:
         return result.failure
-    engine, cold, cached = load_times(scenario)
+    cold, cached = load_times(scenario)
     with scenario.host(Silent()) as host:
         plugins = scenario.load(host)
         host.drain()
@@ -85,6 +85,7 @@ def measure(scenario: Scenario, requests: int) -> dict[str, Any] | Failure:
         if failure is not None:
             return failure
         memory = sum(vm.memory_bytes for vm in {plugin.vm for plugin in plugins})
+        engine = host.engine
     low, median, high = statistics.quantiles(times, n=4)
     hops = int(getattr(engine, "thread_hops", 0))
     return {
@@ -157,8 +158,8 @@ def _counted(allocator: Callable[[int], int], counts: Counts) -> Callable[[int],
 # -- Timing ------------------------------------------------------------------------------------------------------------
 
 
-def load_times(scenario: Scenario) -> tuple[Engine, float, float]:
-    """The engine, and milliseconds until the chain is ready: compiled anew, and from compiled modules on disk."""
+def load_times(scenario: Scenario) -> tuple[float, float]:
+    """Milliseconds until the chain is ready: compiled anew, and from compiled modules on disk."""
 
     def load(cache: ModuleCache) -> float:
         start = time.perf_counter()
@@ -166,16 +167,14 @@ def load_times(scenario: Scenario) -> tuple[Engine, float, float]:
             scenario.load(host)
             return (time.perf_counter() - start) * 1e3
 
-    with scenario.host(Silent()) as host:
-        engine = host.engine
     cold = load(ModuleCache(None))
     with tempfile.TemporaryDirectory(prefix="proxywasm-bench-") as directory:
         load(ModuleCache(Path(directory)))
         cached = statistics.median(load(ModuleCache(Path(directory))) for _ in range(3))
-    return engine, cold, cached
+    return cold, cached
 
 
-def timed(request: Callable[[], None], requests: int) -> list[float]:
+def timed(request: Callable[[], object], requests: int) -> list[float]:
     """Microseconds for a request, in each of the rounds."""
     size = requests // ROUNDS
     clock = time.perf_counter
@@ -190,12 +189,12 @@ def timed(request: Callable[[], None], requests: int) -> list[float]:
     return times
 
 
-def one_request(host: Host, plugins: list[Plugin], scenario: Scenario, before: Exchange) -> Callable[[], None]:
+def one_request(host: Host, plugins: list[Plugin], scenario: Scenario, before: Exchange) -> Callable[[], object]:
     """A function that sends the request, as directly as can be. `before`: what became of it when it was tried."""
     options = scenario.options
     properties, callouts, ticks = dict(options["properties"]), dict(options["callout"]), options["ticks"]
     if callouts or ticks:
-        return lambda: _with_answers(host, plugins, scenario, callouts, ticks)
+        return partial(exchange, host, plugins, scenario.request, scenario.response, callouts=callouts, ticks=ticks)
     upstream = before.upstream_request
     steps = list(_steps("request", scenario.request))
     if upstream is not None and upstream.complete and before.local_response is None and before.reset is None:
@@ -208,12 +207,6 @@ def one_request(host: Host, plugins: list[Plugin], scenario: Scenario, before: E
         stream.close()
 
     return request
-
-
-def _with_answers(
-    host: Host, plugins: list[Plugin], scenario: Scenario, callouts: dict[str, Answer], ticks: int
-) -> None:
-    exchange(host, plugins, scenario.request, scenario.response, callouts=callouts, ticks=ticks)
 
 
 def _steps(which: str, message: Message) -> Iterator[tuple[Callable[..., Any], tuple[Any, ...]]]:

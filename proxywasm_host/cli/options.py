@@ -138,13 +138,11 @@ class Scenario:
         response = _response(request.first(b":method"), options, http1)
         return cls(filters, request, response, options, each(options, "engine", len(filters), None))
 
-    def host(
-        self, log: LogSink, *, engine: Any = None, listener: Listener | None = None, cache: ModuleCache | None = None
-    ) -> Host:
+    def host(self, log: LogSink, *, listener: Listener | None = None, cache: ModuleCache | None = None) -> Host:
         """A host with the services and limits that the options say. Raises: UnknownEngine, EngineUnavailable."""
         options = self.options
         return Host(
-            engine or self.engines[0],
+            self.engines[0],
             profile=options["profile"],
             services=Services(log=log, clusters=dict(options["callout"]).keys()),
             limits=Limits(options["memory_limit"], options["deadline"] or None),

@@ -10,6 +10,7 @@ import pytest
 
 import proxywasm_host
 from proxywasm_host.cli import main
+from tests.cli.conftest import HEADERS
 
 
 def test_help_tells_commands_exit_codes_and_completion(command):
@@ -85,3 +86,12 @@ def test_an_interrupt_is_told_by_the_exit_code(monkeypatch, command):
 
     monkeypatch.setattr("proxywasm_host.cli.engines.list_engines", interrupted)
     assert command("engines").code == 130
+
+
+@pytest.mark.parametrize("arguments", [["inspect", HEADERS, "--json"], ["inspect", HEADERS]])
+def test_a_reader_that_goes_away_is_no_error(arguments):
+    done = subprocess.run(
+        ["bash", "-c", 'exec 3> >(:); sleep 0.1; "$0" -m proxywasm_host.cli "$@" >&3', sys.executable, *arguments],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "")
