@@ -23,6 +23,8 @@ COMMANDS = {
     "bench": "Measure what one request through filters costs.",
 }
 
+SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
 EPILOG = """
 \b
 Exit codes: 0 done, 2 wrong usage, 3 module invalid or ABI not supported, 4 engine not available,
@@ -53,7 +55,7 @@ class Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.command(cls=Commands, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=Commands, epilog=EPILOG, context_settings=SETTINGS)
 @click.version_option(proxywasm_host.__version__, prog_name="proxywasm")
 def app() -> None:
     """Run Proxy-Wasm filters: those that were built for Envoy, Istio, Kong or Higress."""

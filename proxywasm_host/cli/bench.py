@@ -48,7 +48,7 @@ URL = "http://example.com/"
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 @click.option("--color/--no-color", default=None, help="Instead of what the terminal and NO_COLOR say.")
 def command(words: Sequence[str], requests: int, as_json: bool, color: bool | None, **options: Any) -> int:
-    r"""Measure what one request through filters costs. Takes the options of `run`.
+    """Measure what one request through filters costs. Takes the options of `run`.
 
     Time is that of whole requests and their responses, as the median of 25 rounds after a warm-up. A crossing is a
     call between host and guest, in either direction: callbacks, hostcalls, and calls of the guest's allocator.
@@ -56,7 +56,7 @@ def command(words: Sequence[str], requests: int, as_json: bool, color: bool | No
     \b
     proxywasm bench auth.wasm -H 'authorization: Bearer t' --config t
     proxywasm bench a.wasm b.wasm POST /upload -d @photo.jpg --requests 10000 --json
-    """
+    """  # noqa: D301 - click wants the character
     scenario = Scenario.of(words, options, URL)
     try:
         measured = measure(scenario, requests)

@@ -17,7 +17,7 @@ from proxywasm_host.cli.encode import dump
 from proxywasm_host.cli.exits import Exit
 from proxywasm_host.cli.options import about, check_readable, sentence
 from proxywasm_host.cli.origin import origin_of
-from proxywasm_host.cli.show import EMPTY, Line, Screen, hanging, labelled
+from proxywasm_host.cli.show import EMPTY, WHOLE, Line, Screen, hanging, labelled
 from proxywasm_host.errors import ModuleError
 
 __all__ = ["command"]
@@ -116,7 +116,7 @@ def _once(names: Iterable[str]) -> list[str]:
 def report(found: dict[str, Any]) -> Iterator[Line]:
     """The same as a page."""
     sizes, memory = found["sizes"], found["memory"]
-    yield hanging(2, (found["file"], "bold"))
+    yield hanging(WHOLE, (found["file"], "bold"))
     yield from _row("ABI", found["abi"] or "none", "" if found["abi"] else "bold red")
     yield from _row("made with", " · ".join(filter(None, (found["sdk"], found["language"]))) or "unknown")
     if tools := found["producers"].get("processed-by"):

@@ -34,7 +34,7 @@ LEVELS = [level.name.lower() for level in LogLevel]
 def command(
     words: Sequence[str], log_level: str, trace: bool, as_json: bool, color: bool | None, **options: Any
 ) -> int:
-    r"""Send one request through filters, and show what they do to it and to its response.
+    """Send one request through filters, and show what they do to it and to its response.
 
     Nothing is contacted: upstream answers what the options say, 200 without a body if they say nothing. Several
     filters make a chain, in the order of the request. Options of a filter hold for all of them, or are given once
@@ -44,7 +44,7 @@ def command(
     proxywasm run auth.wasm http://example.com/ -H 'authorization: Bearer t' --config @auth.json
     proxywasm run a.wasm b.wasm POST /upload -d @photo.jpg --response-status 201 --trace
     proxywasm run auth.wasm /x --config callout:idp --callout idp=403:no
-    """
+    """  # noqa: D301 - click wants the character
     scenario = Scenario.of(words, options)
     recorder = Recorder(LEVELS.index(log_level))
     result, error, ran = perform(scenario, recorder)

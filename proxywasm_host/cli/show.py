@@ -22,7 +22,7 @@ from proxywasm_host.runtime.effects import ResetStream
 from proxywasm_host.runtime.failure import Failure, describe
 from proxywasm_host.services import GuestLog
 
-__all__ = ["EMPTY", "Line", "Screen", "facts", "failure_report", "hanging", "labelled", "outcome", "timeline"]
+__all__ = ["EMPTY", "WHOLE", "Line", "Screen", "facts", "failure_report", "hanging", "labelled", "outcome", "timeline"]
 
 WIDTH = 100
 LABEL = 10
@@ -47,9 +47,13 @@ ACTION_STYLES = {"CONTINUE": "green", "true": "green", "false": "bold red"}
 DIFF_STYLES = {" ": "", "+": "green", "-": "red"}
 
 
+WHOLE = -1
+"""The indent of lines that are to be copied: paths, frames of a backtrace."""
+
+
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of text; if it has to be wrapped, its further lines begin at column `indent`."""
+    """A line of text; if it has to be wrapped, its further lines begin at column `indent`. `WHOLE` is never wrapped."""
 
     text: Text
     indent: int = 0
@@ -86,7 +90,7 @@ class Screen:
     def _fitting(self, line: Line) -> Iterator[Text]:
         text, indent = line.text, line.indent
         width = max(self._console.width, 40)
-        if text.cell_len <= width and "\n" not in text.plain:
+        if indent == WHOLE or (text.cell_len <= width and "\n" not in text.plain):
             yield text
             return
         head, rest = text.divide([indent]) if indent else (Text(), text)
@@ -261,4 +265,4 @@ def failure_report(failure: Failure) -> Iterator[Line]:
     first, *rest = failure.report().splitlines()
     yield hanging(2, (first, "bold red"))
     for line in rest:
-        yield hanging(len(line) - len(line.lstrip()) + 2, line)
+        yield hanging(WHOLE if line.lstrip().startswith("at ") else len(line) - len(line.lstrip()) + 2, line)

@@ -148,3 +148,11 @@ def test_sizes(size, text):
     from proxywasm_host.cli.inspect import bytes_of
 
     assert bytes_of(size) == text
+
+
+def test_a_long_path_stays_in_one_piece(command, tmp_path):
+    folder = tmp_path / ("x" * 120)
+    folder.mkdir()
+    path = folder / "f.wasm"
+    path.write_bytes((FILTERS / "c/minimal.wasm").read_bytes())
+    assert command("inspect", path).lines[0] == str(path)

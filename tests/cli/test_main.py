@@ -27,6 +27,14 @@ def test_each_command_has_help(command, name):
     assert result.out.startswith(f"Usage: proxywasm {name} [OPTIONS]")
 
 
+def test_examples_stand_on_lines_of_their_own(command):
+    assert "  proxywasm run auth.wasm /x --config callout:idp --callout idp=403:no\n" in command("run", "--help").out
+    assert (
+        "  proxywasm bench a.wasm b.wasm POST /upload -d @photo.jpg --requests 10000 --json\n"
+        in command("bench", "-h").out
+    )
+
+
 def test_version(command):
     assert command("--version").out == f"proxywasm, version {proxywasm_host.__version__}\n"
 
