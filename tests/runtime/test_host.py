@@ -145,7 +145,7 @@ def test_environment_of_the_guest(host, log):
 
 def test_memory_limit_at_start(host):
     text = '(module (memory (export "memory") 100) (func (export "proxy_abi_version_0_2_1")) (func (export "malloc") (param i32) (result i32) i32.const 0))'
-    with pytest.raises((ModuleError, PluginError), match="(?i)memory"):
+    with pytest.raises((ModuleError, PluginError), match=r"(?i)memory"):
         host.load_plugin(wat(text), limits=Limits(memory=1 << 20))
 
 
