@@ -32,24 +32,24 @@ def recorder() -> Recorder:
 
 
 @pytest.fixture
-def run(engine, recorder):
+def host(engine, recorder):
+    with Host(engine, services=Services(log=recorder, clusters={"upstream", "silent"}), listener=recorder) as host:
+        yield host
+
+
+@pytest.fixture
+def run(host, recorder):
     """``run("rust/headers", "c/probe_0_2_1=script", request=…)`` sends a request through these filters."""
-    services = Services(log=recorder, clusters={"upstream", "silent"})
-    host = Host(engine, services=services, listener=recorder)
 
     def run(*filters: str, request: Message | None = None, response: Message | None = None, options=(), **more):
         plugins = []
         for number, name in enumerate(filters):
             path, _, configuration = name.partition("=")
-            plugins.append(
-                host.load_plugin(
-                    code(path), name=f"f{number}", vm_id=f"{number}", configuration=configuration, **dict(options)
-                )
-            )
+            own = {"name": f"f{number}", "vm_id": f"{number}", "configuration": configuration}
+            plugins.append(host.load_plugin(code(path), **own, **dict(options)))
         return exchange(host, plugins, request, response, recorder=recorder, **more)
 
-    yield run
-    host.close()
+    return run
 
 
 def calls(result: Exchange) -> list[str]:
@@ -217,10 +217,11 @@ def test_a_trap_after_the_response_is_told(run):
     assert (result.client_response.status, result.failure.callback) == (200, "proxy_on_log")
 
 
-def test_a_plugin_that_failed_before_fails_the_next_exchange(run, recorder):
-    result = run("rust/panics=log", options={"failure_policy": FailurePolicy.FAIL_OPEN})
-    [plugin] = {effect.stream.host.plugins[0] for effect in result.effects if hasattr(effect, "stream")}
-    assert exchange(plugin.host, [plugin]).client_response.status == 200
+@pytest.mark.parametrize(("policy", "status"), [(FailurePolicy.FAIL_OPEN, 200), (FailurePolicy.FAIL_CLOSED, 503)])
+def test_what_comes_after_a_failure(host, run, policy, status):
+    run("rust/panics=log", options={"failure_policy": policy})
+    after = exchange(host, host.plugins)
+    assert (after.client_response.status, after.failure.callback, after.invocations) == (status, "proxy_on_log", [])
 
 
 # -- Callouts, ticks, queues -------------------------------------------------------------------------------------------
