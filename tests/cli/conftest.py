@@ -11,11 +11,18 @@ from typing import Any
 import pytest
 
 from proxywasm_host.cli import main
+from proxywasm_host.engine.protocol import Engine
 from tests.support import FILTERS, wat
 
 RUST = FILTERS / "rust"
 HEADERS, AUTH, BODY, PANICS = (str(RUST / f"{name}.wasm") for name in ("headers", "auth", "body", "panics"))
 PROBE = str(FILTERS / "c/probe_0_2_1.wasm")
+
+
+def needs(engine: Engine, capability: str) -> None:
+    """Skip, and say so, on an engine that lacks a capability."""
+    if not getattr(engine.capabilities, capability):
+        pytest.skip(f"{engine.name} has no {capability}")
 
 
 @dataclass
@@ -57,7 +64,7 @@ def command(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 @pytest.fixture
-def proxywasm(command: Run, engine: Any, monkeypatch: pytest.MonkeyPatch) -> Run:
+def proxywasm(command: Run, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A command line, on each engine."""
     monkeypatch.setenv("PROXYWASM_ENGINE", engine.name)
     return command

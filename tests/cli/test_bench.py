@@ -20,7 +20,9 @@ def test_as_json(proxywasm, engine):
     ]  # fmt: skip
     assert measured["request_us"]["median"] > 0
     assert measured["request_us"]["iqr"] >= 0
-    assert measured["load_ms"]["cold"] > measured["load_ms"]["cached"] > 0
+    assert min(measured["load_ms"].values()) > 0
+    if engine.capabilities.serialise:
+        assert measured["load_ms"]["cold"] > measured["load_ms"]["cached"]
     assert measured["memory_bytes"] % 65536 == 0 < measured["memory_bytes"]
     assert (measured["engine"], measured["python"]) == (f"{engine.name} {engine.version}", platform.python_version())
 
@@ -69,11 +71,11 @@ def test_callouts_are_answered(proxywasm):
     assert measured["callbacks"] == 8
 
 
-@pytest.mark.parametrize(("place", "kind"), [("request_headers", "unreachable"), ("on_configure", "unreachable")])
-def test_a_guest_that_traps_is_not_timed(proxywasm, place, kind):
+@pytest.mark.parametrize("place", ["request_headers", "on_configure"])
+def test_a_guest_that_traps_is_not_timed(proxywasm, place):
     result = proxywasm("bench", PANICS, "--config", place, *FEW, "--json")
     assert (result.code, result.out) == (5, "")
-    assert kind in result.err
+    assert f"unreachable in proxy_on_{place.removeprefix('on_')}" in result.complaint
 
 
 def test_a_guest_that_traps_later_is_not_timed_either(proxywasm):
