@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from proxywasm_host.abi import pairs
 from proxywasm_host.abi.hostcalls import HANDLERS, WASI_HANDLERS
 from proxywasm_host.abi.marshal import (
-    MAX_RANGES,
     Call,
     Guest,
     MalformedList,
@@ -232,9 +231,9 @@ def test_gather_checks_its_table(address, count, status):
 def test_gather_reads_the_first_of_very_many_ranges():
     guest = FakeGuest(size=32 * END)
     guest.write(0, b"x")
-    guest.write(8, table((0, 1)) * (MAX_RANGES + 1))
-    assert guest.bind(wasi("f", iovecs("x")), lambda *_: None)(8, MAX_RANGES + 1) == 0
-    assert guest.last.args == (b"x" * MAX_RANGES,)
+    guest.write(8, table((0, 1)) * 1025)
+    assert guest.bind(wasi("f", iovecs("x")), lambda *_: None)(8, 1025) == 0
+    assert guest.last.args == (b"x" * 1024,)
 
 
 def test_gather_notices_growth():

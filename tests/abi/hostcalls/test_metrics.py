@@ -40,6 +40,15 @@ def test_to_define_again_gives_another_id_of_the_same_metric(vm):
     assert proxy_get_metric(vm, again) == 5
 
 
+def test_metrics_of_one_kind_are_told_apart(vm):
+    for name in (b"n", b"o"):
+        proxy_define_metric(vm, GAUGE, name)
+    for metric in (5, 9, 13):
+        proxy_record_metric(vm, metric, metric)
+    assert vm.services.metrics.values == {(COUNTER, "m"): 0, (GAUGE, "m"): 5, (GAUGE, "n"): 9, (GAUGE, "o"): 13}
+    assert [proxy_get_metric(vm, metric) for metric in (5, 9, 13)] == [5, 9, 13]
+
+
 def test_a_defined_metric_is_known_outside(vm):
     assert vm.services.metrics.values == {(COUNTER, "m"): 0, (GAUGE, "m"): 0}
     assert vm.services.metrics.samples == {"m": []}
