@@ -18,20 +18,25 @@ from typing import TypeVar
 
 from proxywasm_host.engine.protocol import Export, FunctionType, Import
 
-__all__ = ["Binary", "Malformed", "MemoryType", "Reader", "leb", "section", "vector"]
+__all__ = ["Binary", "Malformed", "MemoryType", "Reader", "Refused", "leb", "section", "vector"]
 
 _T = TypeVar("_T")
 _HEAD = b"\0asm\1\0\0\0"
-_CUSTOM, _TYPE, _IMPORT, _FUNCTION, _MEMORY, _EXPORT, _START, _CODE = 0, 1, 2, 3, 5, 7, 8, 10
-_ORDER = (_TYPE, _IMPORT, _FUNCTION, 4, _MEMORY, 13, 6, _EXPORT, _START, 9, 12, _CODE, 11)
+_CUSTOM, _TYPE, _IMPORT, _FUNCTION, _TABLE, _MEMORY, _EXPORT, _START, _CODE = 0, 1, 2, 3, 4, 5, 7, 8, 10
+_ORDER = (_TYPE, _IMPORT, _FUNCTION, _TABLE, _MEMORY, 13, 6, _EXPORT, _START, 9, 12, _CODE, 11)
 _KINDS = ("function", "table", "memory", "global", "tag")
 _NUMBERS = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128", 0x78: "i8", 0x77: "i16"}
 _REFERENCES = {0x70: "funcref", 0x6F: "externref", 0x6E: "anyref", 0x6D: "eqref", 0x69: "exnref"}
 _NO_MAXIMUM = 1 << 16
+_MOST_TABLES = 16
 
 
 class Malformed(Exception):
     """These bytes are no module, or one that is made of parts unknown here."""
+
+
+class Refused(Exception):
+    """This is a module that could end the process by filling V8's heap, out of which V8 knows no other way."""
 
 
 class Reader:
@@ -92,14 +97,14 @@ class _Section:
 
 
 class Binary:
-    """A module in its binary form. Raises: Malformed."""
+    """A module in its binary form. Raises: Malformed, Refused."""
 
     def __init__(self, bytecode: bytes) -> None:
         self._code = bytecode
         if not bytecode.startswith(_HEAD):
             raise Malformed("no WebAssembly module of version 1")
         self._sections = list(_sections(bytecode))
-        self._types: list[FunctionType | None] = []
+        self._types: list[FunctionType] = []
         self._imported: list[int] = []
         self._defined: list[int] = []
         self._memory_types: list[bytes] = []
@@ -116,6 +121,8 @@ class Binary:
                 self.imports = reader.vector(lambda: self._read_import(reader))  # noqa: B023
             elif part.id == _FUNCTION:
                 self._defined = reader.vector(reader.number)
+            elif part.id == _TABLE and reader.number() > _MOST_TABLES:
+                raise Refused(f"more than {_MOST_TABLES} tables are refused: V8's heap could not hold them")
             elif part.id == _MEMORY:
                 reader.vector(lambda: self._read_memory(reader))  # noqa: B023
             elif part.id == _EXPORT:
@@ -201,10 +208,7 @@ class Binary:
             types = [tuple(reader.vector(lambda: _value_type(reader))) for _ in range(2)]
             self._types.append(FunctionType(*types))
         elif form in (0x5F, 0x5E):  # a structure, an array
-            for _ in range(reader.number() if form == 0x5F else 1):
-                _value_type(reader)
-                reader.byte()
-            self._types.append(None)
+            raise Refused("structures and arrays (garbage collection) are refused: V8 cannot limit what they take")
         else:
             raise Malformed(f"a type of an unknown form {form:#x}, at {reader.at - 1:#x}")
 

@@ -60,6 +60,7 @@ def link(handlers, isolate, callees, raised, recover, problem, refuse, busy, ado
     library = isolate.library
     invoke = library.invoke
     lock = library.lock
+    wait_for_lock = library.wait_for_lock
     unlock = library.unlock
     enter = library.enter
     leave = library.leave
@@ -73,10 +74,10 @@ def link(handlers, isolate, callees, raised, recover, problem, refuse, busy, ado
     none = c_int(0)
 
     def shut():
-        nonlocal invoke, lock
+        nonlocal invoke, lock, wait_for_lock
         if depth > 0:
             raise busy()
-        invoke = lock = refuse
+        invoke = lock = wait_for_lock = refuse
         return depth == 0
 """
 
@@ -92,7 +93,10 @@ _GUEST = """
                 if home != get_ident():
                     adopt()
                     home = get_ident()
-                {watch}lock(locker, at)
+                {watch}if isolate.visitors:
+                    wait_for_lock(locker, at)
+                else:
+                    lock(locker, at)
                 enter(at)
                 levels[0] = 1
                 result = invoke(callees[{i}], at, context, nothing, none, None)

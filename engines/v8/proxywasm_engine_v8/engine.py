@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from proxywasm_host.engine.protocol import Capabilities, InvalidModule
 
-from .binary import Binary, Malformed
+from .binary import Binary, Malformed, Refused
 from .isolate import Isolate, Thrown
 from .module import V8Module
 from .start import start_v8
@@ -45,6 +45,8 @@ class V8Engine:
         try:
             binary = Binary(bytecode)
             return V8Module(workshop, binary, workshop.compile(binary.rewritten))
+        except Refused as error:
+            raise InvalidModule(str(error)) from None
         except (Malformed, IndexError, Thrown) as error:
             raise InvalidModule(self._complaint(bytecode) or str(error)) from None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from proxywasm_host.engine.protocol import HostFunction, Instance, Limits, LinkError, Memory, Trap, TrapKind
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .binary import Binary
     from .module import V8Module
 
-__all__ = ["V8Instance", "V8Memory"]
+__all__ = ["MovingMemory", "V8Instance", "V8Memory"]
 
 _PAGE = 65536
 
@@ -114,6 +114,35 @@ class V8Memory:
         view.release()
 
 
+class MovingMemory:
+    """Linear memory that may move when it grows: each `view` is a new one, at the price of a call to V8."""
+
+    __slots__ = ("_fixed", "_isolate")
+
+    def __init__(self, isolate: Isolate) -> None:
+        self._isolate: Isolate | None = isolate
+        self._fixed = V8Memory(isolate)
+
+    @property
+    def view(self) -> memoryview:
+        """The whole of the memory."""
+        self.refresh()
+        return self._fixed.view
+
+    def refresh(self) -> bool:
+        """Make `view` show the whole of the memory. Returns whether it had grown."""
+        if self._isolate is None:
+            return False
+        size = len(self._fixed.view)
+        self._fixed = V8Memory(self._isolate)
+        return len(self._fixed.view) != size
+
+    def release(self) -> None:
+        """Let go of the bytes, as `V8Memory.release`."""
+        self._isolate = None
+        self._fixed.release()
+
+
 class V8Instance:
     """A running module. All of its guest functions are closures over one set of cells, see `crossings`."""
 
@@ -127,7 +156,7 @@ class V8Instance:
         bind: Callable[[Instance], None] | None,
     ) -> None:
         self.memory: Memory | None = None
-        self._memory: V8Memory | None = None
+        self._memory: V8Memory | MovingMemory | None = None
         self._module = module
         reservation = Reservation(module.binary.memories, limits.memory, module.v8)
         self._isolate = isolate = Isolate(module.v8)
@@ -200,7 +229,8 @@ class V8Instance:
         except Thrown as thrown:
             raise traps.instantiation_failure(thrown) or LinkError(thrown.message) from None
         if binary.exported_memory is not None:
-            self.memory = self._memory = V8Memory(self._isolate)
+            self._memory = V8Memory(self._isolate) if reservation.is_safe else MovingMemory(self._isolate)
+            self.memory = cast("Memory", self._memory)  # a property will do where nobody sets it
         if bind is not None:
             bind(self)
         if binary.start_name:

@@ -22,7 +22,7 @@ __all__ = ["V8", "Isolate", "Thrown"]
 _LARGEST_PARAMETERS = 1024
 _MOST_FRAMES = 64
 _ALL_DETAILS = 0x7F
-_ROOM = 64 << 20  # what guests get beyond the heap's limit, to end in peace
+_ROOM = 1200 << 20  # what a guest gets beyond the limit of the heap to end in peace: more than any one object takes
 
 
 class Thrown(Exception):
@@ -84,6 +84,7 @@ class Isolate:
         "scope",
         "undefined",
         "v8",
+        "visitors",
     )
 
     def __init__(self, v8: V8) -> None:
@@ -91,6 +92,7 @@ class Isolate:
         self.library = library = v8.library
         self._kept: list[Any] = []
         self.full = False
+        self.visitors = 0
         self.pointer: int | None = v8.new_isolate()
         self.at = address(self.pointer)
         self.locker = ctypes.create_string_buffer(64)
@@ -211,10 +213,14 @@ class Isolate:
 
     @contextmanager
     def entered(self) -> Iterator[None]:
-        """Be in the isolate, whether or not this thread is in it already."""
+        """Be in the isolate, whether or not this thread is in it already.
+
+        While `visitors` is not zero, V8's lock must be waited for without the GIL.
+        """
         library, at = self.library, self.at
         locker = ctypes.byref(ctypes.create_string_buffer(64))
-        library.lock(locker, at)
+        self.visitors += 1
+        library.wait_for_lock(locker, at)
         library.enter(at)
         scope, levels, context = self.scope, self.levels, self.context
         before, limit = scope
@@ -233,6 +239,7 @@ class Isolate:
                 library.drop_handles(at, at)
             library.leave(at)
             library.unlock(locker)
+            self.visitors -= 1
 
     def _called(self, function: Any, *arguments: int) -> int:
         values = (ctypes.c_void_p * max(len(arguments), 1))(*arguments)

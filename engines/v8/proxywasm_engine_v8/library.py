@@ -93,7 +93,8 @@ _PROTOTYPES: dict[str, tuple[str, Any, list[Any]]] = {
 _FAST: dict[str, tuple[str, Any, bool]] = {
     # name: (symbol, result, whether it keeps the GIL)
     "invoke": (_CALL, _P, False),
-    "lock": ("_ZN2v86Locker10InitializeEPNS_7IsolateE", None, False),
+    "lock": ("_ZN2v86Locker10InitializeEPNS_7IsolateE", None, True),
+    "wait_for_lock": ("_ZN2v86Locker10InitializeEPNS_7IsolateE", None, False),
     "unlock": ("_ZN2v86LockerD1Ev", None, True),
     "enter": ("_ZN2v87Isolate5EnterEv", None, True),
     "leave": ("_ZN2v87Isolate4ExitEv", None, True),

@@ -1,8 +1,9 @@
 """Room for the memories of an instance, so that growth never moves them.
 
 V8 reserves address space for a memory up to its maximum, and where there is not enough it quietly takes less, and
-moves the memory when it grows. All reservations lie in V8's sandbox, usually 1 TiB. So an account is kept of what is
-reserved, and who would go beyond gets an error that says what to do.
+moves the memory when it grows. All reservations lie in V8's sandbox, usually 1 TiB: room for 192 guests that may have
+4 GiB each, or for 3072 with a limit of 256 MiB. So an account is kept of what is reserved, by which an instance knows
+whether its memory stays where it is.
 """
 
 from __future__ import annotations
@@ -26,12 +27,15 @@ _reserved = 0
 
 
 class Reservation:
-    """The memories of one instance, as ``new WebAssembly.Memory`` takes them. Raises: Trap if there is no room."""
+    """The memories of one instance, as ``new WebAssembly.Memory`` takes them.
+
+    Raises: Trap if they are beyond `limit` from the beginning.
+    """
 
     def __init__(self, memories: Sequence[MemoryType], limit: int | None, v8: V8) -> None:
         global _reserved  # noqa: PLW0603 - as the sandbox, it is one for the process
-        self.descriptors: list[dict[str, Any]] = []
         self._size = 0
+        self.descriptors: list[dict[str, Any]] = []
         for memory in memories:
             maximum = memory.maximum if limit is None else min(memory.maximum, limit // _PAGE)
             if memory.minimum > maximum:
@@ -44,14 +48,8 @@ class Reservation:
             )
             self._size += maximum * _PAGE
         with _lock:
-            if _reserved + self._size > v8.room * _SHARE:
-                size, self._size = self._size, 0
-                raise Trap(
-                    TrapKind.MEMORY_LIMIT,
-                    f"no room to reserve {size} bytes of address space beside {_reserved} of other guests: "
-                    "give guests a memory limit",
-                )
             _reserved += self._size
+            self.is_safe = _reserved <= v8.room * _SHARE
 
     def __del__(self) -> None:
         global _reserved  # noqa: PLW0603

@@ -5,6 +5,8 @@ V8 starts once per process, with flags for the whole process. Ours are:
 * ``--single-threaded``, as mini-racer has it by default: V8 makes no threads, so a process that has it may fork.
 * ``--wasm-sync-tier-up``: hot functions are compiled anew with optimisation. Without threads this is else left out,
   and guests run half as fast.
+* ``--max-old-space-size`` and ``--wasm-max-table-size`` (in MiB, in elements): what little of a guest lies in V8's own
+  heap, its tables above all, cannot fill it. Memory that WebAssembly calls so is elsewhere.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from .selfcheck import check_once
 
 __all__ = ["FLAGS", "start_v8"]
 
-FLAGS = ("--single-threaded", "--wasm-sync-tier-up")
+FLAGS = ("--single-threaded", "--wasm-sync-tier-up", "--max-old-space-size=256", "--wasm-max-table-size=1000000")
 _REMEDY = "pip install --upgrade proxywasm-engine-v8 'mini-racer>=0.14.0,<0.14.2'"
 _lock = threading.Lock()
 _started: V8 | None = None
