@@ -156,49 +156,40 @@ class Guest:
             view = self.grown(at, shape.size)
         shape.pack_into(view, at, number)
 
-    def copy_in(self, value: bytes) -> int:
-        """Copy bytes into memory that the guest allocates; nothing is at address 0.
+    def put_bytes(self, value: bytes, address_slot: int, size_slot: int, *, optional: bool = False) -> None:
+        """Return bytes to the guest: where they are, in memory that it allocates, and how many. Nothing is at 0.
 
+        `optional`: a slot at address 0 is one that the guest does not want.
         Raises: BadAddress, and what the allocator raises.
         """
+        if optional and not (address_slot or size_slot):
+            return
         size = len(value)
-        if not size:
-            return 0
-        if self._allocator is None:
-            raise BadAddress("the guest has no allocator yet")
-        outer, self.allowed = self.allowed, self.allocator_may_call
-        try:
-            address = self._allocator(size)
-        finally:
-            self.allowed = outer
-        if not address:
-            raise BadAddress(f"the guest's allocator gave no memory for {size} bytes")
-        view = self.memory.view
-        if address + size > len(view):
-            view = self.grown(address, size)
-        view[address : address + size] = value
-        return address
-
-    def put_bytes(self, value: bytes, address_slot: int, size_slot: int) -> None:
-        """Return bytes to the guest: where they are, and how many. Raises as `copy_in`."""
-        address = self.copy_in(value)
-        view = self.memory.view
+        address = 0
+        if size:
+            if self._allocator is None:
+                raise BadAddress("the guest has no allocator yet")
+            outer, self.allowed = self.allowed, self.allocator_may_call
+            try:
+                address = self._allocator(size)
+            finally:
+                self.allowed = outer
+            if not address:
+                raise BadAddress(f"the guest's allocator gave no memory for {size} bytes")
+            view = self.memory.view
+            if address + size > len(view):
+                view = self.grown(address, size)
+            view[address : address + size] = value
+        else:
+            view = self.memory.view
         end = len(view) - 4
-        if address_slot > end or size_slot > end:
-            self.put(address_slot, address)
-            self.put(size_slot, len(value))
+        if optional or address_slot > end or size_slot > end:
+            for slot, number in ((address_slot, address), (size_slot, size)):
+                if slot or not optional:
+                    self.put(slot, number)
             return
         PACK_U32(view, address_slot, address)
-        PACK_U32(view, size_slot, len(value))
-
-    def put_wanted(self, value: bytes, address_slot: int, size_slot: int) -> None:
-        """As `put_bytes`, but a slot at address 0 is one that the guest does not want."""
-        if address_slot or size_slot:
-            address = self.copy_in(value)
-            if address_slot:
-                self.put(address_slot, address)
-            if size_slot:
-                self.put(size_slot, len(value))
+        PACK_U32(view, size_slot, size)
 
     def put_at(self, value: bytes, at: int) -> None:
         """Write bytes where the guest asked for them; no bytes fit anywhere. Raises: BadAddress."""
@@ -317,7 +308,7 @@ def _source(row: Hostcall, version: AbiVersion) -> Iterator[str]:
         yield "        return result.status"
         for i, p in enumerate(row.outputs):
             value = "result" if len(row.outputs) == 1 else f"result[{i}]"
-            write = "guest.put_wanted({1}, {0}_at, {0}_size)" if p.optional else WRITE[p.kind]
+            write = "guest.put_bytes({1}, {0}_at, {0}_size, optional=True)" if p.optional else WRITE[p.kind]
             yield f"      {write.format(p.name, value)}"
     yield "    except BadAddress as error:"
     yield f"      record((row, args, Refusal({int(row.memory_error)}, str(error))))"

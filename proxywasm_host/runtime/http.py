@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from proxywasm_host.abi.hostcalls.headers import add, replace
@@ -41,10 +42,29 @@ __all__ = ["HttpStream", "LocalResponse"]
 
 GRPC_UNAVAILABLE = 14
 SERVICE_UNAVAILABLE = 503
-REQUIRED = ((b":method", b":path"), (b":status",))
-"""Pseudo headers without which a message cannot go out, by direction."""
-WIRE = (frozenset((b":method", b":path", b":scheme", b":authority", b":protocol")), frozenset((b":status",)))
-"""Pseudo headers that go out, by direction."""
+KNOWN = (frozenset((b":method", b":path", b":scheme", b":authority", b":protocol")), frozenset((b":status",)))
+"""Pseudo headers that go out, by direction. They stand before all other headers."""
+
+
+def missing_pseudo(headers: HeaderList) -> bytes | None:
+    """A pseudo header without which a request cannot go out."""
+    method = path = False
+    for name, _ in headers:
+        if name == b":path":
+            path = True
+        elif name == b":method":
+            method = True
+        if path and method:
+            return None
+    return b":path" if method else b":method"
+
+
+def missing_status(headers: HeaderList) -> bytes | None:
+    """``:status``, if a response has none that is a number."""
+    for name, value in headers:
+        if name == b":status":
+            return None if value.isdigit() else name
+    return b":status"
 
 
 def percent_encoded(text: bytes) -> bytes:
@@ -94,10 +114,6 @@ class HttpStream:
         self.host = host
         self.properties = properties
         self.started_ns: int = host.services.clock.time_ns()
-        self.filter_state: dict[str, bytes] = {}
-        """What filters stored with ``proxy_set_property``."""
-        self.span_tags: dict[str, bytes] = {}
-        """Tags that filters want on the trace span of this stream (Higress)."""
         self._contexts = [HttpContext(self, plugin) for plugin in plugins]
         self._request = Path(self, REQUEST, self._contexts, buffer_limit)
         self._response = Path(self, RESPONSE, self._contexts[::-1], buffer_limit)
@@ -187,6 +203,16 @@ class HttpStream:
 
     # -- State ---------------------------------------------------------------------------------------------------
 
+    @cached_property
+    def filter_state(self) -> dict[str, bytes]:
+        """What filters stored with ``proxy_set_property``."""
+        return {}
+
+    @cached_property
+    def span_tags(self) -> dict[str, bytes]:
+        """Tags that filters want on the trace span of this stream (Higress)."""
+        return {}
+
     @property
     def response_started(self) -> bool:
         """Whether the response's headers have reached the filters."""
@@ -228,21 +254,20 @@ class HttpStream:
 
         ``None`` if one that must be there is missing, which is answered as Envoy's router does.
         """
-        known = WIRE[direction]
-        pseudo = [pair for pair in headers if pair[0][:1] == b":"]
-        names = [name for name, _ in pseudo]
-        for name in REQUIRED[direction]:
-            if name not in names:
-                self._missing(direction, name)
-                return None
-        if direction == RESPONSE and not dict(pseudo)[b":status"].isdigit():
-            self._missing(direction, b":status")
+        missing = missing_pseudo(headers) if direction == REQUEST else missing_status(headers)
+        if missing:
+            self._missing(direction, missing)
             return None
-        if known.issuperset(names):
-            return headers
-        return [pair for pair in headers if pair[0][:1] != b":" or pair[0] in known]
+        known = KNOWN[direction]
+        for name, _ in headers:
+            if name not in known:
+                if name[:1] != b":":
+                    return headers
+                return [pair for pair in headers if pair[0][:1] != b":" or pair[0] in known]
+        return headers
 
     def _missing(self, direction: int, name: bytes) -> None:
+        """Answer as Envoy's router does."""
         header = name.decode()
         which = "response" if direction else "request"
         details = f"filter_removed_required_{which}_headers{{missing_required_header:_{header}}}"

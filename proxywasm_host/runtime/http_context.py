@@ -49,6 +49,8 @@ class HttpContext(Context):
     """A stream context."""
 
     created = False
+    _buffering = 0
+    """A bit for each direction whose body the filter holds and sees as a whole."""
     _in_body: Path | None = None
     """The direction whose callback on a body runs and ends the stream: trailers may be made."""
     _pending_done = False
@@ -62,7 +64,6 @@ class HttpContext(Context):
         self.stream: HttpStream = stream
         self.plugin = plugin
         self.vm = vm
-        self._buffering = [False, False]
         vm.contexts[self.id] = self
 
     @property
@@ -124,7 +125,8 @@ class HttpContext(Context):
         vm, direction = self.vm, path.direction
         if vm.failure is not None:
             return self._failed(direction, NO_BUFFER), data
-        buffered = self._buffering[direction]
+        bit = 1 << direction
+        buffered = self._buffering & bit
         if buffered:
             data = path.take_buffer() + data
             if direction == RESPONSE and len(data) > path.limit:
@@ -143,7 +145,7 @@ class HttpContext(Context):
         data = self.buffers[direction] or b""
         if buffered:
             path.buffer, data = data, b""
-        self._buffering[direction] = action == BUFFER
+        self._buffering = self._buffering | bit if action == BUFFER else self._buffering & ~bit
         if not action:
             self.buffers[direction] = None
         return action, data
@@ -243,7 +245,7 @@ class HttpContext(Context):
         return None
 
     def _resume(self, direction: int) -> None:
-        self._buffering[direction] = False
+        self._buffering &= ~(1 << direction)
         self.stream.resume(self, direction)
 
     def close_stream(self, stream: int) -> Refusal | None:

@@ -34,16 +34,14 @@ def absent(vm: VmState, map: int) -> Refusal:
 
 def writable(vm: VmState, map: int) -> HeaderList | Refusal:
     context = vm.context
+    if map < STREAM_MAPS and not context.read_only:
+        headers = context.maps[map]
+        if headers is None:
+            headers = context.add_trailers(map)
+        return absent(vm, map) if headers is None else headers
     if map >= STREAM_MAPS:
         return Refusal(Status.BAD_ARGUMENT, "{0} cannot be changed: they are a callout's reply", WORDS[map])
-    if context.read_only:
-        return Refusal(Status.BAD_ARGUMENT, "{0} cannot be changed while the stream is logged", WORDS[map])
-    headers = context.maps[map]
-    if headers is None:
-        headers = context.add_trailers(map)
-        if headers is None:
-            return absent(vm, map)
-    return headers
+    return Refusal(Status.BAD_ARGUMENT, "{0} cannot be changed while the stream is logged", WORDS[map])
 
 
 def proxy_get_header_map_value(vm: VmState, map: int, key: bytes) -> bytes | Refusal:
@@ -51,7 +49,9 @@ def proxy_get_header_map_value(vm: VmState, map: int, key: bytes) -> bytes | Ref
     headers = context.maps[map] if map < STREAM_MAPS else context.root.maps[map]
     if headers is None and not context.read_only:
         return absent(vm, map)
-    key = canonical(map, key)
+    key = key.lower()
+    if map == 0 and key == b"host":
+        key = b":authority"
     for name, value in headers or ():
         if name == key:
             return value
@@ -126,7 +126,10 @@ def add(headers: HeaderList, map: int, key: bytes, value: bytes) -> None:
             if name == key:
                 headers[at] = key, b"%b,%b" % (old, value)
                 return
-    append(headers, key, value)
+    if key[:1] == b":":
+        append(headers, key, value)
+    else:
+        headers.append((key, value))
 
 
 def append(headers: HeaderList, key: bytes, value: bytes) -> None:
