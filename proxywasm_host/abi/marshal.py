@@ -41,6 +41,10 @@ __all__ = [
 U32: Final = struct.Struct("<I")
 U64: Final = struct.Struct("<Q")
 PACK_U32: Final = U32.pack_into
+SHOWN: Final = 96
+"""Bytes of a value in a reason."""
+RECORDED: Final = 64 * 1024
+"""Bytes of arguments and results that are remembered for failure reports and shown to listeners."""
 BAD_ARGUMENT: Final = int(Status.BAD_ARGUMENT)
 MAX_RANGES: Final = 1024
 """Ranges that are gathered at once (IOV_MAX of POSIX systems); the guest is told how many bytes that was."""
@@ -71,6 +75,18 @@ class RestrictedCall(Exception):
     """A guest made a hostcall where none may be made (in its allocator, or while it starts). Fails the VM."""
 
 
+def shown(value: object) -> object:
+    """A value as reasons show it: bytes as text, and not more than a line of them."""
+    if isinstance(value, bytes):
+        return value[:SHOWN].decode("utf-8", "backslashreplace") + ("…" if len(value) > SHOWN else "")
+    return value
+
+
+def shortened(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Arguments as they are remembered: a guest must not make the host keep what is large."""
+    return tuple(arg[:RECORDED] if isinstance(arg, (bytes, list)) else arg for arg in args)
+
+
 class Refusal:
     """A handler's answer other than OK: the status, and the reason for traces and reports.
 
@@ -87,7 +103,7 @@ class Refusal:
     @property
     def reason(self) -> str:
         """Why, in one sentence."""
-        return self._reason.format(*self._args) if self._args else self._reason
+        return self._reason.format(*map(shown, self._args)) if self._args else self._reason
 
     def __repr__(self) -> str:
         return f"Refusal({self.status}, {self.reason!r})"
@@ -298,6 +314,11 @@ def _source(row: Hostcall, version: AbiVersion) -> Iterator[str]:
             yield f"      if {p.name}_end > len(view): view = guest.grown({p.name}_at, {p.name}_size)"
             yield f"      {p.name} = {READ[p.kind].format(p.name)}"
     yield f"      args = ({args})"
+    sizes = " + ".join(
+        f"len({p.name})" if p.kind is Kind.IOVECS else f"{p.name}_size" for p in row.inputs if p.is_range
+    )
+    if sizes:
+        yield f"      if {sizes} > {RECORDED}: args = shortened(args)"
     for p in row.outputs:
         if p.early:
             yield f"      guest.put({p.name}_at, 0)"
@@ -310,6 +331,8 @@ def _source(row: Hostcall, version: AbiVersion) -> Iterator[str]:
             value = "result" if len(row.outputs) == 1 else f"result[{i}]"
             write = "guest.put_bytes({1}, {0}_at, {0}_size, optional=True)" if p.optional else WRITE[p.kind]
             yield f"      {write.format(p.name, value)}"
+        if row.outputs[0].kind is Kind.BYTES_OUT and len(row.outputs) == 1:
+            yield f"      if len(result) > {RECORDED}: result = result[:{RECORDED}]"
     yield "    except BadAddress as error:"
     yield f"      record((row, args, Refusal({int(row.memory_error)}, str(error))))"
     yield f"      return {int(row.memory_error)}"
@@ -323,6 +346,7 @@ def _compiled(row: Hostcall, version: AbiVersion) -> Callable[..., Callable[...,
     scope: dict[str, Any] = {
         "BadAddress": BadAddress,
         "Refusal": Refusal,
+        "shortened": shortened,
         "U64": U64,
         "encode": pairs.encode,
         "read_pairs": read_pairs,

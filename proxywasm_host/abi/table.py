@@ -100,6 +100,11 @@ class Param:
     early: bool = False
     optional: bool = False
 
+    @property
+    def is_range(self) -> bool:
+        """Whether it is a range of bytes that the guest gives."""
+        return self.kind in (Kind.BYTES, Kind.PAIRS, Kind.IOVECS)
+
 
 @dataclass(frozen=True, slots=True)
 class Hostcall:

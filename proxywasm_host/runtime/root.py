@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from proxywasm_host.abi.context import Context
+from proxywasm_host.abi.hostcalls.callouts import text
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import BufferType, MapType, Status
@@ -177,7 +178,7 @@ class RootContext(Context):
         token = self.vm.new_token(GRPC_CALL)
         return self._start(
             effects.GrpcCall(
-                self.plugin, token, name, service.decode(), method.decode(), lower(metadata), message, timeout, cluster
+                self.plugin, token, name, text(service), text(method), lower(metadata), message, timeout, cluster
             )
         )
 
@@ -187,7 +188,7 @@ class RootContext(Context):
             return name
         token = self.vm.new_token(GRPC_STREAM)
         return self._start(
-            effects.GrpcStream(self.plugin, token, name, service.decode(), method.decode(), lower(metadata), cluster)
+            effects.GrpcStream(self.plugin, token, name, text(service), text(method), lower(metadata), cluster)
         )
 
     def _grpc(self, token: int, kinds: tuple[int, ...]) -> Refusal | None:
@@ -318,6 +319,6 @@ class RootContext(Context):
             self._end(token)
         else:
             self._half_closed[token] = "remote"
-        self.status = status, message.encode()
+        self.status = status, message.encode("utf-8", "replace")
         self.vm.call(self, "on_grpc_close", self.id, token, status)
         self.status = status, b""

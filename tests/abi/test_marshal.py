@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from proxywasm_host.abi import pairs
 from proxywasm_host.abi.hostcalls import HANDLERS, WASI_HANDLERS
 from proxywasm_host.abi.marshal import (
+    RECORDED,
     Call,
     Guest,
     MalformedList,
@@ -700,3 +701,17 @@ def test_no_integers_do_harm(draw, profile, memory):
         for at, size in [(heap, guest.heap - heap), *may_change(hostcall, ints, vm)]:
             restored[at : at + size] = before[at : at + size]
         assert restored == before
+
+
+# -- What is remembered ------------------------------------------------------------------------------------------
+
+
+def test_large_arguments_and_results_are_remembered_in_part():
+    size = RECORDED + 1
+    guest = FakeGuest(size=4 * size)
+    call = guest.bind(row("f", data("a"), data_out("b")), lambda _, value: value)
+    seen = []
+    guest.bind(row("f", data("a")), lambda _, value: seen.append(len(value)))(0, size)
+    assert seen == [size]
+    call(0, size, 16, 20)
+    assert [len(part) for part in guest.last.args] == [RECORDED]

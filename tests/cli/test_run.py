@@ -339,7 +339,7 @@ def test_the_trace_lists_every_hostcall_with_its_status_and_reason(proxywasm):
     for words in (
         (
             "p on_context_create(of 1) p on_request_headers(4 headers, end of stream) → CONTINUE "
-            "proxy_get_header_map_value(map=REQUEST_HEADERS, key='nope') = NOT_FOUND: no b'nope' in the request headers "
+            "proxy_get_header_map_value(map=REQUEST_HEADERS, key='nope') = NOT_FOUND: no 'nope' in the request headers "
             "proxy_log(level=INFO, message='get_header_map_value(0, nope) = 1') = OK "
             "proxy_get_header_map_pairs(map=REQUEST_HEADERS) = OK [':authority': 'example.com', ':path': '/x', "
             "':method': 'GET', ':scheme': 'http']"

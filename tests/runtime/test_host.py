@@ -107,7 +107,7 @@ def test_the_report_of_a_failure(host, probe):
     assert report[0] == "plugin 'probe' failed in a callback: " + plugin.failure.message
     assert report[1] == "  in proxy_on_request_headers"
     assert any("proxy_on_request_headers" in line for line in report if line.startswith("    at "))
-    assert "    proxy_get_header_map_value(map=REQUEST_HEADERS, key='nope') = NOT_FOUND: no b'nope' in the request headers" in report
+    assert "    proxy_get_header_map_value(map=REQUEST_HEADERS, key='nope') = NOT_FOUND: no 'nope' in the request headers" in report
     assert any("HTTP_CALL_RESPONSE_HEADERS" in line and "cannot be changed: they are a callout's reply" in line for line in report)
 
 

@@ -90,7 +90,7 @@ def test_what_is_missing(version, logged, map, name, value):
 
 def test_reasons():
     vm = vm_with("a=1")
-    assert proxy_get_header_map_value(vm, REQUEST, b"B").reason == "no b'b' in the request headers"
+    assert proxy_get_header_map_value(vm, REQUEST, b"B").reason == "no 'b' in the request headers"
     assert proxy_get_header_map_value(vm, 6, b"b").reason == (
         "http call response headers are not available in this callback"
     )

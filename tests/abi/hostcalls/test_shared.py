@@ -52,10 +52,10 @@ def test_data_belongs_to_the_vm_id():
 
 def test_reasons():
     vm = FakeVm()
-    assert GET(vm, b"k").reason == "no shared data under b'k' for vm_id 'vm'"
+    assert GET(vm, b"k").reason == "no shared data under 'k' for vm_id 'vm'"
     SET(vm, b"k", b"", 0)
-    assert SET(vm, b"k", b"", 9).reason == "shared data under b'k' has changed since CAS 9"
-    assert proxy_resolve_shared_queue(vm, b"v", b"q").reason == "no queue b'q' was registered for vm_id 'v'"
+    assert SET(vm, b"k", b"", 9).reason == "shared data under 'k' has changed since CAS 9"
+    assert proxy_resolve_shared_queue(vm, b"v", b"q").reason == "no queue 'q' was registered for vm_id 'v'"
     assert proxy_dequeue_shared_queue(vm, 9).reason == "no queue has the token 9"
     assert proxy_enqueue_shared_queue(vm, 9, b"").reason == "no queue has the token 9"
 

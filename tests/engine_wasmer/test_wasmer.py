@@ -1,0 +1,323 @@
+"""What is special about Wasmer: signals of several engines, interrupted guests, forks, and what is freed."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from pathlib import Path
+
+import pytest
+
+from proxywasm_host.engine.protocol import Engine, HostFunction, Instance, InvalidModule, Limits, Trap, TrapKind
+from tests.engine.conftest import Guest, Start, type_of, wasm
+
+wasmer = pytest.importorskip("proxywasm_engine_wasmer")
+
+SPIN = '(module (func $spin (export "spin") (loop $l (br $l))))'
+
+
+class TestSignals:
+    """In a process of its own each, since what goes wrong here ends it."""
+
+    SCRIPT = """
+import faulthandler, sys
+from proxywasm_host.engine.protocol import Limits, Trap
+
+def run(steps):
+    engines, instances = {}, []
+    for step in steps:
+        if step == "faulthandler":
+            faulthandler.enable()
+        elif step == "trap":
+            for instance in instances:
+                for name in ("unreachable", "load", "divide", "recurse"):
+                    try:
+                        instance.function(name)()
+                    except Trap:
+                        continue
+                    raise AssertionError(name)
+        else:
+            if step not in engines:
+                module = __import__(f"proxywasm_engine_{step}")
+                engines[step] = getattr(module, f"{step.title()}Engine")()
+            instances.append(engines[step].compile(bytes.fromhex(sys.argv[1])).instantiate([], Limits()))
+
+run(sys.argv[2:])
+print("fine")
+"""
+    TEXT = """(module (memory 1)
+      (func (export "unreachable") unreachable)
+      (func (export "load") (drop (i32.load (i32.const 65534))))
+      (func (export "divide") (drop (i32.div_s (i32.const 1) (i32.const 0))))
+      (func $recurse (export "recurse") (call $recurse) (i32.store (i32.const 0) (i32.const 1))))"""
+
+    def run(self, *steps: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", self.SCRIPT, wasm(self.TEXT).hex(), *steps], capture_output=True, text=True
+        )
+        assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
+
+    @pytest.mark.parametrize("first", ["wasmer", "wasmtime"])
+    def test_two_engines_in_one_process(self, first: str) -> None:
+        second = {"wasmer": "wasmtime", "wasmtime": "wasmer"}[first]
+        self.run(first, second, "trap", first, "trap", second, "trap", first, second, "trap")
+
+    @pytest.mark.parametrize("order", list(itertools.permutations(["faulthandler", "wasmer", "wasmtime"])))
+    def test_with_faulthandler(self, order: tuple[str, ...]) -> None:
+        self.run(*order, "wasmtime", "trap", "trap")
+
+    def test_with_faulthandler_after_the_instance(self) -> None:
+        self.run("wasmer", "trap", "faulthandler", "trap")
+
+    def test_a_crash_is_still_a_crash(self) -> None:
+        script = "import proxywasm_engine_wasmer, proxywasm_engine_wasmtime, faulthandler, ctypes\n"
+        for enable in ("", "faulthandler.enable()\n"):
+            engines = "proxywasm_engine_wasmer.WasmerEngine(); proxywasm_engine_wasmtime.WasmtimeEngine()\n"
+            done = subprocess.run(
+                [sys.executable, "-c", script + engines + enable + "ctypes.string_at(0)"], capture_output=True
+            )
+            assert done.returncode == -signal.SIGSEGV
+            assert (b"Segmentation fault" in done.stderr) == bool(enable)
+
+
+class TestInterruption:
+    def test_the_backtrace_is_whole_wherever_the_guest_was(self, start: Start) -> None:
+        guest = start(
+            """(module (memory 1)
+              (func $leaf (param i32) (result i32) (i32.add (local.get 0) (i32.const 1)))
+              (func $middle (param i32) (result i32) (i32.store (i32.const 8) (local.get 0)) (call $leaf (local.get 0)))
+              (func $outer (export "f") (loop $l (drop (call $middle (i32.const 1))) (br $l))))""",
+            Limits(deadline=0.001),
+        )
+        for _ in range(100):
+            with pytest.raises(Trap) as caught:
+                guest("f")
+            assert caught.value.kind is TrapKind.DEADLINE
+            assert [frame.function for frame in caught.value.frames] in (
+                ["leaf", "middle", "outer"],
+                ["middle", "outer"],
+                ["outer"],
+            )
+
+    def test_a_late_host_function_ends_the_call_with_a_backtrace(self, start: Start) -> None:
+        guest = start(
+            """(module (import "h" "wait" (func $wait (param i32 i64 f64)))
+              (func $inner (call $wait (i32.const 1) (i64.const 2) (f64.const 3)))
+              (func $outer (export "f") (call $inner) unreachable))""",
+            Limits(deadline=0.01),
+            wait=lambda *_: time.sleep(0.05),
+        )
+        with pytest.raises(Trap) as caught:
+            guest("f")
+        assert caught.value.kind is TrapKind.DEADLINE
+        assert [frame.function for frame in caught.value.frames] == ["inner", "outer"]
+
+    def test_a_host_function_is_not_disturbed(self, start: Start) -> None:
+        """A signal would end a wait before its time."""
+        seen = []
+        guest = start(
+            '(module (import "h" "wait" (func $wait)) (func (export "f") (call $wait)))',
+            Limits(deadline=0.01),
+            wait=lambda: seen.append(signal.sigtimedwait([signal.SIGUSR2], 0.1)),
+        )
+        with pytest.raises(Trap):
+            guest("f")
+        assert seen == [None]
+
+    def test_calls_that_just_make_it_do_not_harm_the_next(self, start: Start) -> None:
+        guest = start(
+            """(module (func (export "f") (param i32)
+              (loop $l (br_if $l (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))))""",
+            Limits(deadline=0.005),
+        )
+        outcomes = set()
+        for turn in range(60):
+            try:
+                guest("f", 200_000 * (1 + turn))
+                outcomes.add(None)
+            except Trap as trap:
+                outcomes.add(trap.kind)
+            guest("f", 1)
+        assert outcomes <= {None, TrapKind.DEADLINE}
+
+    def test_a_nested_guest_without_a_deadline_is_let_alone(self, engine: Engine, start: Start) -> None:
+        text = """(module (import "h" "f" (func $f)) (func (export "g") (call $f))
+          (func (export "count") (param i32) (loop $l (br_if $l (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))))"""
+        inner = start(text, f=lambda: None)
+        outer = start(text, Limits(deadline=0.01), f=lambda: inner("count", 300_000_000))
+        with pytest.raises(Trap) as caught:
+            outer("g")
+        assert caught.value.kind is TrapKind.DEADLINE
+        inner("count", 1)
+
+    def test_another_handler_of_that_signal_gets_what_is_its_own(self) -> None:
+        seen = []
+        before = signal.signal(signal.SIGURG, lambda *_: seen.append(1))
+        try:
+            os.kill(os.getpid(), signal.SIGURG)
+            assert seen == [1]
+        finally:
+            signal.signal(signal.SIGURG, before or signal.SIG_DFL)
+
+
+class TestThreads:
+    def test_nobody_else_enters_while_a_host_function_runs(self, start: Start) -> None:
+        failures: list[str] = []
+
+        def enter() -> None:
+            try:
+                guest("one")
+            except RuntimeError as error:
+                failures.append(str(error))
+
+        def host() -> None:
+            thread = threading.Thread(target=enter)
+            thread.start()
+            thread.join()
+
+        guest: Guest = start(
+            """(module (import "h" "f" (func $f)) (func (export "g") (call $f))
+              (func (export "one") (result i32) (i32.const 1)))""",
+            f=host,
+        )
+        guest("g")
+        assert len(failures) == 1
+        assert "another thread" in failures[0]
+        assert guest("one") == 1
+
+
+class TestFork:
+    @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+    def test_a_child_compiles_and_keeps_deadlines(self, engine: Engine, start: Start) -> None:
+        guest = start(SPIN, Limits(deadline=0.02))
+        with pytest.raises(Trap):
+            guest("spin")
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                for spin in (guest, Guest(engine.compile(wasm(SPIN)), Limits(deadline=0.02), {})):
+                    try:
+                        spin("spin")
+                    except Trap as trap:
+                        status = 0 if trap.kind is TrapKind.DEADLINE else 2
+            finally:
+                os._exit(status)
+        for _ in range(500):
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                break
+            time.sleep(0.02)
+        else:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            pytest.fail("the child does not end")
+        assert os.waitstatus_to_exitcode(status) == 0
+
+
+class TestFreeing:
+    TEXT = '(module (import "h" "f" (func $f)) (memory (export "memory") 1) (func (export "call") (call $f)))'
+
+    def test_an_instance_that_its_host_functions_refer_to_is_collected(self, engine: Engine) -> None:
+        class Owner:
+            def __init__(self) -> None:
+                module = engine.compile(wasm(TestFreeing.TEXT))
+                self.instance: Instance = module.instantiate(
+                    [HostFunction("h", "f", type_of(""), self.called)], Limits()
+                )
+                self.call = self.instance.function("call")
+
+            def called(self) -> None:
+                pass
+
+        owner = Owner()
+        assert owner.call is not None
+        owner.call()
+        reference = weakref.ref(owner)
+        del owner
+        gc.collect()
+        assert reference() is None
+
+    def test_closing_from_within_frees_when_the_call_ends(self, engine: Engine) -> None:
+        class Handler:
+            def __call__(self) -> None:
+                instance.close()
+
+        handler = Handler()
+        reference = weakref.ref(handler)
+        module = engine.compile(wasm(self.TEXT))
+        instance = module.instantiate([HostFunction("h", "f", type_of(""), handler)], Limits())
+        del handler
+        call = instance.function("call")
+        assert call is not None
+        call()
+        assert reference() is None
+
+    @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
+    def test_code_and_address_space_are_given_back(self, engine: Engine) -> None:
+        def mappings() -> int:
+            gc.collect()
+            return len(Path("/proc/self/maps").read_text().splitlines())
+
+        def make() -> None:
+            for _ in range(20):
+                engine.compile(wasm(self.TEXT)).instantiate([HostFunction("h", "f", type_of(""), print)], Limits())
+
+        make()
+        before = mappings()
+        make()
+        assert mappings() <= before + 5
+
+
+class TestModules:
+    def test_memory_stays_where_it_is(self, start: Start) -> None:
+        guest = start(
+            """(module (memory (export "memory") 1)
+              (func (export "grow") (param i32) (result i32) (memory.grow (local.get 0))))"""
+        )
+        assert guest.instance is not None
+        memory = guest.instance.memory
+        assert memory is not None
+        first = memory.view
+        assert guest("grow", 8191) == 1
+        memory.refresh()
+        memory.view[5] = 7
+        assert len(memory.view) == 1 << 29
+        assert first[5] == 7
+
+    def test_an_import_that_is_exported_again_can_be_called(self, start: Start) -> None:
+        guest = start('(module (import "h" "f" (func $f (param i64) (result i64))) (export "f" (func $f)))', f=abs)
+        assert guest("f", -5) == (1 << 64) - 5
+
+    def test_the_module_is_named_in_backtraces(self, start: Start) -> None:
+        with pytest.raises(Trap) as caught:
+            start('(module $filter (func (export "f") unreachable))')("f")
+        assert [frame.module for frame in caught.value.frames] == ["filter"]
+
+    @pytest.mark.parametrize("options", [{"optimise": "none"}, {"parallel_compilation": False}])
+    def test_options(self, options: dict[str, object]) -> None:
+        engine = wasmer.WasmerEngine(**options)
+        instance = engine.compile(wasm('(module (func (export "f") (result i32) (i32.const 3)))')).instantiate(
+            [], Limits()
+        )
+        assert instance.function("f")() == 3
+
+    def test_a_wrong_option_is_told(self) -> None:
+        with pytest.raises(ValueError, match="fast"):
+            wasmer.WasmerEngine(optimise="fast")
+
+    def test_code_of_other_options_has_another_fingerprint(self) -> None:
+        assert wasmer.WasmerEngine().fingerprint != wasmer.WasmerEngine(optimise="none").fingerprint
+
+    def test_damaged_code_is_refused(self, engine: Engine) -> None:
+        whole = engine.compile(wasm(SPIN)).serialise()
+        for size in (8, 40, len(whole) // 2, len(whole) - 1):
+            with pytest.raises(InvalidModule):
+                engine.deserialise(whole[:size])
