@@ -23,7 +23,7 @@ class Memory:
     """Linear memory that grows in place, as in engines; `view` shows the growth only after `refresh`."""
 
     def __init__(self, size: int = PAGE) -> None:
-        self.bytes = bytearray(CAPACITY)
+        self.bytes = bytearray(max(size, CAPACITY))
         self.size = size
         self.refresh()
 
