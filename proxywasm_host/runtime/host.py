@@ -234,16 +234,10 @@ class Host:
         return TcpStream(self, self._ready(plugins), properties or {})
 
     def _ready(self, plugins: Sequence[Plugin]) -> list[Plugin]:
-        ready = []
         for plugin in plugins:
             if plugin.closed or plugin.vm.failure is not None:
-                if plugin.closed:
-                    raise RuntimeError(f"{plugin!r} was closed")
-                plugin.heal()
-                if plugin.bypassed:
-                    continue
-            ready.append(plugin)
-        return ready
+                return [plugin for plugin in plugins if plugin.ready()]
+        return list(plugins)
 
     # -- Effects -------------------------------------------------------------------------------------------------
 

@@ -42,29 +42,9 @@ __all__ = ["HttpStream", "LocalResponse"]
 
 GRPC_UNAVAILABLE = 14
 SERVICE_UNAVAILABLE = 503
-KNOWN = (frozenset((b":method", b":path", b":scheme", b":authority", b":protocol")), frozenset((b":status",)))
-"""Pseudo headers that go out, by direction. They stand before all other headers."""
-
-
-def missing_pseudo(headers: HeaderList) -> bytes | None:
-    """A pseudo header without which a request cannot go out."""
-    method = path = False
-    for name, _ in headers:
-        if name == b":path":
-            path = True
-        elif name == b":method":
-            method = True
-        if path and method:
-            return None
-    return b":path" if method else b":method"
-
-
-def missing_status(headers: HeaderList) -> bytes | None:
-    """``:status``, if a response has none that is a number."""
-    for name, value in headers:
-        if name == b":status":
-            return None if value.isdigit() else name
-    return b":status"
+KNOWN = ({b":method": 1, b":path": 2, b":scheme": 0, b":authority": 0, b":protocol": 0}, {b":status": 1})
+"""Pseudo headers that go out, by direction, with a bit for those that must. They stand before all other headers."""
+NEEDED = (3, 1)
 
 
 def percent_encoded(text: bytes) -> bytes:
@@ -127,7 +107,7 @@ class HttpStream:
         """
         if self._request.started:
             raise RuntimeError("the request's headers were given before")
-        if not self._over(self._request):
+        if not self._request.aborted:
             self._request.on_headers(list(headers), end_stream)
         return self.host.drain()
 
@@ -141,7 +121,7 @@ class HttpStream:
 
     def response_headers(self, headers: HeaderList, end_stream: bool = False) -> list[Effect]:
         """Upstream's headers, ``:status`` first. Ignored after a local response. Raises as `request_headers`."""
-        if self.local is None and not self._over(self._response):
+        if self.local is None and not self._response.aborted:
             if self._response.started:
                 raise RuntimeError("the response's headers were given before")
             self.details = "via_upstream"
@@ -171,6 +151,8 @@ class HttpStream:
                     context.log()
             for context in self._contexts:
                 context.finish()
+            # A stream that is done is no cycle: it goes at once, and not when the collector comes.
+            del self._request.stream, self._response.stream
         return self.host.drain()
 
     def __enter__(self) -> HttpStream:
@@ -178,9 +160,6 @@ class HttpStream:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _over(self, path: Path) -> bool:
-        return path.aborted or self.closed
 
     def _check(self, path: Path) -> None:
         which = "response" if path.direction else "request"
@@ -190,13 +169,13 @@ class HttpStream:
             raise RuntimeError(f"the {which} has ended before")
 
     def _body(self, path: Path, data: bytes, end_stream: bool) -> list[Effect]:
-        if not self._over(path):
+        if not path.aborted:
             self._check(path)
             path.on_data(data, end_stream)
         return self.host.drain()
 
     def _end(self, path: Path, trailers: HeaderList) -> list[Effect]:
-        if not self._over(path):
+        if not path.aborted:
             self._check(path)
             path.on_trailers(list(trailers))
         return self.host.drain()
@@ -246,7 +225,7 @@ class HttpStream:
             self.path(direction).resume(context)
 
     def inject(self, context: HttpContext, data: bytes, end_stream: bool) -> None:
-        if not self._over(self._response):
+        if not self._response.aborted:
             self._response.inject(context, data, end_stream)
 
     def for_wire(self, direction: int, headers: HeaderList) -> HeaderList | None:
@@ -254,17 +233,22 @@ class HttpStream:
 
         ``None`` if one that must be there is missing, which is answered as Envoy's router does.
         """
-        missing = missing_pseudo(headers) if direction == REQUEST else missing_status(headers)
-        if missing:
-            self._missing(direction, missing)
-            return None
-        known = KNOWN[direction]
-        for name, _ in headers:
-            if name not in known:
-                if name[:1] != b":":
+        known, needed = KNOWN[direction], NEEDED[direction]
+        found = 0
+        for name, value in headers:
+            bit = known.get(name)
+            if bit is None:
+                if name[:1] == b":":
+                    allowed = [pair for pair in headers if pair[0][:1] != b":" or pair[0] in known]
+                    return self.for_wire(direction, allowed)
+                if found == needed:
                     return headers
-                return [pair for pair in headers if pair[0][:1] != b":" or pair[0] in known]
-        return headers
+            elif direction == REQUEST or value.isdigit():
+                found |= bit
+        if found == needed:
+            return headers
+        self._missing(direction, next(name for name, bit in known.items() if bit & ~found))
+        return None
 
     def _missing(self, direction: int, name: bytes) -> None:
         """Answer as Envoy's router does."""

@@ -32,13 +32,16 @@ __all__ = ["HttpContext"]
 ON_HEADERS = ("on_request_headers", "on_response_headers")
 ON_BODY = ("on_request_body", "on_response_body")
 ON_TRAILERS = ("on_request_trailers", "on_response_trailers")
-HEADERS_MAP = (MapType.REQUEST_HEADERS, MapType.RESPONSE_HEADERS)
-TRAILERS_MAP = (MapType.REQUEST_TRAILERS, MapType.RESPONSE_TRAILERS)
+# Plain numbers, for members of an enumeration are slow where they are met in every request.
+HEADERS_MAP = (int(MapType.REQUEST_HEADERS), int(MapType.RESPONSE_HEADERS))
+TRAILERS_MAP = (int(MapType.REQUEST_TRAILERS), int(MapType.RESPONSE_TRAILERS))
 WHITE_SPACE = bytes.maketrans(b" \t\n\v\f\r", b"______")
 V0_1_0 = AbiVersion.V0_1_0
-STOP_ALL = HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK
-NO_BUFFER = DataAction.STOP_ITERATION_NO_BUFFER
-BUFFER = DataAction.STOP_ITERATION_AND_BUFFER
+PAUSE = int(HeadersAction.STOP_ITERATION)
+END_STREAM = int(HeadersAction.CONTINUE_AND_END_STREAM)
+STOP_ALL = int(HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK)
+NO_BUFFER = int(DataAction.STOP_ITERATION_NO_BUFFER)
+BUFFER = int(DataAction.STOP_ITERATION_AND_BUFFER)
 SPAN_TAG = "trace_span_tag."
 BUFFER_LIMITS = ("set_decoder_buffer_limit", "set_encoder_buffer_limit")
 """Either sets the limit of the whole stream, as there is one for both directions in Envoy."""
@@ -101,9 +104,9 @@ class HttpContext(Context):
                 action = vm.enter(self, callback, (self.id, len(headers), int(end_stream)))
             if vm.failure is not None:
                 return self._failed(direction, STOP_ALL)
-            if action > STOP_ALL or (action == HeadersAction.STOP_ITERATION and self._pause_holds_body()):
+            if action > STOP_ALL or (action == PAUSE and self._pause_holds_body()):
                 action = STOP_ALL
-            elif action == HeadersAction.CONTINUE_AND_END_STREAM:
+            elif action == END_STREAM:
                 action = 0
         if not action:
             self.maps[at] = None
@@ -184,12 +187,12 @@ class HttpContext(Context):
         """on_log: everything can be read, nothing changed."""
         if not self.created:
             self.create()
-        self.read_only = True
-        self.maps[:] = self.stream.maps_for_log()
         self.buffers[:2] = None, None
+        self.maps = self.stream.maps_for_log()
+        self.read_only = True
         self.vm.call(self, "on_log", self.id)
-        self.maps[:] = [None] * len(self.maps)
         self.read_only = False
+        self.maps = [None, None, None, None]
 
     def finish(self) -> None:
         """on_done and on_delete; on_log between them where the profile says so."""
@@ -213,6 +216,7 @@ class HttpContext(Context):
         self._deleted = True
         self.vm.call(self, "on_delete", self.id)
         self.vm.contexts.pop(self.id, None)
+        del self.stream
 
     # -- Hostcalls -----------------------------------------------------------------------------------------------
 

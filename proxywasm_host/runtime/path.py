@@ -37,6 +37,7 @@ __all__ = ["REQUEST", "RESPONSE", "FilterState", "Path"]
 
 REQUEST, RESPONSE = range(2)
 
+HEADERS_OUT = (effects.RequestHeaders, effects.ResponseHeaders)
 STOPS_ALL = (HeadersAction.STOP_ALL_ITERATION_AND_BUFFER, HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK)
 
 
@@ -263,13 +264,12 @@ class Path:
     # -- Out -----------------------------------------------------------------------------------------------------
 
     def _out_headers(self, end_stream: bool) -> None:
-        kind = effects.ResponseHeaders if self.direction else effects.RequestHeaders
         headers = self.stream.for_wire(self.direction, self.headers)
         if headers is None:
             return
         self.complete = end_stream
         self.headers_sent = True
-        self.stream.host.emit(kind(headers, end_stream, self.stream))
+        self.stream.host.emit(HEADERS_OUT[self.direction](headers, end_stream, self.stream))
 
     def _out_data(self, data: bytes, end_stream: bool) -> None:
         if self.complete or not (data or end_stream):

@@ -129,8 +129,18 @@ class Plugin:
         jitter = int.from_bytes(self.host.services.random(1), "little") / 255
         self._retry_at = self._now() + wait * (1 + jitter) / 2
 
+    def ready(self) -> bool:
+        """Whether a new stream gets this filter; a failed VM is replaced first, if the policy allows it.
+
+        Raises: RuntimeError, if the plugin was closed.
+        """
+        if self.closed:
+            raise RuntimeError(f"{self!r} was closed")
+        self.heal()
+        return not self.bypassed
+
     def heal(self) -> None:
-        """Replace a failed VM if the policy says so and the back-off is over. Called before each new stream."""
+        """Replace a failed VM if the policy says so and the back-off is over."""
         if self.failure is None or self.config.failure_policy is not FailurePolicy.FAIL_RELOAD or self.closed:
             return
         if self._now() < self._retry_at:
