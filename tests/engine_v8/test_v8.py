@@ -38,6 +38,12 @@ TEXT = """(module (import "h" "f" (func $f (param i32) (result i32))) (memory (e
   (func (export "one") (result i32) (i32.const 1))
   (func (export "grow") (result i32) (memory.grow (i32.const 1))))"""
 
+TRAPS = """(module (memory (export "memory") 1) (func (export "unreachable") unreachable)
+  (func (export "load") (drop (i32.load (i32.const 65533))))
+  (func (export "divide") (param i32) (drop (i32.div_s (i32.const 1) (local.get 0))))
+  (func $recurse (export "recurse") (param i32)
+    (call $recurse (i32.add (local.get 0) (i32.const 1))) (i32.store (i32.const 0) (local.get 0))))"""
+
 
 def instantiate(handler: Callable[[int], object] = lambda a: a, limits: Limits = Limits()) -> Instance:  # noqa: B008
     module = V8Engine().compile(wasm(TEXT))
@@ -61,6 +67,12 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
         text=True,
         timeout=60,
     )
+
+
+def in_background(call: Callable[..., object], *arguments: object) -> None:
+    """Have `call` under way on a thread that the process does not wait for."""
+    threading.Thread(target=call, args=arguments, daemon=True).start()
+    time.sleep(0.1)
 
 
 class TestHandles:
@@ -330,7 +342,7 @@ class TestStart:
             raise AttributeError("undefined symbol: _ZN2v8")
 
         monkeypatch.setattr(start, "Library", lack)
-        with pytest.raises(EngineUnavailable, match="lacks what is called .*_ZN2v8"):
+        with pytest.raises(EngineUnavailable, match=r"lacks what is called .*_ZN2v8"):
             V8Engine()
 
     def test_without_the_wheel(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,17 +439,9 @@ class TestEnds:
         ("program", "code"),
         [
             ("keep = [instantiate() for _ in range(3)]; keep.append(keep)", 0),
-            ("threading.Thread(target=function(instantiate(), 'spin'), daemon=True).start(); time.sleep(0.1)", 0),
-            (
-                "threading.Thread(target=function(instantiate(limits=Limits(deadline=9)), 'spin'), daemon=True).start();"
-                "time.sleep(0.1)",
-                0,
-            ),
-            (
-                "threading.Thread(target=function(instantiate(lambda _: time.sleep(9)), 'calls'), args=(1,), daemon=True)"
-                ".start(); time.sleep(0.1)",
-                0,
-            ),
+            ("in_background(function(instantiate(), 'spin'))", 0),
+            ("spin = function(instantiate(limits=Limits(deadline=9)), 'spin'); in_background(spin)", 0),
+            ("calls = function(instantiate(lambda _: time.sleep(9)), 'calls'); in_background(calls, 1)", 0),
             ("function(instantiate(lambda _: sys.exit(3)), 'calls')(1)", 3),
             ("function(instantiate(lambda _: os._exit(4)), 'calls')(1)", 4),
             ("import atexit; guest = instantiate(); atexit.register(guest.close)", 0),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -143,7 +144,9 @@ class Binary:
     @cached_property
     def module_name(self) -> str:
         """The name section's name of the module."""
-        return next((reader.name() for id, reader in self._names() if id == 0), "")
+        with suppress(Malformed):
+            return next((reader.name() for id, reader in self._names() if id == 0), "")
+        return ""
 
     def function_name(self, index: int) -> str:
         """The name section's name of function `index`, or ``<wasm function N>``."""
@@ -155,9 +158,10 @@ class Binary:
 
     @cached_property
     def _function_names(self) -> dict[int, str]:
-        for id, reader in self._names():
-            if id == 1:
-                return dict(reader.vector(lambda: (reader.number(), reader.name())))  # noqa: B023
+        with suppress(Malformed):
+            for id, reader in self._names():
+                if id == 1:
+                    return dict(reader.vector(lambda: (reader.number(), reader.name())))  # noqa: B023
         return {}
 
     @cached_property

@@ -86,7 +86,7 @@ _GUEST = """
         nonlocal depth, home
         if depth > 0:
             raise busy()
-        depth = 1 - depth
+        {struck}depth = 1 - depth
         try:
             {write}
             if depth == 1:
@@ -201,6 +201,7 @@ def _guest(i: int, type: FunctionType, *, watched: bool) -> str:
         most_nested=MOST_NESTED,
         parameters=", ".join(names),
         write="\n            ".join(writes or ["pass"]),
+        struck="if depth and watch.struck:\n            raise watch.trap()\n        " if watched else "",
         watch="watch.begin()\n                " if watched else "",
         unwatch="\n                watch.until = None" if watched else "",
         expired=" or watch.expired" if watched else "",

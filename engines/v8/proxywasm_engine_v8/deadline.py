@@ -10,9 +10,11 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any
+
+from proxywasm_host.engine.protocol import Frame, Trap, TrapKind
 
 from .isolate import Isolate
 from .library import Callback
@@ -70,12 +72,13 @@ if hasattr(os, "register_at_fork"):
 class Watch:
     """The deadline of one instance: `seconds` for each outermost call."""
 
-    __slots__ = ("__weakref__", "_callback", "_isolate", "_lock", "expired", "frames", "seconds", "until")
+    __slots__ = ("__weakref__", "_callback", "_isolate", "_lock", "expired", "frames", "seconds", "struck", "until")
 
     def __init__(self, isolate: Isolate, seconds: float, raised: Callable[[BaseException], object]) -> None:
         self.seconds = seconds
         self.until: float | None = None
         self.expired = False
+        self.struck = False
         self.frames: list[tuple[str, int]] = []
         self._isolate: Isolate | None = isolate
         self._lock = threading.Lock()
@@ -102,6 +105,7 @@ class Watch:
     def begin(self) -> None:
         """Note that an outermost call begins."""
         self.until = monotonic() + self.seconds
+        self.struck = False
         if not _ticker.running:
             _ticker.start()
 
@@ -111,6 +115,15 @@ class Watch:
             isolate = self._isolate
             if isolate is not None and isolate.pointer:
                 isolate.library.interrupt(isolate.at, self._callback, None)
+
+    def strike(self) -> None:
+        """A call within a call has been ended. Should the host function go on, no other may begin until all are."""
+        self.struck = True
+        self.ask()
+
+    def trap(self, frames: Sequence[Frame] = ()) -> Trap:
+        """What a call raises that the deadline has ended."""
+        return Trap(TrapKind.DEADLINE, f"deadline of {self.seconds:g} s exceeded", frames)
 
     def end(self) -> None:
         """Have nothing more to do with the isolate, which is to be freed."""

@@ -45,6 +45,8 @@ class Underway:
             isolate.full = False
             if nested:
                 isolate.recover()
+                if watch is not None and expired:
+                    watch.strike()
             else:
                 with isolate.entered():
                     isolate.recover()
@@ -54,8 +56,7 @@ class Underway:
         if full:
             return Trap(TrapKind.MEMORY_LIMIT, "the guest has filled V8's heap")
         if watch is not None and expired:
-            frames = traps.frames(watch.frames, self._binary)
-            return Trap(TrapKind.DEADLINE, f"deadline of {watch.seconds:g} s exceeded", frames)
+            return watch.trap(traps.frames(watch.frames, self._binary))
         if not failed:
             return Trap(TrapKind.STACK_OVERFLOW)  # before the glue could catch it
         return traps.trap(isolate.failure(), self._binary)
