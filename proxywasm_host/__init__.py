@@ -3,18 +3,22 @@
 A `Host` loads plugins and makes streams; a stream is fed with events and returns effects, and does no I/O itself.
 """
 
-from proxywasm_host.abi.profile import ENVOY, SPEC, Profile
-from proxywasm_host.abi.types import AbiVersion, LogLevel, PeerType, Status
-from proxywasm_host.engine.cache import ModuleCache
-from proxywasm_host.engine.protocol import Limits
-from proxywasm_host.engine.registry import list_engines, open_engine, register_engine
-from proxywasm_host.errors import EngineUnavailable, ModuleError, ProxyWasmError, UnknownEngine
-from proxywasm_host.runtime.failure import Failure, PluginError
-from proxywasm_host.runtime.host import Host
-from proxywasm_host.runtime.http import HttpStream, LocalResponse
-from proxywasm_host.runtime.plugin import FailurePolicy, Plugin
-from proxywasm_host.runtime.tcp import TcpStream
-from proxywasm_host.services import Services
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from proxywasm_host.abi.profile import ENVOY, SPEC, Profile
+    from proxywasm_host.abi.types import AbiVersion, LogLevel, PeerType, Status
+    from proxywasm_host.engine.cache import ModuleCache
+    from proxywasm_host.engine.protocol import Limits
+    from proxywasm_host.engine.registry import list_engines, open_engine, register_engine
+    from proxywasm_host.errors import EngineUnavailable, ModuleError, ProxyWasmError, UnknownEngine
+    from proxywasm_host.runtime.failure import Failure, PluginError
+    from proxywasm_host.runtime.host import Host
+    from proxywasm_host.runtime.http import HttpStream, LocalResponse
+    from proxywasm_host.runtime.plugin import FailurePolicy, Plugin
+    from proxywasm_host.runtime.tcp import TcpStream
+    from proxywasm_host.services import Services
 
 __all__ = [
     "ENVOY",
@@ -45,3 +49,33 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "proxywasm_host.abi.profile": "ENVOY SPEC Profile",
+    "proxywasm_host.abi.types": "AbiVersion LogLevel PeerType Status",
+    "proxywasm_host.engine.cache": "ModuleCache",
+    "proxywasm_host.engine.protocol": "Limits",
+    "proxywasm_host.engine.registry": "list_engines open_engine register_engine",
+    "proxywasm_host.errors": "EngineUnavailable ModuleError ProxyWasmError UnknownEngine",
+    "proxywasm_host.runtime.failure": "Failure PluginError",
+    "proxywasm_host.runtime.host": "Host",
+    "proxywasm_host.runtime.http": "HttpStream LocalResponse",
+    "proxywasm_host.runtime.plugin": "FailurePolicy Plugin",
+    "proxywasm_host.runtime.tcp": "TcpStream",
+    "proxywasm_host.services": "Services",
+}
+"""Where each public name lives: imported when it is first asked for, so that the package itself costs nothing."""
+_MODULES = {name: module for module, names in _HOME.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> object:
+    try:
+        module = _MODULES[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    value = globals()[name] = getattr(import_module(module), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -13,9 +13,8 @@ Source: Proxy-Wasm specification 0.1.0, 0.2.0, 0.2.1; for what its text leaves o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from proxywasm_host.abi.types import (
     AbiVersion,
@@ -85,8 +84,7 @@ TWO_SLOTS: Final = frozenset({Kind.BYTES, Kind.PAIRS, Kind.IOVECS, Kind.BYTES_OU
 RESULTS: Final = frozenset({Kind.U32_OUT, Kind.U64_OUT, Kind.BYTES_OUT, Kind.PAIRS_OUT, Kind.BYTES_AT, Kind.STRINGS_AT})
 
 
-@dataclass(frozen=True, slots=True)
-class Param:
+class Param(NamedTuple):
     """One parameter of a hostcall.
 
     `enum` bounds a number: beyond it the hostcall answers BAD_ARGUMENT before it looks at anything else.
@@ -106,8 +104,7 @@ class Param:
         return self.kind in (Kind.BYTES, Kind.PAIRS, Kind.IOVECS)
 
 
-@dataclass(frozen=True, slots=True)
-class Hostcall:
+class Hostcall(NamedTuple):
     """One function that a module may import."""
 
     name: str
@@ -136,8 +133,7 @@ class Hostcall:
         return tuple(param for param in self.params if param.kind.is_result)
 
 
-@dataclass(frozen=True, slots=True)
-class Callback:
+class Callback(NamedTuple):
     """One function that a module may export for the host to call. All parameters and results are i32."""
 
     name: str

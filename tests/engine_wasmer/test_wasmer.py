@@ -157,10 +157,16 @@ class TestInterruption:
         assert caught.value.kind is TrapKind.DEADLINE
         inner("count", 1)
 
-    def test_another_handler_of_that_signal_gets_what_is_its_own(self) -> None:
+    def test_another_handler_of_that_signal_gets_what_is_its_own(self, start: Start) -> None:
         seen = []
+        guest = start(SPIN, Limits(deadline=0.01))
+        with pytest.raises(Trap):
+            guest("spin")
         before = signal.signal(signal.SIGURG, lambda *_: seen.append(1))
         try:
+            with pytest.raises(Trap):
+                guest("spin")
+            assert seen == []
             os.kill(os.getpid(), signal.SIGURG)
             assert seen == [1]
         finally:
