@@ -1,18 +1,19 @@
-"""The Rust extension: what it does is told where it is written, see ``src``."""
+# The Rust extension. What its functions do is told where they are written, in `src`.
 
 from collections.abc import Callable
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 VERSION: str
 DEADLINES: bool
 
-_Signature = tuple[list[str], list[str]]
-_MakeTrap = Callable[[int | None, str, list[tuple[str, int]]], BaseException]
+_Signature: TypeAlias = tuple[list[str], list[str]]
+_MakeTrap: TypeAlias = Callable[[int | None, str, list[tuple[str, int]]], BaseException]
 
 @final
 class Module:
     def imports(self) -> list[tuple[str, str, str, _Signature | None]]: ...
     def exports(self) -> list[tuple[str, str, _Signature | None]]: ...
+    def name(self) -> str | None: ...
     def initial_memory(self) -> int: ...
     def serialise(self) -> bytes: ...
     def instantiate(

@@ -31,15 +31,11 @@ class WasmerEngine:
     name: ClassVar[str] = "wasmer"
     priority: ClassVar[int] = 100
 
-    def __init__(
-        self, *, optimise: Literal["speed", "none"] = "speed", parallel_compilation: bool = True
-    ) -> None:
+    def __init__(self, *, optimise: Literal["speed", "none"] = "speed", parallel_compilation: bool = True) -> None:
         if optimise not in ("speed", "none"):
             raise ValueError(f"optimise {optimise!r} is neither 'speed' nor 'none'")
         self.version = _native.VERSION
-        self.capabilities = Capabilities(
-            serialise=True, memory_limit=True, deadline=_native.DEADLINES, backtrace=True
-        )
+        self.capabilities = Capabilities(serialise=True, memory_limit=True, deadline=_native.DEADLINES, backtrace=True)
         self.note = "Cranelift, in a Rust extension"
         self._optimise = optimise == "speed"
         self._parallel = parallel_compilation

@@ -36,6 +36,7 @@ class WasmerModule:
         self.exports: Sequence[Export] = tuple(
             Export(name, kind, _function_type(signature)) for name, kind, signature in native.exports()
         )
+        self._name = native.name() or ""
         self._initial_memory = native.initial_memory()
         self.function_exports = {item.name: item.type for item in self.exports if item.type is not None}
 
@@ -53,7 +54,9 @@ class WasmerModule:
             )
         handlers = [function.call for function in functions]
         try:
-            native = self._native.instantiate(handlers, trap_maker(limits.deadline), limits.memory, limits.deadline)
+            native = self._native.instantiate(
+                handlers, trap_maker(self._name, limits.deadline), limits.memory, limits.deadline
+            )
         except ValueError as error:
             raise LinkError(str(error)) from None
         instance = WasmerInstance(self, native)

@@ -25,8 +25,8 @@ _KINDS = {
 """By the numbers of Wasmer's ``TrapCode``."""
 
 
-def trap_maker(deadline: float | None) -> Callable[[int | None, str, list[tuple[str, int]]], Trap]:
-    """What turns code, message and frames of a trap into an exception, for guests with this deadline."""
+def trap_maker(module: str, deadline: float | None) -> Callable[[int | None, str, list[tuple[str, int]]], Trap]:
+    """What makes an exception of code, message and frames, for a guest of `module` with this deadline."""
 
     def make(code: int | None, message: str, frames: list[tuple[str, int]]) -> Trap:
         kind = TrapKind.OTHER if code is None else _KINDS.get(code, TrapKind.OTHER)
@@ -34,6 +34,6 @@ def trap_maker(deadline: float | None) -> Callable[[int | None, str, list[tuple[
             message = f"deadline of {deadline:g} s exceeded"
         elif kind is not TrapKind.OTHER:
             message = kind.value
-        return Trap(kind, message, [Frame(function, "", offset) for function, offset in frames])
+        return Trap(kind, message, [Frame(function, module, offset) for function, offset in frames])
 
     return make

@@ -3,7 +3,9 @@
 //! All that a crossing needs is resolved beforehand. The GIL is released while guest code runs, and taken again for
 //! each host function. Values cross in slots of 16 bytes.
 
+use std::arch::naked_asm;
 use std::cell::{Cell, RefCell, UnsafeCell};
+use std::error::Error;
 use std::ffi::c_void;
 use std::fmt;
 use std::mem::MaybeUninit;
@@ -15,12 +17,12 @@ use pyo3::exceptions::{PyRecursionError, PyRuntimeError, PyTypeError};
 use pyo3::ffi::{self, PyObject};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use wasmer_compiler::get_trace_and_trapcode;
-use wasmer_types::{FunctionType, RawValue, TrapCode, Type};
+use wasmer_compiler::{FRAME_INFO, get_trace_and_trapcode};
+use wasmer_types::{FrameInfo, FunctionType, RawValue, TrapCode, Type};
 use wasmer_vm::{
     InternalStoreHandle, MaybeInstanceOwned, StoreObjects, Trap, VMCallerCheckedAnyfunc, VMConfig, VMContext,
     VMDynamicFunctionContext, VMExtern, VMFunction, VMFunctionBody, VMFunctionContext, VMFunctionKind, VMSignatureHash,
-    VMTrampoline, on_host_stack, raise_lib_trap, raise_user_trap, wasmer_call_trampoline,
+    VMTrampoline, on_host_stack, raise_user_trap, wasmer_call_trampoline,
 };
 
 use crate::deadline::{self, Watch};
@@ -94,18 +96,15 @@ impl Gate {
         if depth == 0 {
             self.thread.set(thread);
             signals::bring_forward();
-            if let Some(watch) = watch {
-                watch.enter();
-            }
+            watch.inspect(|watch| watch.enter());
         }
+        watch.inspect(|watch| watch.rest(false));
         self.depth.set(1 - depth);
         let before = deadline::note(watch.map_or(null(), Arc::as_ptr));
         let gave = unsafe {
             ffi::PyEval_SaveThread();
             let gave = catch_unwind(AssertUnwindSafe(run));
-            if depth == 0 && let Some(watch) = watch {
-                watch.leave();
-            }
+            watch.inspect(|watch| if depth == 0 { watch.leave() } else { watch.rest(true) });
             ffi::PyEval_RestoreThread(thread);
             gave
         };
@@ -120,11 +119,13 @@ impl Gate {
         if let Some(error) = self.raised.take() {
             return error;
         }
-        let (frames, code) = get_trace_and_trapcode(trap);
-        let late = self.watch.as_ref().is_some_and(|watch| watch.is_late());
-        let code = if late { Some(TrapCode::HostInterrupt) } else { code };
+        let (mut frames, code) = get_trace_and_trapcode(trap);
+        if let Some(Late(trace)) = trap.downcast_ref() {
+            frames.clone_from(trace);
+        }
+        let code = if self.is_late() { Some(TrapCode::HostInterrupt) } else { code };
         let message = code.map_or_else(|| trap.to_string(), |code| code.message().to_owned());
-        let describe = |frame: &wasmer_types::FrameInfo| {
+        let describe = |frame: &FrameInfo| {
             let name = frame.function_name().map(str::to_owned);
             (name.unwrap_or_else(|| format!("<wasm function {}>", frame.func_index())), frame.module_offset())
         };
@@ -143,6 +144,11 @@ impl Gate {
         }
         let ready = self.ready.take();
         ready.map_or(Ok(()), |ready| ready.into_bound(py).call0().map(drop))
+    }
+
+    #[inline]
+    fn is_late(&self) -> bool {
+        self.watch.as_ref().is_some_and(|watch| watch.is_late())
     }
 
     /// Calls nest within one thread. Nobody else may enter meanwhile.
@@ -230,8 +236,8 @@ impl GuestFunction {
             }
             let gate = &*self.gate;
             let (context, trampoline, body) = (self.context, self.trampoline, self.body);
-            let ended = gate
-                .inside(|| wasmer_call_trampoline(None, &gate.config, context, trampoline, body, slots.cast()))?;
+            let ended =
+                gate.inside(|| wasmer_call_trampoline(None, &gate.config, context, trampoline, body, slots.cast()))?;
             let answer = match ended {
                 Ok(()) => self.result.map_or_else(|| ffi::Py_NewRef(ffi::Py_None()), |kind| read(slots, kind)),
                 Err(trap) => return Err(self.ended(py, trap)),
@@ -281,8 +287,13 @@ struct Host {
     result: Option<Type>,
 }
 
+/// Why a host function ends the call of its guest, whose stack it is about to drop.
 #[derive(Debug)]
 struct Raised;
+
+/// The same, with the guest's frames: Wasmer finds none, since it cannot see through the code that calls us.
+#[derive(Debug)]
+struct Late(Vec<FrameInfo>);
 
 impl fmt::Display for Raised {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -290,13 +301,14 @@ impl fmt::Display for Raised {
     }
 }
 
-impl std::error::Error for Raised {}
-
-enum Outcome {
-    Returned,
-    Raised,
-    Late,
+impl fmt::Display for Late {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a host function returned too late")
+    }
 }
+
+impl Error for Raised {}
+impl Error for Late {}
 
 /// A host function of the type `signature` that calls `handler`. Both pointers have to outlive `objects`.
 pub fn host_function(
@@ -323,15 +335,56 @@ pub fn host_function(
     VMExtern::Function(InternalStoreHandle::new(objects, function))
 }
 
-/// Called on the guest's stack, which may be short and is dropped by a trap: so nothing is done on it but this.
+/// What a guest calls. Where its frame is can only be told before anything else is done.
+#[cfg(target_arch = "x86_64")]
+#[unsafe(naked)]
 unsafe extern "C" fn call_host(host: *const VMDynamicFunctionContext<Host>, slots: *mut RawValue) {
+    naked_asm!("mov rdx, rbp", "jmp {}", sym call_host_from)
+}
+
+#[cfg(target_arch = "aarch64")]
+#[unsafe(naked)]
+unsafe extern "C" fn call_host(host: *const VMDynamicFunctionContext<Host>, slots: *mut RawValue) {
+    naked_asm!("mov x2, x29", "b {}", sym call_host_from)
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+unsafe extern "C" fn call_host(host: *const VMDynamicFunctionContext<Host>, slots: *mut RawValue) {
+    unsafe { call_host_from(host, slots, null()) }
+}
+
+/// This is on the guest's stack, which may be short, and which a trap drops: so nothing is done on it but this.
+unsafe extern "C" fn call_host_from(
+    host: *const VMDynamicFunctionContext<Host>,
+    slots: *mut RawValue,
+    frame: *const StackFrame,
+) {
     unsafe {
-        match on_host_stack(|| (*host).ctx.call(slots)) {
-            Outcome::Returned => {}
-            Outcome::Raised => raise_user_trap(Box::new(Raised)),
-            Outcome::Late => raise_lib_trap(Trap::lib(TrapCode::HostInterrupt)),
+        if let Err(error) = on_host_stack(|| (*host).ctx.call(slots, frame)) {
+            raise_user_trap(error)
         }
     }
+}
+
+/// How each function of a guest begins its frame.
+#[repr(C)]
+struct StackFrame {
+    caller: *const Self,
+    return_to: usize,
+}
+
+/// The frames of the guest whose trampoline has the stack frame `frame`.
+unsafe fn trace(mut frame: *const StackFrame) -> Vec<FrameInfo> {
+    let mut frames = Vec::new();
+    let Ok(known) = FRAME_INFO.read() else { return frames };
+    // The chain is sound as long as it leads from guest code to guest code.
+    while let Some(stack_frame) = unsafe { frame.as_ref() }
+        && let Some(info) = known.lookup_frame_info(stack_frame.return_to - 1)
+    {
+        frames.push(info);
+        frame = stack_frame.caller;
+    }
+    frames
 }
 
 /// The same for an import that is exported again.
@@ -341,22 +394,25 @@ unsafe extern "C" fn call_host_directly(context: *mut VMContext, _: *const VMFun
 
 impl Host {
     #[inline]
-    unsafe fn call(&self, slots: *mut RawValue) -> Outcome {
+    unsafe fn call(&self, slots: *mut RawValue, frame: *const StackFrame) -> Result<(), Box<dyn Error + Send + Sync>> {
         unsafe {
             let gate = &*self.gate;
             let depth = gate.depth.get();
+            let watch = gate.watch.as_ref();
+            watch.inspect(|watch| watch.rest(true));
             ffi::PyEval_RestoreThread(gate.thread.get());
             gate.depth.set(-depth);
             let called = self.call_handler(Python::assume_attached(), slots);
             let raised = called.map_err(|error| gate.raised.replace(Some(error))).is_err();
             gate.depth.set(depth);
             ffi::PyEval_SaveThread();
+            watch.inspect(|watch| watch.rest(false));
             if raised {
-                Outcome::Raised
-            } else if gate.watch.as_ref().is_some_and(|watch| watch.is_late()) {
-                Outcome::Late
+                Err(Box::new(Raised))
+            } else if gate.is_late() {
+                Err(Box::new(Late(trace(frame))))
             } else {
-                Outcome::Returned
+                Ok(())
             }
         }
     }
@@ -409,7 +465,11 @@ unsafe fn write(slot: *mut RawValue, kind: Type, number: *mut PyObject) -> PyRes
             }
             kind => {
                 let number = ffi::PyFloat_AsDouble(number);
-                if kind == Type::F32 { (*slot).f32 = number as f32 } else { (*slot).f64 = number }
+                if kind == Type::F32 {
+                    (*slot).f32 = number as f32
+                } else {
+                    (*slot).f64 = number
+                }
                 number == -1.0
             }
         };

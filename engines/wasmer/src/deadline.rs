@@ -9,10 +9,10 @@
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::ops::Range;
-use std::ptr::{null, null_mut};
+use std::ptr::{self, null, null_mut};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize};
-use std::sync::{Arc, Mutex, Once, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -45,13 +45,13 @@ pub struct Watch {
     thread: AtomicUsize,
     state: AtomicU8,
     late: AtomicBool,
+    resting: AtomicBool,
     watchdog: AtomicPtr<Watchdog>,
 }
 
 impl Watch {
     /// A watch over code that lies at `code`.
     pub fn new(seconds: f64, code: Range<usize>) -> Arc<Self> {
-        listen();
         Arc::new(Self {
             limit: Duration::try_from_secs_f64(seconds).unwrap_or(Duration::from_secs(u32::MAX.into())),
             code,
@@ -60,6 +60,7 @@ impl Watch {
             thread: AtomicUsize::new(0),
             state: AtomicU8::new(IDLE),
             late: AtomicBool::new(false),
+            resting: AtomicBool::new(false),
             watchdog: AtomicPtr::new(null_mut()),
         })
     }
@@ -67,7 +68,7 @@ impl Watch {
     /// An outermost call begins in this thread.
     pub fn enter(self: &Arc<Self>) {
         let watchdog = Watchdog::get();
-        if self.watchdog.swap(watchdog as *const _ as *mut _, Relaxed) != watchdog as *const _ as *mut _ {
+        if !ptr::eq(self.watchdog.swap(ptr::from_ref(watchdog).cast_mut(), Relaxed), watchdog) {
             watchdog.watch(self);
         }
         self.late.store(false, Relaxed);
@@ -82,6 +83,11 @@ impl Watch {
         while self.state.compare_exchange_weak(INSIDE, IDLE, SeqCst, Relaxed).is_err() {
             std::hint::spin_loop();
         }
+    }
+
+    /// Note whether a host function runs. It is let alone: a signal would interrupt what it waits for.
+    pub fn rest(&self, resting: bool) {
+        self.resting.store(resting, Relaxed);
     }
 
     /// Whether the call that is under way, or was the last, took too long.
@@ -101,8 +107,11 @@ impl Watch {
             // A call may have ended and another begun since we looked, but not from here on.
             if self.began.elapsed().as_nanos() as u64 >= self.until.load(Relaxed) {
                 self.late.store(true, SeqCst);
-                // SAFETY: the thread is in a call, and cannot leave it in this state.
-                unsafe { libc::pthread_kill(self.thread.load(Relaxed) as libc::pthread_t, libc::SIGURG) };
+                if !self.resting.load(SeqCst) {
+                    listen();
+                    // SAFETY: the thread is in a call, and cannot leave it in this state.
+                    unsafe { libc::pthread_kill(self.thread.load(Relaxed) as libc::pthread_t, libc::SIGURG) };
+                }
             }
             self.state.store(INSIDE, SeqCst);
         }
@@ -196,20 +205,25 @@ pub fn after_fork() {
 
 struct Before(UnsafeCell<MaybeUninit<sigaction>>);
 
-// SAFETY: written once, before the handler that reads it is there.
+// SAFETY: written before the handler that reads it is there, and after that by one thread, when someone replaced it.
 unsafe impl Sync for Before {}
 
 static BEFORE: Before = Before(UnsafeCell::new(MaybeUninit::uninit()));
 
+/// See to it that the signal comes to us first: who installed a handler since then gets what is not ours.
 fn listen() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| unsafe {
-        let mut ours: sigaction = std::mem::zeroed();
-        ours.sa_sigaction = interrupt as *const () as usize;
-        ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
-        sigaction(libc::SIGURG, null(), (*BEFORE.0.get()).as_mut_ptr());
-        sigaction(libc::SIGURG, &ours, null_mut());
-    });
+    unsafe {
+        let mut current = MaybeUninit::uninit();
+        sigaction(libc::SIGURG, null(), current.as_mut_ptr());
+        let current: sigaction = current.assume_init();
+        if current.sa_sigaction != interrupt as *const () as usize {
+            *BEFORE.0.get() = MaybeUninit::new(current);
+            let mut ours: sigaction = std::mem::zeroed();
+            ours.sa_sigaction = interrupt as *const () as usize;
+            ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
+            sigaction(libc::SIGURG, &ours, null_mut());
+        }
+    }
 }
 
 unsafe extern "C" fn interrupt(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
@@ -217,7 +231,7 @@ unsafe extern "C" fn interrupt(signal: c_int, info: *mut siginfo_t, context: *mu
         let watch = CURRENT.with(|current| current.load(Acquire)).as_ref();
         match watch {
             Some(watch) if watch.is_late() => {
-                if watch.code.contains(&program_counter(context)) {
+                if find_guest(&watch.code, context) {
                     // Only the registers matter to it, and whether the signal may come with an address: SIGFPE has none.
                     signals::trap_handler()(libc::SIGFPE, info, context);
                 }
@@ -232,16 +246,35 @@ unsafe extern "C" fn interrupt(signal: c_int, info: *mut siginfo_t, context: *mu
     }
 }
 
-unsafe fn program_counter(context: *const c_void) -> usize {
-    let context = context.cast::<libc::ucontext_t>();
-    cfg_select! {
-        all(target_os = "linux", target_arch = "x86_64") => unsafe {
-            (*context).uc_mcontext.gregs[libc::REG_RIP as usize] as usize
-        },
-        all(target_os = "linux", target_arch = "aarch64") => unsafe { (*context).uc_mcontext.pc as usize },
-        _ => {
-            let _ = context;
-            0
+/// Whether the thread with these registers is in guest code, where a trap may be made of it.
+///
+/// In front of a `ret` there is no telling who called the function: unwinding would miss the caller. So it is done
+/// already, which is what would happen next anyway.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+unsafe fn find_guest(code: &Range<usize>, context: *mut c_void) -> bool {
+    const RET: u8 = 0xc3;
+    unsafe {
+        let registers = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
+        let counter = registers[libc::REG_RIP as usize] as usize;
+        if !code.contains(&counter) || *(counter as *const u8) != RET {
+            return code.contains(&counter);
         }
+        let stack = registers[libc::REG_RSP as usize];
+        let back = *(stack as *const usize);
+        if code.contains(&back) {
+            registers[libc::REG_RIP as usize] = back as i64;
+            registers[libc::REG_RSP as usize] = stack + size_of::<usize>() as i64;
+        }
+        code.contains(&back)
     }
+}
+
+#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
+unsafe fn find_guest(code: &Range<usize>, context: *mut c_void) -> bool {
+    code.contains(&unsafe { (*context.cast::<libc::ucontext_t>()).uc_mcontext.pc as usize })
+}
+
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+unsafe fn find_guest(_: &Range<usize>, _: *mut c_void) -> bool {
+    false
 }

@@ -50,11 +50,11 @@ impl Instance {
         let store = self.store()?;
         self.gate.ready.replace(Some(ready));
         // SAFETY: nobody else starts it, and what it calls meanwhile only looks things up.
-        let run = || unsafe { artifact.finish_instantiation(&self.gate.config, None, &mut (*store).instance) };
+        let run = || unsafe { artifact.finish_instantiation(&self.gate.config, None, &mut (*store).instance).err() };
         match self.gate.inside(run)? {
-            Ok(()) => self.gate.be_ready(py),
-            Err(InstantiationError::Start(trap)) => Err(self.gate.failure(py, &trap)),
-            Err(error) => Err(PyValueError::new_err(error.to_string())),
+            None => self.gate.be_ready(py),
+            Some(InstantiationError::Start(trap)) => Err(self.gate.failure(py, &trap)),
+            Some(error) => Err(PyValueError::new_err(error.to_string())),
         }
     }
 

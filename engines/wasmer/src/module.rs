@@ -46,6 +46,11 @@ impl Module {
         self.artifact.module_info().exports().map(describe).collect()
     }
 
+    /// The module's own name, if it has one.
+    fn name(&self) -> Option<&str> {
+        self.artifact.module_info().name.as_deref()
+    }
+
     /// Bytes of linear memory that an instance has from its start.
     fn initial_memory(&self) -> u64 {
         let memories = self.artifact.module_info().memories.values();
@@ -76,11 +81,10 @@ impl Module {
 
 impl Module {
     fn new(engine: Engine, artifact: Arc<Artifact>) -> Self {
-        let mut code = usize::MAX..0;
-        for (_, extent) in artifact.finished_function_extents().unwrap_or_default() {
-            let start = extent.ptr.0 as usize;
-            code = code.start.min(start)..code.end.max(start + extent.length);
-        }
+        let extents = artifact.finished_function_extents().unwrap_or_default();
+        let start = extents.iter().map(|(_, extent)| extent.ptr.0 as usize).min().unwrap_or(0);
+        let end = extents.iter().map(|(_, extent)| extent.ptr.0 as usize + extent.length).max().unwrap_or(0);
+        let code = start..end;
         Self { artifact, code, engine }
     }
 }
@@ -88,7 +92,8 @@ impl Module {
 /// Validate and compile. Raises ValueError.
 #[pyfunction]
 pub fn compile(py: Python<'_>, bytecode: &[u8], optimise: bool, parallel: bool) -> PyResult<Module> {
-    let threads = if parallel { available_parallelism().unwrap_or(NonZero::<usize>::MIN) } else { NonZero::<usize>::MIN };
+    let threads =
+        if parallel { available_parallelism().unwrap_or(NonZero::<usize>::MIN) } else { NonZero::<usize>::MIN };
     let work = || {
         let engine = engine(optimise, threads);
         engine.validate(bytecode).map_err(|error| error.to_string())?;
