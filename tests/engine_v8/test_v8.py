@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -382,6 +384,19 @@ class TestStart:
         """)
         assert done.returncode != 0
         assert "all is well" not in done.stdout
+
+
+class TestDropping:
+    def test_an_instance_makes_no_cycle(self) -> None:
+        instance = instantiate(limits=Limits(deadline=1))
+        function(instance, "calls")(3)
+        reference = weakref.ref(instance._isolate)  # type: ignore[attr-defined]
+        gc.disable()
+        try:
+            del instance
+            assert reference() is None
+        finally:
+            gc.enable()
 
 
 class TestBinary:

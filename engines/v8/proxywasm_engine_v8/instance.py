@@ -25,21 +25,39 @@ __all__ = ["MovingMemory", "V8Instance", "V8Memory"]
 _PAGE = 65536
 
 
+class Pending:
+    """What a host function has raised. Host functions know this alone, and so make no cycle with their isolate."""
+
+    __slots__ = ("error",)
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+
+    def raised(self, error: BaseException) -> None:
+        """Keep what a host function raised."""
+        self.error = error
+
+    def take(self) -> BaseException | None:
+        """What a host function raised, asked once."""
+        error, self.error = self.error, None
+        return error
+
+
 class Underway:
-    """What the host functions of one instance share with the calls that lead to them."""
+    """What is to be known of calls that are under way in one instance."""
 
-    __slots__ = ("_binary", "_isolate", "error", "watch")
+    __slots__ = ("_binary", "_isolate", "_pending", "watch")
 
-    def __init__(self, isolate: Isolate, binary: Binary) -> None:
+    def __init__(self, isolate: Isolate, binary: Binary, pending: Pending) -> None:
         self._isolate = isolate
         self._binary = binary
-        self.error: BaseException | None = None
+        self._pending = pending
         self.watch: Watch | None = None
 
     def problem(self, result: int | None, nested: bool) -> BaseException:
         """What to raise after a call that has left `result`, and something else than an answer."""
         isolate, watch = self._isolate, self.watch
-        error, self.error = self.error, None
+        error = self._pending.take()
         expired, full = watch is not None and watch.take_expired(), isolate.full
         if result is None or expired or full:
             isolate.full = False
@@ -64,7 +82,7 @@ class Underway:
     def recover(self, outermost: bool) -> None:
         """Leave nothing behind of a call that Python itself has ended, for example by a KeyboardInterrupt."""
         isolate, library = self._isolate, self._isolate.library
-        self.error = None
+        self._pending.take()
         if self.watch is not None:
             self.watch.take_expired()
         if not isolate.pointer or not library.locked(isolate.pointer):
@@ -79,10 +97,6 @@ class Underway:
             if library.isolate_is_used(isolate.pointer):
                 library.leave(isolate.at)
             library.unlock(isolate.locker_at)
-
-    def raised(self, error: BaseException) -> None:
-        """Keep what a host function raised."""
-        self.error = error
 
 
 class V8Memory:
@@ -162,10 +176,11 @@ class V8Instance:
         reservation = Reservation(module.binary.memories, limits.memory, module.v8)
         self._isolate = isolate = Isolate(module.v8)
         isolate.keep(reservation)
-        underway = Underway(isolate, module.binary)
+        pending = Pending()
+        underway = Underway(isolate, module.binary, pending)
         self._watch = None
         if limits.deadline is not None:
-            self._watch = underway.watch = Watch(isolate, limits.deadline, underway.raised)
+            self._watch = underway.watch = Watch(isolate, limits.deadline, pending.raised)
         link = compile_link(
             tuple(module.callees.values()),
             tuple(function.type for function in functions),
@@ -176,7 +191,7 @@ class V8Instance:
             [function.call for function in functions],
             isolate,
             callees,
-            underway.raised,
+            pending.raised,
             underway.recover,
             underway.problem,
             _refuse,
