@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from proxywasm_host.engine.protocol import Limits
     from proxywasm_host.engine.registry import list_engines, open_engine, register_engine
     from proxywasm_host.errors import EngineUnavailable, ModuleError, ProxyWasmError, UnknownEngine
+    from proxywasm_host.runtime import effects
     from proxywasm_host.runtime.failure import Failure, PluginError
     from proxywasm_host.runtime.host import Host
     from proxywasm_host.runtime.http import HttpStream, LocalResponse
@@ -43,6 +44,7 @@ __all__ = [
     "Status",
     "TcpStream",
     "UnknownEngine",
+    "effects",
     "list_engines",
     "open_engine",
     "register_engine",
@@ -69,6 +71,8 @@ _MODULES = {name: module for module, names in _HOME.items() for name in names.sp
 
 
 def __getattr__(name: str) -> object:
+    if name == "effects":
+        return import_module("proxywasm_host.runtime.effects")
     try:
         module = _MODULES[name]
     except KeyError:

@@ -108,7 +108,10 @@ class ResponseTrailers:
 
 @dataclass(slots=True)
 class ResetStream:
-    """Break the stream off on both sides; `details` says why, as in Envoy's response code details."""
+    """Break the stream off on both sides; `details` says why, as in Envoy's response code details.
+
+    It may come when a part of the response has gone out: nothing more of it may be sent, nor what was kept back.
+    """
 
     details: str
     stream: HttpStream = field(repr=False, compare=False)
@@ -189,7 +192,7 @@ class CalloutFailed:
 
 @dataclass(frozen=True, slots=True)
 class HttpCallReply:
-    """The response to an `HttpCall`; ``:status`` is among the headers."""
+    """The response to an `HttpCall`; ``:status`` is among the headers, which are pairs of bytes."""
 
     headers: HeaderList
     body: bytes = b""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 from proxywasm_host.abi.bytecode import Bytecode
 from proxywasm_host.abi.profile import ENVOY, PROFILES, Profile
+from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.engine.protocol import Engine, InvalidModule, Limits, Module
 from proxywasm_host.engine.registry import open_engine
@@ -32,7 +33,7 @@ from proxywasm_host.runtime.properties import lookup
 from proxywasm_host.runtime.tcp import TcpStream
 from proxywasm_host.runtime.trace import Listener
 from proxywasm_host.runtime.vm import DEFAULT_LIMITS, Vm, VmConfig
-from proxywasm_host.services import Services
+from proxywasm_host.services import GuestLog, Services
 
 if TYPE_CHECKING:
     from proxywasm_host.engine.cache import ModuleCache
@@ -176,7 +177,9 @@ class Host:
             vm = self._vms[key] = self._new_vm(key, config, name, self.listener)
         return vm
 
-    def _new_vm(self, key: VmKey, config: VmConfig, name: str, listener: Listener | None) -> Vm:
+    def _new_vm(
+        self, key: VmKey, config: VmConfig, name: str, listener: Listener | None, services: Services | None = None
+    ) -> Vm:
         engine = key[0]
 
         def compile() -> Module:
@@ -185,13 +188,13 @@ class Host:
             except InvalidModule as error:
                 raise ModuleError(f"{engine.name} cannot compile the module: {error}") from None
 
-        return Vm(config, Bytecode(config.code), compile, self.services, listener, name)
+        return Vm(config, Bytecode(config.code), compile, services or self.services, listener, name)
 
     def _try(self, key: VmKey, config: PluginConfig) -> None:
         """The canary: start the plugin in a VM of its own, once for each plugin. Raises: PluginError."""
         tried = key, config.root_id, config.configuration
         if tried not in self._tried:
-            vm = self._new_vm(key, config.vm, config.name, None)
+            vm = self._new_vm(key, config.vm, config.name, None, replace(self.services, log=_Silent()))
             try:
                 Plugin(self, config, lambda: vm, vm).root.gone()
                 self._tried[tried] = None
@@ -257,7 +260,9 @@ class Host:
         return effects
 
     def deliver(self, callout: Callout, reply: Reply) -> list[Effect]:
-        """Give a guest the reply to its callout. A reply that nobody waits for any more is dropped.
+        """Give a guest the reply to its callout, and return what that brings about, to be performed after the rest.
+
+        A reply that nobody waits for any more is dropped.
 
         Raises: TypeError, if the callout cannot have such a reply.
         """
@@ -286,6 +291,15 @@ class Host:
         self.close()
 
 
+class _Silent:
+    """The log of a canary: what it has to say, the plugin will say again, or the error."""
+
+    level: int = LogLevel.CRITICAL
+
+    def log(self, line: GuestLog) -> None:
+        """Drop it."""
+
+
 class _NoEnvironment(dict[str, str]):
     """Stands in the key for the environment, which is part of it as sorted pairs."""
 
@@ -305,7 +319,11 @@ def _shared_cache() -> ModuleCache:
 
 
 def _bytes(text: bytes | str) -> bytes:
-    return text.encode() if isinstance(text, str) else text
+    if isinstance(text, str):
+        return text.encode()
+    if isinstance(text, bytes):
+        return text
+    raise TypeError(f"a configuration is text or bytes, not {text!r}: encode it, with json.dumps for example")
 
 
 def _profile(name: str) -> Profile:

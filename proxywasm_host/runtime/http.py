@@ -18,7 +18,7 @@ Rules of a local response, from ``filter_manager.cc`` of Envoy:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -52,6 +52,18 @@ def percent_encoded(text: bytes) -> bytes:
     return b"".join(b"%c" % byte if 0x20 <= byte < 0x7F and byte != ord("%") else b"%%%02X" % byte for byte in text)
 
 
+def checked(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
+    """A list of our own of the embedder's headers.
+
+    Raises: TypeError, if the first or the last is no pair of bytes: to look at all would cost as much as a hostcall.
+    """
+    headers = list(headers)
+    for pair in headers[:1] + headers[-1:]:
+        if pair.__class__ is not tuple or pair[0].__class__ is not bytes or pair[-1].__class__ is not bytes:
+            raise TypeError(f"headers are (name, value) pairs of bytes, not {pair!r}")
+    return headers
+
+
 def given(status: bytes, pairs: HeaderList) -> HeaderList:
     """Headers of a local response, with those that a filter gave; the status is not for them to give."""
     headers = [(b":status", status)]
@@ -73,7 +85,16 @@ class LocalResponse:
 
 
 class HttpStream:
-    """One request and its response. Made by `Host.http_stream`."""
+    """One request and its response. Made by `Host.http_stream`.
+
+    Feed it with what comes in, in the order in which it comes: `request_headers`, `request_body`, `request_trailers`
+    from the client, `response_headers`, `response_body`, `response_trailers` from upstream, `close` at the end.
+    Each returns the effects to perform, in order; headers are lists of ``(name, value)`` pairs of bytes.
+
+    What comes in after a local response or a reset is ignored. A `ResponseHeaders` that comes out before a response
+    went in is a local response: whatever was sent upstream is to be dropped. A `ResetStream` may come after it, when
+    the client has had a part of the response: it must not be sent the rest.
+    """
 
     local: LocalResponse | None = None
     """The local response, if there was one."""
@@ -108,7 +129,7 @@ class HttpStream:
         if self._request.started:
             raise RuntimeError("the request's headers were given before")
         if not self._request.aborted:
-            self._request.on_headers(list(headers), end_stream)
+            self._request.on_headers(checked(headers), end_stream)
         return self.host.drain()
 
     def request_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
@@ -125,7 +146,7 @@ class HttpStream:
             if self._response.started:
                 raise RuntimeError("the response's headers were given before")
             self.details = "via_upstream"
-            self._response.on_headers(list(headers), end_stream)
+            self._response.on_headers(checked(headers), end_stream)
         return self.host.drain()
 
     def response_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
@@ -177,7 +198,7 @@ class HttpStream:
     def _end(self, path: Path, trailers: HeaderList) -> list[Effect]:
         if not path.aborted:
             self._check(path)
-            path.on_trailers(list(trailers))
+            path.on_trailers(checked(trailers))
         return self.host.drain()
 
     # -- State ---------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxywasm_host.runtime.effects import RequestBody, RequestHeaders, ResponseBody, ResponseHeaders
-from tests.support import REQUEST, RESPONSE
+from tests.support import REQUEST, RESPONSE, code
 
 
 def kinds(effects) -> list[str]:
@@ -29,6 +29,21 @@ def test_events_out_of_order_are_errors_of_the_embedder(host, probe):
     stream.response_trailers([])
     with pytest.raises(RuntimeError, match="the response has ended before"):
         stream.response_trailers([])
+
+
+@pytest.mark.parametrize(
+    "headers", [{b":path": b"/"}, [(":path", "/")], [(b":path", "/")], [(b":path", None)], [b":path"], [(b"x", 1)]]
+)
+def test_headers_that_are_no_pairs_of_bytes(host, probe, headers):
+    plugin = probe()
+    with host.http_stream([plugin]) as stream, pytest.raises(TypeError, match="pairs of bytes"):
+        stream.request_headers(headers)
+    assert plugin.failure is None
+
+
+def test_a_configuration_that_is_no_text(host):
+    with pytest.raises(TypeError, match="text or bytes"):
+        host.load_plugin(code("c/minimal"), configuration={"a": 1})
 
 
 def test_after_close_nothing_happens(host, probe, trace):
