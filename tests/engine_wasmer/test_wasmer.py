@@ -279,7 +279,7 @@ class TestFreeing:
         make()
         before = mappings()
         make()
-        assert mappings() <= before + 5
+        assert mappings() < before + 20  # two each, at least
 
 
 class TestModules:
