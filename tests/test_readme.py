@@ -11,15 +11,22 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def block(language: str) -> str:
-    found = re.search(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    assert found, f"README has no {language} block"
-    return found[1]
+def block(language: str, number: int = 0) -> str:
+    found = re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert len(found) > number, f"README has no {language} block {number}"
+    return found[number]
 
 
 def test_the_example_prints_what_is_under_it():
     ran = subprocess.run([sys.executable, "-c", block("python")], cwd=ROOT, capture_output=True, text=True, check=True)
     assert ran.stdout == block("text")
+
+
+def test_the_unit_test_passes(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    names: dict[str, object] = {}
+    exec(block("python", 1), names)
+    names["test_auth"]()
 
 
 def test_the_example_has_about_twenty_lines():

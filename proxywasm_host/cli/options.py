@@ -15,7 +15,17 @@ from typing import Any, TypeVar
 import click
 
 from proxywasm_host.abi.profile import PROFILES
-from proxywasm_host.cli.values import CannedReply, Data, EngineName, Environment, Header, Property, Size
+from proxywasm_host.cli.values import (
+    LONGEST,
+    CannedReply,
+    Data,
+    EngineName,
+    Environment,
+    Header,
+    Property,
+    Seconds,
+    Size,
+)
 from proxywasm_host.cli.words import plural
 from proxywasm_host.engine.cache import ModuleCache
 from proxywasm_host.engine.protocol import Limits
@@ -89,7 +99,11 @@ HOST_OPTIONS = (
         "--ticks", type=click.IntRange(0), default=0, show_default=True, help="Ticks that may pass while paused."
     ),
     click.option(
-        "--deadline", type=float, default=5, show_default=True, help="Seconds for a callback; 0 for no limit."
+        "--deadline",
+        type=Seconds(),
+        default="5",
+        show_default=True,
+        help="Seconds for a callback; 0 for no limit.",
     ),
     click.option("--memory-limit", type=Size(), default="256MiB", show_default=True, help="Of a guest."),
     click.option(
@@ -145,7 +159,7 @@ class Scenario:
             self.engines[0],
             profile=options["profile"],
             services=Services(log=log, clusters=dict(options["callout"]).keys()),
-            limits=Limits(options["memory_limit"], options["deadline"] or None),
+            limits=Limits(options["memory_limit"], options["deadline"] or LONGEST),
             properties=dict(options["properties"]),
             listener=listener,
             cache=cache,

@@ -38,6 +38,10 @@ def wire(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
 
+LONGEST = 1_000_000
+"""Seconds that stand for no deadline: with one, Ctrl-C ends a guest that loops."""
+
+
 class Kind(click.ParamType[Any]):
     """Base: `parse` does the work and raises ValueError with the sentence."""
 
@@ -93,6 +97,18 @@ class Size(Kind):
         if not found:
             raise ValueError(f"{text!r} is no size: write it as 1000, 64KiB or 256MiB")
         return int(found[1]) * self.UNITS[found[2]]
+
+
+class Seconds(Kind):
+    """A number of seconds, finite and not negative."""
+
+    name = "SECONDS"
+
+    def parse(self, text: str) -> float:
+        seconds = float(text) if re.fullmatch(r"\d+(\.\d*)?|\.\d+", text) else -1.0
+        if not 0 <= seconds <= LONGEST:
+            raise ValueError(f"{text!r} is no number of seconds between 0 and {LONGEST}")
+        return seconds
 
 
 class Property(Kind):

@@ -166,6 +166,7 @@ def test_an_engine_that_there_is_not(command):
 
 def test_an_engine_that_is_not_installed(command, monkeypatch):
     monkeypatch.setattr("proxywasm_host.engine.registry._entry_points", dict)
+    monkeypatch.setattr("proxywasm_host.engine.registry._opened", {})
     result = command("run", HEADERS, "/x", "--engine", "v8")
     assert result.code == 4
     assert result.complaint == "error: engine 'v8' is known but not installed: pip install proxywasm-engine-v8"
