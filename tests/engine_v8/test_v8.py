@@ -63,7 +63,15 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     head = "from tests.engine_v8.test_v8 import *\n"
     return subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", head + textwrap.dedent(program)],
+        [
+            sys.executable,
+            "-X",
+            "faulthandler",
+            "-W",
+            "ignore::DeprecationWarning",
+            "-c",
+            head + textwrap.dedent(program),
+        ],
         env=environment,
         capture_output=True,
         text=True,

@@ -4,9 +4,9 @@ One stands before the guest's imports: each of its functions writes its argument
 calls Python without arguments, and takes the answer from that page. The other one stands before the guest's exports
 and does the reverse. Numbers cross bit by bit, and V8 compiles calls between modules to plain calls.
 
-Before a host function is called, the place of its answer is filled with `UNANSWERED`. If that is still there when it
-returns, it has raised an exception (or could not even be entered), and the guest is ended by a trap, which unlike an
-exception of JavaScript no guest can catch.
+Before a host function is called, the place of its answer is filled with `UNANSWERED`, which no answer of 32 bits can
+be; one of 64 bits goes where the arguments were. If that is still there when it returns, it has raised an exception
+(or could not even be entered), and the guest is ended by a trap. No guest can catch that, unlike JavaScript's exceptions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,18 @@ from proxywasm_host.engine.protocol import FunctionType
 
 from .binary import leb, section, vector
 
-__all__ = ["ANSWER", "ARGUMENTS", "FAILED", "NAME", "PAGE", "REPORT", "UNANSWERED", "exports_bridge", "imports_bridge"]
+__all__ = [
+    "ANSWER",
+    "ARGUMENTS",
+    "FAILED",
+    "NAME",
+    "PAGE",
+    "REPORT",
+    "UNANSWERED",
+    "WIDE",
+    "exports_bridge",
+    "imports_bridge",
+]
 
 PAGE = 65536
 FAILED, ANSWER, ARGUMENTS, REPORT = 0, 8, 16, 16384
@@ -26,6 +37,8 @@ FAILED, ANSWER, ARGUMENTS, REPORT = 0, 8, 16, 16384
 UNANSWERED = 0x7FF4_0B57_A6E1_9D3C
 NAME = "proxywasm_bridge"
 """The name of both modules, by which their frames are left out of backtraces."""
+
+WIDE = ("i64", "f64")
 
 _CODES = {"i32": b"\x7f", "i64": b"\x7e", "f32": b"\x7d", "f64": b"\x7c"}
 _LOAD = {"i32": b"\x28\x02", "i64": b"\x29\x03", "f32": b"\x2a\x02", "f64": b"\x2b\x03"}
@@ -46,11 +59,12 @@ def imports_bridge(types: tuple[FunctionType, ...]) -> bytes:
         at = ARGUMENTS
         for number, kind in enumerate(type.params):
             code += _ZERO + _GET + leb(number) + _STORE[kind][:1] + b"\0" + leb(at)
-            at += 4 if kind in ("i32", "f32") else 8
+            at += 8 if kind in WIDE else 4
         code += _CALL + leb(index)
         code += _ZERO + _LOAD["i64"] + leb(ANSWER) + _SENTINEL + b"\x51\x04\x40\0\x0b"  # if it is equal: unreachable
         if type.results:
-            code += _ZERO + _LOAD[type.results[0]] + leb(ANSWER)
+            (kind,) = type.results
+            code += _ZERO + _LOAD[kind] + leb(ARGUMENTS if kind in WIDE else ANSWER)
         bodies.append(code)
     return _module(imported=[_NOTHING] * len(types), defined=types, bodies=bodies)
 

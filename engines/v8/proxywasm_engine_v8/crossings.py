@@ -41,9 +41,9 @@ _READ = {"i32": f"halves[{_SLOT * 2}]", "i64": f"words[{_SLOT}]", "f32": f"float
          "f64": f"doubles[{_SLOT}]"}  # fmt: skip
 _TELL = {
     "i32": f"words[{_SLOT}] = {{0}}",
-    "i64": f"words[{_SLOT}] = {{0}}",
+    "i64": f"words[{_ARGUMENT}] = {{0}}; words[{_SLOT}] = 0",
     "f32": f"floats[{_SLOT * 2}] = {{0}}; halves[{_SLOT * 2 + 1}] = 0",
-    "f64": f"doubles[{_SLOT}] = {{0}}",
+    "f64": f"doubles[{_ARGUMENT}] = {{0}}; words[{_SLOT}] = 0",
     "": f"{{0}}; words[{_SLOT}] = 0",
 }
 
