@@ -6,7 +6,7 @@ and does the reverse. Numbers cross bit by bit, and V8 compiles calls between mo
 
 Before a host function is called, the place of its answer is filled with `UNANSWERED`, which no answer of 32 bits can
 be; one of 64 bits goes where the arguments were. If that is still there when it returns, it has raised an exception
-(or could not even be entered), and the guest is ended by a trap. No guest can catch that, unlike JavaScript's exceptions.
+(or could not even be entered), and the guest is ended by a trap: no guest can catch that, as it could an exception.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Which V8s the engine knows, and where these keep two things that no exported function gives.
 
-To add one: install the wheel, find the numbers (``--help`` of this module has no magic for that: a debugger shows
-where ``HandleScope::Extend`` reads, and where ``Isolate::New`` looks for the allocator), and run the tests.
+To add one, look at its machine code: ``v8::HandleScope::DeleteExtensions`` reads `limit`, the second word of the handle
+scope's data, from its second argument, the isolate; ``v8::Isolate::Initialize`` takes the allocator out of its second
+argument, the parameters. Then run the tests with its wheel.
 """
 
 from __future__ import annotations
