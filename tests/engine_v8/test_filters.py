@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from proxywasm_engine_v8 import V8Engine
 
+from proxywasm_engine_v8 import V8Engine
 from proxywasm_engine_wasmtime import WasmtimeEngine
 from proxywasm_host import Host, Services
 from proxywasm_host.engine.protocol import Engine

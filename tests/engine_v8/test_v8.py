@@ -14,11 +14,11 @@ import weakref
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from proxywasm_engine_v8 import V8Engine, reservation, selfcheck, start
 from proxywasm_engine_v8.binary import Binary, Malformed
 from proxywasm_engine_v8.deadline import TICK
 from proxywasm_engine_v8.facts import KNOWN
-
 from proxywasm_host.engine.protocol import (
     HostFunction,
     Instance,
