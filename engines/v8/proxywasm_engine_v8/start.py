@@ -26,7 +26,7 @@ from .selfcheck import check_once
 __all__ = ["FLAGS", "start_v8"]
 
 FLAGS = ("--single-threaded", "--wasm-sync-tier-up", "--max-old-space-size=256", "--wasm-max-table-size=1000000")
-_REMEDY = "pip install --upgrade proxywasm-engine-v8 'mini-racer>=0.14.0,<0.14.2'"
+_REMEDY = "pip install --upgrade proxywasm-engine-v8 'mini-racer==0.14.1'"
 _lock = threading.Lock()
 _started: V8 | None = None
 
