@@ -45,16 +45,21 @@ class _Ticker:
         quiet = 0
         while quiet < _QUIET_TICKS:
             time.sleep(TICK)
-            quiet += 1
-            for watch in list(self.watches):
-                if watch.until is not None:
-                    quiet = 0
-                    watch.ask()
+            quiet = 0 if self._ask() else quiet + 1
         self.running = False
-        for watch in list(self.watches):  # one that has begun since then saw that we were running
-            if watch.until is not None:
-                self.start()
-                return
+        if self._ask():  # it has begun since then, and saw that we were running
+            self.start()
+
+    def _ask(self) -> bool:
+        """Ask the watches of calls that are under way. Returns whether there are any."""
+        busy = [watch for watch in list(self.watches) if watch.until is not None]
+        for watch in busy:
+            watch.ask()
+        return bool(busy)
+
+
+def _nothing() -> None:
+    return None
 
 
 _ticker = _Ticker()
@@ -80,10 +85,10 @@ class Watch:
         self.expired = False
         self.struck = False
         self.frames: list[tuple[str, int]] = []
-        self._isolate: Isolate | None = isolate
+        self._isolate: Callable[[], Isolate | None] = weakref.ref(isolate)
         self._lock = threading.Lock()
         terminate, at = isolate.library.terminate, isolate.at
-        reference, isolate_reference = weakref.ref(self), weakref.ref(isolate)
+        reference, isolate_reference = weakref.ref(self), self._isolate
 
         def asked() -> Any:
             try:
@@ -112,7 +117,7 @@ class Watch:
     def ask(self) -> None:
         """Have V8 call us on the thread of the guest."""
         with self._lock:
-            isolate = self._isolate
+            isolate = self._isolate()
             if isolate is not None and isolate.pointer:
                 isolate.library.interrupt(isolate.at, self._callback, None)
 
@@ -128,7 +133,7 @@ class Watch:
     def end(self) -> None:
         """Have nothing more to do with the isolate, which is to be freed."""
         with self._lock:
-            self._isolate = None
+            self._isolate = _nothing
 
     def take_expired(self) -> bool:
         """Whether the deadline has ended a call, asked once."""
