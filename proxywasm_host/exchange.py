@@ -25,7 +25,7 @@ from typing import Union
 from urllib.parse import urlsplit
 
 from proxywasm_host.abi.context import Context
-from proxywasm_host.abi.hostcalls.headers import INLINE
+from proxywasm_host.abi.hostcalls.headers import joined
 from proxywasm_host.abi.marshal import Call
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.table import Callback
@@ -114,7 +114,7 @@ class Message:
         parts, last = list(chunks), _pairs(trailers)
         if http1 and parts and not last:
             parts.append(b"")
-        return cls(_joined(headers, INLINE[map]), parts, last)
+        return cls(joined(headers, map), parts, last)
 
     @property
     def body(self) -> bytes:
@@ -149,20 +149,6 @@ def _pairs(pairs: Pairs) -> HeaderList:
 
 def _bytes(text: Text) -> bytes:
     return text.encode() if isinstance(text, str) else text
-
-
-def _joined(headers: HeaderList, inline: frozenset[bytes]) -> HeaderList:
-    """Headers in which those that can only be there once are: values joined at the place of the first."""
-    places: dict[bytes, int] = {}
-    joined: HeaderList = []
-    for name, value in headers:
-        if name in places:
-            joined[places[name]] = name, b"%b,%b" % (joined[places[name]][1], value)
-            continue
-        if name in inline:
-            places[name] = len(joined)
-        joined.append((name, value))
-    return joined
 
 
 # -- What happened -----------------------------------------------------------------------------------------------------

@@ -105,47 +105,50 @@ class Context:
     def set_tick_period(self, milliseconds: int) -> None:
         """Call on_tick each so many milliseconds; 0 stops."""
 
-    def register_queue(self, name: bytes) -> int:
+    def _no_plugin(self) -> Refusal:
+        return Refusal(Status.BAD_ARGUMENT, "context {0} is no plugin's", self.id)
+
+    def register_queue(self, name: bytes) -> int | Refusal:
         """Make a shared queue whose messages are told to this plugin; returns its token."""
-        raise NotImplementedError
+        return self._no_plugin()
 
     def http_call(
         self, cluster: str, headers: HeaderList, body: bytes, trailers: HeaderList, timeout: int
     ) -> int | Refusal:
         """Start an HTTP callout; returns its token."""
-        raise NotImplementedError
+        return self._no_plugin()
 
     def grpc_call(
         self, cluster: bytes, service: bytes, method: bytes, metadata: HeaderList, message: bytes, timeout: int
     ) -> int | Refusal:
         """Start a unary gRPC callout; returns its token."""
-        raise NotImplementedError
+        return self._no_plugin()
 
     def grpc_stream(self, cluster: bytes, service: bytes, method: bytes, metadata: HeaderList) -> int | Refusal:
         """Open a gRPC stream; returns its token."""
-        raise NotImplementedError
+        return self._no_plugin()
 
     def grpc_send(self, token: int, message: bytes, end_stream: bool) -> Refusal | None:
         """Send a message on a gRPC stream."""
-        raise NotImplementedError
+        return self._no_plugin()
 
     def grpc_close(self, token: int) -> Refusal | None:
         """Say that no more messages will be sent."""
-        raise NotImplementedError
+        return self._no_plugin()
 
     def grpc_cancel(self, token: int) -> Refusal | None:
         """Break off; no callback comes any more."""
-        raise NotImplementedError
+        return self._no_plugin()
 
     def redis_init(
         self, cluster: str, username: bytes, password: bytes, timeout: int, options: dict[str, str]
     ) -> Refusal | None:
         """Configure the Redis client of a cluster."""
-        raise NotImplementedError
+        return self._no_plugin()
 
     def redis_call(self, cluster: str, query: bytes) -> int | Refusal:
         """Send a Redis command; returns its token."""
-        raise NotImplementedError
+        return self._no_plugin()
 
 
 class VmState(Protocol):

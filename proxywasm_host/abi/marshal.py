@@ -331,6 +331,8 @@ def _source(row: Hostcall, version: AbiVersion) -> Iterator[str]:
             value = "result" if len(row.outputs) == 1 else f"result[{i}]"
             write = "guest.put_bytes({1}, {0}_at, {0}_size, optional=True)" if p.optional else WRITE[p.kind]
             yield f"      {write.format(p.name, value)}"
+        if row.outputs[0].kind is Kind.PAIRS_OUT:
+            yield "      result = list(result)"
         if row.outputs[0].kind is Kind.BYTES_OUT and len(row.outputs) == 1:
             yield f"      if len(result) > {RECORDED}: result = result[:{RECORDED}]"
     yield "    except BadAddress as error:"

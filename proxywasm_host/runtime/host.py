@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
@@ -104,7 +105,7 @@ class Host:
         vm_id: str = "",
         vm_configuration: bytes | str = b"",
         environment: Mapping[str, str] | None = None,
-        capabilities: frozenset[str] | None = None,
+        capabilities: Iterable[str] | None = None,
         failure_policy: FailurePolicy | str = FailurePolicy.FAIL_CLOSED,
         allow_on_headers_stop_iteration: bool = False,
         reload_interval: float = 1.0,
@@ -129,7 +130,10 @@ class Host:
             unknown_imports: whether a ``proxy_*`` import that is not known is an error, or answers UNIMPLEMENTED.
             engine, profile, limits: instead of the host's.
 
-        Raises: OSError, ModuleError, PluginError, UnknownEngine, EngineUnavailable.
+        What the guest wants done while it starts (ticks, callouts) is returned by `drain`, or by the next event.
+
+        Raises: OSError, ModuleError, PluginError, UnknownEngine, EngineUnavailable; ValueError, LookupError or
+            TypeError, for a policy, a profile or a configuration that is none.
         """
         if not isinstance(code, bytes):
             name = name or os.path.splitext(os.path.basename(code))[0]  # noqa: PTH119, PTH122 - pathlib takes 10 ms
@@ -141,7 +145,7 @@ class Host:
             vm_id,
             _bytes(vm_configuration),
             dict(environment or {}),
-            capabilities,
+            None if capabilities is None else frozenset(capabilities),
             unknown_imports,
             chosen,
             limits or self.limits,
@@ -196,7 +200,9 @@ class Host:
         if tried not in self._tried:
             vm = self._new_vm(key, config.vm, config.name, None, replace(self.services, log=_Silent()))
             try:
-                Plugin(self, config, lambda: vm, vm).root.gone()
+                tried_out = Plugin(self, config, lambda: vm, vm)
+                tried_out.root.gone()
+                self.forget(tried_out)
                 self._tried[tried] = None
             except PluginError as error:
                 self._tried[tried] = error
@@ -205,6 +211,10 @@ class Host:
         refused = self._tried[tried]
         if refused is not None:
             raise refused
+
+    def forget(self, plugin: Plugin) -> None:
+        """Drop the effects of a plugin that was refused: nobody knows it."""
+        self._outbox = deque(effect for effect in self._outbox if getattr(effect, "plugin", None) is not plugin)
 
     def plugin_gone(self, plugin: Plugin) -> None:
         """A plugin was closed and its guest has let it go; its VM goes with its last plugin."""
@@ -249,7 +259,8 @@ class Host:
         """Note an effect; it is returned by the event that is being fed, or by the next."""
         self._outbox.append(effect)
         if self._wake is not None:
-            self._wake()
+            with suppress(Exception):  # a guest is not to blame for an event loop that is closed
+                self._wake()
 
     def drain(self) -> list[Effect]:
         """What is to be done, in order; afterwards nothing is."""
@@ -278,6 +289,9 @@ class Host:
     def close(self) -> list[Effect]:
         """End all plugins and free their VMs, also those that would rather wait for ``proxy_done``."""
         effects = [effect for plugin in list(self.plugins) for effect in plugin.close()]
+        for plugin in list(self.plugins):
+            plugin.root.gone()
+        effects += self.drain()
         for vm in self._vms.values():
             vm.close()
         self._vms.clear()

@@ -21,9 +21,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from proxywasm_host.abi.hostcalls.headers import add, replace
+from proxywasm_host.abi.hostcalls.headers import add, joined, replace
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import MapType
 from proxywasm_host.abi.values import PropertyValue
@@ -45,6 +45,7 @@ SERVICE_UNAVAILABLE = 503
 KNOWN = ({b":method": 1, b":path": 2, b":scheme": 0, b":authority": 0, b":protocol": 0}, {b":status": 1})
 """Pseudo headers that go out, by direction, with a bit for those that must. They stand before all other headers."""
 NEEDED = (3, 1)
+TRAILERS = (MapType.REQUEST_TRAILERS, MapType.RESPONSE_TRAILERS)
 
 
 def percent_encoded(text: bytes) -> bytes:
@@ -52,16 +53,18 @@ def percent_encoded(text: bytes) -> bytes:
     return b"".join(b"%c" % byte if 0x20 <= byte < 0x7F and byte != ord("%") else b"%%%02X" % byte for byte in text)
 
 
-def checked(headers: Iterable[tuple[bytes, bytes]]) -> HeaderList:
-    """A list of our own of the embedder's headers.
+def checked(headers: Iterable[tuple[bytes, bytes]], map: MapType, inline: bool) -> HeaderList:
+    """A list of our own of the embedder's headers; what there can be one of only is joined, if `inline`.
 
     Raises: TypeError, if the first or the last is no pair of bytes: to look at all would cost as much as a hostcall.
     """
-    headers = list(headers)
-    for pair in headers[:1] + headers[-1:]:
+    pairs: list[Any] = list(headers)  # whatever it is that the embedder gave
+    for pair in pairs[:1] + pairs[-1:]:
+        if pair.__class__ is list:
+            return checked([(name, value) for name, value in pairs], map, inline)
         if pair.__class__ is not tuple or pair[0].__class__ is not bytes or pair[-1].__class__ is not bytes:
             raise TypeError(f"headers are (name, value) pairs of bytes, not {pair!r}")
-    return headers
+    return joined(pairs, map) if inline and len(dict(pairs)) < len(pairs) else pairs
 
 
 def given(status: bytes, pairs: HeaderList) -> HeaderList:
@@ -129,7 +132,7 @@ class HttpStream:
         if self._request.started:
             raise RuntimeError("the request's headers were given before")
         if not self._request.aborted:
-            self._request.on_headers(checked(headers), end_stream)
+            self._request.on_headers(self._checked(headers, MapType.REQUEST_HEADERS), end_stream)
         return self.host.drain()
 
     def request_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
@@ -143,10 +146,12 @@ class HttpStream:
     def response_headers(self, headers: HeaderList, end_stream: bool = False) -> list[Effect]:
         """Upstream's headers, ``:status`` first. Ignored after a local response. Raises as `request_headers`."""
         if self.local is None and not self._response.aborted:
+            if not self._request.started:
+                raise RuntimeError("the request's headers must be given first")
             if self._response.started:
                 raise RuntimeError("the response's headers were given before")
             self.details = "via_upstream"
-            self._response.on_headers(checked(headers), end_stream)
+            self._response.on_headers(self._checked(headers, MapType.RESPONSE_HEADERS), end_stream)
         return self.host.drain()
 
     def response_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
@@ -182,6 +187,9 @@ class HttpStream:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _checked(self, headers: HeaderList, map: MapType) -> HeaderList:
+        return checked(headers, map, self.host.profile.inline_headers)
+
     def _check(self, path: Path) -> None:
         which = "response" if path.direction else "request"
         if not path.started:
@@ -198,7 +206,7 @@ class HttpStream:
     def _end(self, path: Path, trailers: HeaderList) -> list[Effect]:
         if not path.aborted:
             self._check(path)
-            path.on_trailers(checked(trailers))
+            path.on_trailers(self._checked(trailers, TRAILERS[path.direction]))
         return self.host.drain()
 
     # -- State ---------------------------------------------------------------------------------------------------
@@ -219,8 +227,18 @@ class HttpStream:
         return self._response.started
 
     @property
+    def request_full(self) -> bool:
+        """Whether filters hold more of the request's body than the limit: stop reading from the client until not."""
+        return self._request.full
+
+    @property
+    def response_full(self) -> bool:
+        """Whether filters hold more of the response's body than the limit: stop reading from upstream until not."""
+        return self._response.full
+
+    @property
     def paused(self) -> bool:
-        """Whether something that came in waits for a filter."""
+        """Whether a message that has come in as a whole waits for a filter."""
         return any(path.ended and not path.complete and not path.aborted for path in (self._request, self._response))
 
     def path(self, direction: int) -> Path:
@@ -314,6 +332,8 @@ class HttpStream:
         if self.closed or self.reset_details is not None:
             return
         local = LocalResponse(status & 0xFFFF, details, headers, body, grpc_status)
+        if self._response.complete:
+            return
         if self._request.calling is None:
             self._send(local)
         elif self._prepared is None:

@@ -217,6 +217,8 @@ class HttpContext(Context):
         self.vm.call(self, "on_delete", self.id)
         self.vm.contexts.pop(self.id, None)
         del self.stream
+        if self.plugin.closed:
+            self.plugin.stream_gone()
 
     # -- Hostcalls -----------------------------------------------------------------------------------------------
 
@@ -277,6 +279,9 @@ class HttpContext(Context):
 
     def set_property(self, name: str, value: bytes) -> Refusal | None:
         """Store a property. Higress's plugins ask for things by setting properties of certain names."""
+        if self.vm.version < AbiVersion.V0_2_100:
+            self.stream.filter_state[name] = value
+            return None
         if name.startswith(SPAN_TAG):
             self.stream.span_tags[name.removeprefix(SPAN_TAG)] = value
             return None

@@ -16,7 +16,8 @@ Rules, those of Envoy's filter manager (``filter_manager.cc``), which every filt
 * What a filter holds is in one buffer for the whole direction, in front of that filter: none behind it has seen it.
 * A resumed filter's headers go on first, then the held body, then trailers. After STOP_ALL the body is first given to
   the filter itself.
-* Holding more than the limit is an error to the client (413 or 500), unless the filter asked for back-pressure.
+* Holding more than the limit is an error to the client (413 or 500), unless the filter asked for back-pressure (PAUSE
+  on headers does): then it is only when 16 times the limit is held, for nobody stopped reading.
 * Once the direction is `aborted` (local response, reset), nothing moves any more.
 """
 
@@ -37,6 +38,8 @@ __all__ = ["REQUEST", "RESPONSE", "FilterState", "Path"]
 
 REQUEST, RESPONSE = range(2)
 
+IGNORED = 16
+"""How many limits may be held back for a filter that wants back-pressure, if nobody stops reading."""
 HEADERS_OUT = (effects.RequestHeaders, effects.ResponseHeaders)
 STOPS_ALL = (HeadersAction.STOP_ALL_ITERATION_AND_BUFFER, HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK)
 
@@ -69,7 +72,7 @@ class Path:
     """Headers have come in."""
     headers_sent = False
     """Headers have gone out."""
-    buffer: bytes | None = None
+    buffer: bytes | bytearray | None = None
     holder: FilterState | None = None
     """The filter that holds the buffer and may still read and change it."""
     streaming = False
@@ -244,7 +247,7 @@ class Path:
 
     def take_buffer(self) -> bytes:
         """What is held; afterwards nothing is."""
-        data = self.buffer or b""
+        data = bytes(self.buffer or b"")
         if self.holder is not None:
             held = self.holder.context.buffers[self.direction]
             data = data if held is None else held
@@ -253,13 +256,22 @@ class Path:
         return data
 
     def _hold(self, data: bytes, holder: FilterState | None = None) -> None:
-        data = self.take_buffer() + data
-        self.buffer = data
-        if holder is not None:
-            self.holder = holder
-            holder.context.buffers[self.direction] = data
-        if len(data) > self.limit and not self.streaming:
+        if holder is not None or self.holder is not None:
+            self.buffer = data = self.take_buffer() + data
+            if holder is not None:
+                self.holder = holder
+                holder.context.buffers[self.direction] = data
+        elif isinstance(self.buffer, bytearray):
+            self.buffer += data
+        else:
+            self.buffer = bytearray(self.buffer or b"") + data
+        if len(self.buffer) > (self.limit * IGNORED if self.streaming else self.limit):
             self.stream.over_limit(self)
+
+    @property
+    def full(self) -> bool:
+        """Whether more is held than the limit: no more should be read until it has gone on."""
+        return self.buffer is not None and len(self.buffer) > self.limit
 
     # -- Out -----------------------------------------------------------------------------------------------------
 
@@ -269,7 +281,7 @@ class Path:
             return
         self.complete = end_stream
         self.headers_sent = True
-        self.stream.host.emit(HEADERS_OUT[self.direction](headers, end_stream, self.stream))
+        self.stream.host.emit(HEADERS_OUT[self.direction](list(headers), end_stream, self.stream))
 
     def _out_data(self, data: bytes, end_stream: bool) -> None:
         if self.complete or not (data or end_stream):

@@ -83,19 +83,19 @@ class Plugin:
         self._begin(vm)
 
     def _begin(self, vm: Vm) -> None:
-        root = RootContext(vm, self)
+        self.vm = vm
+        self.root = RootContext(vm, self)
         for state, callback, accept in (
-            (FailState.START, "proxy_on_vm_start", root.start),
-            (FailState.CONFIGURE, "proxy_on_configure", root.configure),
+            (FailState.START, "proxy_on_vm_start", self.root.start),
+            (FailState.CONFIGURE, "proxy_on_configure", self.root.configure),
         ):
             accepted = accept()
             if vm.failure or not accepted:
-                vm.contexts.pop(root.id, None)
+                self.root.gone()
+                self.host.forget(self)
                 if vm.failure is None:
                     raise vm.refused(state, self.name, callback)
                 raise PluginError(vm.failure)
-        self.vm = vm
-        self.root = root
         self._started_at = self._now()
         vm.on_failure.append(self._vm_failed)
 
@@ -170,7 +170,7 @@ class Plugin:
         """Call on_foreign_function with the embedder's own number and argument."""
         root = self.root
         root.buffers[BufferType.CALL_DATA] = arguments
-        self.vm.call(root, "on_foreign_function", root.id, function, len(arguments))
+        self._call(root, "on_foreign_function", function, len(arguments))
         root.buffers[BufferType.CALL_DATA] = None
         return self.host.drain()
 
@@ -179,10 +179,23 @@ class Plugin:
             self.vm.call(root, name, root.id, *args)
 
     def close(self) -> list[Effect]:
-        """End the plugin: on_done, then on_delete (at once, or when the guest calls ``proxy_done``)."""
-        self.closed = True
-        self.root.close()
+        """End the plugin, once its last stream is closed: on_done, then on_delete (at once, or at ``proxy_done``).
+
+        New streams do not get it any more. Closing again does nothing.
+        """
+        if not self.closed:
+            self.closed = True
+            if self.root.deleted:
+                self.host.plugin_gone(self)
+            else:
+                self.stream_gone()
         return self.host.drain()
+
+    def stream_gone(self) -> None:
+        """A stream context was deleted; a closed plugin ends with the last."""
+        root = self.root
+        if self.closed and not any(c.root is root and c is not root for c in self.vm.contexts.values()):
+            root.close()
 
     def context_gone(self, root: RootContext) -> None:
         """The root context was deleted."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ALIASES", "STREAM_PROPERTIES", "grpc_status_of", "lookup", "stream_property"]
 
+MAX_DIGITS = 18
+"""Of a number in a header: what 64 bits hold."""
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 ALIASES = {
@@ -61,6 +63,13 @@ def _value(headers: HeaderList, name: bytes) -> bytes:
         if key == name:
             return value
     raise LookupError(name)
+
+
+def number(text: bytes) -> int:
+    """A number in a header. Raises: LookupError, if it is none, or has more digits than a header's number can have."""
+    if not text.isdigit() or len(text) > MAX_DIGITS:
+        raise LookupError
+    return int(text)
 
 
 def _header(name: bytes) -> Find:
@@ -103,8 +112,8 @@ def _bytes_of(headers: HeaderList | None) -> int:
 
 def _request_size(context: HttpContext) -> PropertyValue:
     for name, value in _request(context):
-        if name == b"content-length" and value.isdigit():
-            return int(value)
+        if name == b"content-length":
+            return number(value)
     return context.stream.path(REQUEST).received
 
 
@@ -116,7 +125,7 @@ def _total_size(direction: int) -> Find:
 
 
 def _code(context: HttpContext) -> PropertyValue:
-    return int(_value(context.stream.path(RESPONSE).headers, b":status"))
+    return number(_value(context.stream.path(RESPONSE).headers, b":status"))
 
 
 def _code_details(context: HttpContext) -> PropertyValue:
@@ -130,9 +139,9 @@ def _grpc_status(context: HttpContext) -> PropertyValue:
     path = context.stream.path(RESPONSE)
     for headers in (path.trailers or [], path.headers):
         for name, value in headers:
-            if name == b"grpc-status" and value.isdigit():
-                return int(value)
-    return grpc_status_of(int(_value(path.headers, b":status")))
+            if name == b"grpc-status":
+                return number(value)
+    return grpc_status_of(number(_value(path.headers, b":status")))
 
 
 def _duration(context: HttpContext) -> PropertyValue:
@@ -193,10 +202,10 @@ def _descend(value: PropertyValue, path: Sequence[str]) -> PropertyValue:
     for part in path:
         if isinstance(value, Mapping):
             value = value[part]
-        elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)) and part.isdigit():
-            value = value[int(part)]
+        elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+            value = value[number(part.encode("utf-8", "replace"))]
         else:
-            raise LookupError(part)
+            raise LookupError(part)  # noqa: TRY004 - to the guest it is not there
     return value
 
 

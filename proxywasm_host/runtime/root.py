@@ -139,10 +139,11 @@ class RootContext(Context):
             self._emit(effects.SetTickPeriod(self.plugin, milliseconds))
 
     def register_queue(self, name: bytes) -> int:
-        plugin = self.plugin
-        return self.vm.services.shared_queues.register(
-            self.vm.vm_id, name, lambda token: plugin.host.emit(effects.QueueReady(plugin, token))
-        )
+        def ready(token: int) -> None:
+            if not self.deleted:
+                self._emit(effects.QueueReady(self.plugin, token))
+
+        return self.vm.services.shared_queues.register(self.vm.vm_id, name, ready)
 
     def _emit(self, effect: effects.Effect) -> None:
         self.plugin.host.emit(effect)
@@ -256,11 +257,12 @@ class RootContext(Context):
         if not isinstance(reply, callout.Reply):
             wanted = " or ".join(kind.__name__ for kind in callout.Reply)
             raise TypeError(f"the reply to {type(callout).__name__} is {wanted}, not {type(reply).__name__}")
-        self.vm.defer(lambda: self._deliver(callout.token, reply))
+        self.vm.defer(lambda: self._deliver(callout, reply))
 
-    def _deliver(self, token: int, reply: effects.Reply) -> None:
-        callout = self._callouts.get(token)
-        if callout is None:
+    def _deliver(self, callout: effects.Callout, reply: effects.Reply) -> None:
+        token = callout.token
+        # The callout itself is compared: another VM of this plugin may have given the same token to another.
+        if self._callouts.get(token) is not callout or self._half_closed.get(token) == "remote":
             return
         if isinstance(callout, effects.HttpCall):
             self._end(token)
@@ -273,8 +275,8 @@ class RootContext(Context):
 
     def _http_reply(self, token: int, reply: effects.Reply) -> None:
         if isinstance(reply, HttpCallReply):
-            self.maps[MapType.HTTP_CALL_RESPONSE_HEADERS] = reply.headers
-            self.maps[MapType.HTTP_CALL_RESPONSE_TRAILERS] = reply.trailers or None
+            self.maps[MapType.HTTP_CALL_RESPONSE_HEADERS] = lower(reply.headers)
+            self.maps[MapType.HTTP_CALL_RESPONSE_TRAILERS] = lower(reply.trailers) or None
             self.buffers[BufferType.HTTP_CALL_RESPONSE_BODY] = reply.body
             sizes = len(reply.headers), len(reply.body), len(reply.trailers)
             self.vm.call(self, "on_http_call_response", self.id, token, *sizes)
@@ -297,7 +299,7 @@ class RootContext(Context):
             initial = isinstance(reply, GrpcInitialMetadata)
             map = MapType.GRPC_RECEIVE_INITIAL_METADATA if initial else MapType.GRPC_RECEIVE_TRAILING_METADATA
             name = "on_grpc_receive_initial_metadata" if initial else "on_grpc_receive_trailing_metadata"
-            self.maps[map] = reply.metadata
+            self.maps[map] = lower(reply.metadata)
             self.vm.call(self, name, self.id, token, len(reply.metadata))
             self.maps[map] = None
         elif isinstance(reply, (GrpcMessage, GrpcCallReply)):
@@ -315,7 +317,8 @@ class RootContext(Context):
             status, message = reply.status, reply.message
         elif isinstance(reply, CalloutFailed):
             message = reply.reason
-        if token & 3 == GRPC_CALL or self._half_closed.get(token) == "local":
+        broken = isinstance(reply, CalloutFailed)
+        if broken or token & 3 == GRPC_CALL or self._half_closed.get(token) == "local":
             self._end(token)
         else:
             self._half_closed[token] = "remote"

@@ -90,6 +90,8 @@ class TcpContext(Context):
             self.vm.call(self, "on_log", self.id)
             self.vm.call(self, "on_delete", self.id)
         self.vm.contexts.pop(self.id, None)
+        if self.plugin.closed:
+            self.plugin.stream_gone()
 
     # -- Hostcalls -----------------------------------------------------------------------------------------------
 
@@ -134,6 +136,7 @@ class TcpStream:
         """Why the connection is to be closed, if a filter or a failure wants that."""
         self.filter_state: dict[str, bytes] = {}
         self._contexts = [TcpContext(self, plugin) for plugin in plugins]
+        self._connected = False
         self._waiting: TcpContext | None = None
         """The filter that paused the new connection."""
 
@@ -141,20 +144,24 @@ class TcpStream:
 
     def new_connection(self) -> list[Effect]:
         """The downstream peer has connected."""
+        self._connected = True
         self._connect(0)
         return self.host.drain()
 
     def downstream_data(self, data: bytes, end_stream: bool = False) -> list[Effect]:
-        """Data came from the downstream peer; `end_stream`: it will send no more."""
+        """Data came from the downstream peer; `end_stream`: it will send no more.
+
+        Raises: RuntimeError, before `new_connection`.
+        """
         self._pass(BufferType.DOWNSTREAM_DATA, 0, data, end_stream)
         return self.host.drain()
 
     def upstream_data(self, data: bytes, end_stream: bool = False) -> list[Effect]:
-        """Data came from the upstream peer; `end_stream`: it will send no more."""
+        """Data came from the upstream peer; `end_stream`: it will send no more. Raises as `downstream_data`."""
         self._pass(BufferType.UPSTREAM_DATA, 0, data, end_stream)
         if end_stream:
             for context in self._contexts:
-                if context.created:
+                if context.created and not context.closed:
                     context.vm.call(context, "on_upstream_connection_close", context.id, int(PeerType.UNKNOWN))
         return self.host.drain()
 
@@ -178,6 +185,8 @@ class TcpStream:
         return self._contexts if direction == BufferType.DOWNSTREAM_DATA else self._contexts[::-1]
 
     def _pass(self, direction: BufferType, start: int, data: bytes, end_stream: bool) -> None:
+        if not self._connected:
+            raise RuntimeError("the connection must be told first, with new_connection()")
         for context in self._order(direction)[start:]:
             if self.closed or self.close_details is not None:
                 return
@@ -201,6 +210,11 @@ class TcpStream:
         if self._waiting is context:
             self._waiting = None
             self._connect(index + 1)
+            for direction in DIRECTIONS:  # what came meanwhile is shown to the filter itself
+                held, context.held[direction] = context.held[direction], None
+                if held is not None:
+                    self._pass(direction, self._order(direction).index(context), *held)
+            return
         held = context.held[BufferType.DOWNSTREAM_DATA]
         if held is not None:
             context.held[BufferType.DOWNSTREAM_DATA] = None

@@ -93,6 +93,7 @@ class Vm:
         self.metrics: tuple[list[str], ...] = ([], [], [])
         self.deferred: deque[Callable[[], None]] = deque()
         self.stop_iteration = False
+        self._draining = False
         self.calls: deque[tuple[Any, Any, Any]] = deque(maxlen=REMEMBERED_CALLS)
         """The fields of the last `Call`s."""
         self.on_failure: list[Callable[[Failure], None]] = []
@@ -190,6 +191,8 @@ class Vm:
         Returns what the guest returned (0 if nothing), or `STOPPED`. If the guest did not return, `failure` is set
         and the result means nothing.
         """
+        if self.current is not None:
+            raise RuntimeError("an event was fed to a guest while it runs: wait until the event at hand has returned")
         self.context = self.current = context
         try:
             result = callback(*args)
@@ -206,9 +209,19 @@ class Vm:
             if self.stop_iteration:
                 self.stop_iteration = False
                 result = STOPPED
+            self._run_deferred()
+        return result or 0
+
+    def _run_deferred(self) -> None:
+        """Run what waits, and what comes up meanwhile, in one loop: guests must not make the host's stack grow."""
+        if self._draining:
+            return
+        self._draining = True
+        try:
             while self.deferred:
                 self.deferred.popleft()()
-        return result or 0
+        finally:
+            self._draining = False
 
     def call(self, context: Context, name: str, *args: int) -> int | None:
         """Call a callback by name, `args` as in `enter`, if the VM works and the guest has it; else ``None``."""

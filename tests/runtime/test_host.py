@@ -157,3 +157,78 @@ def test_a_start_function_that_makes_hostcalls(host, log):
     (func $start (drop (call $log (i32.const 2) (i32.const 0) (i32.const 5)))) (start $start))"""
     host.load_plugin(wat(text), name="starts")
     assert log.messages == ["hello"]
+
+
+def test_a_refused_plugin_leaves_nothing_behind(host, probe):
+    with pytest.raises(PluginError):
+        probe("@on_configure\nset_tick_period_milliseconds 5\nreturn 0")
+    assert host.drain() == []
+
+
+def test_a_canary_wants_nothing_done(host, probe):
+    probe(vm_id="v")
+    host.drain()
+    probe("@on_configure\nset_tick_period_milliseconds 5", vm_id="v")
+    assert len(host.drain()) == 1
+
+
+def test_a_reply_for_a_vm_that_was_replaced_reaches_nobody(host, probe, clock, log):
+    script = """@on_request_headers
+http_call upstream :method=GET&:path=/&:authority=x "" "" 5
+return 1
+@on_http_call_response
+say reply
+@on_response_headers
+trap"""
+    plugin = probe(script, failure_policy="fail_reload")
+    with host.http_stream([plugin]) as stream:
+        [old] = stream.request_headers(REQUEST, True)
+        plugin.vm.call(stream._contexts[0], "on_response_headers", stream._contexts[0].id, 0, 0)
+    clock.advance(2)
+    with host.http_stream([plugin]) as stream:
+        [new] = [effect for effect in stream.request_headers(REQUEST, True) if hasattr(effect, "token")][-1:]
+        assert (plugin.reloads, new.token) == (1, old.token)
+        log.take()
+        host.deliver(old, HttpCallReply([(b":status", b"200")]))
+        assert log.take() == []
+        host.deliver(new, HttpCallReply([(b":status", b"200")]))
+        assert log.take() == ["reply"]
+
+
+def test_a_closed_plugin_serves_its_streams_to_their_end(host, probe, trace):
+    plugin = probe()
+    stream = host.http_stream([plugin])
+    stream.request_headers(REQUEST, True)
+    plugin.close()
+    trace.take()
+    assert [type(effect).__name__ for effect in stream.response_headers([(b":status", b"200")], True)] == ["ResponseHeaders"]
+    stream.close()
+    assert [event.partition(": ")[2] for event in trace.take()][-5:] == [
+        "proxy_on_log()",
+        "proxy_on_done()",
+        "proxy_on_delete()",
+        "proxy_on_done()",
+        "proxy_on_delete()",
+    ]
+    assert host.plugins == []
+
+
+def test_a_plugin_closed_after_it_failed_is_forgotten(host, probe):
+    plugin = probe("@on_configure\nset_tick_period_milliseconds 5\n@on_tick\ntrap")
+    plugin.tick()
+    plugin.close()
+    assert host.plugins == []
+
+
+def test_a_host_that_closes_stops_what_a_plugin_left_running(host, probe):
+    plugin = probe("@on_configure\nset_tick_period_milliseconds 5\n@on_done/root\nreturn 0")
+    host.drain()
+    assert [(type(effect).__name__, effect.milliseconds) for effect in host.close()] == [("SetTickPeriod", 0)]
+    assert plugin.closed
+
+
+def test_a_queue_of_a_closed_plugin_tells_nobody(host, probe):
+    probe("@on_configure\nregister_shared_queue q", vm_id="a").close()
+    host.drain()
+    host.services.shared_queues.enqueue(1, b"x")
+    assert host.drain() == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from proxywasm_host import Host, Services
 from proxywasm_host.runtime.effects import RequestBody, RequestHeaders, ResponseBody, ResponseHeaders
 from tests.support import REQUEST, RESPONSE, code
 
@@ -200,3 +201,85 @@ def test_a_local_response_at_the_end_is_ignored(host, probe, callback):
     stream.response_headers(RESPONSE, True)
     assert stream.close() == []
     assert (plugin.failure, stream.local) == (None, None)
+
+
+def test_repeated_headers_of_which_there_is_one_are_joined_as_in_envoy(host, probe, log):
+    repeated = [*REQUEST, (b"accept", b"1"), (b"x", b"1"), (b"accept", b"2"), (b"x", b"2")]
+    with host.http_stream([probe("@on_request_headers\nget_header_map_value 0 accept\nget_header_map_value 0 x")]) as stream:
+        stream.request_headers([list(pair) for pair in repeated], True)
+    assert [line.partition(" = 0 ")[2] for line in log.messages] == ['"1,2"', '"1"']
+
+
+def test_what_a_pause_holds_back_is_bounded_and_told(host, probe):
+    stream = host.http_stream([probe("@on_request_headers\nreturn 1")], buffer_limit=1000)
+    stream.request_headers(REQUEST)
+    stream.request_body(b"x" * 1000)
+    assert not stream.request_full
+    stream.request_body(b"x")
+    assert (stream.request_full, stream.response_full, stream.local) == (True, False, None)
+    for _ in range(15):
+        stream.request_body(b"x" * 1000)
+    assert stream.local.status == 413
+    stream.close()
+
+
+def test_many_streams_resumed_at_once_do_not_nest(host, probe):
+    """Each one's callback resumes the next."""
+    script = """@on_configure
+set_tick_period_milliseconds 5
+@on_tick
+set_effective_context 2
+continue_stream 0
+@on_request_headers
+return 1
+@on_request_body
+set_effective_context $ctx+1
+continue_stream 0"""
+    plugin = probe(script)
+    streams = [host.http_stream([plugin]) for _ in range(300)]
+    for stream in streams:
+        stream.request_headers(REQUEST)
+        stream.request_body(b"x", True)
+    assert kinds(plugin.tick()) == ["RequestHeaders", "RequestBody"] * 300
+    for stream in streams:
+        stream.close()
+
+
+def test_an_event_fed_to_a_guest_that_runs_is_an_error(engine, log):
+    """A foreign function of the embedder feeds another stream of the same VM."""
+    inner = []
+
+    def feed(arguments: bytes) -> bytes:
+        stream = host.http_stream([plugin])
+        try:
+            stream.request_headers(REQUEST, True)
+        except RuntimeError as error:
+            inner.append(str(error))
+        return b"done"
+
+    services = Services(log=log, foreign_functions={"feed": feed})
+    with Host(engine, services=services) as host:
+        script = '@on_request_headers\ncall_foreign_function feed x\nget_header_map_value 0 :path\nsend_local_response 403 d "" "" -1'
+        plugin = host.load_plugin(code("c/probe_0_2_1"), configuration=script)
+        with host.http_stream([plugin]) as outer:
+            outer.request_headers(REQUEST, True)
+        assert outer.local.status == 403
+    assert inner == ["an event was fed to a guest while it runs: wait until the event at hand has returned"]
+    assert log.messages[1] == 'get_header_map_value(0, :path) = 0 "/a?b=c"'
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("response%00code", [(b":status", b"\xc2\xb2")]),
+        ("request%00size", [(b"content-length", b"9" * 5000)]),
+        ("response%00grpc_status", [(b":status", b"200"), (b"grpc-status", b"9" * 5000)]),
+    ],
+)
+def test_a_number_that_is_none_fails_nobody(host, probe, log, path, headers):
+    plugin = probe(f"@on_request_headers\nget_property {path}\n@on_response_headers\nget_property {path}")
+    with host.http_stream([plugin]) as stream:
+        stream.request_headers(REQUEST + (headers if path.startswith("request") else []), True)
+        stream.response_headers(headers if path.startswith("response") else RESPONSE, True)
+    assert plugin.failure is None
+    assert log.messages[-1].endswith(("= 1", '"%00%00%00%00%00%00%00%00"'))

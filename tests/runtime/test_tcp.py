@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from proxywasm_host import PeerType
 from proxywasm_host.runtime.effects import CloseConnection, DownstreamData, UpstreamData
+from tests.support import code
 
 
 def two(probe, one: str, two: str):
@@ -88,3 +91,17 @@ def test_properties(host, probe, log):
     stream = host.tcp_stream([probe(script)], properties={"source.address": "192.0.2.1:5"})
     stream.new_connection()
     assert [line.partition(" = ")[2] for line in log.messages] == ['0 "192.0.2.1:5"', "0", '0 "1"', "1", '0 "probe"']
+
+
+def test_data_before_the_connection_is_an_error_of_the_embedder(host, probe):
+    with pytest.raises(RuntimeError, match="new_connection"):
+        host.tcp_stream([probe()]).downstream_data(b"x")
+
+
+def test_upstream_ends_after_the_connection_was_closed(host):
+    plugin = host.load_plugin(code("rust/tcp"))
+    stream = host.tcp_stream([plugin])
+    stream.new_connection()
+    stream.close()
+    stream.upstream_data(b"", True)
+    assert plugin.failure is None

@@ -28,6 +28,7 @@ __all__ = ["WasmtimeEngine"]
 _RESERVATION = 4 << 30  # bytes: all that 32-bit memory can grow to, so it never moves
 _MAGIC = b"\0asm"
 _SINGLE_PASS = 1
+_LEFT_OUT = ("wasm_gc", "wasm_function_references", "wasm_exceptions", "wasm_multi_memory")
 
 
 class WasmtimeEngine:
@@ -107,6 +108,11 @@ class WasmtimeEngine:
         # Some versions of wasmtime-py in our range have these as C functions only.
         ffi.wasmtime_config_memory_may_move_set(config.ptr(), False)
         ffi.wasmtime_config_memory_reservation_set(config.ptr(), _RESERVATION)
+        # Wasmtime's C API ends the process when it is asked for types of these proposals, and no filter needs them.
+        for proposal in _LEFT_OUT:
+            switch = getattr(ffi, f"wasmtime_config_{proposal}_set", None)
+            if switch is not None:
+                switch(config.ptr(), False)
         return config
 
     def _module(self, module: wasmtime.Module) -> WasmtimeModule:
@@ -151,6 +157,7 @@ class WasmtimeEngine:
             self.version,
             self._optimise,
             self._deadline,
+            _LEFT_OUT,
             platform.system(),
             platform.machine(),
             _processor_features(),

@@ -25,6 +25,10 @@ __all__ = ["FastInstance", "FastMemory"]
 _HOST_RAISED = b"a host function raised an exception"
 
 
+OTHER_LIMITS = (1_000_000, -1, 16, 1)
+"""Table elements, instances, tables and memories of a guest whose memory is limited: they take memory as well."""
+
+
 class Underway:
     """What the host functions of one instance share: what they raised, and what is to happen when the first is called.
 
@@ -166,7 +170,7 @@ class FastInstance:
         self._underway = underway = Underway(api, self._arrived)
         self._store = store = Store(api, module.engine, underway)
         if limits.memory is not None:
-            api.wasmtime_store_limiter(store.pointer, limits.memory, -1, -1, -1, -1)
+            api.wasmtime_store_limiter(store.pointer, limits.memory, *OTHER_LIMITS)
         if module.interruptible:
             api.wasmtime_context_set_epoch_deadline(store.context, NEVER)
         if limits.deadline is not None:

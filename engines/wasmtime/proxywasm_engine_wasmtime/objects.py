@@ -28,6 +28,7 @@ from . import traps
 from .deadline import NEVER, TICK
 from .errors import MOST_NESTED, NESTED_TOO_DEEPLY, another_thread, closed, link_failure
 from .exit import quiet_at_exit
+from .instance import OTHER_LIMITS
 
 if TYPE_CHECKING:
     from .module import WasmtimeModule
@@ -86,7 +87,8 @@ class ObjectsInstance:
         self._functions: dict[str, Callable[..., Any]] = {}
         self._store = store = quiet_at_exit(wasmtime.Store(module.engine))
         if limits.memory is not None:
-            store.set_limits(memory_size=limits.memory)
+            elements, _, tables, memories = OTHER_LIMITS
+            store.set_limits(memory_size=limits.memory, table_elements=elements, tables=tables, memories=memories)
         if module.interruptible:
             store.set_epoch_deadline(NEVER)
         imports = [

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
+from proxywasm_host.abi.hostcalls.headers import canonical
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.pairs import HeaderList
-from proxywasm_host.abi.types import Status
+from proxywasm_host.abi.types import MapType, Status
 
 REQUIRED = (b":method", b":path", b":authority")
 MAX_OPTIONS = 64
@@ -29,7 +30,7 @@ def proxy_http_call(
     name = text(cluster)
     if name not in vm.services.clusters:
         return unknown_cluster(name, Status.BAD_ARGUMENT)
-    headers = [(key.lower(), value) for key, value in headers]
+    headers = [(canonical(MapType.REQUEST_HEADERS, key), value) for key, value in headers]
     missing = [key.decode() for key in REQUIRED if key not in dict(headers)]
     if missing:
         return Refusal(Status.BAD_ARGUMENT, "the call's headers have no {0}", ", ".join(missing))

@@ -132,6 +132,21 @@ def add(headers: HeaderList, map: int, key: bytes, value: bytes) -> None:
         headers.append((key, value))
 
 
+def joined(headers: HeaderList, map: int) -> HeaderList:
+    """Headers of which those that there can be one of only are one: their values joined at the place of the first."""
+    places: dict[bytes, int] = {}
+    result: HeaderList = []
+    for name, value in headers:
+        if name in places:
+            at = places[name]
+            result[at] = name, b"%b,%b" % (result[at][1], value)
+            continue
+        if name in INLINE[map]:
+            places[name] = len(result)
+        result.append((name, value))
+    return result
+
+
 def append(headers: HeaderList, key: bytes, value: bytes) -> None:
     """Put a header at the end of its group."""
     if key[:1] == b":":

@@ -19,7 +19,7 @@ def proxy_set_shared_data(vm: VmState, key: bytes, value: bytes, cas: int) -> Re
     return Refusal(Status.CAS_MISMATCH, "shared data under {0!r} has changed since CAS {1}", key, cas)
 
 
-def proxy_register_shared_queue(vm: VmState, name: bytes) -> int:
+def proxy_register_shared_queue(vm: VmState, name: bytes) -> int | Refusal:
     return vm.context.root.register_queue(name)
 
 
