@@ -45,6 +45,7 @@ SERVICE_UNAVAILABLE = 503
 KNOWN = ({b":method": 1, b":path": 2, b":scheme": 0, b":authority": 0, b":protocol": 0}, {b":status": 1})
 """Pseudo headers that go out, by direction, with a bit for those that must. They stand before all other headers."""
 NEEDED = (3, 1)
+REQUEST_HEADERS, RESPONSE_HEADERS = MapType.REQUEST_HEADERS, MapType.RESPONSE_HEADERS
 TRAILERS = (MapType.REQUEST_TRAILERS, MapType.RESPONSE_TRAILERS)
 
 
@@ -59,10 +60,12 @@ def checked(headers: Iterable[tuple[bytes, bytes]], map: MapType, inline: bool) 
     Raises: TypeError, if the first or the last is no pair of bytes: to look at all would cost as much as a hostcall.
     """
     pairs: list[Any] = list(headers)  # whatever it is that the embedder gave
-    for pair in pairs[:1] + pairs[-1:]:
+    if not pairs:
+        return pairs
+    for pair in pairs[0], pairs[-1]:
         if pair.__class__ is list:
             return checked([(name, value) for name, value in pairs], map, inline)
-        if pair.__class__ is not tuple or pair[0].__class__ is not bytes or pair[-1].__class__ is not bytes:
+        if pair.__class__ is not tuple or pair[0].__class__ is not bytes or pair[1].__class__ is not bytes:
             raise TypeError(f"headers are (name, value) pairs of bytes, not {pair!r}")
     return joined(pairs, map) if inline and len(dict(pairs)) < len(pairs) else pairs
 
@@ -117,10 +120,11 @@ class HttpStream:
     ) -> None:
         self.host = host
         self.properties = properties
+        self._inline = host.profile.inline_headers
         self.started_ns: int = host.services.clock.time_ns()
-        self._contexts = [HttpContext(self, plugin) for plugin in plugins]
-        self._request = Path(self, REQUEST, self._contexts, buffer_limit)
-        self._response = Path(self, RESPONSE, self._contexts[::-1], buffer_limit)
+        self._contexts = contexts = [HttpContext(self, plugin) for plugin in plugins]
+        self._request = Path(self, REQUEST, contexts, buffer_limit)
+        self._response = Path(self, RESPONSE, contexts[::-1], buffer_limit)
 
     # -- Events --------------------------------------------------------------------------------------------------
 
@@ -132,7 +136,7 @@ class HttpStream:
         if self._request.started:
             raise RuntimeError("the request's headers were given before")
         if not self._request.aborted:
-            self._request.on_headers(self._checked(headers, MapType.REQUEST_HEADERS), end_stream)
+            self._request.on_headers(checked(headers, REQUEST_HEADERS, self._inline), end_stream)
         return self.host.drain()
 
     def request_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
@@ -151,7 +155,7 @@ class HttpStream:
             if self._response.started:
                 raise RuntimeError("the response's headers were given before")
             self.details = "via_upstream"
-            self._response.on_headers(self._checked(headers, MapType.RESPONSE_HEADERS), end_stream)
+            self._response.on_headers(checked(headers, RESPONSE_HEADERS, self._inline), end_stream)
         return self.host.drain()
 
     def response_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
@@ -187,9 +191,6 @@ class HttpStream:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _checked(self, headers: HeaderList, map: MapType) -> HeaderList:
-        return checked(headers, map, self.host.profile.inline_headers)
-
     def _check(self, path: Path) -> None:
         which = "response" if path.direction else "request"
         if not path.started:
@@ -206,7 +207,7 @@ class HttpStream:
     def _end(self, path: Path, trailers: HeaderList) -> list[Effect]:
         if not path.aborted:
             self._check(path)
-            path.on_trailers(self._checked(trailers, TRAILERS[path.direction]))
+            path.on_trailers(checked(trailers, TRAILERS[path.direction], self._inline))
         return self.host.drain()
 
     # -- State ---------------------------------------------------------------------------------------------------

@@ -237,7 +237,7 @@ class HttpContext(Context):
     def send_local_response(
         self, status: int, details: bytes, body: bytes, headers: HeaderList, grpc_status: int | None
     ) -> None:
-        if self.vm.current is not None:
+        if self.vm.running:
             self.vm.stop_iteration = True
         text = details.translate(WHITE_SPACE).decode("utf-8", "replace")
         self.vm.defer(lambda: self.stream.local_response(status, headers, body, text, grpc_status))

@@ -235,6 +235,7 @@ class Path:
         had_trailers = self.trailers is not None
         if not filter.headers_continued:
             filter.headers_continued = True
+            self.headers = list(self.headers)  # the filter keeps its own: what it changes now changes nothing any more
             self._headers(index + 1, self.ended and self.buffer is None and not had_trailers)
             if self.aborted:
                 return
@@ -281,7 +282,7 @@ class Path:
             return
         self.complete = end_stream
         self.headers_sent = True
-        self.stream.host.emit(HEADERS_OUT[self.direction](list(headers), end_stream, self.stream))
+        self.stream.host.emit(HEADERS_OUT[self.direction](headers, end_stream, self.stream))
 
     def _out_data(self, data: bytes, end_stream: bool) -> None:
         if self.complete or not (data or end_stream):

@@ -85,11 +85,10 @@ class Vm:
         self.vm_configuration = config.configuration
         self.environment = config.environment
         self.failure: Failure | None = None
-        self.base = Context(0)
-        self.context: Context = self.base
-        self.current: Context | None = None
-        """The context whose callback runs, or ``None`` while the guest does not."""
-        self.contexts: dict[int, Context] = {0: self.base}
+        self.idle = Context(0)
+        """The context while the guest does not run, or starts."""
+        self.context: Context = self.idle
+        self.contexts: dict[int, Context] = {0: Context(0)}
         self.metrics: tuple[list[str], ...] = ([], [], [])
         self.deferred: deque[Callable[[], None]] = deque()
         self.stop_iteration = False
@@ -191,9 +190,10 @@ class Vm:
         Returns what the guest returned (0 if nothing), or `STOPPED`. If the guest did not return, `failure` is set
         and the result means nothing.
         """
-        if self.current is not None:
+        idle = self.idle
+        if self.context is not idle:
             raise RuntimeError("an event was fed to a guest while it runs: wait until the event at hand has returned")
-        self.context = self.current = context
+        self.context = context
         try:
             result = callback(*args)
         except BaseException as error:
@@ -203,14 +203,18 @@ class Vm:
             if not isinstance(error, Exception):
                 raise
         finally:
-            self.context = self.base
-            self.current = None
+            self.context = idle
         if self.deferred:
             if self.stop_iteration:
                 self.stop_iteration = False
                 result = STOPPED
             self._run_deferred()
         return result or 0
+
+    @property
+    def running(self) -> bool:
+        """Whether the guest runs a callback."""
+        return self.context is not self.idle
 
     def _run_deferred(self) -> None:
         """Run what waits, and what comes up meanwhile, in one loop: guests must not make the host's stack grow."""
@@ -232,10 +236,10 @@ class Vm:
 
     def defer(self, action: Callable[[], None]) -> None:
         """Do something when the guest has returned; at once if it does not run."""
-        if self.current is None:
-            action()
-        else:
+        if self.running:
             self.deferred.append(action)
+        else:
+            action()
 
     # -- Failure -------------------------------------------------------------------------------------------------
 
