@@ -17,8 +17,8 @@ from proxywasm_engine_wasmtime import WasmtimeEngine
 from proxywasm_engine_wasmtime import engine as engine_module
 from proxywasm_engine_wasmtime.capi import CApi
 from proxywasm_engine_wasmtime.deadline import TICK
-from proxywasm_engine_wasmtime.shield import shielded
 from proxywasm_host.engine.protocol import HostFunction, Limits, Trap, TrapKind
+from proxywasm_host.engine.shield import shielded
 
 from .conftest import type_of, wasm
 

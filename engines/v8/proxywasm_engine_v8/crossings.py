@@ -26,14 +26,13 @@ from threading import get_ident
 from typing import Any
 
 from proxywasm_host.engine.protocol import FunctionType
+from proxywasm_host.engine.shield import shielded
 
 from .bridge import ANSWER, ARGUMENTS, PAGE, UNANSWERED
 from .errors import MOST_NESTED, NESTED_TOO_DEEPLY
-from .shield import shielded
 
-__all__ = ["NUMERIC", "compile_link", "is_numeric"]
+__all__ = ["compile_link"]
 
-NUMERIC = frozenset({"i32", "i64", "f32", "f64"})
 _SLOT, _ARGUMENT = ANSWER // 8, ARGUMENTS // 8
 _UNPACK = {"i32": "I", "i64": "Q", "f32": "f", "f64": "d"}
 _WRITE = {"i32": "words[{0}]", "i64": "words[{0}]", "f32": "floats[{0} * 2]", "f64": "doubles[{0}]"}
@@ -142,11 +141,6 @@ _HOST = """
 _TAIL = """
     return ([{guests}], [{hosts}], shut)
 """
-
-
-def is_numeric(type: FunctionType) -> bool:
-    """Whether a function of this type can cross: numbers only, and at most one result."""
-    return NUMERIC.issuperset(type.params + type.results) and len(type.results) <= 1
 
 
 @lru_cache(maxsize=256)

@@ -15,10 +15,10 @@ from time import monotonic
 from typing import Any
 
 from proxywasm_host.engine.protocol import Frame, Trap, TrapKind
+from proxywasm_host.engine.shield import shielded
 
 from .isolate import Isolate
 from .library import Callback
-from .shield import shielded
 
 __all__ = ["TICK", "Watch"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Sequence
 
+from proxywasm_host.engine.adapter import check_functions, is_numeric
 from proxywasm_host.engine.protocol import (
     Export,
     FunctionType,
@@ -13,12 +14,10 @@ from proxywasm_host.engine.protocol import (
     Instance,
     InvalidModule,
     Limits,
-    LinkError,
 )
 
 from .binary import Binary
 from .bridge import exports_bridge, imports_bridge
-from .crossings import is_numeric
 from .instance import V8Instance
 from .isolate import Isolate
 
@@ -52,7 +51,7 @@ class V8Module:
         self, functions: Sequence[HostFunction], limits: Limits, bind: Callable[[Instance], None] | None = None
     ) -> Instance:
         """Make an instance, see the protocol. Raises: LinkError, Trap."""
-        self._check(functions)
+        check_functions(self.imports, functions)
         return V8Instance(self, functions, limits, bind)
 
     def serialise(self) -> bytes:
@@ -64,23 +63,6 @@ class V8Module:
         for item in self.exports:
             if item.name == name and item.type is not None and not is_numeric(item.type):
                 raise TypeError(f"the exported function {name} {item.type} cannot be called with plain numbers")
-
-    def _check(self, functions: Sequence[HostFunction]) -> None:
-        if len(functions) > len(self.imports):
-            raise LinkError(f"{len(functions)} host functions were given for {len(self.imports)} imports")
-        for index, wanted in enumerate(self.imports):
-            name = f"import {wanted.module}.{wanted.name}"
-            if wanted.type is None:
-                raise LinkError(f"{name} is a {wanted.kind}: only functions can be imported")
-            if not is_numeric(wanted.type):
-                raise LinkError(f"{name} {wanted.type} has values that cannot cross")
-            if index >= len(functions):
-                raise LinkError(f"{name}: no host function was given")
-            offered = functions[index]
-            if (offered.module, offered.name) != (wanted.module, wanted.name):
-                raise LinkError(f"{name}: the host function in its place is {offered.module}.{offered.name}")
-            if offered.type != wanted.type:
-                raise LinkError(f"{name}: the guest wants {wanted.type}, the host offers {offered.type}")
 
 
 def _drop(workshop: Isolate, held: Sequence[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from proxywasm_host.engine.adapter import check_functions, is_numeric
 from proxywasm_host.engine.protocol import (
     Export,
     FunctionType,
@@ -22,7 +23,6 @@ from .traps import trap_maker
 
 __all__ = ["WasmerModule"]
 
-_NUMERIC = frozenset({"i32", "i64", "f32", "f64"})
 
 
 class WasmerModule:
@@ -46,7 +46,7 @@ class WasmerModule:
         """Make an instance, see the protocol. Raises: LinkError, Trap; ValueError for a deadline where none can be."""
         if limits.deadline is not None and not _native.DEADLINES:
             raise ValueError("there are no deadlines with Wasmer on this system")
-        self._check(functions)
+        check_functions(self.imports, functions)
         if limits.memory is not None and self._initial_memory > limits.memory:
             raise Trap(
                 TrapKind.MEMORY_LIMIT,
@@ -70,30 +70,8 @@ class WasmerModule:
     def refuse_other_types(self, name: str) -> None:
         """Raise TypeError if the exported function `name` cannot be called with plain numbers."""
         type = self.function_exports[name]
-        if not _is_numeric(type):
+        if not is_numeric(type):
             raise TypeError(f"the exported function {name} {type} cannot be called with plain numbers")
-
-    def _check(self, functions: Sequence[HostFunction]) -> None:
-        if len(functions) > len(self.imports):
-            raise LinkError(f"{len(functions)} host functions were given for {len(self.imports)} imports")
-        for index, wanted in enumerate(self.imports):
-            name = f"import {wanted.module}.{wanted.name}"
-            if wanted.type is None:
-                raise LinkError(f"{name} is a {wanted.kind}: only functions can be imported")
-            if not _is_numeric(wanted.type):
-                raise LinkError(f"{name} {wanted.type} has values that cannot cross")
-            if index >= len(functions):
-                raise LinkError(f"{name}: no host function was given")
-            offered = functions[index]
-            if (offered.module, offered.name) != (wanted.module, wanted.name):
-                raise LinkError(f"{name}: the host function in its place is {offered.module}.{offered.name}")
-            if offered.type != wanted.type:
-                raise LinkError(f"{name}: the guest wants {wanted.type}, the host offers {offered.type}")
-
-
-def _is_numeric(type: FunctionType) -> bool:
-    """Whether a function of this type can cross: numbers only, and at most one result."""
-    return _NUMERIC.issuperset(type.params + type.results) and len(type.results) <= 1
 
 
 def _function_type(signature: tuple[list[str], list[str]] | None) -> FunctionType | None:

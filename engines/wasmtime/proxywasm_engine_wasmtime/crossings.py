@@ -23,13 +23,12 @@ from functools import lru_cache
 from typing import Any
 
 from proxywasm_host.engine.protocol import FunctionType
+from proxywasm_host.engine.shield import shielded
 
 from .errors import MOST_NESTED, NESTED_TOO_DEEPLY
-from .shield import shielded
 
-__all__ = ["NUMERIC", "compile_link", "is_numeric"]
+__all__ = ["compile_link"]
 
-NUMERIC = frozenset({"i32", "i64", "f32", "f64"})
 _UNPACK = {"i32": "I12x", "i64": "Q8x", "f32": "f12x", "f64": "d8x"}
 _WRITE = {"i32": "words_{0}[{1} * 2]", "i64": "words_{0}[{1} * 2]", "f32": "floats_{0}[{1} * 4]",
           "f64": "doubles_{0}[{1} * 2]"}  # fmt: skip
@@ -116,11 +115,6 @@ _HOST = """
 _TAIL = """
     return ([{guests}], [{functions}], [{hosts}], shut)
 """
-
-
-def is_numeric(type: FunctionType) -> bool:
-    """Whether a function of this type can cross: numbers only, and at most one result."""
-    return NUMERIC.issuperset(type.params + type.results) and len(type.results) <= 1
 
 
 @lru_cache(maxsize=256)

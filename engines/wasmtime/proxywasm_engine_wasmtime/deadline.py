@@ -17,8 +17,9 @@ from typing import Any
 
 import wasmtime
 
+from proxywasm_host.engine.shield import shielded
+
 from .capi import CApi, DeadlineCallback
-from .shield import shielded
 
 __all__ = ["NEVER", "TICK", "Ticker", "Watch"]
 

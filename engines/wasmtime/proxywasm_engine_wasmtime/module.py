@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import wasmtime
 
-from proxywasm_host.engine.protocol import Export, FunctionType, HostFunction, Import, Instance, Limits, LinkError
+from proxywasm_host.engine.adapter import check_functions, is_numeric
+from proxywasm_host.engine.protocol import Export, FunctionType, HostFunction, Import, Instance, Limits
 
 from . import signals
-from .crossings import is_numeric
 from .exit import quiet_at_exit
 from .instance import FastInstance
 from .objects import ObjectsInstance
@@ -59,7 +59,7 @@ class WasmtimeModule:
         """Make an instance, see the protocol. Raises: LinkError, Trap; ValueError for a deadline without `deadline`."""
         if limits.deadline is not None and not self.interruptible:
             raise ValueError("this engine was opened with deadline=False: its guests cannot be stopped")
-        self._check(functions)
+        check_functions(self.imports, functions)
         signals.bring_forward()
         if self._api is not None:
             return FastInstance(self._api, self, functions, limits, bind)
@@ -74,23 +74,6 @@ class WasmtimeModule:
         for item in self.exports:
             if item.name == name and item.type is not None and not is_numeric(item.type):
                 raise TypeError(f"the exported function {name} {item.type} cannot be called with plain numbers")
-
-    def _check(self, functions: Sequence[HostFunction]) -> None:
-        if len(functions) > len(self.imports):
-            raise LinkError(f"{len(functions)} host functions were given for {len(self.imports)} imports")
-        for index, wanted in enumerate(self.imports):
-            name = f"import {wanted.module}.{wanted.name}"
-            if wanted.type is None:
-                raise LinkError(f"{name} is a {wanted.kind}: only functions can be imported")
-            if not is_numeric(wanted.type):
-                raise LinkError(f"{name} {wanted.type} has values that cannot cross")
-            if index >= len(functions):
-                raise LinkError(f"{name}: no host function was given")
-            offered = functions[index]
-            if (offered.module, offered.name) != (wanted.module, wanted.name):
-                raise LinkError(f"{name}: the host function in its place is {offered.module}.{offered.name}")
-            if offered.type != wanted.type:
-                raise LinkError(f"{name}: the guest wants {wanted.type}, the host offers {offered.type}")
 
 
 def _function_type(type: FunctionType) -> wasmtime.FuncType:
