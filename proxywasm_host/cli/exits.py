@@ -1,6 +1,7 @@
 """Exit codes, and which error ends in which.
 
 0    done
+1    engines do not agree (``run --engine all``)
 2    wrong usage: options, files, URL
 3    the module is invalid, or its ABI is not supported
 4    the engine is not available
@@ -23,6 +24,7 @@ class Exit(IntEnum):
     """What the program returns."""
 
     OK = 0
+    DISAGREE = 1
     USAGE = 2
     MODULE = 3
     ENGINE = 4

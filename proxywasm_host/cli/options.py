@@ -46,7 +46,12 @@ FILTER_OPTIONS = (
     click.option("--root-id", metavar="ID", multiple=True, help="Which of a module's filters is meant."),
     click.option("--vm-id", metavar="ID", multiple=True, help="Filters of one id and code share a VM."),
     click.option("--name", metavar="NAME", multiple=True, help="The filter's name; that of its file if not given."),
-    click.option("--engine", type=EngineName(), multiple=True, help="wasmtime, …; see `proxywasm engines`."),
+    click.option(
+        "--engine",
+        type=EngineName(),
+        multiple=True,
+        help="wasmtime, …; see `proxywasm engines`; for run also all, to compare.",
+    ),
     click.option(
         "--failure-policy",
         type=click.Choice([policy.value for policy in FailurePolicy]),

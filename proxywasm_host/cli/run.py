@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
 
 from proxywasm_host.abi.types import LogLevel
+from proxywasm_host.cli.compare import agreement, on_all_engines
 from proxywasm_host.cli.encode import dump, run_result
 from proxywasm_host.cli.exits import Exit, exit_of, exit_of_failure
 from proxywasm_host.cli.options import Scenario, scenario_options
@@ -21,6 +22,7 @@ from proxywasm_host.runtime.host import Host
 
 __all__ = ["command"]
 
+ALL = "all"
 LEVELS = [level.name.lower() for level in LogLevel]
 
 
@@ -44,7 +46,10 @@ def command(
     proxywasm run auth.wasm http://example.com/ -H 'authorization: Bearer t' --config @auth.json
     proxywasm run a.wasm b.wasm POST /upload -d @photo.jpg --response-status 201 --trace
     proxywasm run auth.wasm /x --config callout:idp --callout idp=403:no
+    proxywasm run auth.wasm /x --engine all   (exit code 1 if the engines do not agree)
     """  # noqa: D301 - click wants the character
+    if ALL in options["engine"]:
+        return compare(words, LEVELS.index(log_level), as_json, color, options)
     scenario = Scenario.of(words, options)
     recorder = Recorder(LEVELS.index(log_level))
     result, error, ran = perform(scenario, recorder)
@@ -60,15 +65,38 @@ def command(
     return tell(error, color)
 
 
-def perform(scenario: Scenario, recorder: Recorder) -> tuple[Exchange, ProxyWasmError | Failure | None, list[str]]:
+def compare(words: Sequence[str], level: int, as_json: bool, color: bool | None, options: dict[str, Any]) -> int:
+    """Run on every usable engine: exit code 1 if they do not agree, else that of the run."""
+
+    def on(name: str, recorder: Recorder, settle: Callable[[Host], None]) -> tuple[Exchange, Any]:
+        scenario = Scenario.of(words, {**options, "engine": (name,)})
+        return perform(scenario, recorder, settle)[:2]
+
+    outcomes = on_all_engines(on, level)
+    differences = agreement(outcomes)
+    if as_json:
+        results = {outcome.engine: outcome.result for outcome in outcomes}
+        click.echo(dump({"agree": not differences, "results": results}))
+    else:
+        for outcome in outcomes:
+            click.echo(f"{outcome.engine}: {outcome.counts}")
+        click.echo("\n".join(differences) or "All agree.")
+    return Exit.DISAGREE if differences else tell(outcomes[0].error, color)
+
+
+def perform(
+    scenario: Scenario, recorder: Recorder, settle: Callable[[Host], None] = lambda _: None
+) -> tuple[Exchange, ProxyWasmError | Failure | None, list[str]]:
     """Load the filters and send the request: what became of it, what went wrong, and facts on what ran.
 
-    Without facts no guest ran. The plugins are not told of the end: one request is all that they live for.
+    `settle` is given the host before a filter is loaded. Without facts no guest ran. The plugins are not told of the
+    end: one request is all that they live for.
     """
     ran: list[str] = []
     host: Host | None = None
     try:
         host = scenario.host(recorder, listener=recorder)
+        settle(host)
         ran.append(f"{host.engine.name} {host.engine.version}")
         plugins = scenario.load(host)
         ran += [f"{plugin.name}: {origin(plugin.vm.bytecode)}" for plugin in plugins]

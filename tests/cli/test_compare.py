@@ -1,0 +1,54 @@
+"""``run --engine all``: real filters do the same on every engine, and what differs is shown."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from proxywasm_host.cli import compare
+from tests.support import FILTERS
+
+PATHS = sorted(f"{path.parent.name}/{path.stem}" for path in FILTERS.glob("*/*.wasm"))
+CONFIGURATIONS = {"rust/auth": "secret", "rust/grpc": "c,demo.S,Get,hi", "rust/tcp": None}
+
+
+@pytest.mark.parametrize("name", [name for name in PATHS if CONFIGURATIONS.get(name, "") is not None])
+def test_each_filter_does_the_same_on_every_engine(command, name):
+    result = command(
+        "run", str(FILTERS / f"{name}.wasm"), "POST", "/x", "-d", '{"a": 1}', "-H", "user-agent: me", "--trace",
+        "--config", CONFIGURATIONS.get(name, ""), "--response-body", "foo and bar", "--engine", "all",
+    )  # fmt: skip
+    assert (result.out.splitlines()[-1], result.code) == ("All agree.", 0)
+
+
+def test_a_trap_is_the_same_too(command):
+    result = command("run", str(FILTERS / "rust/panics.wasm"), "/x", "--config", "request_headers", "--engine", "all")
+    assert (result.out.splitlines()[-1], result.code) == ("All agree.", 5)
+
+
+def test_json(command):
+    result = command("run", str(FILTERS / "c/minimal.wasm"), "/x", "--engine", "all", "--json")
+    answer = json.loads(result.out)
+    assert answer["agree"] is True
+    assert len({json.dumps(one) for one in answer["results"].values()}) == 1
+
+
+def test_what_differs_is_shown(command, monkeypatch):
+    """The second engine is the first under another name, and its clock is another."""
+    original = compare.on_all_engines
+
+    def with_a_twin(perform, level):
+        [first, *_] = original(perform, level)
+        return [first, compare.replace(first, engine="twin", lines=[*first.lines[:-1], "something else"])]
+
+    monkeypatch.setattr("proxywasm_host.cli.run.on_all_engines", with_a_twin)
+    result = command("run", str(FILTERS / "c/minimal.wasm"), "/x", "--engine", "all")
+    assert result.code == 1
+    assert "+something else" in result.out.splitlines()
+
+
+def test_no_engine_at_all(command, monkeypatch):
+    monkeypatch.setattr(compare, "list_engines", list)
+    result = command("run", str(FILTERS / "c/minimal.wasm"), "/x", "--engine", "all")
+    assert (result.code, "not one engine is usable here" in result.complaint) == (4, True)
