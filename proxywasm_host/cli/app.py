@@ -27,7 +27,7 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 EPILOG = """
 \b
-Exit codes: 0 done, 2 wrong usage, 3 module invalid or ABI not supported, 4 engine not available,
+Exit codes: 0 done, 1 engines do not agree, 2 wrong usage, 3 module invalid, 4 engine not available,
 5 the guest trapped or refused, 124 deadline exceeded. Results go to standard output, all else to standard error.
 
 \b
