@@ -36,7 +36,7 @@ LEVELS = [level.name.lower() for level in LogLevel]
 def command(
     words: Sequence[str], log_level: str, trace: bool, as_json: bool, color: bool | None, **options: Any
 ) -> int:
-    """Send one request through filters, and show what they do to it and to its response.
+    """Send one request through HTTP filters, and show what they do to it and to its response.
 
     Nothing is contacted: upstream answers what the options say, 200 without a body if they say nothing. Several
     filters make a chain, in the order of the request. Options of a filter hold for all of them, or are given once
