@@ -7,6 +7,7 @@ import pytest
 from proxywasm_host.abi.hostcalls import headers
 from proxywasm_host.abi.hostcalls.headers import (
     INLINE,
+    joined,
     proxy_add_header_map_value,
     proxy_get_header_map_pairs,
     proxy_get_header_map_size,
@@ -281,3 +282,9 @@ def test_a_root_context_has_no_stream():
 
 def test_every_map_has_words():
     assert headers.WORDS[::3] == ("request headers", "response trailers", "http call response headers")
+
+
+def test_joined():
+    headers = [(b":path", b"/"), (b"accept", b"1"), (b"x", b"1"), (b"accept", b"2"), (b"x", b"2"), (b"accept", b"3")]
+    assert joined(headers, MapType.REQUEST_HEADERS) == [(b":path", b"/"), (b"accept", b"1,2,3"), (b"x", b"1"), (b"x", b"2")]
+    assert joined(headers, MapType.REQUEST_TRAILERS) == headers
