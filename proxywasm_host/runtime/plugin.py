@@ -49,8 +49,8 @@ class FailurePolicy(Enum):
 class PluginConfig:
     """What a plugin is made with. `vm` says in which VM it runs.
 
-    `reload_interval` is the base of the back-off of FAIL_RELOAD in seconds; it doubles with each VM that fails again
-    before it served `reload_interval`, up to ten times the base, and is jittered down by up to half.
+    `reload_interval` is the base of the back-off of FAIL_RELOAD in seconds; it doubles with each VM that fails
+    within ten times the base, up to ten times the base, and is jittered down by up to half.
     """
 
     vm: VmConfig
