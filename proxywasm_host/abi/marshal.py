@@ -143,7 +143,7 @@ class Guest:
     ) -> None:
         self.memory: GuestMemory = NoMemory()
         self.record = record
-        """Takes the fields of a `Call` after each hostcall."""
+        """Takes the fields of a `Call` after each hostcall. May be changed at any time."""
         self.allowed: frozenset[str] | None = None
         """Names of the hostcalls that may be made now; ``None`` is all."""
         self.allocator_may_call = allocator_may_call
@@ -287,7 +287,6 @@ def _source(row: Hostcall, version: AbiVersion) -> Iterator[str]:
     )
     args = "".join(f"{p.name}, " for p in row.inputs)
     yield "def make(handler, vm, guest, row):"
-    yield "  record = guest.record"
     yield f"  def {row.name}({slots}):"
     yield f"    if guest.allowed is not None and {row.name!r} not in guest.allowed: guest.restrict({row.name!r})"
     for p in row.params:
@@ -295,7 +294,7 @@ def _source(row: Hostcall, version: AbiVersion) -> Iterator[str]:
             top = highest(p.enum, version)
             yield f"    if {p.name} > {top}:"
             reason = f"'{p.name} is {{}}, at most {top} is known', {p.name}"
-            yield f"      record((row, None, Refusal({BAD_ARGUMENT}, {reason})))"
+            yield f"      guest.record((row, None, Refusal({BAD_ARGUMENT}, {reason})))"
             yield f"      return {BAD_ARGUMENT}"
     for p in row.inputs:
         if p.kind in SIGN:
@@ -325,7 +324,7 @@ def _source(row: Hostcall, version: AbiVersion) -> Iterator[str]:
     yield f"      result = handler(vm, {args})"
     if row.outputs:
         yield "      if result.__class__ is Refusal:"
-        yield "        record((row, args, result))"
+        yield "        guest.record((row, args, result))"
         yield "        return result.status"
         for i, p in enumerate(row.outputs):
             value = "result" if len(row.outputs) == 1 else f"result[{i}]"
@@ -336,9 +335,9 @@ def _source(row: Hostcall, version: AbiVersion) -> Iterator[str]:
         if row.outputs[0].kind is Kind.BYTES_OUT and len(row.outputs) == 1:
             yield f"      if len(result) > {RECORDED}: result = result[:{RECORDED}]"
     yield "    except BadAddress as error:"
-    yield f"      record((row, args, Refusal({int(row.memory_error)}, str(error))))"
+    yield f"      guest.record((row, args, Refusal({int(row.memory_error)}, str(error))))"
     yield f"      return {int(row.memory_error)}"
-    yield "    record((row, args, result))"
+    yield "    guest.record((row, args, result))"
     yield "    return 0" if row.outputs else "    return 0 if result is None else result.status"
     yield f"  return {row.name}"
 

@@ -56,7 +56,7 @@ class Host:
         services: clock, log, metrics, shared data, clusters, …; in-memory defaults.
         limits: memory in bytes and deadline in seconds for each VM.
         properties: properties that do not depend on a stream, by dotted name (``"xds.cluster_name"``).
-        listener: sees every callback and hostcall.
+        listener: sees every callback and hostcall; `listen` changes it.
         cache: where compiled modules are kept.
         wake: called, possibly in another thread, when an effect has come in while no event was fed.
 
@@ -285,6 +285,15 @@ class Host:
     def get_property(self, path: Sequence[str]) -> PropertyValue:
         """A property of the host. Raises: LookupError."""
         return lookup(self.properties, path)
+
+    def listen(self, listener: Listener | None) -> None:
+        """Let a listener see every callback and hostcall from now on, instead of the one before; ``None``: nobody.
+
+        Costs nothing while nobody listens. Not to be called by a listener.
+        """
+        self.listener = listener
+        for vm in self._vms.values():
+            vm.listen(listener)
 
     def close(self) -> list[Effect]:
         """End all plugins and free their VMs, also those that would rather wait for ``proxy_done``."""

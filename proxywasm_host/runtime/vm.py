@@ -80,7 +80,6 @@ class Vm:
         self.version: AbiVersion = bytecode.abi_version
         self.profile = config.profile
         self.services = services
-        self.listener = listener
         self.vm_id = config.vm_id
         self.vm_configuration = config.configuration
         self.environment = config.environment
@@ -102,7 +101,12 @@ class Vm:
 
         higress = self.version >= AbiVersion.V0_2_100
         strict = self.profile.restricted_allocator and not higress
-        self.guest = Guest(self._record(), ALLOCATOR_MAY_CALL if strict else None)
+        self._functions: dict[str, tuple[Callback, Callable[..., Any]]] = {}
+        """The callbacks that the guest has and may have, by their name without ``proxy_``."""
+        self.callbacks: dict[str, Callable[..., Any]] = {}
+        """The same as they are called: they tell the listener, if there is one."""
+        self.guest = Guest(self.calls.append, ALLOCATOR_MAY_CALL if strict else None)
+        self.listen(listener)
         allocator = check_exports(bytecode.exports, self.version)
         functions = [
             HostFunction(module, name, FunctionType(*signature), call)
@@ -123,14 +127,24 @@ class Vm:
         found = self.instance.function(allocator)
         assert found is not None  # noqa: S101 - `check_exports` saw it
         self.guest.use_allocator(found)
-        self.callbacks = self._resolve(config.capabilities)
+        self._resolve(config.capabilities)
         self._initialise()
         self.guest.allowed = None
 
-    def _record(self) -> Callable[[tuple[Any, Any, Any]], object]:
-        calls, listener = self.calls, self.listener
-        if listener is None:
-            return calls.append
+    def listen(self, listener: Listener | None) -> None:
+        """Let a listener see every callback and hostcall from now on, instead of the one before; ``None``: nobody.
+
+        Not to be called by a listener, nor while the guest runs.
+        """
+        self.listener = listener
+        self.guest.record = self.calls.append if listener is None else self._recorder(listener)
+        self.callbacks = {
+            key: function if listener is None else self._told(row, function, listener)
+            for key, (row, function) in self._functions.items()
+        }
+
+    def _recorder(self, listener: Listener) -> Callable[[tuple[Any, Any, Any]], None]:
+        calls = self.calls
 
         def record(call: tuple[Any, Any, Any]) -> None:
             calls.append(call)
@@ -142,14 +156,12 @@ class Vm:
         if instance.memory is not None:
             self.guest.memory = instance.memory
 
-    def _resolve(self, allowed: frozenset[str] | None) -> dict[str, Callable[..., Any]]:
-        """The callbacks that the guest has and may have, by their name without ``proxy_``."""
-        bound = {}
+    def _resolve(self, allowed: frozenset[str] | None) -> None:
         for name, row in callbacks_of(self.version).items():
             function = self.instance.function(name)
             if function is not None and (allowed is None or name in allowed):
-                bound[row.key] = function if self.listener is None else self._told(row, function, self.listener)
-        return bound
+                self._functions[row.key] = row, function
+        self.listen(self.listener)
 
     def _told(self, row: Callback, function: Callable[..., Any], listener: Listener) -> Callable[..., Any]:
         """A callback that tells the listener when it begins and ends."""

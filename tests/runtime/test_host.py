@@ -20,7 +20,7 @@ from proxywasm_host import (
 )
 from proxywasm_host.runtime.effects import GrpcClosed, HttpCallReply, RedisCall, RedisCallReply
 from proxywasm_host.runtime.failure import FailState
-from tests.support import FILTERS, REQUEST, code, wat
+from tests.support import FILTERS, REQUEST, RESPONSE, Trace, code, wat
 
 
 def test_a_path_names_the_plugin(host):
@@ -232,3 +232,18 @@ def test_a_queue_of_a_closed_plugin_tells_nobody(host, probe):
     host.drain()
     host.services.shared_queues.enqueue(1, b"x")
     assert host.drain() == []
+
+
+def test_listening_begins_and_ends_while_streams_are_open(engine, log):
+    one, other = Trace(), Trace()
+    with Host(engine, services=Services(log=log)) as host:
+        plugin = host.load_plugin(code("c/probe_0_2_1"), configuration="@on_request_headers\nget_header_map_value 0 x")
+        with host.http_stream([plugin]) as stream:
+            host.listen(one)
+            stream.request_headers(REQUEST, True)
+            host.listen(other)
+            stream.response_headers(RESPONSE, True)
+            host.listen(None)
+    assert [event.partition(": ")[2] for event in one.take()] == ["proxy_on_context_create(1,)", "proxy_on_request_headers(5, 1)"]
+    assert "proxy_get_header_map_value(map=REQUEST_HEADERS, key='x') = NOT_FOUND: no 'x' in the request headers" in one.hostcalls
+    assert [event.partition(": ")[2] for event in other.take()] == ["proxy_on_response_headers(2, 1)"]
