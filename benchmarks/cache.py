@@ -1,0 +1,8 @@
+"""Where the suite keeps what it builds and downloads: outside of the checkout."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "proxywasm-host" / "benchmarks"

@@ -1,0 +1,44 @@
+"""The work that every way of extending a gateway is given: one request and its response.
+
+On the request, read two headers, add one and remove one that is not there; on the response, read one, add one and
+replace one. `header_filter.wat` is that as a filter, `ways/plugin.lua` as a Kong plugin, and so on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import wasmtime
+
+HeaderList = list[tuple[bytes, bytes]]
+
+HERE = Path(__file__).parent
+
+REQUEST: HeaderList = [
+    (b":path", b"/"),
+    (b":method", b"GET"),
+    (b":authority", b"localhost"),
+    (b"user-agent", b"curl/8"),
+    (b"accept", b"*/*"),
+]
+RESPONSE: HeaderList = [(b":status", b"200"), (b"server", b"x"), (b"content-type", b"text/plain")]
+
+CHANGED_REQUEST: HeaderList = [*REQUEST, (b"x-wasm", b"hello")]
+CHANGED_RESPONSE: HeaderList = [
+    (b":status", b"200"),
+    (b"server", b"hello"),
+    (b"content-type", b"text/plain"),
+    (b"x-wasm", b"hello"),
+]
+
+
+def check(result: tuple[HeaderList, HeaderList]) -> None:
+    """Whether the work was done. Where in the list a header stands is each way's own affair."""
+    request, response = result
+    assert sorted(request) == sorted(CHANGED_REQUEST), request
+    assert sorted(response) == sorted(CHANGED_RESPONSE), response
+
+
+def header_filter() -> bytes:
+    """The filter of ``header_filter.wat``: 4 hostcalls on the request headers, 3 on the response headers."""
+    return bytes(wasmtime.wat2wasm((HERE / "header_filter.wat").read_text(encoding="ascii")))

@@ -1,0 +1,95 @@
+"""The one place that times.
+
+What is compared is timed in turn, round by round (A B C A B C …), so that a slow moment of the machine meets all of it;
+a ratio is the median of the ratios within each round.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any, Protocol
+
+__all__ = ["InProcess", "Spread", "Timed", "interleaved", "ratio", "spread"]
+
+Samples = Sequence[float]
+
+
+class Timed(Protocol):
+    """Something that can be repeated."""
+
+    def seconds(self, times: int) -> float:
+        """How long so many repetitions take."""
+        ...
+
+    def result(self) -> Any:
+        """Repeat it once; what comes of it, to be checked."""
+        ...
+
+
+class InProcess:
+    """A Python callable. `per_call`: how many repetitions of what is measured one call makes."""
+
+    def __init__(self, call: Callable[[], object], per_call: int = 1) -> None:
+        self.call = call
+        self.per_call = per_call
+
+    def seconds(self, times: int) -> float:
+        call, clock, calls = self.call, time.perf_counter, max(1, times // self.per_call)
+        start = clock()
+        for _ in repeat(None, calls):
+            call()
+        return (clock() - start) * times / (calls * self.per_call)
+
+    def result(self) -> Any:
+        return self.call()
+
+
+def interleaved(sides: Mapping[str, Timed], rounds: int, seconds: float) -> dict[str, list[float]]:
+    """Seconds for one repetition of each side, in each of the rounds.
+
+    `seconds` is about what one side may take in one round; the first calls, which find out how often that is, are a
+    warm-up and do not count.
+    """
+    times = {name: _calibrated(side, seconds) for name, side in sides.items()}
+    samples: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            samples[name].append(side.seconds(times[name]) / times[name])
+    return samples
+
+
+def _calibrated(side: Timed, seconds: float) -> int:
+    """How often it can be repeated in so many seconds."""
+    times = 1
+    while (took := side.seconds(times)) < seconds / 4:
+        times = max(times * 2, int(times * seconds / 2 / max(took, 1e-9)) if took > 1e-4 else 0)
+    return max(1, int(times * seconds / took))
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The middle of what was measured, and the quarters around it."""
+
+    median: float
+    low: float
+    high: float
+
+    @property
+    def iqr(self) -> float:
+        return self.high - self.low
+
+
+def spread(samples: Samples) -> Spread:
+    if len(samples) < 2:
+        return Spread(samples[0], samples[0], samples[0])
+    low, median, high = statistics.quantiles(samples, n=4, method="inclusive")
+    return Spread(median, low, high)
+
+
+def ratio(above: Samples, below: Samples) -> Spread:
+    """How many times `below` goes into `above`, round by round."""
+    return spread([a / b for a, b in zip(above, below, strict=True)])

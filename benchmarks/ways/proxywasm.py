@@ -1,0 +1,33 @@
+"""Ours: the filter through the public API, with the whole runtime, on each engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from benchmarks.headers import REQUEST, RESPONSE, HeaderList, header_filter
+from benchmarks.timing import InProcess
+from proxywasm_host import Host, Plugin
+
+
+def chain(host: Host, filters: int) -> list[Plugin]:
+    """So many header filters, each in a VM of its own."""
+    code = header_filter()
+    return [host.load_plugin(code, name=f"f{i}", vm_id=f"{i}") for i in range(filters)]
+
+
+def one_request(host: Host, plugins: list[Plugin]) -> tuple[HeaderList, HeaderList]:
+    """Send it through; the headers that upstream and client get."""
+    stream = host.http_stream(plugins)
+    request: list[Any] = stream.request_headers(REQUEST, True)
+    response: list[Any] = stream.response_headers(RESPONSE, True)
+    stream.close()
+    return request[0].headers, response[0].headers
+
+
+@contextmanager
+def proxywasm(engine: str) -> Iterator[InProcess]:
+    with Host(engine) as host:
+        plugins = chain(host, 1)
+        yield InProcess(lambda: one_request(host, plugins))
