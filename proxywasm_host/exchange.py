@@ -36,7 +36,7 @@ from proxywasm_host.runtime.effects import Effect, Reply
 from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.host import BUFFER_LIMIT, Host
 from proxywasm_host.runtime.http import LocalResponse
-from proxywasm_host.runtime.path import REQUEST, RESPONSE, State
+from proxywasm_host.runtime.path import REQUEST, RESPONSE
 from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.services import GuestLog
 
@@ -339,9 +339,9 @@ class _Run:
         result.local_response, result.details, result.reset = stream.local, stream.details or "", stream.reset_details
         for direction, which in ((REQUEST, "request"), (RESPONSE, "response")):
             path = stream.path(direction)
-            holders = [filter.context.name for filter in path.filters if filter.state is not State.CONTINUE]
-            if holders and not path.complete and not path.aborted:
-                result.held_by[which] = holders[0]
+            holding = path.holding
+            if holding is not None and not path.complete and not path.aborted:
+                result.held_by[which] = holding.name
 
     # -- In ------------------------------------------------------------------------------------------------------
 

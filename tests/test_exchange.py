@@ -16,6 +16,7 @@ from proxywasm_host.runtime.effects import (
     GrpcTrailingMetadata,
     HttpCallReply,
     QueueReady,
+    RequestHeaders,
     SetTickPeriod,
 )
 from proxywasm_host.runtime.failure import describe
@@ -317,7 +318,7 @@ def test_messages_in_queues_arrive_and_effects_are_kept(run):
     script = "@on_request_headers\nregister_shared_queue q\nenqueue_shared_queue 1 hi\n@on_configure\nset_tick_period_milliseconds 10\n"
     result = run(f"c/probe_0_2_1={script}")
     assert "f0:queue_ready(1)" in calls(result)
-    assert [type(effect) for effect in result.effects[:2]] == [SetTickPeriod, QueueReady]
+    assert [type(effect) for effect in result.effects[:3]] == [SetTickPeriod, RequestHeaders, QueueReady]
 
 
 # -- The recorder ------------------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ class Host:
         properties: properties that do not depend on a stream, by dotted name (``"xds.cluster_name"``).
         listener: sees every callback and hostcall; `listen` changes it.
         cache: where compiled modules are kept.
-        wake: called, possibly in another thread, when an effect has come in while no event was fed.
+        wake: called, in any thread, when a message for a plugin has come into a shared queue: `drain` has an effect.
 
     Raises: UnknownEngine, EngineUnavailable.
     """
@@ -84,7 +84,9 @@ class Host:
         self.cache = cache or _shared_cache()
         self.plugins: list[Plugin] = []
         self._wake = wake
-        self._outbox: deque[Effect] = deque()
+        self._outbox: list[Effect] = []
+        self._notices: deque[Effect] = deque()
+        """Effects that other threads may add to at any time."""
         self._vms: dict[VmKey, Vm] = {}
         self._tried: dict[tuple[VmKey, str, bytes], PluginError | None] = {}
         """Result of each canary."""
@@ -214,7 +216,7 @@ class Host:
 
     def forget(self, plugin: Plugin) -> None:
         """Drop the effects of a plugin that was refused: nobody knows it."""
-        self._outbox = deque(effect for effect in self._outbox if getattr(effect, "plugin", None) is not plugin)
+        self._outbox = [effect for effect in self._outbox if getattr(effect, "plugin", None) is not plugin]
 
     def plugin_gone(self, plugin: Plugin) -> None:
         """A plugin was closed and its guest has let it go; its VM goes with its last plugin."""
@@ -258,17 +260,24 @@ class Host:
     def emit(self, effect: Effect) -> None:
         """Note an effect; it is returned by the event that is being fed, or by the next."""
         self._outbox.append(effect)
+
+    def notify(self, effect: Effect) -> None:
+        """As `emit`, but from any thread and at any time: whoever drives the host is woken."""
+        self._notices.append(effect)
         if self._wake is not None:
             with suppress(Exception):  # a guest is not to blame for an event loop that is closed
                 self._wake()
 
     def drain(self) -> list[Effect]:
         """What is to be done, in order; afterwards nothing is."""
-        outbox = self._outbox
-        effects = list(outbox)
+        notices = self._notices
+        while notices:
+            self._outbox.append(notices.popleft())
+        effects = self._outbox
         if effects:
-            outbox.clear()
-        return effects
+            self._outbox = []
+            return effects
+        return []
 
     def deliver(self, callout: Callout, reply: Reply) -> list[Effect]:
         """Give a guest the reply to its callout, and return what that brings about, to be performed after the rest.

@@ -23,7 +23,9 @@ Rules, those of Envoy's filter manager (``filter_manager.cc``), which every filt
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from proxywasm_host.abi.pairs import HeaderList
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from proxywasm_host.runtime.http import HttpStream
     from proxywasm_host.runtime.http_context import HttpContext
 
-__all__ = ["REQUEST", "RESPONSE", "FilterState", "Path"]
+__all__ = ["REQUEST", "RESPONSE", "Path", "State"]
 
 REQUEST, RESPONSE = range(2)
 
@@ -50,30 +52,22 @@ class State(Enum):
     STOP_ALL = 2
 
 
-class FilterState:
-    """Where one filter stands in one direction."""
-
-    state = State.CONTINUE
-    headers_continued = False
-    end_stream = False
-    """The filter was given the end of the stream: nothing more is for it."""
-    resume_asked = False
-    """It resumed its own headers or trailers from inside their callback: done once it has returned PAUSE."""
-
-    def __init__(self, context: HttpContext) -> None:
-        self.context = context
-
-
 class Path:
     """The request's way upstream, or the response's way to the client."""
 
     headers: HeaderList = []  # noqa: RUF012 - never changed, only replaced
     started = False
     """Headers have come in."""
+    passed = 0
+    """How many filters have let the headers go on."""
     headers_sent = False
     """Headers have gone out."""
+    stopped: Mapping[int, State] = MappingProxyType({})
+    """The filters, by their place in the chain, that are in another state than CONTINUE."""
+    given_end = 0
+    """A bit for each filter that was given the end of the stream: nothing more is for it."""
     buffer: bytes | bytearray | None = None
-    holder: FilterState | None = None
+    holder: HttpContext | None = None
     """The filter that holds the buffer and may still read and change it."""
     streaming = False
     """The filter that holds the body asked for back-pressure instead of a limit."""
@@ -85,13 +79,15 @@ class Path:
     complete = False
     """The end of the message has gone out."""
     aborted = False
-    calling: FilterState | None = None
+    calling: int | None = None
     """The filter whose callback runs."""
+    resume_asked = 0
+    """A bit for each filter that resumed its own headers or trailers: done once their callback has returned PAUSE."""
 
-    def __init__(self, stream: HttpStream, direction: int, contexts: list[HttpContext], limit: int) -> None:
+    def __init__(self, stream: HttpStream, direction: int, filters: list[HttpContext], limit: int) -> None:
         self.stream = stream
         self.direction = direction
-        self.filters = list(map(FilterState, contexts))
+        self.filters = filters
         self.limit = limit
 
     # -- Events --------------------------------------------------------------------------------------------------
@@ -105,136 +101,144 @@ class Path:
     def on_data(self, data: bytes, end_stream: bool) -> None:
         self.received += len(data)
         self.ended = end_stream
+        self.resume_asked = 0
         self._data(0, data, end_stream)
 
     def on_trailers(self, trailers: HeaderList) -> None:
         self.trailers = trailers
         self.ended = True
+        self.resume_asked = 0
         self._trailers(0)
 
     def resume(self, context: HttpContext) -> None:
         """Let a filter that paused go on."""
-        for index, filter in enumerate(self.filters):
-            if filter.context is context:
-                if filter is self.calling:
-                    filter.resume_asked = True
-                elif filter.state is not State.CONTINUE:
-                    self._resume(index)
-                return
+        if context in self.filters:
+            index = self.filters.index(context)
+            if index == self.calling:
+                self.resume_asked |= 1 << index
+            elif index in self.stopped:
+                self._resume(index)
 
     def inject(self, context: HttpContext, data: bytes, end_stream: bool) -> None:
         """Send data on as if it came from a filter, after the headers if that filter holds them."""
-        for index, filter in enumerate(self.filters):
-            if filter.context is context:
-                if not filter.headers_continued:
-                    filter.headers_continued = True
-                    self._headers(index + 1, False)
-                if not self.aborted:
-                    self._data(index + 1, data, end_stream)
-                return
+        if context in self.filters:
+            index = self.filters.index(context)
+            if self.passed <= index:
+                self.passed = index + 1
+                self._headers(index + 1, False)
+            if not self.aborted:
+                self._data(index + 1, data, end_stream)
+
+    @property
+    def holding(self) -> HttpContext | None:
+        """The first filter that holds something back."""
+        return self.filters[min(self.stopped)] if self.stopped else None
 
     # -- Through the filters -------------------------------------------------------------------------------------
 
     def _headers(self, start: int, end_stream: bool) -> None:
-        for index in range(start, len(self.filters)):
-            filter = self.filters[index]
-            filter.end_stream = end_stream
-            self.calling = filter
-            action = filter.context.on_headers(self.direction, self.headers, end_stream)
+        filters = self.filters
+        for index in range(start, len(filters)):
+            if end_stream:
+                self.given_end |= 1 << index
+            self.calling = index
+            action = filters[index].on_headers(self.direction, self.headers, end_stream)
             self.calling = None
             if self.aborted:
                 self.stream.send_prepared()
                 return
-            if not action:
-                if filter.headers_continued:
-                    return  # it has injected data: they have gone on already
-                filter.headers_continued = True
-                continue
-            filter.state = State.STOP_ALL if action in STOPS_ALL else State.STOP_SINGLE
-            self.streaming = action == HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK
-            if filter.resume_asked:
-                filter.resume_asked = False
-                self._resume(index)
-            return
+            if action:
+                self._stop(index, State.STOP_ALL if action in STOPS_ALL else State.STOP_SINGLE)
+                self.streaming = action == HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK
+                self._resume_if_asked(index)
+                return
+            if self.passed > index:
+                return  # it has injected data: they have gone on already
+            self.passed = index + 1
         self._out_headers(end_stream)
 
     def _data(self, start: int, data: bytes, end_stream: bool) -> None:
         trailers_added_by = None
         for index in range(start, len(self.filters)):
-            filter = self.filters[index]
-            if filter.state is State.STOP_ALL:
+            if self.stopped.get(index) is State.STOP_ALL:
                 self._hold(data)
                 return
-            if filter.end_stream:
+            if self.given_end >> index & 1:
                 return
             had_trailers = self.trailers is not None
-            filter.end_stream = end_stream and not had_trailers
-            self.calling = filter
-            action, data = filter.context.on_data(self, data, filter.end_stream)
+            end = end_stream and not had_trailers
+            if end:
+                self.given_end |= 1 << index
+            self.calling = index
+            action, data = self.filters[index].on_data(self, data, end)
             self.calling = None
             if self.aborted:
                 self.stream.send_prepared()
                 return
             if not had_trailers and self.trailers is not None:
                 trailers_added_by = index
-            if not self._after_data(index, filter, action, data):
+            if not self._after_data(index, action, data):
                 return
         self._out_data(data, end_stream and self.trailers is None)
         if trailers_added_by is not None:
             self._trailers(trailers_added_by + 1)
 
-    def _after_data(self, index: int, filter: FilterState, action: int, data: bytes) -> bool:
+    def _after_data(self, index: int, action: int, data: bytes) -> bool:
         """Move the filter by the result of its callback on a body; whether the data goes on to the next."""
+        self.resume_asked &= ~(1 << index)
         if action == DataAction.CONTINUE:
-            if filter.state is State.STOP_SINGLE:
+            if index in self.stopped:
                 self._hold(data)
                 self._resume(index)
                 return False
             return True
-        filter.state = State.STOP_SINGLE
+        self._stop(index, State.STOP_SINGLE)
         if action == DataAction.STOP_ITERATION_NO_BUFFER:
             if self.ended and self.trailers is None and self.buffer is None:
                 self.buffer = b""
         else:
             self.streaming = action == DataAction.STOP_ITERATION_AND_WATERMARK
-            self._hold(data, filter if action == DataAction.STOP_ITERATION_AND_BUFFER else None)
-        filter.resume_asked = False
+            self._hold(data, self.filters[index] if action == DataAction.STOP_ITERATION_AND_BUFFER else None)
         return False
 
     def _trailers(self, start: int) -> None:
         for index in range(start, len(self.filters)):
-            filter = self.filters[index]
-            if filter.state is State.STOP_ALL:
+            if self.stopped.get(index) is State.STOP_ALL:
                 return
             assert self.trailers is not None  # noqa: S101 - trailers never go away
-            self.calling = filter
-            action = filter.context.on_trailers(self.direction, self.trailers)
+            self.calling = index
+            action = self.filters[index].on_trailers(self.direction, self.trailers)
             self.calling = None
             if self.aborted:
                 self.stream.send_prepared()
                 return
-            filter.end_stream = True
+            self.given_end |= 1 << index
             if action:
-                if filter.state is State.CONTINUE:
-                    filter.state = State.STOP_SINGLE
-                if filter.resume_asked:
-                    filter.resume_asked = False
-                    self._resume(index)
+                if index not in self.stopped:
+                    self._stop(index, State.STOP_SINGLE)
+                self._resume_if_asked(index)
                 return
-            if filter.state is State.STOP_SINGLE:
+            if index in self.stopped:
                 self._resume(index)
                 return
         self._out_trailers()
 
+    def _stop(self, index: int, state: State) -> None:
+        self.stopped = {**self.stopped, index: state}
+
+    def _resume_if_asked(self, index: int) -> None:
+        if self.resume_asked >> index & 1:
+            self.resume_asked &= ~(1 << index)
+            self._resume(index)
+
     def _resume(self, index: int) -> None:
         if self.aborted:
             return
-        filter = self.filters[index]
-        again = index if filter.state is State.STOP_ALL else index + 1
-        filter.state = State.CONTINUE
+        again = index if self.stopped[index] is State.STOP_ALL else index + 1
+        self.stopped = {other: state for other, state in self.stopped.items() if other != index}
         had_trailers = self.trailers is not None
-        if not filter.headers_continued:
-            filter.headers_continued = True
+        if self.passed <= index:
+            self.passed = index + 1
             self.headers = list(self.headers)  # the filter keeps its own: what it changes now changes nothing any more
             self._headers(index + 1, self.ended and self.buffer is None and not had_trailers)
             if self.aborted:
@@ -250,18 +254,18 @@ class Path:
         """What is held; afterwards nothing is."""
         data = bytes(self.buffer or b"")
         if self.holder is not None:
-            held = self.holder.context.buffers[self.direction]
+            held = self.holder.buffers[self.direction]
             data = data if held is None else held
             self.holder = None
         self.buffer = None
         return data
 
-    def _hold(self, data: bytes, holder: FilterState | None = None) -> None:
+    def _hold(self, data: bytes, holder: HttpContext | None = None) -> None:
         if holder is not None or self.holder is not None:
             self.buffer = data = self.take_buffer() + data
             if holder is not None:
                 self.holder = holder
-                holder.context.buffers[self.direction] = data
+                holder.buffers[self.direction] = data
         elif isinstance(self.buffer, bytearray):
             self.buffer += data
         else:

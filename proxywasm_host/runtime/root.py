@@ -141,7 +141,7 @@ class RootContext(Context):
     def register_queue(self, name: bytes) -> int:
         def ready(token: int) -> None:
             if not self.deleted:
-                self._emit(effects.QueueReady(self.plugin, token))
+                self.plugin.host.notify(effects.QueueReady(self.plugin, token))
 
         return self.vm.services.shared_queues.register(self.vm.vm_id, name, ready)
 

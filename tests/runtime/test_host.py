@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from threading import Thread, get_ident
 
 import pytest
 
@@ -18,7 +19,7 @@ from proxywasm_host import (
     Services,
     UnknownEngine,
 )
-from proxywasm_host.runtime.effects import GrpcClosed, HttpCallReply, RedisCall, RedisCallReply
+from proxywasm_host.runtime.effects import GrpcClosed, HttpCallReply, QueueReady, RedisCall, RedisCallReply
 from proxywasm_host.runtime.failure import FailState
 from tests.support import FILTERS, REQUEST, RESPONSE, Trace, code, wat
 
@@ -131,11 +132,18 @@ def test_a_reply_of_another_kind_is_an_error_of_the_embedder(host, probe):
         assert host.deliver(call, HttpCallReply([])) == []
 
 
-def test_wake_is_called_for_each_effect(engine, log):
+def test_a_message_from_another_thread_wakes(engine, services):
     woken = []
-    with Host(engine, services=Services(log=log), wake=lambda: woken.append(1)) as host:
-        host.load_plugin(code("c/probe_0_2_1"), configuration="@on_configure\nset_tick_period_milliseconds 5")
-        assert len(woken) == 1
+    with Host(engine, services=services, wake=lambda: woken.append(get_ident())) as host:
+        reader = host.load_plugin(
+            code("c/probe_0_2_1"), vm_id="v", configuration="@on_configure\nregister_shared_queue jobs"
+        )
+        assert host.drain() == woken == []
+        other = Thread(target=lambda: services.shared_queues.enqueue(1, b"a job"))
+        other.start()
+        other.join()
+        assert woken == [other.ident]
+        assert host.drain() == [QueueReady(reader, 1)]
 
 
 def test_environment_of_the_guest(host, log):
