@@ -123,8 +123,10 @@ class HttpStream:
         self._inline = host.profile.inline_headers
         self.started_ns: int = host.services.clock.time_ns()
         self._contexts = contexts = [HttpContext(self, plugin) for plugin in plugins]
-        self._request = Path(self, REQUEST, contexts, buffer_limit)
-        self._response = Path(self, RESPONSE, contexts[::-1], buffer_limit)
+        self.buffer_limit = buffer_limit
+        """Bytes of a body that filters may hold, in each direction."""
+        self._request = Path(self, REQUEST, contexts)
+        self._response = Path(self, RESPONSE, contexts[::-1])
 
     # -- Events --------------------------------------------------------------------------------------------------
 
@@ -256,10 +258,6 @@ class HttpStream:
     def emit(self, effect: Effect) -> None:
         self.host.emit(effect)
 
-    def set_buffer_limit(self, limit: int) -> None:
-        """Bound what filters may hold of a body from now on, in both directions (Higress)."""
-        self._request.limit = self._response.limit = limit
-
     def resume(self, context: HttpContext, direction: int) -> None:
         if not self.closed:
             self.path(direction).resume(context)
@@ -360,7 +358,7 @@ class HttpStream:
         headers, body = self._complete_response(local)
         if response.started:
             response.aborted = True
-            response = self._response = Path(self, RESPONSE, [], response.limit)
+            response = self._response = Path(self, RESPONSE, [])
         elif self._request_header(b":method") == b"HEAD":
             body = b""
         response.on_headers(headers, not body)

@@ -132,7 +132,7 @@ class HttpContext(Context):
         buffered = self._buffering & bit
         if buffered:
             data = path.take_buffer() + data
-            if direction == RESPONSE and len(data) > path.limit:
+            if direction == RESPONSE and len(data) > self.stream.buffer_limit:
                 self.stream.over_limit(path)
                 return NO_BUFFER, data
         self.buffers[direction] = data
@@ -288,6 +288,6 @@ class HttpContext(Context):
         if name == "clear_route_cache":
             self.keeps_route = value == b"off"
         elif name in BUFFER_LIMITS and value.isdigit() and int(value) <= MAX_BUFFER_LIMIT:
-            self.stream.set_buffer_limit(int(value))
+            self.stream.buffer_limit = int(value)
         self.stream.filter_state[name] = value
         return None

@@ -36,13 +36,15 @@ if TYPE_CHECKING:
     from proxywasm_host.runtime.http import HttpStream
     from proxywasm_host.runtime.http_context import HttpContext
 
-__all__ = ["REQUEST", "RESPONSE", "Path", "State"]
+__all__ = ["REQUEST", "RESPONSE", "Path"]
 
 REQUEST, RESPONSE = range(2)
 
 IGNORED = 16
 """How many limits may be held back for a filter that wants back-pressure, if nobody stops reading."""
 HEADERS_OUT = (effects.RequestHeaders, effects.ResponseHeaders)
+BODY_OUT = (effects.RequestBody, effects.ResponseBody)
+TRAILERS_OUT = (effects.RequestTrailers, effects.ResponseTrailers)
 STOPS_ALL = (HeadersAction.STOP_ALL_ITERATION_AND_BUFFER, HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK)
 
 
@@ -84,11 +86,10 @@ class Path:
     resume_asked = 0
     """A bit for each filter that resumed its own headers or trailers: done once their callback has returned PAUSE."""
 
-    def __init__(self, stream: HttpStream, direction: int, filters: list[HttpContext], limit: int) -> None:
+    def __init__(self, stream: HttpStream, direction: int, filters: list[HttpContext]) -> None:
         self.stream = stream
         self.direction = direction
         self.filters = filters
-        self.limit = limit
 
     # -- Events --------------------------------------------------------------------------------------------------
 
@@ -270,34 +271,34 @@ class Path:
             self.buffer += data
         else:
             self.buffer = bytearray(self.buffer or b"") + data
-        if len(self.buffer) > (self.limit * IGNORED if self.streaming else self.limit):
+        limit = self.stream.buffer_limit
+        if len(self.buffer) > (limit * IGNORED if self.streaming else limit):
             self.stream.over_limit(self)
 
     @property
     def full(self) -> bool:
         """Whether more is held than the limit: no more should be read until it has gone on."""
-        return self.buffer is not None and len(self.buffer) > self.limit
+        return self.buffer is not None and len(self.buffer) > self.stream.buffer_limit
 
     # -- Out -----------------------------------------------------------------------------------------------------
 
     def _out_headers(self, end_stream: bool) -> None:
-        headers = self.stream.for_wire(self.direction, self.headers)
+        stream = self.stream
+        headers = stream.for_wire(self.direction, self.headers)
         if headers is None:
             return
         self.complete = end_stream
         self.headers_sent = True
-        self.stream.host.emit(HEADERS_OUT[self.direction](headers, end_stream, self.stream))
+        stream.host.emit(HEADERS_OUT[self.direction](headers, end_stream, stream))
 
     def _out_data(self, data: bytes, end_stream: bool) -> None:
         if self.complete or not (data or end_stream):
             return
-        kind = effects.ResponseBody if self.direction else effects.RequestBody
         self.complete = end_stream
-        self.stream.host.emit(kind(data, end_stream, self.stream))
+        self.stream.host.emit(BODY_OUT[self.direction](data, end_stream, self.stream))
 
     def _out_trailers(self) -> None:
         if self.complete:
             return
-        kind = effects.ResponseTrailers if self.direction else effects.RequestTrailers
         self.complete = True
-        self.stream.host.emit(kind(self.trailers or [], self.stream))
+        self.stream.host.emit(TRAILERS_OUT[self.direction](self.trailers or [], self.stream))
