@@ -83,7 +83,7 @@ class Host:
         self.listener = listener
         self.cache = cache or _shared_cache()
         self.plugins: list[Plugin] = []
-        self._wake = wake
+        self.wake = wake
         self._outbox: list[Effect] = []
         self._notices: deque[Effect] = deque()
         """Effects that other threads may add to at any time."""
@@ -264,9 +264,9 @@ class Host:
     def notify(self, effect: Effect) -> None:
         """As `emit`, but from any thread and at any time: whoever drives the host is woken."""
         self._notices.append(effect)
-        if self._wake is not None:
+        if self.wake is not None:
             with suppress(Exception):  # a guest is not to blame for an event loop that is closed
-                self._wake()
+                self.wake()
 
     def drain(self) -> list[Effect]:
         """What is to be done, in order; afterwards nothing is."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from proxywasm_host.abi.bytecode import Bytecode
@@ -39,6 +40,8 @@ __all__ = ["STOPPED", "Vm", "VmConfig"]
 STOPPED = 0xFFFF_FFFF
 """Result of a callback in which the guest sent a local response: beyond every action, so it stops the iteration."""
 REMEMBERED_CALLS = 16
+BODY_CALLS = ("proxy_set_buffer_bytes", "proxy_inject_encoded_data_to_filter_chain")
+"""Hostcalls by which a body can change."""
 GIB = 1 << 30
 DEFAULT_LIMITS = Limits(memory=GIB)
 """Envoy's (``limits.h``)."""
@@ -282,6 +285,14 @@ class Vm:
         token = self._next_token.get(kind, 4 + kind)
         self._next_token[kind] = token + 4 & 0xFFFFFFFF or 4 + kind
         return token
+
+    @cached_property
+    def changes_bodies(self) -> bool:
+        """Whether the guest can change a body: it may call what does."""
+        allowed = self.config.capabilities
+        return any(
+            name in BODY_CALLS and (allowed is None or name in allowed) for _, name, _, _ in self.bytecode.imports
+        )
 
     # -- What hostcalls need -------------------------------------------------------------------------------------
 
