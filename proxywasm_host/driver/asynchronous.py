@@ -1,0 +1,141 @@
+"""The driver for event loops: asyncio (uvloop too) and trio, through anyio.
+
+    async with AsyncDriver(host) as driver:
+        stream = host.http_stream([plugin])
+        driver.attach(stream, sink)
+        driver.perform(stream.request_headers(headers))
+
+Rules of this module:
+
+* A driver, its host and all their streams belong to the event loop in which the driver was entered. No guest runs
+  while something is awaited, so that callbacks of one VM never overlap; other threads only wake the loop.
+* A callout's reply, a tick, a message in a queue are events like those that a stream is fed with: their effects go to
+  whom they belong.
+* What a client raises is logged, and is a failed callout to the guest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Protocol
+
+import anyio
+from anyio.abc import TaskGroup
+from anyio.lowlevel import current_token
+
+from proxywasm_host.driver.clusters import Clusters
+from proxywasm_host.driver.dispatch import Dispatcher, logger
+from proxywasm_host.runtime.effects import Callout, CalloutFailed, HttpCall, Reply
+from proxywasm_host.runtime.host import Host
+from proxywasm_host.runtime.plugin import Plugin
+
+__all__ = ["AsyncClient", "AsyncDriver"]
+
+
+class AsyncClient(Protocol):
+    """Makes callouts of one kind. An `AsyncExitStack` closes it if it has ``aclose``."""
+
+    async def __call__(self, callout: Any, /) -> Reply:
+        """Make the callout and return its reply; may be cancelled."""
+        ...
+
+
+class AsyncDriver(Dispatcher):
+    """Performs the effects of `host` in this event loop, from ``__aenter__`` to ``__aexit__``; the host stays open.
+
+    Args:
+        host: whose effects; its `Host.wake` is set meanwhile.
+        clients: who makes the callouts, by the effect's type (`HttpCall`, `RedisCall`, …). Without one for `HttpCall`
+            they go over httpx2 to the host's clusters, if these are a `Clusters`. Those without a client fail.
+    """
+
+    def __init__(self, host: Host, clients: Mapping[type[Callout], AsyncClient] | None = None) -> None:
+        super().__init__(host)
+        self._clients = dict(clients or {})
+        self._own_clients = AsyncExitStack()
+        self._group: TaskGroup | None = None
+        self._scopes: dict[tuple[Plugin, int], anyio.CancelScope] = {}
+        self._ticking: dict[Plugin, anyio.CancelScope] = {}
+
+    async def __aenter__(self) -> AsyncDriver:
+        self._group = await anyio.create_task_group().__aenter__()
+        clusters = self.host.services.clusters
+        if HttpCall not in self._clients and isinstance(clusters, Clusters):
+            from proxywasm_host.driver.http import AsyncHttpClient  # noqa: PLC0415 - callouts may not be wanted
+
+            self._clients[HttpCall] = await self._own_clients.enter_async_context(AsyncHttpClient(clusters))
+        self.host.wake = self._waker()
+        self.perform(self.host.drain())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.host.wake = None
+        group, self._group = self._group, None
+        assert group is not None  # noqa: S101 - entered
+        group.cancel_scope.cancel()
+        try:
+            await group.__aexit__(kind, error, traceback)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._own_clients.aclose()
+
+    def _waker(self) -> Callable[[], None]:
+        loop: Any = current_token().native_token
+        soon = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
+        return lambda: soon(self._woken)
+
+    def _woken(self) -> None:
+        if self._group is not None:
+            self.perform(self.host.drain())
+
+    def start_soon(self, function: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
+        """Run a function beside everything else, until the driver ends. It must not raise."""
+        if self._group is not None:
+            self._group.start_soon(function, *args)
+
+    # -- Ticks ---------------------------------------------------------------------------------------------------
+
+    def _arm(self, plugin: Plugin, milliseconds: int) -> None:
+        running = self._ticking.pop(plugin, None)
+        if running is not None:
+            running.cancel()
+        if milliseconds and self._group is not None:
+            scope = self._ticking[plugin] = anyio.CancelScope()
+            self.start_soon(self._tick, plugin, milliseconds / 1000, scope)
+
+    async def _tick(self, plugin: Plugin, seconds: float, scope: anyio.CancelScope) -> None:
+        with scope:
+            while self._ticking.get(plugin) is scope:
+                await anyio.sleep(seconds)
+                self.perform(plugin.tick())
+
+    # -- Callouts ------------------------------------------------------------------------------------------------
+
+    def _call(self, callout: Callout) -> bool:
+        client = self._clients.get(type(callout))
+        if client is None or self._group is None:
+            return False
+        scope = self._scopes[callout.plugin, callout.token] = anyio.CancelScope()
+        self.start_soon(self._answer, client, callout, scope)
+        return True
+
+    async def _answer(self, client: AsyncClient, callout: Callout, scope: anyio.CancelScope) -> None:
+        with scope:
+            try:
+                reply = await client(callout)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the guest waits for an answer
+                logger.exception("the client of %s failed", type(callout).__name__)
+                reply = CalloutFailed(f"{type(error).__name__}: {error}")
+        if self._scopes.get((callout.plugin, callout.token)) is scope:
+            del self._scopes[callout.plugin, callout.token]
+            if not scope.cancelled_caught:
+                self._deliver(callout, reply)
+
+    def _cancel(self, plugin: Plugin, token: int) -> None:
+        scope = self._scopes.pop((plugin, token), None)
+        if scope is not None:
+            scope.cancel()

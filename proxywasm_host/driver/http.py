@@ -1,0 +1,133 @@
+"""HTTP callouts over httpx2, for both kinds of drivers.
+
+What goes wrong, and what the filter gets, as in Envoy (its router answers for an upstream that fails):
+
+    =====================================  ==========================================================
+    nobody answers in time                 504, ``upstream request timeout``
+    no connection, or it ends unanswered   503, ``upstream connect error or disconnect/reset …``
+    time-out or end within the answer      failure: on_http_call_response without headers or body
+    an answer that is too large            likewise
+    =====================================  ==========================================================
+
+Redirects are not followed, bodies not decoded, cookies not kept, proxies of the environment not asked. httpx2 neither
+sends nor tells trailers.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+import anyio
+import httpx2
+
+from proxywasm_host.driver.clusters import Cluster, Clusters
+from proxywasm_host.runtime.effects import CalloutFailed, HttpCall, HttpCallReply
+
+__all__ = ["AsyncHttpClient"]
+
+CONNECTION_SPECIFIC = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade host".split())
+NO_ANSWER = b"upstream connect error or disconnect/reset before headers. reset reason: "
+REASONS: tuple[tuple[type[Exception], bytes], ...] = (
+    (httpx2.PoolTimeout, b"overflow"),
+    (httpx2.ConnectTimeout, b"connection timeout"),
+    (httpx2.ConnectError, b"remote connection failure"),
+    (httpx2.ProtocolError, b"protocol error"),
+)
+RESET = CalloutFailed("reset")
+
+
+def request_of(callout: HttpCall, cluster: Cluster) -> httpx2.Request:
+    """The request as it is sent. Raises: ValueError, httpx2.InvalidURL."""
+    given = dict(reversed(callout.headers))
+    headers = [(b"host", given[b":authority"])]
+    headers += [
+        (name, value) for name, value in callout.headers if name[:1] != b":" and name not in CONNECTION_SPECIFIC
+    ]
+    url = httpx2.URL(cluster.url).copy_with(raw_path=given[b":path"])
+    return httpx2.Request(given[b":method"].decode("ascii"), url, headers=headers, content=callout.body or None)
+
+
+def options(cluster: Cluster) -> dict[str, object]:
+    """What clients of both kinds are made with."""
+    wait = httpx2.Timeout(None, connect=cluster.connect_timeout, pool=cluster.connect_timeout)
+    limits = httpx2.Limits(max_connections=cluster.max_connections)
+    return {"verify": cluster.tls, "http2": cluster.http2, "timeout": wait, "limits": limits, "trust_env": False}
+
+
+def seconds_of(callout: HttpCall, cluster: Cluster) -> float | None:
+    """How long a callout may take."""
+    return callout.timeout / 1000 if callout.timeout else cluster.timeout
+
+
+def answer(status: int, body: bytes) -> HttpCallReply:
+    """What Envoy's router says for an upstream."""
+    length = b"%d" % len(body)
+    return HttpCallReply(
+        [(b":status", b"%d" % status), (b"content-length", length), (b"content-type", b"text/plain")], body
+    )
+
+
+def timed_out() -> HttpCallReply:
+    return answer(504, b"upstream request timeout")
+
+
+def no_answer(error: Exception) -> HttpCallReply:
+    """The reply when the upstream's answer did not begin."""
+    for kind, reason in REASONS:
+        if isinstance(error, kind):
+            return answer(503, NO_ANSWER + reason)
+    return answer(503, NO_ANSWER + b"connection termination")
+
+
+def reply_of(response: httpx2.Response, body: bytes | bytearray) -> HttpCallReply:
+    headers = [(name.lower(), value) for name, value in response.headers.raw]
+    return HttpCallReply([(b":status", b"%d" % response.status_code), *headers], bytes(body))
+
+
+class AsyncHttpClient:
+    """Makes HTTP callouts in an event loop. Clients are made when first used, one for each cluster."""
+
+    def __init__(self, clusters: Clusters) -> None:
+        self.clusters = clusters
+        self._clients: dict[Cluster, httpx2.AsyncClient] = {}
+
+    async def __aenter__(self) -> AsyncHttpClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for client in self._clients.values():
+            await client.aclose()
+
+    def _client(self, cluster: Cluster) -> httpx2.AsyncClient:
+        client = self._clients.get(cluster)
+        if client is None:
+            client = self._clients[cluster] = httpx2.AsyncClient(**options(cluster))  # type: ignore[arg-type]
+        return client
+
+    async def __call__(self, callout: HttpCall, /) -> HttpCallReply | CalloutFailed:
+        """Make one call. Whatever becomes of it is a reply."""
+        try:
+            cluster = self.clusters[callout.cluster]
+            request = request_of(callout, cluster)
+        except (ValueError, KeyError, httpx2.InvalidURL) as error:
+            return no_answer(error)
+        response: httpx2.Response | None = None
+        try:
+            with anyio.fail_after(seconds_of(callout, cluster)):
+                response = await self._client(cluster).send(request, stream=True)
+                body = bytearray()
+                async for chunk in response.aiter_raw():
+                    body += chunk
+                    if len(body) > cluster.max_response:
+                        return RESET
+                return reply_of(response, body)
+        except TimeoutError:
+            return timed_out() if response is None else RESET
+        except (httpx2.HTTPError, OSError) as error:
+            return no_answer(error) if response is None else RESET
+        finally:
+            if response is not None:
+                with anyio.CancelScope(shield=True):
+                    await response.aclose()

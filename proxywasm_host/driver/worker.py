@@ -1,0 +1,104 @@
+"""A worker: a host, its driver and its chain, for as long as one event loop wants them (as Envoy's worker threads).
+
+worker = Worker(lambda: Host(services=services), ["auth.wasm"])
+async with anyio.create_task_group() as group:
+    group.start_soon(worker.run)
+    await worker.ready()
+    …
+    await worker.stop()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import anyio
+import anyio.to_thread
+
+from proxywasm_host.driver import filters as filter_list
+from proxywasm_host.driver.asynchronous import AsyncClient, AsyncDriver
+from proxywasm_host.driver.filters import AnyFilter
+from proxywasm_host.runtime.effects import Callout
+from proxywasm_host.runtime.host import Host
+from proxywasm_host.runtime.plugin import Plugin
+
+__all__ = ["Worker"]
+
+
+class Worker:
+    """Runs a chain of filters in this event loop, from `run` to `stop`.
+
+    Args:
+        make_host: makes the host, which is the worker's own.
+        filters: the chain, in the order of the request.
+        clients: see `AsyncDriver`.
+    """
+
+    host: Host
+    driver: AsyncDriver
+    plugins: Sequence[Plugin] = ()
+    """The chain, for new streams."""
+
+    def __init__(
+        self,
+        make_host: Callable[[], Host],
+        filters: Iterable[AnyFilter],
+        clients: Mapping[type[Callout], AsyncClient] | None = None,
+    ) -> None:
+        self._make_host = make_host
+        self._filters = list(filters)
+        self._clients = clients
+        self._error: Exception | None = None
+        self._ready = anyio.Event()
+        self._stop = anyio.Event()
+        self._stopped = anyio.Event()
+
+    @property
+    def running(self) -> bool:
+        """Whether the filters are loaded, and all is well."""
+        return self._ready.is_set() and self._error is None
+
+    async def run(self) -> None:
+        """Load the filters, serve until `stop`, free everything. What goes wrong at the start, `ready` raises."""
+        try:
+            with self._make_host() as self.host:
+                async with AsyncDriver(self.host, self._clients) as self.driver:
+                    self.plugins = await self._load(self._filters)
+                    self._ready.set()
+                    await self._stop.wait()
+        except Exception as error:
+            if self._ready.is_set():
+                raise
+            self._error = error
+        finally:
+            self._ready.set()
+            self._stopped.set()
+
+    async def ready(self) -> None:
+        """Wait until the filters are loaded. Raises as `Host.load_plugin`, and as `Host`."""
+        await self._ready.wait()
+        if self._error is not None:
+            raise self._error
+
+    async def stop(self) -> None:
+        """End the plugins and free their VMs. Streams should be done."""
+        self._stop.set()
+        await self._stopped.wait()
+
+    async def reload(self, filters: Iterable[AnyFilter]) -> None:
+        """Load another chain beside the one that runs, for new streams; old streams end on theirs.
+
+        Raises: as `Host.load_plugin`; then nothing has changed.
+        """
+        plugins = await self._load(list(filters))
+        old, self.plugins = self.plugins, plugins
+        for plugin in old:
+            self.driver.perform(plugin.close())
+
+    async def _load(self, filters: list[AnyFilter]) -> list[Plugin]:
+        """Compiling takes seconds: it is done in a thread, the rest here."""
+        await anyio.to_thread.run_sync(filter_list.compile, self.host, filters)
+        try:
+            return filter_list.load(self.host, filters)
+        finally:
+            self.driver.perform(self.host.drain())

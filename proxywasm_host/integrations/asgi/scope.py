@@ -1,0 +1,186 @@
+"""An ASGI scope as filters see it, and what filters made of it as a scope.
+
+As Envoy: pseudo headers come first, ``host`` is ``:authority``, connection-specific headers are not there; the path is
+raw, with its percent-encoding and query. Source: ``ConnectionManagerUtility::mutateRequestHeaders`` of Envoy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
+
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.values import PropertyValue
+
+__all__ = ["Message", "Receive", "Scope", "ScopeProperties", "Send", "has_body", "request_headers", "upstream_scope"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+CONNECTION_SPECIFIC = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade expect".split())
+NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+VALUE = re.compile(rb"[^\x00\r\n]*")
+BODILESS = ("GET", "HEAD", "OPTIONS", "TRACE", "CONNECT", "DELETE")
+PAST_FILTERS = ("http.response.pathsend", "http.response.zerocopysend")
+"""Extensions by which an application would send a body that filters do not see."""
+
+
+def target(scope: Scope) -> bytes:
+    """Path and query as they were on the wire."""
+    path: bytes = scope.get("raw_path") or quote(scope["path"], safe="/:@!$&'()*+,;=~-._").encode("ascii")
+    query: bytes = scope.get("query_string") or b""
+    return b"%b?%b" % (path, query) if query else path
+
+
+def request_headers(scope: Scope) -> HeaderList:
+    """The request's headers for the first filter."""
+    rest: HeaderList = []
+    named: set[bytes] = set()
+    authority: bytes | None = None
+    for name, value in scope["headers"]:
+        if name == b"host":
+            authority = value
+        elif name not in CONNECTION_SPECIFIC:
+            rest.append((name, value))
+        elif name == b"connection":
+            named.update(word.strip() for word in value.lower().split(b","))
+    if named:
+        rest = [pair for pair in rest if pair[0] not in named]
+    if authority is None:
+        authority = address(scope.get("server")).encode()
+    return [
+        (b":authority", authority),
+        (b":path", target(scope)),
+        (b":method", scope["method"].encode("latin-1")),
+        (b":scheme", scope.get("scheme", "http").encode("latin-1")),
+        *rest,
+    ]
+
+
+def has_body(scope: Scope) -> bool | None:
+    """Whether a body follows the headers; ``None`` if only the next message tells."""
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            return bool(value.strip(b"0 "))
+        if name == b"transfer-encoding":
+            return True
+    if scope["http_version"] in ("1.0", "1.1"):
+        return False
+    return None if scope["method"] in BODILESS else True
+
+
+def upstream_scope(scope: Scope, headers: HeaderList) -> Scope:
+    """The scope for the application, of the headers that came out of the filters."""
+    pseudo: dict[bytes, bytes] = {}
+    rest: HeaderList = []
+    for pair in headers:
+        if pair[0][:1] == b":":
+            pseudo[pair[0]] = pair[1]
+        else:
+            rest.append(pair)
+    rest.insert(0, (b"host", pseudo.get(b":authority", b"")))
+    if not any(name == b"content-length" for name, _ in rest):
+        # Framing that upstream would see of HTTP/1.1: some applications tell by it that there is a body.
+        rest += [(name, value) for name, value in scope["headers"] if name == b"transfer-encoding"]
+    upstream = {
+        **scope,
+        "method": pseudo[b":method"].decode("latin-1"),
+        "scheme": pseudo.get(b":scheme", b"http").decode("latin-1"),
+        "headers": rest,
+    }
+    if pseudo[b":path"] != target(scope):
+        raw, _, query = pseudo[b":path"].partition(b"?")
+        path = unquote_to_bytes(raw).decode("utf-8", "replace")
+        upstream.update(path=path, raw_path=raw, query_string=query.partition(b"#")[0])
+    extensions = scope.get("extensions")
+    if extensions:
+        upstream["extensions"] = {name: value for name, value in extensions.items() if name not in PAST_FILTERS}
+    return upstream
+
+
+def sendable(headers: HeaderList) -> bool:
+    """Whether headers can be put into HTTP: a filter may have made anything of them."""
+    name, value = NAME.fullmatch, VALUE.fullmatch
+    return all((key[:1] == b":" or name(key)) and value(text) for key, text in headers)
+
+
+def address(peer: Any) -> str:
+    """Host and port of a scope's ``client`` or ``server``."""
+    if not peer:
+        return ""
+    host, port = peer[0], peer[1]
+    return str(host) if port is None else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _port(peer: Any) -> int:
+    if not peer or peer[1] is None:
+        raise KeyError
+    return int(peer[1])
+
+
+def _address(peer: Any) -> str:
+    if not peer:
+        raise KeyError
+    return address(peer)
+
+
+def _tls(scope: Scope) -> Mapping[str, Any]:
+    return (scope.get("extensions") or {}).get("tls") or {}
+
+
+def _tls_version(scope: Scope) -> str:
+    version = _tls(scope).get("tls_version")
+    if not version:
+        raise KeyError
+    return {0x0303: "TLSv1.2", 0x0304: "TLSv1.3"}.get(version, hex(version))
+
+
+def _peer_name(scope: Scope) -> str:
+    name = _tls(scope).get("client_cert_name")
+    if not name:
+        raise KeyError
+    return str(name)
+
+
+PROTOCOLS = {"2": "HTTP/2", "2.0": "HTTP/2", "3": "HTTP/3"}
+FIND: dict[str, Callable[[Scope], PropertyValue]] = {
+    "source.address": lambda scope: _address(scope.get("client")),
+    "source.port": lambda scope: _port(scope.get("client")),
+    "destination.address": lambda scope: _address(scope.get("server")),
+    "destination.port": lambda scope: _port(scope.get("server")),
+    "request.protocol": lambda scope: PROTOCOLS.get(scope["http_version"], f"HTTP/{scope['http_version']}"),
+    "connection.mtls": lambda scope: bool(_tls(scope).get("client_cert_chain")),
+    "connection.tls_version": _tls_version,
+    "connection.subject_peer_certificate": _peer_name,
+}
+"""Properties that a scope knows; the stream knows those of its headers itself."""
+
+
+class ScopeProperties(Mapping[str, PropertyValue]):
+    """Properties of one request: what the application's embedder gives, and what the scope knows."""
+
+    def __init__(self, scope: Scope, given: Mapping[str, PropertyValue]) -> None:
+        self._scope = scope
+        self._given = given
+
+    def __getitem__(self, name: str) -> PropertyValue:
+        if name in self._given:
+            return self._given[name]
+        return FIND[name](self._scope)
+
+    def __contains__(self, name: object) -> bool:
+        try:
+            self[name]  # type: ignore[index]
+        except KeyError:
+            return False
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in {**FIND, **self._given} if name in self)
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
