@@ -7,7 +7,7 @@ instance calls ``link`` once. All closures of an instance share its cells, above
 * 0 while nobody is in the guest,
 * *n* > 0 while guest code runs, *n* calls deep: the one thread inside executes no Python, so whoever calls now is
   another thread and is refused,
-* *-n* while a host function runs, called by the guest that is *n* calls deep.
+* *-n* while a host function runs, called by the guest that is *n* calls deep: only the thread `home` may go in.
 
 Values cross in the page of `bridge`. There is one place for arguments and one for answers: who is called reads them
 before anything else can happen, and so does who gets an answer.
@@ -74,7 +74,7 @@ def link(handlers, isolate, callees, raised, recover, problem, refuse, busy, ado
 
     def shut():
         nonlocal invoke, lock, wait_for_lock
-        if depth > 0:
+        if depth > 0 or depth and home != get_ident():
             raise busy()
         invoke = lock = wait_for_lock = refuse
         return depth == 0
@@ -83,7 +83,7 @@ def link(handlers, isolate, callees, raised, recover, problem, refuse, busy, ado
 _GUEST = """
     def guest_{i}({parameters}):
         nonlocal depth, home
-        if depth > 0:
+        if depth > 0 or depth and home != get_ident():
             raise busy()
         {struck}depth = 1 - depth
         try:

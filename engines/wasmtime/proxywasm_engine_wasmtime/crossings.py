@@ -7,7 +7,7 @@ instance calls ``link`` once. All closures of an instance share its cells, above
 * 0 while nobody is in the guest,
 * *n* > 0 while guest code runs, *n* calls deep: the one thread inside executes no Python, so whoever calls now is
   another thread and is refused,
-* *-n* while a host function runs, called by the guest that is *n* calls deep.
+* *-n* while a host function runs, called by the guest that is *n* calls deep: only the thread `home` may go in.
 
 Values cross in slots of 16 bytes, little endian. Each guest function owns its slots. That is safe however calls nest:
 Wasmtime reads all arguments before the guest runs, and writes the result after everything nested has returned.
@@ -20,6 +20,7 @@ import types
 from collections.abc import Callable, Sequence
 from ctypes import byref, c_char, c_double, c_float, c_uint32, c_uint64
 from functools import lru_cache
+from threading import get_ident
 from typing import Any
 
 from proxywasm_host.engine.protocol import FunctionType
@@ -46,11 +47,12 @@ _MOST_VIEWS = 1024  # guest stacks are deep at times, and each depth has its own
 _HEAD = """\
 def link(handlers, invoke, context, trap, trap_at, failed, forget, raised, arrived, refuse, busy, watch):
     depth = 0
+    home = 0
     views = {}
 
     def shut():
         nonlocal invoke
-        if depth > 0:
+        if depth > 0 or depth and home != get_ident():
             raise busy()
         invoke = refuse
         return depth == 0
@@ -67,12 +69,14 @@ _GUEST = """
     count_{i} = byref(c_char.from_address({count}))
 
     def guest_{i}({parameters}):
-        nonlocal depth
-        if depth > 0:
+        nonlocal depth, home
+        if depth > 0 or depth and home != get_ident():
             raise busy()
-        {write}{enter}
+        {write}
         depth = 1 - depth
         try:
+            if depth == 1:
+                home = get_ident(){enter}
             error = invoke(context, function_at_{i}, slots_at_{i}, count_{i}, trap_at)
         except BaseException:
             forget()
@@ -87,8 +91,7 @@ _GUEST = """
 # What invoke can raise is an interrupt (Ctrl-C) that Python took up on return; it leaves a trap or an error behind.
 
 _WATCHED = """
-        if not depth:
-            watch.enter()"""
+                watch.enter()"""
 
 _HOST = """
     handler_{i} = handlers[{i}]
@@ -131,6 +134,7 @@ def compile_link(
     source = [_HEAD]
     names: dict[str, Any] = {
         "byref": byref,
+        "get_ident": get_ident,
         "most_nested": MOST_NESTED,
         "nested_too_deeply": NESTED_TOO_DEEPLY,
         "c_char": c_char,

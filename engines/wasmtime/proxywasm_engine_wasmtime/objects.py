@@ -10,6 +10,7 @@ import math
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import wasmtime
@@ -81,7 +82,7 @@ class ObjectsInstance:
         self._module = module
         self._bind = bind
         self._deadline = limits.deadline
-        self._depth = 0  # as in `crossings`
+        self._depth = self._home = 0  # as in `crossings`
         self._error: BaseException | None = None
         self._closed = self._attached = False
         self._functions: dict[str, Callable[..., Any]] = {}
@@ -115,17 +116,19 @@ class ObjectsInstance:
 
     def close(self) -> None:
         """Free the store, as `FastInstance.close`."""
-        if self._depth > 0:
-            raise another_thread()
+        self._refuse_other_threads()
         self._closed = True
         if self._memory is not None:
             self._memory.release()
         if not self._depth:
             self._store.close()
 
-    def _inside(self, run: Callable[[], Any]) -> Any:
-        if self._depth > 0:
+    def _refuse_other_threads(self) -> None:
+        if self._depth > 0 or (self._depth and self._home != get_ident()):
             raise another_thread()
+
+    def _inside(self, run: Callable[[], Any]) -> Any:
+        self._refuse_other_threads()
         if self._closed:
             raise closed()
         if self._depth < -MOST_NESTED:
@@ -134,6 +137,7 @@ class ObjectsInstance:
         if watched:
             self._store.set_epoch_deadline(math.ceil((self._deadline or 0) / TICK) + 1)
         self._depth = 1 - self._depth
+        self._home = get_ident()
         failure: BaseException | None = None
         try:
             with self._module.ticker.held() if watched else nullcontext():
