@@ -1,12 +1,15 @@
-"""What adapters of engines have in common: which functions can cross, and whether those given fit the imports."""
+"""What adapters of engines have in common.
+
+Which functions can cross, whether those given fit the imports, and whose serialised code it is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .protocol import FunctionType, HostFunction, Import, LinkError
+from .protocol import Engine, FunctionType, HostFunction, Import, InvalidModule, LinkError
 
-__all__ = ["NUMERIC", "check_functions", "is_numeric"]
+__all__ = ["NUMERIC", "check_functions", "is_numeric", "stamp", "unstamped"]
 
 NUMERIC = frozenset({"i32", "i64", "f32", "f64"})
 """The types whose values can cross."""
@@ -37,3 +40,22 @@ def check_functions(imports: Sequence[Import], functions: Sequence[HostFunction]
             raise LinkError(f"{name}: the host function in its place is {offered.module}.{offered.name}")
         if offered.type != wanted.type:
             raise LinkError(f"{name}: the guest wants {wanted.type}, the host offers {offered.type}")
+
+
+def stamp(engine: Engine) -> bytes:
+    """What goes before code that `engine` has serialised: which engine it was, of which version and options."""
+    return f"proxywasm {engine.name} {engine.fingerprint}\n".encode()
+
+
+def unstamped(engine: Engine, compiled: bytes) -> bytes:
+    """The code behind the stamp of `engine`. Raises: InvalidModule if there is another stamp, or none."""
+    wanted = stamp(engine)
+    if compiled.startswith(wanted):
+        return compiled[len(wanted) :]
+    if compiled.startswith(b"proxywasm "):
+        found = compiled[: compiled.find(b"\n", 0, 200)].decode(errors="replace")
+        raise InvalidModule(
+            f"this is code of {found!r}, which is another engine, another version or has other options than "
+            f"{wanted.decode().strip()!r}: compile the module again"
+        )
+    raise InvalidModule("these bytes are not what an engine has serialised: compile the module")

@@ -8,10 +8,15 @@ Rules of this module:
 * An engine's own exceptions never leave the adapter: compiling raises ``InvalidModule``, instantiating ``LinkError``
   or ``Trap``, calling ``Trap``.
 * An exception raised by a host function ends the guest's call and comes out of the outermost call unchanged.
-* One instance serves one thread at a time. Calls nest: host → guest → host → guest.
+* One instance serves one thread at a time, whichever that is. While one is inside (in the guest, or in a host function
+  that the guest called), a call from another one raises ``RuntimeError``, and so does closing. Calls nest: host →
+  guest → host → guest. Modules and engines serve any number of threads.
+* After ``os.fork()`` all that was opened before goes on in the child process, if the engine has the capability
+  ``fork``; otherwise using it there raises ``RuntimeError`` that says so and what to do.
 
 An adapter is a class with the attributes and methods of `Engine`, registered under the entry-point group
 ``proxywasm_host.engines`` as ``name = "package.module:Class"``; `proxywasm_host.engine.registry` finds it.
+`proxywasm_host.testing.EngineComplianceSuite` tests all that is said here.
 """
 
 from __future__ import annotations
@@ -103,10 +108,18 @@ class Capabilities:
     memory_limit: bool = False
     deadline: bool = False
     backtrace: bool = False
+    validation: bool = False
+    """Code of wrong types is refused when it is compiled; without this, a guest is stopped where it comes to it."""
+    fork: bool = False
+    """What was opened before ``os.fork()`` goes on in the child process."""
 
 
 class TrapKind(Enum):
-    """Why a guest stopped, the same words on every engine."""
+    """Why a guest stopped, the same words on every engine.
+
+    One exception: a float that is too large for an integer is an INTEGER_OVERFLOW on engines that tell it from NaN, and
+    a BAD_CONVERSION, as NaN is, on those that do not.
+    """
 
     UNREACHABLE = "unreachable"
     OUT_OF_BOUNDS = "out of bounds memory access"
@@ -206,7 +219,10 @@ class Module(Protocol):
         ...
 
     def serialise(self) -> bytes:
-        """The compiled code as bytes that `Engine.deserialise` takes, if ``capabilities.serialise``."""
+        """The compiled code as bytes that `Engine.deserialise` takes, if ``capabilities.serialise``.
+
+        The engine's fingerprint is among them, see `adapter.stamp`.
+        """
         ...
 
 
@@ -232,6 +248,6 @@ class Engine(Protocol):
     def deserialise(self, compiled: bytes) -> Module:
         """Load what `Module.serialise` of the same `fingerprint` gave. Only for bytes from a source one trusts.
 
-        Raises: InvalidModule.
+        Raises: InvalidModule, also for what another version, or an engine with other options, has serialised.
         """
         ...

@@ -33,7 +33,9 @@ class V8Engine:
     def __init__(self, *, self_check: bool = True) -> None:
         self._v8 = start_v8(self_check=self_check)
         self.version = self._v8.version
-        self.capabilities = Capabilities(serialise=False, memory_limit=True, deadline=True, backtrace=True)
+        self.capabilities = Capabilities(
+            memory_limit=True, deadline=True, backtrace=True, validation=True, fork=True
+        )
         self.note = self._v8.note
         self.fingerprint = hashlib.blake2b(self.version.encode(), digest_size=16).hexdigest()
 

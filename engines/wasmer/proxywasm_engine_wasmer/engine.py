@@ -8,6 +8,7 @@ import platform
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from proxywasm_host.engine.adapter import stamp, unstamped
 from proxywasm_host.engine.protocol import Capabilities, InvalidModule
 
 from . import _native
@@ -35,7 +36,9 @@ class WasmerEngine:
         if optimise not in ("speed", "none"):
             raise ValueError(f"optimise {optimise!r} is neither 'speed' nor 'none'")
         self.version = _native.VERSION
-        self.capabilities = Capabilities(serialise=True, memory_limit=True, deadline=_native.DEADLINES, backtrace=True)
+        self.capabilities = Capabilities(
+            serialise=True, memory_limit=True, deadline=_native.DEADLINES, backtrace=True, validation=True, fork=True
+        )
         self.note = "Cranelift, in a Rust extension"
         self._optimise = optimise == "speed"
         self._parallel = parallel_compilation
@@ -47,14 +50,15 @@ class WasmerEngine:
         if not bytecode.startswith(_MAGIC):
             raise InvalidModule("no WebAssembly module: it does not begin with the bytes 00 61 73 6d")
         try:
-            return WasmerModule(_native.compile(bytecode, self._optimise, self._parallel))
+            return WasmerModule(_native.compile(bytecode, self._optimise, self._parallel), stamp(self))
         except ValueError as error:
             raise InvalidModule(str(error)) from None
 
     def deserialise(self, compiled: bytes) -> WasmerModule:
         """Load what `WasmerModule.serialise` of the same `fingerprint` gave. Raises: InvalidModule."""
+        code = unstamped(self, compiled)
         try:
-            return WasmerModule(_native.deserialise(compiled))
+            return WasmerModule(_native.deserialise(code), stamp(self))
         except ValueError as error:
             raise InvalidModule(str(error)) from None
 

@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 import wasmtime
 import wasmtime._ffi as ffi
 
+from proxywasm_host.engine.adapter import stamp, unstamped
 from proxywasm_host.engine.protocol import Capabilities, InvalidModule, Limits
 
 from . import signals
@@ -61,7 +62,9 @@ class WasmtimeEngine:
         if optimise not in ("speed", "none"):
             raise ValueError(f"optimise {optimise!r} is neither 'speed' nor 'none'")
         self.version = version("wasmtime")
-        self.capabilities = Capabilities(serialise=True, memory_limit=True, deadline=deadline, backtrace=True)
+        self.capabilities = Capabilities(
+            serialise=True, memory_limit=True, deadline=deadline, backtrace=True, validation=True, fork=True
+        )
         self._optimise = optimise
         self._deadline = deadline
         self._process = os.getpid()
@@ -69,8 +72,8 @@ class WasmtimeEngine:
         signals.remember()
         self._ticker = Ticker(self._engine)
         self._api: CApi | None = None
-        self.note = self._take_route(route)
         self.fingerprint = self._fingerprint()
+        self.note = self._take_route(route)
 
     def compile(self, bytecode: bytes) -> WasmtimeModule:
         """Validate and compile `bytecode`. Raises: InvalidModule."""
@@ -81,16 +84,19 @@ class WasmtimeEngine:
                 return self._module(wasmtime.Module(self._engine, bytecode))
             # The threads that compile in parallel did not come along into this child process, and waiting for them
             # would last for ever. Code compiled by another engine of the same configuration moves over as bytes.
-            return self.deserialise(bytes(wasmtime.Module(self._serial, bytecode).serialize()))
+            return self._deserialise(bytes(wasmtime.Module(self._serial, bytecode).serialize()))
         except wasmtime.WasmtimeError as error:
             raise InvalidModule(str(error)) from None
 
     def deserialise(self, compiled: bytes) -> WasmtimeModule:
         """Load what `WasmtimeModule.serialise` of the same `fingerprint` gave. Raises: InvalidModule."""
         try:
-            return self._module(wasmtime.Module.deserialize(self._engine, compiled))
+            return self._deserialise(unstamped(self, compiled))
         except wasmtime.WasmtimeError as error:
             raise InvalidModule(str(error)) from None
+
+    def _deserialise(self, code: bytes) -> WasmtimeModule:
+        return self._module(wasmtime.Module.deserialize(self._engine, code))
 
     @cached_property
     def _serial(self) -> wasmtime.Engine:
@@ -116,7 +122,9 @@ class WasmtimeEngine:
         return config
 
     def _module(self, module: wasmtime.Module) -> WasmtimeModule:
-        return WasmtimeModule(self._engine, module, self._api, self._ticker, interruptible=self._deadline)
+        return WasmtimeModule(
+            self._engine, module, self._api, self._ticker, stamp(self), interruptible=self._deadline
+        )
 
     def _take_route(self, wanted: str | None) -> str:
         """Set `_api` for the fast route. Returns what `note` should say."""

@@ -33,13 +33,21 @@ class WasmtimeModule:
     """A module that Wasmtime has compiled."""
 
     def __init__(
-        self, engine: wasmtime.Engine, module: wasmtime.Module, api: CApi | None, ticker: Ticker, *, interruptible: bool
+        self,
+        engine: wasmtime.Engine,
+        module: wasmtime.Module,
+        api: CApi | None,
+        ticker: Ticker,
+        stamp: bytes,
+        *,
+        interruptible: bool,
     ) -> None:
         self.engine = engine
         self.module = quiet_at_exit(module)
         self.ticker = ticker
         self.interruptible = interruptible
         self._api = api
+        self._stamp = stamp
         imports, exports = module.imports, module.exports
         self.imports: Sequence[Import] = tuple(
             Import(item.module, item.name or "", *_kind(item.type)) for item in imports
@@ -67,7 +75,7 @@ class WasmtimeModule:
 
     def serialise(self) -> bytes:
         """The compiled code, for `WasmtimeEngine.deserialise` of the same fingerprint."""
-        return bytes(self.module.serialize())
+        return self._stamp + bytes(self.module.serialize())
 
     def refuse_other_types(self, name: str) -> None:
         """Raise TypeError if `name` is an exported function that cannot be called with plain numbers."""

@@ -1,0 +1,29 @@
+"""What helps to test with this library: the suite that an engine has to pass.
+
+pytest is needed by the suite alone, and imported when that is asked for.
+"""
+
+from typing import TYPE_CHECKING
+
+from .guest import Guest
+
+if TYPE_CHECKING:
+    from .compliance import EngineComplianceSuite
+
+__all__ = ["EngineComplianceSuite", "Guest"]
+
+
+def __getattr__(name: str) -> object:
+    if name != "EngineComplianceSuite":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import pytest  # noqa: PLC0415
+
+    pytest.register_assert_rewrite(f"{__name__}.compliance")
+    from .compliance import EngineComplianceSuite  # noqa: PLC0415
+
+    globals()[name] = EngineComplianceSuite
+    return EngineComplianceSuite
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

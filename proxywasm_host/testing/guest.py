@@ -1,0 +1,67 @@
+"""An instance, and short words for what tests do with one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from proxywasm_host.engine.protocol import FunctionType, HostFunction, Instance, Limits, Memory, Module
+
+__all__ = ["Guest", "type_of"]
+
+
+def type_of(text: str) -> FunctionType:
+    """``"i32 i64 -> i32"`` as a type."""
+    params, _, results = text.partition("->")
+    return FunctionType(tuple(params.split()), tuple(results.split()))
+
+
+class Guest:
+    """An instance of `module`, whose imports are met by `hosts`, by name. ``guest("name", 1, 2)`` calls it.
+
+    Raises: KeyError for an import that `hosts` lacks; whatever instantiating raises.
+    """
+
+    def __init__(self, module: Module, limits: Limits, hosts: dict[str, Callable[..., object]]) -> None:
+        self._instance: Instance | None = None
+        self.bound = 0
+        functions = [
+            HostFunction(item.module, item.name, item.type or type_of(""), hosts[item.name]) for item in module.imports
+        ]
+        self._instance = module.instantiate(functions, limits, self._bind)
+
+    def _bind(self, instance: Instance) -> None:
+        self.bound += 1
+        self._instance = instance
+
+    def __call__(self, name: str, *arguments: float) -> Any:
+        """Call the exported function `name`. Raises: AssertionError if there is none."""
+        call = self.instance.function(name)
+        assert call is not None, f"the module exports no function {name!r}"  # noqa: S101 - it is for tests
+        return call(*arguments)
+
+    @property
+    def instance(self) -> Instance:
+        """The instance, which is there as soon as it is bound."""
+        assert self._instance is not None, "the instance is not bound yet"  # noqa: S101
+        return self._instance
+
+    @property
+    def memory(self) -> Memory:
+        """The memory that is exported as ``memory``."""
+        memory = self.instance.memory
+        assert memory is not None, "the module exports no memory"  # noqa: S101
+        return memory
+
+    def read(self, at: int, size: int) -> bytes:
+        """A copy of `size` bytes of memory."""
+        return bytes(self.memory.view[at : at + size])
+
+    def write(self, at: int, data: bytes) -> None:
+        """Put `data` into memory."""
+        self.memory.view[at : at + len(data)] = data
+
+    def close(self) -> None:
+        """Close the instance, if there is one."""
+        if self._instance is not None:
+            self._instance.close()
