@@ -7,7 +7,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 # Programs that the tests start, by the names of Debian's packages.
 PACKAGES := chromium luajit nghttp2-client wrk
-PROJECTS := pyproject.toml constraints.txt engines/wasmtime/pyproject.toml
+PROJECTS := pyproject.toml constraints.txt engines/wasmtime/pyproject.toml $(wildcard proxywasm_host/native/*.[ch])
 WASMER := $(if $(findstring wasmer,$(WITHOUT)),,$(VENV)/.wasmer)
 FLOOR := $(if $(WASMER),$(VENV)/.floor)
 
@@ -24,6 +24,8 @@ demo: $(VENV)/.run
 test: $(VENV)/.test $(VENV)/.programs $(WASMER) $(FLOOR)
 	@echo "Running the tests; real servers and engines are started and stopped by them."
 	@$(VENV)/bin/coverage run -m pytest $(PYTEST)
+	@echo "Once more without the C extension, as where there is no compiler."
+	@PROXYWASM_NATIVE=no $(VENV)/bin/python -m pytest -q tests/abi/test_native.py tests/runtime tests/test_conformance.py tests/test_exchange.py
 	@$(VENV)/bin/coverage report
 
 lint: $(VENV)/.test $(WASMER)

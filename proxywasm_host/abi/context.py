@@ -3,7 +3,8 @@
 Rules of this module:
 
 * State that hostcalls only read and write is of plain built-in types: a header map is a list of ``(bytes, bytes)``
-  with names in lower case, a buffer is ``bytes``. So native code can work on the same objects.
+  with names in lower case, a buffer is ``bytes``. So the C extension works on the same objects; where it is there, its
+  ``ContextState`` takes the place of the one here.
 * A map or a buffer that may not be seen now is ``None``; the runtime sets and unsets them as phases come and go.
 * What a hostcall starts (a local response, a callout, …) is a method; the runtime's contexts override those that
   make sense for them, and the answers here are those of a context for which they do not.
@@ -12,9 +13,10 @@ Rules of this module:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from proxywasm_host.abi.marshal import Refusal
+from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.profile import Profile
 from proxywasm_host.abi.types import AbiVersion, Status, StreamType
@@ -26,21 +28,32 @@ __all__ = ["Context", "VmState"]
 BUFFERS = 10
 
 
-class Context:
-    """One context: the plugin's own (root) or a stream's."""
+class ContextState:
+    """What hostcalls read and write of a context."""
 
     read_only = False
     """True while the context is logged: nothing can be changed any more."""
-    status: tuple[int, bytes] = (0, b"")
-    """What ``proxy_get_status`` tells of the last callout."""
 
-    def __init__(self, id: int, root: Context | None = None) -> None:
+    def __init__(self, id: int, root: Any = None) -> None:
         self.id = id
-        self.root: Context = root or self
+        self.root: Any = root or self
         self.maps: list[HeaderList | None] = [None] * (4 if root else 8)
         """Header maps by `MapType`; those of callouts (from 4 on) are the root context's."""
         self.buffers: list[bytes | None] = [None] * BUFFERS
         """Buffers by `BufferType`; 4, 5, 7 and 9 are the root context's, 6 the VM's."""
+
+
+PythonContextState = ContextState
+if not TYPE_CHECKING and NATIVE is not None:
+    ContextState = NATIVE.ContextState
+
+
+class Context(ContextState):
+    """One context: the plugin's own (root) or a stream's."""
+
+    root: Context
+    status: tuple[int, bytes] = (0, b"")
+    """What ``proxy_get_status`` tells of the last callout."""
 
     @property
     def name(self) -> str:

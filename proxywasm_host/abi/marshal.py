@@ -12,23 +12,29 @@ Rules, from ``exports.cc`` of Envoy's host, in this order for every hostcall:
 
 From each row of the table one Python function is compiled (`_source`), so that a hostcall costs no loop over its
 parameters. A handler never sees an address.
+
+Where the C extension is there (`proxywasm_host.abi.native`), its ``Guest``, ``Calls`` and ``Hostcall`` take the places
+of what is here, with the same results; the Python ones stay, under names that begin with ``Python``.
 """
 
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Callable, Iterator
 from enum import IntEnum
 from functools import lru_cache
-from typing import Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from proxywasm_host.abi import pairs
+from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.abi.table import Hostcall, Kind
 from proxywasm_host.abi.types import AbiVersion, BufferType, Status
 
 __all__ = [
     "BadAddress",
     "Call",
+    "Calls",
     "Guest",
     "GuestMemory",
     "MalformedList",
@@ -129,6 +135,13 @@ class Call(NamedTuple):
     def status(self) -> int:
         """What the guest was answered."""
         return self.result.status if isinstance(self.result, Refusal) else 0
+
+
+class Calls(deque[tuple[Hostcall, "tuple[Any, ...] | None", Any]]):
+    """The last `size` calls, as the fields of a `Call`; `append` is a record for a `Guest`."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(maxlen=size)
 
 
 class Guest:
@@ -357,7 +370,7 @@ def _compiled(row: Hostcall, version: AbiVersion) -> Callable[..., Callable[...,
     return make
 
 
-def bind(
+def bind_in_python(
     row: Hostcall, version: AbiVersion, handler: Callable[..., Any], vm: object, guest: Guest
 ) -> Callable[..., int]:
     """The host function of a row: takes the guest's integers, returns the status.
@@ -366,6 +379,30 @@ def bind(
     results, the value of the one result or a tuple of several.
     """
     return _compiled(row, version)(handler, vm, guest, row)
+
+
+KINDS: Final = tuple(Kind)
+
+
+@lru_cache(None)
+def _plan(row: Hostcall, version: AbiVersion) -> tuple[tuple[str, int, bool, bool, bool, int], ...]:
+    """The parameters of a row as the extension takes them."""
+    return tuple(
+        (p.name, KINDS.index(p.kind), p.kind.is_result, p.early, p.optional, highest(p.enum, version) if p.enum else -1)
+        for p in row.params
+    )
+
+
+def bind_natively(
+    row: Hostcall, version: AbiVersion, handler: Callable[..., Any], vm: object, guest: Guest
+) -> Callable[..., int]:
+    """The same as an object of the extension, whose attribute `native_entry` is for engines."""
+    none_is_empty = version == AbiVersion.V0_1_0
+    plan = _plan(row, version)
+    call: Callable[..., int] = NATIVE.Hostcall(
+        row, row.name, plan, int(row.memory_error), none_is_empty, handler, vm, guest
+    )
+    return call
 
 
 def bind_refusal(row: Hostcall, guest: Guest, status: int, reason: str) -> Callable[..., int]:
@@ -377,3 +414,16 @@ def bind_refusal(row: Hostcall, guest: Guest, status: int, reason: str) -> Calla
         return status
 
     return refuse
+
+
+PythonGuest, PythonCalls = Guest, Calls
+bind = bind_in_python
+if not TYPE_CHECKING and NATIVE is not None:
+    NATIVE.use(
+        refusal=Refusal,
+        restricted_call=RestrictedCall,
+        read_pairs=read_pairs,
+        encode=pairs.encode,
+        no_memory=NoMemory(),
+    )
+    Guest, Calls, bind = NATIVE.Guest, NATIVE.Calls, bind_natively

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import click
 
+from proxywasm_host.abi.native import NOTE
 from proxywasm_host.cli.encode import dump
 from proxywasm_host.cli.exits import Exit
 from proxywasm_host.cli.show import Line, Screen, hanging, labelled
@@ -22,12 +23,15 @@ def command(as_json: bool, color: bool | None) -> int:
     """List the WebAssembly engines: which are usable here, and what to do about the others.
 
     The first is taken when none is asked for by --engine or PROXYWASM_ENGINE. Each is tried with a small module.
+    The last line says whether the C extension of the library is in use, which makes hostcalls cheaper.
     """
     engines = list_engines()
     if as_json:
         click.echo(dump([{**asdict(engine), "capabilities": capabilities(engine)} for engine in engines]))
     else:
-        Screen(color).print(line for engine in engines for line in describe(engine))
+        screen = Screen(color)
+        screen.print(line for engine in engines for line in describe(engine))
+        screen.print([hanging(2, ("native code", "bold"), f"  {NOTE}")])
     return Exit.OK
 
 

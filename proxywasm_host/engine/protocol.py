@@ -80,6 +80,12 @@ class HostFunction:
     """A function that the host offers for one import.
 
     `call` takes one ``int`` for each parameter and returns an ``int``, or ``None`` where the type has no result.
+
+    An engine with native code of its own may save the way through Python: if `call` has an attribute `native_entry`,
+    that is a pair of addresses, of a C function and of its first argument:
+    ``int64_t function(void *self, const uint64_t *slots, size_t stride)``. `slots` hold the parameters, one in every
+    `stride` words, an i32 in the lower half; what is returned is the i32 result, or -1 with a Python exception set. To
+    be called with the GIL held, while `call` is kept alive; parameters and result are i32 and i64 only.
     """
 
     module: str

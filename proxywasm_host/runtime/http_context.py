@@ -82,7 +82,7 @@ class HttpContext(Context):
             vm = self.vm
             callback = vm.callbacks.get("on_context_create")
             if callback is not None and vm.failure is None:
-                vm.enter(self, callback, (self.id, self.root.id))
+                vm.enter(self, callback, self.id, self.root.id)
 
     def on_headers(self, direction: int, headers: HeaderList, end_stream: bool) -> int:
         """The action of the guest: a `HeadersAction`. Envoy takes CONTINUE_AND_END_STREAM for CONTINUE."""
@@ -99,9 +99,9 @@ class HttpContext(Context):
         callback = vm.callbacks.get(ON_HEADERS[direction])
         if callback is not None:
             if vm.version == V0_1_0:
-                action = vm.enter(self, callback, (self.id, len(headers)))
+                action = vm.enter(self, callback, self.id, len(headers))
             else:
-                action = vm.enter(self, callback, (self.id, len(headers), int(end_stream)))
+                action = vm.enter(self, callback, self.id, len(headers), int(end_stream))
             if vm.failure is not None:
                 return self._failed(direction, STOP_ALL)
             if action > STOP_ALL or (action == PAUSE and self._pause_holds_body()):
@@ -140,7 +140,7 @@ class HttpContext(Context):
         callback = vm.callbacks.get(ON_BODY[direction])
         if callback is not None:
             self._in_body = path if end_stream else None
-            action = vm.enter(self, callback, (self.id, len(data), int(end_stream)))
+            action = vm.enter(self, callback, self.id, len(data), int(end_stream))
             self._in_body = None
             if vm.failure is not None:
                 return self._failed(direction, NO_BUFFER), data
@@ -165,7 +165,7 @@ class HttpContext(Context):
         action = 0
         callback = vm.callbacks.get(ON_TRAILERS[direction])
         if callback is not None:
-            action = vm.enter(self, callback, (self.id, len(trailers)))
+            action = vm.enter(self, callback, self.id, len(trailers))
             if vm.failure is not None:
                 return self._failed(direction, 1)
         if not action:

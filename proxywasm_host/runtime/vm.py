@@ -23,22 +23,21 @@ from typing import TYPE_CHECKING, Any, Literal
 from proxywasm_host.abi.bytecode import Bytecode
 from proxywasm_host.abi.context import Context
 from proxywasm_host.abi.linking import ALLOCATOR_MAY_CALL, START_MAY_CALL, check_exports, link
-from proxywasm_host.abi.marshal import Call, Guest
+from proxywasm_host.abi.marshal import Call, Calls, Guest
 from proxywasm_host.abi.profile import ENVOY, Profile
 from proxywasm_host.abi.table import Callback, callbacks_of
 from proxywasm_host.abi.types import AbiVersion
 from proxywasm_host.engine.protocol import FunctionType, HostFunction, Instance, Limits, LinkError, Module
 from proxywasm_host.errors import ModuleError
+from proxywasm_host.runtime.entry import Entry
 from proxywasm_host.runtime.failure import FailState, Failure, PluginError, failure_of
 from proxywasm_host.services import GuestLog, Services
 
 if TYPE_CHECKING:
     from proxywasm_host.runtime.trace import Listener
 
-__all__ = ["STOPPED", "Vm", "VmConfig"]
+__all__ = ["Vm", "VmConfig"]
 
-STOPPED = 0xFFFF_FFFF
-"""Result of a callback in which the guest sent a local response: beyond every action, so it stops the iteration."""
 REMEMBERED_CALLS = 16
 BODY_CALLS = ("proxy_set_buffer_bytes", "proxy_inject_encoded_data_to_filter_chain")
 """Hostcalls by which a body can change."""
@@ -65,7 +64,7 @@ class VmConfig:
     limits: Limits = DEFAULT_LIMITS
 
 
-class Vm:
+class Vm(Entry):
     """One running module. Made by a `Host`."""
 
     def __init__(
@@ -78,6 +77,7 @@ class Vm:
         plugin_name: str = "",
     ) -> None:
         """Link, instantiate and initialise. Raises: ModuleError, PluginError."""
+        super().__init__(Context(0), deque())
         self.config = config
         self.bytecode = bytecode
         self.version: AbiVersion = bytecode.abi_version
@@ -87,16 +87,10 @@ class Vm:
         self.vm_configuration = config.configuration
         self.environment = config.environment
         self.failure: Failure | None = None
-        self.idle = Context(0)
-        """The context while the guest does not run, or starts."""
-        self.context: Context = self.idle
         self.contexts: dict[int, Context] = {0: Context(0)}
         self.metrics: tuple[list[str], ...] = ([], [], [])
-        self.deferred: deque[Callable[[], None]] = deque()
-        self.stop_iteration = False
         self._draining = False
-        self.calls: deque[tuple[Any, Any, Any]] = deque(maxlen=REMEMBERED_CALLS)
-        """The fields of the last `Call`s."""
+        self.calls = Calls(REMEMBERED_CALLS)
         self.on_failure: list[Callable[[Failure], None]] = []
         self._next_context = 1
         self._next_token: dict[int, int] = {}
@@ -199,39 +193,17 @@ class Vm:
 
     # -- Into the guest ------------------------------------------------------------------------------------------
 
-    def enter(self, context: Context, callback: Callable[..., Any], args: tuple[int, ...]) -> int:
-        """Call one of `callbacks` for a context; `args` begin with the context's id.
-
-        Returns what the guest returned (0 if nothing), or `STOPPED`. If the guest did not return, `failure` is set
-        and the result means nothing.
-        """
-        idle = self.idle
-        if self.context is not idle:
-            raise RuntimeError("an event was fed to a guest while it runs: wait until the event at hand has returned")
-        self.context = context
-        try:
-            result = callback(*args)
-        except BaseException as error:
-            result = None
-            name = next(name for name, known in self.callbacks.items() if known is callback)
-            self._failed(FailState.RUNTIME, f"proxy_{name}", error, context.name)
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            self.context = idle
-        if self.deferred:
-            if self.stop_iteration:
-                self.stop_iteration = False
-                result = STOPPED
-            self._run_deferred()
-        return result or 0
+    def ended(self, context: Context, callback: Callable[..., Any], error: BaseException) -> None:
+        """A callback ended other than by returning."""
+        name = next(name for name, known in self.callbacks.items() if known is callback)
+        self._failed(FailState.RUNTIME, f"proxy_{name}", error, context.name)
 
     @property
     def running(self) -> bool:
         """Whether the guest runs a callback."""
         return self.context is not self.idle
 
-    def _run_deferred(self) -> None:
+    def run_deferred(self) -> None:
         """Run what waits, and what comes up meanwhile, in one loop: guests must not make the host's stack grow."""
         if self._draining:
             return
@@ -247,7 +219,7 @@ class Vm:
         callback = self.callbacks.get(name)
         if callback is None or self.failure is not None:
             return None
-        return self.enter(context, callback, args)
+        return self.enter(context, callback, *args)
 
     def defer(self, action: Callable[[], None]) -> None:
         """Do something when the guest has returned; at once if it does not run."""

@@ -7,7 +7,8 @@ what they were told; neither knows what a hostcall means.
 from __future__ import annotations
 
 from proxywasm_host.abi.context import Context
-from proxywasm_host.abi.marshal import Call, Guest, bind
+from proxywasm_host.abi.marshal import Call, PythonGuest, bind_in_python, bind_natively
+from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.abi.profile import ENVOY
 from proxywasm_host.abi.types import AbiVersion
 from proxywasm_host.services import ManualClock, Services
@@ -36,15 +37,24 @@ class Memory:
         self.size += size
 
 
+MARSHALLERS = {"python": (PythonGuest, bind_in_python)}
+"""The marshallers that there are: each test of one runs on both."""
+if NATIVE is not None:
+    MARSHALLERS["native"] = (NATIVE.Guest, bind_natively)
+
+
 class FakeGuest:
     """Memory with an allocator that gives one block after another, from `heap` on."""
 
+    marshaller = list(MARSHALLERS)[-1]
+
     def __init__(self, size: int = PAGE, heap: int = 512, allocator_may_call: frozenset[str] | None = None) -> None:
+        self._guest, self._bind = MARSHALLERS[self.marshaller]
         self.memory = Memory(size)
         self.heap = heap
         self.asked: list[int] = []
         self.calls: list[tuple] = []
-        self.guest = Guest(self.calls.append, allocator_may_call)
+        self.guest = self._guest(self.calls.append, allocator_may_call)
         self.guest.memory = self.memory
         self.guest.use_allocator(self.allocate)
 
@@ -55,7 +65,7 @@ class FakeGuest:
         return at
 
     def bind(self, row, handler, vm=None, version=AbiVersion.V0_2_1):
-        return bind(row, version, handler, vm, self.guest)
+        return self._bind(row, version, handler, vm, self.guest)
 
     def write(self, at: int, data: bytes) -> None:
         self.memory.bytes[at : at + len(data)] = data

@@ -16,11 +16,9 @@ from proxywasm_host.abi.hostcalls import HANDLERS, WASI_HANDLERS
 from proxywasm_host.abi.marshal import (
     RECORDED,
     Call,
-    Guest,
     MalformedList,
     Refusal,
     RestrictedCall,
-    bind,
     bind_refusal,
 )
 from proxywasm_host.abi.profile import ENVOY, SPEC
@@ -47,7 +45,9 @@ from proxywasm_host.abi.table import (
 from proxywasm_host.abi.table import at as bytes_at
 from proxywasm_host.abi.table import pairs as pairs_in
 from proxywasm_host.abi.types import AbiVersion, BufferType, LogLevel
-from tests.abi.fakes import FakeGuest, FakeVm
+from tests.abi.fakes import MARSHALLERS, FakeGuest, FakeVm
+
+pytestmark = pytest.mark.usefixtures("marshaller")
 
 END = 1024
 ONE_PAIR = pairs.encode([(b"a", b"bc")])
@@ -393,9 +393,10 @@ def test_what_an_allocator_raises_is_raised():
     assert guest.calls == []
 
 
-def test_a_guest_without_memory_or_allocator():
+def test_a_guest_without_memory_or_allocator(marshaller):
     calls = []
-    guest = Guest(calls.append, None)
+    new, bind = MARSHALLERS[marshaller]
+    guest = new(calls.append, None)
     assert bind(row("f", data("x")), AbiVersion.V0_2_1, never, None, guest)(0, 1) == 6
     assert bind(row("f", u32_out("x")), AbiVersion.V0_2_1, lambda *_: 1, None, guest)(0) == 6
     assert bind(row("f", data_out("x")), AbiVersion.V0_2_1, lambda *_: b"x", None, guest)(0, 4) == 6

@@ -23,7 +23,8 @@ def three(monkeypatch):
 
 
 @pytest.mark.usefixtures("three")
-def test_as_people_read_it(command):
+def test_as_people_read_it(command, monkeypatch):
+    monkeypatch.setattr("proxywasm_host.cli.engines.NOTE", "off: it was not built")
     result = command("engines")
     assert (result.code, result.err) == (0, "")
     assert (
@@ -37,6 +38,7 @@ plain 3  usable
 v8  not usable: known but not installed
   remedy    pip install x
 odd  not usable: installed but not usable (no library)
+native code  off: it was not built
 """
     )
 

@@ -23,7 +23,9 @@ from proxywasm_host.abi.hostcalls import (
     wasi,
 )
 from proxywasm_host.abi.marshal import Refusal
+from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.abi.table import HOSTCALLS, WASI
+from proxywasm_host.services import SystemClock
 
 __all__ = ["HANDLERS", "WASI_HANDLERS"]
 
@@ -54,3 +56,9 @@ WASI_HANDLERS: Final[dict[str, Handler]] = {
 }
 """Handlers of WASI, under whichever name it is imported."""
 WASI_HANDLERS.update({row.name: _find(row.name, (wasi,)) for row in WASI if row.name not in WASI_HANDLERS})
+
+if NATIVE is not None:
+    # Some of these have a twin in C, which leaves to them whatever is not the plain case.
+    NATIVE.use(
+        handlers=HANDLERS, inline_headers=headers.INLINE, not_found=headers.not_found, system_clock=SystemClock
+    )

@@ -32,6 +32,10 @@ def absent(vm: VmState, map: int) -> Refusal:
     return Refusal(Status.BAD_ARGUMENT, "{0} are not available in this callback", WORDS[map])
 
 
+def not_found(map: int, key: bytes) -> Refusal:
+    return Refusal(Status.NOT_FOUND, "no {1!r} in the {0}", WORDS[map], canonical(map, key))
+
+
 def writable(vm: VmState, map: int) -> HeaderList | Refusal:
     context = vm.context
     if map < STREAM_MAPS and not context.read_only:
@@ -57,7 +61,7 @@ def proxy_get_header_map_value(vm: VmState, map: int, key: bytes) -> bytes | Ref
             return value
     if vm.version == AbiVersion.V0_1_0:
         return b""
-    return Refusal(Status.NOT_FOUND, "no {1!r} in the {0}", WORDS[map], key)
+    return not_found(map, key)
 
 
 def proxy_get_header_map_pairs(vm: VmState, map: int) -> HeaderList | Refusal:

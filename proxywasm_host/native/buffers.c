@@ -1,0 +1,196 @@
+/* Twins of the hostcalls on buffers and on time, for the plain case: a buffer that is there, the machine's own clock.
+ * All else is left to abi/hostcalls/buffers.py and basics.py, which have the rules. */
+#include "native.h"
+
+#include <time.h>
+
+enum { CALL_RESPONSE_BODY = 4, GRPC_RECEIVE = 5, VM_CONFIGURATION = 6, PLUGIN_CONFIGURATION = 7, REDIS = 9 };
+
+static PyObject *writable_buffer_name, *services_name, *clock_name;
+
+/* The list that holds a buffer, borrowed; NULL if it is not there as bytes. */
+static PyObject *buffers_of(Hostcall *self, uint32_t buffer, bool of_stream) {
+    PyObject *context = ((Entry *)self->vm)->context;
+    if (!context || !PyObject_TypeCheck(context, &ContextType)) return NULL;
+    if (buffer == VM_CONFIGURATION) return NULL;
+    bool of_root = buffer == CALL_RESPONSE_BODY || buffer == GRPC_RECEIVE || buffer == PLUGIN_CONFIGURATION ||
+                   buffer == REDIS;
+    if (of_root && of_stream) return NULL;
+    if (of_root) context = ((Context *)context)->root;
+    if (!context || !PyObject_TypeCheck(context, &ContextType)) return NULL;
+    PyObject *buffers = ((Context *)context)->buffers;
+    if (!buffers || !PyList_CheckExact(buffers) || buffer >= PyList_GET_SIZE(buffers)) return NULL;
+    return PyBytes_CheckExact(PyList_GET_ITEM(buffers, buffer)) ? buffers : NULL;
+}
+
+/* An enumeration's end is the marshaller's to check, and depends on the version. */
+static bool in_enumeration(Hostcall *self, uint32_t buffer) { return buffer <= self->param[0].top; }
+
+static int make_get(Call *call, PyObject **args, PyObject **result) {
+    uint64_t start = call->numbers[1], length = call->numbers[2];
+    *args = Py_BuildValue("(KKK)", call->numbers[0], start, length);
+    if (!*args) return -1;
+    Py_ssize_t size = PyBytes_GET_SIZE(call->first);
+    bool cut = call->second;
+    Py_ssize_t from = cut ? 0 : (Py_ssize_t)start, to = cut ? size : (Py_ssize_t)(start + length);
+    *result = PySequence_GetSlice(call->first, from < size ? from : size, to < size ? to : size);
+    if (!*result) Py_CLEAR(*args);
+    return *result ? 0 : -1;
+}
+
+static int64_t get_bytes(Hostcall *self, const uint64_t *slots, size_t stride) {
+    uint32_t buffer = u32(slots, stride, 0);
+    size_t start = u32(slots, stride, 1), length = u32(slots, stride, 2);
+    PyObject *buffers = in_enumeration(self, buffer) ? buffers_of(self, buffer, false) : NULL, *why = NULL;
+    if (!buffers) return LEFT;
+    PyObject *found = Py_NewRef(PyList_GET_ITEM(buffers, buffer));
+    size_t size = (size_t)PyBytes_GET_SIZE(found), from = start < size ? start : size;
+    size_t count = length < size - from ? length : size - from;
+    int state = guest_put_bytes(self->guest, PyBytes_AS_STRING(found) + from, count, u32(slots, stride, 3),
+                                u32(slots, stride, 4), false, &why);
+    bool cut = size > RECORDED;
+    if (cut && state != FAILED)
+        Py_SETREF(found, PyBytes_FromStringAndSize(PyBytes_AS_STRING(found) + from,
+                                                   (Py_ssize_t)(count < RECORDED ? count : RECORDED)));
+    if (state == FAILED || !found) {
+        Py_XDECREF(found);
+        Py_XDECREF(why);
+        return RAISED;
+    }
+    Call *call = calls_next(self->guest->calls, self->row);
+    call->make = make_get;
+    call->numbers[0] = buffer, call->numbers[1] = start, call->numbers[2] = length;
+    call->first = found, call->second = cut ? Py_NewRef(Py_None) : NULL;
+    return twin_status(self, call, state, OK, why);
+}
+
+static int make_set(Call *call, PyObject **args, PyObject **result) {
+    *args = Py_BuildValue("(KKKO)", call->numbers[0], call->numbers[1], call->numbers[2], call->first);
+    return *args ? 0 : -1;
+}
+
+/* found[:start] + data + found[end:] */
+static PyObject *spliced(PyObject *found, size_t start, size_t end, PyObject *data) {
+    size_t size = (size_t)PyBytes_GET_SIZE(found), more = (size_t)PyBytes_GET_SIZE(data);
+    if (end > size) end = size;
+    if (start == 0 && end == size) return Py_NewRef(data);
+    PyObject *all = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(start + more + (size - end)));
+    if (!all) return NULL;
+    char *to = PyBytes_AS_STRING(all);
+    memcpy(to, PyBytes_AS_STRING(found), start);
+    memcpy(to + start, PyBytes_AS_STRING(data), more);
+    memcpy(to + start + more, PyBytes_AS_STRING(found) + end, size - end);
+    return all;
+}
+
+static int64_t set_bytes(Hostcall *self, const uint64_t *slots, size_t stride) {
+    uint32_t buffer = u32(slots, stride, 0), at = u32(slots, stride, 3), size = u32(slots, stride, 4);
+    size_t start = u32(slots, stride, 1), length = u32(slots, stride, 2);
+    Memory memory;
+    if (!in_enumeration(self, buffer) || !buffers_of(self, buffer, true)) return LEFT;
+    PyObject *context = Py_NewRef(((Entry *)self->vm)->context), *number = PyLong_FromUnsignedLong(buffer);
+    PyObject *may = number ? PyObject_CallMethodOneArg(context, writable_buffer_name, number) : NULL;
+    Py_XDECREF(number);
+    int writable = may ? PyObject_IsTrue(may) : -1;
+    Py_XDECREF(may);
+    Py_DECREF(context);
+    if (writable < 0) return RAISED;
+    PyObject *buffers = writable ? buffers_of(self, buffer, true) : NULL;
+    if (!buffers) return LEFT;
+    PyObject *found = PyList_GET_ITEM(buffers, buffer), *data = NULL;
+    size_t held = (size_t)PyBytes_GET_SIZE(found);
+    if (start && start < held && !self->splice_buffers) return LEFT;
+    Py_INCREF(buffers);
+    Py_INCREF(found);
+    int64_t status = RAISED;
+    if (!memory_open(self->guest, &memory)) {
+        bool good = inside(&memory, at, size);
+        if (good) data = PyBytes_FromStringAndSize((const char *)memory.at + at, (Py_ssize_t)size);
+        memory_done(&memory);
+        if (!good) status = LEFT;
+    }
+    PyObject *changed = data ? spliced(found, start < held ? start : held, start + length, data) : NULL;
+    if (changed && size > RECORDED) Py_SETREF(data, PyBytes_FromStringAndSize(PyBytes_AS_STRING(data), RECORDED));
+    if (changed && data && !PyList_SetItem(buffers, buffer, Py_NewRef(changed))) {
+        Call *call = calls_next(self->guest->calls, self->row);
+        call->make = make_set;
+        call->numbers[0] = buffer, call->numbers[1] = start, call->numbers[2] = length;
+        call->first = Py_NewRef(data);
+        status = OK;
+    }
+    Py_XDECREF(changed);
+    Py_XDECREF(data);
+    Py_DECREF(found);
+    Py_DECREF(buffers);
+    return status;
+}
+
+static int make_status(Call *call, PyObject **args, PyObject **result) {
+    *args = Py_BuildValue("(K)", call->numbers[0]);
+    *result = *args ? Py_BuildValue("(Ki)", call->numbers[1], 0) : NULL;
+    if (!*result) Py_CLEAR(*args);
+    return *result ? 0 : -1;
+}
+
+static int64_t get_status(Hostcall *self, const uint64_t *slots, size_t stride) {
+    uint32_t buffer = u32(slots, stride, 0);
+    PyObject *buffers = in_enumeration(self, buffer) ? buffers_of(self, buffer, false) : NULL, *why = NULL;
+    if (!buffers) return LEFT;
+    uint64_t size = (uint64_t)PyBytes_GET_SIZE(PyList_GET_ITEM(buffers, buffer));
+    if (size > UINT32_MAX) return LEFT;
+    int state = guest_put(self->guest, u32(slots, stride, 1), size, 4, &why);
+    if (state == GOOD) state = guest_put(self->guest, u32(slots, stride, 2), 0, 4, &why);
+    if (state == FAILED) return RAISED;
+    Call *call = calls_next(self->guest->calls, self->row);
+    call->make = make_status;
+    call->numbers[0] = buffer, call->numbers[1] = size;
+    return twin_status(self, call, state, OK, why);
+}
+
+static int make_time(Call *call, PyObject **args, PyObject **result) {
+    *args = PyTuple_New(0);
+    *result = *args ? PyLong_FromUnsignedLongLong(call->numbers[0]) : NULL;
+    if (!*result) Py_CLEAR(*args);
+    return *result ? 0 : -1;
+}
+
+static int64_t get_time(Hostcall *self, const uint64_t *slots, size_t stride) {
+    PyObject *services = PyObject_GetAttr(self->vm, services_name), *why = NULL;
+    PyObject *clock = services ? PyObject_GetAttr(services, clock_name) : NULL;
+    bool plain = clock && Py_IS_TYPE(clock, (PyTypeObject *)known.system_clock);
+    Py_XDECREF(services);
+    Py_XDECREF(clock);
+    if (!clock) return RAISED;
+    struct timespec now;
+    if (!plain || clock_gettime(CLOCK_REALTIME, &now)) return LEFT;
+    uint64_t time = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+    int state = guest_put(self->guest, u32(slots, stride, 0), time, 8, &why);
+    if (state == FAILED) return RAISED;
+    Call *call = calls_next(self->guest->calls, self->row);
+    call->make = make_time;
+    call->numbers[0] = time;
+    return twin_status(self, call, state, OK, why);
+}
+
+static const struct {
+    const char *name;
+    Twin twin;
+} TWINS[] = {
+    {"proxy_get_buffer_bytes", get_bytes},
+    {"proxy_set_buffer_bytes", set_bytes},
+    {"proxy_get_buffer_status", get_status},
+    {"proxy_get_current_time_nanoseconds", get_time},
+};
+
+Twin buffer_twin(PyObject *name) {
+    for (size_t i = 0; i < sizeof TWINS / sizeof *TWINS; i++)
+        if (PyUnicode_CompareWithASCIIString(name, TWINS[i].name) == 0) return TWINS[i].twin;
+    return NULL;
+}
+
+int buffer_names(void) {
+    writable_buffer_name = PyUnicode_InternFromString("writable_buffer");
+    services_name = PyUnicode_InternFromString("services");
+    clock_name = PyUnicode_InternFromString("clock");
+    return writable_buffer_name && services_name && clock_name ? 0 : -1;
+}

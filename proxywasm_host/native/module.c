@@ -1,0 +1,79 @@
+/* The extension module: its types, and what Python code hands over to it. */
+#include "native.h"
+
+Known known;
+
+static const struct {
+    const char *name;
+    PyObject **at;
+} HANDED_OVER[] = {
+    {"refusal", &known.refusal},
+    {"restricted_call", &known.restricted_call},
+    {"read_pairs", &known.read_pairs},
+    {"encode", &known.encode},
+    {"no_memory", &known.no_memory},
+    {"handlers", &known.handlers},
+    {"inline_headers", &known.inline_headers},
+    {"not_found", &known.not_found},
+    {"system_clock", &known.system_clock},
+};
+
+/* use(name=object, …) */
+static PyObject *use(PyObject *module, PyObject *args, PyObject *keywords) {
+    PyObject *name, *object;
+    Py_ssize_t position = 0;
+    while (keywords && PyDict_Next(keywords, &position, &name, &object)) {
+        size_t i = 0, count = sizeof HANDED_OVER / sizeof *HANDED_OVER;
+        while (i < count && PyUnicode_CompareWithASCIIString(name, HANDED_OVER[i].name)) i++;
+        if (i == count) return PyErr_Format(PyExc_TypeError, "nothing is called %U", name);
+        Py_XSETREF(*HANDED_OVER[i].at, Py_NewRef(object));
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *decode(PyObject *module, PyObject *bytes) {
+    if (!PyBytes_CheckExact(bytes)) Py_RETURN_NONE;
+    PyObject *pairs = pairs_decode(bytes);
+    if (!pairs && !PyErr_Occurred()) Py_RETURN_NONE;
+    return pairs;
+}
+
+static PyObject *encode(PyObject *module, PyObject *pairs) {
+    PyObject *bytes = pairs_encode(pairs);
+    if (!bytes && !PyErr_Occurred()) Py_RETURN_NONE;
+    return bytes;
+}
+
+static PyMethodDef methods[] = {
+    {"use", (PyCFunction)(void (*)(void))use, METH_VARARGS | METH_KEYWORDS, NULL},
+    {"decode", decode, METH_O, "The pairs that bytes hold, or None if it is not for us to say."},
+    {"encode", encode, METH_O, "The bytes of a list of pairs, or None if it is no plain one."},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "proxywasm_host._native",
+    .m_size = -1,
+    .m_methods = methods,
+};
+
+PyMODINIT_FUNC PyInit__native(void) {
+    static const struct {
+        const char *name;
+        PyTypeObject *type;
+    } TYPES[] = {{"ContextState", &ContextType}, {"Entry", &EntryType},       {"Calls", &CallsType},
+                 {"Guest", &GuestType},          {"Hostcall", &HostcallType}};
+    if (state_names() || hostcall_names() || buffer_names()) return NULL;
+    PyObject *module = PyModule_Create(&definition);
+    if (!module) return NULL;
+    for (size_t i = 0; i < sizeof TYPES / sizeof *TYPES; i++) {
+        if (PyType_Ready(TYPES[i].type) ||
+            PyModule_AddObjectRef(module, TYPES[i].name, (PyObject *)TYPES[i].type)) {
+            Py_DECREF(module);
+            return NULL;
+        }
+    }
+    if (PyModule_AddIntConstant(module, "REVISION", REVISION)) Py_CLEAR(module);
+    return module;
+}

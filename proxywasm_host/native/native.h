@@ -1,0 +1,189 @@
+/* What the files of this extension share. The Python modules that they stand in for say what everything means:
+ * abi/marshal.py (Guest, Hostcall, Calls), abi/pairs.py, abi/context.py (ContextState), runtime/entry.py (Entry).
+ *
+ * Rules:
+ *   - The GIL is held throughout. Guest memory is looked up again after anything that may have run Python code or
+ *     the guest: either may close the instance.
+ *   - What is not the plain case is left to the Python code, which alone knows how to refuse and why.
+ */
+#ifndef PROXYWASM_NATIVE_H
+#define PROXYWASM_NATIVE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <structmember.h>
+
+/* Counted up when what Python sees of this extension changes: abi/native.py leaves another one alone. */
+#define REVISION 1
+
+enum { OK = 0, NOT_FOUND = 1, BAD_ARGUMENT = 2 };
+enum { RECORDED = 64 * 1024 }; /* as in marshal.py */
+
+/* -- What Python code hands over (module.c) ------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject *refusal;         /* marshal.Refusal */
+    PyObject *restricted_call; /* marshal.RestrictedCall */
+    PyObject *read_pairs;      /* marshal.read_pairs */
+    PyObject *encode;          /* pairs.encode */
+    PyObject *no_memory;       /* a marshal.NoMemory */
+    PyObject *handlers;        /* name → Python handler, for which a twin in C may stand in */
+    PyObject *inline_headers;  /* headers.INLINE */
+    PyObject *not_found;       /* headers.not_found */
+    PyObject *system_clock;    /* services.SystemClock */
+} Known;
+
+extern Known known;
+
+/* -- State (state.c) ------------------------------------------------------------------------------------------ */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *id, *root, *maps, *buffers;
+    char read_only;
+} Context;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *context, *idle, *deferred;
+    char stop_iteration;
+} Entry;
+
+extern PyTypeObject ContextType, EntryType;
+
+/* -- Remembered calls (calls.c) ------------------------------------------------------------------------------- */
+
+enum { KEY_SIZE = 104 }; /* longest key that is remembered without an object */
+
+/* One hostcall. Python's are kept as they are: row, args, result. A twin's are kept as numbers and references, and
+ * become args and result, by `make`, when somebody looks. */
+typedef struct Call {
+    PyObject *row, *args, *result;
+    int (*make)(struct Call *call, PyObject **args, PyObject **result);
+    uint64_t numbers[3];
+    PyObject *first, *second;
+    size_t key_size;
+    char key[KEY_SIZE];
+} Call;
+
+typedef struct {
+    PyObject_HEAD
+    Py_ssize_t size, next;
+    Call *ring;
+} Calls;
+
+extern PyTypeObject CallsType;
+
+/* The oldest entry, emptied, for `row`. */
+Call *calls_next(Calls *calls, PyObject *row);
+
+/* -- Guest memory (guest.c) ----------------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *memory, *record, *allowed, *allocator_may_call, *allocator;
+    Calls *calls;  /* the last one whose `append` was `record`; never taken away while calls may be under way */
+    bool is_quiet; /* `record` is its `append`: nobody listens */
+} Guest;
+
+extern PyTypeObject GuestType;
+
+/* Memory as it is now. `owner` keeps the view; give it back with `memory_done`. */
+typedef struct {
+    uint8_t *at;
+    size_t size;
+    PyObject *owner;
+} Memory;
+
+int memory_open(Guest *guest, Memory *memory); /* 0, or -1 with an exception */
+static inline void memory_done(Memory *memory) { Py_CLEAR(memory->owner); }
+
+static inline bool inside(const Memory *memory, uint64_t at, uint64_t size) {
+    return size <= memory->size && at <= memory->size - size;
+}
+
+/* Each gives GOOD; BAD, with the reason in words in `*why`, a new reference; or FAILED, with an exception. */
+enum { GOOD = 0, FAILED = -1, BAD = 1 };
+
+/* Have the range inside `memory`, which is open and is opened again if memory has grown. */
+int guest_reach(Guest *guest, Memory *memory, uint64_t at, uint64_t size, PyObject **why);
+int guest_put(Guest *guest, uint64_t at, uint64_t number, size_t width, PyObject **why);
+int guest_put_at(Guest *guest, const void *from, size_t size, uint64_t at, PyObject **why);
+int guest_put_strings(Guest *guest, PyObject *values, uint64_t table, uint64_t buffer, PyObject **why);
+/* `from` is not in guest memory. */
+int guest_put_bytes(Guest *guest, const void *from, size_t size, uint64_t address_slot, uint64_t size_slot,
+                    bool optional, PyObject **why);
+int guest_gather(Guest *guest, uint64_t at, uint64_t count, PyObject **bytes, PyObject **why);
+/* Raise RestrictedCall for a hostcall that is not among `allowed`: 0, or -1 with an exception. */
+int guest_check_allowed(Guest *guest, PyObject *name);
+
+/* -- Header pairs (pairs.c) ----------------------------------------------------------------------------------- */
+
+/* The list that bytes hold. NULL without an exception: they are malformed. */
+PyObject *pairs_decode(PyObject *bytes);
+/* The bytes of a list. NULL without an exception: it is no plain list of pairs of bytes. */
+PyObject *pairs_encode(PyObject *list);
+/* Name and value of an entry of a list, or false if it is no plain pair of bytes. */
+static inline bool pair_of(PyObject *list, Py_ssize_t index, PyObject **name, PyObject **value) {
+    PyObject *pair = PyList_GET_ITEM(list, index);
+    if (!PyTuple_CheckExact(pair) || PyTuple_GET_SIZE(pair) != 2) return false;
+    *name = PyTuple_GET_ITEM(pair, 0), *value = PyTuple_GET_ITEM(pair, 1);
+    return PyBytes_CheckExact(*name) && PyBytes_CheckExact(*value);
+}
+
+/* -- Hostcalls (hostcall.c) ----------------------------------------------------------------------------------- */
+
+enum { MOST_PARAMS = 16 };
+
+typedef struct {
+    uint8_t kind, slots;
+    bool result, early, optional;
+    int64_t top; /* of its enumeration, or -1 */
+    PyObject *name;
+} Param;
+
+struct Hostcall;
+
+/* Answers a hostcall: its status, or LEFT if the Python handler has to, or RAISED. `slots` as in `hostcall_entry`. */
+typedef int64_t (*Twin)(struct Hostcall *call, const uint64_t *slots, size_t stride);
+enum { LEFT = -2, RAISED = -1 };
+
+typedef struct Hostcall {
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
+    PyObject *row, *name, *handler, *vm;
+    Guest *guest;
+    Twin twin;
+    int64_t memory_error;
+    bool inline_headers, splice_buffers, none_is_empty; /* flags of the profile; the last is ABI 0.1.0's quirk */
+    int slots, params;
+    Param param[MOST_PARAMS];
+} Hostcall;
+
+extern PyTypeObject HostcallType;
+
+/* The entry for engines: `slots` has one value in every `stride` words; the GIL is held and `self` kept alive by the
+ * caller. Gives the i32 that is the result, or -1 with an exception set. */
+int64_t hostcall_entry(void *self, const uint64_t *slots, size_t stride);
+
+static inline uint32_t u32(const uint64_t *slots, size_t stride, size_t index) {
+    return (uint32_t)slots[index * stride];
+}
+
+PyObject *refusal(int64_t status, PyObject *reason); /* a Refusal without values */
+
+/* The status of a call by a twin whose result was written, or was not. Takes `why` over. */
+int64_t twin_status(Hostcall *self, Call *call, int state, int64_t status, PyObject *why);
+
+Twin header_twin(PyObject *name); /* headers.c; NULL if there is none */
+Twin buffer_twin(PyObject *name); /* buffers.c */
+
+int state_names(void);
+int hostcall_names(void);
+int buffer_names(void);
+
+#endif

@@ -1,0 +1,68 @@
+"""The way into the guest, and what must wait while somebody is in there: the hot part of a `Vm`.
+
+Where the C extension is there (`proxywasm_host.abi.native`), its ``Entry`` takes the place of the one here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from proxywasm_host.abi.context import Context
+from proxywasm_host.abi.native import NATIVE
+
+__all__ = ["STOPPED", "Entry"]
+
+STOPPED: Final = 0xFFFF_FFFF
+"""Result of a callback in which the guest sent a local response: beyond every action, so it stops the iteration."""
+
+
+class Entry:
+    """A guest that can be entered by one callback at a time. A `Vm` adds `ended` and `run_deferred`."""
+
+    def __init__(self, idle: Context, deferred: deque[Callable[[], None]]) -> None:
+        self.idle = idle
+        """The context while the guest does not run, or starts."""
+        self.context: Context = idle
+        self.deferred = deferred
+        self.stop_iteration = False
+
+    def enter(self, context: Context, callback: Callable[..., Any], *args: int) -> int:
+        """Call one of `Vm.callbacks` for a context; `args` begin with the context's id.
+
+        Returns what the guest returned (0 if nothing), or `STOPPED`. If the guest did not return, `Vm.failure` is set
+        and the result means nothing.
+        """
+        idle = self.idle
+        if self.context is not idle:
+            raise RuntimeError("an event was fed to a guest while it runs: wait until the event at hand has returned")
+        self.context = context
+        try:
+            result = callback(*args)
+        except BaseException as error:
+            result = None
+            self.ended(context, callback, error)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self.context = idle
+        if self.deferred:
+            if self.stop_iteration:
+                self.stop_iteration = False
+                result = STOPPED
+            self.run_deferred()
+        return result or 0
+
+    def ended(self, context: Context, callback: Callable[..., Any], error: BaseException) -> None:
+        """Take note of what ended a callback other than by returning."""
+        raise NotImplementedError
+
+    def run_deferred(self) -> None:
+        """Run what waits for the guest to return."""
+        raise NotImplementedError
+
+
+PythonEntry = Entry
+if not TYPE_CHECKING and NATIVE is not None:
+    Entry = NATIVE.Entry
