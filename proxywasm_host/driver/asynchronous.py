@@ -78,7 +78,7 @@ class AsyncDriver(Dispatcher):
         assert group is not None  # noqa: S101 - entered
         group.cancel_scope.cancel()
         try:
-            await group.__aexit__(kind, error, traceback)
+            await group.__aexit__(None, None, None)  # what was raised goes on as it is, in no group
         finally:
             with anyio.CancelScope(shield=True):
                 await self._own_clients.aclose()

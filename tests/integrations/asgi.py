@@ -93,11 +93,14 @@ async def lifespan(app):
         await to_app[0].send({"type": "lifespan.startup"})
         answer = await from_app[1].receive()
         assert answer == {"type": "lifespan.startup.complete"}, answer
-        yield
-        await to_app[0].send({"type": "lifespan.shutdown"})
-        assert await from_app[1].receive() == {"type": "lifespan.shutdown.complete"}
-    for stream in (*to_app, *from_app):
-        stream.close()
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await to_app[0].send({"type": "lifespan.shutdown"})
+                assert await from_app[1].receive() == {"type": "lifespan.shutdown.complete"}
+                for stream in (*to_app, *from_app):
+                    stream.close()
 
 
 async def respond(send, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = (), *chunks: bytes) -> None:
@@ -116,3 +119,10 @@ async def read(receive) -> bytes:
         body += message["body"]
         more = message["more_body"]
     return body
+
+
+async def get(app, *args, body=(), **more) -> Server:
+    """Send one request whole, and say what came of it."""
+    server = Server(body)
+    await app(scope(*args, **more), server.receive, server.send)
+    return server

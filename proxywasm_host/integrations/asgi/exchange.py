@@ -14,8 +14,9 @@ Rules of this module:
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import anyio
 
@@ -40,8 +41,10 @@ from proxywasm_host.runtime.path import REQUEST, RESPONSE
 __all__ = ["Exchange", "ResponseOver", "StreamReset"]
 
 NO_BODY = (204, 304)
+FRAMING = (b"keep-alive", b"transfer-encoding")
 TRAILERS = "http.response.trailers"
 GONE = "downstream_remote_disconnect"
+logger = logging.getLogger("proxywasm_host.asgi")
 
 
 class ResponseOver(OSError):
@@ -92,7 +95,7 @@ class Exchange:
 
     # -- The whole -----------------------------------------------------------------------------------------------
 
-    async def run(self, app: object) -> None:
+    async def run(self, app: Callable[..., Awaitable[None]]) -> None:
         """From the request's headers to the end of the stream. Raises what the application raises, and StreamReset."""
         driver, stream = self._driver, self._stream
         driver.attach(stream, self._sink)
@@ -129,14 +132,14 @@ class Exchange:
         if first is not None and body:
             self._take(first)
 
-    async def _call(self, app: object) -> None:
+    async def _call(self, app: Callable[..., Awaitable[None]]) -> None:
         try:
-            await app(self._app_scope, self.receive, self.send)  # type: ignore[operator]
-        except ResponseOver:
-            pass
+            await app(self._app_scope, self.receive, self.send)
         except Exception as error:
-            if not isinstance(error.__cause__ or error.__context__, ResponseOver):
+            if not self._over:
                 raise
+            if not isinstance(error, ResponseOver):
+                logger.info("the application, told that its client is gone, raised %r", error)
 
     @property
     def _over(self) -> bool:
@@ -194,7 +197,8 @@ class Exchange:
 
     def _read_beside(self) -> None:
         """Await the server's next message in a task, for other things may happen first."""
-        if not (self._reading or self._gone or self._to_app or self._stream.request_full):
+        ahead = not self._request_ended and (self._to_app or self._stream.request_full)
+        if not (self._reading or self._gone or ahead):
             self._reading = True
             self._reader = anyio.CancelScope()
             self._driver.start_soon(self._reader_task, self._reader)
@@ -207,7 +211,7 @@ class Exchange:
                     await self._read()
                     await self._flush()
                     if not request.stopped or self._to_app or self._gone or self._stream.request_full:
-                        break
+                        break  # what comes next is for others to read, or to ask for
                     self._reading = True
             except Exception as error:  # noqa: BLE001 - it is raised where the exchange runs
                 self._error = error
@@ -220,12 +224,12 @@ class Exchange:
     async def receive(self) -> Message:
         """The application's ``receive``."""
         while True:
+            if self._over:
+                return {"type": "http.disconnect"}
             if self._to_app:
                 message = self._to_app.popleft()
                 self._changed()
                 return message
-            if self._over:
-                return {"type": "http.disconnect"}
             if self._reading or self._stream.request_full or self._stream.path(REQUEST).stopped:
                 self._read_beside()
                 await self._wait()
@@ -256,6 +260,7 @@ class Exchange:
     def _start(self, message: Message) -> None:
         status = message["status"]
         headers = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ())]
+        headers = [pair for pair in headers if pair[0] not in FRAMING]
         bodiless = self._scope["method"] == "HEAD" or status in NO_BODY
         self._trailers = [] if message.get("trailers") and not bodiless else None
         end = bodiless or (self._trailers is None and (b"content-length", b"0") in headers)

@@ -123,17 +123,12 @@ class ProxyWasmMiddleware:
 
     # -- Workers -------------------------------------------------------------------------------------------------
 
-    def _worker(self) -> Worker:
-        """The worker of this event loop, to be run."""
+    def _start(self) -> Worker:
+        """Start a worker in this event loop. It ends when it is stopped, or with the loop."""
         for token in [token for token in self._workers if getattr(token, "is_closed", bool)()]:
             del self._workers[token]
-        worker = self._workers[current_token().native_token] = Worker(self._make_host, self.filters, self._clients)
-        return worker
-
-    def _start(self) -> Worker:
-        """Start a worker that lives as long as its event loop."""
-        worker = self._worker()
         loop = current_token().native_token
+        worker = self._workers[loop] = Worker(self._make_host, self.filters, self._clients)
         if isinstance(loop, asyncio.AbstractEventLoop):
             task = loop.create_task(worker.run())
             self._tasks.add(task)
@@ -145,34 +140,33 @@ class ProxyWasmMiddleware:
         return worker
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        worker = self._worker()
-        said: set[str] = set()
+        worker = self._start()
+        said = False
 
         async def stopping(message: Message) -> None:
-            said.add(message["type"])
+            nonlocal said
+            said = True
             if message["type"].startswith("lifespan.shutdown"):
                 await worker.stop()
             await send(message)
 
-        async with anyio.create_task_group() as group:
-            group.start_soon(worker.run)
-            try:
-                await worker.ready()
-            except Exception as error:
-                await receive()
-                await send({"type": "lifespan.startup.failed", "message": f"proxywasm: {error}"})
+        try:
+            await worker.ready()
+        except Exception as error:  # noqa: BLE001 - the server says it
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})
+            return
+        try:
+            await self.app(scope, receive, stopping)
+        except Exception:
+            if said:
                 raise
-            try:
-                await self.app(scope, receive, stopping)
-            except Exception:
-                if said:
-                    raise
-                # The application has no lifespan, as its server would find; the filters have one.
-                await receive()
-                await send({"type": "lifespan.startup.complete"})
-                await receive()
-                await stopping({"type": "lifespan.shutdown.complete"})
-            finally:
-                self._workers.pop(current_token().native_token, None)
-                with anyio.CancelScope(shield=True):
-                    await worker.stop()
+            # The application has no lifespan, as its server would find out; the filters have one.
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await stopping({"type": "lifespan.shutdown.complete"})
+        finally:
+            self._workers.pop(current_token().native_token, None)
+            with anyio.CancelScope(shield=True):
+                await worker.stop()

@@ -44,6 +44,9 @@ def request_headers(scope: Scope) -> HeaderList:
     for name, value in scope["headers"]:
         if name == b"host":
             authority = value
+        elif name == b"te":
+            if b"trailers" in value.lower():
+                rest.append((name, b"trailers"))
         elif name not in CONNECTION_SPECIFIC:
             rest.append((name, value))
         elif name == b"connection":
