@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import entry_points
 
-from benchmarks.timing import InProcess, Timed, interleaved, ratio, spread
+from benchmarks.timing import Effort, InProcess, Timed, interleaved, ratio, spread
 from benchmarks.ways import envoy, floor, lua, naive, native, plugin_server, proxywasm
 
 ENGINES = sorted({entry.name for entry in entry_points(group="proxywasm_host.engines")})
@@ -62,13 +62,16 @@ ENVOY: dict[str, tuple[str, tuple[str, str, int]]] = {
 WHAT = {**{way.name: way.what for way in WAYS}, **{name: what for name, (what, _) in ENVOY.items()}}
 
 
-def measure(rounds: int, seconds: float) -> dict[str, list[float]]:
-    """Seconds for one request each way, round by round."""
+def measure(effort: Effort, names: Container[str] | None = None) -> dict[str, list[float]]:
+    """Seconds for one request each way, round by round; `names` are those of some ways, without Envoy."""
+    if names is not None:
+        with ExitStack() as stack:
+            return interleaved({way.name: stack.enter_context(way.open()) for way in WAYS if way.name in names}, effort)
     with ExitStack() as stack:
         listeners = stack.enter_context(envoy.envoy())
         sides: dict[str, Timed] = {way.name: stack.enter_context(way.open()) for way in WAYS}
         # The listeners stand beside each other, so that their differences are those of one moment.
-        samples = interleaved({**sides, **{f"envoy {name}": one for name, one in listeners.items()}}, rounds, seconds)
+        samples = interleaved({**sides, **{f"envoy {name}": one for name, one in listeners.items()}}, effort)
     raw = {name: samples.pop(f"envoy {name}") for name in listeners}
     for name, (_, (more, less, times)) in ENVOY.items():
         samples[name] = [(a - b) / times for a, b in zip(raw[more], raw[less], strict=True)]
@@ -77,7 +80,7 @@ def measure(rounds: int, seconds: float) -> dict[str, list[float]]:
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 15
-    samples = measure(rounds, 0.02)
+    samples = measure(Effort(rounds, 0.02))
     print(f"{platform.python_implementation()} {platform.python_version()}, {sys.executable}")
     print(f"{'':16} {'µs':>8} {'iqr':>7} {'× rust':>8} {'× wasmtime':>10}")
     for name, what in WHAT.items():
