@@ -24,6 +24,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from proxywasm_host.abi.hostcalls.headers import add, joined, replace
+from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import MapType
 from proxywasm_host.abi.values import PropertyValue
@@ -59,6 +60,8 @@ def checked(headers: Iterable[tuple[bytes, bytes]], map: MapType, inline: bool) 
 
     Raises: TypeError, if the first or the last is no pair of bytes: to look at all would cost as much as a hostcall.
     """
+    if NATIVE is not None and (plain := NATIVE.plain_headers(headers, inline)) is not None:
+        return plain  # type: ignore[no-any-return]
     pairs: list[Any] = list(headers)  # whatever it is that the embedder gave
     if not pairs:
         return pairs
@@ -276,6 +279,8 @@ class HttpStream:
 
         ``None`` if one that must be there is missing, which is answered as Envoy's router does.
         """
+        if NATIVE is not None and NATIVE.fit_for_wire(direction, headers):
+            return headers
         known, needed = KNOWN[direction], NEEDED[direction]
         found = 0
         for name, value in headers:
@@ -338,7 +343,7 @@ class HttpStream:
         local = LocalResponse(status & 0xFFFF, details, headers, body, grpc_status)
         if self._response.complete:
             return
-        if self._request.calling is None:
+        if self._request.calling < 0:
             self._send(local)
         elif self._prepared is None:
             self._prepared = local
