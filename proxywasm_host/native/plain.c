@@ -124,7 +124,9 @@ static int create(PlainContext *self) {
         PyErr_SetString(PyExc_TypeError, "the root of a context is no context");
         return -1;
     }
-    return told(call(self, vm, on_create, ((Context *)root)->id, NULL));
+    if (!told(call(self, vm, on_create, ((Context *)root)->id, NULL))) return 0;
+    if (PyErr_ExceptionMatches(PyExc_RuntimeError)) self->created = false; /* the guest is busy, and knows of nothing */
+    return -1;
 }
 
 static PyObject *plain_create(PlainContext *self, PyObject *none) {

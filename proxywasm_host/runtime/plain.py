@@ -49,7 +49,11 @@ class PlainContext(ContextState):
         """on_context_create, once."""
         if not self.created:
             self.created = True
-            self.vm.call(self, "on_context_create", self.id, self.root.id)
+            try:
+                self.vm.call(self, "on_context_create", self.id, self.root.id)
+            except RuntimeError:  # the guest is busy, and knows nothing of this context
+                self.created = False
+                raise
 
     def on_headers(self, direction: int, headers: HeaderList, end_stream: bool) -> int:
         """The action of the guest, a `HeadersAction`: 0 is to go on."""
