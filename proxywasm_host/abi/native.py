@@ -11,7 +11,7 @@ from typing import Any, Final
 
 __all__ = ["NATIVE", "NOTE"]
 
-REVISION: Final = 2
+REVISION: Final = 3
 """That of the C sources that belong to this code (``native/native.h``)."""
 
 

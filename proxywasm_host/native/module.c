@@ -16,6 +16,8 @@ static const struct {
     {"inline_headers", &known.inline_headers},
     {"not_found", &known.not_found},
     {"system_clock", &known.system_clock},
+    {"request_headers", &known.headers_out[0]},
+    {"response_headers", &known.headers_out[1]},
 };
 
 /* use(name=object, …) */
@@ -48,8 +50,8 @@ static PyMethodDef methods[] = {
     {"use", (PyCFunction)(void (*)(void))use, METH_VARARGS | METH_KEYWORDS, NULL},
     {"decode", decode, METH_O, "The pairs that bytes hold, or None if it is not for us to say."},
     {"encode", encode, METH_O, "The bytes of a list of pairs, or None if it is no plain one."},
+    {"end", end_contexts, METH_O, NULL},
     {"plain_headers", (PyCFunction)(void (*)(void))plain_headers, METH_FASTCALL, NULL},
-    {"fit_for_wire", (PyCFunction)(void (*)(void))fit_for_wire, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -18,7 +18,7 @@
 #include <structmember.h>
 
 /* Counted up when what Python sees of this extension changes: abi/native.py leaves another one alone. */
-#define REVISION 2
+#define REVISION 3
 
 enum { OK = 0, NOT_FOUND = 1, BAD_ARGUMENT = 2 };
 enum { RECORDED = 64 * 1024 }; /* as in marshal.py */
@@ -35,6 +35,7 @@ typedef struct {
     PyObject *inline_headers;  /* headers.INLINE */
     PyObject *not_found;       /* headers.not_found */
     PyObject *system_clock;    /* services.SystemClock */
+    PyObject *headers_out[2];  /* effects.RequestHeaders, effects.ResponseHeaders */
 } Known;
 
 extern Known known;
@@ -75,8 +76,8 @@ extern PyTypeObject PlainContextType, PlainPathType;
 
 /* A list of our own of headers that are plain pairs of bytes and, if `unique`, of different names; else None. */
 PyObject *plain_headers(PyObject *module, PyObject *const *args, Py_ssize_t count);
-/* Whether headers may go out as they are, in a direction (see HttpStream.for_wire). */
-PyObject *fit_for_wire(PyObject *module, PyObject *const *args, Py_ssize_t count);
+/* Give each HttpContext of a list its last callbacks. */
+PyObject *end_contexts(PyObject *module, PyObject *contexts);
 
 /* -- Remembered calls (calls.c) ------------------------------------------------------------------------------- */
 

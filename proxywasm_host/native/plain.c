@@ -22,7 +22,7 @@ typedef struct {
 
 static PyObject *nothing, *nobody; /* an empty list and an empty mapping, which are never changed */
 static PyObject *vm_name, *root_name, *closed_name, *stream_gone_name, *maps_for_log_name, *profile_name, *await_name,
-    *log_first_name, *failed_name, *action_name, *on_headers_name, *stop_name, *out_headers_name, *send_prepared_name,
+    *log_first_name, *send_prepared_name, *host_name, *emit_name,
     *on_create, *on_log, *on_done, *on_delete, *on_headers[2];
 
 int plain_names(void) {
@@ -38,12 +38,9 @@ int plain_names(void) {
         {&profile_name, "profile"},
         {&await_name, "await_done"},
         {&log_first_name, "log_before_done"},
-        {&failed_name, "failed"},
-        {&action_name, "headers_action"},
-        {&on_headers_name, "on_headers"},
-        {&stop_name, "stop"},
-        {&out_headers_name, "out_headers"},
         {&send_prepared_name, "send_prepared"},
+        {&host_name, "host"},
+        {&emit_name, "emit"},
         {&on_create, "on_context_create"},
         {&on_log, "on_log"},
         {&on_done, "on_done"},
@@ -215,30 +212,61 @@ static int profile_flag(Entry *vm, PyObject *name) {
     return set;
 }
 
-static PyObject *plain_delete(PlainContext *self, PyObject *none) {
+static int delete(PlainContext *self) {
     Entry *vm = entry_of(self);
     int log_first = vm ? profile_flag(vm, log_first_name) : -1;
-    if (log_first < 0 || (!log_first && write_log(self))) return NULL;
+    if (log_first < 0 || (!log_first && write_log(self))) return -1;
     self->deleted = true;
-    if (told(call(self, vm, on_delete, NULL, NULL))) return NULL;
-    int known = PyDict_Contains(vm->contexts, self->base.id);
-    if (known < 0 || (known && PyDict_DelItem(vm->contexts, self->base.id))) return NULL;
+    if (told(call(self, vm, on_delete, NULL, NULL))) return -1;
+    int alive = PyDict_Contains(vm->contexts, self->base.id);
+    if (alive < 0 || (alive && PyDict_DelItem(vm->contexts, self->base.id))) return -1;
     Py_CLEAR(self->stream);
     int closed = is_set(self->plugin, closed_name);
-    if (closed < 0 || (closed && told(PyObject_CallMethodNoArgs(self->plugin, stream_gone_name)))) return NULL;
+    return closed > 0 ? told(PyObject_CallMethodNoArgs(self->plugin, stream_gone_name)) : closed;
+}
+
+static PyObject *plain_delete(PlainContext *self, PyObject *none) {
+    if (delete(self)) return NULL;
     Py_RETURN_NONE;
 }
 
-static PyObject *plain_finish(PlainContext *self, PyObject *none) {
-    if (self->deleted) Py_RETURN_NONE;
+static int finish(PlainContext *self) {
+    if (self->deleted) return 0;
     Entry *vm = entry_of(self);
     PyObject *result = vm ? call(self, vm, on_done, NULL, NULL) : NULL;
-    if (!result) return NULL;
+    if (!result) return -1;
     int waits = PyLong_Check(result) && !PyObject_IsTrue(result) ? profile_flag(vm, await_name) : 0;
     Py_DECREF(result);
-    if (waits < 0) return NULL;
-    if (!waits || vm->failure != Py_None) return plain_delete(self, NULL);
+    if (waits < 0) return -1;
+    if (!waits || vm->failure != Py_None) return delete(self);
     self->pending_done = true;
+    return 0;
+}
+
+static PyObject *plain_finish(PlainContext *self, PyObject *none) {
+    if (finish(self)) return NULL;
+    Py_RETURN_NONE;
+}
+
+static int log_if_first(PlainContext *self) {
+    Entry *vm = entry_of(self);
+    int first = vm ? profile_flag(vm, log_first_name) : -1;
+    return first > 0 ? write_log(self) : first;
+}
+
+PyObject *end_contexts(PyObject *module, PyObject *contexts) {
+    if (!PyList_CheckExact(contexts)) return PyErr_Format(PyExc_TypeError, "contexts are a list, not %R", contexts);
+    static int (*const STEPS[])(PlainContext *) = {log_if_first, finish};
+    for (size_t step = 0; step < 2; step++) {
+        for (Py_ssize_t i = 0; i < PyList_GET_SIZE(contexts); i++) {
+            PyObject *context = Py_NewRef(PyList_GET_ITEM(contexts, i));
+            int failed = -1;
+            if (PyObject_TypeCheck(context, &PlainContextType)) failed = STEPS[step]((PlainContext *)context);
+            else PyErr_Format(PyExc_TypeError, "%R is no HttpContext", context);
+            Py_DECREF(context);
+            if (failed) return NULL;
+        }
+    }
     Py_RETURN_NONE;
 }
 
@@ -307,6 +335,86 @@ PyTypeObject PlainContextType = {
     .tp_getset = plain_context_flags,
 };
 
+/* -- Headers on their way in and out --------------------------------------------------------------------------- */
+
+enum { FEW = 24 }; /* headers among which a name is sought one by one */
+
+static bool same(PyObject *a, PyObject *b) {
+    return a == b || (PyBytes_GET_SIZE(a) == PyBytes_GET_SIZE(b) &&
+                      !memcmp(PyBytes_AS_STRING(a), PyBytes_AS_STRING(b), (size_t)PyBytes_GET_SIZE(a)));
+}
+
+/* Whether all names of a list of plain pairs differ, or -1 with an exception. */
+static int all_differ(PyObject *list) {
+    Py_ssize_t count = PyList_GET_SIZE(list);
+    if (count <= FEW) {
+        for (Py_ssize_t i = 1; i < count; i++)
+            for (Py_ssize_t j = 0; j < i; j++)
+                if (same(PyTuple_GET_ITEM(PyList_GET_ITEM(list, i), 0), PyTuple_GET_ITEM(PyList_GET_ITEM(list, j), 0)))
+                    return 0;
+        return 1;
+    }
+    PyObject *names = PySet_New(NULL);
+    if (!names) return -1;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (PySet_Add(names, PyTuple_GET_ITEM(PyList_GET_ITEM(list, i), 0))) {
+            Py_DECREF(names);
+            return -1;
+        }
+    }
+    int differ = PySet_GET_SIZE(names) == count;
+    Py_DECREF(names);
+    return differ;
+}
+
+PyObject *plain_headers(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    if (count != 2 || !PyList_CheckExact(args[0])) Py_RETURN_NONE;
+    PyObject *list = PyList_GetSlice(args[0], 0, PyList_GET_SIZE(args[0])), *name, *value;
+    if (!list) return NULL;
+    int plain = 1;
+    for (Py_ssize_t i = 0; plain && i < PyList_GET_SIZE(list); i++) plain = pair_of(list, i, &name, &value);
+    if (plain && args[1] == Py_True) plain = all_differ(list);
+    if (plain > 0) return list;
+    Py_DECREF(list);
+    if (plain < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static const struct {
+    const char *name;
+    int needed;
+} KNOWN[2][6] = {
+    {{":method", 1}, {":path", 2}, {":scheme", 0}, {":authority", 0}, {":protocol", 0}, {NULL, 0}},
+    {{":status", 1}, {NULL, 0}},
+}; /* as in http.py */
+static const int NEEDED[] = {3, 1};
+
+/* Whether headers may go out as they are: what HttpStream.for_wire gives back as it was. */
+static bool fit(int direction, PyObject *headers) {
+    PyObject *name, *value;
+    int found = 0;
+    if (!PyList_CheckExact(headers)) return false;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(headers); i++) {
+        if (!pair_of(headers, i, &name, &value)) return false;
+        const char *text = PyBytes_AS_STRING(name);
+        if (text[0] != ':') {
+            if (found == NEEDED[direction]) return true;
+            continue;
+        }
+        int j = 0;
+        while (KNOWN[direction][j].name && strcmp(KNOWN[direction][j].name, text)) j++;
+        if (!KNOWN[direction][j].name || strlen(text) != (size_t)PyBytes_GET_SIZE(name)) return false;
+        if (direction == RESPONSE) {
+            const char *digit = PyBytes_AS_STRING(value), *end = digit + PyBytes_GET_SIZE(value);
+            if (digit == end) return false;
+            for (; digit < end; digit++)
+                if (*digit < '0' || *digit > '9') return false;
+        }
+        found |= KNOWN[direction][j].needed;
+    }
+    return found == NEEDED[direction];
+}
+
 /* -- One direction --------------------------------------------------------------------------------------------- */
 
 static int plain_path_init(PlainPath *self, PyObject *args, PyObject *keywords) {
@@ -344,6 +452,29 @@ static int64_t filter_on_headers(PlainPath *self, PyObject *filter, bool end_str
     return action;
 }
 
+static int out_headers(PlainPath *self, bool end_stream) {
+    if (!self->stream) return 0;
+    PyObject *stream = Py_NewRef(self->stream), *headers = Py_NewRef(self->headers), *effect = NULL, *host = NULL;
+    int failed = -1;
+    if (!fit(self->direction, headers))
+        Py_SETREF(headers, PyObject_CallMethod(stream, "for_wire", "iO", self->direction, headers));
+    if (headers == Py_None) {
+        failed = 0;
+    } else if (headers) {
+        PyObject *args[] = {headers, end_stream ? Py_True : Py_False, stream};
+        self->complete = end_stream;
+        self->headers_sent = true;
+        effect = PyObject_Vectorcall(known.headers_out[self->direction], args, 3, NULL);
+        host = effect ? PyObject_GetAttr(stream, host_name) : NULL;
+        if (host) failed = told(PyObject_CallMethodOneArg(host, emit_name, effect));
+    }
+    Py_XDECREF(host);
+    Py_XDECREF(effect);
+    Py_XDECREF(headers);
+    Py_DECREF(stream);
+    return failed;
+}
+
 static int pass_headers(PlainPath *self, Py_ssize_t start, bool end_stream) {
     for (Py_ssize_t index = start; index < PyList_GET_SIZE(self->filters); index++) {
         if (end_stream && index < PyByteArray_GET_SIZE(self->given_end))
@@ -362,7 +493,7 @@ static int pass_headers(PlainPath *self, Py_ssize_t start, bool end_stream) {
         if (self->passed > index) return 0; /* it has injected data: they have gone on already */
         self->passed = index + 1;
     }
-    return told(PyObject_CallMethodOneArg((PyObject *)self, out_headers_name, end_stream ? Py_True : Py_False));
+    return out_headers(self, end_stream);
 }
 
 static PyObject *path_pass_headers(PlainPath *self, PyObject *args) {
@@ -421,7 +552,6 @@ static PyMethodDef path_methods[] = {
     {"on_headers", (PyCFunction)(void (*)(void))path_on_headers, METH_FASTCALL, NULL},
     {"pass_headers", (PyCFunction)path_pass_headers, METH_VARARGS, NULL},
     {"stop", to_override, METH_VARARGS, NULL},
-    {"out_headers", to_override, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -461,86 +591,3 @@ PyTypeObject PlainPathType = {
     .tp_getset = path_flags,
 };
 
-/* -- Headers on their way in and out --------------------------------------------------------------------------- */
-
-enum { FEW = 24 }; /* headers among which a name is sought one by one */
-
-static bool same(PyObject *a, PyObject *b) {
-    return a == b || (PyBytes_GET_SIZE(a) == PyBytes_GET_SIZE(b) &&
-                      !memcmp(PyBytes_AS_STRING(a), PyBytes_AS_STRING(b), (size_t)PyBytes_GET_SIZE(a)));
-}
-
-/* Whether all names of a list of plain pairs differ, or -1 with an exception. */
-static int all_differ(PyObject *list) {
-    Py_ssize_t count = PyList_GET_SIZE(list);
-    if (count <= FEW) {
-        for (Py_ssize_t i = 1; i < count; i++)
-            for (Py_ssize_t j = 0; j < i; j++)
-                if (same(PyTuple_GET_ITEM(PyList_GET_ITEM(list, i), 0), PyTuple_GET_ITEM(PyList_GET_ITEM(list, j), 0)))
-                    return 0;
-        return 1;
-    }
-    PyObject *names = PySet_New(NULL);
-    if (!names) return -1;
-    for (Py_ssize_t i = 0; i < count; i++) {
-        if (PySet_Add(names, PyTuple_GET_ITEM(PyList_GET_ITEM(list, i), 0))) {
-            Py_DECREF(names);
-            return -1;
-        }
-    }
-    int differ = PySet_GET_SIZE(names) == count;
-    Py_DECREF(names);
-    return differ;
-}
-
-PyObject *plain_headers(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    if (count != 2 || !PyList_CheckExact(args[0])) Py_RETURN_NONE;
-    PyObject *list = PyList_GetSlice(args[0], 0, PyList_GET_SIZE(args[0])), *name, *value;
-    if (!list) return NULL;
-    int plain = 1;
-    for (Py_ssize_t i = 0; plain && i < PyList_GET_SIZE(list); i++) plain = pair_of(list, i, &name, &value);
-    if (plain && args[1] == Py_True) plain = all_differ(list);
-    if (plain > 0) return list;
-    Py_DECREF(list);
-    if (plain < 0) return NULL;
-    Py_RETURN_NONE;
-}
-
-static const struct {
-    const char *name;
-    int needed;
-} KNOWN[2][6] = {
-    {{":method", 1}, {":path", 2}, {":scheme", 0}, {":authority", 0}, {":protocol", 0}, {NULL, 0}},
-    {{":status", 1}, {NULL, 0}},
-}; /* as in http.py */
-static const int NEEDED[] = {3, 1};
-
-PyObject *fit_for_wire(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    long direction = count == 2 ? PyLong_AsLong(args[0]) : -1;
-    if (direction != REQUEST && direction != RESPONSE) {
-        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "fit_for_wire() takes a direction and headers");
-        return NULL;
-    }
-    PyObject *headers = args[1], *name, *value;
-    int found = 0;
-    if (!PyList_CheckExact(headers)) Py_RETURN_FALSE;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(headers); i++) {
-        if (!pair_of(headers, i, &name, &value)) Py_RETURN_FALSE;
-        const char *text = PyBytes_AS_STRING(name);
-        if (text[0] != ':') {
-            if (found == NEEDED[direction]) Py_RETURN_TRUE;
-            continue;
-        }
-        int j = 0;
-        while (KNOWN[direction][j].name && strcmp(KNOWN[direction][j].name, text)) j++;
-        if (!KNOWN[direction][j].name || strlen(text) != (size_t)PyBytes_GET_SIZE(name)) Py_RETURN_FALSE;
-        if (direction == RESPONSE) {
-            const char *digit = PyBytes_AS_STRING(value), *end = digit + PyBytes_GET_SIZE(value);
-            if (digit == end) Py_RETURN_FALSE;
-            for (; digit < end; digit++)
-                if (*digit < '0' || *digit > '9') Py_RETURN_FALSE;
-        }
-        found |= KNOWN[direction][j].needed;
-    }
-    return PyBool_FromLong(found == NEEDED[direction]);
-}

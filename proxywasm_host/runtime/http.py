@@ -33,6 +33,7 @@ from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.http_context import HttpContext
 from proxywasm_host.runtime.path import REQUEST, RESPONSE, Path
+from proxywasm_host.runtime.plain import end
 from proxywasm_host.runtime.properties import grpc_status_of
 
 if TYPE_CHECKING:
@@ -181,11 +182,7 @@ class HttpStream:
             self.closed = True
             self.details = details or self.details
             self._request.aborted = self._response.aborted = True
-            for context in self._contexts:
-                if context.vm.profile.log_before_done:
-                    context.log()
-            for context in self._contexts:
-                context.finish()
+            end(self._contexts)
             # A stream that is done is no cycle: it goes at once, and not when the collector comes.
             del self._request.stream, self._response.stream
         return self.host.drain()
@@ -279,8 +276,6 @@ class HttpStream:
 
         ``None`` if one that must be there is missing, which is answered as Envoy's router does.
         """
-        if NATIVE is not None and NATIVE.fit_for_wire(direction, headers):
-            return headers
         known, needed = KNOWN[direction], NEEDED[direction]
         found = 0
         for name, value in headers:

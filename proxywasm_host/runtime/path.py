@@ -38,7 +38,6 @@ __all__ = ["REQUEST", "RESPONSE", "Path"]
 
 IGNORED = 16
 """How many limits may be held back for a filter that wants back-pressure, if nobody stops reading."""
-HEADERS_OUT = (effects.RequestHeaders, effects.ResponseHeaders)
 BODY_OUT = (effects.RequestBody, effects.ResponseBody)
 TRAILERS_OUT = (effects.RequestTrailers, effects.ResponseTrailers)
 STOPS_ALL = (HeadersAction.STOP_ALL_ITERATION_AND_BUFFER, HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK)
@@ -224,15 +223,6 @@ class Path(PlainPath):
         return self.buffer is not None and len(self.buffer) > self.stream.buffer_limit
 
     # -- Out -----------------------------------------------------------------------------------------------------
-
-    def out_headers(self, end_stream: bool) -> None:
-        stream = self.stream
-        headers = stream.for_wire(self.direction, self.headers)
-        if headers is None:
-            return
-        self.complete = end_stream
-        self.headers_sent = True
-        stream.host.emit(HEADERS_OUT[self.direction](headers, end_stream, stream))
 
     def _out_data(self, data: bytes, end_stream: bool) -> None:
         if self.complete or not (data or end_stream):

@@ -6,7 +6,7 @@ there (``native/plain.c``), its types take the place of the ones here, and do th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +14,7 @@ from proxywasm_host.abi.context import ContextState
 from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import HeadersAction, MapType
+from proxywasm_host.runtime import effects
 
 if TYPE_CHECKING:
     from proxywasm_host.runtime.http import HttpStream
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
     from proxywasm_host.runtime.plugin import Plugin
     from proxywasm_host.runtime.vm import Vm
 
-__all__ = ["HEADERS_MAP", "REQUEST", "RESPONSE", "STOP_ALL", "PlainContext", "PlainPath"]
+__all__ = ["HEADERS_MAP", "REQUEST", "RESPONSE", "STOP_ALL", "PlainContext", "PlainPath", "end"]
 
 REQUEST, RESPONSE = range(2)
 STOP_ALL: Final = int(HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK)
 HEADERS_MAP: Final = (int(MapType.REQUEST_HEADERS), int(MapType.RESPONSE_HEADERS))
+HEADERS_OUT: Final = (effects.RequestHeaders, effects.ResponseHeaders)
 ON_HEADERS: Final = ("on_request_headers", "on_response_headers")
 
 
@@ -123,7 +125,7 @@ class PlainContext(ContextState):
 
 
 class PlainPath:
-    """The request's way upstream, or the response's way to the client. `Path` adds `stop` and `out_headers`."""
+    """The request's way upstream, or the response's way to the client. `Path` adds `stop`."""
 
     headers: HeaderList = []  # noqa: RUF012 - never changed, only replaced
     started = False
@@ -190,9 +192,24 @@ class PlainPath:
 
     def out_headers(self, end_stream: bool) -> None:
         """All filters have let the headers go on."""
-        raise NotImplementedError
+        stream = self.stream
+        headers = stream.for_wire(self.direction, self.headers)
+        if headers is not None:
+            self.complete = end_stream
+            self.headers_sent = True
+            stream.host.emit(HEADERS_OUT[self.direction](headers, end_stream, stream))
 
 
-PythonPlainContext, PythonPlainPath = PlainContext, PlainPath
+def end(contexts: Sequence[HttpContext]) -> None:
+    """Nothing more happens to a stream: on_log, on_done, on_delete, in the order that each filter's profile says."""
+    for context in contexts:
+        if context.vm.profile.log_before_done:
+            context.log()
+    for context in contexts:
+        context.finish()
+
+
+PythonPlainContext, PythonPlainPath, python_end = PlainContext, PlainPath, end
 if not TYPE_CHECKING and NATIVE is not None:
-    PlainContext, PlainPath = NATIVE.PlainContext, NATIVE.PlainPath
+    NATIVE.use(request_headers=effects.RequestHeaders, response_headers=effects.ResponseHeaders)
+    PlainContext, PlainPath, end = NATIVE.PlainContext, NATIVE.PlainPath, NATIVE.end
