@@ -5,27 +5,9 @@ It is optional, and does the same as the Python code that it stands in for. ``PR
 
 from __future__ import annotations
 
-import os
-from importlib import import_module
-from typing import Any, Final
+from proxywasm_host.extension import load
 
 __all__ = ["NATIVE", "NOTE"]
 
-REVISION: Final = 3
-"""That of the C sources that belong to this code (``native/native.h``)."""
-
-
-def _load() -> tuple[Any, str]:
-    if os.environ.get("PROXYWASM_NATIVE", "").lower() in ("no", "0", "off", "false"):
-        return None, "off, as PROXYWASM_NATIVE says"
-    try:
-        module = import_module("proxywasm_host._native")
-    except ImportError as error:
-        return None, f"off: {error}" if error.name != "proxywasm_host._native" else "off: it was not built"
-    if module.REVISION != REVISION:
-        return None, "off: it was built from other sources; install the package again"
-    return module, "on"
-
-
-NATIVE, NOTE = _load()
-"""The extension, or ``None``; and whether it is in use, in words."""
+NATIVE, NOTE = load("proxywasm_host._native", 1)
+"""The extension, or ``None``; and whether it is in use, in words. The number is that in ``native/native.h``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import textwrap
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +23,7 @@ from proxywasm_host.engine.protocol import HostFunction, Limits, Trap, TrapKind
 from proxywasm_host.engine.shield import shielded
 
 from .conftest import type_of, wasm
+from .routes import NATIVE, NOTE, ROUTES, needs_native
 
 SPIN = '(module (func (export "spin") (loop $l (br $l))) (func (export "one") (result i32) (i32.const 1)))'
 TRAPS = """(module (memory 1)
@@ -40,10 +43,25 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
 
 
 class TestRoutes:
-    def test_the_fast_one_is_taken(self) -> None:
+    def test_the_fastest_one_is_taken(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            assert WasmtimeEngine().note == "C API through ctypes"
+            note = WasmtimeEngine().note
+        assert note == ("C API from C" if NATIVE else f"C API through ctypes (the C extension is {NOTE})")
+
+    @pytest.mark.parametrize(("route", "note"), [("native", "C API from C"), ("ctypes", "C API through ctypes")])
+    def test_the_fast_ones_can_be_asked_for(self, route: str, note: str) -> None:
+        if route in ROUTES:
+            assert WasmtimeEngine(route=route).note == note  # type: ignore[arg-type]
+        else:
+            with pytest.raises(RuntimeError, match="the C extension of the engine is off"):
+                WasmtimeEngine(route=route)  # type: ignore[arg-type]
+
+    def test_where_nothing_was_built_ctypes_does_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(engine_module, "load", lambda *_: (None, "off: it was not built"))
+        assert WasmtimeEngine().note == "C API through ctypes (the C extension is off: it was not built)"
+        with pytest.raises(RuntimeError, match="it was not built"):
+            WasmtimeEngine(route="native")
 
     def test_the_other_one_can_be_asked_for(self) -> None:
         assert "as asked for" in WasmtimeEngine(route="objects").note
@@ -64,7 +82,7 @@ class TestRoutes:
             WasmtimeEngine(route="ctypes")
 
     def test_a_difference_is_told_and_the_other_route_is_taken(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        answers = iter([[1], [2]])
+        answers = iter([[1], [2]] * len(ROUTES))
         monkeypatch.setattr(engine_module, "transcript", lambda *_: next(answers))
         with pytest.warns(RuntimeWarning, match=r"got \[2\], not \[1\]"):
             assert WasmtimeEngine()._api is None
@@ -100,7 +118,7 @@ class TestOptions:
         assert one is not None
         assert one() == 1
 
-    @pytest.mark.parametrize("route", ["ctypes", "objects"])
+    @pytest.mark.parametrize("route", ROUTES)
     def test_without_deadlines(self, route: str) -> None:
         engine = WasmtimeEngine(route=route, deadline=False)  # type: ignore[arg-type]
         assert not engine.capabilities.deadline
@@ -134,10 +152,13 @@ class TestSignals:
         monkeypatch.setattr(sys, "unraisablehook", lost.append)
         return lost
 
+    @pytest.mark.parametrize("route", ROUTES[:-1])
     @pytest.mark.parametrize(("name", "rounds"), [("late", 1 << 28), ("calls", 1 << 30)])
-    def test_in_a_guest_that_calls_the_host(self, monkeypatch: pytest.MonkeyPatch, name: str, rounds: int) -> None:
+    def test_in_a_guest_that_calls_the_host(
+        self, monkeypatch: pytest.MonkeyPatch, name: str, rounds: int, route: str
+    ) -> None:
         lost = self.unraisable(monkeypatch)
-        module = WasmtimeEngine().compile(wasm(CALLS))
+        module = WasmtimeEngine(route=route).compile(wasm(CALLS))
         instance = module.instantiate([HostFunction("h", "f", type_of("i32 -> i32"), lambda a: a)], Limits())
         call = instance.function(name)
         assert call is not None
@@ -148,9 +169,10 @@ class TestSignals:
         call(1)
         assert lost == []
 
-    def test_in_an_endless_loop_with_a_deadline(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("route", ROUTES[:-1])
+    def test_in_an_endless_loop_with_a_deadline(self, monkeypatch: pytest.MonkeyPatch, route: str) -> None:
         lost = self.unraisable(monkeypatch)
-        instance = WasmtimeEngine().compile(wasm(SPIN)).instantiate([], Limits(deadline=5))
+        instance = WasmtimeEngine(route=route).compile(wasm(SPIN)).instantiate([], Limits(deadline=5))
         spin, one = instance.function("spin"), instance.function("one")
         assert spin is not None
         assert one is not None
@@ -161,6 +183,15 @@ class TestSignals:
         assert time.monotonic() - began < 1
         assert one() == 1
         assert lost == []
+
+    @needs_native
+    def test_in_an_endless_loop_without_one(self) -> None:
+        spin = WasmtimeEngine(route="native").compile(wasm(SPIN)).instantiate([], Limits()).function("spin")
+        assert spin is not None
+        for _ in range(2):
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            with pytest.raises(self.Rang):
+                spin()
 
     def test_handlers_that_are_installed_later_do_not_stand_in_the_way(self) -> None:
         done = run(f"""
@@ -191,7 +222,7 @@ class TestTicker:
         while self.threads():
             time.sleep(TICK)
         monkeypatch.setattr("proxywasm_engine_wasmtime.deadline._QUIET_TICKS", 3)
-        module = WasmtimeEngine().compile(wasm(SPIN))
+        module = WasmtimeEngine(route="ctypes").compile(wasm(SPIN))
         free = module.instantiate([], Limits()).function("one")
         watched = module.instantiate([], Limits(deadline=1)).function("one")
         assert free is not None
@@ -205,9 +236,58 @@ class TestTicker:
         assert self.threads() == []
 
 
+@needs_native
+class TestNativeThreads:
+    """A guest that runs for long lets other threads run, whether its code looks at the epoch or not."""
+
+    @pytest.mark.parametrize("deadline", [True, False])
+    def test_other_threads_have_their_turn(self, deadline: bool) -> None:
+        engine = WasmtimeEngine(route="native", deadline=deadline)
+        instance = engine.compile(wasm(CALLS)).instantiate(
+            [HostFunction("h", "f", type_of("i32 -> i32"), lambda a: a)], Limits()
+        )
+        late = instance.function("late")
+        assert late is not None
+        thread = threading.Thread(target=late, args=(1 << 29,))
+        thread.start()
+        turns = 0
+        while thread.is_alive():
+            turns += 1
+            time.sleep(0)
+        assert turns > 100
+
+    def test_the_epoch_moves_only_while_guests_are_called(self) -> None:
+        engine = WasmtimeEngine(route="native")
+        assert engine._api is not None
+        ticker = engine._api.native_ticker
+        one = engine.compile(wasm(SPIN)).instantiate([], Limits()).function("one")
+        assert one is not None
+        for _ in range(2):
+            one()
+            assert ticker.running
+            until = time.monotonic() + 20
+            while ticker.running and time.monotonic() < until:
+                time.sleep(0.05)
+            assert not ticker.running
+
+    def test_an_engine_that_goes_takes_its_thread_along(self) -> None:
+        def threads() -> int:
+            return len(list(Path("/proc/self/task").iterdir()))
+
+        before = threads()
+        engine = WasmtimeEngine(route="native", parallel_compilation=False)
+        one = engine.compile(wasm(SPIN)).instantiate([], Limits()).function("one")
+        assert one is not None
+        one()
+        assert threads() > before
+        del engine, one
+        gc.collect()
+        assert threads() <= before
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize("route", ["ctypes", "objects"])
+@pytest.mark.parametrize("route", ROUTES)
 def test_a_child_process_compiles_calls_and_keeps_deadlines(route: str) -> None:
     engine = WasmtimeEngine(route=route)  # type: ignore[arg-type]
     many = wasm("(module " + "(func (drop (i32.const 1)))" * 200 + ")")
@@ -229,7 +309,7 @@ def test_a_child_process_compiles_calls_and_keeps_deadlines(route: str) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-@pytest.mark.parametrize("route", ["ctypes", "objects"])
+@pytest.mark.parametrize("route", ROUTES)
 def test_a_process_that_keeps_all_until_its_end_ends_in_silence(route: str) -> None:
     done = run(f"""
         import atexit

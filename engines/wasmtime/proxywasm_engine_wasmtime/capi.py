@@ -28,6 +28,7 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
     "wasm_trap_delete": (None, [c_void_p]),
     "wasm_trap_message": (None, [c_void_p, c_void_p]),
     "wasm_trap_trace": (None, [c_void_p, c_void_p]),
+    "wasmtime_engine_increment_epoch": (None, [c_void_p]),
     "wasmtime_caller_export_get": (c_bool, [c_void_p, c_char_p, c_size_t, c_void_p]),
     "wasmtime_context_set_epoch_deadline": (None, [c_void_p, c_uint64]),
     "wasmtime_error_delete": (None, [c_void_p]),
@@ -52,11 +53,28 @@ _PROTOTYPES: dict[str, tuple[Any, list[Any]]] = {
 }
 
 
+_NATIVE = (
+    "wasmtime_func_call_unchecked",
+    "wasmtime_instance_new",
+    "wasmtime_trap_new",
+    "wasm_trap_delete",
+    "wasmtime_error_new",
+    "wasmtime_error_delete",
+    "wasmtime_engine_increment_epoch",
+)
+"""What the extension calls: ``Api`` in ``native/native.h``."""
+
+
 class CApi:
     """The C functions as attributes, by their names.
 
+    `native` is our C extension if crossings are to go through it, and `native_ticker` what moves the epoch on then.
+
     Raises: OSError if the library cannot be loaded; AttributeError if a function is missing.
     """
+
+    native: Any = None
+    native_ticker: Any = None
 
     def __init__(self) -> None:
         library = ctypes.CDLL(ffi.dll._name)
@@ -66,6 +84,12 @@ class CApi:
             if parameters:
                 function.argtypes = parameters
             setattr(self, name, function)
+
+    def use_native(self, native: Any, engine: Any) -> None:
+        """Cross through the extension `native`, in modules of the ``wasmtime.Engine`` `engine`."""
+        native.use(*(ctypes.cast(getattr(self, name), c_void_p).value for name in _NATIVE))
+        self.native = native
+        self.native_ticker = native.Ticker(engine, address_of(engine.ptr()))
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"the C function {name} is not in the table of prototypes")

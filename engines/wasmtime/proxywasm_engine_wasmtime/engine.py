@@ -9,13 +9,14 @@ import warnings
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 import wasmtime
 import wasmtime._ffi as ffi
 
 from proxywasm_host.engine.adapter import stamp, unstamped
 from proxywasm_host.engine.protocol import Capabilities, InvalidModule, Limits
+from proxywasm_host.extension import load
 
 from . import signals
 from .capi import CApi
@@ -26,6 +27,8 @@ from .selfcheck import MODULE, transcript
 
 __all__ = ["WasmtimeEngine"]
 
+REVISION: Final = 1
+"""That of the C sources that belong to this code (``native/native.h``)."""
 _RESERVATION = 4 << 30  # bytes: all that 32-bit memory can grow to, so it never moves
 _MAGIC = b"\0asm"
 _SINGLE_PASS = 1
@@ -36,8 +39,9 @@ class WasmtimeEngine:
     """Wasmtime, as the wheel `wasmtime` brings it.
 
     Args:
-        route: ``ctypes`` calls Wasmtime's C API, ``objects`` uses wasmtime-py's classes: the same, many times slower.
-            By default the first, if it passes a check against the second.
+        route: ``native`` calls Wasmtime's C API from our C extension, where that was built, ``ctypes`` calls it from
+            Python, and ``objects`` uses wasmtime-py's classes: the same, slower and many times slower. By default the
+            first that can be had and passes a check against the last.
         optimise: ``speed`` of the guest's code, or ``none`` to compile in about half of the time.
         parallel_compilation: Compile on all processors.
         deadline: Compile code that can be stopped. Without it, guests that loop much are a few percent to a fifth
@@ -52,13 +56,13 @@ class WasmtimeEngine:
     def __init__(
         self,
         *,
-        route: Literal["ctypes", "objects"] | None = None,
+        route: Literal["native", "ctypes", "objects"] | None = None,
         optimise: Literal["speed", "none"] = "speed",
         parallel_compilation: bool = True,
         deadline: bool = True,
     ) -> None:
-        if route not in (None, "ctypes", "objects"):
-            raise ValueError(f"route {route!r} is neither 'ctypes' nor 'objects'")
+        if route not in (None, "native", "ctypes", "objects"):
+            raise ValueError(f"route {route!r} is neither 'native' nor 'ctypes' nor 'objects'")
         if optimise not in ("speed", "none"):
             raise ValueError(f"optimise {optimise!r} is neither 'speed' nor 'none'")
         self.version = version("wasmtime")
@@ -127,31 +131,45 @@ class WasmtimeEngine:
         )
 
     def _take_route(self, wanted: str | None) -> str:
-        """Set `_api` for the fast route. Returns what `note` should say."""
+        """Set `_api` for a fast route. Returns what `note` should say."""
         if wanted == "objects":
             return "wasmtime-py's objects, as asked for (slow)"
-        problem = self._open_fast_route()
+        native, state = load("proxywasm_engine_wasmtime._native", REVISION)
+        why = ""
+        if native is not None and wanted != "ctypes":
+            problem = self._open_fast_route(native)
+            if problem is None:
+                return "C API from C"
+            state = f"cannot be used: {problem}"
+        if wanted == "native":
+            raise RuntimeError(f"the C extension of the engine is {state}")
+        if wanted is None:
+            why = f" (the C extension is {state})"
+        problem = self._open_fast_route(None)
         if problem is None:
-            return "C API through ctypes"
+            return f"C API through ctypes{why}"
         if wanted == "ctypes":
             raise RuntimeError(f"the C API of wasmtime {self.version} cannot be used through ctypes: {problem}")
         self._api = None
         warnings.warn(
             f"wasmtime {self.version} is used through wasmtime-py's objects, which is many times slower, "
-            f"since its C API cannot be used through ctypes: {problem}",
+            f"since its C API cannot be used: {problem}",
             RuntimeWarning,
             stacklevel=4,
         )
-        return f"wasmtime-py's objects (slow), since the C API cannot be used through ctypes: {problem}"
+        return f"wasmtime-py's objects (slow), since the C API cannot be used: {problem}"
 
-    def _open_fast_route(self) -> str | None:
-        """Set `_api` if all is well. Returns what is wrong."""
+    def _open_fast_route(self, native: Any) -> str | None:
+        """Set `_api` if all is well, for calls from the extension `native` or over ctypes. Returns what is wrong."""
         compiled = wasmtime.Module(self._engine, MODULE)
+        self._api = None
+        plain = self._module(compiled)
         try:
             api = CApi()
         except (AttributeError, OSError) as error:
             return str(error)
-        plain = self._module(compiled)
+        if native is not None:
+            api.use_native(native, self._engine)
         self._api = api
         fast = self._module(compiled)
         limits = Limits()

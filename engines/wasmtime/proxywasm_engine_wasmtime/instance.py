@@ -1,18 +1,18 @@
-"""The fast route: an instance that is reached through Wasmtime's C API."""
+"""The fast routes: an instance that is reached through Wasmtime's C API, called by ctypes or by our C extension."""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import wasmtime
 import wasmtime._ffi as ffi
 
-from proxywasm_host.engine.protocol import HostFunction, Instance, Limits, Memory, Trap, TrapKind
+from proxywasm_host.engine.protocol import FunctionType, HostFunction, Instance, Limits, Memory, Trap, TrapKind
 
 from . import traps
-from .capi import CApi, HostCallback, address_of
+from .capi import CApi, DeadlineCallback, HostCallback, address_of
 from .crossings import compile_link
 from .deadline import NEVER, Watch
 from .errors import another_thread, closed, link_failure
@@ -29,10 +29,64 @@ OTHER_LIMITS = (1_000_000, -1, 16, 1)
 """Table elements, instances, tables and memories of a guest whose memory is limited: they take memory as well."""
 
 
+class Store:
+    """A ``wasmtime_store_t`` and what has to live as long."""
+
+    __slots__ = ("_delete", "_kept", "api", "context", "pointer")
+
+    def __init__(self, api: CApi, engine: wasmtime.Engine) -> None:
+        self.api = api
+        self._delete = api.wasmtime_store_delete
+        self._kept: list[Any] = [engine]
+        self.pointer: int | None = api.wasmtime_store_new(address_of(engine.ptr()), None, None)
+        self.context: int = api.wasmtime_store_context(self.pointer)
+
+    def keep(self, callback: Any) -> None:
+        """Keep `callback` alive as long as the guest may call it."""
+        self._kept.append(callback)
+
+    def delete(self) -> None:
+        """Free the store, with its instance and memory."""
+        pointer, self.pointer = self.pointer, None
+        if pointer:
+            self._delete(pointer)
+        self._kept.clear()
+
+    def __del__(self) -> None:
+        self.delete()
+
+
+def _failure(api: CApi, error: int, trap: int, deadline: float | None) -> Trap:
+    """The exception for a call that left an error or a trap; `deadline` is given if that was why."""
+    if trap:
+        return traps.take_trap(api, trap)
+    message, frames = traps.take_error(api, error)
+    if deadline is not None:
+        return Trap(TrapKind.DEADLINE, f"deadline of {deadline:g} s exceeded", frames)
+    return Trap(TrapKind.OTHER, traps.cause(message), frames)
+
+
+class Crossings(Protocol):
+    """The ways into a guest and out of it."""
+
+    functions: dict[str, Callable[..., Any]]
+    """The guest's functions by name."""
+    places: dict[str, int]
+    """Addresses of 16 bytes, to be filled with the ``wasmtime_func_t`` of each."""
+    hosts: Sequence[tuple[Any, int | None]]
+    """A callback and its environment for each host function."""
+
+    def instantiate(self, module: int, imports: Any, count: int, instance: Any) -> None:
+        """``wasmtime_instance_new``. Raises what the start function and its host functions raise."""
+
+    def shut(self) -> bool:
+        """Have every guest function refuse; whether nobody is inside. Raises: RuntimeError, for another thread's."""
+
+
 class Underway:
     """What the host functions of one instance share: what they raised, and what is to happen when the first is called.
 
-    It is apart from `Store` so that store, callbacks and host functions make no reference cycle.
+    It is apart from `CtypesCrossings` so that callbacks and host functions make no reference cycle.
     """
 
     __slots__ = ("_api", "error", "starting")
@@ -55,62 +109,157 @@ class Underway:
     def arrived(self, caller: int) -> None:
         """A host function is called with its slots at a new place: the first time, the instance is just starting."""
         if self.starting is not None:
-            self.starting(caller)
+            starting, self.starting = self.starting, None
+            starting(caller)
 
 
-class Store:
-    """A ``wasmtime_store_t`` and what has to live as long."""
+class _Outcome:
+    """What a call over ctypes leaves behind."""
 
-    __slots__ = ("_delete", "_kept", "_underway", "api", "context", "pointer", "trap", "watch")
+    __slots__ = ("_api", "_store", "_underway", "trap", "watch")
 
-    def __init__(self, api: CApi, engine: wasmtime.Engine, underway: Underway) -> None:
-        self.api = api
-        self._delete = api.wasmtime_store_delete
+    def __init__(self, store: Store, underway: Underway, watch: Watch | None) -> None:
+        self._api = store.api
+        self._store = store  # for guest functions, which hold us
         self._underway = underway
-        self._kept: list[Any] = [engine]
-        self.pointer: int | None = api.wasmtime_store_new(address_of(engine.ptr()), None, None)
-        self.context: int = api.wasmtime_store_context(self.pointer)
         self.trap = ctypes.c_void_p()
-        self.watch: Watch | None = None
-
-    def keep(self, callback: Any) -> None:
-        """Keep `callback` alive as long as the guest may call it."""
-        self._kept.append(callback)
+        self.watch = watch
 
     def failed(self, error: int | None) -> BaseException:
         """What to raise after a call that left `error`, or a trap in its place."""
-        api, trap, pending, watch = self.api, self.trap.value, self._underway.error, self.watch
+        api, trap, pending, watch = self._api, self.trap.value, self._underway.error, self.watch
         if pending is not None:
             self.forget()
             if error:
                 api.wasmtime_error_delete(error)
             return pending
-        if trap:
-            self.trap.value = None
-            return traps.take_trap(api, trap)
-        message, frames = traps.take_error(api, error or 0)
-        if watch is not None and watch.take_expired():
-            return Trap(TrapKind.DEADLINE, f"deadline of {watch.seconds:g} s exceeded", frames)
-        return Trap(TrapKind.OTHER, traps.cause(message), frames)
+        self.trap.value = None
+        expired = not trap and watch is not None and watch.take_expired()
+        return _failure(api, error or 0, trap or 0, watch.seconds if watch is not None and expired else None)
 
     def forget(self) -> None:
         """Drop what a call has left that ended in a Python exception."""
         if self.trap.value:
-            self.api.wasm_trap_delete(self.trap.value)
+            self._api.wasm_trap_delete(self.trap.value)
             self.trap.value = None
         self._underway.error = None
         if self.watch is not None:
             self.watch.take_expired()
 
-    def delete(self) -> None:
-        """Free the store, with its instance and memory."""
-        pointer, self.pointer = self.pointer, None
-        if pointer:
-            self._delete(pointer)
-        self._kept.clear()
 
-    def __del__(self) -> None:
-        self.delete()
+class CtypesCrossings:
+    """Crossings through ctypes, see `crossings`."""
+
+    def __init__(
+        self,
+        store: Store,
+        module: WasmtimeModule,
+        functions: Sequence[HostFunction],
+        deadline: float | None,
+        arrived: Callable[[int], None],
+    ) -> None:
+        api = self._api = store.api
+        self._store = store
+        self._underway = underway = Underway(api, arrived)
+        watch = None
+        if deadline is not None:
+            watch = Watch(api, store.pointer, deadline, module.ticker, underway.interrupted)
+        self._outcome = outcome = _Outcome(store, underway, watch)
+        guests = module.callable_exports
+        link = compile_link(
+            tuple(guests.values()), tuple(function.type for function in functions), watched=watch is not None
+        )
+        calls, places, hosts, self._shut = link(
+            [function.call for function in functions],
+            api.wasmtime_func_call_unchecked,
+            ctypes.byref(ctypes.c_char.from_address(store.context)),
+            outcome.trap,
+            ctypes.byref(outcome.trap),
+            outcome.failed,
+            outcome.forget,
+            underway.raised,
+            underway.arrived,
+            _refuse,
+            another_thread,
+            watch,
+        )
+        self.functions = dict(zip(guests, calls, strict=True))
+        self._kept = places
+        self.places = dict(zip(guests, map(ctypes.addressof, places), strict=True))
+        callbacks = [HostCallback(host) for host in hosts]
+        store.keep((callbacks, watch))
+        self.hosts: Sequence[tuple[Any, int | None]] = [(callback, None) for callback in callbacks]
+
+    def instantiate(self, module: int, imports: Any, count: int, instance: Any) -> None:
+        """As `Crossings.instantiate`."""
+        outcome = self._outcome
+        if outcome.watch is not None:
+            outcome.watch.enter()
+        error = self._api.wasmtime_instance_new(
+            self._store.context,
+            module,
+            ctypes.byref(imports),
+            count,
+            ctypes.byref(instance),
+            ctypes.byref(outcome.trap),
+        )
+        if error or outcome.trap.value:
+            failure = outcome.failed(error)
+            try:
+                raise failure
+            finally:
+                del failure  # no reference cycle with its own traceback
+        self._underway.starting = None
+
+    def shut(self) -> bool:
+        """As `Crossings.shut`."""
+        return self._shut()
+
+
+_LETTERS = {"i32": "i", "i64": "I", "f32": "f", "f64": "F"}
+
+
+class NativeCrossings:
+    """Crossings in C, see ``native/``."""
+
+    def __init__(
+        self,
+        store: Store,
+        module: WasmtimeModule,
+        functions: Sequence[HostFunction],
+        deadline: float | None,
+        arrived: Callable[[int], None],
+    ) -> None:
+        api, native = store.api, store.api.native
+
+        def failed(error: int, trap: int, expired: int) -> Trap:
+            return _failure(api, error, trap, deadline if expired else None)
+
+        ticker = api.native_ticker if module.interruptible else None
+        seconds = -1.0 if deadline is None else deadline
+        self._crossings = made = native.Crossings(store.context, store, failed, arrived, ticker, seconds)
+        if ticker is not None:
+            api.wasmtime_context_set_epoch_deadline(store.context, 1)
+            api.wasmtime_store_epoch_deadline_callback(
+                store.pointer, DeadlineCallback(native.EPOCH_REACHED), id(made), None
+            )
+        self.functions: dict[str, Callable[..., Any]] = {}
+        self.places: dict[str, int] = {}
+        for name, type in module.callable_exports.items():
+            self.functions[name], self.places[name] = made.guest(*_letters(type))
+        called = HostCallback(native.HOST_CALLED)
+        self.hosts: Sequence[tuple[Any, int | None]] = [
+            (called, made.host(function.call, *_letters(function.type))) for function in functions
+        ]
+        self.shut: Callable[[], bool] = made.shut
+
+    def instantiate(self, module: int, imports: Any, count: int, instance: Any) -> None:
+        """As `Crossings.instantiate`."""
+        self._crossings.instantiate(module, ctypes.addressof(imports), count, ctypes.addressof(instance))
+
+
+def _letters(type: FunctionType) -> tuple[str, str]:
+    return "".join(map(_LETTERS.__getitem__, type.params)), "".join(map(_LETTERS.__getitem__, type.results))
 
 
 class FastMemory:
@@ -140,18 +289,17 @@ class FastMemory:
 
 
 class FastInstance:
-    """A running module. All of its guest functions are closures over one set of cells, see `crossings`."""
+    """A running module."""
 
     __slots__ = (
         "__weakref__",
+        "_attached",
         "_bind",
+        "_crossings",
         "_functions",
         "_memory",
         "_module",
-        "_places",
-        "_shut",
         "_store",
-        "_underway",
         "memory",
     )
 
@@ -167,36 +315,16 @@ class FastInstance:
         self._memory: FastMemory | None = None
         self._module = module
         self._bind = bind
-        self._underway = underway = Underway(api, self._arrived)
-        self._store = store = Store(api, module.engine, underway)
+        self._attached = False
+        self._store = store = Store(api, module.engine)
         if limits.memory is not None:
             api.wasmtime_store_limiter(store.pointer, limits.memory, *OTHER_LIMITS)
         if module.interruptible:
             api.wasmtime_context_set_epoch_deadline(store.context, NEVER)
-        if limits.deadline is not None:
-            store.watch = Watch(api, store.pointer, limits.deadline, module.ticker, underway.interrupted)
-        guests = module.callable_exports
-        link = compile_link(
-            tuple(guests.values()), tuple(function.type for function in functions), watched=store.watch is not None
-        )
-        trap = store.trap
-        calls, places, hosts, self._shut = link(
-            [function.call for function in functions],
-            api.wasmtime_func_call_unchecked,
-            ctypes.byref(ctypes.c_char.from_address(store.context)),
-            trap,
-            ctypes.byref(trap),
-            store.failed,
-            store.forget,
-            underway.raised,
-            underway.arrived,
-            _refuse,
-            another_thread,
-            store.watch,
-        )
-        self._functions = dict(zip(guests, calls, strict=True))
-        self._places = dict(zip(guests, places, strict=True))
-        self._instantiate(hosts)
+        crossings = NativeCrossings if api.native is not None else CtypesCrossings
+        self._crossings: Crossings = crossings(store, module, functions, limits.deadline, self._arrived)
+        self._functions = self._crossings.functions
+        self._instantiate()
 
     def function(self, name: str) -> Callable[..., Any] | None:
         """The exported function `name`, or ``None``. Raises: TypeError if it has values that are no numbers."""
@@ -210,58 +338,45 @@ class FastInstance:
 
         Raises: RuntimeError if another thread is inside.
         """
-        nobody_inside = self._shut()
+        nobody_inside = self._crossings.shut()
         if self._memory is not None:
             self._memory.release()
         if nobody_inside:
             self._store.delete()
 
-    def _instantiate(self, hosts: Sequence[Callable[..., Any]]) -> None:
-        store, api = self._store, self._store.api
+    def _instantiate(self) -> None:
+        store, api, hosts = self._store, self._store.api, self._crossings.hosts
         imports = (ffi.wasmtime_extern_t * max(len(hosts), 1))()
-        for external, host, type in zip(imports, hosts, self._module.import_types, strict=False):
-            callback = HostCallback(host)
-            store.keep(callback)
+        for external, (callback, environment), type in zip(imports, hosts, self._module.import_types, strict=False):
             external.kind = ffi.WASMTIME_EXTERN_FUNC.value
             made = ctypes.addressof(external.of)
-            api.wasmtime_func_new_unchecked(store.context, address_of(type.ptr()), callback, None, None, made)
+            api.wasmtime_func_new_unchecked(store.context, address_of(type.ptr()), callback, environment, None, made)
         instance = ffi.wasmtime_instance_t()
-        if store.watch is not None:
-            store.watch.enter()
-        error = api.wasmtime_instance_new(
-            store.context,
-            address_of(self._module.module.ptr()),
-            ctypes.byref(imports),
-            len(hosts),
-            ctypes.byref(instance),
-            ctypes.byref(store.trap),
-        )
-        if error or store.trap.value:
-            self._fail(error)
-        if self._underway.starting is not None:
+        try:
+            self._crossings.instantiate(address_of(self._module.module.ptr()), imports, len(hosts), instance)
+        except Trap as trap:
+            self.close()
+            raise link_failure(trap) or trap from None
+        except BaseException:
+            self.close()
+            raise
+        if not self._attached:
             at = ctypes.byref(instance)
             self._attach(lambda *wanted: bool(api.wasmtime_instance_export_get(store.context, at, *wanted)))
-
-    def _fail(self, error: int | None) -> None:
-        failure = self._store.failed(error)
-        self.close()
-        try:
-            raise link_failure(failure) or failure
-        finally:
-            del failure  # no reference cycle with its own traceback
 
     def _arrived(self, caller: int) -> None:
         """The start function calls a host function: what it needs can be had from its caller already."""
         api = self._store.api
-        self._attach(lambda *wanted: bool(api.wasmtime_caller_export_get(caller, *wanted)))
+        if not self._attached:
+            self._attach(lambda *wanted: bool(api.wasmtime_caller_export_get(caller, *wanted)))
 
     def _attach(self, get: Callable[[bytes, int, Any], bool]) -> None:
-        self._underway.starting = None
+        self._attached = True
         external = ffi.wasmtime_extern_t()
-        for name, place in self._places.items():
+        for name, place in self._crossings.places.items():
             encoded = name.encode()
             if get(encoded, len(encoded), ctypes.byref(external)):
-                ctypes.memmove(place, ctypes.addressof(external.of), ctypes.sizeof(place))
+                ctypes.memmove(place, ctypes.addressof(external.of), 16)
         if self._module.has_memory and get(b"memory", 6, ctypes.byref(external)):
             self.memory = self._memory = FastMemory(self._store, ffi.wasmtime_memory_t.from_buffer_copy(external.of))
         bind, self._bind = self._bind, None

@@ -1,0 +1,107 @@
+/* The crossings of the `native` route: the same as crossings.py and deadline.py, in C.
+ *
+ * Rules:
+ *   - A guest runs with the GIL held, for most calls last microseconds, and to let go and take it again at each
+ *     crossing would cost as much as the crossing, and far more while other threads want it. When the epoch moves on
+ *     while a guest runs (every 5 ms, as long as CPython lets a thread run), it lets go of the GIL until it next
+ *     calls the host or returns. Code that does not look at the epoch runs without the GIL from the start.
+ *   - `depth` is 0 while nobody is in the guest, n > 0 while guest code runs n calls deep, -n while a host function
+ *     runs that was called by the guest n deep: only the thread `home` may go in.
+ */
+#ifndef PROXYWASM_WASMTIME_NATIVE_H
+#define PROXYWASM_WASMTIME_NATIVE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <structmember.h>
+
+#define REVISION 1 /* as in engine.py */
+
+/* wasmtime_val_raw_t: one value, little endian */
+typedef union {
+    uint32_t i32;
+    uint64_t i64;
+    float f32;
+    double f64;
+    uint64_t words[2];
+} Slot;
+
+/* wasmtime_func_t, of which only the size is known */
+typedef struct {
+    uint64_t words[2];
+} Function;
+
+/* Functions of Wasmtime's C API, found by Python code in the library of the wheel. */
+typedef struct {
+    void *(*func_call_unchecked)(void *context, const Function *function, Slot *slots, size_t count, void **trap);
+    void *(*instance_new)(void *context, void *module, const void *imports, size_t count, void *instance, void **trap);
+    void *(*trap_new)(const char *message, size_t size);
+    void (*trap_delete)(void *trap);
+    void *(*error_new)(const char *message);
+    void (*error_delete)(void *error);
+    void (*engine_increment_epoch)(void *engine);
+} Api;
+
+extern Api api;
+
+/* -- Moving the epoch on (ticker.c) --------------------------------------------------------------------------- */
+
+typedef struct Ticker Ticker;
+
+extern PyTypeObject TickerType;
+
+void ticker_used(Ticker *ticker); /* have it run; to be called at each outermost call */
+int ticker_ready(void);
+uint64_t now(void); /* nanoseconds, monotonic */
+
+/* -- Crossing (crossings.c) ----------------------------------------------------------------------------------- */
+
+/* What a hostcall's `native_entry` points at, see the engine protocol. */
+typedef int64_t (*Entry)(void *self, const uint64_t *slots, size_t stride);
+
+typedef struct Host {
+    struct Host *next;
+    struct Crossings *crossings;
+    PyObject *call;
+    Entry entry;
+    void *self;
+    char result; /* i I f F (i32 i64 f32 f64), or 0 */
+    size_t count;
+    char params[];
+} Host;
+
+typedef struct Crossings {
+    PyObject_HEAD
+    void *context;
+    int depth;
+    unsigned long home;
+    bool closed, holds, expired;
+    unsigned epochs;
+    uint64_t allowed, until; /* nanoseconds for each outermost call, or 0; and when this one's are over */
+    PyThreadState *thread;   /* while the guest runs without the GIL: whose it will be */
+    PyObject *error;         /* what a host function raised */
+    PyObject *starting;      /* called with the caller when the first host function is called */
+    PyObject *failed;        /* (error, trap, expired) -> exception */
+    PyObject *store;         /* what has to live as long */
+    Ticker *ticker;
+    Host *hosts;
+} Crossings;
+
+typedef struct {
+    PyObject_HEAD
+    vectorcallfunc vectorcall;
+    Crossings *crossings;
+    Function function;
+    char result;
+    Py_ssize_t count;
+    char *params;
+} Guest;
+
+extern PyTypeObject CrossingsType, GuestType;
+
+#endif
