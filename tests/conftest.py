@@ -23,9 +23,16 @@ collect_ignore = [
 ENGINES = sorted({entry.name for entry in entry_points(group="proxywasm_host.engines")})
 
 
-@pytest.fixture(params=ENGINES)
-def engine(request: pytest.FixtureRequest) -> Engine:
-    return open_engine(request.param)
+# Beside them, V8 as it runs where it cannot be in the calling thread.
+PARAMS = [*ENGINES, *("v8 mini-racer" for name in ENGINES if name == "v8")]
+
+
+@pytest.fixture(params=PARAMS)
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    name, _, route = request.param.partition(" ")
+    if route:
+        monkeypatch.setenv(f"PROXYWASM_{name.upper()}_ROUTE", route)
+    return open_engine(name)
 
 
 @pytest.fixture

@@ -1,9 +1,15 @@
-"""V8 passes the suite."""
+"""V8 passes the suite, on each of its routes."""
 
 from __future__ import annotations
 
 from proxywasm_host.testing import EngineComplianceSuite
 
 
-class TestV8(EngineComplianceSuite):
+class TestInThread(EngineComplianceSuite):
     engine = "proxywasm_engine_v8:V8Engine"
+    options = {"route": "in-thread"}
+
+
+class TestMiniRacer(EngineComplianceSuite):
+    engine = "proxywasm_engine_v8:V8Engine"
+    options = {"route": "mini-racer"}

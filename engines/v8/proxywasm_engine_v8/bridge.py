@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 from proxywasm_host.engine.protocol import FunctionType
 
 from .binary import leb, section, vector
+from .routes import Thrown
 
 __all__ = [
     "ANSWER",
@@ -28,6 +30,7 @@ __all__ = [
     "UNANSWERED",
     "WIDE",
     "exports_bridge",
+    "failure",
     "imports_bridge",
 ]
 
@@ -82,6 +85,15 @@ def exports_bridge(types: tuple[FunctionType, ...]) -> bytes:
             code += _STORE[type.results[0]] + leb(ANSWER)
         bodies.append(code)
     return _module(imported=types, defined=[_NOTHING] * len(types), bodies=bodies)
+
+
+def failure(page: Any) -> Thrown:
+    """What the glue has reported last in `page`."""
+    report = memoryview(page).cast("B")[REPORT:]
+    size = int.from_bytes(report[:4], "little")
+    kind, _, text = bytes(report[4 : 4 + 2 * size]).decode("utf-16-le", "replace").partition("\n")
+    message, _, stack = text.partition("\n")
+    return Thrown(kind, message, stack)
 
 
 def _module(imported: Sequence[FunctionType], defined: Sequence[FunctionType], bodies: Sequence[bytes]) -> bytes:

@@ -10,9 +10,8 @@ instance calls ``link`` once. All closures of an instance share its cells, above
 * *-n* while a host function runs, called by the guest that is *n* calls deep: only the thread `home` may go in.
 
 Values cross in the page of `bridge`. There is one place for arguments and one for answers: who is called reads them
-before anything else can happen, and so does who gets an answer.
-
-Each outermost call takes V8's lock and enters the isolate, and gives both back, so that any thread may be the next.
+before anything else can happen, and so does who gets an answer. How the guest is entered is the route's affair, see
+`routes.Lowering`.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ import types
 from collections.abc import Callable, Sequence
 from ctypes import c_double, c_float, c_int, c_ubyte, c_uint32, c_uint64
 from functools import lru_cache
+from textwrap import indent
 from threading import get_ident
 from typing import Any
 
@@ -30,6 +30,7 @@ from proxywasm_host.engine.shield import shielded
 
 from .bridge import ANSWER, ARGUMENTS, PAGE, UNANSWERED
 from .errors import MOST_NESTED, NESTED_TOO_DEEPLY
+from .routes import Lowering
 
 __all__ = ["compile_link"]
 
@@ -47,7 +48,7 @@ _TELL = {
 }
 
 _HEAD = f"""\
-def link(handlers, isolate, callees, raised, recover, problem, refuse, busy, adopt, watch):
+def link(handlers, isolate, calls, callees, busy, closed):
     depth = 0
     home = 0
     page_at = isolate.page_at
@@ -56,69 +57,49 @@ def link(handlers, isolate, callees, raised, recover, problem, refuse, busy, ado
     floats = (c_float * {PAGE // 4}).from_address(page_at)
     doubles = (c_double * {PAGE // 8}).from_address(page_at)
     arguments = memoryview((c_ubyte * {PAGE - ARGUMENTS}).from_address(page_at + {ARGUMENTS})).cast("B")
-    library = isolate.library
-    invoke = library.invoke
-    lock = library.lock
-    wait_for_lock = library.wait_for_lock
-    unlock = library.unlock
-    enter = library.enter
-    leave = library.leave
-    drop_handles = library.drop_handles
-    at = isolate.at
-    locker = isolate.locker_at
-    context = isolate.context
-    nothing = isolate.undefined
-    scope = isolate.scope
-    levels = isolate.levels
-    none = c_int(0)
+    raised = calls.raised
+    recover = calls.recover
+    problem = calls.problem
+"""
+
+_SHUT = """
+    def refuse(*_):
+        raise closed()
 
     def shut():
-        nonlocal invoke, lock, wait_for_lock
+        nonlocal depth, busy, {doors}
+        if busy is closed:
+            return True
         if depth > 0 or depth and home != get_ident():
             raise busy()
-        invoke = lock = wait_for_lock = refuse
-        return depth == 0
+        {doors} = (refuse,) * {count}
+        if depth == 0:
+            depth, busy = 1, closed
+        return depth > 0
 """
 
 _GUEST = """
     def guest_{i}({parameters}):
         nonlocal depth, home
-        if depth > 0 or depth and home != get_ident():
-            raise busy()
-        {struck}depth = 1 - depth
+        if depth:
+            if depth > 0 or home != get_ident():
+                raise busy()
+            if depth <= -{most_nested}:
+                raise RecursionError(nested_too_deeply)
+{refused}
+        depth = 1 - depth
         try:
             {write}
             if depth == 1:
-                if home != get_ident():
-                    adopt()
-                    home = get_ident()
-                {watch}if isolate.visitors:
-                    wait_for_lock(locker, at)
-                else:
-                    lock(locker, at)
-                enter(at)
-                levels[0] = 1
-                result = invoke(callees[{i}], at, context, nothing, none, None)
-                levels[0] = scope[1] = scope[0] = 0
-                drop_handles(at, at)
-                leave(at)
-                unlock(locker){unwatch}
+{outermost}
             else:
-                if depth > {most_nested}:
-                    raise RecursionError(nested_too_deeply)
-                before = scope[0]
-                limit = scope[1]
-                result = invoke(callees[{i}], at, context, nothing, none, None)
-                scope[0] = before
-                if scope[1] != limit:
-                    scope[1] = limit
-                    drop_handles(at, at)
+{nested}
         except BaseException:
             recover(depth == 1)
             raise
         finally:
             depth = 1 - depth
-        if not result or halves[0]{expired}:
+        if not result or halves[0]{problem}:
             raise problem(result, depth != 0)
         {read}
 """
@@ -145,15 +126,17 @@ _TAIL = """
 
 @lru_cache(maxsize=256)
 def compile_link(
-    guests: Sequence[FunctionType], hosts: Sequence[FunctionType], *, watched: bool
+    guests: Sequence[FunctionType], hosts: Sequence[FunctionType], lowering: Lowering
 ) -> Callable[..., tuple[list[Any], list[Any], Callable[[], bool]]]:
     """Make the function ``link`` for exports of the types `guests` and imports of the types `hosts`.
 
     ``link`` returns the guest functions (callables of plain numbers, which call what is in ``callees``), the host
-    functions (to be made into callbacks), and ``shut``, which makes every guest function refuse and tells whether
-    nobody is inside. If `watched`, ``watch`` is told when each outermost call has to end.
+    functions (which take their arguments from the page), and ``shut``, which makes every guest function refuse and
+    tells whether nobody is inside. It is given what makes the error of a call while another thread is inside, and of
+    one after ``shut``.
     """
-    source = [_HEAD]
+    doors = ", ".join(lowering.doors)
+    source = [_HEAD, indent(lowering.prelude, " " * 4), _SHUT.format(doors=doors, count=len(lowering.doors))]
     names: dict[str, Any] = {
         "nested_too_deeply": NESTED_TOO_DEEPLY,
         "get_ident": get_ident,
@@ -165,7 +148,7 @@ def compile_link(
         "c_double": c_double,
     }
     for i, type in enumerate(guests):
-        source.append(_guest(i, type, watched=watched))
+        source.append(_guest(i, type, lowering))
     for i, type in enumerate(hosts):
         source.append(_host(i, type))
         names[f"unpack_{i}"] = struct.Struct("<" + "".join(map(_UNPACK.__getitem__, type.params))).unpack_from
@@ -187,18 +170,18 @@ def _shielded_host(constant: object) -> object:
     return constant
 
 
-def _guest(i: int, type: FunctionType, *, watched: bool) -> str:
+def _guest(i: int, type: FunctionType, lowering: Lowering) -> str:
     names = [f"a{n}" for n in range(len(type.params))]
     writes = [_WRITE[kind].format(_ARGUMENT + n) + f" = {names[n]}" for n, kind in enumerate(type.params)]
     return _GUEST.format(
         i=i,
         most_nested=MOST_NESTED,
         parameters=", ".join(names),
+        refused=indent(lowering.refused, " " * 12),
         write="\n            ".join(writes or ["pass"]),
-        struck="if depth and watch.struck:\n            raise watch.trap()\n        " if watched else "",
-        watch="watch.begin()\n                " if watched else "",
-        unwatch="\n                watch.until = None" if watched else "",
-        expired=" or watch.expired" if watched else "",
+        outermost=indent(lowering.outermost.format(i=i), " " * 16),
+        nested=indent(lowering.nested.format(i=i), " " * 16),
+        problem=lowering.problem,
         read=f"return {_READ[type.results[0]]}" if type.results else "",
     )
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from functools import cached_property
 from typing import ClassVar
 
 from proxywasm_host.engine.protocol import Capabilities, InvalidModule
 
 from .binary import Binary, Malformed, Refused
-from .isolate import Isolate, Thrown
 from .module import V8Module
-from .start import start_v8
+from .routes import Thrown
+from .start import IN_THREAD, MINI_RACER, start_v8
 
 __all__ = ["V8Engine"]
 
@@ -19,34 +18,38 @@ _MAGIC = b"\0asm"
 
 
 class V8Engine:
-    """V8, as the wheel `mini-racer` brings it, in the calling thread.
+    """V8, as the wheel `mini-racer` brings it.
 
     Args:
-        self_check: Before V8 is used for the first time, see in a child process whether it can be.
+        route: ``in-thread`` calls V8's own interface in the calling thread, ``mini-racer`` calls the wheel's C
+            functions, which run V8 on threads of its own: the same, many times slower. By default the first, if safe.
+        self_check: Before a route is used for the first time, see in a child process whether it can be.
 
-    Raises: EngineUnavailable.
+    Raises: EngineUnavailable; ValueError if there is no such route.
     """
 
     name: ClassVar[str] = "v8"
     priority: ClassVar[int] = 200
 
-    def __init__(self, *, self_check: bool = True) -> None:
-        self._v8 = start_v8(self_check=self_check)
-        self.version = self._v8.version
+    def __init__(self, *, route: str | None = None, self_check: bool = True) -> None:
+        if route not in (None, IN_THREAD, MINI_RACER):
+            raise ValueError(f"route {route!r} is neither {IN_THREAD!r} nor {MINI_RACER!r}")
+        self.route = start_v8(route, self_check=self_check)
+        self.version = self.route.version
         self.capabilities = Capabilities(
-            memory_limit=True, deadline=True, backtrace=True, validation=True, fork=True
+            memory_limit=True, deadline=True, backtrace=True, validation=True, fork=self.route.forks
         )
-        self.note = self._v8.note
+        self.note = self.route.note
         self.fingerprint = hashlib.blake2b(self.version.encode(), digest_size=16).hexdigest()
 
     def compile(self, bytecode: bytes) -> V8Module:
         """Validate and compile `bytecode`. Raises: InvalidModule."""
         if not bytecode.startswith(_MAGIC):
             raise InvalidModule("no WebAssembly module: it does not begin with the bytes 00 61 73 6d")
-        workshop = self._workshop
+        workshop = self.route.workshop()
         try:
             binary = Binary(bytecode)
-            return V8Module(workshop, binary, workshop.compile(binary.rewritten))
+            return V8Module(self.route, workshop, binary, workshop.compile(binary.rewritten))
         except Refused as error:
             raise InvalidModule(str(error)) from None
         except (Malformed, IndexError, Thrown) as error:
@@ -56,14 +59,11 @@ class V8Engine:
         """Not possible."""
         raise InvalidModule("V8 compiles a function when it is first called: nothing was ever serialised")
 
-    @cached_property
-    def _workshop(self) -> Isolate:
-        return Isolate(self._v8)
-
     def _complaint(self, bytecode: bytes) -> str:
         """What V8 says of a module as it came in, with positions in it."""
         try:
-            self._workshop.drop(self._workshop.compile(bytecode))
+            workshop = self.route.workshop()
+            workshop.drop(workshop.compile(bytecode))
         except Thrown as thrown:
             message = thrown.message.removeprefix("WebAssembly.Module(): ")
             wrong_type = any(words in message for words in ("type error", "on the stack", "expected type"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["MOST_NESTED", "NESTED_TOO_DEEPLY", "another_thread", "closed"]
+__all__ = ["MOST_NESTED", "NESTED_TOO_DEEPLY", "another_thread", "closed", "forked"]
 
 MOST_NESTED = 64
 """How many calls of one guest may be under way within each other. What is sensible is three or four."""
@@ -17,3 +17,11 @@ def another_thread() -> RuntimeError:
 def closed() -> RuntimeError:
     """For a call after `close`."""
     return RuntimeError("the instance is closed")
+
+
+def forked() -> RuntimeError:
+    """For a call in a child process, where V8's thread is not."""
+    return RuntimeError(
+        "this instance was made before the process forked, and V8's thread is not in the child: instantiate the module "
+        "again there (or fork first)"
+    )

@@ -19,7 +19,7 @@ from proxywasm_host.engine.protocol import (
 from .binary import Binary
 from .bridge import exports_bridge, imports_bridge
 from .instance import V8Instance
-from .isolate import Isolate
+from .routes import Isolate, Route
 
 __all__ = ["V8Module"]
 
@@ -33,8 +33,8 @@ class V8Module:
     code when they bring the same bytes.
     """
 
-    def __init__(self, workshop: Isolate, binary: Binary, compiled: int) -> None:
-        self.v8 = workshop.v8
+    def __init__(self, route: Route, workshop: Isolate, binary: Binary, compiled: int) -> None:
+        self.route = route
         self.binary = binary
         self.imports: Sequence[Import] = tuple(binary.imports)
         self.exports: Sequence[Export] = tuple(binary.exports)

@@ -16,7 +16,6 @@ from proxywasm_host.engine.protocol import Trap, TrapKind
 
 if TYPE_CHECKING:
     from .binary import MemoryType
-    from .isolate import V8
 
 __all__ = ["Reservation"]
 
@@ -29,12 +28,18 @@ _reserved = 0
 class Reservation:
     """The memories of one instance, as ``new WebAssembly.Memory`` takes them.
 
-    Raises: Trap if they are beyond `limit` from the beginning.
+    Args:
+        memories: Of the module.
+        limit: In bytes, for each of them.
+        room: Bytes of address space for the memories of all instances.
+        follows: Whether a memory may move where there is no room to reserve.
+
+    Raises: Trap if they are beyond `limit` from the beginning, or if there is no room and they must not move.
     """
 
-    def __init__(self, memories: Sequence[MemoryType], limit: int | None, v8: V8) -> None:
+    def __init__(self, memories: Sequence[MemoryType], limit: int | None, room: int, *, follows: bool) -> None:
         global _reserved  # noqa: PLW0603 - as the sandbox, it is one for the process
-        self._size = 0
+        self._size = size = 0
         self.descriptors: list[dict[str, Any]] = []
         for memory in memories:
             maximum = memory.maximum if limit is None else min(memory.maximum, limit // _PAGE)
@@ -46,10 +51,14 @@ class Reservation:
             self.descriptors.append(
                 {"initial": memory.minimum, "maximum": maximum, "shared": memory.shared, "wide": memory.wide}
             )
-            self._size += maximum * _PAGE
+            size += maximum * _PAGE
         with _lock:
-            _reserved += self._size
-            self.is_safe = _reserved <= v8.room * _SHARE
+            self._size = size
+            _reserved += size
+            self.is_safe = _reserved <= room * _SHARE
+        if not self.is_safe and not follows:
+            room_for = f"{size} bytes of address space for the guest's memory"
+            raise Trap(TrapKind.MEMORY_LIMIT, f"there are no {room_for} left: set a lower limit of memory")
 
     def __del__(self) -> None:
         global _reserved  # noqa: PLW0603

@@ -1,4 +1,4 @@
-"""V8's start in this process: which library, which flags, and whether to trust it.
+"""V8's start in this process: which library, which flags, and which route to take.
 
 V8 starts once per process, with flags for the whole process. Ours are:
 
@@ -18,50 +18,97 @@ from pathlib import Path
 
 from proxywasm_host.errors import EngineUnavailable
 
-from .facts import KNOWN
-from .isolate import V8
-from .library import Library
+from .in_thread import InThread
+from .in_thread.facts import KNOWN
+from .in_thread.library import Library
+from .mini_racer import MiniRacer
+from .routes import Route
 from .selfcheck import check_once
 
-__all__ = ["FLAGS", "start_v8"]
+__all__ = ["FLAGS", "IN_THREAD", "MINI_RACER", "start_v8"]
 
+IN_THREAD, MINI_RACER = "in-thread", "mini-racer"
+"""The names of the routes."""
 FLAGS = ("--single-threaded", "--wasm-sync-tier-up", "--max-old-space-size=256", "--wasm-max-table-size=1000000")
-_REMEDY = "pip install --upgrade proxywasm-engine-v8 'mini-racer==0.14.1'"
+_UPGRADE = "pip install --upgrade proxywasm-engine-v8 'mini-racer==0.14.1'"
+_OTHERS_FLAGS = ", with the flags that mini-racer was started with"
 _lock = threading.Lock()
-_started: V8 | None = None
+_started: dict[str | None, Route] = {}
 
 
-def start_v8(*, self_check: bool) -> V8:
-    """V8, started once per process. Raises: EngineUnavailable."""
-    global _started  # noqa: PLW0603 - V8 itself is one for the process
+def start_v8(route: str | None, *, self_check: bool) -> Route:
+    """The route of that name, or the best that is safe; each is started once per process. Raises: EngineUnavailable."""
     with _lock:
-        if _started is None:
-            _started = _start(self_check=self_check)
-        return _started
+        if route not in _started:
+            _started[route] = _Start(self_check=self_check).take(route)
+        return _started[route]
 
 
-def _start(*, self_check: bool) -> V8:
-    try:
-        from py_mini_racer import _dll  # noqa: PLC0415 - what is wrong with it is told as our own error
-    except ImportError as error:
-        raise EngineUnavailable("v8", f"not usable: mini-racer cannot be imported ({error})", _REMEDY) from error
-    wheel = version("mini-racer")
-    ours = _dll._dll_handle is None
-    try:
-        loaded = _dll.init_mini_racer(flags=FLAGS, ignore_duplicate_init=True)
-        loaded.mr_v8_version.restype = ctypes.c_char_p
-        number: str = loaded.mr_v8_version().decode()
-        facts = KNOWN.get(number)
+class _Start:
+    """The library, of which nothing is called yet but mini-racer's start. Raises: EngineUnavailable."""
+
+    def __init__(self, *, self_check: bool) -> None:
+        try:
+            from py_mini_racer import _dll  # noqa: PLC0415 - what is wrong with it is told as our own error
+        except ImportError as error:
+            raise EngineUnavailable("v8", f"not usable: mini-racer cannot be imported ({error})", _UPGRADE) from error
+        self._self_check = self_check
+        self._wheel = version("mini-racer")
+        self._flags = "" if _dll._dll_handle is None else _OTHERS_FLAGS
+        try:
+            self._loaded = _dll.init_mini_racer(flags=FLAGS, ignore_duplicate_init=True)
+            self._loaded.mr_v8_version.restype = ctypes.c_char_p
+            self._version: str = self._loaded.mr_v8_version().decode()
+        except (AttributeError, OSError) as error:
+            raise self._lacking(error) from error
+
+    def take(self, route: str | None) -> Route:
+        """The route of that name, or the best that is safe."""
+        if route == MINI_RACER:
+            return self._mini_racer("as asked for")
+        if route == IN_THREAD:
+            return self._in_thread()
+        try:
+            return self._in_thread()
+        except EngineUnavailable as error:
+            return self._mini_racer(f"{error.reason.removeprefix('not usable: ')}: {error.remedy}")
+
+    def _in_thread(self) -> Route:
+        facts = KNOWN.get(self._version)
         if facts is None:
-            reason = f"not usable: V8 {number} of mini-racer {wheel} is none of those known here ({', '.join(KNOWN)})"
-            raise EngineUnavailable("v8", reason, _REMEDY)
-        library = Library(loaded)
-    except (AttributeError, OSError) as error:
-        raise EngineUnavailable(
-            "v8", f"not usable: mini-racer {wheel} lacks what is called ({error})", _REMEDY
-        ) from error
-    if self_check and (problem := check_once(Path(library.path), number)):
-        reason = f"not usable: V8 {number} of mini-racer {wheel} is not safe to use here, {problem}"
-        raise EngineUnavailable("v8", reason, "set PROXYWASM_V8_SELF_CHECK=no if you are sure, or use another engine")
-    note = "in the calling thread" if ours else "in the calling thread, with the flags that mini-racer was started with"
-    return V8(library, facts, number, note)
+            known = f"is none of those known here ({', '.join(KNOWN)})"
+            raise EngineUnavailable("v8", f"not usable: {self._what} {known}", _UPGRADE)
+        try:
+            library = Library(self._loaded, facts)
+        except AttributeError as error:
+            raise self._lacking(error) from error
+        self._check(IN_THREAD)
+        return InThread(library, facts, self._version, f"in the calling thread{self._flags}")
+
+    def _mini_racer(self, why: str) -> Route:
+        note = f"on threads of its own, which is slower{self._flags} ({why})"
+        try:
+            route = MiniRacer(self._loaded, self._version, note)
+        except AttributeError as error:
+            raise self._lacking(error) from error
+        self._check(MINI_RACER)
+        return route
+
+    @property
+    def _what(self) -> str:
+        return f"V8 {self._version} of mini-racer {self._wheel}"
+
+    def _check(self, route: str) -> None:
+        """Raises: EngineUnavailable if a child process finds that it does not work."""
+        problem = self._self_check and check_once(route, Path(self._loaded._name), self._version)
+        if problem:
+            reason = f"not usable: {self._what} is not safe to use {_WHERE[route]}, {problem}"
+            remedy = "set PROXYWASM_V8_SELF_CHECK=no if you are sure, or use another engine"
+            raise EngineUnavailable("v8", reason, remedy)
+
+    def _lacking(self, error: Exception) -> EngineUnavailable:
+        reason = f"not usable: mini-racer {self._wheel} lacks what is called ({error})"
+        return EngineUnavailable("v8", reason, _UPGRADE)
+
+
+_WHERE = {IN_THREAD: "in the calling thread", MINI_RACER: "on threads of its own"}

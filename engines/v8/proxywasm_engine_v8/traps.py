@@ -9,9 +9,9 @@ from proxywasm_host.engine.protocol import Frame, Trap, TrapKind
 
 from .binary import Binary
 from .bridge import NAME
-from .isolate import Thrown
+from .routes import Thrown
 
-__all__ = ["frames", "frames_of_stack", "instantiation_failure", "trap"]
+__all__ = ["deadline", "frames", "full", "instantiation_failure", "trap"]
 
 _KINDS = {
     "unreachable": TrapKind.UNREACHABLE,
@@ -35,7 +35,17 @@ _BRIDGE = f"wasm://wasm/{NAME}-"
 def trap(thrown: Thrown, binary: Binary) -> Trap:
     """What a call into the guest raises, given what the glue has reported."""
     kind = _KINDS.get(thrown.message, TrapKind.OTHER)
-    return Trap(kind, thrown.message if kind is TrapKind.OTHER else "", frames_of_stack(thrown.stack, binary))
+    return Trap(kind, thrown.message if kind is TrapKind.OTHER else "", _frames_of_stack(thrown.stack, binary))
+
+
+def deadline(seconds: float, frames: Iterable[Frame]) -> Trap:
+    """What a call raises that its deadline has ended."""
+    return Trap(TrapKind.DEADLINE, f"deadline of {seconds:g} s exceeded", tuple(frames))
+
+
+def full() -> Trap:
+    """What a call raises that has filled the heap."""
+    return Trap(TrapKind.MEMORY_LIMIT, "the guest has filled V8's heap")
 
 
 def instantiation_failure(thrown: Thrown) -> Trap | None:
@@ -49,7 +59,7 @@ def instantiation_failure(thrown: Thrown) -> Trap | None:
     return Trap(_KINDS[message]) if message in _KINDS else None
 
 
-def frames_of_stack(stack: str, binary: Binary) -> list[Frame]:
+def _frames_of_stack(stack: str, binary: Binary) -> list[Frame]:
     """The guest's frames in the property `stack` of an exception."""
     found = (_FRAME.search(line) for line in stack.splitlines())
     return frames(((match[1], int(match[3], 16)) for match in found if match), binary)

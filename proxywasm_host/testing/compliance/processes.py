@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -44,10 +45,23 @@ def _in_a_child(run: Callable[[], None]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+@contextmanager
+def _may_refuse(engine: Engine) -> Iterator[None]:
+    """Let pass a refusal that says what is wrong, if the engine is one that does not go on after a fork."""
+    try:
+        yield
+    except RuntimeError as error:
+        if engine.capabilities.fork or "fork" not in str(error):
+            raise
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 class Forks(Base):
-    """What was opened before a fork goes on in the child, or says what to do: see the capability ``fork``."""
+    """What was opened before a fork goes on in the child, or says what to do: see the capability ``fork``.
+
+    Without it, modules and the engine may go on all the same, or refuse as instances do.
+    """
 
     def test_an_instance_in_a_child_process(self, engine: Engine, start: Start) -> None:
         guest = start(SPIN, pause=lambda: None)
@@ -67,11 +81,8 @@ class Forks(Base):
         module = engine.compile(wasm("(module)"))
 
         def child() -> None:
-            if engine.capabilities.fork:
+            with _may_refuse(engine):
                 module.instantiate([], Limits()).close()
-            else:
-                with pytest.raises(RuntimeError, match="fork"):
-                    module.instantiate([], Limits())
 
         assert _in_a_child(child) == _ALL_IS_WELL
 
@@ -83,11 +94,8 @@ class Forks(Base):
         engine.compile(many)
 
         def child() -> None:
-            if engine.capabilities.fork:
+            with _may_refuse(engine):
                 engine.compile(many).instantiate([], Limits()).close()
-            else:
-                with pytest.raises(RuntimeError, match="fork"):
-                    engine.compile(many)
 
         assert _in_a_child(child) == _ALL_IS_WELL
 

@@ -5,65 +5,31 @@ from __future__ import annotations
 import atexit
 import ctypes
 import json
-import os
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .bridge import FAILED, PAGE, REPORT
-from .facts import Facts
-from .glue import GLUE
-from .library import Callback, Library, NearLimit, address
+from proxywasm_engine_v8.bridge import FAILED, PAGE, failure
+from proxywasm_engine_v8.glue import GLUE
+from proxywasm_engine_v8.routes import Thrown
+
+from .calls import InThreadCalls
+from .library import Callback, NearLimit, address
 from .stack import lowest_stack
 
-__all__ = ["V8", "Isolate", "Thrown"]
+if TYPE_CHECKING:
+    from proxywasm_engine_v8.binary import Binary
 
-_LARGEST_PARAMETERS = 1024
-_MOST_FRAMES = 64
-_ALL_DETAILS = 0x7F
+    from .route import InThread
+
+__all__ = ["InThreadIsolate"]
+
 _ROOM = 1200 << 20  # what a guest gets beyond the limit of the heap to end in peace: more than any one object takes
 
 
-class Thrown(Exception):
-    """JavaScript's exception: its class, its message, its stack."""
-
-    def __init__(self, kind: str, message: str, stack: str) -> None:
-        super().__init__(message)
-        self.kind = kind
-        self.message = message
-        self.stack = stack
-
-
-class V8:
-    """V8 in this process."""
-
-    def __init__(self, library: Library, facts: Facts, version: str, note: str) -> None:
-        self.library = library
-        self.version = version
-        self.note = note
-        self.facts = facts
-        self.process = os.getpid()
-        self._parameters = ctypes.create_string_buffer(_LARGEST_PARAMETERS)
-        library.create_params(self._parameters)
-        allocator: int = library.allocator()
-        ctypes.c_void_p.from_buffer(self._parameters, facts.allocator_in_create_params).value = allocator
-        self._platform: int = library.platform()
-        self.room: int = library.sandbox_size() or 1 << 46
-
-    def new_isolate(self) -> int:
-        """A new ``v8::Isolate``."""
-        pointer: int = self.library.isolate_new(self._parameters)
-        return pointer
-
-    def dispose(self, isolate: int) -> None:
-        """Free an isolate that nobody is in, with everything in it."""
-        self.library.forget_isolate(self._platform, isolate)
-        self.library.isolate_dispose(isolate)
-
-
-class Isolate:
-    """An isolate. What V8 calls back must be kept as long as it lives (`keep`)."""
+class InThreadIsolate:
+    """An isolate, see `routes.Isolate`. What V8 calls back must be kept as long as it lives (`keep`)."""
 
     __slots__ = (
         "__weakref__",
@@ -81,23 +47,23 @@ class Isolate:
         "page",
         "page_at",
         "pointer",
+        "route",
         "scope",
         "undefined",
-        "v8",
         "visitors",
     )
 
-    def __init__(self, v8: V8) -> None:
-        self.v8 = v8
-        self.library = library = v8.library
+    def __init__(self, route: InThread) -> None:
+        self.route = route
+        self.library = library = route.library
         self._kept: list[Any] = []
         self.full = False
         self.visitors = 0
-        self.pointer: int | None = v8.new_isolate()
+        self.pointer: int | None = route.new_isolate()
         self.at = address(self.pointer)
         self.locker = ctypes.create_string_buffer(64)
         self.locker_at = ctypes.byref(self.locker)
-        scope = (self.pointer or 0) + v8.facts.scope_in_isolate
+        scope = (self.pointer or 0) + route.facts.scope_in_isolate
         self.scope = (ctypes.c_uint64 * 2).from_address(scope)
         self.levels = (ctypes.c_int * 2).from_address(scope + 16)
         self.context: Any = None
@@ -120,9 +86,13 @@ class Isolate:
         self.page = (ctypes.c_ubyte * PAGE).from_address(self.page_at)
         _alive.add(self)
 
-    def keep(self, callback: Any) -> None:
-        """Keep `callback` alive as long as the isolate."""
-        self._kept.append(callback)
+    def keep(self, thing: object) -> None:
+        """Keep `thing` as long as the isolate lives."""
+        self._kept.append(thing)
+
+    def calls(self, binary: Binary, deadline: float | None) -> InThreadCalls:
+        """For the one instance that is to be made here."""
+        return InThreadCalls(self, binary, deadline)
 
     def limit_stack(self) -> None:
         """Let V8 use less of this thread's stack, if it is a small one. For each thread that comes anew."""
@@ -142,6 +112,7 @@ class Isolate:
     def instantiate(self, plan: Mapping[str, Any], codes: Sequence[bytes], hosts: Sequence[Any]) -> list[Any]:
         """Make an instance; see `glue`. Returns: functions to be called without arguments. Raises: Thrown."""
         library = self.library
+        self.limit_stack()
         with self.entered():
             arguments = [self._string(json.dumps(plan))]
             # All are valid, and not compiled anew: V8 gives what it has compiled of the same bytes while it is held.
@@ -165,11 +136,7 @@ class Isolate:
 
     def failure(self) -> Thrown:
         """What the glue has reported last."""
-        report = memoryview(self.page).cast("B")[REPORT:]
-        size = int.from_bytes(report[:4], "little")
-        kind, _, text = bytes(report[4 : 4 + 2 * size]).decode("utf-16-le", "replace").partition("\n")
-        message, _, stack = text.partition("\n")
-        return Thrown(kind, message, stack)
+        return failure(self.page)
 
     def recover(self) -> None:
         """Leave nothing behind of a call that V8 has ended with an exception or a termination. To be called inside."""
@@ -187,29 +154,15 @@ class Isolate:
         """Free the isolate with everything in it. Nobody may be in it."""
         pointer, self.pointer = self.pointer, None
         if pointer:
-            self.v8.dispose(pointer)
+            self.route.dispose(pointer)
             self._kept.clear()
 
     def __del__(self) -> None:
         self.dispose()
 
-    def _script(self, frame: int) -> str:
-        name = self.library.frame_script(frame)
-        if not name:
-            return ""
-        place = (ctypes.c_void_p * 2)()
-        self.library.string_value(place, self.pointer, name)
-        try:
-            return ctypes.string_at(place[0], place[1] or 0).decode(errors="replace") if place[0] else ""
-        finally:
-            self.library.string_value_end(place)
-
     def stack(self) -> list[tuple[str, int]]:
         """Script and position of what is under way, innermost first. To be called inside."""
-        library = self.library
-        trace = library.stack_trace(self.pointer, _MOST_FRAMES, _ALL_DETAILS)
-        frames = (library.stack_frame(trace, self.pointer, index) for index in range(library.stack_size(trace)))
-        return [(self._script(frame), library.frame_location(frame) >> 32) for frame in frames]
+        return self.library.stack(self.pointer)
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -284,7 +237,7 @@ class Isolate:
         return near_limit
 
 
-_alive: weakref.WeakSet[Isolate] = weakref.WeakSet()
+_alive: weakref.WeakSet[InThreadIsolate] = weakref.WeakSet()
 
 
 @atexit.register

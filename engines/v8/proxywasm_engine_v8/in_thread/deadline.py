@@ -12,13 +12,16 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from proxywasm_host.engine.protocol import Frame, Trap, TrapKind
+from proxywasm_engine_v8.traps import deadline
+from proxywasm_host.engine.protocol import Frame, Trap
 from proxywasm_host.engine.shield import shielded
 
-from .isolate import Isolate
 from .library import Callback
+
+if TYPE_CHECKING:
+    from .isolate import InThreadIsolate
 
 __all__ = ["TICK", "Watch"]
 
@@ -79,13 +82,13 @@ class Watch:
 
     __slots__ = ("__weakref__", "_callback", "_isolate", "_lock", "expired", "frames", "seconds", "struck", "until")
 
-    def __init__(self, isolate: Isolate, seconds: float, raised: Callable[[BaseException], object]) -> None:
+    def __init__(self, isolate: InThreadIsolate, seconds: float, raised: Callable[[BaseException], object]) -> None:
         self.seconds = seconds
         self.until: float | None = None
         self.expired = False
         self.struck = False
         self.frames: list[tuple[str, int]] = []
-        self._isolate: Callable[[], Isolate | None] = weakref.ref(isolate)
+        self._isolate: Callable[[], InThreadIsolate | None] = weakref.ref(isolate)
         self._lock = threading.Lock()
         terminate, at = isolate.library.terminate, isolate.at
         reference, isolate_reference = weakref.ref(self), self._isolate
@@ -128,7 +131,7 @@ class Watch:
 
     def trap(self, frames: Sequence[Frame] = ()) -> Trap:
         """What a call raises that the deadline has ended."""
-        return Trap(TrapKind.DEADLINE, f"deadline of {self.seconds:g} s exceeded", frames)
+        return deadline(self.seconds, frames)
 
     def end(self) -> None:
         """Have nothing more to do with the isolate, which is to be freed."""

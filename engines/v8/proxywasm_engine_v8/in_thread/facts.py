@@ -1,4 +1,5 @@
-"""Which V8s the engine knows, and where these keep two things that no exported function gives.
+"""Which V8s the engine knows, how the one function is called that they call differently, and where they keep two things
+that no exported function gives.
 
 To add one, look at its machine code: ``v8::HandleScope::DeleteExtensions`` reads `limit`, the second word of the handle
 scope's data, from its second argument, the isolate; ``v8::Isolate::Initialize`` takes the allocator out of its second
@@ -14,13 +15,19 @@ __all__ = ["KNOWN", "Facts"]
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Byte offsets within V8's objects."""
+    """A symbol, and byte offsets within V8's objects."""
 
+    function_new: str
     allocator_in_create_params: int
     scope_in_isolate: int
     """Of the handle scope's data: two pointers, next and limit; two ints, level and sealed level."""
 
 
+_FUNCTION_NEW = (
+    "_ZN2v88Function3NewENS_5LocalINS_7ContextEEEPFvRKNS_20FunctionCallbackInfoINS_5ValueEEEENS1_I{}EEi"
+    "NS_19ConstructorBehaviorENS_14SideEffectTypeE"
+)
 KNOWN = {
-    "14.4.258.23": Facts(allocator_in_create_params=96, scope_in_isolate=0x230),
+    "14.3.127.17": Facts(_FUNCTION_NEW.format("S5_"), allocator_in_create_params=96, scope_in_isolate=0x230),
+    "14.4.258.23": Facts(_FUNCTION_NEW.format("NS_4DataE"), allocator_in_create_params=96, scope_in_isolate=0x230),
 }

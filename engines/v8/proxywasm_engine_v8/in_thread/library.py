@@ -11,6 +11,10 @@ import ctypes
 from ctypes import c_bool, c_char_p, c_int, c_size_t, c_void_p
 from typing import Any
 
+from proxywasm_engine_v8.backtrace import Backtrace
+
+from .facts import Facts
+
 __all__ = ["Callback", "Library", "NearLimit", "address"]
 
 Callback = ctypes.CFUNCTYPE(None)
@@ -23,15 +27,9 @@ _CONTEXT_NEW = (
     "NS_33DeserializeInternalFieldsCallbackEPNS_14MicrotaskQueueENS_30DeserializeContextDataCallbackENS_29Deserialize"
     "APIWrapperCallbackE"
 )
-_FUNCTION_NEW = (
-    "_ZN2v88Function3NewENS_5LocalINS_7ContextEEEPFvRKNS_20FunctionCallbackInfoINS_5ValueEEEENS1_INS_4DataEEEi"
-    "NS_19ConstructorBehaviorENS_14SideEffectTypeE"
-)
 _CALL = "_ZN2v88Function4CallEPNS_7IsolateENS_5LocalINS_7ContextEEENS3_INS_5ValueEEEiPS7_"
-_BUFFER_NEW = "_ZN2v811ArrayBuffer3NewEPNS_7IsolateEmNS_30BackingStoreInitializationModeE"
-_WASM_COMPILE = "_ZN2v816WasmModuleObject7CompileEPNS_7IsolateENS_10MemorySpanIKhEE"
-_STACK_TRACE = "_ZN2v810StackTrace17CurrentStackTraceEPNS_7IsolateEiNS0_17StackTraceOptionsE"
 _PROTOTYPES: dict[str, tuple[str, Any, list[Any]]] = {
+    # name: (symbol, or "" if it is one of the facts; result; parameters)
     "allocator": ("_ZN2v811ArrayBuffer9Allocator19NewDefaultAllocatorEv", _P, []),
     "create_params": ("_ZN2v87Isolate12CreateParamsC1Ev", None, [_P]),
     "isolate_new": ("_ZN2v87Isolate3NewERKNS0_12CreateParamsE", _P, [_P]),
@@ -52,15 +50,13 @@ _PROTOTYPES: dict[str, tuple[str, Any, list[Any]]] = {
     "globalize": ("_ZN2v812api_internal18GlobalizeReferenceEPNS_8internal7IsolateEm", _P, [_P, c_size_t]),
     "dispose_global": ("_ZN2v812api_internal13DisposeGlobalEPm", None, [_P]),
     "string_new": ("_ZN2v86String11NewFromUtf8EPNS_7IsolateEPKcNS_13NewStringTypeEi", _P, [_P, c_char_p, c_int, c_int]),
-    "string_value": ("_ZN2v86String9Utf8ValueC1EPNS_7IsolateENS_5LocalINS_5ValueEEE", None, [_P, _P, _P]),
-    "string_value_end": ("_ZN2v86String9Utf8ValueD1Ev", None, [_P]),
     "script_compile": (
         "_ZN2v86Script7CompileENS_5LocalINS_7ContextEEENS1_INS_6StringEEEPNS_12ScriptOriginE",
         _P,
         [_P, _P, _P],
     ),
     "script_run": ("_ZN2v86Script3RunENS_5LocalINS_7ContextEEE", _P, [_P, _P]),
-    "function_new": (_FUNCTION_NEW, _P, [_P, Callback, _P, c_int, c_int, c_int]),
+    "function_new": ("", _P, [_P, Callback, _P, c_int, c_int, c_int]),
     "call": (
         "_ZN2v88Function4CallEPNS_7IsolateENS_5LocalINS_7ContextEEENS3_INS_5ValueEEEiPS7_",
         _P,
@@ -79,15 +75,6 @@ _PROTOTYPES: dict[str, tuple[str, Any, list[Any]]] = {
         _P,
         [_P, c_char_p, c_size_t],
     ),
-    "stack_trace": (
-        "_ZN2v810StackTrace17CurrentStackTraceEPNS_7IsolateEiNS0_17StackTraceOptionsE",
-        _P,
-        [_P, c_int, c_int],
-    ),
-    "stack_size": ("_ZNK2v810StackTrace13GetFrameCountEv", c_int, [_P]),
-    "stack_frame": ("_ZNK2v810StackTrace8GetFrameEPNS_7IsolateEj", _P, [_P, _P, ctypes.c_uint32]),
-    "frame_location": ("_ZNK2v810StackFrame11GetLocationEv", ctypes.c_uint64, [_P]),
-    "frame_script": ("_ZNK2v810StackFrame24GetScriptNameOrSourceURLEv", _P, [_P]),
     "sandbox_size": ("_ZN2v82V821GetSandboxSizeInBytesEv", c_size_t, []),
 }
 _FAST: dict[str, tuple[str, Any, bool]] = {
@@ -108,11 +95,12 @@ _FAST: dict[str, tuple[str, Any, bool]] = {
 class Library:
     """The functions as attributes. Raises: AttributeError if one is missing."""
 
-    def __init__(self, loaded: ctypes.CDLL) -> None:
+    def __init__(self, loaded: ctypes.CDLL, facts: Facts) -> None:
         free, held = ctypes.CDLL(loaded._name), ctypes.PyDLL(loaded._name)
         self.path: str = loaded._name
+        self.stack = Backtrace(free)
         for name, (symbol, result, parameters) in _PROTOTYPES.items():
-            function = free[symbol]
+            function = free[symbol or getattr(facts, name)]
             function.restype = result
             function.argtypes = parameters
             setattr(self, name, function)

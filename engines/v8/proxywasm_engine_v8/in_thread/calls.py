@@ -1,0 +1,144 @@
+"""Calls on the route in the calling thread.
+
+Each outermost call takes V8's lock and enters the isolate, and gives both back, so that any thread may be the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from proxywasm_engine_v8 import traps
+from proxywasm_engine_v8.bridge import FAILED
+from proxywasm_engine_v8.routes import Lowering, Pending
+from proxywasm_host.engine.protocol import Trap, TrapKind
+
+from .deadline import Watch
+
+if TYPE_CHECKING:
+    from proxywasm_engine_v8.binary import Binary
+
+    from .isolate import InThreadIsolate
+
+__all__ = ["InThreadCalls"]
+
+_PRELUDE = """
+library = isolate.library
+invoke = library.invoke
+lock = library.lock
+wait_for_lock = library.wait_for_lock
+unlock = library.unlock
+enter = library.enter
+leave = library.leave
+drop_handles = library.drop_handles
+adopt = isolate.limit_stack
+watch = calls.watch
+at = isolate.at
+locker = isolate.locker_at
+context = isolate.context
+nothing = isolate.undefined
+scope = isolate.scope
+levels = isolate.levels
+none = c_int(0)
+"""
+_DOORS = ("invoke", "lock", "wait_for_lock")
+
+_OUTERMOST = """\
+if home != get_ident():
+    adopt()
+    home = get_ident()
+{watch}
+if isolate.visitors:
+    wait_for_lock(locker, at)
+else:
+    lock(locker, at)
+enter(at)
+levels[0] = 1
+result = invoke(callees[{{i}}], at, context, nothing, none, None)
+levels[0] = scope[1] = scope[0] = 0
+drop_handles(at, at)
+leave(at)
+unlock(locker)
+{unwatch}"""
+
+_NESTED = """\
+before = scope[0]
+limit = scope[1]
+result = invoke(callees[{i}], at, context, nothing, none, None)
+scope[0] = before
+if scope[1] != limit:
+    scope[1] = limit
+    drop_handles(at, at)"""
+
+_FREE = Lowering(_PRELUDE, _DOORS, "", _OUTERMOST.format(watch="", unwatch=""), _NESTED, "")
+_WATCHED = Lowering(
+    _PRELUDE,
+    _DOORS,
+    "if watch.struck:\n    raise watch.trap()",
+    _OUTERMOST.format(watch="watch.begin()", unwatch="watch.until = None"),
+    _NESTED,
+    " or watch.expired",
+)
+
+
+class InThreadCalls:
+    """See `routes.Calls`."""
+
+    __slots__ = ("_binary", "_isolate", "_pending", "lowering", "raised", "watch")
+
+    def __init__(self, isolate: InThreadIsolate, binary: Binary, deadline: float | None) -> None:
+        self._isolate = isolate
+        self._binary = binary
+        self._pending = pending = Pending()
+        self.raised: Callable[[BaseException], None] = pending.raised
+        self.watch = None if deadline is None else Watch(isolate, deadline, pending.raised)
+        self.lowering = _FREE if deadline is None else _WATCHED
+
+    def problem(self, result: object, nested: bool) -> BaseException:
+        """What to raise after a call that has left `result`, and something else than an answer."""
+        isolate, watch = self._isolate, self.watch
+        error = self._pending.take()
+        expired, full = watch is not None and watch.take_expired(), isolate.full
+        if result is None or expired or full:
+            isolate.full = False
+            if nested:
+                isolate.recover()
+                if watch is not None and expired:
+                    watch.strike()
+            else:
+                with isolate.entered():
+                    isolate.recover()
+        failed, isolate.page[FAILED] = isolate.page[FAILED], 0
+        if error is not None:
+            return error
+        if full:
+            return traps.full()
+        if watch is not None and expired:
+            return watch.trap(traps.frames(watch.frames, self._binary))
+        if not failed:
+            return Trap(TrapKind.STACK_OVERFLOW)  # before the glue could catch it
+        return traps.trap(isolate.failure(), self._binary)
+
+    def recover(self, outermost: bool) -> None:
+        """Leave nothing behind of a call that Python itself has ended, for example by a KeyboardInterrupt."""
+        isolate, library = self._isolate, self._isolate.library
+        self._pending.take()
+        if self.watch is not None:
+            self.watch.take_expired()
+        if not isolate.pointer or not library.locked(isolate.pointer):
+            return
+        isolate.page[FAILED] = 0
+        isolate.recover()
+        if outermost:
+            if self.watch is not None:
+                self.watch.until = None
+            isolate.levels[0] = isolate.scope[1] = isolate.scope[0] = 0
+            library.drop_handles(isolate.at, isolate.at)
+            if library.isolate_is_used(isolate.pointer):
+                library.leave(isolate.at)
+            library.unlock(isolate.locker_at)
+
+    def end(self) -> None:
+        """Have nothing more to do with the isolate."""
+        if self.watch is not None:
+            self.watch.end()

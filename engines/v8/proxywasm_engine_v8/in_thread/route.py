@@ -1,0 +1,54 @@
+"""V8 in the calling thread of this process."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cached_property
+
+from .facts import Facts
+from .isolate import InThreadIsolate
+from .library import Library
+
+__all__ = ["InThread"]
+
+_LARGEST_PARAMETERS = 1024
+
+
+class InThread:
+    """The route, see `routes.Route`."""
+
+    follows = forks = sees_loops = True
+
+    def __init__(self, library: Library, facts: Facts, version: str, note: str) -> None:
+        self.library = library
+        self.version = version
+        self.note = note
+        self.facts = facts
+        self._parameters = ctypes.create_string_buffer(_LARGEST_PARAMETERS)
+        library.create_params(self._parameters)
+        allocator: int = library.allocator()
+        ctypes.c_void_p.from_buffer(self._parameters, facts.allocator_in_create_params).value = allocator
+        self._platform: int = library.platform()
+        self.room: int = library.sandbox_size() or 1 << 46
+
+    def isolate(self) -> InThreadIsolate:
+        """A new isolate."""
+        return InThreadIsolate(self)
+
+    def workshop(self) -> InThreadIsolate:
+        """The isolate in which modules are compiled."""
+        return self._workshop
+
+    @cached_property
+    def _workshop(self) -> InThreadIsolate:
+        return self.isolate()
+
+    def new_isolate(self) -> int:
+        """A new ``v8::Isolate``."""
+        pointer: int = self.library.isolate_new(self._parameters)
+        return pointer
+
+    def dispose(self, isolate: int) -> None:
+        """Free a ``v8::Isolate`` that nobody is in, with everything in it."""
+        self.library.forget_isolate(self._platform, isolate)
+        self.library.isolate_dispose(isolate)

@@ -1,0 +1,68 @@
+"""The guest's linear memory, seen where it is."""
+
+from __future__ import annotations
+
+import ctypes
+
+from .routes import Isolate
+
+__all__ = ["MovingMemory", "V8Memory"]
+
+
+class V8Memory:
+    """Linear memory as a view of its bytes where they are. They never move, see `Reservation`."""
+
+    __slots__ = ("_base", "_isolate", "view")
+
+    def __init__(self, isolate: Isolate) -> None:
+        self._isolate: Isolate | None = isolate
+        self._base = 0
+        self.view = memoryview(bytearray())
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Make `view` show the whole of the memory. Returns whether it had grown."""
+        if self._isolate is None:
+            return False
+        base, size = self._isolate.memory()
+        if size == len(self.view):
+            return False
+        if self._base and base != self._base:
+            raise RuntimeError("V8 has moved a memory that it had reserved room for")
+        self._base = base
+        self.view = memoryview((ctypes.c_ubyte * size).from_address(base)).cast("B")
+        return True
+
+    def release(self) -> None:
+        """Let go of the bytes: `view` becomes empty, and a view taken before raises ``ValueError`` when used."""
+        view, self.view, self._isolate = self.view, memoryview(bytearray()), None
+        view.release()
+
+
+class MovingMemory:
+    """Linear memory that may move when it grows: each `view` is a new one, at the price of a call to V8."""
+
+    __slots__ = ("_fixed", "_isolate")
+
+    def __init__(self, isolate: Isolate) -> None:
+        self._isolate: Isolate | None = isolate
+        self._fixed = V8Memory(isolate)
+
+    @property
+    def view(self) -> memoryview:
+        """The whole of the memory."""
+        self.refresh()
+        return self._fixed.view
+
+    def refresh(self) -> bool:
+        """Make `view` show the whole of the memory. Returns whether it had grown."""
+        if self._isolate is None:
+            return False
+        size = len(self._fixed.view)
+        self._fixed = V8Memory(self._isolate)
+        return len(self._fixed.view) != size
+
+    def release(self) -> None:
+        """Let go of the bytes, as `V8Memory.release`."""
+        self._isolate = None
+        self._fixed.release()

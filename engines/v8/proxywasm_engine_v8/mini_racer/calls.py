@@ -1,0 +1,212 @@
+"""Calls on the route with a thread of V8's own: the calling thread begins one, and serves the guest until it ends.
+
+Host functions run on the calling thread, on its own stack. A call of theirs into the guest is an answer to the guest's
+thread, which waits in its host call, see `glue`. The calling thread looks at the clock itself, while it waits.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from ctypes import c_uint32, c_uint64
+from queue import Empty
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from proxywasm_engine_v8 import traps
+from proxywasm_engine_v8.bridge import ANSWER, FAILED, PAGE, UNANSWERED, failure
+from proxywasm_engine_v8.routes import Lowering, Pending
+from proxywasm_host.engine.protocol import Trap, TrapKind
+
+from .glue import INDEX, NEXT, OVERFLOWN, RETURNED
+from .interrupts import Interrupt
+from .thread import TURN
+
+if TYPE_CHECKING:
+    from proxywasm_engine_v8.binary import Binary
+
+    from .isolate import MiniRacerIsolate
+
+__all__ = ["MiniRacerCalls"]
+
+_LOWERING = Lowering(
+    prelude="""
+outermost = calls.outermost
+nested = calls.nested
+""",
+    doors=("outermost", "nested"),
+    refused="",
+    outermost="home = get_ident()\nresult = outermost({i})",
+    nested="result = nested({i})",
+    problem="",
+)
+
+
+class MiniRacerCalls:
+    """See `routes.Calls`."""
+
+    __slots__ = (
+        "__weakref__",
+        "_binary",
+        "_expired",
+        "_frames",
+        "_interrupt",
+        "_interrupted",
+        "_isolate",
+        "_number",
+        "_ours",
+        "_over",
+        "_pending",
+        "_seconds",
+        "_task",
+        "_thread",
+        "_unsettled",
+        "_until",
+        "_words",
+        "lowering",
+        "raised",
+    )
+
+    def __init__(self, isolate: MiniRacerIsolate, binary: Binary, deadline: float | None) -> None:
+        self.lowering = _LOWERING
+        self._isolate = isolate
+        self._thread = isolate.thread
+        self._words = (c_uint32 * (PAGE // 4)).from_address(isolate.page_at)
+        self._binary = binary
+        self._pending = pending = Pending()
+        self.raised: Callable[[BaseException], None] = pending.raised
+        self._seconds = deadline
+        self._until: float | None = None
+        self._number = self._task = 0
+        self._ours = True  # whose move it is: the host's, or the guest's
+        self._over = True
+        self._expired = self._interrupted = self._unsettled = False
+        self._frames: list[tuple[str, int]] = []
+        self._interrupt = self._interrupter()
+
+    def outermost(self, index: int) -> bool | None:
+        """Call the guest's function `index` while nobody is inside. Returns: whether it came back in good order."""
+        self._thread.check_process()
+        if self._unsettled:
+            self._unsettled = False
+            self._thread.stop()
+        self._expired = self._interrupted = False
+        self._until = None if self._seconds is None else monotonic() + self._seconds
+        self._words[NEXT // 4] = index + 1
+        self._over = self._ours = False
+        self._isolate.is_inside = True
+        self._number, self._task = self._thread.begin()
+        result = self._serve()
+        self._isolate.is_inside = False
+        return result
+
+    def nested(self, index: int) -> bool | None:
+        """Call the guest's function `index` within a host function. Returns: as `outermost`."""
+        self._thread.check_process()
+        if self._over:
+            return None
+        self._words[NEXT // 4] = index + 1
+        self._ours = False
+        self._thread.answer(None)
+        return self._serve()
+
+    def problem(self, result: object, nested: bool) -> BaseException:
+        """What to raise after a call that has left `result`, and something else than an answer."""
+        error = self._pending.take()
+        failed, self._words[FAILED // 4] = self._words[FAILED // 4], 0
+        if error is not None:
+            return error
+        if result is None:
+            if self._expired:
+                return traps.deadline(self._seconds or 0, traps.frames(self._frames, self._binary))
+            if self._interrupted:
+                return Trap(TrapKind.OTHER, "the call was ended by an exception of a signal's handler")
+            if self._isolate.is_full:
+                return traps.full()
+        if failed in (0, OVERFLOWN):
+            return Trap(TrapKind.STACK_OVERFLOW)
+        return traps.trap(failure(self._isolate.page), self._binary)
+
+    def recover(self, outermost: bool) -> None:
+        """Leave nothing behind of a call that Python itself has ended, for example by a KeyboardInterrupt.
+
+        One that happens within a host function ends the outermost call as well.
+        """
+        self._pending.take()
+        if not self._ours:
+            self._words[NEXT // 4] = 0
+            (c_uint64.from_address(self._isolate.page_at + ANSWER)).value = UNANSWERED
+            self._thread.stop()
+            self._interrupted = self._over = self._ours = True
+        self._words[FAILED // 4] = 0
+        if outermost:
+            self._isolate.is_inside = False
+
+    def end(self) -> None:
+        """There is nothing to be done."""
+
+    def _serve(self) -> bool | None:
+        """Run host functions until the call that was made last is over."""
+        while True:
+            number, value = self._next()
+            self._ours = True
+            if number == TURN:
+                index = self._words[INDEX // 4]
+                if index == RETURNED:
+                    return True
+                self._isolate.hosts[index]()
+                if self._over:
+                    return None
+                self._thread.check_process()
+                if self._until is not None and not self._expired and monotonic() >= self._until:
+                    self._expire()
+                self._words[NEXT // 4] = 0
+                self._ours = False
+                self._thread.answer(None)
+            elif number == self._number:
+                self._over = True
+                if value is None:
+                    return True
+                self._thread.free(value.handle)
+                self._isolate.is_full = self._thread.heap_was_full()
+                return None
+            elif value is not None:
+                self._thread.free(value.handle)
+
+    def _next(self) -> Any:
+        if self._until is not None and not self._expired:
+            try:
+                return self._thread.take(timeout=max(0.0, self._until - monotonic()))
+            except Empty:
+                self._expire()
+        return self._thread.take()
+
+    def _expire(self) -> None:
+        """Have the guest ended where it is."""
+        self._expired = True
+        self._frames = []
+        if self._interrupt is not None:
+            self._thread.interrupts.request(self._thread.isolate, self._interrupt, None)
+        else:
+            self._unsettled = True  # if it has just ended, something else will
+            self._thread.cancel(self._task)
+
+    def _interrupter(self) -> Any:
+        """For V8 to call on the guest's thread, at a place where guests look for interrupts."""
+        interrupts = self._thread.interrupts
+        if not interrupts.possible or self._thread.isolate is None:
+            return None
+        reference: Callable[[], MiniRacerCalls | None] = weakref.ref(self)
+
+        def interrupted(isolate: int, _: None) -> None:
+            calls = reference()
+            if calls is None or not calls._expired or calls._over:  # it comes too late
+                return
+            try:
+                calls._frames = interrupts.backtrace(isolate)
+            finally:
+                calls._thread.cancel(calls._task)
+
+        callback = Interrupt(interrupted)
+        self._isolate.keep(callback)
+        return callback

@@ -1,0 +1,126 @@
+"""An isolate on a thread of its own."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import json
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from proxywasm_engine_v8.bridge import FAILED, PAGE, failure
+from proxywasm_engine_v8.routes import Thrown
+
+from .calls import MiniRacerCalls
+from .glue import SIZE
+from .thread import V8Thread
+
+if TYPE_CHECKING:
+    from proxywasm_engine_v8.binary import Binary
+
+    from .route import MiniRacer
+
+__all__ = ["MiniRacerIsolate"]
+
+
+class MiniRacerIsolate:
+    """See `routes.Isolate`. V8 may call back until its thread has ended."""
+
+    __slots__ = (
+        "__weakref__",
+        "_base",
+        "_has_garbage",
+        "_kept",
+        "_seen",
+        "_size",
+        "hosts",
+        "is_full",
+        "is_inside",
+        "page",
+        "page_at",
+        "thread",
+    )
+
+    def __init__(self, route: MiniRacer) -> None:
+        self.thread = V8Thread(route.library, route.interrupts)
+        self.page_at = self.thread.page_at
+        self.page = (ctypes.c_ubyte * PAGE).from_address(self.page_at)
+        self._size = ctypes.c_double.from_address(self.page_at + SIZE)
+        self.hosts: Sequence[Any] = ()
+        self.is_full = self.is_inside = False
+        self._has_garbage = False
+        self._base, self._seen = 0, -1
+        self._kept: list[object] = []
+        _alive.add(self)
+
+    def keep(self, thing: object) -> None:
+        """Keep `thing` as long as the isolate lives."""
+        self._kept.append(thing)
+
+    def calls(self, binary: Binary, deadline: float | None) -> MiniRacerCalls:
+        """For the one instance that is to be made here."""
+        return MiniRacerCalls(self, binary, deadline)
+
+    def compile(self, code: bytes) -> int:
+        """A ``WebAssembly.Module`` of this isolate, to be dropped by `drop`. Raises: Thrown."""
+        thread = self.thread
+        if self._has_garbage:
+            self._has_garbage = False
+            thread.collect()
+        buffer = thread.ask("buffer", thread.number(len(code)))
+        if buffer is None:
+            raise Thrown("Error", "V8 has no room for the module", "")
+        ctypes.memmove(buffer.data, code, len(code))
+        module = thread.ask("compile", buffer.handle)
+        self._check()
+        return module.handle if module else 0
+
+    def drop(self, handle: int) -> None:
+        """Give a module back."""
+        if self.thread.context:
+            self.thread.free(handle)
+            self._has_garbage = True
+
+    def instantiate(self, plan: Mapping[str, Any], codes: Sequence[bytes], hosts: Sequence[Any]) -> list[Any]:
+        """Make the instance; see `glue`. Returns: nothing, functions are known by their numbers. Raises: Thrown."""
+        self.hosts = hosts
+        text = json.dumps({**plan, "hosts": len(hosts)})
+        modules = [self.compile(code) for code in codes]  # V8 gives what it has compiled of the same bytes
+        self.thread.ask("instantiate", self.thread.string(text), *modules)
+        self._check()
+        return []
+
+    def memory(self) -> tuple[int, int]:
+        """Address and size of the guest's memory. Raises: Thrown."""
+        size = int(self._size.value)
+        if size != self._seen and not self.is_inside:
+            buffer = self.thread.ask("memory")
+            if buffer is not None:
+                self._base, self._seen = buffer.data, buffer.size
+                self.thread.free(buffer.handle)
+        return self._base, size
+
+    def dispose(self) -> None:
+        """Free the isolate with everything in it. Nobody may be in it."""
+        self.thread.end()
+
+    def __del__(self) -> None:
+        thread = getattr(self, "thread", None)
+        if thread is not None:
+            thread.end()
+
+    def _check(self) -> None:
+        if self.page[FAILED]:
+            self.page[FAILED] = 0
+            raise failure(self.page)
+
+
+_alive: weakref.WeakSet[MiniRacerIsolate] = weakref.WeakSet()
+
+
+@atexit.register
+def _leave_to_the_end() -> None:
+    """What lives until the end of the process ends with it."""
+    for isolate in list(_alive):
+        isolate.thread.context = 0

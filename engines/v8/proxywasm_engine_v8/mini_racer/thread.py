@@ -1,0 +1,228 @@
+"""V8's thread of one isolate, and how one talks with it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from itertools import count
+from queue import SimpleQueue
+from threading import get_ident
+from typing import Any
+
+from proxywasm_engine_v8.errors import forked
+from proxywasm_engine_v8.routes import Thrown
+
+from .glue import OWN_GLUE
+from .interrupts import Interrupts
+from .library import DOUBLE, STRING, UNDEFINED, Callback, Library, Value, read
+
+__all__ = ["TURN", "V8Thread"]
+
+TURN = 0
+"""The number with which the guest's thread calls when it waits; the numbers of what one asks for begin at 1."""
+_HEAP = 192 << 20  # bytes: less than V8 may have, for when it has them all, it ends the process
+
+
+class _Line:
+    """What is known to the callback, which runs on V8's thread and must not keep the isolate alive."""
+
+    __slots__ = ("context", "from_v8", "isolate", "thread", "to_v8")
+
+    def __init__(self) -> None:
+        self.context = 0
+        self.thread = 0
+        self.isolate: int | None = None
+        self.from_v8: SimpleQueue[tuple[int, Value | None]] = SimpleQueue()
+        self.to_v8: SimpleQueue[None] = SimpleQueue()
+
+
+def _listener(line: _Line, free: Callable[[int, int], None], current: Callable[[], int | None]) -> Any:
+    put, wait, turn = line.from_v8.put, line.to_v8.get, (TURN, None)
+
+    def listen(number: int, handle: int) -> None:
+        if number == TURN:
+            free(line.context, handle)
+            put(turn)
+            wait()
+            return
+        if not line.thread:
+            line.thread, line.isolate = get_ident(), current()
+        value = read(handle)
+        if value.kind == UNDEFINED:
+            free(line.context, handle)
+            put((number, None))
+        else:
+            put((number, value))
+
+    return Callback(listen)
+
+
+class V8Thread:
+    """A context of mini-racer's: an isolate, the thread that it lives on, and the glue in it.
+
+    While nothing is under way, `ask` is answered. `begin` has a guest's function called: `take` then gives each turn of
+    the guest, after which `answer` lets it go on, and at last its end.
+    """
+
+    __slots__ = (
+        "_call",
+        "_callback",
+        "_library",
+        "_line",
+        "_lock",
+        "_main",
+        "_nothing",
+        "_numbers",
+        "answer",
+        "context",
+        "interrupts",
+        "page_at",
+        "process",
+        "take",
+    )
+
+    def __init__(self, library: Library, interrupts: Interrupts) -> None:
+        self._library = library
+        self.interrupts = interrupts
+        self.process = os.getpid()
+        self._line = line = _Line()
+        self.take, self.answer = line.from_v8.get, line.to_v8.put
+        self._lock = threading.Lock()
+        self._numbers = count(TURN + 1)
+        self._callback = _listener(line, library.free_value, interrupts.current)
+        self.context: int = library.init_context(self._callback)
+        line.context = self.context
+        library.set_hard_memory_limit(self.context, _HEAP)
+        self._main = self._evaluate(OWN_GLUE)
+        self._call, self._nothing = self._list(self.string("call")), self._list(self.string("nothing"))
+        page = self.ask("connect", library.make_js_callback(self.context, TURN))
+        if page is None:
+            raise RuntimeError("V8 does not take the engine's own script")
+        self.page_at = page.data
+        self.free(page.handle)
+
+    @property
+    def isolate(self) -> int | None:
+        """V8's isolate, if it could be asked for."""
+        return self._line.isolate
+
+    def string(self, text: str) -> int:
+        """A text as a value, to be given away or freed."""
+        encoded = text.encode()
+        handle: int = self._library.alloc_string_val(self.context, encoded, len(encoded), STRING)
+        return handle
+
+    def number(self, value: float) -> int:
+        """A number as a value, to be given away or freed."""
+        handle: int = self._library.alloc_double_val(self.context, value, DOUBLE)
+        return handle
+
+    def free(self, handle: int) -> None:
+        """Give a value back. May be done by any thread at any time."""
+        self._library.free_value(self.context, handle)
+
+    def ask(self, what: str, *values: int, keep: bool = False) -> Value | None:
+        """Have the glue do `what` with `values`, which are freed unless they are to be kept.
+
+        Returns: the result, to be freed; ``None`` for undefined. Raises: Thrown.
+        """
+        self.check_process()
+        with self._lock:
+            arguments = self._list(self.string(what), *values, keep=1 if keep else None)
+            try:
+                number = next(self._numbers)
+                self._library.call_function(self.context, self._main, self._main, arguments, number)
+                return self._result(number)
+            finally:
+                self.free(arguments)
+
+    def begin(self) -> tuple[int, int]:
+        """Call the guest's function that the page names. Returns: the number of its end, and its task."""
+        number = next(self._numbers)
+        return number, self._library.call_function(self.context, self._main, self._main, self._call, number)
+
+    def cancel(self, task: int) -> None:
+        """End a task, if it has not ended."""
+        self._library.cancel_task(self.context, task)
+
+    def stop(self) -> None:
+        """End the call that was begun last, if any, and wait until nothing is under way.
+
+        Exceptions of signal handlers are dropped: whoever calls this is about to raise one.
+        """
+        attempts = 1
+        while True:
+            try:
+                number = next(self._numbers)
+                last = self._library.call_function(self.context, self._main, self._main, self._nothing, number)
+                for before in range(1, attempts + 1):
+                    self.cancel(last - before)  # tasks are numbered in the order in which they are asked for
+                self.answer(None)
+                while (event := self.take())[0] != number:
+                    if event[0] == TURN:
+                        self.answer(None)
+                    elif event[1] is not None:
+                        self.free(event[1].handle)
+                if event[1] is not None:
+                    self.free(event[1].handle)
+                while not self._line.to_v8.empty():
+                    self._line.to_v8.get()
+            except BaseException:  # noqa: BLE001, PERF203 - see above
+                attempts += 1
+            else:
+                return
+
+    def heap_was_full(self) -> bool:
+        """Whether the heap was full, asked once."""
+        if not self._library.hard_memory_limit_reached(self.context):
+            return False
+        self._library.set_hard_memory_limit(self.context, _HEAP)
+        return True
+
+    def collect(self) -> None:
+        """Have V8 look for garbage."""
+        self._library.low_memory_notification(self.context)
+
+    def check_process(self) -> None:
+        """Raises: RuntimeError in a child process, which V8's thread has not come along to."""
+        if self.process != os.getpid():
+            raise forked()
+
+    def end(self) -> None:
+        """Free everything."""
+        context, self.context = self.context, 0
+        if not context or self.process != os.getpid():
+            return
+        free, callback = self._library.free_context, self._callback
+        if get_ident() == self._line.thread:  # which cannot wait for itself: the collector has come by here
+            threading.Thread(target=lambda: (free(context), callback), daemon=True).start()
+        else:
+            free(context)
+
+    def _list(self, *values: int, keep: int | None = None) -> int:
+        """A list of values, which are freed except those from the position `keep`."""
+        made = self._evaluate("[]")
+        for position, value in enumerate(values):
+            self.free(self._library.array_push(self.context, made, value))
+            if keep is None or position < keep:
+                self.free(value)
+        return made
+
+    def _evaluate(self, source: str) -> int:
+        number, code = next(self._numbers), self.string(source)
+        self._library.eval(self.context, code, number)
+        result = self._result(number)
+        self.free(code)
+        return result.handle if result else 0
+
+    def _result(self, number: int) -> Value | None:
+        while (event := self.take())[0] != number:  # of something that was asked for and not waited for
+            if event[1] is not None:
+                self.free(event[1].handle)
+        value = event[1]
+        if value is not None and value.is_failure:
+            text = value.text
+            self.free(value.handle)
+            raise Thrown("RangeError" if "RangeError" in text else "Error", text, "")
+        return value
