@@ -6,10 +6,9 @@ WITHOUT ?=
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 # Programs that the tests start, by the names of Debian's packages.
-PACKAGES := chromium luajit nghttp2-client wrk
+PACKAGES := chromium luajit nghttp2-client wrk $(if $(shell command -v npm),,nodejs npm)
 PROJECTS := pyproject.toml constraints.txt engines/wasmtime/pyproject.toml $(wildcard proxywasm_host/native/*.[ch] engines/wasmtime/*/native/*.[ch])
 WASMER := $(if $(findstring wasmer,$(WITHOUT)),,$(VENV)/.wasmer)
-FLOOR := $(if $(WASMER),$(VENV)/.floor)
 
 .PHONY: demo test lint bench filters clean
 
@@ -21,7 +20,7 @@ demo: $(VENV)/.run
 		-H 'user-agent: curl/8' -H 'x-remove-me: please' \
 		--response-header 'server: upstream' --response-body 'Hello.'
 
-test: $(VENV)/.test $(VENV)/.programs $(WASMER) $(FLOOR)
+test: $(VENV)/.test $(WASMER) $(VENV)/.rivals
 	@echo "Running the tests; real servers and engines are started and stopped by them."
 	@$(VENV)/bin/coverage run -m pytest $(PYTEST)
 	@echo "Once more without the C extension, as where there is no compiler."
@@ -34,7 +33,7 @@ lint: $(VENV)/.test $(WASMER)
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 
-bench: $(VENV)/.test $(VENV)/.programs $(WASMER) $(VENV)/.floor
+bench: $(VENV)/.test $(WASMER) $(VENV)/.rivals
 	@echo "Timing; ratios are taken within one run."
 	@$(VENV)/bin/python -m benchmarks.ladder
 
@@ -65,16 +64,16 @@ $(VENV)/.programs: Makefile $(VENV)/.run
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(PACKAGES) >/dev/null; }
 	@touch $@
 
-# What benchmarks compare with, built with cargo and kept outside of the checkout.
-$(VENV)/.floor: $(VENV)/.test $(wildcard benchmarks/floor/*.toml benchmarks/floor/src/*.rs)
-	@command -v cargo >/dev/null || { echo "The floor of the benchmarks is built with cargo, which is not there: install Rust, or say 'make test WITHOUT=wasmer'."; exit 1; }
-	@echo "Building the floor of the benchmarks, a Rust embedding of Wasmtime, if its sources are new (about 4 minutes)."
-	@$(VENV)/bin/python -m benchmarks.ways.floor
+# What benchmarks compare with, kept outside of the checkout: programs in Rust, Kong's PDK for JavaScript.
+$(VENV)/.rivals: $(VENV)/.test $(VENV)/.programs $(wildcard benchmarks/*/Cargo.toml benchmarks/*/src/*.rs)
+	@echo "Preparing what the benchmarks compare with$(if $(WASMER),; the Rust embedding of Wasmtime is built first if its sources are new (about 4 minutes))."
+	@$(if $(WASMER),$(VENV)/bin/python -m benchmarks.rust)
+	@$(VENV)/bin/python -m benchmarks.ways.plugin_server
 	@touch $@
 
 # The Wasmer engine is built with cargo: some minutes the first time, then kept outside of the checkout.
 $(VENV)/.wasmer: $(VENV)/.run $(shell find engines/wasmer -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name build)
-	@command -v cargo >/dev/null || { echo "The Wasmer engine is built with cargo, which is not there: install Rust, or say 'make test WITHOUT=wasmer'."; exit 1; }
+	@command -v cargo >/dev/null || { echo "Wasmer and the floor of the benchmarks are built with cargo, which is not there: install Rust, or say 'make test WITHOUT=wasmer'."; exit 1; }
 	@echo "Installing the Wasmer engine, which is built first if its sources are new (5 to 10 minutes)."
 	@engines/wasmer/build $(abspath $(VENV)/bin/python)
 	@touch $@

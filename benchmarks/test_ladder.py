@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.headers import check
+from benchmarks.headers import CHANGED_RESPONSE, check
 from benchmarks.ladder import WAYS, Way
 from benchmarks.timing import InProcess
+from benchmarks.ways.envoy import FURTHER, Listener, envoy
+
+BUILT_WITH_CARGO = {"rust", "kong-rust"}
 
 
 @pytest.mark.parametrize("way", WAYS, ids=[way.name for way in WAYS])
 def test_way(way: Way, benchmark) -> None:
-    if way.name == "rust" and shutil.which("cargo") is None:
+    if way.name in BUILT_WITH_CARGO and shutil.which("cargo") is None:
         pytest.skip("there is no cargo, and make was told so")
     with way.open() as timed:
         check(timed.result())
         if isinstance(timed, InProcess):
             benchmark(timed.call)
         else:
-            benchmark(timed.seconds, 1)
+            assert benchmark(timed.seconds, 1) > 0
+
+
+@pytest.fixture(scope="module")
+def listeners() -> Iterator[dict[str, Listener]]:
+    with envoy() as running:
+        yield running
+
+
+@pytest.mark.parametrize("way", ["wasm", "lua", "native"])
+def test_envoy(listeners: dict[str, Listener], way: str) -> None:
+    check(listeners[way].result())
+    assert listeners[way].seconds(1) > 0
+
+
+def test_a_chain_in_envoy(listeners: dict[str, Listener]) -> None:
+    _, response = listeners["chain"].result()
+    assert sorted(set(response)) == sorted(CHANGED_RESPONSE)
+    assert response.count((b"x-wasm", b"hello")) == 1 + FURTHER

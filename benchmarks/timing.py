@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import repeat
 from typing import Any, Protocol
 
-__all__ = ["InProcess", "Spread", "Timed", "interleaved", "ratio", "spread"]
+__all__ = ["Effort", "InProcess", "Spread", "Timed", "interleaved", "ratio", "spread"]
 
 Samples = Sequence[float]
 
@@ -48,13 +48,28 @@ class InProcess:
         return self.call()
 
 
-def interleaved(sides: Mapping[str, Timed], rounds: int, seconds: float) -> dict[str, list[float]]:
+@dataclass(frozen=True)
+class Effort:
+    """How much to time: so many rounds, in each of which a side takes about so many seconds.
+
+    Where one repetition takes longer than that, there are fewer rounds, but at least `least`.
+    """
+
+    rounds: int
+    seconds: float
+    least: int = 3
+
+
+def interleaved(sides: Mapping[str, Timed], effort: Effort) -> dict[str, list[float]]:
     """Seconds for one repetition of each side, in each of the rounds.
 
-    `seconds` is about what one side may take in one round; the first calls, which find out how often that is, are a
-    warm-up and do not count.
+    The first calls, which find out how often a side is to be repeated, are a warm-up and do not count.
     """
-    times = {name: _calibrated(side, seconds) for name, side in sides.items()}
+    times, slowest = {}, effort.seconds
+    for name, side in sides.items():
+        times[name], took = _calibrated(side, effort.seconds)
+        slowest = max(slowest, took)
+    rounds = max(min(effort.least, effort.rounds), int(effort.rounds * effort.seconds / slowest))
     samples: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
@@ -62,12 +77,12 @@ def interleaved(sides: Mapping[str, Timed], rounds: int, seconds: float) -> dict
     return samples
 
 
-def _calibrated(side: Timed, seconds: float) -> int:
-    """How often it can be repeated in so many seconds."""
+def _calibrated(side: Timed, seconds: float) -> tuple[int, float]:
+    """How often it can be repeated in so many seconds, but once at least; how long one repetition took."""
     times = 1
     while (took := side.seconds(times)) < seconds / 4:
-        times = max(times * 2, int(times * seconds / 2 / max(took, 1e-9)) if took > 1e-4 else 0)
-    return max(1, int(times * seconds / took))
+        times = max(times * 2, int(times * seconds / 2 / took) if took > 1e-4 else 0)
+    return max(1, int(times * seconds / took)), took / times
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ def timed_out() -> HttpCallReply:
 def no_answer(error: Exception) -> HttpCallReply:
     """The reply when the upstream's answer did not begin."""
     for kind, reason in REASONS:
-        if isinstance(error, kind):
+        if isinstance(error, kind) and "disconnected" not in str(error):
             return answer(503, NO_ANSWER + reason)
     return answer(503, NO_ANSWER + b"connection termination")
 
@@ -121,8 +121,8 @@ class AsyncHttpClient:
                 async for chunk in response.aiter_raw():
                     body += chunk
                     if len(body) > cluster.max_response:
-                        return RESET
-                return reply_of(response, body)
+                        await response.aclose()  # and what is read next raises: no generator is left half-way
+                return reply_of(response, body) if len(body) <= cluster.max_response else RESET
         except TimeoutError:
             return timed_out() if response is None else RESET
         except (httpx2.HTTPError, OSError) as error:

@@ -11,6 +11,7 @@ import os
 import stat
 import threading
 import time
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -77,9 +78,13 @@ class ModuleCache:
     def __init__(self, directory: Path | None, *, keep: int = 16, size_limit: int = GIB) -> None:
         self._keep = keep
         self._disk = _Disk(directory, size_limit) if directory is not None else None
+        self._renew_locks()
+        _caches.add(self)
+        self._modules: OrderedDict[object, tuple[Engine, Module]] = OrderedDict()
+
+    def _renew_locks(self) -> None:
         self._lock = threading.Lock()
         self._busy: dict[object, threading.Lock] = {}
-        self._modules: OrderedDict[object, tuple[Engine, Module]] = OrderedDict()
 
     def load(self, engine: Engine, bytecode: bytes) -> Module:
         """The compiled module of `bytecode`. Raises: InvalidModule."""
@@ -135,6 +140,19 @@ class ModuleCache:
         finally:
             with self._lock:
                 self._busy.pop(key, None)
+
+
+_caches: weakref.WeakSet[ModuleCache] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In a child process: whoever was compiling is gone."""
+    for cache in list(_caches):
+        cache._renew_locks()  # noqa: SLF001
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Disk:

@@ -116,9 +116,9 @@ def _open_anew(name: str, options: Mapping[str, object], from_environment: set[s
     try:
         engine: Engine = make(**options)
         smoke_test(engine)
-    except EngineUnavailable:
+    except (EngineUnavailable, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:  # SystemExit, or the panic of an extension in Rust
         if options and isinstance(error, ValueError):
             raise  # about the value of an option
         raise _unusable(name, error) from error
@@ -134,7 +134,9 @@ def _load(name: str) -> Callable[..., Engine]:
             return _callable(getattr(import_module(module), attribute))
         if name in _entry_points():
             return _callable(_entry_points()[name].load())
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise _unusable(name, error) from error
     raise EngineUnavailable(name, "known but not installed", f"pip install {_distribution(name)}")
 
@@ -156,7 +158,7 @@ def _check_known(name: str, where: str = "") -> None:
     raise UnknownEngine(f"no engine is called {name!r}{where}.{hint} Known engines: {', '.join(names)}.")
 
 
-def _unusable(name: str, error: Exception) -> EngineUnavailable:
+def _unusable(name: str, error: BaseException) -> EngineUnavailable:
     distribution = _distribution(name)
     remedy = f"pip install --upgrade {distribution}" if distribution else "ask whoever registered it"
     return EngineUnavailable(name, f"installed but not usable ({type(error).__name__}: {error})", remedy)
@@ -230,6 +232,16 @@ def _distribution(name: str) -> str:
     if entry is not None and entry.dist is not None:
         return entry.dist.name
     return _OURS[name][0] if name in _OURS else ""
+
+
+def _after_fork() -> None:
+    """In a child process: whoever held the lock is gone."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @lru_cache(maxsize=1)

@@ -16,6 +16,8 @@ static const struct {
     {"inline_headers", &known.inline_headers},
     {"not_found", &known.not_found},
     {"system_clock", &known.system_clock},
+    {"request_headers", &known.headers_out[0]},
+    {"response_headers", &known.headers_out[1]},
 };
 
 /* use(name=object, …) */
@@ -48,6 +50,8 @@ static PyMethodDef methods[] = {
     {"use", (PyCFunction)(void (*)(void))use, METH_VARARGS | METH_KEYWORDS, NULL},
     {"decode", decode, METH_O, "The pairs that bytes hold, or None if it is not for us to say."},
     {"encode", encode, METH_O, "The bytes of a list of pairs, or None if it is no plain one."},
+    {"end", end_contexts, METH_O, NULL},
+    {"plain_headers", (PyCFunction)(void (*)(void))plain_headers, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -62,9 +66,12 @@ PyMODINIT_FUNC PyInit__native(void) {
     static const struct {
         const char *name;
         PyTypeObject *type;
-    } TYPES[] = {{"ContextState", &ContextType}, {"Entry", &EntryType},       {"Calls", &CallsType},
-                 {"Guest", &GuestType},          {"Hostcall", &HostcallType}};
-    if (state_names() || hostcall_names() || buffer_names()) return NULL;
+    } TYPES[] = {{"ContextState", &ContextType}, {"Entry", &EntryType},
+                 {"Calls", &CallsType},          {"Guest", &GuestType},
+                 {"Hostcall", &HostcallType},    {"PlainContext", &PlainContextType},
+                 {"PlainPath", &PlainPathType}};
+    PlainContextType.tp_base = &ContextType;
+    if (state_names() || plain_names() || hostcall_names() || buffer_names()) return NULL;
     PyObject *module = PyModule_Create(&definition);
     if (!module) return NULL;
     for (size_t i = 0; i < sizeof TYPES / sizeof *TYPES; i++) {

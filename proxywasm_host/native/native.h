@@ -18,7 +18,7 @@
 #include <structmember.h>
 
 /* Counted up when what Python sees of this extension changes: abi/native.py leaves another one alone. */
-#define REVISION 1
+#define REVISION 3
 
 enum { OK = 0, NOT_FOUND = 1, BAD_ARGUMENT = 2 };
 enum { RECORDED = 64 * 1024 }; /* as in marshal.py */
@@ -35,6 +35,7 @@ typedef struct {
     PyObject *inline_headers;  /* headers.INLINE */
     PyObject *not_found;       /* headers.not_found */
     PyObject *system_clock;    /* services.SystemClock */
+    PyObject *headers_out[2];  /* effects.RequestHeaders, effects.ResponseHeaders */
 } Known;
 
 extern Known known;
@@ -49,11 +50,34 @@ typedef struct {
 
 typedef struct {
     PyObject_HEAD
-    PyObject *context, *idle, *deferred;
-    char stop_iteration;
+    PyObject *context, *idle, *deferred, *failure, *contexts, *callbacks;
+    uint32_t next_context;
+    bool stop_iteration, tells_end;
 } Entry;
 
 extern PyTypeObject ContextType, EntryType;
+
+/* Make `self` a new context of `id`, below `root` if that is not NULL: 0, or -1 with an exception. */
+int context_begin(Context *self, PyObject *id, PyObject *root);
+int context_traverse(Context *self, visitproc visit, void *arg);
+int context_clear(Context *self);
+/* What Entry.enter, .call and .new_context_id of Python do. */
+PyObject *entry_enter(Entry *self, PyObject *const *args, Py_ssize_t count);
+PyObject *entry_new_context_id(Entry *self, PyObject *none);
+
+/* A bool that anything can be assigned to; `at` is its offset. */
+PyObject *get_flag(PyObject *self, void *at);
+int set_flag(PyObject *self, PyObject *value, void *at);
+#define FLAG(type, name) {#name, get_flag, set_flag, NULL, (void *)offsetof(type, name)}
+
+/* -- What almost every request does (plain.c) ------------------------------------------------------------------ */
+
+extern PyTypeObject PlainContextType, PlainPathType;
+
+/* A list of our own of headers that are plain pairs of bytes and, if `unique`, of different names; else None. */
+PyObject *plain_headers(PyObject *module, PyObject *const *args, Py_ssize_t count);
+/* Give each HttpContext of a list its last callbacks. */
+PyObject *end_contexts(PyObject *module, PyObject *contexts);
 
 /* -- Remembered calls (calls.c) ------------------------------------------------------------------------------- */
 
@@ -183,6 +207,7 @@ Twin header_twin(PyObject *name); /* headers.c; NULL if there is none */
 Twin buffer_twin(PyObject *name); /* buffers.c */
 
 int state_names(void);
+int plain_names(void);
 int hostcall_names(void);
 int buffer_names(void);
 

@@ -12,18 +12,22 @@ static PyObject *nones(Py_ssize_t count) {
     return list;
 }
 
+int context_begin(Context *self, PyObject *id, PyObject *root) {
+    Py_XSETREF(self->id, Py_NewRef(id));
+    Py_XSETREF(self->maps, nones(root ? STREAM_MAPS : ROOT_MAPS));
+    Py_XSETREF(self->buffers, nones(BUFFERS));
+    Py_XSETREF(self->root, Py_NewRef(root ? root : (PyObject *)self));
+    return self->maps && self->buffers ? 0 : -1;
+}
+
 static int context_init(Context *self, PyObject *args, PyObject *keywords) {
     static char *names[] = {"id", "root", NULL};
     PyObject *id, *root = Py_None;
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "O|O:Context", names, &id, &root)) return -1;
-    Py_XSETREF(self->id, Py_NewRef(id));
-    Py_XSETREF(self->maps, nones(root == Py_None ? ROOT_MAPS : STREAM_MAPS));
-    Py_XSETREF(self->buffers, nones(BUFFERS));
-    Py_XSETREF(self->root, Py_NewRef(root == Py_None ? (PyObject *)self : root));
-    return self->maps && self->buffers ? 0 : -1;
+    return context_begin(self, id, root == Py_None ? NULL : root);
 }
 
-static int context_traverse(Context *self, visitproc visit, void *arg) {
+int context_traverse(Context *self, visitproc visit, void *arg) {
     Py_VISIT(self->id);
     Py_VISIT(self->root);
     Py_VISIT(self->maps);
@@ -31,7 +35,7 @@ static int context_traverse(Context *self, visitproc visit, void *arg) {
     return 0;
 }
 
-static int context_clear(Context *self) {
+int context_clear(Context *self) {
     Py_CLEAR(self->id);
     Py_CLEAR(self->root);
     Py_CLEAR(self->maps);
@@ -71,6 +75,15 @@ PyTypeObject ContextType = {
 
 static PyObject *ended_name, *run_deferred_name;
 
+PyObject *get_flag(PyObject *self, void *at) { return PyBool_FromLong(*(bool *)((char *)self + (size_t)at)); }
+
+int set_flag(PyObject *self, PyObject *value, void *at) {
+    int flag = value ? PyObject_IsTrue(value) : 0;
+    if (flag < 0) return -1;
+    *(bool *)((char *)self + (size_t)at) = flag;
+    return 0;
+}
+
 static int entry_init(Entry *self, PyObject *args, PyObject *keywords) {
     static char *names[] = {"idle", "deferred", NULL};
     PyObject *idle, *deferred;
@@ -78,7 +91,12 @@ static int entry_init(Entry *self, PyObject *args, PyObject *keywords) {
     Py_XSETREF(self->idle, Py_NewRef(idle));
     Py_XSETREF(self->context, Py_NewRef(idle));
     Py_XSETREF(self->deferred, Py_NewRef(deferred));
-    return 0;
+    Py_XSETREF(self->failure, Py_NewRef(Py_None));
+    Py_XSETREF(self->contexts, PyDict_New());
+    Py_XSETREF(self->callbacks, PyDict_New());
+    self->tells_end = true;
+    self->next_context = 1;
+    return self->contexts && self->callbacks ? 0 : -1;
 }
 
 /* The exception that is set, as an object, and no longer set. */
@@ -121,7 +139,7 @@ static int entry_ended(Entry *self, PyObject *context, PyObject *callback) {
     return -1;
 }
 
-static PyObject *entry_enter(Entry *self, PyObject *const *args, Py_ssize_t count) {
+PyObject *entry_enter(Entry *self, PyObject *const *args, Py_ssize_t count) {
     if (count < 2) {
         PyErr_SetString(PyExc_TypeError, "enter() takes a context, a callback and its arguments");
         return NULL;
@@ -155,10 +173,43 @@ static PyObject *entry_enter(Entry *self, PyObject *const *args, Py_ssize_t coun
     return result;
 }
 
+static PyObject *entry_call(Entry *self, PyObject *const *args, Py_ssize_t count) {
+    PyObject *enter[8];
+    if (count < 2 || count > 8) {
+        PyErr_SetString(PyExc_TypeError, "call() takes a context, a name and the callback's arguments");
+        return NULL;
+    }
+    PyObject *callback = PyDict_GetItemWithError(self->callbacks, args[1]);
+    if (!callback || self->failure != Py_None) {
+        if (PyErr_Occurred()) return NULL;
+        Py_RETURN_NONE;
+    }
+    memcpy(enter, args, (size_t)count * sizeof *enter);
+    enter[1] = Py_NewRef(callback);
+    PyObject *result = entry_enter(self, enter, count);
+    Py_DECREF(callback);
+    return result;
+}
+
+PyObject *entry_new_context_id(Entry *self, PyObject *none) {
+    for (;;) {
+        PyObject *id = PyLong_FromUnsignedLong(self->next_context);
+        if (!id) return NULL;
+        if (!++self->next_context) self->next_context = 1;
+        int taken = PyDict_Contains(self->contexts, id);
+        if (!taken) return id;
+        Py_DECREF(id);
+        if (taken < 0) return NULL;
+    }
+}
+
 static int entry_traverse(Entry *self, visitproc visit, void *arg) {
     Py_VISIT(self->context);
     Py_VISIT(self->idle);
     Py_VISIT(self->deferred);
+    Py_VISIT(self->failure);
+    Py_VISIT(self->contexts);
+    Py_VISIT(self->callbacks);
     return 0;
 }
 
@@ -166,6 +217,9 @@ static int entry_clear(Entry *self) {
     Py_CLEAR(self->context);
     Py_CLEAR(self->idle);
     Py_CLEAR(self->deferred);
+    Py_CLEAR(self->failure);
+    Py_CLEAR(self->contexts);
+    Py_CLEAR(self->callbacks);
     return 0;
 }
 
@@ -177,6 +231,8 @@ static void entry_dealloc(Entry *self) {
 
 static PyMethodDef entry_methods[] = {
     {"enter", (PyCFunction)(void (*)(void))entry_enter, METH_FASTCALL, NULL},
+    {"call", (PyCFunction)(void (*)(void))entry_call, METH_FASTCALL, NULL},
+    {"new_context_id", (PyCFunction)(void (*)(void))entry_new_context_id, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -184,8 +240,17 @@ static PyMemberDef entry_members[] = {
     {"context", T_OBJECT_EX, offsetof(Entry, context), 0, NULL},
     {"idle", T_OBJECT_EX, offsetof(Entry, idle), 0, NULL},
     {"deferred", T_OBJECT_EX, offsetof(Entry, deferred), 0, NULL},
-    {"stop_iteration", T_BOOL, offsetof(Entry, stop_iteration), 0, NULL},
+    {"failure", T_OBJECT_EX, offsetof(Entry, failure), 0, NULL},
+    {"contexts", T_OBJECT_EX, offsetof(Entry, contexts), 0, NULL},
+    {"callbacks", T_OBJECT_EX, offsetof(Entry, callbacks), 0, NULL},
+    {"next_context", T_UINT, offsetof(Entry, next_context), 0, NULL},
     {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef entry_flags[] = {
+    FLAG(Entry, stop_iteration),
+    FLAG(Entry, tells_end),
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
 PyTypeObject EntryType = {
@@ -200,6 +265,7 @@ PyTypeObject EntryType = {
     .tp_clear = (inquiry)entry_clear,
     .tp_methods = entry_methods,
     .tp_members = entry_members,
+    .tp_getset = entry_flags,
 };
 
 int state_names(void) {

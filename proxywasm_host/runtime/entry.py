@@ -9,8 +9,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from proxywasm_host.abi.context import Context
+from proxywasm_host.abi.context import Context, ContextState
 from proxywasm_host.abi.native import NATIVE
+
+if TYPE_CHECKING:
+    from proxywasm_host.runtime.failure import Failure
 
 __all__ = ["STOPPED", "Entry"]
 
@@ -27,8 +30,30 @@ class Entry:
         self.context: Context = idle
         self.deferred = deferred
         self.stop_iteration = False
+        self.failure: Failure | None = None
+        self.contexts: dict[int, Context] = {}
+        self.callbacks: dict[str, Callable[..., Any]] = {}
+        """The callbacks that the guest has and may have, by their name without ``proxy_``."""
+        self.tells_end = True
+        """Whether callbacks on headers are told that nothing follows (not so in ABI 0.1.0)."""
+        self.next_context = 1
 
-    def enter(self, context: Context, callback: Callable[..., Any], *args: int) -> int:
+    def new_context_id(self) -> int:
+        """A number that no living context has; never 0."""
+        while True:
+            id = self.next_context
+            self.next_context = id + 1 & 0xFFFFFFFF or 1
+            if id not in self.contexts:
+                return id
+
+    def call(self, context: ContextState, name: str, *args: int) -> int | None:
+        """Call a callback by name, `args` as in `enter`, if the VM works and the guest has it; else ``None``."""
+        callback = self.callbacks.get(name)
+        if callback is None or self.failure is not None:
+            return None
+        return self.enter(context, callback, *args)
+
+    def enter(self, context: ContextState, callback: Callable[..., Any], *args: int) -> int:
         """Call one of `Vm.callbacks` for a context; `args` begin with the context's id.
 
         Returns what the guest returned (0 if nothing), or `STOPPED`. If the guest did not return, `Vm.failure` is set
@@ -37,7 +62,7 @@ class Entry:
         idle = self.idle
         if self.context is not idle:
             raise RuntimeError("an event was fed to a guest while it runs: wait until the event at hand has returned")
-        self.context = context
+        self.context = context  # type: ignore[assignment]
         try:
             result = callback(*args)
         except BaseException as error:
@@ -54,7 +79,7 @@ class Entry:
             self.run_deferred()
         return result or 0
 
-    def ended(self, context: Context, callback: Callable[..., Any], error: BaseException) -> None:
+    def ended(self, context: Any, callback: Callable[..., Any], error: BaseException) -> None:
         """Take note of what ended a callback other than by returning."""
         raise NotImplementedError
 

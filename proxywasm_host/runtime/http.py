@@ -24,6 +24,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from proxywasm_host.abi.hostcalls.headers import add, joined, replace
+from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import MapType
 from proxywasm_host.abi.values import PropertyValue
@@ -32,6 +33,7 @@ from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.http_context import HttpContext
 from proxywasm_host.runtime.path import REQUEST, RESPONSE, Path
+from proxywasm_host.runtime.plain import end
 from proxywasm_host.runtime.properties import grpc_status_of
 
 if TYPE_CHECKING:
@@ -59,6 +61,8 @@ def checked(headers: Iterable[tuple[bytes, bytes]], map: MapType, inline: bool) 
 
     Raises: TypeError, if the first or the last is no pair of bytes: to look at all would cost as much as a hostcall.
     """
+    if NATIVE is not None and (plain := NATIVE.plain_headers(headers, inline)) is not None:
+        return plain  # type: ignore[no-any-return]
     pairs: list[Any] = list(headers)  # whatever it is that the embedder gave
     if not pairs:
         return pairs
@@ -178,11 +182,7 @@ class HttpStream:
             self.closed = True
             self.details = details or self.details
             self._request.aborted = self._response.aborted = True
-            for context in self._contexts:
-                if context.vm.profile.log_before_done:
-                    context.log()
-            for context in self._contexts:
-                context.finish()
+            end(self._contexts)
             # A stream that is done is no cycle: it goes at once, and not when the collector comes.
             del self._request.stream, self._response.stream
         return self.host.drain()
@@ -338,7 +338,7 @@ class HttpStream:
         local = LocalResponse(status & 0xFFFF, details, headers, body, grpc_status)
         if self._response.complete:
             return
-        if self._request.calling is None:
+        if self._request.calling < 0:
             self._send(local)
         elif self._prepared is None:
             self._prepared = local

@@ -12,7 +12,6 @@ Rules of this module, from ``context.cc`` of Envoy and of its host:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from proxywasm_host.abi.context import Context
 from proxywasm_host.abi.marshal import Refusal
@@ -20,26 +19,19 @@ from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import AbiVersion, BufferType, DataAction, HeadersAction, MapType, Status, StreamType
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.runtime import effects
-from proxywasm_host.runtime.path import REQUEST, RESPONSE, Path
+from proxywasm_host.runtime.path import Path
+from proxywasm_host.runtime.plain import HEADERS_MAP, REQUEST, RESPONSE, STOP_ALL, PlainContext
 from proxywasm_host.runtime.properties import stream_property
-
-if TYPE_CHECKING:
-    from proxywasm_host.runtime.http import HttpStream
-    from proxywasm_host.runtime.plugin import Plugin
 
 __all__ = ["HttpContext"]
 
-ON_HEADERS = ("on_request_headers", "on_response_headers")
 ON_BODY = ("on_request_body", "on_response_body")
 ON_TRAILERS = ("on_request_trailers", "on_response_trailers")
 # Plain numbers, for members of an enumeration are slow where they are met in every request.
-HEADERS_MAP = (int(MapType.REQUEST_HEADERS), int(MapType.RESPONSE_HEADERS))
 TRAILERS_MAP = (int(MapType.REQUEST_TRAILERS), int(MapType.RESPONSE_TRAILERS))
 WHITE_SPACE = bytes.maketrans(b" \t\n\v\f\r", b"______")
-V0_1_0 = AbiVersion.V0_1_0
 PAUSE = int(HeadersAction.STOP_ITERATION)
 END_STREAM = int(HeadersAction.CONTINUE_AND_END_STREAM)
-STOP_ALL = int(HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK)
 NO_BUFFER = int(DataAction.STOP_ITERATION_NO_BUFFER)
 BUFFER = int(DataAction.STOP_ITERATION_AND_BUFFER)
 SPAN_TAG = "trace_span_tag."
@@ -48,26 +40,15 @@ BUFFER_LIMITS = ("set_decoder_buffer_limit", "set_encoder_buffer_limit")
 MAX_BUFFER_LIMIT = 0xFFFFFFFF
 
 
-class HttpContext(Context):
+class HttpContext(PlainContext, Context):
     """A stream context."""
 
-    created = False
     _buffering = 0
     """A bit for each direction whose body the filter holds and sees as a whole."""
     _in_body: Path | None = None
     """The direction whose callback on a body runs and ends the stream: trailers may be made."""
-    _pending_done = False
-    _deleted = False
     keeps_route = False
     """The guest does not want the route chosen again (Higress)."""
-
-    def __init__(self, stream: HttpStream, plugin: Plugin) -> None:
-        vm = plugin.vm
-        super().__init__(vm.new_context_id(), plugin.root)
-        self.stream: HttpStream = stream
-        self.plugin = plugin
-        self.vm = vm
-        vm.contexts[self.id] = self
 
     @property
     def name(self) -> str:
@@ -75,42 +56,11 @@ class HttpContext(Context):
 
     # -- Callbacks -----------------------------------------------------------------------------------------------
 
-    def create(self) -> None:
-        """on_context_create, once."""
-        if not self.created:
-            self.created = True
-            vm = self.vm
-            callback = vm.callbacks.get("on_context_create")
-            if callback is not None and vm.failure is None:
-                vm.enter(self, callback, self.id, self.root.id)
-
-    def on_headers(self, direction: int, headers: HeaderList, end_stream: bool) -> int:
-        """The action of the guest: a `HeadersAction`. Envoy takes CONTINUE_AND_END_STREAM for CONTINUE."""
-        if not self.created:
-            if direction == RESPONSE:
-                return HeadersAction.CONTINUE
-            self.create()
-        vm = self.vm
-        if vm.failure is not None:
-            return self._failed(direction, STOP_ALL)
-        at = HEADERS_MAP[direction]
-        self.maps[at] = headers
-        action = 0
-        callback = vm.callbacks.get(ON_HEADERS[direction])
-        if callback is not None:
-            if vm.version == V0_1_0:
-                action = vm.enter(self, callback, self.id, len(headers))
-            else:
-                action = vm.enter(self, callback, self.id, len(headers), int(end_stream))
-            if vm.failure is not None:
-                return self._failed(direction, STOP_ALL)
-            if action > STOP_ALL or (action == PAUSE and self._pause_holds_body()):
-                action = STOP_ALL
-            elif action == END_STREAM:
-                action = 0
-        if not action:
-            self.maps[at] = None
-        return action
+    def headers_action(self, action: int) -> int:
+        """Envoy takes CONTINUE_AND_END_STREAM for CONTINUE, and most PAUSEs for STOP_ALL."""
+        if action > STOP_ALL or (action == PAUSE and self._pause_holds_body()):
+            return STOP_ALL
+        return 0 if action == END_STREAM else action
 
     def _pause_holds_body(self) -> bool:
         """Envoy's host widens PAUSE on headers to STOP_ALL; Higress's does not."""
@@ -127,7 +77,7 @@ class HttpContext(Context):
             return DataAction.CONTINUE, data
         vm, direction = self.vm, path.direction
         if vm.failure is not None:
-            return self._failed(direction, NO_BUFFER), data
+            return self.failed(direction, NO_BUFFER), data
         bit = 1 << direction
         buffered = self._buffering & bit
         if buffered:
@@ -143,7 +93,7 @@ class HttpContext(Context):
             action = vm.enter(self, callback, self.id, len(data), int(end_stream))
             self._in_body = None
             if vm.failure is not None:
-                return self._failed(direction, NO_BUFFER), data
+                return self.failed(direction, NO_BUFFER), data
             action = min(action, NO_BUFFER)
         data = self.buffers[direction] or b""
         if buffered:
@@ -159,7 +109,7 @@ class HttpContext(Context):
             return 0
         vm = self.vm
         if vm.failure is not None:
-            return self._failed(direction, 1)
+            return self.failed(direction, 1)
         at = TRAILERS_MAP[direction]
         self.maps[at] = trailers
         action = 0
@@ -167,12 +117,12 @@ class HttpContext(Context):
         if callback is not None:
             action = vm.enter(self, callback, self.id, len(trailers))
             if vm.failure is not None:
-                return self._failed(direction, 1)
+                return self.failed(direction, 1)
         if not action:
             self.maps[at] = None
         return action
 
-    def _failed(self, direction: int, stop: int) -> int:
+    def failed(self, direction: int, stop: int) -> int:
         """The VM does not work (any more): what the stream gets instead of an action."""
         if self.plugin.bypassed and self.vm.profile.fail_open_spares_stream:
             return 0
@@ -183,42 +133,12 @@ class HttpContext(Context):
 
     # -- The end -------------------------------------------------------------------------------------------------
 
-    def log(self) -> None:
-        """on_log: everything can be read, nothing changed."""
-        if not self.created:
-            self.create()
-        self.buffers[:2] = None, None
-        self.maps = self.stream.maps_for_log()
-        self.read_only = True
-        self.vm.call(self, "on_log", self.id)
-        self.read_only = False
-        self.maps = [None, None, None, None]
-
-    def finish(self) -> None:
-        """on_done and on_delete; on_log between them where the profile says so."""
-        if self._deleted:
-            return
-        if self.vm.call(self, "on_done", self.id) == 0 and self.vm.profile.await_done and not self.vm.failure:
-            self._pending_done = True
-        else:
-            self._delete()
-
     def done(self) -> Refusal | None:
-        if not self._pending_done:
+        if not self.pending_done:
             return super().done()
-        self._pending_done = False
-        self.vm.defer(self._delete)
+        self.pending_done = False
+        self.vm.defer(self.delete)
         return None
-
-    def _delete(self) -> None:
-        if not self.vm.profile.log_before_done:
-            self.log()
-        self._deleted = True
-        self.vm.call(self, "on_delete", self.id)
-        self.vm.contexts.pop(self.id, None)
-        del self.stream
-        if self.plugin.closed:
-            self.plugin.stream_gone()
 
     # -- Hostcalls -----------------------------------------------------------------------------------------------
 

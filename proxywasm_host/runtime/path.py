@@ -23,26 +23,21 @@ Rules, those of Envoy's filter manager (``filter_manager.cc``), which every filt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import Enum
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import DataAction, HeadersAction
 from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.plain import REQUEST, RESPONSE, PlainPath
 
 if TYPE_CHECKING:
-    from proxywasm_host.runtime.http import HttpStream
     from proxywasm_host.runtime.http_context import HttpContext
 
 __all__ = ["REQUEST", "RESPONSE", "Path"]
 
-REQUEST, RESPONSE = range(2)
-
 IGNORED = 16
 """How many limits may be held back for a filter that wants back-pressure, if nobody stops reading."""
-HEADERS_OUT = (effects.RequestHeaders, effects.ResponseHeaders)
 BODY_OUT = (effects.RequestBody, effects.ResponseBody)
 TRAILERS_OUT = (effects.RequestTrailers, effects.ResponseTrailers)
 STOPS_ALL = (HeadersAction.STOP_ALL_ITERATION_AND_BUFFER, HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK)
@@ -54,50 +49,13 @@ class State(Enum):
     STOP_ALL = 2
 
 
-class Path:
+class Path(PlainPath):
     """The request's way upstream, or the response's way to the client."""
 
-    headers: HeaderList = []  # noqa: RUF012 - never changed, only replaced
-    started = False
-    """Headers have come in."""
-    passed = 0
-    """How many filters have let the headers go on."""
-    headers_sent = False
-    """Headers have gone out."""
-    stopped: Mapping[int, State] = MappingProxyType({})
-    """The filters, by their place in the chain, that are in another state than CONTINUE."""
-    given_end = 0
-    """A bit for each filter that was given the end of the stream: nothing more is for it."""
-    buffer: bytes | bytearray | None = None
-    holder: HttpContext | None = None
-    """The filter that holds the buffer and may still read and change it."""
-    streaming = False
-    """The filter that holds the body asked for back-pressure instead of a limit."""
-    trailers: HeaderList | None = None
-    received = 0
-    """Bytes of body that came in."""
-    ended = False
-    """The end of the message has come in."""
-    complete = False
-    """The end of the message has gone out."""
-    aborted = False
-    calling: int | None = None
-    """The filter whose callback runs."""
     resume_asked = 0
     """A bit for each filter that resumed its own headers or trailers: done once their callback has returned PAUSE."""
 
-    def __init__(self, stream: HttpStream, direction: int, filters: list[HttpContext]) -> None:
-        self.stream = stream
-        self.direction = direction
-        self.filters = filters
-
     # -- Events --------------------------------------------------------------------------------------------------
-
-    def on_headers(self, headers: HeaderList, end_stream: bool) -> None:
-        self.headers = headers
-        self.started = True
-        self.ended = end_stream
-        self._headers(0, end_stream)
 
     def on_data(self, data: bytes, end_stream: bool) -> None:
         self.received += len(data)
@@ -126,7 +84,7 @@ class Path:
             index = self.filters.index(context)
             if self.passed <= index:
                 self.passed = index + 1
-                self._headers(index + 1, False)
+                self.pass_headers(index + 1, False)
             if not self.aborted:
                 self._data(index + 1, data, end_stream)
 
@@ -137,26 +95,10 @@ class Path:
 
     # -- Through the filters -------------------------------------------------------------------------------------
 
-    def _headers(self, start: int, end_stream: bool) -> None:
-        filters = self.filters
-        for index in range(start, len(filters)):
-            if end_stream:
-                self.given_end |= 1 << index
-            self.calling = index
-            action = filters[index].on_headers(self.direction, self.headers, end_stream)
-            self.calling = None
-            if self.aborted:
-                self.stream.send_prepared()
-                return
-            if action:
-                self._stop(index, State.STOP_ALL if action in STOPS_ALL else State.STOP_SINGLE)
-                self.streaming = action == HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK
-                self._resume_if_asked(index)
-                return
-            if self.passed > index:
-                return  # it has injected data: they have gone on already
-            self.passed = index + 1
-        self._out_headers(end_stream)
+    def stop(self, index: int, action: int) -> None:
+        self._stop(index, State.STOP_ALL if action in STOPS_ALL else State.STOP_SINGLE)
+        self.streaming = action == HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK
+        self._resume_if_asked(index)
 
     def _data(self, start: int, data: bytes, end_stream: bool) -> None:
         trailers_added_by = None
@@ -164,15 +106,15 @@ class Path:
             if self.stopped.get(index) is State.STOP_ALL:
                 self._hold(data)
                 return
-            if self.given_end >> index & 1:
+            if self.given_end[index]:
                 return
             had_trailers = self.trailers is not None
             end = end_stream and not had_trailers
             if end:
-                self.given_end |= 1 << index
+                self.given_end[index] = 1
             self.calling = index
             action, data = self.filters[index].on_data(self, data, end)
-            self.calling = None
+            self.calling = -1
             if self.aborted:
                 self.stream.send_prepared()
                 return
@@ -209,11 +151,11 @@ class Path:
             assert self.trailers is not None  # noqa: S101 - trailers never go away
             self.calling = index
             action = self.filters[index].on_trailers(self.direction, self.trailers)
-            self.calling = None
+            self.calling = -1
             if self.aborted:
                 self.stream.send_prepared()
                 return
-            self.given_end |= 1 << index
+            self.given_end[index] = 1
             if action:
                 if index not in self.stopped:
                     self._stop(index, State.STOP_SINGLE)
@@ -241,7 +183,7 @@ class Path:
         if self.passed <= index:
             self.passed = index + 1
             self.headers = list(self.headers)  # the filter keeps its own: what it changes now changes nothing any more
-            self._headers(index + 1, self.ended and self.buffer is None and not had_trailers)
+            self.pass_headers(index + 1, self.ended and self.buffer is None and not had_trailers)
             if self.aborted:
                 return
         if self.buffer is not None:
@@ -281,15 +223,6 @@ class Path:
         return self.buffer is not None and len(self.buffer) > self.stream.buffer_limit
 
     # -- Out -----------------------------------------------------------------------------------------------------
-
-    def _out_headers(self, end_stream: bool) -> None:
-        stream = self.stream
-        headers = stream.for_wire(self.direction, self.headers)
-        if headers is None:
-            return
-        self.complete = end_stream
-        self.headers_sent = True
-        stream.host.emit(HEADERS_OUT[self.direction](headers, end_stream, stream))
 
     def _out_data(self, data: bytes, end_stream: bool) -> None:
         if self.complete or not (data or end_stream):

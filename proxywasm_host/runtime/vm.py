@@ -86,22 +86,19 @@ class Vm(Entry):
         self.vm_id = config.vm_id
         self.vm_configuration = config.configuration
         self.environment = config.environment
-        self.failure: Failure | None = None
-        self.contexts: dict[int, Context] = {0: Context(0)}
+        self.contexts = {0: Context(0)}
+        self.tells_end = self.version > AbiVersion.V0_1_0
         self.metrics: tuple[list[str], ...] = ([], [], [])
         self._draining = False
         self.calls = Calls(REMEMBERED_CALLS)
         self.on_failure: list[Callable[[Failure], None]] = []
-        self._next_context = 1
         self._next_token: dict[int, int] = {}
         self._plugin_name = plugin_name
 
         higress = self.version >= AbiVersion.V0_2_100
         strict = self.profile.restricted_allocator and not higress
         self._functions: dict[str, tuple[Callback, Callable[..., Any]]] = {}
-        """The callbacks that the guest has and may have, by their name without ``proxy_``."""
-        self.callbacks: dict[str, Callable[..., Any]] = {}
-        """The same as they are called: they tell the listener, if there is one."""
+        """`callbacks` as they are when there is no listener to be told, each with its row."""
         self.guest = Guest(self.calls.append, ALLOCATOR_MAY_CALL if strict else None)
         self.listen(listener)
         allocator = check_exports(bytecode.exports, self.version)
@@ -214,13 +211,6 @@ class Vm(Entry):
         finally:
             self._draining = False
 
-    def call(self, context: Context, name: str, *args: int) -> int | None:
-        """Call a callback by name, `args` as in `enter`, if the VM works and the guest has it; else ``None``."""
-        callback = self.callbacks.get(name)
-        if callback is None or self.failure is not None:
-            return None
-        return self.enter(context, callback, *args)
-
     def defer(self, action: Callable[[], None]) -> None:
         """Do something when the guest has returned; at once if it does not run."""
         if self.running:
@@ -243,14 +233,6 @@ class Vm(Entry):
         return failure
 
     # -- Contexts and tokens -------------------------------------------------------------------------------------
-
-    def new_context_id(self) -> int:
-        """A number that no living context has; never 0."""
-        while True:
-            id = self._next_context
-            self._next_context = id + 1 & 0xFFFFFFFF or 1
-            if id not in self.contexts:
-                return id
 
     def new_token(self, kind: int) -> int:
         """A token for a callout: its two lowest bits are the kind, and it counts in steps of 4."""

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from proxywasm_host import Host, Limits
 from proxywasm_host.cli import main
 from tests.cli.conftest import AUTH, BODY, HEADERS, PANICS, PROBE, needs
 from tests.support import FILTERS
@@ -180,7 +181,8 @@ def test_a_filter_that_does_not_come_back(proxywasm, engine):
     needs(engine, "deadline")
     result = proxywasm("run", PANICS, "/x", "--config", "loop:request_headers", "--deadline", "0.2")
     assert result.code == 124
-    assert "deadline" in result.complaint
+    assert "deadline of 0.2 s exceeded in proxy_on_request_headers" in result.complaint
+    assert (" at proxy_on_request_headers " in result.complaint) is engine.capabilities.backtrace
     assert result.complaint.endswith("--deadline SECONDS allows more, --deadline 0 any time.")
 
 
@@ -527,6 +529,22 @@ def test_the_memory_limit(proxywasm, engine):
 
     assert grown("2MiB").endswith(" -1")
     assert not grown("64MiB").endswith(" -1")
+
+
+def test_the_limits_where_none_are_given(proxywasm, engine, monkeypatch):
+    needs(engine, "memory_limit")
+    seen = []
+
+    def host(*arguments, **options):
+        seen.append(options["limits"])
+        return Host(*arguments, **options)
+
+    monkeypatch.setattr("proxywasm_host.cli.options.Host", host)
+    config = script("@on_request_headers", "grow 3000", "grow 1200", "say goes%20on")
+    logs = proxywasm("run", PROBE, "/x", "--config", config, "--json").json["logs"]
+    assert seen == [Limits(memory=256 << 20, deadline=5)]
+    first, second, last = (line["message"].rpartition(" ")[2] for line in logs)
+    assert (first != "-1", second, last) == (True, "-1", "on")
 
 
 def test_no_deadline(proxywasm):

@@ -59,6 +59,4 @@ WASI_HANDLERS.update({row.name: _find(row.name, (wasi,)) for row in WASI if row.
 
 if NATIVE is not None:
     # Some of these have a twin in C, which leaves to them whatever is not the plain case.
-    NATIVE.use(
-        handlers=HANDLERS, inline_headers=headers.INLINE, not_found=headers.not_found, system_clock=SystemClock
-    )
+    NATIVE.use(handlers=HANDLERS, inline_headers=headers.INLINE, not_found=headers.not_found, system_clock=SystemClock)

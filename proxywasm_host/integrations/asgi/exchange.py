@@ -22,17 +22,16 @@ import anyio
 
 from proxywasm_host.driver.worker import Worker
 from proxywasm_host.integrations.asgi.scope import (
-    CONNECTION_SPECIFIC,
     Message,
     Receive,
     Scope,
     Send,
     has_body,
     request_headers,
-    sendable,
     upstream_scope,
 )
 from proxywasm_host.integrations.framing import Framing, Part
+from proxywasm_host.integrations.headers import for_client, sendable
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.http import HttpStream
@@ -343,7 +342,7 @@ class Exchange:
             self._put_body(b"", False)
 
     def _send_start(self, part: effects.ResponseHeaders) -> None:
-        headers = [pair for pair in part.headers if pair[0][:1] != b":" and pair[0] not in CONNECTION_SPECIFIC]
+        headers = for_client(part.headers)
         status = int(dict(part.headers)[b":status"])
         if not sendable(headers) or not 200 <= status <= 999:
             self._answer(503)

@@ -1,18 +1,17 @@
 """An ASGI scope as filters see it, and what filters made of it as a scope.
 
-As Envoy: pseudo headers come first, ``host`` is ``:authority``, connection-specific headers are not there; the path is
-raw, with its percent-encoding and query. Source: ``ConnectionManagerUtility::mutateRequestHeaders`` of Envoy.
+The path is raw, with its percent-encoding and query. What a filter changes of it, the application sees.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.integrations.headers import address, for_filters
 
 __all__ = ["Message", "Receive", "Scope", "ScopeProperties", "Send", "has_body", "request_headers", "upstream_scope"]
 
@@ -21,9 +20,6 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-CONNECTION_SPECIFIC = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade expect".split())
-NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-VALUE = re.compile(rb"[^\x00\r\n]*")
 BODILESS = ("GET", "HEAD", "OPTIONS", "TRACE", "CONNECT", "DELETE")
 PAST_FILTERS = ("http.response.pathsend", "http.response.zerocopysend")
 """Extensions by which an application would send a body that filters do not see."""
@@ -38,30 +34,13 @@ def target(scope: Scope) -> bytes:
 
 def request_headers(scope: Scope) -> HeaderList:
     """The request's headers for the first filter."""
-    rest: HeaderList = []
-    named: set[bytes] = set()
-    authority: bytes | None = None
-    for name, value in scope["headers"]:
-        if name == b"host":
-            authority = value
-        elif name == b"te":
-            if b"trailers" in value.lower():
-                rest.append((name, b"trailers"))
-        elif name not in CONNECTION_SPECIFIC:
-            rest.append((name, value))
-        elif name == b"connection":
-            named.update(word.strip() for word in value.lower().split(b","))
-    if named:
-        rest = [pair for pair in rest if pair[0] not in named]
-    if authority is None:
-        authority = address(scope.get("server")).encode()
-    return [
-        (b":authority", authority),
-        (b":path", target(scope)),
-        (b":method", scope["method"].encode("latin-1")),
-        (b":scheme", scope.get("scheme", "http").encode("latin-1")),
-        *rest,
-    ]
+    return for_filters(
+        scope["headers"],
+        scope["method"].encode("latin-1"),
+        target(scope),
+        scope.get("scheme", "http").encode("latin-1"),
+        address(scope.get("server")).encode(),
+    )
 
 
 def has_body(scope: Scope) -> bool | None:
@@ -103,20 +82,6 @@ def upstream_scope(scope: Scope, headers: HeaderList) -> Scope:
     if extensions:
         upstream["extensions"] = {name: value for name, value in extensions.items() if name not in PAST_FILTERS}
     return upstream
-
-
-def sendable(headers: HeaderList) -> bool:
-    """Whether headers can be put into HTTP: a filter may have made anything of them."""
-    name, value = NAME.fullmatch, VALUE.fullmatch
-    return all((key[:1] == b":" or name(key)) and value(text) for key, text in headers)
-
-
-def address(peer: Any) -> str:
-    """Host and port of a scope's ``client`` or ``server``."""
-    if not peer:
-        return ""
-    host, port = peer[0], peer[1]
-    return str(host) if port is None else f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _port(peer: Any) -> int:

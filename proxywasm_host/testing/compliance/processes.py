@@ -17,11 +17,13 @@ from .assembled import wasm
 from .base import Base, Start, instantiate, requires
 from .limits import SPIN
 
+__all__ = ["Forks", "in_a_child"]
+
 _ALL_IS_WELL, _WRONG = 0, 1
 _PATIENCE = 30.0  # seconds
 
 
-def _in_a_child(run: Callable[[], None]) -> int:
+def in_a_child(run: Callable[[], None]) -> int:
     """Run in a child process. Returns its exit code: 1 if something was raised; -9 if it did not end."""
     child = os.fork()
     if not child:
@@ -74,7 +76,7 @@ class Forks(Base):
                 with pytest.raises(RuntimeError, match="fork"):
                     guest("one")
 
-        assert _in_a_child(child) == _ALL_IS_WELL
+        assert in_a_child(child) == _ALL_IS_WELL
         assert guest("one") == 1
 
     def test_a_module_in_a_child_process(self, engine: Engine) -> None:
@@ -84,7 +86,7 @@ class Forks(Base):
             with _may_refuse(engine):
                 module.instantiate([], Limits()).close()
 
-        assert _in_a_child(child) == _ALL_IS_WELL
+        assert in_a_child(child) == _ALL_IS_WELL
 
     def test_the_engine_in_a_child_process(self, engine: Engine) -> None:
         many = wasm(
@@ -97,7 +99,7 @@ class Forks(Base):
             with _may_refuse(engine):
                 engine.compile(many).instantiate([], Limits()).close()
 
-        assert _in_a_child(child) == _ALL_IS_WELL
+        assert in_a_child(child) == _ALL_IS_WELL
 
     @requires("deadline", "fork")
     def test_deadlines_in_a_child_process(self, engine: Engine, start: Start) -> None:
@@ -113,4 +115,4 @@ class Forks(Base):
                     spin()
                 assert caught.value.kind is TrapKind.DEADLINE
 
-        assert _in_a_child(child) == _ALL_IS_WELL
+        assert in_a_child(child) == _ALL_IS_WELL

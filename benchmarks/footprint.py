@@ -1,0 +1,90 @@
+"""What cannot be repeated in one process: memory for each VM, and the first request after a start.
+
+    python -m benchmarks.footprint memory ENGINE FILTER     bytes of memory for each further VM
+    python -m benchmarks.footprint start ENGINE FILTER      seconds to each stage, from the interpreter's start
+
+print one JSON value. The report runs them in processes of their own.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.headers import HERE
+
+FURTHER = 16  # VMs
+
+
+def memory(engine: str, filter: str) -> float:
+    """Bytes of private memory for each further VM that is started and has served a request."""
+    from benchmarks.ways.proxywasm import one_request  # noqa: PLC0415 - only what is measured is imported
+    from proxywasm_host import Host  # noqa: PLC0415
+
+    with Host(engine) as host:
+        code = sample(filter)
+
+        def load(number: int) -> None:
+            plugin = host.load_plugin(code, name=filter, vm_id=str(number))
+            assert one_request(host, [plugin])
+
+        load(0)
+        before = private()
+        for number in range(1, 1 + FURTHER):
+            load(number)
+        return (private() - before) / FURTHER
+
+
+def private() -> int:
+    """Bytes of memory that this process alone has."""
+    lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
+
+
+def start(engine: str, filter: str) -> dict[str, float]:
+    """Seconds since this process began, at each stage. Compiled code is in the cache, where the engine has one."""
+    stages = {"interpreter": since()}
+    from proxywasm_host import Host  # noqa: PLC0415
+
+    stages["import"] = since()
+    with Host(engine) as host:
+        stages["engine"] = since()
+        plugin = host.load_plugin(sample(filter))
+        stages["plugin"] = since()
+        stream = host.http_stream([plugin])
+        assert stream.request_headers([(b":path", b"/"), (b":method", b"GET")], True)
+        stream.close()
+        stages["request"] = since()
+    return stages
+
+
+def since() -> float:
+    """Seconds since this process was made."""
+    text = Path("/proc/self/stat").read_text(encoding="ascii")
+    ticks = int(text.rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / 100
+
+
+def sample(filter: str) -> bytes:
+    """A filter of ``tests/filters`` by name; ``header_filter`` is that of the benchmarks."""
+    if filter == "header_filter":
+        from benchmarks.headers import header_filter  # noqa: PLC0415
+
+        return header_filter()
+    return (HERE.parent / "tests" / "filters" / f"{filter}.wasm").read_bytes()
+
+
+def measured(what: str, engine: str, filter: str) -> Any:
+    """Run it in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.footprint", what, engine, filter]
+    return json.loads(subprocess.run(command, cwd=HERE.parent, check=True, stdout=subprocess.PIPE).stdout)
+
+
+if __name__ == "__main__":
+    functions: dict[str, Callable[[str, str], Any]] = {"memory": memory, "start": start}
+    print(json.dumps(functions[sys.argv[1]](*sys.argv[2:])))

@@ -1,0 +1,123 @@
+"""How cost grows: with filters, headers, bytes of a body, threads and processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from multiprocessing.connection import Connection
+
+from benchmarks.headers import REQUEST, RESPONSE
+from benchmarks.timing import InProcess
+from benchmarks.ways.proxywasm import chain, one_request
+from benchmarks.workloads.messages import KIB, body, pairs
+from proxywasm_host import Host
+
+FILTERS = (1, 2, 4, 8, 16)
+HEADERS = (10, 20, 40, 70, 100)
+BODIES = tuple(KIB * size for size in (1, 256, 512, 768, 1024))
+THREADS = (1, 2, 4, 8)
+PROCESSES = (1, 2, 4)
+
+
+@contextmanager
+def filters(engine: str, count: int) -> Iterator[InProcess]:
+    """A request through a chain of so many header filters, each in a VM of its own."""
+    with Host(engine) as host:
+        plugins = chain(host, count)
+        request, response = one_request(host, plugins)
+        assert request.count((b"x-wasm", b"hello")) == response.count((b"x-wasm", b"hello")) == count
+        assert len(request) == len(REQUEST) + count
+        assert len(response) == len(RESPONSE) + count
+        yield InProcess(lambda: one_request(host, plugins))
+
+
+class Together:
+    """Workers that each have a host and send requests at the same time; time is that of all of them.
+
+    `seconds` is for so many requests in all: where they scale, it falls with the number of workers.
+    """
+
+    def __init__(self, workers: Sequence[Connection]) -> None:
+        self.workers = workers
+
+    def seconds(self, times: int) -> float:
+        share = max(1, times // len(self.workers))
+        start = time.perf_counter()
+        for worker in self.workers:
+            worker.send(share)
+        for worker in self.workers:
+            worker.recv()
+        return (time.perf_counter() - start) * times / (share * len(self.workers))
+
+    def result(self) -> int:
+        """How many workers have answered."""
+        for worker in self.workers:
+            worker.send(1)
+        return sum(worker.recv() for worker in self.workers)
+
+
+def serve(engine: str, connection: Connection) -> None:
+    """What a worker does: as many requests as it is told, until it is told 0."""
+    with Host(engine) as host:
+        plugins = chain(host, 1)
+        one_request(host, plugins)
+        connection.send("ready")
+        while times := connection.recv():
+            for _ in range(times):
+                one_request(host, plugins)
+            connection.send(times)
+
+
+@contextmanager
+def threads(engine: str, count: int) -> Iterator[Together]:
+    with workers(engine, count, threading.Thread) as together:
+        yield together
+
+
+@contextmanager
+def processes(engine: str, count: int) -> Iterator[Together]:
+    with workers(engine, count, multiprocessing.get_context("spawn").Process) as together:
+        yield together
+
+
+@contextmanager
+def workers(engine: str, count: int, start: type) -> Iterator[Together]:
+    pipes = [multiprocessing.Pipe() for _ in range(count)]
+    started = [start(target=serve, args=(engine, theirs)) for _, theirs in pipes]
+    for worker in started:
+        worker.start()
+    ours = [mine for mine, _ in pipes]
+    try:
+        for connection in ours:
+            assert connection.recv() == "ready"
+        yield Together(ours)
+    finally:
+        for connection in ours:
+            connection.send(0)
+        for worker in started:
+            worker.join(10)
+        for pair in pipes:
+            for end in pair:
+                end.close()
+
+
+Opener = AbstractContextManager[InProcess]
+
+# What grows, over which numbers, and what is timed for each.
+LINES = {
+    "filters": (FILTERS, filters),
+    "headers": (HEADERS, pairs),
+    "body bytes": (BODIES, body),
+    "threads": (THREADS, threads),
+    "processes": (PROCESSES, processes),
+}
+
+
+def opened(what: str, engine: str, number: int):
+    """Ready to be timed. `number` is one of those of ``LINES[what]``."""
+    _, open = LINES[what]
+    return partial(open, engine)(number)

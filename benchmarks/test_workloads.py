@@ -1,0 +1,16 @@
+"""Each workload on each engine, its result checked as it is opened. With ``--benchmark-enable``, what it costs."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.ladder import ENGINES
+from benchmarks.workloads.table import WORKLOADS, Workload
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("workload", WORKLOADS, ids=[workload.name for workload in WORKLOADS])
+def test_workload(workload: Workload, engine: str, request: pytest.FixtureRequest) -> None:
+    with workload.open(engine) as timed:
+        if not request.config.getoption("benchmark_disable"):
+            request.getfixturevalue("benchmark")(timed.call)

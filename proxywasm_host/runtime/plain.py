@@ -1,0 +1,215 @@
+"""What almost every request does, and nothing else: headers pass a chain of filters, contexts begin and end.
+
+These are the hot parts of `HttpContext` and `Path`, which add what is out of the ordinary. Where the C extension is
+there (``native/plain.c``), its types take the place of the ones here, and do the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from proxywasm_host.abi.context import ContextState
+from proxywasm_host.abi.native import NATIVE
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.types import HeadersAction, MapType
+from proxywasm_host.runtime import effects
+
+if TYPE_CHECKING:
+    from proxywasm_host.runtime.http import HttpStream
+    from proxywasm_host.runtime.http_context import HttpContext
+    from proxywasm_host.runtime.plugin import Plugin
+    from proxywasm_host.runtime.vm import Vm
+
+__all__ = ["HEADERS_MAP", "REQUEST", "RESPONSE", "STOP_ALL", "PlainContext", "PlainPath", "end"]
+
+REQUEST, RESPONSE = range(2)
+STOP_ALL: Final = int(HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK)
+HEADERS_MAP: Final = (int(MapType.REQUEST_HEADERS), int(MapType.RESPONSE_HEADERS))
+HEADERS_OUT: Final = (effects.RequestHeaders, effects.ResponseHeaders)
+ON_HEADERS: Final = ("on_request_headers", "on_response_headers")
+
+
+class PlainContext(ContextState):
+    """A stream context. `HttpContext` adds `headers_action` and `failed`."""
+
+    created = False
+    deleted = False
+    pending_done = False
+    """on_done returned false, and this profile waits for ``proxy_done``."""
+
+    def __init__(self, stream: HttpStream, plugin: Plugin) -> None:
+        vm = plugin.vm
+        super().__init__(vm.new_context_id(), plugin.root)
+        self.stream: HttpStream = stream
+        self.plugin = plugin
+        self.vm: Vm = vm
+        vm.contexts[self.id] = self  # type: ignore[assignment]
+
+    def create(self) -> None:
+        """on_context_create, once."""
+        if not self.created:
+            self.created = True
+            try:
+                self.vm.call(self, "on_context_create", self.id, self.root.id)
+            except RuntimeError:  # the guest is busy, and knows nothing of this context
+                self.created = False
+                raise
+
+    def on_headers(self, direction: int, headers: HeaderList, end_stream: bool) -> int:
+        """The action of the guest, a `HeadersAction`: 0 is to go on."""
+        if not self.created:
+            if direction == RESPONSE:
+                return 0
+            self.create()
+        vm = self.vm
+        if vm.failure is not None:
+            return self.failed(direction, STOP_ALL)
+        at = HEADERS_MAP[direction]
+        self.maps[at] = headers
+        callback = vm.callbacks.get(ON_HEADERS[direction])
+        action = 0
+        if callback is not None:
+            if vm.tells_end:
+                action = vm.enter(self, callback, self.id, len(headers), int(end_stream))
+            else:
+                action = vm.enter(self, callback, self.id, len(headers))
+            if vm.failure is not None:
+                return self.failed(direction, STOP_ALL)
+            if action:
+                action = self.headers_action(action)
+        if not action:
+            self.maps[at] = None
+        return action
+
+    def log(self) -> None:
+        """on_log: everything can be read, nothing changed."""
+        self.create()
+        self.buffers[:2] = None, None
+        self.maps = self.stream.maps_for_log()
+        self.read_only = True
+        self.vm.call(self, "on_log", self.id)
+        self.read_only = False
+        self.maps = [None, None, None, None]
+
+    def finish(self) -> None:
+        """on_done and on_delete; on_log between them where the profile says so."""
+        if self.deleted:
+            return
+        vm = self.vm
+        if vm.call(self, "on_done", self.id) == 0 and vm.profile.await_done and vm.failure is None:
+            self.pending_done = True
+        else:
+            self.delete()
+
+    def delete(self) -> None:
+        """on_delete, and the context is no more."""
+        vm = self.vm
+        if not vm.profile.log_before_done:
+            self.log()
+        self.deleted = True
+        vm.call(self, "on_delete", self.id)
+        vm.contexts.pop(self.id, None)
+        del self.stream
+        if self.plugin.closed:
+            self.plugin.stream_gone()
+
+    def headers_action(self, action: int) -> int:
+        """What an action other than to go on amounts to."""
+        raise NotImplementedError
+
+    def failed(self, direction: int, stop: int) -> int:
+        """What the stream gets instead of an action, since the VM does not work (any more)."""
+        raise NotImplementedError
+
+
+class PlainPath:
+    """The request's way upstream, or the response's way to the client. `Path` adds `stop`."""
+
+    headers: HeaderList = []  # noqa: RUF012 - never changed, only replaced
+    started = False
+    """Headers have come in."""
+    passed = 0
+    """How many filters have let the headers go on."""
+    headers_sent = False
+    """Headers have gone out."""
+    stopped: Mapping[int, Any] = MappingProxyType({})
+    """The filters, by their place in the chain, that are in another state than CONTINUE."""
+    buffer: bytes | bytearray | None = None
+    holder: HttpContext | None = None
+    """The filter that holds the buffer and may still read and change it."""
+    streaming = False
+    """The filter that holds the body asked for back-pressure instead of a limit."""
+    trailers: HeaderList | None = None
+    received = 0
+    """Bytes of body that came in."""
+    ended = False
+    """The end of the message has come in."""
+    complete = False
+    """The end of the message has gone out."""
+    aborted = False
+    calling = -1
+    """The filter whose callback runs, by its place in the chain; -1 for none."""
+
+    def __init__(self, stream: HttpStream, direction: int, filters: list[HttpContext]) -> None:
+        self.stream = stream
+        self.direction = direction
+        self.filters = filters
+        self.given_end = bytearray(len(filters))
+        """1 for each filter that was given the end of the stream: nothing more is for it."""
+
+    def on_headers(self, headers: HeaderList, end_stream: bool) -> None:
+        """Headers have come in."""
+        self.headers = headers
+        self.started = True
+        self.ended = end_stream
+        self.pass_headers(0, end_stream)
+
+    def pass_headers(self, start: int, end_stream: bool) -> None:
+        """Give the headers to the filters from `start` on, and out, unless one of them stops that."""
+        filters = self.filters
+        for index in range(start, len(filters)):
+            if end_stream:
+                self.given_end[index] = 1
+            self.calling = index
+            action = filters[index].on_headers(self.direction, self.headers, end_stream)
+            self.calling = -1
+            if self.aborted:
+                self.stream.send_prepared()
+                return
+            if action:
+                self.stop(index, action)
+                return
+            if self.passed > index:
+                return  # it has injected data: they have gone on already
+            self.passed = index + 1
+        self.out_headers(end_stream)
+
+    def stop(self, index: int, action: int) -> None:
+        """A filter holds the headers."""
+        raise NotImplementedError
+
+    def out_headers(self, end_stream: bool) -> None:
+        """All filters have let the headers go on."""
+        stream = self.stream
+        headers = stream.for_wire(self.direction, self.headers)
+        if headers is not None:
+            self.complete = end_stream
+            self.headers_sent = True
+            stream.host.emit(HEADERS_OUT[self.direction](headers, end_stream, stream))
+
+
+def end(contexts: Sequence[HttpContext]) -> None:
+    """Nothing more happens to a stream: on_log, on_done, on_delete, in the order that each filter's profile says."""
+    for context in contexts:
+        if context.vm.profile.log_before_done:
+            context.log()
+    for context in contexts:
+        context.finish()
+
+
+PythonPlainContext, PythonPlainPath, python_end = PlainContext, PlainPath, end
+if not TYPE_CHECKING and NATIVE is not None:
+    NATIVE.use(request_headers=effects.RequestHeaders, response_headers=effects.ResponseHeaders)
+    PlainContext, PlainPath, end = NATIVE.PlainContext, NATIVE.PlainPath, NATIVE.end
