@@ -15,6 +15,8 @@ sends nor tells trailers.
 
 from __future__ import annotations
 
+import threading
+import time
 from types import TracebackType
 
 import anyio
@@ -23,7 +25,7 @@ import httpx2
 from proxywasm_host.driver.clusters import Cluster, Clusters
 from proxywasm_host.runtime.effects import CalloutFailed, HttpCall, HttpCallReply
 
-__all__ = ["AsyncHttpClient"]
+__all__ = ["AsyncHttpClient", "HttpClient"]
 
 CONNECTION_SPECIFIC = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade host".split())
 NO_ANSWER = b"upstream connect error or disconnect/reset before headers. reset reason: "
@@ -131,3 +133,57 @@ class AsyncHttpClient:
             if response is not None:
                 with anyio.CancelScope(shield=True):
                     await response.aclose()
+
+
+class HttpClient:
+    """Makes HTTP callouts in the calling thread; may be used by several. Clients are made when first used.
+
+    A time-out is looked at whenever something has come, and ends a wait for it.
+    """
+
+    def __init__(self, clusters: Clusters) -> None:
+        self.clusters = clusters
+        self._clients: dict[Cluster, httpx2.Client] = {}
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._lock:
+            for client in self._clients.values():
+                client.close()
+
+    def _client(self, cluster: Cluster) -> httpx2.Client:
+        with self._lock:
+            client = self._clients.get(cluster)
+            if client is None:
+                client = self._clients[cluster] = httpx2.Client(**options(cluster))  # type: ignore[arg-type]
+            return client
+
+    def __call__(self, callout: HttpCall, /) -> HttpCallReply | CalloutFailed:
+        """Make one call. Whatever becomes of it is a reply."""
+        try:
+            cluster = self.clusters[callout.cluster]
+            request = request_of(callout, cluster)
+        except (ValueError, KeyError, httpx2.InvalidURL) as error:
+            return no_answer(error)
+        seconds = seconds_of(callout, cluster)
+        connect = cluster.connect_timeout if seconds is None else min(seconds, cluster.connect_timeout)
+        request.extensions["timeout"] = {"connect": connect, "pool": connect, "read": seconds, "write": seconds}
+        until = None if seconds is None else time.monotonic() + seconds
+        response: httpx2.Response | None = None
+        try:
+            response = self._client(cluster).send(request, stream=True)
+            body = bytearray()
+            for chunk in response.iter_raw():
+                body += chunk
+                if len(body) > cluster.max_response or (until is not None and time.monotonic() > until):
+                    return RESET
+            return reply_of(response, body)
+        except (httpx2.HTTPError, OSError, RuntimeError) as error:
+            if response is not None:
+                return RESET
+            late = until is not None and time.monotonic() >= until and isinstance(error, httpx2.TimeoutException)
+            return timed_out() if late else no_answer(error)
+        finally:
+            if response is not None:
+                response.close()

@@ -1,0 +1,184 @@
+"""The driver for programs with threads: WSGI servers, scripts.
+
+    with Host(services=Services(clusters=clusters)) as host, ThreadDriver(host) as driver:
+        plugin = host.load_plugin("auth.wasm")
+        with driver.lock:
+            stream = host.http_stream([plugin])
+            driver.attach(stream, sink)
+            driver.perform(stream.request_headers(headers))
+
+Rules of this module:
+
+* Whoever touches the host, its streams or the driver holds `ThreadDriver.lock`; so callbacks of one VM never overlap.
+  Sinks are called with the lock held. Nobody waits for a network with it.
+* Callouts are made by a pool of threads, ticks come from one thread more. Both take the lock for what they bring.
+* What a client raises is logged, and is a failed callout to the guest.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from typing import Any, Protocol
+
+from proxywasm_host.driver.clusters import Clusters
+from proxywasm_host.driver.dispatch import Dispatcher, logger
+from proxywasm_host.runtime.effects import Callout, CalloutFailed, HttpCall, Reply
+from proxywasm_host.runtime.host import Host
+from proxywasm_host.runtime.plugin import Plugin
+
+__all__ = ["Client", "ThreadDriver"]
+
+
+class Client(Protocol):
+    """Makes callouts of one kind, in any thread."""
+
+    def __call__(self, callout: Any, /) -> Reply:
+        """Make the callout and return its reply."""
+        ...
+
+
+class ThreadDriver(Dispatcher):
+    """Performs the effects of `host` from ``__enter__`` to ``__exit__``; the host stays open.
+
+    Args:
+        host: whose effects; its `Host.wake` is set meanwhile.
+        clients: who makes the callouts, by the effect's type. Without one for `HttpCall` they go over httpx2 to the
+            host's clusters, if these are a `Clusters`. Those without a client fail.
+        threads: how many callouts are made at a time; what is more waits.
+    """
+
+    def __init__(self, host: Host, clients: Mapping[type[Callout], Client] | None = None, *, threads: int = 32) -> None:
+        super().__init__(host)
+        self.lock = threading.RLock()
+        self._clients = dict(clients or {})
+        self._threads = threads
+        self._own_client: Any = None
+        self._pool: ThreadPoolExecutor | None = None
+        self._waiting: dict[tuple[Plugin, int], Callout] = {}
+        self._ticking: dict[Plugin, object] = {}
+        self._timer = Timer()
+
+    def __enter__(self) -> ThreadDriver:
+        clusters = self.host.services.clusters
+        if HttpCall not in self._clients and isinstance(clusters, Clusters):
+            from proxywasm_host.driver.http import HttpClient  # noqa: PLC0415 - callouts may not be wanted
+
+            self._own_client = self._clients[HttpCall] = HttpClient(clusters)
+        with self.lock:
+            self._pool = ThreadPoolExecutor(self._threads, "proxywasm-callout")
+            self._timer.start()
+            self.host.wake = lambda: self._timer.after(0, self._woken)
+            self.perform(self.host.drain())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self.lock:
+            self.host.wake = None
+            pool, self._pool = self._pool, None
+            self._waiting.clear()
+            self._ticking.clear()
+        self._timer.stop()
+        assert pool is not None  # noqa: S101 - entered
+        if self._own_client is not None:
+            self._own_client.close()
+        pool.shutdown(cancel_futures=True)
+
+    def _woken(self) -> None:
+        with self.lock:
+            if self._pool is not None:
+                self.perform(self.host.drain())
+
+    # -- Ticks ---------------------------------------------------------------------------------------------------
+
+    def _arm(self, plugin: Plugin, milliseconds: int) -> None:
+        self._ticking.pop(plugin, None)
+        if milliseconds:
+            self._ticking[plugin] = mark = object()
+            self._timer.after(milliseconds / 1000, lambda: self._tick(plugin, milliseconds, mark))
+
+    def _tick(self, plugin: Plugin, milliseconds: int, mark: object) -> None:
+        with self.lock:
+            if self._ticking.get(plugin) is not mark:
+                return
+            self.perform(plugin.tick())
+            if self._ticking.get(plugin) is mark:
+                self._timer.after(milliseconds / 1000, lambda: self._tick(plugin, milliseconds, mark))
+
+    # -- Callouts ------------------------------------------------------------------------------------------------
+
+    def _call(self, callout: Callout) -> bool:
+        client = self._clients.get(type(callout))
+        if client is None or self._pool is None:
+            return False
+        self._waiting[callout.plugin, callout.token] = callout
+        self._pool.submit(self._answer, client, callout)
+        return True
+
+    def _answer(self, client: Client, callout: Callout) -> None:
+        if self._waiting.get((callout.plugin, callout.token)) is not callout:
+            return
+        try:
+            reply = client(callout)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the guest waits for an answer
+            logger.exception("the client of %s failed", type(callout).__name__)
+            reply = CalloutFailed(f"{type(error).__name__}: {error}")
+        with self.lock:
+            if self._waiting.get((callout.plugin, callout.token)) is callout:
+                del self._waiting[callout.plugin, callout.token]
+                self._deliver(callout, reply)
+
+    def _cancel(self, plugin: Plugin, token: int) -> None:
+        self._waiting.pop((plugin, token), None)
+
+
+class Timer:
+    """Calls functions when their time has come, one after the other, in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = count()
+        self._changed = threading.Condition(threading.Lock())
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="proxywasm-timer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Call nothing more; wait for what is being called, unless it is that which stops."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def after(self, seconds: float, function: Callable[[], None]) -> None:
+        """Call a function so many seconds from now."""
+        with self._changed:
+            heapq.heappush(self._due, (time.monotonic() + seconds, next(self._number), function))
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while (function := self._next()) is not None:
+            self._call(function)
+
+    @staticmethod
+    def _call(function: Callable[[], None]) -> None:
+        try:
+            function()
+        except Exception:  # noqa: BLE001 - the next one is called all the same
+            logger.exception("a timer's function failed")
+
+    def _next(self) -> Callable[[], None] | None:
+        with self._changed:
+            while not self._stopped:
+                wait = self._due[0][0] - time.monotonic() if self._due else None
+                if wait is not None and wait <= 0:
+                    return heapq.heappop(self._due)[2]
+                self._changed.wait(wait)
+            return None

@@ -1,0 +1,451 @@
+"""Filters in front of a WSGI application: ``ProxyWasmMiddleware(app, ["auth.wasm"])``.
+
+Rules of this module:
+
+* One host serves all threads of a process; it starts with the process's first request (so after a server has forked)
+  and ends with `ProxyWasmMiddleware.close`, or with the process.
+* The thread of a request waits while a filter holds what it needs. WSGI does not tell that a client has gone: that
+  shows when the response is sent.
+* ``start_response`` of the server is called when the response's headers have come out of the filters. What WSGI has no
+  words for (trailers, upgrades) is not passed on.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any, Union
+from urllib.parse import quote, unquote_to_bytes
+
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.profile import ENVOY, Profile
+from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.driver import filters as filter_list
+from proxywasm_host.driver.clusters import Cluster, Clusters
+from proxywasm_host.driver.filters import AnyFilter, Filter
+from proxywasm_host.driver.threaded import Client, ThreadDriver
+from proxywasm_host.engine.protocol import Engine, Limits
+from proxywasm_host.integrations.framing import Framing, Part
+from proxywasm_host.integrations.headers import address, for_client, for_filters, sendable
+from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.effects import Callout, Effect
+from proxywasm_host.runtime.host import BUFFER_LIMIT, Host
+from proxywasm_host.runtime.http import HttpStream
+from proxywasm_host.runtime.path import REQUEST, RESPONSE
+from proxywasm_host.runtime.plugin import Plugin
+from proxywasm_host.runtime.trace import Listener
+from proxywasm_host.services import Services
+
+__all__ = ["Cluster", "Clusters", "Filter", "ProxyWasmMiddleware"]
+
+Environ = dict[str, Any]
+Properties = Union[Mapping[str, PropertyValue], Callable[[Environ], Mapping[str, PropertyValue]]]
+CHUNK = 65536
+NO_BODY = (204, 304)
+UNPREFIXED = ("CONTENT_TYPE", "CONTENT_LENGTH")
+RAW_TARGETS = ("RAW_URI", "REQUEST_URI")
+"""Where servers keep the request's target as it was on the wire."""
+
+
+class StreamReset(Exception):
+    """A filter broke the stream off when a part of the response was sent: the server must cut the connection."""
+
+
+class ProxyWasmMiddleware:
+    """Runs filters in front of a WSGI application.
+
+    Args: as the ASGI middleware's; `properties` may be a function of the environ, and `clients` are those of
+        `ThreadDriver`.
+    """
+
+    def __init__(
+        self,
+        app: Callable[..., Iterable[bytes]],
+        filters: Iterable[AnyFilter],
+        *,
+        clusters: Mapping[str, Cluster | str] | None = None,
+        properties: Properties | None = None,
+        buffer_limit: int = BUFFER_LIMIT,
+        mend_framing: bool = True,
+        clients: Mapping[type[Callout], Client] | None = None,
+        services: Services | None = None,
+        engine: str | Engine | None = None,
+        profile: str | Profile = ENVOY,
+        limits: Limits | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self.app = app
+        self.filters = list(filters)
+        services = services or Services()
+        if clusters is not None:
+            services = replace(services, clusters=clusters if isinstance(clusters, Clusters) else Clusters(clusters))
+        fixed = {} if callable(properties) else properties or {}
+        self._make_host: Callable[[], Host] = lambda: Host(
+            engine, profile=profile, services=services, limits=limits, properties=fixed, listener=listener
+        )
+        self._clients = clients
+        self._properties = properties or {}
+        self._buffer_limit = buffer_limit
+        self._mend_framing = mend_framing
+        self._starting = threading.Lock()
+        self._running: tuple[int, ThreadDriver, list[Plugin]] | None = None
+        self._closing = ExitStack()
+
+    def start(self) -> tuple[int, ThreadDriver, list[Plugin]]:
+        """Load the filters, unless this process has. The first request does it. Raises: as `Host.load_plugin`."""
+        with self._starting:
+            if self._running is None or self._running[0] != os.getpid():
+                self._closing = ExitStack()  # what a parent process has is not ours to close
+                with ExitStack() as opened:
+                    driver = opened.enter_context(ThreadDriver(opened.enter_context(self._make_host()), self._clients))
+                    plugins = filter_list.load(driver.host, self.filters)
+                    with driver.lock:
+                        driver.perform(driver.host.drain())
+                    self._closing = opened.pop_all()
+                self._running = os.getpid(), driver, plugins
+            return self._running
+
+    def close(self) -> None:
+        """End the plugins and free their VMs; another request would start them anew."""
+        with self._starting:
+            self._running = None
+            self._closing.close()
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        running = self._running
+        if running is None or running[0] != os.getpid():
+            running = self.start()
+        _, driver, plugins = running
+        given = self._properties(environ) if callable(self._properties) else self._properties
+        properties = {**_properties(environ), **given}
+        with driver.lock:
+            stream = driver.host.http_stream(plugins, properties=properties, buffer_limit=self._buffer_limit)
+        exchange = _Exchange(driver, stream, environ, start_response, mend_framing=self._mend_framing)
+        return exchange.run(self.app)
+
+
+class _Exchange:
+    """One request in progress, in one thread; what others bring wakes it."""
+
+    def __init__(
+        self,
+        driver: ThreadDriver,
+        stream: HttpStream,
+        environ: Environ,
+        start_response: Callable[..., Any],
+        *,
+        mend_framing: bool,
+    ) -> None:
+        self._driver = driver
+        self._stream = stream
+        self._environ = environ
+        self._start_response = start_response
+        self._changed = threading.Condition(driver.lock)
+        mend = mend_framing and stream.changes_bodies
+        self._request_framing = Framing(stream.path(REQUEST), keep_unsure=True) if mend else None
+        self._response_framing = Framing(stream.path(RESPONSE)) if mend else None
+        length = environ.get("CONTENT_LENGTH") or ""
+        self._unread: float = int(length) if length.isdigit() else 0
+        if not length and environ.get("wsgi.input_terminated"):
+            self._unread = float("inf")
+
+        self._upstream: HeaderList | None = None
+        self._to_app: deque[bytes] = deque()
+        self._request_done = False
+        """The end of the request has come out."""
+        self._start: tuple[str, HeaderList] | None = None
+        self._started = False
+        """The server's start_response was called."""
+        self._to_client: deque[bytes] = deque()
+        self._answered = False
+        """The end of the response has come out."""
+        self._reset = False
+        self._status_line = ""
+        self._pending: tuple[str, list[tuple[str, str]]] | None = None
+        """What the application gave start_response, until the first part of the body."""
+        self._response_ended = False
+
+    def run(self, app: Callable[..., Iterable[bytes]]) -> Iterator[bytes]:
+        try:
+            self._begin()
+            while self._upstream is None and not self._over:
+                self._advance_request()
+            if self._upstream is not None and not self._over:
+                yield from self._respond(app)
+            while not (self._answered or self._reset) and (self._response_ended or self._stream.local is not None):
+                self._wait(lambda: self._answered or self._reset or bool(self._to_client))
+                yield from self._sent()
+            yield from self._sent()
+            if self._reset and not self._answered:
+                raise StreamReset(self._stream.reset_details)
+        finally:
+            with self._driver.lock:
+                whole = self._answered or self._stream.reset_details
+                self._driver.detach(self._stream)
+                self._driver.perform(self._stream.close("" if whole else "downstream_remote_disconnect"))
+
+    @property
+    def _over(self) -> bool:
+        return self._answered or self._reset or self._stream.local is not None
+
+    def _feed(self, event: Callable[..., list[Effect]], *args: Any) -> None:
+        with self._driver.lock:
+            self._driver.perform(event(*args))
+
+    def _wait(self, ready: Callable[[], bool]) -> None:
+        """Wait until what other threads bring makes it true."""
+        with self._changed:
+            self._changed.wait_for(ready)
+
+    # -- The request ---------------------------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        headers = for_filters(
+            _headers_of(self._environ),
+            self._environ["REQUEST_METHOD"].encode("latin-1"),
+            _target(self._environ),
+            self._environ["wsgi.url_scheme"].encode("latin-1"),
+            address((self._environ["SERVER_NAME"], self._environ["SERVER_PORT"])).encode("latin-1"),
+        )
+        with self._driver.lock:
+            self._driver.attach(self._stream, self._sink)
+            self._driver.perform(self._stream.request_headers(headers, not self._unread))
+
+    def _advance_request(self) -> None:
+        """Read a part of the request, or wait until a filter lets something go."""
+        if not self._unread or self._stream.request_full:
+            before = self._upstream
+            self._wait(
+                lambda: (
+                    self._over
+                    or self._request_done
+                    or self._upstream is not before
+                    or bool(self._to_app or (self._unread and not self._stream.request_full))
+                )
+            )
+            return
+        stream = self._environ["wsgi.input"]
+        data = stream.read(int(min(self._unread, CHUNK)))
+        self._unread = self._unread - len(data) if data else 0
+        if data or not self._unread:
+            self._feed(self._stream.request_body, data, not self._unread)
+
+    def read_part(self) -> bytes:
+        """The next part of the body for the application; empty at its end, or if there is nobody to read from."""
+        while not self._to_app and not self._request_done and not self._over:
+            self._advance_request()
+        return self._to_app.popleft() if self._to_app else b""
+
+    # -- The response --------------------------------------------------------------------------------------------
+
+    def _respond(self, app: Callable[..., Iterable[bytes]]) -> Iterator[bytes]:
+        assert self._upstream is not None  # noqa: S101 - it has come out
+        environ = _upstream_environ(self._environ, self._upstream, io.BufferedReader(_Input(self)))
+        parts = app(environ, self._app_start_response)
+        try:
+            for part in parts:
+                self._body(part)
+                yield from self._sent()
+                while not self._over and self._stream.response_full:
+                    self._wait(lambda: self._over or bool(self._to_client) or not self._stream.response_full)
+                    yield from self._sent()
+                if self._over:
+                    return
+            if not self._over:
+                self._end()
+        finally:
+            close = getattr(parts, "close", None)
+            if close is not None:
+                close()
+
+    def _app_start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], None]:
+        if exc_info is not None and self._pending is None and self._status_line:
+            try:
+                raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None
+        self._pending = status, headers
+        return self._body
+
+    def _headers(self, *, end: bool) -> None:
+        assert self._pending is not None, "the application has not called start_response"  # noqa: S101 - it must
+        self._status_line, given = self._pending
+        self._pending = None
+        code = int(self._status_line[:3])
+        headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in given]
+        end = end or self._environ["REQUEST_METHOD"] == "HEAD" or code in NO_BODY
+        self._response_ended = end
+        self._feed(self._stream.response_headers, [(b":status", b"%d" % code), *headers], end)
+
+    def _body(self, data: bytes) -> None:
+        if data and not self._over:
+            if self._pending is not None:
+                self._headers(end=False)
+            if not self._response_ended:
+                self._feed(self._stream.response_body, bytes(data))
+
+    def _end(self) -> None:
+        if self._pending is not None:
+            self._headers(end=True)
+        if not self._response_ended and self._status_line:
+            self._response_ended = True
+            self._feed(self._stream.response_body, b"", True)
+
+    def _sent(self) -> Iterator[bytes]:
+        """Give the server what has come out."""
+        if self._start is not None and not self._started:
+            self._started = True
+            status, headers = self._start
+            text = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
+            self._start_response(status, text)
+        while self._to_client:
+            yield self._to_client.popleft()
+
+    # -- Out of the stream ---------------------------------------------------------------------------------------
+
+    def _sink(self, effect: Effect) -> None:
+        if isinstance(effect, (effects.RequestHeaders, effects.RequestBody, effects.RequestTrailers)):
+            for part in self._framed(self._request_framing, effect):
+                self._to_upstream(part)
+        elif isinstance(effect, (effects.ResponseHeaders, effects.ResponseBody, effects.ResponseTrailers)):
+            for part in self._framed(self._response_framing, effect):
+                self._to_downstream(part)
+        elif isinstance(effect, effects.ResetStream):
+            self._reset = True
+            self._to_client.clear()
+            if not self._started:
+                self._answer(503)
+        self._changed.notify()
+
+    @staticmethod
+    def _framed(framing: Framing | None, part: Part) -> Iterable[Part]:
+        return (part,) if framing is None else framing.forward(part)
+
+    def _to_upstream(self, part: Part) -> None:
+        if isinstance(part, effects.RequestHeaders):
+            if sendable(part.headers):
+                self._upstream = part.headers
+            else:
+                self._answer(503)
+        elif isinstance(part, effects.RequestBody) and part.data:
+            self._to_app.append(part.data)
+        self._request_done = not hasattr(part, "end_stream") or part.end_stream
+
+    def _to_downstream(self, part: Part) -> None:
+        if self._answered:
+            return
+        if isinstance(part, effects.ResponseHeaders):
+            status = int(dict(part.headers)[b":status"])
+            headers = for_client(part.headers)
+            if not sendable(headers) or not 200 <= status <= 999:
+                self._answer(503)
+                return
+            same = self._status_line[:3] == str(status)
+            self._start = (self._status_line if same else _status_line(status)), headers
+            self._answered = part.end_stream or status in NO_BODY
+        elif isinstance(part, effects.ResponseBody):
+            if part.data:
+                self._to_client.append(part.data)
+            self._answered = part.end_stream
+        else:
+            self._answered = True
+
+    def _answer(self, status: int) -> None:
+        """Answer by ourselves, past all filters."""
+        self._start, self._answered = (_status_line(status), [(b"content-length", b"0")]), True
+
+
+class _Input(io.RawIOBase):
+    """``wsgi.input`` of the application."""
+
+    def __init__(self, exchange: _Exchange) -> None:
+        self._exchange = exchange
+        self._rest = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._rest or self._exchange.read_part()
+        size = min(len(buffer), len(data))
+        buffer[:size], self._rest = data[:size], data[size:]
+        return size
+
+
+# -- Environ -----------------------------------------------------------------------------------------------------------
+
+
+def _headers_of(environ: Environ) -> HeaderList:
+    headers = []
+    for key, value in environ.items():
+        name = key[5:] if key[:5] == "HTTP_" else key if key in UNPREFIXED and value else ""
+        if name:
+            headers.append((name.lower().replace("_", "-").encode("latin-1"), value.encode("latin-1")))
+    return headers
+
+
+def _target(environ: Environ) -> bytes:
+    """Path and query as they were on the wire, as far as the server tells."""
+    for name in RAW_TARGETS:
+        raw = environ.get(name, "")
+        if raw.startswith("/"):
+            return bytes(raw.encode("latin-1"))
+    path = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1")
+    query = environ.get("QUERY_STRING", "").encode("latin-1")
+    target = quote(path, safe="/:@!$&'()*+,;=~-._").encode() or b"/"
+    return b"%b?%b" % (target, query) if query else target
+
+
+def _upstream_environ(environ: Environ, headers: HeaderList, body: io.BufferedReader) -> Environ:
+    """The application's environ, of the headers that came out of the filters."""
+    upstream = {key: value for key, value in environ.items() if key[:5] != "HTTP_" and key not in UNPREFIXED}
+    pseudo: dict[bytes, bytes] = {}
+    for header, value in headers:
+        if header[:1] == b":":
+            pseudo[header] = value
+            continue
+        key = header.decode("latin-1").upper().replace("-", "_")
+        key, text = key if key in UNPREFIXED else f"HTTP_{key}", value.decode("latin-1")
+        upstream[key] = f"{upstream[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{text}" if key in upstream else text
+    upstream["HTTP_HOST"] = pseudo.get(b":authority", b"").decode("latin-1")
+    upstream["REQUEST_METHOD"] = pseudo[b":method"].decode("latin-1")
+    upstream["wsgi.url_scheme"] = pseudo.get(b":scheme", b"http").decode("latin-1")
+    upstream["wsgi.input"] = body
+    upstream["wsgi.input_terminated"] = True
+    if pseudo[b":path"] != _target(environ):
+        raw, _, query = pseudo[b":path"].partition(b"?")
+        path, script = unquote_to_bytes(raw).decode("latin-1"), environ.get("SCRIPT_NAME", "")
+        inside = path.startswith(f"{script}/") or path == script
+        upstream["SCRIPT_NAME"] = script if inside else ""
+        upstream["PATH_INFO"] = path[len(script) :] if inside else path
+        upstream["QUERY_STRING"] = query.partition(b"#")[0].decode("latin-1")
+        for name in RAW_TARGETS:
+            if name in environ:
+                upstream[name] = pseudo[b":path"].decode("latin-1")
+    return upstream
+
+
+def _status_line(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"{status} Unknown"
+
+
+def _properties(environ: Environ) -> dict[str, PropertyValue]:
+    known: dict[str, PropertyValue] = {"request.protocol": environ.get("SERVER_PROTOCOL", "HTTP/1.1")}
+    for group, host, port in (("source", "REMOTE_ADDR", "REMOTE_PORT"), ("destination", "SERVER_NAME", "SERVER_PORT")):
+        number = str(environ.get(port, ""))
+        if environ.get(host):
+            known[f"{group}.address"] = address((environ[host], number or None))
+        if number.isdigit():
+            known[f"{group}.port"] = int(number)
+    return known

@@ -1,0 +1,189 @@
+"""The driver for threads: as the one for event loops, with a lock and real threads."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from proxywasm_host import Host, Services
+from proxywasm_host.driver.clusters import Cluster, Clusters
+from proxywasm_host.driver.threaded import ThreadDriver
+from proxywasm_host.runtime.effects import HttpCallReply, RedisCall, RedisCallReply, RequestHeaders
+from tests.driver.test_asynchronous import ANSWERED, REDIS, RESET, call
+from tests.support import REQUEST, code
+
+
+class Lines:
+    """A log that can be waited for."""
+
+    level = 0
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.changed = threading.Condition()
+
+    def log(self, line) -> None:
+        with self.changed:
+            self.messages.append(line.message)
+            self.changed.notify()
+
+    def until(self, wanted: str) -> list[str]:
+        with self.changed:
+            assert self.changed.wait_for(lambda: wanted in self.messages, 10), self.messages
+            messages, self.messages = self.messages, []
+            return messages
+
+
+@pytest.fixture
+def log():
+    return Lines()
+
+
+@pytest.fixture
+def start(engine, log):
+    """Start a probe with a script in a driver: ``driver, plugin = start(script, clusters, clients)``."""
+    entered = []
+
+    def start(script, clusters=None, clients=None, version="0_2_1", **options):
+        host = Host(engine, services=Services(log=log, clusters=clusters if clusters is not None else Clusters()))
+        plugin = host.load_plugin(code(f"c/probe_{version}"), configuration=script, **options)
+        driver = ThreadDriver(host, clients).__enter__()
+        entered.append(driver)
+        return driver, plugin
+
+    yield start
+    for driver in entered:
+        driver.__exit__()
+        driver.host.close()
+
+
+def test_a_callout_and_its_reply(start, log, upstream):
+    script = "@on_configure\n" + call("echo?a=%2520b", method="POST", body="hello") + ANSWERED
+    start(script, Clusters({"up": upstream.url}))
+    messages = log.until("answered")
+    assert 'get_header_map_value(6, :status) = 0 "200"' in messages
+    assert 'get_buffer_bytes(4, 0, 100) = 0 "hello"' in messages
+    [(method, path, headers, body)] = upstream.seen
+    assert (method, path, body) == ("POST", "/echo?a=%20b", b"hello")
+    assert headers == [("host", "au.example"), ("x-a", "1"), ("x-a", "2"), ("content-length", "5")]
+
+
+@pytest.mark.parametrize(
+    ("path", "timeout", "status"), [("silent", 30, "504"), ("resets", 0, "503"), ("nonsense", 0, "503")]
+)
+def test_an_upstream_that_does_not_answer(start, log, upstream, path, timeout, status):
+    start("@on_configure\n" + call(path, timeout) + ANSWERED, Clusters({"up": upstream.url}))
+    assert f'get_header_map_value(6, :status) = 0 "{status}"' in log.until("answered")
+
+
+@pytest.mark.parametrize("path", ["breaks", "large"])
+def test_an_answer_that_does_not_end(start, log, upstream, path):
+    cluster = Cluster(upstream.url, max_response=100_000)
+    start("@on_configure\n" + call(path) + ANSWERED, Clusters({"up": cluster}))
+    assert log.until("answered")[1:] == RESET
+
+
+def test_nobody_listens(start, log, closed_port):
+    start("@on_configure\n" + call("echo", cluster=f"127.0.0.1:{closed_port}") + ANSWERED, Clusters(any_host=True))
+    assert 'get_header_map_value(6, :status) = 0 "503"' in log.until("answered")
+
+
+def test_many_callouts_at_once(start, log, upstream):
+    script = "@on_configure\nrepeat 50\n" + call("echo") + "@on_http_call_response/50\nsay all\n"
+    start(script, Clusters({"up": upstream.url}))
+    log.until("all")
+    assert len(upstream.seen) == 50
+
+
+def test_a_vm_that_is_gone_before_the_reply(start, log, upstream):
+    driver, plugin = start("@on_configure\n" + call("silent") + ANSWERED, Clusters({"up": upstream.url}))
+    with driver.lock:
+        driver.perform(plugin.close())
+        assert not driver._waiting
+    upstream.release.set()
+    driver._pool.shutdown(wait=True)
+    assert "answered" not in log.messages
+
+
+def test_effects_reach_the_stream_that_they_belong_to(start, log, upstream):
+    script = (
+        "@on_request_headers\n"
+        + call("echo")
+        + "return 1\n@on_http_call_response\nset_effective_context $stream\ncontinue_stream 0\n"
+    )
+    driver, plugin = start(script, Clusters({"up": upstream.url}))
+    effects, came = [], threading.Event()
+
+    def sink(effect):
+        effects.append(effect)
+        came.set()
+
+    with driver.lock:
+        stream = driver.host.http_stream([plugin])
+        driver.attach(stream, sink)
+        driver.perform(stream.request_headers(REQUEST, True))
+        assert effects == []
+    assert came.wait(10)
+    assert [type(effect) for effect in effects] == [RequestHeaders]
+    with driver.lock:
+        driver.detach(stream)
+        driver.perform(stream.close())
+
+
+def test_ticks(start, log):
+    script = "@on_configure\nset_tick_period_milliseconds 5\n@on_tick/3\nsay third\nset_tick_period_milliseconds 0\n@on_tick\nsay tick\n"
+    driver, _ = start(script)
+    assert [message for message in log.until("third") if message == "tick"] == ["tick", "tick"]
+    with driver.lock:
+        assert driver._ticking == {}
+
+
+def test_a_message_from_another_thread(start, log):
+    script = "@on_configure\nregister_shared_queue jobs\n@on_queue_ready\ndequeue_shared_queue $2\nsay taken\n"
+    driver, _ = start(script, vm_id="v")
+    threading.Thread(target=driver.host.services.shared_queues.enqueue, args=(1, b"a job")).start()
+    assert 'dequeue_shared_queue($2) = 0 "a job"' in log.until("taken")
+
+
+def test_clients_of_ones_own(start, log, caplog):
+    start(REDIS, {"up"}, {RedisCall: lambda callout: RedisCallReply(b"+" + callout.query)}, version="0_2_100")
+    assert 'get_buffer_bytes(9, 0, 100) = 0 "+PING"' in log.until("answered")
+    start(REDIS, {"up"}, version="0_2_100")
+    log.until("answered")
+    assert "there is no client for RedisCall" in caplog.text
+
+
+@pytest.mark.parametrize("reply", [None, HttpCallReply([])])
+def test_a_client_that_is_broken(start, log, caplog, reply):
+    def redis(callout):
+        if reply is None:
+            raise ValueError("of the client")
+        return reply
+
+    start(REDIS, {"up"}, {RedisCall: redis}, version="0_2_100")
+    log.until("answered")
+    assert ("of the client" if reply is None else "the client's answer") in caplog.text
+
+
+def test_streams_of_many_threads(start, log, upstream):
+    """Each of eight threads sends requests through one host."""
+    driver, plugin = start("@on_request_headers\nadd_header_map_value 0 x-seen 1\n", Clusters({"up": upstream.url}))
+    passed = []
+
+    def requests():
+        for _ in range(50):
+            with driver.lock:
+                stream = driver.host.http_stream([plugin])
+                driver.attach(stream, passed.append)
+                driver.perform(stream.request_headers(REQUEST, True))
+                driver.detach(stream)
+                driver.perform(stream.close())
+
+    threads = [threading.Thread(target=requests) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(passed) == 400
+    assert all((b"x-seen", b"1") in effect.headers for effect in passed)

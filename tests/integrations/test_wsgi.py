@@ -1,0 +1,285 @@
+"""The WSGI middleware: what the application gets, what the client gets; on real threads, with the server of the
+standard library too."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
+
+import pytest
+
+from proxywasm_host import PluginError, Services
+from proxywasm_host.integrations.wsgi import Filter, ProxyWasmMiddleware, StreamReset
+from proxywasm_host.runtime.effects import HttpCall, HttpCallReply
+from tests.integrations.test_asgi import CALL, ENDED, ENDS, LOCAL, RESUME, SHORTER
+from tests.support import code
+
+
+class Response:
+    def __init__(self) -> None:
+        self.status, self.headers, self.parts = "", [], []
+
+    def start(self, status, headers, exc_info=None):
+        self.status, self.headers = status, headers
+        return self.parts.append
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.parts)
+
+
+def get(app, method="GET", path="/", body=b"", **environ) -> Response:
+    environ = {"REQUEST_METHOD": method, "SCRIPT_NAME": "", "PATH_INFO": path, "QUERY_STRING": "", **environ}
+    if body:
+        environ.update({"wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))})
+    setup_testing_defaults(environ)
+    response = Response()
+    parts = app(environ, response.start)
+    try:
+        for part in parts:
+            response.parts.append(part)
+    finally:
+        if hasattr(parts, "close"):
+            parts.close()
+    return response
+
+
+@pytest.fixture
+def wrap(engine, log):
+    opened = []
+
+    def wrap(app, *filters, **options):
+        chain = [
+            Filter(code("c/probe_0_2_1"), f"probe{number}", configuration=each) if isinstance(each, str) else each
+            for number, each in enumerate(filters, 1)
+        ]
+        opened.append(ProxyWasmMiddleware(app, chain, engine=engine, services=Services(log=log), **options))
+        return opened[-1]
+
+    yield wrap
+    for app in opened:
+        app.close()
+
+
+def hello(environ, start_response):
+    start_response("200 Fine", [("Content-Length", "6"), ("Content-Type", "text/plain"), ("Server", "app")])
+    return [b"Hello."]
+
+
+def echo(environ, start_response):
+    start_response("200 OK", [])
+    return [environ["wsgi.input"].read()]
+
+
+def tell(environ, start_response):
+    """The environ as JSON."""
+    start_response("200 OK", [("content-type", "application/json")])
+    return [json.dumps({key: value for key, value in environ.items() if isinstance(value, str)}).encode()]
+
+
+def test_headers_pass_the_filter_both_ways(wrap):
+    response = get(wrap(validator(hello), Filter(code("rust/headers"), configuration="from Rust")))
+    assert response.status == "200 Fine"
+    assert dict(response.headers) == {
+        "content-length": "6",
+        "content-type": "text/plain",
+        "server": "proxy-wasm",
+        "x-wasm": "from Rust",
+    }
+    assert response.body == b"Hello."
+
+
+def test_what_a_filter_changes_is_what_the_application_gets(wrap, log):
+    script = """@on_request_headers
+get_header_map_pairs 0
+replace_header_map_value 0 :path /app/new%2520path?q=1
+replace_header_map_value 0 :method PUT
+replace_header_map_value 0 :authority other.example
+remove_header_map_value 0 cookie
+add_header_map_value 0 x-bytes %e4
+"""
+    told = {"SCRIPT_NAME": "/app", "HTTP_HOST": "example.com", "HTTP_COOKIE": "a=1", "HTTP_CONNECTION": "close"}
+    environ = json.loads(get(wrap(tell, script), path="/old path", QUERY_STRING="p=2", **told).body)
+    pairs = ":authority=example.com, :path=/app/old%2520path?p=2, :method=GET, :scheme=http, cookie=a=1"
+    assert log.take()[0] == f"get_header_map_pairs(0) = 0 [{pairs}]"
+    expected = {
+        "SCRIPT_NAME": "/app", "PATH_INFO": "/new path", "QUERY_STRING": "q=1", "REQUEST_METHOD": "PUT",
+        "HTTP_HOST": "other.example", "HTTP_X_BYTES": "ä",
+    }  # fmt: skip
+    assert {name: environ.get(name) for name in expected} == expected
+    assert "HTTP_COOKIE" not in environ
+    assert "HTTP_CONNECTION" not in environ
+
+
+@pytest.mark.parametrize("name", ["rust/body", "go/body"])
+def test_a_body_is_rewritten_as_a_whole(wrap, name):
+    response = get(wrap(echo, Filter(code(name))), "POST", body=b'{"a": 1}')
+    assert response.body == (b'{"A": 1}' if name == "rust/body" else b'{"a":1,"seen":true}')
+
+
+def test_a_body_is_read_in_parts(wrap):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return iter(lambda: environ["wsgi.input"].read(7), b"")
+
+    body = bytes(range(256)) * 1000
+    assert get(wrap(app, "@on_request_body\n@on_response_body\n"), "POST", body=body).body == body
+
+
+def test_a_body_that_does_not_fit(wrap):
+    response = get(wrap(echo, Filter(code("rust/body")), buffer_limit=10), "POST", body=b"x" * 100_000)
+    assert (response.status[:3], response.body) == ("413", b"Payload Too Large")
+
+
+def test_content_length_is_mended(wrap):
+    def app(environ, start_response):
+        start_response("200 OK", [("content-length", "11"), ("x-length", environ["CONTENT_LENGTH"])])
+        return [environ["wsgi.input"].read() + b" body!"]
+
+    script = SHORTER.format("request", 0) + SHORTER.format("response", 1)
+    response = get(wrap(app, script), "POST", body=b"a long body")
+    assert dict(response.headers) == {"content-length": str(len(response.body)), "x-length": "5"}
+
+
+@pytest.mark.parametrize(
+    ("method", "status"), [("HEAD", "200 OK"), ("GET", "204 No Content"), ("GET", "304 Not Modified")]
+)
+def test_responses_without_a_body(wrap, method, status):
+    def app(environ, start_response):
+        start_response(status, [("etag", "x")])
+        return [b""]
+
+    response = get(wrap(app, "@on_response_body\n"), method)
+    assert (response.status, response.headers, response.body) == (status, [("etag", "x")], b"")
+
+
+def test_a_local_response_instead_of_the_application(wrap, log):
+    def app(environ, start_response):
+        raise AssertionError("it is not called")
+
+    response = get(wrap(app, "@on_request_headers\n" + LOCAL + ENDS))
+    assert (response.status, response.body) == ("418 I'm a Teapot", b"short and stout")
+    assert log.take()[1:] == ENDED
+
+
+def test_a_local_response_instead_of_the_response(wrap):
+    response = get(wrap(hello, "@on_response_headers\n" + LOCAL))
+    assert (response.status, response.body) == ("418 I'm a Teapot", b"short and stout")
+
+
+def test_a_local_response_after_the_response_has_begun_cuts_it(wrap):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return [b"one", b"two"]
+
+    with pytest.raises(StreamReset, match="tea"):
+        get(wrap(app, "@on_response_body/2\n" + LOCAL))
+
+
+def test_a_filter_that_closes_the_stream(wrap):
+    assert get(wrap(hello, "@on_request_headers\nclose_stream 0\n")).status == "503 Service Unavailable"
+
+
+@pytest.mark.parametrize("direction", [0, 1])
+def test_a_pause_waits_for_its_callout(wrap, direction):
+    calls = []
+
+    def idp(callout):
+        calls.append(callout)
+        return HttpCallReply([(b":status", b"200")])
+
+    which = ("request", "response")[direction]
+    script = f"@on_{which}_headers\n{CALL}return 1\n@on_http_call_response\n{RESUME}{direction}\n"
+    app = wrap(hello, script, clusters={"upstream": "http://upstream.example"}, clients={HttpCall: idp})
+    assert get(app).body == b"Hello."
+    assert len(calls) == 1
+
+
+def test_a_client_that_leaves(wrap, log):
+    closed = []
+
+    class Parts:
+        def __iter__(self):
+            return iter([b"one", b"two"])
+
+        def close(self):
+            closed.append(True)
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return Parts()
+
+    environ: dict = {}
+    setup_testing_defaults(environ)
+    parts = wrap(app, "@on_response_headers\n" + ENDS)(environ, Response().start)
+    assert next(parts) == b"one"
+    parts.close()
+    assert closed == [True]
+    assert log.take() == ENDED
+
+
+def test_an_application_that_fails(wrap, log):
+    def app(environ, start_response):
+        raise ValueError("of the application")
+
+    with pytest.raises(ValueError, match="of the application"):
+        get(wrap(app, "@on_request_headers\n" + ENDS))
+    assert log.take() == ENDED
+
+
+def test_an_application_that_thinks_again(wrap):
+    """start_response may be called again with exc_info, as long as no body was sent."""
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        try:
+            raise ValueError("late")
+        except ValueError as error:
+            start_response("500 Oops", [], (ValueError, error, None))
+        return [b"error"]
+
+    response = get(wrap(app, "@on_response_headers\n"))
+    assert (response.status, response.body) == ("500 Oops", b"error")
+
+
+def test_properties(wrap, log):
+    script = (
+        "@on_request_headers\nget_property source%00address\nget_property route_name\nget_property request%00protocol\n"
+    )
+    get(
+        wrap(hello, script, properties=lambda environ: {"route_name": environ["PATH_INFO"]}),
+        path="/r",
+        REMOTE_ADDR="192.0.2.1",
+        REMOTE_PORT="4711",
+    )
+    assert [line.partition(" = ")[2] for line in log.take()] == ['0 "192.0.2.1:4711"', '0 "/r"', '0 "HTTP/1.0"']
+
+
+def test_filters_that_do_not_load(wrap):
+    with pytest.raises(PluginError):
+        wrap(hello, Filter(code("rust/auth"))).start()
+
+
+def test_many_threads_and_a_real_server(wrap):
+    class Quiet(WSGIRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    app = wrap(validator(tell), Filter(code("rust/headers"), configuration="from Rust"))
+    with ThreadPoolExecutor(8) as pool:
+        assert {get(app).status for _ in pool.map(lambda _: get(app), range(200))} == {"200 OK"}
+    with make_server("127.0.0.1", 0, app, handler_class=Quiet) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/a%20b?c=d") as response:
+            environ = json.load(response)
+            assert response.headers["x-wasm"] == "from Rust"
+        server.shutdown()
+        thread.join()
+    assert (environ["PATH_INFO"], environ["QUERY_STRING"], environ["HTTP_X_WASM"]) == ("/a b", "c=d", "from Rust")
