@@ -33,9 +33,10 @@ lint: $(VENV)/.test $(WASMER)
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 
+# Options: make bench BENCH=--quick (or --headline, …)
 bench: $(VENV)/.test $(WASMER) $(VENV)/.rivals
-	@echo "Timing; ratios are taken within one run."
-	@$(VENV)/bin/python -m benchmarks.ladder
+	@echo "Timing, for a quarter of an hour at most: let nothing else run."
+	@benchmarks/report $(BENCH)
 
 filters: $(VENV)/.test
 	@tests/filters/build --check

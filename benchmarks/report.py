@@ -1,0 +1,88 @@
+"""Measure everything and write the report.
+
+    benchmarks/report                          docs/benchmarks.md and its plots, in a quarter of an hour at most
+    benchmarks/report --quick                  the same into .benchmarks/, in two minutes: to see that all of it works
+    benchmarks/report --headline               the ratios that matter most, on the screen, in some seconds
+    benchmarks/report --compare OLD.json NEW.json
+
+Everything is measured in the fastest CPython that is found, the header filter in newer ones as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.compare import compare
+from benchmarks.document import document
+from benchmarks.draw import draw
+from benchmarks.interpreters import ROOT, Interpreter, environment, found
+from benchmarks.run import Run
+
+SCRATCH = ROOT / ".benchmarks"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="few rounds, and the fastest interpreter alone")
+    parser.add_argument("--headline", action="store_true", help="the ways to extend a gateway alone, on the screen")
+    parser.add_argument("--here", action="store_true", help="measure in this interpreter, whichever is the fastest")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="where to write the report, instead of docs/")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write what was measured, for --compare")
+    parser.add_argument(
+        "--from", dest="source", type=Path, metavar="FILE", help="do not measure: draw what --json wrote"
+    )
+    parser.add_argument("--compare", nargs=2, type=Path, metavar=("OLD", "NEW"), help="compare what --json wrote")
+    options = parser.parse_args()
+    if options.compare:
+        print(*compare(*map(Run.read, options.compare)), sep="\n")
+        return
+    output = options.output or (SCRATCH if options.quick else ROOT / "docs")
+    beside: dict[str, Run] = {}
+    if options.source:
+        run = Run.read(options.source)
+    else:
+        interpreters = found()
+        fastest = interpreters[0]
+        print(*(f"CPython {one.name}: {one.seconds * 1e3:.2f} ms for a loop" for one in interpreters), sep="\n")
+        python = Path(sys.executable) if options.here else environment(fastest)
+        if options.headline:
+            subprocess.run([python, "-m", "benchmarks.ladder"], cwd=ROOT, check=True)
+            return
+        run = measured(python, options.json or SCRATCH / "run.json", quick=options.quick)
+        if not options.quick:
+            beside = {
+                one.name: measured(environment(one), SCRATCH / f"{one.name}.json", ladder=True)
+                for one in newer(interpreters)
+            }
+    output.mkdir(parents=True, exist_ok=True)
+    draw(run, beside, output / "benchmarks")
+    (output / "benchmarks.md").write_text(document(run, beside, "benchmarks"), encoding="utf-8")
+    print(f"The report is in {output / 'benchmarks.md'}.")
+
+
+def newer(interpreters: list[Interpreter]) -> list[Interpreter]:
+    """The fastest of each version of Python that is newer than the fastest of all."""
+    first = interpreters[0]
+    chosen: dict[tuple[int, ...], Interpreter] = {}
+    for one in interpreters:
+        if one.version[:2] > first.version[:2]:
+            chosen.setdefault(one.version[:2], one)
+    return sorted(chosen.values(), key=lambda one: one.version)
+
+
+def measured(python: Path, output: Path, *, quick: bool = False, ladder: bool = False) -> Run:
+    """Run `benchmarks.measure` in that interpreter."""
+    output = output.absolute()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    flags = ["--quick"] * quick + ["--ladder"] * ladder
+    subprocess.run([python, "-m", "benchmarks.measure", output, *flags], cwd=ROOT, check=True)
+    return Run.read(output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""What we aim at, and what was measured: each target is a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.run import LUPA, PLUGIN_SERVERS, Run
+from benchmarks.timing import Spread
+
+LARGE = "Go, 6.5 MB"
+LINEAR = 0.98
+"""R² from which on a cost counts as linear."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """`measured` of a run must be at most `bound` (or at least, if `at_least`)."""
+
+    name: str
+    bound: float
+    measured: Callable[[Run], Spread]
+    at_least: bool = False
+    unit: str = "×"
+    limited_by: Callable[[Run], str] | None = None
+
+    def why(self, run: Run) -> str:
+        """What bounds it, where that is known."""
+        return self.limited_by(run) if self.limited_by else ""
+
+    def met(self, run: Run) -> bool:
+        value = self.measured(run).median
+        return value >= self.bound if self.at_least else value <= self.bound
+
+
+def ours(other: Callable[[Run], str] | str) -> Callable[[Run], Spread]:
+    """Wasmtime's cost of the header filter in terms of another way's."""
+    return lambda run: run.ratio("ladder", "wasmtime", other if isinstance(other, str) else other(run))
+
+
+def theirs(other: Callable[[Run], str] | str) -> Callable[[Run], Spread]:
+    """Another way's cost in terms of Wasmtime's."""
+    return lambda run: run.ratio("ladder", other if isinstance(other, str) else other(run), "wasmtime")
+
+
+def single(value: float) -> Spread:
+    return Spread(value, value, value)
+
+
+def from_cache(run: Run) -> Spread:
+    cached = run.of(f"load/load from the cache: {LARGE}", "wasmtime")
+    return Spread(cached.median * 1e3, cached.low * 1e3, cached.high * 1e3)
+
+
+def from_cache_of_compiling(run: Run) -> Spread:
+    compiled = run.of(f"load/compile: {LARGE}", "wasmtime").median
+    cached = run.of(f"load/load from the cache: {LARGE}", "wasmtime")
+    return Spread(cached.median / compiled, cached.low / compiled, cached.high / compiled)
+
+
+def fit(what: str) -> Callable[[Run], Spread]:
+    return lambda run: single(run.line(what, "wasmtime").fit)
+
+
+def microseconds(run: Run, way: str) -> str:
+    return f"{run.of('ladder', way).median * 1e6:.1f} µs"
+
+
+def crossings(run: Run, engine: str) -> str:
+    """What the engine's own calls cost beside Wasmtime's."""
+    ways = ("host → guest", "guest → host")
+    costs = [
+        f"{way} {run.of(f'crossing/{way}', engine).median * 1e6:.2f} µs, "
+        f"on Wasmtime {run.of(f'crossing/{way}', 'wasmtime').median * 1e6:.2f} µs"
+        for way in ways
+    ]
+    return f"its calls: {'; '.join(costs)}"
+
+
+TARGETS = (
+    Target(
+        "header filter on Wasmtime, in terms of the floor",
+        3,
+        ours("rust"),
+        limited_by=lambda run: (
+            f"the floor, {microseconds(run, 'rust')}, keeps no contexts, checks nothing and makes no Python objects; "
+            f"the work as a Python function alone takes {microseconds(run, 'python')}"
+        ),
+    ),
+    Target(
+        "header filter on Wasmtime, in terms of a further filter in Envoy",
+        0.5,
+        ours("envoy-further"),
+        limited_by=lambda run: (
+            f"the first filter of a stream also pays for the stream; a further one costs "
+            f"{run.line('filters', 'wasmtime').slope * 1e6:.1f} µs here, {microseconds(run, 'envoy-further')} in Envoy"
+        ),
+    ),
+    Target(
+        "header filter on Wasmtime, in terms of LuaJIT through lupa",
+        1,
+        ours(lambda run: run.cheapest(LUPA)),
+        limited_by=lambda run: (
+            "Lua shares the host's memory and has no stream, no limits and no allocator to ask: "
+            f"{microseconds(run, run.cheapest(LUPA))} a request"
+        ),
+    ),
+    Target(
+        "naive wasmtime-py, in terms of ours",
+        100,
+        theirs("naive"),
+        at_least=True,
+        limited_by=lambda run: f"it takes {microseconds(run, 'naive')}, ours {microseconds(run, 'wasmtime')}",
+    ),
+    Target(
+        "the fastest plugin server, in terms of ours",
+        50,
+        theirs(lambda run: run.cheapest(PLUGIN_SERVERS)),
+        at_least=True,
+        limited_by=lambda run: (
+            f"the fastest is {run.cheapest(PLUGIN_SERVERS)}; the fastest of a real PDK is "
+            f"{run.ratio('ladder', run.cheapest(PLUGIN_SERVERS[:2]), 'wasmtime').median:.0f} × ours"
+        ),
+    ),
+    *(
+        Target(
+            f"{name.title()}, in terms of Wasmtime",
+            bound,
+            lambda run, name=name: run.ratio("ladder", name, "wasmtime"),
+            limited_by=lambda run, name=name: crossings(run, name),
+        )
+        for name, bound in (("wasmer", 1.3), ("v8", 2))
+    ),
+    Target(
+        "1 MiB body read and replaced, in terms of two memcpy",
+        3,
+        lambda run: run.ratio("body/body of 1 MiB", "wasmtime", "two memcpy"),
+        limited_by=lambda run: (
+            f"of {run.of('body/body of 1 MiB', 'wasmtime').median * 1e6:.0f} µs, "
+            f"{run.of('body/body of 1 KiB', 'wasmtime').median * 1e6:.0f} µs are what a body of 1 KiB costs as well"
+        ),
+    ),
+    Target("a Go filter of 6.5 MB loaded from the cache", 60, from_cache, unit="ms"),
+    Target("that, in terms of compiling it", 1 / 20, from_cache_of_compiling),
+    Target("cost grows linearly with filters: R² of the fit", LINEAR, fit("filters"), at_least=True, unit=""),
+    Target("cost grows linearly with headers: R² of the fit", LINEAR, fit("headers"), at_least=True, unit=""),
+    Target("cost grows linearly with body bytes: R² of the fit", LINEAR, fit("body bytes"), at_least=True, unit=""),
+    Target(
+        "two processes serve, in terms of one",
+        1.8,
+        lambda run: run.ratio("scaling/processes/wasmtime", "1", "2"),
+        at_least=True,
+        limited_by=lambda run: (
+            f"the machine has {run.machine['processors']} processors, which other programs use as well"
+        ),
+    ),
+)
