@@ -712,16 +712,17 @@ def test_54_http_call_that_fails(host, probe, log, trace):
 
 def test_55_a_reply_while_the_guest_runs_waits(engine, log):
     """The embedder answers at once, from inside the hostcall's effect."""
-    waiting: list[Host] = []
+    waiting: list[HttpCall] = []
 
-    class Eager(Host):
-        def emit(self, effect):
-            super().emit(effect)
+    with Host(engine, services=Services(log=log, clusters={"upstream"})) as host:
+
+        def eager(effect, put=host.emit):
+            put(effect)
             if isinstance(effect, HttpCall):
                 waiting.append(effect)
-                self.deliver(effect, HttpCallReply([(b":status", b"200")]))
+                host.deliver(effect, HttpCallReply([(b":status", b"200")]))
 
-    with Eager(engine, services=Services(log=log, clusters={"upstream"})) as host:
+        host.emit = eager
         script = f'@on_request_headers\nhttp_call upstream {CALL} "" "" 5\nsay still in the callback\n@on_http_call_response\nsay reply'
         plugin = host.load_plugin(code("c/probe_0_2_1"), configuration=script)
         with host.http_stream([plugin]) as stream:

@@ -51,7 +51,6 @@ static PyMethodDef methods[] = {
     {"decode", decode, METH_O, "The pairs that bytes hold, or None if it is not for us to say."},
     {"encode", encode, METH_O, "The bytes of a list of pairs, or None if it is no plain one."},
     {"end", end_contexts, METH_O, NULL},
-    {"plain_headers", (PyCFunction)(void (*)(void))plain_headers, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -69,7 +68,7 @@ PyMODINIT_FUNC PyInit__native(void) {
     } TYPES[] = {{"ContextState", &ContextType}, {"Entry", &EntryType},
                  {"Calls", &CallsType},          {"Guest", &GuestType},
                  {"Hostcall", &HostcallType},    {"PlainContext", &PlainContextType},
-                 {"PlainPath", &PlainPathType}};
+                 {"PlainPath", &PlainPathType},   {"Outbox", &OutboxType}};
     PlainContextType.tp_base = &ContextType;
     if (state_names() || plain_names() || hostcall_names() || buffer_names()) return NULL;
     PyObject *module = PyModule_Create(&definition);

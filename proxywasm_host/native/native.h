@@ -18,7 +18,7 @@
 #include <structmember.h>
 
 /* Counted up when what Python sees of this extension changes: abi/native.py leaves another one alone. */
-#define REVISION 3
+#define REVISION 5
 
 enum { OK = 0, NOT_FOUND = 1, BAD_ARGUMENT = 2 };
 enum { RECORDED = 64 * 1024 }; /* as in marshal.py */
@@ -74,10 +74,19 @@ int set_flag(PyObject *self, PyObject *value, void *at);
 
 extern PyTypeObject PlainContextType, PlainPathType;
 
-/* A list of our own of headers that are plain pairs of bytes and, if `unique`, of different names; else None. */
-PyObject *plain_headers(PyObject *module, PyObject *const *args, Py_ssize_t count);
 /* Give each HttpContext of a list its last callbacks. */
 PyObject *end_contexts(PyObject *module, PyObject *contexts);
+
+/* -- What is to be done (outbox.c) ----------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *effects, *notices;
+} Outbox;
+
+extern PyTypeObject OutboxType;
+
+PyObject *outbox_drain(Outbox *self, PyObject *none);
 
 /* -- Remembered calls (calls.c) ------------------------------------------------------------------------------- */
 

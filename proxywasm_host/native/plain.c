@@ -22,7 +22,7 @@ typedef struct {
 
 static PyObject *nothing, *nobody; /* an empty list and an empty mapping, which are never changed */
 static PyObject *vm_name, *root_name, *closed_name, *stream_gone_name, *maps_for_log_name, *profile_name, *await_name,
-    *log_first_name, *send_prepared_name, *host_name, *emit_name,
+    *log_first_name, *send_prepared_name, *host_name, *outbox_name,
     *on_create, *on_log, *on_done, *on_delete, *on_headers[2];
 
 int plain_names(void) {
@@ -40,7 +40,7 @@ int plain_names(void) {
         {&log_first_name, "log_before_done"},
         {&send_prepared_name, "send_prepared"},
         {&host_name, "host"},
-        {&emit_name, "emit"},
+        {&outbox_name, "outbox"},
         {&on_create, "on_context_create"},
         {&on_log, "on_log"},
         {&on_done, "on_done"},
@@ -367,17 +367,17 @@ static int all_differ(PyObject *list) {
     return differ;
 }
 
-PyObject *plain_headers(PyObject *module, PyObject *const *args, Py_ssize_t count) {
-    if (count != 2 || !PyList_CheckExact(args[0])) Py_RETURN_NONE;
-    PyObject *list = PyList_GetSlice(args[0], 0, PyList_GET_SIZE(args[0])), *name, *value;
+/* A list of our own of headers that are plain pairs of bytes and, if `unique`, of different names. NULL without an
+ * exception: they have to be looked at more closely. */
+static PyObject *plain_headers(PyObject *headers, bool unique) {
+    if (!PyList_CheckExact(headers)) return NULL;
+    PyObject *list = PyList_GetSlice(headers, 0, PyList_GET_SIZE(headers)), *name, *value;
     if (!list) return NULL;
     int plain = 1;
     for (Py_ssize_t i = 0; plain && i < PyList_GET_SIZE(list); i++) plain = pair_of(list, i, &name, &value);
-    if (plain && args[1] == Py_True) plain = all_differ(list);
-    if (plain > 0) return list;
-    Py_DECREF(list);
-    if (plain < 0) return NULL;
-    Py_RETURN_NONE;
+    if (plain && unique) plain = all_differ(list);
+    if (plain <= 0) Py_CLEAR(list);
+    return list;
 }
 
 static const struct {
@@ -452,9 +452,19 @@ static int64_t filter_on_headers(PlainPath *self, PyObject *filter, bool end_str
     return action;
 }
 
+static PyObject *outbox_of(PyObject *stream) {
+    PyObject *host = PyObject_GetAttr(stream, host_name), *outbox = host ? PyObject_GetAttr(host, outbox_name) : NULL;
+    Py_XDECREF(host);
+    if (outbox && !Py_IS_TYPE(outbox, &OutboxType)) {
+        PyErr_SetString(PyExc_TypeError, "the host's outbox is none");
+        Py_CLEAR(outbox);
+    }
+    return outbox;
+}
+
 static int out_headers(PlainPath *self, bool end_stream) {
     if (!self->stream) return 0;
-    PyObject *stream = Py_NewRef(self->stream), *headers = Py_NewRef(self->headers), *effect = NULL, *host = NULL;
+    PyObject *stream = Py_NewRef(self->stream), *headers = Py_NewRef(self->headers), *effect = NULL, *outbox = NULL;
     int failed = -1;
     if (!fit(self->direction, headers))
         Py_SETREF(headers, PyObject_CallMethod(stream, "for_wire", "iO", self->direction, headers));
@@ -465,10 +475,10 @@ static int out_headers(PlainPath *self, bool end_stream) {
         self->complete = end_stream;
         self->headers_sent = true;
         effect = PyObject_Vectorcall(known.headers_out[self->direction], args, 3, NULL);
-        host = effect ? PyObject_GetAttr(stream, host_name) : NULL;
-        if (host) failed = told(PyObject_CallMethodOneArg(host, emit_name, effect));
+        outbox = effect ? outbox_of(stream) : NULL;
+        if (outbox) failed = PyList_Append(((Outbox *)outbox)->effects, effect);
     }
-    Py_XDECREF(host);
+    Py_XDECREF(outbox);
     Py_XDECREF(effect);
     Py_XDECREF(headers);
     Py_DECREF(stream);
@@ -505,16 +515,51 @@ static PyObject *path_pass_headers(PlainPath *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+static int begin(PlainPath *self, PyObject *headers, bool end_stream) {
+    Py_XSETREF(self->headers, Py_NewRef(headers));
+    self->started = true;
+    self->ended = end_stream;
+    return pass_headers(self, 0, end_stream);
+}
+
+static PyObject *drained(PyObject *stream) {
+    PyObject *outbox = outbox_of(stream), *effects = outbox ? outbox_drain((Outbox *)outbox, NULL) : NULL;
+    Py_XDECREF(outbox);
+    return effects;
+}
+
+static PyObject *path_feed_headers(PlainPath *self, PyObject *const *args, Py_ssize_t count) {
+    int end_stream = count == 2 ? PyObject_IsTrue(args[1]) : -1;
+    if (end_stream < 0) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "feed_headers() takes headers and whether they are all");
+        return NULL;
+    }
+    if (self->started)
+        return PyErr_Format(PyExc_RuntimeError, "the %s's headers were given before",
+                            self->direction == REQUEST ? "request" : "response");
+    if (!self->stream) return PyErr_Format(PyExc_RuntimeError, "the stream is closed");
+    PyObject *stream = Py_NewRef(self->stream), *effects = NULL;
+    int failed = 0;
+    if (!self->aborted) {
+        /* Names may occur twice where nothing is joined, but to ask costs more than to look. */
+        PyObject *headers = plain_headers(args[0], true);
+        if (!headers && !PyErr_Occurred())
+            headers = PyObject_CallMethod(stream, "checked", "On", args[0], HEADERS_MAP[self->direction]);
+        failed = headers ? begin(self, headers, end_stream) : -1;
+        Py_XDECREF(headers);
+    }
+    if (!failed) effects = drained(stream);
+    Py_DECREF(stream);
+    return effects;
+}
+
 static PyObject *path_on_headers(PlainPath *self, PyObject *const *args, Py_ssize_t count) {
     int end_stream = count == 2 ? PyObject_IsTrue(args[1]) : -1;
     if (end_stream < 0) {
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "on_headers() takes headers and whether they are all");
         return NULL;
     }
-    Py_XSETREF(self->headers, Py_NewRef(args[0]));
-    self->started = true;
-    self->ended = end_stream;
-    if (pass_headers(self, 0, end_stream)) return NULL;
+    if (begin(self, args[0], end_stream)) return NULL;
     Py_RETURN_NONE;
 }
 
@@ -549,6 +594,7 @@ static void path_dealloc(PlainPath *self) {
 }
 
 static PyMethodDef path_methods[] = {
+    {"feed_headers", (PyCFunction)(void (*)(void))path_feed_headers, METH_FASTCALL, NULL},
     {"on_headers", (PyCFunction)(void (*)(void))path_on_headers, METH_FASTCALL, NULL},
     {"pass_headers", (PyCFunction)path_pass_headers, METH_VARARGS, NULL},
     {"stop", to_override, METH_VARARGS, NULL},

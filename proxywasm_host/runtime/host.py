@@ -12,7 +12,6 @@ Rules of this module:
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -29,6 +28,7 @@ from proxywasm_host.errors import ModuleError
 from proxywasm_host.runtime.effects import Callout, Effect, Reply
 from proxywasm_host.runtime.failure import PluginError
 from proxywasm_host.runtime.http import HttpStream
+from proxywasm_host.runtime.outbox import Outbox
 from proxywasm_host.runtime.plugin import FailurePolicy, Plugin, PluginConfig
 from proxywasm_host.runtime.properties import lookup
 from proxywasm_host.runtime.tcp import TcpStream
@@ -84,9 +84,11 @@ class Host:
         self.cache = cache or _shared_cache()
         self.plugins: list[Plugin] = []
         self.wake = wake
-        self._outbox: list[Effect] = []
-        self._notices: deque[Effect] = deque()
-        """Effects that other threads may add to at any time."""
+        self.outbox = outbox = Outbox()
+        self.emit: Callable[[Effect], None] = outbox.put
+        """Note an effect; it is returned by the event that is being fed, or by the next."""
+        self.drain: Callable[[], list[Effect]] = outbox.drain
+        """What is to be done, in order; afterwards nothing is."""
         self._vms: dict[VmKey, Vm] = {}
         self._tried: dict[tuple[VmKey, str, bytes], PluginError | None] = {}
         """Result of each canary."""
@@ -216,7 +218,9 @@ class Host:
 
     def forget(self, plugin: Plugin) -> None:
         """Drop the effects of a plugin that was refused: nobody knows it."""
-        self._outbox = [effect for effect in self._outbox if getattr(effect, "plugin", None) is not plugin]
+        for effect in self.drain():
+            if getattr(effect, "plugin", None) is not plugin:
+                self.emit(effect)
 
     def plugin_gone(self, plugin: Plugin) -> None:
         """A plugin was closed and its guest has let it go; its VM goes with its last plugin."""
@@ -257,27 +261,12 @@ class Host:
 
     # -- Effects -------------------------------------------------------------------------------------------------
 
-    def emit(self, effect: Effect) -> None:
-        """Note an effect; it is returned by the event that is being fed, or by the next."""
-        self._outbox.append(effect)
-
     def notify(self, effect: Effect) -> None:
         """As `emit`, but from any thread and at any time: whoever drives the host is woken."""
-        self._notices.append(effect)
+        self.outbox.notify(effect)
         if self.wake is not None:
             with suppress(Exception):  # a guest is not to blame for an event loop that is closed
                 self.wake()
-
-    def drain(self) -> list[Effect]:
-        """What is to be done, in order; afterwards nothing is."""
-        notices = self._notices
-        while notices:
-            self._outbox.append(notices.popleft())
-        effects = self._outbox
-        if effects:
-            self._outbox = []
-            return effects
-        return []
 
     def deliver(self, callout: Callout, reply: Reply) -> list[Effect]:
         """Give a guest the reply to its callout, and return what that brings about, to be performed after the rest.

@@ -24,7 +24,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from proxywasm_host.abi.hostcalls.headers import add, joined, replace
-from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import MapType
 from proxywasm_host.abi.values import PropertyValue
@@ -33,7 +32,7 @@ from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.http_context import HttpContext
 from proxywasm_host.runtime.path import REQUEST, RESPONSE, Path
-from proxywasm_host.runtime.plain import end
+from proxywasm_host.runtime.plain import WORDS, end
 from proxywasm_host.runtime.properties import grpc_status_of
 
 if TYPE_CHECKING:
@@ -47,31 +46,12 @@ SERVICE_UNAVAILABLE = 503
 KNOWN = ({b":method": 1, b":path": 2, b":scheme": 0, b":authority": 0, b":protocol": 0}, {b":status": 1})
 """Pseudo headers that go out, by direction, with a bit for those that must. They stand before all other headers."""
 NEEDED = (3, 1)
-REQUEST_HEADERS, RESPONSE_HEADERS = MapType.REQUEST_HEADERS, MapType.RESPONSE_HEADERS
 TRAILERS = (MapType.REQUEST_TRAILERS, MapType.RESPONSE_TRAILERS)
 
 
 def percent_encoded(text: bytes) -> bytes:
     """Text as ``grpc-message`` holds it: what is not printable ASCII, and ``%``, as ``%XX``."""
     return b"".join(b"%c" % byte if 0x20 <= byte < 0x7F and byte != ord("%") else b"%%%02X" % byte for byte in text)
-
-
-def checked(headers: Iterable[tuple[bytes, bytes]], map: MapType, inline: bool) -> HeaderList:
-    """A list of our own of the embedder's headers; what there can be one of only is joined, if `inline`.
-
-    Raises: TypeError, if the first or the last is no pair of bytes: to look at all would cost as much as a hostcall.
-    """
-    if NATIVE is not None and (plain := NATIVE.plain_headers(headers, inline)) is not None:
-        return plain  # type: ignore[no-any-return]
-    pairs: list[Any] = list(headers)  # whatever it is that the embedder gave
-    if not pairs:
-        return pairs
-    for pair in pairs[0], pairs[-1]:
-        if pair.__class__ is list:
-            return checked([(name, value) for name, value in pairs], map, inline)
-        if pair.__class__ is not tuple or pair[0].__class__ is not bytes or pair[1].__class__ is not bytes:
-            raise TypeError(f"headers are (name, value) pairs of bytes, not {pair!r}")
-    return joined(pairs, map) if inline and len(dict(pairs)) < len(pairs) else pairs
 
 
 def given(status: bytes, pairs: HeaderList) -> HeaderList:
@@ -139,11 +119,7 @@ class HttpStream:
 
         `end_stream`: nothing follows. Raises: RuntimeError, if they were given before.
         """
-        if self._request.started:
-            raise RuntimeError("the request's headers were given before")
-        if not self._request.aborted:
-            self._request.on_headers(checked(headers, REQUEST_HEADERS, self._inline), end_stream)
-        return self.host.drain()
+        return self._request.feed_headers(headers, end_stream)
 
     def request_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
         """A part of the client's body. Raises: RuntimeError, before the headers or after the end."""
@@ -155,14 +131,13 @@ class HttpStream:
 
     def response_headers(self, headers: HeaderList, end_stream: bool = False) -> list[Effect]:
         """Upstream's headers, ``:status`` first. Ignored after a local response. Raises as `request_headers`."""
-        if self.local is None and not self._response.aborted:
-            if not self._request.started:
-                raise RuntimeError("the request's headers must be given first")
-            if self._response.started:
-                raise RuntimeError("the response's headers were given before")
+        if self.local is not None or self._response.aborted:
+            return self.host.drain()
+        if not self._request.started:
+            raise RuntimeError("the request's headers must be given first")
+        if not self._response.started:
             self.details = "via_upstream"
-            self._response.on_headers(checked(headers, RESPONSE_HEADERS, self._inline), end_stream)
-        return self.host.drain()
+        return self._response.feed_headers(headers, end_stream)
 
     def response_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
         """A part of upstream's body. Ignored after a local response. Raises as `request_body`."""
@@ -194,7 +169,7 @@ class HttpStream:
         self.close()
 
     def _check(self, path: Path) -> None:
-        which = "response" if path.direction else "request"
+        which = WORDS[path.direction]
         if not path.started:
             raise RuntimeError(f"the {which}'s headers must be given first")
         if path.ended:
@@ -209,8 +184,24 @@ class HttpStream:
     def _end(self, path: Path, trailers: HeaderList) -> list[Effect]:
         if not path.aborted:
             self._check(path)
-            path.on_trailers(checked(trailers, TRAILERS[path.direction], self._inline))
+            path.on_trailers(self.checked(trailers, TRAILERS[path.direction]))
         return self.host.drain()
+
+    def checked(self, headers: Iterable[tuple[bytes, bytes]], map: int) -> HeaderList:
+        """A list of our own of the embedder's headers; where the profile says so, what there can be one of is joined.
+
+        Raises: TypeError, if the first or the last is no pair of bytes: to look at all would cost as much as a
+        hostcall.
+        """
+        pairs: list[Any] = list(headers)  # whatever it is that the embedder gave
+        if not pairs:
+            return pairs
+        for pair in pairs[0], pairs[-1]:
+            if pair.__class__ is list:
+                return self.checked([(name, value) for name, value in pairs], map)
+            if pair.__class__ is not tuple or pair[0].__class__ is not bytes or pair[1].__class__ is not bytes:
+                raise TypeError(f"headers are (name, value) pairs of bytes, not {pair!r}")
+        return joined(pairs, map) if self._inline and len(dict(pairs)) < len(pairs) else pairs
 
     # -- State ---------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ there (``native/plain.c``), its types take the place of the ones here, and do th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,17 +17,19 @@ from proxywasm_host.abi.types import HeadersAction, MapType
 from proxywasm_host.runtime import effects
 
 if TYPE_CHECKING:
+    from proxywasm_host.runtime.effects import Effect
     from proxywasm_host.runtime.http import HttpStream
     from proxywasm_host.runtime.http_context import HttpContext
     from proxywasm_host.runtime.plugin import Plugin
     from proxywasm_host.runtime.vm import Vm
 
-__all__ = ["HEADERS_MAP", "REQUEST", "RESPONSE", "STOP_ALL", "PlainContext", "PlainPath", "end"]
+__all__ = ["HEADERS_MAP", "REQUEST", "RESPONSE", "STOP_ALL", "WORDS", "PlainContext", "PlainPath", "end"]
 
 REQUEST, RESPONSE = range(2)
 STOP_ALL: Final = int(HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK)
 HEADERS_MAP: Final = (int(MapType.REQUEST_HEADERS), int(MapType.RESPONSE_HEADERS))
 HEADERS_OUT: Final = (effects.RequestHeaders, effects.ResponseHeaders)
+WORDS: Final = ("request", "response")
 ON_HEADERS: Final = ("on_request_headers", "on_response_headers")
 
 
@@ -158,6 +160,15 @@ class PlainPath:
         self.filters = filters
         self.given_end = bytearray(len(filters))
         """1 for each filter that was given the end of the stream: nothing more is for it."""
+
+    def feed_headers(self, headers: Iterable[tuple[bytes, bytes]], end_stream: bool) -> list[Effect]:
+        """Headers have come in from outside. Raises: RuntimeError, if they came before; TypeError, if they are none."""
+        stream = self.stream
+        if self.started:
+            raise RuntimeError(f"the {WORDS[self.direction]}'s headers were given before")
+        if not self.aborted:
+            self.on_headers(stream.checked(headers, HEADERS_MAP[self.direction]), end_stream)
+        return stream.host.drain()
 
     def on_headers(self, headers: HeaderList, end_stream: bool) -> None:
         """Headers have come in."""
