@@ -68,7 +68,8 @@ PyMODINIT_FUNC PyInit__native(void) {
     } TYPES[] = {{"ContextState", &ContextType}, {"Entry", &EntryType},
                  {"Calls", &CallsType},          {"Guest", &GuestType},
                  {"Hostcall", &HostcallType},    {"PlainContext", &PlainContextType},
-                 {"PlainPath", &PlainPathType},   {"Outbox", &OutboxType}};
+                 {"PlainPath", &PlainPathType},   {"PlainStream", &PlainStreamType},
+                 {"Outbox", &OutboxType}};
     PlainContextType.tp_base = &ContextType;
     if (state_names() || plain_names() || hostcall_names() || buffer_names()) return NULL;
     PyObject *module = PyModule_Create(&definition);

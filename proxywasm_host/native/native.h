@@ -18,7 +18,7 @@
 #include <structmember.h>
 
 /* Counted up when what Python sees of this extension changes: abi/native.py leaves another one alone. */
-#define REVISION 5
+#define REVISION 6
 
 enum { OK = 0, NOT_FOUND = 1, BAD_ARGUMENT = 2 };
 enum { RECORDED = 64 * 1024 }; /* as in marshal.py */
@@ -52,7 +52,7 @@ typedef struct {
     PyObject_HEAD
     PyObject *context, *idle, *deferred, *failure, *contexts, *callbacks;
     uint32_t next_context;
-    bool stop_iteration, tells_end;
+    bool stop_iteration, tells_end, log_before_done, await_done;
 } Entry;
 
 extern PyTypeObject ContextType, EntryType;
@@ -72,7 +72,7 @@ int set_flag(PyObject *self, PyObject *value, void *at);
 
 /* -- What almost every request does (plain.c) ------------------------------------------------------------------ */
 
-extern PyTypeObject PlainContextType, PlainPathType;
+extern PyTypeObject PlainContextType, PlainPathType, PlainStreamType;
 
 /* Give each HttpContext of a list its last callbacks. */
 PyObject *end_contexts(PyObject *module, PyObject *contexts);

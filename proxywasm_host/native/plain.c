@@ -21,9 +21,9 @@ typedef struct {
 } PlainPath;
 
 static PyObject *nothing, *nobody; /* an empty list and an empty mapping, which are never changed */
-static PyObject *vm_name, *root_name, *closed_name, *stream_gone_name, *maps_for_log_name, *profile_name, *await_name,
-    *log_first_name, *send_prepared_name, *host_name, *outbox_name,
-    *on_create, *on_log, *on_done, *on_delete, *on_headers[2];
+static PyObject *vm_name, *root_name, *closed_name, *stream_gone_name, *send_prepared_name, *host_name, *outbox_name,
+    *services_name, *clock_name, *time_name, *context_type_name, *path_type_name, *on_create, *on_log, *on_done,
+    *on_delete, *on_headers[2];
 
 int plain_names(void) {
     static const struct {
@@ -34,10 +34,11 @@ int plain_names(void) {
         {&root_name, "root"},
         {&closed_name, "closed"},
         {&stream_gone_name, "stream_gone"},
-        {&maps_for_log_name, "maps_for_log"},
-        {&profile_name, "profile"},
-        {&await_name, "await_done"},
-        {&log_first_name, "log_before_done"},
+        {&services_name, "services"},
+        {&clock_name, "clock"},
+        {&time_name, "time_ns"},
+        {&context_type_name, "context_type"},
+        {&path_type_name, "path_type"},
         {&send_prepared_name, "send_prepared"},
         {&host_name, "host"},
         {&outbox_name, "outbox"},
@@ -181,13 +182,15 @@ static PyObject *plain_on_headers(PlainContext *self, PyObject *args) {
     return action < 0 ? NULL : PyLong_FromLongLong(action);
 }
 
+static PyObject *maps_for_log(PyObject *stream);
+
 static int write_log(PlainContext *self) {
     if (create(self)) return -1;
     Entry *vm = entry_of(self);
     if (!vm) return -1;
     for (Py_ssize_t i = 0; i < 2; i++)
         if (PyList_SetItem(self->base.buffers, i, Py_NewRef(Py_None))) return -1;
-    PyObject *maps = PyObject_CallMethodNoArgs(self->stream, maps_for_log_name);
+    PyObject *maps = maps_for_log(self->stream);
     if (!maps) return -1;
     Py_XSETREF(self->base.maps, maps);
     self->base.read_only = true;
@@ -204,18 +207,9 @@ static PyObject *plain_log(PlainContext *self, PyObject *none) {
     Py_RETURN_NONE;
 }
 
-/* Whether a flag of the VM's profile is set, or -1 with an exception. */
-static int profile_flag(Entry *vm, PyObject *name) {
-    PyObject *profile = PyObject_GetAttr((PyObject *)vm, profile_name);
-    int set = profile ? is_set(profile, name) : -1;
-    Py_XDECREF(profile);
-    return set;
-}
-
 static int delete(PlainContext *self) {
     Entry *vm = entry_of(self);
-    int log_first = vm ? profile_flag(vm, log_first_name) : -1;
-    if (log_first < 0 || (!log_first && write_log(self))) return -1;
+    if (!vm || (!vm->log_before_done && write_log(self))) return -1;
     self->deleted = true;
     if (told(call(self, vm, on_delete, NULL, NULL))) return -1;
     int alive = PyDict_Contains(vm->contexts, self->base.id);
@@ -235,10 +229,9 @@ static int finish(PlainContext *self) {
     Entry *vm = entry_of(self);
     PyObject *result = vm ? call(self, vm, on_done, NULL, NULL) : NULL;
     if (!result) return -1;
-    int waits = PyLong_Check(result) && !PyObject_IsTrue(result) ? profile_flag(vm, await_name) : 0;
+    bool refused = PyLong_Check(result) && !PyObject_IsTrue(result);
     Py_DECREF(result);
-    if (waits < 0) return -1;
-    if (!waits || vm->failure != Py_None) return delete(self);
+    if (!refused || !vm->await_done || vm->failure != Py_None) return delete(self);
     self->pending_done = true;
     return 0;
 }
@@ -250,8 +243,7 @@ static PyObject *plain_finish(PlainContext *self, PyObject *none) {
 
 static int log_if_first(PlainContext *self) {
     Entry *vm = entry_of(self);
-    int first = vm ? profile_flag(vm, log_first_name) : -1;
-    return first > 0 ? write_log(self) : first;
+    return !vm ? -1 : vm->log_before_done ? write_log(self) : 0;
 }
 
 PyObject *end_contexts(PyObject *module, PyObject *contexts) {
@@ -637,3 +629,164 @@ PyTypeObject PlainPathType = {
     .tp_getset = path_flags,
 };
 
+/* -- A stream -------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *host, *properties, *buffer_limit, *started_ns, *contexts, *request, *response;
+} PlainStream;
+
+static PyObject *now(PyObject *host) {
+    PyObject *services = PyObject_GetAttr(host, services_name);
+    PyObject *clock = services ? PyObject_GetAttr(services, clock_name) : NULL;
+    PyObject *time = clock ? PyObject_CallMethodNoArgs(clock, time_name) : NULL;
+    Py_XDECREF(clock);
+    Py_XDECREF(services);
+    return time;
+}
+
+/* A context for each plugin, in their order. */
+static PyObject *contexts_for(PlainStream *self, PyObject *plugins) {
+    PyObject *type = PyObject_GetAttr((PyObject *)self, context_type_name), *contexts = type ? PyList_New(0) : NULL;
+    for (Py_ssize_t i = 0; contexts && i < PyList_GET_SIZE(plugins); i++) {
+        PyObject *args[] = {(PyObject *)self, PyList_GET_ITEM(plugins, i)};
+        PyObject *context = PyObject_Vectorcall(type, args, 2, NULL);
+        if (!context || PyList_Append(contexts, context)) Py_CLEAR(contexts);
+        Py_XDECREF(context);
+    }
+    Py_XDECREF(type);
+    return contexts;
+}
+
+static PyObject *reversed(PyObject *list) {
+    PyObject *copy = PyList_GetSlice(list, 0, PyList_GET_SIZE(list));
+    if (copy && PyList_Reverse(copy)) Py_CLEAR(copy);
+    return copy;
+}
+
+/* A Path; takes `filters` over. */
+static PyObject *path_of(PlainStream *self, int direction, PyObject *filters) {
+    PyObject *type = filters ? PyObject_GetAttr((PyObject *)self, path_type_name) : NULL;
+    PyObject *path = type ? PyObject_CallFunction(type, "OiO", self, direction, filters) : NULL;
+    if (path && !PyObject_TypeCheck(path, &PlainPathType)) {
+        PyErr_SetString(PyExc_TypeError, "the path of a stream is none");
+        Py_CLEAR(path);
+    }
+    Py_XDECREF(type);
+    Py_XDECREF(filters);
+    return path;
+}
+
+static int stream_init(PlainStream *self, PyObject *args, PyObject *keywords) {
+    static char *names[] = {"host", "plugins", "properties", "buffer_limit", NULL};
+    PyObject *host, *plugins, *properties, *limit;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO!OO:HttpStream", names, &host, &PyList_Type, &plugins,
+                                     &properties, &limit))
+        return -1;
+    Py_XSETREF(self->host, Py_NewRef(host));
+    Py_XSETREF(self->properties, Py_NewRef(properties));
+    Py_XSETREF(self->buffer_limit, Py_NewRef(limit));
+    Py_XSETREF(self->started_ns, now(host));
+    if (!self->started_ns) return -1;
+    Py_XSETREF(self->contexts, contexts_for(self, plugins));
+    if (!self->contexts) return -1;
+    Py_XSETREF(self->request, path_of(self, REQUEST, Py_NewRef(self->contexts)));
+    if (!self->request) return -1;
+    Py_XSETREF(self->response, path_of(self, RESPONSE, reversed(self->contexts)));
+    return self->response ? 0 : -1;
+}
+
+static PyObject *or_none(PyObject *headers) {
+    bool any = headers && PyList_Check(headers) && PyList_GET_SIZE(headers);
+    return any ? headers : Py_None;
+}
+
+static PyObject *maps_for_log(PyObject *stream) {
+    PlainStream *self = (PlainStream *)stream;
+    if (!PyObject_TypeCheck(stream, &PlainStreamType) || !self->request || !self->response)
+        return PyErr_Format(PyExc_TypeError, "%R is no HttpStream", stream);
+    PlainPath *request = (PlainPath *)self->request, *response = (PlainPath *)self->response;
+    return Py_BuildValue("[OOOO]", or_none(request->headers), Py_None, or_none(response->headers),
+                         response->trailers ? response->trailers : Py_None);
+}
+
+static PyObject *stream_maps_for_log(PlainStream *self, PyObject *none) { return maps_for_log((PyObject *)self); }
+
+static int set_path(PlainStream *self, PyObject *path, void *at) {
+    if (!path || !PyObject_TypeCheck(path, &PlainPathType)) {
+        PyErr_SetString(PyExc_TypeError, "the path of a stream is none");
+        return -1;
+    }
+    PyObject **place = (PyObject **)((char *)self + (size_t)at);
+    Py_XSETREF(*place, Py_NewRef(path));
+    return 0;
+}
+
+static PyObject *get_path(PlainStream *self, void *at) {
+    PyObject *path = *(PyObject **)((char *)self + (size_t)at);
+    if (!path) PyErr_SetString(PyExc_AttributeError, "the stream has no paths yet");
+    return Py_XNewRef(path);
+}
+
+static int stream_traverse(PlainStream *self, visitproc visit, void *arg) {
+    Py_VISIT(self->host);
+    Py_VISIT(self->properties);
+    Py_VISIT(self->buffer_limit);
+    Py_VISIT(self->started_ns);
+    Py_VISIT(self->contexts);
+    Py_VISIT(self->request);
+    Py_VISIT(self->response);
+    return 0;
+}
+
+static int stream_clear(PlainStream *self) {
+    Py_CLEAR(self->host);
+    Py_CLEAR(self->properties);
+    Py_CLEAR(self->buffer_limit);
+    Py_CLEAR(self->started_ns);
+    Py_CLEAR(self->contexts);
+    Py_CLEAR(self->request);
+    Py_CLEAR(self->response);
+    return 0;
+}
+
+static void stream_dealloc(PlainStream *self) {
+    PyObject_GC_UnTrack(self);
+    stream_clear(self);
+    Py_TYPE(self)->tp_free(self);
+}
+
+static PyMethodDef stream_methods[] = {
+    {"maps_for_log", (PyCFunction)stream_maps_for_log, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef stream_members[] = {
+    {"host", T_OBJECT_EX, offsetof(PlainStream, host), READONLY, NULL},
+    {"properties", T_OBJECT_EX, offsetof(PlainStream, properties), 0, NULL},
+    {"buffer_limit", T_OBJECT_EX, offsetof(PlainStream, buffer_limit), 0, NULL},
+    {"started_ns", T_OBJECT_EX, offsetof(PlainStream, started_ns), 0, NULL},
+    {"_contexts", T_OBJECT_EX, offsetof(PlainStream, contexts), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef stream_paths[] = {
+    {"_request", (getter)get_path, (setter)set_path, NULL, (void *)offsetof(PlainStream, request)},
+    {"_response", (getter)get_path, (setter)set_path, NULL, (void *)offsetof(PlainStream, response)},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyTypeObject PlainStreamType = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "proxywasm_host._native.PlainStream",
+    .tp_basicsize = sizeof(PlainStream),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .tp_new = PyType_GenericNew,
+    .tp_init = (initproc)stream_init,
+    .tp_dealloc = (destructor)stream_dealloc,
+    .tp_traverse = (traverseproc)stream_traverse,
+    .tp_clear = (inquiry)stream_clear,
+    .tp_methods = stream_methods,
+    .tp_members = stream_members,
+    .tp_getset = stream_paths,
+};

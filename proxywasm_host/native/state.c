@@ -250,6 +250,8 @@ static PyMemberDef entry_members[] = {
 static PyGetSetDef entry_flags[] = {
     FLAG(Entry, stop_iteration),
     FLAG(Entry, tells_end),
+    FLAG(Entry, log_before_done),
+    FLAG(Entry, await_done),
     {NULL, NULL, NULL, NULL, NULL},
 };
 

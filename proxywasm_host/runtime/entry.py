@@ -36,6 +36,8 @@ class Entry:
         """The callbacks that the guest has and may have, by their name without ``proxy_``."""
         self.tells_end = True
         """Whether callbacks on headers are told that nothing follows (not so in ABI 0.1.0)."""
+        self.log_before_done = self.await_done = False
+        """Flags of the profile."""
         self.next_context = 1
 
     def new_context_id(self) -> int:

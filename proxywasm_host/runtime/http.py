@@ -18,26 +18,21 @@ Rules of a local response, from ``filter_manager.cc`` of Envoy:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from proxywasm_host.abi.hostcalls.headers import add, joined, replace
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import MapType
-from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.http_context import HttpContext
 from proxywasm_host.runtime.path import REQUEST, RESPONSE, Path
-from proxywasm_host.runtime.plain import WORDS, end
+from proxywasm_host.runtime.plain import WORDS, PlainStream, end
 from proxywasm_host.runtime.properties import grpc_status_of
-
-if TYPE_CHECKING:
-    from proxywasm_host.runtime.host import Host
-    from proxywasm_host.runtime.plugin import Plugin
 
 __all__ = ["HttpStream", "LocalResponse"]
 
@@ -74,7 +69,7 @@ class LocalResponse:
     grpc_status: int | None = None
 
 
-class HttpStream:
+class HttpStream(PlainStream):
     """One request and its response. Made by `Host.http_stream`.
 
     Feed it with what comes in, in the order in which it comes: `request_headers`, `request_body`, `request_trailers`
@@ -98,19 +93,8 @@ class HttpStream:
     """Envoy's response code details: who made the response or ended the stream, and why; ``None`` until then."""
     closed = False
     _prepared: LocalResponse | None = None
-
-    def __init__(
-        self, host: Host, plugins: Sequence[Plugin], properties: Mapping[str, PropertyValue], buffer_limit: int
-    ) -> None:
-        self.host = host
-        self.properties = properties
-        self._inline = host.profile.inline_headers
-        self.started_ns: int = host.services.clock.time_ns()
-        self._contexts = contexts = [HttpContext(self, plugin) for plugin in plugins]
-        self.buffer_limit = buffer_limit
-        """Bytes of a body that filters may hold, in each direction."""
-        self._request = Path(self, REQUEST, contexts)
-        self._response = Path(self, RESPONSE, contexts[::-1])
+    context_type = HttpContext
+    path_type = Path
 
     # -- Events --------------------------------------------------------------------------------------------------
 
@@ -201,7 +185,7 @@ class HttpStream:
                 return self.checked([(name, value) for name, value in pairs], map)
             if pair.__class__ is not tuple or pair[0].__class__ is not bytes or pair[1].__class__ is not bytes:
                 raise TypeError(f"headers are (name, value) pairs of bytes, not {pair!r}")
-        return joined(pairs, map) if self._inline and len(dict(pairs)) < len(pairs) else pairs
+        return joined(pairs, map) if self.host.profile.inline_headers and len(dict(pairs)) < len(pairs) else pairs
 
     # -- State ---------------------------------------------------------------------------------------------------
 
@@ -243,11 +227,6 @@ class HttpStream:
     def path(self, direction: int) -> Path:
         """State of one direction, for properties."""
         return self._response if direction else self._request
-
-    def maps_for_log(self) -> list[HeaderList | None]:
-        """Header maps as on_log sees them, by `MapType`."""
-        request, response = self._request, self._response
-        return [request.headers or None, None, response.headers or None, response.trailers]
 
     # -- What filters do -----------------------------------------------------------------------------------------
 

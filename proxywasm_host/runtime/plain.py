@@ -1,14 +1,14 @@
 """What almost every request does, and nothing else: headers pass a chain of filters, contexts begin and end.
 
-These are the hot parts of `HttpContext` and `Path`, which add what is out of the ordinary. Where the C extension is
-there (``native/plain.c``), its types take the place of the ones here, and do the same.
+These are the hot parts of `HttpContext`, `Path` and `HttpStream`, which add what is out of the ordinary. Where the C
+extension is there (``native/plain.c``), its types take the place of the ones here, and do the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from proxywasm_host.abi.context import ContextState
 from proxywasm_host.abi.native import NATIVE
@@ -17,13 +17,16 @@ from proxywasm_host.abi.types import HeadersAction, MapType
 from proxywasm_host.runtime import effects
 
 if TYPE_CHECKING:
+    from proxywasm_host.abi.values import PropertyValue
     from proxywasm_host.runtime.effects import Effect
+    from proxywasm_host.runtime.host import Host
     from proxywasm_host.runtime.http import HttpStream
     from proxywasm_host.runtime.http_context import HttpContext
+    from proxywasm_host.runtime.path import Path
     from proxywasm_host.runtime.plugin import Plugin
     from proxywasm_host.runtime.vm import Vm
 
-__all__ = ["HEADERS_MAP", "REQUEST", "RESPONSE", "STOP_ALL", "WORDS", "PlainContext", "PlainPath", "end"]
+__all__ = ["HEADERS_MAP", "REQUEST", "RESPONSE", "STOP_ALL", "WORDS", "PlainContext", "PlainPath", "PlainStream", "end"]
 
 REQUEST, RESPONSE = range(2)
 STOP_ALL: Final = int(HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK)
@@ -100,7 +103,7 @@ class PlainContext(ContextState):
         if self.deleted:
             return
         vm = self.vm
-        if vm.call(self, "on_done", self.id) == 0 and vm.profile.await_done and vm.failure is None:
+        if vm.call(self, "on_done", self.id) == 0 and vm.await_done and vm.failure is None:
             self.pending_done = True
         else:
             self.delete()
@@ -108,7 +111,7 @@ class PlainContext(ContextState):
     def delete(self) -> None:
         """on_delete, and the context is no more."""
         vm = self.vm
-        if not vm.profile.log_before_done:
+        if not vm.log_before_done:
             self.log()
         self.deleted = True
         vm.call(self, "on_delete", self.id)
@@ -211,16 +214,42 @@ class PlainPath:
             stream.host.emit(HEADERS_OUT[self.direction](headers, end_stream, stream))
 
 
+class PlainStream:
+    """One request and its response. `HttpStream` adds all that can be done with it."""
+
+    context_type: ClassVar[type[HttpContext]]
+    path_type: ClassVar[type[Path]]
+
+    def __init__(
+        self, host: Host, plugins: Sequence[Plugin], properties: Mapping[str, PropertyValue], buffer_limit: int
+    ) -> None:
+        self.host = host
+        self.properties = properties
+        self.buffer_limit = buffer_limit
+        """Bytes of a body that filters may hold, in each direction."""
+        self.started_ns: int = host.services.clock.time_ns()
+        this = cast("HttpStream", self)
+        self._contexts = contexts = [self.context_type(this, plugin) for plugin in plugins]
+        self._request = self.path_type(this, REQUEST, contexts)
+        self._response = self.path_type(this, RESPONSE, contexts[::-1])
+
+    def maps_for_log(self) -> list[HeaderList | None]:
+        """Header maps as on_log sees them, by `MapType`."""
+        request, response = self._request, self._response
+        return [request.headers or None, None, response.headers or None, response.trailers]
+
+
 def end(contexts: Sequence[HttpContext]) -> None:
     """Nothing more happens to a stream: on_log, on_done, on_delete, in the order that each filter's profile says."""
     for context in contexts:
-        if context.vm.profile.log_before_done:
+        if context.vm.log_before_done:
             context.log()
     for context in contexts:
         context.finish()
 
 
-PythonPlainContext, PythonPlainPath, python_end = PlainContext, PlainPath, end
+PythonPlainContext, PythonPlainPath, PythonPlainStream, python_end = PlainContext, PlainPath, PlainStream, end
 if not TYPE_CHECKING and NATIVE is not None:
     NATIVE.use(request_headers=effects.RequestHeaders, response_headers=effects.ResponseHeaders)
-    PlainContext, PlainPath, end = NATIVE.PlainContext, NATIVE.PlainPath, NATIVE.end
+    PlainContext, PlainPath, PlainStream = NATIVE.PlainContext, NATIVE.PlainPath, NATIVE.PlainStream
+    end = NATIVE.end

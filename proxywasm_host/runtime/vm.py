@@ -87,6 +87,7 @@ class Vm(Entry):
         self.vm_configuration = config.configuration
         self.environment = config.environment
         self.contexts = {0: Context(0)}
+        self.log_before_done, self.await_done = self.profile.log_before_done, self.profile.await_done
         self.tells_end = self.version > AbiVersion.V0_1_0
         self.metrics: tuple[list[str], ...] = ([], [], [])
         self._draining = False
