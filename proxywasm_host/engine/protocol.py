@@ -177,6 +177,10 @@ class Memory(Protocol):
     it across a call into the guest. Memory only grows, so an access within `view` is always good; one beyond it is
     tried again after `refresh`. While an instance lives, growth must not move the bytes that an older view shows
     (engines reserve address space for that), unless `view` is a property that makes a new view each time.
+
+    A memory may have an attribute `native_range`: the address of two 64-bit words that last as long as the memory
+    object and say what `view` shows, for C code that looks at them instead. The first is where the bytes are, the
+    second how many there are: 0 from the moment on at which the instance is closed.
     """
 
     view: memoryview

@@ -8,6 +8,11 @@ enum { MAX_RANGES = 1024 };
 static PyObject *view_name, *refresh_name;
 
 int memory_open(Guest *guest, Memory *memory) {
+    if (guest->range) {
+        memory->at = (uint8_t *)(uintptr_t)guest->range[0], memory->size = (size_t)guest->range[1];
+        memory->owner = NULL;
+        return GOOD;
+    }
     if (!view_name && !(view_name = PyUnicode_InternFromString("view"))) return FAILED;
     PyObject *found = PyObject_GetAttr(guest->memory, view_name);
     if (!found) return FAILED;
@@ -194,6 +199,23 @@ int guest_check_allowed(Guest *guest, PyObject *name) {
 
 /* -- The type ------------------------------------------------------------------------------------------------- */
 
+static int guest_set_memory(Guest *self, PyObject *memory, void *closure) {
+    if (!memory) return PyErr_SetString(PyExc_AttributeError, "a guest has a memory"), -1;
+    PyObject *range = PyObject_GetAttrString(memory, "native_range");
+    if (!range && !PyErr_ExceptionMatches(PyExc_AttributeError)) return -1;
+    PyErr_Clear();
+    void *words = range ? PyLong_AsVoidPtr(range) : NULL;
+    Py_XDECREF(range);
+    if (PyErr_Occurred()) return -1;
+    self->range = words;
+    Py_XSETREF(self->memory, Py_NewRef(memory));
+    return 0;
+}
+
+static PyObject *guest_get_memory(Guest *self, void *closure) {
+    return Py_NewRef(self->memory ? self->memory : Py_None);
+}
+
 static int guest_set_record(Guest *self, PyObject *record, void *closure) {
     if (!record) return PyErr_SetString(PyExc_AttributeError, "a guest has a record"), -1;
     PyObject *owner = PyCFunction_Check(record) ? PyCFunction_GET_SELF(record) : NULL;
@@ -214,8 +236,7 @@ static int guest_init(Guest *self, PyObject *args, PyObject *keywords) {
     guest_set_record(self, record, NULL);
     Py_XSETREF(self->allocator_may_call, Py_NewRef(allocator_may_call));
     Py_XSETREF(self->allowed, Py_NewRef(Py_None));
-    Py_XSETREF(self->memory, Py_NewRef(known.no_memory));
-    return 0;
+    return guest_set_memory(self, known.no_memory, NULL);
 }
 
 static int guest_traverse(Guest *self, visitproc visit, void *arg) {
@@ -229,6 +250,7 @@ static int guest_traverse(Guest *self, visitproc visit, void *arg) {
 }
 
 static int guest_clear(Guest *self) {
+    self->range = NULL;
     Py_CLEAR(self->memory);
     Py_CLEAR(self->record);
     Py_CLEAR(self->allowed);
@@ -255,13 +277,13 @@ static PyMethodDef guest_methods[] = {
 };
 
 static PyMemberDef guest_members[] = {
-    {"memory", T_OBJECT_EX, offsetof(Guest, memory), 0, NULL},
     {"allowed", T_OBJECT_EX, offsetof(Guest, allowed), 0, NULL},
     {"allocator_may_call", T_OBJECT_EX, offsetof(Guest, allocator_may_call), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyGetSetDef guest_getset[] = {
+    {"memory", (getter)guest_get_memory, (setter)guest_set_memory, NULL, NULL},
     {"record", (getter)guest_get_record, (setter)guest_set_record, NULL, NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

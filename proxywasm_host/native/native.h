@@ -119,6 +119,7 @@ Call *calls_next(Calls *calls, PyObject *row);
 typedef struct {
     PyObject_HEAD
     PyObject *memory, *record, *allowed, *allocator_may_call, *allocator;
+    const uint64_t *range; /* `native_range` of the memory, see the engine protocol, or NULL */
     Calls *calls;  /* the last one whose `append` was `record`; never taken away while calls may be under way */
     bool is_quiet; /* `record` is its `append`: nobody listens */
 } Guest;

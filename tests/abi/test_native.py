@@ -59,10 +59,23 @@ HEAP = 131_072
 END = 2 * HEAP
 
 
+class RangedMemory(Memory):
+    """Memory that says in two words where it is, as engines may."""
+
+    def __init__(self, size: int) -> None:
+        self.words = (ctypes.c_uint64 * 2)()
+        self.native_range = ctypes.addressof(self.words)
+        super().__init__(size)
+
+    def refresh(self) -> bool:
+        self.words[:] = [ctypes.addressof((ctypes.c_char * len(self.bytes)).from_buffer(self.bytes)), self.size]
+        return super().refresh()
+
+
 class World:
     """A root context, a stream, a guest, and a set of hostcalls, all of one implementation."""
 
-    def __init__(self, state, entry, guest, calls, bind, version, profile, clock) -> None:
+    def __init__(self, state, entry, guest, calls, bind, version, profile, clock, memory=Memory) -> None:
         class Context(state):
             def add_trailers(self, map):
                 return None
@@ -84,9 +97,7 @@ class World:
         self.stream = Context(2, self.root)
         self.vm.context = self.stream
         self.calls = calls(16)
-        self.memory = Memory(END)
-        self.memory.bytes = bytearray(END)
-        self.memory.refresh()
+        self.memory = memory(END)
         self.guest = guest(self.calls.append, None)
         self.guest.memory = self.memory
         self.heap = HEAP
@@ -117,11 +128,11 @@ class World:
         )
 
 
-def worlds(version=AbiVersion.V0_2_1, profile=ENVOY, clock=None) -> tuple[World, World]:
+def worlds(version=AbiVersion.V0_2_1, profile=ENVOY, clock=None, memory=Memory) -> tuple[World, World]:
     clock = clock or ManualClock()
     return (
         World(PythonContextState, PythonEntry, PythonGuest, PythonCalls, bind_in_python, version, profile, clock),
-        World(NATIVE.ContextState, NATIVE.Entry, NATIVE.Guest, NATIVE.Calls, bind_natively, version, profile, clock),
+        World(NATIVE.ContextState, NATIVE.Entry, NATIVE.Guest, NATIVE.Calls, bind_natively, version, profile, clock, memory),
     )
 
 
@@ -177,14 +188,15 @@ TWINS = {
 @given(
     st.sampled_from(AbiVersion),
     st.sampled_from([ENVOY, SPEC]),
+    st.sampled_from([Memory, RangedMemory]),
     st.lists(st.none() | HEADERS, min_size=8, max_size=8),
     st.lists(BUFFERS, min_size=20, max_size=20),
     st.booleans(),
     st.lists(st.sampled_from([0, 5, END - 1, END, 0xFFFFFFFF]), max_size=2),
     st.lists(hostcalls(), min_size=1, max_size=6),
 )
-def test_twins(version, profile, maps, buffers, read_only, answers, made):
-    both = worlds(version, profile)
+def test_twins(version, profile, memory, maps, buffers, read_only, answers, made):
+    both = worlds(version, profile, memory=memory)
     for world in both:
         world.stream.maps[:] = [headers and list(headers) for headers in maps[:4]]
         world.root.maps[:] = [headers and list(headers) for headers in maps]
@@ -292,6 +304,20 @@ def test_a_view_that_is_none_of_bytes_in_a_row_is_refused(view):
     world.memory.view = view
     with pytest.raises(TypeError, match="view of a memory"):
         world.hostcalls["proxy_get_header_map_size"](0, 16)
+
+
+@needs_native
+def test_memory_that_has_grown_and_that_has_gone():
+    _, world = worlds(memory=RangedMemory)
+    world.stream.maps[0] = [(b"a", b"v")]
+    world.memory.size = END - 65_536
+    world.memory.refresh()
+    at = END - 8
+    world.memory.bytes[at : at + 1] = b"a"
+    world.memory.size = END
+    assert world.hostcalls["proxy_get_header_map_value"](0, at, 1, 16, 20) == 0
+    world.memory.words[1] = world.memory.size = 0
+    assert world.hostcalls["proxy_get_header_map_value"](0, at, 1, 16, 20) == 6
 
 
 # -- State -------------------------------------------------------------------------------------------------------

@@ -279,9 +279,37 @@ unsafe extern "C" fn call_guest(
     }
 }
 
+/// The way into a host function that leaves Python out, see the engine protocol.
+type Entry = unsafe extern "C" fn(*mut c_void, *const u64, usize) -> i64;
+
+/// Words from one slot to the next.
+const STRIDE: usize = size_of::<RawValue>() / size_of::<u64>();
+
+/// A function and its first argument.
+pub struct NativeEntry {
+    function: Entry,
+    itself: *mut c_void,
+}
+
+impl NativeEntry {
+    /// What `handler` offers, if it does and `signature` allows it.
+    pub fn of(handler: &Bound<'_, PyAny>, signature: &FunctionType) -> PyResult<Option<Self>> {
+        let fits = signature.params().iter().all(|kind| matches!(kind, Type::I32 | Type::I64));
+        if !fits || !matches!(signature.results(), [] | [Type::I32]) {
+            return Ok(None);
+        }
+        let Some(offered) = handler.getattr_opt("native_entry")? else { return Ok(None) };
+        let (function, itself) = offered.extract::<(usize, usize)>()?;
+        // SAFETY: the protocol says that it is the address of such a function.
+        let function = unsafe { std::mem::transmute::<usize, Entry>(function) };
+        Ok(Some(Self { function, itself: itself as *mut c_void }))
+    }
+}
+
 /// A Python callable that a guest imports. What it points to belongs to the instance.
 struct Host {
     handler: *mut PyObject,
+    entry: Option<NativeEntry>,
     gate: *const Gate,
     params: Box<[Type]>,
     result: Option<Type>,
@@ -316,9 +344,11 @@ pub fn host_function(
     signature: &FunctionType,
     hash: VMSignatureHash,
     handler: *mut PyObject,
+    entry: Option<NativeEntry>,
     gate: *const Gate,
 ) -> VMExtern {
-    let host = Host { handler, gate, params: signature.params().into(), result: signature.results().first().copied() };
+    let (params, result) = (signature.params().into(), signature.results().first().copied());
+    let host = Host { handler, entry, gate, params, result };
     let host = Box::new(VMDynamicFunctionContext { address: call_host as *const VMFunctionBody, ctx: host });
     let place = VMCallerCheckedAnyfunc {
         func_ptr: null(), // resolving the imports sets it
@@ -421,6 +451,16 @@ impl Host {
     unsafe fn call_handler(&self, py: Python<'_>, slots: *mut RawValue) -> PyResult<()> {
         unsafe {
             (*self.gate).be_ready(py)?;
+            if let Some(entry) = &self.entry {
+                let answer = (entry.function)(entry.itself, slots.cast_const().cast(), STRIDE);
+                if answer < 0 {
+                    return Err(PyErr::fetch(py));
+                }
+                if self.result.is_some() {
+                    (*slots).u64 = answer as u64;
+                }
+                return Ok(());
+            }
             let arguments = ffi::PyTuple_New(self.params.len() as ffi::Py_ssize_t);
             if arguments.is_null() {
                 return Err(PyErr::fetch(py));

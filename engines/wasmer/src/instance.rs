@@ -15,7 +15,7 @@ use wasmer_vm::{
     VMTableDefinition,
 };
 
-use crate::crossings::{Gate, GuestFunction, closed, host_function};
+use crate::crossings::{Gate, GuestFunction, NativeEntry, closed, host_function};
 use crate::deadline::Watch;
 use crate::module::Module;
 
@@ -130,7 +130,8 @@ impl Instance {
         for (handler, import) in handlers.iter().zip(artifact.module_info().imports()) {
             let ExternType::Function(signature) = import.ty() else { continue };
             let hash = engine.register_signature(signature);
-            imports.push(host_function(&mut objects, signature, hash, handler.as_ptr(), &*gate));
+            let entry = NativeEntry::of(&handler, signature)?;
+            imports.push(host_function(&mut objects, signature, hash, handler.as_ptr(), entry, &*gate));
         }
         let maximum = memory.map(|bytes| Pages(u32::try_from(bytes / WASM_PAGE_SIZE as u64).unwrap_or(u32::MAX)));
         let tunables = Limited { base: BaseTunables::new(), maximum };

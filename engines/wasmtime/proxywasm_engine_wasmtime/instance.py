@@ -265,12 +265,15 @@ def _letters(type: FunctionType) -> tuple[str, str]:
 class FastMemory:
     """Linear memory as a view of its bytes where they are; they never move (see ``engine._config``)."""
 
-    __slots__ = ("_base", "_size", "view")
+    __slots__ = ("_base", "_range", "_size", "_store", "native_range", "view")
 
     def __init__(self, store: Store, memory: Any) -> None:
+        self._store = store  # whose bytes they are
         handle, context, size = ctypes.pointer(memory), store.context, store.api.wasmtime_memory_data_size
         self._base: int = store.api.wasmtime_memory_data(context, handle)
         self._size: Callable[[], int] | None = lambda: int(size(context, handle))
+        self._range = (ctypes.c_uint64 * 2)(self._base, 0)
+        self.native_range = ctypes.addressof(self._range)
         self.view = memoryview(bytearray())
         self.refresh()
 
@@ -279,12 +282,14 @@ class FastMemory:
         size = self._size() if self._size else 0
         if size == len(self.view):
             return False
+        self._range[1] = size
         self.view = memoryview((ctypes.c_ubyte * size).from_address(self._base)).cast("B")
         return True
 
     def release(self) -> None:
         """Let go of the bytes: `view` becomes empty, and a view taken before raises ``ValueError`` when used."""
         view, self.view, self._size = self.view, memoryview(bytearray()), None
+        self._range[1] = 0
         view.release()
 
 
