@@ -9,5 +9,5 @@ from proxywasm_host.extension import load
 
 __all__ = ["NATIVE", "NOTE"]
 
-NATIVE, NOTE = load("proxywasm_host._native", 6)
+NATIVE, NOTE = load("proxywasm_host._native", 7)
 """The extension, or ``None``; and whether it is in use, in words. The number is that in ``native/native.h``."""

@@ -16,6 +16,8 @@ static const struct {
     {"inline_headers", &known.inline_headers},
     {"not_found", &known.not_found},
     {"system_clock", &known.system_clock},
+    {"http_context", &known.http_context},
+    {"path", &known.path},
     {"request_headers", &known.headers_out[0]},
     {"response_headers", &known.headers_out[1]},
 };

@@ -18,7 +18,7 @@
 #include <structmember.h>
 
 /* Counted up when what Python sees of this extension changes: abi/native.py leaves another one alone. */
-#define REVISION 6
+#define REVISION 7
 
 enum { OK = 0, NOT_FOUND = 1, BAD_ARGUMENT = 2 };
 enum { RECORDED = 64 * 1024 }; /* as in marshal.py */
@@ -35,6 +35,8 @@ typedef struct {
     PyObject *inline_headers;  /* headers.INLINE */
     PyObject *not_found;       /* headers.not_found */
     PyObject *system_clock;    /* services.SystemClock */
+    PyObject *http_context;    /* http_context.HttpContext */
+    PyObject *path;            /* path.Path */
     PyObject *headers_out[2];  /* effects.RequestHeaders, effects.ResponseHeaders */
 } Known;
 

@@ -20,10 +20,15 @@ typedef struct {
     bool started, headers_sent, streaming, ended, complete, aborted;
 } PlainPath;
 
+typedef struct {
+    PyObject_HEAD
+    PyObject *host, *outbox, *properties, *buffer_limit, *started_ns, *contexts, *request, *response;
+} PlainStream;
+
 static PyObject *nothing, *nobody; /* an empty list and an empty mapping, which are never changed */
 static PyObject *vm_name, *root_name, *closed_name, *stream_gone_name, *send_prepared_name, *host_name, *outbox_name,
-    *services_name, *clock_name, *time_name, *context_type_name, *path_type_name, *on_create, *on_log, *on_done,
-    *on_delete, *on_headers[2];
+    *services_name, *clock_name, *time_name, *on_create, *on_log, *on_done, *on_delete, *on_headers[2],
+    *directions[2];
 
 int plain_names(void) {
     static const struct {
@@ -37,8 +42,6 @@ int plain_names(void) {
         {&services_name, "services"},
         {&clock_name, "clock"},
         {&time_name, "time_ns"},
-        {&context_type_name, "context_type"},
-        {&path_type_name, "path_type"},
         {&send_prepared_name, "send_prepared"},
         {&host_name, "host"},
         {&outbox_name, "outbox"},
@@ -52,6 +55,8 @@ int plain_names(void) {
     for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
         if (!(*NAMES[i].at = PyUnicode_InternFromString(NAMES[i].text))) return -1;
     PyObject *empty = PyDict_New();
+    for (long i = REQUEST; i <= RESPONSE; i++)
+        if (!(directions[i] = PyLong_FromLong(i))) return -1;
     nothing = PyList_New(0), nobody = empty ? PyDictProxy_New(empty) : NULL;
     Py_XDECREF(empty);
     return nothing && nobody ? 0 : -1;
@@ -444,19 +449,16 @@ static int64_t filter_on_headers(PlainPath *self, PyObject *filter, bool end_str
     return action;
 }
 
-static PyObject *outbox_of(PyObject *stream) {
-    PyObject *host = PyObject_GetAttr(stream, host_name), *outbox = host ? PyObject_GetAttr(host, outbox_name) : NULL;
-    Py_XDECREF(host);
-    if (outbox && !Py_IS_TYPE(outbox, &OutboxType)) {
-        PyErr_SetString(PyExc_TypeError, "the host's outbox is none");
-        Py_CLEAR(outbox);
-    }
+/* The outbox of a stream's host, borrowed. */
+static Outbox *outbox_of(PyObject *stream) {
+    Outbox *outbox = PyObject_TypeCheck(stream, &PlainStreamType) ? (Outbox *)((PlainStream *)stream)->outbox : NULL;
+    if (!outbox) PyErr_Format(PyExc_TypeError, "%R is no HttpStream", stream);
     return outbox;
 }
 
 static int out_headers(PlainPath *self, bool end_stream) {
     if (!self->stream) return 0;
-    PyObject *stream = Py_NewRef(self->stream), *headers = Py_NewRef(self->headers), *effect = NULL, *outbox = NULL;
+    PyObject *stream = Py_NewRef(self->stream), *headers = Py_NewRef(self->headers), *effect = NULL;
     int failed = -1;
     if (!fit(self->direction, headers))
         Py_SETREF(headers, PyObject_CallMethod(stream, "for_wire", "iO", self->direction, headers));
@@ -467,10 +469,9 @@ static int out_headers(PlainPath *self, bool end_stream) {
         self->complete = end_stream;
         self->headers_sent = true;
         effect = PyObject_Vectorcall(known.headers_out[self->direction], args, 3, NULL);
-        outbox = effect ? outbox_of(stream) : NULL;
-        if (outbox) failed = PyList_Append(((Outbox *)outbox)->effects, effect);
+        Outbox *outbox = effect ? outbox_of(stream) : NULL;
+        if (outbox) failed = PyList_Append(outbox->effects, effect);
     }
-    Py_XDECREF(outbox);
     Py_XDECREF(effect);
     Py_XDECREF(headers);
     Py_DECREF(stream);
@@ -515,9 +516,8 @@ static int begin(PlainPath *self, PyObject *headers, bool end_stream) {
 }
 
 static PyObject *drained(PyObject *stream) {
-    PyObject *outbox = outbox_of(stream), *effects = outbox ? outbox_drain((Outbox *)outbox, NULL) : NULL;
-    Py_XDECREF(outbox);
-    return effects;
+    Outbox *outbox = outbox_of(stream);
+    return outbox ? outbox_drain(outbox, NULL) : NULL;
 }
 
 static PyObject *path_feed_headers(PlainPath *self, PyObject *const *args, Py_ssize_t count) {
@@ -631,11 +631,6 @@ PyTypeObject PlainPathType = {
 
 /* -- A stream -------------------------------------------------------------------------------------------------- */
 
-typedef struct {
-    PyObject_HEAD
-    PyObject *host, *properties, *buffer_limit, *started_ns, *contexts, *request, *response;
-} PlainStream;
-
 static PyObject *now(PyObject *host) {
     PyObject *services = PyObject_GetAttr(host, services_name);
     PyObject *clock = services ? PyObject_GetAttr(services, clock_name) : NULL;
@@ -647,14 +642,13 @@ static PyObject *now(PyObject *host) {
 
 /* A context for each plugin, in their order. */
 static PyObject *contexts_for(PlainStream *self, PyObject *plugins) {
-    PyObject *type = PyObject_GetAttr((PyObject *)self, context_type_name), *contexts = type ? PyList_New(0) : NULL;
+    PyObject *contexts = PyList_New(0);
     for (Py_ssize_t i = 0; contexts && i < PyList_GET_SIZE(plugins); i++) {
         PyObject *args[] = {(PyObject *)self, PyList_GET_ITEM(plugins, i)};
-        PyObject *context = PyObject_Vectorcall(type, args, 2, NULL);
+        PyObject *context = PyObject_Vectorcall(known.http_context, args, 2, NULL);
         if (!context || PyList_Append(contexts, context)) Py_CLEAR(contexts);
         Py_XDECREF(context);
     }
-    Py_XDECREF(type);
     return contexts;
 }
 
@@ -665,15 +659,10 @@ static PyObject *reversed(PyObject *list) {
 }
 
 /* A Path; takes `filters` over. */
-static PyObject *path_of(PlainStream *self, int direction, PyObject *filters) {
-    PyObject *type = filters ? PyObject_GetAttr((PyObject *)self, path_type_name) : NULL;
-    PyObject *path = type ? PyObject_CallFunction(type, "OiO", self, direction, filters) : NULL;
-    if (path && !PyObject_TypeCheck(path, &PlainPathType)) {
-        PyErr_SetString(PyExc_TypeError, "the path of a stream is none");
-        Py_CLEAR(path);
-    }
-    Py_XDECREF(type);
-    Py_XDECREF(filters);
+static PyObject *path_of(PlainStream *self, PyObject *direction, PyObject *filters) {
+    if (!filters) return NULL;
+    PyObject *args[] = {(PyObject *)self, direction, filters}, *path = PyObject_Vectorcall(known.path, args, 3, NULL);
+    Py_DECREF(filters);
     return path;
 }
 
@@ -683,16 +672,27 @@ static int stream_init(PlainStream *self, PyObject *args, PyObject *keywords) {
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO!OO:HttpStream", names, &host, &PyList_Type, &plugins,
                                      &properties, &limit))
         return -1;
+    if (!known.http_context || !known.path) {
+        PyErr_SetString(PyExc_RuntimeError, "proxywasm_host.runtime.http was not imported");
+        return -1;
+    }
+    PyObject *outbox = PyObject_GetAttr(host, outbox_name);
+    if (outbox && !Py_IS_TYPE(outbox, &OutboxType)) {
+        PyErr_SetString(PyExc_TypeError, "the host's outbox is none");
+        Py_CLEAR(outbox);
+    }
+    if (!outbox) return -1;
     Py_XSETREF(self->host, Py_NewRef(host));
+    Py_XSETREF(self->outbox, outbox);
     Py_XSETREF(self->properties, Py_NewRef(properties));
     Py_XSETREF(self->buffer_limit, Py_NewRef(limit));
     Py_XSETREF(self->started_ns, now(host));
     if (!self->started_ns) return -1;
     Py_XSETREF(self->contexts, contexts_for(self, plugins));
     if (!self->contexts) return -1;
-    Py_XSETREF(self->request, path_of(self, REQUEST, Py_NewRef(self->contexts)));
+    Py_XSETREF(self->request, path_of(self, directions[REQUEST], Py_NewRef(self->contexts)));
     if (!self->request) return -1;
-    Py_XSETREF(self->response, path_of(self, RESPONSE, reversed(self->contexts)));
+    Py_XSETREF(self->response, path_of(self, directions[RESPONSE], reversed(self->contexts)));
     return self->response ? 0 : -1;
 }
 
@@ -730,6 +730,7 @@ static PyObject *get_path(PlainStream *self, void *at) {
 
 static int stream_traverse(PlainStream *self, visitproc visit, void *arg) {
     Py_VISIT(self->host);
+    Py_VISIT(self->outbox);
     Py_VISIT(self->properties);
     Py_VISIT(self->buffer_limit);
     Py_VISIT(self->started_ns);
@@ -741,6 +742,7 @@ static int stream_traverse(PlainStream *self, visitproc visit, void *arg) {
 
 static int stream_clear(PlainStream *self) {
     Py_CLEAR(self->host);
+    Py_CLEAR(self->outbox);
     Py_CLEAR(self->properties);
     Py_CLEAR(self->buffer_limit);
     Py_CLEAR(self->started_ns);

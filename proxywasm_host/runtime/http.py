@@ -24,6 +24,7 @@ from functools import cached_property
 from typing import Any
 
 from proxywasm_host.abi.hostcalls.headers import add, joined, replace
+from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import MapType
 from proxywasm_host.runtime import effects
@@ -371,3 +372,7 @@ class HttpStream(PlainStream):
     def __repr__(self) -> str:
         state = "closed" if self.closed else "paused" if self.paused else "open"
         return f"<HttpStream {state} of {len(self._contexts)} filters>"
+
+
+if NATIVE is not None:
+    NATIVE.use(http_context=HttpContext, path=Path)
