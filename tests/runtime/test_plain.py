@@ -1,0 +1,122 @@
+"""What almost every request does (``runtime/plain.py``), in C and in Python: the same comes out, and nothing stays."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from proxywasm_host import ENVOY, Host, Services
+from proxywasm_host.abi.native import NATIVE
+from proxywasm_host.runtime import outbox, plain
+from proxywasm_host.runtime.effects import RequestHeaders, ResponseHeaders
+from proxywasm_host.runtime.plain import HEADERS_MAP, REQUEST, RESPONSE
+from tests.support import REQUEST as ASKED
+from tests.support import RESPONSE as ANSWER
+from tests.support import code
+
+NAMES = [b":method", b":path", b":authority", b":status", b":odd", b"accept", b"cookie", b"x-a", b"x-b", b""]
+VALUES = [b"", b"1", b"200", b"2x", b"GET", b"/", b"a, b", "\u00b2".encode()]
+HEADERS = st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES)), max_size=40)
+FORMS = st.sampled_from([list, tuple, lambda pairs: list(map(list, pairs)), iter])
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["inline", "as they come"])
+def joining(request):
+    from dataclasses import replace
+
+    with Host("wasmtime", profile=replace(ENVOY, inline_headers=request.param)) as host:
+        yield host
+
+
+@given(headers=HEADERS, form=FORMS, end=st.booleans(), direction=st.sampled_from([REQUEST, RESPONSE]))
+@settings(max_examples=400)
+def test_headers_go_through_as_the_python_code_says(joining, headers, form, end, direction):
+    """`HttpStream.checked` and `HttpStream.for_wire` say what is to come out; C takes its own way where that is plain."""
+    other = joining.http_stream([])
+    expected = other.checked(form(headers), HEADERS_MAP[direction])
+    fit = other.for_wire(direction, expected)
+    other.close()
+    with joining.http_stream([]) as stream:
+        if direction == RESPONSE:
+            stream.request_headers(ASKED, True)
+            came = stream.response_headers(form(headers), end)
+            kind = ResponseHeaders
+        else:
+            came = stream.request_headers(form(headers), end)
+            kind = RequestHeaders
+        if fit is None:
+            assert stream.local is not None
+        else:
+            assert came == [kind(fit, end, stream)]
+
+
+@pytest.mark.parametrize("headers", [[b"ab"], [(b"a", "b")], [("a", b"b")], [(b"a", b"b"), None], 5, None])
+def test_what_is_no_header_is_refused(joining, headers):
+    with joining.http_stream([]) as stream, pytest.raises((TypeError, IndexError)):
+        stream.request_headers(headers)
+
+
+def test_headers_come_once(joining):
+    with joining.http_stream([]) as stream:
+        with pytest.raises(RuntimeError, match="the request's headers must be given first"):
+            stream.response_headers(ANSWER)
+        stream.request_headers(ASKED)
+        with pytest.raises(RuntimeError, match="the request's headers were given before"):
+            stream.request_headers(ASKED)
+        stream.response_headers(ANSWER)
+        with pytest.raises(RuntimeError, match="the response's headers were given before"):
+            stream.response_headers(ANSWER)
+
+
+def test_a_closed_stream_takes_no_headers(joining):
+    stream = joining.http_stream([])
+    stream.close()
+    with pytest.raises((RuntimeError, AttributeError)):
+        stream.request_headers(ASKED)
+
+
+def test_c_is_in_use_where_it_was_built():
+    assert (plain.PlainContext is plain.PythonPlainContext) is (NATIVE is None)
+    assert (plain.PlainPath is plain.PythonPlainPath) is (NATIVE is None)
+    assert (plain.PlainStream is plain.PythonPlainStream) is (NATIVE is None)
+    assert (outbox.Outbox is outbox.PythonOutbox) is (NATIVE is None)
+
+
+@pytest.mark.parametrize("make", [outbox.Outbox, outbox.PythonOutbox])
+def test_an_outbox_gives_what_it_took_once(make):
+    box = make()
+    box.put(1)
+    box.notify(2)
+    box.put(3)
+    assert box.drain() == [1, 3, 2]
+    assert box.drain() == []
+    box.notify(4)
+    assert box.drain() == [4]
+
+
+def test_requests_leave_nothing_behind(engine, log):
+    """Also no cycles: what a stream held is freed when it goes, and not when the collector comes."""
+
+    def some(times: int) -> int:
+        for _ in range(times):
+            with host.http_stream(plugins) as stream:
+                stream.request_headers(ASKED, True)
+                stream.response_headers(ANSWER, True)
+        return sys.getallocatedblocks()
+
+    with Host(engine, services=Services(log=log)) as host:
+        plugins = [host.load_plugin(code("c/probe_0_2_1"), name=name, vm_id=name) for name in "ab"]
+        log.lines.clear()
+        some(50)
+        gc.collect()
+        gc.disable()
+        try:
+            before = some(10)
+            assert some(300) - before < 300
+        finally:
+            gc.enable()
+        assert all(len(plugin.vm.contexts) == 2 for plugin in plugins)
