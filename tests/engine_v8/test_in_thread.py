@@ -12,7 +12,12 @@ from proxywasm_engine_v8 import reservation
 from proxywasm_engine_v8.in_thread.deadline import TICK
 from proxywasm_host.engine.protocol import Limits, Trap, TrapKind
 
-from .support import function, instantiate, run
+from .support import function, instantiate, run, take_way
+
+
+@pytest.fixture(autouse=True, params=["C", "ctypes"])
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    take_way(request.param, monkeypatch)
 
 
 class TestHandles:

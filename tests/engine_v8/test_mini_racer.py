@@ -14,12 +14,12 @@ import pytest
 from proxywasm_engine_v8 import reservation
 from proxywasm_host.engine.protocol import Instance, Limits, Trap, TrapKind
 
-from .support import function, instantiate, run
+from .support import function, instantiate, run, take_way
 
 
 @pytest.fixture(autouse=True)
 def _route(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PROXYWASM_V8_ROUTE", "mini-racer")
+    take_way("mini-racer", monkeypatch)
 
 
 def values(instance: Instance) -> int:

@@ -1,4 +1,4 @@
-"""What is particular to V8 on both of its routes: threads, signals, limits, the binary format, the ends of processes."""
+"""What is particular to V8 on each way into it: threads, signals, limits, the binary format, the ends of processes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from proxywasm_engine_v8.binary import Binary, Malformed
 from proxywasm_host.engine.protocol import HostFunction, InvalidModule, Limits, Trap, TrapKind
 from tests.engine.conftest import type_of, wasm
 
-from .support import ROUTES, function, instantiate, run, v8
+from .support import WAYS, function, instantiate, run, take_way, v8
 
 
-@pytest.fixture(autouse=True, params=ROUTES)
-def _route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PROXYWASM_V8_ROUTE", request.param)
+@pytest.fixture(autouse=True, params=WAYS)
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    take_way(request.param, monkeypatch)
 
 
 class TestThreads:

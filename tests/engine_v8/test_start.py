@@ -8,11 +8,13 @@ import sys
 import pytest
 
 from proxywasm_engine_v8 import V8Engine, selfcheck, start
+from proxywasm_engine_v8.in_thread import REVISION
 from proxywasm_engine_v8.in_thread.facts import KNOWN
 from proxywasm_host import open_engine
 from proxywasm_host.engine.protocol import HostFunction, Limits
 from proxywasm_host.engine.smoke import smoke_test
 from proxywasm_host.errors import EngineUnavailable
+from proxywasm_host.extension import load
 from tests.engine.conftest import type_of, wasm
 
 from .support import ROUTES, TEXT, function, run
@@ -30,6 +32,19 @@ class TestStart:
     def test_the_calling_thread_is_taken_where_it_is_safe(self) -> None:
         assert V8Engine().note.startswith("in the calling thread")
         assert V8Engine(route="in-thread").note.startswith("in the calling thread")
+
+    def test_it_is_called_from_c_where_that_was_built(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        built, state = load("proxywasm_engine_v8._native", REVISION)
+        how = "from C" if built else f"through ctypes (the C extension is {state})"
+        assert V8Engine().note.startswith(f"in the calling thread, {how}")
+        note = "in the calling thread, through ctypes (the C extension is not asked for)"
+        assert V8Engine(native=False).note.startswith(note)
+        monkeypatch.setitem(sys.modules, "proxywasm_engine_v8._native", None)
+        monkeypatch.delenv("PROXYWASM_NATIVE", raising=False)
+        monkeypatch.setattr(start, "_started", {})
+        engine = V8Engine()
+        smoke_test(engine)
+        assert engine.note.startswith("in the calling thread, through ctypes (the C extension is off")
 
     def test_the_other_route_can_be_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert V8Engine(route="mini-racer").note.startswith("on threads of its own, which is slower")
@@ -141,7 +156,7 @@ class TestStart:
             from proxywasm_engine_v8.in_thread import facts
             for version, known in facts.KNOWN.items():
                 facts.KNOWN[version] = replace(known, scope_in_isolate=known.scope_in_isolate + 8)
-            selfcheck.main("in-thread")
+            selfcheck.main("in-thread", native=False)
         """)
         assert done.returncode != 0
         assert "all is well" not in done.stdout

@@ -24,6 +24,7 @@ __all__ = [
     "ANSWER",
     "ARGUMENTS",
     "FAILED",
+    "INDEX",
     "NAME",
     "PAGE",
     "REPORT",
@@ -35,8 +36,9 @@ __all__ = [
 ]
 
 PAGE = 65536
-FAILED, ANSWER, ARGUMENTS, REPORT = 0, 8, 16, 16384
-"""Where in the page things are: a flag (u32), the answer (8 bytes), arguments, a report (length and UTF-16)."""
+FAILED, INDEX, ANSWER, ARGUMENTS, REPORT = 0, 4, 8, 16, 16384
+"""Where in the page things are: a flag (u32), the number of the import that is called (u32), the answer, arguments
+(8 bytes each), a report (length and UTF-16)."""
 UNANSWERED = 0x7FF4_0B57_A6E1_9D3C
 NAME = "proxywasm_bridge"
 """The name of both modules, by which their frames are left out of backtraces."""
@@ -59,10 +61,9 @@ def imports_bridge(types: tuple[FunctionType, ...]) -> bytes:
     bodies = []
     for index, type in enumerate(types):
         code = _ZERO + _SENTINEL + _STORE["i64"] + leb(ANSWER)
-        at = ARGUMENTS
+        code += _ZERO + b"\x41" + _signed(index) + _STORE["i32"] + leb(INDEX)
         for number, kind in enumerate(type.params):
-            code += _ZERO + _GET + leb(number) + _STORE[kind][:1] + b"\0" + leb(at)
-            at += 8 if kind in WIDE else 4
+            code += _ZERO + _GET + leb(number) + _STORE[kind] + leb(ARGUMENTS + 8 * number)
         code += _CALL + leb(index)
         code += _ZERO + _LOAD["i64"] + leb(ANSWER) + _SENTINEL + b"\x51\x04\x40\0\x0b"  # if it is equal: unreachable
         if type.results:
@@ -116,6 +117,11 @@ def _module(imported: Sequence[FunctionType], defined: Sequence[FunctionType], b
             section(0, named),
         )
     )
+
+
+def _signed(value: int) -> bytes:
+    """A number as an instruction holds it that takes a signed one: bit 6 of its last byte is clear."""
+    return leb(value) if value.bit_length() % 7 else leb(value)[:-1] + bytes([leb(value)[-1] | 0x80, 0])
 
 
 def _type(type: FunctionType) -> bytes:

@@ -25,17 +25,17 @@ from textwrap import indent
 from threading import get_ident
 from typing import Any
 
-from proxywasm_host.engine.protocol import FunctionType
+from proxywasm_host.engine.protocol import FunctionType, HostFunction
 from proxywasm_host.engine.shield import shielded
 
 from .bridge import ANSWER, ARGUMENTS, PAGE, UNANSWERED
-from .errors import MOST_NESTED, NESTED_TOO_DEEPLY
-from .routes import Lowering
+from .errors import MOST_NESTED, NESTED_TOO_DEEPLY, another_thread, closed
+from .routes import Calls, Isolate, Link, Lowering
 
-__all__ = ["compile_link"]
+__all__ = ["link"]
 
 _SLOT, _ARGUMENT = ANSWER // 8, ARGUMENTS // 8
-_UNPACK = {"i32": "I", "i64": "Q", "f32": "f", "f64": "d"}
+_UNPACK = {"i32": "I4x", "i64": "Q", "f32": "f4x", "f64": "d"}
 _WRITE = {"i32": "words[{0}]", "i64": "words[{0}]", "f32": "floats[{0} * 2]", "f64": "doubles[{0}]"}
 _READ = {"i32": f"halves[{_SLOT * 2}]", "i64": f"words[{_SLOT}]", "f32": f"floats[{_SLOT * 2}]",
          "f64": f"doubles[{_SLOT}]"}  # fmt: skip
@@ -99,7 +99,7 @@ _GUEST = """
             raise
         finally:
             depth = 1 - depth
-        if not result or halves[0]{problem}:
+        if not result or halves[0]:
             raise problem(result, depth != 0)
         {read}
 """
@@ -124,8 +124,22 @@ _TAIL = """
 """
 
 
+def link(
+    isolate: Isolate,
+    calls: Calls,
+    lowering: Lowering,
+    guests: Sequence[FunctionType],
+    functions: Sequence[HostFunction],
+) -> Link:
+    """The crossings of one instance."""
+    made = _compile(tuple(guests), tuple(function.type for function in functions), lowering)
+    callees: list[Any] = []
+    handlers = [function.call for function in functions]
+    return Link(*made(handlers, isolate, calls, callees, another_thread, closed), callees.extend)
+
+
 @lru_cache(maxsize=256)
-def compile_link(
+def _compile(
     guests: Sequence[FunctionType], hosts: Sequence[FunctionType], lowering: Lowering
 ) -> Callable[..., tuple[list[Any], list[Any], Callable[[], bool]]]:
     """Make the function ``link`` for exports of the types `guests` and imports of the types `hosts`.
@@ -181,7 +195,6 @@ def _guest(i: int, type: FunctionType, lowering: Lowering) -> str:
         write="\n            ".join(writes or ["pass"]),
         outermost=indent(lowering.outermost.format(i=i), " " * 16),
         nested=indent(lowering.nested.format(i=i), " " * 16),
-        problem=lowering.problem,
         read=f"return {_READ[type.results[0]]}" if type.results else "",
     )
 

@@ -23,6 +23,7 @@ class V8Engine:
     Args:
         route: ``in-thread`` calls V8's own interface in the calling thread, ``mini-racer`` calls the wheel's C
             functions, which run V8 on threads of its own: the same, many times slower. By default the first, if safe.
+        native: Call V8 in the calling thread from C, where that was built; else through ctypes, some µs slower.
         self_check: Before a route is used for the first time, see in a child process whether it can be.
 
     Raises: EngineUnavailable; ValueError if there is no such route.
@@ -31,10 +32,10 @@ class V8Engine:
     name: ClassVar[str] = "v8"
     priority: ClassVar[int] = 200
 
-    def __init__(self, *, route: str | None = None, self_check: bool = True) -> None:
+    def __init__(self, *, route: str | None = None, native: bool = True, self_check: bool = True) -> None:
         if route not in (None, IN_THREAD, MINI_RACER):
             raise ValueError(f"route {route!r} is neither {IN_THREAD!r} nor {MINI_RACER!r}")
-        self.route = start_v8(route, self_check=self_check)
+        self.route = start_v8(route, native=native, self_check=self_check)
         self.version = self.route.version
         self.capabilities = Capabilities(
             memory_limit=True, deadline=True, backtrace=True, validation=True, fork=self.route.forks

@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 from proxywasm_host.engine.protocol import HostFunction, Instance, Limits, LinkError, Memory
 
 from . import traps
-from .crossings import compile_link
-from .errors import another_thread, closed
 from .memory import MovingMemory, V8Memory
 from .reservation import Reservation
-from .routes import Thrown
+from .routes import Link, Thrown
 
 if TYPE_CHECKING:
     from .module import V8Module
@@ -40,15 +38,11 @@ class V8Instance:
         self._isolate = isolate = route.isolate()
         isolate.keep(reservation)
         self._calls = isolate.calls(module.binary, limits.deadline)
-        link = compile_link(
-            tuple(module.callees.values()), tuple(function.type for function in functions), self._calls.lowering
-        )
-        callees: list[Any] = []
-        handlers = [function.call for function in functions]
-        calls, hosts, self._shut = link(handlers, isolate, self._calls, callees, another_thread, closed)
-        self._functions: dict[str, Callable[..., Any]] = dict(zip(module.callees, calls, strict=True))
+        link = self._calls.link(tuple(module.callees.values()), functions)
+        self._shut = link.shut
+        self._functions: dict[str, Callable[..., Any]] = dict(zip(module.callees, link.guests, strict=True))
         try:
-            self._begin(callees, hosts, reservation, bind)
+            self._begin(link, reservation, bind)
         except BaseException:
             self.close()
             raise
@@ -72,13 +66,7 @@ class V8Instance:
             self._calls.end()
             self._isolate.dispose()
 
-    def _begin(
-        self,
-        callees: list[Any],
-        hosts: Sequence[Any],
-        reservation: Reservation,
-        bind: Callable[[Instance], None] | None,
-    ) -> None:
+    def _begin(self, link: Link, reservation: Reservation, bind: Callable[[Instance], None] | None) -> None:
         module, binary = self._module, self._module.binary
         plan = {
             "memories": reservation.descriptors,
@@ -87,7 +75,7 @@ class V8Instance:
             "measure": binary.exported_memory is not None,
         }
         try:
-            callees += self._isolate.instantiate(plan, module.codes, hosts)
+            link.connect(self._isolate.instantiate(plan, module.codes, link.hosts))
         except Thrown as thrown:
             raise traps.instantiation_failure(thrown) or LinkError(thrown.message) from None
         if binary.exported_memory is not None:

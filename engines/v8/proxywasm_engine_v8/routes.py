@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from proxywasm_host.engine.protocol import FunctionType, HostFunction
+
     from .binary import Binary
 
-__all__ = ["Calls", "Isolate", "Lowering", "Pending", "Route", "Thrown"]
+__all__ = ["Calls", "Isolate", "Link", "Lowering", "Pending", "Route", "Thrown"]
 
 
 class Thrown(Exception):
@@ -55,16 +57,30 @@ class Lowering:
     which is true if all is well."""
     nested: str
     """The same, within a host function."""
-    problem: str
-    """An expression that is true if a call had a problem in spite of its result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The crossings of one instance."""
+
+    guests: Sequence[Callable[..., Any]]
+    hosts: Sequence[Any]
+    """What the isolate's `instantiate` takes."""
+    shut: Callable[[], bool]
+    """Lets no call in any more, and tells whether nobody is inside. Raises: RuntimeError if another thread is."""
+    connect: Callable[[Sequence[Any]], object]
+    """To be given what the isolate's `instantiate` returned."""
 
 
 class Calls(Protocol):
     """What is to be known of calls that are under way in one instance."""
 
-    lowering: Lowering
     raised: Callable[[BaseException], None]
     """To be told what a host function raises; knows nothing of the isolate."""
+
+    def link(self, guests: Sequence[FunctionType], functions: Sequence[HostFunction]) -> Link:
+        """The crossings, for exports of the types `guests` and the host's `functions`."""
+        ...
 
     def problem(self, result: object, nested: bool) -> BaseException:
         """What to raise after a call that has left `result`, and something else than an answer."""
@@ -102,7 +118,7 @@ class Isolate(Protocol):
         ...
 
     def instantiate(self, plan: Mapping[str, Any], codes: Sequence[bytes], hosts: Sequence[Any]) -> list[Any]:
-        """Make the instance; see `glue`. Returns: what the lowering calls ``callees``. Raises: Thrown."""
+        """Make the instance; see `glue`. Returns: what `Link.connect` takes. Raises: Thrown."""
         ...
 
     def memory(self) -> tuple[int, int]:

@@ -25,7 +25,7 @@ _REVISION = 2
 """To be raised when the check, or what it checks, changes."""
 _PATIENCE = 60
 _WELL = "all is well"
-_PROGRAM = f"from {__package__}.selfcheck import main; main({{route!r}})"
+_PROGRAM = f"from {__package__}.selfcheck import main; main({{route!r}}, native={{native}})"
 
 # (module
 #   (import "h" "mix" (func $mix (param i32 i64 f32 f64) (result i64)))
@@ -46,14 +46,14 @@ _MODULE = bytes.fromhex(
 """The module above."""
 
 
-def check_once(route: str, library: Path, version: str) -> str:
+def check_once(route: str, library: Path, version: str, *, native: bool) -> str:
     """What is wrong with the route to V8 `version` in `library`; empty if nothing is."""
-    memo = _memo(route, library, version)
+    memo = _memo(f"{route} {native}", library, version)
     if memo is not None:
         with suppress(OSError):
             if memo.read_text() == _WELL:
                 return ""
-    problem = _check(route)
+    problem = _check(_PROGRAM.format(route=route, native=native))
     if not problem and memo is not None:
         with suppress(OSError):
             memo.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -63,11 +63,11 @@ def check_once(route: str, library: Path, version: str) -> str:
     return problem
 
 
-def main(route: str) -> None:
+def main(route: str, *, native: bool) -> None:
     """The child's part. Says that all is well, or raises."""
     from .engine import V8Engine  # noqa: PLC0415 - which needs this module
 
-    engine = V8Engine(route=route, self_check=False)
+    engine = V8Engine(route=route, native=native, self_check=False)
     if isinstance(engine.route, InThread):
         _check_scopes(engine.route)
     seen: list[object] = []
@@ -136,13 +136,13 @@ def _check_scopes(route: InThread) -> None:
         raise RuntimeError(f"handle scopes are not where they should be: {before}, {most}, {after} handles")
 
 
-def _check(route: str) -> str:
+def _check(program: str) -> str:
     if not sys.executable:
         return "there is no Python interpreter to check it with"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     try:
         done = subprocess.run(  # noqa: S603 - the program is our own
-            [sys.executable, "-c", _PROGRAM.format(route=route)],
+            [sys.executable, "-c", program],
             env=environment,
             capture_output=True,
             text=True,

@@ -17,8 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from proxywasm_host.errors import EngineUnavailable
+from proxywasm_host.extension import load
 
-from .in_thread import InThread
+from .in_thread import REVISION, InThread
 from .in_thread.facts import KNOWN
 from .in_thread.library import Library
 from .mini_racer import MiniRacer
@@ -33,25 +34,26 @@ FLAGS = ("--single-threaded", "--wasm-sync-tier-up", "--max-old-space-size=256",
 _UPGRADE = "pip install --upgrade proxywasm-engine-v8 'mini-racer==0.14.1'"
 _OTHERS_FLAGS = ", with the flags that mini-racer was started with"
 _lock = threading.Lock()
-_started: dict[str | None, Route] = {}
+_started: dict[tuple[str | None, bool], Route] = {}
 
 
-def start_v8(route: str | None, *, self_check: bool) -> Route:
+def start_v8(route: str | None, *, native: bool, self_check: bool) -> Route:
     """The route of that name, or the best that is safe; each is started once per process. Raises: EngineUnavailable."""
     with _lock:
-        if route not in _started:
-            _started[route] = _Start(self_check=self_check).take(route)
-        return _started[route]
+        if (route, native) not in _started:
+            _started[route, native] = _Start(native=native, self_check=self_check).take(route)
+        return _started[route, native]
 
 
 class _Start:
     """The library, of which nothing is called yet but mini-racer's start. Raises: EngineUnavailable."""
 
-    def __init__(self, *, self_check: bool) -> None:
+    def __init__(self, *, native: bool, self_check: bool) -> None:
         try:
             from py_mini_racer import _dll  # noqa: PLC0415 - what is wrong with it is told as our own error
         except ImportError as error:
             raise EngineUnavailable("v8", f"not usable: mini-racer cannot be imported ({error})", _UPGRADE) from error
+        self._native = native
         self._self_check = self_check
         self._wheel = version("mini-racer")
         self._flags = "" if _dll._dll_handle is None else _OTHERS_FLAGS
@@ -83,7 +85,9 @@ class _Start:
         except AttributeError as error:
             raise self._lacking(error) from error
         self._check(IN_THREAD)
-        return InThread(library, facts, self._version, f"in the calling thread{self._flags}")
+        native, state = load("proxywasm_engine_v8._native", REVISION) if self._native else (None, "not asked for")
+        how = "from C" if native else f"through ctypes (the C extension is {state})"
+        return InThread(library, facts, self._version, f"in the calling thread, {how}{self._flags}", native)
 
     def _mini_racer(self, why: str) -> Route:
         note = f"on threads of its own, which is slower{self._flags} ({why})"
@@ -100,7 +104,7 @@ class _Start:
 
     def _check(self, route: str) -> None:
         """Raises: EngineUnavailable if a child process finds that it does not work."""
-        problem = self._self_check and check_once(route, Path(self._loaded._name), self._version)
+        problem = self._self_check and check_once(route, Path(self._loaded._name), self._version, native=self._native)
         if problem:
             reason = f"not usable: {self._what} is not safe to use {_WHERE[route]}, {problem}"
             remedy = "set PROXYWASM_V8_SELF_CHECK=no if you are sure, or use another engine"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .native import REVISION
 from .route import InThread
 
-__all__ = ["InThread"]
+__all__ = ["REVISION", "InThread"]

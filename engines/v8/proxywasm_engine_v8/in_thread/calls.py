@@ -5,18 +5,23 @@ Each outermost call takes V8's lock and enters the isolate, and gives both back,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from proxywasm_engine_v8 import traps
 from proxywasm_engine_v8.bridge import FAILED
-from proxywasm_engine_v8.routes import Lowering, Pending
+from proxywasm_engine_v8.crossings import link
+from proxywasm_engine_v8.routes import Link, Lowering, Pending
 from proxywasm_host.engine.protocol import Trap, TrapKind
 
 from .deadline import Watch
+from .library import address
+from .native import native_link
 
 if TYPE_CHECKING:
     from proxywasm_engine_v8.binary import Binary
+    from proxywasm_host.engine.protocol import FunctionType, HostFunction
 
     from .isolate import InThreadIsolate
 
@@ -70,21 +75,20 @@ if scope[1] != limit:
     scope[1] = limit
     drop_handles(at, at)"""
 
-_FREE = Lowering(_PRELUDE, _DOORS, "", _OUTERMOST.format(watch="", unwatch=""), _NESTED, "")
+_FREE = Lowering(_PRELUDE, _DOORS, "", _OUTERMOST.format(watch="", unwatch=""), _NESTED)
 _WATCHED = Lowering(
     _PRELUDE,
     _DOORS,
-    "if watch.struck:\n    raise watch.trap()",
-    _OUTERMOST.format(watch="watch.begin()", unwatch="watch.until = None"),
+    "if watch.numbers[1]:\n    raise watch.trap()",
+    _OUTERMOST.format(watch="watch.begin()", unwatch="watch.numbers[0] = 0"),
     _NESTED,
-    " or watch.expired",
 )
 
 
 class InThreadCalls:
     """See `routes.Calls`."""
 
-    __slots__ = ("_binary", "_isolate", "_pending", "lowering", "raised", "watch")
+    __slots__ = ("_binary", "_isolate", "_pending", "raised", "watch")
 
     def __init__(self, isolate: InThreadIsolate, binary: Binary, deadline: float | None) -> None:
         self._isolate = isolate
@@ -92,7 +96,13 @@ class InThreadCalls:
         self._pending = pending = Pending()
         self.raised: Callable[[BaseException], None] = pending.raised
         self.watch = None if deadline is None else Watch(isolate, deadline, pending.raised)
-        self.lowering = _FREE if deadline is None else _WATCHED
+
+    def link(self, guests: Sequence[FunctionType], functions: Sequence[HostFunction]) -> Link:
+        """The crossings: in C where that was built."""
+        if self._isolate.route.native is not None:
+            return native_link(self._isolate, self, guests, functions)
+        made = link(self._isolate, self, _FREE if self.watch is None else _WATCHED, guests, functions)
+        return replace(made, connect=lambda handles: made.connect([address(handle) for handle in handles]))
 
     def problem(self, result: object, nested: bool) -> BaseException:
         """What to raise after a call that has left `result`, and something else than an answer."""
@@ -131,7 +141,7 @@ class InThreadCalls:
         isolate.recover()
         if outermost:
             if self.watch is not None:
-                self.watch.until = None
+                self.watch.numbers[0] = 0
             isolate.levels[0] = isolate.scope[1] = isolate.scope[0] = 0
             library.drop_handles(isolate.at, isolate.at)
             if library.isolate_is_used(isolate.pointer):

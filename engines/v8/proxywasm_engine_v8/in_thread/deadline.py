@@ -6,6 +6,7 @@ has ended meanwhile, and exceptions of signal handlers (Ctrl-C) come out of endl
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from proxywasm_engine_v8.bridge import FAILED
 from proxywasm_engine_v8.traps import deadline
 from proxywasm_host.engine.protocol import Frame, Trap
 from proxywasm_host.engine.shield import shielded
@@ -23,25 +25,27 @@ from .library import Callback
 if TYPE_CHECKING:
     from .isolate import InThreadIsolate
 
-__all__ = ["TICK", "Watch"]
+__all__ = ["TICK", "Watch", "ticking"]
 
 TICK = 0.01
 """Seconds between two looks at the clock."""
 _QUIET_TICKS = 100
+
+ticking = ctypes.c_int()
+"""Whether the thread runs: here, since calls from C look at it as well."""
 
 
 class _Ticker:
     """The thread. It ends itself after a second in which no guest with a deadline ran; the next call starts another."""
 
     def __init__(self) -> None:
-        self.running = False
         self.watches: weakref.WeakSet[Watch] = weakref.WeakSet()
         self.lock = threading.Lock()
 
     def start(self) -> None:
         with self.lock:
-            if not self.running:
-                self.running = True
+            if not ticking.value:
+                ticking.value = 1
                 threading.Thread(target=self._run, name="proxywasm-v8-deadlines", daemon=True).start()
 
     def _run(self) -> None:
@@ -49,13 +53,13 @@ class _Ticker:
         while quiet < _QUIET_TICKS:
             time.sleep(TICK)
             quiet = 0 if self._ask() else quiet + 1
-        self.running = False
+        ticking.value = 0
         if self._ask():  # it has begun since then, and saw that we were running
             self.start()
 
     def _ask(self) -> bool:
         """Ask the watches of calls that are under way. Returns whether there are any."""
-        busy = [watch for watch in list(self.watches) if watch.until is not None]
+        busy = [watch for watch in list(self.watches) if watch.numbers[0]]
         for watch in busy:
             watch.ask()
         return bool(busy)
@@ -70,7 +74,7 @@ _ticker = _Ticker()
 
 def _after_fork() -> None:
     _ticker.lock = threading.Lock()
-    _ticker.running = False
+    ticking.value = 0
 
 
 if hasattr(os, "register_at_fork"):
@@ -80,29 +84,30 @@ if hasattr(os, "register_at_fork"):
 class Watch:
     """The deadline of one instance: `seconds` for each outermost call."""
 
-    __slots__ = ("__weakref__", "_callback", "_isolate", "_lock", "expired", "frames", "seconds", "struck", "until")
+    __slots__ = ("__weakref__", "_callback", "_isolate", "_lock", "expired", "frames", "numbers", "seconds")
 
     def __init__(self, isolate: InThreadIsolate, seconds: float, raised: Callable[[BaseException], object]) -> None:
         self.seconds = seconds
-        self.until: float | None = None
+        self.numbers = (ctypes.c_double * 2)()
+        """When the call that is under way has to end, or 0; whether a call within it may not begin any more."""
         self.expired = False
-        self.struck = False
         self.frames: list[tuple[str, int]] = []
         self._isolate: Callable[[], InThreadIsolate | None] = weakref.ref(isolate)
         self._lock = threading.Lock()
-        terminate, at = isolate.library.terminate, isolate.at
+        terminate, at, page = isolate.library.terminate, isolate.at, isolate.page
         reference, isolate_reference = weakref.ref(self), self._isolate
 
         def asked() -> Any:
             try:
                 watch, inside = reference(), isolate_reference()
-                if watch is None or inside is None or watch.until is None or monotonic() < watch.until:
+                if watch is None or inside is None or not 0 < watch.numbers[0] <= monotonic():
                     return
                 if not watch.expired:
                     watch.expired = True
                     watch.frames = inside.stack()
             except BaseException as error:  # noqa: BLE001 - raised by a signal's handler, most likely
                 raised(error)
+            page[FAILED] = 1  # so that it is noticed even if the guest ends by itself just now
             terminate(at)
 
         asked.__code__ = shielded(asked.__code__)
@@ -112,10 +117,13 @@ class Watch:
 
     def begin(self) -> None:
         """Note that an outermost call begins."""
-        self.until = monotonic() + self.seconds
-        self.struck = False
-        if not _ticker.running:
-            _ticker.start()
+        self.numbers[0], self.numbers[1] = monotonic() + self.seconds, 0
+        if not ticking.value:
+            self.tick()
+
+    def tick(self) -> None:
+        """Have the thread run."""
+        _ticker.start()
 
     def ask(self) -> None:
         """Have V8 call us on the thread of the guest."""
@@ -126,7 +134,7 @@ class Watch:
 
     def strike(self) -> None:
         """A call within a call has been ended. Should the host function go on, no other may begin until all are."""
-        self.struck = True
+        self.numbers[1] = 1
         self.ask()
 
     def trap(self, frames: Sequence[Frame] = ()) -> Trap:

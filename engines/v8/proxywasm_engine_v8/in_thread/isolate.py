@@ -40,6 +40,7 @@ class InThreadIsolate:
         "at",
         "context",
         "full",
+        "handles",
         "levels",
         "library",
         "locker",
@@ -69,10 +70,13 @@ class InThreadIsolate:
         self.context: Any = None
         with self.entered():
             context: int = library.context_new(self.pointer, *[None] * 13)
-            self.context = address(self._global(context))
+            global_context = self._global(context)
+            self.context = address(global_context)
             library.context_enter(context)
             try:
-                self.undefined = address(self._global(self._evaluate(context, "undefined")))
+                undefined = self._global(self._evaluate(context, "undefined"))
+                self.undefined = address(undefined)
+                self.handles = global_context, undefined
                 glue = self._evaluate(context, GLUE)
                 buffer, *functions = (library.get(glue, context, index) for index in range(4))
                 self._compile, self._instantiate, self._memory = (address(self._global(item)) for item in functions)
@@ -110,7 +114,7 @@ class InThreadIsolate:
             return self._global(self._called(self._compile, buffer))
 
     def instantiate(self, plan: Mapping[str, Any], codes: Sequence[bytes], hosts: Sequence[Any]) -> list[Any]:
-        """Make an instance; see `glue`. Returns: functions to be called without arguments. Raises: Thrown."""
+        """Make an instance; see `glue`. Returns: its functions, as global handles. Raises: Thrown."""
         library = self.library
         self.limit_stack()
         with self.entered():
@@ -118,7 +122,7 @@ class InThreadIsolate:
             # All are valid, and not compiled anew: V8 gives what it has compiled of the same bytes while it is held.
             arguments += [library.wasm_compile(self.pointer, code, len(code)) for code in codes]
             for host in hosts:
-                callback = Callback(host)
+                callback = host if isinstance(host, Callback) else Callback(host)
                 self.keep(callback)
                 arguments.append(library.function_new(self.context, callback, None, 0, 0, 0))
             if not all(arguments):
@@ -126,7 +130,7 @@ class InThreadIsolate:
                 raise Thrown("Error", "V8 has no room for the instance", "")
             made = self._called(self._instantiate, *arguments)
             functions = (library.get(made, self.context, index) for index in range(len(plan["names"])))
-            return [address(self._global(function)) for function in functions]
+            return [self._global(function) for function in functions]
 
     def memory(self) -> tuple[int, int]:
         """Address and size of the guest's memory. Raises: Thrown."""
@@ -196,13 +200,13 @@ class InThreadIsolate:
 
     def _called(self, function: Any, *arguments: int) -> int:
         values = (ctypes.c_void_p * max(len(arguments), 1))(*arguments)
-        self.page[FAILED] = 0
+        before, self.page[FAILED] = self.page[FAILED], 0  # within a call whose deadline is over
         result: int | None = self.library.call(function, self.at, self.context, self.undefined, len(arguments), values)
+        failed, self.page[FAILED] = self.page[FAILED], before
         if result is None:
             self.recover()
             raise Thrown("RangeError", "Maximum call stack size exceeded", "")
-        if self.page[FAILED]:
-            self.page[FAILED] = 0
+        if failed:
             raise self.failure()
         return result
 

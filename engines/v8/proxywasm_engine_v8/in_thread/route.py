@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ctypes
 from functools import cached_property
+from typing import Any
 
 from .facts import Facts
 from .isolate import InThreadIsolate
 from .library import Library
+from .native import use
 
 __all__ = ["InThread"]
 
@@ -19,15 +21,18 @@ class InThread:
 
     follows = forks = sees_loops = True
 
-    def __init__(self, library: Library, facts: Facts, version: str, note: str) -> None:
+    def __init__(self, library: Library, facts: Facts, version: str, note: str, native: Any) -> None:
         self.library = library
         self.version = version
         self.note = note
+        self.native = native
         self.facts = facts
         self._parameters = ctypes.create_string_buffer(_LARGEST_PARAMETERS)
         library.create_params(self._parameters)
         allocator: int = library.allocator()
         ctypes.c_void_p.from_buffer(self._parameters, facts.allocator_in_create_params).value = allocator
+        if native is not None:
+            use(native, library)
         self._platform: int = library.platform()
         self.room: int = library.sandbox_size() or 1 << 46
 

@@ -7,7 +7,7 @@ thread, which waits in its host call, see `glue`. The calling thread looks at th
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ctypes import c_uint32, c_uint64
 from queue import Empty
 from time import monotonic
@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from proxywasm_engine_v8 import traps
 from proxywasm_engine_v8.bridge import ANSWER, FAILED, PAGE, UNANSWERED, failure
-from proxywasm_engine_v8.routes import Lowering, Pending
+from proxywasm_engine_v8.crossings import link
+from proxywasm_engine_v8.routes import Link, Lowering, Pending
 from proxywasm_host.engine.protocol import Trap, TrapKind
 
 from .glue import INDEX, NEXT, OVERFLOWN, RETURNED
@@ -24,6 +25,7 @@ from .thread import TURN
 
 if TYPE_CHECKING:
     from proxywasm_engine_v8.binary import Binary
+    from proxywasm_host.engine.protocol import FunctionType, HostFunction
 
     from .isolate import MiniRacerIsolate
 
@@ -38,7 +40,6 @@ nested = calls.nested
     refused="",
     outermost="home = get_ident()\nresult = outermost({i})",
     nested="result = nested({i})",
-    problem="",
 )
 
 
@@ -63,12 +64,10 @@ class MiniRacerCalls:
         "_unsettled",
         "_until",
         "_words",
-        "lowering",
         "raised",
     )
 
     def __init__(self, isolate: MiniRacerIsolate, binary: Binary, deadline: float | None) -> None:
-        self.lowering = _LOWERING
         self._isolate = isolate
         self._thread = isolate.thread
         self._words = (c_uint32 * (PAGE // 4)).from_address(isolate.page_at)
@@ -83,6 +82,10 @@ class MiniRacerCalls:
         self._expired = self._interrupted = self._unsettled = False
         self._frames: list[tuple[str, int]] = []
         self._interrupt = self._interrupter()
+
+    def link(self, guests: Sequence[FunctionType], functions: Sequence[HostFunction]) -> Link:
+        """The crossings."""
+        return link(self._isolate, self, _LOWERING, guests, functions)
 
     def outermost(self, index: int) -> bool | None:
         """Call the guest's function `index` while nobody is inside. Returns: whether it came back in good order."""
