@@ -73,7 +73,7 @@ PyMODINIT_FUNC PyInit__native(void) {
                  {"PlainPath", &PlainPathType},   {"PlainStream", &PlainStreamType},
                  {"Outbox", &OutboxType}};
     PlainContextType.tp_base = &ContextType;
-    if (state_names() || plain_names() || hostcall_names() || buffer_names()) return NULL;
+    if (state_names() || context_names() || path_names() || stream_names() || hostcall_names() || buffer_names()) return NULL;
     PyObject *module = PyModule_Create(&definition);
     if (!module) return NULL;
     for (size_t i = 0; i < sizeof TYPES / sizeof *TYPES; i++) {

@@ -67,12 +67,20 @@ int context_clear(Context *self);
 PyObject *entry_enter(Entry *self, PyObject *const *args, Py_ssize_t count);
 PyObject *entry_new_context_id(Entry *self, PyObject *none);
 
+/* Make the strings of a table of names: 0, or -1 with an exception. */
+typedef struct {
+    PyObject **at;
+    const char *text;
+} Name;
+int intern(const Name *names, size_t count);
+#define INTERN(names) intern(names, sizeof(names) / sizeof *(names))
+
 /* A bool that anything can be assigned to; `at` is its offset. */
 PyObject *get_flag(PyObject *self, void *at);
 int set_flag(PyObject *self, PyObject *value, void *at);
 #define FLAG(type, name) {#name, get_flag, set_flag, NULL, (void *)offsetof(type, name)}
 
-/* -- What almost every request does (plain.c) ------------------------------------------------------------------ */
+/* -- What almost every request does (plain_*.c) ------------------------------------------------------------------ */
 
 extern PyTypeObject PlainContextType, PlainPathType, PlainStreamType;
 
@@ -219,7 +227,9 @@ Twin header_twin(PyObject *name); /* headers.c; NULL if there is none */
 Twin buffer_twin(PyObject *name); /* buffers.c */
 
 int state_names(void);
-int plain_names(void);
+int context_names(void);
+int path_names(void);
+int stream_names(void);
 int hostcall_names(void);
 int buffer_names(void);
 

@@ -75,6 +75,12 @@ PyTypeObject ContextType = {
 
 static PyObject *ended_name, *run_deferred_name;
 
+int intern(const Name *names, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (!(*names[i].at = PyUnicode_InternFromString(names[i].text))) return -1;
+    return 0;
+}
+
 PyObject *get_flag(PyObject *self, void *at) { return PyBool_FromLong(*(bool *)((char *)self + (size_t)at)); }
 
 int set_flag(PyObject *self, PyObject *value, void *at) {

@@ -1,7 +1,7 @@
 """What almost every request does, and nothing else: headers pass a chain of filters, contexts begin and end.
 
 These are the hot parts of `HttpContext`, `Path` and `HttpStream`, which add what is out of the ordinary. Where the C
-extension is there (``native/plain.c``), its types take the place of the ones here, and do the same.
+extension is there (``native/plain_*.c``), its types take the place of the ones here, and do the same.
 """
 
 from __future__ import annotations
