@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from benchmarks.ladder import ENGINES
 from benchmarks.run import LUPA, PLUGIN_SERVERS, Run
 from benchmarks.timing import Spread
 
@@ -130,6 +131,7 @@ TARGETS = (
             limited_by=lambda run, name=name: crossings(run, name),
         )
         for name, bound in (("wasmer", 1.3), ("v8", 2))
+        if name in ENGINES
     ),
     Target(
         "1 MiB body read and replaced, in terms of two memcpy",

@@ -34,6 +34,7 @@ PATIENCE = 20.0  # seconds until a server listens
 
 @contextmanager
 def python() -> Iterator[InProcess]:
+    """With gevent, which is several times faster than its threads."""
     start = "import sys; from kong_pdk.cli import start_server; start_server()"
     server = [sys.executable, "-c", start, "--gevent", "--no-lua-style", "-d", str(PLUGINS / "python")]
     with driven(lambda folder: [*server, "-p", folder, "--socket-name", "socket"], MessagePack) as timed:
