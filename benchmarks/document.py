@@ -47,9 +47,14 @@ figures are the time until the answer is there.
 
 METHOD = """
 * What is compared is timed in turn, round by round, in one run, each side for some ten milliseconds; a ratio is the
-  median of the ratios within the rounds. Ranges are interquartile ranges. Times are wall-clock times, but for Envoy's.
+  median of the ratios within the rounds. Ranges are interquartile ranges.
+* Times are processor time of the thread that does the work (of the whole process for Envoy), which hardly notices what
+  else the machine does. Where several threads or processes do a part of it (plugin servers, compiling and loading,
+  threads and processes, starts), they are times of the clock on the wall.
 * This host is used by its public API, with its whole runtime: limits, checks, failure reports. The filters lie in
   `benchmarks/header_filter.wat`, `benchmarks/workloads/` and `tests/filters/`.
+* Each side runs for a third of a second before it counts, for V8 compiles well only what has run some hundred times:
+  before that, a filter in Go costs many times as much on it.
 * Each result is checked before it is timed; `make test` runs each benchmark once and checks the same.
 * `benchmarks/report --compare OLD.json NEW.json` compares two runs, whose files `--json FILE` writes.
 """.strip()

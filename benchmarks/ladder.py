@@ -81,7 +81,7 @@ def measure(effort: Effort, names: Container[str] | None = None) -> dict[str, li
 
 def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 15
-    samples = measure(Effort(rounds, 0.02))
+    samples = measure(Effort(rounds, 0.02, warm_up=0.1))
     print(f"{platform.python_implementation()} {platform.python_version()}, {sys.executable}")
     print(f"{'':16} {'µs':>8} {'iqr':>7} {'× rust':>8} {'× wasmtime':>10}")
     for name, what in WHAT.items():

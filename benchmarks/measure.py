@@ -25,9 +25,9 @@ from benchmarks.timing import Effort, InProcess, Timed, interleaved
 from benchmarks.workloads.messages import BODIES
 from benchmarks.workloads.table import WORKLOADS
 
-FULL = Effort(rounds=15, seconds=0.03)
-QUICK = Effort(rounds=5, seconds=0.01, least=1)
-HEADLINE = Effort(rounds=31, seconds=0.03)  # for what targets are about
+FULL = Effort(rounds=15, seconds=0.03, warm_up=0.3)
+QUICK = Effort(rounds=5, seconds=0.01, least=1, warm_up=0.02)
+HEADLINE = Effort(rounds=31, seconds=0.03, warm_up=0.3)  # for what targets are about
 BESIDE = ("rust", *ENGINES, "python", "lupa-lua", "lupa-python")  # the ways shown for each interpreter
 
 MEMORY = ("header_filter", "rust/headers", "go/headers")

@@ -86,7 +86,7 @@ def test_what_is_compared_is_timed_in_turn():
             order.append(name)
             time.sleep(0.001)
 
-        return InProcess(call)
+        return InProcess(call, others=True)
 
     samples = interleaved({"a": side("a"), "b": side("b")}, Effort(rounds=3, seconds=0.001))
     assert {name: len(times) for name, times in samples.items()} == {"a": 3, "b": 3}
@@ -94,7 +94,9 @@ def test_what_is_compared_is_timed_in_turn():
 
 
 def test_a_repetition_that_takes_long_has_fewer_rounds():
-    samples = interleaved({"a": InProcess(lambda: time.sleep(0.02))}, Effort(rounds=10, seconds=0.001, least=2))
+    samples = interleaved(
+        {"a": InProcess(lambda: time.sleep(0.02), others=True)}, Effort(rounds=10, seconds=0.001, least=2)
+    )
     assert len(samples["a"]) == 2
 
 
@@ -104,6 +106,14 @@ def test_statistics():
     assert ratio([2, 6, 4], [1, 2, 4]) == Spread(2, 1.5, 2.5)
     assert made_up().line("filters", ENGINES[0]).slope == pytest.approx(1e-6)
     assert [digits(value) for value in (0.123, 1.25, 12.34, 1234.5)] == ["0.12", "1.25", "12.3", "1,234"]
+
+
+def test_waiting_is_no_processor_time():
+    assert (
+        InProcess(lambda: time.sleep(0.02)).seconds(1)
+        < 0.01
+        < InProcess(lambda: time.sleep(0.02), others=True).seconds(1)
+    )
 
 
 def test_memcpy_copies():

@@ -31,14 +31,19 @@ class Timed(Protocol):
 
 
 class InProcess:
-    """A Python callable. `per_call`: how many repetitions of what is measured one call makes."""
+    """A Python callable.
 
-    def __init__(self, call: Callable[[], object], per_call: int = 1) -> None:
+    `per_call`: how many repetitions of what is measured one call makes. Time is processor time of this thread, which
+    hardly notices what else the machine does; it is that of the clock on the wall if others do a part of the work.
+    """
+
+    def __init__(self, call: Callable[[], object], per_call: int = 1, *, others: bool = False) -> None:
         self.call = call
         self.per_call = per_call
+        self.clock = time.perf_counter if others else time.thread_time
 
     def seconds(self, times: int) -> float:
-        call, clock, calls = self.call, time.perf_counter, max(1, times // self.per_call)
+        call, clock, calls = self.call, self.clock, max(1, times // self.per_call)
         start = clock()
         for _ in repeat(None, calls):
             call()
@@ -52,21 +57,21 @@ class InProcess:
 class Effort:
     """How much to time: so many rounds, in each of which a side takes about so many seconds.
 
-    Where one repetition takes longer than that, there are fewer rounds, but at least `least`.
+    Where one repetition takes longer than that, there are fewer rounds, but at least `least`. Before the first round,
+    a side runs for `warm_up` seconds: V8 compiles well what has run some hundred times.
     """
 
     rounds: int
     seconds: float
     least: int = 3
+    warm_up: float = 0.0
 
 
 def interleaved(sides: Mapping[str, Timed], effort: Effort) -> dict[str, list[float]]:
-    """Seconds for one repetition of each side, in each of the rounds.
-
-    The first calls, which find out how often a side is to be repeated, are a warm-up and do not count.
-    """
+    """Seconds for one repetition of each side, in each of the rounds."""
     times, slowest = {}, effort.seconds
     for name, side in sides.items():
+        _warmed_up(side, effort.warm_up)
         times[name], took = _calibrated(side, effort.seconds)
         slowest = max(slowest, took)
     rounds = max(min(effort.least, effort.rounds), int(effort.rounds * effort.seconds / slowest))
@@ -75,6 +80,13 @@ def interleaved(sides: Mapping[str, Timed], effort: Effort) -> dict[str, list[fl
         for name, side in sides.items():
             samples[name].append(side.seconds(times[name]) / times[name])
     return samples
+
+
+def _warmed_up(side: Timed, seconds: float) -> None:
+    until, times = time.perf_counter() + seconds, 1
+    while time.perf_counter() < until:
+        side.seconds(times)
+        times = min(times * 2, 100)
 
 
 def _calibrated(side: Timed, seconds: float) -> tuple[int, float]:

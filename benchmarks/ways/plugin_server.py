@@ -91,7 +91,7 @@ def driven(
                     server.event(b"response")
                     return request, response
 
-                yield InProcess(one_request)
+                yield InProcess(one_request, others=True)
         finally:
             process.terminate()
             process.wait(5)

@@ -1,7 +1,8 @@
 """Another program that repeats the work when it is told to.
 
-It reads lines: a number of repetitions, answered by the nanoseconds they took; or ``show``, answered by the headers as
-lines ``request NAME: VALUE`` and ``response NAME: VALUE``, then an empty line. It ends with its standard input.
+It reads lines: a number of repetitions, answered by the nanoseconds of processor time that they took; or ``show``,
+answered by the headers as lines ``request NAME: VALUE`` and ``response NAME: VALUE``, then an empty line. It ends with
+its standard input.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ SAMPLES = {
 def compile(engine: str, sample: Sample) -> Iterator[InProcess]:
     ready, filter = open_engine(engine), sample.code()
     assert any(export.name == "proxy_on_request_headers" for export in ready.compile(filter).exports)
-    yield InProcess(lambda: ready.compile(filter))
+    yield InProcess(lambda: ready.compile(filter), others=True)
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def load_from_cache(engine: str, sample: Sample) -> Iterator[InProcess]:
     ModuleCache(folder).load(ready, filter)
     expected = "disk" if ready.capabilities.serialise else "compiled"
     assert ModuleCache(folder).fetch(ready, filter).origin == expected
-    yield InProcess(lambda: ModuleCache(folder).load(ready, filter))
+    yield InProcess(lambda: ModuleCache(folder).load(ready, filter), others=True)
 
 
 @contextmanager
@@ -71,7 +71,7 @@ def instantiate(engine: str, sample: Sample) -> Iterator[InProcess]:
 
         load()
         assert host.plugins == []
-        yield InProcess(load)
+        yield InProcess(load, others=True)
 
 
 WORKLOADS = tuple(

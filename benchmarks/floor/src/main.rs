@@ -2,8 +2,27 @@
 //!
 //! As bare as it can be: no status checks, no contexts, no limits. How it is spoken to: `ways/spoken.py`.
 use std::io::{BufRead, Write};
-use std::time::Instant;
 use wasmtime::*;
+
+#[repr(C)]
+struct Timespec {
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+const CLOCK_THREAD_CPUTIME_ID: i32 = 3;
+
+unsafe extern "C" {
+    fn clock_gettime(clock: i32, time: *mut Timespec) -> i32;
+}
+
+/// Processor time of this thread.
+fn nanoseconds() -> i64 {
+    let mut now = Timespec { seconds: 0, nanoseconds: 0 };
+    // SAFETY: it fills in what it is given, which has the layout of 64-bit Linux.
+    unsafe { clock_gettime(CLOCK_THREAD_CPUTIME_ID, &mut now) };
+    now.seconds * 1_000_000_000 + now.nanoseconds
+}
 
 type HeaderMap = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -130,11 +149,11 @@ fn main() -> Result<()> {
             writeln!(output, "{}", filter.show()?)?;
         } else {
             let times: u64 = line.parse()?;
-            let started = Instant::now();
+            let started = nanoseconds();
             for _ in 0..times {
                 filter.one_request()?;
             }
-            writeln!(output, "{}", started.elapsed().as_nanos())?;
+            writeln!(output, "{}", nanoseconds() - started)?;
         }
         output.flush()?;
     }
