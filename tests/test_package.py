@@ -35,4 +35,6 @@ def test_a_host_imports_nothing_that_is_not_in_the_standard_library():
 
 def editable() -> set[str]:
     """What an editable installation brings in at start."""
-    return {name for name in sys.modules if name.startswith(("__editable__", "_virtualenv", "_coverage", "a1_coverage"))}
+    return {
+        name for name in sys.modules if name.startswith(("__editable__", "_virtualenv", "_coverage", "a1_coverage"))
+    }

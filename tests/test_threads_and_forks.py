@@ -55,7 +55,9 @@ class TestThreads:
             with Host(engine) as host:
                 plugins = [
                     host.load_plugin(HEADERS, configuration=str(number)),
-                    host.load_plugin(code("c/probe_0_2_1"), configuration="@on_request_headers\nget_property plugin_name"),
+                    host.load_plugin(
+                        code("c/probe_0_2_1"), configuration="@on_request_headers\nget_property plugin_name"
+                    ),
                 ]
                 request = Message.request("GET", "http://example.com/", [])
                 results = [exchange(host, plugins, request).upstream_request.headers for _ in range(30)]

@@ -42,7 +42,8 @@ class Server:
         await anyio.lowlevel.checkpoint()
         if self.incoming:
             return self.incoming.pop(0)
-        await self.left.wait()
+        if not self.complete:
+            await self.left.wait()
         return DISCONNECT
 
     async def send(self, message: dict[str, Any]) -> None:

@@ -46,7 +46,11 @@ def test_it_passes_what_it_declares(installed):
     done = run(installed, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "-W", "error", "test_pywasm.py")
     assert done.returncode == 0, done.stdout
     told = set(re.findall(r"pywasm does not declare the capability '(\w+)'", done.stdout))
-    assert told == {"serialise", "deadline", "backtrace", "validation"} == set(Capabilities.__slots__) - {"memory_limit", "fork"}
+    assert (
+        told
+        == {"serialise", "deadline", "backtrace", "validation"}
+        == set(Capabilities.__slots__) - {"memory_limit", "fork"}
+    )
 
 
 def test_it_is_found_by_its_entry_point(installed):

@@ -141,9 +141,14 @@ class Exchange:
                 logger.info("the application, told that its client is gone, raised %r", error)
 
     @property
+    def _closed(self) -> bool:
+        """Whether all that the client gets has come out."""
+        return self._gone or self._reset or self._answered
+
+    @property
     def _over(self) -> bool:
         """Whether the application has nothing more to say."""
-        return self._gone or self._reset or self._answered or self._stream.local is not None
+        return self._closed or self._stream.local is not None
 
     @property
     def _finished(self) -> bool:
@@ -197,7 +202,7 @@ class Exchange:
     def _read_beside(self) -> None:
         """Await the server's next message in a task, for other things may happen first."""
         ahead = not self._request_ended and (self._to_app or self._stream.request_full)
-        if not (self._reading or self._gone or ahead):
+        if not (self._reading or self._closed or ahead):
             self._reading = True
             self._reader = anyio.CancelScope()
             self._driver.start_soon(self._reader_task, self._reader)
@@ -209,7 +214,7 @@ class Exchange:
                 while True:
                     await self._read()
                     await self._flush()
-                    if not request.stopped or self._to_app or self._gone or self._stream.request_full:
+                    if self._closed or not request.stopped or self._to_app or self._stream.request_full:
                         break  # what comes next is for others to read, or to ask for
                     self._reading = True
             except Exception as error:  # noqa: BLE001 - it is raised where the exchange runs
@@ -334,12 +339,10 @@ class Exchange:
         elif isinstance(part, effects.ResponseBody):
             more = not part.end_stream
             self._put_body(part.data, more)
-        elif self._trailers_announced:
-            self._put_body(b"", False)
-            self._answered = True
-            self._to_client.append({"type": TRAILERS, "headers": part.trailers, "more_trailers": False})  # type: ignore[union-attr]
         else:
             self._put_body(b"", False)
+            if self._trailers_announced:
+                self._to_client.append({"type": TRAILERS, "headers": part.trailers, "more_trailers": False})  # type: ignore[union-attr]
 
     def _send_start(self, part: effects.ResponseHeaders) -> None:
         headers = for_client(part.headers)
@@ -349,11 +352,8 @@ class Exchange:
             return
         message: Message = {"type": "http.response.start", "status": status, "headers": headers}
         end = part.end_stream or status in NO_BODY
-        if not end and TRAILERS in (self._scope.get("extensions") or {}):
-            wanted = (b"te", b"trailers") in self._scope["headers"]
-            self._trailers_announced = self._trailers is not None or wanted
-            if self._trailers_announced:
-                message["trailers"] = True
+        if not end and self._trailers is not None and TRAILERS in (self._scope.get("extensions") or {}):
+            self._trailers_announced = message["trailers"] = True
         self._to_client.append(message)
         if end:
             self._put_body(b"", False)
@@ -361,10 +361,7 @@ class Exchange:
     def _put_body(self, data: bytes, more: bool) -> None:
         self._to_client.append({"type": "http.response.body", "body": data, "more_body": more})
         if not more:
-            self._answered = not self._trailers_announced
-            if self._trailers_announced and self._stream.path(RESPONSE).trailers is None:
-                self._answered = True
-                self._to_client.append({"type": TRAILERS, "headers": [], "more_trailers": False})
+            self._answered = True
 
     def _answer(self, status: int) -> None:
         """Answer by ourselves, past all filters."""
