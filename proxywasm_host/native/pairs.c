@@ -60,7 +60,7 @@ PyObject *pairs_encode(PyObject *list) {
     if (!bytes) return NULL;
     uint8_t *numbers = write_u32((uint8_t *)PyBytes_AS_STRING(bytes), (size_t)count), *at = numbers + 8 * count;
     for (Py_ssize_t i = 0; i < count; i++) {
-        pair_of(list, i, &name, &value);
+        if (!pair_of(list, i, &name, &value)) continue; /* it was one above, and nothing has run since */
         PyObject *parts[2] = {name, value};
         for (int part = 0; part < 2; part++) {
             size_t length = (size_t)PyBytes_GET_SIZE(parts[part]);
