@@ -17,6 +17,7 @@ from importlib.metadata import entry_points
 
 from benchmarks.timing import Effort, InProcess, Timed, interleaved, ratio, spread
 from benchmarks.ways import envoy, floor, lua, naive, native, plugin_server, proxywasm
+from benchmarks.ways.extensionless import extensionless
 
 INSTALLED = {entry.name for entry in entry_points(group="proxywasm_host.engines")}
 ENGINES = tuple(name for name in ("wasmtime", "wasmer", "v8") if name in INSTALLED)
@@ -41,6 +42,7 @@ class Way:
 WAYS: tuple[Way, ...] = (
     Way("rust", "Rust embedding of Wasmtime, without Python, checks or limits: the floor", floor.floor),
     *(Way(name, f"this host on {name.title()}", partial(proxywasm.proxywasm, name)) for name in ENGINES),
+    Way("python-only", "this host on Wasmtime, without its C extension", partial(extensionless, "wasmtime")),
     Way("prototype", "Wasmtime over ctypes, barest handlers in Python, no checks", prototype),
     Way("naive", "wasmtime-py's objects, as its documentation shows them", naive.naive),
     Way("python", "Python function, no sandbox", native.native),

@@ -8,7 +8,7 @@ its standard input.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,9 +51,11 @@ class Spoken:
 
 
 @contextmanager
-def spoken(command: Sequence[str | Path], folder: Path | None = None) -> Iterator[Spoken]:
+def spoken(
+    command: Sequence[str | Path], folder: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[Spoken]:
     """Start a program in `folder`; end it."""
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder)
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=folder, env=environment)
     try:
         yield Spoken(process)
     finally:
