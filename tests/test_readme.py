@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anyio
+
+from tests.integrations.asgi import get
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -25,8 +29,15 @@ def test_the_example_prints_what_is_under_it():
 def test_the_unit_test_passes(monkeypatch):
     monkeypatch.chdir(ROOT)
     names: dict[str, object] = {}
-    exec(block("python", 1), names)
+    exec(block("python", 2), names)
     names["test_auth"]()
+
+
+def test_the_application_runs_behind_the_filter(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    names: dict[str, object] = {}
+    exec(block("python", 1), names)
+    assert anyio.run(get, names["app"]).body == b"Hello, world.\n"
 
 
 def test_the_example_has_about_twenty_lines():
