@@ -17,6 +17,7 @@ from importlib.metadata import entry_points
 
 from benchmarks.timing import Effort, InProcess, Timed, interleaved, ratio, spread
 from benchmarks.ways import envoy, floor, lua, naive, native, plugin_server, proxywasm
+from benchmarks.ways.envoy import FURTHER
 from benchmarks.ways.extensionless import extensionless
 
 INSTALLED = {entry.name for entry in entry_points(group="proxywasm_host.engines")}
@@ -54,31 +55,45 @@ WAYS: tuple[Way, ...] = (
     Way("kong-rust", "stand-in for Kong's plugin server in Go", plugin_server.stand_in),
 )
 
-# Envoy's sides are differences between listeners (see `envoy`): what is added by (one listener, to another, how often).
-ENVOY: dict[str, tuple[str, tuple[str, str, int]]] = {
-    "envoy": ("Envoy (V8), the first filter: processor time", ("wasm", "none", 1)),
-    "envoy-further": ("Envoy (V8), a further filter: processor time", ("chain", "wasm", envoy.FURTHER)),
-    "envoy-lua": ("Envoy's Lua filter: processor time", ("lua", "none", 1)),
-    "envoy-native": ("Envoy's header mutation: processor time", ("native", "none", 1)),
-}
 
-WHAT = {**{way.name: way.what for way in WAYS}, **{name: what for name, (what, _) in ENVOY.items()}}
+@dataclass(frozen=True)
+class Difference:
+    """A way whose cost is what one side takes more than another, shared among so many filters."""
+
+    name: str
+    what: str
+    more: str
+    less: str
+    filters: int = 1
+
+
+DIFFERENCES = (
+    Difference("further", "this host on Wasmtime, a further filter", "chain", "wasmtime", FURTHER),
+    Difference("envoy", "Envoy (V8), the first filter", "envoy wasm", "envoy none"),
+    Difference("envoy-further", "Envoy (V8), a further filter", "envoy chain", "envoy wasm", FURTHER),
+    Difference("envoy-lua", "Envoy's Lua filter", "envoy lua", "envoy none"),
+    Difference("envoy-native", "Envoy's header mutation", "envoy native", "envoy none"),
+)
+
+WHAT = {way.name: way.what for way in (*WAYS, *DIFFERENCES)}
 
 
 def measure(effort: Effort, names: Container[str] | None = None) -> dict[str, list[float]]:
-    """Seconds for one request each way, round by round; `names` are those of some ways, without Envoy."""
-    if names is not None:
-        with ExitStack() as stack:
-            return interleaved({way.name: stack.enter_context(way.open()) for way in WAYS if way.name in names}, effort)
+    """Seconds for one request each way, round by round; `names` are those of some ways, without differences."""
     with ExitStack() as stack:
+        sides: dict[str, Timed] = {}
+        for way in WAYS:
+            if names is None or way.name in names:
+                sides[way.name] = stack.enter_context(way.open())
+        if names is not None:
+            return interleaved(sides, effort)
         listeners = stack.enter_context(envoy.envoy())
-        sides: dict[str, Timed] = {way.name: stack.enter_context(way.open()) for way in WAYS}
-        # The listeners stand beside each other, so that their differences are those of one moment.
+        sides["chain"] = stack.enter_context(proxywasm.proxywasm("wasmtime", 1 + FURTHER))
         samples = interleaved({**sides, **{f"envoy {name}": one for name, one in listeners.items()}}, effort)
-    raw = {name: samples.pop(f"envoy {name}") for name in listeners}
-    for name, (_, (more, less, times)) in ENVOY.items():
-        samples[name] = [(a - b) / times for a, b in zip(raw[more], raw[less], strict=True)]
-    return samples
+    for one in DIFFERENCES:
+        pairs = zip(samples[one.more], samples[one.less], strict=True)
+        samples[one.name] = [(more - less) / one.filters for more, less in pairs]
+    return {name: samples[name] for name in WHAT}
 
 
 def main() -> None:

@@ -47,22 +47,30 @@ def main() -> None:
         run = Run.read(options.source)
     else:
         interpreters = found()
-        fastest = interpreters[0]
         print(*(f"CPython {one.name}: {one.seconds * 1e3:.2f} ms for a loop" for one in interpreters), sep="\n")
-        python = Path(sys.executable) if options.here else environment(fastest)
+        python = Path(sys.executable) if options.here else next(filter(None, map(ready, interpreters)))
         if options.headline:
             subprocess.run([python, "-m", "benchmarks.ladder"], cwd=ROOT, check=True)
             return
         run = measured(python, options.json or SCRATCH / "run.json", quick=options.quick)
         if not options.quick:
+            others = {one.name: ready(one) for one in newer(interpreters)}
             beside = {
-                one.name: measured(environment(one), SCRATCH / f"{one.name}.json", ladder=True)
-                for one in newer(interpreters)
+                name: measured(other, SCRATCH / f"{name}.json", ladder=True) for name, other in others.items() if other
             }
     output.mkdir(parents=True, exist_ok=True)
     draw(run, beside, output / "benchmarks")
     (output / "benchmarks.md").write_text(document(run, beside, "benchmarks"), encoding="utf-8")
     print(f"The report is in {output / 'benchmarks.md'}.")
+
+
+def ready(interpreter: Interpreter) -> Path | None:
+    """Its program in an environment of its own; ``None`` if that cannot be made, which is said."""
+    try:
+        return environment(interpreter)
+    except subprocess.CalledProcessError as error:
+        print(f"CPython {interpreter.name} is left out: {error}", file=sys.stderr)
+        return None
 
 
 def newer(interpreters: list[Interpreter]) -> list[Interpreter]:

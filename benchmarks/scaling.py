@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 
 from benchmarks.headers import REQUEST, RESPONSE
 from benchmarks.timing import InProcess
-from benchmarks.ways.proxywasm import chain, one_request
+from benchmarks.ways.proxywasm import chain, one_request, proxywasm
 from benchmarks.workloads.messages import KIB, body, pairs
 from proxywasm_host import Host
 
@@ -26,13 +26,12 @@ PROCESSES = (1, 2, 4)
 @contextmanager
 def filters(engine: str, count: int) -> Iterator[InProcess]:
     """A request through a chain of so many header filters, each in a VM of its own."""
-    with Host(engine) as host:
-        plugins = chain(host, count)
-        request, response = one_request(host, plugins)
+    with proxywasm(engine, count) as timed:
+        request, response = timed.result()
         assert request.count((b"x-wasm", b"hello")) == response.count((b"x-wasm", b"hello")) == count
         assert len(request) == len(REQUEST) + count
         assert len(response) == len(RESPONSE) + count
-        yield InProcess(lambda: one_request(host, plugins))
+        yield timed
 
 
 class Together:

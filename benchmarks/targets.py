@@ -93,8 +93,8 @@ TARGETS = (
         0.5,
         ours("envoy-further"),
         limited_by=lambda run: (
-            f"the first filter of a stream also pays for the stream; a further one costs "
-            f"{run.line('filters', 'wasmtime').slope * 1e6:.1f} µs here, {microseconds(run, 'envoy-further')} in Envoy"
+            f"the first filter also pays for the stream; a further one costs {microseconds(run, 'further')} here, "
+            f"{microseconds(run, 'envoy-further')} in Envoy"
         ),
     ),
     Target(

@@ -27,7 +27,7 @@ def one_request(host: Host, plugins: list[Plugin]) -> tuple[HeaderList, HeaderLi
 
 
 @contextmanager
-def proxywasm(engine: str) -> Iterator[InProcess]:
+def proxywasm(engine: str, filters: int = 1) -> Iterator[InProcess]:
     with Host(engine) as host:
-        plugins = chain(host, 1)
+        plugins = chain(host, filters)
         yield InProcess(lambda: one_request(host, plugins))
