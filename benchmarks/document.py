@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from benchmarks.ladder import WHAT
 from benchmarks.run import Run, digits
+from benchmarks.scaling import CONTROL, PARALLEL
 from benchmarks.targets import TARGETS, Target
 from benchmarks.timing import Spread
 from benchmarks.workloads.table import WORKLOADS
@@ -264,11 +265,13 @@ def _scaling(run: Run, plots: str) -> Iterator[str]:
     yield f"![Requests in a second by threads and processes]({plots}/parallel.svg)"
     yield ""
     rows = []
-    for what in ("threads", "processes"):
-        for number, _ in run.points(what, "wasmtime")[1:]:
-            rates = (run.ratio(f"scaling/{what}/{engine}", "1", str(number)).median for engine in run.engines)
+    sides = (*run.engines, CONTROL)
+    for what in PARALLEL:
+        for number, _ in run.points(what, CONTROL)[1:]:
+            rates = (run.ratio(f"scaling/{what}/{side}", "1", str(number)).median for side in sides)
             rows.append((f"{number} {what}", *(f"{digits(rate)} ×" for rate in rates)))
-    yield from table(("requests in a second, in terms of one", *(engine.title() for engine in run.engines)), rows)
+    heads = ("requests in a second, in terms of one", *(engine.title() for engine in run.engines), "a Python function")
+    yield from table(heads, rows)
     yield "Threads take turns with the interpreter's lock and add no speed; processes have one each."
     yield ""
 

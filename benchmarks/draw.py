@@ -11,6 +11,7 @@ from matplotlib import pyplot as plt
 
 from benchmarks.ladder import WHAT
 from benchmarks.run import Run, digits
+from benchmarks.scaling import CONTROL
 
 COLOURS = {"wasmtime": "#0072b2", "wasmer": "#e69f00", "v8": "#009e73"}
 OTHER, FLOOR = "#999999", "#444444"
@@ -115,12 +116,14 @@ def parallel(run: Run) -> Any:
     """Requests in a second by threads and by processes, in terms of one."""
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
     for panel, what in zip(axes, ("threads", "processes"), strict=True):
-        for engine in run.engines:
-            numbers = [number for number, _ in run.points(what, engine)]
-            rates = [run.ratio(f"scaling/{what}/{engine}", "1", str(number)) for number in numbers]
+        for side in (*run.engines, CONTROL):
+            numbers = [number for number, _ in run.points(what, side)]
+            rates = [run.ratio(f"scaling/{what}/{side}", "1", str(number)) for number in numbers]
             errors = _errors([(rate.low, rate.median, rate.high) for rate in rates])
-            panel.errorbar(numbers, [rate.median for rate in rates], yerr=errors, fmt="o-", markersize=4,
-                           color=COLOURS[engine], label=engine.title())  # fmt: skip
+            label = "Python function" if side == CONTROL else side.title()
+            colour = COLOURS.get(side, OTHER)
+            middle = [rate.median for rate in rates]
+            panel.errorbar(numbers, middle, yerr=errors, fmt="o-", markersize=4, color=colour, label=label)
         panel.axvline(run.machine["processors"], color="#cccccc", linestyle="--", linewidth=1)
         panel.set_xticks(numbers)
         panel.set_xlabel(f"{what}, a host in each (dashed: processors of the machine)")

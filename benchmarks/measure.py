@@ -53,7 +53,7 @@ def everything(quick: bool) -> Iterator[Series]:
                 sides["two memcpy"] = memcpy(MEMCPY[workload.name])
             yield Series(f"{workload.group}/{workload.name}", interleaved(sides, effort))
     for what, (numbers, _) in scaling.LINES.items():
-        for engine in ENGINES:
+        for engine in (*ENGINES, *[scaling.CONTROL] * (what in scaling.PARALLEL)):
             with ExitStack() as stack:
                 points = {str(n): stack.enter_context(scaling.opened(what, engine, n)) for n in numbers}
                 yield Series(f"scaling/{what}/{engine}", interleaved(points, effort))

@@ -6,21 +6,24 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
 
 from benchmarks.headers import REQUEST, RESPONSE
 from benchmarks.timing import InProcess
-from benchmarks.ways.proxywasm import chain, one_request, proxywasm
+from benchmarks.ways.native import native
+from benchmarks.ways.proxywasm import proxywasm
 from benchmarks.workloads.messages import KIB, body, pairs
-from proxywasm_host import Host
 
 FILTERS = (1, 2, 4, 8, 16)
 HEADERS = (10, 20, 40, 70, 100)
 BODIES = tuple(KIB * size for size in (1, 256, 512, 768, 1024))
 THREADS = (1, 2, 4, 8)
 PROCESSES = (1, 2, 4)
+
+CONTROL = "python"
+"""The work as a Python function: how far threads and processes get where no engine is in the way."""
 
 
 @contextmanager
@@ -53,21 +56,20 @@ class Together:
         return (time.perf_counter() - start) * times / (share * len(self.workers))
 
     def result(self) -> int:
-        """How many workers have answered."""
+        """How many requests were answered when each worker was told to send one."""
         for worker in self.workers:
             worker.send(1)
         return sum(worker.recv() for worker in self.workers)
 
 
 def serve(engine: str, connection: Connection) -> None:
-    """What a worker does: as many requests as it is told, until it is told 0."""
-    with Host(engine) as host:
-        plugins = chain(host, 1)
-        one_request(host, plugins)
+    """What a worker does: as many requests as it is told, until it is told 0. `engine`, or `CONTROL`."""
+    with ExitStack() as stack:
+        timed = stack.enter_context(native() if engine == CONTROL else proxywasm(engine))
+        timed.result()
         connection.send("ready")
         while times := connection.recv():
-            for _ in range(times):
-                one_request(host, plugins)
+            timed.seconds(times)
             connection.send(times)
 
 
@@ -114,6 +116,9 @@ LINES = {
     "threads": (THREADS, threads),
     "processes": (PROCESSES, processes),
 }
+
+
+PARALLEL = ("threads", "processes")
 
 
 def opened(what: str, engine: str, number: int):

@@ -14,7 +14,7 @@ from benchmarks.ladder import ENGINES, WHAT
 from benchmarks.machine import description
 from benchmarks.measure import MEMORY, STARTS, memcpy
 from benchmarks.run import Run, digits
-from benchmarks.scaling import LINES
+from benchmarks.scaling import CONTROL, LINES
 from benchmarks.targets import TARGETS
 from benchmarks.timing import Effort, InProcess, Spread, interleaved, ratio, spread
 from benchmarks.workloads.table import WORKLOADS
@@ -33,10 +33,11 @@ def made_up(factor: float = 1.0, *, seed: int = 1) -> Run:
     for workload in WORKLOADS:
         memcpy = ["two memcpy"] * (workload.name.startswith("body of"))
         series[f"{workload.group}/{workload.name}"] = sides([*ENGINES, *memcpy])
+    for what, (numbers, _) in LINES.items():
+        costs = {str(n): [factor * (1e-5 + 1e-6 * n)] * 3 for n in numbers}
+        for side in (*ENGINES, CONTROL):
+            series[f"scaling/{what}/{side}"] = {"unit": "s", "sides": costs}
     for engine in ENGINES:
-        for what, (numbers, _) in LINES.items():
-            costs = {str(n): [factor * (1e-5 + 1e-6 * n)] * 3 for n in numbers}
-            series[f"scaling/{what}/{engine}"] = {"unit": "s", "sides": costs}
         series[f"start/{engine}"] = {
             "unit": "s",
             "sides": {stage: [0.1 * (place + 1)] * STARTS for place, stage in enumerate(STAGES)},
