@@ -7,7 +7,7 @@ from difflib import SequenceMatcher
 from typing import Literal
 
 from proxywasm_host.abi.pairs import HeaderList
-from proxywasm_host.cli.words import text
+from proxywasm_host.words import text
 from proxywasm_host.exchange import Message
 
 __all__ = ["Line", "changes", "warnings"]

@@ -26,7 +26,7 @@ from proxywasm_host.cli.values import (
     Seconds,
     Size,
 )
-from proxywasm_host.cli.words import plural
+from proxywasm_host.words import plural
 from proxywasm_host.engine.cache import ModuleCache
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.errors import ModuleError
