@@ -11,6 +11,7 @@ from typing import Any, Literal, Union
 from proxywasm_host.abi.profile import Profile
 from proxywasm_host.engine.protocol import Engine, Limits
 from proxywasm_host.engine.registry import open_engine
+from proxywasm_host.errors import ModuleError
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import FailurePolicy, Plugin
 
@@ -69,9 +70,18 @@ def load(host: Host, filters: Iterable[AnyFilter]) -> list[Plugin]:
     try:
         for filter in map(as_filter, filters):
             given: dict[str, Any] = {each.name: getattr(filter, each.name) for each in fields(filter)}
-            plugins.append(host.load_plugin(given.pop("code"), **given))
+            plugins.append(_load(host, given.pop("code"), given))
     except BaseException:
         for plugin in plugins:
             plugin.close()
         raise
     return plugins
+
+
+def _load(host: Host, code: bytes | str | os.PathLike[str], given: dict[str, Any]) -> Plugin:
+    try:
+        return host.load_plugin(code, **given)
+    except ModuleError as error:
+        if isinstance(code, bytes):
+            raise
+        raise ModuleError(f"{os.fspath(code)}: {error}") from None

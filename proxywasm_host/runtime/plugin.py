@@ -76,6 +76,8 @@ class Plugin:
         self.reloads = 0
         """How often a new VM took the place of a failed one."""
         self.closed = False
+        self.on_failure: list[Callable[[Failure], None]] = []
+        """Told when its guest fails, be it in a stream of this plugin or of another in the same VM."""
         self._make_vm = make_vm
         self._attempts = 0
         self._retry_at = 0.0
@@ -115,6 +117,8 @@ class Plugin:
         return self.failure is not None and self.config.failure_policy is FailurePolicy.FAIL_OPEN
 
     def _vm_failed(self, failure: Failure) -> None:
+        for told in self.on_failure:
+            told(failure)
         self.root.gone()
         if self.config.failure_policy is FailurePolicy.FAIL_RELOAD:
             base = self.config.reload_interval
