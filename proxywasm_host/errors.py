@@ -5,7 +5,7 @@ What a guest does wrong while it runs is a `proxywasm_host.runtime.failure.Plugi
 
 from __future__ import annotations
 
-__all__ = ["EngineUnavailable", "ModuleError", "ProxyWasmError", "UnknownEngine"]
+__all__ = ["ConfigError", "EngineUnavailable", "ModuleError", "ProxyWasmError", "UnknownEngine"]
 
 
 class ProxyWasmError(Exception):
@@ -34,3 +34,7 @@ class EngineUnavailable(ProxyWasmError):
 
 class ModuleError(ProxyWasmError):
     """The bytes are no filter that can be loaded: no WebAssembly, no known ABI, an unknown import, no allocator."""
+
+
+class ConfigError(ProxyWasmError):
+    """A configuration that cannot be used."""

@@ -20,6 +20,7 @@ COMMANDS = {
     "run": "Send one request through filters, and show what they do to it.",
     "inspect": "Tell what a filter is: its ABI, SDK, callbacks and hostcalls, and whether it would load.",
     "engines": "List the WebAssembly engines: which are usable here, and what to do about the others.",
+    "serve": "Put filters in front of an HTTP server: a reverse proxy with metrics, reloading and a live page.",
     "bench": "Measure what one request through filters costs.",
 }
 

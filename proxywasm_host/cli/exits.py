@@ -2,7 +2,7 @@
 
 0    done
 1    engines do not agree (``run --engine all``)
-2    wrong usage: options, files, URL
+2    wrong usage: options, files, URL, configuration
 3    the module is invalid, or its ABI is not supported
 4    the engine is not available
 5    the guest trapped, or refused its configuration
@@ -14,7 +14,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
-from proxywasm_host.errors import EngineUnavailable, ModuleError, ProxyWasmError, UnknownEngine
+from proxywasm_host.errors import ConfigError, EngineUnavailable, ModuleError, ProxyWasmError, UnknownEngine
 from proxywasm_host.runtime.failure import Failure, PluginError
 
 __all__ = ["Exit", "exit_of", "exit_of_failure", "summary"]
@@ -33,6 +33,7 @@ class Exit(IntEnum):
 
 
 KINDS: tuple[tuple[type[ProxyWasmError], Exit, str], ...] = (
+    (ConfigError, Exit.USAGE, "configuration"),
     (ModuleError, Exit.MODULE, "module"),
     (UnknownEngine, Exit.ENGINE, "engine"),
     (EngineUnavailable, Exit.ENGINE, "engine"),

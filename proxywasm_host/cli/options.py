@@ -26,7 +26,6 @@ from proxywasm_host.cli.values import (
     Seconds,
     Size,
 )
-from proxywasm_host.words import plural
 from proxywasm_host.engine.cache import ModuleCache
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.errors import ModuleError
@@ -35,13 +34,14 @@ from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import FailurePolicy, Plugin
 from proxywasm_host.runtime.trace import Listener
 from proxywasm_host.services import LogSink, Services
+from proxywasm_host.words import plural
 
-__all__ = ["Scenario", "about", "check_readable", "scenario_options", "sentence"]
+__all__ = ["FILTER_OPTIONS", "Scenario", "about", "check_readable", "each", "scenario_options", "sentence"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+CONFIG_OPTION = click.option("--config", type=Data(), multiple=True, help="The filter's configuration.")
 FILTER_OPTIONS = (
-    click.option("--config", type=Data(), multiple=True, help="The filter's configuration."),
     click.option("--vm-config", type=Data(), multiple=True, help="The configuration of its VM."),
     click.option("--root-id", metavar="ID", multiple=True, help="Which of a module's filters is meant."),
     click.option("--vm-id", metavar="ID", multiple=True, help="Filters of one id and code share a VM."),
@@ -126,7 +126,7 @@ HOST_OPTIONS = (
 
 def scenario_options(function: F) -> F:
     """Give a command these options; it takes them as keywords and makes a `Scenario` of them."""
-    for option in reversed(FILTER_OPTIONS + REQUEST_OPTIONS + RESPONSE_OPTIONS + HOST_OPTIONS):
+    for option in reversed((CONFIG_OPTION, *FILTER_OPTIONS, *REQUEST_OPTIONS, *RESPONSE_OPTIONS, *HOST_OPTIONS)):
         function = option(function)
     return function
 

@@ -16,11 +16,11 @@ from rich.text import Text
 from proxywasm_host.abi.marshal import Call, Refusal
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.cli.diff import changes, warnings
-from proxywasm_host.words import action, called, deed, effect_text, fed, is_worth_telling, text
 from proxywasm_host.exchange import Exchange, Fed, Invocation, Message
 from proxywasm_host.runtime.effects import ResetStream
 from proxywasm_host.runtime.failure import Failure, describe
 from proxywasm_host.services import GuestLog
+from proxywasm_host.words import action, called, deed, effect_text, fed, is_worth_telling, text
 
 __all__ = ["EMPTY", "WHOLE", "Line", "Screen", "facts", "failure_report", "hanging", "labelled", "outcome", "timeline"]
 

@@ -1,0 +1,127 @@
+"""``proxywasm serve``: filters in front of an HTTP server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from proxywasm_host.abi.types import LogLevel
+from proxywasm_host.cli.options import FILTER_OPTIONS, check_readable, each
+from proxywasm_host.cli.values import Data, Environment, Property, Seconds, Size
+
+__all__ = ["command"]
+
+LEVELS = [level.name.lower() for level in LogLevel]
+F = TypeVar("F", bound=Callable[..., Any])
+NEEDED = "proxywasm serve needs more than is installed here ({}): pip install 'proxywasm-host[serve]'"
+
+
+def _filter_options(function: F) -> F:
+    for option in reversed(FILTER_OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.command("serve")
+@click.argument("filters", metavar="[FILTER.wasm]…", nargs=-1, type=click.Path())
+@click.option("--upstream", metavar="URL", help="The server behind the filters, http://HOST:PORT.")
+@click.option("--listen", metavar="HOST:PORT", help="Where to serve.  [default: 127.0.0.1:8080]")
+@click.option("--config", "file", type=click.Path(path_type=Path), help="A configuration in YAML or TOML.")
+@click.option("--filter-config", type=Data(), multiple=True, help="The filter's configuration.")
+@_filter_options
+@click.option("--env", type=Environment(), multiple=True, help="An environment variable of the guests.")
+@click.option("--property", "properties", type=Property(), multiple=True, help="A property; PATH:=JSON for a number.")
+@click.option("--cluster", "clusters", metavar="NAME=URL", multiple=True, help="A server that filters may call.")
+@click.option("--deadline", type=Seconds(), help="Seconds for a callback; 0 for no limit.  [default: 5]")
+@click.option("--memory-limit", type=Size(), help="Of a guest.  [default: 256MiB]")
+@click.option("--workers", type=click.IntRange(1, 256), help="Processes.  [default: 1]")
+@click.option(
+    "--access-log", type=click.Choice(["common", "json", "off"]), help="To standard output.  [default: common]"
+)
+@click.option("--log-level", type=click.Choice(LEVELS), help="Of guests' log lines.  [default: info]")
+@click.option("--watch", is_flag=True, default=None, help="Load changed filters and configurations while running.")
+@click.option("--admin", metavar="HOST:PORT", help="Where to serve /metrics and a page that shows what filters do.")
+@click.option("--schema", is_flag=True, help="Print the JSON schema of the configuration, and end.")
+def command(filters: tuple[str, ...], file: Path | None, schema: bool, **options: Any) -> None:
+    """Put filters in front of an HTTP server, as a reverse proxy.
+
+    What the command line says goes before what the configuration says; filters replace its filters. Options of a
+    filter hold for all of them, or are given once for each.
+
+    \b
+    proxywasm serve auth.wasm --upstream http://localhost:8000 --filter-config @auth.json
+    proxywasm serve a.wasm b.wasm --upstream http://localhost:8000 --watch --admin 127.0.0.1:9901
+    proxywasm serve --config gateway.yaml --workers 4 --access-log json
+    """  # noqa: D301 - click wants the character
+    try:
+        from proxywasm_host.serve.config import Settings  # noqa: PLC0415 - the extra may be missing
+        from proxywasm_host.serve.server import serve  # noqa: PLC0415
+        from proxywasm_host.serve.source import Source  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise click.UsageError(NEEDED.format(f"{error.name} is missing")) from None
+    if schema:
+        click.echo(json.dumps(Settings.model_json_schema(), indent=2))
+        return
+    if not file and not (options["upstream"] and filters):
+        raise click.UsageError("say what to serve: FILTER.wasm and --upstream URL, or --config FILE")
+    serve(Source(file.absolute() if file else None, overrides(filters, options)))
+
+
+def overrides(filters: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
+    """What a command line says, as a configuration says it. Raises: click.UsageError."""
+    said: dict[str, Any] = {
+        name: options[name]
+        for name in ("listen", "workers", "watch", "admin", "log_level")
+        if options[name] is not None
+    }
+    if options["upstream"]:
+        said["upstream"] = {"url": options["upstream"]}
+    if options["access_log"]:
+        said["access_log"] = {"format": options["access_log"]}
+    limits = {"memory": options["memory_limit"], "deadline": options["deadline"]}
+    if any(value is not None for value in limits.values()):
+        said["limits"] = {name: value for name, value in limits.items() if value is not None}
+    if options["properties"]:
+        said["properties"] = dict(options["properties"])
+    if options["clusters"]:
+        said["clusters"] = {name: {"url": url} for name, url in map(_cluster, options["clusters"])}
+    if filters:
+        said["filters"] = _chain(filters, options)
+    elif engines := set(options["engine"]):
+        if len(engines) > 1:
+            raise click.UsageError("--engine once, for the filters of the configuration")
+        said["engine"] = engines.pop()
+    return said
+
+
+def _cluster(text: str) -> tuple[str, str]:
+    name, equals, url = text.partition("=")
+    if not name or not equals:
+        raise click.UsageError(f"{text!r} is no cluster: write it as NAME=URL")
+    return name, url
+
+
+def _chain(filters: tuple[str, ...], options: dict[str, Any]) -> list[dict[str, Any]]:
+    count = len(filters)
+    own = {
+        key: each(options, option, count, default)
+        for key, option, default in (
+            ("configuration", "filter_config", b""),
+            ("vm_configuration", "vm_config", b""),
+            ("root_id", "root_id", ""),
+            ("vm_id", "vm_id", ""),
+            ("name", "name", ""),
+            ("engine", "engine", None),
+            ("failure_policy", "failure_policy", "fail_closed"),
+        )
+    }
+    chain = []
+    for number, path in enumerate(filters):
+        check_readable(path)
+        given = {key: values[number] for key, values in own.items()}
+        chain.append({"file": Path(path).absolute(), "environment": dict(options["env"]), **given})
+    return chain

@@ -1,0 +1,121 @@
+"""The admin port: ``/metrics`` for Prometheus, and a page that shows what the filters do. To be kept private."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
+from hashlib import sha256
+from importlib.resources import files
+from typing import Any, Protocol
+from urllib.parse import parse_qs
+
+from proxywasm_host.integrations.asgi.scope import Receive, Scope, Send
+from proxywasm_host.serve.metrics import added, rendered
+
+__all__ = ["Admin", "Member"]
+
+JSON = "application/json"
+Answer = tuple[int, str, bytes]
+
+
+class Member(Protocol):
+    """A process that serves."""
+
+    pid: int
+
+    async def snapshot(self) -> dict[str, Any]: ...
+
+    async def live(self, since: int) -> dict[str, Any]: ...
+
+
+@lru_cache(None)
+def page() -> tuple[bytes, str]:
+    """The page, and a policy by which its own script and style are run and nothing else."""
+    text = files("proxywasm_host.serve").joinpath("page.html").read_text("utf-8")
+    allowed = {}
+    for tag in ("script", "style"):
+        found = re.search(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+        assert found is not None  # noqa: S101 - it is our page
+        allowed[tag] = base64.b64encode(sha256(found[1].encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{allowed['script']}'; style-src 'sha256-{allowed['style']}'; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return text.encode(), policy
+
+
+class Admin:
+    """An ASGI application; `members` gives the processes to show."""
+
+    def __init__(self, members: Callable[[], Awaitable[Sequence[Member]]]) -> None:
+        self._members = members
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        routes = {"/": self._page, "/metrics": self._metrics, "/live.json": self._live, "/healthz": self._health}
+        route = routes.get(scope["path"])
+        if route is None:
+            status, kind, body = 404, "text/plain", b"There are /, /metrics, /live.json and /healthz.\n"
+        elif scope["method"] not in ("GET", "HEAD"):
+            status, kind, body = 405, "text/plain", b"Only to be read.\n"
+        else:
+            status, kind, body = await route(scope)
+        headers = [
+            (b"content-type", kind.encode()),
+            (b"content-length", b"%d" % len(body)),
+            (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
+            (b"content-security-policy", page()[1].encode()),
+        ]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+    async def _page(self, scope: Scope) -> Answer:
+        return 200, "text/html; charset=utf-8", page()[0]
+
+    async def _health(self, scope: Scope) -> Answer:
+        up = bool(await self._members())
+        return (200, "text/plain", b"ok\n") if up else (503, "text/plain", b"no process serves\n")
+
+    async def _metrics(self, scope: Scope) -> Answer:
+        snapshots = await _all([member.snapshot() for member in await self._members()])
+        if not snapshots:
+            return 503, "text/plain", b"no process serves\n"
+        accept = dict(scope["headers"]).get(b"accept", b"").decode("latin-1")
+        ours = added(snapshot["ours"] for snapshot in snapshots)
+        body, kind = rendered(ours, added(snapshot["guests"] for snapshot in snapshots), accept)
+        return 200, kind, body
+
+    async def _live(self, scope: Scope) -> Answer:
+        """``since`` is the ``cursor`` of the answer before: what has changed after it is told."""
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("since", [""])[0]
+        since = {pid: int(change) for pid, change in re.findall(r"(\d{1,10}):(\d{1,18})", given)}
+        members = await self._members()
+        told = await _all([member.live(since.get(str(member.pid), 0)) for member in members])
+        return 200, JSON, json.dumps(_united(told)).encode()
+
+
+async def _all(asked: list[Awaitable[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """What the processes say; one that has just ended says nothing."""
+    said = await asyncio.gather(*asked, return_exceptions=True)
+    return [one for one in said if isinstance(one, dict)]
+
+
+def _united(told: list[dict[str, Any]]) -> dict[str, Any]:
+    requests = [{**request, "pid": one["pid"]} for one in told for request in one["requests"]]
+    ours = added(one["ours"] for one in told)
+    return {
+        "cursor": ",".join(f"{one['pid']}:{one['changes']}" for one in told),
+        "workers": [
+            {key: one[key] for key in ("pid", "generation", "retired", "chain")}
+            | {"resident_bytes": one["ours"]["resident_bytes"]}
+            for one in told
+        ],
+        "upstream": told[0]["upstream"] if told else "",
+        "requests": requests,
+        "ours": ours,
+        "guests": added(one["guests"] for one in told),
+    }

@@ -1,0 +1,180 @@
+"""The whole of ``serve`` in one process: an ASGI application that starts and stops with its lifespan.
+
+It can be pickled until it has started, so that a process of its own can be given it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from typing import Any
+
+from proxywasm_host.abi.types import LogLevel
+from proxywasm_host.errors import ConfigError, ProxyWasmError
+from proxywasm_host.integrations.asgi.scope import Message, Receive, Scope, Send
+from proxywasm_host.serve.access_log import Log
+from proxywasm_host.serve.chain import Chain
+from proxywasm_host.serve.config import Settings
+from proxywasm_host.serve.forwarded import forward
+from proxywasm_host.serve.metrics import GuestMetrics, Tally
+from proxywasm_host.serve.source import Source
+from proxywasm_host.serve.trace import Tracer
+from proxywasm_host.services import Services, StandardLogging
+
+__all__ = ["Application", "usable"]
+
+FIXED = ("listen", "admin", "workers", "tls", "watch", "shutdown_timeout", "sample", "log_level")
+"""What is decided when the server starts."""
+logger = logging.getLogger("proxywasm_host.serve")
+
+
+class Application:
+    """Serves requests from `start` to `stop`, with the newest configuration that could be loaded."""
+
+    chain: Chain
+    error: Exception | None = None
+    """Why it did not start."""
+
+    pid = 0
+    """Of the process that it serves in."""
+
+    def __init__(self, source: Source, settings: Settings) -> None:
+        self._source = source
+        self._settings = settings
+        self._stopping: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Load the filters. Raises: ProxyWasmError."""
+        self.pid = os.getpid()
+        settings = self._settings
+        self._metrics = GuestMetrics()
+        level = LogLevel[settings.log_level.upper()]
+        self._services = Services(log=StandardLogging(level), metrics=self._metrics)
+        self._tally = Tally()
+        self._tracer = Tracer(self._tally, settings.sample)
+        self._log = Log(settings.access_log)
+        self._reloading = asyncio.Lock()
+        self._refused = 0
+        self.chain = await self._load(1, settings)
+
+    async def _load(self, number: int, settings: Settings) -> Chain:
+        try:
+            chain = Chain(number, settings, self._services, self._tally, self._tracer)
+            await chain.start()
+        except OSError as error:
+            raise ConfigError(f"cannot read the filter {error.filename}: {error.strerror}") from None
+        return chain
+
+    async def reload(self) -> str:
+        """Read the configuration again, and let what it says take the place of what runs; or tell why it cannot."""
+        async with self._reloading:
+            try:
+                settings = await asyncio.to_thread(self._source.load)
+                log = Log(settings.access_log)
+                chain = await self._load(self.chain.number + 1, settings)
+            except ProxyWasmError as error:
+                self._tally.reloads["refused",] += 1
+                return str(error)
+            fixed = [name for name in FIXED if getattr(settings, name) != getattr(self._settings, name)]
+            if fixed:
+                logger.warning("changes of %s take effect when the server is started again", ", ".join(fixed))
+            old, self.chain = self.chain, chain
+            old_log, self._log = self._log, log
+            old_log.close()
+            self._tally.reloads["loaded",] += 1
+            stopping = asyncio.ensure_future(old.stop())
+            self._stopping.add(stopping)
+            stopping.add_done_callback(self._stopping.discard)
+            return ""
+
+    async def stop(self) -> None:
+        """Free everything. Requests that are under way have had their time."""
+        await asyncio.wait([*self._stopping, asyncio.ensure_future(self.chain.stop())], timeout=1)
+        self._log.close()
+
+    # -- Requests ------------------------------------------------------------------------------------------------
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            raise RuntimeError(f"{scope['type']!r} is not for this application")
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
+        status = size = 0
+
+        async def counted(message: Message) -> None:
+            nonlocal status, size
+            if message["type"] == "http.response.body":
+                size += len(message.get("body", b""))
+            elif message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        tally = self._tally
+        tally.in_progress += 1
+        chain = self.chain
+        forward(scope, chain.settings.forwarded)
+        try:
+            await chain(scope, receive, counted)
+        finally:
+            tally.in_progress -= 1
+            seconds = time.perf_counter() - began
+            tally.finished(status, seconds)
+            self._log.write(scope, status, size, seconds)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self.start()
+        except Exception as error:  # noqa: BLE001 - told to whom it concerns
+            self.error = error
+            await send({"type": "lifespan.startup.failed"})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    # -- For the admin port --------------------------------------------------------------------------------------
+
+    async def snapshot(self) -> dict[str, Any]:
+        """Numbers and state, as JSON has them."""
+        chain = self.chain.state()
+        ours = self._tally.snapshot()
+        ours["resident_bytes"] = _resident_bytes()
+        vms = {plugin["vm"]: plugin for plugin in chain}
+        ours["memory"] = {plugin["name"]: plugin["memory"] for plugin in vms.values()}
+        ours["restarts"] = {plugin["name"]: plugin["restarts"] for plugin in chain}
+        return {
+            "pid": self.pid,
+            "generation": self.chain.number,
+            "retired": len(self._stopping),
+            "upstream": self.chain.settings.upstream.url,
+            "chain": chain,
+            "ours": ours,
+            "guests": self._metrics.snapshot(),
+        }
+
+    async def live(self, since: int) -> dict[str, Any]:
+        """The same, and the requests that have changed after a change of that number; they are looked at from now."""
+        self._tracer.watch()
+        changes, requests = self._tracer.since(since)
+        return {**await self.snapshot(), "changes": changes, "requests": requests}
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def usable(source: Source, settings: Settings) -> None:
+    """Load a configuration, and let it go again. Raises: ProxyWasmError."""
+    application = Application(source, settings)
+    await application.start()
+    await application.stop()

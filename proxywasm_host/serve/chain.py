@@ -1,0 +1,193 @@
+"""One generation of the configuration: filters in a worker of their own, in front of their own connections to upstream.
+
+Generations stand beside each other: new requests go to the newest, old ones end where they began. They share services
+(shared data, queues, metrics), so that what filters keep there outlives a reload.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from proxywasm_host.driver.clusters import Cluster, Clusters
+from proxywasm_host.driver.filters import Filter
+from proxywasm_host.driver.worker import Worker
+from proxywasm_host.errors import ConfigError
+from proxywasm_host.integrations.asgi.exchange import Exchange
+from proxywasm_host.integrations.asgi.scope import Receive, Scope, ScopeProperties, Send, target
+from proxywasm_host.runtime.failure import Failure
+from proxywasm_host.runtime.host import Host
+from proxywasm_host.runtime.plugin import Plugin
+from proxywasm_host.serve import config
+from proxywasm_host.serve.config import Settings
+from proxywasm_host.serve.metrics import Tally
+from proxywasm_host.serve.proxy import Proxy
+from proxywasm_host.serve.trace import Tracer
+from proxywasm_host.services import Services
+
+__all__ = ["Chain", "names"]
+
+logger = logging.getLogger("proxywasm_host.serve")
+
+
+class Chain:
+    """Belongs to one event loop."""
+
+    def __init__(self, number: int, settings: Settings, services: Services, tally: Tally, tracer: Tracer) -> None:
+        """Nothing is loaded yet. Raises: ConfigError."""
+        self.number = number
+        self.settings = settings
+        self.proxy = Proxy(settings.upstream)
+        self._tally = tally
+        self._tracer = tracer
+        self._services = replace(services, clusters=clusters_of(settings))
+        self._worker = Worker(self._host, list(filters_of(settings)))
+        self._running: asyncio.Task[None] | None = None
+        self._open = 0
+        self._drained = asyncio.Event()
+        self._drained.set()
+
+    def _host(self) -> Host:
+        settings = self.settings
+        return Host(
+            settings.engine,
+            profile=settings.profile,
+            services=self._services,
+            limits=settings.limits.limits(),
+            properties=settings.properties,
+        )
+
+    async def start(self) -> None:
+        """Load the filters; compiling happens in a thread.
+
+        Raises: OSError, ModuleError, PluginError, UnknownEngine, EngineUnavailable.
+        """
+        self._running = asyncio.ensure_future(self._worker.run())
+        await self._worker.ready()
+        self._tracer.add(self.host)
+        for plugin in self.plugins:
+            plugin.on_failure.append(partial(self._failed, plugin))
+
+    @property
+    def host(self) -> Host:
+        return self._worker.host
+
+    @property
+    def plugins(self) -> list[Plugin]:
+        return list(self._worker.plugins)
+
+    @property
+    def open(self) -> int:
+        """Requests under way."""
+        return self._open
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        self._open += 1
+        self._drained.clear()
+        try:
+            await self._serve(scope, receive, send)
+        finally:
+            self._open -= 1
+            if not self._open:
+                self._drained.set()
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        worker = self._worker
+        stream = worker.host.http_stream(
+            worker.plugins, properties=ScopeProperties(scope, {}), buffer_limit=self.settings.buffer_limit
+        )
+        looked_at = self._tracer.begin(stream, self.number, f"{scope['method']} {target(scope).decode('latin-1')}")
+        try:
+            await Exchange(worker, stream, scope, receive, send, mend_framing=True).run(self.proxy)
+        finally:
+            if looked_at:
+                self._tracer.end(stream)
+
+    async def stop(self) -> None:
+        """Wait until the last request is over, and free everything."""
+        await self._drained.wait()
+        if self._running is not None:
+            await self._worker.stop()
+            await self._running
+            self._tracer.remove(self.host)
+        self.proxy.close()
+
+    def _failed(self, plugin: Plugin, failure: Failure) -> None:
+        self._tally.failures[plugin.name, failure.kind] += 1
+        logger.error("%s", failure.report())
+
+    def state(self) -> list[dict[str, Any]]:
+        """The filters and their VMs, for the page and for metrics."""
+        return [
+            {
+                "name": plugin.name,
+                "file": str(filter.file),
+                "engine": filter.engine or self.host.engine.name,
+                "abi": str(plugin.vm.version),
+                "state": "bypassed" if plugin.bypassed else "failed" if plugin.failure else "running",
+                "failure": plugin.failure.report() if plugin.failure else "",
+                "policy": plugin.config.failure_policy.value,
+                "restarts": plugin.reloads,
+                "memory": 0 if plugin.failure else plugin.vm.memory_bytes,
+                "contexts": len(plugin.vm.contexts),
+                "tick": plugin.root.tick_period,
+                "vm": id(plugin.vm),
+            }
+            for plugin, filter in zip(self.plugins, self.settings.filters, strict=True)
+        ]
+
+
+def names(filters: list[config.Filter]) -> list[str]:
+    """A name for each filter: as given, else its file's, with its place if several are of one file."""
+    chosen = [filter.name or filter.file.stem for filter in filters]
+    several = {name for name, times in Counter(chosen).items() if times > 1}
+    return [f"{name}-{place}" if name in several else name for place, name in enumerate(chosen, 1)]
+
+
+def filters_of(settings: Settings) -> Iterator[Filter]:
+    """The chain as the driver has it. Raises: ConfigError."""
+    for name, filter in zip(names(settings.filters), settings.filters, strict=True):
+        yield Filter(
+            filter.file,
+            name=name,
+            configuration=_content(filter.configuration_file) if filter.configuration_file else filter.configuration,
+            root_id=filter.root_id,
+            vm_id=filter.vm_id,
+            vm_configuration=filter.vm_configuration,
+            environment=filter.environment,
+            capabilities=filter.capabilities,
+            failure_policy=filter.failure_policy,
+            allow_on_headers_stop_iteration=filter.allow_on_headers_stop_iteration,
+            reload_interval=filter.reload_interval,
+            unknown_imports=filter.unknown_imports,
+            engine=filter.engine,
+            limits=filter.limits.limits() if filter.limits else None,
+        )
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {file}: {error.strerror}") from None
+
+
+def clusters_of(settings: Settings) -> Clusters:
+    """The clusters as the driver has them. Raises: ConfigError."""
+    clusters = {}
+    for name, cluster in settings.clusters.items():
+        tls = cluster.tls
+        certificate = (str(tls.certificate), str(tls.key or tls.certificate)) if tls.certificate else None
+        verify = str(tls.ca) if tls.ca and tls.verify else tls.verify
+        try:
+            clusters[name] = Cluster(cluster.url, verify=verify, certificate=certificate, timeout=cluster.timeout)
+        except ValueError as error:
+            raise ConfigError(f"clusters.{name}.url: {error}") from None
+    return Clusters(clusters, any_host=settings.allow_any_host)

@@ -1,0 +1,286 @@
+"""What ``proxywasm serve`` can be told: the models of its configuration file.
+
+The JSON schema of `Settings` is published as ``docs/serve.schema.json`` and printed by ``proxywasm serve --schema``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from proxywasm_host.abi.profile import PROFILES
+from proxywasm_host.engine.protocol import Limits
+from proxywasm_host.runtime.plugin import FailurePolicy
+
+__all__ = ["Address", "Cluster", "Filter", "Settings", "Tls", "Upstream", "UpstreamTls"]
+
+UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def _size(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"(\d+)\s*([kmg]?)(?:i?b)?", value.lower())
+    if not found:
+        raise ValueError(f"{value!r} is no size: write it as 1000, 64KiB or 256MiB")
+    return int(found[1]) * UNITS[found[2]]
+
+
+def _address(value: Any) -> Any:
+    """``HOST:PORT``, ``:PORT`` or ``[IPv6]:PORT``."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = f":{value}"
+    found = re.fullmatch(r"(?:\[([0-9a-fA-F:.%\w]+)\]|([^:\s]*)):(\d{1,5})", value) if isinstance(value, str) else None
+    if not found or int(found[3]) > 65535:
+        raise ValueError(f"{value!r} is no address: write it as HOST:PORT, 127.0.0.1:8080 or [::1]:8080")
+    return found[1] or found[2] or "127.0.0.1", int(found[3])
+
+
+def _property(value: Any) -> Any:
+    if not isinstance(value, (str, int, float, bool)):
+        raise ValueError(f"{value!r} is no value of a property: those are text, numbers, true and false")  # noqa: TRY004
+    return value
+
+
+def _text(value: Any) -> Any:
+    """A configuration: text as it is, anything else as JSON."""
+    return value if isinstance(value, (str, bytes)) else json.dumps(value, ensure_ascii=False)
+
+
+def _beside(value: Path, info: ValidationInfo) -> Path:
+    """A path as the configuration file means it: from the directory that it is in, which is the context."""
+    return value if info.context is None else info.context / value
+
+
+File = Annotated[Path, AfterValidator(_beside)]
+Size = Annotated[int, BeforeValidator(_size), Field(gt=0), WithJsonSchema({"type": ["integer", "string"]})]
+"""Bytes, as a number or with a unit: ``256MiB``."""
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Address = Annotated[tuple[str, int], BeforeValidator(_address), WithJsonSchema({"type": ["string", "integer"]})]
+Text = Annotated[bytes, BeforeValidator(_text), WithJsonSchema({})]
+Property = Annotated[
+    Any, BeforeValidator(_property), WithJsonSchema({"type": ["string", "integer", "number", "boolean"]})
+]
+
+
+class Model(BaseModel):
+    """Base: a name that is not known is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+def _web(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"{value!r} is no URL of a server: write it as http://HOST:PORT or https://HOST")
+    if parts.query or parts.fragment or parts.username:
+        raise ValueError(f"{value!r} has more in it than a server: leave out user, query and fragment")
+    _ = parts.port  # raises ValueError
+    return value
+
+
+class Tls(Model):
+    """TLS towards a server."""
+
+    verify: bool = True
+    """Whether its certificate is checked."""
+    ca: File | None = None
+    """PEM file of the authorities to trust, instead of the system's."""
+    certificate: File | None = None
+    """PEM file of our own certificate, for servers that ask for one."""
+    key: File | None = None
+    """PEM file of its key, if that is not in the same file."""
+
+
+class UpstreamTls(Tls):
+    """TLS towards upstream."""
+
+    server_name: str | None = None
+    """Name to ask for (SNI) and to check, instead of the URL's."""
+
+
+class Upstream(Model):
+    """The server behind the filters."""
+
+    url: str
+    """``http://HOST:PORT`` or ``https://HOST``; a path is put before that of each request."""
+    connect_timeout: Seconds = 5.0
+    """Seconds until it must have taken a connection; else 503."""
+    timeout: Seconds = 15.0
+    """Seconds from the end of the request until its response must have begun; else 504."""
+    idle_timeout: Seconds = 300.0
+    """Seconds that a body may make no progress; then the stream is broken off."""
+    max_connections: Annotated[int, Field(gt=0)] = 1024
+    """Connections of one process; more requests wait, for `connect_timeout` seconds."""
+    keepalive: Seconds = 4.0
+    """Seconds that an idle connection is kept; less than the server keeps it."""
+    rewrite_host: bool = False
+    """Send the URL's host as Host, and the client's as X-Forwarded-Host, instead of the client's Host."""
+    tls: UpstreamTls = UpstreamTls()
+
+    _url = field_validator("url")(_web)
+
+
+class Cluster(Model):
+    """A server that filters may call by the name of this cluster."""
+
+    url: str
+    timeout: Seconds | None = None
+    """Seconds for a whole call, if the filter does not say less."""
+    tls: Tls = Tls()
+
+    _url = field_validator("url")(_web)
+
+
+class GuestLimits(Model):
+    """What a guest may use."""
+
+    memory: Size = 256 << 20
+    """Bytes of memory; 256MiB for example."""
+    deadline: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
+    """Seconds for a callback; 0 for no limit."""
+
+    def limits(self) -> Limits:
+        return Limits(self.memory, self.deadline or None)
+
+
+class Filter(Model):
+    """One filter of the chain."""
+
+    file: File
+    """The module, relative to the configuration file."""
+    name: str = ""
+    """For logs, metrics and ``plugin_name``; that of its file if not given."""
+    configuration: Text = b""
+    """What the filter is configured with: text as it is, anything else as JSON."""
+    configuration_file: File | None = None
+    """A file that holds it instead."""
+    root_id: str = ""
+    """Which of the module's filters is meant."""
+    vm_id: str = ""
+    """Filters of one vm_id and code share a VM."""
+    vm_configuration: Text = b""
+    environment: dict[str, str] = {}
+    capabilities: list[str] | None = None
+    """Hostcalls and callbacks that are allowed; all if not given."""
+    failure_policy: FailurePolicy = FailurePolicy.FAIL_CLOSED
+    allow_on_headers_stop_iteration: bool = False
+    """PAUSE on headers lets the body come, as Envoy's option of that name."""
+    reload_interval: Seconds = 1.0
+    """Base of fail_reload's back-off in seconds."""
+    unknown_imports: Literal["error", "stub"] = "error"
+    engine: str | None = None
+    """Instead of the chain's."""
+    limits: GuestLimits | None = None
+    """Instead of the chain's."""
+
+    @model_validator(mode="after")
+    def _one_configuration(self) -> Filter:
+        if self.configuration and self.configuration_file:
+            raise ValueError("configuration and configuration_file are both given: one is enough")
+        return self
+
+
+class ServerTls(Model):
+    """TLS towards clients."""
+
+    certificate: File
+    """PEM file of the certificate, with its chain."""
+    key: File | None = None
+    """PEM file of its key, if that is not in the same file."""
+    client_ca: File | None = None
+    """PEM file of the authorities of clients' certificates, which are then demanded."""
+
+
+class Forwarded(Model):
+    """What upstream is told of the client, as Envoy's options of these names have it."""
+
+    use_remote_address: bool = True
+    """The connection's address is the client's: append it to X-Forwarded-For, set X-Forwarded-Proto."""
+    xff_num_trusted_hops: Annotated[int, Field(ge=0)] = 0
+    """Proxies before us whose X-Forwarded-For and -Proto are believed."""
+    rfc7239: bool = False
+    """Append an element to Forwarded as well, which Envoy does not."""
+    generate_request_id: bool = True
+    """Give a request that has no X-Request-Id one."""
+
+
+class AccessLog(Model):
+    """One line for each request."""
+
+    format: Literal["common", "json", "off"] = "common"
+    file: str = "-"
+    """Where to append it; ``-`` is standard output."""
+
+
+class Settings(Model):
+    """The configuration of ``proxywasm serve``."""
+
+    upstream: Upstream
+    listen: Address = ("127.0.0.1", 8080)
+    """``HOST:PORT``; port 0 lets the system choose."""
+    filters: list[Filter] = []
+    """The chain, in the order of the request."""
+    engine: str | None = None
+    """wasmtime, wasmer or v8; the best one installed if not given."""
+    profile: str = "envoy"
+    limits: GuestLimits = GuestLimits()
+    buffer_limit: Size = 1 << 20
+    """Bytes of a body that filters may hold back."""
+    properties: dict[str, Property] = {}
+    """Properties by dotted name that are the same for all requests."""
+    clusters: dict[str, Cluster] = {}
+    """Servers that filters may call, by name."""
+    allow_any_host: bool = False
+    """Whether filters may also call ``host:port`` that is no cluster."""
+    tls: ServerTls | None = None
+    forwarded: Forwarded = Forwarded()
+    access_log: AccessLog = AccessLog()
+    log_level: Literal["trace", "debug", "info", "warn", "error", "critical"] = "info"
+    """Lowest level of the lines that filters log."""
+    workers: Annotated[int, Field(gt=0, le=256)] = 1
+    """Processes."""
+    admin: Address | None = None
+    """``HOST:PORT`` of ``/metrics`` and of the page; none if not given."""
+    watch: bool = False
+    """Whether changed filters and configurations are loaded while running."""
+    shutdown_timeout: Annotated[int, Field(gt=0)] = 30
+    """Seconds that requests get to end when the server is told to."""
+    sample: Annotated[int, Field(gt=0)] = 64
+    """One request of so many is counted for callbacks, hostcalls and time in filters; 1 is exact, and slower."""
+
+    @field_validator("profile")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in PROFILES:
+            raise ValueError(f"no profile is called {value!r}; there are {', '.join(PROFILES)}")
+        return value
+
+    @field_validator("properties", mode="before")
+    @classmethod
+    def _flat(cls, value: Any) -> Any:
+        """Nested mappings are taken for dotted names."""
+        return dict(_dotted(value)) if isinstance(value, dict) else value
+
+
+def _dotted(tree: dict[str, Any], prefix: str = "") -> Any:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,108 @@
+"""How the process that holds the admin port and watches files talks to those that serve: over Unix sockets.
+
+Each process serves `Control` on a socket named after its id, in a directory that only its user can enter; `Remote` is
+the other end.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import httpx2
+
+from proxywasm_host.integrations.asgi.scope import Receive, Scope, Send
+from proxywasm_host.serve.application import Application
+
+__all__ = ["Control", "Fleet", "Remote"]
+
+
+class Control:
+    """What a serving process can be asked: an ASGI application."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        application = self._application
+        said: Any
+        if scope["path"] == "/reload":
+            said = await application.reload()
+        elif scope["path"] == "/live":
+            since = parse_qs(scope["query_string"].decode("ascii"))["since"][0]
+            said = await application.live(int(since))
+        else:
+            said = await application.snapshot()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": json.dumps(said).encode()})
+
+
+class Remote:
+    """A serving process, as the other sees it."""
+
+    def __init__(self, path: Path) -> None:
+        self.pid = int(path.stem)
+        self._client = httpx2.AsyncClient(transport=httpx2.AsyncHTTPTransport(uds=str(path)), timeout=60)
+
+    async def _ask(self, method: str, path: str) -> Any:
+        return (await self._client.request(method, f"http://worker{path}")).json()
+
+    async def snapshot(self) -> dict[str, Any]:
+        said: dict[str, Any] = await self._ask("GET", "/snapshot")
+        return said
+
+    async def live(self, since: int) -> dict[str, Any]:
+        said: dict[str, Any] = await self._ask("GET", f"/live?since={since}")
+        return said
+
+    async def reload(self) -> str:
+        """See `Application.reload`. A process that ends meanwhile need not."""
+        with suppress(httpx2.TransportError):
+            return str(await self._ask("POST", "/reload"))
+        return ""
+
+
+class Fleet:
+    """The processes whose sockets are in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._known: dict[Path, Remote] = {}
+        self._up_to_date: set[Path] = set()
+        self._reloaded = False
+
+    async def members(self) -> list[Remote]:
+        """Those that are there now. A process that died without a word has left its socket, which is removed."""
+        return list((await self._members()).values())
+
+    async def _members(self) -> dict[Path, Remote]:
+        self._known = {path: self._known.get(path) or Remote(path) for path in self._living()}
+        return self._known
+
+    def _living(self) -> list[Path]:
+        sockets = sorted(self._directory.glob("*.sock"))
+        dead = [path for path in sockets if not Path(f"/proc/{path.stem}").exists()]
+        for path in dead:
+            path.unlink(missing_ok=True)
+        return [path for path in sockets if path not in dead]
+
+    async def reload(self) -> str:
+        """Reload one after the other; if the first cannot, the others are not asked."""
+        for path, member in (await self._members()).items():
+            refused = await member.reload()
+            if refused:
+                return refused
+            self._up_to_date.add(path)
+        self._reloaded = True
+        return ""
+
+    async def catch_up(self) -> None:
+        """Reload those that have come since, and may have read what was there before."""
+        for path, member in (await self._members()).items():
+            if path not in self._up_to_date:
+                self._up_to_date.add(path)
+                if self._reloaded:
+                    await member.reload()

@@ -1,0 +1,229 @@
+"""What is counted: in each process as plain numbers, which add up over processes; shown in Prometheus' formats.
+
+Rules of this module:
+
+* The hot path adds to plain integers. Callbacks, hostcalls and time in filters are counted for one request of
+  `Settings.sample` only, with that weight, because to look at every hostcall would cost more than most filters do.
+* A snapshot is JSON; those of several processes are added, gauges too.
+* Guests name their metrics: what Prometheus does not allow in a name becomes ``_``, and the name is a label then.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
+
+from proxywasm_host.services.metrics import COUNTER, GAUGE, HISTOGRAM, InMemoryMetrics
+
+__all__ = ["GuestMetrics", "Histogram", "Tally", "added", "rendered"]
+
+SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+MICROSECONDS = (10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 50e-3, 0.1, 1.0)
+GUEST_BUCKETS = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4, 3e5, 6e5, 1.8e6, 3.6e6)
+"""Those of Envoy's histograms."""
+Snapshot = dict[str, Any]
+
+
+class Histogram:
+    """Counts by bucket; the last is for what is beyond all bounds."""
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum = 0.0
+
+    def note(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def snapshot(self) -> Snapshot:
+        return {"bounds": self.bounds, "counts": list(self.counts), "sum": self.sum}
+
+
+class GuestMetrics(InMemoryMetrics):
+    """The metrics that guests define; histograms as buckets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.histograms: dict[str, Histogram] = {}
+
+    def define(self, kind: int, name: str) -> None:
+        if kind == HISTOGRAM:
+            self.histograms.setdefault(name, Histogram(GUEST_BUCKETS))
+        else:
+            super().define(kind, name)
+
+    def record(self, kind: int, name: str, value: int) -> None:
+        if kind == HISTOGRAM:
+            self.histograms.setdefault(name, Histogram(GUEST_BUCKETS)).note(value)
+        else:
+            super().record(kind, name, value)
+
+    def snapshot(self) -> Snapshot:
+        values = self.values.copy()
+        return {
+            "counters": {name: value for (kind, name), value in values.items() if kind == COUNTER},
+            "gauges": {name: value for (kind, name), value in values.items() if kind == GAUGE},
+            "histograms": {name: histogram.snapshot() for name, histogram in list(self.histograms.items())},
+        }
+
+
+class Tally:
+    """What one process has counted."""
+
+    def __init__(self) -> None:
+        self.in_progress = 0
+        self.requests: Counter[str] = Counter()
+        """By status; 0 is a client that left before the response."""
+        self.latency = Histogram(SECONDS)
+        self.callbacks: Counter[tuple[str, str]] = Counter()
+        """By plugin and callback."""
+        self.hostcalls: Counter[tuple[str, str, str]] = Counter()
+        """By plugin, hostcall and status."""
+        self.filters: dict[str, Histogram] = {}
+        """Time of a request in a plugin."""
+        self.failures: Counter[tuple[str, str]] = Counter()
+        """By plugin and cause."""
+        self.restarts: Counter[tuple[str]] = Counter()
+        self.reloads: Counter[tuple[str]] = Counter({("loaded",): 0, ("refused",): 0})
+
+    def finished(self, status: int, seconds: float) -> None:
+        """A request is over."""
+        self.requests[str(status)] += 1
+        self.latency.note(seconds)
+
+    def in_filter(self, plugin: str, seconds: float) -> None:
+        """A sampled request has spent this time in a plugin."""
+        self.filters.setdefault(plugin, Histogram(MICROSECONDS)).note(seconds)
+
+    def snapshot(self) -> Snapshot:
+        return {
+            "in_progress": self.in_progress,
+            "requests": dict(self.requests),
+            "latency": self.latency.snapshot(),
+            "callbacks": _flat(self.callbacks),
+            "hostcalls": _flat(self.hostcalls),
+            "filters": {plugin: histogram.snapshot() for plugin, histogram in self.filters.items()},
+            "failures": _flat(self.failures),
+            "restarts": _flat(self.restarts),
+            "reloads": _flat(self.reloads),
+        }
+
+
+SEPARATOR = "\x1f"
+
+
+def _flat(counter: Counter[Any]) -> dict[str, int]:
+    return {SEPARATOR.join(labels): count for labels, count in counter.items()}
+
+
+def added(snapshots: Iterable[Snapshot]) -> Snapshot:
+    """Several processes as one: numbers add up, mappings are united, of the rest the last counts."""
+    total: Snapshot = {}
+    for snapshot in snapshots:
+        for key, value in snapshot.items():
+            total[key] = _sum(total.get(key), value)
+    return total
+
+
+def _sum(one: Any, other: Any) -> Any:
+    if one is None:
+        return other
+    if isinstance(one, dict) and isinstance(other, dict):
+        if "bounds" in one:
+            counts = [a + b for a, b in zip(one["counts"], other["counts"], strict=True)]
+            return {"bounds": one["bounds"], "counts": counts, "sum": one["sum"] + other["sum"]}
+        return added([one, other])
+    return one + other if isinstance(one, (int, float)) and isinstance(other, (int, float)) else other
+
+
+# -- For Prometheus ----------------------------------------------------------------------------------------------------
+
+OURS = (
+    ("callbacks", "Callbacks of filters; one request of several is counted for all.", ("plugin", "callback")),
+    ("hostcalls", "Hostcalls of filters, as callbacks.", ("plugin", "hostcall", "status")),
+    ("failures", "Failures of guests by cause.", ("plugin", "cause")),
+    ("restarts", "New VMs in place of failed ones.", ("plugin",)),
+    ("reloads", "Configurations that were loaded while running, or refused.", ("outcome",)),
+)
+
+
+def rendered(ours: Snapshot, guests: Snapshot, accept: str) -> tuple[bytes, str]:
+    """A page for Prometheus and its content type; `accept` is what it asks for."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(ours, guests))
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
+
+
+class _Collector:
+    def __init__(self, ours: Snapshot, guests: Snapshot) -> None:
+        self._ours = ours
+        self._guests = guests
+
+    def describe(self) -> Iterator[Metric]:
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        ours = self._ours
+        requests = CounterMetricFamily("proxywasm_requests", "Requests by status.", labels=["code"])
+        for code, count in ours["requests"].items():
+            requests.add_metric([code], count)
+        yield requests
+        for key, text, labels in OURS:
+            family = CounterMetricFamily(f"proxywasm_{key}", text, labels=labels)
+            for joined, count in ours[key].items():
+                family.add_metric(joined.split(SEPARATOR), count)
+            yield family
+        yield GaugeMetricFamily("proxywasm_requests_in_progress", "Requests under way.", ours["in_progress"])
+        yield GaugeMetricFamily("proxywasm_resident_bytes", "Memory of the processes.", ours["resident_bytes"])
+        memory = GaugeMetricFamily("proxywasm_vm_memory_bytes", "Memory of guests.", labels=["plugin"])
+        for plugin, size in ours["memory"].items():
+            memory.add_metric([plugin], size)
+        yield memory
+        latency = HistogramMetricFamily("proxywasm_request_duration_seconds", "From request to end of response.")
+        _bucketed(latency, [], ours["latency"])
+        yield latency
+        filters = HistogramMetricFamily(
+            "proxywasm_filter_duration_seconds", "Time of a sampled request in a filter.", labels=["plugin"]
+        )
+        for plugin, histogram in ours["filters"].items():
+            _bucketed(filters, [plugin], histogram)
+        yield filters
+        yield from self._of_guests()
+
+    def _of_guests(self) -> Iterator[Metric]:
+        families: dict[str, Any] = {}
+        kinds = (
+            ("counters", CounterMetricFamily, "_counter"),
+            ("gauges", GaugeMetricFamily, "_gauge"),
+            ("histograms", HistogramMetricFamily, "_histogram"),
+        )
+        for key, kind, suffix in kinds:
+            for name, value in self._guests[key].items():
+                clean = "wasmcustom_" + re.sub(r"[^a-zA-Z0-9_]", "_", name).removesuffix("_total")
+                if not isinstance(families.get(clean), (kind, type(None))):
+                    clean += suffix
+                family = families.setdefault(clean, kind(clean, "Of a filter.", labels=["name"]))
+                if key == "histograms":
+                    _bucketed(family, [name], value)
+                else:
+                    family.add_metric([name], value)
+        yield from families.values()
+
+
+def _bucketed(family: HistogramMetricFamily, labels: list[str], histogram: Snapshot) -> None:
+    total = 0
+    buckets: list[tuple[str, float]] = []
+    bounds = [*(str(float(bound)) for bound in histogram["bounds"]), "+Inf"]
+    for bound, count in zip(bounds, histogram["counts"], strict=True):
+        total += count
+        buckets.append((bound, total))
+    family.add_metric(labels, buckets, histogram["sum"])

@@ -1,0 +1,96 @@
+"""Watches the files of a configuration, and says when they have changed.
+
+A few files are looked at several times a second: that costs nothing, and works for files that are replaced, linked or
+on a network, where notices of the kernel do not. What still changes is left alone until it has come to rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+from pathlib import Path
+
+from proxywasm_host.errors import ProxyWasmError
+from proxywasm_host.serve.config import Settings
+from proxywasm_host.serve.source import Source
+
+__all__ = ["Watch"]
+
+EACH = 0.05
+"""Seconds between two looks; so long must files be at rest."""
+logger = logging.getLogger("proxywasm_host.serve")
+
+
+def files_of(settings: Settings, source: Source) -> list[Path]:
+    """All files that a configuration is made of."""
+    files = [source.file] if source.file else []
+    for filter in settings.filters:
+        files += [filter.file, *([filter.configuration_file] if filter.configuration_file else [])]
+    return files
+
+
+def _look(file: Path) -> tuple[int, int, int]:
+    try:
+        stat = file.stat()
+    except OSError:
+        return 0, 0, 0
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def _content(files: list[Path]) -> bytes:
+    return b"".join(map(_digest, files))
+
+
+def _digest(file: Path) -> bytes:
+    try:
+        return sha256(file.read_bytes()).digest()
+    except OSError:
+        return b"-"
+
+
+class Watch:
+    """The files of a configuration as they are when this is made, which is to be before they are loaded.
+
+    Raises: ConfigError, if there is no configuration to begin with.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._note(files_of(source.load(), source))
+
+    def _note(self, files: list[Path]) -> None:
+        self._files, self._looks, self._content = files, list(map(_look, files)), _content(files)
+
+    async def run(self, reload: Callable[[], Awaitable[str]]) -> None:
+        """Reload whenever the content of a file has changed, and tell what came of it, until cancelled.
+
+        `reload` returns why it could not, or nothing.
+        """
+        while True:
+            await asyncio.sleep(EACH)
+            looks = list(map(_look, self._files))
+            if looks == self._looks:
+                continue
+            await asyncio.sleep(EACH)
+            if list(map(_look, self._files)) != looks:
+                continue  # it still changes
+            self._looks = looks
+            content = await asyncio.to_thread(_content, self._files)
+            if content != self._content:
+                self._content = content
+                await self._reload(reload)
+
+    async def _reload(self, reload: Callable[[], Awaitable[str]]) -> None:
+        try:
+            files = files_of(await asyncio.to_thread(self._source.load), self._source)
+        except ProxyWasmError:
+            files = self._files
+        if files != self._files:
+            await asyncio.to_thread(self._note, files)
+        refused = await reload()
+        if refused:
+            logger.error("not loaded, nothing has changed: %s", refused)
+        else:
+            logger.info("loaded what has changed; requests under way end on what was before")

@@ -1,0 +1,285 @@
+"""Runs the application: in this process, or in several that share the listening socket.
+
+Alone, everything is in one event loop. Of several processes, uvicorn's supervisor starts, watches and ends those that
+serve; this one has the admin port and watches the files, in a thread with an event loop of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import logging.config
+import os
+import signal
+import socket
+import ssl
+import sys
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from proxywasm_host.abi.types import LogLevel
+from proxywasm_host.errors import ConfigError, ProxyWasmError
+from proxywasm_host.integrations.asgi.exchange import StreamReset
+from proxywasm_host.serve.admin import Admin, Member
+from proxywasm_host.serve.application import Application, usable
+from proxywasm_host.serve.chain import names
+from proxywasm_host.serve.config import Address, ServerTls, Settings
+from proxywasm_host.serve.connection import UpstreamError
+from proxywasm_host.serve.control import Control, Fleet
+from proxywasm_host.serve.reload import Watch
+from proxywasm_host.serve.source import Source
+from proxywasm_host.services.log import LEVELS
+
+__all__ = ["serve"]
+
+logger = logging.getLogger("proxywasm_host.serve")
+
+
+class Expected(logging.Filter):
+    """Leaves out what is no fault of ours, a stream that had to be cut, and what we say ourselves."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        cut = isinstance(error, (UpstreamError, StreamReset))
+        return not cut and record.msg != "Application startup failed. Exiting."
+
+
+def log_config(settings: Settings) -> dict[str, Any]:
+    """Everything goes to standard error; what filters log from `Settings.log_level` on."""
+    guests = LEVELS[LogLevel[settings.log_level.upper()]]
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "filters": {"expected": {"()": Expected}},
+        "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["expected"]}},
+        "root": {"handlers": ["stderr"], "level": "WARNING"},
+        "loggers": {"proxywasm_host": {"level": "INFO"}, "proxywasm_host.guest": {"level": guests}},
+    }
+
+
+def serve(source: Source) -> None:
+    """Serve until a signal ends it; requests under way get their time.
+
+    Raises: ProxyWasmError, if it cannot be started.
+    """
+    watch = Watch(source)
+    settings = source.load()
+    logging.config.dictConfig(log_config(settings))
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(bound(settings.listen))
+        admin = stack.enter_context(bound(settings.admin)) if settings.admin else None
+        told = [f"{'https' if settings.tls else 'http'}://{at(listening)}"]
+        if admin is not None:
+            told.append(f"admin http://{at(admin)}")
+        filters = ", ".join(names(settings.filters)) or "no filters"
+        logger.info("serving %s: %s → %s", ", ".join(told), filters, settings.upstream.url)
+        if settings.workers == 1:
+            _alone(source, settings, watch, listening, admin)
+        else:
+            _several(source, settings, watch, listening, admin)
+
+
+@contextlib.contextmanager
+def bound(address: Address) -> Iterator[socket.socket]:
+    """A socket that listens. Raises: ConfigError."""
+    host, port = address
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    with listening:
+        listening.set_inheritable(True)
+        yield listening
+
+
+def at(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _config(app: Any, settings: Settings) -> uvicorn.Config:
+    tls: dict[str, Any] = {}
+    if settings.tls is not None:
+        _check(settings.tls)
+        tls = {"ssl_certfile": settings.tls.certificate, "ssl_keyfile": settings.tls.key}
+        if settings.tls.client_ca:
+            tls |= {"ssl_ca_certs": str(settings.tls.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    return uvicorn.Config(
+        app,
+        lifespan="on",
+        ws="none",
+        access_log=False,
+        log_config=log_config(settings),
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        workers=settings.workers,
+        http="httptools",
+        timeout_graceful_shutdown=settings.shutdown_timeout,
+        **tls,
+    )
+
+
+def _check(tls: ServerTls) -> None:
+    try:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tls.client_ca)
+        context.load_cert_chain(tls.certificate, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(f"tls: cannot use {tls.certificate}: {error}") from None
+
+
+class _Server(uvicorn.Server):
+    """A server that a signal ends as it should be ended: with success."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit and sig == signal.SIGINT:
+            self.force_exit = True
+        self.should_exit = True
+
+
+class _Beside(uvicorn.Server):
+    """A second server in an event loop; signals are the first one's business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@contextlib.asynccontextmanager
+async def beside(app: Any, **where: Any) -> AsyncIterator[None]:
+    """Serve another application while this context is open: on ``sockets``, or on ``uds``."""
+    sockets = where.pop("sockets", None)
+    config = uvicorn.Config(app, lifespan="off", ws="none", access_log=False, log_config=None, **where)
+    config.timeout_graceful_shutdown = 1
+    server = _Beside(config)
+    serving = asyncio.ensure_future(server.serve(sockets))
+    try:
+        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.01)
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+
+
+@contextlib.asynccontextmanager
+async def watching(watch: Watch, reload: Callable[[], Awaitable[str]]) -> AsyncIterator[None]:
+    task = asyncio.ensure_future(watch.run(reload))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+# -- Alone -------------------------------------------------------------------------------------------------------------
+
+
+class Alone(Application):
+    """The application with all that belongs to it, in one event loop."""
+
+    def __init__(self, source: Source, settings: Settings, watch: Watch, admin: socket.socket | None) -> None:
+        super().__init__(source, settings)
+        self._watch = watch
+        self._admin = admin
+        self._around = contextlib.AsyncExitStack()
+
+    async def start(self) -> None:
+        await super().start()
+        if self._admin is not None:
+            await self._around.enter_async_context(beside(Admin(self._members), sockets=[self._admin]))
+        if self._settings.watch:
+            await self._around.enter_async_context(watching(self._watch, self.reload))
+
+    async def stop(self) -> None:
+        await self._around.aclose()
+        await super().stop()
+
+    async def _members(self) -> Sequence[Member]:
+        return [self]
+
+
+def _alone(
+    source: Source, settings: Settings, watch: Watch, listening: socket.socket, admin: socket.socket | None
+) -> None:
+    application = Alone(source, settings, watch, admin)
+    try:
+        _Server(_config(application, settings)).run([listening])
+    except SystemExit:
+        if application.error is None:
+            raise
+        raise application.error from None
+
+
+# -- Several -----------------------------------------------------------------------------------------------------------
+
+
+class OneOfSeveral(Application):
+    """The application in a process of its own, which the one that started it can ask."""
+
+    def __init__(self, source: Source, settings: Settings, directory: Path) -> None:
+        super().__init__(source, settings)
+        self._directory = directory
+
+    async def start(self) -> None:
+        try:
+            with contextlib.suppress(ConfigError):  # it takes the place of one that has died, and is newer
+                self._settings = self._source.load()
+            await super().start()
+        except ProxyWasmError as error:
+            logger.error("%s", error)  # noqa: TRY400 - it is not our fault
+            raise
+        self._around = contextlib.AsyncExitStack()
+        path = self._directory / f"{os.getpid()}.sock"
+        self._around.callback(path.unlink, missing_ok=True)
+        await self._around.enter_async_context(beside(Control(self), uds=str(path)))
+
+    async def stop(self) -> None:
+        await self._around.aclose()
+        await super().stop()
+
+
+def _several(
+    source: Source, settings: Settings, watch: Watch, listening: socket.socket, admin: socket.socket | None
+) -> None:
+    asyncio.run(usable(source, settings))
+    with tempfile.TemporaryDirectory(prefix="proxywasm-") as name:
+        directory = Path(name)
+        config = _config(OneOfSeveral(source, settings, directory), settings)
+        supervisor = Multiprocess(config, [listening])
+        office = threading.Thread(target=lambda: asyncio.run(_office(settings, watch, directory, admin, supervisor)))
+        office.start()
+        try:
+            supervisor.run()
+        finally:
+            supervisor.should_exit.set()
+            office.join()
+    if any(process.exitcode not in (0, -signal.SIGTERM) for process in supervisor.processes):
+        sys.exit(1)
+
+
+async def _office(
+    settings: Settings, watch: Watch, directory: Path, admin: socket.socket | None, supervisor: Multiprocess
+) -> None:
+    """What the process does that serves no requests itself."""
+    fleet = Fleet(directory)
+    async with contextlib.AsyncExitStack() as around:
+        if admin is not None:
+            await around.enter_async_context(beside(Admin(fleet.members), sockets=[admin]))
+        if settings.watch:
+            await around.enter_async_context(watching(watch, fleet.reload))
+        while not supervisor.should_exit.is_set():
+            await asyncio.sleep(0.1)
+            if settings.watch:
+                await fleet.catch_up()

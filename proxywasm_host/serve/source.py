@@ -1,0 +1,166 @@
+"""Where a configuration comes from: a file in YAML or TOML, and what the command line says on top of it.
+
+An error says which file and line, the path of the value there, and what is wrong with it.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from proxywasm_host.errors import ConfigError
+from proxywasm_host.serve.config import Settings
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+__all__ = ["Source"]
+
+Key = tuple["str | int", ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A configuration that can be read again. `overrides` are merged into what `file` says; lists replace lists."""
+
+    file: Path | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self) -> Settings:
+        """Read and check it. Raises: ConfigError."""
+        data: dict[str, Any] = {}
+        lines: dict[Key, int] = {}
+        base = Path.cwd()
+        if self.file is not None:
+            data, lines = _read(self.file)
+            base = self.file.absolute().parent
+        try:
+            return Settings.model_validate(_merged(data, self.overrides), context=base)
+        except ValidationError as error:
+            raise ConfigError("\n".join(self._told(error, lines))) from None
+
+    def _told(self, error: ValidationError, lines: dict[Key, int]) -> Iterator[str]:
+        for one in error.errors(include_url=False):
+            path = one["loc"]
+            said = one["msg"].removeprefix("Value error, ")
+            if one["type"] == "missing":
+                said = "is missing"
+            elif one["type"] == "extra_forbidden":
+                said = "is not known; see proxywasm serve --schema"
+            elif one["type"] != "value_error" and not isinstance(one["input"], (dict, list)):
+                said = f"{one['input']!r}: {said}"
+            known = next((path[:end] for end in range(len(path), -1, -1) if path[:end] in lines), None)
+            place = f"{self.file}:{lines[known]}: " if known is not None else ""
+            yield f"{place}{dotted(path) or 'the configuration'}: {said}"
+
+
+def dotted(path: Key) -> str:
+    """A path as one writes it: ``filters[0].limits.memory``."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+def _merged(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(data)
+    for key, value in overrides.items():
+        old = merged.get(key)
+        merged[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _read(file: Path) -> tuple[dict[str, Any], dict[Key, int]]:
+    """What a file says, and in which line each value begins. Raises: ConfigError."""
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
+        raise ConfigError(f"cannot read the configuration {file}: {reason}") from None
+    try:
+        data, lines = _toml(text) if file.suffix == ".toml" else _yaml(text)
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise ConfigError(f"{file}{line}: this is no YAML: {error.problem}") from None
+    except (yaml.YAMLError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{file}: this is no {'TOML' if file.suffix == '.toml' else 'YAML'}: {error}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{file}: a configuration is a mapping, with 'upstream' in it at least")
+    return data, lines
+
+
+def _yaml(text: str) -> tuple[Any, dict[Key, int]]:
+    lines: dict[Key, int] = {}
+    root = yaml.compose(text, yaml.SafeLoader)
+    if root is not None:
+        _mark(root, (), lines)
+    return (yaml.safe_load(text) if root is not None else {}), lines
+
+
+def _mark(node: yaml.Node, path: Key, lines: dict[Key, int]) -> None:
+    if path in lines:  # an alias of itself
+        return
+    lines[path] = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            place = (*path, key.value)
+            _mark(value, place, lines)
+            lines[place] = key.start_mark.line + 1
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            _mark(value, (*path, number), lines)
+
+
+TABLE = re.compile(r"\s*(\[\[?)\s*([^\]]+?)\s*\]")
+ENTRY = re.compile(r"\s*([\w.\"' -]+?)\s*=")
+
+
+def _toml(text: str) -> tuple[Any, dict[Key, int]]:
+    """`tomllib` tells no lines, so they are found by the looks of them; a path that the data does not have is none."""
+    data = tomllib.loads(text)
+    lines: dict[Key, int] = {(): 1}
+    table: Key = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        if found := TABLE.match(line):
+            table = _table(data, found[2], found[1] == "[[", lines)
+            lines.setdefault(table, number)
+        elif found := ENTRY.match(line):
+            path = (*table, *_parts(found[1]))
+            if _has(data, path):
+                lines.setdefault(path, number)
+    return data, lines
+
+
+def _parts(name: str) -> list[str]:
+    return [part.strip().strip("\"'") for part in re.findall(r"\"[^\"]*\"|'[^']*'|[^.]+", name)]
+
+
+def _table(data: Any, name: str, array: bool, lines: dict[Key, int]) -> Key:
+    """The path of a table: in an array of tables, of the last that has begun."""
+    path: Key = ()
+    parts = _parts(name)
+    for place, part in enumerate(parts):
+        path = (*path, part)
+        if isinstance(_at(data, path), list):
+            begun = sum(1 for known in lines if known[:-1] == path and isinstance(known[-1], int))
+            path = (*path, begun if array and place == len(parts) - 1 else max(begun - 1, 0))
+    return path
+
+
+def _at(data: Any, path: Key) -> Any:
+    try:
+        for part in path:
+            data = data[part]
+    except (KeyError, IndexError, TypeError):
+        return None
+    return data
+
+
+def _has(data: Any, path: Key) -> bool:
+    return _at(data, path) is not None

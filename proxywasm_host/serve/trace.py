@@ -1,0 +1,242 @@
+"""Looks at requests while they pass the filters: all of them while somebody watches, else one of several, to count.
+
+Rules of this module:
+
+* Nobody pays who is not looked at: the host has a listener only while a request is sampled or the page is open.
+* A sampled request counts for `every` requests; while all are looked at, each counts for itself. Callbacks of no
+  stream (ticks) are counted while all are looked at only.
+* A filter's words are text, cut to a bounded length, and what it does too often is counted and not kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from proxywasm_host.abi.context import Context
+from proxywasm_host.abi.marshal import Call, Refusal
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.table import Callback
+from proxywasm_host.abi.types import MapType, Status
+from proxywasm_host.exchange import Invocation
+from proxywasm_host.runtime.failure import describe
+from proxywasm_host.runtime.host import Host
+from proxywasm_host.runtime.http import HttpStream
+from proxywasm_host.serve.metrics import Tally
+from proxywasm_host.words import action, called, deed, is_worth_telling, text
+
+__all__ = ["Tracer"]
+
+KEPT = 200
+"""Requests that are remembered."""
+MAX_STEPS = 200
+"""Callbacks of one request that are remembered, …"""
+MAX_CALLS = 60
+"""… and hostcalls of one callback."""
+MAX_TEXT = 400
+LOOKED = 3.0
+"""Seconds for which all requests are looked at after somebody asked for them."""
+MAPS = {
+    "on_request_headers": MapType.REQUEST_HEADERS,
+    "on_request_trailers": MapType.REQUEST_TRAILERS,
+    "on_response_headers": MapType.RESPONSE_HEADERS,
+    "on_response_trailers": MapType.RESPONSE_TRAILERS,
+}
+STATUSES = {int(status): status.name for status in Status}
+
+
+@dataclass(slots=True)
+class Record:
+    """One request, as the page shows it. `changed` is the number of its last change."""
+
+    id: int
+    weight: int
+    began: float
+    clock: float
+    chain: int
+    changed: int = 0
+    request: str = ""
+    status: str = ""
+    details: str = ""
+    ended: float | None = None
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    spent: dict[str, float] = field(default_factory=dict)
+    """Seconds in each plugin."""
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "began": self.clock,
+            "chain": self.chain,
+            "request": self.request,
+            "status": self.status,
+            "details": self.details,
+            "seconds": None if self.ended is None else self.ended - self.began,
+            "spent": self.spent,
+            "steps": self.steps,
+        }
+
+
+def cut(words: str) -> str:
+    return words if len(words) <= MAX_TEXT else words[:MAX_TEXT] + "…"
+
+
+def differences(before: HeaderList, after: HeaderList) -> list[tuple[str, str]]:
+    """What went (``-``) and what came (``+``)."""
+    if before == after:
+        return []
+    gone, came = list(before), []
+    for pair in after:
+        if pair in gone:
+            gone.remove(pair)
+        else:
+            came.append(pair)
+    lines = [("-", pair) for pair in gone] + [("+", pair) for pair in came]
+    return [(sign, cut(f"{text(name)}: {text(value)}")) for sign, (name, value) in lines[:MAX_CALLS]]
+
+
+class Tracer:
+    """The listener of the hosts of one process."""
+
+    def __init__(self, tally: Tally, every: int) -> None:
+        self.tally = tally
+        self.every = self._left = every
+        self.live = every == 1
+        """Whether every request is looked at."""
+        self.records: deque[Record] = deque(maxlen=KEPT)
+        self._hosts: set[Host] = set()
+        self._streams: dict[HttpStream, Record] = {}
+        self._listening = False
+        self._until = 0.0
+        self._ids = 0
+        self._changes = 0
+        self._open: tuple[Record | None, dict[str, Any], HeaderList | None, float] | None = None
+
+    # -- When to look --------------------------------------------------------------------------------------------
+
+    def begin(self, stream: HttpStream, chain: int, request: str) -> bool:
+        """A request begins: whether it is one to look at, in which case `end` is to be called after it."""
+        self._left -= 1
+        if self._left and not self.live:
+            return False
+        self._left = self._left or self.every
+        self._ids += 1
+        weight = 1 if self.live else self.every
+        record = Record(self._ids, weight, time.perf_counter(), time.time(), chain, request=cut(request))
+        self._streams[stream] = record
+        self.records.append(record)
+        self._listen()
+        return True
+
+    def end(self, stream: HttpStream) -> None:
+        """A request that was looked at is over."""
+        record = self._streams.pop(stream)
+        record.ended = time.perf_counter()
+        record.details = cut(stream.details or "")
+        self._change(record)
+        for plugin, seconds in record.spent.items():
+            self.tally.in_filter(plugin, seconds)
+        self._listen()
+
+    def watch(self) -> None:
+        """Somebody looks: for some seconds every request is looked at. Called in the event loop."""
+        if self.every == 1:
+            return
+        if not self.live:
+            self.live = True
+            self._listen()
+            asyncio.get_running_loop().call_later(LOOKED, self._look_away)
+        self._until = time.monotonic() + LOOKED
+
+    def _look_away(self) -> None:
+        left = self._until - time.monotonic()
+        if left > 0:
+            asyncio.get_running_loop().call_later(left, self._look_away)
+        else:
+            self.live = False
+            self._listen()
+
+    def _listen(self) -> None:
+        wanted = self.live or bool(self._streams)
+        if wanted != self._listening:
+            self._listening = wanted
+            for host in self._hosts:
+                host.listen(self if wanted else None)
+
+    def add(self, host: Host) -> None:
+        """There is another host to listen to."""
+        self._hosts.add(host)
+        self._listening = self.live or bool(self._streams)
+        host.listen(self if self._listening else None)
+
+    def remove(self, host: Host) -> None:
+        self._hosts.discard(host)
+
+    def _change(self, record: Record) -> None:
+        self._changes += 1
+        record.changed = self._changes
+
+    def since(self, change: int) -> tuple[int, list[dict[str, Any]]]:
+        """The number of the last change, and the requests that have changed since that of a call before."""
+        return self._changes, [record.as_json() for record in self.records if record.changed > change]
+
+    # -- What is seen --------------------------------------------------------------------------------------------
+
+    def callback(self, context: Context, row: Callback, args: tuple[int, ...]) -> None:
+        stream = getattr(context, "stream", None)
+        record = self._streams.get(stream) if stream else None
+        weight = record.weight if record else int(self.live and not stream)
+        if weight:
+            self.tally.callbacks[context.name, row.key] += weight
+        words = called(Invocation(context.name, row, args)) if record else ""
+        step = {"plugin": context.name, "key": row.key, "callback": words, "calls": [], "more": 0, "weight": weight}
+        headers = context.maps[MAPS[row.key]] if record and row.key in MAPS else None
+        step["headers"] = headers
+        self._open = record, step, None if headers is None else list(headers), time.perf_counter()
+
+    def hostcall(self, context: Context, call: Call) -> None:
+        if self._open is None:
+            return
+        record, step = self._open[:2]
+        if record is None:  # a reply to a callout belongs to the stream that it is about
+            stream = getattr(context, "stream", None)
+            record = self._streams.get(stream) if stream else None
+            if record is not None:
+                step["weight"] = record.weight
+            self._open = record, *self._open[1:]
+        if step["weight"]:
+            status = call.result.status if isinstance(call.result, Refusal) else 0
+            self.tally.hostcalls[step["plugin"], call.row.name, STATUSES.get(status, str(status))] += step["weight"]
+        if record is None:
+            return
+        if len(step["calls"]) >= MAX_CALLS:
+            step["more"] += 1
+            return
+        if call.row.name == "proxy_log":
+            verb, what = "logs", text((call.args or ("", b""))[1])
+        elif is_worth_telling(call):
+            verb, what = deed(call, step["key"])
+        else:
+            verb, what = "reads", describe(call).removeprefix("proxy_")
+        step["calls"].append((verb, cut(what)))
+
+    def returned(self, context: Context, row: Callback, result: int | None, *, failed: bool) -> None:
+        opened, self._open = self._open, None
+        record, step, before, began = opened or (None, {}, None, 0.0)
+        if record is None:
+            return
+        seconds = time.perf_counter() - began
+        headers = step.pop("headers")
+        step["seconds"] = seconds
+        step["action"] = "FAILED" if failed else action(row, result)
+        step["changes"] = [] if before is None else differences(before, headers)
+        plugin = step["plugin"]
+        record.spent[plugin] = record.spent.get(plugin, 0.0) + seconds
+        if row.key == "on_response_headers":
+            record.status = cut(text(dict(reversed(headers)).get(b":status", b"")))
+        if len(record.steps) < MAX_STEPS:
+            record.steps.append(step)
+        self._change(record)

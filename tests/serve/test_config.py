@@ -1,0 +1,157 @@
+"""Configurations: what they may say, and how an error tells where it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from proxywasm_host.errors import ConfigError
+from proxywasm_host.serve.config import Settings
+from proxywasm_host.serve.source import Source
+
+ROOT = Path(__file__).parent.parent.parent
+
+YAML = """\
+upstream:
+  url: http://127.0.0.1:9000
+listen: :8000
+filters:
+  - file: auth.wasm
+    configuration: {token: secret, list: [1, 2]}
+    limits: {memory: 64MiB}
+  - file: /opt/two.wasm
+    configuration: plain text
+properties:
+  xds: {cluster_name: backend}
+  node.weight: 3
+clusters:
+  idp: {url: https://idp.example.com, timeout: 2}
+"""
+TOML = """\
+listen = ":8000"
+
+[upstream]
+url = "http://127.0.0.1:9000"
+
+[[filters]]
+file = "auth.wasm"
+configuration = {token = "secret", list = [1, 2]}
+limits.memory = "64MiB"
+
+[[filters]]
+file = "/opt/two.wasm"
+configuration = "plain text"
+
+[properties]
+xds = {cluster_name = "backend"}
+"node.weight" = 3
+
+[clusters.idp]
+url = "https://idp.example.com"
+timeout = 2
+"""
+
+
+def source(tmp_path: Path, text: str, name: str = "serve.yaml", **overrides) -> Source:
+    file = tmp_path / name
+    file.write_text(text)
+    return Source(file, overrides)
+
+
+@pytest.mark.parametrize(("text", "name"), [(YAML, "serve.yaml"), (TOML, "serve.toml")])
+def test_both_languages_say_the_same(tmp_path, text, name):
+    settings = source(tmp_path, text, name).load()
+    assert settings.listen == ("127.0.0.1", 8000)
+    assert [filter.file for filter in settings.filters] == [tmp_path / "auth.wasm", Path("/opt/two.wasm")]
+    assert [filter.configuration for filter in settings.filters] == [b'{"token": "secret", "list": [1, 2]}', b"plain text"]
+    assert settings.filters[0].limits.memory == 64 << 20
+    assert settings.properties == {"xds.cluster_name": "backend", "node.weight": 3}
+    assert settings.clusters["idp"].timeout == 2
+
+
+def test_what_overrides_it(tmp_path):
+    settings = source(tmp_path, YAML, upstream={"url": "http://other"}, filters=[{"file": "/x.wasm"}], workers=2).load()
+    assert (settings.upstream.url, len(settings.filters), settings.workers) == ("http://other", 1, 2)
+    assert settings.listen == ("127.0.0.1", 8000)
+
+
+def test_no_file_at_all():
+    settings = Source(None, {"upstream": {"url": "http://x"}, "filters": [{"file": "a.wasm"}]}).load()
+    assert settings.filters[0].file == Path.cwd() / "a.wasm"
+
+
+WRONG = [
+    ("  url: http://127.0.0.1:9000", "  url: ftp://x", 2, "upstream.url: 'ftp://x' is no URL of a server: write it as http://HOST:PORT or https://HOST"),
+    ("  url: http://127.0.0.1:9000", "  urls: http://x", 1, "upstream.url: is missing"),
+    ("listen: :8000", "listen: here", 3, "listen: 'here' is no address: write it as HOST:PORT, 127.0.0.1:8080 or [::1]:8080"),
+    ("listen: :8000", "listen: x:99999", 3, "listen: 'x:99999' is no address"),
+    ("listen: :8000", "workers: 0", 3, "workers: 0: Input should be greater than 0"),
+    ("listen: :8000", "profile: nginx", 3, "profile: no profile is called 'nginx'; there are envoy, spec"),
+    ("{memory: 64MiB}", "{memory: 64XB}", 7, "filters[0].limits.memory: '64XB' is no size: write it as 1000, 64KiB or 256MiB"),
+    ("{memory: 64MiB}", "{deadline: .nan}", 7, "filters[0].limits.deadline: nan: Input should be"),
+    ("  - file: /opt/two.wasm", "  - file: /opt/two.wasm\n    nam: x", 9, "filters[1].nam: is not known; see proxywasm serve --schema"),
+    ("    configuration: plain text", "    configuration: x\n    configuration_file: y", 8, "filters[1]: configuration and configuration_file are both given"),
+    ("    configuration: plain text", "    failure_policy: never", 9, "filters[1].failure_policy: 'never': Input should be"),
+    ("  node.weight: 3", "  node.weight: [3]", 12, "properties.node.weight: [3] is no value of a property"),
+    ("  idp: {url: https://idp.example.com, timeout: 2}", "  idp: {url: idp}", 14, "clusters.idp.url: 'idp' is no URL of a server"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("old", "new", "line", "says"), WRONG)
+def test_an_error_names_file_line_and_path(tmp_path, old, new, line, says):
+    assert old in YAML
+    with pytest.raises(ConfigError) as raised:
+        source(tmp_path, YAML.replace(old, new)).load()
+    assert f"{tmp_path}/serve.yaml:{line}: {says}" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "says"),
+    [
+        ('memory = "64MiB"', 'memory = "64XB"', 9, "filters[0].limits.memory: '64XB' is no size"),
+        ('file = "/opt/two.wasm"', 'file = "/opt/two.wasm"\nnam = 1', 13, "filters[1].nam: is not known"),
+        ("timeout = 2", "timeout = 0", 21, "clusters.idp.timeout: 0: Input should be greater than 0"),
+        ('listen = ":8000"', 'listen = "here"', 1, "listen: 'here' is no address"),
+    ],
+)
+def test_an_error_in_toml(tmp_path, old, new, line, says):
+    assert old in TOML
+    with pytest.raises(ConfigError) as raised:
+        source(tmp_path, TOML.replace(old, new), "serve.toml").load()
+    assert f"{tmp_path}/serve.toml:{line}: {says}" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "says"),
+    [
+        ("upstream: [", "a.yaml", "a.yaml:1: this is no YAML: "),
+        ("- 1", "a.yaml", "a.yaml: a configuration is a mapping, with 'upstream' in it at least"),
+        ("", "a.yaml", "the configuration: upstream: is missing"[19:]),
+        ("x: !!python/object:os.system {}", "a.yaml", "a.yaml:1: this is no YAML: could not determine a constructor"),
+        ("a = ", "a.toml", "a.toml: this is no TOML: "),
+    ],
+)
+def test_what_is_no_configuration(tmp_path, text, name, says):
+    with pytest.raises(ConfigError) as raised:
+        source(tmp_path, text, name).load()
+    assert says in str(raised.value)
+
+
+def test_a_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot read the configuration .*/none\.yaml: No such file"):
+        Source(tmp_path / "none.yaml").load()
+    (tmp_path / "latin.yaml").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match="it is no UTF-8"):
+        Source(tmp_path / "latin.yaml").load()
+
+
+def test_an_alias_of_itself(tmp_path):
+    with pytest.raises(ConfigError):
+        source(tmp_path, "upstream: &a {url: *a}").load()
+
+
+def test_the_schema_is_published():
+    """Made with: proxywasm serve --schema > docs/serve.schema.json"""
+    assert json.loads((ROOT / "docs/serve.schema.json").read_text()) == Settings.model_json_schema()

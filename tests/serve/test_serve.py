@@ -1,0 +1,235 @@
+"""``proxywasm serve`` as its users have it: a process, real clients, a real upstream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2
+import pytest
+
+from proxywasm_host.cli import main
+from tests.serve.conftest import AUTH, BODY, HEADERS, PANICS
+from tests.serve.origin import raw
+from tests.serve.ports import closed_port
+from tests.support import FILTERS
+
+GO = HEADERS.replace("rust", "go")
+ASSEMBLYSCRIPT = HEADERS.replace("rust/headers", "assemblyscript/headers_0_2_1")
+TOKEN = {"authorization": "Bearer secret"}
+
+
+def test_filters_of_all_languages(on_engine, engine, origin):
+    filters = [
+        {"file": GO, "configuration": "from Go"},
+        {"file": ASSEMBLYSCRIPT, "configuration": "from AssemblyScript"},
+        {"file": AUTH, "configuration": "secret"},
+        {"file": BODY},
+    ]
+    served = on_engine(settings={"filters": filters, "sample": 1}, access_log="json")
+    denied = served.get("/a?b=c")
+    assert (denied.status_code, denied.headers["x-wasm"]) == (401, "from AssemblyScript, from Go")
+    assert origin.requests == []
+    allowed = httpx2.post(served.url + "/a%2F?b=c", content=b"hello", headers=TOKEN, timeout=30)
+    seen = allowed.json()
+    assert (allowed.status_code, seen["method"], seen["target"], seen["body"]) == (200, "POST", "/a%2F?b=c", "HELLO")
+    assert [value for name, value in seen["headers"] if name == "x-wasm"] == ["from Go", "from AssemblyScript"]
+    assert dict(seen["headers"])["x-forwarded-for"] == "127.0.0.1"
+    metrics = served.metrics()
+    assert served.stop() == 0
+    lines = [json.loads(line) for line in served.access_log]
+    assert [(line["method"], line["path"], line["status"]) for line in lines] == [
+        ("GET", "/a?b=c", 401),
+        ("POST", "/a%2F?b=c", 200),
+    ]
+    assert metrics['proxywasm_requests_total{code="200"}'] == 1
+    assert metrics['proxywasm_requests_total{code="401"}'] == 1
+    assert metrics['proxywasm_callbacks_total{callback="on_request_headers",plugin="auth"}'] == 2
+    assert metrics['proxywasm_hostcalls_total{hostcall="proxy_send_local_response",plugin="auth",status="OK"}'] == 1
+    assert metrics['proxywasm_filter_duration_seconds_count{plugin="auth"}'] == 2
+    assert metrics['proxywasm_vm_memory_bytes{plugin="headers"}'] > 65536
+    assert metrics['wasmcustom_auth_denied_total{name="auth.denied"}'] == 1
+
+
+def test_what_does_not_start_says_why(serve, tmp_path):
+    broken = tmp_path / "broken.wasm"
+    broken.write_bytes(b"no wasm")
+    for filters, options, code, says in (
+        ([str(broken)], {}, 3, "broken.wasm: "),
+        ([AUTH], {}, 5, "refused its configuration"),
+        ([str(tmp_path / "none.wasm")], {}, 2, "cannot read the filter"),
+        ([HEADERS], {"workers": 2, "filter_config": "x", "engine": "nonsense"}, 4, "nonsense"),
+        ([AUTH], {"workers": 2}, 5, "refused its configuration"),
+        ([], {"settings": {"filters": [{"file": str(tmp_path / "none.wasm")}]}}, 2, "cannot read the filter"),
+    ):
+        served = serve(*filters, **options)
+        assert (served.process.wait(30), says in served.log) == (code, True), served.log
+        assert "Traceback" not in served.log
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "say what to serve"),
+        ([HEADERS], "say what to serve"),
+        ([HEADERS, "--upstream", "x"], "upstream.url: 'x' is no URL of a server"),
+        ([HEADERS, "--upstream", "http://x", "--listen", "x"], "listen: 'x' is no address"),
+        ([HEADERS, "--upstream", "http://x", "--cluster", "x"], "'x' is no cluster: write it as NAME=URL"),
+        (["--config", "/none.yaml"], "cannot read the configuration /none.yaml"),
+        ([HEADERS, "--upstream", "http://x", "--filter-config", "a", "--filter-config", "b"], "--filter-config was given 2 times for 1 filter"),
+    ],
+)  # fmt: skip
+def test_a_command_line_that_is_wrong(arguments, says, capsys):
+    assert main(["serve", *arguments]) == 2
+    assert says in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_port_that_is_taken(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["serve", HEADERS, "--upstream", "http://x", "--listen", f"127.0.0.1:{port}"]) == 2
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in capsys.readouterr().err
+
+
+def test_upstream_is_down(serve):
+    served = serve(HEADERS, upstream=f"http://127.0.0.1:{closed_port()}", access_log="json")
+    answer = served.get()
+    assert answer.status_code == 503
+    assert answer.text.startswith("upstream connect error or disconnect/reset before headers. reset reason: remote connection failure")
+    assert answer.headers["x-wasm"] == "hello"
+    assert served.stop() == 0
+    assert json.loads(served.access_log[0])["details"] == "upstream_reset_before_response_started{remote_connection_failure}"
+
+
+def test_a_guest_that_traps_is_told_and_healed(on_engine):
+    filters = [{"file": PANICS, "configuration": "request_headers", "failure_policy": "fail_reload", "reload_interval": 0.05}]
+    served = on_engine(settings={"filters": filters})
+    assert [served.get().status_code for _ in range(2)] == [503, 503]
+    time.sleep(0.2)
+    assert served.get().status_code == 503
+    metrics = served.metrics()
+    assert metrics['proxywasm_failures_total{cause="trap",plugin="panics"}'] >= 2
+    assert metrics['proxywasm_restarts_total{plugin="panics"}'] >= 1
+    served.wait_for("plugin 'panics' failed in a callback")
+    assert served.live()["workers"][0]["chain"][0]["state"] == "failed"
+
+
+def test_a_guest_that_loops_is_stopped(on_engine, engine):
+    if not engine.capabilities.deadline:
+        pytest.skip(f"{engine.name} has no deadline")
+    served = on_engine(PANICS, filter_config="loop:request_headers", deadline="0.2")
+    assert served.get().status_code == 503
+    assert served.metrics()['proxywasm_failures_total{cause="deadline",plugin="panics"}'] == 1
+
+
+def test_a_response_that_breaks_off_breaks_off_for_the_client(serve, origin):
+    origin.answers["/"] = raw(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
+    served = serve(HEADERS)
+    with pytest.raises(httpx2.RemoteProtocolError):
+        served.get()
+    assert "Traceback" not in served.log
+    assert served.get("/other").status_code == 200
+
+
+def test_requests_under_way_end_before_the_server_does(serve, origin):
+    release = threading.Event()
+
+    async def slow(request, reader, writer) -> bool:
+        while not release.is_set():
+            await asyncio.sleep(0.01)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        return True
+
+    origin.answers["/slow"] = slow
+    served = serve(HEADERS)
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(served.get, "/slow")
+        while not origin.requests:
+            time.sleep(0.01)
+        served.process.terminate()
+        time.sleep(0.2)
+        with pytest.raises(httpx2.TransportError):
+            served.get()
+        release.set()
+        assert answer.result().text == "ok"
+    assert served.process.wait(10) == 0
+
+
+def test_callouts_go_to_clusters(serve, origin):
+    async def decide(request, reader, writer) -> bool:
+        status = b"200 OK" if request["authorization"] == "Bearer secret" else b"403 Forbidden"
+        writer.write(b"HTTP/1.1 %b\r\ncontent-length: 0\r\n\r\n" % status)
+        return True
+
+    origin.answers["/check"] = decide
+    served = serve(AUTH, filter_config="callout:idp", cluster=f"idp={origin.url}")
+    answers = [served.get(headers=headers).status_code for headers in (TOKEN, {"authorization": "Bearer wrong"})]
+    assert answers == [200, 403]
+    assert [request.target for request in origin.requests] == ["/check", "/", "/check"]
+
+
+def certificate(directory) -> tuple[str, str]:
+    cert, key = directory / "cert.pem", directory / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1", "-keyout", key, "-out", cert],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return str(cert), str(key)
+
+
+def test_tls_on_both_sides(serve, tmp_path):
+    """One server is the upstream of another, both with TLS; who does not trust the other is told so."""
+    cert, key = certificate(tmp_path)
+    tls = {"certificate": cert, "key": key}
+    inner = serve(settings={"filters": [], "tls": tls})
+    assert inner.url.startswith("https://")
+    outer = serve(HEADERS, settings={"tls": tls, "upstream": {"url": inner.url, "tls": {"ca": cert}}}, upstream=None)
+    import ssl
+
+    answer = httpx2.get(outer.url, verify=ssl.create_default_context(cafile=cert), timeout=30)
+    assert (answer.status_code, answer.headers["x-wasm"]) == (200, "hello")
+    forwarded = dict(answer.json()["headers"])
+    assert (forwarded["x-forwarded-proto"], forwarded["x-forwarded-for"]) == ("https", "127.0.0.1, 127.0.0.1")
+    doubtful = serve(HEADERS, settings={"upstream": {"url": inner.url}}, upstream=None)
+    answer = httpx2.get(doubtful.url, timeout=30)
+    assert answer.status_code == 503
+    assert "certificate verify failed" in answer.text
+
+
+def test_processes_share_the_port_and_their_numbers_add_up(serve):
+    served = serve(AUTH, filter_config="secret", workers=2, access_log="off")
+    with ThreadPoolExecutor(8) as pool:
+        assert {answer.status_code for answer in pool.map(lambda _: served.get(headers=TOKEN), range(40))} == {200}
+    metrics = served.metrics()
+    assert metrics['proxywasm_requests_total{code="200"}'] == 40
+    assert metrics['wasmcustom_auth_allowed_total{name="auth.allowed"}'] == 40
+    live = served.live()
+    assert len(live["workers"]) == 2
+    assert served.stop() == 0
+
+
+def test_the_admin_port_can_only_be_read(serve):
+    served = serve(HEADERS)
+    served.get()
+    assert httpx2.get(f"{served.admin}/healthz").text == "ok\n"
+    assert httpx2.post(f"{served.admin}/metrics").status_code == 405
+    assert httpx2.get(f"{served.admin}/etc/passwd").status_code == 404
+    assert httpx2.head(f"{served.admin}/").content == b""
+    assert "default-src 'none'" in httpx2.get(f"{served.admin}/").headers["content-security-policy"]
+    assert served.metrics()['proxywasm_requests_total{code="200"}'] == 1
+
+
+def test_the_example_serves(serve, origin):
+    served = serve(config=FILTERS.parent.parent / "examples/gateway.yaml")
+    denied, allowed = served.get(), served.get(headers={"authorization": "Bearer secret"})
+    assert (denied.status_code, denied.headers["x-wasm"]) == (401, "from the gateway")
+    assert ["x-wasm", "from the gateway"] in allowed.json()["headers"]
+    assert served.metrics()['wasmcustom_auth_denied_total{name="auth.denied"}'] == 1
+    assert served.stop() == 0
+    assert [json.loads(line)["status"] for line in served.access_log] == [401, 200]
