@@ -9,6 +9,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -17,14 +18,18 @@ from proxywasm_host.engine.protocol import HostFunction, Instance, Limits
 from tests.engine.conftest import type_of, wasm
 
 ROUTES = ["in-thread", "mini-racer"]
-WAYS = {"C": ("in-thread", "yes"), "ctypes": ("in-thread", "no"), "mini-racer": ("mini-racer", "yes")}
-"""Ways into V8, by what the environment says of them."""
+WAYS: dict[str, dict[str, Any]] = {
+    "C": {"route": "in-thread"},
+    "ctypes": {"route": "in-thread", "native": False},
+    "mini-racer": {"route": "mini-racer"},
+}
+"""Ways into V8, as options."""
+_VARIABLE = "TESTED_WAY_INTO_V8"
 
 
 def take_way(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have `v8` take this way, here and in other processes."""
-    for option, value in zip(("ROUTE", "NATIVE"), WAYS[way], strict=True):
-        monkeypatch.setenv(f"PROXYWASM_V8_{option}", value)
+    monkeypatch.setenv(_VARIABLE, way)
 
 
 TEXT = """(module (import "h" "f" (func $f (param i32) (result i32))) (memory (export "memory") 1)
@@ -45,8 +50,8 @@ TRAPS = """(module (memory (export "memory") 1) (func (export "unreachable") unr
 
 
 def v8() -> V8Engine:
-    """V8, on the way that the environment says."""
-    return V8Engine(route=os.environ["PROXYWASM_V8_ROUTE"], native=os.environ["PROXYWASM_V8_NATIVE"] == "yes")
+    """V8, on the way that is taken."""
+    return V8Engine(**WAYS[os.environ[_VARIABLE]])
 
 
 def instantiate(handler: Callable[[int], object] = lambda a: a, limits: Limits = Limits()) -> Instance:  # noqa: B008

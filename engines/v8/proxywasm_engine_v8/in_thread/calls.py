@@ -38,6 +38,7 @@ leave = library.leave
 drop_handles = library.drop_handles
 adopt = isolate.limit_stack
 watch = calls.watch
+visitors = isolate.visitors
 at = isolate.at
 locker = isolate.locker_at
 context = isolate.context
@@ -53,7 +54,7 @@ if home != get_ident():
     adopt()
     home = get_ident()
 {watch}
-if isolate.visitors:
+if visitors.value:
     wait_for_lock(locker, at)
 else:
     lock(locker, at)
@@ -95,7 +96,9 @@ class InThreadCalls:
         self._binary = binary
         self._pending = pending = Pending()
         self.raised: Callable[[BaseException], None] = pending.raised
-        self.watch = None if deadline is None else Watch(isolate, deadline, pending.raised)
+        self.watch = (
+            None if deadline is None else Watch(isolate, deadline, pending.raised, ticks=isolate.route.native is None)
+        )
 
     def link(self, guests: Sequence[FunctionType], functions: Sequence[HostFunction]) -> Link:
         """The crossings: in C where that was built."""

@@ -25,27 +25,25 @@ from .library import Callback
 if TYPE_CHECKING:
     from .isolate import InThreadIsolate
 
-__all__ = ["TICK", "Watch", "ticking"]
+__all__ = ["TICK", "Watch"]
 
 TICK = 0.01
 """Seconds between two looks at the clock."""
 _QUIET_TICKS = 100
-
-ticking = ctypes.c_int()
-"""Whether the thread runs: here, since calls from C look at it as well."""
 
 
 class _Ticker:
     """The thread. It ends itself after a second in which no guest with a deadline ran; the next call starts another."""
 
     def __init__(self) -> None:
+        self.running = False
         self.watches: weakref.WeakSet[Watch] = weakref.WeakSet()
         self.lock = threading.Lock()
 
     def start(self) -> None:
         with self.lock:
-            if not ticking.value:
-                ticking.value = 1
+            if not self.running:
+                self.running = True
                 threading.Thread(target=self._run, name="proxywasm-v8-deadlines", daemon=True).start()
 
     def _run(self) -> None:
@@ -53,7 +51,7 @@ class _Ticker:
         while quiet < _QUIET_TICKS:
             time.sleep(TICK)
             quiet = 0 if self._ask() else quiet + 1
-        ticking.value = 0
+        self.running = False
         if self._ask():  # it has begun since then, and saw that we were running
             self.start()
 
@@ -74,7 +72,7 @@ _ticker = _Ticker()
 
 def _after_fork() -> None:
     _ticker.lock = threading.Lock()
-    ticking.value = 0
+    _ticker.running = False
 
 
 if hasattr(os, "register_at_fork"):
@@ -82,11 +80,16 @@ if hasattr(os, "register_at_fork"):
 
 
 class Watch:
-    """The deadline of one instance: `seconds` for each outermost call."""
+    """The deadline of one instance: `seconds` for each outermost call.
 
-    __slots__ = ("__weakref__", "_callback", "_isolate", "_lock", "expired", "frames", "numbers", "seconds")
+    Unless it `ticks`, somebody else calls `expire`.
+    """
 
-    def __init__(self, isolate: InThreadIsolate, seconds: float, raised: Callable[[BaseException], object]) -> None:
+    __slots__ = ("__weakref__", "_callback", "_isolate", "_lock", "expire", "expired", "frames", "numbers", "seconds")
+
+    def __init__(
+        self, isolate: InThreadIsolate, seconds: float, raised: Callable[[BaseException], object], *, ticks: bool
+    ) -> None:
         self.seconds = seconds
         self.numbers = (ctypes.c_double * 2)()
         """When the call that is under way has to end, or 0; whether a call within it may not begin any more."""
@@ -111,19 +114,18 @@ class Watch:
             terminate(at)
 
         asked.__code__ = shielded(asked.__code__)
+        self.expire = asked
+        """End the guest if its time is over. To be called on its thread."""
         self._callback = Callback(asked)
         isolate.keep(self._callback)
-        _ticker.watches.add(self)
+        if ticks:
+            _ticker.watches.add(self)
 
     def begin(self) -> None:
         """Note that an outermost call begins."""
         self.numbers[0], self.numbers[1] = monotonic() + self.seconds, 0
-        if not ticking.value:
-            self.tick()
-
-    def tick(self) -> None:
-        """Have the thread run."""
-        _ticker.start()
+        if not _ticker.running:
+            _ticker.start()
 
     def ask(self) -> None:
         """Have V8 call us on the thread of the guest."""

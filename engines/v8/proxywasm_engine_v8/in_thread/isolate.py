@@ -59,7 +59,7 @@ class InThreadIsolate:
         self.library = library = route.library
         self._kept: list[Any] = []
         self.full = False
-        self.visitors = 0
+        self.visitors = ctypes.c_int()
         self.pointer: int | None = route.new_isolate()
         self.at = address(self.pointer)
         self.locker = ctypes.create_string_buffer(64)
@@ -176,7 +176,7 @@ class InThreadIsolate:
         """
         library, at = self.library, self.at
         locker = ctypes.byref(ctypes.create_string_buffer(64))
-        self.visitors += 1
+        self.visitors.value += 1
         library.wait_for_lock(locker, at)
         library.enter(at)
         scope, levels, context = self.scope, self.levels, self.context
@@ -196,7 +196,7 @@ class InThreadIsolate:
                 library.drop_handles(at, at)
             library.leave(at)
             library.unlock(locker)
-            self.visitors -= 1
+            self.visitors.value -= 1
 
     def _called(self, function: Any, *arguments: int) -> int:
         values = (ctypes.c_void_p * max(len(arguments), 1))(*arguments)

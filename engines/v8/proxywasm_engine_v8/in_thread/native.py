@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from proxywasm_engine_v8.routes import Link
 
-from .deadline import ticking
 from .library import Callback, Library
 
 if TYPE_CHECKING:
@@ -19,15 +18,15 @@ if TYPE_CHECKING:
 
 __all__ = ["REVISION", "native_link", "use"]
 
-REVISION = 1
+REVISION = 2
 """As in ``native/native.h``."""
 _LETTERS = {"i32": "i", "i64": "I", "f32": "f", "f64": "F"}
 
 
 def use(native: Any, library: Library) -> None:
     """Hand over what the extension calls of V8's."""
-    its = library.call, library.lock, library.unlock, library.enter, library.leave, library.drop_handles
-    native.use(*(ctypes.cast(function, ctypes.c_void_p).value for function in its))
+    names = "call", "lock", "unlock", "enter", "leave", "drop_handles", "interrupt", "terminate"
+    native.use(*(ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in names))
 
 
 def native_link(
@@ -44,8 +43,8 @@ def native_link(
         calls.raised,
         calls.problem,
         isolate.limit_stack,
-        (*places, isolate.page_at),
-        watch and (watch, ctypes.addressof(watch.numbers), ctypes.addressof(ticking), watch.seconds),
+        (*places, isolate.page_at, ctypes.addressof(isolate.visitors)),
+        watch and (watch, ctypes.addressof(watch.numbers), watch.seconds),
     )
     made.imports([(function.call, _letters(function.type)) for function in functions])
     entries = [made.guest(_letters(type)) for type in guests]

@@ -3,7 +3,7 @@
 
 enum { MOST_NESTED = 64, FEW = 16 }; /* the first as in errors.py */
 
-static Api api;
+Api api;
 static PyTypeObject CrossingsType, GuestType;
 static _Thread_local Crossings *current;
 
@@ -31,6 +31,48 @@ static void raise(PyObject *error) { /* takes the reference over */
 #else
     PyErr_Restore(Py_NewRef(Py_TYPE(error)), error, PyException_GetTraceback(error));
 #endif
+}
+
+/* Keep the exception that is set, for the outermost call to raise. */
+static void keep_exception(Crossings *self) {
+    PyObject *error = PyErr_Occurred() ? take_exception() : NULL;
+    PyObject *told = error ? PyObject_CallOneArg(self->raised, error) : NULL;
+    if (!told) PyErr_Clear();
+    Py_XDECREF(error);
+    Py_XDECREF(told);
+}
+
+/* -- The GIL -------------------------------------------------------------------------------------------------- */
+
+static void let_go(Crossings *self) { self->thread = PyEval_SaveThread(); }
+
+static void retake(Crossings *self) {
+    PyThreadState *thread = self->thread;
+    if (!thread) return;
+    PyEval_RestoreThread(thread);
+    self->thread = NULL;
+}
+
+/* The guest has been at work for a while. */
+void crossings_interrupt(void *isolate, void *data) {
+    Crossings *self = current;
+    if (!self || self->isolate != isolate) return;
+    atomic_store(&self->is_asked, false);
+    if (!atomic_load(&self->is_inside)) return;
+    retake(self);
+    if (PyErr_CheckSignals()) {
+        keep_exception(self);
+        self->page->failed = 1; /* so that it is noticed even if the guest ends by itself just now */
+        api.terminate(isolate);
+        return;
+    }
+    if (self->until && self->until[0] && now() >= self->until[0]) {
+        PyObject *done = PyObject_CallMethod(self->watch, "expire", NULL);
+        Py_XDECREF(done);
+        if (!done) keep_exception(self);
+        return;
+    }
+    let_go(self);
 }
 
 /* -- Values --------------------------------------------------------------------------------------------------- */
@@ -95,18 +137,6 @@ static PyObject *another_thread(void) {
     return NULL;
 }
 
-/* Begin the time that an outermost call has. */
-static int begin(Crossings *self) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    self->until[0] = (double)time.tv_sec + 1e-9 * (double)time.tv_nsec + self->seconds;
-    self->until[1] = 0;
-    if (*self->ticking) return 0;
-    PyObject *done = PyObject_CallMethod(self->watch, "tick", NULL);
-    Py_XDECREF(done);
-    return done ? 0 : -1;
-}
-
 /* Whether a call may begin now; else an exception is set. */
 static bool may_enter(Crossings *self) {
     if (is_elsewhere(self)) return another_thread();
@@ -131,7 +161,9 @@ static bool may_enter(Crossings *self) {
         if (!done) return false;
         self->home = PyThread_get_thread_ident();
     }
-    return !self->until || !begin(self);
+    if (self->until) self->until[0] = now() + self->seconds, self->until[1] = 0;
+    ticker_needed();
+    return true;
 }
 
 /* Call `function`, whose arguments are in the page. */
@@ -142,8 +174,10 @@ static bool run(Crossings *self, void *function) {
     Crossings *outer = current;
     current = self;
     self->depth = 1 - self->depth;
-    self->thread = PyEval_SaveThread();
     if (outermost) {
+        atomic_fetch_add_explicit(&self->calls, 1, memory_order_relaxed);
+        atomic_store(&self->is_inside, true);
+        if (*self->visitors) let_go(self);
         api.lock(self->locker, self->isolate);
         api.enter(self->isolate);
         scope->level = 1;
@@ -160,8 +194,9 @@ static bool run(Crossings *self, void *function) {
     if (outermost) {
         api.leave(self->isolate);
         api.unlock(self->locker);
+        atomic_store(&self->is_inside, false);
     }
-    PyEval_RestoreThread(self->thread);
+    retake(self);
     self->depth = 1 - self->depth;
     current = outer;
     if (outermost && self->until) self->until[0] = 0;
@@ -238,44 +273,41 @@ static int call_host(const Host *host, Page *page) {
 static void host_called(const void *info) {
     Crossings *self = current;
     Page *page = self->page;
-    PyEval_RestoreThread(self->thread);
+    retake(self);
     self->depth = -self->depth;
     uint32_t index = page->index;
     if (PyErr_CheckSignals() || index >= self->hosts || call_host(&self->host[index], page)) {
-        PyObject *error = PyErr_Occurred() ? take_exception() : NULL;
-        PyObject *told = error ? PyObject_CallOneArg(self->raised, error) : NULL;
-        Py_XDECREF(error);
-        Py_XDECREF(told);
-        if (!told) PyErr_Clear();
+        keep_exception(self);
         page->answer = UNANSWERED;
     }
     self->depth = -self->depth;
-    self->thread = PyEval_SaveThread();
 }
 
 /* -- The types ------------------------------------------------------------------------------------------------ */
 
-/* Crossings(owner, raised, problem, adopt, (isolate, locker, context, undefined, scope, page),
- *           None or (watch, address of its numbers, address of the ticker's flag, seconds)) */
+/* Crossings(owner, raised, problem, adopt, (isolate, locker, context, undefined, scope, page, visitors),
+ *           None or (watch, address of its numbers, seconds)) */
 static int crossings_init(Crossings *self, PyObject *args, PyObject *keywords) {
     PyObject *owner, *raised, *problem, *adopt, *watched;
-    unsigned long long isolate, locker, context, undefined, scope, page;
+    unsigned long long isolate, locker, context, undefined, scope, page, visitors;
     if (self->owner) return PyErr_SetString(PyExc_RuntimeError, "crossings are made once"), -1;
-    if (!PyArg_ParseTuple(args, "OOOO(KKKKKK)O:Crossings", &owner, &raised, &problem, &adopt, &isolate, &locker,
-                          &context, &undefined, &scope, &page, &watched))
+    if (!PyArg_ParseTuple(args, "OOOO(KKKKKKK)O:Crossings", &owner, &raised, &problem, &adopt, &isolate, &locker,
+                          &context, &undefined, &scope, &page, &visitors, &watched))
         return -1;
     if (watched != Py_None) {
         PyObject *watch;
-        unsigned long long until, ticking;
-        if (!PyArg_ParseTuple(watched, "OKKd", &watch, &until, &ticking, &self->seconds)) return -1;
+        unsigned long long until;
+        if (!PyArg_ParseTuple(watched, "OKd", &watch, &until, &self->seconds)) return -1;
         self->watch = Py_NewRef(watch);
-        self->until = (double *)(uintptr_t)until, self->ticking = (int *)(uintptr_t)ticking;
+        self->until = (double *)(uintptr_t)until;
     }
     self->isolate = (void *)(uintptr_t)isolate, self->locker = (void *)(uintptr_t)locker;
     self->context = (void *)(uintptr_t)context, self->undefined = (void *)(uintptr_t)undefined;
     self->scope = (Scope *)(uintptr_t)scope, self->page = (Page *)(uintptr_t)page;
     self->owner = Py_NewRef(owner), self->raised = Py_NewRef(raised);
     self->problem = Py_NewRef(problem), self->adopt = Py_NewRef(adopt);
+    self->visitors = (int *)(uintptr_t)visitors;
+    ticker_add(self);
     return 0;
 }
 
@@ -336,6 +368,7 @@ static PyObject *crossings_import(Crossings *self, PyObject *functions) {
 static PyObject *crossings_shut(Crossings *self, PyObject *unused) {
     if (is_elsewhere(self)) return another_thread();
     self->closed = true;
+    if (!self->depth) ticker_remove(self);
     return PyBool_FromLong(!self->depth);
 }
 
@@ -351,6 +384,7 @@ static int crossings_traverse(Crossings *self, visitproc visit, void *arg) {
 
 static int crossings_clear(Crossings *self) {
     self->closed = true;
+    ticker_remove(self);
     Py_CLEAR(self->owner);
     Py_CLEAR(self->raised);
     Py_CLEAR(self->problem);
@@ -438,16 +472,19 @@ static PyTypeObject GuestType = {
 
 /* use(…): the addresses of the functions in `Api`, in its order */
 static PyObject *use(PyObject *module, PyObject *args) {
-    unsigned long long found[6];
-    if (!PyArg_ParseTuple(args, "KKKKKK", &found[0], &found[1], &found[2], &found[3], &found[4], &found[5])) return NULL;
-    void *addresses[6];
-    for (int i = 0; i < 6; i++) addresses[i] = (void *)(uintptr_t)found[i];
+    unsigned long long found[8];
+    if (!PyArg_ParseTuple(args, "KKKKKKKK", &found[0], &found[1], &found[2], &found[3], &found[4], &found[5], &found[6], &found[7])) return NULL;
+    void *addresses[8];
+    for (int i = 0; i < 8; i++) addresses[i] = (void *)(uintptr_t)found[i];
     memcpy(&api, addresses, sizeof api);
     Py_RETURN_NONE;
 }
 
+static PyObject *is_ticking(PyObject *module, PyObject *unused) { return PyBool_FromLong(ticker_runs()); }
+
 static PyMethodDef methods[] = {
     {"use", use, METH_VARARGS, NULL},
+    {"is_ticking", is_ticking, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -459,6 +496,7 @@ static struct PyModuleDef definition = {
 };
 
 PyMODINIT_FUNC PyInit__native(void) {
+    if (ticker_ready()) return NULL;
     PyObject *module = PyModule_Create(&definition);
     if (!module) return NULL;
     PyObject *host = PyLong_FromVoidPtr((void *)host_called);

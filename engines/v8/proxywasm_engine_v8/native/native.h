@@ -1,7 +1,10 @@
 /* The crossings of the route in the calling thread: the same as crossings.py and in_thread/calls.py, in C.
  *
  * Rules:
- *   - Guests run without the GIL, so that threads with guests of their own, and the one that looks at deadlines, go on.
+ *   - A guest runs with the GIL held, for most calls last microseconds, and to let go and take it again at each
+ *     crossing would cost much, and far more while other threads want it. One that is at work for longer is interrupted
+ *     by V8 every few milliseconds (ticker.c): it looks at its deadline and at signals, and lets go of the GIL until it
+ *     next calls the host or returns.
  *   - `depth` is 0 while nobody is in the guest, n > 0 while guest code runs n calls deep, -n while a host function
  *     runs that was called by the guest n deep: only the thread `home` may go in.
  *   - All imports of all guests are one callback. Whose it is, `current` tells, and which import, the page.
@@ -11,13 +14,13 @@
 
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#include <time.h>
 
-#define REVISION 1 /* as in in_thread/native.py */
+#define REVISION 2 /* as in in_thread/native.py */
 
 /* Functions of V8's, found by Python code in the library of the wheel. */
 typedef struct {
@@ -27,7 +30,11 @@ typedef struct {
     void (*enter)(void *isolate);
     void (*leave)(void *isolate);
     void (*drop_handles)(void *isolate, void *same);
+    void (*interrupt)(void *isolate, void (*callback)(void *isolate, void *data), void *data);
+    void (*terminate)(void *isolate);
 } Api;
+
+extern Api api;
 
 /* Of the page of bridge.py. */
 enum { PAGE = 65536, ARGUMENTS = 16, MOST_ARGUMENTS = 1000 };
@@ -64,17 +71,22 @@ typedef struct Crossings {
     int depth;
     unsigned long home;
     bool closed;
-    PyThreadState *thread; /* while the guest runs: who will have the GIL again */
+    int *visitors;         /* how many others are in the isolate or wait for it: they need the GIL to leave */
+    PyThreadState *thread; /* while the guest runs without the GIL: whose it will be */
     PyObject *owner;       /* keeps all of that alive */
     PyObject *raised;      /* told what a host function raised */
     PyObject *problem;     /* (whether there is a result, nested) -> exception */
     PyObject *adopt;       /* called when another thread comes */
     PyObject *watch;       /* of in_thread/deadline.py, or NULL */
     double *until;         /* its two numbers: when to end, whether no further call may begin */
-    int *ticking;          /* whether its thread runs */
     double seconds;
     size_t hosts;
     Host *host;
+    /* For the ticker: */
+    struct Crossings *next, **before;
+    atomic_bool is_inside, is_asked; /* an outermost call is under way; V8 has been asked to interrupt it */
+    atomic_uint calls;               /* how many there were */
+    unsigned seen;                   /* of these, at the last tick */
 } Crossings;
 
 typedef struct {
@@ -86,5 +98,15 @@ typedef struct {
     Py_ssize_t count;
     char *params;
 } Guest;
+
+/* -- Interrupting guests at work (ticker.c) ------------------------------------------------------------------- */
+
+int ticker_ready(void);
+void ticker_add(Crossings *self);
+void ticker_remove(Crossings *self); /* the isolate may be freed from then on */
+void ticker_needed(void);            /* to be called at each outermost call */
+bool ticker_runs(void);
+double now(void);                                /* seconds, as Python's monotonic() */
+void crossings_interrupt(void *isolate, void *data); /* called by V8 on the guest's thread */
 
 #endif

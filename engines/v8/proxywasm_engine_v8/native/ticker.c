@@ -1,0 +1,100 @@
+/* Has V8 interrupt the guests that are at work. One thread for all of them, which Python knows nothing of; it ends after a
+ * second in which none was called, and the next call starts another one. */
+#include "native.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <time.h>
+
+enum { TICK = 5 * 1000 * 1000, QUIET_TICKS = 200 }; /* nanoseconds; ticks */
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of the list, and of starting and ending */
+static Crossings *first;
+static atomic_bool running, needed;
+
+/* In a child process the thread is gone, and the lock in any state. */
+static void in_child(void) {
+    pthread_mutex_init(&lock, NULL);
+    atomic_store(&running, false);
+}
+
+int ticker_ready(void) {
+    if (!pthread_atfork(NULL, NULL, in_child)) return 0;
+    PyErr_NoMemory();
+    return -1;
+}
+
+double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+/* Ask for an interrupt of each guest that has been in one call since the last tick. */
+static void tick(void) {
+    for (Crossings *each = first; each; each = each->next) {
+        unsigned calls = atomic_load(&each->calls);
+        if (atomic_load(&each->is_inside) && calls == each->seen && !atomic_exchange(&each->is_asked, true))
+            api.interrupt(each->isolate, crossings_interrupt, each);
+        each->seen = calls;
+    }
+}
+
+static void *run(void *unused) {
+    const struct timespec pause = {.tv_nsec = TICK};
+    for (int quiet = 0;;) {
+        nanosleep(&pause, NULL);
+        pthread_mutex_lock(&lock);
+        bool busy = atomic_exchange(&needed, false);
+        for (Crossings *each = first; each && !busy; each = each->next) busy = atomic_load(&each->is_inside);
+        quiet = busy ? 0 : quiet + 1;
+        if (quiet == QUIET_TICKS) break;
+        tick();
+        pthread_mutex_unlock(&lock);
+    }
+    atomic_store(&running, false);
+    pthread_mutex_unlock(&lock);
+    return NULL;
+}
+
+static void start(void) {
+    pthread_mutex_lock(&lock);
+    if (!atomic_load(&running)) {
+        pthread_t thread;
+        sigset_t all, before;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for Python's threads */
+        if (!pthread_create(&thread, NULL, run, NULL)) { /* else it is tried again at the next call */
+            pthread_detach(thread);
+            atomic_store(&running, true);
+        }
+        pthread_sigmask(SIG_SETMASK, &before, NULL);
+    }
+    pthread_mutex_unlock(&lock);
+}
+
+void ticker_needed(void) {
+    atomic_store_explicit(&needed, true, memory_order_relaxed);
+    if (!atomic_load(&running)) start();
+}
+
+bool ticker_runs(void) { return atomic_load(&running); }
+
+void ticker_add(Crossings *self) {
+    pthread_mutex_lock(&lock);
+    self->next = first;
+    if (first) first->before = &self->next;
+    self->before = &first;
+    first = self;
+    pthread_mutex_unlock(&lock);
+}
+
+void ticker_remove(Crossings *self) {
+    pthread_mutex_lock(&lock);
+    if (self->before) {
+        *self->before = self->next;
+        if (self->next) self->next->before = self->before;
+        self->before = NULL;
+    }
+    pthread_mutex_unlock(&lock);
+}

@@ -1,0 +1,117 @@
+"""What is particular to V8 that is called from C: the GIL, signals, hostcalls with an entry in C."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from proxywasm_engine_v8.in_thread import REVISION
+from proxywasm_host.engine.protocol import HostFunction, Limits, Trap, TrapKind
+from proxywasm_host.extension import load
+from tests.engine.conftest import type_of, wasm
+
+from .support import TEXT, function, instantiate, take_way, v8
+
+NATIVE, NOTE = load("proxywasm_engine_v8._native", REVISION)
+pytestmark = pytest.mark.skipif(NATIVE is None, reason=f"the C extension is {NOTE}")
+
+
+@pytest.fixture(autouse=True)
+def _way(monkeypatch: pytest.MonkeyPatch) -> None:
+    take_way("C", monkeypatch)
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.fixture
+def alarm() -> Iterator[Callable[[], object]]:
+    """``alarm()`` sends a signal in a twentieth of a second, whose handler raises `Stopped`."""
+
+    def handler(*_: object) -> None:
+        raise Stopped
+
+    before = signal.signal(signal.SIGALRM, handler)
+    yield lambda: signal.setitimer(signal.ITIMER_REAL, 0.05)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_a_signal_comes_out_of_a_loop_that_has_no_deadline(alarm: Callable[[], object]) -> None:
+    instance = instantiate()
+    alarm()
+    with pytest.raises(Stopped):
+        function(instance, "spin")()
+    assert function(instance, "one")() == 1
+    instance.close()
+
+
+def test_a_signal_comes_out_of_a_loop_within_a_host_function(alarm: Callable[[], object]) -> None:
+    instance = instantiate(lambda _: spin())
+    spin = function(instance, "spin")
+    alarm()
+    with pytest.raises(Stopped):
+        function(instance, "calls")(1)
+    assert function(instance, "one")() == 1
+    instance.close()
+
+
+def test_other_threads_go_on_while_a_guest_is_at_work() -> None:
+    instance, other = instantiate(limits=Limits(deadline=1.0)), instantiate()
+    kinds, calls = [], 0
+
+    def run() -> None:
+        with pytest.raises(Trap) as caught:
+            function(instance, "spin")()
+        kinds.append(caught.value.kind)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    one = function(other, "one")
+    while thread.is_alive():
+        assert one() == 1
+        calls += 1
+    thread.join()
+    assert kinds == [TrapKind.DEADLINE]
+    assert calls > 100
+    instance.close()
+    other.close()
+
+
+def test_many_imports_and_parameters() -> None:
+    count, params = 130, 20
+    types, gets = "i32 " * params, "".join(f"(local.get {i})" for i in range(params))
+    imports = "".join(f'(import "h" "f{i}" (func $f{i} (param {types}) (result i64)))' for i in range(count))
+    exports = "".join(f'(func (export "f{i}") (param {types}) (result i64) (call $f{i} {gets}))' for i in range(count))
+    type = type_of(f"{types}-> i64")
+    hosts = [
+        HostFunction("h", f"f{i}", type, lambda *values, i=i: i << 40 | sum(v << n for n, v in enumerate(values)))
+        for i in range(count)
+    ]
+    instance = v8().compile(wasm(f"(module {imports} {exports})")).instantiate(hosts, Limits())
+    wanted = sum(n << n for n in range(params))
+    for i in range(count):
+        assert function(instance, f"f{i}")(*range(params)) == i << 40 | wanted
+    instance.close()
+
+
+def test_guests_of_one_thread_are_kept_apart() -> None:
+    def outer(rest: int) -> int:
+        return calls(rest)  # type: ignore[return-value]
+
+    first, second = instantiate(outer), instantiate(lambda rest: rest + 100)
+    calls = function(second, "calls")
+    assert [function(first, "calls")(3) for _ in range(3)] == [101] * 3
+    for instance in (first, second):
+        instance.close()
+
+
+def test_a_guest_that_outlives_its_instance_refuses() -> None:
+    instance = v8().compile(wasm(TEXT)).instantiate([HostFunction("h", "f", type_of("i32 -> i32"), abs)], Limits())
+    one = function(instance, "one")
+    del instance
+    assert one() == 1
