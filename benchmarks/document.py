@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from benchmarks.ladder import WHAT
 from benchmarks.run import Run, digits
@@ -69,12 +69,12 @@ UNTIL = {
 }
 
 
-def document(run: Run, beside: Mapping[str, Run], plots: str) -> str:
+def document(run: Run, plots: str) -> str:
     """The report. `plots` is the folder of the plots, as seen from where the report will lie."""
-    return "\n".join(_lines(run, beside, plots)) + "\n"
+    return "\n".join(_lines(run, plots)) + "\n"
 
 
-def _lines(run: Run, beside: Mapping[str, Run], plots: str) -> Iterator[str]:
+def _lines(run: Run, plots: str) -> Iterator[str]:
     yield "# Benchmarks"
     yield ""
     yield "Made by `make bench`, which measures and draws all of this on the machine that it runs on."
@@ -84,7 +84,7 @@ def _lines(run: Run, beside: Mapping[str, Run], plots: str) -> Iterator[str]:
     yield ""
     yield from _targets(run)
     yield from _ladder(run, plots)
-    yield from _interpreters(run, beside, plots)
+    yield from _interpreters(run, plots)
     yield from _workloads(run, plots)
     yield from _scaling(run, plots)
     yield from _processes(run, plots)
@@ -154,8 +154,8 @@ def _ladder(run: Run, plots: str) -> Iterator[str]:
     yield ""
 
 
-def _interpreters(run: Run, beside: Mapping[str, Run], plots: str) -> Iterator[str]:
-    if not beside:
+def _interpreters(run: Run, plots: str) -> Iterator[str]:
+    if not run.beside:
         return
     yield "## Interpreters"
     yield ""
@@ -178,7 +178,7 @@ def _interpreters(run: Run, beside: Mapping[str, Run], plots: str) -> Iterator[s
                 *(f"{digits(one.ratio('ladder', engine, 'rust').median)} ×" for engine in run.engines),
                 *(digits(one.of("ladder", engine).median * 1e6) for engine in run.engines),
             )
-            for one in (run, *beside.values())
+            for one in (run, *run.beside.values())
         ),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,8 @@ STYLE = {
 }
 
 
-def draw(run: Run, beside: Mapping[str, Run], folder: Path) -> None:
-    """Draw all plots into `folder`. `beside`: runs of the ladder in other interpreters, by version."""
+def draw(run: Run, folder: Path) -> None:
+    """Draw all plots into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     with mpl.rc_context(STYLE):
         for name, plot in {
@@ -44,7 +44,7 @@ def draw(run: Run, beside: Mapping[str, Run], folder: Path) -> None:
             "parallel": parallel(run),
             "start": start(run),
             "memory": memory(run),
-            **({"interpreters": interpreters(run, beside)} if beside else {}),
+            **({"interpreters": interpreters(run)} if run.beside else {}),
         }.items():
             plot.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
             plt.close(plot)
@@ -165,8 +165,8 @@ def memory(run: Run) -> Any:
     return figure
 
 
-def interpreters(run: Run, beside: Mapping[str, Run]) -> Any:
-    runs = [run, *beside.values()]
+def interpreters(run: Run) -> Any:
+    runs = [run, *run.beside.values()]
     figure, axes = plt.subplots(figsize=(9, 2.8))
     width = 0.8 / len(run.engines)
     for number, engine in enumerate(run.engines):

@@ -12,7 +12,7 @@ import ctypes
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,11 +52,11 @@ def everything(quick: bool) -> Iterator[Series]:
             if workload.name in MEMCPY:
                 sides["two memcpy"] = memcpy(MEMCPY[workload.name])
             yield Series(f"{workload.group}/{workload.name}", interleaved(sides, effort))
-    for what, (numbers, _) in scaling.LINES.items():
-        for engine in (*ENGINES, *[scaling.CONTROL] * (what in scaling.PARALLEL)):
-            with ExitStack() as stack:
-                points = {str(n): stack.enter_context(scaling.opened(what, engine, n)) for n in numbers}
-                yield Series(f"scaling/{what}/{engine}", interleaved(points, effort))
+    for what in scaling.LINES:
+        # How far threads and processes get depends on the moment, so those of all engines take turns.
+        together = [(*ENGINES, scaling.CONTROL)] if what in scaling.PARALLEL else [(engine,) for engine in ENGINES]
+        for names in together:
+            yield from grows(what, names, effort)
     for filter in MEMORY:
         bytes = {engine: [footprint.measured("memory", engine, filter)] for engine in ENGINES}
         yield Series(f"memory/{filter}", bytes, "B")
@@ -64,6 +64,20 @@ def everything(quick: bool) -> Iterator[Series]:
         footprint.measured("start", engine, "rust/headers")  # compiles, so that the others find it in the cache
         starts = [footprint.measured("start", engine, "rust/headers") for _ in range(1 if quick else STARTS)]
         yield Series(f"start/{engine}", {stage: [start[stage] for start in starts] for stage in starts[0]})
+
+
+def grows(what: str, names: Sequence[str], effort: Effort) -> Iterator[Series]:
+    """How cost grows with `what` on these engines, which are timed in turn."""
+    numbers, _ = scaling.LINES[what]
+    with ExitStack() as stack:
+        sides = {
+            f"{name}/{number}": stack.enter_context(scaling.opened(what, name, number))
+            for name in names
+            for number in numbers
+        }
+        samples = interleaved(sides, effort)
+    for name in names:
+        yield Series(f"scaling/{what}/{name}", {str(number): samples[f"{name}/{number}"] for number in numbers})
 
 
 MEMCPY = {f"body of {name}": size for name, size in BODIES.items()}

@@ -11,9 +11,12 @@ Everything is measured in the fastest CPython that is found, the header filter i
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 from benchmarks.compare import compare
 from benchmarks.document import document
@@ -42,26 +45,32 @@ def main() -> None:
         print(*compare(*map(Run.read, options.compare)), sep="\n")
         return
     output = options.output or (SCRATCH if options.quick else ROOT / "docs")
-    beside: dict[str, Run] = {}
-    if options.source:
-        run = Run.read(options.source)
-    else:
-        interpreters = found()
-        print(*(f"CPython {one.name}: {one.seconds * 1e3:.2f} ms for a loop" for one in interpreters), sep="\n")
-        python = Path(sys.executable) if options.here else next(filter(None, map(ready, interpreters)))
-        if options.headline:
-            subprocess.run([python, "-m", "benchmarks.ladder"], cwd=ROOT, check=True)
-            return
-        run = measured(python, options.json or SCRATCH / "run.json", quick=options.quick)
-        if not options.quick:
-            others = {one.name: ready(one) for one in newer(interpreters)}
-            beside = {
-                name: measured(other, SCRATCH / f"{name}.json", ladder=True) for name, other in others.items() if other
-            }
+    source = options.source or measure(options)
+    if source is None:
+        return
+    run = Run.read(source)
     output.mkdir(parents=True, exist_ok=True)
-    draw(run, beside, output / "benchmarks")
-    (output / "benchmarks.md").write_text(document(run, beside, "benchmarks"), encoding="utf-8")
+    draw(run, output / "benchmarks")
+    (output / "benchmarks.md").write_text(document(run, "benchmarks"), encoding="utf-8")
     print(f"The report is in {output / 'benchmarks.md'}.")
+
+
+def measure(options: argparse.Namespace) -> Path | None:
+    """Where it was written what was measured; ``None`` if only the headline was wanted."""
+    interpreters = found()
+    print(*(f"CPython {one.name}: {one.seconds * 1e3:.2f} ms for a loop" for one in interpreters), sep="\n")
+    python = Path(sys.executable) if options.here else next(filter(None, map(ready, interpreters)))
+    if options.headline:
+        subprocess.run([python, "-m", "benchmarks.ladder"], cwd=ROOT, check=True)
+        return None
+    run = measured(python, *["--quick"] * options.quick)
+    if not options.quick:
+        others = {one.name: ready(one) for one in newer(interpreters)}
+        run["beside"] = {name: measured(other, "--ladder") for name, other in others.items() if other}
+    output: Path = options.json or SCRATCH / "run.json"
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(run), encoding="utf-8")
+    return output
 
 
 def ready(interpreter: Interpreter) -> Path | None:
@@ -83,13 +92,11 @@ def newer(interpreters: list[Interpreter]) -> list[Interpreter]:
     return sorted(chosen.values(), key=lambda one: one.version)
 
 
-def measured(python: Path, output: Path, *, quick: bool = False, ladder: bool = False) -> Run:
-    """Run `benchmarks.measure` in that interpreter."""
-    output = output.absolute()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    flags = ["--quick"] * quick + ["--ladder"] * ladder
-    subprocess.run([python, "-m", "benchmarks.measure", output, *flags], cwd=ROOT, check=True)
-    return Run.read(output)
+def measured(python: Path, *flags: str) -> dict[str, Any]:
+    """What `benchmarks.measure` measures in that interpreter."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        subprocess.run([python, "-m", "benchmarks.measure", file.name, *flags], cwd=ROOT, check=True)
+        return dict(json.load(file))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,9 @@ class Run:
         self.quick: bool = content["quick"]
         self.series: dict[str, dict[str, list[float]]] = {name: one["sides"] for name, one in content["series"].items()}
 
+        self.beside = {name: Run(other) for name, other in content.get("beside", {}).items()}
+        """Runs of the ladder in newer interpreters, by their versions."""
+
     @classmethod
     def read(cls, path: Path) -> Run:
         return cls(json.loads(path.read_text(encoding="utf-8")))

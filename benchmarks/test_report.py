@@ -48,9 +48,10 @@ def made_up(factor: float = 1.0, *, seed: int = 1) -> Run:
 
 
 def test_the_report_has_everything(tmp_path):
-    run, other = made_up(), made_up(seed=2)
-    draw(run, {"3.99.0": other}, tmp_path / "plots")
-    text = document(run, {"3.99.0": other}, "plots")
+    run = made_up()
+    run.beside["3.99.0"] = made_up(seed=2)
+    draw(run, tmp_path / "plots")
+    text = document(run, "plots")
     for workload in WORKLOADS:
         assert f"| {workload.name} |" in text
     for way in WHAT.values():
@@ -68,7 +69,7 @@ def test_a_target_is_met_or_missed():
     assert filters.met(run)
     naive = next(target for target in TARGETS if "naive" in target.name)
     assert not naive.met(run)
-    assert "**missed** by" in document(run, {}, "plots")
+    assert "**missed** by" in document(run, "plots")
 
 
 def test_two_runs_are_compared():
