@@ -185,8 +185,8 @@ class TestFork:
             print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), function(guest, "one")())
         """)
         sentence = (
-            "this instance was made before the process forked, and V8's thread is not in the child: "
-            "instantiate the module again there (or fork first)"
+            "this instance was made before the process forked, and V8's thread did not come along: "
+            "load the filter in the child process, after the fork"
         )
         assert (done.stdout.splitlines(), done.stderr) == (
             [sentence, sentence, "1", "deadline of 0.1 s exceeded", "1", "0 1"],

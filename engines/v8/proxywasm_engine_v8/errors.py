@@ -22,6 +22,6 @@ def closed() -> RuntimeError:
 def forked() -> RuntimeError:
     """For a call in a child process, where V8's thread is not."""
     return RuntimeError(
-        "this instance was made before the process forked, and V8's thread is not in the child: instantiate the module "
-        "again there (or fork first)"
+        "this instance was made before the process forked, and V8's thread did not come along: load the filter in the "
+        "child process, after the fork"
     )
