@@ -272,7 +272,7 @@ def _scaling(run: Run, plots: str) -> Iterator[str]:
             rows.append((f"{number} {what}", *(f"{digits(rate)} ×" for rate in rates)))
     heads = ("requests in a second, in terms of one", *(engine.title() for engine in run.engines), "a Python function")
     yield from table(heads, rows)
-    yield "Threads take turns with the interpreter's lock and add no speed; processes have one each."
+    yield "Threads take turns with the interpreter's lock, which this filter needs nearly always."
     yield ""
 
 

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from benchmarks.headers import REQUEST, HeaderList
+from benchmarks.headers import REQUEST, RESPONSE, HeaderList
 from benchmarks.timing import InProcess
-from benchmarks.ways.proxywasm import proxywasm
+from benchmarks.ways.proxywasm import one_request, proxywasm
 from benchmarks.workloads.wat import SIZE, VALUE, Wat
 from benchmarks.workloads.workload import Silent, Workload
 from proxywasm_host import Host, Services
@@ -58,6 +58,18 @@ def sent(headers: HeaderList) -> Callable[[Host, Any], Any]:
         return stream.request_headers(headers, True)
 
     return exchange
+
+
+@contextmanager
+def no_filter(engine: str) -> Iterator[InProcess]:
+    """The headers of a request and of its response, through a chain of no plugins."""
+    with Host(engine) as host:
+
+        def request() -> tuple[HeaderList, HeaderList]:
+            return one_request(host, [])
+
+        assert request() == (REQUEST, RESPONSE)
+        yield InProcess(request)
 
 
 def reads_and_writes(engine: str) -> Any:
@@ -157,6 +169,7 @@ def callout(engine: str) -> Any:
 BODIES = {"1 KiB": KIB, "64 KiB": 64 * KIB, "1 MiB": KIB * KIB}
 
 WORKLOADS = (
+    Workload("request", "no filter", "what a stream costs by itself", no_filter),
     Workload("request", "header filter", "7 hostcalls, 6 callbacks, 3 allocations, see `header_filter.wat`", proxywasm),
     Workload("request", "20 headers read and replaced", "40 hostcalls, one by one", reads_and_writes),
     *(
