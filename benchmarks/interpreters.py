@@ -94,7 +94,7 @@ def environment(interpreter: Interpreter) -> Path:
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python, "install", "--quiet"]
         engines = [word for name in ("wasmtime", "v8") for word in ("--editable", f"engines/{name}")]
         wanted = ["--constraint", "constraints.txt", "--requirement", "benchmarks/requirements.txt", "pip"]
-        subprocess.run([*pip, *wanted, "--editable", ".", *engines], cwd=ROOT, check=True)
+        subprocess.run([*pip, *wanted, "--editable", ".[serve]", *engines], cwd=ROOT, check=True)
         subprocess.run([ROOT / "engines/wasmer/build", python], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         ready.write_text(state, encoding="ascii")
     return python

@@ -100,6 +100,9 @@ class Chain:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         worker = self._worker
+        if not worker.plugins:
+            await self.proxy(scope, receive, send)
+            return
         stream = worker.host.http_stream(
             worker.plugins, properties=ScopeProperties(scope, {}), buffer_limit=self.settings.buffer_limit
         )

