@@ -187,7 +187,8 @@ def measure(rounds: int, seconds: int) -> dict[tuple[str, int], list[Sample]]:
         for (kind, count), server in running.items():
             if server.filters() != count:
                 raise RuntimeError(f"{kind} with {count} filters: {server.filters()} have done their work")
-            sample(server, seconds)  # to warm up
+            if rounds > 1:
+                sample(server, seconds)  # to warm up
         samples: dict[tuple[str, int], list[Sample]] = {key: [] for key in running}
         for _ in range(rounds):
             for key, server in running.items():

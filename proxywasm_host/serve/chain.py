@@ -104,7 +104,9 @@ class Chain:
             await self.proxy(scope, receive, send)
             return
         stream = worker.host.http_stream(
-            worker.plugins, properties=ScopeProperties(scope, {}), buffer_limit=self.settings.buffer_limit
+            worker.plugins,
+            properties=ScopeProperties(scope, self.settings.properties),
+            buffer_limit=self.settings.buffer_limit,
         )
         looked_at = self._tracer.begin(stream, self.number, f"{scope['method']} {target(scope).decode('latin-1')}")
         try:

@@ -262,7 +262,7 @@ class Settings(Model):
     shutdown_timeout: Annotated[int, Field(gt=0)] = 30
     """Seconds that requests get to end when the server is told to."""
     sample: Annotated[int, Field(gt=0)] = 64
-    """One request of so many is counted for callbacks, hostcalls and time in filters; 1 is exact, and slower."""
+    """One request of so many is counted for callbacks, hostcalls and time in filters, five a second at most; 1: all."""
 
     @field_validator("profile")
     @classmethod

@@ -2,8 +2,8 @@
 
 Rules of this module:
 
-* The hot path adds to plain integers. Callbacks, hostcalls and time in filters are counted for one request of
-  `Settings.sample` only, with that weight, because to look at every hostcall would cost more than most filters do.
+* The hot path adds to plain integers. Callbacks, hostcalls and time in filters are counted for one request of several
+  only, which counts for all, because to look at every hostcall would cost more than most filters do.
 * A snapshot is JSON; those of several processes are added, gauges too.
 * Guests name their metrics: what Prometheus does not allow in a name becomes ``_``, and the name is a label then.
 """

@@ -3,8 +3,9 @@
 Rules of this module:
 
 * Nobody pays who is not looked at: the host has a listener only while a request is sampled or the page is open.
-* A sampled request counts for `every` requests; while all are looked at, each counts for itself. Callbacks of no
-  stream (ticks) are counted while all are looked at only.
+* A sampled request counts for all since the one before; while all are looked at, each counts for itself. Callbacks of
+  no stream (ticks) are counted while all are looked at only.
+* While a request is sampled, those beside it are slowed too: so there are not more than five samples a second.
 * A filter's words are text, cut to a bounded length, and what it does too often is counted and not kept.
 """
 
@@ -37,6 +38,8 @@ MAX_STEPS = 200
 MAX_CALLS = 60
 """… and hostcalls of one callback."""
 MAX_TEXT = 400
+REST = 0.2
+"""Seconds between two samples."""
 LOOKED = 3.0
 """Seconds for which all requests are looked at after somebody asked for them."""
 MAPS = {
@@ -103,13 +106,17 @@ class Tracer:
 
     def __init__(self, tally: Tally, every: int) -> None:
         self.tally = tally
-        self.every = self._left = every
+        self.every = every
         self.live = every == 1
         """Whether every request is looked at."""
         self.records: deque[Record] = deque(maxlen=KEPT)
         self._hosts: set[Host] = set()
         self._streams: dict[HttpStream, Record] = {}
         self._listening = False
+        self._since = 0
+        """Requests since the last sample."""
+        self._next = 0.0
+        """When there may be another."""
         self._until = 0.0
         self._ids = 0
         self._changes = 0
@@ -119,12 +126,17 @@ class Tracer:
 
     def begin(self, stream: HttpStream, chain: int, request: str) -> bool:
         """A request begins: whether it is one to look at, in which case `end` is to be called after it."""
-        self._left -= 1
-        if self._left and not self.live:
-            return False
-        self._left = self._left or self.every
+        self._since += 1
+        if not self.live:
+            if self._since < self.every:
+                return False
+            now = time.monotonic()
+            if now < self._next:
+                return False
+            self._next = now + REST
+        weight = 1 if self.live else self._since
+        self._since = 0
         self._ids += 1
-        weight = 1 if self.live else self.every
         record = Record(self._ids, weight, time.perf_counter(), time.time(), chain, request=cut(request))
         self._streams[stream] = record
         self.records.append(record)

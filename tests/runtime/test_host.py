@@ -255,3 +255,12 @@ def test_listening_begins_and_ends_while_streams_are_open(engine, log):
     assert [event.partition(": ")[2] for event in one.take()] == ["proxy_on_context_create(1,)", "proxy_on_request_headers(5, 1)"]
     assert "proxy_get_header_map_value(map=REQUEST_HEADERS, key='x') = NOT_FOUND: no 'x' in the request headers" in one.hostcalls
     assert [event.partition(": ")[2] for event in other.take()] == ["proxy_on_response_headers(2, 1)"]
+
+
+def test_who_asked_is_told_of_a_failure(host, probe):
+    told = []
+    plugin = probe("@on_request_headers\ntrap")
+    plugin.on_failure.append(told.append)
+    with host.http_stream([plugin]) as stream:
+        stream.request_headers(REQUEST, True)
+    assert told == [plugin.failure]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import socket
 import subprocess
 import threading
@@ -211,6 +213,30 @@ def test_processes_share_the_port_and_their_numbers_add_up(serve):
     assert metrics['wasmcustom_auth_allowed_total{name="auth.allowed"}'] == 40
     live = served.live()
     assert len(live["workers"]) == 2
+    assert served.stop() == 0
+
+
+def test_a_sampled_request_counts_for_all(serve):
+    served = serve(HEADERS, settings={"sample": 5})
+    for _ in range(2):
+        for _ in range(5):
+            served.get()
+        time.sleep(0.25)
+    name = 'proxywasm_callbacks_total{callback="on_request_headers",plugin="headers"}'
+    assert served.metrics()[name] == 10
+
+
+def test_a_process_that_dies_is_replaced(serve):
+    served = serve(HEADERS, workers=2)
+    served.get()
+    until = time.monotonic() + 30
+    while len(before := served.live()["workers"]) < 2:
+        assert time.monotonic() < until
+    os.kill(before[0]["pid"], signal.SIGKILL)
+    while len({worker["pid"] for worker in served.live()["workers"]} - {before[0]["pid"]}) < 2:
+        assert time.monotonic() < until, served.log
+        time.sleep(0.05)
+    assert served.get().status_code == 200
     assert served.stop() == 0
 
 
