@@ -1,8 +1,8 @@
 """What a request says of the client it comes from: X-Forwarded-For, X-Forwarded-Proto, X-Request-Id, Forwarded.
 
 Set before the filters see the request, as Envoy does it (``conn_manager_utility.cc``): with `use_remote_address` the
-connection's address is appended and an X-Forwarded-Proto of a hop that is not trusted is replaced; without, the
-headers of the hop before us are believed.
+connection's address is appended (Envoy puts its own in the place of a loopback address), and an X-Forwarded-Proto of
+a hop that is not trusted is replaced; without, the headers of the hop before us are believed.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ def forward(scope: MutableMapping[str, Any], settings: Forwarded) -> None:
     """Change headers, scheme and client address of a request."""
     headers: HeaderList = list(scope["headers"])
     said = {name: value for name, value in headers if name in (FOR, PROTO, REQUEST_ID)}
-    hops = [hop.strip() for name, value in headers if name == FOR for hop in value.split(b",") if hop.strip()]
+    before = b",".join(value for name, value in headers if name == FOR)
+    hops = [hop.strip() for hop in before.split(b",") if hop.strip()]
     client = scope["client"][0] if scope.get("client") else ""
     scheme = scope["scheme"].encode()
     if settings.use_remote_address:
         trusted = settings.xff_num_trusted_hops
         origin = hops[-trusted] if 0 < trusted <= len(hops) else b""
         if client:
-            _replace(headers, FOR, b", ".join([*hops, client.encode()]))
+            _replace(headers, FOR, b"%b,%b" % (before, client.encode()) if before else client.encode())
         if not trusted or PROTO not in said:
             said[PROTO] = scheme
             _replace(headers, PROTO, scheme)

@@ -43,13 +43,21 @@ __all__ = ["serve"]
 logger = logging.getLogger("proxywasm_host.serve")
 
 
+KNOWN = (
+    "Application startup failed",  # we say why
+    "Unsupported upgrade request",  # anybody can ask for one, and is answered as if he had not
+    "No supported WebSocket library",
+)
+"""How lines of uvicorn begin that are of no use here."""
+
+
 class Expected(logging.Filter):
     """Leaves out what is no fault of ours, a stream that had to be cut, and what we say ourselves."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
         cut = isinstance(error, (UpstreamError, StreamReset))
-        return not cut and record.msg != "Application startup failed. Exiting."
+        return not cut and not str(record.msg).startswith(KNOWN)
 
 
 def log_config(settings: Settings) -> dict[str, Any]:

@@ -138,6 +138,28 @@ def test_a_response_that_breaks_off_breaks_off_for_the_client(serve, origin):
     assert served.get("/other").status_code == 200
 
 
+def talk(served, message: bytes) -> bytes:
+    """What is answered to these bytes, until the connection is closed."""
+    host, _, port = served.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), 10) as connection:
+        connection.sendall(message)
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def test_what_is_odd_on_the_wire(serve, origin):
+    served = serve(HEADERS)
+    pipelined = b"GET /1 HTTP/1.1\r\nhost: x\r\n\r\nGET /2 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    answers = talk(served, pipelined)
+    assert answers.count(b"HTTP/1.1 200 OK") == 2
+    assert [request.target for request in origin.requests] == ["/1", "/2"]
+    smuggled = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+    assert talk(served, smuggled).startswith(b"HTTP/1.1 400 ")
+    upgrade = b"GET /3 HTTP/1.1\r\nhost: x\r\nconnection: upgrade, close\r\nupgrade: websocket\r\n\r\n"
+    assert talk(served, upgrade).startswith(b"HTTP/1.1 200 OK")
+    assert origin.requests[-1]["upgrade"] is None
+    assert "upgrade" not in served.log
+
+
 def test_requests_under_way_end_before_the_server_does(serve, origin):
     release = threading.Event()
 
@@ -197,7 +219,7 @@ def test_tls_on_both_sides(serve, tmp_path):
     answer = httpx2.get(outer.url, verify=ssl.create_default_context(cafile=cert), timeout=30)
     assert (answer.status_code, answer.headers["x-wasm"]) == (200, "hello")
     forwarded = dict(answer.json()["headers"])
-    assert (forwarded["x-forwarded-proto"], forwarded["x-forwarded-for"]) == ("https", "127.0.0.1, 127.0.0.1")
+    assert (forwarded["x-forwarded-proto"], forwarded["x-forwarded-for"]) == ("https", "127.0.0.1,127.0.0.1")
     doubtful = serve(HEADERS, settings={"upstream": {"url": inner.url}}, upstream=None)
     answer = httpx2.get(doubtful.url, timeout=30)
     assert answer.status_code == 503
