@@ -56,7 +56,6 @@ class Application:
         self._tracer = Tracer(self._tally, settings.sample)
         self._log = Log(settings.access_log)
         self._reloading = asyncio.Lock()
-        self._refused = 0
         self.chain = await self._load(1, settings)
 
     async def _load(self, number: int, settings: Settings) -> Chain:
@@ -70,11 +69,14 @@ class Application:
     async def reload(self) -> str:
         """Read the configuration again, and let what it says take the place of what runs; or tell why it cannot."""
         async with self._reloading:
+            log: Log | None = None
             try:
                 settings = await asyncio.to_thread(self._source.load)
                 log = Log(settings.access_log)
                 chain = await self._load(self.chain.number + 1, settings)
             except ProxyWasmError as error:
+                if log is not None:
+                    log.close()
                 self._tally.reloads["refused",] += 1
                 return str(error)
             fixed = [name for name in FIXED if getattr(settings, name) != getattr(self._settings, name)]

@@ -36,7 +36,9 @@ KEPT = 200
 MAX_STEPS = 200
 """Callbacks of one request that are remembered, …"""
 MAX_CALLS = 60
-"""… and hostcalls of one callback."""
+"""… hostcalls of one callback, …"""
+MAX_CALLS_IN_ALL = 300
+"""… and of one request: a filter must not fill the host's memory with what it does."""
 MAX_TEXT = 400
 REST = 0.2
 """Seconds between two samples."""
@@ -66,6 +68,8 @@ class Record:
     details: str = ""
     ended: float | None = None
     steps: list[dict[str, Any]] = field(default_factory=list)
+    calls: int = 0
+    """How many hostcalls are remembered."""
     spent: dict[str, float] = field(default_factory=dict)
     """Seconds in each plugin."""
 
@@ -224,9 +228,10 @@ class Tracer:
             self.tally.hostcalls[step["plugin"], call.row.name, STATUSES.get(status, str(status))] += step["weight"]
         if record is None:
             return
-        if len(step["calls"]) >= MAX_CALLS:
+        if len(step["calls"]) >= MAX_CALLS or record.calls >= MAX_CALLS_IN_ALL:
             step["more"] += 1
             return
+        record.calls += 1
         if call.row.name == "proxy_log":
             verb, what = "logs", text((call.args or ("", b""))[1])
         elif is_worth_telling(call):

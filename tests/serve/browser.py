@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import os
+import select
 import subprocess
 import time
 from pathlib import Path
@@ -53,6 +54,7 @@ class Browser:
         os.write(self._write, json.dumps(message).encode() + b"\0")
         while True:
             while b"\0" not in self._rest:
+                assert select.select([self._read], [], [], 60)[0], "the browser says nothing"
                 data = os.read(self._read, 1 << 16)
                 assert data, "the browser has ended"
                 self._rest += data
