@@ -1,8 +1,8 @@
 /* The crossings of the `native` route: the same as crossings.py and deadline.py, in C.
  *
  * Rules:
- *   - A guest runs with the GIL held, for most calls last microseconds, and to let go and take it again at each
- *     crossing would cost as much as the crossing, and far more while other threads want it. When the epoch moves on
+ *   - A guest runs with the GIL held: most calls last microseconds, and to let go of it and take it again at each
+ *     crossing costs a tenth of a request, and more while other threads want it. When the epoch moves on
  *     while a guest runs (every 5 ms, as long as CPython lets a thread run), it lets go of the GIL until it next
  *     calls the host or returns. Code that does not look at the epoch runs without the GIL from the start.
  *   - `depth` is 0 while nobody is in the guest, n > 0 while guest code runs n calls deep, -n while a host function
