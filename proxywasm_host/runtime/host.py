@@ -245,13 +245,13 @@ class Host:
         `properties` are those of this stream, by dotted name (``"source.address"``). `buffer_limit` bounds what
         filters may hold of a body, in bytes.
         """
-        return HttpStream(self, self._ready(plugins), properties or {}, buffer_limit)
+        return HttpStream(self, self._ready(plugins), {} if properties is None else properties, buffer_limit)
 
     def tcp_stream(
         self, plugins: Sequence[Plugin], *, properties: Mapping[str, PropertyValue] | None = None
     ) -> TcpStream:
         """A TCP stream through these plugins, in the order of downstream's data."""
-        return TcpStream(self, self._ready(plugins), properties or {})
+        return TcpStream(self, self._ready(plugins), {} if properties is None else properties)
 
     def _ready(self, plugins: Sequence[Plugin]) -> list[Plugin]:
         for plugin in plugins:
