@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -115,3 +116,30 @@ def test_a_guest_that_outlives_its_instance_refuses() -> None:
     one = function(instance, "one")
     del instance
     assert one() == 1
+
+
+def test_interrupts_that_come_while_a_host_function_looks_at_memory() -> None:
+    def look(rest: int) -> int:
+        until = time.monotonic() + 0.05
+        while time.monotonic() < until:
+            instance.memory.refresh()  # type: ignore[union-attr]
+        return rest
+
+    instance = instantiate(look, Limits(deadline=0.2))
+    for _ in range(2):
+        assert function(instance, "calls")(2) == 1
+        look(0)
+        with pytest.raises(Trap) as caught:
+            function(instance, "spin")()
+        assert caught.value.kind is TrapKind.DEADLINE
+    instance.close()
+
+
+def test_an_interrupt_that_a_call_has_not_lived_to_see_leaves_later_ones_possible() -> None:
+    instance = instantiate(lambda rest: (time.sleep(0.03), rest)[1], Limits(deadline=0.5))
+    for _ in range(3):
+        assert function(instance, "calls")(1) == 1
+    with pytest.raises(Trap) as caught:
+        function(instance, "spin")()
+    assert caught.value.kind is TrapKind.DEADLINE
+    instance.close()

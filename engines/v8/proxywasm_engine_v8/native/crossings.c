@@ -53,26 +53,28 @@ static void retake(Crossings *self) {
     self->thread = NULL;
 }
 
-/* The guest has been at work for a while. */
-void crossings_interrupt(void *isolate, void *data) {
+/* The guest has been at work for a while; or it was, and JavaScript is run for the host, which has let go of the GIL in
+ * its own way. */
+void crossings_interrupt(void *isolate, void *unused) {
+    ticker_answered(isolate);
     Crossings *self = current;
-    if (!self || self->isolate != isolate) return;
-    atomic_store(&self->is_asked, false);
-    if (!atomic_load(&self->is_inside)) return;
+    if (!self || self->isolate != isolate || self->depth <= 0 || self->is_interrupted) return;
     retake(self);
+    self->is_interrupted = true;
+    bool ends = false;
     if (PyErr_CheckSignals()) {
         keep_exception(self);
         self->page->failed = 1; /* so that it is noticed even if the guest ends by itself just now */
         api.terminate(isolate);
-        return;
-    }
-    if (self->until && self->until[0] && now() >= self->until[0]) {
+        ends = true;
+    } else if (self->until && self->until[0] && now() >= self->until[0]) {
         PyObject *done = PyObject_CallMethod(self->watch, "expire", NULL);
         Py_XDECREF(done);
         if (!done) keep_exception(self);
-        return;
+        ends = true;
     }
-    let_go(self);
+    self->is_interrupted = false;
+    if (!ends) let_go(self);
 }
 
 /* -- Values --------------------------------------------------------------------------------------------------- */
@@ -175,12 +177,13 @@ static bool run(Crossings *self, void *function) {
     current = self;
     self->depth = 1 - self->depth;
     if (outermost) {
-        atomic_fetch_add_explicit(&self->calls, 1, memory_order_relaxed);
-        atomic_store(&self->is_inside, true);
         if (*self->visitors) let_go(self);
         api.lock(self->locker, self->isolate);
         api.enter(self->isolate);
         scope->level = 1;
+        atomic_fetch_add_explicit(&self->calls, 1, memory_order_relaxed);
+        atomic_store(&self->is_asked, false); /* with its lock V8 forgets that it was asked */
+        atomic_store(&self->is_inside, true);
     } else {
         next = scope->next, limit = scope->limit;
     }
@@ -192,9 +195,9 @@ static bool run(Crossings *self, void *function) {
         api.drop_handles(self->isolate, self->isolate);
     }
     if (outermost) {
+        atomic_store(&self->is_inside, false);
         api.leave(self->isolate);
         api.unlock(self->locker);
-        atomic_store(&self->is_inside, false);
     }
     retake(self);
     self->depth = 1 - self->depth;

@@ -70,7 +70,7 @@ typedef struct Crossings {
     Page *page;
     int depth;
     unsigned long home;
-    bool closed;
+    bool closed, is_interrupted;
     int *visitors;         /* how many others are in the isolate or wait for it: they need the GIL to leave */
     PyThreadState *thread; /* while the guest runs without the GIL: whose it will be */
     PyObject *owner;       /* keeps all of that alive */
@@ -106,7 +106,8 @@ void ticker_add(Crossings *self);
 void ticker_remove(Crossings *self); /* the isolate may be freed from then on */
 void ticker_needed(void);            /* to be called at each outermost call */
 bool ticker_runs(void);
-double now(void);                                /* seconds, as Python's monotonic() */
-void crossings_interrupt(void *isolate, void *data); /* called by V8 on the guest's thread */
+void crossings_interrupt(void *isolate, void *unused); /* called by V8 on the guest's thread */
+void ticker_answered(const void *isolate);             /* it has done so */
+double now(void);                                      /* seconds, as Python's monotonic() */
 
 #endif

@@ -35,9 +35,16 @@ static void tick(void) {
     for (Crossings *each = first; each; each = each->next) {
         unsigned calls = atomic_load(&each->calls);
         if (atomic_load(&each->is_inside) && calls == each->seen && !atomic_exchange(&each->is_asked, true))
-            api.interrupt(each->isolate, crossings_interrupt, each);
+            api.interrupt(each->isolate, crossings_interrupt, NULL);
         each->seen = calls;
     }
+}
+
+void ticker_answered(const void *isolate) {
+    pthread_mutex_lock(&lock);
+    for (Crossings *each = first; each; each = each->next)
+        if (each->isolate == isolate) atomic_store(&each->is_asked, false);
+    pthread_mutex_unlock(&lock);
 }
 
 static void *run(void *unused) {
