@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,15 +114,15 @@ def address_of(process: subprocess.Popen[bytes], log: Path) -> str:
 
 
 @contextmanager
-def servers() -> Iterator[dict[tuple[str, int], Server]]:
-    """All of them, by name and number of filters."""
+def servers(filters: Sequence[int]) -> Iterator[dict[tuple[str, int], Server]]:
+    """Each of them with each of these numbers of filters, by name and number."""
     with tempfile.TemporaryDirectory(prefix="proxywasm-") as name, ExitStack() as stack:
         folder = Path(name)
         module = folder / "header_filter.wasm"
         module.write_bytes(header_filter())
         _, ports = stack.enter_context(envoy(folder / "upstream", {"up": _listener("up", [], ANSWER, None)}, []))
         running: dict[tuple[str, int], Server] = {}
-        for count in FILTERS:
+        for count in filters:
             wasm = [_wasm(number, Filter(module), f"vm{number}") for number in range(count)]
             listener = _listener("proxy", wasm, {"route": {"cluster": "up"}}, None)
             process, at = stack.enter_context(envoy(folder / f"envoy{count}", {"p": listener}, [_cluster(ports["up"])]))
@@ -191,9 +191,9 @@ def _duration(text: str) -> float:
     return float(number) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[unit]
 
 
-def measure(rounds: int, seconds: int) -> dict[tuple[str, int], list[Sample]]:
+def measure(rounds: int, seconds: int, filters: Sequence[int] = FILTERS) -> dict[tuple[str, int], list[Sample]]:
     """All servers, round by round. Raises: RuntimeError, if a filter did not do its work."""
-    with servers() as running:
+    with servers(filters) as running:
         for (kind, count), server in running.items():
             if server.filters() != count:
                 raise RuntimeError(f"{kind} with {count} filters: {server.filters()} have done their work")

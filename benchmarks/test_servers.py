@@ -7,8 +7,8 @@ from benchmarks.servers import FILTERS, SERVERS, Sample, added, document, measur
 
 
 def test_every_server_does_the_work_under_load():
-    samples = measure(rounds=1, seconds=1)
-    assert set(samples) == {(kind, count) for kind in SERVERS for count in FILTERS}
+    samples = measure(rounds=1, seconds=1, filters=[5])
+    assert set(samples) == {(kind, 5) for kind in SERVERS}
     assert all(one.requests > 0 and one.processor > 0 for rounds in samples.values() for one in rounds)
 
 
