@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -143,3 +144,26 @@ def test_an_interrupt_that_a_call_has_not_lived_to_see_leaves_later_ones_possibl
         function(instance, "spin")()
     assert caught.value.kind is TrapKind.DEADLINE
     instance.close()
+
+
+def test_a_full_stack_of_pythons_leaves_nothing_for_the_next_call() -> None:
+    """However much of it is left when the guest is entered: what a host function raised comes out of that call."""
+
+    def further(calls: int) -> int:
+        return further(calls - 1) if calls else 41
+
+    def at(depth: int) -> object:
+        return at(depth - 1) if depth else one()
+
+    text = '(module (import "h" "f" (func $f (result i32))) (func (export "one") (result i32) (i32.add (call $f) (i32.const 1))))'
+    module = v8().compile(wasm(text))
+    functions = [HostFunction("h", "f", type_of("-> i32"), lambda: further(3))]
+    one = function(module.instantiate(functions, Limits()), "one")
+    limit, results = sys.getrecursionlimit(), set()
+    for depth in range(limit - 250, limit):
+        try:
+            results.add(at(depth))
+        except RecursionError:
+            results.add(-1)
+    assert results == {42, -1}
+    assert one() == 42

@@ -1,6 +1,7 @@
 /* The crossings of one instance: guest functions as Python callables, and the callback for what guests import. */
 #include "native.h"
 
+enum { HEADROOM = 32 }; /* calls of Python functions within each other */
 enum { MOST_NESTED = 64, FEW = 16 }; /* the first as in errors.py */
 
 Api api;
@@ -140,7 +141,24 @@ static PyObject *another_thread(void) {
 }
 
 /* Whether a call may begin now; else an exception is set. */
+/* Whether Python functions can be called as deep as a host function, and what tells of its exception, need at least. */
+static bool has_headroom(void) {
+    PyThreadState *thread = PyThreadState_Get();
+#if PY_VERSION_HEX >= 0x030C0000
+    int left = thread->py_recursion_remaining;
+#elif PY_VERSION_HEX >= 0x030B0000
+    int left = thread->recursion_remaining;
+#else
+    int left = Py_GetRecursionLimit() - thread->recursion_depth;
+#endif
+    return left > HEADROOM;
+}
+
 static bool may_enter(Crossings *self) {
+    if (!has_headroom()) {
+        PyErr_SetString(PyExc_RecursionError, "too little is left of Python's stack to enter a guest");
+        return false;
+    }
     if (is_elsewhere(self)) return another_thread();
     if (self->closed) {
         PyErr_SetString(PyExc_RuntimeError, "the instance is closed");
