@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import anyio
 import pytest
 
@@ -493,6 +495,43 @@ async def test_a_client_that_leaves_while_it_is_sent_the_response(wrap, log):
     assert isinstance(told[0], ResponseOver)
     assert told[1] == {"type": "http.disconnect"}
     assert log.take() == ENDED
+
+
+async def test_an_application_that_listens_while_it_sends(calling, idp):
+    """As Starlette does: it cancels what it sends when it is told that the client is gone.
+
+    The request was paused, so that the server's next message is awaited beside; hypercorn sends it from within the
+    last send.
+    """
+    server = Server()
+
+    async def send(message):
+        if message.get("more_body") is False:
+            server.left.set()
+            for _ in range(10):
+                await anyio.lowlevel.checkpoint()
+        await server.send(message)
+
+    async def app(scope, receive, send):
+        async def listen():
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        async def first(function):
+            await function()
+            both.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as both:
+            both.start_soon(first, partial(respond, send, 200, [], b"one", b"two"))
+            await first(listen)
+
+    paused = "@on_request_headers\n" + CALL + "return 1\n@on_http_call_response\n" + RESUME + "0\n"
+    async with anyio.create_task_group() as group:
+        group.start_soon(calling(app, paused), scope(), server.receive, send)
+        await idp.asked.wait()
+        await anyio.wait_all_tasks_blocked()
+        idp.answer.set()
+    assert (server.body, server.complete) == (b"onetwo", True)
 
 
 async def test_an_application_that_fails(wrap, log):

@@ -229,12 +229,14 @@ class Exchange:
         """The application's ``receive``."""
         while True:
             if self._over:
-                return {"type": "http.disconnect"}
-            if self._to_app:
+                if self._gone or not self._sending:
+                    return {"type": "http.disconnect"}
+                await self._wait()  # who is told so too early may cancel the task that sends the end
+            elif self._to_app:
                 message = self._to_app.popleft()
                 self._changed()
                 return message
-            if self._reading or self._stream.request_full or self._stream.path(REQUEST).stopped:
+            elif self._reading or self._stream.request_full or self._stream.path(REQUEST).stopped:
                 self._read_beside()
                 await self._wait()
             else:
