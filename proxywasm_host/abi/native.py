@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from proxywasm_host.extension import load
 
-__all__ = ["NATIVE", "NOTE"]
+__all__ = ["NATIVE", "NOTE", "REVISION"]
 
-NATIVE, NOTE = load("proxywasm_host._native", 7)
-"""The extension, or ``None``; and whether it is in use, in words. The number is that in ``native/native.h``."""
+REVISION = 7
+"""As in ``native/native.h``."""
+NATIVE, NOTE = load("proxywasm_host._native", REVISION)
+"""The extension, or ``None``; and whether it is in use, in words."""

@@ -248,7 +248,7 @@ def end(contexts: Sequence[HttpContext]) -> None:
         context.finish()
 
 
-PythonPlainContext, PythonPlainPath, PythonPlainStream, python_end = PlainContext, PlainPath, PlainStream, end
+PythonPlainContext, PythonPlainPath, PythonPlainStream = PlainContext, PlainPath, PlainStream
 if not TYPE_CHECKING and NATIVE is not None:
     NATIVE.use(request_headers=effects.RequestHeaders, response_headers=effects.ResponseHeaders)
     PlainContext, PlainPath, PlainStream = NATIVE.PlainContext, NATIVE.PlainPath, NATIVE.PlainStream

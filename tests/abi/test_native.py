@@ -6,14 +6,11 @@ import ctypes
 import gc
 import os
 import resource
-import shutil
 import subprocess
 import sys
-import sysconfig
 import weakref
 from collections import deque
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -23,7 +20,7 @@ from proxywasm_host.abi import pairs
 from proxywasm_host.abi.context import PythonContextState
 from proxywasm_host.abi.hostcalls import HANDLERS
 from proxywasm_host.abi.marshal import Call, PythonCalls, PythonGuest, bind_in_python, bind_natively
-from proxywasm_host.abi.native import NATIVE, NOTE
+from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.abi.profile import ENVOY, SPEC
 from proxywasm_host.abi.table import hostcalls_of
 from proxywasm_host.abi.types import AbiVersion
@@ -32,13 +29,7 @@ from proxywasm_host.runtime.failure import describe
 from proxywasm_host.services import ManualClock, Services, SystemClock
 from tests.abi.fakes import Memory
 
-COMPILER = shutil.which("cc") and Path(sysconfig.get_paths()["include"], "Python.h").exists()
 needs_native = pytest.mark.skipif(NATIVE is None, reason="there is no compiler, or PROXYWASM_NATIVE=no")
-
-
-@pytest.mark.skipif(not COMPILER or "PROXYWASM_NATIVE" in os.environ, reason="there is no compiler, or it is off")
-def test_it_is_built_where_there_is_a_compiler():
-    assert NOTE == "on"
 
 
 def test_it_can_be_turned_off():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from proxywasm_engine_wasmtime.engine import REVISION
 from proxywasm_host.extension import load
 
-NATIVE, NOTE = load("proxywasm_engine_wasmtime._native", 1)
+NATIVE, NOTE = load("proxywasm_engine_wasmtime._native", REVISION)
 ROUTES = [*(["native"] if NATIVE else []), "ctypes", "objects"]
 
 needs_native = pytest.mark.skipif(NATIVE is None, reason=f"the C extension is {NOTE}")
