@@ -34,9 +34,10 @@ from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect, Reply
 from proxywasm_host.runtime.failure import Failure
-from proxywasm_host.runtime.host import BUFFER_LIMIT, Host
+from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import LocalResponse
 from proxywasm_host.runtime.path import REQUEST, RESPONSE
+from proxywasm_host.runtime.plain import BUFFER_LIMIT
 from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.services import GuestLog
 

@@ -201,6 +201,13 @@ class Instance(Protocol):
 
         Resolve once and keep: calling must not look anything up.
 
+        What is returned may have an attribute `native_call`, for C code that calls it: a pair of addresses, of a C
+        function and of its first argument: ``int function(void *self, uint64_t *slots, size_t count)``. `slots` hold
+        the arguments, `count` of them and one in each word, an i32 in the lower half; and afterwards in the first, for
+        which there is always room, the result with nothing above an i32, or 0 if there is none. Returns 0, or -1 with
+        a Python exception set. To be called with the GIL held, while the callable is kept alive; only where arguments
+        and result are i32 and i64.
+
         Raises (when called): Trap, or whatever a host function raised.
         """
         ...

@@ -35,9 +35,10 @@ from proxywasm_host.integrations.framing import Framing, Part
 from proxywasm_host.integrations.headers import address, for_client, for_filters, sendable
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Callout, Effect
-from proxywasm_host.runtime.host import BUFFER_LIMIT, Host
+from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.path import REQUEST, RESPONSE
+from proxywasm_host.runtime.plain import BUFFER_LIMIT
 from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.runtime.trace import Listener
 from proxywasm_host.services import Services

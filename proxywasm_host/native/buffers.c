@@ -8,19 +8,18 @@ enum { CALL_RESPONSE_BODY = 4, GRPC_RECEIVE = 5, VM_CONFIGURATION = 6, PLUGIN_CO
 
 static PyObject *writable_buffer_name, *services_name, *clock_name;
 
-/* The list that holds a buffer, borrowed; NULL if it is not there as bytes. */
-static PyObject *buffers_of(Hostcall *self, uint32_t buffer, bool of_stream) {
-    PyObject *context = ((Entry *)self->vm)->context;
-    if (!context || !PyObject_TypeCheck(context, &ContextType)) return NULL;
-    if (buffer == VM_CONFIGURATION) return NULL;
+static PyObject *current(Hostcall *self) { return ((Entry *)self->vm)->context; }
+
+/* Where a buffer is; NULL if it is not there as bytes. */
+static Places *buffers_of(PyObject *context, uint32_t buffer, bool of_stream) {
+    if (!is_context(context) || buffer == VM_CONFIGURATION || buffer >= BUFFERS) return NULL;
     bool of_root = buffer == CALL_RESPONSE_BODY || buffer == GRPC_RECEIVE || buffer == PLUGIN_CONFIGURATION ||
                    buffer == REDIS;
     if (of_root && of_stream) return NULL;
     if (of_root) context = ((Context *)context)->root;
-    if (!context || !PyObject_TypeCheck(context, &ContextType)) return NULL;
-    PyObject *buffers = ((Context *)context)->buffers;
-    if (!buffers || !PyList_CheckExact(buffers) || buffer >= PyList_GET_SIZE(buffers)) return NULL;
-    return PyBytes_CheckExact(PyList_GET_ITEM(buffers, buffer)) ? buffers : NULL;
+    if (!is_context(context)) return NULL;
+    Places *buffers = &((Context *)context)->buffers;
+    return PyBytes_CheckExact(place_get(buffers, buffer)) ? buffers : NULL;
 }
 
 /* An enumeration's end is the marshaller's to check, and depends on the version. */
@@ -41,9 +40,9 @@ static int make_get(Call *call, PyObject **args, PyObject **result) {
 static int64_t get_bytes(Hostcall *self, const uint64_t *slots, size_t stride) {
     uint32_t buffer = u32(slots, stride, 0);
     size_t start = u32(slots, stride, 1), length = u32(slots, stride, 2);
-    PyObject *buffers = in_enumeration(self, buffer) ? buffers_of(self, buffer, false) : NULL, *why = NULL;
+    Places *buffers = in_enumeration(self, buffer) ? buffers_of(current(self), buffer, false) : NULL;
     if (!buffers) return LEFT;
-    PyObject *found = Py_NewRef(PyList_GET_ITEM(buffers, buffer));
+    PyObject *found = Py_NewRef(place_get(buffers, buffer)), *why = NULL;
     size_t size = (size_t)PyBytes_GET_SIZE(found), from = start < size ? start : size;
     size_t count = length < size - from ? length : size - from;
     int state = guest_put_bytes(self->guest, PyBytes_AS_STRING(found) + from, count, u32(slots, stride, 3),
@@ -83,26 +82,23 @@ static PyObject *spliced(PyObject *found, size_t start, size_t end, PyObject *da
     return all;
 }
 
-static int64_t set_bytes(Hostcall *self, const uint64_t *slots, size_t stride) {
-    uint32_t buffer = u32(slots, stride, 0), at = u32(slots, stride, 3), size = u32(slots, stride, 4);
-    size_t start = u32(slots, stride, 1), length = u32(slots, stride, 2);
-    Memory memory;
-    if (!in_enumeration(self, buffer) || !buffers_of(self, buffer, true)) return LEFT;
-    PyObject *context = Py_NewRef(((Entry *)self->vm)->context), *number = PyLong_FromUnsignedLong(buffer);
+/* 1 if the buffer may be changed, or -1 with an exception. */
+static int is_writable(PyObject *context, uint32_t buffer) {
+    PyObject *number = PyLong_FromUnsignedLong(buffer);
     PyObject *may = number ? PyObject_CallMethodOneArg(context, writable_buffer_name, number) : NULL;
-    Py_XDECREF(number);
     int writable = may ? PyObject_IsTrue(may) : -1;
+    Py_XDECREF(number);
     Py_XDECREF(may);
-    Py_DECREF(context);
-    if (writable < 0) return RAISED;
-    PyObject *buffers = writable ? buffers_of(self, buffer, true) : NULL;
-    if (!buffers) return LEFT;
-    PyObject *found = PyList_GET_ITEM(buffers, buffer), *data = NULL;
+    return writable;
+}
+
+/* Put `size` bytes at `at` in the place of `length` from `start` on. */
+static int64_t splice(Hostcall *self, Places *buffers, uint32_t buffer, size_t start, size_t length, uint32_t at,
+                      uint32_t size) {
+    PyObject *found = Py_NewRef(place_get(buffers, buffer)), *data = NULL;
     size_t held = (size_t)PyBytes_GET_SIZE(found);
-    if (start && start < held && !self->splice_buffers) return LEFT;
-    Py_INCREF(buffers);
-    Py_INCREF(found);
     int64_t status = RAISED;
+    Memory memory;
     if (!memory_open(self->guest, &memory)) {
         bool good = inside(&memory, at, size);
         if (good) data = PyBytes_FromStringAndSize((const char *)memory.at + at, (Py_ssize_t)size);
@@ -111,7 +107,7 @@ static int64_t set_bytes(Hostcall *self, const uint64_t *slots, size_t stride) {
     }
     PyObject *changed = data ? spliced(found, start < held ? start : held, start + length, data) : NULL;
     if (changed && size > RECORDED) Py_SETREF(data, PyBytes_FromStringAndSize(PyBytes_AS_STRING(data), RECORDED));
-    if (changed && data && !PyList_SetItem(buffers, buffer, Py_NewRef(changed))) {
+    if (changed && data && !place_set(buffers, buffer, changed)) {
         Call *call = calls_next(self->guest->calls, self->row);
         call->make = make_set;
         call->numbers[0] = buffer, call->numbers[1] = start, call->numbers[2] = length;
@@ -121,7 +117,22 @@ static int64_t set_bytes(Hostcall *self, const uint64_t *slots, size_t stride) {
     Py_XDECREF(changed);
     Py_XDECREF(data);
     Py_DECREF(found);
-    Py_DECREF(buffers);
+    return status;
+}
+
+static int64_t set_bytes(Hostcall *self, const uint64_t *slots, size_t stride) {
+    uint32_t buffer = u32(slots, stride, 0), start = u32(slots, stride, 1), length = u32(slots, stride, 2);
+    if (!in_enumeration(self, buffer) || !buffers_of(current(self), buffer, true)) return LEFT;
+    PyObject *context = Py_NewRef(current(self));
+    int writable = is_writable(context, buffer);
+    Places *buffers = writable > 0 ? buffers_of(context, buffer, true) : NULL;
+    int64_t status = writable < 0 ? RAISED : LEFT;
+    if (buffers) {
+        bool inner = start && start < (size_t)PyBytes_GET_SIZE(place_get(buffers, buffer));
+        if (!inner || self->splice_buffers)
+            status = splice(self, buffers, buffer, start, length, u32(slots, stride, 3), u32(slots, stride, 4));
+    }
+    Py_DECREF(context);
     return status;
 }
 
@@ -134,9 +145,10 @@ static int make_status(Call *call, PyObject **args, PyObject **result) {
 
 static int64_t get_status(Hostcall *self, const uint64_t *slots, size_t stride) {
     uint32_t buffer = u32(slots, stride, 0);
-    PyObject *buffers = in_enumeration(self, buffer) ? buffers_of(self, buffer, false) : NULL, *why = NULL;
+    Places *buffers = in_enumeration(self, buffer) ? buffers_of(current(self), buffer, false) : NULL;
+    PyObject *why = NULL;
     if (!buffers) return LEFT;
-    uint64_t size = (uint64_t)PyBytes_GET_SIZE(PyList_GET_ITEM(buffers, buffer));
+    uint64_t size = (uint64_t)PyBytes_GET_SIZE(place_get(buffers, buffer));
     if (size > UINT32_MAX) return LEFT;
     int state = guest_put(self->guest, u32(slots, stride, 1), size, 4, &why);
     if (state == GOOD) state = guest_put(self->guest, u32(slots, stride, 2), 0, 4, &why);

@@ -145,19 +145,17 @@ int guest_gather(Guest *guest, uint64_t at, uint64_t count, PyObject **bytes, Py
 
 /* Memory for a result of `size` bytes: `address`, open in `memory`. */
 static int allocate(Guest *guest, size_t size, uint64_t *address, Memory *memory, PyObject **why) {
-    if (!guest->allocator) return bad(why, text("the guest has no allocator yet", 0, 0, 0));
-    PyObject *wanted = PyLong_FromSize_t(size);
-    if (!wanted) return FAILED;
-    PyObject *outer = guest->allowed, *allocator = Py_NewRef(guest->allocator);
+    Callback allocator = guest->allocator;
+    if (!allocator.function) return bad(why, text("the guest has no allocator yet", 0, 0, 0));
+    PyObject *outer = guest->allowed;
+    Py_INCREF(allocator.function);
     guest->allowed = Py_NewRef(guest->allocator_may_call);
-    PyObject *found = PyObject_Vectorcall(allocator, &wanted, 1, NULL);
+    uint64_t slot = size;
+    int failed = callback_call(&allocator, &slot, 1);
     Py_SETREF(guest->allowed, outer);
-    Py_DECREF(allocator);
-    Py_DECREF(wanted);
-    if (!found) return FAILED;
-    *address = PyLong_AsUnsignedLongLong(found);
-    Py_DECREF(found);
-    if (*address == (uint64_t)-1 && PyErr_Occurred()) return FAILED;
+    Py_DECREF(allocator.function);
+    if (failed) return FAILED;
+    *address = slot;
     if (!*address) return bad(why, text("the guest's allocator gave no memory for %llu bytes", size, 0, 0));
     if (memory_open(guest, memory)) return FAILED;
     return guest_reach(guest, memory, *address, size, why);
@@ -244,7 +242,7 @@ static int guest_traverse(Guest *self, visitproc visit, void *arg) {
     Py_VISIT(self->record);
     Py_VISIT(self->allowed);
     Py_VISIT(self->allocator_may_call);
-    Py_VISIT(self->allocator);
+    Py_VISIT(self->allocator.function);
     Py_VISIT(self->calls);
     return 0;
 }
@@ -255,7 +253,7 @@ static int guest_clear(Guest *self) {
     Py_CLEAR(self->record);
     Py_CLEAR(self->allowed);
     Py_CLEAR(self->allocator_may_call);
-    Py_CLEAR(self->allocator);
+    callback_set(&self->allocator, NULL);
     Py_CLEAR(self->calls);
     return 0;
 }
@@ -267,7 +265,7 @@ static void guest_dealloc(Guest *self) {
 }
 
 static PyObject *guest_use_allocator(Guest *self, PyObject *allocator) {
-    Py_XSETREF(self->allocator, Py_NewRef(allocator));
+    if (callback_set(&self->allocator, allocator)) return NULL;
     Py_RETURN_NONE;
 }
 

@@ -2,18 +2,15 @@
  * All else is left to abi/hostcalls/headers.py, which has the rules. Nothing is changed before a call is left. */
 #include "native.h"
 
-enum { STREAM_MAPS = 4, MAPS = 8 };
-
 /* -- Maps and keys -------------------------------------------------------------------------------------------- */
 
 static Context *context_of(Hostcall *self) {
     PyObject *context = ((Entry *)self->vm)->context;
-    return context && PyObject_TypeCheck(context, &ContextType) ? (Context *)context : NULL;
+    return is_context(context) ? (Context *)context : NULL;
 }
 
 static PyObject *map_of(Context *context, uint32_t map) {
-    if (!context->maps || !PyList_CheckExact(context->maps) || map >= PyList_GET_SIZE(context->maps)) return NULL;
-    PyObject *headers = PyList_GET_ITEM(context->maps, map);
+    PyObject *headers = place_get(&context->maps, map);
     return PyList_CheckExact(headers) ? headers : NULL;
 }
 
@@ -22,8 +19,7 @@ static PyObject *readable(Hostcall *self, uint32_t map) {
     Context *context = context_of(self);
     if (!context || map >= MAPS) return NULL;
     if (map < STREAM_MAPS) return map_of(context, map);
-    PyObject *root = context->root;
-    return root && PyObject_TypeCheck(root, &ContextType) ? map_of((Context *)root, map) : NULL;
+    return is_context(context->root) ? map_of((Context *)context->root, map) : NULL;
 }
 
 static PyObject *writable(Hostcall *self, uint32_t map) {

@@ -3,6 +3,21 @@
 
 Known known;
 
+int intern(const Name *names, size_t count) {
+    for (size_t i = 0; i < count; i++)
+        if (!(*names[i].at = PyUnicode_InternFromString(names[i].text))) return -1;
+    return 0;
+}
+
+PyObject *get_flag(PyObject *self, void *at) { return PyBool_FromLong(*(bool *)((char *)self + (size_t)at)); }
+
+int set_flag(PyObject *self, PyObject *value, void *at) {
+    int flag = value ? PyObject_IsTrue(value) : 0;
+    if (flag < 0) return -1;
+    *(bool *)((char *)self + (size_t)at) = flag;
+    return 0;
+}
+
 static const struct {
     const char *name;
     PyObject **at;
@@ -18,6 +33,7 @@ static const struct {
     {"system_clock", &known.system_clock},
     {"http_context", &known.http_context},
     {"path", &known.path},
+    {"http_stream", &known.http_stream},
     {"request_headers", &known.headers_out[0]},
     {"response_headers", &known.headers_out[1]},
 };
@@ -52,7 +68,6 @@ static PyMethodDef methods[] = {
     {"use", (PyCFunction)(void (*)(void))use, METH_VARARGS | METH_KEYWORDS, NULL},
     {"decode", decode, METH_O, "The pairs that bytes hold, or None if it is not for us to say."},
     {"encode", encode, METH_O, "The bytes of a list of pairs, or None if it is no plain one."},
-    {"end", end_contexts, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 
@@ -70,10 +85,14 @@ PyMODINIT_FUNC PyInit__native(void) {
     } TYPES[] = {{"ContextState", &ContextType}, {"Entry", &EntryType},
                  {"Calls", &CallsType},          {"Guest", &GuestType},
                  {"Hostcall", &HostcallType},    {"PlainContext", &PlainContextType},
-                 {"PlainPath", &PlainPathType},   {"PlainStream", &PlainStreamType},
+                 {"PlainPath", &PlainPathType},  {"PlainStream", &PlainStreamType},
+                 {"PlainPlugin", &PlainPluginType}, {"PlainHost", &PlainHostType},
                  {"Outbox", &OutboxType}};
     PlainContextType.tp_base = &ContextType;
-    if (state_names() || context_names() || path_names() || stream_names() || hostcall_names() || buffer_names()) return NULL;
+    static int (*const NAMES[])(void) = {callback_names, entry_names,    context_names,  path_names, stream_names,
+                                         host_names,     headers_names, hostcall_names, buffer_names};
+    for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
+        if (NAMES[i]()) return NULL;
     PyObject *module = PyModule_Create(&definition);
     if (!module) return NULL;
     for (size_t i = 0; i < sizeof TYPES / sizeof *TYPES; i++) {

@@ -18,8 +18,9 @@
 #include <structmember.h>
 
 /* Counted up when what Python sees of this extension changes: abi/native.py leaves another one alone. */
-#define REVISION 7
+#define REVISION 8
 
+enum { MOST_PARAMS = 16 }; /* of a hostcall or a callback */
 enum { OK = 0, NOT_FOUND = 1, BAD_ARGUMENT = 2 };
 enum { RECORDED = 64 * 1024 }; /* as in marshal.py */
 
@@ -37,35 +38,90 @@ typedef struct {
     PyObject *system_clock;    /* services.SystemClock */
     PyObject *http_context;    /* http_context.HttpContext */
     PyObject *path;            /* path.Path */
+    PyObject *http_stream;     /* http.HttpStream */
     PyObject *headers_out[2];  /* effects.RequestHeaders, effects.ResponseHeaders */
 } Known;
 
 extern Known known;
 
-/* -- State (state.c) ------------------------------------------------------------------------------------------ */
+/* -- Guest functions (callback.c) ------------------------------------------------------------------------------- */
+
+/* `native_call` of a guest function, see the engine protocol. */
+typedef int (*NativeCall)(void *self, uint64_t *slots, size_t count);
+
+typedef struct {
+    PyObject *function;
+    NativeCall call; /* or NULL */
+    void *itself;
+} Callback;
+
+/* 0, or -1 with an exception. `function` may be NULL. */
+int callback_set(Callback *self, PyObject *function);
+/* Arguments in and result out of `slots`, which are at least one. `function` is there, and kept alive by the caller.
+ * 0, or -1 with an exception. */
+int callback_call(const Callback *self, uint64_t *slots, size_t count);
+
+/* -- State (context.c, entry.c) --------------------------------------------------------------------------------- */
+
+enum { STREAM_MAPS = 4, MAPS = 8, BUFFERS = 10 }; /* as in context.py */
+
+typedef struct {
+    PyObject *list; /* or NULL: then the items are here, NULL for None */
+    PyObject *item[BUFFERS];
+    uint8_t count;
+} Places;
 
 typedef struct {
     PyObject_HEAD
-    PyObject *id, *root, *maps, *buffers;
+    PyObject *id, *root;
+    Places maps, buffers;
     char read_only;
 } Context;
+
+typedef enum {
+    ON_CONTEXT_CREATE,
+    ON_REQUEST_HEADERS,
+    ON_RESPONSE_HEADERS,
+    ON_LOG,
+    ON_DONE,
+    ON_DELETE,
+    KNOWN_CALLBACKS,
+} Known_callback;
 
 typedef struct {
     PyObject_HEAD
     PyObject *context, *idle, *deferred, *failure, *contexts, *callbacks;
+    Callback known[KNOWN_CALLBACKS]; /* those of `callbacks` that are called from here */
     uint32_t next_context;
     bool stop_iteration, tells_end, log_before_done, await_done;
 } Entry;
 
 extern PyTypeObject ContextType, EntryType;
 
-/* Make `self` a new context of `id`, below `root` if that is not NULL: 0, or -1 with an exception. */
-int context_begin(Context *self, PyObject *id, PyObject *root);
+/* Make `self`, which is new, a context of `id`, below `root` if that is not NULL. */
+void context_begin(Context *self, PyObject *id, PyObject *root);
 int context_traverse(Context *self, visitproc visit, void *arg);
 int context_clear(Context *self);
-/* What Entry.enter, .call and .new_context_id of Python do. */
-PyObject *entry_enter(Entry *self, PyObject *const *args, Py_ssize_t count);
+/* A map or a buffer, borrowed; None if it is not there. */
+PyObject *place_get(const Places *places, size_t index);
+int place_set(Places *places, size_t index, PyObject *value); /* 0, or -1 with an exception */
+
 PyObject *entry_new_context_id(Entry *self, PyObject *none);
+/* Whether the guest has a callback, and works. */
+bool entry_has(const Entry *self, Known_callback which);
+/* Entry.enter with a callback that `entry_has`: what it returned is in the first slot. 0, or -1 with an exception. */
+int entry_tell(Entry *self, PyObject *context, Known_callback which, uint64_t *slots, size_t count);
+
+/* `object` is a `type`, most likely `exactly` that. */
+static inline bool is_a(PyObject *object, PyObject *exactly, PyTypeObject *type) {
+    return (PyObject *)Py_TYPE(object) == exactly || PyObject_TypeCheck(object, type);
+}
+
+static inline bool is_context(PyObject *object) {
+    return object && is_a(object, known.http_context, &ContextType);
+}
+
+/* -- What all types share (module.c) ---------------------------------------------------------------------------- */
 
 /* Make the strings of a table of names: 0, or -1 with an exception. */
 typedef struct {
@@ -82,10 +138,7 @@ int set_flag(PyObject *self, PyObject *value, void *at);
 
 /* -- What almost every request does (plain_*.c) ------------------------------------------------------------------ */
 
-extern PyTypeObject PlainContextType, PlainPathType, PlainStreamType;
-
-/* Give each HttpContext of a list its last callbacks. */
-PyObject *end_contexts(PyObject *module, PyObject *contexts);
+extern PyTypeObject PlainContextType, PlainHostType, PlainPathType, PlainPluginType, PlainStreamType;
 
 /* -- What is to be done (outbox.c) ----------------------------------------------------------------------------- */
 
@@ -128,7 +181,8 @@ Call *calls_next(Calls *calls, PyObject *row);
 
 typedef struct {
     PyObject_HEAD
-    PyObject *memory, *record, *allowed, *allocator_may_call, *allocator;
+    PyObject *memory, *record, *allowed, *allocator_may_call;
+    Callback allocator;
     const uint64_t *range; /* `native_range` of the memory, see the engine protocol, or NULL */
     Calls *calls;  /* the last one whose `append` was `record`; never taken away while calls may be under way */
     bool is_quiet; /* `record` is its `append`: nobody listens */
@@ -181,8 +235,6 @@ static inline bool pair_of(PyObject *list, Py_ssize_t index, PyObject **name, Py
 
 /* -- Hostcalls (hostcall.c) ----------------------------------------------------------------------------------- */
 
-enum { MOST_PARAMS = 16 };
-
 typedef struct {
     uint8_t kind, slots;
     bool result, early, optional;
@@ -226,8 +278,11 @@ int64_t twin_status(Hostcall *self, Call *call, int state, int64_t status, PyObj
 Twin header_twin(PyObject *name); /* headers.c; NULL if there is none */
 Twin buffer_twin(PyObject *name); /* buffers.c */
 
-int state_names(void);
+int callback_names(void);
+int entry_names(void);
 int context_names(void);
+int headers_names(void);
+int host_names(void);
 int path_names(void);
 int stream_names(void);
 int hostcall_names(void);

@@ -6,41 +6,97 @@
 
 enum { REQUEST, RESPONSE };
 enum { STOP_ALL = 4 }; /* as in plain.py: HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK */
-extern const Py_ssize_t HEADERS_MAP[2];
+extern const size_t HEADERS_MAP[2];
 
-typedef struct {
-    Context base;
-    PyObject *stream, *plugin, *vm;
-    bool created, deleted, pending_done;
-} PlainContext;
+/* Each has its dict here so that one is only made when something is put into it. */
 
 typedef struct {
     PyObject_HEAD
-    PyObject *stream, *filters, *headers, *stopped, *buffer, *holder, *trailers, *given_end;
-    Py_ssize_t passed, calling;
+    PyObject *vm, *root, *dict;
+    bool closed;
+} PlainPlugin;
+
+typedef struct {
+    Context base;
+    PyObject *stream, *plugin, *dict;
+    Entry *vm;
+    bool created, deleted, pending_done;
+} PlainContext;
+
+enum { FEW_FILTERS = 16 };
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *stream, *filters, *headers, *stopped, *buffer, *holder, *trailers, *dict;
+    Py_ssize_t passed, calling, count;
     unsigned long long received;
+    uint8_t *given_end, few[FEW_FILTERS]; /* a byte for each of `count` filters */
     int direction;
     bool started, headers_sent, streaming, ended, complete, aborted;
 } PlainPath;
 
 typedef struct {
     PyObject_HEAD
-    PyObject *host, *outbox, *properties, *buffer_limit, *started_ns, *contexts, *request, *response;
+    PyObject *host, *properties, *buffer_limit, *contexts, *local, *details, *dict;
+    Outbox *outbox;
+    PlainPath *request, *response;
+    long long started_ns;
+    bool closed;
 } PlainStream;
 
-/* Each gives 0 or an action, or -1 with an exception. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *services, *clock, *dict;
+    Outbox *outbox;
+} PlainHost;
+
+/* -- plain_host.c ----------------------------------------------------------------------------------------------- */
+
+/* The VM of a plugin, borrowed; NULL with an exception. */
+Entry *plugin_vm(const PlainPlugin *self);
+
+/* -- plain_context.c -------------------------------------------------------------------------------------------- */
+
+PyObject *context_make(PyObject *stream, PyObject *plugin);
+/* 0 or an action, or -1 with an exception. */
 int64_t context_on_headers(PlainContext *self, int direction, PyObject *headers, bool end_stream);
-PyObject *maps_for_log(PyObject *stream);
-/* What a method that takes and gives numbers answers, or -1 with an exception; takes `result` over. */
+/* Give each HttpContext of a list its last callbacks: 0, or -1 with an exception. */
+int end_contexts(PyObject *contexts);
+/* What a method that gives a number answers, or -1 with an exception; takes `result` over. */
 int64_t answer(PyObject *result);
 /* A method that a subclass must have. */
 PyObject *to_override(PyObject *self, PyObject *args);
+
+/* -- plain_path.c ----------------------------------------------------------------------------------------------- */
+
+PlainPath *path_make(PyObject *stream, int direction, PyObject *filters);
+/* Headers have come in from outside: 0, or -1 with an exception. */
+int path_feed_headers(PlainPath *self, PyObject *headers, bool end_stream);
+
+/* -- plain_stream.c --------------------------------------------------------------------------------------------- */
+
+PyObject *stream_make(PlainHost *host, PyObject *plugins, PyObject *properties, PyObject *buffer_limit);
+/* Header maps as on_log sees them, borrowed: 0, or -1 with an exception. */
+int maps_for_log(PyObject *stream, PyObject **maps);
+
+/* -- plain_headers.c -------------------------------------------------------------------------------------------- */
 
 /* A list of our own of headers that are plain pairs of bytes and, if `unique`, of different names. NULL without an
  * exception: they have to be looked at more closely. */
 PyObject *plain_headers(PyObject *headers, bool unique);
 /* Whether headers may go out as they are: what HttpStream.for_wire gives back as it was. */
 bool fit_for_wire(int direction, PyObject *headers);
+/* A RequestHeaders or ResponseHeaders. */
+PyObject *headers_effect(int direction, PyObject *headers, bool end_stream, PyObject *stream);
+
+/* -- All of them ------------------------------------------------------------------------------------------------ */
+
+#define DICT {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL}
+
+/* Whether objects of a class are made as `init` says and by nothing else, so that its steps can be taken here. */
+static inline bool is_made_here(const PyTypeObject *type, initproc init) {
+    return type->tp_init == init && type->tp_new == PyType_GenericNew;
+}
 
 /* Call a method for its effect: 0, or -1 with an exception. */
 static inline int told(PyObject *done) {

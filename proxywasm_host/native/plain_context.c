@@ -1,71 +1,69 @@
 /* A stream context: the twin of PlainContext in runtime/plain.py, method by method. */
 #include "plain.h"
 
-static PyObject *vm_name, *root_name, *closed_name, *stream_gone_name, *on_create, *on_log, *on_done, *on_delete,
-    *on_headers[2];
-const Py_ssize_t HEADERS_MAP[] = {0, 2};
+static PyObject *stream_gone_name, *headers_action_name;
+const size_t HEADERS_MAP[] = {0, 2};
+static const Known_callback ON_HEADERS[] = {ON_REQUEST_HEADERS, ON_RESPONSE_HEADERS};
 
 int context_names(void) {
     static const Name NAMES[] = {
-        {&vm_name, "vm"},
-        {&root_name, "root"},
-        {&closed_name, "closed"},
         {&stream_gone_name, "stream_gone"},
-        {&on_create, "on_context_create"},
-        {&on_log, "on_log"},
-        {&on_done, "on_done"},
-        {&on_delete, "on_delete"},
-        {&on_headers[REQUEST], "on_request_headers"},
-        {&on_headers[RESPONSE], "on_response_headers"},
+        {&headers_action_name, "headers_action"},
     };
     return INTERN(NAMES);
 }
 
-/* Whether an attribute is true, or -1 with an exception. */
-static int is_set(PyObject *object, PyObject *name) {
-    PyObject *value = PyObject_GetAttr(object, name);
-    int set = value ? PyObject_IsTrue(value) : -1;
-    Py_XDECREF(value);
-    return set;
+static int begin(PlainContext *self, PyObject *stream, PyObject *plugin) {
+    if (!PyObject_TypeCheck(plugin, &PlainPluginType)) {
+        PyErr_Format(PyExc_TypeError, "%R is no Plugin", plugin);
+        return -1;
+    }
+    PyObject *root = ((PlainPlugin *)plugin)->root;
+    Entry *vm = plugin_vm((PlainPlugin *)plugin);
+    if (!vm) return -1;
+    if (!root || !is_a(root, NULL, &ContextType)) {
+        PyErr_SetString(PyExc_TypeError, "the root of a plugin is no context");
+        return -1;
+    }
+    PyObject *id = entry_new_context_id(vm, NULL);
+    if (!id) return -1;
+    context_begin(&self->base, id, root);
+    Py_DECREF(id);
+    Py_XSETREF(self->stream, Py_NewRef(stream));
+    Py_XSETREF(self->plugin, Py_NewRef(plugin));
+    Py_XSETREF(self->vm, (Entry *)Py_NewRef(vm));
+    return PyDict_SetItem(vm->contexts, id, (PyObject *)self);
 }
 
 static int plain_context_init(PlainContext *self, PyObject *args, PyObject *keywords) {
     static char *names[] = {"stream", "plugin", NULL};
     PyObject *stream, *plugin;
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO:HttpContext", names, &stream, &plugin)) return -1;
-    PyObject *vm = PyObject_GetAttr(plugin, vm_name), *root = vm ? PyObject_GetAttr(plugin, root_name) : NULL;
-    PyObject *id = NULL;
-    int failed = -1;
-    if (root && !PyObject_TypeCheck(vm, &EntryType)) PyErr_SetString(PyExc_TypeError, "the plugin's vm is no Vm");
-    else if (root) id = entry_new_context_id((Entry *)vm, NULL);
-    if (id && !context_begin(&self->base, id, root)) {
-        Py_XSETREF(self->stream, Py_NewRef(stream));
-        Py_XSETREF(self->plugin, Py_NewRef(plugin));
-        Py_XSETREF(self->vm, Py_NewRef(vm));
-        failed = PyDict_SetItem(((Entry *)vm)->contexts, id, (PyObject *)self);
+    return begin(self, stream, plugin);
+}
+
+PyObject *context_make(PyObject *stream, PyObject *plugin) {
+    PyTypeObject *type = (PyTypeObject *)known.http_context;
+    if (!is_made_here(type, (initproc)plain_context_init)) {
+        PyObject *args[] = {stream, plugin};
+        return PyObject_Vectorcall(known.http_context, args, 2, NULL);
     }
-    Py_XDECREF(id);
-    Py_XDECREF(root);
-    Py_XDECREF(vm);
-    return failed;
+    PyObject *self = type->tp_alloc(type, 0);
+    if (self && begin((PlainContext *)self, stream, plugin)) Py_CLEAR(self);
+    return self;
 }
 
 static Entry *entry_of(PlainContext *self) {
     if (!self->vm || !self->stream) PyErr_SetString(PyExc_RuntimeError, "the context is closed");
-    return self->vm && self->stream ? (Entry *)self->vm : NULL;
+    return self->vm && self->stream ? self->vm : NULL;
 }
 
-/* Entry.call with the context's id and up to two more numbers: what the guest returned, or None. */
-static PyObject *call(PlainContext *self, Entry *vm, PyObject *name, PyObject *second, PyObject *third) {
-    PyObject *callback = PyDict_GetItemWithError(vm->callbacks, name);
-    if (!callback || vm->failure != Py_None) {
-        if (PyErr_Occurred()) return NULL;
-        Py_RETURN_NONE;
-    }
-    PyObject *args[] = {(PyObject *)self, Py_NewRef(callback), self->base.id, second, third};
-    PyObject *result = entry_enter(vm, args, third ? 5 : second ? 4 : 3);
-    Py_DECREF(callback);
-    return result;
+/* Tell the guest, if it has that callback: 0, or -1 with an exception. What it returned is in `slots`, if it did. */
+static int tell(PlainContext *self, Entry *vm, Known_callback which, uint64_t *slots, size_t count) {
+    if (!entry_has(vm, which)) return 0;
+    slots[0] = PyLong_AsUnsignedLongMask(self->base.id);
+    if (slots[0] == (unsigned long)-1 && PyErr_Occurred()) return -1;
+    return entry_tell(vm, (PyObject *)self, which, slots, count);
 }
 
 static int create(PlainContext *self) {
@@ -73,12 +71,9 @@ static int create(PlainContext *self) {
     Entry *vm = entry_of(self);
     if (!vm) return -1;
     self->created = true;
-    PyObject *root = self->base.root;
-    if (!PyObject_TypeCheck(root, &ContextType)) {
-        PyErr_SetString(PyExc_TypeError, "the root of a context is no context");
-        return -1;
-    }
-    if (!told(call(self, vm, on_create, ((Context *)root)->id, NULL))) return 0;
+    Context *root = (Context *)self->base.root; /* what `begin` saw, for nobody gives a context another */
+    uint64_t slots[2] = {0, PyLong_AsUnsignedLongMask(root->id)};
+    if (!PyErr_Occurred() && !tell(self, vm, ON_CONTEXT_CREATE, slots, 2)) return 0;
     if (PyErr_ExceptionMatches(PyExc_RuntimeError)) self->created = false; /* the guest is busy, and knows of nothing */
     return -1;
 }
@@ -98,8 +93,12 @@ static int64_t failed(PlainContext *self, int direction) {
     return answer(PyObject_CallMethod((PyObject *)self, "failed", "ii", direction, STOP_ALL));
 }
 
-static int set_map(PlainContext *self, int direction, PyObject *headers) {
-    return PyList_SetItem(self->base.maps, HEADERS_MAP[direction], Py_NewRef(headers));
+static int64_t headers_action(PlainContext *self, uint64_t action) {
+    PyObject *number = PyLong_FromUnsignedLongLong(action);
+    if (!number) return -1;
+    int64_t amounts_to = answer(PyObject_CallMethodOneArg((PyObject *)self, headers_action_name, number));
+    Py_DECREF(number);
+    return amounts_to;
 }
 
 int64_t context_on_headers(PlainContext *self, int direction, PyObject *headers, bool end_stream) {
@@ -110,21 +109,16 @@ int64_t context_on_headers(PlainContext *self, int direction, PyObject *headers,
     Entry *vm = entry_of(self);
     if (!vm) return -1;
     if (vm->failure != Py_None) return failed(self, direction);
-    if (set_map(self, direction, headers)) return -1;
+    size_t at = HEADERS_MAP[direction];
+    if (place_set(&self->base.maps, at, headers)) return -1;
     int64_t action = 0;
-    if (PyDict_GetItemWithError(vm->callbacks, on_headers[direction])) {
-        PyObject *count = PyLong_FromSsize_t(PyList_GET_SIZE(headers));
-        if (!count) return -1;
-        PyObject *end = vm->tells_end ? PyLong_FromLong(end_stream) : NULL;
-        action = answer(call(self, vm, on_headers[direction], count, end));
-        Py_DECREF(count);
-        Py_XDECREF(end);
-        if (action < 0) return -1;
+    if (entry_has(vm, ON_HEADERS[direction])) {
+        uint64_t slots[] = {0, (uint64_t)PyList_GET_SIZE(headers), end_stream};
+        if (tell(self, vm, ON_HEADERS[direction], slots, vm->tells_end ? 3 : 2)) return -1;
         if (vm->failure != Py_None) return failed(self, direction);
-        if (action) action = answer(PyObject_CallMethod((PyObject *)self, "headers_action", "L", (long long)action));
+        action = slots[0] ? headers_action(self, slots[0]) : 0;
     }
-    if (PyErr_Occurred()) return -1;
-    if (!action && set_map(self, direction, Py_None)) return -1;
+    if (!action && place_set(&self->base.maps, at, Py_None)) return -1;
     return action;
 }
 
@@ -141,17 +135,18 @@ static int write_log(PlainContext *self) {
     if (create(self)) return -1;
     Entry *vm = entry_of(self);
     if (!vm) return -1;
-    for (Py_ssize_t i = 0; i < 2; i++)
-        if (PyList_SetItem(self->base.buffers, i, Py_NewRef(Py_None))) return -1;
-    PyObject *maps = maps_for_log(self->stream);
-    if (!maps) return -1;
-    Py_XSETREF(self->base.maps, maps);
+    PyObject *maps[STREAM_MAPS];
+    if (maps_for_log(self->stream, maps)) return -1;
+    for (size_t i = 0; i < 2; i++)
+        if (place_set(&self->base.buffers, i, Py_None)) return -1;
+    for (size_t i = 0; i < STREAM_MAPS; i++)
+        if (place_set(&self->base.maps, i, maps[i])) return -1;
     self->base.read_only = true;
-    int state = told(call(self, vm, on_log, NULL, NULL));
+    uint64_t slot;
+    int state = tell(self, vm, ON_LOG, &slot, 1);
     self->base.read_only = false;
-    PyObject *none = Py_BuildValue("[OOOO]", Py_None, Py_None, Py_None, Py_None);
-    if (!none) return -1;
-    Py_XSETREF(self->base.maps, none);
+    for (size_t i = 0; i < STREAM_MAPS; i++)
+        if (place_set(&self->base.maps, i, Py_None)) return -1;
     return state;
 }
 
@@ -164,12 +159,12 @@ static int delete(PlainContext *self) {
     Entry *vm = entry_of(self);
     if (!vm || (!vm->log_before_done && write_log(self))) return -1;
     self->deleted = true;
-    if (told(call(self, vm, on_delete, NULL, NULL))) return -1;
+    uint64_t slot;
+    if (tell(self, vm, ON_DELETE, &slot, 1)) return -1;
     int alive = PyDict_Contains(vm->contexts, self->base.id);
     if (alive < 0 || (alive && PyDict_DelItem(vm->contexts, self->base.id))) return -1;
     Py_CLEAR(self->stream);
-    int closed = is_set(self->plugin, closed_name);
-    return closed > 0 ? told(PyObject_CallMethodNoArgs(self->plugin, stream_gone_name)) : closed;
+    return ((PlainPlugin *)self->plugin)->closed ? told(PyObject_CallMethodNoArgs(self->plugin, stream_gone_name)) : 0;
 }
 
 static PyObject *plain_delete(PlainContext *self, PyObject *none) {
@@ -180,11 +175,11 @@ static PyObject *plain_delete(PlainContext *self, PyObject *none) {
 static int finish(PlainContext *self) {
     if (self->deleted) return 0;
     Entry *vm = entry_of(self);
-    PyObject *result = vm ? call(self, vm, on_done, NULL, NULL) : NULL;
-    if (!result) return -1;
-    bool refused = PyLong_Check(result) && !PyObject_IsTrue(result);
-    Py_DECREF(result);
-    if (!refused || !vm->await_done || vm->failure != Py_None) return delete(self);
+    if (!vm) return -1;
+    uint64_t done = 1;
+    bool asked = entry_has(vm, ON_DONE);
+    if (tell(self, vm, ON_DONE, &done, 1)) return -1;
+    if (!asked || done || !vm->await_done || vm->failure != Py_None) return delete(self);
     self->pending_done = true;
     return 0;
 }
@@ -199,20 +194,19 @@ static int log_if_first(PlainContext *self) {
     return !vm ? -1 : vm->log_before_done ? write_log(self) : 0;
 }
 
-PyObject *end_contexts(PyObject *module, PyObject *contexts) {
-    if (!PyList_CheckExact(contexts)) return PyErr_Format(PyExc_TypeError, "contexts are a list, not %R", contexts);
+int end_contexts(PyObject *contexts) {
     static int (*const STEPS[])(PlainContext *) = {log_if_first, finish};
     for (size_t step = 0; step < 2; step++) {
         for (Py_ssize_t i = 0; i < PyList_GET_SIZE(contexts); i++) {
             PyObject *context = Py_NewRef(PyList_GET_ITEM(contexts, i));
             int failed = -1;
-            if (PyObject_TypeCheck(context, &PlainContextType)) failed = STEPS[step]((PlainContext *)context);
+            if (is_a(context, known.http_context, &PlainContextType)) failed = STEPS[step]((PlainContext *)context);
             else PyErr_Format(PyExc_TypeError, "%R is no HttpContext", context);
             Py_DECREF(context);
-            if (failed) return NULL;
+            if (failed) return -1;
         }
     }
-    Py_RETURN_NONE;
+    return 0;
 }
 
 PyObject *to_override(PyObject *self, PyObject *args) {
@@ -224,6 +218,7 @@ static int plain_context_traverse(PlainContext *self, visitproc visit, void *arg
     Py_VISIT(self->stream);
     Py_VISIT(self->plugin);
     Py_VISIT(self->vm);
+    Py_VISIT(self->dict);
     return context_traverse(&self->base, visit, arg);
 }
 
@@ -231,6 +226,7 @@ static int plain_context_clear(PlainContext *self) {
     Py_CLEAR(self->stream);
     Py_CLEAR(self->plugin);
     Py_CLEAR(self->vm);
+    Py_CLEAR(self->dict);
     return context_clear(&self->base);
 }
 
@@ -258,7 +254,8 @@ static PyMemberDef plain_context_members[] = {
     {NULL, 0, 0, 0, NULL},
 };
 
-static PyGetSetDef plain_context_flags[] = {
+static PyGetSetDef plain_context_getset[] = {
+    DICT,
     FLAG(PlainContext, created),
     FLAG(PlainContext, deleted),
     FLAG(PlainContext, pending_done),
@@ -277,5 +274,6 @@ PyTypeObject PlainContextType = {
     .tp_clear = (inquiry)plain_context_clear,
     .tp_methods = plain_context_methods,
     .tp_members = plain_context_members,
-    .tp_getset = plain_context_flags,
+    .tp_getset = plain_context_getset,
+    .tp_dictoffset = offsetof(PlainContext, dict),
 };

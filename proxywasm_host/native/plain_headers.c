@@ -1,6 +1,17 @@
 /* Headers on their way in and out, where there is nothing unusual about them. */
 #include "plain.h"
 
+static PyObject *headers_name, *end_stream_name, *stream_name;
+
+int headers_names(void) {
+    static const Name NAMES[] = {
+        {&headers_name, "headers"},
+        {&end_stream_name, "end_stream"},
+        {&stream_name, "stream"},
+    };
+    return INTERN(NAMES);
+}
+
 enum { FEW = 24 }; /* headers among which a name is sought one by one */
 
 static bool same(PyObject *a, PyObject *b) {
@@ -74,4 +85,41 @@ bool fit_for_wire(int direction, PyObject *headers) {
         found |= KNOWN[direction][j].needed;
     }
     return found == NEEDED[direction];
+}
+
+/* -- What goes out ---------------------------------------------------------------------------------------------- */
+
+static PyObject *const *const SLOTS[] = {&headers_name, &end_stream_name, &stream_name};
+enum { FIELDS = 3 };
+
+/* Where a class keeps its fields, so that it need not be called. */
+typedef struct {
+    PyObject *class;
+    Py_ssize_t at[FIELDS];
+    bool found;
+} Layout;
+
+static int find_layout(Layout *layout, PyObject *class) {
+    layout->found = PyType_Check(class) && ((PyTypeObject *)class)->tp_new == PyBaseObject_Type.tp_new;
+    for (int i = 0; i < FIELDS; i++) {
+        PyObject *slot = PyObject_GetAttr(class, *SLOTS[i]);
+        if (!slot) return -1;
+        PyMemberDef *member = Py_IS_TYPE(slot, &PyMemberDescr_Type) ? ((PyMemberDescrObject *)slot)->d_member : NULL;
+        if (member && member->type == T_OBJECT_EX) layout->at[i] = member->offset;
+        else layout->found = false;
+        Py_DECREF(slot);
+    }
+    Py_XSETREF(layout->class, Py_NewRef(class));
+    return 0;
+}
+
+PyObject *headers_effect(int direction, PyObject *headers, bool end_stream, PyObject *stream) {
+    static Layout layouts[2];
+    Layout *layout = &layouts[direction];
+    PyObject *class = known.headers_out[direction], *fields[] = {headers, end_stream ? Py_True : Py_False, stream};
+    if (layout->class != class && find_layout(layout, class)) return NULL;
+    if (!layout->found) return PyObject_Vectorcall(class, fields, FIELDS, NULL);
+    PyObject *effect = ((PyTypeObject *)class)->tp_alloc((PyTypeObject *)class, 0);
+    for (int i = 0; effect && i < FIELDS; i++) *(PyObject **)((char *)effect + layout->at[i]) = Py_NewRef(fields[i]);
+    return effect;
 }

@@ -1,19 +1,31 @@
 /* One direction of a stream: the twin of PlainPath in runtime/plain.py, method by method. */
 #include "plain.h"
 
-static PyObject *send_prepared_name, *on_headers[2];
+static PyObject *send_prepared_name;
 static PyObject *nothing, *nobody; /* an empty list and an empty mapping, which are never changed */
 
 int path_names(void) {
     static const Name NAMES[] = {
         {&send_prepared_name, "send_prepared"},
-        {&on_headers[REQUEST], "on_request_headers"},
-        {&on_headers[RESPONSE], "on_response_headers"},
     };
     PyObject *empty = PyDict_New();
     nothing = PyList_New(0), nobody = empty ? PyDictProxy_New(empty) : NULL;
     Py_XDECREF(empty);
     return nothing && nobody ? INTERN(NAMES) : -1;
+}
+
+static int start(PlainPath *self, PyObject *stream, int direction, PyObject *filters) {
+    if (self->filters) return PyErr_SetString(PyExc_RuntimeError, "a path is made once"), -1;
+    self->count = PyList_GET_SIZE(filters);
+    self->given_end = self->count <= FEW_FILTERS ? self->few : PyMem_Calloc((size_t)self->count, 1);
+    if (!self->given_end) return PyErr_NoMemory(), -1;
+    self->stream = Py_NewRef(stream);
+    self->filters = Py_NewRef(filters);
+    self->headers = Py_NewRef(nothing);
+    self->stopped = Py_NewRef(nobody);
+    self->direction = direction;
+    self->calling = -1;
+    return 0;
 }
 
 static int plain_path_init(PlainPath *self, PyObject *args, PyObject *keywords) {
@@ -22,26 +34,49 @@ static int plain_path_init(PlainPath *self, PyObject *args, PyObject *keywords) 
     int direction;
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "OiO!:Path", names, &stream, &direction, &PyList_Type, &filters))
         return -1;
-    if (direction != REQUEST && direction != RESPONSE) {
-        PyErr_Format(PyExc_ValueError, "direction %d", direction);
-        return -1;
-    }
-    Py_XSETREF(self->stream, Py_NewRef(stream));
-    Py_XSETREF(self->filters, Py_NewRef(filters));
-    Py_XSETREF(self->headers, Py_NewRef(nothing));
-    Py_XSETREF(self->stopped, Py_NewRef(nobody));
-    Py_XSETREF(self->given_end, PyByteArray_FromStringAndSize(NULL, PyList_GET_SIZE(filters)));
-    if (!self->given_end) return -1;
-    memset(PyByteArray_AS_STRING(self->given_end), 0, (size_t)PyList_GET_SIZE(filters));
-    self->direction = direction;
-    self->calling = -1;
-    return 0;
+    if (direction == REQUEST || direction == RESPONSE) return start(self, stream, direction, filters);
+    PyErr_Format(PyExc_ValueError, "direction %d", direction);
+    return -1;
 }
+
+PlainPath *path_make(PyObject *stream, int direction, PyObject *filters) {
+    PyTypeObject *type = (PyTypeObject *)known.path;
+    if (!is_made_here(type, (initproc)plain_path_init))
+        return (PlainPath *)PyObject_CallFunction(known.path, "OiO", stream, direction, filters);
+    PyObject *self = type->tp_alloc(type, 0);
+    if (self && start((PlainPath *)self, stream, direction, filters)) Py_CLEAR(self);
+    return (PlainPath *)self;
+}
+
+/* -- The end of the message ------------------------------------------------------------------------------------- */
+
+/* Where it is noted that a filter, by its place in the chain, was given it; NULL with an exception if there is none. */
+static uint8_t *end_of(PlainPath *self, PyObject *place) {
+    Py_ssize_t index = PyLong_AsSsize_t(place);
+    if (index == -1 && PyErr_Occurred()) return NULL;
+    if (index >= 0 && index < self->count) return &self->given_end[index];
+    PyErr_Format(PyExc_IndexError, "filter %zd", index);
+    return NULL;
+}
+
+static PyObject *path_give_end(PlainPath *self, PyObject *place) {
+    uint8_t *given = end_of(self, place);
+    if (!given) return NULL;
+    *given = 1;
+    Py_RETURN_NONE;
+}
+
+static PyObject *path_was_given_end(PlainPath *self, PyObject *place) {
+    uint8_t *given = end_of(self, place);
+    return given ? PyBool_FromLong(*given) : NULL;
+}
+
+/* -- Headers ---------------------------------------------------------------------------------------------------- */
 
 static int64_t filter_on_headers(PlainPath *self, PyObject *filter, bool end_stream) {
     PyObject *headers = Py_NewRef(self->headers);
     int64_t action;
-    if (PyObject_TypeCheck(filter, &PlainContextType) && PyList_CheckExact(headers)) {
+    if (is_a(filter, known.http_context, &PlainContextType) && PyList_CheckExact(headers)) {
         action = context_on_headers((PlainContext *)filter, self->direction, headers, end_stream);
     } else {
         action = answer(PyObject_CallMethod(filter, "on_headers", "iOO", self->direction, headers,
@@ -51,30 +86,23 @@ static int64_t filter_on_headers(PlainPath *self, PyObject *filter, bool end_str
     return action;
 }
 
-/* The outbox of a stream's host, borrowed. */
-static Outbox *outbox_of(PyObject *stream) {
-    Outbox *outbox = PyObject_TypeCheck(stream, &PlainStreamType) ? (Outbox *)((PlainStream *)stream)->outbox : NULL;
-    if (!outbox) PyErr_Format(PyExc_TypeError, "%R is no HttpStream", stream);
-    return outbox;
-}
-
 static int out_headers(PlainPath *self, bool end_stream) {
     if (!self->stream) return 0;
-    PyObject *stream = Py_NewRef(self->stream), *headers = Py_NewRef(self->headers), *effect = NULL;
+    PyObject *stream = Py_NewRef(self->stream), *headers = Py_NewRef(self->headers);
     int failed = -1;
     if (!fit_for_wire(self->direction, headers))
         Py_SETREF(headers, PyObject_CallMethod(stream, "for_wire", "iO", self->direction, headers));
     if (headers == Py_None) {
         failed = 0;
+    } else if (!is_a(stream, known.http_stream, &PlainStreamType) || !((PlainStream *)stream)->outbox) {
+        PyErr_Format(PyExc_TypeError, "%R is no HttpStream", stream);
     } else if (headers) {
-        PyObject *args[] = {headers, end_stream ? Py_True : Py_False, stream};
         self->complete = end_stream;
         self->headers_sent = true;
-        effect = PyObject_Vectorcall(known.headers_out[self->direction], args, 3, NULL);
-        Outbox *outbox = effect ? outbox_of(stream) : NULL;
-        if (outbox) failed = PyList_Append(outbox->effects, effect);
+        PyObject *effect = headers_effect(self->direction, headers, end_stream, stream);
+        if (effect) failed = PyList_Append(((PlainStream *)stream)->outbox->effects, effect);
+        Py_XDECREF(effect);
     }
-    Py_XDECREF(effect);
     Py_XDECREF(headers);
     Py_DECREF(stream);
     return failed;
@@ -82,8 +110,7 @@ static int out_headers(PlainPath *self, bool end_stream) {
 
 static int pass_headers(PlainPath *self, Py_ssize_t start, bool end_stream) {
     for (Py_ssize_t index = start; index < PyList_GET_SIZE(self->filters); index++) {
-        if (end_stream && index < PyByteArray_GET_SIZE(self->given_end))
-            PyByteArray_AS_STRING(self->given_end)[index] = 1;
+        if (end_stream && index < self->count) self->given_end[index] = 1;
         PyObject *filter = Py_NewRef(PyList_GET_ITEM(self->filters, index));
         self->calling = index;
         int64_t action = filter_on_headers(self, filter, end_stream);
@@ -117,34 +144,21 @@ static int begin(PlainPath *self, PyObject *headers, bool end_stream) {
     return pass_headers(self, 0, end_stream);
 }
 
-static PyObject *drained(PyObject *stream) {
-    Outbox *outbox = outbox_of(stream);
-    return outbox ? outbox_drain(outbox, NULL) : NULL;
-}
-
-static PyObject *path_feed_headers(PlainPath *self, PyObject *const *args, Py_ssize_t count) {
-    int end_stream = count == 2 ? PyObject_IsTrue(args[1]) : -1;
-    if (end_stream < 0) {
-        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "feed_headers() takes headers and whether they are all");
-        return NULL;
+int path_feed_headers(PlainPath *self, PyObject *given, bool end_stream) {
+    if (self->started) {
+        PyErr_Format(PyExc_RuntimeError, "the %s's headers were given before",
+                     self->direction == REQUEST ? "request" : "response");
+        return -1;
     }
-    if (self->started)
-        return PyErr_Format(PyExc_RuntimeError, "the %s's headers were given before",
-                            self->direction == REQUEST ? "request" : "response");
-    if (!self->stream) return PyErr_Format(PyExc_RuntimeError, "the stream is closed");
-    PyObject *stream = Py_NewRef(self->stream), *effects = NULL;
-    int failed = 0;
-    if (!self->aborted) {
-        /* Names may occur twice where nothing is joined, but to ask costs more than to look. */
-        PyObject *headers = plain_headers(args[0], true);
-        if (!headers && !PyErr_Occurred())
-            headers = PyObject_CallMethod(stream, "checked", "On", args[0], HEADERS_MAP[self->direction]);
-        failed = headers ? begin(self, headers, end_stream) : -1;
-        Py_XDECREF(headers);
-    }
-    if (!failed) effects = drained(stream);
-    Py_DECREF(stream);
-    return effects;
+    if (!self->stream) return PyErr_SetString(PyExc_RuntimeError, "the stream is closed"), -1;
+    if (self->aborted) return 0;
+    /* Names may occur twice where nothing is joined, but to ask costs more than to look. */
+    PyObject *headers = plain_headers(given, true);
+    if (!headers && !PyErr_Occurred())
+        headers = PyObject_CallMethod(self->stream, "checked", "On", given, (Py_ssize_t)HEADERS_MAP[self->direction]);
+    int failed = headers ? begin(self, headers, end_stream) : -1;
+    Py_XDECREF(headers);
+    return failed;
 }
 
 static PyObject *path_on_headers(PlainPath *self, PyObject *const *args, Py_ssize_t count) {
@@ -165,7 +179,7 @@ static int path_traverse(PlainPath *self, visitproc visit, void *arg) {
     Py_VISIT(self->buffer);
     Py_VISIT(self->holder);
     Py_VISIT(self->trailers);
-    Py_VISIT(self->given_end);
+    Py_VISIT(self->dict);
     return 0;
 }
 
@@ -177,20 +191,22 @@ static int path_clear(PlainPath *self) {
     Py_CLEAR(self->buffer);
     Py_CLEAR(self->holder);
     Py_CLEAR(self->trailers);
-    Py_CLEAR(self->given_end);
+    Py_CLEAR(self->dict);
     return 0;
 }
 
 static void path_dealloc(PlainPath *self) {
     PyObject_GC_UnTrack(self);
     path_clear(self);
+    if (self->given_end != self->few) PyMem_Free(self->given_end);
     Py_TYPE(self)->tp_free(self);
 }
 
 static PyMethodDef path_methods[] = {
-    {"feed_headers", (PyCFunction)(void (*)(void))path_feed_headers, METH_FASTCALL, NULL},
     {"on_headers", (PyCFunction)(void (*)(void))path_on_headers, METH_FASTCALL, NULL},
     {"pass_headers", (PyCFunction)path_pass_headers, METH_VARARGS, NULL},
+    {"give_end", (PyCFunction)path_give_end, METH_O, NULL},
+    {"was_given_end", (PyCFunction)path_was_given_end, METH_O, NULL},
     {"stop", to_override, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
@@ -204,14 +220,14 @@ static PyMemberDef path_members[] = {
     {"buffer", T_OBJECT, offsetof(PlainPath, buffer), 0, NULL},
     {"holder", T_OBJECT, offsetof(PlainPath, holder), 0, NULL},
     {"trailers", T_OBJECT, offsetof(PlainPath, trailers), 0, NULL},
-    {"given_end", T_OBJECT_EX, offsetof(PlainPath, given_end), READONLY, NULL},
     {"passed", T_PYSSIZET, offsetof(PlainPath, passed), 0, NULL},
     {"calling", T_PYSSIZET, offsetof(PlainPath, calling), 0, NULL},
     {"received", T_ULONGLONG, offsetof(PlainPath, received), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
-static PyGetSetDef path_flags[] = {
+static PyGetSetDef path_getset[] = {
+    DICT,
     FLAG(PlainPath, started),  FLAG(PlainPath, headers_sent), FLAG(PlainPath, streaming), FLAG(PlainPath, ended),
     FLAG(PlainPath, complete), FLAG(PlainPath, aborted),      {NULL, NULL, NULL, NULL, NULL},
 };
@@ -228,5 +244,6 @@ PyTypeObject PlainPathType = {
     .tp_clear = (inquiry)path_clear,
     .tp_methods = path_methods,
     .tp_members = path_members,
-    .tp_getset = path_flags,
+    .tp_getset = path_getset,
+    .tp_dictoffset = offsetof(PlainPath, dict),
 };

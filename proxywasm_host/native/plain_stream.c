@@ -1,100 +1,181 @@
 /* A stream: the twin of PlainStream in runtime/plain.py, method by method. */
 #include "plain.h"
 
-static PyObject *services_name, *clock_name, *time_name, *outbox_name, *directions[2];
+#include <time.h>
+
+static PyObject *time_name, *via_upstream, *end_stream_name, *headers_name, *details_name;
 
 int stream_names(void) {
     static const Name NAMES[] = {
-        {&services_name, "services"},
-        {&clock_name, "clock"},
-        {&time_name, "time_ns"},
-        {&outbox_name, "outbox"},
+        {&time_name, "time_ns"},       {&via_upstream, "via_upstream"}, {&end_stream_name, "end_stream"},
+        {&headers_name, "headers"},    {&details_name, "details"},
     };
-    for (long i = REQUEST; i <= RESPONSE; i++)
-        if (!(directions[i] = PyLong_FromLong(i))) return -1;
     return INTERN(NAMES);
 }
 
-static PyObject *now(PyObject *host) {
-    PyObject *services = PyObject_GetAttr(host, services_name);
-    PyObject *clock = services ? PyObject_GetAttr(services, clock_name) : NULL;
-    PyObject *time = clock ? PyObject_CallMethodNoArgs(clock, time_name) : NULL;
-    Py_XDECREF(clock);
-    Py_XDECREF(services);
-    return time;
+/* -- Making one ------------------------------------------------------------------------------------------------- */
+
+/* Nanoseconds since 1970: 0, or -1 with an exception. */
+static int time_now(PyObject *clock, long long *time) {
+    struct timespec now;
+    if (Py_IS_TYPE(clock, (PyTypeObject *)known.system_clock) && !clock_gettime(CLOCK_REALTIME, &now)) {
+        *time = now.tv_sec * 1000000000LL + now.tv_nsec;
+        return 0;
+    }
+    PyObject *told = PyObject_CallMethodNoArgs(clock, time_name);
+    *time = told ? PyLong_AsLongLong(told) : -1;
+    Py_XDECREF(told);
+    return PyErr_Occurred() ? -1 : 0;
 }
 
 /* A context for each plugin, in their order. */
 static PyObject *contexts_for(PlainStream *self, PyObject *plugins) {
     PyObject *contexts = PyList_New(0);
-    for (Py_ssize_t i = 0; contexts && i < PyList_GET_SIZE(plugins); i++) {
-        PyObject *args[] = {(PyObject *)self, PyList_GET_ITEM(plugins, i)};
-        PyObject *context = PyObject_Vectorcall(known.http_context, args, 2, NULL);
+    for (Py_ssize_t i = 0; contexts && i < PySequence_Fast_GET_SIZE(plugins); i++) {
+        PyObject *plugin = Py_NewRef(PySequence_Fast_GET_ITEM(plugins, i));
+        PyObject *context = context_make((PyObject *)self, plugin);
+        Py_DECREF(plugin);
         if (!context || PyList_Append(contexts, context)) Py_CLEAR(contexts);
         Py_XDECREF(context);
     }
     return contexts;
 }
 
+/* Lists of contexts are never changed, so that one without an order serves both directions. */
 static PyObject *reversed(PyObject *list) {
+    if (PyList_GET_SIZE(list) <= 1) return Py_NewRef(list);
     PyObject *copy = PyList_GetSlice(list, 0, PyList_GET_SIZE(list));
     if (copy && PyList_Reverse(copy)) Py_CLEAR(copy);
     return copy;
 }
 
-/* A Path; takes `filters` over. */
-static PyObject *path_of(PlainStream *self, PyObject *direction, PyObject *filters) {
-    if (!filters) return NULL;
-    PyObject *args[] = {(PyObject *)self, direction, filters}, *path = PyObject_Vectorcall(known.path, args, 3, NULL);
-    Py_DECREF(filters);
-    return path;
+static int begin(PlainStream *self, PlainHost *host, PyObject *plugins, PyObject *properties, PyObject *limit) {
+    Py_XSETREF(self->host, Py_NewRef(host));
+    Py_XSETREF(self->outbox, (Outbox *)Py_XNewRef(host->outbox));
+    Py_XSETREF(self->properties, Py_NewRef(properties));
+    Py_XSETREF(self->buffer_limit, Py_NewRef(limit));
+    if (!host->clock || !host->outbox) {
+        PyErr_SetString(PyExc_RuntimeError, "the host was never made, or is gone");
+        return -1;
+    }
+    if (time_now(host->clock, &self->started_ns)) return -1;
+    Py_XSETREF(self->contexts, contexts_for(self, plugins));
+    if (!self->contexts) return -1;
+    Py_XSETREF(self->request, path_make((PyObject *)self, REQUEST, self->contexts));
+    PyObject *backwards = self->request ? reversed(self->contexts) : NULL;
+    if (!backwards) return -1;
+    Py_XSETREF(self->response, path_make((PyObject *)self, RESPONSE, backwards));
+    Py_DECREF(backwards);
+    return self->response ? 0 : -1;
 }
 
 static int stream_init(PlainStream *self, PyObject *args, PyObject *keywords) {
     static char *names[] = {"host", "plugins", "properties", "buffer_limit", NULL};
     PyObject *host, *plugins, *properties, *limit;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO!OO:HttpStream", names, &host, &PyList_Type, &plugins,
-                                     &properties, &limit))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!O!OO:HttpStream", names, &PlainHostType, &host, &PyList_Type,
+                                     &plugins, &properties, &limit))
         return -1;
-    if (!known.http_context || !known.path) {
-        PyErr_SetString(PyExc_RuntimeError, "proxywasm_host.runtime.http was not imported");
-        return -1;
-    }
-    PyObject *outbox = PyObject_GetAttr(host, outbox_name);
-    if (outbox && !Py_IS_TYPE(outbox, &OutboxType)) {
-        PyErr_SetString(PyExc_TypeError, "the host's outbox is none");
-        Py_CLEAR(outbox);
-    }
-    if (!outbox) return -1;
-    Py_XSETREF(self->host, Py_NewRef(host));
-    Py_XSETREF(self->outbox, outbox);
-    Py_XSETREF(self->properties, Py_NewRef(properties));
-    Py_XSETREF(self->buffer_limit, Py_NewRef(limit));
-    Py_XSETREF(self->started_ns, now(host));
-    if (!self->started_ns) return -1;
-    Py_XSETREF(self->contexts, contexts_for(self, plugins));
-    if (!self->contexts) return -1;
-    Py_XSETREF(self->request, path_of(self, directions[REQUEST], Py_NewRef(self->contexts)));
-    if (!self->request) return -1;
-    Py_XSETREF(self->response, path_of(self, directions[RESPONSE], reversed(self->contexts)));
-    return self->response ? 0 : -1;
+    return begin(self, (PlainHost *)host, plugins, properties, limit);
 }
 
-static PyObject *or_none(PyObject *headers) {
-    bool any = headers && PyList_Check(headers) && PyList_GET_SIZE(headers);
-    return any ? headers : Py_None;
+PyObject *stream_make(PlainHost *host, PyObject *plugins, PyObject *properties, PyObject *buffer_limit) {
+    PyTypeObject *type = (PyTypeObject *)known.http_stream;
+    if (!type || !known.http_context || !known.path)
+        return PyErr_Format(PyExc_RuntimeError, "proxywasm_host.runtime.http was not imported");
+    if (!is_made_here(type, (initproc)stream_init)) {
+        PyObject *args[] = {(PyObject *)host, plugins, properties, buffer_limit};
+        return PyObject_Vectorcall(known.http_stream, args, 4, NULL);
+    }
+    if (!PyList_Check(plugins) && !PyTuple_Check(plugins))
+        return PyErr_Format(PyExc_TypeError, "plugins are a list, not %R", plugins);
+    PyObject *self = type->tp_alloc(type, 0);
+    if (self && begin((PlainStream *)self, host, plugins, properties, buffer_limit)) Py_CLEAR(self);
+    return self;
 }
 
-PyObject *maps_for_log(PyObject *stream) {
+/* -- Events ----------------------------------------------------------------------------------------------------- */
+
+static PyObject *drained(PlainStream *self) {
+    if (self->outbox) return outbox_drain(self->outbox, NULL);
+    return PyErr_Format(PyExc_RuntimeError, "the stream was never made, or is gone");
+}
+
+/* `first` and `second` of a call with at least `least` arguments; false with an exception if it is another. */
+static bool take(const char *function, PyObject *const *args, Py_ssize_t count, PyObject *keywords, Py_ssize_t least,
+                 PyObject *first, PyObject **one, PyObject *second, PyObject **two) {
+    Py_ssize_t most = second ? 2 : 1, more = keywords ? PyTuple_GET_SIZE(keywords) : 0;
+    if (count > 0) *one = args[0];
+    if (count > 1 && two) *two = args[1];
+    for (Py_ssize_t i = 0; i < more; i++) {
+        PyObject *name = PyTuple_GET_ITEM(keywords, i);
+        if (count < 1 && !PyUnicode_Compare(name, first)) *one = args[count + i];
+        else if (count < 2 && second && !PyUnicode_Compare(name, second)) *two = args[count + i];
+        else return PyErr_Format(PyExc_TypeError, "%s() has no argument '%U', or it was given before", function, name);
+    }
+    if (count <= most && (!least || *one)) return true;
+    PyErr_Format(PyExc_TypeError, "%s() takes at least %zd and at most %zd arguments", function, least, most);
+    return false;
+}
+
+static PyObject *fed(PlainStream *self, PlainPath *path, PyObject *headers, PyObject *end_stream) {
+    int ends = PyObject_IsTrue(end_stream);
+    if (ends < 0) return NULL;
+    Py_INCREF(path);
+    int failed = path_feed_headers(path, headers, ends);
+    Py_DECREF(path);
+    return failed ? NULL : drained(self);
+}
+
+static PyObject *stream_request_headers(PlainStream *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+    PyObject *headers = NULL, *end_stream = Py_False;
+    if (!take("request_headers", args, count, keywords, 1, headers_name, &headers, end_stream_name, &end_stream))
+        return NULL;
+    return self->request ? fed(self, self->request, headers, end_stream) : drained(self);
+}
+
+static PyObject *stream_response_headers(PlainStream *self, PyObject *const *args, Py_ssize_t count,
+                                         PyObject *keywords) {
+    PyObject *headers = NULL, *end_stream = Py_False;
+    if (!take("response_headers", args, count, keywords, 1, headers_name, &headers, end_stream_name, &end_stream))
+        return NULL;
+    if (!self->response || self->response->aborted || (self->local && self->local != Py_None)) return drained(self);
+    if (!self->request || !self->request->started)
+        return PyErr_Format(PyExc_RuntimeError, "the request's headers must be given first");
+    if (!self->response->started) Py_XSETREF(self->details, Py_NewRef(via_upstream));
+    return fed(self, self->response, headers, end_stream);
+}
+
+static PyObject *stream_close(PlainStream *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+    PyObject *details = NULL;
+    if (!take("close", args, count, keywords, 0, details_name, &details, NULL, NULL)) return NULL;
+    if (self->closed || !self->contexts || !self->request || !self->response) return drained(self);
+    int say = details ? PyObject_IsTrue(details) : 0;
+    if (say < 0) return NULL;
+    self->closed = true;
+    if (say) Py_XSETREF(self->details, Py_NewRef(details));
+    self->request->aborted = self->response->aborted = true;
+    if (end_contexts(self->contexts)) return NULL;
+    /* A stream that is done is no cycle: it goes at once, and not when the collector comes. */
+    Py_CLEAR(self->request->stream);
+    Py_CLEAR(self->response->stream);
+    return drained(self);
+}
+
+int maps_for_log(PyObject *stream, PyObject **maps) {
     PlainStream *self = (PlainStream *)stream;
-    if (!PyObject_TypeCheck(stream, &PlainStreamType) || !self->request || !self->response)
-        return PyErr_Format(PyExc_TypeError, "%R is no HttpStream", stream);
-    PlainPath *request = (PlainPath *)self->request, *response = (PlainPath *)self->response;
-    return Py_BuildValue("[OOOO]", or_none(request->headers), Py_None, or_none(response->headers),
-                         response->trailers ? response->trailers : Py_None);
+    if (!is_a(stream, known.http_stream, &PlainStreamType) || !self->request || !self->response) {
+        PyErr_Format(PyExc_TypeError, "%R is no HttpStream", stream);
+        return -1;
+    }
+    PyObject *found[] = {self->request->headers, NULL, self->response->headers, self->response->trailers};
+    for (size_t i = 0; i < STREAM_MAPS; i++) {
+        bool any = found[i] && PyList_Check(found[i]) && (i == 3 || PyList_GET_SIZE(found[i]));
+        maps[i] = any ? found[i] : Py_None;
+    }
+    return 0;
 }
 
-static PyObject *stream_maps_for_log(PlainStream *self, PyObject *none) { return maps_for_log((PyObject *)self); }
+/* -- The type --------------------------------------------------------------------------------------------------- */
 
 static int set_path(PlainStream *self, PyObject *path, void *at) {
     if (!path || !PyObject_TypeCheck(path, &PlainPathType)) {
@@ -117,10 +198,12 @@ static int stream_traverse(PlainStream *self, visitproc visit, void *arg) {
     Py_VISIT(self->outbox);
     Py_VISIT(self->properties);
     Py_VISIT(self->buffer_limit);
-    Py_VISIT(self->started_ns);
     Py_VISIT(self->contexts);
     Py_VISIT(self->request);
     Py_VISIT(self->response);
+    Py_VISIT(self->local);
+    Py_VISIT(self->details);
+    Py_VISIT(self->dict);
     return 0;
 }
 
@@ -129,10 +212,12 @@ static int stream_clear(PlainStream *self) {
     Py_CLEAR(self->outbox);
     Py_CLEAR(self->properties);
     Py_CLEAR(self->buffer_limit);
-    Py_CLEAR(self->started_ns);
     Py_CLEAR(self->contexts);
     Py_CLEAR(self->request);
     Py_CLEAR(self->response);
+    Py_CLEAR(self->local);
+    Py_CLEAR(self->details);
+    Py_CLEAR(self->dict);
     return 0;
 }
 
@@ -142,8 +227,21 @@ static void stream_dealloc(PlainStream *self) {
     Py_TYPE(self)->tp_free(self);
 }
 
+#define EVENT(name) #name, (PyCFunction)(void (*)(void))stream_##name, METH_FASTCALL | METH_KEYWORDS
+
 static PyMethodDef stream_methods[] = {
-    {"maps_for_log", (PyCFunction)stream_maps_for_log, METH_NOARGS, NULL},
+    {EVENT(request_headers),
+     "request_headers($self, headers, end_stream=False)\n--\n\n"
+     "The client's headers: ``:method``, ``:path``, ``:authority`` and ``:scheme`` first, names in lower case.\n\n"
+     "`end_stream`: nothing follows. Raises: RuntimeError, if they were given before."},
+    {EVENT(response_headers),
+     "response_headers($self, headers, end_stream=False)\n--\n\n"
+     "Upstream's headers, ``:status`` first. Ignored after a local response. Raises as `request_headers`."},
+    {EVENT(close),
+     "close($self, details='')\n--\n\n"
+     "Both sides are done with the stream: on_log, on_done, on_delete. Closing again does nothing.\n\n"
+     "`details` say why, if it ended early; Envoy's word for a client that went away is\n"
+     "``downstream_remote_disconnect``."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -151,12 +249,16 @@ static PyMemberDef stream_members[] = {
     {"host", T_OBJECT_EX, offsetof(PlainStream, host), READONLY, NULL},
     {"properties", T_OBJECT_EX, offsetof(PlainStream, properties), 0, NULL},
     {"buffer_limit", T_OBJECT_EX, offsetof(PlainStream, buffer_limit), 0, NULL},
-    {"started_ns", T_OBJECT_EX, offsetof(PlainStream, started_ns), 0, NULL},
+    {"started_ns", T_LONGLONG, offsetof(PlainStream, started_ns), 0, NULL},
+    {"local", T_OBJECT, offsetof(PlainStream, local), 0, NULL},
+    {"details", T_OBJECT, offsetof(PlainStream, details), 0, NULL},
     {"_contexts", T_OBJECT_EX, offsetof(PlainStream, contexts), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
-static PyGetSetDef stream_paths[] = {
+static PyGetSetDef stream_getset[] = {
+    DICT,
+    FLAG(PlainStream, closed),
     {"_request", (getter)get_path, (setter)set_path, NULL, (void *)offsetof(PlainStream, request)},
     {"_response", (getter)get_path, (setter)set_path, NULL, (void *)offsetof(PlainStream, response)},
     {NULL, NULL, NULL, NULL, NULL},
@@ -174,5 +276,6 @@ PyTypeObject PlainStreamType = {
     .tp_clear = (inquiry)stream_clear,
     .tp_methods = stream_methods,
     .tp_members = stream_members,
-    .tp_getset = stream_paths,
+    .tp_getset = stream_getset,
+    .tp_dictoffset = offsetof(PlainStream, dict),
 };

@@ -28,7 +28,7 @@ from proxywasm_host.errors import ModuleError
 from proxywasm_host.runtime.effects import Callout, Effect, Reply
 from proxywasm_host.runtime.failure import PluginError
 from proxywasm_host.runtime.http import HttpStream
-from proxywasm_host.runtime.outbox import Outbox
+from proxywasm_host.runtime.plain import PlainHost
 from proxywasm_host.runtime.plugin import FailurePolicy, Plugin, PluginConfig
 from proxywasm_host.runtime.properties import lookup
 from proxywasm_host.runtime.tcp import TcpStream
@@ -41,13 +41,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Host"]
 
-BUFFER_LIMIT = 1024 * 1024
-"""Bytes of a body that filters may hold back (Envoy's default of ``per_connection_buffer_limit_bytes``)."""
-
 VmKey = tuple[Engine, VmConfig, tuple[tuple[str, str], ...]]
 
 
-class Host:
+class Host(PlainHost):
     """Loads plugins and makes streams.
 
     Args:
@@ -63,6 +60,8 @@ class Host:
     Raises: UnknownEngine, EngineUnavailable.
     """
 
+    stream_type = HttpStream
+
     def __init__(
         self,
         engine: str | Engine | None = None,
@@ -75,20 +74,15 @@ class Host:
         cache: ModuleCache | None = None,
         wake: Callable[[], None] | None = None,
     ) -> None:
+        super().__init__(services or Services())
         self.engine = self._engine(engine)
         self.profile = profile if isinstance(profile, Profile) else _profile(profile)
-        self.services = services or Services()
         self.limits = limits or DEFAULT_LIMITS
         self.properties = properties or {}
         self.listener = listener
         self.cache = cache or _shared_cache()
         self.plugins: list[Plugin] = []
         self.wake = wake
-        self.outbox = outbox = Outbox()
-        self.emit: Callable[[Effect], None] = outbox.put
-        """Note an effect; it is returned by the event that is being fed, or by the next."""
-        self.drain: Callable[[], list[Effect]] = outbox.drain
-        """What is to be done, in order; afterwards nothing is."""
         self._vms: dict[VmKey, Vm] = {}
         self._tried: dict[tuple[VmKey, str, bytes], PluginError | None] = {}
         """Result of each canary."""
@@ -233,27 +227,14 @@ class Host:
 
     # -- Streams -------------------------------------------------------------------------------------------------
 
-    def http_stream(
-        self,
-        plugins: Sequence[Plugin],
-        *,
-        properties: Mapping[str, PropertyValue] | None = None,
-        buffer_limit: int = BUFFER_LIMIT,
-    ) -> HttpStream:
-        """An HTTP stream through these plugins, in the order of the request.
-
-        `properties` are those of this stream, by dotted name (``"source.address"``). `buffer_limit` bounds what
-        filters may hold of a body, in bytes.
-        """
-        return HttpStream(self, self._ready(plugins), {} if properties is None else properties, buffer_limit)
-
     def tcp_stream(
         self, plugins: Sequence[Plugin], *, properties: Mapping[str, PropertyValue] | None = None
     ) -> TcpStream:
         """A TCP stream through these plugins, in the order of downstream's data."""
-        return TcpStream(self, self._ready(plugins), {} if properties is None else properties)
+        return TcpStream(self, self.ready(plugins), {} if properties is None else properties)
 
-    def _ready(self, plugins: Sequence[Plugin]) -> list[Plugin]:
+    def ready(self, plugins: Sequence[Plugin]) -> list[Plugin]:
+        """Those that a new stream gets. Raises: RuntimeError, if one was closed."""
         for plugin in plugins:
             if plugin.closed or plugin.vm.failure is not None:
                 return [plugin for plugin in plugins if plugin.ready()]

@@ -32,7 +32,7 @@ from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.http_context import HttpContext
 from proxywasm_host.runtime.path import REQUEST, RESPONSE, Path
-from proxywasm_host.runtime.plain import WORDS, PlainStream, end
+from proxywasm_host.runtime.plain import WORDS, PlainStream
 from proxywasm_host.runtime.properties import grpc_status_of
 
 __all__ = ["HttpStream", "LocalResponse"]
@@ -82,29 +82,17 @@ class HttpStream(PlainStream):
     the client has had a part of the response: it must not be sent the rest.
     """
 
-    local: LocalResponse | None = None
-    """The local response, if there was one."""
     failed = False
     """Whether a plugin's failure was answered with 503."""
     failure: Failure | None = None
     """Why, if so."""
     reset_details: str | None = None
     """Why the stream was reset, if it was."""
-    details: str | None = None
-    """Envoy's response code details: who made the response or ended the stream, and why; ``None`` until then."""
-    closed = False
     _prepared: LocalResponse | None = None
     context_type = HttpContext
     path_type = Path
 
     # -- Events --------------------------------------------------------------------------------------------------
-
-    def request_headers(self, headers: HeaderList, end_stream: bool = False) -> list[Effect]:
-        """The client's headers: ``:method``, ``:path``, ``:authority`` and ``:scheme`` first, names in lower case.
-
-        `end_stream`: nothing follows. Raises: RuntimeError, if they were given before.
-        """
-        return self._request.feed_headers(headers, end_stream)
 
     def request_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
         """A part of the client's body. Raises: RuntimeError, before the headers or after the end."""
@@ -114,16 +102,6 @@ class HttpStream(PlainStream):
         """The client's trailers, which end the request. Raises: RuntimeError, before the headers or after the end."""
         return self._end(self._request, trailers)
 
-    def response_headers(self, headers: HeaderList, end_stream: bool = False) -> list[Effect]:
-        """Upstream's headers, ``:status`` first. Ignored after a local response. Raises as `request_headers`."""
-        if self.local is not None or self._response.aborted:
-            return self.host.drain()
-        if not self._request.started:
-            raise RuntimeError("the request's headers must be given first")
-        if not self._response.started:
-            self.details = "via_upstream"
-        return self._response.feed_headers(headers, end_stream)
-
     def response_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
         """A part of upstream's body. Ignored after a local response. Raises as `request_body`."""
         return self.host.drain() if self.local else self._body(self._response, data, end_stream)
@@ -131,21 +109,6 @@ class HttpStream(PlainStream):
     def response_trailers(self, trailers: HeaderList) -> list[Effect]:
         """Upstream's trailers. Ignored after a local response. Raises as `request_trailers`."""
         return self.host.drain() if self.local else self._end(self._response, trailers)
-
-    def close(self, details: str = "") -> list[Effect]:
-        """Both sides are done with the stream: on_log, on_done, on_delete. Closing again does nothing.
-
-        `details` say why, if it ended early; Envoy's word for a client that went away is
-        ``downstream_remote_disconnect``.
-        """
-        if not self.closed:
-            self.closed = True
-            self.details = details or self.details
-            self._request.aborted = self._response.aborted = True
-            end(self._contexts)
-            # A stream that is done is no cycle: it goes at once, and not when the collector comes.
-            del self._request.stream, self._response.stream
-        return self.host.drain()
 
     def __enter__(self) -> HttpStream:
         return self
@@ -375,4 +338,4 @@ class HttpStream(PlainStream):
 
 
 if NATIVE is not None:
-    NATIVE.use(http_context=HttpContext, path=Path)
+    NATIVE.use(http_context=HttpContext, path=Path, http_stream=HttpStream)

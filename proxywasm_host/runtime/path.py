@@ -106,12 +106,12 @@ class Path(PlainPath):
             if self.stopped.get(index) is State.STOP_ALL:
                 self._hold(data)
                 return
-            if self.given_end[index]:
+            if self.was_given_end(index):
                 return
             had_trailers = self.trailers is not None
             end = end_stream and not had_trailers
             if end:
-                self.given_end[index] = 1
+                self.give_end(index)
             self.calling = index
             action, data = self.filters[index].on_data(self, data, end)
             self.calling = -1
@@ -155,7 +155,7 @@ class Path(PlainPath):
             if self.aborted:
                 self.stream.send_prepared()
                 return
-            self.given_end[index] = 1
+            self.give_end(index)
             if action:
                 if index not in self.stopped:
                     self._stop(index, State.STOP_SINGLE)

@@ -1,12 +1,13 @@
 """What almost every request does, and nothing else: headers pass a chain of filters, contexts begin and end.
 
-These are the hot parts of `HttpContext`, `Path` and `HttpStream`, which add what is out of the ordinary. Where the C
-extension is there (``native/plain_*.c``), its types take the place of the ones here, and do the same.
+These are the hot parts of `Host`, `Plugin`, `HttpStream`, `Path` and `HttpContext`, which add what is out of the
+ordinary. Where the C extension is there (``native/plain_*.c``), its types take the place of the ones here, and do the
+same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
@@ -15,24 +16,42 @@ from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import HeadersAction, MapType
 from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.outbox import Outbox
 
 if TYPE_CHECKING:
     from proxywasm_host.abi.values import PropertyValue
     from proxywasm_host.runtime.effects import Effect
     from proxywasm_host.runtime.host import Host
-    from proxywasm_host.runtime.http import HttpStream
+    from proxywasm_host.runtime.http import HttpStream, LocalResponse
     from proxywasm_host.runtime.http_context import HttpContext
     from proxywasm_host.runtime.path import Path
     from proxywasm_host.runtime.plugin import Plugin
+    from proxywasm_host.runtime.root import RootContext
     from proxywasm_host.runtime.vm import Vm
+    from proxywasm_host.services import Services
 
-__all__ = ["HEADERS_MAP", "REQUEST", "RESPONSE", "STOP_ALL", "WORDS", "PlainContext", "PlainPath", "PlainStream", "end"]
+__all__ = [
+    "BUFFER_LIMIT",
+    "HEADERS_MAP",
+    "REQUEST",
+    "RESPONSE",
+    "STOP_ALL",
+    "WORDS",
+    "PlainContext",
+    "PlainHost",
+    "PlainPath",
+    "PlainPlugin",
+    "PlainStream",
+]
 
 REQUEST, RESPONSE = range(2)
 STOP_ALL: Final = int(HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK)
 HEADERS_MAP: Final = (int(MapType.REQUEST_HEADERS), int(MapType.RESPONSE_HEADERS))
 HEADERS_OUT: Final = (effects.RequestHeaders, effects.ResponseHeaders)
 WORDS: Final = ("request", "response")
+BUFFER_LIMIT: Final = 1024 * 1024
+"""Bytes of a body that filters may hold back (Envoy's default of ``per_connection_buffer_limit_bytes``)."""
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 ON_HEADERS: Final = ("on_request_headers", "on_response_headers")
 
 
@@ -161,17 +180,15 @@ class PlainPath:
         self.stream = stream
         self.direction = direction
         self.filters = filters
-        self.given_end = bytearray(len(filters))
-        """1 for each filter that was given the end of the stream: nothing more is for it."""
+        self._given_end = bytearray(len(filters))
 
-    def feed_headers(self, headers: Iterable[tuple[bytes, bytes]], end_stream: bool) -> list[Effect]:
-        """Headers have come in from outside. Raises: RuntimeError, if they came before; TypeError, if they are none."""
-        stream = self.stream
-        if self.started:
-            raise RuntimeError(f"the {WORDS[self.direction]}'s headers were given before")
-        if not self.aborted:
-            self.on_headers(stream.checked(headers, HEADERS_MAP[self.direction]), end_stream)
-        return stream.host.drain()
+    def give_end(self, index: int) -> None:
+        """Note that a filter, by its place in the chain, is given the end of the message: nothing more is for it."""
+        self._given_end[index] = 1
+
+    def was_given_end(self, index: int) -> bool:
+        """Whether that was noted."""
+        return bool(self._given_end[index])
 
     def on_headers(self, headers: HeaderList, end_stream: bool) -> None:
         """Headers have come in."""
@@ -185,7 +202,7 @@ class PlainPath:
         filters = self.filters
         for index in range(start, len(filters)):
             if end_stream:
-                self.given_end[index] = 1
+                self.give_end(index)
             self.calling = index
             action = filters[index].on_headers(self.direction, self.headers, end_stream)
             self.calling = -1
@@ -219,6 +236,11 @@ class PlainStream:
 
     context_type: ClassVar[type[HttpContext]]
     path_type: ClassVar[type[Path]]
+    local: LocalResponse | None = None
+    """The local response, if there was one."""
+    details: str | None = None
+    """Envoy's response code details: who made the response or ended the stream, and why; ``None`` until then."""
+    closed = False
 
     def __init__(
         self, host: Host, plugins: Sequence[Plugin], properties: Mapping[str, PropertyValue], buffer_limit: int
@@ -232,6 +254,46 @@ class PlainStream:
         self._contexts = contexts = [self.context_type(this, plugin) for plugin in plugins]
         self._request = self.path_type(this, REQUEST, contexts)
         self._response = self.path_type(this, RESPONSE, contexts[::-1])
+
+    def request_headers(self, headers: HeaderList, end_stream: bool = False) -> list[Effect]:
+        """The client's headers: ``:method``, ``:path``, ``:authority`` and ``:scheme`` first, names in lower case.
+
+        `end_stream`: nothing follows. Raises: RuntimeError, if they were given before.
+        """
+        return self._feed_headers(self._request, headers, end_stream)
+
+    def response_headers(self, headers: HeaderList, end_stream: bool = False) -> list[Effect]:
+        """Upstream's headers, ``:status`` first. Ignored after a local response. Raises as `request_headers`."""
+        response = self._response
+        if self.local is not None or response.aborted:
+            return self.host.drain()
+        if not self._request.started:
+            raise RuntimeError("the request's headers must be given first")
+        if not response.started:
+            self.details = "via_upstream"
+        return self._feed_headers(response, headers, end_stream)
+
+    def _feed_headers(self, path: Path, headers: HeaderList, end_stream: bool) -> list[Effect]:
+        if path.started:
+            raise RuntimeError(f"the {WORDS[path.direction]}'s headers were given before")
+        if not path.aborted:
+            path.on_headers(path.stream.checked(headers, HEADERS_MAP[path.direction]), end_stream)
+        return self.host.drain()
+
+    def close(self, details: str = "") -> list[Effect]:
+        """Both sides are done with the stream: on_log, on_done, on_delete. Closing again does nothing.
+
+        `details` say why, if it ended early; Envoy's word for a client that went away is
+        ``downstream_remote_disconnect``.
+        """
+        if not self.closed:
+            self.closed = True
+            self.details = details or self.details
+            self._request.aborted = self._response.aborted = True
+            end(self._contexts)
+            # A stream that is done is no cycle: it goes at once, and not when the collector comes.
+            del self._request.stream, self._response.stream
+        return self.host.drain()
 
     def maps_for_log(self) -> list[HeaderList | None]:
         """Header maps as on_log sees them, by `MapType`."""
@@ -248,8 +310,55 @@ def end(contexts: Sequence[HttpContext]) -> None:
         context.finish()
 
 
+class PlainPlugin:
+    """What streams need of a plugin."""
+
+    vm: Vm
+    root: RootContext
+    closed = False
+
+
+class PlainHost:
+    """What streams need of a host."""
+
+    stream_type: ClassVar[type[HttpStream]]
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.outbox = Outbox()
+
+    def http_stream(
+        self,
+        plugins: Sequence[Plugin],
+        *,
+        properties: Mapping[str, PropertyValue] | None = None,
+        buffer_limit: int = BUFFER_LIMIT,
+    ) -> HttpStream:
+        """An HTTP stream through these plugins, in the order of the request.
+
+        `properties` are those of this stream, by dotted name (``"source.address"``). `buffer_limit` bounds what
+        filters may hold of a body, in bytes.
+        """
+        return self.stream_type(
+            cast("Host", self), self.ready(plugins), NOTHING if properties is None else properties, buffer_limit
+        )
+
+    def ready(self, plugins: Sequence[Plugin]) -> list[Plugin]:
+        """Those that a new stream gets. Raises: RuntimeError, if one was closed."""
+        raise NotImplementedError
+
+    def emit(self, effect: Effect) -> None:
+        """Note an effect; it is returned by the event that is being fed, or by the next."""
+        self.outbox.put(effect)
+
+    def drain(self) -> list[Effect]:
+        """What is to be done, in order; afterwards nothing is."""
+        return self.outbox.drain()
+
+
 PythonPlainContext, PythonPlainPath, PythonPlainStream = PlainContext, PlainPath, PlainStream
+PythonPlainPlugin, PythonPlainHost = PlainPlugin, PlainHost
 if not TYPE_CHECKING and NATIVE is not None:
     NATIVE.use(request_headers=effects.RequestHeaders, response_headers=effects.ResponseHeaders)
     PlainContext, PlainPath, PlainStream = NATIVE.PlainContext, NATIVE.PlainPath, NATIVE.PlainStream
-    end = NATIVE.end
+    PlainPlugin, PlainHost = NATIVE.PlainPlugin, NATIVE.PlainHost

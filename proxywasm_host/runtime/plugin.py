@@ -28,6 +28,7 @@ from proxywasm_host.abi.values import PropertyValue, UnencodableValue
 from proxywasm_host.errors import ProxyWasmError
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import FailState, Failure, PluginError
+from proxywasm_host.runtime.plain import PlainPlugin
 from proxywasm_host.runtime.root import RootContext
 from proxywasm_host.runtime.vm import Vm, VmConfig
 
@@ -63,7 +64,7 @@ class PluginConfig:
     reload_interval: float = 1.0
 
 
-class Plugin:
+class Plugin(PlainPlugin):
     """A running plugin. Made by `Host.load_plugin`."""
 
     MAX_BACKOFF = 10
@@ -75,7 +76,6 @@ class Plugin:
         self.name = config.name
         self.reloads = 0
         """How often a new VM took the place of a failed one."""
-        self.closed = False
         self.on_failure: list[Callable[[Failure], None]] = []
         """Told when its guest fails, be it in a stream of this plugin or of another in the same VM."""
         self._make_vm = make_vm

@@ -29,7 +29,8 @@ from proxywasm_host.engine.protocol import Engine, Limits
 from proxywasm_host.integrations.asgi.exchange import Exchange
 from proxywasm_host.integrations.asgi.scope import Message, Receive, Scope, ScopeProperties, Send
 from proxywasm_host.runtime.effects import Callout
-from proxywasm_host.runtime.host import BUFFER_LIMIT, Host
+from proxywasm_host.runtime.host import Host
+from proxywasm_host.runtime.plain import BUFFER_LIMIT
 from proxywasm_host.runtime.trace import Listener
 from proxywasm_host.services import Services
 

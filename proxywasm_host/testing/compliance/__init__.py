@@ -8,6 +8,7 @@ from .limits import Deadlines, MemoryLimits
 from .linking import Linking
 from .memory import Memories, Nesting
 from .modules import Modules
+from .native import Native
 from .processes import Forks
 from .serialising import Serialising
 from .starting import Starting
@@ -26,6 +27,7 @@ class EngineComplianceSuite(
     Nesting,
     Traps,
     Exceptions,
+    Native,
     Starting,
     Deadlines,
     MemoryLimits,

@@ -11,7 +11,7 @@ from proxywasm_host.testing.guest import Guest
 
 from .base import Base, Start
 
-_LAYERS = """(module (import "h" "outer" (func $outer (result i32))) (import "h" "inner" (func $inner (result i32)))
+LAYERS = """(module (import "h" "outer" (func $outer (result i32))) (import "h" "inner" (func $inner (result i32)))
   (memory (export "memory") 1)
   (func (export "one") (result i32) (i32.add (call $outer) (i32.const 1)))
   (func (export "two") (result i32) (i32.add (call $inner) (i32.const 1)))
@@ -27,7 +27,7 @@ class Exceptions(Base):
         def inner() -> int:
             raise error
 
-        guest: Guest = start(_LAYERS, outer=lambda: guest("two"), inner=inner)
+        guest: Guest = start(LAYERS, outer=lambda: guest("two"), inner=inner)
         with pytest.raises(KeyError) as caught:
             guest("one")
         assert caught.value is error
@@ -43,11 +43,11 @@ class Exceptions(Base):
                 guest("two")
             return 41
 
-        guest = start(_LAYERS, outer=outer, inner=lambda: 1 // 0)
+        guest = start(LAYERS, outer=outer, inner=lambda: 1 // 0)
         assert guest("one") == 42
 
     def test_a_trap_within_a_host_call_goes_out_unless_caught(self, start: Start) -> None:
-        guest: Guest = start(_LAYERS, outer=lambda: guest("boom"), inner=lambda: 0)
+        guest: Guest = start(LAYERS, outer=lambda: guest("boom"), inner=lambda: 0)
         with pytest.raises(Trap) as caught:
             guest("one")
         assert caught.value.kind is TrapKind.UNREACHABLE
@@ -61,13 +61,13 @@ class Exceptions(Base):
         def raising() -> int:
             raise kind
 
-        guest = start(_LAYERS, outer=raising, inner=raising)
+        guest = start(LAYERS, outer=raising, inner=raising)
         with pytest.raises(kind):
             guest("one")
         assert guest("fine") == 7
 
     def test_endless_recursion_through_the_host_ends(self, start: Start) -> None:
-        guest: Guest = start(_LAYERS, outer=lambda: guest("one"), inner=lambda: 0)
+        guest: Guest = start(LAYERS, outer=lambda: guest("one"), inner=lambda: 0)
         with pytest.raises((RecursionError, Trap)):
             guest("one")
         assert guest("fine") == 7

@@ -135,33 +135,54 @@ static PyObject *from_slot(char kind, const Slot *slot) {
     }
 }
 
+/* Arguments in and result out of `slots`. 0, or -1 with an exception. */
+static int run(Guest *self, Slot *slots) {
+    Crossings *crossings = self->crossings;
+    if (!crossings) return PyErr_SetString(PyExc_RuntimeError, "the instance is gone"), -1;
+    if (!enter(crossings)) return -1;
+    Py_INCREF(crossings);
+    void *trap = NULL;
+    size_t held = (size_t)(self->count ? self->count : self->result != 0);
+    void *error = api.func_call_unchecked(crossings->context, &self->function, slots, held, &trap);
+    int failed = leave(crossings, error, trap);
+    Py_DECREF(crossings);
+    return failed;
+}
+
+static void wrong_number(const Guest *self, Py_ssize_t count) {
+    PyErr_Format(PyExc_TypeError, "%zd arguments are wanted, %zd were given", self->count, count);
+}
+
 static PyObject *guest_call(PyObject *guest, PyObject *const *args, size_t flags, PyObject *keywords) {
     Guest *self = (Guest *)guest;
     Py_ssize_t count = PyVectorcall_NARGS(flags);
-    if (count != self->count || (keywords && PyTuple_GET_SIZE(keywords))) {
-        PyErr_Format(PyExc_TypeError, "%zd arguments are wanted, %zd were given", self->count, count);
-        return NULL;
-    }
+    if (count != self->count || (keywords && PyTuple_GET_SIZE(keywords))) return wrong_number(self, count), NULL;
     Slot few[FEW], *slots = count <= FEW ? few : PyMem_Malloc((size_t)count * sizeof(Slot));
     if (!slots) return PyErr_NoMemory();
-    PyObject *result = NULL;
-    for (Py_ssize_t i = 0; i < count; i++)
-        if (to_slot(self->params[i], args[i], &slots[i])) goto done;
-    Crossings *crossings = self->crossings;
-    if (!crossings) {
-        PyErr_SetString(PyExc_RuntimeError, "the instance is gone");
-        goto done;
-    }
-    if (!enter(crossings)) goto done;
-    Py_INCREF(crossings);
-    void *trap = NULL;
-    size_t held = (size_t)(count ? count : self->result != 0);
-    void *error = api.func_call_unchecked(crossings->context, &self->function, slots, held, &trap);
-    if (!leave(crossings, error, trap)) result = from_slot(self->result, slots);
-    Py_DECREF(crossings);
-done:
+    int failed = 0;
+    for (Py_ssize_t i = 0; i < count && !failed; i++) failed = to_slot(self->params[i], args[i], &slots[i]);
+    PyObject *result = failed || run(self, slots) ? NULL : from_slot(self->result, slots);
     if (slots != few) PyMem_Free(slots);
     return result;
+}
+
+/* The way into a guest function that leaves Python out, see the engine protocol. */
+static int native_call(void *guest, uint64_t *words, size_t count) {
+    Guest *self = guest;
+    Slot slots[FEW];
+    if ((Py_ssize_t)count != self->count) return wrong_number(self, (Py_ssize_t)count), -1;
+    for (size_t i = 0; i < count; i++) slots[i].i64 = words[i];
+    if (run(self, slots)) return -1;
+    words[0] = self->result == 'i' ? slots[0].i32 : self->result ? slots[0].i64 : 0;
+    return 0;
+}
+
+static PyObject *guest_native_call(PyObject *guest, void *closure) {
+    const Guest *self = (Guest *)guest;
+    bool fits = self->count <= FEW && self->result != 'f' && self->result != 'F';
+    for (Py_ssize_t i = 0; fits && i < self->count; i++) fits = self->params[i] == 'i' || self->params[i] == 'I';
+    if (!fits) return PyErr_Format(PyExc_AttributeError, "a function of floats, or of many values");
+    return Py_BuildValue("(NN)", PyLong_FromVoidPtr((void *)native_call), PyLong_FromVoidPtr(guest));
 }
 
 /* instantiate(module, imports, count, instance): addresses, and how many imports */
@@ -402,6 +423,11 @@ static void guest_dealloc(Guest *self) {
     PyObject_GC_Del(self);
 }
 
+static PyGetSetDef guest_getset[] = {
+    {"native_call", guest_native_call, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 PyTypeObject GuestType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_engine_wasmtime._native.Guest",
@@ -412,6 +438,7 @@ PyTypeObject GuestType = {
     .tp_dealloc = (destructor)guest_dealloc,
     .tp_traverse = (traverseproc)guest_traverse,
     .tp_clear = (inquiry)guest_clear,
+    .tp_getset = guest_getset,
 };
 
 /* -- The module ----------------------------------------------------------------------------------------------- */

@@ -1,94 +1,29 @@
-/* The hot state: of a context (abi/context.py, ContextState) and of a VM that is entered (runtime/entry.py, Entry). */
+/* The way into the guest: the twin of Entry in runtime/entry.py. */
 #include "native.h"
 
-enum { ROOT_MAPS = 8, STREAM_MAPS = 4, BUFFERS = 10 }; /* as in context.py */
 #define STOPPED 0xFFFFFFFFu
-
-/* -- A context ------------------------------------------------------------------------------------------------ */
-
-static PyObject *nones(Py_ssize_t count) {
-    PyObject *list = PyList_New(count);
-    for (Py_ssize_t i = 0; list && i < count; i++) PyList_SET_ITEM(list, i, Py_NewRef(Py_None));
-    return list;
-}
-
-int context_begin(Context *self, PyObject *id, PyObject *root) {
-    Py_XSETREF(self->id, Py_NewRef(id));
-    Py_XSETREF(self->maps, nones(root ? STREAM_MAPS : ROOT_MAPS));
-    Py_XSETREF(self->buffers, nones(BUFFERS));
-    Py_XSETREF(self->root, Py_NewRef(root ? root : (PyObject *)self));
-    return self->maps && self->buffers ? 0 : -1;
-}
-
-static int context_init(Context *self, PyObject *args, PyObject *keywords) {
-    static char *names[] = {"id", "root", NULL};
-    PyObject *id, *root = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O|O:Context", names, &id, &root)) return -1;
-    return context_begin(self, id, root == Py_None ? NULL : root);
-}
-
-int context_traverse(Context *self, visitproc visit, void *arg) {
-    Py_VISIT(self->id);
-    Py_VISIT(self->root);
-    Py_VISIT(self->maps);
-    Py_VISIT(self->buffers);
-    return 0;
-}
-
-int context_clear(Context *self) {
-    Py_CLEAR(self->id);
-    Py_CLEAR(self->root);
-    Py_CLEAR(self->maps);
-    Py_CLEAR(self->buffers);
-    return 0;
-}
-
-static void context_dealloc(Context *self) {
-    PyObject_GC_UnTrack(self);
-    context_clear(self);
-    Py_TYPE(self)->tp_free(self);
-}
-
-static PyMemberDef context_members[] = {
-    {"id", T_OBJECT_EX, offsetof(Context, id), 0, NULL},
-    {"root", T_OBJECT_EX, offsetof(Context, root), 0, NULL},
-    {"maps", T_OBJECT_EX, offsetof(Context, maps), 0, NULL},
-    {"buffers", T_OBJECT_EX, offsetof(Context, buffers), 0, NULL},
-    {"read_only", T_BOOL, offsetof(Context, read_only), 0, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
-PyTypeObject ContextType = {
-    PyVarObject_HEAD_INIT(NULL, 0)
-    .tp_name = "proxywasm_host._native.ContextState",
-    .tp_basicsize = sizeof(Context),
-    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
-    .tp_new = PyType_GenericNew,
-    .tp_init = (initproc)context_init,
-    .tp_dealloc = (destructor)context_dealloc,
-    .tp_traverse = (traverseproc)context_traverse,
-    .tp_clear = (inquiry)context_clear,
-    .tp_members = context_members,
-};
-
-/* -- A VM that is entered ------------------------------------------------------------------------------------- */
 
 static PyObject *ended_name, *run_deferred_name;
 
-int intern(const Name *names, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        if (!(*names[i].at = PyUnicode_InternFromString(names[i].text))) return -1;
+/* -- Callbacks -------------------------------------------------------------------------------------------------- */
+
+static PyObject *known_names[KNOWN_CALLBACKS]; /* in the order of their enumeration */
+
+static int set_callbacks(Entry *self, PyObject *callbacks, void *closure) {
+    if (!callbacks || !PyDict_CheckExact(callbacks)) return PyErr_SetString(PyExc_TypeError, "a dict is wanted"), -1;
+    Py_XSETREF(self->callbacks, Py_NewRef(callbacks));
+    for (size_t i = 0; i < KNOWN_CALLBACKS; i++) {
+        PyObject *function = PyDict_GetItemWithError(callbacks, known_names[i]);
+        if ((!function && PyErr_Occurred()) || callback_set(&self->known[i], function)) return -1;
+    }
     return 0;
 }
 
-PyObject *get_flag(PyObject *self, void *at) { return PyBool_FromLong(*(bool *)((char *)self + (size_t)at)); }
-
-int set_flag(PyObject *self, PyObject *value, void *at) {
-    int flag = value ? PyObject_IsTrue(value) : 0;
-    if (flag < 0) return -1;
-    *(bool *)((char *)self + (size_t)at) = flag;
-    return 0;
+static PyObject *get_callbacks(Entry *self, void *closure) {
+    return Py_NewRef(self->callbacks ? self->callbacks : Py_None);
 }
+
+/* -- Entering --------------------------------------------------------------------------------------------------- */
 
 static int entry_init(Entry *self, PyObject *args, PyObject *keywords) {
     static char *names[] = {"idle", "deferred", NULL};
@@ -145,38 +80,60 @@ static int entry_ended(Entry *self, PyObject *context, PyObject *callback) {
     return -1;
 }
 
-PyObject *entry_enter(Entry *self, PyObject *const *args, Py_ssize_t count) {
+static int begin(Entry *self, PyObject *context) {
+    if (!self->idle || self->context != self->idle) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "an event was fed to a guest while it runs: wait until the event at hand has returned");
+        return -1;
+    }
+    Py_SETREF(self->context, Py_NewRef(context));
+    return 0;
+}
+
+enum { WENT = 0, WAS_STOPPED = 1 };
+
+/* The guest is left. WENT, WAS_STOPPED, or -1 with an exception. */
+static int end(Entry *self, PyObject *context, PyObject *callback, bool returned) {
+    int failed = returned ? 0 : entry_ended(self, context, callback);
+    Py_SETREF(self->context, Py_NewRef(self->idle));
+    if (failed) return -1;
+    Py_ssize_t waiting = PyObject_Size(self->deferred);
+    if (waiting <= 0) return waiting < 0 ? -1 : WENT;
+    bool stopped = self->stop_iteration;
+    self->stop_iteration = false;
+    PyObject *done = PyObject_CallMethodNoArgs((PyObject *)self, run_deferred_name);
+    Py_XDECREF(done);
+    return !done ? -1 : stopped ? WAS_STOPPED : WENT;
+}
+
+static PyObject *entry_enter(Entry *self, PyObject *const *args, Py_ssize_t count) {
     if (count < 2) {
         PyErr_SetString(PyExc_TypeError, "enter() takes a context, a callback and its arguments");
         return NULL;
     }
-    if (!self->idle || self->context != self->idle) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "an event was fed to a guest while it runs: wait until the event at hand has returned");
-        return NULL;
-    }
-    Py_SETREF(self->context, Py_NewRef(args[0]));
+    if (begin(self, args[0])) return NULL;
     PyObject *result = PyObject_Vectorcall(args[1], args + 2, (size_t)count - 2, NULL);
-    int failed = result ? 0 : entry_ended(self, args[0], args[1]);
-    Py_SETREF(self->context, Py_NewRef(self->idle));
-    if (failed) return NULL;
-    Py_ssize_t waiting = PyObject_Size(self->deferred);
-    if (waiting > 0) {
-        if (self->stop_iteration) {
-            self->stop_iteration = 0;
-            Py_XSETREF(result, PyLong_FromUnsignedLong(STOPPED));
-        }
-        PyObject *done = PyObject_CallMethodNoArgs((PyObject *)self, run_deferred_name);
-        waiting = done ? 0 : -1;
-        Py_XDECREF(done);
-    }
-    if (waiting < 0) {
-        Py_XDECREF(result);
-        return NULL;
-    }
-    if (!result) return PyLong_FromLong(0);
-    if (result == Py_None) Py_SETREF(result, PyLong_FromLong(0));
+    int state = end(self, args[0], args[1], result);
+    if (state < 0) Py_CLEAR(result);
+    else if (state == WAS_STOPPED) Py_XSETREF(result, PyLong_FromUnsignedLong(STOPPED));
+    else if (!result || result == Py_None) Py_XSETREF(result, PyLong_FromLong(0));
     return result;
+}
+
+bool entry_has(const Entry *self, Known_callback which) {
+    return self->known[which].function && self->failure == Py_None;
+}
+
+int entry_tell(Entry *self, PyObject *context, Known_callback which, uint64_t *slots, size_t count) {
+    Callback callback = self->known[which];
+    if (begin(self, context)) return -1;
+    Py_INCREF(callback.function);
+    bool returned = !callback_call(&callback, slots, count);
+    int state = end(self, context, callback.function, returned);
+    Py_DECREF(callback.function);
+    if (!returned) slots[0] = 0;
+    if (state == WAS_STOPPED) slots[0] = STOPPED;
+    return state < 0 ? -1 : 0;
 }
 
 static PyObject *entry_call(Entry *self, PyObject *const *args, Py_ssize_t count) {
@@ -216,6 +173,7 @@ static int entry_traverse(Entry *self, visitproc visit, void *arg) {
     Py_VISIT(self->failure);
     Py_VISIT(self->contexts);
     Py_VISIT(self->callbacks);
+    for (size_t i = 0; i < KNOWN_CALLBACKS; i++) Py_VISIT(self->known[i].function);
     return 0;
 }
 
@@ -226,6 +184,7 @@ static int entry_clear(Entry *self) {
     Py_CLEAR(self->failure);
     Py_CLEAR(self->contexts);
     Py_CLEAR(self->callbacks);
+    for (size_t i = 0; i < KNOWN_CALLBACKS; i++) callback_set(&self->known[i], NULL);
     return 0;
 }
 
@@ -248,12 +207,12 @@ static PyMemberDef entry_members[] = {
     {"deferred", T_OBJECT_EX, offsetof(Entry, deferred), 0, NULL},
     {"failure", T_OBJECT_EX, offsetof(Entry, failure), 0, NULL},
     {"contexts", T_OBJECT_EX, offsetof(Entry, contexts), 0, NULL},
-    {"callbacks", T_OBJECT_EX, offsetof(Entry, callbacks), 0, NULL},
     {"next_context", T_UINT, offsetof(Entry, next_context), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
-static PyGetSetDef entry_flags[] = {
+static PyGetSetDef entry_getset[] = {
+    {"callbacks", (getter)get_callbacks, (setter)set_callbacks, NULL, NULL},
     FLAG(Entry, stop_iteration),
     FLAG(Entry, tells_end),
     FLAG(Entry, log_before_done),
@@ -273,11 +232,19 @@ PyTypeObject EntryType = {
     .tp_clear = (inquiry)entry_clear,
     .tp_methods = entry_methods,
     .tp_members = entry_members,
-    .tp_getset = entry_flags,
+    .tp_getset = entry_getset,
 };
 
-int state_names(void) {
-    ended_name = PyUnicode_InternFromString("ended");
-    run_deferred_name = PyUnicode_InternFromString("run_deferred");
-    return ended_name && run_deferred_name ? 0 : -1;
+int entry_names(void) {
+    static const Name NAMES[] = {
+        {&ended_name, "ended"},
+        {&run_deferred_name, "run_deferred"},
+        {&known_names[ON_CONTEXT_CREATE], "on_context_create"},
+        {&known_names[ON_REQUEST_HEADERS], "on_request_headers"},
+        {&known_names[ON_RESPONSE_HEADERS], "on_response_headers"},
+        {&known_names[ON_LOG], "on_log"},
+        {&known_names[ON_DONE], "on_done"},
+        {&known_names[ON_DELETE], "on_delete"},
+    };
+    return INTERN(NAMES);
 }

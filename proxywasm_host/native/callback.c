@@ -1,0 +1,36 @@
+/* A function of the guest as C code calls it: past Python's numbers where the engine offers `native_call`. */
+#include "native.h"
+
+static PyObject *native_call_name;
+
+int callback_set(Callback *self, PyObject *function) {
+    PyObject *offered = function ? PyObject_GetAttr(function, native_call_name) : NULL;
+    unsigned long long call = 0, itself = 0;
+    if (function && !offered) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) return -1;
+        PyErr_Clear();
+    }
+    if (offered) {
+        bool good = PyTuple_Check(offered) && PyArg_ParseTuple(offered, "KK", &call, &itself);
+        Py_DECREF(offered);
+        if (!good) return PyErr_Occurred() ? -1 : (PyErr_SetString(PyExc_TypeError, "native_call is two addresses"), -1);
+    }
+    self->call = (NativeCall)(uintptr_t)call, self->itself = (void *)(uintptr_t)itself;
+    Py_XSETREF(self->function, Py_XNewRef(function));
+    return 0;
+}
+
+int callback_call(const Callback *self, uint64_t *slots, size_t count) {
+    if (self->call) return self->call(self->itself, slots, count);
+    PyObject *args[MOST_PARAMS], *result = NULL;
+    size_t made = 0;
+    while (made < count && (args[made] = PyLong_FromUnsignedLongLong(slots[made]))) made++;
+    if (made == count) result = PyObject_Vectorcall(self->function, args, count, NULL);
+    while (made) Py_DECREF(args[--made]);
+    if (!result) return -1;
+    slots[0] = result == Py_None ? 0 : PyLong_AsUnsignedLongLongMask(result);
+    Py_DECREF(result);
+    return slots[0] == (uint64_t)-1 && PyErr_Occurred() ? -1 : 0;
+}
+
+int callback_names(void) { return (native_call_name = PyUnicode_InternFromString("native_call")) ? 0 : -1; }

@@ -1,0 +1,205 @@
+/* What almost every request asks of a plugin and of a host: the twins of PlainPlugin and PlainHost in runtime/plain.py. */
+#include "plain.h"
+
+static PyObject *clock_name, *ready_name, *nothing, *default_limit;
+static PyObject *arguments[3]; /* of http_stream */
+
+int host_names(void) {
+    static const Name NAMES[] = {
+        {&clock_name, "clock"},
+        {&ready_name, "ready"},
+        {&arguments[0], "plugins"},
+        {&arguments[1], "properties"},
+        {&arguments[2], "buffer_limit"},
+    };
+    PyObject *empty = PyDict_New();
+    nothing = empty ? PyDictProxy_New(empty) : NULL;
+    default_limit = PyLong_FromLong(1024 * 1024);
+    Py_XDECREF(empty);
+    return nothing && default_limit ? INTERN(NAMES) : -1;
+}
+
+/* -- A plugin --------------------------------------------------------------------------------------------------- */
+
+Entry *plugin_vm(const PlainPlugin *self) {
+    if (self->vm && PyObject_TypeCheck(self->vm, &EntryType)) return (Entry *)self->vm;
+    PyErr_SetString(PyExc_TypeError, "the plugin's vm is no Vm");
+    return NULL;
+}
+
+static int plugin_traverse(PlainPlugin *self, visitproc visit, void *arg) {
+    Py_VISIT(self->vm);
+    Py_VISIT(self->root);
+    Py_VISIT(self->dict);
+    return 0;
+}
+
+static int plugin_clear(PlainPlugin *self) {
+    Py_CLEAR(self->vm);
+    Py_CLEAR(self->root);
+    Py_CLEAR(self->dict);
+    return 0;
+}
+
+static void plugin_dealloc(PlainPlugin *self) {
+    PyObject_GC_UnTrack(self);
+    plugin_clear(self);
+    Py_TYPE(self)->tp_free(self);
+}
+
+static PyMemberDef plugin_members[] = {
+    {"vm", T_OBJECT_EX, offsetof(PlainPlugin, vm), 0, NULL},
+    {"root", T_OBJECT_EX, offsetof(PlainPlugin, root), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef plugin_getset[] = {
+    DICT,
+    FLAG(PlainPlugin, closed),
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyTypeObject PlainPluginType = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "proxywasm_host._native.PlainPlugin",
+    .tp_basicsize = sizeof(PlainPlugin),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .tp_new = PyType_GenericNew,
+    .tp_dealloc = (destructor)plugin_dealloc,
+    .tp_traverse = (traverseproc)plugin_traverse,
+    .tp_clear = (inquiry)plugin_clear,
+    .tp_members = plugin_members,
+    .tp_getset = plugin_getset,
+    .tp_dictoffset = offsetof(PlainPlugin, dict),
+};
+
+/* -- A host ----------------------------------------------------------------------------------------------------- */
+
+static int set_services(PlainHost *self, PyObject *services, void *closure) {
+    PyObject *clock = services ? PyObject_GetAttr(services, clock_name) : NULL;
+    if (!clock) return PyErr_Occurred() ? -1 : (PyErr_SetString(PyExc_AttributeError, "a host has services"), -1);
+    Py_XSETREF(self->clock, clock);
+    Py_XSETREF(self->services, Py_NewRef(services));
+    return 0;
+}
+
+static PyObject *get_services(PlainHost *self, void *closure) {
+    if (!self->services) PyErr_SetString(PyExc_AttributeError, "services");
+    return Py_XNewRef(self->services);
+}
+
+static int host_init(PlainHost *self, PyObject *args, PyObject *keywords) {
+    static char *names[] = {"services", NULL};
+    PyObject *services;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O:Host", names, &services)) return -1;
+    Py_XSETREF(self->outbox, (Outbox *)PyObject_CallNoArgs((PyObject *)&OutboxType));
+    return self->outbox ? set_services(self, services, NULL) : -1;
+}
+
+static bool is_fit(PyObject *plugin) {
+    if (!PyObject_TypeCheck(plugin, &PlainPluginType) || ((PlainPlugin *)plugin)->closed) return false;
+    PyObject *vm = ((PlainPlugin *)plugin)->vm;
+    return vm && PyObject_TypeCheck(vm, &EntryType) && ((Entry *)vm)->failure == Py_None;
+}
+
+/* A list of the plugins that a new stream gets. */
+static PyObject *ready(PlainHost *self, PyObject *plugins) {
+    bool fit = PyList_CheckExact(plugins) || PyTuple_CheckExact(plugins);
+    for (Py_ssize_t i = 0; fit && i < PySequence_Fast_GET_SIZE(plugins); i++)
+        fit = is_fit(PySequence_Fast_GET_ITEM(plugins, i));
+    return fit ? Py_NewRef(plugins) : PyObject_CallMethodOneArg((PyObject *)self, ready_name, plugins);
+}
+
+static PyObject *gone(void) { return PyErr_Format(PyExc_RuntimeError, "the host was never made, or is gone"); }
+
+static PyObject *host_http_stream(PlainHost *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+    PyObject *given[] = {count == 1 ? args[0] : NULL, nothing, default_limit};
+    for (Py_ssize_t i = 0; keywords && i < PyTuple_GET_SIZE(keywords); i++) {
+        PyObject *name = PyTuple_GET_ITEM(keywords, i);
+        int which = 0;
+        while (which < 3 && name != arguments[which] && PyUnicode_Compare(name, arguments[which])) which++;
+        if (which == 3) return PyErr_Format(PyExc_TypeError, "http_stream() has no argument '%U'", name);
+        given[which] = args[count + i];
+    }
+    if (count > 1 || !given[0])
+        return PyErr_Format(PyExc_TypeError, "http_stream() takes the plugins, and the rest by keyword");
+    if (!self->outbox || !self->clock) return gone();
+    PyObject *plugins = ready(self, given[0]);
+    if (!plugins) return NULL;
+    PyObject *stream = stream_make(self, plugins, given[1] == Py_None ? nothing : given[1], given[2]);
+    Py_DECREF(plugins);
+    return stream;
+}
+
+static PyObject *host_drain(PlainHost *self, PyObject *none) {
+    return self->outbox ? outbox_drain(self->outbox, NULL) : gone();
+}
+
+static PyObject *host_emit(PlainHost *self, PyObject *effect) {
+    if (!self->outbox) return gone();
+    if (PyList_Append(self->outbox->effects, effect)) return NULL;
+    Py_RETURN_NONE;
+}
+
+static int host_traverse(PlainHost *self, visitproc visit, void *arg) {
+    Py_VISIT(self->services);
+    Py_VISIT(self->clock);
+    Py_VISIT(self->outbox);
+    Py_VISIT(self->dict);
+    return 0;
+}
+
+static int host_clear(PlainHost *self) {
+    Py_CLEAR(self->services);
+    Py_CLEAR(self->clock);
+    Py_CLEAR(self->outbox);
+    Py_CLEAR(self->dict);
+    return 0;
+}
+
+static void host_dealloc(PlainHost *self) {
+    PyObject_GC_UnTrack(self);
+    host_clear(self);
+    Py_TYPE(self)->tp_free(self);
+}
+
+static PyMethodDef host_methods[] = {
+    {"http_stream", (PyCFunction)(void (*)(void))host_http_stream, METH_FASTCALL | METH_KEYWORDS,
+     "http_stream($self, plugins, *, properties=None, buffer_limit=1048576)\n--\n\n"
+     "An HTTP stream through these plugins, in the order of the request.\n\n"
+     "`properties` are those of this stream, by dotted name (``\"source.address\"``). `buffer_limit` bounds what\n"
+     "filters may hold of a body, in bytes."},
+    {"emit", (PyCFunction)host_emit, METH_O,
+     "emit($self, effect, /)\n--\n\n"
+     "Note an effect; it is returned by the event that is being fed, or by the next."},
+    {"drain", (PyCFunction)host_drain, METH_NOARGS,
+     "drain($self, /)\n--\n\nWhat is to be done, in order; afterwards nothing is."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyMemberDef host_members[] = {
+    {"outbox", T_OBJECT_EX, offsetof(PlainHost, outbox), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyGetSetDef host_getset[] = {
+    DICT,
+    {"services", (getter)get_services, (setter)set_services, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyTypeObject PlainHostType = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "proxywasm_host._native.PlainHost",
+    .tp_basicsize = sizeof(PlainHost),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .tp_new = PyType_GenericNew,
+    .tp_init = (initproc)host_init,
+    .tp_dealloc = (destructor)host_dealloc,
+    .tp_traverse = (traverseproc)host_traverse,
+    .tp_clear = (inquiry)host_clear,
+    .tp_methods = host_methods,
+    .tp_members = host_members,
+    .tp_getset = host_getset,
+    .tp_dictoffset = offsetof(PlainHost, dict),
+};
