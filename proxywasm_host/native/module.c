@@ -18,6 +18,28 @@ int set_flag(PyObject *self, PyObject *value, void *at) {
     return 0;
 }
 
+bool take(const Signature *function, PyObject *const *args, Py_ssize_t count, PyObject *keywords, PyObject **values) {
+    bool given[MOST_NAMES] = {false};
+    if (count > function->by_position)
+        return PyErr_Format(PyExc_TypeError, "%s() takes %d positional arguments, %zd were given", function->name,
+                            function->by_position, count);
+    for (Py_ssize_t i = 0; i < count; i++) values[i] = args[i], given[i] = true;
+    for (Py_ssize_t i = 0; keywords && i < PyTuple_GET_SIZE(keywords); i++) {
+        PyObject *name = PyTuple_GET_ITEM(keywords, i);
+        int which = 0;
+        while (which < MOST_NAMES && function->names[which] && PyUnicode_CompareWithASCIIString(name, function->names[which]))
+            which++;
+        if (which == MOST_NAMES || !function->names[which] || given[which])
+            return PyErr_Format(PyExc_TypeError, "%s() has no argument '%U', or it was given before", function->name,
+                                name);
+        values[which] = args[count + i], given[which] = true;
+    }
+    for (int i = 0; i < function->required; i++)
+        if (!given[i])
+            return PyErr_Format(PyExc_TypeError, "%s() was not given '%s'", function->name, function->names[i]);
+    return true;
+}
+
 static const struct {
     const char *name;
     PyObject **at;

@@ -131,6 +131,16 @@ typedef struct {
 int intern(const Name *names, size_t count);
 #define INTERN(names) intern(names, sizeof(names) / sizeof *(names))
 
+/* What a method takes. Fill `values`, one for each of `names`, with what is given: false with an exception if that is not
+ * what it takes. */
+enum { MOST_NAMES = 3 };
+typedef struct {
+    const char *name;
+    int by_position, required;
+    const char *names[MOST_NAMES];
+} Signature;
+bool take(const Signature *function, PyObject *const *args, Py_ssize_t count, PyObject *keywords, PyObject **values);
+
 /* A bool that anything can be assigned to; `at` is its offset. */
 PyObject *get_flag(PyObject *self, void *at);
 int set_flag(PyObject *self, PyObject *value, void *at);

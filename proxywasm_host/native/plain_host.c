@@ -2,15 +2,11 @@
 #include "plain.h"
 
 static PyObject *clock_name, *ready_name, *nothing, *default_limit;
-static PyObject *arguments[3]; /* of http_stream */
 
 int host_names(void) {
     static const Name NAMES[] = {
         {&clock_name, "clock"},
         {&ready_name, "ready"},
-        {&arguments[0], "plugins"},
-        {&arguments[1], "properties"},
-        {&arguments[2], "buffer_limit"},
     };
     PyObject *empty = PyDict_New();
     nothing = empty ? PyDictProxy_New(empty) : NULL;
@@ -113,16 +109,9 @@ static PyObject *ready(PlainHost *self, PyObject *plugins) {
 static PyObject *gone(void) { return PyErr_Format(PyExc_RuntimeError, "the host was never made, or is gone"); }
 
 static PyObject *host_http_stream(PlainHost *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
-    PyObject *given[] = {count == 1 ? args[0] : NULL, nothing, default_limit};
-    for (Py_ssize_t i = 0; keywords && i < PyTuple_GET_SIZE(keywords); i++) {
-        PyObject *name = PyTuple_GET_ITEM(keywords, i);
-        int which = 0;
-        while (which < 3 && name != arguments[which] && PyUnicode_Compare(name, arguments[which])) which++;
-        if (which == 3) return PyErr_Format(PyExc_TypeError, "http_stream() has no argument '%U'", name);
-        given[which] = args[count + i];
-    }
-    if (count > 1 || !given[0])
-        return PyErr_Format(PyExc_TypeError, "http_stream() takes the plugins, and the rest by keyword");
+    static const Signature SIGNATURE = {"http_stream", 1, 1, {"plugins", "properties", "buffer_limit"}};
+    PyObject *given[] = {NULL, nothing, default_limit};
+    if (!take(&SIGNATURE, args, count, keywords, given)) return NULL;
     if (!self->outbox || !self->clock) return gone();
     PyObject *plugins = ready(self, given[0]);
     if (!plugins) return NULL;

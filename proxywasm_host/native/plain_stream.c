@@ -3,12 +3,12 @@
 
 #include <time.h>
 
-static PyObject *time_name, *via_upstream, *end_stream_name, *headers_name, *details_name;
+static PyObject *time_name, *via_upstream;
 
 int stream_names(void) {
     static const Name NAMES[] = {
-        {&time_name, "time_ns"},       {&via_upstream, "via_upstream"}, {&end_stream_name, "end_stream"},
-        {&headers_name, "headers"},    {&details_name, "details"},
+        {&time_name, "time_ns"},
+        {&via_upstream, "via_upstream"},
     };
     return INTERN(NAMES);
 }
@@ -100,23 +100,6 @@ static PyObject *drained(PlainStream *self) {
     return PyErr_Format(PyExc_RuntimeError, "the stream was never made, or is gone");
 }
 
-/* `first` and `second` of a call with at least `least` arguments; false with an exception if it is another. */
-static bool take(const char *function, PyObject *const *args, Py_ssize_t count, PyObject *keywords, Py_ssize_t least,
-                 PyObject *first, PyObject **one, PyObject *second, PyObject **two) {
-    Py_ssize_t most = second ? 2 : 1, more = keywords ? PyTuple_GET_SIZE(keywords) : 0;
-    if (count > 0) *one = args[0];
-    if (count > 1 && two) *two = args[1];
-    for (Py_ssize_t i = 0; i < more; i++) {
-        PyObject *name = PyTuple_GET_ITEM(keywords, i);
-        if (count < 1 && !PyUnicode_Compare(name, first)) *one = args[count + i];
-        else if (count < 2 && second && !PyUnicode_Compare(name, second)) *two = args[count + i];
-        else return PyErr_Format(PyExc_TypeError, "%s() has no argument '%U', or it was given before", function, name);
-    }
-    if (count <= most && (!least || *one)) return true;
-    PyErr_Format(PyExc_TypeError, "%s() takes at least %zd and at most %zd arguments", function, least, most);
-    return false;
-}
-
 static PyObject *fed(PlainStream *self, PlainPath *path, PyObject *headers, PyObject *end_stream) {
     int ends = PyObject_IsTrue(end_stream);
     if (ends < 0) return NULL;
@@ -127,27 +110,29 @@ static PyObject *fed(PlainStream *self, PlainPath *path, PyObject *headers, PyOb
 }
 
 static PyObject *stream_request_headers(PlainStream *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
-    PyObject *headers = NULL, *end_stream = Py_False;
-    if (!take("request_headers", args, count, keywords, 1, headers_name, &headers, end_stream_name, &end_stream))
-        return NULL;
-    return self->request ? fed(self, self->request, headers, end_stream) : drained(self);
+    static const Signature SIGNATURE = {"request_headers", 2, 1, {"headers", "end_stream"}};
+    PyObject *given[] = {NULL, Py_False};
+    if (!take(&SIGNATURE, args, count, keywords, given)) return NULL;
+    if (self->closed) return PyErr_Format(PyExc_RuntimeError, "the stream is closed");
+    return self->request ? fed(self, self->request, given[0], given[1]) : drained(self);
 }
 
 static PyObject *stream_response_headers(PlainStream *self, PyObject *const *args, Py_ssize_t count,
                                          PyObject *keywords) {
-    PyObject *headers = NULL, *end_stream = Py_False;
-    if (!take("response_headers", args, count, keywords, 1, headers_name, &headers, end_stream_name, &end_stream))
-        return NULL;
+    static const Signature SIGNATURE = {"response_headers", 2, 1, {"headers", "end_stream"}};
+    PyObject *given[] = {NULL, Py_False};
+    if (!take(&SIGNATURE, args, count, keywords, given)) return NULL;
     if (!self->response || self->response->aborted || (self->local && self->local != Py_None)) return drained(self);
     if (!self->request || !self->request->started)
         return PyErr_Format(PyExc_RuntimeError, "the request's headers must be given first");
     if (!self->response->started) Py_XSETREF(self->details, Py_NewRef(via_upstream));
-    return fed(self, self->response, headers, end_stream);
+    return fed(self, self->response, given[0], given[1]);
 }
 
 static PyObject *stream_close(PlainStream *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+    static const Signature SIGNATURE = {"close", 1, 0, {"details"}};
     PyObject *details = NULL;
-    if (!take("close", args, count, keywords, 0, details_name, &details, NULL, NULL)) return NULL;
+    if (!take(&SIGNATURE, args, count, keywords, &details)) return NULL;
     if (self->closed || !self->contexts || !self->request || !self->response) return drained(self);
     int say = details ? PyObject_IsTrue(details) : 0;
     if (say < 0) return NULL;
@@ -233,7 +218,7 @@ static PyMethodDef stream_methods[] = {
     {EVENT(request_headers),
      "request_headers($self, headers, end_stream=False)\n--\n\n"
      "The client's headers: ``:method``, ``:path``, ``:authority`` and ``:scheme`` first, names in lower case.\n\n"
-     "`end_stream`: nothing follows. Raises: RuntimeError, if they were given before."},
+     "`end_stream`: nothing follows. Raises: RuntimeError, if they were given before, or the stream is closed."},
     {EVENT(response_headers),
      "response_headers($self, headers, end_stream=False)\n--\n\n"
      "Upstream's headers, ``:status`` first. Ignored after a local response. Raises as `request_headers`."},

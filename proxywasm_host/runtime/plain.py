@@ -258,8 +258,10 @@ class PlainStream:
     def request_headers(self, headers: HeaderList, end_stream: bool = False) -> list[Effect]:
         """The client's headers: ``:method``, ``:path``, ``:authority`` and ``:scheme`` first, names in lower case.
 
-        `end_stream`: nothing follows. Raises: RuntimeError, if they were given before.
+        `end_stream`: nothing follows. Raises: RuntimeError, if they were given before, or the stream is closed.
         """
+        if self.closed:
+            raise RuntimeError("the stream is closed")
         return self._feed_headers(self._request, headers, end_stream)
 
     def response_headers(self, headers: HeaderList, end_stream: bool = False) -> list[Effect]:
@@ -277,7 +279,7 @@ class PlainStream:
         if path.started:
             raise RuntimeError(f"the {WORDS[path.direction]}'s headers were given before")
         if not path.aborted:
-            path.on_headers(path.stream.checked(headers, HEADERS_MAP[path.direction]), end_stream)
+            path.on_headers(cast("HttpStream", self).checked(headers, HEADERS_MAP[path.direction]), end_stream)
         return self.host.drain()
 
     def close(self, details: str = "") -> list[Effect]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import sys
 
 import pytest
@@ -75,14 +76,17 @@ def test_headers_come_once(joining):
 def test_a_closed_stream_takes_no_headers(joining):
     stream = joining.http_stream([])
     stream.close()
-    with pytest.raises((RuntimeError, AttributeError)):
+    with pytest.raises(RuntimeError, match="the stream is closed"):
         stream.request_headers(ASKED)
+    assert stream.response_headers(ANSWER) == []
 
 
 def test_c_is_in_use_where_it_was_built():
     assert (plain.PlainContext is plain.PythonPlainContext) is (NATIVE is None)
     assert (plain.PlainPath is plain.PythonPlainPath) is (NATIVE is None)
     assert (plain.PlainStream is plain.PythonPlainStream) is (NATIVE is None)
+    assert (plain.PlainPlugin is plain.PythonPlainPlugin) is (NATIVE is None)
+    assert (plain.PlainHost is plain.PythonPlainHost) is (NATIVE is None)
     assert (outbox.Outbox is outbox.PythonOutbox) is (NATIVE is None)
 
 
@@ -120,3 +124,82 @@ def test_requests_leave_nothing_behind(engine, log):
         finally:
             gc.enable()
         assert all(len(plugin.vm.contexts) == 2 for plugin in plugins)
+
+
+PUBLIC = [
+    (plain.PlainHost, plain.PythonPlainHost, "http_stream"),
+    (plain.PlainHost, plain.PythonPlainHost, "emit"),
+    (plain.PlainHost, plain.PythonPlainHost, "drain"),
+    (plain.PlainStream, plain.PythonPlainStream, "request_headers"),
+    (plain.PlainStream, plain.PythonPlainStream, "response_headers"),
+    (plain.PlainStream, plain.PythonPlainStream, "close"),
+]
+
+
+@pytest.mark.parametrize(("used", "python", "name"), PUBLIC, ids=[name for _, _, name in PUBLIC])
+def test_help_says_the_same(used, python, name):
+    ours, theirs = getattr(used, name), getattr(python, name)
+    assert inspect.getdoc(ours) == inspect.getdoc(theirs)
+
+    def parameters(function):
+        return [(p.name, p.default) for p in inspect.signature(function).parameters.values()]
+
+    assert parameters(ours) == parameters(theirs)
+
+
+def test_arguments_by_name(joining):
+    properties = {"source.address": b"127.0.0.1"}
+    stream = joining.http_stream(plugins=(), properties=properties, buffer_limit=5)
+    assert (stream.properties, stream.buffer_limit) == (properties, 5)
+    assert stream.request_headers(end_stream=True, headers=ASKED) == [RequestHeaders(ASKED, True, stream)]
+    assert stream.response_headers(ANSWER, end_stream=True) == [ResponseHeaders(ANSWER, True, stream)]
+    assert stream.details == "via_upstream"
+    assert stream.close(details="downstream_remote_disconnect") == stream.close("not any more") == []
+    assert stream.details == "downstream_remote_disconnect"
+    with joining.http_stream([], properties=None) as stream:
+        assert dict(stream.properties) == {}
+        assert stream.buffer_limit == 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda host, _: host.http_stream(),
+        lambda host, _: host.http_stream([], {}),
+        lambda host, _: host.http_stream([], limit=5),
+        lambda host, _: host.http_stream([], plugins=[]),
+        lambda host, _: host.http_stream(5),
+        lambda host, _: host.http_stream([5]),
+        lambda _, stream: stream.request_headers(),
+        lambda _, stream: stream.request_headers(ASKED, True, True),
+        lambda _, stream: stream.request_headers(ASKED, headers=ASKED),
+        lambda _, stream: stream.request_headers(ASKED, end=True),
+        lambda _, stream: stream.response_headers(end_stream=True),
+        lambda _, stream: stream.close("a", "b"),
+        lambda _, stream: stream.close(reason="a"),
+    ],
+)
+def test_wrong_arguments(joining, call):
+    with joining.http_stream([]) as stream, pytest.raises((TypeError, AttributeError)):
+        call(joining, stream)
+
+
+def test_what_an_embedder_adds(joining):
+    """Streams and hosts are objects like others: they take attributes, and can be made more of."""
+    with joining.http_stream([]) as stream:
+        stream.mine = 1
+        assert stream.mine == vars(stream)["mine"] == 1
+
+
+def test_many_filters(log):
+    """More than the C extension has room for in place."""
+    with Host("wasmtime", services=Services(log=log)) as host:
+        plugin = host.load_plugin(code("c/probe_0_2_1"))
+        with host.http_stream([plugin] * 40) as stream:
+            assert stream.request_headers(ASKED, True)[0].headers == ASKED
+            assert stream.response_headers(ANSWER)[0].headers == ANSWER
+            assert stream.response_body(b"body", True)[0].data == b"body"
+            path = stream.path(REQUEST)
+            assert [path.was_given_end(index) for index in range(40)] == [True] * 40
+            with pytest.raises(IndexError):
+                path.was_given_end(40)
