@@ -1,18 +1,28 @@
 """What adapters of engines have in common.
 
-Which functions can cross, whether those given fit the imports, and whose serialised code it is.
+Which functions can cross, whether those given fit the imports, whose serialised code it is, and who installs handlers
+of signals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from .protocol import Engine, FunctionType, HostFunction, Import, InvalidModule, LinkError
 
-__all__ = ["NUMERIC", "check_functions", "is_numeric", "stamp", "unstamped"]
+__all__ = ["NUMERIC", "check_functions", "handlers_changed", "is_numeric", "listeners", "stamp", "unstamped"]
 
 NUMERIC = frozenset({"i32", "i64", "f32", "f64"})
 """The types whose values can cross."""
+
+listeners: list[Callable[[], object]] = []
+"""Called when an engine has installed handlers of signals: for an engine whose own ones have to stand in front."""
+
+
+def handlers_changed() -> None:
+    """To be called by an adapter when its engine, or it, has installed handlers of signals."""
+    for listener in listeners:
+        listener()
 
 
 def is_numeric(type: FunctionType) -> bool:

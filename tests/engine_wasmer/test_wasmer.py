@@ -27,14 +27,20 @@ class TestSignals:
     """In a process of its own each, since what goes wrong here ends it."""
 
     SCRIPT = """
-import faulthandler, sys
+import faulthandler, signal, sys
+from faulthandler import enable  # a reference that was there before
 from proxywasm_host.engine.protocol import Limits, Trap
 
 def run(steps):
     engines, instances = {}, []
     for step in steps:
         if step == "faulthandler":
-            faulthandler.enable()
+            enable()
+        elif step == "disable":
+            faulthandler.disable()
+        elif step == "default":
+            for number in (signal.SIGSEGV, signal.SIGILL, signal.SIGFPE):
+                signal.signal(number, signal.SIG_DFL)
         elif step == "trap":
             for instance in instances:
                 for name in ("unreachable", "load", "divide", "recurse"):
@@ -75,6 +81,32 @@ print("fine")
 
     def test_with_faulthandler_after_the_instance(self) -> None:
         self.run("wasmer", "trap", "faulthandler", "trap")
+
+    def test_with_faulthandler_enabled_again(self) -> None:
+        self.run("faulthandler", "wasmer", "trap", "disable", "trap", "faulthandler", "trap")
+        self.run("faulthandler", "wasmer", "trap", "disable", "faulthandler", "trap", "disable", "trap")
+
+    def test_with_handlers_set_by_python_code(self) -> None:
+        self.run("wasmer", "trap", "default", "trap", "faulthandler", "default", "trap")
+
+    def test_with_handlers_that_nobody_tells_of(self) -> None:
+        """They are found after some milliseconds."""
+        script = f"""
+import ctypes, sys, time
+libc = ctypes.CDLL(None)
+{self.SCRIPT.replace('print("fine")', "")}
+from proxywasm_engine_wasmer import WasmerEngine
+call = WasmerEngine().compile(bytes.fromhex(sys.argv[1])).instantiate([], Limits()).function("unreachable")
+for _ in range(2):
+    try:
+        call()
+    except Trap:
+        libc.signal({int(signal.SIGILL)}, None)
+    time.sleep(0.5)
+print("fine")
+"""
+        done = subprocess.run([sys.executable, "-c", script, wasm(self.TEXT).hex()], capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
 
     def test_a_crash_is_still_a_crash(self) -> None:
         script = "import proxywasm_engine_wasmer, proxywasm_engine_wasmtime, faulthandler, ctypes\n"
@@ -172,8 +204,48 @@ class TestInterruption:
         finally:
             signal.signal(signal.SIGURG, before or signal.SIG_DFL)
 
+    @pytest.mark.parametrize("size", [60_000, 3_000_000])
+    def test_a_guest_that_only_fills_memory_ends_at_its_deadline(self, start: Start, size: int) -> None:
+        """It is hardly ever met in code of its own."""
+        guest = start(
+            f"""(module (memory 64)
+              (func $fill (memory.fill (i32.const 0) (i32.const 1) (i32.const {size})))
+              (func $outer (export "f") (loop $l (call $fill) (br $l))))""",
+            Limits(deadline=0.02),
+        )
+        for _ in range(20):
+            with pytest.raises(Trap) as caught:
+                guest("f")
+            assert caught.value.kind is TrapKind.DEADLINE
+            assert [frame.function for frame in caught.value.frames] in (["fill", "outer"], ["outer"])
+
+    def test_a_guest_cannot_wait_for_other_threads(self, start: Start) -> None:
+        guest = start(
+            """(module (memory 1 1 shared)
+              (func (export "f") (drop (memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const -1)))))"""
+        )
+        for _ in range(2):
+            with pytest.raises(Trap, match="another thread"):
+                guest("f")
+
 
 class TestThreads:
+    @pytest.mark.parametrize("work", ["", "(memory.fill (i32.const 4) (i32.const 1) (i32.const 60000))"])
+    def test_a_guest_that_takes_long_lets_others_run(self, start: Start, work: str) -> None:
+        inside = threading.Event()
+        guest = start(
+            f"""(module (import "h" "enter" (func $enter)) (memory (export "memory") 1)
+              (func (export "wait") (call $enter) (loop $l {work} (br_if $l (i32.eqz (i32.load (i32.const 0)))))))""",
+            Limits(deadline=60),
+            enter=inside.set,
+        )
+        assert guest.instance.memory is not None
+        thread = threading.Thread(target=guest, args=("wait",))
+        thread.start()
+        inside.wait()
+        guest.instance.memory.view[0] = 1  # needs the GIL, as everything here does
+        thread.join()
+
     def test_nobody_else_enters_while_a_host_function_runs(self, start: Start) -> None:
         failures: list[str] = []
 

@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from proxywasm_host.engine.adapter import stamp, unstamped
+from proxywasm_host.engine.adapter import listeners, stamp, unstamped
 from proxywasm_host.engine.protocol import Capabilities, InvalidModule
 
 from . import _native
@@ -72,5 +72,6 @@ def _processor_features() -> str:
         return platform.processor()
 
 
+listeners.append(_native.handlers_changed)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_native.after_fork)

@@ -1,8 +1,11 @@
-//! Deadlines: a thread looks at the clock every few milliseconds, and sends a signal to a thread that is late.
+//! Guests that take long: a thread looks at them every few milliseconds, and sends a signal to theirs.
 //!
-//! If the signal finds it in guest code, its handler does what a trap there would do. If not, it does nothing and is
-//! sent again; and a host function that returns late ends the call. Code without a deadline is the same code, so
-//! nothing is compiled twice, and no loop looks at a counter.
+//! If the signal finds a thread in guest code, its handler lets go of the GIL, or ends the call with a trap if it is
+//! late. If not, it does nothing and is sent again; and a host function that returns late ends the call. Code without
+//! a deadline is the same code, so nothing is compiled twice, and no loop looks at a counter.
+//!
+//! A call says no more than that it has begun, which costs next to nothing. How long it has been under way is counted
+//! from when the watchdog sees it for the first time: up to one tick later than it began.
 //!
 //! The signal is SIGURG, since nobody minds one more of it: it is ignored by default, and seldom used.
 
@@ -11,7 +14,7 @@ use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::ptr::{self, null, null_mut};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,6 +22,7 @@ use std::time::{Duration, Instant};
 use libc::{c_int, c_void, sigaction, siginfo_t};
 use pyo3::prelude::*;
 
+use crate::gate::{Seat, interrupted};
 use crate::signals;
 
 /// Whether the registers of a thread can be read here.
@@ -26,111 +30,148 @@ pub const AVAILABLE: bool = cfg!(all(target_os = "linux", any(target_arch = "x86
 
 const TICK: Duration = Duration::from_millis(5);
 const QUIET_TICKS: u32 = 200;
-const IDLE: u8 = 0;
-const INSIDE: u8 = 1;
-const SIGNALLING: u8 = 2;
 
-thread_local! {
-    /// The watch of the guest that runs in this thread, null if it has none.
-    static CURRENT: AtomicPtr<Watch> = const { AtomicPtr::new(null_mut()) };
-}
-
-/// The deadline of one instance, for each outermost call.
+/// What the watchdog has to know of one instance.
 pub struct Watch {
-    limit: Duration,
+    limit: Option<Duration>,
     code: Range<usize>,
-    began: Instant,
-    /// Nanoseconds since `began`.
-    until: AtomicU64,
-    thread: AtomicUsize,
-    state: AtomicU8,
-    late: AtomicBool,
+    /// Counts outermost calls: one more when one begins, and when it ends. So while one is under way, it is odd.
+    turn: AtomicU64,
+    /// The call that is too late, and that for which a signal was sent.
+    late: AtomicU64,
+    asked: AtomicU64,
+    /// The kernel's number of the thread that is inside.
+    thread: AtomicI32,
+    /// Whether a host function runs.
     resting: AtomicBool,
+    /// Whether guest code runs without the GIL.
+    away: AtomicBool,
     watchdog: AtomicPtr<Watchdog>,
 }
 
 impl Watch {
-    /// A watch over code that lies at `code`.
-    pub fn new(seconds: f64, code: Range<usize>) -> Arc<Self> {
+    /// A watch over code that lies at `code`, with a deadline for each outermost call if one is given.
+    pub fn new(seconds: Option<f64>, code: Range<usize>) -> Arc<Self> {
+        let longest = Duration::from_secs(u32::MAX.into());
         Arc::new(Self {
-            limit: Duration::try_from_secs_f64(seconds).unwrap_or(Duration::from_secs(u32::MAX.into())),
+            limit: seconds.map(|seconds| Duration::try_from_secs_f64(seconds).unwrap_or(longest)),
             code,
-            began: Instant::now(),
-            until: AtomicU64::new(0),
-            thread: AtomicUsize::new(0),
-            state: AtomicU8::new(IDLE),
-            late: AtomicBool::new(false),
+            turn: AtomicU64::new(0),
+            late: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+            thread: AtomicI32::new(0),
             resting: AtomicBool::new(false),
+            away: AtomicBool::new(false),
             watchdog: AtomicPtr::new(null_mut()),
         })
     }
 
     /// An outermost call begins in this thread.
-    pub fn enter(self: &Arc<Self>) {
-        let watchdog = Watchdog::get();
-        if !ptr::eq(self.watchdog.swap(ptr::from_ref(watchdog).cast_mut(), Relaxed), watchdog) {
-            watchdog.watch(self);
+    #[inline]
+    pub fn enter(self: &Arc<Self>, thread: c_int) {
+        if !AVAILABLE {
+            return;
         }
-        self.late.store(false, Relaxed);
-        self.until.store((self.began.elapsed() + self.limit).as_nanos() as u64, Relaxed);
-        self.thread.store(unsafe { libc::pthread_self() } as usize, Relaxed);
-        self.state.store(INSIDE, SeqCst);
-        watchdog.wake();
+        let watchdog = WATCHDOG.load(Acquire);
+        if watchdog.is_null() || !ptr::eq(self.watchdog.load(Relaxed), watchdog) {
+            self.begin();
+        }
+        self.thread.store(thread, Relaxed);
+        self.resting.store(false, Relaxed);
+        self.turn.store(self.turn.load(Relaxed).wrapping_add(1), Release);
+        Watchdog::get().wake();
     }
 
-    /// It ends. No signal is sent to this thread from here on.
+    #[cold]
+    fn begin(self: &Arc<Self>) {
+        let watchdog = Watchdog::get();
+        self.watchdog.store(ptr::from_ref(watchdog).cast_mut(), Relaxed);
+        watchdog.watch(self);
+    }
+
+    /// It ends.
+    #[inline]
     pub fn leave(&self) {
-        while self.state.compare_exchange_weak(INSIDE, IDLE, SeqCst, Relaxed).is_err() {
-            std::hint::spin_loop();
+        if AVAILABLE {
+            self.turn.store(self.turn.load(Relaxed).wrapping_add(1), Release);
         }
     }
 
     /// Note whether a host function runs. It is let alone: a signal would interrupt what it waits for.
+    #[inline]
     pub fn rest(&self, resting: bool) {
         self.resting.store(resting, Relaxed);
     }
 
-    /// Whether the call that is under way, or was the last, took too long.
-    pub fn is_late(&self) -> bool {
-        self.late.load(Relaxed)
+    #[inline]
+    pub fn is_away(&self) -> bool {
+        self.away.load(Relaxed)
     }
 
-    /// Send the signal if it is time to. Returns whether a call is under way.
-    fn check(&self) -> bool {
-        if self.state.load(SeqCst) == IDLE {
-            return false;
-        }
-        if (self.began.elapsed().as_nanos() as u64) < self.until.load(Relaxed) {
-            return true;
-        }
-        if self.state.compare_exchange(INSIDE, SIGNALLING, SeqCst, Relaxed).is_ok() {
-            // A call may have ended and another begun since we looked, but not from here on.
-            if self.began.elapsed().as_nanos() as u64 >= self.until.load(Relaxed) {
-                self.late.store(true, SeqCst);
-                if !self.resting.load(SeqCst) {
-                    listen();
-                    // SAFETY: the thread is in a call, and cannot leave it in this state.
-                    unsafe { libc::pthread_kill(self.thread.load(Relaxed) as libc::pthread_t, libc::SIGURG) };
-                }
-            }
-            self.state.store(INSIDE, SeqCst);
-        }
-        true
+    #[inline]
+    pub fn be_away(&self, away: bool) {
+        self.away.store(away, Relaxed);
+    }
+
+    /// Whether the call that is under way takes too long. To be asked during a call, or before the next one.
+    #[inline]
+    pub fn is_late(&self) -> bool {
+        self.is_of_now(&self.late)
+    }
+
+    /// Whether a signal was sent during the call that is under way.
+    #[inline]
+    pub fn is_asked(&self) -> bool {
+        self.is_of_now(&self.asked)
+    }
+
+    /// Where the guest's code lies.
+    pub fn code(&self) -> &Range<usize> {
+        &self.code
+    }
+
+    #[inline]
+    fn is_of_now(&self, turn: &AtomicU64) -> bool {
+        let turn = turn.load(Relaxed);
+        turn != 0 && turn == (self.turn.load(Relaxed).wrapping_sub(1) | 1)
     }
 }
 
-/// Note that guest code with this watch runs in this thread from now on. Returns what was noted before.
-pub fn note(watch: *const Watch) -> *const Watch {
-    CURRENT.with(|current| {
-        let before = current.load(Relaxed);
-        current.store(watch.cast_mut(), Release);
-        before
-    })
+/// A watch, and what the watchdog saw when it looked at it before: which call, and since when.
+struct Seen {
+    watch: Weak<Watch>,
+    turn: u64,
+    since: Instant,
+}
+
+impl Seen {
+    /// Send the signal if it is time to. Returns whether a call is under way, or nothing if the watch is gone.
+    fn check(&mut self, now: Instant) -> Option<bool> {
+        let watch = self.watch.upgrade()?;
+        let turn = watch.turn.load(Acquire);
+        if turn % 2 == 0 {
+            return Some(false);
+        }
+        if self.turn != turn {
+            (self.turn, self.since) = (turn, now);
+            return Some(true);
+        }
+        let late = watch.limit.is_some_and(|limit| now.duration_since(self.since) >= limit);
+        if late {
+            watch.late.store(turn, SeqCst);
+        }
+        watch.asked.store(turn, SeqCst);
+        if (late || !watch.away.load(SeqCst)) && !watch.resting.load(SeqCst) {
+            listen();
+            send(watch.thread.load(Relaxed));
+        }
+        Some(true)
+    }
 }
 
 /// A thread that checks all watches, and ends itself when none was needed for a while.
 struct Watchdog {
-    watches: Mutex<Vec<Weak<Watch>>>,
+    watches: Mutex<Vec<Seen>>,
     awake: AtomicBool,
 }
 
@@ -150,20 +191,30 @@ impl Watchdog {
     }
 
     fn watch(&self, watch: &Arc<Watch>) {
-        self.watches.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(watch));
+        let seen = Seen { watch: Arc::downgrade(watch), turn: 0, since: Instant::now() };
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
     }
 
+    #[inline]
     fn wake(&'static self) {
-        if self.awake.load(SeqCst) || self.awake.swap(true, SeqCst) {
+        if !self.awake.load(Relaxed) {
+            self.start();
+        }
+    }
+
+    #[cold]
+    fn start(&'static self) {
+        if self.awake.swap(true, SeqCst) {
             return;
         }
+        signals::be_suspicious(); // nobody has looked for a while
         // A thread inherits what it blocks. Python's signals are for other threads.
         let (mut all, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
         unsafe {
             libc::sigfillset(all.as_mut_ptr());
             libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr());
         }
-        let started = thread::Builder::new().name("wasmer-deadlines".into()).spawn(|| self.run());
+        let started = thread::Builder::new().name("wasmer-watchdog".into()).spawn(|| self.run());
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), null_mut()) };
         if started.is_err() {
             self.awake.store(false, SeqCst); // the next call tries again
@@ -177,7 +228,8 @@ impl Watchdog {
             quiet = if self.check() { 0 } else { quiet + 1 };
             if quiet > QUIET_TICKS {
                 self.awake.store(false, SeqCst);
-                // Who entered before that saw us awake, and relies on us.
+                // Who entered before that saw us awake, and relies on us. What it wrote is to be seen by then.
+                thread::sleep(TICK);
                 if !self.check() || self.awake.swap(true, SeqCst) {
                     return;
                 }
@@ -187,11 +239,13 @@ impl Watchdog {
     }
 
     fn check(&self) -> bool {
+        signals::check();
+        let now = Instant::now();
         let mut inside = false;
-        self.watches.lock().unwrap_or_else(PoisonError::into_inner).retain(|watch| {
-            let watch = watch.upgrade();
-            inside |= watch.as_ref().is_some_and(|watch| watch.check());
-            watch.is_some()
+        self.watches.lock().unwrap_or_else(PoisonError::into_inner).retain_mut(|seen| {
+            let checked = seen.check(now);
+            inside |= checked == Some(true);
+            checked.is_some()
         });
         inside
     }
@@ -201,6 +255,57 @@ impl Watchdog {
 #[pyfunction]
 pub fn after_fork() {
     WATCHDOG.store(null_mut(), Release);
+    Seat::after_fork();
+}
+
+/// The kernel's number of this thread.
+#[cold]
+pub fn this_thread() -> c_int {
+    #[cfg(target_os = "linux")]
+    return unsafe { libc::gettid() };
+    #[cfg(not(target_os = "linux"))]
+    return 0;
+}
+
+/// What comes with our signals, so that they are known from others of the same number: the address of this.
+static MARK: u8 = 0;
+
+/// The `siginfo_t` of a signal that comes with a value.
+#[repr(C)]
+struct Message {
+    signal: c_int,
+    error: c_int,
+    code: c_int,
+    process: c_int,
+    user: c_int,
+    value: *const u8,
+    rest: [u64; 12],
+}
+
+const _: () = assert!(size_of::<Message>() == size_of::<siginfo_t>());
+
+/// Send the signal. If the thread is gone, or in no guest any more, that is for nothing.
+fn send(thread: c_int) {
+    #[cfg(target_os = "linux")]
+    unsafe {
+        let (process, user) = (libc::getpid(), libc::getuid() as c_int);
+        let message = Message {
+            signal: libc::SIGURG,
+            error: 0,
+            code: libc::SI_QUEUE,
+            process,
+            user,
+            value: &raw const MARK,
+            rest: [0; 12],
+        };
+        libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, thread, libc::SIGURG, &raw const message);
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (thread, &MARK);
+}
+
+unsafe fn is_ours(info: *const siginfo_t) -> bool {
+    unsafe { (*info).si_code == libc::SI_QUEUE && (*info.cast::<Message>()).value == &raw const MARK }
 }
 
 struct Before(UnsafeCell<MaybeUninit<sigaction>>);
@@ -216,32 +321,25 @@ fn listen() {
         let mut current = MaybeUninit::uninit();
         sigaction(libc::SIGURG, null(), current.as_mut_ptr());
         let current: sigaction = current.assume_init();
-        if current.sa_sigaction != interrupt as *const () as usize {
+        if current.sa_sigaction != on_signal as *const () as usize {
             *BEFORE.0.get() = MaybeUninit::new(current);
             let mut ours: sigaction = std::mem::zeroed();
-            ours.sa_sigaction = interrupt as *const () as usize;
+            ours.sa_sigaction = on_signal as *const () as usize;
             ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
             sigaction(libc::SIGURG, &ours, null_mut());
         }
     }
 }
 
-unsafe extern "C" fn interrupt(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+unsafe extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     unsafe {
-        let watch = CURRENT.with(|current| current.load(Acquire)).as_ref();
-        match watch {
-            Some(watch) if watch.is_late() => {
-                if find_guest(&watch.code, context) {
-                    // Only the registers matter to it, and whether the signal may come with an address: SIGFPE has none.
-                    signals::trap_handler()(libc::SIGFPE, info, context);
-                }
-            }
-            _ => {
-                let before = (*BEFORE.0.get()).assume_init();
-                if before.sa_sigaction != libc::SIG_DFL {
-                    signals::call(signal, &before, info, context);
-                }
-            }
+        if is_ours(info) {
+            interrupted(info, context);
+            return;
+        }
+        let before = (*BEFORE.0.get()).assume_init();
+        if before.sa_sigaction != libc::SIG_DFL {
+            signals::call(signal, &before, info, context);
         }
     }
 }
@@ -251,7 +349,7 @@ unsafe extern "C" fn interrupt(signal: c_int, info: *mut siginfo_t, context: *mu
 /// In front of a `ret` there is no telling who called the function: unwinding would miss the caller. So it is done
 /// already, which is what would happen next anyway.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-unsafe fn find_guest(code: &Range<usize>, context: *mut c_void) -> bool {
+pub unsafe fn find_guest(code: &Range<usize>, context: *mut c_void) -> bool {
     const RET: u8 = 0xc3;
     unsafe {
         let registers = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
@@ -270,11 +368,11 @@ unsafe fn find_guest(code: &Range<usize>, context: *mut c_void) -> bool {
 }
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-unsafe fn find_guest(code: &Range<usize>, context: *mut c_void) -> bool {
+pub unsafe fn find_guest(code: &Range<usize>, context: *mut c_void) -> bool {
     code.contains(&unsafe { (*context.cast::<libc::ucontext_t>()).uc_mcontext.pc as usize })
 }
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
-unsafe fn find_guest(_: &Range<usize>, _: *mut c_void) -> bool {
+pub unsafe fn find_guest(_: &Range<usize>, _: *mut c_void) -> bool {
     false
 }

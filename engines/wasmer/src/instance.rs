@@ -15,8 +15,11 @@ use wasmer_vm::{
     VMTableDefinition,
 };
 
-use crate::crossings::{Gate, GuestFunction, NativeEntry, closed, host_function};
+use crate::builtins;
 use crate::deadline::Watch;
+use crate::gate::{Gate, closed};
+use crate::guest::GuestFunction;
+use crate::host::{NativeEntry, host_function};
 use crate::module::Module;
 
 /// `PyBUF_WRITE`.
@@ -124,7 +127,7 @@ impl Instance {
         deadline: Option<f64>,
     ) -> PyResult<Bound<'py, Self>> {
         let Module { artifact, code, engine } = module.get();
-        let gate = Box::new(Gate::new(failed, deadline.map(|seconds| Watch::new(seconds, code.clone()))));
+        let gate = Box::new(Gate::new(failed, Watch::new(deadline, code.clone())));
         let mut objects = Box::new(StoreObjects::default());
         let mut imports = Vec::with_capacity(handlers.len());
         for (handler, import) in handlers.iter().zip(artifact.module_info().imports()) {
@@ -138,6 +141,8 @@ impl Instance {
         // SAFETY: all imports belong to `objects`, which does not move.
         let made = unsafe { artifact.instantiate(&tunables, &imports, &mut objects) };
         let mut instance = made.map_err(|error| PyValueError::new_err(error.to_string()))?;
+        // SAFETY: nothing runs in it yet.
+        unsafe { builtins::replace(instance.vmctx_ptr(), instance.vmoffsets()) };
         let memory = match instance.lookup("memory") {
             Some(VMExtern::Memory(memory)) => Some(memory.get(&objects).0.vmmemory()),
             _ => None,

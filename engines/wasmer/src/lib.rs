@@ -4,17 +4,21 @@
 //! This stands on the crates beneath `wasmer`: their functions and memories are plain addresses, so that calls nest
 //! without a store that has to be borrowed, and cost a third.
 
-mod crossings;
+mod builtins;
 mod deadline;
+mod gate;
+mod guest;
+mod host;
 mod instance;
 mod module;
 mod signals;
+mod values;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    signals::install();
+    signals::install(module.py());
     module.add("VERSION", wasmer_vm::VERSION)?;
     module.add("DEADLINES", deadline::AVAILABLE)?;
     module.add_class::<module::Module>()?;
@@ -22,5 +26,6 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(module::compile, module)?)?;
     module.add_function(wrap_pyfunction!(module::deserialise, module)?)?;
     module.add_function(wrap_pyfunction!(deadline::after_fork, module)?)?;
+    module.add_function(wrap_pyfunction!(signals::handlers_changed, module)?)?;
     Ok(())
 }

@@ -5,13 +5,21 @@
 //! engine's, stands in front and may not know of us. So they are put back in front when an instance is entered, and
 //! hand what is not theirs to whoever stood there the last time: that is why `forward`, not the handler that Wasmer
 //! found when it was installed, is what comes after them.
+//!
+//! To ask the kernel who stands in front costs as much as three calls into a guest. So it is asked only if there is
+//! reason to: Python's own functions that install handlers tell us when they were called (`observe`), other engines do
+//! (`handlers_changed`), and for all else the watchdog asks, every few milliseconds.
 
 use std::cell::{Cell, UnsafeCell};
 use std::mem::MaybeUninit;
 use std::ptr::{null, null_mut};
 use std::sync::Once;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use libc::{c_int, c_void, sigaction, siginfo_t};
+use pyo3::ffi;
+use pyo3::prelude::*;
 
 pub type Handler = unsafe extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
 
@@ -40,8 +48,13 @@ thread_local! {
     static FORWARDING: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Whether others may stand in front.
+static SUSPICIOUS: AtomicBool = AtomicBool::new(true);
+/// Whether we are told of what Python installs.
+static OBSERVING: AtomicBool = AtomicBool::new(false);
+
 /// Let Wasmer install its handlers, with `forward` behind them.
-pub fn install() {
+pub fn install(py: Python<'_>) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| unsafe {
         let mut ours: sigaction = std::mem::zeroed();
@@ -54,23 +67,92 @@ pub fn install() {
         for (index, &signal) in SIGNALS.iter().enumerate() {
             sigaction(signal, null(), OURS.at(index));
         }
+        OBSERVING.store(observe(py).unwrap_or(false), Relaxed);
     });
 }
 
-/// Put Wasmer's handlers in front, if others were installed after them.
-pub fn bring_forward() {
-    // SAFETY: `install` has run, and the GIL is held.
-    unsafe {
-        if is_in_front(0) {
-            return; // whoever takes one of these signals takes the first
-        }
-        for (index, &signal) in SIGNALS.iter().enumerate() {
+/// Put Wasmer's handlers in front, if others may have been installed after them. To be called with the GIL held.
+#[inline]
+pub fn look() {
+    if SUSPICIOUS.load(Relaxed) {
+        bring_forward();
+    }
+}
+
+/// Have the next call into a guest look who stands in front.
+#[inline]
+pub fn be_suspicious() {
+    SUSPICIOUS.store(true, SeqCst);
+}
+
+/// Look who stands in front. For the watchdog.
+pub fn check() {
+    // SAFETY: a watchdog runs after `install`.
+    if !(0..SIGNALS.len()).all(|index| unsafe { is_in_front(index) }) {
+        be_suspicious();
+    }
+}
+
+/// Signal handlers were installed.
+#[pyfunction]
+pub fn handlers_changed() {
+    be_suspicious();
+}
+
+#[cold]
+fn bring_forward() {
+    SUSPICIOUS.store(!OBSERVING.load(Relaxed), SeqCst);
+    for (index, &signal) in SIGNALS.iter().enumerate() {
+        // SAFETY: `install` has run, and the GIL is held.
+        unsafe {
             if !is_in_front(index) {
                 sigaction(signal, null(), BEHIND.at(index));
                 sigaction(signal, OURS.at(index), null_mut());
             }
         }
     }
+}
+
+/// Any of the forms that a function of Python has in C: all that it may be given are pointers and sizes.
+type Form = unsafe extern "C" fn(usize, usize, usize, usize) -> *mut ffi::PyObject;
+
+/// Python's functions that install handlers, or put back what was there before.
+const OBSERVED: [(&str, &str, Form); 3] = [
+    ("faulthandler", "enable", observed::<0>),
+    ("faulthandler", "disable", observed::<1>),
+    ("_signal", "signal", observed::<2>),
+];
+static ORIGINALS: [AtomicUsize; OBSERVED.len()] = [const { AtomicUsize::new(0) }; OBSERVED.len()];
+
+/// Have those functions tell us when they were called, by an entry in the table that Python finds them in: so it does
+/// not matter who has a reference to them. Returns whether they do.
+fn observe(py: Python<'_>) -> PyResult<bool> {
+    for (index, (module, name, ours)) in OBSERVED.into_iter().enumerate() {
+        let function = py.import(module)?.getattr(name)?;
+        // SAFETY: behind the head of such an object is its definition, which is checked before it is changed.
+        unsafe {
+            if ffi::Py_TYPE(function.as_ptr()) != &raw mut ffi::PyCFunction_Type {
+                return Ok(false);
+            }
+            let original = ffi::PyCFunction_GetFunction(function.as_ptr()).map_or(0, |original| original as usize);
+            let definition = *function.as_ptr().cast::<*mut ffi::PyMethodDef>().add(2);
+            let place = (&raw mut (*definition).ml_meth).cast::<usize>();
+            if original == 0 || *place != original {
+                return Ok(false);
+            }
+            ORIGINALS[index].store(original, Relaxed);
+            *place = ours as *const () as usize;
+        }
+    }
+    Ok(true)
+}
+
+unsafe extern "C" fn observed<const INDEX: usize>(a: usize, b: usize, c: usize, d: usize) -> *mut ffi::PyObject {
+    // SAFETY: it is what stood there before us, called as we are.
+    let original: Form = unsafe { std::mem::transmute(ORIGINALS[INDEX].load(Relaxed)) };
+    let answer = unsafe { original(a, b, c, d) };
+    be_suspicious();
+    answer
 }
 
 /// Wasmer's handler of traps, to be called with the registers of a thread that is in guest code.

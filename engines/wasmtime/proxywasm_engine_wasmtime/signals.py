@@ -15,6 +15,8 @@ from typing import Any
 
 import wasmtime._ffi as ffi
 
+from proxywasm_host.engine.adapter import handlers_changed
+
 __all__ = ["bring_forward", "remember"]
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGSEGV", "SIGILL", "SIGFPE", "SIGBUS") if hasattr(signal, name)]
@@ -54,6 +56,7 @@ def remember() -> None:
         action = _current(number)
         if ours is not None and number not in _wasmtimes and _library(action[0]) == ours:
             _wasmtimes[number] = action
+    handlers_changed()
 
 
 def bring_forward() -> None:
@@ -61,6 +64,7 @@ def bring_forward() -> None:
     for number, action in _wasmtimes.items():
         if _current(number)[0] != action[0]:
             _libc.sigaction(number, action, None)
+            handlers_changed()
 
 
 def _current(number: int) -> ctypes.Array[ctypes.c_void_p]:

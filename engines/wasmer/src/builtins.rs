@@ -1,0 +1,101 @@
+//! What Wasmer's compiled code calls for instructions that may take long: bulk operations on memories and tables.
+//!
+//! A signal of the watchdog does nothing while one of them runs, and a guest that did nothing else would hardly ever be
+//! met outside of one. So these look afterwards whether there was a signal.
+
+use std::error::Error;
+use std::fmt;
+
+use wasmer_types::{TrapCode, VMBuiltinFunctionIndex as Index, VMOffsets};
+use wasmer_vm::libcalls::{
+    wasmer_vm_memory32_copy, wasmer_vm_memory32_fill, wasmer_vm_memory32_init, wasmer_vm_table_copy,
+    wasmer_vm_table_fill, wasmer_vm_table_init,
+};
+use wasmer_vm::{Trap, VMContext, on_host_stack, raise_lib_trap, raise_user_trap};
+
+use crate::gate::{catch_up, stand_back};
+
+/// Bytes or elements, from which on it is worth to look: as much time as the code around it takes, at least.
+const LONG: u32 = 256;
+/// From which on others may run Python meanwhile.
+const VERY_LONG: u32 = 1 << 20;
+
+/// Have the instance with this context use what is here.
+pub unsafe fn replace(context: *mut VMContext, offsets: &VMOffsets) {
+    let ours = [
+        (Index::get_memory_copy_index(), memory_copy as *const () as usize),
+        (Index::get_memory_fill_index(), memory_fill as *const () as usize),
+        (Index::get_memory_init_index(), memory_init as *const () as usize),
+        (Index::get_table_copy_index(), table_copy as *const () as usize),
+        (Index::get_table_fill_index(), table_fill as *const () as usize),
+        (Index::get_table_init_index(), table_init as *const () as usize),
+        (Index::get_memory_atomic_wait32_index(), wait as *const () as usize),
+        (Index::get_memory_atomic_wait64_index(), wait as *const () as usize),
+    ];
+    for (index, function) in ours {
+        // SAFETY: this is where the context has the address of this function.
+        unsafe {
+            context.cast::<u8>().add(offsets.vmctx_builtin_function(index) as usize).cast::<usize>().write(function)
+        }
+    }
+}
+
+/// Run `operation`, which handles `size` bytes or elements.
+#[inline]
+unsafe fn run(size: u32, operation: impl FnOnce()) {
+    if size >= VERY_LONG {
+        on_host_stack(stand_back);
+    }
+    operation();
+    if size >= LONG
+        && let Some(trap) = on_host_stack(|| catch_up().then(|| Trap::lib(TrapCode::HostInterrupt)))
+    {
+        unsafe { raise_lib_trap(trap) }
+    }
+}
+
+unsafe extern "C" fn memory_copy(context: *mut VMContext, into: u32, from: u32, to: u32, source: u32, size: u32) {
+    unsafe { run(size, || wasmer_vm_memory32_copy(context, into, from, to, source, size)) }
+}
+
+unsafe extern "C" fn memory_fill(context: *mut VMContext, memory: u32, to: u32, value: u32, size: u32) {
+    unsafe { run(size, || wasmer_vm_memory32_fill(context, memory, to, value, size)) }
+}
+
+unsafe extern "C" fn memory_init(context: *mut VMContext, memory: u32, data: u32, to: u32, source: u32, size: u32) {
+    unsafe { run(size, || wasmer_vm_memory32_init(context, memory, data, to, source, size)) }
+}
+
+unsafe extern "C" fn table_copy(context: *mut VMContext, into: u32, from: u32, to: u32, source: u32, size: u32) {
+    unsafe { run(size, || wasmer_vm_table_copy(context, into, from, to, source, size)) }
+}
+
+unsafe extern "C" fn table_fill(context: *mut VMContext, table: u32, to: u32, item: u64, size: u32) {
+    // The type of `item` is private: a union of one word.
+    let fill = wasmer_vm_table_fill as *const ();
+    unsafe {
+        let fill: unsafe extern "C" fn(*mut VMContext, u32, u32, u64, u32) = std::mem::transmute(fill);
+        run(size, || fill(context, table, to, item, size))
+    }
+}
+
+unsafe extern "C" fn table_init(context: *mut VMContext, table: u32, elements: u32, to: u32, source: u32, size: u32) {
+    unsafe { run(size, || wasmer_vm_table_init(context, table, elements, to, source, size)) }
+}
+
+/// What a guest may not do, for nothing could end it.
+#[derive(Debug)]
+struct Waits;
+
+impl fmt::Display for Waits {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("the guest waits for another thread, which it does not have")
+    }
+}
+
+impl Error for Waits {}
+
+unsafe extern "C" fn wait() -> u32 {
+    let error = on_host_stack(|| Box::new(Waits));
+    unsafe { raise_user_trap(error) }
+}

@@ -1,0 +1,290 @@
+//! Who is inside of an instance, and whether the GIL is held meanwhile.
+//!
+//! A guest runs with the GIL held, for most calls last microseconds, and to let go of it at each crossing and take it
+//! again costs as much as the crossing. One that runs for longer than some milliseconds lets go of it when the watchdog
+//! asks for that (see `deadline`), until it next calls the host or returns.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::null_mut;
+use std::sync::Arc;
+use std::sync::atomic::AtomicPtr;
+use std::sync::atomic::Ordering::Relaxed;
+
+use libc::c_int;
+use pyo3::exceptions::{PyRecursionError, PyRuntimeError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use wasmer_compiler::get_trace_and_trapcode;
+use wasmer_types::{FrameInfo, TrapCode};
+use wasmer_vm::{Trap, VMConfig};
+
+use crate::deadline::{self, Watch};
+use crate::host::Late;
+use crate::signals;
+
+/// How many calls of one guest may be under way within each other. What is sensible is three or four, and each takes
+/// a stack of its own.
+const MOST_NESTED: i32 = 64;
+
+/// What one thread of the process has to say about guests in it.
+pub struct Seat {
+    /// That of the innermost guest.
+    gate: AtomicPtr<Gate>,
+    /// The kernel's number of the thread, 0 if it was not asked for yet.
+    thread: Cell<c_int>,
+}
+
+thread_local! {
+    static SEAT: Seat = const { Seat { gate: AtomicPtr::new(null_mut()), thread: Cell::new(0) } };
+}
+
+impl Seat {
+    /// That of this thread. It stays where it is as long as the thread lives.
+    #[inline]
+    fn mine() -> *const Self {
+        SEAT.with(std::ptr::from_ref)
+    }
+
+    #[inline]
+    fn thread(&self) -> c_int {
+        if self.thread.get() == 0 {
+            self.thread.set(deadline::this_thread());
+        }
+        self.thread.get()
+    }
+
+    /// To be called in a child process, whose only thread has another number.
+    pub fn after_fork() {
+        SEAT.with(|seat| seat.thread.set(0));
+    }
+}
+
+/// What the crossings of one instance share.
+pub struct Gate {
+    /// 0: nobody is inside. n > 0: guest code runs, n calls deep. -n: a host function runs, called by the guest that
+    /// is n calls deep.
+    depth: Cell<i32>,
+    /// The Python thread that is inside.
+    thread: Cell<*mut ffi::PyThreadState>,
+    seat: Cell<*const Seat>,
+    closed: Cell<bool>,
+    /// What a host function raised, on its way out through the guest.
+    raised: RefCell<Option<PyErr>>,
+    /// To be called when the guest's memory can be used.
+    pub ready: RefCell<Option<Py<PyAny>>>,
+    /// Makes the exception for a trap.
+    pub failed: Py<PyAny>,
+    watch: Arc<Watch>,
+    pub config: VMConfig,
+}
+
+impl Gate {
+    pub fn new(failed: Py<PyAny>, watch: Arc<Watch>) -> Self {
+        Self {
+            depth: Cell::new(0),
+            thread: Cell::new(null_mut()),
+            seat: Cell::new(std::ptr::null()),
+            closed: Cell::new(false),
+            raised: RefCell::new(None),
+            ready: RefCell::new(None),
+            failed,
+            watch,
+            config: VMConfig { wasm_stack_size: None },
+        }
+    }
+
+    /// Refuse all calls from now on. Returns whether nobody is inside.
+    pub fn close(&self) -> PyResult<bool> {
+        self.refuse_others(unsafe { ffi::PyThreadState_Get() })?;
+        self.closed.set(true);
+        Ok(self.depth.get() == 0)
+    }
+
+    /// Whether it is closed and nobody is inside.
+    #[inline]
+    pub fn is_left(&self) -> bool {
+        self.closed.get() && self.depth.get() == 0
+    }
+
+    /// Run guest code.
+    #[inline]
+    pub fn inside<T>(&self, run: impl FnOnce() -> T) -> PyResult<T> {
+        let thread = unsafe { ffi::PyThreadState_Get() };
+        let depth = self.depth.get();
+        self.refuse_others(thread)?;
+        if self.closed.get() {
+            return Err(closed());
+        }
+        if depth <= -MOST_NESTED {
+            return Err(nested_too_deeply());
+        }
+        if depth == 0 {
+            signals::look();
+            self.thread.set(thread);
+            self.seat.set(Seat::mine());
+            self.watch.enter(self.seat().thread());
+        } else {
+            self.watch.rest(false);
+        }
+        self.depth.set(1 - depth);
+        let outer = self.seat().gate.load(Relaxed);
+        self.seat().gate.store(std::ptr::from_ref(self).cast_mut(), Relaxed);
+        if !deadline::AVAILABLE {
+            self.let_go();
+        }
+        let gave = catch_unwind(AssertUnwindSafe(run));
+        self.retake();
+        self.seat().gate.store(outer, Relaxed);
+        if depth == 0 {
+            self.watch.leave()
+        } else {
+            self.watch.rest(true)
+        }
+        self.depth.set(depth);
+        gave.map_err(|_| PyRuntimeError::new_err("Wasmer failed, see what it wrote to stderr"))
+    }
+
+    /// Run a host function for the guest, with the GIL. Returns whether it raised an exception, which is kept.
+    #[inline]
+    pub fn outside(&self, run: impl FnOnce(Python<'_>) -> PyResult<()>) -> bool {
+        let depth = self.depth.get();
+        self.watch.rest(true);
+        self.retake();
+        self.depth.set(-depth);
+        // SAFETY: it is held now.
+        let ran = run(unsafe { Python::assume_attached() });
+        let raised = ran.map_err(|error| self.raised.replace(Some(error))).is_err();
+        self.depth.set(depth);
+        self.watch.rest(false);
+        if !deadline::AVAILABLE {
+            self.let_go();
+        }
+        raised
+    }
+
+    /// The exception for a call that ended with `trap`.
+    #[cold]
+    pub fn failure(&self, py: Python<'_>, trap: &Trap) -> PyErr {
+        if let Some(error) = self.raised.take() {
+            return error;
+        }
+        let (mut frames, code) = get_trace_and_trapcode(trap);
+        if let Some(Late(trace)) = trap.downcast_ref() {
+            frames.clone_from(trace);
+        }
+        let code = if self.is_late() { Some(TrapCode::HostInterrupt) } else { code };
+        let message = code.map_or_else(|| trap.to_string(), |code| code.message().to_owned());
+        let describe = |frame: &FrameInfo| {
+            let name = frame.function_name().map(str::to_owned);
+            (name.unwrap_or_else(|| format!("<wasm function {}>", frame.func_index())), frame.module_offset())
+        };
+        let frames: Vec<_> = frames.iter().map(describe).collect();
+        match self.failed.bind(py).call1((code.map(|code| code as u32), message, frames)) {
+            Ok(exception) => PyErr::from_value(exception),
+            Err(error) => error,
+        }
+    }
+
+    /// Call `ready`, the first time.
+    #[inline]
+    pub fn be_ready(&self, py: Python<'_>) -> PyResult<()> {
+        if self.ready.borrow().is_none() {
+            return Ok(());
+        }
+        let ready = self.ready.take();
+        ready.map_or(Ok(()), |ready| ready.into_bound(py).call0().map(drop))
+    }
+
+    #[inline]
+    pub fn is_late(&self) -> bool {
+        self.watch.is_late()
+    }
+
+    /// Let other threads run Python, if they may not yet. To be called while guest code runs in this thread, between
+    /// two of its instructions or in a function of ours that it called, so that no lock is held.
+    pub fn let_go(&self) {
+        if !self.watch.is_away() {
+            self.watch.be_away(true);
+            unsafe { ffi::PyEval_SaveThread() };
+        }
+    }
+
+    #[inline]
+    fn retake(&self) {
+        if self.watch.is_away() {
+            unsafe { ffi::PyEval_RestoreThread(self.thread.get()) };
+            self.watch.be_away(false);
+        }
+    }
+
+    #[inline]
+    fn seat(&self) -> &Seat {
+        // SAFETY: the thread that is inside lives.
+        unsafe { &*self.seat.get() }
+    }
+
+    /// Calls nest within one thread. Nobody else may enter meanwhile.
+    #[inline]
+    fn refuse_others(&self, thread: *mut ffi::PyThreadState) -> PyResult<()> {
+        let depth = self.depth.get();
+        if depth > 0 || depth < 0 && self.thread.get() != thread { Err(another_thread()) } else { Ok(()) }
+    }
+}
+
+/// That of the guest whose code runs in this thread, or of the host function that runs for it.
+fn current<'a>() -> Option<&'a Gate> {
+    // SAFETY: a gate is noted here as long as there is a call through it.
+    unsafe { SEAT.with(|seat| seat.gate.load(Relaxed)).as_ref() }
+}
+
+/// The watchdog has sent this thread a signal: what was interrupted has the registers in `context`.
+pub unsafe fn interrupted(info: *mut libc::siginfo_t, context: *mut c_void) {
+    let Some(gate) = current() else { return };
+    // A signal may call what it likes here, for guest code is not in the middle of anything.
+    unsafe {
+        if deadline::find_guest(gate.watch.code(), context) {
+            if gate.is_late() {
+                // Only the registers matter to it, and whether the signal may come with an address: SIGFPE has none.
+                signals::trap_handler()(libc::SIGFPE, info, context);
+            } else {
+                let number = *libc::__errno_location();
+                gate.let_go();
+                *libc::__errno_location() = number;
+            }
+        }
+    }
+}
+
+/// What the signal would have done, where it may have come while a function of ours ran for the guest, in which it does
+/// nothing. Returns whether the guest is late.
+pub fn catch_up() -> bool {
+    let Some(gate) = current() else { return false };
+    if gate.watch.is_asked() && !gate.is_late() {
+        gate.let_go();
+    }
+    gate.is_late()
+}
+
+/// Let other threads run Python while the guest waits for something that takes long.
+pub fn stand_back() {
+    if let Some(gate) = current() {
+        gate.let_go();
+    }
+}
+
+#[cold]
+fn another_thread() -> PyErr {
+    PyRuntimeError::new_err("another thread is inside this instance: one instance serves one thread at a time")
+}
+
+#[cold]
+pub fn closed() -> PyErr {
+    PyRuntimeError::new_err("the instance is closed")
+}
+
+#[cold]
+fn nested_too_deeply() -> PyErr {
+    PyRecursionError::new_err(format!("host and guest call each other more than {MOST_NESTED} deep"))
+}

@@ -1,0 +1,48 @@
+//! Numbers of Python in slots of 16 bytes, as Wasmer passes them.
+
+use pyo3::ffi::{self, PyObject};
+use pyo3::prelude::*;
+use wasmer_types::{RawValue, Type};
+
+/// Words from one slot to the next.
+pub const STRIDE: usize = size_of::<RawValue>() / size_of::<u64>();
+
+/// The number in a slot, as a new reference, or null with an exception set.
+#[inline]
+pub unsafe fn read(slot: *const RawValue, kind: Type) -> *mut PyObject {
+    unsafe {
+        match kind {
+            Type::I32 => ffi::PyLong_FromUnsignedLongLong((*slot).u32.into()),
+            Type::I64 => ffi::PyLong_FromUnsignedLongLong((*slot).u64),
+            Type::F32 => ffi::PyFloat_FromDouble((*slot).f32.into()),
+            _ => ffi::PyFloat_FromDouble((*slot).f64),
+        }
+    }
+}
+
+/// Put a number into a slot. An i32 is what its lower half shows.
+#[inline]
+pub unsafe fn write(slot: *mut RawValue, kind: Type, number: *mut PyObject) -> PyResult<()> {
+    unsafe {
+        let suspicious = match kind {
+            Type::I32 | Type::I64 => {
+                let number = ffi::PyLong_AsUnsignedLongLongMask(number);
+                (*slot).u64 = number;
+                number == u64::MAX
+            }
+            kind => {
+                let number = ffi::PyFloat_AsDouble(number);
+                if kind == Type::F32 {
+                    (*slot).f32 = number as f32
+                } else {
+                    (*slot).f64 = number
+                }
+                number == -1.0
+            }
+        };
+        if suspicious && !ffi::PyErr_Occurred().is_null() {
+            return Err(PyErr::fetch(Python::assume_attached()));
+        }
+        Ok(())
+    }
+}
