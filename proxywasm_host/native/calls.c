@@ -4,10 +4,14 @@
 static bool is_empty(const Call *call) { return !call->row; }
 
 static void empty(Call *call) {
-    PyObject *held[] = {call->row, call->args, call->result, call->first, call->second};
-    call->row = call->args = call->result = call->first = call->second = NULL;
+    PyObject *row = call->row;
+    call->row = NULL;
     call->make = NULL;
-    for (size_t i = 0; i < sizeof held / sizeof *held; i++) Py_XDECREF(held[i]);
+    Py_CLEAR(call->args);
+    Py_CLEAR(call->result);
+    Py_CLEAR(call->first);
+    Py_CLEAR(call->second);
+    Py_XDECREF(row);
 }
 
 Call *calls_next(Calls *calls, PyObject *row) {
@@ -16,7 +20,7 @@ Call *calls_next(Calls *calls, PyObject *row) {
         empty(call);
         call = &calls->ring[calls->next];
     }
-    calls->next = (calls->next + 1) % calls->size;
+    if (++calls->next == calls->size) calls->next = 0;
     call->row = Py_NewRef(row);
     return call;
 }

@@ -89,8 +89,8 @@ static void context_dealloc(Context *self) {
 }
 
 static PyMemberDef context_members[] = {
-    {"id", T_OBJECT_EX, offsetof(Context, id), 0, NULL},
-    {"root", T_OBJECT_EX, offsetof(Context, root), 0, NULL},
+    {"id", T_OBJECT_EX, offsetof(Context, id), READONLY, NULL},
+    {"root", T_OBJECT_EX, offsetof(Context, root), READONLY, NULL},
     {"read_only", T_BOOL, offsetof(Context, read_only), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };

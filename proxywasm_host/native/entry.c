@@ -29,6 +29,9 @@ static int entry_init(Entry *self, PyObject *args, PyObject *keywords) {
     static char *names[] = {"idle", "deferred", NULL};
     PyObject *idle, *deferred;
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO:Entry", names, &idle, &deferred)) return -1;
+    PySequenceMethods *methods = Py_TYPE(deferred)->tp_as_sequence;
+    if (!methods || !methods->sq_length) return PyErr_SetString(PyExc_TypeError, "what waits is in a deque"), -1;
+    self->length = methods->sq_length;
     Py_XSETREF(self->idle, Py_NewRef(idle));
     Py_XSETREF(self->context, Py_NewRef(idle));
     Py_XSETREF(self->deferred, Py_NewRef(deferred));
@@ -81,7 +84,7 @@ static int entry_ended(Entry *self, PyObject *context, PyObject *callback) {
 }
 
 static int begin(Entry *self, PyObject *context) {
-    if (!self->idle || self->context != self->idle) {
+    if (!self->idle || !self->deferred || self->context != self->idle) {
         PyErr_SetString(PyExc_RuntimeError,
                         "an event was fed to a guest while it runs: wait until the event at hand has returned");
         return -1;
@@ -97,7 +100,7 @@ static int end(Entry *self, PyObject *context, PyObject *callback, bool returned
     int failed = returned ? 0 : entry_ended(self, context, callback);
     Py_SETREF(self->context, Py_NewRef(self->idle));
     if (failed) return -1;
-    Py_ssize_t waiting = PyObject_Size(self->deferred);
+    Py_ssize_t waiting = self->length(self->deferred);
     if (waiting <= 0) return waiting < 0 ? -1 : WENT;
     bool stopped = self->stop_iteration;
     self->stop_iteration = false;
@@ -204,7 +207,7 @@ static PyMethodDef entry_methods[] = {
 static PyMemberDef entry_members[] = {
     {"context", T_OBJECT_EX, offsetof(Entry, context), 0, NULL},
     {"idle", T_OBJECT_EX, offsetof(Entry, idle), 0, NULL},
-    {"deferred", T_OBJECT_EX, offsetof(Entry, deferred), 0, NULL},
+    {"deferred", T_OBJECT_EX, offsetof(Entry, deferred), READONLY, NULL},
     {"failure", T_OBJECT_EX, offsetof(Entry, failure), 0, NULL},
     {"contexts", T_OBJECT_EX, offsetof(Entry, contexts), 0, NULL},
     {"next_context", T_UINT, offsetof(Entry, next_context), 0, NULL},

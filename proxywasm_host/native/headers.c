@@ -218,8 +218,10 @@ static bool is_plain(PyObject *headers) {
 
 /* Put a pair at the end of its group. 0, or -1 with an exception. */
 static int put_last(PyObject *headers, PyObject *name, PyObject *value) {
-    PyObject *pair = PyTuple_Pack(2, name, value), *other, *unused;
+    PyObject *pair = PyTuple_New(2), *other, *unused;
     if (!pair) return -1;
+    PyTuple_SET_ITEM(pair, 0, Py_NewRef(name));
+    PyTuple_SET_ITEM(pair, 1, Py_NewRef(value));
     int failed;
     if (is_pseudo(name)) {
         Py_ssize_t at = 0;
@@ -248,18 +250,17 @@ static PyObject *joined(PyObject *name, PyObject *old, PyObject *value) {
 
 /* Add to a map of plain pairs. */
 static int add_pair(Hostcall *self, PyObject *headers, uint32_t map, PyObject *name, PyObject *value) {
-    if (self->inline_headers) {
+    for (Py_ssize_t i = 0; self->inline_headers && i < PyList_GET_SIZE(headers); i++) {
+        PyObject *other, *old;
+        if (!pair_of(headers, i, &other, &old)) continue;
+        if (PyBytes_GET_SIZE(other) != PyBytes_GET_SIZE(name) ||
+            memcmp(PyBytes_AS_STRING(other), PyBytes_AS_STRING(name), (size_t)PyBytes_GET_SIZE(name)))
+            continue;
         int one_only = PySet_Contains(PyTuple_GET_ITEM(known.inline_headers, map), name);
         if (one_only < 0) return -1;
-        for (Py_ssize_t i = 0; one_only && i < PyList_GET_SIZE(headers); i++) {
-            PyObject *other, *old;
-            if (!pair_of(headers, i, &other, &old)) continue;
-            if (PyBytes_GET_SIZE(other) != PyBytes_GET_SIZE(name) ||
-                memcmp(PyBytes_AS_STRING(other), PyBytes_AS_STRING(name), (size_t)PyBytes_GET_SIZE(name)))
-                continue;
-            PyObject *pair = joined(name, old, value);
-            return pair ? PyList_SetItem(headers, i, pair) : -1;
-        }
+        if (!one_only) break;
+        PyObject *pair = joined(name, old, value);
+        return pair ? PyList_SetItem(headers, i, pair) : -1;
     }
     return put_last(headers, name, value);
 }

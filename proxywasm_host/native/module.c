@@ -56,6 +56,7 @@ static const struct {
     {"http_context", &known.http_context},
     {"path", &known.path},
     {"http_stream", &known.http_stream},
+    {"plugin", &known.plugin},
     {"request_headers", &known.headers_out[0]},
     {"response_headers", &known.headers_out[1]},
 };

@@ -39,6 +39,7 @@ typedef struct {
     PyObject *http_context;    /* http_context.HttpContext */
     PyObject *path;            /* path.Path */
     PyObject *http_stream;     /* http.HttpStream */
+    PyObject *plugin;          /* plugin.Plugin */
     PyObject *headers_out[2];  /* effects.RequestHeaders, effects.ResponseHeaders */
 } Known;
 
@@ -91,6 +92,7 @@ typedef enum {
 typedef struct {
     PyObject_HEAD
     PyObject *context, *idle, *deferred, *failure, *contexts, *callbacks;
+    lenfunc length; /* of `deferred` */
     Callback known[KNOWN_CALLBACKS]; /* those of `callbacks` that are called from here */
     uint32_t next_context;
     bool stop_iteration, tells_end, log_before_done, await_done;

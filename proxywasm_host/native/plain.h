@@ -12,7 +12,9 @@ extern const size_t HEADERS_MAP[2];
 
 typedef struct {
     PyObject_HEAD
-    PyObject *vm, *root, *dict;
+    Entry *vm;
+    Context *root;
+    PyObject *dict;
     bool closed;
 } PlainPlugin;
 
@@ -20,6 +22,7 @@ typedef struct {
     Context base;
     PyObject *stream, *plugin, *dict;
     Entry *vm;
+    uint32_t number; /* its id */
     bool created, deleted, pending_done;
 } PlainContext;
 
@@ -52,7 +55,7 @@ typedef struct {
 
 /* -- plain_host.c ----------------------------------------------------------------------------------------------- */
 
-/* The VM of a plugin, borrowed; NULL with an exception. */
+/* The VM of a plugin that has a root too, borrowed; NULL with an exception. */
 Entry *plugin_vm(const PlainPlugin *self);
 
 /* -- plain_context.c -------------------------------------------------------------------------------------------- */

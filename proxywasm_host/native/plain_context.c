@@ -13,26 +13,21 @@ int context_names(void) {
     return INTERN(NAMES);
 }
 
-static int begin(PlainContext *self, PyObject *stream, PyObject *plugin) {
-    if (!PyObject_TypeCheck(plugin, &PlainPluginType)) {
-        PyErr_Format(PyExc_TypeError, "%R is no Plugin", plugin);
-        return -1;
-    }
-    PyObject *root = ((PlainPlugin *)plugin)->root;
-    Entry *vm = plugin_vm((PlainPlugin *)plugin);
-    if (!vm) return -1;
-    if (!root || !is_a(root, NULL, &ContextType)) {
-        PyErr_SetString(PyExc_TypeError, "the root of a plugin is no context");
-        return -1;
-    }
-    PyObject *id = entry_new_context_id(vm, NULL);
+static int begin(PlainContext *self, PyObject *stream, PyObject *object) {
+    PlainPlugin *plugin = (PlainPlugin *)object;
+    if (!is_a(object, known.plugin, &PlainPluginType))
+        return PyErr_Format(PyExc_TypeError, "%R is no Plugin", object), -1;
+    Entry *vm = plugin_vm(plugin);
+    PyObject *id = vm ? entry_new_context_id(vm, NULL) : NULL;
     if (!id) return -1;
-    context_begin(&self->base, id, root);
-    Py_DECREF(id);
+    self->number = (uint32_t)PyLong_AsUnsignedLongMask(id);
+    context_begin(&self->base, id, (PyObject *)plugin->root);
     Py_XSETREF(self->stream, Py_NewRef(stream));
     Py_XSETREF(self->plugin, Py_NewRef(plugin));
     Py_XSETREF(self->vm, (Entry *)Py_NewRef(vm));
-    return PyDict_SetItem(vm->contexts, id, (PyObject *)self);
+    int failed = PyDict_SetItem(vm->contexts, id, (PyObject *)self);
+    Py_DECREF(id);
+    return failed;
 }
 
 static int plain_context_init(PlainContext *self, PyObject *args, PyObject *keywords) {
@@ -61,8 +56,7 @@ static Entry *entry_of(PlainContext *self) {
 /* Tell the guest, if it has that callback: 0, or -1 with an exception. What it returned is in `slots`, if it did. */
 static int tell(PlainContext *self, Entry *vm, Known_callback which, uint64_t *slots, size_t count) {
     if (!entry_has(vm, which)) return 0;
-    slots[0] = PyLong_AsUnsignedLongMask(self->base.id);
-    if (slots[0] == (unsigned long)-1 && PyErr_Occurred()) return -1;
+    slots[0] = self->number;
     return entry_tell(vm, (PyObject *)self, which, slots, count);
 }
 

@@ -18,9 +18,29 @@ int host_names(void) {
 /* -- A plugin --------------------------------------------------------------------------------------------------- */
 
 Entry *plugin_vm(const PlainPlugin *self) {
-    if (self->vm && PyObject_TypeCheck(self->vm, &EntryType)) return (Entry *)self->vm;
-    PyErr_SetString(PyExc_TypeError, "the plugin's vm is no Vm");
-    return NULL;
+    if (!self->vm || !self->root) PyErr_SetString(PyExc_RuntimeError, "the plugin was never started, or is gone");
+    return self->vm && self->root ? self->vm : NULL;
+}
+
+/* vm and root are checked when they are put here, and not again. */
+static int put(PyObject **place, PyObject *value, PyTypeObject *type, const char *wanted) {
+    if (!value || !PyObject_TypeCheck(value, type)) return PyErr_Format(PyExc_TypeError, "a plugin has a %s", wanted), -1;
+    Py_XSETREF(*place, Py_NewRef(value));
+    return 0;
+}
+
+static int set_vm(PlainPlugin *self, PyObject *vm, void *closure) {
+    return put((PyObject **)&self->vm, vm, &EntryType, "Vm");
+}
+
+static int set_root(PlainPlugin *self, PyObject *root, void *closure) {
+    return put((PyObject **)&self->root, root, &ContextType, "root context");
+}
+
+static PyObject *get_put(PyObject *self, void *at) {
+    PyObject *value = *(PyObject **)((char *)self + (size_t)at);
+    if (!value) PyErr_SetString(PyExc_AttributeError, "the plugin was never started, or is gone");
+    return Py_XNewRef(value);
 }
 
 static int plugin_traverse(PlainPlugin *self, visitproc visit, void *arg) {
@@ -43,14 +63,10 @@ static void plugin_dealloc(PlainPlugin *self) {
     Py_TYPE(self)->tp_free(self);
 }
 
-static PyMemberDef plugin_members[] = {
-    {"vm", T_OBJECT_EX, offsetof(PlainPlugin, vm), 0, NULL},
-    {"root", T_OBJECT_EX, offsetof(PlainPlugin, root), 0, NULL},
-    {NULL, 0, 0, 0, NULL},
-};
-
 static PyGetSetDef plugin_getset[] = {
     DICT,
+    {"vm", get_put, (setter)set_vm, NULL, (void *)offsetof(PlainPlugin, vm)},
+    {"root", get_put, (setter)set_root, NULL, (void *)offsetof(PlainPlugin, root)},
     FLAG(PlainPlugin, closed),
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -64,7 +80,6 @@ PyTypeObject PlainPluginType = {
     .tp_dealloc = (destructor)plugin_dealloc,
     .tp_traverse = (traverseproc)plugin_traverse,
     .tp_clear = (inquiry)plugin_clear,
-    .tp_members = plugin_members,
     .tp_getset = plugin_getset,
     .tp_dictoffset = offsetof(PlainPlugin, dict),
 };
@@ -92,10 +107,10 @@ static int host_init(PlainHost *self, PyObject *args, PyObject *keywords) {
     return self->outbox ? set_services(self, services, NULL) : -1;
 }
 
-static bool is_fit(PyObject *plugin) {
-    if (!PyObject_TypeCheck(plugin, &PlainPluginType) || ((PlainPlugin *)plugin)->closed) return false;
-    PyObject *vm = ((PlainPlugin *)plugin)->vm;
-    return vm && PyObject_TypeCheck(vm, &EntryType) && ((Entry *)vm)->failure == Py_None;
+static bool is_fit(PyObject *object) {
+    PlainPlugin *plugin = (PlainPlugin *)object;
+    if (!is_a(object, known.plugin, &PlainPluginType) || plugin->closed) return false;
+    return plugin->vm && plugin->root && plugin->vm->failure == Py_None;
 }
 
 /* A list of the plugins that a new stream gets. */

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.abi.types import BufferType
 from proxywasm_host.abi.values import PropertyValue, UnencodableValue
 from proxywasm_host.errors import ProxyWasmError
@@ -226,3 +227,7 @@ class Plugin(PlainPlugin):
     def __repr__(self) -> str:
         state = "closed" if self.closed else "failed" if self.failure else "running"
         return f"<Plugin {self.name!r} {state}>"
+
+
+if NATIVE is not None:
+    NATIVE.use(plugin=Plugin)
