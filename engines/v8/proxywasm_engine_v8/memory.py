@@ -12,11 +12,12 @@ __all__ = ["MovingMemory", "V8Memory"]
 class V8Memory:
     """Linear memory as a view of its bytes where they are. They never move, see `Reservation`."""
 
-    __slots__ = ("_base", "_isolate", "view")
+    __slots__ = ("_isolate", "_range", "native_range", "view")
 
     def __init__(self, isolate: Isolate) -> None:
         self._isolate: Isolate | None = isolate
-        self._base = 0
+        self._range = (ctypes.c_uint64 * 2)()
+        self.native_range = ctypes.addressof(self._range)
         self.view = memoryview(bytearray())
         self.refresh()
 
@@ -27,15 +28,16 @@ class V8Memory:
         base, size = self._isolate.memory()
         if size == len(self.view):
             return False
-        if self._base and base != self._base:
+        if self._range[0] and base != self._range[0]:
             raise RuntimeError("V8 has moved a memory that it had reserved room for")
-        self._base = base
+        self._range[:] = base, size
         self.view = memoryview((ctypes.c_ubyte * size).from_address(base)).cast("B")
         return True
 
     def release(self) -> None:
         """Let go of the bytes: `view` becomes empty, and a view taken before raises ``ValueError`` when used."""
         view, self.view, self._isolate = self.view, memoryview(bytearray()), None
+        self._range[1] = 0
         view.release()
 
 
