@@ -19,7 +19,7 @@ from __future__ import annotations
 import struct
 import types
 from collections.abc import Callable, Sequence
-from ctypes import c_double, c_float, c_int, c_ubyte, c_uint32, c_uint64
+from ctypes import c_double, c_float, c_int, c_ubyte, c_uint32, c_uint64, c_void_p
 from functools import lru_cache
 from textwrap import indent
 from threading import get_ident
@@ -160,6 +160,7 @@ def _compile(
         "c_uint64": c_uint64,
         "c_float": c_float,
         "c_double": c_double,
+        "c_void_p": c_void_p,
     }
     for i, type in enumerate(guests):
         source.append(_guest(i, type, lowering))

@@ -30,7 +30,7 @@ class V8Memory:
             return False
         if self._range[0] and base != self._range[0]:
             raise RuntimeError("V8 has moved a memory that it had reserved room for")
-        self._range[:] = base, size
+        self._range[0], self._range[1] = base, size
         self.view = memoryview((ctypes.c_ubyte * size).from_address(base)).cast("B")
         return True
 

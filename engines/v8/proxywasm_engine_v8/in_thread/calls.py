@@ -1,6 +1,7 @@
 """Calls on the route in the calling thread.
 
-Each outermost call takes V8's lock and enters the isolate, and gives both back, so that any thread may be the next.
+Through ctypes, each outermost call takes V8's lock and enters the isolate, and gives both back, so that any thread may
+be the next; from C, the lock stays with the thread until another one comes.
 """
 
 from __future__ import annotations
@@ -36,7 +37,12 @@ unlock = library.unlock
 enter = library.enter
 leave = library.leave
 drop_handles = library.drop_handles
-adopt = isolate.limit_stack
+current = library.current
+be_in = library.be_in
+thread_data = library.thread_data
+pointer = isolate.pointer
+limit_stack = library.isolate_stack_limit
+stack_limit = isolate.stack_limit
 watch = calls.watch
 visitors = isolate.visitors
 at = isolate.at
@@ -50,15 +56,17 @@ none = c_int(0)
 _DOORS = ("invoke", "lock", "wait_for_lock")
 
 _OUTERMOST = """\
-if home != get_ident():
-    adopt()
-    home = get_ident()
+comes = home != get_ident()
+lowest = stack_limit() if comes else 0
 {watch}
 if visitors.value:
     wait_for_lock(locker, at)
 else:
     lock(locker, at)
 enter(at)
+if comes:
+    limit_stack(pointer, lowest)
+    home = get_ident()
 levels[0] = 1
 result = invoke(callees[{{i}}], at, context, nothing, none, None)
 levels[0] = scope[1] = scope[0] = 0
@@ -70,7 +78,14 @@ unlock(locker)
 _NESTED = """\
 before = scope[0]
 limit = scope[1]
-result = invoke(callees[{i}], at, context, nothing, none, None)
+outer = current()
+if outer != pointer:
+    be_in(at, c_void_p(thread_data(at)))
+try:
+    result = invoke(callees[{i}], at, context, nothing, none, None)
+finally:
+    if outer != pointer:
+        be_in(c_void_p(outer), c_void_p(thread_data(c_void_p(outer))))
 scope[0] = before
 if scope[1] != limit:
     scope[1] = limit
@@ -112,7 +127,7 @@ class InThreadCalls:
         isolate, watch = self._isolate, self.watch
         error = self._pending.take()
         expired, full = watch is not None and watch.take_expired(), isolate.full
-        if result is None or expired or full:
+        if result is None or expired or full or error is not None:
             isolate.full = False
             if nested:
                 isolate.recover()

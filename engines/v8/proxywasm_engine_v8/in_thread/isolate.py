@@ -16,7 +16,7 @@ from proxywasm_engine_v8.routes import Thrown
 
 from .calls import InThreadCalls
 from .library import Callback, NearLimit, address
-from .stack import lowest_stack
+from .stack import stack_limit
 
 if TYPE_CHECKING:
     from proxywasm_engine_v8.binary import Binary
@@ -41,6 +41,7 @@ class InThreadIsolate:
         "context",
         "full",
         "handles",
+        "home",
         "levels",
         "library",
         "locker",
@@ -67,6 +68,8 @@ class InThreadIsolate:
         scope = (self.pointer or 0) + route.facts.scope_in_isolate
         self.scope = (ctypes.c_uint64 * 2).from_address(scope)
         self.levels = (ctypes.c_int * 2).from_address(scope + 16)
+        self.home: Any = None
+        """Of ``native/home.c``: keeps V8's lock in the thread that used the isolate last, or ``None``."""
         self.context: Any = None
         with self.entered():
             context: int = library.context_new(self.pointer, *[None] * 13)
@@ -96,14 +99,13 @@ class InThreadIsolate:
 
     def calls(self, binary: Binary, deadline: float | None) -> InThreadCalls:
         """For the one instance that is to be made here."""
+        if self.route.native is not None:
+            self.home = self.route.native.Home(self.pointer, self.handles[0], ctypes.addressof(self.scope))
         return InThreadCalls(self, binary, deadline)
 
-    def limit_stack(self) -> None:
-        """Let V8 use less of this thread's stack, if it is a small one. For each thread that comes anew."""
-        limit = lowest_stack()
-        if limit is not None:
-            with self.entered():
-                self.library.isolate_stack_limit(self.pointer, limit)
+    def stack_limit(self) -> int:
+        """How far down V8 may go on the stack of this thread. V8 is to be told when another one comes."""
+        return stack_limit(self.library.stack_start())
 
     def compile(self, code: bytes) -> int:
         """A ``WebAssembly.Module`` of this isolate, to be dropped by `drop`. Raises: Thrown."""
@@ -116,8 +118,9 @@ class InThreadIsolate:
     def instantiate(self, plan: Mapping[str, Any], codes: Sequence[bytes], hosts: Sequence[Any]) -> list[Any]:
         """Make an instance; see `glue`. Returns: its functions, as global handles. Raises: Thrown."""
         library = self.library
-        self.limit_stack()
         with self.entered():
+            if self.home is None:
+                library.isolate_stack_limit(self.pointer, self.stack_limit())
             arguments = [self._string(json.dumps(plan))]
             # All are valid, and not compiled anew: V8 gives what it has compiled of the same bytes while it is held.
             arguments += [library.wasm_compile(self.pointer, code, len(code)) for code in codes]
@@ -158,6 +161,8 @@ class InThreadIsolate:
         """Free the isolate with everything in it. Nobody may be in it."""
         pointer, self.pointer = self.pointer, None
         if pointer:
+            if self.home is not None:
+                self.home.end()
             self.route.dispose(pointer)
             self._kept.clear()
 
@@ -172,9 +177,13 @@ class InThreadIsolate:
     def entered(self) -> Iterator[None]:
         """Be in the isolate, whether or not this thread is in it already.
 
-        While `visitors` is not zero, V8's lock must be waited for without the GIL.
+        While `visitors` is not zero, V8's lock must be waited for without the GIL; if the isolate has a home, nobody
+        ever waits.
+
+        Raises: RuntimeError if it has a home and another thread is inside.
         """
-        library, at = self.library, self.at
+        library, at, home = self.library, self.at, self.home
+        outer = home.enter() if home is not None else 0
         locker = ctypes.byref(ctypes.create_string_buffer(64))
         self.visitors.value += 1
         library.wait_for_lock(locker, at)
@@ -197,6 +206,8 @@ class InThreadIsolate:
             library.leave(at)
             library.unlock(locker)
             self.visitors.value -= 1
+            if home is not None:
+                home.leave(outer)
 
     def _called(self, function: Any, *arguments: int) -> int:
         values = (ctypes.c_void_p * max(len(arguments), 1))(*arguments)

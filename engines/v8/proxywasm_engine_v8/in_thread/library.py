@@ -38,6 +38,7 @@ _PROTOTYPES: dict[str, tuple[str, Any, list[Any]]] = {
     "isolate_low_memory": ("_ZN2v87Isolate21LowMemoryNotificationEv", None, [_P]),
     "isolate_near_limit": ("_ZN2v87Isolate24AddNearHeapLimitCallbackEPFmPvmmES1_", None, [_P, NearLimit, _P]),
     "isolate_stack_limit": ("_ZN2v87Isolate13SetStackLimitEm", None, [_P, c_size_t]),
+    "stack_start": ("_ZN2v84base5Stack13GetStackStartEv", c_size_t, []),
     "throw_termination": ("_ZN2v88internal7Isolate18TerminateExecutionEv", _P, [_P]),
     "cancel_termination": ("_ZN2v87Isolate24CancelTerminateExecutionEv", None, [_P]),
     "platform": ("_ZN2v88internal2V818GetCurrentPlatformEv", _P, []),
@@ -88,6 +89,10 @@ _FAST: dict[str, tuple[str, Any, bool]] = {
     # A method that does without its object, so the isolate comes second.
     "drop_handles": ("_ZN2v811HandleScope16DeleteExtensionsEPNS_7IsolateE", None, True),
     "terminate": ("_ZN2v87Isolate18TerminateExecutionEv", None, True),
+    "current": ("_ZN2v87Isolate13TryGetCurrentEv", _P, True),
+    "be_in": ("_ZN2v88internal7Isolate22SetIsolateThreadLocalsEPS1_PNS1_20PerIsolateThreadDataE", None, True),
+    "thread_data": ("_ZN2v88internal7Isolate40FindOrAllocatePerThreadDataForThisThreadEv", _P, True),
+    "extend": ("_ZN2v811HandleScope6ExtendEPNS_7IsolateE", _P, True),
     "interrupt": ("_ZN2v87Isolate16RequestInterruptEPFvPS0_PvES2_", None, True),
 }
 

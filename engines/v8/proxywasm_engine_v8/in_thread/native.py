@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from proxywasm_engine_v8.routes import Link
 
 from .library import Callback, Library
+from .stack import stack_limit
 
 if TYPE_CHECKING:
     from proxywasm_host.engine.protocol import FunctionType, HostFunction
@@ -18,15 +19,22 @@ if TYPE_CHECKING:
 
 __all__ = ["REVISION", "native_link", "use"]
 
-REVISION = 2
+REVISION = 3
 """As in ``native/native.h``."""
+_CALLED = (
+    *("call", "interrupt", "terminate", "lock", "unlock", "enter", "leave", "context_enter", "context_exit"),
+    *("isolate_stack_limit", "extend", "drop_handles", "current", "be_in", "thread_data"),
+)
+"""In the order of ``Api``."""
 _LETTERS = {"i32": "i", "i64": "I", "f32": "f", "f64": "F"}
 
 
 def use(native: Any, library: Library) -> None:
     """Hand over what the extension calls of V8's."""
-    names = "call", "lock", "unlock", "enter", "leave", "drop_handles", "interrupt", "terminate"
-    native.use(*(ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in names))
+    native.use(
+        lambda: stack_limit(library.stack_start()),
+        [ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in _CALLED],
+    )
 
 
 def native_link(
@@ -37,13 +45,12 @@ def native_link(
 ) -> Link:
     """The crossings of one instance."""
     native, watch = isolate.route.native, calls.watch
-    places = isolate.pointer, ctypes.addressof(isolate.locker), *isolate.handles, ctypes.addressof(isolate.scope)
     made = native.Crossings(
         isolate,
+        isolate.home,
         calls.raised,
         calls.problem,
-        isolate.limit_stack,
-        (*places, isolate.page_at, ctypes.addressof(isolate.visitors)),
+        (isolate.handles[1], isolate.page_at),
         watch and (watch, ctypes.addressof(watch.numbers), watch.seconds),
     )
     made.imports([(function.call, _letters(function.type)) for function in functions])

@@ -6,8 +6,8 @@
  *     by V8 every few milliseconds (ticker.c): it looks at its deadline and at signals, and lets go of the GIL until it
  *     next calls the host or returns.
  *   - `depth` is 0 while nobody is in the guest, n > 0 while guest code runs n calls deep, -n while a host function
- *     runs that was called by the guest n deep: only the thread `home` may go in.
- *   - All imports of all guests are one callback. Whose it is, `current` tells, and which import, the page.
+ *     runs that was called by the guest n deep: only the thread where the isolate is at home may go in (home.c).
+ *   - All imports of all guests are one callback. Whose it is, `here.current` tells, and which import, the page.
  */
 #ifndef PROXYWASM_V8_NATIVE_H
 #define PROXYWASM_V8_NATIVE_H
@@ -20,18 +20,25 @@
 #include <stdint.h>
 #include <string.h>
 
-#define REVISION 2 /* as in in_thread/native.py */
+#define REVISION 3 /* as in in_thread/native.py */
 
 /* Functions of V8's, found by Python code in the library of the wheel. */
 typedef struct {
     void *(*call)(void *function, void *isolate, void *context, void *receiver, int count, void **arguments);
+    void (*interrupt)(void *isolate, void (*callback)(void *isolate, void *data), void *data);
+    void (*terminate)(void *isolate);
     void (*lock)(void *locker, void *isolate);
     void (*unlock)(void *locker);
     void (*enter)(void *isolate);
     void (*leave)(void *isolate);
+    void (*enter_context)(void *context);
+    void (*leave_context)(void *context);
+    void (*set_stack_limit)(void *isolate, uintptr_t lowest);
+    void *(*extend)(void *isolate); /* the handle scope's next place, in a new block if need be */
     void (*drop_handles)(void *isolate, void *same);
-    void (*interrupt)(void *isolate, void (*callback)(void *isolate, void *data), void *data);
-    void (*terminate)(void *isolate);
+    void *(*current)(void);
+    void (*be_in)(void *isolate, void *data); /* without noting where to come back to */
+    void *(*thread_data)(void *isolate);      /* what it keeps for this thread */
 } Api;
 
 extern Api api;
@@ -51,8 +58,40 @@ typedef struct {
     int level, sealed;
 } Scope;
 
+/* -- Where an isolate is at home (home.c) --------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    void *isolate, *context; /* the first is NULL when it is to be freed */
+    Scope *scope;
+    unsigned long thread; /* the number of the thread that has V8's lock and has entered the isolate, or 0 */
+    void *data;           /* what V8 keeps for it */
+    int inside;           /* how many uses of the isolate are under way within each other */
+    _Alignas(16) char locker[64];
+} Home;
+
+typedef struct {
+    struct Crossings *current; /* whose guest runs, or has called the host */
+    unsigned long number;      /* no other thread ever has it; or 0 */
+    uintptr_t limit;           /* how far down V8 may go on its stack */
+} Thread;
+
+extern _Thread_local Thread here;
+extern PyTypeObject HomeType;
+
+void home_use(PyObject *callable);      /* what tells the limit of the thread that asks */
+bool home_take(Home *self);             /* have this thread be its home; or an exception is set */
+void *home_enter(Home *self);           /* be in it; what it returns is for home_leave */
+void home_leave(Home *self, void *outer);
+bool home_is_elsewhere(const Home *self); /* another thread is inside */
+PyObject *another_thread(void);           /* sets the exception that says so */
+
+/* -- The crossings of an instance (crossings.c, guest.c, host.c) ---------------------------------------------- */
+
 /* What a hostcall's `native_entry` points at, see the engine protocol. */
 typedef int64_t (*Entry)(void *self, const uint64_t *slots, size_t stride);
+
+enum { FEW = 16 }; /* arguments that need no memory of their own */
 
 typedef struct {
     PyObject *call;
@@ -65,18 +104,15 @@ typedef struct {
 
 typedef struct Crossings {
     PyObject_HEAD
-    void *isolate, *locker, *context, *undefined;
-    Scope *scope;
+    Home *home;
+    void *undefined;
     Page *page;
     int depth;
-    unsigned long home;
     bool closed, is_interrupted;
-    int *visitors;         /* how many others are in the isolate or wait for it: they need the GIL to leave */
     PyThreadState *thread; /* while the guest runs without the GIL: whose it will be */
     PyObject *owner;       /* keeps all of that alive */
     PyObject *raised;      /* told what a host function raised */
     PyObject *problem;     /* (whether there is a result, nested) -> exception */
-    PyObject *adopt;       /* called when another thread comes */
     PyObject *watch;       /* of in_thread/deadline.py, or NULL */
     double *until;         /* its two numbers: when to end, whether no further call may begin */
     double seconds;
@@ -99,15 +135,32 @@ typedef struct {
     char *params;
 } Guest;
 
-/* -- Interrupting guests at work (ticker.c) ------------------------------------------------------------------- */
+extern PyTypeObject CrossingsType, GuestType;
 
+bool crossings_are_elsewhere(const Crossings *self); /* another thread is inside */
+PyObject *guest_new(Crossings *crossings, PyObject *type);
+int host_init(Host *self, PyObject *call, PyObject *type);
+void host_clear(Host *self);
+void host_called(const void *info); /* a v8::FunctionCallback */
+
+/* -- Values and exceptions (values.c, exceptions.c) ----------------------------------------------------------- */
+
+int to_slot(char kind, PyObject *value, uint64_t *slot);
+PyObject *from_slot(char kind, const uint64_t *slot);
+int parse_type(PyObject *type, char **params, Py_ssize_t *count, char *result);
+void set_exception(PyObject *error);           /* takes the reference over */
+void keep_exception(Crossings *self);  /* the one that is set: the outermost call will raise it */
+
+/* -- Interrupting guests at work (interrupt.c, ticker.c) ------------------------------------------------------ */
+
+void retake(Crossings *self);                          /* the GIL, if the guest has let go of it */
+void crossings_interrupt(void *isolate, void *unused); /* called by V8 on the guest's thread */
 int ticker_ready(void);
 void ticker_add(Crossings *self);
 void ticker_remove(Crossings *self); /* the isolate may be freed from then on */
 void ticker_needed(void);            /* to be called at each outermost call */
 bool ticker_runs(void);
-void crossings_interrupt(void *isolate, void *unused); /* called by V8 on the guest's thread */
-void ticker_answered(const void *isolate);             /* it has done so */
-double now(void);                                      /* seconds, as Python's monotonic() */
+void ticker_answered(const void *isolate); /* its interrupt has come */
+double now(void);                          /* seconds, as Python's monotonic() */
 
 #endif

@@ -35,7 +35,7 @@ static void tick(void) {
     for (Crossings *each = first; each; each = each->next) {
         unsigned calls = atomic_load(&each->calls);
         if (atomic_load(&each->is_inside) && calls == each->seen && !atomic_exchange(&each->is_asked, true))
-            api.interrupt(each->isolate, crossings_interrupt, NULL);
+            api.interrupt(each->home->isolate, crossings_interrupt, NULL);
         each->seen = calls;
     }
 }
@@ -43,7 +43,7 @@ static void tick(void) {
 void ticker_answered(const void *isolate) {
     pthread_mutex_lock(&lock);
     for (Crossings *each = first; each; each = each->next)
-        if (each->isolate == isolate) atomic_store(&each->is_asked, false);
+        if (each->home->isolate == isolate) atomic_store(&each->is_asked, false);
     pthread_mutex_unlock(&lock);
 }
 

@@ -1,0 +1,163 @@
+/* Guest functions as Python callables. */
+#include "native.h"
+
+enum { HEADROOM = 32 };    /* calls of Python functions within each other */
+enum { MOST_NESTED = 64 }; /* as in errors.py */
+
+/* Whether Python functions can be called as deep as a host function, and what tells of its exception, need at least. */
+static bool has_headroom(void) {
+    PyThreadState *thread = PyThreadState_Get();
+#if PY_VERSION_HEX >= 0x030C0000
+    int left = thread->py_recursion_remaining;
+#elif PY_VERSION_HEX >= 0x030B0000
+    int left = thread->recursion_remaining;
+#else
+    int left = Py_GetRecursionLimit() - thread->recursion_depth;
+#endif
+    return left > HEADROOM;
+}
+
+/* Whether a call may begin now; else an exception is set. */
+static bool may_enter(Crossings *self) {
+    if (!has_headroom()) {
+        PyErr_SetString(PyExc_RecursionError, "too little is left of Python's stack to enter a guest");
+        return false;
+    }
+    if (crossings_are_elsewhere(self)) return another_thread(), false;
+    if (self->closed) {
+        PyErr_SetString(PyExc_RuntimeError, "the instance is closed");
+        return false;
+    }
+    if (self->depth <= -MOST_NESTED) {
+        PyErr_Format(PyExc_RecursionError, "host and guest call each other more than %d deep", MOST_NESTED);
+        return false;
+    }
+    if (self->depth) {
+        if (!self->until || !self->until[1]) return true;
+        set_exception(PyObject_CallMethod(self->watch, "trap", NULL));
+        return false;
+    }
+    if (!home_take(self->home)) return false;
+    if (self->until) self->until[0] = now() + self->seconds, self->until[1] = 0;
+    ticker_needed();
+    return true;
+}
+
+/* Call `function`, whose arguments are in the page. */
+static bool run(Crossings *self, void *function) {
+    Home *home = self->home;
+    Scope *scope = home->scope;
+    bool outermost = !self->depth;
+    Crossings *outer = here.current;
+    here.current = self;
+    void *isolate = home_enter(home);
+    uint64_t next = scope->next, limit = scope->limit;
+    self->depth = 1 - self->depth;
+    if (outermost) {
+        atomic_fetch_add_explicit(&self->calls, 1, memory_order_relaxed);
+        atomic_store_explicit(&self->is_asked, false, memory_order_relaxed); /* with its lock V8 forgets that it was asked */
+        atomic_store_explicit(&self->is_inside, true, memory_order_release);
+    }
+    bool good = api.call(function, home->isolate, home->context, self->undefined, 0, NULL);
+    if (outermost) atomic_store_explicit(&self->is_inside, false, memory_order_release);
+    scope->next = next;
+    if (scope->limit != limit) {
+        scope->limit = limit;
+        api.drop_handles(home->isolate, home->isolate);
+    }
+    retake(self);
+    self->depth = 1 - self->depth;
+    home_leave(home, isolate);
+    here.current = outer;
+    if (outermost && self->until) self->until[0] = 0;
+    return good;
+}
+
+static PyObject *guest_call(PyObject *guest, PyObject *const *args, size_t flags, PyObject *keywords) {
+    Guest *self = (Guest *)guest;
+    Py_ssize_t count = PyVectorcall_NARGS(flags);
+    if (count != self->count || (keywords && PyTuple_GET_SIZE(keywords))) {
+        PyErr_Format(PyExc_TypeError, "%zd arguments are wanted, %zd were given", self->count, count);
+        return NULL;
+    }
+    uint64_t few[FEW], *slots = count <= FEW ? few : PyMem_Malloc((size_t)count * sizeof *slots);
+    if (!slots) return PyErr_NoMemory();
+    PyObject *result = NULL;
+    for (Py_ssize_t i = 0; i < count; i++)
+        if (to_slot(self->params[i], args[i], &slots[i])) goto done;
+    Crossings *crossings = self->crossings;
+    if (!crossings || !self->function) {
+        PyErr_SetString(PyExc_RuntimeError, "the instance is gone");
+        goto done;
+    }
+    if (!may_enter(crossings)) goto done;
+    Py_INCREF(crossings);
+    Page *page = crossings->page;
+    memcpy(page->arguments, slots, (size_t)count * sizeof *slots);
+    bool good = run(crossings, self->function);
+    if (good && !page->failed) {
+        result = from_slot(self->result, &page->answer);
+    } else {
+        PyObject *nested = crossings->depth ? Py_True : Py_False;
+        set_exception(PyObject_CallFunctionObjArgs(crossings->problem, good ? Py_True : Py_None, nested, NULL));
+    }
+    Py_DECREF(crossings);
+done:
+    if (slots != few) PyMem_Free(slots);
+    return result;
+}
+
+PyObject *guest_new(Crossings *crossings, PyObject *type) {
+    Guest *guest = PyObject_GC_New(Guest, &GuestType);
+    if (!guest) return NULL;
+    guest->vectorcall = guest_call;
+    guest->crossings = (Crossings *)Py_NewRef(crossings);
+    guest->function = NULL;
+    guest->params = NULL;
+    PyObject_GC_Track(guest);
+    if (parse_type(type, &guest->params, &guest->count, &guest->result)) Py_CLEAR(guest);
+    return (PyObject *)guest;
+}
+
+/* connect(address of a v8::Function's handle) */
+static PyObject *guest_connect(Guest *self, PyObject *address) {
+    void *function = PyLong_AsVoidPtr(address);
+    if (!function && PyErr_Occurred()) return NULL;
+    self->function = function;
+    Py_RETURN_NONE;
+}
+
+static int guest_traverse(Guest *self, visitproc visit, void *arg) {
+    Py_VISIT(self->crossings);
+    return 0;
+}
+
+static int guest_clear(Guest *self) {
+    Py_CLEAR(self->crossings);
+    return 0;
+}
+
+static void guest_dealloc(Guest *self) {
+    PyObject_GC_UnTrack(self);
+    guest_clear(self);
+    PyMem_Free(self->params);
+    PyObject_GC_Del(self);
+}
+
+static PyMethodDef guest_methods[] = {
+    {"connect", (PyCFunction)guest_connect, METH_O, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+PyTypeObject GuestType = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "proxywasm_engine_v8._native.Guest",
+    .tp_basicsize = sizeof(Guest),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
+    .tp_vectorcall_offset = offsetof(Guest, vectorcall),
+    .tp_call = PyVectorcall_Call,
+    .tp_dealloc = (destructor)guest_dealloc,
+    .tp_traverse = (traverseproc)guest_traverse,
+    .tp_clear = (inquiry)guest_clear,
+    .tp_methods = guest_methods,
+};

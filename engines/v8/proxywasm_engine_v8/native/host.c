@@ -1,0 +1,78 @@
+/* What guests import: one callback of V8's, which calls what the page says. */
+#include "native.h"
+
+/* Call the host function and put what it answers into the page. 0, or -1 with an exception. */
+static int call_host(const Host *host, Page *page) {
+    uint64_t few[FEW], answer = 0;
+    if (host->entry) { /* calls within this one have the page for their own arguments */
+        memcpy(few, page->arguments, host->count * sizeof *few);
+        int64_t result = host->entry(host->self, few, 1);
+        if (result < 0) return -1;
+        page->answer = (uint32_t)result;
+        return 0;
+    }
+    PyObject *objects[FEW], **args = host->count <= FEW ? objects : PyMem_Malloc(host->count * sizeof *args);
+    if (!args) return PyErr_NoMemory(), -1;
+    size_t made = 0;
+    for (; made < host->count; made++)
+        if (!(args[made] = from_slot(host->params[made], &page->arguments[made]))) break;
+    PyObject *call = Py_NewRef(host->call);
+    PyObject *result = made == host->count ? PyObject_Vectorcall(call, args, made, NULL) : NULL;
+    Py_DECREF(call);
+    char kind = host->result;
+    while (made) Py_DECREF(args[--made]);
+    if (args != objects) PyMem_Free(args);
+    if (!result) return -1;
+    int failed = kind ? to_slot(kind, result, &answer) : 0;
+    Py_DECREF(result);
+    if (failed) return -1;
+    if (kind == 'I' || kind == 'F') page->arguments[0] = answer, answer = 0;
+    page->answer = answer;
+    return 0;
+}
+
+/* v8::FunctionCallback */
+void host_called(const void *info) {
+    Crossings *self = here.current;
+    Page *page = self->page;
+    retake(self);
+    self->depth = -self->depth;
+    uint32_t index = page->index;
+    if (PyErr_CheckSignals() || index >= self->hosts || call_host(&self->host[index], page)) {
+        keep_exception(self);
+        page->answer = UNANSWERED;
+    }
+    self->depth = -self->depth;
+}
+
+/* `native_entry` of a host function, where it has one that its type allows. */
+static int find_entry(Host *host) {
+    PyObject *entry = PyObject_GetAttrString(host->call, "native_entry");
+    if (!entry) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) return -1;
+        PyErr_Clear();
+        return 0;
+    }
+    unsigned long long function, itself;
+    bool good = PyTuple_Check(entry) && PyArg_ParseTuple(entry, "KK", &function, &itself);
+    Py_DECREF(entry);
+    if (!good) return -1;
+    for (size_t i = 0; i < host->count; i++)
+        if (host->params[i] == 'f' || host->params[i] == 'F') return 0;
+    if (host->count > FEW || (host->result && host->result != 'i')) return 0;
+    host->entry = (Entry)(uintptr_t)function, host->self = (void *)(uintptr_t)itself;
+    return 0;
+}
+
+int host_init(Host *self, PyObject *call, PyObject *type) {
+    Py_ssize_t count;
+    if (parse_type(type, &self->params, &count, &self->result)) return -1;
+    self->call = Py_NewRef(call);
+    self->count = (size_t)count;
+    return find_entry(self);
+}
+
+void host_clear(Host *self) {
+    self->entry = NULL;
+    Py_CLEAR(self->call);
+}

@@ -1,0 +1,35 @@
+/* A guest holds the GIL until it is interrupted: then it looks at its deadline and at signals, and lets go of it. */
+#include "native.h"
+
+static void let_go(Crossings *self) { self->thread = PyEval_SaveThread(); }
+
+void retake(Crossings *self) {
+    PyThreadState *thread = self->thread;
+    if (!thread) return;
+    PyEval_RestoreThread(thread);
+    self->thread = NULL;
+}
+
+/* The guest has been at work for a while; or it was, and JavaScript is run for the host, which has let go of the GIL in
+ * its own way. */
+void crossings_interrupt(void *isolate, void *unused) {
+    ticker_answered(isolate);
+    Crossings *self = here.current;
+    if (!self || self->home->isolate != isolate || self->depth <= 0 || self->is_interrupted) return;
+    retake(self);
+    self->is_interrupted = true;
+    bool ends = false;
+    if (PyErr_CheckSignals()) {
+        keep_exception(self);
+        self->page->failed = 1; /* so that it is noticed even if the guest ends by itself just now */
+        api.terminate(isolate);
+        ends = true;
+    } else if (self->until && self->until[0] && now() >= self->until[0]) {
+        PyObject *done = PyObject_CallMethod(self->watch, "expire", NULL);
+        Py_XDECREF(done);
+        if (!done) keep_exception(self);
+        ends = true;
+    }
+    self->is_interrupted = false;
+    if (!ends) let_go(self);
+}
