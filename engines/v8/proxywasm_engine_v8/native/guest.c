@@ -73,38 +73,58 @@ static bool run(Crossings *self, void *function) {
     return good;
 }
 
+/* Call the guest with arguments in `slots`. 0, or -1 with an exception. */
+static int call(Guest *self, const uint64_t *slots, uint64_t *answer) {
+    Crossings *crossings = self->crossings;
+    if (!crossings || !self->function) return PyErr_SetString(PyExc_RuntimeError, "the instance is gone"), -1;
+    if (!may_enter(crossings)) return -1;
+    Py_INCREF(crossings);
+    Page *page = crossings->page;
+    memcpy(page->arguments, slots, (size_t)self->count * sizeof *slots);
+    bool returned = run(crossings, self->function), good = returned && !page->failed;
+    if (good) {
+        *answer = page->answer;
+    } else {
+        PyObject *nested = crossings->depth ? Py_True : Py_False;
+        set_exception(PyObject_CallFunctionObjArgs(crossings->problem, returned ? Py_True : Py_None, nested, NULL));
+    }
+    Py_DECREF(crossings);
+    return good ? 0 : -1;
+}
+
+static int wrong_number(const Guest *self, Py_ssize_t count) {
+    PyErr_Format(PyExc_TypeError, "%zd arguments are wanted, %zd were given", self->count, count);
+    return -1;
+}
+
 static PyObject *guest_call(PyObject *guest, PyObject *const *args, size_t flags, PyObject *keywords) {
     Guest *self = (Guest *)guest;
     Py_ssize_t count = PyVectorcall_NARGS(flags);
-    if (count != self->count || (keywords && PyTuple_GET_SIZE(keywords))) {
-        PyErr_Format(PyExc_TypeError, "%zd arguments are wanted, %zd were given", self->count, count);
-        return NULL;
-    }
-    uint64_t few[FEW], *slots = count <= FEW ? few : PyMem_Malloc((size_t)count * sizeof *slots);
+    if (count != self->count || (keywords && PyTuple_GET_SIZE(keywords))) return wrong_number(self, count), NULL;
+    uint64_t few[FEW], answer, *slots = count <= FEW ? few : PyMem_Malloc((size_t)count * sizeof *slots);
     if (!slots) return PyErr_NoMemory();
-    PyObject *result = NULL;
-    for (Py_ssize_t i = 0; i < count; i++)
-        if (to_slot(self->params[i], args[i], &slots[i])) goto done;
-    Crossings *crossings = self->crossings;
-    if (!crossings || !self->function) {
-        PyErr_SetString(PyExc_RuntimeError, "the instance is gone");
-        goto done;
-    }
-    if (!may_enter(crossings)) goto done;
-    Py_INCREF(crossings);
-    Page *page = crossings->page;
-    memcpy(page->arguments, slots, (size_t)count * sizeof *slots);
-    bool good = run(crossings, self->function);
-    if (good && !page->failed) {
-        result = from_slot(self->result, &page->answer);
-    } else {
-        PyObject *nested = crossings->depth ? Py_True : Py_False;
-        set_exception(PyObject_CallFunctionObjArgs(crossings->problem, good ? Py_True : Py_None, nested, NULL));
-    }
-    Py_DECREF(crossings);
-done:
+    Py_ssize_t ready = 0;
+    while (ready < count && !to_slot(self->params[ready], args[ready], &slots[ready])) ready++;
+    bool good = ready == count && !call(self, slots, &answer);
     if (slots != few) PyMem_Free(slots);
-    return result;
+    return good ? from_slot(self->result, &answer) : NULL;
+}
+
+/* What `native_call` points at, see the engine protocol. */
+static int native_call(void *guest, uint64_t *words, size_t count) {
+    Guest *self = guest;
+    uint64_t answer;
+    if ((Py_ssize_t)count != self->count) return wrong_number(self, (Py_ssize_t)count);
+    if (call(self, words, &answer)) return -1;
+    words[0] = self->result == 'i' ? (uint32_t)answer : self->result ? answer : 0;
+    return 0;
+}
+
+static PyObject *guest_native_call(Guest *self, void *closure) {
+    bool fits = self->result != 'f' && self->result != 'F';
+    for (Py_ssize_t i = 0; fits && i < self->count; i++) fits = self->params[i] == 'i' || self->params[i] == 'I';
+    if (!fits) return PyErr_Format(PyExc_AttributeError, "a function of floats");
+    return Py_BuildValue("(NN)", PyLong_FromVoidPtr((void *)native_call), PyLong_FromVoidPtr(self));
 }
 
 PyObject *guest_new(Crossings *crossings, PyObject *type) {
@@ -149,6 +169,11 @@ static PyMethodDef guest_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyGetSetDef guest_getset[] = {
+    {"native_call", (getter)guest_native_call, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 PyTypeObject GuestType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_engine_v8._native.Guest",
@@ -160,4 +185,5 @@ PyTypeObject GuestType = {
     .tp_traverse = (traverseproc)guest_traverse,
     .tp_clear = (inquiry)guest_clear,
     .tp_methods = guest_methods,
+    .tp_getset = guest_getset,
 };
