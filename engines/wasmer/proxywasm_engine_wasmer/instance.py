@@ -17,11 +17,12 @@ __all__ = ["WasmerInstance", "WasmerMemory"]
 class WasmerMemory:
     """Linear memory as a view of its bytes where they are. Room for all that it can grow to is reserved around it."""
 
-    __slots__ = ("_native", "_size", "view")
+    __slots__ = ("_native", "_size", "native_range", "view")
 
     def __init__(self, native: _native.Instance) -> None:
         self._native = native
         self._size = native.size
+        self.native_range = native.range()
         self.view = memoryview(bytearray())
         self.refresh()
 

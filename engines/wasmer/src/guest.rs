@@ -1,26 +1,25 @@
-//! Guest functions as Python callables. All that a call needs is resolved beforehand.
+//! Guest functions as Python callables, and as functions in C. All that a call needs is resolved beforehand.
 
-use std::cell::UnsafeCell;
-use std::mem::MaybeUninit;
-use std::ptr::{null, null_mut};
+use std::ffi::{c_int, c_void};
+use std::mem::{MaybeUninit, offset_of};
+use std::ptr::null_mut;
 
-use pyo3::exceptions::PyTypeError;
-use pyo3::ffi::{self, PyObject};
-use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::exceptions::{PyAttributeError, PyTypeError};
+use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use wasmer_types::{RawValue, Type};
 use wasmer_vm::{Trap, VMFunction, VMFunctionBody, VMFunctionContext, VMTrampoline, wasmer_call_trampoline};
 
 use crate::gate::Gate;
 use crate::instance::Instance;
-use crate::values::{read, write};
+use crate::values::{is_whole, read, write};
 
 /// Functions of more values take a moment longer.
 const FEW: usize = 16;
 
-/// An exported function, kept by the Python function that calls it.
-#[pyclass(frozen)]
-pub struct GuestFunction {
+/// An exported function.
+struct GuestFunction {
     instance: Py<Instance>,
     gate: *const Gate,
     context: VMFunctionContext,
@@ -30,110 +29,81 @@ pub struct GuestFunction {
     result: Option<Type>,
 }
 
-// SAFETY: what it points to belongs to `instance`, and is used with the GIL held or by the thread that is inside.
-unsafe impl Send for GuestFunction {}
-unsafe impl Sync for GuestFunction {}
-
-struct Definition(UnsafeCell<ffi::PyMethodDef>);
-
-// SAFETY: Python only reads it.
-unsafe impl Sync for Definition {}
-
-static DEFINITION: Definition = Definition(UnsafeCell::new(ffi::PyMethodDef {
-    ml_name: c"guest".as_ptr(),
-    ml_meth: ffi::PyMethodDefPointer { PyCFunctionFast: call_guest },
-    ml_flags: ffi::METH_FASTCALL,
-    ml_doc: null(),
-}));
-
-#[pymethods]
 impl GuestFunction {
-    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.instance)
-    }
-}
-
-impl GuestFunction {
-    /// A Python function that calls `function`, an export of `instance`.
-    pub fn make<'py>(instance: &Bound<'py, Instance>, function: &VMFunction) -> PyResult<Bound<'py, PyAny>> {
-        // SAFETY: it lives as long as the store does.
-        let place = unsafe { function.anyfunc.as_ptr().as_ref() };
-        let guest = Self {
-            instance: instance.clone().unbind(),
-            gate: instance.get().gate(),
-            context: place.vmctx,
-            trampoline: place.call_trampoline,
-            body: place.func_ptr,
-            params: function.signature.params().into(),
-            result: function.signature.results().first().copied(),
-        };
-        let guest = Bound::new(instance.py(), guest)?;
-        // SAFETY: the definition is static, and what is made keeps `guest`.
-        unsafe {
-            let made = ffi::PyCFunction_NewEx(DEFINITION.0.get(), guest.as_ptr(), null_mut());
-            Bound::from_owned_ptr_or_err(instance.py(), made)
-        }
-    }
-
+    /// Room for the values of a call.
     #[inline]
-    unsafe fn call(&self, arguments: &[*mut PyObject]) -> PyResult<*mut PyObject> {
-        unsafe {
-            let py = Python::assume_attached();
-            let wanted = self.params.len();
-            if arguments.len() != wanted {
-                return Err(wrong_number(wanted, arguments.len()));
-            }
-            let (mut few, mut many) = (MaybeUninit::<[RawValue; FEW]>::uninit(), Vec::new());
-            let slots = if wanted <= FEW {
-                few.as_mut_ptr().cast()
-            } else {
-                many.resize(wanted, RawValue { u64: 0 });
-                many.as_mut_ptr()
-            };
-            for (index, (&argument, &kind)) in arguments.iter().zip(&self.params).enumerate() {
-                write(slots.add(index), kind, argument)?;
-            }
-            let gate = &*self.gate;
-            let (context, trampoline, body) = (self.context, self.trampoline, self.body);
-            let ended =
-                gate.inside(|| wasmer_call_trampoline(None, &gate.config, context, trampoline, body, slots.cast()))?;
-            let answer = match ended {
-                Ok(()) => self.result.map_or_else(|| ffi::Py_NewRef(ffi::Py_None()), |kind| read(slots, kind)),
-                Err(trap) => return Err(self.ended(py, trap)),
-            };
-            if gate.is_left() {
-                self.instance.get().free();
-            }
-            if answer.is_null() { Err(PyErr::fetch(py)) } else { Ok(answer) }
+    fn with_slots<T>(&self, given: usize, run: impl FnOnce(*mut RawValue) -> PyResult<T>) -> PyResult<T> {
+        let wanted = self.params.len();
+        if given != wanted {
+            return Err(wrong_number(wanted, given));
         }
+        if wanted <= FEW {
+            run(MaybeUninit::<[RawValue; FEW]>::uninit().as_mut_ptr().cast())
+        } else {
+            run(vec![RawValue { u64: 0 }; wanted].as_mut_ptr())
+        }
+    }
+
+    /// Call it with what is in `slots`. What it returns is in the first one.
+    #[inline]
+    unsafe fn run(&self, slots: *mut RawValue) -> PyResult<()> {
+        let gate = unsafe { &*self.gate };
+        let (context, trampoline, body) = (self.context, self.trampoline, self.body);
+        let call = || unsafe { wasmer_call_trampoline(None, &gate.config, context, trampoline, body, slots.cast()) };
+        if let Err(trap) = gate.inside(call)? {
+            return Err(self.ended(trap));
+        }
+        if gate.is_left() {
+            self.instance.get().free();
+        }
+        Ok(())
     }
 
     #[cold]
-    fn ended(&self, py: Python<'_>, trap: Trap) -> PyErr {
+    fn ended(&self, trap: Trap) -> PyErr {
         let gate = unsafe { &*self.gate };
-        let error = gate.failure(py, &trap);
+        let error = gate.failure(unsafe { Python::assume_attached() }, &trap);
         if gate.is_left() {
             self.instance.get().free();
         }
         error
     }
+
+    #[inline]
+    unsafe fn call(&self, arguments: &[*mut PyObject]) -> PyResult<*mut PyObject> {
+        self.with_slots(arguments.len(), |slots| unsafe {
+            for (index, (&argument, &kind)) in arguments.iter().zip(&self.params).enumerate() {
+                write(slots.add(index), kind, argument)?;
+            }
+            self.run(slots)?;
+            Ok(self.result.map_or_else(|| ffi::Py_NewRef(ffi::Py_None()), |kind| read(slots, kind)))
+        })
+    }
+
+    #[inline]
+    unsafe fn call_natively(&self, words: *mut u64, count: usize) -> PyResult<()> {
+        self.with_slots(count, |slots| unsafe {
+            for index in 0..count {
+                (*slots.add(index)).u64 = *words.add(index);
+            }
+            self.run(slots)?;
+            *words = match self.result {
+                None => 0,
+                Some(Type::I32) => (*slots).u32.into(),
+                Some(_) => (*slots).u64,
+            };
+            Ok(())
+        })
+    }
 }
 
-unsafe extern "C" fn call_guest(
-    this: *mut PyObject,
-    arguments: *mut *mut PyObject,
-    count: ffi::Py_ssize_t,
-) -> *mut PyObject {
-    unsafe {
-        let py = Python::assume_attached();
-        let arguments = if count == 0 { &[] } else { std::slice::from_raw_parts(arguments, count as usize) };
-        let guest = Borrowed::from_ptr(py, this);
-        match guest.cast_unchecked::<GuestFunction>().get().call(arguments) {
-            Ok(answer) => answer,
-            Err(error) => {
-                error.restore(py);
-                null_mut()
-            }
+/// `native_call`, see the engine protocol.
+unsafe extern "C" fn native_call(function: *mut c_void, words: *mut u64, count: usize) -> c_int {
+    match unsafe { (*function.cast::<GuestFunction>()).call_natively(words, count) } {
+        Ok(()) => 0,
+        Err(error) => {
+            error.restore(unsafe { Python::assume_attached() });
+            -1
         }
     }
 }
@@ -141,4 +111,165 @@ unsafe extern "C" fn call_guest(
 #[cold]
 fn wrong_number(wanted: usize, given: usize) -> PyErr {
     PyTypeError::new_err(format!("the guest's function takes {wanted} arguments, {given} were given"))
+}
+
+// -- The type, with what PyO3's classes do not have: a call without a tuple of arguments ------------------------------
+
+type Vectorcall = unsafe extern "C" fn(*mut PyObject, *const *mut PyObject, usize, *mut PyObject) -> *mut PyObject;
+
+#[repr(C)]
+struct Guest {
+    head: PyObject,
+    vectorcall: Vectorcall,
+    function: GuestFunction,
+}
+
+const T_PYSSIZET: c_int = 19;
+const READONLY: c_int = 1;
+const HAVE_VECTORCALL: u32 = 1 << 11;
+/// In the number of arguments: that there is room in front of them.
+const ROOM: usize = 1 << (usize::BITS - 1);
+
+/// A Python callable that calls `function`, an export of `instance`.
+pub fn guest_function<'py>(instance: &Bound<'py, Instance>, function: &VMFunction) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: it lives as long as the store does.
+    let place = unsafe { function.anyfunc.as_ptr().as_ref() };
+    let made = GuestFunction {
+        instance: instance.clone().unbind(),
+        gate: instance.get().gate(),
+        context: place.vmctx,
+        trampoline: place.call_trampoline,
+        body: place.func_ptr,
+        params: function.signature.params().into(),
+        result: function.signature.results().first().copied(),
+    };
+    let py = instance.py();
+    let kind = kind(py)?;
+    // SAFETY: nothing is done with the object before it is whole.
+    unsafe {
+        let guest = ffi::PyType_GenericAlloc(kind.as_ptr().cast(), 0);
+        if guest.is_null() {
+            return Err(PyErr::fetch(py));
+        }
+        (&raw mut (*guest.cast::<Guest>()).vectorcall).write(call);
+        (&raw mut (*guest.cast::<Guest>()).function).write(made);
+        Ok(Bound::from_owned_ptr(py, guest))
+    }
+}
+
+fn kind(py: Python<'_>) -> PyResult<&Py<PyAny>> {
+    static KIND: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    KIND.get_or_try_init(py, || {
+        let mut members = [
+            ffi::PyMemberDef {
+                name: c"__vectorcalloffset__".as_ptr(),
+                type_code: T_PYSSIZET,
+                offset: offset_of!(Guest, vectorcall) as Py_ssize_t,
+                flags: READONLY,
+                doc: std::ptr::null(),
+            },
+            unsafe { std::mem::zeroed() },
+        ];
+        let properties = [
+            ffi::PyGetSetDef { name: c"native_call".as_ptr(), get: Some(get_native_call), ..Default::default() },
+            ffi::PyGetSetDef::default(),
+        ];
+        let slot = |slot, function| ffi::PyType_Slot { slot, pfunc: function };
+        let mut slots = [
+            slot(ffi::Py_tp_dealloc, free as *mut c_void),
+            slot(ffi::Py_tp_traverse, traverse as *mut c_void),
+            slot(ffi::Py_tp_call, call_with_tuple as *mut c_void),
+            slot(ffi::Py_tp_members, members.as_mut_ptr().cast()),
+            slot(ffi::Py_tp_getset, Box::leak(Box::new(properties)).as_mut_ptr().cast()),
+            slot(0, null_mut()),
+        ];
+        let mut spec = ffi::PyType_Spec {
+            name: c"proxywasm_engine_wasmer._native.GuestFunction".as_ptr(),
+            basicsize: size_of::<Guest>() as c_int,
+            itemsize: 0,
+            flags: (ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC) as u32 | HAVE_VECTORCALL,
+            slots: slots.as_mut_ptr(),
+        };
+        unsafe { Bound::from_owned_ptr_or_err(py, ffi::PyType_FromSpec(&mut spec)).map(Bound::unbind) }
+    })
+}
+
+unsafe fn function<'a>(guest: *mut PyObject) -> &'a GuestFunction {
+    unsafe { &(*guest.cast::<Guest>()).function }
+}
+
+unsafe fn answered(called: PyResult<*mut PyObject>) -> *mut PyObject {
+    called.unwrap_or_else(|error| {
+        error.restore(unsafe { Python::assume_attached() });
+        null_mut()
+    })
+}
+
+unsafe extern "C" fn call(
+    guest: *mut PyObject,
+    arguments: *const *mut PyObject,
+    count: usize,
+    keywords: *mut PyObject,
+) -> *mut PyObject {
+    unsafe {
+        if !keywords.is_null() && ffi::PyTuple_Size(keywords) != 0 {
+            return answered(Err(no_keywords()));
+        }
+        let count = count & !ROOM;
+        let arguments = if count == 0 { &[] } else { std::slice::from_raw_parts(arguments, count) };
+        answered(function(guest).call(arguments))
+    }
+}
+
+unsafe extern "C" fn call_with_tuple(
+    guest: *mut PyObject,
+    arguments: *mut PyObject,
+    keywords: *mut PyObject,
+) -> *mut PyObject {
+    unsafe {
+        if !keywords.is_null() && ffi::PyDict_Size(keywords) != 0 {
+            return answered(Err(no_keywords()));
+        }
+        let count = ffi::PyTuple_Size(arguments);
+        let arguments: Vec<_> = (0..count).map(|index| ffi::PyTuple_GetItem(arguments, index)).collect();
+        answered(function(guest).call(&arguments))
+    }
+}
+
+#[cold]
+fn no_keywords() -> PyErr {
+    PyTypeError::new_err("the guest's function takes no keyword arguments")
+}
+
+unsafe extern "C" fn get_native_call(guest: *mut PyObject, _: *mut c_void) -> *mut PyObject {
+    unsafe {
+        let (py, function) = (Python::assume_attached(), function(guest));
+        if !function.params.iter().copied().chain(function.result).all(is_whole) {
+            return answered(Err(PyAttributeError::new_err("native_call: a float can only cross from Python")));
+        }
+        let itself: *const GuestFunction = function;
+        let pair = (native_call as *const () as usize, itself as usize).into_pyobject(py);
+        answered(pair.map(|pair| pair.into_ptr()))
+    }
+}
+
+unsafe extern "C" fn traverse(guest: *mut PyObject, visit: ffi::visitproc, argument: *mut c_void) -> c_int {
+    unsafe {
+        match visit(ffi::Py_TYPE(guest).cast(), argument) {
+            0 => visit(function(guest).instance.as_ptr(), argument),
+            stopped => stopped,
+        }
+    }
+}
+
+unsafe extern "C" fn free(guest: *mut PyObject) {
+    unsafe {
+        ffi::PyObject_GC_UnTrack(guest.cast());
+        let GuestFunction { instance, params, .. } = (&raw const (*guest.cast::<Guest>()).function).read();
+        drop(params);
+        ffi::Py_DecRef(instance.into_ptr()); // PyO3 would put it off, not knowing that the GIL is held
+        let kind = ffi::Py_TYPE(guest);
+        ffi::PyObject_GC_Del(guest.cast());
+        ffi::Py_DecRef(kind.cast());
+    }
 }

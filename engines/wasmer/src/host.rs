@@ -18,7 +18,7 @@ use wasmer_vm::{
 };
 
 use crate::gate::Gate;
-use crate::values::{STRIDE, read, write};
+use crate::values::{STRIDE, is_whole, read, write};
 
 /// The way into a host function that leaves Python out, see the engine protocol.
 type Entry = unsafe extern "C" fn(*mut c_void, *const u64, usize) -> i64;
@@ -32,7 +32,7 @@ pub struct NativeEntry {
 impl NativeEntry {
     /// What `handler` offers, if it does and `signature` allows it.
     pub fn of(handler: &Bound<'_, PyAny>, signature: &FunctionType) -> PyResult<Option<Self>> {
-        let fits = signature.params().iter().all(|kind| matches!(kind, Type::I32 | Type::I64));
+        let fits = signature.params().iter().copied().all(is_whole);
         if !fits || !matches!(signature.results(), [] | [Type::I32]) {
             return Ok(None);
         }

@@ -2,6 +2,8 @@
 
 use std::cell::{RefCell, UnsafeCell};
 use std::ptr::NonNull;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::ffi;
@@ -18,7 +20,7 @@ use wasmer_vm::{
 use crate::builtins;
 use crate::deadline::Watch;
 use crate::gate::{Gate, closed};
-use crate::guest::GuestFunction;
+use crate::guest::guest_function;
 use crate::host::{NativeEntry, host_function};
 use crate::module::Module;
 
@@ -38,6 +40,7 @@ pub struct Instance {
     gate: Box<Gate>,
     handlers: RefCell<Vec<Py<PyAny>>>,
     memory: Option<NonNull<VMMemoryDefinition>>,
+    range: Box<[AtomicU64; 2]>,
     module: Py<Module>,
 }
 
@@ -67,20 +70,28 @@ impl Instance {
         // SAFETY: nothing else looks into the store now, and a function found in it stays.
         let store = unsafe { &mut *store };
         match store.instance.lookup(name) {
-            Some(VMExtern::Function(function)) => GuestFunction::make(slf, function.get(&store.objects)),
+            Some(VMExtern::Function(function)) => guest_function(slf, function.get(&store.objects)),
             _ => Err(PyKeyError::new_err(name.to_owned())),
         }
     }
 
-    /// A new view of the exported memory named `memory`, not to be used after `close`. Raises RuntimeError if there is
-    /// no such memory any more.
+    /// A new view of the exported memory named `memory`, not to be used after `close`, and what `range` says of it.
+    /// Raises RuntimeError if there is no such memory any more.
     fn view<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let memory = self.memory().ok_or_else(closed)?;
+        self.range[0].store(memory.base as u64, Relaxed);
+        self.range[1].store(memory.current_length as u64, Relaxed);
         // SAFETY: a memory's style is static, so it neither moves nor shrinks.
         unsafe {
             let made = ffi::PyMemoryView_FromMemory(memory.base.cast(), memory.current_length as isize, WRITABLE);
             Bound::from_owned_ptr_or_err(py, made)
         }
+    }
+
+    /// The address of two words, which last as long as this object: where the bytes are that `view` has shown the last
+    /// time, and how many; 0 as soon as it is closed.
+    fn range(&self) -> usize {
+        (&raw const *self.range) as usize
     }
 
     /// Size of that memory in bytes, 0 if there is none any more.
@@ -97,7 +108,9 @@ impl Instance {
     ///
     /// Raises RuntimeError if another thread is inside.
     fn close(&self) -> PyResult<()> {
-        if self.gate.close()? {
+        let left = self.gate.close()?;
+        self.range[1].store(0, Relaxed);
+        if left {
             self.free();
         }
         Ok(())
@@ -152,6 +165,7 @@ impl Instance {
             gate,
             handlers: RefCell::new(handlers.iter().map(Bound::unbind).collect()),
             memory,
+            range: Box::default(),
             module: module.clone().unbind(),
         };
         Bound::new(module.py(), made)
@@ -163,6 +177,7 @@ impl Instance {
 
     /// Free all but what tells that it is closed.
     pub fn free(&self) {
+        self.range[1].store(0, Relaxed);
         Python::attach(|_| {
             // SAFETY: nobody is inside. It is taken out first, since what is freed may call back.
             drop(unsafe { (*self.store.get()).take() });

@@ -7,6 +7,11 @@ use wasmer_types::{RawValue, Type};
 /// Words from one slot to the next.
 pub const STRIDE: usize = size_of::<RawValue>() / size_of::<u64>();
 
+/// Whether numbers of this type are whole.
+pub fn is_whole(kind: Type) -> bool {
+    matches!(kind, Type::I32 | Type::I64)
+}
+
 /// The number in a slot, as a new reference, or null with an exception set.
 #[inline]
 pub unsafe fn read(slot: *const RawValue, kind: Type) -> *mut PyObject {
