@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from struct import Struct
 from typing import Union
 
@@ -21,6 +22,8 @@ PropertyValue = Union[
 
 MAX_SEGMENTS = 64
 """Segments that a path is split into; a longer one names nothing, and must not become millions of strings."""
+MAX_REMEMBERED = 64
+"""Bytes of a path that is split once for all guests, which mostly ask for the same."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 NO_PAIRS = bytes(4)
@@ -39,9 +42,16 @@ def decode_path(data: bytes) -> tuple[str, ...]:
 
     Of a path of more than `MAX_SEGMENTS`, the last one holds the rest, NULs and all.
     """
+    return _remembered(data) if len(data) <= MAX_REMEMBERED else _split(data)
+
+
+def _split(data: bytes) -> tuple[str, ...]:
     if data.endswith(b"\0"):
         data = data[:-1]
     return tuple(part.decode("utf-8", "surrogateescape") for part in data.split(b"\0", MAX_SEGMENTS - 1))
+
+
+_remembered = lru_cache(maxsize=1024)(_split)
 
 
 def encode_path(path: Sequence[str]) -> bytes:

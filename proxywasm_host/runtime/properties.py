@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING
+from enum import Enum
+from typing import TYPE_CHECKING, Final
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import AbiVersion, MapType
@@ -177,10 +178,20 @@ STREAM_PROPERTIES: dict[str, Find] = {
     "response.size": lambda context: context.stream.path(RESPONSE).received,
     "response.total_size": _total_size(RESPONSE),
 }
+BY_PATH = {tuple(name.split(".")): find for name, find in STREAM_PROPERTIES.items()}
+KNOWN = 2
+"""Segments of each of these."""
 GROUPS = frozenset(
     ["request", "response", "source", "destination", "connection", "upstream", "xds", "filter_state"]
 ) | {""}
 """Names that only begin a path: alone they have no form in the ABI."""
+
+
+class _Absent(Enum):
+    ABSENT = 0
+
+
+ABSENT: Final = _Absent.ABSENT
 
 
 def lookup(properties: Mapping[str, PropertyValue], path: Sequence[str]) -> PropertyValue:
@@ -188,6 +199,13 @@ def lookup(properties: Mapping[str, PropertyValue], path: Sequence[str]) -> Prop
 
     Raises: LookupError.
     """
+    found = _find(properties, path)
+    if found is ABSENT:
+        raise LookupError(".".join(path))
+    return found
+
+
+def _find(properties: Mapping[str, PropertyValue], path: Sequence[str]) -> PropertyValue | _Absent:
     name = ".".join(path)
     if name in properties:
         return properties[name]
@@ -195,7 +213,7 @@ def lookup(properties: Mapping[str, PropertyValue], path: Sequence[str]) -> Prop
         head = ".".join(path[:split])
         if head in properties:
             return _descend(properties[head], path[split:])
-    raise LookupError(name)
+    return ABSENT
 
 
 def _descend(value: PropertyValue, path: Sequence[str]) -> PropertyValue:
@@ -216,12 +234,15 @@ def stream_property(context: HttpContext, path: Sequence[str]) -> PropertyValue:
         path = (*ALIASES[path[0]].split("."), *path[1:])
     if "." not in path[0]:
         try:
-            return lookup(stream.properties, path)
-        except LookupError:
+            given = _find(stream.properties, path)
+            if given is not ABSENT:
+                return given
+        except LookupError:  # within what the embedder gave
             pass
-        find = STREAM_PROPERTIES.get(".".join(path[:2]))
+        find = BY_PATH.get(tuple(path[:KNOWN]))
         if find is not None:
-            return _descend(find(context), [part.lower() for part in path[2:]])
+            value = find(context)
+            return value if len(path) <= KNOWN else _descend(value, [part.lower() for part in path[KNOWN:]])
         if path[0] in GROUPS and len(path) == 1:
             raise UnencodableValue("only what is in it can be read")
     if path[0] == "filter_state" and len(path) > 1:
