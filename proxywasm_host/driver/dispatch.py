@@ -11,7 +11,6 @@ Rules of this module:
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Union
 
@@ -55,9 +54,8 @@ class Dispatcher:
     def perform(self, todo: Iterable[Effect]) -> None:
         """Perform effects in order; to be given all that an event has returned."""
         sinks = self._sinks
-        queue = deque(todo)
-        while queue:
-            effect = queue.popleft()
+        queue = list(todo)
+        for effect in queue:  # which grows meanwhile
             stream = getattr(effect, "stream", None)
             if stream is not None:
                 sink = sinks.get(stream)

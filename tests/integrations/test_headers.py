@@ -1,0 +1,33 @@
+"""Headers between HTTP libraries and filters."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxywasm_host.integrations.headers import sendable
+
+NAMES = st.sampled_from([b"a", b"x-1", b":path", b":", b"", b"a b", b"a\0b", b":a\0b", b"\0", b"a\n", b"A", b"\xc3\xa4", b"a:"])
+VALUES = st.sampled_from([b"", b"v", b"a b", b"\0", b"a\0b", b"\r", b"\n", b"a\r\nb: c", b"\xff", b"\t"])
+
+
+def is_good(name: bytes, value: bytes) -> bool:
+    """RFC 9110: a token, and a value without CR, LF and NUL; names that begin with a colon are for others to judge."""
+    good = name[:1] == b":" or re.fullmatch(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name)
+    return bool(good) and not any(byte in value for byte in b"\0\r\n")
+
+
+@given(st.lists(st.tuples(NAMES, VALUES), max_size=4))
+def test_what_can_be_put_into_http(headers):
+    assert sendable(headers) is all(is_good(name, value) for name, value in headers)
+
+
+@pytest.mark.parametrize("byte", range(256))
+def test_each_byte(byte):
+    character = bytes([byte])
+    token = chr(byte).isascii() and (chr(byte).isalnum() or chr(byte) in "!#$%&'*+-.^_`|~")
+    assert sendable([(b"x" + character, b"")]) is token
+    assert sendable([(b"x", character)]) is (byte not in b"\0\r\n")
