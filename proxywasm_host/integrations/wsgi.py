@@ -33,6 +33,7 @@ from proxywasm_host.driver.threaded import Client, ThreadDriver
 from proxywasm_host.engine.protocol import Engine, Limits
 from proxywasm_host.integrations.framing import Framing, Part
 from proxywasm_host.integrations.headers import address, for_client, for_filters, sendable
+from proxywasm_host.integrations.properties import of_this_node
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Callout, Effect
 from proxywasm_host.runtime.host import Host
@@ -86,7 +87,7 @@ class ProxyWasmMiddleware:
         services = services or Services()
         if clusters is not None:
             services = replace(services, clusters=clusters if isinstance(clusters, Clusters) else Clusters(clusters))
-        fixed = {} if callable(properties) else properties or {}
+        fixed = of_this_node({} if callable(properties) else properties or {})
         self._make_host: Callable[[], Host] = lambda: Host(
             engine, profile=profile, services=services, limits=limits, properties=fixed, listener=listener
         )

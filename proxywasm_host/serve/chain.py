@@ -21,6 +21,7 @@ from proxywasm_host.driver.worker import Worker
 from proxywasm_host.errors import ConfigError
 from proxywasm_host.integrations.asgi.exchange import Exchange
 from proxywasm_host.integrations.asgi.scope import Receive, Scope, ScopeProperties, Send, target
+from proxywasm_host.integrations.properties import of_this_node
 from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import Plugin
@@ -60,7 +61,7 @@ class Chain:
             profile=settings.profile,
             services=self._services,
             limits=settings.limits.limits(),
-            properties=settings.properties,
+            properties=of_this_node(settings.properties),
         )
 
     async def start(self) -> None:

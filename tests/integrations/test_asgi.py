@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from socket import gethostname
 
 import anyio
 import pytest
@@ -163,6 +164,11 @@ async def test_properties_of_the_host_are_there_for_plugins(wrap, log):
     script = "@on_configure\nget_property xds%00node%00id\nget_property xds%00cluster_name"
     await get(wrap(hello, script, properties={"xds.node": {"id": "n1"}, "xds.cluster_name": "c1"}))
     assert [line.partition(" = ")[2] for line in log.take()] == ['0 "n1"', '0 "c1"']
+
+
+async def test_the_name_of_the_machine_is_there_for_plugins(wrap, log):
+    await get(wrap(hello, "@on_configure\nget_property xds%00node%00id"))
+    assert [line.partition(" = ")[2] for line in log.take()] == [f'0 "{gethostname()}"']
 
 
 # -- Bodies ------------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import json
 import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from socket import gethostname
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
@@ -259,6 +260,11 @@ def test_properties(wrap, log):
         REMOTE_PORT="4711",
     )
     assert [line.partition(" = ")[2] for line in log.take()] == ['0 "192.0.2.1:4711"', '0 "/r"', '0 "HTTP/1.0"']
+
+
+def test_the_name_of_the_machine_is_there_for_plugins(wrap, log):
+    get(wrap(hello, "@on_configure\nget_property xds%00node%00id"))
+    assert [line.partition(" = ")[2] for line in log.take()] == [f'0 "{gethostname()}"']
 
 
 def test_filters_that_do_not_load(wrap):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -281,3 +282,9 @@ def test_the_example_serves(serve, origin):
     assert served.metrics()['wasmcustom_auth_denied_total{name="auth.denied"}'] == 1
     assert served.stop() == 0
     assert [json.loads(line)["status"] for line in served.access_log] == [401, 200]
+
+
+def test_the_name_of_the_machine_is_there_for_plugins(serve):
+    script = "@on_configure\nget_property xds%00node%00id"
+    served = serve(settings={"filters": [{"file": str(FILTERS / "c/probe_0_2_1.wasm"), "configuration": script}]})
+    assert served.wait_for(rf'get_property\(xds%00node%00id\) = 0 "{re.escape(socket.gethostname())}"')

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from socket import gethostname
 from typing import Any, Union
 
 import anyio
@@ -28,6 +27,7 @@ from proxywasm_host.driver.worker import Worker
 from proxywasm_host.engine.protocol import Engine, Limits
 from proxywasm_host.integrations.asgi.exchange import Exchange
 from proxywasm_host.integrations.asgi.scope import Message, Receive, Scope, ScopeProperties, Send
+from proxywasm_host.integrations.properties import of_this_node
 from proxywasm_host.runtime.effects import Callout
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plain import BUFFER_LIMIT
@@ -78,7 +78,7 @@ class ProxyWasmMiddleware:
         if clusters is not None:
             clusters = clusters if isinstance(clusters, Clusters) else Clusters(clusters)
             services = replace(services, clusters=clusters)
-        fixed = {"xds.node": {"id": gethostname()}, **({} if callable(properties) else properties or {})}
+        fixed = of_this_node({} if callable(properties) else properties or {})
         self._make_host = lambda: Host(
             engine, profile=profile, services=services, limits=limits, properties=fixed, listener=listener
         )
