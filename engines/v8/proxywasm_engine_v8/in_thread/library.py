@@ -28,6 +28,7 @@ _CONTEXT_NEW = (
     "APIWrapperCallbackE"
 )
 _CALL = "_ZN2v88Function4CallEPNS_7IsolateENS_5LocalINS_7ContextEEENS3_INS_5ValueEEEiPS7_"
+_EXECUTE = "_ZN2v88internal9Execution4CallEPNS0_7IsolateENS0_12DirectHandleINS0_6ObjectEEES6_NS_4base6VectorIKS6_EE"
 _PROTOTYPES: dict[str, tuple[str, Any, list[Any]]] = {
     # name: (symbol, or "" if it is one of the facts; result; parameters)
     "allocator": ("_ZN2v811ArrayBuffer9Allocator19NewDefaultAllocatorEv", _P, []),
@@ -81,6 +82,8 @@ _PROTOTYPES: dict[str, tuple[str, Any, list[Any]]] = {
 _FAST: dict[str, tuple[str, Any, bool]] = {
     # name: (symbol, result, whether it keeps the GIL)
     "invoke": (_CALL, _P, False),
+    # What the above calls, without a scope of its own and without a look at tasks, which guests have none of.
+    "run": (_EXECUTE, _P, False),
     "lock": ("_ZN2v86Locker10InitializeEPNS_7IsolateE", None, True),
     "wait_for_lock": ("_ZN2v86Locker10InitializeEPNS_7IsolateE", None, False),
     "unlock": ("_ZN2v86LockerD1Ev", None, True),

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["REVISION", "native_link", "use"]
 
-REVISION = 3
+REVISION = 4
 """As in ``native/native.h``."""
 _CALLED = (
-    *("call", "interrupt", "terminate", "lock", "unlock", "enter", "leave", "context_enter", "context_exit"),
+    *("run", "interrupt", "terminate", "lock", "unlock", "enter", "leave", "context_enter", "context_exit"),
     *("isolate_stack_limit", "extend", "drop_handles", "current", "be_in", "thread_data"),
 )
 """In the order of ``Api``."""

@@ -1,8 +1,6 @@
 /* The crossings of one instance: its guest functions, what it imports, and who may be in it. */
 #include "native.h"
 
-bool crossings_are_elsewhere(const Crossings *self) { return self->depth > 0 || home_is_elsewhere(self->home); }
-
 /* Crossings(owner, home, raised, problem, (undefined, page), None or (watch, address of its numbers, seconds)) */
 static int crossings_init(Crossings *self, PyObject *args, PyObject *keywords) {
     PyObject *owner, *home, *raised, *problem, *watched;

@@ -54,11 +54,12 @@ static bool run(Crossings *self, void *function) {
     uint64_t next = scope->next, limit = scope->limit;
     self->depth = 1 - self->depth;
     if (outermost) {
-        atomic_fetch_add_explicit(&self->calls, 1, memory_order_relaxed);
+        unsigned calls = atomic_load_explicit(&self->calls, memory_order_relaxed);
+        atomic_store_explicit(&self->calls, calls + 1, memory_order_relaxed);
         atomic_store_explicit(&self->is_asked, false, memory_order_relaxed); /* with its lock V8 forgets that it was asked */
         atomic_store_explicit(&self->is_inside, true, memory_order_release);
     }
-    bool good = api.call(function, home->isolate, home->context, self->undefined, 0, NULL);
+    bool good = api.call(home->isolate, function, self->undefined, NULL, 0);
     if (outermost) atomic_store_explicit(&self->is_inside, false, memory_order_release);
     scope->next = next;
     if (scope->limit != limit) {

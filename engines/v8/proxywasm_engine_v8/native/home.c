@@ -52,8 +52,7 @@ static void move_out(Home *self) {
     self->thread = 0;
 }
 
-bool home_take(Home *self) {
-    if (self->thread && self->thread == here.number) return true;
+bool home_move(Home *self) {
     if (!here.number && thread_arrives()) return false;
     if (!self->isolate) return PyErr_SetString(PyExc_RuntimeError, "the instance is closed"), false;
     if (self->inside) return another_thread(), false;
@@ -75,8 +74,6 @@ void home_leave(Home *self, void *outer) {
     self->inside--;
     if (outer != self->isolate) be_in(outer);
 }
-
-bool home_is_elsewhere(const Home *self) { return self->inside && self->thread != here.number; }
 
 PyObject *another_thread(void) {
     PyErr_SetString(PyExc_RuntimeError,

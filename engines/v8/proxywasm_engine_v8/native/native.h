@@ -20,11 +20,11 @@
 #include <stdint.h>
 #include <string.h>
 
-#define REVISION 3 /* as in in_thread/native.py */
+#define REVISION 4 /* as in in_thread/native.py */
 
 /* Functions of V8's, found by Python code in the library of the wheel. */
 typedef struct {
-    void *(*call)(void *function, void *isolate, void *context, void *receiver, int count, void **arguments);
+    void *(*call)(void *isolate, void *function, void *receiver, void **arguments, size_t count); /* NULL: it failed */
     void (*interrupt)(void *isolate, void (*callback)(void *isolate, void *data), void *data);
     void (*terminate)(void *isolate);
     void (*lock)(void *locker, void *isolate);
@@ -80,11 +80,14 @@ extern _Thread_local Thread here;
 extern PyTypeObject HomeType;
 
 void home_use(PyObject *callable);      /* what tells the limit of the thread that asks */
-bool home_take(Home *self);             /* have this thread be its home; or an exception is set */
+bool home_move(Home *self);             /* have this thread be its home; or an exception is set */
 void *home_enter(Home *self);           /* be in it; what it returns is for home_leave */
 void home_leave(Home *self, void *outer);
-bool home_is_elsewhere(const Home *self); /* another thread is inside */
-PyObject *another_thread(void);           /* sets the exception that says so */
+PyObject *another_thread(void);         /* sets the exception that says that one is inside */
+
+static inline bool home_take(Home *self) { return (self->thread && self->thread == here.number) || home_move(self); }
+
+static inline bool home_is_elsewhere(const Home *self) { return self->inside && self->thread != here.number; }
 
 /* -- The crossings of an instance (crossings.c, guest.c, host.c) ---------------------------------------------- */
 
@@ -137,7 +140,11 @@ typedef struct {
 
 extern PyTypeObject CrossingsType, GuestType;
 
-bool crossings_are_elsewhere(const Crossings *self); /* another thread is inside */
+/* Another thread is inside. */
+static inline bool crossings_are_elsewhere(const Crossings *self) {
+    return self->depth > 0 || home_is_elsewhere(self->home);
+}
+
 PyObject *guest_new(Crossings *crossings, PyObject *type);
 int host_init(Host *self, PyObject *call, PyObject *type);
 void host_clear(Host *self);
