@@ -45,8 +45,9 @@ static PyObject *crossings_import(Crossings *self, PyObject *functions) {
 static PyObject *crossings_shut(Crossings *self, PyObject *unused) {
     if (crossings_are_elsewhere(self)) return another_thread();
     self->closed = true;
-    if (!self->depth) ticker_remove(self);
-    return PyBool_FromLong(!self->depth);
+    bool is_empty = !self->depth && !self->home->inside;
+    if (is_empty) ticker_remove(self);
+    return PyBool_FromLong(is_empty);
 }
 
 static int crossings_traverse(Crossings *self, visitproc visit, void *arg) {

@@ -50,13 +50,12 @@ static bool run(Crossings *self, void *function) {
     bool outermost = !self->depth;
     Crossings *outer = here.current;
     here.current = self;
-    void *isolate = home_enter(home);
     uint64_t next = scope->next, limit = scope->limit;
     self->depth = 1 - self->depth;
     if (outermost) {
         unsigned calls = atomic_load_explicit(&self->calls, memory_order_relaxed);
         atomic_store_explicit(&self->calls, calls + 1, memory_order_relaxed);
-        atomic_store_explicit(&self->is_asked, false, memory_order_relaxed); /* with its lock V8 forgets that it was asked */
+        atomic_store_explicit(&self->is_asked, false, memory_order_relaxed); /* V8 may have forgotten it on a move */
         atomic_store_explicit(&self->is_inside, true, memory_order_release);
     }
     bool good = api.call(home->isolate, function, self->undefined, NULL, 0);
@@ -68,7 +67,6 @@ static bool run(Crossings *self, void *function) {
     }
     retake(self);
     self->depth = 1 - self->depth;
-    home_leave(home, isolate);
     here.current = outer;
     if (outermost && self->until) self->until[0] = 0;
     return good;
@@ -80,7 +78,9 @@ static int call(Guest *self, const uint64_t *slots, uint64_t *answer) {
     if (!crossings || !self->function) return PyErr_SetString(PyExc_RuntimeError, "the instance is gone"), -1;
     if (!may_enter(crossings)) return -1;
     Py_INCREF(crossings);
+    Home *home = crossings->home;
     Page *page = crossings->page;
+    void *outer = home_enter(home);
     memcpy(page->arguments, slots, (size_t)self->count * sizeof *slots);
     bool returned = run(crossings, self->function), good = returned && !page->failed;
     if (good) {
@@ -89,6 +89,7 @@ static int call(Guest *self, const uint64_t *slots, uint64_t *answer) {
         PyObject *nested = crossings->depth ? Py_True : Py_False;
         set_exception(PyObject_CallFunctionObjArgs(crossings->problem, returned ? Py_True : Py_None, nested, NULL));
     }
+    home_leave(home, outer); /* not before what the call has left behind is cleared away */
     Py_DECREF(crossings);
     return good ? 0 : -1;
 }
