@@ -198,8 +198,8 @@ class VmState(Protocol):
         ...
 
     @property
-    def metrics(self) -> Sequence[list[str]]:
-        """Names of the metrics that the guest has defined, by kind, in the order of their ids."""
+    def metrics(self) -> Sequence[tuple[list[str], dict[str, int]]]:
+        """The metrics that the guest has defined, by kind: names in the order of their ids, and the id of each."""
         ...
 
     def log(self, level: int, message: bytes) -> None:

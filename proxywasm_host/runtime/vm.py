@@ -89,7 +89,7 @@ class Vm(Entry):
         self.contexts = {0: Context(0)}
         self.log_before_done, self.await_done = self.profile.log_before_done, self.profile.await_done
         self.tells_end = self.version > AbiVersion.V0_1_0
-        self.metrics: tuple[list[str], ...] = ([], [], [])
+        self.metrics: tuple[tuple[list[str], dict[str, int]], ...] = (([], {}), ([], {}), ([], {}))
         self._draining = False
         self.calls = Calls(REMEMBERED_CALLS)
         self.on_failure: list[Callable[[Failure], None]] = []

@@ -55,10 +55,9 @@ class GuestMetrics(InMemoryMetrics):
         self.histograms: dict[str, Histogram] = {}
 
     def define(self, kind: int, name: str) -> None:
+        super().define(kind, name)
         if kind == HISTOGRAM:
             self.histograms.setdefault(name, Histogram(GUEST_BUCKETS))
-        else:
-            super().define(kind, name)
 
     def record(self, kind: int, name: str, value: int) -> None:
         if kind == HISTOGRAM:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from sys import getsizeof
 from threading import Lock
 from typing import Protocol
+
+from proxywasm_host.services.quota import MIB, Quota
 
 __all__ = ["COUNTER", "GAUGE", "HISTOGRAM", "InMemoryMetrics", "Metrics"]
 
 COUNTER, GAUGE, HISTOGRAM = range(3)
+METRIC, SAMPLE = 256, 40
+"""Bytes that a metric costs beside its name, and a sample of a histogram."""
 
 
 class Metrics(Protocol):
@@ -17,7 +22,7 @@ class Metrics(Protocol):
     """
 
     def define(self, kind: int, name: str) -> None:
-        """Make the metric known, with the value 0."""
+        """Make the metric known, with the value 0. Raises: NoRoom, if it is new and too much is kept."""
         ...
 
     def add(self, kind: int, name: str, amount: int) -> None:
@@ -34,21 +39,29 @@ class Metrics(Protocol):
 
 
 class InMemoryMetrics:
-    """Metrics of this process: `values` of counters and gauges, `samples` of histograms (the last 4096 of each)."""
+    """Metrics of this process: `values` of counters and gauges, `samples` of histograms (the last 4096 of each).
+
+    All together have at most `max_bytes`: beyond that a new metric is refused, and a histogram that has samples keeps
+    the last ones of them.
+    """
 
     SAMPLES = 4096
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int | None = 64 * MIB) -> None:
         self.values: dict[tuple[int, str], int] = {}
         self.samples: dict[str, list[int]] = {}
+        self._quota = Quota("the metrics", max_bytes)
         self._lock = Lock()
 
     def define(self, kind: int, name: str) -> None:
         with self._lock:
+            if name in self.samples if kind == HISTOGRAM else (kind, name) in self.values:
+                return
+            self._quota.take(METRIC + getsizeof(name))
             if kind == HISTOGRAM:
-                self.samples.setdefault(name, [])
+                self.samples[name] = []
             else:
-                self.values.setdefault((kind, name), 0)
+                self.values[kind, name] = 0
 
     def add(self, kind: int, name: str, amount: int) -> None:
         with self._lock:
@@ -59,7 +72,10 @@ class InMemoryMetrics:
             if kind == HISTOGRAM:
                 samples = self.samples.setdefault(name, [])
                 samples.append(value)
-                del samples[: -self.SAMPLES]
+                if len(samples) > self.SAMPLES or not self._quota.has(SAMPLE):
+                    del samples[0]
+                else:
+                    self._quota.take(SAMPLE)
             else:
                 self.values[kind, name] = value
 

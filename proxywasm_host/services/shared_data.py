@@ -9,7 +9,12 @@ from itertools import count
 from threading import Lock
 from typing import Protocol
 
+from proxywasm_host.services.quota import MIB, Quota
+
 __all__ = ["InMemorySharedData", "SharedData"]
+
+ENTRY = 256
+"""Bytes that an entry costs beside its key and its value."""
 
 
 class SharedData(Protocol):
@@ -22,16 +27,18 @@ class SharedData(Protocol):
     def set(self, vm_id: str, key: bytes, value: bytes, cas: int = 0) -> bool:
         """Store a value; with a `cas` other than 0 only if the key is absent or still has that number.
 
-        Returns whether it was stored.
+        Returns whether it was stored. Raises: NoRoom, if it was not since too much is kept.
         """
         ...
 
 
 class InMemorySharedData:
-    """Shared data of this process."""
+    """Shared data of this process: at most `max_bytes` for each vm_id; more is refused, and what is there stays."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int | None = 256 * MIB) -> None:
+        self.max_bytes = max_bytes
         self._data: dict[tuple[str, bytes], tuple[bytes, int]] = {}
+        self._quotas: dict[str, Quota] = {}
         self._cas = count(1)
         self._lock = Lock()
 
@@ -43,6 +50,10 @@ class InMemorySharedData:
             old = self._data.get((vm_id, key))
             if cas and old and old[1] != cas:
                 return False
+            quota = self._quotas.get(vm_id)
+            if quota is None:
+                quota = self._quotas[vm_id] = Quota(f"the shared data of vm_id {vm_id!r}", self.max_bytes)
+            quota.take(len(value) - len(old[0]) if old else ENTRY + len(key) + len(value))
             self._data[vm_id, key] = value, next(self._cas) & 0xFFFFFFFF or next(self._cas) & 0xFFFFFFFF
             return True
 
@@ -51,3 +62,4 @@ class InMemorySharedData:
         with self._lock:
             for key in [key for key in self._data if key[0] == vm_id]:
                 del self._data[key]
+            self._quotas.pop(vm_id, None)

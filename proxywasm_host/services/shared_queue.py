@@ -12,7 +12,12 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Protocol
 
+from proxywasm_host.services.quota import MIB, Quota
+
 __all__ = ["InMemorySharedQueues", "SharedQueues", "UnknownQueue"]
+
+QUEUE, MESSAGE = 2048, 64
+"""Bytes that a queue costs beside its name, and a message beside its own."""
 
 
 class UnknownQueue(LookupError):
@@ -26,6 +31,8 @@ class SharedQueues(Protocol):
         """Make a queue, or take it over; `on_ready` is called with its token after each message.
 
         `on_ready` may be called in another thread, and must only note the fact. Returns the token.
+
+        Raises: NoRoom, if the queue is new and too much is kept.
         """
         ...
 
@@ -34,7 +41,7 @@ class SharedQueues(Protocol):
         ...
 
     def enqueue(self, token: int, message: bytes) -> None:
-        """Append a message. Raises: UnknownQueue."""
+        """Append a message. Raises: UnknownQueue; NoRoom, if it was not since too much is kept."""
         ...
 
     def dequeue(self, token: int) -> bytes | None:
@@ -45,24 +52,32 @@ class SharedQueues(Protocol):
 @dataclass
 class _Queue:
     on_ready: Callable[[int], None]
+    quota: Quota
     messages: deque[bytes] = field(default_factory=deque)
 
 
 class InMemorySharedQueues:
-    """Queues of this process; they have no bound."""
+    """Queues of this process: those of one vm_id hold at most `max_bytes` together; more is refused."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int | None = 256 * MIB) -> None:
+        self.max_bytes = max_bytes
         self._tokens: dict[tuple[str, bytes], int] = {}
         self._queues: dict[int, _Queue] = {}
+        self._quotas: dict[str, Quota] = {}
         self._lock = Lock()
 
     def register(self, vm_id: str, name: bytes, on_ready: Callable[[int], None]) -> int:
         with self._lock:
-            token = self._tokens.setdefault((vm_id, name), len(self._tokens) + 1)
-            if token in self._queues:
+            token = self._tokens.get((vm_id, name))
+            if token is not None:
                 self._queues[token].on_ready = on_ready
-            else:
-                self._queues[token] = _Queue(on_ready)
+                return token
+            quota = self._quotas.get(vm_id)
+            if quota is None:
+                quota = self._quotas[vm_id] = Quota(f"the shared queues of vm_id {vm_id!r}", self.max_bytes)
+            quota.take(QUEUE + len(name))
+            token = self._tokens[vm_id, name] = len(self._tokens) + 1
+            self._queues[token] = _Queue(on_ready, quota)
             return token
 
     def resolve(self, vm_id: str, name: bytes) -> int | None:
@@ -76,10 +91,16 @@ class InMemorySharedQueues:
 
     def enqueue(self, token: int, message: bytes) -> None:
         queue = self._queue(token)
-        queue.messages.append(message)
+        with self._lock:
+            queue.quota.take(MESSAGE + len(message))
+            queue.messages.append(message)
         queue.on_ready(token)
 
     def dequeue(self, token: int) -> bytes | None:
-        messages = self._queue(token).messages
+        queue = self._queue(token)
         with self._lock:
-            return messages.popleft() if messages else None
+            if not queue.messages:
+                return None
+            message = queue.messages.popleft()
+            queue.quota.give_back(MESSAGE + len(message))
+            return message

@@ -180,7 +180,7 @@ class FakeVm:
         self.stream = FakeContext(2, self.root)
         self.context: Context = self.stream
         self.contexts: dict[int, Context] = {1: self.root, 2: self.stream}
-        self.metrics: tuple[list[str], ...] = ([], [], [])
+        self.metrics: tuple[tuple[list[str], dict[str, int]], ...] = (([], {}), ([], {}), ([], {}))
         self.logged: list[tuple[int, bytes]] = []
 
     def log(self, level: int, message: bytes) -> None:

@@ -672,7 +672,7 @@ def a_vm(version: AbiVersion, profile) -> FakeVm:
     vm.root.maps[6] = [(b":status", b"200")]
     vm.root.buffers[4] = b"reply"
     for kind in range(3):
-        vm.metrics[kind].append("m")
+        HANDLERS["proxy_define_metric"](vm, kind, b"m")
     vm.services.shared_data.set("vm", b"", b"value")
     vm.services.shared_queues.register("vm", b"", lambda _: None)
     vm.services.shared_queues.enqueue(1, b"message")

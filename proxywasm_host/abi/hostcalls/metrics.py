@@ -1,11 +1,13 @@
 """Metrics. An id tells its kind in its two lowest bits and counts in steps of 4, as in Envoy.
 
-A metric that is defined again gets another id; both mean the same metric.
+A metric that is defined again gets another id; both mean the same metric. Filters that define theirs at each request
+must not make the host remember ever more ids, so after the first `MANY` of a kind it is the id that it has.
 """
 
 from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
+from proxywasm_host.abi.hostcalls.room import limited
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.types import MetricType, Status
 
@@ -13,20 +15,30 @@ COUNTER, GAUGE = int(MetricType.COUNTER), int(MetricType.GAUGE)  # members of an
 STEP = 4
 KIND = STEP - 1
 """The bits of an id that tell its kind."""
+MANY = 1 << 16
 
 
+@limited
 def proxy_define_metric(vm: VmState, type: int, name: bytes) -> int:
-    names = vm.metrics[type]
-    names.append(name.decode("utf-8", "replace"))
-    vm.services.metrics.define(type, names[-1])
-    return STEP * len(names) + type
+    names, ids = vm.metrics[type]
+    text = name.decode("utf-8", "replace")
+    known = ids.get(text)
+    if known is None:
+        vm.services.metrics.define(type, text)
+    elif len(names) >= MANY:
+        return known
+    else:
+        text = names[known // STEP - 1]
+    names.append(text)
+    id = ids[text] = STEP * len(names) + type
+    return id
 
 
 def find(vm: VmState, metric: int) -> str | None:
     """The name of a metric, if the guest has defined it."""
     kind, number = metric & KIND, metric // STEP
-    if kind < len(vm.metrics) and 0 < number <= len(vm.metrics[kind]):
-        return vm.metrics[kind][number - 1]
+    if kind < len(vm.metrics) and 0 < number <= len(vm.metrics[kind][0]):
+        return vm.metrics[kind][0][number - 1]
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
+from proxywasm_host.abi.hostcalls.room import limited
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.types import Status
 from proxywasm_host.services import UnknownQueue
@@ -13,12 +14,14 @@ def proxy_get_shared_data(vm: VmState, key: bytes) -> tuple[bytes, int] | Refusa
     return found or Refusal(Status.NOT_FOUND, "no shared data under {0!r} for vm_id {1!r}", key, vm.vm_id)
 
 
+@limited
 def proxy_set_shared_data(vm: VmState, key: bytes, value: bytes, cas: int) -> Refusal | None:
     if vm.services.shared_data.set(vm.vm_id, key, value, cas):
         return None
     return Refusal(Status.CAS_MISMATCH, "shared data under {0!r} has changed since CAS {1}", key, cas)
 
 
+@limited
 def proxy_register_shared_queue(vm: VmState, name: bytes) -> int | Refusal:
     return vm.context.root.register_queue(name)
 
@@ -37,6 +40,7 @@ def proxy_dequeue_shared_queue(vm: VmState, token: int) -> bytes | Refusal:
     return Refusal(Status.EMPTY, "queue {0} is empty", token) if message is None else message
 
 
+@limited
 def proxy_enqueue_shared_queue(vm: VmState, token: int, data: bytes) -> Refusal | None:
     try:
         vm.services.shared_queues.enqueue(token, data)

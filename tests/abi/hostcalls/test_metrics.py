@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from proxywasm_host.abi.hostcalls.metrics import (
+    MANY,
     proxy_define_metric,
     proxy_get_metric,
     proxy_increment_metric,
     proxy_record_metric,
 )
 from proxywasm_host.abi.profile import ENVOY, SPEC
+from proxywasm_host.services import InMemoryMetrics
 from tests.abi.fakes import FakeVm, answer
 
 COUNTER, GAUGE, HISTOGRAM = range(3)
@@ -38,6 +40,26 @@ def test_to_define_again_gives_another_id_of_the_same_metric(vm):
     assert again == 8
     proxy_increment_metric(vm, 4, 5)
     assert proxy_get_metric(vm, again) == 5
+
+
+def test_ids_do_not_become_more_for_ever(vm):
+    last = [proxy_define_metric(vm, COUNTER, b"m") for _ in range(MANY + 10)][-1]
+    assert (last, len(vm.metrics[COUNTER][0]), len(vm.metrics[COUNTER][1])) == (4 * MANY, MANY, 1)
+    assert [proxy_define_metric(vm, COUNTER, name) for name in (b"m", b"n", b"n")] == [last, last + 4, last + 4]
+    for metric in (4, 8, last):
+        proxy_increment_metric(vm, metric, 1)
+    assert (proxy_get_metric(vm, last), proxy_get_metric(vm, last + 4)) == (3, 0)
+
+
+def test_a_metric_that_there_is_no_room_for():
+    vm = FakeVm(metrics=InMemoryMetrics(max_bytes=400))
+    assert proxy_define_metric(vm, COUNTER, b"m") == 4
+    refusal = proxy_define_metric(vm, GAUGE, b"m")
+    assert refusal.status == 10
+    assert refusal.reason == "the metrics have 306 bytes, 306 more would be beyond the limit of 400"
+    assert answer(proxy_record_metric(vm, 5, 1)) == [1]
+    proxy_increment_metric(vm, 4, 2)
+    assert (proxy_define_metric(vm, COUNTER, b"m"), proxy_get_metric(vm, 4)) == (8, 2)
 
 
 def test_metrics_of_one_kind_are_told_apart(vm):

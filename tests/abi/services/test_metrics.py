@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from threading import Thread
 
+import pytest
+
+from proxywasm_host.services import NoRoom
 from proxywasm_host.services.metrics import COUNTER, GAUGE, HISTOGRAM, InMemoryMetrics
 
 
@@ -60,3 +63,30 @@ def test_threads_lose_nothing():
     for thread in threads:
         thread.join()
     assert metrics.get(COUNTER, "m") == 16000
+
+
+def test_new_metrics_are_refused_when_there_is_no_room_and_old_ones_go_on():
+    metrics = InMemoryMetrics(max_bytes=100_000)
+    names = [f"{number:04}" for number in range(1000)]
+    defined = []
+    for name in names:
+        try:
+            metrics.define(COUNTER, name)
+        except NoRoom:
+            break
+        defined.append(name)
+    assert 200 < len(defined) < 400
+    with pytest.raises(NoRoom, match=r"^the metrics have \d+ bytes, \d+ more would be beyond the limit of 100000$"):
+        metrics.define(HISTOGRAM, "h")
+    assert (sorted(name for _, name in metrics.values), metrics.samples) == (defined, {})
+    metrics.define(COUNTER, names[0])
+    metrics.add(COUNTER, names[0], 3)
+    assert metrics.get(COUNTER, names[0]) == 3
+
+
+def test_histograms_share_the_room_that_is_left():
+    metrics = InMemoryMetrics(max_bytes=2000)
+    for value in range(1000):
+        metrics.record(HISTOGRAM, "a", value)
+    metrics.record(HISTOGRAM, "b", 1)
+    assert metrics.samples == {"a": list(range(950, 1000)), "b": []}

@@ -5,7 +5,12 @@ from __future__ import annotations
 from itertools import count
 from threading import Thread
 
-from proxywasm_host.services import InMemorySharedData
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxywasm_host.services import InMemorySharedData, NoRoom
+from proxywasm_host.services.shared_data import ENTRY
 
 
 def test_absent():
@@ -68,3 +73,50 @@ def test_threads_lose_no_swap():
     for thread in threads:
         thread.join()
     assert data.get("vm", b"k") == (b"4000", 4001)
+
+
+LIMIT = 4 * ENTRY
+SETS = st.lists(
+    st.tuples(st.sampled_from(["a", "b"]), st.sampled_from([b"k", b"l", b"m", b"n"]), st.integers(0, LIMIT), st.integers(0, 9)),
+    max_size=30,
+)
+
+
+@given(SETS)
+def test_what_is_kept_never_exceeds_the_limit_and_nothing_is_lost(sets):
+    """As a plain dictionary for each vm_id, whose size is looked at before each change."""
+    data = InMemorySharedData(LIMIT)
+    kept = {"a": {}, "b": {}}
+    for vm_id, key, size, cas in sets:
+        after = {**kept[vm_id], key: b"x" * size}
+        fits = sum(ENTRY + len(key) + len(value) for key, value in after.items()) <= LIMIT
+        before = data.get(vm_id, key)
+        swaps = not cas or before is None or before[1] == cas
+        smaller = before is not None and size <= len(before[0])
+        if swaps and not fits and not smaller:
+            with pytest.raises(NoRoom):
+                data.set(vm_id, key, after[key], cas)
+        else:
+            assert data.set(vm_id, key, after[key], cas) == swaps
+            if swaps:
+                kept[vm_id] = after
+        for owner, entries in kept.items():
+            assert {key: found[0] for key in (b"k", b"l", b"m", b"n") if (found := data.get(owner, key))} == entries
+
+
+def test_what_is_cleared_is_given_back_and_each_vm_id_has_room_of_its_own():
+    data = InMemorySharedData(ENTRY + 2)
+    for vm_id in ("vm", "other"):
+        data.set(vm_id, b"k", b"v")
+        with pytest.raises(NoRoom):
+            data.set(vm_id, b"l", b"")
+    data.clear("vm")
+    assert data.set("vm", b"l", b"v")
+    with pytest.raises(NoRoom):
+        data.set("other", b"l", b"")
+
+
+def test_no_limit():
+    data = InMemorySharedData(None)
+    for number in range(100):
+        assert data.set("vm", b"%d" % number, bytes(1 << 20))

@@ -5,8 +5,11 @@ from __future__ import annotations
 from threading import Thread
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from proxywasm_host.services import InMemorySharedQueues, UnknownQueue
+from proxywasm_host.services import InMemorySharedQueues, NoRoom, UnknownQueue
+from proxywasm_host.services.shared_queue import MESSAGE, QUEUE
 
 
 def nobody(token):
@@ -88,3 +91,41 @@ def test_threads_get_each_message_once():
         thread.join()
     assert sorted(number for into in taken for number in into) == list(range(2000))
     assert queues.dequeue(token) is None
+
+
+LIMIT = 3 * QUEUE
+CALLS = st.lists(
+    st.tuples(st.sampled_from([1, 2]), st.none() | st.integers(0, QUEUE)),
+    max_size=60,
+)
+
+
+@given(CALLS)
+def test_what_is_kept_never_exceeds_the_limit_and_nothing_is_lost(calls):
+    """As plain lists, whose sizes are looked at before each message; both queues belong to one vm_id."""
+    queues = InMemorySharedQueues(LIMIT)
+    told = []
+    kept = {queues.register("vm", name, told.append): [] for name in (b"p", b"q")}
+    for token, size in calls:
+        if size is None:
+            assert queues.dequeue(token) == (kept[token].pop(0) if kept[token] else None)
+            continue
+        used = 2 * (QUEUE + 1) + sum(MESSAGE + len(message) for messages in kept.values() for message in messages)
+        before = len(told)
+        if used + MESSAGE + size > LIMIT:
+            with pytest.raises(NoRoom):
+                queues.enqueue(token, bytes(size))
+            assert len(told) == before
+        else:
+            queues.enqueue(token, bytes(size))
+            kept[token].append(bytes(size))
+            assert len(told) == before + 1
+
+
+def test_queues_cost_room_too_but_not_to_take_one_over():
+    queues = InMemorySharedQueues(2 * (QUEUE + 1))
+    assert [queues.register("vm", name, nobody) for name in (b"a", b"b", b"b")] == [1, 2, 2]
+    with pytest.raises(NoRoom):
+        queues.register("vm", b"c", nobody)
+    assert queues.resolve("vm", b"c") is None
+    assert queues.register("other", b"c", nobody) == 3

@@ -1,0 +1,33 @@
+"""What a hostcall answers when the host would have to keep too much: INTERNAL_FAILURE.
+
+That is Envoy's answer where a circuit breaker lets no more callouts through; for all else it has no limit, and
+ngx_wasm_module ends the guest where a memory zone of its is full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from proxywasm_host.abi.marshal import Refusal
+from proxywasm_host.abi.types import Status
+from proxywasm_host.services import NoRoom
+
+__all__ = ["limited"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def limited(handler: Callable[P, R]) -> Callable[P, R | Refusal]:
+    """A handler that refuses where what it calls raises `NoRoom`."""
+
+    @wraps(handler)
+    def call(*args: P.args, **keywords: P.kwargs) -> R | Refusal:
+        try:
+            return handler(*args, **keywords)
+        except NoRoom as error:
+            return Refusal(Status.INTERNAL_FAILURE, "{0}", str(error))
+
+    return call

@@ -1,0 +1,36 @@
+"""How much may be kept for guests, and how much is: they must not make the host keep without end."""
+
+from __future__ import annotations
+
+__all__ = ["MIB", "NoRoom", "Quota"]
+
+MIB = 1 << 20
+
+
+class NoRoom(Exception):
+    """More would be kept than is allowed: the guest is told INTERNAL_FAILURE, and what is kept stays as it is."""
+
+
+class Quota:
+    """So many bytes may be kept of something; ``None`` is no limit. Who shares one between threads has a lock."""
+
+    __slots__ = ("limit", "used", "what")
+
+    def __init__(self, what: str, limit: int | None) -> None:
+        self.what = what
+        self.limit = limit
+        self.used = 0
+
+    def has(self, size: int) -> bool:
+        """Whether there is room for so many bytes more."""
+        return self.limit is None or self.used + size <= self.limit
+
+    def take(self, size: int) -> None:
+        """Note that so many bytes more are kept, or that fewer are. Raises: NoRoom, and nothing is noted."""
+        if size > 0 and not self.has(size):
+            raise NoRoom(f"{self.what} have {self.used} bytes, {size} more would be beyond the limit of {self.limit}")
+        self.used += size
+
+    def give_back(self, size: int) -> None:
+        """Note that so many bytes are no longer kept."""
+        self.used -= size
