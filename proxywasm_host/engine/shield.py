@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from types import CodeType
 
-__all__ = ["shielded"]
+__all__ = ["shielded", "shielded_within"]
 
 
 def shielded(code: CodeType) -> CodeType:
@@ -22,6 +22,13 @@ def shielded(code: CodeType) -> CodeType:
     length, rest = _number(rest)
     stretched = _encoded(0, first=True) + _encoded(start + length) + rest
     return code.replace(co_exceptiontable=stretched)  # type: ignore[call-arg, unused-ignore]
+
+
+def shielded_within(code: CodeType, name: str) -> CodeType:
+    """`code` with all functions of that name in it shielded."""
+    inner = (shielded_within(item, name) if isinstance(item, CodeType) else item for item in code.co_consts)
+    code = code.replace(co_consts=tuple(inner))
+    return shielded(code) if code.co_name == name else code
 
 
 def _number(table: bytes) -> tuple[int, bytes]:

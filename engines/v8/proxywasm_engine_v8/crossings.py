@@ -1,8 +1,8 @@
 """The crossings of one module, host → guest and guest → host, written out as Python source and compiled once.
 
 Calling through ctypes costs little if nothing is looked up or converted on the way. So for each module one function
-``link`` is generated, whose closures have the arities and types of the module's exports and imports unrolled. Each
-instance calls ``link`` once. All closures of an instance share its cells, above all `depth`, which is
+``link`` is generated. Each instance calls it once, and gets for each type of an export or import what makes closures in
+which arity and types are unrolled. All closures of an instance share its cells, above all `depth`, which is
 
 * 0 while nobody is in the guest,
 * *n* > 0 while guest code runs, *n* calls deep: the one thread inside executes no Python, so whoever calls now is
@@ -26,7 +26,7 @@ from threading import get_ident
 from typing import Any
 
 from proxywasm_host.engine.protocol import FunctionType, HostFunction
-from proxywasm_host.engine.shield import shielded
+from proxywasm_host.engine.shield import shielded_within
 
 from .bridge import ANSWER, ARGUMENTS, PAGE, UNANSWERED
 from .errors import MOST_NESTED, NESTED_TOO_DEEPLY, another_thread, closed
@@ -48,7 +48,7 @@ _TELL = {
 }
 
 _HEAD = f"""\
-def link(handlers, isolate, calls, callees, busy, closed):
+def link(isolate, calls, callees, busy, closed):
     depth = 0
     home = 0
     page_at = isolate.page_at
@@ -79,48 +79,52 @@ _SHUT = """
 """
 
 _GUEST = """
-    def guest_{i}({parameters}):
-        nonlocal depth, home
-        if depth:
-            if depth > 0 or home != get_ident():
-                raise busy()
-            if depth <= -{most_nested}:
-                raise RecursionError(nested_too_deeply)
+    def make_guest_{type}(number):
+        def guest({parameters}):
+            nonlocal depth, home
+            if depth:
+                if depth > 0 or home != get_ident():
+                    raise busy()
+                if depth <= -{most_nested}:
+                    raise RecursionError(nested_too_deeply)
 {refused}
-        depth = 1 - depth
-        try:
-            {write}
-            if depth == 1:
-{outermost}
-            else:
-{nested}
-        except BaseException:
-            recover(depth == 1)
-            raise
-        finally:
             depth = 1 - depth
-        if not result or halves[0]:
-            raise problem(result, depth != 0)
-        {read}
+            try:
+                {write}
+                if depth == 1:
+{outermost}
+                else:
+{nested}
+            except BaseException:
+                recover(depth == 1)
+                raise
+            finally:
+                depth = 1 - depth
+            if not result or halves[0]:
+                raise problem(result, depth != 0)
+            {read}
+
+        return guest
 """
 
 _HOST = """
-    handler_{i} = handlers[{i}]
+    def make_host_{type}(handler):
+        def host():
+            nonlocal depth
+            try:
+                depth = -depth
+                {answer}
+                depth = -depth
+            except BaseException as error:
+                depth = abs(depth)
+                words[{slot}] = {unanswered}
+                raised(error)
 
-    def host_{i}():
-        nonlocal depth
-        try:
-            depth = -depth
-            {answer}
-            depth = -depth
-        except BaseException as error:
-            depth = abs(depth)
-            words[{slot}] = {unanswered}
-            raised(error)
+        return host
 """
 
 _TAIL = """
-    return ([{guests}], [{hosts}], shut)
+    return [{guests}], [{hosts}], shut
 """
 
 
@@ -132,25 +136,32 @@ def link(
     functions: Sequence[HostFunction],
 ) -> Link:
     """The crossings of one instance."""
-    made = _compile(tuple(guests), tuple(function.type for function in functions), lowering)
+    outwards = tuple(dict.fromkeys(guests))
+    inwards = tuple(dict.fromkeys(function.type for function in functions))
     callees: list[Any] = []
-    handlers = [function.call for function in functions]
-    return Link(*made(handlers, isolate, calls, callees, another_thread, closed), callees.extend)
+    make = _compile(outwards, inwards, lowering)
+    make_guest, make_host, shut = make(isolate, calls, callees, another_thread, closed)
+    guest, host = dict(zip(outwards, make_guest, strict=True)), dict(zip(inwards, make_host, strict=True))
+    return Link(
+        [guest[type](number) for number, type in enumerate(guests)],
+        [host[function.type](function.call) for function in functions],
+        shut,
+        callees.extend,
+    )
 
 
 @lru_cache(maxsize=256)
 def _compile(
-    guests: Sequence[FunctionType], hosts: Sequence[FunctionType], lowering: Lowering
+    guests: tuple[FunctionType, ...], hosts: tuple[FunctionType, ...], lowering: Lowering
 ) -> Callable[..., tuple[list[Any], list[Any], Callable[[], bool]]]:
-    """Make the function ``link`` for exports of the types `guests` and imports of the types `hosts`.
+    """Make the function ``link`` for exports of the types `guests` and imports of the types `hosts`, each given once.
 
-    ``link`` returns the guest functions (callables of plain numbers, which call what is in ``callees``), the host
-    functions (which take their arguments from the page), and ``shut``, which makes every guest function refuse and
-    tells whether nobody is inside. It is given what makes the error of a call while another thread is inside, and of
-    one after ``shut``.
+    ``link`` returns, for each of `guests`, what makes a guest function (a callable of plain numbers, which calls what
+    has its number in ``callees``); for each of `hosts`, what makes of a handler a host function (which takes its
+    arguments from the page); and ``shut``, which makes every guest function refuse and tells whether nobody is inside.
+    It is given what makes the error of a call while another thread is inside, and of one after ``shut``.
     """
     doors = ", ".join(lowering.doors)
-    source = [_HEAD, indent(lowering.prelude, " " * 4), _SHUT.format(doors=doors, count=len(lowering.doors))]
     names: dict[str, Any] = {
         "nested_too_deeply": NESTED_TOO_DEEPLY,
         "get_ident": get_ident,
@@ -162,45 +173,39 @@ def _compile(
         "c_double": c_double,
         "c_void_p": c_void_p,
     }
-    for i, type in enumerate(guests):
-        source.append(_guest(i, type, lowering))
+    source = [_HEAD, indent(lowering.prelude, " " * 4), _SHUT.format(doors=doors, count=len(lowering.doors))]
+    source += [_guest(i, type, lowering) for i, type in enumerate(guests)]
     for i, type in enumerate(hosts):
         source.append(_host(i, type))
         names[f"unpack_{i}"] = struct.Struct("<" + "".join(map(_UNPACK.__getitem__, type.params))).unpack_from
     source.append(
         _TAIL.format(
-            guests=", ".join(f"guest_{i}" for i in range(len(guests))),
-            hosts=", ".join(f"host_{i}" for i in range(len(hosts))),
+            guests=", ".join(f"make_guest_{i}" for i in range(len(guests))),
+            hosts=", ".join(f"make_host_{i}" for i in range(len(hosts))),
         )
     )
     exec(compile("".join(source), "<v8 crossings>", "exec"), names)  # noqa: S102 - the text is all our own
     link: types.FunctionType = names["link"]
-    link.__code__ = link.__code__.replace(co_consts=tuple(map(_shielded_host, link.__code__.co_consts)))
+    link.__code__ = shielded_within(link.__code__, "host")
     return link
-
-
-def _shielded_host(constant: object) -> object:
-    if isinstance(constant, types.CodeType) and constant.co_name.startswith("host_"):
-        return shielded(constant)
-    return constant
 
 
 def _guest(i: int, type: FunctionType, lowering: Lowering) -> str:
     names = [f"a{n}" for n in range(len(type.params))]
     writes = [_WRITE[kind].format(_ARGUMENT + n) + f" = {names[n]}" for n, kind in enumerate(type.params)]
     return _GUEST.format(
-        i=i,
+        type=i,
         most_nested=MOST_NESTED,
         parameters=", ".join(names),
-        refused=indent(lowering.refused, " " * 12),
-        write="\n            ".join(writes or ["pass"]),
-        outermost=indent(lowering.outermost.format(i=i), " " * 16),
-        nested=indent(lowering.nested.format(i=i), " " * 16),
+        refused=indent(lowering.refused, " " * 16),
+        write="\n                ".join(writes or ["pass"]),
+        outermost=indent(lowering.outermost, " " * 20),
+        nested=indent(lowering.nested, " " * 20),
         read=f"return {_READ[type.results[0]]}" if type.results else "",
     )
 
 
 def _host(i: int, type: FunctionType) -> str:
-    call = f"handler_{i}(*unpack_{i}(arguments))" if type.params else f"handler_{i}()"
+    call = f"handler(*unpack_{i}(arguments))" if type.params else "handler()"
     answer = _TELL["".join(type.results)].format(call)
-    return _HOST.format(i=i, answer=answer, slot=_SLOT, unanswered=UNANSWERED)
+    return _HOST.format(type=i, answer=answer, slot=_SLOT, unanswered=UNANSWERED)

@@ -53,7 +53,7 @@ class Lowering:
     refused: str
     """Raises what forbids a call within a call."""
     outermost: str
-    """Calls the guest's function number ``{i}`` while nobody is inside. Sets ``home`` to the thread, and ``result``,
+    """Calls the guest's function ``number`` while nobody is inside. Sets ``home`` to the thread, and ``result``,
     which is true if all is well."""
     nested: str
     """The same, within a host function."""

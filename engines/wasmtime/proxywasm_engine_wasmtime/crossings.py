@@ -1,8 +1,8 @@
 """The crossings of one module, host → guest and guest → host, written out as Python source and compiled once.
 
 Calling through ctypes costs little if nothing is looked up or converted on the way. So for each module one function
-``link`` is generated, whose closures have the arities and types of the module's exports and imports unrolled. Each
-instance calls ``link`` once. All closures of an instance share its cells, above all `depth`, which is
+``link`` is generated. Each instance calls it once, and gets for each type of an export or import what makes closures in
+which arity and types are unrolled. All closures of an instance share its cells, above all `depth`, which is
 
 * 0 while nobody is in the guest,
 * *n* > 0 while guest code runs, *n* calls deep: the one thread inside executes no Python, so whoever calls now is
@@ -17,23 +17,22 @@ from __future__ import annotations
 
 import struct
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from ctypes import byref, c_char, c_double, c_float, c_uint32, c_uint64
 from functools import lru_cache
 from threading import get_ident
 from typing import Any
 
 from proxywasm_host.engine.protocol import FunctionType
-from proxywasm_host.engine.shield import shielded
+from proxywasm_host.engine.shield import shielded_within
 
 from .errors import MOST_NESTED, NESTED_TOO_DEEPLY
 
 __all__ = ["compile_link"]
 
 _UNPACK = {"i32": "I12x", "i64": "Q8x", "f32": "f12x", "f64": "d8x"}
-_WRITE = {"i32": "words_{0}[{1} * 2]", "i64": "words_{0}[{1} * 2]", "f32": "floats_{0}[{1} * 4]",
-          "f64": "doubles_{0}[{1} * 2]"}  # fmt: skip
-_READ = {"i32": "halves_{0}[0]", "i64": "words_{0}[0]", "f32": "floats_{0}[0]", "f64": "doubles_{0}[0]"}
+_WRITE = {"i32": "words[{0} * 2]", "i64": "words[{0} * 2]", "f32": "floats[{0} * 4]", "f64": "doubles[{0} * 2]"}
+_READ = {"i32": "halves[0]", "i64": "words[0]", "f32": "floats[0]", "f64": "doubles[0]"}
 _ANSWER = {
     "i32": "view[0] = {0}",
     "i64": "c_uint64.from_address(at).value = {0}",
@@ -45,7 +44,7 @@ _MOST_VIEWS = 1024  # guest stacks are deep at times, and each depth has its own
 # looking at slots in a new place is the moment to notice, since deeper calls have theirs elsewhere.
 
 _HEAD = """\
-def link(handlers, invoke, context, trap, trap_at, failed, forget, raised, arrived, refuse, busy, watch):
+def link(invoke, context, trap, trap_at, failed, forget, raised, arrived, refuse, busy, watch):
     depth = 0
     home = 0
     views = {}
@@ -59,79 +58,82 @@ def link(handlers, invoke, context, trap, trap_at, failed, forget, raised, arriv
 """
 
 _GUEST = """
-    function_{i} = (c_uint64 * 2)()
-    function_at_{i} = byref(function_{i})
-    words_{i} = (c_uint64 * {words})()
-    halves_{i} = (c_uint32 * {words}).from_buffer(words_{i})
-    floats_{i} = (c_float * {words}).from_buffer(words_{i})
-    doubles_{i} = (c_double * {words}).from_buffer(words_{i})
-    slots_at_{i} = byref(words_{i})
-    count_{i} = byref(c_char.from_address({count}))
+    def make_guest_{i}():
+        function = (c_uint64 * 2)()
+        function_at = byref(function)
+        words = (c_uint64 * {words})()
+        halves = (c_uint32 * {words}).from_buffer(words)
+        floats = (c_float * {words}).from_buffer(words)
+        doubles = (c_double * {words}).from_buffer(words)
+        slots_at = byref(words)
+        count = byref(c_char.from_address({count}))
 
-    def guest_{i}({parameters}):
-        nonlocal depth, home
-        if depth > 0 or depth and home != get_ident():
-            raise busy()
-        {write}
-        depth = 1 - depth
-        try:
-            if depth == 1:
-                home = get_ident(){enter}
-            error = invoke(context, function_at_{i}, slots_at_{i}, count_{i}, trap_at)
-        except BaseException:
-            forget()
-            raise
-        finally:
+        def guest({parameters}):
+            nonlocal depth, home
+            if depth > 0 or depth and home != get_ident():
+                raise busy()
+            {write}
             depth = 1 - depth
-        if error or trap:
-            raise failed(error)
-        {read}
+            try:
+                if depth == 1:
+                    home = get_ident(){enter}
+                error = invoke(context, function_at, slots_at, count, trap_at)
+            except BaseException:
+                forget()
+                raise
+            finally:
+                depth = 1 - depth
+            if error or trap:
+                raise failed(error)
+            {read}
+
+        return guest, function
 """
 # `count` is passed as a pointer to that address: a size_t argument that ctypes need not convert.
 # What invoke can raise is an interrupt (Ctrl-C) that Python took up on return; it leaves a trap or an error behind.
 
 _WATCHED = """
-                watch.enter()"""
+                    watch.enter()"""
 
 _HOST = """
-    handler_{i} = handlers[{i}]
+    def make_host_{i}(handler):
+        def host(environment, caller, at, count):
+            nonlocal depth
+            try:
+                depth = -depth
+                view = views.get(at)
+                if view is None:
+                    arrived(caller)
+                    if depth < -most_nested:
+                        raise RecursionError(nested_too_deeply)
+                    if len(views) >= {most_views}:
+                        views.clear()
+                    view = views[at] = View(at)
+                {answer}
+                depth = -depth
+            except BaseException as error:
+                depth = abs(depth)
+                return raised(error)
 
-    def host_{i}(environment, caller, at, count):
-        nonlocal depth
-        try:
-            depth = -depth
-            view = views.get(at)
-            if view is None:
-                arrived(caller)
-                if depth < -most_nested:
-                    raise RecursionError(nested_too_deeply)
-                if len(views) >= {most_views}:
-                    views.clear()
-                view = views[at] = View(at)
-            {answer}
-            depth = -depth
-        except BaseException as error:
-            depth = abs(depth)
-            return raised(error)
+        return host
 """
 
 _TAIL = """
-    return ([{guests}], [{functions}], [{hosts}], shut)
+    return [{guests}], [{hosts}], shut
 """
 
 
 @lru_cache(maxsize=256)
 def compile_link(
-    guests: Sequence[FunctionType], hosts: Sequence[FunctionType], *, watched: bool
-) -> Callable[..., tuple[list[Any], list[Any], list[Any], Callable[[], bool]]]:
-    """Make the function ``link`` for exports of the types `guests` and imports of the types `hosts`.
+    guests: tuple[FunctionType, ...], hosts: tuple[FunctionType, ...], *, watched: bool
+) -> Callable[..., tuple[list[Any], list[Any], Callable[[], bool]]]:
+    """Make the function ``link`` for exports of the types `guests` and imports of the types `hosts`, each given once.
 
-    ``link`` returns the guest functions (callables of plain numbers), the places of 16 bytes into which their
-    ``wasmtime_func_t`` have to be copied, the host functions (to be made into ctypes callbacks), and ``shut``,
-    which makes every guest function refuse and tells whether nobody is inside.
-    If `watched`, ``watch.enter()`` runs before each outermost call.
+    ``link`` returns, for each of `guests`, what makes a guest function (a callable of plain numbers) and the place of
+    16 bytes into which its ``wasmtime_func_t`` has to be copied; for each of `hosts`, what makes of a handler a host
+    function (to be made into a ctypes callback); and ``shut``, which makes every guest function refuse and tells
+    whether nobody is inside. If `watched`, ``watch.enter()`` runs before each outermost call.
     """
-    source = [_HEAD]
     names: dict[str, Any] = {
         "byref": byref,
         "get_ident": get_ident,
@@ -145,46 +147,39 @@ def compile_link(
         # Long enough for any import: a view only serves to reach what is there.
         "View": (c_uint32 * (4 * max([1, *(len(type.params) for type in hosts)]))).from_address,
     }
-    for i, type in enumerate(guests):
-        source.append(_guest(i, type, watched=watched))
+    source = [_HEAD]
+    source += [_guest(i, type, watched=watched) for i, type in enumerate(guests)]
     for i, type in enumerate(hosts):
         source.append(_host(i, type))
         names[f"unpack_{i}"] = struct.Struct("<" + "".join(map(_UNPACK.__getitem__, type.params))).unpack_from
     source.append(
         _TAIL.format(
-            guests=", ".join(f"guest_{i}" for i in range(len(guests))),
-            functions=", ".join(f"function_{i}" for i in range(len(guests))),
-            hosts=", ".join(f"host_{i}" for i in range(len(hosts))),
+            guests=", ".join(f"make_guest_{i}" for i in range(len(guests))),
+            hosts=", ".join(f"make_host_{i}" for i in range(len(hosts))),
         )
     )
     exec(compile("".join(source), "<wasmtime crossings>", "exec"), names)  # noqa: S102 - the text is all our own
     link: types.FunctionType = names["link"]
-    link.__code__ = link.__code__.replace(co_consts=tuple(map(_shielded_host, link.__code__.co_consts)))
+    link.__code__ = shielded_within(link.__code__, "host")
     return link
-
-
-def _shielded_host(constant: object) -> object:
-    if isinstance(constant, types.CodeType) and constant.co_name.startswith("host_"):
-        return shielded(constant)
-    return constant
 
 
 def _guest(i: int, type: FunctionType, *, watched: bool) -> str:
     slots = max(len(type.params), len(type.results))
     names = [f"a{n}" for n in range(len(type.params))]
-    writes = [_WRITE[kind].format(i, n) + f" = {names[n]}" for n, kind in enumerate(type.params)]
+    writes = [_WRITE[kind].format(n) + f" = {names[n]}" for n, kind in enumerate(type.params)]
     return _GUEST.format(
         i=i,
         words=4 * max(slots, 1),
         count=slots,
         parameters=", ".join(names),
-        write="\n        ".join(writes),
+        write="\n            ".join(writes),
         enter=_WATCHED if watched else "",
-        read=f"return {_READ[type.results[0]].format(i)}" if type.results else "",
+        read=f"return {_READ[type.results[0]]}" if type.results else "",
     )
 
 
 def _host(i: int, type: FunctionType) -> str:
-    call = f"handler_{i}(*unpack_{i}(view))" if type.params else f"handler_{i}()"
+    call = f"handler(*unpack_{i}(view))" if type.params else "handler()"
     answer = _ANSWER[type.results[0]].format(call) if type.results else call
     return _HOST.format(i=i, most_views=_MOST_VIEWS, answer=answer)

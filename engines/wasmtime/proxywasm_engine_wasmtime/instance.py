@@ -165,12 +165,11 @@ class CtypesCrossings:
         if deadline is not None:
             watch = Watch(api, store.pointer, deadline, module.ticker, underway.interrupted)
         self._outcome = outcome = _Outcome(store, underway, watch)
-        guests = module.callable_exports
-        link = compile_link(
-            tuple(guests.values()), tuple(function.type for function in functions), watched=watch is not None
-        )
-        calls, places, hosts, self._shut = link(
-            [function.call for function in functions],
+        exports = module.callable_exports
+        outwards = tuple(dict.fromkeys(exports.values()))
+        inwards = tuple(dict.fromkeys(function.type for function in functions))
+        link = compile_link(outwards, inwards, watched=watch is not None)
+        make_guest, make_host, self._shut = link(
             api.wasmtime_func_call_unchecked,
             ctypes.byref(ctypes.c_char.from_address(store.context)),
             outcome.trap,
@@ -183,10 +182,13 @@ class CtypesCrossings:
             another_thread,
             watch,
         )
-        self.functions = dict(zip(guests, calls, strict=True))
-        self._kept = places
-        self.places = dict(zip(guests, map(ctypes.addressof, places), strict=True))
-        callbacks = [HostCallback(host) for host in hosts]
+        guests = dict(zip(outwards, make_guest, strict=True))
+        hosts = dict(zip(inwards, make_host, strict=True))
+        made = {name: guests[type]() for name, type in exports.items()}
+        self.functions = {name: call for name, (call, _) in made.items()}
+        self._kept = [place for _, place in made.values()]
+        self.places = {name: ctypes.addressof(place) for name, (_, place) in made.items()}
+        callbacks = [HostCallback(hosts[function.type](function.call)) for function in functions]
         store.keep((callbacks, watch))
         self.hosts: Sequence[tuple[Any, int | None]] = [(callback, None) for callback in callbacks]
 

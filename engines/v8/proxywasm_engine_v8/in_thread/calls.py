@@ -68,7 +68,7 @@ if comes:
     limit_stack(pointer, lowest)
     home = get_ident()
 levels[0] = 1
-result = invoke(callees[{{i}}], at, context, nothing, none, None)
+result = invoke(callees[number], at, context, nothing, none, None)
 levels[0] = scope[1] = scope[0] = 0
 drop_handles(at, at)
 leave(at)
@@ -82,7 +82,7 @@ outer = current()
 if outer != pointer:
     be_in(at, c_void_p(thread_data(at)))
 try:
-    result = invoke(callees[{i}], at, context, nothing, none, None)
+    result = invoke(callees[number], at, context, nothing, none, None)
 finally:
     if outer != pointer:
         be_in(c_void_p(outer), c_void_p(thread_data(c_void_p(outer))))

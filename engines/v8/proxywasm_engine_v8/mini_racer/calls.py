@@ -38,8 +38,8 @@ nested = calls.nested
 """,
     doors=("outermost", "nested"),
     refused="",
-    outermost="home = get_ident()\nresult = outermost({i})",
-    nested="result = nested({i})",
+    outermost="home = get_ident()\nresult = outermost(number)",
+    nested="result = nested(number)",
 )
 
 
