@@ -139,12 +139,14 @@ static PyObject *from_slot(char kind, const Slot *slot) {
 static int run(Guest *self, Slot *slots) {
     Crossings *crossings = self->crossings;
     if (!crossings) return PyErr_SetString(PyExc_RuntimeError, "the instance is gone"), -1;
-    if (!enter(crossings)) return -1;
-    Py_INCREF(crossings);
-    void *trap = NULL;
-    size_t held = (size_t)(self->count ? self->count : self->result != 0);
-    void *error = api.func_call_unchecked(crossings->context, &self->function, slots, held, &trap);
-    int failed = leave(crossings, error, trap);
+    Py_INCREF(crossings); /* before the GIL may be let go of */
+    int failed = -1;
+    if (enter(crossings)) {
+        void *trap = NULL;
+        size_t held = (size_t)(self->count ? self->count : self->result != 0);
+        void *error = api.func_call_unchecked(crossings->context, &self->function, slots, held, &trap);
+        failed = leave(crossings, error, trap);
+    }
     Py_DECREF(crossings);
     return failed;
 }
