@@ -3,20 +3,29 @@
 
 static PyObject *native_call_name;
 
-int callback_set(Callback *self, PyObject *function) {
-    PyObject *offered = function ? PyObject_GetAttr(function, native_call_name) : NULL;
-    unsigned long long call = 0, itself = 0;
-    if (function && !offered) {
+/* The addresses that a function offers, or zeros. 0, or -1 with an exception. */
+static int offered(PyObject *function, unsigned long long *call, unsigned long long *itself) {
+    PyObject *pair = PyObject_GetAttr(function, native_call_name);
+    if (!pair) {
         if (!PyErr_ExceptionMatches(PyExc_AttributeError)) return -1;
         PyErr_Clear();
+        return 0;
     }
-    if (offered) {
-        bool good = PyTuple_Check(offered) && PyArg_ParseTuple(offered, "KK", &call, &itself);
-        Py_DECREF(offered);
-        if (!good) return PyErr_Occurred() ? -1 : (PyErr_SetString(PyExc_TypeError, "native_call is two addresses"), -1);
+    if (!PyTuple_Check(pair)) PyErr_SetString(PyExc_TypeError, "native_call is two addresses");
+    bool good = PyTuple_Check(pair) && PyArg_ParseTuple(pair, "KK", call, itself);
+    Py_DECREF(pair);
+    return good ? 0 : -1;
+}
+
+int callback_set(Callback *self, PyObject *function) {
+    unsigned long long call = 0, itself = 0;
+    Py_XINCREF(function); /* whoever has it may let go of it while it is asked */
+    if (function && offered(function, &call, &itself)) {
+        Py_DECREF(function);
+        return -1;
     }
     self->call = (NativeCall)(uintptr_t)call, self->itself = (void *)(uintptr_t)itself;
-    Py_XSETREF(self->function, Py_XNewRef(function));
+    Py_XSETREF(self->function, function);
     return 0;
 }
 

@@ -3,20 +3,24 @@
 
 static bool is_empty(const Call *call) { return !call->row; }
 
+static void let_go(Call call) {
+    Py_XDECREF(call.row);
+    Py_XDECREF(call.args);
+    Py_XDECREF(call.result);
+    Py_XDECREF(call.first);
+    Py_XDECREF(call.second);
+}
+
 static void empty(Call *call) {
-    PyObject *row = call->row;
-    call->row = NULL;
+    Call before = *call;
+    call->row = call->args = call->result = call->first = call->second = NULL;
     call->make = NULL;
-    Py_CLEAR(call->args);
-    Py_CLEAR(call->result);
-    Py_CLEAR(call->first);
-    Py_CLEAR(call->second);
-    Py_XDECREF(row);
+    let_go(before); /* which may record a call here */
 }
 
 Call *calls_next(Calls *calls, PyObject *row) {
     Call *call = &calls->ring[calls->next];
-    while (!is_empty(call)) { /* what goes may record calls itself while it goes */
+    while (!is_empty(call)) {
         empty(call);
         call = &calls->ring[calls->next];
     }
@@ -34,18 +38,17 @@ static PyObject *fields(Call *call) {
     return Py_BuildValue("(ONN)", call->row, args ? args : Py_NewRef(Py_None), result ? result : Py_NewRef(Py_None));
 }
 
-static int calls_init(Calls *self, PyObject *args, PyObject *keywords) {
+static PyObject *calls_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
     Py_ssize_t size;
     static char *names[] = {"size", NULL};
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "n:Calls", names, &size)) return -1;
-    if (size < 1 || self->ring) {
-        PyErr_SetString(PyExc_ValueError, "a size is at least 1, and given once");
-        return -1;
-    }
-    self->ring = PyMem_Calloc((size_t)size, sizeof(Call));
-    if (!self->ring) return PyErr_NoMemory(), -1;
-    self->size = size;
-    return 0;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "n:Calls", names, &size)) return NULL;
+    if (size < 1) return PyErr_Format(PyExc_ValueError, "a size is at least 1");
+    Call *ring = PyMem_Calloc((size_t)size, sizeof(Call));
+    if (!ring) return PyErr_NoMemory();
+    Calls *self = (Calls *)type->tp_alloc(type, 0);
+    if (self) self->ring = ring, self->size = size;
+    else PyMem_Free(ring);
+    return (PyObject *)self;
 }
 
 static PyObject *calls_append(Calls *self, PyObject *call) {
@@ -62,9 +65,15 @@ static PyObject *calls_append(Calls *self, PyObject *call) {
 static PyObject *calls_iter(Calls *self) {
     PyObject *list = PyList_New(0);
     for (Py_ssize_t i = 0; list && i < self->size; i++) {
-        Call *call = &self->ring[(self->next + i) % self->size];
-        if (is_empty(call)) continue;
-        PyObject *entry = fields(call);
+        Call call = self->ring[(self->next + i) % self->size];
+        if (is_empty(&call)) continue;
+        Py_INCREF(call.row); /* all of it is ours, for others may be remembered while somebody looks */
+        Py_XINCREF(call.args);
+        Py_XINCREF(call.result);
+        Py_XINCREF(call.first);
+        Py_XINCREF(call.second);
+        PyObject *entry = fields(&call);
+        let_go(call);
         if (!entry || PyList_Append(list, entry)) Py_CLEAR(list);
         Py_XDECREF(entry);
     }
@@ -116,8 +125,7 @@ PyTypeObject CallsType = {
     .tp_name = "proxywasm_host._native.Calls",
     .tp_basicsize = sizeof(Calls),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
-    .tp_new = PyType_GenericNew,
-    .tp_init = (initproc)calls_init,
+    .tp_new = calls_new,
     .tp_dealloc = (destructor)calls_dealloc,
     .tp_traverse = (traverseproc)calls_traverse,
     .tp_clear = (inquiry)calls_clear,

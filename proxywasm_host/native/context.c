@@ -38,6 +38,10 @@ static PyObject *get_places(PyObject *self, void *at) {
     if (places->list) return Py_NewRef(places->list);
     PyObject *list = PyList_New(places->count);
     if (!list) return NULL;
+    if (places->list) { /* the collector came with the new one, and ran what asked for it too */
+        Py_DECREF(list);
+        return Py_NewRef(places->list);
+    }
     for (uint8_t i = 0; i < places->count; i++) {
         PyObject *item = places->item[i];
         places->item[i] = NULL;
@@ -47,22 +51,22 @@ static PyObject *get_places(PyObject *self, void *at) {
     return Py_NewRef(list);
 }
 
-static int set_places(PyObject *self, PyObject *list, void *at) {
-    if (!list || !PyList_CheckExact(list)) return PyErr_SetString(PyExc_TypeError, "a list is wanted"), -1;
-    Places *places = (Places *)((char *)self + (size_t)at);
-    Py_XSETREF(places->list, Py_NewRef(list));
-    return 0;
-}
-
 static int visit_places(const Places *places, visitproc visit, void *arg) {
     Py_VISIT(places->list);
-    for (size_t i = 0; i < sizeof places->item / sizeof *places->item; i++) Py_VISIT(places->item[i]);
+    for (size_t i = 0; i < BUFFERS; i++) Py_VISIT(places->item[i]);
     return 0;
 }
 
-static void clear_places(Places *places) {
-    Py_CLEAR(places->list);
-    for (size_t i = 0; i < sizeof places->item / sizeof *places->item; i++) Py_CLEAR(places->item[i]);
+/* Keep a list, or nothing if it is NULL. */
+static void replace_places(Places *places, PyObject *list) {
+    Py_XSETREF(places->list, Py_XNewRef(list));
+    for (size_t i = 0; i < BUFFERS; i++) Py_CLEAR(places->item[i]);
+}
+
+static int set_places(PyObject *self, PyObject *list, void *at) {
+    if (!list || !PyList_CheckExact(list)) return PyErr_SetString(PyExc_TypeError, "a list is wanted"), -1;
+    replace_places((Places *)((char *)self + (size_t)at), list);
+    return 0;
 }
 
 /* -- The type ------------------------------------------------------------------------------------------------- */
@@ -77,8 +81,8 @@ int context_traverse(Context *self, visitproc visit, void *arg) {
 int context_clear(Context *self) {
     Py_CLEAR(self->id);
     Py_CLEAR(self->root);
-    clear_places(&self->maps);
-    clear_places(&self->buffers);
+    replace_places(&self->maps, NULL);
+    replace_places(&self->buffers, NULL);
     return 0;
 }
 

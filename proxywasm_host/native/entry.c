@@ -9,9 +9,16 @@ static PyObject *ended_name, *run_deferred_name;
 
 static PyObject *known_names[KNOWN_CALLBACKS]; /* in the order of their enumeration */
 
-static int set_callbacks(Entry *self, PyObject *callbacks, void *closure) {
-    if (!callbacks || !PyDict_CheckExact(callbacks)) return PyErr_SetString(PyExc_TypeError, "a dict is wanted"), -1;
-    Py_XSETREF(self->callbacks, Py_NewRef(callbacks));
+static PyObject *get_dict(PyObject *self, void *at) { return Py_NewRef(*(PyObject **)((char *)self + (size_t)at)); }
+
+static int set_dict(PyObject *self, PyObject *dict, void *at) {
+    if (!dict || !PyDict_CheckExact(dict)) return PyErr_SetString(PyExc_TypeError, "a dict is wanted"), -1;
+    Py_SETREF(*(PyObject **)((char *)self + (size_t)at), Py_NewRef(dict));
+    return 0;
+}
+
+static int set_callbacks(Entry *self, PyObject *callbacks, void *at) {
+    if (set_dict((PyObject *)self, callbacks, at)) return -1;
     for (size_t i = 0; i < KNOWN_CALLBACKS; i++) {
         PyObject *function = PyDict_GetItemWithError(callbacks, known_names[i]);
         if ((!function && PyErr_Occurred()) || callback_set(&self->known[i], function)) return -1;
@@ -19,11 +26,17 @@ static int set_callbacks(Entry *self, PyObject *callbacks, void *closure) {
     return 0;
 }
 
-static PyObject *get_callbacks(Entry *self, void *closure) {
-    return Py_NewRef(self->callbacks ? self->callbacks : Py_None);
-}
-
 /* -- Entering --------------------------------------------------------------------------------------------------- */
+
+/* Its dicts are there from the first to the last: what is a cycle, they break. */
+static PyObject *entry_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
+    PyObject *contexts = PyDict_New(), *callbacks = PyDict_New();
+    Entry *self = contexts && callbacks ? (Entry *)type->tp_alloc(type, 0) : NULL;
+    if (self) self->contexts = Py_NewRef(contexts), self->callbacks = Py_NewRef(callbacks);
+    Py_XDECREF(contexts);
+    Py_XDECREF(callbacks);
+    return (PyObject *)self;
+}
 
 static int entry_init(Entry *self, PyObject *args, PyObject *keywords) {
     static char *names[] = {"idle", "deferred", NULL};
@@ -31,16 +44,15 @@ static int entry_init(Entry *self, PyObject *args, PyObject *keywords) {
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO:Entry", names, &idle, &deferred)) return -1;
     PySequenceMethods *methods = Py_TYPE(deferred)->tp_as_sequence;
     if (!methods || !methods->sq_length) return PyErr_SetString(PyExc_TypeError, "what waits is in a deque"), -1;
+    if (self->deferred) return PyErr_SetString(PyExc_RuntimeError, "an entry is made once"), -1;
     self->length = methods->sq_length;
+    self->deferred = Py_NewRef(deferred);
+    Py_XSETREF(self->failure, Py_NewRef(Py_None));
     Py_XSETREF(self->idle, Py_NewRef(idle));
     Py_XSETREF(self->context, Py_NewRef(idle));
-    Py_XSETREF(self->deferred, Py_NewRef(deferred));
-    Py_XSETREF(self->failure, Py_NewRef(Py_None));
-    Py_XSETREF(self->contexts, PyDict_New());
-    Py_XSETREF(self->callbacks, PyDict_New());
     self->tells_end = true;
     self->next_context = 1;
-    return self->contexts && self->callbacks ? 0 : -1;
+    return 0;
 }
 
 /* The exception that is set, as an object, and no longer set. */
@@ -98,7 +110,7 @@ enum { WENT = 0, WAS_STOPPED = 1 };
 /* The guest is left. WENT, WAS_STOPPED, or -1 with an exception. */
 static int end(Entry *self, PyObject *context, PyObject *callback, bool returned) {
     int failed = returned ? 0 : entry_ended(self, context, callback);
-    Py_SETREF(self->context, Py_NewRef(self->idle));
+    Py_XSETREF(self->context, Py_XNewRef(self->idle));
     if (failed) return -1;
     Py_ssize_t waiting = self->length(self->deferred);
     if (waiting <= 0) return waiting < 0 ? -1 : WENT;
@@ -185,8 +197,6 @@ static int entry_clear(Entry *self) {
     Py_CLEAR(self->idle);
     Py_CLEAR(self->deferred);
     Py_CLEAR(self->failure);
-    Py_CLEAR(self->contexts);
-    Py_CLEAR(self->callbacks);
     for (size_t i = 0; i < KNOWN_CALLBACKS; i++) callback_set(&self->known[i], NULL);
     return 0;
 }
@@ -194,6 +204,8 @@ static int entry_clear(Entry *self) {
 static void entry_dealloc(Entry *self) {
     PyObject_GC_UnTrack(self);
     entry_clear(self);
+    Py_XDECREF(self->contexts);
+    Py_XDECREF(self->callbacks);
     Py_TYPE(self)->tp_free(self);
 }
 
@@ -209,13 +221,13 @@ static PyMemberDef entry_members[] = {
     {"idle", T_OBJECT_EX, offsetof(Entry, idle), 0, NULL},
     {"deferred", T_OBJECT_EX, offsetof(Entry, deferred), READONLY, NULL},
     {"failure", T_OBJECT_EX, offsetof(Entry, failure), 0, NULL},
-    {"contexts", T_OBJECT_EX, offsetof(Entry, contexts), 0, NULL},
     {"next_context", T_UINT, offsetof(Entry, next_context), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
 static PyGetSetDef entry_getset[] = {
-    {"callbacks", (getter)get_callbacks, (setter)set_callbacks, NULL, NULL},
+    {"contexts", get_dict, set_dict, NULL, (void *)offsetof(Entry, contexts)},
+    {"callbacks", get_dict, (setter)set_callbacks, NULL, (void *)offsetof(Entry, callbacks)},
     FLAG(Entry, stop_iteration),
     FLAG(Entry, tells_end),
     FLAG(Entry, log_before_done),
@@ -228,7 +240,7 @@ PyTypeObject EntryType = {
     .tp_name = "proxywasm_host._native.Entry",
     .tp_basicsize = sizeof(Entry),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
-    .tp_new = PyType_GenericNew,
+    .tp_new = entry_new,
     .tp_init = (initproc)entry_init,
     .tp_dealloc = (destructor)entry_dealloc,
     .tp_traverse = (traverseproc)entry_traverse,

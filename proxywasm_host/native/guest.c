@@ -149,10 +149,10 @@ static int allocate(Guest *guest, size_t size, uint64_t *address, Memory *memory
     if (!allocator.function) return bad(why, text("the guest has no allocator yet", 0, 0, 0));
     PyObject *outer = guest->allowed;
     Py_INCREF(allocator.function);
-    guest->allowed = Py_NewRef(guest->allocator_may_call);
+    guest->allowed = Py_XNewRef(guest->allocator_may_call);
     uint64_t slot = size;
     int failed = callback_call(&allocator, &slot, 1);
-    Py_SETREF(guest->allowed, outer);
+    Py_XSETREF(guest->allowed, outer);
     Py_DECREF(allocator.function);
     if (failed) return FAILED;
     *address = slot;

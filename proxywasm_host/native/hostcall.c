@@ -282,11 +282,11 @@ static int find_twin(Hostcall *self) {
     return PyErr_Occurred() ? -1 : 0;
 }
 
-static int hostcall_init(Hostcall *self, PyObject *args, PyObject *keywords) {
+static int fill(Hostcall *self, PyObject *args) {
     PyObject *row, *name, *plan, *handler, *vm, *guest;
     long long memory_error;
     int none_is_empty;
-    if (self->guest) return PyErr_SetString(PyExc_RuntimeError, "a hostcall is made once"), -1;
+    self->vectorcall = hostcall_call;
     if (!PyArg_ParseTuple(args, "OUO!LpOOO!:Hostcall", &row, &name, &PyTuple_Type, &plan, &memory_error,
                           &none_is_empty, &handler, &vm, &GuestType, &guest))
         return -1;
@@ -313,7 +313,7 @@ static int hostcall_init(Hostcall *self, PyObject *args, PyObject *keywords) {
 
 static PyObject *hostcall_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
     Hostcall *self = (Hostcall *)type->tp_alloc(type, 0);
-    if (self) self->vectorcall = hostcall_call;
+    if (self && fill(self, args)) Py_CLEAR(self);
     return (PyObject *)self;
 }
 
@@ -366,7 +366,6 @@ PyTypeObject HostcallType = {
     .tp_vectorcall_offset = offsetof(Hostcall, vectorcall),
     .tp_call = PyVectorcall_Call,
     .tp_new = hostcall_new,
-    .tp_init = (initproc)hostcall_init,
     .tp_dealloc = (destructor)hostcall_dealloc,
     .tp_traverse = (traverseproc)hostcall_traverse,
     .tp_clear = (inquiry)hostcall_clear,

@@ -1,12 +1,16 @@
 /* The twin of runtime/outbox.py. */
 #include "native.h"
 
-static int outbox_init(Outbox *self, PyObject *args, PyObject *keywords) {
+/* Its lists are there from the first to the last: what is a cycle, they break. */
+static PyObject *outbox_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
     static char *names[] = {NULL};
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, ":Outbox", names)) return -1;
-    Py_XSETREF(self->effects, PyList_New(0));
-    Py_XSETREF(self->notices, PyList_New(0));
-    return self->effects && self->notices ? 0 : -1;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, ":Outbox", names)) return NULL;
+    PyObject *effects = PyList_New(0), *notices = PyList_New(0);
+    Outbox *self = effects && notices ? (Outbox *)type->tp_alloc(type, 0) : NULL;
+    if (self) self->effects = Py_NewRef(effects), self->notices = Py_NewRef(notices);
+    Py_XDECREF(effects);
+    Py_XDECREF(notices);
+    return (PyObject *)self;
 }
 
 static PyObject *outbox_put(Outbox *self, PyObject *effect) {
@@ -20,16 +24,14 @@ static PyObject *outbox_notify(Outbox *self, PyObject *effect) {
 }
 
 PyObject *outbox_drain(Outbox *self, PyObject *none) {
-    PyObject *effects = self->effects, *notices = self->notices, *empty;
-    Py_ssize_t end = PyList_GET_SIZE(effects);
-    if (PyList_GET_SIZE(notices)) {
-        if (!(empty = PyList_New(0))) return NULL;
-        self->notices = empty;
-        int failed = PyList_SetSlice(effects, end, end, notices);
-        Py_DECREF(notices);
-        if (failed) return NULL;
+    PyObject *empty = PyList_New(0); /* first: the collector may come with it, and run what drains us too */
+    if (!empty) return NULL;
+    PyObject *effects = self->effects, *notices = self->notices;
+    Py_ssize_t end = PyList_GET_SIZE(effects), more = PyList_GET_SIZE(notices);
+    if (more && (PyList_SetSlice(effects, end, end, notices) || PyList_SetSlice(notices, 0, more, NULL))) {
+        Py_DECREF(empty);
+        return NULL;
     }
-    if (!(empty = PyList_New(0))) return NULL;
     self->effects = empty;
     return effects;
 }
@@ -40,15 +42,10 @@ static int outbox_traverse(Outbox *self, visitproc visit, void *arg) {
     return 0;
 }
 
-static int outbox_clear(Outbox *self) {
-    Py_CLEAR(self->effects);
-    Py_CLEAR(self->notices);
-    return 0;
-}
-
 static void outbox_dealloc(Outbox *self) {
     PyObject_GC_UnTrack(self);
-    outbox_clear(self);
+    Py_XDECREF(self->effects);
+    Py_XDECREF(self->notices);
     Py_TYPE(self)->tp_free(self);
 }
 
@@ -64,10 +61,8 @@ PyTypeObject OutboxType = {
     .tp_name = "proxywasm_host._native.Outbox",
     .tp_basicsize = sizeof(Outbox),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
-    .tp_new = PyType_GenericNew,
-    .tp_init = (initproc)outbox_init,
+    .tp_new = outbox_new,
     .tp_dealloc = (destructor)outbox_dealloc,
     .tp_traverse = (traverseproc)outbox_traverse,
-    .tp_clear = (inquiry)outbox_clear,
     .tp_methods = outbox_methods,
 };

@@ -22,7 +22,7 @@ typedef struct {
     Context base;
     PyObject *stream, *plugin, *dict;
     Entry *vm;
-    uint32_t number; /* its id */
+    uint32_t number, root_number; /* the ids */
     bool created, deleted, pending_done;
 } PlainContext;
 
@@ -79,8 +79,8 @@ int path_feed_headers(PlainPath *self, PyObject *headers, bool end_stream);
 /* -- plain_stream.c --------------------------------------------------------------------------------------------- */
 
 PyObject *stream_make(PlainHost *host, PyObject *plugins, PyObject *properties, PyObject *buffer_limit);
-/* Header maps as on_log sees them, borrowed: 0, or -1 with an exception. */
-int maps_for_log(PyObject *stream, PyObject **maps);
+/* A header map as on_log sees it, borrowed; None if it is not there, NULL with an exception. */
+PyObject *map_for_log(PyObject *stream, size_t map);
 
 /* -- plain_headers.c -------------------------------------------------------------------------------------------- */
 

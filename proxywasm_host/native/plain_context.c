@@ -15,10 +15,13 @@ int context_names(void) {
 
 static int begin(PlainContext *self, PyObject *stream, PyObject *object) {
     PlainPlugin *plugin = (PlainPlugin *)object;
+    if (self->vm) return PyErr_SetString(PyExc_RuntimeError, "a context is made once"), -1;
     if (!is_a(object, known.plugin, &PlainPluginType))
         return PyErr_Format(PyExc_TypeError, "%R is no Plugin", object), -1;
     Entry *vm = plugin_vm(plugin);
-    PyObject *id = vm ? entry_new_context_id(vm, NULL) : NULL;
+    if (!vm) return -1;
+    self->root_number = (uint32_t)PyLong_AsUnsignedLongMask(plugin->root->id);
+    PyObject *id = PyErr_Occurred() ? NULL : entry_new_context_id(vm, NULL);
     if (!id) return -1;
     self->number = (uint32_t)PyLong_AsUnsignedLongMask(id);
     context_begin(&self->base, id, (PyObject *)plugin->root);
@@ -65,9 +68,8 @@ static int create(PlainContext *self) {
     Entry *vm = entry_of(self);
     if (!vm) return -1;
     self->created = true;
-    Context *root = (Context *)self->base.root; /* what `begin` saw, for nobody gives a context another */
-    uint64_t slots[2] = {0, PyLong_AsUnsignedLongMask(root->id)};
-    if (!PyErr_Occurred() && !tell(self, vm, ON_CONTEXT_CREATE, slots, 2)) return 0;
+    uint64_t slots[2] = {0, self->root_number};
+    if (!tell(self, vm, ON_CONTEXT_CREATE, slots, 2)) return 0;
     if (PyErr_ExceptionMatches(PyExc_RuntimeError)) self->created = false; /* the guest is busy, and knows of nothing */
     return -1;
 }
@@ -80,6 +82,7 @@ static PyObject *plain_create(PlainContext *self, PyObject *none) {
 int64_t answer(PyObject *result) {
     int64_t number = result ? PyLong_AsLongLong(result) : -1;
     Py_XDECREF(result);
+    if (number < 0 && !PyErr_Occurred()) PyErr_Format(PyExc_ValueError, "no action is %lld", (long long)number);
     return number;
 }
 
@@ -129,12 +132,12 @@ static int write_log(PlainContext *self) {
     if (create(self)) return -1;
     Entry *vm = entry_of(self);
     if (!vm) return -1;
-    PyObject *maps[STREAM_MAPS];
-    if (maps_for_log(self->stream, maps)) return -1;
     for (size_t i = 0; i < 2; i++)
         if (place_set(&self->base.buffers, i, Py_None)) return -1;
-    for (size_t i = 0; i < STREAM_MAPS; i++)
-        if (place_set(&self->base.maps, i, maps[i])) return -1;
+    for (size_t i = 0; i < STREAM_MAPS; i++) {
+        PyObject *map = map_for_log(self->stream, i);
+        if (!map || place_set(&self->base.maps, i, map)) return -1;
+    }
     self->base.read_only = true;
     uint64_t slot;
     int state = tell(self, vm, ON_LOG, &slot, 1);

@@ -104,7 +104,8 @@ static int find_layout(Layout *layout, PyObject *class) {
     for (int i = 0; i < FIELDS; i++) {
         PyObject *slot = PyObject_GetAttr(class, *SLOTS[i]);
         if (!slot) return -1;
-        PyMemberDef *member = Py_IS_TYPE(slot, &PyMemberDescr_Type) ? ((PyMemberDescrObject *)slot)->d_member : NULL;
+        bool own = Py_IS_TYPE(slot, &PyMemberDescr_Type) && PyDescr_TYPE(slot) == (PyTypeObject *)class;
+        PyMemberDef *member = own ? ((PyMemberDescrObject *)slot)->d_member : NULL;
         if (member && member->type == T_OBJECT_EX) layout->at[i] = member->offset;
         else layout->found = false;
         Py_DECREF(slot);

@@ -73,9 +73,15 @@ static PyObject *path_was_given_end(PlainPath *self, PyObject *place) {
 
 /* -- Headers ---------------------------------------------------------------------------------------------------- */
 
+static PyObject *headers_of(const PlainPath *self) {
+    if (!self->headers) PyErr_SetString(PyExc_RuntimeError, "the path was never made, or is gone");
+    return Py_XNewRef(self->headers);
+}
+
 static int64_t filter_on_headers(PlainPath *self, PyObject *filter, bool end_stream) {
-    PyObject *headers = Py_NewRef(self->headers);
+    PyObject *headers = headers_of(self);
     int64_t action;
+    if (!headers) return -1;
     if (is_a(filter, known.http_context, &PlainContextType) && PyList_CheckExact(headers)) {
         action = context_on_headers((PlainContext *)filter, self->direction, headers, end_stream);
     } else {
@@ -88,15 +94,15 @@ static int64_t filter_on_headers(PlainPath *self, PyObject *filter, bool end_str
 
 static int out_headers(PlainPath *self, bool end_stream) {
     if (!self->stream) return 0;
-    PyObject *stream = Py_NewRef(self->stream), *headers = Py_NewRef(self->headers);
+    PyObject *stream = Py_NewRef(self->stream), *headers = headers_of(self);
     int failed = -1;
-    if (!fit_for_wire(self->direction, headers))
+    if (headers && !fit_for_wire(self->direction, headers))
         Py_SETREF(headers, PyObject_CallMethod(stream, "for_wire", "iO", self->direction, headers));
-    if (headers == Py_None) {
-        failed = 0;
+    if (!headers || headers == Py_None) {
+        failed = headers ? 0 : -1;
     } else if (!is_a(stream, known.http_stream, &PlainStreamType) || !((PlainStream *)stream)->outbox) {
         PyErr_Format(PyExc_TypeError, "%R is no HttpStream", stream);
-    } else if (headers) {
+    } else {
         self->complete = end_stream;
         self->headers_sent = true;
         PyObject *effect = headers_effect(self->direction, headers, end_stream, stream);
@@ -108,8 +114,17 @@ static int out_headers(PlainPath *self, bool end_stream) {
     return failed;
 }
 
+static int send_prepared(const PlainPath *self) {
+    if (!self->stream) return 0;
+    PyObject *stream = Py_NewRef(self->stream);
+    int failed = told(PyObject_CallMethodNoArgs(stream, send_prepared_name));
+    Py_DECREF(stream);
+    return failed;
+}
+
 static int pass_headers(PlainPath *self, Py_ssize_t start, bool end_stream) {
-    for (Py_ssize_t index = start; index < PyList_GET_SIZE(self->filters); index++) {
+    Py_ssize_t index = start;
+    for (; self->filters && index < PyList_GET_SIZE(self->filters); index++) {
         if (end_stream && index < self->count) self->given_end[index] = 1;
         PyObject *filter = Py_NewRef(PyList_GET_ITEM(self->filters, index));
         self->calling = index;
@@ -117,10 +132,7 @@ static int pass_headers(PlainPath *self, Py_ssize_t start, bool end_stream) {
         Py_DECREF(filter);
         if (action < 0) return -1;
         self->calling = -1;
-        if (self->aborted) {
-            if (!self->stream) return 0;
-            return told(PyObject_CallMethodNoArgs(self->stream, send_prepared_name));
-        }
+        if (self->aborted) return send_prepared(self);
         if (action) return told(PyObject_CallMethod((PyObject *)self, "stop", "nL", index, (long long)action));
         if (self->passed > index) return 0; /* it has injected data: they have gone on already */
         self->passed = index + 1;

@@ -22,9 +22,11 @@ static int time_now(PyObject *clock, long long *time) {
         *time = now.tv_sec * 1000000000LL + now.tv_nsec;
         return 0;
     }
+    Py_INCREF(clock); /* which may have its host have another one */
     PyObject *told = PyObject_CallMethodNoArgs(clock, time_name);
     *time = told ? PyLong_AsLongLong(told) : -1;
     Py_XDECREF(told);
+    Py_DECREF(clock);
     return PyErr_Occurred() ? -1 : 0;
 }
 
@@ -50,6 +52,11 @@ static PyObject *reversed(PyObject *list) {
 }
 
 static int begin(PlainStream *self, PlainHost *host, PyObject *plugins, PyObject *properties, PyObject *limit) {
+    if (self->host) return PyErr_SetString(PyExc_RuntimeError, "a stream is made once"), -1;
+    if (!known.http_context || !known.path)
+        return PyErr_SetString(PyExc_RuntimeError, "proxywasm_host.runtime.http was not imported"), -1;
+    if (!PyList_Check(plugins) && !PyTuple_Check(plugins))
+        return PyErr_Format(PyExc_TypeError, "plugins are a list, not %R", plugins), -1;
     Py_XSETREF(self->host, Py_NewRef(host));
     Py_XSETREF(self->outbox, (Outbox *)Py_XNewRef(host->outbox));
     Py_XSETREF(self->properties, Py_NewRef(properties));
@@ -72,22 +79,18 @@ static int begin(PlainStream *self, PlainHost *host, PyObject *plugins, PyObject
 static int stream_init(PlainStream *self, PyObject *args, PyObject *keywords) {
     static char *names[] = {"host", "plugins", "properties", "buffer_limit", NULL};
     PyObject *host, *plugins, *properties, *limit;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!O!OO:HttpStream", names, &PlainHostType, &host, &PyList_Type,
-                                     &plugins, &properties, &limit))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!OOO:HttpStream", names, &PlainHostType, &host, &plugins,
+                                     &properties, &limit))
         return -1;
     return begin(self, (PlainHost *)host, plugins, properties, limit);
 }
 
 PyObject *stream_make(PlainHost *host, PyObject *plugins, PyObject *properties, PyObject *buffer_limit) {
-    PyTypeObject *type = (PyTypeObject *)known.http_stream;
-    if (!type || !known.http_context || !known.path)
-        return PyErr_Format(PyExc_RuntimeError, "proxywasm_host.runtime.http was not imported");
+    PyTypeObject *type = known.http_stream ? (PyTypeObject *)known.http_stream : &PlainStreamType;
     if (!is_made_here(type, (initproc)stream_init)) {
         PyObject *args[] = {(PyObject *)host, plugins, properties, buffer_limit};
         return PyObject_Vectorcall(known.http_stream, args, 4, NULL);
     }
-    if (!PyList_Check(plugins) && !PyTuple_Check(plugins))
-        return PyErr_Format(PyExc_TypeError, "plugins are a list, not %R", plugins);
     PyObject *self = type->tp_alloc(type, 0);
     if (self && begin((PlainStream *)self, host, plugins, properties, buffer_limit)) Py_CLEAR(self);
     return self;
@@ -101,10 +104,9 @@ static PyObject *drained(PlainStream *self) {
 }
 
 static PyObject *fed(PlainStream *self, PlainPath *path, PyObject *headers, PyObject *end_stream) {
-    int ends = PyObject_IsTrue(end_stream);
-    if (ends < 0) return NULL;
     Py_INCREF(path);
-    int failed = path_feed_headers(path, headers, ends);
+    int ends = PyObject_IsTrue(end_stream);
+    int failed = ends < 0 || path_feed_headers(path, headers, ends);
     Py_DECREF(path);
     return failed ? NULL : drained(self);
 }
@@ -134,9 +136,9 @@ static PyObject *stream_close(PlainStream *self, PyObject *const *args, Py_ssize
     PyObject *details = NULL;
     if (!take(&SIGNATURE, args, count, keywords, &details)) return NULL;
     if (self->closed || !self->contexts || !self->request || !self->response) return drained(self);
+    self->closed = true;
     int say = details ? PyObject_IsTrue(details) : 0;
     if (say < 0) return NULL;
-    self->closed = true;
     if (say) Py_XSETREF(self->details, Py_NewRef(details));
     self->request->aborted = self->response->aborted = true;
     if (end_contexts(self->contexts)) return NULL;
@@ -146,18 +148,13 @@ static PyObject *stream_close(PlainStream *self, PyObject *const *args, Py_ssize
     return drained(self);
 }
 
-int maps_for_log(PyObject *stream, PyObject **maps) {
+PyObject *map_for_log(PyObject *stream, size_t map) {
     PlainStream *self = (PlainStream *)stream;
-    if (!is_a(stream, known.http_stream, &PlainStreamType) || !self->request || !self->response) {
-        PyErr_Format(PyExc_TypeError, "%R is no HttpStream", stream);
-        return -1;
-    }
-    PyObject *found[] = {self->request->headers, NULL, self->response->headers, self->response->trailers};
-    for (size_t i = 0; i < STREAM_MAPS; i++) {
-        bool any = found[i] && PyList_Check(found[i]) && (i == 3 || PyList_GET_SIZE(found[i]));
-        maps[i] = any ? found[i] : Py_None;
-    }
-    return 0;
+    if (!stream || !is_a(stream, known.http_stream, &PlainStreamType) || !self->request || !self->response)
+        return PyErr_Format(PyExc_TypeError, "a context has a stream, not %R", stream ? stream : Py_None);
+    PyObject *found[STREAM_MAPS] = {self->request->headers, NULL, self->response->headers, self->response->trailers};
+    bool any = found[map] && PyList_Check(found[map]) && (map == 3 || PyList_GET_SIZE(found[map]));
+    return any ? found[map] : Py_None;
 }
 
 /* -- The type --------------------------------------------------------------------------------------------------- */

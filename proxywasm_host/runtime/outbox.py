@@ -33,13 +33,11 @@ class Outbox:
 
     def drain(self) -> list[Effect]:
         """What was noted; afterwards nothing is."""
-        effects, notices = self._effects, self._notices
-        while notices:
-            effects.append(notices.popleft())
-        if effects:
-            self._effects = []
-            return effects
-        return []
+        empty: list[Effect] = []  # first: the collector may come with it, and run what drains us too
+        effects, self._effects = self._effects, empty
+        while self._notices:
+            effects.append(self._notices.popleft())
+        return effects
 
 
 PythonOutbox = Outbox

@@ -113,9 +113,11 @@ class PlainContext(ContextState):
         self.buffers[:2] = None, None
         self.maps = self.stream.maps_for_log()
         self.read_only = True
-        self.vm.call(self, "on_log", self.id)
-        self.read_only = False
-        self.maps = [None, None, None, None]
+        try:
+            self.vm.call(self, "on_log", self.id)
+        finally:
+            self.read_only = False
+            self.maps = [None, None, None, None]
 
     def finish(self) -> None:
         """on_done and on_delete; on_log between them where the profile says so."""
