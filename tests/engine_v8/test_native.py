@@ -167,3 +167,22 @@ def test_a_full_stack_of_pythons_leaves_nothing_for_the_next_call() -> None:
             results.add(-1)
     assert results == {42, -1}
     assert one() == 42
+
+
+def test_another_thread_is_refused_a_look_at_memory_while_one_is_inside() -> None:
+    def look() -> None:
+        with pytest.raises(RuntimeError, match="another thread"):
+            instance.memory.refresh()  # type: ignore[union-attr]
+        seen.append(True)
+
+    def beside(rest: int) -> int:
+        thread = threading.Thread(target=look)
+        thread.start()
+        thread.join()
+        return rest
+
+    seen: list[bool] = []
+    instance = instantiate(beside)
+    assert function(instance, "calls")(1) == 1
+    assert seen == [True]
+    instance.close()
