@@ -219,6 +219,19 @@ class TestInterruption:
             assert caught.value.kind is TrapKind.DEADLINE
             assert [frame.function for frame in caught.value.frames] in (["fill", "outer"], ["outer"])
 
+    def test_a_guest_that_only_throws_ends_at_its_deadline(self, start: Start) -> None:
+        guest = start(
+            """(module (tag $tag)
+              (func $throw (block $caught (try_table (catch $tag $caught) (throw $tag))))
+              (func $deep (param i32) (if (local.get 0) (then (call $deep (i32.sub (local.get 0) (i32.const 1)))))
+                (loop $l (call $throw) (br_if $l (i32.eqz (local.get 0)))))
+              (func (export "f") (call $deep (i32.const 1000))))""",
+            Limits(deadline=0.02),
+        )
+        with pytest.raises(Trap) as caught:
+            guest("f")
+        assert caught.value.kind is TrapKind.DEADLINE
+
     def test_a_guest_cannot_wait_for_other_threads(self, start: Start) -> None:
         guest = start(
             """(module (memory 1 1 shared)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, TypeAlias, final
 
 VERSION: str
-DEADLINES: bool
 
 _Signature: TypeAlias = tuple[list[str], list[str]]
 _MakeTrap: TypeAlias = Callable[[int | None, str, list[tuple[str, int]]], BaseException]

@@ -17,6 +17,8 @@ from .module import WasmerModule
 __all__ = ["WasmerEngine"]
 
 _MAGIC = b"\0asm"
+_REVISION = 2
+"""Of what `_native.Module.serialise` gives."""
 
 
 class WasmerEngine:
@@ -37,12 +39,12 @@ class WasmerEngine:
             raise ValueError(f"optimise {optimise!r} is neither 'speed' nor 'none'")
         self.version = _native.VERSION
         self.capabilities = Capabilities(
-            serialise=True, memory_limit=True, deadline=_native.DEADLINES, backtrace=True, validation=True, fork=True
+            serialise=True, memory_limit=True, deadline=True, backtrace=True, validation=True, fork=True
         )
         self.note = "Cranelift, in a Rust extension"
         self._optimise = optimise == "speed"
         self._parallel = parallel_compilation
-        facts = self.version, optimise, platform.system(), platform.machine(), _processor_features()
+        facts = self.version, _REVISION, optimise, platform.system(), platform.machine(), _processor_features()
         self.fingerprint = hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
 
     def compile(self, bytecode: bytes) -> WasmerModule:

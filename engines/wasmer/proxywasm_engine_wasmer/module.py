@@ -43,9 +43,7 @@ class WasmerModule:
     def instantiate(
         self, functions: Sequence[HostFunction], limits: Limits, bind: Callable[[Instance], None] | None = None
     ) -> Instance:
-        """Make an instance, see the protocol. Raises: LinkError, Trap; ValueError for a deadline where none can be."""
-        if limits.deadline is not None and not _native.DEADLINES:
-            raise ValueError("there are no deadlines with Wasmer on this system")
+        """Make an instance, see the protocol. Raises: LinkError, Trap."""
         check_functions(self.imports, functions)
         if limits.memory is not None and self._initial_memory > limits.memory:
             raise Trap(

@@ -1,19 +1,26 @@
-//! What Wasmer's compiled code calls for instructions that may take long: bulk operations on memories and tables.
+//! What Wasmer's compiled code calls for some instructions, with what is missing there.
 //!
-//! A signal of the watchdog does nothing while one of them runs, and a guest that did nothing else would hardly ever be
-//! met outside of one. So these look afterwards whether there was a signal.
+//! Bulk operations on memories and tables may take long. A signal of the watchdog does nothing while one of them runs,
+//! and a guest that did nothing else would hardly ever be met outside of one. So they look afterwards whether there was
+//! a signal.
+//!
+//! All that raises a trap or throws does so on the guest's stack, and takes locks meanwhile (of the unwinder, of the
+//! allocator). If that stack ended then, those would stay locked for ever. So there has to be room for it.
 
 use std::error::Error;
 use std::fmt;
 
+use backtrace::Backtrace;
 use wasmer_types::{TrapCode, VMBuiltinFunctionIndex as Index, VMOffsets};
 use wasmer_vm::libcalls::{
-    wasmer_vm_memory32_copy, wasmer_vm_memory32_fill, wasmer_vm_memory32_init, wasmer_vm_table_copy,
-    wasmer_vm_table_fill, wasmer_vm_table_init,
+    wasmer_vm_alloc_exception, wasmer_vm_memory32_copy, wasmer_vm_memory32_fill, wasmer_vm_memory32_init,
+    wasmer_vm_table_copy, wasmer_vm_table_fill, wasmer_vm_table_get, wasmer_vm_table_init, wasmer_vm_table_set,
+    wasmer_vm_throw,
 };
 use wasmer_vm::{Trap, VMContext, on_host_stack, raise_lib_trap, raise_user_trap};
 
 use crate::gate::{catch_up, stand_back};
+use crate::stack::is_short;
 
 /// Bytes or elements, from which on it is worth to look: as much time as the code around it takes, at least.
 const LONG: u32 = 256;
@@ -29,6 +36,10 @@ pub unsafe fn replace(context: *mut VMContext, offsets: &VMOffsets) {
         (Index::get_table_copy_index(), table_copy as *const () as usize),
         (Index::get_table_fill_index(), table_fill as *const () as usize),
         (Index::get_table_init_index(), table_init as *const () as usize),
+        (Index::get_table_get_index(), table_get as *const () as usize),
+        (Index::get_table_set_index(), table_set as *const () as usize),
+        (Index::get_imported_alloc_exception_index(), alloc_exception as *const () as usize),
+        (Index::get_imported_throw_index(), throw as *const () as usize),
         (Index::get_memory_atomic_wait32_index(), wait as *const () as usize),
         (Index::get_memory_atomic_wait64_index(), wait as *const () as usize),
     ];
@@ -40,16 +51,32 @@ pub unsafe fn replace(context: *mut VMContext, offsets: &VMOffsets) {
     }
 }
 
+/// End the guest's call if there is little room on its stack.
+#[inline]
+unsafe fn make_sure_of_room() {
+    if is_short() {
+        let trap =
+            on_host_stack(|| Trap::Lib { trap_code: TrapCode::StackOverflow, backtrace: Backtrace::from(vec![]) });
+        unsafe { raise_lib_trap(trap) }
+    }
+}
+
 /// Run `operation`, which handles `size` bytes or elements.
 #[inline]
 unsafe fn run(size: u32, operation: impl FnOnce()) {
+    unsafe { make_sure_of_room() };
     if size >= VERY_LONG {
         on_host_stack(stand_back);
     }
     operation();
-    if size >= LONG
-        && let Some(trap) = on_host_stack(|| catch_up().then(|| Trap::lib(TrapCode::HostInterrupt)))
-    {
+    if size >= LONG {
+        unsafe { look() }
+    }
+}
+
+/// See whether there was a signal meanwhile.
+unsafe fn look() {
+    if let Some(trap) = on_host_stack(|| catch_up().then(|| Trap::lib(TrapCode::HostInterrupt))) {
         unsafe { raise_lib_trap(trap) }
     }
 }
@@ -70,12 +97,47 @@ unsafe extern "C" fn table_copy(context: *mut VMContext, into: u32, from: u32, t
     unsafe { run(size, || wasmer_vm_table_copy(context, into, from, to, source, size)) }
 }
 
+// An element of a table has a private type, a union of one word.
+
 unsafe extern "C" fn table_fill(context: *mut VMContext, table: u32, to: u32, item: u64, size: u32) {
-    // The type of `item` is private: a union of one word.
-    let fill = wasmer_vm_table_fill as *const ();
+    type Fill = unsafe extern "C" fn(*mut VMContext, u32, u32, u64, u32);
     unsafe {
-        let fill: unsafe extern "C" fn(*mut VMContext, u32, u32, u64, u32) = std::mem::transmute(fill);
+        let fill: Fill = std::mem::transmute(wasmer_vm_table_fill as *const ());
         run(size, || fill(context, table, to, item, size))
+    }
+}
+
+unsafe extern "C" fn table_get(context: *mut VMContext, table: u32, index: u32) -> u64 {
+    type Get = unsafe extern "C" fn(*mut VMContext, u32, u32) -> u64;
+    unsafe {
+        make_sure_of_room();
+        let get: Get = std::mem::transmute(wasmer_vm_table_get as *const ());
+        get(context, table, index)
+    }
+}
+
+unsafe extern "C" fn table_set(context: *mut VMContext, table: u32, index: u32, item: u64) {
+    type Set = unsafe extern "C" fn(*mut VMContext, u32, u32, u64);
+    unsafe {
+        make_sure_of_room();
+        let set: Set = std::mem::transmute(wasmer_vm_table_set as *const ());
+        set(context, table, index, item)
+    }
+}
+
+unsafe extern "C-unwind" fn alloc_exception(context: *mut VMContext, tag: u32) -> u32 {
+    unsafe {
+        make_sure_of_room();
+        let exception = wasmer_vm_alloc_exception(context, tag); // keeps a backtrace, however deep
+        look();
+        exception
+    }
+}
+
+unsafe extern "C-unwind" fn throw(context: *mut VMContext, exception: u32) -> ! {
+    unsafe {
+        make_sure_of_room();
+        wasmer_vm_throw(context, exception)
     }
 }
 

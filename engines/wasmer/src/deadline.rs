@@ -22,11 +22,10 @@ use std::time::{Duration, Instant};
 use libc::{c_int, c_void, sigaction, siginfo_t};
 use pyo3::prelude::*;
 
-use crate::gate::{Seat, interrupted};
+use crate::gate::interrupted;
 use crate::signals;
-
-/// Whether the registers of a thread can be read here.
-pub const AVAILABLE: bool = cfg!(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")));
+use crate::stack::Seat;
+use crate::switch::Registers;
 
 const TICK: Duration = Duration::from_millis(5);
 const QUIET_TICKS: u32 = 200;
@@ -69,9 +68,6 @@ impl Watch {
     /// An outermost call begins in this thread.
     #[inline]
     pub fn enter(self: &Arc<Self>, thread: c_int) {
-        if !AVAILABLE {
-            return;
-        }
         let watchdog = WATCHDOG.load(Acquire);
         if watchdog.is_null() || !ptr::eq(self.watchdog.load(Relaxed), watchdog) {
             self.begin();
@@ -92,9 +88,7 @@ impl Watch {
     /// It ends.
     #[inline]
     pub fn leave(&self) {
-        if AVAILABLE {
-            self.turn.store(self.turn.load(Relaxed).wrapping_add(1), Release);
-        }
+        self.turn.store(self.turn.load(Relaxed).wrapping_add(1), Release);
     }
 
     /// Note whether a host function runs. It is let alone: a signal would interrupt what it waits for.
@@ -258,15 +252,6 @@ pub fn after_fork() {
     Seat::after_fork();
 }
 
-/// The kernel's number of this thread.
-#[cold]
-pub fn this_thread() -> c_int {
-    #[cfg(target_os = "linux")]
-    return unsafe { libc::gettid() };
-    #[cfg(not(target_os = "linux"))]
-    return 0;
-}
-
 /// What comes with our signals, so that they are known from others of the same number: the address of this.
 static MARK: u8 = 0;
 
@@ -286,7 +271,6 @@ const _: () = assert!(size_of::<Message>() == size_of::<siginfo_t>());
 
 /// Send the signal. If the thread is gone, or in no guest any more, that is for nothing.
 fn send(thread: c_int) {
-    #[cfg(target_os = "linux")]
     unsafe {
         let (process, user) = (libc::getpid(), libc::getuid() as c_int);
         let message = Message {
@@ -300,8 +284,6 @@ fn send(thread: c_int) {
         };
         libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, thread, libc::SIGURG, &raw const message);
     }
-    #[cfg(not(target_os = "linux"))]
-    let _ = (thread, &MARK);
 }
 
 unsafe fn is_ours(info: *const siginfo_t) -> bool {
@@ -348,31 +330,24 @@ unsafe extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mu
 ///
 /// In front of a `ret` there is no telling who called the function: unwinding would miss the caller. So it is done
 /// already, which is what would happen next anyway.
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub unsafe fn find_guest(code: &Range<usize>, context: *mut c_void) -> bool {
+#[cfg(target_arch = "x86_64")]
+pub unsafe fn find_guest(code: &Range<usize>, registers: &Registers) -> bool {
     const RET: u8 = 0xc3;
     unsafe {
-        let registers = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs;
-        let counter = registers[libc::REG_RIP as usize] as usize;
+        let counter = registers.counter();
         if !code.contains(&counter) || *(counter as *const u8) != RET {
             return code.contains(&counter);
         }
-        let stack = registers[libc::REG_RSP as usize];
+        let stack = registers.stack();
         let back = *(stack as *const usize);
         if code.contains(&back) {
-            registers[libc::REG_RIP as usize] = back as i64;
-            registers[libc::REG_RSP as usize] = stack + size_of::<usize>() as i64;
+            registers.go_on(back, stack + size_of::<usize>());
         }
         code.contains(&back)
     }
 }
 
-#[cfg(all(target_os = "linux", target_arch = "aarch64"))]
-pub unsafe fn find_guest(code: &Range<usize>, context: *mut c_void) -> bool {
-    code.contains(&unsafe { (*context.cast::<libc::ucontext_t>()).uc_mcontext.pc as usize })
-}
-
-#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
-pub unsafe fn find_guest(_: &Range<usize>, _: *mut c_void) -> bool {
-    false
+#[cfg(target_arch = "aarch64")]
+pub unsafe fn find_guest(code: &Range<usize>, registers: &Registers) -> bool {
+    code.contains(&unsafe { registers.counter() })
 }

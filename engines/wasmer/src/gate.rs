@@ -7,59 +7,24 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr::null_mut;
+use std::ptr::{null, null_mut};
 use std::sync::Arc;
-use std::sync::atomic::AtomicPtr;
-use std::sync::atomic::Ordering::Relaxed;
 
-use libc::c_int;
-use pyo3::exceptions::{PyRecursionError, PyRuntimeError};
+use pyo3::exceptions::{PyMemoryError, PyRecursionError, PyRuntimeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use wasmer_compiler::get_trace_and_trapcode;
-use wasmer_types::{FrameInfo, TrapCode};
-use wasmer_vm::{Trap, VMConfig};
+use wasmer_types::{FrameInfo, RawValue, TrapCode};
+use wasmer_vm::Trap;
 
 use crate::deadline::{self, Watch};
 use crate::host::Late;
 use crate::signals;
+use crate::stack::{self, Seat};
+use crate::switch::{Frame, Function, Registers};
 
-/// How many calls of one guest may be under way within each other. What is sensible is three or four, and each takes
-/// a stack of its own.
+/// How many calls of one guest may be under way within each other. What is sensible is three or four.
 const MOST_NESTED: i32 = 64;
-
-/// What one thread of the process has to say about guests in it.
-pub struct Seat {
-    /// That of the innermost guest.
-    gate: AtomicPtr<Gate>,
-    /// The kernel's number of the thread, 0 if it was not asked for yet.
-    thread: Cell<c_int>,
-}
-
-thread_local! {
-    static SEAT: Seat = const { Seat { gate: AtomicPtr::new(null_mut()), thread: Cell::new(0) } };
-}
-
-impl Seat {
-    /// That of this thread. It stays where it is as long as the thread lives.
-    #[inline]
-    fn mine() -> *const Self {
-        SEAT.with(std::ptr::from_ref)
-    }
-
-    #[inline]
-    fn thread(&self) -> c_int {
-        if self.thread.get() == 0 {
-            self.thread.set(deadline::this_thread());
-        }
-        self.thread.get()
-    }
-
-    /// To be called in a child process, whose only thread has another number.
-    pub fn after_fork() {
-        SEAT.with(|seat| seat.thread.set(0));
-    }
-}
 
 /// What the crossings of one instance share.
 pub struct Gate {
@@ -69,15 +34,18 @@ pub struct Gate {
     /// The Python thread that is inside.
     thread: Cell<*mut ffi::PyThreadState>,
     seat: Cell<*const Seat>,
+    /// The innermost call of this guest.
+    pub frame: Cell<*const Frame>,
     closed: Cell<bool>,
     /// What a host function raised, on its way out through the guest.
     raised: RefCell<Option<PyErr>>,
+    /// The trap that the guest has met.
+    trapped: Cell<Option<Trap>>,
     /// To be called when the guest's memory can be used.
     pub ready: RefCell<Option<Py<PyAny>>>,
     /// Makes the exception for a trap.
     pub failed: Py<PyAny>,
     watch: Arc<Watch>,
-    pub config: VMConfig,
 }
 
 impl Gate {
@@ -85,13 +53,14 @@ impl Gate {
         Self {
             depth: Cell::new(0),
             thread: Cell::new(null_mut()),
-            seat: Cell::new(std::ptr::null()),
+            seat: Cell::new(null()),
+            frame: Cell::new(null()),
             closed: Cell::new(false),
             raised: RefCell::new(None),
+            trapped: Cell::new(None),
             ready: RefCell::new(None),
             failed,
             watch,
-            config: VMConfig { wasm_stack_size: None },
         }
     }
 
@@ -108,9 +77,9 @@ impl Gate {
         self.closed.get() && self.depth.get() == 0
     }
 
-    /// Run guest code.
+    /// Call a function of the guest with what is in `slots`. What it returns is in the first one.
     #[inline]
-    pub fn inside<T>(&self, run: impl FnOnce() -> T) -> PyResult<T> {
+    pub unsafe fn call(&self, function: &Function, slots: *mut RawValue) -> PyResult<()> {
         let thread = unsafe { ffi::PyThreadState_Get() };
         let depth = self.depth.get();
         self.refuse_others(thread)?;
@@ -129,21 +98,15 @@ impl Gate {
             self.watch.rest(false);
         }
         self.depth.set(1 - depth);
-        let outer = self.seat().gate.load(Relaxed);
-        self.seat().gate.store(std::ptr::from_ref(self).cast_mut(), Relaxed);
-        if !deadline::AVAILABLE {
-            self.let_go();
-        }
-        let gave = catch_unwind(AssertUnwindSafe(run));
+        let ended = unsafe { self.seat().run(self, &self.frame, function, slots) };
         self.retake();
-        self.seat().gate.store(outer, Relaxed);
+        self.depth.set(depth);
         if depth == 0 {
             self.watch.leave()
         } else {
             self.watch.rest(true)
         }
-        self.depth.set(depth);
-        gave.map_err(|_| PyRuntimeError::new_err("Wasmer failed, see what it wrote to stderr"))
+        if ended == Some(stack::RETURNED) { Ok(()) } else { Err(self.ended(ended)) }
     }
 
     /// Run a host function for the guest, with the GIL. Returns whether it raised an exception, which is kept.
@@ -154,22 +117,49 @@ impl Gate {
         self.retake();
         self.depth.set(-depth);
         // SAFETY: it is held now.
-        let ran = run(unsafe { Python::assume_attached() });
-        let raised = ran.map_err(|error| self.raised.replace(Some(error))).is_err();
+        let ran = catch_unwind(AssertUnwindSafe(|| run(unsafe { Python::assume_attached() })));
+        let error = match ran {
+            _ if !self.seat().is_innermost(self.frame.get()) => Some(self.out_of_order()),
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error),
+            Err(_) => Some(PyRuntimeError::new_err("a host function panicked, see what it wrote to stderr")),
+        };
         self.depth.set(depth);
         self.watch.rest(false);
-        if !deadline::AVAILABLE {
-            self.let_go();
+        error.map(|error| self.raised.replace(Some(error))).is_some()
+    }
+
+    /// Keep the trap that the guest has met.
+    pub fn note(&self, trap: Trap) {
+        self.trapped.set(Some(trap));
+    }
+
+    /// The exception for a call that did not return.
+    #[cold]
+    fn ended(&self, ended: Option<u32>) -> PyErr {
+        match ended {
+            Some(stack::RAISED) => self.raised.take().unwrap_or_else(no_stack),
+            Some(stack::TRAPPED) => {
+                let py = unsafe { Python::assume_attached() };
+                self.trapped.take().map_or_else(no_stack, |trap| self.failure(py, &trap))
+            }
+            Some(_) => no_stack(),
+            None => nested_too_deeply(),
         }
-        raised
+    }
+
+    #[cold]
+    fn out_of_order(&self) -> PyErr {
+        self.seat().abandon();
+        PyRuntimeError::new_err(
+            "calls into guests have not ended in the order that they began in: a host function must not switch to \
+             another greenlet",
+        )
     }
 
     /// The exception for a call that ended with `trap`.
     #[cold]
     pub fn failure(&self, py: Python<'_>, trap: &Trap) -> PyErr {
-        if let Some(error) = self.raised.take() {
-            return error;
-        }
         let (mut frames, code) = get_trace_and_trapcode(trap);
         if let Some(Late(trace)) = trap.downcast_ref() {
             frames.clone_from(trace);
@@ -233,21 +223,14 @@ impl Gate {
     }
 }
 
-/// That of the guest whose code runs in this thread, or of the host function that runs for it.
-fn current<'a>() -> Option<&'a Gate> {
-    // SAFETY: a gate is noted here as long as there is a call through it.
-    unsafe { SEAT.with(|seat| seat.gate.load(Relaxed)).as_ref() }
-}
-
-/// The watchdog has sent this thread a signal: what was interrupted has the registers in `context`.
-pub unsafe fn interrupted(info: *mut libc::siginfo_t, context: *mut c_void) {
-    let Some(gate) = current() else { return };
+/// The watchdog has sent this thread a signal, which has interrupted what has the registers in `context`.
+pub unsafe fn interrupted(info: *const libc::siginfo_t, context: *mut c_void) {
     // A signal may call what it likes here, for guest code is not in the middle of anything.
     unsafe {
-        if deadline::find_guest(gate.watch.code(), context) {
+        let Some(gate) = (*Seat::mine()).gate() else { return };
+        if deadline::find_guest(gate.watch.code(), &Registers(context)) {
             if gate.is_late() {
-                // Only the registers matter to it, and whether the signal may come with an address: SIGFPE has none.
-                signals::trap_handler()(libc::SIGFPE, info, context);
+                stack::trap(libc::SIGURG, info, context);
             } else {
                 let number = *libc::__errno_location();
                 gate.let_go();
@@ -260,7 +243,8 @@ pub unsafe fn interrupted(info: *mut libc::siginfo_t, context: *mut c_void) {
 /// What the signal would have done, where it may have come while a function of ours ran for the guest, in which it does
 /// nothing. Returns whether the guest is late.
 pub fn catch_up() -> bool {
-    let Some(gate) = current() else { return false };
+    let seat = unsafe { &*Seat::mine() };
+    let Some(gate) = seat.gate() else { return false };
     if gate.watch.is_asked() && !gate.is_late() {
         gate.let_go();
     }
@@ -269,9 +253,14 @@ pub fn catch_up() -> bool {
 
 /// Let other threads run Python while the guest waits for something that takes long.
 pub fn stand_back() {
-    if let Some(gate) = current() {
+    if let Some(gate) = unsafe { (*Seat::mine()).gate() } {
         gate.let_go();
     }
+}
+
+#[cold]
+fn no_stack() -> PyErr {
+    PyMemoryError::new_err("there is no memory for a guest's stack")
 }
 
 #[cold]

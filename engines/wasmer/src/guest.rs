@@ -9,10 +9,11 @@ use pyo3::ffi::{self, Py_ssize_t, PyObject};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use wasmer_types::{RawValue, Type};
-use wasmer_vm::{Trap, VMFunction, VMFunctionBody, VMFunctionContext, VMTrampoline, wasmer_call_trampoline};
+use wasmer_vm::VMFunction;
 
 use crate::gate::Gate;
 use crate::instance::Instance;
+use crate::switch::Function;
 use crate::values::{is_whole, read, write};
 
 /// Functions of more values take a moment longer.
@@ -22,9 +23,7 @@ const FEW: usize = 16;
 struct GuestFunction {
     instance: Py<Instance>,
     gate: *const Gate,
-    context: VMFunctionContext,
-    trampoline: VMTrampoline,
-    body: *const VMFunctionBody,
+    function: Function,
     params: Box<[Type]>,
     result: Option<Type>,
 }
@@ -48,25 +47,11 @@ impl GuestFunction {
     #[inline]
     unsafe fn run(&self, slots: *mut RawValue) -> PyResult<()> {
         let gate = unsafe { &*self.gate };
-        let (context, trampoline, body) = (self.context, self.trampoline, self.body);
-        let call = || unsafe { wasmer_call_trampoline(None, &gate.config, context, trampoline, body, slots.cast()) };
-        if let Err(trap) = gate.inside(call)? {
-            return Err(self.ended(trap));
-        }
+        let called = unsafe { gate.call(&self.function, slots) };
         if gate.is_left() {
             self.instance.get().free();
         }
-        Ok(())
-    }
-
-    #[cold]
-    fn ended(&self, trap: Trap) -> PyErr {
-        let gate = unsafe { &*self.gate };
-        let error = gate.failure(unsafe { Python::assume_attached() }, &trap);
-        if gate.is_left() {
-            self.instance.get().free();
-        }
-        error
+        called
     }
 
     #[inline]
@@ -98,8 +83,8 @@ impl GuestFunction {
 }
 
 /// `native_call`, see the engine protocol.
-unsafe extern "C" fn native_call(function: *mut c_void, words: *mut u64, count: usize) -> c_int {
-    match unsafe { (*function.cast::<GuestFunction>()).call_natively(words, count) } {
+unsafe extern "C" fn native_call(guest: *mut c_void, words: *mut u64, count: usize) -> c_int {
+    match unsafe { held(guest.cast(), |function| function.call_natively(words, count)) } {
         Ok(()) => 0,
         Err(error) => {
             error.restore(unsafe { Python::assume_attached() });
@@ -132,14 +117,10 @@ const ROOM: usize = 1 << (usize::BITS - 1);
 
 /// A Python callable that calls `function`, an export of `instance`.
 pub fn guest_function<'py>(instance: &Bound<'py, Instance>, function: &VMFunction) -> PyResult<Bound<'py, PyAny>> {
-    // SAFETY: it lives as long as the store does.
-    let place = unsafe { function.anyfunc.as_ptr().as_ref() };
     let made = GuestFunction {
         instance: instance.clone().unbind(),
         gate: instance.get().gate(),
-        context: place.vmctx,
-        trampoline: place.call_trampoline,
-        body: place.func_ptr,
+        function: Function::of(function),
         params: function.signature.params().into(),
         result: function.signature.results().first().copied(),
     };
@@ -198,6 +179,17 @@ unsafe fn function<'a>(guest: *mut PyObject) -> &'a GuestFunction {
     unsafe { &(*guest.cast::<Guest>()).function }
 }
 
+/// Call it, and keep it until that has ended: what it calls may be the end of whoever had it.
+#[inline]
+unsafe fn held<T>(guest: *mut PyObject, call: impl FnOnce(&GuestFunction) -> T) -> T {
+    unsafe {
+        ffi::Py_IncRef(guest);
+        let called = call(function(guest));
+        ffi::Py_DecRef(guest);
+        called
+    }
+}
+
 unsafe fn answered(called: PyResult<*mut PyObject>) -> *mut PyObject {
     called.unwrap_or_else(|error| {
         error.restore(unsafe { Python::assume_attached() });
@@ -217,7 +209,7 @@ unsafe extern "C" fn call(
         }
         let count = count & !ROOM;
         let arguments = if count == 0 { &[] } else { std::slice::from_raw_parts(arguments, count) };
-        answered(function(guest).call(arguments))
+        answered(held(guest, |function| function.call(arguments)))
     }
 }
 
@@ -232,7 +224,7 @@ unsafe extern "C" fn call_with_tuple(
         }
         let count = ffi::PyTuple_Size(arguments);
         let arguments: Vec<_> = (0..count).map(|index| ffi::PyTuple_GetItem(arguments, index)).collect();
-        answered(function(guest).call(&arguments))
+        answered(held(guest, |function| function.call(&arguments)))
     }
 }
 
@@ -247,8 +239,7 @@ unsafe extern "C" fn get_native_call(guest: *mut PyObject, _: *mut c_void) -> *m
         if !function.params.iter().copied().chain(function.result).all(is_whole) {
             return answered(Err(PyAttributeError::new_err("native_call: a float can only cross from Python")));
         }
-        let itself: *const GuestFunction = function;
-        let pair = (native_call as *const () as usize, itself as usize).into_pyobject(py);
+        let pair = (native_call as *const () as usize, guest as usize).into_pyobject(py);
         answered(pair.map(|pair| pair.into_ptr()))
     }
 }

@@ -1,7 +1,6 @@
 //! Host functions: Python callables that a guest imports.
 
-use std::arch::naked_asm;
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::error::Error;
 use std::ffi::c_void;
 use std::fmt;
@@ -12,12 +11,13 @@ use pyo3::prelude::*;
 use wasmer_compiler::FRAME_INFO;
 use wasmer_types::{FrameInfo, FunctionType, RawValue, Type};
 use wasmer_vm::{
-    InternalStoreHandle, MaybeInstanceOwned, StoreObjects, VMCallerCheckedAnyfunc, VMContext, VMDynamicFunctionContext,
-    VMExtern, VMFunction, VMFunctionBody, VMFunctionContext, VMFunctionKind, VMSignatureHash, on_host_stack,
-    raise_user_trap,
+    InternalStoreHandle, MaybeInstanceOwned, StoreObjects, Trap, VMCallerCheckedAnyfunc, VMDynamicFunctionContext,
+    VMExtern, VMFunction, VMFunctionBody, VMFunctionContext, VMFunctionKind, VMSignatureHash,
 };
 
 use crate::gate::Gate;
+use crate::stack::{RAISED, RETURNED, TRAPPED};
+use crate::switch::{Frame, call_host, call_host_directly};
 use crate::values::{STRIDE, is_whole, read, write};
 
 /// The way into a host function that leaves Python out, see the engine protocol.
@@ -45,7 +45,10 @@ impl NativeEntry {
 }
 
 /// A Python callable that a guest imports. What it points to belongs to the instance.
-struct Host {
+#[repr(C)]
+pub struct Host {
+    /// Where the gate has the frame of the guest's call, for `call_host`.
+    frame: *const Cell<*const Frame>,
     handler: *mut PyObject,
     entry: Option<NativeEntry>,
     gate: *const Gate,
@@ -53,19 +56,10 @@ struct Host {
     result: Option<Type>,
 }
 
-/// Why a host function ends the call of its guest, whose stack it is about to drop.
-#[derive(Debug)]
-struct Raised;
-
-/// The same, with the guest's frames: Wasmer finds none, since it cannot see through the code that calls us.
+/// A host function returned too late. The guest's frames, which Wasmer does not find: it cannot see through what calls
+/// us.
 #[derive(Debug)]
 pub struct Late(pub Vec<FrameInfo>);
-
-impl fmt::Display for Raised {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("a host function raised an exception")
-    }
-}
 
 impl fmt::Display for Late {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -73,7 +67,6 @@ impl fmt::Display for Late {
     }
 }
 
-impl Error for Raised {}
 impl Error for Late {}
 
 /// A host function of the type `signature` that calls `handler`. Both pointers have to outlive `objects`.
@@ -86,7 +79,8 @@ pub fn host_function(
     gate: *const Gate,
 ) -> VMExtern {
     let (params, result) = (signature.params().into(), signature.results().first().copied());
-    let host = Host { handler, entry, gate, params, result };
+    let frame = unsafe { &raw const (*gate).frame };
+    let host = Host { frame, handler, entry, gate, params, result };
     let host = Box::new(VMDynamicFunctionContext { address: call_host as *const VMFunctionBody, ctx: host });
     let place = VMCallerCheckedAnyfunc {
         func_ptr: null(), // resolving the imports sets it
@@ -103,40 +97,29 @@ pub fn host_function(
     VMExtern::Function(InternalStoreHandle::new(objects, function))
 }
 
-/// What a guest calls. Where its frame is can only be told before anything else is done.
-#[cfg(target_arch = "x86_64")]
-#[unsafe(naked)]
-unsafe extern "C" fn call_host(host: *const VMDynamicFunctionContext<Host>, slots: *mut RawValue) {
-    naked_asm!("mov rdx, rbp", "jmp {}", sym call_host_from)
-}
-
-#[cfg(target_arch = "aarch64")]
-#[unsafe(naked)]
-unsafe extern "C" fn call_host(host: *const VMDynamicFunctionContext<Host>, slots: *mut RawValue) {
-    naked_asm!("mov x2, x29", "b {}", sym call_host_from)
-}
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-unsafe extern "C" fn call_host(host: *const VMDynamicFunctionContext<Host>, slots: *mut RawValue) {
-    unsafe { call_host_from(host, slots, null()) }
-}
-
-/// This is on the guest's stack, which may be short, and which a trap drops: so nothing is done on it but this.
-unsafe extern "C" fn call_host_from(
+/// What `call_host` calls. Returns how the guest's call ends if it is to end.
+pub unsafe extern "C" fn answer(
     host: *const VMDynamicFunctionContext<Host>,
     slots: *mut RawValue,
     frame: *const StackFrame,
-) {
+) -> u32 {
     unsafe {
-        if let Err(error) = on_host_stack(|| (*host).ctx.call(slots, frame)) {
-            raise_user_trap(error)
+        let host = &(*host).ctx;
+        let gate = &*host.gate;
+        if gate.outside(|py| host.call(py, slots)) {
+            RAISED
+        } else if gate.is_late() {
+            gate.note(Trap::user(Box::new(Late(trace(frame)))));
+            TRAPPED
+        } else {
+            RETURNED
         }
     }
 }
 
 /// How each function of a guest begins its frame.
 #[repr(C)]
-struct StackFrame {
+pub struct StackFrame {
     caller: *const Self,
     return_to: usize,
 }
@@ -155,26 +138,9 @@ unsafe fn trace(mut frame: *const StackFrame) -> Vec<FrameInfo> {
     frames
 }
 
-/// The same for an import that is exported again.
-unsafe extern "C" fn call_host_directly(context: *mut VMContext, _: *const VMFunctionBody, slots: *mut RawValue) {
-    unsafe { call_host(context.cast_const().cast(), slots) };
-}
-
 impl Host {
     #[inline]
-    unsafe fn call(&self, slots: *mut RawValue, frame: *const StackFrame) -> Result<(), Box<dyn Error + Send + Sync>> {
-        let gate = unsafe { &*self.gate };
-        if gate.outside(|py| unsafe { self.call_handler(py, slots) }) {
-            Err(Box::new(Raised))
-        } else if gate.is_late() {
-            Err(Box::new(Late(unsafe { trace(frame) })))
-        } else {
-            Ok(())
-        }
-    }
-
-    #[inline]
-    unsafe fn call_handler(&self, py: Python<'_>, slots: *mut RawValue) -> PyResult<()> {
+    unsafe fn call(&self, py: Python<'_>, slots: *mut RawValue) -> PyResult<()> {
         unsafe {
             (*self.gate).be_ready(py)?;
             if let Some(entry) = &self.entry {

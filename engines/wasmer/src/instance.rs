@@ -1,7 +1,7 @@
 //! A running module.
 
 use std::cell::{RefCell, UnsafeCell};
-use std::ptr::NonNull;
+use std::ptr::{NonNull, null_mut};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -11,10 +11,10 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 use wasmer_compiler::{ArtifactCreate, BaseTunables, InstantiationError, Tunables};
-use wasmer_types::{ExternType, MemoryType, Pages, TableType, WASM_PAGE_SIZE};
+use wasmer_types::{ExportIndex, ExternType, FunctionIndex, MemoryType, Pages, TableType, WASM_PAGE_SIZE};
 use wasmer_vm::{
-    MemoryError, MemoryStyle, StoreObjects, TableStyle, VMExtern, VMInstance, VMMemory, VMMemoryDefinition, VMTable,
-    VMTableDefinition,
+    MemoryError, MemoryStyle, StoreObjects, TableStyle, VMConfig, VMExtern, VMInstance, VMMemory, VMMemoryDefinition,
+    VMTable, VMTableDefinition,
 };
 
 use crate::builtins;
@@ -23,6 +23,7 @@ use crate::gate::{Gate, closed};
 use crate::guest::guest_function;
 use crate::host::{NativeEntry, host_function};
 use crate::module::Module;
+use crate::switch::Function;
 
 /// `PyBUF_WRITE`.
 const WRITABLE: std::ffi::c_int = 0x200;
@@ -52,16 +53,26 @@ unsafe impl Sync for Instance {}
 impl Instance {
     /// Run the module's start function. `ready` is called once, when the guest's memory can be used.
     fn start(&self, py: Python<'_>, ready: Py<PyAny>) -> PyResult<()> {
-        let artifact = &self.module.get().artifact;
-        let store = self.store()?;
-        self.gate.ready.replace(Some(ready));
-        // SAFETY: nobody else starts it, and what it calls meanwhile only looks things up.
-        let run = || unsafe { artifact.finish_instantiation(&self.gate.config, None, &mut (*store).instance).err() };
-        match self.gate.inside(run)? {
-            None => self.gate.be_ready(py),
-            Some(InstantiationError::Start(trap)) => Err(self.gate.failure(py, &trap)),
-            Some(error) => Err(PyValueError::new_err(error.to_string())),
+        let Module { artifact, start, .. } = self.module.get();
+        let store = unsafe { &mut *self.store()? };
+        let nothing = VMConfig { wasm_stack_size: None };
+        // SAFETY: nobody has started it, and there is no start function that this knows of, see `Module`.
+        match unsafe { artifact.finish_instantiation(&nothing, None, &mut store.instance) } {
+            Err(InstantiationError::Start(trap)) => return Err(self.gate.failure(py, &trap)),
+            Err(error) => return Err(PyValueError::new_err(error.to_string())),
+            Ok(()) => self.gate.ready.replace(Some(ready)),
+        };
+        if let Some(index) = start {
+            let function = store.instance.lookup_by_declaration(ExportIndex::Function(FunctionIndex::from_u32(*index)));
+            let VMExtern::Function(function) = function else { unreachable!("validated") };
+            let function = Function::of(function.get(&store.objects));
+            let called = unsafe { self.gate.call(&function, null_mut()) };
+            if self.gate.is_left() {
+                self.free();
+            }
+            called?;
         }
+        self.gate.be_ready(py)
     }
 
     /// The exported function `name` as a callable of numbers. Raises KeyError if there is none.
@@ -139,7 +150,7 @@ impl Instance {
         memory: Option<u64>,
         deadline: Option<f64>,
     ) -> PyResult<Bound<'py, Self>> {
-        let Module { artifact, code, engine } = module.get();
+        let Module { artifact, code, engine, .. } = module.get();
         let gate = Box::new(Gate::new(failed, Watch::new(deadline, code.clone())));
         let mut objects = Box::new(StoreObjects::default());
         let mut imports = Vec::with_capacity(handlers.len());

@@ -12,7 +12,12 @@ mod host;
 mod instance;
 mod module;
 mod signals;
+mod stack;
+mod switch;
 mod values;
+
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+compile_error!("this engine is for Linux on x86-64 and ARM64");
 
 use pyo3::prelude::*;
 
@@ -20,7 +25,6 @@ use pyo3::prelude::*;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     signals::install(module.py());
     module.add("VERSION", wasmer_vm::VERSION)?;
-    module.add("DEADLINES", deadline::AVAILABLE)?;
     module.add_class::<module::Module>()?;
     module.add_class::<instance::Instance>()?;
     module.add_function(wrap_pyfunction!(module::compile, module)?)?;

@@ -24,6 +24,8 @@ pub struct Module {
     /// Where the code of the guest's functions lies.
     pub code: Range<usize>,
     pub engine: Engine,
+    /// The start function. Wasmer does not know of it, for it would call it in a way of its own.
+    pub start: Option<u32>,
 }
 
 #[pymethods]
@@ -57,9 +59,10 @@ impl Module {
         memories.map(|memory| memory.minimum.bytes().0 as u64).max().unwrap_or(0)
     }
 
-    /// The compiled code as bytes.
+    /// The compiled code as bytes, behind the start function: its number, or all ones.
     fn serialise<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
-        let bytes = py.detach(|| self.artifact.serialize());
+        let start = self.start.map_or(u64::MAX, u64::from).to_le_bytes();
+        let bytes = py.detach(|| self.artifact.serialize().map(|code| [&start, &code[..]].concat()));
         bytes.map(|bytes| PyBytes::new(py, &bytes)).map_err(|error| PyRuntimeError::new_err(error.to_string()))
     }
 
@@ -80,12 +83,12 @@ impl Module {
 }
 
 impl Module {
-    fn new(engine: Engine, artifact: Arc<Artifact>) -> Self {
+    fn new(engine: Engine, artifact: Arc<Artifact>, start: Option<u32>) -> Self {
         let extents = artifact.finished_function_extents().unwrap_or_default();
-        let start = extents.iter().map(|(_, extent)| extent.ptr.0 as usize).min().unwrap_or(0);
+        let first = extents.iter().map(|(_, extent)| extent.ptr.0 as usize).min().unwrap_or(0);
         let end = extents.iter().map(|(_, extent)| extent.ptr.0 as usize + extent.length).max().unwrap_or(0);
-        let code = start..end;
-        Self { artifact, code, engine }
+        let code = first..end;
+        Self { artifact, code, engine, start }
     }
 }
 
@@ -99,8 +102,9 @@ pub fn compile(py: Python<'_>, bytecode: &[u8], optimise: bool, parallel: bool) 
         engine.validate(bytecode).map_err(|error| error.to_string())?;
         // Rayon's own pool would be of no use in a child process: its threads do not come along.
         let pool = ThreadPoolBuilder::new().num_threads(threads.get()).build().map_err(|error| error.to_string())?;
-        let artifact = pool.install(|| engine.compile(bytecode)).map_err(|error| error.to_string())?;
-        Ok(Module::new(engine, artifact))
+        let (bytecode, start) = without_start(bytecode.to_vec()).ok_or("the module ends within a section")?;
+        let artifact = pool.install(|| engine.compile(&bytecode)).map_err(|error| error.to_string())?;
+        Ok(Module::new(engine, artifact, start))
     };
     py.detach(work).map_err(|error: String| PyValueError::new_err(error))
 }
@@ -111,10 +115,43 @@ pub fn deserialise(py: Python<'_>, compiled: &[u8]) -> PyResult<Module> {
     let work = || {
         let engine = engine(true, NonZero::<usize>::MIN);
         // SAFETY: that the bytes come from a source one trusts is what the caller promises; their layout is checked.
-        let artifact = unsafe { engine.deserialize(compiled.to_vec().into()) };
-        artifact.map(|artifact| Module::new(engine, artifact)).map_err(|error| error.to_string())
+        let (start, code) = compiled.split_first_chunk().ok_or("there is no compiled code")?;
+        let artifact = unsafe { engine.deserialize(code.to_vec().into()) }.map_err(|error| error.to_string())?;
+        Ok(Module::new(engine, artifact, u32::try_from(u64::from_le_bytes(*start)).ok()))
     };
     py.detach(work).map_err(|error: String| PyValueError::new_err(error))
+}
+
+/// A valid module with a section of no meaning in place of that of its start function, which is returned beside it: so
+/// everything stays where it is.
+fn without_start(mut bytecode: Vec<u8>) -> Option<(Vec<u8>, Option<u32>)> {
+    const HEAD: usize = 8;
+    const CUSTOM: u8 = 0;
+    const START: u8 = 8;
+    let (mut at, mut start) = (HEAD, None);
+    while at < bytecode.len() {
+        let (size, content) = number(&bytecode, at + 1)?;
+        if bytecode[at] == START {
+            start = Some(number(&bytecode, content)?.0);
+            bytecode[at] = CUSTOM;
+            *bytecode.get_mut(content)? = 0; // the length of its name
+        }
+        at = content + size as usize;
+    }
+    Some((bytecode, start))
+}
+
+/// The number at `at`, seven bits in each byte, and where it ends.
+fn number(bytes: &[u8], mut at: usize) -> Option<(u32, usize)> {
+    let (mut number, mut shift) = (0, 0);
+    loop {
+        let byte = *bytes.get(at)?;
+        number |= u32::from(byte & 0x7f).checked_shl(shift)?;
+        (at, shift) = (at + 1, shift + 7);
+        if byte < 0x80 {
+            return Some((number, at));
+        }
+    }
 }
 
 fn engine(optimise: bool, threads: NonZero<usize>) -> Engine {

@@ -1,10 +1,9 @@
-//! Wasmer's signal handlers, in one process with those of others.
+//! Our signal handlers, in one process with those of others.
 //!
-//! A trap is a signal: a bad access to memory is a SIGSEGV, `unreachable` a SIGILL. Wasmer installs its handlers once,
-//! and hands what is not its own to whoever was there before. One that comes later, such as faulthandler's or another
-//! engine's, stands in front and may not know of us. So they are put back in front when an instance is entered, and
-//! hand what is not theirs to whoever stood there the last time: that is why `forward`, not the handler that Wasmer
-//! found when it was installed, is what comes after them.
+//! A trap is a signal: a bad access to memory is a SIGSEGV, `unreachable` a SIGILL. Our handlers are installed once, and
+//! hand what is not ours to whoever was there before. One that comes later, such as faulthandler's or another engine's,
+//! stands in front and may not know of us. So ours are put back in front before a guest is entered, and hand what is not
+//! theirs to whoever stood there the last time.
 //!
 //! To ask the kernel who stands in front costs as much as three calls into a guest. So it is asked only if there is
 //! reason to: Python's own functions that install handlers tell us when they were called (`observe`), other engines do
@@ -21,12 +20,14 @@ use libc::{c_int, c_void, sigaction, siginfo_t};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-pub type Handler = unsafe extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
+use crate::stack;
 
-/// The signals for which Wasmer installs handlers here.
-#[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+type Handler = unsafe extern "C" fn(c_int, *mut siginfo_t, *mut c_void);
+
+/// The signals that traps are.
+#[cfg(target_arch = "x86_64")]
 const SIGNALS: [c_int; 3] = [libc::SIGSEGV, libc::SIGILL, libc::SIGFPE];
-#[cfg(not(any(target_arch = "x86", target_arch = "x86_64")))]
+#[cfg(target_arch = "aarch64")]
 const SIGNALS: [c_int; 2] = [libc::SIGSEGV, libc::SIGILL];
 
 struct Actions(UnsafeCell<[MaybeUninit<sigaction>; SIGNALS.len()]>);
@@ -34,7 +35,6 @@ struct Actions(UnsafeCell<[MaybeUninit<sigaction>; SIGNALS.len()]>);
 // SAFETY: written while the GIL is held; a handler that reads meanwhile sees the action that stood there before.
 unsafe impl Sync for Actions {}
 
-static OURS: Actions = Actions(UnsafeCell::new([MaybeUninit::uninit(); SIGNALS.len()]));
 static BEHIND: Actions = Actions(UnsafeCell::new([MaybeUninit::uninit(); SIGNALS.len()]));
 
 impl Actions {
@@ -53,25 +53,18 @@ static SUSPICIOUS: AtomicBool = AtomicBool::new(true);
 /// Whether we are told of what Python installs.
 static OBSERVING: AtomicBool = AtomicBool::new(false);
 
-/// Let Wasmer install its handlers, with `forward` behind them.
+/// Install our handlers.
 pub fn install(py: Python<'_>) {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| unsafe {
-        let mut ours: sigaction = std::mem::zeroed();
-        ours.sa_sigaction = forward as *const () as usize;
-        ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
+    ONCE.call_once(|| {
         for (index, &signal) in SIGNALS.iter().enumerate() {
-            sigaction(signal, &ours, BEHIND.at(index));
-        }
-        wasmer_vm::init_traps();
-        for (index, &signal) in SIGNALS.iter().enumerate() {
-            sigaction(signal, null(), OURS.at(index));
+            unsafe { put_in_front(index, signal) };
         }
         OBSERVING.store(observe(py).unwrap_or(false), Relaxed);
     });
 }
 
-/// Put Wasmer's handlers in front, if others may have been installed after them. To be called with the GIL held.
+/// Put our handlers in front, if others may have been installed after them. To be called with the GIL held.
 #[inline]
 pub fn look() {
     if SUSPICIOUS.load(Relaxed) {
@@ -87,8 +80,7 @@ pub fn be_suspicious() {
 
 /// Look who stands in front. For the watchdog.
 pub fn check() {
-    // SAFETY: a watchdog runs after `install`.
-    if !(0..SIGNALS.len()).all(|index| unsafe { is_in_front(index) }) {
+    if !SIGNALS.iter().all(|&signal| unsafe { is_in_front(signal) }) {
         be_suspicious();
     }
 }
@@ -105,9 +97,8 @@ fn bring_forward() {
     for (index, &signal) in SIGNALS.iter().enumerate() {
         // SAFETY: `install` has run, and the GIL is held.
         unsafe {
-            if !is_in_front(index) {
-                sigaction(signal, null(), BEHIND.at(index));
-                sigaction(signal, OURS.at(index), null_mut());
+            if !is_in_front(signal) {
+                put_in_front(index, signal);
             }
         }
     }
@@ -155,22 +146,29 @@ unsafe extern "C" fn observed<const INDEX: usize>(a: usize, b: usize, c: usize, 
     answer
 }
 
-/// Wasmer's handler of traps, to be called with the registers of a thread that is in guest code.
-pub fn trap_handler() -> Handler {
-    // SAFETY: `install` has run.
-    unsafe { std::mem::transmute::<usize, Handler>((*OURS.at(0)).sa_sigaction) }
-}
-
-unsafe fn is_in_front(index: usize) -> bool {
+unsafe fn is_in_front(signal: c_int) -> bool {
     unsafe {
         let mut current = MaybeUninit::uninit();
-        sigaction(SIGNALS[index], null(), current.as_mut_ptr());
-        current.assume_init().sa_sigaction == (*OURS.at(index)).sa_sigaction
+        sigaction(signal, null(), current.as_mut_ptr());
+        current.assume_init().sa_sigaction == on_signal as *const () as usize
     }
 }
 
-unsafe extern "C" fn forward(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+unsafe fn put_in_front(index: usize, signal: c_int) {
     unsafe {
+        let mut ours: sigaction = std::mem::zeroed();
+        ours.sa_sigaction = on_signal as *const () as usize;
+        ours.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_NODEFER;
+        sigaction(signal, null(), BEHIND.at(index));
+        sigaction(signal, &ours, null_mut());
+    }
+}
+
+unsafe extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
+    unsafe {
+        if stack::trap(signal, info, context) {
+            return;
+        }
         let behind = SIGNALS.iter().position(|&ours| ours == signal).map(|index| *BEHIND.at(index));
         match behind {
             // Who stands behind us may have us behind it: then this signal is nobody's, and ends the process.
