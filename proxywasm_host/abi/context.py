@@ -66,9 +66,9 @@ class Context(ContextState):
         """Make trailers that the message does not have; possible in a body callback that ends the stream."""
         return None
 
-    def writable_buffer(self, buffer: int) -> bool:
-        """Whether a buffer that can be read can also be changed."""
-        return False
+    def writable_size(self, buffer: int) -> int:
+        """Bytes to which a buffer that can be read may be made to grow; 0 if it cannot be changed."""
+        return 0
 
     def send_local_response(
         self, status: int, details: bytes, body: bytes, headers: HeaderList, grpc_status: int | None

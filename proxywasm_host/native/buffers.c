@@ -6,7 +6,7 @@
 
 enum { CALL_RESPONSE_BODY = 4, GRPC_RECEIVE = 5, VM_CONFIGURATION = 6, PLUGIN_CONFIGURATION = 7, REDIS = 9 };
 
-static PyObject *writable_buffer_name, *services_name, *clock_name;
+static PyObject *writable_size_name, *services_name, *clock_name;
 
 static PyObject *current(Hostcall *self) { return ((Entry *)self->vm)->context; }
 
@@ -82,14 +82,14 @@ static PyObject *spliced(PyObject *found, size_t start, size_t end, PyObject *da
     return all;
 }
 
-/* 1 if the buffer may be changed, or -1 with an exception. */
-static int is_writable(PyObject *context, uint32_t buffer) {
+/* How large the buffer may become, 0 if it may not be changed, or -1 with an exception. */
+static Py_ssize_t writable_size(PyObject *context, uint32_t buffer) {
     PyObject *number = PyLong_FromUnsignedLong(buffer);
-    PyObject *may = number ? PyObject_CallMethodOneArg(context, writable_buffer_name, number) : NULL;
-    int writable = may ? PyObject_IsTrue(may) : -1;
+    PyObject *most = number ? PyObject_CallMethodOneArg(context, writable_size_name, number) : NULL;
+    Py_ssize_t size = most ? PyLong_AsSsize_t(most) : -1;
     Py_XDECREF(number);
-    Py_XDECREF(may);
-    return writable;
+    Py_XDECREF(most);
+    return size;
 }
 
 /* Put `size` bytes at `at` in the place of `length` from `start` on. */
@@ -124,13 +124,15 @@ static int64_t set_bytes(Hostcall *self, const uint64_t *slots, size_t stride) {
     uint32_t buffer = u32(slots, stride, 0), start = u32(slots, stride, 1), length = u32(slots, stride, 2);
     if (!in_enumeration(self, buffer) || !buffers_of(current(self), buffer, true)) return LEFT;
     PyObject *context = Py_NewRef(current(self));
-    int writable = is_writable(context, buffer);
-    Places *buffers = writable > 0 ? buffers_of(context, buffer, true) : NULL;
-    int64_t status = writable < 0 ? RAISED : LEFT;
+    Py_ssize_t most = writable_size(context, buffer);
+    Places *buffers = most > 0 ? buffers_of(context, buffer, true) : NULL;
+    int64_t status = most < 0 ? RAISED : LEFT;
     if (buffers) {
-        bool inner = start && start < (size_t)PyBytes_GET_SIZE(place_get(buffers, buffer));
-        if (!inner || self->splice_buffers)
-            status = splice(self, buffers, buffer, start, length, u32(slots, stride, 3), u32(slots, stride, 4));
+        size_t held = (size_t)PyBytes_GET_SIZE(place_get(buffers, buffer)), more = u32(slots, stride, 4);
+        size_t left = start < held ? held - start : 0, size = held - (length < left ? length : left) + more;
+        bool inner = start && start < held;
+        if ((!inner || self->splice_buffers) && (size <= held || size <= (size_t)most))
+            status = splice(self, buffers, buffer, start, length, u32(slots, stride, 3), (uint32_t)more);
     }
     Py_DECREF(context);
     return status;
@@ -201,8 +203,8 @@ Twin buffer_twin(PyObject *name) {
 }
 
 int buffer_names(void) {
-    writable_buffer_name = PyUnicode_InternFromString("writable_buffer");
+    writable_size_name = PyUnicode_InternFromString("writable_size");
     services_name = PyUnicode_InternFromString("services");
     clock_name = PyUnicode_InternFromString("clock");
-    return writable_buffer_name && services_name && clock_name ? 0 : -1;
+    return writable_size_name && services_name && clock_name ? 0 : -1;
 }

@@ -209,11 +209,15 @@ static int64_t get_size(Hostcall *self, const uint64_t *slots, size_t stride) {
 
 /* -- Changing ------------------------------------------------------------------------------------------------- */
 
-static bool is_plain(PyObject *headers) {
+/* Whether they are plain pairs, and so few that `more` bytes go beside them. */
+static bool is_plain(PyObject *headers, size_t more) {
     PyObject *name, *value;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(headers); i++)
+    if (PyList_GET_SIZE(headers) >= MAX_PAIRS) return false;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(headers); i++) {
         if (!pair_of(headers, i, &name, &value)) return false;
-    return true;
+        more += (size_t)PyBytes_GET_SIZE(name) + (size_t)PyBytes_GET_SIZE(value);
+    }
+    return more <= MAX_PAIRS_SIZE;
 }
 
 /* Put a pair at the end of its group. 0, or -1 with an exception. */
@@ -291,7 +295,7 @@ static int64_t change(Hostcall *self, const uint64_t *slots, size_t stride, bool
         return RAISED;
     }
     PyObject *headers = writable(self, map);
-    if (!headers || !is_plain(headers)) {
+    if (!headers || !is_plain(headers, size + (size_t)value_size)) {
         Py_DECREF(raw);
         Py_DECREF(name);
         Py_DECREF(value);
@@ -321,7 +325,7 @@ static int64_t remove_value(Hostcall *self, const uint64_t *slots, size_t stride
     int64_t taken = read_key(self, at, size, map, &key);
     if (taken != OK) return taken;
     PyObject *headers = writable(self, map);
-    if (!headers || !is_plain(headers)) return LEFT;
+    if (!headers || !is_plain(headers, 0)) return LEFT;
     Py_INCREF(headers);
     remove_pairs(headers, &key);
     Py_DECREF(headers);

@@ -23,6 +23,7 @@
 enum { MOST_PARAMS = 16 }; /* of a hostcall or a callback */
 enum { OK = 0, NOT_FOUND = 1, BAD_ARGUMENT = 2 };
 enum { RECORDED = 64 * 1024 }; /* as in marshal.py */
+enum { MAX_PAIRS_SIZE = 1024 * 1024, MAX_PAIRS = 1024 }; /* as in pairs.py */
 
 /* -- What Python code hands over (module.c) ------------------------------------------------------------------- */
 

@@ -1,7 +1,6 @@
 /* Header pairs: the plain case of abi/pairs.py, which has the format. */
 #include "native.h"
 
-enum { MAX_SIZE = 1024 * 1024, MAX_ENTRIES = 1024 }; /* as in pairs.py */
 
 static uint32_t read_u32(const uint8_t *at) {
     return at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
@@ -16,9 +15,9 @@ PyObject *pairs_decode(PyObject *bytes) {
     const uint8_t *data = (const uint8_t *)PyBytes_AS_STRING(bytes);
     size_t size = (size_t)PyBytes_GET_SIZE(bytes);
     if (!size) return PyList_New(0);
-    if (size > MAX_SIZE || size < 4) return NULL;
+    if (size > MAX_PAIRS_SIZE || size < 4) return NULL;
     size_t count = read_u32(data), at = 4 + 8 * count;
-    if (count > MAX_ENTRIES || at > size) return NULL;
+    if (count > MAX_PAIRS || at > size) return NULL;
     for (size_t i = 0; i < 2 * count; i++) {
         size_t end = at + read_u32(data + 4 + 4 * i);
         if (end >= size || data[end]) return NULL;

@@ -33,7 +33,7 @@ from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.http_context import HttpContext
 from proxywasm_host.runtime.path import REQUEST, RESPONSE, Path
 from proxywasm_host.runtime.plain import WORDS, PlainStream
-from proxywasm_host.runtime.properties import grpc_status_of
+from proxywasm_host.runtime.properties import Stored, grpc_status_of
 
 __all__ = ["HttpStream", "LocalResponse"]
 
@@ -157,6 +157,11 @@ class HttpStream(PlainStream):
     def filter_state(self) -> dict[str, bytes]:
         """What filters stored with ``proxy_set_property``."""
         return {}
+
+    @cached_property
+    def stored(self) -> Stored:
+        """How much of that there is."""
+        return Stored()
 
     @cached_property
     def span_tags(self) -> dict[str, bytes]:

@@ -12,15 +12,16 @@ Rules of this module, from ``context.cc`` of Envoy and of its host:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from sys import maxsize
 
 from proxywasm_host.abi.context import Context
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.pairs import HeaderList
-from proxywasm_host.abi.types import AbiVersion, BufferType, DataAction, HeadersAction, MapType, Status, StreamType
+from proxywasm_host.abi.types import AbiVersion, DataAction, HeadersAction, MapType, Status, StreamType
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.runtime import effects
-from proxywasm_host.runtime.path import Path
-from proxywasm_host.runtime.plain import HEADERS_MAP, REQUEST, RESPONSE, STOP_ALL, PlainContext
+from proxywasm_host.runtime.path import IGNORED, Path
+from proxywasm_host.runtime.plain import BUFFER_LIMIT, HEADERS_MAP, REQUEST, RESPONSE, STOP_ALL, PlainContext
 from proxywasm_host.runtime.properties import stream_property
 
 __all__ = ["HttpContext"]
@@ -36,7 +37,8 @@ NO_BUFFER = int(DataAction.STOP_ITERATION_NO_BUFFER)
 BUFFER = int(DataAction.STOP_ITERATION_AND_BUFFER)
 SPAN_TAG = "trace_span_tag."
 BUFFER_LIMITS = ("set_decoder_buffer_limit", "set_encoder_buffer_limit")
-"""Either sets the limit of the whole stream, as there is one for both directions in Envoy."""
+"""Either sets the limit of the whole stream, as there is one for both directions in Envoy. No guest can use a limit
+that is higher than that of its memory."""
 MAX_BUFFER_LIMIT = 0xFFFFFFFF
 
 
@@ -151,8 +153,12 @@ class HttpContext(PlainContext, Context):
         self.maps[map] = path.trailers
         return path.trailers
 
-    def writable_buffer(self, buffer: int) -> bool:
-        return buffer in (BufferType.HTTP_REQUEST_BODY, BufferType.HTTP_RESPONSE_BODY)
+    def writable_size(self, buffer: int) -> int:
+        """Of a body: 16 limits more than what has come in."""
+        if buffer > RESPONSE:
+            return 0
+        stream = self.stream
+        return min(stream.path(buffer).received + IGNORED * max(stream.buffer_limit, BUFFER_LIMIT), maxsize)
 
     def send_local_response(
         self, status: int, details: bytes, body: bytes, headers: HeaderList, grpc_status: int | None
@@ -199,15 +205,17 @@ class HttpContext(PlainContext, Context):
 
     def set_property(self, name: str, value: bytes) -> Refusal | None:
         """Store a property. Higress's plugins ask for things by setting properties of certain names."""
+        stream = self.stream
         if self.vm.version < AbiVersion.V0_2_100:
-            self.stream.filter_state[name] = value
+            stream.stored.put(stream.filter_state, name, value)
             return None
         if name.startswith(SPAN_TAG):
-            self.stream.span_tags[name.removeprefix(SPAN_TAG)] = value
+            stream.stored.put(stream.span_tags, name.removeprefix(SPAN_TAG), value)
             return None
+        stream.stored.put(stream.filter_state, name, value)
         if name == "clear_route_cache":
             self.keeps_route = value == b"off"
         elif name in BUFFER_LIMITS and value.isdigit() and int(value) <= MAX_BUFFER_LIMIT:
-            self.stream.buffer_limit = int(value)
-        self.stream.filter_state[name] = value
+            memory = self.vm.config.limits.memory
+            stream.buffer_limit = int(value) if memory is None else min(int(value), memory)
         return None

@@ -11,18 +11,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from enum import Enum
+from sys import getsizeof
 from typing import TYPE_CHECKING, Final
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import AbiVersion, MapType
 from proxywasm_host.abi.values import PropertyValue, UnencodableValue
 from proxywasm_host.runtime.path import REQUEST, RESPONSE
+from proxywasm_host.services.quota import MIB, Quota
 
 if TYPE_CHECKING:
     from proxywasm_host.runtime.http_context import HttpContext
 
-__all__ = ["ALIASES", "STREAM_PROPERTIES", "grpc_status_of", "lookup", "stream_property"]
+__all__ = ["ALIASES", "STREAM_PROPERTIES", "Stored", "grpc_status_of", "lookup", "stream_property"]
 
+MAX_STORED = MIB
+"""Bytes of the properties that filters may store in a stream: as many as they may hold of its body."""
+PROPERTY = 256
+"""Bytes that a stored property costs beside its name and its value."""
 MAX_DIGITS = 18
 """Of a number in a header: what 64 bits hold."""
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -45,6 +51,19 @@ GRPC_OF_HTTP = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 50
 def grpc_status_of(code: int) -> int:
     """gRPC status that stands for an HTTP status; 2 (unknown) for most."""
     return GRPC_OF_HTTP.get(code, 2)
+
+
+class Stored(Quota):
+    """What filters store in one stream is bounded."""
+
+    def __init__(self) -> None:
+        super().__init__("the properties of the stream", MAX_STORED)
+
+    def put(self, into: dict[str, bytes], name: str, value: bytes) -> None:
+        """Store a property, in place of the one of that name. Raises: NoRoom."""
+        old = into.get(name)
+        self.take(PROPERTY + getsizeof(name) + len(value) if old is None else len(value) - len(old))
+        into[name] = value
 
 
 Find = Callable[["HttpContext"], PropertyValue]

@@ -20,7 +20,9 @@ from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import Failure
-from proxywasm_host.runtime.properties import lookup
+from proxywasm_host.runtime.path import IGNORED
+from proxywasm_host.runtime.plain import BUFFER_LIMIT
+from proxywasm_host.runtime.properties import Stored, lookup
 
 if TYPE_CHECKING:
     from proxywasm_host.runtime.host import Host
@@ -95,8 +97,8 @@ class TcpContext(Context):
 
     # -- Hostcalls -----------------------------------------------------------------------------------------------
 
-    def writable_buffer(self, buffer: int) -> bool:
-        return buffer in DIRECTIONS
+    def writable_size(self, buffer: int) -> int:
+        return IGNORED * BUFFER_LIMIT if buffer in DIRECTIONS else 0
 
     def continue_stream(self, stream: int) -> Refusal | None:
         if stream == StreamType.DOWNSTREAM:
@@ -119,7 +121,7 @@ class TcpContext(Context):
         return self.plugin.get_property(path)
 
     def set_property(self, name: str, value: bytes) -> Refusal | None:
-        self.stream.filter_state[name] = value
+        self.stream.stored.put(self.stream.filter_state, name, value)
         return None
 
 
@@ -135,6 +137,7 @@ class TcpStream:
         self.close_details: str | None = None
         """Why the connection is to be closed, if a filter or a failure wants that."""
         self.filter_state: dict[str, bytes] = {}
+        self.stored = Stored()
         self._contexts = [TcpContext(self, plugin) for plugin in plugins]
         self._connected = False
         self._waiting: TcpContext | None = None

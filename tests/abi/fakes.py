@@ -92,6 +92,7 @@ class FakeContext(Context):
         super().__init__(id, root)
         self.started: list[tuple] = []
         self.writable: set[int] = set()
+        self.most = 1 << 20
         self.new_trailers: dict[int, list] = {}
         self.properties: dict[tuple[str, ...], object] = {}
         self.stored: dict[str, bytes] = {}
@@ -105,8 +106,8 @@ class FakeContext(Context):
     def add_trailers(self, map):
         return self.new_trailers.get(map)
 
-    def writable_buffer(self, buffer):
-        return buffer in self.writable
+    def writable_size(self, buffer):
+        return self.most if buffer in self.writable else 0
 
     def send_local_response(self, *args):
         self._start("local response", *args)

@@ -33,7 +33,7 @@ def test_contexts_share_nothing():
 ANSWERS = [
     # method, arguments, answer: a status in a list is a refusal
     ("add_trailers", (1,), None),
-    ("writable_buffer", (0,), False),
+    ("writable_size", (0,), 0),
     ("send_local_response", (200, b"", b"", [], None), None),
     ("continue_stream", (0,), None),
     ("continue_stream", (1,), None),

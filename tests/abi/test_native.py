@@ -44,8 +44,11 @@ def test_it_can_be_turned_off():
 
 NAMES = [b"a", b"A", b"host", b"Host", b":path", b":Path", b"user-agent", b"x" * 104, b"x" * 105, b"", b":", b"\xc3\x84", b"content-type"]
 VALUES = [b"", b"v", b"gzip, br", b"y" * 200]
-HEADERS = st.lists(st.tuples(st.sampled_from([name.lower() for name in NAMES]), st.sampled_from(VALUES)), max_size=6)
-BUFFERS = st.none() | st.binary(max_size=12) | st.just(b"z" * 70_000)
+FULL = [[(b"a", b"v")] * 1024, [(b"a", b"v" * 1_047_000)], [(b"b", b"v" * 16_000)] * 65, [(b"b", b"v")] * 70]
+HEADERS = st.lists(st.tuples(st.sampled_from([name.lower() for name in NAMES]), st.sampled_from(VALUES)), max_size=6) | st.sampled_from(FULL)
+MOST = 100_000
+"""What bodies may be made to grow to."""
+BUFFERS = st.none() | st.binary(max_size=12) | st.just(b"z" * 70_000) | st.just(b"z" * 120_000)
 HEAP = 131_072
 END = 2 * HEAP
 
@@ -71,8 +74,8 @@ class World:
             def add_trailers(self, map):
                 return None
 
-            def writable_buffer(self, buffer):
-                return buffer in (0, 1)
+            def writable_size(self, buffer):
+                return MOST if buffer in (0, 1) else 0
 
         class Vm(entry):
             vm_configuration = b"vm"
@@ -148,7 +151,7 @@ def hostcalls(draw):
             first = draw(st.sampled_from(NAMES))
             ints += draw(st.just([1024, len(first)]) | st.tuples(addresses, addresses))
         elif kind == "value":
-            second = draw(st.sampled_from([*VALUES, b"w" * 66_000]))
+            second = draw(st.sampled_from([*VALUES, b"w" * 2000, b"w" * 66_000]))
             ints += draw(st.just([4096, len(second)]) | st.tuples(addresses, addresses))
         elif kind == "pairs":
             second = pairs.encode(draw(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES)), max_size=5)))

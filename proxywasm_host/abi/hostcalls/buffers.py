@@ -65,21 +65,27 @@ def proxy_set_buffer_bytes(vm: VmState, buffer: int, start: int, length: int, da
     found = content(vm, buffer)
     if isinstance(found, Refusal):
         return found
-    if vm.context.buffers[buffer] is None or not vm.context.writable_buffer(buffer):
+    most = 0 if vm.context.buffers[buffer] is None else vm.context.writable_size(buffer)
+    if not most:
         return Refusal(Status.BAD_ARGUMENT, "the {0} cannot be changed", words(buffer))
-    if start == 0:
-        changed = data + found[length:]
-    elif start >= len(found):
-        changed = found + data
-    elif vm.profile.splice_buffers:
-        changed = found[:start] + data + found[start + length :]
-    else:
+    if 0 < start < len(found) and not vm.profile.splice_buffers:
         return Refusal(
             Status.BAD_ARGUMENT,
             "start {0} lies inside the {1} bytes: only the front (0), the end or the whole can be set",
             start,
             len(found),
         )
+    size = len(found) - max(min(len(found) - start, length), 0) + len(data)
+    if len(found) < size > most:
+        return Refusal(
+            Status.INTERNAL_FAILURE, "the {0} would have {1} bytes, at most {2} are kept", words(buffer), size, most
+        )
+    if start == 0:
+        changed = data + found[length:]
+    elif start >= len(found):
+        changed = found + data
+    else:
+        changed = found[:start] + data + found[start + length :]
     vm.context.buffers[buffer] = changed
     return None
 

@@ -6,13 +6,14 @@ Rules, those of Envoy's header map (``header_map_impl.cc``) and ``context.cc``:
 * Pseudo headers stand first. What is added or replaced goes to the end of its group.
 * Of some headers there is never more than one (Envoy's inline headers, `INLINE`): to add is to join with a comma.
 * A map is absent while its phase does not run. Reading all pairs of an absent map gives none, the rest is refused.
+* A guest can put no more into a map than it could send at once (`pairs`): what is beyond is refused.
 """
 
 from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
 from proxywasm_host.abi.marshal import Refusal
-from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.pairs import MAX_ENTRIES, MAX_SIZE, HeaderList
 from proxywasm_host.abi.types import AbiVersion, MapType, Status
 
 STREAM_MAPS = 4
@@ -80,23 +81,59 @@ def proxy_get_header_map_size(vm: VmState, map: int) -> int | Refusal:
     return sum(len(name) + len(value) for name, value in headers)
 
 
+FEW, SMALL = 64, 1024
+"""Into so few headers, such a small one goes without a look at the size of all."""
+
+
+def overfull(headers: HeaderList, map: int, size: int, joins: bool = False) -> Refusal | None:
+    """Why a header of so many bytes does not go into a map beside these, or is not joined to one of them."""
+    if len(headers) < FEW and size <= SMALL and not joins:
+        return None
+    if len(headers) >= MAX_ENTRIES:
+        return Refusal(Status.INTERNAL_FAILURE, "there are {0} {1}, no more are taken", len(headers), WORDS[map])
+    used = sum(len(name) + len(value) for name, value in headers)
+    if used + size <= MAX_SIZE:
+        return None
+    return Refusal(
+        Status.INTERNAL_FAILURE,
+        "the {0} have {1} bytes, {2} more would be beyond the limit of {3}",
+        WORDS[map],
+        used,
+        size,
+        MAX_SIZE,
+    )
+
+
 def proxy_add_header_map_value(vm: VmState, map: int, key: bytes, value: bytes) -> Refusal | None:
     headers = writable(vm, map)
     if isinstance(headers, Refusal):
         return headers
+    key = canonical(map, key)
+    refusal = overfull(headers, map, len(key) + len(value), key in INLINE[map])
+    if refusal is None:
+        put(vm, headers, map, key, value)
+    return refusal
+
+
+def put(vm: VmState, headers: HeaderList, map: int, key: bytes, value: bytes) -> None:
+    """Add a header as the profile says."""
     if vm.profile.inline_headers:
-        add(headers, map, canonical(map, key), value)
+        add(headers, map, key, value)
     else:
-        append(headers, canonical(map, key), value)
-    return None
+        append(headers, key, value)
 
 
 def proxy_replace_header_map_value(vm: VmState, map: int, key: bytes, value: bytes) -> Refusal | None:
     headers = writable(vm, map)
     if isinstance(headers, Refusal):
         return headers
-    replace(headers, canonical(map, key), value)
-    return None
+    key = canonical(map, key)
+    refusal = overfull(headers, map, len(key) + len(value))
+    if refusal is not None:
+        refusal = overfull([pair for pair in headers if pair[0] != key], map, len(key) + len(value))
+    if refusal is None:
+        replace(headers, key, value)
+    return refusal
 
 
 def proxy_remove_header_map_value(vm: VmState, map: int, key: bytes) -> Refusal | None:
@@ -113,7 +150,7 @@ def proxy_set_header_map_pairs(vm: VmState, map: int, pairs: HeaderList) -> Refu
         return headers
     headers.clear()
     for key, value in pairs:
-        proxy_add_header_map_value(vm, map, key, value)
+        put(vm, headers, map, canonical(map, key), value)
     return None
 
 

@@ -123,6 +123,37 @@ def test_set(profile, start, length, data, envoy, spec):
         assert vm.stream.buffers[BODY] == expected
 
 
+GROWTH = {
+    # start, length, bytes of data → whether it is done, to 10 bytes at most, where there were 6
+    "to what there may be": (6, 0, 4, True),
+    "by one too many": (6, 0, 5, False),
+    "in front": (0, 0, 5, False),
+    "as much as goes away": (0, 6, 10, True),
+    "more than goes away": (0, 6, 11, False),
+    "the last ones": (4, 9, 6, True),
+    "more than the last ones": (4, 9, 7, False),
+    "far behind": (MAX, MAX, 5, False),
+}
+
+
+@pytest.mark.parametrize(("start", "length", "size", "done"), GROWTH.values(), ids=GROWTH)
+def test_a_buffer_grows_to_what_there_may_be(start, length, size, done):
+    vm = vm_with(b"abcdef", profile=SPEC)
+    vm.stream.most = 10
+    refusal = proxy_set_buffer_bytes(vm, BODY, start, length, b"x" * size)
+    assert answer(refusal) == (None if done else [10])
+    assert (vm.stream.buffers[BODY] == b"abcdef") is not done
+
+
+def test_a_buffer_that_has_more_may_be_changed():
+    vm = vm_with(b"abcdef")
+    vm.stream.most = 3
+    assert proxy_set_buffer_bytes(vm, BODY, 0, 2, b"XY") is None
+    refusal = proxy_set_buffer_bytes(vm, BODY, 0, 2, b"XYZ")
+    assert refusal.reason == "the http request body would have 7 bytes, at most 3 are kept"
+    assert vm.stream.buffers[BODY] == b"XYcdef"
+
+
 def test_set_where_there_is_an_empty_one():
     vm = vm_with(b"")
     assert proxy_set_buffer_bytes(vm, BODY, 0, MAX, b"XY") is None

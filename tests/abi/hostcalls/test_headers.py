@@ -16,6 +16,7 @@ from proxywasm_host.abi.hostcalls.headers import (
     proxy_replace_header_map_value,
     proxy_set_header_map_pairs,
 )
+from proxywasm_host.abi.pairs import MAX_ENTRIES, MAX_SIZE
 from proxywasm_host.abi.profile import ENVOY, SPEC
 from proxywasm_host.abi.types import AbiVersion, MapType
 from tests.abi.fakes import FakeVm, answer
@@ -288,3 +289,49 @@ def test_joined():
     headers = [(b":path", b"/"), (b"accept", b"1"), (b"x", b"1"), (b"accept", b"2"), (b"x", b"2"), (b"accept", b"3")]
     assert joined(headers, MapType.REQUEST_HEADERS) == [(b":path", b"/"), (b"accept", b"1,2,3"), (b"x", b"1"), (b"x", b"2")]
     assert joined(headers, MapType.REQUEST_TRAILERS) == headers
+
+
+# -- Too many, too large -----------------------------------------------------------------------------------------
+
+ADD, REPLACE, REMOVE = proxy_add_header_map_value, proxy_replace_header_map_value, proxy_remove_header_map_value
+HALF = b"v" * (MAX_SIZE // 2)
+FULL = {
+    # headers, calls with their answers
+    "entries": ([(b"a", b"v")] * (MAX_ENTRIES - 1), [(ADD, b"b", b"v", None), (ADD, b"b", b"v", [10]), (REMOVE, b"b", None), (ADD, b"c", b"", None)]),
+    "to replace one of many": ([(b"a", b"v")] * (MAX_ENTRIES - 1) + [(b"b", b"v")], [(REPLACE, b"b", b"w", None), (REPLACE, b"c", b"w", [10])]),
+    "bytes": ([(b"a", HALF)], [(ADD, b"b", HALF, [10]), (ADD, b"b", HALF[2:], None), (ADD, b"c", HALF, [10]), (ADD, b"small", b"v", None)]),
+    "to replace a large one": ([(b"a", HALF)], [(REPLACE, b"a", HALF + HALF[1:], None), (REPLACE, b"b", HALF, [10]), (REPLACE, b"a", b"", None)]),
+    "to join": ([(b"accept", HALF)], [(ADD, b"accept", HALF, [10]), (ADD, b"accept", b"v", None)]),
+    "more than that from elsewhere": ([(b"a", HALF)] * 3, [(ADD, b"b", HALF, [10]), (REMOVE, b"a", None), (ADD, b"b", HALF, None)]),
+}
+
+
+@pytest.mark.parametrize(("headers", "calls"), FULL.values(), ids=FULL)
+def test_what_a_map_has_no_room_for_changes_nothing(headers, calls):
+    vm = vm_with("")
+    vm.stream.maps[REQUEST] = list(headers)
+    for call, *args, expected in calls:
+        before = list(vm.stream.maps[REQUEST])
+        assert answer(call(vm, REQUEST, *args)) == expected
+        assert (vm.stream.maps[REQUEST] == before) is (expected is not None)
+
+
+def test_small_ones_do_not_fill_a_map_for_ever():
+    vm = vm_with("", profile=SPEC)
+    added = [ADD(vm, REQUEST, b"a%d" % number, b"v" * 1000) for number in range(MAX_ENTRIES + 10)]
+    size = sum(len(name) + len(value) for name, value in vm.stream.maps[REQUEST])
+    assert added.count(None) == len(vm.stream.maps[REQUEST]) == MAX_ENTRIES
+    assert size <= MAX_SIZE
+    joined = vm_with("accept=v")
+    while ADD(joined, REQUEST, b"accept", b"v" * 1000) is None:
+        assert len(joined.stream.maps[REQUEST][0][1]) < 2 * MAX_SIZE
+
+
+def test_reasons_of_a_full_map():
+    vm = vm_with("")
+    vm.stream.maps[REQUEST] = [(b"a", b"v")] * MAX_ENTRIES
+    assert ADD(vm, REQUEST, b"b", b"").reason == "there are 1024 request headers, no more are taken"
+    vm.stream.maps[REQUEST] = [(b"a", HALF)]
+    assert REPLACE(vm, REQUEST, b"b", HALF).reason == (
+        "the request headers have 524289 bytes, 524289 more would be beyond the limit of 1048576"
+    )
