@@ -23,8 +23,15 @@ static int crossings_init(Crossings *self, PyObject *args, PyObject *keywords) {
     return 0;
 }
 
+static PyObject *never_made(void) {
+    PyErr_SetString(PyExc_RuntimeError, "these crossings were never made");
+    return NULL;
+}
+
 /* guest((params, result)): a callable, to be connected */
-static PyObject *crossings_guest(Crossings *self, PyObject *type) { return guest_new(self, type); }
+static PyObject *crossings_guest(Crossings *self, PyObject *type) {
+    return self->home ? guest_new(self, type) : never_made();
+}
 
 /* import([(call, (params, result)), …]): what the guest imports, once and in order */
 static PyObject *crossings_import(Crossings *self, PyObject *functions) {
@@ -43,6 +50,7 @@ static PyObject *crossings_import(Crossings *self, PyObject *functions) {
 
 /* Every guest function refuses from now on. Returns whether nobody is inside. */
 static PyObject *crossings_shut(Crossings *self, PyObject *unused) {
+    if (!self->home) return never_made();
     if (crossings_are_elsewhere(self)) return another_thread();
     self->closed = true;
     bool is_empty = !self->depth && !self->home->inside;

@@ -53,7 +53,7 @@ static void move_out(Home *self) {
 }
 
 bool home_move(Home *self) {
-    if (!here.number && thread_arrives()) return false;
+    if (self->isolate && !here.number && thread_arrives()) return false;
     if (!self->isolate) return PyErr_SetString(PyExc_RuntimeError, "the instance is closed"), false;
     if (self->inside) return another_thread(), false;
     void *outer = api.current();
@@ -101,14 +101,15 @@ static PyObject *enter(Home *self, PyObject *unused) {
 static PyObject *leave(Home *self, PyObject *outer) {
     void *isolate = PyLong_AsVoidPtr(outer);
     if (!isolate && PyErr_Occurred()) return NULL;
+    if (!self->inside) return PyErr_SetString(PyExc_RuntimeError, "nobody is inside"), NULL;
     home_leave(self, isolate);
     Py_RETURN_NONE;
 }
 
 /* end(): the isolate is to be freed. */
 static PyObject *end(Home *self, PyObject *unused) {
-    void *outer = api.current();
     if (self->thread) {
+        void *outer = api.current();
         move_out(self);
         be_in(outer);
     }
