@@ -14,10 +14,7 @@ use wasmer_vm::VMFunction;
 use crate::gate::Gate;
 use crate::instance::Instance;
 use crate::switch::Function;
-use crate::values::{is_whole, read, write};
-
-/// Functions of more values take a moment longer.
-const FEW: usize = 16;
+use crate::values::{FEW, ROOM, Vectorcall, is_whole, read, write};
 
 /// An exported function.
 struct GuestFunction {
@@ -100,8 +97,6 @@ fn wrong_number(wanted: usize, given: usize) -> PyErr {
 
 // -- The type, with what PyO3's classes do not have: a call without a tuple of arguments ------------------------------
 
-type Vectorcall = unsafe extern "C" fn(*mut PyObject, *const *mut PyObject, usize, *mut PyObject) -> *mut PyObject;
-
 #[repr(C)]
 struct Guest {
     head: PyObject,
@@ -112,8 +107,6 @@ struct Guest {
 const T_PYSSIZET: c_int = 19;
 const READONLY: c_int = 1;
 const HAVE_VECTORCALL: u32 = 1 << 11;
-/// In the number of arguments: that there is room in front of them.
-const ROOM: usize = 1 << (usize::BITS - 1);
 
 /// A Python callable that calls `function`, an export of `instance`.
 pub fn guest_function<'py>(instance: &Bound<'py, Instance>, function: &VMFunction) -> PyResult<Bound<'py, PyAny>> {

@@ -5,6 +5,7 @@ use std::error::Error;
 use std::ffi::c_void;
 use std::fmt;
 use std::ptr::{null, null_mut};
+use std::sync::LazyLock;
 
 use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
@@ -18,7 +19,7 @@ use wasmer_vm::{
 use crate::gate::Gate;
 use crate::stack::{RAISED, RETURNED, TRAPPED};
 use crate::switch::{Frame, call_host, call_host_directly};
-use crate::values::{STRIDE, is_whole, read, write};
+use crate::values::{FEW, ROOM, STRIDE, Vectorcall, is_whole, read, write};
 
 /// The way into a host function that leaves Python out, see the engine protocol.
 type Entry = unsafe extern "C" fn(*mut c_void, *const u64, usize) -> i64;
@@ -50,6 +51,7 @@ pub struct Host {
     /// Where the gate has the frame of the guest's call, for `call_host`.
     frame: *const Cell<*const Frame>,
     handler: *mut PyObject,
+    vectorcall: Option<Vectorcall>,
     entry: Option<NativeEntry>,
     gate: *const Gate,
     params: Box<[Type]>,
@@ -69,6 +71,16 @@ impl fmt::Display for Late {
 
 impl Error for Late {}
 
+/// How Python's own code calls, without a tuple. Part of the stable ABI since CPython 3.12; 3.10 does not have it.
+fn vectorcall() -> Option<Vectorcall> {
+    static FOUND: LazyLock<Option<Vectorcall>> = LazyLock::new(|| unsafe {
+        let function = libc::dlsym(libc::RTLD_DEFAULT, c"PyObject_Vectorcall".as_ptr());
+        // SAFETY: that is its type.
+        (!function.is_null()).then(|| std::mem::transmute::<*mut c_void, Vectorcall>(function))
+    });
+    *FOUND
+}
+
 /// A host function of the type `signature` that calls `handler`. Both pointers have to outlive `objects`.
 pub fn host_function(
     objects: &mut StoreObjects,
@@ -80,7 +92,7 @@ pub fn host_function(
 ) -> VMExtern {
     let (params, result) = (signature.params().into(), signature.results().first().copied());
     let frame = unsafe { &raw const (*gate).frame };
-    let host = Host { frame, handler, entry, gate, params, result };
+    let host = Host { frame, handler, vectorcall: vectorcall(), entry, gate, params, result };
     let host = Box::new(VMDynamicFunctionContext { address: call_host as *const VMFunctionBody, ctx: host });
     let place = VMCallerCheckedAnyfunc {
         func_ptr: null(), // resolving the imports sets it
@@ -153,21 +165,46 @@ impl Host {
                 }
                 return Ok(());
             }
-            let arguments = ffi::PyTuple_New(self.params.len() as ffi::Py_ssize_t);
-            if arguments.is_null() {
-                return Err(PyErr::fetch(py));
-            }
-            for (index, &kind) in self.params.iter().enumerate() {
-                ffi::PyTuple_SetItem(arguments, index as ffi::Py_ssize_t, read(slots.add(index), kind));
-            }
-            let answer = ffi::PyObject_Call(self.handler, arguments, null_mut());
-            ffi::Py_DecRef(arguments);
+            let answer = match self.vectorcall {
+                Some(vectorcall) if self.params.len() <= FEW => self.call_with_few(vectorcall, slots),
+                _ => self.call_with_tuple(slots),
+            };
             if answer.is_null() {
                 return Err(PyErr::fetch(py));
             }
             let written = self.result.map_or(Ok(()), |kind| write(slots, kind, answer));
             ffi::Py_DecRef(answer);
             written
+        }
+    }
+
+    unsafe fn call_with_few(&self, vectorcall: Vectorcall, slots: *mut RawValue) -> *mut PyObject {
+        unsafe {
+            let (mut arguments, count) = ([null_mut(); 1 + FEW], self.params.len()); // the first is the callee's to use
+            for (index, &kind) in self.params.iter().enumerate() {
+                arguments[1 + index] = read(slots.add(index), kind);
+            }
+            let answer = match arguments[1..=count].iter().any(|argument| argument.is_null()) {
+                true => null_mut(),
+                false => vectorcall(self.handler, arguments.as_mut_ptr().add(1), count | ROOM, null_mut()),
+            };
+            arguments[1..=count].iter().for_each(|&argument| ffi::Py_DecRef(argument));
+            answer
+        }
+    }
+
+    unsafe fn call_with_tuple(&self, slots: *mut RawValue) -> *mut PyObject {
+        unsafe {
+            let arguments = ffi::PyTuple_New(self.params.len() as ffi::Py_ssize_t);
+            if arguments.is_null() {
+                return null_mut();
+            }
+            for (index, &kind) in self.params.iter().enumerate() {
+                ffi::PyTuple_SetItem(arguments, index as ffi::Py_ssize_t, read(slots.add(index), kind));
+            }
+            let answer = ffi::PyObject_Call(self.handler, arguments, null_mut());
+            ffi::Py_DecRef(arguments);
+            answer
         }
     }
 }

@@ -5,7 +5,6 @@ use std::cell::Cell;
 use std::ffi::c_void;
 use std::ptr::null;
 
-use libc::c_int;
 use wasmer_types::RawValue;
 use wasmer_vm::{VMContext, VMFunction, VMFunctionBody, VMFunctionContext, VMTrampoline};
 
@@ -219,7 +218,7 @@ pub struct Registers(pub *mut c_void);
 
 #[cfg(target_arch = "x86_64")]
 impl Registers {
-    unsafe fn at(&self, index: c_int) -> *mut i64 {
+    unsafe fn at(&self, index: libc::c_int) -> *mut i64 {
         unsafe { &raw mut (*self.0.cast::<libc::ucontext_t>()).uc_mcontext.gregs[index as usize] }
     }
 

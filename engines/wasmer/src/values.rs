@@ -4,6 +4,12 @@ use pyo3::ffi::{self, PyObject};
 use pyo3::prelude::*;
 use wasmer_types::{RawValue, Type};
 
+/// Functions of more values take a moment longer.
+pub const FEW: usize = 16;
+/// A call without a tuple of arguments: of callee, arguments, their number, and names of the last ones.
+pub type Vectorcall = unsafe extern "C" fn(*mut PyObject, *const *mut PyObject, usize, *mut PyObject) -> *mut PyObject;
+/// In the number of arguments: that there is room in front of them.
+pub const ROOM: usize = 1 << (usize::BITS - 1);
 /// Words from one slot to the next.
 pub const STRIDE: usize = size_of::<RawValue>() / size_of::<u64>();
 
