@@ -6,11 +6,23 @@ import string
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from proxywasm_host import Host, Limits
-from proxywasm_host.runtime.effects import RequestBody
-from proxywasm_host.services import InMemoryMetrics, InMemorySharedData, InMemorySharedQueues
-from tests.support import REQUEST
+from proxywasm_host import Host, Limits, Services
+from proxywasm_host.runtime.effects import (
+    Callout,
+    CalloutFailed,
+    GrpcCallReply,
+    GrpcClosed,
+    HttpCallReply,
+    RedisCallReply,
+    RequestBody,
+    ResponseBody,
+)
+from proxywasm_host.runtime.root import size_of
+from proxywasm_host.services import InMemoryMetrics, InMemorySharedData, InMemorySharedQueues, NoRoom
+from tests.support import REQUEST, RESPONSE, Lines, code
 
 INTERNAL_FAILURE = 10
 
@@ -135,3 +147,178 @@ def test_a_guest_cannot_have_more_held_back_than_its_own_memory(host, probe, log
             stream.request_headers(REQUEST)
             assert stream.buffer_limit == got
     assert statuses(log) == [0, 0]
+
+
+CALL = ":method=GET&:path=/&:authority=x"
+HTTP = f'http_call upstream {CALL} fill:x:100000 "" 0'
+MEMORY = 2 << 20
+"""Of the guest, and as much for what it makes the host keep."""
+EVENTS = {
+    # version, calls, about how many of them there is room for in one event, and whether that is so in the next one
+    "HTTP callouts": ("0_2_1", f'http_call upstream {CALL} fill:x:100000 "" 0', 18, False),
+    "small HTTP callouts": ("0_2_1", f'http_call upstream {CALL} "" "" 0', 120, False),
+    "gRPC calls": ("0_2_1", 'grpc_call upstream s m "" fill:x:100000 0', 18, False),
+    "gRPC streams": ("0_2_1", 'grpc_stream upstream s m ""', 123, False),
+    "messages": ("0_2_1", "grpc_send 6 fill:x:100000 0", 20, True),
+    "gRPC calls that are cancelled": ("0_2_1", 'grpc_call upstream s m "" "" 0\ngrpc_cancel $token', 120, True),
+    "Redis commands": ("0_2_100", "redis_call upstream fill:x:100000", 18, False),
+    "local responses": ("0_2_1", 'send_local_response 200 "" fill:x:100000 "" 0', 20, True),
+    "headers of local responses": ("0_2_1", 'send_local_response 200 "" "" a=b&c=d&e=f&g=h&i=j&k=l&m=n&o=p 0', 1340, True),
+    "to continue": ("0_2_1", "continue_stream 0", 4096, True),
+    "to continue, in an old version": ("0_1_0", "continue_request", 4096, True),
+    "to close": ("0_2_1", "close_stream 0", 4096, True),
+    "to choose the route again": ("0_1_0", "clear_route_cache", 4096, True),
+    "to choose it again, in a new version": ("0_2_1", 'call_foreign_function clear_route_cache ""', 4096, True),
+    "hosts": ("0_2_100", "set_upstream_override_host fill:x:10000", 199, True),
+    "ticks": ("0_2_1", "set_tick_period_milliseconds 1\nset_tick_period_milliseconds 2", 2048, True),
+}
+
+
+@pytest.mark.parametrize(("version", "calls", "about", "taken"), EVENTS.values(), ids=EVENTS)
+def test_what_one_event_can_bring_about(host, probe, log, trace, version, calls, about, taken):
+    times = about * 11 // 10
+    repeated = f"repeat {times}\n{calls}" if "\n" not in calls else f"{calls}\n" * times
+    plugin = probe(f"{STARTS[version]}\n@on_request_headers\n{repeated}", version=version, limits=Limits(memory=MEMORY))
+    host.drain()
+    log.take()
+    for number in range(2):
+        trace.hostcalls.clear()
+        with host.http_stream([plugin]) as stream:
+            stream.request_headers(REQUEST)
+            answers = statuses(log)
+        assert len(answers) == times * len(calls.splitlines())
+        done = [*answers, INTERNAL_FAILURE].index(INTERNAL_FAILURE) // len(calls.splitlines())
+        assert about * 9 // 10 < done < times if taken or not number else done == 0
+        refused = next(call for call in trace.hostcalls if "INTERNAL_FAILURE" in call)
+        assert "effects that nobody has taken yet" in refused or (not taken and "unfinished callouts and streams" in refused)
+        assert refused.endswith(f"more would be beyond the limit of {MEMORY}")
+    assert plugin.failure is None
+
+
+STARTS = {
+    "0_1_0": "",
+    "0_2_1": '@on_configure\ngrpc_stream upstream s m ""',
+    "0_2_100": '@on_configure\nredis_init upstream "" "" 0',
+}
+
+
+@pytest.mark.parametrize(
+    ("version", "call", "reply"),
+    [
+        ("0_2_1", f'http_call upstream {CALL} fill:x:1000000 "" 0', HttpCallReply([])),
+        ("0_2_1", 'grpc_call upstream s m "" fill:x:1000000 0', GrpcCallReply(b"")),
+        ("0_2_1", f"grpc_stream upstream fill:s:1000000 m {CALL}", CalloutFailed("reset")),
+        ("0_2_100", "redis_call upstream fill:x:1000000", RedisCallReply(b"")),
+    ],
+    ids=["http", "grpc", "grpc stream", "redis"],
+)
+def test_what_a_callout_took_is_there_again_when_it_has_ended(host, probe, log, version, call, reply):
+    start = STARTS[version] if "redis" in call else ""
+    plugin = probe(f"{start}\n@on_tick\n{call}", version=version, limits=Limits(memory=MEMORY << 1))
+    callouts = []
+    host.drain()
+    log.take()
+    plugin.root.tick_period = 1
+    for _ in range(6):
+        callouts += [effect for effect in plugin.tick() if isinstance(effect, Callout)]
+    assert statuses(log) == [0, 0, 0, 0, 10, 10]
+    for callout in (callouts[0], callouts[0], callouts[2]):  # a second reply to one is dropped, and gives nothing
+        host.deliver(callout, reply)
+    for _ in range(4):
+        plugin.tick()
+    assert statuses(log) == [0, 0, 10, 10]
+    plugin.close()
+    assert plugin.vm.kept.used == 0
+
+
+def test_injected_data(host, probe, log):
+    script = "@on_response_headers\nrepeat 30\ninject_encoded_data_to_filter_chain fill:x:100000 0"
+    with host.http_stream([probe(script, version="0_2_100", limits=Limits(memory=MEMORY))]) as stream:
+        stream.request_headers(REQUEST, True)
+        effects = stream.response_headers(RESPONSE)
+    assert statuses(log) == [0] * 20 + [10] * 10
+    assert [len(effect.data) for effect in effects if isinstance(effect, ResponseBody)] == [100_000] * 20
+
+
+def test_what_one_vm_has_others_have_too(host, probe, log):
+    greedy = probe("@on_request_headers\nrepeat 5000\ncontinue_stream 0", limits=Limits(memory=MEMORY), vm_id="greedy")
+    modest = probe(f'@on_request_headers\nhttp_call upstream {CALL} "" "" 0', limits=Limits(memory=MEMORY), vm_id="modest")
+    with host.http_stream([greedy, modest]) as stream:
+        stream.request_headers(REQUEST)
+    answers = statuses(log)
+    assert (answers[4999], answers[5000:]) == (10, [0])
+
+
+def test_streams_that_are_never_done_are_not_all_waited_for(host, probe, trace):
+    plugin = probe("@on_done\nreturn 0\n@on_tick\nset_effective_context 2\ndone", profile="spec", limits=Limits(memory=MEMORY))
+    plugin.root.tick_period = 1
+    streams = []
+
+    def one_more() -> int:
+        """How many wait then."""
+        streams.append(host.http_stream([plugin]))
+        streams[-1].request_headers([*REQUEST, (b"x", b"v" * 30_000)], True)
+        streams[-1].close()
+        return len(plugin.vm.contexts) - 2
+
+    waiting = [one_more() for _ in range(100)]
+    most = waiting[-1]
+    assert 30 < most < 60
+    assert waiting == [*range(1, most), *[most] * (101 - most)]
+    assert sum("on_delete" in event for event in trace.events) == 100 - most
+    plugin.tick()
+    assert len(plugin.vm.contexts) - 2 == most - 1
+    assert (one_more(), one_more()) == (most, most)
+
+
+ACTIONS = st.lists(
+    st.sampled_from(["http", "http", "grpc", "stream", "stream", "redis", "send", "close", "cancel", "reply", "end", "take", "client"])
+    | st.integers(0, 5),
+    max_size=60,
+)
+
+
+@settings(deadline=None)
+@given(ACTIONS)
+def test_what_is_taken_is_given_back(actions):
+    """Any order of callouts, replies and cancellations: what is noted is what the callouts under way cost."""
+    with Host(services=Services(log=Lines(), clusters={"upstream"}), limits=Limits(memory=MEMORY)) as host:
+        root = host.load_plugin(code("c/probe_0_2_1")).root
+        room, chosen = root.vm.kept, 0
+        for action in actions:
+            if isinstance(action, int):
+                chosen = action
+                continue
+            under_way = list(root._callouts.values())
+            callout = under_way[chosen % len(under_way)][0] if under_way else None
+            before, data = room.used, bytes(chosen * 100_000)
+            calls = {
+                "http": lambda data=data: root.http_call("upstream", [], data, [], 0),
+                "grpc": lambda data=data: root.grpc_call(b"upstream", b"s", b"m", [], data, 0),
+                "stream": lambda data=data: root.grpc_stream(b"upstream", data, b"m", []),
+                "redis": lambda data=data: root.redis_call("upstream", data),
+                "client": lambda data=data: root.redis_init("upstream", data, b"", 0, {}),
+                "send": lambda data=data, callout=callout: callout and root.grpc_send(callout.token, data, False),
+                "close": lambda callout=callout: callout and root.grpc_close(callout.token),
+                "cancel": lambda callout=callout: callout and root.grpc_cancel(callout.token),
+                "reply": lambda callout=callout: callout and host.deliver(callout, REPLIES[type(callout).__name__]),
+                "end": lambda callout=callout: callout and host.deliver(callout, CalloutFailed("reset")),
+                "take": host.drain,
+            }
+            try:
+                calls[action]()
+            except NoRoom:
+                assert room.used == before
+                assert action not in ("reply", "end", "take")
+            clients = sum(map(size_of, root._redis.values()))
+            assert room.used == clients + sum(cost for _, cost in root._callouts.values()) <= MEMORY
+        root.gone()
+        assert room.used == 0
+
+
+REPLIES = {
+    "HttpCall": HttpCallReply([]),
+    "GrpcCall": GrpcCallReply(b""),
+    "GrpcStream": GrpcClosed(0, ""),
+    "RedisCall": RedisCallReply(b""),
+}

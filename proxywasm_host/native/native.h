@@ -158,6 +158,7 @@ extern PyTypeObject PlainContextType, PlainHostType, PlainPathType, PlainPluginT
 typedef struct {
     PyObject_HEAD
     PyObject *effects, *notices;
+    unsigned long long drained;
 } Outbox;
 
 extern PyTypeObject OutboxType;

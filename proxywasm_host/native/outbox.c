@@ -33,6 +33,7 @@ PyObject *outbox_drain(Outbox *self, PyObject *none) {
         return NULL;
     }
     self->effects = empty;
+    self->drained++;
     return effects;
 }
 
@@ -56,6 +57,11 @@ static PyMethodDef outbox_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyMemberDef outbox_members[] = {
+    {"drained", T_ULONGLONG, offsetof(Outbox, drained), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
 PyTypeObject OutboxType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_host._native.Outbox",
@@ -65,4 +71,5 @@ PyTypeObject OutboxType = {
     .tp_dealloc = (destructor)outbox_dealloc,
     .tp_traverse = (traverseproc)outbox_traverse,
     .tp_methods = outbox_methods,
+    .tp_members = outbox_members,
 };

@@ -177,8 +177,7 @@ static int finish(PlainContext *self) {
     bool asked = entry_has(vm, ON_DONE);
     if (tell(self, vm, ON_DONE, &done, 1)) return -1;
     if (!asked || done || !vm->await_done || vm->failure != Py_None) return delete(self);
-    self->pending_done = true;
-    return 0;
+    return told(PyObject_CallMethod((PyObject *)self, "hold", NULL));
 }
 
 static PyObject *plain_finish(PlainContext *self, PyObject *none) {
@@ -241,6 +240,7 @@ static PyMethodDef plain_context_methods[] = {
     {"delete", (PyCFunction)plain_delete, METH_NOARGS, NULL},
     {"headers_action", to_override, METH_VARARGS, NULL},
     {"failed", to_override, METH_VARARGS, NULL},
+    {"hold", to_override, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

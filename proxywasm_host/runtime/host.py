@@ -51,7 +51,8 @@ class Host(PlainHost):
         engine: name of an engine, or an engine; ``None`` asks ``PROXYWASM_ENGINE``, else takes the best installed.
         profile: whose behaviour to follow where hosts differ, ``"envoy"`` or ``"spec"``, or a `Profile` of your own.
         services: clock, log, metrics, shared data, clusters, …; in-memory defaults.
-        limits: memory in bytes and deadline in seconds for each VM.
+        limits: memory in bytes and deadline in seconds for each VM. What a VM makes the host keep at a time (callouts
+            under way, effects that are not taken yet) is bounded by as many bytes as its memory.
         properties: properties that do not depend on a stream, by dotted name (``"xds.cluster_name"``).
         listener: sees every callback and hostcall; `listen` changes it.
         cache: where compiled modules are kept.
@@ -190,7 +191,7 @@ class Host(PlainHost):
             except InvalidModule as error:
                 raise ModuleError(f"{engine.name} cannot compile the module: {error}") from None
 
-        return Vm(config, Bytecode(config.code), compile, services or self.services, listener, name)
+        return Vm(config, Bytecode(config.code), compile, services or self.services, self.outbox, listener, name)
 
     def _try(self, key: VmKey, config: PluginConfig) -> None:
         """The canary: start the plugin in a VM of its own, once for each plugin. Raises: PluginError."""

@@ -23,6 +23,7 @@ from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.path import IGNORED, Path
 from proxywasm_host.runtime.plain import BUFFER_LIMIT, HEADERS_MAP, REQUEST, RESPONSE, STOP_ALL, PlainContext
 from proxywasm_host.runtime.properties import stream_property
+from proxywasm_host.runtime.vm import weight
 
 __all__ = ["HttpContext"]
 
@@ -35,6 +36,8 @@ PAUSE = int(HeadersAction.STOP_ITERATION)
 END_STREAM = int(HeadersAction.CONTINUE_AND_END_STREAM)
 NO_BUFFER = int(DataAction.STOP_ITERATION_NO_BUFFER)
 BUFFER = int(DataAction.STOP_ITERATION_AND_BUFFER)
+CONTEXT = 8 * 1024
+"""Bytes that a context costs that waits for ``proxy_done``, beside what is kept of its stream."""
 SPAN_TAG = "trace_span_tag."
 BUFFER_LIMITS = ("set_decoder_buffer_limit", "set_encoder_buffer_limit")
 """Either sets the limit of the whole stream, as there is one for both directions in Envoy. No guest can use a limit
@@ -49,6 +52,8 @@ class HttpContext(PlainContext, Context):
     """A bit for each direction whose body the filter holds and sees as a whole."""
     _in_body: Path | None = None
     """The direction whose callback on a body runs and ends the stream: trailers may be made."""
+    _held = 0
+    """What the context costs while it waits for ``proxy_done``."""
     keeps_route = False
     """The guest does not want the route chosen again (Higress)."""
 
@@ -139,8 +144,22 @@ class HttpContext(PlainContext, Context):
         if not self.pending_done:
             return super().done()
         self.pending_done = False
+        self.vm.kept.give_back(self._held)
         self.vm.defer(self.delete)
         return None
+
+    def hold(self) -> None:
+        """Too many that wait are not waited for: a guest that never says ``proxy_done`` must not keep its streams."""
+        stream = self.stream
+        size = CONTEXT + stream.stored.used
+        for path in map(stream.path, (REQUEST, RESPONSE)):
+            size += weight(path.headers, path.trailers or [], path.buffer or b"")
+        if not self.vm.kept.has(size):
+            self.delete()
+            return
+        self.vm.kept.take(size)
+        self._held = size
+        self.pending_done = True
 
     # -- Hostcalls -----------------------------------------------------------------------------------------------
 
@@ -163,6 +182,7 @@ class HttpContext(PlainContext, Context):
     def send_local_response(
         self, status: int, details: bytes, body: bytes, headers: HeaderList, grpc_status: int | None
     ) -> None:
+        self.vm.keep(weight(details, body, headers))
         if self.vm.running:
             self.vm.stop_iteration = True
         text = details.translate(WHITE_SPACE).decode("utf-8", "replace")
@@ -171,6 +191,7 @@ class HttpContext(PlainContext, Context):
     def continue_stream(self, stream: int) -> Refusal | None:
         if stream not in (StreamType.REQUEST, StreamType.RESPONSE):
             return super().continue_stream(stream)
+        self.vm.keep()
         direction = REQUEST if stream == StreamType.REQUEST else RESPONSE
         self.maps[HEADERS_MAP[direction]] = None
         self.vm.defer(lambda: self._resume(direction))
@@ -182,21 +203,25 @@ class HttpContext(PlainContext, Context):
 
     def close_stream(self, stream: int) -> Refusal | None:
         if stream in (StreamType.REQUEST, StreamType.RESPONSE):
+            self.vm.keep()
             self.vm.defer(lambda: self.stream.reset("wasm_close_stream"))
         return None
 
     def clear_route_cache(self) -> None:
         if self.keeps_route:
             return
+        self.vm.keep()
         self.stream.emit(effects.ClearRouteCache(self.stream))
 
     def inject_response_body(self, data: bytes, end_stream: bool) -> Refusal | None:
         if not self.stream.response_started:
             return Refusal(Status.BAD_ARGUMENT, "the response has not begun")
+        self.vm.keep(weight(data))
         self.vm.defer(lambda: self.stream.inject(self, data, end_stream))
         return None
 
     def override_upstream_host(self, address: bytes) -> Refusal | None:
+        self.vm.keep(weight(address))
         self.stream.emit(effects.OverrideUpstreamHost(address.decode("utf-8", "replace"), self.stream))
         return None
 

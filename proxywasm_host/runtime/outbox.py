@@ -20,6 +20,8 @@ class Outbox:
     """Effects in their order; those that came from anywhere, at any time, stand last."""
 
     def __init__(self) -> None:
+        self.drained = 0
+        """How often it was drained."""
         self._effects: list[Effect] = []
         self._notices: deque[Effect] = deque()
 
@@ -33,6 +35,7 @@ class Outbox:
 
     def drain(self) -> list[Effect]:
         """What was noted; afterwards nothing is."""
+        self.drained += 1
         empty: list[Effect] = []  # first: the collector may come with it, and run what drains us too
         effects, self._effects = self._effects, empty
         while self._notices:

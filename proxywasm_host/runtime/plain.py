@@ -56,7 +56,7 @@ ON_HEADERS: Final = ("on_request_headers", "on_response_headers")
 
 
 class PlainContext(ContextState):
-    """A stream context. `HttpContext` adds `headers_action` and `failed`."""
+    """A stream context. `HttpContext` adds `headers_action`, `failed` and `hold`."""
 
     created = False
     deleted = False
@@ -125,7 +125,7 @@ class PlainContext(ContextState):
             return
         vm = self.vm
         if vm.call(self, "on_done", self.id) == 0 and vm.await_done and vm.failure is None:
-            self.pending_done = True
+            self.hold()
         else:
             self.delete()
 
@@ -147,6 +147,10 @@ class PlainContext(ContextState):
 
     def failed(self, direction: int, stop: int) -> int:
         """What the stream gets instead of an action, since the VM does not work (any more)."""
+        raise NotImplementedError
+
+    def hold(self) -> None:
+        """on_done returned false: wait for ``proxy_done``."""
         raise NotImplementedError
 
 

@@ -39,6 +39,7 @@ from proxywasm_host.runtime.effects import (
     RedisCallReply,
 )
 from proxywasm_host.runtime.grpc_service import cluster_of
+from proxywasm_host.runtime.vm import weight
 
 if TYPE_CHECKING:
     from proxywasm_host.runtime.plugin import Plugin
@@ -50,6 +51,15 @@ HTTP, GRPC_CALL, GRPC_STREAM, REDIS = range(4)
 """Kinds of callouts, as in the two lowest bits of their tokens."""
 
 GRPC_UNAVAILABLE = 14
+CALLOUT = 16 * 1024
+"""Bytes that a callout under way costs beside what is in it: a client has a connection and a task for it."""
+RedisClient = tuple[bytes, bytes, int, dict[str, str]]
+"""User, password, time-out, options."""
+
+
+def size_of(client: RedisClient) -> int:
+    user, password, _, options = client
+    return weight(user, password, *options, *options.values())
 
 
 def lower(pairs: HeaderList) -> HeaderList:
@@ -65,11 +75,12 @@ class RootContext(Context):
         self.plugin = plugin
         self.tick_period = 0
         self.deleted = False
-        self._callouts: dict[int, effects.Callout] = {}
+        self._callouts: dict[int, tuple[effects.Callout, int]] = {}
+        """Those under way, and what they cost."""
         self._half_closed: dict[int, str] = {}
         """gRPC streams that one side has closed: token → ``local`` or ``remote``."""
-        self._redis: dict[str, tuple[bytes, bytes, int, dict[str, str]]] = {}
-        """What ``proxy_redis_init`` said, by cluster: user, password, time-out, options."""
+        self._redis: dict[str, RedisClient] = {}
+        """What ``proxy_redis_init`` said, by cluster."""
         self._pending_done = False
         vm.contexts[self.id] = self
 
@@ -119,10 +130,13 @@ class RootContext(Context):
         if self.deleted:
             return
         self.deleted = True
-        self.set_tick_period(0)
-        for token in self._callouts:
+        if self.tick_period:
+            self._tick_each(0)
+        for token in list(self._callouts):
             self._emit(effects.CancelCallout(self.plugin, token))
-        self._callouts.clear()
+            self._end(token)
+        self.vm.kept.give_back(sum(map(size_of, self._redis.values())))
+        self._redis.clear()
         self.vm.contexts.pop(self.id, None)
         self.plugin.context_gone(self)
 
@@ -135,8 +149,12 @@ class RootContext(Context):
 
     def set_tick_period(self, milliseconds: int) -> None:
         if milliseconds != self.tick_period:
-            self.tick_period = milliseconds
-            self._emit(effects.SetTickPeriod(self.plugin, milliseconds))
+            self.vm.keep()
+            self._tick_each(milliseconds)
+
+    def _tick_each(self, milliseconds: int) -> None:
+        self.tick_period = milliseconds
+        self._emit(effects.SetTickPeriod(self.plugin, milliseconds))
 
     def register_queue(self, name: bytes) -> int:
         def ready(token: int) -> None:
@@ -150,8 +168,11 @@ class RootContext(Context):
 
     # -- Callouts: out -------------------------------------------------------------------------------------------
 
-    def _start(self, callout: effects.Callout) -> int:
-        self._callouts[callout.token] = callout
+    def _start(self, callout: effects.Callout, *parts: bytes | HeaderList) -> int:
+        size = CALLOUT + weight(*parts)
+        self.vm.keep(size)
+        self.vm.kept.take(size)
+        self._callouts[callout.token] = callout, size
         self._emit(callout)
         return callout.token
 
@@ -162,7 +183,8 @@ class RootContext(Context):
             length = (b"content-length", b"%d" % len(body))
             headers = [pair for pair in headers if pair[0] != b"content-length"] + [length]
         token = self.vm.new_token(HTTP)
-        return self._start(effects.HttpCall(self.plugin, token, cluster, headers, body, lower(trailers), timeout))
+        callout = effects.HttpCall(self.plugin, token, cluster, headers, body, lower(trailers), timeout)
+        return self._start(callout, headers, body, trailers)
 
     def _grpc_cluster(self, service: bytes) -> str | Refusal:
         cluster = cluster_of(service, self.vm.services.clusters)
@@ -177,20 +199,18 @@ class RootContext(Context):
         if isinstance(name, Refusal):
             return name
         token = self.vm.new_token(GRPC_CALL)
-        return self._start(
-            effects.GrpcCall(
-                self.plugin, token, name, text(service), text(method), lower(metadata), message, timeout, cluster
-            )
+        callout = effects.GrpcCall(
+            self.plugin, token, name, text(service), text(method), lower(metadata), message, timeout, cluster
         )
+        return self._start(callout, cluster, service, method, metadata, message)
 
     def grpc_stream(self, cluster: bytes, service: bytes, method: bytes, metadata: HeaderList) -> int | Refusal:
         name = self._grpc_cluster(cluster)
         if isinstance(name, Refusal):
             return name
         token = self.vm.new_token(GRPC_STREAM)
-        return self._start(
-            effects.GrpcStream(self.plugin, token, name, text(service), text(method), lower(metadata), cluster)
-        )
+        callout = effects.GrpcStream(self.plugin, token, name, text(service), text(method), lower(metadata), cluster)
+        return self._start(callout, cluster, service, method, metadata)
 
     def _grpc(self, token: int, kinds: tuple[int, ...]) -> Refusal | None:
         """Why a gRPC hostcall on this token is refused, or ``None``."""
@@ -205,6 +225,7 @@ class RootContext(Context):
     def grpc_send(self, token: int, message: bytes, end_stream: bool) -> Refusal | None:
         refusal = self._grpc(token, (GRPC_STREAM,))
         if refusal is None and self._half_closed.get(token) != "remote":
+            self.vm.keep(weight(message))
             self._emit(effects.GrpcSend(self.plugin, token, message, end_stream))
         return refusal
 
@@ -212,6 +233,7 @@ class RootContext(Context):
         refusal = self._grpc(token, (GRPC_CALL, GRPC_STREAM))
         if refusal:
             return refusal
+        self.vm.keep()
         if token & 3 == GRPC_CALL:
             self._end(token)
             self._emit(effects.CancelCallout(self.plugin, token))
@@ -225,6 +247,7 @@ class RootContext(Context):
     def grpc_cancel(self, token: int) -> Refusal | None:
         refusal = self._grpc(token, (GRPC_CALL, GRPC_STREAM))
         if refusal is None:
+            self.vm.keep()
             remote = self._half_closed.get(token) == "remote"
             self._end(token)
             if not remote:
@@ -234,18 +257,22 @@ class RootContext(Context):
     def redis_init(
         self, cluster: str, username: bytes, password: bytes, timeout: int, options: dict[str, str]
     ) -> Refusal | None:
-        self._redis[cluster] = username, password, timeout, options
+        client, old = (username, password, timeout, options), self._redis.get(cluster)
+        self.vm.kept.take(size_of(client) - (size_of(old) if old else 0))
+        self._redis[cluster] = client
         return None
 
     def redis_call(self, cluster: str, query: bytes) -> int | Refusal:
         if cluster not in self._redis:
             return Refusal(Status.BAD_ARGUMENT, "proxy_redis_init was not called for {0!r}", cluster)
         token = self.vm.new_token(REDIS)
-        return self._start(effects.RedisCall(self.plugin, token, cluster, query, *self._redis[cluster]))
+        return self._start(effects.RedisCall(self.plugin, token, cluster, query, *self._redis[cluster]), query)
 
     def _end(self, token: int) -> None:
-        self._callouts.pop(token, None)
         self._half_closed.pop(token, None)
+        if token in self._callouts:
+            _, size = self._callouts.pop(token)
+            self.vm.kept.give_back(size)
 
     # -- Callouts: in --------------------------------------------------------------------------------------------
 
@@ -262,7 +289,8 @@ class RootContext(Context):
     def _deliver(self, callout: effects.Callout, reply: effects.Reply) -> None:
         token = callout.token
         # The callout itself is compared: another VM of this plugin may have given the same token to another.
-        if self._callouts.get(token) is not callout or self._half_closed.get(token) == "remote":
+        under_way, _ = self._callouts.get(token, (None, 0))
+        if under_way is not callout or self._half_closed.get(token) == "remote":
             return
         if isinstance(callout, effects.HttpCall):
             self._end(token)

@@ -102,11 +102,13 @@ class TcpContext(Context):
 
     def continue_stream(self, stream: int) -> Refusal | None:
         if stream == StreamType.DOWNSTREAM:
+            self.vm.keep()
             self.vm.defer(lambda: self.stream.resume(self))
         return super().continue_stream(stream)
 
     def close_stream(self, stream: int) -> Refusal | None:
         if stream in (StreamType.DOWNSTREAM, StreamType.UPSTREAM):
+            self.vm.keep()
             which = "downstream" if stream == StreamType.DOWNSTREAM else "upstream"
             self.vm.defer(lambda: self.stream.close_connection(f"wasm_{which}_close"))
         return None

@@ -7,6 +7,8 @@ Rules of this module:
   outermost callback has returned. SDKs are not re-entrant (Envoy: ``addAfterVmCallAction``).
 * Anything that ends a callback other than by returning fails the VM, for good: its memory may be in any state.
   `Vm.failure` says why; a failed VM is never entered again.
+* What hostcalls make the host keep is counted: what waits to be taken as effects (`Vm.keep`), and what is not done
+  with (`Vm.kept`), callouts above all. Either may be as much as the guest's own memory; more raises `NoRoom`.
 * The effective context is the current one at each entry (``set_effective_context`` lasts until the callback returns).
 
 Source: ``wasm.cc`` and ``context.cc`` of Envoy's host.
@@ -32,11 +34,14 @@ from proxywasm_host.errors import ModuleError
 from proxywasm_host.runtime.entry import Entry
 from proxywasm_host.runtime.failure import FailState, Failure, PluginError, failure_of
 from proxywasm_host.services import GuestLog, Services
+from proxywasm_host.services.quota import Quota
 
 if TYPE_CHECKING:
+    from proxywasm_host.abi.pairs import HeaderList
+    from proxywasm_host.runtime.outbox import Outbox
     from proxywasm_host.runtime.trace import Listener
 
-__all__ = ["Vm", "VmConfig"]
+__all__ = ["Vm", "VmConfig", "weight"]
 
 REMEMBERED_CALLS = 16
 BODY_CALLS = ("proxy_set_buffer_bytes", "proxy_inject_encoded_data_to_filter_chain")
@@ -44,6 +49,19 @@ BODY_CALLS = ("proxy_set_buffer_bytes", "proxy_inject_encoded_data_to_filter_cha
 GIB = 1 << 30
 DEFAULT_LIMITS = Limits(memory=GIB)
 """Envoy's (``limits.h``)."""
+EFFECT, PAIR = 512, 128
+"""Bytes that an effect, and each of its headers, costs beside what is in it."""
+
+
+def weight(*parts: bytes | bytearray | str | HeaderList) -> int:
+    """Bytes that an effect costs."""
+    size = EFFECT
+    for part in parts:
+        if isinstance(part, list):
+            size += sum(PAIR + len(name) + len(value) for name, value in part)
+        else:
+            size += len(part)
+    return size
 
 
 @dataclass(frozen=True)
@@ -73,6 +91,7 @@ class Vm(Entry):
         bytecode: Bytecode,
         compile: Callable[[], Module],
         services: Services,
+        outbox: Outbox,
         listener: Listener | None = None,
         plugin_name: str = "",
     ) -> None:
@@ -83,6 +102,10 @@ class Vm(Entry):
         self.version: AbiVersion = bytecode.abi_version
         self.profile = config.profile
         self.services = services
+        self._outbox = outbox
+        self._waiting = Quota("this VM's effects that nobody has taken yet", config.limits.memory)
+        self._waiting_since = 0
+        self.kept = Quota("this VM's unfinished callouts and streams", config.limits.memory)
         self.vm_id = config.vm_id
         self.vm_configuration = config.configuration
         self.environment = config.environment
@@ -218,6 +241,13 @@ class Vm(Entry):
             self.deferred.append(action)
         else:
             action()
+
+    def keep(self, size: int = EFFECT) -> None:
+        """Note that what a hostcall brings about takes so many bytes until effects are taken. Raises: NoRoom."""
+        if self._waiting_since != self._outbox.drained:
+            self._waiting_since = self._outbox.drained
+            self._waiting.used = 0
+        self._waiting.take(size)
 
     # -- Failure -------------------------------------------------------------------------------------------------
 

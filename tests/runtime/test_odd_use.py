@@ -116,7 +116,7 @@ def test_what_is_made_is_made_once(host, plugin):
         (stream, (host, [plugin], {}, 5)),
         (stream._contexts[0], (stream, plugin)),
         (stream._request, (stream, REQUEST, [])),
-        (plugin.vm, (plugin.vm.config, plugin.vm.bytecode, None, host.services)),
+        (plugin.vm, (plugin.vm.config, plugin.vm.bytecode, None, host.services, host.outbox)),
     ):
         with pytest.raises(RuntimeError, match="once"):
             made.__init__(*arguments)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
 from proxywasm_host.abi.hostcalls.headers import canonical
+from proxywasm_host.abi.hostcalls.room import limited
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import MapType, Status
@@ -21,6 +22,7 @@ def unknown_cluster(cluster: str, status: int) -> Refusal:
     return Refusal(status, "cluster {0!r} is not configured in this host", cluster)
 
 
+@limited
 def proxy_http_call(
     vm: VmState, cluster: bytes, headers: HeaderList, body: bytes, trailers: HeaderList, timeout: int
 ) -> int | Refusal:
@@ -37,6 +39,7 @@ def proxy_http_call(
     return vm.context.root.http_call(name, headers, body, trailers, timeout)
 
 
+@limited
 def proxy_grpc_call(
     vm: VmState,
     cluster: bytes,
@@ -49,20 +52,24 @@ def proxy_grpc_call(
     return vm.context.root.grpc_call(cluster, service, method, initial_metadata, message, timeout)
 
 
+@limited
 def proxy_grpc_stream(
     vm: VmState, cluster: bytes, service: bytes, method: bytes, initial_metadata: HeaderList
 ) -> int | Refusal:
     return vm.context.root.grpc_stream(cluster, service, method, initial_metadata)
 
 
+@limited
 def proxy_grpc_send(vm: VmState, token: int, message: bytes, end_stream: int) -> Refusal | None:
     return vm.context.root.grpc_send(token, message, bool(end_stream))
 
 
+@limited
 def proxy_grpc_close(vm: VmState, token: int) -> Refusal | None:
     return vm.context.root.grpc_close(token)
 
 
+@limited
 def proxy_grpc_cancel(vm: VmState, token: int) -> Refusal | None:
     return vm.context.root.grpc_cancel(token)
 
@@ -78,6 +85,7 @@ def redis_cluster(vm: VmState, cluster: bytes) -> tuple[str, dict[str, str]] | R
     return name, dict(given)
 
 
+@limited
 def proxy_redis_init(vm: VmState, cluster: bytes, username: bytes, password: bytes, timeout: int) -> Refusal | None:
     """Higress. `timeout` is in milliseconds. Options belong to the cluster: calls name it with or without them."""
     found = redis_cluster(vm, cluster)
@@ -87,6 +95,7 @@ def proxy_redis_init(vm: VmState, cluster: bytes, username: bytes, password: byt
     return vm.context.root.redis_init(name, username, password, timeout, options)
 
 
+@limited
 def proxy_redis_call(vm: VmState, cluster: bytes, query: bytes) -> int | Refusal:
     """Higress. `query` is a command as RESP bytes."""
     found = redis_cluster(vm, cluster)

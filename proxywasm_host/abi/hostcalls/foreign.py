@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from proxywasm_host.abi.context import VmState
+from proxywasm_host.abi.hostcalls.room import limited
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.protobuf import fields
@@ -47,6 +48,7 @@ OF_HOST: dict[str, Callable[[VmState, bytes], bytes | Refusal]] = {
 """Functions that act on the context or ask the host; all but the first are Higress's."""
 
 
+@limited
 def proxy_call_foreign_function(vm: VmState, name: bytes, arguments: bytes) -> bytes | Refusal:
     function = name.decode("utf-8", "replace")
     ours = OF_HOST.get(function)
@@ -67,6 +69,7 @@ def proxy_call_foreign_function(vm: VmState, name: bytes, arguments: bytes) -> b
     return result
 
 
+@limited
 def proxy_inject_encoded_data_to_filter_chain(vm: VmState, data: bytes, end_stream: int) -> Refusal | None:
     return vm.context.inject_response_body(data, bool(end_stream))
 
@@ -75,5 +78,6 @@ def proxy_get_upstream_hosts(vm: VmState) -> HeaderList:
     return [(address.encode(), text.encode()) for address, text in vm.services.upstream_hosts().items()]
 
 
+@limited
 def proxy_set_upstream_override_host(vm: VmState, address: bytes) -> Refusal | None:
     return vm.context.override_upstream_host(address)

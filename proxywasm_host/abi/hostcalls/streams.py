@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
+from proxywasm_host.abi.hostcalls.room import limited
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import Status, StreamType
@@ -10,6 +11,7 @@ from proxywasm_host.abi.types import Status, StreamType
 LAST_GRPC_STATUS = 16
 
 
+@limited
 def proxy_send_local_response(
     vm: VmState, status: int, details: bytes, body: bytes, headers: HeaderList, grpc_status: int
 ) -> Refusal | None:
@@ -20,22 +22,27 @@ def proxy_send_local_response(
     return None
 
 
+@limited
 def proxy_continue_stream(vm: VmState, stream: int) -> Refusal | None:
     return vm.context.continue_stream(stream)
 
 
+@limited
 def proxy_close_stream(vm: VmState, stream: int) -> Refusal | None:
     return vm.context.close_stream(stream)
 
 
+@limited
 def proxy_continue_request(vm: VmState) -> Refusal | None:
     return vm.context.continue_stream(StreamType.REQUEST)
 
 
+@limited
 def proxy_continue_response(vm: VmState) -> Refusal | None:
     return vm.context.continue_stream(StreamType.RESPONSE)
 
 
+@limited
 def proxy_clear_route_cache(vm: VmState) -> Refusal | None:
     vm.context.clear_route_cache()
     return None
