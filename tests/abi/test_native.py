@@ -192,8 +192,8 @@ TWINS = {
 def test_twins(version, profile, memory, maps, buffers, read_only, answers, made):
     both = worlds(version, profile, memory=memory)
     for world in both:
-        world.stream.maps[:] = [headers and list(headers) for headers in maps[:4]]
-        world.root.maps[:] = [headers and list(headers) for headers in maps]
+        world.stream.maps[:] = [None if headers is None else list(headers) for headers in maps[:4]]
+        world.root.maps[:] = [None if headers is None else list(headers) for headers in maps]
         world.stream.buffers[:] = buffers[:10]
         world.root.buffers[:] = buffers[10:]
         world.stream.read_only = read_only
