@@ -144,7 +144,7 @@ class TestInterruption:
               (func $inner (call $wait (i32.const 1) (i64.const 2) (f64.const 3)))
               (func $outer (export "f") (call $inner) unreachable))""",
             Limits(deadline=0.01),
-            wait=lambda *_: time.sleep(0.05),
+            wait=lambda *_: time.sleep(0.2),
         )
         with pytest.raises(Trap) as caught:
             guest("f")
@@ -365,6 +365,28 @@ class TestFreeing:
         before = mappings()
         make()
         assert mappings() < before + 20  # two each, at least
+
+
+class TestExceptions:
+    """Of WebAssembly: Wasmer would keep them as long as the instance."""
+
+    TEXT = """(module (tag $tag) {keep}
+      (func (export "throw") (param i32)
+        (loop $l
+          (block $caught (try_table (catch $tag $caught) (throw $tag)))
+          (br_if $l (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))))"""
+
+    def test_a_guest_may_throw_as_many_as_it_likes_one_call_after_the_other(self, start: Start) -> None:
+        guest = start(self.TEXT.format(keep=""))
+        for _ in range(30):
+            guest("throw", 5_000)
+
+    @pytest.mark.parametrize(("keep", "calls"), [("", 1), ("(global (mut exnref) (ref.null exn))", 30)])
+    def test_but_not_at_once_nor_if_it_could_keep_them(self, start: Start, keep: str, calls: int) -> None:
+        guest = start(self.TEXT.format(keep=keep))
+        with pytest.raises(Trap, match="too many exceptions"):
+            for _ in range(calls):
+                guest("throw", 150_000 // calls)
 
 
 class TestModules:

@@ -19,7 +19,7 @@ use wasmer_vm::libcalls::{
 };
 use wasmer_vm::{Trap, VMContext, on_host_stack, raise_lib_trap, raise_user_trap};
 
-use crate::gate::{catch_up, stand_back};
+use crate::gate::{catch_up, note_thrown, stand_back};
 use crate::stack::is_short;
 
 /// Bytes or elements, from which on it is worth to look: as much time as the code around it takes, at least.
@@ -128,7 +128,10 @@ unsafe extern "C" fn table_set(context: *mut VMContext, table: u32, index: u32, 
 unsafe extern "C-unwind" fn alloc_exception(context: *mut VMContext, tag: u32) -> u32 {
     unsafe {
         make_sure_of_room();
-        let exception = wasmer_vm_alloc_exception(context, tag); // keeps a backtrace, however deep
+        let exception = wasmer_vm_alloc_exception(context, tag);
+        if !on_host_stack(note_thrown) {
+            refuse("the guest throws too many exceptions in one call");
+        }
         look();
         exception
     }
@@ -145,19 +148,23 @@ unsafe extern "C" fn table_init(context: *mut VMContext, table: u32, elements: u
     unsafe { run(size, || wasmer_vm_table_init(context, table, elements, to, source, size)) }
 }
 
-/// What a guest may not do, for nothing could end it.
+/// What a guest may not do.
 #[derive(Debug)]
-struct Waits;
+struct Refused(&'static str);
 
-impl fmt::Display for Waits {
+impl fmt::Display for Refused {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("the guest waits for another thread, which it does not have")
+        formatter.write_str(self.0)
     }
 }
 
-impl Error for Waits {}
+impl Error for Refused {}
+
+unsafe fn refuse(why: &'static str) -> ! {
+    let error = on_host_stack(|| Box::new(Refused(why)));
+    unsafe { raise_user_trap(error) }
+}
 
 unsafe extern "C" fn wait() -> u32 {
-    let error = on_host_stack(|| Box::new(Waits));
-    unsafe { raise_user_trap(error) }
+    unsafe { refuse("the guest waits for another thread, which it does not have") } // nothing could end that
 }

@@ -22,6 +22,7 @@ use crate::host::Late;
 use crate::signals;
 use crate::stack::{self, Seat};
 use crate::switch::{Frame, Function, Registers};
+use crate::thrown::Thrown;
 
 /// How many calls of one guest may be under way within each other. What is sensible is three or four.
 const MOST_NESTED: i32 = 64;
@@ -41,6 +42,8 @@ pub struct Gate {
     raised: RefCell<Option<PyErr>>,
     /// The trap that the guest has met.
     trapped: Cell<Option<Trap>>,
+    /// What the guest has thrown since the last outermost call began.
+    pub thrown: Thrown,
     /// To be called when the guest's memory can be used.
     pub ready: RefCell<Option<Py<PyAny>>>,
     /// Makes the exception for a trap.
@@ -58,6 +61,7 @@ impl Gate {
             closed: Cell::new(false),
             raised: RefCell::new(None),
             trapped: Cell::new(None),
+            thrown: Thrown::default(),
             ready: RefCell::new(None),
             failed,
             watch,
@@ -91,6 +95,7 @@ impl Gate {
         }
         if depth == 0 {
             signals::look();
+            self.thrown.forget();
             self.thread.set(thread);
             self.seat.set(Seat::mine());
             self.watch.enter(self.seat().thread());
@@ -249,6 +254,12 @@ pub fn catch_up() -> bool {
         gate.let_go();
     }
     gate.is_late()
+}
+
+/// Note that the guest has thrown an exception. Returns whether it may.
+pub fn note_thrown() -> bool {
+    let seat = unsafe { &*Seat::mine() };
+    seat.gate().is_none_or(|gate| gate.thrown.note())
 }
 
 /// Let other threads run Python while the guest waits for something that takes long.

@@ -171,6 +171,7 @@ impl Instance {
             Some(VMExtern::Memory(memory)) => Some(memory.get(&objects).0.vmmemory()),
             _ => None,
         };
+        gate.thrown.prepare(&raw mut *objects, artifact.module_info());
         let made = Self {
             store: UnsafeCell::new(Some(Store { objects, instance })),
             gate,

@@ -14,6 +14,7 @@ mod module;
 mod signals;
 mod stack;
 mod switch;
+mod thrown;
 mod values;
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
