@@ -27,7 +27,7 @@ from anyio.lowlevel import current_token
 
 from proxywasm_host.driver.clusters import Clusters
 from proxywasm_host.driver.dispatch import Dispatcher, logger
-from proxywasm_host.runtime.effects import Callout, CalloutFailed, HttpCall, Reply
+from proxywasm_host.runtime.effects import Callout, CalloutFailed, Effect, HttpCall, Reply
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import Plugin
 
@@ -56,6 +56,7 @@ class AsyncDriver(Dispatcher):
         self._clients = dict(clients or {})
         self._own_clients = AsyncExitStack()
         self._group: TaskGroup | None = None
+        self._call_soon: Callable[..., object]
         self._scopes: dict[tuple[Plugin, int], anyio.CancelScope] = {}
         self._ticking: dict[Plugin, anyio.CancelScope] = {}
 
@@ -66,7 +67,8 @@ class AsyncDriver(Dispatcher):
             from proxywasm_host.driver.http import AsyncHttpClient  # noqa: PLC0415 - callouts may not be wanted
 
             self._clients[HttpCall] = await self._own_clients.enter_async_context(AsyncHttpClient(clusters))
-        self.host.wake = self._waker()
+        self._call_soon = self._scheduler()
+        self.host.wake = self._wake
         self.perform(self.host.drain())
         return self
 
@@ -83,14 +85,23 @@ class AsyncDriver(Dispatcher):
             with anyio.CancelScope(shield=True):
                 await self._own_clients.aclose()
 
-    def _waker(self) -> Callable[[], None]:
+    @staticmethod
+    def _scheduler() -> Callable[..., object]:
+        """What calls a function in this event loop soon, from any thread."""
         loop: Any = current_token().native_token
-        soon = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
-        return lambda: soon(self._woken)
+        soon: Callable[..., object] = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
+        return soon
 
-    def _woken(self) -> None:
+    def _wake(self) -> None:
+        self._call_soon(self._woken)
+
+    def _woken(self, *todo: Effect) -> None:
         if self._group is not None:
-            self.perform(self.host.drain())
+            self.perform([*todo, *self.host.drain()])
+
+    def _soon(self, effect: Effect) -> None:
+        if self._group is not None:
+            self._call_soon(self._woken, effect)
 
     def start_soon(self, function: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
         """Run a function beside everything else, until the driver ends. It must not raise."""

@@ -6,6 +6,8 @@ Rules of this module:
   A sink takes note and returns; it feeds nothing.
 * What a performed effect brings about is performed after what is at hand.
 * A callout that nobody has a client for fails at once, so that no guest waits for ever.
+* A guest that brings about ever more by itself (a message in its own queue, a callout that fails at once) gets
+  `AT_ONCE` turns, and each further one when others have had theirs.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ Sink = Callable[[Any], None]
 """Takes note of one effect of its stream."""
 
 CALLOUTS = (effects.HttpCall, effects.GrpcCall, effects.GrpcStream, effects.RedisCall)
+AT_ONCE = 64
 logger = logging.getLogger("proxywasm_host.driver")
 
 
@@ -55,6 +58,7 @@ class Dispatcher:
         """Perform effects in order; to be given all that an event has returned."""
         sinks = self._sinks
         queue = list(todo)
+        turns = AT_ONCE
         for effect in queue:  # which grows meanwhile
             stream = getattr(effect, "stream", None)
             if stream is not None:
@@ -63,15 +67,21 @@ class Dispatcher:
                     sink(effect)
             elif isinstance(effect, effects.SetTickPeriod):
                 self._arm(effect.plugin, effect.milliseconds)
-            elif isinstance(effect, effects.QueueReady):
-                queue.extend(effect.plugin.queue_ready(effect.token))
-            elif isinstance(effect, CALLOUTS):
-                if not self._call(effect):
-                    reason = f"no client for {type(effect).__name__}"
-                    logger.warning("plugin %s calls %r, but there is %s", effect.plugin.name, effect.cluster, reason)
-                    queue.extend(self.host.deliver(effect, CalloutFailed(reason)))
             elif isinstance(effect, effects.CancelCallout):
                 self._cancel(effect.plugin, effect.token)
+            elif isinstance(effect, effects.QueueReady) or (isinstance(effect, CALLOUTS) and not self._call(effect)):
+                if turns:
+                    turns -= 1
+                    queue.extend(self._turn(effect))
+                else:
+                    self._soon(effect)
+
+    def _turn(self, effect: effects.QueueReady | effects.Callout) -> list[Effect]:
+        if isinstance(effect, effects.QueueReady):
+            return effect.plugin.queue_ready(effect.token)
+        reason = f"no client for {type(effect).__name__}"
+        logger.warning("plugin %s calls %r, but there is %s", effect.plugin.name, effect.cluster, reason)
+        return self.host.deliver(effect, CalloutFailed(reason))
 
     def _deliver(self, callout: effects.Callout, reply: Reply) -> None:
         try:
@@ -80,6 +90,10 @@ class Dispatcher:
             logger.exception("the client's answer to %r is none", callout)
             todo = self.host.deliver(callout, CalloutFailed("the client's answer is none"))
         self.perform(todo)
+
+    def _soon(self, effect: Effect) -> None:
+        """Perform an effect after what others have ready by now."""
+        raise NotImplementedError
 
     def _arm(self, plugin: Plugin, milliseconds: int) -> None:
         """Tick each so many milliseconds from now on; 0 is never again."""

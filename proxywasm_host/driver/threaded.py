@@ -27,7 +27,7 @@ from typing import Any, Protocol
 
 from proxywasm_host.driver.clusters import Clusters
 from proxywasm_host.driver.dispatch import Dispatcher, logger
-from proxywasm_host.runtime.effects import Callout, CalloutFailed, HttpCall, Reply
+from proxywasm_host.runtime.effects import Callout, CalloutFailed, Effect, HttpCall, Reply
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import Plugin
 
@@ -88,10 +88,13 @@ class ThreadDriver(Dispatcher):
             self._own_client.close()
         pool.shutdown(cancel_futures=True)
 
-    def _woken(self) -> None:
+    def _woken(self, *todo: Effect) -> None:
         with self.lock:
             if self._pool is not None:
-                self.perform(self.host.drain())
+                self.perform([*todo, *self.host.drain()])
+
+    def _soon(self, effect: Effect) -> None:
+        self._timer.after(0, lambda: self._woken(effect))
 
     # -- Ticks ---------------------------------------------------------------------------------------------------
 

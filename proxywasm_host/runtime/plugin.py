@@ -168,6 +168,7 @@ class Plugin(PlainPlugin):
     def queue_ready(self, token: int) -> list[Effect]:
         """A message came into a queue that this plugin registered: on_queue_ready."""
         root = self.root
+        root.notices.taken()
         self.vm.defer(lambda: self._call(root, "on_queue_ready", token))
         return self.host.drain()
 

@@ -39,6 +39,7 @@ from proxywasm_host.runtime.effects import (
     RedisCallReply,
 )
 from proxywasm_host.runtime.grpc_service import cluster_of
+from proxywasm_host.runtime.notices import Notices
 from proxywasm_host.runtime.vm import weight
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class RootContext(Context):
         self._redis: dict[str, RedisClient] = {}
         """What ``proxy_redis_init`` said, by cluster."""
         self._pending_done = False
+        self.notices = Notices(self._tell)
         vm.contexts[self.id] = self
 
     @property
@@ -157,11 +159,11 @@ class RootContext(Context):
         self._emit(effects.SetTickPeriod(self.plugin, milliseconds))
 
     def register_queue(self, name: bytes) -> int:
-        def ready(token: int) -> None:
-            if not self.deleted:
-                self.plugin.host.notify(effects.QueueReady(self.plugin, token))
+        return self.vm.services.shared_queues.register(self.vm.vm_id, name, self.notices.add)
 
-        return self.vm.services.shared_queues.register(self.vm.vm_id, name, ready)
+    def _tell(self, token: int) -> None:
+        if not self.deleted:
+            self.plugin.host.notify(effects.QueueReady(self.plugin, token))
 
     def _emit(self, effect: effects.Effect) -> None:
         self.plugin.host.emit(effect)

@@ -235,6 +235,22 @@ async def test_a_message_from_another_thread(start, log):
     assert 'dequeue_shared_queue($2) = 0 "a job"' in await log.until("taken")
 
 
+ENDLESS = {
+    # the end of one turn is the beginning of the next
+    "messages": ("0_2_1", "@on_configure\nregister_shared_queue q\nenqueue_shared_queue 1 x\n@on_queue_ready\ndequeue_shared_queue 1\nenqueue_shared_queue 1 x\nsay turn\n"),
+    "callouts": ("0_2_100", "@on_configure\nredis_init up u p 0\nredis_call up PING\n@on_redis_call_response\nredis_call up PING\nsay turn\n"),
+}
+
+
+@pytest.mark.parametrize(("version", "script"), ENDLESS.values(), ids=ENDLESS)
+async def test_a_guest_that_never_stops_does_not_stop_others(start, log, version, script):
+    await start(script, {"up"}, version=version)
+    for _ in range(3):
+        assert set(await log.until("turn")) > {"turn"}
+        with anyio.fail_after(10):
+            await anyio.sleep(0.001)
+
+
 REDIS = "@on_configure\nredis_init up u p 0\nredis_call up PING\n@on_redis_call_response\nget_buffer_bytes 9 0 100\nsay $3\nsay answered\n"
 
 

@@ -10,7 +10,7 @@ from proxywasm_host import Host, Services
 from proxywasm_host.driver.clusters import Cluster, Clusters
 from proxywasm_host.driver.threaded import ThreadDriver
 from proxywasm_host.runtime.effects import HttpCallReply, RedisCall, RedisCallReply, RequestHeaders
-from tests.driver.test_asynchronous import ANSWERED, REDIS, RESET, call
+from tests.driver.test_asynchronous import ANSWERED, ENDLESS, REDIS, RESET, call
 from tests.support import REQUEST, code
 
 
@@ -144,6 +144,15 @@ def test_a_message_from_another_thread(start, log):
     driver, _ = start(script, vm_id="v")
     threading.Thread(target=driver.host.services.shared_queues.enqueue, args=(1, b"a job")).start()
     assert 'dequeue_shared_queue($2) = 0 "a job"' in log.until("taken")
+
+
+@pytest.mark.parametrize(("version", "script"), ENDLESS.values(), ids=ENDLESS)
+def test_a_guest_that_never_stops_does_not_stop_others(start, log, version, script):
+    driver, _ = start(script, {"up"}, version=version)
+    for _ in range(3):
+        assert set(log.until("turn")) > {"turn"}
+        assert driver.lock.acquire(timeout=10)
+        driver.lock.release()
 
 
 def test_clients_of_ones_own(start, log, caplog):
