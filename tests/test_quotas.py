@@ -13,6 +13,7 @@ from proxywasm_host import Host, Limits, Services
 from proxywasm_host.runtime.effects import (
     Callout,
     CalloutFailed,
+    CloseConnection,
     GrpcCallReply,
     GrpcClosed,
     HttpCallReply,
@@ -136,6 +137,22 @@ def test_tcp(host, probe, log, script, answers):
     connection.new_connection()
     connection.downstream_data(b"data")
     assert statuses(log) == answers
+    connection.close()
+
+
+@pytest.mark.parametrize("pauses", ["on_new_connection", "on_downstream_data"])
+def test_tcp_data_that_a_filter_holds_for_ever(host, probe, pauses):
+    plugin = probe(f"@{pauses}\nreturn 1")
+    connection = host.tcp_stream([plugin], buffer_limit=1000)
+    connection.new_connection()
+    full = []
+    while connection.close_details is None:
+        effects = connection.downstream_data(b"x" * 500)
+        full.append(connection.downstream_full)
+    assert full == [False] * 2 + [True] * 31
+    assert (connection.close_details, connection.upstream_full) == ("wasm_buffer_overflow", False)
+    assert [effect for effect in effects if isinstance(effect, CloseConnection)]
+    assert connection.downstream_data(b"more") == []
     connection.close()
 
 

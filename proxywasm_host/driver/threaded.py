@@ -59,7 +59,12 @@ class ThreadDriver(Dispatcher):
         self._threads = threads
         self._own_client: Any = None
         self._pool: ThreadPoolExecutor | None = None
+        self._busy = 0
+        """Threads that make callouts, or are about to."""
+        self._queued: dict[tuple[Plugin, int], Callout] = {}
+        """Those that wait for a thread. A pool would keep them, with their bodies, also when they are cancelled."""
         self._waiting: dict[tuple[Plugin, int], Callout] = {}
+        """Those that wait for a reply."""
         self._ticking: dict[Plugin, object] = {}
         self._timer = Timer()
 
@@ -80,6 +85,7 @@ class ThreadDriver(Dispatcher):
         with self.lock:
             self.host.wake = None
             pool, self._pool = self._pool, None
+            self._queued.clear()
             self._waiting.clear()
             self._ticking.clear()
         self._timer.stop()
@@ -99,10 +105,10 @@ class ThreadDriver(Dispatcher):
     # -- Ticks ---------------------------------------------------------------------------------------------------
 
     def _arm(self, plugin: Plugin, milliseconds: int) -> None:
-        self._ticking.pop(plugin, None)
+        self._timer.forget(self._ticking.pop(plugin, None))
         if milliseconds:
             self._ticking[plugin] = mark = object()
-            self._timer.after(milliseconds / 1000, lambda: self._tick(plugin, milliseconds, mark))
+            self._timer.after(milliseconds / 1000, lambda: self._tick(plugin, milliseconds, mark), mark)
 
     def _tick(self, plugin: Plugin, milliseconds: int, mark: object) -> None:
         with self.lock:
@@ -110,23 +116,37 @@ class ThreadDriver(Dispatcher):
                 return
             self.perform(plugin.tick())
             if self._ticking.get(plugin) is mark:
-                self._timer.after(milliseconds / 1000, lambda: self._tick(plugin, milliseconds, mark))
+                self._timer.after(milliseconds / 1000, lambda: self._tick(plugin, milliseconds, mark), mark)
 
     # -- Callouts ------------------------------------------------------------------------------------------------
 
     def _call(self, callout: Callout) -> bool:
-        client = self._clients.get(type(callout))
-        if client is None or self._pool is None:
+        if type(callout) not in self._clients or self._pool is None:
             return False
-        self._waiting[callout.plugin, callout.token] = callout
-        self._pool.submit(self._answer, client, callout)
+        self._queued[callout.plugin, callout.token] = self._waiting[callout.plugin, callout.token] = callout
+        if self._busy < self._threads:
+            self._busy += 1
+            self._pool.submit(self._work)
         return True
 
-    def _answer(self, client: Client, callout: Callout) -> None:
-        if self._waiting.get((callout.plugin, callout.token)) is not callout:
-            return
+    def _work(self) -> None:
+        """Make callouts as long as there are any."""
+        while (callout := self._next()) is not None:
+            try:
+                self._answer(callout)
+            except Exception:  # noqa: BLE001, PERF203 - the next one is made all the same
+                logger.exception("the reply to %s failed", type(callout).__name__)
+
+    def _next(self) -> Callout | None:
+        with self.lock:
+            if not self._queued:
+                self._busy -= 1
+                return None
+            return self._queued.pop(next(iter(self._queued)))
+
+    def _answer(self, callout: Callout) -> None:
         try:
-            reply = client(callout)
+            reply = self._clients[type(callout)](callout)
         except Exception as error:  # noqa: BLE001 - whatever it is, the guest waits for an answer
             logger.exception("the client of %s failed", type(callout).__name__)
             reply = CalloutFailed(f"{type(error).__name__}: {error}")
@@ -136,6 +156,7 @@ class ThreadDriver(Dispatcher):
                 self._deliver(callout, reply)
 
     def _cancel(self, plugin: Plugin, token: int) -> None:
+        self._queued.pop((plugin, token), None)
         self._waiting.pop((plugin, token), None)
 
 
@@ -143,7 +164,7 @@ class Timer:
     """Calls functions when their time has come, one after the other, in a thread of its own."""
 
     def __init__(self) -> None:
-        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._due: list[tuple[float, int, Callable[[], None], object]] = []
         self._number = count()
         self._changed = threading.Condition(threading.Lock())
         self._stopped = False
@@ -160,11 +181,18 @@ class Timer:
         if self._thread is not threading.current_thread():
             self._thread.join()
 
-    def after(self, seconds: float, function: Callable[[], None]) -> None:
-        """Call a function so many seconds from now."""
+    def after(self, seconds: float, function: Callable[[], None], mark: object = None) -> None:
+        """Call a function so many seconds from now, unless its `mark` is forgotten before."""
         with self._changed:
-            heapq.heappush(self._due, (time.monotonic() + seconds, next(self._number), function))
+            heapq.heappush(self._due, (time.monotonic() + seconds, next(self._number), function, mark))
             self._changed.notify()
+
+    def forget(self, mark: object) -> None:
+        """Call no function that has this mark: it could be due in weeks."""
+        if mark is not None:
+            with self._changed:
+                self._due = [due for due in self._due if due[3] is not mark]
+                heapq.heapify(self._due)
 
     def _run(self) -> None:
         while (function := self._next()) is not None:

@@ -28,7 +28,7 @@ from proxywasm_host.errors import ModuleError
 from proxywasm_host.runtime.effects import Callout, Effect, Reply
 from proxywasm_host.runtime.failure import PluginError
 from proxywasm_host.runtime.http import HttpStream
-from proxywasm_host.runtime.plain import PlainHost
+from proxywasm_host.runtime.plain import BUFFER_LIMIT, PlainHost
 from proxywasm_host.runtime.plugin import FailurePolicy, Plugin, PluginConfig
 from proxywasm_host.runtime.properties import lookup
 from proxywasm_host.runtime.tcp import TcpStream
@@ -229,10 +229,17 @@ class Host(PlainHost):
     # -- Streams -------------------------------------------------------------------------------------------------
 
     def tcp_stream(
-        self, plugins: Sequence[Plugin], *, properties: Mapping[str, PropertyValue] | None = None
+        self,
+        plugins: Sequence[Plugin],
+        *,
+        properties: Mapping[str, PropertyValue] | None = None,
+        buffer_limit: int = BUFFER_LIMIT,
     ) -> TcpStream:
-        """A TCP stream through these plugins, in the order of downstream's data."""
-        return TcpStream(self, self.ready(plugins), {} if properties is None else properties)
+        """A TCP stream through these plugins, in the order of downstream's data.
+
+        `properties` and `buffer_limit` are as those of `http_stream`.
+        """
+        return TcpStream(self, self.ready(plugins), {} if properties is None else properties, buffer_limit)
 
     def ready(self, plugins: Sequence[Plugin]) -> list[Plugin]:
         """Those that a new stream gets. Raises: RuntimeError, if one was closed."""

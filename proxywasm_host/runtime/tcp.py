@@ -4,8 +4,9 @@
     upstream   → upstream_data     → UpstreamData   → downstream
 
 Data of the upstream passes the plugins in reverse order. A filter that answers PAUSE holds the data in front of it: it
-sees what it held together with what comes next, until it lets it pass. Source: Envoy's network filter manager and
-``context.cc``.
+sees what it held together with what comes next, until it lets it pass. Who feeds the stream should not read on while
+more is held than the limit (`downstream_full`, `upstream_full`); with 16 times as much the connection is closed.
+Source: Envoy's network filter manager and ``context.cc``.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ class TcpContext(Context):
     # -- Hostcalls -----------------------------------------------------------------------------------------------
 
     def writable_size(self, buffer: int) -> int:
-        return IGNORED * BUFFER_LIMIT if buffer in DIRECTIONS else 0
+        return IGNORED * max(self.stream.buffer_limit, BUFFER_LIMIT) if buffer in DIRECTIONS else 0
 
     def continue_stream(self, stream: int) -> Refusal | None:
         if stream == StreamType.DOWNSTREAM:
@@ -130,9 +131,13 @@ class TcpContext(Context):
 class TcpStream:
     """One connection. Made by `Host.tcp_stream`."""
 
-    def __init__(self, host: Host, plugins: Sequence[Plugin], properties: Mapping[str, PropertyValue]) -> None:
+    def __init__(
+        self, host: Host, plugins: Sequence[Plugin], properties: Mapping[str, PropertyValue], buffer_limit: int
+    ) -> None:
         self.host = host
         self.properties = properties
+        self.buffer_limit = buffer_limit
+        """Bytes that filters may hold, in each direction, before nothing more should be read."""
         self.failure: Failure | None = None
         """Why the connection was closed, if a plugin failed."""
         self.closed = False
@@ -195,17 +200,34 @@ class TcpStream:
         for context in self._order(direction)[start:]:
             if self.closed or self.close_details is not None:
                 return
-            if context is self._waiting:
-                held = context.held[direction]
-                context.held[direction] = (held[0] + data if held else data), end_stream
-                return
             held = context.held[direction]
-            passed = context.on_data(direction, held[0] + data if held else data, end_stream)
+            if held:
+                data = held[0] + data
+            if context is self._waiting:
+                context.held[direction] = data, end_stream
+                passed = None
+            else:
+                passed = context.on_data(direction, data, end_stream)
             if passed is None:
+                if self._held(direction) > IGNORED * self.buffer_limit:
+                    self.close_connection("wasm_buffer_overflow")
                 return
             data = passed
         kind = effects.DownstreamData if direction == BufferType.DOWNSTREAM_DATA else effects.UpstreamData
         self.host.emit(kind(data, end_stream, self))
+
+    def _held(self, direction: BufferType) -> int:
+        return sum(len(held[0]) for context in self._contexts if (held := context.held[direction]))
+
+    @property
+    def downstream_full(self) -> bool:
+        """Whether filters hold more from downstream than the limit: stop reading from there until not."""
+        return self._held(BufferType.DOWNSTREAM_DATA) > self.buffer_limit
+
+    @property
+    def upstream_full(self) -> bool:
+        """Whether filters hold more from upstream than the limit: stop reading from there until not."""
+        return self._held(BufferType.UPSTREAM_DATA) > self.buffer_limit
 
     # -- What filters do -----------------------------------------------------------------------------------------
 

@@ -9,7 +9,14 @@ import pytest
 from proxywasm_host import Host, Services
 from proxywasm_host.driver.clusters import Cluster, Clusters
 from proxywasm_host.driver.threaded import ThreadDriver
-from proxywasm_host.runtime.effects import HttpCallReply, RedisCall, RedisCallReply, RequestHeaders
+from proxywasm_host.runtime.effects import (
+    GrpcCall,
+    GrpcCallReply,
+    HttpCallReply,
+    RedisCall,
+    RedisCallReply,
+    RequestHeaders,
+)
 from tests.driver.test_asynchronous import ANSWERED, ENDLESS, REDIS, RESET, call
 from tests.support import REQUEST, code
 
@@ -153,6 +160,32 @@ def test_a_guest_that_never_stops_does_not_stop_others(start, log, version, scri
         assert set(log.until("turn")) > {"turn"}
         assert driver.lock.acquire(timeout=10)
         driver.lock.release()
+
+
+def test_nothing_is_kept_of_callouts_that_are_cancelled_before_a_thread_came_to_them(engine, log):
+    made, release = [], threading.Event()
+
+    def client(callout):
+        made.append(callout.token)
+        assert release.wait(10)
+        return GrpcCallReply(b"")
+
+    with Host(engine, services=Services(log=log, clusters={"up"})) as host:
+        calls = 'grpc_call up s m "" "" 0\n' * 2 + 'grpc_call up s m "" "" 0\ngrpc_cancel $token\n' * 50
+        host.load_plugin(code("c/probe_0_2_1"), configuration=f"@on_configure\n{calls}\n@on_grpc_receive/2\nsay second")
+        with ThreadDriver(host, {GrpcCall: client}, threads=1) as driver:
+            with driver.lock:
+                assert len(driver._queued) <= 2
+            release.set()
+            log.until("second")
+            assert made == [5, 9]
+            with driver.lock:
+                assert (driver._queued, driver._waiting) == ({}, {})
+
+
+def test_ticks_that_are_set_again_and_again_leave_nothing_behind(start):
+    driver, _ = start("@on_configure\n" + "set_tick_period_milliseconds 1000000\nset_tick_period_milliseconds 2000000\n" * 100)
+    assert len(driver._timer._due) == 1
 
 
 def test_clients_of_ones_own(start, log, caplog):
