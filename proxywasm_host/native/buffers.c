@@ -203,8 +203,10 @@ Twin buffer_twin(PyObject *name) {
 }
 
 int buffer_names(void) {
-    writable_size_name = PyUnicode_InternFromString("writable_size");
-    services_name = PyUnicode_InternFromString("services");
-    clock_name = PyUnicode_InternFromString("clock");
-    return writable_size_name && services_name && clock_name ? 0 : -1;
+    static const Name NAMES[] = {
+        {&writable_size_name, "writable_size"},
+        {&services_name, "services"},
+        {&clock_name, "clock"},
+    };
+    return INTERN(NAMES);
 }

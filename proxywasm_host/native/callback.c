@@ -31,7 +31,7 @@ int callback_set(Callback *self, PyObject *function) {
 
 int callback_call(const Callback *self, uint64_t *slots, size_t count) {
     if (self->call) return self->call(self->itself, slots, count);
-    PyObject *args[MOST_PARAMS], *result = NULL;
+    PyObject *args[MOST_PARAMS] = {NULL}, *result = NULL;
     size_t made = 0;
     while (made < count && (args[made] = PyLong_FromUnsignedLongLong(slots[made]))) made++;
     if (made == count) result = PyObject_Vectorcall(self->function, args, count, NULL);
@@ -42,4 +42,7 @@ int callback_call(const Callback *self, uint64_t *slots, size_t count) {
     return slots[0] == (uint64_t)-1 && PyErr_Occurred() ? -1 : 0;
 }
 
-int callback_names(void) { return (native_call_name = PyUnicode_InternFromString("native_call")) ? 0 : -1; }
+int callback_names(void) {
+    static const Name NAMES[] = {{&native_call_name, "native_call"}};
+    return INTERN(NAMES);
+}

@@ -95,13 +95,13 @@ static void context_dealloc(Context *self) {
 static PyMemberDef context_members[] = {
     {"id", T_OBJECT_EX, offsetof(Context, id), READONLY, NULL},
     {"root", T_OBJECT_EX, offsetof(Context, root), READONLY, NULL},
-    {"read_only", T_BOOL, offsetof(Context, read_only), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 
-static PyGetSetDef context_places[] = {
+static PyGetSetDef context_getset[] = {
     {"maps", get_places, set_places, NULL, (void *)offsetof(Context, maps)},
     {"buffers", get_places, set_places, NULL, (void *)offsetof(Context, buffers)},
+    FLAG(Context, read_only),
     {NULL, NULL, NULL, NULL, NULL},
 };
 
@@ -116,5 +116,5 @@ PyTypeObject ContextType = {
     .tp_traverse = (traverseproc)context_traverse,
     .tp_clear = (inquiry)context_clear,
     .tp_members = context_members,
-    .tp_getset = context_places,
+    .tp_getset = context_getset,
 };

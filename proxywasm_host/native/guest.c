@@ -13,7 +13,6 @@ int memory_open(Guest *guest, Memory *memory) {
         memory->owner = NULL;
         return GOOD;
     }
-    if (!view_name && !(view_name = PyUnicode_InternFromString("view"))) return FAILED;
     PyObject *found = PyObject_GetAttr(guest->memory, view_name);
     if (!found) return FAILED;
     if (!PyMemoryView_Check(found)) {
@@ -53,7 +52,6 @@ static int bad(PyObject **why, PyObject *reason) {
 int guest_reach(Guest *guest, Memory *memory, uint64_t at, uint64_t size, PyObject **why) {
     if (inside(memory, at, size)) return GOOD;
     memory_done(memory);
-    if (!refresh_name && !(refresh_name = PyUnicode_InternFromString("refresh"))) return FAILED;
     PyObject *grown = PyObject_CallMethodNoArgs(guest->memory, refresh_name);
     if (!grown) return FAILED;
     Py_DECREF(grown);
@@ -66,10 +64,6 @@ int guest_reach(Guest *guest, Memory *memory, uint64_t at, uint64_t size, PyObje
 
 static void write_number(uint8_t *at, uint64_t number, size_t width) {
     for (size_t i = 0; i < width; i++) at[i] = (uint8_t)(number >> 8 * i);
-}
-
-static uint32_t read_u32(const uint8_t *at) {
-    return at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
 }
 
 int guest_put(Guest *guest, uint64_t at, uint64_t number, size_t width, PyObject **why) {
@@ -300,3 +294,11 @@ PyTypeObject GuestType = {
     .tp_members = guest_members,
     .tp_getset = guest_getset,
 };
+
+int guest_names(void) {
+    static const Name NAMES[] = {
+        {&view_name, "view"},
+        {&refresh_name, "refresh"},
+    };
+    return INTERN(NAMES);
+}

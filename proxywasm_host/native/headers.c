@@ -256,10 +256,7 @@ static PyObject *joined(PyObject *name, PyObject *old, PyObject *value) {
 static int add_pair(Hostcall *self, PyObject *headers, uint32_t map, PyObject *name, PyObject *value) {
     for (Py_ssize_t i = 0; self->inline_headers && i < PyList_GET_SIZE(headers); i++) {
         PyObject *other, *old;
-        if (!pair_of(headers, i, &other, &old)) continue;
-        if (PyBytes_GET_SIZE(other) != PyBytes_GET_SIZE(name) ||
-            memcmp(PyBytes_AS_STRING(other), PyBytes_AS_STRING(name), (size_t)PyBytes_GET_SIZE(name)))
-            continue;
+        if (!pair_of(headers, i, &other, &old) || !same_bytes(other, name)) continue;
         int one_only = PySet_Contains(PyTuple_GET_ITEM(known.inline_headers, map), name);
         if (one_only < 0) return -1;
         if (!one_only) break;

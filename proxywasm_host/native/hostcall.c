@@ -374,4 +374,7 @@ PyTypeObject HostcallType = {
     .tp_members = hostcall_members,
 };
 
-int hostcall_names(void) { return (status_name = PyUnicode_InternFromString("status")) ? 0 : -1; }
+int hostcall_names(void) {
+    static const Name NAMES[] = {{&status_name, "status"}};
+    return INTERN(NAMES);
+}

@@ -4,6 +4,9 @@
  * Rules:
  *   - The GIL is held throughout. Guest memory is looked up again after anything that may have run Python code or
  *     the guest: either may close the instance.
+ *   - Python code may run wherever an object is called, compared or let go of, and (before CPython 3.12) wherever one is
+ *     made that the collector knows: what a field or a list refers to is held while that may be, or looked up again.
+ *   - A field is NULL where __init__ has not run, where it was deleted, and when the collector has been there.
  *   - What is not the plain case is left to the Python code, which alone knows how to refuse and why.
  */
 #ifndef PROXYWASM_NATIVE_H
@@ -77,7 +80,7 @@ typedef struct {
     PyObject_HEAD
     PyObject *id, *root;
     Places maps, buffers;
-    char read_only;
+    bool read_only;
 } Context;
 
 typedef enum {
@@ -214,6 +217,10 @@ typedef struct {
 int memory_open(Guest *guest, Memory *memory); /* 0, or -1 with an exception */
 static inline void memory_done(Memory *memory) { Py_CLEAR(memory->owner); }
 
+static inline uint32_t read_u32(const uint8_t *at) {
+    return at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+}
+
 static inline bool inside(const Memory *memory, uint64_t at, uint64_t size) {
     return size <= memory->size && at <= memory->size - size;
 }
@@ -245,6 +252,11 @@ static inline bool pair_of(PyObject *list, Py_ssize_t index, PyObject **name, Py
     if (!PyTuple_CheckExact(pair) || PyTuple_GET_SIZE(pair) != 2) return false;
     *name = PyTuple_GET_ITEM(pair, 0), *value = PyTuple_GET_ITEM(pair, 1);
     return PyBytes_CheckExact(*name) && PyBytes_CheckExact(*value);
+}
+
+static inline bool same_bytes(PyObject *a, PyObject *b) {
+    return a == b || (PyBytes_GET_SIZE(a) == PyBytes_GET_SIZE(b) &&
+                      !memcmp(PyBytes_AS_STRING(a), PyBytes_AS_STRING(b), (size_t)PyBytes_GET_SIZE(a)));
 }
 
 /* -- Hostcalls (hostcall.c) ----------------------------------------------------------------------------------- */
@@ -292,14 +304,16 @@ int64_t twin_status(Hostcall *self, Call *call, int state, int64_t status, PyObj
 Twin header_twin(PyObject *name); /* headers.c; NULL if there is none */
 Twin buffer_twin(PyObject *name); /* buffers.c */
 
+/* Each makes the strings that its file needs: 0, or -1 with an exception. */
+int buffer_names(void);
 int callback_names(void);
-int entry_names(void);
 int context_names(void);
+int entry_names(void);
+int guest_names(void);
 int headers_names(void);
 int host_names(void);
+int hostcall_names(void);
 int path_names(void);
 int stream_names(void);
-int hostcall_names(void);
-int buffer_names(void);
 
 #endif

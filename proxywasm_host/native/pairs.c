@@ -2,10 +2,6 @@
 #include "native.h"
 
 
-static uint32_t read_u32(const uint8_t *at) {
-    return at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
-}
-
 static uint8_t *write_u32(uint8_t *at, size_t number) {
     for (int i = 0; i < 4; i++) *at++ = (uint8_t)(number >> 8 * i);
     return at;

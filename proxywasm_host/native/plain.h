@@ -65,8 +65,8 @@ PyObject *context_make(PyObject *stream, PyObject *plugin);
 int64_t context_on_headers(PlainContext *self, int direction, PyObject *headers, bool end_stream);
 /* Give each HttpContext of a list its last callbacks: 0, or -1 with an exception. */
 int end_contexts(PyObject *contexts);
-/* What a method that gives a number answers, or -1 with an exception; takes `result` over. */
-int64_t answer(PyObject *result);
+/* The action that a method gave, from 0 on, or -1 with an exception; takes `result` over. */
+int64_t action_of(PyObject *result);
 /* A method that a subclass must have. */
 PyObject *to_override(PyObject *self, PyObject *args);
 

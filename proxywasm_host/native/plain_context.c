@@ -79,7 +79,7 @@ static PyObject *plain_create(PlainContext *self, PyObject *none) {
     Py_RETURN_NONE;
 }
 
-int64_t answer(PyObject *result) {
+int64_t action_of(PyObject *result) {
     int64_t number = result ? PyLong_AsLongLong(result) : -1;
     Py_XDECREF(result);
     if (number < 0 && !PyErr_Occurred()) PyErr_Format(PyExc_ValueError, "no action is %lld", (long long)number);
@@ -87,13 +87,13 @@ int64_t answer(PyObject *result) {
 }
 
 static int64_t failed(PlainContext *self, int direction) {
-    return answer(PyObject_CallMethod((PyObject *)self, "failed", "ii", direction, STOP_ALL));
+    return action_of(PyObject_CallMethod((PyObject *)self, "failed", "ii", direction, STOP_ALL));
 }
 
 static int64_t headers_action(PlainContext *self, uint64_t action) {
     PyObject *number = PyLong_FromUnsignedLongLong(action);
     if (!number) return -1;
-    int64_t amounts_to = answer(PyObject_CallMethodOneArg((PyObject *)self, headers_action_name, number));
+    int64_t amounts_to = action_of(PyObject_CallMethodOneArg((PyObject *)self, headers_action_name, number));
     Py_DECREF(number);
     return amounts_to;
 }

@@ -14,10 +14,8 @@ int headers_names(void) {
 
 enum { FEW = 24 }; /* headers among which a name is sought one by one */
 
-static bool same(PyObject *a, PyObject *b) {
-    return a == b || (PyBytes_GET_SIZE(a) == PyBytes_GET_SIZE(b) &&
-                      !memcmp(PyBytes_AS_STRING(a), PyBytes_AS_STRING(b), (size_t)PyBytes_GET_SIZE(a)));
-}
+/* Of a plain pair. */
+static PyObject *name_of(PyObject *list, Py_ssize_t index) { return PyTuple_GET_ITEM(PyList_GET_ITEM(list, index), 0); }
 
 /* Whether all names of a list of plain pairs differ, or -1 with an exception. */
 static int all_differ(PyObject *list) {
@@ -25,14 +23,13 @@ static int all_differ(PyObject *list) {
     if (count <= FEW) {
         for (Py_ssize_t i = 1; i < count; i++)
             for (Py_ssize_t j = 0; j < i; j++)
-                if (same(PyTuple_GET_ITEM(PyList_GET_ITEM(list, i), 0), PyTuple_GET_ITEM(PyList_GET_ITEM(list, j), 0)))
-                    return 0;
+                if (same_bytes(name_of(list, i), name_of(list, j))) return 0;
         return 1;
     }
     PyObject *names = PySet_New(NULL);
     if (!names) return -1;
     for (Py_ssize_t i = 0; i < count; i++) {
-        if (PySet_Add(names, PyTuple_GET_ITEM(PyList_GET_ITEM(list, i), 0))) {
+        if (PySet_Add(names, name_of(list, i))) {
             Py_DECREF(names);
             return -1;
         }

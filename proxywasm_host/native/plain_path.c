@@ -85,7 +85,7 @@ static int64_t filter_on_headers(PlainPath *self, PyObject *filter, bool end_str
     if (is_a(filter, known.http_context, &PlainContextType) && PyList_CheckExact(headers)) {
         action = context_on_headers((PlainContext *)filter, self->direction, headers, end_stream);
     } else {
-        action = answer(PyObject_CallMethod(filter, "on_headers", "iOO", self->direction, headers,
+        action = action_of(PyObject_CallMethod(filter, "on_headers", "iOO", self->direction, headers,
                                             end_stream ? Py_True : Py_False));
     }
     Py_DECREF(headers);

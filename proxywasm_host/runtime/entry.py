@@ -33,7 +33,7 @@ class Entry:
         self.failure: Failure | None = None
         self.contexts: dict[int, Context] = {}
         self.callbacks: dict[str, Callable[..., Any]] = {}
-        """The callbacks that the guest has and may have, by their name without ``proxy_``."""
+        """The callbacks that the guest has and may have, by their name without ``proxy_``. Replaced, never changed."""
         self.tells_end = True
         """Whether callbacks on headers are told that nothing follows (not so in ABI 0.1.0)."""
         self.log_before_done = self.await_done = False
