@@ -108,6 +108,23 @@ print("fine")
         done = subprocess.run([sys.executable, "-c", script, wasm(self.TEXT).hex()], capture_output=True, text=True)
         assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
 
+    def test_what_tells_us_does_what_it_did(self) -> None:
+        script = """
+import faulthandler, signal, sys
+import proxywasm_engine_wasmer
+faulthandler.enable(sys.stderr, all_threads=False)
+faulthandler.enable(file=sys.stderr)
+print(faulthandler.is_enabled(), faulthandler.disable(), faulthandler.disable(), faulthandler.is_enabled())
+print(signal.signal(signal.SIGUSR1, print) is signal.SIG_DFL, signal.signal(signal.SIGUSR1, signal.SIG_IGN) is print)
+for wrong in (lambda: signal.signal(1), lambda: faulthandler.enable(nonsense=1), lambda: faulthandler.disable(1)):
+    try:
+        wrong()
+    except TypeError:
+        print("refused")
+"""
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        assert done.stdout.splitlines() == ["True True False False", "True True", *["refused"] * 3], done.stderr
+
     def test_a_crash_is_still_a_crash(self) -> None:
         script = "import proxywasm_engine_wasmer, proxywasm_engine_wasmtime, faulthandler, ctypes\n"
         for enable in ("", "faulthandler.enable()\n"):

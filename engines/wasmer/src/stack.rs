@@ -51,6 +51,7 @@ struct Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
+        SEAT.with(|seat| seat.stack.set(null_mut()));
         // SAFETY: nobody returns to what is suspended on them, which owns nothing but the first of them.
         unsafe {
             if self.base.get() != 0 {
@@ -115,7 +116,7 @@ impl Seat {
     pub fn abandon(&self) {
         self.stack.set(null_mut());
         self.frame.set(null_mut());
-        OWN.with(|own| std::mem::forget(own.take()));
+        _ = OWN.try_with(|own| std::mem::forget(own.take()));
     }
 
     /// Run a function of a guest. The frame of the call is noted at `place` meanwhile. Returns how it ended, or nothing
@@ -177,7 +178,7 @@ impl Seat {
                 self.stack.set(null_mut());
                 return None;
             }
-            OWN.with(|own| own.replace(Some(stack)));
+            OWN.try_with(|own| own.replace(Some(stack))).ok()?; // or the thread is about to end
             Some(made)
         }
     }
