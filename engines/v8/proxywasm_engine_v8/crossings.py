@@ -26,7 +26,7 @@ from threading import get_ident
 from typing import Any
 
 from proxywasm_host.engine.protocol import FunctionType, HostFunction
-from proxywasm_host.engine.shield import shielded_within
+from proxywasm_host.engine.shield import headroom, shielded_within
 
 from .bridge import ANSWER, ARGUMENTS, PAGE, UNANSWERED
 from .errors import MOST_NESTED, NESTED_TOO_DEEPLY, another_thread, closed
@@ -34,6 +34,8 @@ from .routes import Calls, Isolate, Link, Lowering
 
 __all__ = ["link"]
 
+_HEADROOM = 6
+"""Calls within each other that a route makes to clear away what a failed call has left, and some more."""
 _SLOT, _ARGUMENT = ANSWER // 8, ARGUMENTS // 8
 _UNPACK = {"i32": "I4x", "i64": "Q", "f32": "f4x", "f64": "d"}
 _WRITE = {"i32": "words[{0}]", "i64": "words[{0}]", "f32": "floats[{0} * 2]", "f64": "doubles[{0}]"}
@@ -82,6 +84,7 @@ _GUEST = """
     def make_guest_{type}(number):
         def guest({parameters}):
             nonlocal depth, home
+            headroom()
             if depth:
                 if depth > 0 or home != get_ident():
                     raise busy()
@@ -165,6 +168,7 @@ def _compile(
     names: dict[str, Any] = {
         "nested_too_deeply": NESTED_TOO_DEEPLY,
         "get_ident": get_ident,
+        "headroom": headroom(_HEADROOM),
         "c_ubyte": c_ubyte,
         "c_int": c_int,
         "c_uint32": c_uint32,

@@ -15,6 +15,7 @@ from proxywasm_host.engine.protocol import (
     InvalidModule,
     Limits,
 )
+from proxywasm_host.engine.shield import headroom
 
 from .binary import Binary
 from .bridge import exports_bridge, imports_bridge
@@ -24,6 +25,7 @@ from .routes import Isolate, Route
 __all__ = ["V8Module"]
 
 _START = FunctionType((), ())
+_headroom = headroom(50)
 
 
 class V8Module:
@@ -51,6 +53,7 @@ class V8Module:
         self, functions: Sequence[HostFunction], limits: Limits, bind: Callable[[Instance], None] | None = None
     ) -> Instance:
         """Make an instance, see the protocol. Raises: LinkError, Trap."""
+        _headroom()  # for all of it, with a start function and the host functions that it calls
         check_functions(self.imports, functions)
         return V8Instance(self, functions, limits, bind)
 

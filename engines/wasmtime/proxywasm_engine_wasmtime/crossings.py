@@ -24,7 +24,7 @@ from threading import get_ident
 from typing import Any
 
 from proxywasm_host.engine.protocol import FunctionType
-from proxywasm_host.engine.shield import shielded_within
+from proxywasm_host.engine.shield import headroom, shielded_within
 
 from .errors import MOST_NESTED, NESTED_TOO_DEEPLY
 
@@ -40,8 +40,9 @@ _ANSWER = {
     "f64": "c_double.from_address(at).value = {0}",
 }
 _MOST_VIEWS = 1024  # guest stacks are deep at times, and each depth has its own address
-# What Python itself raises when its stack is full strikes before a host function's `try`. So nesting ends before that;
-# looking at slots in a new place is the moment to notice, since deeper calls have theirs elsewhere.
+# Looking at slots in a new place is the moment to end endless nesting, since deeper calls have theirs elsewhere.
+_HEADROOM = 3
+"""Calls within each other that a host function makes to tell what was raised, or a guest function to clear it away."""
 
 _HEAD = """\
 def link(invoke, context, trap, trap_at, failed, forget, raised, arrived, refuse, busy, watch):
@@ -70,6 +71,7 @@ _GUEST = """
 
         def guest({parameters}):
             nonlocal depth, home
+            headroom()
             if depth > 0 or depth and home != get_ident():
                 raise busy()
             {write}
@@ -137,6 +139,7 @@ def compile_link(
     names: dict[str, Any] = {
         "byref": byref,
         "get_ident": get_ident,
+        "headroom": headroom(_HEADROOM),
         "most_nested": MOST_NESTED,
         "nested_too_deeply": NESTED_TOO_DEEPLY,
         "c_char": c_char,

@@ -9,6 +9,7 @@ import wasmtime
 
 from proxywasm_host.engine.adapter import check_functions, is_numeric
 from proxywasm_host.engine.protocol import Export, FunctionType, HostFunction, Import, Instance, Limits
+from proxywasm_host.engine.shield import headroom
 
 from . import signals
 from .exit import quiet_at_exit
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WasmtimeModule"]
 
+_headroom = headroom(50)
 _KINDS = {
     wasmtime.FuncType: "function",
     wasmtime.MemoryType: "memory",
@@ -67,6 +69,7 @@ class WasmtimeModule:
         """Make an instance, see the protocol. Raises: LinkError, Trap; ValueError for a deadline without `deadline`."""
         if limits.deadline is not None and not self.interruptible:
             raise ValueError("this engine was opened with deadline=False: its guests cannot be stopped")
+        _headroom()  # for all of it, with a start function and the host functions that it calls
         check_functions(self.imports, functions)
         signals.bring_forward()
         if self._api is not None:

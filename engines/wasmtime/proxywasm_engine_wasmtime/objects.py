@@ -24,6 +24,7 @@ from proxywasm_host.engine.protocol import (
     Trap,
     TrapKind,
 )
+from proxywasm_host.engine.shield import headroom
 
 from . import traps
 from .deadline import NEVER, TICK
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["ObjectsInstance", "ObjectsMemory"]
 
 _BITS = {"i32": 32, "i64": 64}
+_headroom = headroom(32)  # wasmtime-py has some calls to make before a host function has its turn
 
 
 class _HostRaised(Exception):
@@ -128,6 +130,7 @@ class ObjectsInstance:
             raise another_thread()
 
     def _inside(self, run: Callable[[], Any]) -> Any:
+        _headroom()
         self._refuse_other_threads()
         if self._closed:
             raise closed()

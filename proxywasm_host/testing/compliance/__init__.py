@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .exceptions import Exceptions
+from .full_stack import FullStack
 from .life import Life
 from .limits import Deadlines, MemoryLimits
 from .linking import Linking
@@ -27,6 +28,7 @@ class EngineComplianceSuite(
     Nesting,
     Traps,
     Exceptions,
+    FullStack,
     Native,
     Starting,
     Deadlines,
