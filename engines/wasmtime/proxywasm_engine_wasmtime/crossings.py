@@ -27,6 +27,7 @@ from proxywasm_host.engine.protocol import FunctionType
 from proxywasm_host.engine.shield import headroom, shielded_within
 
 from .errors import MOST_NESTED, NESTED_TOO_DEEPLY
+from .signals import SEEN, bring_forward, is_enabled
 
 __all__ = ["compile_link"]
 
@@ -78,7 +79,9 @@ _GUEST = """
             depth = 1 - depth
             try:
                 if depth == 1:
-                    home = get_ident(){enter}
+                    home = get_ident()
+                    if is_enabled() is not seen[0]:
+                        bring_forward(){enter}
                 error = invoke(context, function_at, slots_at, count, trap_at)
             except BaseException:
                 forget()
@@ -137,9 +140,11 @@ def compile_link(
     whether nobody is inside. If `watched`, ``watch.enter()`` runs before each outermost call.
     """
     names: dict[str, Any] = {
+        "bring_forward": bring_forward,
         "byref": byref,
         "get_ident": get_ident,
         "headroom": headroom(_HEADROOM),
+        "is_enabled": is_enabled,
         "most_nested": MOST_NESTED,
         "nested_too_deeply": NESTED_TOO_DEEPLY,
         "c_char": c_char,
@@ -147,6 +152,7 @@ def compile_link(
         "c_uint64": c_uint64,
         "c_float": c_float,
         "c_double": c_double,
+        "seen": SEEN,
         # Long enough for any import: a view only serves to reach what is there.
         "View": (c_uint32 * (4 * max([1, *(len(type.params) for type in hosts)]))).from_address,
     }

@@ -27,7 +27,7 @@ from .selfcheck import MODULE, transcript
 
 __all__ = ["WasmtimeEngine"]
 
-REVISION: Final = 1
+REVISION: Final = 2
 """That of the C sources that belong to this code (``native/native.h``)."""
 _RESERVATION = 4 << 30  # bytes: all that 32-bit memory can grow to, so it never moves
 _MAGIC = b"\0asm"

@@ -31,6 +31,7 @@ from .deadline import NEVER, TICK
 from .errors import MOST_NESTED, NESTED_TOO_DEEPLY, another_thread, closed, link_failure
 from .exit import quiet_at_exit
 from .instance import OTHER_LIMITS
+from .signals import SEEN, bring_forward, is_enabled
 
 if TYPE_CHECKING:
     from .module import WasmtimeModule
@@ -139,6 +140,8 @@ class ObjectsInstance:
         watched = self._deadline is not None and not self._depth
         if watched:
             self._store.set_epoch_deadline(math.ceil((self._deadline or 0) / TICK) + 1)
+        if is_enabled() is not SEEN[0]:
+            bring_forward()
         self._depth = 1 - self._depth
         self._home = get_ident()
         failure: BaseException | None = None

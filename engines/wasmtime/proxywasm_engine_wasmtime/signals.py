@@ -3,21 +3,24 @@
 Most traps are signals: a bad access to memory is a SIGSEGV, ``unreachable`` a SIGILL. Wasmtime installs its handlers
 once per process, in front of those that are there, and hands them what is not its own. A handler that comes later
 (``faulthandler.enable()``, which pytest calls as well) stands before Wasmtime's and ends the process at the next trap.
-So whenever an instance is made, Wasmtime's handlers are put back in front. Code that checks instead of faulting would
-be the alternative: it is twice as large, takes twice as long to compile, and accesses memory a tenth slower.
+So whenever an instance is made, Wasmtime's handlers are put back in front; and at each outermost call if faulthandler
+was enabled meanwhile, or disabled, for then it puts back those that it found. (To look at the handlers themselves takes
+a system call, which costs more than the guest's.) Code that checks instead of faulting would be the alternative: it is
+twice as large, takes twice as long to compile, and accesses memory a tenth slower.
 """
 
 from __future__ import annotations
 
 import ctypes
 import signal
+from faulthandler import is_enabled
 from typing import Any
 
 import wasmtime._ffi as ffi
 
 from proxywasm_host.engine.adapter import handlers_changed
 
-__all__ = ["bring_forward", "remember"]
+__all__ = ["SEEN", "bring_forward", "is_enabled", "remember"]
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGSEGV", "SIGILL", "SIGFPE", "SIGBUS") if hasattr(signal, name)]
 _Action = ctypes.c_void_p * 32
@@ -59,8 +62,13 @@ def remember() -> None:
     handlers_changed()
 
 
+SEEN = [False]
+"""Whether faulthandler was enabled when `bring_forward` was called last: where it is not so now, call that again."""
+
+
 def bring_forward() -> None:
     """Put Wasmtime's handlers in front, if others were installed after them."""
+    SEEN[0] = is_enabled()
     for number, action in _wasmtimes.items():
         if _current(number)[0] != action[0]:
             _libc.sigaction(number, action, None)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import faulthandler
 import math
+import os
 import threading
+from collections.abc import Callable, Sequence
 
 import pytest
 
-from proxywasm_host.engine.protocol import Trap, TrapKind
+from proxywasm_host.engine.protocol import Engine, Instance, Trap, TrapKind
 
 from .assembled import wasm
-from .base import Base, Start, requires
+from .base import Base, Start, instantiate, requires
+from .processes import in_a_child
 
 TRAPS = """(module
   (table 2 2 funcref)
@@ -124,3 +128,33 @@ class Traps(Base):
         thread.start()
         thread.join()
         assert kinds == [TrapKind.STACK_OVERFLOW]
+
+    @requires("fork")
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+    @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+    @pytest.mark.parametrize(
+        "order", [("enable", "make"), ("make", "enable"), ("make", "trap", "enable"), ("enable", "make", "disable")]
+    )
+    def test_faulthandler_does_not_come_between(self, engine: Engine, order: Sequence[str]) -> None:
+        """Traps may be signals, and so is what faulthandler waits for: whichever came first. It may end the process."""
+        instances: list[Instance] = []
+
+        def trap() -> None:
+            for name, arguments in ("unreachable", ()), ("load", (-1,)), ("divide", (0,)), ("recurse", (0,)):
+                function = instances[0].function(name)
+                assert function is not None
+                with pytest.raises(Trap):
+                    function(*arguments)
+
+        def child() -> None:
+            faulthandler.disable()
+            steps: dict[str, Callable[[], object]] = {
+                "enable": lambda: faulthandler.enable(2),
+                "disable": faulthandler.disable,
+                "make": lambda: instances.append(instantiate(engine, TRAPS, print)),
+                "trap": trap,
+            }
+            for step in [*order, "trap", "trap"]:
+                steps[step]()
+
+        assert in_a_child(child) == 0

@@ -73,6 +73,23 @@ static bool is_elsewhere(const Crossings *self) {
     return self->depth > 0 || (self->depth && self->home != PyThread_get_thread_ident());
 }
 
+static PyObject *is_enabled, *bring_forward; /* faulthandler's, and that of signals.py */
+static bool was_enabled;
+
+/* Have Wasmtime's handlers in front again if faulthandler was enabled or disabled, see signals.py. */
+static bool follow_faulthandler(void) {
+    PyObject *answer = PyCFunction_GET_FUNCTION(is_enabled)(PyCFunction_GET_SELF(is_enabled), NULL);
+    if (!answer) return false;
+    bool enabled = answer == Py_True;
+    Py_DECREF(answer);
+    if (enabled == was_enabled) return true;
+    PyObject *done = PyObject_CallNoArgs(bring_forward);
+    if (!done) return false;
+    Py_DECREF(done);
+    was_enabled = enabled;
+    return true;
+}
+
 static bool enter(Crossings *self) {
     if (is_elsewhere(self)) return another_thread();
     if (self->closed) {
@@ -80,6 +97,7 @@ static bool enter(Crossings *self) {
         return false;
     }
     if (!self->depth) {
+        if (!follow_faulthandler()) return false;
         self->home = PyThread_get_thread_ident();
         if (self->ticker) ticker_used(self->ticker);
         if (self->allowed) self->until = now() + self->allowed;
@@ -456,8 +474,18 @@ static PyObject *use(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* follow(is_enabled, bring_forward): what tells whether faulthandler is enabled, and what to call where that changes */
+static PyObject *follow(PyObject *module, PyObject *args) {
+    PyObject *tells, *calls;
+    if (!PyArg_ParseTuple(args, "O!O", &PyCFunction_Type, &tells, &calls)) return NULL;
+    Py_XSETREF(is_enabled, Py_NewRef(tells));
+    Py_XSETREF(bring_forward, Py_NewRef(calls));
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef methods[] = {
     {"use", use, METH_VARARGS, NULL},
+    {"follow", follow, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
