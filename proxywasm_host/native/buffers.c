@@ -86,7 +86,7 @@ static PyObject *spliced(PyObject *found, size_t start, size_t end, PyObject *da
 static Py_ssize_t writable_size(PyObject *context, uint32_t buffer) {
     PyObject *number = PyLong_FromUnsignedLong(buffer);
     PyObject *most = number ? PyObject_CallMethodOneArg(context, writable_size_name, number) : NULL;
-    Py_ssize_t size = most ? PyLong_AsSsize_t(most) : -1;
+    Py_ssize_t size = most ? PyNumber_AsSsize_t(most, NULL) : -1; /* at most what a Py_ssize_t holds */
     Py_XDECREF(number);
     Py_XDECREF(most);
     return size;

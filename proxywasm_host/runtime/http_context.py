@@ -12,7 +12,6 @@ Rules of this module, from ``context.cc`` of Envoy and of its host:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from sys import maxsize
 
 from proxywasm_host.abi.context import Context
 from proxywasm_host.abi.marshal import Refusal
@@ -177,7 +176,7 @@ class HttpContext(PlainContext, Context):
         if buffer > RESPONSE:
             return 0
         stream = self.stream
-        return min(stream.path(buffer).received + IGNORED * max(stream.buffer_limit, BUFFER_LIMIT), maxsize)
+        return stream.path(buffer).received + IGNORED * max(stream.buffer_limit, BUFFER_LIMIT)
 
     def send_local_response(
         self, status: int, details: bytes, body: bytes, headers: HeaderList, grpc_status: int | None

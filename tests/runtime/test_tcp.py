@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from proxywasm_host import PeerType
@@ -38,6 +40,13 @@ def test_held_data_is_shown_again_with_what_comes_next(host, probe, trace):
     stream.new_connection()
     assert stream.downstream_data(b"abc") == []
     assert stream.downstream_data(b"def", True) == [DownstreamData(b"Xbcdef", True, stream)]
+
+
+def test_data_without_a_limit(host, probe):
+    host.listen(None)  # so that it is for the C extension
+    stream = host.tcp_stream([probe("@on_downstream_data\nset_buffer_bytes 2 0 1 X")], buffer_limit=sys.maxsize)
+    stream.new_connection()
+    assert stream.downstream_data(b"abc") == [DownstreamData(b"Xbc", False, stream)]
 
 
 def test_a_paused_connection_is_continued(host, probe, trace):
