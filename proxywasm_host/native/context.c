@@ -57,15 +57,14 @@ static int visit_places(const Places *places, visitproc visit, void *arg) {
     return 0;
 }
 
-/* Keep a list, or nothing if it is NULL. */
-static void replace_places(Places *places, PyObject *list) {
+void places_replace(Places *places, PyObject *list) {
     Py_XSETREF(places->list, Py_XNewRef(list));
     for (size_t i = 0; i < BUFFERS; i++) Py_CLEAR(places->item[i]);
 }
 
 static int set_places(PyObject *self, PyObject *list, void *at) {
     if (!list || !PyList_CheckExact(list)) return PyErr_SetString(PyExc_TypeError, "a list is wanted"), -1;
-    replace_places((Places *)((char *)self + (size_t)at), list);
+    places_replace((Places *)((char *)self + (size_t)at), list);
     return 0;
 }
 
@@ -81,8 +80,8 @@ int context_traverse(Context *self, visitproc visit, void *arg) {
 int context_clear(Context *self) {
     Py_CLEAR(self->id);
     Py_CLEAR(self->root);
-    replace_places(&self->maps, NULL);
-    replace_places(&self->buffers, NULL);
+    places_replace(&self->maps, NULL);
+    places_replace(&self->buffers, NULL);
     return 0;
 }
 

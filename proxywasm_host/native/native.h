@@ -21,7 +21,7 @@
 #include <structmember.h>
 
 /* Counted up when what Python sees of this extension changes: abi/native.py leaves another one alone. */
-#define REVISION 8
+#define REVISION 9
 
 enum { MOST_PARAMS = 16 }; /* of a hostcall or a callback */
 enum { OK = 0, NOT_FOUND = 1, BAD_ARGUMENT = 2 };
@@ -111,6 +111,8 @@ int context_clear(Context *self);
 /* A map or a buffer, borrowed; None if it is not there. */
 PyObject *place_get(const Places *places, size_t index);
 int place_set(Places *places, size_t index, PyObject *value); /* 0, or -1 with an exception */
+/* Have what is in a list; or, if that is NULL, nothing. Whoever has the list that was there keeps it as it was. */
+void places_replace(Places *places, PyObject *list);
 
 PyObject *entry_new_context_id(Entry *self, PyObject *none);
 /* Whether the guest has a callback, and works. */

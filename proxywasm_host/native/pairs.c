@@ -1,7 +1,6 @@
 /* Header pairs: the plain case of abi/pairs.py, which has the format. */
 #include "native.h"
 
-
 static uint8_t *write_u32(uint8_t *at, size_t number) {
     for (int i = 0; i < 4; i++) *at++ = (uint8_t)(number >> 8 * i);
     return at;

@@ -134,6 +134,7 @@ static int write_log(PlainContext *self) {
     if (!vm) return -1;
     for (size_t i = 0; i < 2; i++)
         if (place_set(&self->base.buffers, i, Py_None)) return -1;
+    places_replace(&self->base.maps, NULL);
     for (size_t i = 0; i < STREAM_MAPS; i++) {
         PyObject *map = map_for_log(self->stream, i);
         if (!map || place_set(&self->base.maps, i, map)) return -1;
@@ -142,8 +143,7 @@ static int write_log(PlainContext *self) {
     uint64_t slot;
     int state = tell(self, vm, ON_LOG, &slot, 1);
     self->base.read_only = false;
-    for (size_t i = 0; i < STREAM_MAPS; i++)
-        if (place_set(&self->base.maps, i, Py_None)) return -1;
+    places_replace(&self->base.maps, NULL);
     return state;
 }
 
