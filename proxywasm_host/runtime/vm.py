@@ -57,8 +57,9 @@ def weight(*parts: bytes | bytearray | str | HeaderList) -> int:
     """Bytes that an effect costs."""
     size = EFFECT
     for part in parts:
-        if isinstance(part, list):
-            size += sum(PAIR + len(name) + len(value) for name, value in part)
+        if part.__class__ is list:
+            for name, value in part:
+                size += PAIR + len(name) + len(value)
         else:
             size += len(part)
     return size
@@ -244,8 +245,9 @@ class Vm(Entry):
 
     def keep(self, size: int = EFFECT) -> None:
         """Note that what a hostcall brings about takes so many bytes until effects are taken. Raises: NoRoom."""
-        if self._waiting_since != self._outbox.drained:
-            self._waiting_since = self._outbox.drained
+        drained = self._outbox.drained
+        if drained != self._waiting_since:
+            self._waiting_since = drained
             self._waiting.used = 0
         self._waiting.take(size)
 

@@ -27,9 +27,10 @@ class Quota:
 
     def take(self, size: int) -> None:
         """Note that so many bytes more are kept, or that fewer are. Raises: NoRoom, and nothing is noted."""
-        if size > 0 and not self.has(size):
+        used = self.used + size
+        if self.limit is not None and used > self.limit and size > 0:
             raise NoRoom(f"{self.what} have {self.used} bytes, {size} more would be beyond the limit of {self.limit}")
-        self.used += size
+        self.used = used
 
     def give_back(self, size: int) -> None:
         """Note that so many bytes are no longer kept."""

@@ -32,34 +32,45 @@ class SharedData(Protocol):
         ...
 
 
+class _Space(Quota):
+    """The data of one vm_id: value and CAS number by key."""
+
+    __slots__ = ("entries",)
+
+    def __init__(self, vm_id: str, limit: int | None) -> None:
+        super().__init__(f"the shared data of vm_id {vm_id!r}", limit)
+        self.entries: dict[bytes, tuple[bytes, int]] = {}
+
+
 class InMemorySharedData:
     """Shared data of this process: at most `max_bytes` for each vm_id; more is refused, and what is there stays."""
 
     def __init__(self, max_bytes: int | None = 256 * MIB) -> None:
         self.max_bytes = max_bytes
-        self._data: dict[tuple[str, bytes], tuple[bytes, int]] = {}
-        self._quotas: dict[str, Quota] = {}
+        self._spaces: dict[str, _Space] = {}
         self._cas = count(1)
         self._lock = Lock()
 
     def get(self, vm_id: str, key: bytes) -> tuple[bytes, int] | None:
-        return self._data.get((vm_id, key))
+        space = self._spaces.get(vm_id)
+        return space.entries.get(key) if space else None
 
     def set(self, vm_id: str, key: bytes, value: bytes, cas: int = 0) -> bool:
         with self._lock:
-            old = self._data.get((vm_id, key))
-            if cas and old and old[1] != cas:
+            space = self._spaces.get(vm_id)
+            if space is None:
+                space = self._spaces[vm_id] = _Space(vm_id, self.max_bytes)
+            old = space.entries.get(key)
+            if old is None:
+                space.take(ENTRY + len(key) + len(value))
+            elif cas and old[1] != cas:
                 return False
-            quota = self._quotas.get(vm_id)
-            if quota is None:
-                quota = self._quotas[vm_id] = Quota(f"the shared data of vm_id {vm_id!r}", self.max_bytes)
-            quota.take(len(value) - len(old[0]) if old else ENTRY + len(key) + len(value))
-            self._data[vm_id, key] = value, next(self._cas) & 0xFFFFFFFF or next(self._cas) & 0xFFFFFFFF
+            else:
+                space.take(len(value) - len(old[0]))
+            space.entries[key] = value, next(self._cas) & 0xFFFFFFFF or next(self._cas) & 0xFFFFFFFF
             return True
 
     def clear(self, vm_id: str) -> None:
         """Forget all data of a vm_id."""
         with self._lock:
-            for key in [key for key in self._data if key[0] == vm_id]:
-                del self._data[key]
-            self._quotas.pop(vm_id, None)
+            self._spaces.pop(vm_id, None)

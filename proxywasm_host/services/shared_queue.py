@@ -102,5 +102,5 @@ class InMemorySharedQueues:
             if not queue.messages:
                 return None
             message = queue.messages.popleft()
-            queue.quota.give_back(MESSAGE + len(message))
+            queue.quota.used -= MESSAGE + len(message)
             return message

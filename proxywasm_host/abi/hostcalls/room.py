@@ -8,26 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.types import Status
 from proxywasm_host.services import NoRoom
 
-__all__ = ["limited"]
+__all__ = ["limited", "no_room"]
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def limited(handler: Callable[P, R]) -> Callable[P, R | Refusal]:
+def no_room(error: NoRoom) -> Refusal:
+    return Refusal(Status.INTERNAL_FAILURE, "{0}", str(error))
+
+
+def limited(handler: Callable[..., R]) -> Callable[..., R | Refusal]:
     """A handler that refuses where what it calls raises `NoRoom`."""
 
     @wraps(handler)
-    def call(*args: P.args, **keywords: P.kwargs) -> R | Refusal:
+    def call(*args: object) -> R | Refusal:
         try:
-            return handler(*args, **keywords)
+            return handler(*args)
         except NoRoom as error:
-            return Refusal(Status.INTERNAL_FAILURE, "{0}", str(error))
+            return no_room(error)
 
     return call

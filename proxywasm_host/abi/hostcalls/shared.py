@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
-from proxywasm_host.abi.hostcalls.room import limited
+from proxywasm_host.abi.hostcalls.room import limited, no_room
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.types import Status
-from proxywasm_host.services import UnknownQueue
+from proxywasm_host.services import NoRoom, UnknownQueue
 
 
 def proxy_get_shared_data(vm: VmState, key: bytes) -> tuple[bytes, int] | Refusal:
@@ -14,10 +14,12 @@ def proxy_get_shared_data(vm: VmState, key: bytes) -> tuple[bytes, int] | Refusa
     return found or Refusal(Status.NOT_FOUND, "no shared data under {0!r} for vm_id {1!r}", key, vm.vm_id)
 
 
-@limited
 def proxy_set_shared_data(vm: VmState, key: bytes, value: bytes, cas: int) -> Refusal | None:
-    if vm.services.shared_data.set(vm.vm_id, key, value, cas):
-        return None
+    try:
+        if vm.services.shared_data.set(vm.vm_id, key, value, cas):
+            return None
+    except NoRoom as error:
+        return no_room(error)
     return Refusal(Status.CAS_MISMATCH, "shared data under {0!r} has changed since CAS {1}", key, cas)
 
 
@@ -40,10 +42,11 @@ def proxy_dequeue_shared_queue(vm: VmState, token: int) -> bytes | Refusal:
     return Refusal(Status.EMPTY, "queue {0} is empty", token) if message is None else message
 
 
-@limited
 def proxy_enqueue_shared_queue(vm: VmState, token: int, data: bytes) -> Refusal | None:
     try:
         vm.services.shared_queues.enqueue(token, data)
     except UnknownQueue as error:
         return Refusal(Status.NOT_FOUND, str(error))
+    except NoRoom as error:
+        return no_room(error)
     return None
