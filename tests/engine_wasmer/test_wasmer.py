@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import itertools
 import os
@@ -205,6 +206,32 @@ class TestInterruption:
             outer("g")
         assert caught.value.kind is TrapKind.DEADLINE
         inner("count", 1)
+
+    def test_what_a_handler_raises_comes_out_though_no_python_code_runs(self, engine: Engine) -> None:
+        class Zero:
+            native_entry = (ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p).value, 0)
+
+            def __call__(self) -> int:
+                raise AssertionError
+
+        def ring(*_: object) -> None:
+            raise TimeoutError
+
+        module = engine.compile(
+            wasm("""(module (import "h" "zero" (func $zero (result i32)))
+              (func (export "f") (loop $l (drop (call $zero)) (br $l))))""")
+        )
+        call = module.instantiate([HostFunction("h", "zero", type_of("-> i32"), Zero())], Limits(deadline=20)).function(
+            "f"
+        )
+        assert call is not None
+        before = signal.signal(signal.SIGALRM, ring)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(TimeoutError):
+                call()
+        finally:
+            signal.signal(signal.SIGALRM, before)
 
     def test_another_handler_of_that_signal_gets_what_is_its_own(self, start: Start) -> None:
         seen = []

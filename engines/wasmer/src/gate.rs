@@ -122,7 +122,13 @@ impl Gate {
         self.retake();
         self.depth.set(-depth);
         // SAFETY: it is held now.
-        let ran = catch_unwind(AssertUnwindSafe(|| run(unsafe { Python::assume_attached() })));
+        let py = unsafe { Python::assume_attached() };
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            if self.watch.is_asked() {
+                py.check_signals()?; // host functions in C may not do so, and it has taken long
+            }
+            run(py)
+        }));
         let error = match ran {
             _ if !self.seat().is_innermost(self.frame.get()) => Some(self.out_of_order()),
             Ok(Ok(())) => None,
