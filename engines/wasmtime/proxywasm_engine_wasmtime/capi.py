@@ -13,6 +13,7 @@ from typing import Any
 import wasmtime._ffi as ffi
 
 from .signals import bring_forward, is_enabled
+from .stack import check_stack
 
 __all__ = ["CApi", "DeadlineCallback", "HostCallback", "address_of"]
 
@@ -90,7 +91,7 @@ class CApi:
     def use_native(self, native: Any, engine: Any) -> None:
         """Cross through the extension `native`, in modules of the ``wasmtime.Engine`` `engine`."""
         native.use(*(ctypes.cast(getattr(self, name), c_void_p).value for name in _NATIVE))
-        native.follow(is_enabled, bring_forward)
+        native.prepare(is_enabled, bring_forward, check_stack)
         self.native = native
         self.native_ticker = native.Ticker(engine, address_of(engine.ptr()))
 

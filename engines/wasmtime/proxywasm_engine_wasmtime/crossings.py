@@ -28,6 +28,7 @@ from proxywasm_host.engine.shield import headroom, shielded_within
 
 from .errors import MOST_NESTED, NESTED_TOO_DEEPLY
 from .signals import SEEN, bring_forward, is_enabled
+from .stack import check_stack
 
 __all__ = ["compile_link"]
 
@@ -79,7 +80,9 @@ _GUEST = """
             depth = 1 - depth
             try:
                 if depth == 1:
-                    home = get_ident()
+                    if home != get_ident():
+                        check_stack()
+                        home = get_ident()
                     if is_enabled() is not seen[0]:
                         bring_forward(){enter}
                 error = invoke(context, function_at, slots_at, count, trap_at)
@@ -142,6 +145,7 @@ def compile_link(
     names: dict[str, Any] = {
         "bring_forward": bring_forward,
         "byref": byref,
+        "check_stack": check_stack,
         "get_ident": get_ident,
         "headroom": headroom(_HEADROOM),
         "is_enabled": is_enabled,

@@ -24,10 +24,11 @@ from .deadline import Ticker
 from .exit import quiet_at_exit
 from .module import WasmtimeModule
 from .selfcheck import MODULE, transcript
+from .stack import GUESTS
 
 __all__ = ["WasmtimeEngine"]
 
-REVISION: Final = 2
+REVISION: Final = 3
 """That of the C sources that belong to this code (``native/native.h``)."""
 _RESERVATION = 4 << 30  # bytes: all that 32-bit memory can grow to, so it never moves
 _MAGIC = b"\0asm"
@@ -114,7 +115,7 @@ class WasmtimeEngine:
         if self._optimise == "none" and allocate_registers is not None:
             allocate_registers(config.ptr(), _SINGLE_PASS)  # which takes half of the time
         config.parallel_compilation = parallel
-        config.max_wasm_stack = 512 << 10
+        config.max_wasm_stack = GUESTS
         # Some versions of wasmtime-py in our range have these as C functions only.
         ffi.wasmtime_config_memory_may_move_set(config.ptr(), False)
         ffi.wasmtime_config_memory_reservation_set(config.ptr(), _RESERVATION)

@@ -15,6 +15,7 @@ from . import signals
 from .exit import quiet_at_exit
 from .instance import FastInstance
 from .objects import ObjectsInstance
+from .stack import check_stack
 
 if TYPE_CHECKING:
     from .capi import CApi
@@ -71,6 +72,7 @@ class WasmtimeModule:
             raise ValueError("this engine was opened with deadline=False: its guests cannot be stopped")
         _headroom()  # for all of it, with a start function and the host functions that it calls
         check_functions(self.imports, functions)
+        check_stack()
         signals.bring_forward()
         if self._api is not None:
             return FastInstance(self._api, self, functions, limits, bind)

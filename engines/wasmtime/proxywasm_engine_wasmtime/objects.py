@@ -32,6 +32,7 @@ from .errors import MOST_NESTED, NESTED_TOO_DEEPLY, another_thread, closed, link
 from .exit import quiet_at_exit
 from .instance import OTHER_LIMITS
 from .signals import SEEN, bring_forward, is_enabled
+from .stack import check_stack
 
 if TYPE_CHECKING:
     from .module import WasmtimeModule
@@ -140,6 +141,7 @@ class ObjectsInstance:
         watched = self._deadline is not None and not self._depth
         if watched:
             self._store.set_epoch_deadline(math.ceil((self._deadline or 0) / TICK) + 1)
+        check_stack()
         if is_enabled() is not SEEN[0]:
             bring_forward()
         self._depth = 1 - self._depth

@@ -129,6 +129,30 @@ class Traps(Base):
         thread.join()
         assert kinds == [TrapKind.STACK_OVERFLOW]
 
+    @pytest.mark.parametrize("size", [64, 256, 512, 1024])
+    def test_a_small_stack_overflows_as_a_trap_or_is_refused(self, start: Start, size: int) -> None:
+        guest = start(TRAPS)
+        endings: list[object] = []
+
+        def run() -> None:
+            try:
+                guest("recurse", 0)
+            except Trap as trap:
+                endings.append(trap.kind)
+            except RuntimeError as error:
+                endings.append("stack" in str(error) and "threading.stack_size" in str(error))
+
+        before = threading.stack_size(size << 10)
+        try:
+            thread = threading.Thread(target=run)
+            thread.start()
+        finally:
+            threading.stack_size(before)
+        thread.join()
+        assert endings in ([TrapKind.STACK_OVERFLOW], [True])
+        with pytest.raises(Trap):
+            guest("divide", 0)
+
     @requires("fork")
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
     @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -73,8 +73,9 @@ static bool is_elsewhere(const Crossings *self) {
     return self->depth > 0 || (self->depth && self->home != PyThread_get_thread_ident());
 }
 
-static PyObject *is_enabled, *bring_forward; /* faulthandler's, and that of signals.py */
+static PyObject *is_enabled, *bring_forward, *check_stack; /* faulthandler's, and those of signals.py and stack.py */
 static bool was_enabled;
+static _Thread_local bool stack_suffices;
 
 /* Have Wasmtime's handlers in front again if faulthandler was enabled or disabled, see signals.py. */
 static bool follow_faulthandler(void) {
@@ -90,6 +91,14 @@ static bool follow_faulthandler(void) {
     return true;
 }
 
+/* Whether this thread's stack is large enough, see stack.py. If not, an exception is set. */
+static bool has_stack(void) {
+    if (stack_suffices) return true;
+    PyObject *done = PyObject_CallNoArgs(check_stack);
+    Py_XDECREF(done);
+    return stack_suffices = done != NULL;
+}
+
 static bool enter(Crossings *self) {
     if (is_elsewhere(self)) return another_thread();
     if (self->closed) {
@@ -97,7 +106,7 @@ static bool enter(Crossings *self) {
         return false;
     }
     if (!self->depth) {
-        if (!follow_faulthandler()) return false;
+        if (!has_stack() || !follow_faulthandler()) return false;
         self->home = PyThread_get_thread_ident();
         if (self->ticker) ticker_used(self->ticker);
         if (self->allowed) self->until = now() + self->allowed;
@@ -474,18 +483,19 @@ static PyObject *use(PyObject *module, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-/* follow(is_enabled, bring_forward): what tells whether faulthandler is enabled, and what to call where that changes */
-static PyObject *follow(PyObject *module, PyObject *args) {
-    PyObject *tells, *calls;
-    if (!PyArg_ParseTuple(args, "O!O", &PyCFunction_Type, &tells, &calls)) return NULL;
-    Py_XSETREF(is_enabled, Py_NewRef(tells));
-    Py_XSETREF(bring_forward, Py_NewRef(calls));
+/* prepare(is_enabled, bring_forward, check_stack): what is called before a guest is entered */
+static PyObject *prepare(PyObject *module, PyObject *args) {
+    PyObject *functions[3];
+    if (!PyArg_ParseTuple(args, "O!OO", &PyCFunction_Type, &functions[0], &functions[1], &functions[2])) return NULL;
+    Py_XSETREF(is_enabled, Py_NewRef(functions[0]));
+    Py_XSETREF(bring_forward, Py_NewRef(functions[1]));
+    Py_XSETREF(check_stack, Py_NewRef(functions[2]));
     Py_RETURN_NONE;
 }
 
 static PyMethodDef methods[] = {
     {"use", use, METH_VARARGS, NULL},
-    {"follow", follow, METH_VARARGS, NULL},
+    {"prepare", prepare, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -20,7 +20,7 @@
 #include <string.h>
 #include <structmember.h>
 
-#define REVISION 2 /* as in engine.py */
+#define REVISION 3 /* as in engine.py */
 
 /* wasmtime_val_raw_t: one value, little endian */
 typedef union {
