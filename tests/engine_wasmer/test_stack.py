@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -120,6 +122,61 @@ class TestTraps:
                 guest("deep", 0)
             assert caught.value.kind in (TrapKind.STACK_OVERFLOW, TrapKind.OUT_OF_BOUNDS)
             assert guest("fine") == 7
+
+    @pytest.mark.parametrize(
+        "what",
+        [
+            "unreachable",
+            "(drop (memory.atomic.wait32 (i32.const 0) (i32.const 0) (i64.const 0)))",
+            "(drop (memory.atomic.notify (i32.const 70000) (i32.const 1)))",
+            "(memory.fill (i32.const 0) (i32.const 0) (i32.const 1))",
+            "(drop (memory.grow (i32.const 0)))",
+            "(drop (table.grow (ref.null extern) (i32.const 0)))",
+            "(throw $tag)",
+        ],
+    )
+    def test_what_is_left_to_a_guest_there_is_too_little(self, engine: Engine, what: str) -> None:
+        """In a process of its own, which would hang or end: wherever that is, other threads' guests can fail too."""
+        module = wasm(
+            f"""(module (memory 1) (table 1 externref) (tag $tag) (global $deepest (mut i32) (i32.const 0))
+              (func $deep (export "deep") (param $left i32)
+                (if (i32.eqz (local.get $left)) (then {what}))
+                (global.set $deepest (i32.add (global.get $deepest) (i32.const 1)))
+                (call $deep (i32.sub (local.get $left) (i32.const 1)))
+                (i32.store (i32.const 0) (i32.const 1)))
+              (func (export "unreachable") unreachable)
+              (func (export "fill") (memory.fill (i32.const -1) (i32.const 0) (i32.const 9)))
+              (func (export "deepest") (result i32) (global.get $deepest)))"""
+        )
+        script = """
+import sys, threading
+from proxywasm_engine_wasmer import WasmerEngine
+from proxywasm_host.engine.protocol import Limits, Trap
+
+module = WasmerEngine().compile(bytes.fromhex(sys.argv[1]))
+guest = module.instantiate([], Limits())
+
+def fail(instance, *call):
+    try:
+        instance.function(call[0])(*call[1:])
+    except Trap as trap:
+        return trap.kind.name
+    raise AssertionError(call)
+
+fail(guest, "deep", -1)
+deepest = guest.function("deepest")()
+for depth in range(deepest - 100, deepest + 2):
+    fail(guest, "deep", depth)
+    fail(guest, "fill")
+    other = threading.Thread(target=lambda: fail(module.instantiate([], Limits()), "unreachable"))
+    other.start()
+    other.join()
+print("fine")
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", script, module.hex()], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stdout) == (0, "fine\n"), done.stderr
 
 
 class TestTables:

@@ -5,22 +5,23 @@
 //! a signal.
 //!
 //! All that raises a trap or throws does so on the guest's stack, and takes locks meanwhile (of the unwinder, of the
-//! allocator). If that stack ended then, those would stay locked for ever. So there has to be room for it.
+//! allocator). If that stack ended then, those would stay locked for ever, and Wasmer would not know any more on which
+//! stack it is. So there has to be room for whatever a guest can call.
 
 use std::error::Error;
 use std::fmt;
 
-use backtrace::Backtrace;
 use wasmer_types::{TrapCode, VMBuiltinFunctionIndex as Index, VMOffsets};
 use wasmer_vm::libcalls::{
-    wasmer_vm_alloc_exception, wasmer_vm_memory32_copy, wasmer_vm_memory32_fill, wasmer_vm_memory32_init,
-    wasmer_vm_table_copy, wasmer_vm_table_fill, wasmer_vm_table_get, wasmer_vm_table_init, wasmer_vm_table_set,
-    wasmer_vm_throw,
+    wasmer_vm_alloc_exception, wasmer_vm_data_drop, wasmer_vm_elem_drop, wasmer_vm_memory32_atomic_notify,
+    wasmer_vm_memory32_copy, wasmer_vm_memory32_fill, wasmer_vm_memory32_grow, wasmer_vm_memory32_init,
+    wasmer_vm_raise_trap, wasmer_vm_table_copy, wasmer_vm_table_fill, wasmer_vm_table_get, wasmer_vm_table_grow,
+    wasmer_vm_table_init, wasmer_vm_table_set, wasmer_vm_throw,
 };
 use wasmer_vm::{Trap, VMContext, on_host_stack, raise_lib_trap, raise_user_trap};
 
 use crate::gate::{catch_up, note_thrown, stand_back};
-use crate::stack::is_short;
+use crate::stack::{give_up, is_short};
 
 /// Bytes or elements, from which on it is worth to look: as much time as the code around it takes, at least.
 const LONG: u32 = 256;
@@ -42,6 +43,12 @@ pub unsafe fn replace(context: *mut VMContext, offsets: &VMOffsets) {
         (Index::get_imported_throw_index(), throw as *const () as usize),
         (Index::get_memory_atomic_wait32_index(), wait as *const () as usize),
         (Index::get_memory_atomic_wait64_index(), wait as *const () as usize),
+        (Index::get_memory_atomic_notify_index(), notify as *const () as usize),
+        (Index::get_raise_trap_index(), raise_trap as *const () as usize),
+        (Index::get_memory32_grow_index(), memory_grow as *const () as usize),
+        (Index::get_table_grow_index(), table_grow as *const () as usize),
+        (Index::get_data_drop_index(), data_drop as *const () as usize),
+        (Index::get_elem_drop_index(), elem_drop as *const () as usize),
     ];
     for (index, function) in ours {
         // SAFETY: this is where the context has the address of this function.
@@ -51,13 +58,11 @@ pub unsafe fn replace(context: *mut VMContext, offsets: &VMOffsets) {
     }
 }
 
-/// End the guest's call if there is little room on its stack.
+/// End the guest's call if there is little room on its stack. Not even a trap is raised there.
 #[inline]
 unsafe fn make_sure_of_room() {
     if is_short() {
-        let trap =
-            on_host_stack(|| Trap::Lib { trap_code: TrapCode::StackOverflow, backtrace: Backtrace::from(vec![]) });
-        unsafe { raise_lib_trap(trap) }
+        unsafe { give_up() }
     }
 }
 
@@ -125,6 +130,44 @@ unsafe extern "C" fn table_set(context: *mut VMContext, table: u32, index: u32, 
     }
 }
 
+unsafe extern "C" fn table_grow(context: *mut VMContext, item: u64, size: u32, table: u32) -> u32 {
+    type Grow = unsafe extern "C" fn(*mut VMContext, u64, u32, u32) -> u32;
+    unsafe {
+        make_sure_of_room();
+        let grow: Grow = std::mem::transmute(wasmer_vm_table_grow as *const ());
+        grow(context, item, size, table)
+    }
+}
+
+unsafe extern "C" fn memory_grow(context: *mut VMContext, pages: u32, memory: u32) -> u32 {
+    unsafe {
+        make_sure_of_room();
+        wasmer_vm_memory32_grow(context, pages, memory)
+    }
+}
+
+unsafe extern "C" fn data_drop(context: *mut VMContext, data: u32) {
+    unsafe {
+        make_sure_of_room();
+        wasmer_vm_data_drop(context, data)
+    }
+}
+
+unsafe extern "C" fn elem_drop(context: *mut VMContext, elements: u32) {
+    unsafe {
+        make_sure_of_room();
+        wasmer_vm_elem_drop(context, elements)
+    }
+}
+
+/// What `unreachable` calls.
+unsafe extern "C" fn raise_trap(code: TrapCode) -> ! {
+    unsafe {
+        make_sure_of_room();
+        wasmer_vm_raise_trap(code)
+    }
+}
+
 unsafe extern "C-unwind" fn alloc_exception(context: *mut VMContext, tag: u32) -> u32 {
     unsafe {
         make_sure_of_room();
@@ -165,6 +208,16 @@ unsafe fn refuse(why: &'static str) -> ! {
     unsafe { raise_user_trap(error) }
 }
 
+unsafe extern "C" fn notify(context: *mut VMContext, memory: u32, at: u32, count: u32) -> u32 {
+    unsafe {
+        make_sure_of_room();
+        wasmer_vm_memory32_atomic_notify(context, memory, at, count)
+    }
+}
+
 unsafe extern "C" fn wait() -> u32 {
-    unsafe { refuse("the guest waits for another thread, which it does not have") } // nothing could end that
+    unsafe {
+        make_sure_of_room();
+        refuse("the guest waits for another thread, which it does not have") // nothing could end that
+    }
 }

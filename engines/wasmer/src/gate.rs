@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{null, null_mut};
 use std::sync::Arc;
 
+use backtrace::Backtrace;
 use pyo3::exceptions::{PyMemoryError, PyRecursionError, PyRuntimeError};
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -153,6 +154,10 @@ impl Gate {
             Some(stack::TRAPPED) => {
                 let py = unsafe { Python::assume_attached() };
                 self.trapped.take().map_or_else(no_stack, |trap| self.failure(py, &trap))
+            }
+            Some(stack::EXHAUSTED) => {
+                let (trap_code, backtrace) = (TrapCode::StackOverflow, Backtrace::from(vec![]));
+                self.failure(unsafe { Python::assume_attached() }, &Trap::Lib { trap_code, backtrace })
             }
             Some(_) => no_stack(),
             None => nested_too_deeply(),

@@ -33,12 +33,13 @@ const ROOM: usize = 64 << 10;
 /// How many calls of guests may be under way in one thread.
 const MOST: usize = 256;
 
-/// How a call ends: it returns; a host function has raised something (see `Gate`); there was a trap (see `Gate`); or
-/// there is no stack.
+/// How a call ends: it returns; a host function has raised something (see `Gate`); there was a trap (see `Gate`); too
+/// little of the stack was left; or there is none.
 pub const RETURNED: u32 = 0;
 pub const RAISED: u32 = 1;
 pub const TRAPPED: u32 = 2;
-const FAILED: u32 = 3;
+pub const EXHAUSTED: u32 = 3;
+const FAILED: u32 = 4;
 
 struct Stack {
     frames: [Frame; MOST],
@@ -238,6 +239,12 @@ pub fn is_short() -> bool {
     // SAFETY: there is one if it is called on it.
     let limit = unsafe { (*(*Seat::mine()).stack.get()).limit.get() };
     (&raw const here).addr() < limit + ROOM
+}
+
+/// End the call under way, from the guests' stack, on which nothing else is done any more.
+#[cold]
+pub unsafe fn give_up() -> ! {
+    unsafe { leave((*Seat::mine()).frame.get(), EXHAUSTED) }
 }
 
 /// If the thread with the registers in `context` is on its guests' stack, have the call under way end with a trap. The
