@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from greenlet import greenlet
 
 from proxywasm_host.engine.protocol import Engine, Limits, Trap, TrapKind
-from proxywasm_host.testing.compliance.processes import in_a_child
+from proxywasm_host.testing.compliance.processes import ended, in_a_child
 from tests.engine.conftest import Guest, Start, wasm
 
 FAILING = {
@@ -238,6 +240,63 @@ class TestThreads:
         assert guest("nest", 4) == 0x4_0000_0004
         assert codes == [0]
 
+    @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+    def test_a_guest_that_goes_on_in_a_child_process_has_its_deadline_there(self, start: Start) -> None:
+        def host() -> int:
+            process[0] = os.fork()
+            return process[0]
+
+        process, kind = [os.getpid()], None
+        guest = start(
+            """(module (import "h" "host" (func $host (result i32)))
+              (func (export "go") (if (i32.eqz (call $host)) (then (loop $for_ever (br $for_ever))))))""",
+            Limits(deadline=0.1),
+            host=host,
+        )
+        try:
+            guest("go")
+        except Trap as trap:
+            kind = trap.kind
+        finally:
+            if not process[0]:
+                os._exit(7 if kind is TrapKind.DEADLINE else 8)
+        assert ended(process[0]) == 7
+
+    def test_signals_have_no_stack_that_is_gone_when_a_thread_ends(self, engine: Engine) -> None:
+        """That of Wasmer is unmapped then; who comes after that in a thread's end may still get a signal."""
+        libc = ctypes.CDLL(None)
+
+        class SignalStack(ctypes.Structure):
+            _fields_ = (("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+        def ask() -> SignalStack:
+            stack = SignalStack()
+            assert libc.sigaltstack(None, ctypes.byref(stack)) == 0
+            return stack
+
+        @ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+        def at_the_end(_: int | None) -> None:
+            stacks.append(ask())
+
+        def work() -> None:
+            libc["__cxa_thread_atexit_impl"](at_the_end, None, at_the_end)  # called after all that is registered later
+            guest = Guest(module, Limits(), {"host": lambda _: None})
+            guest("nest", 2)
+            stacks.append(ask())
+            guest.close()
+
+        stacks: list[SignalStack] = []
+        module = engine.compile(wasm(GUEST))
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        until = time.monotonic() + 10
+        while len(stacks) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        during, after = stacks
+        assert during.size
+        assert not after.size
+
 
 class TestGreenlets:
     """They exchange the stack that host functions run on, but not the one of guests."""
@@ -258,6 +317,21 @@ class TestGreenlets:
             third("fill")
         with pytest.raises(Trap):
             first("unreachable")
+
+    def test_nor_does_one_of_the_same_instance(self, start: Start) -> None:
+        """What the outer call does would otherwise write over what the inner one has left behind."""
+
+        def leave(_: int) -> None:
+            main.switch()
+
+        main = greenlet.getcurrent()
+        guest: Guest = start(GUEST, host=leave)
+        outer, inner = greenlet(guest), greenlet(guest)
+        for way in (outer, inner):
+            way.switch("nest", 1)
+        for way in (outer, inner):
+            with pytest.raises(RuntimeError, match="greenlet"):
+                way.switch()
 
     def test_one_that_ends_in_its_turn_does_no_harm(self, start: Start) -> None:
         def visit(left: int) -> None:

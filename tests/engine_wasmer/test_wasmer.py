@@ -126,6 +126,11 @@ for wrong in (lambda: signal.signal(1), lambda: faulthandler.enable(nonsense=1),
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
         assert done.stdout.splitlines() == ["True True False False", "True True", *["refused"] * 3], done.stderr
 
+    @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGILL])
+    def test_a_signal_that_somebody_sends_still_ends_the_process(self, number: signal.Signals) -> None:
+        script = f"import os, proxywasm_engine_wasmer; os.kill(os.getpid(), {int(number)})"
+        assert subprocess.run([sys.executable, "-c", script]).returncode == -number
+
     def test_a_crash_is_still_a_crash(self) -> None:
         script = "import proxywasm_engine_wasmer, proxywasm_engine_wasmtime, faulthandler, ctypes\n"
         for enable in ("", "faulthandler.enable()\n"):

@@ -68,14 +68,25 @@ impl Watch {
     /// An outermost call begins in this thread.
     #[inline]
     pub fn enter(self: &Arc<Self>, thread: c_int) {
+        self.be_known(thread);
+        self.resting.store(false, Relaxed);
+        self.turn.store(self.turn.load(Relaxed).wrapping_add(1), Release);
+        Watchdog::get().wake();
+    }
+
+    /// One goes on in a child process, in this thread.
+    pub fn go_on(self: &Arc<Self>, thread: c_int) {
+        self.be_known(thread);
+        Watchdog::get().wake();
+    }
+
+    #[inline]
+    fn be_known(self: &Arc<Self>, thread: c_int) {
         let watchdog = WATCHDOG.load(Acquire);
         if watchdog.is_null() || !ptr::eq(self.watchdog.load(Relaxed), watchdog) {
             self.begin();
         }
         self.thread.store(thread, Relaxed);
-        self.resting.store(false, Relaxed);
-        self.turn.store(self.turn.load(Relaxed).wrapping_add(1), Release);
-        Watchdog::get().wake();
     }
 
     #[cold]

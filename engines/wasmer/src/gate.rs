@@ -5,7 +5,7 @@
 //! asks for that (see `deadline`), until it next calls the host or returns.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::c_void;
+use std::ffi::{c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{null, null_mut};
 use std::sync::Arc;
@@ -118,7 +118,7 @@ impl Gate {
     /// Run a host function for the guest, with the GIL. Returns whether it raised an exception, which is kept.
     #[inline]
     pub fn outside(&self, run: impl FnOnce(Python<'_>) -> PyResult<()>) -> bool {
-        let depth = self.depth.get();
+        let (depth, frame) = (self.depth.get(), self.frame.get());
         self.watch.rest(true);
         self.retake();
         self.depth.set(-depth);
@@ -131,7 +131,7 @@ impl Gate {
             run(py)
         }));
         let error = match ran {
-            _ if !self.seat().is_innermost(self.frame.get()) => Some(self.out_of_order()),
+            _ if !self.seat().is_innermost(frame) => Some(self.out_of_order()),
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error),
             Err(_) => Some(PyRuntimeError::new_err("a host function panicked, see what it wrote to stderr")),
@@ -215,6 +215,11 @@ impl Gate {
             self.watch.be_away(true);
             unsafe { ffi::PyEval_SaveThread() };
         }
+    }
+
+    /// The call that is under way goes on in a child process.
+    pub fn after_fork(&self, thread: c_int) {
+        self.watch.go_on(thread);
     }
 
     #[inline]

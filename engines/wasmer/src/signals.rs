@@ -195,7 +195,7 @@ unsafe extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mu
                 call(signal, &action, info, context);
                 FORWARDING.set(false);
             }
-            _ => restore_default(signal),
+            _ => restore_default(signal, info),
         }
     }
 }
@@ -204,7 +204,7 @@ unsafe extern "C" fn on_signal(signal: c_int, info: *mut siginfo_t, context: *mu
 pub unsafe fn call(signal: c_int, action: &sigaction, info: *mut siginfo_t, context: *mut c_void) {
     unsafe {
         match action.sa_sigaction {
-            libc::SIG_DFL => restore_default(signal),
+            libc::SIG_DFL => restore_default(signal, info),
             libc::SIG_IGN => {}
             handler if action.sa_flags & libc::SA_SIGINFO != 0 => {
                 std::mem::transmute::<usize, Handler>(handler)(signal, info, context);
@@ -214,10 +214,15 @@ pub unsafe fn call(signal: c_int, action: &sigaction, info: *mut siginfo_t, cont
     }
 }
 
-unsafe fn restore_default(signal: c_int) {
+/// Have the process end as it would without us: the instruction at fault is about to be run again, and a signal that
+/// somebody sent is sent again.
+unsafe fn restore_default(signal: c_int, info: *const siginfo_t) {
     unsafe {
         let mut action: sigaction = std::mem::zeroed();
         action.sa_sigaction = libc::SIG_DFL;
         sigaction(signal, &action, null_mut());
+        if (*info).si_code <= 0 {
+            libc::raise(signal);
+        }
     }
 }

@@ -48,6 +48,8 @@ struct Stack {
     /// Where a call begins that no guest has led to.
     top: Cell<usize>,
     host: *mut c_void,
+    /// The stack for handlers of signals that Wasmer has made for this thread, or null.
+    signals: Cell<*mut c_void>,
 }
 
 impl Drop for Stack {
@@ -55,6 +57,11 @@ impl Drop for Stack {
         SEAT.with(|seat| seat.stack.set(null_mut()));
         // SAFETY: nobody returns to what is suspended on them, which owns nothing but the first of them.
         unsafe {
+            // The next to go, without a word to the kernel.
+            if !self.signals.get().is_null() && signal_stack() == self.signals.get() {
+                let none = libc::stack_t { ss_sp: null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+                libc::sigaltstack(&none, null_mut());
+            }
             if self.base.get() != 0 {
                 libc::munmap(self.limit.get() as *mut c_void, self.base.get() - self.limit.get());
             }
@@ -97,7 +104,10 @@ impl Seat {
 
     /// To be called in a child process, whose only thread has another number.
     pub fn after_fork() {
-        SEAT.with(|seat| seat.thread.set(0));
+        SEAT.with(|seat| {
+            seat.thread.set(0);
+            seat.gates().for_each(|gate| gate.after_fork(seat.thread()));
+        });
     }
 
     /// The gate of the guest whose code runs in this thread, or of the host function that runs for it.
@@ -105,6 +115,15 @@ impl Seat {
     pub fn gate<'a>(&self) -> Option<&'a Gate> {
         // SAFETY: it is there as long as there is a call through it.
         unsafe { self.frame.get().as_ref().and_then(|frame| frame.gate.get().as_ref()) }
+    }
+
+    /// Those of all calls that are under way.
+    fn gates<'a>(&self) -> impl Iterator<Item = &'a Gate> {
+        let (stack, innermost) = (self.stack.get(), self.frame.get());
+        // SAFETY: as above.
+        let frames = unsafe { stack.as_ref() }.map_or(&[][..], |stack| &stack.frames[..]);
+        let under_way = frames.iter().take_while(move |&frame| std::ptr::from_ref(frame) <= innermost);
+        under_way.filter_map(|frame| unsafe { frame.gate.get().as_ref() })
     }
 
     #[inline]
@@ -132,7 +151,8 @@ impl Seat {
     ) -> Option<u32> {
         let mut stack = self.stack.get();
         if stack.is_null() {
-            stack = self.make()?;
+            let Some(made) = self.make() else { return Some(FAILED) };
+            stack = made;
         }
         unsafe {
             let outer = self.frame.get();
@@ -163,7 +183,14 @@ impl Seat {
                 return None;
             }
             let frames = [const { Frame::new() }; MOST];
-            let stack = Box::new(Stack { frames, limit: Cell::new(0), base: Cell::new(0), top: Cell::new(0), host });
+            let stack = Box::new(Stack {
+                frames,
+                limit: Cell::new(0),
+                base: Cell::new(0),
+                top: Cell::new(0),
+                host,
+                signals: Cell::new(null_mut()),
+            });
             if libc::mprotect(host.add(page()), HOST_SIZE, libc::PROT_READ | libc::PROT_WRITE) != 0 {
                 return None;
             }
@@ -172,9 +199,13 @@ impl Seat {
             self.frame.set(&stack.frames[0]);
             let function = std::mem::transmute::<unsafe extern "C" fn() -> !, VMTrampoline>(believe);
             let nothing = VMFunctionContext { host_env: null_mut() };
+            let before = signal_stack();
             let ended =
                 enter(&stack.frames[0], nothing, null_mut(), null_mut(), function, host.addr() + HOST_SIZE + page());
             self.frame.set(null_mut());
+            if before != signal_stack() {
+                stack.signals.set(signal_stack());
+            }
             if ended != RETURNED {
                 self.stack.set(null_mut());
                 return None;
@@ -226,6 +257,13 @@ fn fail(seat: &Seat) -> ! {
     let frame = seat.frame.get();
     seat.abandon();
     unsafe { leave(frame, FAILED) }
+}
+
+/// The stack that handlers of signals run on in this thread, or null.
+unsafe fn signal_stack() -> *mut c_void {
+    let mut stack = libc::stack_t { ss_sp: null_mut(), ss_flags: 0, ss_size: 0 };
+    unsafe { libc::sigaltstack(null_mut(), &mut stack) };
+    stack.ss_sp
 }
 
 fn page() -> usize {

@@ -17,7 +17,7 @@ from .assembled import wasm
 from .base import Base, Start, instantiate, requires
 from .limits import SPIN
 
-__all__ = ["Forks", "in_a_child"]
+__all__ = ["Forks", "ended", "in_a_child"]
 
 _ALL_IS_WELL, _WRONG = 0, 1
 _PATIENCE = 30.0  # seconds
@@ -37,10 +37,15 @@ def in_a_child(run: Callable[[], None]) -> int:
             os.write(2, traceback.format_exc().encode())
         finally:
             os._exit(code)
+    return ended(child)
+
+
+def ended(child: int) -> int:
+    """Wait for this child process. Returns its exit code; -9 if it did not end."""
     until = time.monotonic() + _PATIENCE
     while time.monotonic() < until:
-        ended, status = os.waitpid(child, os.WNOHANG)
-        if ended:
+        process, status = os.waitpid(child, os.WNOHANG)
+        if process:
             return os.waitstatus_to_exitcode(status)
         time.sleep(0.01)
     os.kill(child, signal.SIGKILL)
