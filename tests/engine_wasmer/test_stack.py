@@ -332,6 +332,8 @@ class TestGreenlets:
         for way in (outer, inner):
             with pytest.raises(RuntimeError, match="greenlet"):
                 way.switch()
+        with pytest.raises(RuntimeError, match="greenlet"):  # which would have no deadline
+            guest("nest", 0)
 
     def test_one_that_ends_in_its_turn_does_no_harm(self, start: Start) -> None:
         def visit(left: int) -> None:

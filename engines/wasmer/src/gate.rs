@@ -39,6 +39,8 @@ pub struct Gate {
     /// The innermost call of this guest.
     pub frame: Cell<*const Frame>,
     closed: Cell<bool>,
+    /// Whether a call has ended before one that it had led to. So it is never known to be left, and never freed.
+    broken: Cell<bool>,
     /// What a host function raised, on its way out through the guest.
     raised: RefCell<Option<PyErr>>,
     /// The trap that the guest has met.
@@ -60,6 +62,7 @@ impl Gate {
             seat: Cell::new(null()),
             frame: Cell::new(null()),
             closed: Cell::new(false),
+            broken: Cell::new(false),
             raised: RefCell::new(None),
             trapped: Cell::new(None),
             thrown: Thrown::default(),
@@ -90,6 +93,9 @@ impl Gate {
         self.refuse_others(thread)?;
         if self.closed.get() {
             return Err(closed());
+        }
+        if self.broken.get() {
+            return Err(out_of_order());
         }
         if depth <= -MOST_NESTED {
             return Err(nested_too_deeply());
@@ -131,7 +137,7 @@ impl Gate {
             run(py)
         }));
         let error = match ran {
-            _ if !self.seat().is_innermost(frame) => Some(self.out_of_order()),
+            _ if !self.seat().is_innermost(frame) => Some(self.break_off(frame)),
             Ok(Ok(())) => None,
             Ok(Err(error)) => Some(error),
             Err(_) => Some(PyRuntimeError::new_err("a host function panicked, see what it wrote to stderr")),
@@ -149,6 +155,9 @@ impl Gate {
     /// The exception for a call that did not return.
     #[cold]
     fn ended(&self, ended: Option<u32>) -> PyErr {
+        if self.broken.get() {
+            self.depth.set(-1);
+        }
         match ended {
             Some(stack::RAISED) => self.raised.take().unwrap_or_else(no_stack),
             Some(stack::TRAPPED) => {
@@ -165,12 +174,12 @@ impl Gate {
     }
 
     #[cold]
-    fn out_of_order(&self) -> PyErr {
+    fn break_off(&self, frame: *const Frame) -> PyErr {
         self.seat().abandon();
-        PyRuntimeError::new_err(
-            "calls into guests have not ended in the order that they began in: a host function must not switch to \
-             another greenlet",
-        )
+        if self.frame.get() != frame {
+            self.broken.set(true);
+        }
+        out_of_order()
     }
 
     /// The exception for a call that ended with `trap`.
@@ -288,6 +297,14 @@ pub fn stand_back() {
 #[cold]
 fn no_stack() -> PyErr {
     PyMemoryError::new_err("there is no memory for a guest's stack")
+}
+
+#[cold]
+fn out_of_order() -> PyErr {
+    PyRuntimeError::new_err(
+        "calls into guests have not ended in the order that they began in: a host function must not switch to another \
+         greenlet",
+    )
 }
 
 #[cold]
