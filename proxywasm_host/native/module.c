@@ -26,10 +26,10 @@ bool take(const Signature *function, PyObject *const *args, Py_ssize_t count, Py
     for (Py_ssize_t i = 0; i < count; i++) values[i] = args[i], given[i] = true;
     for (Py_ssize_t i = 0; keywords && i < PyTuple_GET_SIZE(keywords); i++) {
         PyObject *name = PyTuple_GET_ITEM(keywords, i);
+        const char *const *names = function->names;
         int which = 0;
-        while (which < MOST_NAMES && function->names[which] && PyUnicode_CompareWithASCIIString(name, function->names[which]))
-            which++;
-        if (which == MOST_NAMES || !function->names[which] || given[which])
+        while (which < MOST_NAMES && names[which] && PyUnicode_CompareWithASCIIString(name, names[which])) which++;
+        if (which == MOST_NAMES || !names[which] || given[which])
             return PyErr_Format(PyExc_TypeError, "%s() has no argument '%U', or it was given before", function->name,
                                 name);
         values[which] = args[count + i], given[which] = true;

@@ -4,8 +4,8 @@
  * Rules:
  *   - The GIL is held throughout. Guest memory is looked up again after anything that may have run Python code or
  *     the guest: either may close the instance.
- *   - Python code may run wherever an object is called, compared or let go of, and (before CPython 3.12) wherever one is
- *     made that the collector knows: what a field or a list refers to is held while that may be, or looked up again.
+ *   - Python code may run wherever an object is called, compared or let go of, and (before CPython 3.12) wherever one
+ *     is made that the collector knows: what a field or a list refers to is held meanwhile, or looked up again.
  *   - A field is NULL where __init__ has not run, where it was deleted, and when the collector has been there.
  *   - What is not the plain case is left to the Python code, which alone knows how to refuse and why.
  */
@@ -139,8 +139,8 @@ typedef struct {
 int intern(const Name *names, size_t count);
 #define INTERN(names) intern(names, sizeof(names) / sizeof *(names))
 
-/* What a method takes. Fill `values`, one for each of `names`, with what is given: false with an exception if that is not
- * what it takes. */
+/* What a method takes. Fill `values`, one for each of `names`, with what is given: false with an exception if that is
+ * not what it takes. */
 enum { MOST_NAMES = 3 };
 typedef struct {
     const char *name;

@@ -1,4 +1,4 @@
-/* What almost every request asks of a plugin and of a host: the twins of PlainPlugin and PlainHost in runtime/plain.py. */
+/* What almost every request asks of a plugin and of a host: twins of PlainPlugin and PlainHost in runtime/plain.py. */
 #include "plain.h"
 
 static PyObject *clock_name, *ready_name, *nothing, *default_limit;
@@ -24,7 +24,8 @@ Entry *plugin_vm(const PlainPlugin *self) {
 
 /* vm and root are checked when they are put here, and not again. */
 static int put(PyObject **place, PyObject *value, PyTypeObject *type, const char *wanted) {
-    if (!value || !PyObject_TypeCheck(value, type)) return PyErr_Format(PyExc_TypeError, "a plugin has a %s", wanted), -1;
+    if (!value || !PyObject_TypeCheck(value, type))
+        return PyErr_Format(PyExc_TypeError, "a plugin has a %s", wanted), -1;
     Py_XSETREF(*place, Py_NewRef(value));
     return 0;
 }

@@ -86,7 +86,7 @@ static int64_t filter_on_headers(PlainPath *self, PyObject *filter, bool end_str
         action = context_on_headers((PlainContext *)filter, self->direction, headers, end_stream);
     } else {
         action = action_of(PyObject_CallMethod(filter, "on_headers", "iOO", self->direction, headers,
-                                            end_stream ? Py_True : Py_False));
+                                               end_stream ? Py_True : Py_False));
     }
     Py_DECREF(headers);
     return action;

@@ -89,7 +89,7 @@ PyObject *stream_make(PlainHost *host, PyObject *plugins, PyObject *properties, 
     PyTypeObject *type = known.http_stream ? (PyTypeObject *)known.http_stream : &PlainStreamType;
     if (!is_made_here(type, (initproc)stream_init)) {
         PyObject *args[] = {(PyObject *)host, plugins, properties, buffer_limit};
-        return PyObject_Vectorcall(known.http_stream, args, 4, NULL);
+        return PyObject_Vectorcall((PyObject *)type, args, 4, NULL);
     }
     PyObject *self = type->tp_alloc(type, 0);
     if (self && begin((PlainStream *)self, host, plugins, properties, buffer_limit)) Py_CLEAR(self);
@@ -111,7 +111,8 @@ static PyObject *fed(PlainStream *self, PlainPath *path, PyObject *headers, PyOb
     return failed ? NULL : drained(self);
 }
 
-static PyObject *stream_request_headers(PlainStream *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+static PyObject *stream_request_headers(PlainStream *self, PyObject *const *args, Py_ssize_t count,
+                                        PyObject *keywords) {
     static const Signature SIGNATURE = {"request_headers", 2, 1, {"headers", "end_stream"}};
     PyObject *given[] = {NULL, Py_False};
     if (!take(&SIGNATURE, args, count, keywords, given)) return NULL;
