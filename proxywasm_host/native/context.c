@@ -6,6 +6,8 @@
 void context_begin(Context *self, PyObject *id, PyObject *root) {
     Py_XSETREF(self->id, Py_NewRef(id));
     Py_XSETREF(self->root, Py_NewRef(root ? root : (PyObject *)self));
+    places_replace(&self->maps, NULL);
+    places_replace(&self->buffers, NULL);
     self->maps.count = root ? STREAM_MAPS : MAPS;
     self->buffers.count = BUFFERS;
 }
@@ -28,7 +30,7 @@ PyObject *place_get(const Places *places, size_t index) {
 
 int place_set(Places *places, size_t index, PyObject *value) {
     if (places->list) return PyList_SetItem(places->list, (Py_ssize_t)index, Py_NewRef(value));
-    assert(index < BUFFERS);
+    assert(index < places->count);
     Py_XSETREF(places->item[index], value == Py_None ? NULL : Py_NewRef(value));
     return 0;
 }
@@ -53,13 +55,13 @@ static PyObject *get_places(PyObject *self, void *at) {
 
 static int visit_places(const Places *places, visitproc visit, void *arg) {
     Py_VISIT(places->list);
-    for (size_t i = 0; i < BUFFERS; i++) Py_VISIT(places->item[i]);
+    for (size_t i = 0; i < places->count; i++) Py_VISIT(places->item[i]);
     return 0;
 }
 
 void places_replace(Places *places, PyObject *list) {
     Py_XSETREF(places->list, Py_XNewRef(list));
-    for (size_t i = 0; i < BUFFERS; i++) Py_CLEAR(places->item[i]);
+    for (size_t i = 0; i < places->count; i++) Py_CLEAR(places->item[i]);
 }
 
 static int set_places(PyObject *self, PyObject *list, void *at) {

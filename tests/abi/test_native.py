@@ -329,6 +329,9 @@ def test_the_state_of_a_context(state):
     stream.maps = [1]
     stream.read_only = True
     assert (stream.maps, stream.read_only, stream.buffers) == ([1], True, [None] * 10)
+    root.maps[7] = [(b"a", b"b")]
+    root.__init__(2, stream)
+    assert (root.root, root.maps, root.buffers) == (stream, [None] * 4, [None] * 10)
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
