@@ -59,7 +59,9 @@ void ticker_used(Ticker *ticker); /* have it run; to be called at each outermost
 int ticker_ready(void);
 uint64_t now(void); /* nanoseconds, monotonic */
 
-/* -- Crossing (crossings.c) ----------------------------------------------------------------------------------- */
+/* -- The crossings of an instance (crossings.c, guest.c, host.c, epoch.c) ------------------------------------- */
+
+enum { FEW = 16 }; /* arguments that need no memory of their own */
 
 /* What a hostcall's `native_entry` points at, see the engine protocol. */
 typedef int64_t (*Entry)(void *self, const uint64_t *slots, size_t stride);
@@ -103,5 +105,35 @@ typedef struct {
 } Guest;
 
 extern PyTypeObject CrossingsType, GuestType;
+
+/* What is called before a guest is entered: faulthandler.is_enabled, and functions of signals.py and stack.py. */
+void crossings_prepare(PyObject *is_enabled, PyObject *bring_forward, PyObject *check_stack);
+bool crossings_enter(Crossings *self); /* or an exception is set */
+/* Back from the guest. 0, or -1 with the exception of what went wrong. */
+int crossings_leave(Crossings *self, void *error, void *trap);
+/* guest(params, result) -> (callable, address of its function) */
+PyObject *guest_new(Crossings *crossings, PyObject *args);
+/* host(call, params, result) -> address of the environment of its callback */
+PyObject *host_new(Crossings *crossings, PyObject *args);
+/* Wasmtime's callbacks: a guest calls the host; the epoch has moved on while guest code runs. */
+void *host_called(void *environment, void *caller, Slot *slots, size_t count);
+void *epoch_reached(void *context, void *environment, uint64_t *ticks, uint8_t *kind);
+
+static inline void let_go(Crossings *self) { self->thread = PyEval_SaveThread(); }
+
+static inline void retake(Crossings *self) {
+    PyThreadState *thread = self->thread;
+    if (!thread) return;
+    PyEval_RestoreThread(thread);
+    self->thread = NULL;
+}
+
+/* -- Values and exceptions (values.c, exceptions.c) ----------------------------------------------------------- */
+
+int to_slot(char kind, PyObject *value, Slot *slot); /* 0, or -1 with an exception */
+PyObject *from_slot(char kind, const Slot *slot);
+bool are_kinds(const char *kinds, Py_ssize_t size); /* a string of the letters of kinds */
+PyObject *take_exception(void);                     /* the one that is set, which it is no longer */
+void set_exception(PyObject *error);                /* takes the reference over */
 
 #endif

@@ -1,0 +1,22 @@
+/* What a guest does that has been at work for a while: look at its deadline and at signals, and let go of the GIL. */
+#include "native.h"
+
+enum { LOOKS = 10 }; /* epochs between two looks at signals, which take the GIL */
+
+void *epoch_reached(void *context, void *environment, uint64_t *ticks, uint8_t *kind) {
+    Crossings *self = environment;
+    ticker_used(self->ticker);
+    if (self->allowed && now() >= self->until) {
+        self->expired = true;
+        return api.error_new("stopped by the host");
+    }
+    *ticks = 1;
+    if (self->thread && ++self->epochs % LOOKS) return NULL;
+    retake(self);
+    if (PyErr_CheckSignals()) {
+        Py_XSETREF(self->error, take_exception());
+        return api.error_new("stopped by the host");
+    }
+    let_go(self);
+    return NULL;
+}

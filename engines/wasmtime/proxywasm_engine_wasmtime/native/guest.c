@@ -1,0 +1,114 @@
+/* Guest functions as Python callables, which C code may call past Python's numbers. */
+#include "native.h"
+
+/* Arguments in and result out of `slots`. 0, or -1 with an exception. */
+static int run(Guest *self, Slot *slots) {
+    Crossings *crossings = self->crossings;
+    if (!crossings) return PyErr_SetString(PyExc_RuntimeError, "the instance is gone"), -1;
+    Py_INCREF(crossings); /* before the GIL may be let go of */
+    int failed = -1;
+    if (crossings_enter(crossings)) {
+        void *trap = NULL;
+        size_t held = (size_t)(self->count ? self->count : self->result != 0);
+        void *error = api.func_call_unchecked(crossings->context, &self->function, slots, held, &trap);
+        failed = crossings_leave(crossings, error, trap);
+    }
+    Py_DECREF(crossings);
+    return failed;
+}
+
+static void wrong_number(const Guest *self, Py_ssize_t count) {
+    PyErr_Format(PyExc_TypeError, "%zd arguments are wanted, %zd were given", self->count, count);
+}
+
+static PyObject *guest_call(PyObject *guest, PyObject *const *args, size_t flags, PyObject *keywords) {
+    Guest *self = (Guest *)guest;
+    Py_ssize_t count = PyVectorcall_NARGS(flags);
+    if (count != self->count || (keywords && PyTuple_GET_SIZE(keywords))) return wrong_number(self, count), NULL;
+    Slot few[FEW], *slots = count <= FEW ? few : PyMem_Malloc((size_t)count * sizeof(Slot));
+    if (!slots) return PyErr_NoMemory();
+    int failed = 0;
+    for (Py_ssize_t i = 0; i < count && !failed; i++) failed = to_slot(self->params[i], args[i], &slots[i]);
+    PyObject *result = failed || run(self, slots) ? NULL : from_slot(self->result, slots);
+    if (slots != few) PyMem_Free(slots);
+    return result;
+}
+
+/* The way into a guest function that leaves Python out, see the engine protocol. */
+static int native_call(void *guest, uint64_t *words, size_t count) {
+    Guest *self = guest;
+    Slot slots[FEW];
+    if ((Py_ssize_t)count != self->count) return wrong_number(self, (Py_ssize_t)count), -1;
+    for (size_t i = 0; i < count; i++) slots[i].i64 = words[i];
+    if (run(self, slots)) return -1;
+    words[0] = self->result == 'i' ? slots[0].i32 : self->result ? slots[0].i64 : 0;
+    return 0;
+}
+
+static PyObject *guest_native_call(PyObject *guest, void *closure) {
+    const Guest *self = (Guest *)guest;
+    bool fits = self->count <= FEW && self->result != 'f' && self->result != 'F';
+    for (Py_ssize_t i = 0; fits && i < self->count; i++) fits = self->params[i] == 'i' || self->params[i] == 'I';
+    if (!fits) return PyErr_Format(PyExc_AttributeError, "a function of floats, or of many values");
+    return Py_BuildValue("(NN)", PyLong_FromVoidPtr((void *)native_call), PyLong_FromVoidPtr(guest));
+}
+
+/* -- The type ------------------------------------------------------------------------------------------------- */
+
+PyObject *guest_new(Crossings *crossings, PyObject *args) {
+    const char *params, *result;
+    Py_ssize_t count, results;
+    if (!PyArg_ParseTuple(args, "s#s#", &params, &count, &result, &results)) return NULL;
+    if (!are_kinds(params, count) || !are_kinds(result, results) || results > 1)
+        return PyErr_SetString(PyExc_ValueError, "an unknown kind"), NULL;
+    Guest *guest = PyObject_GC_New(Guest, &GuestType);
+    if (!guest) return NULL;
+    guest->vectorcall = guest_call;
+    guest->crossings = (Crossings *)Py_NewRef(crossings);
+    guest->function = (Function){{0, 0}};
+    guest->result = *result;
+    guest->count = count;
+    guest->params = PyMem_Malloc((size_t)count + 1);
+    PyObject_GC_Track(guest);
+    if (!guest->params) {
+        Py_DECREF(guest);
+        return PyErr_NoMemory();
+    }
+    memcpy(guest->params, params, (size_t)count);
+    return Py_BuildValue("(NK)", guest, (unsigned long long)(uintptr_t)&guest->function);
+}
+
+static int guest_traverse(Guest *self, visitproc visit, void *arg) {
+    Py_VISIT(self->crossings);
+    return 0;
+}
+
+static int guest_clear(Guest *self) {
+    Py_CLEAR(self->crossings);
+    return 0;
+}
+
+static void guest_dealloc(Guest *self) {
+    PyObject_GC_UnTrack(self);
+    guest_clear(self);
+    PyMem_Free(self->params);
+    PyObject_GC_Del(self);
+}
+
+static PyGetSetDef guest_getset[] = {
+    {"native_call", guest_native_call, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+PyTypeObject GuestType = {
+    PyVarObject_HEAD_INIT(NULL, 0)
+    .tp_name = "proxywasm_engine_wasmtime._native.Guest",
+    .tp_basicsize = sizeof(Guest),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL,
+    .tp_vectorcall_offset = offsetof(Guest, vectorcall),
+    .tp_call = PyVectorcall_Call,
+    .tp_dealloc = (destructor)guest_dealloc,
+    .tp_traverse = (traverseproc)guest_traverse,
+    .tp_clear = (inquiry)guest_clear,
+    .tp_getset = guest_getset,
+};

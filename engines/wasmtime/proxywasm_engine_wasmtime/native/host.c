@@ -1,0 +1,100 @@
+/* Host functions as Wasmtime's callbacks. */
+#include "native.h"
+
+enum { MOST_NESTED = 64 }; /* as in errors.py */
+
+static const char HOST_RAISED[] = "a host function raised an exception";
+
+/* Call the host function; the result is in the first slot. 0, or -1 with an exception. */
+static int call_host(const Host *host, Slot *slots) {
+    if (host->entry) {
+        int64_t result = host->entry(host->self, (const uint64_t *)slots, sizeof(Slot) / sizeof(uint64_t));
+        if (result < 0) return -1;
+        if (host->result) slots->i32 = (uint32_t)result;
+        return 0;
+    }
+    PyObject *few[FEW], **args = host->count <= FEW ? few : PyMem_Malloc(host->count * sizeof *args);
+    if (!args) return PyErr_NoMemory(), -1;
+    size_t made = 0;
+    int failed = 0;
+    for (; made < host->count; made++)
+        if (!(args[made] = from_slot(host->params[made], &slots[made]))) break;
+    PyObject *call = Py_NewRef(host->call);
+    PyObject *result = made == host->count ? PyObject_Vectorcall(call, args, made, NULL) : NULL;
+    Py_DECREF(call);
+    while (made) Py_DECREF(args[--made]);
+    if (args != few) PyMem_Free(args);
+    if (!result) return -1;
+    if (host->result) failed = to_slot(host->result, result, slots);
+    Py_DECREF(result);
+    return failed;
+}
+
+static int arrive(Crossings *self, void *caller) {
+    if (self->depth < -MOST_NESTED) {
+        PyErr_Format(PyExc_RecursionError, "host and guest call each other more than %d deep", MOST_NESTED);
+        return -1;
+    }
+    if (!self->starting) return 0;
+    PyObject *starting = self->starting;
+    self->starting = NULL;
+    PyObject *done = PyObject_CallFunction(starting, "K", (unsigned long long)(uintptr_t)caller);
+    Py_DECREF(starting);
+    Py_XDECREF(done);
+    return done ? 0 : -1;
+}
+
+void *host_called(void *environment, void *caller, Slot *slots, size_t count) {
+    Host *host = environment;
+    Crossings *self = host->crossings;
+    void *trap = NULL;
+    retake(self);
+    self->depth = -self->depth;
+    if (arrive(self, caller) || call_host(host, slots)) {
+        Py_XSETREF(self->error, take_exception());
+        trap = api.trap_new(HOST_RAISED, sizeof HOST_RAISED - 1);
+    }
+    self->depth = -self->depth;
+    if (!self->holds) let_go(self);
+    return trap;
+}
+
+/* -- Making one ----------------------------------------------------------------------------------------------- */
+
+/* `native_entry` of a host function, where it has one that its type allows. */
+static int find_entry(Host *host) {
+    PyObject *entry = PyObject_GetAttrString(host->call, "native_entry");
+    if (!entry) {
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) return -1;
+        PyErr_Clear();
+        return 0;
+    }
+    unsigned long long function, itself;
+    bool good = PyTuple_Check(entry) && PyArg_ParseTuple(entry, "KK", &function, &itself);
+    Py_DECREF(entry);
+    if (!good) return -1;
+    for (size_t i = 0; i < host->count; i++)
+        if (host->params[i] == 'f' || host->params[i] == 'F') return 0;
+    if (host->result && host->result != 'i') return 0;
+    host->entry = (Entry)(uintptr_t)function, host->self = (void *)(uintptr_t)itself;
+    return 0;
+}
+
+PyObject *host_new(Crossings *crossings, PyObject *args) {
+    const char *params, *result;
+    Py_ssize_t count, results;
+    PyObject *call;
+    if (!PyArg_ParseTuple(args, "Os#s#", &call, &params, &count, &result, &results)) return NULL;
+    if (!are_kinds(params, count) || !are_kinds(result, results) || results > 1)
+        return PyErr_SetString(PyExc_ValueError, "an unknown kind"), NULL;
+    Host *host = PyMem_Calloc(1, sizeof(Host) + (size_t)count);
+    if (!host) return PyErr_NoMemory();
+    host->next = crossings->hosts, crossings->hosts = host;
+    host->crossings = crossings;
+    host->call = Py_NewRef(call);
+    host->result = *result;
+    host->count = (size_t)count;
+    memcpy(host->params, params, (size_t)count);
+    if (find_entry(host)) return NULL;
+    return PyLong_FromVoidPtr(host);
+}

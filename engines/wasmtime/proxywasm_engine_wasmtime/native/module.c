@@ -1,0 +1,54 @@
+/* The module, and Wasmtime's functions. */
+#include "native.h"
+
+Api api;
+
+/* use(…): the addresses of the functions in `Api`, in its order */
+static PyObject *use(PyObject *module, PyObject *args) {
+    unsigned long long found[7];
+    if (!PyArg_ParseTuple(args, "KKKKKKK", &found[0], &found[1], &found[2], &found[3], &found[4], &found[5], &found[6]))
+        return NULL;
+    void *addresses[7];
+    for (int i = 0; i < 7; i++) addresses[i] = (void *)(uintptr_t)found[i];
+    memcpy(&api, addresses, sizeof api);
+    Py_RETURN_NONE;
+}
+
+/* prepare(is_enabled, bring_forward, check_stack): what is called before a guest is entered */
+static PyObject *prepare(PyObject *module, PyObject *args) {
+    PyObject *functions[3];
+    if (!PyArg_ParseTuple(args, "O!OO", &PyCFunction_Type, &functions[0], &functions[1], &functions[2])) return NULL;
+    crossings_prepare(functions[0], functions[1], functions[2]);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {
+    {"use", use, METH_VARARGS, NULL},
+    {"prepare", prepare, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "proxywasm_engine_wasmtime._native",
+    .m_size = -1,
+    .m_methods = methods,
+};
+
+static int fill(PyObject *module) {
+    if (PyType_Ready(&GuestType) || PyModule_AddType(module, &TickerType) || PyModule_AddType(module, &CrossingsType))
+        return -1;
+    PyObject *host = PyLong_FromVoidPtr((void *)host_called), *epoch = PyLong_FromVoidPtr((void *)epoch_reached);
+    int failed = !host || !epoch || PyModule_AddObjectRef(module, "HOST_CALLED", host) ||
+                 PyModule_AddObjectRef(module, "EPOCH_REACHED", epoch);
+    Py_XDECREF(host);
+    Py_XDECREF(epoch);
+    return failed || PyModule_AddIntConstant(module, "REVISION", REVISION) ? -1 : 0;
+}
+
+PyMODINIT_FUNC PyInit__native(void) {
+    if (ticker_ready()) return NULL;
+    PyObject *module = PyModule_Create(&definition);
+    if (module && fill(module)) Py_CLEAR(module);
+    return module;
+}
