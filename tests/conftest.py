@@ -27,6 +27,12 @@ ENGINES = sorted({entry.name for entry in entry_points(group="proxywasm_host.eng
 PARAMS = [*ENGINES, *("v8 mini-racer" for name in ENGINES if name == "v8")]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _wasmtime_comes_first() -> None:
+    """Its README: tests use the package `wasmtime` by itself, and other engines, before they use ours on it."""
+    open_engine("wasmtime")
+
+
 @pytest.fixture(params=PARAMS)
 def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engine:
     name, _, route = request.param.partition(" ")
