@@ -2,6 +2,8 @@
  * All else is left to abi/hostcalls/headers.py, which has the rules. Nothing is changed before a call is left. */
 #include "native.h"
 
+enum { FEW = 8 }; /* headers among which a name is sought one by one */
+
 /* -- Maps and keys -------------------------------------------------------------------------------------------- */
 
 static Context *context_of(Hostcall *self) {
@@ -254,16 +256,18 @@ static PyObject *joined(PyObject *name, PyObject *old, PyObject *value) {
 
 /* Add to a map of plain pairs. */
 static int add_pair(Hostcall *self, PyObject *headers, uint32_t map, PyObject *name, PyObject *value) {
-    for (Py_ssize_t i = 0; self->inline_headers && i < PyList_GET_SIZE(headers); i++) {
+    PyObject *joinable = PyTuple_GET_ITEM(known.inline_headers, map);
+    /* Among few, to look for the name costs less than to ask whether there can be one of it only. */
+    bool are_few = PyList_GET_SIZE(headers) <= FEW;
+    int one_only = !self->inline_headers ? 0 : are_few ? 1 : PySet_Contains(joinable, name);
+    for (Py_ssize_t i = 0; one_only > 0 && i < PyList_GET_SIZE(headers); i++) {
         PyObject *other, *old;
         if (!pair_of(headers, i, &other, &old) || !same_bytes(other, name)) continue;
-        int one_only = PySet_Contains(PyTuple_GET_ITEM(known.inline_headers, map), name);
-        if (one_only < 0) return -1;
-        if (!one_only) break;
+        if (are_few && (one_only = PySet_Contains(joinable, name)) <= 0) break;
         PyObject *pair = joined(name, old, value);
         return pair ? PyList_SetItem(headers, i, pair) : -1;
     }
-    return put_last(headers, name, value);
+    return one_only < 0 ? -1 : put_last(headers, name, value);
 }
 
 static void remove_pairs(PyObject *headers, const Key *key) {
