@@ -13,7 +13,18 @@ from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.integrations.headers import address, for_filters
 
-__all__ = ["Message", "Receive", "Scope", "ScopeProperties", "Send", "has_body", "request_headers", "upstream_scope"]
+__all__ = [
+    "TARGET",
+    "Message",
+    "Receive",
+    "Scope",
+    "ScopeProperties",
+    "Send",
+    "has_body",
+    "request_headers",
+    "target",
+    "upstream_scope",
+]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -23,10 +34,15 @@ Send = Callable[[Message], Awaitable[None]]
 BODILESS = ("GET", "HEAD", "OPTIONS", "TRACE", "CONNECT", "DELETE")
 PAST_FILTERS = ("http.response.pathsend", "http.response.zerocopysend")
 """Extensions by which an application would send a body that filters do not see."""
+TARGET = "proxywasm.target"
+"""Key in a scope: path and query as bytes, from a server that tells; ASGI itself takes ``/x?`` for ``/x``."""
 
 
 def target(scope: Scope) -> bytes:
     """Path and query as they were on the wire."""
+    told: bytes | None = scope.get(TARGET)
+    if told is not None:
+        return told
     path: bytes = scope.get("raw_path") or quote(scope["path"], safe="/:@!$&'()*+,;=~-._").encode("ascii")
     query: bytes = scope.get("query_string") or b""
     return b"%b?%b" % (path, query) if query else path
@@ -78,6 +94,8 @@ def upstream_scope(scope: Scope, headers: HeaderList) -> Scope:
         raw, _, query = pseudo[b":path"].partition(b"?")
         path = unquote_to_bytes(raw).decode("utf-8", "replace")
         upstream.update(path=path, raw_path=raw, query_string=query.partition(b"#")[0])
+        if TARGET in scope:
+            upstream[TARGET] = pseudo[b":path"]
     extensions = scope.get("extensions")
     if extensions:
         upstream["extensions"] = {name: value for name, value in extensions.items() if name not in PAST_FILTERS}

@@ -1,0 +1,24 @@
+"""What an ASGI scope is to filters, and what filters made of it is to the application."""
+
+from __future__ import annotations
+
+import pytest
+
+from proxywasm_host.integrations.asgi.scope import TARGET, request_headers, target, upstream_scope
+from tests.integrations.asgi import scope
+
+
+@pytest.mark.parametrize("wire", [b"/x?", b"/x", b"/x?a", b"/%2F?", b"*", b"/a#b", b"/\xff?\xff"])
+def test_a_server_that_tells_the_target_is_believed(wire):
+    """ASGI's own keys say the same of `/x?` as of `/x`."""
+    told = scope("GET", "/other", [], **{TARGET: wire})
+    assert target(told) == wire
+    assert dict(request_headers(told))[b":path"] == wire
+
+
+@pytest.mark.parametrize("changed", [b"/y?", b"/y", b"/other"])
+def test_what_a_filter_makes_of_the_target_goes_on(changed):
+    told = scope("GET", "/x", [], **{TARGET: b"/x?"})
+    upstream = upstream_scope(told, [(b":authority", b"a"), (b":method", b"GET"), (b":path", changed)])
+    assert (target(upstream), upstream["raw_path"], upstream["query_string"]) == (changed, changed.rstrip(b"?"), b"")
+    assert target(told) == b"/x?"
