@@ -9,11 +9,18 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from struct import Struct
-from typing import Union
+from typing import Any, Union
 
 from proxywasm_host.abi import pairs
 
-__all__ = ["PropertyValue", "UnencodableValue", "decode_path", "encode_path", "encode_value"]
+__all__ = [
+    "PropertyValue",
+    "UnencodableValue",
+    "check_properties",
+    "decode_path",
+    "encode_path",
+    "encode_value",
+]
 
 PropertyValue = Union[
     None, bool, int, float, str, bytes, datetime, timedelta, "Mapping[str, PropertyValue]", "Sequence[PropertyValue]"
@@ -33,8 +40,19 @@ _U64 = Struct("<Q")
 _F64 = Struct("<d")
 
 
+_ALWAYS_ENCODABLE = frozenset((bytes, bool, float, type(None)))
+_VALUES = (
+    "text, bytes, a number of at most 64 bits, a bool, a datetime with a time zone, a timedelta, None, "
+    "or a mapping or a list of these"
+)
+
+
 class UnencodableValue(ValueError):
     """The value has no form in the ABI (SERIALIZATION_FAILURE to the guest)."""
+
+
+class UnencodableType(UnencodableValue, TypeError):
+    """No value of that type has one."""
 
 
 def decode_path(data: bytes) -> tuple[str, ...]:
@@ -74,6 +92,8 @@ def encode_value(value: PropertyValue) -> bytes:
     """
     if isinstance(value, bytes):
         return value
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
     if isinstance(value, str):
         try:
             return value.encode("utf-8", "surrogateescape")
@@ -101,4 +121,41 @@ def encode_value(value: PropertyValue) -> bytes:
         return pairs.encode((encode_value(item), b"") for item in value) or NO_PAIRS
     if value is None:
         return b""
-    raise UnencodableValue(f"a {type(value).__name__} has no form in the ABI")
+    raise UnencodableType(f"a {type(value).__name__} has no form in the ABI")
+
+
+def check_properties(properties: object) -> None:
+    """Look at what an embedder gives as properties, before a filter asks for them.
+
+    Values of dicts and lists are looked at now. Those of another mapping, which may find them when it is asked, are
+    when a filter reads them.
+
+    Raises: TypeError, for what is no mapping of names to values, or a value of another type; UnencodableValue, for one
+        that has no form in the ABI, such as a number of more than 64 bits.
+    """
+    if not isinstance(properties, Mapping):
+        raise TypeError(f"properties are a mapping of dotted names to values, not {properties!r}")
+    if not isinstance(properties, dict):
+        return
+    for name, value in properties.items():
+        if not isinstance(name, str):
+            raise TypeError(f"a property is named by text with dots, such as 'source.address', not by {name!r}")
+        try:
+            _check(value)
+        except UnencodableValue as error:
+            raise type(error)(f"property {name!r}: {error}; give {_VALUES}") from None
+
+
+def _check(value: Any) -> None:
+    kind = value.__class__
+    if kind in _ALWAYS_ENCODABLE:
+        return
+    if kind is dict:
+        for key, item in value.items():
+            encode_value(str(key))
+            _check(item)
+    elif kind is list or kind is tuple:
+        for item in value:
+            _check(item)
+    elif isinstance(value, str) or not isinstance(value, (Mapping, Sequence)):
+        encode_value(value)

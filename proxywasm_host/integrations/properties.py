@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Mapping
 from socket import gethostname
+from typing import Any
 
-from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.abi.values import PropertyValue, check_properties
 
 __all__ = ["of_this_node"]
 
 
 def of_this_node(given: Mapping[str, PropertyValue]) -> Mapping[str, PropertyValue]:
-    """What the embedder gave, and the machine's name as ``xds.node.id``, which SDKs put into log lines and metrics."""
-    return {"xds.node": {"id": gethostname()}, **given}
+    """What the embedder gave, and the machine's name as ``xds.node.id``, which SDKs put into log lines and metrics.
+
+    What is put into `given` later is found. Raises: as `check_properties`.
+    """
+    check_properties(given)
+    maps: tuple[Any, ...] = given, {"xds.node": {"id": gethostname()}}  # which are only read
+    return ChainMap(*maps)

@@ -59,6 +59,7 @@ static const struct {
     {"plugin", &known.plugin},
     {"request_headers", &known.headers_out[0]},
     {"response_headers", &known.headers_out[1]},
+    {"check_properties", &known.check_properties},
 };
 
 /* use(name=object, …) */

@@ -21,7 +21,7 @@
 #include <structmember.h>
 
 /* Counted up when what Python sees of this extension changes: abi/native.py leaves another one alone. */
-#define REVISION 9
+#define REVISION 10
 
 enum { MOST_PARAMS = 16 }; /* of a hostcall or a callback */
 enum { OK = 0, NOT_FOUND = 1, BAD_ARGUMENT = 2 };
@@ -45,6 +45,7 @@ typedef struct {
     PyObject *http_stream;     /* http.HttpStream */
     PyObject *plugin;          /* plugin.Plugin */
     PyObject *headers_out[2];  /* effects.RequestHeaders, effects.ResponseHeaders */
+    PyObject *check_properties; /* values.check_properties */
 } Known;
 
 extern Known known;

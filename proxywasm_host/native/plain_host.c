@@ -122,6 +122,25 @@ static PyObject *ready(PlainHost *self, PyObject *plugins) {
     return fit ? Py_NewRef(plugins) : PyObject_CallMethodOneArg((PyObject *)self, ready_name, plugins);
 }
 
+/* Whether a filter can read a value of a property, whatever it is. */
+static bool is_plain(PyObject *value) {
+    if (value == Py_None || PyBool_Check(value) || PyBytes_CheckExact(value) || PyFloat_CheckExact(value)) return true;
+    if (PyUnicode_CheckExact(value)) return PyUnicode_IS_ASCII(value);
+    int overflow = PyLong_CheckExact(value) ? 0 : 1;
+    if (!overflow) PyLong_AsLongLongAndOverflow(value, &overflow);
+    return !overflow;
+}
+
+/* values.check_properties: 0, or -1 with an exception. */
+static int check_properties(PyObject *properties) {
+    bool plain = PyDict_CheckExact(properties);
+    PyObject *name, *value;
+    Py_ssize_t position = 0;
+    while (plain && PyDict_Next(properties, &position, &name, &value))
+        plain = PyUnicode_CheckExact(name) && is_plain(value);
+    return plain || !known.check_properties ? 0 : told(PyObject_CallOneArg(known.check_properties, properties));
+}
+
 static PyObject *gone(void) { return PyErr_Format(PyExc_RuntimeError, "the host was never made, or is gone"); }
 
 static PyObject *host_http_stream(PlainHost *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
@@ -129,9 +148,11 @@ static PyObject *host_http_stream(PlainHost *self, PyObject *const *args, Py_ssi
     PyObject *given[] = {NULL, nothing, default_limit};
     if (!take(&SIGNATURE, args, count, keywords, given)) return NULL;
     if (!self->outbox || !self->clock) return gone();
+    if (given[1] == Py_None) given[1] = nothing;
+    if (given[1] != nothing && check_properties(given[1])) return NULL;
     PyObject *plugins = ready(self, given[0]);
     if (!plugins) return NULL;
-    PyObject *stream = stream_make(self, plugins, given[1] == Py_None ? nothing : given[1], given[2]);
+    PyObject *stream = stream_make(self, plugins, given[1], given[2]);
     Py_DECREF(plugins);
     return stream;
 }
@@ -173,7 +194,8 @@ static PyMethodDef host_methods[] = {
      "http_stream($self, plugins, *, properties=None, buffer_limit=1048576)\n--\n\n"
      "An HTTP stream through these plugins, in the order of the request.\n\n"
      "`properties` are those of this stream, by dotted name (``\"source.address\"``). `buffer_limit` bounds what\n"
-     "filters may hold of a body, in bytes."},
+     "filters may hold of a body, in bytes.\n\n"
+     "Raises: TypeError or ValueError, for properties that no filter could read."},
     {"emit", (PyCFunction)host_emit, METH_O,
      "emit($self, effect, /)\n--\n\n"
      "Note an effect; it is returned by the event that is being fed, or by the next."},

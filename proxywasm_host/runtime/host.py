@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 from proxywasm_host.abi.bytecode import Bytecode
 from proxywasm_host.abi.profile import ENVOY, PROFILES, Profile
 from proxywasm_host.abi.types import LogLevel
-from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.abi.values import PropertyValue, check_properties
 from proxywasm_host.engine.protocol import Engine, InvalidModule, Limits, Module
 from proxywasm_host.engine.registry import open_engine
 from proxywasm_host.errors import ModuleError
@@ -53,12 +53,13 @@ class Host(PlainHost):
         services: clock, log, metrics, shared data, clusters, …; in-memory defaults.
         limits: memory in bytes and deadline in seconds for each VM. What a VM makes the host keep at a time (callouts
             under way, effects that are not taken yet) is bounded by as many bytes as its memory.
-        properties: properties that do not depend on a stream, by dotted name (``"xds.cluster_name"``).
+        properties: properties that do not depend on a stream, by dotted name (``"xds.cluster_name"``). The mapping is
+            looked into whenever a filter asks: what is put into it later is found.
         listener: sees every callback and hostcall; `listen` changes it.
         cache: where compiled modules are kept.
         wake: called, in any thread, when a message for a plugin has come into a shared queue: `drain` has an effect.
 
-    Raises: UnknownEngine, EngineUnavailable.
+    Raises: UnknownEngine, EngineUnavailable; TypeError or ValueError, for properties that no filter could read.
     """
 
     stream_type = HttpStream
@@ -75,13 +76,14 @@ class Host(PlainHost):
         cache: ModuleCache | None = None,
         wake: Callable[[], None] | None = None,
     ) -> None:
-        super().__init__(services or Services())
+        super().__init__(Services() if services is None else services)
         self.engine = self._engine(engine)
         self.profile = profile if isinstance(profile, Profile) else _profile(profile)
-        self.limits = limits or DEFAULT_LIMITS
-        self.properties = properties or {}
+        self.limits = DEFAULT_LIMITS if limits is None else limits
+        self.properties = {} if properties is None else properties
+        check_properties(self.properties)
         self.listener = listener
-        self.cache = cache or _shared_cache()
+        self.cache = _shared_cache() if cache is None else cache
         self.plugins: list[Plugin] = []
         self.wake = wake
         self._vms: dict[VmKey, Vm] = {}
@@ -147,7 +149,7 @@ class Host(PlainHost):
             None if capabilities is None else frozenset(capabilities),
             unknown_imports,
             chosen,
-            limits or self.limits,
+            self.limits if limits is None else limits,
         )
         config = PluginConfig(
             vm_config,
@@ -191,7 +193,8 @@ class Host(PlainHost):
             except InvalidModule as error:
                 raise ModuleError(f"{engine.name} cannot compile the module: {error}") from None
 
-        return Vm(config, Bytecode(config.code), compile, services or self.services, self.outbox, listener, name)
+        given = self.services if services is None else services
+        return Vm(config, Bytecode(config.code), compile, given, self.outbox, listener, name)
 
     def _try(self, key: VmKey, config: PluginConfig) -> None:
         """The canary: start the plugin in a VM of its own, once for each plugin. Raises: PluginError."""
@@ -239,7 +242,9 @@ class Host(PlainHost):
 
         `properties` and `buffer_limit` are as those of `http_stream`.
         """
-        return TcpStream(self, self.ready(plugins), {} if properties is None else properties, buffer_limit)
+        given = {} if properties is None else properties
+        check_properties(given)
+        return TcpStream(self, self.ready(plugins), given, buffer_limit)
 
     def ready(self, plugins: Sequence[Plugin]) -> list[Plugin]:
         """Those that a new stream gets. Raises: RuntimeError, if one was closed."""

@@ -39,8 +39,11 @@ __all__ = ["HttpStream", "LocalResponse"]
 
 GRPC_UNAVAILABLE = 14
 SERVICE_UNAVAILABLE = 503
-KNOWN = ({b":method": 1, b":path": 2, b":scheme": 0, b":authority": 0, b":protocol": 0}, {b":status": 1})
-"""Pseudo headers that go out, by direction, with a bit for those that must. They stand before all other headers."""
+KNOWN = ({b":path": 2, b":method": 1, b":scheme": 0, b":authority": 0, b":protocol": 0}, {b":status": 1})
+"""Pseudo headers that go out, by direction, with a bit for those that must. They stand before all other headers.
+
+In the order in which Envoy's router misses them: it looks for the route first.
+"""
 NEEDED = (3, 1)
 TRAILERS = (MapType.REQUEST_TRAILERS, MapType.RESPONSE_TRAILERS)
 

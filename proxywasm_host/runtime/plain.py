@@ -15,6 +15,7 @@ from proxywasm_host.abi.context import ContextState
 from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import HeadersAction, MapType
+from proxywasm_host.abi.values import check_properties
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.outbox import Outbox
 
@@ -346,7 +347,11 @@ class PlainHost:
 
         `properties` are those of this stream, by dotted name (``"source.address"``). `buffer_limit` bounds what
         filters may hold of a body, in bytes.
+
+        Raises: TypeError or ValueError, for properties that no filter could read.
         """
+        if properties is not None:
+            check_properties(properties)
         return self.stream_type(
             cast("Host", self), self.ready(plugins), NOTHING if properties is None else properties, buffer_limit
         )
@@ -367,6 +372,10 @@ class PlainHost:
 PythonPlainContext, PythonPlainPath, PythonPlainStream = PlainContext, PlainPath, PlainStream
 PythonPlainPlugin, PythonPlainHost = PlainPlugin, PlainHost
 if not TYPE_CHECKING and NATIVE is not None:
-    NATIVE.use(request_headers=effects.RequestHeaders, response_headers=effects.ResponseHeaders)
+    NATIVE.use(
+        request_headers=effects.RequestHeaders,
+        response_headers=effects.ResponseHeaders,
+        check_properties=check_properties,
+    )
     PlainContext, PlainPath, PlainStream = NATIVE.PlainContext, NATIVE.PlainPath, NATIVE.PlainStream
     PlainPlugin, PlainHost = NATIVE.PlainPlugin, NATIVE.PlainHost

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import AbiVersion, MapType
-from proxywasm_host.abi.values import PropertyValue, UnencodableValue
+from proxywasm_host.abi.values import MAX_SEGMENTS, PropertyValue, UnencodableValue
 from proxywasm_host.runtime.path import REQUEST, RESPONSE
 from proxywasm_host.services.quota import MIB, Quota
 
@@ -216,6 +216,8 @@ ABSENT: Final = _Absent.ABSENT
 def lookup(properties: Mapping[str, PropertyValue], path: Sequence[str]) -> PropertyValue:
     """Find a path in properties that are named with dots, going on into mappings and sequences.
 
+    The dots of a property's name may stand in the path's segments or between them: filters do either.
+
     Raises: LookupError.
     """
     found = _find(properties, path)
@@ -232,7 +234,8 @@ def _find(properties: Mapping[str, PropertyValue], path: Sequence[str]) -> Prope
         head = ".".join(path[:split])
         if head in properties:
             return _descend(properties[head], path[split:])
-    return ABSENT
+    words = name.split(".", MAX_SEGMENTS - 1)
+    return ABSENT if len(words) == len(path) else _find(properties, words)
 
 
 def _descend(value: PropertyValue, path: Sequence[str]) -> PropertyValue:
@@ -251,7 +254,7 @@ def stream_property(context: HttpContext, path: Sequence[str]) -> PropertyValue:
     stream = context.stream
     if context.vm.version >= AbiVersion.V0_2_100 and path[0] in ALIASES and path[0] not in stream.properties:
         path = (*ALIASES[path[0]].split("."), *path[1:])
-    if "." not in path[0]:
+    if path[0] not in STREAM_PROPERTIES:  # which have their dots between segments, as in Envoy
         try:
             given = _find(stream.properties, path)
             if given is not ABSENT:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 from tests.envoy.rig import Case, Filter, Request, Response
@@ -153,8 +154,9 @@ for i, (pseudo, value) in enumerate(
     headers(f"replace {pseudo}", f"replace_header_map_value 0 {pseudo} {value}", f"get_header_map_value 0 {pseudo}")
     if i != 1:
         headers(f"add {pseudo}", f"add_header_map_value 0 {pseudo} X", f"get_header_map_value 0 {pseudo}")
-headers("remove :scheme", "remove_header_map_value 0 :scheme")
-headers("remove :authority", "remove_header_map_value 0 :authority")
+for count in (1, 2, 4):
+    for pseudos in combinations((":scheme", ":authority", ":method", ":path"), count):
+        headers(f"remove {' '.join(pseudos)}", *(f"remove_header_map_value 0 {pseudo}" for pseudo in pseudos))
 headers("unknown pseudo header", "add_header_map_value 0 :foo bar", "get_header_map_value 0 :foo")
 headers(
     "values with odd bytes",

@@ -74,16 +74,16 @@ class ProxyWasmMiddleware:
     ) -> None:
         self.app = app
         self.filters = list(filters)
-        services = services or Services()
+        services = Services() if services is None else services
         if clusters is not None:
             clusters = clusters if isinstance(clusters, Clusters) else Clusters(clusters)
             services = replace(services, clusters=clusters)
-        fixed = of_this_node({} if callable(properties) else properties or {})
+        self._properties = {} if properties is None else properties
+        fixed = of_this_node({} if callable(self._properties) else self._properties)
         self._make_host = lambda: Host(
             engine, profile=profile, services=services, limits=limits, properties=fixed, listener=listener
         )
         self._clients = clients
-        self._properties = properties or {}
         self._buffer_limit = buffer_limit
         self._mend_framing = mend_framing
         self._workers: dict[object, Worker] = {}
