@@ -5,7 +5,9 @@ What a guest does wrong while it runs is a `proxywasm_host.runtime.failure.Plugi
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "EngineUnavailable", "ModuleError", "ProxyWasmError", "UnknownEngine"]
+from collections.abc import Iterable
+
+__all__ = ["ConfigError", "EngineUnavailable", "ModuleError", "ProxyWasmError", "UnknownEngine", "not_among"]
 
 
 class ProxyWasmError(Exception):
@@ -38,3 +40,13 @@ class ModuleError(ProxyWasmError):
 
 class ConfigError(ProxyWasmError):
     """A configuration that cannot be used."""
+
+
+def not_among(what: str, name: object, known: Iterable[str], where: str = "") -> str:
+    """``no engine is called 'v9'. Did you mean 'v8'? There are v8, wasmer, wasmtime.``"""
+    from difflib import get_close_matches  # noqa: PLC0415 - for an error only
+
+    names = list(known)
+    near = get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"no {what} is called {name!r}{where}.{hint} There are {', '.join(names)}."

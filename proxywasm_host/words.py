@@ -8,8 +8,9 @@ from typing import Any
 
 from proxywasm_host.abi.marshal import Call, Refusal
 from proxywasm_host.abi.table import WASI, Callback
-from proxywasm_host.abi.types import BufferType, DataAction, HeadersAction, MapType, Status, StreamType
+from proxywasm_host.abi.types import BufferType, DataAction, HeadersAction, MapType, StreamType
 from proxywasm_host.exchange import Fed, Invocation
+from proxywasm_host.exchange.record import should_not_be_refused
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.failure import describe
 
@@ -82,9 +83,6 @@ def action(row: Callback, result: int | None) -> str:
 # -- Hostcalls ---------------------------------------------------------------------------------------------------------
 
 WASI_NAMES = frozenset(row.name for row in WASI)
-BENIGN = frozenset((Status.NOT_FOUND, Status.EMPTY, Status.CAS_MISMATCH))
-"""Refusals that are part of a filter's everyday life: it looked for something that is not there."""
-
 READS = frozenset(
     f"proxy_{name}"
     for name in (
@@ -101,7 +99,7 @@ def is_worth_telling(call: Call) -> bool:
     if call.row.name in WASI_NAMES:
         return False
     if isinstance(call.result, Refusal):
-        return call.result.status not in BENIGN
+        return should_not_be_refused(call)
     return call.row.name not in READS
 
 

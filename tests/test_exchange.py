@@ -99,6 +99,10 @@ def test_a_pseudo_header_that_is_given_wins():
         ("/p?a=b#c", b"http", b"example.com", b"/p?a=b"),
         ("localhost:80", b"http", b"localhost:80", b"/"),
         ("https://[::1]:8443?x", b"https", b"[::1]:8443", b"/?x"),
+        ("HTTP://u:p@h/p?#f", b"http", b"h", b"/p?"),
+        ("/p?", b"http", b"example.com", b"/p?"),
+        ("localhost/to?u=ftp://x", b"http", b"localhost", b"/to?u=ftp://x"),
+        ("/\udcff", b"http", b"example.com", b"/\xff"),
     ],
 )
 def test_a_url_may_be_short(url, scheme, authority, path):
@@ -365,3 +369,128 @@ def test_lines_below_the_level_are_not_kept(engine):
     with Host(engine, services=Services(log=recorder), listener=recorder) as host:
         exchange(host, [host.load_plugin(code("rust/headers"))], recorder=recorder)
     assert recorder.logs == []
+
+
+def test_nothing_has_to_be_said_twice(engine):
+    """No recorder, no listener, no log, no clusters are given: what the filter does, logs and asks is there."""
+    with Host(engine) as host:
+        auth = host.load_plugin(code("rust/auth"), name="auth", configuration="callout:idp")
+        result = exchange(host, [auth], callouts={"idp": HttpCallReply([(b":status", b"403")], b"no")})
+        assert result.client_response.status == 403
+        assert [line.message for line in result.logs] == [
+            "auth: asking idp, token 4",
+            "auth: token 4 answered 403 no",
+            "auth: denied with 403",
+        ]
+        assert "auth:http_call_response(4, 1, 2, 0)" in calls(result)
+        assert (host.listener, host.services.clusters) == (None, frozenset())
+        refused = exchange(host, [auth])
+        assert refused.held_by == {}
+        assert refused.refused == [
+            (
+                "auth: proxy_http_call(cluster='idp', headers=[':method': 'GET', ':path': '/check', ':authority': 'idp'], "
+                "body='', trailers=[], timeout=1000) = BAD_ARGUMENT: no cluster is called 'idp': add it to clusters"
+            )
+        ]
+
+
+def test_who_listens_and_takes_log_lines_does_so_still(engine, trace, log):
+    with Host(engine, listener=trace, services=Services(log=log)) as host:
+        headers = host.load_plugin(code("rust/headers"))
+        trace.events.clear()
+        log.take()
+        result = exchange(host, [headers])
+        assert [event.split(": ")[1].partition("(")[0] for event in trace.events] == [
+            i.name for i in result.invocations
+        ]
+        assert log.take() == [line.message for line in result.logs] != []
+        assert (host.listener, host.services.log) == (trace, log)
+
+
+def test_lines_below_the_level_of_the_log_are_not_wanted(engine, log):
+    log.level = 3
+    with Host(engine, services=Services(log=log)) as host:
+        headers = host.load_plugin(code("rust/headers"))
+        log.take()
+        result = exchange(host, [headers])
+    assert (result.logs, log.lines) == ([], [])
+
+
+def test_a_recorder_may_be_given_for_one_exchange_alone(engine):
+    recorder = Recorder()
+    with Host(engine) as host:
+        headers = host.load_plugin(code("rust/headers"))
+        first = exchange(host, [headers], recorder=recorder)
+        exchange(host, [headers])
+    assert (recorder.invocations, recorder.logs) == (first.invocations, first.logs)
+    assert repr(recorder) == f"<Recorder of {len(first.invocations)} callbacks and {len(first.logs)} log lines>"
+
+
+def test_a_vm_that_takes_the_place_of_a_failed_one_is_recorded_too(engine):
+    with Host(engine) as host:
+        panics = host.load_plugin(
+            code("rust/panics"), configuration="log", failure_policy=FailurePolicy.FAIL_RELOAD, reload_interval=0
+        )
+        exchange(host, [panics])
+        again = exchange(host, [panics], Message.request("GET", "/again"))
+        assert (again.client_response.status, panics.reloads) == (200, 1)
+        started = ["proxy_on_context_create", "proxy_on_vm_start", "proxy_on_configure"]
+        assert [invocation.name for invocation in again.invocations][:3] == started
+
+
+# -- In few words ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("filters", "more", "told"),
+    [
+        ([], {}, "<Exchange GET / → 200 from upstream>"),
+        (["rust/auth=secret"], {}, "<Exchange GET / → 401 from f0; nothing reached upstream; 1 log line>"),
+        (
+            ["rust/headers"],
+            {
+                "request": Message.request("PUT", "/a", [("x-remove-me", "1")]),
+                "response": Message.response(201, [("server", "up")], [b"Hello."]),
+            },
+            ("<Exchange PUT /a → 201 from upstream; request: -x-remove-me: 1, +x-wasm: hello; "
+            "response: -server: up, +x-wasm: hello, +server: proxy-wasm; 3 log lines>"),
+        ),
+        (
+            ["rust/panics=request_headers"],
+            {},
+            ("<Exchange GET / → 503 from the host; f0 failed in proxy_on_request_headers; nothing reached upstream; "
+            "2 log lines>"),
+        ),
+        (
+            ["c/probe_0_2_1=@on_request_headers\nclose_stream 0\n"],
+            {},
+            "<Exchange GET / → no response; reset: wasm_close_stream; nothing reached upstream; 1 log line>",
+        ),
+        (
+            ["c/probe_0_2_1=@on_request_body\nreturn 1\n"],
+            {"request": POST},
+            ("<Exchange POST /p → no response; f0 holds the request; "
+            "request: body 6 → 0 bytes, its end never came>"),
+        ),
+        (
+            ["rust/auth=callout:nowhere"],
+            {},
+            "<Exchange GET / → 403 from f0; nothing reached upstream; 1 hostcall refused; 2 log lines>",
+        ),
+        (
+            ["c/probe_0_2_1=@on_request_headers\n" + "".join(f"add_header_map_value 0 h{n} v\n" for n in range(9))],
+            {},
+            "<Exchange GET / → 200 from upstream; request: +h0: v, +h1: v, +h2: v, +h3: v, … (5 more); 9 log lines>",
+        ),
+    ],
+)  # fmt: skip
+def test_an_exchange_reads_as_what_happened(run, filters, more, told):
+    assert repr(run(*filters, **more)) == told
+
+
+def test_a_host_reads_as_what_it_runs(engine):
+    with Host(engine) as host:
+        assert repr(host) == f"<Host on {engine.name} {engine.version} with no plugin>"
+        host.load_plugin(code("rust/headers"), name="a")
+        host.load_plugin(code("rust/auth"), name="b", configuration="t")
+        assert repr(host) == f"<Host on {engine.name} {engine.version} with 'a', 'b'>"

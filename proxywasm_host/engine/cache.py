@@ -75,9 +75,9 @@ class ModuleCache:
         size_limit: Bytes that the directory may hold; files not loaded for the longest time are removed first.
     """
 
-    def __init__(self, directory: Path | None, *, keep: int = 16, size_limit: int = GIB) -> None:
+    def __init__(self, directory: Path | str | None, *, keep: int = 16, size_limit: int = GIB) -> None:
         self._keep = keep
-        self._disk = _Disk(directory, size_limit) if directory is not None else None
+        self._disk = _Disk(Path(directory), size_limit) if directory is not None else None
         self._renew_locks()
         _caches.add(self)
         self._modules: OrderedDict[object, tuple[Engine, Module]] = OrderedDict()

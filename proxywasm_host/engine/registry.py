@@ -16,7 +16,7 @@ from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from proxywasm_host.errors import EngineUnavailable, UnknownEngine
+from proxywasm_host.errors import EngineUnavailable, UnknownEngine, not_among
 
 from .protocol import Capabilities, Engine
 from .smoke import smoke_test
@@ -83,6 +83,8 @@ def open_engine(name: str | None = None, **options: object) -> Engine:
     Raises: UnknownEngine; EngineUnavailable; TypeError or ValueError for an option that the engine does not have.
     """
     if name is not None:
+        if not isinstance(name, str):
+            raise TypeError(f"an engine is a name (one of {', '.join(engine_names())}), not {name!r}")
         return _open(name, options)
     wanted = [word.strip() for word in os.environ.get(_VARIABLE, "").split(",") if word.strip()]
     for word in wanted:
@@ -149,13 +151,8 @@ def _callable(loaded: object) -> Callable[..., Engine]:
 
 def _check_known(name: str, where: str = "") -> None:
     names = engine_names()
-    if name in names:
-        return
-    from difflib import get_close_matches  # noqa: PLC0415 - for an error only
-
-    near = get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise UnknownEngine(f"no engine is called {name!r}{where}.{hint} Known engines: {', '.join(names)}.")
+    if name not in names:
+        raise UnknownEngine(not_among("engine", name, names, where))
 
 
 def _unusable(name: str, error: BaseException) -> EngineUnavailable:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from proxywasm_host.abi.bytecode import Bytecode
 from proxywasm_host.abi.profile import ENVOY, PROFILES, Profile
@@ -24,7 +24,7 @@ from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.abi.values import PropertyValue, check_properties
 from proxywasm_host.engine.protocol import Engine, InvalidModule, Limits, Module
 from proxywasm_host.engine.registry import open_engine
-from proxywasm_host.errors import ModuleError
+from proxywasm_host.errors import ModuleError, not_among
 from proxywasm_host.runtime.effects import Callout, Effect, Reply
 from proxywasm_host.runtime.failure import PluginError
 from proxywasm_host.runtime.http import HttpStream
@@ -76,6 +76,7 @@ class Host(PlainHost):
         cache: ModuleCache | None = None,
         wake: Callable[[], None] | None = None,
     ) -> None:
+        _check_types(services=services, limits=limits, listener=listener, cache=cache, wake=wake)
         super().__init__(Services() if services is None else services)
         self.engine = self._engine(engine)
         self.profile = profile if isinstance(profile, Profile) else _profile(profile)
@@ -92,7 +93,7 @@ class Host(PlainHost):
 
     @staticmethod
     def _engine(engine: str | Engine | None) -> Engine:
-        return open_engine(engine) if engine is None or isinstance(engine, str) else engine
+        return open_engine(engine) if engine is None or not hasattr(engine, "compile") else cast("Engine", engine)
 
     # -- Plugins -------------------------------------------------------------------------------------------------
 
@@ -134,9 +135,19 @@ class Host(PlainHost):
         What the guest wants done while it starts (ticks, callouts) is returned by `drain`, or by the next event.
 
         Raises: OSError, ModuleError, PluginError, UnknownEngine, EngineUnavailable; ValueError, LookupError or
-            TypeError, for a policy, a profile or a configuration that is none.
+            TypeError, for a policy, a profile, a configuration or another argument that is none.
         """
+        _check_types(name=name, root_id=root_id, vm_id=vm_id, environment=environment, limits=limits)
+        _check_types(reload_interval=reload_interval)
+        if unknown_imports not in ("error", "stub"):
+            raise ValueError(f"unknown_imports is 'error' or 'stub', not {unknown_imports!r}")
+        if isinstance(capabilities, str):
+            raise TypeError(f"capabilities are names of hostcalls and callbacks: write [{capabilities!r}], a list")
+        if isinstance(code, (bytearray, memoryview)):
+            code = bytes(code)
         if not isinstance(code, bytes):
+            if not isinstance(code, (str, os.PathLike)):
+                raise TypeError(f"a filter is the path of its file, or its bytes, not {code!r}")
             name = name or os.path.splitext(os.path.basename(code))[0]  # noqa: PTH119, PTH122 - pathlib takes 10 ms
             with open(code, "rb") as file:
                 code = file.read()
@@ -247,11 +258,16 @@ class Host(PlainHost):
         return TcpStream(self, self.ready(plugins), given, buffer_limit)
 
     def ready(self, plugins: Sequence[Plugin]) -> list[Plugin]:
-        """Those that a new stream gets. Raises: RuntimeError, if one was closed."""
-        for plugin in plugins:
-            if plugin.closed or plugin.vm.failure is not None:
-                return [plugin for plugin in plugins if plugin.ready()]
-        return list(plugins)
+        """Those that a new stream gets. Raises: RuntimeError, if one was closed; TypeError, if one is none."""
+        try:
+            for plugin in plugins:
+                if plugin.closed or plugin.vm.failure is not None:
+                    break
+            else:
+                return list(plugins)
+        except (AttributeError, TypeError):
+            raise _no_plugins(plugins) from None
+        return [plugin for plugin in plugins if plugin.ready()]
 
     # -- Effects -------------------------------------------------------------------------------------------------
 
@@ -278,11 +294,19 @@ class Host(PlainHost):
         """A property of the host. Raises: LookupError."""
         return lookup(self.properties, path)
 
+    def use(self, services: Services) -> None:
+        """Let guests find these services from now on, instead of those before. Not to be called while a guest runs."""
+        _check_types(services=services)
+        self.services = services
+        for vm in self._vms.values():
+            vm.services = services
+
     def listen(self, listener: Listener | None) -> None:
         """Let a listener see every callback and hostcall from now on, instead of the one before; ``None``: nobody.
 
         Costs nothing while nobody listens. Not to be called by a listener.
         """
+        _check_types(listener=listener)
         self.listener = listener
         for vm in self._vms.values():
             vm.listen(listener)
@@ -304,6 +328,10 @@ class Host(PlainHost):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __repr__(self) -> str:
+        names = ", ".join(repr(plugin.name) for plugin in self.plugins) or "no plugin"
+        return f"<Host on {self.engine.name} {self.engine.version} with {names}>"
 
 
 class _Silent:
@@ -342,7 +370,50 @@ def _bytes(text: bytes | str) -> bytes:
 
 
 def _profile(name: str) -> Profile:
-    try:
-        return PROFILES[name]
-    except KeyError:
-        raise LookupError(f"no profile is called {name!r}; there are {', '.join(PROFILES)}") from None
+    if name not in PROFILES:
+        raise LookupError(not_among("profile", name, PROFILES))
+    return PROFILES[name]
+
+
+ARGUMENTS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    # what it is, and how that is seen
+    "services": ("services are Services(…)", lambda value: isinstance(value, Services)),
+    "limits": ("limits are Limits(memory=…, deadline=…)", lambda value: isinstance(value, Limits)),
+    "listener": (
+        "a listener has the methods callback, returned and hostcall",
+        lambda value: all(callable(getattr(value, name, None)) for name in ("callback", "returned", "hostcall")),
+    ),
+    "cache": ("a cache is a ModuleCache(Path(…))", lambda value: callable(getattr(value, "load", None))),
+    "wake": ("wake is a function", callable),
+    "name": ("a name is text", lambda value: isinstance(value, str)),
+    "root_id": ("a root_id is text", lambda value: isinstance(value, str)),
+    "vm_id": ("a vm_id is text", lambda value: isinstance(value, str)),
+    "reload_interval": (
+        "reload_interval is a number of seconds, 0 or more",
+        lambda value: isinstance(value, (int, float)) and value >= 0,
+    ),
+    "environment": (
+        "an environment is a mapping of text to text",
+        lambda value: (
+            isinstance(value, Mapping) and all(isinstance(part, str) for pair in value.items() for part in pair)
+        ),
+    ),
+}
+
+
+def _check_types(**given: object) -> None:
+    """Whether arguments are what they should be; ``None`` stands for a default. Raises: TypeError."""
+    for name, value in given.items():
+        words, good = ARGUMENTS[name]
+        if value is not None and not good(value):
+            raise TypeError(f"{words}, not {value!r}")
+
+
+def _no_plugins(plugins: object) -> TypeError:
+    """What to say of a chain that is none."""
+    if isinstance(plugins, Plugin):
+        return TypeError(f"plugins are a list: write [plugin], not {plugins!r}")
+    if isinstance(plugins, (str, bytes)) or not isinstance(plugins, Iterable):
+        return TypeError(f"plugins are a list of what Host.load_plugin returned, not {plugins!r}")
+    wrong = next((plugin for plugin in plugins if not isinstance(plugin, Plugin)), plugins)
+    return TypeError(f"a plugin is what Host.load_plugin returned, not {wrong!r}: write [host.load_plugin({wrong!r})]")

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.abi.types import BufferType
 from proxywasm_host.abi.values import PropertyValue, UnencodableValue
-from proxywasm_host.errors import ProxyWasmError
+from proxywasm_host.errors import ProxyWasmError, not_among
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import FailState, Failure, PluginError
 from proxywasm_host.runtime.plain import PlainPlugin
@@ -45,6 +45,10 @@ class FailurePolicy(Enum):
     FAIL_CLOSED = "fail_closed"
     FAIL_OPEN = "fail_open"
     FAIL_RELOAD = "fail_reload"
+
+    @classmethod
+    def _missing_(cls, value: object) -> None:
+        raise ValueError(not_among("failure policy", value, [policy.value for policy in cls]))
 
 
 @dataclass(frozen=True)

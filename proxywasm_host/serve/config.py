@@ -25,6 +25,7 @@ from pydantic import (
 
 from proxywasm_host.abi.profile import PROFILES
 from proxywasm_host.engine.protocol import Limits
+from proxywasm_host.errors import not_among
 from proxywasm_host.runtime.plugin import FailurePolicy
 
 __all__ = ["Address", "Cluster", "Filter", "Settings", "Tls", "Upstream", "UpstreamTls"]
@@ -268,7 +269,7 @@ class Settings(Model):
     @classmethod
     def _known(cls, value: str) -> str:
         if value not in PROFILES:
-            raise ValueError(f"no profile is called {value!r}; there are {', '.join(PROFILES)}")
+            raise ValueError(not_among("profile", value, PROFILES))
         return value
 
     @field_validator("properties", mode="before")

@@ -54,3 +54,18 @@ class Services:
     """Address → information of each upstream host, for Higress's ``proxy_get_upstream_hosts``."""
     random: Callable[[int], bytes] = os.urandom
     """So many random bytes."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is taken for a service and is none. Raises: TypeError."""
+        if isinstance(self.clusters, (str, bytes)):
+            raise TypeError(f"clusters are names: write {{{self.clusters!r}}}, a set, not {self.clusters!r}")
+        for name, wanted, hint in (
+            ("clock", "time_ns", "SystemClock()"),
+            ("log", "log", "StandardLogging(), or an object with log(line) and level"),
+            ("metrics", "define", "InMemoryMetrics()"),
+            ("shared_data", "get", "InMemorySharedData()"),
+            ("shared_queues", "enqueue", "InMemorySharedQueues()"),
+        ):
+            service = getattr(self, name)
+            if not callable(getattr(service, wanted, None)) or type(service).__module__ == "logging":
+                raise TypeError(f"{name} is {hint}, not {service!r}")

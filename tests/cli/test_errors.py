@@ -161,7 +161,7 @@ def test_wrong_usage(command, arguments, sentence):
 def test_an_engine_that_there_is_not(command):
     result = command("run", HEADERS, "/x", "--engine", "wasmtim")
     assert result.code == 4
-    assert result.complaint.startswith("error: no engine is called 'wasmtim'. Did you mean 'wasmtime'? Known engines: ")
+    assert result.complaint.startswith("error: no engine is called 'wasmtim'. Did you mean 'wasmtime'? There are ")
 
 
 def test_an_engine_that_is_not_installed(command, monkeypatch):

@@ -59,7 +59,7 @@ def test_code_that_is_not_valid(host):
 def test_profiles(engine):
     assert Host(engine, profile="spec").profile is SPEC
     assert Host(engine).profile is ENVOY
-    with pytest.raises(LookupError, match="no profile is called 'nginx'; there are envoy, spec"):
+    with pytest.raises(LookupError, match=r"no profile is called 'nginx'\. There are envoy, spec"):
         Host(engine, profile="nginx")
 
 

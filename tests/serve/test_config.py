@@ -88,7 +88,7 @@ WRONG = [
     ("listen: :8000", "listen: here", 3, "listen: 'here' is no address: write it as HOST:PORT, 127.0.0.1:8080 or [::1]:8080"),
     ("listen: :8000", "listen: x:99999", 3, "listen: 'x:99999' is no address"),
     ("listen: :8000", "workers: 0", 3, "workers: 0: Input should be greater than 0"),
-    ("listen: :8000", "profile: nginx", 3, "profile: no profile is called 'nginx'; there are envoy, spec"),
+    ("listen: :8000", "profile: nginx", 3, "profile: no profile is called 'nginx'. There are envoy, spec"),
     ("{memory: 64MiB}", "{memory: 64XB}", 7, "filters[0].limits.memory: '64XB' is no size: write it as 1000, 64KiB or 256MiB"),
     ("{memory: 64MiB}", "{deadline: .nan}", 7, "filters[0].limits.deadline: nan: Input should be"),
     ("  - file: /opt/two.wasm", "  - file: /opt/two.wasm\n    nam: x", 9, "filters[1].nam: is not known; see proxywasm serve --schema"),

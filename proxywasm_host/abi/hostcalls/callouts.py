@@ -19,7 +19,7 @@ def text(name: bytes) -> str:
 
 
 def unknown_cluster(cluster: str, status: int) -> Refusal:
-    return Refusal(status, "cluster {0!r} is not configured in this host", cluster)
+    return Refusal(status, "no cluster is called {0!r}: add it to clusters", cluster)
 
 
 @limited

@@ -74,23 +74,23 @@ def test_callouts_are_the_root_contexts(call, told, result):
 
 REFUSED = {
     # call → status and reason
-    "unknown cluster": (http(b"other"), 2, "cluster 'other' is not configured in this host"),
-    "no cluster": (http(b""), 2, "cluster '' is not configured in this host"),
-    "a cluster that is no UTF-8": (http(b"\xff"), 2, "cluster '\\udcff' is not configured in this host"),
+    "unknown cluster": (http(b"other"), 2, "no cluster is called 'other': add it to clusters"),
+    "no cluster": (http(b""), 2, "no cluster is called '': add it to clusters"),
+    "a cluster that is no UTF-8": (http(b"\xff"), 2, "no cluster is called '\\udcff': add it to clusters"),
     "negative time": (http(timeout=-1), 2, "a time-out of -1 ms"),
     "no path": (http(headers=[HEADERS[0], HEADERS[2]]), 2, "the call's headers have no :path"),
     "no headers": (http(headers=[]), 2, "the call's headers have no :method, :path, :authority"),
     "Redis of an unknown cluster": (
         (proxy_redis_init, b"other?db=1", b"", b"", 5),
         2,
-        "cluster 'other' is not configured in this host",
+        "no cluster is called 'other': add it to clusters",
     ),
     "Redis with very many options": (
         (proxy_redis_init, b"upstream?" + b"&".join([b"a=1"] * 65), b"", b"", 5),
         2,
         "more than 64 options behind cluster 'upstream'",
     ),
-    "a command to it": ((proxy_redis_call, b"other", b"*1"), 2, "cluster 'other' is not configured in this host"),
+    "a command to it": ((proxy_redis_call, b"other", b"*1"), 2, "no cluster is called 'other': add it to clusters"),
 }
 
 

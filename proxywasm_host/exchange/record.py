@@ -1,0 +1,186 @@
+"""What guests are called with, do and log, in order: a `Recorder`, and what is in it."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from proxywasm_host.abi.context import Context
+from proxywasm_host.abi.marshal import Call, Refusal
+from proxywasm_host.abi.table import Callback
+from proxywasm_host.abi.types import LogLevel, Status
+from proxywasm_host.runtime.effects import Effect
+from proxywasm_host.runtime.host import Host
+from proxywasm_host.runtime.trace import Listener
+from proxywasm_host.services import GuestLog, LogSink
+
+__all__ = ["Fed", "Invocation", "Recorder", "logs_of", "recording", "should_not_be_refused"]
+
+BENIGN = frozenset((Status.NOT_FOUND, Status.EMPTY, Status.CAS_MISMATCH))
+"""Refusals that are part of a filter's everyday life: it looked for something that is not there."""
+
+
+def should_not_be_refused(call: Call) -> bool:
+    """Whether a hostcall was refused for another reason than that something is not there."""
+    return isinstance(call.result, Refusal) and call.result.status not in BENIGN
+
+
+@dataclass(slots=True, repr=False)
+class Invocation:
+    """One callback: which plugin was called with what, what it returned, and what it did meanwhile.
+
+    `arguments` begin with the context's id. `result` is ``None`` for a callback without one, or that `failed`.
+    """
+
+    plugin: str
+    row: Callback
+    arguments: tuple[int, ...]
+    result: int | None = None
+    failed: bool = False
+    events: list[Call | GuestLog] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return self.row.name
+
+    def __repr__(self) -> str:
+        result = "trap" if self.failed else self.result
+        return f"{self.plugin}: {self.name}({', '.join(map(str, self.arguments))}) = {result}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """A mark in the recorded order: this is given to the filters now (``request headers``, ``tick``, ``end``, …).
+
+    `size` is that of a body in bytes, else the number of headers; `end_stream` whether nothing follows.
+    """
+
+    what: str
+    size: int = 0
+    end_stream: bool = False
+
+
+class Recorder:
+    """Remembers what guests are called with, do and log: a listener and a log sink for one `Host`.
+
+    An exchange makes one for itself. Give a host one, ``Host(listener=recorder, services=Services(log=recorder))``,
+    to see what guests do while they are loaded, too. `timeline` holds everything in order; what a guest does in a
+    callback is inside of its `Invocation`.
+    """
+
+    def __init__(self, level: int = LogLevel.TRACE) -> None:
+        if not isinstance(level, int):
+            raise TypeError(f"a level is a LogLevel, not {level!r}: write Recorder(LogLevel.INFO)")
+        self.level = level
+        self.timeline: list[Invocation | Fed | Call | GuestLog | Effect] = []
+        self._open: Invocation | None = None
+
+    @property
+    def invocations(self) -> list[Invocation]:
+        return [entry for entry in self.timeline if isinstance(entry, Invocation)]
+
+    @property
+    def logs(self) -> list[GuestLog]:
+        """All lines in order. A line below `level` is not kept, as a proxy would not."""
+        return logs_of(self.timeline)
+
+    def callback(self, context: Context, row: Callback, args: tuple[int, ...]) -> None:
+        self._open = Invocation(context.name, row, args)
+        self.timeline.append(self._open)
+
+    def returned(self, context: Context, row: Callback, result: int | None, failed: bool) -> None:
+        made, self._open = self._open, None
+        assert made is not None  # noqa: S101 - it began
+        made.failed = failed
+        made.result = None if failed or row.result is None else result
+
+    def hostcall(self, context: Context, call: Call) -> None:
+        result = list(call.result) if isinstance(call.result, list) else call.result
+        self._note(call._replace(result=result))
+
+    def log(self, line: GuestLog) -> None:
+        if line.level >= self.level:
+            self._note(line)
+
+    def _note(self, event: Call | GuestLog) -> None:
+        if self._open is None:
+            self.timeline.append(event)
+        else:
+            self._open.events.append(event)
+
+    def __repr__(self) -> str:
+        return f"<Recorder of {len(self.invocations)} callbacks and {len(self.logs)} log lines>"
+
+
+def logs_of(entries: list[Invocation | Fed | Call | GuestLog | Effect]) -> list[GuestLog]:
+    """The log lines among recorded entries, and in them."""
+    lines: list[GuestLog] = []
+    for entry in entries:
+        events = entry.events if isinstance(entry, Invocation) else [entry]
+        lines += [event for event in events if isinstance(event, GuestLog)]
+    return lines
+
+
+# -- For a while -------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def recording(host: Host, recorder: Recorder | None, clusters: Container[str]) -> Iterator[Recorder]:
+    """Record what the host's guests do, and let them call these clusters, too.
+
+    `recorder` is the host's own if there is one and ``None`` is given, else a new one with the level of the host's log.
+    Whoever else listened or took log lines does so still.
+    """
+    listener, services = host.listener, host.services
+    if recorder is None:
+        recorder = listener if isinstance(listener, Recorder) else Recorder(services.log.level)
+    log = services.log if services.log is recorder else _BothLogs(recorder, services.log)
+    if listener is not recorder:
+        host.listen(recorder if listener is None else _BothListeners(recorder, listener))
+    host.use(replace(services, log=log, clusters=_Either(clusters, services.clusters)))
+    try:
+        yield recorder
+    finally:
+        host.use(services)
+        host.listen(listener)
+
+
+class _BothLogs:
+    """Two log sinks; each gets the lines of its level."""
+
+    def __init__(self, *sinks: LogSink) -> None:
+        self._sinks = sinks
+        self.level = min(sink.level for sink in sinks)
+
+    def log(self, line: GuestLog) -> None:
+        for sink in self._sinks:
+            if line.level >= sink.level:
+                sink.log(line)
+
+
+class _BothListeners:
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
+
+    def callback(self, context: Context, row: Callback, args: tuple[int, ...]) -> None:
+        for listener in self._listeners:
+            listener.callback(context, row, args)
+
+    def returned(self, context: Context, row: Callback, result: int | None, failed: bool) -> None:
+        for listener in self._listeners:
+            listener.returned(context, row, result, failed=failed)
+
+    def hostcall(self, context: Context, call: Call) -> None:
+        for listener in self._listeners:
+            listener.hostcall(context, call)
+
+
+class _Either:
+    """What is in one container or in another."""
+
+    def __init__(self, *containers: Container[str]) -> None:
+        self._containers = containers
+
+    def __contains__(self, name: object) -> bool:
+        return any(name in container for container in self._containers)

@@ -1,0 +1,261 @@
+"""The exchange itself: what is fed, what is done with the effects."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
+from typing import Any, Union, get_args
+
+from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.exchange.message import Message
+from proxywasm_host.exchange.record import Fed, Invocation, Recorder, logs_of, recording
+from proxywasm_host.exchange.result import Exchange
+from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.effects import Effect, Reply
+from proxywasm_host.runtime.host import Host
+from proxywasm_host.runtime.path import REQUEST, RESPONSE
+from proxywasm_host.runtime.plain import BUFFER_LIMIT
+from proxywasm_host.runtime.plugin import Plugin
+
+__all__ = ["Answer", "exchange"]
+
+MAX_REPLIES = 1000
+"""Replies and messages that one exchange gives at most: a filter that asks again whenever it is answered ends there."""
+
+Answer = Union[Reply, Sequence[Reply], Callable[[effects.Callout], Sequence[Reply]]]
+"""What a cluster answers to a callout: a reply, several (gRPC streams), or a function that makes them."""
+REPLIES: tuple[type, ...] = get_args(Reply)
+
+
+def exchange(
+    host: Host,
+    plugins: Sequence[Plugin],
+    request: Message | None = None,
+    response: Message | None = None,
+    *,
+    recorder: Recorder | None = None,
+    properties: Mapping[str, PropertyValue] | None = None,
+    buffer_limit: int = BUFFER_LIMIT,
+    callouts: Mapping[str, Answer] | None = None,
+    late_replies: bool = False,
+    ticks: int = 0,
+) -> Exchange:
+    """Send a request through the plugins, answer it, and close the stream.
+
+    Args:
+        host, plugins: see `Host.http_stream`, as for `properties` and `buffer_limit` (in bytes).
+        request: a GET of ``http://example.com/`` if it is not given.
+        response: what upstream answers; status 200 and nothing else if it is not given.
+        recorder: where to record, instead of the host's own `Recorder` or a new one.
+        callouts: replies by cluster. Filters may call these clusters, and those of the host (`Services.clusters`).
+        late_replies: give replies once the whole request, or response, was fed, and not at once.
+        ticks: how many ticks may pass while something is paused.
+
+    Raises: TypeError or ValueError, for an argument that is none of these; RuntimeError, if a plugin was closed.
+    """
+    request = Message.request() if request is None else request
+    response = Message.response() if response is None else response
+    callouts = {} if callouts is None else callouts
+    _check(host, request, response, recorder, callouts, ticks)
+    with recording(host, recorder, callouts) as record:
+        run = _Run(host, plugins, record, callouts, late_replies, ticks, properties, buffer_limit)
+        return run.through(request, response)
+
+
+def _check(host: Any, request: Any, response: Any, recorder: Any, callouts: Any, ticks: Any) -> None:
+    """Whether each is what it should be. Raises: TypeError, ValueError."""
+    if not isinstance(host, Host):
+        raise TypeError(f"the host comes first, not {host!r}: write exchange(host, [plugin], …)")
+    for what, message, mine, others in (
+        ("request", request, "request('GET', 'http://example.com/')", ":status"),
+        ("response", response, "response(200)", ":method"),
+    ):
+        if not isinstance(message, Message):
+            raise TypeError(f"the {what} is a Message, not {message!r}: write Message.{mine}")
+        if message.first(others.encode()) and not message.first(b":method" if what == "request" else b":status"):
+            raise ValueError(f"the {what} has {others}: the request comes before the response")
+    if recorder is not None and not isinstance(recorder, Recorder):
+        raise TypeError(f"a recorder is a Recorder(), not {recorder!r}")
+    if not isinstance(callouts, Mapping):
+        raise TypeError(f"callouts are replies by cluster, not {callouts!r}: write {{'cluster': HttpCallReply(…)}}")
+    for cluster, answer in callouts.items():
+        _check_answer(cluster, answer)
+    if not isinstance(ticks, int):
+        raise TypeError(f"ticks are a number, not {ticks!r}")
+
+
+def _check_answer(cluster: str, answer: Any) -> None:
+    if callable(answer):
+        return
+    for reply in answer if isinstance(answer, (list, tuple)) else [answer]:
+        if not isinstance(reply, REPLIES):
+            raise TypeError(
+                f"cluster {cluster!r} answers with a reply, a list of them, or a function that makes them, "
+                f"not {reply!r}: write HttpCallReply([(b':status', b'200')], b'body')"
+            )
+
+
+class _Run:
+    def __init__(
+        self,
+        host: Host,
+        plugins: Sequence[Plugin],
+        recorder: Recorder,
+        callouts: Mapping[str, Answer],
+        late_replies: bool,
+        ticks: int,
+        properties: Mapping[str, PropertyValue] | None,
+        buffer_limit: int,
+    ) -> None:
+        self.host = host
+        self.plugins = plugins
+        self.recorder = recorder
+        self.callouts = callouts
+        self.late_replies = late_replies
+        self.ticks = ticks
+        self.replies = 0
+        self.waiting: list[effects.Callout] = []
+        self.start = len(self.recorder.timeline)
+        self.result = Exchange()
+        self.stream = host.http_stream(plugins, properties=properties, buffer_limit=buffer_limit)
+
+    def through(self, request: Message, response: Message) -> Exchange:
+        stream, result = self.stream, self.result
+        result.request, result.response = request, response
+        self._perform(self.host.drain())
+        self._feed("request", request)
+        if result.upstream_request and result.upstream_request.complete and not self._over:
+            self._feed("response", response)
+        self._note_state()
+        self._fed("end")
+        gone = "" if result.client_response and result.client_response.complete else "downstream_remote_disconnect"
+        self._perform(stream.close("" if stream.reset_details else gone))
+        result.failure = stream.failure or next((plugin.failure for plugin in self.plugins if plugin.failure), None)
+        timeline = self.recorder.timeline[self.start :]
+        result.invocations = [entry for entry in timeline if isinstance(entry, Invocation)]
+        result.logs = logs_of(timeline)
+        return result
+
+    def _note_state(self) -> None:
+        stream, result = self.stream, self.result
+        result.local_response, result.details, result.reset = stream.local, stream.details or "", stream.reset_details
+        for direction, which in ((REQUEST, "request"), (RESPONSE, "response")):
+            path = stream.path(direction)
+            holding = path.holding
+            if holding is not None and not path.complete and not path.aborted:
+                result.held_by[which] = holding.name
+
+    # -- In ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _over(self) -> bool:
+        return self.stream.local is not None or self.stream.reset_details is not None
+
+    def _feed(self, which: str, message: Message) -> None:
+        stream = self.stream
+        headers, body, end = (getattr(stream, f"{which}_{part}") for part in ("headers", "body", "trailers"))
+        chunks, trailers = message.chunks, message.trailers
+        self._event(f"{which} headers", headers, message.headers, not (chunks or trailers))
+        for number, chunk in enumerate(chunks, 1):
+            self._event(f"{which} body", body, chunk, number == len(chunks) and not trailers)
+        if trailers:
+            self._event(f"{which} trailers", lambda part, _: end(part), trailers, True)
+        self._answer_waiting()
+        self._wait()
+
+    def _event(self, what: str, feed: Callable[..., list[Effect]], part: Sized, end_stream: bool) -> None:
+        if not self._over:
+            self._fed(what, len(part), end_stream)
+            self._perform(feed(part, end_stream))
+
+    def _fed(self, what: str, size: int = 0, end_stream: bool = False) -> None:
+        self.recorder.timeline.append(Fed(what, size, end_stream))
+
+    def _wait(self) -> None:
+        """Let time pass while something is paused."""
+        while self.ticks > 0 and self.stream.paused:
+            ticking = [plugin for plugin in self.plugins if plugin.root.tick_period and not plugin.failure]
+            if not ticking:
+                return
+            self.ticks -= 1
+            self._fed("tick")
+            for plugin in ticking:
+                self._perform(plugin.tick())
+            self._answer_waiting()
+
+    # -- Out -----------------------------------------------------------------------------------------------------
+
+    def _perform(self, todo: list[Effect]) -> None:
+        queue = deque(todo)
+        while queue:
+            effect = queue.popleft()
+            self.result.effects.append(effect)
+            self.recorder.timeline.append(effect)
+            queue.extend(self._done(effect))
+
+    def _done(self, effect: Effect) -> list[Effect]:
+        """Perform one effect; what came of it."""
+        if isinstance(effect, (effects.HttpCall, effects.GrpcCall, effects.GrpcStream, effects.RedisCall)):
+            self.waiting.append(effect)
+            if not self.late_replies:
+                return [more for callout in self._taken() for more in self._replies(callout)]
+        elif isinstance(effect, effects.CancelCallout):
+            self.waiting = [c for c in self.waiting if (c.plugin, c.token) != (effect.plugin, effect.token)]
+        elif isinstance(effect, effects.QueueReady) and self._may():
+            self._fed("message in a queue")
+            return effect.plugin.queue_ready(effect.token)
+        elif getattr(effect, "stream", None) is self.stream:
+            self._collect(effect)
+        return []
+
+    def _may(self) -> bool:
+        self.replies += 1
+        return self.replies <= MAX_REPLIES
+
+    def _taken(self) -> list[effects.Callout]:
+        waiting, self.waiting = self.waiting, []
+        return waiting
+
+    def _answer_waiting(self) -> None:
+        """Reply to what waits, and to what is asked for because of that."""
+        while callouts := self._taken():
+            for callout in callouts:
+                self._perform(self._replies(callout))
+
+    def _replies(self, callout: effects.Callout) -> list[Effect]:
+        """Give a callout the replies that its cluster has for it; what came of them."""
+        answer = self.callouts.get(callout.cluster)
+        if callable(answer):
+            answer = answer(callout)
+        replies: Iterable[Reply] = answer if isinstance(answer, Sequence) else [answer] if answer is not None else []
+        done: list[Effect] = []
+        for reply in replies:
+            if self._may():
+                self._fed(f"reply to callout {callout.token}")
+                done += self.host.deliver(callout, reply)
+        return done
+
+    def _collect(self, effect: Effect) -> None:
+        """Add a part of a message that comes out."""
+        result = self.result
+        if isinstance(effect, effects.RequestHeaders):
+            result.upstream_request = Message(list(effect.headers), complete=effect.end_stream)
+        elif isinstance(effect, effects.ResponseHeaders):
+            result.client_response = Message(list(effect.headers), complete=effect.end_stream)
+        elif isinstance(effect, (effects.RequestBody, effects.RequestTrailers)):
+            _extend(result.upstream_request, effect)
+        elif isinstance(effect, (effects.ResponseBody, effects.ResponseTrailers)):
+            _extend(result.client_response, effect)
+
+
+def _extend(
+    message: Message | None,
+    effect: effects.RequestBody | effects.RequestTrailers | effects.ResponseBody | effects.ResponseTrailers,
+) -> None:
+    assert message is not None  # noqa: S101 - its headers came first
+    if isinstance(effect, (effects.RequestBody, effects.ResponseBody)):
+        message.chunks.append(effect.data)
+        message.complete = effect.end_stream
+    else:
+        message.trailers = list(effect.trailers)
+        message.complete = True
