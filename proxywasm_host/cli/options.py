@@ -26,6 +26,7 @@ from proxywasm_host.cli.values import (
     Seconds,
     Size,
 )
+from proxywasm_host.driver.defaults import DEADLINE, MEMORY
 from proxywasm_host.engine.cache import ModuleCache
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.errors import ModuleError
@@ -106,11 +107,11 @@ HOST_OPTIONS = (
     click.option(
         "--deadline",
         type=Seconds(),
-        default="5",
+        default=f"{DEADLINE:g}",
         show_default=True,
         help="Seconds for a callback; 0 for no limit.",
     ),
-    click.option("--memory-limit", type=Size(), default="256MiB", show_default=True, help="Of a guest."),
+    click.option("--memory-limit", type=Size(), default=f"{MEMORY >> 20}MiB", show_default=True, help="Of a guest."),
     click.option(
         "--allow-on-headers-stop-iteration", is_flag=True, help="PAUSE on headers lets the body come (as in Envoy)."
     ),

@@ -12,6 +12,7 @@ import click
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.cli.options import FILTER_OPTIONS, check_readable, each
 from proxywasm_host.cli.values import Data, Environment, Property, Seconds, Size
+from proxywasm_host.driver.defaults import DEADLINE, MEMORY
 
 __all__ = ["command"]
 
@@ -36,8 +37,8 @@ def _filter_options(function: F) -> F:
 @click.option("--env", type=Environment(), multiple=True, help="An environment variable of the guests.")
 @click.option("--property", "properties", type=Property(), multiple=True, help="A property; PATH:=JSON for a number.")
 @click.option("--cluster", "clusters", metavar="NAME=URL", multiple=True, help="A server that filters may call.")
-@click.option("--deadline", type=Seconds(), help="Seconds for a callback; 0 for no limit.  [default: 5]")
-@click.option("--memory-limit", type=Size(), help="Of a guest.  [default: 256MiB]")
+@click.option("--deadline", type=Seconds(), help=f"Seconds for a callback; 0 for no limit.  [default: {DEADLINE:g}]")
+@click.option("--memory-limit", type=Size(), help=f"Of a guest.  [default: {MEMORY >> 20}MiB]")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes.  [default: 1]")
 @click.option(
     "--access-log", type=click.Choice(["common", "json", "off"]), help="To standard output.  [default: common]"

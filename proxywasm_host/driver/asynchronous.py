@@ -63,7 +63,7 @@ class AsyncDriver(Dispatcher):
     async def __aenter__(self) -> AsyncDriver:
         self._group = await anyio.create_task_group().__aenter__()
         clusters = self.host.services.clusters
-        if HttpCall not in self._clients and isinstance(clusters, Clusters):
+        if HttpCall not in self._clients and isinstance(clusters, Clusters) and clusters.reachable:
             from proxywasm_host.driver.http import AsyncHttpClient  # noqa: PLC0415 - callouts may not be wanted
 
             self._clients[HttpCall] = await self._own_clients.enter_async_context(AsyncHttpClient(clusters))

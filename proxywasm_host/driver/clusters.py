@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 from urllib.parse import urlsplit
 
 __all__ = ["Cluster", "Clusters"]
 
 MIB = 1 << 20
+TOLD = 100
+"""How many unknown names are told: filters may make them up."""
+logger = logging.getLogger("proxywasm_host.driver")
 HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 
 
@@ -65,13 +70,25 @@ class Clusters(Mapping[str, Cluster]):
     """Clusters by name, for `Services(clusters=…)`: ``Clusters({"idp": "https://idp.example"})``.
 
     With `any_host`, a name like ``host:port`` that is not among them is taken as it is, for plain HTTP: filters then
-    reach whatever this machine reaches.
+    reach whatever this machine reaches. A name that a filter calls and that is not known is told in the log, once.
+
+    Raises: TypeError, for what is no cluster; ValueError, for a URL that is none.
     """
 
     def __init__(self, clusters: Mapping[str, Cluster | str] | None = None, *, any_host: bool = False) -> None:
-        named = clusters or {}
-        self._named = {name: Cluster(c) if isinstance(c, str) else c for name, c in named.items()}
+        self._named: dict[str, Cluster] = {}
+        given: Mapping[Any, Any] = clusters or {}
+        for name, cluster in given.items():
+            if not isinstance(name, str) or not isinstance(cluster, (str, Cluster)):
+                raise TypeError(f"clusters are URLs or Clusters by name, not {name!r}: {cluster!r}")
+            self._named[name] = Cluster(cluster) if isinstance(cluster, str) else cluster
         self.any_host = any_host
+        self._unknown: set[str] = set()
+
+    @property
+    def reachable(self) -> bool:
+        """Whether there is any."""
+        return self.any_host or bool(self._named)
 
     def __getitem__(self, name: str) -> Cluster:
         found = self._named.get(name)
@@ -80,6 +97,24 @@ class Clusters(Mapping[str, Cluster]):
         if self.any_host and HOST_AND_PORT.fullmatch(name):
             return Cluster(f"http://{name}")
         raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        if not isinstance(name, str):
+            return False
+        if self.get(name) is not None:
+            return True
+        if name.isprintable() and name not in self._unknown and len(self._unknown) < TOLD:
+            self._unknown.add(name)
+            known = ", ".join(map(repr, self._named)) or "none"
+            logger.warning("a filter calls the cluster %r, which is not known: clusters are %s", name, known)
+        return False
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The cluster of this name, or the default."""
+        try:
+            return self[name]
+        except KeyError:
+            return default
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._named)

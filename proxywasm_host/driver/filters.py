@@ -6,21 +6,30 @@ import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal, Union
 
 from proxywasm_host.abi.profile import Profile
+from proxywasm_host.driver.defaults import FAILURE_POLICY, RELOAD_INTERVAL
 from proxywasm_host.engine.protocol import Engine, Limits
 from proxywasm_host.engine.registry import open_engine
 from proxywasm_host.errors import ModuleError
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import FailurePolicy, Plugin
 
-__all__ = ["AnyFilter", "Filter", "load"]
+__all__ = ["AnyFilter", "Filter", "chain", "compile", "load"]
+
+CODE = (bytes, str, os.PathLike)
 
 
 @dataclass(frozen=True)
 class Filter:
-    """A filter with its configuration; the fields are those of `Host.load_plugin`."""
+    """A filter with its configuration; the fields are those of `Host.load_plugin`.
+
+    Unlike there, a guest that fails is replaced for the next stream if nothing else is said.
+
+    Raises: TypeError, for code that is none.
+    """
 
     code: bytes | str | os.PathLike[str] = field(repr=False)
     name: str = ""
@@ -30,21 +39,34 @@ class Filter:
     vm_configuration: bytes | str = b""
     environment: Mapping[str, str] | None = None
     capabilities: Iterable[str] | None = None
-    failure_policy: FailurePolicy | str = FailurePolicy.FAIL_CLOSED
+    failure_policy: FailurePolicy | str = FAILURE_POLICY
     allow_on_headers_stop_iteration: bool = False
-    reload_interval: float = 1.0
+    reload_interval: float = RELOAD_INTERVAL
     unknown_imports: Literal["error", "stub"] = "error"
     engine: str | Engine | None = None
     profile: str | Profile | None = None
     limits: Limits | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.code, CODE):
+            raise TypeError(f"a filter is the path of a module, its bytes, or a Filter with one; not {self.code!r}")
+
+    @property
+    def plugin_name(self) -> str:
+        """What the plugin will be called."""
+        return self.name or ("" if isinstance(self.code, bytes) else Path(self.code).stem)
 
 
 AnyFilter = Union[Filter, str, "os.PathLike[str]", bytes]
 """A filter, or only the path or the bytes of one."""
 
 
-def as_filter(filter: AnyFilter) -> Filter:
-    return filter if isinstance(filter, Filter) else Filter(filter)
+def chain(filters: Any) -> list[Filter]:
+    """The filters of a chain. Raises: TypeError, for what is no list of filters."""
+    if isinstance(filters, (*CODE, Filter)) or not isinstance(filters, Iterable):
+        shown = "Filter(…)" if isinstance(filters, Filter) else "code" if isinstance(filters, bytes) else repr(filters)
+        raise TypeError(f"filters are a list, also if there is one: write [{shown}]")
+    return [each if isinstance(each, Filter) else Filter(each) for each in filters]
 
 
 def compile(host: Host, filters: Iterable[AnyFilter]) -> None:
@@ -52,7 +74,7 @@ def compile(host: Host, filters: Iterable[AnyFilter]) -> None:
 
     What is wrong with a filter, `load` says.
     """
-    for filter in map(as_filter, filters):
+    for filter in chain(filters):
         with suppress(Exception):  # it comes again
             code = filter.code
             if not isinstance(code, bytes):
@@ -68,7 +90,7 @@ def load(host: Host, filters: Iterable[AnyFilter]) -> list[Plugin]:
     """Load a chain: all of the filters, or none. Raises as `Host.load_plugin`."""
     plugins: list[Plugin] = []
     try:
-        for filter in map(as_filter, filters):
+        for filter in chain(filters):
             given: dict[str, Any] = {each.name: getattr(filter, each.name) for each in fields(filter)}
             plugins.append(_load(host, given.pop("code"), given))
     except BaseException:

@@ -70,7 +70,7 @@ class ThreadDriver(Dispatcher):
 
     def __enter__(self) -> ThreadDriver:
         clusters = self.host.services.clusters
-        if HttpCall not in self._clients and isinstance(clusters, Clusters):
+        if HttpCall not in self._clients and isinstance(clusters, Clusters) and clusters.reachable:
             from proxywasm_host.driver.http import HttpClient  # noqa: PLC0415 - callouts may not be wanted
 
             self._own_client = self._clients[HttpCall] = HttpClient(clusters)

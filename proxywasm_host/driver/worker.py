@@ -10,6 +10,7 @@ async with anyio.create_task_group() as group:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import anyio
@@ -17,7 +18,9 @@ import anyio.to_thread
 
 from proxywasm_host.driver import filters as filter_list
 from proxywasm_host.driver.asynchronous import AsyncClient, AsyncDriver
-from proxywasm_host.driver.filters import AnyFilter
+from proxywasm_host.driver.dispatch import logger
+from proxywasm_host.driver.filters import AnyFilter, Filter
+from proxywasm_host.driver.health import OnFailure, Watch, watch
 from proxywasm_host.runtime.effects import Callout
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import Plugin
@@ -32,22 +35,31 @@ class Worker:
         make_host: makes the host, which is the worker's own.
         filters: the chain, in the order of the request.
         clients: see `AsyncDriver`.
+        logger: who says which guests failed, and why.
+        on_failure: told of each failure.
     """
 
     host: Host
     driver: AsyncDriver
     plugins: Sequence[Plugin] = ()
     """The chain, for new streams."""
+    watches: Sequence[Watch] = ()
+    """How the filters of the chain are."""
 
     def __init__(
         self,
         make_host: Callable[[], Host],
         filters: Iterable[AnyFilter],
         clients: Mapping[type[Callout], AsyncClient] | None = None,
+        *,
+        logger: logging.Logger = logger,
+        on_failure: OnFailure = None,
     ) -> None:
         self._make_host = make_host
-        self._filters = list(filters)
+        self._filters = filter_list.chain(filters)
         self._clients = clients
+        self._logger = logger
+        self._on_failure = on_failure
         self._error: Exception | None = None
         self._ready = anyio.Event()
         self._stop = anyio.Event()
@@ -63,7 +75,7 @@ class Worker:
         try:
             with self._make_host() as self.host:
                 async with AsyncDriver(self.host, self._clients) as self.driver:
-                    self.plugins = await self._load(self._filters)
+                    self._use(await self._load(self._filters))
                     self._ready.set()
                     await self._stop.wait()
         except Exception as error:
@@ -90,12 +102,15 @@ class Worker:
 
         Raises: as `Host.load_plugin`; then nothing has changed.
         """
-        plugins = await self._load(list(filters))
-        old, self.plugins = self.plugins, plugins
+        old = self.plugins
+        self._use(await self._load(filter_list.chain(filters)))
         for plugin in old:
             self.driver.perform(plugin.close())
 
-    async def _load(self, filters: list[AnyFilter]) -> list[Plugin]:
+    def _use(self, plugins: list[Plugin]) -> None:
+        self.plugins, self.watches = plugins, watch(plugins, self._logger, self._on_failure)
+
+    async def _load(self, filters: list[Filter]) -> list[Plugin]:
         """Compiling takes seconds: it is done in a thread, the rest here."""
         await anyio.to_thread.run_sync(filter_list.compile, self.host, filters)
         try:

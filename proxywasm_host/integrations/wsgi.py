@@ -6,48 +6,43 @@ Rules of this module:
   and ends with `ProxyWasmMiddleware.close`, or with the process.
 * The thread of a request waits while a filter holds what it needs. WSGI does not tell that a client has gone: that
   shows when the response is sent.
-* ``start_response`` of the server is called when the response's headers have come out of the filters. What WSGI has no
-  words for (trailers, upgrades) is not passed on.
+* ``start_response`` of the server is called when the response's headers have come out of the filters, and always before
+  the application (that we are to the server) returns: granian looks at nothing that comes later. What WSGI has no words
+  for (trailers, upgrades) is not passed on.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from http import HTTPStatus
-from typing import Any, Union
+from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from proxywasm_host.abi.pairs import HeaderList
-from proxywasm_host.abi.profile import ENVOY, Profile
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.driver import filters as filter_list
 from proxywasm_host.driver.clusters import Cluster, Clusters
-from proxywasm_host.driver.filters import AnyFilter, Filter
-from proxywasm_host.driver.threaded import Client, ThreadDriver
-from proxywasm_host.engine.protocol import Engine, Limits
+from proxywasm_host.driver.filters import Filter
+from proxywasm_host.driver.health import Watch, watch
+from proxywasm_host.driver.threaded import ThreadDriver
+from proxywasm_host.integrations.carrier import Carrier
 from proxywasm_host.integrations.framing import Framing, Part
 from proxywasm_host.integrations.headers import address, for_client, for_filters, sendable
-from proxywasm_host.integrations.properties import of_this_node
 from proxywasm_host.runtime import effects
-from proxywasm_host.runtime.effects import Callout, Effect
-from proxywasm_host.runtime.host import Host
+from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.path import REQUEST, RESPONSE
-from proxywasm_host.runtime.plain import BUFFER_LIMIT
 from proxywasm_host.runtime.plugin import Plugin
-from proxywasm_host.runtime.trace import Listener
-from proxywasm_host.services import Services
 
 __all__ = ["Cluster", "Clusters", "Filter", "ProxyWasmMiddleware"]
 
 Environ = dict[str, Any]
-Properties = Union[Mapping[str, PropertyValue], Callable[[Environ], Mapping[str, PropertyValue]]]
 CHUNK = 65536
 NO_BODY = (204, 304)
 UNPREFIXED = ("CONTENT_TYPE", "CONTENT_LENGTH")
@@ -59,44 +54,18 @@ class StreamReset(Exception):
     """A filter broke the stream off when a part of the response was sent: the server must cut the connection."""
 
 
-class ProxyWasmMiddleware:
+class ProxyWasmMiddleware(Carrier):
     """Runs filters in front of a WSGI application.
 
-    Args: as the ASGI middleware's; `properties` may be a function of the environ, and `clients` are those of
-        `ThreadDriver`.
+    Args: those of `Carrier`; `properties` may be a function of the environ, `clients` are those of `ThreadDriver`.
     """
 
-    def __init__(
-        self,
-        app: Callable[..., Iterable[bytes]],
-        filters: Iterable[AnyFilter],
-        *,
-        clusters: Mapping[str, Cluster | str] | None = None,
-        properties: Properties | None = None,
-        buffer_limit: int = BUFFER_LIMIT,
-        mend_framing: bool = True,
-        clients: Mapping[type[Callout], Client] | None = None,
-        services: Services | None = None,
-        engine: str | Engine | None = None,
-        profile: str | Profile = ENVOY,
-        limits: Limits | None = None,
-        listener: Listener | None = None,
-    ) -> None:
-        self.app = app
-        self.filters = list(filters)
-        services = Services() if services is None else services
-        if clusters is not None:
-            services = replace(services, clusters=clusters if isinstance(clusters, Clusters) else Clusters(clusters))
-        self._properties = {} if properties is None else properties
-        fixed = of_this_node({} if callable(self._properties) else self._properties)
-        self._make_host: Callable[[], Host] = lambda: Host(
-            engine, profile=profile, services=services, limits=limits, properties=fixed, listener=listener
-        )
-        self._clients = clients
-        self._buffer_limit = buffer_limit
-        self._mend_framing = mend_framing
+    logger = logging.getLogger("proxywasm_host.wsgi")
+
+    def _set_up(self) -> None:
         self._starting = threading.Lock()
         self._running: tuple[int, ThreadDriver, list[Plugin]] | None = None
+        self._watched: list[Watch] = []
         self._closing = ExitStack()
 
     def start(self) -> tuple[int, ThreadDriver, list[Plugin]]:
@@ -109,9 +78,14 @@ class ProxyWasmMiddleware:
                     plugins = filter_list.load(driver.host, self.filters)
                     with driver.lock:
                         driver.perform(driver.host.drain())
+                    self._watched = watch(plugins, self.logger, self._on_failure)
                     self._closing = opened.pop_all()
                 self._running = os.getpid(), driver, plugins
             return self._running
+
+    def _watches(self) -> list[Watch]:
+        running = self._running
+        return [] if running is None or running[0] != os.getpid() else self._watched
 
     def close(self) -> None:
         """End the plugins and free their VMs; another request would start them anew."""
@@ -124,12 +98,31 @@ class ProxyWasmMiddleware:
         if running is None or running[0] != os.getpid():
             running = self.start()
         _, driver, plugins = running
-        given = self._properties(environ) if callable(self._properties) else self._properties
-        properties = {**_properties(environ), **given}
+        properties = {**_properties(environ), **self._properties_of(environ)}
         with driver.lock:
             stream = driver.host.http_stream(plugins, properties=properties, buffer_limit=self._buffer_limit)
         exchange = _Exchange(driver, stream, environ, start_response, mend_framing=self._mend_framing)
-        return exchange.run(self.app)
+        return _Response(exchange.run(self.app))
+
+
+class _Response:
+    """What is returned to the server: the parts of the body, the first of which has come out."""
+
+    def __init__(self, parts: Generator[bytes, None, None]) -> None:
+        self._parts = parts
+        self._first = next(parts, None)
+        """``start_response`` was called for it."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        first, self._first = self._first, None
+        return next(self._parts) if first is None else first
+
+    def close(self) -> None:
+        """The server wants no more."""
+        self._parts.close()
 
 
 class _Exchange:
@@ -173,7 +166,7 @@ class _Exchange:
         """What the application gave start_response, until the first part of the body."""
         self._response_ended = False
 
-    def run(self, app: Callable[..., Iterable[bytes]]) -> Iterator[bytes]:
+    def run(self, app: Callable[..., Iterable[bytes]]) -> Generator[bytes, None, None]:
         try:
             self._begin()
             while self._upstream is None and not self._over:

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from proxywasm_host.abi.profile import PROFILES
+from proxywasm_host.driver.defaults import DEADLINE, MEMORY
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.errors import not_among
 from proxywasm_host.runtime.plugin import FailurePolicy
@@ -151,9 +152,9 @@ class Cluster(Model):
 class GuestLimits(Model):
     """What a guest may use."""
 
-    memory: Size = 256 << 20
+    memory: Size = MEMORY
     """Bytes of memory; 256MiB for example."""
-    deadline: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
+    deadline: Annotated[float, Field(ge=0, allow_inf_nan=False)] = DEADLINE
     """Seconds for a callback; 0 for no limit."""
 
     def limits(self) -> Limits:

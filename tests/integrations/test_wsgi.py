@@ -169,6 +169,18 @@ def test_a_local_response_instead_of_the_application(wrap, log):
     assert log.take()[1:] == ENDED
 
 
+@pytest.mark.parametrize("script", ["@on_request_headers\nsend_local_response 403 no \"\" \"\" -1\nreturn 1\n", ""])
+def test_the_head_is_given_before_anything_is_returned(wrap, script):
+    """Servers may look at it then, and not again (granian)."""
+    environ: dict = {}
+    setup_testing_defaults(environ)
+    response = Response()
+    parts = wrap(hello, script)(environ, response.start)
+    assert response.status == ("403 Forbidden" if script else "200 Fine")
+    assert b"".join(parts) == (b"" if script else b"Hello.")
+    parts.close()
+
+
 def test_a_local_response_instead_of_the_response(wrap):
     response = get(wrap(hello, "@on_response_headers\n" + LOCAL))
     assert (response.status, response.body) == ("418 I'm a Teapot", b"short and stout")

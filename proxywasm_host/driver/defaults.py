@@ -1,0 +1,25 @@
+"""What carriers do where nothing is said: the middleware, `proxywasm serve`, the command line.
+
+They carry requests of anybody through filters of anybody, so a filter that loops, grows or fails must not be the end of
+others.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from proxywasm_host.engine.protocol import Limits
+from proxywasm_host.runtime.plugin import FailurePolicy
+
+__all__ = ["DEADLINE", "FAILURE_POLICY", "LIMITS", "MEMORY", "RELOAD_INTERVAL", "STREAM_IDLE_TIMEOUT"]
+
+MEMORY: Final = 256 << 20
+"""Bytes for a guest."""
+DEADLINE: Final = 5.0
+"""Seconds for a callback."""
+LIMITS: Final = Limits(MEMORY, DEADLINE)
+FAILURE_POLICY: Final = FailurePolicy.FAIL_RELOAD
+RELOAD_INTERVAL: Final = 0.0
+"""Seconds: a guest that failed is replaced for the next stream."""
+STREAM_IDLE_TIMEOUT: Final = 300.0
+"""Seconds that a stream may be without any progress (Envoy's ``stream_idle_timeout``)."""

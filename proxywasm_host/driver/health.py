@@ -1,0 +1,96 @@
+"""How filters are: what failed is told in the log, and kept for who asks.
+
+Rules of this module:
+
+* A failure is reported once, as a whole. A plugin that fails again and again has one report each `REPORT_EACH` seconds,
+  which says how many were not told.
+* Failures are noted in the thread of the host; `status` may be called in any.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Literal, Union
+
+from proxywasm_host.runtime.failure import Failure
+from proxywasm_host.runtime.plugin import Plugin
+
+__all__ = ["FilterStatus", "OnFailure", "Watch", "watch"]
+
+REPORT_EACH = 10.0
+State = Literal["loading", "running", "failed", "bypassed"]
+OnFailure = Union[Callable[[Plugin, Failure], None], None]
+"""Told of each failure, in the thread of the host; it must not feed the host."""
+
+
+@dataclass(frozen=True)
+class FilterStatus:
+    """How one filter is.
+
+    Args:
+        name: the plugin's.
+        state: ``loading`` until it is loaded; ``running``; ``failed``, and new streams are answered 503 (or get a new
+            guest, with ``fail_reload``); ``bypassed``, and new streams pass without it (``fail_open``).
+        reloads: how often a new guest took the place of one that had failed.
+        failures: how often it has failed.
+        last_failure: the last time, with a report of what happened.
+    """
+
+    name: str
+    state: State
+    reloads: int = 0
+    failures: int = 0
+    last_failure: Failure | None = None
+
+
+class Watch:
+    """Watches one plugin: an entry of its `Plugin.on_failure`."""
+
+    def __init__(
+        self,
+        plugin: Plugin,
+        logger: logging.Logger,
+        on_failure: OnFailure = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.plugin = plugin
+        self.failures = 0
+        self.last_failure: Failure | None = None
+        self._logger = logger
+        self._on_failure = on_failure
+        self._clock = clock
+        self._reported_at = float("-inf")
+        self._untold = 0
+        plugin.on_failure.append(self)
+
+    def __call__(self, failure: Failure) -> None:
+        """The plugin's guest has failed."""
+        self.failures += 1
+        self.last_failure = failure
+        now = self._clock()
+        if now - self._reported_at < REPORT_EACH:
+            self._untold += 1
+        else:
+            untold = f"\n  failures that were not told before: {self._untold}" if self._untold else ""
+            self._reported_at, self._untold = now, 0
+            self._logger.error("%s%s", failure.report(), untold)
+        if self._on_failure is not None:
+            try:
+                self._on_failure(self.plugin, failure)
+            except Exception:
+                self._logger.exception("on_failure raised")
+
+    def status(self) -> FilterStatus:
+        """How the plugin is now; in any thread."""
+        plugin = self.plugin
+        state: State = "bypassed" if plugin.bypassed else "failed" if plugin.failure else "running"
+        return FilterStatus(plugin.name, state, plugin.reloads, self.failures, self.last_failure)
+
+
+def watch(plugins: Iterable[Plugin], logger: logging.Logger, on_failure: OnFailure = None) -> list[Watch]:
+    """Watch each plugin of a chain."""
+    return [Watch(plugin, logger, on_failure) for plugin in plugins]

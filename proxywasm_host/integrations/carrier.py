@@ -1,0 +1,143 @@
+"""What the middlewares of ASGI and WSGI have in common: what they are told, and what they make of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar, Union
+
+from proxywasm_host.abi.profile import ENVOY, Profile
+from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.driver import filters as filter_list
+from proxywasm_host.driver.clusters import Cluster, Clusters
+from proxywasm_host.driver.defaults import LIMITS
+from proxywasm_host.driver.dispatch import CALLOUTS
+from proxywasm_host.driver.filters import AnyFilter
+from proxywasm_host.driver.health import FilterStatus, OnFailure, Watch
+from proxywasm_host.engine.protocol import Engine, Limits
+from proxywasm_host.integrations.properties import of_this_node
+from proxywasm_host.runtime.effects import Callout
+from proxywasm_host.runtime.host import Host
+from proxywasm_host.runtime.plain import BUFFER_LIMIT
+from proxywasm_host.runtime.trace import Listener
+from proxywasm_host.services import Services
+
+__all__ = ["Carrier"]
+
+Properties = Union[Mapping[str, PropertyValue], Callable[[Any], Mapping[str, PropertyValue]]]
+
+
+class Carrier:
+    """Base of both middlewares.
+
+    Args:
+        app: the application.
+        filters: the chain, in the order of the request: paths, modules, or `Filter`s with their configuration.
+        clusters: where callouts go, by name: `Clusters`, or a mapping of names to URLs.
+        properties: properties of all streams, or a function that makes those of a request from its scope (or environ).
+        buffer_limit: bytes of a body that filters may hold back.
+        mend_framing: correct, or leave out, a ``content-length`` that filters may have made wrong.
+        clients: who makes callouts, by the effect's type; see `AsyncDriver` and `ThreadDriver`.
+        limits: memory and deadline of each guest; ``Limits()`` for none.
+        on_failure: told of each failure of a guest, with the plugin and its `Failure`. The log has its report anyway.
+        services, engine, profile, listener: of the hosts that are made. All share these services.
+
+    Raises: TypeError or ValueError, with what to write instead.
+    """
+
+    logger: ClassVar[logging.Logger]
+
+    def __init__(
+        self,
+        app: Callable[..., Any],
+        filters: Iterable[AnyFilter],
+        *,
+        clusters: Mapping[str, Cluster | str] | None = None,
+        properties: Properties | None = None,
+        buffer_limit: int = BUFFER_LIMIT,
+        mend_framing: bool = True,
+        clients: Mapping[type[Callout], Any] | None = None,
+        services: Services | None = None,
+        engine: str | Engine | None = None,
+        profile: str | Profile = ENVOY,
+        limits: Limits | None = LIMITS,
+        on_failure: OnFailure = None,
+        listener: Listener | None = None,
+    ) -> None:
+        check("app", app, callable(app), "an application, which comes first: ProxyWasmMiddleware(app, ['auth.wasm'])")
+        right = properties is None or callable(properties) or isinstance(properties, Mapping)
+        check("properties", properties, right, "a mapping by name, or a function that makes one of a request")
+        of_all = {} if properties is None or callable(properties) else properties
+        check("buffer_limit", buffer_limit, is_number(buffer_limit, int), "a number of bytes: 1 << 20")
+        right = clients is None or all(kind in CALLOUTS and callable(client) for kind, client in clients.items())
+        check("clients", clients, right, "functions by the type of callout: {RedisCall: my_client}")
+        check("services", services, services is None or isinstance(services, Services), "a Services(…)")
+        check("limits", limits, limits is None or isinstance(limits, Limits), "Limits(memory=256 << 20, deadline=5.0)")
+        right = on_failure is None or callable(on_failure)
+        check("on_failure", on_failure, right, "a function of a plugin and a failure")
+        self.app = app
+        self.filters: list[AnyFilter] = [*filter_list.chain(filters)]
+        services = with_clusters(Services() if services is None else services, clusters)
+        fixed = of_this_node(of_all)
+        self._make_host: Callable[[], Host] = lambda: Host(
+            engine, profile=profile, services=services, limits=limits, properties=fixed, listener=listener
+        )
+        self._clients = clients
+        self._properties_of: Callable[[Any], Mapping[str, PropertyValue]]
+        self._properties_of = properties if callable(properties) else lambda _: of_all
+        self._buffer_limit = buffer_limit
+        self._mend_framing = mend_framing
+        self._on_failure = on_failure
+        self._set_up()
+
+    def _set_up(self) -> None:
+        """What a middleware has of its own."""
+        raise NotImplementedError
+
+    def status(self) -> list[FilterStatus]:
+        """How each filter is, in each event loop or process that runs it here; in any thread.
+
+        Ready to serve: ``all(each.state in ("running", "bypassed") for each in middleware.status())``.
+        """
+        watches = self._watches()
+        if watches:
+            return [watch.status() for watch in watches]
+        return [FilterStatus(each.plugin_name, "loading") for each in filter_list.chain(self.filters)]
+
+    def _watches(self) -> list[Watch]:
+        """Of all plugins that new requests get."""
+        raise NotImplementedError
+
+
+def check(name: str, value: object, right: bool, wanted: str) -> None:
+    """Raises: TypeError, unless it is right."""
+    if not right:
+        raise TypeError(f"{name} is {wanted}; not {value!r}")
+
+
+def is_number(value: object, *kinds: type) -> bool:
+    """Whether it is one of these kinds of numbers, and not negative."""
+    return isinstance(value, kinds) and not isinstance(value, bool) and value >= 0  # type: ignore[operator]
+
+
+def with_clusters(services: Services, clusters: Mapping[str, Cluster | str] | None) -> Services:
+    """Services that know these clusters.
+
+    Raises: TypeError; ValueError, for a URL that is none, or for clusters that the services know and these do not.
+    """
+    known = services.clusters
+    if clusters is None:
+        return (
+            replace(services, clusters=Clusters()) if known == frozenset() else services
+        )  # which tells what is missing
+    right = isinstance(clusters, Mapping)
+    check("clusters", clusters, right, "a mapping of names to URLs: {'idp': 'https://idp.example'}")
+    clusters = clusters if isinstance(clusters, Clusters) else Clusters(clusters)
+    unknown = [name for name in known if clusters.get(name) is None] if isinstance(known, Iterable) else []
+    if unknown:
+        raise ValueError(
+            f"Services(clusters=…) has {', '.join(map(repr, unknown))}, for which clusters= has no URL: "
+            "say all clusters in one place, clusters={name: URL}"
+        )
+    return replace(services, clusters=clusters)

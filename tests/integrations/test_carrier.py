@@ -1,0 +1,151 @@
+"""What both middlewares are told, and tell: they refuse what is wrong where it is given, and say how filters are."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from proxywasm_host import Limits, Services
+from proxywasm_host.integrations import asgi, wsgi
+from proxywasm_host.integrations.carrier import with_clusters
+from proxywasm_host.runtime.effects import HttpCall
+from tests.integrations import asgi as of_asgi
+from tests.integrations import test_wsgi as of_wsgi
+from tests.support import code
+
+MIDDLEWARES = {"asgi": asgi.ProxyWasmMiddleware, "wsgi": wsgi.ProxyWasmMiddleware}
+TRAPS = "@on_request_headers\nget_header_map_value 0 x-trap\nif_status 0\ntrap\n"
+
+
+async def hello(scope, receive, send):
+    await of_asgi.respond(send, 200, [(b"content-length", b"6")], b"Hello.")
+
+
+@pytest.fixture(params=MIDDLEWARES)
+def middleware(request):
+    return MIDDLEWARES[request.param]
+
+
+class Both:
+    """One of the middlewares with filters, and what it answers."""
+
+    def __init__(self, kind, filters, **options):
+        self.kind = kind
+        self.app = MIDDLEWARES[kind](hello if kind == "asgi" else of_wsgi.hello, filters, **options)
+
+    def ask(self, *requests: dict[str, str]) -> list[int]:
+        """Send requests with these headers, one after the other; `status` is asked after them, in another thread."""
+        return anyio.run(self._asgi, requests) if self.kind == "asgi" else self._wsgi(requests)
+
+    async def _asgi(self, requests) -> list[int]:
+        answers = [(await of_asgi.get(self.app, "GET", "/", headers.items())).status for headers in requests]
+        self.status = await anyio.to_thread.run_sync(self.app.status)
+        return answers
+
+    def _wsgi(self, requests) -> list[int]:
+        environs = [
+            {f"HTTP_{name.upper().replace('-', '_')}": headers[name] for name in headers} for headers in requests
+        ]
+        answers = [int(of_wsgi.get(self.app, **environ).status[:3]) for environ in environs]
+        with ThreadPoolExecutor(1) as other:
+            self.status = other.submit(self.app.status).result()
+        return answers
+
+
+@pytest.fixture(params=MIDDLEWARES)
+def carry(request, engine, log):
+    """Carry requests through a probe: ``carry(script, failure policy or that by default, **options)``."""
+    made = []
+
+    def carry(script, policy=None, **options):
+        options.setdefault("services", Services(log=log))
+        given = {"failure_policy": policy} if policy else {}
+        chain = [asgi.Filter(code("c/probe_0_2_1"), "probe", configuration=script, **given)]
+        made.append(Both(request.param, chain, engine=engine, **options))
+        return made[-1]
+
+    yield carry
+    for both in made:
+        if both.kind == "wsgi":
+            both.app.close()
+
+
+# -- What is wrong is said where it is given ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "write"),
+    [
+        ({"filters": "auth.wasm"}, r"write \['auth.wasm'\]"),
+        ({"filters": Path("auth.wasm")}, r"write \[PosixPath\('auth.wasm'\)\]"),
+        ({"filters": asgi.Filter("auth.wasm")}, r"write \[Filter\(…\)\]"),
+        ({"filters": b"\0asm"}, r"write \[code\]"),
+        ({"filters": [("auth.wasm", "x")]}, r"a filter is the path .* not \('auth.wasm', 'x'\)"),
+        ({"app": "auth.wasm"}, "app is an application, which comes first"),
+        ({"clusters": ["idp"]}, "clusters is a mapping of names to URLs"),
+        ({"clusters": {"idp": 8000}}, "clusters are URLs or Clusters by name, not 'idp': 8000"),
+        ({"properties": "route"}, "properties is a mapping by name"),
+        ({"buffer_limit": "1MiB"}, "buffer_limit is a number of bytes: 1 << 20; not '1MiB'"),
+        ({"buffer_limit": True}, "buffer_limit is a number of bytes"),
+        ({"clients": {"redis": print}}, r"clients is functions by the type of callout: \{RedisCall: my_client\}"),
+        ({"clients": {HttpCall: "http://x"}}, "clients is functions by the type of callout"),
+        ({"services": {"clusters": {}}}, r"services is a Services\(…\)"),
+        ({"limits": 5.0}, r"limits is Limits\(memory=256 << 20, deadline=5.0\); not 5.0"),
+        ({"on_failure": "log"}, "on_failure is a function of a plugin and a failure"),
+    ],
+)
+def test_what_is_wrong_is_refused_with_what_to_write(middleware, options, write):
+    given = {"app": hello, "filters": [], **options}
+    with pytest.raises(TypeError, match=write):
+        middleware(given.pop("app"), given.pop("filters"), **given)
+
+
+def test_clusters_are_said_in_one_place(middleware):
+    assert "idp" in with_clusters(Services(clusters={"idp"}), {"idp": "http://x"}).clusters
+    with pytest.raises(ValueError, match="has 'idp', for which clusters= has no URL: say all clusters in one place"):
+        middleware(hello, [], services=Services(clusters={"idp"}), clusters={"other": "http://x"})
+
+
+@pytest.mark.parametrize("clusters", [None, {}, {"idp": "http://127.0.0.1:1"}])
+def test_a_cluster_that_is_not_known_is_told(carry, caplog, clusters):
+    script = '@on_request_headers\nhttp_call nobody :method=GET&:path=/&:authority=a "" "" 1000\n'
+    assert carry(script, clusters=clusters).ask({}, {}) == [200, 200]
+    names = "'idp'" if clusters else "none"
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [f"a filter calls the cluster 'nobody', which is not known: clusters are {names}"]
+
+
+# -- How filters are ---------------------------------------------------------------------------------------------------
+
+
+def test_failures_are_told_and_kept(carry, caplog):
+    told = []
+    served = carry(TRAPS, "fail_closed", on_failure=lambda plugin, failure: told.append((plugin.name, failure.kind)))
+    assert [(each.name, each.state) for each in served.app.status()] == [("probe", "loading")]
+    assert served.ask({}, {"x-trap": "1"}, {}) == [200, 503, 503]
+    [record] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert record.name == f"proxywasm_host.{served.kind}"
+    assert record.getMessage().startswith("plugin 'probe' failed in a callback: ")
+    assert told == [("probe", "trap")]
+    [status] = served.status
+    assert (status.name, status.state, status.reloads, status.failures) == ("probe", "failed", 0, 1)
+    assert status.last_failure.report() == record.getMessage()
+
+
+def test_a_guest_that_fails_is_replaced_at_once(carry):
+    served = carry(TRAPS, None)
+    assert served.ask({"x-trap": "1"}, {}, {"x-trap": "1"}, {}) == [503, 200, 503, 200]
+    [status] = served.status
+    assert (status.state, status.reloads, status.failures) == ("running", 2, 2)
+
+
+def test_a_filter_that_loops_is_stopped(carry):
+    assert carry("@on_request_headers\nloop\n", limits=Limits(deadline=0.2)).ask({}) == [503]
+
+
+def test_guests_have_limits_by_default(middleware):
+    assert middleware(hello, [])._make_host().limits == Limits(memory=256 << 20, deadline=5.0)
