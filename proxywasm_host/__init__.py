@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from proxywasm_host.errors import EngineUnavailable, ModuleError, ProxyWasmError, UnknownEngine
     from proxywasm_host.runtime import effects
     from proxywasm_host.runtime.failure import Failure, PluginError
+    from proxywasm_host.runtime.header_limits import HeaderLimits
     from proxywasm_host.runtime.host import Host
     from proxywasm_host.runtime.http import HttpStream, LocalResponse
     from proxywasm_host.runtime.plugin import FailurePolicy, Plugin
@@ -28,6 +29,7 @@ __all__ = [
     "EngineUnavailable",
     "Failure",
     "FailurePolicy",
+    "HeaderLimits",
     "Host",
     "HttpStream",
     "Limits",
@@ -60,6 +62,7 @@ _HOME = {
     "proxywasm_host.engine.registry": "list_engines open_engine register_engine",
     "proxywasm_host.errors": "EngineUnavailable ModuleError ProxyWasmError UnknownEngine",
     "proxywasm_host.runtime.failure": "Failure PluginError",
+    "proxywasm_host.runtime.header_limits": "HeaderLimits",
     "proxywasm_host.runtime.host": "Host",
     "proxywasm_host.runtime.http": "HttpStream LocalResponse",
     "proxywasm_host.runtime.plugin": "FailurePolicy Plugin",

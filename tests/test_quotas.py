@@ -77,7 +77,7 @@ STREAMS = {
     "headers": (
         "on_request_headers",
         "repeat 1100\nadd_header_map_value 0 x v\nremove_header_map_value 0 x\nadd_header_map_value 0 x v",
-        [0] * 1019 + [10] * 81 + [0, 0],
+        [0] * 1024 + [10] * 76 + [0, 0],
     ),
     "bytes of headers": (
         "on_request_headers",

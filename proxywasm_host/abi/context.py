@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.native import NATIVE
-from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.pairs import MAX_ENTRIES, MAX_SIZE, HeaderList
 from proxywasm_host.abi.profile import Profile
 from proxywasm_host.abi.types import AbiVersion, Status, StreamType
 from proxywasm_host.abi.values import PropertyValue
@@ -66,9 +66,16 @@ class Context(ContextState):
         """Make trailers that the message does not have; possible in a body callback that ends the stream."""
         return None
 
+    def map_room(self, map: int) -> tuple[int, int]:
+        """How many headers a map of the stream may have, and how many bytes of them, for this guest to add one."""
+        return MAX_ENTRIES, MAX_SIZE
+
     def writable_size(self, buffer: int) -> int:
         """Bytes to which a buffer that can be read may be made to grow; 0 if it cannot be changed."""
         return 0
+
+    def vm_failed(self) -> None:
+        """The guest has failed, in this context or in another of its VM."""
 
     def send_local_response(
         self, status: int, details: bytes, body: bytes, headers: HeaderList, grpc_status: int | None

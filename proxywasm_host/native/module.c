@@ -60,6 +60,7 @@ static const struct {
     {"request_headers", &known.headers_out[0]},
     {"response_headers", &known.headers_out[1]},
     {"check_properties", &known.check_properties},
+    {"header_limits", &known.header_limits},
 };
 
 /* use(name=object, …) */

@@ -21,7 +21,7 @@
 #include <structmember.h>
 
 /* Counted up when what Python sees of this extension changes: abi/native.py leaves another one alone. */
-#define REVISION 10
+#define REVISION 11
 
 enum { MOST_PARAMS = 16 }; /* of a hostcall or a callback */
 enum { OK = 0, NOT_FOUND = 1, BAD_ARGUMENT = 2 };
@@ -46,6 +46,7 @@ typedef struct {
     PyObject *plugin;          /* plugin.Plugin */
     PyObject *headers_out[2];  /* effects.RequestHeaders, effects.ResponseHeaders */
     PyObject *check_properties; /* values.check_properties */
+    PyObject *header_limits;   /* plain.HEADER_LIMITS */
 } Known;
 
 extern Known known;
@@ -142,7 +143,7 @@ int intern(const Name *names, size_t count);
 
 /* What a method takes. Fill `values`, one for each of `names`, with what is given: false with an exception if that is
  * not what it takes. */
-enum { MOST_NAMES = 3 };
+enum { MOST_NAMES = 6 };
 typedef struct {
     const char *name;
     int by_position, required;

@@ -31,7 +31,7 @@ enum { FEW_FILTERS = 16 };
 typedef struct {
     PyObject_HEAD
     PyObject *stream, *filters, *headers, *stopped, *buffer, *holder, *trailers, *dict;
-    Py_ssize_t passed, calling, count;
+    Py_ssize_t passed, calling, count, header_count, header_size;
     unsigned long long received;
     uint8_t *given_end, few[FEW_FILTERS]; /* a byte for each of `count` filters */
     int direction;
@@ -40,7 +40,8 @@ typedef struct {
 
 typedef struct {
     PyObject_HEAD
-    PyObject *host, *properties, *buffer_limit, *contexts, *local, *details, *dict;
+    PyObject *host, *properties, *buffer_limit, *header_limits, *contexts, *local, *details, *dict;
+    Py_ssize_t most_headers, most_header_bytes; /* what `header_limits` says */
     Outbox *outbox;
     PlainPath *request, *response;
     long long started_ns;
@@ -78,7 +79,8 @@ int path_feed_headers(PlainPath *self, PyObject *headers, bool end_stream);
 
 /* -- plain_stream.c --------------------------------------------------------------------------------------------- */
 
-PyObject *stream_make(PlainHost *host, PyObject *plugins, PyObject *properties, PyObject *buffer_limit);
+PyObject *stream_make(PlainHost *host, PyObject *plugins, PyObject *properties, PyObject *buffer_limit,
+                      PyObject *header_limits);
 /* A header map as on_log sees it, borrowed; None if it is not there, NULL with an exception. */
 PyObject *map_for_log(PyObject *stream, size_t map);
 
@@ -87,6 +89,8 @@ PyObject *map_for_log(PyObject *stream, size_t map);
 /* A list of our own of headers that are plain pairs of bytes and, if `unique`, of different names. NULL without an
  * exception: they have to be looked at more closely. */
 PyObject *plain_headers(PyObject *headers, bool unique);
+/* Count and size of plain headers, as measure() in header_limits.py says. */
+void measure_headers(PyObject *headers, Py_ssize_t *count, Py_ssize_t *size);
 /* Whether headers may go out as they are: what HttpStream.for_wire gives back as it was. */
 bool fit_for_wire(int direction, PyObject *headers);
 /* A RequestHeaders or ResponseHeaders. */

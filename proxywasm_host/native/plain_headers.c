@@ -50,6 +50,16 @@ PyObject *plain_headers(PyObject *headers, bool unique) {
     return list;
 }
 
+void measure_headers(PyObject *headers, Py_ssize_t *count, Py_ssize_t *size) {
+    PyObject *name, *value;
+    *count = *size = 0;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(headers); i++) {
+        if (!pair_of(headers, i, &name, &value)) continue; /* they are plain */
+        *count += PyBytes_AS_STRING(name)[0] != ':';
+        *size += PyBytes_GET_SIZE(name) + PyBytes_GET_SIZE(value);
+    }
+}
+
 static const struct {
     const char *name;
     int needed;

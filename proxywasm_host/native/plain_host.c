@@ -144,15 +144,16 @@ static int check_properties(PyObject *properties) {
 static PyObject *gone(void) { return PyErr_Format(PyExc_RuntimeError, "the host was never made, or is gone"); }
 
 static PyObject *host_http_stream(PlainHost *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
-    static const Signature SIGNATURE = {"http_stream", 1, 1, {"plugins", "properties", "buffer_limit"}};
-    PyObject *given[] = {NULL, nothing, default_limit};
+    static const Signature SIGNATURE = {
+        "http_stream", 1, 1, {"plugins", "properties", "buffer_limit", "header_limits"}};
+    PyObject *given[] = {NULL, nothing, default_limit, known.header_limits};
     if (!take(&SIGNATURE, args, count, keywords, given)) return NULL;
     if (!self->outbox || !self->clock) return gone();
     if (given[1] == Py_None) given[1] = nothing;
     if (given[1] != nothing && check_properties(given[1])) return NULL;
     PyObject *plugins = ready(self, given[0]);
     if (!plugins) return NULL;
-    PyObject *stream = stream_make(self, plugins, given[1], given[2]);
+    PyObject *stream = stream_make(self, plugins, given[1], given[2], given[3]);
     Py_DECREF(plugins);
     return stream;
 }
@@ -191,10 +192,11 @@ static void host_dealloc(PlainHost *self) {
 
 static PyMethodDef host_methods[] = {
     {"http_stream", (PyCFunction)(void (*)(void))host_http_stream, METH_FASTCALL | METH_KEYWORDS,
-     "http_stream($self, plugins, *, properties=None, buffer_limit=1048576)\n--\n\n"
+     "http_stream($self, plugins, *, properties=None, buffer_limit=1048576, header_limits=...)\n--\n\n"
      "An HTTP stream through these plugins, in the order of the request.\n\n"
      "`properties` are those of this stream, by dotted name (``\"source.address\"``). `buffer_limit` bounds what\n"
-     "filters may hold of a body, in bytes.\n\n"
+     "filters may hold of a body, in bytes. A request beyond `header_limits` is answered 431, a response 502;\n"
+     "``None`` is no limit.\n\n"
      "Raises: TypeError or ValueError, for properties that no filter could read."},
     {"emit", (PyCFunction)host_emit, METH_O,
      "emit($self, effect, /)\n--\n\n"

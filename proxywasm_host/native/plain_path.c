@@ -156,6 +156,22 @@ static int begin(PlainPath *self, PyObject *headers, bool end_stream) {
     return pass_headers(self, 0, end_stream);
 }
 
+/* Note how many they are. 1: they are within the stream's limits, 0: they were refused, -1 with an exception. */
+static int within_limits(PlainPath *self, PyObject *headers) {
+    Py_ssize_t count, size;
+    measure_headers(headers, &count, &size);
+    self->header_count = PyList_GET_SIZE(headers);
+    self->header_size = size;
+    const PlainStream *stream = (PlainStream *)self->stream;
+    if (!is_a(self->stream, known.http_stream, &PlainStreamType)) return 1;
+    if (count <= stream->most_headers && size <= stream->most_header_bytes) return 1;
+    PyObject *kept = Py_NewRef(self->stream);
+    int failed = told(PyObject_CallMethod(kept, "over_header_limits", "Onn", self,
+                                          (Py_ssize_t)HEADERS_MAP[self->direction], count));
+    Py_DECREF(kept);
+    return failed;
+}
+
 int path_feed_headers(PlainPath *self, PyObject *given, bool end_stream) {
     if (self->started) {
         PyErr_Format(PyExc_RuntimeError, "the %s's headers were given before",
@@ -166,9 +182,12 @@ int path_feed_headers(PlainPath *self, PyObject *given, bool end_stream) {
     if (self->aborted) return 0;
     /* Names may occur twice where nothing is joined, but to ask costs more than to look. */
     PyObject *headers = plain_headers(given, true);
-    if (!headers && !PyErr_Occurred())
+    int taken = headers ? within_limits(self, headers) : -1;
+    if (!headers && !PyErr_Occurred()) {
         headers = PyObject_CallMethod(self->stream, "checked", "On", given, (Py_ssize_t)HEADERS_MAP[self->direction]);
-    int failed = headers ? begin(self, headers, end_stream) : -1;
+        taken = !headers ? -1 : headers != Py_None;
+    }
+    int failed = taken > 0 ? begin(self, headers, end_stream) : taken;
     Py_XDECREF(headers);
     return failed;
 }
@@ -234,6 +253,8 @@ static PyMemberDef path_members[] = {
     {"trailers", T_OBJECT, offsetof(PlainPath, trailers), 0, NULL},
     {"passed", T_PYSSIZET, offsetof(PlainPath, passed), 0, NULL},
     {"calling", T_PYSSIZET, offsetof(PlainPath, calling), 0, NULL},
+    {"header_count", T_PYSSIZET, offsetof(PlainPath, header_count), 0, NULL},
+    {"header_size", T_PYSSIZET, offsetof(PlainPath, header_size), 0, NULL},
     {"received", T_ULONGLONG, offsetof(PlainPath, received), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };

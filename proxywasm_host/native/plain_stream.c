@@ -51,12 +51,40 @@ static PyObject *reversed(PyObject *list) {
     return copy;
 }
 
-static int begin(PlainStream *self, PlainHost *host, PyObject *plugins, PyObject *properties, PyObject *limit) {
+/* Read once from a HeaderLimits, which never changes: 0, or -1 with an exception. */
+static int take_header_limits(PlainStream *self, PyObject *limits) {
+    static PyObject *last;
+    static Py_ssize_t count, size;
+    self->most_headers = self->most_header_bytes = PY_SSIZE_T_MAX;
+    if (limits == Py_None) return 0;
+    if (!known.header_limits || !Py_IS_TYPE(limits, Py_TYPE(known.header_limits)))
+        return PyErr_Format(PyExc_TypeError, "header_limits are HeaderLimits or None, not %R", limits), -1;
+    if (limits != last) {
+        PyObject *numbers[] = {PyObject_GetAttrString(limits, "count"), PyObject_GetAttrString(limits, "size")};
+        for (int i = 0; i < 2; i++) {
+            Py_ssize_t number = numbers[i] ? PyNumber_AsSsize_t(numbers[i], NULL) : -1;
+            if (i) size = number;
+            else count = number;
+            Py_XDECREF(numbers[i]);
+        }
+        Py_CLEAR(last);
+        if (PyErr_Occurred()) return -1;
+        last = Py_NewRef(limits);
+    }
+    self->most_headers = count;
+    self->most_header_bytes = size;
+    return 0;
+}
+
+static int begin(PlainStream *self, PlainHost *host, PyObject *plugins, PyObject *properties, PyObject *limit,
+                 PyObject *header_limits) {
     if (self->host) return PyErr_SetString(PyExc_RuntimeError, "a stream is made once"), -1;
     if (!known.http_context || !known.path)
         return PyErr_SetString(PyExc_RuntimeError, "proxywasm_host.runtime.http was not imported"), -1;
     if (!PyList_Check(plugins) && !PyTuple_Check(plugins))
         return PyErr_Format(PyExc_TypeError, "plugins are a list, not %R", plugins), -1;
+    if (take_header_limits(self, header_limits)) return -1;
+    Py_XSETREF(self->header_limits, Py_NewRef(header_limits));
     Py_XSETREF(self->host, Py_NewRef(host));
     Py_XSETREF(self->outbox, (Outbox *)Py_XNewRef(host->outbox));
     Py_XSETREF(self->properties, Py_NewRef(properties));
@@ -77,22 +105,23 @@ static int begin(PlainStream *self, PlainHost *host, PyObject *plugins, PyObject
 }
 
 static int stream_init(PlainStream *self, PyObject *args, PyObject *keywords) {
-    static char *names[] = {"host", "plugins", "properties", "buffer_limit", NULL};
-    PyObject *host, *plugins, *properties, *limit;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!OOO:HttpStream", names, &PlainHostType, &host, &plugins,
-                                     &properties, &limit))
+    static char *names[] = {"host", "plugins", "properties", "buffer_limit", "header_limits", NULL};
+    PyObject *host, *plugins, *properties, *limit, *header_limits;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!OOOO:HttpStream", names, &PlainHostType, &host, &plugins,
+                                     &properties, &limit, &header_limits))
         return -1;
-    return begin(self, (PlainHost *)host, plugins, properties, limit);
+    return begin(self, (PlainHost *)host, plugins, properties, limit, header_limits);
 }
 
-PyObject *stream_make(PlainHost *host, PyObject *plugins, PyObject *properties, PyObject *buffer_limit) {
+PyObject *stream_make(PlainHost *host, PyObject *plugins, PyObject *properties, PyObject *buffer_limit,
+                      PyObject *header_limits) {
     PyTypeObject *type = known.http_stream ? (PyTypeObject *)known.http_stream : &PlainStreamType;
     if (!is_made_here(type, (initproc)stream_init)) {
-        PyObject *args[] = {(PyObject *)host, plugins, properties, buffer_limit};
-        return PyObject_Vectorcall((PyObject *)type, args, 4, NULL);
+        PyObject *args[] = {(PyObject *)host, plugins, properties, buffer_limit, header_limits};
+        return PyObject_Vectorcall((PyObject *)type, args, 5, NULL);
     }
     PyObject *self = type->tp_alloc(type, 0);
-    if (self && begin((PlainStream *)self, host, plugins, properties, buffer_limit)) Py_CLEAR(self);
+    if (self && begin((PlainStream *)self, host, plugins, properties, buffer_limit, header_limits)) Py_CLEAR(self);
     return self;
 }
 
@@ -181,6 +210,7 @@ static int stream_traverse(PlainStream *self, visitproc visit, void *arg) {
     Py_VISIT(self->outbox);
     Py_VISIT(self->properties);
     Py_VISIT(self->buffer_limit);
+    Py_VISIT(self->header_limits);
     Py_VISIT(self->contexts);
     Py_VISIT(self->request);
     Py_VISIT(self->response);
@@ -195,6 +225,7 @@ static int stream_clear(PlainStream *self) {
     Py_CLEAR(self->outbox);
     Py_CLEAR(self->properties);
     Py_CLEAR(self->buffer_limit);
+    Py_CLEAR(self->header_limits);
     Py_CLEAR(self->contexts);
     Py_CLEAR(self->request);
     Py_CLEAR(self->response);
@@ -232,6 +263,7 @@ static PyMemberDef stream_members[] = {
     {"host", T_OBJECT_EX, offsetof(PlainStream, host), READONLY, NULL},
     {"properties", T_OBJECT_EX, offsetof(PlainStream, properties), 0, NULL},
     {"buffer_limit", T_OBJECT_EX, offsetof(PlainStream, buffer_limit), 0, NULL},
+    {"header_limits", T_OBJECT_EX, offsetof(PlainStream, header_limits), READONLY, NULL},
     {"started_ns", T_LONGLONG, offsetof(PlainStream, started_ns), 0, NULL},
     {"local", T_OBJECT, offsetof(PlainStream, local), 0, NULL},
     {"details", T_OBJECT, offsetof(PlainStream, details), 0, NULL},

@@ -128,7 +128,7 @@ class Host(PlainHost):
             capabilities: names of the hostcalls and callbacks that are allowed; ``None`` is all.
             failure_policy: what new streams get after the guest has trapped.
             allow_on_headers_stop_iteration: PAUSE on headers lets the body come to the filter.
-            reload_interval: base of the back-off of FAIL_RELOAD, in seconds.
+            reload_interval: base of the back-off of FAIL_RELOAD, in seconds; 0 replaces a VM that had started at once.
             unknown_imports: whether a ``proxy_*`` import that is not known is an error, or answers UNIMPLEMENTED.
             engine, profile, limits: instead of the host's.
 
@@ -239,6 +239,11 @@ class Host(PlainHost):
             for key in [key for key, vm in self._vms.items() if vm is plugin.vm]:
                 del self._vms[key]
             plugin.vm.close()
+
+    def vm_left(self, vm: Vm) -> None:
+        """A plugin has left a VM that failed or refused it, and that has no streams any more. It goes with its last."""
+        if not any(plugin.vm is vm for plugin in self.plugins):
+            vm.close()
 
     # -- Streams -------------------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from proxywasm_host.abi.types import MapType
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import Failure
+from proxywasm_host.runtime.header_limits import measure
 from proxywasm_host.runtime.http_context import HttpContext
 from proxywasm_host.runtime.path import REQUEST, RESPONSE, Path
 from proxywasm_host.runtime.plain import WORDS, PlainStream
@@ -37,8 +38,15 @@ from proxywasm_host.runtime.properties import Stored, grpc_status_of
 
 __all__ = ["HttpStream", "LocalResponse"]
 
+TOO_LARGE = (
+    ("http1.too_many_headers", "http1.headers_too_large"),
+    ("http1.too_many_trailers", "http1.trailers_too_large"),
+)
+"""Envoy's details of a request beyond its `HeaderLimits`, for headers and trailers: by their count, by their size."""
+IDLE = "stream_idle_timeout"
 GRPC_UNAVAILABLE = 14
 SERVICE_UNAVAILABLE = 503
+PAIR = [bytes, bytes]
 KNOWN = ({b":path": 2, b":method": 1, b":scheme": 0, b":authority": 0, b":protocol": 0}, {b":status": 1})
 """Pseudo headers that go out, by direction, with a bit for those that must. They stand before all other headers.
 
@@ -135,23 +143,34 @@ class HttpStream(PlainStream):
     def _end(self, path: Path, trailers: HeaderList) -> list[Effect]:
         if not path.aborted:
             self._check(path)
-            path.on_trailers(self.checked(trailers, TRAILERS[path.direction]))
+            checked = self.checked(trailers, TRAILERS[path.direction])
+            if checked is not None:
+                path.on_trailers(checked)
         return self.host.drain()
 
-    def checked(self, headers: Iterable[tuple[bytes, bytes]], map: int) -> HeaderList:
+    def checked(self, headers: Iterable[tuple[bytes, bytes]], map: int) -> HeaderList | None:
         """A list of our own of the embedder's headers; where the profile says so, what there can be one of is joined.
 
-        Raises: TypeError, if the first or the last is no pair of bytes: to look at all would cost as much as a
-        hostcall.
+        ``None`` if they are beyond the limits, which is answered.
+
+        Raises: TypeError, if one is no pair of bytes.
         """
         pairs: list[Any] = list(headers)  # whatever it is that the embedder gave
-        if not pairs:
-            return pairs
-        for pair in pairs[0], pairs[-1]:
+        for pair in pairs:
             if pair.__class__ is list:
                 return self.checked([(name, value) for name, value in pairs], map)
-            if pair.__class__ is not tuple or pair[0].__class__ is not bytes or pair[1].__class__ is not bytes:
+            if pair.__class__ is not tuple or [part.__class__ for part in pair] != PAIR:
                 raise TypeError(f"headers are (name, value) pairs of bytes, not {pair!r}")
+        path = self.path(map >= MapType.RESPONSE_HEADERS)
+        count, size = measure(pairs)
+        if map in TRAILERS:
+            path.trailer_count, path.trailer_size = len(pairs), size
+        else:
+            path.header_count, path.header_size = len(pairs), size
+        limits = self.header_limits
+        if limits is not None and (count > limits.count or size > limits.size):
+            self.over_header_limits(path, map, count)
+            return None
         return joined(pairs, map) if self.host.profile.inline_headers and len(dict(pairs)) < len(pairs) else pairs
 
     # -- State ---------------------------------------------------------------------------------------------------
@@ -195,6 +214,11 @@ class HttpStream(PlainStream):
     def paused(self) -> bool:
         """Whether a message that has come in as a whole waits for a filter."""
         return any(path.ended and not path.complete and not path.aborted for path in (self._request, self._response))
+
+    def place(self, context: HttpContext, direction: int) -> int:
+        """How many filters a message has met when it has passed this one."""
+        at = self._contexts.index(context)
+        return at + 1 if direction == REQUEST else len(self._contexts) - at
 
     def path(self, direction: int) -> Path:
         """State of one direction, for properties."""
@@ -264,6 +288,50 @@ class HttpStream(PlainStream):
         self.failure = context.vm.failure
         self.local_response(SERVICE_UNAVAILABLE, [], b"", "wasm_fail_stream", GRPC_UNAVAILABLE)
 
+    def time_out(self) -> list[Effect]:
+        """Nothing has come in or gone out for too long: end the stream (Envoy's ``stream_idle_timeout``).
+
+        The client gets 408 if its request is not whole, else 504; if it has had a part of the response, the stream is
+        reset. How long is too long is the embedder's to say; Envoy's default is 5 minutes.
+        """
+        for _ in range(2):  # a filter that holds the answer is not asked again
+            if self._response.headers_sent and self.local is not None and self.local.details == IDLE:
+                break
+            self.local_response(504 if self._request.ended else 408, [], b"stream timeout", IDLE, None)
+        return self.host.drain()
+
+    @property
+    def waiting_for(self) -> str:
+        """What the stream waits for, in words for a log."""
+        for path in self._request, self._response:
+            holding = path.holding
+            if holding is not None and not path.aborted:
+                return f"plugin {holding.name!r}, which holds the {WORDS[path.direction]}{holding.plugin.root.calls}"
+        if not self._request.ended and not self._request.aborted:
+            return "the rest of the request"
+        return "the rest of the response" if self._response.started else "the response"
+
+    def over_header_limits(self, path: Path, map: int, count: int) -> None:
+        """Headers or trailers came in that are beyond the `HeaderLimits`: no filter gets them. `count` is theirs.
+
+        Envoy's codec does the same. It answers a request before there is a filter; to an upstream it is a reset.
+        """
+        if path.direction == RESPONSE:
+            reason = "upstream connect or disconnect/reset before headers. reset reason: protocol error"
+            self.local_response(
+                502, [], reason.encode(), "upstream_reset_before_response_started{protocol_error}", None
+            )
+            return
+        if not path.started:
+            for context in self._contexts:
+                context.drop()
+            self._contexts.clear()
+            path.filters.clear()
+            self._response.filters.clear()
+        assert self.header_limits is not None  # noqa: S101 - they are beyond it
+        details = TOO_LARGE[map in TRAILERS][count <= self.header_limits.count]
+        self.local_response(431, [], b"Request Header Fields Too Large", details, None)
+
     def over_limit(self, path: Path) -> None:
         """More was held than the limit allows (Envoy: 413 for a request, 500 for a response)."""
         if path.direction == REQUEST:
@@ -303,6 +371,7 @@ class HttpStream(PlainStream):
         self.local = local
         self._request.aborted = True
         headers, body = self._complete_response(local)
+        response.header_count, response.header_size = len(headers), measure(headers)[1]
         if response.started:
             response.aborted = True
             response = self._response = Path(self, RESPONSE, [])

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from proxywasm_host.abi.context import Context
 from proxywasm_host.abi.marshal import Refusal
-from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.pairs import MAX_ENTRIES, MAX_SIZE, HeaderList
 from proxywasm_host.abi.types import AbiVersion, DataAction, HeadersAction, MapType, Status, StreamType
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.runtime import effects
@@ -130,12 +130,28 @@ class HttpContext(PlainContext, Context):
 
     def failed(self, direction: int, stop: int) -> int:
         """The VM does not work (any more): what the stream gets instead of an action."""
-        if self.plugin.bypassed and self.vm.profile.fail_open_spares_stream:
+        if self._spared:
             return 0
         if self.stream.failed:
             return 0 if direction == RESPONSE else stop
         self.stream.fail(self)
         return stop
+
+    def vm_failed(self) -> None:
+        """End the stream, or let it go on without the filter. One that the guest has not met yet is left until it does.
+        """
+        if not self.created or self.deleted or self.stream.closed:
+            return
+        if self._spared:
+            self._resume(REQUEST)
+            self._resume(RESPONSE)
+        elif not self.stream.failed:
+            self.stream.fail(self)
+
+    @property
+    def _spared(self) -> bool:
+        """Whether the stream goes on without the filter, whose guest has failed."""
+        return self.plugin.bypassed and self.vm.profile.fail_open_spares_stream
 
     # -- The end -------------------------------------------------------------------------------------------------
 
@@ -160,7 +176,24 @@ class HttpContext(PlainContext, Context):
         self._held = size
         self.pending_done = True
 
+    def drop(self) -> None:
+        """The guest never hears of this stream."""
+        self.deleted = True
+        self.vm.contexts.pop(self.id, None)
+        del self.stream
+        if self.plugin.closed:
+            self.plugin.stream_gone()
+
     # -- Hostcalls -----------------------------------------------------------------------------------------------
+
+    def map_room(self, map: int) -> tuple[int, int]:
+        """Each filter may add what one message of a guest can hold. What came in does not count, nor what filters
+        before it have added: neither a client nor a neighbour uses up its room."""
+        direction = int(map >= MapType.RESPONSE_HEADERS)
+        path, place = self.stream.path(direction), self.stream.place(self, direction)
+        if map == TRAILERS_MAP[direction]:
+            return path.trailer_count + place * MAX_ENTRIES, path.trailer_size + place * MAX_SIZE
+        return path.header_count + place * MAX_ENTRIES, path.header_size + place * MAX_SIZE
 
     def add_trailers(self, map: int) -> HeaderList | None:
         path = self._in_body
@@ -172,11 +205,12 @@ class HttpContext(PlainContext, Context):
         return path.trailers
 
     def writable_size(self, buffer: int) -> int:
-        """Of a body: 16 limits more than what has come in."""
+        """Of a body: 16 limits more than what has come in, for this filter and for each before it."""
         if buffer > RESPONSE:
             return 0
         stream = self.stream
-        return stream.path(buffer).received + IGNORED * max(stream.buffer_limit, BUFFER_LIMIT)
+        share = IGNORED * max(stream.buffer_limit, BUFFER_LIMIT)
+        return stream.path(buffer).received + stream.place(self, buffer) * share
 
     def send_local_response(
         self, status: int, details: bytes, body: bytes, headers: HeaderList, grpc_status: int | None
@@ -231,12 +265,12 @@ class HttpContext(PlainContext, Context):
         """Store a property. Higress's plugins ask for things by setting properties of certain names."""
         stream = self.stream
         if self.vm.version < AbiVersion.V0_2_100:
-            stream.stored.put(stream.filter_state, name, value)
+            stream.stored.put(stream.filter_state, name, value, self)
             return None
         if name.startswith(SPAN_TAG):
-            stream.stored.put(stream.span_tags, name.removeprefix(SPAN_TAG), value)
+            stream.stored.put(stream.span_tags, name.removeprefix(SPAN_TAG), value, self)
             return None
-        stream.stored.put(stream.filter_state, name, value)
+        stream.stored.put(stream.filter_state, name, value, self)
         if name == "clear_route_cache":
             self.keeps_route = value == b"off"
         elif name in BUFFER_LIMITS and value.isdigit() and int(value) <= MAX_BUFFER_LIMIT:

@@ -52,6 +52,8 @@ class State(Enum):
 class Path(PlainPath):
     """The request's way upstream, or the response's way to the client."""
 
+    trailer_count = trailer_size = 0
+    """How many trailers came in, and bytes of them."""
     resume_asked = 0
     """A bit for each filter that resumed its own headers or trailers: done once their callback has returned PAUSE."""
 

@@ -17,6 +17,7 @@ from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import HeadersAction, MapType
 from proxywasm_host.abi.values import check_properties
 from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.header_limits import HeaderLimits
 from proxywasm_host.runtime.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BUFFER_LIMIT",
     "HEADERS_MAP",
+    "HEADER_LIMITS",
     "REQUEST",
     "RESPONSE",
     "STOP_ALL",
@@ -52,6 +54,7 @@ HEADERS_OUT: Final = (effects.RequestHeaders, effects.ResponseHeaders)
 WORDS: Final = ("request", "response")
 BUFFER_LIMIT: Final = 1024 * 1024
 """Bytes of a body that filters may hold back (Envoy's default of ``per_connection_buffer_limit_bytes``)."""
+HEADER_LIMITS: Final = HeaderLimits()
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 ON_HEADERS: Final = ("on_request_headers", "on_response_headers")
 
@@ -175,6 +178,8 @@ class PlainPath:
     trailers: HeaderList | None = None
     received = 0
     """Bytes of body that came in."""
+    header_count = header_size = 0
+    """How many headers came in, pseudo headers too, and bytes of them."""
     ended = False
     """The end of the message has come in."""
     complete = False
@@ -250,12 +255,20 @@ class PlainStream:
     closed = False
 
     def __init__(
-        self, host: Host, plugins: Sequence[Plugin], properties: Mapping[str, PropertyValue], buffer_limit: int
+        self,
+        host: Host,
+        plugins: Sequence[Plugin],
+        properties: Mapping[str, PropertyValue],
+        buffer_limit: int,
+        header_limits: HeaderLimits | None,
     ) -> None:
         self.host = host
         self.properties = properties
         self.buffer_limit = buffer_limit
         """Bytes of a body that filters may hold, in each direction."""
+        if header_limits is not None and header_limits.__class__ is not HeaderLimits:
+            raise TypeError(f"header_limits are HeaderLimits or None, not {header_limits!r}")
+        self.header_limits = header_limits
         self.started_ns: int = host.services.clock.time_ns()
         this = cast("HttpStream", self)
         self._contexts = contexts = [self.context_type(this, plugin) for plugin in plugins]
@@ -286,7 +299,9 @@ class PlainStream:
         if path.started:
             raise RuntimeError(f"the {WORDS[path.direction]}'s headers were given before")
         if not path.aborted:
-            path.on_headers(cast("HttpStream", self).checked(headers, HEADERS_MAP[path.direction]), end_stream)
+            checked = cast("HttpStream", self).checked(headers, HEADERS_MAP[path.direction])
+            if checked is not None:
+                path.on_headers(checked, end_stream)
         return self.host.drain()
 
     def close(self, details: str = "") -> list[Effect]:
@@ -342,18 +357,24 @@ class PlainHost:
         *,
         properties: Mapping[str, PropertyValue] | None = None,
         buffer_limit: int = BUFFER_LIMIT,
+        header_limits: HeaderLimits | None = HEADER_LIMITS,
     ) -> HttpStream:
         """An HTTP stream through these plugins, in the order of the request.
 
         `properties` are those of this stream, by dotted name (``"source.address"``). `buffer_limit` bounds what
-        filters may hold of a body, in bytes.
+        filters may hold of a body, in bytes. A request beyond `header_limits` is answered 431, a response 502;
+        ``None`` is no limit.
 
         Raises: TypeError or ValueError, for properties that no filter could read.
         """
         if properties is not None:
             check_properties(properties)
         return self.stream_type(
-            cast("Host", self), self.ready(plugins), NOTHING if properties is None else properties, buffer_limit
+            cast("Host", self),
+            self.ready(plugins),
+            NOTHING if properties is None else properties,
+            buffer_limit,
+            header_limits,
         )
 
     def ready(self, plugins: Sequence[Plugin]) -> list[Plugin]:
@@ -376,6 +397,7 @@ if not TYPE_CHECKING and NATIVE is not None:
         request_headers=effects.RequestHeaders,
         response_headers=effects.ResponseHeaders,
         check_properties=check_properties,
+        header_limits=HEADER_LIMITS,
     )
     PlainContext, PlainPath, PlainStream = NATIVE.PlainContext, NATIVE.PlainPath, NATIVE.PlainStream
     PlainPlugin, PlainHost = NATIVE.PlainPlugin, NATIVE.PlainHost

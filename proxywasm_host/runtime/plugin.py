@@ -56,7 +56,10 @@ class PluginConfig:
     """What a plugin is made with. `vm` says in which VM it runs.
 
     `reload_interval` is the base of the back-off of FAIL_RELOAD in seconds; it doubles with each VM that fails
-    within ten times the base, up to ten times the base, and is jittered down by up to half.
+    within ten times the base, up to ten times the base, and is jittered down by up to half (as in Envoy). With 0 a VM
+    that had started is replaced at once, so that a client that can make a guest trap keeps it from nobody else; only
+    as much time goes by as the start took, so that half of the time at most goes into starts. One that does not start
+    is backed off from `Plugin.START_BACKOFF` on.
     """
 
     vm: VmConfig
@@ -73,6 +76,8 @@ class Plugin(PlainPlugin):
     """A running plugin. Made by `Host.load_plugin`."""
 
     MAX_BACKOFF = 10
+    START_BACKOFF = 1.0
+    """Base of the back-off for a VM that does not start, if `PluginConfig.reload_interval` is 0."""
 
     def __init__(self, host: Host, config: PluginConfig, make_vm: Callable[[], Vm], vm: Vm) -> None:
         """Start and configure in `vm`. Raises: PluginError."""
@@ -82,11 +87,14 @@ class Plugin(PlainPlugin):
         self.reloads = 0
         """How often a new VM took the place of a failed one."""
         self.on_failure: list[Callable[[Failure], None]] = []
-        """Told when its guest fails, be it in a stream of this plugin or of another in the same VM."""
+        """Told when its guest fails, be it in a stream of this plugin or of another in the same VM, and when a VM that
+        was to take the place of a failed one does not start."""
         self._make_vm = make_vm
         self._attempts = 0
         self._retry_at = 0.0
         self._started_at = 0.0
+        self._start_took = 0.0
+        """Seconds that the last VM took to be made, or 0 for the first."""
         self._begin(vm)
 
     def _begin(self, vm: Vm) -> None:
@@ -122,17 +130,22 @@ class Plugin(PlainPlugin):
         return self.failure is not None and self.config.failure_policy is FailurePolicy.FAIL_OPEN
 
     def _vm_failed(self, failure: Failure) -> None:
-        for told in self.on_failure:
-            told(failure)
+        self._tell(failure)
         self.root.gone()
         if self.config.failure_policy is FailurePolicy.FAIL_RELOAD:
-            base = self.config.reload_interval
-            if self._now() - self._started_at > base * self.MAX_BACKOFF:
+            base, now = self.config.reload_interval, self._now()
+            if now - self._started_at > base * self.MAX_BACKOFF:
                 self._attempts = 0
-            self._back_off()
+            if base:
+                self._back_off(base)
+            else:
+                self._retry_at = now + self._start_took
 
-    def _back_off(self) -> None:
-        base = self.config.reload_interval
+    def _tell(self, failure: Failure) -> None:
+        for told in self.on_failure:
+            told(failure)
+
+    def _back_off(self, base: float) -> None:
         wait = min(base * 2**self._attempts, base * self.MAX_BACKOFF)
         self._attempts = min(self._attempts + 1, 16)
         jitter = int.from_bytes(self.host.services.random(1), "little") / 255
@@ -152,14 +165,23 @@ class Plugin(PlainPlugin):
         """Replace a failed VM if the policy says so and the back-off is over."""
         if self.failure is None or self.config.failure_policy is not FailurePolicy.FAIL_RELOAD or self.closed:
             return
-        if self._now() < self._retry_at:
+        began = self._now()
+        if began < self._retry_at:
             return
+        vm, root = self.vm, self.root
         try:
             self._begin(self._make_vm())
-        except ProxyWasmError:
-            self._back_off()
+        except ProxyWasmError as error:
+            left, self.vm, self.root = self.vm, vm, root  # it has failed, where the new one may only have refused
+            self._back_off(self.config.reload_interval or self.START_BACKOFF)
+            if isinstance(error, PluginError):
+                self._tell(error.failure)
         else:
+            left = vm
+            self._start_took = self._started_at - began
             self.reloads += 1
+        if left is not self.vm:
+            self.host.vm_left(left)
 
     # -- Events --------------------------------------------------------------------------------------------------
 

@@ -53,16 +53,30 @@ def grpc_status_of(code: int) -> int:
     return GRPC_OF_HTTP.get(code, 2)
 
 
-class Stored(Quota):
-    """What filters store in one stream is bounded."""
+class Stored:
+    """What filters store in one stream is bounded, for each filter by itself: none uses up another's room."""
 
     def __init__(self) -> None:
-        super().__init__("the properties of the stream", MAX_STORED)
+        self._quotas: dict[object, Quota] = {}
+        self._by: dict[tuple[int, str], tuple[Quota, int]] = {}
+        """Whose each property is, and what it costs, by the dictionary that it is in and its name."""
 
-    def put(self, into: dict[str, bytes], name: str, value: bytes) -> None:
-        """Store a property, in place of the one of that name. Raises: NoRoom."""
-        old = into.get(name)
-        self.take(PROPERTY + getsizeof(name) + len(value) if old is None else len(value) - len(old))
+    @property
+    def used(self) -> int:
+        """Bytes of all of it."""
+        return sum(quota.used for quota in self._quotas.values())
+
+    def put(self, into: dict[str, bytes], name: str, value: bytes, filter: object) -> None:
+        """Store a property of this filter, in place of the one of that name. Raises: NoRoom."""
+        quota = self._quotas.get(filter)
+        if quota is None:
+            quota = self._quotas[filter] = Quota("the properties that this filter stored in the stream", MAX_STORED)
+        place, size = (id(into), name), PROPERTY + getsizeof(name) + len(value)
+        owner, old = self._by.get(place, (quota, 0))
+        quota.take(size - old if owner is quota else size)
+        if owner is not quota:
+            owner.give_back(old)
+        self._by[place] = quota, size
         into[name] = value
 
 

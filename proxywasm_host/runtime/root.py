@@ -276,6 +276,13 @@ class RootContext(Context):
             _, size = self._callouts.pop(token)
             self.vm.kept.give_back(size)
 
+    @property
+    def calls(self) -> str:
+        """The callouts under way, in words."""
+        names = [f"{type(callout).__name__} to {callout.cluster!r}" for callout, _ in self._callouts.values()]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        return f" and has callouts under way: {', '.join(names[:3])}{more}" if names else ""
+
     # -- Callouts: in --------------------------------------------------------------------------------------------
 
     def deliver(self, callout: effects.Callout, reply: effects.Reply) -> None:

@@ -83,6 +83,12 @@ class TcpContext(Context):
         self.stream.fail(self.vm.failure)
         return False
 
+    def vm_failed(self) -> None:
+        """Close the connection, or let what the filter holds go on without it."""
+        if self.created and not self.stream.closed and self._passes(None):
+            self.stream.resume(self)
+            self.stream.release(self, BufferType.UPSTREAM_DATA)
+
     def close(self, peer: PeerType) -> None:
         """on_downstream_connection_close, on_done, on_log, on_delete."""
         if self.created and not self.closed:
@@ -124,7 +130,7 @@ class TcpContext(Context):
         return self.plugin.get_property(path)
 
     def set_property(self, name: str, value: bytes) -> Refusal | None:
-        self.stream.stored.put(self.stream.filter_state, name, value)
+        self.stream.stored.put(self.stream.filter_state, name, value, self)
         return None
 
 
@@ -242,10 +248,13 @@ class TcpStream:
                 if held is not None:
                     self._pass(direction, self._order(direction).index(context), *held)
             return
-        held = context.held[BufferType.DOWNSTREAM_DATA]
+        self.release(context, BufferType.DOWNSTREAM_DATA)
+
+    def release(self, context: TcpContext, direction: BufferType) -> None:
+        """Let what a filter holds in one direction go on to those behind it."""
+        held, context.held[direction] = context.held[direction], None
         if held is not None:
-            context.held[BufferType.DOWNSTREAM_DATA] = None
-            self._pass(BufferType.DOWNSTREAM_DATA, index + 1, *held)
+            self._pass(direction, self._order(direction).index(context) + 1, *held)
 
     def fail(self, failure: Failure) -> None:
         """A plugin's guest does not work: close the connection."""

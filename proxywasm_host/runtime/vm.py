@@ -6,7 +6,9 @@ Rules of this module:
   (a resumed stream, a reply, a local response) waits in `Vm.deferred` and runs, first in first out, when the
   outermost callback has returned. SDKs are not re-entrant (Envoy: ``addAfterVmCallAction``).
 * Anything that ends a callback other than by returning fails the VM, for good: its memory may be in any state.
-  `Vm.failure` says why; a failed VM is never entered again.
+  `Vm.failure` says why; a failed VM is never entered again. All of its streams end then, as the plugin's policy says,
+  and not only when they next meet it: one that waits for the guest would wait for ever (Envoy leaves it to its idle
+  time-out).
 * What hostcalls make the host keep is counted: what waits to be taken as effects (`Vm.keep`), and what is not done
   with (`Vm.kept`), callouts above all. Either may be as much as the guest's own memory; more raises `NoRoom`.
 * The effective context is the current one at each entry (``set_effective_context`` lasts until the callback returns).
@@ -219,6 +221,8 @@ class Vm(Entry):
         """A callback ended other than by returning."""
         name = next(name for name, known in self.callbacks.items() if known is callback)
         self._failed(FailState.RUNTIME, f"proxy_{name}", error, context.name)
+        if not isinstance(error, Exception):
+            self.run_deferred()  # nobody else will: it is raised on
 
     @property
     def running(self) -> bool:
@@ -260,10 +264,16 @@ class Vm(Entry):
     def _failed(self, state: FailState, callback: str, error: BaseException, plugin: str = "") -> Failure:
         self.failure = failure = failure_of(state, plugin or self._plugin_name, callback, error, self.calls)
         self.deferred.clear()
+        if self.running:
+            self.deferred.append(self._end_streams)
         self.stop_iteration = False
         for told in self.on_failure:
             told(failure)
         return failure
+
+    def _end_streams(self) -> None:
+        for context in list(self.contexts.values()):
+            context.vm_failed()
 
     # -- Contexts and tokens -------------------------------------------------------------------------------------
 

@@ -98,7 +98,7 @@ spec = importlib.util.spec_from_file_location("proxywasm_host._native", {NATIVE.
 native = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(native)
 host = native.PlainHost(Made(clock=Made(time_ns=lambda: 5)))
-for make in (lambda: host.http_stream([]), lambda: native.PlainStream(host, [], {{}}, 5)):
+for make in (lambda: host.http_stream([]), lambda: native.PlainStream(host, [], {{}}, 5, None)):
     try:
         make()
     except RuntimeError as error:
@@ -113,7 +113,7 @@ def test_what_is_made_is_made_once(host, plugin):
         pytest.skip("Python's objects can be made again")
     stream = host.http_stream([plugin])
     for made, arguments in (
-        (stream, (host, [plugin], {}, 5)),
+        (stream, (host, [plugin], {}, 5, None)),
         (stream._contexts[0], (stream, plugin)),
         (stream._request, (stream, REQUEST, [])),
         (plugin.vm, (plugin.vm.config, plugin.vm.bytecode, None, host.services, host.outbox)),

@@ -142,7 +142,11 @@ def test_help_says_the_same(used, python, name):
     assert inspect.getdoc(ours) == inspect.getdoc(theirs)
 
     def parameters(function):
-        return [(p.name, p.default) for p in inspect.signature(function).parameters.values()]
+        # a signature in C can only have defaults that are literals
+        return [
+            (p.name, ... if p.default is plain.HEADER_LIMITS else p.default)
+            for p in inspect.signature(function).parameters.values()
+        ]
 
     assert parameters(ours) == parameters(theirs)
 

@@ -6,14 +6,15 @@ Rules, those of Envoy's header map (``header_map_impl.cc``) and ``context.cc``:
 * Pseudo headers stand first. What is added or replaced goes to the end of its group.
 * Of some headers there is never more than one (Envoy's inline headers, `INLINE`): to add is to join with a comma.
 * A map is absent while its phase does not run. Reading all pairs of an absent map gives none, the rest is refused.
-* A guest can put no more into a map than it could send at once (`pairs`): what is beyond is refused.
+* A guest can add no more to a map than it could send at once (`pairs`): what is beyond is refused. It has that room
+  whatever the client and other filters have put there (`Context.map_room`).
 """
 
 from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
 from proxywasm_host.abi.marshal import Refusal
-from proxywasm_host.abi.pairs import MAX_ENTRIES, MAX_SIZE, HeaderList
+from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import AbiVersion, MapType, Status
 
 STREAM_MAPS = 4
@@ -85,14 +86,15 @@ FEW, SMALL = 64, 1024
 """Into so few headers, such a small one goes without a look at the size of all."""
 
 
-def overfull(headers: HeaderList, map: int, size: int, joins: bool = False) -> Refusal | None:
+def overfull(vm: VmState, headers: HeaderList, map: int, size: int, joins: bool = False) -> Refusal | None:
     """Why a header of so many bytes does not go into a map beside these, or is not joined to one of them."""
     if len(headers) < FEW and size <= SMALL and not joins:
         return None
-    if len(headers) >= MAX_ENTRIES:
+    most_headers, most_bytes = vm.context.map_room(map)
+    if len(headers) >= most_headers:
         return Refusal(Status.INTERNAL_FAILURE, "there are {0} {1}, no more are taken", len(headers), WORDS[map])
     used = sum(len(name) + len(value) for name, value in headers)
-    if used + size <= MAX_SIZE:
+    if used + size <= most_bytes:
         return None
     return Refusal(
         Status.INTERNAL_FAILURE,
@@ -100,7 +102,7 @@ def overfull(headers: HeaderList, map: int, size: int, joins: bool = False) -> R
         WORDS[map],
         used,
         size,
-        MAX_SIZE,
+        most_bytes,
     )
 
 
@@ -109,7 +111,7 @@ def proxy_add_header_map_value(vm: VmState, map: int, key: bytes, value: bytes) 
     if isinstance(headers, Refusal):
         return headers
     key = canonical(map, key)
-    refusal = overfull(headers, map, len(key) + len(value), key in INLINE[map])
+    refusal = overfull(vm, headers, map, len(key) + len(value), key in INLINE[map])
     if refusal is None:
         put(vm, headers, map, key, value)
     return refusal
@@ -128,9 +130,9 @@ def proxy_replace_header_map_value(vm: VmState, map: int, key: bytes, value: byt
     if isinstance(headers, Refusal):
         return headers
     key = canonical(map, key)
-    refusal = overfull(headers, map, len(key) + len(value))
+    refusal = overfull(vm, headers, map, len(key) + len(value))
     if refusal is not None:
-        refusal = overfull([pair for pair in headers if pair[0] != key], map, len(key) + len(value))
+        refusal = overfull(vm, [pair for pair in headers if pair[0] != key], map, len(key) + len(value))
     if refusal is None:
         replace(headers, key, value)
     return refusal
