@@ -33,7 +33,9 @@ from proxywasm_host.runtime.effects import (
 )
 from tests.support import REQUEST, RESPONSE, code, wat
 
-MINIMAL = '(memory (export "memory") 1) (func (export "proxy_on_memory_allocate") (param i32) (result i32) i32.const 1024)'
+MINIMAL = (
+    '(memory (export "memory") 1) (func (export "proxy_on_memory_allocate") (param i32) (result i32) i32.const 1024)'
+)
 CALL = ":method=GET&:path=/&:authority=x"
 
 
@@ -78,9 +80,7 @@ def test_02_a_stub_answers_unimplemented(host, log):
 
 @pytest.mark.parametrize("result", ["", "(result i32)"])
 def test_03_resume_of_0_1_0_with_and_without_result(host, result):
-    host.load_plugin(
-        module(f'(import "env" "proxy_continue_request" (func {result}))', "proxy_abi_version_0_1_0")
-    )
+    host.load_plugin(module(f'(import "env" "proxy_continue_request" (func {result}))', "proxy_abi_version_0_1_0"))
 
 
 START = """
@@ -118,7 +118,9 @@ def test_06_one_allocator_throughout(host, log):
 
 
 def test_07_wrong_signature_of_a_callback(host):
-    with pytest.raises(ModuleError, match=r"proxy_on_tick has the type \(i64\) -> \(\), in ABI 0.2.1 it is \(i32\) -> \(\)"):
+    with pytest.raises(
+        ModuleError, match=r"proxy_on_tick has the type \(i64\) -> \(\), in ABI 0.2.1 it is \(i32\) -> \(\)"
+    ):
         host.load_plugin(module('(func (export "proxy_on_tick") (param i64))'))
 
 
@@ -126,8 +128,11 @@ GET_PROPERTY = '(import "env" "proxy_get_property" (func $get (param i32 i32 i32
 
 
 def test_08_hostcalls_are_restricted_while_starting(host):
-    text = GET_PROPERTY + """
+    text = (
+        GET_PROPERTY
+        + """
     (func (export "_initialize") (drop (call $get (i32.const 0) (i32.const 1) (i32.const 0) (i32.const 4))))"""
+    )
     with pytest.raises(PluginError, match="restricted: proxy_get_property") as raised:
         host.load_plugin(module(text))
     assert raised.value.failure.kind == "restricted"
@@ -215,7 +220,9 @@ def test_15_configurations(host, probe, log):
 def said(host, probe, log):
     """Run a script in on_request_headers; what the probe says."""
 
-    def run(script: str, headers=REQUEST, version: str = "0_2_1", at: str = "on_request_headers", **options) -> list[str]:
+    def run(
+        script: str, headers=REQUEST, version: str = "0_2_1", at: str = "on_request_headers", **options
+    ) -> list[str]:
         plugin = probe(f"@{at}\n{script}", version, **options)
         with host.http_stream([plugin]) as stream:
             stream.request_headers(headers, True)
@@ -360,7 +367,9 @@ def test_29_pause_holds_headers_and_body(host, probe, trace):
     assert "probe: proxy_on_request_body(3, 1)" not in trace.take()
 
 
-@pytest.mark.parametrize("options", [{"allow_on_headers_stop_iteration": True}, {"version": "0_2_100"}, {"profile": "spec"}])
+@pytest.mark.parametrize(
+    "options", [{"allow_on_headers_stop_iteration": True}, {"version": "0_2_100"}, {"profile": "spec"}]
+)
 def test_29_body_comes_while_headers_are_held_where_that_is_allowed(host, probe, trace, options):
     with host.http_stream([probe("@on_request_headers\nreturn 1", **options)]) as stream:
         assert stream.request_headers(REQUEST) == []
@@ -369,7 +378,9 @@ def test_29_body_comes_while_headers_are_held_where_that_is_allowed(host, probe,
     assert "probe: proxy_on_request_body(3, 1)" in trace.take()
 
 
-@pytest.mark.parametrize(("action", "goes_on"), [(0, True), (2, True), (3, False), (4, False), (5, False), (1 << 31, False)])
+@pytest.mark.parametrize(
+    ("action", "goes_on"), [(0, True), (2, True), (3, False), (4, False), (5, False), (1 << 31, False)]
+)
 def test_30_other_results_of_headers(host, probe, action, goes_on):
     with host.http_stream([probe(f"@on_request_headers\nreturn {action}")]) as stream:
         assert bool(stream.request_headers(REQUEST, True)) is goes_on
@@ -435,7 +446,9 @@ def test_35_continue(host, probe, trace):
 
 
 def test_36_buffer_shows_the_sum(host, probe, trace, log):
-    script = "@on_request_body\nget_buffer_bytes 0 0 100\nreturn 1\n@on_request_body/eos\nget_buffer_bytes 0 0 100\nreturn 0"
+    script = (
+        "@on_request_body\nget_buffer_bytes 0 0 100\nreturn 1\n@on_request_body/eos\nget_buffer_bytes 0 0 100\nreturn 0"
+    )
     with host.http_stream([probe(script)]) as stream:
         assert send(stream, b"aaa", b"bbbb") == [b"aaabbbb"]
     assert bodies(trace) == ["(3, 0)", "(7, 0)", "(7, 1)"]
@@ -514,7 +527,9 @@ def test_40_buffers_of_another_phase(said, host, probe, log):
 
 
 def test_41_start_beyond_the_end(host, probe, log):
-    with host.http_stream([probe("@on_request_body\nget_buffer_bytes 0 3 9\nget_buffer_bytes 0 1 0xffffffff")]) as stream:
+    with host.http_stream(
+        [probe("@on_request_body\nget_buffer_bytes 0 3 9\nget_buffer_bytes 0 1 0xffffffff")]
+    ) as stream:
         stream.request_headers(REQUEST)
         stream.request_body(b"abc", True)
     assert log.messages == ['get_buffer_bytes(0, 3, 9) = 0 ""', 'get_buffer_bytes(0, 1, 0xffffffff) = 0 "bc"']
@@ -685,7 +700,11 @@ return 1
             'get_buffer_bytes(4, 0, 99) = 0 "reply"',
             "add_header_map_value(6, a, b) = 2",
         ]
-    assert log.take() == ["get_header_map_pairs(6) = 0 []", "get_header_map_pairs(7) = 0 []", "get_buffer_bytes(4, 0, 99) = 1"]
+    assert log.take() == [
+        "get_header_map_pairs(6) = 0 []",
+        "get_header_map_pairs(7) = 0 []",
+        "get_buffer_bytes(4, 0, 99) = 1",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -698,7 +717,9 @@ def test_53_http_call_that_cannot_be(said, trace, cluster, headers, timeout):
 
 
 def test_53_the_token_is_zeroed_first(said):
-    assert said(f'poke $free %ff%ff%ff%ff\nout $free\nhttp_call nope {CALL} "" "" 5\npeek $free 4')[-1].endswith('"%00%00%00%00"')
+    assert said(f'poke $free %ff%ff%ff%ff\nout $free\nhttp_call nope {CALL} "" "" 5\npeek $free 4')[-1].endswith(
+        '"%00%00%00%00"'
+    )
 
 
 def test_54_http_call_that_fails(host, probe, log, trace):
@@ -754,14 +775,25 @@ GRPC = "upstream demo.S Get a=b message 5"
 
 
 def test_58_grpc_call(host, probe, log, trace):
-    script = f"@on_request_headers\ngrpc_call {GRPC}\n@on_grpc_receive\nget_buffer_bytes 5 0 99\n@on_grpc_close\nget_status"
+    script = (
+        f"@on_request_headers\ngrpc_call {GRPC}\n@on_grpc_receive\nget_buffer_bytes 5 0 99\n@on_grpc_close\nget_status"
+    )
     plugin = probe(script)
     for reply in GrpcCallReply(b"hi"), GrpcClosed(5, "no such thing"):
         with host.http_stream([plugin]) as stream:
             call = of(GrpcCall, stream.request_headers(REQUEST, True))
             host.deliver(call, reply)
-    assert (call.cluster, call.service, call.method, call.metadata, call.message) == ("upstream", "demo.S", "Get", [(b"a", b"b")], b"message")
-    assert [event for event in trace.take() if "grpc" in event] == ["probe: proxy_on_grpc_receive(5, 2)", "probe: proxy_on_grpc_close(9, 5)"]
+    assert (call.cluster, call.service, call.method, call.metadata, call.message) == (
+        "upstream",
+        "demo.S",
+        "Get",
+        [(b"a", b"b")],
+        b"message",
+    )
+    assert [event for event in trace.take() if "grpc" in event] == [
+        "probe: proxy_on_grpc_receive(5, 2)",
+        "probe: proxy_on_grpc_close(9, 5)",
+    ]
     assert log.messages[1::2] == ['get_buffer_bytes(5, 0, 99) = 0 "hi"', 'get_status() = 0 5 "no such thing"']
 
 
@@ -820,7 +852,11 @@ def test_61_shared_data(host, probe, log):
 
 
 def test_62_queues(host, probe, log, trace):
-    reader = probe("@on_configure\nregister_shared_queue q\n@on_queue_ready\nrepeat 3\ndequeue_shared_queue $2", vm_id="a", name="reader")
+    reader = probe(
+        "@on_configure\nregister_shared_queue q\n@on_queue_ready\nrepeat 3\ndequeue_shared_queue $2",
+        vm_id="a",
+        name="reader",
+    )
     log.take()
     writer = probe(
         "@on_request_headers\nresolve_shared_queue a q\nenqueue_shared_queue $token one\nenqueue_shared_queue $token two\n"
@@ -836,7 +872,9 @@ def test_62_queues(host, probe, log, trace):
 
 
 def test_63_ticks(host, probe, log):
-    ticking = probe("@on_configure\nset_tick_period_milliseconds 50\n@on_tick\nsay tick\nset_tick_period_milliseconds 0")
+    ticking = probe(
+        "@on_configure\nset_tick_period_milliseconds 50\n@on_tick\nsay tick\nset_tick_period_milliseconds 0"
+    )
     silent = probe("@on_tick\nsay never", name="silent", vm_id="silent")
     assert host.drain() == [SetTickPeriod(ticking, 50)]
     assert ticking.tick() == [SetTickPeriod(ticking, 0)]
@@ -864,7 +902,26 @@ get_metric 99
 increment_metric 96 1
 define_metric 3 x"""
     results = [line.rpartition(" = ")[2] for line in said(script)]
-    assert results == ["0 4", "0", "2", "2", "0", "0 7", "0 5", "0", "0", "0", "0 7", "0 6", "0", "2", "2", "2", "1", "2"]
+    assert results == [
+        "0 4",
+        "0",
+        "2",
+        "2",
+        "0",
+        "0 7",
+        "0 5",
+        "0",
+        "0",
+        "0",
+        "0 7",
+        "0 6",
+        "0",
+        "2",
+        "2",
+        "2",
+        "1",
+        "2",
+    ]
 
 
 def test_64_counter_cannot_be_recorded_under_spec(said):
@@ -874,7 +931,9 @@ def test_64_counter_cannot_be_recorded_under_spec(said):
 # -- The end of life --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("profile", "order"), [("envoy", ["log", "done", "delete"]), ("spec", ["done", "log", "delete"])])
+@pytest.mark.parametrize(
+    ("profile", "order"), [("envoy", ["log", "done", "delete"]), ("spec", ["done", "log", "delete"])]
+)
 def test_65_order_at_the_end(host, probe, trace, profile, order):
     with host.http_stream([probe(profile=profile)]) as stream:
         stream.request_headers(REQUEST, True)
@@ -933,14 +992,14 @@ def test_67_capabilities(host, probe, log, trace):
 
 
 def test_68_foreign_functions(said):
-    script = "call_foreign_function nope x\nout 0 0\ncall_foreign_function compress abc\ncall_foreign_function clear_route_cache \"\""
+    script = 'call_foreign_function nope x\nout 0 0\ncall_foreign_function compress abc\ncall_foreign_function clear_route_cache ""'
     assert [line.partition(" = ")[2][0] for line in said(script)] == ["1", "0", "0"]
 
 
 def test_68_compress_and_uncompress(said, host, probe, log):
-    assert said("call_foreign_function compress aaaaaaaaaaaaaaaaaaaa\ncall_foreign_function uncompress at:$ptr:$size")[1].endswith(
-        '= 0 "aaaaaaaaaaaaaaaaaaaa"'
-    )
+    assert said("call_foreign_function compress aaaaaaaaaaaaaaaaaaaa\ncall_foreign_function uncompress at:$ptr:$size")[
+        1
+    ].endswith('= 0 "aaaaaaaaaaaaaaaaaaaa"')
     with host.http_stream([probe('@on_request_headers\ncall_foreign_function clear_route_cache ""')]) as stream:
         assert kinds(stream.request_headers(REQUEST, True)) == ["ClearRouteCache", "RequestHeaders"]
 
@@ -969,7 +1028,9 @@ get_property request%00headers%00User-Agent"""
 
 
 def test_69_properties_of_the_embedder(host, probe, log):
-    plugin = probe("@on_request_headers\nget_property source%00address\nget_property xds%00cluster_name\nget_property xds%00node%00id")
+    plugin = probe(
+        "@on_request_headers\nget_property source%00address\nget_property xds%00cluster_name\nget_property xds%00node%00id"
+    )
     host.properties = {"xds.cluster_name": "c", "xds.node": {"id": "n"}}
     with host.http_stream([plugin], properties={"source.address": "1.2.3.4:5"}) as stream:
         stream.request_headers(REQUEST, True)
@@ -1036,7 +1097,10 @@ def test_tcp(host, trace, log):
 
 
 def test_response_trailers_pass_in_reverse_order(host, probe, trace):
-    one, two = probe("", name="one", vm_id="1"), probe("@on_response_trailers\nadd_header_map_value 3 x-two 2", name="two", vm_id="2")
+    one, two = (
+        probe("", name="one", vm_id="1"),
+        probe("@on_response_trailers\nadd_header_map_value 3 x-two 2", name="two", vm_id="2"),
+    )
     with host.http_stream([one, two]) as stream:
         stream.request_headers(REQUEST, True)
         stream.response_headers(RESPONSE)

@@ -46,10 +46,25 @@ def services(services):
 
 SERVICES = {
     # a hostcall that is repeated, one that needs what the first has kept, one that gives room, and the one that was refused
-    "shared data": ("set_shared_data {n} fill:x:500 0", "get_shared_data A", 'set_shared_data A "" 0', "the shared data of vm_id 'vm'"),
-    "messages": ("enqueue_shared_queue 1 fill:x:500", "resolve_shared_queue vm q", "dequeue_shared_queue 1", "the shared queues of vm_id 'vm'"),
+    "shared data": (
+        "set_shared_data {n} fill:x:500 0",
+        "get_shared_data A",
+        'set_shared_data A "" 0',
+        "the shared data of vm_id 'vm'",
+    ),
+    "messages": (
+        "enqueue_shared_queue 1 fill:x:500",
+        "resolve_shared_queue vm q",
+        "dequeue_shared_queue 1",
+        "the shared queues of vm_id 'vm'",
+    ),
     "queues": ("register_shared_queue {n}", "resolve_shared_queue vm q", None, "the shared queues of vm_id 'vm'"),
-    "metrics": ("define_metric 0 {n}xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx", "increment_metric 4 1", None, "the metrics"),
+    "metrics": (
+        "define_metric 0 {n}xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+        "increment_metric 4 1",
+        None,
+        "the metrics",
+    ),
 }
 
 
@@ -115,7 +130,9 @@ def test_streams(host, probe, log, version, section, script, answers):
 
 
 def test_a_body_of_the_client_may_be_larger_than_what_a_filter_can_add(host, probe, log):
-    plugin = probe("@on_request_body\nset_buffer_bytes 0 0 0 before\nrepeat 17\nset_buffer_bytes 0 0xffffffff 0 fill:x:1000000")
+    plugin = probe(
+        "@on_request_body\nset_buffer_bytes 0 0 0 before\nrepeat 17\nset_buffer_bytes 0 0xffffffff 0 fill:x:1000000"
+    )
     body = b"b" * 20_000_000
     with host.http_stream([plugin]) as stream:
         stream.request_headers(REQUEST)
@@ -127,8 +144,14 @@ def test_a_body_of_the_client_may_be_larger_than_what_a_filter_can_add(host, pro
 @pytest.mark.parametrize(
     ("script", "answers"),
     [
-        ("repeat 18\nset_buffer_bytes 2 0xffffffff 0 fill:x:1000000\nset_buffer_bytes 2 0 4 B", [0] * 16 + [10] * 2 + [0]),
-        ("set_property a fill:v:600000\nset_property b fill:v:600000\nset_property a v\nset_property b fill:v:600000", [0, 10, 0, 0]),
+        (
+            "repeat 18\nset_buffer_bytes 2 0xffffffff 0 fill:x:1000000\nset_buffer_bytes 2 0 4 B",
+            [0] * 16 + [10] * 2 + [0],
+        ),
+        (
+            "set_property a fill:v:600000\nset_property b fill:v:600000\nset_property a v\nset_property b fill:v:600000",
+            [0, 10, 0, 0],
+        ),
     ],
     ids=["data", "properties"],
 )
@@ -180,7 +203,12 @@ EVENTS = {
     "gRPC calls that are cancelled": ("0_2_1", 'grpc_call upstream s m "" "" 0\ngrpc_cancel $token', 120, True),
     "Redis commands": ("0_2_100", "redis_call upstream fill:x:100000", 18, False),
     "local responses": ("0_2_1", 'send_local_response 200 "" fill:x:100000 "" 0', 20, True),
-    "headers of local responses": ("0_2_1", 'send_local_response 200 "" "" a=b&c=d&e=f&g=h&i=j&k=l&m=n&o=p 0', 1340, True),
+    "headers of local responses": (
+        "0_2_1",
+        'send_local_response 200 "" "" a=b&c=d&e=f&g=h&i=j&k=l&m=n&o=p 0',
+        1340,
+        True,
+    ),
     "to continue": ("0_2_1", "continue_stream 0", 4096, True),
     "to continue, in an old version": ("0_1_0", "continue_request", 4096, True),
     "to close": ("0_2_1", "close_stream 0", 4096, True),
@@ -207,7 +235,9 @@ def test_what_one_event_can_bring_about(host, probe, log, trace, version, calls,
         done = [*answers, INTERNAL_FAILURE].index(INTERNAL_FAILURE) // len(calls.splitlines())
         assert about * 9 // 10 < done < times if taken or not number else done == 0
         refused = next(call for call in trace.hostcalls if "INTERNAL_FAILURE" in call)
-        assert "effects that nobody has taken yet" in refused or (not taken and "unfinished callouts and streams" in refused)
+        assert "effects that nobody has taken yet" in refused or (
+            not taken and "unfinished callouts and streams" in refused
+        )
         assert refused.endswith(f"more would be beyond the limit of {MEMORY}")
     assert plugin.failure is None
 
@@ -259,7 +289,9 @@ def test_injected_data(host, probe, log):
 
 def test_what_one_vm_has_others_have_too(host, probe, log):
     greedy = probe("@on_request_headers\nrepeat 5000\ncontinue_stream 0", limits=Limits(memory=MEMORY), vm_id="greedy")
-    modest = probe(f'@on_request_headers\nhttp_call upstream {CALL} "" "" 0', limits=Limits(memory=MEMORY), vm_id="modest")
+    modest = probe(
+        f'@on_request_headers\nhttp_call upstream {CALL} "" "" 0', limits=Limits(memory=MEMORY), vm_id="modest"
+    )
     with host.http_stream([greedy, modest]) as stream:
         stream.request_headers(REQUEST)
     answers = statuses(log)
@@ -267,7 +299,9 @@ def test_what_one_vm_has_others_have_too(host, probe, log):
 
 
 def test_streams_that_are_never_done_are_not_all_waited_for(host, probe, trace):
-    plugin = probe("@on_done\nreturn 0\n@on_tick\nset_effective_context 2\ndone", profile="spec", limits=Limits(memory=MEMORY))
+    plugin = probe(
+        "@on_done\nreturn 0\n@on_tick\nset_effective_context 2\ndone", profile="spec", limits=Limits(memory=MEMORY)
+    )
     plugin.root.tick_period = 1
     streams = []
 
@@ -289,7 +323,23 @@ def test_streams_that_are_never_done_are_not_all_waited_for(host, probe, trace):
 
 
 ACTIONS = st.lists(
-    st.sampled_from(["http", "http", "grpc", "stream", "stream", "redis", "send", "close", "cancel", "reply", "end", "take", "client"])
+    st.sampled_from(
+        [
+            "http",
+            "http",
+            "grpc",
+            "stream",
+            "stream",
+            "redis",
+            "send",
+            "close",
+            "cancel",
+            "reply",
+            "end",
+            "take",
+            "client",
+        ]
+    )
     | st.integers(0, 5),
     max_size=60,
 )

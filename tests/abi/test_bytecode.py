@@ -250,7 +250,9 @@ def test_damaged_producers_are_none():
 
 
 def test_the_first_custom_section_of_a_name():
-    sections = [section(bytecode.CUSTOM, name(title), text) for title, text in ((b"a", b"1"), (b"b", b"2"), (b"b", b"3"))]
+    sections = [
+        section(bytecode.CUSTOM, name(title), text) for title, text in ((b"a", b"1"), (b"b", b"2"), (b"b", b"3"))
+    ]
     assert Bytecode(HEADER + b"".join(sections)).custom("b") == b"2"
 
 

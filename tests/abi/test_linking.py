@@ -86,8 +86,7 @@ def test_a_function_without_a_result():
 # -- What is refused ---------------------------------------------------------------------------------------------
 
 BUILD = (
-    "build the filter for wasm32-wasip1 or wasm32-unknown-unknown, "
-    "with nothing that only a browser or another host has"
+    "build the filter for wasm32-wasip1 or wasm32-unknown-unknown, with nothing that only a browser or another host has"
 )
 STUB = "load it with unknown_imports='stub' to have it answer UNIMPLEMENTED"
 OTHER_VERSION = "build it with one SDK, or load it with unknown_imports='stub'"
@@ -97,8 +96,14 @@ REFUSED = {
         function("proxy_no_such", ":i"),
         f"import env.proxy_no_such is offered by no Proxy-Wasm host: {STUB}",
     ),
-    "unknown, and no hostcall": (function("abort", "iiii:"), f"import env.abort is offered by no Proxy-Wasm host: {BUILD}"),
-    "of another module": (function("now", ":i", "browser"), f"import browser.now is offered by no Proxy-Wasm host: {BUILD}"),
+    "unknown, and no hostcall": (
+        function("abort", "iiii:"),
+        f"import env.abort is offered by no Proxy-Wasm host: {BUILD}",
+    ),
+    "of another module": (
+        function("now", ":i", "browser"),
+        f"import browser.now is offered by no Proxy-Wasm host: {BUILD}",
+    ),
     "a hostcall of another module": (
         function("proxy_log", "iii:i", "envoy"),
         f"import envoy.proxy_log is offered by no Proxy-Wasm host: {BUILD}",
@@ -107,7 +112,10 @@ REFUSED = {
         function("fd_dup", "i:i", "wasi_snapshot_preview1"),
         "import wasi_snapshot_preview1.fd_dup is no function of WASI preview 1 that a filter can have",
     ),
-    "WASI under env": (function("fd_write", "iiii:i"), f"import env.fd_write is offered by no Proxy-Wasm host: {BUILD}"),
+    "WASI under env": (
+        function("fd_write", "iiii:i"),
+        f"import env.fd_write is offered by no Proxy-Wasm host: {BUILD}",
+    ),
     "of 0.1.0 only": (
         function("proxy_continue_request", ":i"),
         "import env.proxy_continue_request belongs to ABI 0.1.0, but the module says that it is built for 0.2.1: "
@@ -341,20 +349,26 @@ BAD_EXPORTS = {
     "headers as in 0.1.0": (
         V0_2_1,
         [MEMORY, MALLOC, exported("proxy_on_request_headers", "ii:i")],
-        ("export proxy_on_request_headers has the type (i32, i32) -> (i32), "
-        "in ABI 0.2.1 it is (i32, i32, i32) -> (i32): is the marker proxy_abi_version_0_2_1 right?"),
+        (
+            "export proxy_on_request_headers has the type (i32, i32) -> (i32), "
+            "in ABI 0.2.1 it is (i32, i32, i32) -> (i32): is the marker proxy_abi_version_0_2_1 right?"
+        ),
     ),
     "headers as in 0.2": (
         V0_1_0,
         [MEMORY, MALLOC, exported("proxy_on_response_headers", "iii:i")],
-        ("export proxy_on_response_headers has the type (i32, i32, i32) -> (i32), "
-        "in ABI 0.1.0 it is (i32, i32) -> (i32): is the marker proxy_abi_version_0_1_0 right?"),
+        (
+            "export proxy_on_response_headers has the type (i32, i32, i32) -> (i32), "
+            "in ABI 0.1.0 it is (i32, i32) -> (i32): is the marker proxy_abi_version_0_1_0 right?"
+        ),
     ),
     "no result": (
         V0_2_1,
         [MEMORY, MALLOC, exported("proxy_on_vm_start", "ii:")],
-        ("export proxy_on_vm_start has the type (i32, i32) -> (), "
-        "in ABI 0.2.1 it is (i32, i32) -> (i32): is the marker proxy_abi_version_0_2_1 right?"),
+        (
+            "export proxy_on_vm_start has the type (i32, i32) -> (), "
+            "in ABI 0.2.1 it is (i32, i32) -> (i32): is the marker proxy_abi_version_0_2_1 right?"
+        ),
     ),
 }
 

@@ -223,7 +223,15 @@ def test_gather(ranges, expected):
 
 @pytest.mark.parametrize(
     ("address", "count", "status"),
-    [(END, 0, 0), (END - 8, 1, 0), (END - 8, 2, 21), (END + 1, 0, 21), (0, 129, 21), (0, 1 << 29, 21), (0xFFFFFFF8, 1, 21)],
+    [
+        (END, 0, 0),
+        (END - 8, 1, 0),
+        (END - 8, 2, 21),
+        (END + 1, 0, 21),
+        (0, 129, 21),
+        (0, 1 << 29, 21),
+        (0xFFFFFFF8, 1, 21),
+    ],
 )
 def test_gather_checks_its_table(address, count, status):
     assert FakeGuest().bind(wasi("f", iovecs("x")), lambda *_: None)(address, count) == status
@@ -280,7 +288,9 @@ def test_a_slot_in_memory_that_has_grown():
 
 def test_results_in_their_order():
     guest = FakeGuest()
-    assert guest.bind(row("f", data_out("x"), u32_out("y"), u64_out("z")), lambda *_: (b"abc", 5, 6))(16, 20, 24, 32) == 0
+    assert (
+        guest.bind(row("f", data_out("x"), u32_out("y"), u64_out("z")), lambda *_: (b"abc", 5, 6))(16, 20, 24, 32) == 0
+    )
     assert (guest.returned(16, 20), guest.u32(24), guest.u32(32)) == (b"abc", 5, 6)
     assert guest.last.result == (b"abc", 5, 6)
 

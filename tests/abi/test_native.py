@@ -33,7 +33,9 @@ needs_native = pytest.mark.skipif(NATIVE is None, reason="there is no compiler, 
 
 
 def test_it_can_be_turned_off():
-    script = "from proxywasm_host.abi import marshal, native; print(native.NOTE, marshal.bind is marshal.bind_in_python)"
+    script = (
+        "from proxywasm_host.abi import marshal, native; print(native.NOTE, marshal.bind is marshal.bind_in_python)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script], env={**os.environ, "PROXYWASM_NATIVE": "no"}, capture_output=True, text=True
     )
@@ -42,10 +44,26 @@ def test_it_can_be_turned_off():
 
 # -- Two worlds --------------------------------------------------------------------------------------------------
 
-NAMES = [b"a", b"A", b"host", b"Host", b":path", b":Path", b"user-agent", b"x" * 104, b"x" * 105, b"", b":", b"\xc3\x84", b"content-type"]
+NAMES = [
+    b"a",
+    b"A",
+    b"host",
+    b"Host",
+    b":path",
+    b":Path",
+    b"user-agent",
+    b"x" * 104,
+    b"x" * 105,
+    b"",
+    b":",
+    b"\xc3\x84",
+    b"content-type",
+]
 VALUES = [b"", b"v", b"gzip, br", b"y" * 200]
 FULL = [[(b"a", b"v")] * 1024, [(b"a", b"v" * 1_047_000)], [(b"b", b"v" * 16_000)] * 65, [(b"b", b"v")] * 70]
-HEADERS = st.lists(st.tuples(st.sampled_from([name.lower() for name in NAMES]), st.sampled_from(VALUES)), max_size=6) | st.sampled_from(FULL)
+HEADERS = st.lists(
+    st.tuples(st.sampled_from([name.lower() for name in NAMES]), st.sampled_from(VALUES)), max_size=6
+) | st.sampled_from(FULL)
 MOST = 100_000
 """What bodies may be made to grow to."""
 BUFFERS = st.none() | st.binary(max_size=12) | st.just(b"z" * 70_000) | st.just(b"z" * 120_000)
@@ -129,7 +147,17 @@ def worlds(version=AbiVersion.V0_2_1, profile=ENVOY, clock=None, memory=Memory) 
     clock = clock or ManualClock()
     return (
         World(PythonContextState, PythonEntry, PythonGuest, PythonCalls, bind_in_python, version, profile, clock),
-        World(NATIVE.ContextState, NATIVE.Entry, NATIVE.Guest, NATIVE.Calls, bind_natively, version, profile, clock, memory),
+        World(
+            NATIVE.ContextState,
+            NATIVE.Entry,
+            NATIVE.Guest,
+            NATIVE.Calls,
+            bind_natively,
+            version,
+            profile,
+            clock,
+            memory,
+        ),
     )
 
 
@@ -157,7 +185,9 @@ def hostcalls(draw):
             second = draw(st.sampled_from([*VALUES, b"w" * 2000, b"w" * 66_000]))
             ints += draw(st.just([4096, len(second)]) | st.tuples(addresses, addresses))
         elif kind == "pairs":
-            second = pairs.encode(draw(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES)), max_size=5)))
+            second = pairs.encode(
+                draw(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES)), max_size=5))
+            )
             second = draw(st.sampled_from([second, second, second + b"x", second[:-1], b"\1"]))
             ints += draw(st.just([4096, len(second)]) | st.tuples(addresses, addresses))
         else:
@@ -222,7 +252,10 @@ def test_pairs_there_and_back(headers):
 
 
 @needs_native
-@given(st.binary(max_size=60) | st.builds(lambda n, rest: n.to_bytes(4, "little") + rest, st.integers(0, 3), st.binary(max_size=40)))
+@given(
+    st.binary(max_size=60)
+    | st.builds(lambda n, rest: n.to_bytes(4, "little") + rest, st.integers(0, 3), st.binary(max_size=40))
+)
 def test_only_what_is_good_is_decoded(content):
     try:
         expected = pairs.decode(content)
@@ -232,7 +265,9 @@ def test_only_what_is_good_is_decoded(content):
 
 
 @needs_native
-@pytest.mark.parametrize("odd", [[("a", b"b")], [(b"a", b"b", b"c")], [[b"a", b"b"]], [None], [(b"a", bytearray(b"b"))], ((b"a", b"b"),)])
+@pytest.mark.parametrize(
+    "odd", [[("a", b"b")], [(b"a", b"b", b"c")], [[b"a", b"b"]], [None], [(b"a", bytearray(b"b"))], ((b"a", b"b"),)]
+)
 def test_maps_that_are_not_plain_are_left_to_python(odd):
     assert NATIVE.encode(odd) is None
     _, world = worlds()
@@ -294,7 +329,9 @@ def test_a_view_that_is_released_in_the_allocator(name):
 
 
 @needs_native
-@pytest.mark.parametrize("view", [memoryview(b"x" * 64), memoryview(bytearray(64)).cast("I"), memoryview(bytearray(64))[::2], b"x" * 64])
+@pytest.mark.parametrize(
+    "view", [memoryview(b"x" * 64), memoryview(bytearray(64)).cast("I"), memoryview(bytearray(64))[::2], b"x" * 64]
+)
 def test_a_view_that_is_none_of_bytes_in_a_row_is_refused(view):
     _, world = worlds()
     world.stream.maps[0] = []

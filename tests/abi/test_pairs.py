@@ -48,7 +48,10 @@ MALFORMED = {
     "half of the sizes": ("01000000 01000000 020000", "11 bytes are too few for the sizes of 1 pairs"),
     "no strings": ("01000000 00000000 00000000", "string 0 of 0 bytes at byte 12 reaches beyond the 12 bytes"),
     "no value": ("01000000 01000000 01000000 61 00", "string 1 of 1 bytes at byte 14 reaches beyond the 14 bytes"),
-    "no last NUL": ("01000000 01000000 01000000 61 00 62", "string 1 of 1 bytes at byte 14 reaches beyond the 15 bytes"),
+    "no last NUL": (
+        "01000000 01000000 01000000 61 00 62",
+        "string 1 of 1 bytes at byte 14 reaches beyond the 15 bytes",
+    ),
     "no NUL after the name": ("01000000 01000000 01000000 61 2e 62 00", "string 0 at byte 12 does not end in NUL"),
     "no NUL after the value": ("01000000 01000000 01000000 61 00 62 2e", "string 1 at byte 14 does not end in NUL"),
     "a size of 2³²-1": (

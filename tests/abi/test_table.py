@@ -236,7 +236,9 @@ def test_names_of_parameters_can_be_those_of_a_function(row):
 
 
 def test_statuses():
-    assert {(row.memory_error, row.restricted) for row in HOSTCALLS} == {(Status.INVALID_MEMORY_ACCESS, Status.INTERNAL_FAILURE)}
+    assert {(row.memory_error, row.restricted) for row in HOSTCALLS} == {
+        (Status.INVALID_MEMORY_ACCESS, Status.INTERNAL_FAILURE)
+    }
     assert {(row.memory_error, row.restricted) for row in WASI} == {(WasiErrno.FAULT, WasiErrno.NOTCAPABLE)}
 
 

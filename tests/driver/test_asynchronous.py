@@ -237,8 +237,14 @@ async def test_a_message_from_another_thread(start, log):
 
 ENDLESS = {
     # the end of one turn is the beginning of the next
-    "messages": ("0_2_1", "@on_configure\nregister_shared_queue q\nenqueue_shared_queue 1 x\n@on_queue_ready\ndequeue_shared_queue 1\nenqueue_shared_queue 1 x\nsay turn\n"),
-    "callouts": ("0_2_100", "@on_configure\nredis_init up u p 0\nredis_call up PING\n@on_redis_call_response\nredis_call up PING\nsay turn\n"),
+    "messages": (
+        "0_2_1",
+        "@on_configure\nregister_shared_queue q\nenqueue_shared_queue 1 x\n@on_queue_ready\ndequeue_shared_queue 1\nenqueue_shared_queue 1 x\nsay turn\n",
+    ),
+    "callouts": (
+        "0_2_100",
+        "@on_configure\nredis_init up u p 0\nredis_call up PING\n@on_redis_call_response\nredis_call up PING\nsay turn\n",
+    ),
 }
 
 

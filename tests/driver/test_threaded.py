@@ -184,7 +184,9 @@ def test_nothing_is_kept_of_callouts_that_are_cancelled_before_a_thread_came_to_
 
 
 def test_ticks_that_are_set_again_and_again_leave_nothing_behind(start):
-    driver, _ = start("@on_configure\n" + "set_tick_period_milliseconds 1000000\nset_tick_period_milliseconds 2000000\n" * 100)
+    driver, _ = start(
+        "@on_configure\n" + "set_tick_period_milliseconds 1000000\nset_tick_period_milliseconds 2000000\n" * 100
+    )
     assert len(driver._timer._due) == 1
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from proxywasm_engine_v8.in_thread import REVISION
+from proxywasm_engine_v8.extension import REVISION
 from proxywasm_host.engine.protocol import HostFunction, Limits, Trap, TrapKind
 from proxywasm_host.extension import load
 from tests.engine.conftest import type_of, wasm

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from proxywasm_engine_v8 import V8Engine, selfcheck, start
-from proxywasm_engine_v8.in_thread import REVISION
+from proxywasm_engine_v8.extension import REVISION
 from proxywasm_engine_v8.in_thread.facts import KNOWN
 from proxywasm_host import open_engine
 from proxywasm_host.engine.protocol import HostFunction, Limits

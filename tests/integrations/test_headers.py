@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from proxywasm_host.integrations.headers import sendable
 
-NAMES = st.sampled_from([b"a", b"x-1", b":path", b":", b"", b"a b", b"a\0b", b":a\0b", b"\0", b"a\n", b"A", b"\xc3\xa4", b"a:"])
+NAMES = st.sampled_from(
+    [b"a", b"x-1", b":path", b":", b"", b"a b", b"a\0b", b":a\0b", b"\0", b"a\n", b"A", b"\xc3\xa4", b"a:"]
+)
 VALUES = st.sampled_from([b"", b"v", b"a b", b"\0", b"a\0b", b"\r", b"\n", b"a\r\nb: c", b"\xff", b"\t"])
 
 

@@ -108,8 +108,14 @@ def test_the_report_of_a_failure(host, probe):
     assert report[0] == "plugin 'probe' failed in a callback: " + plugin.failure.message
     assert report[1] == "  in proxy_on_request_headers"
     assert any("proxy_on_request_headers" in line for line in report if line.startswith("    at "))
-    assert "    proxy_get_header_map_value(map=REQUEST_HEADERS, key='nope') = NOT_FOUND: no 'nope' in the request headers" in report
-    assert any("HTTP_CALL_RESPONSE_HEADERS" in line and "cannot be changed: they are a callout's reply" in line for line in report)
+    assert (
+        "    proxy_get_header_map_value(map=REQUEST_HEADERS, key='nope') = NOT_FOUND: no 'nope' in the request headers"
+        in report
+    )
+    assert any(
+        "HTTP_CALL_RESPONSE_HEADERS" in line and "cannot be changed: they are a callout's reply" in line
+        for line in report
+    )
 
 
 def test_redis(host, probe, log):
@@ -117,7 +123,13 @@ def test_redis(host, probe, log):
     plugin = probe(script, version="0_2_100")
     with host.http_stream([plugin]) as stream:
         [call] = [effect for effect in stream.request_headers(REQUEST, True) if isinstance(effect, RedisCall)]
-        assert (call.cluster, call.query, call.username, call.password, call.options) == ("upstream", b"*1\r\n", b"user", b"pass", {"db": "3"})
+        assert (call.cluster, call.query, call.username, call.password, call.options) == (
+            "upstream",
+            b"*1\r\n",
+            b"user",
+            b"pass",
+            {"db": "3"},
+        )
         host.deliver(call, RedisCallReply(b"+OK\r\n"))
     assert [line.partition(" = ")[2] for line in log.messages] == ["2", "0", "0 7", '0 "+OK%0d%0a"']
 
@@ -209,7 +221,9 @@ def test_a_closed_plugin_serves_its_streams_to_their_end(host, probe, trace):
     stream.request_headers(REQUEST, True)
     plugin.close()
     trace.take()
-    assert [type(effect).__name__ for effect in stream.response_headers([(b":status", b"200")], True)] == ["ResponseHeaders"]
+    assert [type(effect).__name__ for effect in stream.response_headers([(b":status", b"200")], True)] == [
+        "ResponseHeaders"
+    ]
     stream.close()
     assert [event.partition(": ")[2] for event in trace.take()][-5:] == [
         "proxy_on_log()",
@@ -252,8 +266,14 @@ def test_listening_begins_and_ends_while_streams_are_open(engine, log):
             host.listen(other)
             stream.response_headers(RESPONSE, True)
             host.listen(None)
-    assert [event.partition(": ")[2] for event in one.take()] == ["proxy_on_context_create(1,)", "proxy_on_request_headers(5, 1)"]
-    assert "proxy_get_header_map_value(map=REQUEST_HEADERS, key='x') = NOT_FOUND: no 'x' in the request headers" in one.hostcalls
+    assert [event.partition(": ")[2] for event in one.take()] == [
+        "proxy_on_context_create(1,)",
+        "proxy_on_request_headers(5, 1)",
+    ]
+    assert (
+        "proxy_get_header_map_value(map=REQUEST_HEADERS, key='x') = NOT_FOUND: no 'x' in the request headers"
+        in one.hostcalls
+    )
     assert [event.partition(": ")[2] for event in other.take()] == ["proxy_on_response_headers(2, 1)"]
 
 

@@ -78,8 +78,14 @@ def test_no_filter_at_all(host):
 
 
 def test_each_filter_sees_what_the_one_before_it_changed(host, probe, log):
-    one = probe("@on_request_headers\nadd_header_map_value 0 x-one 1\n@on_response_headers\nget_header_map_value 2 x-two", vm_id="1")
-    two = probe("@on_request_headers\nget_header_map_value 0 x-one\n@on_response_headers\nadd_header_map_value 2 x-two 2", vm_id="2")
+    one = probe(
+        "@on_request_headers\nadd_header_map_value 0 x-one 1\n@on_response_headers\nget_header_map_value 2 x-two",
+        vm_id="1",
+    )
+    two = probe(
+        "@on_request_headers\nget_header_map_value 0 x-one\n@on_response_headers\nadd_header_map_value 2 x-two 2",
+        vm_id="2",
+    )
     with host.http_stream([one, two]) as stream:
         stream.request_headers(REQUEST, True)
         stream.response_headers(RESPONSE, True)
@@ -116,7 +122,11 @@ def test_body_and_trailers_wait_for_headers_and_are_shown_to_the_filter_itself(h
         trace.take()
         assert kinds(plugin.tick()) == ["RequestHeaders", "RequestBody", "RequestTrailers"]
         assert not stream.paused
-        assert trace.take() == ["probe: proxy_on_tick()", "probe: proxy_on_request_body(3, 0)", "probe: proxy_on_request_trailers(1,)"]
+        assert trace.take() == [
+            "probe: proxy_on_tick()",
+            "probe: proxy_on_request_body(3, 0)",
+            "probe: proxy_on_request_trailers(1,)",
+        ]
 
 
 def test_trailers_paused_and_resumed(host, probe):
@@ -206,7 +216,9 @@ def test_a_local_response_at_the_end_is_ignored(host, probe, callback):
 
 def test_repeated_headers_of_which_there_is_one_are_joined_as_in_envoy(host, probe, log):
     repeated = [*REQUEST, (b"accept", b"1"), (b"x", b"1"), (b"accept", b"2"), (b"x", b"2")]
-    with host.http_stream([probe("@on_request_headers\nget_header_map_value 0 accept\nget_header_map_value 0 x")]) as stream:
+    with host.http_stream(
+        [probe("@on_request_headers\nget_header_map_value 0 accept\nget_header_map_value 0 x")]
+    ) as stream:
         stream.request_headers([list(pair) for pair in repeated], True)
     assert [line.partition(" = 0 ")[2] for line in log.messages] == ['"1,2"', '"1"']
 

@@ -31,12 +31,18 @@ def test_data_passes_both_ways_in_order(host, probe, trace):
         "one: proxy_on_upstream_data(3, 1)",
         "one: proxy_on_upstream_connection_close(0,)",
         "two: proxy_on_upstream_connection_close(0,)",
-        *(f"{name}: proxy_on_{what}" for name in ("one", "two") for what in ("downstream_connection_close(1,)", "done()", "log()", "delete()")),
+        *(
+            f"{name}: proxy_on_{what}"
+            for name in ("one", "two")
+            for what in ("downstream_connection_close(1,)", "done()", "log()", "delete()")
+        ),
     ]
 
 
 def test_held_data_is_shown_again_with_what_comes_next(host, probe, trace):
-    stream = host.tcp_stream([probe("@on_downstream_data/1\nreturn 1\n@on_downstream_data/2\nset_buffer_bytes 2 0 1 X")])
+    stream = host.tcp_stream(
+        [probe("@on_downstream_data/1\nreturn 1\n@on_downstream_data/2\nset_buffer_bytes 2 0 1 X")]
+    )
     stream.new_connection()
     assert stream.downstream_data(b"abc") == []
     assert stream.downstream_data(b"def", True) == [DownstreamData(b"Xbcdef", True, stream)]

@@ -58,7 +58,9 @@ class Served:
     def metrics(self) -> dict[str, float]:
         """Samples of ``/metrics`` as text → value."""
         page = httpx2.get(f"{self.admin}/metrics", timeout=30).text
-        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in page.splitlines() if line[:1] != "#"}
+        return {
+            line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in page.splitlines() if line[:1] != "#"
+        }
 
     def live(self, cursor: str = "") -> Any:
         return json.loads(httpx2.get(f"{self.admin}/live.json?since={cursor}", timeout=30).text)

@@ -16,7 +16,9 @@ ASKED = scope("POST", "/a?b=c", [("host", "example.com"), ("user-agent", 'x"y\n'
 
 def test_common():
     line = common(ASKED, 200, 1234, 0.1)
-    assert re.fullmatch(r'192\.0\.2\.1 - - \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000\] "POST /a\?b=c HTTP/1\.1" 200 1234', line)
+    assert re.fullmatch(
+        r'192\.0\.2\.1 - - \[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d \+0000\] "POST /a\?b=c HTTP/1\.1" 200 1234', line
+    )
     assert common(ASKED, 0, 0, 0.1).endswith('" 0 -')
 
 

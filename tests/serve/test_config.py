@@ -65,7 +65,10 @@ def test_both_languages_say_the_same(tmp_path, text, name):
     settings = source(tmp_path, text, name).load()
     assert settings.listen == ("127.0.0.1", 8000)
     assert [filter.file for filter in settings.filters] == [tmp_path / "auth.wasm", Path("/opt/two.wasm")]
-    assert [filter.configuration for filter in settings.filters] == [b'{"token": "secret", "list": [1, 2]}', b"plain text"]
+    assert [filter.configuration for filter in settings.filters] == [
+        b'{"token": "secret", "list": [1, 2]}',
+        b"plain text",
+    ]
     assert settings.filters[0].limits.memory == 64 << 20
     assert settings.properties == {"xds.cluster_name": "backend", "node.weight": 3}
     assert settings.clusters["idp"].timeout == 2

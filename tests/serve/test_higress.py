@@ -20,7 +20,9 @@ def test_production_plugins(on_engine, origin, tmp_path):
         await request.read(reader)
         answer = {"model": "large", "choices": [{"index": 0, "message": {"role": "assistant", "content": "hello"}}]}
         body = json.dumps(answer).encode()
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        writer.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+        )
         return True
 
     origin.answers["/v1/chat/completions"] = model
@@ -46,7 +48,13 @@ def test_production_plugins(on_engine, origin, tmp_path):
         file = tmp_path / f"{name}.wasm"
         file.write_bytes(code(name))
         filters.append({"file": str(file), "configuration": configuration})
-    served = on_engine(settings={"filters": filters, "properties": {"route_name": "ai-route-1", "cluster_name": "outbound|80||model-1-1.static"}}, log_level="error")
+    served = on_engine(
+        settings={
+            "filters": filters,
+            "properties": {"route_name": "ai-route-1", "cluster_name": "outbound|80||model-1-1.static"},
+        },
+        log_level="error",
+    )
 
     def post(text: str, **headers: str) -> httpx2.Response:
         headers = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -56,7 +64,12 @@ def test_production_plugins(on_engine, origin, tmp_path):
     assert (answer.status_code, answer.json()["choices"][0]["message"]["content"]) == (200, "hello")
     [seen] = origin.requests
     assert seen.target == "/v1/chat/completions?page=2"
-    assert (seen["x-added"], seen["x-trusted"], seen["x-real-client"], seen["x-route"]) == ("1", "yes", "127.0.0.1", "ai-route-1")
+    assert (seen["x-added"], seen["x-trusted"], seen["x-real-client"], seen["x-route"]) == (
+        "1",
+        "yes",
+        "127.0.0.1",
+        "ai-route-1",
+    )
     assert json.loads(seen.body) == asks("my key is ****")
 
     denied = post("hello", x_mse_consumer="mallory")

@@ -10,7 +10,11 @@ def samples(ours, guests) -> dict:
     page, kind = rendered(ours, guests, "text/plain")
     assert kind.startswith("text/plain; version=")
     families = text_string_to_metric_families(page.decode())
-    return {(sample.name, *(sample.labels[key] for key in sorted(sample.labels))): sample.value for family in families for sample in family.samples}
+    return {
+        (sample.name, *(sample.labels[key] for key in sorted(sample.labels))): sample.value
+        for family in families
+        for sample in family.samples
+    }
 
 
 def process(requests: int) -> tuple[dict, dict]:

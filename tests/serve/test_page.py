@@ -73,7 +73,9 @@ def test_nobody_is_traced_when_nobody_looks(serve, browser):
 
 def test_what_a_hostile_filter_says_is_text(serve, browser):
     """In its name, its headers, its log lines, its details and in what it is asked for."""
-    script = f"@on_request_headers\nadd_header_map_value 0 x-evil {EVIL.replace(' ', '_')}\nlog 2 {EVIL.replace(' ', '_')}\n"
+    script = (
+        f"@on_request_headers\nadd_header_map_value 0 x-evil {EVIL.replace(' ', '_')}\nlog 2 {EVIL.replace(' ', '_')}\n"
+    )
     served = serve(settings={"filters": [{"file": PROBE, "name": EVIL, "configuration": script}]})
     browser.open(served.admin)
     browser.wait("document.querySelectorAll('.filter').length === 1")
@@ -111,5 +113,7 @@ def test_the_policy_of_the_page_lets_nothing_else_run(serve, browser):
     assert "'unsafe" not in policy
     browser.open(served.admin)
     browser.wait("document.querySelectorAll('.filter').length === 1")
-    browser.eval("document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.ran = 1'}))")
+    browser.eval(
+        "document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.ran = 1'}))"
+    )
     assert browser.eval("window.ran") is None

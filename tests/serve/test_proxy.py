@@ -69,7 +69,12 @@ def on_origin(test: Callable) -> Callable:
 
 
 async def through(
-    origin: Origin, target: str = "/", method: str = "GET", headers: Iterable = (), parts: Iterable[bytes] = (), **settings
+    origin: Origin,
+    target: str = "/",
+    method: str = "GET",
+    headers: Iterable = (),
+    parts: Iterable[bytes] = (),
+    **settings,
 ) -> Client:
     proxy = Proxy(Upstream(url=origin.url, **settings))
     client = Client(parts)
@@ -80,7 +85,9 @@ async def through(
 
 @on_origin
 async def test_a_request_arrives_as_it_was_sent(origin):
-    client = await through(origin, "/a%2Fb/%C3%A4?x=1%20y&&z", "GET", [("host", "example.com"), ("x-one", "1"), ("x-one", "2")])
+    client = await through(
+        origin, "/a%2Fb/%C3%A4?x=1%20y&&z", "GET", [("host", "example.com"), ("x-one", "1"), ("x-one", "2")]
+    )
     seen = json.loads(client.body)
     assert (client.status, seen["method"], seen["target"]) == (200, "GET", "/a%2Fb/%C3%A4?x=1%20y&&z")
     assert seen["headers"] == [["host", "example.com"], ["x-one", "1"], ["x-one", "2"]]
@@ -90,10 +97,19 @@ async def test_a_request_arrives_as_it_was_sent(origin):
 
 @on_origin
 async def test_what_belongs_to_one_connection_stays_there(origin):
-    headers = [("connection", "close, X-Mine"), ("x-mine", "1"), ("te", "trailers"), ("upgrade", "h2c"), ("keep-alive", "5"), ("x-yours", "1")]
+    headers = [
+        ("connection", "close, X-Mine"),
+        ("x-mine", "1"),
+        ("te", "trailers"),
+        ("upgrade", "h2c"),
+        ("keep-alive", "5"),
+        ("x-yours", "1"),
+    ]
     client = await through(origin, "/", "GET", headers)
     assert json.loads(client.body)["headers"] == [["host", "example.com"], ["x-yours", "1"]]
-    origin.answers["/hop"] = raw(b"HTTP/1.1 200 OK\r\nconnection: X-Mine\r\nx-mine: 1\r\nkeep-alive: 5\r\nx-yours: 1\r\ncontent-length: 0\r\n\r\n")
+    origin.answers["/hop"] = raw(
+        b"HTTP/1.1 200 OK\r\nconnection: X-Mine\r\nx-mine: 1\r\nkeep-alive: 5\r\nx-yours: 1\r\ncontent-length: 0\r\n\r\n"
+    )
     client = await through(origin, "/hop")
     assert set(client.headers) == {b"x-yours", b"content-length", b"date"}
 
@@ -133,10 +149,22 @@ async def test_host_and_path_of_upstream(origin):
 @pytest.mark.parametrize(
     ("method", "answer", "status", "body", "length"),
     [
-        ("GET", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nx-trailer: 1\r\n\r\n", 200, b"abcde", None),
+        (
+            "GET",
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\nx-trailer: 1\r\n\r\n",
+            200,
+            b"abcde",
+            None,
+        ),
         ("GET", b"HTTP/1.1 200 OK\r\n\r\nuntil the end", 200, b"until the end", None),
         ("GET", b"HTTP/1.0 200 OK\r\n\r\nold", 200, b"old", None),
-        ("GET", b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", 200, b"ok", b"2"),
+        (
+            "GET",
+            b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+            200,
+            b"ok",
+            b"2",
+        ),
         ("HEAD", b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n", 200, b"", b"1000"),
         ("GET", b"HTTP/1.1 204 No Content\r\n\r\n", 204, b"", None),
         ("GET", b"HTTP/1.1 304 Not Modified\r\ncontent-length: 1000\r\netag: x\r\n\r\n", 304, b"", None),
@@ -190,7 +218,11 @@ def test_nobody_listens():
         (b"nonsense\r\n\r\n", 502, f"{RESET}protocol error"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: x\r\n\r\n", 502, f"{RESET}protocol error"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n", 502, f"{RESET}protocol error"),
-        (b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", 502, f"{RESET}protocol error"),
+        (
+            b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
+            502,
+            f"{RESET}protocol error",
+        ),
         (b"HTTP/1.1 700 Odd\r\ncontent-length: 0\r\n\r\n", 502, f"{RESET}protocol error"),
     ],
 )
@@ -296,7 +328,17 @@ def test_a_connection_that_the_server_closes_meanwhile(method, parts, status):
     test()
 
 
-@pytest.mark.parametrize(("name", "value"), [(b"x", b"a\r\nb: c"), (b"x", b"a\nb"), (b"x y", b"z"), (b"transfer-encoding ", b"chunked"), (b"x", b"\0"), (b"", b"z")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        (b"x", b"a\r\nb: c"),
+        (b"x", b"a\nb"),
+        (b"x y", b"z"),
+        (b"transfer-encoding ", b"chunked"),
+        (b"x", b"\0"),
+        (b"", b"z"),
+    ],
+)
 def test_a_malformed_header_is_not_sent(name, value):
     @on_origin
     async def test(origin):
@@ -348,13 +390,17 @@ async def test_a_server_that_does_not_read_stops_the_client(origin):
     async def slow(request: Request, reader: Reader, writer: Writer) -> bool:
         await read.wait()
         await request.read(reader)
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%d" % (len(str(len(request.body))), len(request.body)))
+        writer.write(
+            b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%d" % (len(str(len(request.body))), len(request.body))
+        )
         return True
 
     origin.answers["/"] = slow
     client = Client([b"x" * 65536] * 400)
     proxy = Proxy(Upstream(url=origin.url))
-    going = asyncio.ensure_future(proxy(scope("POST", "/", [("transfer-encoding", "chunked")]), client.receive, client.send))
+    going = asyncio.ensure_future(
+        proxy(scope("POST", "/", [("transfer-encoding", "chunked")]), client.receive, client.send)
+    )
     await asyncio.sleep(0.2)
     assert len(client.incoming) > 200
     read.set()
@@ -417,6 +463,8 @@ def test_a_client_that_goes_away_ends_the_exchange_with_upstream(begun):
         client.gone.set()
         await going
         await ended.wait()
-        assert [message["type"] for message in client.sent] == (["http.response.start", "http.response.body"] if begun else [])
+        assert [message["type"] for message in client.sent] == (
+            ["http.response.start", "http.response.body"] if begun else []
+        )
 
     test()

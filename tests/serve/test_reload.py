@@ -117,7 +117,12 @@ def test_no_request_is_lost_over_100_reloads(serve, tmp_path):
             while not over.is_set():
                 answer = client.post(served.url, content=b"x" * 1000)
                 seen = answer.headers.get("x-wasm", "").split(", ")
-                if answer.status_code != 200 or len(seen) != 2 or len(set(seen)) != 1 or len(answer.json()["body"]) != 1000:
+                if (
+                    answer.status_code != 200
+                    or len(seen) != 2
+                    or len(set(seen)) != 1
+                    or len(answer.json()["body"]) != 1000
+                ):
                     wrong.append(f"{answer.status_code} {seen}")
                 count += 1
         return count

@@ -103,14 +103,21 @@ def test_upstream_is_down(serve):
     served = serve(HEADERS, upstream=f"http://127.0.0.1:{closed_port()}", access_log="json")
     answer = served.get()
     assert answer.status_code == 503
-    assert answer.text.startswith("upstream connect error or disconnect/reset before headers. reset reason: remote connection failure")
+    assert answer.text.startswith(
+        "upstream connect error or disconnect/reset before headers. reset reason: remote connection failure"
+    )
     assert answer.headers["x-wasm"] == "hello"
     assert served.stop() == 0
-    assert json.loads(served.access_log[0])["details"] == "upstream_reset_before_response_started{remote_connection_failure}"
+    assert (
+        json.loads(served.access_log[0])["details"]
+        == "upstream_reset_before_response_started{remote_connection_failure}"
+    )
 
 
 def test_a_guest_that_traps_is_told_and_healed(on_engine):
-    filters = [{"file": PANICS, "configuration": "request_headers", "failure_policy": "fail_reload", "reload_interval": 0.05}]
+    filters = [
+        {"file": PANICS, "configuration": "request_headers", "failure_policy": "fail_reload", "reload_interval": 0.05}
+    ]
     served = on_engine(settings={"filters": filters})
     assert [served.get().status_code for _ in range(2)] == [503, 503]
     time.sleep(0.2)

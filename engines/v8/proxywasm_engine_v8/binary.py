@@ -1,82 +1,35 @@
 """The binary format, as far as an engine needs it that V8 tells little: what is imported and exported, and names.
 
-V8 gets the module in another shape than it came in, so that two things can be decided for each instance:
+V8 gets the module in another shape than it came in:
 
 * Memories are imports. The instance is given one with its own upper bound, so that growth beyond it answers -1.
 * The start function is an export, and is called when all else is in place.
+* What V8 would not interrupt in time is done by functions at the end, see `bulk`.
 
-Indices of functions stay what they were; positions of code are `Binary.shift` further on.
+Indices of functions stay what they were; `Binary.original` tells what positions of code were.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
 
 from proxywasm_host.engine.protocol import Export, FunctionType, Import
 
-__all__ = ["Binary", "Malformed", "MemoryType", "Reader", "Refused", "leb", "section", "vector"]
+from .bulk import Bodies, interruptible
+from .reader import Malformed, Reader, Refused, leb, section, vector
 
-_T = TypeVar("_T")
+__all__ = ["Binary", "MemoryType"]
+
 _HEAD = b"\0asm\1\0\0\0"
 _CUSTOM, _TYPE, _IMPORT, _FUNCTION, _TABLE, _MEMORY, _EXPORT, _START, _CODE = 0, 1, 2, 3, 4, 5, 7, 8, 10
 _ORDER = (_TYPE, _IMPORT, _FUNCTION, _TABLE, _MEMORY, 13, 6, _EXPORT, _START, 9, 12, _CODE, 11)
 _KINDS = ("function", "table", "memory", "global", "tag")
-_NUMBERS = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128", 0x78: "i8", 0x77: "i16"}
-_REFERENCES = {0x70: "funcref", 0x6F: "externref", 0x6E: "anyref", 0x6D: "eqref", 0x69: "exnref"}
 _NO_MAXIMUM = 1 << 16
 _MOST_TABLES = 16
-
-
-class Malformed(Exception):
-    """These bytes are no module, or one that is made of parts unknown here."""
-
-
-class Refused(Exception):
-    """This is a module that could end the process by filling V8's heap, out of which V8 knows no other way."""
-
-
-class Reader:
-    """A place in some bytes. Raises: IndexError, Malformed."""
-
-    __slots__ = ("at", "data", "end")
-
-    def __init__(self, data: bytes, at: int = 0, end: int | None = None) -> None:
-        self.data = data
-        self.at = at
-        self.end = len(data) if end is None else end
-
-    def byte(self) -> int:
-        if self.at >= self.end:
-            raise Malformed(f"the bytes end too early, at {self.at:#x}")
-        self.at += 1
-        return self.data[self.at - 1]
-
-    def number(self) -> int:
-        """An unsigned number, or the bits of a signed one."""
-        value = shift = 0
-        while True:
-            byte = self.byte()
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value
-            shift += 7
-
-    def take(self, size: int) -> bytes:
-        if size > self.end - self.at:
-            raise Malformed(f"the bytes end too early, at {self.end:#x}")
-        self.at += size
-        return self.data[self.at - size : self.at]
-
-    def name(self) -> str:
-        return self.take(self.number()).decode(errors="replace")
-
-    def vector(self, read: Callable[[], _T]) -> list[_T]:
-        return [read() for _ in range(self.number())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +62,7 @@ class Binary:
         self._imported: list[int] = []
         self._defined: list[int] = []
         self._memory_types: list[bytes] = []
+        self._elements: list[bytes] = []
         self.imports: list[Import] = []
         self.memories: list[MemoryType] = []
         self.exported_memory: int | None = None
@@ -122,8 +76,8 @@ class Binary:
                 self.imports = reader.vector(lambda: self._read_import(reader))  # noqa: B023
             elif part.id == _FUNCTION:
                 self._defined = reader.vector(reader.number)
-            elif part.id == _TABLE and reader.number() > _MOST_TABLES:
-                raise Refused(f"more than {_MOST_TABLES} tables are refused: V8's heap could not hold them")
+            elif part.id == _TABLE:
+                self._read_tables(reader)
             elif part.id == _MEMORY:
                 reader.vector(lambda: self._read_memory(reader))  # noqa: B023
             elif part.id == _EXPORT:
@@ -139,7 +93,8 @@ class Binary:
         if self._start is not None:
             taken = {export.name for export in self.exports}
             self.start_name = next(name for n in range(len(taken) + 1) if (name := f"start {n}") not in taken)
-        self.rewritten, self.shift = self._rewrite()
+        self._bodies = self._interruptible()
+        self.rewritten, self._code_at = self._rewrite()
 
     @cached_property
     def module_name(self) -> str:
@@ -154,7 +109,15 @@ class Binary:
 
     def function_at(self, offset: int) -> int:
         """The index of the function whose code is at `offset`."""
-        return len(self._imported) + bisect_right(self._bodies, offset) - 1
+        return len(self._imported) + bisect_right(self._starts, offset) - 1
+
+    def original(self, position: int) -> int | None:
+        """Where in the module that is which is at `position` of the one that V8 has; ``None`` if it is not of it."""
+        code = self._place(_CODE)
+        if self._bodies is None or code is None:
+            return None
+        offset = self._bodies.original(position - self._code_at)
+        return None if offset is None else code[0] + offset
 
     @cached_property
     def _function_names(self) -> dict[int, str]:
@@ -165,7 +128,7 @@ class Binary:
         return {}
 
     @cached_property
-    def _bodies(self) -> list[int]:
+    def _starts(self) -> list[int]:
         starts = []
         for part in self._sections:
             if part.id == _CODE:
@@ -209,7 +172,7 @@ class Binary:
             reader.vector(reader.number)
             form = reader.byte()
         if form == 0x60:
-            types = [tuple(reader.vector(lambda: _value_type(reader))) for _ in range(2)]
+            types = [tuple(reader.vector(reader.value_type)) for _ in range(2)]
             self._types.append(FunctionType(*types))
         elif form in (0x5F, 0x5E):  # a structure, an array
             raise Refused("structures and arrays (garbage collection) are refused: V8 cannot limit what they take")
@@ -225,12 +188,12 @@ class Binary:
             except IndexError:
                 raise Malformed(f"import {module}.{name} has a type that is not there") from None
         if kind == 1:
-            _value_type(reader)
+            self._elements.append(_element(reader))
             _limits(reader)
         elif kind == 2:
             _limits(reader)
         elif kind == 3:
-            _value_type(reader)
+            reader.value_type()
             reader.byte()
         elif kind == 4:
             reader.byte()
@@ -239,67 +202,72 @@ class Binary:
             raise Malformed(f"import {module}.{name} is of an unknown kind {kind:#x}")
         return Import(module, name, _KINDS[kind])
 
+    def _read_tables(self, reader: Reader) -> None:
+        """The types of elements, as far as initial values do not stand between."""
+        count = reader.number()
+        if count > _MOST_TABLES:
+            raise Refused(f"more than {_MOST_TABLES} tables are refused: V8's heap could not hold them")
+        for _ in range(count):
+            valued = reader.data[reader.at] == 0x40
+            if valued:
+                reader.take(2)
+            self._elements.append(_element(reader))
+            if valued:
+                return
+            _limits(reader)
+
     def _read_memory(self, reader: Reader) -> None:
         start = reader.at
         self.memories.append(_limits(reader))
         self._memory_types.append(reader.data[start : reader.at])
 
+    def _place(self, id: int) -> tuple[int, int] | None:
+        return next(((part.body, part.end) for part in self._sections if part.id == id), None)
+
+    def _interruptible(self) -> Bodies | None:
+        place = self._place(_CODE)
+        return place and interruptible(self._code, *place, len(self._imported) + len(self._defined), self._elements)
+
     def _rewrite(self) -> tuple[bytes, int]:
-        """The module for V8, and how much further on its code is."""
-        parts = {part.id: (part.body, part.end) for part in self._sections if part.id != _CUSTOM}
+        """The module for V8, and where the contents of its code section are."""
         replaced: dict[int, bytes] = {}
         if self.memories:
             replaced[_MEMORY] = b""
-            replaced[_IMPORT] = self._appended(parts.get(_IMPORT), [b"\0\0\2" + type for type in self._memory_types])
+            replaced[_IMPORT] = self._appended(_IMPORT, [b"\0\0\2" + type for type in self._memory_types])
         if self._start is not None:
             replaced[_START] = b""
             name = self.start_name.encode()
             entry = leb(len(name)) + name + b"\0" + leb(self._start)
-            replaced[_EXPORT] = self._appended(parts.get(_EXPORT), [entry])
-        if not replaced:
-            return self._code, 0
+            replaced[_EXPORT] = self._appended(_EXPORT, [entry])
+        if self._bodies and self._bodies.types:
+            types = list(dict.fromkeys(self._bodies.types))
+            indices = [leb(len(self._types) + types.index(type)) for type in self._bodies.types]
+            replaced[_TYPE] = self._appended(_TYPE, types)
+            replaced[_FUNCTION] = self._appended(_FUNCTION, indices)
+            replaced[_CODE] = self._bodies.contents
         output = bytearray(_HEAD)
-        shift = 0
-        missing = sorted((id for id in replaced if replaced[id] and id not in parts), key=_ORDER.index)
+        code_at = 0
+        missing = sorted((id for id in replaced if replaced[id] and not self._place(id)), key=_ORDER.index)
         for part in self._sections:
             while missing and part.id != _CUSTOM and _rank(part.id) > _rank(missing[0]):
                 output += section(missing[0], replaced[missing.pop(0)])
-            if part.id == _CODE:
-                shift = len(output) - part.start
             if part.id not in replaced:
                 output += self._code[part.start : part.end]
             elif replaced[part.id]:
                 output += section(part.id, replaced[part.id])
+            if part.id == _CODE:
+                code_at = len(output) - len(replaced.get(_CODE) or self._code[part.body : part.end])
         for id in missing:
             output += section(id, replaced[id])
-        return bytes(output), shift
+        return bytes(output), code_at
 
-    def _appended(self, place: tuple[int, int] | None, entries: Sequence[bytes]) -> bytes:
+    def _appended(self, id: int, entries: Sequence[bytes]) -> bytes:
         """The contents of a section, with `entries` after those that are there."""
+        place = self._place(id)
         if place is None:
             return vector(entries)
         reader = Reader(self._code, *place)
         return leb(reader.number() + len(entries)) + self._code[reader.at : place[1]] + b"".join(entries)
-
-
-def leb(value: int) -> bytes:
-    """An unsigned number, as modules hold them."""
-    output = bytearray()
-    while value > 0x7F:
-        output.append(value & 0x7F | 0x80)
-        value >>= 7
-    output.append(value)
-    return bytes(output)
-
-
-def vector(items: Sequence[bytes]) -> bytes:
-    """A counted sequence."""
-    return leb(len(items)) + b"".join(items)
-
-
-def section(id: int, contents: bytes) -> bytes:
-    """A section of a module."""
-    return bytes([id]) + leb(len(contents)) + contents
 
 
 def _rank(id: int) -> int:
@@ -316,11 +284,10 @@ def _sections(code: bytes) -> Iterable[_Section]:
         yield _Section(id, start, body, reader.at)
 
 
-def _value_type(reader: Reader) -> str:
-    code = reader.byte()
-    if code in (0x63, 0x64):  # a reference to a heap type
-        return f"ref {reader.number():#x}"
-    return _NUMBERS.get(code) or _REFERENCES.get(code) or f"ref {code:#x}"
+def _element(reader: Reader) -> bytes:
+    start = reader.at
+    reader.value_type()
+    return reader.data[start : reader.at]
 
 
 def _limits(reader: Reader) -> MemoryType:

@@ -17,7 +17,7 @@ from typing import Any
 
 from proxywasm_host.engine.protocol import FunctionType
 
-from .binary import leb, section, vector
+from .reader import leb, section, vector
 from .routes import Thrown
 
 __all__ = [

@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from proxywasm_host.engine.protocol import Capabilities, InvalidModule
 
-from .binary import Binary, Malformed, Refused
+from .binary import Binary
 from .module import V8Module
+from .reader import Malformed, Refused
 from .routes import Thrown
 from .start import IN_THREAD, MINI_RACER, start_v8
 

@@ -17,9 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from proxywasm_host.errors import EngineUnavailable
-from proxywasm_host.extension import load
 
-from .in_thread import REVISION, InThread
+from .extension import load
+from .in_thread import InThread
 from .in_thread.facts import KNOWN
 from .in_thread.library import Library
 from .mini_racer import MiniRacer
@@ -85,7 +85,7 @@ class _Start:
         except AttributeError as error:
             raise self._lacking(error) from error
         self._check(IN_THREAD)
-        native, state = load("proxywasm_engine_v8._native", REVISION) if self._native else (None, "not asked for")
+        native, state = load() if self._native else (None, "not asked for")
         how = "from C" if native else f"through ctypes (the C extension is {state})"
         return InThread(library, facts, self._version, f"in the calling thread, {how}{self._flags}", native)
 

@@ -70,6 +70,7 @@ def frames(places: Iterable[tuple[str, int]], binary: Binary) -> list[Frame]:
     made = []
     for script, position in places:
         if script.startswith("wasm:") and not script.startswith(_BRIDGE):
-            offset = position - binary.shift
-            made.append(Frame(binary.function_name(binary.function_at(offset)), binary.module_name, offset))
+            offset = binary.original(position)
+            if offset is not None:
+                made.append(Frame(binary.function_name(binary.function_at(offset)), binary.module_name, offset))
     return made

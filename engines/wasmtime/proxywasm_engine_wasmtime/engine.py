@@ -127,9 +127,7 @@ class WasmtimeEngine:
         return config
 
     def _module(self, module: wasmtime.Module) -> WasmtimeModule:
-        return WasmtimeModule(
-            self._engine, module, self._api, self._ticker, stamp(self), interruptible=self._deadline
-        )
+        return WasmtimeModule(self._engine, module, self._api, self._ticker, stamp(self), interruptible=self._deadline)
 
     def _take_route(self, wanted: str | None) -> str:
         """Set `_api` for a fast route. Returns what `note` should say."""

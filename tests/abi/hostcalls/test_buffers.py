@@ -185,9 +185,7 @@ def test_what_the_context_keeps_cannot_be_set():
 # -- 0.1.0 -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("plugin", "configuration"), [(b"mine", b"mine"), (b"", b""), (None, b"vm configuration")]
-)
+@pytest.mark.parametrize(("plugin", "configuration"), [(b"mine", b"mine"), (b"", b""), (None, b"vm configuration")])
 def test_configuration(plugin, configuration):
     vm = FakeVm(AbiVersion.V0_1_0)
     vm.root.buffers[BufferType.PLUGIN_CONFIGURATION] = plugin

@@ -26,7 +26,9 @@ def raises(arguments):
 
 
 def calls(**functions) -> FakeVm:
-    return FakeVm(foreign_functions={"reverse": lambda arguments: arguments[::-1], "fails": fails, "raises": raises, **functions})
+    return FakeVm(
+        foreign_functions={"reverse": lambda arguments: arguments[::-1], "fails": fails, "raises": raises, **functions}
+    )
 
 
 CALLS = {

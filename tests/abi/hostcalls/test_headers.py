@@ -287,7 +287,12 @@ def test_every_map_has_words():
 
 def test_joined():
     headers = [(b":path", b"/"), (b"accept", b"1"), (b"x", b"1"), (b"accept", b"2"), (b"x", b"2"), (b"accept", b"3")]
-    assert joined(headers, MapType.REQUEST_HEADERS) == [(b":path", b"/"), (b"accept", b"1,2,3"), (b"x", b"1"), (b"x", b"2")]
+    assert joined(headers, MapType.REQUEST_HEADERS) == [
+        (b":path", b"/"),
+        (b"accept", b"1,2,3"),
+        (b"x", b"1"),
+        (b"x", b"2"),
+    ]
     assert joined(headers, MapType.REQUEST_TRAILERS) == headers
 
 
@@ -297,12 +302,27 @@ ADD, REPLACE, REMOVE = proxy_add_header_map_value, proxy_replace_header_map_valu
 HALF = b"v" * (MAX_SIZE // 2)
 FULL = {
     # headers, calls with their answers
-    "entries": ([(b"a", b"v")] * (MAX_ENTRIES - 1), [(ADD, b"b", b"v", None), (ADD, b"b", b"v", [10]), (REMOVE, b"b", None), (ADD, b"c", b"", None)]),
-    "to replace one of many": ([(b"a", b"v")] * (MAX_ENTRIES - 1) + [(b"b", b"v")], [(REPLACE, b"b", b"w", None), (REPLACE, b"c", b"w", [10])]),
-    "bytes": ([(b"a", HALF)], [(ADD, b"b", HALF, [10]), (ADD, b"b", HALF[2:], None), (ADD, b"c", HALF, [10]), (ADD, b"small", b"v", None)]),
-    "to replace a large one": ([(b"a", HALF)], [(REPLACE, b"a", HALF + HALF[1:], None), (REPLACE, b"b", HALF, [10]), (REPLACE, b"a", b"", None)]),
+    "entries": (
+        [(b"a", b"v")] * (MAX_ENTRIES - 1),
+        [(ADD, b"b", b"v", None), (ADD, b"b", b"v", [10]), (REMOVE, b"b", None), (ADD, b"c", b"", None)],
+    ),
+    "to replace one of many": (
+        [(b"a", b"v")] * (MAX_ENTRIES - 1) + [(b"b", b"v")],
+        [(REPLACE, b"b", b"w", None), (REPLACE, b"c", b"w", [10])],
+    ),
+    "bytes": (
+        [(b"a", HALF)],
+        [(ADD, b"b", HALF, [10]), (ADD, b"b", HALF[2:], None), (ADD, b"c", HALF, [10]), (ADD, b"small", b"v", None)],
+    ),
+    "to replace a large one": (
+        [(b"a", HALF)],
+        [(REPLACE, b"a", HALF + HALF[1:], None), (REPLACE, b"b", HALF, [10]), (REPLACE, b"a", b"", None)],
+    ),
     "to join": ([(b"accept", HALF)], [(ADD, b"accept", HALF, [10]), (ADD, b"accept", b"v", None)]),
-    "more than that from elsewhere": ([(b"a", HALF)] * 3, [(ADD, b"b", HALF, [10]), (REMOVE, b"a", None), (ADD, b"b", HALF, None)]),
+    "more than that from elsewhere": (
+        [(b"a", HALF)] * 3,
+        [(ADD, b"b", HALF, [10]), (REMOVE, b"a", None), (ADD, b"b", HALF, None)],
+    ),
 }
 
 

@@ -56,9 +56,7 @@ def test_reasons():
     assert proxy_get_property(vm, b"{0}").reason == "no property {0}"
 
 
-@pytest.mark.parametrize(
-    ("path", "name"), [(b"a", "a"), (b"a\0b\0", "a\0b\0"), (b"\xff", "\udcff"), (b"", "")]
-)
+@pytest.mark.parametrize(("path", "name"), [(b"a", "a"), (b"a\0b\0", "a\0b\0"), (b"\xff", "\udcff"), (b"", "")])
 def test_set(path, name):
     vm = FakeVm()
     assert proxy_set_property(vm, path, b"\xff") is None

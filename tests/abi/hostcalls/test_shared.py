@@ -132,6 +132,8 @@ def test_a_message_that_there_is_no_room_for():
     assert IN(vm, 1, b"a" * 80) is None
     refusal = IN(vm, 1, b"b")
     assert refusal.status == 10
-    assert refusal.reason == "the shared queues of vm_id 'vm' have 2193 bytes, 65 more would be beyond the limit of 2200"
+    assert (
+        refusal.reason == "the shared queues of vm_id 'vm' have 2193 bytes, 65 more would be beyond the limit of 2200"
+    )
     assert [answer(OUT(vm, 1)), answer(OUT(vm, 1))] == [b"a" * 80, [7]]
     assert IN(vm, 1, b"b") is None

@@ -234,9 +234,7 @@ def test_clocks(clock, time):
 def test_other_clocks(process, clock):
     assert process("clock_time_get", clock, 0, 16) == NOTSUP
     assert process("clock_res_get", clock, 16) == NOTSUP
-    assert process.guest.last.result.reason == (
-        f"clock {clock}: there is only the real-time and the monotonic clock"
-    )
+    assert process.guest.last.result.reason == (f"clock {clock}: there is only the real-time and the monotonic clock")
 
 
 @pytest.mark.parametrize(

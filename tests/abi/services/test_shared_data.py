@@ -77,7 +77,9 @@ def test_threads_lose_no_swap():
 
 LIMIT = 4 * ENTRY
 SETS = st.lists(
-    st.tuples(st.sampled_from(["a", "b"]), st.sampled_from([b"k", b"l", b"m", b"n"]), st.integers(0, LIMIT), st.integers(0, 9)),
+    st.tuples(
+        st.sampled_from(["a", "b"]), st.sampled_from([b"k", b"l", b"m", b"n"]), st.integers(0, LIMIT), st.integers(0, 9)
+    ),
     max_size=30,
 )
 

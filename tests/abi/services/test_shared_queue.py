@@ -84,7 +84,9 @@ def test_threads_get_each_message_once():
             if message is not None:
                 into.append(int(message))
 
-    threads = [Thread(target=put, args=(500 * i,)) for i in range(4)] + [Thread(target=take, args=(into,)) for into in taken]
+    threads = [Thread(target=put, args=(500 * i,)) for i in range(4)] + [
+        Thread(target=take, args=(into,)) for into in taken
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from .native import REVISION
 from .route import InThread
 
-__all__ = ["REVISION", "InThread"]
+__all__ = ["InThread"]

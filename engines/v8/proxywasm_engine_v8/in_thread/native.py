@@ -17,10 +17,8 @@ if TYPE_CHECKING:
     from .calls import InThreadCalls
     from .isolate import InThreadIsolate
 
-__all__ = ["REVISION", "native_link", "use"]
+__all__ = ["native_link", "use"]
 
-REVISION = 4
-"""As in ``native/native.h``."""
 _CALLED = (
     *("run", "interrupt", "terminate", "lock", "unlock", "enter", "leave", "context_enter", "context_exit"),
     *("isolate_stack_limit", "extend", "drop_handles", "current", "be_in", "thread_data"),

@@ -20,7 +20,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define REVISION 4 /* as in in_thread/native.py */
+#define REVISION 5 /* as in extension.py */
 
 /* Functions of V8's, found by Python code in the library of the wheel. */
 typedef struct {
@@ -169,5 +169,9 @@ void ticker_needed(void);            /* to be called at each outermost call */
 bool ticker_runs(void);
 void ticker_answered(const void *isolate); /* its interrupt has come */
 double now(void);                          /* seconds, as Python's monotonic() */
+
+/* -- Reading code (bulk.c) ---------------------------------------------------------------------------------- */
+
+PyObject *edited(PyObject *module, PyObject *args);
 
 #endif

@@ -1,0 +1,237 @@
+"""What V8 does not interrupt in time, in the code of a module: tail calls, and instructions on whole ranges.
+
+V8 looks for interrupts where a function begins. In a loop, code of its first tier looks only when the loop has used up
+the budget after which it is optimised, that is tens of thousands of turns; a function that ends in a tail call does not
+look at all. So, for deadlines to hold:
+
+* A module with tail calls is refused.
+* ``memory.copy``, ``memory.fill``, ``memory.init``, and those of tables, become calls of functions at the end of the
+  module, one for each of these with other immediates, which do so many `BYTES` or `ELEMENTS` at a time and call
+  themselves for each part. (What a range that reaches too far holds before its end is written before the trap.)
+
+Instructions are skipped by a regular expression, a run of them at a time, so that megabytes take milliseconds.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+from .extension import load
+from .reader import Malformed, Reader, Refused, leb, vector
+
+__all__ = ["BYTES", "ELEMENTS", "Bodies", "interruptible"]
+
+BYTES, ELEMENTS = 64 << 10, 4 << 10
+"""What one instruction does at most: some microseconds; for elements that are functions, some milliseconds."""
+
+_LEB = rb"[\x80-\xff]*[\x00-\x7f]"
+_MEMARG = rb"(?:[\x00-\x3f]|[\x40-\x7f]" + _LEB + rb"|[\x80-\xff]+[\x00-\x7f])" + _LEB
+_HEAP_TYPE = rb"(?:[\x63\x64]|(?![\x63\x64]))" + _LEB  # of a reference behind these, else any other type
+_PLAIN = rb"|".join(
+    (
+        rb"[\x00\x01\x05\x0a\x0b\x0f\x19-\x1b\x45-\xc4\xd1\xd3\xd4]+",
+        rb"[\x07-\x09\x0c\x0d\x10\x14\x18\x20-\x26\x3f-\x42\xd0\xd2\xd5\xd6]" + _LEB,
+        rb"[\x28-\x3e]" + _MEMARG,
+        rb"[\x02-\x04\x06]" + _HEAP_TYPE,
+        rb"\x11" + _LEB + _LEB,
+        rb"\x43[\s\S]{4}",
+        rb"\x44[\s\S]{8}",
+        rb"\xfc[\x00-\x07]",
+        rb"\xfc[\x09\x0d\x0f\x10]" + _LEB,
+        rb"\xfd(?:[\x00-\x0b\x5c\x5d]" + _MEMARG + rb"|[\x54-\x5b]" + _MEMARG + rb"[\s\S])",
+        rb"\xfd[\x0c\x0d][\s\S]{16}",
+        rb"\xfd[\x15-\x22][\s\S]",
+        rb"\xfd(?:[\x0e-\x14\x23-\x53\x5e-\x7f]|[\x80-\xff]+[\x01-\x7f])",
+        rb"\xfe(?:\x03\x00|(?!\x03)[\x00-\x7f]" + _MEMARG + rb")",
+    )
+)
+_RUN = re.compile(rb"(?:" + _PLAIN + rb"){1,4096}")  # an end to it, for each of them is remembered meanwhile
+_LABELS, _SELECT, _TRY = 0x0E, 0x1C, 0x1F
+_VECTOR, _ATOMIC = 0xFD, 0xFE
+_PREFIXES = 0xFC, 0xFD, 0xFE
+_LAST_CONVERSION, _FENCE, _WITH_MEMORY = 7, 3, 0x40
+_TAIL_CALLS = {0x12: "return_call", 0x13: "return_call_indirect", 0x15: "return_call_ref"}
+_INIT, _COPY, _FILL, _TABLE_INIT, _TABLE_COPY, _TABLE_FILL = 8, 10, 11, 12, 14, 17
+_QUICK = (9, 13, 15, 16)  # to drop a segment, to grow a table, to tell its size
+_IMMEDIATES = {_INIT: 2, _COPY: 2, _FILL: 1, _TABLE_INIT: 2, _TABLE_COPY: 2, _TABLE_FILL: 1, **dict.fromkeys(_QUICK, 1)}
+
+
+@dataclass
+class Bodies:
+    """The contents of a code section, as V8 gets them."""
+
+    contents: bytes
+    guests: int
+    """How many bytes of it are the guest's."""
+    types: Sequence[bytes] = ()
+    """Of the functions that stand behind these."""
+    _starts: list[int] = field(default_factory=list)
+    _shifts: list[int] = field(default_factory=list)
+
+    def original(self, position: int) -> int | None:
+        """Where something was that is at `position` of the contents; ``None`` for what is not the guest's."""
+        if not 0 <= position < self.guests:
+            return None
+        at = bisect_right(self._starts, position)
+        return position - self._shifts[at - 1] if at else position
+
+
+def interruptible(code: bytes, start: int, end: int, first: int, elements: Sequence[bytes]) -> Bodies:
+    """A code section that V8 interrupts in time.
+
+    Function `first` is the next that there is not; `elements` are the types of the tables' elements.
+
+    Raises: Refused, Malformed.
+    """
+    bodies, stopped = edited(code, start, end)
+    if stopped >= 0:
+        raise _unreadable(code, stopped)
+    if not bodies:
+        return Bodies(code[start:end], end - start)
+    reader = Reader(code, start, end)
+    count = reader.number()
+    helpers: dict[bytes, int] = {}
+    output: list[bytes] = []
+    moves: list[tuple[int, int]] = []  # where something follows, and how many bytes more were put before it
+    copied = first_body = reader.at
+    for before, body, behind_body, edits in bodies:
+        pieces: list[bytes] = []
+        at = body
+        for here, behind in edits:
+            call = b"\x10" + leb(helpers.setdefault(code[here:behind], first + len(helpers)))
+            pieces += (code[at:here], call)
+            moves.append((behind, len(call) - (behind - here)))
+            at = behind
+        pieces.append(code[at:behind_body])
+        length = leb(sum(map(len, pieces)))
+        moves.insert(len(moves) - len(edits), (body, len(length) - (body - before)))
+        output += (code[copied:before], length, *pieces)
+        copied = behind_body
+    output.append(code[copied:end])
+    added = [_helper(instruction, index) for instruction, index in helpers.items()]
+    types = [_type(instruction, elements) for instruction in helpers]
+    head = leb(count + len(added))
+    guests = head + b"".join(output)
+    shifts = list(accumulate((moved for _, moved in moves), initial=len(head) - (first_body - start)))
+    starts = [at - start + shift for at, shift in zip((first_body, *(at for at, _ in moves)), shifts, strict=True)]
+    return Bodies(guests + b"".join(added), len(guests), types, starts, shifts)
+
+
+Edited = tuple[int, int, int, list[tuple[int, int]]]
+"""Of a function's code: where its length is, its begin, its end; where each instruction on a range begins and ends."""
+
+
+def edited_in_python(code: bytes, start: int, end: int) -> tuple[list[Edited], int]:
+    """The functions of a code section that have to be edited, and -1; or none, and where it cannot be read."""
+    found: list[Edited] = []
+    here = start
+    try:
+        reader = Reader(code, start, end)
+        for _ in range(reader.number()):
+            here = reader.at
+            size = reader.number()
+            body = Reader(code, reader.at, reader.at + size)
+            reader.take(size)
+            edits: list[tuple[int, int]] = []
+            before, here = here, body.at
+            begin = here
+            for _ in range(body.number()):  # its locals
+                body.number()
+                body.value_type()
+            while body.at < body.end:
+                run = _RUN.match(code, body.at, body.end)
+                if run:
+                    body.at = run.end()
+                    continue
+                here = body.at
+                if _skip_instruction(body):
+                    edits.append((here, body.at))
+            if edits:
+                found.append((before, begin, body.end, edits))
+    except Malformed:
+        return [], here
+    return found, -1
+
+
+def _skip_instruction(body: Reader) -> bool:
+    """Skip an instruction that is not plain, and tell whether it is one on a range. Raises: Malformed."""
+    opcode = body.byte()
+    if opcode == _LABELS:
+        body.skip_numbers(body.number() + 1)
+    elif opcode == _SELECT:
+        body.vector(body.value_type)
+    elif opcode == _TRY:
+        body.value_type()
+        for _ in range(body.number()):
+            body.skip_numbers(2 if body.byte() < 2 else 1)
+    elif opcode in _PREFIXES:  # here with numbers that are longer than they need be, too
+        return _skip_numbered(body, opcode, body.number())
+    else:
+        raise Malformed("an instruction that is not known here")
+    return False
+
+
+def _skip_numbered(body: Reader, prefix: int, kind: int) -> bool:
+    if prefix == _ATOMIC and kind == _FENCE:
+        body.byte()
+    elif prefix == _ATOMIC:
+        _skip_memory_argument(body)
+    elif prefix == _VECTOR:
+        if kind <= 0x0B or 0x54 <= kind <= 0x5D:
+            _skip_memory_argument(body)
+        body.take(16 if kind in (0x0C, 0x0D) else int(0x15 <= kind <= 0x22 or 0x54 <= kind <= 0x5B))
+    elif kind in _IMMEDIATES:
+        body.skip_numbers(_IMMEDIATES[kind])
+        return kind not in _QUICK
+    elif kind > _LAST_CONVERSION:
+        raise Malformed("an instruction that is not known here")
+    return False
+
+
+def _skip_memory_argument(body: Reader) -> None:
+    body.skip_numbers(2 if body.number() & _WITH_MEMORY else 1)
+
+
+def _unreadable(code: bytes, at: int) -> Exception:
+    name = _TAIL_CALLS.get(code[at])
+    if name is None:
+        return Malformed(f"an instruction that is not known here, at {at:#x}")
+    return Refused(f"tail calls are refused on V8 ({name} at {at:#x}): no deadline ends a loop of them")
+
+
+_native = load()[0]
+edited = edited_in_python if _native is None else _native.edited
+
+
+# The functions at the end are made of these, with the locals: where to, what or where from, how many.
+_TO, _FROM, _COUNT = b"\x20\0", b"\x20\1", b"\x20\2"
+_ADD, _SUBTRACT, _AT_MOST, _NOT = b"\x6a", b"\x6b", b"\x4d", b"\x45"
+_LOOP, _IF, _ELSE, _AGAIN, _END = b"\x03\x40", b"\x04\x40", b"\x05", b"\x0c\1", b"\x0b"
+_SET_TO, _SET_FROM, _SET_COUNT = b"\x21\0", b"\x21\1", b"\x21\2"
+
+
+def _type(instruction: bytes, elements: Sequence[bytes]) -> bytes:
+    """The type of the function for an instruction."""
+    reader = Reader(instruction, 1)
+    second = b"\x7f" if reader.number() != _TABLE_FILL else elements[reader.number()]
+    return b"\x60\3\x7f" + second + b"\x7f\0"
+
+
+def _helper(instruction: bytes, index: int) -> bytes:
+    """The function `index`, which does what an instruction does."""
+    kind = Reader(instruction, 1).number()
+    part = b"\x41" + leb(BYTES if kind in (_INIT, _COPY, _FILL) else ELEMENTS)
+    advance_to, advance_from = _TO + part + _ADD + _SET_TO, _FROM + part + _ADD + _SET_FROM
+    less = _COUNT + part + _SUBTRACT + _SET_COUNT
+    do = part + b"\x10" + leb(index)
+    forward = _TO + _FROM + do + advance_to + (b"" if kind in (_FILL, _TABLE_FILL) else advance_from) + less
+    if kind in (_COPY, _TABLE_COPY):  # from the end where it begins within what is copied
+        backward = less + _TO + _COUNT + _ADD + _FROM + _COUNT + _ADD + do
+        forward = _TO + _FROM + _AT_MOST + _IF + forward + _ELSE + backward + _END
+    parts = _LOOP + _COUNT + part + _AT_MOST + _NOT + _IF + forward + _AGAIN + _END + _END
+    body = vector([]) + parts + _TO + _FROM + _COUNT + instruction + _END
+    return leb(len(body)) + body

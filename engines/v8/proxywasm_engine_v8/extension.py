@@ -1,0 +1,17 @@
+"""The engine's C extension, see ``native/``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxywasm_host import extension
+
+__all__ = ["REVISION", "load"]
+
+REVISION = 5
+"""As in ``native/native.h``."""
+
+
+def load() -> tuple[Any, str]:
+    """The extension, or ``None``; and whether it is in use, in words."""
+    return extension.load("proxywasm_engine_v8._native", REVISION)

@@ -1,0 +1,93 @@
+"""Reading and writing of the binary format, number by number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+__all__ = ["Malformed", "Reader", "Refused", "leb", "section", "vector"]
+
+_T = TypeVar("_T")
+_MOST_BITS = 70  # of 10 bytes, which is what numbers of 64 bits take
+_NUMBERS = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128", 0x78: "i8", 0x77: "i16"}
+_REFERENCES = {0x70: "funcref", 0x6F: "externref", 0x6E: "anyref", 0x6D: "eqref", 0x69: "exnref"}
+
+
+class Malformed(Exception):
+    """These bytes are no module, or one that is made of parts unknown here."""
+
+
+class Refused(Exception):
+    """This is a module that could end the process by filling V8's heap, out of which V8 knows no other way."""
+
+
+class Reader:
+    """A place in some bytes. Raises: IndexError, Malformed."""
+
+    __slots__ = ("at", "data", "end")
+
+    def __init__(self, data: bytes, at: int = 0, end: int | None = None) -> None:
+        self.data = data
+        self.at = at
+        self.end = len(data) if end is None else end
+
+    def byte(self) -> int:
+        if self.at >= self.end:
+            raise Malformed(f"the bytes end too early, at {self.at:#x}")
+        self.at += 1
+        return self.data[self.at - 1]
+
+    def number(self) -> int:
+        """An unsigned number, or the bits of a signed one."""
+        value = shift = 0
+        while shift < _MOST_BITS:
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+        raise Malformed(f"a number of more than {_MOST_BITS // 7} bytes, at {self.at:#x}")
+
+    def take(self, size: int) -> bytes:
+        if size > self.end - self.at:
+            raise Malformed(f"the bytes end too early, at {self.end:#x}")
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def name(self) -> str:
+        return self.take(self.number()).decode(errors="replace")
+
+    def skip_numbers(self, count: int) -> None:
+        """Skip numbers that are of no interest."""
+        for _ in range(count):
+            self.number()
+
+    def value_type(self) -> str:
+        """The type of a value, in words."""
+        code = self.byte()
+        if code in (0x63, 0x64):  # a reference to a heap type
+            return f"ref {self.number():#x}"
+        return _NUMBERS.get(code) or _REFERENCES.get(code) or f"ref {code:#x}"
+
+    def vector(self, read: Callable[[], _T]) -> list[_T]:
+        return [read() for _ in range(self.number())]
+
+
+def leb(value: int) -> bytes:
+    """An unsigned number, as modules hold them."""
+    output = bytearray()
+    while value > 0x7F:
+        output.append(value & 0x7F | 0x80)
+        value >>= 7
+    output.append(value)
+    return bytes(output)
+
+
+def vector(items: Sequence[bytes]) -> bytes:
+    """A counted sequence."""
+    return leb(len(items)) + b"".join(items)
+
+
+def section(id: int, contents: bytes) -> bytes:
+    """A section of a module."""
+    return bytes([id]) + leb(len(contents)) + contents
