@@ -86,11 +86,9 @@ PyObject *map_for_log(PyObject *stream, size_t map);
 
 /* -- plain_headers.c -------------------------------------------------------------------------------------------- */
 
-/* A list of our own of headers that are plain pairs of bytes and, if `unique`, of different names. NULL without an
- * exception: they have to be looked at more closely. */
-PyObject *plain_headers(PyObject *headers, bool unique);
-/* Count and size of plain headers, as measure() in header_limits.py says. */
-void measure_headers(PyObject *headers, Py_ssize_t *count, Py_ssize_t *size);
+/* A list of our own of headers that are plain pairs of bytes, of different names; and their count and size, as
+ * measure() in header_limits.py says. NULL without an exception: they have to be looked at more closely. */
+PyObject *plain_headers(PyObject *headers, Py_ssize_t *count, Py_ssize_t *size);
 /* Whether headers may go out as they are: what HttpStream.for_wire gives back as it was. */
 bool fit_for_wire(int direction, PyObject *headers);
 /* A RequestHeaders or ResponseHeaders. */

@@ -39,25 +39,21 @@ static int all_differ(PyObject *list) {
     return differ;
 }
 
-PyObject *plain_headers(PyObject *headers, bool unique) {
+PyObject *plain_headers(PyObject *headers, Py_ssize_t *count, Py_ssize_t *size) {
     if (!PyList_CheckExact(headers)) return NULL;
     PyObject *list = PyList_GetSlice(headers, 0, PyList_GET_SIZE(headers)), *name, *value;
     if (!list) return NULL;
+    Py_ssize_t many = 0, bytes = 0;
     int plain = 1;
-    for (Py_ssize_t i = 0; plain && i < PyList_GET_SIZE(list); i++) plain = pair_of(list, i, &name, &value);
-    if (plain && unique) plain = all_differ(list);
+    for (Py_ssize_t i = 0; plain && i < PyList_GET_SIZE(list); i++) {
+        if (!(plain = pair_of(list, i, &name, &value))) break;
+        many += PyBytes_AS_STRING(name)[0] != ':';
+        bytes += PyBytes_GET_SIZE(name) + PyBytes_GET_SIZE(value);
+    }
+    *count = many, *size = bytes;
+    if (plain) plain = all_differ(list);
     if (plain <= 0) Py_CLEAR(list);
     return list;
-}
-
-void measure_headers(PyObject *headers, Py_ssize_t *count, Py_ssize_t *size) {
-    PyObject *name, *value;
-    *count = *size = 0;
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(headers); i++) {
-        if (!pair_of(headers, i, &name, &value)) continue; /* they are plain */
-        *count += PyBytes_AS_STRING(name)[0] != ':';
-        *size += PyBytes_GET_SIZE(name) + PyBytes_GET_SIZE(value);
-    }
 }
 
 static const struct {

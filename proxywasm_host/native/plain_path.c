@@ -157,9 +157,7 @@ static int begin(PlainPath *self, PyObject *headers, bool end_stream) {
 }
 
 /* Note how many they are. 1: they are within the stream's limits, 0: they were refused, -1 with an exception. */
-static int within_limits(PlainPath *self, PyObject *headers) {
-    Py_ssize_t count, size;
-    measure_headers(headers, &count, &size);
+static int within_limits(PlainPath *self, PyObject *headers, Py_ssize_t count, Py_ssize_t size) {
     self->header_count = PyList_GET_SIZE(headers);
     self->header_size = size;
     const PlainStream *stream = (PlainStream *)self->stream;
@@ -181,8 +179,9 @@ int path_feed_headers(PlainPath *self, PyObject *given, bool end_stream) {
     if (!self->stream) return PyErr_SetString(PyExc_RuntimeError, "the stream is closed"), -1;
     if (self->aborted) return 0;
     /* Names may occur twice where nothing is joined, but to ask costs more than to look. */
-    PyObject *headers = plain_headers(given, true);
-    int taken = headers ? within_limits(self, headers) : -1;
+    Py_ssize_t count, size;
+    PyObject *headers = plain_headers(given, &count, &size);
+    int taken = headers ? within_limits(self, headers, count, size) : -1;
     if (!headers && !PyErr_Occurred()) {
         headers = PyObject_CallMethod(self->stream, "checked", "On", given, (Py_ssize_t)HEADERS_MAP[self->direction]);
         taken = !headers ? -1 : headers != Py_None;
