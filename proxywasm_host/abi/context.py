@@ -212,3 +212,7 @@ class VmState(Protocol):
     def log(self, level: int, message: bytes) -> None:
         """Take a line that the guest logs."""
         ...
+
+    def write(self, level: int, data: bytes) -> None:
+        """Take a piece of what the guest writes to a standard stream, which is logged in whole lines."""
+        ...

@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from enum import IntEnum
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Union
 
 from proxywasm_host.abi import pairs
 from proxywasm_host.abi.native import NATIVE
@@ -52,6 +52,10 @@ SHOWN: Final = 96
 RECORDED: Final = 64 * 1024
 """Bytes of arguments and results that are remembered for failure reports and shown to listeners."""
 BAD_ARGUMENT: Final = int(Status.BAD_ARGUMENT)
+TEXT: Final = 1024
+"""Bytes that are remembered of what was written in several calls."""
+FDS: Final = 2
+"""File descriptors that can be written to."""
 MAX_RANGES: Final = 1024
 """Ranges that are gathered at once (IOV_MAX of POSIX systems); the guest is told how many bytes that was."""
 
@@ -137,11 +141,44 @@ class Call(NamedTuple):
         return self.result.status if isinstance(self.result, Refusal) else 0
 
 
-class Calls(deque[tuple[Hostcall, "tuple[Any, ...] | None", Any]]):
-    """The last `size` calls, as the fields of a `Call`; `append` is a record for a `Guest`."""
+RecordedCall = tuple[Hostcall, Union[tuple[Any, ...], None], Any]
+
+
+class Calls(deque[RecordedCall]):
+    """The last `size` calls, as the fields of a `Call`; `append` is a record for a `Guest`.
+
+    What a guest writes to a file descriptor in several calls, one after the other, is one entry, with the beginning of
+    the text and the number of bytes: pieces of a message must not push everything else out.
+    """
 
     def __init__(self, size: int) -> None:
         super().__init__(maxlen=size)
+
+    def append(self, call: RecordedCall) -> None:
+        """Remember a call."""
+        if call[2].__class__ is int and _is_output(call):
+            for back in range(-1, -min(len(self), FDS) - 1, -1):
+                if not _is_output(self[back]):
+                    break
+                joined = _join(self[back], call)
+                if joined is not None:
+                    self[back] = joined
+                    return
+        super().append(call)
+
+
+def _is_output(call: RecordedCall) -> bool:
+    row, args, result = call
+    return row.__class__ is Hostcall and row.name == "fd_write" and args is not None and result.__class__ is int
+
+
+def _join(first: RecordedCall, second: RecordedCall) -> RecordedCall | None:
+    """Two writes as one, unless they are to different file descriptors."""
+    (row, before, written), (_, after, more) = first, second
+    if before is None or after is None or before[0] != after[0]:
+        return None
+    text = before[1] if len(before[1]) >= TEXT else (before[1] + after[1])[:TEXT]
+    return row, (before[0], text), written + more
 
 
 class Guest:

@@ -29,6 +29,72 @@ Call *calls_next(Calls *calls, PyObject *row) {
     return call;
 }
 
+/* -- What is written in pieces ---------------------------------------------------------------------------------- */
+
+enum { TEXT = 1024, FDS = 2 }; /* as in marshal.py */
+
+static PyObject *fd_write;
+
+int calls_names(void) {
+    static const Name NAMES[] = {{&fd_write, "fd_write"}};
+    return INTERN(NAMES);
+}
+
+/* Whether a row of the table is that of fd_write. */
+static bool is_output_row(PyObject *row) {
+    return PyTuple_Check(row) && PyTuple_GET_SIZE(row) && PyTuple_GET_ITEM(row, 0) == fd_write;
+}
+
+/* Whether these are file descriptor, text and size of what was written. */
+static bool is_output(PyObject *args, PyObject *result) {
+    return args && PyTuple_CheckExact(args) && PyTuple_GET_SIZE(args) == 2 && result && PyLong_CheckExact(result) &&
+           PyLong_CheckExact(PyTuple_GET_ITEM(args, 0)) && PyBytes_CheckExact(PyTuple_GET_ITEM(args, 1));
+}
+
+/* The arguments of two writes to one file descriptor as those of one. NULL with an exception. */
+static PyObject *joined_args(PyObject *before, PyObject *after) {
+    PyObject *text = PyTuple_GET_ITEM(before, 1), *more = PyTuple_GET_ITEM(after, 1);
+    Py_ssize_t size = PyBytes_GET_SIZE(text), added = TEXT - size;
+    if (added <= 0) return Py_NewRef(before);
+    if (added > PyBytes_GET_SIZE(more)) added = PyBytes_GET_SIZE(more);
+    PyObject *bytes = PyBytes_FromStringAndSize(NULL, size + added);
+    if (!bytes) return NULL;
+    memcpy(PyBytes_AS_STRING(bytes), PyBytes_AS_STRING(text), (size_t)size);
+    memcpy(PyBytes_AS_STRING(bytes) + size, PyBytes_AS_STRING(more), (size_t)added);
+    return Py_BuildValue("(ON)", PyTuple_GET_ITEM(before, 0), bytes);
+}
+
+/* 1 if the call has become a part of `call`, 0 if it cannot, or -1 with an exception. */
+static int join(Call *call, PyObject *args, PyObject *result) {
+    PyObject *before = call->args, *written = call->result;
+    int same = PyObject_RichCompareBool(PyTuple_GET_ITEM(before, 0), PyTuple_GET_ITEM(args, 0), Py_EQ);
+    if (same <= 0) return same;
+    Py_INCREF(before); /* to make a tuple may run what records a call here */
+    Py_INCREF(written);
+    PyObject *all = joined_args(before, args), *sum = all ? PyNumber_Add(written, result) : NULL;
+    bool is_there = call->args == before && call->result == written;
+    if (sum && is_there) {
+        Py_SETREF(call->args, Py_NewRef(all));
+        Py_SETREF(call->result, Py_NewRef(sum));
+    }
+    Py_DECREF(before);
+    Py_DECREF(written);
+    Py_XDECREF(all);
+    Py_XDECREF(sum);
+    return sum ? is_there : -1;
+}
+
+int calls_join(Calls *calls, PyObject *row, PyObject *args, PyObject *result) {
+    if (!is_output_row(row) || !is_output(args, result)) return 0;
+    for (int back = 1; back <= FDS && back <= calls->size; back++) {
+        Call *before = &calls->ring[(calls->next - back + calls->size) % calls->size];
+        if (is_empty(before) || !is_output_row(before->row) || !is_output(before->args, before->result)) return 0;
+        int joined = join(before, args, result);
+        if (joined) return joined;
+    }
+    return 0;
+}
+
 /* (row, args, result) */
 static PyObject *fields(Call *call) {
     PyObject *args = NULL, *result = NULL;
@@ -56,6 +122,9 @@ static PyObject *calls_append(Calls *self, PyObject *call) {
         PyErr_SetString(PyExc_TypeError, "a call is a tuple of row, args and result");
         return NULL;
     }
+    int joined = calls_join(self, PyTuple_GET_ITEM(call, 0), PyTuple_GET_ITEM(call, 1), PyTuple_GET_ITEM(call, 2));
+    if (joined < 0) return NULL;
+    if (joined) Py_RETURN_NONE;
     Call *entry = calls_next(self, PyTuple_GET_ITEM(call, 0));
     entry->args = Py_NewRef(PyTuple_GET_ITEM(call, 1));
     entry->result = Py_NewRef(PyTuple_GET_ITEM(call, 2));

@@ -16,6 +16,11 @@ static int record(Hostcall *self, PyObject *args, PyObject *result) {
     if (!result) return -1;
     Guest *guest = self->guest;
     if (guest->is_quiet) {
+        int joined = calls_join(guest->calls, self->row, args, result);
+        if (joined) {
+            Py_DECREF(result);
+            return joined < 0 ? -1 : 0;
+        }
         Call *call = calls_next(guest->calls, self->row);
         call->args = Py_XNewRef(args);
         call->result = result;

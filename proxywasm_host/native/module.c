@@ -114,8 +114,9 @@ PyMODINIT_FUNC PyInit__native(void) {
                  {"PlainPlugin", &PlainPluginType}, {"PlainHost", &PlainHostType},
                  {"Outbox", &OutboxType}};
     PlainContextType.tp_base = &ContextType;
-    static int (*const NAMES[])(void) = {buffer_names,  callback_names, context_names,  entry_names, guest_names,
-                                         headers_names, host_names,     hostcall_names, path_names,  stream_names};
+    static int (*const NAMES[])(void) = {buffer_names, callback_names, calls_names, context_names,
+                                         entry_names,  guest_names,    headers_names, host_names,
+                                         hostcall_names, path_names,   stream_names};
     for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
         if (NAMES[i]()) return NULL;
     PyObject *module = PyModule_Create(&definition);

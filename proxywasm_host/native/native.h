@@ -197,6 +197,8 @@ extern PyTypeObject CallsType;
 
 /* The oldest entry, emptied, for `row`. */
 Call *calls_next(Calls *calls, PyObject *row);
+/* Whether a call has become a part of one before, as marshal.Calls says: 1, 0, or -1 with an exception. */
+int calls_join(Calls *calls, PyObject *row, PyObject *args, PyObject *result);
 
 /* -- Guest memory (guest.c) ----------------------------------------------------------------------------------- */
 
@@ -311,6 +313,7 @@ Twin buffer_twin(PyObject *name); /* buffers.c */
 /* Each makes the strings that its file needs: 0, or -1 with an exception. */
 int buffer_names(void);
 int callback_names(void);
+int calls_names(void);
 int context_names(void);
 int entry_names(void);
 int guest_names(void);

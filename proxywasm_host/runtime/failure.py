@@ -6,7 +6,7 @@ Source of the states: ``FailState`` in ``wasm_vm.h`` of Envoy's host.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -14,12 +14,15 @@ from proxywasm_host.abi.marshal import Call, Refusal, RestrictedCall
 from proxywasm_host.abi.types import Status, WasiErrno
 from proxywasm_host.engine.protocol import Frame, Trap, TrapKind
 from proxywasm_host.errors import ProxyWasmError
+from proxywasm_host.runtime.demangle import demangled
 
 __all__ = ["FailState", "Failure", "PluginError", "describe", "failure_of"]
 
 SHOWN = 96
 """Characters of one value in a description."""
 ITEMS_SHOWN = 20
+NAME_SHOWN = 512
+"""Characters of the name of a guest's function: a module may say that it is of any length."""
 
 
 class FailState(Enum):
@@ -90,7 +93,8 @@ def failure_of(
     """Make the record of an exception that ended a guest's call, or of a refusal in words."""
     hostcalls = tuple(Call(*call) for call in calls)
     if isinstance(error, Trap):
-        return Failure(state, plugin, callback, error.message, error.kind, error.frames, hostcalls)
+        frames = tuple(replace(frame, function=_readable(frame.function)) for frame in error.frames)
+        return Failure(state, plugin, callback, error.message, error.kind, frames, hostcalls)
     if isinstance(error, RestrictedCall):
         message = f"restricted: {error}"
     elif isinstance(error, str):
@@ -98,6 +102,12 @@ def failure_of(
     else:
         message = f"{type(error).__name__} in the host: {error}"
     return Failure(state, plugin, callback, message, None, (), hostcalls)
+
+
+def _readable(name: str) -> str:
+    """The name of a guest's function in a backtrace."""
+    text = demangled(name)
+    return text if len(text) <= NAME_SHOWN else f"{text[:NAME_SHOWN]}…"
 
 
 def _value(value: Any) -> str:

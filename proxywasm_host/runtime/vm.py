@@ -35,6 +35,7 @@ from proxywasm_host.engine.protocol import FunctionType, HostFunction, Instance,
 from proxywasm_host.errors import ModuleError
 from proxywasm_host.runtime.entry import Entry
 from proxywasm_host.runtime.failure import FailState, Failure, PluginError, failure_of
+from proxywasm_host.runtime.output import Output
 from proxywasm_host.services import GuestLog, Services
 from proxywasm_host.services.quota import Quota
 
@@ -118,6 +119,7 @@ class Vm(Entry):
         self.metrics: tuple[tuple[list[str], dict[str, int]], ...] = (([], {}), ([], {}), ([], {}))
         self._draining = False
         self.calls = Calls(REMEMBERED_CALLS)
+        self._output = Output(self._log)
         self.on_failure: list[Callable[[Failure], None]] = []
         self._next_token: dict[int, int] = {}
         self._plugin_name = plugin_name
@@ -150,6 +152,7 @@ class Vm(Entry):
         self.guest.use_allocator(found)
         self._resolve(config.capabilities)
         self._initialise()
+        self._output.flush()
         self.guest.allowed = None
 
     def listen(self, listener: Listener | None) -> None:
@@ -262,6 +265,7 @@ class Vm(Entry):
         return PluginError(failure_of(state, plugin, callback, f"{callback} returned false", self.calls))
 
     def _failed(self, state: FailState, callback: str, error: BaseException, plugin: str = "") -> Failure:
+        self._output.flush()
         self.failure = failure = failure_of(state, plugin or self._plugin_name, callback, error, self.calls)
         self.deferred.clear()
         if self.running:
@@ -295,7 +299,14 @@ class Vm(Entry):
 
     def log(self, level: int, message: bytes) -> None:
         """Take a line that the guest logs."""
-        context = self.context
+        self._log(self.context, level, message)
+
+    def write(self, level: int, data: bytes) -> None:
+        """Take a piece of what the guest writes to a standard stream."""
+        if self._output.write(self.context, level, data) and self.running:
+            self.deferred.append(self._output.flush)
+
+    def _log(self, context: Context, level: int, message: bytes) -> None:
         line = GuestLog(context.name or self._plugin_name, level, message.decode("utf-8", "replace"), context.id)
         self.services.log.log(line)
 

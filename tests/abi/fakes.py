@@ -187,6 +187,9 @@ class FakeVm:
     def log(self, level: int, message: bytes) -> None:
         self.logged.append((level, message))
 
+    def write(self, level: int, data: bytes) -> None:
+        self.logged.append((level, data))
+
 
 def answer(result: object) -> object:
     """What a handler answers, for tables: ``None``, the result, or a refusal as its status in a list."""

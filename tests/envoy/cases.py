@@ -1046,7 +1046,7 @@ add(
     "wasi: calls",
     probe(
         lines(
-            "@on_request_headers", "fd_write 1 hello%0a", "fd_write 2 err", 'fd_write 1 ""', "fd_write 3 x",
+            "@on_request_headers", "fd_write 1 hello%0a", "fd_write 2 err%0a", 'fd_write 1 ""', "fd_write 3 x",
             "fd_read 0", "fd_close 1", "fd_seek 1",
             "fd_fdstat_get 1", "fd_fdstat_get 0", "fd_fdstat_get 5", "fd_prestat_get 3", "path_open", "random_get 8",
             "random_get 65536", "random_get 65537",

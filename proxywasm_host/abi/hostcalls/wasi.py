@@ -1,6 +1,8 @@
 """WASI preview 1, as far as a filter needs it: there are no files, no sockets and no waiting.
 
-Standard output goes to the log at info, standard error at error. Source: ``exports.cc`` of Envoy's host.
+Standard output goes to the log at info, standard error at error, in whole lines.
+
+Source: ``exports.cc`` of Envoy's host.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ def fd_write(vm: VmState, fd: int, data: bytes) -> int | Refusal:
     if level is None:
         return bad_fd(fd)
     if data:
-        vm.log(level, data.removesuffix(b"\n"))
+        vm.write(level, data)
     return len(data)
 
 
