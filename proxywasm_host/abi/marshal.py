@@ -115,6 +115,10 @@ class Refusal:
         """Why, in one sentence."""
         return self._reason.format(*map(shown, self._args)) if self._args else self._reason
 
+    def about(self, reason: str) -> tuple[object, ...]:
+        """What is named in the reason, if it is this one; else nothing."""
+        return self._args if self._reason == reason else ()
+
     def __repr__(self) -> str:
         return f"Refusal({self.status}, {self.reason!r})"
 

@@ -12,7 +12,7 @@ import click
 
 import proxywasm_host
 from proxywasm_host.cli.exits import Exit, exit_of
-from proxywasm_host.errors import ProxyWasmError
+from proxywasm_host.errors import ProxyWasmError, not_among
 
 __all__ = ["app", "start"]
 
@@ -41,6 +41,16 @@ Completion in your shell:
 
 class Commands(click.Group):
     """A group whose commands are in the modules of their names."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name.endswith(".wasm"):
+            raise click.UsageError(f"the command is missing: proxywasm run {' '.join(args)}", ctx)
+        if name not in COMMANDS and not name.startswith("-"):
+            raise click.UsageError(not_among("command", name, COMMANDS), ctx)
+        return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)

@@ -20,10 +20,9 @@ import click
 
 from proxywasm_host.abi.linking import check_exports
 from proxywasm_host.abi.marshal import Call
-from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.cli.encode import dump
 from proxywasm_host.cli.exits import Exit
-from proxywasm_host.cli.options import Scenario, scenario_options
+from proxywasm_host.cli.options import Scenario, Silent, scenario_options
 from proxywasm_host.cli.run import tell
 from proxywasm_host.cli.show import Line, Screen, hanging, labelled
 from proxywasm_host.engine.cache import ModuleCache
@@ -33,7 +32,6 @@ from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.plugin import Plugin
-from proxywasm_host.services import GuestLog
 
 __all__ = ["command"]
 
@@ -101,15 +99,6 @@ def measure(scenario: Scenario, requests: int) -> dict[str, Any] | Failure:
     }
 
 
-class Silent:
-    """A log sink that forgets."""
-
-    level: int = LogLevel.INFO
-
-    def log(self, line: GuestLog) -> None:
-        pass
-
-
 # -- Counting ----------------------------------------------------------------------------------------------------------
 
 
@@ -167,9 +156,9 @@ def load_times(scenario: Scenario) -> tuple[float, float]:
             scenario.load(host)
             return (time.perf_counter() - start) * 1e3
 
-    cold = load(ModuleCache(None))
+    cold = load(ModuleCache(None, slow=scenario.said))
     with tempfile.TemporaryDirectory(prefix="proxywasm-bench-") as directory:
-        load(ModuleCache(Path(directory)))
+        load(ModuleCache(Path(directory), slow=scenario.said))
         cached = statistics.median(load(ModuleCache(Path(directory))) for _ in range(3))
     return cold, cached
 

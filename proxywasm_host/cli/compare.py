@@ -19,7 +19,7 @@ from proxywasm_host.runtime.failure import Failure, describe
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.services import ManualClock
 
-__all__ = ["Outcome", "agreement", "on_all_engines"]
+__all__ = ["Outcome", "agreement", "check_several", "on_all_engines"]
 
 Perform = Callable[[str, Recorder, Callable[[Host], None]], tuple[Exchange, "ProxyWasmError | Failure | None"]]
 
@@ -62,6 +62,13 @@ def _outcome(name: str, perform: Perform, level: int) -> Outcome:
 
 def _settle(host: Host) -> None:
     host.services = replace(host.services, clock=ManualClock(), random=bytes)
+
+
+def check_several(outcomes: list[Outcome]) -> None:
+    """Raises: EngineUnavailable, if there was nothing to compare."""
+    if len(outcomes) == 1:
+        reason = f"one alone, {outcomes[0].engine}: there is nothing to compare"
+        raise EngineUnavailable("all", reason, "proxywasm engines says how to get others")
 
 
 def agreement(outcomes: list[Outcome]) -> list[str]:

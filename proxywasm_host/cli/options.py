@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from proxywasm_host.abi.profile import PROFILES
+from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.cli.values import (
     LONGEST,
     CannedReply,
@@ -27,21 +28,24 @@ from proxywasm_host.cli.values import (
     Size,
 )
 from proxywasm_host.driver.defaults import DEADLINE, MEMORY
-from proxywasm_host.engine.cache import ModuleCache
+from proxywasm_host.engine.cache import ModuleCache, default_directory
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.errors import ModuleError
 from proxywasm_host.exchange import Message
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import FailurePolicy, Plugin
 from proxywasm_host.runtime.trace import Listener
-from proxywasm_host.services import LogSink, Services
+from proxywasm_host.services import GuestLog, LogSink, Services
 from proxywasm_host.words import plural
 
-__all__ = ["FILTER_OPTIONS", "Scenario", "about", "check_readable", "each", "scenario_options", "sentence"]
+__all__ = ["FILTER_OPTIONS", "Scenario", "Silent", "about", "check_readable", "each", "scenario_options", "sentence"]
 
 F = TypeVar("F", bound=Callable[..., Any])
+METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
 
-CONFIG_OPTION = click.option("--config", type=Data(), multiple=True, help="The filter's configuration.")
+CONFIG_OPTION = click.option(
+    "--config", "--filter-config", "config", type=Data(), multiple=True, help="The filter's configuration."
+)
 FILTER_OPTIONS = (
     click.option("--vm-config", type=Data(), multiple=True, help="The configuration of its VM."),
     click.option("--root-id", metavar="ID", multiple=True, help="Which of a module's filters is meant."),
@@ -132,6 +136,15 @@ def scenario_options(function: F) -> F:
     return function
 
 
+class Silent:
+    """A log sink that forgets."""
+
+    level: int = LogLevel.INFO
+
+    def log(self, line: GuestLog) -> None:
+        """Forget a line."""
+
+
 @dataclass
 class Scenario:
     """A chain of filters, and a request and its response to send through it. `options` are those of the command."""
@@ -142,6 +155,11 @@ class Scenario:
     options: dict[str, Any]
     engines: list[str | None]
     """Of each filter."""
+
+    @staticmethod
+    def said(sentence: str) -> None:
+        """Say something to whoever waits."""
+        click.echo(f"{sentence} …", err=True)
 
     @classmethod
     def of(cls, words: Sequence[str], options: dict[str, Any], url: str = "") -> Scenario:
@@ -168,7 +186,7 @@ class Scenario:
             limits=Limits(options["memory_limit"], options["deadline"] or LONGEST),
             properties=dict(options["properties"]),
             listener=listener,
-            cache=cache,
+            cache=cache or ModuleCache(default_directory(), slow=self.said),
         )
 
     def load(self, host: Host) -> list[Plugin]:
@@ -247,6 +265,10 @@ def understand(words: Sequence[str], url: str) -> tuple[list[str], str, str]:
     if not rest:
         raise click.UsageError("the filter is missing: proxywasm run FILTER.wasm [METHOD] URL")
     for path in rest:
+        if not _is_file(path) and ("://" in path or path.startswith("/")) and re.fullmatch(r"[A-Z]+", url):
+            raise click.UsageError(f"the method comes before the URL: {url} {path}")
+        if not _is_file(path) and path.upper() in METHODS:
+            raise click.UsageError(f"there is no file {path}; if it is the method, write it as {path.upper()}")
         check_readable(path)
     return rest, method, url
 

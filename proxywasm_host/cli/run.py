@@ -7,13 +7,16 @@ from typing import Any
 
 import click
 
+from proxywasm_host.abi.hostcalls.callouts import NO_CLUSTER
+from proxywasm_host.abi.marshal import Call, Refusal
 from proxywasm_host.abi.types import LogLevel
-from proxywasm_host.cli.compare import agreement, on_all_engines
+from proxywasm_host.cli.compare import agreement, check_several, on_all_engines
 from proxywasm_host.cli.encode import dump, run_result
 from proxywasm_host.cli.exits import Exit, exit_of, exit_of_failure
 from proxywasm_host.cli.options import Scenario, scenario_options
 from proxywasm_host.cli.origin import origin
 from proxywasm_host.cli.show import EMPTY, Screen, facts, failure_report, hanging, outcome, timeline
+from proxywasm_host.cli.unfit import unfit
 from proxywasm_host.engine.protocol import TrapKind
 from proxywasm_host.errors import ProxyWasmError
 from proxywasm_host.exchange import Exchange, Recorder, exchange
@@ -62,7 +65,11 @@ def command(
         screen.print(timeline(recorder.timeline, request, response, trace=trace))
         if not isinstance(error, ProxyWasmError):
             screen.print(outcome(request, response, result))
-    return tell(error, color)
+    code = tell(error, color)
+    if not isinstance(error, ProxyWasmError):
+        more = [*unfit(scenario, result), *unknown_clusters(result)]
+        Screen(color, err=True).print(hanging(2, hint) for hint in more)
+    return code
 
 
 def compare(words: Sequence[str], level: int, as_json: bool, color: bool | None, options: dict[str, Any]) -> int:
@@ -74,13 +81,16 @@ def compare(words: Sequence[str], level: int, as_json: bool, color: bool | None,
 
     outcomes = on_all_engines(on, level)
     differences = agreement(outcomes)
+    several = len(outcomes) > 1
     if as_json:
         results = {outcome.engine: outcome.result for outcome in outcomes}
-        click.echo(dump({"agree": not differences, "results": results}))
+        click.echo(dump({"agree": not differences if several else None, "results": results}))
     else:
         for outcome in outcomes:
             click.echo(f"{outcome.engine}: {outcome.counts}")
-        click.echo("\n".join(differences) or "All agree.")
+        if several:
+            click.echo("\n".join(differences) or "All agree.")
+    check_several(outcomes)
     return Exit.DISAGREE if differences else tell(outcomes[0].error, color)
 
 
@@ -117,6 +127,14 @@ def perform(
         for plugin in host.plugins if host is not None else ():
             plugin.vm.close()
     return result, result.failure, ran
+
+
+def unknown_clusters(result: Exchange) -> Iterator[str]:
+    """What to write for a callout that was refused because nobody is there to answer it."""
+    calls = [event for invocation in result.invocations for event in invocation.events if isinstance(event, Call)]
+    clusters = [name for call in calls if isinstance(call.result, Refusal) for name in call.result.about(NO_CLUSTER)]
+    for cluster in dict.fromkeys(clusters):
+        yield f"The filter calls cluster {cluster!r}, which nobody answers for here: say --callout {cluster}=200."
 
 
 def tell(error: ProxyWasmError | Failure | None, color: bool | None) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -67,6 +68,11 @@ def command(filters: tuple[str, ...], file: Path | None, schema: bool, **options
     if schema:
         click.echo(json.dumps(Settings.model_json_schema(), indent=2))
         return
+    if file and not file.exists() and str(file)[0] in "{[@":
+        raise click.UsageError(
+            f"--config names the file of the server's configuration, and {str(file)!r} is none; "
+            f"what a filter is configured with is --filter-config {shlex.quote(str(file))}"
+        )
     if not file and not (options["upstream"] and filters):
         raise click.UsageError("say what to serve: FILTER.wasm and --upstream URL, or --config FILE")
     serve(Source(file.absolute() if file else None, overrides(filters, options)))

@@ -13,6 +13,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from proxywasm_host.abi.values import UnencodableValue, check_properties
 from proxywasm_host.engine.registry import engine_names
 from proxywasm_host.runtime.effects import (
     Callout,
@@ -67,6 +68,8 @@ class Header(Kind):
             raise ValueError(f"{text!r} is no header: write it as 'name: value'")
         if any(map(str.isspace, name)):
             raise ValueError(f"{text!r} is no header: there is white space in its name")
+        if re.search(r"[\r\n\0]", text):
+            raise ValueError(f"{text!r} is no header: there is a line break or a NUL in it")
         return wire(name), wire(text[at + 1 :].strip())
 
 
@@ -80,6 +83,8 @@ class Data(Kind):
             return sys.stdin.buffer.read()
         if not text.startswith("@"):
             return wire(text)
+        if text == "@":
+            raise ValueError("'@' names no file: write it as @FILE, or @- for standard input")
         try:
             return Path(text[1:]).read_bytes()
         except OSError as error:
@@ -123,9 +128,13 @@ class Property(Kind):
         if not path.endswith(":"):
             return path, value
         try:
-            return path[:-1], json.loads(value)
+            parsed = json.loads(value)
+            check_properties({path[:-1]: parsed})
         except json.JSONDecodeError as error:
             raise ValueError(f"{value!r}, the value of property {path[:-1]}, is no JSON: {error}") from None
+        except UnencodableValue as error:
+            raise ValueError(str(error)) from None
+        return path[:-1], parsed
 
 
 class Environment(Kind):
@@ -154,6 +163,8 @@ class CannedReply(Kind):
             raise ValueError(f"{text!r} is no reply: write it as CLUSTER=STATUS[:BODY], or CLUSTER=fail")
         if reply == "fail":
             return cluster, CalloutFailed()
+        if int(status) > 999:
+            raise ValueError(f"{status} is no status: those of HTTP are from 100 to 599, those of gRPC from 0 to 16")
         content = Data().parse(body)
         return cluster, lambda callout: replies(callout, int(status), content)
 

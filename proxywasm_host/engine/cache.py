@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -37,10 +37,20 @@ _ABANDONED = 3600  # seconds after which a temporary file is nobody's any more
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
+SLOW = 1.0
+"""Seconds of compiling after which it is said: until then nobody wonders."""
+
+
 def _debug(message: str, *args: object) -> None:
     import logging  # noqa: PLC0415 - only where something is amiss: it takes a tenth of our time to import
 
     logging.getLogger(__name__).debug(message, *args)
+
+
+def _info(message: str) -> None:
+    import logging  # noqa: PLC0415 - as above
+
+    logging.getLogger(__name__).info(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +83,19 @@ class ModuleCache:
         directory: Where to keep compiled code, see `default_directory`; ``None`` for the process alone.
         keep: How many modules to keep in memory; the one not asked for the longest goes first.
         size_limit: Bytes that the directory may hold; files not loaded for the longest time are removed first.
+        slow: Told in a sentence, in a thread of its own, when compiling takes more than a second; as ``INFO`` to the
+            standard library's logger of this module if not given.
     """
 
-    def __init__(self, directory: Path | str | None, *, keep: int = 16, size_limit: int = GIB) -> None:
+    def __init__(
+        self,
+        directory: Path | str | None,
+        *,
+        keep: int = 16,
+        size_limit: int = GIB,
+        slow: Callable[[str], object] | None = None,
+    ) -> None:
+        self._slow = slow or _info
         self._keep = keep
         self._disk = _Disk(Path(directory), size_limit) if directory is not None else None
         self._renew_locks()
@@ -112,10 +132,22 @@ class ModuleCache:
                 return engine.deserialise(compiled), "disk"
             except InvalidModule as error:
                 _debug("compiled module %s is compiled anew: %s", name, error)
-        module = engine.compile(bytecode)
+        module = self._compile(engine, bytecode, "the next time it is loaded at once" if disk else "it is not kept")
         if disk:
             disk.write(name, module.serialise())
         return module, "compiled"
+
+    def _compile(self, engine: Engine, bytecode: bytes, then: str) -> Module:
+        """Compile, and say so if that takes long."""
+        told = f"compiling a module of {len(bytecode) / 1e6:.1f} MB on {engine.name} takes more than a second; {then}"
+        timer = threading.Timer(SLOW, self._slow, [told])
+        timer.daemon = True
+        with suppress(RuntimeError):  # no thread is to be had: then nothing is said
+            timer.start()
+        try:
+            return engine.compile(bytecode)
+        finally:
+            timer.cancel()
 
     def _remembered(self, key: object) -> Module | None:
         with self._lock:

@@ -6,8 +6,6 @@ here: ``envoy_grpc`` (1) and, in it, ``cluster_name`` (1).
 
 from __future__ import annotations
 
-from collections.abc import Container
-
 from proxywasm_host.abi.protobuf import fields
 
 __all__ = ["cluster_of"]
@@ -22,15 +20,11 @@ def _first_field(message: bytes) -> bytes | None:
     return found
 
 
-def cluster_of(service: bytes, clusters: Container[str]) -> str | None:
-    """The name of a configured cluster that `service` is, or holds; ``None`` if it is neither."""
-    name = service.decode("utf-8", "surrogateescape")
-    if name in clusters:
-        return name
+def cluster_of(service: bytes) -> str:
+    """The name of the cluster that `service` holds, if it is such a message, or is."""
     try:
         envoy_grpc = _first_field(service)
-        inner = _first_field(envoy_grpc) if envoy_grpc else None
+        name = _first_field(envoy_grpc) if envoy_grpc else None
     except (ValueError, IndexError):
-        return None
-    name = (inner or b"").decode("utf-8", "surrogateescape")
-    return name if name in clusters else None
+        name = None
+    return (name or service).decode("utf-8", "surrogateescape")

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from proxywasm_host.abi.context import Context
-from proxywasm_host.abi.hostcalls.callouts import text
+from proxywasm_host.abi.hostcalls.callouts import NO_CLUSTER, text
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import BufferType, MapType, Status
@@ -189,10 +189,8 @@ class RootContext(Context):
         return self._start(callout, headers, body, trailers)
 
     def _grpc_cluster(self, service: bytes) -> str | Refusal:
-        cluster = cluster_of(service, self.vm.services.clusters)
-        return cluster or Refusal(
-            Status.PARSE_FAILURE, "{0!r} names no cluster that is configured in this host", service
-        )
+        cluster = cluster_of(service)
+        return cluster if cluster in self.vm.services.clusters else Refusal(Status.PARSE_FAILURE, NO_CLUSTER, cluster)
 
     def grpc_call(
         self, cluster: bytes, service: bytes, method: bytes, metadata: HeaderList, message: bytes, timeout: int

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -17,11 +17,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     ValidationInfo,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from proxywasm_host.abi.profile import PROFILES
 from proxywasm_host.driver.defaults import DEADLINE, MEMORY
@@ -85,6 +88,24 @@ class Model(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
+    short: ClassVar[str] = ""
+    """The value that a text stands for where it is written instead of a mapping: ``upstream: http://…``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_out(cls, value: Any) -> Any:
+        return {cls.short: value} if cls.short and isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        if cls.short:
+            whole = handler.resolve_ref_schema(schema)
+            written_out = dict(whole)
+            whole.clear()
+            whole.update(anyOf=[written_out, {"type": "string", "description": f"The {cls.short} alone."}])
+        return schema
+
 
 def _web(value: str) -> str:
     parts = urlsplit(value)
@@ -119,6 +140,8 @@ class UpstreamTls(Tls):
 class Upstream(Model):
     """The server behind the filters."""
 
+    short = "url"
+
     url: str
     """``http://HOST:PORT`` or ``https://HOST``; a path is put before that of each request."""
     connect_timeout: Seconds = 5.0
@@ -140,6 +163,8 @@ class Upstream(Model):
 
 class Cluster(Model):
     """A server that filters may call by the name of this cluster."""
+
+    short = "url"
 
     url: str
     timeout: Seconds | None = None
@@ -163,6 +188,8 @@ class GuestLimits(Model):
 
 class Filter(Model):
     """One filter of the chain."""
+
+    short = "file"
 
     file: File
     """The module, relative to the configuration file."""

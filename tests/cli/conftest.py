@@ -52,8 +52,9 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Run:
-    """A command line that needs no engine, or names its own."""
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A command line that needs no engine, or names its own. That something takes long on this machine is not told."""
+    monkeypatch.setattr("proxywasm_host.engine.cache.SLOW", 600)
 
     def run(*arguments: str | Path) -> Result:
         code = main([str(argument) for argument in arguments])

@@ -48,6 +48,19 @@ def test_what_differs_is_shown(command, monkeypatch):
     assert "+something else" in result.out.splitlines()
 
 
+def test_one_engine_is_not_said_to_agree(command, monkeypatch):
+    [first, *_] = [status for status in compare.list_engines() if status.usable]
+    monkeypatch.setattr(compare, "list_engines", lambda: [first])
+    arguments = "run", str(FILTERS / "c/minimal.wasm"), "/x", "--engine", "all"
+    told = f"error: engine 'all' is one alone, {first.name}: there is nothing to compare: proxywasm engines says how"
+    result = command(*arguments)
+    assert (result.code, result.complaint.startswith(told)) == (4, True)
+    [line] = result.lines
+    assert line.startswith(f"{first.name}: ")
+    result = command(*arguments, "--json")
+    assert (result.code, result.json["agree"], list(result.json["results"])) == (4, None, [first.name])
+
+
 def test_no_engine_at_all(command, monkeypatch):
     monkeypatch.setattr(compare, "list_engines", list)
     result = command("run", str(FILTERS / "c/minimal.wasm"), "/x", "--engine", "all")

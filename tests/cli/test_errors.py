@@ -149,6 +149,19 @@ def test_the_second_filter_is_named_if_it_is_the_bad_one(proxywasm, tmp_path):
         ([HEADERS, "/x", "--memory-limit", "3x"], "'3x' is no size: write it as 1000, 64KiB or 256MiB"),
         ([HEADERS, "/x", "--profile", "nginx"], "'nginx' is not one of 'envoy', 'spec'"),
         ([HEADERS, "/x", "--bogus"], "No such option '--bogus'"),
+        ([HEADERS, "ftp://x/"], "'ftp://x/' is no URL of HTTP: write it as http://HOST/PATH, https://HOST/PATH, or /PATH alone"),
+        ([HEADERS, "http://x/", "GET"], "the method comes before the URL: GET http://x/"),
+        ([HEADERS, "/x", "GET"], "the method comes before the URL: GET /x"),
+        ([HEADERS, "get", "/x"], "there is no file get; if it is the method, write it as GET"),
+        ([HEADERS, "/x", "-X", "GE T"], "'GE T' is no method: those are GET, POST and the like"),
+        ([HEADERS, "http://x:99999/"], "'http://x:99999/' is no URL: Port out of range 0-65535"),
+        ([HEADERS, "/x", "-H", "a: b\r\nc: d"], "is no header: there is a line break or a NUL in it"),
+        ([HEADERS, "/x", "--response-header", "a: \0"], "is no header: there is a line break or a NUL in it"),
+        ([HEADERS, "/x", "--config", "@"], "'@' names no file: write it as @FILE, or @- for standard input"),
+        ([HEADERS, "/x", "--property", "a:=99999999999999999999"], "property 'a': 99999999999999999999 needs more than 64 bits"),
+        ([HEADERS, "/x", "--callout", "idp=99999"], "99999 is no status: those of HTTP are from 100 to 599, those of gRPC"),
+        ([HEADERS, "/x", "--failure-policy", "open"], "'open' is not one of 'fail_closed', 'fail_open', 'fail_reload'"),
+        ([HEADERS, "/x", "--unknown-imports", "no"], "'no' is not one of 'error', 'stub'"),
         ([HEADERS, "/x", "--response-status", "7"], "7 is not in the range 100<=x<=999"),
     ],
 )
@@ -156,6 +169,26 @@ def test_wrong_usage(command, arguments, sentence):
     result = command("run", *arguments)
     assert (result.code, result.out) == (2, "")
     assert sentence in result.complaint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--config", '{"a": 1}'], "--config names the file of the server's configuration, and '{\"a\": 1}' is none; "),
+        (["--config", '{"a": 1}'], "what a filter is configured with is --filter-config '{\"a\": 1}'"),
+        (["--config", "@auth.json"], "what a filter is configured with is --filter-config @auth.json"),
+        (["--config", "nope.yaml"], "cannot read the configuration"),
+        ([HEADERS], "say what to serve: FILTER.wasm and --upstream URL, or --config FILE"),
+    ],
+)
+def test_wrong_usage_of_serve(command, arguments, sentence):
+    result = command("serve", *arguments)
+    assert (result.code, result.out) == (2, "")
+    assert sentence in result.complaint
+
+
+def test_the_configuration_of_a_filter_is_called_the_same_in_run_and_serve(proxywasm):
+    assert "x-wasm: hi" in proxywasm("run", HEADERS, "/x", "--filter-config", "hi").out
 
 
 def test_an_engine_that_there_is_not(command):

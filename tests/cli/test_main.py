@@ -39,9 +39,18 @@ def test_version(command):
     assert command("--version").out == f"proxywasm, version {proxywasm_host.__version__}\n"
 
 
-def test_a_command_that_there_is_not(command):
-    result = command("walk")
-    assert (result.code, "No such command 'walk'" in result.err) == (2, True)
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["rnu"], "no command is called 'rnu'. Did you mean 'run'? There are run, inspect, engines, serve, bench."),
+        (["enginse", "--json"], "no command is called 'enginse'. Did you mean 'engines'?"),
+        (["walk"], "no command is called 'walk'. There are run, inspect, engines, serve, bench."),
+        (["auth.wasm", "/x"], "the command is missing: proxywasm run auth.wasm /x"),
+    ],
+)
+def test_a_command_that_there_is_not(command, words, told):
+    result = command(*words)
+    assert (result.code, result.out, told in result.complaint) == (2, "", True)
 
 
 def test_no_command_shows_help(command):

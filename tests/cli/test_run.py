@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 
 import pytest
 
 from proxywasm_host import Host, Limits
 from proxywasm_host.cli import main
+from proxywasm_host.cli.options import Scenario
 from tests.cli.conftest import AUTH, BODY, HEADERS, PANICS, PROBE, needs
 from tests.support import FILTERS
 
@@ -353,6 +355,66 @@ def test_the_trace_lists_every_hostcall_with_its_status_and_reason(proxywasm):
         "p on_done → true p on_delete",
     ):
         assert words in page, words
+
+
+# -- What to do about it -----------------------------------------------------------------------------------------------
+
+
+IN_A_PROGRAM = "run sends HTTP; in a program, Host.tcp_stream gives a filter a connection."
+MEMORY = '(memory (export "memory") 1) (func (export "malloc") (param i32) (result i32) i32.const 1024)'
+MARKER = '(func (export "proxy_abi_version_0_2_1"))'
+
+
+def test_a_tcp_filter_is_told_from_one_that_traps(proxywasm):
+    result = proxywasm("run", str(FILTERS / "rust/tcp.wasm"), "/x")
+    assert result.code == 5
+    assert result.complaint.endswith(f"tcp is a TCP filter: it has no context for HTTP. {IN_A_PROGRAM}")
+    assert "TCP" not in proxywasm("run", PANICS, "/x", "--config", "request_headers").complaint
+
+
+def test_a_filter_with_callbacks_for_connections_alone(proxywasm, module):
+    path = module(f'(module {MEMORY} {MARKER} (func (export "proxy_on_new_connection") (param i32) (result i32) i32.const 0))')
+    result = proxywasm("run", path, "/x")
+    told = f"filter is a TCP filter: it has callbacks for connections, and none for HTTP. {IN_A_PROGRAM}"
+    assert (result.code, result.complaint) == (0, told)
+
+
+def test_a_filter_whose_sdk_has_no_context_for_http(proxywasm, module):
+    """As a filter in Rust whose root context does not say which contexts it makes: on_new_connection traps too."""
+    path = module(
+        f"""(module (import "env" "proxy_log" (func $log (param i32 i32 i32) (result i32))) {MEMORY} {MARKER}
+        (data (i32.const 0) "invalid context_id")
+        (func $panic (drop (call $log (i32.const 5) (i32.const 0) (i32.const 18))) unreachable)
+        (func (export "proxy_on_new_connection") (param i32) (result i32) call $panic i32.const 0)
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) call $panic i32.const 0))"""
+    )
+    result = proxywasm("run", path, "/x")
+    assert (result.code, "in Rust by get_type and create_http_context, in Go by NewHttpContext" in result.complaint) == (5, True)
+
+
+@pytest.mark.parametrize(
+    ("filter", "configuration", "cluster"),
+    [(AUTH, "callout:idp", "idp"), (str(FILTERS / "rust/grpc.wasm"), "peer,demo.S,Get,hi", "peer")],
+)
+def test_a_callout_that_nobody_answers_for_says_what_to_write(proxywasm, filter, configuration, cluster):
+    result = proxywasm("run", filter, "/x", "--config", configuration)
+    told = f"The filter calls cluster '{cluster}', which nobody answers for here: say --callout {cluster}=200."
+    assert (result.code, result.complaint) == (0, told)
+    answered = proxywasm("run", filter, "/x", "--config", configuration, "--callout", f"{cluster}=200")
+    assert (answered.code, answered.err) == (0, "")
+
+
+def test_a_compilation_that_takes_long_is_told(proxywasm, engine, monkeypatch):
+    """Standard output is the result alone, meanwhile and afterwards."""
+    monkeypatch.setattr("proxywasm_host.engine.cache.SLOW", 0)
+    monkeypatch.setenv("PROXYWASM_CACHE_DIR", "")
+    said = threading.Event()
+    say, compile = Scenario.said, type(engine).compile
+    monkeypatch.setattr(Scenario, "said", staticmethod(lambda sentence: (say(sentence), said.set())))
+    monkeypatch.setattr(type(engine), "compile", lambda self, code: said.wait(60) and compile(self, code))
+    result = proxywasm("run", str(FILTERS / "c/minimal.wasm"), "/x", "--json")
+    told = f"compiling a module of 0.0 MB on {engine.name} takes more than a second; it is not kept …"
+    assert (result.complaint, result.json["client_response"]["status"]) == (told, 200)
 
 
 # -- Options -----------------------------------------------------------------------------------------------------------

@@ -303,3 +303,41 @@ class TestDefaultDirectory:
 
     def test_empty_switches_it_off(self) -> None:
         assert default_directory({"PROXYWASM_CACHE_DIR": "", "XDG_CACHE_HOME": "/b"}) is None
+
+
+def test_a_compilation_that_takes_long_is_told(engine, directory, monkeypatch, caplog):
+    monkeypatch.setattr("proxywasm_host.engine.cache.SLOW", 0)
+    told: list[str] = []
+    heard = threading.Event()
+
+    def hear(sentence: str) -> None:
+        told.append(sentence)
+        heard.set()
+
+    class Slow(Counting):
+        def compile(self, bytecode: bytes) -> Any:
+            assert heard.wait(60)
+            return super().compile(bytecode)
+
+    ModuleCache(directory, slow=hear).load(Slow(), SEVEN)
+    ModuleCache(directory, slow=hear).load(engine, SEVEN)
+    ModuleCache(None, slow=hear).load(Slow(), SEVEN)
+    assert told == [
+        "compiling a module of 0.0 MB on wasmtime takes more than a second; the next time it is loaded at once",
+        "compiling a module of 0.0 MB on wasmtime takes more than a second; it is not kept",
+    ]
+
+
+def test_a_compilation_that_takes_long_is_logged_if_nobody_else_is_told(monkeypatch, caplog):
+    monkeypatch.setattr("proxywasm_host.engine.cache.SLOW", 0)
+    caplog.set_level("INFO", "proxywasm_host")
+
+    class Slow(Counting):
+        def compile(self, bytecode: bytes) -> Any:
+            deadline = time.monotonic() + 60
+            while not caplog.messages and time.monotonic() < deadline:
+                time.sleep(0.001)
+            return super().compile(bytecode)
+
+    ModuleCache(None).load(Slow(), SEVEN)
+    assert caplog.messages == ["compiling a module of 0.0 MB on wasmtime takes more than a second; it is not kept"]

@@ -80,6 +80,31 @@ def test_what_overrides_it(tmp_path):
     assert settings.listen == ("127.0.0.1", 8000)
 
 
+def test_a_text_stands_for_the_value_that_there_must_be(tmp_path):
+    """A server may be written as its URL alone, a filter as its file."""
+    text = "upstream: http://127.0.0.1:9000\nfilters: [auth.wasm, {file: two.wasm}]\nclusters: {idp: https://idp.example}\n"
+    settings = source(tmp_path, text).load()
+    assert settings.upstream.url == "http://127.0.0.1:9000"
+    assert [filter.file for filter in settings.filters] == [tmp_path / "auth.wasm", tmp_path / "two.wasm"]
+    assert settings.clusters["idp"].url == "https://idp.example"
+    assert source(tmp_path, text, upstream={"url": "http://other"}).load().upstream.url == "http://other"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("upstream: ftp://x", "serve.yaml:1: upstream.url: 'ftp://x' is no URL of a server"),
+        ("upstream: 8000", "serve.yaml:1: upstream: "),
+        ("upstream: http://x\nclusters:\n  idp: idp", "serve.yaml:3: clusters.idp.url: 'idp' is no URL of a server"),
+        ("upstream: http://x\nfilters: auth.wasm", "serve.yaml:2: filters: "),
+    ],
+)
+def test_a_text_that_does_not(tmp_path, text, says):
+    with pytest.raises(ConfigError) as raised:
+        source(tmp_path, text).load()
+    assert says in str(raised.value)
+
+
 def test_no_file_at_all():
     settings = Source(None, {"upstream": {"url": "http://x"}, "filters": [{"file": "a.wasm"}]}).load()
     assert settings.filters[0].file == Path.cwd() / "a.wasm"

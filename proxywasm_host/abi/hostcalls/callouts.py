@@ -10,16 +10,13 @@ from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import MapType, Status
 
 REQUIRED = (b":method", b":path", b":authority")
+NO_CLUSTER = "no cluster is called {0!r}: add it to clusters"
 MAX_OPTIONS = 64
 """Options behind the name of a Redis cluster."""
 
 
 def text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
-
-
-def unknown_cluster(cluster: str, status: int) -> Refusal:
-    return Refusal(status, "no cluster is called {0!r}: add it to clusters", cluster)
 
 
 @limited
@@ -31,7 +28,7 @@ def proxy_http_call(
         return Refusal(Status.BAD_ARGUMENT, "a time-out of {0} ms", timeout)
     name = text(cluster)
     if name not in vm.services.clusters:
-        return unknown_cluster(name, Status.BAD_ARGUMENT)
+        return Refusal(Status.BAD_ARGUMENT, NO_CLUSTER, name)
     headers = [(canonical(MapType.REQUEST_HEADERS, key), value) for key, value in headers]
     missing = [key.decode() for key in REQUIRED if key not in dict(headers)]
     if missing:
@@ -78,7 +75,7 @@ def redis_cluster(vm: VmState, cluster: bytes) -> tuple[str, dict[str, str]] | R
     """A cluster and the options behind its name: ``redis?db=2&buffer_flush_timeout=3``."""
     name, _, options = text(cluster).partition("?")
     if name not in vm.services.clusters:
-        return unknown_cluster(name, Status.BAD_ARGUMENT)
+        return Refusal(Status.BAD_ARGUMENT, NO_CLUSTER, name)
     given = [option.split("=", 1) for option in options.split("&", MAX_OPTIONS) if "=" in option]
     if len(given) > MAX_OPTIONS:
         return Refusal(Status.BAD_ARGUMENT, "more than {0} options behind cluster {1!r}", MAX_OPTIONS, name)
