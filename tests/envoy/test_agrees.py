@@ -24,6 +24,7 @@ DIFFERS = {
     "trap: in the allocator": "the callback ends at once",
     "trap: restricted call in the allocator": "the callback ends at once",
     "foreign: statuses": "there is no declare_property",
+    "call: trap in the reply": "the stream ends at once, and does not wait for a time-out",
     # What the embedder does, and not the host.
     "trap: unknown policy pair": "Envoy has two options for one thing, and refuses both together",
     "properties: whose values vary": "addresses and ids are the embedder's to give",
