@@ -1,29 +1,33 @@
 """Content-length that is true: headers wait until it is known how long the body will be that follows them.
 
 A filter that changes a body should remove ``content-length`` (or set it right). Many do not, and Envoy sends a broken
-message then. Here headers with a ``content-length`` of the sender wait for the first part of the body, if a filter of
-the chain can change bodies, and then
+message then. Here headers with a ``content-length`` wait for the first part of the body, if a filter of the chain can
+change bodies or has changed the length, and then
 
 * have the right length, if the body is whole;
-* go without it, if more is to come: how much that will be, nobody knows.
+* go without it, if more is to come: how much that will be, nobody knows. Only where the receiver has no other way to
+  tell the end (HTTP/1.0) do they wait for all of the body, up to a limit.
 
-Messages without ``content-length``, or whose filters cannot change bodies, are not touched.
+Messages without ``content-length`` are not touched, nor those with their sender's if no filter can change bodies.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Union
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.path import Path
 
-__all__ = ["Framing"]
+__all__ = ["LENGTH", "Framing", "length_of", "with_length"]
 
 Headers = Union[effects.RequestHeaders, effects.ResponseHeaders]
 Body = Union[effects.RequestBody, effects.ResponseBody]
 Part = Union[Headers, Body, effects.RequestTrailers, effects.ResponseTrailers]
 LENGTH = b"content-length"
+DIGITS = 19
+"""Of a length: more is no number of bytes."""
 
 
 class Framing:
@@ -31,24 +35,30 @@ class Framing:
 
     Args:
         path: the stream's, for this direction.
+        changes_bodies: whether a filter may change the body.
         keep_unsure: keep the sender's length where the right one is not known, for a receiver that frames otherwise.
+        wait_for: bytes of a body of known length that may be waited for, until it is whole.
     """
 
-    def __init__(self, path: Path, *, keep_unsure: bool = False) -> None:
+    __slots__ = ("_body", "_came", "_changes_bodies", "_headers", "_keep_unsure", "_path", "_wait_for")
+
+    def __init__(self, path: Path, *, changes_bodies: bool, keep_unsure: bool = False, wait_for: int = 0) -> None:
         self._path = path
+        self._changes_bodies = changes_bodies
         self._keep_unsure = keep_unsure
+        self._wait_for = wait_for
+        self._came: Iterable[tuple[bytes, bytes]] = ()
         self._headers: Headers | None = None
         self._body: list[Body] = []
 
-    @property
-    def waiting(self) -> bool:
-        """Whether headers wait for the body."""
-        return self._headers is not None
+    def came(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Note the headers as their sender sent them."""
+        self._came = headers
 
     def forward(self, part: Part) -> list[Part]:
         """What is to be sent now that this part has come out of the filters."""
         if isinstance(part, (effects.RequestHeaders, effects.ResponseHeaders)):
-            if part.end_stream or not any(name == LENGTH for name, _ in part.headers):
+            if part.end_stream or not self._doubtful(part.headers):
                 return [part]
             self._headers = part
             return []
@@ -57,27 +67,44 @@ class Framing:
         if isinstance(part, (effects.RequestBody, effects.ResponseBody)):
             self._body.append(part)
             if part.end_stream:
-                return self._release(sum(len(each.data) for each in self._body))
-            return [] if self._path.received == self._declared() else self._release(None)
+                return self._release(self._size())
+            if self._path.received == length_of(self._came) or self._size() < self._wait_for:
+                return []  # only the end can follow, or it is waited for
+            return self._release(None)
         return [*self._release(None), part]
 
-    def _declared(self) -> int:
-        """What the headers say. That much having come in, only the end can follow."""
-        assert self._headers is not None  # noqa: S101 - they wait
-        value = next(value for name, value in self._headers.headers if name == LENGTH)
-        return int(value) if value.isdigit() and len(value) < 20 else -1
+    def _doubtful(self, headers: HeaderList) -> bool:
+        if not any(name == LENGTH for name, _ in headers):
+            return False
+        return self._changes_bodies or length_of(headers) != length_of(self._came)
+
+    def _size(self) -> int:
+        return sum(len(each.data) for each in self._body)
 
     def _release(self, length: int | None) -> list[Part]:
         headers, body = self._headers, self._body
         assert headers is not None  # noqa: S101 - they wait
+        if length is None and self._keep_unsure and self._size() == self._path.received:
+            length = length_of(self._came)
         self._headers, self._body = None, []
-        if length is not None:
-            headers.headers = with_length(headers.headers, length)
-        elif not (self._keep_unsure and sum(len(each.data) for each in body) == self._path.received):
+        if length is None:
             headers.headers = [pair for pair in headers.headers if pair[0] != LENGTH]
+        else:
+            headers.headers = with_length(headers.headers, length)
         return [headers, *body]
 
 
+def length_of(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
+    """What ``content-length`` says; ``None`` if there is none, several that differ, or something that is no number."""
+    values = {value for name, value in headers if name == LENGTH}
+    if len(values) != 1:
+        return None
+    [value] = values
+    return int(value) if value.isdigit() and len(value) <= DIGITS else None
+
+
 def with_length(headers: HeaderList, length: int) -> HeaderList:
-    """Headers that have a content-length, with another."""
-    return [(name, b"%d" % length if name == LENGTH else value) for name, value in headers]
+    """Headers that have a content-length, with another, once."""
+    at = next(place for place, (name, _) in enumerate(headers) if name == LENGTH)
+    rest = [pair for pair in headers[at + 1 :] if pair[0] != LENGTH]
+    return [*headers[:at], (LENGTH, b"%d" % length), *rest]

@@ -1,33 +1,72 @@
 """Headers between HTTP libraries and filters, as Envoy has them.
 
-Filters see pseudo headers first, ``host`` as ``:authority``, and nothing that is a matter of one connection only.
-Source: ``ConnectionManagerUtility::mutateRequestHeaders`` and ``mutateResponseHeaders`` of Envoy.
+Filters see pseudo headers first, ``host`` as ``:authority``, no whitespace around values, and nothing that is a matter
+of one connection only.
+Source: ``ConnectionManagerUtility::mutateRequestHeaders`` and ``mutateResponseHeaders`` of Envoy; RFC 9110 and 9112.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from functools import lru_cache
 from string import ascii_letters, digits
 from typing import Any
 
 from proxywasm_host.abi.pairs import HeaderList
 
-__all__ = ["CONNECTION_SPECIFIC", "address", "for_client", "for_filters", "sendable"]
+__all__ = ["CONNECTION_SPECIFIC", "Refused", "address", "for_client", "for_filters", "is_token", "sendable"]
 
 CONNECTION_SPECIFIC = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade expect".split())
 TOKEN = b"!#$%&'*+.^_`|~-" + (ascii_letters + digits).encode()
 """What a name is of (RFC 9110, section 5.6.2)."""
+CONTROLS = bytes(byte for byte in range(0x20) if byte != 0x09) + b"\x7f"
+"""What no value may have (RFC 9110, section 5.5). Servers refuse it, each in its own way."""
+WHITESPACE = b" \t"
+AUTHORITY = re.compile(rb"(?:\[[0-9A-Za-z:.%_~-]+\]|[0-9A-Za-z._~%!$&'()*+;=-]*)(?::[0-9]*)?")
+"""A host and its port (RFC 9110, section 7.2). A comma is left out: servers of WSGI join two Hosts with one."""
+ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)(.*)", re.DOTALL)
+
+
+class Refused(Exception):
+    """A request that is answered at once: no filter may be shown it, for it can be understood in several ways.
+
+    Args:
+        status: of the answer.
+        why: what is wrong, for the client.
+    """
+
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+        self.why = why
+
+    @property
+    def headers(self) -> HeaderList:
+        """Of the answer."""
+        return [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(self.body))]
+
+    @property
+    def body(self) -> bytes:
+        """Of the answer."""
+        return self.why.encode()
 
 
 def for_filters(
     headers: Iterable[tuple[bytes, bytes]], method: bytes, target: bytes, scheme: bytes, server: bytes
 ) -> HeaderList:
-    """A request's headers for the first filter; names are in lower case. `server` is who was meant if none is named."""
+    """A request's headers for the first filter; names are in lower case. `server` is who was meant if none is named.
+
+    Raises: Refused.
+    """
     rest: HeaderList = []
     named: set[bytes] = set()
     authority: bytes | None = None
-    for name, value in headers:
+    for name, padded in headers:
+        value = padded.strip(WHITESPACE)
         if name == b"host":
+            if authority is not None:
+                raise Refused(400, "more than one Host")
             authority = value
         elif name == b"te":
             if b"trailers" in value.lower():
@@ -36,16 +75,49 @@ def for_filters(
             rest.append((name, value))
         elif name == b"connection":
             named.update(word.strip() for word in value.lower().split(b","))
+        elif name == b"transfer-encoding" and value.lower() != b"chunked":
+            raise Refused(501, "a transfer coding that is not known")
     if named:
         rest = [pair for pair in rest if pair[0] not in named]
+    if target[:1] != b"/":
+        authority, target = absolute(method, target, authority)
     if authority is None:
         authority = server
+    elif not is_authority(authority):
+        raise Refused(400, "an invalid Host")
     return [(b":authority", authority), (b":path", target), (b":method", method), (b":scheme", scheme), *rest]
+
+
+def absolute(method: bytes, target: bytes, authority: bytes | None) -> tuple[bytes | None, bytes]:
+    """Authority and path of a target that does not begin with a slash (RFC 9112, section 3.2). Raises: Refused."""
+    if method == b"CONNECT":
+        raise Refused(501, "CONNECT is not implemented")
+    found = ABSOLUTE.fullmatch(target)
+    if found is not None and found[1]:
+        return found[1], found[2] if found[2][:1] == b"/" else b"/" + found[2]
+    if target != b"*" or method != b"OPTIONS":
+        raise Refused(400, "an invalid request target")
+    return authority, target
+
+
+@lru_cache(1024)
+def is_authority(authority: bytes) -> bool:
+    """Whether a Host header may have this value."""
+    return AUTHORITY.fullmatch(authority) is not None
 
 
 def for_client(headers: HeaderList) -> HeaderList:
     """A response's headers as they are sent."""
-    return [pair for pair in headers if pair[0][:1] != b":" and pair[0] not in CONNECTION_SPECIFIC]
+    rest = [
+        (name, value.strip(WHITESPACE))
+        for name, value in headers
+        if name[:1] != b":" and name not in CONNECTION_SPECIFIC
+    ]
+    if len(rest) < len(headers) - 1:
+        named = {word.strip() for name, value in headers if name == b"connection" for word in value.lower().split(b",")}
+        if named:
+            rest = [pair for pair in rest if pair[0] not in named]
+    return rest
 
 
 def sendable(headers: HeaderList) -> bool:
@@ -59,10 +131,13 @@ def sendable(headers: HeaderList) -> bool:
     return (
         all(names)
         and b"\0".join(names).translate(None, TOKEN) == bytes(max(0, len(names) - 1))
-        and values.count(b"\0") == max(0, len(headers) - 1)
-        and b"\r" not in values
-        and b"\n" not in values
+        and len(values) - len(values.translate(None, CONTROLS)) == max(0, len(headers) - 1)
     )
+
+
+def is_token(text: bytes) -> bool:
+    """Whether text is a token, as a method has to be."""
+    return bool(text) and not text.translate(None, TOKEN)
 
 
 def address(peer: Any) -> str:

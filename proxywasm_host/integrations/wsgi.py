@@ -33,7 +33,8 @@ from proxywasm_host.driver.health import Watch, watch
 from proxywasm_host.driver.threaded import ThreadDriver
 from proxywasm_host.integrations.carrier import Carrier
 from proxywasm_host.integrations.framing import Framing, Part
-from proxywasm_host.integrations.headers import address, for_client, for_filters, sendable
+from proxywasm_host.integrations.headers import Refused, address, for_filters, sendable
+from proxywasm_host.integrations.heads import NO_BODY, RequestHead, request_head, response_head
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.http import HttpStream
@@ -44,7 +45,6 @@ __all__ = ["Cluster", "Clusters", "Filter", "ProxyWasmMiddleware"]
 
 Environ = dict[str, Any]
 CHUNK = 65536
-NO_BODY = (204, 304)
 UNPREFIXED = ("CONTENT_TYPE", "CONTENT_LENGTH")
 RAW_TARGETS = ("RAW_URI", "REQUEST_URI")
 """Where servers keep the request's target as it was on the wire."""
@@ -98,10 +98,15 @@ class ProxyWasmMiddleware(Carrier):
         if running is None or running[0] != os.getpid():
             running = self.start()
         _, driver, plugins = running
+        try:
+            headers = _request_headers(environ)
+        except Refused as refused:
+            start_response(_status_line(refused.status), _text(refused.headers))
+            return [refused.body]
         properties = {**_properties(environ), **self._properties_of(environ)}
         with driver.lock:
             stream = driver.host.http_stream(plugins, properties=properties, buffer_limit=self._buffer_limit)
-        exchange = _Exchange(driver, stream, environ, start_response, mend_framing=self._mend_framing)
+        exchange = _Exchange(driver, stream, environ, headers, start_response, mend_framing=self._mend_framing)
         return _Response(exchange.run(self.app))
 
 
@@ -133,6 +138,7 @@ class _Exchange:
         driver: ThreadDriver,
         stream: HttpStream,
         environ: Environ,
+        headers: HeaderList,
         start_response: Callable[..., Any],
         *,
         mend_framing: bool,
@@ -140,17 +146,22 @@ class _Exchange:
         self._driver = driver
         self._stream = stream
         self._environ = environ
+        self._request = headers
         self._start_response = start_response
         self._changed = threading.Condition(driver.lock)
-        mend = mend_framing and stream.changes_bodies
-        self._request_framing = Framing(stream.path(REQUEST), keep_unsure=True) if mend else None
-        self._response_framing = Framing(stream.path(RESPONSE)) if mend else None
+        self._request_framing: Framing | None = None
+        self._response_framing: Framing | None = None
+        if mend_framing:
+            changes = stream.changes_bodies
+            self._request_framing = Framing(stream.path(REQUEST), changes_bodies=changes, keep_unsure=True)
+            self._request_framing.came([*headers])
+            self._response_framing = Framing(stream.path(RESPONSE), changes_bodies=changes)
         length = environ.get("CONTENT_LENGTH") or ""
-        self._unread: float = int(length) if length.isdigit() else 0
+        self._unread: float = int(length) if length.isascii() and length.isdigit() else 0
         if not length and environ.get("wsgi.input_terminated"):
             self._unread = float("inf")
 
-        self._upstream: HeaderList | None = None
+        self._upstream: RequestHead | None = None
         self._to_app: deque[bytes] = deque()
         self._request_done = False
         """The end of the request has come out."""
@@ -201,16 +212,9 @@ class _Exchange:
     # -- The request ---------------------------------------------------------------------------------------------
 
     def _begin(self) -> None:
-        headers = for_filters(
-            _headers_of(self._environ),
-            self._environ["REQUEST_METHOD"].encode("latin-1"),
-            _target(self._environ),
-            self._environ["wsgi.url_scheme"].encode("latin-1"),
-            address((self._environ["SERVER_NAME"], self._environ["SERVER_PORT"])).encode("latin-1"),
-        )
         with self._driver.lock:
             self._driver.attach(self._stream, self._sink)
-            self._driver.perform(self._stream.request_headers(headers, not self._unread))
+            self._driver.perform(self._stream.request_headers(self._request, not self._unread))
 
     def _advance_request(self) -> None:
         """Read a part of the request, or wait until a filter lets something go."""
@@ -275,9 +279,11 @@ class _Exchange:
         self._status_line, given = self._pending
         self._pending = None
         code = int(self._status_line[:3])
-        headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in given]
+        headers = [(name.lower().encode("latin-1"), value.strip(" \t").encode("latin-1")) for name, value in given]
         end = end or self._environ["REQUEST_METHOD"] == "HEAD" or code in NO_BODY
         self._response_ended = end
+        if self._response_framing is not None:
+            self._response_framing.came(headers)
         self._feed(self._stream.response_headers, [(b":status", b"%d" % code), *headers], end)
 
     def _body(self, data: bytes) -> None:
@@ -299,8 +305,7 @@ class _Exchange:
         if self._start is not None and not self._started:
             self._started = True
             status, headers = self._start
-            text = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
-            self._start_response(status, text)
+            self._start_response(status, _text(headers))
         while self._to_client:
             yield self._to_client.popleft()
 
@@ -326,10 +331,9 @@ class _Exchange:
 
     def _to_upstream(self, part: Part) -> None:
         if isinstance(part, effects.RequestHeaders):
-            if sendable(part.headers):
-                self._upstream = part.headers
-            else:
-                self._answer(503)
+            self._upstream = request_head(part)
+            if self._upstream is None:
+                self._answer(503 if sendable(self._request) else 400)
         elif isinstance(part, effects.RequestBody) and part.data:
             self._to_app.append(part.data)
         self._request_done = not hasattr(part, "end_stream") or part.end_stream
@@ -338,14 +342,13 @@ class _Exchange:
         if self._answered:
             return
         if isinstance(part, effects.ResponseHeaders):
-            status = int(dict(part.headers)[b":status"])
-            headers = for_client(part.headers)
-            if not sendable(headers) or not 200 <= status <= 999:
+            head = response_head(part, self._environ["REQUEST_METHOD"])
+            if head is None:
                 self._answer(503)
                 return
-            same = self._status_line[:3] == str(status)
-            self._start = (self._status_line if same else _status_line(status)), headers
-            self._answered = part.end_stream or status in NO_BODY
+            same = self._status_line[:3] == str(head.status)
+            self._start = (self._status_line if same else _status_line(head.status)), head.headers
+            self._answered = head.ends
         elif isinstance(part, effects.ResponseBody):
             if part.data:
                 self._to_client.append(part.data)
@@ -378,20 +381,26 @@ class _Input(io.RawIOBase):
 # -- Environ -----------------------------------------------------------------------------------------------------------
 
 
-def _headers_of(environ: Environ) -> HeaderList:
+def _request_headers(environ: Environ) -> HeaderList:
+    """The request's headers for the first filter. Raises: Refused."""
     headers = []
     for key, value in environ.items():
         name = key[5:] if key[:5] == "HTTP_" else key if key in UNPREFIXED and value else ""
         if name:
             headers.append((name.lower().replace("_", "-").encode("latin-1"), value.encode("latin-1")))
-    return headers
+    return for_filters(
+        headers,
+        environ["REQUEST_METHOD"].encode("latin-1"),
+        _target(environ),
+        environ["wsgi.url_scheme"].encode("latin-1"),
+        address((environ["SERVER_NAME"], environ["SERVER_PORT"])).encode("latin-1"),
+    )
 
 
 def _target(environ: Environ) -> bytes:
     """Path and query as they were on the wire, as far as the server tells."""
     for name in RAW_TARGETS:
-        raw = environ.get(name, "")
-        if raw.startswith("/"):
+        if raw := environ.get(name):
             return bytes(raw.encode("latin-1"))
     path = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1")
     query = environ.get("QUERY_STRING", "").encode("latin-1")
@@ -399,24 +408,19 @@ def _target(environ: Environ) -> bytes:
     return b"%b?%b" % (target, query) if query else target
 
 
-def _upstream_environ(environ: Environ, headers: HeaderList, body: io.BufferedReader) -> Environ:
-    """The application's environ, of the headers that came out of the filters."""
+def _upstream_environ(environ: Environ, head: RequestHead, body: io.BufferedReader) -> Environ:
+    """The application's environ, of what came out of the filters."""
     upstream = {key: value for key, value in environ.items() if key[:5] != "HTTP_" and key not in UNPREFIXED}
-    pseudo: dict[bytes, bytes] = {}
-    for header, value in headers:
-        if header[:1] == b":":
-            pseudo[header] = value
-            continue
+    for header, value in head.headers:
         key = header.decode("latin-1").upper().replace("-", "_")
         key, text = key if key in UNPREFIXED else f"HTTP_{key}", value.decode("latin-1")
         upstream[key] = f"{upstream[key]}{'; ' if key == 'HTTP_COOKIE' else ','}{text}" if key in upstream else text
-    upstream["HTTP_HOST"] = pseudo.get(b":authority", b"").decode("latin-1")
-    upstream["REQUEST_METHOD"] = pseudo[b":method"].decode("latin-1")
-    upstream["wsgi.url_scheme"] = pseudo.get(b":scheme", b"http").decode("latin-1")
+    upstream["REQUEST_METHOD"] = head.method
+    upstream["wsgi.url_scheme"] = head.scheme
     upstream["wsgi.input"] = body
     upstream["wsgi.input_terminated"] = True
-    if pseudo[b":path"] != _target(environ):
-        raw, _, query = pseudo[b":path"].partition(b"?")
+    if head.path != _target(environ):
+        raw, _, query = head.path.partition(b"?")
         path, script = unquote_to_bytes(raw).decode("latin-1"), environ.get("SCRIPT_NAME", "")
         inside = path.startswith(f"{script}/") or path == script
         upstream["SCRIPT_NAME"] = script if inside else ""
@@ -424,8 +428,13 @@ def _upstream_environ(environ: Environ, headers: HeaderList, body: io.BufferedRe
         upstream["QUERY_STRING"] = query.partition(b"#")[0].decode("latin-1")
         for name in RAW_TARGETS:
             if name in environ:
-                upstream[name] = pseudo[b":path"].decode("latin-1")
+                upstream[name] = head.path.decode("latin-1")
     return upstream
+
+
+def _text(headers: HeaderList) -> list[tuple[str, str]]:
+    """Headers as WSGI has them."""
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
 
 
 def _status_line(status: int) -> str:

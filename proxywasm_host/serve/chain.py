@@ -19,8 +19,9 @@ from proxywasm_host.driver.clusters import Cluster, Clusters
 from proxywasm_host.driver.filters import Filter
 from proxywasm_host.driver.worker import Worker
 from proxywasm_host.errors import ConfigError
-from proxywasm_host.integrations.asgi.exchange import Exchange
-from proxywasm_host.integrations.asgi.scope import Receive, Scope, ScopeProperties, Send, target
+from proxywasm_host.integrations.asgi.exchange import Exchange, refuse
+from proxywasm_host.integrations.asgi.scope import Receive, Scope, ScopeProperties, Send, request_headers, target
+from proxywasm_host.integrations.headers import Refused
 from proxywasm_host.integrations.properties import of_this_node
 from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.host import Host
@@ -104,6 +105,11 @@ class Chain:
         if not worker.plugins:
             await self.proxy(scope, receive, send)
             return
+        try:
+            headers = request_headers(scope)
+        except Refused as refused:
+            await refuse(send, refused)
+            return
         stream = worker.host.http_stream(
             worker.plugins,
             properties=ScopeProperties(scope, self.settings.properties),
@@ -111,7 +117,7 @@ class Chain:
         )
         looked_at = self._tracer.begin(stream, self.number, f"{scope['method']} {target(scope).decode('latin-1')}")
         try:
-            await Exchange(worker, stream, scope, receive, send, mend_framing=True).run(self.proxy)
+            await Exchange(worker, stream, scope, headers, receive, send, mend_framing=True).run(self.proxy)
         finally:
             if looked_at:
                 self._tracer.end(stream)

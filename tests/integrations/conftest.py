@@ -6,6 +6,7 @@ import pytest
 
 from proxywasm_host import Services
 from proxywasm_host.integrations.asgi import Filter, ProxyWasmMiddleware
+from tests.integrations.both import MIDDLEWARES, Both
 from tests.support import code
 
 BACKENDS = [
@@ -37,3 +38,21 @@ def wrap(engine, log):
         return ProxyWasmMiddleware(only_http, chain, engine=engine, **options)
 
     return wrap
+
+
+@pytest.fixture(params=MIDDLEWARES)
+def carry(request, engine, log):
+    """Carry requests through a probe: ``carry(script, failure policy or that by default, **options)``."""
+    made = []
+
+    def carry(script="", policy=None, **options):
+        options.setdefault("services", Services(log=log))
+        given = {"failure_policy": policy} if policy else {}
+        chain = [Filter(code("c/probe_0_2_1"), "probe", configuration=script, **given)]
+        made.append(Both(request.param, chain, engine=engine, **options))
+        return made[-1]
+
+    yield carry
+    for both in made:
+        if both.kind == "wsgi":
+            both.app.close()

@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import anyio
 
+from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.driver.worker import Worker
 from proxywasm_host.integrations.asgi.scope import (
     Message,
@@ -27,19 +28,18 @@ from proxywasm_host.integrations.asgi.scope import (
     Scope,
     Send,
     has_body,
-    request_headers,
     upstream_scope,
 )
 from proxywasm_host.integrations.framing import Framing, Part
-from proxywasm_host.integrations.headers import for_client, sendable
+from proxywasm_host.integrations.headers import Refused, for_client, sendable
+from proxywasm_host.integrations.heads import NO_BODY, request_head, response_head
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.path import REQUEST, RESPONSE
 
-__all__ = ["Exchange", "ResponseOver", "StreamReset"]
+__all__ = ["Exchange", "ResponseOver", "StreamReset", "refuse"]
 
-NO_BODY = (204, 304)
 FRAMING = (b"keep-alive", b"transfer-encoding")
 TRAILERS = "http.response.trailers"
 GONE = "downstream_remote_disconnect"
@@ -54,23 +54,43 @@ class StreamReset(Exception):
     """A filter broke the stream off when a part of the response was sent: the server must cut the connection."""
 
 
+async def refuse(send: Send, refused: Refused) -> None:
+    """Answer a request that no filter may be shown."""
+    await send({"type": "http.response.start", "status": refused.status, "headers": refused.headers})
+    await send({"type": "http.response.body", "body": refused.body, "more_body": False})
+
+
 class Exchange:
-    """A request in progress. Made for each by the middleware."""
+    """A request in progress. Made for each by the middleware; `headers` are those for the first filter."""
 
     def __init__(
-        self, worker: Worker, stream: HttpStream, scope: Scope, receive: Receive, send: Send, *, mend_framing: bool
+        self,
+        worker: Worker,
+        stream: HttpStream,
+        scope: Scope,
+        headers: HeaderList,
+        receive: Receive,
+        send: Send,
+        *,
+        mend_framing: bool,
     ) -> None:
         self._driver = worker.driver
         self._stream = stream
         self._scope = scope
+        self._request = headers
         self._server_receive = receive
         self._server_send = send
         self._to_app: deque[Message] = deque()
         self._to_client: deque[Message] = deque()
         self._app_scope: Scope | None = None
-        mend = mend_framing and stream.changes_bodies
-        self._request_framing = Framing(stream.path(REQUEST), keep_unsure=True) if mend else None
-        self._response_framing = Framing(stream.path(RESPONSE)) if mend else None
+        self._request_framing: Framing | None = None
+        self._response_framing: Framing | None = None
+        if mend_framing:
+            changes = stream.changes_bodies
+            wait_for = stream.buffer_limit if scope["http_version"] == "1.0" else 0
+            self._request_framing = Framing(stream.path(REQUEST), changes_bodies=changes, keep_unsure=True)
+            self._request_framing.came(scope["headers"])
+            self._response_framing = Framing(stream.path(RESPONSE), changes_bodies=changes, wait_for=wait_for)
 
         self._request_ended = False
         """The end of the request has been fed."""
@@ -127,7 +147,7 @@ class Exchange:
             first = await self._server_receive()
             body = bool(first["type"] != "http.request" or first.get("body") or first.get("more_body"))
         self._request_ended = not body
-        self._feed(self._stream.request_headers(request_headers(self._scope), not body))
+        self._feed(self._stream.request_headers(self._request, not body))
         if first is not None and body:
             self._take(first)
 
@@ -265,12 +285,14 @@ class Exchange:
 
     def _start(self, message: Message) -> None:
         status = message["status"]
-        headers = [(bytes(name).lower(), bytes(value)) for name, value in message.get("headers", ())]
+        headers = [(bytes(name).lower(), bytes(value).strip(b" \t")) for name, value in message.get("headers", ())]
         headers = [pair for pair in headers if pair[0] not in FRAMING]
         bodiless = self._scope["method"] == "HEAD" or status in NO_BODY
         self._trailers = [] if message.get("trailers") and not bodiless else None
         end = bodiless or (self._trailers is None and (b"content-length", b"0") in headers)
         self._response_ended = end
+        if self._response_framing is not None:
+            self._response_framing.came(headers)
         self._feed(self._stream.response_headers([(b":status", b"%d" % status), *headers], end))
 
     def _body(self, data: bytes, more: bool) -> None:
@@ -322,10 +344,11 @@ class Exchange:
 
     def _upstream(self, part: Part) -> None:
         if isinstance(part, effects.RequestHeaders):
-            if sendable(part.headers):
-                self._app_scope = upstream_scope(self._scope, part.headers)
+            head = request_head(part)
+            if head is None:
+                self._answer(503 if sendable(self._request) else 400)
             else:
-                self._answer(503)
+                self._app_scope = upstream_scope(self._scope, head)
             if part.end_stream:
                 self._to_app.append({"type": "http.request", "body": b"", "more_body": False})
         elif isinstance(part, effects.RequestBody):
@@ -341,23 +364,22 @@ class Exchange:
         elif isinstance(part, effects.ResponseBody):
             more = not part.end_stream
             self._put_body(part.data, more)
-        else:
+        elif isinstance(part, effects.ResponseTrailers):
             self._put_body(b"", False)
             if self._trailers_announced:
-                self._to_client.append({"type": TRAILERS, "headers": part.trailers, "more_trailers": False})  # type: ignore[union-attr]
+                trailers = [pair for pair in for_client(part.trailers) if sendable([pair])]
+                self._to_client.append({"type": TRAILERS, "headers": trailers, "more_trailers": False})
 
     def _send_start(self, part: effects.ResponseHeaders) -> None:
-        headers = for_client(part.headers)
-        status = int(dict(part.headers)[b":status"])
-        if not sendable(headers) or not 200 <= status <= 999:
+        head = response_head(part, self._scope["method"])
+        if head is None:
             self._answer(503)
             return
-        message: Message = {"type": "http.response.start", "status": status, "headers": headers}
-        end = part.end_stream or status in NO_BODY
-        if not end and self._trailers is not None and TRAILERS in (self._scope.get("extensions") or {}):
+        message: Message = {"type": "http.response.start", "status": head.status, "headers": head.headers}
+        if not head.ends and self._trailers is not None and TRAILERS in (self._scope.get("extensions") or {}):
             self._trailers_announced = message["trailers"] = True
         self._to_client.append(message)
-        if end:
+        if head.ends:
             self._put_body(b"", False)
 
     def _put_body(self, data: bytes, more: bool) -> None:

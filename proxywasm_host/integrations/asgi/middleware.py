@@ -21,9 +21,10 @@ from proxywasm_host.driver import filters as filter_list
 from proxywasm_host.driver.filters import AnyFilter
 from proxywasm_host.driver.health import Watch
 from proxywasm_host.driver.worker import Worker
-from proxywasm_host.integrations.asgi.exchange import Exchange
-from proxywasm_host.integrations.asgi.scope import Message, Receive, Scope, ScopeProperties, Send
+from proxywasm_host.integrations.asgi.exchange import Exchange, refuse
+from proxywasm_host.integrations.asgi.scope import Message, Receive, Scope, ScopeProperties, Send, request_headers
 from proxywasm_host.integrations.carrier import Carrier
+from proxywasm_host.integrations.headers import Refused
 
 __all__ = ["ProxyWasmMiddleware"]
 
@@ -57,12 +58,17 @@ class ProxyWasmMiddleware(Carrier):
         worker = self._workers.get(current_token().native_token) or self._start()
         if not worker.running:
             await worker.ready()
+        try:
+            headers = request_headers(scope)
+        except Refused as refused:
+            await refuse(send, refused)
+            return
         stream = worker.host.http_stream(
             worker.plugins,
             properties=ScopeProperties(scope, self._properties_of(scope)),
             buffer_limit=self._buffer_limit,
         )
-        exchange = Exchange(worker, stream, scope, receive, send, mend_framing=self._mend_framing)
+        exchange = Exchange(worker, stream, scope, headers, receive, send, mend_framing=self._mend_framing)
         await exchange.run(self.app)
 
     async def reload(self, filters: Iterable[AnyFilter]) -> None:

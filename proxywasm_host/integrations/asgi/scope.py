@@ -11,7 +11,9 @@ from urllib.parse import quote, unquote_to_bytes
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.integrations.framing import LENGTH
 from proxywasm_host.integrations.headers import address, for_filters
+from proxywasm_host.integrations.heads import RequestHead
 
 __all__ = [
     "TARGET",
@@ -45,11 +47,11 @@ def target(scope: Scope) -> bytes:
         return told
     path: bytes = scope.get("raw_path") or quote(scope["path"], safe="/:@!$&'()*+,;=~-._").encode("ascii")
     query: bytes = scope.get("query_string") or b""
-    return b"%b?%b" % (path, query) if query else path
+    return b"%b?%b" % (path, query) if query and b"?" not in path else path
 
 
 def request_headers(scope: Scope) -> HeaderList:
-    """The request's headers for the first filter."""
+    """The request's headers for the first filter. Raises: Refused."""
     return for_filters(
         scope["headers"],
         scope["method"].encode("latin-1"),
@@ -71,31 +73,19 @@ def has_body(scope: Scope) -> bool | None:
     return None if scope["method"] in BODILESS else True
 
 
-def upstream_scope(scope: Scope, headers: HeaderList) -> Scope:
-    """The scope for the application, of the headers that came out of the filters."""
-    pseudo: dict[bytes, bytes] = {}
-    rest: HeaderList = []
-    for pair in headers:
-        if pair[0][:1] == b":":
-            pseudo[pair[0]] = pair[1]
-        else:
-            rest.append(pair)
-    rest.insert(0, (b"host", pseudo.get(b":authority", b"")))
-    if not any(name == b"content-length" for name, _ in rest):
+def upstream_scope(scope: Scope, head: RequestHead) -> Scope:
+    """The scope for the application, of what came out of the filters."""
+    headers = head.headers
+    if not any(name == LENGTH for name, _ in headers):
         # Framing that upstream would see of HTTP/1.1: some applications tell by it that there is a body.
-        rest += [(name, value) for name, value in scope["headers"] if name == b"transfer-encoding"]
-    upstream = {
-        **scope,
-        "method": pseudo[b":method"].decode("latin-1"),
-        "scheme": pseudo.get(b":scheme", b"http").decode("latin-1"),
-        "headers": rest,
-    }
-    if pseudo[b":path"] != target(scope):
-        raw, _, query = pseudo[b":path"].partition(b"?")
+        headers = headers + [(name, value) for name, value in scope["headers"] if name == b"transfer-encoding"]
+    upstream = {**scope, "method": head.method, "scheme": head.scheme, "headers": headers}
+    if head.path != target(scope):
+        raw, mark, query = head.path.partition(b"?")
         path = unquote_to_bytes(raw).decode("utf-8", "replace")
         upstream.update(path=path, raw_path=raw, query_string=query.partition(b"#")[0])
-        if TARGET in scope:
-            upstream[TARGET] = pseudo[b":path"]
+        if TARGET in scope or (mark and not query):
+            upstream[TARGET] = head.path
     extensions = scope.get("extensions")
     if extensions:
         upstream["extensions"] = {name: value for name, value in extensions.items() if name not in PAST_FILTERS}

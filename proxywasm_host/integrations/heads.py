@@ -1,0 +1,83 @@
+"""What goes on to the application and to the client: whether it can be sent, and as what.
+
+A filter may make anything of headers, statuses and targets, and an application of its response. What a server could not
+send, and would answer with a connection that is cut, is answered 503 here, by both middlewares.
+Source: RFC 9110, sections 5.5, 8.6 and 15; RFC 9112, section 3.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.integrations.framing import LENGTH, length_of, with_length
+from proxywasm_host.integrations.headers import for_client, is_token, sendable
+from proxywasm_host.runtime.effects import RequestHeaders, ResponseHeaders
+
+__all__ = ["NO_BODY", "RequestHead", "ResponseHead", "request_head", "response_head"]
+
+NO_BODY = (204, 304)
+"""Statuses of responses that have no body."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """A request's head for the application. `headers` are without pseudo headers; ``host`` comes first."""
+
+    method: str
+    path: bytes
+    """With the query."""
+    scheme: str
+    headers: HeaderList
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """A response's head for the client."""
+
+    status: int
+    headers: HeaderList
+    ends: bool
+    """Nothing follows."""
+
+
+def request_head(part: RequestHeaders) -> RequestHead | None:
+    """What the application gets; ``None`` if HTTP has no form for it."""
+    pseudo: dict[bytes, bytes] = {}
+    headers: HeaderList = [(b"host", b"")]
+    for pair in part.headers:
+        if pair[0][:1] == b":":
+            pseudo[pair[0]] = pair[1]
+        else:
+            headers.append(pair)
+    headers[0] = b"host", pseudo.get(b":authority", b"")
+    method, path = pseudo[b":method"], pseudo[b":path"]
+    if not sendable(part.headers) or not is_token(method):
+        return None
+    if path[:1] != b"/" and (path != b"*" or method != b"OPTIONS"):
+        return None
+    scheme = pseudo.get(b":scheme", b"http").decode("latin-1")
+    return RequestHead(method.decode("ascii"), path, scheme, right_length(headers, ends=part.end_stream))
+
+
+def response_head(part: ResponseHeaders, method: str) -> ResponseHead | None:
+    """What the client gets, that asked with `method`; ``None`` if it cannot be sent."""
+    value = next(value for name, value in part.headers if name == b":status")
+    headers = for_client(part.headers)
+    if len(value) != 3 or not b"200" <= value <= b"599" or not sendable(headers):
+        return None
+    status = int(value)
+    if status in NO_BODY:
+        return ResponseHead(status, [pair for pair in headers if pair[0] != LENGTH], True)
+    return ResponseHead(status, right_length(headers, ends=part.end_stream and method != "HEAD"), part.end_stream)
+
+
+def right_length(headers: HeaderList, *, ends: bool) -> HeaderList:
+    """Headers without a ``content-length`` that is none, or that says what does not come."""
+    lengths = {value for name, value in headers if name == LENGTH}
+    if not lengths:
+        return headers
+    length = length_of(headers)
+    if length is None:
+        return [pair for pair in headers if pair[0] != LENGTH]
+    return with_length(headers, 0 if ends else length)

@@ -1,0 +1,122 @@
+"""One application behind each of the two middlewares: what it saw, and what its client got, in the same words."""
+
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from proxywasm_host.integrations import asgi, wsgi
+from tests.integrations import asgi as of_asgi
+from tests.integrations import test_wsgi as of_wsgi
+
+MIDDLEWARES = {"asgi": asgi.ProxyWasmMiddleware, "wsgi": wsgi.ProxyWasmMiddleware}
+
+
+@dataclass
+class Seen:
+    """A request as the application sees it."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass
+class Answer:
+    """A response as the client gets it."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def __getitem__(self, name: str) -> str | None:
+        """The value of a header, several joined with a comma."""
+        return ",".join(value for each, value in self.headers if each == name) or None
+
+
+@dataclass
+class Application:
+    """Answers every request so, and notes it."""
+
+    status: int = 200
+    headers: list[tuple[str, str]] = field(default_factory=lambda: [("content-length", "6")])
+    chunks: tuple[bytes, ...] = (b"Hello.",)
+    seen: list[Seen] = field(default_factory=list)
+
+    async def asgi(self, scope, receive, send) -> None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        body = await of_asgi.read(receive)
+        self.seen.append(Seen(scope["method"], scope["path"], scope["query_string"].decode(), headers, body))
+        given = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self.headers]
+        await of_asgi.respond(send, self.status, given, *self.chunks)
+
+    def wsgi(self, environ, start_response):
+        headers = {name[5:].lower().replace("_", "-"): environ[name] for name in environ if name[:5] == "HTTP_"}
+        headers |= {"content-length": environ["CONTENT_LENGTH"]} if environ.get("CONTENT_LENGTH") else {}
+        path = environ["SCRIPT_NAME"] + environ["PATH_INFO"]
+        body = environ["wsgi.input"].read()
+        self.seen.append(Seen(environ["REQUEST_METHOD"], path, environ["QUERY_STRING"], headers, body))
+        start_response(f"{self.status:03d} Fine", [*self.headers])
+        return list(self.chunks)
+
+
+class Both:
+    """An application behind filters, as `kind` has it. `status` is the middleware's after what was asked last."""
+
+    def __init__(self, kind: str, filters, application: Application | None = None, **options: Any) -> None:
+        self.kind = kind
+        self.application = application or Application()
+        self.app = MIDDLEWARES[kind](getattr(self.application, kind), filters, **options)
+
+    def ask(self, *requests: dict[str, str]) -> list[int]:
+        """The statuses that requests with these headers get, one after the other."""
+        return [answer.status for answer in self.answers(*[{"headers": headers.items()} for headers in requests])]
+
+    def get(self, method: str = "GET", target: str = "/", headers=(), body: bytes = b"", **more: Any) -> Answer:
+        """What one request gets."""
+        return self.answers({"method": method, "target": target, "headers": headers, "body": body, **more})[0]
+
+    def answers(self, *requests: dict[str, Any]) -> list[Answer]:
+        """What requests get, one after the other."""
+        return anyio.run(self._asgi, requests) if self.kind == "asgi" else self._wsgi(requests)
+
+    async def _asgi(self, requests) -> list[Answer]:
+        answers = []
+        for request in requests:
+            given = {"method": "GET", "target": "/", "headers": (), "body": b"", **request}
+            pairs = [(name, value) for name, value in given.pop("headers")]
+            body, method, target = given.pop("body"), given.pop("method"), given.pop("target")
+            if body and not any(name in ("content-length", "transfer-encoding") for name, _ in pairs):
+                pairs.append(("content-length", str(len(body))))
+            server = await of_asgi.get(self.app, method, target, pairs, body=[body], **given)
+            headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in server.headers]
+            answers.append(Answer(server.status or 0, headers, server.body))
+        self.status = await anyio.to_thread.run_sync(self.app.status)
+        return answers
+
+    def _wsgi(self, requests) -> list[Answer]:
+        answers = []
+        for request in requests:
+            given = {"method": "GET", "target": "/", "headers": (), "body": b"", **request}
+            path, _, query = given["target"].partition("?")
+            environ: dict[str, Any] = {"RAW_URI": given["target"], "QUERY_STRING": query}
+            environ["SERVER_PROTOCOL"] = f"HTTP/{given.get('http_version', '1.1')}"
+            for name, value in given["headers"]:
+                key = f"HTTP_{name.upper().replace('-', '_')}"
+                environ[key] = f"{environ[key]},{value}" if key in environ else value
+            environ.setdefault("HTTP_HOST", "example.com")
+            if length := environ.pop("HTTP_CONTENT_LENGTH", None):
+                environ.update({"CONTENT_LENGTH": length, "wsgi.input": io.BytesIO(given["body"])})
+            response = of_wsgi.get(self.app, given["method"], path, given["body"], **environ)
+            pairs = [(name.lower(), value) for name, value in response.headers]
+            answers.append(Answer(int(response.status[:3]), pairs, response.body))
+        with ThreadPoolExecutor(1) as other:
+            self.status = other.submit(self.app.status).result()
+        return answers
