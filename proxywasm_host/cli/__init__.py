@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 
+from proxywasm_host import remedy
+
 __all__ = ["main"]
 
 NEEDED = ("click", "rich")
@@ -18,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program with these arguments (those of the process if ``None``); returns its exit code."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
-        sys.stderr.write(f"proxywasm needs {' and '.join(missing)}: pip install 'proxywasm-host[cli]'\n")
+        sys.stderr.write(f"proxywasm needs {' and '.join(missing)}: {remedy.install_extra('cli')}\n")
         return 2
     from proxywasm_host.cli.app import start  # noqa: PLC0415 - only now is it known that it can be imported
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from proxywasm_host import remedy
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.cli.options import FILTER_OPTIONS, check_readable, each
 from proxywasm_host.cli.values import Data, Environment, Property, Seconds, Size
@@ -19,7 +20,6 @@ __all__ = ["command"]
 
 LEVELS = [level.name.lower() for level in LogLevel]
 F = TypeVar("F", bound=Callable[..., Any])
-NEEDED = "proxywasm serve needs more than is installed here ({}): pip install 'proxywasm-host[serve]'"
 
 
 def _filter_options(function: F) -> F:
@@ -64,7 +64,7 @@ def command(filters: tuple[str, ...], file: Path | None, schema: bool, **options
         from proxywasm_host.serve.server import serve  # noqa: PLC0415
         from proxywasm_host.serve.source import Source  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise click.UsageError(NEEDED.format(f"{error.name} is missing")) from None
+        raise click.UsageError(f"proxywasm serve needs more: {remedy.missing('serve', error)}") from None
     if schema:
         click.echo(json.dumps(Settings.model_json_schema(), indent=2))
         return

@@ -21,9 +21,14 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Protocol
 
-import anyio
-from anyio.abc import TaskGroup
-from anyio.lowlevel import current_token
+from proxywasm_host import remedy
+
+try:
+    import anyio
+    from anyio.abc import TaskGroup
+    from anyio.lowlevel import current_token
+except ModuleNotFoundError as error:
+    raise remedy.missing("http", error) from None
 
 from proxywasm_host.driver.clusters import Clusters
 from proxywasm_host.driver.dispatch import Dispatcher, logger

@@ -19,8 +19,13 @@ import threading
 import time
 from types import TracebackType
 
-import anyio
-import httpx2
+from proxywasm_host import remedy
+
+try:
+    import anyio
+    import httpx2
+except ModuleNotFoundError as error:
+    raise remedy.missing("http", error) from None
 
 from proxywasm_host.driver.clusters import Cluster, Clusters
 from proxywasm_host.runtime.effects import CalloutFailed, HttpCall, HttpCallReply

@@ -13,8 +13,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-import anyio
-import anyio.to_thread
+from proxywasm_host import remedy
+
+try:
+    import anyio
+    import anyio.to_thread
+except ModuleNotFoundError as error:
+    raise remedy.missing("http", error) from None
 
 from proxywasm_host.driver import filters as filter_list
 from proxywasm_host.driver.asynchronous import AsyncClient, AsyncDriver

@@ -16,6 +16,7 @@ from functools import lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from proxywasm_host import remedy
 from proxywasm_host.errors import EngineUnavailable, UnknownEngine, not_among
 
 from .protocol import Capabilities, Engine
@@ -140,7 +141,7 @@ def _load(name: str) -> Callable[..., Engine]:
         raise
     except BaseException as error:
         raise _unusable(name, error) from error
-    raise EngineUnavailable(name, "known but not installed", f"pip install {_distribution(name)}")
+    raise EngineUnavailable(name, "known but not installed", remedy.install_engine(_distribution(name)))
 
 
 def _callable(loaded: object) -> Callable[..., Engine]:
@@ -157,8 +158,8 @@ def _check_known(name: str, where: str = "") -> None:
 
 def _unusable(name: str, error: BaseException) -> EngineUnavailable:
     distribution = _distribution(name)
-    remedy = f"pip install --upgrade {distribution}" if distribution else "ask whoever registered it"
-    return EngineUnavailable(name, f"installed but not usable ({type(error).__name__}: {error})", remedy)
+    what_to_do = remedy.install_engine(distribution, upgrade=True) if distribution else "ask whoever registered it"
+    return EngineUnavailable(name, f"installed but not usable ({type(error).__name__}: {error})", what_to_do)
 
 
 def _best_explanation(refusals: list[EngineUnavailable]) -> EngineUnavailable:

@@ -5,6 +5,8 @@ pytest is needed by the suite alone, and imported when that is asked for.
 
 from typing import TYPE_CHECKING
 
+from proxywasm_host import remedy
+
 from .guest import Guest
 
 if TYPE_CHECKING:
@@ -16,7 +18,10 @@ __all__ = ["EngineComplianceSuite", "Guest"]
 def __getattr__(name: str) -> object:
     if name != "EngineComplianceSuite":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import pytest  # noqa: PLC0415
+    try:
+        import pytest  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise remedy.missing("testing", error) from None
 
     pytest.register_assert_rewrite(f"{__name__}.compliance")
     from .compliance import EngineComplianceSuite  # noqa: PLC0415

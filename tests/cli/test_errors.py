@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from proxywasm_host import remedy
 from proxywasm_host.cli.exits import Exit, exit_of, exit_of_failure, summary
 from proxywasm_host.errors import ProxyWasmError
 from tests.cli.conftest import HEADERS
@@ -202,7 +203,7 @@ def test_an_engine_that_is_not_installed(command, monkeypatch):
     monkeypatch.setattr("proxywasm_host.engine.registry._opened", {})
     result = command("run", HEADERS, "/x", "--engine", "v8")
     assert result.code == 4
-    assert result.complaint == "error: engine 'v8' is known but not installed: pip install proxywasm-engine-v8"
+    assert result.complaint == f"error: engine 'v8' is known but not installed: {remedy.install_engine('proxywasm-engine-v8')}"
 
 
 def test_an_error_of_a_command_that_shows_nothing_else(command, monkeypatch):

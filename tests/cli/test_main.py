@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import proxywasm_host
+from proxywasm_host import remedy
 from proxywasm_host.cli import main
 from tests.cli.conftest import HEADERS
 
@@ -62,7 +63,7 @@ def test_without_the_extra_one_sentence_says_what_to_install(monkeypatch, capsys
     found = importlib.util.find_spec
     monkeypatch.setattr("proxywasm_host.cli.find_spec", lambda name: None if name == "rich" else found(name))
     assert main(["--help"]) == 2
-    assert capsys.readouterr().err == "proxywasm needs rich: pip install 'proxywasm-host[cli]'\n"
+    assert capsys.readouterr().err == f"proxywasm needs rich: {remedy.install_extra('cli')}\n"
 
 
 def test_the_arguments_of_the_process_are_taken_if_none_are_given(monkeypatch, capsys):

@@ -67,7 +67,7 @@ class TestStart:
         monkeypatch.setattr(start, "KNOWN", {"1.2.3.4": next(iter(KNOWN.values()))})
         engine = V8Engine()
         smoke_test(engine)
-        assert re.match(r"on threads .* none of those known here \(1\.2\.3\.4\): pip install .*mini-racer", engine.note)
+        assert re.match(r"on threads .* none of those known here \(1\.2\.3\.4\): .*pip install .*mini-racer", engine.note)
         with pytest.raises(EngineUnavailable, match=r"none of those known here \(1\.2\.3\.4\)") as caught:
             V8Engine(route="in-thread")
         assert "mini-racer" in caught.value.remedy

@@ -16,6 +16,7 @@ import threading
 from importlib.metadata import version
 from pathlib import Path
 
+from proxywasm_host import remedy
 from proxywasm_host.errors import EngineUnavailable
 
 from .extension import load
@@ -31,7 +32,6 @@ __all__ = ["FLAGS", "IN_THREAD", "MINI_RACER", "start_v8"]
 IN_THREAD, MINI_RACER = "in-thread", "mini-racer"
 """The names of the routes."""
 FLAGS = ("--single-threaded", "--wasm-sync-tier-up", "--max-old-space-size=256", "--wasm-max-table-size=1000000")
-_UPGRADE = "pip install --upgrade proxywasm-engine-v8 'mini-racer==0.14.1'"
 _OTHERS_FLAGS = ", with the flags that mini-racer was started with"
 _lock = threading.Lock()
 _started: dict[tuple[str | None, bool], Route] = {}
@@ -45,6 +45,10 @@ def start_v8(route: str | None, *, native: bool, self_check: bool) -> Route:
         return _started[route, native]
 
 
+def _upgrade() -> str:
+    return remedy.install_engine("proxywasm-engine-v8", "mini-racer==0.14.1", upgrade=True)
+
+
 class _Start:
     """The library, of which nothing is called yet but mini-racer's start. Raises: EngineUnavailable."""
 
@@ -52,7 +56,7 @@ class _Start:
         try:
             from py_mini_racer import _dll  # noqa: PLC0415 - what is wrong with it is told as our own error
         except ImportError as error:
-            raise EngineUnavailable("v8", f"not usable: mini-racer cannot be imported ({error})", _UPGRADE) from error
+            raise EngineUnavailable("v8", f"not usable: mini-racer cannot be imported ({error})", _upgrade()) from error
         self._native = native
         self._self_check = self_check
         self._wheel = version("mini-racer")
@@ -79,7 +83,7 @@ class _Start:
         facts = KNOWN.get(self._version)
         if facts is None:
             known = f"is none of those known here ({', '.join(KNOWN)})"
-            raise EngineUnavailable("v8", f"not usable: {self._what} {known}", _UPGRADE)
+            raise EngineUnavailable("v8", f"not usable: {self._what} {known}", _upgrade())
         try:
             library = Library(self._loaded, facts)
         except AttributeError as error:
@@ -112,7 +116,7 @@ class _Start:
 
     def _lacking(self, error: Exception) -> EngineUnavailable:
         reason = f"not usable: mini-racer {self._wheel} lacks what is called ({error})"
-        return EngineUnavailable("v8", reason, _UPGRADE)
+        return EngineUnavailable("v8", reason, _upgrade())
 
 
 _WHERE = {IN_THREAD: "in the calling thread", MINI_RACER: "on threads of its own"}

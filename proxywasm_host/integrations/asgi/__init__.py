@@ -1,7 +1,12 @@
 """Filters in front of an ASGI application: ``ProxyWasmMiddleware(app, ["auth.wasm"])``."""
 
+from proxywasm_host import remedy
 from proxywasm_host.driver.clusters import Cluster, Clusters
 from proxywasm_host.driver.filters import Filter
-from proxywasm_host.integrations.asgi.middleware import ProxyWasmMiddleware
+
+try:
+    from proxywasm_host.integrations.asgi.middleware import ProxyWasmMiddleware
+except ModuleNotFoundError as error:
+    raise remedy.missing("asgi", error) from None
 
 __all__ = ["Cluster", "Clusters", "Filter", "ProxyWasmMiddleware"]

@@ -1,0 +1,93 @@
+"""What to type to have a part of this project installed: a command that works where it is printed.
+
+From a checkout, or from what was installed from one, that is the checkout itself: in no index is what it holds. Else it
+is the distribution's name.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+__all__ = ["install_engine", "install_extra", "missing"]
+
+NAME = "proxywasm-host"
+
+
+def install_extra(name: str) -> str:
+    """The command that installs an extra of `proxywasm-host`."""
+    root, editable = _checkout()
+    return _pip(f"{NAME}[{name}]" if root is None else f"{_shown(root, root)}[{name}]", editable=editable)
+
+
+def install_engine(distribution: str, *more: str, upgrade: bool = False) -> str:
+    """The command that installs, or upgrades, an engine: a distribution of ours or of somebody else.
+
+    `more` are further requirements that it has to be installed with.
+    """
+    root, editable = _checkout()
+    if root is None:
+        return _pip(distribution, *more, upgrade=upgrade)
+    folder = root / "engines" / distribution.removeprefix("proxywasm-engine-")
+    if not (folder / "pyproject.toml").is_file():
+        return _pip(distribution, *more, upgrade=upgrade)
+    if (folder / "build").is_file():
+        return shlex.join((_shown(folder / "build", root), sys.executable))
+    return _pip(_shown(folder, root), *more, upgrade=upgrade, editable=editable)
+
+
+def missing(extra: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
+    """The error that says what to install, instead of one that an import of what an extra brings has raised."""
+    if (error.name or "").startswith("proxywasm_"):
+        return error
+    return ModuleNotFoundError(f"{error.name} is not installed: {install_extra(extra)}", name=error.name)
+
+
+def _pip(what: str, *more: str, upgrade: bool = False, editable: bool = False) -> str:
+    """``pip install …``, with the pip of this interpreter."""
+    found = shutil.which("pip")
+    own = found is not None and Path(found).parent == Path(sys.executable).parent
+    pip = ("pip",) if own else (sys.executable or "python", "-m", "pip")
+    options = (*(["--upgrade"] if upgrade else []), *(["--editable"] if editable else []))
+    return shlex.join((*pip, "install", *options, what, *more))
+
+
+def _shown(path: Path, root: Path) -> str:
+    """A path in a checkout as one types it here: short, if this is the checkout's root."""
+    if root != _here():
+        return str(path)
+    return "." if path == root else f"./{path.relative_to(root)}"
+
+
+def _here() -> Path | None:
+    try:
+        return Path.cwd()
+    except OSError:  # it was removed
+        return None
+
+
+def _checkout() -> tuple[Path | None, bool]:
+    """The root of the checkout that we run or were installed from, if there is one; and whether that is editable."""
+    origin = _origin()
+    beside = Path(__file__).resolve().parent.parent
+    parts = urlsplit(origin.get("url", ""))
+    editable = bool(origin.get("dir_info", {}).get("editable"))
+    for root in (beside, Path(unquote(parts.path)) if parts.scheme == "file" else beside):
+        with_us = root / "pyproject.toml"
+        if with_us.is_file() and f'name = "{NAME}"' in with_us.read_text("utf-8", "replace"):
+            return root, editable
+    return None, False
+
+
+def _origin() -> dict[str, Any]:
+    """What pip noted of where we were installed from (PEP 610)."""
+    from importlib.metadata import distributions  # noqa: PLC0415 - takes long to import
+
+    noted = (found.read_text("direct_url.json") for found in distributions(name=NAME))
+    origin = json.loads(next(filter(None, noted), "{}"))
+    return origin if isinstance(origin, dict) else {}
