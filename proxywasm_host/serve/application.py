@@ -130,6 +130,11 @@ class Application:
             tally.finished(status, seconds)
             self._log.write(scope, status, size, seconds)
 
+    def refused(self, scope: Scope, status: int, size: int) -> None:
+        """Note what was no request, and was answered before the filters."""
+        self._tally.finished(status, 0.0)
+        self._log.write(scope, status, size, 0.0)
+
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
         try:

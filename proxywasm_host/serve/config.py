@@ -32,7 +32,7 @@ from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.errors import not_among
 from proxywasm_host.runtime.plugin import FailurePolicy
 
-__all__ = ["Address", "Cluster", "Filter", "Settings", "Tls", "Upstream", "UpstreamTls"]
+__all__ = ["Address", "Clients", "Cluster", "Filter", "Settings", "Tls", "Upstream", "UpstreamTls"]
 
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -137,6 +137,21 @@ class UpstreamTls(Tls):
     """Name to ask for (SNI) and to check, instead of the URL's."""
 
 
+class Clients(Model):
+    """What clients may ask of us."""
+
+    max_headers: Annotated[int, Field(gt=0)] = 100
+    """Headers of a request, and trailers; more is answered 431."""
+    max_header_size: Size = 60 << 10
+    """Bytes of a request's head; more is answered 431."""
+    header_timeout: Seconds = 60.0
+    """Seconds until the head of a request must have come in; else 408."""
+    keepalive: Seconds = 5.0
+    """Seconds that a connection without a request is kept."""
+    max_connections: Annotated[int, Field(gt=0)] = 4096
+    """Connections of one process; more are answered 503 and closed."""
+
+
 class Upstream(Model):
     """The server behind the filters."""
 
@@ -146,6 +161,10 @@ class Upstream(Model):
     """``http://HOST:PORT`` or ``https://HOST``; a path is put before that of each request."""
     connect_timeout: Seconds = 5.0
     """Seconds until it must have taken a connection; else 503."""
+    max_headers: Annotated[int, Field(gt=0)] = 100
+    """Headers of a response, and trailers; more is 502."""
+    max_header_size: Size = 60 << 10
+    """Bytes of a response's head; more is 502."""
     timeout: Seconds = 15.0
     """Seconds from the end of the request until its response must have begun; else 504."""
     idle_timeout: Seconds = 300.0
@@ -278,6 +297,7 @@ class Settings(Model):
     allow_any_host: bool = False
     """Whether filters may also call ``host:port`` that is no cluster."""
     tls: ServerTls | None = None
+    clients: Clients = Clients()
     forwarded: Forwarded = Forwarded()
     access_log: AccessLog = AccessLog()
     log_level: Literal["trace", "debug", "info", "warn", "error", "critical"] = "info"

@@ -1,11 +1,11 @@
-"""One HTTP/1.1 connection to upstream, as an asyncio protocol around httptools' parser.
+"""One HTTP/1.1 connection to upstream, as an asyncio protocol.
 
 Rules of this module:
 
 * One exchange at a time: `begin`, `head`, `chunks`; then `reusable` says whether there may be another.
 * Flow control both ways: reading stops while `HIGH_WATER` bytes wait to be taken, `drain` waits for the socket.
 * Whatever goes wrong becomes the one `UpstreamError` of the exchange, raised by whoever waits for the response.
-* Interim responses (1xx) are dropped. Bytes that nobody asked for close the connection.
+* Interim responses (1xx) and trailers are dropped. Bytes that nobody asked for close the connection.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Any
 
-import httptools
-
 from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.serve import wire
+from proxywasm_host.serve.wire import HeadLimits, Malformed
 
 __all__ = ["Connection", "UpstreamError"]
 
@@ -43,7 +43,7 @@ class UpstreamError(Exception):
 class Connection(asyncio.Protocol):
     """Made by an event loop's ``create_connection``."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: HeadLimits) -> None:
         self.closed = False
         self.lost = False
         """Whether the server closed it, and not we."""
@@ -52,7 +52,7 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self._loop = asyncio.get_running_loop()
         self._transport: Any = None
-        self._parser: Any = None
+        self._limits = limits
         self._head: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timeout = 0.0
@@ -75,7 +75,11 @@ class Connection(asyncio.Protocol):
         self.keep_alive = False
         self.silent = True
         """Whether nothing of the response has come in."""
-        self._head_only = self._to_the_end = self._answered = False
+        self._head_only = False
+        self._buffer = b""
+        """What has come in of the head."""
+        self._body: wire.Body | None = None
+        """Framing of the body, when the head has come in."""
 
     # -- One exchange --------------------------------------------------------------------------------------------
 
@@ -87,7 +91,6 @@ class Connection(asyncio.Protocol):
             self._transport.resume_reading()
         self.complete = False
         self._head_only = method == b"HEAD"
-        self._parser = httptools.HttpResponseParser(self)
         self._head = self._more = None
 
     def write(self, data: bytes) -> None:
@@ -105,7 +108,7 @@ class Connection(asyncio.Protocol):
 
         Raises: UpstreamError; 504 if they have not come `timeout` seconds after the last part of the request.
         """
-        if not self._answered and self._error is None:
+        if self._body is None and self._error is None:
             self._head = self._loop.create_future()
             self._timeout = timeout
             self.progress()
@@ -169,13 +172,12 @@ class Connection(asyncio.Protocol):
             return
         self.silent = False
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
+            if self._body is None:
+                self._read_head(data)
+            else:
+                self._read_body(self._body, data)
+        except Malformed:
             self.fail(UpstreamError.reset("protocol error", status=502))
-        except httptools.HttpParserError:
-            if not self.complete:
-                self.fail(UpstreamError.reset("protocol error", status=502))
-            self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = not self.closed
@@ -184,8 +186,8 @@ class Connection(asyncio.Protocol):
             self._writable.set_result(None)
         if self.complete:
             return
-        if self._to_the_end and exc is None:
-            self.on_message_complete()
+        if self._body is wire.EVERYTHING and exc is None:
+            self._ended()
         else:
             self.fail(UpstreamError.reset("connection termination"))
 
@@ -197,49 +199,52 @@ class Connection(asyncio.Protocol):
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
 
-    # -- From the parser -----------------------------------------------------------------------------------------
+    # -- The response --------------------------------------------------------------------------------------------
 
-    def on_message_begin(self) -> None:
-        self.headers = []
-        if self.complete:  # a second response to one request
-            self.keep_alive = False
+    def _read_head(self, data: bytes) -> None:
+        data = self._buffer + data
+        while (end := data.find(b"\r\n\r\n") + 4) > 3:
+            if end > self._limits.size:
+                break
+            response = wire.read_response(data[:end], self._limits, bodiless=self._head_only)
+            data = data[end:]
+            if response.status >= 200:
+                self._begun(response, data)
+                return
+            if response.status == 101:
+                raise Malformed(502, "nobody asked for another protocol")
+        if len(data) > self._limits.size:
+            raise wire.too_large(self._limits)
+        if not data.startswith(b"HTTP/1."[: len(data)]):
+            raise Malformed(502, "this is no status line")
+        self._buffer = data
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if not self.complete:
-            self.headers.append((name.lower(), value))
-
-    def on_headers_complete(self) -> None:
-        parser = self._parser
-        status = parser.get_status_code()
-        if self.complete or status < 200:
-            return
-        if status > 599:
-            self.fail(UpstreamError.reset("protocol error", status=502))
-            return
-        self.status = status
-        self.keep_alive = parser.should_keep_alive()
-        framed = any(name in (b"content-length", b"transfer-encoding") for name, _ in self.headers)
-        self._to_the_end = not framed and not self._head_only and status not in (204, 304)
-        self._answered = True
-        if self._head_only:
-            self.complete = True
+    def _begun(self, response: wire.Response, data: bytes) -> None:
+        if response.status > 599:
+            raise Malformed(502, "there is no such status")
+        self.status, self.headers = response.status, response.headers
+        self.keep_alive = response.keep_alive
+        self._buffer = b""
+        self._body = response.body
+        self._read_body(response.body, data)
         self._wake(self._head)
 
-    def on_body(self, data: bytes) -> None:
-        if self.complete:
-            self.keep_alive = False
-            return
-        self._chunks.append(data)
-        self._waiting += len(data)
-        if self._waiting > HIGH_WATER and not self._reading_paused and not self.closed:
-            self._reading_paused = True
-            self._transport.pause_reading()
-        self._wake(self._more)
-
-    def on_message_complete(self) -> None:
-        if self._answered and not self.complete:
-            self.complete = True
+    def _read_body(self, body: wire.Body, data: bytes) -> None:
+        part, rest = body.feed(data)
+        if part:
+            self._chunks.append(part)
+            self._waiting += len(part)
+            if self._waiting > HIGH_WATER and not self._reading_paused and not self.closed:
+                self._reading_paused = True
+                self._transport.pause_reading()
             self._wake(self._more)
+        if rest is not None:
+            self.keep_alive = self.keep_alive and not rest
+            self._ended()
+
+    def _ended(self) -> None:
+        self.complete = True
+        self._wake(self._more)
 
     def fail(self, error: UpstreamError) -> None:
         """Break the exchange off; whoever waits for the response gets the error."""

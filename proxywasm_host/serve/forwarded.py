@@ -1,5 +1,7 @@
 """What a request says of the client it comes from: X-Forwarded-For, X-Forwarded-Proto, X-Request-Id, Forwarded.
 
+Headers that belong to the client's connection alone go no further.
+
 Set before the filters see the request, as Envoy does it (``conn_manager_utility.cc``): with `use_remote_address` the
 connection's address is appended (Envoy puts its own in the place of a loopback address), and an X-Forwarded-Proto of
 a hop that is not trusted is replaced; without, the headers of the hop before us are believed.
@@ -20,11 +22,13 @@ __all__ = ["forward"]
 
 FOR, PROTO, REQUEST_ID, FORWARDED = b"x-forwarded-for", b"x-forwarded-proto", b"x-request-id", b"forwarded"
 SCHEMES = (b"http", b"https")
+KEPT = frozenset((b"host", b"content-length", b"transfer-encoding"))
+"""Without these a request would be another one, whoever names them."""
 
 
 def forward(scope: MutableMapping[str, Any], settings: Forwarded) -> None:
     """Change headers, scheme and client address of a request."""
-    headers: HeaderList = list(scope["headers"])
+    headers: HeaderList = _end_to_end(scope["headers"])
     said = {name: value for name, value in headers if name in (FOR, PROTO, REQUEST_ID)}
     before = b",".join(value for name, value in headers if name == FOR)
     hops = [hop.strip() for hop in before.split(b",") if hop.strip()]
@@ -57,6 +61,15 @@ def forward(scope: MutableMapping[str, Any], settings: Forwarded) -> None:
     address = _address(origin) if origin else ""
     if address:
         scope["client"] = address, 0
+
+
+def _end_to_end(headers: HeaderList) -> HeaderList:
+    """Headers without those that Connection names (RFC 9110, 7.6.1): ours are set afterwards, and nobody names them."""
+    named = {word.strip() for name, value in headers if name == b"connection" for word in value.lower().split(b",")}
+    if not named:
+        return list(headers)
+    named = named - KEPT | {b"connection"}
+    return [pair for pair in headers if pair[0] not in named]
 
 
 def _replace(headers: HeaderList, name: bytes, value: bytes) -> None:

@@ -20,6 +20,7 @@ from proxywasm_host.integrations.asgi.scope import Receive, Scope, Send, target
 from proxywasm_host.serve.config import Upstream
 from proxywasm_host.serve.connection import Connection, UpstreamError
 from proxywasm_host.serve.upstream import Pool, Response
+from proxywasm_host.serve.wire import LENGTH, TCHAR, well_formed
 
 __all__ = ["DETAILS", "Proxy"]
 
@@ -31,8 +32,8 @@ HOP_BY_HOP = frozenset(
 FRAMING = frozenset((b"content-length", b"expect", b"host"))
 BODILESS = (204, 304)
 WITH_BODY = frozenset((b"POST", b"PUT", b"PATCH"))
-TOKENS = re.compile(rb"(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+\n)+")
-TARGET = re.compile(rb"[\x21-\x7e\x80-\xff]+")
+METHOD = re.compile(TCHAR)
+TARGET = re.compile(rb"/[!\"$-~\x80-\xff]*")
 WATCH_AFTER = 0.1
 """Seconds after which we look whether the client is still there: most exchanges are over by then."""
 
@@ -81,18 +82,15 @@ class Proxy:
             headers.append(framing)
             client.upload(whole, framing)
             whole = b""
-        head = _head(method, self._target(scope), headers)
+        head = _head(method, target(scope), headers, self.pool.prefix)
         return await self.pool.request(method, head + whole, client, body=framing is not None or bool(whole))
 
-    def _target(self, scope: Scope) -> bytes:
-        asked = target(scope)
-        return asked if asked == b"*" else self.pool.prefix + asked
-
     def _request_headers(self, scope: Scope) -> tuple[HeaderList, tuple[bytes, bytes] | None]:
-        """Headers for upstream, and the header that announces a body, if there is one."""
+        """Headers for upstream, and the header that announces a body, if there is one. Raises: UpstreamError."""
         host, framing, drop = b"", None, HOP_BY_HOP
         headers: HeaderList = []
         cookies = []
+        lengths: set[bytes] = set()
         for name, value in scope["headers"]:
             if name in HOP_BY_HOP:
                 if name == b"transfer-encoding":
@@ -102,12 +100,18 @@ class Proxy:
             elif name in FRAMING:
                 if name == b"host":
                     host = value
-                elif name == b"content-length" and framing is None and value != b"0":
-                    framing = (name, value)
+                elif name == b"content-length":
+                    lengths.add(value)
             elif name == b"cookie":
                 cookies.append(value)
             else:
                 headers.append((name, value))
+        if lengths and framing is None:
+            length = lengths.pop()
+            if lengths or not LENGTH.fullmatch(length):
+                raise UpstreamError(503, "the request cannot be sent: its content-length is none", "invalid_header")
+            if length != b"0":
+                framing = (b"content-length", length)
         if cookies:  # HTTP/2 may split them
             headers.append((b"cookie", b"; ".join(cookies)))
         if drop is not HOP_BY_HOP:
@@ -160,19 +164,17 @@ def _listed(value: bytes) -> frozenset[bytes]:
     return frozenset(name.strip().lower() for name in value.split(b","))
 
 
-def _head(method: bytes, asked: bytes, headers: HeaderList) -> bytes:
+def _head(method: bytes, asked: bytes, headers: HeaderList, prefix: bytes) -> bytes:
     """First line and headers as they are on the wire. Raises: UpstreamError, if that cannot be."""
-    head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, asked, b"".join([b"%b: %b\r\n" % pair for pair in headers]))
-    lines = len(headers) + 2
-    if (
-        head.count(b"\n") != lines
-        or head.count(b"\r") != lines
-        or b"\0" in head
-        or not TARGET.fullmatch(asked)
-        or not TOKENS.fullmatch(b"\n".join([method, *[name for name, _ in headers], b""]))
+    fields = b"".join([b"%b: %b\r\n" % pair for pair in headers])
+    if not (
+        (TARGET.fullmatch(asked) or (asked == b"*" and method == b"OPTIONS"))
+        and METHOD.fullmatch(method)
+        and method != b"CONNECT"
+        and well_formed(fields, len(headers))
     ):
         raise UpstreamError(503, "the request cannot be sent: a filter made a malformed header", "invalid_header")
-    return head
+    return b"%b %b HTTP/1.1\r\n%b\r\n" % (method, asked if asked == b"*" else prefix + asked, fields)
 
 
 class _Client:

@@ -18,9 +18,10 @@ import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
@@ -34,6 +35,7 @@ from proxywasm_host.serve.chain import names
 from proxywasm_host.serve.config import Address, ServerTls, Settings
 from proxywasm_host.serve.connection import UpstreamError
 from proxywasm_host.serve.control import Control, Fleet
+from proxywasm_host.serve.protocol import ClientProtocol
 from proxywasm_host.serve.reload import Watch
 from proxywasm_host.serve.source import Source
 from proxywasm_host.services.log import LEVELS
@@ -45,8 +47,6 @@ logger = logging.getLogger("proxywasm_host.serve")
 
 KNOWN = (
     "Application startup failed",  # we say why
-    "Unsupported upgrade request",  # anybody can ask for one, and is answered as if he had not
-    "No supported WebSocket library",
 )
 """How lines of uvicorn begin that are of no use here."""
 
@@ -115,7 +115,7 @@ def at(listening: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _config(app: Any, settings: Settings) -> uvicorn.Config:
+def _config(app: Application, settings: Settings) -> uvicorn.Config:
     tls: dict[str, Any] = {}
     if settings.tls is not None:
         _check(settings.tls)
@@ -132,7 +132,7 @@ def _config(app: Any, settings: Settings) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         workers=settings.workers,
-        http="httptools",
+        http=cast("type[asyncio.Protocol]", partial(ClientProtocol, clients=settings.clients, refused=app.refused)),
         timeout_graceful_shutdown=settings.shutdown_timeout,
         **tls,
     )
@@ -167,7 +167,8 @@ class _Beside(uvicorn.Server):
 async def beside(app: Any, **where: Any) -> AsyncIterator[None]:
     """Serve another application while this context is open: on ``sockets``, or on ``uds``."""
     sockets = where.pop("sockets", None)
-    config = uvicorn.Config(app, lifespan="off", ws="none", access_log=False, log_config=None, **where)
+    http = cast("type[asyncio.Protocol]", ClientProtocol)
+    config = uvicorn.Config(app, lifespan="off", ws="none", http=http, access_log=False, log_config=None, **where)
     config.timeout_graceful_shutdown = 1
     server = _Beside(config)
     serving = asyncio.ensure_future(server.serve(sockets))

@@ -15,12 +15,14 @@ import ssl
 import time
 from collections import deque
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from proxywasm_host.errors import ConfigError
 from proxywasm_host.serve.config import Upstream, UpstreamTls
 from proxywasm_host.serve.connection import Connection, UpstreamError
+from proxywasm_host.serve.wire import HeadLimits
 
 __all__ = ["Pool", "Response", "tls_context"]
 
@@ -89,6 +91,8 @@ class Pool:
         self._free = asyncio.Semaphore(settings.max_connections)
         self._open: set[Connection] = set()
         self._closing = False
+        limits = HeadLimits(settings.max_headers, settings.max_header_size)
+        self._connect = partial(Connection, limits)
 
     async def request(self, method: bytes, head: bytes, client: Client, *, body: bool) -> Response:
         """Send a request: `head` is its first line and its headers as they are on the wire, and a body that is known.
@@ -141,7 +145,7 @@ class Pool:
             self._drop(connection)
         name = (self.settings.tls.server_name or self.host) if self._tls else None
         connecting = asyncio.get_running_loop().create_connection(
-            Connection, self.host, self.port, ssl=self._tls, server_hostname=name
+            self._connect, self.host, self.port, ssl=self._tls, server_hostname=name
         )
         try:
             _, connection = await asyncio.wait_for(connecting, self.settings.connect_timeout)
