@@ -252,7 +252,7 @@ those of {CONNECTIONS} connections that a single process serves without a pause,
 Processor time is that of one request among many that come one after the other.
 """.strip()
 STACKS = """
-The HTTP stack is the rest: Envoy is a proxy in C++, `serve` one in Python, on uvicorn and httptools. Both pass requests
+The HTTP stack is the rest: Envoy is a proxy in C++, `serve` one in Python, on uvicorn. Both pass requests
 on to an upstream, another Envoy that answers at once; the application of the middleware answers itself.
 """.strip()
 

@@ -1,7 +1,7 @@
 """``proxywasm serve``: filters in front of any HTTP server. Needs the extra ``serve``.
 
-    client → uvicorn → `access_log` → `forwarded` → ProxyWasmMiddleware (`chain`) → `proxy` → `upstream`
+    client → `protocol` → `application` → `forwarded` → filters (`chain`) → `proxy` → `upstream`
 
-`worker` is this stack as one ASGI application, `server` runs it in one process or several, `reload` puts a new chain
+`wire` is HTTP/1.1 as bytes, for both sides; `server` runs the application in one process or several, on uvicorn, `reload` puts a new chain
 beside the old one, and `admin` shows it all: ``/metrics`` and a page.
 """

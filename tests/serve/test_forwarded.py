@@ -39,6 +39,27 @@ def test_x_forwarded(settings, headers, forwarded_for, proto, client):
     assert (asked["client"][0], asked["scheme"]) == (client, proto)
 
 
+@pytest.mark.parametrize(
+    ("connection", "gone"),
+    [
+        ("x-forwarded-for", []),
+        ("close, X-Secret , authorization", ["x-secret", "authorization"]),
+        ("X-Request-Id,x-forwarded-proto", []),
+        ("Host, content-length, transfer-encoding", []),
+        (",", []),
+    ],
+)
+def test_what_connection_names_is_gone_before_ours_is_set(connection, gone):
+    """A client that names our headers there would take them away from upstream."""
+    sent = [("connection", connection), ("x-secret", "1"), ("authorization", "t"), ("content-length", "5"), ("x-request-id", "old")]
+    seen, _ = told(sent)
+    ours = {"x-forwarded-for": "192.0.2.1", "x-forwarded-proto": "http", "host": "example.com", "content-length": "5"}
+    assert seen.items() >= ours.items()
+    assert seen["x-request-id"]
+    assert {"connection", *gone}.isdisjoint(seen)
+    assert {"x-secret", "authorization"} - set(gone) <= set(seen)
+
+
 def test_a_scheme_that_is_none_is_not_believed():
     assert told([("x-forwarded-proto", "gopher")], use_remote_address=False)[1]["scheme"] == "http"
 

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
+from proxywasm_host.integrations.asgi.scope import TARGET
 from proxywasm_host.serve.config import Upstream
-from proxywasm_host.serve.connection import UpstreamError
+from proxywasm_host.serve.connection import Connection, UpstreamError
 from proxywasm_host.serve.proxy import DETAILS, Proxy
+from proxywasm_host.serve.wire import HeadLimits
 from tests.integrations.asgi import DISCONNECT, scope
 from tests.serve.origin import Origin, Reader, Request, Writer, raw
 from tests.serve.ports import closed_port
@@ -181,6 +183,64 @@ def test_responses_of_all_shapes(method, answer, status, body, length):
     test()
 
 
+WHOLE = b"HTTP/1.1 200 OK\r\nX-Seen: yes \t\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.mark.parametrize(
+    ("sent", "headers", "body"),
+    [
+        (WHOLE, {b"x-seen": b"yes", b"content-length": b"2"}, b"ok"),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n" + WHOLE, {b"x-seen": b"yes", b"content-length": b"2"}, b"ok"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\nX: 1\r\n\r\n1\r\no\r\n1;x=y\r\nk\r\n0\r\nX-Trailer: 1\r\n\r\n", {b"x": b"1"}, b"ok"),
+        (b"HTTP/1.1 200\r\ncontent-length: 0\r\n\r\n", {b"content-length": b"0"}, b""),
+    ],
+)  # fmt: skip
+def test_a_response_however_it_is_cut(sent, headers, body):
+    async def test():
+        for parts in ([sent[at : at + 1] for at in range(len(sent))], *[[sent[:at], sent[at:]] for at in range(len(sent))]):
+            connection = Connection(HeadLimits())
+            connection.connection_made(asyncio.WriteTransport())
+            connection.begin(b"GET")
+            for part in parts:
+                connection.data_received(part)
+            await connection.head(1)
+            assert (connection.status, dict(connection.headers).items() >= headers.items()) == (200, True)
+            assert b"".join([data async for data, _ in connection.chunks(1)]) == body
+            assert connection.reusable
+
+    asyncio.run(test())
+
+
+@on_origin
+async def test_a_second_response_to_one_request(origin):
+    """Its bytes do not change the first, and the connection is not used again."""
+    origin.answers["/twice"] = raw(WHOLE + b"HTTP/1.1 500 No\r\nX-Second: 1\r\nContent-Length: 0\r\n\r\n", keep=True)
+    proxy, client, other = Proxy(Upstream(url=origin.url)), Client(), Client()
+    await proxy(scope("GET", "/twice"), client.receive, client.send)
+    await proxy(scope(), other.receive, other.send)
+    assert (client.status, client.body, set(client.headers)) == (200, b"ok", {b"x-seen", b"content-length", b"date"})
+    assert (other.status, origin.connections) == (200, 2)
+    proxy.close()
+
+
+@on_origin
+async def test_a_response_that_nobody_asked_for(origin):
+    async def twice(request: Request, reader: Reader, writer: Writer) -> bool:
+        writer.write(WHOLE)
+        await asyncio.sleep(0.05)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nsmuggled!")
+        return True
+
+    origin.answers["/twice"] = twice
+    proxy, client, other = Proxy(Upstream(url=origin.url)), Client(), Client()
+    await proxy(scope("GET", "/twice"), client.receive, client.send)
+    await asyncio.sleep(0.15)
+    await proxy(scope(), other.receive, other.send)
+    assert json.loads(other.body)["target"] == "/"
+    assert origin.connections == 2
+    proxy.close()
+
+
 @on_origin
 async def test_connections_are_used_again(origin):
     proxy = Proxy(Upstream(url=origin.url))
@@ -224,6 +284,25 @@ def test_nobody_listens():
             f"{RESET}protocol error",
         ),
         (b"HTTP/1.1 700 Odd\r\ncontent-length: 0\r\n\r\n", 502, f"{RESET}protocol error"),
+        (b"HTTP/1.1 099 Odd\r\ncontent-length: 0\r\n\r\n", 502, f"{RESET}protocol error"),
+        (b"HTTP/1.1 20 OK\r\n\r\n", 502, f"{RESET}protocol error"),
+        (b"HTTP/1.1 200OK\r\n\r\n", 502, f"{RESET}protocol error"),
+        (b"HTTP/2.0 200 OK\r\n\r\n", 502, f"{RESET}protocol error"),
+        (b"ICY 200 OK\r\n\r\n", 502, f"{RESET}protocol error"),
+        (b"<html>no head", 502, f"{RESET}protocol error"),
+        (b"HTTP/1.1 200 OK\r\nx: 1\r\n folded\r\n\r\n", 502, f"{RESET}protocol error"),
+        (b"HTTP/1.1 200 OK\r\nx : 1\r\n\r\n", 502, f"{RESET}protocol error"),
+        (b"HTTP/1.1 200 OK\r\nx: a\x00b\r\n\r\n", 502, f"{RESET}protocol error"),
+        (b"HTTP/1.1 200 OK\r\nx: a\nb: c\r\n\r\n", 502, f"{RESET}protocol error"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab", 502, f"{RESET}protocol error"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n", 502, f"{RESET}protocol error"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n", 502, f"{RESET}protocol error"),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip\r\n\r\nab", 502, f"{RESET}protocol error"),
+        (b"HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n", 502, f"{RESET}protocol error"),
+        (b"HTTP/1.1 200 OK\r\n" + b"x: 1\r\n" * 101 + b"\r\n", 502, f"{RESET}protocol error"),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"a" * 61_440 + b"\r\n\r\n", 502, f"{RESET}protocol error"),
+        (b"HTTP/1.1 200 OK\r\nx: " + b"a" * 1_000_000, 502, f"{RESET}protocol error"),
+        (b"HTTP/1.1 100 Continue\r\nx: " + b"a" * 61_440 + b"\r\n\r\n", 502, f"{RESET}protocol error"),
     ],
 )
 def test_no_good_response(answer, status, says):
@@ -346,6 +425,35 @@ def test_a_malformed_header_is_not_sent(name, value):
         asked["headers"].append((name, value))
         await proxy(asked, client.receive, client.send)
         assert client.status == (503)
+        assert origin.requests == []
+
+    test()
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "headers"),
+    [
+        ("GET", b"x", []),
+        ("GET", b"http://other/", []),
+        ("GET", b"*", []),
+        ("GET", b"/a b", []),
+        ("GET", b"/a#b", []),
+        ("GET", b"", []),
+        ("CONNECT", b"/x", []),
+        ("G T", b"/", []),
+        ("POST", b"/", [("content-length", "x")]),
+        ("POST", b"/", [("content-length", "-1")]),
+        ("POST", b"/", [("content-length", "")]),
+        ("POST", b"/", [("content-length", "1"), ("content-length", "2")]),
+    ],
+)
+def test_what_a_filter_makes_malformed_is_not_sent(method, target, headers):
+    @on_origin
+    async def test(origin):
+        for base in ("", "/base"):
+            proxy, client = Proxy(Upstream(url=origin.url + base)), Client()
+            await proxy(scope(method, "/", headers, **{TARGET: target}), client.receive, client.send)
+            assert client.status == 503
         assert origin.requests == []
 
     test()
