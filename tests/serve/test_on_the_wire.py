@@ -77,7 +77,7 @@ RESPONSES = [
     # a filter's script, what upstream answers, what the client asks, what it gets
     (LOCAL.format(204), OK, GET, b"HTTP/1.1 204 No Content\r\na: b\r\n"),
     (LOCAL.format(304), OK, GET, b"HTTP/1.1 304 Not Modified\r\na: b\r\n"),
-    (LOCAL.format(600), OK, GET, b"HTTP/1.1 600 \r\na: b\r\n"),
+    (LOCAL.format(600), OK, GET, b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n"),
     ("@on_response_headers\nadd_header_map_value 2 x-echo a%01b", OK, GET, b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n"),
     ("@on_response_headers\nreplace_header_map_value 2 content-length x", OK, GET, b"HTTP/1.1 "),
     ("@on_response_headers\nremove_header_map_value 2 content-length", OK, GET, b"HTTP/1.1 200 OK\r\n"),
@@ -86,7 +86,7 @@ RESPONSES = [
     ("@on_response_headers\nremove_header_map_value 2 content-length", OK, GET.replace(b"1.1", b"1.0"), b"HTTP/1.1 200 OK\r\n"),
     ("@on_request_headers\nreplace_header_map_value 0 :path x", OK, GET, b"HTTP/1.1 503 "),
     ("@on_request_headers\nreplace_header_map_value 0 :method CONNECT", OK, GET, b"HTTP/1.1 503 "),
-    ("@on_request_headers\nadd_header_map_value 0 content-length x", OK, GET, b"HTTP/1.1 503 "),
+    ("@on_request_headers\nadd_header_map_value 0 content-length x", OK, GET, b"HTTP/1.1 200 "),
 ]  # fmt: skip
 
 
