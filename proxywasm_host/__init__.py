@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from proxywasm_host.abi.module_limits import ModuleLimits
     from proxywasm_host.abi.profile import ENVOY, SPEC, Profile
     from proxywasm_host.abi.types import AbiVersion, LogLevel, PeerType, Status
     from proxywasm_host.engine.cache import ModuleCache
@@ -37,6 +38,7 @@ __all__ = [
     "LogLevel",
     "ModuleCache",
     "ModuleError",
+    "ModuleLimits",
     "PeerType",
     "Plugin",
     "PluginError",
@@ -55,6 +57,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOME = {
+    "proxywasm_host.abi.module_limits": "ModuleLimits",
     "proxywasm_host.abi.profile": "ENVOY SPEC Profile",
     "proxywasm_host.abi.types": "AbiVersion LogLevel PeerType Status",
     "proxywasm_host.engine.cache": "ModuleCache",

@@ -21,7 +21,7 @@ from proxywasm_host.abi.table import CALLBACKS, HOSTCALLS, WASI, WASI_MODULES, H
 from proxywasm_host.abi.types import AbiVersion, Status, WasiErrno
 from proxywasm_host.errors import ModuleError
 
-__all__ = ["ALLOCATOR_MAY_CALL", "START_MAY_CALL", "check_exports", "link"]
+__all__ = ["ALLOCATOR_MAY_CALL", "STARTS", "START_MAY_CALL", "check_exports", "link"]
 
 WASI_ROWS: Final = {row.name: row for row in WASI}
 ALL_VERSIONS: Final = {row.name: row for row in HOSTCALLS}
@@ -40,6 +40,13 @@ START_MAY_CALL: Final = ALLOCATOR_MAY_CALL | (
 ALLOCATORS: Final = ("proxy_on_memory_allocate", "malloc")
 """In the order of the specification; a module that exports both gets the first."""
 I32: Final = ("i32",)
+STARTS: Final[dict[str, tuple[str, ...]]] = {
+    "_initialize": (),
+    "_start": (),
+    "main": ("i32", "i32"),
+    "__main_void": (),
+}
+"""What may be called when a module starts, and its parameters."""
 
 Signature = tuple[tuple[str, ...], tuple[str, ...]]
 
@@ -134,7 +141,8 @@ def link(
 def check_exports(exports: Sequence[tuple[str, str, FunctionSignature | None]], version: AbiVersion) -> str:
     """Check what a module exports, before it is instantiated. Returns the name of its allocator.
 
-    Raises: ModuleError, if a known callback has another type, or there is no memory or no allocator.
+    Raises: ModuleError, if a known callback or what starts the module has another type, or there is no memory or no
+        allocator.
     """
     functions = {name: signature for name, kind, signature in exports if kind == "function"}
     known = {row.name: row for row in CALLBACKS if row.since <= version <= row.until}
@@ -145,6 +153,13 @@ def check_exports(exports: Sequence[tuple[str, str, FunctionSignature | None]], 
             raise ModuleError(
                 f"export {name} has the type {signature_text(signature)}, "
                 f"in ABI {version} it is {signature_text(expected)}: is the marker {version.marker} right?"
+            )
+    for name, params in STARTS.items():
+        signature = functions.get(name)
+        if signature is not None and (signature[0] != params or signature[1] not in ((), I32)):
+            raise ModuleError(
+                f"export {name} has the type {signature_text(signature)}, and is called as "
+                f"{signature_text((params, I32))} or {signature_text((params, ()))} when the module starts"
             )
     if not any(kind == "memory" and name == "memory" for name, kind, _ in exports):
         raise ModuleError("the module exports no memory under the name 'memory', so no host can talk to it")

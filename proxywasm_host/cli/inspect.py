@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from proxywasm_host.abi.bytecode import CODE, CUSTOM, DATA, Bytecode
-from proxywasm_host.abi.linking import check_exports, link
+from proxywasm_host.abi.bytecode import Bytecode
+from proxywasm_host.abi.linking import STARTS, check_exports, link
 from proxywasm_host.abi.marshal import Guest
+from proxywasm_host.abi.module_limits import DEFAULT_MODULE_LIMITS, check_code, check_sections, check_size
 from proxywasm_host.abi.table import CALLBACKS, HOSTCALLS, WASI, WASI_MODULES
 from proxywasm_host.abi.types import AbiVersion
 from proxywasm_host.cli.encode import dump
@@ -19,12 +20,12 @@ from proxywasm_host.cli.options import about, check_readable, sentence
 from proxywasm_host.cli.origin import origin_of
 from proxywasm_host.cli.show import EMPTY, WHOLE, Line, Screen, hanging, labelled
 from proxywasm_host.errors import ModuleError
+from proxywasm_host.wasm import CODE, CUSTOM, DATA
 
 __all__ = ["command"]
 
 KNOWN = {row.name for row in HOSTCALLS}
 KNOWN_WASI = {row.name for row in WASI}
-STARTS = ("_initialize", "_start", "main", "__main_void")
 
 
 @click.command("inspect")
@@ -89,6 +90,9 @@ def examine(bytecode: Bytecode) -> dict[str, Any]:
 def why_not(bytecode: Bytecode) -> str | None:
     """Why the module would not link here, or ``None``."""
     try:
+        check_size(bytecode.data, DEFAULT_MODULE_LIMITS)
+        check_sections(bytecode, DEFAULT_MODULE_LIMITS)
+        check_code(bytecode, DEFAULT_MODULE_LIMITS)
         version = bytecode.abi_version
         check_exports(bytecode.exports, version)
         for _ in link(bytecode.imports, version, None, Guest(lambda _: None, None)):

@@ -106,24 +106,36 @@ class ModuleCache:
         self._lock = threading.Lock()
         self._busy: dict[object, threading.Lock] = {}
 
-    def load(self, engine: Engine, bytecode: bytes) -> Module:
-        """The compiled module of `bytecode`. Raises: InvalidModule."""
-        return self.fetch(engine, bytecode).module
+    def load(
+        self, engine: Engine, bytecode: bytes, prepare: Callable[[], bytes] | None = None, prepared: str = ""
+    ) -> Module:
+        """The compiled module of `bytecode`; or, if it is to be compiled, of what `prepare` makes of it.
 
-    def fetch(self, engine: Engine, bytecode: bytes) -> Loaded:
+        `prepare` raises what it likes, to refuse it; `prepared` differs where it could do otherwise.
+
+        Raises: InvalidModule.
+        """
+        return self.fetch(engine, bytecode, prepare, prepared).module
+
+    def fetch(
+        self, engine: Engine, bytecode: bytes, prepare: Callable[[], bytes] | None = None, prepared: str = ""
+    ) -> Loaded:
         """As `load`, and tell where the module came from. Raises: InvalidModule."""
         began = time.perf_counter()
-        digest = blake2b(bytecode, digest_size=32).digest()
+        under = blake2b(prepared.encode()).digest() if prepared else b""
+        digest = blake2b(bytecode, digest_size=32, key=under).digest()
         key = (id(engine), digest)  # the entry holds the engine, so that its id stays its own
         with self._one_at_a_time(key):
             module = self._remembered(key)
             origin: Literal["memory", "disk", "compiled"] = "memory"
             if module is None:
-                module, origin = self._from_disk(engine, bytecode, digest)
+                module, origin = self._from_disk(engine, prepare or (lambda: bytecode), digest)
                 self._remember(key, engine, module)
         return Loaded(module, origin, time.perf_counter() - began)
 
-    def _from_disk(self, engine: Engine, bytecode: bytes, digest: bytes) -> tuple[Module, Literal["disk", "compiled"]]:
+    def _from_disk(
+        self, engine: Engine, prepare: Callable[[], bytes], digest: bytes
+    ) -> tuple[Module, Literal["disk", "compiled"]]:
         disk = self._disk if engine.capabilities.serialise else None
         name = _file_name(engine, digest)
         compiled = disk.read(name) if disk else None
@@ -132,7 +144,7 @@ class ModuleCache:
                 return engine.deserialise(compiled), "disk"
             except InvalidModule as error:
                 _debug("compiled module %s is compiled anew: %s", name, error)
-        module = self._compile(engine, bytecode, "the next time it is loaded at once" if disk else "it is not kept")
+        module = self._compile(engine, prepare(), "the next time it is loaded at once" if disk else "it is not kept")
         if disk:
             disk.write(name, module.serialise())
         return module, "compiled"

@@ -21,7 +21,7 @@
 #include <structmember.h>
 
 /* Counted up when what Python sees of this extension changes: abi/native.py leaves another one alone. */
-#define REVISION 11
+#define REVISION 12
 
 enum { MOST_PARAMS = 16 }; /* of a hostcall or a callback */
 enum { OK = 0, NOT_FOUND = 1, BAD_ARGUMENT = 2 };
@@ -322,5 +322,9 @@ int host_names(void);
 int hostcall_names(void);
 int path_names(void);
 int stream_names(void);
+
+/* -- What is in a module (code.c) -------------------------------------------------------------------------------- */
+
+PyObject *read_code(PyObject *module, PyObject *args);
 
 #endif

@@ -19,6 +19,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from proxywasm_host.abi.bytecode import Bytecode
+from proxywasm_host.abi.module_limits import (
+    DEFAULT_MODULE_LIMITS,
+    ModuleLimits,
+    bounded_tables,
+    check_code,
+    check_sections,
+    check_size,
+)
 from proxywasm_host.abi.profile import ENVOY, PROFILES, Profile
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.abi.values import PropertyValue, check_properties
@@ -58,6 +66,7 @@ class Host(PlainHost):
         listener: sees every callback and hostcall; `listen` changes it.
         cache: where compiled modules are kept.
         wake: called, in any thread, when a message for a plugin has come into a shared queue: `drain` has an effect.
+        module_limits: how large modules may be, and which proposals of WebAssembly they may use.
 
     Raises: UnknownEngine, EngineUnavailable; TypeError or ValueError, for properties that no filter could read.
     """
@@ -75,12 +84,14 @@ class Host(PlainHost):
         listener: Listener | None = None,
         cache: ModuleCache | None = None,
         wake: Callable[[], None] | None = None,
+        module_limits: ModuleLimits = DEFAULT_MODULE_LIMITS,
     ) -> None:
         _check_types(services=services, limits=limits, listener=listener, cache=cache, wake=wake)
         super().__init__(Services() if services is None else services)
         self.engine = self._engine(engine)
         self.profile = profile if isinstance(profile, Profile) else _profile(profile)
         self.limits = DEFAULT_LIMITS if limits is None else limits
+        self.module_limits = module_limits
         self.properties = {} if properties is None else properties
         check_properties(self.properties)
         self.listener = listener
@@ -115,6 +126,7 @@ class Host(PlainHost):
         engine: str | Engine | None = None,
         profile: str | Profile | None = None,
         limits: Limits | None = None,
+        module_limits: ModuleLimits | None = None,
     ) -> Plugin:
         """Load a filter, start it and give it its configuration.
 
@@ -130,7 +142,7 @@ class Host(PlainHost):
             allow_on_headers_stop_iteration: PAUSE on headers lets the body come to the filter.
             reload_interval: base of the back-off of FAIL_RELOAD, in seconds; 0 replaces a VM that had started at once.
             unknown_imports: whether a ``proxy_*`` import that is not known is an error, or answers UNIMPLEMENTED.
-            engine, profile, limits: instead of the host's.
+            engine, profile, limits, module_limits: instead of the host's.
 
         What the guest wants done while it starts (ticks, callouts) is returned by `drain`, or by the next event.
 
@@ -161,6 +173,7 @@ class Host(PlainHost):
             unknown_imports,
             chosen,
             self.limits if limits is None else limits,
+            self.module_limits if module_limits is None else module_limits,
         )
         config = PluginConfig(
             vm_config,
@@ -196,16 +209,22 @@ class Host(PlainHost):
     def _new_vm(
         self, key: VmKey, config: VmConfig, name: str, listener: Listener | None, services: Services | None = None
     ) -> Vm:
-        engine = key[0]
+        engine, limits = key[0], config.module_limits
+        check_size(config.code, limits)
+        bytecode = Bytecode(config.code)
+        check_sections(bytecode, limits)
+
+        def prepare() -> bytes:
+            return bounded_tables(bytecode, check_code(bytecode, limits))
 
         def compile() -> Module:
             try:
-                return self.cache.load(engine, config.code)
+                return self.cache.load(engine, config.code, prepare, limits.fingerprint)
             except InvalidModule as error:
                 raise ModuleError(f"{engine.name} cannot compile the module: {error}") from None
 
         given = self.services if services is None else services
-        return Vm(config, Bytecode(config.code), compile, given, self.outbox, listener, name)
+        return Vm(config, bytecode, compile, given, self.outbox, listener, name)
 
     def _try(self, key: VmKey, config: PluginConfig) -> None:
         """The canary: start the plugin in a VM of its own, once for each plugin. Raises: PluginError."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +28,7 @@ from proxywasm_host.abi.bytecode import Bytecode
 from proxywasm_host.abi.context import Context
 from proxywasm_host.abi.linking import ALLOCATOR_MAY_CALL, START_MAY_CALL, check_exports, link
 from proxywasm_host.abi.marshal import Call, Calls, Guest
+from proxywasm_host.abi.module_limits import DEFAULT_MODULE_LIMITS, ModuleLimits, room_beside_tables
 from proxywasm_host.abi.profile import ENVOY, Profile
 from proxywasm_host.abi.table import Callback, callbacks_of
 from proxywasm_host.abi.types import AbiVersion
@@ -84,6 +85,7 @@ class VmConfig:
     unknown_imports: Literal["error", "stub"] = "error"
     profile: Profile = ENVOY
     limits: Limits = DEFAULT_LIMITS
+    module_limits: ModuleLimits = DEFAULT_MODULE_LIMITS
 
 
 class Vm(Entry):
@@ -131,6 +133,7 @@ class Vm(Entry):
         self.guest = Guest(self.calls.append, ALLOCATOR_MAY_CALL if strict else None)
         self.listen(listener)
         allocator = check_exports(bytecode.exports, self.version)
+        limits = replace(config.limits, memory=room_beside_tables(bytecode, config.limits.memory))
         functions = [
             HostFunction(module, name, FunctionType(*signature), call)
             for module, name, signature, call in link(
@@ -141,7 +144,7 @@ class Vm(Entry):
         if self.profile.restricted_start:
             self.guest.allowed = START_MAY_CALL
         try:
-            self.instance: Instance = module.instantiate(functions, config.limits, self._bind)
+            self.instance: Instance = module.instantiate(functions, limits, self._bind)
         except LinkError as error:
             raise ModuleError(f"the module cannot be instantiated: {error}") from None
         except Exception as error:

@@ -16,7 +16,9 @@ import wasmtime._ffi as ffi
 
 from proxywasm_host.engine.adapter import stamp, unstamped
 from proxywasm_host.engine.protocol import Capabilities, InvalidModule, Limits
+from proxywasm_host.errors import ModuleError
 from proxywasm_host.extension import load
+from proxywasm_host.wasm import Binary
 
 from . import signals
 from .capi import CApi
@@ -33,6 +35,7 @@ REVISION: Final = 3
 _RESERVATION = 4 << 30  # bytes: all that 32-bit memory can grow to, so it never moves
 _MAGIC = b"\0asm"
 _SINGLE_PASS = 1
+_KNOWN_TYPES = frozenset({"i32", "i64", "f32", "f64", "funcref", "externref"})
 _LEFT_OUT = ("wasm_gc", "wasm_function_references", "wasm_exceptions", "wasm_multi_memory")
 
 
@@ -84,6 +87,7 @@ class WasmtimeEngine:
         """Validate and compile `bytecode`. Raises: InvalidModule."""
         if not bytecode.startswith(_MAGIC):  # wasmtime-py would take it for a text
             raise InvalidModule("no WebAssembly module: it does not begin with the bytes 00 61 73 6d")
+        _check_types(bytecode)
         try:
             if os.getpid() == self._process:
                 return self._module(wasmtime.Module(self._engine, bytecode))
@@ -188,6 +192,19 @@ class WasmtimeEngine:
             _processor_features(),
         )
         return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
+
+
+def _check_types(bytecode: bytes) -> None:
+    """Refuse what Wasmtime's C API ends the process for, when it is asked for the type. Raises: InvalidModule."""
+    try:
+        binary = Binary(bytecode)
+        functions = [(f"import {module}.{name}", type) for module, name, _, type in binary.imports]
+        functions += [(f"export {name}", type) for name, _, type in binary.exports]
+    except ModuleError as error:
+        raise InvalidModule(str(error)) from None
+    for where, type in functions:
+        if type is not None and not _KNOWN_TYPES.issuperset(type[0] + type[1]):
+            raise InvalidModule(f"{where} has a type that cannot cross between guest and host: {type}")
 
 
 def _processor_features() -> str:

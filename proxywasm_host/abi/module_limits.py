@@ -1,0 +1,426 @@
+"""What a module may be, before any engine sees it: its size and shape, the proposals that it uses, and the types of
+what it imports and exports.
+
+Compiling takes an engine a time that is linear in the size of code, but for three things that no compiler of filters
+makes much of: values that many branches bring together, loops in loops, and lists in sections that each engine keeps
+in its own way. So these are bounded, by a few times of what the largest filters known have (a web application firewall
+in Go, of 31 MB). docs/modules.md says what the limits leave room for, in seconds and bytes on each engine.
+
+Engines differ in the proposals that they know. Those that no SDK makes use of are refused, in one sentence on each.
+
+Source: the limits that engines have themselves (the JavaScript interface of WebAssembly, "Implementation-defined
+Limits"), where theirs are lower than what is linear would need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Final
+
+from proxywasm_host.abi.code import PROPOSALS, Code, proposal_of, read_code
+from proxywasm_host.errors import ModuleError
+from proxywasm_host.wasm import (
+    CODE,
+    DATA,
+    ELEMENT,
+    EXPORT,
+    FUNCTION,
+    GLOBAL,
+    IMPORT,
+    MEMORY,
+    TABLE,
+    TAG,
+    TYPE,
+    VALUE_TYPES,
+    Binary,
+    FunctionSignature,
+    Reader,
+)
+
+__all__ = [
+    "DEFAULT_MODULE_LIMITS",
+    "ModuleLimits",
+    "bounded_tables",
+    "check_code",
+    "check_sections",
+    "check_size",
+    "room_beside_tables",
+]
+
+NUMBERS: Final = frozenset({"i32", "i64", "f32", "f64"})
+TABLE_GROWTH: Final = 1024
+"""By how many elements a table may grow."""
+ELEMENT_BYTES: Final = 16
+"""What an element of a table counts for."""
+_GC_FORMS: Final = (0x4E, 0x4F, 0x50, 0x5E, 0x5F)
+_SHARED, _WIDE, _PAGE_SIZE = 2, 4, 8
+"""In the flags of a memory or a table."""
+_REVISION: Final = 1
+"""To be raised when `check_code` or `bounded_tables` change."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleLimits:
+    """How large a module may be, and each thing in it; ``None`` for no limit.
+
+    Args:
+        size: bytes of the module.
+        functions: those that have code.
+        body: bytes of the code of one function.
+        locals: parameters and locals of one function.
+        depth: blocks within each other.
+        loops: loops within each other.
+        targets: targets of one ``br_table``.
+        merges: how many values (locals, and what is on the stack) branches have to bring together, over all branches
+            of a function.
+        all_merges: the same, over all functions.
+        types: types of functions.
+        values: parameters, or results, of one type.
+        imports, exports, globals: how many there are.
+        name: bytes of the name of an import or export.
+        tables: how many there are.
+        elements: elements of all tables together, at first.
+        segments: segments of elements, and elements that are given as expressions.
+        data: segments of data.
+        proposals: names of what a module may use beyond that which all engines have: ``"exceptions"``,
+            ``"tail calls"``, ``"relaxed SIMD"``. Whether an engine knows it is for the engine to say.
+
+    Raises: ValueError, for a proposal of another name.
+    """
+
+    size: int | None = 64 << 20
+    functions: int | None = 50_000
+    body: int | None = 1 << 20
+    locals: int | None = 10_000
+    depth: int | None = 20_000
+    loops: int | None = 100
+    targets: int | None = 65_000
+    merges: int | None = 2_000_000
+    all_merges: int | None = 50_000_000
+    types: int | None = 10_000
+    values: int | None = 100
+    imports: int | None = 1_000
+    exports: int | None = 10_000
+    globals: int | None = 10_000
+    name: int | None = 1_000
+    tables: int | None = 10
+    elements: int | None = 1_000_000
+    segments: int | None = 10_000
+    data: int | None = 100_000
+    proposals: frozenset[str] = field(default=frozenset())
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.proposals) - PROPOSALS):
+            raise ValueError(f"no proposal is called {unknown[0]!r}; those to be asked for are {sorted(PROPOSALS)}")
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs where modules that pass differ, or what is made of them."""
+        values = (getattr(self, part.name) for part in fields(self) if part.name != "proposals")
+        return f"{_REVISION} {' '.join(map(str, values))} {' '.join(sorted(self.proposals))}"
+
+
+DEFAULT_MODULE_LIMITS: Final = ModuleLimits()
+_COUNTED: Final = (
+    # section, the limit, what it has too many of
+    (TYPE, "types", "types"),
+    (IMPORT, "imports", "imports"),
+    (FUNCTION, "functions", "functions"),
+    (TABLE, "tables", "tables"),
+    (GLOBAL, "globals", "globals"),
+    (EXPORT, "exports", "exports"),
+    (ELEMENT, "segments", "segments of elements"),
+    (DATA, "data", "segments of data"),
+)
+
+
+def check_size(data: bytes, limits: ModuleLimits) -> None:
+    """Refuse a module for its size. Raises: ModuleError."""
+    _within(limits, "size", len(data), "the module has {} bytes")
+
+
+def check_sections(bytecode: Binary, limits: ModuleLimits) -> None:
+    """Refuse a module for what its sections say, all but that of code. Takes microseconds.
+
+    Raises: ModuleError.
+    """
+    for section, limit, what in _COUNTED:
+        if reader := bytecode.section(section):
+            _within(limits, limit, reader.leb(), f"the module has {{}} {what}")
+    _check_types(bytecode, limits)
+    _check_memories(bytecode)
+    _check_tables(bytecode, limits)
+    if bytecode.section(TAG) and "exceptions" not in limits.proposals:
+        raise _refused("exceptions")
+    _check_elements(bytecode, limits)
+    for module, name, kind, signature in bytecode.imports:
+        where = f"import {_short(module)}.{_short(name)}"
+        _within(limits, "name", max(len(module), len(name)), f"{where} has a name of {{}} letters")
+        if kind == "function":
+            _check_signature(where, signature)
+    types = _global_types(bytecode, limits)
+    imported = sum(kind == "global" for _, _, kind, _ in bytecode.imports)
+    for name, kind, signature, index in bytecode.export_entries:
+        where = f"export {_short(name)}"
+        _within(limits, "name", len(name), f"{where} has a name of {{}} letters")
+        if kind == "function":
+            _check_signature(where, signature)
+        elif kind == "global" and imported <= index < imported + len(types):
+            type = types[index - imported]
+            if type not in NUMBERS:
+                raise ModuleError(f"{where} is a global of the type {type}, which cannot cross between guest and host")
+
+
+def check_code(bytecode: Binary, limits: ModuleLimits) -> Code | None:
+    """Refuse a module, whose sections have been checked, for its code. Takes a millisecond for half a megabyte.
+
+    Returns: the figures of the code, ``None`` if there is none.
+
+    Raises: ModuleError.
+    """
+    place = next(((start, end) for section, start, end in bytecode.sections if section == CODE), None)
+    if place is None:
+        return None
+    types = [(len(params), len(results)) for params, results in bytecode.types]
+    index_of = {signature: at for at, signature in enumerate(bytecode.types)}
+    imported = [
+        -1 if signature is None else index_of[signature]
+        for _, _, kind, signature in bytecode.imports
+        if kind == "function"
+    ]
+    functions = [*imported, *bytecode.functions]
+    code = read_code(bytecode.data, place, types, functions, len(imported), limits.proposals)
+    first = len(imported)
+
+    def refuse_if(figure: str, what: str) -> None:
+        most, function = getattr(code, figure)
+        _within(limits, figure, most, f"function {first + function} {what}")
+
+    refuse_if("body", "has {} bytes of code")
+    refuse_if("locals", "has {} parameters and locals")
+    refuse_if("depth", "has {} blocks within each other")
+    refuse_if("loops", "has {} loops within each other")
+    refuse_if("targets", "has a br_table of {} targets")
+    refuse_if("merges", "brings {} values together at its branches")
+    _within(limits, "all_merges", code.all_merges, "the functions bring {} values together at their branches")
+    if code.stopped >= 0:
+        reader = Reader(bytecode.data, code.stopped, len(bytecode.data))
+        opcode = reader.byte()
+        more = reader.leb() if opcode in (0xFB, 0xFC, 0xFD, 0xFE) else 0
+        proposal = proposal_of(opcode, more)
+        if proposal is not None:
+            raise _refused(proposal, code.stopped)
+    return code
+
+
+def room_beside_tables(bytecode: Binary, limit: int | None) -> int | None:
+    """How many bytes memory may have, if it and tables together may have `limit`.
+
+    Raises: ModuleError, if that is too little.
+    """
+    if limit is None or not bytecode.tables:
+        return limit
+    elements = sum(_bound(*table) for table in bytecode.tables)
+    room = limit - ELEMENT_BYTES * elements
+    least = bytecode.memory[0] if bytecode.memory else 0
+    if room < least <= limit:
+        raise ModuleError(
+            f"tables of {elements} elements, which count for {ELEMENT_BYTES} bytes each, and a memory of {least} bytes "
+            f"are beyond the limit of {limit} bytes"
+        )
+    return max(room, 0)
+
+
+def bounded_tables(bytecode: Binary, code: Code | None) -> bytes:
+    """The module with tables that do not grow beyond `TABLE_GROWTH`: itself, if they do not grow.
+
+    What is behind the section of tables may be a few bytes further on.
+    """
+    reader = bytecode.section(TABLE)
+    bounds = [_bound(*table) for table in bytecode.tables]
+    if code is None or not code.grows_tables or reader is None:
+        return bytecode.data
+    if [maximum for _, maximum in bytecode.tables] == bounds:
+        return bytecode.data
+    kinds = []
+    for _ in range(reader.leb()):
+        kinds.append(reader.byte())
+        reader.limits()
+    made = _leb(len(bounds)) + b"".join(
+        bytes([kind, 1]) + _leb(minimum) + _leb(bound)
+        for kind, (minimum, _), bound in zip(kinds, bytecode.tables, bounds, strict=True)
+    )
+    data = bytearray(b"\0asm\1\0\0\0")
+    at = len(data)
+    for section, start, end in bytecode.sections:
+        data += bytes([TABLE]) + _leb(len(made)) + made if section == TABLE else bytecode.data[at:end]
+        at = end
+        del start
+    return bytes(data)
+
+
+def _bound(minimum: int, maximum: int | None) -> int:
+    return minimum + TABLE_GROWTH if maximum is None else max(minimum, min(maximum, minimum + TABLE_GROWTH))
+
+
+def _within(limits: ModuleLimits, part: str, count: int, sentence: str) -> None:
+    limit = getattr(limits, part)
+    if limit is not None and count > limit:
+        raise ModuleError(
+            f"{sentence.format(count)}, {limit} are allowed: "
+            f"if it is to be trusted, load it with module_limits=ModuleLimits({part}=…)"
+        )
+
+
+def _refused(proposal: str, at: int | None = None) -> ModuleError:
+    where = "" if at is None else f", at byte {at}"
+    remedy = (
+        f", or load it with module_limits=ModuleLimits(proposals=frozenset({{{proposal!r}}})) "
+        "where the engine knows them"
+        if proposal in PROPOSALS
+        else ""
+    )
+    return ModuleError(
+        f"the module uses a proposal of WebAssembly that filters are not allowed ({proposal}{where}): "
+        f"build it without{remedy}"
+    )
+
+
+def _each(bytecode: Binary, section: int) -> Iterator[tuple[int, Reader]]:
+    """A number and the reader of the section, once for each thing in it: to be read as far as the thing goes."""
+    if reader := bytecode.section(section):
+        for index in range(reader.leb()):
+            yield index, reader
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 100 else f"{name[:100]}…"
+
+
+def _check_types(bytecode: Binary, limits: ModuleLimits) -> None:
+    for index, reader in _each(bytecode, TYPE):
+        form = reader.byte()
+        if form in _GC_FORMS:
+            raise _refused("garbage collection")
+        if form != 0x60:
+            raise ModuleError(f"type {index} is of an unknown form {form:#x}: the module is damaged")
+        for what in ("parameters", "results"):
+            count = reader.leb()
+            _within(limits, "values", count, f"type {index} has {{}} {what}")
+            for kind in reader.take(count):
+                _check_value(kind, f"type {index}", limits)
+
+
+def _check_value(kind: int, where: str, limits: ModuleLimits) -> None:
+    if kind in VALUE_TYPES:
+        return
+    if kind in (0x69, 0x74):
+        if "exceptions" not in limits.proposals:
+            raise _refused("exceptions")
+    elif kind in (0x63, 0x64):
+        raise _refused("typed function references")
+    elif 0x65 <= kind <= 0x73:
+        raise _refused("garbage collection")
+    else:
+        raise ModuleError(f"{where} has a value of an unknown type {kind:#x}: the module is damaged")
+
+
+def _check_memories(bytecode: Binary) -> None:
+    reader = bytecode.section(MEMORY)
+    count = reader.leb() if reader else 0
+    if count > 1:
+        raise _refused("multiple memories")
+    if reader and count:
+        _check_flags(reader.byte())
+
+
+def _check_flags(flags: int) -> None:
+    for flag, proposal in ((_SHARED, "threads"), (_WIDE, "64-bit memory"), (_PAGE_SIZE, "custom page sizes")):
+        if flags & flag:
+            raise _refused(proposal)
+
+
+def _check_tables(bytecode: Binary, limits: ModuleLimits) -> None:
+    elements = 0
+    for index, reader in _each(bytecode, TABLE):
+        kind = reader.byte()
+        if kind == 0x40:
+            raise _refused("typed function references")
+        _check_value(kind, f"table {index}", limits)
+        _check_flags(reader.data[reader.at] if reader.at < reader.end else 0)
+        elements += reader.limits()[0]
+    _within(limits, "elements", elements, "the tables begin with {} elements")
+
+
+def _check_elements(bytecode: Binary, limits: ModuleLimits) -> None:
+    """Count what is given as an expression, segments and their elements, and all elements."""
+    expressions = elements = 0
+    for _, reader in _each(bytecode, ELEMENT):
+        flags = reader.leb()
+        if flags > 7:
+            raise ModuleError(f"a segment of elements is of an unknown form {flags}: the module is damaged")
+        if flags & 3 == 2:
+            reader.leb()
+        if not flags & 1:
+            _expression(reader)
+        if flags & 3:
+            kind = reader.byte()
+            if flags & 4:
+                _check_value(kind, "a segment of elements", limits)
+        count = reader.leb()
+        elements += count
+        expressions += 1 + (count if flags & 4 else 0)
+        _within(limits, "elements", elements, "the segments have {} elements")
+        _within(limits, "segments", expressions, "the module has {} segments of elements, and expressions in them")
+        if not flags & 4:
+            reader.skip_lebs(count)
+        for _ in range(count if flags & 4 else 0):
+            _expression(reader)
+
+
+def _expression(reader: Reader) -> None:
+    """Go past a constant expression."""
+    while (code := reader.byte()) != 0x0B:
+        if code in (0x41, 0x42, 0x23, 0xD0, 0xD2):
+            reader.leb()
+        elif code in (0x43, 0x44):
+            reader.take(4 if code == 0x43 else 8)
+        elif code == 0xFD and reader.leb() == 12:
+            reader.take(16)
+        elif code == 0xFB:
+            raise _refused("garbage collection")
+        elif code not in (0x6A, 0x6B, 0x6C, 0x7C, 0x7D, 0x7E):
+            raise ModuleError(f"the instruction {code:02x} at byte {reader.at - 1} is not known in a constant")
+
+
+def _global_types(bytecode: Binary, limits: ModuleLimits) -> list[str]:
+    """The types of the module's own globals."""
+    types: list[str] = []
+    for index, reader in _each(bytecode, GLOBAL):
+        kind = reader.byte()
+        _check_value(kind, f"global {index}", limits)
+        types.append(VALUE_TYPES.get(kind, "exnref"))
+        reader.byte()
+        _expression(reader)
+    return types
+
+
+def _check_signature(where: str, signature: FunctionSignature | None) -> None:
+    if signature is None:
+        return  # there is no such type or function: the engine will say so
+    for what, types in zip(("parameter", "result"), signature, strict=True):
+        for type in types:
+            if type not in NUMBERS:
+                raise ModuleError(f"{where} has a {what} of the type {type}, which cannot cross between guest and host")
+    if len(signature[1]) > 1:
+        raise ModuleError(f"{where} has {len(signature[1])} results, and only one can cross between guest and host")
+
+
+def _leb(value: int) -> bytes:
+    output = bytearray()
+    while value > 0x7F:
+        output.append(value & 0x7F | 0x80)
+        value >>= 7
+    output.append(value)
+    return bytes(output)

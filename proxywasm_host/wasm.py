@@ -1,0 +1,282 @@
+"""What a module's bytes say without an engine: imports, exports, memory, tables, what made it.
+
+Only the sections that are needed are read, and code is not among them (`proxywasm_host.abi.code` reads that), so that
+this costs microseconds for a filter of megabytes. Whether the module is valid is for the engine to say.
+
+Source: WebAssembly core specification, "Binary Format".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
+
+from proxywasm_host.errors import ModuleError
+
+__all__ = [
+    "CODE",
+    "CUSTOM",
+    "DATA",
+    "ELEMENT",
+    "EXPORT",
+    "FUNCTION",
+    "GLOBAL",
+    "IMPORT",
+    "MEMORY",
+    "NUMBER",
+    "PAGE",
+    "TABLE",
+    "TAG",
+    "TYPE",
+    "VALUE_TYPES",
+    "Binary",
+    "FunctionSignature",
+    "Reader",
+]
+
+T = TypeVar("T")
+
+CUSTOM, TYPE, IMPORT, FUNCTION, TABLE, MEMORY, GLOBAL, EXPORT, START, ELEMENT, CODE, DATA, DATA_COUNT, TAG = range(14)
+KINDS = ("function", "table", "memory", "global", "tag")
+VALUE_TYPES = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128", 0x70: "funcref", 0x6F: "externref"}
+PAGE = 65536
+MOST_SECTIONS = 10_000
+"""A module has a dozen, and some of no meaning."""
+
+FunctionSignature = tuple[tuple[str, ...], tuple[str, ...]]
+"""Names of the types of parameters and of results."""
+
+
+NUMBER = rb"[\x80-\xff]{0,9}[\x00-\x7f]"
+"""A number, as a regular expression."""
+_AT_ONCE = 32
+_NUMBERS = re.compile(b"(?:" + NUMBER + b"){%d}" % _AT_ONCE)
+
+
+class Reader:
+    """A cursor over bytes; any read beyond the end is a truncated module."""
+
+    def __init__(self, data: bytes, at: int, end: int) -> None:
+        self.data, self.at, self.end = data, at, end
+
+    def byte(self) -> int:
+        if self.at >= self.end:
+            raise ModuleError(f"the module ends in the middle of something, at byte {self.at}: it is truncated")
+        self.at += 1
+        return self.data[self.at - 1]
+
+    def leb(self) -> int:
+        result = shift = 0
+        while True:
+            byte = self.byte()
+            result |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return result & (1 << 64) - 1
+            shift += 7
+            if shift > 63:
+                raise ModuleError(f"a number at byte {self.at} is too long: the module is damaged")
+
+    def take(self, size: int) -> bytes:
+        end = self.at + size
+        if end > self.end:
+            raise ModuleError(f"{size} bytes are promised at byte {self.at}, the module or section ends at {self.end}")
+        self.at = end
+        return self.data[end - size : end]
+
+    def skip_lebs(self, count: int) -> None:
+        """Go past so many numbers."""
+        while count >= _AT_ONCE and (found := _NUMBERS.match(self.data, self.at, self.end)):
+            self.at = found.end()
+            count -= _AT_ONCE
+        for _ in range(count):
+            self.leb()
+
+    def name(self) -> str:
+        return self.take(self.leb()).decode("utf-8", "replace")
+
+    def vector(self, read: Callable[[], T]) -> list[T]:
+        return [read() for _ in range(self.leb())]
+
+    def limits(self) -> tuple[int, int | None]:
+        flags = self.byte()
+        minimum = self.leb()
+        return minimum, self.leb() if flags & 1 else None
+
+
+@dataclass(frozen=True)
+class Binary:
+    """A module as bytes, with what its sections say; each is read when it is first asked for.
+
+    Raises: ModuleError, on construction if the bytes are no WebAssembly module or end early.
+    """
+
+    data: bytes
+
+    def __post_init__(self) -> None:
+        self.sections  # noqa: B018 - a damaged module is refused at once, not when somebody looks
+
+    @cached_property
+    def sections(self) -> list[tuple[int, int, int]]:
+        """(section id, first byte, end) of each section, in order."""
+        data = self.data
+        if len(data) < 8 and data[:4] == b"\0asm"[: len(data)]:
+            raise ModuleError(f"not a WebAssembly module: it has only {len(data)} bytes")
+        if data[:4] != b"\0asm":
+            hint = " (this is WebAssembly text: make a module of it with wat2wasm)" if data.lstrip()[:1] == b"(" else ""
+            raise ModuleError(f"not a WebAssembly module: it begins with {data[:4]!r}, not with b'\\x00asm'{hint}")
+        if data[4:8] != b"\1\0\0\0":
+            version, layer = int.from_bytes(data[4:6], "little"), int.from_bytes(data[6:8], "little")
+            what = "a WebAssembly component" if layer else f"WebAssembly of version {version}"
+            raise ModuleError(f"{what}, not a core module of version 1: build the filter as a core module")
+        reader = Reader(data, 8, len(data))
+        sections: list[tuple[int, int, int]] = []
+        while reader.at < reader.end:
+            section, size = reader.byte(), reader.leb()
+            if reader.at + size > reader.end:
+                raise ModuleError(
+                    f"section {section} at byte {reader.at} has {size} bytes, but the module ends after "
+                    f"{reader.end - reader.at}: the file is truncated"
+                )
+            if len(sections) >= MOST_SECTIONS:
+                raise ModuleError(f"the module has more than {MOST_SECTIONS} sections")
+            sections.append((section, reader.at, reader.at + size))
+            reader.at += size
+        return sections
+
+    def section(self, wanted: int) -> Reader | None:
+        """What the first section of that id holds, or ``None``."""
+        for section, start, end in self.sections:
+            if section == wanted:
+                return Reader(self.data, start, end)
+        return None
+
+    def custom(self, name: str) -> bytes | None:
+        """Content of the first custom section of that name, or ``None``."""
+        for section, start, end in self.sections:
+            if section == CUSTOM:
+                reader = Reader(self.data, start, end)
+                if reader.name() == name:
+                    return self.data[reader.at : end]
+        return None
+
+    @cached_property
+    def types(self) -> list[FunctionSignature]:
+        """Function types, by index. A type that is no plain function type ends the list."""
+        types: list[FunctionSignature] = []
+        if reader := self.section(TYPE):
+            for _ in range(reader.leb()):
+                if reader.byte() != 0x60:
+                    break
+                types.append((_value_types(reader), _value_types(reader)))
+        return types
+
+    @cached_property
+    def imports(self) -> list[tuple[str, str, str, FunctionSignature | None]]:
+        """(module, name, kind, type of a function) of each import."""
+        return list(self._imports())
+
+    def _imports(self) -> Iterator[tuple[str, str, str, FunctionSignature | None]]:
+        if reader := self.section(IMPORT):
+            for _ in range(reader.leb()):
+                module, name, kind = reader.name(), reader.name(), reader.byte()
+                signature = None
+                if kind == 0:
+                    index = reader.leb()
+                    signature = self.types[index] if index < len(self.types) else None
+                elif kind == 1:
+                    reader.byte()
+                    reader.limits()
+                elif kind == 2:
+                    reader.limits()
+                elif kind == 3:
+                    reader.take(2)
+                elif kind == 4:
+                    reader.byte()
+                    reader.leb()
+                else:
+                    raise ModuleError(f"import {module}.{name} is of an unknown kind {kind}: the module is damaged")
+                yield module, name, KINDS[kind], signature
+
+    @cached_property
+    def exports(self) -> list[tuple[str, str, FunctionSignature | None]]:
+        """(name, kind, type of a function) of each export."""
+        return [entry[:3] for entry in self.export_entries]
+
+    @cached_property
+    def export_entries(self) -> list[tuple[str, str, FunctionSignature | None, int]]:
+        """As `exports`, and what number it has among those of its kind, imported ones first."""
+        entries: list[tuple[str, str, FunctionSignature | None, int]] = []
+        imported = [signature for _, _, kind, signature in self.imports if kind == "function"]
+        own = self.functions
+        if reader := self.section(EXPORT):
+            for _ in range(reader.leb()):
+                name, kind, index = reader.name(), reader.byte(), reader.leb()
+                signature = None
+                if kind == 0 and index < len(imported):
+                    signature = imported[index]
+                elif kind == 0 and index - len(imported) < len(own):
+                    at = own[index - len(imported)]
+                    signature = self.types[at] if at < len(self.types) else None
+                entries.append((name, KINDS[kind] if kind < len(KINDS) else "?", signature, index))
+        return entries
+
+    @cached_property
+    def functions(self) -> Sequence[int]:
+        """The type of each function that is not imported, as an index of `types`."""
+        reader = self.section(FUNCTION)
+        if reader is None:
+            return ()
+        count = reader.leb()
+        rest = self.data[reader.at : reader.end]
+        return rest if rest.isascii() and len(rest) == count else [reader.leb() for _ in range(count)]
+
+    @cached_property
+    def memory(self) -> tuple[int, int | None] | None:
+        """(initial, maximum or ``None``) size of the module's own memory in bytes, or ``None`` if it has none."""
+        reader = self.section(MEMORY)
+        if not reader or not reader.leb():
+            return None
+        minimum, maximum = reader.limits()
+        return minimum * PAGE, None if maximum is None else maximum * PAGE
+
+    @cached_property
+    def tables(self) -> list[tuple[int, int | None]]:
+        """(elements at first, maximum or ``None``) of each of the module's own tables."""
+        reader = self.section(TABLE)
+        return reader.vector(lambda: _table(reader)) if reader else []
+
+    @cached_property
+    def has_start(self) -> bool:
+        """Whether the module has a start function."""
+        return any(section == START for section, _, _ in self.sections)
+
+    @cached_property
+    def producers(self) -> dict[str, list[tuple[str, str]]]:
+        """The ``producers`` section: field (``language``, ``sdk``, ``processed-by``) → (name, version) of each."""
+        content = self.custom("producers")
+        if content is None:
+            return {}
+        try:
+            reader = Reader(content, 0, len(content))
+            return {
+                reader.name(): [(reader.name(), reader.name()) for _ in range(reader.leb())]
+                for _ in range(reader.leb())
+            }
+        except ModuleError:
+            return {}
+
+    def size_of(self, section: int) -> int:
+        """Bytes of all sections of that id (`CODE`, `DATA`, `CUSTOM`, …)."""
+        return sum(end - start for number, start, end in self.sections if number == section)
+
+
+def _value_types(reader: Reader) -> tuple[str, ...]:
+    return tuple(VALUE_TYPES.get(kind, "?") for kind in reader.take(reader.leb()))
+
+
+def _table(reader: Reader) -> tuple[int, int | None]:
+    reader.byte()
+    return reader.limits()

@@ -1,0 +1,270 @@
+"""What a module may be: types that cannot cross, proposals, sizes and shapes, memories and tables. All of it is told
+before an engine sees the module, in the same words on each; and what was refused leaves the host as it was.
+"""
+
+import pytest
+
+from proxywasm_host import Host, ModuleError, ModuleLimits
+from proxywasm_host.engine.cache import ModuleCache
+from proxywasm_host.engine.protocol import Engine, Limits
+from proxywasm_host.exchange import Message, exchange
+from tests.support import code as filter_code
+from tests.support import wat
+
+PARTS = """
+  (memory (export "memory") 1)
+  (func (export "proxy_abi_version_0_2_1"))
+  (func (export "malloc") (param i32) (result i32) (i32.const 1024))
+"""
+
+
+def a_filter(more: str = "", parts: str = PARTS) -> bytes:
+    """A module that is a filter, with more in it, as text of WebAssembly."""
+    order = (more, parts) if more.startswith("(import") else (parts, more)
+    return wat(f"(module {' '.join(order)})")
+
+
+def refusal(host: Host, code: bytes, **options: object) -> str:
+    """Why the module is not loaded. A filter of the same host works before and after."""
+    with pytest.raises(ModuleError) as refused:
+        host.load_plugin(code, **options)  # type: ignore[arg-type]
+    good = host.load_plugin(filter_code("c/hello"))
+    result = exchange(host, [good], Message.request("GET", "http://example.com/"))
+    assert result.upstream_request is not None
+    good.close()
+    return str(refused.value)
+
+
+CANNOT_CROSS = "which cannot cross between guest and host"
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ('(func (export "f") (param v128))', f"export f has a parameter of the type v128, {CANNOT_CROSS}"),
+        ('(func (export "f") (result v128) unreachable)', f"export f has a result of the type v128, {CANNOT_CROSS}"),
+        ('(func (export "f") (param externref))', f"export f has a parameter of the type externref, {CANNOT_CROSS}"),
+        ('(func (export "f") (result funcref) unreachable)', f"export f has a result of the type funcref, {CANNOT_CROSS}"),
+        ('(func (export "f") (result i32 i32) unreachable)', "export f has 2 results, and only one can cross between guest and host"),
+        ('(import "env" "proxy_x" (func (param v128)))', f"import env.proxy_x has a parameter of the type v128, {CANNOT_CROSS}"),
+        ('(import "env" "proxy_x" (func (result externref)))', f"import env.proxy_x has a result of the type externref, {CANNOT_CROSS}"),
+        ('(import "env" "proxy_x" (func (result i32 i32)))', "import env.proxy_x has 2 results, and only one can cross between guest and host"),
+        ('(import "env" "proxy_log" (func (param i32 i32 v128) (result i32)))', f"import env.proxy_log has a parameter of the type v128, {CANNOT_CROSS}"),
+        ('(global (export "g") v128 (v128.const i32x4 0 0 0 0))', f"export g is a global of the type v128, {CANNOT_CROSS}"),
+        ('(global (export "g") (mut externref) (ref.null extern))', f"export g is a global of the type externref, {CANNOT_CROSS}"),
+        ('(import "env" "g" (global v128))', "import env.g is a global: a filter may import functions only"),
+        ('(import "env" "t" (table 1 funcref))', "import env.t is a table: a filter may import functions only"),
+        ('(import "env" "m" (memory 1))', "import env.m is a memory: a filter may import functions only"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("unknown_imports", ["error", "stub"])
+def test_types_that_cannot_cross(host: Host, more: str, reason: str, unknown_imports: str) -> None:
+    parts = (
+        PARTS
+        if not more.endswith("(memory 1))")
+        else PARTS.replace('(memory (export "memory") 1)', '(export "memory" (memory 0))')
+    )
+    assert refusal(host, a_filter(more, parts), unknown_imports=unknown_imports) == reason
+
+
+@pytest.mark.parametrize("start", ["_initialize", "_start", "main", "__main_void"])
+@pytest.mark.parametrize(
+    "type", ["(param externref)", "(param v128)", "(param i32 i32 i32)", "(result i32 i32)", "(result i64)"]
+)
+def test_starts_of_other_types(host: Host, start: str, type: str) -> None:
+    code = a_filter(f'(func (export "{start}") {type} unreachable)')
+    assert refusal(host, code).startswith(f"export {start} has ")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        '(func (export "_initialize")) (func (export "main") (param i32 i32) (result i32) i32.const 0)',
+        '(func (export "_initialize") (result i32) i32.const 0) (func (export "__main_void") (result i32) i32.const 0)',
+        '(func (export "_start"))',
+        '(global (export "g") (mut i64) (i64.const 0)) (table (export "t") 1 2 funcref)',
+        # Inside of a module are all types that an engine knows.
+        "(func (param v128) (result i32 externref) i32.const 0 ref.null extern) (global v128 (v128.const i32x4 0 0 0 0))",
+    ],
+)  # fmt: skip
+def test_types_that_a_filter_may_have(host: Host, more: str) -> None:
+    host.load_plugin(a_filter(more))
+
+
+PROPOSALS = [
+    ("tail calls", "(func $f (return_call $f))"),
+    ("exceptions", "(tag) (func)"),
+    ("exceptions", "(func (block (try_table (catch_all 0))))"),
+    ("exceptions", "(func (param exnref))"),
+    ("relaxed SIMD", "(func (param v128) (drop (i8x16.relaxed_swizzle (local.get 0) (local.get 0))))"),
+    ("multiple memories", "(memory 1)"),
+    ("garbage collection", "(type (struct))"),
+    ("garbage collection", "(func (param anyref))"),
+    ("garbage collection", "(func (drop (ref.i31 (i32.const 0))))"),
+    ("typed function references", "(func (param (ref func)))"),
+    ("typed function references", "(func $f) (table 1 (ref func) (ref.func $f)) (elem declare func $f)"),
+    ("typed function references", "(type $t (func)) (func (call_ref $t (ref.null $t)))"),
+    ("threads", "(func (atomic.fence))"),
+    ("wide arithmetic", "(func (param i64 i64) (i64.mul_wide_u (local.get 0) (local.get 1)) drop drop)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("proposal", "more"), PROPOSALS, ids=lambda value: value if len(value) < 30 else "")
+def test_proposals_that_no_sdk_uses(host: Host, proposal: str, more: str) -> None:
+    reason = refusal(host, a_filter(more))
+    assert reason.startswith(f"the module uses a proposal of WebAssembly that filters are not allowed ({proposal}")
+
+
+@pytest.mark.parametrize(
+    ("proposal", "memory"),
+    [
+        ("threads", '(memory (export "memory") 1 1 shared)'),
+        ("64-bit memory", '(memory (export "memory") i64 1)'),
+        ("custom page sizes", '(memory (export "memory") 1 (pagesize 1))'),
+    ],
+)
+def test_memories_that_no_sdk_uses(host: Host, proposal: str, memory: str) -> None:
+    reason = refusal(host, a_filter(parts=PARTS.replace('(memory (export "memory") 1)', memory)))
+    assert reason.startswith(f"the module uses a proposal of WebAssembly that filters are not allowed ({proposal}")
+
+
+def test_what_sdks_use(host: Host) -> None:
+    host.load_plugin(
+        a_filter("""
+          (global (export "g") (mut i32) (i32.const 0))
+          (table $t 2 funcref) (table $u 1 externref) (elem $e func $f) (data $d "abc") (elem declare func $f)
+          (func $f (result i32 i64)
+            (memory.fill (i32.const 0) (i32.const 0) (i32.const 1))
+            (memory.copy (i32.const 0) (i32.const 0) (i32.const 1))
+            (memory.init $d (i32.const 0) (i32.const 0) (i32.const 1))
+            (data.drop $d)
+            (table.init $t $e (i32.const 0) (i32.const 0) (i32.const 1))
+            (table.copy $t $t (i32.const 0) (i32.const 0) (i32.const 1))
+            (table.fill $t (i32.const 0) (ref.null func) (i32.const 1))
+            (table.set $u (i32.const 0) (ref.null extern))
+            (drop (table.size $t))
+            (drop (i32.extend8_s (i32.trunc_sat_f64_u (f64.const 1))))
+            (drop (i8x16.extract_lane_s 0 (i32x4.add (v128.const i32x4 0 0 0 0) (v128.const i32x4 0 0 0 0))))
+            (select (result i32) (i32.const 1) (i32.const 2) (i32.const 3))
+            (i64.const 5))""")
+    )
+
+
+def test_tail_calls_that_are_asked_for(engine: Engine) -> None:
+    code = a_filter('(func $f (export "f") (return_call $f))')
+    with Host(engine, module_limits=ModuleLimits(proposals=frozenset({"tail calls"}))) as host:
+        try:
+            host.load_plugin(code)
+        except ModuleError as error:
+            assert str(error).startswith(f"{engine.name} cannot compile the module")
+    with pytest.raises(ValueError, match="no proposal is called 'tails'"):
+        ModuleLimits(proposals=frozenset({"tails"}))
+
+
+SHAPES: list[tuple[str, int, str, str]] = [
+    # the limit, what it is set to, what is beyond it, what is said
+    ("functions", 3, "(func) (func)", "the module has 4 functions"),
+    ("types", 2, "(type (func (param i64)))", "the module has 3 types"),
+    ("values", 2, "(func (param i32 i32 i32))", "type 2 has 3 parameters"),
+    ("imports", 0, '(import "env" "proxy_done" (func (result i32)))', "the module has 1 imports"),
+    ("exports", 3, '(export "a" (memory 0))', "the module has 4 exports"),
+    ("name", 30, f'(export "{"a" * 31}" (memory 0))', f"export {'a' * 31} has a name of 31 letters"),
+    ("globals", 1, "(global i32 (i32.const 0)) (global i32 (i32.const 0))", "the module has 2 globals"),
+    ("tables", 1, "(table 1 funcref) (table 1 funcref)", "the module has 2 tables"),
+    ("elements", 7, "(table 4 funcref) (table 4 externref)", "the tables begin with 8 elements"),
+    ("elements", 2, "(table 0 funcref) (elem func 0 0 0)", "the segments have 3 elements"),
+    ("segments", 1, "(elem func 0) (elem func 0)", "the module has 2 segments of elements"),
+    ("segments", 2, "(elem funcref (ref.func 0) (ref.null func))", "the module has 3 segments of elements, and expressions in them"),
+    ("data", 1, '(data "a") (data "b")', "the module has 2 segments of data"),
+    ("body", 9, "(func (i64.store (i32.const 0) (i64.const 300)))", "function 2 has 10 bytes of code"),
+    ("locals", 2, "(func (param i32) (local i64 f32))", "function 2 has 3 parameters and locals"),
+    ("depth", 1, "(func (block (block)))", "function 2 has 2 blocks within each other"),
+    ("loops", 1, "(func (loop (block (loop))))", "function 2 has 2 loops within each other"),
+    ("targets", 1, "(func (block (br_table 0 0 0 (i32.const 0))))", "function 2 has a br_table of 2 targets"),
+    ("merges", 5, "(func (local i32 i32 i32) (block) (block))", "function 2 brings 6 values together at its branches"),
+    ("all_merges", 5, "(func (local i32 i32 i32) (block)) (func (local i32 i32 i32) (block))",
+     "the functions bring 6 values together at their branches"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("part", "limit", "more", "reason"), SHAPES)
+def test_shapes(engine: Engine, part: str, limit: int, more: str, reason: str) -> None:
+    code = a_filter(more)
+    sentence = (
+        f"{reason}, {limit} are allowed: if it is to be trusted, load it with module_limits=ModuleLimits({part}=…)"
+    )
+    with Host(engine, module_limits=ModuleLimits(**{part: limit})) as host:
+        assert refusal(Host(engine), code, module_limits=ModuleLimits(**{part: limit})) == sentence
+        with pytest.raises(ModuleError, match="are allowed"):
+            host.load_plugin(code)
+        host.load_plugin(code, module_limits=ModuleLimits(**{part: None}))
+        host.load_plugin(code, module_limits=ModuleLimits())
+
+
+def test_the_size_of_a_module(host: Host) -> None:
+    code = a_filter()
+    limits = ModuleLimits(size=len(code) - 1)
+    assert refusal(host, code, module_limits=limits).startswith(
+        f"the module has {len(code)} bytes, {len(code) - 1} are"
+    )
+    host.load_plugin(code, module_limits=ModuleLimits(size=len(code)))
+
+
+def test_what_no_proposal_has_is_for_the_engine_to_refuse(host: Host) -> None:
+    code = a_filter("(func nop)").replace(b"\3\0\1\x0b", b"\3\0\xff\x0b")
+    assert refusal(host, code).startswith(f"{host.engine.name} cannot compile the module: ")
+
+
+def test_sections_without_end(host: Host) -> None:
+    assert refusal(host, a_filter() + b"\0\1\0" * 10_000) == "the module has more than 10000 sections"
+
+
+def test_what_was_kept_is_for_the_same_limits(engine: Engine, tmp_path) -> None:
+    """What a cache has compiled for one who allows it is not given to another."""
+    code = a_filter("(func (loop (loop)))")
+    for _ in "again":
+        with Host(engine, cache=ModuleCache(tmp_path)) as host:
+            host.load_plugin(code)
+            with pytest.raises(ModuleError, match="2 loops within each other"):
+                host.load_plugin(code, module_limits=ModuleLimits(loops=1))
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ("(table 1000000 funcref)", "tables of 1001024 elements, which count for 16 bytes each, and a memory of 65536 bytes are beyond the limit of 8388608 bytes"),
+        ("(table 300000 300000 funcref) (table 300000 300000 externref)", "tables of 600000 elements, "),
+        ("(table 640000000 funcref)", "the tables begin with 640000000 elements, 1000000 are allowed"),
+        (" ".join(["(table 100000 100000 funcref)"] * 11), "the module has 11 tables, 10 are allowed"),
+        (" ".join(["(memory 992)"] * 89), "the module uses a proposal of WebAssembly that filters are not allowed (multiple memories)"),
+    ],
+)  # fmt: skip
+def test_tables_count_as_memory(host: Host, more: str, reason: str) -> None:
+    assert refusal(host, a_filter(more), limits=Limits(memory=8 * MIB)).startswith(reason)
+
+
+def test_memory_that_tables_leave_room_for(host: Host) -> None:
+    """A table of 2 MiB leaves a limit of 4 MiB half of it: 31 more pages are one too many, 30 are not."""
+    text = """
+      (table 130048 funcref)
+      (func (export "_start") (if (i32.ne (memory.grow (i32.const %d)) (i32.const %d)) (then unreachable)))"""
+    host.load_plugin(a_filter(text % (32, -1)), limits=Limits(memory=4 * MIB))
+    host.load_plugin(a_filter(text % (31, 1)), limits=Limits(memory=4 * MIB))
+
+
+@pytest.mark.parametrize(("table", "most"), [("1", 1025), ("1 100000", 1025), ("1 5", 5), ("0 4294967295", 1024)])
+def test_tables_grow_by_little(host: Host, table: str, most: int) -> None:
+    """Of two tables each, the second one has no part in it."""
+    host.load_plugin(
+        a_filter(f"""
+          (table $t {table} funcref) (table $u 7 7 externref)
+          (func $step (result i32) (table.grow $t (ref.null func) (i32.const 1)))
+          (func (export "_start")
+            (loop $more (br_if $more (i32.ne (call $step) (i32.const -1))))
+            (if (i32.ne (table.size $t) (i32.const {most})) (then unreachable))
+            (if (i32.ne (table.grow $t (ref.null func) (i32.const 10000000)) (i32.const -1)) (then unreachable))
+            (if (i32.ne (table.size $u) (i32.const 7)) (then unreachable)))""")
+    )
