@@ -279,8 +279,8 @@ class Guest:
             table += 4
             buffer += len(value)
 
-    def gather(self, at: int, count: int) -> bytes:
-        """The bytes of a table of ranges, or of its first `MAX_RANGES`. Raises: BadAddress.
+    def gather(self, at: int, count: int, most: int) -> bytes:
+        """The bytes of a table of ranges, or of its first `MAX_RANGES`; the first `most` of them. Raises: BadAddress.
 
         Ranges may overlap, so a small memory could name more bytes than the host has: they are refused.
         """
@@ -295,7 +295,7 @@ class Guest:
             total += size
             if total > len(view):
                 raise BadAddress(f"the ranges hold more together than the memory of {len(view)} bytes")
-            parts.append(view[address : address + size])
+            parts.append(view[address : address + min(size, max(most - total + size, 0))])
         return b"".join(parts)
 
 
@@ -320,6 +320,7 @@ READ: Final = {
     Kind.BYTES: "view[{0}_at:{0}_end].tobytes()",
     Kind.PAIRS: "read_pairs(view[{0}_at:{0}_end].tobytes())",
 }
+BEYOND: Final = "the {} has {{}} bytes, at most {{}} are taken"
 WRITE: Final = {
     Kind.U32_OUT: "guest.put({0}_at, {1})",
     Kind.U64_OUT: "guest.put({0}_at, {1}, U64)",
@@ -361,10 +362,20 @@ def _source(row: Hostcall, version: AbiVersion) -> Iterator[str]:
         yield "      view = guest.memory.view"
     for p in row.inputs:
         if p.kind is Kind.IOVECS:
-            yield f"      {p.name} = guest.gather({p.name}_at, {p.name}_size)"
+            yield f"      {p.name} = guest.gather({p.name}_at, {p.name}_size, {p.most or 1 << 32})"
         elif p.kind in READ:
             yield f"      {p.name}_end = {p.name}_at + {p.name}_size"
             yield f"      if {p.name}_end > len(view): view = guest.grown({p.name}_at, {p.name}_size)"
+            if p.most:
+                yield f"      if {p.name}_size > {p.most}:"
+                if p.cut:
+                    yield f"        {p.name}_end = {p.name}_at + {p.most}"
+                elif p.kind is Kind.PAIRS:
+                    yield f"        {p.name}_end = {p.name}_at + {p.most + 1}"  # enough to be refused
+                else:
+                    reason = f"{BEYOND.format(p.name)!r}, {p.name}_size, {p.most}"
+                    yield f"        guest.record((row, None, Refusal({BAD_ARGUMENT}, {reason})))"
+                    yield f"        return {BAD_ARGUMENT}"
             yield f"      {p.name} = {READ[p.kind].format(p.name)}"
     yield f"      args = ({args})"
     sizes = " + ".join(
@@ -426,10 +437,19 @@ KINDS: Final = tuple(Kind)
 
 
 @lru_cache(None)
-def _plan(row: Hostcall, version: AbiVersion) -> tuple[tuple[str, int, bool, bool, bool, int], ...]:
+def _plan(row: Hostcall, version: AbiVersion) -> tuple[tuple[str, int, bool, bool, bool, int, int, bool], ...]:
     """The parameters of a row as the extension takes them."""
     return tuple(
-        (p.name, KINDS.index(p.kind), p.kind.is_result, p.early, p.optional, highest(p.enum, version) if p.enum else -1)
+        (
+            p.name,
+            KINDS.index(p.kind),
+            p.kind.is_result,
+            p.early,
+            p.optional,
+            highest(p.enum, version) if p.enum else -1,
+            p.most,
+            p.cut,
+        )
         for p in row.params
     )
 

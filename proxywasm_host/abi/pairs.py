@@ -52,7 +52,7 @@ def decode(data: bytes | memoryview) -> HeaderList:
     if not size:
         return []
     if size > MAX_SIZE:
-        raise MalformedPairs(f"{size} bytes of header pairs, at most {MAX_SIZE} are taken")
+        raise MalformedPairs(f"more than {MAX_SIZE} bytes of header pairs")
     if size < 4:
         raise MalformedPairs(f"{size} bytes are too few for the number of pairs")
     count = int.from_bytes(data[:4], "little")

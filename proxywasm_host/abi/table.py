@@ -16,6 +16,7 @@ from __future__ import annotations
 from enum import Enum, IntEnum
 from typing import Final, NamedTuple
 
+from proxywasm_host.abi.pairs import MAX_SIZE
 from proxywasm_host.abi.types import (
     AbiVersion,
     Action,
@@ -44,6 +45,15 @@ __all__ = [
 ]
 
 V0_1_0, V0_2_0, V0_2_1, V0_2_100 = AbiVersion
+
+NAME: Final = 64 << 10
+"""Bytes of a name, a key or a path. No deadline ends a hostcall: what one may cost is bounded by what it is given."""
+LINE: Final = 1 << 20
+"""Bytes that are logged at once."""
+TEXT: Final = 4 << 20
+"""Bytes of a value in a map; what the map takes of it may be less."""
+DATA: Final = 16 << 20
+"""Bytes of a body, a message, a value that is shared."""
 
 
 class Kind(Enum):
@@ -90,6 +100,8 @@ class Param(NamedTuple):
     `enum` bounds a number: beyond it the hostcall answers BAD_ARGUMENT before it looks at anything else.
     `early`: the result's slot is written with 0, and so checked, before the hostcall acts.
     `optional`: an address of 0 means that the guest does not want the result.
+    `most`: bytes that are taken of the guest, or 0 if there is no limit. More is refused with BAD_ARGUMENT; if `cut`,
+    the first of them are taken instead; pairs that have more are malformed.
     """
 
     name: str
@@ -97,6 +109,8 @@ class Param(NamedTuple):
     enum: type[IntEnum] | None = None
     early: bool = False
     optional: bool = False
+    most: int = 0
+    cut: bool = False
 
     @property
     def is_range(self) -> bool:
@@ -164,16 +178,28 @@ def u64(name: str) -> Param:
     return Param(name, Kind.U64)
 
 
+def name(of: str) -> Param:
+    return Param(of, Kind.BYTES, most=NAME)
+
+
+def text(name: str) -> Param:
+    return Param(name, Kind.BYTES, most=TEXT)
+
+
 def data(name: str) -> Param:
-    return Param(name, Kind.BYTES)
+    return Param(name, Kind.BYTES, most=DATA)
 
 
 def pairs(name: str) -> Param:
-    return Param(name, Kind.PAIRS)
+    return Param(name, Kind.PAIRS, most=MAX_SIZE)
+
+
+def lines(name: str) -> Param:
+    return Param(name, Kind.BYTES, most=LINE, cut=True)
 
 
 def iovecs(name: str) -> Param:
-    return Param(name, Kind.IOVECS)
+    return Param(name, Kind.IOVECS, most=LINE, cut=True)
 
 
 def u32_out(name: str, *, early: bool = False) -> Param:
@@ -216,16 +242,16 @@ def wasi(name: str, *params: Param, returns: str | None = "i32") -> Hostcall:
 
 HOSTCALLS: Final = (
     # Logging, time, status.
-    row("proxy_log", u32("level", LogLevel), data("message")),
+    row("proxy_log", u32("level", LogLevel), lines("message")),
     row("proxy_get_log_level", u32_out("level"), since=V0_2_1),
     row("proxy_get_current_time_nanoseconds", u64_out("time")),
     row("proxy_get_status", u32_out("code"), data_out("message")),
     row("proxy_set_tick_period_milliseconds", u32("period")),
     # Header maps.
-    row("proxy_get_header_map_value", MAP, data("key"), data_out("value")),
-    row("proxy_add_header_map_value", MAP, data("key"), data("value")),
-    row("proxy_replace_header_map_value", MAP, data("key"), data("value")),
-    row("proxy_remove_header_map_value", MAP, data("key")),
+    row("proxy_get_header_map_value", MAP, name("key"), data_out("value")),
+    row("proxy_add_header_map_value", MAP, name("key"), text("value")),
+    row("proxy_replace_header_map_value", MAP, name("key"), text("value")),
+    row("proxy_remove_header_map_value", MAP, name("key")),
     row("proxy_get_header_map_pairs", MAP, pairs_out("pairs")),
     row("proxy_set_header_map_pairs", MAP, pairs("pairs")),
     row("proxy_get_header_map_size", MAP, u32_out("size")),
@@ -235,13 +261,13 @@ HOSTCALLS: Final = (
     row("proxy_get_buffer_status", BUFFER, u32_out("length"), u32_out("flags")),
     row("proxy_get_configuration", data_out("data"), until=V0_1_0),
     # Properties.
-    row("proxy_get_property", data("path"), data_out("value")),
-    row("proxy_set_property", data("path"), data("value")),
+    row("proxy_get_property", name("path"), data_out("value")),
+    row("proxy_set_property", name("path"), text("value")),
     # The stream.
     row(
         "proxy_send_local_response",
         u32("status"),
-        data("details"),
+        name("details"),
         data("body"),
         pairs("headers"),
         i32("grpc_status"),
@@ -254,21 +280,21 @@ HOSTCALLS: Final = (
     row("proxy_set_effective_context", u32("context")),
     row("proxy_done"),
     # Shared data and queues.
-    row("proxy_get_shared_data", data("key"), data_out("value"), u32_out("cas")),
-    row("proxy_set_shared_data", data("key"), data("value"), u32("cas")),
-    row("proxy_register_shared_queue", data("name"), u32_out("token")),
-    row("proxy_resolve_shared_queue", data("vm_id"), data("name"), u32_out("token")),
+    row("proxy_get_shared_data", name("key"), data_out("value"), u32_out("cas")),
+    row("proxy_set_shared_data", name("key"), data("value"), u32("cas")),
+    row("proxy_register_shared_queue", name("name"), u32_out("token")),
+    row("proxy_resolve_shared_queue", name("vm_id"), name("name"), u32_out("token")),
     row("proxy_dequeue_shared_queue", u32("token"), data_out("data")),
     row("proxy_enqueue_shared_queue", u32("token"), data("data")),
     # Metrics.
-    row("proxy_define_metric", u32("type", MetricType), data("name"), u32_out("metric")),
+    row("proxy_define_metric", u32("type", MetricType), name("name"), u32_out("metric")),
     row("proxy_increment_metric", u32("metric"), i64("offset")),
     row("proxy_record_metric", u32("metric"), u64("value")),
     row("proxy_get_metric", u32("metric"), u64_out("value")),
     # Callouts.
     row(
         "proxy_http_call",
-        data("cluster"),
+        name("cluster"),
         pairs("headers"),
         data("body"),
         pairs("trailers"),
@@ -277,9 +303,9 @@ HOSTCALLS: Final = (
     ),
     row(
         "proxy_grpc_call",
-        data("cluster"),
-        data("service"),
-        data("method"),
+        name("cluster"),
+        name("service"),
+        name("method"),
         pairs("initial_metadata"),
         data("message"),
         u32("timeout"),
@@ -287,9 +313,9 @@ HOSTCALLS: Final = (
     ),
     row(
         "proxy_grpc_stream",
-        data("cluster"),
-        data("service"),
-        data("method"),
+        name("cluster"),
+        name("service"),
+        name("method"),
         pairs("initial_metadata"),
         u32_out("token"),
     ),
@@ -297,13 +323,13 @@ HOSTCALLS: Final = (
     row("proxy_grpc_close", u32("token")),
     row("proxy_grpc_cancel", u32("token")),
     # Foreign functions.
-    row("proxy_call_foreign_function", data("name"), data("arguments"), data_out("results", optional=True)),
+    row("proxy_call_foreign_function", name("name"), data("arguments"), data_out("results", optional=True)),
     # Higress.
-    row("proxy_redis_init", data("cluster"), data("username"), data("password"), u32("timeout"), since=V0_2_100),
-    row("proxy_redis_call", data("cluster"), data("query"), u32_out("token"), since=V0_2_100),
+    row("proxy_redis_init", name("cluster"), name("username"), name("password"), u32("timeout"), since=V0_2_100),
+    row("proxy_redis_call", name("cluster"), data("query"), u32_out("token"), since=V0_2_100),
     row("proxy_inject_encoded_data_to_filter_chain", data("data"), u32("end_stream"), since=V0_2_100),
     row("proxy_get_upstream_hosts", pairs_out("hosts"), since=V0_2_100),
-    row("proxy_set_upstream_override_host", data("address"), since=V0_2_100),
+    row("proxy_set_upstream_override_host", name("address"), since=V0_2_100),
     # What some compilers import from the same module.
     row("emscripten_notify_memory_growth", u32("memory"), returns=None),
     row("pthread_equal", u32("left"), u32("right")),

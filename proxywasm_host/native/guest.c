@@ -107,7 +107,7 @@ int guest_put_strings(Guest *guest, PyObject *values, uint64_t table, uint64_t b
     return GOOD;
 }
 
-int guest_gather(Guest *guest, uint64_t at, uint64_t count, PyObject **bytes, PyObject **why) {
+int guest_gather(Guest *guest, uint64_t at, uint64_t count, uint64_t most, PyObject **bytes, PyObject **why) {
     Memory memory;
     if (memory_open(guest, &memory)) return FAILED;
     int state = guest_reach(guest, &memory, at, 8 * count, why);
@@ -125,13 +125,16 @@ int guest_gather(Guest *guest, uint64_t at, uint64_t count, PyObject **bytes, Py
             return bad(why, text("the ranges hold more together than the memory of %llu bytes", held, 0, 0));
         }
     }
-    *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)total);
+    uint64_t left = total < most ? total : most;
+    *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)left);
     char *to = *bytes ? PyBytes_AS_STRING(*bytes) : NULL;
     for (uint64_t i = 0; to && i < ranges; i++) {
         const uint8_t *range = memory.at + at + 8 * i;
-        uint32_t size = read_u32(range + 4);
+        uint64_t size = read_u32(range + 4);
+        if (size > left) size = left;
         memcpy(to, memory.at + read_u32(range), size);
         to += size;
+        left -= size;
     }
     memory_done(&memory);
     return *bytes ? GOOD : FAILED;

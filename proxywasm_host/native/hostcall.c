@@ -50,12 +50,32 @@ static int beyond_enumeration(Hostcall *self, const Param *param, uint32_t value
     return record(self, NULL, found);
 }
 
-static int read_bytes(Guest *guest, uint64_t at, uint64_t size, PyObject **bytes, PyObject **why) {
+/* More bytes than are taken. */
+static int beyond_most(Hostcall *self, const Param *param, uint32_t size) {
+    PyObject *reason = PyUnicode_FromFormat("the %U has {} bytes, at most {} are taken", param->name);
+    PyObject *found = reason ? PyObject_CallFunction(known.refusal, "iOIK", BAD_ARGUMENT, reason, size,
+                                                     (unsigned long long)param->most)
+                             : NULL;
+    Py_XDECREF(reason);
+    return record(self, NULL, found);
+}
+
+/* How many bytes of a range are read. */
+static uint64_t taken(const Param *param, uint64_t size) {
+    if (!param->most || size <= param->most) return size;
+    return param->kind == PAIRS ? param->most + 1 : param->most; /* pairs: enough to be refused */
+}
+
+static int read_bytes(Guest *guest, const Param *param, uint64_t at, uint64_t size, PyObject **bytes, PyObject **why) {
     Memory memory;
     if (memory_open(guest, &memory)) return FAILED;
     int state = guest_reach(guest, &memory, at, size, why);
     if (state != GOOD) return state;
-    *bytes = PyBytes_FromStringAndSize((const char *)memory.at + at, (Py_ssize_t)size);
+    if (taken(param, size) < size && param->kind == BYTES && !param->cut) {
+        memory_done(&memory);
+        return BEYOND;
+    }
+    *bytes = PyBytes_FromStringAndSize((const char *)memory.at + at, (Py_ssize_t)taken(param, size));
     memory_done(&memory);
     return *bytes ? GOOD : FAILED;
 }
@@ -69,11 +89,11 @@ static int read_input(Guest *guest, const Param *param, const uint64_t *slots, s
     case I32: *value = PyLong_FromLong((int32_t)(uint32_t)at); break;
     case U64: *value = PyLong_FromUnsignedLongLong(slots[0]); break;
     case I64: *value = PyLong_FromLongLong((int64_t)slots[0]); break;
-    case BYTES: state = read_bytes(guest, at, size, value, why); break;
-    case IOVECS: state = guest_gather(guest, at, size, value, why); break;
+    case BYTES: state = read_bytes(guest, param, at, size, value, why); break;
+    case IOVECS: state = guest_gather(guest, at, size, param->most ? param->most : UINT64_MAX, value, why); break;
     case PAIRS: {
         PyObject *bytes = NULL;
-        state = read_bytes(guest, at, size, &bytes, why);
+        state = read_bytes(guest, param, at, size, &bytes, why);
         if (state != GOOD) break;
         *value = pairs_decode(bytes);
         if (!*value && !PyErr_Occurred()) *value = PyObject_CallOneArg(known.read_pairs, bytes);
@@ -210,12 +230,13 @@ static int64_t marshal(Hostcall *self, const uint64_t *slots, size_t stride) {
         if (param->result) continue;
         values[count] = NULL;
         state = read_input(self->guest, param, slot, stride, &values[count], &why);
+        if (state == BEYOND && beyond_most(self, param, u32(slot, stride, 1))) state = FAILED;
         if (state != GOOD) break;
         if (param->kind == IOVECS) total += (uint64_t)PyBytes_GET_SIZE(values[count]);
         else if (param->slots == 2) total += u32(slot, stride, 1);
         count++;
     }
-    int64_t status = -1;
+    int64_t status = state == BEYOND ? BAD_ARGUMENT : -1;
     if (state == GOOD) {
         args = PyTuple_New(count - 1);
         for (int i = 1; args && i < count; i++) PyTuple_SET_ITEM(args, i - 1, Py_NewRef(values[i]));
@@ -232,6 +253,13 @@ static int64_t marshal(Hostcall *self, const uint64_t *slots, size_t stride) {
     return status;
 }
 
+/* Whether the guest gives no more than is taken. */
+static bool is_within(const Hostcall *self, const uint64_t *slots, size_t stride) {
+    for (int i = 0; i < self->params; slots += self->param[i++].slots * stride)
+        if (self->param[i].most && u32(slots, stride, 1) > self->param[i].most) return false;
+    return true;
+}
+
 int64_t hostcall_entry(void *hostcall, const uint64_t *slots, size_t stride) {
     Hostcall *self = hostcall;
     Guest *guest = self->guest;
@@ -240,7 +268,7 @@ int64_t hostcall_entry(void *hostcall, const uint64_t *slots, size_t stride) {
         return -1;
     }
     if (guest->allowed != Py_None && guest_check_allowed(guest, self->name)) return -1;
-    if (self->twin && guest->is_quiet) {
+    if (self->twin && guest->is_quiet && is_within(self, slots, stride)) {
         int64_t status = self->twin(self, slots, stride);
         if (status != LEFT) return status;
     }
@@ -299,14 +327,16 @@ static int fill(Hostcall *self, PyObject *args) {
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(plan); i++) {
         Param *param = &self->param[i];
         PyObject *parameter;
-        int kind, result, early, optional;
+        int kind, result, early, optional, cut;
         long long top;
-        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(plan, i), "UipppL", &parameter, &kind, &result, &early, &optional, &top))
+        unsigned long long most;
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(plan, i), "UipppLKp", &parameter, &kind, &result, &early, &optional, &top,
+                              &most, &cut))
             return -1;
         if (kind < 0 || kind >= KINDS) return PyErr_SetString(PyExc_ValueError, "an unknown kind"), -1;
         param->name = Py_NewRef(parameter);
         param->kind = (uint8_t)kind, param->slots = SLOTS[kind], param->top = top;
-        param->result = result, param->early = early, param->optional = optional;
+        param->result = result, param->early = early, param->optional = optional, param->most = most, param->cut = cut;
         self->params++;
         self->slots += param->slots;
     }

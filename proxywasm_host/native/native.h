@@ -231,8 +231,9 @@ static inline bool inside(const Memory *memory, uint64_t at, uint64_t size) {
     return size <= memory->size && at <= memory->size - size;
 }
 
-/* Each gives GOOD; BAD, with the reason in words in `*why`, a new reference; or FAILED, with an exception. */
-enum { GOOD = 0, FAILED = -1, BAD = 1 };
+/* Each gives GOOD; BAD, with the reason in words in `*why`, a new reference; or FAILED, with an exception. What reads
+ * a parameter may also give BEYOND: it has more than is taken. */
+enum { GOOD = 0, FAILED = -1, BAD = 1, BEYOND = 2 };
 
 /* Have the range inside `memory`, which is open and is opened again if memory has grown. */
 int guest_reach(Guest *guest, Memory *memory, uint64_t at, uint64_t size, PyObject **why);
@@ -242,7 +243,7 @@ int guest_put_strings(Guest *guest, PyObject *values, uint64_t table, uint64_t b
 /* `from` is not in guest memory. */
 int guest_put_bytes(Guest *guest, const void *from, size_t size, uint64_t address_slot, uint64_t size_slot,
                     bool optional, PyObject **why);
-int guest_gather(Guest *guest, uint64_t at, uint64_t count, PyObject **bytes, PyObject **why);
+int guest_gather(Guest *guest, uint64_t at, uint64_t count, uint64_t most, PyObject **bytes, PyObject **why);
 /* Raise RestrictedCall for a hostcall that is not among `allowed`: 0, or -1 with an exception. */
 int guest_check_allowed(Guest *guest, PyObject *name);
 
@@ -270,7 +271,9 @@ static inline bool same_bytes(PyObject *a, PyObject *b) {
 typedef struct {
     uint8_t kind, slots;
     bool result, early, optional;
-    int64_t top; /* of its enumeration, or -1 */
+    bool cut;      /* what is beyond the most is left out, and not refused */
+    int64_t top;   /* of its enumeration, or -1 */
+    uint64_t most; /* bytes that are taken, or 0 */
     PyObject *name;
 } Param;
 

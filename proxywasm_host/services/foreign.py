@@ -16,8 +16,13 @@ ForeignFunction = Callable[[bytes], bytes]
 It may raise `ForeignCallFailed` with the status for the guest; any other exception is INTERNAL_FAILURE.
 """
 
-MAX_UNCOMPRESSED = 64 * 1024 * 1024
-"""Bytes that ``uncompress`` gives at most: a guest must not make the host allocate without bound."""
+MAX_ARGUMENT = 1 << 20
+"""Bytes that are compressed or uncompressed at once. No deadline ends a foreign function, so each must be quick."""
+MAX_UNCOMPRESSED = 8 << 20
+"""Bytes that ``uncompress`` gives at most."""
+MAX_THOROUGH = 128 << 10
+"""Bytes that are compressed with zlib's usual level, which for some content takes ten times as long as the fast one."""
+FAST = 4
 
 
 class ForeignCallFailed(Exception):
@@ -29,12 +34,19 @@ class ForeignCallFailed(Exception):
 
 
 def compress(arguments: bytes) -> bytes:
-    """The argument as a zlib stream."""
-    return zlib.compress(arguments)
+    """The argument, of 1 MiB at most, as a zlib stream."""
+    _check_size(arguments)
+    return zlib.compress(arguments, FAST if len(arguments) > MAX_THOROUGH else zlib.Z_DEFAULT_COMPRESSION)
+
+
+def _check_size(arguments: bytes) -> None:
+    if len(arguments) > MAX_ARGUMENT:
+        raise ForeignCallFailed(2, f"the argument has {len(arguments)} bytes, at most {MAX_ARGUMENT} are taken")
 
 
 def uncompress(arguments: bytes) -> bytes:
-    """What the zlib stream holds; SERIALIZATION_FAILURE if it is damaged or holds more than 64 MiB."""
+    """What a zlib stream of at most 1 MiB holds; SERIALIZATION_FAILURE if it is damaged or holds more than 8 MiB."""
+    _check_size(arguments)
     stream = zlib.decompressobj()
     try:
         result = stream.decompress(arguments, MAX_UNCOMPRESSED + 1)

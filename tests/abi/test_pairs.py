@@ -91,7 +91,7 @@ def test_a_mebibyte_is_taken(size):
 
 
 def test_a_byte_more_is_not():
-    with pytest.raises(MalformedPairs, match=r"^1048577 bytes of header pairs, at most 1048576 are taken$"):
+    with pytest.raises(MalformedPairs, match=r"^more than 1048576 bytes of header pairs$"):
         decode(encode([(b"k", bytes(MAX_SIZE + 1 - 15))]))
 
 

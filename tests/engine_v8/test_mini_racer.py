@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -87,6 +88,17 @@ class TestTurns:
             function(instance, "calls")(1 << 30)
         assert caught.value.kind is TrapKind.DEADLINE
         assert function(instance, "one")() == 1
+        instance.close()
+
+    def test_time_that_others_had_is_not_the_guests(self) -> None:
+        """A crossing waits for the GIL as long as another thread has it; here for nothing at all, which is the same."""
+        waits = [0.08, 0.08]
+        instance = instantiate(lambda rest: (time.sleep(waits.pop()), rest)[1], Limits(deadline=0.1))
+        assert function(instance, "calls")(2) == 1
+        assert waits == []
+        with pytest.raises(Trap) as caught:
+            function(instance, "spin")()
+        assert caught.value.kind is TrapKind.DEADLINE
         instance.close()
 
     def test_one_that_is_caught_is_over_all_the_same(self) -> None:

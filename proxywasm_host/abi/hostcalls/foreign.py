@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 
 from proxywasm_host.abi.context import VmState
 from proxywasm_host.abi.hostcalls.room import limited
@@ -11,6 +12,9 @@ from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.protobuf import fields
 from proxywasm_host.abi.types import Status
 from proxywasm_host.services import ForeignCallFailed
+
+MOST_FIELDS = 64
+"""Fields of a message that are looked at: it has two, but others may be among them."""
 
 
 def _clear_route_cache(vm: VmState, arguments: bytes) -> bytes:
@@ -30,7 +34,7 @@ def _max_requests(vm: VmState, arguments: bytes) -> bytes:
 def _inject_on_headers(vm: VmState, arguments: bytes) -> bytes | Refusal:
     """The argument is a protobuf message: field 1 is the body, field 2 whether it ends the stream."""
     try:
-        found = dict(fields(arguments))
+        found = dict(islice(fields(arguments), MOST_FIELDS))
     except (ValueError, IndexError):
         return Refusal(Status.PARSE_FAILURE, "the argument is no protobuf message")
     body = found.get(1, b"")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import zlib
 
 import pytest
@@ -75,7 +76,22 @@ def test_beyond_the_limit(monkeypatch, size):
 
 
 def test_a_bomb():
-    bomb = zlib.compress(bytes(65 * 1024 * 1024))
+    bomb = zlib.compress(bytes(9 << 20))
     assert len(bomb) < 100_000
-    with pytest.raises(ForeignCallFailed, match=r"^the zlib stream holds more than 67108864 bytes$"):
+    with pytest.raises(ForeignCallFailed, match=r"^the zlib stream holds more than 8388608 bytes$"):
         uncompress(bomb)
+
+
+@pytest.mark.parametrize("function", [compress, uncompress])
+def test_no_more_than_a_mebibyte_at_once(function):
+    with pytest.raises(ForeignCallFailed) as caught:
+        function(bytes((1 << 20) + 1))
+    assert (caught.value.status, str(caught.value)) == (2, "the argument has 1048577 bytes, at most 1048576 are taken")
+
+
+def test_what_is_large_is_compressed_quickly():
+    """The usual level takes ten times as long for content like this."""
+    text = bytes(random.Random(1).choices(b"acgt", k=1 << 20))
+    assert uncompress(compress(text)) == text
+    assert compress(text) == zlib.compress(text, foreign.FAST)
+    assert compress(text[: foreign.MAX_THOROUGH]) == zlib.compress(text[: foreign.MAX_THOROUGH])

@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from ctypes import c_uint32, c_uint64
 from queue import Empty
-from time import monotonic
+from time import monotonic, thread_time
 from typing import TYPE_CHECKING, Any
 
 from proxywasm_engine_v8 import traps
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from .isolate import MiniRacerIsolate
 
 __all__ = ["MiniRacerCalls"]
+
+_PUTS_OFF = 3
+"""How often a deadline is put off."""
 
 _LOWERING = Lowering(
     prelude="""
@@ -58,11 +61,13 @@ class MiniRacerCalls:
         "_ours",
         "_over",
         "_pending",
+        "_puts_off",
         "_seconds",
         "_task",
         "_thread",
         "_unsettled",
         "_until",
+        "_used_before",
         "_words",
         "raised",
     )
@@ -76,6 +81,8 @@ class MiniRacerCalls:
         self.raised: Callable[[BaseException], None] = pending.raised
         self._seconds = deadline
         self._until: float | None = None
+        self._used_before = 0.0
+        self._puts_off = 0
         self._number = self._task = 0
         self._ours = True  # whose move it is: the host's, or the guest's
         self._over = True
@@ -94,7 +101,11 @@ class MiniRacerCalls:
             self._unsettled = False
             self._thread.stop()
         self._expired = self._interrupted = False
-        self._until = None if self._seconds is None else monotonic() + self._seconds
+        self._until = None
+        if self._seconds is not None:
+            self._until = monotonic() + self._seconds
+            self._puts_off = _PUTS_OFF
+            self._used_before = self._used()
         self._words[NEXT // 4] = index + 1
         self._over = self._ours = False
         self._isolate.is_inside = True
@@ -177,15 +188,25 @@ class MiniRacerCalls:
                 self._thread.free(value.handle)
 
     def _next(self) -> Any:
-        if self._until is not None and not self._expired:
+        while self._until is not None and not self._expired:
             try:
                 return self._thread.take(timeout=max(0.0, self._until - monotonic()))
-            except Empty:
+            except Empty:  # noqa: PERF203 - each time that the deadline was put off
                 self._expire()
         return self._thread.take()
 
+    def _used(self) -> float:
+        """Seconds that the guest's thread and this one have spent on a processor."""
+        return self._thread.seconds() + thread_time()
+
     def _expire(self) -> None:
-        """Have the guest ended where it is."""
+        """Have the guest ended where it is, unless others had its time."""
+        seconds = self._seconds or 0.0
+        used = self._used() - self._used_before
+        if self._puts_off and used < seconds / 2:
+            self._puts_off -= 1
+            self._until = monotonic() + seconds - used
+            return
         self._expired = True
         self._frames = []
         if self._interrupt is not None:

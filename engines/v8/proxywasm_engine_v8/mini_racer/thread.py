@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from itertools import count
 from queue import SimpleQueue
@@ -27,11 +28,12 @@ _HEAP = 192 << 20  # bytes: less than V8 may have, for when it has them all, it 
 class _Line:
     """What is known to the callback, which runs on V8's thread and must not keep the isolate alive."""
 
-    __slots__ = ("context", "from_v8", "isolate", "thread", "to_v8")
+    __slots__ = ("clock", "context", "from_v8", "isolate", "thread", "to_v8")
 
     def __init__(self) -> None:
         self.context = 0
         self.thread = 0
+        self.clock: int | None = None
         self.isolate: int | None = None
         self.from_v8: SimpleQueue[tuple[int, Value | None]] = SimpleQueue()
         self.to_v8: SimpleQueue[None] = SimpleQueue()
@@ -106,6 +108,15 @@ class V8Thread:
     def isolate(self) -> int | None:
         """V8's isolate, if it could be asked for."""
         return self._line.isolate
+
+    def seconds(self) -> float:
+        """How long the thread has been on a processor."""
+        return time.clock_gettime(self._clock()) if self._line.thread else 0.0
+
+    def _clock(self) -> int:
+        if self._line.clock is None:
+            self._line.clock = time.pthread_getcpuclockid(self._line.thread)
+        return self._line.clock
 
     def string(self, text: str) -> int:
         """A text as a value, to be given away or freed."""
