@@ -31,7 +31,7 @@ except ModuleNotFoundError as error:
     raise remedy.missing("http", error) from None
 
 from proxywasm_host.driver.clusters import Clusters
-from proxywasm_host.driver.dispatch import Dispatcher, logger
+from proxywasm_host.driver.dispatch import LOOKS, Dispatcher, logger
 from proxywasm_host.runtime.effects import Callout, CalloutFailed, Effect, HttpCall, Reply
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import Plugin
@@ -54,10 +54,18 @@ class AsyncDriver(Dispatcher):
         host: whose effects; its `Host.wake` is set meanwhile.
         clients: who makes the callouts, by the effect's type (`HttpCall`, `RedisCall`, …). Without one for `HttpCall`
             they go over httpx2 to the host's clusters, if these are a `Clusters`. Those without a client fail.
+        stream_idle_timeout: seconds after which an attached stream without any progress is ended, by
+            `HttpStream.time_out`; ``None`` is never.
     """
 
-    def __init__(self, host: Host, clients: Mapping[type[Callout], AsyncClient] | None = None) -> None:
-        super().__init__(host)
+    def __init__(
+        self,
+        host: Host,
+        clients: Mapping[type[Callout], AsyncClient] | None = None,
+        *,
+        stream_idle_timeout: float | None = None,
+    ) -> None:
+        super().__init__(host, stream_idle_timeout=stream_idle_timeout)
         self._clients = dict(clients or {})
         self._own_clients = AsyncExitStack()
         self._group: TaskGroup | None = None
@@ -74,6 +82,8 @@ class AsyncDriver(Dispatcher):
             self._clients[HttpCall] = await self._own_clients.enter_async_context(AsyncHttpClient(clusters))
         self._call_soon = self._scheduler()
         self.host.wake = self._wake
+        if self.stream_idle_timeout is not None:
+            self.start_soon(self._look_each, self.stream_idle_timeout / LOOKS)
         self.perform(self.host.drain())
         return self
 
@@ -112,6 +122,11 @@ class AsyncDriver(Dispatcher):
         """Run a function beside everything else, until the driver ends. It must not raise."""
         if self._group is not None:
             self._group.start_soon(function, *args)
+
+    async def _look_each(self, seconds: float) -> None:
+        while True:
+            await anyio.sleep(seconds)
+            self.look()
 
     # -- Ticks ---------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ Rules of this module:
   A sink takes note and returns; it feeds nothing.
 * What a performed effect brings about is performed after what is at hand.
 * A callout that nobody has a client for fails at once, so that no guest waits for ever.
+* A stream without any progress for as long as `stream_idle_timeout` is ended: nothing came in, nothing came out. All
+  streams are looked at `LOOKS` times in that time, so that none needs a timer.
 * A guest that brings about ever more by itself (a message in its own queue, a callout that fails at once) gets
   `AT_ONCE` turns, and each further one when others have had theirs.
 """
@@ -14,12 +16,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Union
 
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import CalloutFailed, Effect, Reply
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
+from proxywasm_host.runtime.path import REQUEST, RESPONSE
 from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.runtime.tcp import TcpStream
 
@@ -31,19 +35,43 @@ Sink = Callable[[Any], None]
 
 CALLOUTS = (effects.HttpCall, effects.GrpcCall, effects.GrpcStream, effects.RedisCall)
 AT_ONCE = 64
+LOOKS = 8
 logger = logging.getLogger("proxywasm_host.driver")
+
+
+@dataclass(slots=True)
+class Attached:
+    """A stream that is attached: who takes its effects, and what progress it makes."""
+
+    sink: Sink
+    moved: bool = False
+    """Something came out since it was looked at."""
+    came: tuple[int | bool, ...] = ()
+    """How much had come in then."""
+    quiet: int = -1
+    """How often in a row it was found without any progress; -1 before it was looked at."""
+
+    def idle(self, stream: HttpStream) -> bool:
+        """Look at the stream: whether there was no progress for long enough."""
+        paths = stream.path(REQUEST), stream.path(RESPONSE)
+        came = tuple(value for path in paths for value in (path.started, path.received, path.ended))
+        if self.moved or came != self.came:
+            self.moved, self.came, self.quiet = False, came, -1
+        self.quiet += 1
+        return self.quiet >= LOOKS
 
 
 class Dispatcher:
     """Routes the effects of one host. A driver says how to wait and how to call out."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, *, stream_idle_timeout: float | None = None) -> None:
         self.host = host
-        self._sinks: dict[Stream, Sink] = {}
+        self.stream_idle_timeout = stream_idle_timeout
+        self._sinks: dict[Stream, Attached] = {}
 
     def attach(self, stream: Stream, sink: Sink) -> None:
         """Give the effects of a stream to `sink`, until `detach`."""
-        self._sinks[stream] = sink
+        self._sinks[stream] = Attached(sink)
 
     def detach(self, stream: Stream) -> None:
         """Forget a stream: its effects are dropped from now on. Unknown ones are ignored."""
@@ -62,9 +90,10 @@ class Dispatcher:
         for effect in queue:  # which grows meanwhile
             stream = getattr(effect, "stream", None)
             if stream is not None:
-                sink = sinks.get(stream)
-                if sink is not None:
-                    sink(effect)
+                attached = sinks.get(stream)
+                if attached is not None:
+                    attached.moved = True
+                    attached.sink(effect)
             elif isinstance(effect, effects.SetTickPeriod):
                 self._arm(effect.plugin, effect.milliseconds)
             elif isinstance(effect, effects.CancelCallout):
@@ -75,6 +104,22 @@ class Dispatcher:
                     queue.extend(self._turn(effect))
                 else:
                     self._soon(effect)
+
+    def look(self) -> None:
+        """Look at all streams, and end those without progress. To be called `LOOKS` times in `stream_idle_timeout`."""
+        for stream, attached in list(self._sinks.items()):
+            if not isinstance(stream, HttpStream) or stream.closed or not attached.idle(stream):
+                continue
+            attached.quiet = -1
+            response = stream.path(RESPONSE)
+            if not (response.complete or response.aborted):
+                request = dict(stream.path(REQUEST).headers)
+                method, path = (request.get(name, b"").decode("latin-1") for name in (b":method", b":path"))
+                logger.warning(
+                    "no progress of %s %r for %g seconds: timed out; it waited for %s",
+                    method, path.partition("?")[0], self.stream_idle_timeout, stream.waiting_for,
+                )  # fmt: skip
+                self.perform(stream.time_out())
 
     def _turn(self, effect: effects.QueueReady | effects.Callout) -> list[Effect]:
         if isinstance(effect, effects.QueueReady):

@@ -26,7 +26,7 @@ from itertools import count
 from typing import Any, Protocol
 
 from proxywasm_host.driver.clusters import Clusters
-from proxywasm_host.driver.dispatch import Dispatcher, logger
+from proxywasm_host.driver.dispatch import LOOKS, Dispatcher, logger
 from proxywasm_host.runtime.effects import Callout, CalloutFailed, Effect, HttpCall, Reply
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import Plugin
@@ -50,10 +50,19 @@ class ThreadDriver(Dispatcher):
         clients: who makes the callouts, by the effect's type. Without one for `HttpCall` they go over httpx2 to the
             host's clusters, if these are a `Clusters`. Those without a client fail.
         threads: how many callouts are made at a time; what is more waits.
+        stream_idle_timeout: seconds after which an attached stream without any progress is ended, by
+            `HttpStream.time_out`; ``None`` is never.
     """
 
-    def __init__(self, host: Host, clients: Mapping[type[Callout], Client] | None = None, *, threads: int = 32) -> None:
-        super().__init__(host)
+    def __init__(
+        self,
+        host: Host,
+        clients: Mapping[type[Callout], Client] | None = None,
+        *,
+        threads: int = 32,
+        stream_idle_timeout: float | None = None,
+    ) -> None:
+        super().__init__(host, stream_idle_timeout=stream_idle_timeout)
         self.lock = threading.RLock()
         self._clients = dict(clients or {})
         self._threads = threads
@@ -78,6 +87,8 @@ class ThreadDriver(Dispatcher):
             self._pool = ThreadPoolExecutor(self._threads, "proxywasm-callout")
             self._timer.start()
             self.host.wake = lambda: self._timer.after(0, self._woken)
+            if self.stream_idle_timeout is not None:
+                self._look_each(self.stream_idle_timeout / LOOKS)
             self.perform(self.host.drain())
         return self
 
@@ -101,6 +112,15 @@ class ThreadDriver(Dispatcher):
 
     def _soon(self, effect: Effect) -> None:
         self._timer.after(0, lambda: self._woken(effect))
+
+    def _look_each(self, seconds: float) -> None:
+        self._timer.after(seconds, lambda: self._look(seconds))
+
+    def _look(self, seconds: float) -> None:
+        with self.lock:
+            if self._pool is not None:
+                self.look()
+                self._look_each(seconds)
 
     # -- Ticks ---------------------------------------------------------------------------------------------------
 

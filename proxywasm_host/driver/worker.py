@@ -39,7 +39,7 @@ class Worker:
     Args:
         make_host: makes the host, which is the worker's own.
         filters: the chain, in the order of the request.
-        clients: see `AsyncDriver`.
+        clients, stream_idle_timeout: see `AsyncDriver`.
         logger: who says which guests failed, and why.
         on_failure: told of each failure.
     """
@@ -59,12 +59,14 @@ class Worker:
         *,
         logger: logging.Logger = logger,
         on_failure: OnFailure = None,
+        stream_idle_timeout: float | None = None,
     ) -> None:
         self._make_host = make_host
         self._filters = filter_list.chain(filters)
         self._clients = clients
         self._logger = logger
         self._on_failure = on_failure
+        self._stream_idle_timeout = stream_idle_timeout
         self._error: Exception | None = None
         self._ready = anyio.Event()
         self._stop = anyio.Event()
@@ -79,7 +81,8 @@ class Worker:
         """Load the filters, serve until `stop`, free everything. What goes wrong at the start, `ready` raises."""
         try:
             with self._make_host() as self.host:
-                async with AsyncDriver(self.host, self._clients) as self.driver:
+                driver = AsyncDriver(self.host, self._clients, stream_idle_timeout=self._stream_idle_timeout)
+                async with driver as self.driver:
                     self._use(await self._load(self._filters))
                     self._ready.set()
                     await self._stop.wait()

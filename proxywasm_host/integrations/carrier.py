@@ -11,13 +11,14 @@ from proxywasm_host.abi.profile import ENVOY, Profile
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.driver import filters as filter_list
 from proxywasm_host.driver.clusters import Cluster, Clusters
-from proxywasm_host.driver.defaults import LIMITS
+from proxywasm_host.driver.defaults import LIMITS, STREAM_IDLE_TIMEOUT
 from proxywasm_host.driver.dispatch import CALLOUTS
 from proxywasm_host.driver.filters import AnyFilter
 from proxywasm_host.driver.health import FilterStatus, OnFailure, Watch
 from proxywasm_host.engine.protocol import Engine, Limits
 from proxywasm_host.integrations.properties import of_this_node
 from proxywasm_host.runtime.effects import Callout
+from proxywasm_host.runtime.header_limits import HeaderLimits
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plain import BUFFER_LIMIT
 from proxywasm_host.runtime.trace import Listener
@@ -37,6 +38,11 @@ class Carrier:
         clusters: where callouts go, by name: `Clusters`, or a mapping of names to URLs.
         properties: properties of all streams, or a function that makes those of a request from its scope (or environ).
         buffer_limit: bytes of a body that filters may hold back.
+        header_limits: how many headers a client or the application may send, and of what size; more is answered 431 or
+            502, and no filter sees it. ``None`` for no limit.
+        stream_idle_timeout: seconds without any progress (nothing received from the client or the application, nothing
+            come out of the filters) after which a request is answered 408 or 504, or its response broken off. ``None``
+            for no limit.
         mend_framing: correct, or leave out, a ``content-length`` that filters may have made wrong.
         clients: who makes callouts, by the effect's type; see `AsyncDriver` and `ThreadDriver`.
         limits: memory and deadline of each guest; ``Limits()`` for none.
@@ -56,6 +62,8 @@ class Carrier:
         clusters: Mapping[str, Cluster | str] | None = None,
         properties: Properties | None = None,
         buffer_limit: int = BUFFER_LIMIT,
+        header_limits: HeaderLimits | None = HeaderLimits(),  # noqa: B008 - a value
+        stream_idle_timeout: float | None = STREAM_IDLE_TIMEOUT,
         mend_framing: bool = True,
         clients: Mapping[type[Callout], Any] | None = None,
         services: Services | None = None,
@@ -70,6 +78,10 @@ class Carrier:
         check("properties", properties, right, "a mapping by name, or a function that makes one of a request")
         of_all = {} if properties is None or callable(properties) else properties
         check("buffer_limit", buffer_limit, is_number(buffer_limit, int), "a number of bytes: 1 << 20")
+        right = header_limits is None or isinstance(header_limits, HeaderLimits)
+        check("header_limits", header_limits, right, "HeaderLimits(count=100, size=60 * 1024)")
+        right = stream_idle_timeout is None or (is_number(stream_idle_timeout, int, float) and stream_idle_timeout > 0)
+        check("stream_idle_timeout", stream_idle_timeout, right, "a number of seconds: 300.0")
         right = clients is None or all(kind in CALLOUTS and callable(client) for kind, client in clients.items())
         check("clients", clients, right, "functions by the type of callout: {RedisCall: my_client}")
         check("services", services, services is None or isinstance(services, Services), "a Services(…)")
@@ -87,6 +99,8 @@ class Carrier:
         self._properties_of: Callable[[Any], Mapping[str, PropertyValue]]
         self._properties_of = properties if callable(properties) else lambda _: of_all
         self._buffer_limit = buffer_limit
+        self._header_limits = header_limits
+        self._stream_idle_timeout = stream_idle_timeout
         self._mend_framing = mend_framing
         self._on_failure = on_failure
         self._set_up()

@@ -74,7 +74,8 @@ class ProxyWasmMiddleware(Carrier):
             if self._running is None or self._running[0] != os.getpid():
                 self._closing = ExitStack()  # what a parent process has is not ours to close
                 with ExitStack() as opened:
-                    driver = opened.enter_context(ThreadDriver(opened.enter_context(self._make_host()), self._clients))
+                    host, timeout = opened.enter_context(self._make_host()), self._stream_idle_timeout
+                    driver = opened.enter_context(ThreadDriver(host, self._clients, stream_idle_timeout=timeout))
                     plugins = filter_list.load(driver.host, self.filters)
                     with driver.lock:
                         driver.perform(driver.host.drain())
@@ -105,7 +106,12 @@ class ProxyWasmMiddleware(Carrier):
             return [refused.body]
         properties = {**_properties(environ), **self._properties_of(environ)}
         with driver.lock:
-            stream = driver.host.http_stream(plugins, properties=properties, buffer_limit=self._buffer_limit)
+            stream = driver.host.http_stream(
+                plugins,
+                properties=properties,
+                buffer_limit=self._buffer_limit,
+                header_limits=self._header_limits,
+            )
         exchange = _Exchange(driver, stream, environ, headers, start_response, mend_framing=self._mend_framing)
         return _Response(exchange.run(self.app))
 

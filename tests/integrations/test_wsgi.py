@@ -169,7 +169,7 @@ def test_a_local_response_instead_of_the_application(wrap, log):
     assert log.take()[1:] == ENDED
 
 
-@pytest.mark.parametrize("script", ["@on_request_headers\nsend_local_response 403 no \"\" \"\" -1\nreturn 1\n", ""])
+@pytest.mark.parametrize("script", ['@on_request_headers\nsend_local_response 403 no "" "" -1\nreturn 1\n', ""])
 def test_the_head_is_given_before_anything_is_returned(wrap, script):
     """Servers may look at it then, and not again (granian)."""
     environ: dict = {}

@@ -7,7 +7,8 @@ Rules of this module:
   made. Only while a filter holds something, and with it the initiative, the server's next message is awaited beside.
 * One ``receive`` and one ``send`` of the server at a time.
 * The application is called when the request's headers have come out. Once the client is answered without it, or gone,
-  it is told ``http.disconnect``; what it sends is dropped, and a body that goes on raises `ResponseOver`.
+  it is told ``http.disconnect``; what it sends is dropped, and a body that goes on raises `ResponseOver`. If what it
+  has sent is to be cut while it waits for something else, it is cancelled.
 * Back-pressure: the next part of a body is read only when what came out before is taken, and while filters hold no
   more than their limit.
 """
@@ -21,6 +22,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import anyio
 
 from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.driver.interrupt import Interruptible, interruptible
 from proxywasm_host.driver.worker import Worker
 from proxywasm_host.integrations.asgi.scope import (
     Message,
@@ -111,6 +113,10 @@ class Exchange:
         self._reader: anyio.CancelScope | None = None
         self._change: anyio.Event | None = None
         self._error: Exception | None = None
+        self._running: Interruptible | None = None
+        """The application."""
+        self._awaiting: Interruptible | None = None
+        """The server's next message."""
 
     # -- The whole -----------------------------------------------------------------------------------------------
 
@@ -153,12 +159,15 @@ class Exchange:
 
     async def _call(self, app: Callable[..., Awaitable[None]]) -> None:
         try:
-            await app(self._app_scope, self.receive, self.send)
+            with interruptible() as self._running:
+                await app(self._app_scope, self.receive, self.send)
         except Exception as error:
             if not self._over:
                 raise
             if not isinstance(error, ResponseOver):
                 logger.info("the application, told that its client is gone, raised %r", error)
+        finally:
+            self._running = None
 
     @property
     def _closed(self) -> bool:
@@ -200,11 +209,14 @@ class Exchange:
     async def _read(self) -> None:
         """Take the server's next message."""
         self._reading = True
+        message: Message | None = None
         try:
-            message = await self._server_receive()
+            with interruptible() as self._awaiting:
+                message = await self._server_receive()
         finally:
-            self._reading = False
-        self._take(message)
+            self._reading, self._awaiting = False, None
+        if message is not None:
+            self._take(message)
 
     def _take(self, message: Message) -> None:
         if message["type"] == "http.disconnect":
@@ -333,7 +345,11 @@ class Exchange:
             self._to_client.clear()
             if not self._started:
                 self._answer(503)
+            elif self._running is not None and not self._feeding:
+                self._running.cancel()  # what it has sent is to be cut, and nothing else may wake it
         if not self._feeding:
+            if self._awaiting is not None and self._over:
+                self._awaiting.cancel()  # of a client that sends no more
             self._changed()
             if self._to_client and not self._sending:
                 self._driver.start_soon(self._flush_beside)

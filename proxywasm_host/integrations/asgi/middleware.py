@@ -67,6 +67,7 @@ class ProxyWasmMiddleware(Carrier):
             worker.plugins,
             properties=ScopeProperties(scope, self._properties_of(scope)),
             buffer_limit=self._buffer_limit,
+            header_limits=self._header_limits,
         )
         exchange = Exchange(worker, stream, scope, headers, receive, send, mend_framing=self._mend_framing)
         await exchange.run(self.app)
@@ -94,7 +95,12 @@ class ProxyWasmMiddleware(Carrier):
             del self._workers[token]
         loop = current_token().native_token
         worker = self._workers[loop] = Worker(
-            self._make_host, self.filters, self._clients, logger=self.logger, on_failure=self._on_failure
+            self._make_host,
+            self.filters,
+            self._clients,
+            logger=self.logger,
+            on_failure=self._on_failure,
+            stream_idle_timeout=self._stream_idle_timeout,
         )
         if isinstance(loop, asyncio.AbstractEventLoop):
             task = loop.create_task(worker.run())

@@ -1,0 +1,68 @@
+"""Something that is awaited and may be broken off by others: a cancel scope that costs next to nothing until then.
+
+    with interruptible() as running:
+        await app(…)            # running.cancel(), called meanwhile by another task, ends this as a cancel scope does
+
+A scope of anyio costs some microseconds for each request on asyncio, where a task can be cancelled as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Any, Protocol
+
+import anyio
+from anyio.lowlevel import current_token
+
+__all__ = ["Interruptible", "interruptible"]
+
+
+class Interruptible(Protocol):
+    """A context manager around what may be broken off."""
+
+    def cancel(self) -> None:
+        """Break it off. Called by another task, while this one waits."""
+        ...
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> bool | None: ...
+
+
+def interruptible() -> Interruptible:
+    """One for this event loop."""
+    if isinstance(current_token().native_token, asyncio.AbstractEventLoop):
+        return OfAsyncio()
+    return anyio.CancelScope()
+
+
+class OfAsyncio:
+    """For asyncio and uvloop."""
+
+    __slots__ = ("_cancelled", "_task")
+
+    def __init__(self) -> None:
+        self._cancelled = False
+        self._task: asyncio.Task[object] | None = None
+
+    def __enter__(self) -> OfAsyncio:
+        self._task = asyncio.current_task()
+        return self
+
+    def cancel(self) -> None:
+        if self._task is not None and not self._cancelled:
+            self._cancelled = True
+            self._task.cancel()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        task, self._task = self._task, None
+        if not self._cancelled:
+            return False
+        uncancel = getattr(task, "uncancel", None)  # there since Python 3.11
+        others = uncancel() if uncancel is not None else 0
+        return kind is not None and issubclass(kind, asyncio.CancelledError) and not others
