@@ -46,9 +46,9 @@ clean:
 
 # What running filters needs.
 $(VENV)/.run: $(PROJECTS)
-	@echo "Setting up $(VENV) with $$($(PYTHON) --version): the core, the Wasmtime engine, the command line."
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version): the core, the Wasmtime engine, the command line, what examples use."
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) --editable '.[cli]' --editable engines/wasmtime
+	@$(PIP) --editable '.[cli,serve,testing]' --editable engines/wasmtime starlette fastapi
 	@touch $@
 
 # What testing needs beside that.

@@ -56,7 +56,7 @@ def test_prints(name, engine):
 
 
 def test_the_unit_test_passes(engine):
-    assert "2 passed" in run(engine, "-m", "pytest", "-q", "-p", "no:cacheprovider", "examples/test_a_filter.py")
+    assert "4 passed" in run(engine, "-m", "pytest", "-q", "-p", "no:cacheprovider", "examples/test_a_filter.py")
 
 
 def test_an_engine_for_each_filter():
