@@ -43,11 +43,13 @@ __all__ = ["FILTER_OPTIONS", "Scenario", "Silent", "about", "check_readable", "e
 F = TypeVar("F", bound=Callable[..., Any])
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
 
-CONFIG_OPTION = click.option(
-    "--config", "--filter-config", "config", type=Data(), multiple=True, help="The filter's configuration."
+CONFIG_OPTIONS = (
+    click.option(
+        "--config", "--filter-config", "config", type=Data(), multiple=True, help="The filter's configuration."
+    ),
+    click.option("--vm-config", type=Data(), multiple=True, help="The configuration of its VM."),
 )
 FILTER_OPTIONS = (
-    click.option("--vm-config", type=Data(), multiple=True, help="The configuration of its VM."),
     click.option("--root-id", metavar="ID", multiple=True, help="Which of a module's filters is meant."),
     click.option("--vm-id", metavar="ID", multiple=True, help="Filters of one id and code share a VM."),
     click.option("--name", metavar="NAME", multiple=True, help="The filter's name; that of its file if not given."),
@@ -61,7 +63,7 @@ FILTER_OPTIONS = (
         "--failure-policy",
         type=click.Choice([policy.value for policy in FailurePolicy]),
         multiple=True,
-        help="What a stream gets after a trap.  [default: fail_closed]",
+        help="What a stream gets after a trap.  [default: fail_closed; of serve: fail_reload]",
     ),
 )
 REQUEST_OPTIONS = (
@@ -131,7 +133,7 @@ HOST_OPTIONS = (
 
 def scenario_options(function: F) -> F:
     """Give a command these options; it takes them as keywords and makes a `Scenario` of them."""
-    for option in reversed((CONFIG_OPTION, *FILTER_OPTIONS, *REQUEST_OPTIONS, *RESPONSE_OPTIONS, *HOST_OPTIONS)):
+    for option in reversed((*CONFIG_OPTIONS, *FILTER_OPTIONS, *REQUEST_OPTIONS, *RESPONSE_OPTIONS, *HOST_OPTIONS)):
         function = option(function)
     return function
 

@@ -12,9 +12,9 @@ import click
 
 from proxywasm_host import remedy
 from proxywasm_host.abi.types import LogLevel
-from proxywasm_host.cli.options import FILTER_OPTIONS, check_readable, each
-from proxywasm_host.cli.values import Data, Environment, Property, Seconds, Size
-from proxywasm_host.driver.defaults import DEADLINE, MEMORY
+from proxywasm_host.cli.options import FILTER_OPTIONS, each
+from proxywasm_host.cli.values import DataOrFile, Environment, Property, Seconds, Size
+from proxywasm_host.driver.defaults import DEADLINE, FAILURE_POLICY, MEMORY
 
 __all__ = ["command"]
 
@@ -33,7 +33,8 @@ def _filter_options(function: F) -> F:
 @click.option("--upstream", metavar="URL", help="The server behind the filters, http://HOST:PORT.")
 @click.option("--listen", metavar="HOST:PORT", help="Where to serve.  [default: 127.0.0.1:8080]")
 @click.option("--config", "file", type=click.Path(path_type=Path), help="A configuration in YAML or TOML.")
-@click.option("--filter-config", type=Data(), multiple=True, help="The filter's configuration.")
+@click.option("--filter-config", type=DataOrFile(), multiple=True, help="The filter's configuration.")
+@click.option("--vm-config", type=DataOrFile(), multiple=True, help="The configuration of its VM.")
 @_filter_options
 @click.option("--env", type=Environment(), multiple=True, help="An environment variable of the guests.")
 @click.option("--property", "properties", type=Property(), multiple=True, help="A property; PATH:=JSON for a number.")
@@ -123,12 +124,14 @@ def _chain(filters: tuple[str, ...], options: dict[str, Any]) -> list[dict[str, 
             ("vm_id", "vm_id", ""),
             ("name", "name", ""),
             ("engine", "engine", None),
-            ("failure_policy", "failure_policy", "fail_closed"),
+            ("failure_policy", "failure_policy", FAILURE_POLICY.value),
         )
     }
     chain = []
     for number, path in enumerate(filters):
-        check_readable(path)
         given = {key: values[number] for key, values in own.items()}
+        for key in ("configuration", "vm_configuration"):
+            if isinstance(given[key], Path):
+                given[f"{key}_file"] = given.pop(key)
         chain.append({"file": Path(path).absolute(), "environment": dict(options["env"]), **given})
     return chain

@@ -31,7 +31,7 @@ from proxywasm_host.runtime.effects import (
     Reply,
 )
 
-__all__ = ["CannedReply", "Data", "EngineName", "Environment", "Header", "Property", "Size"]
+__all__ = ["CannedReply", "Data", "DataOrFile", "EngineName", "Environment", "Header", "Property", "Size"]
 
 
 def wire(text: str) -> bytes:
@@ -89,6 +89,15 @@ class Data(Kind):
             return Path(text[1:]).read_bytes()
         except OSError as error:
             raise ValueError(f"cannot read {text[1:]}: {error.strerror}") from None
+
+
+class DataOrFile(Data):
+    """As `Data`, but a file is only named, as a path: it may be read again when it changes."""
+
+    def parse(self, text: str) -> bytes | Path:  # type: ignore[override]
+        if text[:1] == "@" and text not in ("@", "@-"):
+            return Path(text[1:]).absolute()
+        return super().parse(text)
 
 
 class Size(Kind):

@@ -35,6 +35,8 @@ _SUFFIX = ".module"
 _TEMPORARY = ".tmp-"
 _ABANDONED = 3600  # seconds after which a temporary file is nobody's any more
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+READ_ONLY = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+"""A pipe in the place of a file keeps nobody waiting, and is then refused as no plain file."""
 
 
 SLOW = 1.0
@@ -318,7 +320,7 @@ def _file_name(engine: Engine, digest: bytes) -> str:
 @contextmanager
 def _open_own(path: Path, others: int = _OTHERS_WRITE) -> Iterator[FileIO]:
     """Open a plain file of our own whose mode has none of the bits `others`. Raises: OSError."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
+    descriptor = os.open(path, READ_ONLY)
     with open(descriptor, "rb", buffering=0) as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

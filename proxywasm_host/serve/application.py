@@ -74,11 +74,14 @@ class Application:
                 settings = await asyncio.to_thread(self._source.load)
                 log = Log(settings.access_log)
                 chain = await self._load(self.chain.number + 1, settings)
-            except ProxyWasmError as error:
+            except Exception as error:
                 if log is not None:
                     log.close()
                 self._tally.reloads["refused",] += 1
-                return str(error)
+                if isinstance(error, ProxyWasmError):
+                    return str(error)
+                logger.exception("what has changed cannot be loaded, and should have been refused in words")
+                return f"{type(error).__name__}: {error}"
             fixed = [name for name in FIXED if getattr(settings, name) != getattr(self._settings, name)]
             if fixed:
                 logger.warning("changes of %s take effect when the server is started again", ", ".join(fixed))

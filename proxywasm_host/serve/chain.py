@@ -26,7 +26,7 @@ from proxywasm_host.integrations.properties import of_this_node
 from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import Plugin
-from proxywasm_host.serve import config
+from proxywasm_host.serve import config, files
 from proxywasm_host.serve.config import Settings
 from proxywasm_host.serve.metrics import Tally
 from proxywasm_host.serve.proxy import Proxy
@@ -164,15 +164,16 @@ def names(filters: list[config.Filter]) -> list[str]:
 
 
 def filters_of(settings: Settings) -> Iterator[Filter]:
-    """The chain as the driver has it. Raises: ConfigError."""
+    """The chain as the driver has it. Raises: ConfigError; OSError, for a file of a filter."""
     for name, filter in zip(names(settings.filters), settings.filters, strict=True):
+        files.check(filter.file)
         yield Filter(
             filter.file,
             name=name,
-            configuration=_content(filter.configuration_file) if filter.configuration_file else filter.configuration,
+            configuration=_content(filter.configuration_file, filter.configuration),
             root_id=filter.root_id,
             vm_id=filter.vm_id,
-            vm_configuration=filter.vm_configuration,
+            vm_configuration=_content(filter.vm_configuration_file, filter.vm_configuration),
             environment=filter.environment,
             capabilities=filter.capabilities,
             failure_policy=filter.failure_policy,
@@ -184,9 +185,12 @@ def filters_of(settings: Settings) -> Iterator[Filter]:
         )
 
 
-def _content(file: Path) -> bytes:
+def _content(file: Path | None, given: bytes) -> bytes:
+    """What the file says, if there is one. Raises: ConfigError."""
+    if file is None:
+        return given
     try:
-        return file.read_bytes()
+        return files.read(file)
     except OSError as error:
         raise ConfigError(f"cannot read the configuration {file}: {error.strerror}") from None
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
@@ -24,10 +25,10 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from proxywasm_host.abi.profile import PROFILES
-from proxywasm_host.driver.defaults import DEADLINE, MEMORY
+from proxywasm_host.driver.defaults import DEADLINE, FAILURE_POLICY, MEMORY, RELOAD_INTERVAL
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.errors import not_among
 from proxywasm_host.runtime.plugin import FailurePolicy
@@ -64,7 +65,28 @@ def _property(value: Any) -> Any:
 
 def _text(value: Any) -> Any:
     """A configuration: text as it is, anything else as JSON."""
-    return value if isinstance(value, (str, bytes)) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, (str, bytes)):
+        return value
+    _check_json(value, ())
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _check_json(value: Any, path: tuple[Any, ...]) -> None:
+    """Raises: PydanticCustomError, with the path of what JSON has no form for."""
+    said = ""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if isinstance(key, bool) or not isinstance(key, (str, int)):
+                said = f"the key {key!r} is no text: put it in quotes"
+                break
+            _check_json(item, (*path, str(key)))
+    elif isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            _check_json(item, (*path, number))
+    elif not (value is None or isinstance(value, (str, int)) or (isinstance(value, float) and isfinite(value))):
+        said = f"{value!r} is no value of JSON"
+    if said:
+        raise PydanticCustomError("no_json", "{said}", {"said": said, "path": path})
 
 
 def _beside(value: Path, info: ValidationInfo) -> Path:
@@ -223,14 +245,18 @@ class Filter(Model):
     vm_id: str = ""
     """Filters of one vm_id and code share a VM."""
     vm_configuration: Text = b""
+    """What its VM is configured with."""
+    vm_configuration_file: File | None = None
+    """A file that holds it instead."""
     environment: dict[str, str] = {}
     capabilities: list[str] | None = None
     """Hostcalls and callbacks that are allowed; all if not given."""
-    failure_policy: FailurePolicy = FailurePolicy.FAIL_CLOSED
+    failure_policy: FailurePolicy = FAILURE_POLICY
+    """What requests get after the guest has failed: a new guest, 503, or their way without the filter."""
     allow_on_headers_stop_iteration: bool = False
     """PAUSE on headers lets the body come, as Envoy's option of that name."""
-    reload_interval: Seconds = 1.0
-    """Base of fail_reload's back-off in seconds."""
+    reload_interval: Annotated[float, Field(ge=0, allow_inf_nan=False)] = RELOAD_INTERVAL
+    """Base of fail_reload's back-off in seconds; 0: the next request gets a new guest."""
     unknown_imports: Literal["error", "stub"] = "error"
     engine: str | None = None
     """Instead of the chain's."""
@@ -239,8 +265,9 @@ class Filter(Model):
 
     @model_validator(mode="after")
     def _one_configuration(self) -> Filter:
-        if self.configuration and self.configuration_file:
-            raise ValueError("configuration and configuration_file are both given: one is enough")
+        for name in ("configuration", "vm_configuration"):
+            if getattr(self, name) and getattr(self, f"{name}_file"):
+                raise ValueError(f"{name} and {name}_file are both given: one is enough")
         return self
 
 

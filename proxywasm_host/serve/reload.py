@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from proxywasm_host.errors import ProxyWasmError
+from proxywasm_host.serve import files
 from proxywasm_host.serve.config import Settings
 from proxywasm_host.serve.source import Source
 
@@ -25,10 +26,12 @@ logger = logging.getLogger("proxywasm_host.serve")
 
 def files_of(settings: Settings, source: Source) -> list[Path]:
     """All files that a configuration is made of."""
-    files = [source.file] if source.file else []
+    found: list[Path | None] = [source.file]
     for filter in settings.filters:
-        files += [filter.file, *([filter.configuration_file] if filter.configuration_file else [])]
-    return files
+        found += [filter.file, filter.configuration_file, filter.vm_configuration_file]
+    for tls in (settings.upstream.tls, *(cluster.tls for cluster in settings.clusters.values())):
+        found += [tls.ca, tls.certificate, tls.key]
+    return [file for file in found if file is not None]
 
 
 def _look(file: Path) -> tuple[int, int, int]:
@@ -45,7 +48,7 @@ def _content(files: list[Path]) -> bytes:
 
 def _digest(file: Path) -> bytes:
     try:
-        return sha256(file.read_bytes()).digest()
+        return sha256(files.read(file)).digest()
     except OSError:
         return b"-"
 
@@ -66,7 +69,7 @@ class Watch:
     async def run(self, reload: Callable[[], Awaitable[str]]) -> None:
         """Reload whenever the content of a file has changed, and tell what came of it, until cancelled.
 
-        `reload` returns why it could not, or nothing.
+        `reload` returns why it could not, or nothing. Whatever it raises is told, and is not the end of watching.
         """
         while True:
             await asyncio.sleep(EACH)
@@ -77,10 +80,16 @@ class Watch:
             if list(map(_look, self._files)) != looks:
                 continue  # it still changes
             self._looks = looks
-            content = await asyncio.to_thread(_content, self._files)
-            if content != self._content:
-                self._content = content
-                await self._reload(reload)
+            try:
+                await self._see(reload)
+            except Exception:
+                logger.exception("not loaded, nothing has changed")
+
+    async def _see(self, reload: Callable[[], Awaitable[str]]) -> None:
+        content = await asyncio.to_thread(_content, self._files)
+        if content != self._content:
+            self._content = content
+            await self._reload(reload)
 
     async def _reload(self, reload: Callable[[], Awaitable[str]]) -> None:
         try:

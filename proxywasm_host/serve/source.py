@@ -9,13 +9,15 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date, time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from pydantic import ValidationError
 
 from proxywasm_host.errors import ConfigError
+from proxywasm_host.serve import files
 from proxywasm_host.serve.config import Settings
 
 if sys.version_info >= (3, 11):
@@ -26,6 +28,9 @@ else:
 __all__ = ["Source"]
 
 Key = tuple["str | int", ...]
+ALIASED = 100_000
+TIMES = 10
+"""A configuration may be so large, or so many times what was written, when its aliases are followed."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +55,13 @@ class Source:
 
     def _told(self, error: ValidationError, lines: dict[Key, int]) -> Iterator[str]:
         for one in error.errors(include_url=False):
-            path = one["loc"]
+            path = (*one["loc"], *one.get("ctx", {}).get("path", ()))
             said = one["msg"].removeprefix("Value error, ")
             if one["type"] == "missing":
                 said = "is missing"
             elif one["type"] == "extra_forbidden":
                 said = "is not known; see proxywasm serve --schema"
-            elif one["type"] != "value_error" and not isinstance(one["input"], (dict, list)):
+            elif one["type"] not in ("value_error", "no_json") and not isinstance(one["input"], (dict, list)):
                 said = f"{one['input']!r}: {said}"
             known = next((path[:end] for end in range(len(path), -1, -1) if path[:end] in lines), None)
             place = f"{self.file}:{lines[known]}: " if known is not None else ""
@@ -79,7 +84,7 @@ def _merged(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
 def _read(file: Path) -> tuple[dict[str, Any], dict[Key, int]]:
     """What a file says, and in which line each value begins. Raises: ConfigError."""
     try:
-        text = file.read_text("utf-8")
+        text = files.read(file).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
         raise ConfigError(f"cannot read the configuration {file}: {reason}") from None
@@ -88,7 +93,9 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[Key, int]]:
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{file}{line}: this is no YAML: {error.problem}") from None
-    except (yaml.YAMLError, tomllib.TOMLDecodeError, RecursionError) as error:
+    except ConfigError as error:
+        raise ConfigError(f"{file}{error}") from None
+    except Exception as error:  # noqa: BLE001 - parsers raise whatever comes: KeyError for !!bool x
         raise ConfigError(f"{file}: this is no {'TOML' if file.suffix == '.toml' else 'YAML'}: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{file}: a configuration is a mapping, with 'upstream' in it at least")
@@ -97,15 +104,50 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[Key, int]]:
 
 def _yaml(text: str) -> tuple[Any, dict[Key, int]]:
     lines: dict[Key, int] = {}
-    root = yaml.compose(text, yaml.SafeLoader)
-    if root is not None:
-        _mark(root, (), lines)
-    return (yaml.safe_load(text) if root is not None else {}), lines
+    loader = Loader(text)
+    root = loader.get_single_node()
+    if root is None:
+        return {}, lines
+    _check_aliases(root)
+    _mark(root, (), lines)
+    return loader.construct_document(root), lines
+
+
+def _check_aliases(root: yaml.Node) -> None:
+    """Raises: ConfigError, if aliases make it much larger than it was written, or without an end."""
+    sizes: dict[int, int] = {}
+    written = 0
+
+    def expanded(node: yaml.Node) -> int:
+        nonlocal written
+        size = sizes.get(id(node))
+        if size == 0:
+            raise ConfigError(f":{node.start_mark.line + 1}: an alias stands within what it is for")
+        if size is None:
+            sizes[id(node)] = 0
+            children = node.value if isinstance(node, yaml.CollectionNode) else []
+            if isinstance(node, yaml.MappingNode):
+                children = [child for pair in children for child in pair]
+            own = 1 + (len(node.value) if isinstance(node, yaml.ScalarNode) else 0)
+            written += own
+            size = sizes[id(node)] = own + sum(map(expanded, children))
+        return size
+
+    size = expanded(root)
+    if size > max(ALIASED, TIMES * written):
+        raise ConfigError(f": its aliases make it {size // written} times as large as it is written")
+
+
+class Loader(yaml.SafeLoader):
+    """YAML's plain values; a date is the text that it is written as."""
+
+    yaml_constructors: ClassVar[dict[str | None, Any]] = {
+        **yaml.SafeLoader.yaml_constructors,
+        "tag:yaml.org,2002:timestamp": yaml.SafeLoader.construct_yaml_str,
+    }
 
 
 def _mark(node: yaml.Node, path: Key, lines: dict[Key, int]) -> None:
-    if path in lines:  # an alias of itself
-        return
     lines[path] = node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
@@ -123,7 +165,7 @@ ENTRY = re.compile(r"\s*([\w.\"' -]+?)\s*=")
 
 def _toml(text: str) -> tuple[Any, dict[Key, int]]:
     """`tomllib` tells no lines, so they are found by the looks of them; a path that the data does not have is none."""
-    data = tomllib.loads(text)
+    data = _dates_as_text(tomllib.loads(text))
     lines: dict[Key, int] = {(): 1}
     table: Key = ()
     for number, line in enumerate(text.splitlines(), 1):
@@ -135,6 +177,14 @@ def _toml(text: str) -> tuple[Any, dict[Key, int]]:
             if _has(data, path):
                 lines.setdefault(path, number)
     return data, lines
+
+
+def _dates_as_text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _dates_as_text(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_dates_as_text(item) for item in value]
+    return value.isoformat() if isinstance(value, (date, time)) else value
 
 
 def _parts(name: str) -> list[str]:

@@ -201,6 +201,14 @@ class TestDistrust:
         file.symlink_to(directory / "elsewhere")
         self.check_replaced(engine, directory)
 
+    @pytest.mark.parametrize("place", ["module", "key"])
+    def test_a_pipe(self, engine: Counting, directory: Path, file: Path, place: str) -> None:
+        """Opened as a file is, it would keep us waiting for a writer."""
+        replaced = file if place == "module" else directory / "key"
+        replaced.unlink()
+        os.mkfifo(replaced, 0o600)
+        self.check_replaced(engine, directory)
+
     def test_of_another_fingerprint(self, engine: Counting, directory: Path, file: Path) -> None:
         other = Counting(optimise="none")
         assert ModuleCache(directory).fetch(other, SEVEN).origin == "compiled"

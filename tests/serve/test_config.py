@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from proxywasm_host.cli import serve as cli
 from proxywasm_host.errors import ConfigError
+from proxywasm_host.runtime.plugin import FailurePolicy
+from proxywasm_host.serve.chain import filters_of
 from proxywasm_host.serve.config import Settings
+from proxywasm_host.serve.reload import files_of
 from proxywasm_host.serve.source import Source
 
 ROOT = Path(__file__).parent.parent.parent
@@ -175,9 +180,129 @@ def test_a_file_that_cannot_be_read(tmp_path):
         Source(tmp_path / "latin.yaml").load()
 
 
-def test_an_alias_of_itself(tmp_path):
-    with pytest.raises(ConfigError):
-        source(tmp_path, "upstream: &a {url: *a}").load()
+@pytest.mark.parametrize("text", ["upstream: &a {url: *a}", "a: 1\nupstream: &a [[1, *a]]", "upstream: &a\n  <<: *a"])
+def test_an_alias_of_itself(tmp_path, text):
+    with pytest.raises(ConfigError, match=r"serve\.yaml:\d: an alias stands within what it is for"):
+        source(tmp_path, text).load()
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]\n" for level in range(1, 12)
+)
+MERGED = "a0: &a0 {x: 1}\n" + "".join(
+    f"a{level}: &a{level} {{<<: [{', '.join([f'*a{level - 1}'] * 10)}]}}\n" for level in range(1, 12)
+)
+
+
+@pytest.mark.parametrize("text", [BOMB, MERGED, f"a: &a {'x' * 1000}\nb: [{', '.join(['*a'] * 10_000)}]"])
+def test_aliases_that_make_much_of_little_are_not_followed(tmp_path, text):
+    """Followed, they would be 10 ** 12 values."""
+    with pytest.raises(ConfigError, match=r"serve\.yaml: its aliases make it \d+ times as large as it is written"):
+        source(tmp_path, text).load()
+
+
+def test_aliases_are_followed_where_they_spare_writing(tmp_path):
+    text = "upstream: {url: http://x}\nfilters:\n  - &a {file: /a.wasm, configuration: {b: 1}}\n  - *a\n  - {<<: *a, name: c}"
+    settings = source(tmp_path, text).load()
+    assert [(filter.name, filter.configuration) for filter in settings.filters] == [("", b'{"b": 1}'), ("", b'{"b": 1}'), ("c", b'{"b": 1}')]
+
+
+def configured(tmp_path: Path, value: str, name: str) -> bytes:
+    text = {
+        "serve.yaml": f"upstream: {{url: http://x}}\nfilters:\n  - file: /a.wasm\n    configuration: {{in: [0, {{since: {value}}}]}}",
+        "serve.toml": f"upstream = {{url = 'http://x'}}\n[[filters]]\nfile = '/a.wasm'\nconfiguration = {{in = [0, {{since = {value}}}]}}",
+    }[name]
+    return source(tmp_path, text, name).load().filters[0].configuration
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "json_"),
+    [
+        ("serve.yaml", "2024-01-01", '"2024-01-01"'),
+        ("serve.yaml", "2024-01-01T10:00:00Z", '"2024-01-01T10:00:00Z"'),
+        ("serve.yaml", "2024-01-01 10:00:00.5 +2", '"2024-01-01 10:00:00.5 +2"'),
+        ("serve.yaml", "2024-13-45", '"2024-13-45"'),
+        ("serve.yaml", "!!timestamp 2024-01-01", '"2024-01-01"'),
+        ("serve.yaml", "{1: a}", '{"1": "a"}'),
+        ("serve.yaml", "null", "null"),
+        ("serve.toml", "2024-01-01", '"2024-01-01"'),
+        ("serve.toml", "2024-01-01T10:00:00Z", '"2024-01-01T10:00:00+00:00"'),
+        ("serve.toml", "2024-01-01T10:00:00", '"2024-01-01T10:00:00"'),
+        ("serve.toml", "10:00:00", '"10:00:00"'),
+    ],
+)
+def test_a_date_is_text_to_filters(tmp_path, name, value, json_):
+    assert configured(tmp_path, value, name).decode() == f'{{"in": [0, {{"since": {json_}}}]}}'
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "value", "says"),
+    [
+        ("serve.yaml", 4, ".nan", "in[1].since: nan is no value of JSON"),
+        ("serve.yaml", 4, "-.inf", "in[1].since: -inf is no value of JSON"),
+        ("serve.yaml", 4, "!!binary aGk=", "in[1].since: b'hi' is no value of JSON"),
+        ("serve.yaml", 4, "!!set {a, b}", "in[1].since: {"),
+        ("serve.yaml", 4, "{on: 1}", "in[1].since: the key True is no text: put it in quotes"),
+        ("serve.yaml", 4, "{null: 1}", "in[1].since: the key None is no text: put it in quotes"),
+        ("serve.yaml", 4, "{1.5: 1}", "in[1].since: the key 1.5 is no text: put it in quotes"),
+        ("serve.toml", 2, "nan", "in[1].since: nan is no value of JSON"),
+        ("serve.toml", 2, "inf", "in[1].since: inf is no value of JSON"),
+    ],
+)
+def test_what_json_has_no_form_for_is_told_with_its_path(tmp_path, name, line, value, says):
+    with pytest.raises(ConfigError) as raised:
+        configured(tmp_path, value, name)
+    assert str(raised.value).startswith(f"{tmp_path}/{name}:{line + ('toml' in name) * 2}: filters[0].configuration.{says}")
+
+
+@pytest.mark.parametrize("value", ["!!bool x", "!!int x", "!!float x", "!!binary ä", "9" * 5000, "{[a]: b}", "'\\", '"\\xZZ"'])
+def test_whatever_a_parser_raises_is_an_error_of_the_file(tmp_path, value):
+    with pytest.raises(ConfigError, match=r"serve\.yaml.*: this is no YAML: "):
+        configured(tmp_path, value, "serve.yaml")
+
+
+def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(ConfigError, match=r"pipe\.yaml: it is a pipe or a device, not a file"):
+        Source(tmp_path / "pipe.yaml").load()
+    with pytest.raises(ConfigError, match="[Ii]s a directory"):
+        Source(tmp_path).load()
+    (tmp_path / "a.wasm").touch()
+    for given in ({"file": "pipe.yaml"}, {"file": "a.wasm", "configuration_file": "pipe.yaml"}, {"file": "a.wasm", "vm_configuration_file": "pipe.yaml"}):
+        settings = source(tmp_path, json.dumps({"upstream": {"url": "http://x"}, "filters": [given]})).load()
+        with pytest.raises((ConfigError, OSError), match="it is a pipe or a device, not a file"):
+            list(filters_of(settings))
+
+
+def test_the_command_line_names_files_that_are_read_again(tmp_path):
+    """So that they can be watched; text is text."""
+    file = tmp_path / "auth.json"
+    file.write_text("one")
+    options = dict.fromkeys(("root_id", "vm_id", "name", "engine", "failure_policy", "env"), ())
+    context = cli.command.make_context("serve", ["/a.wasm", "/b.wasm", "--upstream", "http://x", "--filter-config", f"@{file}", "--filter-config", "@@", "--vm-config", f"@{file}"])
+    said = cli.overrides(context.params.pop("filters"), {**options, **context.params})
+    settings = Source(None, said).load()
+    assert [filter.configuration_file for filter in settings.filters] == [file, Path("@").absolute()]
+    assert [filter.vm_configuration_file for filter in settings.filters] == [file, file]
+    file.write_text("two")
+    assert file in files_of(settings, Source(None, said))
+
+
+def test_all_files_of_a_configuration_are_watched(tmp_path):
+    tls = {name: f"{name}.pem" for name in ("ca", "certificate", "key")}
+    settings = {
+        "upstream": {"url": "https://x", "tls": tls},
+        "clusters": {"c": {"url": "https://y", "tls": {"ca": "other.pem"}}},
+        "filters": [{"file": "a.wasm", "configuration_file": "a.json", "vm_configuration_file": "b.json"}, {"file": "b.wasm"}],
+    }
+    given = source(tmp_path, json.dumps(settings))
+    watched = [file.name for file in files_of(given.load(), given)]
+    assert watched == ["serve.yaml", "a.wasm", "a.json", "b.json", "b.wasm", "ca.pem", "certificate.pem", "key.pem", "other.pem"]
+
+
+def test_guests_recover_by_default(tmp_path):
+    [filter] = source(tmp_path, '{"upstream": {"url": "http://x"}, "filters": [{"file": "a.wasm"}]}').load().filters
+    assert (filter.failure_policy, filter.reload_interval) == (FailurePolicy.FAIL_RELOAD, 0)
 
 
 def test_the_schema_is_published():

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import httpx2
 
+from proxywasm_host.serve.reload import Watch
+from proxywasm_host.serve.source import Source
 from tests.serve.conftest import AUTH, HEADERS
 
 GO = HEADERS.replace("rust", "go")
@@ -98,6 +100,55 @@ def test_what_cannot_be_loaded_changes_nothing_and_is_told_once(serve, tmp_path)
     loaded(served, 1)
     assert served.get().headers["x-wasm"] == "two"
     assert "Traceback" not in served.log
+
+
+def test_files_that_the_command_line_names_are_watched(serve, tmp_path):
+    configuration, vm = tmp_path / "filter.txt", tmp_path / "vm.txt"
+    put(configuration, "one")
+    put(vm, "one")
+    served = serve(HEADERS, filter_config=f"@{configuration}", vm_config=f"@{vm}", watch=True)
+    assert served.get().headers["x-wasm"] == "one"
+    put(configuration, "two")
+    loaded(served, 1)
+    assert served.get().headers["x-wasm"] == "two"
+    put(vm, "two")
+    loaded(served, 2)
+    configuration.unlink()
+    served.wait_for("not loaded, nothing has changed: cannot read the configuration")
+    put(configuration, "three")
+    loaded(served, 3)
+    assert served.get().headers["x-wasm"] == "three"
+
+
+def test_no_exception_ends_watching(tmp_path, caplog):
+    """Whatever comes, it is told once, and the next change is seen."""
+    file = tmp_path / "serve.yaml"
+    put(file, '{"upstream": {"url": "http://x"}}')
+    came: list[str] = []
+
+    async def reload() -> str:
+        came.append(file.read_text())
+        if "raise" in came[-1]:
+            raise ValueError("nobody has thought of this")
+        return "refused" if "refuse" in came[-1] else ""
+
+    async def change(text: str) -> None:
+        put(file, text)
+        while came[-1:] != [text]:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+
+    async def test() -> None:
+        watching = asyncio.ensure_future(Watch(Source(file)).run(reload))
+        for text in ("raise: 2024-01-01", "refuse: [", "good: 1", "raise: again"):
+            await asyncio.wait_for(change(text), 10)
+        assert not watching.done()
+        watching.cancel()
+
+    asyncio.run(test())
+    assert came == ["raise: 2024-01-01", "refuse: [", "good: 1", "raise: again"]
+    assert caplog.text.count("\nValueError: nobody has thought of this") == 2
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR", "ERROR"]
 
 
 def test_no_request_is_lost_over_100_reloads(serve, tmp_path):
