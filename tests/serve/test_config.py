@@ -265,7 +265,7 @@ def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe.yaml")
     with pytest.raises(ConfigError, match=r"pipe\.yaml: it is a pipe or a device, not a file"):
         Source(tmp_path / "pipe.yaml").load()
-    with pytest.raises(ConfigError, match="[Ii]s a directory"):
+    with pytest.raises(ConfigError, match=r"[Ii]s a directory"):
         Source(tmp_path).load()
     (tmp_path / "a.wasm").touch()
     for given in ({"file": "pipe.yaml"}, {"file": "a.wasm", "configuration_file": "pipe.yaml"}, {"file": "a.wasm", "vm_configuration_file": "pipe.yaml"}):
