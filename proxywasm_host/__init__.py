@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from proxywasm_host.engine.protocol import Limits
     from proxywasm_host.engine.registry import list_engines, open_engine, register_engine
     from proxywasm_host.errors import EngineUnavailable, ModuleError, ProxyWasmError, UnknownEngine
+    from proxywasm_host.extension import get_include
     from proxywasm_host.runtime import effects
     from proxywasm_host.runtime.failure import Failure, PluginError
     from proxywasm_host.runtime.header_limits import HeaderLimits
@@ -49,6 +50,7 @@ __all__ = [
     "TcpStream",
     "UnknownEngine",
     "effects",
+    "get_include",
     "list_engines",
     "open_engine",
     "register_engine",
@@ -64,6 +66,7 @@ _HOME = {
     "proxywasm_host.engine.protocol": "Limits",
     "proxywasm_host.engine.registry": "list_engines open_engine register_engine",
     "proxywasm_host.errors": "EngineUnavailable ModuleError ProxyWasmError UnknownEngine",
+    "proxywasm_host.extension": "get_include",
     "proxywasm_host.runtime.failure": "Failure PluginError",
     "proxywasm_host.runtime.header_limits": "HeaderLimits",
     "proxywasm_host.runtime.host": "Host",

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import re
 import shutil
+import sys
 import sysconfig
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from proxywasm_host import open_engine
+from proxywasm_host import Host, Limits, extension, open_engine
+from proxywasm_host.engine.protocol import FunctionType, HostFunction
+from proxywasm_host.extension import get_include
 from proxywasm_host.testing.compliance.base import instantiate
 from proxywasm_host.testing.compliance.exceptions import LAYERS
 from tests.conftest import ENGINES
+from tests.support import REQUEST, code, wat
 
 COMPILER = shutil.which("cc") and Path(sysconfig.get_paths()["include"], "Python.h").exists()
 # Extension, and where the Python code around it says which one is its own.
 EXTENSIONS = {
     "proxywasm_host._native": "proxywasm_host.abi.native",
     "proxywasm_engine_wasmtime._native": "proxywasm_engine_wasmtime.engine",
-    "proxywasm_engine_v8._native": "proxywasm_engine_v8.in_thread",
+    "proxywasm_engine_v8._native": "proxywasm_engine_v8.extension",
 }
 
 
@@ -41,6 +48,107 @@ def test_each_is_built_where_there_is_a_compiler(name):
 def test_each_engine_can_be_called_from_c(name):
     """Otherwise all works, and takes longer; and `EngineComplianceSuite` skips its tests of such calls."""
     instance = instantiate(open_engine(name), LAYERS, lambda: 0)
-    assert len(instance.function("fine").native_call) == 2
-    assert instance.memory.native_range
+    assert name_of(instance.function("fine").native_call) == b"proxywasm_host.callback.1"
+    assert name_of(instance.memory.native_range) == b"proxywasm_host.memory.1"
     instance.close()
+
+
+def name_of(capsule: object) -> bytes:
+    get = ctypes.pythonapi.PyCapsule_GetName
+    get.restype, get.argtypes = ctypes.c_char_p, (ctypes.py_object,)
+    return get(capsule)
+
+
+# -- Of another version --------------------------------------------------------------------------------------------------
+
+OTHER = {word: f"proxywasm_host.{word}.999".encode() for word in ("hostcall", "callback", "memory")}
+
+
+def capsule_of_another_version(word: str) -> object:
+    """It points at nothing that may be looked at."""
+    make = ctypes.pythonapi.PyCapsule_New
+    make.restype, make.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+    return make(1, OTHER[word], None)
+
+
+class Foreign:
+    """An engine as if it had been built against another version of ``proxywasm_host.h``."""
+
+    def __init__(self, real: object) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
+
+
+class ForeignFunction(Foreign):
+    native_call = capsule_of_another_version("callback")
+
+    def __call__(self, *args: int) -> object:
+        return self._real(*args)
+
+
+class ForeignMemory(Foreign):
+    native_range = capsule_of_another_version("memory")
+
+
+class ForeignInstance(Foreign):
+    def __init__(self, real: object) -> None:
+        super().__init__(real)
+        self.memory = ForeignMemory(real.memory)
+
+    def function(self, name: str) -> object:
+        found = self._real.function(name)
+        return found and ForeignFunction(found)
+
+
+class ForeignModule(Foreign):
+    def instantiate(self, functions, limits, bind):
+        return ForeignInstance(self._real.instantiate(functions, limits, lambda instance: bind(ForeignInstance(instance))))
+
+
+class ForeignEngine(Foreign):
+    def compile(self, code: bytes) -> ForeignModule:
+        return ForeignModule(self._real.compile(code))
+
+    def deserialise(self, code: bytes) -> ForeignModule:
+        return ForeignModule(self._real.deserialise(code))
+
+
+def test_an_engine_of_another_native_abi_is_called_through_python(engine):
+    with Host(ForeignEngine(engine)) as host:
+        plugin = host.load_plugin(code("rust/headers"), configuration="hello")
+        with host.http_stream([plugin]) as stream:
+            (sent,) = stream.request_headers(REQUEST, True)
+            assert sent.headers[-1] == (b"x-wasm", b"hello")
+
+
+def test_a_core_of_another_native_abi_is_called_through_python(engine):
+    class Seven:
+        native_entry = capsule_of_another_version("hostcall")
+
+        def __call__(self) -> int:
+            return 7
+
+    text = '(module (import "h" "seven" (func $seven (result i32))) (func (export "f") (result i32) (call $seven)))'
+    module = engine.compile(wat(text))
+    instance = module.instantiate([HostFunction("h", "seven", FunctionType((), ("i32",)), Seven())], Limits())
+    assert instance.function("f")() == 7
+    instance.close()
+
+
+def test_an_extension_of_another_native_abi_is_left_alone(monkeypatch):
+    module = ModuleType("proxywasm_engine_other._native")
+    module.REVISION, module.NATIVE_ABI = 5, 999
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.delenv("PROXYWASM_NATIVE", raising=False)
+    assert extension.load(module.__name__, 5) == (
+        None,
+        "off: it was built for native ABI 999, and this proxywasm-host has 1: install proxywasm-engine-other of a version that fits",
+    )
+
+
+def test_the_header_has_the_same_version():
+    text = (Path(get_include()) / "proxywasm_host.h").read_text()
+    assert f"#define PROXYWASM_NATIVE_ABI {extension.NATIVE_ABI} " in text
+    assert sorted(re.findall(r'"proxywasm_host\.(\w+)\.(\d+)"', text)) == [(word, str(extension.NATIVE_ABI)) for word in sorted(OTHER)]

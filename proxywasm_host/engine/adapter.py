@@ -1,16 +1,28 @@
 """What adapters of engines have in common.
 
-Which functions can cross, whether those given fit the imports, whose serialised code it is, and who installs handlers
-of signals.
+Which functions can cross, whether those given fit the imports, whose serialised code it is, where C code finds the
+guest's memory, and who installs handlers of signals.
 """
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Sequence
+
+from proxywasm_host.extension import NATIVE_ABI
 
 from .protocol import Engine, FunctionType, HostFunction, Import, InvalidModule, LinkError
 
-__all__ = ["NUMERIC", "check_functions", "handlers_changed", "is_numeric", "listeners", "stamp", "unstamped"]
+__all__ = [
+    "NUMERIC",
+    "check_functions",
+    "handlers_changed",
+    "is_numeric",
+    "listeners",
+    "memory_capsule",
+    "stamp",
+    "unstamped",
+]
 
 NUMERIC = frozenset({"i32", "i64", "f32", "f64"})
 """The types whose values can cross."""
@@ -69,3 +81,13 @@ def unstamped(engine: Engine, compiled: bytes) -> bytes:
             f"{wanted.decode().strip()!r}: compile the module again"
         )
     raise InvalidModule("these bytes are not what an engine has serialised: compile the module")
+
+
+_MEMORY = f"proxywasm_host.memory.{NATIVE_ABI}".encode()  # for as long as the process: capsules keep its address
+
+
+def memory_capsule(address: int) -> object:
+    """What a memory has as `native_range`: `address` is that of a ``Proxywasm_memory``. Raises: ValueError, for 0."""
+    make = ctypes.pythonapi.PyCapsule_New
+    make.restype, make.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+    return make(address, _MEMORY, None)

@@ -82,10 +82,8 @@ class HostFunction:
     `call` takes one ``int`` for each parameter and returns an ``int``, or ``None`` where the type has no result.
 
     An engine with native code of its own may save the way through Python: if `call` has an attribute `native_entry`,
-    that is a pair of addresses, of a C function and of its first argument:
-    ``int64_t function(void *self, const uint64_t *slots, size_t stride)``. `slots` hold the parameters, one in every
-    `stride` words, an i32 in the lower half; what is returned is the i32 result, or -1 with a Python exception set. To
-    be called with the GIL held, while `call` is kept alive; parameters and result are i32 and i64 only.
+    that is a capsule with a ``Proxywasm_hostcall`` (``include/proxywasm_host.h``), good
+    while `call` is kept alive; parameters and result are i32 and i64 only.
     """
 
     module: str
@@ -178,9 +176,9 @@ class Memory(Protocol):
     tried again after `refresh`. While an instance lives, growth must not move the bytes that an older view shows
     (engines reserve address space for that), unless `view` is a property that makes a new view each time.
 
-    A memory may have an attribute `native_range`: the address of two 64-bit words that last as long as the memory
-    object and say what `view` shows, for C code that looks at them instead. The first is where the bytes are, the
-    second how many there are: 0 from the moment on at which the instance is closed.
+    A memory may have an attribute `native_range`: a capsule (`adapter.memory_capsule`) with a
+    ``Proxywasm_memory`` that lasts as long as the memory object and says what `view` shows, for C code that looks at
+    it instead. Its size is 0 from the moment on at which the instance is closed.
     """
 
     view: memoryview
@@ -201,12 +199,8 @@ class Instance(Protocol):
 
         Resolve once and keep: calling must not look anything up.
 
-        What is returned may have an attribute `native_call`, for C code that calls it: a pair of addresses, of a C
-        function and of its first argument: ``int function(void *self, uint64_t *slots, size_t count)``. `slots` hold
-        the arguments, `count` of them and one in each word, an i32 in the lower half; and afterwards in the first, for
-        which there is always room, the result with nothing above an i32, or 0 if there is none. Returns 0, or -1 with
-        a Python exception set. To be called with the GIL held, while the callable is kept alive; only where arguments
-        and result are i32 and i64.
+        What is returned may have an attribute `native_call`, for C code that calls it: a capsule with a
+        ``Proxywasm_callback``, good while the callable is kept alive; only where arguments and result are i32 and i64.
 
         Raises (when called): Trap, or whatever a host function raised.
         """

@@ -55,32 +55,9 @@ static int entry_init(Entry *self, PyObject *args, PyObject *keywords) {
     return 0;
 }
 
-/* The exception that is set, as an object, and no longer set. */
-static PyObject *take_exception(void) {
-#if PY_VERSION_HEX >= 0x030C0000
-    return PyErr_GetRaisedException();
-#else
-    PyObject *type, *value, *traceback;
-    PyErr_Fetch(&type, &value, &traceback);
-    PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback) PyException_SetTraceback(value, traceback);
-    Py_XDECREF(type);
-    Py_XDECREF(traceback);
-    return value;
-#endif
-}
-
-static void raise_again(PyObject *error) { /* steals the reference */
-#if PY_VERSION_HEX >= 0x030C0000
-    PyErr_SetRaisedException(error);
-#else
-    PyErr_Restore(Py_NewRef(Py_TYPE(error)), error, PyException_GetTraceback(error));
-#endif
-}
-
 /* The guest did not return. 0 if that is dealt with. */
 static int entry_ended(Entry *self, PyObject *context, PyObject *callback) {
-    PyObject *error = take_exception();
+    PyObject *error = proxywasm_take_exception();
     PyObject *told = PyObject_CallMethodObjArgs((PyObject *)self, ended_name, context, callback, error, NULL);
     if (!told) {
         Py_DECREF(error);
@@ -91,7 +68,7 @@ static int entry_ended(Entry *self, PyObject *context, PyObject *callback) {
         Py_DECREF(error);
         return 0;
     }
-    raise_again(error);
+    proxywasm_set_exception(error);
     return -1;
 }
 

@@ -9,7 +9,7 @@ static PyObject *view_name, *refresh_name;
 
 int memory_open(Guest *guest, Memory *memory) {
     if (guest->range) {
-        memory->at = (uint8_t *)(uintptr_t)guest->range[0], memory->size = (size_t)guest->range[1];
+        memory->at = (uint8_t *)(uintptr_t)guest->range->bytes, memory->size = (size_t)guest->range->size;
         memory->owner = NULL;
         return GOOD;
     }
@@ -196,13 +196,9 @@ int guest_check_allowed(Guest *guest, PyObject *name) {
 
 static int guest_set_memory(Guest *self, PyObject *memory, void *closure) {
     if (!memory) return PyErr_SetString(PyExc_AttributeError, "a guest has a memory"), -1;
-    PyObject *range = PyObject_GetAttrString(memory, "native_range");
-    if (!range && !PyErr_ExceptionMatches(PyExc_AttributeError)) return -1;
-    PyErr_Clear();
-    void *words = range ? PyLong_AsVoidPtr(range) : NULL;
-    Py_XDECREF(range);
-    if (PyErr_Occurred()) return -1;
-    self->range = words;
+    const Proxywasm_memory *range = proxywasm_offered(memory, "native_range", PROXYWASM_MEMORY);
+    if (!range && PyErr_Occurred()) return -1;
+    self->range = range;
     Py_XSETREF(self->memory, Py_NewRef(memory));
     return 0;
 }

@@ -320,6 +320,7 @@ static int fill(Hostcall *self, PyObject *args) {
     long long memory_error;
     int none_is_empty;
     self->vectorcall = hostcall_call;
+    self->native = (Proxywasm_hostcall){hostcall_entry, self};
     if (!PyArg_ParseTuple(args, "OUO!LpOOO!:Hostcall", &row, &name, &PyTuple_Type, &plan, &memory_error,
                           &none_is_empty, &handler, &vm, &GuestType, &guest))
         return -1;
@@ -380,7 +381,7 @@ static void hostcall_dealloc(Hostcall *self) {
 static PyObject *hostcall_repr(Hostcall *self) { return PyUnicode_FromFormat("<hostcall %U>", self->name); }
 
 static PyObject *hostcall_native_entry(Hostcall *self, void *closure) {
-    return Py_BuildValue("(NN)", PyLong_FromVoidPtr((void *)hostcall_entry), PyLong_FromVoidPtr(self));
+    return PyCapsule_New(&self->native, PROXYWASM_HOSTCALL, NULL);
 }
 
 static PyGetSetDef hostcall_getset[] = {

@@ -115,7 +115,7 @@ PyMODINIT_FUNC PyInit__native(void) {
                  {"PlainPlugin", &PlainPluginType}, {"PlainHost", &PlainHostType},
                  {"Outbox", &OutboxType}};
     PlainContextType.tp_base = &ContextType;
-    static int (*const NAMES[])(void) = {buffer_names, callback_names, calls_names, context_names,
+    static int (*const NAMES[])(void) = {buffer_names, calls_names, context_names,
                                          entry_names,  guest_names,    headers_names, host_names,
                                          hostcall_names, path_names,   stream_names};
     for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
@@ -129,6 +129,8 @@ PyMODINIT_FUNC PyInit__native(void) {
             return NULL;
         }
     }
-    if (PyModule_AddIntConstant(module, "REVISION", REVISION)) Py_CLEAR(module);
+    if (PyModule_AddIntConstant(module, "REVISION", REVISION) ||
+        PyModule_AddIntConstant(module, "NATIVE_ABI", PROXYWASM_NATIVE_ABI))
+        Py_CLEAR(module);
     return module;
 }

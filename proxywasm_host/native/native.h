@@ -12,8 +12,7 @@
 #ifndef PROXYWASM_NATIVE_H
 #define PROXYWASM_NATIVE_H
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include "../include/proxywasm_host.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -53,13 +52,9 @@ extern Known known;
 
 /* -- Guest functions (callback.c) ------------------------------------------------------------------------------- */
 
-/* `native_call` of a guest function, see the engine protocol. */
-typedef int (*NativeCall)(void *self, uint64_t *slots, size_t count);
-
 typedef struct {
     PyObject *function;
-    NativeCall call; /* or NULL */
-    void *itself;
+    Proxywasm_callback native; /* the way past Python, or NULL */
 } Callback;
 
 /* 0, or -1 with an exception. `function` may be NULL. */
@@ -206,7 +201,7 @@ typedef struct {
     PyObject_HEAD
     PyObject *memory, *record, *allowed, *allocator_may_call;
     Callback allocator;
-    const uint64_t *range; /* `native_range` of the memory, see the engine protocol, or NULL */
+    const Proxywasm_memory *range; /* what the memory offers, or NULL */
     Calls *calls;  /* the last one whose `append` was `record`; never taken away while calls may be under way */
     bool is_quiet; /* `record` is its `append`: nobody listens */
 } Guest;
@@ -286,6 +281,7 @@ enum { LEFT = -2, RAISED = -1 };
 typedef struct Hostcall {
     PyObject_HEAD
     vectorcallfunc vectorcall;
+    Proxywasm_hostcall native; /* the way past Python, for engines */
     PyObject *row, *name, *handler, *vm;
     Guest *guest;
     Twin twin;
@@ -315,7 +311,6 @@ Twin buffer_twin(PyObject *name); /* buffers.c */
 
 /* Each makes the strings that its file needs: 0, or -1 with an exception. */
 int buffer_names(void);
-int callback_names(void);
 int calls_names(void);
 int context_names(void);
 int entry_names(void);

@@ -17,10 +17,14 @@ from pathlib import Path
 import pytest
 
 from proxywasm_host.engine.protocol import Engine, HostFunction, Instance, InvalidModule, Limits, Trap, TrapKind
+from proxywasm_host.extension import NATIVE_ABI
 from tests.engine.conftest import Guest, Start, type_of, wasm
 
 wasmer = pytest.importorskip("proxywasm_engine_wasmer")
 
+HOSTCALL = f"proxywasm_host.hostcall.{NATIVE_ABI}".encode()
+capsule = ctypes.pythonapi.PyCapsule_New
+capsule.restype, capsule.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
 SPIN = '(module (func $spin (export "spin") (loop $l (br $l))))'
 
 
@@ -214,7 +218,8 @@ class TestInterruption:
 
     def test_what_a_handler_raises_comes_out_though_no_python_code_runs(self, engine: Engine) -> None:
         class Zero:
-            native_entry = (ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p).value, 0)
+            offered = (ctypes.c_void_p * 2)(ctypes.cast(ctypes.CDLL(None).labs, ctypes.c_void_p).value, 0)
+            native_entry = capsule(ctypes.addressof(offered), HOSTCALL, None)
 
             def __call__(self) -> int:
                 raise AssertionError

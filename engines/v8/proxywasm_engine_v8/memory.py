@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 
+from proxywasm_host.engine.adapter import memory_capsule
+
 from .routes import Isolate
 
 __all__ = ["MovingMemory", "V8Memory"]
@@ -17,7 +19,7 @@ class V8Memory:
     def __init__(self, isolate: Isolate) -> None:
         self._isolate: Isolate | None = isolate
         self._range = (ctypes.c_uint64 * 2)()
-        self.native_range = ctypes.addressof(self._range)
+        self.native_range = memory_capsule(ctypes.addressof(self._range))
         self.view = memoryview(bytearray())
         self.refresh()
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeAlias, final
 
+NATIVE_ABI: int
 VERSION: str
 
 _Signature: TypeAlias = tuple[list[str], list[str]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from proxywasm_host.engine.adapter import memory_capsule
 from proxywasm_host.engine.protocol import Instance, Memory
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class WasmerMemory:
     def __init__(self, native: _native.Instance) -> None:
         self._native = native
         self._size = native.size
-        self.native_range = native.range()
+        self.native_range = memory_capsule(native.range())
         self.view = memoryview(bytearray())
         self.refresh()
 

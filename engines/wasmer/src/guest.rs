@@ -1,6 +1,6 @@
 //! Guest functions as Python callables, and as functions in C. All that a call needs is resolved beforehand.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::mem::{MaybeUninit, offset_of};
 use std::ptr::null_mut;
 
@@ -97,10 +97,21 @@ fn wrong_number(wanted: usize, given: usize) -> PyErr {
 
 // -- The type, with what PyO3's classes do not have: a call without a tuple of arguments ------------------------------
 
+/// `Proxywasm_callback` of `proxywasm_host.h`: the way into a guest function that leaves Python out.
+#[repr(C)]
+struct NativeCall {
+    function: unsafe extern "C" fn(*mut c_void, *mut u64, usize) -> c_int,
+    itself: *mut c_void,
+}
+
+/// The name of a capsule with one: `PROXYWASM_CALLBACK`.
+const CALLBACK: &CStr = c"proxywasm_host.callback.1";
+
 #[repr(C)]
 struct Guest {
     head: PyObject,
     vectorcall: Vectorcall,
+    native: NativeCall,
     function: GuestFunction,
 }
 
@@ -126,6 +137,7 @@ pub fn guest_function<'py>(instance: &Bound<'py, Instance>, function: &VMFunctio
             return Err(PyErr::fetch(py));
         }
         (&raw mut (*guest.cast::<Guest>()).vectorcall).write(call);
+        (&raw mut (*guest.cast::<Guest>()).native).write(NativeCall { function: native_call, itself: guest.cast() });
         (&raw mut (*guest.cast::<Guest>()).function).write(made);
         Ok(Bound::from_owned_ptr(py, guest))
     }
@@ -228,12 +240,11 @@ fn no_keywords() -> PyErr {
 
 unsafe extern "C" fn get_native_call(guest: *mut PyObject, _: *mut c_void) -> *mut PyObject {
     unsafe {
-        let (py, function) = (Python::assume_attached(), function(guest));
+        let function = function(guest);
         if !function.params.iter().copied().chain(function.result).all(is_whole) {
             return answered(Err(PyAttributeError::new_err("native_call: a float can only cross from Python")));
         }
-        let pair = (native_call as *const () as usize, guest as usize).into_pyobject(py);
-        answered(pair.map(|pair| pair.into_ptr()))
+        ffi::PyCapsule_New((&raw mut (*guest.cast::<Guest>()).native).cast(), CALLBACK.as_ptr(), None)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::error::Error;
-use std::ffi::c_void;
+use std::ffi::{CStr, c_void};
 use std::fmt;
 use std::ptr::{null, null_mut};
 use std::sync::LazyLock;
@@ -21,14 +21,16 @@ use crate::stack::{RAISED, RETURNED, TRAPPED};
 use crate::switch::{Frame, call_host, call_host_directly};
 use crate::values::{FEW, ROOM, STRIDE, Vectorcall, is_whole, read, write};
 
-/// The way into a host function that leaves Python out, see the engine protocol.
-type Entry = unsafe extern "C" fn(*mut c_void, *const u64, usize) -> i64;
-
-/// A function and its first argument.
+/// `Proxywasm_hostcall` of `proxywasm_host.h`: the way into a host function that leaves Python out.
+#[repr(C)]
+#[derive(Clone, Copy)]
 pub struct NativeEntry {
-    function: Entry,
+    function: unsafe extern "C" fn(*mut c_void, *const u64, usize) -> i64,
     itself: *mut c_void,
 }
+
+/// The name of a capsule with one: `PROXYWASM_HOSTCALL`. One of another version is left alone.
+const HOSTCALL: &CStr = c"proxywasm_host.hostcall.1";
 
 impl NativeEntry {
     /// What `handler` offers, if it does and `signature` allows it.
@@ -38,10 +40,13 @@ impl NativeEntry {
             return Ok(None);
         }
         let Some(offered) = handler.getattr_opt("native_entry")? else { return Ok(None) };
-        let (function, itself) = offered.extract::<(usize, usize)>()?;
-        // SAFETY: the protocol says that it is the address of such a function.
-        let function = unsafe { std::mem::transmute::<usize, Entry>(function) };
-        Ok(Some(Self { function, itself: itself as *mut c_void }))
+        // SAFETY: a capsule of this name points at one, as long as `handler` lives.
+        unsafe {
+            if ffi::PyCapsule_IsValid(offered.as_ptr(), HOSTCALL.as_ptr()) == 0 {
+                return Ok(None);
+            }
+            Ok(Some(*ffi::PyCapsule_GetPointer(offered.as_ptr(), HOSTCALL.as_ptr()).cast::<Self>()))
+        }
     }
 }
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import wasmtime
 import wasmtime._ffi as ffi
 
+from proxywasm_host.engine.adapter import memory_capsule
 from proxywasm_host.engine.protocol import FunctionType, HostFunction, Instance, Limits, Memory, Trap, TrapKind
 
 from . import traps
@@ -275,7 +276,7 @@ class FastMemory:
         self._base: int = store.api.wasmtime_memory_data(context, handle)
         self._size: Callable[[], int] | None = lambda: int(size(context, handle))
         self._range = (ctypes.c_uint64 * 2)(self._base, 0)
-        self.native_range = ctypes.addressof(self._range)
+        self.native_range = memory_capsule(ctypes.addressof(self._range))
         self.view = memoryview(bytearray())
         self.refresh()
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from proxywasm_host.engine.protocol import Engine, Trap, TrapKind
+from proxywasm_host.extension import NATIVE_ABI
 from proxywasm_host.testing.guest import Guest
 
 from .base import Base, Start
@@ -17,8 +18,21 @@ from .values import ECHO
 
 __all__ = ["Native"]
 
-FUNCTION = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+NAME = f"proxywasm_host.callback.{NATIVE_ABI}".encode()
 Call = Callable[..., int]
+
+
+class _Callback(ctypes.Structure):
+    """``Proxywasm_callback``."""
+
+    _fields_ = (
+        ("call", ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)),
+        ("itself", ctypes.c_void_p),
+    )
+
+
+_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_pointer.restype, _pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
 
 
 class Native(Base):
@@ -31,11 +45,12 @@ class Native(Base):
         def call(guest: Guest, name: str, *arguments: int) -> int:
             function: Any = guest.instance.function(name)
             try:
-                address, itself = function.native_call
+                capsule = function.native_call
             except AttributeError:
                 pytest.skip(f"{engine.name} does not offer native_call here")
+            offered = _Callback.from_address(_pointer(capsule, NAME))
             slots = (ctypes.c_uint64 * max(1, len(arguments)))(*arguments)
-            status = FUNCTION(address)(itself, slots, len(arguments))
+            status = offered.call(offered.itself, slots, len(arguments))
             assert status == 0, "an exception was to be set"
             return slots[0]
 

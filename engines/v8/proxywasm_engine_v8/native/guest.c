@@ -34,7 +34,7 @@ static bool may_enter(Crossings *self) {
     }
     if (self->depth) {
         if (!self->until || !self->until[1]) return true;
-        set_exception(PyObject_CallMethod(self->watch, "trap", NULL));
+        proxywasm_set_exception(PyObject_CallMethod(self->watch, "trap", NULL));
         return false;
     }
     if (!home_take(self->home)) return false;
@@ -87,7 +87,7 @@ static int call(Guest *self, const uint64_t *slots, uint64_t *answer) {
         *answer = page->answer;
     } else {
         PyObject *nested = crossings->depth ? Py_True : Py_False;
-        set_exception(PyObject_CallFunctionObjArgs(crossings->problem, returned ? Py_True : Py_None, nested, NULL));
+        proxywasm_set_exception(PyObject_CallFunctionObjArgs(crossings->problem, returned ? Py_True : Py_None, nested, NULL));
     }
     home_leave(home, outer); /* not before what the call has left behind is cleared away */
     Py_DECREF(crossings);
@@ -126,13 +126,14 @@ static PyObject *guest_native_call(Guest *self, void *closure) {
     bool fits = self->result != 'f' && self->result != 'F';
     for (Py_ssize_t i = 0; fits && i < self->count; i++) fits = self->params[i] == 'i' || self->params[i] == 'I';
     if (!fits) return PyErr_Format(PyExc_AttributeError, "a function of floats");
-    return Py_BuildValue("(NN)", PyLong_FromVoidPtr((void *)native_call), PyLong_FromVoidPtr(self));
+    return PyCapsule_New(&self->native, PROXYWASM_CALLBACK, NULL);
 }
 
 PyObject *guest_new(Crossings *crossings, PyObject *type) {
     Guest *guest = PyObject_GC_New(Guest, &GuestType);
     if (!guest) return NULL;
     guest->vectorcall = guest_call;
+    guest->native = (Proxywasm_callback){native_call, guest};
     guest->crossings = (Crossings *)Py_NewRef(crossings);
     guest->function = NULL;
     guest->params = NULL;

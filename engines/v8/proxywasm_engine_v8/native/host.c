@@ -4,9 +4,9 @@
 /* Call the host function and put what it answers into the page. 0, or -1 with an exception. */
 static int call_host(const Host *host, Page *page) {
     uint64_t few[FEW], answer = 0;
-    if (host->entry) { /* calls within this one have the page for their own arguments */
+    if (host->native.call) { /* calls within this one have the page for their own arguments */
         memcpy(few, page->arguments, host->count * sizeof *few);
-        int64_t result = host->entry(host->self, few, 1);
+        int64_t result = host->native.call(host->native.self, few, 1);
         if (result < 0) return -1;
         page->answer = (uint32_t)result;
         return 0;
@@ -47,20 +47,12 @@ void host_called(const void *info) {
 
 /* `native_entry` of a host function, where it has one that its type allows. */
 static int find_entry(Host *host) {
-    PyObject *entry = PyObject_GetAttrString(host->call, "native_entry");
-    if (!entry) {
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) return -1;
-        PyErr_Clear();
-        return 0;
-    }
-    unsigned long long function, itself;
-    bool good = PyTuple_Check(entry) && PyArg_ParseTuple(entry, "KK", &function, &itself);
-    Py_DECREF(entry);
-    if (!good) return -1;
+    const Proxywasm_hostcall *entry = proxywasm_offered(host->call, "native_entry", PROXYWASM_HOSTCALL);
+    if (!entry) return PyErr_Occurred() ? -1 : 0;
     for (size_t i = 0; i < host->count; i++)
         if (host->params[i] == 'f' || host->params[i] == 'F') return 0;
     if (host->count > FEW || (host->result && host->result != 'i')) return 0;
-    host->entry = (Entry)(uintptr_t)function, host->self = (void *)(uintptr_t)itself;
+    host->native = *entry;
     return 0;
 }
 
@@ -73,6 +65,6 @@ int host_init(Host *self, PyObject *call, PyObject *type) {
 }
 
 void host_clear(Host *self) {
-    self->entry = NULL;
+    self->native.call = NULL;
     Py_CLEAR(self->call);
 }

@@ -12,8 +12,7 @@
 #ifndef PROXYWASM_V8_NATIVE_H
 #define PROXYWASM_V8_NATIVE_H
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include <proxywasm_host.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -91,15 +90,11 @@ static inline bool home_is_elsewhere(const Home *self) { return self->inside && 
 
 /* -- The crossings of an instance (crossings.c, guest.c, host.c) ---------------------------------------------- */
 
-/* What a hostcall's `native_entry` points at, see the engine protocol. */
-typedef int64_t (*Entry)(void *self, const uint64_t *slots, size_t stride);
-
 enum { FEW = 16 }; /* arguments that need no memory of their own */
 
 typedef struct {
     PyObject *call;
-    Entry entry;
-    void *self;
+    Proxywasm_hostcall native; /* the way past Python, or NULL */
     char result; /* i I f F (i32 i64 f32 f64), or 0 */
     size_t count;
     char *params;
@@ -131,6 +126,7 @@ typedef struct Crossings {
 typedef struct {
     PyObject_HEAD
     vectorcallfunc vectorcall;
+    Proxywasm_callback native; /* the way past Python */
     Crossings *crossings;
     void *function;
     char result;
@@ -155,7 +151,6 @@ void host_called(const void *info); /* a v8::FunctionCallback */
 int to_slot(char kind, PyObject *value, uint64_t *slot);
 PyObject *from_slot(char kind, const uint64_t *slot);
 int parse_type(PyObject *type, char **params, Py_ssize_t *count, char *result);
-void set_exception(PyObject *error);           /* takes the reference over */
 void keep_exception(Crossings *self);  /* the one that is set: the outermost call will raise it */
 
 /* -- Interrupting guests at work (interrupt.c, ticker.c) ------------------------------------------------------ */

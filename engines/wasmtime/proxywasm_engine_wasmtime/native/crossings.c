@@ -76,7 +76,7 @@ int crossings_leave(Crossings *self, void *error, void *trap) {
                                        (unsigned long long)(uintptr_t)trap, (int)expired);
         if (!raised) return -1;
     }
-    set_exception(raised);
+    proxywasm_set_exception(raised);
     return -1;
 }
 
@@ -137,7 +137,7 @@ static int crossings_clear(Crossings *self) {
     Py_CLEAR(self->failed);
     Py_CLEAR(self->store);
     for (Host *host = self->hosts; host; host = host->next) {
-        host->entry = NULL;
+        host->native.call = NULL;
         Py_CLEAR(host->call);
     }
     return 0;

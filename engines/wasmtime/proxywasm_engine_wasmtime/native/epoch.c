@@ -14,7 +14,7 @@ void *epoch_reached(void *context, void *environment, uint64_t *ticks, uint8_t *
     if (self->thread && ++self->epochs % LOOKS) return NULL;
     retake(self);
     if (PyErr_CheckSignals()) {
-        Py_XSETREF(self->error, take_exception());
+        Py_XSETREF(self->error, proxywasm_take_exception());
         return api.error_new("stopped by the host");
     }
     let_go(self);

@@ -50,7 +50,7 @@ static PyObject *guest_native_call(PyObject *guest, void *closure) {
     bool fits = self->count <= FEW && self->result != 'f' && self->result != 'F';
     for (Py_ssize_t i = 0; fits && i < self->count; i++) fits = self->params[i] == 'i' || self->params[i] == 'I';
     if (!fits) return PyErr_Format(PyExc_AttributeError, "a function of floats, or of many values");
-    return Py_BuildValue("(NN)", PyLong_FromVoidPtr((void *)native_call), PyLong_FromVoidPtr(guest));
+    return PyCapsule_New((void *)&self->native, PROXYWASM_CALLBACK, NULL);
 }
 
 /* -- The type ------------------------------------------------------------------------------------------------- */
@@ -64,6 +64,7 @@ PyObject *guest_new(Crossings *crossings, PyObject *args) {
     Guest *guest = PyObject_GC_New(Guest, &GuestType);
     if (!guest) return NULL;
     guest->vectorcall = guest_call;
+    guest->native = (Proxywasm_callback){native_call, guest};
     guest->crossings = (Crossings *)Py_NewRef(crossings);
     guest->function = (Function){{0, 0}};
     guest->result = *result;

@@ -7,8 +7,8 @@ static const char HOST_RAISED[] = "a host function raised an exception";
 
 /* Call the host function; the result is in the first slot. 0, or -1 with an exception. */
 static int call_host(const Host *host, Slot *slots) {
-    if (host->entry) {
-        int64_t result = host->entry(host->self, (const uint64_t *)slots, sizeof(Slot) / sizeof(uint64_t));
+    if (host->native.call) {
+        int64_t result = host->native.call(host->native.self, (const uint64_t *)slots, sizeof(Slot) / sizeof(uint64_t));
         if (result < 0) return -1;
         if (host->result) slots->i32 = (uint32_t)result;
         return 0;
@@ -51,7 +51,7 @@ void *host_called(void *environment, void *caller, Slot *slots, size_t count) {
     retake(self);
     self->depth = -self->depth;
     if (arrive(self, caller) || call_host(host, slots)) {
-        Py_XSETREF(self->error, take_exception());
+        Py_XSETREF(self->error, proxywasm_take_exception());
         trap = api.trap_new(HOST_RAISED, sizeof HOST_RAISED - 1);
     }
     self->depth = -self->depth;
@@ -63,20 +63,12 @@ void *host_called(void *environment, void *caller, Slot *slots, size_t count) {
 
 /* `native_entry` of a host function, where it has one that its type allows. */
 static int find_entry(Host *host) {
-    PyObject *entry = PyObject_GetAttrString(host->call, "native_entry");
-    if (!entry) {
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) return -1;
-        PyErr_Clear();
-        return 0;
-    }
-    unsigned long long function, itself;
-    bool good = PyTuple_Check(entry) && PyArg_ParseTuple(entry, "KK", &function, &itself);
-    Py_DECREF(entry);
-    if (!good) return -1;
+    const Proxywasm_hostcall *entry = proxywasm_offered(host->call, "native_entry", PROXYWASM_HOSTCALL);
+    if (!entry) return PyErr_Occurred() ? -1 : 0;
     for (size_t i = 0; i < host->count; i++)
         if (host->params[i] == 'f' || host->params[i] == 'F') return 0;
     if (host->result && host->result != 'i') return 0;
-    host->entry = (Entry)(uintptr_t)function, host->self = (void *)(uintptr_t)itself;
+    host->native = *entry;
     return 0;
 }
 

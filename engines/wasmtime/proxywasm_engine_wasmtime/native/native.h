@@ -11,8 +11,7 @@
 #ifndef PROXYWASM_WASMTIME_NATIVE_H
 #define PROXYWASM_WASMTIME_NATIVE_H
 
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
+#include <proxywasm_host.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -63,15 +62,11 @@ uint64_t now(void); /* nanoseconds, monotonic */
 
 enum { FEW = 16 }; /* arguments that need no memory of their own */
 
-/* What a hostcall's `native_entry` points at, see the engine protocol. */
-typedef int64_t (*Entry)(void *self, const uint64_t *slots, size_t stride);
-
 typedef struct Host {
     struct Host *next;
     struct Crossings *crossings;
     PyObject *call;
-    Entry entry;
-    void *self;
+    Proxywasm_hostcall native; /* the way past Python, or NULL */
     char result; /* i I f F (i32 i64 f32 f64), or 0 */
     size_t count;
     char params[];
@@ -97,6 +92,7 @@ typedef struct Crossings {
 typedef struct {
     PyObject_HEAD
     vectorcallfunc vectorcall;
+    Proxywasm_callback native; /* the way past Python */
     Crossings *crossings;
     Function function;
     char result;
@@ -128,12 +124,10 @@ static inline void retake(Crossings *self) {
     self->thread = NULL;
 }
 
-/* -- Values and exceptions (values.c, exceptions.c) ----------------------------------------------------------- */
+/* -- Values (values.c) ---------------------------------------------------------------------------------------- */
 
 int to_slot(char kind, PyObject *value, Slot *slot); /* 0, or -1 with an exception */
 PyObject *from_slot(char kind, const Slot *slot);
 bool are_kinds(const char *kinds, Py_ssize_t size); /* a string of the letters of kinds */
-PyObject *take_exception(void);                     /* the one that is set, which it is no longer */
-void set_exception(PyObject *error);                /* takes the reference over */
 
 #endif

@@ -1,0 +1,78 @@
+/* Between the core of proxywasm_host and engines with native code: what each may hand to the other.
+ *
+ * All of it is optional: an attribute of an object, which is a capsule whose name carries the version. Who does not know
+ * a name leaves the capsule alone and goes through Python. What a capsule points at lives as long as the object that it
+ * was taken from. All is to be called with the GIL held. `proxywasm_host.engine.protocol` says which objects.
+ */
+#ifndef PROXYWASM_HOST_H
+#define PROXYWASM_HOST_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdint.h>
+
+#define PROXYWASM_NATIVE_ABI 1 /* as in extension.py, and at the end of these names: */
+#define PROXYWASM_HOSTCALL "proxywasm_host.hostcall.1"
+#define PROXYWASM_CALLBACK "proxywasm_host.callback.1"
+#define PROXYWASM_MEMORY "proxywasm_host.memory.1"
+
+/* `native_entry` of a host function, whose parameters are i32 and i64. `slots` hold them, one in every `stride` words, an
+ * i32 in the lower half. Returns the i32 result, or 0 if there is none; -1 with a Python exception set. */
+typedef struct {
+    int64_t (*call)(void *self, const uint64_t *slots, size_t stride);
+    void *self;
+} Proxywasm_hostcall;
+
+/* `native_call` of a function of the guest, whose parameters and result are i32 and i64. `slots` hold the `count`
+ * arguments, and afterwards in the first, for which there is always room, the result with nothing above an i32, or 0 if
+ * there is none. Returns 0; -1 with a Python exception set. */
+typedef struct {
+    int (*call)(void *self, uint64_t *slots, size_t count);
+    void *self;
+} Proxywasm_callback;
+
+/* `native_range` of a memory: where its bytes are and how many; 0 from the moment on at which the instance is closed. */
+typedef struct {
+    uint64_t bytes, size;
+} Proxywasm_memory;
+
+/* What a capsule that is an attribute of an object points at; NULL if there is none of this name and version, or with an
+ * exception. */
+static inline void *proxywasm_offered(PyObject *object, const char *attribute, const char *name) {
+    PyObject *capsule = PyObject_GetAttrString(object, attribute);
+    if (!capsule) {
+        if (PyErr_ExceptionMatches(PyExc_AttributeError)) PyErr_Clear();
+        return NULL;
+    }
+    void *found = PyCapsule_IsValid(capsule, name) ? PyCapsule_GetPointer(capsule, name) : NULL;
+    Py_DECREF(capsule);
+    return found;
+}
+
+/* The exception that is set, as an object, and no longer set; NULL if there is none. */
+static inline PyObject *proxywasm_take_exception(void) {
+#if PY_VERSION_HEX >= 0x030C0000
+    return PyErr_GetRaisedException();
+#else
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    if (!type) return NULL;
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback) PyException_SetTraceback(value, traceback);
+    Py_XDECREF(type);
+    Py_XDECREF(traceback);
+    return value;
+#endif
+}
+
+/* Set an exception, with the traceback that it has, and take the reference over; NULL changes nothing. */
+static inline void proxywasm_set_exception(PyObject *error) {
+    if (!error) return;
+#if PY_VERSION_HEX >= 0x030C0000
+    PyErr_SetRaisedException(error);
+#else
+    PyErr_Restore(Py_NewRef(Py_TYPE(error)), error, PyException_GetTraceback(error));
+#endif
+}
+
+#endif
