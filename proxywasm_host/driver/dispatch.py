@@ -131,8 +131,8 @@ class Dispatcher:
     def _deliver(self, callout: effects.Callout, reply: Reply) -> None:
         try:
             todo = self.host.deliver(callout, reply)
-        except TypeError:
-            logger.exception("the client's answer to %r is none", callout)
+        except TypeError as error:
+            logger.error("the client's answer to %s is none: %s", type(callout).__name__, error)  # noqa: TRY400 - whole
             todo = self.host.deliver(callout, CalloutFailed("the client's answer is none"))
         self.perform(todo)
 

@@ -9,12 +9,13 @@ What goes wrong, and what the filter gets, as in Envoy (its router answers for a
     an answer that is too large            likewise
     =====================================  ==========================================================
 
-Redirects are not followed, bodies not decoded, cookies not kept, proxies of the environment not asked. httpx2 neither
-sends nor tells trailers.
+The path goes out as the filter has it, dots and all. Redirects are not followed, bodies not decoded, cookies not kept,
+proxies of the environment not asked. httpx2 neither sends nor tells trailers.
 """
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from types import TracebackType
@@ -33,6 +34,7 @@ from proxywasm_host.runtime.effects import CalloutFailed, HttpCall, HttpCallRepl
 __all__ = ["AsyncHttpClient", "HttpClient"]
 
 CONNECTION_SPECIFIC = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade host".split())
+TARGET = re.compile(rb"[!-~]+")
 NO_ANSWER = b"upstream connect error or disconnect/reset before headers. reset reason: "
 REASONS: tuple[tuple[type[Exception], bytes], ...] = (
     (httpx2.PoolTimeout, b"overflow"),
@@ -48,10 +50,17 @@ def request_of(callout: HttpCall, cluster: Cluster) -> httpx2.Request:
     given = dict(reversed(callout.headers))
     headers = [(b"host", given[b":authority"])]
     headers += [
-        (name, value) for name, value in callout.headers if name[:1] != b":" and name not in CONNECTION_SPECIFIC
+        (name, value.strip(b" \t"))
+        for name, value in callout.headers
+        if name[:1] != b":" and name not in CONNECTION_SPECIFIC
     ]
-    url = httpx2.URL(cluster.url).copy_with(raw_path=given[b":path"])
-    return httpx2.Request(given[b":method"].decode("ascii"), url, headers=headers, content=callout.body or None)
+    method, target = given[b":method"].decode("ascii"), given[b":path"]
+    if not TARGET.fullmatch(target):
+        raise ValueError("the path of a callout has a byte that no target may have")
+    request = httpx2.Request(method, cluster.url, headers=headers, content=callout.body or None)
+    request.method = method  # httpx2 has made it upper case
+    request.extensions["target"] = target  # and would resolve dots, and encode what is in it
+    return request
 
 
 def options(cluster: Cluster) -> dict[str, object]:

@@ -307,7 +307,8 @@ class Host(PlainHost):
 
         A reply that nobody waits for any more is dropped.
 
-        Raises: TypeError, if the callout cannot have such a reply.
+        Raises: TypeError, if the callout cannot have such a reply, or it holds text where bytes should be, or the like;
+            the guest then waits for another.
         """
         callout.plugin.root.deliver(callout, reply)
         return self.drain()

@@ -40,6 +40,7 @@ from proxywasm_host.runtime.effects import (
 )
 from proxywasm_host.runtime.grpc_service import cluster_of
 from proxywasm_host.runtime.notices import Notices
+from proxywasm_host.runtime.replies import check_reply
 from proxywasm_host.runtime.vm import weight
 
 if TYPE_CHECKING:
@@ -286,11 +287,9 @@ class RootContext(Context):
     def deliver(self, callout: effects.Callout, reply: effects.Reply) -> None:
         """Give the guest a reply, as soon as it does not run.
 
-        Raises: TypeError, if the callout cannot have such a reply.
+        Raises: as `check_reply`.
         """
-        if not isinstance(reply, callout.Reply):
-            wanted = " or ".join(kind.__name__ for kind in callout.Reply)
-            raise TypeError(f"the reply to {type(callout).__name__} is {wanted}, not {type(reply).__name__}")
+        check_reply(callout, reply)
         self.vm.defer(lambda: self._deliver(callout, reply))
 
     def _deliver(self, callout: effects.Callout, reply: effects.Reply) -> None:

@@ -140,7 +140,29 @@ async def test_callouts_that_are_refused(start, log, upstream):
     assert upstream.seen == []
 
 
-@pytest.mark.parametrize("path", [" bad", "%01"])
+@pytest.mark.parametrize(
+    ("path", "wire"),
+    [
+        ("a/../b/./c", "/a/../b/./c"),
+        ("x?", "/x?"),
+        ("%2522%253c%7c%7d%5e%60?%7b", "/%22%3c|}^`?{"),
+        ("a%2523b?c%23d", "/a%23b?c#d"),
+        ("two//slashes/", "/two//slashes/"),
+    ],
+)
+async def test_a_path_goes_out_as_it_is(start, log, upstream, path, wire):
+    """What a filter has signed or checked is what is asked for."""
+    await start("@on_configure\n" + call(path) + ANSWERED, Clusters({"up": upstream.url}))
+    assert 'get_header_map_value(6, :status) = 0 "200"' in await log.until("answered")
+    assert [path for _, path, _, _ in upstream.seen] == [wire]
+
+
+async def test_a_method_goes_out_as_it_is(start, log, upstream):
+    await start("@on_configure\n" + call("x", method="lower") + ANSWERED, Clusters({"up": upstream.url}))
+    assert 'get_header_map_value(6, :status) = 0 "501"' in await log.until("answered")
+
+
+@pytest.mark.parametrize("path", [" bad", "%01", "%c3%a4"])
 async def test_a_path_that_is_none(start, log, upstream, path):
     """Whatever a filter asks for, it gets an answer."""
     await start(

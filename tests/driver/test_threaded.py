@@ -76,6 +76,13 @@ def test_a_callout_and_its_reply(start, log, upstream):
     assert headers == [("host", "au.example"), ("x-a", "1"), ("x-a", "2"), ("content-length", "5")]
 
 
+@pytest.mark.parametrize(("path", "wire"), [("a/../b/./c", "/a/../b/./c"), ("x?", "/x?"), ("%7c?%7b", "/|?{")])
+def test_a_path_goes_out_as_it_is(start, log, upstream, path, wire):
+    start("@on_configure\n" + call(path) + ANSWERED, Clusters({"up": upstream.url}))
+    assert 'get_header_map_value(6, :status) = 0 "200"' in log.until("answered")
+    assert [path for _, path, _, _ in upstream.seen] == [wire]
+
+
 @pytest.mark.parametrize(
     ("path", "timeout", "status"), [("silent", 30, "504"), ("resets", 0, "503"), ("nonsense", 0, "503")]
 )
