@@ -279,6 +279,49 @@ def test_what_a_callout_took_is_there_again_when_it_has_ended(host, probe, log, 
     assert plugin.vm.kept.used == 0
 
 
+class Few(dict):
+    """Clusters as `driver.clusters` has them, which say how many callouts there may be."""
+
+    class Cluster:
+        max_callouts = 3
+
+
+@pytest.mark.parametrize(
+    ("version", "start", "call", "reply"),
+    [
+        ("0_2_1", "", f'http_call {{}} {CALL} "" "" 0', HttpCallReply([])),
+        ("0_2_1", "", 'grpc_call {} s m "" "" 0', GrpcCallReply(b"")),
+        ("0_2_1", "", 'grpc_stream {} s m ""', CalloutFailed("reset")),
+        ("0_2_100", 'redis_init a "" "" 0\nredis_init b "" "" 0\n', "redis_call {} q", RedisCallReply(b"")),
+    ],
+    ids=["http", "grpc", "grpc stream", "redis"],
+)
+def test_callouts_to_one_cluster(engine, log, version, start, call, reply):
+    """As many of a plugin as the cluster says may be under way; those to others are not counted, nor what has ended."""
+    clusters = Few(a=Few.Cluster(), b=Few.Cluster())
+    with Host(engine, services=Services(log=log, clusters=clusters)) as host:
+        script = f"{start}@on_tick\nrepeat 5\n{call.format('a')}\nrepeat 2\n{call.format('b')}"
+        plugin = host.load_plugin(code(f"c/probe_{version}"), configuration="@on_configure\n" + script)
+        host.drain()
+        log.take()
+        plugin.root.tick_period = 1
+        callouts = [effect for effect in plugin.tick() if isinstance(effect, Callout)]
+        assert statuses(log) == [0, 0, 0, 10, 10, 0, 0]
+        host.deliver(callouts[1], reply)
+        log.take()
+        plugin.tick()
+        assert statuses(log) == [0, 10, 10, 10, 10, 0, 10]
+        plugin.close()
+
+
+def test_callouts_where_the_cluster_does_not_say(host, probe, log):
+    plugin = probe(f'@on_tick\nrepeat 300\nhttp_call upstream {CALL} "" "" 0')
+    plugin.root.tick_period = 1
+    log.take()
+    plugin.tick()
+    assert statuses(log) == [0] * 256 + [10] * 44
+
+
 def test_injected_data(host, probe, log):
     script = "@on_response_headers\nrepeat 30\ninject_encoded_data_to_filter_chain fill:x:100000 0"
     with host.http_stream([probe(script, version="0_2_100", limits=Limits(memory=MEMORY))]) as stream:

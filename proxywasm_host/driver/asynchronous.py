@@ -32,7 +32,7 @@ except ModuleNotFoundError as error:
 
 from proxywasm_host.driver.clusters import Clusters
 from proxywasm_host.driver.dispatch import LOOKS, Dispatcher, logger
-from proxywasm_host.runtime.effects import Callout, CalloutFailed, Effect, HttpCall, Reply
+from proxywasm_host.runtime.effects import Callout, CalloutFailed, HttpCall, Reply
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import Plugin
 
@@ -92,6 +92,7 @@ class AsyncDriver(Dispatcher):
     ) -> None:
         self.host.wake = None
         group, self._group = self._group, None
+        self._forget()
         assert group is not None  # noqa: S101 - entered
         group.cancel_scope.cancel()
         try:
@@ -110,13 +111,16 @@ class AsyncDriver(Dispatcher):
     def _wake(self) -> None:
         self._call_soon(self._woken)
 
-    def _woken(self, *todo: Effect) -> None:
+    def _woken(self) -> None:
         if self._group is not None:
-            self.perform([*todo, *self.host.drain()])
+            self.perform(self.host.drain())
 
-    def _soon(self, effect: Effect) -> None:
-        if self._group is not None:
-            self._call_soon(self._woken, effect)
+    def _later(self, seconds: float) -> None:
+        self.start_soon(self._rest, seconds)
+
+    async def _rest(self, seconds: float) -> None:
+        await anyio.sleep(seconds)
+        self._rested()
 
     def start_soon(self, function: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
         """Run a function beside everything else, until the driver ends. It must not raise."""
@@ -142,7 +146,7 @@ class AsyncDriver(Dispatcher):
         with scope:
             while self._ticking.get(plugin) is scope:
                 await anyio.sleep(seconds)
-                self.perform(plugin.tick())
+                self.tick(plugin)
 
     # -- Callouts ------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,8 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
+from proxywasm_host.services import MOST_CALLOUTS
+
 __all__ = ["Cluster", "Clusters"]
 
 MIB = 1 << 20
@@ -31,6 +33,7 @@ class Cluster:
         connect_timeout: seconds that connecting may take (Envoy's default).
         timeout: seconds that a callout may take whose filter gave no time-out; ``None`` is for ever, as in Envoy.
         max_connections: how many at a time; what is more waits as long as connecting may take, and then gets 503.
+        max_callouts: how many of one plugin may be under way; more are refused with INTERNAL_FAILURE.
         max_response: bytes of a reply's body; more is a reset.
         http2: offer HTTP/2 (needs httpx2's extra of that name).
 
@@ -43,6 +46,7 @@ class Cluster:
     connect_timeout: float = 5.0
     timeout: float | None = None
     max_connections: int = 1024
+    max_callouts: int = MOST_CALLOUTS
     max_response: int = 16 * MIB
     http2: bool = False
 

@@ -8,8 +8,7 @@ Rules of this module:
 * A callout that nobody has a client for fails at once, so that no guest waits for ever.
 * A stream without any progress for as long as `stream_idle_timeout` is ended: nothing came in, nothing came out. All
   streams are looked at `LOOKS` times in that time, so that none needs a timer.
-* A guest that brings about ever more by itself (a message in its own queue, a callout that fails at once) gets
-  `AT_ONCE` turns, and each further one when others have had theirs.
+* What guests bring about by themselves has its share of the time (`share`), so that requests go on beside it.
 """
 
 from __future__ import annotations
@@ -17,8 +16,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Union
 
+from proxywasm_host.driver.share import CALLOUT, Share, Work
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import CalloutFailed, Effect, Reply
 from proxywasm_host.runtime.host import Host
@@ -34,7 +35,6 @@ Sink = Callable[[Any], None]
 """Takes note of one effect of its stream."""
 
 CALLOUTS = (effects.HttpCall, effects.GrpcCall, effects.GrpcStream, effects.RedisCall)
-AT_ONCE = 64
 LOOKS = 8
 logger = logging.getLogger("proxywasm_host.driver")
 
@@ -68,6 +68,12 @@ class Dispatcher:
         self.host = host
         self.stream_idle_timeout = stream_idle_timeout
         self._sinks: dict[Stream, Attached] = {}
+        self._share = Share()
+        self._at_work = self._rests = False
+        self._ticks: set[Plugin] = set()
+        """Plugins whose tick waits for its turn: another one meanwhile is the same."""
+        self._unmade: dict[tuple[Plugin, int], effects.Callout] = {}
+        """Callouts that wait for their turn."""
 
     def attach(self, stream: Stream, sink: Sink) -> None:
         """Give the effects of a stream to `sink`, until `detach`."""
@@ -84,10 +90,18 @@ class Dispatcher:
 
     def perform(self, todo: Iterable[Effect]) -> None:
         """Perform effects in order; to be given all that an event has returned."""
+        self._perform(todo, self._begin)
+        self._take_turns()
+
+    def tick(self, plugin: Plugin) -> None:
+        """A plugin's time has come."""
+        if plugin not in self._ticks:
+            self._ticks.add(plugin)
+            self._by_itself(plugin, lambda: self._ticked(plugin))
+
+    def _perform(self, todo: Iterable[Effect], call: Callable[[effects.Callout], object]) -> None:
         sinks = self._sinks
-        queue = list(todo)
-        turns = AT_ONCE
-        for effect in queue:  # which grows meanwhile
+        for effect in todo:
             stream = getattr(effect, "stream", None)
             if stream is not None:
                 attached = sinks.get(stream)
@@ -97,13 +111,12 @@ class Dispatcher:
             elif isinstance(effect, effects.SetTickPeriod):
                 self._arm(effect.plugin, effect.milliseconds)
             elif isinstance(effect, effects.CancelCallout):
-                self._cancel(effect.plugin, effect.token)
-            elif isinstance(effect, effects.QueueReady) or (isinstance(effect, CALLOUTS) and not self._call(effect)):
-                if turns:
-                    turns -= 1
-                    queue.extend(self._turn(effect))
-                else:
-                    self._soon(effect)
+                if self._unmade.pop((effect.plugin, effect.token), None) is None:
+                    self._cancel(effect.plugin, effect.token)
+            elif isinstance(effect, effects.QueueReady):
+                self._share.add(effect.plugin, partial(effect.plugin.queue_ready, effect.token))
+            elif isinstance(effect, CALLOUTS):
+                call(effect)
 
     def look(self) -> None:
         """Look at all streams, and end those without progress. To be called `LOOKS` times in `stream_idle_timeout`."""
@@ -121,23 +134,71 @@ class Dispatcher:
                 )  # fmt: skip
                 self.perform(stream.time_out())
 
-    def _turn(self, effect: effects.QueueReady | effects.Callout) -> list[Effect]:
-        if isinstance(effect, effects.QueueReady):
-            return effect.plugin.queue_ready(effect.token)
-        reason = f"no client for {type(effect).__name__}"
-        logger.warning("plugin %s calls %r, but there is %s", effect.plugin.name, effect.cluster, reason)
-        return self.host.deliver(effect, CalloutFailed(reason))
+    # -- What guests bring about by themselves -------------------------------------------------------------------
+
+    def _by_itself(self, plugin: Plugin, work: Work) -> None:
+        self._share.add(plugin, work)
+        self._take_turns()
+
+    def _take_turns(self) -> None:
+        """Do what waits, as far as there is time."""
+        if self._at_work or self._rests:
+            return
+        self._at_work = True
+        try:
+            while (seconds := self._share.wait()) is not None:
+                if seconds:
+                    self._rests = True
+                    self._later(seconds)
+                    return
+                self._perform(self._share.next(), self._begin_later)
+        finally:
+            self._at_work = False
+
+    def _rested(self) -> None:
+        """To be called when the time has come that `_later` was told."""
+        self._rests = False
+        self._take_turns()
+
+    def _forget(self) -> None:
+        """Do nothing any more of what waits."""
+        self._share.clear()
+        self._unmade.clear()
+        self._ticks.clear()
+
+    def _ticked(self, plugin: Plugin) -> list[Effect]:
+        self._ticks.discard(plugin)
+        return plugin.tick()
+
+    def _begin_later(self, callout: effects.Callout) -> None:
+        self._unmade[callout.plugin, callout.token] = callout
+        self._share.add(callout.plugin, lambda: self._begin_now(callout), CALLOUT)
+
+    def _begin_now(self, callout: effects.Callout) -> tuple[Effect, ...]:
+        if self._unmade.pop((callout.plugin, callout.token), None) is callout:
+            self._begin(callout)
+        return ()
+
+    def _begin(self, callout: effects.Callout) -> None:
+        if not self._call(callout):
+            reason = f"no client for {type(callout).__name__}"
+            logger.warning("plugin %s calls %r, but there is %s", callout.plugin.name, callout.cluster, reason)
+            self._share.add(callout.plugin, partial(self.host.deliver, callout, CalloutFailed(reason)))
 
     def _deliver(self, callout: effects.Callout, reply: Reply) -> None:
+        self._by_itself(callout.plugin, lambda: self._delivered(callout, reply))
+
+    def _delivered(self, callout: effects.Callout, reply: Reply) -> list[Effect]:
         try:
-            todo = self.host.deliver(callout, reply)
+            return self.host.deliver(callout, reply)
         except TypeError as error:
             logger.error("the client's answer to %s is none: %s", type(callout).__name__, error)  # noqa: TRY400 - whole
-            todo = self.host.deliver(callout, CalloutFailed("the client's answer is none"))
-        self.perform(todo)
+            return self.host.deliver(callout, CalloutFailed("the client's answer is none"))
 
-    def _soon(self, effect: Effect) -> None:
-        """Perform an effect after what others have ready by now."""
+    # -- What drivers do in their own way ------------------------------------------------------------------------
+
+    def _later(self, seconds: float) -> None:
+        """Call `_rested` so many seconds from now."""
         raise NotImplementedError
 
     def _arm(self, plugin: Plugin, milliseconds: int) -> None:

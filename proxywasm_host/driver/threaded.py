@@ -27,7 +27,7 @@ from typing import Any, Protocol
 
 from proxywasm_host.driver.clusters import Clusters
 from proxywasm_host.driver.dispatch import LOOKS, Dispatcher, logger
-from proxywasm_host.runtime.effects import Callout, CalloutFailed, Effect, HttpCall, Reply
+from proxywasm_host.runtime.effects import Callout, CalloutFailed, HttpCall, Reply
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import Plugin
 
@@ -99,19 +99,25 @@ class ThreadDriver(Dispatcher):
             self._queued.clear()
             self._waiting.clear()
             self._ticking.clear()
+            self._forget()
         self._timer.stop()
         assert pool is not None  # noqa: S101 - entered
         if self._own_client is not None:
             self._own_client.close()
         pool.shutdown(cancel_futures=True)
 
-    def _woken(self, *todo: Effect) -> None:
+    def _woken(self) -> None:
         with self.lock:
             if self._pool is not None:
-                self.perform([*todo, *self.host.drain()])
+                self.perform(self.host.drain())
 
-    def _soon(self, effect: Effect) -> None:
-        self._timer.after(0, lambda: self._woken(effect))
+    def _later(self, seconds: float) -> None:
+        self._timer.after(seconds, self._rest_is_over)
+
+    def _rest_is_over(self) -> None:
+        with self.lock:
+            if self._pool is not None:
+                self._rested()
 
     def _look_each(self, seconds: float) -> None:
         self._timer.after(seconds, lambda: self._look(seconds))
@@ -134,7 +140,7 @@ class ThreadDriver(Dispatcher):
         with self.lock:
             if self._ticking.get(plugin) is not mark:
                 return
-            self.perform(plugin.tick())
+            self.tick(plugin)
             if self._ticking.get(plugin) is mark:
                 self._timer.after(milliseconds / 1000, lambda: self._tick(plugin, milliseconds, mark), mark)
 

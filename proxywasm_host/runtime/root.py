@@ -18,6 +18,7 @@ its callback only. Source: ``context.cc`` of Envoy; for Redis, that of Higress's
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,7 @@ from proxywasm_host.runtime.grpc_service import cluster_of
 from proxywasm_host.runtime.notices import Notices
 from proxywasm_host.runtime.replies import check_reply
 from proxywasm_host.runtime.vm import weight
+from proxywasm_host.services import most_callouts
 
 if TYPE_CHECKING:
     from proxywasm_host.runtime.plugin import Plugin
@@ -79,6 +81,8 @@ class RootContext(Context):
         self.deleted = False
         self._callouts: dict[int, tuple[effects.Callout, int]] = {}
         """Those under way, and what they cost."""
+        self._by_cluster: Counter[str] = Counter()
+        """How many are under way."""
         self._half_closed: dict[int, str] = {}
         """gRPC streams that one side has closed: token → ``local`` or ``remote``."""
         self._redis: dict[str, RedisClient] = {}
@@ -171,11 +175,17 @@ class RootContext(Context):
 
     # -- Callouts: out -------------------------------------------------------------------------------------------
 
-    def _start(self, callout: effects.Callout, *parts: bytes | HeaderList) -> int:
+    def _start(self, callout: effects.Callout, *parts: bytes | HeaderList) -> int | Refusal:
+        cluster = callout.cluster
+        most = most_callouts(self.vm.services.clusters, cluster)
+        if self._by_cluster[cluster] >= most:
+            reason = "{0} callouts to cluster {1!r} are under way, no more are let through"
+            return Refusal(Status.INTERNAL_FAILURE, reason, most, cluster)
         size = CALLOUT + weight(*parts)
         self.vm.keep(size)
         self.vm.kept.take(size)
         self._callouts[callout.token] = callout, size
+        self._by_cluster[cluster] += 1
         self._emit(callout)
         return callout.token
 
@@ -272,7 +282,10 @@ class RootContext(Context):
     def _end(self, token: int) -> None:
         self._half_closed.pop(token, None)
         if token in self._callouts:
-            _, size = self._callouts.pop(token)
+            callout, size = self._callouts.pop(token)
+            self._by_cluster[callout.cluster] -= 1
+            if not self._by_cluster[callout.cluster]:
+                del self._by_cluster[callout.cluster]
             self.vm.kept.give_back(size)
 
     @property

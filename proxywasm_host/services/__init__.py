@@ -35,7 +35,13 @@ __all__ = [
     "StandardLogging",
     "SystemClock",
     "UnknownQueue",
+    "most_callouts",
 ]
+
+MOST_CALLOUTS = 256
+"""How many callouts of one plugin to one cluster may be under way, where the cluster does not say. (Envoy: 1024 of all
+of its filters together; a process of ours often has as many file descriptors.)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +75,10 @@ class Services:
             service = getattr(self, name)
             if not callable(getattr(service, wanted, None)) or type(service).__module__ == "logging":
                 raise TypeError(f"{name} is {hint}, not {service!r}")
+
+
+def most_callouts(clusters: Container[str], name: str) -> int:
+    """How many callouts of one plugin to a cluster may be under way."""
+    cluster = clusters.get(name) if isinstance(clusters, Mapping) else None
+    most: int = getattr(cluster, "max_callouts", MOST_CALLOUTS)
+    return most
