@@ -16,16 +16,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from proxywasm_host.abi.marshal import Refusal
-from proxywasm_host.abi.native import NATIVE
+from proxywasm_host.abi.native import NATIVE, same
 from proxywasm_host.abi.pairs import MAX_ENTRIES, MAX_SIZE, HeaderList
 from proxywasm_host.abi.profile import Profile
-from proxywasm_host.abi.types import AbiVersion, Status, StreamType
+from proxywasm_host.abi.types import AbiVersion, MapType, Status, StreamType
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.services import Services
 
 __all__ = ["Context", "VmState"]
 
 BUFFERS = 10
+same(BUFFERS=BUFFERS, MAPS=len(MapType))
 
 
 class ContextState:

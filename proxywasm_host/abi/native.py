@@ -7,9 +7,16 @@ from __future__ import annotations
 
 from proxywasm_host.extension import load
 
-__all__ = ["NATIVE", "NOTE", "REVISION"]
+__all__ = ["NATIVE", "NOTE", "REVISION", "same"]
 
-REVISION = 12
+REVISION = 13
 """As in ``native/native.h``."""
 NATIVE, NOTE = load("proxywasm_host._native", REVISION)
 """The extension, or ``None``; and whether it is in use, in words."""
+
+
+def same(**constants: int) -> None:
+    """Compare numbers that stand in Python and in C. Raises: ImportError, if the extension has another."""
+    for name, value in constants.items() if NATIVE is not None else ():
+        if NATIVE.CONSTANTS[name] != value:
+            raise ImportError(f"proxywasm_host._native has {NATIVE.CONSTANTS[name]} for {name}, Python {value}")

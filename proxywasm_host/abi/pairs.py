@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from struct import Struct
 
+from proxywasm_host.abi.native import same
+
 __all__ = ["MAX_ENTRIES", "MAX_SIZE", "HeaderList", "MalformedPairs", "decode", "encode"]
 
 HeaderList = list[tuple[bytes, bytes]]
@@ -21,6 +23,9 @@ MAX_SIZE = 1024 * 1024
 """Bytes that a guest's pairs may have (``limits.h`` of Envoy's host)."""
 MAX_ENTRIES = 1024
 """Pairs that a guest may send at once (``limits.h`` of Envoy's host)."""
+
+
+same(MAX_PAIRS_SIZE=MAX_SIZE, MAX_PAIRS=MAX_ENTRIES)
 
 
 class MalformedPairs(ValueError):

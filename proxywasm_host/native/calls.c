@@ -31,8 +31,6 @@ Call *calls_next(Calls *calls, PyObject *row) {
 
 /* -- What is written in pieces ---------------------------------------------------------------------------------- */
 
-enum { TEXT = 1024, FDS = 2 }; /* as in marshal.py */
-
 static PyObject *fd_write;
 
 int calls_names(void) {

@@ -1,8 +1,6 @@
 /* The way into the guest: the twin of Entry in runtime/entry.py. */
 #include "native.h"
 
-#define STOPPED 0xFFFFFFFFu
-
 static PyObject *ended_name, *run_deferred_name;
 
 /* -- Callbacks -------------------------------------------------------------------------------------------------- */

@@ -3,7 +3,6 @@
 
 #include <stdio.h>
 
-enum { MAX_RANGES = 1024 };
 
 static PyObject *view_name, *refresh_name;
 

@@ -1,8 +1,6 @@
 /* The marshaller: abi/marshal.py has the rules, in the order in which they are kept here. */
 #include "native.h"
 
-enum { U32, I32, U64, I64, BYTES, PAIRS, IOVECS, U32_OUT, U64_OUT, BYTES_OUT, PAIRS_OUT, BYTES_AT, STRINGS_AT, KINDS };
-
 static const uint8_t SLOTS[KINDS] = {1, 1, 1, 1, 2, 2, 2, 1, 1, 2, 2, 1, 2};
 
 static PyObject *status_name;

@@ -89,6 +89,32 @@ static PyObject *encode(PyObject *module, PyObject *pairs) {
     return bytes;
 }
 
+#define CONSTANT(name) {#name, name}
+
+static const struct {
+    const char *name;
+    long long value;
+} CONSTANTS[] = {
+    CONSTANT(OK),           CONSTANT(NOT_FOUND), CONSTANT(BAD_ARGUMENT), CONSTANT(RECORDED),
+    CONSTANT(TEXT),         CONSTANT(FDS),       CONSTANT(MAX_RANGES),   CONSTANT(MAX_PAIRS_SIZE),
+    CONSTANT(MAX_PAIRS),    CONSTANT(U32),       CONSTANT(I32),          CONSTANT(U64),
+    CONSTANT(I64),          CONSTANT(BYTES),     CONSTANT(PAIRS),        CONSTANT(IOVECS),
+    CONSTANT(U32_OUT),      CONSTANT(U64_OUT),   CONSTANT(BYTES_OUT),    CONSTANT(PAIRS_OUT),
+    CONSTANT(BYTES_AT),     CONSTANT(STRINGS_AT), CONSTANT(STREAM_MAPS), CONSTANT(MAPS),
+    CONSTANT(BUFFERS),      CONSTANT(REQUEST),   CONSTANT(RESPONSE),     CONSTANT(STOP_ALL),
+    CONSTANT(BUFFER_LIMIT), CONSTANT(STOPPED),
+};
+
+static PyObject *constants(void) {
+    PyObject *dict = PyDict_New();
+    for (size_t i = 0; dict && i < sizeof CONSTANTS / sizeof *CONSTANTS; i++) {
+        PyObject *value = PyLong_FromLongLong(CONSTANTS[i].value);
+        if (!value || PyDict_SetItemString(dict, CONSTANTS[i].name, value)) Py_CLEAR(dict);
+        Py_XDECREF(value);
+    }
+    return dict;
+}
+
 static PyMethodDef methods[] = {
     {"use", (PyCFunction)(void (*)(void))use, METH_VARARGS | METH_KEYWORDS, NULL},
     {"decode", decode, METH_O, "The pairs that bytes hold, or None if it is not for us to say."},
@@ -132,5 +158,8 @@ PyMODINIT_FUNC PyInit__native(void) {
     if (PyModule_AddIntConstant(module, "REVISION", REVISION) ||
         PyModule_AddIntConstant(module, "NATIVE_ABI", PROXYWASM_NATIVE_ABI))
         Py_CLEAR(module);
+    PyObject *numbers = module ? constants() : NULL;
+    if (module && (!numbers || PyModule_AddObjectRef(module, "CONSTANTS", numbers))) Py_CLEAR(module);
+    Py_XDECREF(numbers);
     return module;
 }

@@ -20,12 +20,17 @@
 #include <structmember.h>
 
 /* Counted up when what Python sees of this extension changes: abi/native.py leaves another one alone. */
-#define REVISION 12
+#define REVISION 13
 
 enum { MOST_PARAMS = 16 }; /* of a hostcall or a callback */
+
+/* What Python code has too. module.c lists these, and `native.same` compares them where Python has them. */
 enum { OK = 0, NOT_FOUND = 1, BAD_ARGUMENT = 2 };
-enum { RECORDED = 64 * 1024 }; /* as in marshal.py */
-enum { MAX_PAIRS_SIZE = 1024 * 1024, MAX_PAIRS = 1024 }; /* as in pairs.py */
+enum { RECORDED = 64 * 1024, TEXT = 1024, FDS = 2, MAX_RANGES = 1024 };
+enum { MAX_PAIRS_SIZE = 1024 * 1024, MAX_PAIRS = 1024 };
+enum { U32, I32, U64, I64, BYTES, PAIRS, IOVECS, U32_OUT, U64_OUT, BYTES_OUT, PAIRS_OUT, BYTES_AT, STRINGS_AT, KINDS };
+
+#define STOPPED 0xFFFFFFFFu
 
 /* -- What Python code hands over (module.c) ------------------------------------------------------------------- */
 
@@ -65,7 +70,7 @@ int callback_call(const Callback *self, uint64_t *slots, size_t count);
 
 /* -- State (context.c, entry.c) --------------------------------------------------------------------------------- */
 
-enum { STREAM_MAPS = 4, MAPS = 8, BUFFERS = 10 }; /* as in context.py */
+enum { STREAM_MAPS = 4, MAPS = 8, BUFFERS = 10 };
 
 typedef struct {
     PyObject *list; /* or NULL: then the items are here, NULL for None */

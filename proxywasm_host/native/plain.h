@@ -5,7 +5,7 @@
 #include "native.h"
 
 enum { REQUEST, RESPONSE };
-enum { STOP_ALL = 4 }; /* as in plain.py: HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK */
+enum { STOP_ALL = 4, BUFFER_LIMIT = 1024 * 1024 };
 extern const size_t HEADERS_MAP[2];
 
 /* Each has its dict here so that one is only made when something is put into it. */

@@ -10,7 +10,7 @@ int host_names(void) {
     };
     PyObject *empty = PyDict_New();
     nothing = empty ? PyDictProxy_New(empty) : NULL;
-    default_limit = PyLong_FromLong(1024 * 1024);
+    default_limit = PyLong_FromLong(BUFFER_LIMIT);
     Py_XDECREF(empty);
     return nothing && default_limit ? INTERN(NAMES) : -1;
 }

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from proxywasm_host.abi.context import Context, ContextState
-from proxywasm_host.abi.native import NATIVE
+from proxywasm_host.abi.native import NATIVE, same
 
 if TYPE_CHECKING:
     from proxywasm_host.runtime.failure import Failure
@@ -19,6 +19,8 @@ __all__ = ["STOPPED", "Entry"]
 
 STOPPED: Final = 0xFFFF_FFFF
 """Result of a callback in which the guest sent a local response: beyond every action, so it stops the iteration."""
+
+same(STOPPED=STOPPED)
 
 
 class Entry:

@@ -5,24 +5,27 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import re
 import resource
 import subprocess
 import sys
 import weakref
 from collections import deque
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import proxywasm_host
 from proxywasm_host.abi import pairs
 from proxywasm_host.abi.context import PythonContextState
 from proxywasm_host.abi.hostcalls import HANDLERS
 from proxywasm_host.abi.marshal import Call, PythonCalls, PythonGuest, bind_in_python, bind_natively
-from proxywasm_host.abi.native import NATIVE
+from proxywasm_host.abi.native import NATIVE, same
 from proxywasm_host.abi.profile import ENVOY, SPEC
-from proxywasm_host.abi.table import hostcalls_of
+from proxywasm_host.abi.table import Kind, hostcalls_of
 from proxywasm_host.abi.types import AbiVersion
 from proxywasm_host.runtime.entry import STOPPED, PythonEntry
 from proxywasm_host.runtime.failure import describe
@@ -488,3 +491,22 @@ def test_cycles_are_collected():
     del world
     gc.collect()
     assert [reference() for reference in references] == [None] * 3
+
+
+# -- What stands in Python and in C --------------------------------------------------------------------------------------
+
+
+@needs_native
+def test_all_that_c_has_copied_is_compared():
+    compared: list[str] = []
+    for name in ("abi.pairs", "abi.marshal", "abi.context", "abi.hostcalls.headers", "runtime.entry", "runtime.plain"):
+        source = Path(proxywasm_host.__file__).parent.joinpath(*name.split(".")).with_suffix(".py").read_text()
+        compared += re.findall(r"(\w+)=", "".join(re.findall(r"^same\((.*)\)", source, re.MULTILINE)))
+    assert NATIVE.CONSTANTS.keys() == {*compared, *(kind.name for kind in Kind)}
+
+
+@needs_native
+def test_another_number_in_c_is_an_import_error():
+    same(RECORDED=64 * 1024)
+    with pytest.raises(ImportError, match="has 65536 for RECORDED, Python 5"):
+        same(RECORDED=5)

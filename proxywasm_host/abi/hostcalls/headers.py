@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
 from proxywasm_host.abi.marshal import Refusal
+from proxywasm_host.abi.native import same
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import AbiVersion, MapType, Status
 
@@ -21,6 +22,7 @@ STREAM_MAPS = 4
 """Maps below this number belong to the stream; the others to a callout's reply, and cannot be changed."""
 
 
+same(STREAM_MAPS=STREAM_MAPS)
 WORDS = tuple(map.name.lower().replace("_", " ") for map in MapType)
 """Names of the maps in sentences."""
 
