@@ -121,8 +121,8 @@ class _Response:
 
     def __init__(self, parts: Generator[bytes, None, None]) -> None:
         self._parts = parts
-        self._first = next(parts, None)
-        """``start_response`` was called for it."""
+        self._first: bytes | None = next(parts, b"")
+        """``start_response`` was called for it. Of nothing, wsgiref would say the length, also where none may be."""
 
     def __iter__(self) -> Iterator[bytes]:
         return self
