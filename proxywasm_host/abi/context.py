@@ -71,6 +71,10 @@ class Context(ContextState):
         """How many headers a map of the stream may have, and how many bytes of them, for this guest to add one."""
         return MAX_ENTRIES, MAX_SIZE
 
+    def past_map(self, map: int) -> HeaderList | None:
+        """Headers that have gone on, or ``None`` if there were none or their stream is not this context's."""
+        return None
+
     def writable_size(self, buffer: int) -> int:
         """Bytes to which a buffer that can be read may be made to grow; 0 if it cannot be changed."""
         return 0

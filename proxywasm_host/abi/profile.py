@@ -42,6 +42,10 @@ class Profile:
     absent_map_has_no_pairs: bool = True
     """``proxy_get_header_map_pairs`` of a map that is not there answers OK and nothing; else BAD_ARGUMENT."""
 
+    headers_stay: bool = False
+    """Headers of the request and of the response can be read, and no more be changed, until their stream ends (as in
+    nginx and G-Core); else until the filter has let them go on. The specification does not say."""
+
     counter_record_adds: bool = True
     """``proxy_record_metric`` adds to a counter; else it is BAD_ARGUMENT."""
 

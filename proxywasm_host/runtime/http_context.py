@@ -204,6 +204,9 @@ class HttpContext(PlainContext, Context):
         self.maps[map] = path.trailers
         return path.trailers
 
+    def past_map(self, map: int) -> HeaderList | None:
+        return self.stream.path(HEADERS_MAP.index(map)).headers or None if map in HEADERS_MAP else None
+
     def writable_size(self, buffer: int) -> int:
         """Of a body: 16 limits more than what has come in, for this filter and for each before it."""
         if buffer > RESPONSE:

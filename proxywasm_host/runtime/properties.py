@@ -85,11 +85,18 @@ Find = Callable[["HttpContext"], PropertyValue]
 
 def _request(context: HttpContext) -> HeaderList:
     """The request's headers, as long as the filter may see them (Envoy: ``request_headers_``)."""
-    return context.maps[MapType.REQUEST_HEADERS] or []
+    return _headers(context, MapType.REQUEST_HEADERS)
 
 
 def _response(context: HttpContext) -> HeaderList:
-    return context.maps[MapType.RESPONSE_HEADERS] or []
+    return _headers(context, MapType.RESPONSE_HEADERS)
+
+
+def _headers(context: HttpContext, map: int) -> HeaderList:
+    headers = context.maps[map]
+    if headers is None and context.vm.profile.headers_stay:
+        headers = context.past_map(map)
+    return headers or []
 
 
 def _value(headers: HeaderList, name: bytes) -> bytes:
@@ -153,7 +160,7 @@ def _request_size(context: HttpContext) -> PropertyValue:
 
 def _total_size(direction: int) -> Find:
     def total(context: HttpContext) -> PropertyValue:
-        return context.stream.path(direction).received + _bytes_of(context.maps[2 * direction])
+        return context.stream.path(direction).received + _bytes_of(_headers(context, 2 * direction))
 
     return total
 

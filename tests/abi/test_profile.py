@@ -17,6 +17,7 @@ FLAGS = [
     ("absent_buffer_is_empty", True, False),
     ("inline_headers", True, False),
     ("absent_map_has_no_pairs", True, False),
+    ("headers_stay", False, False),
     ("counter_record_adds", True, False),
     ("restricted_allocator", True, True),
     ("restricted_start", True, True),

@@ -29,10 +29,13 @@ WORDS = tuple(map.name.lower().replace("_", " ") for map in MapType)
 
 def readable(vm: VmState, map: int) -> HeaderList | None:
     context = vm.context
-    return context.maps[map] if map < STREAM_MAPS else context.root.maps[map]
+    headers = context.maps[map] if map < STREAM_MAPS else context.root.maps[map]
+    return context.past_map(map) if headers is None and vm.profile.headers_stay else headers
 
 
 def absent(vm: VmState, map: int) -> Refusal:
+    if vm.profile.headers_stay and vm.context.past_map(map) is not None:
+        return Refusal(Status.BAD_ARGUMENT, "{0} have gone on, they cannot be changed any more", WORDS[map])
     return Refusal(Status.BAD_ARGUMENT, "{0} are not available in this callback", WORDS[map])
 
 
@@ -54,7 +57,7 @@ def writable(vm: VmState, map: int) -> HeaderList | Refusal:
 
 def proxy_get_header_map_value(vm: VmState, map: int, key: bytes) -> bytes | Refusal:
     context = vm.context
-    headers = context.maps[map] if map < STREAM_MAPS else context.root.maps[map]
+    headers = readable(vm, map)
     if headers is None and not context.read_only:
         return absent(vm, map)
     key = key.lower()
@@ -80,7 +83,10 @@ def proxy_get_header_map_pairs(vm: VmState, map: int) -> HeaderList | Refusal:
 def proxy_get_header_map_size(vm: VmState, map: int) -> int | Refusal:
     headers = writable(vm, map)
     if isinstance(headers, Refusal):
-        return headers
+        past = vm.context.past_map(map) if vm.profile.headers_stay else None
+        if past is None:
+            return headers
+        headers = past
     return sum(len(name) + len(value) for name, value in headers)
 
 
