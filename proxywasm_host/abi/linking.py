@@ -4,6 +4,7 @@ Rules:
 
 * A module sees the hostcalls of its own ABI version, under ``env``; WASI under both of its module names.
 * A name may be imported twice (Go does), and each import gets its function.
+* What an embedder has added (`custom`) is under ``env`` too.
 * The resume calls of 0.1.0 may be declared with or without a result, for its specification and its SDKs disagree.
 * Another import is refused when the module is loaded, with a sentence that says what could be done; or, if the
   embedder wants that for ``proxy_*`` names (`unknown_imports` ``"stub"``), answers UNIMPLEMENTED when it is called.
@@ -11,10 +12,11 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from proxywasm_host.abi.bytecode import FunctionSignature
+from proxywasm_host.abi.custom import CustomHostcall
 from proxywasm_host.abi.hostcalls import HANDLERS, WASI_HANDLERS
 from proxywasm_host.abi.marshal import Guest, bind, bind_refusal
 from proxywasm_host.abi.table import CALLBACKS, HOSTCALLS, WASI, WASI_MODULES, Hostcall, hostcalls_of
@@ -56,7 +58,9 @@ def signature_text(signature: Signature) -> str:
     return f"({', '.join(signature[0])}) -> ({', '.join(signature[1])})"
 
 
-def _row_of(module: str, name: str, version: AbiVersion, unknown_imports: str) -> tuple[Hostcall, int | None]:
+def _row_of(
+    module: str, name: str, version: AbiVersion, unknown_imports: str, custom: Mapping[str, CustomHostcall]
+) -> tuple[Hostcall, int | None]:
     """The row of an import, and the status it always answers if it is a stub."""
     if module in WASI_MODULES:
         row = WASI_ROWS.get(name)
@@ -66,12 +70,13 @@ def _row_of(module: str, name: str, version: AbiVersion, unknown_imports: str) -
             return Hostcall(name, (), restricted=WasiErrno.NOTCAPABLE), WasiErrno.ENOSYS
         raise ModuleError(f"import {module}.{name} is no function of WASI preview 1 that a filter can have")
     if module == "env":
-        row = hostcalls_of(version).get(name)
+        own = custom[name].row if name in custom else None
+        row = own if own and own.since <= version <= own.until else hostcalls_of(version).get(name)
         if row:
             return row, None
         if unknown_imports == "stub" and name.startswith("proxy_"):
             return Hostcall(name, ()), Status.UNIMPLEMENTED
-        other = ALL_VERSIONS.get(name)
+        other = own or ALL_VERSIONS.get(name)
         if other:
             span = f"{other.since}" if other.since == other.until else f"{other.since} to {other.until}"
             raise ModuleError(
@@ -79,7 +84,7 @@ def _row_of(module: str, name: str, version: AbiVersion, unknown_imports: str) -
                 "build it with one SDK, or load it with unknown_imports='stub'"
             )
     hint = (
-        "load it with unknown_imports='stub' to have it answer UNIMPLEMENTED"
+        "add it with Host(hostcalls=[…]), or load it with unknown_imports='stub' to have it answer UNIMPLEMENTED"
         if module == "env" and name.startswith("proxy_")
         else (
             "build the filter for wasm32-wasip1 or wasm32-unknown-unknown, "
@@ -103,19 +108,22 @@ def link(
     guest: Guest,
     allowed: Container[str] | None = None,
     unknown_imports: Literal["error", "stub"] = "error",
+    hostcalls: Iterable[CustomHostcall] = (),
 ) -> Iterator[tuple[str, str, Signature, Callable[..., Any]]]:
     """(module, name, type, function) for each import, in order.
 
-    `allowed` holds the names of the capabilities that the embedder allows; ``None`` allows all.
+    `allowed` holds the names of the capabilities that the embedder allows; ``None`` allows all. `hostcalls` are the
+    embedder's own.
 
     Raises: ModuleError, for an import that no host offers, is no function, or has another type.
     """
+    custom = {one.name: one for one in hostcalls}
     for module, name, kind, signature in imports:
         if kind != "function":
             raise ModuleError(f"import {module}.{name} is a {kind}: a filter may import functions only")
         if signature is None:
             raise ModuleError(f"import {module}.{name} has no type of parameters and results: the module is damaged")
-        row, stub = _row_of(module, name, version, unknown_imports)
+        row, stub = _row_of(module, name, version, unknown_imports, custom)
         if stub is not None:
             if signature[1] not in ((), I32):
                 raise ModuleError(
@@ -133,8 +141,11 @@ def link(
         elif stub is not None:
             call = bind_refusal(row, guest, stub, f"{name} is unknown to this host")
         else:
-            handlers = WASI_HANDLERS if module in WASI_MODULES else HANDLERS
-            call = bind(row, version, handlers[name], vm, guest)
+            if module in WASI_MODULES:
+                handler = WASI_HANDLERS[name]
+            else:
+                handler = custom[name].bound() if name in custom else HANDLERS[name]
+            call = bind(row, version, handler, vm, guest)
         yield module, name, signature, call if signature[1] else _without_result(call)
 
 

@@ -334,6 +334,9 @@ SIGN: Final = {Kind.I32: (0x7FFFFFFF, 1 << 32), Kind.I64: (0x7FFFFFFFFFFFFFFF, 1
 
 def _source(row: Hostcall, version: AbiVersion) -> Iterator[str]:
     """Lines of a function ``make(handler, vm, guest, row)`` that gives the host function of a row."""
+    called, named = row.name, {f"p{place}": p.name for place, p in enumerate(row.params)}
+    # Names of ours, for those of the row may be any text.
+    row = row._replace(params=tuple(p._replace(name=f"p{place}") for place, p in enumerate(row.params)))
     slots = ", ".join(
         {0: p.name, 1: f"{p.name}_at", 2: f"{p.name}_at, {p.name}_size"}[
             0 if p.kind in (Kind.U32, Kind.U64, Kind.I32, Kind.I64) else len(p.kind.types)
@@ -342,13 +345,13 @@ def _source(row: Hostcall, version: AbiVersion) -> Iterator[str]:
     )
     args = "".join(f"{p.name}, " for p in row.inputs)
     yield "def make(handler, vm, guest, row):"
-    yield f"  def {row.name}({slots}):"
-    yield f"    if guest.allowed is not None and {row.name!r} not in guest.allowed: guest.restrict({row.name!r})"
+    yield f"  def hostcall({slots}):"
+    yield f"    if guest.allowed is not None and {called!r} not in guest.allowed: guest.restrict({called!r})"
     for p in row.params:
         if p.enum:
             top = highest(p.enum, version)
             yield f"    if {p.name} > {top}:"
-            reason = f"'{p.name} is {{}}, at most {top} is known', {p.name}"
+            reason = f"{f'{named[p.name]} is {{}}, at most {top} is known'!r}, {p.name}"
             yield f"      guest.record((row, None, Refusal({BAD_ARGUMENT}, {reason})))"
             yield f"      return {BAD_ARGUMENT}"
     for p in row.inputs:
@@ -404,7 +407,8 @@ def _source(row: Hostcall, version: AbiVersion) -> Iterator[str]:
     yield f"      return {int(row.memory_error)}"
     yield "    guest.record((row, args, result))"
     yield "    return 0" if row.outputs else "    return 0 if result is None else result.status"
-    yield f"  return {row.name}"
+    yield f"  hostcall.__name__ = {called!r}"
+    yield "  return hostcall"
 
 
 @lru_cache(None)

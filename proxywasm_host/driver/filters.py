@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Union
 
+from proxywasm_host.abi.custom import CustomHostcall
 from proxywasm_host.abi.profile import Profile
 from proxywasm_host.driver.defaults import FAILURE_POLICY, RELOAD_INTERVAL
 from proxywasm_host.engine.protocol import Engine, Limits
@@ -46,6 +47,7 @@ class Filter:
     engine: str | Engine | None = None
     profile: str | Profile | None = None
     limits: Limits | None = None
+    hostcalls: Iterable[CustomHostcall] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.code, CODE):

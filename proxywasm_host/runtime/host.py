@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from proxywasm_host.abi.bytecode import Bytecode
+from proxywasm_host.abi.custom import CustomHostcall, by_name
 from proxywasm_host.abi.module_limits import (
     DEFAULT_MODULE_LIMITS,
     ModuleLimits,
@@ -65,6 +66,7 @@ class Host(PlainHost):
             looked into whenever a filter asks: what is put into it later is found.
         listener: sees every callback and hostcall; `listen` changes it.
         cache: where compiled modules are kept.
+        hostcalls: hostcalls of your own, beside those of the ABI: see `proxywasm_host.hostcalls`.
         wake: called, in any thread, when a message for a plugin has come into a shared queue: `drain` has an effect.
         module_limits: how large modules may be, and which proposals of WebAssembly they may use.
 
@@ -83,6 +85,7 @@ class Host(PlainHost):
         properties: Mapping[str, PropertyValue] | None = None,
         listener: Listener | None = None,
         cache: ModuleCache | None = None,
+        hostcalls: Iterable[CustomHostcall] = (),
         wake: Callable[[], None] | None = None,
         module_limits: ModuleLimits = DEFAULT_MODULE_LIMITS,
     ) -> None:
@@ -96,6 +99,7 @@ class Host(PlainHost):
         check_properties(self.properties)
         self.listener = listener
         self.cache = _shared_cache() if cache is None else cache
+        self.hostcalls = by_name(hostcalls)
         self.plugins: list[Plugin] = []
         self.wake = wake
         self._vms: dict[VmKey, Vm] = {}
@@ -127,6 +131,7 @@ class Host(PlainHost):
         profile: str | Profile | None = None,
         limits: Limits | None = None,
         module_limits: ModuleLimits | None = None,
+        hostcalls: Iterable[CustomHostcall] | None = None,
     ) -> Plugin:
         """Load a filter, start it and give it its configuration.
 
@@ -142,7 +147,7 @@ class Host(PlainHost):
             allow_on_headers_stop_iteration: PAUSE on headers lets the body come to the filter.
             reload_interval: base of the back-off of FAIL_RELOAD, in seconds; 0 replaces a VM that had started at once.
             unknown_imports: whether a ``proxy_*`` import that is not known is an error, or answers UNIMPLEMENTED.
-            engine, profile, limits, module_limits: instead of the host's.
+            engine, profile, limits, module_limits, hostcalls: instead of the host's.
 
         What the guest wants done while it starts (ticks, callouts) is returned by `drain`, or by the next event.
 
@@ -174,6 +179,7 @@ class Host(PlainHost):
             chosen,
             self.limits if limits is None else limits,
             self.module_limits if module_limits is None else module_limits,
+            tuple((self.hostcalls if hostcalls is None else by_name(hostcalls)).values()),
         )
         config = PluginConfig(
             vm_config,

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from proxywasm_host.abi.bytecode import Bytecode
 from proxywasm_host.abi.context import Context
+from proxywasm_host.abi.custom import CustomHostcall
 from proxywasm_host.abi.linking import ALLOCATOR_MAY_CALL, START_MAY_CALL, check_exports, link
 from proxywasm_host.abi.marshal import Call, Calls, Guest
 from proxywasm_host.abi.module_limits import DEFAULT_MODULE_LIMITS, ModuleLimits, room_beside_tables
@@ -74,7 +75,8 @@ class VmConfig:
     """What a VM is made with. VMs of equal key are one VM.
 
     `code` is the module's bytes. `capabilities` holds the names of the hostcalls and callbacks that are allowed;
-    ``None`` allows all. `environment` is what the guest finds in its environment variables.
+    ``None`` allows all. `environment` is what the guest finds in its environment variables. `hostcalls` are the
+    embedder's own.
     """
 
     code: bytes = field(repr=False)
@@ -86,6 +88,7 @@ class VmConfig:
     profile: Profile = ENVOY
     limits: Limits = DEFAULT_LIMITS
     module_limits: ModuleLimits = DEFAULT_MODULE_LIMITS
+    hostcalls: tuple[CustomHostcall, ...] = ()
 
 
 class Vm(Entry):
@@ -137,7 +140,13 @@ class Vm(Entry):
         functions = [
             HostFunction(module, name, FunctionType(*signature), call)
             for module, name, signature, call in link(
-                bytecode.imports, self.version, self, self.guest, config.capabilities, config.unknown_imports
+                bytecode.imports,
+                self.version,
+                self,
+                self.guest,
+                config.capabilities,
+                config.unknown_imports,
+                config.hostcalls,
             )
         ]
         module = compile()

@@ -88,7 +88,7 @@ def test_a_function_without_a_result():
 BUILD = (
     "build the filter for wasm32-wasip1 or wasm32-unknown-unknown, with nothing that only a browser or another host has"
 )
-STUB = "load it with unknown_imports='stub' to have it answer UNIMPLEMENTED"
+STUB = "add it with Host(hostcalls=[…]), or load it with unknown_imports='stub' to have it answer UNIMPLEMENTED"
 OTHER_VERSION = "build it with one SDK, or load it with unknown_imports='stub'"
 
 REFUSED = {
