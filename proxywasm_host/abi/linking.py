@@ -84,7 +84,7 @@ def _row_of(
                 "build it with one SDK, or load it with unknown_imports='stub'"
             )
     hint = (
-        "add it with Host(hostcalls=[…]), or load it with unknown_imports='stub' to have it answer UNIMPLEMENTED"
+        "load it with unknown_imports='stub' to have it answer UNIMPLEMENTED, or add it with Host(hostcalls=[…])"
         if module == "env" and name.startswith("proxy_")
         else (
             "build the filter for wasm32-wasip1 or wasm32-unknown-unknown, "

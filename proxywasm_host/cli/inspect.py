@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from proxywasm_host.abi.bytecode import Bytecode
+from proxywasm_host.abi.custom import CustomHostcall
 from proxywasm_host.abi.linking import STARTS, check_exports, link
 from proxywasm_host.abi.marshal import Guest
 from proxywasm_host.abi.module_limits import DEFAULT_MODULE_LIMITS, check_code, check_sections, check_size
@@ -16,7 +17,7 @@ from proxywasm_host.abi.table import CALLBACKS, HOSTCALLS, WASI, WASI_MODULES
 from proxywasm_host.abi.types import AbiVersion
 from proxywasm_host.cli.encode import dump
 from proxywasm_host.cli.exits import Exit
-from proxywasm_host.cli.options import about, check_readable, sentence
+from proxywasm_host.cli.options import HOSTCALLS_OPTION, about, check_readable, sentence
 from proxywasm_host.cli.origin import origin_of
 from proxywasm_host.cli.show import EMPTY, WHOLE, Line, Screen, hanging, labelled
 from proxywasm_host.errors import ModuleError
@@ -30,9 +31,10 @@ KNOWN_WASI = {row.name for row in WASI}
 
 @click.command("inspect")
 @click.argument("path", metavar="FILTER.wasm", type=click.Path())
+@HOSTCALLS_OPTION
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 @click.option("--color/--no-color", default=None, help="Instead of what the terminal and NO_COLOR say.")
-def command(path: str, as_json: bool, color: bool | None) -> int:
+def command(path: str, hostcalls: Sequence[list[CustomHostcall]], as_json: bool, color: bool | None) -> int:
     """Tell what a filter is: its ABI, SDK, callbacks and hostcalls, and whether it would load here.
 
     Ends with 3 if it would not. No engine is needed for that.
@@ -40,7 +42,7 @@ def command(path: str, as_json: bool, color: bool | None) -> int:
     check_readable(path)
     try:
         bytecode = Bytecode(Path(path).read_bytes())
-        found = {"file": path, **examine(bytecode)}
+        found = {"file": path, **examine(bytecode, [one for given in hostcalls for one in given])}
     except ModuleError as error:
         raise about(path, error) from None
     if as_json:
@@ -52,15 +54,19 @@ def command(path: str, as_json: bool, color: bool | None) -> int:
     return Exit.OK if found["loads"] else Exit.MODULE
 
 
-def examine(bytecode: Bytecode) -> dict[str, Any]:
-    """What ``inspect --json`` prints, without the file's name. Raises: ModuleError, if the module is damaged."""
-    made, reason = origin_of(bytecode), why_not(bytecode)
+def examine(bytecode: Bytecode, added: Sequence[CustomHostcall] = ()) -> dict[str, Any]:
+    """What ``inspect --json`` prints, without the file's name. `added` are hostcalls that the embedder has.
+
+    Raises: ModuleError, if the module is damaged.
+    """
+    made, reason = origin_of(bytecode), why_not(bytecode, added)
+    own = {one.name for one in added}
     functions = [(module, name) for module, name, kind, _ in bytecode.imports if kind == "function"]
     exports = [name for name, kind, _ in bytecode.exports if kind == "function"]
     callbacks = {row.name for row in CALLBACKS}
     hostcalls = [name for module, name in functions if module == "env"]
     wasi = [name for module, name in functions if module in WASI_MODULES]
-    known = [("env", name) for name in KNOWN] + [(module, name) for module in WASI_MODULES for name in KNOWN_WASI]
+    known = [("env", name) for name in KNOWN | own] + [(module, name) for module in WASI_MODULES for name in KNOWN_WASI]
     memory = bytecode.memory
     return {
         "abi": _abi(bytecode),
@@ -72,6 +78,7 @@ def examine(bytecode: Bytecode) -> dict[str, Any]:
         },
         "callbacks": [name for name in exports if name in callbacks],
         "hostcalls": _once(hostcalls),
+        "custom_hostcalls": _once(name for name in hostcalls if name in own),
         "wasi": _once(wasi),
         "unknown_imports": _once(f"{module}.{name}" for module, name in functions if (module, name) not in known),
         "start": [name for name in STARTS if name in exports] + (["start section"] if bytecode.has_start else []),
@@ -87,7 +94,7 @@ def examine(bytecode: Bytecode) -> dict[str, Any]:
     }
 
 
-def why_not(bytecode: Bytecode) -> str | None:
+def why_not(bytecode: Bytecode, added: Sequence[CustomHostcall] = ()) -> str | None:
     """Why the module would not link here, or ``None``."""
     try:
         check_size(bytecode.data, DEFAULT_MODULE_LIMITS)
@@ -95,7 +102,7 @@ def why_not(bytecode: Bytecode) -> str | None:
         check_code(bytecode, DEFAULT_MODULE_LIMITS)
         version = bytecode.abi_version
         check_exports(bytecode.exports, version)
-        for _ in link(bytecode.imports, version, None, Guest(lambda _: None, None)):
+        for _ in link(bytecode.imports, version, None, Guest(lambda _: None, None), hostcalls=added):
             pass
     except ModuleError as error:
         return sentence(error)
@@ -137,6 +144,9 @@ def report(found: dict[str, Any]) -> Iterator[Line]:
         yield from _row(key, str(len(names)))
         if names:
             yield hanging(2, "  ", (", ".join(names), "dim"))
+    if found["custom_hostcalls"]:
+        yield EMPTY
+        yield from _row("of your own", ", ".join(found["custom_hostcalls"]))
     if found["unknown_imports"]:
         yield EMPTY
         yield from _row("unknown", ", ".join(found["unknown_imports"]), "bold red")

@@ -23,6 +23,7 @@ from proxywasm_host.cli.values import (
     EngineName,
     Environment,
     Header,
+    Hostcalls,
     Property,
     Seconds,
     Size,
@@ -65,6 +66,9 @@ FILTER_OPTIONS = (
         multiple=True,
         help="What a stream gets after a trap.  [default: fail_closed; of serve: fail_reload]",
     ),
+)
+HOSTCALLS_OPTION = click.option(
+    "--hostcalls", type=Hostcalls(), multiple=True, help="Where hostcalls of your own are: a Python module or file."
 )
 REQUEST_OPTIONS = (
     click.option("-X", "--method", metavar="METHOD", help="Instead of METHOD before the URL."),
@@ -121,6 +125,7 @@ HOST_OPTIONS = (
     click.option(
         "--allow-on-headers-stop-iteration", is_flag=True, help="PAUSE on headers lets the body come (as in Envoy)."
     ),
+    HOSTCALLS_OPTION,
     click.option(
         "--unknown-imports",
         type=click.Choice(["error", "stub"]),
@@ -189,6 +194,7 @@ class Scenario:
             properties=dict(options["properties"]),
             listener=listener,
             cache=cache or ModuleCache(default_directory(), slow=self.said),
+            hostcalls=[one for given in options["hostcalls"] for one in given],
         )
 
     def load(self, host: Host) -> list[Plugin]:
@@ -240,7 +246,8 @@ def about(path: str, error: ModuleError) -> ModuleError:
 
 def sentence(error: ModuleError) -> str:
     """What an error says, with options by their names at the command line."""
-    return str(error).replace("unknown_imports='stub'", "--unknown-imports stub")
+    text = str(error).replace("Host(hostcalls=[…])", "--hostcalls")
+    return text.replace("unknown_imports='stub'", "--unknown-imports stub")
 
 
 def each(options: dict[str, Any], option: str, count: int, default: Any) -> list[Any]:

@@ -7,12 +7,15 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from runpy import run_path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
+from proxywasm_host.abi.custom import CustomHostcall
 from proxywasm_host.abi.values import UnencodableValue, check_properties
 from proxywasm_host.engine.registry import engine_names
 from proxywasm_host.runtime.effects import (
@@ -31,7 +34,7 @@ from proxywasm_host.runtime.effects import (
     Reply,
 )
 
-__all__ = ["CannedReply", "Data", "DataOrFile", "EngineName", "Environment", "Header", "Property", "Size"]
+__all__ = ["CannedReply", "Data", "DataOrFile", "EngineName", "Environment", "Header", "Hostcalls", "Property", "Size"]
 
 
 def wire(text: str) -> bytes:
@@ -123,6 +126,29 @@ class Seconds(Kind):
         if not 0 <= seconds <= LONGEST:
             raise ValueError(f"{text!r} is no number of seconds between 0 and {LONGEST}")
         return seconds
+
+
+class Hostcalls(Kind):
+    """The hostcalls that a Python module or file makes: ``package.module`` or ``FILE.py``."""
+
+    name = "MODULE|FILE.py"
+
+    def parse(self, text: str) -> list[CustomHostcall]:
+        try:
+            if text.endswith(".py"):
+                names = run_path(text)
+            else:
+                sys.path.insert(0, "")  # where one is, as `python -m` has it
+                try:
+                    names = vars(import_module(text))
+                finally:
+                    sys.path.remove("")
+        except Exception as error:
+            raise ValueError(f"cannot import {text}: {type(error).__name__}: {error}") from error
+        found = [value for value in names.values() if isinstance(value, CustomHostcall)]
+        if not found:
+            raise ValueError(f"{text} has no hostcalls: make them with @hostcall of proxywasm_host.hostcalls")
+        return list(dict.fromkeys(found))
 
 
 class Property(Kind):

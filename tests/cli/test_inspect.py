@@ -49,6 +49,7 @@ def test_as_json(command, module):
         "producers": {},
         "callbacks": [],
         "hostcalls": ["proxy_log"],
+        "custom_hostcalls": [],
         "wasi": [],
         "unknown_imports": [],
         "start": [],
@@ -95,10 +96,51 @@ def test_a_module_that_would_not_load(command, module):
     assert result.lines[-1] == "would not load here"
     assert result.complaint == (
         f"error: {path}: import env.proxy_foo is offered by no Proxy-Wasm host: load it with --unknown-imports stub "
-        "to have it answer UNIMPLEMENTED"
+        "to have it answer UNIMPLEMENTED, or add it with --hostcalls"
     )
     found = command("inspect", path, "--json").json
     assert (found["loads"], found["unknown_imports"], found["wasi"]) == (False, ["env.proxy_foo"], ["fd_close"])
+
+
+HOSTCALLS = """
+from proxywasm_host.hostcalls import data, data_out, hostcall, u32_out
+
+@hostcall("proxy_get_secret", data("name"), data_out("secret"))
+def get_secret(vm, name):
+    return b"a secret"
+
+@hostcall("proxy_kv_store_open", data("name"), u32_out("handle"))
+def kv_store_open(vm, name):
+    return 7
+"""
+
+
+@pytest.mark.parametrize("where", ["own_hostcalls", "own_hostcalls.py"])
+def test_hostcalls_of_your_own(command, tmp_path, monkeypatch, where):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_hostcalls.py").write_text(HOSTCALLS)
+    path = FILTERS / "c/secrets.wasm"
+    assert command("inspect", path).code == 3
+    result = command("inspect", path, "--hostcalls", where)
+    assert (result.code, result.lines[-1]) == (0, "would load here")
+    assert "of your own   proxy_get_secret, proxy_kv_store_open" in result.lines
+    found = command("inspect", path, "--hostcalls", where, "--json").json
+    assert (found["unknown_imports"], found["custom_hostcalls"]) == ([], ["proxy_get_secret", "proxy_kv_store_open"])
+    ran = command("run", path, "/", "--config", "token", "--hostcalls", where, "--trace", "--json").json
+    assert ["x-secret", "a secret"] in ran["upstream_request"]["headers"]
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ("nowhere_at_all", "cannot import nowhere_at_all: ModuleNotFoundError: No module named 'nowhere_at_all'"),
+        ("nowhere.py", "cannot import nowhere.py: FileNotFoundError"),
+        ("json", "json has no hostcalls: make them with @hostcall of proxywasm_host.hostcalls"),
+    ],
+)
+def test_hostcalls_that_are_not_there(command, where, says):
+    result = command("inspect", FILTERS / "c/secrets.wasm", "--hostcalls", where)
+    assert (result.code, says in result.err) == (2, True)
 
 
 def test_a_module_without_an_abi_and_without_memory(command, module):

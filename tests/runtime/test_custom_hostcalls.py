@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 
 import pytest
@@ -29,7 +30,7 @@ from proxywasm_host.hostcalls import (
 )
 from proxywasm_host.services import NoRoom
 from tests.abi.fakes import FakeVm
-from tests.support import REQUEST, Trace, code, wat
+from tests.support import FILTERS, REQUEST, Trace, code, wat
 
 SECRETS = {b"token": b"s3cret"}
 
@@ -87,8 +88,8 @@ def test_without_them_the_filter_is_refused_with_what_could_be_done(engine, serv
     with Host(engine, services=services) as host, pytest.raises(ModuleError) as refused:
         host.load_plugin(code("c/secrets"))
     assert str(refused.value) == (
-        "import env.proxy_get_secret is offered by no Proxy-Wasm host: add it with Host(hostcalls=[…]), "
-        "or load it with unknown_imports='stub' to have it answer UNIMPLEMENTED"
+        "import env.proxy_get_secret is offered by no Proxy-Wasm host: "
+        "load it with unknown_imports='stub' to have it answer UNIMPLEMENTED, or add it with Host(hostcalls=[…])"
     )
 
 
@@ -103,19 +104,19 @@ def test_one_plugin_may_have_its_own(engine, services):
         again = host.load_plugin(code("c/secrets"), configuration="token", name="again")
         assert (one.vm is again.vm, one.vm is two.vm) == (True, False)
         assert [sent(host, plugin)[b"x-secret"] for plugin in (one, two)] == [b"s3cret", b"of two"]
-        with pytest.raises(ModuleError, match="import env.proxy_kv_store_open is offered by no"):
+        with pytest.raises(ModuleError, match="proxy_kv_store_open is offered by no Proxy-Wasm host"):
             host.load_plugin(code("c/secrets"), hostcalls=[other])
 
 
 def test_of_another_version_of_the_abi(engine, services):
-    since = hostcall("proxy_get_secret", data("name"), data_out("secret"), since=AbiVersion.V0_2_100)(lambda vm, name: b"")
+    since = hostcall("proxy_get_secret", data("name"), data_out("secret"), since=AbiVersion.V0_2_100)(lambda *_: b"")
     with Host(engine, services=services, hostcalls=[since, kv_store_open]) as host, pytest.raises(ModuleError) as refused:
         host.load_plugin(code("c/secrets"))
     assert str(refused.value).startswith("import env.proxy_get_secret belongs to ABI 0.2.100, but the module says")
 
 
 def test_of_another_type(engine, services):
-    wrong = hostcall("proxy_get_secret", u32("name"), data_out("secret"))(lambda vm, name: b"")
+    wrong = hostcall("proxy_get_secret", u32("name"), data_out("secret"))(lambda *_: b"")
     with Host(engine, services=services, hostcalls=[wrong, kv_store_open]) as host, pytest.raises(ModuleError) as refused:
         host.load_plugin(code("c/secrets"))
     assert "proxy_get_secret has the type (i32, i32, i32, i32) -> (i32), in ABI 0.2.1 it is (i32, i32, i32) -> (i32)" in str(refused.value)
@@ -131,11 +132,11 @@ def raises(error: Exception):
 FAILS = {
     "an error": (raises(KeyError("x")), "KeyError in the host: 'x'"),
     "nothing": (
-        lambda vm, name: None,
+        lambda *_: None,
         "TypeError in the host: the handler of proxy_get_secret gave None for secret: bytes, or a Refusal, is due",
     ),
     "text": (
-        lambda vm, name: "text",
+        lambda *_: "text",
         "TypeError in the host: the handler of proxy_get_secret gave 'text' for secret: bytes, or a Refusal, is due",
     ),
 }
@@ -216,7 +217,7 @@ def test_every_kind_of_parameter(bind, Guest, Calls):
     guest = Guest(calls.append, None)
     guest.memory = memory = Memory()
     free = iter((2048, 3072))
-    guest.use_allocator(lambda size: next(free))
+    guest.use_allocator(lambda _: next(free))
     memory.view[0:4] = b"data"
     memory.view[16:33] = bytes.fromhex("01000000 01000000 01000000") + b"k\0v\0\0"
     call = bind(odd.row, AbiVersion.V0_2_1, odd.bound(), FakeVm(), guest)
@@ -299,3 +300,12 @@ def test_what_a_host_does_not_take(given, kind, says):
     with pytest.raises(kind) as refused:
         Host("wasmtime", hostcalls=given)
     assert str(refused.value).startswith(says)
+
+
+def test_the_example_prints_what_is_under_it(capsys, monkeypatch):
+    root = FILTERS.parent.parent
+    monkeypatch.chdir(root)
+    text = (root / "docs/hostcalls.md").read_text(encoding="utf-8")
+    blocks = dict(re.findall(r"^```(python|text)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+    exec(blocks["python"], {})
+    assert capsys.readouterr().out == blocks["text"]
