@@ -48,11 +48,7 @@ def test_all_of_wasi(module):
     assert [(module, name, "function", type) for module, name, type, _ in functions] == imports
 
 
-OF_THE_ABI = [name for name in NAMES if name != "c/secrets"]
-"""Filters that need nothing of an embedder's own."""
-
-
-@pytest.mark.parametrize("filter", OF_THE_ABI)
+@pytest.mark.parametrize("filter", [name for name in NAMES if name != "c/secrets"])  # which imports what is not ours
 def test_filters_are_linked(filter):
     module = Bytecode(code(filter))
     _, _, functions = linked(*module.imports, version=module.abi_version)
