@@ -178,6 +178,8 @@ def _check_param(name: str, param: Any) -> None:
     enum: Any = param.enum
     if not isinstance(called, str) or not called or not isinstance(kind, Kind):
         raise TypeError(f"{name}: a parameter has a name of text and a Kind, not {called!r} and {kind!r}")
+    if "{" in called or "}" in called:
+        raise ValueError(f"{name}: a parameter cannot be called {called!r}, for its name stands in reasons")
     if enum is not None:
         known = isinstance(enum, type) and issubclass(enum, IntEnum) and len(enum) > 0
         if not known or kind is not Kind.U32 or min(enum) < 0:

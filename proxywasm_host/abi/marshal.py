@@ -376,7 +376,7 @@ def _source(row: Hostcall, version: AbiVersion) -> Iterator[str]:
                 elif p.kind is Kind.PAIRS:
                     yield f"        {p.name}_end = {p.name}_at + {p.most + 1}"  # enough to be refused
                 else:
-                    reason = f"{BEYOND.format(p.name)!r}, {p.name}_size, {p.most}"
+                    reason = f"{BEYOND.format(named[p.name])!r}, {p.name}_size, {p.most}"
                     yield f"        guest.record((row, None, Refusal({BAD_ARGUMENT}, {reason})))"
                     yield f"        return {BAD_ARGUMENT}"
             yield f"      {p.name} = {READ[p.kind].format(p.name)}"

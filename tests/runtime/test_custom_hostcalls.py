@@ -261,6 +261,7 @@ BAD = {
     ),
     "no row": (lambda: CustomHostcall("x", nothing), TypeError, "a row is a Hostcall(name, params), not 'x'"),
     "no kind": (made("x", Param("a", "u32")), TypeError, "x: a parameter has a name of text and a Kind, not 'a' and 'u32'"),
+    "a name with braces": (made("x", u32("{a}")), ValueError, "x: a parameter cannot be called '{a}', for its name stands in reasons"),
     "one name twice": (made("x", u32_out("a"), u32_out("a")), ValueError, "x: two parameters have one name"),
     "too many": (made("x", *(u32_out(str(n)) for n in range(17))), ValueError, "x has 17 parameters, at most 16 are possible"),
     "another result": (made("x", returns="i64"), ValueError, "x returns 'i64': a hostcall returns 'i32', its status, or None"),
