@@ -119,6 +119,13 @@ def test_the_set_up_that_is_printed_brings_what_the_others_use():
         assert COMMANDS_PRINTED[command][1] in targets
 
 
+def test_where_pytest_alone_is_installed_tests_run():
+    """As after `make demo`: no option of this project asks for a plugin that only its own tests need."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:benchmark", "examples/test_a_filter.py"]
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (ran.returncode, "4 passed" in ran.stdout) == (0, True), ran.stdout + ran.stderr
+
+
 @pytest.mark.parametrize("command", of("pip"))
 def test_what_is_to_be_installed_is_there(command):
     extras = set(re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(), re.MULTILINE))
