@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
+from ipaddress import ip_address
 from typing import Any, Protocol
 from urllib.parse import parse_qs
 
@@ -31,6 +32,8 @@ class Member(Protocol):
 
     async def live(self, since: int) -> dict[str, Any]: ...
 
+    async def unready(self) -> list[str]: ...
+
 
 @lru_cache(None)
 def page() -> tuple[bytes, str]:
@@ -49,15 +52,22 @@ def page() -> tuple[bytes, str]:
 
 
 class Admin:
-    """An ASGI application; `members` gives the processes to show."""
+    """An ASGI application; `members` gives the processes to show, those that are ready to be asked.
 
-    def __init__(self, members: Callable[[], Awaitable[Sequence[Member]]]) -> None:
+    It answers those who mean it: a page from elsewhere, whose name leads to this machine, may not read what is here
+    (DNS rebinding). So the Host is an address, localhost, or one of `hosts`.
+    """
+
+    def __init__(self, members: Callable[[], Awaitable[Sequence[Member]]], hosts: Sequence[str] = ()) -> None:
         self._members = members
+        self._hosts = {"", "localhost", *(host.lower() for host in hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         routes = {"/": self._page, "/metrics": self._metrics, "/live.json": self._live, "/healthz": self._health}
         route = routes.get(scope["path"])
-        if route is None:
+        if not self._meant(dict(scope["headers"]).get(b"host", b"").decode("latin-1")):
+            status, kind, body = 421, "text/plain", b"This name is not known here: see admin_hosts.\n"
+        elif route is None:
             status, kind, body = 404, "text/plain", b"There are /, /metrics, /live.json and /healthz.\n"
         elif scope["method"] not in ("GET", "HEAD"):
             status, kind, body = 405, "text/plain", b"Only to be read.\n"
@@ -73,12 +83,31 @@ class Admin:
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
+    def _meant(self, host: str) -> bool:
+        name = re.sub(r":\d*$", "", host).strip("[]").lower()
+        try:
+            ip_address(name)
+        except ValueError:
+            return name in self._hosts
+        return True
+
     async def _page(self, scope: Scope) -> Answer:
         return 200, "text/html; charset=utf-8", page()[0]
 
     async def _health(self, scope: Scope) -> Answer:
-        up = bool(await self._members())
-        return (200, "text/plain", b"ok\n") if up else (503, "text/plain", b"no process serves\n")
+        """Whether requests are served: 200, or 503 and why not."""
+        members = await self._members()
+        told = await asyncio.gather(*[member.unready() for member in members], return_exceptions=True)
+        wrong = [
+            f"process {member.pid}: {unready!r}\n"
+            if isinstance(unready, BaseException)
+            else f"process {member.pid}: no working guest for {', '.join(unready)}\n"
+            for member, unready in zip(members, told, strict=True)
+            if unready
+        ]
+        if members and not wrong:
+            return 200, "text/plain", b"ok\n"
+        return 503, "text/plain", ("".join(wrong) or "no process serves\n").encode()
 
     async def _metrics(self, scope: Scope) -> Answer:
         snapshots = await _all([member.snapshot() for member in await self._members()])

@@ -25,7 +25,10 @@ from proxywasm_host.services import Services, StandardLogging
 
 __all__ = ["Application", "usable"]
 
-FIXED = ("listen", "admin", "workers", "tls", "watch", "shutdown_timeout", "sample", "log_level")
+FIXED = (
+    *("listen", "tls", "clients", "workers", "admin", "admin_hosts"),
+    *("watch", "shutdown_timeout", "sample", "log_level"),
+)
 """What is decided when the server starts."""
 logger = logging.getLogger("proxywasm_host.serve")
 
@@ -37,6 +40,8 @@ class Application:
     error: Exception | None = None
     """Why it did not start."""
 
+    loaded = False
+    """Whether there is a chain."""
     pid = 0
     """Of the process that it serves in."""
 
@@ -57,6 +62,7 @@ class Application:
         self._log = Log(settings.access_log)
         self._reloading = asyncio.Lock()
         self.chain = await self._load(1, settings)
+        self.loaded = True
 
     async def _load(self, number: int, settings: Settings) -> Chain:
         try:
@@ -170,6 +176,10 @@ class Application:
             "ours": ours,
             "guests": self._metrics.snapshot(),
         }
+
+    async def unready(self) -> list[str]:
+        """Why it is not ready: names of filters that have no guest that works."""
+        return await self.chain.unready()
 
     async def live(self, since: int) -> dict[str, Any]:
         """The same, and the requests that have changed after a change of that number; they are looked at from now."""

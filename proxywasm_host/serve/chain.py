@@ -11,7 +11,6 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +29,14 @@ from proxywasm_host.serve import config, files
 from proxywasm_host.serve.config import Settings
 from proxywasm_host.serve.metrics import Tally
 from proxywasm_host.serve.proxy import Proxy
+from proxywasm_host.serve.secrets import Secrets
 from proxywasm_host.serve.trace import Tracer
 from proxywasm_host.services import Services
 
 __all__ = ["Chain", "names"]
 
+WAIT = 0.25
+"""Seconds that a failed guest gets to be replaced before it counts as one that is not."""
 logger = logging.getLogger("proxywasm_host.serve")
 
 
@@ -49,7 +51,13 @@ class Chain:
         self._tally = tally
         self._tracer = tracer
         self._services = replace(services, clusters=clusters_of(settings))
-        self._worker = Worker(self._host, list(filters_of(settings)))
+        self._worker = Worker(
+            self._host,
+            list(filters_of(settings)),
+            logger=logger,
+            on_failure=self._failed,
+            stream_idle_timeout=settings.stream_idle_timeout,
+        )
         self._running: asyncio.Task[None] | None = None
         self._open = 0
         self._drained = asyncio.Event()
@@ -73,8 +81,6 @@ class Chain:
         self._running = asyncio.ensure_future(self._worker.run())
         await self._worker.ready()
         self._tracer.add(self.host)
-        for plugin in self.plugins:
-            plugin.on_failure.append(partial(self._failed, plugin))
 
     @property
     def host(self) -> Host:
@@ -133,7 +139,22 @@ class Chain:
 
     def _failed(self, plugin: Plugin, failure: Failure) -> None:
         self._tally.failures[plugin.name, failure.kind] += 1
-        logger.error("%s", failure.report())
+
+    async def unready(self) -> list[str]:
+        """Names of filters whose guest has failed, and for which new requests are answered 503 until it is replaced.
+
+        Whoever asks makes it replaced, if it is time for that: nobody may send requests to what is not ready.
+        """
+        names = self._healed()
+        if names:  # one that had started is replaced within as long as that took
+            await asyncio.sleep(WAIT)
+            names = self._healed()
+        return names
+
+    def _healed(self) -> list[str]:
+        failed = [plugin.name for plugin in self.plugins if not plugin.closed and plugin.ready() and plugin.failure]
+        self._worker.driver.perform(self.host.drain())
+        return failed
 
     def state(self) -> list[dict[str, Any]]:
         """The filters and their VMs, for the page and for metrics."""
@@ -144,7 +165,7 @@ class Chain:
                 "engine": filter.engine or self.host.engine.name,
                 "abi": str(plugin.vm.version),
                 "state": "bypassed" if plugin.bypassed else "failed" if plugin.failure else "running",
-                "failure": plugin.failure.report() if plugin.failure else "",
+                "failure": Secrets().failure(plugin.failure).report() if plugin.failure else "",
                 "policy": plugin.config.failure_policy.value,
                 "restarts": plugin.reloads,
                 "memory": 0 if plugin.failure else plugin.vm.memory_bytes,

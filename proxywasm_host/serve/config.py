@@ -28,7 +28,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from proxywasm_host.abi.profile import PROFILES
-from proxywasm_host.driver.defaults import DEADLINE, FAILURE_POLICY, MEMORY, RELOAD_INTERVAL
+from proxywasm_host.driver.defaults import DEADLINE, FAILURE_POLICY, MEMORY, RELOAD_INTERVAL, STREAM_IDLE_TIMEOUT
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.errors import not_among
 from proxywasm_host.runtime.plugin import FailurePolicy
@@ -315,6 +315,8 @@ class Settings(Model):
     """wasmtime, wasmer or v8; the best one installed if not given."""
     profile: str = "envoy"
     limits: GuestLimits = GuestLimits()
+    stream_idle_timeout: Seconds = STREAM_IDLE_TIMEOUT
+    """Seconds that a request may be without any progress, as when a filter holds it; then 408 or 504."""
     buffer_limit: Size = 1 << 20
     """Bytes of a body that filters may hold back."""
     properties: dict[str, Property] = {}
@@ -333,6 +335,8 @@ class Settings(Model):
     """Processes."""
     admin: Address | None = None
     """``HOST:PORT`` of ``/metrics`` and of the page; none if not given."""
+    admin_hosts: list[str] = []
+    """Names by which the admin port may be asked, beside localhost and addresses; others are answered 421."""
     watch: bool = False
     """Whether changed filters and configurations are loaded while running."""
     shutdown_timeout: Annotated[int, Field(gt=0)] = 30

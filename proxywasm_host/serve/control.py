@@ -31,6 +31,8 @@ class Control:
         said: Any
         if scope["path"] == "/reload":
             said = await application.reload()
+        elif scope["path"] == "/unready":
+            said = await application.unready()
         elif scope["path"] == "/live":
             since = parse_qs(scope["query_string"].decode("ascii"))["since"][0]
             said = await application.live(int(since))
@@ -56,6 +58,10 @@ class Remote:
 
     async def live(self, since: int) -> dict[str, Any]:
         said: dict[str, Any] = await self._ask("GET", f"/live?since={since}")
+        return said
+
+    async def unready(self) -> list[str]:
+        said: list[str] = await self._ask("GET", "/unready")
         return said
 
     async def reload(self) -> str:

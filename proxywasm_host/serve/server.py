@@ -35,6 +35,7 @@ from proxywasm_host.serve.chain import names
 from proxywasm_host.serve.config import Address, ServerTls, Settings
 from proxywasm_host.serve.connection import UpstreamError
 from proxywasm_host.serve.control import Control, Fleet
+from proxywasm_host.serve.orphan import end_with
 from proxywasm_host.serve.protocol import ClientProtocol
 from proxywasm_host.serve.reload import Watch
 from proxywasm_host.serve.source import Source
@@ -49,6 +50,12 @@ KNOWN = (
     "Application startup failed",  # we say why
 )
 """How lines of uvicorn begin that are of no use here."""
+
+
+SEVERAL = (
+    "each of the %d processes has filters of its own, and shared data, queues and metrics of its own: "
+    "what filters count there, as rate limits do, is counted in each by itself"
+)
 
 
 class Expected(logging.Filter):
@@ -89,11 +96,13 @@ def serve(source: Source) -> None:
         if admin is not None:
             told.append(f"admin http://{at(admin)}")
         filters = ", ".join(names(settings.filters)) or "no filters"
-        logger.info("serving %s: %s → %s", ", ".join(told), filters, settings.upstream.url)
+        ready = partial(logger.info, "serving %s: %s → %s", ", ".join(told), filters, settings.upstream.url)
         if settings.workers == 1:
-            _alone(source, settings, watch, listening, admin)
+            _alone(source, settings, watch, listening, admin, ready)
         else:
-            _several(source, settings, watch, listening, admin)
+            if settings.filters:
+                logger.warning(SEVERAL, settings.workers)
+            _several(source, settings, watch, listening, admin, ready)
 
 
 @contextlib.contextmanager
@@ -122,6 +131,8 @@ def _config(app: Application, settings: Settings) -> uvicorn.Config:
         tls = {"ssl_certfile": settings.tls.certificate, "ssl_keyfile": settings.tls.key}
         if settings.tls.client_ca:
             tls |= {"ssl_ca_certs": str(settings.tls.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    idle = settings.stream_idle_timeout
+    http = partial(ClientProtocol, clients=settings.clients, idle=idle, refused=app.refused)
     return uvicorn.Config(
         app,
         lifespan="on",
@@ -132,7 +143,7 @@ def _config(app: Application, settings: Settings) -> uvicorn.Config:
         server_header=False,
         date_header=False,
         workers=settings.workers,
-        http=cast("type[asyncio.Protocol]", partial(ClientProtocol, clients=settings.clients, refused=app.refused)),
+        http=cast("type[asyncio.Protocol]", http),
         timeout_graceful_shutdown=settings.shutdown_timeout,
         **tls,
     )
@@ -147,7 +158,15 @@ def _check(tls: ServerTls) -> None:
 
 
 class _Server(uvicorn.Server):
-    """A server that a signal ends as it should be ended: with success."""
+    """A server that a signal ends as it should be ended: with success. `ready` is called when it serves."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit and sig == signal.SIGINT:
@@ -205,9 +224,14 @@ class Alone(Application):
         self._around = contextlib.AsyncExitStack()
 
     async def start(self) -> None:
-        await super().start()
-        if self._admin is not None:
-            await self._around.enter_async_context(beside(Admin(self._members), sockets=[self._admin]))
+        try:
+            if self._admin is not None:  # which says that filters are not loaded yet
+                admin = Admin(self._members, self._settings.admin_hosts)
+                await self._around.enter_async_context(beside(admin, sockets=[self._admin]))
+            await super().start()
+        except BaseException:
+            await self._around.aclose()
+            raise
         if self._settings.watch:
             await self._around.enter_async_context(watching(self._watch, self.reload))
 
@@ -216,15 +240,20 @@ class Alone(Application):
         await super().stop()
 
     async def _members(self) -> Sequence[Member]:
-        return [self]
+        return [self] if self.loaded else []
 
 
 def _alone(
-    source: Source, settings: Settings, watch: Watch, listening: socket.socket, admin: socket.socket | None
+    source: Source,
+    settings: Settings,
+    watch: Watch,
+    listening: socket.socket,
+    admin: socket.socket | None,
+    ready: Callable[[], None],
 ) -> None:
     application = Alone(source, settings, watch, admin)
     try:
-        _Server(_config(application, settings)).run([listening])
+        _Server(_config(application, settings), ready).run([listening])
     except SystemExit:
         if application.error is None:
             raise
@@ -240,8 +269,10 @@ class OneOfSeveral(Application):
     def __init__(self, source: Source, settings: Settings, directory: Path) -> None:
         super().__init__(source, settings)
         self._directory = directory
+        self._supervisor = os.getpid()
 
     async def start(self) -> None:
+        end_with(self._supervisor)
         try:
             with contextlib.suppress(ConfigError):  # it takes the place of one that has died, and is newer
                 self._settings = self._source.load()
@@ -260,35 +291,51 @@ class OneOfSeveral(Application):
 
 
 def _several(
-    source: Source, settings: Settings, watch: Watch, listening: socket.socket, admin: socket.socket | None
+    source: Source,
+    settings: Settings,
+    watch: Watch,
+    listening: socket.socket,
+    admin: socket.socket | None,
+    ready: Callable[[], None],
 ) -> None:
-    asyncio.run(usable(source, settings))
+    over = threading.Event()
     with tempfile.TemporaryDirectory(prefix="proxywasm-") as name:
         directory = Path(name)
         config = _config(OneOfSeveral(source, settings, directory), settings)
-        supervisor = Multiprocess(config, [listening])
-        office = threading.Thread(target=lambda: asyncio.run(_office(settings, watch, directory, admin, supervisor)))
+        office = threading.Thread(target=lambda: asyncio.run(_office(settings, watch, directory, admin, ready, over)))
         office.start()
         try:
+            asyncio.run(usable(source, settings))
+            supervisor = Multiprocess(config, [listening])
             supervisor.run()
         finally:
-            supervisor.should_exit.set()
+            over.set()
             office.join()
     if any(process.exitcode not in (0, -signal.SIGTERM) for process in supervisor.processes):
         sys.exit(1)
 
 
 async def _office(
-    settings: Settings, watch: Watch, directory: Path, admin: socket.socket | None, supervisor: Multiprocess
+    settings: Settings,
+    watch: Watch,
+    directory: Path,
+    admin: socket.socket | None,
+    ready: Callable[[], None],
+    over: threading.Event,
 ) -> None:
     """What the process does that serves no requests itself."""
     fleet = Fleet(directory)
     async with contextlib.AsyncExitStack() as around:
         if admin is not None:
-            await around.enter_async_context(beside(Admin(fleet.members), sockets=[admin]))
+            page = beside(Admin(fleet.members, settings.admin_hosts), sockets=[admin])
+            await around.enter_async_context(page)
         if settings.watch:
             await around.enter_async_context(watching(watch, fleet.reload))
-        while not supervisor.should_exit.is_set():
+        said = False
+        while not over.is_set():
             await asyncio.sleep(0.1)
+            if not said and len(await fleet.members()) >= settings.workers:
+                said = True
+                ready()
             if settings.watch:
                 await fleet.catch_up()

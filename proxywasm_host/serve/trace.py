@@ -6,6 +6,7 @@ Rules of this module:
 * A sampled request counts for all since the one before; while all are looked at, each counts for itself. Callbacks of
   no stream (ticks) are counted while all are looked at only.
 * While a request is sampled, those beside it are slowed too: so there are not more than five samples a second.
+* Credentials are not remembered (`secrets`).
 * A filter's words are text, cut to a bounded length, and what it does too often is counted and not kept.
 """
 
@@ -27,6 +28,7 @@ from proxywasm_host.runtime.failure import describe
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.serve.metrics import Tally
+from proxywasm_host.serve.secrets import Secrets
 from proxywasm_host.words import action, called, deed, is_worth_telling, text
 
 __all__ = ["Tracer"]
@@ -72,6 +74,7 @@ class Record:
     """How many hostcalls are remembered."""
     spent: dict[str, float] = field(default_factory=dict)
     """Seconds in each plugin."""
+    secrets: Secrets = field(default_factory=Secrets)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -91,7 +94,7 @@ def cut(words: str) -> str:
     return words if len(words) <= MAX_TEXT else words[:MAX_TEXT] + "…"
 
 
-def differences(before: HeaderList, after: HeaderList) -> list[tuple[str, str]]:
+def differences(before: HeaderList, after: HeaderList, secrets: Secrets) -> list[tuple[str, str]]:
     """What went (``-``) and what came (``+``)."""
     if before == after:
         return []
@@ -101,7 +104,7 @@ def differences(before: HeaderList, after: HeaderList) -> list[tuple[str, str]]:
             gone.remove(pair)
         else:
             came.append(pair)
-    lines = [("-", pair) for pair in gone] + [("+", pair) for pair in came]
+    lines = [("-", pair) for pair in secrets.headers(gone)] + [("+", pair) for pair in secrets.headers(came)]
     return [(sign, cut(f"{text(name)}: {text(value)}")) for sign, (name, value) in lines[:MAX_CALLS]]
 
 
@@ -141,7 +144,8 @@ class Tracer:
         weight = 1 if self.live else self._since
         self._since = 0
         self._ids += 1
-        record = Record(self._ids, weight, time.perf_counter(), time.time(), chain, request=cut(request))
+        record = Record(self._ids, weight, time.perf_counter(), time.time(), chain)
+        record.request = cut(text(record.secrets.content(request.encode("utf-8", "surrogateescape"))))
         self._streams[stream] = record
         self.records.append(record)
         self._listen()
@@ -210,6 +214,8 @@ class Tracer:
         words = called(Invocation(context.name, row, args)) if record else ""
         step = {"plugin": context.name, "key": row.key, "callback": words, "calls": [], "more": 0, "weight": weight}
         headers = context.maps[MAPS[row.key]] if record and row.key in MAPS else None
+        if record and headers:
+            record.secrets.learn(headers)
         step["headers"] = headers
         self._open = record, step, None if headers is None else list(headers), time.perf_counter()
 
@@ -232,6 +238,7 @@ class Tracer:
             step["more"] += 1
             return
         record.calls += 1
+        call = record.secrets.call(call)
         if call.row.name == "proxy_log":
             verb, what = "logs", text((call.args or ("", b""))[1])
         elif is_worth_telling(call):
@@ -249,7 +256,7 @@ class Tracer:
         headers = step.pop("headers")
         step["seconds"] = seconds
         step["action"] = "FAILED" if failed else action(row, result)
-        step["changes"] = [] if before is None else differences(before, headers)
+        step["changes"] = [] if before is None else differences(before, headers, record.secrets)
         plugin = step["plugin"]
         record.spent[plugin] = record.spent.get(plugin, 0.0) + seconds
         if row.key == "on_response_headers":

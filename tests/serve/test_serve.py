@@ -12,6 +12,7 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -72,6 +73,7 @@ def test_what_does_not_start_says_why(serve, tmp_path):
     ):
         served = serve(*filters, **options)
         assert (served.process.wait(30), says in served.log) == (code, True), served.log
+        assert " serving http" not in served.log
         assert "Traceback" not in served.log
 
 
@@ -268,6 +270,37 @@ def test_a_process_that_dies_is_replaced(serve):
         time.sleep(0.05)
     assert served.get().status_code == 200
     assert served.stop() == 0
+
+
+def test_processes_end_when_the_one_that_started_them_is_killed(serve):
+    served = serve(HEADERS, workers=2)
+    workers = [worker["pid"] for worker in served.live()["workers"]]
+    assert len(workers) == 2
+    served.process.kill()
+    served.process.wait(10)
+    until = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < until, served.log
+        time.sleep(0.02)
+    with pytest.raises(httpx2.ConnectError):
+        served.get()
+
+
+def test_several_processes_say_that_they_count_by_themselves(serve):
+    several, alone, plain = serve(HEADERS, workers=2), serve(HEADERS), serve(settings={"filters": []}, workers=2)
+    assert "shared data, queues and metrics of its own" in several.log
+    assert "shared data" not in alone.log + plain.log
+    assert len(several.live()["workers"]) == len(plain.live()["workers"]) == 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_health_of_a_guest_that_failed_for_good(serve, workers):
+    filters = [{"file": PANICS, "configuration": "request_headers", "failure_policy": "fail_closed"}]
+    served = serve(settings={"filters": filters}, workers=workers)
+    assert httpx2.get(f"{served.admin}/healthz").status_code == 200
+    served.get()
+    health = httpx2.get(f"{served.admin}/healthz")
+    assert (health.status_code, "no working guest for panics" in health.text) == (503, True)
 
 
 def test_the_admin_port_can_only_be_read(serve):

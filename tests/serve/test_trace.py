@@ -9,6 +9,7 @@ import pytest
 from proxywasm_host import Host
 from proxywasm_host.serve import trace
 from proxywasm_host.serve.metrics import Tally
+from proxywasm_host.serve.secrets import Secrets
 from proxywasm_host.serve.trace import Tracer, differences
 from tests.support import REQUEST, code
 
@@ -85,5 +86,5 @@ def test_all_are_looked_at_for_a_while_after_somebody_asked(tally, monkeypatch):
 
 def test_differences():
     before = [(b"a", b"1"), (b"b", b"2"), (b"b", b"2")]
-    assert differences(before, list(before)) == []
-    assert differences(before, [(b"a", b"1"), (b"b", b"2"), (b"c", b"\xff")]) == [("-", "b: 2"), ("+", "c: \\xff")]
+    assert differences(before, list(before), Secrets()) == []
+    assert differences(before, [(b"a", b"1"), (b"b", b"2"), (b"c", b"\xff")], Secrets()) == [("-", "b: 2"), ("+", "c: \\xff")]

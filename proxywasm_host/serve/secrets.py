@@ -1,0 +1,103 @@
+"""What the page may not show: credentials in headers, targets and bodies, wherever a filter puts them.
+
+Rules of this module:
+
+* A header whose name says that it is a credential has no value here; nor has what its value was, anywhere else.
+* Elsewhere, what looks like a credential is none that is shown: ``Bearer …``, a JSON Web Token, ``token=…``.
+* Values are looked at before they are cut, so that no beginning of one is left.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from proxywasm_host.abi.marshal import Call
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.runtime.failure import Failure
+
+__all__ = ["MASK", "Secrets"]
+
+MASK = b"[redacted]"
+WORDS = (
+    rb"(?:access[-_]?)?token|authorization|api[-_]?key|cookies?|credentials?|jwt|pass(?:word|wd)|secret|"
+    rb"session(?:[-_]?id)?|sid|signature|sig"
+)
+NAME = re.compile(rb"(?:^|[-_.\0])(?:%b)(?:$|[-_])" % WORDS, re.IGNORECASE)
+LOOKS = re.compile(
+    rb"(?P<scheme>\b(?:bearer|basic|negotiate) +)[\w.~+/=-]+"
+    rb"|\beyJ[\w-]{4,}\.[\w-]+\.?[\w-]*"
+    rb"|(?P<query>[?&;](?:[\w.-]*[-_.])?(?:%b)=)[^&;#\s\"']+"
+    rb"|(?P<json>\"(?:[\w.-]*[-_.])?(?:%b)\"\s*:\s*\")[^\"]*" % (WORDS, WORDS),
+    re.IGNORECASE,
+)
+SHORTEST = 6
+"""Bytes: what is shorter is found in too many other words."""
+KNOWN = 100
+NAMED = frozenset(("proxy_add_header_map_value", "proxy_replace_header_map_value"))
+READ = {"proxy_get_header_map_value": 1, "proxy_get_property": 0}
+"""Hostcalls that give the value of a name, and which argument that is."""
+
+
+class Secrets:
+    """Those of one request, as far as they are known."""
+
+    def __init__(self) -> None:
+        self._known: set[bytes] = set()
+
+    def learn(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """These headers are there: what of them is a credential, is one wherever it turns up."""
+        for name, value in headers:
+            if not NAME.search(name):
+                continue
+            parts = re.split(rb"[;,=\s]+", value) if b"cookie" in name else [value.rpartition(b" ")[2]]
+            for part in (value, *parts):
+                if len(part) >= SHORTEST and len(self._known) < KNOWN:
+                    self._known.add(part)
+
+    def headers(self, headers: HeaderList) -> HeaderList:
+        return [(name, MASK if NAME.search(name) else self.content(value)) for name, value in headers]
+
+    def content(self, data: bytes) -> bytes:
+        """Some content without what is known of them, or looks like one."""
+        for known in sorted(self._known, key=len, reverse=True):
+            data = data.replace(known, MASK)
+        return LOOKS.sub(_masked, data)
+
+    def call(self, call: Call) -> Call:
+        """A hostcall as it may be shown."""
+        row, args, result = call
+        if args is None:
+            return Call(row, args, self._value(result))
+        shown = [self._value(value) for value in args]
+        if row.name in NAMED and NAME.search(args[1]):
+            self.learn([(args[1], args[2])])
+            shown[2] = MASK
+        elif row.name == "proxy_set_property" and NAME.search(args[0]):
+            self.learn([(args[0], args[1])])
+            shown[1] = MASK
+        elif row.name in READ and isinstance(result, bytes) and NAME.search(args[READ[row.name]]):
+            self.learn([(args[READ[row.name]], result)])
+            result = MASK
+        return Call(row, tuple(shown), self._value(result))
+
+    def failure(self, failure: Failure) -> Failure:
+        """A failure as it may be shown."""
+        message = self.content(failure.message.encode()).decode("utf-8", "replace")
+        return replace(failure, message=message, hostcalls=tuple(map(self.call, failure.hostcalls)))
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return self.content(bytes(value))
+        if isinstance(value, list):
+            if all(isinstance(item, tuple) and len(item) == 2 for item in value):
+                self.learn(value)
+                return self.headers(value)
+            return [self._value(item) for item in value]
+        return tuple(map(self._value, value)) if type(value) is tuple else value
+
+
+def _masked(found: re.Match[bytes]) -> bytes:
+    return (found["scheme"] or found["query"] or found["json"] or b"") + MASK
