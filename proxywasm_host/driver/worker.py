@@ -75,7 +75,7 @@ class Worker:
     @property
     def running(self) -> bool:
         """Whether the filters are loaded, and all is well."""
-        return self._ready.is_set() and self._error is None
+        return self._ready.is_set() and self._error is None and not self._stopped.is_set()
 
     async def run(self) -> None:
         """Load the filters, serve until `stop`, free everything. What goes wrong at the start, `ready` raises."""
