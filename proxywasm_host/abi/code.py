@@ -45,6 +45,8 @@ class Code(NamedTuple):
     merges: Figure
     """How many values (locals, and what is on the stack) branches have to bring together, over all branches of a
     function. What compiling costs is linear in the size of code, but for this."""
+    calls: Figure
+    """Calls in a function, of which an indirect one counts for `INDIRECT`: as many as others it costs at least."""
     all_merges: int
     """The same, of all functions."""
     grows_tables: bool
@@ -269,10 +271,11 @@ def read_code(
     flat = array("Q", (params | results << 32 for params, results in types))
     kinds, effects = _tables(allowed)
     figures = read(data, *section, kinds, effects, flat.tobytes(), array("Q", functions).tobytes(), imported)
-    body, locals, depth, loops, targets, merges = (Figure(*figures[at : at + 2]) for at in range(0, 12, 2))
-    return Code(body, locals, depth, loops, targets, merges, *figures[12:])
+    body, locals, depth, loops, targets, merges, calls = (Figure(*figures[at : at + 2]) for at in range(0, 14, 2))
+    return Code(body, locals, depth, loops, targets, merges, calls, *figures[14:])
 
 
+INDIRECT: Final = 10
 _MOST = 1 << 32
 """What is counted beyond that counts as that."""
 
@@ -280,18 +283,18 @@ _MOST = 1 << 32
 def _read_code(
     data: bytes, start: int, end: int, kinds: bytes, effects: bytes, types: bytes, functions: bytes, imported: int
 ) -> tuple[int, ...]:
-    """As `_native.read_code`: six pairs of a figure and its function, all merges, whether tables grow, and where it
+    """As `_native.read_code`: seven pairs of a figure and its function, all merges, whether tables grow, and where it
     stopped."""
     known = array("Q", types), array("Q", functions)
     reader = Reader(data, start, end)
-    best = [0, 0] * 6
+    best = [0, 0] * 7
     all_merges, grows, stopped = 0, False, -1
     try:
         for index in range(reader.leb()):
             size = reader.leb()
             body = _Body(data, reader.at, min(reader.at + size, end), *known, kinds, effects)
             body.read(imported + index)
-            for at, figure in enumerate((size, body.locals, body.depth, body.loops, body.targets, body.merges)):
+            for at, figure in enumerate((size, *body.figures())):
                 if figure > best[2 * at]:
                     best[2 * at : 2 * at + 2] = figure, index
             all_merges = min(all_merges + body.merges, _MOST * _MOST // 4)
@@ -314,9 +317,13 @@ class _Body:
         self._types, self._functions = types, functions
         self._kinds = kinds
         self._effects = array("b", effects)
-        self.locals = self.depth = self.loops = self.targets = self.merges = 0
+        self.locals = self.depth = self.loops = self.targets = self.merges = self.calls = 0
         self.grows = False
         self.stopped = -1
+
+    def figures(self) -> tuple[int, ...]:
+        """All but its size, in the order of `Code`."""
+        return self.locals, self.depth, self.loops, self.targets, self.merges, self.calls
 
     def _arity(self, type: int) -> tuple[int, int]:
         packed = self._types[type] if type < len(self._types) else 0
@@ -441,11 +448,13 @@ class _Body:
                     number()
             elif kind == CALL:
                 callee = number()
+                self.calls += 1
                 type = self._functions[callee] if callee < len(self._functions) else len(self._types)
                 params, results = self._arity(type)
                 height = max(height - params, blocks[-1][0]) + results
             elif kind == CALL_INDIRECT:
                 params, results = self._arity(number())
+                self.calls += INDIRECT
                 number()
                 height = max(height - params, blocks[-1][0]) + results
             elif kind == GROW_TABLE:

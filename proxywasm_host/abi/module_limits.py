@@ -45,6 +45,7 @@ __all__ = [
     "check_code",
     "check_sections",
     "check_size",
+    "is_modest",
     "room_beside_tables",
 ]
 
@@ -75,6 +76,7 @@ class ModuleLimits:
         merges: how many values (locals, and what is on the stack) branches have to bring together, over all branches
             of a function.
         all_merges: the same, over all functions.
+        calls: calls in one function, of which an indirect one counts for ten.
         types: types of functions.
         values: parameters, or results, of one type.
         imports, exports, globals: how many there are.
@@ -83,8 +85,13 @@ class ModuleLimits:
         elements: elements of all tables together, at first.
         segments: segments of elements, and elements that are given as expressions.
         data: segments of data.
+        compile_seconds: processor time that compiling may take.
+        compile_memory: bytes that compiling may take.
         proposals: names of what a module may use beyond that which all engines have: ``"exceptions"``,
             ``"tail calls"``, ``"relaxed SIMD"``. Whether an engine knows it is for the engine to say.
+
+    The last two hold where the engine can keep what it has compiled: a module that is not small is then compiled in a
+    process of its own, and is refused with what that has ended by.
 
     Raises: ValueError, for a proposal of another name.
     """
@@ -98,6 +105,7 @@ class ModuleLimits:
     targets: int | None = 65_000
     merges: int | None = 2_000_000
     all_merges: int | None = 50_000_000
+    calls: int | None = 20_000
     types: int | None = 10_000
     values: int | None = 100
     imports: int | None = 1_000
@@ -108,6 +116,8 @@ class ModuleLimits:
     elements: int | None = 1_000_000
     segments: int | None = 10_000
     data: int | None = 100_000
+    compile_seconds: float | None = 120.0
+    compile_memory: int | None = 2 << 30
     proposals: frozenset[str] = field(default=frozenset())
 
     def __post_init__(self) -> None:
@@ -203,6 +213,7 @@ def check_code(bytecode: Binary, limits: ModuleLimits) -> Code | None:
     refuse_if("loops", "has {} loops within each other")
     refuse_if("targets", "has a br_table of {} targets")
     refuse_if("merges", "brings {} values together at its branches")
+    refuse_if("calls", "has {} calls, of which an indirect one counts for ten")
     _within(limits, "all_merges", code.all_merges, "the functions bring {} values together at their branches")
     if code.stopped >= 0:
         reader = Reader(bytecode.data, code.stopped, len(bytecode.data))
@@ -212,6 +223,21 @@ def check_code(bytecode: Binary, limits: ModuleLimits) -> Code | None:
         if proposal is not None:
             raise _refused(proposal, code.stopped)
     return code
+
+
+def is_modest(bytecode: Binary, code: Code | None) -> bool:
+    """Whether a module, which has been checked, cannot take an engine long to compile, a second or two at most."""
+    if code is None:
+        return True
+    counts = ((FUNCTION, 2_000), (ELEMENT, 100), (TYPE, 1_000))
+    readers = ((bytecode.section(section), most) for section, most in counts)
+    return (
+        bytecode.size_of(CODE) <= 256 << 10
+        and bytecode.size_of(ELEMENT) <= 16 << 10
+        and code.body.most <= 16 << 10
+        and code.all_merges <= 500_000
+        and all(reader is None or reader.leb() <= most for reader, most in readers)
+    )
 
 
 def room_beside_tables(bytecode: Binary, limit: int | None) -> int | None:

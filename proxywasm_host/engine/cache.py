@@ -109,34 +109,36 @@ class ModuleCache:
         self._busy: dict[object, threading.Lock] = {}
 
     def load(
-        self, engine: Engine, bytecode: bytes, prepare: Callable[[], bytes] | None = None, prepared: str = ""
+        self, engine: Engine, bytecode: bytes, compile: Callable[[], Module] | None = None, rules: str = ""
     ) -> Module:
-        """The compiled module of `bytecode`; or, if it is to be compiled, of what `prepare` makes of it.
+        """The compiled module of `bytecode`.
 
-        `prepare` raises what it likes, to refuse it; `prepared` differs where it could do otherwise.
+        If it is not there, `compile` makes it, by default ``engine.compile(bytecode)``. That may refuse it, by any
+        exception, and do otherwise under other `rules`: what was compiled under some is not found under others.
 
         Raises: InvalidModule.
         """
-        return self.fetch(engine, bytecode, prepare, prepared).module
+        return self.fetch(engine, bytecode, compile, rules).module
 
     def fetch(
-        self, engine: Engine, bytecode: bytes, prepare: Callable[[], bytes] | None = None, prepared: str = ""
+        self, engine: Engine, bytecode: bytes, compile: Callable[[], Module] | None = None, rules: str = ""
     ) -> Loaded:
         """As `load`, and tell where the module came from. Raises: InvalidModule."""
         began = time.perf_counter()
-        under = blake2b(prepared.encode()).digest() if prepared else b""
+        under = blake2b(rules.encode()).digest() if rules else b""
         digest = blake2b(bytecode, digest_size=32, key=under).digest()
         key = (id(engine), digest)  # the entry holds the engine, so that its id stays its own
         with self._one_at_a_time(key):
             module = self._remembered(key)
             origin: Literal["memory", "disk", "compiled"] = "memory"
             if module is None:
-                module, origin = self._from_disk(engine, prepare or (lambda: bytecode), digest)
+                make = compile or (lambda: engine.compile(bytecode))
+                module, origin = self._from_disk(engine, lambda then: self._timed(engine, bytecode, make, then), digest)
                 self._remember(key, engine, module)
         return Loaded(module, origin, time.perf_counter() - began)
 
     def _from_disk(
-        self, engine: Engine, prepare: Callable[[], bytes], digest: bytes
+        self, engine: Engine, compile: Callable[[str], Module], digest: bytes
     ) -> tuple[Module, Literal["disk", "compiled"]]:
         disk = self._disk if engine.capabilities.serialise else None
         name = _file_name(engine, digest)
@@ -146,12 +148,12 @@ class ModuleCache:
                 return engine.deserialise(compiled), "disk"
             except InvalidModule as error:
                 _debug("compiled module %s is compiled anew: %s", name, error)
-        module = self._compile(engine, prepare(), "the next time it is loaded at once" if disk else "it is not kept")
+        module = compile("the next time it is loaded at once" if disk else "it is not kept")
         if disk:
             disk.write(name, module.serialise())
         return module, "compiled"
 
-    def _compile(self, engine: Engine, bytecode: bytes, then: str) -> Module:
+    def _timed(self, engine: Engine, bytecode: bytes, compile: Callable[[], Module], then: str) -> Module:
         """Compile, and say so if that takes long."""
         told = f"compiling a module of {len(bytecode) / 1e6:.1f} MB on {engine.name} takes more than a second; {then}"
         timer = threading.Timer(SLOW, self._slow, [told])
@@ -159,7 +161,7 @@ class ModuleCache:
         with suppress(RuntimeError):  # no thread is to be had: then nothing is said
             timer.start()
         try:
-            return engine.compile(bytecode)
+            return compile()
         finally:
             timer.cancel()
 

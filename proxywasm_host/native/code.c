@@ -7,7 +7,7 @@ enum {
     BLOCK, LOOP, IF, ELSE, END, BRANCH, BRANCH_IF, BRANCH_TABLE, LEAVE, LEAVE_TO, SELECT, CALL, CALL_INDIRECT,
     GROW_TABLE, MORE, MORE_VECTOR, TRY_TABLE, DELEGATE
 };
-enum { PLAIN = 256, VECTORS = 276, FIGURES = 6, SLOW = 255 };
+enum { PLAIN = 256, VECTORS = 276, FIGURES = 7, INDIRECT = 10, SLOW = 255 };
 
 static const uint64_t MOST = 1ull << 32, MOST_MERGES = 1ull << 62;
 
@@ -34,7 +34,7 @@ typedef struct {
     size_t room;
     bool no_memory;
     /* The figures of the function that is read. */
-    uint64_t locals, depth, loops, targets, merges;
+    uint64_t locals, depth, loops, targets, merges, calls;
     bool grows;
     Py_ssize_t unknown;
 } Scan;
@@ -228,6 +228,7 @@ static void read_body(Scan *scan, Reader *reader, uint64_t index) {
         case CALL_INDIRECT: {
             uint64_t type = number(reader);
             if (reader->stopped) return;
+            scan->calls += kind == CALL ? 1 : INDIRECT;
             if (kind == CALL) type = type < scan->function_count ? scan->functions[type] : scan->type_count;
             else number(reader);
             arity(scan, type, &params, &results);
@@ -250,10 +251,11 @@ static bool read_bodies(Scan *scan, Reader *reader, uint64_t imported, uint64_t 
         uint64_t size = number(reader);
         if (reader->stopped) break;
         Reader body = {reader->start, reader->at, reader->at + less(size, reader->end - reader->at), false};
-        scan->locals = scan->depth = scan->loops = scan->targets = scan->merges = 0;
+        scan->locals = scan->depth = scan->loops = scan->targets = scan->merges = scan->calls = 0;
         read_body(scan, &body, imported + index);
         if (scan->no_memory) return false;
-        const uint64_t figures[FIGURES] = {size, scan->locals, scan->depth, scan->loops, scan->targets, scan->merges};
+        const uint64_t figures[FIGURES] = {size,          scan->locals, scan->depth, scan->loops,
+                                            scan->targets, scan->merges, scan->calls};
         for (int i = 0; i < FIGURES; i++)
             if (figures[i] > best[i][0]) best[i][0] = figures[i], best[i][1] = index;
         *all_merges = less(*all_merges + scan->merges, MOST_MERGES);
@@ -288,7 +290,7 @@ PyObject *read_code(PyObject *module, PyObject *args) {
     Py_buffer *const buffers[] = {&data, &kinds, &effects, &types, &functions};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) PyBuffer_Release(buffers[i]);
     if (!done) return PyErr_NoMemory();
-    return Py_BuildValue("KKKKKKKKKKKKKOn", best[0][0], best[0][1], best[1][0], best[1][1], best[2][0], best[2][1],
-                         best[3][0], best[3][1], best[4][0], best[4][1], best[5][0], best[5][1], all_merges,
-                         grows ? Py_True : Py_False, scan.unknown);
+    return Py_BuildValue("KKKKKKKKKKKKKKKOn", best[0][0], best[0][1], best[1][0], best[1][1], best[2][0], best[2][1],
+                         best[3][0], best[3][1], best[4][0], best[4][1], best[5][0], best[5][1], best[6][0],
+                         best[6][1], all_merges, grows ? Py_True : Py_False, scan.unknown);
 }

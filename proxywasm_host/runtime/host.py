@@ -27,10 +27,12 @@ from proxywasm_host.abi.module_limits import (
     check_code,
     check_sections,
     check_size,
+    is_modest,
 )
 from proxywasm_host.abi.profile import ENVOY, PROFILES, Profile
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.abi.values import PropertyValue, check_properties
+from proxywasm_host.engine.apart import compile_apart
 from proxywasm_host.engine.protocol import Engine, InvalidModule, Limits, Module
 from proxywasm_host.engine.registry import open_engine
 from proxywasm_host.errors import ModuleError, not_among
@@ -220,12 +222,16 @@ class Host(PlainHost):
         bytecode = Bytecode(config.code)
         check_sections(bytecode, limits)
 
-        def prepare() -> bytes:
-            return bounded_tables(bytecode, check_code(bytecode, limits))
+        def compile_module() -> Module:
+            code = check_code(bytecode, limits)
+            ready = bounded_tables(bytecode, code)
+            if is_modest(bytecode, code):
+                return engine.compile(ready)
+            return compile_apart(engine, ready, limits.compile_seconds, limits.compile_memory)
 
         def compile() -> Module:
             try:
-                return self.cache.load(engine, config.code, prepare, limits.fingerprint)
+                return self.cache.load(engine, config.code, compile_module, limits.fingerprint)
             except InvalidModule as error:
                 raise ModuleError(f"{engine.name} cannot compile the module: {error}") from None
 

@@ -30,7 +30,7 @@ def figures(*bodies: str, allowed: frozenset[str] = frozenset()):
 
 
 NOTHING = {
-    "body": 2, "locals": 0, "depth": 0, "loops": 0, "targets": 0, "merges": 0, "all_merges": 0, "grows_tables": False,
+    "body": 2, "locals": 0, "depth": 0, "loops": 0, "targets": 0, "merges": 0, "calls": 0, "all_merges": 0, "grows_tables": False,
     "stopped": -1,
 }  # fmt: skip
 
@@ -47,9 +47,11 @@ NOTHING = {
         ("01 04 7f 02 40 41 00 0e 02 00 00 00 0b 0b", {"locals": 4, "depth": 1, "targets": 2, "merges": 4 + 3 * 4,
                                                        "all_merges": 16}),
         # What is on the stack when a condition has been taken from it: two operands, and the result of a call.
-        ("00 41 00 41 00 10 00 42 00 41 00 04 40 05 0b 1a 1a 0b", {"depth": 1, "merges": 2 + 2, "all_merges": 4}),
+        ("00 41 00 41 00 10 00 42 00 41 00 04 40 05 0b 1a 1a 0b", {"depth": 1, "merges": 2 + 2, "calls": 1,
+                                                                            "all_merges": 4}),
         # A block of three results leaves them behind.
         ("00 02 02 00 0b 02 40 0b 1a 1a 1a 0b", {"depth": 1, "merges": 0 + 3, "all_merges": 3}),
+        ("00 10 01 41 00 11 00 00 10 01 0b", {"calls": 12}),
         ("00 d0 70 41 01 fc 0f 00 1a 0b", {"grows_tables": True}),
         ("00 43 0b 0b 0b 0b 1a 44 0b 0b 0b 0b 0b 0b 0b 0b 1a 0b", {}),
         ("00 fd 0c 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 1a 0b", {}),
@@ -85,7 +87,7 @@ def test_proposals_that_are_asked_for(proposal, body):
 def test_the_largest_of_each_and_whose_it_is():
     data = section("00 0b", "01 03 7f 0b", "00 03 40 0b 0b", "01 02 7f 02 40 0b 0b")
     code = read_code(data, (0, len(data)), TYPES, FUNCTIONS, 1)
-    assert code == ((7, 3), (3, 1), (1, 2), (1, 2), (0, 0), (2, 3), 2, False, -1)
+    assert code == ((7, 3), (3, 1), (1, 2), (1, 2), (0, 0), (2, 3), (0, 0), 2, False, -1)
 
 
 def test_what_comes_after_an_unknown_instruction():

@@ -182,6 +182,8 @@ SHAPES: list[tuple[str, int, str, str]] = [
     ("loops", 1, "(func (loop (block (loop))))", "function 2 has 2 loops within each other"),
     ("targets", 1, "(func (block (br_table 0 0 0 (i32.const 0))))", "function 2 has a br_table of 2 targets"),
     ("merges", 5, "(func (local i32 i32 i32) (block) (block))", "function 2 brings 6 values together at its branches"),
+    ("calls", 10, "(table 1 funcref) (func (call_indirect (i32.const 0)) (call 0))",
+     "function 2 has 11 calls, of which an indirect one counts for ten"),
     ("all_merges", 5, "(func (local i32 i32 i32) (block)) (func (local i32 i32 i32) (block))",
      "the functions bring 6 values together at their branches"),
 ]  # fmt: skip

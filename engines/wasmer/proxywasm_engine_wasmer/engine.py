@@ -42,6 +42,7 @@ class WasmerEngine:
             serialise=True, memory_limit=True, deadline=True, backtrace=True, validation=True, fork=True
         )
         self.note = "Cranelift, in a Rust extension"
+        self.compile_options = {"optimise": optimise, "parallel_compilation": parallel_compilation}
         self._optimise = optimise == "speed"
         self._parallel = parallel_compilation
         facts = self.version, _REVISION, optimise, platform.system(), platform.machine(), _processor_features()

@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import warnings
+from collections.abc import Mapping
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -75,6 +76,12 @@ class WasmtimeEngine:
         )
         self._optimise = optimise
         self._deadline = deadline
+        self.compile_options: Mapping[str, object] = {
+            "route": "objects",
+            "optimise": optimise,
+            "parallel_compilation": parallel_compilation,
+            "deadline": deadline,
+        }
         self._process = os.getpid()
         self._engine = quiet_at_exit(wasmtime.Engine(self._config(parallel=parallel_compilation)))
         signals.remember()
