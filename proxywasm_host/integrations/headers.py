@@ -15,7 +15,7 @@ from typing import Any
 
 from proxywasm_host.abi.pairs import HeaderList
 
-__all__ = ["CONNECTION_SPECIFIC", "Refused", "address", "for_client", "for_filters", "is_token", "sendable"]
+__all__ = ["AROUND", "CONNECTION_SPECIFIC", "Refused", "address", "for_client", "for_filters", "is_token", "sendable"]
 
 CONNECTION_SPECIFIC = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade expect".split())
 TOKEN = b"!#$%&'*+.^_`|~-" + (ascii_letters + digits).encode()
@@ -23,6 +23,8 @@ TOKEN = b"!#$%&'*+.^_`|~-" + (ascii_letters + digits).encode()
 CONTROLS = bytes(byte for byte in range(0x20) if byte != 0x09) + b"\x7f"
 """What no value may have (RFC 9110, section 5.5). Servers refuse it, each in its own way."""
 WHITESPACE = b" \t"
+AROUND = b" \t\r\n"
+"""What is left out around a value that a filter made: configurations end with a line, and tokens that were decoded."""
 AUTHORITY = re.compile(rb"(?:\[[0-9A-Za-z:.%_~-]+\]|[0-9A-Za-z._~%!$&'()*+;=-]*)(?::[0-9]*)?")
 """A host and its port (RFC 9110, section 7.2). A comma is left out: servers of WSGI join two Hosts with one."""
 ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)(.*)", re.DOTALL)
@@ -109,7 +111,7 @@ def is_authority(authority: bytes) -> bool:
 def for_client(headers: HeaderList) -> HeaderList:
     """A response's headers as they are sent."""
     rest = [
-        (name, value.strip(WHITESPACE))
+        (name, value.strip(AROUND))
         for name, value in headers
         if name[:1] != b":" and name not in CONNECTION_SPECIFIC
     ]

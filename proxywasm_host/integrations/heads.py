@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.integrations.framing import LENGTH, length_of, with_length
-from proxywasm_host.integrations.headers import for_client, is_token, sendable
+from proxywasm_host.integrations.headers import AROUND, for_client, is_token, sendable
 from proxywasm_host.runtime.effects import RequestHeaders, ResponseHeaders
 
 __all__ = ["NO_BODY", "RequestHead", "ResponseHead", "request_head", "response_head"]
@@ -49,15 +49,15 @@ def request_head(part: RequestHeaders) -> RequestHead | None:
         if pair[0][:1] == b":":
             pseudo[pair[0]] = pair[1]
         else:
-            headers.append(pair)
+            headers.append((pair[0], pair[1].strip(AROUND)))
     headers[0] = b"host", pseudo.get(b":authority", b"")
-    method, path = pseudo[b":method"], pseudo[b":path"]
-    if not sendable(part.headers) or not is_token(method):
+    method, path, scheme = pseudo[b":method"], pseudo[b":path"], pseudo.get(b":scheme", b"http")
+    if not (sendable([*headers, (b":path", path)]) and is_token(method) and is_token(scheme)):
         return None
     if path[:1] != b"/" and (path != b"*" or method != b"OPTIONS"):
         return None
-    scheme = pseudo.get(b":scheme", b"http").decode("latin-1")
-    return RequestHead(method.decode("ascii"), path, scheme, right_length(headers, ends=part.end_stream))
+    headers = right_length(headers, ends=part.end_stream)
+    return RequestHead(method.decode("ascii"), path, scheme.decode("ascii"), headers)
 
 
 def response_head(part: ResponseHeaders, method: str) -> ResponseHead | None:

@@ -62,7 +62,9 @@ def test_a_value_that_http_has_no_place_for(carry, byte):
     assert (answer.status, answer.headers, answer.body) == (503, NOTHING, b"")
 
 
-@pytest.mark.parametrize(("value", "sent"), [("a%09b", "a\tb"), ("%e4", "ä"), ("%20%09a%20", "a")])
+@pytest.mark.parametrize(
+    ("value", "sent"), [("a%09b", "a\tb"), ("%e4", "ä"), ("%20%09a%20", "a"), ("a%0a", "a"), ("a%0d%0a", "a")]
+)
 def test_a_value_that_it_has(carry, value, sent):
     answer = carry(f"@on_response_headers\nadd_header_map_value 2 x-echo {value}\n").get()
     assert (answer.status, answer["x-echo"]) == (200, sent)
@@ -213,6 +215,14 @@ def test_whitespace_around_a_clients_value_is_no_part_of_it(carry, log):
     served.get(headers=[("authorization", " Bearer t \t")])
     assert log.take() == ['get_header_map_value(0, authorization) = 0 "Bearer t"']
     assert served.application.seen[0].headers["authorization"] == "Bearer t"
+
+
+def test_a_line_end_around_a_filters_value_is_no_part_of_it(carry):
+    """Its configuration was a file's."""
+    served = carry("@on_request_headers\nadd_header_map_value 0 x-a a%0a\nadd_header_map_value 0 x-b %0a\n")
+    assert served.get().status == 200
+    headers = served.application.seen[0].headers
+    assert (headers["x-a"], headers["x-b"]) == ("a", "")
 
 
 @pytest.mark.parametrize("length", ["abc", "999", "-1", "4"])
