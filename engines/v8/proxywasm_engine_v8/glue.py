@@ -66,6 +66,7 @@ GLUE = f"""(() => {{
       }}
     }},
     () => memory.buffer,
+    () => memory,
   ];
 }})()"""
-"""An array: the page of `bridge`, and functions to compile, to instantiate, to get the memory's buffer."""
+"""An array: the page of `bridge`, and functions to compile, to instantiate, to get the memory's buffer, and it."""

@@ -34,6 +34,7 @@ class InThreadIsolate:
     __slots__ = (
         "__weakref__",
         "_compile",
+        "_get_memory",
         "_instantiate",
         "_kept",
         "_memory",
@@ -81,8 +82,8 @@ class InThreadIsolate:
                 self.undefined = address(undefined)
                 self.handles = global_context, undefined
                 glue = self._evaluate(context, GLUE)
-                buffer, *functions = (library.get(glue, context, index) for index in range(4))
-                self._compile, self._instantiate, self._memory = (address(self._global(item)) for item in functions)
+                buffer, *functions = (library.get(glue, context, index) for index in (0, 1, 2, 4))
+                self._compile, self._instantiate, self._get_memory = (address(self._global(item)) for item in functions)
                 self._global(buffer)
                 self.page_at: int = library.buffer_data(buffer)
             finally:
@@ -132,13 +133,14 @@ class InThreadIsolate:
                 self.recover()
                 raise Thrown("Error", "V8 has no room for the instance", "")
             made = self._called(self._instantiate, *arguments)
+            self._memory = address(self._global(self._called(self._get_memory)))
             functions = (library.get(made, self.context, index) for index in range(len(plan["names"])))
             return [self._global(function) for function in functions]
 
     def memory(self) -> tuple[int, int]:
-        """Address and size of the guest's memory. Raises: Thrown."""
+        """Address and size of the guest's memory."""
         with self.entered():
-            buffer = self._called(self._memory)
+            buffer = self.library.memory_buffer(self._memory)  # runs no JavaScript, which an interrupt could end
             return self.library.buffer_data(buffer) or 0, self.library.buffer_size(buffer)
 
     def failure(self) -> Thrown:

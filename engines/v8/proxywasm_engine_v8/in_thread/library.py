@@ -70,6 +70,7 @@ _PROTOTYPES: dict[str, tuple[str, Any, list[Any]]] = {
         _P,
         [_P, c_size_t, c_int],
     ),
+    "memory_buffer": ("_ZN2v816WasmMemoryObject6BufferEv", _P, [_P]),
     "buffer_data": ("_ZNK2v811ArrayBuffer4DataEv", _P, [_P]),
     "buffer_size": ("_ZNK2v811ArrayBuffer10ByteLengthEv", c_size_t, [_P]),
     "wasm_compile": (
