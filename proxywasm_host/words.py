@@ -13,6 +13,7 @@ from proxywasm_host.exchange import Fed, Invocation
 from proxywasm_host.exchange.record import should_not_be_refused
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.failure import describe
+from proxywasm_host.services.log import printable
 
 __all__ = ["action", "called", "deed", "effect_text", "fed", "is_worth_telling", "plural", "quoted", "text"]
 
@@ -24,8 +25,8 @@ CALLER = {"request": "client", "response": "upstream"}
 
 
 def text(data: bytes) -> str:
-    r"""Header names and values as one reads them; bytes that are no UTF-8 as ``\\xff``."""
-    return data.decode("utf-8", "backslashreplace")
+    r"""Header names and values as one reads them; bytes that are no UTF-8 as ``\\xff``, `printable`."""
+    return printable(data.decode("utf-8", "backslashreplace"))
 
 
 def quoted(data: bytes) -> str:
@@ -151,7 +152,7 @@ def deed(call: Call, callback: str) -> tuple[str, str]:
     if name in ("continue_request", "continue_response"):
         return "resumes", f"the {name.removeprefix('continue_')}"
     if name == "set_property":
-        return "property", f"{text(args[0]).replace(chr(0), '.')} = {quoted(args[1])}"
+        return "property", f"{text(args[0].replace(bytes(1), b'.'))} = {quoted(args[1])}"
     return "calls", describe(call).removeprefix("proxy_").removesuffix(" = OK")
 
 

@@ -48,7 +48,7 @@ V0_1_0, V0_2_0, V0_2_1, V0_2_100 = AbiVersion
 
 NAME: Final = 64 << 10
 """Bytes of a name, a key or a path. No deadline ends a hostcall: what one may cost is bounded by what it is given."""
-LINE: Final = 1 << 20
+LINE: Final = 256 << 10
 """Bytes that are logged at once."""
 TEXT: Final = 4 << 20
 """Bytes of a value in a map; what the map takes of it may be less."""

@@ -20,6 +20,7 @@ from proxywasm_host.exchange import Exchange, Fed, Invocation, Message
 from proxywasm_host.runtime.effects import ResetStream
 from proxywasm_host.runtime.failure import Failure, describe
 from proxywasm_host.services import GuestLog
+from proxywasm_host.services.log import printable
 from proxywasm_host.words import action, called, deed, effect_text, fed, is_worth_telling, text
 
 __all__ = ["EMPTY", "WHOLE", "Line", "Screen", "facts", "failure_report", "hanging", "labelled", "outcome", "timeline"]
@@ -178,7 +179,7 @@ def _events(events: Iterable[Call | GuestLog], callback: str, trace: bool) -> It
                 yield labelled(6, verb, VERB_STYLES.get(verb, "magenta"), what)
         elif not trace:
             level = LogLevel(event.level).name.lower()
-            yield labelled(6, level, LEVEL_STYLES[event.level], event.message)
+            yield labelled(6, level, LEVEL_STYLES[event.level], "\n".join(map(printable, event.message.split("\n"))))
 
 
 def _traced(call: Call) -> Line:

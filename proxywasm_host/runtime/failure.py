@@ -15,6 +15,7 @@ from proxywasm_host.abi.types import Status, WasiErrno
 from proxywasm_host.engine.protocol import Frame, Trap, TrapKind
 from proxywasm_host.errors import ProxyWasmError
 from proxywasm_host.runtime.demangle import demangled
+from proxywasm_host.services.log import printable
 
 __all__ = ["FailState", "Failure", "PluginError", "describe", "failure_of"]
 
@@ -70,7 +71,7 @@ class Failure:
         if self.hostcalls:
             lines.append("  last hostcalls:")
             lines += [f"    {describe(call)}" for call in self.hostcalls]
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
     def __str__(self) -> str:
         return self.report()

@@ -5,7 +5,9 @@ Rules of this module:
 * The hot path adds to plain integers. Callbacks, hostcalls and time in filters are counted for one request of several
   only, which counts for all, because to look at every hostcall would cost more than most filters do.
 * A snapshot is JSON; those of several processes are added, gauges too.
-* Guests name their metrics: what Prometheus does not allow in a name becomes ``_``, and the name is a label then.
+* Guests name their metrics: what Prometheus does not allow in a name becomes ``_``, and the name is a label. Where
+  that is the name of another kind of metric, or one that belongs to another (``x_total`` of a counter ``x``), the kind
+  is put behind it.
 """
 
 from __future__ import annotations
@@ -199,23 +201,39 @@ class _Collector:
         yield from self._of_guests()
 
     def _of_guests(self) -> Iterator[Metric]:
-        families: dict[str, Any] = {}
-        kinds = (
-            ("counters", CounterMetricFamily, "_counter"),
-            ("gauges", GaugeMetricFamily, "_gauge"),
-            ("histograms", HistogramMetricFamily, "_histogram"),
-        )
-        for key, kind, suffix in kinds:
-            for name, value in self._guests[key].items():
-                clean = "wasmcustom_" + re.sub(r"[^a-zA-Z0-9_]", "_", name).removesuffix("_total")
-                if not isinstance(families.get(clean), (kind, type(None))):
-                    clean += suffix
-                family = families.setdefault(clean, kind(clean, "Of a filter.", labels=["name"]))
+        families: dict[tuple[str, str], Any] = {}
+        taken: set[str] = set()
+        for key, kind, suffixes in GUEST_KINDS:
+            for name, value in sorted(self._guests[key].items()):
+                clean = "wasmcustom_" + re.sub(r"[^a-zA-Z0-9_]", "_", name)
+                base = clean.removesuffix("_total") if kind is CounterMetricFamily else clean
+                family = families.get((key, base))
+                if family is None:
+                    told_as = _free(base, key.removesuffix("s"), suffixes, taken)
+                    family = families[key, base] = kind(told_as, "Of a filter.", labels=["name"])
                 if key == "histograms":
                     _bucketed(family, [name], value)
                 else:
                     family.add_metric([name], value)
         yield from families.values()
+
+
+GUEST_KINDS: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
+    ("counters", CounterMetricFamily, ("_total", "_created")),
+    ("gauges", GaugeMetricFamily, ()),
+    ("histograms", HistogramMetricFamily, ("_bucket", "_count", "_sum", "_created")),
+)
+"""What guests define, in the order in which names are given, and what OpenMetrics puts behind the name of a family."""
+
+
+def _free(base: str, kind: str, suffixes: tuple[str, ...], taken: set[str]) -> str:
+    """A name for a family of which nothing is taken yet: its own, or with its kind and a number behind it."""
+    name, number = base, 1
+    while (names := {name, *(name + suffix for suffix in suffixes)}) & taken:
+        name = f"{base}_{kind}" if number == 1 else f"{base}_{kind}_{number}"
+        number += 1
+    taken |= names
+    return name
 
 
 def _bucketed(family: HistogramMetricFamily, labels: list[str], histogram: Snapshot) -> None:

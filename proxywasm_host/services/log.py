@@ -5,10 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["GuestLog", "LogSink", "StandardLogging"]
+__all__ = ["GuestLog", "LogSink", "StandardLogging", "printable"]
 
 LEVELS = (5, 10, 20, 30, 40, 50)
 """Level of the standard library's ``logging`` for each level of the ABI; ``trace`` is below ``DEBUG``."""
+
+
+_CONTROLS = (*range(9), *range(10, 0x20), *range(0x7F, 0xA0))
+_DIRECTIONS = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_LINES = (0x2028, 0x2029)
+_ESCAPED = {code: repr(chr(code))[1:-1] for code in (*_CONTROLS, *_DIRECTIONS, *_LINES)}
+_ESCAPED |= {code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)}
+
+
+def printable(text: str) -> str:
+    r"""A guest's text on one line of a log or a terminal: what would begin another line, or control it, is escaped.
+
+    ``\\n`` and ``\\x1b`` stand for line feed and ESC; tabs stay. So are the characters that change the direction
+    of writing, by which a line can be made to look like another.
+    """
+    return text if text.isascii() and text.isprintable() else text.translate(_ESCAPED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +49,7 @@ class LogSink(Protocol):
 
 
 class StandardLogging:
-    """Sends lines to the standard library's loggers ``proxywasm_host.guest.<plugin>``."""
+    """Sends lines to the standard library's loggers ``proxywasm_host.guest.<plugin>``, made `printable`."""
 
     def __init__(self, level: int = 2) -> None:
         self.level = level
@@ -42,4 +58,4 @@ class StandardLogging:
         import logging  # noqa: PLC0415 - not everybody wants it, and it takes a tenth of our time to import
 
         logger = logging.getLogger(f"proxywasm_host.guest.{line.plugin}" if line.plugin else "proxywasm_host.guest")
-        logger.log(LEVELS[line.level], "%s", line.message)
+        logger.log(LEVELS[line.level], "%s", printable(line.message))

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxywasm_host.serve.metrics import GuestMetrics, Histogram, Tally, added, rendered
@@ -57,6 +60,55 @@ def test_whatever_a_guest_calls_its_metrics():
     told = samples(process(0)[0], metrics.snapshot())
     for name in names:
         assert sum(1 for sample in told if sample[0].startswith("wasmcustom_") and sample[-1] == name) >= 3
+
+
+PARTS = st.sampled_from(
+    ["a", ".", "_", "_total", "_created", "_bucket", "_sum", "_count", "_info", "_counter", "_gauge", "_histogram", "_2"]
+)
+NAMES = st.lists(PARTS, max_size=4).map("".join)
+
+
+@given(st.lists(st.tuples(st.sampled_from([COUNTER, GAUGE, HISTOGRAM]), NAMES), max_size=12))
+def test_names_never_clash(defined):
+    """Each metric comes out of a strict reader with the name that the guest gave it, as what it is."""
+    metrics = GuestMetrics()
+    for number, (kind, name) in enumerate(defined):
+        metrics.define(kind, name)
+        if kind == COUNTER:
+            metrics.add(kind, name, number + 1)
+        else:
+            metrics.record(kind, name, number + 1)
+    page, content_type = rendered(*process_with(metrics), "application/openmetrics-text; version=1.0.0")
+    assert content_type.startswith("application/openmetrics-text")
+    told = {
+        (family.type, sample.labels["name"])
+        for family in open_metrics(page.decode())
+        for sample in family.samples
+        if family.name.startswith("wasmcustom_")
+    }
+    words = {COUNTER: "counter", GAUGE: "gauge", HISTOGRAM: "histogram"}
+    assert told == {(words[kind], name) for kind, name in defined}
+    lines = [line.rpartition(" ")[0] for line in page.decode().splitlines() if not line.startswith("#")]
+    assert len(lines) == len(set(lines))
+
+
+def process_with(metrics: GuestMetrics) -> tuple[dict, dict]:
+    return process(0)[0], metrics.snapshot()
+
+
+def test_names_that_belong_to_another_metric():
+    metrics = GuestMetrics()
+    for kind, name in ((GAUGE, "hits_total"), (COUNTER, "hits"), (HISTOGRAM, "hits"), (GAUGE, "size_count")):
+        metrics.define(kind, name)
+    metrics.record(HISTOGRAM, "size", 1)
+    page, _ = rendered(*process_with(metrics), "text/plain")
+    assert [line for line in page.decode().splitlines() if line.startswith("# TYPE wasmcustom")] == [
+        "# TYPE wasmcustom_hits_total counter",
+        "# TYPE wasmcustom_hits_total_gauge gauge",
+        "# TYPE wasmcustom_size_count gauge",
+        "# TYPE wasmcustom_hits_histogram histogram",
+        "# TYPE wasmcustom_size_histogram histogram",
+    ]
 
 
 def test_a_histogram_counts_each_value_once():

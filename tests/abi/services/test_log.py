@@ -8,6 +8,7 @@ import pytest
 
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.services import GuestLog, StandardLogging
+from proxywasm_host.services.log import printable
 
 LEVELS = {
     LogLevel.TRACE: 5,
@@ -39,3 +40,25 @@ def test_a_line_is_no_format(caplog):
 def test_the_level_that_guests_are_told():
     assert StandardLogging().level == LogLevel.INFO
     assert StandardLogging(LogLevel.ERROR).level == LogLevel.ERROR
+
+
+FORGED = {
+    "ERROR:root: all is well\nERROR:root: forged": r"ERROR:root: all is well\nERROR:root: forged",
+    "\r\x1b[2K\x1b[31mred\x07": r"\r\x1b[2K\x1b[31mred\x07",
+    "\x00\x08\x0b\x0c\x7f": r"\x00\x08\x0b\x0c\x7f",
+    "C1: \x85\x9b1m": r"C1: \x85\x9b1m",
+    "lines: \u2028\u2029": r"lines: \u2028\u2029",
+    "user \u202etxt.exe\u202c \u2066a\u2069 \u200f\u061c": r"user \u202etxt.exe\u202c \u2066a\u2069 \u200f\u061c",
+    "half a pair: \udcff": r"half a pair: \udcff",
+}
+
+
+@pytest.mark.parametrize(("text", "told"), FORGED.items(), ids=list(FORGED.values()))
+def test_a_guest_cannot_forge_a_line(caplog, text, told):
+    StandardLogging().log(GuestLog("auth", 4, text))
+    assert caplog.messages == [told]
+
+
+@pytest.mark.parametrize("text", ["a\tb", "grüße, 世界 😀", r"a\n stays", "e\u0301 \u200d \ufe0f"])
+def test_what_is_harmless_stays(text):
+    assert printable(text) == text
