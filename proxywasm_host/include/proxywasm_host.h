@@ -36,17 +36,19 @@ typedef struct {
     uint64_t bytes, size;
 } Proxywasm_memory;
 
-/* What a capsule that is an attribute of an object points at; NULL if there is none of this name and version, or with an
- * exception. */
-static inline void *proxywasm_offered(PyObject *object, const char *attribute, const char *name) {
+/* Find what a capsule that is an attribute of an object points at, or NULL if there is none of this name and version.
+ * 0, or -1 with an exception. */
+static inline int proxywasm_find(PyObject *object, const char *attribute, const char *name, void **found) {
     PyObject *capsule = PyObject_GetAttrString(object, attribute);
+    *found = NULL;
     if (!capsule) {
-        if (PyErr_ExceptionMatches(PyExc_AttributeError)) PyErr_Clear();
-        return NULL;
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) return -1;
+        PyErr_Clear();
+        return 0;
     }
-    void *found = PyCapsule_IsValid(capsule, name) ? PyCapsule_GetPointer(capsule, name) : NULL;
+    if (PyCapsule_IsValid(capsule, name)) *found = PyCapsule_GetPointer(capsule, name);
     Py_DECREF(capsule);
-    return found;
+    return 0;
 }
 
 /* The exception that is set, as an object, and no longer set; NULL if there is none. */

@@ -2,14 +2,13 @@
 #include "native.h"
 
 int callback_set(Callback *self, PyObject *function) {
+    void *found = NULL;
     Py_XINCREF(function); /* whoever has it may let go of it while it is asked */
-    const Proxywasm_callback *offered =
-        function ? proxywasm_offered(function, "native_call", PROXYWASM_CALLBACK) : NULL;
-    if (!offered && PyErr_Occurred()) {
+    if (function && proxywasm_find(function, "native_call", PROXYWASM_CALLBACK, &found)) {
         Py_DECREF(function);
         return -1;
     }
-    self->native = offered ? *offered : (Proxywasm_callback){NULL, NULL};
+    self->native = found ? *(Proxywasm_callback *)found : (Proxywasm_callback){NULL, NULL};
     Py_XSETREF(self->function, function);
     return 0;
 }

@@ -195,8 +195,8 @@ int guest_check_allowed(Guest *guest, PyObject *name) {
 
 static int guest_set_memory(Guest *self, PyObject *memory, void *closure) {
     if (!memory) return PyErr_SetString(PyExc_AttributeError, "a guest has a memory"), -1;
-    const Proxywasm_memory *range = proxywasm_offered(memory, "native_range", PROXYWASM_MEMORY);
-    if (!range && PyErr_Occurred()) return -1;
+    void *range;
+    if (proxywasm_find(memory, "native_range", PROXYWASM_MEMORY, &range)) return -1;
     self->range = range;
     Py_XSETREF(self->memory, Py_NewRef(memory));
     return 0;

@@ -1,5 +1,5 @@
 /* The extension module: its types, and what Python code hands over to it. */
-#include "native.h"
+#include "plain.h"
 
 Known known;
 

@@ -47,12 +47,13 @@ void host_called(const void *info) {
 
 /* `native_entry` of a host function, where it has one that its type allows. */
 static int find_entry(Host *host) {
-    const Proxywasm_hostcall *entry = proxywasm_offered(host->call, "native_entry", PROXYWASM_HOSTCALL);
-    if (!entry) return PyErr_Occurred() ? -1 : 0;
+    void *entry;
+    if (proxywasm_find(host->call, "native_entry", PROXYWASM_HOSTCALL, &entry)) return -1;
+    if (!entry) return 0;
     for (size_t i = 0; i < host->count; i++)
         if (host->params[i] == 'f' || host->params[i] == 'F') return 0;
     if (host->count > FEW || (host->result && host->result != 'i')) return 0;
-    host->native = *entry;
+    host->native = *(Proxywasm_hostcall *)entry;
     return 0;
 }
 
