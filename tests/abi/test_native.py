@@ -27,6 +27,7 @@ from proxywasm_host.abi.native import NATIVE, same
 from proxywasm_host.abi.profile import ENVOY, SPEC
 from proxywasm_host.abi.table import Kind, hostcalls_of
 from proxywasm_host.abi.types import AbiVersion
+from proxywasm_host.engine.adapter import memory_capsule
 from proxywasm_host.runtime.entry import STOPPED, PythonEntry
 from proxywasm_host.runtime.failure import describe
 from proxywasm_host.services import ManualClock, Services, SystemClock
@@ -79,7 +80,7 @@ class RangedMemory(Memory):
 
     def __init__(self, size: int) -> None:
         self.words = (ctypes.c_uint64 * 2)()
-        self.native_range = ctypes.addressof(self.words)
+        self.native_range = memory_capsule(ctypes.addressof(self.words))
         super().__init__(size)
 
     def refresh(self) -> bool:
@@ -300,7 +301,9 @@ def test_the_native_entry(stride):
     world.stream.maps[0] = [(b"a", b"value")]
     world.memory.bytes[1024:1025] = b"A"
     call = world.hostcalls["proxy_get_header_map_value"]
-    function, itself = call.native_entry
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    function, itself = (ctypes.c_size_t * 2).from_address(pointer(call.native_entry, b"proxywasm_host.hostcall.1"))
     entry = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)(function)
     places = (ctypes.c_uint64 * (5 * stride))()
     places[::stride] = [0xFFFFFFFF << 32, 1024, 1 | 7 << 32, 16, 20]  # the upper halves of an i32's slot mean nothing
@@ -501,7 +504,7 @@ def test_all_that_c_has_copied_is_compared():
     compared: list[str] = []
     for name in ("abi.pairs", "abi.marshal", "abi.context", "abi.hostcalls.headers", "runtime.entry", "runtime.plain"):
         source = Path(proxywasm_host.__file__).parent.joinpath(*name.split(".")).with_suffix(".py").read_text()
-        compared += re.findall(r"(\w+)=", "".join(re.findall(r"^same\((.*)\)", source, re.MULTILINE)))
+        compared += re.findall(r"(\w+)=", ",".join(re.findall(r"^same\((.*)\)", source, re.MULTILINE)))
     assert NATIVE.CONSTANTS.keys() == {*compared, *(kind.name for kind in Kind)}
 
 

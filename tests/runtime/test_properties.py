@@ -74,10 +74,10 @@ def test_so_is_one_of_a_connection(host, probe, log):
     assert answers(log) == [FOUND[path] for path in OF_THE_HOST]
 
 
-def test_a_path_of_a_million_dots_is_not_found(host, probe, log):
+def test_a_path_of_a_million_dots_is_refused(host, probe, log):
     with host.http_stream([probe(asked("fill:.:1000000", "fill:a.:1000000"))], properties=GIVEN) as stream:
         stream.request_headers(REQUEST, True)
-    assert answers(log) == ["1", "1"]
+    assert answers(log) == ["2", "2"]
 
 
 @pytest.mark.parametrize("mapping", [dict, UserDict])
