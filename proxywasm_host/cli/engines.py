@@ -27,12 +27,20 @@ def command(as_json: bool, color: bool | None) -> int:
     """
     engines = list_engines()
     if as_json:
-        click.echo(dump([{**asdict(engine), "capabilities": capabilities(engine)} for engine in engines]))
+        click.echo(dump([as_dict(engine) for engine in engines]))
     else:
         screen = Screen(color)
         screen.print(line for engine in engines for line in describe(engine))
         screen.print([hanging(2, ("native code", "bold"), f"  {NOTE}")])
     return Exit.OK
+
+
+def as_dict(engine: EngineStatus) -> dict[str, object]:
+    """What is told as JSON."""
+    told = {**asdict(engine), "capabilities": capabilities(engine)}
+    if not engine.limits:
+        del told["limits"]
+    return told
 
 
 def capabilities(engine: EngineStatus) -> list[str]:
@@ -47,6 +55,8 @@ def describe(engine: EngineStatus) -> Iterator[Line]:
         yield labelled(2, "can", "cyan", ", ".join(capabilities(engine)) or "nothing beyond running modules")
         if engine.note:
             yield labelled(2, "note", "cyan", engine.note)
+        if engine.limits:
+            yield labelled(2, "limits", "cyan", engine.limits)
     else:
         yield hanging(2, (engine.name, "bold"), "  ", ("not usable", "yellow"), f": {engine.reason}")
         if engine.remedy:

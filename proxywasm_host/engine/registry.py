@@ -56,6 +56,8 @@ class EngineStatus:
     remedy: str = ""
     note: str = ""
     capabilities: Capabilities = field(default_factory=Capabilities)
+    limits: str = ""
+    """What the engine limits in a way of its own."""
 
 
 def register_engine(name: str, target: str) -> None:
@@ -214,6 +216,7 @@ def _status(name: str) -> EngineStatus:
             version=engine.version,
             note=engine.note,
             capabilities=engine.capabilities,
+            limits=getattr(engine, "limits", ""),
         )
     except EngineUnavailable as error:
         return EngineStatus(**known, installed=installed, usable=False, reason=error.reason, remedy=error.remedy)

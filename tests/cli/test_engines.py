@@ -64,3 +64,10 @@ def test_as_json(command):
 def test_the_real_ones(command, engine):
     [found] = [item for item in command("engines", "--json").json if item["name"] == engine.name]
     assert (found["usable"], found["version"]) == (True, engine.version)
+
+
+def test_what_is_limited_and_how(command, engine):
+    [found] = [item for item in command("engines", "--json").json if item["name"] == engine.name]
+    assert found["limits"] == engine.limits
+    assert all(word in found["limits"] for word in ("compiled", "memory and tables", "deadline"))
+    assert "  limits    " in command("engines").out

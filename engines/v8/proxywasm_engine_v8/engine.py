@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from proxywasm_host.engine.protocol import Capabilities, InvalidModule
 
+from .address_space import FOR_AN_ISOLATE, lacking
 from .binary import Binary
 from .module import V8Module
 from .reader import Malformed, Refused
@@ -32,6 +33,10 @@ class V8Engine:
 
     name: ClassVar[str] = "v8"
     priority: ClassVar[int] = 200
+    limits: ClassVar[str] = (
+        "functions are compiled when they are first called, which the module's shape bounds, and no deadline ends; "
+        "memory and tables by their declared maximum; deadlines in guest code; 1.4 TiB of address space are reserved"
+    )
 
     def __init__(self, *, route: str | None = None, native: bool = True, self_check: bool = True) -> None:
         if route not in (None, IN_THREAD, MINI_RACER):
@@ -48,6 +53,8 @@ class V8Engine:
         """Validate and compile `bytecode`. Raises: InvalidModule."""
         if not bytecode.startswith(_MAGIC):
             raise InvalidModule("no WebAssembly module: it does not begin with the bytes 00 61 73 6d")
+        if reason := lacking(FOR_AN_ISOLATE):
+            raise InvalidModule(reason)
         workshop = self.route.workshop()
         try:
             binary = Binary(bytecode)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from proxywasm_host.engine.protocol import HostFunction, Instance, Limits, LinkError, Memory
+from proxywasm_host.engine.protocol import HostFunction, Instance, Limits, LinkError, Memory, Trap, TrapKind
 
 from . import traps
+from .address_space import FOR_AN_ISOLATE, lacking
 from .memory import MovingMemory, V8Memory
 from .reservation import Reservation
 from .routes import Link, Thrown
@@ -34,6 +35,8 @@ class V8Instance:
         self._memory: V8Memory | MovingMemory | None = None
         self._module = module
         route = module.route
+        if reason := lacking(FOR_AN_ISOLATE):
+            raise Trap(TrapKind.MEMORY_LIMIT, reason)
         reservation = Reservation(module.binary.memories, limits.memory, route.room, follows=route.follows)
         self._isolate = isolate = route.isolate()
         isolate.keep(reservation)

@@ -19,6 +19,7 @@ from pathlib import Path
 from proxywasm_host import remedy
 from proxywasm_host.errors import EngineUnavailable
 
+from .address_space import AT_ITS_START, lacking
 from .extension import load
 from .in_thread import InThread
 from .in_thread.facts import KNOWN
@@ -61,6 +62,8 @@ class _Start:
         self._self_check = self_check
         self._wheel = version("mini-racer")
         self._flags = "" if _dll._dll_handle is None else _OTHERS_FLAGS
+        if _dll._dll_handle is None and (reason := lacking(AT_ITS_START)):
+            raise EngineUnavailable("v8", f"not usable: {reason}", "take the limit away, or use another engine")
         try:
             self._loaded = _dll.init_mini_racer(flags=FLAGS, ignore_duplicate_init=True)
             self._loaded.mr_v8_version.restype = ctypes.c_char_p

@@ -33,6 +33,10 @@ class WasmerEngine:
 
     name: ClassVar[str] = "wasmer"
     priority: ClassVar[int] = 100
+    limits: ClassVar[str] = (
+        "modules that are not small are compiled in a process of their own, with limits of time and memory; "
+        "memory and tables by their declared maximum; deadlines by signals"
+    )
 
     def __init__(self, *, optimise: Literal["speed", "none"] = "speed", parallel_compilation: bool = True) -> None:
         if optimise not in ("speed", "none"):

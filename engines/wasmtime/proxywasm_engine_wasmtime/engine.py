@@ -57,6 +57,10 @@ class WasmtimeEngine:
 
     name: ClassVar[str] = "wasmtime"
     priority: ClassVar[int] = 300
+    limits: ClassVar[str] = (
+        "modules that are not small are compiled in a process of their own, with limits of time and memory; "
+        "memory and tables by Wasmtime's limiter; deadlines in guest code"
+    )
 
     def __init__(
         self,
