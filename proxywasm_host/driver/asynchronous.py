@@ -83,7 +83,7 @@ class AsyncDriver(Dispatcher):
         self._call_soon = self._scheduler()
         self.host.wake = self._wake
         if self.stream_idle_timeout is not None:
-            self.start_soon(self._look_each, self.stream_idle_timeout / LOOKS)
+            self._look_each(self.stream_idle_timeout / LOOKS)
         self.perform(self.host.drain())
         return self
 
@@ -115,22 +115,20 @@ class AsyncDriver(Dispatcher):
         if self._group is not None:
             self.perform(self.host.drain())
 
-    def _later(self, seconds: float) -> None:
-        self.start_soon(self._rest, seconds)
-
-    async def _rest(self, seconds: float) -> None:
-        await anyio.sleep(seconds)
-        self._rested()
-
     def start_soon(self, function: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
         """Run a function beside everything else, until the driver ends. It must not raise."""
         if self._group is not None:
             self._group.start_soon(function, *args)
 
-    async def _look_each(self, seconds: float) -> None:
-        while True:
+    def _later(self, seconds: float, function: Callable[[], None]) -> None:
+        async def later() -> None:
             await anyio.sleep(seconds)
-            self.look()
+            try:
+                function()
+            except Exception:  # noqa: BLE001 - the driver goes on
+                logger.exception("what was to be done later failed")
+
+        self.start_soon(later)
 
     # -- Ticks ---------------------------------------------------------------------------------------------------
 

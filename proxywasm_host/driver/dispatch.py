@@ -25,7 +25,7 @@ from proxywasm_host.runtime.effects import CalloutFailed, Effect, Reply
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.path import REQUEST, RESPONSE
-from proxywasm_host.runtime.plugin import Plugin
+from proxywasm_host.runtime.plugin import FailurePolicy, Plugin
 from proxywasm_host.runtime.tcp import TcpStream
 
 __all__ = ["Dispatcher", "Sink", "Stream"]
@@ -36,6 +36,8 @@ Sink = Callable[[Any], None]
 
 CALLOUTS = (effects.HttpCall, effects.GrpcCall, effects.GrpcStream, effects.RedisCall)
 LOOKS = 8
+HEAL_EACH = 1.0
+"""Seconds between attempts to replace a guest that failed, while no stream comes that would."""
 logger = logging.getLogger("proxywasm_host.driver")
 
 
@@ -72,6 +74,8 @@ class Dispatcher:
         self._at_work = self._rests = False
         self._ticks: set[Plugin] = set()
         """Plugins whose tick waits for its turn: another one meanwhile is the same."""
+        self._healing: set[Plugin] = set()
+        """Plugins that are to be given a new guest."""
         self._unmade: dict[tuple[Plugin, int], effects.Callout] = {}
         """Callouts that wait for their turn."""
 
@@ -118,6 +122,15 @@ class Dispatcher:
             elif isinstance(effect, CALLOUTS):
                 call(effect)
 
+    def _look_each(self, seconds: float) -> None:
+        """Look at all streams each so many seconds."""
+
+        def look() -> None:
+            self.look()
+            self._look_each(seconds)
+
+        self._later(seconds, look)
+
     def look(self) -> None:
         """Look at all streams, and end those without progress. To be called `LOOKS` times in `stream_idle_timeout`."""
         for stream, attached in list(self._sinks.items()):
@@ -134,6 +147,27 @@ class Dispatcher:
                 )  # fmt: skip
                 self.perform(stream.time_out())
 
+    def heal(self, plugins: Iterable[Plugin]) -> None:
+        """Replace guests of these plugins that fail from now on, as their policy allows, though no stream comes for it.
+
+        Whoever asks how they are, and sends nothing until all is well, would wait for ever; so would their ticks.
+        """
+        for plugin in plugins:
+            plugin.on_failure.append(partial(self._heal_later, plugin))
+
+    def _heal_later(self, plugin: Plugin, _: object = None) -> None:
+        if plugin not in self._healing and plugin.config.failure_policy is FailurePolicy.FAIL_RELOAD:
+            self._healing.add(plugin)
+            self._later(HEAL_EACH, lambda: self._heal(plugin))
+
+    def _heal(self, plugin: Plugin) -> None:
+        self._healing.discard(plugin)
+        if not plugin.closed:
+            plugin.heal()
+            if plugin.failure is not None:
+                self._heal_later(plugin)
+            self.perform(self.host.drain())
+
     # -- What guests bring about by themselves -------------------------------------------------------------------
 
     def _by_itself(self, plugin: Plugin, work: Work) -> None:
@@ -149,14 +183,14 @@ class Dispatcher:
             while (seconds := self._share.wait()) is not None:
                 if seconds:
                     self._rests = True
-                    self._later(seconds)
+                    self._later(seconds, self._rested)
                     return
                 self._perform(self._share.next(), self._begin_later)
         finally:
             self._at_work = False
 
     def _rested(self) -> None:
-        """To be called when the time has come that `_later` was told."""
+        """There is time again."""
         self._rests = False
         self._take_turns()
 
@@ -197,8 +231,8 @@ class Dispatcher:
 
     # -- What drivers do in their own way ------------------------------------------------------------------------
 
-    def _later(self, seconds: float) -> None:
-        """Call `_rested` so many seconds from now."""
+    def _later(self, seconds: float, function: Callable[[], None]) -> None:
+        """Call a function of the driver so many seconds from now, unless the driver has ended."""
         raise NotImplementedError
 
     def _arm(self, plugin: Plugin, milliseconds: int) -> None:

@@ -32,8 +32,9 @@ class FilterStatus:
 
     Args:
         name: the plugin's.
-        state: ``loading`` until it is loaded; ``running``; ``failed``, and new streams are answered 503 (or get a new
-            guest, with ``fail_reload``); ``bypassed``, and new streams pass without it (``fail_open``).
+        state: ``loading`` until it is loaded; ``running``; ``failed``, and new streams are answered 503 (with
+            ``fail_reload`` until a new guest runs: with the next stream, or after a second); ``bypassed``, and new
+            streams pass without it (``fail_open``).
         reloads: how often a new guest took the place of one that had failed.
         failures: how often it has failed.
         last_failure: the last time, with a report of what happened.

@@ -111,22 +111,13 @@ class ThreadDriver(Dispatcher):
             if self._pool is not None:
                 self.perform(self.host.drain())
 
-    def _later(self, seconds: float) -> None:
-        self._timer.after(seconds, self._rest_is_over)
+    def _later(self, seconds: float, function: Callable[[], None]) -> None:
+        def later() -> None:
+            with self.lock:
+                if self._pool is not None:
+                    function()
 
-    def _rest_is_over(self) -> None:
-        with self.lock:
-            if self._pool is not None:
-                self._rested()
-
-    def _look_each(self, seconds: float) -> None:
-        self._timer.after(seconds, lambda: self._look(seconds))
-
-    def _look(self, seconds: float) -> None:
-        with self.lock:
-            if self._pool is not None:
-                self.look()
-                self._look_each(seconds)
+        self._timer.after(seconds, later)
 
     # -- Ticks ---------------------------------------------------------------------------------------------------
 

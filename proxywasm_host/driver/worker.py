@@ -117,6 +117,7 @@ class Worker:
 
     def _use(self, plugins: list[Plugin]) -> None:
         self.plugins, self.watches = plugins, watch(plugins, self._logger, self._on_failure)
+        self.driver.heal(plugins)
 
     async def _load(self, filters: list[Filter]) -> list[Plugin]:
         """Compiling takes seconds: it is done in a thread, the rest here."""

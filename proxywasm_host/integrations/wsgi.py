@@ -80,6 +80,7 @@ class ProxyWasmMiddleware(Carrier):
                     with driver.lock:
                         driver.perform(driver.host.drain())
                     self._watched = watch(plugins, self.logger, self._on_failure)
+                    driver.heal(plugins)
                     self._closing = opened.pop_all()
                 self._running = os.getpid(), driver, plugins
             return self._running

@@ -118,7 +118,7 @@ class Driver:
             def _cancel(self, plugin: Any, token: int) -> None:
                 outer.cancelled.append(token)
 
-            def _later(self, seconds: float) -> None:
+            def _later(self, seconds: float, function: Any) -> None:
                 outer.later.append(seconds)
 
         self.made = Made(self.host)

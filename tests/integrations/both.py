@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,6 +74,8 @@ class Both:
     def __init__(self, kind: str, filters, application: Application | None = None, **options: Any) -> None:
         self.kind = kind
         self.application = application or Application()
+        self.until: Callable[[Callable], object] = lambda _: None
+        """Called with `status` after what was asked last, while the middleware still runs."""
         self.app = MIDDLEWARES[kind](getattr(self.application, kind), filters, **options)
 
     def ask(self, *requests: dict[str, str]) -> list[int]:
@@ -98,6 +101,7 @@ class Both:
             server = await of_asgi.get(self.app, method, target, pairs, body=[body], **given)
             headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in server.headers]
             answers.append(Answer(server.status or 0, headers, server.body))
+        await anyio.to_thread.run_sync(self.until, self.app.status)
         self.status = await anyio.to_thread.run_sync(self.app.status)
         return answers
 
@@ -118,5 +122,6 @@ class Both:
             pairs = [(name.lower(), value) for name, value in response.headers]
             answers.append(Answer(int(response.status[:3]), pairs, response.body))
         with ThreadPoolExecutor(1) as other:
+            other.submit(self.until, self.app.status).result()
             self.status = other.submit(self.app.status).result()
         return answers

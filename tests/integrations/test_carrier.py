@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from proxywasm_host import Limits, Services
+from proxywasm_host.driver import dispatch
 from proxywasm_host.integrations import asgi
 from proxywasm_host.integrations.carrier import with_clusters
 from proxywasm_host.runtime.effects import HttpCall
@@ -91,6 +93,32 @@ def test_a_guest_that_fails_is_replaced_at_once(carry):
     assert served.ask({"x-trap": "1"}, {}) == [503, 200]
     [status] = served.status
     assert (status.state, status.reloads, status.failures) == ("running", 1, 1)
+
+
+def test_a_guest_that_fails_is_replaced_though_no_request_comes(carry, monkeypatch):
+    """Else who sends nothing until all is well would wait for ever."""
+    monkeypatch.setattr(dispatch, "HEAL_EACH", 0.01)
+    served = carry(TRAPS)
+
+    def until_it_is_replaced(ask):
+        until = time.monotonic() + 10
+        while ask()[0].reloads != 1:
+            assert time.monotonic() < until
+            time.sleep(0.005)
+
+    served.until = until_it_is_replaced
+    assert served.ask({"x-trap": "1"}) == [503]
+    [status] = served.status
+    assert (status.state, status.reloads, status.failures) == ("running", 1, 1)
+
+
+@pytest.mark.parametrize("policy", ["fail_closed", "fail_open"])
+def test_a_guest_that_fails_is_not_replaced_where_its_policy_does_not_say_so(carry, policy, monkeypatch):
+    monkeypatch.setattr(dispatch, "HEAL_EACH", 0.01)
+    served = carry(TRAPS, policy)
+    served.until = lambda _: time.sleep(0.1)
+    assert served.ask({"x-trap": "1"}) == [503]
+    assert served.status[0].reloads == 0
 
 
 def test_a_filter_that_loops_is_stopped(carry):
