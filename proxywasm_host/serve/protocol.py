@@ -37,6 +37,7 @@ LINGER = 1.0
 """Seconds for which what a refused client still sends is read, and dropped."""
 STATUS = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 BODILESS = (204, 304)
+NEVER = float("inf")
 GONE: Message = {"type": "http.disconnect"}
 logger = logging.getLogger("proxywasm_host.serve")
 
@@ -67,6 +68,8 @@ class ClientProtocol(asyncio.Protocol):
         self._loop = _loop or asyncio.get_running_loop()
         self._transport: Any = None
         self._timer: asyncio.TimerHandle | None = None
+        self._due = self._fires = NEVER
+        """When the client is late, and when the timer looks; it is not set anew for each request."""
         self._buffer = bytearray()
         """A head that has not come in as a whole; while a request is under way, what was sent ahead of the next."""
         self._searched = 0
@@ -107,7 +110,8 @@ class ClientProtocol(asyncio.Protocol):
         connections: set[Any] = self._state.connections
         connections.discard(self)
         self._closing = True
-        self._time(None)
+        if self._timer is not None:
+            self._timer.cancel()
         self.resume_writing()
         if self._exchange is not None:
             self._exchange.lost()
@@ -117,7 +121,11 @@ class ClientProtocol(asyncio.Protocol):
             self._feed(self._body, self._exchange, data)
         elif self._exchange is not None:
             self._ahead(data)
-        elif not self._closing:
+        elif self._closing:
+            pass  # what a refused client still sends
+        elif not self._buffer and data.find(b"\r\n\r\n", 4) == len(data) - 4 > 0 and data[:1] != b"\r":
+            self._head(data, b"")  # as almost always: one head, as a whole
+        else:
             self._buffer += data
             self._begin()
 
@@ -150,23 +158,31 @@ class ClientProtocol(asyncio.Protocol):
                     wire.beginning(buffer, self._limits)
                     self._await_head()
                 return
-            if end > self._limits.size:
-                raise wire.too_large(self._limits)
-            request = wire.read_request(bytes(buffer[:end]), self._limits)
         except Malformed as error:
             self._refuse(error)
             return
-        self._time(None)
-        self._searched, self._head_begun = 0, False
-        rest = bytes(buffer[end:])
+        head, rest = bytes(buffer[:end]), bytes(buffer[end:])
         buffer.clear()
+        self._head(head, rest)
+
+    def _head(self, head: bytes, rest: bytes) -> None:
+        """Begin the request with this head; `rest` came behind it."""
+        try:
+            if len(head) > self._limits.size:
+                raise wire.too_large(self._limits)
+            request = wire.read_request(head, self._limits)
+        except Malformed as error:
+            self._refuse(error, head)
+            return
+        self._due = NEVER
+        self._searched, self._head_begun = 0, False
         raw, _, query = request.target.partition(b"?")
-        path = raw if b"%" not in raw and raw.isascii() else unquote_to_bytes(raw)
+        path = (unquote_to_bytes(raw) if b"%" in raw else raw).decode("utf-8", "replace")
         scope: Scope = {
             **self._scope,
             "http_version": request.version,
             "method": request.method.decode("ascii"),
-            "path": path.decode("utf-8", "replace"),
+            "path": path,
             "raw_path": raw,
             "query_string": query,
             TARGET: request.target,
@@ -175,7 +191,12 @@ class ClientProtocol(asyncio.Protocol):
         }
         exchange = self._exchange = _Exchange(self, scope, expects=request.expects)
         self._closing = self._closing or not request.keep_alive
-        self._feed(request.body, exchange, rest)
+        if request.body is not wire.NOTHING:
+            self._feed(request.body, exchange, rest)
+        else:
+            exchange.whole = True
+            if rest:
+                self._ahead(rest)
         task = self._loop.create_task(exchange.run(self._app))
         self._state.tasks.add(task)
         task.add_done_callback(self._state.tasks.discard)
@@ -227,27 +248,36 @@ class ClientProtocol(asyncio.Protocol):
 
     def _time(self, seconds: float | None) -> None:
         """Begin to wait for the client for so long, or not at all."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None if seconds is None else self._loop.call_later(seconds, self._late)
+        if seconds is None:
+            self._due = NEVER
+            return
+        self._due = self._loop.time() + seconds
+        if self._due < self._fires:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer, self._fires = self._loop.call_at(self._due, self._look), self._due
 
-    def _late(self) -> None:
-        self._timer = None
-        if self._buffer and not self._closing:
+    def _look(self) -> None:
+        self._timer, self._fires = None, NEVER
+        left = self._due - self._loop.time()
+        if left > 0:
+            if self._due < NEVER:
+                self._time(left)
+        elif self._buffer and not self._closing:
             self._refuse(Malformed(408, "the head of the request took too long"))
         else:
             self._transport.close()
 
-    def _refuse(self, error: Malformed) -> None:
-        """Answer what is no request, and close the connection."""
+    def _refuse(self, error: Malformed, head: bytes | bytearray | None = None) -> None:
+        """Answer what is no request, and close the connection; its head is in the buffer, or `head`."""
         exchange, self._exchange = self._exchange, None
         body = f"{error}\n".encode()
-        head = b"content-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-        self._transport.write(STATUS[error.status] + head + body)
+        fields = b"content-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+        self._transport.write(STATUS[error.status] + fields + body)
         if exchange is not None:
             exchange.lost()
         elif self._refused is not None:
-            line = bytes(self._buffer[:200]).partition(b"\r\n")[0]
+            line = bytes((head or self._buffer)[:200]).partition(b"\r\n")[0]
             scope = {**self._scope, "method": "-", TARGET: line or b"-", "headers": []}
             self._refused(scope, error.status, len(body))
         self._linger()
@@ -284,6 +314,11 @@ class ClientProtocol(asyncio.Protocol):
         else:
             self._transport.close()
 
+    @property
+    def full(self) -> bool:
+        """Whether the client is to take something before it is given more."""
+        return self._writable is not None
+
     async def drain(self) -> None:
         """Wait until the client takes more; one that does not is cut off."""
         while self._writable is not None:
@@ -315,26 +350,32 @@ class _Exchange:
         self._connection = connection
         self._scope = scope
         self._expects = expects
-        self._whole = self._told = False
+        self.whole = self._told = False
         """Whether the request has come in as a whole, and whether the application knows."""
         self._over = False
         """Whether the response was written as a whole."""
         self._gone = False
-        self._changed = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
+        """Of the application, for what comes next."""
         self._left: int | None = None
         """Bytes of a body whose length is known."""
         self._chunked = self._bodiless = False
 
     def feed(self, part: bytes, *, whole: bool) -> None:
         self.body += part
-        self._whole = whole
+        self.whole = whole
         if part or whole:
-            self._changed.set()
+            self._wake()
 
     def lost(self) -> None:
         """The client is gone."""
         self._gone = True
-        self._changed.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     async def run(self, app: Callable[..., Any]) -> None:
         """Let the application answer; what it does not answer is 500, or is broken off."""
@@ -358,19 +399,21 @@ class _Exchange:
             self._expects = False
             self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         while not (self._gone or self._over):
-            if self.body or (self._whole and not self._told):
-                data, self._told = bytes(self.body), self._whole
+            if self.body or (self.whole and not self._told):
+                data, self._told = bytes(self.body), self.whole
                 self.body.clear()
-                return {"type": "http.request", "body": data, "more_body": not self._whole}
-            if not self._whole:
+                return {"type": "http.request", "body": data, "more_body": not self.whole}
+            if not self.whole:
                 self._connection.resume_reading()
-            self._changed.clear()
-            await self._changed.wait()
+            if self._waiter is None:
+                self._waiter = asyncio.get_running_loop().create_future()
+            await self._waiter
         return GONE
 
     async def send(self, message: Message) -> None:
         """As ASGI has it. Nothing is sent to a client that is gone."""
-        await self._connection.drain()
+        if self._connection.full:
+            await self._connection.drain()
         if self._gone or self._over:
             return
         if not self.begun:
@@ -439,5 +482,5 @@ class _Exchange:
 
     def _end(self) -> None:
         self._over = True
-        self._changed.set()
+        self._wake()
         self._connection.done()

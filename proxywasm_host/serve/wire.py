@@ -35,13 +35,15 @@ TCHAR = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 TEXT = rb"[^\x00-\x08\x0a-\x1f\x7f]*"
 FIELD = re.compile(rb"(%b):(%b)\r\n" % (TCHAR, TEXT))
 FIELDS = re.compile(rb"(?:%b:%b\r\n)*" % (TCHAR, TEXT))
-REQUEST_LINE = re.compile(rb"(%b) ([!-~\x80-\xff]+) HTTP/([0-9])\.([0-9])\r\n" % TCHAR)
+REQUEST_LINE = re.compile(rb"(%b) ([!\"$-~\x80-\xff]+) HTTP/([0-9])\.([0-9])\r\n" % TCHAR)  # no fragment
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: %b)?\r\n" % TEXT)
 CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;%b)?\r\n" % TEXT)
 LONE_LF = re.compile(rb"(?<!\r)\n")
 AUTHORITY = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[\w.~!$&'()*+;=%-]*)(?::[0-9]{0,5})?", re.ASCII)
 ABSOLUTE = re.compile(rb"https?://([^/?#]+)(.*)", re.IGNORECASE)
 LENGTH = re.compile(rb"[0-9]{1,18}")
+FRAMING = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"))
+"""Headers by which a message is read."""
 CHUNK_LINE = 4096
 """Bytes of the line before a chunk, with its extensions."""
 
@@ -94,14 +96,18 @@ class Response(NamedTuple):
 def read_request(head: bytes, limits: HeadLimits) -> Request:
     """Read a head up to and with its empty line. Raises: Malformed."""
     line = _request_line(head)
-    method, target = line[1], line[2]
-    minor = line[4] != b"0"
+    method, target, _, version = line.groups()
+    minor = version != b"0"
+    authority: bytes | None = None
     if method == b"CONNECT":
         raise Malformed(501, "CONNECT is not supported")
+    if target[:1] != b"/":
+        authority, target = _target(method, target)
     headers = fields(head[line.end() : -2], limits)
-    authority, target = _target(method, target)
-    hosts, length, coding, connection, expects = 0, None, None, b"", False
+    hosts, length, coding, keep_alive, expects = 0, None, None, minor, False
     for name, value in headers:
+        if name not in FRAMING:
+            continue
         if name == b"host":
             hosts += 1
             if not AUTHORITY.fullmatch(value):
@@ -111,15 +117,14 @@ def read_request(head: bytes, limits: HeadLimits) -> Request:
         elif name == b"transfer-encoding":
             coding = value if coding is None else coding + b"," + value
         elif name == b"connection":
-            connection += b"," + value.lower()
-        elif name == b"expect":
+            keep_alive = keep_alive and not _closes(value)
+        else:
             expects = minor and value.lower() == b"100-continue"
     if hosts != 1 and (hosts or minor):
         raise Malformed(400, "there are several Hosts" if hosts else "the Host is missing")
     if authority is not None:
         headers = [(b"host", authority), *(pair for pair in headers if pair[0] != b"host")]
     body = _body(coding, length, minor, limits) or NOTHING
-    keep_alive = minor and b"close" not in _listed(connection)
     return Request(method, target, "1.1" if minor else "1.0", headers, body, keep_alive, expects)
 
 
@@ -130,19 +135,20 @@ def read_response(head: bytes, limits: HeadLimits, *, bodiless: bool) -> Respons
         raise Malformed(502, "this is no status line")
     minor, status = line[1] == b"1", int(line[2])
     headers = fields(head[line.end() : -2], limits)
-    length, coding, connection = None, None, b""
+    length, coding, keep_alive = None, None, minor
     for name, value in headers:
+        if name not in FRAMING:
+            continue
         if name == b"content-length":
             length = value if length is None else length + b"," + value
         elif name == b"transfer-encoding":
             coding = value if coding is None else coding + b"," + value
         elif name == b"connection":
-            connection += b"," + value.lower()
+            keep_alive = keep_alive and not _closes(value)
     body = _body(coding, length, minor, limits) or EVERYTHING
     if bodiless or status < 200 or status in (204, 304):
         body = NOTHING
-    keep_alive = minor and body is not EVERYTHING and b"close" not in _listed(connection)
-    return Response(status, headers, body, keep_alive)
+    return Response(status, headers, body, keep_alive and body is not EVERYTHING)
 
 
 def fields(block: bytes, limits: HeadLimits) -> HeaderList:
@@ -186,24 +192,26 @@ def _request_line(data: bytes | bytearray) -> re.Match[bytes]:
 
 
 def _target(method: bytes, target: bytes) -> tuple[bytes | None, bytes]:
-    """Authority, if there is one, and path with query. Raises: Malformed."""
-    authority = None
-    if target[:1] != b"/" and target != b"*":
-        absolute = ABSOLUTE.fullmatch(target)
-        if absolute is None or not AUTHORITY.fullmatch(absolute[1]):
-            raise Malformed(400, "the target is neither a path nor a URL")
-        authority, target = absolute[1], absolute[2]
-        if target[:1] != b"/":
-            target = b"*" if method == b"OPTIONS" and not target else b"/" + target
-    if b"#" in target:
-        raise Malformed(400, "the target has a fragment")
-    if target == b"*" and method != b"OPTIONS":
-        raise Malformed(400, "the target * is for OPTIONS")
-    return authority, target
+    """Authority, if there is one, and path with query, of a target that is no path. Raises: Malformed."""
+    if target == b"*":
+        if method != b"OPTIONS":
+            raise Malformed(400, "the target * is for OPTIONS")
+        return None, target
+    absolute = ABSOLUTE.fullmatch(target)
+    if absolute is None or not AUTHORITY.fullmatch(absolute[1]):
+        raise Malformed(400, "the target is neither a path nor a URL")
+    authority, path = absolute.groups()
+    if path[:1] != b"/":
+        path = b"*" if method == b"OPTIONS" and not path else b"/" + path
+    return authority, path
+
+
+def _closes(connection: bytes) -> bool:
+    return b"close" in _listed(connection)
 
 
 def _listed(value: bytes) -> list[bytes]:
-    return [word.strip(b" \t") for word in value.split(b",")]
+    return [word.strip(b" \t") for word in value.lower().split(b",")]
 
 
 # -- Bodies ------------------------------------------------------------------------------------------------------------
@@ -322,7 +330,7 @@ def _body(coding: bytes | None, length: bytes | None, minor: bool, limits: HeadL
         if length is not None or not minor:
             raise Malformed(400, "Transfer-Encoding beside " + ("Content-Length" if length is not None else "HTTP/1.0"))
         if coding.lower() != b"chunked":
-            last = _listed(coding.lower())[-1]
+            last = _listed(coding)[-1]
             raise Malformed(501 if last == b"chunked" else 400, "the only transfer coding known here is chunked")
         return Chunked(limits)
     if length is None:

@@ -185,3 +185,44 @@ def test_what_is_refused_is_in_the_access_log(tmp_path: Path):
         assert log.read_text().endswith('"- GET / HTTP/3.0 HTTP/1.1" 505 43\n')
 
     run(test())
+
+
+@pytest.mark.parametrize(
+    ("script", "asked", "status"),
+    [
+        ("@on_request_headers\nreturn 1", GET + b"\r\n", b"504"),
+        ("@on_request_headers\nreturn 1", GET.replace(b"GET", b"POST") + b"Content-Length: 5\r\n\r\nhel", b"408"),
+        ("@on_response_headers\nreturn 1", GET + b"\r\n", b"504"),
+        ("", GET.replace(b"GET", b"POST") + b"Content-Length: 5\r\n\r\nhel", b"408"),
+    ],
+)
+def test_a_request_without_progress_ends(engine, caplog, script, asked, status):
+    """Whoever it waits for: a filter that goes on pausing, or a client that does not send its body."""
+
+    async def test():
+        async with served(engine, script, OK if script else b"", stream_idle_timeout=0.2) as (_, ask):
+            assert (await ask(asked)).startswith(b"HTTP/1.1 %b " % status)
+        if script:
+            assert "probe_0_2_1" in caplog.text
+
+    run(test())
+
+
+def test_a_trap_ends_every_request_of_its_guest(engine, caplog):
+    """Those that it held too, with the reason in the log; the next gets a new guest."""
+    script = "@on_request_headers\nget_header_map_value 0 x-trap\nif_status 0\ntrap\nreturn 1"
+
+    async def test():
+        async with served(engine, script) as (_, ask):
+            held = [asyncio.ensure_future(ask(GET + b"\r\n")) for _ in range(3)]
+            await asyncio.sleep(0.1)
+            assert not any(one.done() for one in held)
+            answers = [await ask(GET + b"X-Trap: 1\r\n\r\n"), *await asyncio.gather(*held)]
+            assert [answer[:13] for answer in answers] == [b"HTTP/1.1 503 "] * 4
+            again = asyncio.ensure_future(ask(GET + b"\r\n"))
+            await asyncio.sleep(0.2)
+            assert not again.done()
+            assert (await ask(GET + b"X-Trap: 1\r\n\r\n"))[:13] == (await again)[:13] == b"HTTP/1.1 503 "
+        assert "failed in a callback" in caplog.text
+
+    run(test())

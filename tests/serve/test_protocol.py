@@ -7,8 +7,11 @@ from collections.abc import Callable
 from functools import wraps
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
+from proxywasm_host.serve.wire import Chunked, HeadLimits
 from tests.serve.wires import Wire, answering, body, echo, seen, start
 
 HOST = b"Host: example.com\r\n"
@@ -482,3 +485,55 @@ async def test_a_server_that_ends_lets_the_request_end():
     await busy.settle()
     assert b"connection: close\r\n" in busy.transport.written
     assert (len(seen(busy.transport.written)), busy.transport.closed) == (1, True)
+
+
+# -- Whatever comes ----------------------------------------------------------------------------------------------------
+
+PIECES = [
+    *[part for sent, _ in GOOD for part in sent.split(b" ")], *[sent for sent, _ in BAD], b"\r\n", b"\n", b"\r", b" ", b":", b"\0", b"0",
+    b"5\r\nhello\r\n", b"0\r\n\r\n", CHUNKED, HOST, b"Content-Length: 5\r\n", b"Expect: 100-continue\r\n",
+]  # fmt: skip
+
+
+@given(st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=20)), max_size=12))
+@example([POST, CHUNKED, b"\r\n", b"5\r\nhello\r\n", b"0\r\n", b"X"])
+def test_whatever_comes_nothing_is_raised_and_each_answer_is_whole(parts):
+    """And the application sees the same, however it is cut; what is refused may be so for another reason first."""
+
+    @in_loop
+    async def test():
+        told = [answers(await Wire().send(b"".join(parts))), answers(await Wire().send(*parts))]
+        assert told[0] == told[1]
+
+    test()
+
+
+def answers(told: bytes) -> list[bytes]:
+    """What the application has answered, and that there was a refusal after it."""
+    found = []
+    while told:
+        head, end, told = told.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 ")
+        assert end
+        length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        assert length or head == CONTINUE[:-4]
+        assert len(told) >= int(length or 0)
+        found.append(told[: int(length or 0)] if head[9:10] in b"12" else b"refused")
+        told = told[int(length or 0) :]
+    return found
+
+
+@given(st.lists(st.binary(min_size=1, max_size=50), max_size=10), st.data())
+def test_a_chunked_body_is_what_it_was(parts, data):
+    sent = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(sent)), max_size=8)))
+    body, got = Chunked(HeadLimits()), []
+    for begin, end in zip([0, *cuts], [*cuts, len(sent)], strict=True):
+        part, rest = body.feed(sent[begin:end])
+        got.append(part)
+        if rest is not None:
+            assert (rest, end) == (b"", len(sent))
+            break
+    else:
+        raise AssertionError("it has no end")
+    assert b"".join(got) == b"".join(parts)
