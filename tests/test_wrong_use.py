@@ -7,7 +7,13 @@ import logging
 import pytest
 
 from proxywasm_host import FailurePolicy, Host, ModuleCache, Services, UnknownEngine, open_engine
+from proxywasm_host.driver.asynchronous import AsyncDriver
+from proxywasm_host.driver.clusters import Cluster, Clusters
+from proxywasm_host.driver.filters import Filter
+from proxywasm_host.driver.threaded import ThreadDriver
 from proxywasm_host.exchange import Message, Recorder, exchange
+from proxywasm_host.integrations import asgi, wsgi
+from proxywasm_host.runtime.effects import DownstreamData, HttpCall, RequestBody, ResponseBody, UpstreamData
 from tests.support import FILTERS
 
 HEADERS = FILTERS / "rust/headers.wasm"
@@ -128,6 +134,71 @@ def test_a_directory_of_compiled_modules_may_be_text(tmp_path):
     with Host("wasmtime", cache=ModuleCache(str(tmp_path / "cache"))) as host:
         host.load_plugin(HEADERS)
     assert any((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.parametrize("limit", ["1MiB", 1.5, -1, None])
+@pytest.mark.parametrize("use", [Host.http_stream, Host.tcp_stream, exchange])
+def test_how_much_filters_may_hold(host, use, limit):
+    told = f"buffer_limit is a number of bytes, 0 or more, such as 1 << 20, not {limit!r}"
+    assert said(TypeError, lambda: use(host, [], buffer_limit=limit)) == told
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 70, True])
+def test_how_much_filters_may_hold_at_the_edges(host, limit):
+    assert exchange(host, [], buffer_limit=limit).client_response.status == 200
+
+
+CLUSTERS = [
+    (
+        lambda: Clusters("idp"),
+        TypeError,
+        "clusters are a mapping of names to URLs: {'idp': 'https://idp.example'}, not 'idp'",
+    ),
+    (
+        lambda: Clusters(["idp"]),
+        TypeError,
+        "clusters are a mapping of names to URLs: {'idp': 'https://idp.example'}, not [",
+    ),
+    (lambda: Clusters({"idp": 3}), TypeError, "clusters are URLs or Clusters by name, not 'idp': 3"),
+    (lambda: Cluster(3), TypeError, "a cluster's URL is text, https://idp.example for example, not 3"),
+    (lambda: Cluster("idp"), ValueError, "a cluster's URL is http(s)://host[:port] without a path, not 'idp'"),
+    (lambda: Cluster("http://x", timeout="1s"), TypeError, "timeout of a cluster is a number, not '1s'"),
+    (lambda: Cluster("http://x", timeout=0), ValueError, "timeout of a cluster is more than 0, not 0"),
+    (
+        lambda: Cluster("http://x", connect_timeout=None),
+        TypeError,
+        "connect_timeout of a cluster is a number, not None",
+    ),
+    (lambda: Cluster("http://x", max_response=-1), ValueError, "max_response of a cluster is more than 0, not -1"),
+]
+
+
+@pytest.mark.parametrize(("wrong", "error", "sentence"), CLUSTERS)
+def test_where_callouts_go(wrong, error, sentence):
+    assert said(error, wrong).startswith(sentence)
+
+
+@pytest.mark.parametrize("driver", [AsyncDriver, ThreadDriver])
+def test_a_driver(host, driver):
+    assert said(TypeError, lambda: driver("host")) == "a driver is one host's, not 'host''s"
+    for clients in ([print], {"HttpCall": print}, {HttpCall: "client"}):
+        told = f"clients are functions by the type of callout, {{RedisCall: my_client}}, not {clients!r}"
+        assert said(TypeError, lambda clients=clients: driver(host, clients)) == told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "sentence"), [row for row in FILTER_ARGUMENTS if "engine" not in row[0]]
+)
+def test_a_filter_that_is_written_down(arguments, error, sentence):
+    assert said(error, lambda: Filter(HEADERS, **arguments)).startswith(sentence)
+
+
+@pytest.mark.parametrize("middleware", [asgi.ProxyWasmMiddleware, wsgi.ProxyWasmMiddleware])
+@pytest.mark.parametrize(
+    ("arguments", "error", "sentence"), [row for row in HOSTS if {"profile", "listener"} & {*row[0]}]
+)
+def test_a_middleware(middleware, arguments, error, sentence):
+    assert said(error, lambda: middleware(print, [HEADERS], **arguments)).startswith(sentence)
 
 
 SERVICES = [
@@ -258,3 +329,32 @@ def test_a_recorder():
     assert (
         said(TypeError, lambda: Recorder("info")) == "a level is a LogLevel, not 'info': write Recorder(LogLevel.INFO)"
     )
+
+
+# -- What a reader sees ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("effect", [RequestBody, ResponseBody, DownstreamData, UpstreamData])
+def test_a_body_is_shown_in_part(effect):
+    assert repr(effect(b"abc", True, None)) == f"{effect.__name__}(data=b'abc', end_stream=True)"
+    assert (
+        repr(effect(b"x" * 100_000, False, None))
+        == f"{effect.__name__}(data={b'x' * 80!r}… (100000 bytes), end_stream=False)"
+    )
+
+
+def test_streams_tell_their_filters(host, plugin):
+    streams = [make([plugin]) for make in (host.http_stream, host.tcp_stream)]
+    assert list(map(repr, streams)) == ["<HttpStream open, through 'headers'>", "<TcpStream open, through 'headers'>"]
+    for stream in streams:
+        stream.close()
+    assert list(map(repr, streams)) == [
+        "<HttpStream closed, through 'headers'>",
+        "<TcpStream closed, through 'headers'>",
+    ]
+    assert repr(host.http_stream([])) == "<HttpStream open, through no filter>"
+
+
+def test_a_cache_tells_where_it_is(tmp_path):
+    assert repr(ModuleCache(tmp_path)) == f"<ModuleCache in {tmp_path}>"
+    assert repr(ModuleCache(None)) == "<ModuleCache in no directory>"

@@ -31,7 +31,7 @@ except ModuleNotFoundError as error:
     raise remedy.missing("http", error) from None
 
 from proxywasm_host.driver.clusters import Clusters
-from proxywasm_host.driver.dispatch import LOOKS, Dispatcher, logger
+from proxywasm_host.driver.dispatch import LOOKS, Dispatcher, clients_by_type, logger
 from proxywasm_host.runtime.effects import Callout, CalloutFailed, HttpCall, Reply
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import Plugin
@@ -66,7 +66,7 @@ class AsyncDriver(Dispatcher):
         stream_idle_timeout: float | None = None,
     ) -> None:
         super().__init__(host, stream_idle_timeout=stream_idle_timeout)
-        self._clients = dict(clients or {})
+        self._clients = clients_by_type(clients)
         self._own_clients = AsyncExitStack()
         self._group: TaskGroup | None = None
         self._call_soon: Callable[..., object]

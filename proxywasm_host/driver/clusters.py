@@ -37,7 +37,7 @@ class Cluster:
         max_response: bytes of a reply's body; more is a reset.
         http2: offer HTTP/2 (needs httpx2's extra of that name).
 
-    Raises: ValueError, for a URL that is none, or has a path.
+    Raises: ValueError, for a URL that is none, or has a path; TypeError or ValueError, for numbers that are none.
     """
 
     url: str
@@ -51,6 +51,14 @@ class Cluster:
     http2: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.url, str):
+            raise TypeError(f"a cluster's URL is text, https://idp.example for example, not {self.url!r}")
+        for name in ("connect_timeout", "timeout", "max_connections", "max_callouts", "max_response"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) and not (name == "timeout" and value is None):
+                raise TypeError(f"{name} of a cluster is a number, not {value!r}")
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} of a cluster is more than 0, not {value!r}")
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
             raise ValueError(f"a cluster's URL is http(s)://host[:port] without a path, not {self.url!r}")
@@ -81,7 +89,9 @@ class Clusters(Mapping[str, Cluster]):
 
     def __init__(self, clusters: Mapping[str, Cluster | str] | None = None, *, any_host: bool = False) -> None:
         self._named: dict[str, Cluster] = {}
-        given: Mapping[Any, Any] = clusters or {}
+        given: Mapping[Any, Any] = {} if clusters is None else clusters
+        if not isinstance(given, Mapping):
+            raise TypeError(f"clusters are a mapping of names to URLs: {{'idp': 'https://idp.example'}}, not {given!r}")
         for name, cluster in given.items():
             if not isinstance(name, str) or not isinstance(cluster, (str, Cluster)):
                 raise TypeError(f"clusters are URLs or Clusters by name, not {name!r}: {cluster!r}")

@@ -14,7 +14,7 @@ Rules of this module:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Union
@@ -28,7 +28,7 @@ from proxywasm_host.runtime.path import REQUEST, RESPONSE
 from proxywasm_host.runtime.plugin import FailurePolicy, Plugin
 from proxywasm_host.runtime.tcp import TcpStream
 
-__all__ = ["Dispatcher", "Sink", "Stream"]
+__all__ = ["Dispatcher", "Sink", "Stream", "clients_by_type"]
 
 Stream = Union[HttpStream, TcpStream]
 Sink = Callable[[Any], None]
@@ -63,10 +63,21 @@ class Attached:
         return self.quiet >= LOOKS
 
 
+def clients_by_type(clients: Any) -> dict[type[effects.Callout], Any]:
+    """Who makes callouts, by their type. Raises: TypeError."""
+    given = {} if clients is None else clients
+    if not isinstance(given, Mapping) or not all(kind in CALLOUTS and callable(given[kind]) for kind in given):
+        raise TypeError(f"clients are functions by the type of callout, {{RedisCall: my_client}}, not {given!r}")
+    return dict(given)
+
+
 class Dispatcher:
     """Routes the effects of one host. A driver says how to wait and how to call out."""
 
     def __init__(self, host: Host, *, stream_idle_timeout: float | None = None) -> None:
+        given: Any = host
+        if not isinstance(given, Host):
+            raise TypeError(f"a driver is one host's, not {given!r}'s")
         self.host = host
         self.stream_idle_timeout = stream_idle_timeout
         self._sinks: dict[Stream, Attached] = {}

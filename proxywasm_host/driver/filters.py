@@ -15,12 +15,15 @@ from proxywasm_host.driver.defaults import FAILURE_POLICY, RELOAD_INTERVAL
 from proxywasm_host.engine.protocol import Engine, Limits
 from proxywasm_host.engine.registry import open_engine
 from proxywasm_host.errors import ModuleError
+from proxywasm_host.runtime.arguments import check_arguments
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import FailurePolicy, Plugin
 
 __all__ = ["AnyFilter", "Filter", "chain", "compile", "load"]
 
 CODE = (bytes, str, os.PathLike)
+LATER = "code", "engine", "hostcalls"
+"""What is looked at when the filter is loaded: an engine may be registered until then."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Filter:
 
     Unlike there, a guest that fails is replaced for the next stream if nothing else is said.
 
-    Raises: TypeError, for code that is none.
+    Raises: TypeError, ValueError, LookupError, for what is none of these.
     """
 
     code: bytes | str | os.PathLike[str] = field(repr=False)
@@ -52,6 +55,8 @@ class Filter:
     def __post_init__(self) -> None:
         if not isinstance(self.code, CODE):
             raise TypeError(f"a filter is the path of a module, its bytes, or a Filter with one; not {self.code!r}")
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        check_arguments(**{name: value for name, value in given.items() if name not in LATER})
 
     @property
     def plugin_name(self) -> str:

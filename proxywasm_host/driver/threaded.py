@@ -26,7 +26,7 @@ from itertools import count
 from typing import Any, Protocol
 
 from proxywasm_host.driver.clusters import Clusters
-from proxywasm_host.driver.dispatch import LOOKS, Dispatcher, logger
+from proxywasm_host.driver.dispatch import LOOKS, Dispatcher, clients_by_type, logger
 from proxywasm_host.runtime.effects import Callout, CalloutFailed, HttpCall, Reply
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import Plugin
@@ -64,7 +64,7 @@ class ThreadDriver(Dispatcher):
     ) -> None:
         super().__init__(host, stream_idle_timeout=stream_idle_timeout)
         self.lock = threading.RLock()
-        self._clients = dict(clients or {})
+        self._clients = clients_by_type(clients)
         self._threads = threads
         self._own_client: Any = None
         self._pool: ThreadPoolExecutor | None = None

@@ -104,6 +104,10 @@ class ModuleCache:
         _caches.add(self)
         self._modules: OrderedDict[object, tuple[Engine, Module]] = OrderedDict()
 
+    def __repr__(self) -> str:
+        where = "in no directory" if self._disk is None else f"in {self._disk.directory}"
+        return f"<ModuleCache {where}>"
+
     def _renew_locks(self) -> None:
         self._lock = threading.Lock()
         self._busy: dict[object, threading.Lock] = {}
@@ -207,18 +211,18 @@ class _Disk:
     """The directory. Nothing here raises: what cannot be read is absent, what cannot be written is not kept."""
 
     def __init__(self, directory: Path, size_limit: int) -> None:
-        self._directory = directory
+        self.directory = directory
         self._size_limit = size_limit
         self._complained = False
 
     def read(self, name: str) -> bytes | None:
         """The contents kept under `name`, if they are ours and whole."""
         try:
-            with _open_own(self._directory / name) as file:
+            with _open_own(self.directory / name) as file:
                 head = file.read(len(_MAGIC) + _MAC_SIZE)
                 contents = file.read()
             if compare_digest(head, _MAGIC + self._mac(name, contents)):
-                os.utime(self._directory / name)  # for the order of removal
+                os.utime(self.directory / name)  # for the order of removal
                 return contents
             _debug("compiled module %s is torn or tampered with: it is compiled anew", name)
         except FileNotFoundError:
@@ -242,7 +246,7 @@ class _Disk:
         return mac.digest()
 
     def _key(self) -> bytes:
-        with _open_own(self._directory / _KEY_NAME, others=stat.S_IRWXG | stat.S_IRWXO) as file:
+        with _open_own(self.directory / _KEY_NAME, others=stat.S_IRWXG | stat.S_IRWXO) as file:
             key = file.read()
         if len(key) != _KEY_SIZE:
             raise _NotOursError(f"{_KEY_NAME} does not hold {_KEY_SIZE} bytes")
@@ -250,34 +254,34 @@ class _Disk:
 
     def _prepare(self) -> None:
         """Make the directory and the key if they are not there; replace a key that others could have read."""
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check_own(self._directory.stat(), self._directory, _OTHERS_WRITE)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_own(self.directory.stat(), self.directory, _OTHERS_WRITE)
         try:
             self._key()
         except FileNotFoundError:
             self._make_key()
         except _NotOursError:
-            (self._directory / _KEY_NAME).unlink()
+            (self.directory / _KEY_NAME).unlink()
             self._make_key()
 
     def _make_key(self) -> None:
         temporary = self._write_temporary(os.urandom(_KEY_SIZE))
         try:
             with suppress(FileExistsError):  # another process was faster: its key is as good
-                os.link(temporary, self._directory / _KEY_NAME)
+                os.link(temporary, self.directory / _KEY_NAME)
         finally:
             temporary.unlink()
 
     def _replace(self, name: str, *parts: bytes) -> None:
         temporary = self._write_temporary(*parts)
         try:
-            temporary.replace(self._directory / name)
+            temporary.replace(self.directory / name)
         except OSError:
             temporary.unlink()
             raise
 
     def _write_temporary(self, *parts: bytes) -> Path:
-        path = self._directory / f"{_TEMPORARY}{os.urandom(8).hex()}"
+        path = self.directory / f"{_TEMPORARY}{os.urandom(8).hex()}"
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with open(descriptor, "wb") as file:
@@ -289,14 +293,14 @@ class _Disk:
 
     def _make_room(self, newest: str) -> None:
         found = []
-        for entry in os.scandir(self._directory):
+        for entry in os.scandir(self.directory):
             with suppress(FileNotFoundError):  # another process makes room as well
                 status = entry.stat(follow_symlinks=False)
                 if entry.name.endswith(_SUFFIX) and entry.name != newest:
                     found.append((status.st_mtime, status.st_size, entry.path))
                 elif entry.name.startswith(_TEMPORARY) and status.st_mtime < time.time() - _ABANDONED:
                     Path(entry.path).unlink()
-        room = self._size_limit - (self._directory / newest).stat().st_size
+        room = self._size_limit - (self.directory / newest).stat().st_size
         for _, size, path in sorted(found, reverse=True):
             room -= size
             if room < 0:
@@ -305,7 +309,7 @@ class _Disk:
     def _complain(self, error: OSError) -> None:
         if not self._complained:
             self._complained = True
-            _debug("compiled modules are not kept in %s: %s", self._directory, error)
+            _debug("compiled modules are not kept in %s: %s", self.directory, error)
 
 
 class _NotOursError(OSError):

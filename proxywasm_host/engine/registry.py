@@ -22,7 +22,7 @@ from proxywasm_host.errors import EngineUnavailable, UnknownEngine, not_among
 from .protocol import Capabilities, Engine
 from .smoke import smoke_test
 
-__all__ = ["EngineStatus", "engine_names", "list_engines", "open_engine", "register_engine"]
+__all__ = ["EngineStatus", "check_name", "engine_names", "list_engines", "open_engine", "register_engine"]
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -86,12 +86,11 @@ def open_engine(name: str | None = None, **options: object) -> Engine:
     Raises: UnknownEngine; EngineUnavailable; TypeError or ValueError for an option that the engine does not have.
     """
     if name is not None:
-        if not isinstance(name, str):
-            raise TypeError(f"an engine is a name (one of {', '.join(engine_names())}), not {name!r}")
+        check_name(name)
         return _open(name, options)
     wanted = [word.strip() for word in os.environ.get(_VARIABLE, "").split(",") if word.strip()]
     for word in wanted:
-        _check_known(word, f" (named by {_VARIABLE})")
+        check_name(word, f" (named by {_VARIABLE})")
     refusals = []
     for candidate in wanted or _by_priority():
         try:
@@ -132,7 +131,7 @@ def _open_anew(name: str, options: Mapping[str, object], from_environment: set[s
 
 def _load(name: str) -> Callable[..., Engine]:
     """The class of an engine. Raises: UnknownEngine, EngineUnavailable."""
-    _check_known(name)
+    check_name(name)
     try:
         if name in _registered:
             module, _, attribute = _registered[name].partition(":")
@@ -152,7 +151,10 @@ def _callable(loaded: object) -> Callable[..., Engine]:
     return loaded
 
 
-def _check_known(name: str, where: str = "") -> None:
+def check_name(name: str, where: str = "") -> None:
+    """Raises: UnknownEngine, TypeError."""
+    if not isinstance(name, str):
+        raise TypeError(f"an engine is a name (one of {', '.join(engine_names())}), not {name!r}")
     names = engine_names()
     if name not in names:
         raise UnknownEngine(not_among("engine", name, names, where))

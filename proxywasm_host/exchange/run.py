@@ -12,9 +12,11 @@ from proxywasm_host.exchange.record import Fed, Invocation, Recorder, logs_of, r
 from proxywasm_host.exchange.result import Exchange
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect, Reply
+from proxywasm_host.runtime.header_limits import HeaderLimits
 from proxywasm_host.runtime.host import Host
+from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.path import REQUEST, RESPONSE
-from proxywasm_host.runtime.plain import BUFFER_LIMIT
+from proxywasm_host.runtime.plain import BUFFER_LIMIT, HEADER_LIMITS
 from proxywasm_host.runtime.plugin import Plugin
 
 __all__ = ["Answer", "exchange"]
@@ -36,6 +38,7 @@ def exchange(
     recorder: Recorder | None = None,
     properties: Mapping[str, PropertyValue] | None = None,
     buffer_limit: int = BUFFER_LIMIT,
+    header_limits: HeaderLimits | None = HEADER_LIMITS,
     callouts: Mapping[str, Answer] | None = None,
     late_replies: bool = False,
     ticks: int = 0,
@@ -43,7 +46,7 @@ def exchange(
     """Send a request through the plugins, answer it, and close the stream.
 
     Args:
-        host, plugins: see `Host.http_stream`, as for `properties` and `buffer_limit` (in bytes).
+        host, plugins: see `Host.http_stream`, as for `properties`, `buffer_limit` (in bytes) and `header_limits`.
         request: a GET of ``http://example.com/`` if it is not given.
         response: what upstream answers; status 200 and nothing else if it is not given.
         recorder: where to record, instead of the host's own `Recorder` or a new one.
@@ -58,7 +61,10 @@ def exchange(
     callouts = {} if callouts is None else callouts
     _check(host, request, response, recorder, callouts, ticks)
     with recording(host, recorder, callouts) as record:
-        run = _Run(host, plugins, record, callouts, late_replies, ticks, properties, buffer_limit)
+        stream = host.http_stream(
+            plugins, properties=properties, buffer_limit=buffer_limit, header_limits=header_limits
+        )
+        run = _Run(host, plugins, stream, record, callouts, late_replies, ticks)
         return run.through(request, response)
 
 
@@ -100,12 +106,11 @@ class _Run:
         self,
         host: Host,
         plugins: Sequence[Plugin],
+        stream: HttpStream,
         recorder: Recorder,
         callouts: Mapping[str, Answer],
         late_replies: bool,
         ticks: int,
-        properties: Mapping[str, PropertyValue] | None,
-        buffer_limit: int,
     ) -> None:
         self.host = host
         self.plugins = plugins
@@ -117,7 +122,7 @@ class _Run:
         self.waiting: list[effects.Callout] = []
         self.start = len(self.recorder.timeline)
         self.result = Exchange()
-        self.stream = host.http_stream(plugins, properties=properties, buffer_limit=buffer_limit)
+        self.stream = stream
 
     def through(self, request: Message, response: Message) -> Exchange:
         stream, result = self.stream, self.result

@@ -17,6 +17,7 @@ from proxywasm_host.driver.filters import AnyFilter
 from proxywasm_host.driver.health import FilterStatus, OnFailure, Watch
 from proxywasm_host.engine.protocol import Engine, Limits
 from proxywasm_host.integrations.properties import of_this_node
+from proxywasm_host.runtime.arguments import check_arguments
 from proxywasm_host.runtime.effects import Callout
 from proxywasm_host.runtime.header_limits import HeaderLimits
 from proxywasm_host.runtime.host import Host
@@ -86,6 +87,7 @@ class Carrier:
         check("clients", clients, right, "functions by the type of callout: {RedisCall: my_client}")
         check("services", services, services is None or isinstance(services, Services), "a Services(…)")
         check("limits", limits, limits is None or isinstance(limits, Limits), "Limits(memory=256 << 20, deadline=5.0)")
+        check_arguments(profile=profile, listener=listener)
         right = on_failure is None or callable(on_failure)
         check("on_failure", on_failure, right, "a function of a plugin and a failure")
         self.app = app

@@ -51,6 +51,13 @@ static PyObject *reversed(PyObject *list) {
     return copy;
 }
 
+static int check_buffer_limit(PyObject *limit) {
+    int overflow = 0;
+    if (PyLong_Check(limit) && (PyLong_AsLongLongAndOverflow(limit, &overflow) >= 0 || overflow > 0)) return 0;
+    PyErr_Format(PyExc_TypeError, "buffer_limit is a number of bytes, 0 or more, such as 1 << 20, not %R", limit);
+    return -1;
+}
+
 /* Read once from a HeaderLimits, which never changes: 0, or -1 with an exception. */
 static int take_header_limits(PlainStream *self, PyObject *limits) {
     static PyObject *last;
@@ -83,7 +90,7 @@ static int begin(PlainStream *self, PlainHost *host, PyObject *plugins, PyObject
         return PyErr_SetString(PyExc_RuntimeError, "proxywasm_host.runtime.http was not imported"), -1;
     if (!PyList_Check(plugins) && !PyTuple_Check(plugins))
         return PyErr_Format(PyExc_TypeError, "plugins are a list, not %R", plugins), -1;
-    if (take_header_limits(self, header_limits)) return -1;
+    if (check_buffer_limit(limit) || take_header_limits(self, header_limits)) return -1;
     Py_XSETREF(self->header_limits, Py_NewRef(header_limits));
     Py_XSETREF(self->host, Py_NewRef(host));
     Py_XSETREF(self->outbox, (Outbox *)Py_XNewRef(host->outbox));

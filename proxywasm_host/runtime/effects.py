@@ -51,6 +51,16 @@ __all__ = [
 ]
 
 
+SHOWN = 80
+"""Bytes of a body that are shown."""
+
+
+def _with_some_data(effect: RequestBody | ResponseBody | DownstreamData | UpstreamData) -> str:
+    data = effect.data
+    shown = f"{data!r}" if len(data) <= SHOWN else f"{data[:SHOWN]!r}… ({len(data)} bytes)"
+    return f"{type(effect).__name__}(data={shown}, end_stream={effect.end_stream})"
+
+
 # -- HTTP streams ------------------------------------------------------------------------------------------------------
 
 
@@ -70,6 +80,8 @@ class RequestBody:
     data: bytes
     end_stream: bool
     stream: HttpStream = field(repr=False, compare=False)
+
+    __repr__ = _with_some_data
 
 
 @dataclass(slots=True)
@@ -96,6 +108,8 @@ class ResponseBody:
     data: bytes
     end_stream: bool
     stream: HttpStream = field(repr=False, compare=False)
+
+    __repr__ = _with_some_data
 
 
 @dataclass(slots=True)
@@ -143,6 +157,8 @@ class DownstreamData:
     end_stream: bool
     stream: TcpStream = field(repr=False, compare=False)
 
+    __repr__ = _with_some_data
+
 
 @dataclass(slots=True)
 class UpstreamData:
@@ -151,6 +167,8 @@ class UpstreamData:
     data: bytes
     end_stream: bool
     stream: TcpStream = field(repr=False, compare=False)
+
+    __repr__ = _with_some_data
 
 
 @dataclass(slots=True)

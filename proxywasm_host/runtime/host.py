@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from proxywasm_host.abi.bytecode import Bytecode
 from proxywasm_host.abi.custom import CustomHostcall, by_name
@@ -29,13 +29,14 @@ from proxywasm_host.abi.module_limits import (
     check_size,
     is_modest,
 )
-from proxywasm_host.abi.profile import ENVOY, PROFILES, Profile
+from proxywasm_host.abi.profile import ENVOY, Profile
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.abi.values import PropertyValue, check_properties
 from proxywasm_host.engine.apart import compile_apart
 from proxywasm_host.engine.protocol import Engine, InvalidModule, Limits, Module
 from proxywasm_host.engine.registry import open_engine
-from proxywasm_host.errors import ModuleError, not_among
+from proxywasm_host.errors import ModuleError
+from proxywasm_host.runtime.arguments import check_arguments, profile_of
 from proxywasm_host.runtime.effects import Callout, Effect, Reply
 from proxywasm_host.runtime.failure import PluginError
 from proxywasm_host.runtime.http import HttpStream
@@ -91,10 +92,12 @@ class Host(PlainHost):
         wake: Callable[[], None] | None = None,
         module_limits: ModuleLimits = DEFAULT_MODULE_LIMITS,
     ) -> None:
-        _check_types(services=services, limits=limits, listener=listener, cache=cache, wake=wake)
+        check_arguments(
+            engine=engine, services=services, limits=limits, listener=listener, cache=cache, wake=wake, profile=profile
+        )
         super().__init__(Services() if services is None else services)
         self.engine = self._engine(engine)
-        self.profile = profile if isinstance(profile, Profile) else _profile(profile)
+        self.profile = profile_of(profile)
         self.limits = DEFAULT_LIMITS if limits is None else limits
         self.module_limits = module_limits
         self.properties = {} if properties is None else properties
@@ -156,21 +159,29 @@ class Host(PlainHost):
         Raises: OSError, ModuleError, PluginError, UnknownEngine, EngineUnavailable; ValueError, LookupError or
             TypeError, for a policy, a profile, a configuration or another argument that is none.
         """
-        _check_types(name=name, root_id=root_id, vm_id=vm_id, environment=environment, limits=limits)
-        _check_types(reload_interval=reload_interval)
-        if unknown_imports not in ("error", "stub"):
-            raise ValueError(f"unknown_imports is 'error' or 'stub', not {unknown_imports!r}")
-        if isinstance(capabilities, str):
-            raise TypeError(f"capabilities are names of hostcalls and callbacks: write [{capabilities!r}], a list")
+        check_arguments(
+            code=code,
+            name=name,
+            configuration=configuration,
+            root_id=root_id,
+            vm_id=vm_id,
+            vm_configuration=vm_configuration,
+            environment=environment,
+            capabilities=capabilities,
+            failure_policy=failure_policy,
+            reload_interval=reload_interval,
+            unknown_imports=unknown_imports,
+            engine=engine,
+            profile=profile,
+            limits=limits,
+        )
         if isinstance(code, (bytearray, memoryview)):
             code = bytes(code)
         if not isinstance(code, bytes):
-            if not isinstance(code, (str, os.PathLike)):
-                raise TypeError(f"a filter is the path of its file, or its bytes, not {code!r}")
             name = name or os.path.splitext(os.path.basename(code))[0]  # noqa: PTH119, PTH122 - pathlib takes 10 ms
             with open(code, "rb") as file:
                 code = file.read()
-        chosen = self.profile if profile is None else profile if isinstance(profile, Profile) else _profile(profile)
+        chosen = self.profile if profile is None else profile_of(profile)
         vm_config = VmConfig(
             code,
             vm_id,
@@ -291,6 +302,7 @@ class Host(PlainHost):
         """
         given = {} if properties is None else properties
         check_properties(given)
+        check_arguments(buffer_limit=buffer_limit)
         return TcpStream(self, self.ready(plugins), given, buffer_limit)
 
     def ready(self, plugins: Sequence[Plugin]) -> list[Plugin]:
@@ -333,7 +345,7 @@ class Host(PlainHost):
 
     def use(self, services: Services) -> None:
         """Let guests find these services from now on, instead of those before. Not to be called while a guest runs."""
-        _check_types(services=services)
+        check_arguments(services=services)
         self.services = services
         for vm in self._vms.values():
             vm.services = services
@@ -343,7 +355,7 @@ class Host(PlainHost):
 
         Costs nothing while nobody listens. Not to be called by a listener.
         """
-        _check_types(listener=listener)
+        check_arguments(listener=listener)
         self.listener = listener
         for vm in self._vms.values():
             vm.listen(listener)
@@ -399,51 +411,7 @@ def _shared_cache() -> ModuleCache:
 
 
 def _bytes(text: bytes | str) -> bytes:
-    if isinstance(text, str):
-        return text.encode()
-    if isinstance(text, bytes):
-        return text
-    raise TypeError(f"a configuration is text or bytes, not {text!r}: encode it, with json.dumps for example")
-
-
-def _profile(name: str) -> Profile:
-    if name not in PROFILES:
-        raise LookupError(not_among("profile", name, PROFILES))
-    return PROFILES[name]
-
-
-ARGUMENTS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
-    # what it is, and how that is seen
-    "services": ("services are Services(…)", lambda value: isinstance(value, Services)),
-    "limits": ("limits are Limits(memory=…, deadline=…)", lambda value: isinstance(value, Limits)),
-    "listener": (
-        "a listener has the methods callback, returned and hostcall",
-        lambda value: all(callable(getattr(value, name, None)) for name in ("callback", "returned", "hostcall")),
-    ),
-    "cache": ("a cache is a ModuleCache(Path(…))", lambda value: callable(getattr(value, "load", None))),
-    "wake": ("wake is a function", callable),
-    "name": ("a name is text", lambda value: isinstance(value, str)),
-    "root_id": ("a root_id is text", lambda value: isinstance(value, str)),
-    "vm_id": ("a vm_id is text", lambda value: isinstance(value, str)),
-    "reload_interval": (
-        "reload_interval is a number of seconds, 0 or more",
-        lambda value: isinstance(value, (int, float)) and value >= 0,
-    ),
-    "environment": (
-        "an environment is a mapping of text to text",
-        lambda value: (
-            isinstance(value, Mapping) and all(isinstance(part, str) for pair in value.items() for part in pair)
-        ),
-    ),
-}
-
-
-def _check_types(**given: object) -> None:
-    """Whether arguments are what they should be; ``None`` stands for a default. Raises: TypeError."""
-    for name, value in given.items():
-        words, good = ARGUMENTS[name]
-        if value is not None and not good(value):
-            raise TypeError(f"{words}, not {value!r}")
+    return text.encode() if isinstance(text, str) else text
 
 
 def _no_plugins(plugins: object) -> TypeError:

@@ -411,7 +411,8 @@ class HttpStream(PlainStream):
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "paused" if self.paused else "open"
-        return f"<HttpStream {state} of {len(self._contexts)} filters>"
+        names = ", ".join(repr(context.plugin.name) for context in self._contexts) or "no filter"
+        return f"<HttpStream {state}, through {names}>"
 
 
 if NATIVE is not None:

@@ -265,6 +265,9 @@ class PlainStream:
     ) -> None:
         self.host = host
         self.properties = properties
+        limit: Any = buffer_limit
+        if not isinstance(limit, int) or limit < 0:
+            raise TypeError(f"buffer_limit is a number of bytes, 0 or more, such as 1 << 20, not {limit!r}")
         self.buffer_limit = buffer_limit
         """Bytes of a body that filters may hold, in each direction."""
         if header_limits is not None and header_limits.__class__ is not HeaderLimits:

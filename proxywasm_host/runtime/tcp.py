@@ -266,3 +266,8 @@ class TcpStream:
         if not self.closed and self.close_details is None:
             self.close_details = details
             self.host.emit(effects.CloseConnection(details, self))
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "closing" if self.close_details else "open"
+        names = ", ".join(repr(context.plugin.name) for context in self._contexts) or "no filter"
+        return f"<TcpStream {state}, through {names}>"

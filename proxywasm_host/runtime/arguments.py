@@ -1,0 +1,119 @@
+"""Whether what an embedder gives is what it should be: each argument by its name, which is the same everywhere.
+
+What is wrong is refused where it is given, in a sentence that says what to write.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from proxywasm_host.abi.profile import PROFILES, Profile
+from proxywasm_host.engine.protocol import Limits
+from proxywasm_host.engine.registry import check_name
+from proxywasm_host.errors import not_among
+from proxywasm_host.runtime.plugin import FailurePolicy
+from proxywasm_host.services import Services
+
+__all__ = ["check_arguments", "profile_of"]
+
+Check = Callable[[Any], object]
+
+
+def check_arguments(**given: object) -> None:
+    """Raises: TypeError, ValueError, LookupError, UnknownEngine, for the first that is wrong."""
+    for name, value in given.items():
+        CHECKS[name](value)
+
+
+def profile_of(profile: str | Profile) -> Profile:
+    """A profile, or the one of that name. Raises: LookupError."""
+    if isinstance(profile, Profile):
+        return profile
+    if profile not in PROFILES:
+        raise LookupError(not_among("profile", profile, PROFILES))
+    return PROFILES[profile]
+
+
+def _is(words: str, good: Callable[[Any], bool], *, optional: bool = False) -> Check:
+    """Refuse what is not `good`; ``None`` stands for a default, if it may be left out."""
+
+    def check(value: Any) -> None:
+        if not good(value) and not (optional and value is None):
+            raise TypeError(f"{words}, not {value!r}")
+
+    return check
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and value >= 0
+
+
+def _size(value: Any) -> bool:
+    return isinstance(value, int) and value >= 0
+
+
+def _names_to_text(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(part, str) for pair in value.items() for part in pair)
+
+
+def _listens(value: Any) -> bool:
+    return all(callable(getattr(value, name, None)) for name in ("callback", "returned", "hostcall"))
+
+
+def _unknown_imports(value: object) -> None:
+    if value not in ("error", "stub"):
+        raise ValueError(f"unknown_imports is 'error' or 'stub', not {value!r}")
+
+
+def _capabilities(value: object) -> None:
+    if isinstance(value, str):
+        raise TypeError(f"capabilities are names of hostcalls and callbacks: write [{value!r}], a list")
+
+
+def _engine(value: Any) -> None:
+    if value is not None and not hasattr(value, "compile"):
+        check_name(value)
+
+
+def _configuration(value: object) -> None:
+    if not isinstance(value, (str, bytes)):
+        raise TypeError(f"a configuration is text or bytes, not {value!r}: encode it, with json.dumps for example")
+
+
+CHECKS: Mapping[str, Check] = {
+    # of hosts
+    "services": _is("services are Services(…)", lambda value: isinstance(value, Services), optional=True),
+    "listener": _is("a listener has the methods callback, returned and hostcall", _listens, optional=True),
+    "cache": _is("a cache is a ModuleCache(Path(…))", lambda value: hasattr(value, "load"), optional=True),
+    "wake": _is("wake is a function", callable, optional=True),
+    # of hosts and filters
+    "engine": _engine,
+    "profile": lambda value: None if value is None else profile_of(value),
+    "limits": _is(
+        "limits are Limits(memory=…, deadline=…)", lambda value: isinstance(value, Limits), optional=True
+    ),
+    # of filters
+    "code": _is(
+        "a filter is the path of its file, or its bytes",
+        lambda value: isinstance(value, (str, os.PathLike, bytes, bytearray, memoryview)),
+    ),
+    "name": _is("a name is text", _text),
+    "root_id": _is("a root_id is text", _text),
+    "vm_id": _is("a vm_id is text", _text),
+    "configuration": _configuration,
+    "vm_configuration": _configuration,
+    "environment": _is("an environment is a mapping of text to text", _names_to_text, optional=True),
+    "capabilities": _capabilities,
+    "failure_policy": FailurePolicy,
+    "allow_on_headers_stop_iteration": lambda _: None,
+    "reload_interval": _is("reload_interval is a number of seconds, 0 or more", _number),
+    "unknown_imports": _unknown_imports,
+    # of streams
+    "buffer_limit": _is("buffer_limit is a number of bytes, 0 or more, such as 1 << 20", _size),
+}
