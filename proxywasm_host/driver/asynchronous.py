@@ -32,6 +32,7 @@ except ModuleNotFoundError as error:
 
 from proxywasm_host.driver.clusters import Clusters
 from proxywasm_host.driver.dispatch import LOOKS, Dispatcher, clients_by_type, logger
+from proxywasm_host.driver.interrupt import Interruptible, interruptible_here
 from proxywasm_host.runtime.effects import Callout, CalloutFailed, HttpCall, Reply
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import Plugin
@@ -58,6 +59,9 @@ class AsyncDriver(Dispatcher):
             `HttpStream.time_out`; ``None`` is never.
     """
 
+    interruptible: Callable[[], Interruptible]
+    """Makes what can be broken off in this event loop."""
+
     def __init__(
         self,
         host: Host,
@@ -81,6 +85,7 @@ class AsyncDriver(Dispatcher):
 
             self._clients[HttpCall] = await self._own_clients.enter_async_context(AsyncHttpClient(clusters))
         self._call_soon = self._scheduler()
+        self.interruptible = interruptible_here()
         self.host.wake = self._wake
         if self.stream_idle_timeout is not None:
             self._look_each(self.stream_idle_timeout / LOOKS)

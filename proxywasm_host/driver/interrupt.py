@@ -1,5 +1,6 @@
 """Something that is awaited and may be broken off by others: a cancel scope that costs next to nothing until then.
 
+    interruptible = interruptible_here()
     with interruptible() as running:
         await app(…)            # running.cancel(), called meanwhile by another task, ends this as a cancel scope does
 
@@ -9,13 +10,14 @@ A scope of anyio costs some microseconds for each request on asyncio, where a ta
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol
 
 import anyio
 from anyio.lowlevel import current_token
 
-__all__ = ["Interruptible", "interruptible"]
+__all__ = ["Interruptible", "interruptible_here"]
 
 
 class Interruptible(Protocol):
@@ -32,11 +34,9 @@ class Interruptible(Protocol):
     ) -> bool | None: ...
 
 
-def interruptible() -> Interruptible:
-    """One for this event loop."""
-    if isinstance(current_token().native_token, asyncio.AbstractEventLoop):
-        return OfAsyncio()
-    return anyio.CancelScope()
+def interruptible_here() -> Callable[[], Interruptible]:
+    """What makes them in this event loop."""
+    return OfAsyncio if isinstance(current_token().native_token, asyncio.AbstractEventLoop) else anyio.CancelScope
 
 
 class OfAsyncio:

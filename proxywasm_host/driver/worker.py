@@ -48,6 +48,8 @@ class Worker:
     driver: AsyncDriver
     plugins: Sequence[Plugin] = ()
     """The chain, for new streams."""
+    running = False
+    """Whether the filters are loaded, and all is well."""
     watches: Sequence[Watch] = ()
     """How the filters of the chain are."""
 
@@ -72,11 +74,6 @@ class Worker:
         self._stop = anyio.Event()
         self._stopped = anyio.Event()
 
-    @property
-    def running(self) -> bool:
-        """Whether the filters are loaded, and all is well."""
-        return self._ready.is_set() and self._error is None and not self._stopped.is_set()
-
     async def run(self) -> None:
         """Load the filters, serve until `stop`, free everything. What goes wrong at the start, `ready` raises."""
         try:
@@ -84,6 +81,7 @@ class Worker:
                 driver = AsyncDriver(self.host, self._clients, stream_idle_timeout=self._stream_idle_timeout)
                 async with driver as self.driver:
                     self._use(await self._load(self._filters))
+                    self.running = True
                     self._ready.set()
                     await self._stop.wait()
         except Exception as error:
@@ -91,6 +89,7 @@ class Worker:
                 raise
             self._error = error
         finally:
+            self.running = False
             self._ready.set()
             self._stopped.set()
 

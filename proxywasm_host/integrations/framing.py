@@ -18,9 +18,10 @@ from typing import Union
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.runtime import effects
-from proxywasm_host.runtime.path import Path
+from proxywasm_host.runtime.http import HttpStream
+from proxywasm_host.runtime.path import REQUEST, RESPONSE, Path
 
-__all__ = ["LENGTH", "Framing", "length_of", "with_length"]
+__all__ = ["LENGTH", "Framing", "framing_of", "length_of", "lengths_of", "with_length"]
 
 Headers = Union[effects.RequestHeaders, effects.ResponseHeaders]
 Body = Union[effects.RequestBody, effects.ResponseBody]
@@ -31,35 +32,26 @@ DIGITS = 19
 
 
 class Framing:
-    """One message on its way out.
+    """One message on its way out, whose ``content-length`` may not be true.
 
     Args:
         path: the stream's, for this direction.
-        changes_bodies: whether a filter may change the body.
+        came: what its sender said of its length.
         keep_unsure: keep the sender's length where the right one is not known, for a receiver that frames otherwise.
         wait_for: bytes of a body of known length that may be waited for, until it is whole.
     """
 
-    __slots__ = ("_body", "_came", "_changes_bodies", "_headers", "_keep_unsure", "_path", "_wait_for")
-
-    def __init__(self, path: Path, *, changes_bodies: bool, keep_unsure: bool = False, wait_for: int = 0) -> None:
+    def __init__(self, path: Path, came: list[bytes], *, keep_unsure: bool = False, wait_for: int = 0) -> None:
         self._path = path
-        self._changes_bodies = changes_bodies
+        self._came = length_of(came)
         self._keep_unsure = keep_unsure
         self._wait_for = wait_for
-        self._came: Iterable[tuple[bytes, bytes]] = ()
         self._headers: Headers | None = None
         self._body: list[Body] = []
 
-    def came(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Note the headers as their sender sent them."""
-        self._came = headers
-
     def forward(self, part: Part) -> list[Part]:
-        """What is to be sent now that this part has come out of the filters."""
+        """What is to be sent now that this part has come out of the filters. The first are headers."""
         if isinstance(part, (effects.RequestHeaders, effects.ResponseHeaders)):
-            if part.end_stream or not self._doubtful(part.headers):
-                return [part]
             self._headers = part
             return []
         if self._headers is None:
@@ -68,15 +60,10 @@ class Framing:
             self._body.append(part)
             if part.end_stream:
                 return self._release(self._size())
-            if self._path.received == length_of(self._came) or self._size() < self._wait_for:
+            if self._path.received == self._came or self._size() < self._wait_for:
                 return []  # only the end can follow, or it is waited for
             return self._release(None)
         return [*self._release(None), part]
-
-    def _doubtful(self, headers: HeaderList) -> bool:
-        if not any(name == LENGTH for name, _ in headers):
-            return False
-        return self._changes_bodies or length_of(headers) != length_of(self._came)
 
     def _size(self) -> int:
         return sum(len(each.data) for each in self._body)
@@ -85,7 +72,7 @@ class Framing:
         headers, body = self._headers, self._body
         assert headers is not None  # noqa: S101 - they wait
         if length is None and self._keep_unsure and self._size() == self._path.received:
-            length = length_of(self._came)
+            length = self._came
         self._headers, self._body = None, []
         if length is None:
             headers.headers = [pair for pair in headers.headers if pair[0] != LENGTH]
@@ -94,12 +81,38 @@ class Framing:
         return [headers, *body]
 
 
-def length_of(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
-    """What ``content-length`` says; ``None`` if there is none, several that differ, or something that is no number."""
-    values = {value for name, value in headers if name == LENGTH}
-    if len(values) != 1:
+def framing_of(
+    stream: HttpStream, part: Headers, came: Iterable[tuple[bytes, bytes]], *, wait_for: int = 0
+) -> Framing | None:
+    """Who sees to the length of this message, if it must be seen to.
+
+    Args:
+        stream: the message's.
+        part: headers that have come out of the filters.
+        came: headers as their sender sent them.
+        wait_for: see `Framing`.
+    """
+    lengths = [] if part.end_stream else lengths_of(part.headers)
+    if not lengths:
         return None
-    [value] = values
+    sent = lengths_of(came)
+    if lengths == sent and length_of(lengths) is not None and not stream.changes_bodies:
+        return None
+    if isinstance(part, effects.RequestHeaders):
+        return Framing(stream.path(REQUEST), sent, keep_unsure=True)
+    return Framing(stream.path(RESPONSE), sent, wait_for=wait_for)
+
+
+def lengths_of(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    """The values of ``content-length``."""
+    return [value for name, value in headers if name == LENGTH]
+
+
+def length_of(lengths: list[bytes]) -> int | None:
+    """What they say; ``None`` if there is none, several that differ, or something that is no number."""
+    if not lengths or lengths.count(lengths[0]) < len(lengths):
+        return None
+    value = lengths[0]
     return int(value) if value.isdigit() and len(value) <= DIGITS else None
 
 

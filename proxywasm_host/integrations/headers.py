@@ -8,16 +8,27 @@ Source: ``ConnectionManagerUtility::mutateRequestHeaders`` and ``mutateResponseH
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import lru_cache
 from string import ascii_letters, digits
 from typing import Any
 
 from proxywasm_host.abi.pairs import HeaderList
 
-__all__ = ["AROUND", "CONNECTION_SPECIFIC", "Refused", "address", "for_client", "for_filters", "is_token", "sendable"]
+__all__ = [
+    "AROUND",
+    "CONNECTION_SPECIFIC",
+    "Refused",
+    "address",
+    "controls_in",
+    "for_client",
+    "for_filters",
+    "is_token",
+    "sendable",
+]
 
 CONNECTION_SPECIFIC = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade expect".split())
+PECULIAR = CONNECTION_SPECIFIC | {b"te"}
 TOKEN = b"!#$%&'*+.^_`|~-" + (ascii_letters + digits).encode()
 """What a name is of (RFC 9110, section 5.6.2)."""
 CONTROLS = bytes(byte for byte in range(0x20) if byte != 0x09) + b"\x7f"
@@ -55,12 +66,30 @@ class Refused(Exception):
 
 
 def for_filters(
-    headers: Iterable[tuple[bytes, bytes]], method: bytes, target: bytes, scheme: bytes, server: bytes
+    headers: Sequence[tuple[bytes, bytes]], method: bytes, target: bytes, scheme: bytes, server: bytes
 ) -> HeaderList:
     """A request's headers for the first filter; names are in lower case. `server` is who was meant if none is named.
 
     Raises: Refused.
     """
+    if PECULIAR.isdisjoint([name for name, _ in headers]):
+        rest = [(name, value.strip(WHITESPACE)) for name, value in headers if name != b"host"]
+        if len(rest) < len(headers) - 1:
+            raise Refused(400, "more than one Host")
+        authority = next((value.strip(WHITESPACE) for name, value in headers if name == b"host"), None)
+    else:
+        rest, authority = end_to_end(headers)
+    if target[:1] != b"/":
+        authority, target = absolute(method, target, authority)
+    if authority is None:
+        authority = server
+    elif not is_authority(authority):
+        raise Refused(400, "an invalid Host")
+    return [(b":authority", authority), (b":path", target), (b":method", method), (b":scheme", scheme), *rest]
+
+
+def end_to_end(headers: Sequence[tuple[bytes, bytes]]) -> tuple[HeaderList, bytes | None]:
+    """Headers that are not a matter of one connection, and what Host says. Raises: Refused."""
     rest: HeaderList = []
     named: set[bytes] = set()
     authority: bytes | None = None
@@ -79,15 +108,7 @@ def for_filters(
             named.update(word.strip() for word in value.lower().split(b","))
         elif name == b"transfer-encoding" and value.lower() != b"chunked":
             raise Refused(501, "a transfer coding that is not known")
-    if named:
-        rest = [pair for pair in rest if pair[0] not in named]
-    if target[:1] != b"/":
-        authority, target = absolute(method, target, authority)
-    if authority is None:
-        authority = server
-    elif not is_authority(authority):
-        raise Refused(400, "an invalid Host")
-    return [(b":authority", authority), (b":path", target), (b":method", method), (b":scheme", scheme), *rest]
+    return [pair for pair in rest if pair[0] not in named] if named else rest, authority
 
 
 def absolute(method: bytes, target: bytes, authority: bytes | None) -> tuple[bytes | None, bytes]:
@@ -111,9 +132,7 @@ def is_authority(authority: bytes) -> bool:
 def for_client(headers: HeaderList) -> HeaderList:
     """A response's headers as they are sent."""
     rest = [
-        (name, value.strip(AROUND))
-        for name, value in headers
-        if name[:1] != b":" and name not in CONNECTION_SPECIFIC
+        (name, value.strip(AROUND)) for name, value in headers if name[:1] != b":" and name not in CONNECTION_SPECIFIC
     ]
     if len(rest) < len(headers) - 1:
         named = {word.strip() for name, value in headers if name == b"connection" for word in value.lower().split(b",")}
@@ -123,18 +142,17 @@ def for_client(headers: HeaderList) -> HeaderList:
 
 
 def sendable(headers: HeaderList) -> bool:
-    """Whether headers can be put into HTTP: a filter may have made anything of them.
-
-    Pseudo headers are those that `HttpStream` lets out, and no matter of HTTP/1.1.
-    """
+    """Whether headers can be put into HTTP, which has no pseudo headers: a filter may have made anything of them."""
     # All at once, for this is done twice for each request: a NUL is in no good name or value.
-    names = [name for name, _ in headers if name[:1] != b":"]
+    names = [name for name, _ in headers]
     values = b"\0".join([value for _, value in headers])
-    return (
-        all(names)
-        and b"\0".join(names).translate(None, TOKEN) == bytes(max(0, len(names) - 1))
-        and len(values) - len(values.translate(None, CONTROLS)) == max(0, len(headers) - 1)
-    )
+    between = len(names) - 1 if names else 0
+    return b"\0".join(names).translate(None, TOKEN) == bytes(between) and controls_in(values) == between and all(names)
+
+
+def controls_in(value: bytes) -> int:
+    """How many bytes it has that no value may have."""
+    return len(value) - len(value.translate(None, CONTROLS))
 
 
 def is_token(text: bytes) -> bool:

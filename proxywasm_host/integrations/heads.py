@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from proxywasm_host.abi.pairs import HeaderList
-from proxywasm_host.integrations.framing import LENGTH, length_of, with_length
-from proxywasm_host.integrations.headers import AROUND, for_client, is_token, sendable
+from proxywasm_host.integrations.framing import LENGTH, length_of, lengths_of, with_length
+from proxywasm_host.integrations.headers import AROUND, controls_in, for_client, is_token, sendable
 from proxywasm_host.runtime.effects import RequestHeaders, ResponseHeaders
 
 __all__ = ["NO_BODY", "RequestHead", "ResponseHead", "request_head", "response_head"]
@@ -20,7 +20,7 @@ NO_BODY = (204, 304)
 """Statuses of responses that have no body."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RequestHead:
     """A request's head for the application. `headers` are without pseudo headers; ``host`` comes first."""
 
@@ -31,7 +31,7 @@ class RequestHead:
     headers: HeaderList
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ResponseHead:
     """A response's head for the client."""
 
@@ -44,15 +44,17 @@ class ResponseHead:
 def request_head(part: RequestHeaders) -> RequestHead | None:
     """What the application gets; ``None`` if HTTP has no form for it."""
     pseudo: dict[bytes, bytes] = {}
-    headers: HeaderList = [(b"host", b"")]
-    for pair in part.headers:
-        if pair[0][:1] == b":":
-            pseudo[pair[0]] = pair[1]
-        else:
-            headers.append((pair[0], pair[1].strip(AROUND)))
-    headers[0] = b"host", pseudo.get(b":authority", b"")
+    for name, value in part.headers:  # pseudo headers come first
+        if name[:1] != b":":
+            break
+        pseudo[name] = value
     method, path, scheme = pseudo[b":method"], pseudo[b":path"], pseudo.get(b":scheme", b"http")
-    if not (sendable([*headers, (b":path", path)]) and is_token(method) and is_token(scheme)):
+    headers = [(b"host", pseudo.get(b":authority", b"")), *part.headers[len(pseudo) :]]
+    if not sendable(headers):
+        headers = [(name, value.strip(AROUND)) for name, value in headers]
+        if not sendable(headers):
+            return None
+    if not (is_token(method) and is_token(scheme)) or controls_in(path):
         return None
     if path[:1] != b"/" and (path != b"*" or method != b"OPTIONS"):
         return None
@@ -62,7 +64,7 @@ def request_head(part: RequestHeaders) -> RequestHead | None:
 
 def response_head(part: ResponseHeaders, method: str) -> ResponseHead | None:
     """What the client gets, that asked with `method`; ``None`` if it cannot be sent."""
-    value = next(value for name, value in part.headers if name == b":status")
+    value = part.headers[0][1]  # of :status
     headers = for_client(part.headers)
     if len(value) != 3 or not b"200" <= value <= b"599" or not sendable(headers):
         return None
@@ -74,10 +76,10 @@ def response_head(part: ResponseHeaders, method: str) -> ResponseHead | None:
 
 def right_length(headers: HeaderList, *, ends: bool) -> HeaderList:
     """Headers without a ``content-length`` that is none, or that says what does not come."""
-    lengths = {value for name, value in headers if name == LENGTH}
+    lengths = lengths_of(headers)
     if not lengths:
         return headers
-    length = length_of(headers)
+    length = length_of(lengths)
     if length is None:
         return [pair for pair in headers if pair[0] != LENGTH]
-    return with_length(headers, 0 if ends else length)
+    return with_length(headers, 0 if ends else length) if ends or len(lengths) > 1 else headers

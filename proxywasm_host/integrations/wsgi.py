@@ -32,13 +32,12 @@ from proxywasm_host.driver.filters import Filter
 from proxywasm_host.driver.health import Watch, watch
 from proxywasm_host.driver.threaded import ThreadDriver
 from proxywasm_host.integrations.carrier import Carrier
-from proxywasm_host.integrations.framing import Framing, Part
+from proxywasm_host.integrations.framing import Framing, Part, framing_of
 from proxywasm_host.integrations.headers import Refused, address, for_filters, sendable
 from proxywasm_host.integrations.heads import NO_BODY, RequestHead, request_head, response_head
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.http import HttpStream
-from proxywasm_host.runtime.path import REQUEST, RESPONSE
 from proxywasm_host.runtime.plugin import Plugin
 
 __all__ = ["Cluster", "Clusters", "Filter", "ProxyWasmMiddleware"]
@@ -158,11 +157,9 @@ class _Exchange:
         self._changed = threading.Condition(driver.lock)
         self._request_framing: Framing | None = None
         self._response_framing: Framing | None = None
-        if mend_framing:
-            changes = stream.changes_bodies
-            self._request_framing = Framing(stream.path(REQUEST), changes_bodies=changes, keep_unsure=True)
-            self._request_framing.came([*headers])
-            self._response_framing = Framing(stream.path(RESPONSE), changes_bodies=changes)
+        self._mend_framing = mend_framing
+        self._response: HeaderList = []
+        """The response's headers as the application sent them."""
         length = environ.get("CONTENT_LENGTH") or ""
         self._unread: float = int(length) if length.isascii() and length.isdigit() else 0
         if not length and environ.get("wsgi.input_terminated"):
@@ -289,8 +286,7 @@ class _Exchange:
         headers = [(name.lower().encode("latin-1"), value.strip(" \t").encode("latin-1")) for name, value in given]
         end = end or self._environ["REQUEST_METHOD"] == "HEAD" or code in NO_BODY
         self._response_ended = end
-        if self._response_framing is not None:
-            self._response_framing.came(headers)
+        self._response = headers
         self._feed(self._stream.response_headers, [(b":status", b"%d" % code), *headers], end)
 
     def _body(self, data: bytes) -> None:
@@ -320,9 +316,13 @@ class _Exchange:
 
     def _sink(self, effect: Effect) -> None:
         if isinstance(effect, (effects.RequestHeaders, effects.RequestBody, effects.RequestTrailers)):
+            if self._mend_framing and isinstance(effect, effects.RequestHeaders):
+                self._request_framing = framing_of(self._stream, effect, self._request)
             for part in self._framed(self._request_framing, effect):
                 self._to_upstream(part)
         elif isinstance(effect, (effects.ResponseHeaders, effects.ResponseBody, effects.ResponseTrailers)):
+            if self._mend_framing and isinstance(effect, effects.ResponseHeaders):
+                self._response_framing = framing_of(self._stream, effect, self._response)
             for part in self._framed(self._response_framing, effect):
                 self._to_downstream(part)
         elif isinstance(effect, effects.ResetStream):
@@ -340,7 +340,7 @@ class _Exchange:
         if isinstance(part, effects.RequestHeaders):
             self._upstream = request_head(part)
             if self._upstream is None:
-                self._answer(503 if sendable(self._request) else 400)
+                self._answer(503 if sendable(self._request[4:]) else 400)
         elif isinstance(part, effects.RequestBody) and part.data:
             self._to_app.append(part.data)
         self._request_done = not hasattr(part, "end_stream") or part.end_stream

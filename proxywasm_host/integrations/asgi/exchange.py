@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import anyio
 
 from proxywasm_host.abi.pairs import HeaderList
-from proxywasm_host.driver.interrupt import Interruptible, interruptible
+from proxywasm_host.driver.interrupt import Interruptible
 from proxywasm_host.driver.worker import Worker
 from proxywasm_host.integrations.asgi.scope import (
     Message,
@@ -32,13 +32,13 @@ from proxywasm_host.integrations.asgi.scope import (
     has_body,
     upstream_scope,
 )
-from proxywasm_host.integrations.framing import Framing, Part
+from proxywasm_host.integrations.framing import Framing, Part, framing_of
 from proxywasm_host.integrations.headers import Refused, for_client, sendable
 from proxywasm_host.integrations.heads import NO_BODY, request_head, response_head
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.http import HttpStream
-from proxywasm_host.runtime.path import REQUEST, RESPONSE
+from proxywasm_host.runtime.path import REQUEST
 
 __all__ = ["Exchange", "ResponseOver", "StreamReset", "refuse"]
 
@@ -87,12 +87,9 @@ class Exchange:
         self._app_scope: Scope | None = None
         self._request_framing: Framing | None = None
         self._response_framing: Framing | None = None
-        if mend_framing:
-            changes = stream.changes_bodies
-            wait_for = stream.buffer_limit if scope["http_version"] == "1.0" else 0
-            self._request_framing = Framing(stream.path(REQUEST), changes_bodies=changes, keep_unsure=True)
-            self._request_framing.came(scope["headers"])
-            self._response_framing = Framing(stream.path(RESPONSE), changes_bodies=changes, wait_for=wait_for)
+        self._mend_framing = mend_framing
+        self._response: HeaderList = []
+        """The response's headers as the application sent them."""
 
         self._request_ended = False
         """The end of the request has been fed."""
@@ -159,7 +156,7 @@ class Exchange:
 
     async def _call(self, app: Callable[..., Awaitable[None]]) -> None:
         try:
-            with interruptible() as self._running:
+            with self._driver.interruptible() as self._running:
                 await app(self._app_scope, self.receive, self.send)
         except Exception as error:
             if not self._over:
@@ -211,7 +208,7 @@ class Exchange:
         self._reading = True
         message: Message | None = None
         try:
-            with interruptible() as self._awaiting:
+            with self._driver.interruptible() as self._awaiting:
                 message = await self._server_receive()
         finally:
             self._reading, self._awaiting = False, None
@@ -303,8 +300,7 @@ class Exchange:
         self._trailers = [] if message.get("trailers") and not bodiless else None
         end = bodiless or (self._trailers is None and (b"content-length", b"0") in headers)
         self._response_ended = end
-        if self._response_framing is not None:
-            self._response_framing.came(headers)
+        self._response = headers
         self._feed(self._stream.response_headers([(b":status", b"%d" % status), *headers], end))
 
     def _body(self, data: bytes, more: bool) -> None:
@@ -335,9 +331,14 @@ class Exchange:
 
     def _sink(self, effect: Effect) -> None:
         if isinstance(effect, (effects.RequestHeaders, effects.RequestBody, effects.RequestTrailers)):
+            if self._mend_framing and isinstance(effect, effects.RequestHeaders):
+                self._request_framing = framing_of(self._stream, effect, self._request)
             for part in self._framed(self._request_framing, effect):
                 self._upstream(part)
         elif isinstance(effect, (effects.ResponseHeaders, effects.ResponseBody, effects.ResponseTrailers)):
+            if self._mend_framing and isinstance(effect, effects.ResponseHeaders):
+                wait_for = self._stream.buffer_limit if self._scope["http_version"] == "1.0" else 0
+                self._response_framing = framing_of(self._stream, effect, self._response, wait_for=wait_for)
             for part in self._framed(self._response_framing, effect):
                 self._downstream(part)
         elif isinstance(effect, effects.ResetStream):
@@ -362,7 +363,7 @@ class Exchange:
         if isinstance(part, effects.RequestHeaders):
             head = request_head(part)
             if head is None:
-                self._answer(503 if sendable(self._request) else 400)
+                self._answer(503 if sendable(self._request[4:]) else 400)
             else:
                 self._app_scope = upstream_scope(self._scope, head)
             if part.end_stream:

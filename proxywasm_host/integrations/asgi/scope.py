@@ -53,7 +53,7 @@ def target(scope: Scope) -> bytes:
 def request_headers(scope: Scope) -> HeaderList:
     """The request's headers for the first filter. Raises: Refused."""
     return for_filters(
-        scope["headers"],
+        list(scope["headers"]),
         scope["method"].encode("latin-1"),
         target(scope),
         scope.get("scheme", "http").encode("latin-1"),
