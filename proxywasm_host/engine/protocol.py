@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from math import inf
 from typing import Any, ClassVar, Protocol
 
 __all__ = [
@@ -98,10 +99,24 @@ class Limits:
 
     `memory` is in bytes and bounds linear memory: ``memory.grow`` beyond it answers -1.
     `deadline` is in seconds and bounds each outermost call into the guest.
+
+    Raises: TypeError, ValueError.
     """
 
     memory: int | None = None
     deadline: float | None = None
+
+    def __post_init__(self) -> None:
+        memory: Any = self.memory
+        deadline: Any = self.deadline
+        if memory is not None and memory.__class__ is not int:
+            raise TypeError(f"memory of Limits is a number of bytes, such as 64 << 20, or None, not {memory!r}")
+        if deadline is not None and deadline.__class__ not in (int, float):
+            raise TypeError(f"deadline of Limits is a number of seconds, such as 0.5, or None, not {deadline!r}")
+        if memory is not None and memory < 0:
+            raise ValueError(f"memory of Limits is {memory} bytes, which is less than 0; None is no limit")
+        if deadline is not None and not 0 <= deadline < inf:
+            raise ValueError(f"deadline of Limits is {deadline} seconds: give a number from 0 on, or None")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ extern const size_t HEADERS_MAP[2];
 
 typedef struct {
     PyObject_HEAD
+    PyObject *host;
     Entry *vm;
     Context *root;
     PyObject *dict;
@@ -23,6 +24,7 @@ typedef struct {
     PyObject *stream, *plugin, *dict;
     Entry *vm;
     uint32_t number, root_number; /* the ids */
+    long long action[2];          /* by direction: what the last callback returned, or -1 */
     bool created, deleted, pending_done;
 } PlainContext;
 
@@ -86,8 +88,8 @@ PyObject *map_for_log(PyObject *stream, size_t map);
 
 /* -- plain_headers.c -------------------------------------------------------------------------------------------- */
 
-/* A list of our own of headers that are plain pairs of bytes, of different names; and their count and size, as
- * measure() in header_limits.py says. NULL without an exception: they have to be looked at more closely. */
+/* A list of our own of headers that are plain pairs of bytes, whose names are in lower case and differ; and their count
+ * and size, as measure() in header_limits.py says. NULL without an exception: they have to be looked at more closely. */
 PyObject *plain_headers(PyObject *headers, Py_ssize_t *count, Py_ssize_t *size);
 /* Whether headers may go out as they are: what HttpStream.for_wire gives back as it was. */
 bool fit_for_wire(int direction, PyObject *headers);

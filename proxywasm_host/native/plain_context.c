@@ -24,6 +24,7 @@ static int begin(PlainContext *self, PyObject *stream, PyObject *object) {
     PyObject *id = PyErr_Occurred() ? NULL : entry_new_context_id(vm, NULL);
     if (!id) return -1;
     self->number = (uint32_t)PyLong_AsUnsignedLongMask(id);
+    self->action[REQUEST] = self->action[RESPONSE] = -1;
     context_begin(&self->base, id, (PyObject *)plugin->root);
     Py_XSETREF(self->stream, Py_NewRef(stream));
     Py_XSETREF(self->plugin, Py_NewRef(plugin));
@@ -113,6 +114,7 @@ int64_t context_on_headers(PlainContext *self, int direction, PyObject *headers,
         uint64_t slots[] = {0, (uint64_t)PyList_GET_SIZE(headers), end_stream};
         if (tell(self, vm, ON_HEADERS[direction], slots, vm->tells_end ? 3 : 2)) return -1;
         if (vm->failure != Py_None) return failed(self, direction);
+        self->action[direction] = (long long)slots[0];
         action = slots[0] ? headers_action(self, slots[0]) : 0;
     }
     if (!action && place_set(&self->base.maps, at, Py_None)) return -1;
@@ -248,6 +250,8 @@ static PyMemberDef plain_context_members[] = {
     {"stream", T_OBJECT_EX, offsetof(PlainContext, stream), 0, NULL},
     {"plugin", T_OBJECT_EX, offsetof(PlainContext, plugin), READONLY, NULL},
     {"vm", T_OBJECT_EX, offsetof(PlainContext, vm), READONLY, NULL},
+    {"request_action", T_LONGLONG, offsetof(PlainContext, action[REQUEST]), 0, NULL},
+    {"response_action", T_LONGLONG, offsetof(PlainContext, action[RESPONSE]), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

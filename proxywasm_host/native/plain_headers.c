@@ -39,6 +39,14 @@ static int all_differ(PyObject *list) {
     return differ;
 }
 
+/* Whether a name is in lower case, as names are here. */
+static bool is_lower(PyObject *name) {
+    const char *at = PyBytes_AS_STRING(name), *end = at + PyBytes_GET_SIZE(name);
+    for (; at < end; at++)
+        if (*at >= 'A' && *at <= 'Z') return false;
+    return true;
+}
+
 PyObject *plain_headers(PyObject *headers, Py_ssize_t *count, Py_ssize_t *size) {
     if (!PyList_CheckExact(headers)) return NULL;
     PyObject *list = PyList_GetSlice(headers, 0, PyList_GET_SIZE(headers)), *name, *value;
@@ -46,7 +54,7 @@ PyObject *plain_headers(PyObject *headers, Py_ssize_t *count, Py_ssize_t *size) 
     Py_ssize_t many = 0, bytes = 0;
     int plain = 1;
     for (Py_ssize_t i = 0; plain && i < PyList_GET_SIZE(list); i++) {
-        if (!(plain = pair_of(list, i, &name, &value))) break;
+        if (!(plain = pair_of(list, i, &name, &value) && is_lower(name))) break;
         many += PyBytes_AS_STRING(name)[0] != ':';
         bytes += PyBytes_GET_SIZE(name) + PyBytes_GET_SIZE(value);
     }

@@ -1,12 +1,13 @@
 /* What almost every request asks of a plugin and of a host: twins of PlainPlugin and PlainHost in runtime/plain.py. */
 #include "plain.h"
 
-static PyObject *clock_name, *ready_name, *nothing, *default_limit;
+static PyObject *clock_name, *ready_name, *router_name, *nothing, *default_limit;
 
 int host_names(void) {
     static const Name NAMES[] = {
         {&clock_name, "clock"},
         {&ready_name, "ready"},
+        {&router_name, "router"},
     };
     PyObject *empty = PyDict_New();
     nothing = empty ? PyDictProxy_New(empty) : NULL;
@@ -45,6 +46,7 @@ static PyObject *get_put(PyObject *self, void *at) {
 }
 
 static int plugin_traverse(PlainPlugin *self, visitproc visit, void *arg) {
+    Py_VISIT(self->host);
     Py_VISIT(self->vm);
     Py_VISIT(self->root);
     Py_VISIT(self->dict);
@@ -52,6 +54,7 @@ static int plugin_traverse(PlainPlugin *self, visitproc visit, void *arg) {
 }
 
 static int plugin_clear(PlainPlugin *self) {
+    Py_CLEAR(self->host);
     Py_CLEAR(self->vm);
     Py_CLEAR(self->root);
     Py_CLEAR(self->dict);
@@ -63,6 +66,11 @@ static void plugin_dealloc(PlainPlugin *self) {
     plugin_clear(self);
     Py_TYPE(self)->tp_free(self);
 }
+
+static PyMemberDef plugin_members[] = {
+    {"host", T_OBJECT_EX, offsetof(PlainPlugin, host), 0, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
 
 static PyGetSetDef plugin_getset[] = {
     DICT,
@@ -81,6 +89,7 @@ PyTypeObject PlainPluginType = {
     .tp_dealloc = (destructor)plugin_dealloc,
     .tp_traverse = (traverseproc)plugin_traverse,
     .tp_clear = (inquiry)plugin_clear,
+    .tp_members = plugin_members,
     .tp_getset = plugin_getset,
     .tp_dictoffset = offsetof(PlainPlugin, dict),
 };
@@ -108,9 +117,10 @@ static int host_init(PlainHost *self, PyObject *args, PyObject *keywords) {
     return self->outbox ? set_services(self, services, NULL) : -1;
 }
 
-static bool is_fit(PyObject *object) {
+static bool is_fit(PlainHost *self, PyObject *object) {
     PlainPlugin *plugin = (PlainPlugin *)object;
     if (!is_a(object, known.plugin, &PlainPluginType) || plugin->closed) return false;
+    if (plugin->host != (PyObject *)self) return false;
     return plugin->vm && plugin->root && plugin->vm->failure == Py_None;
 }
 
@@ -118,7 +128,7 @@ static bool is_fit(PyObject *object) {
 static PyObject *ready(PlainHost *self, PyObject *plugins) {
     bool fit = PyList_CheckExact(plugins) || PyTuple_CheckExact(plugins);
     for (Py_ssize_t i = 0; fit && i < PySequence_Fast_GET_SIZE(plugins); i++)
-        fit = is_fit(PySequence_Fast_GET_ITEM(plugins, i));
+        fit = is_fit(self, PySequence_Fast_GET_ITEM(plugins, i));
     return fit ? Py_NewRef(plugins) : PyObject_CallMethodOneArg((PyObject *)self, ready_name, plugins);
 }
 
@@ -145,8 +155,8 @@ static PyObject *gone(void) { return PyErr_Format(PyExc_RuntimeError, "the host 
 
 static PyObject *host_http_stream(PlainHost *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
     static const Signature SIGNATURE = {
-        "http_stream", 1, 1, {"plugins", "properties", "buffer_limit", "header_limits"}};
-    PyObject *given[] = {NULL, nothing, default_limit, known.header_limits};
+        "http_stream", 1, 1, {"plugins", "properties", "buffer_limit", "header_limits", "router"}};
+    PyObject *given[] = {NULL, nothing, default_limit, known.header_limits, Py_True};
     if (!take(&SIGNATURE, args, count, keywords, given)) return NULL;
     if (!self->outbox || !self->clock) return gone();
     if (given[1] == Py_None) given[1] = nothing;
@@ -155,6 +165,10 @@ static PyObject *host_http_stream(PlainHost *self, PyObject *const *args, Py_ssi
     if (!plugins) return NULL;
     PyObject *stream = stream_make(self, plugins, given[1], given[2], given[3]);
     Py_DECREF(plugins);
+    if (stream && given[4] != Py_True) {
+        int routes = PyObject_IsTrue(given[4]);
+        if (routes < 0 || (!routes && PyObject_SetAttr(stream, router_name, Py_False))) Py_CLEAR(stream);
+    }
     return stream;
 }
 
@@ -192,12 +206,13 @@ static void host_dealloc(PlainHost *self) {
 
 static PyMethodDef host_methods[] = {
     {"http_stream", (PyCFunction)(void (*)(void))host_http_stream, METH_FASTCALL | METH_KEYWORDS,
-     "http_stream($self, plugins, *, properties=None, buffer_limit=1048576, header_limits=...)\n--\n\n"
+     "http_stream($self, plugins, *, properties=None, buffer_limit=1048576, header_limits=..., router=True)\n--\n\n"
      "An HTTP stream through these plugins, in the order of the request.\n\n"
      "`properties` are those of this stream, by dotted name (``\"source.address\"``). `buffer_limit` bounds what\n"
      "filters may hold of a body, in bytes. A request beyond `header_limits` is answered 431, a response 502;\n"
-     "``None`` is no limit.\n\n"
-     "Raises: TypeError or ValueError, for properties that no filter could read."},
+     "``None`` is no limit. `router`: headers that filters leave without ``:path``, ``:method`` or ``:status`` are\n"
+     "answered as by Envoy's router (404, 503, 502); else they come out as they are.\n\n"
+     "Raises: TypeError or ValueError, for plugins of another host, and for properties that no filter could read."},
     {"emit", (PyCFunction)host_emit, METH_O,
      "emit($self, effect, /)\n--\n\n"
      "Note an effect; it is returned by the event that is being fed, or by the next."},

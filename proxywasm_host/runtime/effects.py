@@ -230,6 +230,8 @@ class HttpCall:
     body: bytes
     trailers: HeaderList
     timeout: int
+    answered: bool = field(default=False, init=False, repr=False, compare=False)
+    """Whether it has had its reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +288,8 @@ class GrpcCall:
     message: bytes
     timeout: int
     config: bytes = field(default=b"", repr=False)
+    answered: bool = field(default=False, init=False, repr=False, compare=False)
+    """Whether it has had its reply."""
 
 
 @dataclass(slots=True)
@@ -354,6 +358,8 @@ class RedisCall:
     password: bytes = field(repr=False)
     timeout: int
     options: Mapping[str, str] = field(default_factory=dict)
+    answered: bool = field(default=False, init=False, repr=False, compare=False)
+    """Whether it has had its reply."""
 
 
 Callout = Union[HttpCall, GrpcCall, GrpcStream, RedisCall]

@@ -306,16 +306,18 @@ class Host(PlainHost):
         return TcpStream(self, self.ready(plugins), given, buffer_limit)
 
     def ready(self, plugins: Sequence[Plugin]) -> list[Plugin]:
-        """Those that a new stream gets. Raises: RuntimeError, if one was closed; TypeError, if one is none."""
+        """Those that a new stream gets.
+
+        Raises: RuntimeError, if one was closed; TypeError, if one is none; ValueError, if one is another host's.
+        """
         try:
-            for plugin in plugins:
-                if plugin.closed or plugin.vm.failure is not None:
-                    break
-            else:
-                return list(plugins)
+            strange = [plugin for plugin in plugins if plugin.host is not self]
+            fit = not any(plugin.closed or plugin.vm.failure is not None for plugin in plugins)
         except (AttributeError, TypeError):
             raise _no_plugins(plugins) from None
-        return [plugin for plugin in plugins if plugin.ready()]
+        if strange:
+            raise ValueError(f"{strange[0]!r} is another host's: load it into this one, with host.load_plugin(…)")
+        return list(plugins) if fit else [plugin for plugin in plugins if plugin.ready()]
 
     # -- Effects -------------------------------------------------------------------------------------------------
 
@@ -329,10 +331,11 @@ class Host(PlainHost):
     def deliver(self, callout: Callout, reply: Reply) -> list[Effect]:
         """Give a guest the reply to its callout, and return what that brings about, to be performed after the rest.
 
-        A reply that nobody waits for any more is dropped.
+        A reply that nobody waits for any more, because the guest has failed or has cancelled the callout, is dropped.
 
         Raises: TypeError, if the callout cannot have such a reply, or it holds text where bytes should be, or the like;
-            the guest then waits for another.
+            the guest then waits for another. RuntimeError, if the callout had its reply before (a
+            `GrpcStream` has any number).
         """
         callout.plugin.root.deliver(callout, reply)
         return self.drain()

@@ -30,11 +30,13 @@ from proxywasm_host.abi.types import MapType
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import Failure
+from proxywasm_host.runtime.given import body_of, instead
 from proxywasm_host.runtime.header_limits import measure
 from proxywasm_host.runtime.http_context import HttpContext
 from proxywasm_host.runtime.path import REQUEST, RESPONSE, Path
 from proxywasm_host.runtime.plain import WORDS, PlainStream
 from proxywasm_host.runtime.properties import Stored, grpc_status_of
+from proxywasm_host.runtime.stream_filter import StreamFilter, filter_of
 
 __all__ = ["HttpStream", "LocalResponse"]
 
@@ -99,6 +101,8 @@ class HttpStream(PlainStream):
     """Why, if so."""
     reset_details: str | None = None
     """Why the stream was reset, if it was."""
+    router = True
+    """Whether headers without the pseudo headers that must be there are answered as by Envoy's router."""
     _prepared: LocalResponse | None = None
     context_type = HttpContext
     path_type = Path
@@ -106,7 +110,7 @@ class HttpStream(PlainStream):
     # -- Events --------------------------------------------------------------------------------------------------
 
     def request_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
-        """A part of the client's body. Raises: RuntimeError, before the headers or after the end."""
+        """A part of the client's body. Raises: RuntimeError, before the headers or after the end; TypeError."""
         return self._body(self._request, data, end_stream)
 
     def request_trailers(self, trailers: HeaderList) -> list[Effect]:
@@ -135,6 +139,8 @@ class HttpStream(PlainStream):
             raise RuntimeError(f"the {which} has ended before")
 
     def _body(self, path: Path, data: bytes, end_stream: bool) -> list[Effect]:
+        if data.__class__ is not bytes:
+            data = body_of(data)
         if not path.aborted:
             self._check(path)
             path.on_data(data, end_stream)
@@ -153,14 +159,16 @@ class HttpStream(PlainStream):
 
         ``None`` if they are beyond the limits, which is answered.
 
-        Raises: TypeError, if one is no pair of bytes.
+        Raises: TypeError, if one is no pair of bytes; ValueError, if a name is not in lower case.
         """
         pairs: list[Any] = list(headers)  # whatever it is that the embedder gave
         for pair in pairs:
             if pair.__class__ is list:
                 return self.checked([(name, value) for name, value in pairs], map)
             if pair.__class__ is not tuple or [part.__class__ for part in pair] != PAIR:
-                raise TypeError(f"headers are (name, value) pairs of bytes, not {pair!r}")
+                raise TypeError(f"headers are (name, value) pairs of bytes, not {pair!r}{instead(headers, pair)}")
+            if pair[0] != pair[0].lower():
+                raise ValueError(f"names of headers are in lower case: write {pair[0].lower()!r}, not {pair[0]!r}")
         path = self.path(map >= MapType.RESPONSE_HEADERS)
         count, size = measure(pairs)
         if map in TRAILERS:
@@ -224,6 +232,11 @@ class HttpStream(PlainStream):
         """State of one direction, for properties."""
         return self._response if direction else self._request
 
+    @property
+    def filters(self) -> tuple[StreamFilter, ...]:
+        """The filters, in the order of the request, as they are now."""
+        return tuple(map(filter_of, self._contexts))
+
     # -- What filters do -----------------------------------------------------------------------------------------
 
     def emit(self, effect: Effect) -> None:
@@ -254,7 +267,7 @@ class HttpStream(PlainStream):
                     return headers
             elif direction == REQUEST or value.isdigit():
                 found |= bit
-        if found == needed:
+        if found == needed or not self.router:
             return headers
         self._missing(direction, next(name for name, bit in known.items() if bit & ~found))
         return None

@@ -37,6 +37,8 @@ NO_BUFFER = int(DataAction.STOP_ITERATION_NO_BUFFER)
 BUFFER = int(DataAction.STOP_ITERATION_AND_BUFFER)
 CONTEXT = 8 * 1024
 """Bytes that a context costs that waits for ``proxy_done``, beside what is kept of its stream."""
+BODY, TRAILERS, PART = 1, 2, 32
+"""Which callback an action is of, as bits above it; those on headers have none."""
 SPAN_TAG = "trace_span_tag."
 BUFFER_LIMITS = ("set_decoder_buffer_limit", "set_encoder_buffer_limit")
 """Either sets the limit of the whole stream, as there is one for both directions in Envoy. No guest can use a limit
@@ -100,6 +102,7 @@ class HttpContext(PlainContext, Context):
             self._in_body = None
             if vm.failure is not None:
                 return self.failed(direction, NO_BUFFER), data
+            self.returned(direction, BODY, action)
             action = min(action, NO_BUFFER)
         data = self.buffers[direction] or b""
         if buffered:
@@ -124,9 +127,17 @@ class HttpContext(PlainContext, Context):
             action = vm.enter(self, callback, self.id, len(trailers))
             if vm.failure is not None:
                 return self.failed(direction, 1)
+            self.returned(direction, TRAILERS, action)
         if not action:
             self.maps[at] = None
         return action
+
+    def returned(self, direction: int, part: int, action: int) -> None:
+        """Note what a callback on a body or on trailers returned."""
+        if direction == RESPONSE:
+            self.response_action = part << PART | action
+        else:
+            self.request_action = part << PART | action
 
     def failed(self, direction: int, stop: int) -> int:
         """The VM does not work (any more): what the stream gets instead of an action."""

@@ -195,13 +195,15 @@ class Path(PlainPath):
 
     # -- The buffer ----------------------------------------------------------------------------------------------
 
+    def held(self) -> bytes:
+        """What is held."""
+        seen = None if self.holder is None else self.holder.buffers[self.direction]
+        return bytes(self.buffer or b"") if seen is None else seen
+
     def take_buffer(self) -> bytes:
         """What is held; afterwards nothing is."""
-        data = bytes(self.buffer or b"")
-        if self.holder is not None:
-            held = self.holder.buffers[self.direction]
-            data = data if held is None else held
-            self.holder = None
+        data = self.held()
+        self.holder = None
         self.buffer = None
         return data
 

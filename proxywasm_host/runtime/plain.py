@@ -63,6 +63,9 @@ ON_HEADERS: Final = ("on_request_headers", "on_response_headers")
 class PlainContext(ContextState):
     """A stream context. `HttpContext` adds `headers_action`, `failed` and `hold`."""
 
+    request_action = -1
+    """What the filter's last callback for the request returned, as `FilterSide` reads it; -1 if there was none."""
+    response_action = -1
     created = False
     deleted = False
     pending_done = False
@@ -106,6 +109,10 @@ class PlainContext(ContextState):
                 action = vm.enter(self, callback, self.id, len(headers))
             if vm.failure is not None:
                 return self.failed(direction, STOP_ALL)
+            if direction:
+                self.response_action = action
+            else:
+                self.request_action = action
             if action:
                 action = self.headers_action(action)
         if not action:
@@ -341,6 +348,7 @@ def end(contexts: Sequence[HttpContext]) -> None:
 class PlainPlugin:
     """What streams need of a plugin."""
 
+    host: Host
     vm: Vm
     root: RootContext
     closed = False
@@ -362,24 +370,29 @@ class PlainHost:
         properties: Mapping[str, PropertyValue] | None = None,
         buffer_limit: int = BUFFER_LIMIT,
         header_limits: HeaderLimits | None = HEADER_LIMITS,
+        router: bool = True,
     ) -> HttpStream:
         """An HTTP stream through these plugins, in the order of the request.
 
         `properties` are those of this stream, by dotted name (``"source.address"``). `buffer_limit` bounds what
         filters may hold of a body, in bytes. A request beyond `header_limits` is answered 431, a response 502;
-        ``None`` is no limit.
+        ``None`` is no limit. `router`: headers that filters leave without ``:path``, ``:method`` or ``:status`` are
+        answered as by Envoy's router (404, 503, 502); else they come out as they are.
 
-        Raises: TypeError or ValueError, for properties that no filter could read.
+        Raises: TypeError or ValueError, for plugins of another host, and for properties that no filter could read.
         """
         if properties is not None:
             check_properties(properties)
-        return self.stream_type(
+        stream = self.stream_type(
             cast("Host", self),
             self.ready(plugins),
             NOTHING if properties is None else properties,
             buffer_limit,
             header_limits,
         )
+        if not router:
+            stream.router = False
+        return stream
 
     def ready(self, plugins: Sequence[Plugin]) -> list[Plugin]:
         """Those that a new stream gets. Raises: RuntimeError, if one was closed."""

@@ -300,9 +300,16 @@ class RootContext(Context):
     def deliver(self, callout: effects.Callout, reply: effects.Reply) -> None:
         """Give the guest a reply, as soon as it does not run.
 
-        Raises: as `check_reply`.
+        Raises: as `check_reply`; RuntimeError, if it had its reply before.
         """
         check_reply(callout, reply)
+        if not isinstance(callout, effects.GrpcStream):
+            if callout.answered and not self.deleted:
+                raise RuntimeError(
+                    f"{type(callout).__name__} {callout.token} to {callout.cluster!r} has had its reply: "
+                    "a callout is answered once"
+                )
+            callout.answered = True
         self.vm.defer(lambda: self._deliver(callout, reply))
 
     def _deliver(self, callout: effects.Callout, reply: effects.Reply) -> None:

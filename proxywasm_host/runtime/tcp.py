@@ -21,6 +21,7 @@ from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import Failure
+from proxywasm_host.runtime.given import body_of
 from proxywasm_host.runtime.path import IGNORED
 from proxywasm_host.runtime.plain import BUFFER_LIMIT
 from proxywasm_host.runtime.properties import Stored, lookup
@@ -201,6 +202,8 @@ class TcpStream:
         return self._contexts if direction == BufferType.DOWNSTREAM_DATA else self._contexts[::-1]
 
     def _pass(self, direction: BufferType, start: int, data: bytes, end_stream: bool) -> None:
+        if data.__class__ is not bytes:
+            data = body_of(data)
         if not self._connected:
             raise RuntimeError("the connection must be told first, with new_connection()")
         for context in self._order(direction)[start:]:

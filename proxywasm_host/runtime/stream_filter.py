@@ -1,0 +1,84 @@
+"""What is to be seen of a filter in a stream, without a listener: what it returned, and what it holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING, Union
+
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.types import Action, DataAction, HeadersAction
+from proxywasm_host.runtime.http_context import PART
+from proxywasm_host.runtime.plain import REQUEST, RESPONSE
+
+if TYPE_CHECKING:
+    from proxywasm_host.runtime.http_context import HttpContext
+    from proxywasm_host.runtime.plugin import Plugin
+
+__all__ = ["FilterSide", "StreamFilter", "filter_of"]
+
+ACTIONS: tuple[type[IntEnum], ...] = (HeadersAction, DataAction, Action)
+"""Of callbacks on headers, bodies and trailers."""
+
+
+@dataclass(frozen=True, slots=True)
+class FilterSide:
+    """A filter and one direction of its stream."""
+
+    action: Union[HeadersAction, DataAction, Action, int, None]
+    """What its last callback returned; an ``int`` if that is no action. ``None`` if there was no callback, it sent a
+    local response, or it failed."""
+    holds: bool
+    """Whether it holds the message: what comes next waits for it, or is given to it before others."""
+    headers: HeaderList | None = None
+    """The headers that it holds, as they are now."""
+    body: bytes = b""
+    """The part of the body that it holds."""
+    trailers: HeaderList | None = None
+    """The trailers that it holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamFilter:
+    """One filter of a stream, as it was when `HttpStream.filters` was asked for."""
+
+    plugin: Plugin
+    context_id: int
+    """By which its guest knows the stream."""
+    request: FilterSide = field(compare=False)
+    response: FilterSide = field(compare=False)
+
+
+def filter_of(context: HttpContext) -> StreamFilter:
+    """What is to be seen of a context."""
+    return StreamFilter(
+        context.plugin,
+        context.id,
+        _side(context, REQUEST, context.request_action),
+        _side(context, RESPONSE, context.response_action),
+    )
+
+
+def _side(context: HttpContext, direction: int, returned: int) -> FilterSide:
+    action = _action(returned)
+    if context.deleted:
+        return FilterSide(action, False)
+    path = context.stream.path(direction)
+    at = path.filters.index(context)
+    if at not in path.stopped or path.aborted:
+        return FilterSide(action, False)
+    headers, trailers = context.maps[2 * direction], context.maps[2 * direction + 1]
+    return FilterSide(
+        action,
+        True,
+        list(headers) if headers is not None and path.passed <= at else None,
+        path.held() if at == min(path.stopped) else b"",
+        None if trailers is None else list(trailers),
+    )
+
+
+def _action(returned: int) -> Union[HeadersAction, DataAction, Action, int, None]:
+    if returned < 0 or returned & 0xFFFF_FFFF == 0xFFFF_FFFF:
+        return None
+    kind, number = ACTIONS[returned >> PART], returned & 0xFFFF_FFFF
+    return kind(number) if number in set(kind) else number
