@@ -19,6 +19,7 @@ from proxywasm_host.serve.chain import Chain
 from proxywasm_host.serve.config import Settings
 from proxywasm_host.serve.forwarded import forward
 from proxywasm_host.serve.metrics import GuestMetrics, Tally
+from proxywasm_host.serve.protocol import REFUSED
 from proxywasm_host.serve.source import Source
 from proxywasm_host.serve.trace import Tracer
 from proxywasm_host.services import Services, StandardLogging
@@ -136,6 +137,7 @@ class Application:
         finally:
             tally.in_progress -= 1
             seconds = time.perf_counter() - began
+            status = status or scope.get("state", {}).get(REFUSED, 0)
             tally.finished(status, seconds)
             self._log.write(scope, status, size, seconds)
 

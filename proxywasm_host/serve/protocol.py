@@ -29,7 +29,7 @@ from proxywasm_host.serve import wire
 from proxywasm_host.serve.config import Clients
 from proxywasm_host.serve.wire import Malformed
 
-__all__ = ["ClientProtocol"]
+__all__ = ["REFUSED", "ClientProtocol"]
 
 HIGH_WATER = 64 * 1024
 """Bytes of a body, or of requests sent ahead, that wait here."""
@@ -38,6 +38,8 @@ LINGER = 1.0
 STATUS = {status.value: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 BODILESS = (204, 304)
 NEVER = float("inf")
+REFUSED = "proxywasm.refused"
+"""Key in the state of a request: the status that the client got when its body turned out to be none."""
 GONE: Message = {"type": "http.disconnect"}
 logger = logging.getLogger("proxywasm_host.serve")
 
@@ -275,7 +277,7 @@ class ClientProtocol(asyncio.Protocol):
         fields = b"content-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
         self._transport.write(STATUS[error.status] + fields + body)
         if exchange is not None:
-            exchange.lost()
+            exchange.refuse(error.status)
         elif self._refused is not None:
             line = bytes((head or self._buffer)[:200]).partition(b"\r\n")[0]
             scope = {**self._scope, "method": "-", TARGET: line or b"-", "headers": []}
@@ -367,6 +369,11 @@ class _Exchange:
         if part or whole:
             self._wake()
 
+    def refuse(self, status: int) -> None:
+        """The client was answered already: its body is none."""
+        self._scope["state"][REFUSED] = status
+        self.lost()
+
     def lost(self) -> None:
         """The client is gone."""
         self._gone = True
@@ -391,7 +398,7 @@ class _Exchange:
         if self.begun:
             self._connection.break_off(at_once=self._left is None and not self._chunked)
         else:
-            self._refuse(500)
+            self._answer(500)
 
     async def receive(self) -> Message:
         """As ASGI has it."""
@@ -436,7 +443,7 @@ class _Exchange:
         invalid = not wire.well_formed(fields, len(lines)) or not 200 <= status <= 999
         if invalid or not (length is None or wire.LENGTH.fullmatch(length)):
             logger.error("the response of %r cannot be sent: a filter made a malformed header", self._scope["method"])
-            self._refuse(503)
+            self._answer(503)
             return
         self.begun = True
         self._bodiless = self._scope["method"] == "HEAD" or status in BODILESS
@@ -473,7 +480,7 @@ class _Exchange:
         if not more:
             self._end()
 
-    def _refuse(self, status: int) -> None:
+    def _answer(self, status: int) -> None:
         """Answer by ourselves."""
         close = b"connection: close\r\n" if self._connection.last else b""
         self.begun = True

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import logging.config
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -46,6 +47,10 @@ __all__ = ["serve"]
 logger = logging.getLogger("proxywasm_host.serve")
 
 
+OTHERS = 256
+"""Descriptors for what is no connection of a client or to upstream: files, callouts, the admin port."""
+RETRY = 0.5
+"""Seconds until a process that could not start tries again."""
 KNOWN = (
     "Application startup failed",  # we say why
 )
@@ -89,6 +94,7 @@ def serve(source: Source) -> None:
     watch = Watch(source)
     settings = source.load()
     logging.config.dictConfig(log_config(settings))
+    make_room(settings)
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(bound(settings.listen))
         admin = stack.enter_context(bound(settings.admin)) if settings.admin else None
@@ -103,6 +109,18 @@ def serve(source: Source) -> None:
             if settings.filters:
                 logger.warning(SEVERAL, settings.workers)
             _several(source, settings, watch, listening, admin, ready)
+
+
+def make_room(settings: Settings) -> None:
+    """Let processes have as many descriptors as their connections need, as far as the system allows."""
+    needed = settings.clients.max_connections + settings.upstream.max_connections + OTHERS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < needed:
+        told = "the system allows %d open files, and the connections of clients and upstream may need %d"
+        logger.warning(told, most, needed)
 
 
 @contextlib.contextmanager
@@ -273,17 +291,33 @@ class OneOfSeveral(Application):
 
     async def start(self) -> None:
         end_with(self._supervisor)
-        try:
-            with contextlib.suppress(ConfigError):  # it takes the place of one that has died, and is newer
-                self._settings = self._source.load()
-            await super().start()
-        except ProxyWasmError as error:
-            logger.error("%s", error)  # noqa: TRY400 - it is not our fault
-            raise
+        await self._start_or_wait()
         self._around = contextlib.AsyncExitStack()
         path = self._directory / f"{os.getpid()}.sock"
         self._around.callback(path.unlink, missing_ok=True)
         await self._around.enter_async_context(beside(Control(self), uds=str(path)))
+
+    async def _start_or_wait(self) -> None:
+        """Start; or wait until that can be done.
+
+        Whoever takes the place of a process that has died reads what is there now, and that may be what the others
+        have refused. They go on with what they have, so this is no reason to end them, as uvicorn would.
+        """
+        told = ""
+        serving = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until then nothing is to be brought to its end
+        while True:
+            with contextlib.suppress(ConfigError):
+                self._settings = self._source.load()
+            try:
+                await super().start()
+            except ProxyWasmError as error:
+                if str(error) != told:
+                    told = str(error)
+                    logger.error("this process serves when this is mended: %s", told)  # noqa: TRY400
+                await asyncio.sleep(RETRY)
+            else:
+                signal.signal(signal.SIGTERM, serving)
+                return
 
     async def stop(self) -> None:
         await self._around.aclose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import threading
 from typing import Any
 
@@ -12,7 +13,7 @@ from proxywasm_host.driver import filters as filter_list
 from proxywasm_host.serve.admin import Admin
 from proxywasm_host.serve.application import Application
 from proxywasm_host.serve.reload import Watch
-from proxywasm_host.serve.server import Alone, bound
+from proxywasm_host.serve.server import Alone, bound, make_room
 from proxywasm_host.serve.source import Source
 from tests.serve.conftest import HEADERS, PANICS
 from tests.serve.wires import Wire
@@ -93,6 +94,19 @@ def test_ready_is_who_has_guests_that_work(engine, policy, interval, status):
             await application.stop()
 
     asyncio.run(test())
+
+
+@pytest.mark.parametrize(("hard", "most", "told"), [(4096, 520, ""), (300, 300, "allows 300 open files"), (-1, 520, "")])
+def test_there_are_descriptors_for_all_connections(monkeypatch, caplog, hard, most, told):
+    limits = [(64, hard)]
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limit: limits.append(limit))
+    given = {"upstream": {"url": "http://x", "max_connections": 64}, "clients": {"max_connections": 200}}
+    for _ in range(2):
+        make_room(Source(None, given).load())
+    assert limits == [(64, hard), (most, hard)]
+    assert (told in caplog.text) is True
+    assert bool(caplog.text) is bool(told)
 
 
 def test_nobody_is_ready_before_filters_are_loaded(monkeypatch):

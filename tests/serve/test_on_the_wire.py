@@ -26,6 +26,8 @@ LOCAL = "@on_request_headers\nsend_local_response {} details body a=b -1\nreturn
 class Raw(Origin):
     """Answers every request with `answer`, and keeps what it was sent."""
 
+    asked_by: Application
+
     def __init__(self, answer: bytes = OK) -> None:
         super().__init__()
         self.answer = answer
@@ -52,6 +54,7 @@ async def served(engine: Any, script: str, answer: bytes = OK, **settings: Any) 
         source = Source(None, given)
         application = Application(source, source.load())
         await application.start()
+        upstream.asked_by = application
 
         async def ask(*parts: bytes) -> bytes:
             wire = Wire(application, refused=application.refused)
@@ -180,9 +183,12 @@ def test_a_request_with_many_headers_takes_no_filter_down(engine, policy):
 def test_what_is_refused_is_in_the_access_log(tmp_path: Path):
     async def test():
         log = tmp_path / "access"
-        async with served(None, "", access_log={"file": str(log)}, filters=[]) as (_, ask):
+        async with served(None, "", b"", access_log={"file": str(log)}, filters=[]) as (upstream, ask):
             assert (await ask(b"GET / HTTP/3.0\r\n\r\n")).endswith(b"\r\n\r\nonly HTTP/1.1 and HTTP/1.0 are spoken here\n")
-        assert log.read_text().endswith('"- GET / HTTP/3.0 HTTP/1.1" 505 43\n')
+            assert (await ask(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", b"x\r\n")).startswith(b"HTTP/1.1 400 ")
+            assert (await upstream.asked_by.snapshot())["ours"]["requests"] == {"505": 1, "400": 1}
+        lines = [line.split("] ")[1] for line in log.read_text().splitlines()]
+        assert lines == ['"- GET / HTTP/3.0 HTTP/1.1" 505 43', '"POST / HTTP/1.1" 400 -']
 
     run(test())
 

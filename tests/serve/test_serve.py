@@ -272,6 +272,37 @@ def test_a_process_that_dies_is_replaced(serve):
     assert served.stop() == 0
 
 
+def test_a_process_that_finds_a_broken_configuration_waits_for_a_better_one(serve, tmp_path):
+    """It has taken the place of one that died; the others serve on."""
+    file = tmp_path / "chain.json"
+
+    def configured(**filter: str) -> None:
+        file.write_text(json.dumps({"filters": [filter], "workers": 2, "watch": True}))
+
+    def workers(number: int) -> list[int]:
+        until = time.monotonic() + 30
+        while len(found := [worker["pid"] for worker in served.live()["workers"]]) != number:
+            assert time.monotonic() < until, served.log
+            time.sleep(0.05)
+        return found
+
+    configured(file=HEADERS, configuration="one")
+    served = serve(config=file)
+    for times, content in ((1, "two"), (2, "")):
+        before = workers(2)
+        configured(file=AUTH)
+        served.wait_for("(?s)" + times * "not loaded, nothing has changed.*")
+        os.kill(before[0], signal.SIGKILL)
+        served.wait_for("(?s)" + times * "this process serves when this is mended.*")
+        assert workers(1) == before[1:]
+        assert served.get().status_code == 200
+        if content:
+            configured(file=HEADERS, configuration=content)
+            workers(2)
+            assert served.get().headers["x-wasm"] == content
+    assert served.stop() == 0
+
+
 def test_processes_end_when_the_one_that_started_them_is_killed(serve):
     served = serve(HEADERS, workers=2)
     workers = [worker["pid"] for worker in served.live()["workers"]]
