@@ -81,6 +81,8 @@ def for_filters(
         rest, authority = end_to_end(headers)
     if target[:1] != b"/":
         authority, target = absolute(method, target, authority)
+    if b"#" in target:
+        raise Refused(400, "a fragment in the request target")
     if authority is None:
         authority = server
     elif not is_authority(authority):

@@ -54,7 +54,7 @@ def request_head(part: RequestHeaders) -> RequestHead | None:
         headers = [(name, value.strip(AROUND)) for name, value in headers]
         if not sendable(headers):
             return None
-    if not (is_token(method) and is_token(scheme)) or controls_in(path):
+    if not (is_token(method) and is_token(scheme)) or controls_in(path) or b" " in path or b"#" in path:
         return None
     if path[:1] != b"/" and (path != b"*" or method != b"OPTIONS"):
         return None

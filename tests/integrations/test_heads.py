@@ -154,6 +154,8 @@ def test_where_a_request_goes_to(carry, log, method, target, authority, path):
 REFUSED = [
     ("GET", "*", {}, 400),
     ("GET", "x", {}, 400),
+    ("GET", "/x#y", {}, 400),
+    ("GET", "http://other.example/x#y", {}, 400),
     ("GET", "http:///x", {}, 400),
     ("GET", "http://user@other.example/", {}, 400),
     ("CONNECT", "example.com:443", {}, 501),
@@ -186,7 +188,7 @@ def test_two_hosts(carry):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        (":path", "x"), (":path", "http://other/"), (":path", '""'), (":path", "*"), (":path", "/a%01"),
+        (":path", "x"), (":path", "http://other/"), (":path", '""'), (":path", "*"), (":path", "/a%01"), (":path", "/a%20b"), (":path", "/a%23b"),
         (":method", "G%20ET"), (":method", "GET/"), (":method", '""'), ("x-a", "a%01b"), ("x-a", "a%0ab"),
     ],
 )  # fmt: skip
