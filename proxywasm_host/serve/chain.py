@@ -120,6 +120,7 @@ class Chain:
             worker.plugins,
             properties=ScopeProperties(scope, self.settings.properties),
             buffer_limit=self.settings.buffer_limit,
+            header_limits=None,  # what is beyond was refused where it came in
         )
         looked_at = self._tracer.begin(stream, self.number, f"{scope['method']} {target(scope).decode('latin-1')}")
         try:

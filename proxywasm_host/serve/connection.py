@@ -16,8 +16,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.runtime.header_limits import HeaderLimits
 from proxywasm_host.serve import wire
-from proxywasm_host.serve.wire import HeadLimits, Malformed
+from proxywasm_host.serve.wire import Malformed
 
 __all__ = ["Connection", "UpstreamError"]
 
@@ -43,7 +44,7 @@ class UpstreamError(Exception):
 class Connection(asyncio.Protocol):
     """Made by an event loop's ``create_connection``."""
 
-    def __init__(self, limits: HeadLimits) -> None:
+    def __init__(self, limits: HeaderLimits) -> None:
         self.closed = False
         self.lost = False
         """Whether the server closed it, and not we."""

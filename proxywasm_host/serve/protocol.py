@@ -25,6 +25,7 @@ from uvicorn.server import ServerState
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.integrations.asgi.scope import TARGET, Message, Scope
+from proxywasm_host.runtime.header_limits import HeaderLimits
 from proxywasm_host.serve import wire
 from proxywasm_host.serve.config import Clients
 from proxywasm_host.serve.wire import Malformed
@@ -64,7 +65,7 @@ class ClientProtocol(asyncio.Protocol):
         self._app_state = app_state
         self._state = server_state
         self._clients = clients
-        self._limits = wire.HeadLimits(clients.max_headers, clients.max_header_size)
+        self._limits = HeaderLimits(clients.max_headers, clients.max_header_size)
         self._idle = idle
         self._refused = refused
         self._loop = _loop or asyncio.get_running_loop()

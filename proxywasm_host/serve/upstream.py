@@ -20,9 +20,9 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from proxywasm_host.errors import ConfigError
+from proxywasm_host.runtime.header_limits import HeaderLimits
 from proxywasm_host.serve.config import Upstream, UpstreamTls
 from proxywasm_host.serve.connection import Connection, UpstreamError
-from proxywasm_host.serve.wire import HeadLimits
 
 __all__ = ["Pool", "Response", "tls_context"]
 
@@ -91,7 +91,7 @@ class Pool:
         self._free = asyncio.Semaphore(settings.max_connections)
         self._open: set[Connection] = set()
         self._closing = False
-        limits = HeadLimits(settings.max_headers, settings.max_header_size)
+        limits = HeaderLimits(settings.max_headers, settings.max_header_size)
         self._connect = partial(Connection, limits)
 
     async def request(self, method: bytes, head: bytes, client: Client, *, body: bool) -> Response:

@@ -6,22 +6,22 @@ Rules of this module:
   or behind us may have taken it another way.
 * Lines end with CRLF, nothing is folded, and a value has no control characters but tabs.
 * Names come out in lower case, values without white space around them; trailers are checked and dropped.
-* Nothing is kept beyond the `HeadLimits`: not of a head, of a trailer section, or of the line before a chunk.
+* Nothing is kept beyond the limits: not of a head, whose bytes on the wire are its size here, of a trailer section, or
+  of the line before a chunk.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.runtime.header_limits import HeaderLimits
 
 __all__ = [
     "EVERYTHING",
     "NOTHING",
     "Body",
-    "HeadLimits",
     "Malformed",
     "Request",
     "Response",
@@ -46,16 +46,6 @@ FRAMING = frozenset((b"host", b"content-length", b"transfer-encoding", b"connect
 """Headers by which a message is read."""
 CHUNK_LINE = 4096
 """Bytes of the line before a chunk, with its extensions."""
-
-
-@dataclass(frozen=True)
-class HeadLimits:
-    """What the head of a message, or the trailers after a body, may be: Envoy's limits."""
-
-    count: int = 100
-    """Fields."""
-    size: int = 60 * 1024
-    """Bytes, with the first line."""
 
 
 class Malformed(Exception):
@@ -93,7 +83,7 @@ class Response(NamedTuple):
     """Whether the connection may have another."""
 
 
-def read_request(head: bytes, limits: HeadLimits) -> Request:
+def read_request(head: bytes, limits: HeaderLimits) -> Request:
     """Read a head up to and with its empty line. Raises: Malformed."""
     line = _request_line(head)
     method, target, _, version = line.groups()
@@ -128,7 +118,7 @@ def read_request(head: bytes, limits: HeadLimits) -> Request:
     return Request(method, target, "1.1" if minor else "1.0", headers, body, keep_alive, expects)
 
 
-def read_response(head: bytes, limits: HeadLimits, *, bodiless: bool) -> Response:
+def read_response(head: bytes, limits: HeaderLimits, *, bodiless: bool) -> Response:
     """Read a head up to and with its empty line; `bodiless` if it answers HEAD. Raises: Malformed, with status 502."""
     line = STATUS_LINE.match(head)
     if line is None:
@@ -151,7 +141,7 @@ def read_response(head: bytes, limits: HeadLimits, *, bodiless: bool) -> Respons
     return Response(status, headers, body, keep_alive and body is not EVERYTHING)
 
 
-def fields(block: bytes, limits: HeadLimits) -> HeaderList:
+def fields(block: bytes, limits: HeaderLimits) -> HeaderList:
     """The fields of a head, or of trailers. Raises: Malformed."""
     if block.count(b"\n") > limits.count:
         raise Malformed(431, f"there are more than {limits.count} headers")
@@ -165,7 +155,7 @@ def well_formed(block: bytes, count: int) -> bool:
     return block.count(b"\n") == count and FIELDS.fullmatch(block) is not None
 
 
-def beginning(data: bytes | bytearray, limits: HeadLimits) -> None:
+def beginning(data: bytes | bytearray, limits: HeaderLimits) -> None:
     """Look at a request's head that has not come in as a whole. Raises: Malformed, if there is no hope."""
     line = data.find(b"\n") + 1
     if len(data) > limits.size:
@@ -178,7 +168,7 @@ def beginning(data: bytes | bytearray, limits: HeadLimits) -> None:
         raise Malformed(400, "this is no request line")
 
 
-def too_large(limits: HeadLimits) -> Malformed:
+def too_large(limits: HeaderLimits) -> Malformed:
     return Malformed(431, f"the headers have more than {limits.size} bytes")
 
 
@@ -257,7 +247,7 @@ class Sized:
 class Chunked:
     """A body in chunks, and its trailers, which go no further."""
 
-    def __init__(self, limits: HeadLimits) -> None:
+    def __init__(self, limits: HeaderLimits) -> None:
         self._limits = limits
         self._kept = b""
         """What cannot be understood before more comes in."""
@@ -324,7 +314,7 @@ class Chunked:
         return end + 2
 
 
-def _body(coding: bytes | None, length: bytes | None, minor: bool, limits: HeadLimits) -> Body | None:
+def _body(coding: bytes | None, length: bytes | None, minor: bool, limits: HeaderLimits) -> Body | None:
     """The framing that a head announces: of Transfer-Encoding, and of Content-Length. Raises: Malformed."""
     if coding is not None:
         if length is not None or not minor:

@@ -56,8 +56,8 @@ async def served(engine: Any, script: str, answer: bytes = OK, **settings: Any) 
         await application.start()
         upstream.asked_by = application
 
-        async def ask(*parts: bytes) -> bytes:
-            wire = Wire(application, refused=application.refused)
+        async def ask(*parts: bytes, **clients: Any) -> bytes:
+            wire = Wire(application, refused=application.refused, **clients)
             for part in parts:
                 wire.protocol.data_received(part)
                 await asyncio.sleep(0.01)
@@ -176,6 +176,24 @@ def test_a_request_with_many_headers_takes_no_filter_down(engine, policy):
             assert (await ask(GET + b"\r\n")).startswith(b"HTTP/1.1 502 ")
             upstream.answer = OK
             assert (await ask(GET + b"\r\n")).startswith(b"HTTP/1.1 200 ")
+
+    run(test())
+
+
+@pytest.mark.parametrize("count", [100, 1000])
+def test_as_many_headers_as_the_configuration_allows_pass(engine, count):
+    """Beside those that are ours."""
+    many = b"".join(b"X-%d: 1\r\n" % number for number in range(count - 1))
+    answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n" + many + b"\r\n"
+
+    async def test():
+        async with Raw(answer) as upstream:
+            limits = {"clients": {"max_headers": count}, "upstream": {"url": upstream.url, "max_headers": count}}
+            async with served(engine, "", **limits) as (_, ask):
+                wire = await ask(GET + many + b"\r\n", max_headers=count)
+                assert wire.startswith(b"HTTP/1.1 200 ")
+                assert wire.lower().count(b"\r\nx-") == count - 1
+                assert upstream.received.lower().count(b"\r\nx-") == count - 1 + 3
 
     run(test())
 

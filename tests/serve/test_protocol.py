@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
-from proxywasm_host.serve.wire import Chunked, HeadLimits
+from proxywasm_host.runtime.header_limits import HeaderLimits
+from proxywasm_host.serve.wire import Chunked
 from tests.serve.wires import Wire, answering, body, echo, seen, start
 
 HOST = b"Host: example.com\r\n"
@@ -527,7 +528,7 @@ def answers(told: bytes) -> list[bytes]:
 def test_a_chunked_body_is_what_it_was(parts, data):
     sent = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in parts) + b"0\r\n\r\n"
     cuts = sorted(data.draw(st.lists(st.integers(0, len(sent)), max_size=8)))
-    body, got = Chunked(HeadLimits()), []
+    body, got = Chunked(HeaderLimits()), []
     for begin, end in zip([0, *cuts], [*cuts, len(sent)], strict=True):
         part, rest = body.feed(sent[begin:end])
         got.append(part)

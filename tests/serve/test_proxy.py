@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from proxywasm_host.integrations.asgi.scope import TARGET
+from proxywasm_host.runtime.header_limits import HeaderLimits
 from proxywasm_host.serve.config import Upstream
 from proxywasm_host.serve.connection import Connection, UpstreamError
 from proxywasm_host.serve.proxy import DETAILS, Proxy
-from proxywasm_host.serve.wire import HeadLimits
 from tests.integrations.asgi import DISCONNECT, scope
 from tests.serve.origin import Origin, Reader, Request, Writer, raw
 from tests.serve.ports import closed_port
@@ -198,7 +198,7 @@ WHOLE = b"HTTP/1.1 200 OK\r\nX-Seen: yes \t\r\nContent-Length: 2\r\n\r\nok"
 def test_a_response_however_it_is_cut(sent, headers, body):
     async def test():
         for parts in ([sent[at : at + 1] for at in range(len(sent))], *[[sent[:at], sent[at:]] for at in range(len(sent))]):
-            connection = Connection(HeadLimits())
+            connection = Connection(HeaderLimits())
             connection.connection_made(asyncio.WriteTransport())
             connection.begin(b"GET")
             for part in parts:
