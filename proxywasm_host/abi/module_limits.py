@@ -15,6 +15,7 @@ Limits"), where theirs are lower than what is linear would need.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Final
 
@@ -22,6 +23,7 @@ from proxywasm_host.abi.code import PROPOSALS, Code, proposal_of, read_code
 from proxywasm_host.errors import ModuleError
 from proxywasm_host.wasm import (
     CODE,
+    CUSTOM,
     DATA,
     ELEMENT,
     EXPORT,
@@ -85,6 +87,7 @@ class ModuleLimits:
         elements: elements of all tables together, at first.
         segments: segments of elements, and elements that are given as expressions.
         data: segments of data.
+        names: names of functions and other things, as backtraces show them.
         compile_seconds: processor time that compiling may take.
         compile_memory: bytes that compiling may take.
         proposals: names of what a module may use beyond that which all engines have: ``"exceptions"``,
@@ -106,7 +109,7 @@ class ModuleLimits:
     merges: int | None = 2_000_000
     all_merges: int | None = 50_000_000
     calls: int | None = 20_000
-    types: int | None = 10_000
+    types: int | None = 2_000
     values: int | None = 100
     imports: int | None = 1_000
     exports: int | None = 10_000
@@ -116,6 +119,7 @@ class ModuleLimits:
     elements: int | None = 1_000_000
     segments: int | None = 10_000
     data: int | None = 100_000
+    names: int | None = 100_000
     compile_seconds: float | None = 120.0
     compile_memory: int | None = 2 << 30
     proposals: frozenset[str] = field(default=frozenset())
@@ -147,7 +151,7 @@ _COUNTED: Final = (
 
 def check_size(data: bytes, limits: ModuleLimits) -> None:
     """Refuse a module for its size. Raises: ModuleError."""
-    _within(limits, "size", len(data), "the module has {} bytes")
+    _within(limits, "size", len(data), "the module has {} bytes or more")
 
 
 def check_sections(bytecode: Binary, limits: ModuleLimits) -> None:
@@ -164,6 +168,7 @@ def check_sections(bytecode: Binary, limits: ModuleLimits) -> None:
     if bytecode.section(TAG) and "exceptions" not in limits.proposals:
         raise _refused("exceptions")
     _check_elements(bytecode, limits)
+    _within(limits, "names", _names(bytecode), "the module names {} things")
     for module, name, kind, signature in bytecode.imports:
         where = f"import {_short(module)}.{_short(name)}"
         _within(limits, "name", max(len(module), len(name)), f"{where} has a name of {{}} letters")
@@ -229,13 +234,14 @@ def is_modest(bytecode: Binary, code: Code | None) -> bool:
     """Whether a module, which has been checked, cannot take an engine long to compile, a second or two at most."""
     if code is None:
         return True
-    counts = ((FUNCTION, 2_000), (ELEMENT, 100), (TYPE, 1_000))
+    counts = ((FUNCTION, 2_000), (ELEMENT, 100), (TYPE, 200))
     readers = ((bytecode.section(section), most) for section, most in counts)
     return (
         bytecode.size_of(CODE) <= 256 << 10
         and bytecode.size_of(ELEMENT) <= 16 << 10
         and code.body.most <= 16 << 10
         and code.all_merges <= 500_000
+        and _names(bytecode) <= 10_000
         and all(reader is None or reader.leb() <= most for reader, most in readers)
     )
 
@@ -403,6 +409,21 @@ def _check_elements(bytecode: Binary, limits: ModuleLimits) -> None:
             reader.skip_lebs(count)
         for _ in range(count if flags & 4 else 0):
             _expression(reader)
+
+
+def _names(bytecode: Binary) -> int:
+    """How many names there are for backtraces. Of torn ones, those before."""
+    count = 0
+    with suppress(ModuleError):
+        for section, start, end in bytecode.sections:
+            reader = Reader(bytecode.data, start, end)
+            if section == CUSTOM and reader.name() == "name":
+                while reader.at < end:
+                    reader.byte()
+                    size = reader.leb()
+                    count += Reader(bytecode.data, reader.at, end).leb()
+                    reader.take(size)
+    return count
 
 
 def _expression(reader: Reader) -> None:

@@ -129,9 +129,9 @@ class ModuleCache:
     ) -> Loaded:
         """As `load`, and tell where the module came from. Raises: InvalidModule."""
         began = time.perf_counter()
-        under = blake2b(rules.encode()).digest() if rules else b""
-        digest = blake2b(bytecode, digest_size=32, key=under).digest()
-        key = (id(engine), digest)  # the entry holds the engine, so that its id stays its own
+        # A module of an engine that keeps nothing on disk holds its bytecode, whose hash is known: no digest is needed.
+        digest = _digest(bytecode, rules) if engine.capabilities.serialise else b""
+        key = (id(engine), digest or (rules, bytecode))  # the entry holds the engine, so that its id stays its own
         with self._one_at_a_time(key):
             module = self._remembered(key)
             origin: Literal["memory", "disk", "compiled"] = "memory"
@@ -314,6 +314,10 @@ class _Disk:
 
 class _NotOursError(OSError):
     """A file that somebody else may have written."""
+
+
+def _digest(bytecode: bytes, rules: str) -> bytes:
+    return blake2b(bytecode, digest_size=32, key=blake2b(rules.encode()).digest() if rules else b"").digest()
 
 
 def _file_name(engine: Engine, digest: bytes) -> str:

@@ -179,8 +179,9 @@ class Host(PlainHost):
             code = bytes(code)
         if not isinstance(code, bytes):
             name = name or os.path.splitext(os.path.basename(code))[0]  # noqa: PTH119, PTH122 - pathlib takes 10 ms
+            most = (self.module_limits if module_limits is None else module_limits).size
             with open(code, "rb") as file:
-                code = file.read()
+                code = file.read() if most is None else file.read(most + 1)  # which is one too many
         chosen = self.profile if profile is None else profile_of(profile)
         vm_config = VmConfig(
             code,

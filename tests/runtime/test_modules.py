@@ -175,6 +175,7 @@ SHAPES: list[tuple[str, int, str, str]] = [
     ("elements", 2, "(table 0 funcref) (elem func 0 0 0)", "the segments have 3 elements"),
     ("segments", 1, "(elem func 0) (elem func 0)", "the module has 2 segments of elements"),
     ("segments", 2, "(elem funcref (ref.func 0) (ref.null func))", "the module has 3 segments of elements, and expressions in them"),
+    ("names", 4, '(@custom "name" "\\01\\04\\01\\00\\01a\\02\\01\\04\\07\\07")', "the module names 5 things"),
     ("data", 1, '(data "a") (data "b")', "the module has 2 segments of data"),
     ("body", 9, "(func (i64.store (i32.const 0) (i64.const 300)))", "function 2 has 10 bytes of code"),
     ("locals", 2, "(func (param i32) (local i64 f32))", "function 2 has 3 parameters and locals"),
@@ -207,7 +208,7 @@ def test_the_size_of_a_module(host: Host) -> None:
     code = a_filter()
     limits = ModuleLimits(size=len(code) - 1)
     assert refusal(host, code, module_limits=limits).startswith(
-        f"the module has {len(code)} bytes, {len(code) - 1} are"
+        f"the module has {len(code)} bytes or more, {len(code) - 1} are"
     )
     host.load_plugin(code, module_limits=ModuleLimits(size=len(code)))
 
@@ -215,6 +216,10 @@ def test_the_size_of_a_module(host: Host) -> None:
 def test_what_no_proposal_has_is_for_the_engine_to_refuse(host: Host) -> None:
     code = a_filter("(func nop)").replace(b"\3\0\1\x0b", b"\3\0\xff\x0b")
     assert refusal(host, code).startswith(f"{host.engine.name} cannot compile the module: ")
+
+
+def test_a_file_without_end(host: Host) -> None:
+    assert refusal(host, "/dev/zero", module_limits=ModuleLimits(size=1000)).startswith("the module has 1001 bytes")  # type: ignore[arg-type]
 
 
 def test_sections_without_end(host: Host) -> None:
