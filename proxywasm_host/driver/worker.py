@@ -75,7 +75,10 @@ class Worker:
         self._stopped = anyio.Event()
 
     async def run(self) -> None:
-        """Load the filters, serve until `stop`, free everything. What goes wrong at the start, `ready` raises."""
+        """Load the filters, serve until `stop`, free everything.
+
+        What goes wrong at the start, `ready` raises. What ends a worker later is told in the log: others need not end.
+        """
         try:
             with self._make_host() as self.host:
                 driver = AsyncDriver(self.host, self._clients, stream_idle_timeout=self._stream_idle_timeout)
@@ -86,12 +89,18 @@ class Worker:
                     await self._stop.wait()
         except Exception as error:
             if self._ready.is_set():
-                raise
-            self._error = error
+                self._logger.exception("the worker ended, with its filters")
+            else:
+                self._error = error
         finally:
             self.running = False
             self._ready.set()
             self._stopped.set()
+
+    @property
+    def ended(self) -> bool:
+        """Whether it ran, and does no more."""
+        return self._stopped.is_set() and self._error is None
 
     async def ready(self) -> None:
         """Wait until the filters are loaded. Raises as `Host.load_plugin`, and as `Host`."""

@@ -653,6 +653,23 @@ async def test_another_chain_takes_over(calling, idp):
     assert worker.host.plugins == []
 
 
+async def test_a_worker_that_ends_is_told_and_another_takes_its_place(wrap, caplog):
+    app = wrap(hello, "")
+    assert (await get(app)).status == 200
+    [worker] = app._workers.values()
+
+    async def fails():
+        raise ValueError("of a driver")
+
+    worker.driver.start_soon(fails)
+    with anyio.fail_after(5):
+        while not worker.ended:
+            await anyio.lowlevel.checkpoint()
+    assert "the worker ended, with its filters" in caplog.text
+    assert "of a driver" in caplog.text
+    assert (await get(app)).status == 200
+
+
 async def test_every_event_loop_has_vms_of_its_own(wrap, anyio_backend):
     name, options = anyio_backend
     app = wrap(hello, "@on_response_headers\nadd_header_map_value 2 x-seen 1\n")

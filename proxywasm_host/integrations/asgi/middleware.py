@@ -57,6 +57,8 @@ class ProxyWasmMiddleware(Carrier):
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         worker = self._workers.get(current_token().native_token) or self._start()
         if not worker.running:
+            if worker.ended:
+                worker = self._start()
             await worker.ready()
         try:
             headers = request_headers(scope)
