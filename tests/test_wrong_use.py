@@ -13,7 +13,14 @@ from proxywasm_host.driver.filters import Filter
 from proxywasm_host.driver.threaded import ThreadDriver
 from proxywasm_host.exchange import Message, Recorder, exchange
 from proxywasm_host.integrations import asgi, wsgi
-from proxywasm_host.runtime.effects import DownstreamData, HttpCall, RequestBody, ResponseBody, UpstreamData
+from proxywasm_host.runtime.effects import (
+    DownstreamData,
+    HttpCall,
+    HttpCallReply,
+    RequestBody,
+    ResponseBody,
+    UpstreamData,
+)
 from tests.support import FILTERS
 
 HEADERS = FILTERS / "rust/headers.wasm"
@@ -323,6 +330,23 @@ def test_an_exchange(host, arguments, options, error, sentence):
 def test_an_exchange_without_its_host(plugin):
     told = "the host comes first, not <Plugin 'headers' running>: write exchange(host, [plugin], …)"
     assert said(TypeError, lambda: exchange(plugin, [])) == told
+
+
+@pytest.mark.parametrize("headers", [None, 3])
+def test_headers_that_are_none(host, headers):
+    told = f"headers are a list of (name, value) pairs of bytes, not {headers!r}"
+    assert said(TypeError, lambda: host.http_stream([]).request_headers(headers)) == told
+
+
+@pytest.mark.parametrize("callout", [3, None, "idp"])
+def test_a_reply_to_nothing(host, callout):
+    told = f"deliver takes the effect that asked (HttpCall, …) and then its reply, not {callout!r}"
+    assert said(TypeError, lambda: host.deliver(callout, HttpCallReply([]))) == told
+
+
+def test_a_reply_that_comes_first(host):
+    told = "deliver takes the effect that asked (HttpCall, …) and then its reply, not HttpCallReply("
+    assert said(TypeError, lambda: host.deliver(HttpCallReply([]), None)).startswith(told)
 
 
 def test_a_recorder():

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from proxywasm_host.abi.bytecode import Bytecode
 from proxywasm_host.abi.custom import CustomHostcall, by_name
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Host"]
 
+CALLOUTS: tuple[type, ...] = get_args(Callout)
 VmKey = tuple[Engine, VmConfig, tuple[tuple[str, str], ...]]
 
 
@@ -338,6 +339,8 @@ class Host(PlainHost):
             the guest then waits for another. RuntimeError, if the callout had its reply before (a
             `GrpcStream` has any number).
         """
+        if not isinstance(callout, CALLOUTS):
+            raise TypeError(f"deliver takes the effect that asked (HttpCall, …) and then its reply, not {callout!r}")
         callout.plugin.root.deliver(callout, reply)
         return self.drain()
 

@@ -161,7 +161,10 @@ class HttpStream(PlainStream):
 
         Raises: TypeError, if one is no pair of bytes; ValueError, if a name is not in lower case.
         """
-        pairs: list[Any] = list(headers)  # whatever it is that the embedder gave
+        try:
+            pairs: list[Any] = list(headers)  # whatever it is that the embedder gave
+        except TypeError:
+            raise TypeError(f"headers are a list of (name, value) pairs of bytes, not {headers!r}") from None
         for pair in pairs:
             if pair.__class__ is list:
                 return self.checked([(name, value) for name, value in pairs], map)
