@@ -41,10 +41,10 @@ static int all_differ(PyObject *list) {
 
 /* Whether a name is in lower case, as names are here. */
 static bool is_lower(PyObject *name) {
-    const char *at = PyBytes_AS_STRING(name), *end = at + PyBytes_GET_SIZE(name);
-    for (; at < end; at++)
-        if (*at >= 'A' && *at <= 'Z') return false;
-    return true;
+    const char *text = PyBytes_AS_STRING(name);
+    unsigned upper = 0;
+    for (Py_ssize_t i = 0; i < PyBytes_GET_SIZE(name); i++) upper |= (unsigned)(text[i] - 'A') < 26;
+    return !upper;
 }
 
 PyObject *plain_headers(PyObject *headers, Py_ssize_t *count, Py_ssize_t *size) {

@@ -102,7 +102,6 @@ class Host(PlainHost):
         self.limits = DEFAULT_LIMITS if limits is None else limits
         self.module_limits = module_limits
         self.properties = {} if properties is None else properties
-        check_properties(self.properties)
         self.listener = listener
         self.cache = _shared_cache() if cache is None else cache
         self.hostcalls = by_name(hostcalls)
@@ -345,6 +344,16 @@ class Host(PlainHost):
         return self.drain()
 
     # -- The rest ------------------------------------------------------------------------------------------------
+
+    @property
+    def properties(self) -> Mapping[str, PropertyValue]:
+        """Those that filters find in any stream. May be set. Raises: TypeError or ValueError, as for an argument."""
+        return self._properties
+
+    @properties.setter
+    def properties(self, properties: Mapping[str, PropertyValue]) -> None:
+        check_properties(properties)
+        self._properties = properties
 
     def get_property(self, path: Sequence[str]) -> PropertyValue:
         """A property of the host. Raises: LookupError."""

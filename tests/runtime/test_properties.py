@@ -128,6 +128,7 @@ def test_what_no_filter_could_read_is_refused_when_it_is_given(host, probe, give
     plugin = probe()
     for give in (
         lambda: Host(host.engine, properties=given),
+        lambda: setattr(host, "properties", given),
         lambda: host.http_stream([plugin], properties=given),
         lambda: host.tcp_stream([plugin], properties=given),
     ):

@@ -106,6 +106,7 @@ def state(stream, plugins, places: bool) -> Iterator[Any]:
         yield [(stream._contexts.index(each), path.was_given_end(at)) for at, each in enumerate(path.filters)]
     for each in stream._contexts:
         yield each.id, each.created, each.deleted, each.pending_done, each.read_only, hasattr(each, "stream")
+        yield each.request_action, each.response_action
         if places:
             yield each.maps, each.buffers
     for plugin in plugins:
