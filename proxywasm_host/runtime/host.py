@@ -64,15 +64,15 @@ class Host(PlainHost):
         engine: name of an engine, or an engine; ``None`` asks ``PROXYWASM_ENGINE``, else takes the best installed.
         profile: whose behaviour to follow where hosts differ, ``"envoy"`` or ``"spec"``, or a `Profile` of your own.
         services: clock, log, metrics, shared data, clusters, …; in-memory defaults.
-        limits: memory in bytes and deadline in seconds for each VM. What a VM makes the host keep at a time (callouts
-            under way, effects that are not taken yet) is bounded by as many bytes as its memory.
+        limits: memory in bytes, with tables, and deadline in seconds for each VM. What a VM makes the host keep at a
+            time (callouts under way, effects that are not taken yet) is bounded by as many bytes as its memory.
         properties: properties that do not depend on a stream, by dotted name (``"xds.cluster_name"``). The mapping is
             looked into whenever a filter asks: what is put into it later is found.
         listener: sees every callback and hostcall; `listen` changes it.
         cache: where compiled modules are kept.
         hostcalls: hostcalls of your own, beside those of the ABI: see `proxywasm_host.hostcalls`.
         wake: called, in any thread, when a message for a plugin has come into a shared queue: `drain` has an effect.
-        module_limits: how large modules may be, and which proposals of WebAssembly they may use.
+        module_limits: how large modules may be, and which proposals of WebAssembly they may use; see docs/modules.md.
 
     Raises: UnknownEngine, EngineUnavailable; TypeError or ValueError, for properties that no filter could read.
     """

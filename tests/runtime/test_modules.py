@@ -275,3 +275,33 @@ def test_tables_grow_by_little(host: Host, table: str, most: int) -> None:
             (if (i32.ne (table.grow $t (ref.null func) (i32.const 10000000)) (i32.const -1)) (then unreachable))
             (if (i32.ne (table.size $u) (i32.const 7)) (then unreachable)))""")
     )
+
+
+def if_else(locals: int, count: int) -> str:
+    one = "(if (local.get {0}) (then (local.set {0} (i32.const 1))) (else (local.set {1} (i32.const 2))))"
+    return f"(func (local {'i32 ' * locals}) {' '.join(one.format(n % locals, n * 7 % locals) for n in range(count))})"
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (if_else(2000, 3000), "function 2 brings "),
+        ((if_else(1000, 450) + " ") * 60, "the functions bring "),
+        (f"(func {'(loop ' * 2000}{')' * 2000})", "function 2 has 2000 loops within each other, 100 are allowed"),
+        (f"(func {'(block ' * 30_000}{')' * 30_000})", "function 2 has 30000 blocks within each other, 20000 are"),
+        (f"(func {'(i32.store (i32.const 0) (i32.add (i32.const 1) (i32.load (i32.const 0))))' * 110_000})",
+         "function 2 has 1430002 bytes of code, 1048576 are"),
+        (f"(table 1 funcref) (func {'(call_indirect (i32.const 0))' * 3000})", "function 2 has 30000 calls"),
+        (f"(table 60000 funcref) (elem (i32.const 0) funcref {'(ref.func 0)' * 60_000})", "the module has 60001 segments"),
+        (f"(table 1 funcref) {'(elem func 0)' * 11_000}", "the module has 11000 segments of elements, 10000 are"),
+        (f"(func (block (br_table {'0 ' * 66_000} (i32.const 0))))", "function 2 has a br_table of 65999 targets"),
+        ("(func) " * 50_000, "the module has 50002 functions, 50000 are allowed"),
+        (f"(func (local {'i64 ' * 10_001}))", "function 2 has 10001 parameters and locals, 10000 are allowed"),
+        (f"(type (func (param {'i32 ' * 101})))", "type 0 has 101 parameters, 100 are allowed"),
+    ],
+    ids=["branches", "many branches", "loops", "blocks", "a long function", "calls", "elements", "segments", "br_table",
+         "functions", "locals", "types"],
+)  # fmt: skip
+def test_what_takes_compilers_long(host: Host, more: str, reason: str) -> None:
+    """By the limits that hold where nobody sets others."""
+    assert refusal(host, a_filter(more)).startswith(reason)
