@@ -21,8 +21,8 @@ __all__ = [
     "Refused",
     "address",
     "controls_in",
-    "for_client",
     "for_filters",
+    "for_wire",
     "is_token",
     "sendable",
 ]
@@ -131,16 +131,13 @@ def is_authority(authority: bytes) -> bool:
     return AUTHORITY.fullmatch(authority) is not None
 
 
-def for_client(headers: HeaderList) -> HeaderList:
-    """A response's headers as they are sent."""
-    rest = [
-        (name, value.strip(AROUND)) for name, value in headers if name[:1] != b":" and name not in CONNECTION_SPECIFIC
-    ]
-    if len(rest) < len(headers) - 1:
-        named = {word.strip() for name, value in headers if name == b"connection" for word in value.lower().split(b",")}
-        if named:
-            rest = [pair for pair in rest if pair[0] not in named]
-    return rest
+def for_wire(headers: HeaderList) -> HeaderList:
+    """Headers that have come out of the filters, without pseudo headers and what is a matter of one connection."""
+    rest = [(name, value.strip(AROUND)) for name, value in headers if name[:1] != b":"]
+    if CONNECTION_SPECIFIC.isdisjoint([name for name, _ in rest]):
+        return rest
+    named = {word.strip() for name, value in rest if name == b"connection" for word in value.lower().split(b",")}
+    return [pair for pair in rest if pair[0] not in CONNECTION_SPECIFIC and pair[0] not in named]
 
 
 def sendable(headers: HeaderList) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.integrations.framing import LENGTH, length_of, lengths_of, with_length
-from proxywasm_host.integrations.headers import AROUND, controls_in, for_client, is_token, sendable
+from proxywasm_host.integrations.headers import controls_in, for_wire, is_token, sendable
 from proxywasm_host.runtime.effects import RequestHeaders, ResponseHeaders
 
 __all__ = ["NO_BODY", "RequestHead", "ResponseHead", "request_head", "response_head"]
@@ -49,14 +49,8 @@ def request_head(part: RequestHeaders) -> RequestHead | None:
             break
         pseudo[name] = value
     method, path, scheme = pseudo[b":method"], pseudo[b":path"], pseudo.get(b":scheme", b"http")
-    headers = [(b"host", pseudo.get(b":authority", b"")), *part.headers[len(pseudo) :]]
-    if not sendable(headers):
-        headers = [(name, value.strip(AROUND)) for name, value in headers]
-        if not sendable(headers):
-            return None
-    if not (is_token(method) and is_token(scheme)) or controls_in(path) or b" " in path or b"#" in path:
-        return None
-    if path[:1] != b"/" and (path != b"*" or method != b"OPTIONS"):
+    headers = [(b"host", pseudo.get(b":authority", b"")), *for_wire(part.headers)]
+    if not (sendable(headers) and is_token(method) and is_token(scheme) and is_target(path, method)):
         return None
     headers = right_length(headers, ends=part.end_stream)
     return RequestHead(method.decode("ascii"), path, scheme.decode("ascii"), headers)
@@ -65,13 +59,20 @@ def request_head(part: RequestHeaders) -> RequestHead | None:
 def response_head(part: ResponseHeaders, method: str) -> ResponseHead | None:
     """What the client gets, that asked with `method`; ``None`` if it cannot be sent."""
     value = part.headers[0][1]  # of :status
-    headers = for_client(part.headers)
+    headers = for_wire(part.headers)
     if len(value) != 3 or not b"200" <= value <= b"599" or not sendable(headers):
         return None
     status = int(value)
     if status in NO_BODY:
         return ResponseHead(status, [pair for pair in headers if pair[0] != LENGTH], True)
     return ResponseHead(status, right_length(headers, ends=part.end_stream and method != "HEAD"), part.end_stream)
+
+
+def is_target(target: bytes, method: bytes) -> bool:
+    """Whether a request with this method can ask for it."""
+    if target[:1] != b"/" and (target != b"*" or method != b"OPTIONS"):
+        return False
+    return not controls_in(target) and b" " not in target and b"#" not in target
 
 
 def right_length(headers: HeaderList, *, ends: bool) -> HeaderList:

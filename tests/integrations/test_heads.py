@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxywasm_host.integrations.headers import Refused, for_client, for_filters
+from proxywasm_host.integrations.headers import Refused, for_filters, for_wire
 from tests.integrations.both import Application
 
 LOCAL = "@on_request_headers\nsend_local_response {} details {} {} -1\nreturn 1\n"
@@ -219,6 +219,14 @@ def test_whitespace_around_a_clients_value_is_no_part_of_it(carry, log):
     assert served.application.seen[0].headers["authorization"] == "Bearer t"
 
 
+def test_what_a_filter_says_of_the_connection_to_the_application_is_left_out(carry):
+    adds = ("connection x-hop", "x-hop 1", "upgrade h2c", "transfer-encoding gzip", "keep-alive 5", "x-end 1")
+    served = carry("@on_request_headers\n" + "".join(f"add_header_map_value 0 {each}\n" for each in adds))
+    assert served.get("POST", body=b"body").status == 200
+    [seen] = served.application.seen
+    assert (seen.headers, seen.body) == ({"host": "example.com", "content-length": "4", "x-end": "1"}, b"body")
+
+
 def test_a_line_end_around_a_filters_value_is_no_part_of_it(carry):
     """Its configuration was a file's."""
     served = carry("@on_request_headers\nadd_header_map_value 0 x-a a%0a\nadd_header_map_value 0 x-b %0a\n")
@@ -248,7 +256,7 @@ def test_a_requests_content_length_of_nothing(carry):
 def test_headers_that_connection_names_are_of_one_connection(named):
     pairs = [(b"connection", named), (b"x-hop", b"1"), (b"x-end", b"1")]
     assert for_filters(pairs, b"GET", b"/", b"http", b"s")[4:] == [(b"x-end", b"1")]
-    assert for_client([(b":status", b"200"), *pairs]) == [(b"x-end", b"1")]
+    assert for_wire([(b":status", b"200"), *pairs]) == [(b"x-end", b"1")]
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ from proxywasm_host.integrations.asgi.scope import (
     upstream_scope,
 )
 from proxywasm_host.integrations.framing import Framing, Part, framing_of
-from proxywasm_host.integrations.headers import Refused, for_client, sendable
+from proxywasm_host.integrations.headers import Refused, for_wire, sendable
 from proxywasm_host.integrations.heads import NO_BODY, request_head, response_head
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect
@@ -384,7 +384,7 @@ class Exchange:
         elif isinstance(part, effects.ResponseTrailers):
             self._put_body(b"", False)
             if self._trailers_announced:
-                trailers = [pair for pair in for_client(part.trailers) if sendable([pair])]
+                trailers = [pair for pair in for_wire(part.trailers) if sendable([pair])]
                 self._to_client.append({"type": TRAILERS, "headers": trailers, "more_trailers": False})
 
     def _send_start(self, part: effects.ResponseHeaders) -> None:
