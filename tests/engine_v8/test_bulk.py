@@ -24,6 +24,8 @@ ENDLESS = {
     "memory.fill": "(memory.fill (i32.const 0) (i32.const 1) (i32.const {BIG}))",
     "memory.copy up": "(memory.copy (i32.const 0) (i32.const 1) (i32.const {BIG}))",
     "memory.copy down": "(memory.copy (i32.const 1) (i32.const 0) (i32.const {BIG}))",
+    "table.set": "(table.set $t (i32.const 0) (ref.func $f))",
+    "memory.grow": "(drop (memory.grow (i32.const 0)))",
     "memory.init": "(memory.init $d (i32.const 0) (i32.const 0) (i32.const 4000000))",
     "table.fill": "(table.fill $t (i32.const 0) (ref.null func) (i32.const 900000))",
     "table.fill of references": "(table.fill $x (i32.const 0) (ref.null extern) (i32.const 900000))",
@@ -50,6 +52,8 @@ def load(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Cal
 @pytest.mark.parametrize("instruction", ENDLESS)
 def test_a_deadline_ends(instruction: str, shape: str, load: Callable[[bytes], Instance]) -> None:
     text = ENDLESS[instruction].format(BIG=BIG)
+    if shape == "line" and instruction in ("table.set", "memory.grow"):
+        text = f"(loop $m (loop $l {text} (br_if $l (i32.const 0))) (br $m))"
     body = f"(loop $l {text} (br $l))" if shape == "loop" else text * 3000
     instance = load(module(body))
     before = time.monotonic()

@@ -63,6 +63,7 @@ class Binary:
         self._defined: list[int] = []
         self._memory_types: list[bytes] = []
         self._elements: list[bytes] = []
+        self._wide = False
         self.imports: list[Import] = []
         self.memories: list[MemoryType] = []
         self.exported_memory: int | None = None
@@ -189,9 +190,9 @@ class Binary:
                 raise Malformed(f"import {module}.{name} has a type that is not there") from None
         if kind == 1:
             self._elements.append(_element(reader))
-            _limits(reader)
+            self._wide |= _limits(reader).wide
         elif kind == 2:
-            _limits(reader)
+            self._wide |= _limits(reader).wide
         elif kind == 3:
             reader.value_type()
             reader.byte()
@@ -214,11 +215,12 @@ class Binary:
             self._elements.append(_element(reader))
             if valued:
                 return
-            _limits(reader)
+            self._wide |= _limits(reader).wide
 
     def _read_memory(self, reader: Reader) -> None:
         start = reader.at
         self.memories.append(_limits(reader))
+        self._wide |= self.memories[-1].wide
         self._memory_types.append(reader.data[start : reader.at])
 
     def _place(self, id: int) -> tuple[int, int] | None:
@@ -226,7 +228,11 @@ class Binary:
 
     def _interruptible(self) -> Bodies | None:
         place = self._place(_CODE)
-        return place and interruptible(self._code, *place, len(self._imported) + len(self._defined), self._elements)
+        if place is None:
+            return None
+        if self._wide:  # the functions would have other types; such memories are for those who ask for them
+            return Bodies(self._code[slice(*place)], place[1] - place[0])
+        return interruptible(self._code, *place, len(self._imported) + len(self._defined), self._elements)
 
     def _rewrite(self) -> tuple[bytes, int]:
         """The module for V8, and where the contents of its code section are."""

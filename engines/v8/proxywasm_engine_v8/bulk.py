@@ -8,6 +8,7 @@ look at all. So, for deadlines to hold:
 * ``memory.copy``, ``memory.fill``, ``memory.init``, and those of tables, become calls of functions at the end of the
   module, one for each of these with other immediates, which do so many `BYTES` or `ELEMENTS` at a time and call
   themselves for each part. (What a range that reaches too far holds before its end is written before the trap.)
+* So do ``memory.grow`` and ``table.set``, as they are: they take V8 a microsecond or more.
 
 Instructions are skipped by a regular expression, a run of them at a time, so that megabytes take milliseconds.
 """
@@ -34,7 +35,7 @@ _HEAP_TYPE = rb"(?:[\x63\x64]|(?![\x63\x64]))" + _LEB  # of a reference behind t
 _PLAIN = rb"|".join(
     (
         rb"[\x00\x01\x05\x0a\x0b\x0f\x19-\x1b\x45-\xc4\xd1\xd3\xd4]+",
-        rb"[\x07-\x09\x0c\x0d\x10\x14\x18\x20-\x26\x3f-\x42\xd0\xd2\xd5\xd6]" + _LEB,
+        rb"[\x07-\x09\x0c\x0d\x10\x14\x18\x20-\x25\x3f\x41\x42\xd0\xd2\xd5\xd6]" + _LEB,
         rb"[\x28-\x3e]" + _MEMARG,
         rb"[\x02-\x04\x06]" + _HEAP_TYPE,
         rb"\x11" + _LEB + _LEB,
@@ -54,6 +55,7 @@ _LABELS, _SELECT, _TRY = 0x0E, 0x1C, 0x1F
 _VECTOR, _ATOMIC = 0xFD, 0xFE
 _PREFIXES = 0xFC, 0xFD, 0xFE
 _LAST_CONVERSION, _FENCE, _WITH_MEMORY = 7, 3, 0x40
+_TABLE_SET, _GROW = _SLOW = 0x26, 0x40
 _TAIL_CALLS = {0x12: "return_call", 0x13: "return_call_indirect", 0x15: "return_call_ref"}
 _INIT, _COPY, _FILL, _TABLE_INIT, _TABLE_COPY, _TABLE_FILL = 8, 10, 11, 12, 14, 17
 _QUICK = (9, 13, 15, 16)  # to drop a segment, to grow a table, to tell its size
@@ -168,6 +170,9 @@ def _skip_instruction(body: Reader) -> bool:
         body.value_type()
         for _ in range(body.number()):
             body.skip_numbers(2 if body.byte() < 2 else 1)
+    elif opcode in _SLOW:
+        body.number()
+        return True
     elif opcode in _PREFIXES:  # here with numbers that are longer than they need be, too
         return _skip_numbered(body, opcode, body.number())
     else:
@@ -216,13 +221,20 @@ _SET_TO, _SET_FROM, _SET_COUNT = b"\x21\0", b"\x21\1", b"\x21\2"
 
 def _type(instruction: bytes, elements: Sequence[bytes]) -> bytes:
     """The type of the function for an instruction."""
+    if instruction[0] == _GROW:
+        return b"\x60\1\x7f\1\x7f"
     reader = Reader(instruction, 1)
+    if instruction[0] == _TABLE_SET:
+        return b"\x60\2\x7f" + elements[reader.number()] + b"\0"
     second = b"\x7f" if reader.number() != _TABLE_FILL else elements[reader.number()]
     return b"\x60\3\x7f" + second + b"\x7f\0"
 
 
 def _helper(instruction: bytes, index: int) -> bytes:
     """The function `index`, which does what an instruction does."""
+    if instruction[0] in _SLOW:
+        body = vector([]) + _TO + (_FROM if instruction[0] == _TABLE_SET else b"") + instruction + _END
+        return leb(len(body)) + body
     kind = Reader(instruction, 1).number()
     part = b"\x41" + leb(BYTES if kind in (_INIT, _COPY, _FILL) else ELEMENTS)
     advance_to, advance_from = _TO + part + _ADD + _SET_TO, _FROM + part + _ADD + _SET_FROM

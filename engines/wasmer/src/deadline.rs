@@ -28,6 +28,9 @@ use crate::stack::Seat;
 use crate::switch::Registers;
 
 const TICK: Duration = Duration::from_millis(5);
+/// Between two signals to a call that is too late. Most of a loop's time may be Wasmer's own (growing memory by nothing),
+/// so that few of them find guest code.
+const HASTE: Duration = Duration::from_micros(20);
 const QUIET_TICKS: u32 = 200;
 
 /// What the watchdog has to know of one instance.
@@ -174,6 +177,12 @@ impl Seen {
     }
 }
 
+impl Seen {
+    fn is_late(&self) -> bool {
+        self.watch.upgrade().is_some_and(|watch| watch.is_late() && !watch.resting.load(SeqCst))
+    }
+}
+
 /// A thread that checks all watches, and ends itself when none was needed for a while.
 struct Watchdog {
     watches: Mutex<Vec<Seen>>,
@@ -228,14 +237,17 @@ impl Watchdog {
 
     fn run(&self) {
         let mut quiet = 0;
+        let mut pause = TICK;
         loop {
-            thread::sleep(TICK);
-            quiet = if self.check() { 0 } else { quiet + 1 };
+            thread::sleep(pause);
+            let (inside, late) = self.check();
+            pause = if late { HASTE } else { TICK };
+            quiet = if inside { 0 } else { quiet + 1 };
             if quiet > QUIET_TICKS {
                 self.awake.store(false, SeqCst);
                 // Who entered before that saw us awake, and relies on us. What it wrote is to be seen by then.
                 thread::sleep(TICK);
-                if !self.check() || self.awake.swap(true, SeqCst) {
+                if !self.check().0 || self.awake.swap(true, SeqCst) {
                     return;
                 }
                 quiet = 0;
@@ -243,16 +255,18 @@ impl Watchdog {
         }
     }
 
-    fn check(&self) -> bool {
+    /// Check all watches. Returns whether a call is under way, and whether one is too late and in guest code, perhaps.
+    fn check(&self) -> (bool, bool) {
         signals::check();
         let now = Instant::now();
-        let mut inside = false;
+        let (mut inside, mut late) = (false, false);
         self.watches.lock().unwrap_or_else(PoisonError::into_inner).retain_mut(|seen| {
             let checked = seen.check(now);
             inside |= checked == Some(true);
+            late |= checked == Some(true) && seen.is_late();
             checked.is_some()
         });
-        inside
+        (inside, late)
     }
 }
 

@@ -99,7 +99,7 @@ static Found skip_instruction(Place *place) {
     case 0x00: case 0x01: case 0x05: case 0x0A: case 0x0B: case 0x0F: case 0x19: case 0x1A: case 0x1B:
     case 0x45 ... 0xC4: case 0xD1: case 0xD3: case 0xD4: return OTHER;
     case 0x02 ... 0x04: case 0x06: good = skip_type(place); break;
-    case 0x07 ... 0x09: case 0x0C: case 0x0D: case 0x10: case 0x14: case 0x18: case 0x20 ... 0x26: case 0x3F ... 0x42:
+    case 0x07 ... 0x09: case 0x0C: case 0x0D: case 0x10: case 0x14: case 0x18: case 0x20 ... 0x25: case 0x3F: case 0x41: case 0x42:
     case 0xD0: case 0xD2: case 0xD5: case 0xD6: good = skip_number(place); break;
     case 0x11: good = skip_numbers(place, 2); break;
     case 0x0E: good = number(place, &count) && skip_numbers(place, count + 1); break;
@@ -108,6 +108,7 @@ static Found skip_instruction(Place *place) {
     case 0x28 ... 0x3E: good = skip_memory_argument(place); break;
     case 0x43: good = skip(place, 4); break;
     case 0x44: good = skip(place, 8); break;
+    case 0x26: case 0x40: return skip_number(place) ? BULK : UNKNOWN;
     case 0xFC: return skip_numbered(place);
     case 0xFD: good = skip_vector_operands(place); break;
     case 0xFE: good = skip_atomic_operands(place); break;
