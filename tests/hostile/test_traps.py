@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.hostile.conftest import LONG, SHORT
+
 Run = Callable[..., str]
 SECTIONS = (
     *("on_vm_start", "on_configure", "on_context_create", "on_tick", "on_queue_ready", "on_http_call_response"),
@@ -24,7 +26,7 @@ ENDS = {
     "divide": "integer division by zero",
     "oob": "out of bounds memory access",
     "recurse": "call stack exhausted",
-    "loop": "deadline of 0.1 s exceeded",
+    "loop": "deadline of 0.25 s exceeded",
 }
 
 
@@ -32,7 +34,7 @@ ENDS = {
 @pytest.mark.parametrize("section", SECTIONS[1:])
 def test_in_each_callback(section: str, how: str, probe: Run) -> None:
     script = f"{SET_UP}{how}" if section == "on_configure" else f"{SET_UP}@{section}\n{how}"
-    told = probe(script)
+    told = probe(script, SHORT if how == "loop" else LONG)
     if section == "on_context_create":
         assert told == "" or ENDS[how] in told, told  # the plugin's own comes before its configuration
     else:
@@ -136,8 +138,9 @@ ENDLESS = {
 def test_endless(name: str, guest: Run) -> None:
     body, imports, memory = ENDLESS[name]
     data = PATH if "env" in imports else ""
-    told = guest(f"(loop $l {body} (br $l))", imports=imports, memory=memory, more=data)
-    assert "deadline of 0.1 s exceeded" in told, told
+    memory = memory or '(memory (export "memory") 2)'
+    told = guest(f"(loop $l {body} (br $l))", imports=imports, memory=memory, more=data, deadline=SHORT)
+    assert "deadline of 0.25 s exceeded" in told, told
 
 
 @pytest.mark.parametrize("name", ["start", "_initialize", "_start", "main"])
@@ -145,7 +148,7 @@ def test_endless(name: str, guest: Run) -> None:
     ("body", "reason"),
     [
         ("unreachable", "unreachable"),
-        ("(loop $l (br $l))", "deadline of 0.1 s exceeded"),
+        ("(loop $l (br $l))", "deadline of 0.25 s exceeded"),
         ("(call $f) (drop (i32.load (i32.const 0)))", "call stack exhausted"),
     ],
     ids=["trap", "loop", "recursion"],
@@ -160,7 +163,7 @@ def test_before_anything(name: str, body: str, reason: str, guest: Run) -> None:
         more = more.replace("(call $f)", "(drop (call $f (i32.const 0) (i32.const 0)))")
     else:
         more = f'(func $f (export "{name}") {body})'
-    told = guest("", more=more)
+    told = guest("", more=more, deadline=SHORT if "loop" in body else LONG)
     assert reason in told, told
 
 
@@ -186,5 +189,6 @@ ALLOCATORS = {
 def test_an_allocator_that(name: str, guest: Run) -> None:
     allocate, reason = ALLOCATORS[name]
     call = "(drop (call $get (i32.const 16) (i32.const 12) (i32.const 0) (i32.const 4)))"
-    told = guest(call * 3, imports=PROPERTY, more=PATH, allocate=allocate)
+    deadline = SHORT if "loop" in allocate else LONG
+    told = guest(call * 3, imports=PROPERTY, more=PATH, allocate=allocate, deadline=deadline)
     assert (reason in told) if reason else told == "", told
