@@ -84,6 +84,8 @@ class ClientProtocol(asyncio.Protocol):
         self._exchange: _Exchange | None = None
         self._closing = False
         """No other request is taken."""
+        self._unsent = NEVER
+        """Bytes that the client had not taken when it was last looked at, after the end."""
         self._reading_paused = False
         self._writable: asyncio.Future[None] | None = None
         """There is one while the client takes no more."""
@@ -144,7 +146,7 @@ class ClientProtocol(asyncio.Protocol):
         """Take no other request; uvicorn's server ends."""
         self._closing = True
         if self._exchange is None:
-            self._transport.close()
+            self._close()
 
     # -- Requests ------------------------------------------------------------------------------------------------
 
@@ -240,7 +242,7 @@ class ClientProtocol(asyncio.Protocol):
         if self._body is not None:
             self._linger()
         elif self._closing:
-            self._transport.close()
+            self._close()
         else:
             self.resume_reading()
             self._time(self._clients.keepalive)
@@ -249,11 +251,8 @@ class ClientProtocol(asyncio.Protocol):
 
     # -- The end -------------------------------------------------------------------------------------------------
 
-    def _time(self, seconds: float | None) -> None:
-        """Begin to wait for the client for so long, or not at all."""
-        if seconds is None:
-            self._due = NEVER
-            return
+    def _time(self, seconds: float) -> None:
+        """Begin to wait for the client for so long."""
         self._due = self._loop.time() + seconds
         if self._due < self._fires:
             if self._timer is not None:
@@ -266,10 +265,26 @@ class ClientProtocol(asyncio.Protocol):
         if left > 0:
             if self._due < NEVER:
                 self._time(left)
+        elif self._transport.is_closing():
+            self._look_after()
         elif self._buffer and not self._closing:
             self._refuse(Malformed(408, "the head of the request took too long"))
         else:
-            self._transport.close()
+            self._close()
+
+    def _close(self) -> None:
+        """Close the connection as soon as the client has taken what was written."""
+        self._closing = True
+        self._transport.close()
+        self._look_after()
+
+    def _look_after(self) -> None:
+        """Cut the client off if it takes nothing of that for `idle` seconds."""
+        before, self._unsent = self._unsent, self._transport.get_write_buffer_size()
+        if self._unsent >= before:
+            self._transport.abort()
+        elif self._unsent:
+            self._time(self._idle)
 
     def _refuse(self, error: Malformed, head: bytes | bytearray | None = None) -> None:
         """Answer what is no request, and close the connection; its head is in the buffer, or `head`."""
@@ -297,9 +312,8 @@ class ClientProtocol(asyncio.Protocol):
 
     # -- For the exchange ----------------------------------------------------------------------------------------
 
-    @property
-    def last(self) -> bool:
-        """Whether the connection ends with the response that begins now: from then on it does."""
+    def ends(self) -> bool:
+        """Whether the connection ends with the response that begins now, which is so from then on."""
         self._closing = self._closing or self._body is not None
         return self._closing
 
@@ -315,7 +329,7 @@ class ClientProtocol(asyncio.Protocol):
         if at_once:
             self._transport.abort()
         else:
-            self._transport.close()
+            self._close()
 
     @property
     def full(self) -> bool:
@@ -457,7 +471,7 @@ class _Exchange:
         elif self._scope["http_version"] == "1.1":
             self._chunked = True
             fields += b"transfer-encoding: chunked\r\n"
-        if self._connection.last:
+        if self._connection.ends():
             fields += b"connection: close\r\n"
         self._connection.write((STATUS.get(status) or b"HTTP/1.1 %d \r\n" % status) + fields + b"\r\n")
 
@@ -483,7 +497,7 @@ class _Exchange:
 
     def _answer(self, status: int) -> None:
         """Answer by ourselves."""
-        close = b"connection: close\r\n" if self._connection.last else b""
+        close = b"connection: close\r\n" if self._connection.ends() else b""
         self.begun = True
         self._connection.write(STATUS[status] + b"content-length: 0\r\n" + close + b"\r\n")
         self._end()

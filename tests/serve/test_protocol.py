@@ -304,6 +304,21 @@ async def test_a_client_that_takes_nothing_is_cut_off():
     wire.leave()
 
 
+@pytest.mark.parametrize("ends", [b"Connection: close\r\n", b""])
+@in_loop
+async def test_who_takes_nothing_of_the_last_answer_is_cut_off(ends):
+    """And who takes it slowly is not."""
+    for taken in (0, 10):
+        wire = Wire(idle=0.1, keepalive=0.01)
+        wire.transport.unsent = 1000
+        await wire.send(GET + ends + b"\r\n")
+        for _ in range(20):
+            await asyncio.sleep(0.02)
+            wire.transport.unsent -= taken
+        assert (wire.transport.closed, wire.transport.aborted) == (True, taken == 0)
+        wire.leave()
+
+
 # -- Responses ---------------------------------------------------------------------------------------------------------
 
 LENGTH = (b"content-length", b"2")

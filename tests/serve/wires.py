@@ -55,6 +55,7 @@ class Transport:
     def __init__(self) -> None:
         self.written = b""
         self.closed = self.aborted = self.paused = self.ended = False
+        self.unsent = 0
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return {"peername": ("192.0.2.1", 4711), "sockname": ("198.51.100.1", 80)}.get(name, default)
@@ -63,6 +64,9 @@ class Transport:
         assert not self.closed
         assert not self.ended
         self.written += data
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
 
     def can_write_eof(self) -> bool:
         return True
