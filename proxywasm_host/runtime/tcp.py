@@ -12,6 +12,7 @@ Source: Envoy's network filter manager and ``context.cc``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proxywasm_host.abi.context import Context
@@ -37,6 +38,19 @@ ON_DATA = {
     BufferType.UPSTREAM_DATA: "on_upstream_data",
 }
 DIRECTIONS = tuple(ON_DATA)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionFilter:
+    """One filter of a connection, as it was when `TcpStream.filters` was asked for."""
+
+    plugin: Plugin
+    context_id: int
+    """By which its guest knows the connection."""
+    downstream: bytes | None
+    """The data from downstream that it holds; ``None`` if it holds none."""
+    upstream: bytes | None
+    """The data from upstream that it holds; ``None`` if it holds none."""
 
 
 class TcpContext(Context):
@@ -189,6 +203,19 @@ class TcpStream:
             for context in self._contexts:
                 context.close(peer)
         return self.host.drain()
+
+    @property
+    def filters(self) -> tuple[ConnectionFilter, ...]:
+        """The filters, in the order of downstream's data, as they are now."""
+
+        def held(context: TcpContext, direction: BufferType) -> bytes | None:
+            data = context.held[direction]
+            return None if data is None else data[0]
+
+        return tuple(
+            ConnectionFilter(each.plugin, each.id, *(held(each, direction) for direction in DIRECTIONS))
+            for each in self._contexts
+        )
 
     # -- Through the filters -------------------------------------------------------------------------------------
 

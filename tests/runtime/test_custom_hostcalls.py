@@ -7,7 +7,7 @@ from enum import IntEnum
 
 import pytest
 
-from proxywasm_host import AbiVersion, Host, ModuleError
+from proxywasm_host import AbiVersion, Host, ModuleError, PluginError
 from proxywasm_host.abi.marshal import Calls, Guest, PythonCalls, PythonGuest, bind, bind_in_python
 from proxywasm_host.hostcalls import (
     CustomHostcall,
@@ -310,3 +310,16 @@ def test_the_example_prints_what_is_under_it(capsys, monkeypatch):
     blocks = dict(re.findall(r"^```(python|text)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
     exec(blocks["python"], {})
     assert capsys.readouterr().out == blocks["text"]
+
+
+def test_while_a_module_starts_they_are_refused(engine, services):
+    text = """(module
+    (import "env" "proxy_get_secret" (func $get (param i32 i32 i32 i32) (result i32)))
+    (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
+    (func (export "malloc") (param i32) (result i32) i32.const 64)
+    (func (export "_initialize") (drop (call $get (i32.const 0) (i32.const 3) (i32.const 8) (i32.const 12)))))"""
+    with Host(engine, services=services, hostcalls=BOTH) as host, pytest.raises(PluginError) as refused:
+        host.load_plugin(wat(text))
+    assert refused.value.failure.message == (
+        "restricted: proxy_get_secret was called where it may not be (in the allocator, or while the module starts)"
+    )

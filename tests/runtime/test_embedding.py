@@ -118,6 +118,20 @@ def test_after_the_end_ids_are_still_there(host, probe):
     assert (closed.request.holds, closed.request.headers) == (False, None)
 
 
+def test_filters_of_a_connection(host, probe):
+    one, two = probe("", name="one", vm_id="1"), probe("@on_downstream_data\nreturn 1", name="two", vm_id="2")
+    stream = host.tcp_stream([one, two])
+    stream.new_connection()
+    assert [(filter.plugin, filter.downstream, filter.upstream) for filter in stream.filters] == [
+        (one, None, None),
+        (two, None, None),
+    ]
+    assert [filter.context_id in filter.plugin.vm.contexts for filter in stream.filters] == [True, True]
+    stream.downstream_data(b"abc")
+    assert [(filter.downstream, filter.upstream) for filter in stream.filters] == [(None, None), (b"abc", None)]
+    stream.close()
+
+
 # -- The router ------------------------------------------------------------------------------------------------------
 
 REMOVED = [":method", ":path"]
