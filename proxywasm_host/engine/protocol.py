@@ -97,7 +97,8 @@ class HostFunction:
 class Limits:
     """What one instance may use; ``None`` means no limit of ours.
 
-    `memory` is in bytes and bounds linear memory: ``memory.grow`` beyond it answers -1.
+    `memory` is in bytes and bounds linear memory: ``memory.grow`` beyond it answers -1. Tables are not in it: a `Host`
+    lets modules have few elements more than they begin with, and takes what these count for off `memory`.
     `deadline` is in seconds and bounds each outermost call into the guest.
 
     Raises: TypeError, ValueError.
