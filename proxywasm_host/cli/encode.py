@@ -104,5 +104,5 @@ def _callback(invocation: Invocation) -> dict[str, Any]:
 
 
 def _effect(effect: Effect) -> dict[str, Any]:
-    values = {field.name: getattr(effect, field.name) for field in fields(effect) if field.name != "stream"}
+    values = {each.name: getattr(effect, each.name) for each in fields(effect) if each.init and each.name != "stream"}
     return {"effect": type(effect).__name__, **values}
