@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 import anyio
@@ -10,7 +11,7 @@ import pytest
 from proxywasm_host import HeaderLimits
 from proxywasm_host.integrations.asgi.exchange import StreamReset
 from proxywasm_host.runtime.effects import HttpCall, HttpCallReply
-from tests.integrations.asgi import Server, scope
+from tests.integrations.asgi import Server, respond, scope
 from tests.integrations.both import Application
 from tests.integrations.conftest import BACKENDS
 
@@ -65,21 +66,24 @@ def test_a_filter_that_holds_for_ever(carry, caplog, phase, status):
     assert f"it waited for plugin 'probe', which holds the {phase}" in caplog.text
 
 
-def test_an_application_that_answers_late_is_not_heard(carry):
+def test_an_application_that_answers_late_is_not_heard(carry, monkeypatch):
     """WSGI has no way to stop it: its thread is its own."""
-    application = Application()
-    go = threading.Event()
+    timed_out = threading.Event()
+    monkeypatch.setattr(logging.getLogger("proxywasm_host.driver"), "warning", lambda *_: timed_out.set())
 
     class Late(Application):
         async def asgi(self, scope, receive, send):
-            await anyio.sleep(0.5)
-            await application.asgi(scope, receive, send)
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            await respond(send, 200, [], b"late")
 
         def wsgi(self, environ, start_response):
-            go.wait(0.5)
-            return application.wsgi(environ, start_response)
+            assert timed_out.wait(10)
+            start_response("200 OK", [])
+            return [b"late"]
 
     answer = carry(application=Late(), stream_idle_timeout=0.1).get()
+    assert timed_out.is_set()
     assert (answer.status, answer.body) == (504, b"stream timeout")
 
 
