@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from array import array
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
 from proxywasm_host import wasm
@@ -220,6 +220,7 @@ PROPOSALS: Final = frozenset(_ALLOWED_IF_ASKED)
 _VECTORS = 276
 
 
+@cache
 def _simple() -> re.Pattern[bytes]:
     """Instructions that need no look at what is around them, in groups of the same effect on the stack."""
     behind = {
@@ -238,7 +239,6 @@ def _simple() -> re.Pattern[bytes]:
 
 
 _EFFECTS: Final = (0, 0, 1, -1, -2)
-_SIMPLE: Final = _simple()
 
 
 @lru_cache(8)
@@ -353,7 +353,7 @@ class _Body:
             pass
 
     def _read(self, params: int, results: int) -> None:
-        reader, kinds, effects, match = self._reader, self._kinds, self._effects, _SIMPLE.match
+        reader, kinds, effects, match = self._reader, self._kinds, self._effects, _simple().match
         byte, number, take = reader.byte, reader.leb, reader.take
         self.locals = params
         for _ in range(number()):

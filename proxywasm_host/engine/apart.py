@@ -6,15 +6,16 @@ its class, in another process, compiles to what it can load.
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .protocol import Engine, InvalidModule, Module
+
+if TYPE_CHECKING:
+    import subprocess
 
 __all__ = ["compile_apart", "main"]
 
@@ -43,6 +44,9 @@ def _ask(engine: Engine, bytecode: bytes, seconds: float | None, memory: int | N
     options = getattr(engine, "compile_options", None)
     if options is None or not os.path.basename(sys.executable or "").startswith("python"):  # noqa: PTH119 - quicker
         return None
+    import json  # noqa: PLC0415 - both take longer to import than most modules to compile
+    import subprocess  # noqa: PLC0415
+
     kind = type(engine)
     order = {
         "engine": [kind.__module__, kind.__qualname__],
@@ -85,7 +89,8 @@ def _reason(done: subprocess.CompletedProcess[bytes], seconds: float | None, mem
 
 def main() -> None:
     """The other process: from an order and bytecode on standard input to compiled code on standard output."""
-    from importlib import import_module  # noqa: PLC0415 - not before it is needed, in this process alone
+    import json  # noqa: PLC0415 - in the other process alone
+    from importlib import import_module  # noqa: PLC0415
 
     order = json.loads(sys.stdin.buffer.readline())
     module, name = order["engine"]
