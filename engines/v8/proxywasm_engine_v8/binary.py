@@ -251,21 +251,22 @@ class Binary:
             replaced[_TYPE] = self._appended(_TYPE, types)
             replaced[_FUNCTION] = self._appended(_FUNCTION, indices)
             replaced[_CODE] = self._bodies.contents
-        output = bytearray(_HEAD)
+        view = memoryview(self._code)
+        output: list[bytes | memoryview] = [_HEAD]
         code_at = 0
         missing = sorted((id for id in replaced if replaced[id] and not self._place(id)), key=_ORDER.index)
         for part in self._sections:
             while missing and part.id != _CUSTOM and _rank(part.id) > _rank(missing[0]):
-                output += section(missing[0], replaced[missing.pop(0)])
+                output.append(section(missing[0], replaced[missing.pop(0)]))
             if part.id not in replaced:
-                output += self._code[part.start : part.end]
+                output.append(view[part.start : part.end])
             elif replaced[part.id]:
-                output += section(part.id, replaced[part.id])
+                output.append(section(part.id, replaced[part.id]))
             if part.id == _CODE:
-                code_at = len(output) - len(replaced.get(_CODE) or self._code[part.body : part.end])
-        for id in missing:
-            output += section(id, replaced[id])
-        return bytes(output), code_at
+                size = len(replaced.get(_CODE) or view[part.body : part.end])
+                code_at = sum(map(len, output)) - size
+        output += (section(id, replaced[id]) for id in missing)
+        return b"".join(output), code_at
 
     def _appended(self, id: int, entries: Sequence[bytes]) -> bytes:
         """The contents of a section, with `entries` after those that are there."""

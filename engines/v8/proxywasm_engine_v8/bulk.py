@@ -97,30 +97,31 @@ def interruptible(code: bytes, start: int, end: int, first: int, elements: Seque
     reader = Reader(code, start, end)
     count = reader.number()
     helpers: dict[bytes, int] = {}
-    output: list[bytes] = []
+    output: list[bytes | memoryview] = []
+    view = memoryview(code)  # of which pieces are taken, for it has megabytes
     moves: list[tuple[int, int]] = []  # where something follows, and how many bytes more were put before it
     copied = first_body = reader.at
     for before, body, behind_body, edits in bodies:
-        pieces: list[bytes] = []
+        pieces: list[bytes | memoryview] = []
         at = body
         for here, behind in edits:
             call = b"\x10" + leb(helpers.setdefault(code[here:behind], first + len(helpers)))
-            pieces += (code[at:here], call)
+            pieces += (view[at:here], call)
             moves.append((behind, len(call) - (behind - here)))
             at = behind
-        pieces.append(code[at:behind_body])
+        pieces.append(view[at:behind_body])
         length = leb(sum(map(len, pieces)))
         moves.insert(len(moves) - len(edits), (body, len(length) - (body - before)))
-        output += (code[copied:before], length, *pieces)
+        output += (view[copied:before], length, *pieces)
         copied = behind_body
-    output.append(code[copied:end])
+    output.append(view[copied:end])
     added = [_helper(instruction, index) for instruction, index in helpers.items()]
     types = [_type(instruction, elements) for instruction in helpers]
     head = leb(count + len(added))
-    guests = head + b"".join(output)
+    guests = len(head) + sum(map(len, output))
     shifts = list(accumulate((moved for _, moved in moves), initial=len(head) - (first_body - start)))
     starts = [at - start + shift for at, shift in zip((first_body, *(at for at, _ in moves)), shifts, strict=True)]
-    return Bodies(guests + b"".join(added), len(guests), types, starts, shifts)
+    return Bodies(b"".join((head, *output, *added)), guests, types, starts, shifts)
 
 
 Edited = tuple[int, int, int, list[tuple[int, int]]]
