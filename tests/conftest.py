@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -14,17 +15,44 @@ from proxywasm_host.engine.protocol import Engine
 from proxywasm_host.services import ManualClock
 from tests.support import Lines, Trace, code
 
-# The tests of an engine that is not installed here are not collected.
-collect_ignore = [
-    name for name in ("engine_v8", "engine_wasmer") if find_spec(name.replace("engine", "proxywasm_engine")) is None
-]
+# Tests that need what may be missing, by path, and the module that is it. They are not collected without it.
+NEEDS = {
+    "engine_v8": "proxywasm_engine_v8",
+    "engine_wasmer": "proxywasm_engine_wasmer",
+    "envoy": "envoy",
+    "higress": "gpustack_higress_plugins",
+    "servers": "granian",
+    "testing/test_write_an_engine.py": "pywasm",
+}
+MISSING = {path: module for path, module in NEEDS.items() if find_spec(module) is None}
+collect_ignore = list(MISSING)
 
 # Names only: an engine that is opened before pytest has set up its faulthandler would lose its signal handlers to it.
-ENGINES = sorted({entry.name for entry in entry_points(group="proxywasm_host.engines")})
-
+# All that are installed, or of them what TEST_ENGINES names.
+ENGINES = sorted(
+    {entry.name for entry in entry_points(group="proxywasm_host.engines")}
+    & set(os.environ.get("TEST_ENGINES", "wasmtime,wasmer,v8").split(","))
+)
 
 # Beside them, V8 as it runs where it cannot be in the calling thread.
 PARAMS = [*ENGINES, *("v8 mini-racer" for name in ENGINES if name == "v8")]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what compares engines (the marker ``several_engines``) where there is one alone."""
+    left_out = [item for item in items if len(ENGINES) < 2 and item.get_closest_marker("several_engines")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was not collected, and for want of what."""
+    wanting = [f"tests/{path} (no {module})" for path, module in MISSING.items()]
+    if len(ENGINES) < 2:
+        wanting.append(f"what compares engines ({', '.join(ENGINES)} is alone)")
+    if wanting:
+        terminalreporter.write_line(f"Not collected here: {', '.join(wanting)}.")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -36,6 +36,7 @@ def program(text: str, **environment: str) -> str:
 
 
 class TestOrder:
+    @pytest.mark.several_engines
     def test_an_argument_goes_before_the_variable(self, engine, monkeypatch):
         monkeypatch.setenv("PROXYWASM_ENGINE", next(name for name in ENGINES if name != engine.name))
         assert Host(engine.name).engine is engine
@@ -84,6 +85,7 @@ class TestChains:
         assert done.upstream_request is not None
         return done.upstream_request.headers, done.client_response.status, done.client_response.headers
 
+    @pytest.mark.several_engines
     def test_each_plugin_of_a_chain_on_another_engine(self):
         turns = [[*ENGINES[number:], *ENGINES[:number], *ENGINES][:3] for number in range(len(ENGINES))]
         alike = [[name] * 3 for name in ENGINES]
@@ -120,6 +122,7 @@ class TestRefusals:
             for name in ("wasmtime", "v8", "wasmer")
         ]
 
+    @pytest.mark.several_engines
     @pytest.mark.parametrize("engine_name", ENGINES)
     def test_installed_but_its_runtime_does_not_load(self, engine_name):
         runtime = {"wasmtime": "wasmtime", "v8": "py_mini_racer", "wasmer": "proxywasm_engine_wasmer._native"}

@@ -13,6 +13,7 @@ PATHS = sorted(f"{path.parent.name}/{path.stem}" for path in FILTERS.glob("*/*.w
 CONFIGURATIONS = {"rust/auth": "secret", "rust/grpc": "c,demo.S,Get,hi", "rust/tcp": None}
 
 
+@pytest.mark.several_engines
 @pytest.mark.parametrize("name", [name for name in PATHS if CONFIGURATIONS.get(name, "") is not None])
 def test_each_filter_does_the_same_on_every_engine(command, name):
     result = command(
@@ -23,11 +24,13 @@ def test_each_filter_does_the_same_on_every_engine(command, name):
     assert (result.out.splitlines()[-1], result.code) == ("All agree.", 0)
 
 
+@pytest.mark.several_engines
 def test_a_trap_is_the_same_too(command):
     result = command("run", str(FILTERS / "rust/panics.wasm"), "/x", "--config", "request_headers", "--engine", "all")
     assert (result.out.splitlines()[-1], result.code) == ("All agree.", 5)
 
 
+@pytest.mark.several_engines
 def test_json(command):
     result = command("run", str(FILTERS / "c/minimal.wasm"), "/x", "--engine", "all", "--json")
     answer = json.loads(result.out)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from proxywasm_engine_wasmer import WasmerEngine
 from proxywasm_host.engine.protocol import Engine
 from tests.engine.conftest import start
 
 __all__ = ["engine", "start"]
 
-wasmer = pytest.importorskip("proxywasm_engine_wasmer")
-
-
 @pytest.fixture(scope="session")
 def engine() -> Engine:
     """Wasmer."""
-    return wasmer.WasmerEngine()
+    return WasmerEngine()

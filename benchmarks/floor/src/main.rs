@@ -41,7 +41,14 @@ fn bytes<'a>(caller: &'a Caller<'_, Host>, at: i32, size: i32) -> &'a [u8] {
     &caller.data().memory.unwrap().data(caller)[at as usize..(at + size) as usize]
 }
 
-fn get(mut caller: Caller<'_, Host>, kind: i32, key: i32, key_size: i32, value_slot: i32, size_slot: i32) -> Result<i32> {
+fn get(
+    mut caller: Caller<'_, Host>,
+    kind: i32,
+    key: i32,
+    key_size: i32,
+    value_slot: i32,
+    size_slot: i32,
+) -> Result<i32> {
     let name = bytes(&caller, key, key_size);
     let value = match caller.data().maps[kind as usize].iter().find(|pair| pair.0 == name) {
         Some(pair) => pair.1.clone(),

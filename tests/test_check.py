@@ -1,0 +1,64 @@
+"""``make check`` needs Python packages and nothing else, and tests that need more are left out, which is told."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MISSING, NEEDS
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_where_everything_is_installed_everything_is_collected():
+    """This file is a part of the whole, not of the unit tests. Wasmer can be left out: ``make test WITHOUT=wasmer``."""
+    wanted = {"engine_wasmer", *(["testing/test_write_an_engine.py"] if sys.version_info < (3, 11) else [])}
+    assert set(MISSING) <= wanted
+
+
+@pytest.mark.parametrize("target", ["check", "lint"])
+def test_a_bare_checkout_is_checked_with_python_packages_alone(target, tmp_path):
+    make = shutil.which("make")
+    assert make is not None
+    command = [make, "--dry-run", target, f"VENV={tmp_path}/venv", "CARGO="]
+    steps = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "--requirement requirements-check.txt" in steps
+    assert f"{tmp_path}/venv/bin/mypy" in steps
+    for other in ("cargo", "npm", "apt-get", "engines/wasmer/build", "engines/v8 ", "requirements-dev.txt"):
+        assert other not in steps.replace("engines/v8:", "")
+
+
+def test_what_needs_more_than_there_is_is_not_collected_and_told():
+    """As where the core, Wasmtime and what checks use are installed."""
+    program = """
+    import importlib.metadata, importlib.util, sys
+    there, names = importlib.util.find_spec, importlib.metadata.entry_points
+    missing = {"proxywasm_engine_v8", "proxywasm_engine_wasmer", "envoy", "gpustack_higress_plugins", "granian", "pywasm"}
+    importlib.util.find_spec = lambda name, package=None: None if name in missing else there(name, package)
+    importlib.metadata.entry_points = lambda **group: [
+        each for each in names(**group) if group["group"] != "proxywasm_host.engines" or each.name == "wasmtime"
+    ]
+    import pytest
+    sys.exit(pytest.main(["--collect-only", "-q", "tests"]))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    files = {line.partition("::")[0] for line in done.stdout.splitlines() if "::" in line}
+    assert not {file for file in files for path in NEEDS if file.startswith(f"tests/{path}")}
+    assert [line for line in done.stdout.splitlines() if line.startswith("tests/cli/test_compare.py")] == [
+        f"tests/cli/test_compare.py::{name}"
+        for name in ("test_what_differs_is_shown", "test_one_engine_is_not_said_to_agree", "test_no_engine_at_all")
+    ]
+    [told] = [line for line in done.stdout.splitlines() if line.startswith("Not collected here: ")]
+    assert told == (
+        "Not collected here: tests/engine_v8 (no proxywasm_engine_v8), tests/engine_wasmer (no proxywasm_engine_wasmer), "
+        "tests/envoy (no envoy), tests/higress (no gpustack_higress_plugins), tests/servers (no granian), "
+        "tests/testing/test_write_an_engine.py (no pywasm), what compares engines (wasmtime is alone)."
+    )
