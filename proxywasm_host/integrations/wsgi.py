@@ -5,7 +5,7 @@ Rules of this module:
 * One host serves all threads of a process; it starts with the process's first request (so after a server has forked)
   and ends with `ProxyWasmMiddleware.close`, or with the process.
 * The thread of a request waits while a filter holds what it needs. WSGI does not tell that a client has gone: that
-  shows when the response is sent.
+  shows when the response is sent, or when the body ends before its ``CONTENT_LENGTH``.
 * ``start_response`` of the server is called when the response's headers have come out of the filters, and always before
   the application (that we are to the server) returns: granian looks at nothing that comes later. What WSGI has no words
   for (trailers, upgrades) is not passed on.
@@ -19,7 +19,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
@@ -44,6 +44,7 @@ __all__ = ["Cluster", "Clusters", "Filter", "ProxyWasmMiddleware"]
 
 Environ = dict[str, Any]
 CHUNK = 65536
+GONE = "downstream_remote_disconnect"
 UNPREFIXED = ("CONTENT_TYPE", "CONTENT_LENGTH")
 RAW_TARGETS = ("RAW_URI", "REQUEST_URI")
 """Where servers keep the request's target as it was on the wire."""
@@ -51,6 +52,10 @@ RAW_TARGETS = ("RAW_URI", "REQUEST_URI")
 
 class StreamReset(Exception):
     """A filter broke the stream off when a part of the response was sent: the server must cut the connection."""
+
+
+class RequestCut(OSError):
+    """The application reads a body that broke off: its client is gone."""
 
 
 class ProxyWasmMiddleware(Carrier):
@@ -176,6 +181,8 @@ class _Exchange:
         self._answered = False
         """The end of the response has come out."""
         self._reset = False
+        self._cut = False
+        """The request broke off."""
         self._status_line = ""
         self._pending: tuple[str, list[tuple[str, str]]] | None = None
         """What the application gave start_response, until the first part of the body."""
@@ -187,7 +194,8 @@ class _Exchange:
             while self._upstream is None and not self._over:
                 self._advance_request()
             if self._upstream is not None and not self._over:
-                yield from self._respond(app)
+                with suppress(RequestCut):
+                    yield from self._respond(app)
             while not (self._answered or self._reset) and (self._response_ended or self._stream.local is not None):
                 self._wait(lambda: self._answered or self._reset or bool(self._to_client))
                 yield from self._sent()
@@ -198,7 +206,7 @@ class _Exchange:
             with self._driver.lock:
                 whole = self._answered or self._stream.reset_details
                 self._driver.detach(self._stream)
-                self._driver.perform(self._stream.close("" if whole else "downstream_remote_disconnect"))
+                self._driver.perform(self._stream.close("" if whole else GONE))
 
     @property
     def _over(self) -> bool:
@@ -235,14 +243,20 @@ class _Exchange:
             return
         stream = self._environ["wsgi.input"]
         data = stream.read(int(min(self._unread, CHUNK)))
+        if not data and self._unread < float("inf"):
+            self._cut = True
+            self._feed(self._stream.close, GONE)
+            self._break_off(400)
+            return
         self._unread = self._unread - len(data) if data else 0
-        if data or not self._unread:
-            self._feed(self._stream.request_body, data, not self._unread)
+        self._feed(self._stream.request_body, data, not self._unread)
 
     def read_part(self) -> bytes:
         """The next part of the body for the application; empty at its end, or if there is nobody to read from."""
         while not self._to_app and not self._request_done and not self._over:
             self._advance_request()
+        if self._cut:
+            raise RequestCut(GONE)
         return self._to_app.popleft() if self._to_app else b""
 
     # -- The response --------------------------------------------------------------------------------------------
@@ -326,10 +340,7 @@ class _Exchange:
             for part in self._framed(self._response_framing, effect):
                 self._to_downstream(part)
         elif isinstance(effect, effects.ResetStream):
-            self._reset = True
-            self._to_client.clear()
-            if not self._started:
-                self._answer(503)
+            self._break_off(503)
         self._changed.notify()
 
     @staticmethod
@@ -362,6 +373,13 @@ class _Exchange:
             self._answered = part.end_stream
         else:
             self._answered = True
+
+    def _break_off(self, status: int) -> None:
+        """Cut the response, or answer with this status if it has not begun."""
+        self._reset = True
+        self._to_client.clear()
+        if not self._started:
+            self._answer(status)
 
     def _answer(self, status: int) -> None:
         """Answer by ourselves, past all filters."""

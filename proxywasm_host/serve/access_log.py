@@ -37,9 +37,9 @@ class Log:
 
     def write(self, scope: Scope, status: int, size: int, seconds: float) -> None:
         """Note a request that is over: what the client got, bytes of body, and how long that took."""
-        if self._line is None:
-            return
         file = self._file or sys.stdout
+        if self._line is None or file is None:  # a process may be started without standard output
+            return
         try:
             file.write(self._line(scope, status, size, seconds) + "\n")
             if file is sys.stdout:

@@ -159,8 +159,8 @@ class ClientProtocol(asyncio.Protocol):
         try:
             if end < 4:
                 if buffer:
-                    self._searched = max(0, len(buffer) - 3)
-                    wire.beginning(buffer, self._limits)
+                    seen, self._searched = self._searched, max(0, len(buffer) - 3)
+                    wire.beginning(buffer, self._limits, seen)
                     self._await_head()
                 return
         except Malformed as error:
@@ -417,7 +417,7 @@ class _Exchange:
 
     async def receive(self) -> Message:
         """As ASGI has it."""
-        if self._expects and not self.begun:
+        if self._expects and not (self.begun or self._gone):
             self._expects = False
             self._connection.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         while not (self._gone or self._over):

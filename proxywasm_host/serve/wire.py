@@ -36,6 +36,9 @@ TEXT = rb"[^\x00-\x08\x0a-\x1f\x7f]*"
 FIELD = re.compile(rb"(%b):(%b)\r\n" % (TCHAR, TEXT))
 FIELDS = re.compile(rb"(?:%b:%b\r\n)*" % (TCHAR, TEXT))
 REQUEST_LINE = re.compile(rb"(%b) ([!\"$-~\x80-\xff]+) HTTP/([0-9])\.([0-9])\r\n" % TCHAR)  # no fragment
+METHOD = re.compile(rb"%b(?: |$)|\r?$" % TCHAR)
+METHOD_BYTES = 64
+"""So much of a request line tells whether it begins with a method."""
 STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: %b)?\r\n" % TEXT)
 CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;%b)?\r\n" % TEXT)
 LONE_LF = re.compile(rb"(?<!\r)\n")
@@ -155,16 +158,20 @@ def well_formed(block: bytes, count: int) -> bool:
     return block.count(b"\n") == count and FIELDS.fullmatch(block) is not None
 
 
-def beginning(data: bytes | bytearray, limits: HeaderLimits) -> None:
-    """Look at a request's head that has not come in as a whole. Raises: Malformed, if there is no hope."""
+def beginning(data: bytes | bytearray, limits: HeaderLimits, seen: int = 0) -> None:
+    """Look at a request's head that has not come in as a whole; `seen` bytes of it were looked at before.
+
+    However small the parts are that it comes in, no byte is looked at again and again. Raises: Malformed, if there is
+    no hope.
+    """
     line = data.find(b"\n") + 1
     if len(data) > limits.size:
         raise too_large(limits) if line else Malformed(414, f"the request line has more than {limits.size} bytes")
-    if LONE_LF.search(data):
+    if LONE_LF.search(data, seen):
         raise Malformed(400, "a line does not end with CRLF")
-    if line:
+    if line > seen:
         _request_line(data)
-    elif not re.match(rb"%b(?: |$)|\r?$" % TCHAR, data):
+    elif not line and not METHOD.match(data, 0, METHOD_BYTES):
         raise Malformed(400, "this is no request line")
 
 

@@ -237,6 +237,45 @@ def test_a_client_that_leaves(wrap, log):
     assert log.take() == ENDED
 
 
+@pytest.mark.parametrize(
+    "filter", ["@on_request_headers\n" + ENDS, "@on_request_body/eos\nreturn 0\n@on_request_body\nreturn 1\n" + ENDS]
+)
+def test_a_request_that_breaks_off_is_not_taken_for_whole(wrap, log, filter):
+    """The server's input ends before CONTENT_LENGTH: a filter may even have removed what an application could tell it by."""
+    read = []
+
+    def app(environ, start_response):
+        read.append(environ["wsgi.input"].read(3))
+        read.append(environ["wsgi.input"].read())
+        return hello(environ, start_response)
+
+    response = get(wrap(app, filter), "POST", body=b"hel")
+    assert (response.status, response.body) == ("200 Fine", b"Hello.")
+    assert read == [b"hel", b""]
+    read.clear()
+    log.take()
+    cut = get(wrap(app, filter), "POST", **{"wsgi.input": io.BytesIO(b"hel"), "CONTENT_LENGTH": "5"})
+    assert (cut.status, cut.body) == ("400 Bad Request", b"")
+    assert read in ([], [b"hel"])
+    assert log.take() == ENDED
+
+
+def test_a_response_to_a_request_that_breaks_off_is_cut(wrap):
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        yield environ["wsgi.input"].read(3)
+        yield environ["wsgi.input"].read()
+
+    response = Response()
+    environ = {"REQUEST_METHOD": "POST", "wsgi.input": io.BytesIO(b"hel"), "CONTENT_LENGTH": "5"}
+    setup_testing_defaults(environ)
+    parts = wrap(app, "")(environ, response.start)
+    assert (response.status, next(parts)) == ("200 OK", b"hel")
+    with pytest.raises(StreamReset):
+        next(parts)
+    parts.close()
+
+
 def test_an_application_that_fails(wrap, log):
     def app(environ, start_response):
         raise ValueError("of the application")

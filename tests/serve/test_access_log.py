@@ -38,6 +38,11 @@ def test_json():
     }  # fmt: skip
 
 
+def test_a_process_without_standard_output(monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)  # as Python has it if it was closed before
+    Log(AccessLog()).write(ASKED, 200, 1, 0)
+
+
 def test_where_it_goes(tmp_path, capsys):
     file = tmp_path / "access.log"
     for _ in range(2):

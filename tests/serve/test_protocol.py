@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from uvicorn.server import ServerState
 
 from proxywasm_host.runtime.header_limits import HeaderLimits
+from proxywasm_host.serve import wire as wire_module
 from proxywasm_host.serve.wire import Chunked
 from tests.serve.wires import Wire, answering, body, echo, seen, start
 
@@ -244,6 +245,32 @@ async def test_heads_and_bodies_without_end_are_not_kept():
 
 
 @in_loop
+async def test_a_head_in_small_parts_is_looked_at_once(monkeypatch):
+    """A client that sends byte by byte would else make us look at 60 KiB for each of them."""
+    looked = []
+
+    class Looks:
+        def search(self, data: bytes, at: int = 0) -> None:
+            looked.append(len(data) - at)
+
+        def match(self, data: bytes, at: int, end: int) -> bool:
+            looked.append(min(len(data), end) - at)
+            return True
+
+    monkeypatch.setattr(wire_module, "LONE_LF", Looks())
+    monkeypatch.setattr(wire_module, "METHOD", Looks())
+    for begun in (GET + HOST + b"X: ", b"GET /", b"G"):
+        wire = Wire()
+        wire.protocol.data_received(begun)
+        looked.clear()
+        for _ in range(2000):
+            wire.protocol.data_received(b"a")
+        assert len(looked) >= 2000
+        assert max(looked) <= 64
+        wire.leave()
+
+
+@in_loop
 async def test_who_is_slow_with_a_head_is_cut_off():
     silent, half = Wire(header_timeout=0.05), Wire(header_timeout=0.05)
     half.protocol.data_received(b"GET / HT")
@@ -418,6 +445,14 @@ async def test_who_waits_for_leave_to_send_gets_it_when_the_body_is_wanted():
     assert seen((await wire.send(b"hello")).removeprefix(CONTINUE))[0][3] == "hello"
     old = b"POST / HTTP/1.0\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
     assert await Wire().send(old) == b""
+
+
+@in_loop
+async def test_who_was_refused_gets_no_leave(caplog):
+    answer = await Wire().send(POST + CHUNKED + b"Expect: 100-continue\r\n\r\nnone\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert not caplog.records
 
 
 @in_loop
