@@ -13,6 +13,7 @@ from functools import lru_cache
 from string import ascii_letters, digits
 from typing import Any
 
+from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.abi.pairs import HeaderList
 
 __all__ = [
@@ -25,10 +26,10 @@ __all__ = [
     "for_wire",
     "is_token",
     "sendable",
+    "sent",
 ]
 
 CONNECTION_SPECIFIC = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade expect".split())
-PECULIAR = CONNECTION_SPECIFIC | {b"te"}
 TOKEN = b"!#$%&'*+.^_`|~-" + (ascii_letters + digits).encode()
 """What a name is of (RFC 9110, section 5.6.2)."""
 CONTROLS = bytes(byte for byte in range(0x20) if byte != 0x09) + b"\x7f"
@@ -72,13 +73,7 @@ def for_filters(
 
     Raises: Refused.
     """
-    if PECULIAR.isdisjoint([name for name, _ in headers]):
-        rest = [(name, value.strip(WHITESPACE)) for name, value in headers if name != b"host"]
-        if len(rest) < len(headers) - 1:
-            raise Refused(400, "more than one Host")
-        authority = next((value.strip(WHITESPACE) for name, value in headers if name == b"host"), None)
-    else:
-        rest, authority = end_to_end(headers)
+    rest, authority = received(headers)
     if target[:1] != b"/":
         authority, target = absolute(method, target, authority)
     if b"#" in target:
@@ -90,8 +85,11 @@ def for_filters(
     return [(b":authority", authority), (b":path", target), (b":method", method), (b":scheme", scheme), *rest]
 
 
-def end_to_end(headers: Sequence[tuple[bytes, bytes]]) -> tuple[HeaderList, bytes | None]:
+def received(headers: Sequence[tuple[bytes, bytes]]) -> tuple[HeaderList, bytes | None]:
     """Headers that are not a matter of one connection, and what Host says. Raises: Refused."""
+    plain: tuple[HeaderList, bytes | None] | None = None if NATIVE is None else NATIVE.received(headers)
+    if plain is not None:
+        return plain
     rest: HeaderList = []
     named: set[bytes] = set()
     authority: bytes | None = None
@@ -129,6 +127,15 @@ def absolute(method: bytes, target: bytes, authority: bytes | None) -> tuple[byt
 def is_authority(authority: bytes) -> bool:
     """Whether a Host header may have this value."""
     return AUTHORITY.fullmatch(authority) is not None
+
+
+def sent(headers: HeaderList) -> HeaderList | None:
+    """Headers that have come out of the filters, as `for_wire` gives them; ``None`` if they are not `sendable`."""
+    plain: HeaderList | None = None if NATIVE is None else NATIVE.sent(headers)
+    if plain is not None:
+        return plain
+    rest = for_wire(headers)
+    return rest if sendable(rest) else None
 
 
 def for_wire(headers: HeaderList) -> HeaderList:

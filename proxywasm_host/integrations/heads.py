@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.integrations.framing import LENGTH, length_of, lengths_of, with_length
-from proxywasm_host.integrations.headers import controls_in, for_wire, is_token, sendable
+from proxywasm_host.integrations.headers import controls_in, is_token, sent
 from proxywasm_host.runtime.effects import RequestHeaders, ResponseHeaders
 
 __all__ = ["NO_BODY", "RequestHead", "ResponseHead", "request_head", "response_head"]
@@ -49,18 +49,20 @@ def request_head(part: RequestHeaders) -> RequestHead | None:
             break
         pseudo[name] = value
     method, path, scheme = pseudo[b":method"], pseudo[b":path"], pseudo.get(b":scheme", b"http")
-    headers = [(b"host", pseudo.get(b":authority", b"")), *for_wire(part.headers)]
-    if not (sendable(headers) and is_token(method) and is_token(scheme) and is_target(path, method)):
+    host, headers = pseudo.get(b":authority", b""), sent(part.headers)
+    if headers is None or controls_in(host):
         return None
-    headers = right_length(headers, ends=part.end_stream)
+    if not (is_token(method) and is_token(scheme) and is_target(path, method)):
+        return None
+    headers = [(b"host", host), *right_length(headers, ends=part.end_stream)]
     return RequestHead(method.decode("ascii"), path, scheme.decode("ascii"), headers)
 
 
 def response_head(part: ResponseHeaders, method: str) -> ResponseHead | None:
     """What the client gets, that asked with `method`; ``None`` if it cannot be sent."""
     value = part.headers[0][1]  # of :status
-    headers = for_wire(part.headers)
-    if len(value) != 3 or not b"200" <= value <= b"599" or not sendable(headers):
+    headers = sent(part.headers)
+    if headers is None or len(value) != 3 or not b"200" <= value <= b"599":
         return None
     status = int(value)
     if status in NO_BODY:

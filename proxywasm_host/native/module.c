@@ -119,6 +119,8 @@ static PyMethodDef methods[] = {
     {"use", (PyCFunction)(void (*)(void))use, METH_VARARGS | METH_KEYWORDS, NULL},
     {"decode", decode, METH_O, "The pairs that bytes hold, or None if it is not for us to say."},
     {"encode", encode, METH_O, "The bytes of a list of pairs, or None if it is no plain one."},
+    {"sent", wire_sent, METH_O, "What integrations.headers.sent gives, or None if it is not for us to say."},
+    {"received", wire_received, METH_O, "What integrations.headers.received gives, or None likewise."},
     {"read_code", read_code, METH_VARARGS, "The figures of a code section, as a tuple: see abi/code.py."},
     {NULL, NULL, 0, NULL},
 };

@@ -20,7 +20,7 @@
 #include <structmember.h>
 
 /* Counted up when what Python sees of this extension changes: abi/native.py leaves another one alone. */
-#define REVISION 15
+#define REVISION 16
 
 enum { MOST_PARAMS = 16 }; /* of a hostcall or a callback */
 
@@ -265,6 +265,11 @@ static inline bool same_bytes(PyObject *a, PyObject *b) {
     return a == b || (PyBytes_GET_SIZE(a) == PyBytes_GET_SIZE(b) &&
                       !memcmp(PyBytes_AS_STRING(a), PyBytes_AS_STRING(b), (size_t)PyBytes_GET_SIZE(a)));
 }
+
+/* -- Headers between HTTP libraries and filters (wire.c) ------------------------------------------------------- */
+
+PyObject *wire_sent(PyObject *module, PyObject *headers);
+PyObject *wire_received(PyObject *module, PyObject *headers);
 
 /* -- Hostcalls (hostcall.c) ----------------------------------------------------------------------------------- */
 
