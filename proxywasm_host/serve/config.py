@@ -28,6 +28,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
 from proxywasm_host.abi.profile import PROFILES
+from proxywasm_host.abi.values import encode_value
 from proxywasm_host.driver.defaults import DEADLINE, FAILURE_POLICY, MEMORY, RELOAD_INTERVAL, STREAM_IDLE_TIMEOUT
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.errors import not_among
@@ -60,6 +61,7 @@ def _address(value: Any) -> Any:
 def _property(value: Any) -> Any:
     if not isinstance(value, (str, int, float, bool)):
         raise ValueError(f"{value!r} is no value of a property: those are text, numbers, true and false")  # noqa: TRY004
+    encode_value(value)
     return value
 
 
@@ -130,6 +132,8 @@ class Model(BaseModel):
 
 
 def _web(value: str) -> str:
+    if not re.fullmatch("[!-~]+", value):
+        raise ValueError(f"{value!r} is no URL: percent-encode what is in its path, and write the name as xn--…")
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{value!r} is no URL of a server: write it as http://HOST:PORT or https://HOST")

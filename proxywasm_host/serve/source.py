@@ -148,10 +148,13 @@ class Loader(yaml.SafeLoader):
 
 
 def _mark(node: yaml.Node, path: Key, lines: dict[Key, int]) -> None:
+    """Note where each value begins. Raises: ConfigError, if a mapping has a key twice."""
     lines[path] = node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             place = (*path, key.value)
+            if place in lines:  # YAML would take the last, and nobody would miss the first
+                raise ConfigError(f":{key.start_mark.line + 1}: {dotted(place)} was given before")
             _mark(value, place, lines)
             lines[place] = key.start_mark.line + 1
     elif isinstance(node, yaml.SequenceNode):

@@ -128,6 +128,13 @@ WRONG = [
     ("    configuration: plain text", "    configuration: x\n    configuration_file: y", 8, "filters[1]: configuration and configuration_file are both given"),
     ("    configuration: plain text", "    failure_policy: never", 9, "filters[1].failure_policy: 'never': Input should be"),
     ("  node.weight: 3", "  node.weight: [3]", 12, "properties.node.weight: [3] is no value of a property"),
+    ("  node.weight: 3", '  node.weight: "\\ud800"', 12, "properties.node.weight: '\\ud800' is no Unicode text"),
+    ("  node.weight: 3", "  node.weight: 99999999999999999999", 12, "properties.node.weight: "),
+    ("  url: http://127.0.0.1:9000", "  url: http://127.0.0.1:9000/a b", 2, "upstream.url: 'http://127.0.0.1:9000/a b' is no URL: percent-encode"),
+    ("  url: http://127.0.0.1:9000", '  url: "http://127.0.0.1:9000/a\\r\\nX: y"', 2, "upstream.url: 'http://127.0.0.1:9000/a\\r\\nX: y' is no URL"),
+    ("  url: http://127.0.0.1:9000", "  url: http://ex\u00e4mple.com", 2, "upstream.url: 'http://ex\u00e4mple.com' is no URL"),
+    ("listen: :8000", "filters: [auth.wasm]\nlisten: :8000", 5, "filters was given before"),
+    ("{memory: 64MiB}", "{memory: 64MiB, memory: 1MiB}", 7, "filters[0].limits.memory was given before"),
     ("  idp: {url: https://idp.example.com, timeout: 2}", "  idp: {url: idp}", 14, "clusters.idp.url: 'idp' is no URL of a server"),
 ]  # fmt: skip
 
