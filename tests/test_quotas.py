@@ -26,7 +26,7 @@ from proxywasm_host.runtime.root import size_of
 from proxywasm_host.services import InMemoryMetrics, InMemorySharedData, InMemorySharedQueues, NoRoom
 from tests.support import REQUEST, RESPONSE, Lines, code
 
-INTERNAL_FAILURE = 10
+BAD_ARGUMENT, INTERNAL_FAILURE = 2, 10
 
 
 def statuses(log) -> list[int]:
@@ -140,6 +140,20 @@ def test_a_body_of_the_client_may_be_larger_than_what_a_filter_can_add(host, pro
         (sent,) = [effect for effect in stream.request_body(body, end_stream=True) if isinstance(effect, RequestBody)]
     assert statuses(log) == [0] * 17 + [INTERNAL_FAILURE]
     assert sent.data == b"before" + body + b"x" * 16_000_000
+
+
+def test_a_filter_may_write_a_body_of_64_mib(host, probe, log):
+    size = 64 << 20
+    plugin = probe(
+        "@on_configure\ngrow 1100\n@on_request_body\n"
+        f"set_buffer_bytes 0 0 1000 at:100000:{size + 1}\nset_buffer_bytes 0 0 1000 at:100000:{size}"
+    )
+    with host.http_stream([plugin], buffer_limit=4 << 20) as stream:
+        stream.request_headers(REQUEST)
+        log.take()
+        (sent,) = [effect for effect in stream.request_body(b"body", end_stream=True) if isinstance(effect, RequestBody)]
+    assert statuses(log) == [BAD_ARGUMENT, 0]
+    assert len(sent.data) == size
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,9 @@ LINE: Final = 256 << 10
 TEXT: Final = 4 << 20
 """Bytes of a value in a map; what the map takes of it may be less."""
 DATA: Final = 16 << 20
-"""Bytes of a body, a message, a value that is shared."""
+"""Bytes of a message, an argument, a value that is shared."""
+BODY: Final = 64 << 20
+"""Bytes of a body, which is copied and not looked at."""
 
 
 class Kind(Enum):
@@ -190,6 +192,10 @@ def data(name: str) -> Param:
     return Param(name, Kind.BYTES, most=DATA)
 
 
+def body(name: str) -> Param:
+    return Param(name, Kind.BYTES, most=BODY)
+
+
 def pairs(name: str) -> Param:
     return Param(name, Kind.PAIRS, most=MAX_SIZE)
 
@@ -257,7 +263,7 @@ HOSTCALLS: Final = (
     row("proxy_get_header_map_size", MAP, u32_out("size")),
     # Buffers and configuration.
     row("proxy_get_buffer_bytes", BUFFER, u32("start"), u32("length"), data_out("data")),
-    row("proxy_set_buffer_bytes", BUFFER, u32("start"), u32("length"), data("data")),
+    row("proxy_set_buffer_bytes", BUFFER, u32("start"), u32("length"), body("data")),
     row("proxy_get_buffer_status", BUFFER, u32_out("length"), u32_out("flags")),
     row("proxy_get_configuration", data_out("data"), until=V0_1_0),
     # Properties.
@@ -268,7 +274,7 @@ HOSTCALLS: Final = (
         "proxy_send_local_response",
         u32("status"),
         name("details"),
-        data("body"),
+        body("body"),
         pairs("headers"),
         i32("grpc_status"),
     ),
@@ -296,7 +302,7 @@ HOSTCALLS: Final = (
         "proxy_http_call",
         name("cluster"),
         pairs("headers"),
-        data("body"),
+        body("body"),
         pairs("trailers"),
         i32("timeout"),
         u32_out("token", early=True),
@@ -327,7 +333,7 @@ HOSTCALLS: Final = (
     # Higress.
     row("proxy_redis_init", name("cluster"), name("username"), name("password"), u32("timeout"), since=V0_2_100),
     row("proxy_redis_call", name("cluster"), data("query"), u32_out("token"), since=V0_2_100),
-    row("proxy_inject_encoded_data_to_filter_chain", data("data"), u32("end_stream"), since=V0_2_100),
+    row("proxy_inject_encoded_data_to_filter_chain", body("data"), u32("end_stream"), since=V0_2_100),
     row("proxy_get_upstream_hosts", pairs_out("hosts"), since=V0_2_100),
     row("proxy_set_upstream_override_host", name("address"), since=V0_2_100),
     # What some compilers import from the same module.

@@ -8,7 +8,7 @@ from proxywasm_host.abi import pairs
 from proxywasm_host.abi.hostcalls import HANDLERS
 from proxywasm_host.abi.hostcalls.basics import CUT, proxy_log
 from proxywasm_host.abi.marshal import Refusal
-from proxywasm_host.abi.table import DATA, HOSTCALLS, LINE, NAME, TEXT, WASI, Hostcall, Kind, Param
+from proxywasm_host.abi.table import BODY, DATA, HOSTCALLS, LINE, NAME, TEXT, WASI, Hostcall, Kind, Param
 from proxywasm_host.abi.types import AbiVersion, Status
 from tests.abi.fakes import FakeGuest, FakeVm
 
@@ -56,7 +56,7 @@ def test_every_range_of_bytes_has_a_bound() -> None:
     assert [
         f"{row.name}: {param.name}" for row in ROWS for param in row.params if param.is_range and not param.most
     ] == []
-    assert {param.most for _, param in BOUNDED} == {NAME, LINE, TEXT, DATA, pairs.MAX_SIZE}
+    assert {param.most for _, param in BOUNDED} == {NAME, LINE, TEXT, DATA, BODY, pairs.MAX_SIZE}
 
 
 @pytest.mark.parametrize(("row", "param"), BOUNDED, ids=IDS)
