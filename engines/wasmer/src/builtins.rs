@@ -1,8 +1,8 @@
 //! What Wasmer's compiled code calls for some instructions, with what is missing there.
 //!
-//! Bulk operations on memories and tables may take long. A signal of the watchdog does nothing while one of them runs,
-//! and a guest that did nothing else would hardly ever be met outside of one. So they look afterwards whether there was
-//! a signal.
+//! Bulk operations on memories and tables, and their growth, may take long. A signal of the watchdog does nothing while
+//! one of them runs, and a guest that did nothing else would hardly ever be met outside of one. So they look afterwards
+//! whether there was a signal.
 //!
 //! All that raises a trap or throws does so on the guest's stack, and takes locks meanwhile (of the unwinder, of the
 //! allocator). If that stack ended then, those would stay locked for ever, and Wasmer would not know any more on which
@@ -135,14 +135,18 @@ unsafe extern "C" fn table_grow(context: *mut VMContext, item: u64, size: u32, t
     unsafe {
         make_sure_of_room();
         let grow: Grow = std::mem::transmute(wasmer_vm_table_grow as *const ());
-        grow(context, item, size, table)
+        let before = grow(context, item, size, table);
+        look();
+        before
     }
 }
 
 unsafe extern "C" fn memory_grow(context: *mut VMContext, pages: u32, memory: u32) -> u32 {
     unsafe {
         make_sure_of_room();
-        wasmer_vm_memory32_grow(context, pages, memory)
+        let before = wasmer_vm_memory32_grow(context, pages, memory);
+        look();
+        before
     }
 }
 
