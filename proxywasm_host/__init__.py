@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from proxywasm_host.extension import get_include
     from proxywasm_host.runtime import effects
     from proxywasm_host.runtime.failure import Failure, PluginError
+    from proxywasm_host.runtime.filter_config import FilterConfig
     from proxywasm_host.runtime.header_limits import HeaderLimits
     from proxywasm_host.runtime.host import Host
     from proxywasm_host.runtime.http import HttpStream, LocalResponse
@@ -31,6 +32,7 @@ __all__ = [
     "EngineUnavailable",
     "Failure",
     "FailurePolicy",
+    "FilterConfig",
     "HeaderLimits",
     "Host",
     "HttpStream",
@@ -68,6 +70,7 @@ _HOME = {
     "proxywasm_host.errors": "EngineUnavailable ModuleError ProxyWasmError UnknownEngine",
     "proxywasm_host.extension": "get_include",
     "proxywasm_host.runtime.failure": "Failure PluginError",
+    "proxywasm_host.runtime.filter_config": "FilterConfig",
     "proxywasm_host.runtime.header_limits": "HeaderLimits",
     "proxywasm_host.runtime.host": "Host",
     "proxywasm_host.runtime.http": "HttpStream LocalResponse",

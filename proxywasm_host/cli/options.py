@@ -6,9 +6,8 @@ An option of a filter that is given once holds for every filter; given as often 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,13 +32,14 @@ from proxywasm_host.engine.cache import ModuleCache, default_directory
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.errors import ModuleError
 from proxywasm_host.exchange import Message
+from proxywasm_host.runtime.filter_config import FilterConfig, plugin_names
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import FailurePolicy, Plugin
 from proxywasm_host.runtime.trace import Listener
 from proxywasm_host.services import GuestLog, LogSink, Services
 from proxywasm_host.words import plural
 
-__all__ = ["FILTER_OPTIONS", "Scenario", "Silent", "about", "check_readable", "each", "scenario_options", "sentence"]
+__all__ = ["FILTER_OPTIONS", "Scenario", "Silent", "about", "check_readable", "of_each", "scenario_options", "sentence"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
@@ -199,44 +199,50 @@ class Scenario:
 
     def load(self, host: Host) -> list[Plugin]:
         """Load the chain. Raises: ModuleError (with the file's name), PluginError, EngineUnavailable, UnknownEngine."""
-        options, count = self.options, len(self.filters)
-        own = {
-            key: each(options, option, count, default)
-            for key, option, default in (
-                ("configuration", "config", b""),
-                ("vm_configuration", "vm_config", b""),
-                ("root_id", "root_id", ""),
-                ("vm_id", "vm_id", ""),
-                ("failure_policy", "failure_policy", FailurePolicy.FAIL_CLOSED),
-            )
-        }
-        return [
-            self._load_one(host, number, {key: values[number] for key, values in own.items()})
-            for number in range(count)
-        ]
+        return [self._load_one(host, filter) for filter in self.chain]
 
-    def _load_one(self, host: Host, number: int, own: dict[str, Any]) -> Plugin:
-        options, path = self.options, self.filters[number]
+    @staticmethod
+    def _load_one(host: Host, filter: FilterConfig) -> Plugin:
         try:
-            return host.load_plugin(
+            return host.load_plugin(filter)
+        except ModuleError as error:
+            raise about(str(filter.code), error) from None
+
+    @property
+    def chain(self) -> list[FilterConfig]:
+        """The filters as they are loaded, each with a name of its own."""
+        options = self.options
+        chain = [
+            FilterConfig(
                 path,
-                name=self.names[number],
                 environment=dict(options["env"]),
                 allow_on_headers_stop_iteration=options["allow_on_headers_stop_iteration"],
                 unknown_imports=options["unknown_imports"],
-                engine=self.engines[number] or host.engine,
-                **own,
+                **{**said, "engine": engine},
             )
-        except ModuleError as error:
-            raise about(path, error) from None
+            for path, said, engine in zip(
+                self.filters, of_each(options, len(self.filters), "config"), self.engines, strict=True
+            )
+        ]
+        return [replace(filter, name=name) for filter, name in zip(chain, plugin_names(chain), strict=True)]
 
     @property
     def names(self) -> list[str]:
-        """A name for each filter: as given, else its file's, with its place if several are of one file."""
-        given = each(self.options, "name", len(self.filters), "")
-        names = [name or Path(path).stem for name, path in zip(given, self.filters, strict=True)]
-        several = {name for name, times in Counter(names).items() if times > 1}
-        return [f"{name}-{place}" if name in several else name for place, name in enumerate(names, 1)]
+        """A name for each filter."""
+        return [filter.name for filter in self.chain]
+
+
+def of_each(options: dict[str, Any], count: int, configuration: str) -> list[dict[str, Any]]:
+    """What the options say of each of `count` filters, under `FilterConfig`'s names; nothing of what is not said.
+
+    `configuration` is the command's name for the option of the configuration. Raises: click.UsageError, as `each`.
+    """
+    called = {"configuration": configuration, "vm_configuration": "vm_config"}
+    called.update((name, name) for name in ("root_id", "vm_id", "name", "engine", "failure_policy"))
+    columns = [(name, each(options, option, count, None)) for name, option in called.items()]
+    return [
+        {name: values[number] for name, values in columns if values[number] is not None} for number in range(count)
+    ]
 
 
 def about(path: str, error: ModuleError) -> ModuleError:

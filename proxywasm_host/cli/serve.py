@@ -12,9 +12,9 @@ import click
 
 from proxywasm_host import remedy
 from proxywasm_host.abi.types import LogLevel
-from proxywasm_host.cli.options import FILTER_OPTIONS, each
+from proxywasm_host.cli.options import FILTER_OPTIONS, of_each
 from proxywasm_host.cli.values import DataOrFile, Environment, Property, Seconds, Size
-from proxywasm_host.driver.defaults import DEADLINE, FAILURE_POLICY, MEMORY
+from proxywasm_host.driver.defaults import DEADLINE, MEMORY
 
 __all__ = ["command"]
 
@@ -114,24 +114,10 @@ def _cluster(text: str) -> tuple[str, str]:
 
 
 def _chain(filters: tuple[str, ...], options: dict[str, Any]) -> list[dict[str, Any]]:
-    count = len(filters)
-    own = {
-        key: each(options, option, count, default)
-        for key, option, default in (
-            ("configuration", "filter_config", b""),
-            ("vm_configuration", "vm_config", b""),
-            ("root_id", "root_id", ""),
-            ("vm_id", "vm_id", ""),
-            ("name", "name", ""),
-            ("engine", "engine", None),
-            ("failure_policy", "failure_policy", FAILURE_POLICY.value),
-        )
-    }
     chain = []
-    for number, path in enumerate(filters):
-        given = {key: values[number] for key, values in own.items()}
+    for path, said in zip(filters, of_each(options, len(filters), "filter_config"), strict=True):
         for key in ("configuration", "vm_configuration"):
-            if isinstance(given[key], Path):
-                given[f"{key}_file"] = given.pop(key)
-        chain.append({"file": Path(path).absolute(), "environment": dict(options["env"]), **given})
+            if isinstance(said.get(key), Path):
+                said[f"{key}_file"] = said.pop(key)
+        chain.append({"file": Path(path).absolute(), "environment": dict(options["env"]), **said})
     return chain

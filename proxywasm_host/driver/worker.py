@@ -24,9 +24,10 @@ except ModuleNotFoundError as error:
 from proxywasm_host.driver import filters as filter_list
 from proxywasm_host.driver.asynchronous import AsyncClient, AsyncDriver
 from proxywasm_host.driver.dispatch import logger
-from proxywasm_host.driver.filters import AnyFilter, Filter
+from proxywasm_host.driver.filters import AnyFilter
 from proxywasm_host.driver.health import OnFailure, Watch, watch
 from proxywasm_host.runtime.effects import Callout
+from proxywasm_host.runtime.filter_config import FilterConfig
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import Plugin
 
@@ -127,7 +128,7 @@ class Worker:
         self.plugins, self.watches = plugins, watch(plugins, self._logger, self._on_failure)
         self.driver.heal(plugins)
 
-    async def _load(self, filters: list[Filter]) -> list[Plugin]:
+    async def _load(self, filters: list[FilterConfig]) -> list[Plugin]:
         """Compiling takes seconds: it is done in a thread, the rest here."""
         await anyio.to_thread.run_sync(filter_list.compile, self.host, filters)
         try:

@@ -11,12 +11,11 @@ Rules of this module:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal, cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 from proxywasm_host.abi.bytecode import Bytecode
 from proxywasm_host.abi.custom import CustomHostcall, by_name
@@ -39,9 +38,10 @@ from proxywasm_host.errors import ModuleError
 from proxywasm_host.runtime.arguments import check_arguments, profile_of
 from proxywasm_host.runtime.effects import Callout, Effect, Reply
 from proxywasm_host.runtime.failure import PluginError
+from proxywasm_host.runtime.filter_config import FilterConfig, as_bytes, of_filter
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.plain import BUFFER_LIMIT, PlainHost
-from proxywasm_host.runtime.plugin import FailurePolicy, Plugin, PluginConfig
+from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.runtime.properties import lookup
 from proxywasm_host.runtime.tcp import TcpStream
 from proxywasm_host.runtime.trace import Listener
@@ -117,108 +117,50 @@ class Host(PlainHost):
 
     # -- Plugins -------------------------------------------------------------------------------------------------
 
-    def load_plugin(
-        self,
-        code: bytes | str | os.PathLike[str],
-        *,
-        name: str = "",
-        configuration: bytes | str = b"",
-        root_id: str = "",
-        vm_id: str = "",
-        vm_configuration: bytes | str = b"",
-        environment: Mapping[str, str] | None = None,
-        capabilities: Iterable[str] | None = None,
-        failure_policy: FailurePolicy | str = FailurePolicy.FAIL_CLOSED,
-        allow_on_headers_stop_iteration: bool = False,
-        reload_interval: float = 1.0,
-        unknown_imports: Literal["error", "stub"] = "error",
-        engine: str | Engine | None = None,
-        profile: str | Profile | None = None,
-        limits: Limits | None = None,
-        module_limits: ModuleLimits | None = None,
-        hostcalls: Iterable[CustomHostcall] | None = None,
-    ) -> Plugin:
-        """Load a filter, start it and give it its configuration.
-
-        Args:
-            code: the module's bytes, or the path of its file.
-            name: for logs and the property ``plugin_name``; the file's name, without its ending, if empty.
-            configuration: what on_configure can read.
-            root_id: which of a module's plugins is meant.
-            vm_id, vm_configuration: plugins that agree in these and in the code share a VM.
-            environment: environment variables of the guest.
-            capabilities: names of the hostcalls and callbacks that are allowed; ``None`` is all.
-            failure_policy: what new streams get after the guest has trapped.
-            allow_on_headers_stop_iteration: PAUSE on headers lets the body come to the filter.
-            reload_interval: base of the back-off of FAIL_RELOAD, in seconds; 0 replaces a VM that had started at once.
-            unknown_imports: whether a ``proxy_*`` import that is not known is an error, or answers UNIMPLEMENTED.
-            engine, profile, limits, module_limits, hostcalls: instead of the host's.
+    @of_filter(FilterConfig)
+    def load_plugin(self, filter: FilterConfig) -> Plugin:
+        """Load a filter, start it and give it its configuration. Takes a `FilterConfig`, or the fields of one.
 
         What the guest wants done while it starts (ticks, callouts) is returned by `drain`, or by the next event.
 
         Raises: OSError, ModuleError, PluginError, UnknownEngine, EngineUnavailable; ValueError, LookupError or
             TypeError, for a policy, a profile, a configuration or another argument that is none.
         """
-        check_arguments(
-            code=code,
-            name=name,
-            configuration=configuration,
-            root_id=root_id,
-            vm_id=vm_id,
-            vm_configuration=vm_configuration,
-            environment=environment,
-            capabilities=capabilities,
-            failure_policy=failure_policy,
-            reload_interval=reload_interval,
-            unknown_imports=unknown_imports,
-            engine=engine,
-            profile=profile,
-            limits=limits,
-        )
-        if isinstance(code, (bytearray, memoryview)):
-            code = bytes(code)
-        if not isinstance(code, bytes):
-            name = name or os.path.splitext(os.path.basename(code))[0]  # noqa: PTH119, PTH122 - pathlib takes 10 ms
-            most = (self.module_limits if module_limits is None else module_limits).size
-            with open(code, "rb") as file:
-                code = file.read() if most is None else file.read(most + 1)  # which is one too many
-        chosen = self.profile if profile is None else profile_of(profile)
-        vm_config = VmConfig(
-            code,
-            vm_id,
-            _bytes(vm_configuration),
-            dict(environment or {}),
-            None if capabilities is None else frozenset(capabilities),
-            unknown_imports,
-            chosen,
-            self.limits if limits is None else limits,
-            self.module_limits if module_limits is None else module_limits,
-            tuple((self.hostcalls if hostcalls is None else by_name(hostcalls)).values()),
-        )
-        config = PluginConfig(
-            vm_config,
-            name,
-            root_id,
-            _bytes(configuration),
-            FailurePolicy(failure_policy),
-            allow_on_headers_stop_iteration,
-            reload_interval,
-        )
-        return self._load(config, self.engine if engine is None else self._engine(engine))
-
-    def _load(self, config: PluginConfig, engine: Engine) -> Plugin:
-        vm_config = config.vm
-        key = engine, replace(vm_config, environment=_HASHABLE), tuple(sorted(vm_config.environment.items()))
+        check_arguments(engine=filter.engine)
+        engine = self.engine if filter.engine is None else self._engine(filter.engine)
+        config = self._vm_config(filter)
+        key = engine, replace(config, environment=_HASHABLE), tuple(sorted(config.environment.items()))
 
         def vm() -> Vm:
-            return self._vm(key, vm_config, config.name)
+            return self._vm(key, config, filter.plugin_name)
 
         shared = self._vms.get(key)
         if shared is not None and shared.failure is None and len(shared.contexts) > 1:
-            self._try(key, config)
-        plugin = Plugin(self, config, vm, vm())
+            self._try(key, config, filter)
+        plugin = Plugin(self, filter, vm, vm())
         self.plugins.append(plugin)
         return plugin
+
+    def _vm_config(self, filter: FilterConfig) -> VmConfig:
+        """What the VM of a filter is made with: what is said of it, else what holds for this host. Raises: OSError."""
+        module_limits = self.module_limits if filter.module_limits is None else filter.module_limits
+        code = filter.code
+        if not isinstance(code, bytes):
+            most = module_limits.size
+            with open(code, "rb") as file:
+                code = file.read() if most is None else file.read(most + 1)  # which is one too many
+        return VmConfig(
+            code,
+            filter.vm_id,
+            as_bytes(filter.vm_configuration),
+            dict(filter.environment or {}),
+            None if filter.capabilities is None else frozenset(filter.capabilities),
+            filter.unknown_imports,
+            self.profile if filter.profile is None else profile_of(filter.profile),
+            self.limits if filter.limits is None else filter.limits,
+            module_limits,
+            tuple((self.hostcalls if filter.hostcalls is None else by_name(filter.hostcalls)).values()),
+        )
 
     def _vm(self, key: VmKey, config: VmConfig, name: str) -> Vm:
         vm = self._vms.get(key)
@@ -250,13 +192,13 @@ class Host(PlainHost):
         given = self.services if services is None else services
         return Vm(config, bytecode, compile, given, self.outbox, listener, name)
 
-    def _try(self, key: VmKey, config: PluginConfig) -> None:
+    def _try(self, key: VmKey, config: VmConfig, filter: FilterConfig) -> None:
         """The canary: start the plugin in a VM of its own, once for each plugin. Raises: PluginError."""
-        tried = key, config.root_id, config.configuration
+        tried = key, filter.root_id, as_bytes(filter.configuration)
         if tried not in self._tried:
-            vm = self._new_vm(key, config.vm, config.name, None, replace(self.services, log=_Silent()))
+            vm = self._new_vm(key, config, filter.plugin_name, None, replace(self.services, log=_Silent()))
             try:
-                tried_out = Plugin(self, config, lambda: vm, vm)
+                tried_out = Plugin(self, filter, lambda: vm, vm)
                 tried_out.root.gone()
                 self.forget(tried_out)
                 self._tried[tried] = None
@@ -424,10 +366,6 @@ def _shared_cache() -> ModuleCache:
     from proxywasm_host.engine.cache import ModuleCache, default_directory  # noqa: PLC0415 - not before an engine
 
     return ModuleCache(default_directory())
-
-
-def _bytes(text: bytes | str) -> bytes:
-    return text.encode() if isinstance(text, str) else text
 
 
 def _no_plugins(plugins: object) -> TypeError:

@@ -19,7 +19,6 @@ Source: ``failure_policy`` and ``reload_config`` in Envoy's ``wasm.proto``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
@@ -31,12 +30,13 @@ from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import FailState, Failure, PluginError
 from proxywasm_host.runtime.plain import PlainPlugin
 from proxywasm_host.runtime.root import RootContext
-from proxywasm_host.runtime.vm import Vm, VmConfig
+from proxywasm_host.runtime.vm import Vm
 
 if TYPE_CHECKING:
+    from proxywasm_host.runtime.filter_config import FilterConfig
     from proxywasm_host.runtime.host import Host
 
-__all__ = ["FailurePolicy", "Plugin", "PluginConfig"]
+__all__ = ["FailurePolicy", "Plugin"]
 
 
 class FailurePolicy(Enum):
@@ -51,39 +51,20 @@ class FailurePolicy(Enum):
         raise ValueError(not_among("failure policy", value, [policy.value for policy in cls]))
 
 
-@dataclass(frozen=True)
-class PluginConfig:
-    """What a plugin is made with. `vm` says in which VM it runs.
-
-    `reload_interval` is the base of the back-off of FAIL_RELOAD in seconds; it doubles with each VM that fails
-    within ten times the base, up to ten times the base, and is jittered down by up to half (as in Envoy). With 0 a VM
-    that had started is replaced at once, so that a client that can make a guest trap keeps it from nobody else; only
-    as much time goes by as the start took, so that half of the time at most goes into starts. One that does not start
-    is backed off from `Plugin.START_BACKOFF` on.
-    """
-
-    vm: VmConfig
-    name: str = ""
-    root_id: str = ""
-    configuration: bytes = field(default=b"", repr=False)
-    failure_policy: FailurePolicy = FailurePolicy.FAIL_CLOSED
-    allow_on_headers_stop_iteration: bool = False
-    """PAUSE from a callback on headers lets the body come to the filter (Envoy's option of the same name)."""
-    reload_interval: float = 1.0
-
-
 class Plugin(PlainPlugin):
     """A running plugin. Made by `Host.load_plugin`."""
 
     MAX_BACKOFF = 10
     START_BACKOFF = 1.0
-    """Base of the back-off for a VM that does not start, if `PluginConfig.reload_interval` is 0."""
+    """Base of the back-off for a VM that does not start, if `FilterConfig.reload_interval` is 0."""
 
-    def __init__(self, host: Host, config: PluginConfig, make_vm: Callable[[], Vm], vm: Vm) -> None:
+    def __init__(self, host: Host, config: FilterConfig, make_vm: Callable[[], Vm], vm: Vm) -> None:
         """Start and configure in `vm`. Raises: PluginError."""
         self.host = host
         self.config = config
-        self.name = config.name
+        self.name = config.plugin_name
+        text = config.configuration
+        self.configuration = text.encode() if isinstance(text, str) else text
         self.reloads = 0
         """How often a new VM took the place of a failed one."""
         self.on_failure: list[Callable[[Failure], None]] = []
@@ -243,9 +224,9 @@ class Plugin(PlainPlugin):
         if len(path) == 1 and path[0] in ("plugin_name", "plugin_root_id", "plugin_vm_id"):
             config = self.config
             return {
-                "plugin_name": config.name,
+                "plugin_name": self.name,
                 "plugin_root_id": config.root_id,
-                "plugin_vm_id": config.vm.vm_id,
+                "plugin_vm_id": config.vm_id,
             }[path[0]]
         if path[0] == "plugin_vm_memory":
             return self.vm.memory_bytes.to_bytes(8, "little")

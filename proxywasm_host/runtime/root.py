@@ -99,16 +99,16 @@ class RootContext(Context):
 
     def start(self) -> bool:
         """on_context_create and on_vm_start; false if the guest refuses."""
-        self.buffers[BufferType.PLUGIN_CONFIGURATION] = self.plugin.config.configuration
+        self.buffers[BufferType.PLUGIN_CONFIGURATION] = self.plugin.configuration
         self.vm.call(self, "on_context_create", self.id, 0)
         self.buffers[BufferType.PLUGIN_CONFIGURATION] = None
         return self.vm.call(self, "on_vm_start", self.id, len(self.vm.vm_configuration)) != 0
 
     def configure(self) -> bool:
         """on_configure; false if the guest refuses its configuration."""
-        self.buffers[BufferType.PLUGIN_CONFIGURATION] = self.plugin.config.configuration
+        self.buffers[BufferType.PLUGIN_CONFIGURATION] = self.plugin.configuration
         try:
-            return self.vm.call(self, "on_configure", self.id, len(self.plugin.config.configuration)) != 0
+            return self.vm.call(self, "on_configure", self.id, len(self.plugin.configuration)) != 0
         finally:
             self.buffers[BufferType.PLUGIN_CONFIGURATION] = None
 

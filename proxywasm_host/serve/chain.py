@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,9 @@ from proxywasm_host.integrations.asgi.scope import Receive, Scope, ScopeProperti
 from proxywasm_host.integrations.headers import Refused
 from proxywasm_host.integrations.properties import of_this_node
 from proxywasm_host.runtime.failure import Failure
+from proxywasm_host.runtime.filter_config import plugin_names
 from proxywasm_host.runtime.host import Host
-from proxywasm_host.runtime.plugin import Plugin
+from proxywasm_host.runtime.plugin import FailurePolicy, Plugin
 from proxywasm_host.serve import config, files
 from proxywasm_host.serve.config import Settings
 from proxywasm_host.serve.metrics import Tally
@@ -167,7 +167,7 @@ class Chain:
                 "abi": str(plugin.vm.version),
                 "state": "bypassed" if plugin.bypassed else "failed" if plugin.failure else "running",
                 "failure": Secrets().failure(plugin.failure).report() if plugin.failure else "",
-                "policy": plugin.config.failure_policy.value,
+                "policy": FailurePolicy(plugin.config.failure_policy).value,
                 "restarts": plugin.reloads,
                 "memory": 0 if plugin.failure else plugin.vm.memory_bytes,
                 "contexts": len(plugin.vm.contexts),
@@ -179,32 +179,22 @@ class Chain:
 
 
 def names(filters: list[config.Filter]) -> list[str]:
-    """A name for each filter: as given, else its file's, with its place if several are of one file."""
-    chosen = [filter.name or filter.file.stem for filter in filters]
-    several = {name for name, times in Counter(chosen).items() if times > 1}
-    return [f"{name}-{place}" if name in several else name for place, name in enumerate(chosen, 1)]
+    """A name for each filter of the chain."""
+    return plugin_names([Filter(filter.file, filter.name) for filter in filters])
 
 
 def filters_of(settings: Settings) -> Iterator[Filter]:
     """The chain as the driver has it. Raises: ConfigError; OSError, for a file of a filter."""
     for name, filter in zip(names(settings.filters), settings.filters, strict=True):
         files.check(filter.file)
-        yield Filter(
-            filter.file,
-            name=name,
-            configuration=_content(filter.configuration_file, filter.configuration),
-            root_id=filter.root_id,
-            vm_id=filter.vm_id,
-            vm_configuration=_content(filter.vm_configuration_file, filter.vm_configuration),
-            environment=filter.environment,
-            capabilities=filter.capabilities,
-            failure_policy=filter.failure_policy,
-            allow_on_headers_stop_iteration=filter.allow_on_headers_stop_iteration,
-            reload_interval=filter.reload_interval,
-            unknown_imports=filter.unknown_imports,
-            engine=filter.engine,
-            limits=filter.limits.limits() if filter.limits else None,
-        )
+        written = {each.name: getattr(filter, each.name) for each in fields(Filter) if hasattr(filter, each.name)}
+        otherwise = {
+            "name": name,
+            "configuration": _content(filter.configuration_file, filter.configuration),
+            "vm_configuration": _content(filter.vm_configuration_file, filter.vm_configuration),
+            "limits": filter.limits.limits() if filter.limits else None,
+        }
+        yield Filter(filter.file, **{**written, **otherwise})
 
 
 def _content(file: Path | None, given: bytes) -> bytes:

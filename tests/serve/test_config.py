@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from proxywasm_host import FilterConfig
 from proxywasm_host.cli import serve as cli
+from proxywasm_host.driver.filters import Filter
 from proxywasm_host.errors import ConfigError
 from proxywasm_host.runtime.plugin import FailurePolicy
 from proxywasm_host.serve.chain import filters_of
@@ -315,3 +318,15 @@ def test_guests_recover_by_default(tmp_path):
 def test_the_schema_is_published():
     """Made with: proxywasm serve --schema > docs/serve.schema.json"""
     assert json.loads((ROOT / "docs/serve.schema.json").read_text()) == Settings.model_json_schema()
+
+
+def test_a_configuration_can_say_whatever_there_is_to_say_of_a_filter():
+    """But for what is the whole chain's, or an object of Python."""
+    settings = Settings.model_validate({"upstream": "http://x", "filters": ["tests/filters/rust/auth.wasm"]})
+    [written], [loaded] = settings.filters, filters_of(settings)
+    told = type(written).model_fields
+    assert {each.name for each in fields(FilterConfig)} - set(told) == {"code", "profile", "module_limits", "hostcalls"}
+    as_from_python = Filter(loaded.code, "auth")
+    differing = {each.name for each in fields(Filter) if getattr(loaded, each.name) != getattr(as_from_python, each.name)}
+    assert differing == {"environment"}
+    assert (loaded.environment, as_from_python.environment) == ({}, None)
