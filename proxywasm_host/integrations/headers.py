@@ -106,8 +106,12 @@ def received(headers: Sequence[tuple[bytes, bytes]]) -> tuple[HeaderList, bytes 
             rest.append((name, value))
         elif name == b"connection":
             named.update(word.strip() for word in value.lower().split(b","))
-        elif name == b"transfer-encoding" and value.lower() != b"chunked":
-            raise Refused(501, "a transfer coding that is not known")
+        elif name == b"transfer-encoding":
+            if value.lower() != b"chunked":
+                raise Refused(501, "a transfer coding that is not known")
+            if any(name == b"content-length" for name, _ in headers):
+                raise Refused(400, "Content-Length beside Transfer-Encoding")
+    named.discard(b"content-length")  # without it, it would be another request
     return [pair for pair in rest if pair[0] not in named] if named else rest, authority
 
 

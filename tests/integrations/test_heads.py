@@ -166,6 +166,8 @@ REFUSED = [
     ("GET", "/", {"host": "[::1"}, 400),
     ("POST", "/", {"transfer-encoding": "gzip, chunked"}, 501),
     ("POST", "/", {"transfer-encoding": "identity"}, 501),
+    ("POST", "/", {"transfer-encoding": "chunked", "content-length": "4"}, 400),
+    ("POST", "/", {"content-length": "4", "transfer-encoding": "Chunked"}, 400),
 ]
 
 
@@ -179,6 +181,13 @@ def test_a_request_that_could_be_understood_in_two_ways(carry, log, method, targ
     assert served.get(method, target, headers.items(), **more).status == status
     assert log.take() == []
     assert len(served.application.seen) == 1
+
+
+def test_a_client_cannot_take_the_length_away(carry):
+    served = carry("@on_request_headers\n")
+    assert served.get("POST", "/", [("connection", "content-length, x-a"), ("x-a", "1")], body=b"hello").status == 200
+    [seen] = served.application.seen
+    assert (seen.headers.get("content-length"), seen.headers.get("x-a"), seen.body) == ("5", None, b"hello")
 
 
 def test_two_hosts(carry):
