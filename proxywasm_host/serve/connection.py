@@ -203,6 +203,7 @@ class Connection(asyncio.Protocol):
     # -- The response --------------------------------------------------------------------------------------------
 
     def _read_head(self, data: bytes) -> None:
+        seen = len(self._buffer)
         data = self._buffer + data
         while (end := data.find(b"\r\n\r\n") + 4) > 3:
             if end > self._limits.size:
@@ -216,8 +217,8 @@ class Connection(asyncio.Protocol):
                 raise Malformed(502, "nobody asked for another protocol")
         if len(data) > self._limits.size:
             raise wire.too_large(self._limits)
-        if not data.startswith(b"HTTP/1."[: len(data)]):
-            raise Malformed(502, "this is no status line")
+        if not data.startswith(b"HTTP/1."[: len(data)]) or wire.LONE_LF.search(data, seen):
+            raise Malformed(502, "this is no head")
         self._buffer = data
 
     def _begun(self, response: wire.Response, data: bytes) -> None:

@@ -139,6 +139,8 @@ def read_response(head: bytes, limits: HeaderLimits, *, bodiless: bool) -> Respo
         elif name == b"connection":
             keep_alive = keep_alive and not _closes(value)
     body = _body(coding, length, minor, limits) or EVERYTHING
+    if status == 204 and body not in (NOTHING, EVERYTHING):
+        keep_alive = False  # what it announces may follow, and would be taken for the next response
     if bodiless or status < 200 or status in (204, 304):
         body = NOTHING
     return Response(status, headers, body, keep_alive and body is not EVERYTHING)

@@ -241,6 +241,24 @@ async def test_a_response_that_nobody_asked_for(origin):
     proxy.close()
 
 
+@pytest.mark.parametrize(
+    ("announced", "connections"), [("Content-Length: 5", 2), ("Transfer-Encoding: chunked", 2), ("Content-Length: 0", 1), ("X: 1", 1)]
+)
+def test_a_body_where_there_is_none_is_no_response_to_the_next_request(announced, connections):
+    """It may come later, when another request has the connection."""
+
+    @on_origin
+    async def test(origin):
+        origin.answers["/none"] = raw(b"HTTP/1.1 204 No Content\r\n%b\r\n\r\n" % announced.encode(), keep=True)
+        proxy, client, other = Proxy(Upstream(url=origin.url)), Client(), Client()
+        await proxy(scope("GET", "/none"), client.receive, client.send)
+        await proxy(scope(), other.receive, other.send)
+        assert (client.status, other.status, origin.connections) == (204, 200, connections)
+        proxy.close()
+
+    test()
+
+
 @on_origin
 async def test_connections_are_used_again(origin):
     proxy = Proxy(Upstream(url=origin.url))
@@ -294,6 +312,7 @@ def test_nobody_listens():
         (b"HTTP/1.1 200 OK\r\nx : 1\r\n\r\n", 502, f"{RESET}protocol error"),
         (b"HTTP/1.1 200 OK\r\nx: a\x00b\r\n\r\n", 502, f"{RESET}protocol error"),
         (b"HTTP/1.1 200 OK\r\nx: a\nb: c\r\n\r\n", 502, f"{RESET}protocol error"),
+        (b"HTTP/1.1 200 OK\ncontent-length: 2\n\nok", 502, f"{RESET}protocol error"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab", 502, f"{RESET}protocol error"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: -1\r\n\r\n", 502, f"{RESET}protocol error"),
         (b"HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n", 502, f"{RESET}protocol error"),
