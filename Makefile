@@ -43,7 +43,7 @@ unit: $(VENV)/.check
 	@TEST_ENGINES=wasmtime $(VENV)/bin/python -m pytest -q $(UNIT) $(PYTEST)
 
 lint: $(VENV)/.check
-	@echo "Linting (ruff), types (mypy strict), layers (import-linter)$(if $(CARGO),, format of Rust (rustfmt))."
+	@echo "Linting (ruff), types (mypy strict), layers (import-linter)$(if $(CARGO), and the format of Rust (rustfmt))."
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
 	@PYTHONPATH=engines/wasmtime:engines/v8:engines/wasmer $(VENV)/bin/lint-imports
