@@ -11,13 +11,15 @@ from dataclasses import dataclass
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.integrations.framing import LENGTH, length_of, lengths_of, with_length
-from proxywasm_host.integrations.headers import controls_in, is_token, sent
+from proxywasm_host.integrations.headers import controls_in, is_token, sendable, sent
 from proxywasm_host.runtime.effects import RequestHeaders, ResponseHeaders
 
-__all__ = ["NO_BODY", "RequestHead", "ResponseHead", "request_head", "response_head"]
+__all__ = ["NO_BODY", "UNSENDABLE", "RequestHead", "ResponseHead", "oddities", "request_head", "response_head"]
 
 NO_BODY = (204, 304)
 """Statuses of responses that have no body."""
+UNSENDABLE = "answered 503: the %s that came out of the filters cannot be sent: %s"
+"""For the log: ``request`` or ``response``, and `oddities`."""
 
 
 @dataclass(slots=True)
@@ -68,6 +70,12 @@ def response_head(part: ResponseHeaders, method: str) -> ResponseHead | None:
     if status in NO_BODY:
         return ResponseHead(status, [pair for pair in headers if pair[0] != LENGTH], True)
     return ResponseHead(status, right_length(headers, ends=part.end_stream and method != "HEAD"), part.end_stream)
+
+
+def oddities(headers: HeaderList) -> str:
+    """Of headers that cannot be sent, those that may be why, cut: pseudo headers, and what HTTP has no form for."""
+    odd = [(name[:40], value[:80]) for name, value in headers if name[:1] == b":" or not sendable([(name, value)])]
+    return ", ".join(f"{name!r}: {value!r}" for name, value in odd[:8])
 
 
 def is_target(target: bytes, method: bytes) -> bool:

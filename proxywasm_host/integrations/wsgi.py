@@ -32,9 +32,9 @@ from proxywasm_host.driver.filters import Filter
 from proxywasm_host.driver.health import Watch, watch
 from proxywasm_host.driver.threaded import ThreadDriver
 from proxywasm_host.integrations.carrier import Carrier
-from proxywasm_host.integrations.framing import Framing, Part, framing_of
+from proxywasm_host.integrations.framing import Framing, Part, framing_of, length_of
 from proxywasm_host.integrations.headers import Refused, address, for_filters, sendable
-from proxywasm_host.integrations.heads import NO_BODY, RequestHead, request_head, response_head
+from proxywasm_host.integrations.heads import NO_BODY, UNSENDABLE, RequestHead, oddities, request_head, response_head
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.http import HttpStream
@@ -166,7 +166,7 @@ class _Exchange:
         self._response: HeaderList = []
         """The response's headers as the application sent them."""
         length = environ.get("CONTENT_LENGTH") or ""
-        self._unread: float = int(length) if length.isascii() and length.isdigit() else 0
+        self._unread: float = (length_of([length.encode("latin-1")]) if length else None) or 0
         if not length and environ.get("wsgi.input_terminated"):
             self._unread = float("inf")
 
@@ -351,7 +351,7 @@ class _Exchange:
         if isinstance(part, effects.RequestHeaders):
             self._upstream = request_head(part)
             if self._upstream is None:
-                self._answer(503 if sendable(self._request[4:]) else 400)
+                self._unsendable("request", part.headers, 503 if sendable(self._request[4:]) else 400)
         elif isinstance(part, effects.RequestBody) and part.data:
             self._to_app.append(part.data)
         self._request_done = not hasattr(part, "end_stream") or part.end_stream
@@ -362,7 +362,7 @@ class _Exchange:
         if isinstance(part, effects.ResponseHeaders):
             head = response_head(part, self._environ["REQUEST_METHOD"])
             if head is None:
-                self._answer(503)
+                self._unsendable("response", part.headers)
                 return
             same = self._status_line[:3] == str(head.status)
             self._start = (self._status_line if same else _status_line(head.status)), head.headers
@@ -373,6 +373,11 @@ class _Exchange:
             self._answered = part.end_stream
         else:
             self._answered = True
+
+    def _unsendable(self, what: str, headers: HeaderList, status: int = 503) -> None:
+        if status == 503:
+            ProxyWasmMiddleware.logger.warning(UNSENDABLE, what, oddities(headers))
+        self._answer(status)
 
     def _break_off(self, status: int) -> None:
         """Cut the response, or answer with this status if it has not begun."""

@@ -201,10 +201,12 @@ def test_two_hosts(carry):
         (":method", "G%20ET"), (":method", "GET/"), (":method", '""'), ("x-a", "a%01b"), ("x-a", "a%0ab"),
     ],
 )  # fmt: skip
-def test_what_a_filter_makes_of_a_request_and_http_has_no_form_for(carry, name, value):
+def test_what_a_filter_makes_of_a_request_and_http_has_no_form_for(carry, name, value, caplog):
     served = carry(replaces("request", name, value))
-    assert served.get().status in (503, 404)
+    status = served.get().status
+    assert status in (503, 404)
     assert served.application.seen == []
+    assert (status == 404) or [name in line for line in unsendable(caplog, "request")] == [True]
 
 
 @pytest.mark.parametrize(("path", "query"), [("/x", ""), ("/x?", ""), ("/x?a=b", "a=b"), ("//x", ""), ("/%2541", "")])
@@ -215,10 +217,26 @@ def test_a_target_that_a_filter_makes(carry, path, query):
     assert (seen.path, seen.query) == (path.partition("?")[0].replace("%2541", "A"), query)
 
 
-def test_values_of_a_client_that_are_none(carry):
+def unsendable(caplog, what):
+    """What the log says of it, each in one line."""
+    said = f"answered 503: the {what} that came out of the filters cannot be sent: "
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith(said)]
+    assert not any("\n" in line or len(line) > 2000 for line in lines)
+    return lines
+
+
+def test_a_response_that_cannot_be_sent_is_told_in_the_log(carry, caplog):
+    served = carry(replaces("response", "x-a", "fill:a%0ab:100000"))
+    assert served.get().status == 503
+    assert ["x-a" in line for line in unsendable(caplog, "response")] == [True]
+
+
+def test_values_of_a_client_that_are_none(carry, caplog):
+    """They are the client's business, and no lines of our log."""
     served = carry()
     assert served.get(headers=[("x-a", "a\x01b")]).status == 400
     assert served.application.seen == []
+    assert unsendable(caplog, "request") == []
 
 
 def test_whitespace_around_a_clients_value_is_no_part_of_it(carry, log):

@@ -276,6 +276,12 @@ def test_a_response_to_a_request_that_breaks_off_is_cut(wrap):
     parts.close()
 
 
+def test_a_length_without_end_is_none(wrap):
+    """Of servers that do not look at it."""
+    response = get(wrap(echo, ""), "POST", **{"wsgi.input": io.BytesIO(b"hel"), "CONTENT_LENGTH": "9" * 5000})
+    assert (response.status, response.body) == ("200 OK", b"")
+
+
 def test_an_application_that_fails(wrap, log):
     def app(environ, start_response):
         raise ValueError("of the application")

@@ -34,7 +34,7 @@ from proxywasm_host.integrations.asgi.scope import (
 )
 from proxywasm_host.integrations.framing import Framing, Part, framing_of
 from proxywasm_host.integrations.headers import Refused, for_wire, sendable
-from proxywasm_host.integrations.heads import NO_BODY, request_head, response_head
+from proxywasm_host.integrations.heads import NO_BODY, UNSENDABLE, oddities, request_head, response_head
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.http import HttpStream
@@ -363,7 +363,7 @@ class Exchange:
         if isinstance(part, effects.RequestHeaders):
             head = request_head(part)
             if head is None:
-                self._answer(503 if sendable(self._request[4:]) else 400)
+                self._unsendable("request", part.headers, 503 if sendable(self._request[4:]) else 400)
             else:
                 self._app_scope = upstream_scope(self._scope, head)
             if part.end_stream:
@@ -390,7 +390,7 @@ class Exchange:
     def _send_start(self, part: effects.ResponseHeaders) -> None:
         head = response_head(part, self._scope["method"])
         if head is None:
-            self._answer(503)
+            self._unsendable("response", part.headers)
             return
         message: Message = {"type": "http.response.start", "status": head.status, "headers": head.headers}
         if not head.ends and self._trailers is not None and TRAILERS in (self._scope.get("extensions") or {}):
@@ -403,6 +403,11 @@ class Exchange:
         self._to_client.append({"type": "http.response.body", "body": data, "more_body": more})
         if not more:
             self._answered = True
+
+    def _unsendable(self, what: str, headers: HeaderList, status: int = 503) -> None:
+        if status == 503:
+            logger.warning(UNSENDABLE, what, oddities(headers))
+        self._answer(status)
 
     def _answer(self, status: int) -> None:
         """Answer by ourselves, past all filters."""
