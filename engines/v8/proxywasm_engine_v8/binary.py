@@ -232,7 +232,8 @@ class Binary:
             return None
         if self._wide:  # the functions would have other types; such memories are for those who ask for them
             return Bodies(self._code[slice(*place)], place[1] - place[0])
-        return interruptible(self._code, *place, len(self._imported) + len(self._defined), self._elements)
+        first = len(self._imported) + len(self._defined)
+        return interruptible(self._code, *place, first, self._elements, has_memory=bool(self.memories))
 
     def _rewrite(self) -> tuple[bytes, int]:
         """The module for V8, and where the contents of its code section are."""

@@ -9,6 +9,8 @@ look at all. So, for deadlines to hold:
   module, one for each of these with other immediates, which do so many `BYTES` or `ELEMENTS` at a time and call
   themselves for each part. (What a range that reaches too far holds before its end is written before the trap.)
 * So do ``memory.grow`` and ``table.set``, as they are: they take V8 a microsecond or more.
+* A function that is `LARGE` begins with a call that is never made. For one that calls nothing, once it is optimised
+  and what it called is part of it, does not look where it begins: and those tens of thousands of turns take seconds.
 
 Instructions are skipped by a regular expression, a run of them at a time, so that megabytes take milliseconds.
 """
@@ -24,10 +26,13 @@ from itertools import accumulate
 from .extension import load
 from .reader import Malformed, Reader, Refused, leb, vector
 
-__all__ = ["BYTES", "ELEMENTS", "Bodies", "interruptible"]
+__all__ = ["BYTES", "ELEMENTS", "LARGE", "Bodies", "interruptible"]
 
 BYTES, ELEMENTS = 64 << 10, 4 << 10
 """What one instruction does at most: some microseconds; for elements that are functions, some milliseconds."""
+
+LARGE = 2 << 10
+"""Bytes of a function that takes a microsecond, and more."""
 
 _LEB = rb"[\x80-\xff]*[\x00-\x7f]"
 _MEMARG = rb"(?:[\x00-\x3f]|[\x40-\x7f]" + _LEB + rb"|[\x80-\xff]+[\x00-\x7f])" + _LEB
@@ -82,8 +87,10 @@ class Bodies:
         return position - self._shifts[at - 1] if at else position
 
 
-def interruptible(code: bytes, start: int, end: int, first: int, elements: Sequence[bytes]) -> Bodies:
-    """A code section that V8 interrupts in time.
+def interruptible(
+    code: bytes, start: int, end: int, first: int, elements: Sequence[bytes], *, has_memory: bool
+) -> Bodies:
+    """A code section that V8 interrupts in time; without a memory, large functions are left as they are.
 
     Function `first` is the next that there is not; `elements` are the types of the tables' elements.
 
@@ -103,15 +110,18 @@ def interruptible(code: bytes, start: int, end: int, first: int, elements: Seque
     copied = first_body = reader.at
     for before, body, behind_body, edits in bodies:
         pieces: list[bytes | memoryview] = []
-        at = body
+        at, first_move = body, len(moves)
         for here, behind in edits:
-            call = b"\x10" + leb(helpers.setdefault(code[here:behind], first + len(helpers)))
+            if here == behind and not has_memory:
+                continue
+            index = helpers.setdefault(code[here:behind], first + len(helpers))
+            call = b"\x10" + leb(index) if here < behind else _never(index)
             pieces += (view[at:here], call)
             moves.append((behind, len(call) - (behind - here)))
             at = behind
         pieces.append(view[at:behind_body])
         length = leb(sum(map(len, pieces)))
-        moves.insert(len(moves) - len(edits), (body, len(length) - (body - before)))
+        moves.insert(first_move, (body, len(length) - (body - before)))
         output += (view[copied:before], length, *pieces)
         copied = behind_body
     output.append(view[copied:end])
@@ -125,7 +135,8 @@ def interruptible(code: bytes, start: int, end: int, first: int, elements: Seque
 
 
 Edited = tuple[int, int, int, list[tuple[int, int]]]
-"""Of a function's code: where its length is, its begin, its end; where each instruction on a range begins and ends."""
+"""Of a function's code: where its length is, its begin, its end; where each instruction on a range begins and
+ends, before them, if it is large, twice where its instructions begin."""
 
 
 def edited_in_python(code: bytes, start: int, end: int) -> tuple[list[Edited], int]:
@@ -145,6 +156,8 @@ def edited_in_python(code: bytes, start: int, end: int) -> tuple[list[Edited], i
             for _ in range(body.number()):  # its locals
                 body.number()
                 body.value_type()
+            if size >= LARGE:
+                edits.append((body.at, body.at))
             while body.at < body.end:
                 run = _RUN.match(code, body.at, body.end)
                 if run:
@@ -220,8 +233,15 @@ _LOOP, _IF, _ELSE, _AGAIN, _END = b"\x03\x40", b"\x04\x40", b"\x05", b"\x0c\1", 
 _SET_TO, _SET_FROM, _SET_COUNT = b"\x21\0", b"\x21\1", b"\x21\2"
 
 
+def _never(index: int) -> bytes:
+    """A call of a function if the memory has no pages: it never has none, which V8 does not know."""
+    return b"\x3f\0" + _NOT + _IF + b"\x10" + leb(index) + _END
+
+
 def _type(instruction: bytes, elements: Sequence[bytes]) -> bytes:
-    """The type of the function for an instruction."""
+    """The type of the function for an instruction, or of the one that is never called."""
+    if not instruction:
+        return b"\x60\0\0"
     if instruction[0] == _GROW:
         return b"\x60\1\x7f\1\x7f"
     reader = Reader(instruction, 1)
@@ -232,7 +252,10 @@ def _type(instruction: bytes, elements: Sequence[bytes]) -> bytes:
 
 
 def _helper(instruction: bytes, index: int) -> bytes:
-    """The function `index`, which does what an instruction does."""
+    """The function `index`, which does what an instruction does, or is never called."""
+    if not instruction:
+        body = vector([]) + _never(index) + _END
+        return leb(len(body)) + body
     if instruction[0] in _SLOW:
         body = vector([]) + _TO + (_FROM if instruction[0] == _TABLE_SET else b"") + instruction + _END
         return leb(len(body)) + body

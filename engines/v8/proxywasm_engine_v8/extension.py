@@ -8,7 +8,7 @@ from proxywasm_host import extension
 
 __all__ = ["REVISION", "load"]
 
-REVISION = 6
+REVISION = 7
 """As in ``native/native.h``."""
 
 

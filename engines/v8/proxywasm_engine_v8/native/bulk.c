@@ -76,6 +76,7 @@ static bool skip_atomic_operands(Place *place) {
     return number(place, &kind) && (kind == 3 ? skip(place, 1) : skip_memory_argument(place));
 }
 
+enum { LARGE = 2 << 10 };
 typedef enum { OTHER, BULK, UNKNOWN } Found;
 
 /* Of the instructions whose number stands behind 0xFC. */
@@ -124,19 +125,25 @@ static bool skip_locals(Place *place) {
     return true;
 }
 
+static int append(PyObject *edits, Py_ssize_t here, Py_ssize_t behind) {
+    PyObject *edit = Py_BuildValue("(nn)", here, behind);
+    int failed = edit ? PyList_Append(edits, edit) : -1;
+    Py_XDECREF(edit);
+    return failed;
+}
+
 /* Append to `edits` what is in one body. Where it cannot be read, or NULL at its end, or with an exception. */
 static const uint8_t *read_body(Place *place, const uint8_t *code, PyObject *edits) {
     const uint8_t *here = place->at;
+    bool large = place->end - here >= LARGE;
     if (!skip_locals(place)) return here;
+    if (large && append(edits, place->at - code, place->at - code)) return NULL;
     while (place->at < place->end) {
         here = place->at;
         Found found = skip_instruction(place);
         if (found == UNKNOWN) return here;
         if (found == OTHER) continue;
-        PyObject *edit = Py_BuildValue("(nn)", (Py_ssize_t)(here - code), (Py_ssize_t)(place->at - code));
-        int failed = edit ? PyList_Append(edits, edit) : -1;
-        Py_XDECREF(edit);
-        if (failed) return NULL;
+        if (append(edits, here - code, place->at - code)) return NULL;
     }
     return NULL;
 }
