@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from contextlib import suppress
@@ -23,7 +24,7 @@ ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 256))} | 
 
 
 class Log:
-    """Where the lines go. What cannot be written is dropped: a full disk stops no request."""
+    """Where the lines go. What cannot be written is dropped: a full disk or pipe stops no request."""
 
     def __init__(self, settings: AccessLog) -> None:
         """Raises: ConfigError."""
@@ -31,7 +32,7 @@ class Log:
         self._file: TextIO | None = None
         if settings.file != "-" and self._line:
             try:
-                self._file = open(settings.file, "a", buffering=1, encoding="utf-8")  # noqa: SIM115 - until close
+                self._file = open(settings.file, "a", buffering=1, encoding="utf-8", opener=_at_once)  # noqa: SIM115
             except OSError as error:
                 raise ConfigError(f"cannot write the access log {settings.file}: {error.strerror}") from None
 
@@ -51,6 +52,11 @@ class Log:
         if self._file is not None:
             with suppress(OSError):
                 self._file.close()
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open a file, and wait for no reader of a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)
 
 
 def common(scope: Scope, status: int, size: int, seconds: float) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 
 import pytest
@@ -55,6 +56,21 @@ def test_where_it_goes(tmp_path, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 1
     with pytest.raises(ConfigError, match="cannot write the access log"):
         Log(AccessLog(file=str(tmp_path)))
+
+
+def test_a_pipe_that_nobody_reads_keeps_nobody_waiting(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match=r"cannot write the access log .*/pipe: No such device or address"):
+        Log(AccessLog(file=str(pipe)))
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    log = Log(AccessLog(file=str(pipe)))
+    for _ in range(10_000):  # more than fits into it
+        log.write(ASKED, 200, 1, 0)
+    assert os.read(reader, 9) == b"192.0.2.1"
+    os.close(reader)
+    log.write(ASKED, 200, 1, 0)
+    log.close()
 
 
 def test_a_log_that_cannot_be_written_stops_no_request():
