@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Union
 
 from proxywasm_host.driver.defaults import FAILURE_POLICY, RELOAD_INTERVAL
-from proxywasm_host.engine.registry import open_engine
 from proxywasm_host.errors import ModuleError
 from proxywasm_host.runtime.filter_config import Code, FilterConfig
 from proxywasm_host.runtime.host import Host
@@ -60,14 +59,7 @@ def compile(host: Host, filters: Iterable[AnyFilter]) -> None:
     """
     for filter in chain(filters):
         with suppress(Exception):  # it comes again
-            code = filter.code
-            if not isinstance(code, bytes):
-                with open(code, "rb") as file:
-                    code = file.read()
-            engine = filter.engine
-            if engine is None or isinstance(engine, str):
-                engine = host.engine if engine is None else open_engine(engine)
-            host.cache.load(engine, code)
+            host.compile(filter)
 
 
 def load(host: Host, filters: Iterable[AnyFilter]) -> list[Plugin]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import wraps
 from typing import Any, Literal, ParamSpec, Protocol, Union, cast, overload
@@ -77,6 +77,9 @@ class FilterConfig:
         if isinstance(self.code, (bytearray, memoryview)):
             object.__setattr__(self, "code", bytes(self.code))
         object.__setattr__(self, "failure_policy", FailurePolicy(self.failure_policy))
+        for name, kind in (("capabilities", frozenset), ("hostcalls", tuple)):  # an iterator could be read but once
+            if isinstance(given[name], Iterator):
+                object.__setattr__(self, name, kind(given[name]))
 
     @property
     def plugin_name(self) -> str:

@@ -126,9 +126,7 @@ class Host(PlainHost):
         Raises: OSError, ModuleError, PluginError, UnknownEngine, EngineUnavailable; ValueError, LookupError or
             TypeError, for a policy, a profile, a configuration or another argument that is none.
         """
-        check_arguments(engine=filter.engine)
-        engine = self.engine if filter.engine is None else self._engine(filter.engine)
-        config = self._vm_config(filter)
+        engine, config = self._engine_for(filter), self._vm_config(filter)
         key = engine, replace(config, environment=_HASHABLE), tuple(sorted(config.environment.items()))
 
         def vm() -> Vm:
@@ -140,6 +138,18 @@ class Host(PlainHost):
         plugin = Plugin(self, filter, vm, vm())
         self.plugins.append(plugin)
         return plugin
+
+    def compile(self, filter: FilterConfig) -> None:
+        """Compile a filter, so that `load_plugin` finds it in the cache. May be called in any thread.
+
+        Raises: OSError, ModuleError, UnknownEngine, EngineUnavailable; ValueError, LookupError or TypeError, as there.
+        """
+        _, compile = self._looked_at(self._engine_for(filter), self._vm_config(filter))
+        compile()
+
+    def _engine_for(self, filter: FilterConfig) -> Engine:
+        check_arguments(engine=filter.engine)
+        return self.engine if filter.engine is None else self._engine(filter.engine)
 
     def _vm_config(self, filter: FilterConfig) -> VmConfig:
         """What the VM of a filter is made with: what is said of it, else what holds for this host. Raises: OSError."""
@@ -168,10 +178,9 @@ class Host(PlainHost):
             vm = self._vms[key] = self._new_vm(key, config, name, self.listener)
         return vm
 
-    def _new_vm(
-        self, key: VmKey, config: VmConfig, name: str, listener: Listener | None, services: Services | None = None
-    ) -> Vm:
-        engine, limits = key[0], config.module_limits
+    def _looked_at(self, engine: Engine, config: VmConfig) -> tuple[Bytecode, Callable[[], Module]]:
+        """A module whose shape is within its limits, and what compiles it. Raises: ModuleError, as does the latter."""
+        limits = config.module_limits
         check_size(config.code, limits)
         bytecode = Bytecode(config.code)
         check_sections(bytecode, limits)
@@ -189,6 +198,12 @@ class Host(PlainHost):
             except InvalidModule as error:
                 raise ModuleError(f"{engine.name} cannot compile the module: {error}") from None
 
+        return bytecode, compile
+
+    def _new_vm(
+        self, key: VmKey, config: VmConfig, name: str, listener: Listener | None, services: Services | None = None
+    ) -> Vm:
+        bytecode, compile = self._looked_at(key[0], config)
         given = self.services if services is None else services
         return Vm(config, bytecode, compile, given, self.outbox, listener, name)
 

@@ -78,3 +78,10 @@ def test_what_a_filter_is_configured_with_is_not_shown():
     shown = repr(FilterConfig("a.wasm", "x", configuration="secret 1", vm_configuration="secret 2"))
     assert "secret" not in shown
     assert "name='x'" in shown
+
+
+def test_iterators_are_read_once(host):
+    described = FilterConfig(code("c/minimal"), capabilities=iter(["proxy_log", "proxy_on_vm_start"]), hostcalls=iter(()))
+    assert (described.capabilities, described.hostcalls) == (frozenset(["proxy_log", "proxy_on_vm_start"]), ())
+    plugins = [host.load_plugin(described) for _ in range(2)]
+    assert [plugin.vm.config.capabilities for plugin in plugins] == [described.capabilities] * 2
