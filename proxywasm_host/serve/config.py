@@ -120,6 +120,15 @@ class Model(BaseModel):
     def _written_out(cls, value: Any) -> Any:
         return {cls.short: value} if cls.short and isinstance(value, str) else value
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML has true for yes and on, and Python takes true for 1."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and kind in (int, float, Seconds | None):
+            raise ValueError(f"{value!r} is no number")
+        return value
+
     @classmethod
     def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler(core_schema)
