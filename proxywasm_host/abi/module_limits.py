@@ -240,7 +240,7 @@ def is_modest(bytecode: Binary, code: Code | None) -> bool:
         bytecode.size_of(CODE) <= 256 << 10
         and bytecode.size_of(ELEMENT) <= 16 << 10
         and code.body.most <= 16 << 10
-        and code.all_merges <= 500_000
+        and code.all_merges <= 100_000
         and _names(bytecode) <= 10_000
         and all(reader is None or reader.leb() <= most for reader, most in readers)
     )

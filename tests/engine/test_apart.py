@@ -143,3 +143,17 @@ def test_no_type_ends_the_process(engine: Engine) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     answers = done.stdout.split()
     assert len(answers) == len(modules) and set(answers) <= {"refused", "0", "1"}
+
+
+def test_a_small_module_whose_branches_bring_much_together_is_compiled_apart(
+    serialising: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 5000 blocks it has 15 KiB, and Wasmtime takes 4 GiB for it; here are 1200."""
+    values = "i32 " * 90
+    blocks = f"(func {'(i32.const 0)' * 90} {'(block (type $m) ' * 1200} {')' * 1200} {'drop ' * 90})"
+    parts = """(memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
+               (func (export "malloc") (param i32) (result i32) (i32.const 0))"""
+    module = wat(f"(module (type $m (func (param {values}) (result {values}))) {blocks} {parts})")
+    _elsewhere(monkeypatch, serialising)
+    with Host(serialising, cache=ModuleCache(None)) as host:
+        host.load_plugin(module)
