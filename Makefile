@@ -9,6 +9,8 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --c
 # Programs that the tests start, by the names of Debian's packages.
 PACKAGES := chromium luajit nghttp2-client wrk $(if $(shell command -v npm),,nodejs npm)
 PROJECTS := pyproject.toml constraints.txt engines/wasmtime/pyproject.toml $(wildcard proxywasm_host/include/*.h proxywasm_host/native/*.[ch] engines/wasmtime/*/native/*.[ch])
+# C of ours that is not a filter.
+SOURCES_IN_C := $(wildcard proxywasm_host/include/*.h proxywasm_host/native/*.[ch] engines/*/*/native/*.[ch])
 # What `check` tests: what needs no server, browser or other program, and is quick on one engine.
 UNIT := tests/abi tests/cli tests/driver tests/integrations tests/runtime tests/test_conformance.py tests/test_exchange.py \
 	tests/test_package.py tests/test_quotas.py tests/test_remedy.py tests/test_wrong_use.py
@@ -18,7 +20,7 @@ CRATES := $(patsubst %/Cargo.toml,%,$(wildcard engines/wasmer/Cargo.toml engines
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/proxywasm-host
 WASMER := $(if $(findstring wasmer,$(WITHOUT)),,$(VENV)/.wasmer)
 
-.PHONY: demo check unit test lint clippy bench filters clean
+.PHONY: demo check unit test lint format clippy bench filters clean
 
 demo: $(VENV)/.run
 	@echo
@@ -43,11 +45,16 @@ unit: $(VENV)/.check
 	@TEST_ENGINES=wasmtime $(VENV)/bin/python -m pytest -q $(UNIT) $(PYTEST)
 
 lint: $(VENV)/.check
-	@echo "Linting (ruff), types (mypy strict), layers (import-linter)$(if $(CARGO), and the format of Rust (rustfmt))."
+	@echo "Linting (ruff), types (mypy strict), layers (import-linter), the format of C (clang-format)$(if $(CARGO), and of Rust (rustfmt))."
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
 	@PYTHONPATH=engines/wasmtime:engines/v8:engines/wasmer $(VENV)/bin/lint-imports
+	@$(VENV)/bin/clang-format --dry-run --Werror $(SOURCES_IN_C)
 	@$(if $(CARGO),$(foreach crate,$(CRATES),cargo fmt --check --manifest-path $(crate)/Cargo.toml &&)) true
+
+format: $(VENV)/.check
+	@$(VENV)/bin/clang-format -i $(SOURCES_IN_C)
+	@$(if $(CARGO),$(foreach crate,$(CRATES),cargo fmt --manifest-path $(crate)/Cargo.toml &&)) true
 
 # Not a part of lint: it checks what the crates depend on first, some minutes once, which are kept outside of the checkout.
 clippy:

@@ -13,8 +13,8 @@ static PyObject *current(Hostcall *self) { return ((Entry *)self->vm)->context; 
 /* Where a buffer is; NULL if it is not there as bytes. */
 static Places *buffers_of(PyObject *context, uint32_t buffer, bool of_stream) {
     if (!is_context(context) || buffer == VM_CONFIGURATION || buffer >= BUFFERS) return NULL;
-    bool of_root = buffer == CALL_RESPONSE_BODY || buffer == GRPC_RECEIVE || buffer == PLUGIN_CONFIGURATION ||
-                   buffer == REDIS;
+    bool of_root =
+        buffer == CALL_RESPONSE_BODY || buffer == GRPC_RECEIVE || buffer == PLUGIN_CONFIGURATION || buffer == REDIS;
     if (of_root && of_stream) return NULL;
     if (of_root) context = ((Context *)context)->root;
     if (!is_context(context)) return NULL;

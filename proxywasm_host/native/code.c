@@ -2,11 +2,13 @@
 #include "native.h"
 
 /* As in code.py, in the same order. */
+/* clang-format off */
 enum {
     UNKNOWN, NOTHING, NUMBER, TWO_NUMBERS, FOUR_BYTES, EIGHT_BYTES, SIXTEEN_BYTES, LANE, MEMORY, MEMORY_AND_LANE,
     BLOCK, LOOP, IF, ELSE, END, BRANCH, BRANCH_IF, BRANCH_TABLE, LEAVE, LEAVE_TO, SELECT, CALL, CALL_INDIRECT,
     GROW_TABLE, MORE, MORE_VECTOR, TRY_TABLE, DELEGATE
 };
+/* clang-format on */
 enum { PLAIN = 256, VECTORS = 276, FIGURES = 7, INDIRECT = 10, SLOW = 255 };
 
 static const uint64_t MOST = 1ull << 32, MOST_MERGES = 1ull << 62;
@@ -184,8 +186,8 @@ static void read_body(Scan *scan, Reader *reader, uint64_t index) {
             if (reader->stopped) return;
             merge(scan, height, 1);
             if (!deeper(scan, count)) return;
-            scan->blocks[count] = (Block){popped(height, params, scan->blocks[count - 1].below), params, results,
-                                          kind == LOOP};
+            scan->blocks[count] =
+                (Block){popped(height, params, scan->blocks[count - 1].below), params, results, kind == LOOP};
             count++;
             loops += kind == LOOP;
             scan->depth = more(scan->depth, count - 1), scan->loops = more(scan->loops, loops);
@@ -255,7 +257,7 @@ static bool read_bodies(Scan *scan, Reader *reader, uint64_t imported, uint64_t 
         read_body(scan, &body, imported + index);
         if (scan->no_memory) return false;
         const uint64_t figures[FIGURES] = {size,          scan->locals, scan->depth, scan->loops,
-                                            scan->targets, scan->merges, scan->calls};
+                                           scan->targets, scan->merges, scan->calls};
         for (int i = 0; i < FIGURES; i++)
             if (figures[i] > best[i][0]) best[i][0] = figures[i], best[i][1] = index;
         *all_merges = less(*all_merges + scan->merges, MOST_MERGES);
@@ -272,8 +274,12 @@ PyObject *read_code(PyObject *module, PyObject *args) {
     unsigned long long imported;
     if (!PyArg_ParseTuple(args, "y*nny*y*y*y*K", &data, &start, &end, &kinds, &effects, &types, &functions, &imported))
         return NULL;
-    Scan scan = {.kinds = kinds.buf, .effects = effects.buf, .types = types.buf, .functions = functions.buf,
-                 .type_count = types.len / 8, .function_count = functions.len / 8};
+    Scan scan = {.kinds = kinds.buf,
+                 .effects = effects.buf,
+                 .types = types.buf,
+                 .functions = functions.buf,
+                 .type_count = types.len / 8,
+                 .function_count = functions.len / 8};
     uint64_t best[FIGURES][2] = {{0}}, all_merges = 0;
     bool grows = false, done = false;
     scan.room = 64, scan.unknown = -1;
@@ -291,6 +297,6 @@ PyObject *read_code(PyObject *module, PyObject *args) {
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) PyBuffer_Release(buffers[i]);
     if (!done) return PyErr_NoMemory();
     return Py_BuildValue("KKKKKKKKKKKKKKKOn", best[0][0], best[0][1], best[1][0], best[1][1], best[2][0], best[2][1],
-                         best[3][0], best[3][1], best[4][0], best[4][1], best[5][0], best[5][1], best[6][0],
-                         best[6][1], all_merges, grows ? Py_True : Py_False, scan.unknown);
+                         best[3][0], best[3][1], best[4][0], best[4][1], best[5][0], best[5][1], best[6][0], best[6][1],
+                         all_merges, grows ? Py_True : Py_False, scan.unknown);
 }

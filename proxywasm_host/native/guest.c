@@ -3,7 +3,6 @@
 
 #include <stdio.h>
 
-
 static PyObject *view_name, *refresh_name;
 
 int memory_open(Guest *guest, Memory *memory) {

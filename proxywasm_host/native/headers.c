@@ -97,7 +97,7 @@ static int make_get(Call *call, PyObject **args, PyObject **result) {
 }
 
 static int make_change(Call *call, PyObject **args, PyObject **result) {
-    *args = call->second ? Py_BuildValue("(KOO)", call->numbers[0], call->first, call->second)
+    *args = call->second  ? Py_BuildValue("(KOO)", call->numbers[0], call->first, call->second)
             : call->first ? Py_BuildValue("(KO)", call->numbers[0], call->first)
                           : Py_BuildValue("(Ky#)", call->numbers[0], call->key, (Py_ssize_t)call->key_size);
     return *args ? 0 : -1;

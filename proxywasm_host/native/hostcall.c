@@ -106,8 +106,8 @@ static PyObject *shortened(PyObject *args) {
     PyObject *cut = PyTuple_New(PyTuple_GET_SIZE(args));
     for (Py_ssize_t i = 0; cut && i < PyTuple_GET_SIZE(args); i++) {
         PyObject *value = PyTuple_GET_ITEM(args, i);
-        PyObject *kept = PyBytes_Check(value) || PyList_Check(value) ? PySequence_GetSlice(value, 0, RECORDED)
-                                                                     : Py_NewRef(value);
+        PyObject *kept =
+            PyBytes_Check(value) || PyList_Check(value) ? PySequence_GetSlice(value, 0, RECORDED) : Py_NewRef(value);
         PyTuple_SET_ITEM(cut, i, kept);
         if (!kept) Py_CLEAR(cut);
     }
@@ -319,8 +319,8 @@ static int fill(Hostcall *self, PyObject *args) {
     int none_is_empty;
     self->vectorcall = hostcall_call;
     self->native = (Proxywasm_hostcall){hostcall_entry, self};
-    if (!PyArg_ParseTuple(args, "OUO!LpOOO!:Hostcall", &row, &name, &PyTuple_Type, &plan, &memory_error,
-                          &none_is_empty, &handler, &vm, &GuestType, &guest))
+    if (!PyArg_ParseTuple(args, "OUO!LpOOO!:Hostcall", &row, &name, &PyTuple_Type, &plan, &memory_error, &none_is_empty,
+                          &handler, &vm, &GuestType, &guest))
         return -1;
     if (PyTuple_GET_SIZE(plan) > MOST_PARAMS) return PyErr_SetString(PyExc_ValueError, "too many parameters"), -1;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(plan); i++) {
@@ -329,8 +329,8 @@ static int fill(Hostcall *self, PyObject *args) {
         int kind, result, early, optional, cut;
         long long top;
         unsigned long long most;
-        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(plan, i), "UipppLKp", &parameter, &kind, &result, &early, &optional, &top,
-                              &most, &cut))
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(plan, i), "UipppLKp", &parameter, &kind, &result, &early, &optional,
+                              &top, &most, &cut))
             return -1;
         if (kind < 0 || kind >= KINDS) return PyErr_SetString(PyExc_ValueError, "an unknown kind"), -1;
         param->name = Py_NewRef(parameter);

@@ -95,13 +95,13 @@ static const struct {
     const char *name;
     long long value;
 } CONSTANTS[] = {
-    CONSTANT(OK),           CONSTANT(NOT_FOUND), CONSTANT(BAD_ARGUMENT), CONSTANT(RECORDED),
-    CONSTANT(TEXT),         CONSTANT(FDS),       CONSTANT(MAX_RANGES),   CONSTANT(MAX_PAIRS_SIZE),
-    CONSTANT(MAX_PAIRS),    CONSTANT(U32),       CONSTANT(I32),          CONSTANT(U64),
-    CONSTANT(I64),          CONSTANT(BYTES),     CONSTANT(PAIRS),        CONSTANT(IOVECS),
-    CONSTANT(U32_OUT),      CONSTANT(U64_OUT),   CONSTANT(BYTES_OUT),    CONSTANT(PAIRS_OUT),
-    CONSTANT(BYTES_AT),     CONSTANT(STRINGS_AT), CONSTANT(STREAM_MAPS), CONSTANT(MAPS),
-    CONSTANT(BUFFERS),      CONSTANT(REQUEST),   CONSTANT(RESPONSE),     CONSTANT(STOP_ALL),
+    CONSTANT(OK),           CONSTANT(NOT_FOUND),  CONSTANT(BAD_ARGUMENT), CONSTANT(RECORDED),
+    CONSTANT(TEXT),         CONSTANT(FDS),        CONSTANT(MAX_RANGES),   CONSTANT(MAX_PAIRS_SIZE),
+    CONSTANT(MAX_PAIRS),    CONSTANT(U32),        CONSTANT(I32),          CONSTANT(U64),
+    CONSTANT(I64),          CONSTANT(BYTES),      CONSTANT(PAIRS),        CONSTANT(IOVECS),
+    CONSTANT(U32_OUT),      CONSTANT(U64_OUT),    CONSTANT(BYTES_OUT),    CONSTANT(PAIRS_OUT),
+    CONSTANT(BYTES_AT),     CONSTANT(STRINGS_AT), CONSTANT(STREAM_MAPS),  CONSTANT(MAPS),
+    CONSTANT(BUFFERS),      CONSTANT(REQUEST),    CONSTANT(RESPONSE),     CONSTANT(STOP_ALL),
     CONSTANT(BUFFER_LIMIT), CONSTANT(STOPPED),
 };
 
@@ -136,23 +136,26 @@ PyMODINIT_FUNC PyInit__native(void) {
     static const struct {
         const char *name;
         PyTypeObject *type;
-    } TYPES[] = {{"ContextState", &ContextType}, {"Entry", &EntryType},
-                 {"Calls", &CallsType},          {"Guest", &GuestType},
-                 {"Hostcall", &HostcallType},    {"PlainContext", &PlainContextType},
-                 {"PlainPath", &PlainPathType},  {"PlainStream", &PlainStreamType},
-                 {"PlainPlugin", &PlainPluginType}, {"PlainHost", &PlainHostType},
+    } TYPES[] = {{"ContextState", &ContextType},
+                 {"Entry", &EntryType},
+                 {"Calls", &CallsType},
+                 {"Guest", &GuestType},
+                 {"Hostcall", &HostcallType},
+                 {"PlainContext", &PlainContextType},
+                 {"PlainPath", &PlainPathType},
+                 {"PlainStream", &PlainStreamType},
+                 {"PlainPlugin", &PlainPluginType},
+                 {"PlainHost", &PlainHostType},
                  {"Outbox", &OutboxType}};
     PlainContextType.tp_base = &ContextType;
-    static int (*const NAMES[])(void) = {buffer_names, calls_names, context_names,
-                                         entry_names,  guest_names,    headers_names, host_names,
-                                         hostcall_names, path_names,   stream_names};
+    static int (*const NAMES[])(void) = {buffer_names,  calls_names, context_names,  entry_names, guest_names,
+                                         headers_names, host_names,  hostcall_names, path_names,  stream_names};
     for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
         if (NAMES[i]()) return NULL;
     PyObject *module = PyModule_Create(&definition);
     if (!module) return NULL;
     for (size_t i = 0; i < sizeof TYPES / sizeof *TYPES; i++) {
-        if (PyType_Ready(TYPES[i].type) ||
-            PyModule_AddObjectRef(module, TYPES[i].name, (PyObject *)TYPES[i].type)) {
+        if (PyType_Ready(TYPES[i].type) || PyModule_AddObjectRef(module, TYPES[i].name, (PyObject *)TYPES[i].type)) {
             Py_DECREF(module);
             return NULL;
         }

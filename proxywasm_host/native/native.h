@@ -35,22 +35,22 @@ enum { U32, I32, U64, I64, BYTES, PAIRS, IOVECS, U32_OUT, U64_OUT, BYTES_OUT, PA
 /* -- What Python code hands over (module.c) ------------------------------------------------------------------- */
 
 typedef struct {
-    PyObject *refusal;         /* marshal.Refusal */
-    PyObject *restricted_call; /* marshal.RestrictedCall */
-    PyObject *read_pairs;      /* marshal.read_pairs */
-    PyObject *encode;          /* pairs.encode */
-    PyObject *no_memory;       /* a marshal.NoMemory */
-    PyObject *handlers;        /* name → Python handler, for which a twin in C may stand in */
-    PyObject *inline_headers;  /* headers.INLINE */
-    PyObject *not_found;       /* headers.not_found */
-    PyObject *system_clock;    /* services.SystemClock */
-    PyObject *http_context;    /* http_context.HttpContext */
-    PyObject *path;            /* path.Path */
-    PyObject *http_stream;     /* http.HttpStream */
-    PyObject *plugin;          /* plugin.Plugin */
-    PyObject *headers_out[2];  /* effects.RequestHeaders, effects.ResponseHeaders */
+    PyObject *refusal;          /* marshal.Refusal */
+    PyObject *restricted_call;  /* marshal.RestrictedCall */
+    PyObject *read_pairs;       /* marshal.read_pairs */
+    PyObject *encode;           /* pairs.encode */
+    PyObject *no_memory;        /* a marshal.NoMemory */
+    PyObject *handlers;         /* name → Python handler, for which a twin in C may stand in */
+    PyObject *inline_headers;   /* headers.INLINE */
+    PyObject *not_found;        /* headers.not_found */
+    PyObject *system_clock;     /* services.SystemClock */
+    PyObject *http_context;     /* http_context.HttpContext */
+    PyObject *path;             /* path.Path */
+    PyObject *http_stream;      /* http.HttpStream */
+    PyObject *plugin;           /* plugin.Plugin */
+    PyObject *headers_out[2];   /* effects.RequestHeaders, effects.ResponseHeaders */
     PyObject *check_properties; /* values.check_properties */
-    PyObject *header_limits;   /* plain.HEADER_LIMITS */
+    PyObject *header_limits;    /* plain.HEADER_LIMITS */
 } Known;
 
 extern Known known;
@@ -98,7 +98,7 @@ typedef enum {
 typedef struct {
     PyObject_HEAD
     PyObject *context, *idle, *deferred, *failure, *contexts, *callbacks;
-    lenfunc length; /* of `deferred` */
+    lenfunc length;                  /* of `deferred` */
     Callback known[KNOWN_CALLBACKS]; /* those of `callbacks` that are called from here */
     uint32_t next_context;
     bool stop_iteration, tells_end, log_before_done, await_done;
@@ -127,9 +127,7 @@ static inline bool is_a(PyObject *object, PyObject *exactly, PyTypeObject *type)
     return (PyObject *)Py_TYPE(object) == exactly || PyObject_TypeCheck(object, type);
 }
 
-static inline bool is_context(PyObject *object) {
-    return object && is_a(object, known.http_context, &ContextType);
-}
+static inline bool is_context(PyObject *object) { return object && is_a(object, known.http_context, &ContextType); }
 
 /* -- What all types share (module.c) ---------------------------------------------------------------------------- */
 

@@ -164,8 +164,8 @@ static int within_limits(PlainPath *self, PyObject *headers, Py_ssize_t count, P
     if (!is_a(self->stream, known.http_stream, &PlainStreamType)) return 1;
     if (count <= stream->most_headers && size <= stream->most_header_bytes) return 1;
     PyObject *kept = Py_NewRef(self->stream);
-    int failed = told(PyObject_CallMethod(kept, "over_header_limits", "Onn", self,
-                                          (Py_ssize_t)HEADERS_MAP[self->direction], count));
+    int failed = told(
+        PyObject_CallMethod(kept, "over_header_limits", "Onn", self, (Py_ssize_t)HEADERS_MAP[self->direction], count));
     Py_DECREF(kept);
     return failed;
 }
@@ -260,8 +260,13 @@ static PyMemberDef path_members[] = {
 
 static PyGetSetDef path_getset[] = {
     DICT,
-    FLAG(PlainPath, started),  FLAG(PlainPath, headers_sent), FLAG(PlainPath, streaming), FLAG(PlainPath, ended),
-    FLAG(PlainPath, complete), FLAG(PlainPath, aborted),      {NULL, NULL, NULL, NULL, NULL},
+    FLAG(PlainPath, started),
+    FLAG(PlainPath, headers_sent),
+    FLAG(PlainPath, streaming),
+    FLAG(PlainPath, ended),
+    FLAG(PlainPath, complete),
+    FLAG(PlainPath, aborted),
+    {NULL, NULL, NULL, NULL, NULL},
 };
 
 PyTypeObject PlainPathType = {

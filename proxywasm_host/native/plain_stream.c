@@ -258,11 +258,10 @@ static PyMethodDef stream_methods[] = {
     {EVENT(response_headers),
      "response_headers($self, headers, end_stream=False)\n--\n\n"
      "Upstream's headers, ``:status`` first. Ignored after a local response. Raises as `request_headers`."},
-    {EVENT(close),
-     "close($self, details='')\n--\n\n"
-     "Both sides are done with the stream: on_log, on_done, on_delete. Closing again does nothing.\n\n"
-     "`details` say why, if it ended early; Envoy's word for a client that went away is\n"
-     "``downstream_remote_disconnect``."},
+    {EVENT(close), "close($self, details='')\n--\n\n"
+                   "Both sides are done with the stream: on_log, on_done, on_delete. Closing again does nothing.\n\n"
+                   "`details` say why, if it ended early; Envoy's word for a client that went away is\n"
+                   "``downstream_remote_disconnect``."},
     {NULL, NULL, 0, NULL},
 };
 

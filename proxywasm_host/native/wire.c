@@ -38,8 +38,8 @@ PyObject *wire_sent(PyObject *module, PyObject *headers) {
     for (Py_ssize_t i = 0; list && i < PyList_GET_SIZE(headers); i++) {
         bool plain = pair_of(headers, i, &name, &value);
         if (plain && PyBytes_AS_STRING(name)[0] == ':') continue;
-        plain = plain && is_token(TEXT_OF(name)) && !is_peculiar(PyBytes_AS_STRING(name)) &&
-                is_clean(TEXT_OF(value)) && is_stripped(TEXT_OF(value));
+        plain = plain && is_token(TEXT_OF(name)) && !is_peculiar(PyBytes_AS_STRING(name)) && is_clean(TEXT_OF(value)) &&
+                is_stripped(TEXT_OF(value));
         if (!plain) {
             Py_DECREF(list);
             Py_RETURN_NONE;

@@ -80,6 +80,7 @@ enum { LARGE = 2 << 10 };
 typedef enum { OTHER, BULK, UNKNOWN } Found;
 
 /* Of the instructions whose number stands behind 0xFC. */
+/* clang-format off */
 static Found skip_numbered(Place *place) {
     uint64_t kind;
     if (!number(place, &kind)) return UNKNOWN;
@@ -100,8 +101,8 @@ static Found skip_instruction(Place *place) {
     case 0x00: case 0x01: case 0x05: case 0x0A: case 0x0B: case 0x0F: case 0x19: case 0x1A: case 0x1B:
     case 0x45 ... 0xC4: case 0xD1: case 0xD3: case 0xD4: return OTHER;
     case 0x02 ... 0x04: case 0x06: good = skip_type(place); break;
-    case 0x07 ... 0x09: case 0x0C: case 0x0D: case 0x10: case 0x14: case 0x18: case 0x20 ... 0x25: case 0x3F: case 0x41: case 0x42:
-    case 0xD0: case 0xD2: case 0xD5: case 0xD6: good = skip_number(place); break;
+    case 0x07 ... 0x09: case 0x0C: case 0x0D: case 0x10: case 0x14: case 0x18: case 0x20 ... 0x25:
+    case 0x3F: case 0x41: case 0x42: case 0xD0: case 0xD2: case 0xD5: case 0xD6: good = skip_number(place); break;
     case 0x11: good = skip_numbers(place, 2); break;
     case 0x0E: good = number(place, &count) && skip_numbers(place, count + 1); break;
     case 0x1C: good = skip_types(place); break;
@@ -116,6 +117,7 @@ static Found skip_instruction(Place *place) {
     }
     return good ? OTHER : UNKNOWN;
 }
+/* clang-format on */
 
 static bool skip_locals(Place *place) {
     uint64_t count;

@@ -87,7 +87,8 @@ static int call(Guest *self, const uint64_t *slots, uint64_t *answer) {
         *answer = page->answer;
     } else {
         PyObject *nested = crossings->depth ? Py_True : Py_False;
-        proxywasm_set_exception(PyObject_CallFunctionObjArgs(crossings->problem, returned ? Py_True : Py_None, nested, NULL));
+        proxywasm_set_exception(
+            PyObject_CallFunctionObjArgs(crossings->problem, returned ? Py_True : Py_None, nested, NULL));
     }
     home_leave(home, outer); /* not before what the call has left behind is cleared away */
     Py_DECREF(crossings);

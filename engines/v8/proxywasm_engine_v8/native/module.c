@@ -42,8 +42,8 @@ PyMODINIT_FUNC PyInit__native(void) {
     if (!module) return NULL;
     PyObject *host = PyLong_FromVoidPtr((void *)host_called);
     if (PyType_Ready(&GuestType) || PyModule_AddType(module, &CrossingsType) || PyModule_AddType(module, &HomeType) ||
-        !host ||
-        PyModule_AddObjectRef(module, "HOST_CALLED", host) || PyModule_AddIntConstant(module, "REVISION", REVISION) ||
+        !host || PyModule_AddObjectRef(module, "HOST_CALLED", host) ||
+        PyModule_AddIntConstant(module, "REVISION", REVISION) ||
         PyModule_AddIntConstant(module, "NATIVE_ABI", PROXYWASM_NATIVE_ABI))
         Py_CLEAR(module);
     Py_XDECREF(host);

@@ -78,11 +78,11 @@ typedef struct {
 extern _Thread_local Thread here;
 extern PyTypeObject HomeType;
 
-void home_use(PyObject *callable);      /* what tells the limit of the thread that asks */
-bool home_move(Home *self);             /* have this thread be its home; or an exception is set */
-void *home_enter(Home *self);           /* be in it; what it returns is for home_leave */
+void home_use(PyObject *callable); /* what tells the limit of the thread that asks */
+bool home_move(Home *self);        /* have this thread be its home; or an exception is set */
+void *home_enter(Home *self);      /* be in it; what it returns is for home_leave */
 void home_leave(Home *self, void *outer);
-PyObject *another_thread(void);         /* sets the exception that says that one is inside */
+PyObject *another_thread(void); /* sets the exception that says that one is inside */
 
 static inline bool home_take(Home *self) { return (self->thread && self->thread == here.number) || home_move(self); }
 
@@ -95,7 +95,7 @@ enum { FEW = 16 }; /* arguments that need no memory of their own */
 typedef struct {
     PyObject *call;
     Proxywasm_hostcall native; /* the way past Python, or NULL */
-    char result; /* i I f F (i32 i64 f32 f64), or 0 */
+    char result;               /* i I f F (i32 i64 f32 f64), or 0 */
     size_t count;
     char *params;
 } Host;
@@ -151,7 +151,7 @@ void host_called(const void *info); /* a v8::FunctionCallback */
 int to_slot(char kind, PyObject *value, uint64_t *slot);
 PyObject *from_slot(char kind, const uint64_t *slot);
 int parse_type(PyObject *type, char **params, Py_ssize_t *count, char *result);
-void keep_exception(Crossings *self);  /* the one that is set: the outermost call will raise it */
+void keep_exception(Crossings *self); /* the one that is set: the outermost call will raise it */
 
 /* -- Interrupting guests at work (interrupt.c, ticker.c) ------------------------------------------------------ */
 

@@ -70,7 +70,7 @@ static void start(void) {
         pthread_t thread;
         sigset_t all, before;
         sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for Python's threads */
+        pthread_sigmask(SIG_SETMASK, &all, &before);     /* signals are for Python's threads */
         if (!pthread_create(&thread, NULL, run, NULL)) { /* else it is tried again at the next call */
             pthread_detach(thread);
             atomic_store(&running, true);

@@ -107,8 +107,8 @@ static PyObject *crossings_instantiate(Crossings *self, PyObject *args) {
     Py_ssize_t count;
     if (!PyArg_ParseTuple(args, "KKnK", &module, &imports, &count, &instance) || !crossings_enter(self)) return NULL;
     void *trap = NULL;
-    void *error = api.instance_new(self->context, (void *)(uintptr_t)module, (void *)(uintptr_t)imports,
-                                   (size_t)count, (void *)(uintptr_t)instance, &trap);
+    void *error = api.instance_new(self->context, (void *)(uintptr_t)module, (void *)(uintptr_t)imports, (size_t)count,
+                                   (void *)(uintptr_t)instance, &trap);
     if (crossings_leave(self, error, trap)) return NULL;
     Py_CLEAR(self->starting);
     Py_RETURN_NONE;

@@ -43,8 +43,9 @@ static int fill(PyObject *module) {
                  PyModule_AddObjectRef(module, "EPOCH_REACHED", epoch);
     Py_XDECREF(host);
     Py_XDECREF(epoch);
-    return failed || PyModule_AddIntConstant(module, "REVISION", REVISION) ||
-        PyModule_AddIntConstant(module, "NATIVE_ABI", PROXYWASM_NATIVE_ABI) ? -1 : 0;
+    failed = failed || PyModule_AddIntConstant(module, "REVISION", REVISION) ||
+             PyModule_AddIntConstant(module, "NATIVE_ABI", PROXYWASM_NATIVE_ABI);
+    return failed ? -1 : 0;
 }
 
 PyMODINIT_FUNC PyInit__native(void) {

@@ -67,7 +67,7 @@ typedef struct Host {
     struct Crossings *crossings;
     PyObject *call;
     Proxywasm_hostcall native; /* the way past Python, or NULL */
-    char result; /* i I f F (i32 i64 f32 f64), or 0 */
+    char result;               /* i I f F (i32 i64 f32 f64), or 0 */
     size_t count;
     char params[];
 } Host;
