@@ -102,7 +102,7 @@ $(VENV)/.programs: Makefile $(VENV)/.run
 $(VENV)/.rivals: $(VENV)/.test $(VENV)/.programs $(wildcard benchmarks/*/Cargo.toml benchmarks/*/src/*.rs)
 	@echo "Preparing what the benchmarks compare with$(if $(WASMER),; the Rust embedding of Wasmtime is built first if its sources are new (about 4 minutes))."
 	@$(if $(WASMER),$(VENV)/bin/python -m benchmarks.rust)
-	@$(VENV)/bin/python -m benchmarks.ways.plugin_server
+	@$(VENV)/bin/python -m benchmarks.contenders.plugin_server
 	@touch $@
 
 # The Wasmer engine is built with cargo: some minutes the first time, then kept outside of the checkout.

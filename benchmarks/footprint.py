@@ -23,7 +23,7 @@ FURTHER = 16  # VMs
 
 def memory(engine: str, filter: str) -> float:
     """Bytes of private memory for each further VM that is started and has served a request."""
-    from benchmarks.ways.proxywasm import one_request  # noqa: PLC0415 - only what is measured is imported
+    from benchmarks.contenders.proxywasm import one_request  # noqa: PLC0415 - only what is measured is imported
     from proxywasm_host import Host  # noqa: PLC0415
 
     with Host(engine) as host:

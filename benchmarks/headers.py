@@ -1,7 +1,7 @@
 """The work that every way of extending a gateway is given: one request and its response.
 
 On the request, read two headers, add one and remove one that is not there; on the response, read one, add one and
-replace one. `header_filter.wat` is that as a filter, `ways/plugin.lua` as a Kong plugin, and so on.
+replace one. `header_filter.wat` is that as a filter, `contenders/plugin.lua` as a Kong plugin, and so on.
 """
 
 from __future__ import annotations

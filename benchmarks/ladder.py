@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import entry_points
 
+from benchmarks.contenders import envoy, lua, naive, native, plugin_server, proxywasm, rust_baseline
+from benchmarks.contenders.envoy import FURTHER
+from benchmarks.contenders.extensionless import extensionless
 from benchmarks.timing import Effort, InProcess, Timed, interleaved, ratio, spread
-from benchmarks.ways import envoy, floor, lua, naive, native, plugin_server, proxywasm
-from benchmarks.ways.envoy import FURTHER
-from benchmarks.ways.extensionless import extensionless
 
 INSTALLED = {entry.name for entry in entry_points(group="proxywasm_host.engines")}
 ENGINES = tuple(name for name in ("wasmtime", "wasmer", "v8") if name in INSTALLED)
@@ -26,7 +26,7 @@ ENGINES = tuple(name for name in ("wasmtime", "wasmer", "v8") if name in INSTALL
 
 @contextmanager
 def prototype() -> Iterator[InProcess]:
-    from benchmarks.ways import prototype  # noqa: PLC0415 - opens an engine of its own
+    from benchmarks.contenders import prototype  # noqa: PLC0415 - opens an engine of its own
 
     yield InProcess(prototype.one_request)
 
@@ -41,7 +41,7 @@ class Way:
 
 
 WAYS: tuple[Way, ...] = (
-    Way("rust", "Rust embedding of Wasmtime, without Python, checks or limits: the floor", floor.floor),
+    Way("rust", "Rust embedding of Wasmtime, without Python, checks or limits: the floor", rust_baseline.rust_baseline),
     *(Way(name, f"this host on {name.title()}", partial(proxywasm.proxywasm, name)) for name in ENGINES),
     Way("python-only", "this host on Wasmtime, without its C extension", partial(extensionless, "wasmtime")),
     Way("prototype", "Wasmtime over ctypes, barest handlers in Python, no checks", prototype),

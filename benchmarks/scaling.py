@@ -10,10 +10,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
 
+from benchmarks.contenders.native import native
+from benchmarks.contenders.proxywasm import proxywasm
 from benchmarks.headers import REQUEST, RESPONSE
 from benchmarks.timing import InProcess
-from benchmarks.ways.native import native
-from benchmarks.ways.proxywasm import proxywasm
 from benchmarks.workloads.messages import KIB, body, pairs
 
 FILTERS = (1, 2, 4, 8, 16)

@@ -26,11 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.contenders.envoy import PATIENCE, _ports
 from benchmarks.headers import header_filter
 from benchmarks.interpreters import ROOT, environment, found
 from benchmarks.machine import description
 from benchmarks.processor import processor_seconds
-from benchmarks.ways.envoy import PATIENCE, _ports
 from tests.envoy.rig import Filter, _listener, _wasm, find_envoy
 
 FILTERS = (0, 1, 5)

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from benchmarks.contenders.envoy import FURTHER, Listener, envoy
 from benchmarks.headers import CHANGED_RESPONSE, check
 from benchmarks.ladder import WAYS, Way
 from benchmarks.timing import InProcess
-from benchmarks.ways.envoy import FURTHER, Listener, envoy
 
 BUILT_WITH_CARGO = {"rust", "kong-rust"}
 

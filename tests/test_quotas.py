@@ -23,7 +23,7 @@ from proxywasm_host.runtime.effects import (
     ResponseBody,
 )
 from proxywasm_host.runtime.root import size_of
-from proxywasm_host.services import InMemoryMetrics, InMemorySharedData, InMemorySharedQueues, NoRoom
+from proxywasm_host.services import InMemoryMetrics, InMemorySharedData, InMemorySharedQueues, QuotaExceeded
 from tests.support import REQUEST, RESPONSE, Lines, code
 
 BAD_ARGUMENT, INTERNAL_FAILURE = 2, 10
@@ -293,7 +293,7 @@ def test_what_a_callout_took_is_there_again_when_it_has_ended(host, probe, log, 
         plugin.tick()
     assert statuses(log) == [0, 0, 10, 10]
     plugin.close()
-    assert plugin.vm.kept.used == 0
+    assert plugin.vm.unfinished_quota.used == 0
 
 
 class Few(dict):
@@ -412,7 +412,7 @@ def test_what_is_taken_is_given_back(actions):
     """Any order of callouts, replies and cancellations: what is noted is what the callouts under way cost."""
     with Host(services=Services(log=Lines(), clusters={"upstream"}), limits=Limits(memory=MEMORY)) as host:
         root = host.load_plugin(code("c/probe_0_2_1")).root
-        room, chosen = root.vm.kept, 0
+        room, chosen = root.vm.unfinished_quota, 0
         for action in actions:
             if isinstance(action, int):
                 chosen = action
@@ -435,7 +435,7 @@ def test_what_is_taken_is_given_back(actions):
             }
             try:
                 calls[action]()
-            except NoRoom:
+            except QuotaExceeded:
                 assert room.used == before
                 assert action not in ("reply", "end", "take")
             clients = sum(map(size_of, root._redis.values()))

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from benchmarks.contenders.proxywasm import one_request, proxywasm
 from benchmarks.headers import REQUEST, RESPONSE, HeaderList
 from benchmarks.timing import InProcess
-from benchmarks.ways.proxywasm import one_request, proxywasm
 from benchmarks.workloads.wat import SIZE, VALUE, Wat
 from benchmarks.workloads.workload import Silent, Workload
 from proxywasm_host import Host, Services

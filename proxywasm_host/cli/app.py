@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import proxywasm_host
-from proxywasm_host.cli.exits import Exit, exit_of
+from proxywasm_host.cli.exit_codes import Exit, exit_of
 from proxywasm_host.errors import ProxyWasmError, not_among
 
 __all__ = ["app", "start"]

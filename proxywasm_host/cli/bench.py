@@ -20,11 +20,11 @@ import click
 
 from proxywasm_host.abi.linking import check_exports
 from proxywasm_host.abi.marshal import Call
-from proxywasm_host.cli.encode import dump
-from proxywasm_host.cli.exits import Exit
+from proxywasm_host.cli.exit_codes import Exit
+from proxywasm_host.cli.json_output import dump
 from proxywasm_host.cli.options import Scenario, Silent, scenario_options
+from proxywasm_host.cli.render import Line, Screen, hanging, labelled
 from proxywasm_host.cli.run import tell
-from proxywasm_host.cli.show import Line, Screen, hanging, labelled
 from proxywasm_host.engine.cache import ModuleCache
 from proxywasm_host.errors import ProxyWasmError
 from proxywasm_host.exchange import Exchange, Message, Recorder, exchange

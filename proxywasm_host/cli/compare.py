@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from difflib import unified_diff
 from typing import Any
 
-from proxywasm_host.cli.encode import dump, run_result
+from proxywasm_host.cli.json_output import dump, run_result
 from proxywasm_host.engine.registry import list_engines
 from proxywasm_host.errors import EngineUnavailable, ProxyWasmError
 from proxywasm_host.exchange import Exchange, Recorder

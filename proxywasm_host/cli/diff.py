@@ -7,8 +7,8 @@ from difflib import SequenceMatcher
 from typing import Literal
 
 from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.describe import text
 from proxywasm_host.exchange import Message
-from proxywasm_host.words import text
 
 __all__ = ["Line", "changes", "warnings"]
 

@@ -8,9 +8,9 @@ from dataclasses import asdict
 import click
 
 from proxywasm_host.abi.native import NOTE
-from proxywasm_host.cli.encode import dump
-from proxywasm_host.cli.exits import Exit
-from proxywasm_host.cli.show import Line, Screen, hanging, labelled
+from proxywasm_host.cli.exit_codes import Exit
+from proxywasm_host.cli.json_output import dump
+from proxywasm_host.cli.render import Line, Screen, hanging, labelled
 from proxywasm_host.engine.registry import EngineStatus, list_engines
 
 __all__ = ["command"]

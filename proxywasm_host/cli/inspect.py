@@ -15,11 +15,11 @@ from proxywasm_host.abi.marshal import Guest
 from proxywasm_host.abi.module_limits import DEFAULT_MODULE_LIMITS, check_code, check_sections, check_size
 from proxywasm_host.abi.table import CALLBACKS, HOSTCALLS, WASI, WASI_MODULES
 from proxywasm_host.abi.types import AbiVersion
-from proxywasm_host.cli.encode import dump
-from proxywasm_host.cli.exits import Exit
+from proxywasm_host.cli.exit_codes import Exit
+from proxywasm_host.cli.json_output import dump
 from proxywasm_host.cli.options import HOSTCALLS_OPTION, about, check_readable, sentence
-from proxywasm_host.cli.origin import origin_of
-from proxywasm_host.cli.show import EMPTY, WHOLE, Line, Screen, hanging, labelled
+from proxywasm_host.cli.render import EMPTY, WHOLE, Line, Screen, hanging, labelled
+from proxywasm_host.cli.sdk import origin_of
 from proxywasm_host.errors import ModuleError
 from proxywasm_host.wasm import CODE, CUSTOM, DATA
 

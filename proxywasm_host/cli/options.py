@@ -15,7 +15,7 @@ import click
 
 from proxywasm_host.abi.profile import PROFILES
 from proxywasm_host.abi.types import LogLevel
-from proxywasm_host.cli.values import (
+from proxywasm_host.cli.parameter_types import (
     LONGEST,
     CannedReply,
     Data,
@@ -27,6 +27,7 @@ from proxywasm_host.cli.values import (
     Seconds,
     Size,
 )
+from proxywasm_host.describe import plural
 from proxywasm_host.driver.defaults import DEADLINE, MEMORY
 from proxywasm_host.engine.cache import ModuleCache, default_directory
 from proxywasm_host.engine.protocol import Limits
@@ -34,10 +35,9 @@ from proxywasm_host.errors import ModuleError
 from proxywasm_host.exchange import Message
 from proxywasm_host.runtime.filter_config import FilterConfig, plugin_names
 from proxywasm_host.runtime.host import Host
+from proxywasm_host.runtime.listener import Listener
 from proxywasm_host.runtime.plugin import FailurePolicy, Plugin
-from proxywasm_host.runtime.trace import Listener
 from proxywasm_host.services import GuestLog, LogSink, Services
-from proxywasm_host.words import plural
 
 __all__ = ["FILTER_OPTIONS", "Scenario", "Silent", "about", "check_readable", "of_each", "scenario_options", "sentence"]
 
@@ -240,9 +240,7 @@ def of_each(options: dict[str, Any], count: int, configuration: str) -> list[dic
     called = {"configuration": configuration, "vm_configuration": "vm_config"}
     called.update((name, name) for name in ("root_id", "vm_id", "name", "engine", "failure_policy"))
     columns = [(name, each(options, option, count, None)) for name, option in called.items()]
-    return [
-        {name: values[number] for name, values in columns if values[number] is not None} for number in range(count)
-    ]
+    return [{name: values[number] for name, values in columns if values[number] is not None} for number in range(count)]
 
 
 def about(path: str, error: ModuleError) -> ModuleError:

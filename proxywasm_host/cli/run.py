@@ -11,11 +11,11 @@ from proxywasm_host.abi.hostcalls.callouts import NO_CLUSTER
 from proxywasm_host.abi.marshal import Call, Refusal
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.cli.compare import agreement, check_several, on_all_engines
-from proxywasm_host.cli.encode import dump, run_result
-from proxywasm_host.cli.exits import Exit, exit_of, exit_of_failure
+from proxywasm_host.cli.exit_codes import Exit, exit_of, exit_of_failure
+from proxywasm_host.cli.json_output import dump, run_result
 from proxywasm_host.cli.options import Scenario, scenario_options
-from proxywasm_host.cli.origin import origin
-from proxywasm_host.cli.show import EMPTY, Screen, facts, failure_report, hanging, outcome, timeline
+from proxywasm_host.cli.render import EMPTY, Screen, facts, failure_report, hanging, outcome, timeline
+from proxywasm_host.cli.sdk import origin
 from proxywasm_host.cli.unfit import unfit
 from proxywasm_host.engine.protocol import TrapKind
 from proxywasm_host.errors import ProxyWasmError

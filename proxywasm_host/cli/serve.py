@@ -13,7 +13,7 @@ import click
 from proxywasm_host import remedy
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.cli.options import FILTER_OPTIONS, of_each
-from proxywasm_host.cli.values import DataOrFile, Environment, Property, Seconds, Size
+from proxywasm_host.cli.parameter_types import DataOrFile, Environment, Property, Seconds, Size
 from proxywasm_host.driver.defaults import DEADLINE, MEMORY
 
 __all__ = ["command"]

@@ -22,9 +22,9 @@ from typing import Any, Union
 from proxywasm_host.driver.share import CALLOUT, Share, Work
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import CalloutFailed, Effect, Reply
+from proxywasm_host.runtime.filter_chain import REQUEST, RESPONSE
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
-from proxywasm_host.runtime.path import REQUEST, RESPONSE
 from proxywasm_host.runtime.plugin import FailurePolicy, Plugin
 from proxywasm_host.runtime.tcp import TcpStream
 
@@ -55,8 +55,8 @@ class Attached:
 
     def idle(self, stream: HttpStream) -> bool:
         """Look at the stream: whether there was no progress for long enough."""
-        paths = stream.path(REQUEST), stream.path(RESPONSE)
-        came = tuple(value for path in paths for value in (path.started, path.received, path.ended))
+        chains = stream.chain(REQUEST), stream.chain(RESPONSE)
+        came = tuple(value for chain in chains for value in (chain.started, chain.received, chain.ended))
         if self.moved or came != self.came:
             self.moved, self.came, self.quiet = False, came, -1
         self.quiet += 1
@@ -148,9 +148,9 @@ class Dispatcher:
             if not isinstance(stream, HttpStream) or stream.closed or not attached.idle(stream):
                 continue
             attached.quiet = -1
-            response = stream.path(RESPONSE)
+            response = stream.chain(RESPONSE)
             if not (response.complete or response.aborted):
-                request = dict(stream.path(REQUEST).headers)
+                request = dict(stream.chain(REQUEST).headers)
                 method, path = (request.get(name, b"").decode("latin-1") for name in (b":method", b":path"))
                 logger.warning(
                     "no progress of %s %r for %g seconds: timed out; it waited for %s",

@@ -17,11 +17,11 @@ __all__ = [
     "NUMERIC",
     "check_functions",
     "handlers_changed",
+    "identity",
     "is_numeric",
     "listeners",
     "memory_capsule",
-    "stamp",
-    "unstamped",
+    "without_identity",
 ]
 
 NUMERIC = frozenset({"i32", "i64", "f32", "f64"})
@@ -64,14 +64,14 @@ def check_functions(imports: Sequence[Import], functions: Sequence[HostFunction]
             raise LinkError(f"{name}: the guest wants {wanted.type}, the host offers {offered.type}")
 
 
-def stamp(engine: Engine) -> bytes:
+def identity(engine: Engine) -> bytes:
     """What goes before code that `engine` has serialised: which engine it was, of which version and options."""
     return f"proxywasm {engine.name} {engine.fingerprint}\n".encode()
 
 
-def unstamped(engine: Engine, compiled: bytes) -> bytes:
-    """The code behind the stamp of `engine`. Raises: InvalidModule if there is another stamp, or none."""
-    wanted = stamp(engine)
+def without_identity(engine: Engine, compiled: bytes) -> bytes:
+    """The code behind the identity of `engine`. Raises: InvalidModule if there is another identity, or none."""
+    wanted = identity(engine)
     if compiled.startswith(wanted):
         return compiled[len(wanted) :]
     if compiled.startswith(b"proxywasm "):

@@ -248,7 +248,7 @@ class Module(Protocol):
     def serialise(self) -> bytes:
         """The compiled code as bytes that `Engine.deserialise` takes, if ``capabilities.serialise``.
 
-        The engine's fingerprint is among them, see `adapter.stamp`.
+        The engine's fingerprint is among them, see `adapter.identity`.
         """
         ...
 

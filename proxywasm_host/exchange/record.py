@@ -12,7 +12,7 @@ from proxywasm_host.abi.table import Callback
 from proxywasm_host.abi.types import LogLevel, Status
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.host import Host
-from proxywasm_host.runtime.trace import Listener
+from proxywasm_host.runtime.listener import Listener
 from proxywasm_host.services import GuestLog, LogSink
 
 __all__ = ["Fed", "Invocation", "Recorder", "logs_of", "recording", "should_not_be_refused"]

@@ -12,11 +12,11 @@ from proxywasm_host.exchange.record import Fed, Invocation, Recorder, logs_of, r
 from proxywasm_host.exchange.result import Exchange
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect, Reply
+from proxywasm_host.runtime.fast_path import BUFFER_LIMIT, HEADER_LIMITS
+from proxywasm_host.runtime.filter_chain import REQUEST, RESPONSE
 from proxywasm_host.runtime.header_limits import HeaderLimits
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
-from proxywasm_host.runtime.path import REQUEST, RESPONSE
-from proxywasm_host.runtime.plain import BUFFER_LIMIT, HEADER_LIMITS
 from proxywasm_host.runtime.plugin import Plugin
 
 __all__ = ["Answer", "exchange"]
@@ -145,9 +145,9 @@ class _Run:
         stream, result = self.stream, self.result
         result.local_response, result.details, result.reset = stream.local, stream.details or "", stream.reset_details
         for direction, which in ((REQUEST, "request"), (RESPONSE, "response")):
-            path = stream.path(direction)
-            holding = path.holding
-            if holding is not None and not path.complete and not path.aborted:
+            chain = stream.chain(direction)
+            holding = chain.holding
+            if holding is not None and not chain.complete and not chain.aborted:
                 result.held_by[which] = holding.name
 
     # -- In ------------------------------------------------------------------------------------------------------

@@ -19,10 +19,10 @@ from proxywasm_host.engine.protocol import Engine, Limits
 from proxywasm_host.integrations.properties import of_this_node
 from proxywasm_host.runtime.arguments import check_arguments
 from proxywasm_host.runtime.effects import Callout
+from proxywasm_host.runtime.fast_path import BUFFER_LIMIT
 from proxywasm_host.runtime.header_limits import HeaderLimits
 from proxywasm_host.runtime.host import Host
-from proxywasm_host.runtime.plain import BUFFER_LIMIT
-from proxywasm_host.runtime.trace import Listener
+from proxywasm_host.runtime.listener import Listener
 from proxywasm_host.services import Services
 
 __all__ = ["Carrier"]
@@ -44,7 +44,7 @@ class Carrier:
         stream_idle_timeout: seconds without any progress (nothing received from the client or the application, nothing
             come out of the filters) after which a request is answered 408 or 504, or its response broken off. ``None``
             for no limit.
-        mend_framing: correct, or leave out, a ``content-length`` that filters may have made wrong.
+        fix_content_length: correct, or leave out, a ``content-length`` that filters may have made wrong.
         clients: who makes callouts, by the effect's type; see `AsyncDriver` and `ThreadDriver`.
         limits: memory and deadline of each guest; ``Limits()`` for none.
         on_failure: told of each failure of a guest, with the plugin and its `Failure`. The log has its report anyway.
@@ -65,7 +65,7 @@ class Carrier:
         buffer_limit: int = BUFFER_LIMIT,
         header_limits: HeaderLimits | None = HeaderLimits(),  # noqa: B008 - a value
         stream_idle_timeout: float | None = STREAM_IDLE_TIMEOUT,
-        mend_framing: bool = True,
+        fix_content_length: bool = True,
         clients: Mapping[type[Callout], Any] | None = None,
         services: Services | None = None,
         engine: str | Engine | None = None,
@@ -103,7 +103,7 @@ class Carrier:
         self._buffer_limit = buffer_limit
         self._header_limits = header_limits
         self._stream_idle_timeout = stream_idle_timeout
-        self._mend_framing = mend_framing
+        self._fix_content_length = fix_content_length
         self._on_failure = on_failure
         self._set_up()
 

@@ -18,8 +18,8 @@ from typing import Union
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.filter_chain import REQUEST, RESPONSE, FilterChain
 from proxywasm_host.runtime.http import HttpStream
-from proxywasm_host.runtime.path import REQUEST, RESPONSE, Path
 
 __all__ = ["LENGTH", "Framing", "framing_of", "length_of", "lengths_of", "with_length"]
 
@@ -41,7 +41,7 @@ class Framing:
         wait_for: bytes of a body of known length that may be waited for, until it is whole.
     """
 
-    def __init__(self, path: Path, came: list[bytes], *, keep_unsure: bool = False, wait_for: int = 0) -> None:
+    def __init__(self, path: FilterChain, came: list[bytes], *, keep_unsure: bool = False, wait_for: int = 0) -> None:
         self._path = path
         self._came = length_of(came)
         self._keep_unsure = keep_unsure
@@ -99,8 +99,8 @@ def framing_of(
     if lengths == sent and length_of(lengths) is not None and not stream.changes_bodies:
         return None
     if isinstance(part, effects.RequestHeaders):
-        return Framing(stream.path(REQUEST), sent, keep_unsure=True)
-    return Framing(stream.path(RESPONSE), sent, wait_for=wait_for)
+        return Framing(stream.chain(REQUEST), sent, keep_unsure=True)
+    return Framing(stream.chain(RESPONSE), sent, wait_for=wait_for)
 
 
 def lengths_of(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:

@@ -117,7 +117,9 @@ class ProxyWasmMiddleware(Carrier):
                 buffer_limit=self._buffer_limit,
                 header_limits=self._header_limits,
             )
-        exchange = _Exchange(driver, stream, environ, headers, start_response, mend_framing=self._mend_framing)
+        exchange = _Exchange(
+            driver, stream, environ, headers, start_response, fix_content_length=self._fix_content_length
+        )
         return _Response(exchange.run(self.app))
 
 
@@ -152,7 +154,7 @@ class _Exchange:
         headers: HeaderList,
         start_response: Callable[..., Any],
         *,
-        mend_framing: bool,
+        fix_content_length: bool,
     ) -> None:
         self._driver = driver
         self._stream = stream
@@ -162,7 +164,7 @@ class _Exchange:
         self._changed = threading.Condition(driver.lock)
         self._request_framing: Framing | None = None
         self._response_framing: Framing | None = None
-        self._mend_framing = mend_framing
+        self._fix_content_length = fix_content_length
         self._response: HeaderList = []
         """The response's headers as the application sent them."""
         length = environ.get("CONTENT_LENGTH") or ""
@@ -330,12 +332,12 @@ class _Exchange:
 
     def _sink(self, effect: Effect) -> None:
         if isinstance(effect, (effects.RequestHeaders, effects.RequestBody, effects.RequestTrailers)):
-            if self._mend_framing and isinstance(effect, effects.RequestHeaders):
+            if self._fix_content_length and isinstance(effect, effects.RequestHeaders):
                 self._request_framing = framing_of(self._stream, effect, self._request)
             for part in self._framed(self._request_framing, effect):
                 self._to_upstream(part)
         elif isinstance(effect, (effects.ResponseHeaders, effects.ResponseBody, effects.ResponseTrailers)):
-            if self._mend_framing and isinstance(effect, effects.ResponseHeaders):
+            if self._fix_content_length and isinstance(effect, effects.ResponseHeaders):
                 self._response_framing = framing_of(self._stream, effect, self._response)
             for part in self._framed(self._response_framing, effect):
                 self._to_downstream(part)

@@ -1,4 +1,4 @@
-/* Twins of the hostcalls on buffers and on time, for the plain case: a buffer that is there, the machine's own clock.
+/* Native handlers of the hostcalls on buffers and on time, for the plain case: a buffer that is there, the machine's own clock.
  * All else is left to abi/hostcalls/buffers.py and basics.py, which have the rules. */
 #include "native.h"
 
@@ -8,7 +8,7 @@ enum { CALL_RESPONSE_BODY = 4, GRPC_RECEIVE = 5, VM_CONFIGURATION = 6, PLUGIN_CO
 
 static PyObject *writable_size_name, *services_name, *clock_name;
 
-static PyObject *current(Hostcall *self) { return ((Entry *)self->vm)->context; }
+static PyObject *current(Hostcall *self) { return ((VmBase *)self->vm)->context; }
 
 /* Where a buffer is; NULL if it is not there as bytes. */
 static Places *buffers_of(PyObject *context, uint32_t buffer, bool of_stream) {
@@ -60,7 +60,7 @@ static int64_t get_bytes(Hostcall *self, const uint64_t *slots, size_t stride) {
     call->make = make_get;
     call->numbers[0] = buffer, call->numbers[1] = start, call->numbers[2] = length;
     call->first = found, call->second = cut ? Py_NewRef(Py_None) : NULL;
-    return twin_status(self, call, state, OK, why);
+    return handler_status(self, call, state, OK, why);
 }
 
 static int make_set(Call *call, PyObject **args, PyObject **result) {
@@ -158,7 +158,7 @@ static int64_t get_status(Hostcall *self, const uint64_t *slots, size_t stride) 
     Call *call = calls_next(self->guest->calls, self->row);
     call->make = make_status;
     call->numbers[0] = buffer, call->numbers[1] = size;
-    return twin_status(self, call, state, OK, why);
+    return handler_status(self, call, state, OK, why);
 }
 
 static int make_time(Call *call, PyObject **args, PyObject **result) {
@@ -183,22 +183,23 @@ static int64_t get_time(Hostcall *self, const uint64_t *slots, size_t stride) {
     Call *call = calls_next(self->guest->calls, self->row);
     call->make = make_time;
     call->numbers[0] = time;
-    return twin_status(self, call, state, OK, why);
+    return handler_status(self, call, state, OK, why);
 }
 
 static const struct {
     const char *name;
-    Twin twin;
-} TWINS[] = {
+    Native_handler native_handler;
+} NATIVE_HANDLERS[] = {
     {"proxy_get_buffer_bytes", get_bytes},
     {"proxy_set_buffer_bytes", set_bytes},
     {"proxy_get_buffer_status", get_status},
     {"proxy_get_current_time_nanoseconds", get_time},
 };
 
-Twin buffer_twin(PyObject *name) {
-    for (size_t i = 0; i < sizeof TWINS / sizeof *TWINS; i++)
-        if (PyUnicode_CompareWithASCIIString(name, TWINS[i].name) == 0) return TWINS[i].twin;
+Native_handler buffer_handler(PyObject *name) {
+    for (size_t i = 0; i < sizeof NATIVE_HANDLERS / sizeof *NATIVE_HANDLERS; i++)
+        if (PyUnicode_CompareWithASCIIString(name, NATIVE_HANDLERS[i].name) == 0)
+            return NATIVE_HANDLERS[i].native_handler;
     return NULL;
 }
 

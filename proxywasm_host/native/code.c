@@ -1,4 +1,4 @@
-/* What a module's code is made of: the twin of abi/code.py, which says what everything means. */
+/* What a module's code is made of: the C form of abi/code.py, which says what everything means. */
 #include "native.h"
 
 /* As in code.py, in the same order. */

@@ -1,4 +1,4 @@
-/* What hostcalls read and write of a context: the twin of ContextState in abi/context.py.
+/* What hostcalls read and write of a context: the C form of ContextState in abi/context.py.
  *
  * Maps and buffers are kept in place until Python asks for their list: from then on they are in there. */
 #include "native.h"

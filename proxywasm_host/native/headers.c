@@ -1,4 +1,4 @@
-/* Twins of the hostcalls on header maps, for the plain case: a map that is there and may be changed, of plain pairs.
+/* Native handlers of the hostcalls on header maps, for the plain case: a map that is there and may be changed, of plain pairs.
  * All else is left to abi/hostcalls/headers.py, which has the rules. Nothing is changed before a call is left. */
 #include "native.h"
 
@@ -7,7 +7,7 @@ enum { FEW = 8 }; /* headers among which a name is sought one by one */
 /* -- Maps and keys -------------------------------------------------------------------------------------------- */
 
 static Context *context_of(Hostcall *self) {
-    PyObject *context = ((Entry *)self->vm)->context;
+    PyObject *context = ((VmBase *)self->vm)->context;
     return is_context(context) ? (Context *)context : NULL;
 }
 
@@ -122,7 +122,7 @@ static int make_size(Call *call, PyObject **args, PyObject **result) {
 }
 
 /* The status of a call whose result was written, or was not. Steals `why`. */
-int64_t twin_status(Hostcall *self, Call *call, int state, int64_t status, PyObject *why) {
+int64_t handler_status(Hostcall *self, Call *call, int state, int64_t status, PyObject *why) {
     if (state == GOOD) return status;
     call->result = refusal(self->memory_error, why);
     Py_DECREF(why);
@@ -168,7 +168,7 @@ static int64_t get_value(Hostcall *self, const uint64_t *slots, size_t stride) {
     remember_key(call, &key);
     call->numbers[1] = missing;
     call->first = value;
-    return twin_status(self, call, state, missing ? NOT_FOUND : OK, why);
+    return handler_status(self, call, state, missing ? NOT_FOUND : OK, why);
 }
 
 static int64_t get_pairs(Hostcall *self, const uint64_t *slots, size_t stride) {
@@ -189,7 +189,7 @@ static int64_t get_pairs(Hostcall *self, const uint64_t *slots, size_t stride) {
     }
     Call *call = remember(self, make_pairs, map);
     call->first = held;
-    return twin_status(self, call, state, OK, why);
+    return handler_status(self, call, state, OK, why);
 }
 
 static int64_t get_size(Hostcall *self, const uint64_t *slots, size_t stride) {
@@ -206,7 +206,7 @@ static int64_t get_size(Hostcall *self, const uint64_t *slots, size_t stride) {
     if (state == FAILED) return RAISED;
     Call *call = remember(self, make_size, map);
     call->numbers[1] = size;
-    return twin_status(self, call, state, OK, why);
+    return handler_status(self, call, state, OK, why);
 }
 
 /* -- Changing ------------------------------------------------------------------------------------------------- */
@@ -380,16 +380,17 @@ static int64_t set_pairs(Hostcall *self, const uint64_t *slots, size_t stride) {
 
 static const struct {
     const char *name;
-    Twin twin;
-} TWINS[] = {
+    Native_handler native_handler;
+} NATIVE_HANDLERS[] = {
     {"proxy_get_header_map_value", get_value},         {"proxy_add_header_map_value", add_value},
     {"proxy_replace_header_map_value", replace_value}, {"proxy_remove_header_map_value", remove_value},
     {"proxy_get_header_map_pairs", get_pairs},         {"proxy_set_header_map_pairs", set_pairs},
     {"proxy_get_header_map_size", get_size},
 };
 
-Twin header_twin(PyObject *name) {
-    for (size_t i = 0; i < sizeof TWINS / sizeof *TWINS; i++)
-        if (PyUnicode_CompareWithASCIIString(name, TWINS[i].name) == 0) return TWINS[i].twin;
+Native_handler header_handler(PyObject *name) {
+    for (size_t i = 0; i < sizeof NATIVE_HANDLERS / sizeof *NATIVE_HANDLERS; i++)
+        if (PyUnicode_CompareWithASCIIString(name, NATIVE_HANDLERS[i].name) == 0)
+            return NATIVE_HANDLERS[i].native_handler;
     return NULL;
 }

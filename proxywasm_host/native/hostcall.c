@@ -266,8 +266,8 @@ int64_t hostcall_entry(void *hostcall, const uint64_t *slots, size_t stride) {
         return -1;
     }
     if (guest->allowed != Py_None && guest_check_allowed(guest, self->name)) return -1;
-    if (self->twin && guest->is_quiet && is_within(self, slots, stride)) {
-        int64_t status = self->twin(self, slots, stride);
+    if (self->native_handler && guest->is_quiet && is_within(self, slots, stride)) {
+        int64_t status = self->native_handler(self, slots, stride);
         if (status != LEFT) return status;
     }
     return marshal(self, slots, stride);
@@ -298,13 +298,13 @@ static bool flag(PyObject *profile, const char *name) {
     return set;
 }
 
-/* A twin stands in for the Python handler of its name, and for no other. */
-static int find_twin(Hostcall *self) {
-    if (!known.handlers || !PyObject_TypeCheck(self->vm, &EntryType)) return 0;
+/* A native handler stands in for the Python handler of its name, and for no other. */
+static int find_native_handler(Hostcall *self) {
+    if (!known.handlers || !PyObject_TypeCheck(self->vm, &VmBaseType)) return 0;
     if (PyDict_GetItemWithError(known.handlers, self->name) != self->handler) return PyErr_Occurred() ? -1 : 0;
-    self->twin = header_twin(self->name);
-    if (!self->twin) self->twin = buffer_twin(self->name);
-    if (!self->twin) return 0;
+    self->native_handler = header_handler(self->name);
+    if (!self->native_handler) self->native_handler = buffer_handler(self->name);
+    if (!self->native_handler) return 0;
     PyObject *profile = PyObject_GetAttrString(self->vm, "profile");
     if (!profile) return -1;
     self->inline_headers = flag(profile, "inline_headers");
@@ -342,7 +342,7 @@ static int fill(Hostcall *self, PyObject *args) {
     self->row = Py_NewRef(row), self->name = Py_NewRef(name), self->handler = Py_NewRef(handler);
     self->vm = Py_NewRef(vm), self->guest = (Guest *)Py_NewRef(guest);
     self->memory_error = memory_error, self->none_is_empty = none_is_empty;
-    return find_twin(self);
+    return find_native_handler(self);
 }
 
 static PyObject *hostcall_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
@@ -360,7 +360,7 @@ static int hostcall_traverse(Hostcall *self, visitproc visit, void *arg) {
 }
 
 static int hostcall_clear(Hostcall *self) {
-    self->twin = NULL;
+    self->native_handler = NULL;
     Py_CLEAR(self->guest);
     Py_CLEAR(self->vm);
     Py_CLEAR(self->handler);

@@ -1,5 +1,5 @@
 /* The extension module: its types, and what Python code hands over to it. */
-#include "plain.h"
+#include "fast_path.h"
 
 Known known;
 
@@ -54,7 +54,7 @@ static const struct {
     {"not_found", &known.not_found},
     {"system_clock", &known.system_clock},
     {"http_context", &known.http_context},
-    {"path", &known.path},
+    {"filter_chain", &known.filter_chain},
     {"http_stream", &known.http_stream},
     {"plugin", &known.plugin},
     {"request_headers", &known.headers_out[0]},
@@ -137,19 +137,19 @@ PyMODINIT_FUNC PyInit__native(void) {
         const char *name;
         PyTypeObject *type;
     } TYPES[] = {{"ContextState", &ContextType},
-                 {"Entry", &EntryType},
+                 {"VmBase", &VmBaseType},
                  {"Calls", &CallsType},
                  {"Guest", &GuestType},
                  {"Hostcall", &HostcallType},
-                 {"PlainContext", &PlainContextType},
-                 {"PlainPath", &PlainPathType},
-                 {"PlainStream", &PlainStreamType},
-                 {"PlainPlugin", &PlainPluginType},
-                 {"PlainHost", &PlainHostType},
+                 {"HttpContextBase", &HttpContextBaseType},
+                 {"FilterChainBase", &FilterChainBaseType},
+                 {"HttpStreamBase", &HttpStreamBaseType},
+                 {"PluginBase", &PluginBaseType},
+                 {"HostBase", &HostBaseType},
                  {"Outbox", &OutboxType}};
-    PlainContextType.tp_base = &ContextType;
-    static int (*const NAMES[])(void) = {buffer_names,  calls_names, context_names,  entry_names, guest_names,
-                                         headers_names, host_names,  hostcall_names, path_names,  stream_names};
+    HttpContextBaseType.tp_base = &ContextType;
+    static int (*const NAMES[])(void) = {buffer_names,  calls_names, context_names,  vm_names,    guest_names,
+                                         headers_names, host_names,  hostcall_names, chain_names, stream_names};
     for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
         if (NAMES[i]()) return NULL;
     PyObject *module = PyModule_Create(&definition);

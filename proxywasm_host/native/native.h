@@ -1,5 +1,5 @@
 /* What the files of this extension share. The Python modules that they stand in for say what everything means:
- * abi/marshal.py (Guest, Hostcall, Calls), abi/pairs.py, abi/context.py (ContextState), runtime/entry.py (Entry).
+ * abi/marshal.py (Guest, Hostcall, Calls), abi/pairs.py, abi/context.py (ContextState), runtime/vm_base.py (VmBase).
  *
  * Rules:
  *   - The GIL is held throughout. Guest memory is looked up again after anything that may have run Python code or
@@ -40,17 +40,17 @@ typedef struct {
     PyObject *read_pairs;       /* marshal.read_pairs */
     PyObject *encode;           /* pairs.encode */
     PyObject *no_memory;        /* a marshal.NoMemory */
-    PyObject *handlers;         /* name → Python handler, for which a twin in C may stand in */
+    PyObject *handlers;         /* name → Python handler, for which a native handler may stand in */
     PyObject *inline_headers;   /* headers.INLINE */
     PyObject *not_found;        /* headers.not_found */
     PyObject *system_clock;     /* services.SystemClock */
     PyObject *http_context;     /* http_context.HttpContext */
-    PyObject *path;             /* path.Path */
+    PyObject *filter_chain;     /* filter_chain.FilterChain */
     PyObject *http_stream;      /* http.HttpStream */
     PyObject *plugin;           /* plugin.Plugin */
     PyObject *headers_out[2];   /* effects.RequestHeaders, effects.ResponseHeaders */
     PyObject *check_properties; /* values.check_properties */
-    PyObject *header_limits;    /* plain.HEADER_LIMITS */
+    PyObject *header_limits;    /* fast_path.HEADER_LIMITS */
 } Known;
 
 extern Known known;
@@ -68,7 +68,7 @@ int callback_set(Callback *self, PyObject *function);
  * 0, or -1 with an exception. */
 int callback_call(const Callback *self, uint64_t *slots, size_t count);
 
-/* -- State (context.c, entry.c) --------------------------------------------------------------------------------- */
+/* -- State (context.c, vm_base.c) --------------------------------------------------------------------------------- */
 
 enum { STREAM_MAPS = 4, MAPS = 8, BUFFERS = 10 };
 
@@ -102,9 +102,9 @@ typedef struct {
     Callback known[KNOWN_CALLBACKS]; /* those of `callbacks` that are called from here */
     uint32_t next_context;
     bool stop_iteration, tells_end, log_before_done, await_done;
-} Entry;
+} VmBase;
 
-extern PyTypeObject ContextType, EntryType;
+extern PyTypeObject ContextType, VmBaseType;
 
 /* Make `self`, which is new, a context of `id`, below `root` if that is not NULL. */
 void context_begin(Context *self, PyObject *id, PyObject *root);
@@ -116,11 +116,11 @@ int place_set(Places *places, size_t index, PyObject *value); /* 0, or -1 with a
 /* Have what is in a list; or, if that is NULL, nothing. Whoever has the list that was there keeps it as it was. */
 void places_replace(Places *places, PyObject *list);
 
-PyObject *entry_new_context_id(Entry *self, PyObject *none);
+PyObject *vm_new_context_id(VmBase *self, PyObject *none);
 /* Whether the guest has a callback, and works. */
-bool entry_has(const Entry *self, Known_callback which);
-/* Entry.enter with a callback that `entry_has`: what it returned is in the first slot. 0, or -1 with an exception. */
-int entry_tell(Entry *self, PyObject *context, Known_callback which, uint64_t *slots, size_t count);
+bool vm_has(const VmBase *self, Known_callback which);
+/* VmBase.enter with a callback that `vm_has`: what it returned is in the first slot. 0, or -1 with an exception. */
+int vm_tell(VmBase *self, PyObject *context, Known_callback which, uint64_t *slots, size_t count);
 
 /* `object` is a `type`, most likely `exactly` that. */
 static inline bool is_a(PyObject *object, PyObject *exactly, PyTypeObject *type) {
@@ -154,9 +154,9 @@ PyObject *get_flag(PyObject *self, void *at);
 int set_flag(PyObject *self, PyObject *value, void *at);
 #define FLAG(type, name) {#name, get_flag, set_flag, NULL, (void *)offsetof(type, name)}
 
-/* -- What almost every request does (plain_*.c) ------------------------------------------------------------------ */
+/* -- What almost every request does (fast_path.h) ------------------------------------------------------------------ */
 
-extern PyTypeObject PlainContextType, PlainHostType, PlainPathType, PlainPluginType, PlainStreamType;
+extern PyTypeObject HttpContextBaseType, HostBaseType, FilterChainBaseType, PluginBaseType, HttpStreamBaseType;
 
 /* -- What is to be done (outbox.c) ----------------------------------------------------------------------------- */
 
@@ -174,7 +174,7 @@ PyObject *outbox_drain(Outbox *self, PyObject *none);
 
 enum { KEY_SIZE = 104 }; /* longest key that is remembered without an object */
 
-/* One hostcall. Python's are kept as they are: row, args, result. A twin's are kept as numbers and references, and
+/* One hostcall. Python's are kept as they are: row, args, result. A native handler's are kept as numbers and references, and
  * become args and result, by `make`, when somebody looks. */
 typedef struct Call {
     PyObject *row, *args, *result;
@@ -283,7 +283,7 @@ typedef struct {
 struct Hostcall;
 
 /* Answers a hostcall: its status, or LEFT if the Python handler has to, or RAISED. `slots` as in `hostcall_entry`. */
-typedef int64_t (*Twin)(struct Hostcall *call, const uint64_t *slots, size_t stride);
+typedef int64_t (*Native_handler)(struct Hostcall *call, const uint64_t *slots, size_t stride);
 enum { LEFT = -2, RAISED = -1 };
 
 typedef struct Hostcall {
@@ -292,7 +292,7 @@ typedef struct Hostcall {
     Proxywasm_hostcall native; /* the way past Python, for engines */
     PyObject *row, *name, *handler, *vm;
     Guest *guest;
-    Twin twin;
+    Native_handler native_handler;
     int64_t memory_error;
     bool inline_headers, splice_buffers, none_is_empty; /* flags of the profile; the last is ABI 0.1.0's quirk */
     int slots, params;
@@ -311,22 +311,22 @@ static inline uint32_t u32(const uint64_t *slots, size_t stride, size_t index) {
 
 PyObject *refusal(int64_t status, PyObject *reason); /* a Refusal without values */
 
-/* The status of a call by a twin whose result was written, or was not. Takes `why` over. */
-int64_t twin_status(Hostcall *self, Call *call, int state, int64_t status, PyObject *why);
+/* The status of a call of a native handler whose result was written, or was not. Takes `why` over. */
+int64_t handler_status(Hostcall *self, Call *call, int state, int64_t status, PyObject *why);
 
-Twin header_twin(PyObject *name); /* headers.c; NULL if there is none */
-Twin buffer_twin(PyObject *name); /* buffers.c */
+Native_handler header_handler(PyObject *name); /* headers.c; NULL if there is none */
+Native_handler buffer_handler(PyObject *name); /* buffers.c */
 
 /* Each makes the strings that its file needs: 0, or -1 with an exception. */
 int buffer_names(void);
 int calls_names(void);
 int context_names(void);
-int entry_names(void);
+int vm_names(void);
 int guest_names(void);
 int headers_names(void);
 int host_names(void);
 int hostcall_names(void);
-int path_names(void);
+int chain_names(void);
 int stream_names(void);
 
 /* -- What is in a module (code.c) -------------------------------------------------------------------------------- */

@@ -1,4 +1,4 @@
-/* The twin of runtime/outbox.py. */
+/* The C form of runtime/outbox.py. */
 #include "native.h"
 
 /* Its lists are there from the first to the last: what is a cycle, they break. */

@@ -31,20 +31,20 @@ from proxywasm_host.abi.module_limits import (
 from proxywasm_host.abi.profile import ENVOY, Profile
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.abi.values import PropertyValue, check_properties
-from proxywasm_host.engine.apart import compile_apart
+from proxywasm_host.engine.compile_process import compile_apart
 from proxywasm_host.engine.protocol import Engine, InvalidModule, Limits, Module
 from proxywasm_host.engine.registry import open_engine
 from proxywasm_host.errors import ModuleError
 from proxywasm_host.runtime.arguments import check_arguments, profile_of
 from proxywasm_host.runtime.effects import Callout, Effect, Reply
 from proxywasm_host.runtime.failure import PluginError
+from proxywasm_host.runtime.fast_path import BUFFER_LIMIT, HostBase
 from proxywasm_host.runtime.filter_config import FilterConfig, as_bytes, of_filter
 from proxywasm_host.runtime.http import HttpStream
-from proxywasm_host.runtime.plain import BUFFER_LIMIT, PlainHost
+from proxywasm_host.runtime.listener import Listener
 from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.runtime.properties import lookup
 from proxywasm_host.runtime.tcp import TcpStream
-from proxywasm_host.runtime.trace import Listener
 from proxywasm_host.runtime.vm import DEFAULT_LIMITS, Vm, VmConfig
 from proxywasm_host.services import GuestLog, Services
 
@@ -57,7 +57,7 @@ CALLOUTS: tuple[type, ...] = get_args(Callout)
 VmKey = tuple[Engine, VmConfig, tuple[tuple[str, str], ...]]
 
 
-class Host(PlainHost):
+class Host(HostBase):
     """Loads plugins and makes streams.
 
     Args:

@@ -30,11 +30,11 @@ from proxywasm_host.abi.types import MapType
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import Failure
+from proxywasm_host.runtime.fast_path import WORDS, HttpStreamBase
+from proxywasm_host.runtime.filter_chain import REQUEST, RESPONSE, FilterChain
 from proxywasm_host.runtime.given import body_of, instead
 from proxywasm_host.runtime.header_limits import measure
 from proxywasm_host.runtime.http_context import HttpContext
-from proxywasm_host.runtime.path import REQUEST, RESPONSE, Path
-from proxywasm_host.runtime.plain import WORDS, PlainStream
 from proxywasm_host.runtime.properties import Stored, grpc_status_of
 from proxywasm_host.runtime.stream_filter import StreamFilter, filter_of
 
@@ -83,7 +83,7 @@ class LocalResponse:
     grpc_status: int | None = None
 
 
-class HttpStream(PlainStream):
+class HttpStream(HttpStreamBase):
     """One request and its response. Made by `Host.http_stream`.
 
     Feed it with what comes in, in the order in which it comes: `request_headers`, `request_body`, `request_trailers`
@@ -105,7 +105,7 @@ class HttpStream(PlainStream):
     """Whether headers without the pseudo headers that must be there are answered as by Envoy's router."""
     _prepared: LocalResponse | None = None
     context_type = HttpContext
-    path_type = Path
+    chain_type = FilterChain
 
     # -- Events --------------------------------------------------------------------------------------------------
 
@@ -131,27 +131,27 @@ class HttpStream(PlainStream):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _check(self, path: Path) -> None:
-        which = WORDS[path.direction]
-        if not path.started:
+    def _check(self, chain: FilterChain) -> None:
+        which = WORDS[chain.direction]
+        if not chain.started:
             raise RuntimeError(f"the {which}'s headers must be given first")
-        if path.ended:
+        if chain.ended:
             raise RuntimeError(f"the {which} has ended before")
 
-    def _body(self, path: Path, data: bytes, end_stream: bool) -> list[Effect]:
+    def _body(self, chain: FilterChain, data: bytes, end_stream: bool) -> list[Effect]:
         if data.__class__ is not bytes:
             data = body_of(data)
-        if not path.aborted:
-            self._check(path)
-            path.on_data(data, end_stream)
+        if not chain.aborted:
+            self._check(chain)
+            chain.on_data(data, end_stream)
         return self.host.drain()
 
-    def _end(self, path: Path, trailers: HeaderList) -> list[Effect]:
-        if not path.aborted:
-            self._check(path)
-            checked = self.checked(trailers, TRAILERS[path.direction])
+    def _end(self, chain: FilterChain, trailers: HeaderList) -> list[Effect]:
+        if not chain.aborted:
+            self._check(chain)
+            checked = self.checked(trailers, TRAILERS[chain.direction])
             if checked is not None:
-                path.on_trailers(checked)
+                chain.on_trailers(checked)
         return self.host.drain()
 
     def checked(self, headers: Iterable[tuple[bytes, bytes]], map: int) -> HeaderList | None:
@@ -172,15 +172,15 @@ class HttpStream(PlainStream):
                 raise TypeError(f"headers are (name, value) pairs of bytes, not {pair!r}{instead(headers, pair)}")
             if pair[0] != pair[0].lower():
                 raise ValueError(f"names of headers are in lower case: write {pair[0].lower()!r}, not {pair[0]!r}")
-        path = self.path(map >= MapType.RESPONSE_HEADERS)
+        chain = self.chain(map >= MapType.RESPONSE_HEADERS)
         count, size = measure(pairs)
         if map in TRAILERS:
-            path.trailer_count, path.trailer_size = len(pairs), size
+            chain.trailer_count, chain.trailer_size = len(pairs), size
         else:
-            path.header_count, path.header_size = len(pairs), size
+            chain.header_count, chain.header_size = len(pairs), size
         limits = self.header_limits
         if limits is not None and (count > limits.count or size > limits.size):
-            self.over_header_limits(path, map, count)
+            self.over_header_limits(chain, map, count)
             return None
         return joined(pairs, map) if self.host.profile.inline_headers and len(dict(pairs)) < len(pairs) else pairs
 
@@ -224,14 +224,16 @@ class HttpStream(PlainStream):
     @property
     def paused(self) -> bool:
         """Whether a message that has come in as a whole waits for a filter."""
-        return any(path.ended and not path.complete and not path.aborted for path in (self._request, self._response))
+        return any(
+            chain.ended and not chain.complete and not chain.aborted for chain in (self._request, self._response)
+        )
 
     def place(self, context: HttpContext, direction: int) -> int:
         """How many filters a message has met when it has passed this one."""
         at = self._contexts.index(context)
         return at + 1 if direction == REQUEST else len(self._contexts) - at
 
-    def path(self, direction: int) -> Path:
+    def chain(self, direction: int) -> FilterChain:
         """State of one direction, for properties."""
         return self._response if direction else self._request
 
@@ -247,7 +249,7 @@ class HttpStream(PlainStream):
 
     def resume(self, context: HttpContext, direction: int) -> None:
         if not self.closed:
-            self.path(direction).resume(context)
+            self.chain(direction).resume(context)
 
     def inject(self, context: HttpContext, data: bytes, end_stream: bool) -> None:
         if not self._response.aborted:
@@ -281,7 +283,7 @@ class HttpStream(PlainStream):
         which = "response" if direction else "request"
         details = f"filter_removed_required_{which}_headers{{missing_required_header:_{header}}}"
         if direction == RESPONSE:
-            self.path(direction).aborted = False
+            self.chain(direction).aborted = False
             self.local_response(502, [], f"missing required header: {header}".encode(), details, None)
         elif name == b":path":
             self.local_response(404, [], b"", "route_not_found", None)
@@ -319,38 +321,38 @@ class HttpStream(PlainStream):
     @property
     def waiting_for(self) -> str:
         """What the stream waits for, in words for a log."""
-        for path in self._request, self._response:
-            holding = path.holding
-            if holding is not None and not path.aborted:
-                return f"plugin {holding.name!r}, which holds the {WORDS[path.direction]}{holding.plugin.root.calls}"
+        for chain in self._request, self._response:
+            holding = chain.holding
+            if holding is not None and not chain.aborted:
+                return f"plugin {holding.name!r}, which holds the {WORDS[chain.direction]}{holding.plugin.root.calls}"
         if not self._request.ended and not self._request.aborted:
             return "the rest of the request"
         return "the rest of the response" if self._response.started else "the response"
 
-    def over_header_limits(self, path: Path, map: int, count: int) -> None:
+    def over_header_limits(self, chain: FilterChain, map: int, count: int) -> None:
         """Headers or trailers came in that are beyond the `HeaderLimits`: no filter gets them. `count` is theirs.
 
         Envoy's codec does the same. It answers a request before there is a filter; to an upstream it is a reset.
         """
-        if path.direction == RESPONSE:
+        if chain.direction == RESPONSE:
             reason = "upstream connect or disconnect/reset before headers. reset reason: protocol error"
             self.local_response(
                 502, [], reason.encode(), "upstream_reset_before_response_started{protocol_error}", None
             )
             return
-        if not path.started:
+        if not chain.started:
             for context in self._contexts:
                 context.drop()
             self._contexts.clear()
-            path.filters.clear()
+            chain.filters.clear()
             self._response.filters.clear()
         assert self.header_limits is not None  # noqa: S101 - they are beyond it
         details = TOO_LARGE[map in TRAILERS][count <= self.header_limits.count]
         self.local_response(431, [], b"Request Header Fields Too Large", details, None)
 
-    def over_limit(self, path: Path) -> None:
+    def over_limit(self, chain: FilterChain) -> None:
         """More was held than the limit allows (Envoy: 413 for a request, 500 for a response)."""
-        if path.direction == REQUEST:
+        if chain.direction == REQUEST:
             self.local_response(413, [], b"Payload Too Large", "request_payload_too_large", None)
         else:
             self.local_response(500, [], b"Internal Server Error", "response_payload_too_large", None)
@@ -390,7 +392,7 @@ class HttpStream(PlainStream):
         response.header_count, response.header_size = len(headers), measure(headers)[1]
         if response.started:
             response.aborted = True
-            response = self._response = Path(self, RESPONSE, [])
+            response = self._response = FilterChain(self, RESPONSE, [])
         elif self._request_header(b":method") == b"HEAD":
             body = b""
         response.on_headers(headers, not body)
@@ -432,4 +434,4 @@ class HttpStream(PlainStream):
 
 
 if NATIVE is not None:
-    NATIVE.use(http_context=HttpContext, path=Path, http_stream=HttpStream)
+    NATIVE.use(http_context=HttpContext, filter_chain=FilterChain, http_stream=HttpStream)

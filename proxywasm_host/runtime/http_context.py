@@ -19,8 +19,8 @@ from proxywasm_host.abi.pairs import MAX_ENTRIES, MAX_SIZE, HeaderList
 from proxywasm_host.abi.types import AbiVersion, DataAction, HeadersAction, MapType, Status, StreamType
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.runtime import effects
-from proxywasm_host.runtime.path import IGNORED, Path
-from proxywasm_host.runtime.plain import BUFFER_LIMIT, HEADERS_MAP, REQUEST, RESPONSE, STOP_ALL, PlainContext
+from proxywasm_host.runtime.fast_path import BUFFER_LIMIT, HEADERS_MAP, REQUEST, RESPONSE, STOP_ALL, HttpContextBase
+from proxywasm_host.runtime.filter_chain import IGNORED, FilterChain
 from proxywasm_host.runtime.properties import stream_property
 from proxywasm_host.runtime.vm import weight
 
@@ -46,12 +46,12 @@ that is higher than that of its memory."""
 MAX_BUFFER_LIMIT = 0xFFFFFFFF
 
 
-class HttpContext(PlainContext, Context):
+class HttpContext(HttpContextBase, Context):
     """A stream context."""
 
     _buffering = 0
     """A bit for each direction whose body the filter holds and sees as a whole."""
-    _in_body: Path | None = None
+    _in_body: FilterChain | None = None
     """The direction whose callback on a body runs and ends the stream: trailers may be made."""
     _held = 0
     """What the context costs while it waits for ``proxy_done``."""
@@ -79,25 +79,25 @@ class HttpContext(PlainContext, Context):
             and not self.plugin.config.allow_on_headers_stop_iteration
         )
 
-    def on_data(self, path: Path, data: bytes, end_stream: bool) -> tuple[int, bytes]:
+    def on_data(self, chain: FilterChain, data: bytes, end_stream: bool) -> tuple[int, bytes]:
         """The action of the guest, a `DataAction`, and what it left of the data."""
         if not self.created:
             return DataAction.CONTINUE, data
-        vm, direction = self.vm, path.direction
+        vm, direction = self.vm, chain.direction
         if vm.failure is not None:
             return self.failed(direction, NO_BUFFER), data
         bit = 1 << direction
         buffered = self._buffering & bit
         if buffered:
-            data = path.take_buffer() + data
+            data = chain.take_buffer() + data
             if direction == RESPONSE and len(data) > self.stream.buffer_limit:
-                self.stream.over_limit(path)
+                self.stream.over_limit(chain)
                 return NO_BUFFER, data
         self.buffers[direction] = data
         action = 0
         callback = vm.callbacks.get(ON_BODY[direction])
         if callback is not None:
-            self._in_body = path if end_stream else None
+            self._in_body = chain if end_stream else None
             action = vm.enter(self, callback, self.id, len(data), int(end_stream))
             self._in_body = None
             if vm.failure is not None:
@@ -106,7 +106,7 @@ class HttpContext(PlainContext, Context):
             action = min(action, NO_BUFFER)
         data = self.buffers[direction] or b""
         if buffered:
-            path.buffer, data = data, b""
+            chain.buffer, data = data, b""
         self._buffering = self._buffering | bit if action == BUFFER else self._buffering & ~bit
         if not action:
             self.buffers[direction] = None
@@ -149,8 +149,7 @@ class HttpContext(PlainContext, Context):
         return stop
 
     def vm_failed(self) -> None:
-        """End the stream, or let it go on without the filter. One that the guest has not met yet is left until it does.
-        """
+        """End the stream, or let it go on without the filter. A filter that the guest has not met yet is left alone."""
         if not self.created or self.deleted or self.stream.closed:
             return
         if self._spared:
@@ -170,7 +169,7 @@ class HttpContext(PlainContext, Context):
         if not self.pending_done:
             return super().done()
         self.pending_done = False
-        self.vm.kept.give_back(self._held)
+        self.vm.unfinished_quota.release(self._held)
         self.vm.defer(self.delete)
         return None
 
@@ -178,12 +177,12 @@ class HttpContext(PlainContext, Context):
         """Too many that wait are not waited for: a guest that never says ``proxy_done`` must not keep its streams."""
         stream = self.stream
         size = CONTEXT + stream.stored.used
-        for path in map(stream.path, (REQUEST, RESPONSE)):
-            size += weight(path.headers, path.trailers or [], path.buffer or b"")
-        if not self.vm.kept.has(size):
+        for chain in map(stream.chain, (REQUEST, RESPONSE)):
+            size += weight(chain.headers, chain.trailers or [], chain.buffer or b"")
+        if not self.vm.unfinished_quota.has(size):
             self.delete()
             return
-        self.vm.kept.take(size)
+        self.vm.unfinished_quota.reserve(size)
         self._held = size
         self.pending_done = True
 
@@ -201,22 +200,22 @@ class HttpContext(PlainContext, Context):
         """Each filter may add what one message of a guest can hold. What came in does not count, nor what filters
         before it have added: neither a client nor a neighbour uses up its room."""
         direction = int(map >= MapType.RESPONSE_HEADERS)
-        path, place = self.stream.path(direction), self.stream.place(self, direction)
+        chain, place = self.stream.chain(direction), self.stream.place(self, direction)
         if map == TRAILERS_MAP[direction]:
-            return path.trailer_count + place * MAX_ENTRIES, path.trailer_size + place * MAX_SIZE
-        return path.header_count + place * MAX_ENTRIES, path.header_size + place * MAX_SIZE
+            return chain.trailer_count + place * MAX_ENTRIES, chain.trailer_size + place * MAX_SIZE
+        return chain.header_count + place * MAX_ENTRIES, chain.header_size + place * MAX_SIZE
 
     def add_trailers(self, map: int) -> HeaderList | None:
-        path = self._in_body
-        if path is None or map != TRAILERS_MAP[path.direction]:
+        chain = self._in_body
+        if chain is None or map != TRAILERS_MAP[chain.direction]:
             return None
-        if path.trailers is None:
-            path.trailers = []
-        self.maps[map] = path.trailers
-        return path.trailers
+        if chain.trailers is None:
+            chain.trailers = []
+        self.maps[map] = chain.trailers
+        return chain.trailers
 
     def past_map(self, map: int) -> HeaderList | None:
-        return self.stream.path(HEADERS_MAP.index(map)).headers or None if map in HEADERS_MAP else None
+        return self.stream.chain(HEADERS_MAP.index(map)).headers or None if map in HEADERS_MAP else None
 
     def writable_size(self, buffer: int) -> int:
         """Of a body: 16 limits more than what has come in, for this filter and for each before it."""
@@ -224,12 +223,12 @@ class HttpContext(PlainContext, Context):
             return 0
         stream = self.stream
         share = IGNORED * max(stream.buffer_limit, BUFFER_LIMIT)
-        return stream.path(buffer).received + stream.place(self, buffer) * share
+        return stream.chain(buffer).received + stream.place(self, buffer) * share
 
     def send_local_response(
         self, status: int, details: bytes, body: bytes, headers: HeaderList, grpc_status: int | None
     ) -> None:
-        self.vm.keep(weight(details, body, headers))
+        self.vm.reserve_effect(weight(details, body, headers))
         if self.vm.running:
             self.vm.stop_iteration = True
         text = details.translate(WHITE_SPACE).decode("utf-8", "replace")
@@ -238,7 +237,7 @@ class HttpContext(PlainContext, Context):
     def continue_stream(self, stream: int) -> Refusal | None:
         if stream not in (StreamType.REQUEST, StreamType.RESPONSE):
             return super().continue_stream(stream)
-        self.vm.keep()
+        self.vm.reserve_effect()
         direction = REQUEST if stream == StreamType.REQUEST else RESPONSE
         self.maps[HEADERS_MAP[direction]] = None
         self.vm.defer(lambda: self._resume(direction))
@@ -250,25 +249,25 @@ class HttpContext(PlainContext, Context):
 
     def close_stream(self, stream: int) -> Refusal | None:
         if stream in (StreamType.REQUEST, StreamType.RESPONSE):
-            self.vm.keep()
+            self.vm.reserve_effect()
             self.vm.defer(lambda: self.stream.reset("wasm_close_stream"))
         return None
 
     def clear_route_cache(self) -> None:
         if self.keeps_route:
             return
-        self.vm.keep()
+        self.vm.reserve_effect()
         self.stream.emit(effects.ClearRouteCache(self.stream))
 
     def inject_response_body(self, data: bytes, end_stream: bool) -> Refusal | None:
         if not self.stream.response_started:
             return Refusal(Status.BAD_ARGUMENT, "the response has not begun")
-        self.vm.keep(weight(data))
+        self.vm.reserve_effect(weight(data))
         self.vm.defer(lambda: self.stream.inject(self, data, end_stream))
         return None
 
     def override_upstream_host(self, address: bytes) -> Refusal | None:
-        self.vm.keep(weight(address))
+        self.vm.reserve_effect(weight(address))
         self.stream.emit(effects.OverrideUpstreamHost(address.decode("utf-8", "replace"), self.stream))
         return None
 

@@ -28,7 +28,7 @@ from proxywasm_host.abi.values import PropertyValue, UnencodableValue
 from proxywasm_host.errors import ProxyWasmError, not_among
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import FailState, Failure, PluginError
-from proxywasm_host.runtime.plain import PlainPlugin
+from proxywasm_host.runtime.fast_path import PluginBase
 from proxywasm_host.runtime.root import RootContext
 from proxywasm_host.runtime.vm import Vm
 
@@ -51,7 +51,7 @@ class FailurePolicy(Enum):
         raise ValueError(not_among("failure policy", value, [policy.value for policy in cls]))
 
 
-class Plugin(PlainPlugin):
+class Plugin(PluginBase):
     """A running plugin. Made by `Host.load_plugin`."""
 
     MAX_BACKOFF = 10
@@ -175,7 +175,7 @@ class Plugin(PlainPlugin):
     def queue_ready(self, token: int) -> list[Effect]:
         """A message came into a queue that this plugin registered: on_queue_ready."""
         root = self.root
-        root.notices.taken()
+        root.queue_notifications.taken()
         self.vm.defer(lambda: self._call(root, "on_queue_ready", token))
         return self.host.drain()
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import AbiVersion, MapType
 from proxywasm_host.abi.values import MAX_SEGMENTS, PropertyValue, UnencodableValue
-from proxywasm_host.runtime.path import REQUEST, RESPONSE
+from proxywasm_host.runtime.filter_chain import REQUEST, RESPONSE
 from proxywasm_host.services.quota import MIB, Quota
 
 if TYPE_CHECKING:
@@ -67,15 +67,15 @@ class Stored:
         return sum(quota.used for quota in self._quotas.values())
 
     def put(self, into: dict[str, bytes], name: str, value: bytes, filter: object) -> None:
-        """Store a property of this filter, in place of the one of that name. Raises: NoRoom."""
+        """Store a property of this filter, in place of the one of that name. Raises: QuotaExceeded."""
         quota = self._quotas.get(filter)
         if quota is None:
             quota = self._quotas[filter] = Quota("the properties that this filter stored in the stream", MAX_STORED)
         place, size = (id(into), name), PROPERTY + getsizeof(name) + len(value)
         owner, old = self._by.get(place, (quota, 0))
-        quota.take(size - old if owner is quota else size)
+        quota.reserve(size - old if owner is quota else size)
         if owner is not quota:
-            owner.give_back(old)
+            owner.release(old)
         self._by[place] = quota, size
         into[name] = value
 
@@ -155,18 +155,18 @@ def _request_size(context: HttpContext) -> PropertyValue:
     for name, value in _request(context):
         if name == b"content-length":
             return number(value)
-    return context.stream.path(REQUEST).received
+    return context.stream.chain(REQUEST).received
 
 
 def _total_size(direction: int) -> Find:
     def total(context: HttpContext) -> PropertyValue:
-        return context.stream.path(direction).received + _bytes_of(_headers(context, 2 * direction))
+        return context.stream.chain(direction).received + _bytes_of(_headers(context, 2 * direction))
 
     return total
 
 
 def _code(context: HttpContext) -> PropertyValue:
-    return number(_value(context.stream.path(RESPONSE).headers, b":status"))
+    return number(_value(context.stream.chain(RESPONSE).headers, b":status"))
 
 
 def _code_details(context: HttpContext) -> PropertyValue:
@@ -177,12 +177,12 @@ def _code_details(context: HttpContext) -> PropertyValue:
 
 def _grpc_status(context: HttpContext) -> PropertyValue:
     """From the trailers, the headers, or the HTTP status."""
-    path = context.stream.path(RESPONSE)
-    for headers in (path.trailers or [], path.headers):
+    chain = context.stream.chain(RESPONSE)
+    for headers in (chain.trailers or [], chain.headers):
         for name, value in headers:
             if name == b"grpc-status":
                 return number(value)
-    return grpc_status_of(number(_value(path.headers, b":status")))
+    return grpc_status_of(number(_value(chain.headers, b":status")))
 
 
 def _duration(context: HttpContext) -> PropertyValue:
@@ -215,7 +215,7 @@ STREAM_PROPERTIES: dict[str, Find] = {
     "response.headers": lambda context: _joined(_response(context)),
     "response.headers_bytes": lambda context: _bytes_of(_response(context)),
     "response.trailers": lambda context: _joined(context.maps[MapType.RESPONSE_TRAILERS]),
-    "response.size": lambda context: context.stream.path(RESPONSE).received,
+    "response.size": lambda context: context.stream.chain(RESPONSE).received,
     "response.total_size": _total_size(RESPONSE),
 }
 BY_PATH = {tuple(name.split(".")): find for name, find in STREAM_PROPERTIES.items()}

@@ -40,7 +40,7 @@ from proxywasm_host.runtime.effects import (
     RedisCallReply,
 )
 from proxywasm_host.runtime.grpc_service import cluster_of
-from proxywasm_host.runtime.notices import Notices
+from proxywasm_host.runtime.queue_notifications import QueueNotifications
 from proxywasm_host.runtime.replies import check_reply
 from proxywasm_host.runtime.vm import weight
 from proxywasm_host.services import most_callouts
@@ -88,7 +88,7 @@ class RootContext(Context):
         self._redis: dict[str, RedisClient] = {}
         """What ``proxy_redis_init`` said, by cluster."""
         self._pending_done = False
-        self.notices = Notices(self._tell)
+        self.queue_notifications = QueueNotifications(self._tell)
         vm.contexts[self.id] = self
 
     @property
@@ -142,7 +142,7 @@ class RootContext(Context):
         for token in list(self._callouts):
             self._emit(effects.CancelCallout(self.plugin, token))
             self._end(token)
-        self.vm.kept.give_back(sum(map(size_of, self._redis.values())))
+        self.vm.unfinished_quota.release(sum(map(size_of, self._redis.values())))
         self._redis.clear()
         self.vm.contexts.pop(self.id, None)
         self.plugin.context_gone(self)
@@ -156,7 +156,7 @@ class RootContext(Context):
 
     def set_tick_period(self, milliseconds: int) -> None:
         if milliseconds != self.tick_period:
-            self.vm.keep()
+            self.vm.reserve_effect()
             self._tick_each(milliseconds)
 
     def _tick_each(self, milliseconds: int) -> None:
@@ -164,7 +164,7 @@ class RootContext(Context):
         self._emit(effects.SetTickPeriod(self.plugin, milliseconds))
 
     def register_queue(self, name: bytes) -> int:
-        return self.vm.services.shared_queues.register(self.vm.vm_id, name, self.notices.add)
+        return self.vm.services.shared_queues.register(self.vm.vm_id, name, self.queue_notifications.add)
 
     def _tell(self, token: int) -> None:
         if not self.deleted:
@@ -182,8 +182,8 @@ class RootContext(Context):
             reason = "{0} callouts to cluster {1!r} are under way, no more are let through"
             return Refusal(Status.INTERNAL_FAILURE, reason, most, cluster)
         size = CALLOUT + weight(*parts)
-        self.vm.keep(size)
-        self.vm.kept.take(size)
+        self.vm.reserve_effect(size)
+        self.vm.unfinished_quota.reserve(size)
         self._callouts[callout.token] = callout, size
         self._by_cluster[cluster] += 1
         self._emit(callout)
@@ -236,7 +236,7 @@ class RootContext(Context):
     def grpc_send(self, token: int, message: bytes, end_stream: bool) -> Refusal | None:
         refusal = self._grpc(token, (GRPC_STREAM,))
         if refusal is None and self._half_closed.get(token) != "remote":
-            self.vm.keep(weight(message))
+            self.vm.reserve_effect(weight(message))
             self._emit(effects.GrpcSend(self.plugin, token, message, end_stream))
         return refusal
 
@@ -244,7 +244,7 @@ class RootContext(Context):
         refusal = self._grpc(token, (GRPC_CALL, GRPC_STREAM))
         if refusal:
             return refusal
-        self.vm.keep()
+        self.vm.reserve_effect()
         if token & 3 == GRPC_CALL:
             self._end(token)
             self._emit(effects.CancelCallout(self.plugin, token))
@@ -258,7 +258,7 @@ class RootContext(Context):
     def grpc_cancel(self, token: int) -> Refusal | None:
         refusal = self._grpc(token, (GRPC_CALL, GRPC_STREAM))
         if refusal is None:
-            self.vm.keep()
+            self.vm.reserve_effect()
             remote = self._half_closed.get(token) == "remote"
             self._end(token)
             if not remote:
@@ -269,7 +269,7 @@ class RootContext(Context):
         self, cluster: str, username: bytes, password: bytes, timeout: int, options: dict[str, str]
     ) -> Refusal | None:
         client, old = (username, password, timeout, options), self._redis.get(cluster)
-        self.vm.kept.take(size_of(client) - (size_of(old) if old else 0))
+        self.vm.unfinished_quota.reserve(size_of(client) - (size_of(old) if old else 0))
         self._redis[cluster] = client
         return None
 
@@ -286,7 +286,7 @@ class RootContext(Context):
             self._by_cluster[callout.cluster] -= 1
             if not self._by_cluster[callout.cluster]:
                 del self._by_cluster[callout.cluster]
-            self.vm.kept.give_back(size)
+            self.vm.unfinished_quota.release(size)
 
     @property
     def calls(self) -> str:

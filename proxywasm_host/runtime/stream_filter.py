@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Union
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import Action, DataAction, HeadersAction
+from proxywasm_host.runtime.fast_path import REQUEST, RESPONSE
 from proxywasm_host.runtime.http_context import PART
-from proxywasm_host.runtime.plain import REQUEST, RESPONSE
 
 if TYPE_CHECKING:
     from proxywasm_host.runtime.http_context import HttpContext
@@ -63,16 +63,16 @@ def _side(context: HttpContext, direction: int, returned: int) -> FilterSide:
     action = _action(returned)
     if context.deleted:
         return FilterSide(action, False)
-    path = context.stream.path(direction)
-    at = path.filters.index(context)
-    if at not in path.stopped or path.aborted:
+    chain = context.stream.chain(direction)
+    at = chain.filters.index(context)
+    if at not in chain.stopped or chain.aborted:
         return FilterSide(action, False)
     headers, trailers = context.maps[2 * direction], context.maps[2 * direction + 1]
     return FilterSide(
         action,
         True,
-        list(headers) if headers is not None and path.passed <= at else None,
-        path.held() if at == min(path.stopped) else b"",
+        list(headers) if headers is not None and chain.passed <= at else None,
+        chain.held() if at == min(chain.stopped) else b"",
         None if trailers is None else list(trailers),
     )
 

@@ -22,9 +22,9 @@ from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import Failure
+from proxywasm_host.runtime.fast_path import BUFFER_LIMIT
+from proxywasm_host.runtime.filter_chain import IGNORED
 from proxywasm_host.runtime.given import body_of
-from proxywasm_host.runtime.path import IGNORED
-from proxywasm_host.runtime.plain import BUFFER_LIMIT
 from proxywasm_host.runtime.properties import Stored, lookup
 
 if TYPE_CHECKING:
@@ -124,13 +124,13 @@ class TcpContext(Context):
 
     def continue_stream(self, stream: int) -> Refusal | None:
         if stream == StreamType.DOWNSTREAM:
-            self.vm.keep()
+            self.vm.reserve_effect()
             self.vm.defer(lambda: self.stream.resume(self))
         return super().continue_stream(stream)
 
     def close_stream(self, stream: int) -> Refusal | None:
         if stream in (StreamType.DOWNSTREAM, StreamType.UPSTREAM):
-            self.vm.keep()
+            self.vm.reserve_effect()
             which = "downstream" if stream == StreamType.DOWNSTREAM else "upstream"
             self.vm.defer(lambda: self.stream.close_connection(f"wasm_{which}_close"))
         return None

@@ -9,8 +9,9 @@ Rules of this module:
   `Vm.failure` says why; a failed VM is never entered again. All of its streams end then, as the plugin's policy says,
   and not only when they next meet it: one that waits for the guest would wait for ever (Envoy leaves it to its idle
   time-out).
-* What hostcalls make the host keep is counted: what waits to be taken as effects (`Vm.keep`), and what is not done
-  with (`Vm.kept`), callouts above all. Either may be as much as the guest's own memory; more raises `NoRoom`.
+* What hostcalls make the host keep is counted: effects that nobody has taken yet (`Vm.reserve_effect`), and what is
+  not finished (`Vm.unfinished_quota`), callouts above all. Either may be as much as the guest's own memory; more
+  raises `QuotaExceeded`.
 * The effective context is the current one at each entry (``set_effective_context`` lasts until the callback returns).
 
 Source: ``wasm.cc`` and ``context.cc`` of Envoy's host.
@@ -35,16 +36,16 @@ from proxywasm_host.abi.table import Callback, callbacks_of
 from proxywasm_host.abi.types import AbiVersion
 from proxywasm_host.engine.protocol import FunctionType, HostFunction, Instance, Limits, LinkError, Module
 from proxywasm_host.errors import ModuleError
-from proxywasm_host.runtime.entry import Entry
 from proxywasm_host.runtime.failure import FailState, Failure, PluginError, failure_of
 from proxywasm_host.runtime.output import Output
+from proxywasm_host.runtime.vm_base import VmBase
 from proxywasm_host.services import GuestLog, Services
 from proxywasm_host.services.quota import Quota
 
 if TYPE_CHECKING:
     from proxywasm_host.abi.pairs import HeaderList
+    from proxywasm_host.runtime.listener import Listener
     from proxywasm_host.runtime.outbox import Outbox
-    from proxywasm_host.runtime.trace import Listener
 
 __all__ = ["Vm", "VmConfig", "weight"]
 
@@ -91,7 +92,7 @@ class VmConfig:
     hostcalls: tuple[CustomHostcall, ...] = ()
 
 
-class Vm(Entry):
+class Vm(VmBase):
     """One running module. Made by a `Host`."""
 
     def __init__(
@@ -112,9 +113,9 @@ class Vm(Entry):
         self.profile = config.profile
         self.services = services
         self._outbox = outbox
-        self._waiting = Quota("this VM's effects that nobody has taken yet", config.limits.memory)
+        self._effect_quota = Quota("this VM's effects that nobody has taken yet", config.limits.memory)
         self._waiting_since = 0
-        self.kept = Quota("this VM's unfinished callouts and streams", config.limits.memory)
+        self.unfinished_quota = Quota("this VM's unfinished callouts and streams", config.limits.memory)
         self.vm_id = config.vm_id
         self.vm_configuration = config.configuration
         self.environment = config.environment
@@ -262,13 +263,13 @@ class Vm(Entry):
         else:
             action()
 
-    def keep(self, size: int = EFFECT) -> None:
-        """Note that what a hostcall brings about takes so many bytes until effects are taken. Raises: NoRoom."""
+    def reserve_effect(self, size: int = EFFECT) -> None:
+        """Note that what a hostcall brings about takes so many bytes until effects are taken. Raises: QuotaExceeded."""
         drained = self._outbox.drained
         if drained != self._waiting_since:
             self._waiting_since = drained
-            self._waiting.used = 0
-        self._waiting.take(size)
+            self._effect_quota.used = 0
+        self._effect_quota.reserve(size)
 
     # -- Failure -------------------------------------------------------------------------------------------------
 

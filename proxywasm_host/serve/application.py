@@ -15,9 +15,9 @@ from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.errors import ConfigError, ProxyWasmError
 from proxywasm_host.integrations.asgi.scope import Message, Receive, Scope, Send
 from proxywasm_host.serve.access_log import Log
-from proxywasm_host.serve.chain import Chain
 from proxywasm_host.serve.config import Settings
 from proxywasm_host.serve.forwarded import forward
+from proxywasm_host.serve.generation import Generation
 from proxywasm_host.serve.metrics import GuestMetrics, Tally
 from proxywasm_host.serve.protocol import REFUSED
 from proxywasm_host.serve.source import Source
@@ -37,7 +37,7 @@ logger = logging.getLogger("proxywasm_host.serve")
 class Application:
     """Serves requests from `start` to `stop`, with the newest configuration that could be loaded."""
 
-    chain: Chain
+    generation: Generation
     error: Exception | None = None
     """Why it did not start."""
 
@@ -62,16 +62,16 @@ class Application:
         self._tracer = Tracer(self._tally, settings.sample)
         self._log = Log(settings.access_log)
         self._reloading = asyncio.Lock()
-        self.chain = await self._load(1, settings)
+        self.generation = await self._load(1, settings)
         self.loaded = True
 
-    async def _load(self, number: int, settings: Settings) -> Chain:
+    async def _load(self, number: int, settings: Settings) -> Generation:
         try:
-            chain = Chain(number, settings, self._services, self._tally, self._tracer)
-            await chain.start()
+            generation = Generation(number, settings, self._services, self._tally, self._tracer)
+            await generation.start()
         except OSError as error:
             raise ConfigError(f"cannot read the filter {error.filename}: {error.strerror}") from None
-        return chain
+        return generation
 
     async def reload(self) -> str:
         """Read the configuration again, and let what it says take the place of what runs; or tell why it cannot."""
@@ -80,7 +80,7 @@ class Application:
             try:
                 settings = await asyncio.to_thread(self._source.load)
                 log = Log(settings.access_log)
-                chain = await self._load(self.chain.number + 1, settings)
+                generation = await self._load(self.generation.number + 1, settings)
             except Exception as error:
                 if log is not None:
                     log.close()
@@ -92,7 +92,7 @@ class Application:
             fixed = [name for name in FIXED if getattr(settings, name) != getattr(self._settings, name)]
             if fixed:
                 logger.warning("changes of %s take effect when the server is started again", ", ".join(fixed))
-            old, self.chain = self.chain, chain
+            old, self.generation = self.generation, generation
             old_log, self._log = self._log, log
             old_log.close()
             self._tally.reloads["loaded",] += 1
@@ -103,7 +103,7 @@ class Application:
 
     async def stop(self) -> None:
         """Free everything. Requests that are under way have had their time."""
-        await asyncio.wait([*self._stopping, asyncio.ensure_future(self.chain.stop())], timeout=1)
+        await asyncio.wait([*self._stopping, asyncio.ensure_future(self.generation.stop())], timeout=1)
         self._log.close()
 
     # -- Requests ------------------------------------------------------------------------------------------------
@@ -130,10 +130,10 @@ class Application:
 
         tally = self._tally
         tally.in_progress += 1
-        chain = self.chain
-        forward(scope, chain.settings.forwarded)
+        generation = self.generation
+        forward(scope, generation.settings.forwarded)
         try:
-            await chain(scope, receive, counted)
+            await generation(scope, receive, counted)
         finally:
             tally.in_progress -= 1
             seconds = time.perf_counter() - began
@@ -163,7 +163,7 @@ class Application:
 
     async def snapshot(self) -> dict[str, Any]:
         """Numbers and state, as JSON has them."""
-        chain = self.chain.state()
+        chain = self.generation.state()
         ours = self._tally.snapshot()
         ours["resident_bytes"] = _resident_bytes()
         vms = {plugin["vm"]: plugin for plugin in chain}
@@ -171,9 +171,9 @@ class Application:
         ours["restarts"] = {plugin["name"]: plugin["restarts"] for plugin in chain}
         return {
             "pid": self.pid,
-            "generation": self.chain.number,
+            "generation": self.generation.number,
             "retired": len(self._stopping),
-            "upstream": self.chain.settings.upstream.url,
+            "upstream": self.generation.settings.upstream.url,
             "chain": chain,
             "ours": ours,
             "guests": self._metrics.snapshot(),
@@ -181,7 +181,7 @@ class Application:
 
     async def unready(self) -> list[str]:
         """Why it is not ready: names of filters that have no guest that works."""
-        return await self.chain.unready()
+        return await self.generation.unready()
 
     async def live(self, since: int) -> dict[str, Any]:
         """The same, and the requests that have changed after a change of that number; they are looked at from now."""

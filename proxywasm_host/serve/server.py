@@ -32,10 +32,10 @@ from proxywasm_host.errors import ConfigError, ProxyWasmError
 from proxywasm_host.integrations.asgi.exchange import StreamReset
 from proxywasm_host.serve.admin import Admin, Member
 from proxywasm_host.serve.application import Application, usable
-from proxywasm_host.serve.chain import names
 from proxywasm_host.serve.config import Address, ServerTls, Settings
 from proxywasm_host.serve.connection import UpstreamError
 from proxywasm_host.serve.control import Control, Fleet
+from proxywasm_host.serve.generation import names
 from proxywasm_host.serve.orphan import end_with
 from proxywasm_host.serve.protocol import ClientProtocol
 from proxywasm_host.serve.reload import Watch

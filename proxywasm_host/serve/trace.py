@@ -23,13 +23,13 @@ from proxywasm_host.abi.marshal import Call, Refusal
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.table import Callback
 from proxywasm_host.abi.types import MapType, Status
+from proxywasm_host.describe import action_text, callback_text, hostcall_text, is_worth_telling, text
 from proxywasm_host.exchange import Invocation
 from proxywasm_host.runtime.failure import describe
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.serve.metrics import Tally
 from proxywasm_host.serve.secrets import Secrets
-from proxywasm_host.words import action, called, deed, is_worth_telling, text
 
 __all__ = ["Tracer"]
 
@@ -211,7 +211,7 @@ class Tracer:
         weight = record.weight if record else int(self.live and not stream)
         if weight:
             self.tally.callbacks[context.name, row.key] += weight
-        words = called(Invocation(context.name, row, args)) if record else ""
+        words = callback_text(Invocation(context.name, row, args)) if record else ""
         step = {"plugin": context.name, "key": row.key, "callback": words, "calls": [], "more": 0, "weight": weight}
         headers = context.maps[MAPS[row.key]] if record and row.key in MAPS else None
         if record and headers:
@@ -242,7 +242,7 @@ class Tracer:
         if call.row.name == "proxy_log":
             verb, what = "logs", text((call.args or ("", b""))[1])
         elif is_worth_telling(call):
-            verb, what = deed(call, step["key"])
+            verb, what = hostcall_text(call, step["key"])
         else:
             verb, what = "reads", describe(call).removeprefix("proxy_")
         step["calls"].append((verb, cut(what)))
@@ -255,7 +255,7 @@ class Tracer:
         seconds = time.perf_counter() - began
         headers = step.pop("headers")
         step["seconds"] = seconds
-        step["action"] = "FAILED" if failed else action(row, result)
+        step["action"] = "FAILED" if failed else action_text(row, result)
         step["changes"] = [] if before is None else differences(before, headers, record.secrets)
         plugin = step["plugin"]
         record.spent[plugin] = record.spent.get(plugin, 0.0) + seconds

@@ -13,7 +13,7 @@ from proxywasm_host.services.clock import Clock, ManualClock, SystemClock
 from proxywasm_host.services.foreign import BUILT_IN, ForeignCallFailed, ForeignFunction
 from proxywasm_host.services.log import GuestLog, LogSink, StandardLogging
 from proxywasm_host.services.metrics import InMemoryMetrics, Metrics
-from proxywasm_host.services.quota import NoRoom
+from proxywasm_host.services.quota import QuotaExceeded
 from proxywasm_host.services.shared_data import InMemorySharedData, SharedData
 from proxywasm_host.services.shared_queue import InMemorySharedQueues, SharedQueues, UnknownQueue
 
@@ -28,7 +28,7 @@ __all__ = [
     "LogSink",
     "ManualClock",
     "Metrics",
-    "NoRoom",
+    "QuotaExceeded",
     "Services",
     "SharedData",
     "SharedQueues",

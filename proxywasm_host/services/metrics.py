@@ -22,7 +22,7 @@ class Metrics(Protocol):
     """
 
     def define(self, kind: int, name: str) -> None:
-        """Make the metric known, with the value 0. Raises: NoRoom, if it is new and too much is kept."""
+        """Make the metric known, with the value 0. Raises: QuotaExceeded, if it is new and too much is kept."""
         ...
 
     def add(self, kind: int, name: str, amount: int) -> None:
@@ -57,7 +57,7 @@ class InMemoryMetrics:
         with self._lock:
             if name in self.samples if kind == HISTOGRAM else (kind, name) in self.values:
                 return
-            self._quota.take(METRIC + getsizeof(name))
+            self._quota.reserve(METRIC + getsizeof(name))
             if kind == HISTOGRAM:
                 self.samples[name] = []
             else:
@@ -75,7 +75,7 @@ class InMemoryMetrics:
                 if len(samples) > self.SAMPLES or not self._quota.has(SAMPLE):
                     del samples[0]
                 else:
-                    self._quota.take(SAMPLE)
+                    self._quota.reserve(SAMPLE)
             else:
                 self.values[kind, name] = value
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["MIB", "NoRoom", "Quota"]
+__all__ = ["MIB", "Quota", "QuotaExceeded"]
 
 MIB = 1 << 20
 
 
-class NoRoom(Exception):
+class QuotaExceeded(Exception):
     """More would be kept than is allowed: the guest is told INTERNAL_FAILURE, and what is kept stays as it is."""
 
 
@@ -25,13 +25,15 @@ class Quota:
         """Whether there is room for so many bytes more."""
         return self.limit is None or self.used + size <= self.limit
 
-    def take(self, size: int) -> None:
-        """Note that so many bytes more are kept, or that fewer are. Raises: NoRoom, and nothing is noted."""
+    def reserve(self, size: int) -> None:
+        """Note that so many bytes more are kept, or that fewer are. Raises: QuotaExceeded, and nothing is noted."""
         used = self.used + size
         if self.limit is not None and used > self.limit and size > 0:
-            raise NoRoom(f"{self.what} have {self.used} bytes, {size} more would be beyond the limit of {self.limit}")
+            raise QuotaExceeded(
+                f"{self.what} have {self.used} bytes, {size} more would be beyond the limit of {self.limit}"
+            )
         self.used = used
 
-    def give_back(self, size: int) -> None:
+    def release(self, size: int) -> None:
         """Note that so many bytes are no longer kept."""
         self.used -= size

@@ -27,7 +27,7 @@ class SharedData(Protocol):
     def set(self, vm_id: str, key: bytes, value: bytes, cas: int = 0) -> bool:
         """Store a value; with a `cas` other than 0 only if the key is absent or still has that number.
 
-        Returns whether it was stored. Raises: NoRoom, if it was not since too much is kept.
+        Returns whether it was stored. Raises: QuotaExceeded, if it was not since too much is kept.
         """
         ...
 
@@ -62,11 +62,11 @@ class InMemorySharedData:
                 space = self._spaces[vm_id] = _Space(vm_id, self.max_bytes)
             old = space.entries.get(key)
             if old is None:
-                space.take(ENTRY + len(key) + len(value))
+                space.reserve(ENTRY + len(key) + len(value))
             elif cas and old[1] != cas:
                 return False
             else:
-                space.take(len(value) - len(old[0]))
+                space.reserve(len(value) - len(old[0]))
             space.entries[key] = value, next(self._cas) & 0xFFFFFFFF or next(self._cas) & 0xFFFFFFFF
             return True
 

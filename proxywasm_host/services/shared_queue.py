@@ -32,7 +32,7 @@ class SharedQueues(Protocol):
 
         `on_ready` may be called in another thread, and must only note the fact. Returns the token.
 
-        Raises: NoRoom, if the queue is new and too much is kept.
+        Raises: QuotaExceeded, if the queue is new and too much is kept.
         """
         ...
 
@@ -41,7 +41,7 @@ class SharedQueues(Protocol):
         ...
 
     def enqueue(self, token: int, message: bytes) -> None:
-        """Append a message. Raises: UnknownQueue; NoRoom, if it was not since too much is kept."""
+        """Append a message. Raises: UnknownQueue; QuotaExceeded, if it was not since too much is kept."""
         ...
 
     def dequeue(self, token: int) -> bytes | None:
@@ -75,7 +75,7 @@ class InMemorySharedQueues:
             quota = self._quotas.get(vm_id)
             if quota is None:
                 quota = self._quotas[vm_id] = Quota(f"the shared queues of vm_id {vm_id!r}", self.max_bytes)
-            quota.take(QUEUE + len(name))
+            quota.reserve(QUEUE + len(name))
             token = self._tokens[vm_id, name] = len(self._tokens) + 1
             self._queues[token] = _Queue(on_ready, quota)
             return token
@@ -92,7 +92,7 @@ class InMemorySharedQueues:
     def enqueue(self, token: int, message: bytes) -> None:
         queue = self._queue(token)
         with self._lock:
-            queue.quota.take(MESSAGE + len(message))
+            queue.quota.reserve(MESSAGE + len(message))
             queue.messages.append(message)
         queue.on_ready(token)
 

@@ -1,4 +1,4 @@
-"""The twins in C against the Python handlers: the same calls in two worlds, which must stay equal in all that can be seen."""
+"""The native handlers against the Python handlers: the same calls in two worlds, which must stay equal in all that can be seen."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ from proxywasm_host.abi.profile import ENVOY, SPEC
 from proxywasm_host.abi.table import Kind, hostcalls_of
 from proxywasm_host.abi.types import AbiVersion
 from proxywasm_host.engine.adapter import memory_capsule
-from proxywasm_host.runtime.entry import STOPPED, PythonEntry
 from proxywasm_host.runtime.failure import describe
+from proxywasm_host.runtime.vm_base import STOPPED, PythonVmBase
 from proxywasm_host.services import ManualClock, Services, SystemClock
 from tests.abi.fakes import Memory
 
@@ -150,10 +150,10 @@ class World:
 def worlds(version=AbiVersion.V0_2_1, profile=ENVOY, clock=None, memory=Memory) -> tuple[World, World]:
     clock = clock or ManualClock()
     return (
-        World(PythonContextState, PythonEntry, PythonGuest, PythonCalls, bind_in_python, version, profile, clock),
+        World(PythonContextState, PythonVmBase, PythonGuest, PythonCalls, bind_in_python, version, profile, clock),
         World(
             NATIVE.ContextState,
-            NATIVE.Entry,
+            NATIVE.VmBase,
             NATIVE.Guest,
             NATIVE.Calls,
             bind_natively,
@@ -226,7 +226,7 @@ TWINS = {
     st.lists(st.sampled_from([0, 5, END - 1, END, 0xFFFFFFFF]), max_size=2),
     st.lists(hostcalls(), min_size=1, max_size=6),
 )
-def test_twins(version, profile, memory, maps, buffers, read_only, answers, made):
+def test_native_handlers(version, profile, memory, maps, buffers, read_only, answers, made):
     both = worlds(version, profile, memory=memory)
     for world in both:
         world.stream.maps[:] = [None if headers is None else list(headers) for headers in maps[:4]]
@@ -363,7 +363,7 @@ def test_memory_that_has_grown_and_that_has_gone():
 # -- State -------------------------------------------------------------------------------------------------------
 
 STATES = [PythonContextState] + ([NATIVE.ContextState] if NATIVE else [])
-ENTRIES = [PythonEntry] + ([NATIVE.Entry] if NATIVE else [])
+ENTRIES = [PythonVmBase] + ([NATIVE.VmBase] if NATIVE else [])
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -381,7 +381,7 @@ def test_the_state_of_a_context(state):
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
-class TestEntry:
+class TestVmBase:
     def vm(self, entry):
         class Vm(entry):
             def __init__(self) -> None:
@@ -502,7 +502,7 @@ def test_cycles_are_collected():
 @needs_native
 def test_all_that_c_has_copied_is_compared():
     compared: list[str] = []
-    for name in ("abi.pairs", "abi.marshal", "abi.context", "abi.hostcalls.headers", "runtime.entry", "runtime.plain"):
+    for name in ("abi.pairs", "abi.marshal", "abi.context", "abi.hostcalls.headers", "runtime.vm_base", "runtime.fast_path"):
         source = Path(proxywasm_host.__file__).parent.joinpath(*name.split(".")).with_suffix(".py").read_text()
         compared += re.findall(r"(\w+)=", ",".join(re.findall(r"^same\((.*)\)", source, re.MULTILINE)))
     assert NATIVE.CONSTANTS.keys() == {*compared, *(kind.name for kind in Kind)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxywasm_host import remedy
-from proxywasm_host.cli.exits import Exit, exit_of, exit_of_failure, summary
+from proxywasm_host.cli.exit_codes import Exit, exit_of, exit_of_failure, summary
 from proxywasm_host.errors import ProxyWasmError
 from tests.cli.conftest import HEADERS
 from tests.support import FILTERS

@@ -170,7 +170,7 @@ def test_no_file(command):
     [("rustc", "Rust"), ("TinyGo", "Go"), ("clang", "C or C++"), ("something", "X, Y")],
 )
 def test_the_language_by_the_producers(tool, language):
-    from proxywasm_host.cli.origin import _language
+    from proxywasm_host.cli.sdk import _language
 
     assert _language({"processed-by": [(tool, "1")], "language": [("X", ""), ("Y", "2")]}) == language
 

@@ -19,8 +19,8 @@ from proxywasm_engine_wasmtime import WasmtimeEngine
 from proxywasm_engine_wasmtime import engine as engine_module
 from proxywasm_engine_wasmtime.capi import CApi
 from proxywasm_engine_wasmtime.deadline import TICK
+from proxywasm_host.engine.exception_table import extend_try
 from proxywasm_host.engine.protocol import HostFunction, Limits, Trap, TrapKind
-from proxywasm_host.engine.shield import shielded
 
 from .conftest import type_of, wasm
 from .routes import NATIVE, NOTE, ROUTES, needs_native
@@ -209,9 +209,9 @@ class TestSignals:
         """)
         assert (done.stdout.split(), done.returncode) == (["UNREACHABLE", "OUT_OF_BOUNDS"], 0)
 
-    def test_the_shield_leaves_code_without_a_try_alone(self) -> None:
+    def test_code_without_a_try_stays_as_it_is(self) -> None:
         code = (lambda: 1).__code__
-        assert shielded(code) is code
+        assert extend_try(code) is code
 
 
 class TestTicker:

@@ -189,8 +189,8 @@ def test_another_thread_is_refused_a_look_at_memory_while_one_is_inside() -> Non
 
 
 def test_what_was_never_made_is_of_no_use() -> None:
-    crossings, home = NATIVE.Crossings.__new__(NATIVE.Crossings), NATIVE.Home.__new__(NATIVE.Home)
-    for use in (crossings.shut, lambda: crossings.guest(("", "")), home.enter, lambda: home.leave(0)):
+    trampolines, affinity = NATIVE.Trampolines.__new__(NATIVE.Trampolines), NATIVE.Affinity.__new__(NATIVE.Affinity)
+    for use in (trampolines.shut, lambda: trampolines.guest(("", "")), affinity.enter, lambda: affinity.leave(0)):
         with pytest.raises(RuntimeError):
             use()
-    assert home.end() is None
+    assert affinity.end() is None

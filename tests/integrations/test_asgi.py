@@ -247,7 +247,7 @@ async def test_content_length_is_left_alone(wrap):
 
     unable = await get(wrap(app, Filter(code("go/headers"))))
     assert unable.header(b"content-length") == b"11"
-    told_so = await get(wrap(app, "@on_response_body\n", mend_framing=False))
+    told_so = await get(wrap(app, "@on_response_body\n", fix_content_length=False))
     assert told_so.header(b"content-length") == b"11"
 
 

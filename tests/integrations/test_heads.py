@@ -82,7 +82,7 @@ def test_a_content_length_that_a_filter_made_wrong(carry, came, goes):
 @pytest.mark.parametrize("came", ["abc", "-1", "6, 6", "²"])
 def test_a_content_length_of_an_application_that_is_none(carry, came):
     application = Application(headers=[("content-length", came)])
-    answer = carry(application=application, mend_framing=False).get()
+    answer = carry(application=application, fix_content_length=False).get()
     assert (answer.status, answer["content-length"], answer.body) == (200, None, b"Hello.")
 
 

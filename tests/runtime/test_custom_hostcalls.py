@@ -28,7 +28,7 @@ from proxywasm_host.hostcalls import (
     u64,
     u64_out,
 )
-from proxywasm_host.services import NoRoom
+from proxywasm_host.services import QuotaExceeded
 from tests.abi.fakes import FakeVm
 from tests.support import FILTERS, REQUEST, Trace, code, wat
 
@@ -169,7 +169,7 @@ def test_what_was_asked_is_in_the_report_of_a_failure(engine, services):
 
 
 def test_no_room_is_an_internal_failure(engine, services):
-    full = hostcall("proxy_get_secret", data("name"), data_out("secret"))(raises(NoRoom("the safe is full")))
+    full = hostcall("proxy_get_secret", data("name"), data_out("secret"))(raises(QuotaExceeded("the safe is full")))
     trace = Trace()
     with Host(engine, services=services, hostcalls=[full, kv_store_open], listener=trace) as host:
         assert sent(host, host.load_plugin(code("c/secrets"), configuration="token"))[b"x-status"] == b"10"

@@ -18,13 +18,13 @@ from proxywasm_host.abi.context import ContextState
 from proxywasm_host.abi.marshal import Calls, Guest
 from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.runtime.effects import RequestHeaders
-from proxywasm_host.runtime.entry import Entry
+from proxywasm_host.runtime.fast_path import REQUEST
+from proxywasm_host.runtime.filter_chain import FilterChain
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.http_context import HttpContext
 from proxywasm_host.runtime.outbox import Outbox
-from proxywasm_host.runtime.path import Path
-from proxywasm_host.runtime.plain import REQUEST
 from proxywasm_host.runtime.plugin import Plugin
+from proxywasm_host.runtime.vm_base import VmBase
 from proxywasm_host.services import ManualClock
 from tests.support import REQUEST as ASKED
 from tests.support import RESPONSE as ANSWER
@@ -64,7 +64,7 @@ ARGUMENTS = [
     (object(), "on_done"),
     (None, print, 1),
 ]
-CLASSES = [Entry, Guest, HttpContext, HttpStream, Host, Outbox, Path, Plugin, ContextState, Calls]
+CLASSES = [VmBase, Guest, HttpContext, HttpStream, Host, Outbox, FilterChain, Plugin, ContextState, Calls]
 
 
 @needs_native
@@ -97,8 +97,8 @@ from types import SimpleNamespace as Made
 spec = importlib.util.spec_from_file_location("proxywasm_host._native", {NATIVE.__file__!r})
 native = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(native)
-host = native.PlainHost(Made(clock=Made(time_ns=lambda: 5)))
-for make in (lambda: host.http_stream([]), lambda: native.PlainStream(host, [], {{}}, 5, None)):
+host = native.HostBase(Made(clock=Made(time_ns=lambda: 5)))
+for make in (lambda: host.http_stream([]), lambda: native.HttpStreamBase(host, [], {{}}, 5, None)):
     try:
         make()
     except RuntimeError as error:
@@ -157,7 +157,7 @@ def go_through(host, plugin, stream) -> None:
 @pytest.mark.parametrize("part", PARTS)
 def test_what_lost_a_part(part, log):
     """Every member that C code reads is taken away, or is something else, before a request comes."""
-    kinds = (type(NATIVE.Entry.failure), type(NATIVE.Entry.stop_iteration))
+    kinds = (type(NATIVE.VmBase.failure), type(NATIVE.VmBase.stop_iteration))
     with Host("wasmtime", services=Services(log=log)) as host:
         plugin = host.load_plugin(code("c/probe_0_2_1"))
         kind = type(PARTS[part](host.http_stream([plugin])))
@@ -190,7 +190,7 @@ def test_an_end_that_has_another_path_taken(host):
 
         class End:
             def __bool__(self) -> bool:
-                stream._request = Path(stream, REQUEST, [])
+                stream._request = FilterChain(stream, REQUEST, [])
                 return True
 
         assert stream.request_headers(ASKED, End()) == [RequestHeaders(ASKED, True, stream)]
@@ -252,7 +252,7 @@ def test_a_filter_that_answers_what_is_no_action(host, plugin, action):
 
 @pytest.mark.parametrize("gone", ["idle", "context", "failure"])
 def test_an_entry_that_loses_a_part_in_a_callback(gone):
-    entry = Entry(object(), deque())
+    entry = VmBase(object(), deque())
     with suppress(AttributeError):
         entry.enter(object(), lambda: delattr(entry, gone))
     with suppress(*MISUSED):
@@ -267,7 +267,7 @@ def test_callbacks_that_go_while_they_are_asked():
             raise AttributeError(name)
 
     callbacks = {name: Odd() for name in ("on_context_create", "on_request_headers", "on_done")}
-    entry = Entry(object(), deque())
+    entry = VmBase(object(), deque())
     entry.callbacks = callbacks
     assert entry.call(object(), "on_done", 1) is None
 

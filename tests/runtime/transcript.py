@@ -2,7 +2,7 @@
 
 Plugins with scripts by chance (for ``tests/filters/c/probe.c``) meet events in likely and unlikely orders, while a listener
 now and then feeds events where none may be. Told are effects, errors, log lines, and the state of all there is. What
-comes of a number is always the same, with the C extension and without: `test_twins` compares.
+comes of a number is always the same, with the C extension and without: `test_both_forms` compares.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ def deaf(instantiate, functions, limits, bind):
 class Unstamped(WasmtimeEngine):
     def compile(self, bytecode):
         module = super().compile(bytecode)
-        module._stamp = b""
+        module._identity = b""
         return module
 
 class TestLimits(EngineComplianceSuite):

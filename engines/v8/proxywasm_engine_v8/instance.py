@@ -20,7 +20,7 @@ __all__ = ["V8Instance"]
 
 
 class V8Instance:
-    """A running module. All of its guest functions are closures over one set of cells, see `crossings`."""
+    """A running module. All of its guest functions are closures over one set of cells, see `trampolines`."""
 
     __slots__ = ("__weakref__", "_calls", "_functions", "_isolate", "_memory", "_module", "_shut", "memory")
 

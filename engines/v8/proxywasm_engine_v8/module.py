@@ -15,7 +15,7 @@ from proxywasm_host.engine.protocol import (
     InvalidModule,
     Limits,
 )
-from proxywasm_host.engine.shield import headroom
+from proxywasm_host.engine.recursion import headroom
 
 from .binary import Binary
 from .bridge import exports_bridge, imports_bridge

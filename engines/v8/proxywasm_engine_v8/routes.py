@@ -44,7 +44,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Lowering:
-    """The Python source of a route's part of the crossings, see there for the names that are at hand."""
+    """The Python source of a route's part of the trampolines, see there for the names that are at hand."""
 
     prelude: str
     """Made once for each instance."""
@@ -53,15 +53,15 @@ class Lowering:
     refused: str
     """Raises what forbids a call within a call."""
     outermost: str
-    """Calls the guest's function ``number`` while nobody is inside. Sets ``home`` to the thread, and ``result``,
-    which is true if all is well."""
+    """Calls the guest's function ``number`` while nobody is inside. Sets ``owner_thread`` to this thread, and
+    ``result``, which is true if all is well."""
     nested: str
     """The same, within a host function."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The crossings of one instance."""
+    """The trampolines of one instance."""
 
     guests: Sequence[Callable[..., Any]]
     hosts: Sequence[Any]
@@ -79,7 +79,7 @@ class Calls(Protocol):
     """To be told what a host function raises; knows nothing of the isolate."""
 
     def link(self, guests: Sequence[FunctionType], functions: Sequence[HostFunction]) -> Link:
-        """The crossings, for exports of the types `guests` and the host's `functions`."""
+        """The trampolines, for exports of the types `guests` and the host's `functions`."""
         ...
 
     def problem(self, result: object, nested: bool) -> BaseException:

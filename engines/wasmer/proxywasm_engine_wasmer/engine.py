@@ -8,7 +8,7 @@ import platform
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from proxywasm_host.engine.adapter import listeners, stamp, unstamped
+from proxywasm_host.engine.adapter import identity, listeners, without_identity
 from proxywasm_host.engine.protocol import Capabilities, InvalidModule
 
 from . import _native
@@ -57,15 +57,15 @@ class WasmerEngine:
         if not bytecode.startswith(_MAGIC):
             raise InvalidModule("no WebAssembly module: it does not begin with the bytes 00 61 73 6d")
         try:
-            return WasmerModule(_native.compile(bytecode, self._optimise, self._parallel), stamp(self))
+            return WasmerModule(_native.compile(bytecode, self._optimise, self._parallel), identity(self))
         except ValueError as error:
             raise InvalidModule(str(error)) from None
 
     def deserialise(self, compiled: bytes) -> WasmerModule:
         """Load what `WasmerModule.serialise` of the same `fingerprint` gave. Raises: InvalidModule."""
-        code = unstamped(self, compiled)
+        code = without_identity(self, compiled)
         try:
-            return WasmerModule(_native.deserialise(code), stamp(self))
+            return WasmerModule(_native.deserialise(code), identity(self))
         except ValueError as error:
             raise InvalidModule(str(error)) from None
 

@@ -27,9 +27,9 @@ __all__ = ["WasmerModule"]
 class WasmerModule:
     """A module that Wasmer has compiled."""
 
-    def __init__(self, native: _native.Module, stamp: bytes) -> None:
+    def __init__(self, native: _native.Module, identity: bytes) -> None:
         self._native = native
-        self._stamp = stamp
+        self._identity = identity
         self.imports: Sequence[Import] = tuple(
             Import(module, name, kind, _function_type(signature)) for module, name, kind, signature in native.imports()
         )
@@ -63,7 +63,7 @@ class WasmerModule:
 
     def serialise(self) -> bytes:
         """The compiled code, for `WasmerEngine.deserialise` of the same fingerprint."""
-        return self._stamp + self._native.serialise()
+        return self._identity + self._native.serialise()
 
     def refuse_other_types(self, name: str) -> None:
         """Raise TypeError if the exported function `name` cannot be called with plain numbers."""

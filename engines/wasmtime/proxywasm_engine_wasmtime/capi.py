@@ -71,7 +71,7 @@ _NATIVE = (
 class CApi:
     """The C functions as attributes, by their names.
 
-    `native` is our C extension if crossings are to go through it, and `native_ticker` what moves the epoch on then.
+    `native` is our C extension if trampolines are to go through it, and `native_ticker` what moves the epoch on then.
 
     Raises: OSError if the library cannot be loaded; AttributeError if a function is missing.
     """

@@ -17,7 +17,7 @@ from typing import Any
 
 import wasmtime
 
-from proxywasm_host.engine.shield import shielded
+from proxywasm_host.engine.exception_table import extend_try
 
 from .capi import CApi, DeadlineCallback
 
@@ -122,7 +122,7 @@ class Watch:
                 raised(error)
             return api.wasmtime_error_new(b"stopped by the host")
 
-        asked.__code__ = shielded(asked.__code__)
+        asked.__code__ = extend_try(asked.__code__)
         self._asked = DeadlineCallback(asked)
         api.wasmtime_context_set_epoch_deadline(api.wasmtime_store_context(store), 1)
         api.wasmtime_store_epoch_deadline_callback(store, self._asked, None, None)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final, Literal
 import wasmtime
 import wasmtime._ffi as ffi
 
-from proxywasm_host.engine.adapter import stamp, unstamped
+from proxywasm_host.engine.adapter import identity, without_identity
 from proxywasm_host.engine.protocol import Capabilities, InvalidModule, Limits
 from proxywasm_host.errors import ModuleError
 from proxywasm_host.extension import load
@@ -111,7 +111,7 @@ class WasmtimeEngine:
     def deserialise(self, compiled: bytes) -> WasmtimeModule:
         """Load what `WasmtimeModule.serialise` of the same `fingerprint` gave. Raises: InvalidModule."""
         try:
-            return self._deserialise(unstamped(self, compiled))
+            return self._deserialise(without_identity(self, compiled))
         except wasmtime.WasmtimeError as error:
             raise InvalidModule(str(error)) from None
 
@@ -142,7 +142,9 @@ class WasmtimeEngine:
         return config
 
     def _module(self, module: wasmtime.Module) -> WasmtimeModule:
-        return WasmtimeModule(self._engine, module, self._api, self._ticker, stamp(self), interruptible=self._deadline)
+        return WasmtimeModule(
+            self._engine, module, self._api, self._ticker, identity(self), interruptible=self._deadline
+        )
 
     def _take_route(self, wanted: str | None) -> str:
         """Set `_api` for a fast route. Returns what `note` should say."""

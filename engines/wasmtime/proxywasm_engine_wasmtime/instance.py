@@ -14,9 +14,9 @@ from proxywasm_host.engine.protocol import FunctionType, HostFunction, Instance,
 
 from . import traps
 from .capi import CApi, DeadlineCallback, HostCallback, address_of
-from .crossings import compile_link
 from .deadline import NEVER, Watch
 from .errors import another_thread, closed, link_failure
+from .trampolines import compile_link
 
 if TYPE_CHECKING:
     from .module import WasmtimeModule
@@ -67,7 +67,7 @@ def _failure(api: CApi, error: int, trap: int, deadline: float | None) -> Trap:
     return Trap(TrapKind.OTHER, traps.cause(message), frames)
 
 
-class Crossings(Protocol):
+class Trampolines(Protocol):
     """The ways into a guest and out of it."""
 
     functions: dict[str, Callable[..., Any]]
@@ -87,7 +87,7 @@ class Crossings(Protocol):
 class Underway:
     """What the host functions of one instance share: what they raised, and what is to happen when the first is called.
 
-    It is apart from `CtypesCrossings` so that callbacks and host functions make no reference cycle.
+    It is apart from `CtypesTrampolines` so that callbacks and host functions make no reference cycle.
     """
 
     __slots__ = ("_api", "error", "starting")
@@ -148,8 +148,8 @@ class _Outcome:
             self.watch.take_expired()
 
 
-class CtypesCrossings:
-    """Crossings through ctypes, see `crossings`."""
+class CtypesTrampolines:
+    """Trampolines through ctypes, see `trampolines`."""
 
     def __init__(
         self,
@@ -194,7 +194,7 @@ class CtypesCrossings:
         self.hosts: Sequence[tuple[Any, int | None]] = [(callback, None) for callback in callbacks]
 
     def instantiate(self, module: int, imports: Any, count: int, instance: Any) -> None:
-        """As `Crossings.instantiate`."""
+        """As `Trampolines.instantiate`."""
         outcome = self._outcome
         if outcome.watch is not None:
             outcome.watch.enter()
@@ -215,15 +215,15 @@ class CtypesCrossings:
         self._underway.starting = None
 
     def shut(self) -> bool:
-        """As `Crossings.shut`."""
+        """As `Trampolines.shut`."""
         return self._shut()
 
 
 _LETTERS = {"i32": "i", "i64": "I", "f32": "f", "f64": "F"}
 
 
-class NativeCrossings:
-    """Crossings in C, see ``native/``."""
+class NativeTrampolines:
+    """Trampolines in C, see ``native/``."""
 
     def __init__(
         self,
@@ -240,7 +240,7 @@ class NativeCrossings:
 
         ticker = api.native_ticker if module.interruptible else None
         seconds = -1.0 if deadline is None else deadline
-        self._crossings = made = native.Crossings(store.context, store, failed, arrived, ticker, seconds)
+        self._trampolines = made = native.Trampolines(store.context, store, failed, arrived, ticker, seconds)
         if ticker is not None:
             api.wasmtime_context_set_epoch_deadline(store.context, 1)
             api.wasmtime_store_epoch_deadline_callback(
@@ -257,8 +257,8 @@ class NativeCrossings:
         self.shut: Callable[[], bool] = made.shut
 
     def instantiate(self, module: int, imports: Any, count: int, instance: Any) -> None:
-        """As `Crossings.instantiate`."""
-        self._crossings.instantiate(module, ctypes.addressof(imports), count, ctypes.addressof(instance))
+        """As `Trampolines.instantiate`."""
+        self._trampolines.instantiate(module, ctypes.addressof(imports), count, ctypes.addressof(instance))
 
 
 def _letters(type: FunctionType) -> tuple[str, str]:
@@ -303,11 +303,11 @@ class FastInstance:
         "__weakref__",
         "_attached",
         "_bind",
-        "_crossings",
         "_functions",
         "_memory",
         "_module",
         "_store",
+        "_trampolines",
         "memory",
     )
 
@@ -329,9 +329,9 @@ class FastInstance:
             api.wasmtime_store_limiter(store.pointer, limits.memory, *OTHER_LIMITS)
         if module.interruptible:
             api.wasmtime_context_set_epoch_deadline(store.context, NEVER)
-        crossings = NativeCrossings if api.native is not None else CtypesCrossings
-        self._crossings: Crossings = crossings(store, module, functions, limits.deadline, self._arrived)
-        self._functions = self._crossings.functions
+        trampolines = NativeTrampolines if api.native is not None else CtypesTrampolines
+        self._trampolines: Trampolines = trampolines(store, module, functions, limits.deadline, self._arrived)
+        self._functions = self._trampolines.functions
         self._instantiate()
 
     def function(self, name: str) -> Callable[..., Any] | None:
@@ -346,14 +346,14 @@ class FastInstance:
 
         Raises: RuntimeError if another thread is inside.
         """
-        nobody_inside = self._crossings.shut()
+        nobody_inside = self._trampolines.shut()
         if self._memory is not None:
             self._memory.release()
         if nobody_inside:
             self._store.delete()
 
     def _instantiate(self) -> None:
-        store, api, hosts = self._store, self._store.api, self._crossings.hosts
+        store, api, hosts = self._store, self._store.api, self._trampolines.hosts
         imports = (ffi.wasmtime_extern_t * max(len(hosts), 1))()
         for external, (callback, environment), type in zip(imports, hosts, self._module.import_types, strict=False):
             external.kind = ffi.WASMTIME_EXTERN_FUNC.value
@@ -361,7 +361,7 @@ class FastInstance:
             api.wasmtime_func_new_unchecked(store.context, address_of(type.ptr()), callback, environment, None, made)
         instance = ffi.wasmtime_instance_t()
         try:
-            self._crossings.instantiate(address_of(self._module.module.ptr()), imports, len(hosts), instance)
+            self._trampolines.instantiate(address_of(self._module.module.ptr()), imports, len(hosts), instance)
         except Trap as trap:
             self.close()
             raise link_failure(trap) or trap from None
@@ -381,7 +381,7 @@ class FastInstance:
     def _attach(self, get: Callable[[bytes, int, Any], bool]) -> None:
         self._attached = True
         external = ffi.wasmtime_extern_t()
-        for name, place in self._crossings.places.items():
+        for name, place in self._trampolines.places.items():
             encoded = name.encode()
             if get(encoded, len(encoded), ctypes.byref(external)):
                 ctypes.memmove(place, ctypes.addressof(external.of), 16)

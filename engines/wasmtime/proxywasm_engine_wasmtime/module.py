@@ -9,7 +9,7 @@ import wasmtime
 
 from proxywasm_host.engine.adapter import check_functions, is_numeric
 from proxywasm_host.engine.protocol import Export, FunctionType, HostFunction, Import, Instance, Limits
-from proxywasm_host.engine.shield import headroom
+from proxywasm_host.engine.recursion import headroom
 
 from . import signals
 from .exit import quiet_at_exit
@@ -41,7 +41,7 @@ class WasmtimeModule:
         module: wasmtime.Module,
         api: CApi | None,
         ticker: Ticker,
-        stamp: bytes,
+        identity: bytes,
         *,
         interruptible: bool,
     ) -> None:
@@ -50,7 +50,7 @@ class WasmtimeModule:
         self.ticker = ticker
         self.interruptible = interruptible
         self._api = api
-        self._stamp = stamp
+        self._identity = identity
         imports, exports = module.imports, module.exports
         self.imports: Sequence[Import] = tuple(
             Import(item.module, item.name or "", *_kind(item.type)) for item in imports
@@ -80,7 +80,7 @@ class WasmtimeModule:
 
     def serialise(self) -> bytes:
         """The compiled code, for `WasmtimeEngine.deserialise` of the same fingerprint."""
-        return self._stamp + bytes(self.module.serialize())
+        return self._identity + bytes(self.module.serialize())
 
     def refuse_other_types(self, name: str) -> None:
         """Raise TypeError if `name` is an exported function that cannot be called with plain numbers."""

@@ -24,7 +24,7 @@ from proxywasm_host.engine.protocol import (
     Trap,
     TrapKind,
 )
-from proxywasm_host.engine.shield import headroom
+from proxywasm_host.engine.recursion import headroom
 
 from . import traps
 from .deadline import NEVER, TICK
@@ -86,7 +86,7 @@ class ObjectsInstance:
         self._module = module
         self._bind = bind
         self._deadline = limits.deadline
-        self._depth = self._home = 0  # as in `crossings`
+        self._depth = self._owner_thread = 0  # as in `trampolines`
         self._error: BaseException | None = None
         self._closed = self._attached = False
         self._functions: dict[str, Callable[..., Any]] = {}
@@ -128,7 +128,7 @@ class ObjectsInstance:
             self._store.close()
 
     def _refuse_other_threads(self) -> None:
-        if self._depth > 0 or (self._depth and self._home != get_ident()):
+        if self._depth > 0 or (self._depth and self._owner_thread != get_ident()):
             raise another_thread()
 
     def _inside(self, run: Callable[[], Any]) -> Any:
@@ -145,7 +145,7 @@ class ObjectsInstance:
         if is_enabled() is not SEEN[0]:
             bring_forward()
         self._depth = 1 - self._depth
-        self._home = get_ident()
+        self._owner_thread = get_ident()
         failure: BaseException | None = None
         try:
             with self._module.ticker.held() if watched else nullcontext():

@@ -58,5 +58,5 @@ WASI_HANDLERS: Final[dict[str, Handler]] = {
 WASI_HANDLERS.update({row.name: _find(row.name, (wasi,)) for row in WASI if row.name not in WASI_HANDLERS})
 
 if NATIVE is not None:
-    # Some of these have a twin in C, which leaves to them whatever is not the plain case.
+    # Some of these have a native handler in C, which leaves unusual cases to them.
     NATIVE.use(handlers=HANDLERS, inline_headers=headers.INLINE, not_found=headers.not_found, system_clock=SystemClock)

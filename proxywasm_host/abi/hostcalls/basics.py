@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
-from proxywasm_host.abi.hostcalls.room import limited
+from proxywasm_host.abi.hostcalls.quota import within_quota
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.table import LINE
 
@@ -30,7 +30,7 @@ def proxy_get_status(vm: VmState) -> tuple[int, bytes]:
     return code & 0xFFFFFFFF, message  # a server may have sent any number as its gRPC status
 
 
-@limited
+@within_quota
 def proxy_set_tick_period_milliseconds(vm: VmState, period: int) -> Refusal | None:
     vm.context.root.set_tick_period(period)
     return None

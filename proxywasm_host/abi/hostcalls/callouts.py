@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
 from proxywasm_host.abi.hostcalls.headers import canonical
-from proxywasm_host.abi.hostcalls.room import limited
+from proxywasm_host.abi.hostcalls.quota import within_quota
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import MapType, Status
@@ -19,7 +19,7 @@ def text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
-@limited
+@within_quota
 def proxy_http_call(
     vm: VmState, cluster: bytes, headers: HeaderList, body: bytes, trailers: HeaderList, timeout: int
 ) -> int | Refusal:
@@ -36,7 +36,7 @@ def proxy_http_call(
     return vm.context.root.http_call(name, headers, body, trailers, timeout)
 
 
-@limited
+@within_quota
 def proxy_grpc_call(
     vm: VmState,
     cluster: bytes,
@@ -49,24 +49,24 @@ def proxy_grpc_call(
     return vm.context.root.grpc_call(cluster, service, method, initial_metadata, message, timeout)
 
 
-@limited
+@within_quota
 def proxy_grpc_stream(
     vm: VmState, cluster: bytes, service: bytes, method: bytes, initial_metadata: HeaderList
 ) -> int | Refusal:
     return vm.context.root.grpc_stream(cluster, service, method, initial_metadata)
 
 
-@limited
+@within_quota
 def proxy_grpc_send(vm: VmState, token: int, message: bytes, end_stream: int) -> Refusal | None:
     return vm.context.root.grpc_send(token, message, bool(end_stream))
 
 
-@limited
+@within_quota
 def proxy_grpc_close(vm: VmState, token: int) -> Refusal | None:
     return vm.context.root.grpc_close(token)
 
 
-@limited
+@within_quota
 def proxy_grpc_cancel(vm: VmState, token: int) -> Refusal | None:
     return vm.context.root.grpc_cancel(token)
 
@@ -82,7 +82,7 @@ def redis_cluster(vm: VmState, cluster: bytes) -> tuple[str, dict[str, str]] | R
     return name, dict(given)
 
 
-@limited
+@within_quota
 def proxy_redis_init(vm: VmState, cluster: bytes, username: bytes, password: bytes, timeout: int) -> Refusal | None:
     """Higress. `timeout` is in milliseconds. Options belong to the cluster: calls name it with or without them."""
     found = redis_cluster(vm, cluster)
@@ -92,7 +92,7 @@ def proxy_redis_init(vm: VmState, cluster: bytes, username: bytes, password: byt
     return vm.context.root.redis_init(name, username, password, timeout, options)
 
 
-@limited
+@within_quota
 def proxy_redis_call(vm: VmState, cluster: bytes, query: bytes) -> int | Refusal:
     """Higress. `query` is a command as RESP bytes."""
     found = redis_cluster(vm, cluster)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from itertools import islice
 
 from proxywasm_host.abi.context import VmState
-from proxywasm_host.abi.hostcalls.room import limited
+from proxywasm_host.abi.hostcalls.quota import within_quota
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.protobuf import fields
@@ -52,7 +52,7 @@ OF_HOST: dict[str, Callable[[VmState, bytes], bytes | Refusal]] = {
 """Functions that act on the context or ask the host; all but the first are Higress's."""
 
 
-@limited
+@within_quota
 def proxy_call_foreign_function(vm: VmState, name: bytes, arguments: bytes) -> bytes | Refusal:
     function = name.decode("utf-8", "replace")
     ours = OF_HOST.get(function)
@@ -73,7 +73,7 @@ def proxy_call_foreign_function(vm: VmState, name: bytes, arguments: bytes) -> b
     return result
 
 
-@limited
+@within_quota
 def proxy_inject_encoded_data_to_filter_chain(vm: VmState, data: bytes, end_stream: int) -> Refusal | None:
     return vm.context.inject_response_body(data, bool(end_stream))
 
@@ -82,6 +82,6 @@ def proxy_get_upstream_hosts(vm: VmState) -> HeaderList:
     return [(address.encode(), text.encode()) for address, text in vm.services.upstream_hosts().items()]
 
 
-@limited
+@within_quota
 def proxy_set_upstream_override_host(vm: VmState, address: bytes) -> Refusal | None:
     return vm.context.override_upstream_host(address)

@@ -7,7 +7,7 @@ must not make the host remember ever more ids, so after the first `MANY` of a ki
 from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
-from proxywasm_host.abi.hostcalls.room import limited
+from proxywasm_host.abi.hostcalls.quota import within_quota
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.types import MetricType, Status
 
@@ -18,7 +18,7 @@ KIND = STEP - 1
 MANY = 1 << 16
 
 
-@limited
+@within_quota
 def proxy_define_metric(vm: VmState, type: int, name: bytes) -> int:
     names, ids = vm.metrics[type]
     text = name.decode("utf-8", "replace")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
-from proxywasm_host.abi.hostcalls.room import limited
+from proxywasm_host.abi.hostcalls.quota import within_quota
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.types import Status
 from proxywasm_host.abi.values import UnencodableValue, decode_path, encode_value
@@ -19,6 +19,6 @@ def proxy_get_property(vm: VmState, path: bytes) -> bytes | Refusal:
         return Refusal(Status.SERIALIZATION_FAILURE, "property {0}: {1}", ".".join(segments), error)
 
 
-@limited
+@within_quota
 def proxy_set_property(vm: VmState, path: bytes, value: bytes) -> Refusal | None:
     return vm.context.set_property(path.decode("utf-8", "surrogateescape"), value)

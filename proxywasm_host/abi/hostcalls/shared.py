@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
-from proxywasm_host.abi.hostcalls.room import limited, no_room
+from proxywasm_host.abi.hostcalls.quota import quota_exceeded, within_quota
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.types import Status
-from proxywasm_host.services import NoRoom, UnknownQueue
+from proxywasm_host.services import QuotaExceeded, UnknownQueue
 
 
 def proxy_get_shared_data(vm: VmState, key: bytes) -> tuple[bytes, int] | Refusal:
@@ -18,12 +18,12 @@ def proxy_set_shared_data(vm: VmState, key: bytes, value: bytes, cas: int) -> Re
     try:
         if vm.services.shared_data.set(vm.vm_id, key, value, cas):
             return None
-    except NoRoom as error:
-        return no_room(error)
+    except QuotaExceeded as error:
+        return quota_exceeded(error)
     return Refusal(Status.CAS_MISMATCH, "shared data under {0!r} has changed since CAS {1}", key, cas)
 
 
-@limited
+@within_quota
 def proxy_register_shared_queue(vm: VmState, name: bytes) -> int | Refusal:
     return vm.context.root.register_queue(name)
 
@@ -47,6 +47,6 @@ def proxy_enqueue_shared_queue(vm: VmState, token: int, data: bytes) -> Refusal 
         vm.services.shared_queues.enqueue(token, data)
     except UnknownQueue as error:
         return Refusal(Status.NOT_FOUND, str(error))
-    except NoRoom as error:
-        return no_room(error)
+    except QuotaExceeded as error:
+        return quota_exceeded(error)
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
-from proxywasm_host.abi.hostcalls.room import limited
+from proxywasm_host.abi.hostcalls.quota import within_quota
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import Status, StreamType
@@ -11,7 +11,7 @@ from proxywasm_host.abi.types import Status, StreamType
 LAST_GRPC_STATUS = 16
 
 
-@limited
+@within_quota
 def proxy_send_local_response(
     vm: VmState, status: int, details: bytes, body: bytes, headers: HeaderList, grpc_status: int
 ) -> Refusal | None:
@@ -22,27 +22,27 @@ def proxy_send_local_response(
     return None
 
 
-@limited
+@within_quota
 def proxy_continue_stream(vm: VmState, stream: int) -> Refusal | None:
     return vm.context.continue_stream(stream)
 
 
-@limited
+@within_quota
 def proxy_close_stream(vm: VmState, stream: int) -> Refusal | None:
     return vm.context.close_stream(stream)
 
 
-@limited
+@within_quota
 def proxy_continue_request(vm: VmState) -> Refusal | None:
     return vm.context.continue_stream(StreamType.REQUEST)
 
 
-@limited
+@within_quota
 def proxy_continue_response(vm: VmState) -> Refusal | None:
     return vm.context.continue_stream(StreamType.RESPONSE)
 
 
-@limited
+@within_quota
 def proxy_clear_route_cache(vm: VmState) -> Refusal | None:
     vm.context.clear_route_cache()
     return None

@@ -37,8 +37,8 @@ from proxywasm_host.integrations.headers import Refused, for_wire, sendable
 from proxywasm_host.integrations.heads import NO_BODY, UNSENDABLE, oddities, request_head, response_head
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect
+from proxywasm_host.runtime.filter_chain import REQUEST
 from proxywasm_host.runtime.http import HttpStream
-from proxywasm_host.runtime.path import REQUEST
 
 __all__ = ["Exchange", "ResponseOver", "StreamReset", "refuse"]
 
@@ -74,7 +74,7 @@ class Exchange:
         receive: Receive,
         send: Send,
         *,
-        mend_framing: bool,
+        fix_content_length: bool,
     ) -> None:
         self._driver = worker.driver
         self._stream = stream
@@ -87,7 +87,7 @@ class Exchange:
         self._app_scope: Scope | None = None
         self._request_framing: Framing | None = None
         self._response_framing: Framing | None = None
-        self._mend_framing = mend_framing
+        self._fix_content_length = fix_content_length
         self._response: HeaderList = []
         """The response's headers as the application sent them."""
 
@@ -124,7 +124,7 @@ class Exchange:
         try:
             await self._begin()
             while self._app_scope is None and not self._finished:
-                if self._over or self._reading or stream.path(REQUEST).stopped:
+                if self._over or self._reading or stream.chain(REQUEST).stopped:
                     await self._step()
                 else:  # only the framing waits
                     await self._read()
@@ -237,7 +237,7 @@ class Exchange:
             self._driver.start_soon(self._reader_task, self._reader)
 
     async def _reader_task(self, scope: anyio.CancelScope) -> None:
-        request = self._stream.path(REQUEST)
+        request = self._stream.chain(REQUEST)
         with scope:
             try:
                 while True:
@@ -265,7 +265,7 @@ class Exchange:
                 message = self._to_app.popleft()
                 self._changed()
                 return message
-            elif self._reading or self._stream.request_full or self._stream.path(REQUEST).stopped:
+            elif self._reading or self._stream.request_full or self._stream.chain(REQUEST).stopped:
                 self._read_beside()
                 await self._wait()
             else:
@@ -331,12 +331,12 @@ class Exchange:
 
     def _sink(self, effect: Effect) -> None:
         if isinstance(effect, (effects.RequestHeaders, effects.RequestBody, effects.RequestTrailers)):
-            if self._mend_framing and isinstance(effect, effects.RequestHeaders):
+            if self._fix_content_length and isinstance(effect, effects.RequestHeaders):
                 self._request_framing = framing_of(self._stream, effect, self._request)
             for part in self._framed(self._request_framing, effect):
                 self._upstream(part)
         elif isinstance(effect, (effects.ResponseHeaders, effects.ResponseBody, effects.ResponseTrailers)):
-            if self._mend_framing and isinstance(effect, effects.ResponseHeaders):
+            if self._fix_content_length and isinstance(effect, effects.ResponseHeaders):
                 wait_for = self._stream.buffer_limit if self._scope["http_version"] == "1.0" else 0
                 self._response_framing = framing_of(self._stream, effect, self._response, wait_for=wait_for)
             for part in self._framed(self._response_framing, effect):

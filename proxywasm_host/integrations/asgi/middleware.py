@@ -71,7 +71,7 @@ class ProxyWasmMiddleware(Carrier):
             buffer_limit=self._buffer_limit,
             header_limits=self._header_limits,
         )
-        exchange = Exchange(worker, stream, scope, headers, receive, send, mend_framing=self._mend_framing)
+        exchange = Exchange(worker, stream, scope, headers, receive, send, fix_content_length=self._fix_content_length)
         await exchange.run(self.app)
 
     async def reload(self, filters: Iterable[AnyFilter]) -> None:

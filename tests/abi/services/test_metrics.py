@@ -6,7 +6,7 @@ from threading import Thread
 
 import pytest
 
-from proxywasm_host.services import NoRoom
+from proxywasm_host.services import QuotaExceeded
 from proxywasm_host.services.metrics import COUNTER, GAUGE, HISTOGRAM, InMemoryMetrics
 
 
@@ -72,11 +72,11 @@ def test_new_metrics_are_refused_when_there_is_no_room_and_old_ones_go_on():
     for name in names:
         try:
             metrics.define(COUNTER, name)
-        except NoRoom:
+        except QuotaExceeded:
             break
         defined.append(name)
     assert 200 < len(defined) < 400
-    with pytest.raises(NoRoom, match=r"^the metrics have \d+ bytes, \d+ more would be beyond the limit of 100000$"):
+    with pytest.raises(QuotaExceeded, match=r"^the metrics have \d+ bytes, \d+ more would be beyond the limit of 100000$"):
         metrics.define(HISTOGRAM, "h")
     assert (sorted(name for _, name in metrics.values), metrics.samples) == (defined, {})
     metrics.define(COUNTER, names[0])

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxywasm_host.services import InMemorySharedData, NoRoom
+from proxywasm_host.services import InMemorySharedData, QuotaExceeded
 from proxywasm_host.services.shared_data import ENTRY
 
 
@@ -96,7 +96,7 @@ def test_what_is_kept_never_exceeds_the_limit_and_nothing_is_lost(sets):
         swaps = not cas or before is None or before[1] == cas
         smaller = before is not None and size <= len(before[0])
         if swaps and not fits and not smaller:
-            with pytest.raises(NoRoom):
+            with pytest.raises(QuotaExceeded):
                 data.set(vm_id, key, after[key], cas)
         else:
             assert data.set(vm_id, key, after[key], cas) == swaps
@@ -110,11 +110,11 @@ def test_what_is_cleared_is_given_back_and_each_vm_id_has_room_of_its_own():
     data = InMemorySharedData(ENTRY + 2)
     for vm_id in ("vm", "other"):
         data.set(vm_id, b"k", b"v")
-        with pytest.raises(NoRoom):
+        with pytest.raises(QuotaExceeded):
             data.set(vm_id, b"l", b"")
     data.clear("vm")
     assert data.set("vm", b"l", b"v")
-    with pytest.raises(NoRoom):
+    with pytest.raises(QuotaExceeded):
         data.set("other", b"l", b"")
 
 

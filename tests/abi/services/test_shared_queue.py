@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxywasm_host.services import InMemorySharedQueues, NoRoom, UnknownQueue
+from proxywasm_host.services import InMemorySharedQueues, QuotaExceeded, UnknownQueue
 from proxywasm_host.services.shared_queue import MESSAGE, QUEUE
 
 
@@ -115,7 +115,7 @@ def test_what_is_kept_never_exceeds_the_limit_and_nothing_is_lost(calls):
         used = 2 * (QUEUE + 1) + sum(MESSAGE + len(message) for messages in kept.values() for message in messages)
         before = len(told)
         if used + MESSAGE + size > LIMIT:
-            with pytest.raises(NoRoom):
+            with pytest.raises(QuotaExceeded):
                 queues.enqueue(token, bytes(size))
             assert len(told) == before
         else:
@@ -127,7 +127,7 @@ def test_what_is_kept_never_exceeds_the_limit_and_nothing_is_lost(calls):
 def test_queues_cost_room_too_but_not_to_take_one_over():
     queues = InMemorySharedQueues(2 * (QUEUE + 1))
     assert [queues.register("vm", name, nobody) for name in (b"a", b"b", b"b")] == [1, 2, 2]
-    with pytest.raises(NoRoom):
+    with pytest.raises(QuotaExceeded):
         queues.register("vm", b"c", nobody)
     assert queues.resolve("vm", b"c") is None
     assert queues.register("other", b"c", nobody) == 3

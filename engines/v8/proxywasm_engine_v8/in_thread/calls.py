@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from proxywasm_engine_v8 import traps
 from proxywasm_engine_v8.bridge import FAILED
-from proxywasm_engine_v8.crossings import link
 from proxywasm_engine_v8.routes import Link, Lowering, Pending
+from proxywasm_engine_v8.trampolines import link
 from proxywasm_host.engine.protocol import Trap, TrapKind
 
 from .deadline import Watch
@@ -56,7 +56,7 @@ none = c_int(0)
 _DOORS = ("invoke", "lock", "wait_for_lock")
 
 _OUTERMOST = """\
-comes = home != get_ident()
+comes = owner_thread != get_ident()
 lowest = stack_limit() if comes else 0
 {watch}
 if visitors.value:
@@ -66,7 +66,7 @@ else:
 enter(at)
 if comes:
     limit_stack(pointer, lowest)
-    home = get_ident()
+    owner_thread = get_ident()
 levels[0] = 1
 result = invoke(callees[number], at, context, nothing, none, None)
 levels[0] = scope[1] = scope[0] = 0
@@ -116,7 +116,7 @@ class InThreadCalls:
         )
 
     def link(self, guests: Sequence[FunctionType], functions: Sequence[HostFunction]) -> Link:
-        """The crossings: in C where that was built."""
+        """The trampolines: in C where that was built."""
         if self._isolate.route.native is not None:
             return native_link(self._isolate, self, guests, functions)
         made = link(self._isolate, self, _FREE if self.watch is None else _WATCHED, guests, functions)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from proxywasm_engine_v8.bridge import FAILED
 from proxywasm_engine_v8.traps import deadline
+from proxywasm_host.engine.exception_table import extend_try
 from proxywasm_host.engine.protocol import Frame, Trap
-from proxywasm_host.engine.shield import shielded
 
 from .library import Callback
 
@@ -113,7 +113,7 @@ class Watch:
             page[FAILED] = 1  # so that it is noticed even if the guest ends by itself just now
             terminate(at)
 
-        asked.__code__ = shielded(asked.__code__)
+        asked.__code__ = extend_try(asked.__code__)
         self.expire = asked
         """End the guest if its time is over. To be called on its thread."""
         self._callback = Callback(asked)

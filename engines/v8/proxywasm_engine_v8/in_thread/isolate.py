@@ -38,11 +38,11 @@ class InThreadIsolate:
         "_instantiate",
         "_kept",
         "_memory",
+        "affinity",
         "at",
         "context",
         "full",
         "handles",
-        "home",
         "levels",
         "library",
         "locker",
@@ -69,8 +69,8 @@ class InThreadIsolate:
         scope = (self.pointer or 0) + route.facts.scope_in_isolate
         self.scope = (ctypes.c_uint64 * 2).from_address(scope)
         self.levels = (ctypes.c_int * 2).from_address(scope + 16)
-        self.home: Any = None
-        """Of ``native/home.c``: keeps V8's lock in the thread that used the isolate last, or ``None``."""
+        self.affinity: Any = None
+        """Of ``native/thread_affinity.c``: keeps V8's lock in the thread that used the isolate last, or ``None``."""
         self.context: Any = None
         with self.entered():
             context: int = library.context_new(self.pointer, *[None] * 13)
@@ -101,7 +101,7 @@ class InThreadIsolate:
     def calls(self, binary: Binary, deadline: float | None) -> InThreadCalls:
         """For the one instance that is to be made here."""
         if self.route.native is not None:
-            self.home = self.route.native.Home(self.pointer, self.handles[0], ctypes.addressof(self.scope))
+            self.affinity = self.route.native.Affinity(self.pointer, self.handles[0], ctypes.addressof(self.scope))
         return InThreadCalls(self, binary, deadline)
 
     def stack_limit(self) -> int:
@@ -120,7 +120,7 @@ class InThreadIsolate:
         """Make an instance; see `glue`. Returns: its functions, as global handles. Raises: Thrown."""
         library = self.library
         with self.entered():
-            if self.home is None:
+            if self.affinity is None:
                 library.isolate_stack_limit(self.pointer, self.stack_limit())
             arguments = [self._string(json.dumps(plan))]
             # All are valid, and not compiled anew: V8 gives what it has compiled of the same bytes while it is held.
@@ -163,8 +163,8 @@ class InThreadIsolate:
         """Free the isolate with everything in it. Nobody may be in it."""
         pointer, self.pointer = self.pointer, None
         if pointer:
-            if self.home is not None:
-                self.home.end()
+            if self.affinity is not None:
+                self.affinity.end()
             self.route.dispose(pointer)
             self._kept.clear()
 
@@ -179,13 +179,13 @@ class InThreadIsolate:
     def entered(self) -> Iterator[None]:
         """Be in the isolate, whether or not this thread is in it already.
 
-        While `visitors` is not zero, V8's lock must be waited for without the GIL; if the isolate has a home, nobody
-        ever waits.
+        While `visitors` is not zero, V8's lock must be waited for without the GIL; if the isolate belongs to a thread,
+        nobody ever waits.
 
-        Raises: RuntimeError if it has a home and another thread is inside.
+        Raises: RuntimeError if it belongs to a thread and another thread is inside.
         """
-        library, at, home = self.library, self.at, self.home
-        outer = home.enter() if home is not None else 0
+        library, at, affinity = self.library, self.at, self.affinity
+        outer = affinity.enter() if affinity is not None else 0
         locker = ctypes.byref(ctypes.create_string_buffer(64))
         self.visitors.value += 1
         library.wait_for_lock(locker, at)
@@ -208,8 +208,8 @@ class InThreadIsolate:
             library.leave(at)
             library.unlock(locker)
             self.visitors.value -= 1
-            if home is not None:
-                home.leave(outer)
+            if affinity is not None:
+                affinity.leave(outer)
 
     def _called(self, function: Any, *arguments: int) -> int:
         values = (ctypes.c_void_p * max(len(arguments), 1))(*arguments)

@@ -1,4 +1,4 @@
-"""The crossings in C, see ``native/``."""
+"""The trampolines in C, see ``native/``."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def native_link(
     guests: Sequence[FunctionType],
     functions: Sequence[HostFunction],
 ) -> Link:
-    """The crossings of one instance."""
+    """The trampolines of one instance."""
     native, watch = isolate.route.native, calls.watch
-    made = native.Crossings(
+    made = native.Trampolines(
         isolate,
-        isolate.home,
+        isolate.affinity,
         calls.raised,
         calls.problem,
         (isolate.handles[1], isolate.page_at),

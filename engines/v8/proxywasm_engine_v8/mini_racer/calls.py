@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from proxywasm_engine_v8 import traps
 from proxywasm_engine_v8.bridge import ANSWER, FAILED, PAGE, UNANSWERED, failure
-from proxywasm_engine_v8.crossings import link
 from proxywasm_engine_v8.routes import Link, Lowering, Pending
+from proxywasm_engine_v8.trampolines import link
 from proxywasm_host.engine.protocol import Trap, TrapKind
 
 from .glue import INDEX, NEXT, OVERFLOWN, RETURNED
@@ -41,7 +41,7 @@ nested = calls.nested
 """,
     doors=("outermost", "nested"),
     refused="",
-    outermost="home = get_ident()\nresult = outermost(number)",
+    outermost="owner_thread = get_ident()\nresult = outermost(number)",
     nested="result = nested(number)",
 )
 
@@ -91,7 +91,7 @@ class MiniRacerCalls:
         self._interrupt = self._interrupter()
 
     def link(self, guests: Sequence[FunctionType], functions: Sequence[HostFunction]) -> Link:
-        """The crossings."""
+        """The trampolines."""
         return link(self._isolate, self, _LOWERING, guests, functions)
 
     def outermost(self, index: int) -> bool | None:

@@ -1,7 +1,7 @@
 /* Exceptions that have to wait until the outermost call has ended. */
 #include "native.h"
 
-void keep_exception(Crossings *self) {
+void keep_exception(Trampolines *self) {
     PyObject *error = proxywasm_take_exception();
     PyObject *told = error ? PyObject_CallOneArg(self->raised, error) : NULL;
     if (!told) PyErr_Clear();

@@ -18,12 +18,12 @@ static bool has_headroom(void) {
 }
 
 /* Whether a call may begin now; else an exception is set. */
-static bool may_enter(Crossings *self) {
+static bool may_enter(Trampolines *self) {
     if (!has_headroom()) {
         PyErr_SetString(PyExc_RecursionError, "too little is left of Python's stack to enter a guest");
         return false;
     }
-    if (crossings_are_elsewhere(self)) return another_thread(), false;
+    if (trampolines_are_elsewhere(self)) return another_thread(), false;
     if (self->closed) {
         PyErr_SetString(PyExc_RuntimeError, "the instance is closed");
         return false;
@@ -37,18 +37,18 @@ static bool may_enter(Crossings *self) {
         proxywasm_set_exception(PyObject_CallMethod(self->watch, "trap", NULL));
         return false;
     }
-    if (!home_take(self->home)) return false;
+    if (!affinity_take(self->affinity)) return false;
     if (self->until) self->until[0] = now() + self->seconds, self->until[1] = 0;
     ticker_needed();
     return true;
 }
 
 /* Call `function`, whose arguments are in the page. */
-static bool run(Crossings *self, void *function) {
-    Home *home = self->home;
-    Scope *scope = home->scope;
+static bool run(Trampolines *self, void *function) {
+    Affinity *affinity = self->affinity;
+    Scope *scope = affinity->scope;
     bool outermost = !self->depth;
-    Crossings *outer = here.current;
+    Trampolines *outer = here.current;
     here.current = self;
     uint64_t next = scope->next, limit = scope->limit;
     self->depth = 1 - self->depth;
@@ -58,12 +58,12 @@ static bool run(Crossings *self, void *function) {
         atomic_store_explicit(&self->is_asked, false, memory_order_relaxed); /* V8 may have forgotten it on a move */
         atomic_store_explicit(&self->is_inside, true, memory_order_release);
     }
-    bool good = api.call(home->isolate, function, self->undefined, NULL, 0);
+    bool good = api.call(affinity->isolate, function, self->undefined, NULL, 0);
     if (outermost) atomic_store_explicit(&self->is_inside, false, memory_order_release);
     scope->next = next;
     if (scope->limit != limit) {
         scope->limit = limit;
-        api.drop_handles(home->isolate, home->isolate);
+        api.drop_handles(affinity->isolate, affinity->isolate);
     }
     retake(self);
     self->depth = 1 - self->depth;
@@ -74,24 +74,24 @@ static bool run(Crossings *self, void *function) {
 
 /* Call the guest with arguments in `slots`. 0, or -1 with an exception. */
 static int call(Guest *self, const uint64_t *slots, uint64_t *answer) {
-    Crossings *crossings = self->crossings;
-    if (!crossings || !self->function) return PyErr_SetString(PyExc_RuntimeError, "the instance is gone"), -1;
-    if (!may_enter(crossings)) return -1;
-    Py_INCREF(crossings);
-    Home *home = crossings->home;
-    Page *page = crossings->page;
-    void *outer = home_enter(home);
+    Trampolines *trampolines = self->trampolines;
+    if (!trampolines || !self->function) return PyErr_SetString(PyExc_RuntimeError, "the instance is gone"), -1;
+    if (!may_enter(trampolines)) return -1;
+    Py_INCREF(trampolines);
+    Affinity *affinity = trampolines->affinity;
+    Page *page = trampolines->page;
+    void *outer = affinity_enter(affinity);
     memcpy(page->arguments, slots, (size_t)self->count * sizeof *slots);
-    bool returned = run(crossings, self->function), good = returned && !page->failed;
+    bool returned = run(trampolines, self->function), good = returned && !page->failed;
     if (good) {
         *answer = page->answer;
     } else {
-        PyObject *nested = crossings->depth ? Py_True : Py_False;
+        PyObject *nested = trampolines->depth ? Py_True : Py_False;
         proxywasm_set_exception(
-            PyObject_CallFunctionObjArgs(crossings->problem, returned ? Py_True : Py_None, nested, NULL));
+            PyObject_CallFunctionObjArgs(trampolines->problem, returned ? Py_True : Py_None, nested, NULL));
     }
-    home_leave(home, outer); /* not before what the call has left behind is cleared away */
-    Py_DECREF(crossings);
+    affinity_leave(affinity, outer); /* not before what the call has left behind is cleared away */
+    Py_DECREF(trampolines);
     return good ? 0 : -1;
 }
 
@@ -130,12 +130,12 @@ static PyObject *guest_native_call(Guest *self, void *closure) {
     return PyCapsule_New(&self->native, PROXYWASM_CALLBACK, NULL);
 }
 
-PyObject *guest_new(Crossings *crossings, PyObject *type) {
+PyObject *guest_new(Trampolines *trampolines, PyObject *type) {
     Guest *guest = PyObject_GC_New(Guest, &GuestType);
     if (!guest) return NULL;
     guest->vectorcall = guest_call;
     guest->native = (Proxywasm_callback){native_call, guest};
-    guest->crossings = (Crossings *)Py_NewRef(crossings);
+    guest->trampolines = (Trampolines *)Py_NewRef(trampolines);
     guest->function = NULL;
     guest->params = NULL;
     PyObject_GC_Track(guest);
@@ -152,12 +152,12 @@ static PyObject *guest_connect(Guest *self, PyObject *address) {
 }
 
 static int guest_traverse(Guest *self, visitproc visit, void *arg) {
-    Py_VISIT(self->crossings);
+    Py_VISIT(self->trampolines);
     return 0;
 }
 
 static int guest_clear(Guest *self) {
-    Py_CLEAR(self->crossings);
+    Py_CLEAR(self->trampolines);
     return 0;
 }
 

@@ -33,7 +33,7 @@ static int call_host(const Host *host, Page *page) {
 
 /* v8::FunctionCallback */
 void host_called(const void *info) {
-    Crossings *self = here.current;
+    Trampolines *self = here.current;
     Page *page = self->page;
     retake(self);
     self->depth = -self->depth;

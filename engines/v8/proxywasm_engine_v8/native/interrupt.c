@@ -1,9 +1,9 @@
 /* A guest holds the GIL until it is interrupted: then it looks at its deadline and at signals, and lets go of it. */
 #include "native.h"
 
-static void let_go(Crossings *self) { self->thread = PyEval_SaveThread(); }
+static void let_go(Trampolines *self) { self->thread = PyEval_SaveThread(); }
 
-void retake(Crossings *self) {
+void retake(Trampolines *self) {
     PyThreadState *thread = self->thread;
     if (!thread) return;
     PyEval_RestoreThread(thread);
@@ -12,10 +12,10 @@ void retake(Crossings *self) {
 
 /* The guest has been at work for a while; or it was, and JavaScript is run for the host, which has let go of the GIL in
  * its own way. */
-void crossings_interrupt(void *isolate, void *unused) {
+void trampolines_interrupt(void *isolate, void *unused) {
     ticker_answered(isolate);
-    Crossings *self = here.current;
-    if (!self || self->home->isolate != isolate || self->depth <= 0 || self->is_interrupted) return;
+    Trampolines *self = here.current;
+    if (!self || self->affinity->isolate != isolate || self->depth <= 0 || self->is_interrupted) return;
     retake(self);
     self->is_interrupted = true;
     bool ends = false;

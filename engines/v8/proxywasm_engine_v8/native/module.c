@@ -16,7 +16,7 @@ static PyObject *use(PyObject *module, PyObject *args) {
         if (!found[i]) return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "address %zd is 0", i);
     }
     memcpy(&api, found, sizeof api);
-    home_use(callable);
+    affinity_use(callable);
     Py_RETURN_NONE;
 }
 
@@ -41,8 +41,8 @@ PyMODINIT_FUNC PyInit__native(void) {
     PyObject *module = PyModule_Create(&definition);
     if (!module) return NULL;
     PyObject *host = PyLong_FromVoidPtr((void *)host_called);
-    if (PyType_Ready(&GuestType) || PyModule_AddType(module, &CrossingsType) || PyModule_AddType(module, &HomeType) ||
-        !host || PyModule_AddObjectRef(module, "HOST_CALLED", host) ||
+    if (PyType_Ready(&GuestType) || PyModule_AddType(module, &TrampolinesType) ||
+        PyModule_AddType(module, &AffinityType) || !host || PyModule_AddObjectRef(module, "HOST_CALLED", host) ||
         PyModule_AddIntConstant(module, "REVISION", REVISION) ||
         PyModule_AddIntConstant(module, "NATIVE_ABI", PROXYWASM_NATIVE_ABI))
         Py_CLEAR(module);

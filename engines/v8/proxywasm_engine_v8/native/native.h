@@ -1,4 +1,4 @@
-/* The crossings of the route in the calling thread: the same as crossings.py and in_thread/calls.py, in C.
+/* The trampolines of the route in the calling thread: the same as trampolines.py and in_thread/calls.py, in C.
  *
  * Rules:
  *   - A guest runs with the GIL held, for most calls last microseconds, and to let go and take it again at each
@@ -6,7 +6,7 @@
  *     by V8 every few milliseconds (ticker.c): it looks at its deadline and at signals, and lets go of the GIL until it
  *     next calls the host or returns.
  *   - `depth` is 0 while nobody is in the guest, n > 0 while guest code runs n calls deep, -n while a host function
- *     runs that was called by the guest n deep: only the thread where the isolate is at home may go in (home.c).
+ *     runs that was called by the guest n deep: only the thread that the isolate belongs to may go in (thread_affinity.c).
  *   - All imports of all guests are one callback. Whose it is, `here.current` tells, and which import, the page.
  */
 #ifndef PROXYWASM_V8_NATIVE_H
@@ -57,7 +57,7 @@ typedef struct {
     int level, sealed;
 } Scope;
 
-/* -- Where an isolate is at home (home.c) --------------------------------------------------------------------- */
+/* -- Which thread an isolate belongs to (thread_affinity.c) --------------------------------------------------------------------- */
 
 typedef struct {
     PyObject_HEAD
@@ -67,28 +67,30 @@ typedef struct {
     void *data;           /* what V8 keeps for it */
     int inside;           /* how many uses of the isolate are under way within each other */
     _Alignas(16) char locker[64];
-} Home;
+} Affinity;
 
 typedef struct {
-    struct Crossings *current; /* whose guest runs, or has called the host */
-    unsigned long number;      /* no other thread ever has it; or 0 */
-    uintptr_t limit;           /* how far down V8 may go on its stack */
+    struct Trampolines *current; /* whose guest runs, or has called the host */
+    unsigned long number;        /* no other thread ever has it; or 0 */
+    uintptr_t limit;             /* how far down V8 may go on its stack */
 } Thread;
 
 extern _Thread_local Thread here;
-extern PyTypeObject HomeType;
+extern PyTypeObject AffinityType;
 
-void home_use(PyObject *callable); /* what tells the limit of the thread that asks */
-bool home_move(Home *self);        /* have this thread be its home; or an exception is set */
-void *home_enter(Home *self);      /* be in it; what it returns is for home_leave */
-void home_leave(Home *self, void *outer);
+void affinity_use(PyObject *callable); /* what tells the limit of the thread that asks */
+bool affinity_move(Affinity *self);    /* have it belong to this thread; or an exception is set */
+void *affinity_enter(Affinity *self);  /* be in it; what it returns is for affinity_leave */
+void affinity_leave(Affinity *self, void *outer);
 PyObject *another_thread(void); /* sets the exception that says that one is inside */
 
-static inline bool home_take(Home *self) { return (self->thread && self->thread == here.number) || home_move(self); }
+static inline bool affinity_take(Affinity *self) {
+    return (self->thread && self->thread == here.number) || affinity_move(self);
+}
 
-static inline bool home_is_elsewhere(const Home *self) { return self->inside && self->thread != here.number; }
+static inline bool affinity_is_elsewhere(const Affinity *self) { return self->inside && self->thread != here.number; }
 
-/* -- The crossings of an instance (crossings.c, guest.c, host.c) ---------------------------------------------- */
+/* -- The trampolines of an instance (trampolines.c, guest.c, host.c) ---------------------------------------------- */
 
 enum { FEW = 16 }; /* arguments that need no memory of their own */
 
@@ -100,9 +102,9 @@ typedef struct {
     char *params;
 } Host;
 
-typedef struct Crossings {
+typedef struct Trampolines {
     PyObject_HEAD
-    Home *home;
+    Affinity *affinity;
     void *undefined;
     Page *page;
     int depth;
@@ -117,31 +119,31 @@ typedef struct Crossings {
     size_t hosts;
     Host *host;
     /* For the ticker: */
-    struct Crossings *next, **before;
+    struct Trampolines *next, **before;
     atomic_bool is_inside, is_asked; /* an outermost call is under way; V8 has been asked to interrupt it */
     atomic_uint calls;               /* how many there were */
     unsigned seen;                   /* of these, at the last tick */
-} Crossings;
+} Trampolines;
 
 typedef struct {
     PyObject_HEAD
     vectorcallfunc vectorcall;
     Proxywasm_callback native; /* the way past Python */
-    Crossings *crossings;
+    Trampolines *trampolines;
     void *function;
     char result;
     Py_ssize_t count;
     char *params;
 } Guest;
 
-extern PyTypeObject CrossingsType, GuestType;
+extern PyTypeObject TrampolinesType, GuestType;
 
 /* Another thread is inside. */
-static inline bool crossings_are_elsewhere(const Crossings *self) {
-    return self->depth > 0 || home_is_elsewhere(self->home);
+static inline bool trampolines_are_elsewhere(const Trampolines *self) {
+    return self->depth > 0 || affinity_is_elsewhere(self->affinity);
 }
 
-PyObject *guest_new(Crossings *crossings, PyObject *type);
+PyObject *guest_new(Trampolines *trampolines, PyObject *type);
 int host_init(Host *self, PyObject *call, PyObject *type);
 void host_clear(Host *self);
 void host_called(const void *info); /* a v8::FunctionCallback */
@@ -151,16 +153,16 @@ void host_called(const void *info); /* a v8::FunctionCallback */
 int to_slot(char kind, PyObject *value, uint64_t *slot);
 PyObject *from_slot(char kind, const uint64_t *slot);
 int parse_type(PyObject *type, char **params, Py_ssize_t *count, char *result);
-void keep_exception(Crossings *self); /* the one that is set: the outermost call will raise it */
+void keep_exception(Trampolines *self); /* the one that is set: the outermost call will raise it */
 
 /* -- Interrupting guests at work (interrupt.c, ticker.c) ------------------------------------------------------ */
 
-void retake(Crossings *self);                          /* the GIL, if the guest has let go of it */
-void crossings_interrupt(void *isolate, void *unused); /* called by V8 on the guest's thread */
+void retake(Trampolines *self);                          /* the GIL, if the guest has let go of it */
+void trampolines_interrupt(void *isolate, void *unused); /* called by V8 on the guest's thread */
 int ticker_ready(void);
-void ticker_add(Crossings *self);
-void ticker_remove(Crossings *self); /* the isolate may be freed from then on */
-void ticker_needed(void);            /* to be called at each outermost call */
+void ticker_add(Trampolines *self);
+void ticker_remove(Trampolines *self); /* the isolate may be freed from then on */
+void ticker_needed(void);              /* to be called at each outermost call */
 bool ticker_runs(void);
 void ticker_answered(const void *isolate); /* its interrupt has come */
 double now(void);                          /* seconds, as Python's monotonic() */

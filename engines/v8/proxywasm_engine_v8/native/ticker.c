@@ -9,7 +9,7 @@
 enum { TICK = 5 * 1000 * 1000, QUIET_TICKS = 200 }; /* nanoseconds; ticks */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of the list, and of starting and ending */
-static Crossings *first;
+static Trampolines *first;
 static atomic_bool running, needed;
 
 /* In a child process the thread is gone, and the lock in any state. */
@@ -32,18 +32,18 @@ double now(void) {
 
 /* Ask for an interrupt of each guest that has been in one call since the last tick. */
 static void tick(void) {
-    for (Crossings *each = first; each; each = each->next) {
+    for (Trampolines *each = first; each; each = each->next) {
         unsigned calls = atomic_load(&each->calls);
         if (atomic_load(&each->is_inside) && calls == each->seen && !atomic_exchange(&each->is_asked, true))
-            api.interrupt(each->home->isolate, crossings_interrupt, NULL);
+            api.interrupt(each->affinity->isolate, trampolines_interrupt, NULL);
         each->seen = calls;
     }
 }
 
 void ticker_answered(const void *isolate) {
     pthread_mutex_lock(&lock);
-    for (Crossings *each = first; each; each = each->next)
-        if (each->home->isolate == isolate) atomic_store(&each->is_asked, false);
+    for (Trampolines *each = first; each; each = each->next)
+        if (each->affinity->isolate == isolate) atomic_store(&each->is_asked, false);
     pthread_mutex_unlock(&lock);
 }
 
@@ -53,7 +53,7 @@ static void *run(void *unused) {
         nanosleep(&pause, NULL);
         pthread_mutex_lock(&lock);
         bool busy = atomic_exchange(&needed, false);
-        for (Crossings *each = first; each && !busy; each = each->next) busy = atomic_load(&each->is_inside);
+        for (Trampolines *each = first; each && !busy; each = each->next) busy = atomic_load(&each->is_inside);
         quiet = busy ? 0 : quiet + 1;
         if (quiet == QUIET_TICKS) break;
         tick();
@@ -87,7 +87,7 @@ void ticker_needed(void) {
 
 bool ticker_runs(void) { return atomic_load(&running); }
 
-void ticker_add(Crossings *self) {
+void ticker_add(Trampolines *self) {
     pthread_mutex_lock(&lock);
     self->next = first;
     if (first) first->before = &self->next;
@@ -96,7 +96,7 @@ void ticker_add(Crossings *self) {
     pthread_mutex_unlock(&lock);
 }
 
-void ticker_remove(Crossings *self) {
+void ticker_remove(Trampolines *self) {
     pthread_mutex_lock(&lock);
     if (self->before) {
         *self->before = self->next;

@@ -4,7 +4,7 @@
 enum { LOOKS = 10 }; /* epochs between two looks at signals, which take the GIL */
 
 void *epoch_reached(void *context, void *environment, uint64_t *ticks, uint8_t *kind) {
-    Crossings *self = environment;
+    Trampolines *self = environment;
     ticker_used(self->ticker);
     if (self->allowed && now() >= self->until) {
         self->expired = true;

@@ -3,17 +3,17 @@
 
 /* Arguments in and result out of `slots`. 0, or -1 with an exception. */
 static int run(Guest *self, Slot *slots) {
-    Crossings *crossings = self->crossings;
-    if (!crossings) return PyErr_SetString(PyExc_RuntimeError, "the instance is gone"), -1;
-    Py_INCREF(crossings); /* before the GIL may be let go of */
+    Trampolines *trampolines = self->trampolines;
+    if (!trampolines) return PyErr_SetString(PyExc_RuntimeError, "the instance is gone"), -1;
+    Py_INCREF(trampolines); /* before the GIL may be let go of */
     int failed = -1;
-    if (crossings_enter(crossings)) {
+    if (trampolines_enter(trampolines)) {
         void *trap = NULL;
         size_t held = (size_t)(self->count ? self->count : self->result != 0);
-        void *error = api.func_call_unchecked(crossings->context, &self->function, slots, held, &trap);
-        failed = crossings_leave(crossings, error, trap);
+        void *error = api.func_call_unchecked(trampolines->context, &self->function, slots, held, &trap);
+        failed = trampolines_leave(trampolines, error, trap);
     }
-    Py_DECREF(crossings);
+    Py_DECREF(trampolines);
     return failed;
 }
 
@@ -55,7 +55,7 @@ static PyObject *guest_native_call(PyObject *guest, void *closure) {
 
 /* -- The type ------------------------------------------------------------------------------------------------- */
 
-PyObject *guest_new(Crossings *crossings, PyObject *args) {
+PyObject *guest_new(Trampolines *trampolines, PyObject *args) {
     const char *params, *result;
     Py_ssize_t count, results;
     if (!PyArg_ParseTuple(args, "s#s#", &params, &count, &result, &results)) return NULL;
@@ -65,7 +65,7 @@ PyObject *guest_new(Crossings *crossings, PyObject *args) {
     if (!guest) return NULL;
     guest->vectorcall = guest_call;
     guest->native = (Proxywasm_callback){native_call, guest};
-    guest->crossings = (Crossings *)Py_NewRef(crossings);
+    guest->trampolines = (Trampolines *)Py_NewRef(trampolines);
     guest->function = (Function){{0, 0}};
     guest->result = *result;
     guest->count = count;
@@ -80,12 +80,12 @@ PyObject *guest_new(Crossings *crossings, PyObject *args) {
 }
 
 static int guest_traverse(Guest *self, visitproc visit, void *arg) {
-    Py_VISIT(self->crossings);
+    Py_VISIT(self->trampolines);
     return 0;
 }
 
 static int guest_clear(Guest *self) {
-    Py_CLEAR(self->crossings);
+    Py_CLEAR(self->trampolines);
     return 0;
 }
 

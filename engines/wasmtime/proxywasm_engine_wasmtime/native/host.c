@@ -30,7 +30,7 @@ static int call_host(const Host *host, Slot *slots) {
     return failed;
 }
 
-static int arrive(Crossings *self, void *caller) {
+static int arrive(Trampolines *self, void *caller) {
     if (self->depth < -MOST_NESTED) {
         PyErr_Format(PyExc_RecursionError, "host and guest call each other more than %d deep", MOST_NESTED);
         return -1;
@@ -46,7 +46,7 @@ static int arrive(Crossings *self, void *caller) {
 
 void *host_called(void *environment, void *caller, Slot *slots, size_t count) {
     Host *host = environment;
-    Crossings *self = host->crossings;
+    Trampolines *self = host->trampolines;
     void *trap = NULL;
     retake(self);
     self->depth = -self->depth;
@@ -73,7 +73,7 @@ static int find_entry(Host *host) {
     return 0;
 }
 
-PyObject *host_new(Crossings *crossings, PyObject *args) {
+PyObject *host_new(Trampolines *trampolines, PyObject *args) {
     const char *params, *result;
     Py_ssize_t count, results;
     PyObject *call;
@@ -82,8 +82,8 @@ PyObject *host_new(Crossings *crossings, PyObject *args) {
         return PyErr_SetString(PyExc_ValueError, "an unknown kind"), NULL;
     Host *host = PyMem_Calloc(1, sizeof(Host) + (size_t)count);
     if (!host) return PyErr_NoMemory();
-    host->next = crossings->hosts, crossings->hosts = host;
-    host->crossings = crossings;
+    host->next = trampolines->hosts, trampolines->hosts = host;
+    host->trampolines = trampolines;
     host->call = Py_NewRef(call);
     host->result = *result;
     host->count = (size_t)count;

@@ -18,7 +18,7 @@ static PyObject *use(PyObject *module, PyObject *args) {
 static PyObject *prepare(PyObject *module, PyObject *args) {
     PyObject *functions[3];
     if (!PyArg_ParseTuple(args, "O!OO", &PyCFunction_Type, &functions[0], &functions[1], &functions[2])) return NULL;
-    crossings_prepare(functions[0], functions[1], functions[2]);
+    trampolines_prepare(functions[0], functions[1], functions[2]);
     Py_RETURN_NONE;
 }
 
@@ -36,7 +36,7 @@ static struct PyModuleDef definition = {
 };
 
 static int fill(PyObject *module) {
-    if (PyType_Ready(&GuestType) || PyModule_AddType(module, &TickerType) || PyModule_AddType(module, &CrossingsType))
+    if (PyType_Ready(&GuestType) || PyModule_AddType(module, &TickerType) || PyModule_AddType(module, &TrampolinesType))
         return -1;
     PyObject *host = PyLong_FromVoidPtr((void *)host_called), *epoch = PyLong_FromVoidPtr((void *)epoch_reached);
     int failed = !host || !epoch || PyModule_AddObjectRef(module, "HOST_CALLED", host) ||

@@ -1,4 +1,4 @@
-/* The crossings of the `native` route: the same as crossings.py and deadline.py, in C.
+/* The trampolines of the `native` route: the same as trampolines.py and deadline.py, in C.
  *
  * Rules:
  *   - A guest runs with the GIL held: most calls last microseconds, and to let go of it and take it again at each
@@ -6,7 +6,7 @@
  *     while a guest runs (every 5 ms, as long as CPython lets a thread run), it lets go of the GIL until it next
  *     calls the host or returns. Code that does not look at the epoch runs without the GIL from the start.
  *   - `depth` is 0 while nobody is in the guest, n > 0 while guest code runs n calls deep, -n while a host function
- *     runs that was called by the guest n deep: only the thread `home` may go in.
+ *     runs that was called by the guest n deep: only the thread `owner_thread` may go in.
  */
 #ifndef PROXYWASM_WASMTIME_NATIVE_H
 #define PROXYWASM_WASMTIME_NATIVE_H
@@ -58,13 +58,13 @@ void ticker_used(Ticker *ticker); /* have it run; to be called at each outermost
 int ticker_ready(void);
 uint64_t now(void); /* nanoseconds, monotonic */
 
-/* -- The crossings of an instance (crossings.c, guest.c, host.c, epoch.c) ------------------------------------- */
+/* -- The trampolines of an instance (trampolines.c, guest.c, host.c, epoch.c) ------------------------------------- */
 
 enum { FEW = 16 }; /* arguments that need no memory of their own */
 
 typedef struct Host {
     struct Host *next;
-    struct Crossings *crossings;
+    struct Trampolines *trampolines;
     PyObject *call;
     Proxywasm_hostcall native; /* the way past Python, or NULL */
     char result;               /* i I f F (i32 i64 f32 f64), or 0 */
@@ -72,11 +72,11 @@ typedef struct Host {
     char params[];
 } Host;
 
-typedef struct Crossings {
+typedef struct Trampolines {
     PyObject_HEAD
     void *context;
     int depth;
-    unsigned long home;
+    unsigned long owner_thread;
     bool closed, holds, expired;
     unsigned epochs;
     uint64_t allowed, until; /* nanoseconds for each outermost call, or 0; and when this one's are over */
@@ -87,37 +87,37 @@ typedef struct Crossings {
     PyObject *store;         /* what has to live as long */
     Ticker *ticker;
     Host *hosts;
-} Crossings;
+} Trampolines;
 
 typedef struct {
     PyObject_HEAD
     vectorcallfunc vectorcall;
     Proxywasm_callback native; /* the way past Python */
-    Crossings *crossings;
+    Trampolines *trampolines;
     Function function;
     char result;
     Py_ssize_t count;
     char *params;
 } Guest;
 
-extern PyTypeObject CrossingsType, GuestType;
+extern PyTypeObject TrampolinesType, GuestType;
 
 /* What is called before a guest is entered: faulthandler.is_enabled, and functions of signals.py and stack.py. */
-void crossings_prepare(PyObject *is_enabled, PyObject *bring_forward, PyObject *check_stack);
-bool crossings_enter(Crossings *self); /* or an exception is set */
+void trampolines_prepare(PyObject *is_enabled, PyObject *bring_forward, PyObject *check_stack);
+bool trampolines_enter(Trampolines *self); /* or an exception is set */
 /* Back from the guest. 0, or -1 with the exception of what went wrong. */
-int crossings_leave(Crossings *self, void *error, void *trap);
+int trampolines_leave(Trampolines *self, void *error, void *trap);
 /* guest(params, result) -> (callable, address of its function) */
-PyObject *guest_new(Crossings *crossings, PyObject *args);
+PyObject *guest_new(Trampolines *trampolines, PyObject *args);
 /* host(call, params, result) -> address of the environment of its callback */
-PyObject *host_new(Crossings *crossings, PyObject *args);
+PyObject *host_new(Trampolines *trampolines, PyObject *args);
 /* Wasmtime's callbacks: a guest calls the host; the epoch has moved on while guest code runs. */
 void *host_called(void *environment, void *caller, Slot *slots, size_t count);
 void *epoch_reached(void *context, void *environment, uint64_t *ticks, uint8_t *kind);
 
-static inline void let_go(Crossings *self) { self->thread = PyEval_SaveThread(); }
+static inline void let_go(Trampolines *self) { self->thread = PyEval_SaveThread(); }
 
-static inline void retake(Crossings *self) {
+static inline void retake(Trampolines *self) {
     PyThreadState *thread = self->thread;
     if (!thread) return;
     PyEval_RestoreThread(thread);

@@ -1,0 +1,117 @@
+"""Kong's external plugin servers, driven over their Unix socket as Kong drives them.
+
+A phase of a request is an event: the server answers it, and each result that it gets, with a function of the PDK that
+it wants called, until it is done. Two protocols: MessagePack-RPC (the PDKs for Python and JavaScript, PyPI and npm
+``kong-pdk``), and ProtoBuf:1, which Kong's PDK for Go speaks; for that one ``benchmarks/stand_in`` does the same work
+in Rust and nothing else, so that a server with a real PDK cannot be faster. The connection is kept between calls.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from benchmarks.cache import CACHE
+from benchmarks.contenders.kong import Kong
+from benchmarks.contenders.messagepack import MessagePack
+from benchmarks.contenders.protobuf import ProtoBuf
+from benchmarks.headers import REQUEST, RESPONSE, HeaderList
+from benchmarks.rust import program
+from benchmarks.timing import InProcess
+
+PLUGINS = Path(__file__).parent / "plugins"
+NAME = b"header_filter"
+PDK = "kong-pdk@0.6.0"
+PATIENCE = 20.0  # seconds until a server listens
+
+
+@contextmanager
+def python() -> Iterator[InProcess]:
+    """With gevent, which is several times faster than its threads."""
+    start = "import sys; from kong_pdk.cli import start_server; start_server()"
+    server = [sys.executable, "-c", start, "--gevent", "--no-lua-style", "-d", str(PLUGINS / "python")]
+    with driven(lambda folder: [*server, "-p", folder, "--socket-name", "socket"], MessagePack) as timed:
+        yield timed
+
+
+@contextmanager
+def javascript() -> Iterator[InProcess]:
+    server = ["node", str(pdk() / "bin" / "kong-js-pluginserver"), "-d", str(PLUGINS / "javascript")]
+    with driven(lambda folder: [*server, "-p", folder, "--sock-name", "socket"], MessagePack) as timed:
+        yield timed
+
+
+@contextmanager
+def stand_in() -> Iterator[InProcess]:
+    with driven(lambda folder: [str(program("stand_in")), f"{folder}/socket"], ProtoBuf) as timed:
+        yield timed
+
+
+def pdk() -> Path:
+    """Kong's PDK for JavaScript, installed with npm in the cache directory. Raises: RuntimeError, if it cannot be."""
+    folder = CACHE / PDK
+    package = folder / "node_modules" / "kong-pdk"
+    if not package.exists():
+        if shutil.which("npm") is None:
+            raise RuntimeError("Kong's PDK for JavaScript is installed with npm, which is not there.")
+        fresh = folder.with_suffix(".new")
+        fresh.mkdir(parents=True, exist_ok=True)
+        quiet = ["--silent", "--no-audit", "--no-fund", "--no-package-lock"]
+        subprocess.run(["npm", "install", *quiet, "--prefix", fresh, PDK], check=True)
+        fresh.rename(folder)
+    return package
+
+
+@contextmanager
+def driven(
+    command: Callable[[str], Sequence[str]], protocol: Callable[[socket.socket, Kong, bytes], MessagePack | ProtoBuf]
+) -> Iterator[InProcess]:
+    """Start the plugin server of `command`, which gets a folder to put ``socket`` in, and be its Kong."""
+    with tempfile.TemporaryDirectory(prefix="proxywasm-") as folder:
+        kong = Kong()
+        with open(Path(folder) / "log", "wb") as log:
+            process = subprocess.Popen(command(folder), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            with (
+                connected(process, Path(folder)) as connection,
+                closing(protocol(connection, kong, NAME)) as server,
+            ):
+
+                def one_request() -> tuple[HeaderList, HeaderList]:
+                    kong.headers = request = list(REQUEST)
+                    server.event(b"access")
+                    kong.headers = response = list(RESPONSE)
+                    server.event(b"response")
+                    return request, response
+
+                yield InProcess(one_request, others=True)
+        finally:
+            process.terminate()
+            process.wait(5)
+
+
+def connected(process: subprocess.Popen[bytes], folder: Path) -> socket.socket:
+    """A connection to the server, as soon as it listens. Raises: RuntimeError, if it does not."""
+    until = time.monotonic() + PATIENCE
+    while process.poll() is None and time.monotonic() < until:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.connect(str(folder / "socket"))
+        except OSError:
+            connection.close()
+            time.sleep(0.01)
+        else:
+            return connection
+    said = (folder / "log").read_text(encoding="utf-8", errors="replace")
+    raise RuntimeError(f"the plugin server does not listen: {said[-2000:]}")
+
+
+if __name__ == "__main__":
+    pdk()

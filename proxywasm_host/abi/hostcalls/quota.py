@@ -1,0 +1,36 @@
+"""What a hostcall answers when the host would have to keep too much: INTERNAL_FAILURE.
+
+That is Envoy's answer where a circuit breaker lets no more callouts through; for all else it has no limit, and
+ngx_wasm_module ends the guest where a memory zone of its is full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import TypeVar
+
+from proxywasm_host.abi.marshal import Refusal
+from proxywasm_host.abi.types import Status
+from proxywasm_host.services import QuotaExceeded
+
+__all__ = ["quota_exceeded", "within_quota"]
+
+R = TypeVar("R")
+
+
+def quota_exceeded(error: QuotaExceeded) -> Refusal:
+    return Refusal(Status.INTERNAL_FAILURE, "{0}", str(error))
+
+
+def within_quota(handler: Callable[..., R]) -> Callable[..., R | Refusal]:
+    """A handler that refuses where what it calls raises `QuotaExceeded`."""
+
+    @wraps(handler)
+    def call(*args: object) -> R | Refusal:
+        try:
+            return handler(*args)
+        except QuotaExceeded as error:
+            return quota_exceeded(error)
+
+    return call

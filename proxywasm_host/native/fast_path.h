@@ -1,0 +1,114 @@
+/* What the C forms of the fast path share: the C form of the classes of runtime/fast_path.py. */
+#ifndef PROXYWASM_FAST_PATH_H
+#define PROXYWASM_FAST_PATH_H
+
+#include "native.h"
+
+enum { REQUEST, RESPONSE };
+enum { STOP_ALL = 4, BUFFER_LIMIT = 1024 * 1024 };
+extern const size_t HEADERS_MAP[2];
+
+/* Each has its dict here so that one is only made when something is put into it. */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *host;
+    VmBase *vm;
+    Context *root;
+    PyObject *dict;
+    bool closed;
+} PluginBase;
+
+typedef struct {
+    Context base;
+    PyObject *stream, *plugin, *dict;
+    VmBase *vm;
+    uint32_t number, root_number; /* the ids */
+    long long action[2];          /* by direction: what the last callback returned, or -1 */
+    bool created, deleted, pending_done;
+} HttpContextBase;
+
+enum { FEW_FILTERS = 16 };
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *stream, *filters, *headers, *stopped, *buffer, *holder, *trailers, *dict;
+    Py_ssize_t passed, calling, count, header_count, header_size;
+    unsigned long long received;
+    uint8_t *given_end, few[FEW_FILTERS]; /* a byte for each of `count` filters */
+    int direction;
+    bool started, headers_sent, streaming, ended, complete, aborted;
+} FilterChainBase;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *host, *properties, *buffer_limit, *header_limits, *contexts, *local, *details, *dict;
+    Py_ssize_t most_headers, most_header_bytes; /* what `header_limits` says */
+    Outbox *outbox;
+    FilterChainBase *request, *response;
+    long long started_ns;
+    bool closed;
+} HttpStreamBase;
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *services, *clock, *dict;
+    Outbox *outbox;
+} HostBase;
+
+/* -- host.c ----------------------------------------------------------------------------------------------- */
+
+/* The VM of a plugin that has a root too, borrowed; NULL with an exception. */
+VmBase *plugin_vm(const PluginBase *self);
+
+/* -- http_context.c -------------------------------------------------------------------------------------------- */
+
+PyObject *context_make(PyObject *stream, PyObject *plugin);
+/* 0 or an action, or -1 with an exception. */
+int64_t context_on_headers(HttpContextBase *self, int direction, PyObject *headers, bool end_stream);
+/* Give each HttpContext of a list its last callbacks: 0, or -1 with an exception. */
+int end_contexts(PyObject *contexts);
+/* The action that a method gave, from 0 on, or -1 with an exception; takes `result` over. */
+int64_t action_of(PyObject *result);
+/* A method that a subclass must have. */
+PyObject *to_override(PyObject *self, PyObject *args);
+
+/* -- filter_chain.c ----------------------------------------------------------------------------------------------- */
+
+FilterChainBase *chain_make(PyObject *stream, int direction, PyObject *filters);
+/* Headers have come in from outside: 0, or -1 with an exception. */
+int chain_feed_headers(FilterChainBase *self, PyObject *headers, bool end_stream);
+
+/* -- http_stream.c --------------------------------------------------------------------------------------------- */
+
+PyObject *stream_make(HostBase *host, PyObject *plugins, PyObject *properties, PyObject *buffer_limit,
+                      PyObject *header_limits);
+/* A header map as on_log sees it, borrowed; None if it is not there, NULL with an exception. */
+PyObject *map_for_log(PyObject *stream, size_t map);
+
+/* -- checked_headers.c -------------------------------------------------------------------------------------------- */
+
+/* A list of our own of headers that are plain pairs of bytes, whose names are in lower case and differ; and their count
+ * and size, as measure() in header_limits.py says. NULL without an exception: they have to be looked at more closely. */
+PyObject *checked_headers(PyObject *headers, Py_ssize_t *count, Py_ssize_t *size);
+/* Whether headers may go out as they are: what HttpStream.for_wire gives back as it was. */
+bool fit_for_wire(int direction, PyObject *headers);
+/* A RequestHeaders or ResponseHeaders. */
+PyObject *headers_effect(int direction, PyObject *headers, bool end_stream, PyObject *stream);
+
+/* -- All of them ------------------------------------------------------------------------------------------------ */
+
+#define DICT {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL}
+
+/* Whether objects of a class are made as `init` says and by nothing else, so that its steps can be taken here. */
+static inline bool is_made_here(const PyTypeObject *type, initproc init) {
+    return type->tp_init == init && type->tp_new == PyType_GenericNew;
+}
+
+/* Call a method for its effect: 0, or -1 with an exception. */
+static inline int told(PyObject *done) {
+    Py_XDECREF(done);
+    return done ? 0 : -1;
+}
+
+#endif

@@ -1,0 +1,424 @@
+"""What almost every request does, and nothing else: headers pass a chain of filters, contexts begin and end.
+
+These are the hot parts of `Host`, `Plugin`, `HttpStream`, `FilterChain` and `HttpContext`, which add what is out of the
+ordinary. Where the C extension is there (``native/``), its types take the place of the ones here, and do the
+same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
+
+from proxywasm_host.abi.context import ContextState
+from proxywasm_host.abi.native import NATIVE, same
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.types import HeadersAction, MapType
+from proxywasm_host.abi.values import check_properties
+from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.header_limits import HeaderLimits
+from proxywasm_host.runtime.outbox import Outbox
+
+if TYPE_CHECKING:
+    from proxywasm_host.abi.values import PropertyValue
+    from proxywasm_host.runtime.effects import Effect
+    from proxywasm_host.runtime.filter_chain import FilterChain
+    from proxywasm_host.runtime.host import Host
+    from proxywasm_host.runtime.http import HttpStream, LocalResponse
+    from proxywasm_host.runtime.http_context import HttpContext
+    from proxywasm_host.runtime.plugin import Plugin
+    from proxywasm_host.runtime.root import RootContext
+    from proxywasm_host.runtime.vm import Vm
+    from proxywasm_host.services import Services
+
+__all__ = [
+    "BUFFER_LIMIT",
+    "HEADERS_MAP",
+    "HEADER_LIMITS",
+    "REQUEST",
+    "RESPONSE",
+    "STOP_ALL",
+    "WORDS",
+    "FilterChainBase",
+    "HostBase",
+    "HttpContextBase",
+    "HttpStreamBase",
+    "PluginBase",
+]
+
+REQUEST, RESPONSE = range(2)
+STOP_ALL: Final = int(HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK)
+HEADERS_MAP: Final = (int(MapType.REQUEST_HEADERS), int(MapType.RESPONSE_HEADERS))
+HEADERS_OUT: Final = (effects.RequestHeaders, effects.ResponseHeaders)
+WORDS: Final = ("request", "response")
+BUFFER_LIMIT: Final = 1024 * 1024
+"""Bytes of a body that filters may hold back (Envoy's default of ``per_connection_buffer_limit_bytes``)."""
+HEADER_LIMITS: Final = HeaderLimits()
+same(REQUEST=REQUEST, RESPONSE=RESPONSE, STOP_ALL=STOP_ALL, BUFFER_LIMIT=BUFFER_LIMIT)
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+ON_HEADERS: Final = ("on_request_headers", "on_response_headers")
+
+
+class HttpContextBase(ContextState):
+    """A stream context. `HttpContext` adds `headers_action`, `failed` and `hold`."""
+
+    request_action = -1
+    """What the filter's last callback for the request returned, as `FilterSide` reads it; -1 if there was none."""
+    response_action = -1
+    created = False
+    deleted = False
+    pending_done = False
+    """on_done returned false, and this profile waits for ``proxy_done``."""
+
+    def __init__(self, stream: HttpStream, plugin: Plugin) -> None:
+        vm = plugin.vm
+        super().__init__(vm.new_context_id(), plugin.root)
+        self.stream: HttpStream = stream
+        self.plugin = plugin
+        self.vm: Vm = vm
+        vm.contexts[self.id] = self  # type: ignore[assignment]
+
+    def create(self) -> None:
+        """on_context_create, once."""
+        if not self.created:
+            self.created = True
+            try:
+                self.vm.call(self, "on_context_create", self.id, self.root.id)
+            except RuntimeError:  # the guest is busy, and knows nothing of this context
+                self.created = False
+                raise
+
+    def on_headers(self, direction: int, headers: HeaderList, end_stream: bool) -> int:
+        """The action of the guest, a `HeadersAction`: 0 is to go on."""
+        if not self.created:
+            if direction == RESPONSE:
+                return 0
+            self.create()
+        vm = self.vm
+        if vm.failure is not None:
+            return self.failed(direction, STOP_ALL)
+        at = HEADERS_MAP[direction]
+        self.maps[at] = headers
+        callback = vm.callbacks.get(ON_HEADERS[direction])
+        action = 0
+        if callback is not None:
+            if vm.tells_end:
+                action = vm.enter(self, callback, self.id, len(headers), int(end_stream))
+            else:
+                action = vm.enter(self, callback, self.id, len(headers))
+            if vm.failure is not None:
+                return self.failed(direction, STOP_ALL)
+            if direction:
+                self.response_action = action
+            else:
+                self.request_action = action
+            if action:
+                action = self.headers_action(action)
+        if not action:
+            self.maps[at] = None
+        return action
+
+    def log(self) -> None:
+        """on_log: everything can be read, nothing changed."""
+        self.create()
+        self.buffers[:2] = None, None
+        self.maps = self.stream.maps_for_log()
+        self.read_only = True
+        try:
+            self.vm.call(self, "on_log", self.id)
+        finally:
+            self.read_only = False
+            self.maps = [None, None, None, None]
+
+    def finish(self) -> None:
+        """on_done and on_delete; on_log between them where the profile says so."""
+        if self.deleted:
+            return
+        vm = self.vm
+        if vm.call(self, "on_done", self.id) == 0 and vm.await_done and vm.failure is None:
+            self.hold()
+        else:
+            self.delete()
+
+    def delete(self) -> None:
+        """on_delete, and the context is no more."""
+        vm = self.vm
+        if not vm.log_before_done:
+            self.log()
+        self.deleted = True
+        vm.call(self, "on_delete", self.id)
+        vm.contexts.pop(self.id, None)
+        del self.stream
+        if self.plugin.closed:
+            self.plugin.stream_gone()
+
+    def headers_action(self, action: int) -> int:
+        """What an action other than to go on amounts to."""
+        raise NotImplementedError
+
+    def failed(self, direction: int, stop: int) -> int:
+        """What the stream gets instead of an action, since the VM does not work (any more)."""
+        raise NotImplementedError
+
+    def hold(self) -> None:
+        """on_done returned false: wait for ``proxy_done``."""
+        raise NotImplementedError
+
+
+class FilterChainBase:
+    """The request's way upstream, or the response's way to the client. `FilterChain` adds `stop`."""
+
+    headers: HeaderList = []  # noqa: RUF012 - never changed, only replaced
+    started = False
+    """Headers have come in."""
+    passed = 0
+    """How many filters have let the headers go on."""
+    headers_sent = False
+    """Headers have gone out."""
+    stopped: Mapping[int, Any] = MappingProxyType({})
+    """The filters, by their place in the chain, that are in another state than CONTINUE."""
+    buffer: bytes | bytearray | None = None
+    holder: HttpContext | None = None
+    """The filter that holds the buffer and may still read and change it."""
+    streaming = False
+    """The filter that holds the body asked for back-pressure instead of a limit."""
+    trailers: HeaderList | None = None
+    received = 0
+    """Bytes of body that came in."""
+    header_count = header_size = 0
+    """How many headers came in, pseudo headers too, and bytes of them."""
+    ended = False
+    """The end of the message has come in."""
+    complete = False
+    """The end of the message has gone out."""
+    aborted = False
+    calling = -1
+    """The filter whose callback runs, by its place in the chain; -1 for none."""
+
+    def __init__(self, stream: HttpStream, direction: int, filters: list[HttpContext]) -> None:
+        self.stream = stream
+        self.direction = direction
+        self.filters = filters
+        self._given_end = bytearray(len(filters))
+
+    def give_end(self, index: int) -> None:
+        """Note that a filter, by its place in the chain, is given the end of the message: nothing more is for it."""
+        self._given_end[index] = 1
+
+    def was_given_end(self, index: int) -> bool:
+        """Whether that was noted."""
+        return bool(self._given_end[index])
+
+    def on_headers(self, headers: HeaderList, end_stream: bool) -> None:
+        """Headers have come in."""
+        self.headers = headers
+        self.started = True
+        self.ended = end_stream
+        self.pass_headers(0, end_stream)
+
+    def pass_headers(self, start: int, end_stream: bool) -> None:
+        """Give the headers to the filters from `start` on, and out, unless one of them stops that."""
+        filters = self.filters
+        for index in range(start, len(filters)):
+            if end_stream:
+                self.give_end(index)
+            self.calling = index
+            action = filters[index].on_headers(self.direction, self.headers, end_stream)
+            self.calling = -1
+            if self.aborted:
+                self.stream.send_prepared()
+                return
+            if action:
+                self.stop(index, action)
+                return
+            if self.passed > index:
+                return  # it has injected data: they have gone on already
+            self.passed = index + 1
+        self.out_headers(end_stream)
+
+    def stop(self, index: int, action: int) -> None:
+        """A filter holds the headers."""
+        raise NotImplementedError
+
+    def out_headers(self, end_stream: bool) -> None:
+        """All filters have let the headers go on."""
+        stream = self.stream
+        headers = stream.for_wire(self.direction, self.headers)
+        if headers is not None:
+            self.complete = end_stream
+            self.headers_sent = True
+            stream.host.emit(HEADERS_OUT[self.direction](headers, end_stream, stream))
+
+
+class HttpStreamBase:
+    """One request and its response. `HttpStream` adds all that can be done with it."""
+
+    context_type: ClassVar[type[HttpContext]]
+    chain_type: ClassVar[type[FilterChain]]
+    local: LocalResponse | None = None
+    """The local response, if there was one."""
+    details: str | None = None
+    """Envoy's response code details: who made the response or ended the stream, and why; ``None`` until then."""
+    closed = False
+
+    def __init__(
+        self,
+        host: Host,
+        plugins: Sequence[Plugin],
+        properties: Mapping[str, PropertyValue],
+        buffer_limit: int,
+        header_limits: HeaderLimits | None,
+    ) -> None:
+        self.host = host
+        self.properties = properties
+        limit: Any = buffer_limit
+        if not isinstance(limit, int) or limit < 0:
+            raise TypeError(f"buffer_limit is a number of bytes, 0 or more, such as 1 << 20, not {limit!r}")
+        self.buffer_limit = buffer_limit
+        """Bytes of a body that filters may hold, in each direction."""
+        if header_limits is not None and header_limits.__class__ is not HeaderLimits:
+            raise TypeError(f"header_limits are HeaderLimits or None, not {header_limits!r}")
+        self.header_limits = header_limits
+        self.started_ns: int = host.services.clock.time_ns()
+        this = cast("HttpStream", self)
+        self._contexts = contexts = [self.context_type(this, plugin) for plugin in plugins]
+        self._request = self.chain_type(this, REQUEST, contexts)
+        self._response = self.chain_type(this, RESPONSE, contexts[::-1])
+
+    def request_headers(self, headers: HeaderList, end_stream: bool = False) -> list[Effect]:
+        """The client's headers: ``:method``, ``:path``, ``:authority`` and ``:scheme`` first, names in lower case.
+
+        `end_stream`: nothing follows. Raises: RuntimeError, if they were given before, or the stream is closed.
+        """
+        if self.closed:
+            raise RuntimeError("the stream is closed")
+        return self._feed_headers(self._request, headers, end_stream)
+
+    def response_headers(self, headers: HeaderList, end_stream: bool = False) -> list[Effect]:
+        """Upstream's headers, ``:status`` first. Ignored after a local response. Raises as `request_headers`."""
+        response = self._response
+        if self.local is not None or response.aborted:
+            return self.host.drain()
+        if not self._request.started:
+            raise RuntimeError("the request's headers must be given first")
+        if not response.started:
+            self.details = "via_upstream"
+        return self._feed_headers(response, headers, end_stream)
+
+    def _feed_headers(self, chain: FilterChain, headers: HeaderList, end_stream: bool) -> list[Effect]:
+        if chain.started:
+            raise RuntimeError(f"the {WORDS[chain.direction]}'s headers were given before")
+        if not chain.aborted:
+            checked = cast("HttpStream", self).checked(headers, HEADERS_MAP[chain.direction])
+            if checked is not None:
+                chain.on_headers(checked, end_stream)
+        return self.host.drain()
+
+    def close(self, details: str = "") -> list[Effect]:
+        """Both sides are done with the stream: on_log, on_done, on_delete. Closing again does nothing.
+
+        `details` say why, if it ended early; Envoy's word for a client that went away is
+        ``downstream_remote_disconnect``.
+        """
+        if not self.closed:
+            self.closed = True
+            self.details = details or self.details
+            self._request.aborted = self._response.aborted = True
+            end(self._contexts)
+            # A stream that is done is no cycle: it goes at once, and not when the collector comes.
+            del self._request.stream, self._response.stream
+        return self.host.drain()
+
+    def maps_for_log(self) -> list[HeaderList | None]:
+        """Header maps as on_log sees them, by `MapType`."""
+        request, response = self._request, self._response
+        return [request.headers or None, None, response.headers or None, response.trailers]
+
+
+def end(contexts: Sequence[HttpContext]) -> None:
+    """Nothing more happens to a stream: on_log, on_done, on_delete, in the order that each filter's profile says."""
+    for context in contexts:
+        if context.vm.log_before_done:
+            context.log()
+    for context in contexts:
+        context.finish()
+
+
+class PluginBase:
+    """What streams need of a plugin."""
+
+    host: Host
+    vm: Vm
+    root: RootContext
+    closed = False
+
+
+class HostBase:
+    """What streams need of a host."""
+
+    stream_type: ClassVar[type[HttpStream]]
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.outbox = Outbox()
+
+    def http_stream(
+        self,
+        plugins: Sequence[Plugin],
+        *,
+        properties: Mapping[str, PropertyValue] | None = None,
+        buffer_limit: int = BUFFER_LIMIT,
+        header_limits: HeaderLimits | None = HEADER_LIMITS,
+        router: bool = True,
+    ) -> HttpStream:
+        """An HTTP stream through these plugins, in the order of the request.
+
+        `properties` are those of this stream, by dotted name (``"source.address"``). `buffer_limit` bounds what
+        filters may hold of a body, in bytes. A request beyond `header_limits` is answered 431, a response 502;
+        ``None`` is no limit. `router`: headers that filters leave without ``:path``, ``:method`` or ``:status`` are
+        answered as by Envoy's router (404, 503, 502); else they come out as they are.
+
+        Raises: TypeError or ValueError, for plugins of another host, and for properties that no filter could read.
+        """
+        if properties is not None:
+            check_properties(properties)
+        stream = self.stream_type(
+            cast("Host", self),
+            self.ready(plugins),
+            NOTHING if properties is None else properties,
+            buffer_limit,
+            header_limits,
+        )
+        if not router:
+            stream.router = False
+        return stream
+
+    def ready(self, plugins: Sequence[Plugin]) -> list[Plugin]:
+        """Those that a new stream gets. Raises: RuntimeError, if one was closed."""
+        raise NotImplementedError
+
+    def emit(self, effect: Effect) -> None:
+        """Note an effect; it is returned by the event that is being fed, or by the next."""
+        self.outbox.put(effect)
+
+    def drain(self) -> list[Effect]:
+        """What is to be done, in order; afterwards nothing is."""
+        return self.outbox.drain()
+
+
+PythonHttpContextBase, PythonFilterChainBase, PythonHttpStreamBase = HttpContextBase, FilterChainBase, HttpStreamBase
+PythonPluginBase, PythonHostBase = PluginBase, HostBase
+if not TYPE_CHECKING and NATIVE is not None:
+    NATIVE.use(
+        request_headers=effects.RequestHeaders,
+        response_headers=effects.ResponseHeaders,
+        check_properties=check_properties,
+        header_limits=HEADER_LIMITS,
+    )
+    HttpContextBase, FilterChainBase, HttpStreamBase = (
+        NATIVE.HttpContextBase,
+        NATIVE.FilterChainBase,
+        NATIVE.HttpStreamBase,
+    )
+    PluginBase, HostBase = NATIVE.PluginBase, NATIVE.HostBase

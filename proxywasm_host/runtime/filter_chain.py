@@ -1,0 +1,241 @@
+"""One direction of an HTTP stream: how headers, body and trailers pass through the filters of a chain.
+
+Rules, those of Envoy's filter manager (``filter_manager.cc``), which every filter is written against:
+
+* Each filter is in one of three states, and its callbacks' results move it between them:
+
+      =============  ==========================================  =====================================================
+      state          what came of it                             what happens to what comes next
+      =============  ==========================================  =====================================================
+      CONTINUE       passed it on                                is given to it
+      STOP_SINGLE    PAUSE on headers (where allowed), on a      body: is given to it, so that it may buffer;
+                     body or on trailers                         what follows a body it lets pass goes on with it
+      STOP_ALL       PAUSE on headers                            is held, and not given to it until it is resumed
+      =============  ==========================================  =====================================================
+
+* What a filter holds is in one buffer for the whole direction, in front of that filter: none behind it has seen it.
+* A resumed filter's headers go on first, then the held body, then trailers. After STOP_ALL the body is first given to
+  the filter itself.
+* Holding more than the limit is an error to the client (413 or 500), unless the filter asked for back-pressure (PAUSE
+  on headers does): then it is only when 16 times the limit is held, for nobody stopped reading.
+* Once the direction is `aborted` (local response, reset), nothing moves any more.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.types import DataAction, HeadersAction
+from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.fast_path import REQUEST, RESPONSE, FilterChainBase
+
+if TYPE_CHECKING:
+    from proxywasm_host.runtime.http_context import HttpContext
+
+__all__ = ["REQUEST", "RESPONSE", "FilterChain"]
+
+IGNORED = 16
+"""How many limits may be held back for a filter that wants back-pressure, if nobody stops reading."""
+BODY_OUT = (effects.RequestBody, effects.ResponseBody)
+TRAILERS_OUT = (effects.RequestTrailers, effects.ResponseTrailers)
+STOPS_ALL = (HeadersAction.STOP_ALL_ITERATION_AND_BUFFER, HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK)
+
+
+class State(Enum):
+    CONTINUE = 0
+    STOP_SINGLE = 1
+    STOP_ALL = 2
+
+
+class FilterChain(FilterChainBase):
+    """The request's way upstream, or the response's way to the client."""
+
+    trailer_count = trailer_size = 0
+    """How many trailers came in, and bytes of them."""
+    resume_asked = 0
+    """A bit for each filter that resumed its own headers or trailers: done once their callback has returned PAUSE."""
+
+    # -- Events --------------------------------------------------------------------------------------------------
+
+    def on_data(self, data: bytes, end_stream: bool) -> None:
+        self.received += len(data)
+        self.ended = end_stream
+        self.resume_asked = 0
+        self._data(0, data, end_stream)
+
+    def on_trailers(self, trailers: HeaderList) -> None:
+        self.trailers = trailers
+        self.ended = True
+        self.resume_asked = 0
+        self._trailers(0)
+
+    def resume(self, context: HttpContext) -> None:
+        """Let a filter that paused go on."""
+        if context in self.filters:
+            index = self.filters.index(context)
+            if index == self.calling:
+                self.resume_asked |= 1 << index
+            elif index in self.stopped:
+                self._resume(index)
+
+    def inject(self, context: HttpContext, data: bytes, end_stream: bool) -> None:
+        """Send data on as if it came from a filter, after the headers if that filter holds them."""
+        if context in self.filters:
+            index = self.filters.index(context)
+            if self.passed <= index:
+                self.passed = index + 1
+                self.pass_headers(index + 1, False)
+            if not self.aborted:
+                self._data(index + 1, data, end_stream)
+
+    @property
+    def holding(self) -> HttpContext | None:
+        """The first filter that holds something back."""
+        return self.filters[min(self.stopped)] if self.stopped else None
+
+    # -- Through the filters -------------------------------------------------------------------------------------
+
+    def stop(self, index: int, action: int) -> None:
+        self._stop(index, State.STOP_ALL if action in STOPS_ALL else State.STOP_SINGLE)
+        self.streaming = action == HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK
+        self._resume_if_asked(index)
+
+    def _data(self, start: int, data: bytes, end_stream: bool) -> None:
+        trailers_added_by = None
+        for index in range(start, len(self.filters)):
+            if self.stopped.get(index) is State.STOP_ALL:
+                self._hold(data)
+                return
+            if self.was_given_end(index):
+                return
+            had_trailers = self.trailers is not None
+            end = end_stream and not had_trailers
+            if end:
+                self.give_end(index)
+            self.calling = index
+            action, data = self.filters[index].on_data(self, data, end)
+            self.calling = -1
+            if self.aborted:
+                self.stream.send_prepared()
+                return
+            if not had_trailers and self.trailers is not None:
+                trailers_added_by = index
+            if not self._after_data(index, action, data):
+                return
+        self._out_data(data, end_stream and self.trailers is None)
+        if trailers_added_by is not None:
+            self._trailers(trailers_added_by + 1)
+
+    def _after_data(self, index: int, action: int, data: bytes) -> bool:
+        """Move the filter by the result of its callback on a body; whether the data goes on to the next."""
+        self.resume_asked &= ~(1 << index)
+        if action == DataAction.CONTINUE:
+            if index in self.stopped:
+                self._hold(data)
+                self._resume(index)
+                return False
+            return True
+        self._stop(index, State.STOP_SINGLE)
+        if action == DataAction.STOP_ITERATION_NO_BUFFER:
+            if self.ended and self.trailers is None and self.buffer is None:
+                self.buffer = b""
+        else:
+            self.streaming = action == DataAction.STOP_ITERATION_AND_WATERMARK
+            self._hold(data, self.filters[index] if action == DataAction.STOP_ITERATION_AND_BUFFER else None)
+        return False
+
+    def _trailers(self, start: int) -> None:
+        for index in range(start, len(self.filters)):
+            if self.stopped.get(index) is State.STOP_ALL:
+                return
+            assert self.trailers is not None  # noqa: S101 - trailers never go away
+            self.calling = index
+            action = self.filters[index].on_trailers(self.direction, self.trailers)
+            self.calling = -1
+            if self.aborted:
+                self.stream.send_prepared()
+                return
+            self.give_end(index)
+            if action:
+                if index not in self.stopped:
+                    self._stop(index, State.STOP_SINGLE)
+                self._resume_if_asked(index)
+                return
+            if index in self.stopped:
+                self._resume(index)
+                return
+        self._out_trailers()
+
+    def _stop(self, index: int, state: State) -> None:
+        self.stopped = {**self.stopped, index: state}
+
+    def _resume_if_asked(self, index: int) -> None:
+        if self.resume_asked >> index & 1:
+            self.resume_asked &= ~(1 << index)
+            self._resume(index)
+
+    def _resume(self, index: int) -> None:
+        if self.aborted:
+            return
+        again = index if self.stopped[index] is State.STOP_ALL else index + 1
+        self.stopped = {other: state for other, state in self.stopped.items() if other != index}
+        had_trailers = self.trailers is not None
+        if self.passed <= index:
+            self.passed = index + 1
+            self.headers = list(self.headers)  # the filter keeps its own: what it changes now changes nothing any more
+            self.pass_headers(index + 1, self.ended and self.buffer is None and not had_trailers)
+            if self.aborted:
+                return
+        if self.buffer is not None:
+            self._data(again, self.take_buffer(), self.ended and not had_trailers)
+        if had_trailers and not self.aborted:
+            self._trailers(again)
+
+    # -- The buffer ----------------------------------------------------------------------------------------------
+
+    def held(self) -> bytes:
+        """What is held."""
+        seen = None if self.holder is None else self.holder.buffers[self.direction]
+        return bytes(self.buffer or b"") if seen is None else seen
+
+    def take_buffer(self) -> bytes:
+        """What is held; afterwards nothing is."""
+        data = self.held()
+        self.holder = None
+        self.buffer = None
+        return data
+
+    def _hold(self, data: bytes, holder: HttpContext | None = None) -> None:
+        if holder is not None or self.holder is not None:
+            self.buffer = data = self.take_buffer() + data
+            if holder is not None:
+                self.holder = holder
+                holder.buffers[self.direction] = data
+        elif isinstance(self.buffer, bytearray):
+            self.buffer += data
+        else:
+            self.buffer = bytearray(self.buffer or b"") + data
+        limit = self.stream.buffer_limit
+        if len(self.buffer) > (limit * IGNORED if self.streaming else limit):
+            self.stream.over_limit(self)
+
+    @property
+    def full(self) -> bool:
+        """Whether more is held than the limit: no more should be read until it has gone on."""
+        return self.buffer is not None and len(self.buffer) > self.stream.buffer_limit
+
+    # -- Out -----------------------------------------------------------------------------------------------------
+
+    def _out_data(self, data: bytes, end_stream: bool) -> None:
+        if self.complete or not (data or end_stream):
+            return
+        self.complete = end_stream
+        self.stream.host.emit(BODY_OUT[self.direction](data, end_stream, self.stream))
+
+    def _out_trailers(self) -> None:
+        if self.complete:
+            return
+        self.complete = True
+        self.stream.host.emit(TRAILERS_OUT[self.direction](self.trailers or [], self.stream))

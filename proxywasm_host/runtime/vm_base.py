@@ -1,0 +1,97 @@
+"""The way into the guest, and what must wait while somebody is in there: the hot part of a `Vm`.
+
+Where the C extension is there (`proxywasm_host.abi.native`), its ``VmBase`` takes the place of the one here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
+
+from proxywasm_host.abi.context import Context, ContextState
+from proxywasm_host.abi.native import NATIVE, same
+
+if TYPE_CHECKING:
+    from proxywasm_host.runtime.failure import Failure
+
+__all__ = ["STOPPED", "VmBase"]
+
+STOPPED: Final = 0xFFFF_FFFF
+"""Result of a callback in which the guest sent a local response: beyond every action, so it stops the iteration."""
+
+same(STOPPED=STOPPED)
+
+
+class VmBase:
+    """A guest that can be entered by one callback at a time. A `Vm` adds `ended` and `run_deferred`."""
+
+    def __init__(self, idle: Context, deferred: deque[Callable[[], None]]) -> None:
+        self.idle = idle
+        """The context while the guest does not run, or starts."""
+        self.context: Context = idle
+        self.deferred = deferred
+        self.stop_iteration = False
+        self.failure: Failure | None = None
+        self.contexts: dict[int, Context] = {}
+        self.callbacks: dict[str, Callable[..., Any]] = {}
+        """The callbacks that the guest has and may have, by their name without ``proxy_``. Replaced, never changed."""
+        self.tells_end = True
+        """Whether callbacks on headers are told that nothing follows (not so in ABI 0.1.0)."""
+        self.log_before_done = self.await_done = False
+        """Flags of the profile."""
+        self.next_context = 1
+
+    def new_context_id(self) -> int:
+        """A number that no living context has; never 0."""
+        while True:
+            id = self.next_context
+            self.next_context = id + 1 & 0xFFFFFFFF or 1
+            if id not in self.contexts:
+                return id
+
+    def call(self, context: ContextState, name: str, *args: int) -> int | None:
+        """Call a callback by name, `args` as in `enter`, if the VM works and the guest has it; else ``None``."""
+        callback = self.callbacks.get(name)
+        if callback is None or self.failure is not None:
+            return None
+        return self.enter(context, callback, *args)
+
+    def enter(self, context: ContextState, callback: Callable[..., Any], *args: int) -> int:
+        """Call one of `Vm.callbacks` for a context; `args` begin with the context's id.
+
+        Returns what the guest returned (0 if nothing), or `STOPPED`. If the guest did not return, `Vm.failure` is set
+        and the result means nothing.
+        """
+        idle = self.idle
+        if self.context is not idle:
+            raise RuntimeError("an event was fed to a guest while it runs: wait until the event at hand has returned")
+        self.context = context  # type: ignore[assignment]
+        try:
+            result = callback(*args)
+        except BaseException as error:
+            result = None
+            self.ended(context, callback, error)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self.context = idle
+        if self.deferred:
+            if self.stop_iteration:
+                self.stop_iteration = False
+                result = STOPPED
+            self.run_deferred()
+        return result or 0
+
+    def ended(self, context: Any, callback: Callable[..., Any], error: BaseException) -> None:
+        """Take note of what ended a callback other than by returning."""
+        raise NotImplementedError
+
+    def run_deferred(self) -> None:
+        """Run what waits for the guest to return."""
+        raise NotImplementedError
+
+
+PythonVmBase = VmBase
+if not TYPE_CHECKING and NATIVE is not None:
+    VmBase = NATIVE.VmBase
