@@ -2,7 +2,7 @@
 # `check` is for every change: Python packages and a minute are all that it takes. `test` is the whole.
 
 PYTHON ?= python3
-# Engines to leave out of the tests: make test WITHOUT=wasmer
+# What to leave out of the tests: make test WITHOUT=wasmer, which leaves out all that is built with cargo
 WITHOUT ?=
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
@@ -16,7 +16,7 @@ UNIT := tests/abi tests/cli tests/driver tests/integrations tests/runtime tests/
 	tests/test_package.py tests/test_quotas.py tests/test_remedy.py tests/test_wrong_use.py
 # Rust of ours that is not a filter: what is in a filter is built into files that are committed.
 CARGO := $(shell command -v cargo)
-CRATES := $(patsubst %/Cargo.toml,%,$(wildcard engines/wasmer/Cargo.toml engines/wasmer/linker/Cargo.toml benchmarks/*/Cargo.toml))
+CRATES := $(patsubst %/Cargo.toml,%,$(wildcard dataplane/Cargo.toml engines/wasmer/Cargo.toml engines/wasmer/linker/Cargo.toml benchmarks/*/Cargo.toml))
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/proxywasm-host
 WASMER := $(if $(findstring wasmer,$(WITHOUT)),,$(VENV)/.wasmer)
 
@@ -48,7 +48,7 @@ lint: $(VENV)/.check
 	@echo "Linting (ruff), types (mypy strict), layers (import-linter), the format of C (clang-format)$(if $(CARGO), and of Rust (rustfmt))."
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
-	@PYTHONPATH=engines/wasmtime:engines/v8:engines/wasmer $(VENV)/bin/lint-imports
+	@PYTHONPATH=engines/wasmtime:engines/v8:engines/wasmer:dataplane $(VENV)/bin/lint-imports
 	@$(VENV)/bin/clang-format --dry-run --Werror $(SOURCES_IN_C)
 	@$(if $(CARGO),$(foreach crate,$(CRATES),cargo fmt --check --manifest-path $(crate)/Cargo.toml &&)) true
 
@@ -105,8 +105,14 @@ $(VENV)/.rivals: $(VENV)/.test $(VENV)/.programs $(wildcard benchmarks/*/Cargo.t
 	@$(VENV)/bin/python -m benchmarks.contenders.plugin_server
 	@touch $@
 
-# The Wasmer engine is built with cargo: some minutes the first time, then kept outside of the checkout.
-$(VENV)/.wasmer: $(VENV)/.run $(shell find engines/wasmer -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name build)
+# What is built with cargo takes some minutes the first time, and is kept outside of the checkout.
+$(VENV)/.dataplane: $(VENV)/.run engines/crate.py $(shell find dataplane -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi' -o -name build)
+	@command -v cargo >/dev/null || { echo "The data plane is built with cargo, which is not there: install Rust, or say 'make test WITHOUT=wasmer'."; exit 1; }
+	@echo "Installing the data plane of serve, which is built first if its sources are new (2 to 4 minutes)."
+	@dataplane/build $(abspath $(VENV)/bin/python)
+	@touch $@
+
+$(VENV)/.wasmer: $(VENV)/.run $(VENV)/.dataplane engines/crate.py $(shell find engines/wasmer -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name build)
 	@command -v cargo >/dev/null || { echo "Wasmer and the floor of the benchmarks are built with cargo, which is not there: install Rust, or say 'make test WITHOUT=wasmer'."; exit 1; }
 	@echo "Installing the Wasmer engine, which is built first if its sources are new (5 to 10 minutes)."
 	@engines/wasmer/build $(abspath $(VENV)/bin/python)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-__all__ = ["install_engine", "install_extra", "missing"]
+__all__ = ["install_data_plane", "install_engine", "install_extra", "missing"]
 
 NAME = "proxywasm-host"
 
@@ -39,6 +39,14 @@ def install_engine(distribution: str, *more: str, upgrade: bool = False) -> str:
     if (folder / "build").is_file():
         return shlex.join((_shown(folder / "build", root), sys.executable))
     return _pip(_shown(folder, root), *more, upgrade=upgrade, editable=editable)
+
+
+def install_data_plane() -> str:
+    """The command that installs what serves HTTP for ``proxywasm serve --data-plane hyper``."""
+    root, _ = _checkout()
+    if root is None or not (root / "dataplane/build").is_file():
+        return _pip("proxywasm-dataplane")
+    return shlex.join((_shown(root / "dataplane/build", root), sys.executable))
 
 
 def missing(extra: str, error: ModuleNotFoundError) -> ModuleNotFoundError:

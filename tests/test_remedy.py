@@ -30,8 +30,14 @@ class Place:
         """With an engine that pip can build, and one that has a program for that."""
         (self.root / "engines/v8").mkdir(parents=True)
         (self.root / "engines/wasmer").mkdir()
+        (self.root / "dataplane").mkdir()
         (self.root / "pyproject.toml").write_text('[project]\nname = "proxywasm-host"\n')
-        for path in ("engines/v8/pyproject.toml", "engines/wasmer/pyproject.toml", "engines/wasmer/build"):
+        for path in (
+            "engines/v8/pyproject.toml",
+            "engines/wasmer/pyproject.toml",
+            "engines/wasmer/build",
+            "dataplane/build",
+        ):
             (self.root / path).touch()
 
     def installed(self, origin: object) -> None:
@@ -51,6 +57,7 @@ class Place:
             remedy.install_engine("proxywasm-engine-wasmer"),
             remedy.install_engine("proxywasm-engine-v8", "mini-racer==0.14.1", upgrade=True),
             remedy.install_engine("theirs", upgrade=True),
+            remedy.install_data_plane(),
         ]
 
 
@@ -65,6 +72,7 @@ FROM_AN_INDEX = [
     "pip install proxywasm-engine-wasmer",
     "pip install --upgrade proxywasm-engine-v8 mini-racer==0.14.1",
     "pip install --upgrade theirs",
+    "pip install proxywasm-dataplane",
 ]
 
 
@@ -88,6 +96,7 @@ def test_in_the_root_of_the_checkout(place, monkeypatch):
         f"./engines/wasmer/build {sys.executable}",
         "pip install --upgrade --editable ./engines/v8 mini-racer==0.14.1",
         "pip install --upgrade theirs",
+        f"./dataplane/build {sys.executable}",
     ]
 
 
@@ -100,6 +109,7 @@ def test_elsewhere(place):
         f"'{place.root}/engines/wasmer/build' {sys.executable}",
         f"pip install --upgrade '{place.root}/engines/v8' mini-racer==0.14.1",
         "pip install --upgrade theirs",
+        f"'{place.root}/dataplane/build' {sys.executable}",
     ]
 
 

@@ -41,6 +41,7 @@ def _filter_options(function: F) -> F:
 @click.option("--cluster", "clusters", metavar="NAME=URL", multiple=True, help="A server that filters may call.")
 @click.option("--deadline", type=Seconds(), help=f"Seconds for a callback; 0 for no limit.  [default: {DEADLINE:g}]")
 @click.option("--memory-limit", type=Size(), help=f"Of a guest.  [default: {MEMORY >> 20}MiB]")
+@click.option("--data-plane", type=click.Choice(["asyncio", "hyper"]), help="What speaks HTTP.  [default: asyncio]")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes.  [default: 1]")
 @click.option(
     "--access-log", type=click.Choice(["common", "json", "off"]), help="To standard output.  [default: common]"
@@ -83,7 +84,7 @@ def overrides(filters: tuple[str, ...], options: dict[str, Any]) -> dict[str, An
     """What a command line says, as a configuration says it. Raises: click.UsageError."""
     said: dict[str, Any] = {
         name: options[name]
-        for name in ("listen", "workers", "watch", "admin", "log_level")
+        for name in ("listen", "data_plane", "workers", "watch", "admin", "log_level")
         if options[name] is not None
     }
     if options["upstream"]:

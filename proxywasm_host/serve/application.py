@@ -17,7 +17,7 @@ from proxywasm_host.integrations.asgi.scope import Message, Receive, Scope, Send
 from proxywasm_host.serve.access_log import Log
 from proxywasm_host.serve.config import Settings
 from proxywasm_host.serve.forwarded import forward
-from proxywasm_host.serve.generation import Generation
+from proxywasm_host.serve.generation import AsyncioGeneration, Generation
 from proxywasm_host.serve.metrics import GuestMetrics, Tally
 from proxywasm_host.serve.protocol import REFUSED
 from proxywasm_host.serve.source import Source
@@ -27,7 +27,7 @@ from proxywasm_host.services import Services, StandardLogging
 __all__ = ["Application", "usable"]
 
 FIXED = (
-    *("listen", "tls", "clients", "workers", "admin", "admin_hosts"),
+    *("listen", "data_plane", "tls", "clients", "workers", "admin", "admin_hosts"),
     *("watch", "shutdown_timeout", "sample", "log_level"),
 )
 """What is decided when the server starts."""
@@ -59,19 +59,34 @@ class Application:
         level = LogLevel[settings.log_level.upper()]
         self._services = Services(log=StandardLogging(level), metrics=self._metrics)
         self._tally = Tally()
-        self._tracer = Tracer(self._tally, settings.sample)
+        self._tracer = self.make_tracer(settings)
         self._log = Log(settings.access_log)
         self._reloading = asyncio.Lock()
         self.generation = await self._load(1, settings)
         self.loaded = True
 
     async def _load(self, number: int, settings: Settings) -> Generation:
+        """Load a generation, which new requests get from now on."""
         try:
-            generation = Generation(number, settings, self._services, self._tally, self._tracer)
+            generation = self.make_generation(number, settings)
             await generation.start()
         except OSError as error:
             raise ConfigError(f"cannot read the filter {error.filename}: {error.strerror}") from None
+        try:
+            self.use(generation, settings)
+        except BaseException:
+            await generation.stop()
+            raise
         return generation
+
+    def make_tracer(self, settings: Settings) -> Tracer:
+        return Tracer(self._tally, settings.sample)
+
+    def make_generation(self, number: int, settings: Settings) -> Generation:
+        return AsyncioGeneration(number, settings, self._services, self._tally, self._tracer)
+
+    def use(self, generation: Generation, settings: Settings) -> None:
+        """Give new requests to this generation, where `__call__` does not."""
 
     async def reload(self) -> str:
         """Read the configuration again, and let what it says take the place of what runs; or tell why it cannot."""
@@ -131,6 +146,7 @@ class Application:
         tally = self._tally
         tally.in_progress += 1
         generation = self.generation
+        assert isinstance(generation, AsyncioGeneration)  # noqa: S101 - of this application
         forward(scope, generation.settings.forwarded)
         try:
             await generation(scope, receive, counted)
@@ -163,6 +179,10 @@ class Application:
 
     async def snapshot(self) -> dict[str, Any]:
         """Numbers and state, as JSON has them."""
+        return self.counted()
+
+    def counted(self) -> dict[str, Any]:
+        """The same, where the generation runs."""
         chain = self.generation.state()
         ours = self._tally.snapshot()
         ours["resident_bytes"] = _resident_bytes()
@@ -185,9 +205,13 @@ class Application:
 
     async def live(self, since: int) -> dict[str, Any]:
         """The same, and the requests that have changed after a change of that number; they are looked at from now."""
+        return self.watched(since)
+
+    def watched(self, since: int) -> dict[str, Any]:
+        """The same, where the generation runs."""
         self._tracer.watch()
         changes, requests = self._tracer.since(since)
-        return {**await self.snapshot(), "changes": changes, "requests": requests}
+        return {**self.counted(), "changes": changes, "requests": requests}
 
 
 def _resident_bytes() -> int:

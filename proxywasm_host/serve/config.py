@@ -350,6 +350,8 @@ class Settings(Model):
     """``HOST:PORT`` of ``/metrics`` and of the page; none if not given."""
     admin_hosts: list[str] = []
     """Names by which the admin port may be asked, beside localhost and addresses; others are answered 421."""
+    data_plane: Literal["asyncio", "hyper"] = "asyncio"
+    """What speaks HTTP: ours in Python, or hyper's in Rust (``proxywasm-dataplane``), faster and with HTTP/2."""
     watch: bool = False
     """Whether changed filters and configurations are loaded while running."""
     shutdown_timeout: Annotated[int, Field(gt=0)] = 30

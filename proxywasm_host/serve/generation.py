@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from proxywasm_host.serve.secrets import Secrets
 from proxywasm_host.serve.trace import Tracer
 from proxywasm_host.services import Services
 
-__all__ = ["Generation", "names"]
+__all__ = ["AsyncioGeneration", "Generation", "names"]
 
 WAIT = 0.25
 """Seconds that a failed guest gets to be replaced before it counts as one that is not."""
@@ -41,29 +41,20 @@ logger = logging.getLogger("proxywasm_host.serve")
 
 
 class Generation:
-    """Belongs to one event loop."""
+    """What all generations have, wherever they run."""
+
+    open = 0
+    """Requests under way."""
 
     def __init__(self, number: int, settings: Settings, services: Services, tally: Tally, tracer: Tracer) -> None:
-        """Nothing is loaded yet. Raises: ConfigError."""
+        """Raises: ConfigError."""
         self.number = number
         self.settings = settings
-        self.proxy = Proxy(settings.upstream)
         self._tally = tally
         self._tracer = tracer
         self._services = replace(services, clusters=clusters_of(settings))
-        self._worker = Worker(
-            self._host,
-            list(filters_of(settings)),
-            logger=logger,
-            on_failure=self._failed,
-            stream_idle_timeout=settings.stream_idle_timeout,
-        )
-        self._running: asyncio.Task[None] | None = None
-        self._open = 0
-        self._drained = asyncio.Event()
-        self._drained.set()
 
-    def _host(self) -> Host:
+    def make_host(self) -> Host:
         settings = self.settings
         return Host(
             settings.engine,
@@ -73,11 +64,76 @@ class Generation:
             properties=of_this_node(settings.properties),
         )
 
+    @property
+    def host(self) -> Host:
+        raise NotImplementedError
+
+    @property
+    def plugins(self) -> Sequence[Plugin]:
+        raise NotImplementedError
+
     async def start(self) -> None:
         """Load the filters; compiling happens in a thread.
 
         Raises: OSError, ModuleError, PluginError, UnknownEngine, EngineUnavailable.
         """
+        raise NotImplementedError
+
+    async def stop(self) -> None:
+        """Wait until the last request is over, and free everything."""
+        raise NotImplementedError
+
+    async def unready(self) -> list[str]:
+        """Names of filters whose guest has failed, and for which new requests are answered 503 until it is replaced.
+
+        Whoever asks makes it replaced, if it is time for that: nobody may send requests to what is not ready.
+        """
+        raise NotImplementedError
+
+    def failed(self, plugin: Plugin, failure: Failure) -> None:
+        """Note that a guest has failed."""
+        self._tally.failures[plugin.name, failure.kind] += 1
+
+    def state(self) -> list[dict[str, Any]]:
+        """The filters and their VMs, for the page and for metrics."""
+        return [
+            {
+                "name": plugin.name,
+                "file": str(filter.file),
+                "engine": filter.engine or self.host.engine.name,
+                "abi": str(plugin.vm.version),
+                "state": "bypassed" if plugin.bypassed else "failed" if plugin.failure else "running",
+                "failure": Secrets().failure(plugin.failure).report() if plugin.failure else "",
+                "policy": FailurePolicy(plugin.config.failure_policy).value,
+                "restarts": plugin.reloads,
+                "memory": 0 if plugin.failure else plugin.vm.memory_bytes,
+                "contexts": len(plugin.vm.contexts),
+                "tick": plugin.root.tick_period,
+                "vm": id(plugin.vm),
+            }
+            for plugin, filter in zip(self.plugins, self.settings.filters, strict=True)
+        ]
+
+
+class AsyncioGeneration(Generation):
+    """Belongs to one event loop."""
+
+    def __init__(self, number: int, settings: Settings, services: Services, tally: Tally, tracer: Tracer) -> None:
+        """Nothing is loaded yet. Raises: ConfigError."""
+        super().__init__(number, settings, services, tally, tracer)
+        self.proxy = Proxy(settings.upstream)
+        self._worker = Worker(
+            self.make_host,
+            list(filters_of(settings)),
+            logger=logger,
+            on_failure=self.failed,
+            stream_idle_timeout=settings.stream_idle_timeout,
+        )
+        self._running: asyncio.Task[None] | None = None
+        self._drained = asyncio.Event()
+        self._drained.set()
+
+    async def start(self) -> None:
         self._running = asyncio.ensure_future(self._worker.run())
         await self._worker.ready()
         self._tracer.add(self.host)
@@ -90,20 +146,15 @@ class Generation:
     def plugins(self) -> list[Plugin]:
         return list(self._worker.plugins)
 
-    @property
-    def open(self) -> int:
-        """Requests under way."""
-        return self._open
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        self._open += 1
+        self.open += 1
         self._drained.clear()
         try:
             await self._serve(scope, receive, send)
         finally:
-            self._open -= 1
-            if not self._open:
+            self.open -= 1
+            if not self.open:
                 self._drained.set()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -130,7 +181,6 @@ class Generation:
                 self._tracer.end(stream)
 
     async def stop(self) -> None:
-        """Wait until the last request is over, and free everything."""
         await self._drained.wait()
         if self._running is not None:
             await self._worker.stop()
@@ -138,14 +188,7 @@ class Generation:
             self._tracer.remove(self.host)
         self.proxy.close()
 
-    def _failed(self, plugin: Plugin, failure: Failure) -> None:
-        self._tally.failures[plugin.name, failure.kind] += 1
-
     async def unready(self) -> list[str]:
-        """Names of filters whose guest has failed, and for which new requests are answered 503 until it is replaced.
-
-        Whoever asks makes it replaced, if it is time for that: nobody may send requests to what is not ready.
-        """
         names = self._healed()
         if names:  # one that had started is replaced within as long as that took
             await asyncio.sleep(WAIT)
@@ -156,26 +199,6 @@ class Generation:
         failed = [plugin.name for plugin in self.plugins if not plugin.closed and plugin.ready() and plugin.failure]
         self._worker.driver.perform(self.host.drain())
         return failed
-
-    def state(self) -> list[dict[str, Any]]:
-        """The filters and their VMs, for the page and for metrics."""
-        return [
-            {
-                "name": plugin.name,
-                "file": str(filter.file),
-                "engine": filter.engine or self.host.engine.name,
-                "abi": str(plugin.vm.version),
-                "state": "bypassed" if plugin.bypassed else "failed" if plugin.failure else "running",
-                "failure": Secrets().failure(plugin.failure).report() if plugin.failure else "",
-                "policy": FailurePolicy(plugin.config.failure_policy).value,
-                "restarts": plugin.reloads,
-                "memory": 0 if plugin.failure else plugin.vm.memory_bytes,
-                "contexts": len(plugin.vm.contexts),
-                "tick": plugin.root.tick_period,
-                "vm": id(plugin.vm),
-            }
-            for plugin, filter in zip(self.plugins, self.settings.filters, strict=True)
-        ]
 
 
 def names(filters: list[config.Filter]) -> list[str]:

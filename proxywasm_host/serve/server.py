@@ -20,6 +20,7 @@ import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -27,6 +28,7 @@ from typing import Any, cast
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from proxywasm_host import remedy
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.errors import ConfigError, ProxyWasmError
 from proxywasm_host.integrations.asgi.exchange import StreamReset
@@ -40,6 +42,7 @@ from proxywasm_host.serve.orphan import end_with
 from proxywasm_host.serve.protocol import ClientProtocol
 from proxywasm_host.serve.reload import Watch
 from proxywasm_host.serve.source import Source
+from proxywasm_host.serve.supervisor import Supervisor
 from proxywasm_host.services.log import LEVELS
 
 __all__ = ["serve"]
@@ -94,6 +97,8 @@ def serve(source: Source) -> None:
     watch = Watch(source)
     settings = source.load()
     logging.config.dictConfig(log_config(settings))
+    if settings.data_plane == "hyper" and find_spec("proxywasm_dataplane") is None:
+        raise ConfigError(f"data_plane: proxywasm-dataplane is not installed: {remedy.install_data_plane()}")
     make_room(settings)
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(bound(settings.listen))
@@ -269,6 +274,11 @@ def _alone(
     admin: socket.socket | None,
     ready: Callable[[], None],
 ) -> None:
+    if settings.data_plane == "hyper":
+        from proxywasm_host.serve.hyper import server as on_hyper  # noqa: PLC0415 - it may not be installed
+
+        on_hyper.alone(source, settings, watch, listening, admin, ready)
+        return
     application = Alone(source, settings, watch, admin)
     try:
         _Server(_config(application, settings), ready).run([listening])
@@ -284,10 +294,10 @@ def _alone(
 class OneOfSeveral(Application):
     """The application in a process of its own, which the one that started it can ask."""
 
-    def __init__(self, source: Source, settings: Settings, directory: Path) -> None:
+    def __init__(self, source: Source, settings: Settings, directory: Path, supervisor: int) -> None:
         super().__init__(source, settings)
         self._directory = directory
-        self._supervisor = os.getpid()
+        self._supervisor = supervisor
 
     async def start(self) -> None:
         end_with(self._supervisor)
@@ -335,18 +345,28 @@ def _several(
     over = threading.Event()
     with tempfile.TemporaryDirectory(prefix="proxywasm-") as name:
         directory = Path(name)
-        config = _config(OneOfSeveral(source, settings, directory), settings)
         office = threading.Thread(target=lambda: asyncio.run(_office(settings, watch, directory, admin, ready, over)))
         office.start()
         try:
             asyncio.run(usable(source, settings))
-            supervisor = Multiprocess(config, [listening])
-            supervisor.run()
+            well = _processes(source, settings, directory, listening)
         finally:
             over.set()
             office.join()
-    if any(process.exitcode not in (0, -signal.SIGTERM) for process in supervisor.processes):
+    if not well:
         sys.exit(1)
+
+
+def _processes(source: Source, settings: Settings, directory: Path, listening: socket.socket) -> bool:
+    """Run the processes, and say whether all have ended as they should."""
+    if settings.data_plane == "hyper":
+        from proxywasm_host.serve.hyper import server as on_hyper  # noqa: PLC0415 - it may not be installed
+
+        arguments = (source, settings, directory, os.getpid(), listening)
+        return Supervisor(settings.workers, on_hyper.one, arguments).run(settings.shutdown_timeout)
+    supervisor = Multiprocess(_config(OneOfSeveral(source, settings, directory, os.getpid()), settings), [listening])
+    supervisor.run()
+    return all(process.exitcode in (0, -signal.SIGTERM) for process in supervisor.processes)
 
 
 async def _office(

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,9 +112,13 @@ def differences(before: HeaderList, after: HeaderList, secrets: Secrets) -> list
 class Tracer:
     """The listener of the hosts of one process."""
 
-    def __init__(self, tally: Tally, every: int) -> None:
+    def __init__(
+        self, tally: Tally, every: int, later: Callable[[float, Callable[[], None]], object] | None = None
+    ) -> None:
+        """`later` calls a function so many seconds from now, where the hosts are; else the event loop does."""
         self.tally = tally
         self.every = every
+        self._later = later or (lambda seconds, function: asyncio.get_running_loop().call_later(seconds, function))
         self.live = every == 1
         """Whether every request is looked at."""
         self.records: deque[Record] = deque(maxlen=KEPT)
@@ -162,19 +167,19 @@ class Tracer:
         self._listen()
 
     def watch(self) -> None:
-        """Somebody looks: for some seconds every request is looked at. Called in the event loop."""
+        """Somebody looks: for some seconds every request is looked at. Called where the hosts are."""
         if self.every == 1:
             return
         if not self.live:
             self.live = True
             self._listen()
-            asyncio.get_running_loop().call_later(LOOKED, self._look_away)
+            self._later(LOOKED, self._look_away)
         self._until = time.monotonic() + LOOKED
 
     def _look_away(self) -> None:
         left = self._until - time.monotonic()
         if left > 0:
-            asyncio.get_running_loop().call_later(left, self._look_away)
+            self._later(left, self._look_away)
         else:
             self.live = False
             self._listen()

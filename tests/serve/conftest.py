@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from tests.serve.origin import Origin, running
 from tests.support import FILTERS
 
 AUTH, HEADERS, BODY, PANICS = (str(FILTERS / f"rust/{name}.wasm") for name in ("auth", "headers", "body", "panics"))
+
+PLANES = ["asyncio", *(["hyper"] if find_spec("proxywasm_dataplane") else [])]
 
 
 class Served:
@@ -78,11 +82,15 @@ def origin() -> Iterator[Origin]:
         yield origin
 
 
-@pytest.fixture
-def serve(tmp_path: Path, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Served]]:
-    """Start a server: options of the command line as keywords, and ``settings`` for its configuration file."""
-    import os
+@pytest.fixture(params=PLANES)
+def plane(request: pytest.FixtureRequest) -> str:
+    """Each data plane in turn."""
+    return str(request.param)
 
+
+@pytest.fixture
+def serve(tmp_path: Path, origin: Origin, plane: str) -> Iterator[Callable[..., Served]]:
+    """Start a server: options of the command line as keywords, and ``settings`` for its configuration file."""
     started: list[Served] = []
 
     def start(*filters: str, settings: dict[str, Any] | None = None, **options: Any) -> Served:
@@ -93,7 +101,13 @@ def serve(tmp_path: Path, origin: Origin, monkeypatch: pytest.MonkeyPatch) -> It
             file = directory / "serve.yaml"
             file.write_text(json.dumps(settings))
             options["config"] = file
-        given = {"upstream": origin.url, "listen": "127.0.0.1:0", "admin": "127.0.0.1:0", **options}
+        given = {
+            "data_plane": plane,
+            "upstream": origin.url,
+            "listen": "127.0.0.1:0",
+            "admin": "127.0.0.1:0",
+            **options,
+        }
         for name, value in given.items():
             flag = "--" + name.replace("_", "-")
             arguments += [flag] if value is True else [] if value is None else [flag, str(value)]

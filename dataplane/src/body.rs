@@ -1,0 +1,334 @@
+//! Bodies on their way: to upstream and to the client, through filters or past them.
+//!
+//! Each is asked for its next piece by the side that it goes to, and asks the side that it comes from: nothing is read
+//! before somebody takes it, and nothing waits here but what filters hold.
+
+use crate::access::Record;
+use crate::filters::{Piece, Stream};
+use crate::server::Busy;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, Sleep, sleep};
+
+/// Why a body does not come to its end.
+#[derive(Debug, Clone, Copy)]
+pub enum Stopped {
+    TooSlow,
+    /// The side that it comes from broke off, or a filter did.
+    Broken,
+    WrongLength,
+}
+
+impl std::fmt::Display for Stopped {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{self:?}")
+    }
+}
+
+impl std::error::Error for Stopped {}
+
+type Next = Poll<Option<Result<Frame<Bytes>, Stopped>>>;
+
+/// A body that is read, with a limit on how long nothing may come.
+pub struct Source {
+    pub body: Incoming,
+    idle: Duration,
+    late: Option<Pin<Box<Sleep>>>,
+    waiting: bool,
+    progress: Option<Progress>,
+}
+
+/// When something of a body has come.
+#[derive(Clone)]
+pub struct Progress(Arc<Mutex<Instant>>);
+
+impl Progress {
+    pub fn begin() -> Progress {
+        Progress(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    pub fn last(&self) -> Instant {
+        *self.0.lock().unwrap()
+    }
+}
+
+impl Source {
+    pub fn new(body: Incoming, idle: Duration) -> Source {
+        Source { body, idle, late: None, waiting: false, progress: None }
+    }
+
+    pub fn noting(self, progress: &Progress) -> Source {
+        Source { progress: Some(progress.clone()), ..self }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Next {
+        match Pin::new(&mut self.body).poll_frame(context) {
+            Poll::Ready(next) => {
+                self.waiting = false;
+                if let Some(progress) = &self.progress {
+                    *progress.0.lock().unwrap() = Instant::now();
+                }
+                Poll::Ready(next.map(|frame| frame.map_err(|_| Stopped::Broken)))
+            }
+            Poll::Pending => {
+                let late = self.late.get_or_insert_with(|| Box::pin(sleep(self.idle)));
+                if !std::mem::replace(&mut self.waiting, true) {
+                    late.as_mut().reset(Instant::now() + self.idle);
+                }
+                ready!(late.as_mut().poll(context));
+                Poll::Ready(Some(Err(Stopped::TooSlow)))
+            }
+        }
+    }
+}
+
+fn frame(piece: Piece) -> Frame<Bytes> {
+    match piece {
+        Piece::Data(data, _) => Frame::data(data),
+        Piece::Trailers(trailers) => Frame::trailers(trailers),
+    }
+}
+
+fn piece(frame: Frame<Bytes>, end: bool) -> Option<Piece> {
+    match frame.into_data() {
+        Ok(data) => Some(Piece::Data(data, end)),
+        Err(frame) => frame.into_trailers().ok().map(Piece::Trailers),
+    }
+}
+
+/// The next piece for the filters, and whether it is the last.
+pub fn poll_piece(source: &mut Source, context: &mut Context<'_>) -> Poll<Result<(Piece, bool), Stopped>> {
+    loop {
+        return Poll::Ready(match ready!(source.poll(context)) {
+            None => Ok((Piece::Data(Bytes::new(), true), true)),
+            Some(Err(stopped)) => Err(stopped),
+            Some(Ok(frame)) => {
+                let end = source.body.is_end_stream();
+                match piece(frame, end) {
+                    Some(piece) => {
+                        let end = end || matches!(piece, Piece::Trailers(_));
+                        Ok((piece, end))
+                    }
+                    None => continue,
+                }
+            }
+        });
+    }
+}
+
+/// The body of a request to upstream.
+pub enum Up {
+    Nothing,
+    Plain(Source),
+    /// Through filters; `None` when the client has sent all.
+    Filtered(Arc<Stream>, Option<Source>, Size),
+}
+
+impl Body for Up {
+    type Data = Bytes;
+    type Error = Stopped;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Next {
+        match &mut *self {
+            Up::Nothing => Poll::Ready(None),
+            Up::Plain(source) => source.poll(context),
+            Up::Filtered(stream, source, size) => loop {
+                {
+                    let mut flow = stream.flow();
+                    if let Some(piece) = flow.up.pieces.pop_front() {
+                        if matches!(&piece, Piece::Data(data, _) if data.is_empty()) {
+                            continue;
+                        }
+                        return Poll::Ready(Some(size.checked(frame(piece))));
+                    }
+                    if flow.up.complete {
+                        return Poll::Ready(size.ended().map(Err));
+                    }
+                    if flow.reset || flow.closed {
+                        return Poll::Ready(Some(Err(Stopped::Broken)));
+                    }
+                    flow.up.waker = Some(context.waker().clone());
+                    if flow.up.full || source.is_none() {
+                        return Poll::Pending;
+                    }
+                }
+                let Some(from) = source else { return Poll::Pending };
+                match ready!(poll_piece(from, context)) {
+                    Ok((piece, end)) => {
+                        if end {
+                            *source = None;
+                        }
+                        if let Err(error) = stream.request_piece(piece) {
+                            crate::unraisable(error);
+                            return Poll::Ready(Some(Err(Stopped::Broken)));
+                        }
+                    }
+                    Err(stopped) => return Poll::Ready(Some(Err(stopped))),
+                }
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Up::Nothing => true,
+            Up::Plain(source) => source.body.is_end_stream(),
+            Up::Filtered(stream, ..) => {
+                let flow = stream.flow();
+                flow.up.complete && flow.up.pieces.is_empty()
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Up::Nothing => SizeHint::with_exact(0),
+            Up::Plain(source) => source.body.size_hint(),
+            Up::Filtered(_, _, size) => size.hint(),
+        }
+    }
+}
+
+/// How long a body is that has come out of filters, as its head says; `None` if it does not.
+pub struct Size(pub Option<u64>);
+
+impl Size {
+    fn checked(&mut self, frame: Frame<Bytes>) -> Result<Frame<Bytes>, Stopped> {
+        if let (Some(left), Some(data)) = (&mut self.0, frame.data_ref()) {
+            *left = left.checked_sub(data.len() as u64).ok_or(Stopped::WrongLength)?;
+        }
+        Ok(frame)
+    }
+
+    fn ended(&self) -> Option<Stopped> {
+        self.0.filter(|left| *left > 0).map(|_| Stopped::WrongLength)
+    }
+
+    fn hint(&self) -> SizeHint {
+        self.0.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// The body of a response, and all that ends with it.
+pub struct Down {
+    pub content: Content,
+    pub record: Record,
+    pub stream: Option<Finish>,
+    pub _slot: Option<OwnedSemaphorePermit>,
+    pub _busy: Busy,
+}
+
+pub enum Content {
+    Nothing,
+    Whole(Option<Bytes>),
+    Plain(Source),
+    Filtered(Option<Source>, Size),
+}
+
+/// Tells the filters when a stream is over.
+pub struct Finish(pub Arc<Stream>, pub bool);
+
+impl Drop for Finish {
+    fn drop(&mut self) {
+        self.0.finish(!self.1);
+    }
+}
+
+impl Down {
+    fn poll(&mut self, context: &mut Context<'_>) -> Next {
+        match &mut self.content {
+            Content::Nothing => Poll::Ready(None),
+            Content::Whole(data) => {
+                Poll::Ready(data.take().filter(|data| !data.is_empty()).map(|data| Ok(Frame::data(data))))
+            }
+            Content::Plain(source) => source.poll(context),
+            Content::Filtered(source, size) => {
+                let stream = &self.stream.as_ref().expect("filters").0;
+                loop {
+                    {
+                        let mut flow = stream.flow();
+                        if let Some(piece) = flow.down.pieces.pop_front() {
+                            if matches!(&piece, Piece::Data(data, _) if data.is_empty()) {
+                                continue;
+                            }
+                            return Poll::Ready(Some(size.checked(frame(piece))));
+                        }
+                        if flow.down.complete {
+                            return Poll::Ready(size.ended().map(Err));
+                        }
+                        if flow.reset || flow.closed {
+                            return Poll::Ready(Some(Err(Stopped::Broken)));
+                        }
+                        flow.down.waker = Some(context.waker().clone());
+                        if flow.down.full || source.is_none() {
+                            return Poll::Pending;
+                        }
+                    }
+                    let Some(from) = source else { return Poll::Pending };
+                    match ready!(poll_piece(from, context)) {
+                        Ok((piece, end)) => {
+                            if end {
+                                *source = None;
+                            }
+                            if let Err(error) = stream.response_piece(piece) {
+                                crate::unraisable(error);
+                                return Poll::Ready(Some(Err(Stopped::Broken)));
+                            }
+                        }
+                        Err(stopped) => return Poll::Ready(Some(Err(stopped))),
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Body for Down {
+    type Data = Bytes;
+    type Error = Stopped;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Next {
+        let next = ready!(self.poll(context));
+        match &next {
+            Some(Ok(frame)) => self.record.bytes += frame.data_ref().map_or(0, Bytes::len) as u64,
+            _ => {
+                if let Some(finish) = &mut self.stream {
+                    finish.1 = true;
+                }
+            }
+        }
+        if self.is_end_stream() {
+            if let Some(finish) = &mut self.stream {
+                finish.1 = true;
+            }
+        }
+        Poll::Ready(next)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Nothing => true,
+            Content::Whole(data) => data.as_ref().is_none_or(Bytes::is_empty),
+            Content::Plain(source) => source.body.is_end_stream(),
+            Content::Filtered(..) => {
+                let flow = self.stream.as_ref().expect("filters").0.flow();
+                flow.down.complete && flow.down.pieces.is_empty()
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Nothing => SizeHint::with_exact(0),
+            Content::Whole(data) => SizeHint::with_exact(data.as_ref().map_or(0, Bytes::len) as u64),
+            Content::Plain(source) => source.body.size_hint(),
+            Content::Filtered(_, size) => size.hint(),
+        }
+    }
+}

@@ -1,0 +1,541 @@
+//! One request and its response, from the client to upstream and back, through filters if there are any.
+
+use crate::access::{Format, Line, Record};
+use crate::body::{Content, Down, Finish, Progress, Size, Source, Stopped, Up, poll_piece};
+use crate::config::Peer;
+use crate::filters::{Filters, Piece, RequestOut, ResponseOut, Stream, length};
+use crate::head::{self, Head, REQUEST_ID, Refused};
+use crate::lane::{Generation, Lane};
+use crate::server::Busy;
+use crate::upstream::{Trouble, Upstream};
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use hyper::body::{Body as _, Incoming};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Instant, sleep_until};
+
+/// What a response needs beside its head and body.
+struct Rest {
+    record: Record,
+    busy: Busy,
+    slot: Option<OwnedSemaphorePermit>,
+    finish: Option<Finish>,
+}
+
+impl Rest {
+    fn response(mut self, status: StatusCode, headers: HeaderMap, content: Content) -> Response<Down> {
+        self.record.status = status.as_u16();
+        let mut response = Response::new(Down {
+            content,
+            record: self.record,
+            stream: self.finish,
+            _slot: self.slot,
+            _busy: self.busy,
+        });
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+
+    /// Answer by ourselves, past all filters.
+    fn answer(mut self, status: StatusCode, text: &str) -> Response<Down> {
+        if let Some(finish) = &mut self.finish {
+            finish.1 = true;
+        }
+        let mut headers = HeaderMap::new();
+        if !text.is_empty() {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        }
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
+        self.response(status, headers, Content::Whole(Some(Bytes::copy_from_slice(text.as_bytes()))))
+    }
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "2",
+        Version::HTTP_10 => "1.0",
+        _ => "1.1",
+    }
+}
+
+pub async fn serve(lane: Rc<Lane>, peer: Rc<Peer>, busy: Busy, mut request: Request<Incoming>) -> Response<Down> {
+    let generation = lane.generation();
+    let client = (request.version() == Version::HTTP_11 && request.headers().contains_key(header::UPGRADE))
+        .then(|| hyper::upgrade::on(&mut request));
+    let (parts, body) = request.into_parts();
+    let read = head::read(&parts, &peer);
+    let mut line = (generation.log.format != Format::Off).then(|| Line {
+        client: Some(peer.client.ip()),
+        method: parts.method.as_str().to_owned(),
+        https: peer.tls.is_some(),
+        target: parts.uri.path_and_query().map_or_else(|| parts.uri.to_string(), |both| both.as_str().to_owned()),
+        protocol: match parts.version {
+            Version::HTTP_2 => "HTTP/2",
+            Version::HTTP_10 => "HTTP/1.0",
+            _ => "HTTP/1.1",
+        },
+        ..Line::default()
+    });
+    let begin = |line| Record::begin(line, generation.log.clone(), lane.counts.clone());
+    let mut head = match read {
+        Ok(head) => head,
+        Err(Refused(status, why)) => {
+            let rest = Rest { record: begin(line), busy, slot: None, finish: None };
+            let mut response = rest.answer(status, &format!("{why}\n"));
+            if parts.version < Version::HTTP_2 {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            return response;
+        }
+    };
+    head::forward(&mut head, &generation.config.forwarded, &peer);
+    if let Some(line) = &mut line {
+        line.https = head.https;
+        line.client = head.origin.or(line.client);
+        if generation.log.format == Format::Json {
+            let text = |name| {
+                head.headers.get(name).map(|value| String::from_utf8_lossy(HeaderValue::as_bytes(value)).into_owned())
+            };
+            line.host = Some(String::from_utf8_lossy(head.authority.as_bytes()).into_owned());
+            line.agent = text(header::USER_AGENT);
+            line.request_id = text(REQUEST_ID);
+        }
+    }
+    let rest = Rest { record: begin(line), busy, slot: None, finish: None };
+    let websocket = head.upgrade.as_ref().is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    if !(websocket && body.is_end_stream() && generation.filters.is_none()) {
+        head.upgrade = None; // the request is served without
+    }
+    match &generation.filters {
+        None => direct(&generation, head, body, client, rest).await,
+        Some(filters) => {
+            let exchange = Filtered { generation: &generation, method: head.method.clone() };
+            exchange.run(filters, head, body, protocol(parts.version), &peer, rest).await
+        }
+    }
+}
+
+// -- Past all filters ---------------------------------------------------------------------------------------------
+
+async fn direct(
+    generation: &Generation,
+    head: Head,
+    body: Incoming,
+    client: Option<hyper::upgrade::OnUpgrade>,
+    mut rest: Rest,
+) -> Response<Down> {
+    let upstream = &generation.upstream;
+    let progress = Progress::begin();
+    let is_head = head.method == Method::HEAD;
+    let up = match body.is_end_stream() {
+        true => Up::Nothing,
+        false => Up::Plain(Source::new(body, upstream.settings.idle_timeout.0).noting(&progress)),
+    };
+    let mut response = match ask(upstream, head, up, &progress, &mut rest.slot).await {
+        Ok(response) => response,
+        Err(trouble) => {
+            rest.record.details = Some(trouble.details);
+            return rest.answer(StatusCode::from_u16(trouble.status).expect("ours"), &trouble.text);
+        }
+    };
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return switched(client, &mut response, rest);
+    }
+    let (parts, body) = response.into_parts();
+    let headers = head::end_to_end(&parts.headers);
+    let content = match is_head || body.is_end_stream() {
+        true => Content::Nothing,
+        false => Content::Plain(Source::new(body, upstream.settings.idle_timeout.0)),
+    };
+    rest.response(parts.status, headers, content)
+}
+
+/// Let both sides speak as they have agreed.
+fn switched(
+    client: Option<hyper::upgrade::OnUpgrade>,
+    response: &mut Response<Incoming>,
+    mut rest: Rest,
+) -> Response<Down> {
+    let server = hyper::upgrade::on(&mut *response);
+    let mut headers = head::end_to_end(response.headers());
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.extend(response.headers().get(header::UPGRADE).map(|to| (header::UPGRADE, to.clone())));
+    let slot = rest.slot.take();
+    rest.busy.switched();
+    tokio::task::spawn_local(async move {
+        let _slot = slot;
+        if let (Some(client), server) = (client, server.await)
+            && let (Ok(client), Ok(server)) = (client.await, server)
+        {
+            let (mut client, mut server) = (hyper_util::rt::TokioIo::new(client), hyper_util::rt::TokioIo::new(server));
+            let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+        }
+    });
+    rest.response(StatusCode::SWITCHING_PROTOCOLS, headers, Content::Nothing)
+}
+
+/// Send a request to upstream, and wait for its answer for so long after the last part of the request.
+async fn ask(
+    upstream: &Upstream,
+    head: Head,
+    up: Up,
+    progress: &Progress,
+    slot: &mut Option<OwnedSemaphorePermit>,
+) -> Result<Response<Incoming>, Trouble> {
+    let upgrades = head.upgrade.is_some();
+    let chunked = !matches!(up, Up::Nothing);
+    let request = head::for_upstream(head, &upstream.base, upstream.settings.rewrite_host, chunked)
+        .ok_or_else(Trouble::unsendable)?;
+    *slot = Some(upstream.slot().await?);
+    let mut answer = pin!(upstream.send(request.map(|()| up)));
+    let response = loop {
+        let until = progress.last() + upstream.settings.timeout.0;
+        tokio::select! {
+            biased;
+            answer = &mut answer => break answer?,
+            () = sleep_until(until) => if progress.last() + upstream.settings.timeout.0 <= Instant::now() {
+                return Err(Trouble::new(504, "upstream request timeout", "response_timeout"));
+            },
+        }
+    };
+    let status = response.status().as_u16();
+    if status > 599 || (status < 200 && !(status == 101 && upgrades)) {
+        return Err(Trouble::reset(502, "protocol error"));
+    }
+    Ok(response)
+}
+
+// -- Through filters ----------------------------------------------------------------------------------------------
+
+struct Filtered<'a> {
+    generation: &'a Generation,
+    method: Method,
+}
+
+enum Came {
+    Up(RequestOut, bool),
+    Down(ResponseOut, bool),
+    Reset,
+    /// The client broke off.
+    Gone(Stopped),
+}
+
+impl Filtered<'_> {
+    async fn run(
+        self,
+        filters: &Arc<Filters>,
+        head: Head,
+        body: Incoming,
+        protocol: &str,
+        peer: &Peer,
+        mut rest: Rest,
+    ) -> Response<Down> {
+        let settings = &self.generation.upstream.settings;
+        let progress = Progress::begin();
+        let end = body.is_end_stream();
+        let came = head.headers.get(header::CONTENT_LENGTH).cloned();
+        let stream = match filters.begin(&head, protocol, peer, end) {
+            Ok(stream) => stream,
+            Err(error) => {
+                crate::unraisable(error);
+                return rest.answer(StatusCode::INTERNAL_SERVER_ERROR, "");
+            }
+        };
+        rest.finish = Some(Finish(stream.clone(), false));
+        let mut source = (!end).then(|| Source::new(body, settings.idle_timeout.0).noting(&progress));
+        let (mut head, end) = match request_head(&stream, &mut source).await {
+            Came::Up(Some(head), end) => (head, end),
+            Came::Up(None, _) => return rest.answer(StatusCode::SERVICE_UNAVAILABLE, ""),
+            Came::Down(head, end) => return self.respond(&stream, None, head, end, None, rest).await,
+            Came::Reset => return rest.answer(StatusCode::SERVICE_UNAVAILABLE, ""),
+            Came::Gone(Stopped::TooSlow) => return rest.answer(StatusCode::REQUEST_TIMEOUT, "request timeout"),
+            Came::Gone(_) => return rest.answer(StatusCode::BAD_REQUEST, ""),
+        };
+        let up = if end {
+            Up::Nothing
+        } else {
+            if let Some(said) = head.headers.get(header::CONTENT_LENGTH)
+                && (came.as_ref() != Some(said) || stream.changes_bodies())
+            {
+                match request_size(&stream, &mut source).await {
+                    Some(size) => head.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size)),
+                    None => head.headers.remove(header::CONTENT_LENGTH),
+                };
+            }
+            let size = Size(head.headers.get(header::CONTENT_LENGTH).and_then(length));
+            Up::Filtered(stream.clone(), source.take(), size)
+        };
+        let answer = {
+            let mut slot = None;
+            let asked = tokio::select! {
+                biased;
+                asked = ask(&self.generation.upstream, head, up, &progress, &mut slot) => Some(asked),
+                () = answered(&stream) => None,
+            };
+            rest.slot = slot;
+            asked
+        };
+        match answer {
+            None => match response_head(&stream, &mut None).await {
+                Some((head, end)) => self.respond(&stream, None, head, end, None, rest).await,
+                None => rest.answer(StatusCode::SERVICE_UNAVAILABLE, ""),
+            },
+            Some(Ok(response)) => {
+                let (parts, body) = response.into_parts();
+                let end = self.method == Method::HEAD || body.is_end_stream();
+                let headers = head::end_to_end(&parts.headers);
+                let came = headers.get(header::CONTENT_LENGTH).cloned();
+                if let Err(error) = stream.response_head(parts.status, &headers, end) {
+                    crate::unraisable(error);
+                    return rest.answer(StatusCode::INTERNAL_SERVER_ERROR, "");
+                }
+                let mut source = (!end).then(|| Source::new(body, settings.idle_timeout.0));
+                match response_head(&stream, &mut source).await {
+                    Some((head, end)) => self.respond(&stream, source, head, end, came, rest).await,
+                    None => rest.answer(StatusCode::SERVICE_UNAVAILABLE, ""),
+                }
+            }
+            Some(Err(trouble)) => self.troubled(&stream, trouble, rest).await,
+        }
+    }
+
+    /// Upstream's place is taken by an answer of ours, which passes the filters as upstream's would.
+    async fn troubled(self, stream: &Arc<Stream>, trouble: Trouble, mut rest: Rest) -> Response<Down> {
+        rest.record.details = Some(trouble.details);
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(trouble.text.len()));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        let end = self.method == Method::HEAD;
+        let status = StatusCode::from_u16(trouble.status).expect("ours");
+        let came = headers.get(header::CONTENT_LENGTH).cloned();
+        let fed = stream.response_head(status, &headers, end).and_then(|()| match end {
+            true => Ok(()),
+            false => stream.response_piece(Piece::Data(trouble.text.into(), true)),
+        });
+        if let Err(error) = fed {
+            crate::unraisable(error);
+            return rest.answer(StatusCode::INTERNAL_SERVER_ERROR, "");
+        }
+        match response_head(stream, &mut None).await {
+            Some((head, end)) => self.respond(stream, None, head, end, came, rest).await,
+            None => rest.answer(StatusCode::SERVICE_UNAVAILABLE, ""),
+        }
+    }
+
+    /// Send the client what has come out of the filters, and what still will.
+    async fn respond(
+        self,
+        stream: &Arc<Stream>,
+        mut source: Option<Source>,
+        head: ResponseOut,
+        end: bool,
+        came: Option<HeaderValue>,
+        rest: Rest,
+    ) -> Response<Down> {
+        let Some((status, mut headers)) = head else { return rest.answer(StatusCode::SERVICE_UNAVAILABLE, "") };
+        let bodiless = self.method == Method::HEAD || matches!(status.as_u16(), 204 | 304);
+        if bodiless || end {
+            if end && !bodiless && headers.contains_key(header::CONTENT_LENGTH) {
+                headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+            }
+            return rest.ended().response(status, headers, Content::Nothing);
+        }
+        if let Some(said) = headers.get(header::CONTENT_LENGTH)
+            && (came.as_ref() != Some(said) || stream.changes_bodies())
+        {
+            match response_size(stream, &mut source).await {
+                Some(size) => headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size)),
+                None => headers.remove(header::CONTENT_LENGTH),
+            };
+        }
+        let size = Size(headers.get(header::CONTENT_LENGTH).and_then(length));
+        rest.response(status, headers, Content::Filtered(source, size))
+    }
+}
+
+impl Rest {
+    fn ended(mut self) -> Rest {
+        if let Some(finish) = &mut self.finish {
+            finish.1 = true;
+        }
+        self
+    }
+}
+
+/// Read the request's body until its head comes out, or an answer.
+fn request_head<'a>(stream: &'a Arc<Stream>, source: &'a mut Option<Source>) -> impl Future<Output = Came> + 'a {
+    poll_fn(move |context| {
+        loop {
+            {
+                let mut flow = stream.flow();
+                if let Some((head, end)) = flow.down.head.take() {
+                    return Poll::Ready(Came::Down(head, end));
+                }
+                if flow.reset {
+                    return Poll::Ready(Came::Reset);
+                }
+                if let Some((head, end)) = flow.up.head.take() {
+                    return Poll::Ready(Came::Up(head, end));
+                }
+                flow.up.waker = Some(context.waker().clone());
+                if flow.up.full || source.is_none() {
+                    return Poll::Pending;
+                }
+            }
+            let Some(from) = source else { return Poll::Pending };
+            match ready!(poll_piece(from, context)) {
+                Ok((piece, end)) => {
+                    if end {
+                        *source = None;
+                    }
+                    if let Err(error) = stream.request_piece(piece) {
+                        crate::unraisable(error);
+                        return Poll::Ready(Came::Reset);
+                    }
+                }
+                Err(stopped) => return Poll::Ready(Came::Gone(stopped)),
+            }
+        }
+    })
+}
+
+/// How long the request's body will be, if the next part that comes out is its last.
+fn request_size<'a>(
+    stream: &'a Arc<Stream>,
+    source: &'a mut Option<Source>,
+) -> impl Future<Output = Option<usize>> + 'a {
+    poll_fn(move |context| {
+        loop {
+            {
+                let mut flow = stream.flow();
+                if flow.up.complete || !flow.up.pieces.is_empty() || flow.reset || flow.down.head.is_some() {
+                    return Poll::Ready(size(flow.up.complete, &flow.up.pieces));
+                }
+                flow.up.waker = Some(context.waker().clone());
+                if flow.up.full || source.is_none() {
+                    return Poll::Pending;
+                }
+            }
+            let Some(from) = source else { return Poll::Pending };
+            match ready!(poll_piece(from, context)) {
+                Ok((piece, end)) => {
+                    if end {
+                        *source = None;
+                    }
+                    if stream.request_piece(piece).is_err() {
+                        return Poll::Ready(None);
+                    }
+                }
+                Err(_) => return Poll::Ready(None),
+            }
+        }
+    })
+}
+
+fn size(complete: bool, pieces: &std::collections::VecDeque<Piece>) -> Option<usize> {
+    let mut all = 0;
+    for piece in pieces {
+        match piece {
+            Piece::Data(data, _) => all += data.len(),
+            Piece::Trailers(_) => return None,
+        }
+    }
+    complete.then_some(all)
+}
+
+/// Until the client is to be answered though upstream has not.
+fn answered(stream: &Arc<Stream>) -> impl Future<Output = ()> + '_ {
+    poll_fn(move |context| {
+        let mut flow = stream.flow();
+        if flow.down.head.is_some() || flow.reset {
+            return Poll::Ready(());
+        }
+        flow.down.waker = Some(context.waker().clone());
+        Poll::Pending
+    })
+}
+
+/// Read the response's body until its head comes out; `None` if the stream is reset.
+fn response_head<'a>(
+    stream: &'a Arc<Stream>,
+    source: &'a mut Option<Source>,
+) -> impl Future<Output = Option<(ResponseOut, bool)>> + 'a {
+    poll_fn(move |context| {
+        loop {
+            {
+                let mut flow = stream.flow();
+                if let Some(head) = flow.down.head.take() {
+                    return Poll::Ready(Some(head));
+                }
+                if flow.reset {
+                    return Poll::Ready(None);
+                }
+                flow.down.waker = Some(context.waker().clone());
+                if flow.down.full || source.is_none() {
+                    return Poll::Pending;
+                }
+            }
+            if !ready!(feed_response(stream, source, context)) {
+                return Poll::Ready(None);
+            }
+        }
+    })
+}
+
+/// How long the response's body will be, if the next part that comes out is its last.
+fn response_size<'a>(
+    stream: &'a Arc<Stream>,
+    source: &'a mut Option<Source>,
+) -> impl Future<Output = Option<usize>> + 'a {
+    poll_fn(move |context| {
+        loop {
+            {
+                let mut flow = stream.flow();
+                if flow.down.complete || !flow.down.pieces.is_empty() || flow.reset {
+                    return Poll::Ready(size(flow.down.complete, &flow.down.pieces));
+                }
+                flow.down.waker = Some(context.waker().clone());
+                if flow.down.full || source.is_none() {
+                    return Poll::Pending;
+                }
+            }
+            if !ready!(feed_response(stream, source, context)) {
+                return Poll::Ready(None);
+            }
+        }
+    })
+}
+
+/// Give the filters the next part of the response; false if it breaks off.
+fn feed_response(
+    stream: &Arc<Stream>,
+    source: &mut Option<Source>,
+    context: &mut std::task::Context<'_>,
+) -> Poll<bool> {
+    let Some(from) = source else { return Poll::Pending };
+    Poll::Ready(match ready!(poll_piece(from, context)) {
+        Ok((piece, end)) => {
+            if end {
+                *source = None;
+            }
+            match stream.response_piece(piece) {
+                Ok(()) => true,
+                Err(error) => {
+                    crate::unraisable(error);
+                    false
+                }
+            }
+        }
+        Err(_) => {
+            stream.flow().reset = true;
+            false
+        }
+    })
+}

@@ -1,0 +1,250 @@
+//! A thread of the data plane: a runtime, a listener, a pool of connections to upstream, and a chain of filters.
+
+use crate::access::{Counts, Log};
+use crate::config::{Config, ServerTls};
+use crate::filters::Filters;
+use crate::server;
+use crate::upstream::{Upstream, authorities, certificates, key};
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use std::cell::{Cell, RefCell};
+use std::net::TcpListener;
+use std::os::fd::FromRawFd;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Notify, watch};
+use tokio::time::{sleep, timeout};
+
+/// What one configuration has brought about. Requests end on that with which they began.
+pub struct Generation {
+    pub config: Config,
+    pub upstream: Upstream,
+    pub filters: Option<Arc<Filters>>,
+    pub log: Rc<Log>,
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+/// Of one thread.
+pub struct Lane {
+    current: RefCell<Option<Rc<Generation>>>,
+    pub counts: Arc<Mutex<Counts>>,
+    connections: Cell<usize>,
+    gone: Notify,
+    closing: watch::Receiver<bool>,
+}
+
+/// One connection.
+pub struct Counted(Rc<Lane>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+        self.0.gone.notify_waiters();
+    }
+}
+
+impl Lane {
+    pub fn generation(&self) -> Rc<Generation> {
+        self.current.borrow().clone().expect("nothing is taken before there is one")
+    }
+
+    pub fn closing(&self) -> watch::Receiver<bool> {
+        self.closing.clone()
+    }
+
+    pub fn connections(&self) -> usize {
+        self.connections.get()
+    }
+
+    pub fn connected(self: &Rc<Self>) -> Counted {
+        self.connections.set(self.connections.get() + 1);
+        Counted(self.clone())
+    }
+
+    async fn all_gone(&self) {
+        while self.connections.get() > 0 {
+            let gone = self.gone.notified();
+            if self.connections.get() > 0 {
+                gone.await;
+            }
+        }
+    }
+}
+
+enum Command {
+    Call(Py<PyAny>),
+    Later(f64, Py<PyAny>),
+    Use(Box<Prepared>),
+    Close(f64, Py<PyAny>),
+    End,
+}
+
+struct Prepared {
+    config: Config,
+    upstream: Upstream,
+    filters: Option<Arc<Filters>>,
+    log: Log,
+    tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+/// A thread that serves, as Python has it. All but `run` may be called in any thread.
+#[pyclass(frozen, name = "Lane")]
+pub struct PyLane {
+    commands: UnboundedSender<Command>,
+    inbox: Mutex<Option<UnboundedReceiver<Command>>>,
+    counts: Arc<Mutex<Counts>>,
+}
+
+fn call(function: &Py<PyAny>) {
+    Python::attach(|py| {
+        if let Err(error) = function.call0(py) {
+            error.write_unraisable(py, Some(function.bind(py)));
+        }
+    });
+}
+
+#[pymethods]
+impl PyLane {
+    #[new]
+    fn new() -> PyLane {
+        let (commands, inbox) = unbounded_channel();
+        PyLane { commands, inbox: Mutex::new(Some(inbox)), counts: Arc::default() }
+    }
+
+    /// Serve on this listening socket, which is taken over, in the calling thread, until `end`.
+    fn run(&self, py: Python<'_>, listening: i32) -> PyResult<()> {
+        let inbox = self.inbox.lock().unwrap().take().ok_or_else(|| PyRuntimeError::new_err("it runs or has run"))?;
+        let listener = unsafe { TcpListener::from_raw_fd(listening) };
+        listener.set_nonblocking(true)?;
+        let counts = self.counts.clone();
+        py.detach(|| -> std::io::Result<()> {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let local = tokio::task::LocalSet::new();
+            local.block_on(&runtime, run(inbox, listener, counts))?;
+            drop(local); // what is left is broken off
+            runtime.shutdown_background();
+            Ok(())
+        })?;
+        Ok(())
+    }
+
+    /// Call a function in the thread that runs, soon.
+    fn call_soon(&self, function: Py<PyAny>) {
+        let _ = self.commands.send(Command::Call(function));
+    }
+
+    /// Call a function in the thread that runs, so many seconds from now.
+    fn call_later(&self, seconds: f64, function: Py<PyAny>) {
+        let _ = self.commands.send(Command::Later(seconds, function));
+    }
+
+    /// Serve new requests with this configuration, as JSON, through this chain. Raises: ValueError.
+    #[pyo3(signature = (config, chain))]
+    fn use_chain(&self, py: Python<'_>, config: &str, chain: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let config: Config = serde_json::from_str(config).map_err(|error| PyValueError::new_err(error.to_string()))?;
+        let filters = chain.map(Filters::new).transpose()?.map(Arc::new);
+        let prepared = py.detach(|| prepare(config, filters)).map_err(PyValueError::new_err)?;
+        let _ = self.commands.send(Command::Use(Box::new(prepared)));
+        Ok(())
+    }
+
+    /// Take no other connection or request; call `done` when those under way are over, or after so many seconds.
+    fn close(&self, seconds: f64, done: Py<PyAny>) {
+        let _ = self.commands.send(Command::Close(seconds, done));
+    }
+
+    /// Let `run` return.
+    fn end(&self) {
+        let _ = self.commands.send(Command::End);
+    }
+
+    /// What was counted: `in_progress`, `requests` by status, and the times of requests as `counts` and `sum`.
+    fn counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let counts = self.counts.lock().unwrap();
+        let said = PyDict::new(py);
+        said.set_item("in_progress", counts.in_progress)?;
+        said.set_item("requests", counts.statuses.clone())?;
+        said.set_item("counts", counts.buckets)?;
+        said.set_item("sum", counts.seconds)?;
+        Ok(said)
+    }
+}
+
+fn prepare(config: Config, filters: Option<Arc<Filters>>) -> Result<Prepared, String> {
+    let tls = config.tls.as_ref().map(server_tls).transpose()?.map(Arc::new);
+    let log = Log::new(&config.access_log)?;
+    let upstream = Upstream::new(config.upstream.clone())?;
+    Ok(Prepared { config, upstream, filters, log, tls })
+}
+
+fn server_tls(settings: &ServerTls) -> Result<rustls::ServerConfig, String> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    let builder = match &settings.client_ca {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let store = Arc::new(authorities(path)?);
+            let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(store, provider).build();
+            builder.with_client_cert_verifier(
+                verifier.map_err(|error| format!("tls: cannot use {}: {error}", path.display()))?,
+            )
+        }
+    };
+    let path = &settings.certificate;
+    let mut tls = builder
+        .with_single_cert(certificates(path)?, key(settings.key.as_ref().unwrap_or(path))?)
+        .map_err(|error| format!("tls: cannot use {}: {error}", path.display()))?;
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(tls)
+}
+
+async fn run(
+    mut inbox: UnboundedReceiver<Command>,
+    listener: TcpListener,
+    counts: Arc<Mutex<Counts>>,
+) -> std::io::Result<()> {
+    let (close, closing) = watch::channel(false);
+    let lane =
+        Rc::new(Lane { current: RefCell::default(), counts, connections: Cell::new(0), gone: Notify::new(), closing });
+    let mut listener = Some(tokio::net::TcpListener::from_std(listener)?);
+    while let Some(command) = inbox.recv().await {
+        match command {
+            Command::Call(function) => call(&function),
+            Command::Later(seconds, function) => {
+                tokio::task::spawn_local(async move {
+                    sleep(Duration::try_from_secs_f64(seconds).unwrap_or_default()).await;
+                    call(&function);
+                });
+            }
+            Command::Use(prepared) => {
+                let Prepared { config, upstream, filters, log, tls } = *prepared;
+                let generation = Generation { config, upstream, filters, log: Rc::new(log), tls };
+                if let Some(old) = lane.current.replace(Some(Rc::new(generation))) {
+                    old.log.flush();
+                }
+                if let Some(listener) = listener.take() {
+                    tokio::task::spawn_local(server::listen(lane.clone(), listener));
+                }
+            }
+            Command::Close(seconds, done) => {
+                let _ = close.send(true);
+                listener = None;
+                let lane = lane.clone();
+                tokio::task::spawn_local(async move {
+                    let _ = timeout(Duration::try_from_secs_f64(seconds).unwrap_or_default(), lane.all_gone()).await;
+                    call(&done);
+                });
+            }
+            Command::End => break,
+        }
+    }
+    if let Some(generation) = lane.current.borrow().as_ref() {
+        generation.log.flush();
+    }
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! The data plane of `proxywasm serve`: HTTP/1.1 and HTTP/2 on hyper, with filters of `proxywasm_host` in between.
+//!
+//! A thread has everything of its own (`lane`), so that nothing is locked but the GIL, which is held only while filters
+//! run. `server` is the side of clients, `upstream` the other, `exchange` a request between them, `head` and `body` what
+//! goes over, `filters` the Python side, `access` what is noted.
+
+mod access;
+mod body;
+mod config;
+mod exchange;
+mod filters;
+mod guard;
+mod head;
+mod lane;
+mod server;
+mod upstream;
+
+use pyo3::prelude::*;
+
+/// Tell of what should not have been raised.
+pub(crate) fn unraisable(error: PyErr) {
+    Python::attach(|py| error.write_unraisable(py, None));
+}
+
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<lane::PyLane>()
+}

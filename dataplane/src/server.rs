@@ -1,0 +1,341 @@
+//! The side of clients: connections, their limits and time-outs, and how they end.
+
+use crate::access::{Line, Record};
+use crate::config::{Clients, Peer, TlsFacts};
+use crate::exchange;
+use crate::guard::{Guard, Refusal};
+use crate::lane::Lane;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, Sleep, sleep};
+
+const LATE: Refusal = Refusal(408, "the head of the request took too long");
+const FULL: Refusal = Refusal(503, "there are too many connections");
+/// How long to wait when there is no descriptor for a connection.
+const REST: Duration = Duration::from_millis(50);
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How a connection is at the moment.
+struct State(Mutex<Now>, Mutex<String>);
+
+#[derive(Clone, Copy)]
+struct Now {
+    under_way: usize,
+    /// When the last request ended, or its head began.
+    since: Instant,
+    /// Some of a head has come.
+    begun: bool,
+    http2: bool,
+    /// The head took too long.
+    late: bool,
+    refusal: Option<Refusal>,
+    /// It was refused in a body.
+    in_body: bool,
+    /// The client speaks another protocol from now on.
+    switched: bool,
+}
+
+impl State {
+    fn now(&self) -> MutexGuard<'_, Now> {
+        self.0.lock().unwrap() // of one thread
+    }
+}
+
+/// A request of a connection under way.
+pub struct Busy(Arc<State>);
+
+impl Busy {
+    fn begin(state: &Arc<State>, http2: bool) -> Busy {
+        let mut now = state.now();
+        now.under_way += 1;
+        now.http2 = http2;
+        drop(now);
+        Busy(state.clone())
+    }
+}
+
+impl Busy {
+    /// The client speaks another protocol from now on.
+    pub fn switched(&self) {
+        self.0.now().switched = true;
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let mut now = self.0.now();
+        now.under_way -= 1;
+        now.since = Instant::now();
+        now.begun = false;
+    }
+}
+
+/// A connection's bytes: notes when a head begins, and cuts off who takes nothing.
+struct Wire<I> {
+    io: I,
+    state: Arc<State>,
+    guard: Guard,
+    idle: Duration,
+    stuck: Option<Pin<Box<Sleep>>>,
+    waiting: bool,
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let (it, before) = (*self.state.now(), buffer.filled().len());
+        if let Some(refusal) = it.refusal.or(it.late.then_some(LATE)) {
+            if it.under_way > 0 && !it.in_body {
+                return Poll::Pending; // the responses before it come first; then it is asked again
+            }
+            if it.under_way == 0 {
+                let _ = Pin::new(&mut self.io).poll_write(context, &refusal.response());
+            }
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        if it.switched {
+            self.guard.free();
+        }
+        ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
+        if buffer.filled().len() == before {
+            return Poll::Ready(Ok(()));
+        }
+        let (passed, refusal) = self.guard.look(&buffer.filled()[before..]);
+        let in_body = self.guard.in_body();
+        let state = self.state.clone();
+        let mut now = state.now();
+        if now.under_way == 0 && !now.begun {
+            now.begun = true;
+            now.since = Instant::now();
+        }
+        if let Some(refusal) = refusal {
+            now.refusal = Some(refusal);
+            now.in_body = in_body;
+            *state.1.lock().unwrap() = self.guard.line.clone();
+            drop(now);
+            buffer.set_filled(before + passed);
+            if passed == 0 {
+                return self.poll_read(context, buffer);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: AsyncWrite + Unpin> Wire<I> {
+    fn written<T>(&mut self, context: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if done.is_ready() {
+            self.waiting = false;
+            return done;
+        }
+        let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(self.idle)));
+        if !std::mem::replace(&mut self.waiting, true) {
+            stuck.as_mut().reset(Instant::now() + self.idle);
+        }
+        ready!(stuck.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<I> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let done = Pin::new(&mut self.io).poll_write(context, data);
+        self.written(context, done)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let done = Pin::new(&mut self.io).poll_write_vectored(context, data);
+        self.written(context, done)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let done = Pin::new(&mut self.io).poll_flush(context);
+        self.written(context, done)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
+
+/// Runs what hyper begins in this thread.
+#[derive(Clone, Copy)]
+struct Local;
+
+impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(async move {
+            future.await;
+        });
+    }
+}
+
+/// Take connections until told to close.
+pub async fn listen(lane: Rc<Lane>, listener: TcpListener) {
+    let mut closing = lane.closing();
+    loop {
+        let taken = tokio::select! {
+            taken = listener.accept() => taken,
+            _ = closing.changed() => return,
+        };
+        let Ok((tcp, _)) = taken else {
+            sleep(REST).await;
+            continue;
+        };
+        tokio::task::spawn_local(connection(lane.clone(), tcp));
+    }
+}
+
+async fn connection(lane: Rc<Lane>, mut tcp: TcpStream) {
+    let generation = lane.generation();
+    let clients = &generation.config.clients;
+    let (Ok(client), Ok(server)) = (tcp.peer_addr(), tcp.local_addr()) else { return };
+    let _counted = lane.connected();
+    let _ = tcp.set_nodelay(true);
+    let full = lane.connections() > clients.max_connections;
+    match &generation.tls {
+        _ if full => {
+            let mut record = Record::begin(Some(unread(client)), generation.log.clone(), lane.counts.clone());
+            record.status = 503;
+            record.bytes = 31;
+            if generation.tls.is_none() {
+                let _ = tcp.write_all(&FULL.response()).await;
+                linger(tcp).await;
+            }
+        }
+        None => {
+            talk(&lane, clients, tcp, Peer { client, server, tls: None }, generation.config.stream_idle_timeout.0).await
+        }
+        Some(tls) => {
+            let accepted = tokio::time::timeout(
+                clients.header_timeout.0,
+                tokio_rustls::TlsAcceptor::from(tls.clone()).accept(tcp),
+            )
+            .await;
+            let Ok(Ok(io)) = accepted else { return };
+            let session = io.get_ref().1;
+            let version = session.protocol_version().map_or(0, u16::from);
+            let certificate = session.peer_certificates().and_then(|all| all.first()).map(|der| der.to_vec());
+            let peer = Peer { client, server, tls: Some(TlsFacts { version, certificate }) };
+            talk(&lane, clients, io, peer, generation.config.stream_idle_timeout.0).await;
+        }
+    }
+}
+
+fn unread(client: std::net::SocketAddr) -> Line {
+    Line { client: Some(client.ip()), method: "-".into(), target: "-".into(), protocol: "HTTP/1.1", ..Line::default() }
+}
+
+/// Close, when the client has had time to read what it was answered.
+async fn linger(mut tcp: TcpStream) {
+    let _ = tcp.shutdown().await;
+    let mut rest = [0; 4096];
+    let read = async { while matches!(tokio::io::AsyncReadExt::read(&mut tcp, &mut rest).await, Ok(1..)) {} };
+    let _ = tokio::time::timeout(LINGER, read).await;
+}
+
+async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    lane: &Rc<Lane>,
+    clients: &Clients,
+    io: I,
+    peer: Peer,
+    idle: Duration,
+) {
+    // begun, for a client that says nothing at all is late too
+    let now = Now {
+        under_way: 0,
+        since: Instant::now(),
+        begun: true,
+        http2: false,
+        late: false,
+        refusal: None,
+        in_body: false,
+        switched: false,
+    };
+    let state = Arc::new(State(Mutex::new(now), Mutex::default()));
+    let guard = Guard::new(clients.max_header_size);
+    let wire = Wire { io, state: state.clone(), guard, idle, stuck: None, waiting: false };
+    let peer = Rc::new(peer);
+    let client = peer.client;
+    let service = service_fn(|request| {
+        let busy = Busy::begin(&state, request.version() == http::Version::HTTP_2);
+        let response = exchange::serve(lane.clone(), peer.clone(), busy, request);
+        async { Ok::<_, Infallible>(response.await) }
+    });
+    let mut builder = auto::Builder::new(Local);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_headers(clients.max_headers)
+        .max_buf_size(clients.max_header_size.max(8192));
+    builder.http2().timer(TokioTimer::new()).max_header_list_size(clients.max_header_size as u32);
+    let mut talking = pin!(builder.serve_connection_with_upgrades(TokioIo::new(wire), service));
+    let mut closing = lane.closing();
+    let mut told = *closing.borrow();
+    if told {
+        talking.as_mut().graceful_shutdown();
+    }
+    let shortest = clients.header_timeout.0.min(clients.keepalive.0);
+    let mut look = pin!(sleep(shortest));
+    let ended = loop {
+        tokio::select! {
+            ended = talking.as_mut() => break ended,
+            () = look.as_mut() => {
+                let (now, it) = (Instant::now(), *state.now());
+                let in_head = it.begun && !it.http2;
+                let due = it.since + if in_head { clients.header_timeout.0 } else { clients.keepalive.0 };
+                let mut again = now + shortest;
+                if it.under_way == 0 && now < due {
+                    again = again.min(due);
+                } else if it.under_way == 0 {
+                    if in_head { state.now().late = true } else { talking.as_mut().graceful_shutdown() }
+                    again = now + LINGER;
+                }
+                look.as_mut().reset(again);
+            },
+            _ = closing.changed(), if !told => {
+                told = true;
+                talking.as_mut().graceful_shutdown();
+            },
+        }
+    };
+    let it = *state.now();
+    let refusal = it.refusal.or(it.late.then_some(LATE));
+    let status = match (&ended, refusal) {
+        (Err(_), Some(refusal)) if !it.in_body => refusal.0,
+        (Err(error), None) => match error.downcast_ref::<hyper::Error>() {
+            Some(error) if error.is_parse_too_large() => 431,
+            Some(error) if error.is_parse() => 400,
+            _ => return,
+        },
+        _ => return,
+    };
+    let generation = lane.generation();
+    let line = Line { target: state.1.lock().unwrap().clone(), ..unread(client) };
+    let mut record = Record::begin(Some(line), generation.log.clone(), lane.counts.clone());
+    record.status = status;
+    record.bytes = refusal.map_or(0, |refusal| refusal.1.len() as u64 + 1);
+}

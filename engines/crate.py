@@ -1,0 +1,97 @@
+"""Builds the wheel of a distribution that is a crate, once for each state of its sources, and installs it.
+
+What was built is kept in ``$XDG_CACHE_HOME/proxywasm-host`` (``~/.cache/proxywasm-host``), not in the checkout. The
+``build`` scripts of `engines/wasmer` and `dataplane` are made of this.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+__all__ = ["Crate"]
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "proxywasm-host"
+SUFFIXES = {".md", ".py", ".pyi", ".rs", ".toml", ".typed"}
+
+
+class Crate:
+    """A folder with a crate and its pyproject.toml.
+
+    Args:
+        here: the folder.
+        name: of its part of the cache, and for messages.
+        sources: files and folders that a wheel depends on.
+        minutes: how long one processor builds it.
+    """
+
+    def __init__(self, here: Path, name: str, sources: tuple[str, ...], minutes: int) -> None:
+        self.here = here
+        self.name = name
+        self._names = sources
+        self._minutes = minutes
+
+    def install(self, python: str) -> None:
+        """Install the wheel into an interpreter's environment; it is built first if there is none."""
+        wheels = CACHE / "wheels" / self.digest()
+        if not any(wheels.glob("*.whl")):
+            self._build(python, wheels)
+        wheel = next(wheels.glob("*.whl"))
+        run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall", str(wheel))
+        print(f"installed {wheel.name}")
+
+    def sources(self) -> list[Path]:
+        found = (path for name in self._names for path in (self.here / name, *(self.here / name).rglob("*")))
+        return sorted(path for path in found if path.suffix in SUFFIXES)
+
+    def digest(self) -> str:
+        """What a wheel depends on."""
+        state = hashlib.blake2b(f"{sys.platform} {platform.machine()} {platform.libc_ver()}".encode(), digest_size=16)
+        for path in self.sources():
+            content = path.read_bytes()
+            state.update(f"{path.relative_to(self.here)} {len(content)}\n".encode() + content)
+        return state.hexdigest()
+
+    def _build(self, python: str, wheels: Path) -> None:
+        if shutil.which("cargo") is None:
+            sys.exit(
+                f"{self.name} is built with cargo, which is not there: install Rust ≥ 1.95, for example with rustup."
+            )
+        processors = int(os.environ.get("CARGO_BUILD_JOBS") or os.cpu_count() or 1)
+        minutes = self._minutes // processors + 1
+        print(f"building {self.name} with {processors} processors: about {minutes} minutes, once", flush=True)
+        tree = CACHE / self.name  # always the same place, so that cargo knows again what it has built
+        self._bring_up_to_date(tree / "sources")
+        began = time.monotonic()
+        fresh = tree / "wheel"
+        shutil.rmtree(fresh, ignore_errors=True)
+        environment = {"CARGO_TARGET_DIR": str(tree / "target"), **os.environ}
+        run(python, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(fresh), str(tree / "sources"),
+            env=environment)  # fmt: skip
+        wheels.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(wheels, ignore_errors=True)
+        fresh.rename(wheels)
+        print(f"built in {time.monotonic() - began:.0f} s")
+
+    def _bring_up_to_date(self, tree: Path) -> None:
+        """Copy what differs. Cargo goes by times, so what has not changed keeps its own, and what has gets a new one:
+        it may come from another checkout, where it is older."""
+        wanted = {tree / path.relative_to(self.here): path for path in self.sources()}
+        for old in (path for path in tree.rglob("*") if path.is_file() and path not in wanted):
+            old.unlink()
+        for copy, path in wanted.items():
+            if not copy.exists() or copy.read_bytes() != path.read_bytes():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, copy)
+
+
+def run(*command: str, env: dict[str, str] | None = None) -> None:
+    done = subprocess.run(command, env=env, check=False)  # noqa: S603 - the commands are our own
+    if done.returncode:
+        sys.exit(f"this failed: {' '.join(command)}")

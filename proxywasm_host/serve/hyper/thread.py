@@ -1,0 +1,82 @@
+"""A thread of the data plane as the event loop beside it sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from proxywasm_dataplane import Lane
+
+__all__ = ["Thread"]
+
+T = TypeVar("T")
+
+
+class Thread:
+    """Serves from `start` to `end`. Made in an event loop, the office, which does all that is no request."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self.lane = Lane()
+        self.office = asyncio.get_running_loop()
+        self._listening = listening
+        self._ended = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name="proxywasm-lane")
+
+    def start(self) -> None:
+        """Begin; connections are taken when there is a chain (`Lane.use_chain`)."""
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.lane.run(self._listening.dup().detach())
+        finally:
+            self.tell(self._ended.set)
+
+    def tell(self, function: Callable[[], object]) -> None:
+        """Call a function in the office, soon."""
+        if not self.office.is_closed():
+            self.office.call_soon_threadsafe(function)
+
+    async def ask(self, function: Callable[[], T]) -> T:
+        """Call a function in the thread. Raises what it raises."""
+        answer: asyncio.Future[T] = self.office.create_future()
+
+        def call() -> None:
+            try:
+                result = function()
+            except Exception as error:  # noqa: BLE001 - it is raised where it was asked for
+                self.tell(partial(_raise, answer, error))
+            else:
+                self.tell(partial(_return, answer, result))
+
+        self.lane.call_soon(call)
+        return await answer
+
+    async def close(self, seconds: float) -> None:
+        """Take no other request, and give those under way so many seconds to end."""
+        closed = asyncio.Event()
+        self.lane.close(seconds, lambda: self.tell(closed.set))
+        await closed.wait()
+
+    async def end(self) -> None:
+        self.lane.end()
+        await self._ended.wait()
+        self._thread.join()
+
+    def counts(self) -> dict[str, Any]:
+        counted: dict[str, Any] = self.lane.counts()
+        return counted
+
+
+def _return(answer: asyncio.Future[T], result: T) -> None:
+    if not answer.done():
+        answer.set_result(result)
+
+
+def _raise(answer: asyncio.Future[T], error: Exception) -> None:
+    if not answer.done():
+        answer.set_exception(error)
