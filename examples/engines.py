@@ -6,7 +6,7 @@ python examples/engines.py
 from pathlib import Path
 
 from proxywasm_host import Host, list_engines
-from proxywasm_host.exchange import Message, exchange
+from proxywasm_host.testing import Message, exchange
 
 FILTERS = Path(__file__).parent.parent / "tests" / "filters"
 usable = [engine.name for engine in list_engines() if engine.usable]

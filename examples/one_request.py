@@ -6,7 +6,7 @@ python examples/one_request.py
 from pathlib import Path
 
 from proxywasm_host import Host
-from proxywasm_host.exchange import Message, exchange
+from proxywasm_host.testing import Message, exchange
 
 FILTERS = Path(__file__).parent.parent / "tests" / "filters"
 

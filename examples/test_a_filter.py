@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from proxywasm_host import Host
-from proxywasm_host.exchange import Message, exchange
 from proxywasm_host.runtime.effects import HttpCallReply
+from proxywasm_host.testing import Message, exchange
 
 AUTH = Path(__file__).parent.parent / "tests" / "filters" / "rust" / "auth.wasm"
 REQUEST = Message.request("GET", "/", [("authorization", "Bearer secret")])

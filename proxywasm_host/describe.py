@@ -9,11 +9,11 @@ from typing import Any
 from proxywasm_host.abi.marshal import Call, Refusal
 from proxywasm_host.abi.table import WASI, Callback
 from proxywasm_host.abi.types import BufferType, DataAction, HeadersAction, MapType, StreamType
-from proxywasm_host.exchange import Fed, Invocation
-from proxywasm_host.exchange.record import should_not_be_refused
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.failure import describe
 from proxywasm_host.services.log import printable
+from proxywasm_host.testing import Fed, Invocation
+from proxywasm_host.testing.record import should_not_be_refused
 
 __all__ = [
     "action_text",

@@ -10,7 +10,7 @@ import textwrap
 import pytest
 
 from proxywasm_host import EngineUnavailable, Host, UnknownEngine, open_engine, remedy
-from proxywasm_host.exchange import Message, exchange
+from proxywasm_host.testing import Message, exchange
 from tests.conftest import ENGINES
 from tests.support import FILTERS, code
 

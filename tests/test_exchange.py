@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from proxywasm_host import FailurePolicy, Host, Services
-from proxywasm_host.exchange import Exchange, Fed, Message, Recorder, exchange
 from proxywasm_host.runtime.effects import (
     CalloutFailed,
     CancelCallout,
@@ -21,6 +20,7 @@ from proxywasm_host.runtime.effects import (
 )
 from proxywasm_host.runtime.failure import describe
 from proxywasm_host.services import GuestLog
+from proxywasm_host.testing import Exchange, Fed, Message, Recorder, exchange
 from tests.support import code
 
 OK = HttpCallReply([(b":status", b"200")])

@@ -19,8 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from proxywasm_host import Host, Limits, ModuleCache, Services
-from proxywasm_host.exchange import Message, exchange
 from proxywasm_host.runtime.effects import RequestHeaders
+from proxywasm_host.testing import Message, exchange
 from proxywasm_host.testing.compliance.processes import in_a_child
 from tests.support import FILTERS, REQUEST, RESPONSE, code
 

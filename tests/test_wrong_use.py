@@ -11,7 +11,6 @@ from proxywasm_host.driver.asynchronous import AsyncDriver
 from proxywasm_host.driver.clusters import Cluster, Clusters
 from proxywasm_host.driver.filters import Filter
 from proxywasm_host.driver.threaded import ThreadDriver
-from proxywasm_host.exchange import Message, Recorder, exchange
 from proxywasm_host.integrations import asgi, wsgi
 from proxywasm_host.runtime.effects import (
     DownstreamData,
@@ -21,6 +20,7 @@ from proxywasm_host.runtime.effects import (
     ResponseBody,
     UpstreamData,
 )
+from proxywasm_host.testing import Message, Recorder, exchange
 from tests.support import FILTERS
 
 HEADERS = FILTERS / "rust/headers.wasm"

@@ -27,11 +27,11 @@ from proxywasm_host.cli.render import Line, Screen, hanging, labelled
 from proxywasm_host.cli.run import tell
 from proxywasm_host.engine.cache import ModuleCache
 from proxywasm_host.errors import ProxyWasmError
-from proxywasm_host.exchange import Exchange, Message, Recorder, exchange
 from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.plugin import Plugin
+from proxywasm_host.testing import Exchange, Message, Recorder, exchange
 
 __all__ = ["command"]
 

@@ -14,10 +14,10 @@ from typing import Any
 from proxywasm_host.cli.json_output import dump, run_result
 from proxywasm_host.engine.registry import list_engines
 from proxywasm_host.errors import EngineUnavailable, ProxyWasmError
-from proxywasm_host.exchange import Exchange, Recorder
 from proxywasm_host.runtime.failure import Failure, describe
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.services import ManualClock
+from proxywasm_host.testing import Exchange, Recorder
 
 __all__ = ["Outcome", "agreement", "check_several", "on_all_engines"]
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.describe import text
-from proxywasm_host.exchange import Message
+from proxywasm_host.testing import Message
 
 __all__ = ["Line", "changes", "warnings"]
 

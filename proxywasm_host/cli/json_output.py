@@ -11,11 +11,11 @@ from typing import Any
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.cli.exit_codes import summary
 from proxywasm_host.errors import ProxyWasmError
-from proxywasm_host.exchange import Exchange, Invocation, Message, Recorder
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.http import LocalResponse
 from proxywasm_host.runtime.plugin import Plugin
+from proxywasm_host.testing import Exchange, Invocation, Message, Recorder
 
 __all__ = ["dump", "run_result"]
 

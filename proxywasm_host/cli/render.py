@@ -25,11 +25,11 @@ from proxywasm_host.describe import (
     is_worth_telling,
     text,
 )
-from proxywasm_host.exchange import Exchange, Fed, Invocation, Message
 from proxywasm_host.runtime.effects import ResetStream
 from proxywasm_host.runtime.failure import Failure, describe
 from proxywasm_host.services import GuestLog
 from proxywasm_host.services.log import printable
+from proxywasm_host.testing import Exchange, Fed, Invocation, Message
 
 __all__ = ["EMPTY", "WHOLE", "Line", "Screen", "facts", "failure_report", "hanging", "labelled", "outcome", "timeline"]
 

@@ -19,9 +19,9 @@ from proxywasm_host.cli.sdk import origin
 from proxywasm_host.cli.unfit import unfit
 from proxywasm_host.engine.protocol import TrapKind
 from proxywasm_host.errors import ProxyWasmError
-from proxywasm_host.exchange import Exchange, Recorder, exchange
 from proxywasm_host.runtime.failure import FailState, Failure, PluginError
 from proxywasm_host.runtime.host import Host
+from proxywasm_host.testing import Exchange, Recorder, exchange
 
 __all__ = ["command"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from proxywasm_host.abi.bytecode import Bytecode
 from proxywasm_host.cli.options import Scenario, Silent
 from proxywasm_host.errors import ProxyWasmError
-from proxywasm_host.exchange import Exchange
 from proxywasm_host.runtime.failure import Failure, describe
 from proxywasm_host.services import GuestLog
+from proxywasm_host.testing import Exchange
 
 __all__ = ["unfit"]
 

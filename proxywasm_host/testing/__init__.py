@@ -1,33 +1,74 @@
-"""What helps to test with this library: the suite that an engine has to pass.
+"""What helps to test with this library: one whole request in one call, and the suite that an engine has to pass.
 
-pytest is needed by the suite alone, and imported when that is asked for.
+    with Host() as host:
+        auth = host.load_plugin("auth.wasm", configuration="callout:idp")
+        result = exchange(host, [auth], Message.request("GET", "http://example.com/"), callouts={"idp": reply})
+    result.client_response.status, result.upstream_request, result.logs
+
+Rules of an exchange:
+
+* Upstream answers once the whole request has come out to it. A request that stays paused, is reset or is answered
+  by a filter never reaches it.
+* A callout to a cluster of `callouts` gets its reply from there, as soon as the callback has returned (or, with
+  `late_replies`, once the whole message has been fed). The host's own clusters are known too, but nobody answers for
+  them; what the host refuses is in `Exchange.refused`.
+* Time stands still: `ticks` says how many ticks may pass while something is paused.
+* The stream is closed at the end, whatever became of it; plugins and host stay open.
+
+Nothing of it is imported before it is asked for; pytest is needed by the suite for engines alone.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from proxywasm_host import remedy
 
-from .guest import Guest
-
 if TYPE_CHECKING:
     from .compliance import EngineComplianceSuite
+    from .guest import Guest
+    from .message import Message
+    from .record import Fed, Invocation, Recorder
+    from .result import Exchange
+    from .run import Answer, exchange
 
-__all__ = ["EngineComplianceSuite", "Guest"]
+__all__ = [
+    "Answer",
+    "EngineComplianceSuite",
+    "Exchange",
+    "Fed",
+    "Guest",
+    "Invocation",
+    "Message",
+    "Recorder",
+    "exchange",
+]
+
+_HOME = {
+    "compliance": "EngineComplianceSuite",
+    "guest": "Guest",
+    "message": "Message",
+    "record": "Fed Invocation Recorder",
+    "result": "Exchange",
+    "run": "Answer exchange",
+}
+_MODULES = {name: module for module, names in _HOME.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> object:
-    if name != "EngineComplianceSuite":
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "EngineComplianceSuite":
+        _rewrite_asserts(f"{__name__}.compliance")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return value
+
+
+def _rewrite_asserts(module: str) -> None:
     try:
         import pytest  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise remedy.missing("testing", error) from None
-
-    pytest.register_assert_rewrite(f"{__name__}.compliance")
-    from .compliance import EngineComplianceSuite  # noqa: PLC0415
-
-    globals()[name] = EngineComplianceSuite
-    return EngineComplianceSuite
+    pytest.register_assert_rewrite(module)
 
 
 def __dir__() -> list[str]:

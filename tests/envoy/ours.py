@@ -11,9 +11,9 @@ from proxywasm_host import ENVOY, Host, Plugin, PluginError, Services
 from proxywasm_host.abi.marshal import Call
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.engine.protocol import Engine
-from proxywasm_host.exchange import Exchange, Invocation, Message, Recorder, exchange
 from proxywasm_host.runtime.effects import CalloutFailed, HttpCall, HttpCallReply
 from proxywasm_host.services import ManualClock
+from proxywasm_host.testing import Exchange, Invocation, Message, Recorder, exchange
 from tests.envoy.rig import (
     Answer,
     Callback,

@@ -7,7 +7,7 @@ import pytest
 from proxywasm_host import Host, ModuleError, ModuleLimits
 from proxywasm_host.engine.cache import ModuleCache
 from proxywasm_host.engine.protocol import Engine, Limits
-from proxywasm_host.exchange import Message, exchange
+from proxywasm_host.testing import Message, exchange
 from tests.support import code as filter_code
 from tests.support import wat
 

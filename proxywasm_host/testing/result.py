@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 from proxywasm_host.abi.marshal import Call, Refusal
 from proxywasm_host.abi.pairs import HeaderList
-from proxywasm_host.exchange.message import Message
-from proxywasm_host.exchange.record import Invocation, should_not_be_refused
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import Failure, describe
 from proxywasm_host.runtime.http import LocalResponse
 from proxywasm_host.services import GuestLog
+from proxywasm_host.testing.message import Message
+from proxywasm_host.testing.record import Invocation, should_not_be_refused
 
 __all__ = ["Exchange"]
 

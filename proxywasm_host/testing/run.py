@@ -7,9 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any, Union, get_args
 
 from proxywasm_host.abi.values import PropertyValue
-from proxywasm_host.exchange.message import Message
-from proxywasm_host.exchange.record import Fed, Invocation, Recorder, logs_of, recording
-from proxywasm_host.exchange.result import Exchange
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect, Reply
 from proxywasm_host.runtime.fast_path import BUFFER_LIMIT, HEADER_LIMITS
@@ -18,6 +15,9 @@ from proxywasm_host.runtime.header_limits import HeaderLimits
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.plugin import Plugin
+from proxywasm_host.testing.message import Message
+from proxywasm_host.testing.record import Fed, Invocation, Recorder, logs_of, recording
+from proxywasm_host.testing.result import Exchange
 
 __all__ = ["Answer", "exchange"]
 
