@@ -20,7 +20,7 @@ CRATES := $(patsubst %/Cargo.toml,%,$(wildcard dataplane/Cargo.toml engines/wasm
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/proxywasm-host
 WASMER := $(if $(findstring wasmer,$(WITHOUT)),,$(VENV)/.wasmer)
 
-.PHONY: demo check unit test lint format clippy bench filters clean
+.PHONY: demo check unit test sanitize lint format clippy bench filters clean
 
 demo: $(VENV)/.run
 	@echo
@@ -36,6 +36,12 @@ test: $(VENV)/.test $(WASMER) $(VENV)/.rivals
 	@echo "Once more without the C extension, as where there is no compiler."
 	@PROXYWASM_NATIVE=no $(VENV)/bin/python -m pytest -q tests/abi/test_native.py tests/runtime tests/test_conformance.py tests/test_exchange.py
 	@$(VENV)/bin/coverage report
+	@$(MAKE) --no-print-directory sanitize
+
+# The C of ours under AddressSanitizer and UBSan, and how much of it ran. More tests: make sanitize TESTS=tests/runtime
+sanitize: $(VENV)/.test
+	@echo "Running tests of the C extensions with sanitizers; what they build stays in $(VENV)/sanitized."
+	@$(VENV)/bin/python tests/sanitize $(TESTS)
 
 check: $(VENV)/.check
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint unit
