@@ -1,42 +1,46 @@
-"""Headers between HTTP libraries and filters, as Envoy has them.
+"""Headers from HTTP libraries to filters, as Envoy has them.
 
 Filters see pseudo headers first, ``host`` as ``:authority``, no whitespace around values, and nothing that is a matter
-of one connection only.
-Source: ``ConnectionManagerUtility::mutateRequestHeaders`` and ``mutateResponseHeaders`` of Envoy; RFC 9110 and 9112.
+of one connection only. One pass makes one new list of what came, and notes what it says of the body's length.
+Source: ``ConnectionManagerUtility::mutateRequestHeaders`` of Envoy; RFC 9110 and 9112.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from string import ascii_letters, digits
-from typing import Any
+from typing import Any, NamedTuple
 
 from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.abi.pairs import HeaderList
 
 __all__ = [
-    "AROUND",
     "CONNECTION_SPECIFIC",
+    "LENGTH",
+    "Received",
     "Refused",
     "address",
     "controls_in",
-    "for_filters",
-    "for_wire",
     "is_token",
+    "length_of",
+    "received_request",
+    "received_response",
     "sendable",
-    "sent",
 ]
 
 CONNECTION_SPECIFIC = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade expect".split())
+RESPONSE_FRAMING = frozenset(b"keep-alive transfer-encoding".split())
+"""Of a response, no filter sees these. What else is of one connection is left out when it goes on."""
+LENGTH = b"content-length"
+DIGITS = 19
+"""Of a length: more is no number of bytes."""
 TOKEN = b"!#$%&'*+.^_`|~-" + (ascii_letters + digits).encode()
 """What a name is of (RFC 9110, section 5.6.2)."""
 CONTROLS = bytes(byte for byte in range(0x20) if byte != 0x09) + b"\x7f"
 """What no value may have (RFC 9110, section 5.5). Servers refuse it, each in its own way."""
 WHITESPACE = b" \t"
-AROUND = b" \t\r\n"
-"""What is left out around a value that a filter made: configurations end with a line, and tokens that were decoded."""
 AUTHORITY = re.compile(rb"(?:\[[0-9A-Za-z:.%_~-]+\]|[0-9A-Za-z._~%!$&'()*+;=-]*)(?::[0-9]*)?")
 """A host and its port (RFC 9110, section 7.2). A comma is left out: servers of WSGI join two Hosts with one."""
 ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)(.*)", re.DOTALL)
@@ -55,47 +59,40 @@ class Refused(Exception):
         self.status = status
         self.why = why
 
-    @property
-    def headers(self) -> HeaderList:
-        """Of the answer."""
-        return [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(self.body))]
 
-    @property
-    def body(self) -> bytes:
-        """Of the answer."""
-        return self.why.encode()
+class Received(NamedTuple):
+    """A message's headers for the first filter, and what they say of its body."""
+
+    headers: HeaderList
+    length: int | None
+    """The body's; ``None`` if they say none, or several things."""
+    chunked: bool
+    """Whether they say that a body follows whose length is not known."""
+    clean: bool
+    """Whether they can all be put into HTTP: a client may send what it has no form for."""
 
 
-def for_filters(
+def received_request(
     headers: Sequence[tuple[bytes, bytes]], method: bytes, target: bytes, scheme: bytes, server: bytes
-) -> HeaderList:
-    """A request's headers for the first filter; names are in lower case. `server` is who was meant if none is named.
+) -> tuple[HeaderList, int | None, bool, bool]:
+    """A request's headers for the first filter, as `Received`; names are in lower case.
 
-    Raises: Refused.
+    `target` is as on the wire; `server` is who was meant if no Host is named. Raises: Refused.
     """
-    rest, authority = received(headers)
-    if target[:1] != b"/":
-        authority, target = absolute(method, target, authority)
-    if b"#" in target:
-        raise Refused(400, "a fragment in the request target")
-    if authority is None:
-        authority = server
-    elif not is_authority(authority):
-        raise Refused(400, "an invalid Host")
-    return [(b":authority", authority), (b":path", target), (b":method", method), (b":scheme", scheme), *rest]
-
-
-def received(headers: Sequence[tuple[bytes, bytes]]) -> tuple[HeaderList, bytes | None]:
-    """Headers that are not a matter of one connection, and what Host says. Raises: Refused."""
-    plain: tuple[HeaderList, bytes | None] | None = None if NATIVE is None else NATIVE.received(headers)
-    if plain is not None:
-        return plain
-    rest: HeaderList = []
+    if NATIVE is not None:
+        plain: tuple[HeaderList, int | None, bool, bool] | None
+        plain = NATIVE.received_request(headers, method, target, scheme, server)
+        if plain is not None:
+            return plain
+    rest: HeaderList = [(b"", b"")] * 4
     named: set[bytes] = set()
     authority: bytes | None = None
+    lengths: list[bytes] = []
+    chunked = False
     for name, padded in headers:
         value = padded.strip(WHITESPACE)
         if name == b"host":
+            # RFC 9112, 3.2: more than one Host is answered 400.
             if authority is not None:
                 raise Refused(400, "more than one Host")
             authority = value
@@ -104,15 +101,47 @@ def received(headers: Sequence[tuple[bytes, bytes]]) -> tuple[HeaderList, bytes 
                 rest.append((name, b"trailers"))
         elif name not in CONNECTION_SPECIFIC:
             rest.append((name, value))
+            if name == LENGTH:
+                lengths.append(value)
         elif name == b"connection":
             named.update(word.strip() for word in value.lower().split(b","))
         elif name == b"transfer-encoding":
+            # RFC 9112, 6.1: a coding that is not understood is answered 501.
             if value.lower() != b"chunked":
                 raise Refused(501, "a transfer coding that is not known")
-            if any(name == b"content-length" for name, _ in headers):
-                raise Refused(400, "Content-Length beside Transfer-Encoding")
-    named.discard(b"content-length")  # without it, it would be another request
-    return [pair for pair in rest if pair[0] not in named] if named else rest, authority
+            chunked = True
+    if chunked and lengths:  # RFC 9112, 6.3: the start of request smuggling
+        raise Refused(400, "Content-Length beside Transfer-Encoding")
+    if target[:1] != b"/":
+        authority, target = absolute(method, target, authority)
+    if b"#" in target:
+        raise Refused(400, "a fragment in the request target")
+    if authority is None:
+        authority = server
+    elif not is_authority(authority):
+        raise Refused(400, "an invalid Host")
+    named.discard(LENGTH)  # without it, it would be another request
+    rest = [pair for pair in rest if pair[0] not in named] if named else rest
+    clean = sendable(rest[4:])
+    rest[:4] = [(b":authority", authority), (b":path", target), (b":method", method), (b":scheme", scheme)]
+    return Received(rest, length_of(lengths), chunked, clean)
+
+
+def received_response(status: int, headers: Iterable[tuple[bytes, bytes]]) -> tuple[HeaderList, int | None]:
+    """A response's headers for the first filter, and the length that they tell, as in `Received`."""
+    if NATIVE is not None:
+        plain: tuple[HeaderList, int | None] | None = NATIVE.received_response(status, headers)
+        if plain is not None:
+            return plain
+    shown: HeaderList = [(b":status", b"%d" % status)]
+    lengths: list[bytes] = []
+    for given, padded in headers:
+        name, value = bytes(given).lower(), bytes(padded).strip(WHITESPACE)
+        if name == LENGTH:
+            lengths.append(value)
+        if name not in RESPONSE_FRAMING:
+            shown.append((name, value))
+    return shown, length_of(lengths)
 
 
 def absolute(method: bytes, target: bytes, authority: bytes | None) -> tuple[bytes | None, bytes]:
@@ -133,27 +162,17 @@ def is_authority(authority: bytes) -> bool:
     return AUTHORITY.fullmatch(authority) is not None
 
 
-def sent(headers: HeaderList) -> HeaderList | None:
-    """Headers that have come out of the filters, as `for_wire` gives them; ``None`` if they are not `sendable`."""
-    plain: HeaderList | None = None if NATIVE is None else NATIVE.sent(headers)
-    if plain is not None:
-        return plain
-    rest = for_wire(headers)
-    return rest if sendable(rest) else None
-
-
-def for_wire(headers: HeaderList) -> HeaderList:
-    """Headers that have come out of the filters, without pseudo headers and what is a matter of one connection."""
-    rest = [(name, value.strip(AROUND)) for name, value in headers if name[:1] != b":"]
-    if CONNECTION_SPECIFIC.isdisjoint([name for name, _ in rest]):
-        return rest
-    named = {word.strip() for name, value in rest if name == b"connection" for word in value.lower().split(b",")}
-    return [pair for pair in rest if pair[0] not in CONNECTION_SPECIFIC and pair[0] not in named]
+def length_of(lengths: list[bytes]) -> int | None:
+    """What several ``content-length`` say; ``None`` if there is none, or they differ, or one is no number."""
+    if not lengths or lengths.count(lengths[0]) < len(lengths):
+        return None
+    value = lengths[0]
+    return int(value) if value.isdigit() and len(value) <= DIGITS else None
 
 
 def sendable(headers: HeaderList) -> bool:
     """Whether headers can be put into HTTP, which has no pseudo headers: a filter may have made anything of them."""
-    # All at once, for this is done twice for each request: a NUL is in no good name or value.
+    # All at once, for this is done for each request: a NUL is in no good name or value.
     names = [name for name, _ in headers]
     values = b"\0".join([value for _, value in headers])
     between = len(names) - 1 if names else 0

@@ -1,36 +1,57 @@
-"""What goes on to the application and to the client: whether it can be sent, and as what.
+"""Heads that have come out of the filters, as they can be sent to upstream and to the client.
 
 A filter may make anything of headers, statuses and targets, and an application of its response. What a server could not
-send, and would answer with a connection that is cut, is answered 503 here, by both middlewares.
-Source: RFC 9110, sections 5.5, 8.6 and 15; RFC 9112, section 3.2.
+send, and would answer with a connection that is cut, has no head here: it is answered 503.
+Source: ``mutateResponseHeaders`` of Envoy; RFC 9110, sections 5.5, 8.6 and 15; RFC 9112, section 3.2.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.abi.pairs import HeaderList
-from proxywasm_host.integrations.framing import LENGTH, length_of, lengths_of, with_length
-from proxywasm_host.integrations.headers import controls_in, is_token, sendable, sent
-from proxywasm_host.runtime.effects import RequestHeaders, ResponseHeaders
+from proxywasm_host.integrations.headers import (
+    CONNECTION_SPECIFIC,
+    LENGTH,
+    controls_in,
+    is_token,
+    length_of,
+    sendable,
+)
 
-__all__ = ["NO_BODY", "UNSENDABLE", "RequestHead", "ResponseHead", "oddities", "request_head", "response_head"]
+__all__ = [
+    "NO_BODY",
+    "UNSENDABLE",
+    "Informational",
+    "RequestHead",
+    "ResponseHead",
+    "oddities",
+    "request_head",
+    "response_head",
+]
 
 NO_BODY = (204, 304)
-"""Statuses of responses that have no body."""
+"""Statuses of responses that have no body (RFC 9110, section 6.4.1)."""
 UNSENDABLE = "answered 503: the %s that came out of the filters cannot be sent: %s"
 """For the log: ``request`` or ``response``, and `oddities`."""
+AROUND = b" \t\r\n"
+"""What is left out around a value that a filter made: configurations end with a line, and tokens that were decoded."""
 
 
 @dataclass(slots=True)
 class RequestHead:
-    """A request's head for the application. `headers` are without pseudo headers; ``host`` comes first."""
+    """A request's head for upstream. `headers` are without pseudo headers; ``host`` comes first."""
 
-    method: str
+    method: bytes
     path: bytes
     """With the query."""
-    scheme: str
+    scheme: bytes
     headers: HeaderList
+    end_stream: bool
+    """Nothing follows."""
+    at: int = -1
+    """Where ``content-length`` is among the headers; -1 if it is not."""
 
 
 @dataclass(slots=True)
@@ -39,43 +60,78 @@ class ResponseHead:
 
     status: int
     headers: HeaderList
-    ends: bool
+    end_stream: bool
     """Nothing follows."""
+    at: int = -1
+    """Where ``content-length`` is among the headers; -1 if it is not."""
 
 
-def request_head(part: RequestHeaders) -> RequestHead | None:
-    """What the application gets; ``None`` if HTTP has no form for it."""
+@dataclass(slots=True)
+class Informational:
+    """A head before the response's: a status of 1xx. Filters do not see it."""
+
+    status: int
+    headers: HeaderList
+
+
+def request_head(headers: HeaderList, end_stream: bool) -> RequestHead | None:
+    """What upstream gets of headers that came out of the filters; ``None`` if HTTP has no form for it."""
+    plain = None if NATIVE is None else NATIVE.sent_request(headers)
+    if plain is not None:
+        method, path, scheme, pairs, at = plain
+        return RequestHead(method, path, scheme, pairs, end_stream, at)
     pseudo: dict[bytes, bytes] = {}
-    for name, value in part.headers:  # pseudo headers come first
+    for name, value in headers:  # pseudo headers come first
         if name[:1] != b":":
             break
         pseudo[name] = value
     method, path, scheme = pseudo[b":method"], pseudo[b":path"], pseudo.get(b":scheme", b"http")
-    host, headers = pseudo.get(b":authority", b""), sent(part.headers)
-    if headers is None or controls_in(host):
+    host, rest = pseudo.get(b":authority", b""), for_wire(headers)
+    if not sendable(rest) or controls_in(host):
         return None
     if not (is_token(method) and is_token(scheme) and is_target(path, method)):
         return None
-    headers = [(b"host", host), *right_length(headers, ends=part.end_stream)]
-    return RequestHead(method.decode("ascii"), path, scheme.decode("ascii"), headers)
+    rest.insert(0, (b"host", host))
+    return RequestHead(method, path, scheme, rest, end_stream, one_length(rest))
 
 
-def response_head(part: ResponseHeaders, method: str) -> ResponseHead | None:
-    """What the client gets, that asked with `method`; ``None`` if it cannot be sent."""
-    value = part.headers[0][1]  # of :status
-    headers = sent(part.headers)
-    if headers is None or len(value) != 3 or not b"200" <= value <= b"599":
+def response_head(headers: HeaderList, end_stream: bool) -> ResponseHead | None:
+    """What the client gets of headers that came out of the filters; ``None`` if it cannot be sent."""
+    plain = None if NATIVE is None else NATIVE.sent_response(headers)
+    if plain is not None:
+        status, pairs, at = plain
+        return ResponseHead(status, pairs, end_stream, at)
+    value = headers[0][1]  # of :status
+    rest = for_wire(headers)
+    if not sendable(rest) or len(value) != 3 or not b"200" <= value <= b"599":
         return None
-    status = int(value)
-    if status in NO_BODY:
-        return ResponseHead(status, [pair for pair in headers if pair[0] != LENGTH], True)
-    return ResponseHead(status, right_length(headers, ends=part.end_stream and method != "HEAD"), part.end_stream)
+    return ResponseHead(int(value), rest, end_stream, one_length(rest))
 
 
-def oddities(headers: HeaderList) -> str:
-    """Of headers that cannot be sent, those that may be why, cut: pseudo headers, and what HTTP has no form for."""
-    odd = [(name[:40], value[:80]) for name, value in headers if name[:1] == b":" or not sendable([(name, value)])]
-    return ", ".join(f"{name!r}: {value!r}" for name, value in odd[:8])
+def for_wire(headers: HeaderList) -> HeaderList:
+    """Headers that have come out of the filters, without pseudo headers and what is a matter of one connection."""
+    rest = [(name, value.strip(AROUND)) for name, value in headers if name[:1] != b":"]
+    if CONNECTION_SPECIFIC.isdisjoint([name for name, _ in rest]):
+        return rest
+    named = {word.strip() for name, value in rest if name == b"connection" for word in value.lower().split(b",")}
+    return [pair for pair in rest if pair[0] not in CONNECTION_SPECIFIC and pair[0] not in named]
+
+
+def trailers_for_wire(trailers: HeaderList) -> HeaderList:
+    """Trailers that have come out of the filters, without those that cannot be sent."""
+    return [pair for pair in for_wire(trailers) if sendable([pair])]
+
+
+def one_length(headers: HeaderList) -> int:
+    """Leave one ``content-length`` of several that say the same, one that says nothing if they differ; where it is."""
+    places = [at for at, (name, _) in enumerate(headers) if name == LENGTH]
+    if not places:
+        return -1
+    if length_of([headers[at][1] for at in places]) is None:
+        headers[places[0]] = (LENGTH, b"")
+    for at in reversed(places[1:]):
+        del headers[at]
+    return places[0]
 
 
 def is_target(target: bytes, method: bytes) -> bool:
@@ -85,12 +141,7 @@ def is_target(target: bytes, method: bytes) -> bool:
     return not controls_in(target) and b" " not in target and b"#" not in target
 
 
-def right_length(headers: HeaderList, *, ends: bool) -> HeaderList:
-    """Headers without a ``content-length`` that is none, or that says what does not come."""
-    lengths = lengths_of(headers)
-    if not lengths:
-        return headers
-    length = length_of(lengths)
-    if length is None:
-        return [pair for pair in headers if pair[0] != LENGTH]
-    return with_length(headers, 0 if ends else length) if ends or len(lengths) > 1 else headers
+def oddities(headers: HeaderList) -> str:
+    """Of headers that cannot be sent, those that may be why, cut: pseudo headers, and what HTTP has no form for."""
+    odd = [(name[:40], value[:80]) for name, value in headers if name[:1] == b":" or not sendable([(name, value)])]
+    return ", ".join(f"{name!r}: {value!r}" for name, value in odd[:8])

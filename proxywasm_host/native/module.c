@@ -119,8 +119,13 @@ static PyMethodDef methods[] = {
     {"use", (PyCFunction)(void (*)(void))use, METH_VARARGS | METH_KEYWORDS, NULL},
     {"decode", decode, METH_O, "The pairs that bytes hold, or None if it is not for us to say."},
     {"encode", encode, METH_O, "The bytes of a list of pairs, or None if it is no plain one."},
-    {"sent", wire_sent, METH_O, "What integrations.headers.sent gives, or None if it is not for us to say."},
-    {"received", wire_received, METH_O, "What integrations.headers.received gives, or None likewise."},
+    {"received_request", (PyCFunction)(void (*)(void))wire_received_request, METH_FASTCALL,
+     "What integrations.headers.received_request gives, or None if it is not for us to say."},
+    {"received_response", (PyCFunction)(void (*)(void))wire_received_response, METH_FASTCALL,
+     "What integrations.headers.received_response gives, or None likewise."},
+    {"sent_request", wire_sent_request, METH_O,
+     "Method, path, scheme, headers and the place of their length, or None likewise: see integrations/heads.py."},
+    {"sent_response", wire_sent_response, METH_O, "Status, headers and the place of their length, or None likewise."},
     {"read_code", read_code, METH_VARARGS, "The figures of a code section, as a tuple: see abi/code.py."},
     {NULL, NULL, 0, NULL},
 };
@@ -148,8 +153,9 @@ PyMODINIT_FUNC PyInit__native(void) {
                  {"HostBase", &HostBaseType},
                  {"Outbox", &OutboxType}};
     HttpContextBaseType.tp_base = &ContextType;
-    static int (*const NAMES[])(void) = {buffer_names,  calls_names, context_names,  vm_names,    guest_names,
-                                         headers_names, host_names,  hostcall_names, chain_names, stream_names};
+    static int (*const NAMES[])(void) = {buffer_names, calls_names,   context_names, vm_names,
+                                         guest_names,  headers_names, host_names,    hostcall_names,
+                                         chain_names,  stream_names,  wire_names};
     for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
         if (NAMES[i]()) return NULL;
     PyObject *module = PyModule_Create(&definition);

@@ -266,8 +266,11 @@ static inline bool same_bytes(PyObject *a, PyObject *b) {
 
 /* -- Headers between HTTP libraries and filters (wire.c) ------------------------------------------------------- */
 
-PyObject *wire_sent(PyObject *module, PyObject *headers);
-PyObject *wire_received(PyObject *module, PyObject *headers);
+/* Each gives what is to be said of plain headers, or None if Python has to. */
+PyObject *wire_received_request(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *wire_received_response(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *wire_sent_request(PyObject *module, PyObject *headers);
+PyObject *wire_sent_response(PyObject *module, PyObject *headers);
 
 /* -- Hostcalls (hostcall.c) ----------------------------------------------------------------------------------- */
 
@@ -328,6 +331,7 @@ int host_names(void);
 int hostcall_names(void);
 int chain_names(void);
 int stream_names(void);
+int wire_names(void);
 
 /* -- What is in a module (code.c) -------------------------------------------------------------------------------- */
 

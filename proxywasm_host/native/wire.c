@@ -1,72 +1,218 @@
-/* Headers between HTTP libraries and filters, where there is nothing unusual about them: of
- * integrations/headers.py, which has the rules. Whatever else comes up is left to it, by None. */
+/* Headers between HTTP libraries and filters, where there is nothing unusual about them: of integrations/headers.py
+ * (what came) and integrations/heads.py (what goes), which have the rules. Whatever else comes up is left to them, by
+ * None. Each makes one list in one pass. */
 #include "native.h"
 
+enum { DIGITS = 18 }; /* of a length that surely fits */
+
 /* What a name is of, and what no value may have (RFC 9110, 5.6.2 and 5.5). */
-static bool is_token(const uint8_t *text, Py_ssize_t size) {
+static bool is_token(PyObject *bytes) {
     static const char OTHERS[] = "!#$%&'*+.^_`|~-";
+    const uint8_t *text = (const uint8_t *)PyBytes_AS_STRING(bytes);
+    Py_ssize_t size = PyBytes_GET_SIZE(bytes);
     for (Py_ssize_t i = 0; i < size; i++)
-        if (!Py_ISALNUM(text[i]) && (!text[i] || !strchr(OTHERS, text[i]))) return false;
+        if (!Py_ISALNUM(text[i]) && text[i] != '-' && (!text[i] || !strchr(OTHERS, text[i]))) return false;
     return size > 0;
 }
 
-static bool is_clean(const uint8_t *text, Py_ssize_t size) {
+/* Without controls, and without whitespace around it. */
+static bool is_plain(PyObject *bytes) {
+    const uint8_t *text = (const uint8_t *)PyBytes_AS_STRING(bytes);
+    Py_ssize_t size = PyBytes_GET_SIZE(bytes);
     for (Py_ssize_t i = 0; i < size; i++)
         if ((text[i] < 0x20 && text[i] != '\t') || text[i] == 0x7F) return false;
-    return true;
+    return !size || !(text[0] == ' ' || text[0] == '\t' || text[size - 1] == ' ' || text[size - 1] == '\t');
 }
 
-static bool is_stripped(const uint8_t *text, Py_ssize_t size) {
-    return !size || !(strchr(" \t\r\n", text[0]) || strchr(" \t\r\n", text[size - 1]));
+static bool is(PyObject *bytes, const char *text) {
+    return (size_t)PyBytes_GET_SIZE(bytes) == strlen(text) && !strcmp(PyBytes_AS_STRING(bytes), text);
 }
 
 /* Whether it is about one connection, or says what is. */
-static bool is_peculiar(const char *name) {
+static bool is_peculiar(PyObject *name) {
     static const char *const PECULIAR[] = {
         "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "expect", "te",
     };
+    if (!strchr("ckptue", PyBytes_AS_STRING(name)[0])) return false;
     for (size_t i = 0; i < sizeof PECULIAR / sizeof *PECULIAR; i++)
-        if (!strcmp(name, PECULIAR[i])) return true;
+        if (is(name, PECULIAR[i])) return true;
     return false;
 }
 
-#define TEXT_OF(bytes) ((const uint8_t *)PyBytes_AS_STRING(bytes)), PyBytes_GET_SIZE(bytes)
+static bool is_length(PyObject *value) {
+    const char *text = PyBytes_AS_STRING(value);
+    Py_ssize_t size = PyBytes_GET_SIZE(value);
+    for (Py_ssize_t i = 0; i < size; i++)
+        if (!Py_ISDIGIT(text[i])) return false;
+    return size && size <= DIGITS;
+}
 
-PyObject *wire_sent(PyObject *module, PyObject *headers) {
-    if (!PyList_CheckExact(headers)) Py_RETURN_NONE;
-    PyObject *list = PyList_New(0), *name, *value;
-    for (Py_ssize_t i = 0; list && i < PyList_GET_SIZE(headers); i++) {
-        bool plain = pair_of(headers, i, &name, &value);
-        if (plain && PyBytes_AS_STRING(name)[0] == ':') continue;
-        plain = plain && is_token(TEXT_OF(name)) && !is_peculiar(PyBytes_AS_STRING(name)) && is_clean(TEXT_OF(value)) &&
-                is_stripped(TEXT_OF(value));
-        if (!plain) {
-            Py_DECREF(list);
-            Py_RETURN_NONE;
+/* A name and a port, if there is one; no address of IPv6. */
+static bool is_authority(PyObject *bytes) {
+    const char *text = PyBytes_AS_STRING(bytes), *port = strchr(text, ':');
+    Py_ssize_t size = PyBytes_GET_SIZE(bytes), name = port ? port - text : size;
+    for (Py_ssize_t i = 0; i < size; i++)
+        if (i < name ? !Py_ISALNUM(text[i]) && (!text[i] || !strchr(".-_", text[i])) : i > name && !Py_ISDIGIT(text[i]))
+            return false;
+    return true;
+}
+
+static bool is_path(PyObject *bytes) {
+    const uint8_t *text = (const uint8_t *)PyBytes_AS_STRING(bytes);
+    if (*text != '/') return false;
+    for (Py_ssize_t i = 0; i < PyBytes_GET_SIZE(bytes); i++)
+        if (text[i] <= ' ' || text[i] == '#' || text[i] == 0x7F) return false;
+    return true;
+}
+
+/* Name and value of the entry of a list or tuple, or false if it is no plain pair of bytes. */
+static bool vm_of(PyObject *headers, Py_ssize_t index, PyObject **pair, PyObject **name, PyObject **value) {
+    *pair = PySequence_Fast_GET_ITEM(headers, index);
+    if (!PyTuple_CheckExact(*pair) || PyTuple_GET_SIZE(*pair) != 2) return false;
+    *name = PyTuple_GET_ITEM(*pair, 0), *value = PyTuple_GET_ITEM(*pair, 1);
+    return PyBytes_CheckExact(*name) && PyBytes_CheckExact(*value);
+}
+
+/* Lists and tuples do not change while one pass is made, for nothing else runs. */
+static bool is_sequence(PyObject *headers) { return PyList_CheckExact(headers) || PyTuple_CheckExact(headers); }
+
+/* A list with `first` pairs to be set. */
+static PyObject *list_with_room(Py_ssize_t first) {
+    PyObject *list = PyList_New(first);
+    for (Py_ssize_t i = 0; list && i < first; i++) PyList_SET_ITEM(list, i, Py_NewRef(Py_None));
+    return list;
+}
+
+static int set_pair(PyObject *list, Py_ssize_t at, PyObject *name, PyObject *value) {
+    PyObject *pair = name && value ? PyTuple_Pack(2, name, value) : NULL;
+    return pair ? PyList_SetItem(list, at, pair) : -1;
+}
+
+/* The value, or a list, is given back; NULL or not, `list` is taken over. */
+static PyObject *left(PyObject *list) {
+    Py_XDECREF(list);
+    if (PyErr_Occurred()) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *length_or_none(PyObject *value) {
+    return value ? PyLong_FromLongLong(strtoll(PyBytes_AS_STRING(value), NULL, 10)) : Py_NewRef(Py_None);
+}
+
+static PyObject *authority_name, *path_name, *method_name, *scheme_name, *status_name, *host_name;
+
+int wire_names(void) {
+    static const Name NAMES[] = {
+        {&authority_name, ":authority"}, {&path_name, ":path"},     {&method_name, ":method"},
+        {&scheme_name, ":scheme"},       {&status_name, ":status"}, {&host_name, "host"},
+    };
+    for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
+        if (!*NAMES[i].at && !(*NAMES[i].at = PyBytes_FromString(NAMES[i].text))) return -1;
+    return 0;
+}
+
+PyObject *wire_received_request(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    if (count != 5) return PyErr_Format(PyExc_TypeError, "headers, method, target, scheme, server");
+    PyObject *headers = args[0], *method = args[1], *target = args[2], *scheme = args[3], *authority = NULL;
+    if (!is_sequence(headers)) Py_RETURN_NONE;
+    for (int i = 1; i < 5; i++)
+        if (!PyBytes_CheckExact(args[i])) Py_RETURN_NONE;
+    if (PyBytes_AS_STRING(target)[0] != '/' || memchr(PyBytes_AS_STRING(target), '#', (size_t)PyBytes_GET_SIZE(target)))
+        Py_RETURN_NONE;
+    PyObject *list = list_with_room(4), *length = NULL, *pair, *name, *value;
+    for (Py_ssize_t i = 0; list && i < PySequence_Fast_GET_SIZE(headers); i++) {
+        if (!vm_of(headers, i, &pair, &name, &value) || !is_token(name) || !is_plain(value) || is_peculiar(name))
+            return left(list);
+        if (is(name, "host")) {
+            if (authority || !is_authority(value)) return left(list);
+            authority = value;
+            continue;
         }
-        if (PyList_Append(list, PyList_GET_ITEM(headers, i))) Py_CLEAR(list);
+        if (is(name, "content-length")) {
+            if (length || !is_length(value)) return left(list);
+            length = value;
+        }
+        if (PyList_Append(list, pair)) return left(list);
+    }
+    if (!list || set_pair(list, 0, authority_name, authority ? authority : args[4]) ||
+        set_pair(list, 1, path_name, target) || set_pair(list, 2, method_name, method) ||
+        set_pair(list, 3, scheme_name, scheme))
+        return left(list);
+    return Py_BuildValue("NNOO", list, length_or_none(length), Py_False, Py_True);
+}
+
+PyObject *wire_received_response(PyObject *module, PyObject *const *args, Py_ssize_t count) {
+    if (count != 2) return PyErr_Format(PyExc_TypeError, "status, headers");
+    PyObject *headers = args[1];
+    if (!is_sequence(headers) || !PyLong_CheckExact(args[0])) Py_RETURN_NONE;
+    long status = PyLong_AsLong(args[0]);
+    if (status == -1 && PyErr_Occurred()) return NULL;
+    PyObject *list = list_with_room(1), *length = NULL, *pair, *name, *value;
+    for (Py_ssize_t i = 0; list && i < PySequence_Fast_GET_SIZE(headers); i++) {
+        if (!vm_of(headers, i, &pair, &name, &value) || !is_plain(value)) return left(list);
+        for (Py_ssize_t k = 0; k < PyBytes_GET_SIZE(name); k++)
+            if (Py_ISUPPER(PyBytes_AS_STRING(name)[k])) return left(list);
+        if (is(name, "keep-alive") || is(name, "transfer-encoding")) return left(list);
+        if (is(name, "content-length")) {
+            if (length || !is_length(value)) return left(list);
+            length = value;
+        }
+        if (PyList_Append(list, pair)) return left(list);
+    }
+    PyObject *text = list ? PyBytes_FromFormat("%ld", status) : NULL;
+    int failed = !text || set_pair(list, 0, status_name, text);
+    Py_XDECREF(text);
+    return failed ? left(list) : Py_BuildValue("NN", list, length_or_none(length));
+}
+
+/* The headers from `start` on, as they may be sent, behind those of `list`, which is taken over; and where the length
+ * is. NULL without an exception: there is something unusual about them. */
+static PyObject *rest_of(PyObject *list, PyObject *headers, Py_ssize_t start, Py_ssize_t *at) {
+    PyObject *pair, *name, *value;
+    *at = -1;
+    for (Py_ssize_t i = start; list && i < PyList_GET_SIZE(headers); i++) {
+        bool plain = vm_of(headers, i, &pair, &name, &value) && is_token(name) && is_plain(value) && !is_peculiar(name);
+        if (plain && is(name, "content-length")) {
+            plain = *at < 0 && is_length(value);
+            *at = PyList_GET_SIZE(list);
+        }
+        if (!plain || PyList_Append(list, pair)) Py_CLEAR(list);
     }
     return list;
 }
 
-PyObject *wire_received(PyObject *module, PyObject *headers) {
+PyObject *wire_sent_request(PyObject *module, PyObject *headers) {
     if (!PyList_CheckExact(headers)) Py_RETURN_NONE;
-    PyObject *list = PyList_New(0), *host = NULL, *name, *value;
-    for (Py_ssize_t i = 0; list && i < PyList_GET_SIZE(headers); i++) {
-        bool plain = pair_of(headers, i, &name, &value) && is_stripped(TEXT_OF(value)) &&
-                     (Py_ssize_t)strlen(PyBytes_AS_STRING(name)) == PyBytes_GET_SIZE(name) &&
-                     !is_peculiar(PyBytes_AS_STRING(name));
-        bool is_host = plain && !strcmp(PyBytes_AS_STRING(name), "host");
-        if (!plain || (is_host && host)) {
-            Py_DECREF(list);
-            Py_XDECREF(host);
-            Py_RETURN_NONE;
-        }
-        if (is_host) host = Py_NewRef(value);
-        else if (PyList_Append(list, PyList_GET_ITEM(headers, i))) Py_CLEAR(list);
+    PyObject *method = NULL, *path = NULL, *scheme = NULL, *host = NULL, *pair, *name, *value;
+    Py_ssize_t start = 0, at;
+    for (; start < PyList_GET_SIZE(headers); start++) {
+        if (!vm_of(headers, start, &pair, &name, &value)) Py_RETURN_NONE;
+        if (PyBytes_AS_STRING(name)[0] != ':') break;
+        PyObject **place = is(name, ":method")      ? &method
+                           : is(name, ":path")      ? &path
+                           : is(name, ":scheme")    ? &scheme
+                           : is(name, ":authority") ? &host
+                                                    : NULL;
+        if (!place || *place) Py_RETURN_NONE;
+        *place = value;
     }
-    PyObject *both = list ? PyTuple_Pack(2, list, host ? host : Py_None) : NULL;
-    Py_XDECREF(list);
-    Py_XDECREF(host);
-    return both;
+    if (!method || !path || !scheme || !host || !is_token(method) || !is_path(path) || !is_token(scheme) ||
+        !is_plain(host))
+        Py_RETURN_NONE;
+    PyObject *list = rest_of(list_with_room(1), headers, start, &at);
+    if (!list || set_pair(list, 0, host_name, host)) return left(list);
+    return Py_BuildValue("OOONn", method, path, scheme, list, at);
+}
+
+PyObject *wire_sent_response(PyObject *module, PyObject *headers) {
+    PyObject *pair, *name, *value;
+    Py_ssize_t at;
+    if (!PyList_CheckExact(headers) || !PyList_GET_SIZE(headers) || !vm_of(headers, 0, &pair, &name, &value) ||
+        !is(name, ":status") || PyBytes_GET_SIZE(value) != 3)
+        Py_RETURN_NONE;
+    const char *text = PyBytes_AS_STRING(value);
+    if (text[0] < '2' || text[0] > '5' || !Py_ISDIGIT(text[1]) || !Py_ISDIGIT(text[2])) Py_RETURN_NONE;
+    PyObject *list = rest_of(PyList_New(0), headers, 1, &at);
+    if (!list) return left(list);
+    return Py_BuildValue("iNn", atoi(text), list, at);
 }

@@ -341,14 +341,18 @@ class HttpStream(HttpStreamBase):
             )
             return
         if not chain.started:
-            for context in self._contexts:
-                context.drop()
-            self._contexts.clear()
-            chain.filters.clear()
-            self._response.filters.clear()
+            self.abandon()
         assert self.header_limits is not None  # noqa: S101 - they are beyond it
         details = TOO_LARGE[map in TRAILERS][count <= self.header_limits.count]
         self.local_response(431, [], b"Request Header Fields Too Large", details, None)
+
+    def abandon(self) -> None:
+        """No filter hears of this stream, whose headers were not given: the embedder answers by itself."""
+        for context in self._contexts:
+            context.drop()
+        self._contexts.clear()
+        self._request.filters.clear()
+        self._response.filters.clear()
 
     def over_limit(self, chain: FilterChain) -> None:
         """More was held than the limit allows (Envoy: 413 for a request, 500 for a response)."""

@@ -17,9 +17,8 @@ from proxywasm_host.driver.clusters import Cluster, Clusters
 from proxywasm_host.driver.filters import Filter
 from proxywasm_host.driver.worker import Worker
 from proxywasm_host.errors import ConfigError
-from proxywasm_host.integrations.asgi.exchange import Exchange, refuse
-from proxywasm_host.integrations.asgi.scope import Receive, Scope, ScopeProperties, Send, request_headers, target
-from proxywasm_host.integrations.headers import Refused
+from proxywasm_host.integrations.asgi.pump import Pump
+from proxywasm_host.integrations.asgi.scope import Receive, Scope, ScopeProperties, Send, target
 from proxywasm_host.integrations.properties import of_this_node
 from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.filter_config import plugin_names
@@ -162,11 +161,6 @@ class AsyncioGeneration(Generation):
         if not worker.plugins:
             await self.proxy(scope, receive, send)
             return
-        try:
-            headers = request_headers(scope)
-        except Refused as refused:
-            await refuse(send, refused)
-            return
         stream = worker.host.http_stream(
             worker.plugins,
             properties=ScopeProperties(scope, self.settings.properties),
@@ -175,7 +169,7 @@ class AsyncioGeneration(Generation):
         )
         looked_at = self._tracer.begin(stream, self.number, f"{scope['method']} {target(scope).decode('latin-1')}")
         try:
-            await Exchange(worker, stream, scope, headers, receive, send, fix_content_length=True).run(self.proxy)
+            await Pump(worker, stream, scope, receive, send, fix_content_length=True).run(self.proxy)
         finally:
             if looked_at:
                 self._tracer.end(stream)

@@ -31,7 +31,7 @@ from uvicorn.supervisors import Multiprocess
 from proxywasm_host import remedy
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.errors import ConfigError, ProxyWasmError
-from proxywasm_host.integrations.asgi.exchange import StreamReset
+from proxywasm_host.integrations.exchange import StreamReset
 from proxywasm_host.serve.admin import Admin, Member
 from proxywasm_host.serve.application import Application, usable
 from proxywasm_host.serve.config import Address, ServerTls, Settings

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from proxywasm_host import HeaderLimits
-from proxywasm_host.integrations.asgi.exchange import StreamReset
+from proxywasm_host.integrations.exchange import StreamReset
 from proxywasm_host.runtime.effects import HttpCall, HttpCallReply
 from tests.integrations.asgi import Server, respond, scope
 from tests.integrations.both import Application

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from proxywasm_host.integrations.headers import Refused, for_filters, for_wire
+from proxywasm_host.integrations.headers import Refused, received_request
+from proxywasm_host.integrations.heads import for_wire
 from tests.integrations.both import Application
 
 LOCAL = "@on_request_headers\nsend_local_response {} details {} {} -1\nreturn 1\n"
@@ -282,7 +283,7 @@ def test_a_requests_content_length_of_nothing(carry):
 @pytest.mark.parametrize("named", [b"x-hop", b"close, X-Hop ", b"x-hop,x-other"])
 def test_headers_that_connection_names_are_of_one_connection(named):
     pairs = [(b"connection", named), (b"x-hop", b"1"), (b"x-end", b"1")]
-    assert for_filters(pairs, b"GET", b"/", b"http", b"s")[4:] == [(b"x-end", b"1")]
+    assert received_request(pairs, b"GET", b"/", b"http", b"s")[0][4:] == [(b"x-end", b"1")]
     assert for_wire([(b":status", b"200"), *pairs]) == [(b"x-end", b"1")]
 
 
@@ -290,7 +291,7 @@ def test_headers_that_connection_names_are_of_one_connection(named):
     "host", [b"a", b"a.example:80", b"a:", b"", b"[::1]", b"[::1]:80", b"[fe80::1%25eth0]", b"a_b", b"xn--a", b"%C3%A4"]
 )
 def test_hosts(host):
-    assert for_filters([(b"host", host)], b"GET", b"/", b"http", b"s")[0] == (b":authority", host)
+    assert received_request([(b"host", host)], b"GET", b"/", b"http", b"s")[0][0] == (b":authority", host)
 
 
 @pytest.mark.parametrize(
@@ -298,5 +299,5 @@ def test_hosts(host):
 )
 def test_what_is_no_host(host):
     with pytest.raises(Refused, match="an invalid Host") as refused:
-        for_filters([(b"host", host)], b"GET", b"/", b"http", b"s")
+        received_request([(b"host", host)], b"GET", b"/", b"http", b"s")
     assert refused.value.status == 400

@@ -6,7 +6,8 @@ from proxywasm_host.driver.filters import Filter
 
 try:
     from proxywasm_host.integrations.asgi.middleware import ProxyWasmMiddleware
+    from proxywasm_host.integrations.exchange import StreamReset
 except ModuleNotFoundError as error:
     raise remedy.missing("asgi", error) from None
 
-__all__ = ["Cluster", "Clusters", "Filter", "ProxyWasmMiddleware"]
+__all__ = ["Cluster", "Clusters", "Filter", "ProxyWasmMiddleware", "StreamReset"]

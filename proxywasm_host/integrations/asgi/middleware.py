@@ -21,10 +21,9 @@ from proxywasm_host.driver import filters as filter_list
 from proxywasm_host.driver.filters import AnyFilter
 from proxywasm_host.driver.health import Watch
 from proxywasm_host.driver.worker import Worker
-from proxywasm_host.integrations.asgi.exchange import Exchange, refuse
-from proxywasm_host.integrations.asgi.scope import Message, Receive, Scope, ScopeProperties, Send, request_headers
+from proxywasm_host.integrations.asgi.pump import Pump
+from proxywasm_host.integrations.asgi.scope import Message, Receive, Scope, ScopeProperties, Send
 from proxywasm_host.integrations.carrier import Carrier
-from proxywasm_host.integrations.headers import Refused
 
 __all__ = ["ProxyWasmMiddleware"]
 
@@ -60,19 +59,13 @@ class ProxyWasmMiddleware(Carrier):
             if worker.ended:
                 worker = self._start()
             await worker.ready()
-        try:
-            headers = request_headers(scope)
-        except Refused as refused:
-            await refuse(send, refused)
-            return
         stream = worker.host.http_stream(
             worker.plugins,
             properties=ScopeProperties(scope, self._properties_of(scope)),
             buffer_limit=self._buffer_limit,
             header_limits=self._header_limits,
         )
-        exchange = Exchange(worker, stream, scope, headers, receive, send, fix_content_length=self._fix_content_length)
-        await exchange.run(self.app)
+        await Pump(worker, stream, scope, receive, send, fix_content_length=self._fix_content_length).run(self.app)
 
     async def reload(self, filters: Iterable[AnyFilter]) -> None:
         """Let other filters take the place of those that run in this event loop, without losing a request.

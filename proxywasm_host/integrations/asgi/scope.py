@@ -9,22 +9,21 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMappi
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
-from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.values import PropertyValue
-from proxywasm_host.integrations.framing import LENGTH
-from proxywasm_host.integrations.headers import address, for_filters
+from proxywasm_host.integrations.headers import LENGTH, address
 from proxywasm_host.integrations.heads import RequestHead
 
 __all__ = [
+    "BODILESS",
     "TARGET",
     "Message",
     "Receive",
     "Scope",
     "ScopeProperties",
     "Send",
-    "has_body",
-    "request_headers",
+    "server_address",
     "target",
+    "tells_the_end",
     "upstream_scope",
 ]
 
@@ -34,6 +33,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 BODILESS = ("GET", "HEAD", "OPTIONS", "TRACE", "CONNECT", "DELETE")
+"""Methods of requests that seldom have a body."""
 PAST_FILTERS = ("http.response.pathsend", "http.response.zerocopysend")
 """Extensions by which an application would send a body that filters do not see."""
 TARGET = "proxywasm.target"
@@ -50,36 +50,24 @@ def target(scope: Scope) -> bytes:
     return b"%b?%b" % (path, query) if query and b"?" not in path else path
 
 
-def request_headers(scope: Scope) -> HeaderList:
-    """The request's headers for the first filter. Raises: Refused."""
-    return for_filters(
-        list(scope["headers"]),
-        scope["method"].encode("latin-1"),
-        target(scope),
-        scope.get("scheme", "http").encode("latin-1"),
-        address(scope.get("server")).encode(),
-    )
+def server_address(scope: Scope) -> bytes:
+    """Host and port of the server."""
+    return address(scope.get("server")).encode()
 
 
-def has_body(scope: Scope) -> bool | None:
-    """Whether a body follows the headers; ``None`` if only the next message tells."""
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            return bool(value.strip(b"0 "))
-        if name == b"transfer-encoding":
-            return True
-    if scope["http_version"] in ("1.0", "1.1"):
-        return False
-    return None if scope["method"] in BODILESS else True
+def tells_the_end(scope: Scope) -> bool:
+    """Whether the headers say if a body follows; else it may end with a part that is empty, as in HTTP/2."""
+    return scope["http_version"] in ("1.0", "1.1") or any(name == LENGTH for name, _ in scope["headers"])
 
 
 def upstream_scope(scope: Scope, head: RequestHead) -> Scope:
     """The scope for the application, of what came out of the filters."""
     headers = head.headers
-    if not any(name == LENGTH for name, _ in headers):
+    if head.at < 0 and not head.end_stream:
         # Framing that upstream would see of HTTP/1.1: some applications tell by it that there is a body.
         headers = headers + [(name, value) for name, value in scope["headers"] if name == b"transfer-encoding"]
-    upstream = {**scope, "method": head.method, "scheme": head.scheme, "headers": headers}
+    method, scheme = head.method.decode("ascii"), head.scheme.decode("ascii")
+    upstream = {**scope, "method": method, "scheme": scheme, "headers": headers}
     if head.path != target(scope):
         raw, mark, query = head.path.partition(b"?")
         path = unquote_to_bytes(raw).decode("utf-8", "replace")

@@ -1,0 +1,152 @@
+"""An exchange in the words of ASGI: messages in, messages out, and no I/O."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from proxywasm_host.driver.dispatch import Dispatcher
+from proxywasm_host.integrations.asgi.scope import (
+    Message,
+    Scope,
+    server_address,
+    target,
+    tells_the_end,
+    upstream_scope,
+)
+from proxywasm_host.integrations.exchange import (
+    GONE,
+    Exchange,
+    RequestHead,
+    ResponseHead,
+    State,
+)
+from proxywasm_host.runtime.effects import RequestBody, ResponseBody, ResponseTrailers
+from proxywasm_host.runtime.http import HttpStream
+
+__all__ = ["DISCONNECT", "AsgiExchange", "ResponseOver"]
+
+START, BODY, TRAILERS = "http.response.start", "http.response.body", "http.response.trailers"
+REQUEST_END: Message = {"type": "http.request", "body": b"", "more_body": False}
+RESPONSE_END: Message = {"type": BODY, "body": b"", "more_body": False}
+DISCONNECT: Message = {"type": "http.disconnect"}
+logger = logging.getLogger("proxywasm_host.asgi")
+
+
+class ResponseOver(OSError):
+    """The application sends a body, but the client has been answered otherwise, or is gone."""
+
+
+class AsgiExchange(Exchange):
+    """The exchange of one scope."""
+
+    _head_ends = False
+    """The application is to be told that its request has no body."""
+    _trailers: list[tuple[bytes, bytes]] | None = None
+    """Trailers that the application announced, as far as they came."""
+    _sends_trailers = False
+    """They were announced to the server."""
+
+    def __init__(
+        self,
+        driver: Dispatcher,
+        stream: HttpStream,
+        scope: Scope,
+        *,
+        fix_content_length: bool,
+        wake: Callable[[], None],
+    ) -> None:
+        super().__init__(
+            driver,
+            stream,
+            fix_content_length=fix_content_length,
+            http_1_0=scope["http_version"] == "1.0",
+            wake=wake,
+            log=logger,
+        )
+        self._scope = scope
+
+    def begin_with(self, first: Message | None) -> None:
+        """The head of the request. `first` is the server's first message, where `tells_the_end` is not so."""
+        scope = self._scope
+        ends: bool | None = None
+        if first is not None:
+            ends = not (first["type"] != "http.request" or first.get("body") or first.get("more_body"))
+        elif not tells_the_end(scope):
+            ends = False
+        self.begin(
+            scope["method"].encode("latin-1"),
+            target(scope),
+            scope.get("scheme", "http").encode("latin-1"),
+            scope["headers"],
+            ends,
+            server_address(scope),
+        )
+        if first is not None:
+            self.from_server(first)
+
+    def from_server(self, message: Message) -> None:
+        """What ``receive`` of the server has given."""
+        if message["type"] != "http.disconnect":
+            self.request_body(bytes(message.get("body", b"")), not message.get("more_body", False))
+        elif self.state is not State.ANSWERED:
+            self.client_gone()
+
+    def from_application(self, message: Message) -> bool:
+        """What the application has given its ``send``; whether it was for us. Raises: ResponseOver."""
+        kind = message["type"]
+        if self.over:
+            if kind == BODY and message.get("more_body", False):
+                raise ResponseOver(self.stream.details or GONE)
+        elif kind == START:
+            self._trailers = [] if message.get("trailers") else None
+            trailers = self._trailers is not None
+            self.response(message["status"], message.get("headers", ()), trailers=trailers)
+        elif kind == BODY:
+            ends = not message.get("more_body", False) and self._trailers is None
+            self.response_body(bytes(message.get("body", b"")), ends)
+        elif kind != TRAILERS:
+            return False
+        elif self._trailers is not None:
+            self._trailers += [(bytes(name).lower(), bytes(value)) for name, value in message["headers"]]
+            if not message.get("more_trailers", False):
+                self.response_trailers(self._trailers)
+        return True
+
+    def upstream_scope(self) -> Scope | None:
+        """The application's scope, unless the request has not come out, or the application is not asked."""
+        if not self.to_upstream or self.over:
+            return None
+        head = self.to_upstream.popleft()
+        assert isinstance(head, RequestHead)  # noqa: S101 - it comes first
+        self._head_ends = head.end_stream
+        return upstream_scope(self._scope, head)
+
+    def for_application(self) -> Message | None:
+        """What the application's ``receive`` gives, if something has come out."""
+        if self._head_ends:
+            self._head_ends = False
+            return REQUEST_END
+        if not self.to_upstream:
+            return None
+        part = self.to_upstream.popleft()
+        if isinstance(part, RequestBody):
+            return {"type": "http.request", "body": part.data, "more_body": not part.end_stream}
+        return REQUEST_END  # ASGI has no trailers of requests
+
+    def for_server(self) -> list[Message]:
+        """The next part for the client, which there is, for the server's ``send``."""
+        part = self.to_client.popleft()
+        if isinstance(part, ResponseBody):
+            return [{"type": BODY, "body": part.data, "more_body": not part.end_stream}]
+        if isinstance(part, ResponseHead):
+            message: Message = {"type": START, "status": part.status, "headers": part.headers}
+            if part.end_stream:
+                return [message, RESPONSE_END]
+            if self._trailers is not None and TRAILERS in (self._scope.get("extensions") or {}):
+                self._sends_trailers = message["trailers"] = True
+            return [message]
+        if isinstance(part, ResponseTrailers):
+            end: Message = {"type": TRAILERS, "headers": part.trailers, "more_trailers": False}
+            return [RESPONSE_END, end] if self._sends_trailers else [RESPONSE_END]
+        return []  # ASGI has no heads of 1xx

@@ -1,0 +1,464 @@
+"""One request and its response, between an `HttpStream` and whoever carries bytes. No I/O happens here.
+
+A carrier says what came; what is to be sent waits in two queues, and some properties say what to do next:
+
+    exchange = Exchange(driver, driver.host.http_stream(plugins))
+    exchange.begin(b"GET", b"/", b"http", [(b"host", b"example.com")], end_stream=True)
+    exchange.to_upstream    # deque([RequestHead(b"GET", b"/", b"http", [(b"host", b"example.com"), …], True)])
+    exchange.response(200, [(b"content-length", b"6")], False)
+    exchange.response_body(b"Hello.", True)
+    exchange.to_client      # deque([ResponseHead(200, …), ResponseBody(b"Hello.", True)])
+    exchange.close()
+
+What the client has got is in one of these states (`State`), which says what an event does:
+
+    ==========  ====================  ============  ================  ============================  ============
+    state       head comes out        end comes     broken off        cannot be sent                client goes
+    ==========  ====================  ============  ================  ============================  ============
+    WAITING     BEGUN, or ANSWERED    –             answered 503      answered 503 (400, if it was  GONE
+                if nothing follows                                    the client that made it so)
+    BEGUN       –                     ANSWERED      CUT               –                             GONE
+    ANSWERED    dropped               dropped       nothing           –                             GONE
+    CUT, GONE   dropped               dropped       nothing           –                             –
+    ==========  ====================  ============  ================  ============================  ============
+
+A head that is still in the queue was not sent: who breaks the response off then gets an answer in its place.
+
+Rules, with their sources:
+
+* What can be understood in two ways is refused before a filter sees it (`headers`; RFC 9112). What a filter made and
+  HTTP has no form for is answered 503 (`heads`). A wrong ``content-length`` is corrected (`framing`).
+* A response to HEAD, 204 and 304 end with their heads, whatever follows (RFC 9112, section 6.3).
+* Heads of 1xx go past the filters, as Envoy's ``encode1xxHeaders`` does for filters of Proxy-Wasm.
+* A response that comes out before upstream's went in is a local one; from then on upstream is not heard (`over`).
+* An upstream that goes away before its response is answered 502 through the filters, later the response is cut, as by
+  Envoy's router (``UpstreamRequest::onResetStream``).
+* Read no more than one part ahead, and nothing while filters hold more than their limit (`wants_request`,
+  `wants_response`): so each side is slowed down by the other.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from typing import Any, Protocol, Union
+
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.integrations.framing import Head, WaitingHead, set_length, told_length
+from proxywasm_host.integrations.headers import Refused, received_request, received_response
+from proxywasm_host.integrations.heads import (
+    NO_BODY,
+    UNSENDABLE,
+    Informational,
+    RequestHead,
+    ResponseHead,
+    oddities,
+    request_head,
+    response_head,
+    trailers_for_wire,
+)
+from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.effects import Effect
+from proxywasm_host.runtime.filter_chain import REQUEST, RESPONSE
+from proxywasm_host.runtime.http import HttpStream
+
+__all__ = ["GONE", "Exchange", "Informational", "RequestHead", "ResponseHead", "State", "StreamReset"]
+
+GONE = "downstream_remote_disconnect"
+"""Envoy's word for a client that went away."""
+UPSTREAM_GONE = "upstream_reset_{}_response_started{{connection_termination}}"
+ToUpstream = Union[RequestHead, effects.RequestBody, effects.RequestTrailers]
+ToClient = Union[Informational, ResponseHead, effects.ResponseBody, effects.ResponseTrailers]
+logger = logging.getLogger("proxywasm_host.exchange")
+
+
+class StreamReset(Exception):
+    """A response was broken off when a part of it was sent: the server must cut the connection."""
+
+
+class State(Enum):
+    """What the client has got, or will when `Exchange.to_client` is sent."""
+
+    WAITING = "nothing"
+    BEGUN = "the head of the response"
+    ANSWERED = "all of it"
+    CUT = "a part of it; the rest will not come"
+    GONE = "nothing more: it has gone away"
+
+
+class Performer(Protocol):
+    """What performs effects: a driver, which gives those of a stream to who is attached to it."""
+
+    def attach(self, stream: HttpStream, sink: Callable[[Any], None], /) -> None: ...
+    def detach(self, stream: HttpStream, /) -> None: ...
+    def perform(self, todo: Iterable[Effect], /) -> None: ...
+
+
+class Exchange:
+    """A request in progress.
+
+    Args:
+        driver: performs effects; the stream is attached to it until `close`.
+        stream: of the request, and not fed by others.
+        fix_content_length: correct, or leave out, a ``content-length`` that filters may have made wrong.
+        http_1_0: the client can tell the end of a body by its length only.
+        wake: called when something has changed by another event than those below: the reply to a callout, a tick, a
+            time-out, another stream's event. It takes note and returns; it feeds nothing.
+        log: who is told of what cannot be sent.
+    """
+
+    state = State.WAITING
+    _feeding = False
+    _client_method = _upstream_method = b""
+    _request_ended = False
+    """The end of the request has come in."""
+    _response_ended = False
+    """The end of the response has come in."""
+    _request_length: int | None = None
+    """What the client said of its body's length."""
+    _response_length: int | None = None
+    _client_clean = True
+    """Whether what the client sent can all be put into HTTP."""
+    _waiting_request: WaitingHead | None = None
+    _waiting_response: WaitingHead | None = None
+
+    def __init__(
+        self,
+        driver: Performer,
+        stream: HttpStream,
+        *,
+        fix_content_length: bool = True,
+        http_1_0: bool = False,
+        wake: Callable[[], None] | None = None,
+        log: logging.Logger = logger,
+    ) -> None:
+        self.stream = stream
+        self.to_upstream: deque[ToUpstream] = deque()
+        """Parts of the request, in order; a head first. To be taken from the left."""
+        self.to_client: deque[ToClient] = deque()
+        """Parts of the response, in order. To be taken from the left."""
+        self._driver = driver
+        self._fix_content_length = fix_content_length
+        self._http_1_0 = http_1_0
+        self._wake = wake
+        self._log = log
+
+    # -- What came from the client -------------------------------------------------------------------------------
+
+    def begin(
+        self,
+        method: bytes,
+        target: bytes,
+        scheme: bytes,
+        headers: Sequence[tuple[bytes, bytes]],
+        end_stream: bool | None = None,
+        server: bytes = b"",
+    ) -> None:
+        """The request's head.
+
+        Args:
+            method: of the request.
+            target: as on the wire: path and query, an absolute URL, or ``*``.
+            scheme: ``http`` or ``https``.
+            headers: as they came, names in lower case, ``host`` among them (for HTTP/2 its ``:authority``).
+            end_stream: nothing follows; ``None`` if the headers say so, as in HTTP/1 (RFC 9112, section 6.3).
+            server: who was meant if there is no ``host``.
+        """
+        self._client_method = method
+        self._driver.attach(self.stream, self._take)
+        try:
+            shown, length, chunked, self._client_clean = received_request(headers, method, target, scheme, server)
+        except Refused as refused:
+            self._request_ended = True
+            self.stream.abandon()
+            self._answer(refused.status, refused.why.encode())
+            return
+        self._request_length = length
+        if end_stream is None:
+            end_stream = not (length or chunked)
+        self._request_ended = end_stream
+        self._feed(self.stream.request_headers(shown, end_stream))
+
+    def request_body(self, data: bytes, end_stream: bool) -> None:
+        """A part of the request's body. Ignored after its end."""
+        if not self._request_ended:
+            self._request_ended = end_stream
+            if data or end_stream:
+                self._feed(self.stream.request_body(data, end_stream))
+
+    def request_trailers(self, trailers: HeaderList) -> None:
+        """The request's trailers, which end it."""
+        if not self._request_ended:
+            self._request_ended = True
+            self._feed(self.stream.request_trailers(trailers))
+
+    def request_cut(self) -> None:
+        """The request ended before its length: it is answered 400, or its response cut. Nobody takes it for whole."""
+        self._feed(self.stream.close(GONE))
+        self._break_off(400)
+
+    def client_gone(self) -> None:
+        """The client takes nothing more."""
+        self.to_client.clear()
+        if self.state is not State.GONE:
+            self.state = State.GONE
+            self._feed(self.stream.close(GONE))
+
+    # -- What came from upstream ---------------------------------------------------------------------------------
+
+    def informational(self, status: int, headers: HeaderList) -> None:
+        """A head of 1xx, before the response's."""
+        if self.state is State.WAITING and not self.over:
+            self.to_client.append(Informational(status, trailers_for_wire(headers)))
+
+    def response(
+        self,
+        status: int,
+        headers: Iterable[tuple[bytes, bytes]],
+        end_stream: bool = False,
+        *,
+        trailers: bool = False,
+    ) -> None:
+        """The response's head.
+
+        Args:
+            status: of the response.
+            headers: as they came.
+            end_stream: nothing follows.
+            trailers: something may follow a body of length 0.
+        """
+        if self.over or self._response_ended:
+            return
+        shown, length = received_response(status, headers)
+        bodiless = self._client_method == b"HEAD" or self._upstream_method == b"HEAD" or status in NO_BODY
+        end_stream = end_stream or bodiless or (length == 0 and not trailers)
+        self._response_length = length
+        self._response_ended = end_stream
+        self._feed(self.stream.response_headers(shown, end_stream))
+
+    def response_body(self, data: bytes, end_stream: bool) -> None:
+        """A part of the response's body. Ignored after its end, and when upstream is not heard any more."""
+        if not (self._response_ended or self.over):
+            self._response_ended = end_stream
+            if data or end_stream:
+                self._feed(self.stream.response_body(data, end_stream))
+
+    def response_trailers(self, trailers: HeaderList) -> None:
+        """The response's trailers, which end it."""
+        if not (self._response_ended or self.over):
+            self._response_ended = True
+            self._feed(self.stream.response_trailers(trailers))
+
+    def upstream_gone(self, status: int = 502, body: bytes = b"", details: str | None = None) -> None:
+        """Upstream sends nothing more, though its response has not ended: it is answered so, or the response is cut.
+
+        `details` are Envoy's response code details.
+        """
+        if self._response_ended or self.over:
+            return
+        self._response_ended = True
+        started = self.stream.response_started
+        details = UPSTREAM_GONE.format("after" if started else "before") if details is None else details
+        if started:
+            self.stream.reset(details)
+        else:
+            self.stream.local_response(status, [], body, details, None)
+        self._feed(self.stream.host.drain())
+
+    # -- What to do ----------------------------------------------------------------------------------------------
+
+    @property
+    def over(self) -> bool:
+        """Whether upstream has nothing more to say: its response is to be broken off, and is not heard."""
+        state = self.state
+        return (state is not State.WAITING and state is not State.BEGUN) or self.stream.local is not None
+
+    @property
+    def answered(self) -> bool:
+        """Whether the end of the response has come out."""
+        return self.state is State.ANSWERED
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will be in `to_client`."""
+        return self.state is State.GONE or (self.state in (State.ANSWERED, State.CUT) and not self.to_client)
+
+    @property
+    def wants_request(self) -> bool:
+        """Whether the next part of the request's body is to be read."""
+        return not (self._request_ended or self.to_upstream or self.stream.request_full or self.over)
+
+    @property
+    def listens(self) -> bool:
+        """Whether to wait for the client: for what `wants_request` says, or for its leaving."""
+        if self.state is not State.WAITING and self.state is not State.BEGUN:
+            return False
+        return self._request_ended or not (self.to_upstream or self.stream.request_full)
+
+    @property
+    def wants_response(self) -> bool:
+        """Whether the next part of the response is to be read."""
+        return not (self._response_ended or self.stream.response_full or self.over)
+
+    @property
+    def request_held(self) -> bool:
+        """Whether a filter holds the request, so that its reply, a tick or another stream may be what moves it."""
+        return bool(self.stream.chain(REQUEST).stopped)
+
+    @property
+    def request_ended(self) -> bool:
+        """Whether the end of the request has come in."""
+        return self._request_ended
+
+    @property
+    def response_ended(self) -> bool:
+        """Whether the end of the response has come in."""
+        return self._response_ended
+
+    def close(self) -> None:
+        """Both sides are done, however it ended; to be called always."""
+        self._driver.detach(self.stream)
+        whole = self.state is State.ANSWERED or self.stream.reset_details
+        self._driver.perform(self.stream.close("" if whole else GONE))
+
+    # -- Out of the stream ---------------------------------------------------------------------------------------
+
+    def _feed(self, todo: list[Effect]) -> None:
+        """Perform what an event of ours has brought about; who fed it looks by himself."""
+        self._feeding = True
+        try:
+            self._driver.perform(todo)
+        finally:
+            self._feeding = False
+
+    def _take(self, effect: Effect) -> None:
+        """An effect of the stream, whoever brought it about."""
+        taker = TAKERS.get(effect.__class__)
+        if taker is not None:
+            taker(self, effect)
+            if not self._feeding and self._wake is not None:
+                self._wake()
+
+    def _request_headers(self, effect: effects.RequestHeaders) -> None:
+        head = request_head(effect.headers, effect.end_stream)
+        if head is None:
+            self._unsendable("request", effect.headers, 503 if self._client_clean else 400)
+            return
+        self._upstream_method = head.method
+        if head.at >= 0 and not self._frame(head, self._request_length):
+            path, came = self.stream.chain(REQUEST), self._request_length
+            self._waiting_request = WaitingHead(head, path, came, keep_unsure=True, wait_for=0)
+        else:
+            self.to_upstream.append(head)
+
+    def _response_headers(self, effect: effects.ResponseHeaders) -> None:
+        if self.state is not State.WAITING:
+            return
+        head = response_head(effect.headers, effect.end_stream)
+        if head is None:
+            self._unsendable("response", effect.headers, 503)
+            return
+        if head.status in NO_BODY:
+            # RFC 9110, 8.6: a 204 has no length; that of a 304 would be another response's.
+            head.end_stream = True
+            set_length(head, None)
+        elif head.at >= 0 and not self._frame(head, self._response_length, head_only=self._client_method == b"HEAD"):
+            wait_for = self.stream.buffer_limit if self._http_1_0 else 0
+            path, came = self.stream.chain(RESPONSE), self._response_length
+            self._waiting_response = WaitingHead(head, path, came, keep_unsure=False, wait_for=wait_for)
+            return
+        self._begin_response(head)
+
+    def _frame(self, head: Head, came: int | None, *, head_only: bool = False) -> bool:
+        """Correct the length of a head, as far as that is known now; whether it is, so that the head can go.
+
+        `head_only`: it says how long the response to another request would be (RFC 9110, section 8.6).
+        """
+        told = told_length(head)
+        if head.end_stream:
+            set_length(head, told if head_only else 0)
+            return True
+        if self._fix_content_length and (told is None or told != came or self.stream.changes_bodies):
+            return False
+        if told is None:
+            set_length(head, None)
+        return True
+
+    def _begin_response(self, head: ResponseHead) -> None:
+        if self._client_method == b"HEAD":
+            head.end_stream = True
+        self.state = State.ANSWERED if head.end_stream else State.BEGUN
+        self.to_client.append(head)
+
+    def _request_part(self, part: effects.RequestBody | effects.RequestTrailers) -> None:
+        if isinstance(part, effects.RequestTrailers):
+            part = effects.RequestTrailers(trailers_for_wire(part.trailers), self.stream)
+        if self._waiting_request is None:
+            self.to_upstream.append(part)
+        elif (parts := self._waiting_request.follow(part)) is not None:
+            self._waiting_request = None
+            self.to_upstream.extend(parts)  # type: ignore[arg-type]
+
+    def _response_part(self, part: effects.ResponseBody | effects.ResponseTrailers) -> None:
+        if self._waiting_response is None:
+            self._put_response(part)
+        elif (parts := self._waiting_response.follow(part)) is not None:
+            self._waiting_response = None
+            for each in parts:
+                self._put_response(each)  # type: ignore[arg-type]
+
+    def _put_response(self, part: ResponseHead | effects.ResponseBody | effects.ResponseTrailers) -> None:
+        if isinstance(part, ResponseHead):
+            self._begin_response(part)
+        elif self.state is State.BEGUN:
+            if isinstance(part, effects.ResponseTrailers):
+                part = effects.ResponseTrailers(trailers_for_wire(part.trailers), self.stream)
+                self.state = State.ANSWERED
+            elif part.end_stream:
+                self.state = State.ANSWERED
+            self.to_client.append(part)
+
+    def _reset(self, _: effects.ResetStream) -> None:
+        self._break_off(503)
+
+    # -- The end, by ourselves -----------------------------------------------------------------------------------
+
+    def _unsendable(self, what: str, headers: HeaderList, status: int) -> None:
+        if status == 503:
+            self._log.warning(UNSENDABLE, what, oddities(headers))
+        self._answer(status)
+
+    def _break_off(self, status: int) -> None:
+        """Cut the response, or answer with this status if its head was not sent."""
+        if self.state is State.WAITING or (
+            self.state is State.BEGUN and any(part.__class__ is ResponseHead for part in self.to_client)
+        ):
+            self._answer(status)
+        elif self.state is State.BEGUN:
+            self.to_client.clear()
+            self.state = State.CUT
+
+    def _answer(self, status: int, body: bytes = b"") -> None:
+        """Answer past all filters, in place of what was not sent."""
+        headers = [(b"content-type", b"text/plain")] if body else []
+        headers.append((b"content-length", b"%d" % len(body)))
+        if self._client_method == b"HEAD":
+            body = b""
+        self.to_client.clear()
+        self.to_client.append(ResponseHead(status, headers, not body))
+        if body:
+            self.to_client.append(effects.ResponseBody(body, True, self.stream))
+        self.state = State.ANSWERED
+
+
+TAKERS: dict[type, Callable[[Exchange, Any], None]] = {
+    effects.RequestHeaders: Exchange._request_headers,  # noqa: SLF001
+    effects.RequestBody: Exchange._request_part,  # noqa: SLF001
+    effects.RequestTrailers: Exchange._request_part,  # noqa: SLF001
+    effects.ResponseHeaders: Exchange._response_headers,  # noqa: SLF001
+    effects.ResponseBody: Exchange._response_part,  # noqa: SLF001
+    effects.ResponseTrailers: Exchange._response_part,  # noqa: SLF001
+    effects.ResetStream: Exchange._reset,  # noqa: SLF001
+}

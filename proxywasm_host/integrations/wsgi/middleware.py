@@ -1,0 +1,102 @@
+"""The WSGI middleware.
+
+One host serves all threads of a process; it starts with the process's first request (so after a server has forked) and
+ends with `ProxyWasmMiddleware.close`, or with the process.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+from proxywasm_host.driver import filters as filter_list
+from proxywasm_host.driver.health import Watch, watch
+from proxywasm_host.driver.threaded import ThreadDriver
+from proxywasm_host.integrations.carrier import Carrier
+from proxywasm_host.integrations.wsgi.environ import Environ, properties
+from proxywasm_host.integrations.wsgi.pump import Pump
+from proxywasm_host.runtime.plugin import Plugin
+
+__all__ = ["ProxyWasmMiddleware"]
+
+
+class ProxyWasmMiddleware(Carrier):
+    """Runs filters in front of a WSGI application.
+
+    Args: those of `Carrier`; `properties` may be a function of the environ, `clients` are those of `ThreadDriver`.
+    """
+
+    logger = logging.getLogger("proxywasm_host.wsgi")
+
+    def _set_up(self) -> None:
+        self._starting = threading.Lock()
+        self._running: tuple[int, ThreadDriver, list[Plugin]] | None = None
+        self._watched: list[Watch] = []
+        self._closing = ExitStack()
+
+    def start(self) -> tuple[int, ThreadDriver, list[Plugin]]:
+        """Load the filters, unless this process has. The first request does it. Raises: as `Host.load_plugin`."""
+        with self._starting:
+            if self._running is None or self._running[0] != os.getpid():
+                self._closing = ExitStack()  # what a parent process has is not ours to close
+                with ExitStack() as opened:
+                    host, timeout = opened.enter_context(self._make_host()), self._stream_idle_timeout
+                    driver = opened.enter_context(ThreadDriver(host, self._clients, stream_idle_timeout=timeout))
+                    plugins = filter_list.load(driver.host, self.filters)
+                    with driver.lock:
+                        driver.perform(driver.host.drain())
+                    self._watched = watch(plugins, self.logger, self._on_failure)
+                    driver.heal(plugins)
+                    self._closing = opened.pop_all()
+                self._running = os.getpid(), driver, plugins
+            return self._running
+
+    def _watches(self) -> list[Watch]:
+        running = self._running
+        return [] if running is None or running[0] != os.getpid() else self._watched
+
+    def close(self) -> None:
+        """End the plugins and free their VMs; another request would start them anew."""
+        with self._starting:
+            self._running = None
+            self._closing.close()
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        running = self._running
+        if running is None or running[0] != os.getpid():
+            running = self.start()
+        _, driver, plugins = running
+        known = {**properties(environ), **self._properties_of(environ)}
+        with driver.lock:
+            stream = driver.host.http_stream(
+                plugins,
+                properties=known,
+                buffer_limit=self._buffer_limit,
+                header_limits=self._header_limits,
+            )
+        pump = Pump(driver, stream, environ, start_response, fix_content_length=self._fix_content_length)
+        return Response(pump.run(self.app))
+
+
+class Response:
+    """What is returned to the server: the parts of the body, the first of which has come out."""
+
+    def __init__(self, parts: Generator[bytes, None, None]) -> None:
+        self._parts = parts
+        self._first: bytes | None = next(parts, b"")
+        """``start_response`` was called for it. Of nothing, wsgiref would say the length, also where none may be."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        first, self._first = self._first, None
+        return next(self._parts) if first is None else first
+
+    def close(self) -> None:
+        """The server wants no more."""
+        self._parts.close()
