@@ -1,4 +1,11 @@
-"""What helps to test with this library: one whole request in one call, and the suite that an engine has to pass.
+"""What helps to test: filters under test, one whole request in one call, and the suite that an engine has to pass.
+
+    with Harness() as harness:
+        auth = harness("auth.wasm", "callout:idp")
+        auth.http["idp"] = Response(200)
+        assert auth.get("/", {"authorization": "Bearer secret"}).status == 200
+
+A `Harness` is the world around filters: see `proxywasm_host.testing.harness`. An exchange does with a host of yours:
 
     with Host() as host:
         auth = host.load_plugin("auth.wasm", configuration="callout:idp")
@@ -24,29 +31,52 @@ from typing import TYPE_CHECKING
 from proxywasm_host import remedy
 
 if TYPE_CHECKING:
+    from .callouts import FAIL, NEVER, Callout, GrpcStatus, RedisError, RedisStatus, later
     from .compliance import EngineComplianceSuite
     from .guest import Guest
+    from .harness import FilterUnderTest, Harness
+    from .http import Headers, Request, Response, sse
     from .message import Message
+    from .outcome import Logs, Outcome
     from .record import Fed, Invocation, Recorder
     from .result import Exchange
     from .run import Answer, exchange
 
 __all__ = [
+    "FAIL",
+    "NEVER",
     "Answer",
+    "Callout",
     "EngineComplianceSuite",
     "Exchange",
     "Fed",
+    "FilterUnderTest",
+    "GrpcStatus",
     "Guest",
+    "Harness",
+    "Headers",
     "Invocation",
+    "Logs",
     "Message",
+    "Outcome",
     "Recorder",
+    "RedisError",
+    "RedisStatus",
+    "Request",
+    "Response",
     "exchange",
+    "later",
+    "sse",
 ]
 
 _HOME = {
+    "callouts": "FAIL NEVER Callout GrpcStatus RedisError RedisStatus later",
     "compliance": "EngineComplianceSuite",
     "guest": "Guest",
+    "harness": "FilterUnderTest Harness",
+    "http": "Headers Request Response sse",
     "message": "Message",
+    "outcome": "Logs Outcome",
     "record": "Fed Invocation Recorder",
     "result": "Exchange",
     "run": "Answer exchange",

@@ -1,0 +1,238 @@
+"""Callouts of a filter under test, and who answers them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Union
+
+from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.effects import CalloutFailed, GrpcClosed, GrpcMessage, HttpCallReply, Reply
+from proxywasm_host.testing.http import Request, encoded, response_of
+
+__all__ = ["FAIL", "NEVER", "Answers", "Callout", "GrpcStatus", "Later", "RedisError", "RedisStatus", "later"]
+
+Key = Union[str, tuple[str, ...]]
+
+
+class _Word:
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return self._name
+
+
+NEVER = _Word("NEVER")
+"""Answer that does not come: the callout runs into its time-out."""
+TOO_LATE = _Word("nothing in time")
+FAIL = _Word("FAIL")
+"""Answer that is none: the connection broke off."""
+
+
+@dataclass(frozen=True)
+class Later:
+    """Made by `later`."""
+
+    seconds: float
+    answer: Any
+
+
+def later(seconds: float, answer: Any) -> Later:
+    """An answer that comes after so many seconds of the test's clock; 0: once all has been fed that is there."""
+    return Later(seconds, answer)
+
+
+@dataclass(frozen=True)
+class GrpcStatus:
+    """Ends a gRPC call or stream, with a status and its message."""
+
+    status: int
+    message: str = ""
+
+
+class RedisStatus(str):
+    """An answer of Redis that is a simple string: ``RedisStatus("OK")``."""
+
+    __slots__ = ()
+
+
+class RedisError(str):
+    """An answer of Redis that is an error: ``RedisError("WRONGTYPE …")``."""
+
+    __slots__ = ()
+
+
+class Callout:
+    """A callout that a filter made: what it asked, and whether it has been answered.
+
+    `kind` is ``http``, ``grpc``, ``grpc stream`` or ``redis``. `timeout` is in seconds, 0 is none.
+    """
+
+    def __init__(self, effect: effects.Callout, deliver: Callable[[Callout, Any], None], stream: object) -> None:
+        self.effect = effect
+        self.stream = stream
+        """The `HttpStream` or `TcpStream` for which it was made, if it was for one."""
+        self._deliver = deliver
+        self.cluster = effect.cluster
+        self.plugin = effect.plugin.name
+        self.timeout: float = getattr(effect, "timeout", 0) / 1000
+        self.answered = False
+        self.cancelled = False
+        self.answers: list[Any] = []
+        """What it was answered with."""
+        self.kind = KINDS[type(effect)]
+        self.service, self.method = getattr(effect, "service", ""), getattr(effect, "method", "")
+        self.message: bytes = getattr(effect, "message", b"")
+        """Of gRPC: the message, the last one of a stream."""
+        self.command = list(_resp(effect.query)) if isinstance(effect, effects.RedisCall) else []
+        """Of Redis: the command's words."""
+
+    @property
+    def request(self) -> Request:
+        """The request of an HTTP callout. Raises: AttributeError, for another."""
+        effect = self.effect
+        if not isinstance(effect, effects.HttpCall):
+            raise AttributeError(f"a callout of {self.kind} has no request")  # noqa: TRY004 - it is one of an attribute
+        return Request.of(effect.headers, effect.body, effect.trailers)
+
+    def reply(self, answer: Any) -> None:
+        """Answer it now, by hand, where its cluster answers `NEVER`, or late."""
+        self._deliver(self, answer)
+
+    def __repr__(self) -> str:
+        asked = {
+            "http": lambda: f"{self.request.method} {self.request.path}",
+            "redis": lambda: b" ".join(self.command).decode("utf-8", "backslashreplace"),
+        }.get(self.kind, lambda: f"{self.service}/{self.method}")()
+        state = "cancelled" if self.cancelled else f"answered {self.answers[-1]!r}" if self.answers else "not answered"
+        return f"<Callout {self.kind} {self.cluster}: {asked}; {state}>"
+
+
+KINDS: dict[type, str] = {
+    effects.HttpCall: "http",
+    effects.GrpcCall: "grpc",
+    effects.GrpcStream: "grpc stream",
+    effects.RedisCall: "redis",
+}
+
+
+class Answers:
+    """Who answers the callouts of one kind: ``answers["cluster"] = answer``.
+
+    An answer is a value, a list of them (one for each callout, in turn), or a function of the `Callout` that makes one.
+    Of gRPC a service, or a service and a method, may follow the cluster; what says more is asked first.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._answers: dict[tuple[str, ...], Any] = {}
+
+    def __setitem__(self, key: Key, answer: Any) -> None:
+        self._answers[(key,) if isinstance(key, str) else tuple(key)] = (
+            Turns(answer, f"{self.kind} {key!r}") if isinstance(answer, list) else answer
+        )
+
+    def __delitem__(self, key: Key) -> None:
+        del self._answers[(key,) if isinstance(key, str) else tuple(key)]
+
+    def clusters(self) -> Iterator[str]:
+        """The clusters that are answered for."""
+        return (key[0] for key in self._answers)
+
+    def answer(self, callout: Callout) -> Any:
+        """What this callout is answered; `NEVER`, if nobody is there. Raises: AssertionError, if a list has run out."""
+        names = (callout.cluster, callout.service, callout.method)
+        for length in (3, 2, 1):
+            if names[:length] in self._answers:
+                return asked(self._answers[names[:length]], callout)
+        return NEVER
+
+    def __repr__(self) -> str:
+        return f"<Answers of {self.kind}: {', '.join(map('/'.join, self._answers)) or 'none'}>"
+
+
+class Turns:
+    """Answers of which each is given once."""
+
+    def __init__(self, answers: Iterable[Any], whose: str) -> None:
+        self._left = list(answers)
+        self._whose, self._given = whose, 0
+
+    def take(self) -> Any:
+        """The next. Raises: AssertionError, if there is none."""
+        if not self._left:
+            raise AssertionError(f"{self._whose} was asked once more than the {self._given} times it has an answer for")
+        self._given += 1
+        return self._left.pop(0)
+
+
+def asked(answer: Any, question: object) -> Any:
+    """The answer to a question, if it is the next of a list, or what a function says."""
+    if isinstance(answer, Turns):
+        return asked(answer.take(), question)
+    return asked(answer(question), question) if callable(answer) else answer
+
+
+# -- Replies -----------------------------------------------------------------------------------------------------------
+
+
+def replies(callout: Callout, answer: Any) -> Iterator[Reply]:
+    """An answer as what the host delivers. Raises: TypeError."""
+    what = f"{callout.kind} cluster {callout.cluster!r}"
+    if answer is FAIL:
+        yield CalloutFailed()
+    elif callout.kind == "http":
+        response = response_of(answer, what)
+        yield HttpCallReply(response.pairs, response.body, encoded(response.trailers.pairs))
+    elif callout.kind == "redis":
+        yield effects.RedisCallReply(resp(answer))
+    elif isinstance(answer, GrpcStatus):
+        yield GrpcClosed(answer.status, answer.message)
+    elif callout.kind == "grpc":
+        yield effects.GrpcCallReply(message_of(answer, what))
+    else:
+        for message in answer if isinstance(answer, (list, tuple)) else [] if answer is None else [answer]:
+            yield from (
+                replies(callout, message)
+                if isinstance(message, GrpcStatus)
+                else [GrpcMessage(message_of(message, what))]
+            )
+
+
+def message_of(answer: Any, what: str) -> bytes:
+    """A message of gRPC: bytes, or an object of protobuf. Raises: TypeError."""
+    made = answer.SerializeToString() if hasattr(answer, "SerializeToString") else answer
+    if not isinstance(made, (bytes, bytearray)):
+        raise TypeError(f"{what} answers with a message's bytes, one of protobuf, or a GrpcStatus, not {answer!r}")
+    return bytes(made)
+
+
+def resp(answer: Any) -> bytes:
+    """A value as RESP: text and bytes are bulk strings, ``None`` is the null one. Raises: TypeError."""
+    if answer is None:
+        return b"$-1\r\n"
+    if isinstance(answer, (RedisStatus, RedisError)):
+        return b"%c%b\r\n" % (b"+-"[isinstance(answer, RedisError)], answer.encode())
+    if isinstance(answer, int):
+        return b":%d\r\n" % answer
+    if isinstance(answer, (str, bytes)):
+        data = answer.encode() if isinstance(answer, str) else answer
+        return b"$%d\r\n%b\r\n" % (len(data), data)
+    if isinstance(answer, Sequence):
+        return b"*%d\r\n%b" % (len(answer), b"".join(map(resp, answer)))
+    raise TypeError(
+        f"Redis answers with text, bytes, a number, None, a list, RedisStatus or RedisError, not {answer!r}"
+    )
+
+
+def _resp(query: bytes) -> Iterator[bytes]:
+    """The words of a command: an array of bulk strings, or a line."""
+    if query[:1] != b"*":
+        yield from query.split()
+        return
+    _, _, rest = query.partition(b"\r\n")
+    while rest[:1] == b"$":
+        size, _, rest = rest[1:].partition(b"\r\n")
+        yield rest[: int(size)]
+        rest = rest[int(size) + 2 :]

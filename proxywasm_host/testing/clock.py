@@ -1,0 +1,70 @@
+"""The test's clock: time passes when the test says so, and what is due meanwhile happens at its time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+
+from proxywasm_host.services import ManualClock
+
+__all__ = ["VirtualClock"]
+
+MOST = 100_000
+"""How much may be due within one `advance`: beyond that something repeats without time passing."""
+
+
+class VirtualClock(ManualClock):
+    """A clock with a list of what is due. Begins on 14 November 2023, 22:13:20 UTC, unless another time is given."""
+
+    def __init__(self, time_ns: int = 1_700_000_000_000_000_000) -> None:
+        super().__init__(time_ns)
+        self._due: list[tuple[int, int, Callable[[], None]]] = []
+        self._order = count()
+        self.frozen_at: int | None = None
+        """What guests are told that the time is, where a profile has it stand still during a stream."""
+
+    def time_ns(self) -> int:
+        return self._now if self.frozen_at is None else self.frozen_at
+
+    @property
+    def now_ns(self) -> int:
+        """The time, also while guests are told another."""
+        return self._now
+
+    def at(self, time_ns: int, action: Callable[[], None]) -> None:
+        """Have something done at a time; of what is due at the same time, what was said first."""
+        heappush(self._due, (time_ns, next(self._order), action))
+
+    def after(self, seconds: float, action: Callable[[], None]) -> None:
+        """Have something done so many seconds from now."""
+        self.at(self._now + int(seconds * 1e9), action)
+
+    @property
+    def next_due(self) -> int | None:
+        """When something is due next, or ``None``."""
+        return self._due[0][0] if self._due else None
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` pass: ticks, late answers and time-outs of callouts come in their order.
+
+        Raises: ValueError, for less than none; whatever answers of the test raise.
+        """
+        if seconds < 0:
+            raise ValueError(f"time does not go back: {seconds}")
+        self.advance_to(self._now + int(seconds * 1e9))
+
+    def advance_to(self, time_ns: int) -> None:
+        """Let time pass until then."""
+        for _ in range(MOST):
+            if not self._due or self._due[0][0] > time_ns:
+                break
+            due, _, action = heappop(self._due)
+            self._now = max(self._now, due)
+            action()
+        else:
+            raise AssertionError(f"{MOST} things were due within one advance(): something repeats without end")
+        self._now = max(self._now, time_ns)
+
+    def __repr__(self) -> str:
+        return f"<VirtualClock at {self.monotonic_ns() / 1e9 - 1:g} s, {len(self._due)} due>"

@@ -1,0 +1,516 @@
+"""Filters under test, and the world around them: who answers callouts, the time, shared data, queues, metrics.
+
+    with Harness() as harness:
+        auth = harness("auth.wasm", "callout:idp")
+        auth.http["idp"] = lambda call: Response(200) if "authorization" in call.request.headers else 403
+        outcome = auth.get("/x", {"authorization": "Bearer secret"})
+        assert outcome.status == 200
+
+Rules:
+
+* Nothing sleeps, and nothing is contacted. Time passes by `VirtualClock.advance`, and while a whole request waits.
+* A callout is answered as soon as the callback that made it has returned, unless its answer is `later` or `NEVER`. One
+  to a cluster that nobody answers for is refused, as by Envoy.
+* What filters of one harness share in production, they share here: a second ``harness(…)`` is another VM, or another
+  plugin of the same one, by the same rules (`FilterConfig.vm_id`).
+* What goes wrong in a function of the test is raised to the test.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from random import Random
+from typing import TYPE_CHECKING, Any, Union
+
+from proxywasm_host.abi.context import Context
+from proxywasm_host.abi.marshal import Call
+from proxywasm_host.abi.profile import ENVOY, Profile
+from proxywasm_host.abi.table import Callback
+from proxywasm_host.abi.types import LogLevel
+from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.engine.protocol import Engine, Limits
+from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.effects import Effect
+from proxywasm_host.runtime.failure import Failure, describe
+from proxywasm_host.runtime.fast_path import BUFFER_LIMIT
+from proxywasm_host.runtime.filter_config import Code, FilterConfig
+from proxywasm_host.runtime.host import Host
+from proxywasm_host.services import InMemoryMetrics, InMemorySharedData, InMemorySharedQueues, Services
+from proxywasm_host.testing.callouts import NEVER, TOO_LATE, Answers, Callout, Later, Turns, asked, replies
+from proxywasm_host.testing.clock import VirtualClock
+from proxywasm_host.testing.http import HeadersLike, Request
+from proxywasm_host.testing.outcome import Logs, Outcome
+from proxywasm_host.testing.profiles import HostProfile, host_profile
+from proxywasm_host.testing.record import Fed, Invocation, Recorder, logs_of
+from proxywasm_host.testing.stream import HttpExchange, TcpConnection
+
+if TYPE_CHECKING:
+    from proxywasm_host.engine.cache import ModuleCache
+
+__all__ = ["FilterUnderTest", "Harness"]
+
+MOST_ANSWERS = 1000
+"""Callouts and messages that are answered at once, one because of the other: more is a filter that never ends."""
+LAST = 12
+"""Hostcalls that `Harness.report` tells."""
+
+Filter = Union[Code, FilterConfig]
+
+
+class Harness:
+    """The world around filters under test. ``harness("filter.wasm", configuration)`` loads one into it.
+
+    Args:
+        engine, limits, properties, cache: as those of `proxywasm_host.Host`.
+        profile: `envoy`, `spec`, `higress`, `gcp`, `gcore`, or one of your own; see `proxywasm_host.testing.profiles`.
+        seed: of the random numbers that guests get.
+
+    Raises: UnknownEngine, EngineUnavailable; LookupError, for a profile that there is not.
+    """
+
+    def __init__(
+        self,
+        engine: str | Engine | None = None,
+        *,
+        profile: str | Profile | HostProfile = ENVOY,
+        seed: int = 0,
+        limits: Limits | None = None,
+        properties: Mapping[str, PropertyValue] | None = None,
+        cache: ModuleCache | None = None,
+    ) -> None:
+        self.profile = host_profile(profile)
+        self.clock = VirtualClock()
+        self.http, self.grpc, self.redis = Answers("http"), Answers("grpc"), Answers("redis")
+        self.callouts: list[Callout] = []
+        """All callouts that were made, in order."""
+        self.recorder = StreamRecorder()
+        self._metrics, self._shared, self._queues = InMemoryMetrics(), InMemorySharedData(), InMemorySharedQueues()
+        self.host = Host(
+            engine,
+            profile=self.profile.profile,
+            limits=limits,
+            properties=properties,
+            cache=cache,
+            listener=self.recorder,
+            services=Services(
+                clock=self.clock,
+                log=self.recorder,
+                metrics=self._metrics,
+                shared_data=self._shared,
+                shared_queues=self._queues,
+                clusters=_Clusters(self),
+                random=Random(seed).randbytes,  # noqa: S311 - the same each time, which is the point
+            ),
+        )
+        self.filters: list[FilterUnderTest] = []
+        self.withheld: list[str] = []
+        """Properties that a filter asked for and that the profile does not show."""
+        self._streams: dict[int, tuple[object, Callable[[Effect], None]]] = {}
+        self._periods: dict[int, int] = {}
+        """Tick period of each plugin, with a number that tells an old one from the present one."""
+
+    # -- Filters -------------------------------------------------------------------------------------------------
+
+    def __call__(
+        self, filter: Filter | Sequence[Filter], configuration: object = b"", **options: Any
+    ) -> FilterUnderTest:
+        """Load a filter, or a chain of them.
+
+        Args:
+            filter: a path, a module's bytes, a `FilterConfig`, or a list of these.
+            configuration: text or bytes as they are; anything else as JSON.
+            options: further fields of a `FilterConfig`.
+
+        Raises: what `Host.load_plugin` raises: PluginError, ModuleError, OSError, ….
+        """
+        chain: Sequence[Any] = filter if isinstance(filter, (list, tuple)) else [filter]
+        text = configuration if isinstance(configuration, (bytes, str)) else json.dumps(configuration)
+        if self.profile.capabilities is not None:
+            options.setdefault("capabilities", self.profile.capabilities)
+        plugins = []
+        for each in chain:
+            config = each if isinstance(each, FilterConfig) else FilterConfig(each, configuration=text, **options)
+            plugin = self.host.load_plugin(config)
+            self.restrict(plugin.root)
+            plugins.append(plugin)
+            self._perform(self.host.drain())
+        under_test = FilterUnderTest(self, plugins)
+        self.filters.append(under_test)
+        return under_test
+
+    # -- The world -----------------------------------------------------------------------------------------------
+
+    @property
+    def logs(self) -> Logs:
+        """All lines that guests have logged."""
+        return Logs(self.recorder.logs)
+
+    @property
+    def metrics(self) -> dict[str, int]:
+        """Counters and gauges by name."""
+        return {name: value for (_, name), value in self._metrics.values.items()}
+
+    @property
+    def histograms(self) -> dict[str, list[int]]:
+        """Samples of histograms by name."""
+        return dict(self._metrics.samples)
+
+    def get_shared_data(self, key: str | bytes, vm_id: str = "") -> bytes | None:
+        """What filters of a ``vm_id`` share under a key; ``None``, if nothing."""
+        found = self._shared.get(vm_id, _bytes(key))
+        return found[0] if found else None
+
+    def set_shared_data(self, key: str | bytes, value: str | bytes, vm_id: str = "") -> None:
+        """Let filters of a ``vm_id`` find a value."""
+        self._shared.set(vm_id, _bytes(key), _bytes(value))
+
+    def enqueue(self, queue: str | bytes, message: str | bytes, vm_id: str = "") -> None:
+        """Put a message into a shared queue; the filter that registered it is called. Raises: LookupError."""
+        token = self._queues.resolve(vm_id, _bytes(queue))
+        if token is None:
+            raise LookupError(f"no filter has registered the queue {queue!r} in vm_id {vm_id!r}")
+        self._queues.enqueue(token, _bytes(message))
+        self._perform(self.host.drain())
+
+    def dequeue(self, queue: str | bytes, vm_id: str = "") -> bytes | None:
+        """Take a message out of a shared queue; ``None``, if there is none."""
+        token = self._queues.resolve(vm_id, _bytes(queue))
+        return None if token is None else self._queues.dequeue(token)
+
+    @property
+    def failures(self) -> list[Failure]:
+        """Of each plugin whose guest has failed, why."""
+        return [plugin.failure for plugin in self.host.plugins if plugin.failure]
+
+    # -- Events --------------------------------------------------------------------------------------------------
+
+    def attach(self, stream: object, perform: Callable[[Effect], None]) -> None:
+        """Have the effects of a stream performed."""
+        self._streams[id(stream)] = stream, perform
+
+    def restrict(self, *contexts: Any) -> None:
+        """Do not show guests the properties that the profile has not."""
+        if self.profile.properties is not None:
+            for context in contexts:
+                context.get_property = partial(self._get_property, context.get_property)
+
+    def _get_property(
+        self, get_property: Callable[[Sequence[str]], PropertyValue], path: Sequence[str]
+    ) -> PropertyValue:
+        name = ".".join(path)
+        if not self.profile.shows(name):
+            self.withheld.append(name)
+            raise LookupError(name)
+        return get_property(path)
+
+    def detach(self, stream: object) -> None:
+        """A stream is closed."""
+        self._streams.pop(id(stream), None)
+
+    def feed(self, what: str, size: int, end_stream: bool, event: Callable[[], list[Effect]]) -> None:
+        """Let something happen, and do what comes of it. `what`, `size` and `end_stream` are for the report."""
+        self.recorder.timeline.append(Fed(what, size, end_stream))
+        self._perform(event())
+
+    def _perform(self, todo: list[Effect]) -> None:
+        queue, answered = deque(todo), 0
+        while queue:
+            effect = queue.popleft()
+            self.recorder.timeline.append(effect)
+            if isinstance(
+                effect,
+                (
+                    effects.HttpCall,
+                    effects.GrpcCall,
+                    effects.GrpcStream,
+                    effects.RedisCall,
+                    effects.QueueReady,
+                    effects.GrpcSend,
+                ),
+            ):
+                answered += 1
+                if answered > MOST_ANSWERS:
+                    raise AssertionError(f"the filter asks again whenever it is answered: {MOST_ANSWERS} times at once")
+            queue.extend(self._done(effect))
+
+    def _done(self, effect: Effect) -> list[Effect]:
+        """Perform an effect; what came of it."""
+        if isinstance(effect, (effects.HttpCall, effects.GrpcCall, effects.GrpcStream, effects.RedisCall)):
+            return self._call(effect)
+        if isinstance(effect, effects.GrpcSend):
+            callout = self._find(effect)
+            if callout is None:
+                return []
+            callout.message = effect.message
+            return self._answered(callout, self.grpc.answer(callout))
+        if isinstance(effect, effects.CancelCallout):
+            callout = self._find(effect)
+            if callout is not None:
+                callout.cancelled = True
+        elif isinstance(effect, effects.QueueReady):
+            self.recorder.timeline.append(Fed("message in a queue"))
+            return effect.plugin.queue_ready(effect.token)
+        elif isinstance(effect, effects.SetTickPeriod):
+            self._set_tick(effect)
+        else:
+            _, perform = self._streams.get(id(getattr(effect, "stream", None)), (None, None))
+            if perform is not None:
+                perform(effect)
+        return []
+
+    # -- Time ----------------------------------------------------------------------------------------------------
+
+    def _set_tick(self, effect: effects.SetTickPeriod) -> None:
+        plugin = effect.plugin
+        number = self._periods[id(plugin)] = self._periods.get(id(plugin), 0) + 1
+
+        def tick() -> None:
+            if self._periods[id(plugin)] == number and not plugin.closed and plugin.failure is None:
+                self.clock.after(effect.milliseconds / 1000, tick)
+                self.feed("tick", 0, False, plugin.tick)
+
+        if effect.milliseconds:
+            self.clock.after(effect.milliseconds / 1000, tick)
+
+    # -- Callouts ------------------------------------------------------------------------------------------------
+
+    def _call(self, effect: effects.Callout) -> list[Effect]:
+        callout = Callout(effect, self._reply, self.recorder.stream_of(effect))
+        self.callouts.append(callout)
+        if callout.timeout:
+            self.clock.after(callout.timeout, lambda: self._time_out(callout))
+        return [] if callout.kind == "grpc stream" else self._answered(callout, self._answers(callout).answer(callout))
+
+    def _answers(self, callout: Callout) -> Answers:
+        return {"http": self.http, "redis": self.redis}.get(callout.kind, self.grpc)
+
+    def _find(self, effect: effects.GrpcSend | effects.CancelCallout) -> Callout | None:
+        for callout in reversed(self.callouts):
+            if callout.effect.token == effect.token and callout.effect.plugin is effect.plugin:
+                return callout
+        return None
+
+    def _answered(self, callout: Callout, answer: Any) -> list[Effect]:
+        """What comes of an answer, now or later."""
+        if answer is NEVER:
+            return []
+        if isinstance(answer, Later):
+            self.clock.after(answer.seconds, lambda: self._reply_if_open(callout, answer.answer))
+            return []
+        done: list[Effect] = []
+        for reply in replies(callout, asked(answer, callout)):
+            callout.answered = callout.kind != "grpc stream"
+            callout.answers.append(reply if answer is None else answer)
+            self.recorder.timeline.append(Fed(f"reply to callout {callout.effect.token}"))
+            done += self.host.deliver(callout.effect, reply)
+        return done
+
+    def _reply(self, callout: Callout, answer: Any) -> None:
+        self._perform(self._answered(callout, answer))
+
+    def _reply_if_open(self, callout: Callout, answer: Any) -> None:
+        if not callout.answered and not callout.cancelled:
+            self._reply(callout, asked(answer, callout))
+
+    def _time_out(self, callout: Callout) -> None:
+        if not callout.answered and not callout.cancelled:
+            callout.answered = True
+            callout.answers.append(TOO_LATE)
+            self.recorder.timeline.append(Fed(f"time-out of callout {callout.effect.token}"))
+            self._perform(self.host.deliver(callout.effect, effects.CalloutFailed("timeout")))
+
+    # -- The rest ------------------------------------------------------------------------------------------------
+
+    def report(self) -> str:
+        """What a person wants to see when a test has failed: log lines, the last hostcalls, failures."""
+        lines = self.logs.lines()
+        calls = [
+            f"{entry.plugin} {entry.name}: {describe(event)}"
+            for entry in self.recorder.invocations
+            for event in entry.events
+            if isinstance(event, Call) and event.row.name != "proxy_log"
+        ]
+        told = [f"engine: {self.host.engine.name} {self.host.engine.version}, profile: {self.profile.name}"]
+        told += ["logs:", *(f"  {line}" for line in lines)] if lines else ["logs: none"]
+        if calls:
+            told += ["last hostcalls:", *(f"  {line}" for line in calls[-LAST:])]
+        if self.withheld:
+            told.append(f"the profile {self.profile.name!r} does not show: {', '.join(dict.fromkeys(self.withheld))}")
+        if self.callouts:
+            told += ["callouts:", *(f"  {callout!r}" for callout in self.callouts)]
+        return "\n".join([*told, *(failure.report() for failure in self.failures)])
+
+    def close(self) -> None:
+        """End all filters."""
+        self._perform(self.host.close())
+
+    def __enter__(self) -> Harness:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Harness on {self.host.engine.name} with {len(self.filters)} filters>"
+
+
+class FilterUnderTest:
+    """A filter, or a chain of them, in a `Harness`, whose world is at hand here, too.
+
+    `upstream` answers requests: a `Response`, a status, a body, a list (one for each request, in turn), a function of
+    the `Request` that it got, `later(…)`, `NEVER` or `FAIL`.
+    """
+
+    def __init__(self, harness: Harness, plugins: list[Any]) -> None:
+        self.harness = harness
+        self.plugins = plugins
+        self.patience = 60.0
+        """Seconds of the test's clock that a whole request waits while something is paused and something is due."""
+        self.buffer_limit = BUFFER_LIMIT
+        """Bytes that filters may hold of a body."""
+        self.http, self.grpc, self.redis, self.clock = harness.http, harness.grpc, harness.redis, harness.clock
+        self.turns: Any = 200
+
+    @property
+    def upstream(self) -> Any:
+        """Who answers requests; status 200 and nothing else, if it is not set."""
+        return self.turns
+
+    @upstream.setter
+    def upstream(self, answer: Any) -> None:
+        self.turns = Turns(answer, "upstream") if isinstance(answer, list) else answer
+
+    # -- Requests ------------------------------------------------------------------------------------------------
+
+    def request(
+        self,
+        method: str,
+        url: str = "/",
+        headers: HeadersLike = (),
+        body: bytes | str = b"",
+        *,
+        properties: Mapping[str, PropertyValue] | None = None,
+        **parts: Any,
+    ) -> Outcome:
+        """Send a whole request, answer it if it reaches upstream, and close the stream.
+
+        `parts` are ``chunks``, ``chunk_size`` and ``trailers`` of a `Request`; `properties` those of the stream.
+        """
+        with self.stream(method, url, headers, body, properties=properties, **parts) as stream:
+            stream.send()
+            if stream.request_is_out:
+                stream.respond()
+        return stream.result
+
+    def get(self, url: str = "/", headers: HeadersLike = (), **parts: Any) -> Outcome:
+        """`request` by GET."""
+        return self.request("GET", url, headers, **parts)
+
+    def post(self, url: str = "/", headers: HeadersLike = (), body: bytes | str = b"", **parts: Any) -> Outcome:
+        """`request` by POST."""
+        return self.request("POST", url, headers, body, **parts)
+
+    def stream(
+        self,
+        method: str = "GET",
+        url: str = "/",
+        headers: HeadersLike = (),
+        body: bytes | str = b"",
+        *,
+        properties: Mapping[str, PropertyValue] | None = None,
+        **parts: Any,
+    ) -> HttpExchange:
+        """A request that is fed part by part. Arguments as those of `request`."""
+        return HttpExchange(self, Request(method, url, headers, body, **parts), dict(properties or {}))
+
+    def tcp(self, *, properties: Mapping[str, PropertyValue] | None = None) -> TcpConnection:
+        """A TCP connection through the filters."""
+        return TcpConnection(self, dict(properties or {}))
+
+    # -- The world -----------------------------------------------------------------------------------------------
+
+    @property
+    def logs(self) -> Logs:
+        """What these filters have logged."""
+        names = {plugin.name for plugin in self.plugins}
+        return Logs(line for line in self.harness.logs if line.plugin in names)
+
+    @property
+    def metrics(self) -> dict[str, int]:
+        """Counters and gauges of the harness."""
+        return self.harness.metrics
+
+    @property
+    def callouts(self) -> list[Callout]:
+        """The callouts that these filters have made."""
+        return [each for each in self.harness.callouts if each.effect.plugin in self.plugins]
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why the guest has failed, if it has."""
+        return next((plugin.failure for plugin in self.plugins if plugin.failure), None)
+
+    def close(self) -> None:
+        """End these filters: on_done, on_delete."""
+        for plugin in self.plugins:
+            self.harness.feed("end of a plugin", 0, True, plugin.close)
+
+    def __repr__(self) -> str:
+        return f"<FilterUnderTest {' → '.join(plugin.name or 'a filter' for plugin in self.plugins)}>"
+
+
+class StreamRecorder(Recorder):
+    """A recorder that knows for which streams something was done."""
+
+    def __init__(self) -> None:
+        super().__init__(LogLevel.TRACE)
+        self._about: dict[int, set[int]] = {}
+        self._dispatched: dict[tuple[int, int], object] = {}
+
+    def callback(self, context: Context, row: Callback, args: tuple[int, ...]) -> None:
+        super().callback(context, row, args)
+        self._about[id(self._open)] = set()
+        self._note_stream(context)
+
+    def hostcall(self, context: Context, call: Call) -> None:
+        super().hostcall(context, call)
+        self._note_stream(context)
+        if isinstance(call.result, int):
+            self._dispatched[id(getattr(context, "vm", None)), call.result] = getattr(context, "stream", None)
+
+    def _note_stream(self, context: Context) -> None:
+        stream = getattr(context, "stream", None)
+        if stream is not None and self._open is not None:
+            self._about[id(self._open)].add(id(stream))
+
+    def stream_of(self, callout: effects.Callout) -> object:
+        """The stream for which a callout was made, or ``None``."""
+        return self._dispatched.get((id(callout.plugin.vm), callout.token))
+
+    def of(self, stream: object, first: int) -> tuple[list[Invocation], Logs]:
+        """Callbacks and log lines for a stream, or for none of them, from an entry of the timeline on."""
+        entries = [
+            entry
+            for entry in self.timeline[first:]
+            if isinstance(entry, Invocation) and (not (about := self._about[id(entry)]) or id(stream) in about)
+        ]
+        return entries, Logs(logs_of(list(entries)))
+
+
+class _Clusters:
+    """The clusters that somebody answers for."""
+
+    def __init__(self, harness: Harness) -> None:
+        self._harness = harness
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and any(
+            name in answers.clusters() for answers in (self._harness.http, self._harness.grpc, self._harness.redis)
+        )
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text

@@ -1,0 +1,140 @@
+"""What became of a stream through filters under test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from proxywasm_host.abi.marshal import Call
+from proxywasm_host.abi.types import LogLevel
+from proxywasm_host.runtime.failure import Failure, describe
+from proxywasm_host.runtime.http import LocalResponse
+from proxywasm_host.services import GuestLog
+from proxywasm_host.testing.callouts import Callout
+from proxywasm_host.testing.http import Request, Response
+from proxywasm_host.testing.record import Invocation, should_not_be_refused
+
+__all__ = ["Logs", "Outcome"]
+
+
+class Logs(list[GuestLog]):
+    """Lines that guests logged.
+
+    ``logs.info`` are the messages of a level; ``"text" in logs`` looks into each message.
+    """
+
+    def messages(self, level: int) -> list[str]:
+        """The messages of a level."""
+        return [line.message for line in self if line.level == level]
+
+    @property
+    def trace(self) -> list[str]:
+        return self.messages(LogLevel.TRACE)
+
+    @property
+    def debug(self) -> list[str]:
+        return self.messages(LogLevel.DEBUG)
+
+    @property
+    def info(self) -> list[str]:
+        return self.messages(LogLevel.INFO)
+
+    @property
+    def warn(self) -> list[str]:
+        return self.messages(LogLevel.WARN)
+
+    @property
+    def error(self) -> list[str]:
+        return self.messages(LogLevel.ERROR)
+
+    @property
+    def critical(self) -> list[str]:
+        return self.messages(LogLevel.CRITICAL)
+
+    def lines(self) -> list[str]:
+        """Each as a line: level, plugin, message."""
+        return [f"{LogLevel(line.level).name.lower()} {line.plugin}: {line.message}" for line in self]
+
+    def __contains__(self, what: object) -> bool:
+        if isinstance(what, str):
+            return any(what in line.message for line in self)
+        return super().__contains__(what)
+
+    def __repr__(self) -> str:
+        return f"<Logs {self.lines()!r}>"
+
+
+@dataclass(repr=False, eq=False)
+class Outcome:
+    """What became of a request, so far or at its end."""
+
+    upstream: Request | None = None
+    """What upstream got; ``None`` if nothing reached it, not ``complete`` if its end has not."""
+    response: Response | None = None
+    """What the client got."""
+    local_response: LocalResponse | None = None
+    """The answer of a filter, or of the host on its behalf, in place of upstream's."""
+    details: str = ""
+    """Envoy's response code details."""
+    reset: str | None = None
+    """Why the stream was broken off, if it was."""
+    paused: dict[str, str] = field(default_factory=dict)
+    """What is held: ``request`` or ``response`` → name of the plugin that holds it."""
+    failure: Failure | None = None
+    """The first failure of a guest of this chain."""
+    properties: dict[str, bytes] = field(default_factory=dict)
+    """What filters stored in the stream with ``proxy_set_property``."""
+    callouts: list[Callout] = field(default_factory=list)
+    """The callouts that were made for it, in order."""
+    invocations: list[Invocation] = field(default_factory=list)
+    """The callbacks for it, and what was done in them."""
+    logs: Logs = field(default_factory=Logs)
+    took: float = 0.0
+    """Seconds of the test's clock."""
+
+    @property
+    def status(self) -> int | None:
+        """The status that the client got."""
+        return self.response.status if self.response else None
+
+    @property
+    def refused(self) -> list[str]:
+        """The hostcalls that were refused, with the reason; not those that looked for something that is not there."""
+        return [
+            f"{invocation.plugin}: {describe(event)}"
+            for invocation in self.invocations
+            for event in invocation.events
+            if isinstance(event, Call) and should_not_be_refused(event)
+        ]
+
+    def lines(self) -> list[str]:
+        """All that can be seen from outside, to be shown and compared; see `Harness.snapshot`."""
+        lines = ["upstream got:", *_indented(self.upstream), "", "the client got:", *_indented(self.response)]
+        for title, told in (
+            ("callouts", [f"{each.kind} {each.cluster}: {each!r}" for each in self.callouts]),
+            ("logs", self.logs.lines()),
+            ("properties", [f"{name}: {value!r}" for name, value in sorted(self.properties.items())]),
+            ("refused", self.refused),
+            ("ended", list(self._ended())),
+        ):
+            lines += ["", f"{title}:", *(f"  {line}" for line in told)] if told else []
+        return lines
+
+    def _ended(self) -> Iterator[str]:
+        if self.local_response:
+            yield f"answered on the way: {self.details}"
+        if self.reset:
+            yield f"reset: {self.reset}"
+        for which, plugin in self.paused.items():
+            yield f"{plugin} holds the {which}"
+        if self.failure:
+            yield f"{self.failure.plugin} failed in {self.failure.callback}: {self.failure.message}"
+
+    def __repr__(self) -> str:
+        got = "nothing reached upstream" if self.upstream is None else f"upstream got {self.upstream!r}"
+        client = "no response" if self.response is None else f"client got {self.response!r}"
+        return f"<Outcome {'; '.join([got, client, *self._ended()])}>"
+
+
+def _indented(message: Request | Response | None) -> list[str]:
+    return ["  nothing"] if message is None else [f"  {line}".rstrip() for line in message.lines()]

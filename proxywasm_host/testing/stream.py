@@ -1,0 +1,301 @@
+"""Streams through filters under test, part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.effects import Effect
+from proxywasm_host.runtime.fast_path import REQUEST, RESPONSE
+from proxywasm_host.testing.callouts import FAIL, NEVER, Later, asked
+from proxywasm_host.testing.http import Headers, HeadersLike, Request, Response, encoded, response_of
+from proxywasm_host.testing.outcome import Outcome
+
+if TYPE_CHECKING:
+    from proxywasm_host.abi.values import PropertyValue
+    from proxywasm_host.testing.harness import FilterUnderTest
+
+__all__ = ["HttpExchange", "TcpConnection"]
+
+GONE = "upstream_reset_before_response_started{connection_termination}"
+NO_UPSTREAM = b"upstream connect error or disconnect/reset before headers. reset reason: connection termination"
+
+
+class HttpExchange:
+    """One request and its response, fed part by part; several may be open at a time. Made by `FilterUnderTest.stream`.
+
+    What was not said of the request when it was made is said here; `result` is what has become of it so far.
+    """
+
+    def __init__(self, chain: FilterUnderTest, request: Request, properties: dict[str, PropertyValue]) -> None:
+        self.chain = chain
+        self.request = request
+        self._harness = harness = chain.harness
+        harness.clock.frozen_at = harness.clock.now_ns if harness.profile.frozen_clock else None
+        self._began = harness.clock.now_ns
+        self._first = len(harness.recorder.timeline)
+        self.stream = harness.host.http_stream(chain.plugins, properties=properties, buffer_limit=chain.buffer_limit)
+        harness.restrict(*self.stream._contexts)  # noqa: SLF001 - what is public of them are copies
+        harness.attach(self.stream, self._perform)
+        self._parts: dict[int, _Parts] = {}
+        self._closed = False
+
+    # -- In ------------------------------------------------------------------------------------------------------
+
+    def request_headers(self, end_stream: bool = False) -> HttpExchange:
+        """Feed the headers of the request."""
+        return self._feed("request headers", self.stream.request_headers, self.request.pairs, end_stream)
+
+    def request_body(self, data: bytes, end_stream: bool = False) -> HttpExchange:
+        """Feed a part of the request's body."""
+        return self._feed("request body", self.stream.request_body, data, end_stream)
+
+    def request_trailers(self, trailers: HeadersLike) -> HttpExchange:
+        """Feed trailers, which end the request."""
+        return self._feed("request trailers", self.stream.request_trailers, encoded(Headers(trailers).pairs))
+
+    def response_headers(self, status: int = 200, headers: HeadersLike = (), end_stream: bool = False) -> HttpExchange:
+        """Feed the headers of upstream's response."""
+        return self._feed("response headers", self.stream.response_headers, Response(status, headers).pairs, end_stream)
+
+    def response_body(self, data: bytes, end_stream: bool = False) -> HttpExchange:
+        """Feed a part of the response's body."""
+        return self._feed("response body", self.stream.response_body, data, end_stream)
+
+    def response_trailers(self, trailers: HeadersLike) -> HttpExchange:
+        """Feed trailers, which end the response."""
+        return self._feed("response trailers", self.stream.response_trailers, encoded(Headers(trailers).pairs))
+
+    def _feed(self, what: str, event: Callable[..., list[Effect]], part: Any, *end: bool) -> HttpExchange:
+        self._harness.feed(what, len(part), end != (False,), lambda: event(part, *end))
+        return self
+
+    def send(self) -> HttpExchange:
+        """Feed the whole request, and wait (see `FilterUnderTest.patience`) while something of it is paused."""
+        request = self.request
+        self._message(request, self.request_headers, self.request_body, self.request_trailers)
+        self.wait()
+        return self
+
+    def respond(self, answer: Any = None) -> HttpExchange:
+        """Feed a whole response, `answer` or what the chain's ``upstream`` says to what it got, and wait likewise."""
+        if self.over:
+            return self
+        got = self._message_of(REQUEST)
+        answer = asked(self.chain.turns if answer is None else answer, got)
+        while isinstance(answer, Later):
+            self._harness.clock.advance(answer.seconds)
+            answer = asked(answer.answer, got)
+        if answer is NEVER or self.over:
+            return self
+        if answer is FAIL:
+            return self.upstream_gone()
+        response = response_of(answer, "upstream")
+        self._message(
+            response,
+            lambda end_stream: self.response_headers(response.status, response.headers.pairs, end_stream),
+            self.response_body,
+            self.response_trailers,
+        )
+        self.wait()
+        return self
+
+    def upstream_gone(self) -> HttpExchange:
+        """Upstream breaks off: the client is answered 503, as by Envoy, if the response has not begun."""
+        stream = self.stream
+
+        def gone() -> list[Effect]:
+            if stream.response_started:
+                return stream.close("upstream_reset_after_response_started")
+            stream.local_response(503, [(b"content-type", b"text/plain")], NO_UPSTREAM, GONE, None)
+            return stream.host.drain()
+
+        self._harness.feed("upstream gone", 0, True, gone)
+        return self
+
+    def _message(
+        self,
+        message: Request | Response,
+        headers: Callable[[bool], object],
+        body: Callable[[bytes, bool], object],
+        trailers: Callable[[HeadersLike], object],
+    ) -> None:
+        chunks, has_trailers = message.chunks, len(message.trailers) > 0
+        headers(not chunks and not has_trailers)
+        for number, chunk in enumerate(chunks, 1):
+            if not self.over:
+                body(chunk, number == len(chunks) and not has_trailers)
+        if has_trailers and not self.over:
+            trailers(message.trailers)
+
+    def wait(self) -> None:
+        """Let time pass until nothing of it is paused any more, nothing is due, or the chain's patience is over."""
+        clock = self._harness.clock
+        until = clock.now_ns + int(self.chain.patience * 1e9)
+        while self.stream.paused and not self.over:
+            due = clock.next_due
+            if due is None or due > until:
+                return
+            clock.advance_to(due)
+
+    @property
+    def over(self) -> bool:
+        """Whether upstream has no more to say: it was answered on the way, or was reset."""
+        return self.stream.local is not None or self.stream.reset_details is not None or self._closed
+
+    # -- Out -----------------------------------------------------------------------------------------------------
+
+    def _perform(self, effect: Effect) -> None:
+        if isinstance(effect, (effects.RequestHeaders, effects.ResponseHeaders)):
+            direction = REQUEST if isinstance(effect, effects.RequestHeaders) else RESPONSE
+            self._parts[direction] = _Parts(list(effect.headers), effect.end_stream)
+        elif isinstance(effect, (effects.RequestBody, effects.ResponseBody)):
+            parts = self._parts[REQUEST if isinstance(effect, effects.RequestBody) else RESPONSE]
+            parts.chunks.append(effect.data)
+            parts.complete = effect.end_stream
+        elif isinstance(effect, (effects.RequestTrailers, effects.ResponseTrailers)):
+            parts = self._parts[REQUEST if isinstance(effect, effects.RequestTrailers) else RESPONSE]
+            parts.trailers, parts.complete = list(effect.trailers), True
+
+    def _message_of(self, direction: int) -> Any:
+        parts = self._parts.get(direction)
+        if parts is None:
+            return None
+        kind = Request if direction == REQUEST else Response
+        message = kind.of(parts.headers, b"", parts.trailers, parts.complete)
+        message.chunks = [chunk for chunk in parts.chunks if chunk]
+        return message
+
+    @property
+    def request_is_out(self) -> bool:
+        """Whether the whole request has come out to upstream."""
+        parts = self._parts.get(REQUEST)
+        return parts is not None and parts.complete
+
+    @property
+    def result(self) -> Outcome:
+        """What has become of it so far."""
+        stream, harness = self.stream, self._harness
+        holding = {}
+        for direction, which in ((REQUEST, "request"), (RESPONSE, "response")):
+            chain = stream.chain(direction)
+            holder = chain.holding
+            if holder is not None and not chain.complete and not chain.aborted:
+                holding[which] = holder.name
+        invocations, logs = harness.recorder.of(stream, self._first)
+        return Outcome(
+            upstream=self._message_of(REQUEST),
+            response=self._message_of(RESPONSE),
+            local_response=stream.local,
+            details=stream.details or "",
+            reset=stream.reset_details,
+            paused=self._held if self._closed else holding,
+            failure=stream.failure or next((each.failure for each in self.chain.plugins if each.failure), None),
+            properties=dict(stream.filter_state),
+            callouts=[each for each in harness.callouts if each.stream is stream],
+            invocations=invocations,
+            logs=logs,
+            took=(harness.clock.now_ns - self._began) / 1e9,
+        )
+
+    def close(self) -> None:
+        """Both sides are done with it: on_log, on_done, on_delete. Closing again does nothing."""
+        if not self._closed:
+            self._held = self.result.paused
+            self._closed = True
+            parts = self._parts.get(RESPONSE)
+            whole = parts is not None and parts.complete
+            gone = "" if whole or self.stream.reset_details else "downstream_remote_disconnect"
+            self._harness.feed("end", 0, True, lambda: self.stream.close(gone))
+            self._harness.detach(self.stream)
+
+    def __enter__(self) -> HttpExchange:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<HttpExchange {self.request.method} {self.request.path}: {self.result!r}>"
+
+
+class _Parts:
+    """What has come out of a message."""
+
+    def __init__(self, headers: HeaderList, complete: bool) -> None:
+        self.headers, self.complete = headers, complete
+        self.chunks: list[bytes] = []
+        self.trailers: HeaderList = []
+
+
+class TcpConnection:
+    """One TCP connection through filters. Made by `FilterUnderTest.tcp`; connected at once."""
+
+    def __init__(self, chain: FilterUnderTest, properties: dict[str, PropertyValue]) -> None:
+        self._harness = harness = chain.harness
+        self._first = len(harness.recorder.timeline)
+        self.stream = harness.host.tcp_stream(chain.plugins, properties=properties, buffer_limit=chain.buffer_limit)
+        self.to_upstream = b""
+        """What upstream got."""
+        self.to_downstream = b""
+        """What the client got."""
+        self.close_details: str | None = None
+        """Why the filters closed the connection, if they did."""
+        harness.restrict(*self.stream._contexts)  # noqa: SLF001
+        harness.attach(self.stream, self._perform)
+        harness.feed("new connection", 0, False, self.stream.new_connection)
+
+    def downstream(self, data: bytes, end_stream: bool = False) -> TcpConnection:
+        """The client sends data."""
+        self._harness.feed(
+            "downstream data", len(data), end_stream, lambda: self.stream.downstream_data(data, end_stream)
+        )
+        return self
+
+    def upstream(self, data: bytes, end_stream: bool = False) -> TcpConnection:
+        """Upstream sends data."""
+        self._harness.feed("upstream data", len(data), end_stream, lambda: self.stream.upstream_data(data, end_stream))
+        return self
+
+    def _perform(self, effect: Effect) -> None:
+        if isinstance(effect, effects.DownstreamData):
+            self.to_upstream += effect.data
+        elif isinstance(effect, effects.UpstreamData):
+            self.to_downstream += effect.data
+        elif isinstance(effect, effects.CloseConnection):
+            self.close_details = effect.details
+
+    @property
+    def closed(self) -> bool:
+        """Whether the filters, or a failure, have closed it."""
+        return self.close_details is not None
+
+    @property
+    def result(self) -> Outcome:
+        """Logs, callbacks and callouts of the connection so far."""
+        invocations, logs = self._harness.recorder.of(self.stream, self._first)
+        callouts = [each for each in self._harness.callouts if each.stream is self.stream]
+        return Outcome(
+            failure=self.stream.failure,
+            properties=dict(self.stream.filter_state),
+            callouts=callouts,
+            invocations=invocations,
+            logs=logs,
+        )
+
+    def close(self) -> None:
+        """The client hangs up. Closing again does nothing."""
+        self._harness.feed("connection closed", 0, True, self.stream.close)
+        self._harness.detach(self.stream)
+
+    def __enter__(self) -> TcpConnection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = f"closed by filters: {self.close_details}" if self.closed else "open"
+        return f"<TcpConnection {state}; upstream got {self.to_upstream!r}; the client got {self.to_downstream!r}>"
