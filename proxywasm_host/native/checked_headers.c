@@ -12,55 +12,88 @@ int headers_names(void) {
     return INTERN(NAMES);
 }
 
-enum { FEW = 24 }; /* headers among which a name is sought one by one */
+enum { FEW = 32, SLOTS_OF_FEW = 128 }; /* headers whose names are sought in a table on the C stack */
 
-/* Of a plain pair. */
+/* Of a pair as it should be. */
 static PyObject *name_of(PyObject *list, Py_ssize_t index) { return PyTuple_GET_ITEM(PyList_GET_ITEM(list, index), 0); }
 
-/* Whether all names of a list of plain pairs differ, or -1 with an exception. */
-static int all_differ(PyObject *list) {
-    Py_ssize_t count = PyList_GET_SIZE(list);
-    if (count <= FEW) {
-        for (Py_ssize_t i = 1; i < count; i++)
-            for (Py_ssize_t j = 0; j < i; j++)
-                if (same_bytes(name_of(list, i), name_of(list, j))) return 0;
-        return 1;
+/* The high bit of each of eight characters that is in upper case. */
+static uint64_t uppers(uint64_t eight) {
+    static const uint64_t EACH = 0x0101010101010101;
+    uint64_t low = eight & 0x7f * EACH, from_a = low + (0x80 - 'A') * EACH, beyond_z = low + (0x7f - 'Z') * EACH;
+    return ~eight & (from_a ^ beyond_z) & 0x80 * EACH;
+}
+
+/* A name's hash, eight characters at a time; upper is added to where a character is in upper case. */
+static uint64_t hash_name(PyObject *name, uint64_t *upper) {
+    static const uint64_t ODD = 0x9e3779b97f4a7c15;
+    const unsigned char *text = (const unsigned char *)PyBytes_AS_STRING(name);
+    size_t size = (size_t)PyBytes_GET_SIZE(name), at = 0;
+    uint64_t hash = size, part = 0;
+    for (; at + 8 <= size; at += 8) {
+        memcpy(&part, text + at, 8);
+        *upper |= uppers(part);
+        hash = (hash ^ part) * ODD;
+        hash ^= hash >> 32;
     }
+    if (at == size) return hash;
+    if (size >= 8) memcpy(&part, text + size - 8, 8); /* some of it twice */
+    else if (size >= 4) {
+        uint32_t head, tail;
+        memcpy(&head, text, 4), memcpy(&tail, text + size - 4, 4);
+        part = (uint64_t)tail << 32 | head;
+    } else part = (uint64_t)text[0] | (uint64_t)text[size / 2] << 8 | (uint64_t)text[size - 1] << 16;
+    *upper |= uppers(part);
+    hash = (hash ^ part) * ODD;
+    return hash ^ hash >> 32;
+}
+
+/* Whether all names of a long list differ, or -1 with an exception. */
+static int all_differ(PyObject *list) {
     PyObject *names = PySet_New(NULL);
     if (!names) return -1;
-    for (Py_ssize_t i = 0; i < count; i++) {
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
         if (PySet_Add(names, name_of(list, i))) {
             Py_DECREF(names);
             return -1;
         }
     }
-    int differ = PySet_GET_SIZE(names) == count;
+    int differ = PySet_GET_SIZE(names) == PyList_GET_SIZE(list);
     Py_DECREF(names);
     return differ;
 }
 
-/* Whether a name is in lower case, as names are here. */
-static bool is_lower(PyObject *name) {
-    const char *text = PyBytes_AS_STRING(name);
-    unsigned upper = 0;
-    for (Py_ssize_t i = 0; i < PyBytes_GET_SIZE(name); i++) upper |= (unsigned)(text[i] - 'A') < 26;
-    return !upper;
+/* Puts an index into a table with open addressing. Returns whether its name was not there yet. */
+static bool put_name(unsigned char *table, PyObject *list, Py_ssize_t index, uint64_t hash) {
+    PyObject *name = name_of(list, index);
+    for (unsigned at = hash % SLOTS_OF_FEW;; at = (at + 1) % SLOTS_OF_FEW) {
+        if (!table[at]) {
+            table[at] = (unsigned char)(index + 1);
+            return true;
+        }
+        if (same_bytes(name, name_of(list, table[at] - 1))) return false;
+    }
 }
 
 PyObject *checked_headers(PyObject *headers, Py_ssize_t *count, Py_ssize_t *size) {
     if (!PyList_CheckExact(headers)) return NULL;
     PyObject *list = PyList_GetSlice(headers, 0, PyList_GET_SIZE(headers)), *name, *value;
     if (!list) return NULL;
-    Py_ssize_t many = 0, bytes = 0;
-    int plain = 1;
-    for (Py_ssize_t i = 0; plain && i < PyList_GET_SIZE(list); i++) {
-        if (!(plain = pair_of(list, i, &name, &value) && is_lower(name))) break;
+    unsigned char table[SLOTS_OF_FEW] = {0};
+    Py_ssize_t many = 0, bytes = 0, all = PyList_GET_SIZE(list);
+    uint64_t upper = 0;
+    int usual = 1;
+    for (Py_ssize_t i = 0; i < all; i++) {
+        if (!(usual = pair_of(list, i, &name, &value))) break;
+        uint64_t hash = hash_name(name, &upper);
+        if (all <= FEW && !(usual = put_name(table, list, i, hash))) break;
         many += PyBytes_AS_STRING(name)[0] != ':';
         bytes += PyBytes_GET_SIZE(name) + PyBytes_GET_SIZE(value);
     }
     *count = many, *size = bytes;
-    if (plain) plain = all_differ(list);
-    if (plain <= 0) Py_CLEAR(list);
+    if (upper) usual = 0;
+    if (usual && all > FEW) usual = all_differ(list);
+    if (usual <= 0) Py_CLEAR(list);
     return list;
 }
 
