@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from proxywasm_host.extension import get_include
     from proxywasm_host.runtime import effects
     from proxywasm_host.runtime.failure import Failure, PluginError
+    from proxywasm_host.runtime.failure_policy import FailurePolicy
     from proxywasm_host.runtime.filter_config import FilterConfig
     from proxywasm_host.runtime.header_limits import HeaderLimits
     from proxywasm_host.runtime.host import Host
     from proxywasm_host.runtime.http import HttpStream, LocalResponse
-    from proxywasm_host.runtime.plugin import FailurePolicy, Plugin
+    from proxywasm_host.runtime.plugin import Plugin
     from proxywasm_host.runtime.tcp import TcpStream
     from proxywasm_host.services import Services
 
@@ -74,7 +75,8 @@ _HOME = {
     "proxywasm_host.runtime.header_limits": "HeaderLimits",
     "proxywasm_host.runtime.host": "Host",
     "proxywasm_host.runtime.http": "HttpStream LocalResponse",
-    "proxywasm_host.runtime.plugin": "FailurePolicy Plugin",
+    "proxywasm_host.runtime.failure_policy": "FailurePolicy",
+    "proxywasm_host.runtime.plugin": "Plugin",
     "proxywasm_host.runtime.tcp": "TcpStream",
     "proxywasm_host.services": "Services",
 }

@@ -32,10 +32,11 @@ from proxywasm_host.driver.defaults import DEADLINE, MEMORY
 from proxywasm_host.engine.cache import ModuleCache, default_directory
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.errors import ModuleError
+from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.runtime.filter_config import FilterConfig, plugin_names
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.listener import Listener
-from proxywasm_host.runtime.plugin import FailurePolicy, Plugin
+from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.services import GuestLog, LogSink, Services
 from proxywasm_host.testing import Message
 

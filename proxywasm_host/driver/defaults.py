@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from proxywasm_host.engine.protocol import Limits
-from proxywasm_host.runtime.plugin import FailurePolicy
+from proxywasm_host.runtime.failure_policy import FailurePolicy
 
 __all__ = ["DEADLINE", "FAILURE_POLICY", "LIMITS", "MEMORY", "RELOAD_INTERVAL", "STREAM_IDLE_TIMEOUT"]
 

@@ -22,10 +22,11 @@ from typing import Any, Union
 from proxywasm_host.driver.share import CALLOUT, Share, Work
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import CalloutFailed, Effect, Reply
+from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.runtime.filter_chain import REQUEST, RESPONSE
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
-from proxywasm_host.runtime.plugin import FailurePolicy, Plugin
+from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.runtime.tcp import TcpStream
 
 __all__ = ["Dispatcher", "Sink", "Stream", "clients_by_type"]

@@ -10,9 +10,10 @@ from typing import Any, Union
 
 from proxywasm_host.driver.defaults import FAILURE_POLICY, RELOAD_INTERVAL
 from proxywasm_host.errors import ModuleError
+from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.runtime.filter_config import Code, FilterConfig
 from proxywasm_host.runtime.host import Host
-from proxywasm_host.runtime.plugin import FailurePolicy, Plugin
+from proxywasm_host.runtime.plugin import Plugin
 
 __all__ = ["AnyFilter", "Filter", "chain", "compile", "load"]
 

@@ -13,7 +13,7 @@ from proxywasm_host.abi.profile import PROFILES, Profile
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.engine.registry import check_name
 from proxywasm_host.errors import not_among
-from proxywasm_host.runtime.plugin import FailurePolicy
+from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.services import Services
 
 __all__ = ["check_arguments", "profile_of"]

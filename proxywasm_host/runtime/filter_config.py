@@ -11,14 +11,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import wraps
-from typing import Any, Literal, ParamSpec, Protocol, Union, cast, overload
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar, Union, cast, overload
 
 from proxywasm_host.abi.custom import CustomHostcall
 from proxywasm_host.abi.module_limits import ModuleLimits
 from proxywasm_host.abi.profile import Profile
 from proxywasm_host.engine.protocol import Engine, Limits
 from proxywasm_host.runtime.arguments import check_arguments
-from proxywasm_host.runtime.plugin import FailurePolicy, Plugin
+from proxywasm_host.runtime.failure_policy import FailurePolicy
 
 __all__ = ["Code", "FilterConfig", "as_bytes", "of_filter", "plugin_names"]
 
@@ -90,27 +90,30 @@ class FilterConfig:
 
 
 P = ParamSpec("P")
+Loaded_co = TypeVar("Loaded_co", covariant=True)
 
 
-class Load(Protocol[P]):
+class Load(Protocol[P, Loaded_co]):
     """A method that takes a `FilterConfig`, or the arguments that one is made of."""
 
     @overload
-    def __call__(self, filter: FilterConfig, /) -> Plugin: ...
+    def __call__(self, filter: FilterConfig, /) -> Loaded_co: ...
     @overload
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Plugin: ...
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Loaded_co: ...
 
 
-def of_filter(config: Callable[P, FilterConfig]) -> Callable[[Callable[[Any, FilterConfig], Plugin]], Load[P]]:
+def of_filter(
+    config: Callable[P, FilterConfig],
+) -> Callable[[Callable[[Any, FilterConfig], Loaded_co]], Load[P, Loaded_co]]:
     """Let a method that takes a `FilterConfig` take its fields as well, so that they are spelled there alone."""
 
-    def decorate(method: Callable[[Any, FilterConfig], Plugin]) -> Load[P]:
+    def decorate(method: Callable[[Any, FilterConfig], Loaded_co]) -> Load[P, Loaded_co]:
         @wraps(method)
-        def load(self: Any, *args: Any, **options: Any) -> Plugin:
+        def load(self: Any, *args: Any, **options: Any) -> Loaded_co:
             written_down = len(args) == 1 and isinstance(args[0], FilterConfig) and not options
             return method(self, args[0] if written_down else config(*args, **options))
 
-        return cast("Load[P]", load)
+        return cast("Load[P, Loaded_co]", load)
 
     return decorate
 

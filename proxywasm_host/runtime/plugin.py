@@ -19,15 +19,15 @@ Source: ``failure_policy`` and ``reload_config`` in Envoy's ``wasm.proto``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import Enum
 from typing import TYPE_CHECKING
 
 from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.abi.types import BufferType
 from proxywasm_host.abi.values import PropertyValue, UnencodableValue
-from proxywasm_host.errors import ProxyWasmError, not_among
+from proxywasm_host.errors import ProxyWasmError
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import FailState, Failure, PluginError
+from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.runtime.fast_path import PluginBase
 from proxywasm_host.runtime.root import RootContext
 from proxywasm_host.runtime.vm import Vm
@@ -36,19 +36,7 @@ if TYPE_CHECKING:
     from proxywasm_host.runtime.filter_config import FilterConfig
     from proxywasm_host.runtime.host import Host
 
-__all__ = ["FailurePolicy", "Plugin"]
-
-
-class FailurePolicy(Enum):
-    """What new streams get after the guest has failed."""
-
-    FAIL_CLOSED = "fail_closed"
-    FAIL_OPEN = "fail_open"
-    FAIL_RELOAD = "fail_reload"
-
-    @classmethod
-    def _missing_(cls, value: object) -> None:
-        raise ValueError(not_among("failure policy", value, [policy.value for policy in cls]))
+__all__ = ["Plugin"]
 
 
 class Plugin(PluginBase):

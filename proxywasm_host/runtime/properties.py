@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import AbiVersion, MapType
 from proxywasm_host.abi.values import MAX_SEGMENTS, PropertyValue, UnencodableValue
-from proxywasm_host.runtime.filter_chain import REQUEST, RESPONSE
+from proxywasm_host.runtime.fast_path import REQUEST, RESPONSE
 from proxywasm_host.services.quota import MIB, Quota
 
 if TYPE_CHECKING:

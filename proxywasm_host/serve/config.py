@@ -32,7 +32,7 @@ from proxywasm_host.abi.values import encode_value
 from proxywasm_host.driver.defaults import DEADLINE, FAILURE_POLICY, MEMORY, RELOAD_INTERVAL, STREAM_IDLE_TIMEOUT
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.errors import not_among
-from proxywasm_host.runtime.plugin import FailurePolicy
+from proxywasm_host.runtime.failure_policy import FailurePolicy
 
 __all__ = ["Address", "Clients", "Cluster", "Filter", "Settings", "Tls", "Upstream", "UpstreamTls"]
 

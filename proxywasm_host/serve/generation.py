@@ -21,9 +21,10 @@ from proxywasm_host.integrations.asgi.pump import Pump
 from proxywasm_host.integrations.asgi.scope import Receive, Scope, ScopeProperties, Send, target
 from proxywasm_host.integrations.properties import of_this_node
 from proxywasm_host.runtime.failure import Failure
+from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.runtime.filter_config import plugin_names
 from proxywasm_host.runtime.host import Host
-from proxywasm_host.runtime.plugin import FailurePolicy, Plugin
+from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.serve import config, files
 from proxywasm_host.serve.config import Settings
 from proxywasm_host.serve.metrics import Tally
