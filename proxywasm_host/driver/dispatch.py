@@ -21,7 +21,7 @@ from typing import Any, Union
 
 from proxywasm_host.driver.share import CALLOUT, Share, Work
 from proxywasm_host.runtime import effects
-from proxywasm_host.runtime.effects import CalloutFailed, Effect, Reply
+from proxywasm_host.runtime.effects import Callout, CalloutFailed, Effect, Reply, StreamEffect
 from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.runtime.filter_chain import REQUEST, RESPONSE
 from proxywasm_host.runtime.host import Host
@@ -118,9 +118,8 @@ class Dispatcher:
     def _perform(self, todo: Iterable[Effect], call: Callable[[effects.Callout], object]) -> None:
         sinks = self._sinks
         for effect in todo:
-            stream = getattr(effect, "stream", None)
-            if stream is not None:
-                attached = sinks.get(stream)
+            if isinstance(effect, StreamEffect):
+                attached = sinks.get(effect.stream)
                 if attached is not None:
                     attached.moved = True
                     attached.sink(effect)
@@ -131,7 +130,7 @@ class Dispatcher:
                     self._cancel(effect.plugin, effect.token)
             elif isinstance(effect, effects.QueueReady):
                 self._share.add(effect.plugin, partial(effect.plugin.queue_ready, effect.token))
-            elif isinstance(effect, CALLOUTS):
+            elif isinstance(effect, Callout):
                 call(effect)
 
     def _look_each(self, seconds: float) -> None:

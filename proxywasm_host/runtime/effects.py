@@ -1,14 +1,16 @@
 """What the host wants done: each method of a stream, a plugin or a callout returns a list of these.
 
-Rules: an effect is a record, it does nothing by itself; it is in the list once; whoever drives the host performs it
-in the order of the list. Those that have a reply name its type (`HttpCall.Reply`, …), to be given to `Host.deliver`.
+Rules: an effect is a record that does nothing by itself and does not change. It is in one list, once; whoever drives
+the host performs the effects in the order of the list. A `StreamEffect` is for one stream, which is not always the
+stream that was fed; a `PluginEffect` is for a plugin. A `Callout` names the types of its replies (`HttpCall.Reply`, …),
+which are given to `Host.deliver`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Union
+from dataclasses import Field, dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Union
 
 from proxywasm_host.abi.pairs import HeaderList
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from proxywasm_host.runtime.tcp import TcpStream
 
 __all__ = [
+    "Callout",
     "CalloutFailed",
     "CancelCallout",
     "ClearRouteCache",
@@ -36,9 +39,11 @@ __all__ = [
     "HttpCall",
     "HttpCallReply",
     "OverrideUpstreamHost",
+    "PluginEffect",
     "QueueReady",
     "RedisCall",
     "RedisCallReply",
+    "Reply",
     "RequestBody",
     "RequestHeaders",
     "RequestTrailers",
@@ -47,6 +52,7 @@ __all__ = [
     "ResponseHeaders",
     "ResponseTrailers",
     "SetTickPeriod",
+    "StreamEffect",
     "UpstreamData",
 ]
 
@@ -61,11 +67,42 @@ def _with_some_data(effect: RequestBody | ResponseBody | DownstreamData | Upstre
     return f"{type(effect).__name__}(data={shown}, end_stream={effect.end_stream})"
 
 
+class StreamEffect:
+    """What is to be done with one stream, whichever event brought it about."""
+
+    __slots__ = ()
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    stream: HttpStream | TcpStream
+
+
+class PluginEffect:
+    """What is to be done for one plugin: later, or outside of any stream."""
+
+    __slots__ = ()
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    plugin: Plugin
+
+
+class Callout(PluginEffect):
+    """A request of a filter to a cluster; its replies are given to `Host.deliver`."""
+
+    __slots__ = ()
+
+    Reply: ClassVar[tuple[type, ...]] = ()
+    """The types of its replies."""
+
+    token: int
+    """What the filter knows it by."""
+    cluster: str
+
+
 # -- HTTP streams ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class RequestHeaders:
+@dataclass(frozen=True, slots=True)
+class RequestHeaders(StreamEffect):
     """Send these headers upstream; `end_stream` if nothing follows."""
 
     headers: HeaderList
@@ -73,8 +110,8 @@ class RequestHeaders:
     stream: HttpStream = field(repr=False, compare=False)
 
 
-@dataclass(slots=True)
-class RequestBody:
+@dataclass(frozen=True, slots=True)
+class RequestBody(StreamEffect):
     """Send this part of the body upstream."""
 
     data: bytes
@@ -84,16 +121,16 @@ class RequestBody:
     __repr__ = _with_some_data
 
 
-@dataclass(slots=True)
-class RequestTrailers:
+@dataclass(frozen=True, slots=True)
+class RequestTrailers(StreamEffect):
     """Send these trailers upstream, which ends the request."""
 
     trailers: HeaderList
     stream: HttpStream = field(repr=False, compare=False)
 
 
-@dataclass(slots=True)
-class ResponseHeaders:
+@dataclass(frozen=True, slots=True)
+class ResponseHeaders(StreamEffect):
     """Send these headers to the client; ``:status`` is among them. `end_stream` if nothing follows."""
 
     headers: HeaderList
@@ -101,8 +138,8 @@ class ResponseHeaders:
     stream: HttpStream = field(repr=False, compare=False)
 
 
-@dataclass(slots=True)
-class ResponseBody:
+@dataclass(frozen=True, slots=True)
+class ResponseBody(StreamEffect):
     """Send this part of the body to the client."""
 
     data: bytes
@@ -112,16 +149,16 @@ class ResponseBody:
     __repr__ = _with_some_data
 
 
-@dataclass(slots=True)
-class ResponseTrailers:
+@dataclass(frozen=True, slots=True)
+class ResponseTrailers(StreamEffect):
     """Send these trailers to the client, which ends the response."""
 
     trailers: HeaderList
     stream: HttpStream = field(repr=False, compare=False)
 
 
-@dataclass(slots=True)
-class ResetStream:
+@dataclass(frozen=True, slots=True)
+class ResetStream(StreamEffect):
     """Break the stream off on both sides; `details` says why, as in Envoy's response code details.
 
     It may come when a part of the response has gone out: nothing more of it may be sent, nor what was kept back.
@@ -131,15 +168,15 @@ class ResetStream:
     stream: HttpStream = field(repr=False, compare=False)
 
 
-@dataclass(slots=True)
-class ClearRouteCache:
+@dataclass(frozen=True, slots=True)
+class ClearRouteCache(StreamEffect):
     """Choose the route again, for what it was chosen by may have changed."""
 
     stream: HttpStream = field(repr=False, compare=False)
 
 
-@dataclass(slots=True)
-class OverrideUpstreamHost:
+@dataclass(frozen=True, slots=True)
+class OverrideUpstreamHost(StreamEffect):
     """Send this request to that upstream host (Higress)."""
 
     address: str
@@ -149,8 +186,8 @@ class OverrideUpstreamHost:
 # -- TCP streams -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class DownstreamData:
+@dataclass(frozen=True, slots=True)
+class DownstreamData(StreamEffect):
     """Send data of the downstream peer on to upstream."""
 
     data: bytes
@@ -160,8 +197,8 @@ class DownstreamData:
     __repr__ = _with_some_data
 
 
-@dataclass(slots=True)
-class UpstreamData:
+@dataclass(frozen=True, slots=True)
+class UpstreamData(StreamEffect):
     """Send data of the upstream peer on to downstream."""
 
     data: bytes
@@ -171,8 +208,8 @@ class UpstreamData:
     __repr__ = _with_some_data
 
 
-@dataclass(slots=True)
-class CloseConnection:
+@dataclass(frozen=True, slots=True)
+class CloseConnection(StreamEffect):
     """Close the connection after what was sent before is written."""
 
     details: str
@@ -182,16 +219,16 @@ class CloseConnection:
 # -- Plugins -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class SetTickPeriod:
+@dataclass(frozen=True, slots=True)
+class SetTickPeriod(PluginEffect):
     """Call `Plugin.tick` each so many milliseconds from now on; 0 is never again."""
 
     plugin: Plugin = field(repr=False)
     milliseconds: int
 
 
-@dataclass(slots=True)
-class QueueReady:
+@dataclass(frozen=True, slots=True)
+class QueueReady(PluginEffect):
     """Call `Plugin.queue_ready` with this token: a message has come."""
 
     plugin: Plugin = field(repr=False)
@@ -217,11 +254,11 @@ class HttpCallReply:
     trailers: HeaderList = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class HttpCall:
+@dataclass(frozen=True, slots=True)
+class HttpCall(Callout):
     """Make an HTTP request; `timeout` is in milliseconds, 0 is none."""
 
-    Reply: ClassVar = (HttpCallReply, CalloutFailed)
+    Reply = (HttpCallReply, CalloutFailed)
 
     plugin: Plugin = field(repr=False)
     token: int
@@ -231,7 +268,7 @@ class HttpCall:
     trailers: HeaderList
     timeout: int
     answered: bool = field(default=False, init=False, repr=False, compare=False)
-    """Whether it has had its reply."""
+    """Whether it has had its reply. The host notes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,14 +307,14 @@ class GrpcClosed:
     message: str = ""
 
 
-@dataclass(slots=True)
-class GrpcCall:
+@dataclass(frozen=True, slots=True)
+class GrpcCall(Callout):
     """Make a unary gRPC call; `timeout` is in milliseconds, 0 is none.
 
     `cluster` is the cluster's name; `config` is what the guest sent for it, often Envoy's ``GrpcService`` message.
     """
 
-    Reply: ClassVar = (GrpcCallReply, GrpcClosed, CalloutFailed)
+    Reply = (GrpcCallReply, GrpcClosed, CalloutFailed)
 
     plugin: Plugin = field(repr=False)
     token: int
@@ -289,14 +326,14 @@ class GrpcCall:
     timeout: int
     config: bytes = field(default=b"", repr=False)
     answered: bool = field(default=False, init=False, repr=False, compare=False)
-    """Whether it has had its reply."""
+    """Whether it has had its reply. The host notes it."""
 
 
-@dataclass(slots=True)
-class GrpcStream:
+@dataclass(frozen=True, slots=True)
+class GrpcStream(Callout):
     """Open a gRPC stream; replies may come until `GrpcClosed`."""
 
-    Reply: ClassVar = (GrpcInitialMetadata, GrpcMessage, GrpcTrailingMetadata, GrpcClosed, CalloutFailed)
+    Reply = (GrpcInitialMetadata, GrpcMessage, GrpcTrailingMetadata, GrpcClosed, CalloutFailed)
 
     plugin: Plugin = field(repr=False)
     token: int
@@ -307,8 +344,8 @@ class GrpcStream:
     config: bytes = field(default=b"", repr=False)
 
 
-@dataclass(slots=True)
-class GrpcSend:
+@dataclass(frozen=True, slots=True)
+class GrpcSend(PluginEffect):
     """Send a message on an open gRPC stream."""
 
     plugin: Plugin = field(repr=False)
@@ -317,16 +354,16 @@ class GrpcSend:
     end_stream: bool
 
 
-@dataclass(slots=True)
-class GrpcClose:
+@dataclass(frozen=True, slots=True)
+class GrpcClose(PluginEffect):
     """Say on an open gRPC stream that no more messages will be sent."""
 
     plugin: Plugin = field(repr=False)
     token: int
 
 
-@dataclass(slots=True)
-class CancelCallout:
+@dataclass(frozen=True, slots=True)
+class CancelCallout(PluginEffect):
     """Break a callout off; nobody waits for its reply any more."""
 
     plugin: Plugin = field(repr=False)
@@ -340,15 +377,15 @@ class RedisCallReply:
     response: bytes
 
 
-@dataclass(slots=True)
-class RedisCall:
+@dataclass(frozen=True, slots=True)
+class RedisCall(Callout):
     """Send a Redis command (RESP bytes) to a cluster, with what the guest's ``proxy_redis_init`` said.
 
     `options` are Higress's: ``db`` is the number of the database, ``buffer_flush_timeout`` (in milliseconds) and
     ``max_buffer_size_before_flush`` (in bytes) say how long commands may be collected before they are sent.
     """
 
-    Reply: ClassVar = (RedisCallReply, CalloutFailed)
+    Reply = (RedisCallReply, CalloutFailed)
 
     plugin: Plugin = field(repr=False)
     token: int
@@ -359,10 +396,9 @@ class RedisCall:
     timeout: int
     options: Mapping[str, str] = field(default_factory=dict)
     answered: bool = field(default=False, init=False, repr=False, compare=False)
-    """Whether it has had its reply."""
+    """Whether it has had its reply. The host notes it."""
 
 
-Callout = Union[HttpCall, GrpcCall, GrpcStream, RedisCall]
 Reply = Union[
     HttpCallReply,
     GrpcCallReply,
@@ -373,26 +409,4 @@ Reply = Union[
     RedisCallReply,
     CalloutFailed,
 ]
-Effect = Union[
-    RequestHeaders,
-    RequestBody,
-    RequestTrailers,
-    ResponseHeaders,
-    ResponseBody,
-    ResponseTrailers,
-    ResetStream,
-    ClearRouteCache,
-    OverrideUpstreamHost,
-    DownstreamData,
-    UpstreamData,
-    CloseConnection,
-    SetTickPeriod,
-    QueueReady,
-    HttpCall,
-    GrpcCall,
-    GrpcStream,
-    GrpcSend,
-    GrpcClose,
-    CancelCallout,
-    RedisCall,
-]
+Effect = Union[StreamEffect, PluginEffect]

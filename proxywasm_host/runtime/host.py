@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, cast
 
 from proxywasm_host.abi.bytecode import Bytecode
 from proxywasm_host.abi.custom import CustomHostcall, by_name
@@ -36,7 +36,7 @@ from proxywasm_host.engine.protocol import Engine, InvalidModule, Limits, Module
 from proxywasm_host.engine.registry import open_engine
 from proxywasm_host.errors import ModuleError
 from proxywasm_host.runtime.arguments import check_arguments, profile_of
-from proxywasm_host.runtime.effects import Callout, Effect, Reply
+from proxywasm_host.runtime.effects import Callout, Effect, PluginEffect, Reply
 from proxywasm_host.runtime.failure import PluginError
 from proxywasm_host.runtime.fast_path import BUFFER_LIMIT, HostBase
 from proxywasm_host.runtime.filter_config import FilterConfig, as_bytes, of_filter
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Host"]
 
-CALLOUTS: tuple[type, ...] = get_args(Callout)
 VmKey = tuple[Engine, VmConfig, tuple[tuple[str, str], ...]]
 
 
@@ -228,7 +227,7 @@ class Host(HostBase):
     def forget(self, plugin: Plugin) -> None:
         """Drop the effects of a plugin that was refused: nobody knows it."""
         for effect in self.drain():
-            if getattr(effect, "plugin", None) is not plugin:
+            if not (isinstance(effect, PluginEffect) and effect.plugin is plugin):
                 self.emit(effect)
 
     def plugin_gone(self, plugin: Plugin) -> None:
@@ -295,7 +294,7 @@ class Host(HostBase):
             the guest then waits for another. RuntimeError, if the callout had its reply before (a
             `GrpcStream` has any number).
         """
-        if not isinstance(callout, CALLOUTS):
+        if not isinstance(callout, Callout):
             raise TypeError(f"deliver takes the effect that asked (HttpCall, …) and then its reply, not {callout!r}")
         callout.plugin.root.deliver(callout, reply)
         return self.drain()

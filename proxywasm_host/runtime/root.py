@@ -303,13 +303,13 @@ class RootContext(Context):
         Raises: as `check_reply`; RuntimeError, if it had its reply before.
         """
         check_reply(callout, reply)
-        if not isinstance(callout, effects.GrpcStream):
+        if isinstance(callout, (effects.HttpCall, effects.GrpcCall, effects.RedisCall)):
             if callout.answered and not self.deleted:
                 raise RuntimeError(
                     f"{type(callout).__name__} {callout.token} to {callout.cluster!r} has had its reply: "
                     "a callout is answered once"
                 )
-            callout.answered = True
+            object.__setattr__(callout, "answered", True)  # frozen for everybody else
         self.vm.defer(lambda: self._deliver(callout, reply))
 
     def _deliver(self, callout: effects.Callout, reply: effects.Reply) -> None:

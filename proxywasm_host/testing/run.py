@@ -200,7 +200,7 @@ class _Run:
 
     def _done(self, effect: Effect) -> list[Effect]:
         """Perform one effect; what came of it."""
-        if isinstance(effect, (effects.HttpCall, effects.GrpcCall, effects.GrpcStream, effects.RedisCall)):
+        if isinstance(effect, effects.Callout):
             self.waiting.append(effect)
             if not self.late_replies:
                 return [more for callout in self._taken() for more in self._replies(callout)]
@@ -209,7 +209,7 @@ class _Run:
         elif isinstance(effect, effects.QueueReady) and self._may():
             self._fed("message in a queue")
             return effect.plugin.queue_ready(effect.token)
-        elif getattr(effect, "stream", None) is self.stream:
+        elif isinstance(effect, effects.StreamEffect) and effect.stream is self.stream:
             self._collect(effect)
         return []
 
