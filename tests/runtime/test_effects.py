@@ -46,7 +46,13 @@ def test_an_effect_is_a_streams_or_a_plugins():
 def test_what_comes_out_of_a_stream_cannot_be_changed(host, probe):
     """The C form makes effects without a call of their class: they are the same."""
     with host.http_stream([probe("")]) as stream:
-        [out] = stream.request_headers(REQUEST, True)
-        assert (out, out.stream) == (effects.RequestHeaders(REQUEST, True, stream), stream)
-        with pytest.raises(FrozenInstanceError, match="^cannot assign to field 'end_stream'$"):
-            out.end_stream = False
+        out = stream.request_headers(REQUEST) + stream.request_body(b"x", True)
+        assert out == [effects.RequestHeaders(REQUEST, False, stream), effects.RequestBody(b"x", True, stream)]
+        assert [repr(effect) for effect in out] == [
+            f"RequestHeaders(headers={REQUEST}, end_stream=False)",
+            "RequestBody(data=b'x', end_stream=True)",
+        ]
+        for effect in out:
+            assert effect.stream is stream
+            with pytest.raises(FrozenInstanceError, match=r"^cannot assign to field 'end_stream'$"):
+                effect.end_stream = False
