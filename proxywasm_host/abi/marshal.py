@@ -158,7 +158,7 @@ class Calls(deque[RecordedCall]):
     def __init__(self, size: int) -> None:
         super().__init__(maxlen=size)
 
-    def append(self, call: RecordedCall) -> None:
+    def append(self, call: RecordedCall, /) -> None:
         """Remember a call."""
         if call[2].__class__ is int and _is_output(call):
             for back in range(-1, -min(len(self), FDS) - 1, -1):
@@ -203,7 +203,7 @@ class Guest:
         self.allocator_may_call = allocator_may_call
         self._allocator: Callable[[int], int] | None = None
 
-    def use_allocator(self, allocator: Callable[[int], int]) -> None:
+    def use_allocator(self, allocator: Callable[[int], int], /) -> None:
         """From now on results can be returned."""
         self._allocator = allocator
 

@@ -9,7 +9,7 @@ from proxywasm_host.extension import load
 
 __all__ = ["NATIVE", "NOTE", "REVISION", "same"]
 
-REVISION = 16
+REVISION = 17
 """As in ``native/native.h``."""
 NATIVE, NOTE = load("proxywasm_host._native", REVISION)
 """The extension, or ``None``; and whether it is in use, in words."""

@@ -181,7 +181,9 @@ static void calls_dealloc(Calls *self) {
 }
 
 static PyMethodDef calls_methods[] = {
-    {"append", (PyCFunction)calls_append, METH_O, NULL},
+    {"append", (PyCFunction)calls_append, METH_O,
+     "append($self, call, /)\n--\n\n"
+     "Remember a call."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -190,6 +192,10 @@ static PySequenceMethods calls_sequence = {.sq_length = (lenfunc)calls_length};
 PyTypeObject CallsType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_host._native.Calls",
+    .tp_doc = "The last `size` calls, as the fields of a `Call`; `append` is a record for a `Guest`.\n\n"
+              "What a guest writes to a file descriptor in several calls, one after the other, is one entry, with the "
+              "beginning of\n"
+              "the text and the number of bytes: pieces of a message must not push everything else out.",
     .tp_basicsize = sizeof(Calls),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .tp_new = calls_new,

@@ -70,8 +70,6 @@ int64_t context_on_headers(HttpContextBase *self, int direction, PyObject *heade
 int end_contexts(PyObject *contexts);
 /* The action that a method gave, from 0 on, or -1 with an exception; takes `result` over. */
 int64_t action_of(PyObject *result);
-/* A method that a subclass must have. */
-PyObject *to_override(PyObject *self, PyObject *args);
 
 /* -- filter_chain.c ----------------------------------------------------------------------------------------------- */
 

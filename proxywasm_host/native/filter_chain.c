@@ -234,11 +234,21 @@ static void chain_dealloc(FilterChainBase *self) {
 }
 
 static PyMethodDef chain_methods[] = {
-    {"on_headers", (PyCFunction)(void (*)(void))chain_on_headers, METH_FASTCALL, NULL},
-    {"pass_headers", (PyCFunction)chain_pass_headers, METH_VARARGS, NULL},
-    {"give_end", (PyCFunction)chain_give_end, METH_O, NULL},
-    {"was_given_end", (PyCFunction)chain_was_given_end, METH_O, NULL},
-    {"stop", to_override, METH_VARARGS, NULL},
+    {"on_headers", (PyCFunction)(void (*)(void))chain_on_headers, METH_FASTCALL,
+     "on_headers($self, headers, end_stream, /)\n--\n\n"
+     "Headers have come in."},
+    {"pass_headers", (PyCFunction)chain_pass_headers, METH_VARARGS,
+     "pass_headers($self, start, end_stream, /)\n--\n\n"
+     "Give the headers to the filters from `start` on, and out, unless one of them stops that."},
+    {"give_end", (PyCFunction)chain_give_end, METH_O,
+     "give_end($self, index, /)\n--\n\n"
+     "Note that a filter, by its place in the chain, is given the end of the message: nothing more is for it."},
+    {"was_given_end", (PyCFunction)chain_was_given_end, METH_O,
+     "was_given_end($self, index, /)\n--\n\n"
+     "Whether that was noted."},
+    {"stop", to_override, METH_VARARGS,
+     "stop($self, index, action, /)\n--\n\n"
+     "A filter holds the headers."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -273,6 +283,7 @@ static PyGetSetDef chain_getset[] = {
 PyTypeObject FilterChainBaseType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_host._native.FilterChainBase",
+    .tp_doc = "The request's way upstream, or the response's way to the client. `FilterChain` adds `stop`.",
     .tp_basicsize = sizeof(FilterChainBase),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .tp_new = PyType_GenericNew,

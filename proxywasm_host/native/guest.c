@@ -261,7 +261,9 @@ static PyObject *guest_use_allocator(Guest *self, PyObject *allocator) {
 }
 
 static PyMethodDef guest_methods[] = {
-    {"use_allocator", (PyCFunction)guest_use_allocator, METH_O, NULL},
+    {"use_allocator", (PyCFunction)guest_use_allocator, METH_O,
+     "use_allocator($self, allocator, /)\n--\n\n"
+     "From now on results can be returned."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -280,6 +282,7 @@ static PyGetSetDef guest_getset[] = {
 PyTypeObject GuestType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_host._native.Guest",
+    .tp_doc = "The guest's side of the marshaller: its memory, its allocator, and what it may call at the moment.",
     .tp_basicsize = sizeof(Guest),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .tp_new = PyType_GenericNew,

@@ -83,6 +83,7 @@ static PyGetSetDef plugin_getset[] = {
 PyTypeObject PluginBaseType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_host._native.PluginBase",
+    .tp_doc = "What streams need of a plugin.",
     .tp_basicsize = sizeof(PluginBase),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .tp_new = PyType_GenericNew,
@@ -176,7 +177,10 @@ static PyObject *host_drain(HostBase *self, PyObject *none) {
     return self->outbox ? outbox_drain(self->outbox, NULL) : gone();
 }
 
-static PyObject *host_emit(HostBase *self, PyObject *effect) {
+static PyObject *host_emit(HostBase *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+    static const Signature SIGNATURE = {"emit", 1, 1, {"effect"}};
+    PyObject *effect = NULL;
+    if (!take(&SIGNATURE, args, count, keywords, &effect)) return NULL;
     if (!self->outbox) return gone();
     if (PyList_Append(self->outbox->effects, effect)) return NULL;
     Py_RETURN_NONE;
@@ -213,11 +217,14 @@ static PyMethodDef host_methods[] = {
      "``None`` is no limit. `router`: headers that filters leave without ``:path``, ``:method`` or ``:status`` are\n"
      "answered as by Envoy's router (404, 503, 502); else they come out as they are.\n\n"
      "Raises: TypeError or ValueError, for plugins of another host, and for properties that no filter could read."},
-    {"emit", (PyCFunction)host_emit, METH_O,
-     "emit($self, effect, /)\n--\n\n"
+    {"emit", (PyCFunction)(void (*)(void))host_emit, METH_FASTCALL | METH_KEYWORDS,
+     "emit($self, effect)\n--\n\n"
      "Note an effect; it is returned by the event that is being fed, or by the next."},
     {"drain", (PyCFunction)host_drain, METH_NOARGS,
      "drain($self, /)\n--\n\nWhat is to be done, in order; afterwards nothing is."},
+    {"ready", to_override, METH_VARARGS,
+     "ready($self, plugins, /)\n--\n\n"
+     "Those that a new stream gets. Raises: RuntimeError, if one was closed."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -235,6 +242,7 @@ static PyGetSetDef host_getset[] = {
 PyTypeObject HostBaseType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_host._native.HostBase",
+    .tp_doc = "What streams need of a host.",
     .tp_basicsize = sizeof(HostBase),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .tp_new = PyType_GenericNew,

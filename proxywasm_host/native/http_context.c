@@ -208,11 +208,6 @@ int end_contexts(PyObject *contexts) {
     return 0;
 }
 
-PyObject *to_override(PyObject *self, PyObject *args) {
-    PyErr_SetNone(PyExc_NotImplementedError);
-    return NULL;
-}
-
 static int http_context_traverse(HttpContextBase *self, visitproc visit, void *arg) {
     Py_VISIT(self->stream);
     Py_VISIT(self->plugin);
@@ -236,14 +231,30 @@ static void http_context_dealloc(HttpContextBase *self) {
 }
 
 static PyMethodDef http_context_methods[] = {
-    {"create", (PyCFunction)http_context_create, METH_NOARGS, NULL},
-    {"on_headers", (PyCFunction)http_context_on_headers, METH_VARARGS, NULL},
-    {"log", (PyCFunction)http_context_log, METH_NOARGS, NULL},
-    {"finish", (PyCFunction)http_context_finish, METH_NOARGS, NULL},
-    {"delete", (PyCFunction)http_context_delete, METH_NOARGS, NULL},
-    {"headers_action", to_override, METH_VARARGS, NULL},
-    {"failed", to_override, METH_VARARGS, NULL},
-    {"hold", to_override, METH_VARARGS, NULL},
+    {"create", (PyCFunction)http_context_create, METH_NOARGS,
+     "create($self, /)\n--\n\n"
+     "on_context_create, once."},
+    {"on_headers", (PyCFunction)http_context_on_headers, METH_VARARGS,
+     "on_headers($self, direction, headers, end_stream, /)\n--\n\n"
+     "The action of the guest, a `HeadersAction`: 0 is to go on."},
+    {"log", (PyCFunction)http_context_log, METH_NOARGS,
+     "log($self, /)\n--\n\n"
+     "on_log: everything can be read, nothing changed."},
+    {"finish", (PyCFunction)http_context_finish, METH_NOARGS,
+     "finish($self, /)\n--\n\n"
+     "on_done and on_delete; on_log between them where the profile says so."},
+    {"delete", (PyCFunction)http_context_delete, METH_NOARGS,
+     "delete($self, /)\n--\n\n"
+     "on_delete, and the context is no more."},
+    {"headers_action", to_override, METH_VARARGS,
+     "headers_action($self, action, /)\n--\n\n"
+     "What an action other than to go on amounts to."},
+    {"failed", to_override, METH_VARARGS,
+     "failed($self, direction, stop, /)\n--\n\n"
+     "What the stream gets instead of an action, since the VM does not work (any more)."},
+    {"hold", to_override, METH_VARARGS,
+     "hold($self, /)\n--\n\n"
+     "on_done returned false: wait for ``proxy_done``."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -267,6 +278,7 @@ static PyGetSetDef http_context_getset[] = {
 PyTypeObject HttpContextBaseType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_host._native.HttpContextBase",
+    .tp_doc = "A stream context. `HttpContext` adds `headers_action`, `failed` and `hold`.",
     .tp_basicsize = sizeof(HttpContextBase),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .tp_new = PyType_GenericNew,

@@ -288,6 +288,7 @@ static PyGetSetDef stream_getset[] = {
 PyTypeObject HttpStreamBaseType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_host._native.HttpStreamBase",
+    .tp_doc = "One request and its response. `HttpStream` adds all that can be done with it.",
     .tp_basicsize = sizeof(HttpStreamBase),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .tp_new = PyType_GenericNew,

@@ -9,6 +9,11 @@ int intern(const Name *names, size_t count) {
     return 0;
 }
 
+PyObject *to_override(PyObject *self, PyObject *args) {
+    PyErr_SetNone(PyExc_NotImplementedError);
+    return NULL;
+}
+
 PyObject *get_flag(PyObject *self, void *at) { return PyBool_FromLong(*(bool *)((char *)self + (size_t)at)); }
 
 int set_flag(PyObject *self, PyObject *value, void *at) {

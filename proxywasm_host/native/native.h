@@ -20,7 +20,7 @@
 #include <structmember.h>
 
 /* Counted up when what Python sees of this extension changes: abi/native.py leaves another one alone. */
-#define REVISION 16
+#define REVISION 17
 
 enum { MOST_PARAMS = 16 }; /* of a hostcall or a callback */
 
@@ -148,6 +148,9 @@ typedef struct {
     const char *names[MOST_NAMES];
 } Signature;
 bool take(const Signature *function, PyObject *const *args, Py_ssize_t count, PyObject *keywords, PyObject **values);
+
+/* A method that a subclass must have. */
+PyObject *to_override(PyObject *self, PyObject *args);
 
 /* A bool that anything can be assigned to; `at` is its offset. */
 PyObject *get_flag(PyObject *self, void *at);

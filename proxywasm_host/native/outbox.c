@@ -51,9 +51,15 @@ static void outbox_dealloc(Outbox *self) {
 }
 
 static PyMethodDef outbox_methods[] = {
-    {"put", (PyCFunction)outbox_put, METH_O, NULL},
-    {"notify", (PyCFunction)outbox_notify, METH_O, NULL},
-    {"drain", (PyCFunction)outbox_drain, METH_NOARGS, NULL},
+    {"put", (PyCFunction)outbox_put, METH_O,
+     "put($self, effect, /)\n--\n\n"
+     "Note an effect."},
+    {"notify", (PyCFunction)outbox_notify, METH_O,
+     "notify($self, effect, /)\n--\n\n"
+     "Note an effect, in any thread."},
+    {"drain", (PyCFunction)outbox_drain, METH_NOARGS,
+     "drain($self, /)\n--\n\n"
+     "What was noted; afterwards nothing is."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -65,6 +71,7 @@ static PyMemberDef outbox_members[] = {
 PyTypeObject OutboxType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_host._native.Outbox",
+    .tp_doc = "Effects in their order; those that came from anywhere, at any time, stand last.",
     .tp_basicsize = sizeof(Outbox),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .tp_new = outbox_new,

@@ -185,9 +185,23 @@ static void vm_dealloc(VmBase *self) {
 }
 
 static PyMethodDef vm_methods[] = {
-    {"enter", (PyCFunction)(void (*)(void))vm_enter, METH_FASTCALL, NULL},
-    {"call", (PyCFunction)(void (*)(void))vm_call, METH_FASTCALL, NULL},
-    {"new_context_id", (PyCFunction)(void (*)(void))vm_new_context_id, METH_NOARGS, NULL},
+    {"enter", (PyCFunction)(void (*)(void))vm_enter, METH_FASTCALL,
+     "enter($self, context, callback, /, *args)\n--\n\n"
+     "Call one of `Vm.callbacks` for a context; `args` begin with the context's id.\n\n"
+     "Returns what the guest returned (0 if nothing), or `STOPPED`. If the guest did not return, `Vm.failure` is set\n"
+     "and the result means nothing."},
+    {"call", (PyCFunction)(void (*)(void))vm_call, METH_FASTCALL,
+     "call($self, context, name, /, *args)\n--\n\n"
+     "Call a callback by name, `args` as in `enter`, if the VM works and the guest has it; else ``None``."},
+    {"new_context_id", (PyCFunction)(void (*)(void))vm_new_context_id, METH_NOARGS,
+     "new_context_id($self, /)\n--\n\n"
+     "A number that no living context has; never 0."},
+    {"ended", to_override, METH_VARARGS,
+     "ended($self, context, callback, error, /)\n--\n\n"
+     "Take note of what ended a callback other than by returning."},
+    {"run_deferred", to_override, METH_VARARGS,
+     "run_deferred($self, /)\n--\n\n"
+     "Run what waits for the guest to return."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -213,6 +227,7 @@ static PyGetSetDef vm_getset[] = {
 PyTypeObject VmBaseType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_host._native.VmBase",
+    .tp_doc = "A guest that can be entered by one callback at a time. A `Vm` adds `ended` and `run_deferred`.",
     .tp_basicsize = sizeof(VmBase),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .tp_new = vm_new,

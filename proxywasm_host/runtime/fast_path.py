@@ -88,7 +88,7 @@ class HttpContextBase(ContextState):
                 self.created = False
                 raise
 
-    def on_headers(self, direction: int, headers: HeaderList, end_stream: bool) -> int:
+    def on_headers(self, direction: int, headers: HeaderList, end_stream: bool, /) -> int:
         """The action of the guest, a `HeadersAction`: 0 is to go on."""
         if not self.created:
             if direction == RESPONSE:
@@ -122,7 +122,7 @@ class HttpContextBase(ContextState):
         """on_log: everything can be read, nothing changed."""
         self.create()
         self.buffers[:2] = None, None
-        self.maps = self.stream.maps_for_log()
+        self.maps = maps_for_log(self.stream)
         self.read_only = True
         try:
             self.vm.call(self, "on_log", self.id)
@@ -152,11 +152,11 @@ class HttpContextBase(ContextState):
         if self.plugin.closed:
             self.plugin.stream_gone()
 
-    def headers_action(self, action: int) -> int:
+    def headers_action(self, action: int, /) -> int:
         """What an action other than to go on amounts to."""
         raise NotImplementedError
 
-    def failed(self, direction: int, stop: int) -> int:
+    def failed(self, direction: int, stop: int, /) -> int:
         """What the stream gets instead of an action, since the VM does not work (any more)."""
         raise NotImplementedError
 
@@ -201,22 +201,22 @@ class FilterChainBase:
         self.filters = filters
         self._given_end = bytearray(len(filters))
 
-    def give_end(self, index: int) -> None:
+    def give_end(self, index: int, /) -> None:
         """Note that a filter, by its place in the chain, is given the end of the message: nothing more is for it."""
         self._given_end[index] = 1
 
-    def was_given_end(self, index: int) -> bool:
+    def was_given_end(self, index: int, /) -> bool:
         """Whether that was noted."""
         return bool(self._given_end[index])
 
-    def on_headers(self, headers: HeaderList, end_stream: bool) -> None:
+    def on_headers(self, headers: HeaderList, end_stream: bool, /) -> None:
         """Headers have come in."""
         self.headers = headers
         self.started = True
         self.ended = end_stream
         self.pass_headers(0, end_stream)
 
-    def pass_headers(self, start: int, end_stream: bool) -> None:
+    def pass_headers(self, start: int, end_stream: bool, /) -> None:
         """Give the headers to the filters from `start` on, and out, unless one of them stops that."""
         filters = self.filters
         for index in range(start, len(filters)):
@@ -234,13 +234,13 @@ class FilterChainBase:
             if self.passed > index:
                 return  # it has injected data: they have gone on already
             self.passed = index + 1
-        self.out_headers(end_stream)
+        self._out_headers(end_stream)
 
-    def stop(self, index: int, action: int) -> None:
+    def stop(self, index: int, action: int, /) -> None:
         """A filter holds the headers."""
         raise NotImplementedError
 
-    def out_headers(self, end_stream: bool) -> None:
+    def _out_headers(self, end_stream: bool) -> None:
         """All filters have let the headers go on."""
         stream = self.stream
         headers = stream.for_wire(self.direction, self.headers)
@@ -269,7 +269,7 @@ class HttpStreamBase:
         buffer_limit: int,
         header_limits: HeaderLimits | None,
     ) -> None:
-        self.host = host
+        self._host = host
         self.properties = properties
         limit: Any = buffer_limit
         if not isinstance(limit, int) or limit < 0:
@@ -278,12 +278,22 @@ class HttpStreamBase:
         """Bytes of a body that filters may hold, in each direction."""
         if header_limits is not None and header_limits.__class__ is not HeaderLimits:
             raise TypeError(f"header_limits are HeaderLimits or None, not {header_limits!r}")
-        self.header_limits = header_limits
+        self._header_limits = header_limits
         self.started_ns: int = host.services.clock.time_ns()
         this = cast("HttpStream", self)
         self._contexts = contexts = [self.context_type(this, plugin) for plugin in plugins]
         self._request = self.chain_type(this, REQUEST, contexts)
         self._response = self.chain_type(this, RESPONSE, contexts[::-1])
+
+    @property
+    def host(self) -> Host:
+        """The host that made it."""
+        return self._host
+
+    @property
+    def header_limits(self) -> HeaderLimits | None:
+        """How many headers may come in, and how many bytes of them; ``None`` is no limit."""
+        return self._header_limits
 
     def request_headers(self, headers: HeaderList, end_stream: bool = False) -> list[Effect]:
         """The client's headers: ``:method``, ``:path``, ``:authority`` and ``:scheme`` first, names in lower case.
@@ -329,10 +339,11 @@ class HttpStreamBase:
             del self._request.stream, self._response.stream
         return self.host.drain()
 
-    def maps_for_log(self) -> list[HeaderList | None]:
-        """Header maps as on_log sees them, by `MapType`."""
-        request, response = self._request, self._response
-        return [request.headers or None, None, response.headers or None, response.trailers]
+
+def maps_for_log(stream: HttpStream) -> list[HeaderList | None]:
+    """Header maps as on_log sees them, by `MapType`."""
+    request, response = stream._request, stream._response  # noqa: SLF001
+    return [request.headers or None, None, response.headers or None, response.trailers]
 
 
 def end(contexts: Sequence[HttpContext]) -> None:
@@ -360,7 +371,12 @@ class HostBase:
 
     def __init__(self, services: Services) -> None:
         self.services = services
-        self.outbox = Outbox()
+        self._outbox = Outbox()
+
+    @property
+    def outbox(self) -> Outbox:
+        """What is to be done, until somebody takes it."""
+        return self._outbox
 
     def http_stream(
         self,
@@ -393,7 +409,7 @@ class HostBase:
             stream.router = False
         return stream
 
-    def ready(self, plugins: Sequence[Plugin]) -> list[Plugin]:
+    def ready(self, plugins: Sequence[Plugin], /) -> list[Plugin]:
         """Those that a new stream gets. Raises: RuntimeError, if one was closed."""
         raise NotImplementedError
 

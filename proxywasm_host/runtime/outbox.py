@@ -25,11 +25,11 @@ class Outbox:
         self._effects: list[Effect] = []
         self._notices: deque[Effect] = deque()
 
-    def put(self, effect: Effect) -> None:
+    def put(self, effect: Effect, /) -> None:
         """Note an effect."""
         self._effects.append(effect)
 
-    def notify(self, effect: Effect) -> None:
+    def notify(self, effect: Effect, /) -> None:
         """Note an effect, in any thread."""
         self._notices.append(effect)
 

@@ -50,14 +50,14 @@ class VmBase:
             if id not in self.contexts:
                 return id
 
-    def call(self, context: ContextState, name: str, *args: int) -> int | None:
+    def call(self, context: ContextState, name: str, /, *args: int) -> int | None:
         """Call a callback by name, `args` as in `enter`, if the VM works and the guest has it; else ``None``."""
         callback = self.callbacks.get(name)
         if callback is None or self.failure is not None:
             return None
         return self.enter(context, callback, *args)
 
-    def enter(self, context: ContextState, callback: Callable[..., Any], *args: int) -> int:
+    def enter(self, context: ContextState, callback: Callable[..., Any], /, *args: int) -> int:
         """Call one of `Vm.callbacks` for a context; `args` begin with the context's id.
 
         Returns what the guest returned (0 if nothing), or `STOPPED`. If the guest did not return, `Vm.failure` is set
@@ -83,7 +83,7 @@ class VmBase:
             self.run_deferred()
         return result or 0
 
-    def ended(self, context: Any, callback: Callable[..., Any], error: BaseException) -> None:
+    def ended(self, context: Any, callback: Callable[..., Any], error: BaseException, /) -> None:
         """Take note of what ended a callback other than by returning."""
         raise NotImplementedError
 

@@ -1,19 +1,106 @@
-"""Whole lives of streams, with the C extension and without: the same comes out."""
+"""What is in C and in Python is the same to whoever looks; and of whole lives of streams the same comes out."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
 
 import pytest
 
+from proxywasm_host.abi import context, marshal
 from proxywasm_host.abi.native import NATIVE
+from proxywasm_host.runtime import fast_path, outbox, vm_base
 
 LIVES = 120
+FORMS = {
+    name.removeprefix("Python"): form
+    for module in (context, marshal, fast_path, outbox, vm_base)
+    for name, form in vars(module).items()
+    if name.startswith("Python")
+}
+"""The classes that there are twice, in Python."""
+INSIDE = {"grown", "put", "put_at", "put_bytes", "put_strings", "restrict", "gather"}
+"""Methods of a `Guest` that the functions call which `abi/marshal.py` compiles; with the extension, nothing does."""
+
+pytestmark = pytest.mark.skipif(NATIVE is None, reason="there is no compiler, or PROXYWASM_NATIVE=no")
 
 
-@pytest.mark.skipif(NATIVE is None, reason="there is no compiler, or PROXYWASM_NATIVE=no")
+def methods(kind: type) -> dict[str, object]:
+    return {
+        name: value
+        for name, value in vars(kind).items()
+        if not name.startswith("_") and name not in INSIDE and inspect.isroutine(value)
+    }
+
+
+def parameters(method: object) -> list[tuple[str, object, bool]]:
+    """Name, kind, and whether it may be left out; but for `self`."""
+    return [(p.name, p.kind, p.default is not p.empty) for p in list(inspect.signature(method).parameters.values())[1:]]
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_methods_are_called_and_described_the_same(name):
+    native, python = methods(getattr(NATIVE, name)), methods(FORMS[name])
+    assert sorted(native) == sorted(python)
+    for method, function in python.items():
+        assert parameters(native[method]) == parameters(function), method
+        assert native[method].__doc__ == inspect.cleandoc(function.__doc__), method
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_class_is_described_the_same(name):
+    assert getattr(NATIVE, name).__doc__ == inspect.cleandoc(FORMS[name].__doc__)
+
+
+@pytest.mark.parametrize("native", ["yes", "no"])
+def test_what_embedders_see_is_the_same(native):
+    """What can be read, what can be written, and how an effect is noted."""
+    program = """
+    from proxywasm_host import Host
+    with Host("wasmtime") as host, host.http_stream([]) as stream:
+        for owner, name in ((host, "outbox"), (host, "services"), (stream, "host"), (stream, "header_limits"),
+                            (stream, "properties"), (stream, "buffer_limit"), (stream, "details")):
+            try:
+                setattr(owner, name, getattr(owner, name))
+            except AttributeError:
+                print(f"{name} can be read")
+            else:
+                print(f"{name} can be written")
+        host.emit(effect="an effect")
+        for arguments in ((), ("one", "two"), ("one",)):
+            try:
+                host.emit(*arguments, **({"effect": "again"} if arguments == ("one",) else {}))
+            except TypeError:
+                print("TypeError")
+        print(host.drain())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", inspect.cleandoc(program)],
+        env={**os.environ, "PROXYWASM_NATIVE": native},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.stdout.splitlines(), done.stderr) == (
+        [
+            "outbox can be read",
+            "services can be written",
+            "host can be read",
+            "header_limits can be read",
+            "properties can be written",
+            "buffer_limit can be written",
+            "details can be written",
+            "TypeError",
+            "TypeError",
+            "TypeError",
+            "['an effect']",
+        ],
+        "",
+    )
+
+
 def test_the_same_comes_of_the_same_events():
     """To see more of them: ``python -m tests.runtime.transcript FIRST LAST``, and ``PROXYWASM_NATIVE=no`` before that."""
     command = [sys.executable, "-m", "tests.runtime.transcript", "0", str(LIVES)]
