@@ -21,6 +21,7 @@ COMMANDS = {
     "inspect": "Tell what a filter is: its ABI, SDK, callbacks and hostcalls, and whether it would load.",
     "engines": "List the WebAssembly engines: which are usable here, and what to do about the others.",
     "serve": "Put filters in front of an HTTP server: a reverse proxy with metrics, reloading and a live page.",
+    "test": "Run suites of tests: in YAML, and Google's tests.textpb as they are.",
     "bench": "Measure what one request through filters costs.",
 }
 
@@ -28,7 +29,7 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 EPILOG = """
 \b
-Exit codes: 0 done, 1 engines do not agree, 2 wrong usage, 3 module invalid, 4 engine not available,
+Exit codes: 0 done, 1 engines do not agree or a test failed, 2 wrong usage, 3 module invalid, 4 engine not available,
 5 the guest trapped or refused, 124 deadline exceeded. Results go to standard output, all else to standard error.
 
 \b

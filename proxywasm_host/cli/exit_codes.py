@@ -1,7 +1,7 @@
 """Exit codes, and which error ends in which.
 
 0    done
-1    engines do not agree (``run --engine all``)
+1    engines do not agree (``run --engine all``), or a test failed (``test``)
 2    wrong usage: options, files, URL, configuration
 3    the module is invalid, or its ABI is not supported
 4    the engine is not available
@@ -25,6 +25,7 @@ class Exit(IntEnum):
 
     OK = 0
     DISAGREE = 1
+    FAILED = 1
     USAGE = 2
     MODULE = 3
     ENGINE = 4

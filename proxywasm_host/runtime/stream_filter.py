@@ -64,6 +64,8 @@ def _side(context: HttpContext, direction: int, returned: int) -> FilterSide:
     if context.deleted:
         return FilterSide(action, False)
     chain = context.stream.chain(direction)
+    if context not in chain.filters:  # a local response has taken the place of the response
+        return FilterSide(action, False)
     at = chain.filters.index(context)
     if at not in chain.stopped or chain.aborted:
         return FilterSide(action, False)

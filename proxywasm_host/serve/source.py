@@ -25,7 +25,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Source"]
+__all__ = ["Source", "read_file", "told"]
 
 Key = tuple["str | int", ...]
 ALIASED = 100_000
@@ -46,26 +46,37 @@ class Source:
         lines: dict[Key, int] = {}
         base = Path.cwd()
         if self.file is not None:
-            data, lines = _read(self.file)
+            data, lines = read_file(
+                self.file, "the configuration", "a configuration is a mapping, with 'upstream' in it at least"
+            )
             base = self.file.absolute().parent
         try:
             return Settings.model_validate(_merged(data, self.overrides), context=base)
         except ValidationError as error:
-            raise ConfigError("\n".join(self._told(error, lines))) from None
+            raise ConfigError(
+                "\n".join(told(error, self.file, lines, "proxywasm serve --schema", "the configuration"))
+            ) from None
 
-    def _told(self, error: ValidationError, lines: dict[Key, int]) -> Iterator[str]:
-        for one in error.errors(include_url=False):
-            path = (*one["loc"], *one.get("ctx", {}).get("path", ()))
-            said = one["msg"].removeprefix("Value error, ")
-            if one["type"] == "missing":
-                said = "is missing"
-            elif one["type"] == "extra_forbidden":
-                said = "is not known; see proxywasm serve --schema"
-            elif one["type"] not in ("value_error", "no_json") and not isinstance(one["input"], (dict, list)):
-                said = f"{one['input']!r}: {said}"
-            known = next((path[:end] for end in range(len(path), -1, -1) if path[:end] in lines), None)
-            place = f"{self.file}:{lines[known]}: " if known is not None else ""
-            yield f"{place}{dotted(path) or 'the configuration'}: {said}"
+
+def told(
+    error: ValidationError, file: Path | None, lines: Mapping[Key, int], known_by: str, whole: str
+) -> Iterator[str]:
+    """A line for each thing that is wrong: file, line, path, and what is the matter.
+
+    `known_by` is the command that tells what there is to say, `whole` what the path of the file as a whole is called.
+    """
+    for one in error.errors(include_url=False):
+        path = (*one["loc"], *one.get("ctx", {}).get("path", ()))
+        said = one["msg"].removeprefix("Value error, ")
+        if one["type"] == "missing":
+            said = "is missing"
+        elif one["type"] == "extra_forbidden":
+            said = f"is not known; see {known_by}"
+        elif one["type"] not in ("value_error", "no_json") and not isinstance(one["input"], (dict, list)):
+            said = f"{one['input']!r}: {said}"
+        known = next((path[:end] for end in range(len(path), -1, -1) if path[:end] in lines), None)
+        place = f"{file}:{lines[known]}: " if known is not None else ""
+        yield f"{place}{dotted(path) or whole}: {said}"
 
 
 def dotted(path: Key) -> str:
@@ -81,13 +92,18 @@ def _merged(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
     return merged
 
 
-def _read(file: Path) -> tuple[dict[str, Any], dict[Key, int]]:
-    """What a file says, and in which line each value begins. Raises: ConfigError."""
+def read_file(file: Path, what: str, mapping: str) -> tuple[dict[str, Any], dict[Key, int]]:
+    """What a file in YAML or TOML says, and in which line each value begins.
+
+    `what` it is, as in ``the configuration``; `mapping` is the sentence for one that holds something else.
+
+    Raises: ConfigError.
+    """
     try:
         text = files.read(file).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
-        raise ConfigError(f"cannot read the configuration {file}: {reason}") from None
+        raise ConfigError(f"cannot read {what} {file}: {reason}") from None
     try:
         data, lines = _toml(text) if file.suffix == ".toml" else _yaml(text)
     except yaml.MarkedYAMLError as error:
@@ -98,7 +114,7 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[Key, int]]:
     except Exception as error:  # noqa: BLE001 - parsers raise whatever comes: KeyError for !!bool x
         raise ConfigError(f"{file}: this is no {'TOML' if file.suffix == '.toml' else 'YAML'}: {error}") from None
     if not isinstance(data, dict):
-        raise ConfigError(f"{file}: a configuration is a mapping, with 'upstream' in it at least")
+        raise ConfigError(f"{file}: {mapping}")
     return data, lines
 
 

@@ -35,6 +35,15 @@ def test_ids_and_plugins_in_the_order_of_the_request(host, probe, trace):
         assert {(filter.plugin.name, filter.context_id) for filter in stream.filters} == set(seen)
 
 
+def test_a_filter_whose_local_response_took_the_place_of_the_response(host, probe):
+    answers = probe('@on_response_headers\nsend_local_response 418 "" "" "" -1\nreturn 1')
+    with host.http_stream([answers]) as stream:
+        stream.request_headers(REQUEST, True)
+        stream.response_headers(RESPONSE, True)
+        assert stream.local.status == 418
+        assert [filter.response.holds for filter in stream.filters] == [False]
+
+
 @pytest.mark.parametrize("listens", [True, False])
 def test_what_a_filter_returned_and_what_it_holds(host, probe, listens):
     holds = probe(

@@ -1,0 +1,38 @@
+"""Suites of tests without Python: our own form in YAML, and Google's ``tests.textpb`` as they are.
+
+`read` makes cases of a suite's file; `Case.run` runs one on an engine and returns what is wrong, nothing if it passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from proxywasm_host.errors import ConfigError
+from proxywasm_host.suites.case import Case, Environment
+
+__all__ = ["Case", "Environment", "read"]
+
+TEXT_PROTO = (".textpb", ".txtpb", ".textproto", ".pbtxt")
+YAML = (".yaml", ".yml")
+
+
+def read(file: Path, filters: Sequence[Path] = (), configuration: bytes | None = None) -> list[Case]:
+    """The cases of a suite, in its order.
+
+    Args:
+        file: in YAML (``.yaml``, ``.yml``), or in Google's form (``.textpb`` and the like).
+        filters: run the suite for each of these, instead of the one that it names.
+        configuration: of the filter, instead of what the suite says.
+
+    Raises: ConfigError, with file, line and path; ModuleNotFoundError, where what reads the form is not installed.
+    """
+    if file.suffix in TEXT_PROTO:
+        from proxywasm_host.suites import service_extensions  # noqa: PLC0415 - protobuf is an extra
+
+        return service_extensions.read(file, filters, configuration)
+    if file.suffix in YAML:
+        from proxywasm_host.suites import declarative  # noqa: PLC0415 - YAML is an extra
+
+        return declarative.read(file, filters, configuration)
+    raise ConfigError(f"{file} is no suite: those end in {', '.join((*YAML, *TEXT_PROTO))}")

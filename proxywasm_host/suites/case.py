@@ -1,0 +1,33 @@
+"""One test of a suite, whichever form it was written in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from proxywasm_host.engine.cache import ModuleCache
+
+__all__ = ["Case", "Environment"]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where cases run: an engine by name (``None``: the best that is installed), and where compiled code is kept."""
+
+    engine: str | None = None
+    cache: ModuleCache | None = None
+
+
+@dataclass(frozen=True)
+class Case:
+    """A test: its name, where it stands, and how it is run.
+
+    `run` returns a sentence for each expectation that was not met. It raises what loading a filter raises.
+    """
+
+    name: str
+    suite: Path
+    line: int
+    filter: Path
+    run: Callable[[Environment], list[str]]

@@ -1,0 +1,191 @@
+"""What a suite in YAML can say.
+
+Its JSON schema is published as ``docs/suite.schema.json`` and printed by ``proxywasm test --schema``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from proxywasm_host.abi.profile import PROFILES
+from proxywasm_host.errors import not_among
+
+__all__ = ["Answer", "Expectation", "Expected", "Match", "Message", "Request", "Response", "Step", "Suite", "Test"]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+def _pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"{value!r} is no regular expression: {error}") from None
+    return value
+
+
+def _profile(value: str) -> str:
+    if value not in PROFILES:
+        raise ValueError(not_among("profile", value, PROFILES))
+    return value
+
+
+def _written(value: Any) -> Any:
+    """Numbers and booleans as YAML reads them are text where text is meant."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, (int, float)) else value
+
+
+Text = Annotated[str, BeforeValidator(_written)]
+
+
+class Match(Model):
+    """What a text has to be. All that are given have to hold."""
+
+    regex: Annotated[str | None, AfterValidator(lambda value: value and _pattern(value))] = None
+    """Matches the whole text."""
+    contains: Text | None = None
+    absent: Text | None = None
+    """Must not be in it."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Match:
+        if not self.model_fields_set:
+            raise ValueError("say regex, contains or absent; an exact text is written as it is")
+        return self
+
+
+Expected = Union[Text, Match]
+Headers = dict[str, Union[Text, list[Text]]]
+
+
+class Message(Model):
+    """A body, whole or in parts, with headers and trailers. A name with a list of values comes as often."""
+
+    headers: Headers = Field(default_factory=dict)
+    body: Text | None = None
+    chunks: list[Text] = Field(default_factory=list)
+    chunk_size: Annotated[int | None, Field(gt=0)] = None
+    """Bytes in each part of `body`."""
+    trailers: Headers = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_body(self) -> Message:
+        if self.chunks and self.body is not None:
+            raise ValueError("give body or chunks, not both")
+        if self.chunk_size is not None and self.body is None:
+            raise ValueError("chunk_size is for a body, and there is none")
+        return self
+
+
+class Request(Message):
+    method: str | None = None
+    """GET if it is not given; POST with a body."""
+    url: str = "http://example.com/"
+
+
+class Response(Message):
+    status: Annotated[int, Field(ge=100, le=999)] = 200
+
+
+class Answer(Model):
+    """What a cluster answers to a callout; for gRPC, `status` is that of gRPC and `body` the message."""
+
+    status: Annotated[int, Field(ge=0, le=999)] = 200
+    headers: Headers = Field(default_factory=dict)
+    body: Text = ""
+
+
+Answers = Union[Annotated[int, Field(ge=0, le=999)], Literal["fail"], Answer]
+
+
+class ExpectedMessage(Model):
+    """`headers` are looked for by name; null is for one that must not be there. What is not said may be anything."""
+
+    headers: dict[str, Expected | None] = Field(default_factory=dict)
+    body: Expected | None = None
+    trailers: dict[str, Expected | None] = Field(default_factory=dict)
+
+
+class ExpectedRequest(ExpectedMessage):
+    method: Expected | None = None
+    path: Expected | None = None
+
+
+class ExpectedResponse(ExpectedMessage):
+    status: int | None = None
+
+
+class Expectation(Model):
+    upstream: Union[ExpectedRequest, Literal[False], None] = None
+    """What upstream gets; false: nothing reaches it."""
+    response: Union[ExpectedResponse, Literal[False], None] = None
+    """What the client gets; false: nothing."""
+    local: bool | None = None
+    """Whether a filter answers instead of upstream."""
+    details: Expected | None = None
+    """Envoy's response code details."""
+    logs: list[Expected] = Field(default_factory=list)
+    """Each is met by a line of the log."""
+    no_logs: list[Expected] = Field(default_factory=list)
+    """None of them is met by any line."""
+    metrics: dict[str, int] = Field(default_factory=dict)
+    """By name, after the step."""
+    paused: Literal["request", "response", False] = False
+    """What a filter still holds at the end."""
+    failure: bool | Expected = False
+    """Whether the filter fails, or what is said of it."""
+
+
+class Step(Model):
+    """One request through the filters."""
+
+    request: Request = Field(default_factory=Request)
+    upstream: Union[Response, Annotated[int, Field(ge=100, le=999)]] = Field(default_factory=Response)
+    """What upstream answers; a number is a status."""
+    callouts: dict[str, Union[Answers, list[Answers]]] = Field(default_factory=dict)
+    """What each cluster answers: a status, ``fail``, an answer, or a list of them, one for each call in turn."""
+    properties: dict[str, Union[str, int, float, bool]] = Field(default_factory=dict)
+    ticks: Annotated[int, Field(ge=0)] = 0
+    """Ticks that may pass while a filter holds something."""
+    expect: Expectation = Field(default_factory=Expectation)
+
+
+def _configuration(value: Any) -> Any:
+    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+Configuration = Annotated[Any, AfterValidator(_configuration)]
+
+
+class Settings(Model):
+    """What a suite says for all of its tests, and a test for itself."""
+
+    configuration: Configuration = None
+    """Text as it is; anything else as JSON."""
+    profile: Annotated[str | None, AfterValidator(lambda value: value and _profile(value))] = None
+
+
+class Test(Settings, Step):
+    """A name, and one step; or `steps`, which go through the same filters one after the other."""
+
+    name: Annotated[str, Field(min_length=1)]
+    steps: list[Step] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _steps_or_step(self) -> Test:
+        if self.steps and (own := self.model_fields_set & set(Step.model_fields)):
+            raise ValueError(f"a test with steps has its {min(own)} in them")
+        return self
+
+
+class Suite(Settings):
+    filter: Union[str, list[str]]
+    """A module, or several that make a chain in the order of the request; from where the suite is."""
+    tests: Annotated[list[Test], Field(min_length=1)]

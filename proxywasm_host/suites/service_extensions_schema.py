@@ -1,0 +1,101 @@
+"""The messages of a suite of Google's Service Extensions, as protobuf's text format needs them.
+
+Described here by names, numbers and types alone; what they mean is in ``plugins/test/runner.proto`` of
+GoogleCloudPlatform/service-extensions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+__all__ = ["TestSuite"]
+
+PACKAGE = "service_extensions_samples.pb"
+LEVELS = ("UNDEFINED", "TRACE", "DEBUG", "INFO", "WARN", "ERROR", "CRITICAL")
+
+# A row is: number, name, type; "*" after a type is a list, "?" is optional, "|name" a member of that oneof.
+MESSAGES: dict[str, tuple[tuple[int, str, str], ...]] = {
+    "StringMatcher": (
+        (1, "invert", "bool"),
+        (2, "exact", "bytes|matcher"),
+        (3, "regex", "string|matcher"),
+        (4, "file", "string|matcher"),
+    ),
+    "Header": ((1, "key", "string"), (2, "value", "bytes")),
+    "Input": ((1, "header", "Header*"), (2, "content", "bytes"), (3, "file", "string")),
+    "Immediate": ((1, "http_status", "uint32?"), (2, "grpc_status", "uint32?"), (3, "details", "string?")),
+    "Expectation": (
+        (1, "has_header", "Header*"),
+        (2, "no_header", "Header*"),
+        (3, "headers", "StringMatcher*"),
+        (4, "body", "StringMatcher*"),
+        (5, "immediate", "Immediate"),
+        (6, "log", "StringMatcher*"),
+    ),
+    "Invocation": ((1, "input", "Input"), (2, "result", "Expectation")),
+    "Property": ((1, "path", "string"), (2, "value", "bytes")),
+    "Test": (
+        (1, "name", "string"),
+        (2, "benchmark", "bool"),
+        (10, "num_chunks", "int32|body_chunking_plan"),
+        (11, "chunk_size", "int64|body_chunking_plan"),
+        (12, "properties", "Property*"),
+        (3, "request_headers", "Invocation"),
+        (4, "request_body", "Invocation*"),
+        (5, "response_headers", "Invocation"),
+        (6, "response_body", "Invocation*"),
+        (7, "plugin_init", "Expectation"),
+        (8, "stream_init", "Expectation"),
+        (9, "stream_destroy", "Expectation"),
+    ),
+    "Env": (
+        (1, "test_path", "string"),
+        (2, "wasm_path", "string"),
+        (3, "config_path", "string"),
+        (4, "log_level", "LogLevel"),
+        (5, "log_path", "string"),
+        (6, "time_secs", "uint64?"),
+        (7, "num_additional_streams", "uint64?"),
+        (8, "additional_stream_advance_rate", "uint64?"),
+    ),
+    "TestSuite": ((1, "env", "Env"), (2, "test", "Test*")),
+}
+
+
+def _described() -> descriptor_pb2.FileDescriptorProto:
+    file = descriptor_pb2.FileDescriptorProto(name="proxywasm_host/suite.proto", package=PACKAGE, syntax="proto3")
+    file.enum_type.add(name="LogLevel", value=[{"name": name, "number": at} for at, name in enumerate(LEVELS)])
+    for name, rows in MESSAGES.items():
+        message = file.message_type.add(name=name)
+        for number, field, type in rows:
+            _add(message, number, field, type)
+    return file
+
+
+def _add(message: descriptor_pb2.DescriptorProto, number: int, name: str, type: str) -> None:
+    kind, _, oneof = type.partition("|")
+    word = kind.rstrip("*?")
+    field = message.field.add(name=name, number=number)
+    field.label = field.LABEL_REPEATED if kind.endswith("*") else field.LABEL_OPTIONAL
+    if word in MESSAGES or word == "LogLevel":
+        field.type = field.TYPE_MESSAGE if word in MESSAGES else field.TYPE_ENUM
+        field.type_name = f".{PACKAGE}.{word}"
+    else:
+        field.type = field.Type.Value(f"TYPE_{word.upper()}")
+    if kind.endswith("?"):  # a oneof of its own is how proto3 tells that a number is there
+        field.proto3_optional = True
+        oneof = f"_{name}"
+    if oneof:
+        names = [one.name for one in message.oneof_decl]
+        if oneof not in names:
+            message.oneof_decl.add(name=oneof)
+            names.append(oneof)
+        field.oneof_index = names.index(oneof)
+
+
+_POOL = descriptor_pool.DescriptorPool()
+_POOL.Add(_described())
+TestSuite: Any = message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"{PACKAGE}.TestSuite"))
+"""A suite, as ``google.protobuf.text_format`` fills it."""
