@@ -5,6 +5,8 @@ V8 gets the module in another shape than it came in:
 * Memories are imports. The instance is given one with its own upper bound, so that growth beyond it answers -1.
 * The start function is an export, and is called when all else is in place.
 * What V8 would not interrupt in time is done by functions at the end, see `bulk`.
+* V8 is told which functions to compile at once (`EARLY`), and nothing of what the module itself tells it of that sort;
+  those that are to be optimised at once (`VERY_LARGE`) are exports.
 
 Indices of functions stay what they were; `Binary.original` tells what positions of code were.
 """
@@ -22,7 +24,7 @@ from proxywasm_host.engine.protocol import Export, FunctionType, Import
 from .bulk import Bodies, interruptible
 from .reader import Malformed, Reader, Refused, leb, section, vector
 
-__all__ = ["Binary", "MemoryType"]
+__all__ = ["EARLY", "VERY_LARGE", "Binary", "MemoryType"]
 
 _HEAD = b"\0asm\1\0\0\0"
 _CUSTOM, _TYPE, _IMPORT, _FUNCTION, _TABLE, _MEMORY, _EXPORT, _START, _CODE = 0, 1, 2, 3, 4, 5, 7, 8, 10
@@ -30,6 +32,14 @@ _ORDER = (_TYPE, _IMPORT, _FUNCTION, _TABLE, _MEMORY, 13, 6, _EXPORT, _START, 9,
 _KINDS = ("function", "table", "memory", "global", "tag")
 _NO_MAXIMUM = 1 << 16
 _MOST_TABLES = 16
+_HINTS, _PRIORITIES = b"metadata.code.", b"metadata.code.compilation_priority"
+
+EARLY = 32 << 10
+"""Bytes of a function that V8 compiles when the module is compiled, not when it is first called: it takes 10 ms at
+most."""
+VERY_LARGE = 100 << 10
+"""Bytes of a function that is optimised when the first instance is made, not when it has become hot, which is in the
+midst of a request: it takes up to two seconds, and 0.3 s where it is not as large. No production plugin has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +102,13 @@ class Binary:
                 self.exported_memory = index
         self.start_name = ""
         if self._start is not None:
-            taken = {export.name for export in self.exports}
-            self.start_name = next(name for n in range(len(taken) + 1) if (name := f"start {n}") not in taken)
+            self.start_name = self._new_name("start")
         self._bodies = self._interruptible()
+        large = self._bodies.large if self._bodies else ()
+        self._early = [index for index, size in large if size >= EARLY]
+        very_large = [index for index, size in large if size >= VERY_LARGE]
+        self.very_large = {self._new_name(f"function {index}"): index for index in very_large}
+        """Under which names V8's module exports the functions that are to be optimised at once."""
         self.rewritten, self._code_at = self._rewrite()
 
     @cached_property
@@ -152,6 +166,11 @@ class Binary:
                         reader.at += size
         except Malformed:
             return
+
+    def _new_name(self, name: str) -> str:
+        """A name that no export has, and that begins like this."""
+        taken = {export.name for export in self.exports}
+        return next(new for n in range(len(taken) + 1) if (new := f"{name} {n}") not in taken)
 
     def _function_type(self, index: int) -> FunctionType | None:
         functions = [*self._imported, *self._defined] if index >= len(self._imported) else self._imported
@@ -243,9 +262,10 @@ class Binary:
             replaced[_IMPORT] = self._appended(_IMPORT, [b"\0\0\2" + type for type in self._memory_types])
         if self._start is not None:
             replaced[_START] = b""
-            name = self.start_name.encode()
-            entry = leb(len(name)) + name + b"\0" + leb(self._start)
-            replaced[_EXPORT] = self._appended(_EXPORT, [entry])
+        exported = {**({} if self._start is None else {self.start_name: self._start}), **self.very_large}
+        if exported:
+            entries = [_name(name.encode()) + b"\0" + leb(index) for name, index in exported.items()]
+            replaced[_EXPORT] = self._appended(_EXPORT, entries)
         if self._bodies and self._bodies.types:
             types = list(dict.fromkeys(self._bodies.types))
             indices = [leb(len(self._types) + types.index(type)) for type in self._bodies.types]
@@ -259,6 +279,10 @@ class Binary:
         for part in self._sections:
             while missing and part.id != _CUSTOM and _rank(part.id) > _rank(missing[0]):
                 output.append(section(missing[0], replaced[missing.pop(0)]))
+            if part.id == _CODE and self._early:
+                output.append(section(_CUSTOM, _priorities(self._early)))
+            if part.id == _CUSTOM and _is_hint(self._code, part):
+                continue
             if part.id not in replaced:
                 output.append(view[part.start : part.end])
             elif replaced[part.id]:
@@ -276,6 +300,25 @@ class Binary:
             return vector(entries)
         reader = Reader(self._code, *place)
         return leb(reader.number() + len(entries)) + self._code[reader.at : place[1]] + b"".join(entries)
+
+
+def _is_hint(code: bytes, part: _Section) -> bool:
+    """Whether a custom section tells an engine how to compile."""
+    with suppress(Malformed):
+        reader = Reader(code, part.body, part.end)
+        return reader.take(reader.number()).startswith(_HINTS)
+    return False
+
+
+def _priorities(functions: Sequence[int]) -> bytes:
+    """The contents of a section that has V8 compile these functions at once: of each the number, that it is the whole
+    of it, and one byte, its priority. Source: the proposal "Compilation Hints" of WebAssembly.
+    """
+    return _name(_PRIORITIES) + vector([leb(index) + b"\0" + vector([leb(1)]) for index in functions])
+
+
+def _name(name: bytes) -> bytes:
+    return leb(len(name)) + name
 
 
 def _rank(id: int) -> int:

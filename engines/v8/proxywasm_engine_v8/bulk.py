@@ -76,6 +76,8 @@ class Bodies:
     """How many bytes of it are the guest's."""
     types: Sequence[bytes] = ()
     """Of the functions that stand behind these."""
+    large: Sequence[tuple[int, int]] = ()
+    """Of functions that are `LARGE`: the number among all, and the bytes."""
     _starts: list[int] = field(default_factory=list)
     _shifts: list[int] = field(default_factory=list)
 
@@ -108,7 +110,8 @@ def interruptible(
     view = memoryview(code)  # of which pieces are taken, for it has megabytes
     moves: list[tuple[int, int]] = []  # where something follows, and how many bytes more were put before it
     copied = first_body = reader.at
-    for before, body, behind_body, edits in bodies:
+    large = [(first - count + number, behind - body) for number, _, body, behind, _ in bodies if behind - body >= LARGE]
+    for _, before, body, behind_body, edits in bodies:
         pieces: list[bytes | memoryview] = []
         at, first_move = body, len(moves)
         for here, behind in edits:
@@ -131,12 +134,12 @@ def interruptible(
     guests = len(head) + sum(map(len, output))
     shifts = list(accumulate((moved for _, moved in moves), initial=len(head) - (first_body - start)))
     starts = [at - start + shift for at, shift in zip((first_body, *(at for at, _ in moves)), shifts, strict=True)]
-    return Bodies(b"".join((head, *output, *added)), guests, types, starts, shifts)
+    return Bodies(b"".join((head, *output, *added)), guests, types, large, starts, shifts)
 
 
-Edited = tuple[int, int, int, list[tuple[int, int]]]
-"""Of a function's code: where its length is, its begin, its end; where each instruction on a range begins and
-ends, before them, if it is large, twice where its instructions begin."""
+Edited = tuple[int, int, int, int, list[tuple[int, int]]]
+"""Of a function's code: its number among those that have code; where its length is, its begin, its end; where each
+instruction on a range begins and ends, before them, if it is large, twice where its instructions begin."""
 
 
 def edited_in_python(code: bytes, start: int, end: int) -> tuple[list[Edited], int]:
@@ -145,7 +148,7 @@ def edited_in_python(code: bytes, start: int, end: int) -> tuple[list[Edited], i
     here = start
     try:
         reader = Reader(code, start, end)
-        for _ in range(reader.number()):
+        for number in range(reader.number()):
             here = reader.at
             size = reader.number()
             body = Reader(code, reader.at, reader.at + size)
@@ -167,7 +170,7 @@ def edited_in_python(code: bytes, start: int, end: int) -> tuple[list[Edited], i
                 if _skip_instruction(body):
                     edits.append((here, body.at))
             if edits:
-                found.append((before, begin, body.end, edits))
+                found.append((number, before, begin, body.end, edits))
     except Malformed:
         return [], here
     return found, -1

@@ -34,8 +34,9 @@ class V8Engine:
     name: ClassVar[str] = "v8"
     priority: ClassVar[int] = 200
     limits: ClassVar[str] = (
-        "functions are compiled when they are first called, which the module's shape bounds, and no deadline ends; "
-        "memory and tables by their declared maximum; deadlines in guest code; 1.4 TiB of address space are reserved"
+        "functions are compiled when they are first called, large ones when they are loaded, which the module's shape "
+        "bounds, and no deadline ends; memory and tables by their declared maximum; deadlines in guest code; 1.4 TiB "
+        "of address space are reserved"
     )
 
     def __init__(self, *, route: str | None = None, native: bool = True, self_check: bool = True) -> None:

@@ -8,7 +8,7 @@ from proxywasm_host import extension
 
 __all__ = ["REVISION", "load"]
 
-REVISION = 7
+REVISION = 8
 """As in ``native/native.h``."""
 
 

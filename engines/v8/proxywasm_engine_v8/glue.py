@@ -51,7 +51,7 @@ GLUE = f"""(() => {{
     }},
     (plan, before, guest, after, ...hosts) => {{
       try {{
-        const {{ memories, visible, names }} = JSON.parse(plan);
+        const {{ memories, visible, names, large }} = JSON.parse(plan);
         const made = memories.map(({{ initial, maximum, shared, wide }}) => new WebAssembly.Memory(
           wide ? {{ initial: BigInt(initial), maximum: BigInt(maximum), shared, address: "i64" }}
                : {{ initial, maximum, shared }}));
@@ -60,7 +60,7 @@ GLUE = f"""(() => {{
         const imports = hosts.map((_, index) => between[index]);
         const own = new WebAssembly.Instance(guest, feed([...imports, ...made])).exports;
         const outer = new WebAssembly.Instance(after, feed([page, ...names.map((name) => own[name])])).exports;
-        return names.map((_, index) => guarded(outer[index]));
+        return [...names.map((_, index) => guarded(outer[index])), ...large.map((name) => own[name])];
       }} catch (error) {{
         fail(error);
       }}

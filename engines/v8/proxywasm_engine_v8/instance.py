@@ -75,10 +75,12 @@ class V8Instance:
             "memories": reservation.descriptors,
             "visible": binary.exported_memory or 0,
             "names": list(module.callees),
+            "large": [] if module.is_optimised else list(binary.very_large),
             "measure": binary.exported_memory is not None,
         }
         try:
             link.connect(self._isolate.instantiate(plan, module.codes, link.hosts))
+            module.is_optimised = True
         except Thrown as thrown:
             raise traps.instantiation_failure(thrown) or LinkError(thrown.message) from None
         if binary.exported_memory is not None:

@@ -38,6 +38,8 @@ class V8Module:
     def __init__(self, route: Route, workshop: Isolate, binary: Binary, compiled: int) -> None:
         self.route = route
         self.binary = binary
+        self.is_optimised = False
+        """Whether there was an instance, with which the very large functions were optimised."""
         self.imports: Sequence[Import] = tuple(binary.imports)
         self.exports: Sequence[Export] = tuple(binary.exports)
         self.callable_exports = {

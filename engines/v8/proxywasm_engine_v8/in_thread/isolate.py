@@ -134,7 +134,10 @@ class InThreadIsolate:
                 raise Thrown("Error", "V8 has no room for the instance", "")
             made = self._called(self._instantiate, *arguments)
             self._memory = address(self._global(self._called(self._get_memory)))
-            functions = (library.get(made, self.context, index) for index in range(len(plan["names"])))
+            count = len(plan["names"])
+            for index in range(count, count + len(plan["large"])):
+                library.optimise(1, library.get(made, self.context, index), self.pointer)
+            functions = (library.get(made, self.context, index) for index in range(count))
             return [self._global(function) for function in functions]
 
     def memory(self) -> tuple[int, int]:

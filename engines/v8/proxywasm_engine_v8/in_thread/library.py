@@ -78,6 +78,8 @@ _PROTOTYPES: dict[str, tuple[str, Any, list[Any]]] = {
         _P,
         [_P, c_char_p, c_size_t],
     ),
+    # A function of V8's runtime: the number of arguments, where they are, the isolate.
+    "optimise": ("_ZN2v88internal26Runtime_WasmTierUpFunctionEiPmPNS0_7IsolateE", _P, [c_int, _P, _P]),
     "sandbox_size": ("_ZN2v82V821GetSandboxSizeInBytesEv", c_size_t, []),
 }
 _FAST: dict[str, tuple[str, Any, bool]] = {

@@ -150,7 +150,8 @@ static const uint8_t *read_body(Place *place, const uint8_t *code, PyObject *edi
     return NULL;
 }
 
-/* edited(code, start, end) -> ([(before, body, end, [(here, behind), …]), …], -1), or ([], where it cannot be read) */
+/* edited(code, start, end) -> ([(number, before, body, end, [(here, behind), …]), …], -1), or ([], where it cannot be
+ * read) */
 PyObject *edited(PyObject *module, PyObject *args) {
     const char *bytes;
     Py_ssize_t size, start, end;
@@ -162,7 +163,7 @@ PyObject *edited(PyObject *module, PyObject *args) {
     PyObject *found = PyList_New(0);
     if (!found) return NULL;
     if (!number(&section, &count)) stopped = code + start;
-    while (!stopped && count--) {
+    for (uint64_t index = 0; !stopped && index < count; index++) {
         const uint8_t *before = section.at;
         if (!number(&section, &length) || length > (uint64_t)(section.end - section.at)) {
             stopped = before;
@@ -174,8 +175,8 @@ PyObject *edited(PyObject *module, PyObject *args) {
         PyObject *edits = PyList_New(0);
         stopped = edits ? read_body(&body, code, edits) : NULL;
         if (edits && !PyErr_Occurred() && PyList_GET_SIZE(edits)) {
-            PyObject *item = Py_BuildValue("(nnnO)", (Py_ssize_t)(before - code), (Py_ssize_t)(begins - code),
-                                           (Py_ssize_t)(body.end - code), edits);
+            PyObject *item = Py_BuildValue("(KnnnO)", (unsigned long long)index, (Py_ssize_t)(before - code),
+                                           (Py_ssize_t)(begins - code), (Py_ssize_t)(body.end - code), edits);
             if (item) PyList_Append(found, item);
             Py_XDECREF(item);
         }

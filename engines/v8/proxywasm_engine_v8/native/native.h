@@ -19,7 +19,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define REVISION 7 /* as in extension.py */
+#define REVISION 8 /* as in extension.py */
 
 /* Functions of V8's, found by Python code in the library of the wheel. */
 typedef struct {
