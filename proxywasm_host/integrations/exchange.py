@@ -321,12 +321,15 @@ class Exchange:
         """Both sides are done, however it ended; to be called always."""
         self._driver.detach(self.stream)
         whole = self.state is State.ANSWERED or self.stream.reset_details
-        self._driver.perform(self.stream.close("" if whole else GONE))
+        if todo := self.stream.close("" if whole else GONE):
+            self._driver.perform(todo)
 
     # -- Out of the stream ---------------------------------------------------------------------------------------
 
     def _feed(self, todo: list[Effect]) -> None:
         """Perform what an event of ours has brought about; who fed it looks by himself."""
+        if not todo:
+            return
         self._feeding = True
         try:
             self._driver.perform(todo)

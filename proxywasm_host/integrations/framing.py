@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Union
 
-from proxywasm_host.integrations.headers import LENGTH, length_of
+from proxywasm_host.integrations.headers import LENGTH, number
 from proxywasm_host.integrations.heads import RequestHead, ResponseHead
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.filter_chain import FilterChain
@@ -29,12 +29,12 @@ Part = Union[Head, Body, effects.RequestTrailers, effects.ResponseTrailers]
 
 def told_length(head: Head) -> int | None:
     """What its ``content-length`` says; ``None`` if there is none, or it is no number."""
-    return None if head.at < 0 else length_of([head.headers[head.at][1]])
+    return None if head.at < 0 else number(head.headers[head.at][1])
 
 
 def set_length(head: Head, length: int | None) -> None:
     """Replace its ``content-length``, if it has one; with ``None``, leave it out."""
-    if head.at < 0:
+    if head.at < 0 or length == told_length(head) is not None:
         return
     if length is None:
         del head.headers[head.at]
@@ -61,13 +61,14 @@ class WaitingHead:
         self._keep_unsure = keep_unsure
         self._wait_for = wait_for
         self._body: list[Body] = []
+        self._size = 0
 
     def follow(self, part: Part) -> list[Part] | None:
         """What goes out now that this part has come behind the head; ``None`` if the head still waits."""
         if not isinstance(part, (effects.RequestBody, effects.ResponseBody)):
             return [*self._release(None), part]
         self._body.append(part)
-        size = sum(len(each.data) for each in self._body)
+        self._size = size = self._size + len(part.data)
         if part.end_stream:
             return self._release(size)
         if self._path.received == self._came or size < self._wait_for:

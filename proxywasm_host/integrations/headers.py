@@ -25,6 +25,7 @@ __all__ = [
     "controls_in",
     "is_token",
     "length_of",
+    "number",
     "received_request",
     "received_response",
     "sendable",
@@ -164,9 +165,11 @@ def is_authority(authority: bytes) -> bool:
 
 def length_of(lengths: list[bytes]) -> int | None:
     """What several ``content-length`` say; ``None`` if there is none, or they differ, or one is no number."""
-    if not lengths or lengths.count(lengths[0]) < len(lengths):
-        return None
-    value = lengths[0]
+    return number(lengths[0]) if lengths and lengths.count(lengths[0]) == len(lengths) else None
+
+
+def number(value: bytes) -> int | None:
+    """What one says; ``None`` if it is no number of bytes."""
     return int(value) if value.isdigit() and len(value) <= DIGITS else None
 
 

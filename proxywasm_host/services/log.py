@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from functools import lru_cache
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from logging import Logger
 
 __all__ = ["GuestLog", "LogSink", "StandardLogging", "printable"]
 
@@ -55,7 +59,14 @@ class StandardLogging:
         self.level = level
 
     def log(self, line: GuestLog) -> None:
-        import logging  # noqa: PLC0415 - not everybody wants it, and it takes a tenth of our time to import
+        logger, level = logger_of(line.plugin), LEVELS[line.level]
+        if logger.isEnabledFor(level):
+            logger.log(level, "%s", printable(line.message))
 
-        logger = logging.getLogger(f"proxywasm_host.guest.{line.plugin}" if line.plugin else "proxywasm_host.guest")
-        logger.log(LEVELS[line.level], "%s", printable(line.message))
+
+@lru_cache(256)
+def logger_of(plugin: str) -> Logger:
+    """The logger of a plugin; asking the standard library takes a lock each time."""
+    import logging  # noqa: PLC0415 - not everybody wants it, and it takes a tenth of our time to import
+
+    return logging.getLogger(f"proxywasm_host.guest.{plugin}" if plugin else "proxywasm_host.guest")

@@ -44,6 +44,7 @@ class AsgiExchange(Exchange):
     """The application is to be told that its request has no body."""
     _trailers: list[tuple[bytes, bytes]] | None = None
     """Trailers that the application announced, as far as they came."""
+    _target = b""
     _sends_trailers = False
     """They were announced to the server."""
 
@@ -69,6 +70,7 @@ class AsgiExchange(Exchange):
     def begin_with(self, first: Message | None) -> None:
         """The head of the request. `first` is the server's first message, where `tells_the_end` is not so."""
         scope = self._scope
+        self._target = target(scope)
         ends: bool | None = None
         if first is not None:
             ends = not (first["type"] != "http.request" or first.get("body") or first.get("more_body"))
@@ -76,7 +78,7 @@ class AsgiExchange(Exchange):
             ends = False
         self.begin(
             scope["method"].encode("latin-1"),
-            target(scope),
+            self._target,
             scope.get("scheme", "http").encode("latin-1"),
             scope["headers"],
             ends,
@@ -120,7 +122,7 @@ class AsgiExchange(Exchange):
         head = self.to_upstream.popleft()
         assert isinstance(head, RequestHead)  # noqa: S101 - it comes first
         self._head_ends = head.end_stream
-        return upstream_scope(self._scope, head)
+        return upstream_scope(self._scope, self._target, head)
 
     def for_application(self) -> Message | None:
         """What the application's ``receive`` gives, if something has come out."""

@@ -28,6 +28,15 @@ from proxywasm_host.integrations.carrier import Carrier
 __all__ = ["ProxyWasmMiddleware"]
 
 
+def event_loop() -> object:
+    """The event loop in which we are, as `current_token` has it, which takes a microsecond to tell what runs."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None  # of another kind; trio as a guest has a loop, and no task
+    return current_token().native_token if task is None else task.get_loop()
+
+
 class ProxyWasmMiddleware(Carrier):
     """Runs filters in front of an ASGI application.
 
@@ -54,7 +63,7 @@ class ProxyWasmMiddleware(Carrier):
     # -- Requests ------------------------------------------------------------------------------------------------
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        worker = self._workers.get(current_token().native_token) or self._start()
+        worker = self._workers.get(event_loop()) or self._start()
         if not worker.running:
             if worker.ended:
                 worker = self._start()

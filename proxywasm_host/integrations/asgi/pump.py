@@ -156,8 +156,9 @@ class Pump:
         if not exchange.from_application(message):
             await self._send(message)
             return
-        await self._flush()
-        while not exchange.over and exchange.stream.response_full:
+        if self._sending or exchange.to_client:
+            await self._flush()
+        while exchange.stream.response_full and not exchange.over:
             self._read_beside()
             await self._wait()
 

@@ -6,6 +6,7 @@ The path is raw, with its percent-encoding and query. What a filter changes of i
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
@@ -52,7 +53,14 @@ def target(scope: Scope) -> bytes:
 
 def server_address(scope: Scope) -> bytes:
     """Host and port of the server."""
-    return address(scope.get("server")).encode()
+    server = scope.get("server")
+    return written(server[0], server[1]) if server else b""
+
+
+@lru_cache(64)
+def written(host: str, port: int | None) -> bytes:
+    """An address, of which a server has few."""
+    return address((host, port)).encode()
 
 
 def tells_the_end(scope: Scope) -> bool:
@@ -60,15 +68,15 @@ def tells_the_end(scope: Scope) -> bool:
     return scope["http_version"] in ("1.0", "1.1") or any(name == LENGTH for name, _ in scope["headers"])
 
 
-def upstream_scope(scope: Scope, head: RequestHead) -> Scope:
-    """The scope for the application, of what came out of the filters."""
+def upstream_scope(scope: Scope, asked: bytes, head: RequestHead) -> Scope:
+    """The scope for the application, of what came out of the filters; `asked` is the `target` of the client's."""
     headers = head.headers
     if head.at < 0 and not head.end_stream:
         # Framing that upstream would see of HTTP/1.1: some applications tell by it that there is a body.
         headers = headers + [(name, value) for name, value in scope["headers"] if name == b"transfer-encoding"]
     method, scheme = head.method.decode("ascii"), head.scheme.decode("ascii")
     upstream = {**scope, "method": method, "scheme": scheme, "headers": headers}
-    if head.path != target(scope):
+    if head.path != asked:
         raw, mark, query = head.path.partition(b"?")
         path = unquote_to_bytes(raw).decode("utf-8", "replace")
         upstream.update(path=path, raw_path=raw, query_string=query.partition(b"#")[0])
