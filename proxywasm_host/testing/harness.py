@@ -38,7 +38,7 @@ from proxywasm_host.runtime.failure import Failure, describe
 from proxywasm_host.runtime.fast_path import BUFFER_LIMIT
 from proxywasm_host.runtime.filter_config import Code, FilterConfig
 from proxywasm_host.runtime.host import Host
-from proxywasm_host.services import InMemoryMetrics, InMemorySharedData, InMemorySharedQueues, Services
+from proxywasm_host.services import GuestLog, InMemoryMetrics, InMemorySharedData, InMemorySharedQueues, Services
 from proxywasm_host.testing.callouts import NEVER, TOO_LATE, Answers, Callout, Later, Turns, asked, replies
 from proxywasm_host.testing.clock import VirtualClock
 from proxywasm_host.testing.http import HeadersLike, Request
@@ -106,6 +106,8 @@ class Harness:
             ),
         )
         self.filters: list[FilterUnderTest] = []
+        self.find: Callable[[Any], Code] = lambda code: code
+        """Where a module is, for what a test calls it by."""
         self.withheld: list[str] = []
         """Properties that a filter asked for and that the profile does not show."""
         self._streams: dict[int, tuple[object, Callable[[Effect], None]]] = {}
@@ -132,7 +134,9 @@ class Harness:
             options.setdefault("capabilities", self.profile.capabilities)
         plugins = []
         for each in chain:
-            config = each if isinstance(each, FilterConfig) else FilterConfig(each, configuration=text, **options)
+            config = (
+                each if isinstance(each, FilterConfig) else FilterConfig(self.find(each), configuration=text, **options)
+            )
             plugin = self.host.load_plugin(config)
             self.restrict(plugin.root)
             plugins.append(plugin)
@@ -324,6 +328,14 @@ class Harness:
 
     # -- The rest ------------------------------------------------------------------------------------------------
 
+    def transcript(self) -> list[str]:
+        """What guests were called with and did, a line each: the same on every engine."""
+        lines = []
+        for entry in self.recorder.timeline:
+            if isinstance(entry, Invocation):
+                lines += [repr(entry), *(f"  {_line(event)}" for event in entry.events)]
+        return lines
+
     def report(self) -> str:
         """What a person wants to see when a test has failed: log lines, the last hostcalls, failures."""
         lines = self.logs.lines()
@@ -510,6 +522,10 @@ class _Clusters:
         return isinstance(name, str) and any(
             name in answers.clusters() for answers in (self._harness.http, self._harness.grpc, self._harness.redis)
         )
+
+
+def _line(event: Call | GuestLog) -> str:
+    return describe(event) if isinstance(event, Call) else f"log {event.level}: {event.message}"
 
 
 def _bytes(text: str | bytes) -> bytes:

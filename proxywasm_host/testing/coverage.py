@@ -1,0 +1,139 @@
+"""What of the ABI tests have exercised: for each filter callbacks, hostcalls, and the statuses that those answered.
+
+A filter is whole if each callback that its module exports was called, and each hostcall that it imports was made: what
+was not is named. Statuses are told beside: a hostcall that only ever answered OK was never seen to fail.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from html import escape
+from typing import TYPE_CHECKING
+
+from proxywasm_host.abi.marshal import Call
+from proxywasm_host.abi.table import WASI, callbacks_of, hostcalls_of
+from proxywasm_host.abi.types import Status, WasiErrno
+from proxywasm_host.testing.record import Invocation, Recorder
+
+if TYPE_CHECKING:
+    from proxywasm_host.runtime.plugin import Plugin
+
+__all__ = ["Coverage", "FilterCoverage"]
+
+_OF_WASI = frozenset(row.name for row in WASI)
+
+
+@dataclass
+class FilterCoverage:
+    """Of one filter. What its module could do is in `callbacks` and `hostcalls` also if it was not done."""
+
+    name: str
+    callbacks: Counter[str] = field(default_factory=Counter)
+    """How often each callback that the module exports was called."""
+    hostcalls: dict[str, Counter[str]] = field(default_factory=dict)
+    """How often each hostcall that the module imports answered which status."""
+
+    @property
+    def missed(self) -> list[str]:
+        """The callbacks that were not called, and the hostcalls that were not made."""
+        return [name for name, times in self.callbacks.items() if not times] + [
+            name for name, statuses in self.hostcalls.items() if not statuses
+        ]
+
+    @property
+    def percent(self) -> float:
+        """How much was exercised of callbacks and hostcalls; 100 if there are none."""
+        whole = len(self.callbacks) + len(self.hostcalls)
+        return 100.0 if not whole else 100 * (whole - len(self.missed)) / whole
+
+
+class Coverage:
+    """Of all filters, by name. `add` takes in what a recorder has seen."""
+
+    def __init__(self) -> None:
+        self.filters: dict[str, FilterCoverage] = {}
+
+    def add(self, plugins: Iterable[Plugin], recorder: Recorder) -> None:
+        """Take in what these plugins did."""
+        for plugin in plugins:
+            bytecode = plugin.vm.bytecode
+            known, imports = callbacks_of(bytecode.abi_version), hostcalls_of(bytecode.abi_version)
+            of = self.filters.setdefault(plugin.name, FilterCoverage(plugin.name))
+            for name, kind, _ in bytecode.exports:
+                if kind == "function" and name in known:
+                    of.callbacks[name] += 0
+            for _, name, *_ in bytecode.imports:
+                if name in imports:
+                    of.hostcalls.setdefault(name, Counter())
+        for entry in recorder.timeline:
+            if isinstance(entry, Invocation) and entry.plugin in self.filters:
+                of = self.filters[entry.plugin]
+                of.callbacks[entry.name] += 1
+                for event in entry.events:
+                    if isinstance(event, Call) and event.row.name not in _OF_WASI:
+                        of.hostcalls.setdefault(event.row.name, Counter())[_status(event)] += 1
+
+    @property
+    def percent(self) -> float:
+        """Of the filter that was exercised least; 100 if there is none."""
+        return min((of.percent for of in self.filters.values()), default=100.0)
+
+    # -- Reports -------------------------------------------------------------------------------------------------
+
+    def table(self) -> list[str]:
+        """Lines for a terminal."""
+        lines = []
+        for of in self.filters.values():
+            whole = f"{len(of.callbacks)} callbacks, {len(of.hostcalls)} hostcalls"
+            lines.append(f"{of.name or '(no name)'}: {of.percent:.0f} % of {whole}")
+            lines += [f"  {name:<42} {times or 'never called'}" for name, times in of.callbacks.items()]
+            lines += [f"  {name:<42} {_told(statuses)}" for name, statuses in of.hostcalls.items()]
+        return lines
+
+    def as_json(self) -> str:
+        """``{filter: {percent, callbacks: {name: times}, hostcalls: {name: {status: times}}, missed: [name]}}``."""
+        return json.dumps(
+            {
+                of.name: {
+                    "percent": round(of.percent, 1),
+                    "callbacks": dict(of.callbacks),
+                    "hostcalls": {name: dict(statuses) for name, statuses in of.hostcalls.items()},
+                    "missed": of.missed,
+                }
+                for of in self.filters.values()
+            },
+            indent=2,
+        )
+
+    def as_html(self) -> str:
+        """A page."""
+        parts = [
+            "<!doctype html><html lang=en><meta charset=utf-8><title>Coverage of the Proxy-Wasm ABI</title>",
+            (
+                "<style>body{font:15px/1.5 system-ui;margin:2rem auto;max-width:50rem;padding:0 1rem}"
+                "table{border-collapse:collapse;width:100%}td{border-bottom:1px solid #ccc;padding:.2rem .5rem}"
+                ".no{background:#fdd}code{font-size:14px}</style><h1>Coverage of the Proxy-Wasm ABI</h1>"
+            ),
+        ]
+        for of in self.filters.values():
+            parts.append(f"<h2>{escape(of.name)}: {of.percent:.0f} %</h2><table>")
+            rows = [(name, str(times) if times else "") for name, times in of.callbacks.items()]
+            rows += [(name, _told(statuses) if statuses else "") for name, statuses in of.hostcalls.items()]
+            parts += [
+                f"<tr{'' if told else ' class=no'}><td><code>{escape(name)}</code><td>{escape(told) or 'never'}"
+                for name, told in rows
+            ]
+            parts.append("</table>")
+        return "\n".join([*parts, ""])
+
+
+def _told(statuses: Counter[str]) -> str:
+    return ", ".join(f"{name} {times}" for name, times in statuses.items()) or "never made"
+
+
+def _status(call: Call) -> str:
+    kind: type[Status | WasiErrno] = WasiErrno if call.row.memory_error == WasiErrno.FAULT else Status
+    return kind(call.status).name if call.status in set(kind) else str(call.status)

@@ -1,0 +1,296 @@
+"""The plugin for pytest: the fixture `proxywasm`, a `Harness` for each test.
+
+    def test_without_a_token(proxywasm):
+        auth = proxywasm("auth.wasm", {"token": "t"})
+        assert auth.get("/x").status == 401
+
+pytest loads it wherever this distribution is installed, so nothing is imported here that a test has not asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from difflib import unified_diff
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from proxywasm_host.testing.coverage import Coverage
+    from proxywasm_host.testing.harness import Harness
+    from proxywasm_host.testing.outcome import Outcome
+
+HARNESS: pytest.StashKey[Harness] = pytest.StashKey()
+COVERAGE: pytest.StashKey[Coverage] = pytest.StashKey()
+SEEN: pytest.StashKey[dict[str, tuple[str, list[str]]]] = pytest.StashKey()
+"""What filters did in a test, on the first engine that it ran on."""
+BUILT = (
+    ("Cargo.toml", "cargo build --release --target wasm32-wasip1"),
+    ("go.mod", "env GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o {name} ."),
+    ("package.json", "npm run asbuild"),
+    ("Makefile", "make"),
+)
+"""How a module is built, by a file that stands beside it or above."""
+MARKER = (
+    "proxywasm(engine=None, compare=True, **options): what the fixture `proxywasm` is made with: an engine, several or "
+    "'all', options of proxywasm_host.testing.Harness (profile, seed, limits, …); compare=False: engines may differ."
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("proxywasm", "filters of Proxy-Wasm")
+    group.addoption(
+        "--proxywasm-engine", metavar="NAME", help="engines for the fixture proxywasm: names with commas, or 'all'"
+    )
+    group.addoption(
+        "--proxywasm-profile", metavar="NAME", help="whose behaviour filters meet: envoy, spec, higress, gcp, gcore"
+    )
+    group.addoption("--proxywasm-update", action="store_true", help="write the snapshots of proxywasm_snapshot anew")
+    group.addoption("--proxywasm-no-build", action="store_true", help="do not run what proxywasm_build says")
+    group.addoption("--proxywasm-coverage", action="store_true", help="tell which callbacks and hostcalls filters met")
+    group.addoption("--proxywasm-coverage-json", metavar="FILE", help="write that as JSON")
+    group.addoption("--proxywasm-coverage-html", metavar="FILE", help="write that as a page")
+    group.addoption("--proxywasm-coverage-under", metavar="PERCENT", type=float, help="fail if a filter has less")
+    parser.addini("proxywasm_engine", "As --proxywasm-engine.", default="")
+    parser.addini("proxywasm_profile", "As --proxywasm-profile.", default="")
+    parser.addini(
+        "proxywasm_build", "Commands that build the filters, one a line, before the session.", type="linelist"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", MARKER)
+    config.stash[SEEN] = {}
+
+
+def _said(config: pytest.Config, name: str) -> str:
+    """An option of the command line, else of the configuration."""
+    return config.getoption(f"--proxywasm-{name}") or config.getini(f"proxywasm_{name}") or ""
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    from importlib.metadata import entry_points
+
+    installed = (
+        ", ".join(sorted({entry.name for entry in entry_points(group="proxywasm_host.engines")})) or "none installed"
+    )
+    told = [f"{name} {said}" for name in ("engine", "profile") if (said := _said(config, name))]
+    return f"proxywasm: engines {installed}" + "".join(f"; {each}" for each in told)
+
+
+# -- Building ----------------------------------------------------------------------------------------------------------
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Build the filters, once for a session."""
+    config = session.config
+    if config.getoption("--proxywasm-no-build") or config.option.collectonly or hasattr(config, "workerinput"):
+        return
+    for command in config.getini("proxywasm_build"):
+        done = subprocess.run(shlex.split(command), cwd=config.rootpath, capture_output=True, text=True, check=False)
+        if done.returncode:
+            output = (done.stdout + done.stderr).rstrip()
+            raise pytest.UsageError(f"proxywasm_build: {command} ended with {done.returncode}\n{output}")
+
+
+def _find(path: Any, test: Path, root: Path) -> Any:
+    """A module's file, beside the test or where pytest was started. Raises: FileNotFoundError, with how to build it."""
+    if not isinstance(path, (str, os.PathLike)):
+        return path
+    name = Path(path)
+    places = list(dict.fromkeys(place / name for place in (test.parent, root, Path.cwd())))
+    found = next((place for place in places if place.is_file()), None)
+    if found is not None:
+        return found
+    builds = (
+        f"{command.format(name=name.name)} (in {folder})"
+        for folder in (place for first in places for place in first.parents if place.is_relative_to(root))
+        for file, command in BUILT
+        if (folder / file).is_file()
+    )
+    how = next(builds, "give its path from the test's folder or from pytest's root")
+    raise FileNotFoundError(
+        f"no {name} beside {test.name}, nor in {root}. Build it first: {how}; "
+        "or have pytest build it each time: proxywasm_build = … in its configuration"
+    )
+
+
+# -- Engines -----------------------------------------------------------------------------------------------------------
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "proxywasm_engine" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("proxywasm")
+        said = (marker.kwargs.get("engine") if marker else None) or _said(metafunc.config, "engine")
+        names = [each for each in said.split(",") if each] if isinstance(said, str) else list(said)
+        if names == ["all"]:
+            from proxywasm_host.engine.registry import list_engines
+
+            names = [engine.name for engine in list_engines() if engine.usable]
+        if names:
+            metafunc.parametrize("proxywasm_engine", names, indirect=True)
+
+
+@pytest.fixture
+def proxywasm_engine(request: pytest.FixtureRequest) -> str | None:
+    """The name of the engine that the test runs on; ``None``: the best that is installed."""
+    name: str | None = getattr(request, "param", None)
+    return name
+
+
+# -- Fixtures ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxywasm(request: pytest.FixtureRequest, proxywasm_engine: str | None) -> Iterator[Harness]:
+    """A `Harness`: ``proxywasm("auth.wasm", configuration)`` is a filter under test.
+
+    Files are looked for beside the test, in pytest's root and in the current directory.
+    """
+    from proxywasm_host.testing.harness import Harness
+
+    marker = request.node.get_closest_marker("proxywasm")
+    options = {**(marker.kwargs if marker else {})}
+    options.pop("engine", None)
+    compare = options.pop("compare", True)
+    options.setdefault("profile", _said(request.config, "profile") or "envoy")
+    with Harness(proxywasm_engine, **options) as harness:
+        harness.find = lambda path: _find(path, request.path, request.config.rootpath)
+        request.node.stash[HARNESS] = harness
+        yield harness
+        _cover(request.config, harness)
+        if compare and proxywasm_engine is not None:
+            _agree(request, proxywasm_engine, harness)
+
+
+def _agree(request: pytest.FixtureRequest, engine: str, harness: Harness) -> None:
+    """Fail, if filters did something else than in the same test on another engine."""
+    item = request.node
+    others = {name: value for name, value in item.callspec.params.items() if name != "proxywasm_engine"}
+    key, did = f"{item.nodeid.partition('[')[0]} {others!r}", harness.transcript()
+    first, before = request.config.stash[SEEN].setdefault(key, (engine, did))
+    if before != did:
+        diff = "\n".join(unified_diff(before, did, first, engine, lineterm="", n=2))
+        pytest.fail(f"the filter does something else on {engine} than on {first}:\n{diff}", pytrace=False)
+
+
+@pytest.fixture
+def proxywasm_snapshot(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Compare an `Outcome` (or lines) with what is written down of it: ``proxywasm_snapshot(outcome, name="")``.
+
+    The file is ``__snapshots__/MODULE/TEST.txt`` beside the test; ``pytest --proxywasm-update`` writes it.
+    """
+    node = request.node
+    parts = [
+        str(value) for name, value in getattr(node, "callspec", _NoParams).params.items() if name != "proxywasm_engine"
+    ]
+
+    def compare(outcome: Outcome | list[str], name: str = "") -> None:
+        lines = outcome if isinstance(outcome, list) else outcome.lines()
+        file = "-".join(
+            "".join(c if c.isalnum() or c in "_." else "_" for c in part)
+            for part in [node.originalname, *parts, name]
+            if part
+        )
+        path = request.path.parent / "__snapshots__" / request.path.stem / f"{file}.txt"
+        if request.config.getoption("--proxywasm-update"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join([*lines, ""]), encoding="utf-8")
+            return
+        if not path.is_file():
+            pytest.fail(f"there is no snapshot {path.name} yet: pytest --proxywasm-update writes it", pytrace=False)
+        before = path.read_text(encoding="utf-8").splitlines()
+        if before != lines:
+            diff = "\n".join(unified_diff(before, lines, path.name, "now", lineterm=""))
+            pytest.fail(f"not as in the snapshot (pytest --proxywasm-update writes it anew):\n{diff}", pytrace=False)
+
+    return compare
+
+
+class _NoParams:
+    params: dict[str, Any] = {}  # noqa: RUF012 - never changed
+
+
+# -- Reports -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Tell with a test that failed what its filters logged and did."""
+    report: pytest.TestReport = yield  # type: ignore[assignment]
+    harness = item.stash.get(HARNESS, None)
+    if report.failed and harness is not None:
+        report.sections.append(("Proxy-Wasm", harness.report()))
+    return report  # type: ignore[return-value]
+
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """Tell where two messages or their headers differ, a header a line."""
+    http = sys.modules.get("proxywasm_host.testing.http")
+    if http is None or op != "==":
+        return None
+    known = http.Headers, http.Request, http.Response
+    if not isinstance(left, known) and not isinstance(right, known):
+        return None
+    if isinstance(left, http.Headers) or isinstance(right, http.Headers):
+        try:
+            left, right = http.Headers(left), http.Headers(right)
+        except TypeError:
+            return None
+    elif type(left) is not type(right):
+        return None
+    diff = list(unified_diff(right.lines(), left.lines(), "expected", "came", lineterm="", n=1))  # type: ignore[attr-defined]
+    return [f"{type(left).__name__} differ", *diff[2:]]
+
+
+# -- Coverage ----------------------------------------------------------------------------------------------------------
+
+
+def _covers(config: pytest.Config) -> bool:
+    words = ("coverage", "coverage-json", "coverage-html", "coverage-under")
+    return any(config.getoption(f"--proxywasm-{word}") not in (None, False) for word in words)
+
+
+def _cover(config: pytest.Config, harness: Harness) -> None:
+    if _covers(config):
+        from proxywasm_host.testing.coverage import Coverage
+
+        plugins = [plugin for filter in harness.filters for plugin in filter.plugins]
+        config.stash.setdefault(COVERAGE, Coverage()).add(plugins, harness.recorder)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Write what was covered, and fail if that is not enough."""
+    config = session.config
+    coverage = config.stash.get(COVERAGE, None)
+    if coverage is None:
+        return
+    for word, told in (("json", coverage.as_json), ("html", coverage.as_html)):
+        file = config.getoption(f"--proxywasm-coverage-{word}")
+        if file:
+            Path(file).write_text(told(), encoding="utf-8")
+    least = config.getoption("--proxywasm-coverage-under")
+    if least is not None and coverage.percent < least and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    coverage = config.stash.get(COVERAGE, None)
+    if coverage is None:
+        return
+    if config.getoption("--proxywasm-coverage"):
+        terminalreporter.section("Coverage of the Proxy-Wasm ABI")
+        for line in coverage.table():
+            terminalreporter.write_line(line)
+    least = config.getoption("--proxywasm-coverage-under")
+    if least is not None:
+        for of in coverage.filters.values():
+            if of.percent < least:
+                terminalreporter.write_line(
+                    f"{of.name}: {of.percent:.0f} % is under {least:g} %; not met: {', '.join(of.missed)}", red=True
+                )
