@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.conftest import ENGINES
 from tests.support import FILTERS
 
 pytest_plugins = "pytester"
-CACHE = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))
+CACHE = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
 """Pytester has a home of its own, where nothing would be compiled yet."""
 
 PASSES = """
