@@ -22,6 +22,7 @@ pytest_plugins = "pytester"
 CACHE = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
 """Pytester has a home of its own, where nothing would be compiled yet."""
 
+OPTIONS = ("-p", "no:cacheprovider", "-W", "error")
 PASSES = """
 def test_a_token_is_wanted(proxywasm):
     auth = proxywasm("auth.wasm", "secret")
@@ -44,8 +45,9 @@ def folder(pytester, monkeypatch):
         shutil.copy(FILTERS / name, pytester.path)
 
     def run(tests, *options, **how):
+        monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
         pytester.makepyfile(test_filter=tests)
-        return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-W", "error", *options)
+        return pytester.runpytest_inprocess(*OPTIONS, "-p", "proxywasm_host.testing.plugin", *options)
 
     pytester.check = run
     return pytester
@@ -62,7 +64,7 @@ def test_a_test_passes_and_the_header_names_engines(folder):
 def test_a_test_runs_on_each_engine(folder):
     names = ",".join(ENGINES)
     folder.makepyfile(test_filter=PASSES)
-    done = folder.runpytest_subprocess("-p", "no:cacheprovider", "-W", "error", "-v", "--proxywasm-engine", names, timeout=100)
+    done = folder.runpytest_subprocess(*OPTIONS, "-v", "--proxywasm-engine", names, timeout=100)
     done.assert_outcomes(passed=len(ENGINES))
     done.stdout.fnmatch_lines([f"*test_a_token_is_wanted?{name}? PASSED*" for name in ENGINES])
 
@@ -203,7 +205,7 @@ def test_nothing_is_imported_where_no_test_asks(tmp_path):
         "    assert set(heavy) == {'proxywasm_host.testing', 'proxywasm_host.testing.plugin', 'proxywasm_host.remedy'}\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "pytest", "-q", *OPTIONS], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stdout
     without = subprocess.run(
