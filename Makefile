@@ -8,7 +8,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 # Programs that the tests start, by the names of Debian's packages.
 PACKAGES := chromium luajit nghttp2-client wrk $(if $(shell command -v npm),,nodejs npm)
-PROJECTS := pyproject.toml constraints.txt engines/wasmtime/pyproject.toml $(wildcard proxywasm_host/include/*.h proxywasm_host/native/*.[ch] engines/wasmtime/*/native/*.[ch])
+PROJECTS := pyproject.toml setup.py constraints.txt engines/wasmtime/pyproject.toml $(wildcard proxywasm_host/include/*.h proxywasm_host/native/*.[ch] engines/wasmtime/*/native/*.[ch])
 # C of ours that is not a filter.
 SOURCES_IN_C := $(wildcard proxywasm_host/include/*.h proxywasm_host/native/*.[ch] engines/*/*/native/*.[ch])
 # What `check` tests: what needs no server, browser or other program, and is quick on one engine.

@@ -7,21 +7,33 @@ They are released apart, so that what one hands to another is a capsule whose na
 from __future__ import annotations
 
 import os
+import zlib
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-__all__ = ["NATIVE_ABI", "get_include", "load"]
+__all__ = ["NATIVE_ABI", "fingerprint", "get_include", "load"]
 
 NATIVE_ABI = 1
 """As in ``include/proxywasm_host.h``."""
 
 
-def load(name: str, revision: int) -> tuple[Any, str]:
+def fingerprint(sources: Path) -> int | None:
+    """A number that is another one for other C files in a directory; ``None`` where there are none.
+
+    An extension that was built from them has it as its ``FINGERPRINT`` (``setup.py``).
+    """
+    number = None
+    for path in sorted(path for path in sources.iterdir() if path.suffix in (".c", ".h")) if sources.is_dir() else ():
+        number = zlib.crc32(path.read_bytes(), zlib.crc32(path.name.encode(), number or 0))
+    return number
+
+
+def load(name: str) -> tuple[Any, str]:
     """The extension `name`, or ``None``; and whether it is in use, in words.
 
-    It is left alone where ``PROXYWASM_NATIVE=no`` says so, where its ``REVISION`` is not `revision`, for then it was
-    built from other sources than the Python code around it, and where it knows another native ABI than this core.
+    It is left alone where ``PROXYWASM_NATIVE=no`` says so; where its sources are beside it, in ``native/``, and are not
+    those that it was built from, as after a change in a checkout; and where it knows another native ABI than this core.
     """
     if os.environ.get("PROXYWASM_NATIVE", "").lower() in ("no", "0", "off", "false"):
         return None, "off, as PROXYWASM_NATIVE says"
@@ -29,7 +41,8 @@ def load(name: str, revision: int) -> tuple[Any, str]:
         module = import_module(name)
     except ImportError as error:
         return None, "off: it was not built" if error.name == name else f"off: {error}"
-    if revision != module.REVISION:
+    sources = fingerprint(Path(str(module.__file__)).with_name("native"))
+    if sources is not None and sources != getattr(module, "FINGERPRINT", None):
         return None, "off: it was built from other sources; install the package again"
     built_for = getattr(module, "NATIVE_ABI", 0)
     if built_for != NATIVE_ABI:

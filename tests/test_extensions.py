@@ -24,12 +24,7 @@ from tests.conftest import ENGINES
 from tests.support import REQUEST, code, wat
 
 COMPILER = shutil.which("cc") and Path(sysconfig.get_paths()["include"], "Python.h").exists()
-# Extension, and where the Python code around it says which one is its own.
-EXTENSIONS = {
-    "proxywasm_host._native": "proxywasm_host.abi.native",
-    "proxywasm_engine_wasmtime._native": "proxywasm_engine_wasmtime.engine",
-    "proxywasm_engine_v8._native": "proxywasm_engine_v8.extension",
-}
+EXTENSIONS = ["proxywasm_host._native", "proxywasm_engine_wasmtime._native", "proxywasm_engine_v8._native"]
 
 
 needs_compiler = pytest.mark.skipif(
@@ -40,7 +35,8 @@ needs_compiler = pytest.mark.skipif(
 @needs_compiler
 @pytest.mark.parametrize("name", [name for name in EXTENSIONS if find_spec(name.partition(".")[0])])
 def test_each_is_built_where_there_is_a_compiler(name):
-    assert import_module(name).REVISION == import_module(EXTENSIONS[name]).REVISION
+    built = Path(import_module(name).__file__)
+    assert extension.fingerprint(built.parent / "native") == import_module(name).FINGERPRINT
 
 
 @needs_compiler
@@ -139,13 +135,41 @@ def test_a_core_of_another_native_abi_is_called_through_python(engine):
 
 def test_an_extension_of_another_native_abi_is_left_alone(monkeypatch):
     module = ModuleType("proxywasm_engine_other._native")
-    module.REVISION, module.NATIVE_ABI = 5, 999
+    module.__file__, module.NATIVE_ABI = "/nowhere/_native.so", 999
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.delenv("PROXYWASM_NATIVE", raising=False)
-    assert extension.load(module.__name__, 5) == (
+    assert extension.load(module.__name__) == (
         None,
         "off: it was built for native ABI 999, and this proxywasm-host has 1: install proxywasm-engine-other of a version that fits",
     )
+
+
+@pytest.mark.parametrize("change", ["a line more", "a file more", "another name", "an old one", "none", "all gone"])
+def test_an_extension_that_was_built_from_other_sources_is_left_alone(change, tmp_path, monkeypatch):
+    """As after a change in a checkout. Where its sources are not installed with it, it is what was built with the rest."""
+    sources = tmp_path / "native"
+    sources.mkdir()
+    (sources / "module.c").write_text("int a;\n")
+    (sources / "native.h").write_text("int b;\n")
+    module = ModuleType("proxywasm_engine_other._native")
+    module.__file__, module.NATIVE_ABI = str(tmp_path / "_native.so"), extension.NATIVE_ABI
+    module.FINGERPRINT = extension.fingerprint(sources)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.delenv("PROXYWASM_NATIVE", raising=False)
+    (sources / "notes.txt").write_text("no source")
+    if change == "a line more":
+        (sources / "native.h").write_text("int b;\nint c;\n")
+    elif change == "a file more":
+        (sources / "more.c").touch()
+    elif change == "another name":
+        (sources / "module.c").rename(sources / "modules.c")
+    elif change == "an old one":
+        del module.FINGERPRINT
+    elif change == "all gone":
+        shutil.rmtree(sources)
+    stale = change not in ("none", "all gone")
+    note = "off: it was built from other sources; install the package again"
+    assert extension.load(module.__name__) == ((None, note) if stale else (module, "on"))
 
 
 def test_the_header_has_the_same_version():

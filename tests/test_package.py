@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import tomli
 
 import proxywasm_host
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("name", proxywasm_host.__all__)
@@ -31,6 +35,17 @@ def test_a_host_imports_nothing_that_is_not_in_the_standard_library():
     script = "import sys; from proxywasm_host import Host; print({m.partition('.')[0] for m in sys.modules} - sys.stdlib_module_names)"
     ran = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True)
     assert eval(ran.stdout) - {"proxywasm_host", "__main__"} <= {"_distutils_hack", "sitecustomize"} | editable()
+
+
+def test_a_wheel_has_what_is_no_code_too():
+    """Files beside a module are a part of its package; those in directories that are no packages are named."""
+    settings = tomli.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    package = ROOT / "proxywasm_host"
+    elsewhere = {file.relative_to(package) for file in package.rglob("*.*") if not (file.parent / "__init__.py").exists()}
+    named = {file.relative_to(package) for glob in settings["package-data"]["proxywasm_host"] for file in package.glob(glob)}
+    assert settings["package-data"]["*"] == ["*"]
+    assert Path("include/proxywasm_host.h") in named
+    assert {file for file in elsewhere - named if not {"native", "__pycache__"} & set(file.parts)} == set()
 
 
 def editable() -> set[str]:

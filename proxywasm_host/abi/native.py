@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from proxywasm_host.extension import load
 
-__all__ = ["NATIVE", "NOTE", "REVISION", "same"]
+__all__ = ["NATIVE", "NOTE", "same"]
 
-REVISION = 17
-"""As in ``native/native.h``."""
-NATIVE, NOTE = load("proxywasm_host._native", REVISION)
+NATIVE, NOTE = load("proxywasm_host._native")
 """The extension, or ``None``; and whether it is in use, in words."""
 
 

@@ -171,7 +171,7 @@ PyMODINIT_FUNC PyInit__native(void) {
             return NULL;
         }
     }
-    if (PyModule_AddIntConstant(module, "REVISION", REVISION) ||
+    if (PyModule_AddIntConstant(module, "FINGERPRINT", FINGERPRINT) ||
         PyModule_AddIntConstant(module, "NATIVE_ABI", PROXYWASM_NATIVE_ABI))
         Py_CLEAR(module);
     PyObject *numbers = module ? constants() : NULL;

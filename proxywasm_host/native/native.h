@@ -19,9 +19,6 @@
 #include <string.h>
 #include <structmember.h>
 
-/* Counted up when what Python sees of this extension changes: abi/native.py leaves another one alone. */
-#define REVISION 17
-
 enum { MOST_PARAMS = 16 }; /* of a hostcall or a callback */
 
 /* What Python code has too. module.c lists these, and `native.same` compares them where Python has them. */

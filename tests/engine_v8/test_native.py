@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from proxywasm_engine_v8.extension import REVISION
 from proxywasm_host.engine.protocol import HostFunction, Limits, Trap, TrapKind
 from proxywasm_host.extension import load
 from tests.engine.conftest import type_of, wasm
 
 from .support import TEXT, function, instantiate, take_way, v8
 
-NATIVE, NOTE = load("proxywasm_engine_v8._native", REVISION)
+NATIVE, NOTE = load("proxywasm_engine_v8._native")
 pytestmark = pytest.mark.skipif(NATIVE is None, reason=f"the C extension is {NOTE}")
 
 

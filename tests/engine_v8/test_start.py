@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from proxywasm_engine_v8 import V8Engine, selfcheck, start
-from proxywasm_engine_v8.extension import REVISION
 from proxywasm_engine_v8.in_thread.facts import KNOWN
 from proxywasm_host import open_engine
 from proxywasm_host.engine.protocol import HostFunction, Limits
@@ -34,7 +33,7 @@ class TestStart:
         assert V8Engine(route="in-thread").note.startswith("in the calling thread")
 
     def test_it_is_called_from_c_where_that_was_built(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        built, state = load("proxywasm_engine_v8._native", REVISION)
+        built, state = load("proxywasm_engine_v8._native")
         how = "from C" if built else f"through ctypes (the C extension is {state})"
         assert V8Engine().note.startswith(f"in the calling thread, {how}")
         note = "in the calling thread, through ctypes (the C extension is not asked for)"

@@ -6,12 +6,9 @@ from typing import Any
 
 from proxywasm_host import extension
 
-__all__ = ["REVISION", "load"]
-
-REVISION = 8
-"""As in ``native/native.h``."""
+__all__ = ["load"]
 
 
 def load() -> tuple[Any, str]:
     """The extension, or ``None``; and whether it is in use, in words."""
-    return extension.load("proxywasm_engine_v8._native", REVISION)
+    return extension.load("proxywasm_engine_v8._native")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal
+from typing import Any, ClassVar, Literal
 
 import wasmtime
 import wasmtime._ffi as ffi
@@ -31,8 +31,6 @@ from .stack import GUESTS
 
 __all__ = ["WasmtimeEngine"]
 
-REVISION: Final = 3
-"""That of the C sources that belong to this code (``native/native.h``)."""
 _RESERVATION = 4 << 30  # bytes: all that 32-bit memory can grow to, so it never moves
 _MAGIC = b"\0asm"
 _SINGLE_PASS = 1
@@ -150,7 +148,7 @@ class WasmtimeEngine:
         """Set `_api` for a fast route. Returns what `note` should say."""
         if wanted == "objects":
             return "wasmtime-py's objects, as asked for (slow)"
-        native, state = load("proxywasm_engine_wasmtime._native", REVISION)
+        native, state = load("proxywasm_engine_wasmtime._native")
         why = ""
         if native is not None and wanted != "ctypes":
             problem = self._open_fast_route(native)

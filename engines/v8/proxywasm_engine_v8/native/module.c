@@ -43,7 +43,7 @@ PyMODINIT_FUNC PyInit__native(void) {
     PyObject *host = PyLong_FromVoidPtr((void *)host_called);
     if (PyType_Ready(&GuestType) || PyModule_AddType(module, &TrampolinesType) ||
         PyModule_AddType(module, &AffinityType) || !host || PyModule_AddObjectRef(module, "HOST_CALLED", host) ||
-        PyModule_AddIntConstant(module, "REVISION", REVISION) ||
+        PyModule_AddIntConstant(module, "FINGERPRINT", FINGERPRINT) ||
         PyModule_AddIntConstant(module, "NATIVE_ABI", PROXYWASM_NATIVE_ABI))
         Py_CLEAR(module);
     Py_XDECREF(host);

@@ -19,8 +19,6 @@
 #include <stdint.h>
 #include <string.h>
 
-#define REVISION 8 /* as in extension.py */
-
 /* Functions of V8's, found by Python code in the library of the wheel. */
 typedef struct {
     void *(*call)(void *isolate, void *function, void *receiver, void **arguments, size_t count); /* NULL: it failed */

@@ -43,7 +43,7 @@ static int fill(PyObject *module) {
                  PyModule_AddObjectRef(module, "EPOCH_REACHED", epoch);
     Py_XDECREF(host);
     Py_XDECREF(epoch);
-    failed = failed || PyModule_AddIntConstant(module, "REVISION", REVISION) ||
+    failed = failed || PyModule_AddIntConstant(module, "FINGERPRINT", FINGERPRINT) ||
              PyModule_AddIntConstant(module, "NATIVE_ABI", PROXYWASM_NATIVE_ABI);
     return failed ? -1 : 0;
 }

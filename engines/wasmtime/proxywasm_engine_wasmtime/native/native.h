@@ -19,8 +19,6 @@
 #include <string.h>
 #include <structmember.h>
 
-#define REVISION 3 /* as in engine.py */
-
 /* wasmtime_val_raw_t: one value, little endian */
 typedef union {
     uint32_t i32;
