@@ -38,6 +38,7 @@ CONNECTIONS = 16
 SERVERS = {
     "envoy": "Envoy",
     "serve": "`proxywasm serve`",
+    "hyper": "`proxywasm serve --data-plane hyper`",
     "middleware": "the middleware, in an application under uvicorn that answers itself",
 }
 ANSWER = {"direct_response": {"status": 200, "body": {"inline_string": "Hello from upstream."}}}
@@ -129,6 +130,10 @@ def servers(filters: Sequence[int]) -> Iterator[dict[tuple[str, int], Server]]:
             running["envoy", count] = Server(process, f"http://127.0.0.1:{at['proxy']}/")
             ours = {
                 "serve": [sys.executable, "-m", "proxywasm_host.cli", "serve", "--config", folder / f"{count}.json"],
+                "hyper": [
+                    *(sys.executable, "-m", "proxywasm_host.cli", "serve", "--config", folder / f"{count}.json"),
+                    *("--data-plane", "hyper"),
+                ],
                 "middleware": [sys.executable, "-m", "benchmarks.application", module, count],
             }
             settings = {

@@ -43,6 +43,15 @@ impl Rest {
         response
     }
 
+    /// The client's message broke off, or is none.
+    fn broken(self) -> Response<Down> {
+        let refusal =
+            self.busy.refusal().map_or((400, String::new()), |refusal| (refusal.0, format!("{}\n", refusal.1)));
+        let mut response = self.answer(StatusCode::from_u16(refusal.0).expect("ours"), &refusal.1);
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        response
+    }
+
     /// Answer by ourselves, past all filters.
     fn answer(mut self, status: StatusCode, text: &str) -> Response<Down> {
         if let Some(finish) = &mut self.finish {
@@ -140,6 +149,7 @@ async fn direct(
     };
     let mut response = match ask(upstream, head, up, &progress, &mut rest.slot).await {
         Ok(response) => response,
+        Err(Trouble { status: 400, .. }) => return rest.broken(),
         Err(trouble) => {
             rest.record.details = Some(trouble.details);
             return rest.answer(StatusCode::from_u16(trouble.status).expect("ours"), &trouble.text);
@@ -256,7 +266,7 @@ impl Filtered<'_> {
             Came::Down(head, end) => return self.respond(&stream, None, head, end, None, rest).await,
             Came::Reset => return rest.answer(StatusCode::SERVICE_UNAVAILABLE, ""),
             Came::Gone(Stopped::TooSlow) => return rest.answer(StatusCode::REQUEST_TIMEOUT, "request timeout"),
-            Came::Gone(_) => return rest.answer(StatusCode::BAD_REQUEST, ""),
+            Came::Gone(_) => return rest.broken(),
         };
         let up = if end {
             Up::Nothing
@@ -276,8 +286,8 @@ impl Filtered<'_> {
             let mut slot = None;
             let asked = tokio::select! {
                 biased;
-                asked = ask(&self.generation.upstream, head, up, &progress, &mut slot) => Some(asked),
                 () = answered(&stream) => None,
+                asked = ask(&self.generation.upstream, head, up, &progress, &mut slot) => Some(asked),
             };
             rest.slot = slot;
             asked
@@ -302,6 +312,7 @@ impl Filtered<'_> {
                     None => rest.answer(StatusCode::SERVICE_UNAVAILABLE, ""),
                 }
             }
+            Some(Err(Trouble { status: 400, .. })) => rest.broken(),
             Some(Err(trouble)) => self.troubled(&stream, trouble, rest).await,
         }
     }

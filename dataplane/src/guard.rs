@@ -3,7 +3,8 @@
 //!
 //! * Lines end with CRLF, of heads, chunks and trailers.
 //! * One Content-Length of digits, or one Transfer-Encoding, which is `chunked`; never both.
-//! * Heads and trailers have no more bytes than the limit.
+//! * A field is a name, a colon and a value without control characters; nothing is folded.
+//! * Heads and trailers have no more bytes and fields than the limits.
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Bytes of the line before a chunk, with its extensions.
@@ -41,7 +42,9 @@ enum At {
 
 pub struct Guard {
     at: At,
+    /// Bytes of a section, and fields in it.
     limit: usize,
+    fields: usize,
     /// What has come of a head, a line before a chunk or trailers.
     seen: Vec<u8>,
     /// The first line of the last head, cut.
@@ -49,8 +52,8 @@ pub struct Guard {
 }
 
 impl Guard {
-    pub fn new(limit: usize) -> Guard {
-        Guard { at: At::Start, limit, seen: Vec::new(), line: String::new() }
+    pub fn new(limit: usize, fields: usize) -> Guard {
+        Guard { at: At::Start, limit, fields, seen: Vec::new(), line: String::new() }
     }
 
     /// The connection is no HTTP/1 from now on.
@@ -69,7 +72,12 @@ impl Guard {
         while at < data.len() {
             match self.step(&data[at..]) {
                 Ok(taken) => at += taken,
-                Err(refusal) => return (at, Some(refusal)),
+                Err(refusal) => {
+                    if self.line.is_empty() {
+                        self.line = first_line(&self.seen);
+                    }
+                    return (at, Some(refusal));
+                }
             }
         }
         (at, None)
@@ -148,7 +156,8 @@ impl Guard {
             }
             At::Trailers => {
                 let taken = self.section(data)?;
-                if self.whole().is_some() {
+                if let Some(section) = self.whole() {
+                    self.check(lines(&section))?;
                     self.at = At::Head;
                 }
                 Ok(taken)
@@ -195,15 +204,28 @@ impl Guard {
         (self.seen.ends_with(b"\r\n\r\n") || self.seen == b"\r\n").then(|| std::mem::take(&mut self.seen))
     }
 
+    fn check<'a>(&self, fields: impl Iterator<Item = &'a [u8]>) -> Result<(), Refusal> {
+        let mut count = 0;
+        for line in fields {
+            let (name, value) = field(line);
+            if !is_token(name) || value.iter().any(|byte| (*byte < b' ' && *byte != b'\t') || *byte == 0x7f) {
+                return Err(Refusal(400, "a header is malformed"));
+            }
+            count += 1;
+        }
+        if count > self.fields { Err(Refusal(431, "there are too many headers")) } else { Ok(()) }
+    }
+
     fn framing(&mut self, head: &[u8]) -> Result<At, Refusal> {
-        let mut lines = head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-        let first = lines.next().unwrap_or_default();
-        self.line = String::from_utf8_lossy(&first[..first.len().min(200)]).into_owned();
+        let mut fields = lines(head);
+        let first = fields.next().unwrap_or_default();
+        self.line = first_line(first);
+        version(first)?;
+        self.check(fields.clone())?;
         let mut length: Option<u64> = None;
         let mut chunked = false;
-        for line in lines {
-            let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
-            let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        for line in fields {
+            let (name, value) = field(line);
             if name.eq_ignore_ascii_case(b"content-length") {
                 if length.is_some() || value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
                     return Err(Refusal(400, "the Content-Length is invalid"));
@@ -228,6 +250,48 @@ impl Guard {
     }
 }
 
+/// The lines of a section, without its last, empty one.
+fn lines(section: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
+    section
+        .split(|byte| *byte == b'\n')
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+        .filter(|line| !line.is_empty())
+}
+
+fn first_line(seen: &[u8]) -> String {
+    let line = lines(seen).next().unwrap_or_default();
+    String::from_utf8_lossy(&line[..line.len().min(200)]).into_owned()
+}
+
+/// Name and value of a field; no name if there is none.
+fn field(line: &[u8]) -> (&[u8], &[u8]) {
+    line.iter().position(|byte| *byte == b':').map_or((&b""[..], line), |at| (&line[..at], line[at + 1..].trim_ascii()))
+}
+
+fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+.^_`|~-".contains(byte))
+}
+
+fn version(line: &[u8]) -> Result<(), Refusal> {
+    let mut words = line.split(|byte| *byte == b' ');
+    match (words.next(), words.next(), words.next(), words.next()) {
+        (Some(method), Some(target), Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None)
+            if is_token(method)
+                && !target.is_empty()
+                && target.iter().all(|byte| *byte > b' ' && *byte != 0x7f && *byte != b'#')
+                && major.is_ascii_digit()
+                && minor.is_ascii_digit() =>
+        {
+            if *major == b'1' {
+                Ok(())
+            } else {
+                Err(Refusal(505, "only HTTP/1.1 and HTTP/1.0 are spoken here"))
+            }
+        }
+        _ => Err(Refusal(400, "this is no request line")),
+    }
+}
+
 fn chunk_size(line: &[u8]) -> Option<u64> {
     let line = line.strip_suffix(b"\r\n")?;
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
@@ -244,9 +308,9 @@ mod tests {
     use super::*;
 
     fn ask(bytes: &[u8]) -> Option<u16> {
-        let whole = Guard::new(1000).look(bytes).1.map(|refusal| refusal.0);
+        let whole = Guard::new(1000, 10).look(bytes).1.map(|refusal| refusal.0);
         for at in 0..bytes.len() {
-            let mut guard = Guard::new(1000);
+            let mut guard = Guard::new(1000, 10);
             let cut = guard.look(&bytes[..at]).1.or_else(|| guard.look(&bytes[at..]).1).map(|refusal| refusal.0);
             assert_eq!(cut, whole, "cut at {at} of {:?}", String::from_utf8_lossy(bytes));
         }
@@ -275,6 +339,14 @@ mod tests {
             (b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\nHost: a\r\n\r\n", 400),
             (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
             (b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", 400),
+            (b"GET / HTTP/2.0\r\n\r\n", 505),
+            (b"GET  / HTTP/1.1\r\n\r\n", 400),
+            (b"GET /#x HTTP/1.1\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nX : 1\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nX: 1\r\n folded\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nX: a\0b\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\n: 1\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nX\r\n\r\n", 400),
             (b"POST / HTTP/1.1\r\nContent-Length: +1\r\n\r\n", 400),
             (b"POST / HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n", 400),
             (b"POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
@@ -287,6 +359,9 @@ mod tests {
             assert_eq!(ask(bytes), Some(status), "{:?}", String::from_utf8_lossy(bytes));
         }
         assert_eq!(ask(&[&b"GET / HTTP/1.1\r\nX: "[..], &[b'a'; 1000]].concat()), Some(431));
+        assert_eq!(ask(&[&b"GET / HTTP/1.1\r\n"[..], &b"X: 1\r\n".repeat(11), b"\r\n"].concat()), Some(431));
+        let trailers = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n";
+        assert_eq!(ask(&[&trailers[..], &b"X: 1\r\n".repeat(11), b"\r\n"].concat()), Some(431));
         assert_eq!(ask(&[b'a'; 1001]), Some(414));
     }
 }

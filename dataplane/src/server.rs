@@ -66,6 +66,12 @@ impl Busy {
 }
 
 impl Busy {
+    /// Why what the client has sent as its body is none.
+    pub fn refusal(&self) -> Option<Refusal> {
+        let now = self.0.now();
+        now.refusal.filter(|_| now.in_body)
+    }
+
     /// The client speaks another protocol from now on.
     pub fn switched(&self) {
         self.0.now().switched = true;
@@ -275,7 +281,7 @@ async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         switched: false,
     };
     let state = Arc::new(State(Mutex::new(now), Mutex::default()));
-    let guard = Guard::new(clients.max_header_size);
+    let guard = Guard::new(clients.max_header_size, clients.max_headers);
     let wire = Wire { io, state: state.clone(), guard, idle, stuck: None, waiting: false };
     let peer = Rc::new(peer);
     let client = peer.client;

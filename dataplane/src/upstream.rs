@@ -165,6 +165,7 @@ fn trouble(error: &Error) -> Trouble {
         Some(error) if error.is_user() => {
             match error.source().and_then(|source| source.downcast_ref::<crate::body::Stopped>()) {
                 Some(crate::body::Stopped::TooSlow) => Trouble::new(408, "request timeout", "request_overall_timeout"),
+                Some(crate::body::Stopped::Broken) => Trouble::new(400, "", "downstream_remote_disconnect"),
                 Some(crate::body::Stopped::WrongLength) => {
                     Trouble::reset(503, "the request's body has another length than its content-length")
                 }

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from proxywasm_host.abi.types import LogLevel
@@ -41,6 +42,7 @@ class Application:
     error: Exception | None = None
     """Why it did not start."""
 
+    fixed: Sequence[str] = FIXED
     loaded = False
     """Whether there is a chain."""
     pid = 0
@@ -104,7 +106,7 @@ class Application:
                     return str(error)
                 logger.exception("what has changed cannot be loaded, and should have been refused in words")
                 return f"{type(error).__name__}: {error}"
-            fixed = [name for name in FIXED if getattr(settings, name) != getattr(self._settings, name)]
+            fixed = [name for name in self.fixed if getattr(settings, name) != getattr(self._settings, name)]
             if fixed:
                 logger.warning("changes of %s take effect when the server is started again", ", ".join(fixed))
             old, self.generation = self.generation, generation

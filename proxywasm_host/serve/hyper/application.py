@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from proxywasm_host.errors import ConfigError
-from proxywasm_host.serve.application import Application
+from proxywasm_host.serve.application import FIXED, Application
 from proxywasm_host.serve.config import Settings
 from proxywasm_host.serve.generation import Generation
 from proxywasm_host.serve.hyper.generation import ThreadGeneration
@@ -27,6 +27,7 @@ class ThreadApplication(Application):
     """Serves on `listening` from `start` to `stop`."""
 
     listening: socket.socket
+    fixed = tuple(name for name in FIXED if name not in TOLD)
 
     async def start(self) -> None:
         self._thread = Thread(self.listening)
