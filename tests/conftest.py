@@ -22,6 +22,7 @@ NEEDS = {
     "envoy": "envoy",
     "higress": "gpustack_higress_plugins",
     "serve/test_hyper.py": "proxywasm_dataplane",
+    "serve/test_syntax.py": "envoy",
     "servers": "granian",
     "testing/test_write_an_engine.py": "pywasm",
 }

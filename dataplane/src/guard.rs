@@ -47,18 +47,25 @@ pub struct Guard {
     fields: usize,
     /// What has come of a head, a line before a chunk or trailers.
     seen: Vec<u8>,
+    /// Lines of it.
+    count: usize,
     /// The first line of the last head, cut.
     pub line: String,
 }
 
 impl Guard {
     pub fn new(limit: usize, fields: usize) -> Guard {
-        Guard { at: At::Start, limit, fields, seen: Vec::new(), line: String::new() }
+        Guard { at: At::Start, limit, fields, seen: Vec::new(), count: 0, line: String::new() }
     }
 
     /// The connection is no HTTP/1 from now on.
     pub fn free(&mut self) {
         self.at = At::Free;
+    }
+
+    /// How many bytes have come of a head that is not whole.
+    pub fn head_bytes(&self) -> usize {
+        if matches!(self.at, At::Start | At::Head) { self.seen.len() } else { 0 }
     }
 
     /// Whether what comes belongs to the body of a request.
@@ -175,6 +182,10 @@ impl Guard {
             if before != Some(b'\r') {
                 return Err(Refusal(400, "a line does not end with CRLF"));
             }
+            self.count += 1;
+            if self.count > self.fields + 2 {
+                return Err(Refusal(431, "there are too many headers"));
+            }
             let empty = match at {
                 1 => self.seen.is_empty() || self.seen.ends_with(b"\n"),
                 0 => self.seen.len() == 1 || self.seen.ends_with(b"\n\r"),
@@ -182,6 +193,7 @@ impl Guard {
             };
             if empty {
                 self.seen.extend_from_slice(&data[..=at]);
+                self.count = 0;
                 return self.within().map(|()| at + 1);
             }
         }

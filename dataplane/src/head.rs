@@ -85,6 +85,9 @@ pub fn read(parts: &request::Parts, peer: &Peer) -> Result<Head, Refused> {
     if came.get_all(header::CONTENT_LENGTH).iter().count() > 1 {
         return Err(bad("there are several Content-Lengths"));
     }
+    if parts.uri.authority().is_some() && parts.uri.scheme().is_none() {
+        return Err(bad("the target is neither a path nor a URL"));
+    }
     let authority = match parts.uri.authority() {
         Some(authority) => HeaderValue::from_str(authority.as_str()).map_err(|_| bad("the Host is invalid"))?,
         None => match host {

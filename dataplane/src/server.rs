@@ -92,6 +92,8 @@ struct Wire<I> {
     io: I,
     state: Arc<State>,
     guard: Guard,
+    /// Of a head that has not come as a whole, or was not taken.
+    held: Vec<u8>,
     idle: Duration,
     stuck: Option<Pin<Box<Sleep>>>,
     waiting: bool,
@@ -103,7 +105,15 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<I> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let (it, before) = (*self.state.now(), buffer.filled().len());
+        let it = *self.state.now();
+        let whole =
+            self.held.len() - if it.refusal.is_none() { self.guard.head_bytes().min(self.held.len()) } else { 0 };
+        if whole > 0 {
+            let given = whole.min(buffer.remaining());
+            buffer.put_slice(&self.held[..given]);
+            self.held.drain(..given);
+            return Poll::Ready(Ok(()));
+        }
         if let Some(refusal) = it.refusal.or(it.late.then_some(LATE)) {
             if it.under_way > 0 && !it.in_body {
                 return Poll::Pending; // the responses before it come first; then it is asked again
@@ -116,29 +126,62 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<I> {
         if it.switched {
             self.guard.free();
         }
+        if !self.held.is_empty() {
+            return self.poll_more(context, buffer);
+        }
+        let before = buffer.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
         if buffer.filled().len() == before {
             return Poll::Ready(Ok(()));
         }
         let (passed, refusal) = self.guard.look(&buffer.filled()[before..]);
-        let in_body = self.guard.in_body();
-        let state = self.state.clone();
-        let mut now = state.now();
+        // a head goes on when it is whole
+        let given = before + passed - if refusal.is_none() { self.guard.head_bytes() } else { 0 };
+        let held = buffer.filled()[given..before + passed].to_vec();
+        buffer.set_filled(given);
+        self.held = held;
+        self.came(refusal);
+        if given > before { Poll::Ready(Ok(())) } else { self.poll_read(context, buffer) }
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
+    /// Read on in a head that has begun.
+    fn poll_more(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut space = [0; 8192];
+        let mut more = ReadBuf::new(&mut space);
+        ready!(Pin::new(&mut self.io).poll_read(context, &mut more))?;
+        if more.filled().is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let (passed, refusal) = self.guard.look(more.filled());
+        if refusal.is_some() && passed == 0 {
+            self.held.clear();
+        } else {
+            self.held.extend_from_slice(&more.filled()[..passed]);
+        }
+        self.came(refusal);
+        self.poll_read(context, buffer)
+    }
+}
+
+impl<I> Wire<I> {
+    /// Note that something has come, and whether it is refused.
+    fn came(&self, refusal: Option<Refusal>) {
+        let mut now = self.state.now();
         if now.under_way == 0 && !now.begun {
             now.begun = true;
             now.since = Instant::now();
         }
-        if let Some(refusal) = refusal {
-            now.refusal = Some(refusal);
-            now.in_body = in_body;
-            *state.1.lock().unwrap() = self.guard.line.clone();
-            drop(now);
-            buffer.set_filled(before + passed);
-            if passed == 0 {
-                return self.poll_read(context, buffer);
-            }
+        if refusal.is_some() {
+            now.refusal = refusal;
+            now.in_body = self.guard.in_body();
+            *self.state.1.lock().unwrap() = self.guard.line.clone();
         }
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -282,7 +325,7 @@ async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     };
     let state = Arc::new(State(Mutex::new(now), Mutex::default()));
     let guard = Guard::new(clients.max_header_size, clients.max_headers);
-    let wire = Wire { io, state: state.clone(), guard, idle, stuck: None, waiting: false };
+    let wire = Wire { io, state: state.clone(), guard, held: Vec::new(), idle, stuck: None, waiting: false };
     let peer = Rc::new(peer);
     let client = peer.client;
     let service = service_fn(|request| {

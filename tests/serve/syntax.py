@@ -1,0 +1,262 @@
+"""What servers make of messages of all kinds, sent raw: the table of docs/http-syntax.md.
+
+    python -m tests.serve.syntax      writes it; nginx is asked if it is on PATH (or NGINX says where it is)
+
+A cell is the status of the first answer, or ``-`` if the connection was closed without one; behind it, in brackets, how
+many requests upstream got, if that is not one for a status of success and none for others.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from tests.envoy.rig import _listener, find_envoy
+from tests.serve.ports import closed_port, listening
+
+PAGE = Path(__file__).parent.parent.parent / "docs/http-syntax.md"
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: a\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n"
+HIDDEN = b"GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n"
+CASES = {
+    "an ordinary request": GET + b"\r\n",
+    "two, one after the other": (GET + b"\r\n") * 2,
+    "an empty line before it": b"\r\n" + GET + b"\r\n",
+    "HTTP/1.0 without Host": b"GET / HTTP/1.0\r\n\r\n",
+    "HTTP/1.1 without Host": b"GET / HTTP/1.1\r\n\r\n",
+    "two Hosts": GET + b"Host: b\r\n\r\n",
+    "a Host with a space": b"GET / HTTP/1.1\r\nHost: a b\r\n\r\n",
+    "a Host with a slash": b"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n",
+    "HTTP/2.0 in the request line": b"GET / HTTP/2.0\r\nHost: a\r\n\r\n",
+    "HTTP/1.9": b"GET / HTTP/1.9\r\nHost: a\r\n\r\n",
+    "a version of no kind": b"GET / HTTQ/1.1\r\nHost: a\r\n\r\n",
+    "no version": b"GET /\r\nHost: a\r\n\r\n",
+    "two spaces before the target": b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a tab before the target": b"GET\t/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a method that is no token": b"G{T / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a target without a slash": b"GET x HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a target with a fragment": b"GET /#x HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a target with a control character": b"GET /\x01 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "* for GET": b"GET * HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a target in absolute form": b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    "CONNECT": b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "lines that end with LF": b"GET / HTTP/1.1\nHost: a\n\n",
+    "one line that ends with LF": GET + b"X: 1\n\r\n",
+    "CR within a value": GET + b"X: a\rb\r\n\r\n",
+    "NUL within a value": GET + b"X: a\0b\r\n\r\n",
+    "0x7f within a value": GET + b"X: a\x7fb\r\n\r\n",
+    "bytes above 0x7f in a value": GET + b"X: \xff\r\n\r\n",
+    "a folded header": GET + b"X: 1\r\n 2\r\n\r\n",
+    "white space before the first header": b"GET / HTTP/1.1\r\n Host: a\r\n\r\n",
+    "white space before the colon": GET + b"X : 1\r\n\r\n",
+    "a header without a colon": GET + b"X\r\n\r\n",
+    "a header without a name": GET + b": 1\r\n\r\n",
+    "a name that is no token": GET + b"X(: 1\r\n\r\n",
+    "Content-Length twice, the same": POST + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+    "Content-Length twice, different": POST + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\nok!",
+    "Content-Length: 2, 2": POST + b"Content-Length: 2, 2\r\n\r\nok",
+    "Content-Length: +2": POST + b"Content-Length: +2\r\n\r\nok",
+    "Content-Length: -1": POST + b"Content-Length: -1\r\n\r\n",
+    "Content-Length: 0x2": POST + b"Content-Length: 0x2\r\n\r\nok",
+    "Content-Length without a value": POST + b"Content-Length:\r\n\r\n",
+    "Content-Length of 30 digits": POST + b"Content-Length: " + b"9" * 30 + b"\r\n\r\n",
+    "Content-Length before Transfer-Encoding": POST + b"Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "Transfer-Encoding before Content-Length": CHUNKED + b"Content-Length: 6\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "Transfer-Encoding: xchunked": POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "Transfer-Encoding: gzip, chunked": POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "Transfer-Encoding: chunked, identity": POST + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "Transfer-Encoding: chunked twice": CHUNKED + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "Transfer-Encoding with a vertical tab": POST + b"Transfer-Encoding: \x0bchunked\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "Transfer-Encoding with HTTP/1.0": CHUNKED.replace(b"1.1", b"1.0") + b"\r\n0\r\n\r\n",
+    "chunks": CHUNKED + b"\r\n2\r\nok\r\n0\r\n\r\n",
+    "a chunk with an extension": CHUNKED + b"\r\n2;a=b\r\nok\r\n0\r\n\r\n",
+    "a chunk size with 0x": CHUNKED + b"\r\n0x2\r\nok\r\n0\r\n\r\n",
+    "a chunk size with a sign": CHUNKED + b"\r\n+2\r\nok\r\n0\r\n\r\n",
+    "a chunk size with a space behind it": CHUNKED + b"\r\n2 \r\nok\r\n0\r\n\r\n",
+    "a chunk size of 17 digits": CHUNKED + b"\r\n10000000000000002\r\nok\r\n0\r\n\r\n",
+    "a chunk size whose line ends with LF": CHUNKED + b"\r\n2\nok\r\n0\r\n\r\n",
+    "a chunk extension with LF in it": CHUNKED + b"\r\n2;\nxx\r\nok\r\n0\r\n\r\n",
+    "a chunk that is longer than its size": CHUNKED + b"\r\n2\r\nokay\r\n0\r\n\r\n",
+    "a chunk whose data end with LF": CHUNKED + b"\r\n2\r\nok\n0\r\n\r\n",
+    "trailers": CHUNKED + b"\r\n0\r\nX: 1\r\n\r\n",
+    "a trailer without a colon": CHUNKED + b"\r\n0\r\nX\r\n\r\n",
+    "a header of 100 kB": GET + b"X: " + b"a" * 100_000 + b"\r\n\r\n",
+    "200 headers": GET + b"X: 1\r\n" * 200 + b"\r\n",
+    "a target of 100 kB": b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    "an upgrade to h2c with a body": POST + b"Connection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: %d\r\n\r\n%b" % (len(HIDDEN), HIDDEN),
+}  # fmt: skip
+
+
+class Upstream:
+    """Answers each request that it understands with ``ok``, and counts them."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.socket = listening()
+        self.port = self.socket.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=self._serve, args=self.socket.accept()[:1], daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError, ValueError), connection.makefile("rb") as file:
+            while line := file.readline():
+                fields = dict(each.lower().strip().partition(b":")[::2] for each in iter(file.readline, b"\r\n"))
+                self.requests += 1
+                if b"transfer-encoding" in fields:
+                    while size := int(file.readline().partition(b";")[0], 16):
+                        file.read(size + 2)
+                    while file.readline().strip():
+                        pass
+                else:
+                    file.read(int(fields.get(b"content-length", b"0")))
+                body = b"" if line.startswith(b"HEAD") else b"ok"
+                connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n" + body)
+
+
+def ask(port: int, upstream: Upstream, message: bytes) -> str:
+    """The cell of a server for a message."""
+    before = upstream.requests
+    got = b""
+    with closing(socket.create_connection(("127.0.0.1", port), 2)) as client:
+        with suppress(OSError):
+            client.sendall(message)
+        client.settimeout(3)
+        with suppress(OSError):
+            while data := client.recv(65536):
+                got += data
+                client.settimeout(0.05)
+    time.sleep(0.02)
+    status = got[9:12].decode() if got.startswith(b"HTTP/1.") else "-"
+    requests = upstream.requests - before
+    return status if requests == int(status[:1] == "2") else f"{status} ({requests})"
+
+
+def column(port: int, upstream: Upstream) -> dict[str, str]:
+    """What a server makes of all of them."""
+    return {name: ask(port, upstream, message) for name, message in CASES.items()}
+
+
+@contextmanager
+def started(command: list[Any], port: int) -> Iterator[int]:
+    """A program that listens on this port."""
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 30
+        while True:
+            with suppress(OSError):
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            assert time.monotonic() < until, command
+            time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+@contextmanager
+def envoy(folder: Path, upstream: Upstream) -> Iterator[int]:
+    """Envoy as it is by default, with a route to upstream: its port."""
+    port = closed_port()
+    listener = _listener("proxy", [], {"route": {"cluster": "up"}}, None)
+    listener["address"]["socket_address"]["port_value"] = port
+    endpoint = {"endpoint": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": upstream.port}}}}
+    cluster = {"name": "up", "load_assignment": {"cluster_name": "up", "endpoints": [{"lb_endpoints": [endpoint]}]}}
+    plain = {key: value for key, value in listener.items() if key != "@type"}
+    config = folder / "envoy.json"
+    config.write_text(json.dumps({"static_resources": {"listeners": [plain], "clusters": [cluster]}}))
+    options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "off"]
+    with started([find_envoy(), "-c", config, *options], port):
+        yield port
+
+
+@contextmanager
+def nginx(program: str, folder: Path, upstream: Upstream) -> Iterator[int]:
+    """nginx as it is by default, with a proxy_pass to upstream: its port."""
+    port = closed_port()
+    config = folder / "nginx.conf"
+    paths = "".join(
+        f"{name}_temp_path {folder}/{name}; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    config.write_text(
+        f"daemon off; master_process off; pid {folder}/pid; error_log {folder}/error; events {{}} "
+        f"http {{ access_log off; {paths} server {{ listen 127.0.0.1:{port}; location / {{ proxy_http_version 1.1; "
+        f'proxy_set_header Connection ""; proxy_pass http://127.0.0.1:{upstream.port}; }} }} }}'
+    )
+    with started([program, "-c", config, "-p", folder], port):
+        yield port
+
+
+def page(columns: dict[str, dict[str, str]]) -> str:
+    """The page, of what each server made of them."""
+    lines = [
+        "# Messages that are odd, and what servers make of them",
+        "",
+        "Written by `python -m tests.serve.syntax`, which has the bytes; `tests/serve/test_syntax.py` keeps it true. Each server stands before the same upstream, with its defaults.",
+        "A cell is the status of the first answer, or `-` where the connection was closed without one, or nothing came; in brackets how many requests upstream got, where that is not one for success and none else.",
+        "`proxywasm serve` takes nothing that both others refuse.",
+        "",
+        f"| | {' | '.join(columns)} |",
+        f"|---|{'---|' * len(columns)}",
+        *(f"| {name} | {' | '.join(column[name] for column in columns.values())} |" for name in CASES),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def read() -> dict[str, dict[str, str]]:
+    """The columns of the page."""
+    rows = [line.strip("|\n ").split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| ")]
+    names = rows[0][-4:]
+    return {name: {row[0]: row[1 + at] for row in rows[1:]} for at, name in enumerate(names)}
+
+
+OURS = {"serve": "asyncio", "serve on hyper": "hyper"}
+
+
+def main() -> None:
+    columns: dict[str, dict[str, str]] = {}
+    upstream = Upstream()
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        (folder / "none.yaml").write_text(json.dumps({"upstream": f"http://127.0.0.1:{upstream.port}", "filters": []}))
+        for kind, plane in OURS.items():
+            port = closed_port()
+            command = [
+                "proxywasm",
+                "serve",
+                "--config",
+                folder / "none.yaml",
+                "--data-plane",
+                plane,
+                "--listen",
+                f"127.0.0.1:{port}",
+                "--access-log",
+                "off",
+            ]
+            columns[kind] = column(stack.enter_context(started(command, port)), upstream)
+        columns["Envoy"] = column(stack.enter_context(envoy(folder, upstream)), upstream)
+        program = os.environ.get("NGINX") or shutil.which("nginx")
+        columns["nginx"] = (
+            column(stack.enter_context(nginx(program, folder, upstream)), upstream) if program else read()["nginx"]
+        )
+    PAGE.write_text(page(columns))
+
+
+if __name__ == "__main__":
+    main()
