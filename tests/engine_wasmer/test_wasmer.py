@@ -273,6 +273,38 @@ class TestInterruption:
             assert caught.value.kind is TrapKind.DEADLINE
             assert [frame.function for frame in caught.value.frames] in (["fill", "outer"], ["outer"])
 
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "memory.fill (i32.const 0) (i32.const 1) (i32.const 9)",
+            "memory.copy (i32.const 0) (i32.const 1) (i32.const 9)",
+            "table.set $t (i32.const 0) (ref.null func)",
+            "drop (table.get $t (i32.const 0))",
+            "data.drop $d",
+            "elem.drop $e",
+            "drop (memory.size)",
+            "drop (table.size $t)",
+            "drop (ref.func $f)",
+        ],
+        ids=lambda text: text.replace("drop (", "").split()[0],
+    )
+    def test_what_takes_longer_than_the_code_around_it_looks_at_the_deadline(self, start: Start, text: str) -> None:
+        """No signal comes through here, which else would have to meet the guest between two of these."""
+        guest = start(
+            f"""(module (memory 1) (table $t 1 funcref) (data $d "abc") (elem $e func $f)
+              (func $f (export "f") (param i32) (loop $l ({text})
+                (br_if $l (local.tee 0 (i32.sub (local.get 0) (i32.const 1)))))))""",
+            Limits(deadline=0.02),
+        )
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})
+        try:
+            with pytest.raises(Trap) as caught:
+                guest("f", 200_000_000)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        assert caught.value.kind is TrapKind.DEADLINE
+        assert [frame.function for frame in caught.value.frames] == ["f"]
+
     def test_a_guest_that_only_throws_ends_at_its_deadline(self, start: Start) -> None:
         guest = start(
             """(module (tag $tag)

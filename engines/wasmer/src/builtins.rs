@@ -2,7 +2,7 @@
 //!
 //! Bulk operations on memories and tables, and their growth, may take long. A signal of the watchdog does nothing while
 //! one of them runs, and a guest that did nothing else would hardly ever be met outside of one. So they look afterwards
-//! whether there was a signal.
+//! whether there was a signal; and what is quick, but takes longer than the code around it, looks whether it is late.
 //!
 //! All that raises a trap or throws does so on the guest's stack, and takes locks meanwhile (of the unwinder, of the
 //! allocator). If that stack ended then, those would stay locked for ever, and Wasmer would not know any more on which
@@ -13,14 +13,15 @@ use std::fmt;
 
 use wasmer_types::{TrapCode, VMBuiltinFunctionIndex as Index, VMOffsets};
 use wasmer_vm::libcalls::{
-    wasmer_vm_alloc_exception, wasmer_vm_data_drop, wasmer_vm_elem_drop, wasmer_vm_memory32_atomic_notify,
-    wasmer_vm_memory32_copy, wasmer_vm_memory32_fill, wasmer_vm_memory32_grow, wasmer_vm_memory32_init,
-    wasmer_vm_raise_trap, wasmer_vm_table_copy, wasmer_vm_table_fill, wasmer_vm_table_get, wasmer_vm_table_grow,
-    wasmer_vm_table_init, wasmer_vm_table_set, wasmer_vm_throw,
+    wasmer_vm_alloc_exception, wasmer_vm_data_drop, wasmer_vm_elem_drop, wasmer_vm_func_ref,
+    wasmer_vm_memory32_atomic_notify, wasmer_vm_memory32_copy, wasmer_vm_memory32_fill, wasmer_vm_memory32_grow,
+    wasmer_vm_memory32_init, wasmer_vm_memory32_size, wasmer_vm_raise_trap, wasmer_vm_table_copy, wasmer_vm_table_fill,
+    wasmer_vm_table_get, wasmer_vm_table_grow, wasmer_vm_table_init, wasmer_vm_table_set, wasmer_vm_table_size,
+    wasmer_vm_throw,
 };
 use wasmer_vm::{Trap, VMContext, on_host_stack, raise_lib_trap, raise_user_trap};
 
-use crate::gate::{catch_up, note_thrown, stand_back};
+use crate::gate::{catch_up, is_late, note_thrown, stand_back};
 use crate::stack::{give_up, is_short};
 
 /// Bytes or elements, from which on it is worth to look: as much time as the code around it takes, at least.
@@ -49,6 +50,9 @@ pub unsafe fn replace(context: *mut VMContext, offsets: &VMOffsets) {
         (Index::get_table_grow_index(), table_grow as *const () as usize),
         (Index::get_data_drop_index(), data_drop as *const () as usize),
         (Index::get_elem_drop_index(), elem_drop as *const () as usize),
+        (Index::get_memory32_size_index(), memory_size as *const () as usize),
+        (Index::get_table_size_index(), table_size as *const () as usize),
+        (Index::get_func_ref_index(), func_ref as *const () as usize),
     ];
     for (index, function) in ours {
         // SAFETY: this is where the context has the address of this function.
@@ -74,7 +78,13 @@ unsafe fn run(size: u32, operation: impl FnOnce()) {
         on_host_stack(stand_back);
     }
     operation();
-    if size >= LONG {
+    if size >= LONG { unsafe { look() } } else { unsafe { look_if_late() } }
+}
+
+/// End the guest's call if it is late.
+#[inline]
+unsafe fn look_if_late() {
+    if is_late() {
         unsafe { look() }
     }
 }
@@ -117,7 +127,9 @@ unsafe extern "C" fn table_get(context: *mut VMContext, table: u32, index: u32) 
     unsafe {
         make_sure_of_room();
         let get: Get = std::mem::transmute(wasmer_vm_table_get as *const ());
-        get(context, table, index)
+        let item = get(context, table, index);
+        look_if_late();
+        item
     }
 }
 
@@ -126,7 +138,8 @@ unsafe extern "C" fn table_set(context: *mut VMContext, table: u32, index: u32, 
     unsafe {
         make_sure_of_room();
         let set: Set = std::mem::transmute(wasmer_vm_table_set as *const ());
-        set(context, table, index, item)
+        set(context, table, index, item);
+        look_if_late()
     }
 }
 
@@ -153,14 +166,42 @@ unsafe extern "C" fn memory_grow(context: *mut VMContext, pages: u32, memory: u3
 unsafe extern "C" fn data_drop(context: *mut VMContext, data: u32) {
     unsafe {
         make_sure_of_room();
-        wasmer_vm_data_drop(context, data)
+        wasmer_vm_data_drop(context, data);
+        look_if_late()
     }
 }
 
 unsafe extern "C" fn elem_drop(context: *mut VMContext, elements: u32) {
     unsafe {
         make_sure_of_room();
-        wasmer_vm_elem_drop(context, elements)
+        wasmer_vm_elem_drop(context, elements);
+        look_if_late()
+    }
+}
+
+unsafe extern "C" fn memory_size(context: *mut VMContext, memory: u32) -> u32 {
+    unsafe {
+        make_sure_of_room();
+        look_if_late();
+        wasmer_vm_memory32_size(context, memory)
+    }
+}
+
+unsafe extern "C" fn table_size(context: *mut VMContext, table: u32) -> u32 {
+    unsafe {
+        make_sure_of_room();
+        look_if_late();
+        wasmer_vm_table_size(context, table)
+    }
+}
+
+unsafe extern "C" fn func_ref(context: *mut VMContext, function: u32) -> u64 {
+    type Refer = unsafe extern "C" fn(*mut VMContext, u32) -> u64;
+    unsafe {
+        make_sure_of_room();
+        look_if_late();
+        let refer: Refer = std::mem::transmute(wasmer_vm_func_ref as *const ());
+        refer(context, function)
     }
 }
 

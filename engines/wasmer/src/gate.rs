@@ -281,6 +281,12 @@ pub fn catch_up() -> bool {
     gate.is_late()
 }
 
+/// Whether the guest that runs in this thread is late.
+#[inline]
+pub fn is_late() -> bool {
+    unsafe { (*Seat::mine()).gate() }.is_some_and(Gate::is_late)
+}
+
 /// Note that the guest has thrown an exception. Returns whether it may.
 pub fn note_thrown() -> bool {
     let seat = unsafe { &*Seat::mine() };
