@@ -3,43 +3,30 @@
 python -m pytest examples/test_a_filter.py
 """
 
-from pathlib import Path
-
 import pytest
 
-from proxywasm_host import Host
-from proxywasm_host.runtime.effects import HttpCallReply
-from proxywasm_host.testing import Message, exchange
-
-AUTH = Path(__file__).parent.parent / "tests" / "filters" / "rust" / "auth.wasm"
-REQUEST = Message.request("GET", "/", [("authorization", "Bearer secret")])
+AUTH = "../tests/filters/rust/auth.wasm"
+SECRET = {"authorization": "Bearer secret"}
 
 
-@pytest.fixture
-def host():
-    with Host() as host:
-        yield host
+def test_without_the_token(proxywasm):
+    outcome = proxywasm(AUTH, "secret").get("/")
+    assert outcome.upstream is None
+    assert outcome.status == 401
+    assert outcome.response.headers["www-authenticate"].startswith("Bearer")
 
 
-def test_without_the_token(host):
-    auth = host.load_plugin(AUTH, configuration="secret")
-    result = exchange(host, [auth], Message.request("GET", "/"))
-    assert result.upstream_request is None
-    assert result.client_response.status == 401
-    assert result.client_response.first(b"www-authenticate").startswith(b"Bearer")
-
-
-def test_with_the_token(host):
-    auth = host.load_plugin(AUTH, configuration="secret")
-    result = exchange(host, [auth], REQUEST)
-    assert result.answered_by == "upstream"
-    assert result.client_response.status == 200
+def test_with_the_token(proxywasm):
+    outcome = proxywasm(AUTH, "secret").get("/", SECRET)
+    assert outcome.upstream.headers == SECRET
+    assert outcome.status == 200
 
 
 @pytest.mark.parametrize("status", [200, 403])
-def test_a_service_is_asked(host, status):
-    auth = host.load_plugin(AUTH, configuration="callout:accounts")
-    reply = HttpCallReply([(b":status", b"%d" % status)])
-    result = exchange(host, [auth], REQUEST, callouts={"accounts": reply})
-    assert result.client_response.status == status
-    assert f"auth: token 4 answered {status} " in [line.message for line in result.logs]
+def test_a_service_is_asked(proxywasm, status):
+    auth = proxywasm(AUTH, "callout:accounts")
+    auth.http["accounts"] = status
+    outcome = auth.get("/", SECRET)
+    assert outcome.status == status
+    assert outcome.callouts[0].request.headers == SECRET
+    assert f"answered {status}" in outcome.logs

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from proxywasm_host import list_engines
+from tests.conftest import ENGINES
 from tests.driver import conftest as of_the_driver
 from tests.servers.conftest import free_port, start, stop
 
@@ -57,6 +58,17 @@ def test_prints(name, engine):
 
 def test_the_unit_test_passes(engine):
     assert "4 passed" in run(engine, "-m", "pytest", "-q", "-p", "no:cacheprovider", "examples/test_a_filter.py")
+
+
+@pytest.mark.several_engines
+def test_tests_of_filters_pass_on_all_engines():
+    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "examples/testing"]
+    assert f"{7 * len(ENGINES)} passed" in run(None, *command, "--proxywasm-engine", ",".join(ENGINES))
+
+
+def test_suites_of_filters_pass():
+    suites = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "examples" / "testing").glob("*.suite.yaml"))
+    assert "# 4 passed, 0 failed" in run(None, "-m", "proxywasm_host.cli", "test", *suites)
 
 
 def test_an_engine_for_each_filter():

@@ -150,11 +150,11 @@ def test_the_example_prints_what_is_under_it():
     assert ran.stdout == block("text")
 
 
-def test_the_unit_test_passes(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    names: dict[str, object] = {}
-    exec(block("python", 2), names)
-    names["test_auth"]()
+def test_the_unit_test_passes(tmp_path):
+    (tmp_path / "test_auth.py").write_text(block("python", 2))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT)]
+    ran = subprocess.run([*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert (ran.returncode, "1 passed" in ran.stdout) == (0, True), ran.stdout + ran.stderr
 
 
 def test_the_application_runs_behind_the_filter(monkeypatch):

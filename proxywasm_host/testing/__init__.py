@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .message import Message
     from .outcome import Logs, Outcome
     from .record import Fed, Invocation, Recorder
+    from .redis import fake_redis
     from .result import Exchange
     from .run import Answer, exchange
 
@@ -65,6 +66,7 @@ __all__ = [
     "Request",
     "Response",
     "exchange",
+    "fake_redis",
     "later",
     "sse",
 ]
@@ -77,6 +79,7 @@ _HOME = {
     "http": "Headers Request Response sse",
     "message": "Message",
     "outcome": "Logs Outcome",
+    "redis": "fake_redis",
     "record": "Fed Invocation Recorder",
     "result": "Exchange",
     "run": "Answer exchange",

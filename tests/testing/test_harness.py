@@ -15,6 +15,7 @@ from proxywasm_host.testing import (
     RedisStatus,
     Request,
     Response,
+    fake_redis,
     later,
     sse,
 )
@@ -210,6 +211,34 @@ get_buffer_bytes 9 0 100"""
     (call,) = filter.callouts
     assert (call.kind, call.command) == ("redis", [b"GET", b"k"])
     assert '"$5%0d%0avalue%0d%0a"' in outcome.logs
+
+
+def commands(*commands):
+    """A script for the probe that sends these commands to Redis, one after the other."""
+    calls = ["redis_call cache " + resp(command.split()).decode().replace("\r\n", "%0d%0a") for command in commands]
+    return "\n".join(["@on_request_headers", 'redis_init cache "" "" 1000', *calls, "@on_redis_call_response", "get_buffer_bytes 9 0 100"])
+
+
+def answers(outcome):
+    return [line.split(" = 0 ")[1].strip('"').replace("%0d%0a", " ").strip() for line in outcome.logs.info if "get_buffer" in line]
+
+
+def test_a_redis_that_remembers(harness):
+    lines = commands("SET k v EX 10", "GET k", "INCR n", "INCRBY n 5", "EVAL return{KEYS[1],7} 1 k", "LPUSH n 1", "HGETALL none", "GET none")
+    filter = harness(FILTERS / "c" / "probe_0_2_100.wasm", lines)
+    filter.redis["cache"] = fake_redis(harness.clock)
+    told = answers(filter.get())
+    assert told[:4] == ["+OK", "$1 v", ":1", ":6"]
+    assert told[4:] == ["*2 $1 k :7", "-WRONGTYPE Operation against a key holding the wrong kind of value", "*0", "$-1"]
+
+
+def test_keys_expire_by_the_clock_of_the_test(harness):
+    cache = fake_redis(harness.clock)
+    for script, wait, told in (("SET k v EX 10", 9, ["+OK"]), ("GET k", 2, ["$1 v"]), ("GET k", 0, ["$-1"])):
+        filter = harness(FILTERS / "c" / "probe_0_2_100.wasm", commands(script))
+        filter.redis["cache"] = cache
+        assert answers(filter.get()) == told
+        harness.clock.advance(wait)
 
 
 def test_a_filter_that_asks_without_end_is_an_error(harness):

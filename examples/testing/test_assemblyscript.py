@@ -1,0 +1,17 @@
+"""Tests of a filter in AssemblyScript, which changes headers, as a snapshot and where G-Core would run it."""
+
+import pytest
+
+HEADERS = "../../tests/filters/assemblyscript/headers_0_2_1.wasm"
+
+
+def test_all_that_can_be_seen(proxywasm, proxywasm_snapshot):
+    headers = proxywasm(HEADERS, "hello")
+    proxywasm_snapshot(headers.get("/x", {"user-agent": "curl"}))
+
+
+@pytest.mark.proxywasm(profile="gcore")
+def test_it_needs_no_property_that_gcore_withholds(proxywasm):
+    outcome = proxywasm(HEADERS, "hello").get("/x")
+    assert outcome.upstream.headers == {"x-wasm": "hello"}
+    assert proxywasm.withheld == []
