@@ -11,6 +11,7 @@ import inspect
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
@@ -115,6 +116,12 @@ def _open(name: str, options: Mapping[str, object]) -> Engine:
 
 
 def _open_anew(name: str, options: Mapping[str, object], from_environment: set[str]) -> Engine:
+    if name in _OURS and name not in _registered and not _in_main_interpreter():
+        raise EngineUnavailable(
+            name,
+            "not usable in a sub-interpreter",
+            "have the main one run this (WSGIApplicationGroup %{GLOBAL} in mod_wsgi)",
+        )
     make = _load(name)
     _check_options(name, make, options, from_environment)
     try:
@@ -127,6 +134,15 @@ def _open_anew(name: str, options: Mapping[str, object], from_environment: set[s
             raise  # about the value of an option
         raise _unusable(name, error) from error
     return engine
+
+
+def _in_main_interpreter() -> bool:
+    """Static state of engines, and ctypes's of CPython before 3.12, is for one: others could break it."""
+    for name in ("_interpreters", "_xxsubinterpreters"):  # since CPython 3.13, and before that
+        with suppress(ImportError):
+            interpreters = import_module(name)
+            return bool(interpreters.get_current() == interpreters.get_main())
+    return True
 
 
 def _load(name: str) -> Callable[..., Engine]:

@@ -77,4 +77,27 @@ static inline void proxywasm_set_exception(PyObject *error) {
 #endif
 }
 
+/* Refuse to fill a module whose state is static in an interpreter other than the main one. */
+static inline int proxywasm_in_main_interpreter(PyObject *module) {
+    if (PyInterpreterState_Get() == PyInterpreterState_Main()) return 0;
+    PyErr_SetString(PyExc_ImportError, "a sub-interpreter cannot load it");
+    return -1;
+}
+
+/* clang-format off */
+#if PY_VERSION_HEX >= 0x030C0000
+#define PROXYWASM_ONE_INTERPRETER {Py_mod_multiple_interpreters, Py_MOD_MULTIPLE_INTERPRETERS_NOT_SUPPORTED},
+#else
+#define PROXYWASM_ONE_INTERPRETER
+#endif
+#if PY_VERSION_HEX >= 0x030D0000
+#define PROXYWASM_GIL {Py_mod_gil, Py_MOD_GIL_USED},
+#else
+#define PROXYWASM_GIL
+#endif
+
+/* The slots of such a module before the one that fills it: it is for one interpreter, and needs the GIL. */
+#define PROXYWASM_SLOTS {Py_mod_exec, (void *)proxywasm_in_main_interpreter}, PROXYWASM_ONE_INTERPRETER PROXYWASM_GIL
+/* clang-format on */
+
 #endif

@@ -135,14 +135,8 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = "proxywasm_host._native",
-    .m_size = -1,
-    .m_methods = methods,
-};
-
-PyMODINIT_FUNC PyInit__native(void) {
+static int fill(PyObject *module) {
+    static bool is_ready;
     static const struct {
         const char *name;
         PyTypeObject *type;
@@ -161,21 +155,24 @@ PyMODINIT_FUNC PyInit__native(void) {
     static int (*const NAMES[])(void) = {buffer_names, calls_names,   context_names, vm_names,
                                          guest_names,  headers_names, host_names,    hostcall_names,
                                          chain_names,  stream_names,  wire_names};
-    for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
-        if (NAMES[i]()) return NULL;
-    PyObject *module = PyModule_Create(&definition);
-    if (!module) return NULL;
-    for (size_t i = 0; i < sizeof TYPES / sizeof *TYPES; i++) {
-        if (PyType_Ready(TYPES[i].type) || PyModule_AddObjectRef(module, TYPES[i].name, (PyObject *)TYPES[i].type)) {
-            Py_DECREF(module);
-            return NULL;
-        }
-    }
-    if (PyModule_AddIntConstant(module, "FINGERPRINT", FINGERPRINT) ||
-        PyModule_AddIntConstant(module, "NATIVE_ABI", PROXYWASM_NATIVE_ABI))
-        Py_CLEAR(module);
-    PyObject *numbers = module ? constants() : NULL;
-    if (module && (!numbers || PyModule_AddObjectRef(module, "CONSTANTS", numbers))) Py_CLEAR(module);
+    for (size_t i = 0; !is_ready && i < sizeof NAMES / sizeof *NAMES; i++)
+        if (NAMES[i]()) return -1;
+    is_ready = true;
+    for (size_t i = 0; i < sizeof TYPES / sizeof *TYPES; i++)
+        if (PyType_Ready(TYPES[i].type) || PyModule_AddObjectRef(module, TYPES[i].name, (PyObject *)TYPES[i].type))
+            return -1;
+    PyObject *numbers = constants();
+    int failed = !numbers || PyModule_AddObjectRef(module, "CONSTANTS", numbers) ||
+                 PyModule_AddIntConstant(module, "FINGERPRINT", FINGERPRINT) ||
+                 PyModule_AddIntConstant(module, "NATIVE_ABI", PROXYWASM_NATIVE_ABI);
     Py_XDECREF(numbers);
-    return module;
+    return failed ? -1 : 0;
 }
+
+static PyModuleDef_Slot slots[] = {PROXYWASM_SLOTS{Py_mod_exec, (void *)fill}, {0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = "proxywasm_host._native", .m_size = 0, .m_methods = methods, .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit__native(void) { return PyModuleDef_Init(&definition); }

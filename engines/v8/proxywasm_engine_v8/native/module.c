@@ -29,23 +29,24 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static int fill(PyObject *module) {
+    static bool is_ready;
+    if (!is_ready && ticker_ready()) return -1;
+    is_ready = true;
+    PyObject *host = PyLong_FromVoidPtr((void *)host_called);
+    int failed = PyType_Ready(&GuestType) || PyModule_AddType(module, &TrampolinesType) ||
+                 PyModule_AddType(module, &AffinityType) || !host ||
+                 PyModule_AddObjectRef(module, "HOST_CALLED", host) ||
+                 PyModule_AddIntConstant(module, "FINGERPRINT", FINGERPRINT) ||
+                 PyModule_AddIntConstant(module, "NATIVE_ABI", PROXYWASM_NATIVE_ABI);
+    Py_XDECREF(host);
+    return failed ? -1 : 0;
+}
+
+static PyModuleDef_Slot slots[] = {PROXYWASM_SLOTS{Py_mod_exec, (void *)fill}, {0, NULL}};
+
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = "proxywasm_engine_v8._native",
-    .m_size = -1,
-    .m_methods = methods,
+    PyModuleDef_HEAD_INIT, .m_name = "proxywasm_engine_v8._native", .m_size = 0, .m_methods = methods, .m_slots = slots,
 };
 
-PyMODINIT_FUNC PyInit__native(void) {
-    if (ticker_ready()) return NULL;
-    PyObject *module = PyModule_Create(&definition);
-    if (!module) return NULL;
-    PyObject *host = PyLong_FromVoidPtr((void *)host_called);
-    if (PyType_Ready(&GuestType) || PyModule_AddType(module, &TrampolinesType) ||
-        PyModule_AddType(module, &AffinityType) || !host || PyModule_AddObjectRef(module, "HOST_CALLED", host) ||
-        PyModule_AddIntConstant(module, "FINGERPRINT", FINGERPRINT) ||
-        PyModule_AddIntConstant(module, "NATIVE_ABI", PROXYWASM_NATIVE_ABI))
-        Py_CLEAR(module);
-    Py_XDECREF(host);
-    return module;
-}
+PyMODINIT_FUNC PyInit__native(void) { return PyModuleDef_Init(&definition); }

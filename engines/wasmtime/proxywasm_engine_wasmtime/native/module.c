@@ -28,14 +28,10 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT,
-    .m_name = "proxywasm_engine_wasmtime._native",
-    .m_size = -1,
-    .m_methods = methods,
-};
-
 static int fill(PyObject *module) {
+    static bool is_ready;
+    if (!is_ready && ticker_ready()) return -1;
+    is_ready = true;
     if (PyType_Ready(&GuestType) || PyModule_AddType(module, &TickerType) || PyModule_AddType(module, &TrampolinesType))
         return -1;
     PyObject *host = PyLong_FromVoidPtr((void *)host_called), *epoch = PyLong_FromVoidPtr((void *)epoch_reached);
@@ -48,9 +44,11 @@ static int fill(PyObject *module) {
     return failed ? -1 : 0;
 }
 
-PyMODINIT_FUNC PyInit__native(void) {
-    if (ticker_ready()) return NULL;
-    PyObject *module = PyModule_Create(&definition);
-    if (module && fill(module)) Py_CLEAR(module);
-    return module;
-}
+static PyModuleDef_Slot slots[] = {PROXYWASM_SLOTS{Py_mod_exec, (void *)fill}, {0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, .m_name = "proxywasm_engine_wasmtime._native", .m_size = 0, .m_methods = methods,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit__native(void) { return PyModuleDef_Init(&definition); }
