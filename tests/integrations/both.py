@@ -49,23 +49,34 @@ class Application:
     status: int = 200
     headers: list[tuple[str, str]] = field(default_factory=lambda: [("content-length", "6")])
     chunks: tuple[bytes, ...] = (b"Hello.",)
+    echo: bool = False
+    """The body is the request's."""
+    error: Exception | None = None
+    """It fails when it has read the request."""
     seen: list[Seen] = field(default_factory=list)
+
+    def answer(self, seen: Seen) -> tuple[bytes, ...]:
+        """The parts of the body, now that the request was read."""
+        self.seen.append(seen)
+        if self.error is not None:
+            raise self.error
+        return (seen.body,) if self.echo else self.chunks
 
     async def asgi(self, scope, receive, send) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         body = await of_asgi.read(receive)
-        self.seen.append(Seen(scope["method"], scope["path"], scope["query_string"].decode(), headers, body))
+        chunks = self.answer(Seen(scope["method"], scope["path"], scope["query_string"].decode(), headers, body))
         given = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self.headers]
-        await of_asgi.respond(send, self.status, given, *self.chunks)
+        await of_asgi.respond(send, self.status, given, *chunks)
 
     def wsgi(self, environ, start_response):
         headers = {name[5:].lower().replace("_", "-"): environ[name] for name in environ if name[:5] == "HTTP_"}
         headers |= {"content-length": environ["CONTENT_LENGTH"]} if environ.get("CONTENT_LENGTH") else {}
         path = environ["SCRIPT_NAME"] + environ["PATH_INFO"]
         body = environ["wsgi.input"].read()
-        self.seen.append(Seen(environ["REQUEST_METHOD"], path, environ["QUERY_STRING"], headers, body))
+        chunks = self.answer(Seen(environ["REQUEST_METHOD"], path, environ["QUERY_STRING"], headers, body))
         start_response(f"{self.status:03d} Fine", [*self.headers])
-        return list(self.chunks)
+        return list(chunks)
 
 
 class Both:
@@ -98,7 +109,8 @@ class Both:
             body, method, target = given.pop("body"), given.pop("method"), given.pop("target")
             if body and not any(name in ("content-length", "transfer-encoding") for name, _ in pairs):
                 pairs.append(("content-length", str(len(body))))
-            server = await of_asgi.get(self.app, method, target, pairs, body=[body], **given)
+            parts = [body[at : at + 65536] for at in range(0, len(body), 65536)]
+            server = await of_asgi.get(self.app, method, target, pairs, body=parts, **given)
             headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in server.headers]
             answers.append(Answer(server.status or 0, headers, server.body))
         await anyio.to_thread.run_sync(self.until, self.app.status)

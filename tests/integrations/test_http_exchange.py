@@ -153,6 +153,17 @@ TRANSCRIPTS = {
             < +HELLO!! .
         = ANSWERED
     """),
+    "a body that is replaced has its length when its end comes alone": (SHOUT.replace("body\n", "body/1\n"), """
+        > GET / host=h
+            > GET / host=h .
+        < 200 content-length=6
+        < +Hello.
+        < + .
+            < 200 content-length=7
+            < +HELLO!!
+            < + .
+        = ANSWERED
+    """),
     "a body that is replaced, of a length that is not known, has none": (SHOUT, """
         > GET / host=h
             > GET / host=h .
