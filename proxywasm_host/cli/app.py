@@ -22,6 +22,7 @@ COMMANDS = {
     "engines": "List the WebAssembly engines: which are usable here, and what to do about the others.",
     "serve": "Put filters in front of an HTTP server: a reverse proxy with metrics, reloading and a live page.",
     "test": "Run suites of tests: in YAML, and Google's tests.textpb as they are.",
+    "fuzz": "Send a filter requests that nobody thought of, and check what has to hold for each.",
     "bench": "Measure what one request through filters costs.",
 }
 

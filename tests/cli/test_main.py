@@ -17,11 +17,11 @@ from tests.cli.conftest import HEADERS
 def test_help_tells_commands_exit_codes_and_completion(command):
     result = command("--help")
     assert result.code == 0
-    for word in ("run", "inspect", "engines", "test", "bench", "124 deadline", "_PROXYWASM_COMPLETE=bash_source"):
+    for word in ("run", "inspect", "engines", "test", "fuzz", "bench", "124 deadline", "_PROXYWASM_COMPLETE=bash_source"):
         assert word in result.out
 
 
-@pytest.mark.parametrize("name", ["run", "inspect", "engines", "test", "bench"])
+@pytest.mark.parametrize("name", ["run", "inspect", "engines", "test", "fuzz", "bench"])
 def test_each_command_has_help(command, name):
     result = command(name, "-h")
     assert (result.code, result.err) == (0, "")
@@ -43,9 +43,9 @@ def test_version(command):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["rnu"], "no command is called 'rnu'. Did you mean 'run'? There are run, inspect, engines, serve, test, bench."),
+        (["rnu"], "no command is called 'rnu'. Did you mean 'run'? There are run, inspect, engines, serve, test, fuzz, bench."),
         (["enginse", "--json"], "no command is called 'enginse'. Did you mean 'engines'?"),
-        (["walk"], "no command is called 'walk'. There are run, inspect, engines, serve, test, bench."),
+        (["walk"], "no command is called 'walk'. There are run, inspect, engines, serve, test, fuzz, bench."),
         (["auth.wasm", "/x"], "the command is missing: proxywasm run auth.wasm /x"),
     ],
 )

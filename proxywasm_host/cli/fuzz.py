@@ -1,0 +1,94 @@
+"""``proxywasm fuzz``: requests that nobody thought of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from proxywasm_host import remedy
+from proxywasm_host.abi.profile import PROFILES
+from proxywasm_host.cli.exit_codes import Exit
+from proxywasm_host.cli.options import about, check_readable
+from proxywasm_host.cli.parameter_types import LONGEST, Data, EngineName, Seconds, Size
+from proxywasm_host.driver.defaults import DEADLINE, MEMORY
+from proxywasm_host.engine.cache import ModuleCache, default_directory
+from proxywasm_host.engine.protocol import Limits
+from proxywasm_host.engine.registry import list_engines, open_engine
+from proxywasm_host.errors import EngineUnavailable, ModuleError
+
+__all__ = ["command"]
+
+ALL = "all"
+NAMES = ("trap", "local", "pause", "chunks", "engines", "memory")
+
+
+@click.command("fuzz")
+@click.argument("filter", metavar="FILTER.wasm", type=click.Path(path_type=Path))
+@click.option("--config", type=Data(), default="", help="The filter's configuration.")
+@click.option("--cluster", "clusters", metavar="NAME", multiple=True, help="A cluster that the filter calls.")
+@click.option("--examples", type=click.IntRange(1, 1_000_000), default=100, show_default=True, help="How many to try.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same finds the same.")
+@click.option("--without", type=click.Choice(NAMES), multiple=True, help="Do not make this check.")
+@click.option("--engine", type=EngineName(), default=ALL, show_default=True, help="wasmtime, …, or all.")
+@click.option("--profile", type=click.Choice(list(PROFILES)), default="envoy", show_default=True, help="See run.")
+@click.option("--deadline", type=Seconds(), default=f"{DEADLINE:g}", show_default=True, help="Seconds for a callback.")
+@click.option("--memory-limit", type=Size(), default=f"{MEMORY >> 20}MiB", show_default=True, help="Of a guest.")
+def command(filter: Path, clusters: Sequence[str], examples: int, seed: int, **options: Any) -> int:
+    """Send a filter requests that nobody thought of, and check what has to hold for each.
+
+    Headers, odd bytes, bodies cut anywhere, clients that leave, callouts that fail, come late or never. Checked is:
+
+    \b
+    trap     the guest does not trap
+    local    at most one local response is sent
+    pause    what is paused is let go, once all answers are in and time has passed
+    chunks   the result is the same whatever the chunks of a body are
+    engines  all engines agree
+    memory   memory does not grow with each request
+
+    The smallest request that breaks a check is printed as a command line, where there is one, and as a test for
+    pytest; the exit code is 1 then.
+
+    \b
+    proxywasm fuzz auth.wasm --config callout:idp --cluster idp --examples 1000
+    proxywasm fuzz rewrite.wasm --without chunks --engine wasmtime
+    """  # noqa: D301 - click wants the character
+    check_readable(str(filter))
+    try:
+        from proxywasm_host.fuzz import Subject, fuzz  # noqa: PLC0415 - the extra may be missing
+    except ModuleNotFoundError as error:
+        raise click.UsageError(f"proxywasm fuzz needs more: {remedy.missing('fuzz', error)}") from None
+    subject = Subject(
+        filter,
+        options["config"] or b"",
+        _engines(options["engine"]),
+        tuple(clusters),
+        options["profile"],
+        Limits(options["memory_limit"], options["deadline"] or LONGEST),
+        ModuleCache(default_directory()),
+    )
+    try:
+        finding = fuzz(subject, examples=examples, seeded=seed, without=options["without"])
+    except ModuleError as error:
+        raise about(str(filter), error) from None
+    if finding is None:
+        click.echo(f"{examples} requests on {', '.join(subject.engines)}: nothing was found.")
+        return Exit.OK
+    click.echo(f"{finding.check}: {finding}\n")
+    if shown := finding.command(subject):
+        click.echo(f"{shown}\n")
+    click.echo(finding.test(subject))
+    return Exit.FAILED
+
+
+def _engines(name: str) -> tuple[str, ...]:
+    """Names of the engines to run on, the best first. Raises: EngineUnavailable, UnknownEngine."""
+    if name != ALL:
+        return (open_engine(name).name,)
+    names = tuple(status.name for status in list_engines() if status.usable)
+    if not names:
+        raise EngineUnavailable(ALL, "none: not one engine is usable here", "see proxywasm engines")
+    return names

@@ -1,0 +1,226 @@
+"""What has to hold for every request that goes through a filter, and what is told where it does not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from proxywasm_host.abi.marshal import Call, Refusal
+from proxywasm_host.engine.cache import ModuleCache
+from proxywasm_host.engine.protocol import Limits
+from proxywasm_host.fuzz.example import Example
+from proxywasm_host.testing import Harness, Outcome
+
+__all__ = ["CHECKS", "Finding", "Subject", "check", "check_memory"]
+
+ROUND = 100
+"""Requests between two looks at a guest's memory."""
+ROUNDS = 20
+"""Rounds in which memory has to grow each time before it is said to: a collector may not run for long."""
+NAMES = ("FAIL", "NEVER", "GrpcStatus", "Harness", "Response", "later")
+"""What a test may need to import."""
+
+RESPOND = "proxy_send_local_response"
+CHECKS = {
+    "trap": "the guest does not trap",
+    "local": "at most one local response is sent",
+    "pause": "what is paused is let go, once all answers are in and time has passed",
+    "chunks": "the result is the same whatever the chunks of a body are",
+    "engines": "all engines agree",
+    "memory": "memory does not grow with each request",
+}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A filter and the engines to run it on; the first one is that of all checks but `engines`."""
+
+    filter: Path
+    configuration: bytes = b""
+    engines: tuple[str, ...] = ()
+    clusters: tuple[str, ...] = ()
+    profile: str = "envoy"
+    limits: Limits | None = None
+    cache: ModuleCache | None = field(default=None, compare=False)
+
+    def harness(self, engine: str) -> Harness:
+        return Harness(engine, profile=self.profile, limits=self.limits, cache=self.cache)
+
+    def send(self, example: Example, engine: str) -> Outcome:
+        """Send it through a filter that has seen nothing yet. Raises: what loading raises."""
+        with self.harness(engine) as harness:
+            return example.send(harness(self.filter, self.configuration))
+
+
+class Finding(AssertionError):
+    """A check that does not hold, and the example for which it does not."""
+
+    def __init__(self, check: str, example: Example, said: str, engines: Sequence[str]) -> None:
+        super().__init__(f"{CHECKS[check]}: {said}")
+        self.check, self.example, self.said, self.engines = check, example, said, tuple(engines)
+
+    def command(self, subject: Subject) -> str:
+        """A command line that shows it; empty, if there is none."""
+        if self.check in ("chunks", "memory"):
+            return ""
+        options = ["--config", subject.configuration.decode("utf-8", "replace")] if subject.configuration else []
+        options += ["--profile", subject.profile] if subject.profile != "envoy" else []
+        engine = "all" if self.check == "engines" else self.engines[0]
+        return self.example.command(str(subject.filter), [*options, "--engine", engine, "--ticks", "10"])
+
+    def test(self, subject: Subject) -> str:
+        """A test for pytest that fails because of it."""
+        body = TESTS[self.check](self)
+        words = {word for line in body for word in re.findall(r"\w+", line)}
+        names = [name for name in NAMES if name in words or name == "Harness"]
+        engine = f"engine, profile={subject.profile!r}" if subject.profile != "envoy" else "engine"
+        return "\n".join(
+            [
+                f"from proxywasm_host.testing import {', '.join(names)}",
+                "",
+                "",
+                "def filter(engine):",
+                f"    return Harness({engine})({str(subject.filter)!r}, {subject.configuration!r})",
+                "",
+                "",
+                f"def test_{self.check}():",
+                *(f"    {line}" for line in body),
+            ]
+        )
+
+
+def check(subject: Subject, example: Example, wanted: frozenset[str]) -> None:
+    """Check one example. Raises: Finding."""
+    first = subject.engines[0]
+    outcome = subject.send(example, first)
+    failure = outcome.failure
+    if failure is not None:
+        if "trap" in wanted:
+            raise Finding("trap", example, f"{failure.message} in {failure.callback}", [first])
+        return
+    if "local" in wanted and (sent := _local_responses(outcome)) > 1:
+        raise Finding("local", example, f"{sent} were sent", [first])
+    if "pause" in wanted and example.leaves_after is None and outcome.paused:
+        held = ", ".join(f"{plugin} holds the {which}" for which, plugin in outcome.paused.items())
+        raise Finding("pause", example, held, [first])
+    if "chunks" in wanted and example.in_one != example and example.leaves_after is None:
+        whole = subject.send(example.in_one, first)
+        for what, one, other in _both(outcome, whole):
+            if one != other:
+                raise Finding("chunks", example, f"{what} {one!r} in these chunks, {other!r} in one", [first])
+    if "engines" in wanted:
+        for engine in subject.engines[1:]:
+            there = subject.send(example, engine)
+            if _comparable(there) != _comparable(outcome):
+                raise Finding("engines", example, _difference(first, outcome, engine, there), [first, engine])
+
+
+def check_memory(subject: Subject, example: Example) -> None:
+    """Whether memory grows without an end on any engine. Raises: Finding."""
+    for engine in subject.engines:
+        with subject.harness(engine) as harness:
+            under_test = harness(subject.filter, subject.configuration)
+            sizes = [0]
+            while len(sizes) <= ROUNDS:
+                for _ in range(ROUND):
+                    example.send(under_test)
+                    harness.recorder.timeline.clear()
+                    harness.callouts.clear()
+                sizes.append(sum(map(memory_size, under_test.plugins)))
+                if sizes[-1] == sizes[-2]:
+                    break
+            else:
+                grown = (sizes[-1] - sizes[1]) // (ROUND * (ROUNDS - 1))
+                raise Finding("memory", example, f"by {grown} bytes on {engine}", [engine])
+
+
+def memory_size(plugin: Any) -> int:
+    """Bytes of a plugin's memory."""
+    memory = plugin.vm.instance.memory
+    memory.refresh()
+    return len(memory.view)
+
+
+def _local_responses(outcome: Outcome) -> int:
+    return sum(
+        isinstance(event, Call) and event.row.name == RESPOND and not isinstance(event.result, Refusal)
+        for invocation in outcome.invocations
+        for event in invocation.events
+    )
+
+
+def _both(one: Outcome, other: Outcome) -> list[tuple[str, Any, Any]]:
+    """What is compared of two runs. Upstream may have got more or less of a request that was answered on the way."""
+    compared: list[tuple[str, Any, Any]] = [("the client gets", one.response, other.response)]
+    if one.local_response is None and other.local_response is None:
+        compared.append(("upstream gets", one.upstream, other.upstream))
+    return compared
+
+
+def _comparable(outcome: Outcome) -> list[str]:
+    """What engines have to agree on: how a failure is worded is their own."""
+    failed = outcome.failure
+    lines = [line for line in outcome.lines() if failed is None or failed.message not in line]
+    return [*lines, *(repr(invocation) for invocation in outcome.invocations)]
+
+
+def _difference(first: str, one: Outcome, second: str, other: Outcome) -> str:
+    pairs = list(zip_longest(_comparable(one), _comparable(other), fillvalue="nothing more"))
+    mine, theirs = next(pair for pair in pairs if pair[0] != pair[1])
+    return f"{first} {mine.strip()!r}, {second} {theirs.strip()!r}"
+
+
+# -- As tests ----------------------------------------------------------------------------------------------------------
+
+
+def _one(*assertion: str) -> Callable[[Finding], list[str]]:
+    def lines(finding: Finding) -> list[str]:
+        example = finding.example
+        return [f"f = filter({finding.engines[0]!r})", *example.world(), *example.statements(), *assertion]
+
+    return lines
+
+
+def _chunks(finding: Finding) -> list[str]:
+    example = finding.example
+    whole = [f"f = filter({finding.engines[0]!r})", *example.in_one.world(), *example.in_one.statements()]
+    parts = [f"f = filter({finding.engines[0]!r})", *example.world(), *example.statements()]
+    same = [f"assert outcome.{what} == whole.{what}" for what in ("response", "upstream")]
+    return [*whole, "whole = outcome", *parts, *same]
+
+
+def _engines(finding: Finding) -> list[str]:
+    example = finding.example
+    told = ["told = []", f"for engine in {finding.engines!r}:", "    f = filter(engine)"]
+    told += [f"    {line}" for line in [*example.world(), *example.statements()]]
+    return [*told, "    told.append(outcome.lines())", "assert told[0] == told[1]"]
+
+
+def _memory(finding: Finding) -> list[str]:
+    example = finding.example
+    told = ["sizes = []", f"f = filter({finding.engines[0]!r})", *example.world(), f"for _ in range({ROUNDS}):"]
+    told += [f"    for _ in range({ROUND}):", *(f"        {line}" for line in example.statements())]
+    return [
+        *told,
+        "    memory = f.plugins[0].vm.instance.memory",
+        "    memory.refresh()",
+        "    sizes.append(len(memory.view))",
+        "assert len(set(sizes)) < len(sizes)",
+    ]
+
+
+TESTS: dict[str, Callable[[Finding], list[str]]] = {
+    "trap": _one("assert outcome.failure is None"),
+    "local": _one(
+        "sent = [event for invocation in outcome.invocations for event in invocation.events]",
+        f"assert sum({RESPOND!r} in repr(event) for event in sent) <= 1",
+    ),
+    "pause": _one("assert outcome.paused == {}"),
+    "chunks": _chunks,
+    "engines": _engines,
+    "memory": _memory,
+}
