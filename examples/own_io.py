@@ -6,7 +6,7 @@ python examples/own_io.py
 from pathlib import Path
 
 from proxywasm_host import Host, Services
-from proxywasm_host.runtime.effects import (
+from proxywasm_host.effects import (
     Effect,
     HttpCall,
     HttpCallReply,

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from proxywasm_host import effects
     from proxywasm_host.abi.module_limits import ModuleLimits
     from proxywasm_host.abi.profile import ENVOY, SPEC, Profile
     from proxywasm_host.abi.types import AbiVersion, LogLevel, PeerType, Status
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from proxywasm_host.engine.registry import list_engines, open_engine, register_engine
     from proxywasm_host.errors import EngineUnavailable, ModuleError, ProxyWasmError, UnknownEngine
     from proxywasm_host.extension import get_include
-    from proxywasm_host.runtime import effects
     from proxywasm_host.runtime.failure import Failure, PluginError
     from proxywasm_host.runtime.failure_policy import FailurePolicy
     from proxywasm_host.runtime.filter_config import FilterConfig
@@ -86,7 +86,7 @@ _MODULES = {name: module for module, names in _HOME.items() for name in names.sp
 
 def __getattr__(name: str) -> object:
     if name == "effects":
-        return import_module("proxywasm_host.runtime.effects")
+        return import_module("proxywasm_host.effects")
     try:
         module = _MODULES[name]
     except KeyError:

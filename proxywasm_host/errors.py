@@ -1,21 +1,30 @@
-"""What can go wrong before a guest runs. Each message says what was wrong, where, and what to do.
+"""What can go wrong. Each message says what was wrong, where, and what to do.
 
-What a guest does wrong while it runs is a `proxywasm_host.runtime.failure.PluginError`.
+All errors are in one tree; docs/api.md lists them. Those of one part are where that part is: `Trap` in
+`engine.protocol`, `QuotaExceeded` in `services`, `PluginError` in `runtime.failure`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 __all__ = ["ConfigError", "EngineUnavailable", "ModuleError", "ProxyWasmError", "UnknownEngine", "not_among"]
 
 
 class ProxyWasmError(Exception):
-    """Base of all errors that this library raises on purpose."""
+    """Base of all errors that this library raises on purpose.
+
+    `code` is one word for each class, for logs, metrics and whoever must tell errors apart by text. It does not change.
+    """
+
+    code: ClassVar[str] = "error"
 
 
 class UnknownEngine(ProxyWasmError, LookupError):
     """No engine of that name is known: neither ours, nor one that a plug-in or `register_engine` brought."""
+
+    code = "unknown_engine"
 
 
 class EngineUnavailable(ProxyWasmError):
@@ -23,6 +32,8 @@ class EngineUnavailable(ProxyWasmError):
 
     `reason` says why, `remedy` what to do about it.
     """
+
+    code = "engine_unavailable"
 
     def __init__(self, name: str, reason: str, remedy: str) -> None:
         super().__init__(f"engine {name!r} is {reason}: {remedy}")
@@ -37,9 +48,13 @@ class EngineUnavailable(ProxyWasmError):
 class ModuleError(ProxyWasmError):
     """The bytes are no filter that can be loaded: no WebAssembly, no known ABI, an unknown import, no allocator."""
 
+    code = "module"
+
 
 class ConfigError(ProxyWasmError):
     """A configuration that cannot be used."""
+
+    code = "configuration"
 
 
 def not_among(what: str, name: object, known: Iterable[str], where: str = "") -> str:

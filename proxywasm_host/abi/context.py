@@ -61,6 +61,9 @@ class Context(ContextState):
         """Name of the plugin, for log lines."""
         return ""
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id}{f' of {self.name!r}' if self.name else ''}>"
+
     # -- The stream ----------------------------------------------------------------------------------------------
 
     def add_trailers(self, map: int) -> HeaderList | None:
@@ -185,16 +188,24 @@ class VmState(Protocol):
         ...
 
     @property
-    def profile(self) -> Profile: ...
+    def profile(self) -> Profile:
+        """What this VM does as Envoy, or as the specification."""
+        ...
 
     @property
-    def services(self) -> Services: ...
+    def services(self) -> Services:
+        """What hostcalls need from outside."""
+        ...
 
     @property
-    def vm_id(self) -> str: ...
+    def vm_id(self) -> str:
+        """Whose shared data, queues and metrics it has."""
+        ...
 
     @property
-    def vm_configuration(self) -> bytes: ...
+    def vm_configuration(self) -> bytes:
+        """What ``proxy_on_vm_start`` is given."""
+        ...
 
     @property
     def environment(self) -> Mapping[str, str]:

@@ -165,62 +165,77 @@ class Callback(NamedTuple):
 
 
 def u32(name: str, enum: type[IntEnum] | None = None) -> Param:
+    """A number of 32 bits without a sign; with `enum`, traces show its name."""
     return Param(name, Kind.U32, enum)
 
 
 def i32(name: str) -> Param:
+    """A number of 32 bits with a sign."""
     return Param(name, Kind.I32)
 
 
 def i64(name: str) -> Param:
+    """A number of 64 bits with a sign."""
     return Param(name, Kind.I64)
 
 
 def u64(name: str) -> Param:
+    """A number of 64 bits without a sign."""
     return Param(name, Kind.U64)
 
 
 def name(of: str) -> Param:
+    """Bytes that name something: at most `NAME` of them."""
     return Param(of, Kind.BYTES, most=NAME)
 
 
 def text(name: str) -> Param:
+    """Bytes of a value in a map: at most `TEXT` of them."""
     return Param(name, Kind.BYTES, most=TEXT)
 
 
 def data(name: str) -> Param:
+    """Bytes of a message or an argument: at most `DATA` of them."""
     return Param(name, Kind.BYTES, most=DATA)
 
 
 def body(name: str) -> Param:
+    """Bytes of a body: at most `BODY` of them."""
     return Param(name, Kind.BYTES, most=BODY)
 
 
 def pairs(name: str) -> Param:
+    """Header pairs that the guest gives in the serialised form of the ABI."""
     return Param(name, Kind.PAIRS, most=MAX_SIZE)
 
 
 def lines(name: str) -> Param:
+    """Lines to log: what is beyond `LINE` bytes is cut off."""
     return Param(name, Kind.BYTES, most=LINE, cut=True)
 
 
 def iovecs(name: str) -> Param:
+    """What WASI's ``fd_write`` is given: addresses and lengths, cut off at `LINE` bytes."""
     return Param(name, Kind.IOVECS, most=LINE, cut=True)
 
 
 def u32_out(name: str, *, early: bool = False) -> Param:
+    """A number of 32 bits that the handler returns, written where the guest says."""
     return Param(name, Kind.U32_OUT, early=early)
 
 
 def u64_out(name: str) -> Param:
+    """A number of 64 bits that the handler returns, written where the guest says."""
     return Param(name, Kind.U64_OUT)
 
 
 def data_out(name: str, *, optional: bool = False) -> Param:
+    """Bytes that the handler returns, in memory of the guest's allocator; address and length are written."""
     return Param(name, Kind.BYTES_OUT, optional=optional)
 
 
 def pairs_out(name: str) -> Param:
+    """Header pairs that the handler returns, in the serialised form of the ABI; else as `data_out`."""
     return Param(name, Kind.PAIRS_OUT)
 
 

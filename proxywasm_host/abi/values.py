@@ -12,6 +12,7 @@ from struct import Struct
 from typing import Any, Union
 
 from proxywasm_host.abi import pairs
+from proxywasm_host.errors import ProxyWasmError
 
 __all__ = [
     "PropertyValue",
@@ -47,12 +48,16 @@ _VALUES = (
 )
 
 
-class UnencodableValue(ValueError):
+class UnencodableValue(ProxyWasmError, ValueError):
     """The value has no form in the ABI (SERIALIZATION_FAILURE to the guest)."""
+
+    code = "unencodable_value"
 
 
 class UnencodableType(UnencodableValue, TypeError):
     """No value of that type has one."""
+
+    code = "unencodable_type"
 
 
 def decode_path(data: bytes) -> tuple[str, ...]:

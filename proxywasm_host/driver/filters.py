@@ -20,7 +20,7 @@ __all__ = ["AnyFilter", "Filter", "chain", "compile", "load"]
 CODE = (bytes, str, os.PathLike)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Filter(FilterConfig):
     """A `FilterConfig` with the defaults of carriers: a guest that fails is replaced for the next stream."""
 

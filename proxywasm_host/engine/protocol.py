@@ -27,6 +27,8 @@ from enum import Enum
 from math import inf
 from typing import Any, ClassVar, Protocol
 
+from proxywasm_host.errors import ProxyWasmError
+
 __all__ = [
     "Capabilities",
     "Engine",
@@ -166,8 +168,10 @@ class Frame:
         return self.function if self.offset is None else f"{self.function} +{self.offset:#x}"
 
 
-class Trap(Exception):
+class Trap(ProxyWasmError):
     """The guest was stopped: `kind` says why, `frames` where (empty if the engine cannot tell)."""
+
+    code = "trap"
 
     def __init__(self, kind: TrapKind, message: str = "", frames: Sequence[Frame] = ()) -> None:
         super().__init__(message or kind.value)
@@ -176,12 +180,16 @@ class Trap(Exception):
         self.frames = tuple(frames)
 
 
-class InvalidModule(Exception):
+class InvalidModule(ProxyWasmError):
     """The bytes are no WebAssembly module that this engine can compile; the message says what and where."""
 
+    code = "invalid_module"
 
-class LinkError(Exception):
+
+class LinkError(ProxyWasmError):
     """The module could not be instantiated with the host functions given; the message names the import."""
+
+    code = "link"
 
 
 class Memory(Protocol):

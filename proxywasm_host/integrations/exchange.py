@@ -46,6 +46,7 @@ from enum import Enum
 from typing import Any, Protocol, Union
 
 from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.errors import ProxyWasmError
 from proxywasm_host.integrations.framing import Head, WaitingHead, set_length, told_length
 from proxywasm_host.integrations.headers import Refused, received_request, received_response
 from proxywasm_host.integrations.heads import (
@@ -74,8 +75,10 @@ ToClient = Union[Informational, ResponseHead, effects.ResponseBody, effects.Resp
 logger = logging.getLogger("proxywasm_host.exchange")
 
 
-class StreamReset(Exception):
+class StreamReset(ProxyWasmError):
     """A response was broken off when a part of it was sent: the server must cut the connection."""
+
+    code = "stream_reset"
 
 
 class State(Enum):

@@ -80,6 +80,8 @@ class Failure:
 class PluginError(ProxyWasmError):
     """A plugin could not be started: its guest trapped, or refused its VM or its configuration."""
 
+    code = "plugin"
+
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.report())
         self.failure = failure

@@ -47,7 +47,7 @@ class FilterConfig:
     """Plugins that agree in this, in `vm_configuration`, in the code and in the options of the VM share a VM."""
     vm_configuration: bytes | str = field(default=b"", repr=False)
     """What on_vm_start can read."""
-    environment: Mapping[str, str] | None = None
+    environment: Mapping[str, str] | None = field(default=None, repr=False)
     """Environment variables of the guest."""
     capabilities: Iterable[str] | None = None
     """Names of the hostcalls and callbacks that are allowed; ``None`` is all."""
@@ -80,6 +80,14 @@ class FilterConfig:
         for name, kind in (("capabilities", frozenset), ("hostcalls", tuple)):  # an iterator could be read but once
             if isinstance(given[name], Iterator):
                 object.__setattr__(self, name, kind(given[name]))
+
+    def __repr__(self) -> str:
+        """What it is made of, but for defaults, and for what may hold a secret."""
+        source = f"<{len(self.code)} bytes>" if isinstance(self.code, bytes) else repr(os.fspath(self.code))
+        given = [(each.name, getattr(self, each.name)) for each in fields(self) if each.repr]
+        defaults = {each.name: each.default for each in fields(self)}
+        shown = [f"{name}={value!r}" for name, value in given if value != defaults[name]]
+        return f"{type(self).__name__}({', '.join([source, *shown])})"
 
     @property
     def plugin_name(self) -> str:

@@ -336,3 +336,7 @@ class Vm(VmBase):
         if self.failure is None:
             self.failure = Failure(FailState.RUNTIME, self._plugin_name, "", "the VM was closed")
         self.instance.close()
+
+    def __repr__(self) -> str:
+        state = f"failed: {self.failure.message}" if self.failure else "running"
+        return f"<Vm {self.vm_id!r} of {self._plugin_name!r}, ABI {self.version.name[1:].replace('_', '.')}, {state}>"

@@ -38,9 +38,11 @@ class ManualClock:
         self._start = time_ns - 1_000_000_000
 
     def time_ns(self) -> int:
+        """The time that it stands at, in nanoseconds since 1970."""
         return self._now
 
     def monotonic_ns(self) -> int:
+        """Nanoseconds since it was made, and a second."""
         return self._now - self._start
 
     def advance(self, seconds: float) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 
+from proxywasm_host.errors import ProxyWasmError
+
 __all__ = ["BUILT_IN", "ForeignCallFailed", "ForeignFunction"]
 
 ForeignFunction = Callable[[bytes], bytes]
@@ -25,8 +27,10 @@ MAX_THOROUGH = 128 << 10
 FAST = 4
 
 
-class ForeignCallFailed(Exception):
+class ForeignCallFailed(ProxyWasmError):
     """A foreign function refuses; `status` is what the guest is told, the text is the reason in traces."""
+
+    code = "foreign_call_failed"
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)

@@ -59,6 +59,7 @@ class StandardLogging:
         self.level = level
 
     def log(self, line: GuestLog) -> None:
+        """Give the line to the logger of its plugin."""
         logger, level = logger_of(line.plugin), LEVELS[line.level]
         if logger.isEnabledFor(level):
             logger.log(level, "%s", printable(line.message))

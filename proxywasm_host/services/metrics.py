@@ -54,6 +54,7 @@ class InMemoryMetrics:
         self._lock = Lock()
 
     def define(self, kind: int, name: str) -> None:
+        """Make the metric known, with the value 0. Raises: QuotaExceeded, if it is new and there is no room."""
         with self._lock:
             if name in self.samples if kind == HISTOGRAM else (kind, name) in self.values:
                 return
@@ -64,10 +65,12 @@ class InMemoryMetrics:
                 self.values[kind, name] = 0
 
     def add(self, kind: int, name: str, amount: int) -> None:
+        """Add to a counter or a gauge."""
         with self._lock:
             self.values[kind, name] = self.values.get((kind, name), 0) + amount
 
     def record(self, kind: int, name: str, value: int) -> None:
+        """Set a gauge, or note a sample of a histogram."""
         with self._lock:
             if kind == HISTOGRAM:
                 samples = self.samples.setdefault(name, [])
@@ -80,4 +83,5 @@ class InMemoryMetrics:
                 self.values[kind, name] = value
 
     def get(self, kind: int, name: str) -> int:
+        """Value of a counter or a gauge; 0 if it was never defined."""
         return self.values.get((kind, name), 0)

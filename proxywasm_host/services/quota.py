@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from proxywasm_host.errors import ProxyWasmError
+
 __all__ = ["MIB", "Quota", "QuotaExceeded"]
 
 MIB = 1 << 20
 
 
-class QuotaExceeded(Exception):
+class QuotaExceeded(ProxyWasmError):
     """More would be kept than is allowed: the guest is told INTERNAL_FAILURE, and what is kept stays as it is."""
+
+    code = "quota_exceeded"
 
 
 class Quota:

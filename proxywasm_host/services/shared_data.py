@@ -52,10 +52,12 @@ class InMemorySharedData:
         self._lock = Lock()
 
     def get(self, vm_id: str, key: bytes) -> tuple[bytes, int] | None:
+        """The value and its CAS number, or ``None`` if the key was never set."""
         space = self._spaces.get(vm_id)
         return space.entries.get(key) if space else None
 
     def set(self, vm_id: str, key: bytes, value: bytes, cas: int = 0) -> bool:
+        """Store a value, unless `cas` is another number than 0 and than that of the key. Raises: QuotaExceeded."""
         with self._lock:
             space = self._spaces.get(vm_id)
             if space is None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Protocol
 
+from proxywasm_host.errors import ProxyWasmError
 from proxywasm_host.services.quota import MIB, Quota
 
 __all__ = ["InMemorySharedQueues", "SharedQueues", "UnknownQueue"]
@@ -20,8 +21,10 @@ QUEUE, MESSAGE = 2048, 64
 """Bytes that a queue costs beside its name, and a message beside its own."""
 
 
-class UnknownQueue(LookupError):
+class UnknownQueue(ProxyWasmError, LookupError):
     """No queue has that token."""
+
+    code = "unknown_queue"
 
 
 class SharedQueues(Protocol):
@@ -67,6 +70,7 @@ class InMemorySharedQueues:
         self._lock = Lock()
 
     def register(self, vm_id: str, name: bytes, on_ready: Callable[[int], None]) -> int:
+        """Make a queue, or take it over. Returns its token. Raises: QuotaExceeded."""
         with self._lock:
             token = self._tokens.get((vm_id, name))
             if token is not None:
@@ -81,6 +85,7 @@ class InMemorySharedQueues:
             return token
 
     def resolve(self, vm_id: str, name: bytes) -> int | None:
+        """The token of a queue, or ``None``."""
         return self._tokens.get((vm_id, name))
 
     def _queue(self, token: int) -> _Queue:
@@ -90,6 +95,7 @@ class InMemorySharedQueues:
             raise UnknownQueue(f"no queue has the token {token}") from None
 
     def enqueue(self, token: int, message: bytes) -> None:
+        """Append a message. Raises: UnknownQueue, QuotaExceeded."""
         queue = self._queue(token)
         with self._lock:
             queue.quota.reserve(MESSAGE + len(message))
@@ -97,6 +103,7 @@ class InMemorySharedQueues:
         queue.on_ready(token)
 
     def dequeue(self, token: int) -> bytes | None:
+        """Take the oldest message; ``None`` if there is none. Raises: UnknownQueue."""
         queue = self._queue(token)
         with self._lock:
             if not queue.messages:

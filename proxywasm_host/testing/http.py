@@ -35,6 +35,7 @@ class Headers:
         return [value for key, value in self.pairs if key == name.lower()]
 
     def get(self, name: str, default: str | None = None) -> str | None:
+        """The values of a header, joined by ``", "``; `default` if there is none."""
         values = self.get_all(name)
         return ", ".join(values) if values else default
 
@@ -237,6 +238,7 @@ class Response(_Whole):
     def of(
         cls, pairs: HeaderList, body: bytes = b"", trailers: Iterable[tuple[bytes, bytes]] = (), complete: bool = True
     ) -> Response:
+        """The response that these pairs, with ``:status``, and this body are."""
         self = cls.__new__(cls)
         known, headers = _parted(pairs)
         self._fill(headers, body, None, None, _decoded(trailers))

@@ -91,6 +91,7 @@ class Message:
 
     @property
     def body(self) -> bytes:
+        """All chunks as one."""
         return b"".join(self.chunks)
 
     @property

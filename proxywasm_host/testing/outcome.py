@@ -29,26 +29,32 @@ class Logs(list[GuestLog]):
 
     @property
     def trace(self) -> list[str]:
+        """The messages of level ``trace``."""
         return self.messages(LogLevel.TRACE)
 
     @property
     def debug(self) -> list[str]:
+        """The messages of level ``debug``."""
         return self.messages(LogLevel.DEBUG)
 
     @property
     def info(self) -> list[str]:
+        """The messages of level ``info``."""
         return self.messages(LogLevel.INFO)
 
     @property
     def warn(self) -> list[str]:
+        """The messages of level ``warn``."""
         return self.messages(LogLevel.WARN)
 
     @property
     def error(self) -> list[str]:
+        """The messages of level ``error``."""
         return self.messages(LogLevel.ERROR)
 
     @property
     def critical(self) -> list[str]:
+        """The messages of level ``critical``."""
         return self.messages(LogLevel.CRITICAL)
 
     def lines(self) -> list[str]:

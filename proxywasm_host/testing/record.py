@@ -42,6 +42,7 @@ class Invocation:
 
     @property
     def name(self) -> str:
+        """The full name of the callback, such as ``proxy_on_request_headers``."""
         return self.row.name
 
     def __repr__(self) -> str:
@@ -78,6 +79,7 @@ class Recorder:
 
     @property
     def invocations(self) -> list[Invocation]:
+        """All callbacks in order, each with what the guest did in it."""
         return [entry for entry in self.timeline if isinstance(entry, Invocation)]
 
     @property
@@ -86,20 +88,24 @@ class Recorder:
         return logs_of(self.timeline)
 
     def callback(self, context: Context, row: Callback, args: tuple[int, ...]) -> None:
+        """As a listener: a callback begins."""
         self._open = Invocation(context.name, row, args)
         self.timeline.append(self._open)
 
     def returned(self, context: Context, row: Callback, result: int | None, failed: bool) -> None:
+        """As a listener: it has returned, or failed."""
         made, self._open = self._open, None
         assert made is not None  # noqa: S101 - it began
         made.failed = failed
         made.result = None if failed or row.result is None else result
 
     def hostcall(self, context: Context, call: Call) -> None:
+        """As a listener: a hostcall was answered."""
         result = list(call.result) if isinstance(call.result, list) else call.result
         self._note(call._replace(result=result))
 
     def log(self, line: GuestLog) -> None:
+        """As a log sink: take a line."""
         if line.level >= self.level:
             self._note(line)
 

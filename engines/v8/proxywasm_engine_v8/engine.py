@@ -50,6 +50,9 @@ class V8Engine:
         self.note = self.route.note
         self.fingerprint = hashlib.blake2b(self.version.encode(), digest_size=16).hexdigest()
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.version}, {self.note}>"
+
     def compile(self, bytecode: bytes) -> V8Module:
         """Validate and compile `bytecode`. Raises: InvalidModule."""
         if not bytecode.startswith(_MAGIC):

@@ -52,6 +52,9 @@ class WasmerEngine:
         facts = self.version, _REVISION, optimise, platform.system(), platform.machine(), _processor_features()
         self.fingerprint = hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.version}, {self.note}>"
+
     def compile(self, bytecode: bytes) -> WasmerModule:
         """Validate and compile `bytecode`. Raises: InvalidModule."""
         if not bytecode.startswith(_MAGIC):

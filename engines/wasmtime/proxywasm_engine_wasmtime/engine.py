@@ -92,6 +92,9 @@ class WasmtimeEngine:
         self.fingerprint = self._fingerprint()
         self.note = self._take_route(route)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.version}, {self.note}>"
+
     def compile(self, bytecode: bytes) -> WasmtimeModule:
         """Validate and compile `bytecode`. Raises: InvalidModule."""
         if not bytecode.startswith(_MAGIC):  # wasmtime-py would take it for a text

@@ -1,0 +1,52 @@
+"""What a person sees of an object in a debugger, a log, a failed assertion."""
+
+from __future__ import annotations
+
+from proxywasm_host import FilterConfig
+from proxywasm_host.driver.filters import Filter
+
+REQUEST = [(b":method", b"GET"), (b":path", b"/"), (b":authority", b"example.com"), (b":scheme", b"http")]
+SCRIPT = "@on_configure\nset_tick_period_milliseconds 5\n@on_request_headers\nreturn 1\n@on_tick\ntrap"
+
+
+def test_a_host_and_what_it_makes(host, probe):
+    plugin = probe(SCRIPT)
+    engine = f"{host.engine.name} {host.engine.version}"
+    assert (repr(host), repr(plugin)) == (f"<Host on {engine} with 'probe'>", "<Plugin 'probe' running>")
+    assert repr(plugin.vm) == "<Vm '' of 'probe', ABI 0.2.1, running>"
+    assert repr(plugin.root) == "<RootContext 1 of 'probe'>"
+    stream = host.http_stream([plugin])
+    stream.request_headers(REQUEST, True)
+    assert repr(stream) == "<HttpStream paused, through 'probe'>"
+    assert repr(host.http_stream([])) == "<HttpStream open, through no filter>"
+    assert repr(host.tcp_stream([])) == "<TcpStream open, through no filter>"
+    plugin.tick()
+    assert repr(plugin) == "<Plugin 'probe' failed>"
+    assert repr(plugin.vm).startswith("<Vm '' of 'probe', ABI 0.2.1, failed: ")
+    stream.close()
+    assert repr(stream) == "<HttpStream closed, through 'probe'>"
+
+
+def test_a_context_says_whose_it_is(host, probe):
+    plugin = probe("")
+    with host.http_stream([plugin]) as stream:
+        stream.request_headers(REQUEST, True)
+        assert [repr(context) for context in plugin.vm.contexts.values()] == [
+            "<Context 0>",
+            "<RootContext 1 of 'probe'>",
+            "<HttpContext 2 of 'probe'>",
+        ]
+
+
+def test_an_engine(engine):
+    assert repr(engine) == f"<{type(engine).__name__} {engine.version}, {engine.note}>"
+
+
+def test_a_filter_shows_what_was_said_of_it_but_no_secrets():
+    """A configuration and variables of the environment often hold one."""
+    said = FilterConfig("auth.wasm", configuration="token", environment={"TOKEN": "x"}, root_id="r")
+    assert repr(said) == "FilterConfig('auth.wasm', root_id='r')"
+    assert repr(FilterConfig(b"\0asm", failure_policy="fail_open")) == (
+        "FilterConfig(<4 bytes>, failure_policy=<FailurePolicy.FAIL_OPEN: 'fail_open'>)"
+    )
+    assert repr(Filter("auth.wasm")) == "Filter('auth.wasm')"
