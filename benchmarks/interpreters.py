@@ -95,7 +95,8 @@ def environment(interpreter: Interpreter) -> Path:
         engines = [word for name in ("wasmtime", "v8") for word in ("--editable", f"engines/{name}")]
         wanted = ["--constraint", "constraints.txt", "--requirement", "benchmarks/requirements.txt", "pip"]
         subprocess.run([*pip, *wanted, "--editable", ".[serve]", *engines], cwd=ROOT, check=True)
-        subprocess.run([ROOT / "engines/wasmer/build", python], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+        for build in ("engines/wasmer/build", "dataplane/build"):
+            subprocess.run([ROOT / build, python], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         ready.write_text(state, encoding="ascii")
     return python
 
@@ -104,7 +105,8 @@ def _state() -> str:
     """Of all that an environment is made from."""
     files = [ROOT / "pyproject.toml", ROOT / "constraints.txt", ROOT / "benchmarks/requirements.txt"]
     files += sorted((ROOT / "proxywasm_host/native").glob("*.[ch]"))
-    files += sorted(path for path in (ROOT / "engines").rglob("*") if path.suffix in {".c", ".h", ".rs", ".toml"})
+    for folder in ("engines", "dataplane"):
+        files += sorted(path for path in (ROOT / folder).rglob("*") if path.suffix in {".c", ".h", ".rs", ".toml"})
     state = hashlib.blake2b(digest_size=16)
     for path in files:
         state.update(path.read_bytes())

@@ -38,7 +38,8 @@ def test_what_needs_more_than_there_is_is_not_collected_and_told():
     program = """
     import importlib.metadata, importlib.util, sys
     there, names = importlib.util.find_spec, importlib.metadata.entry_points
-    missing = {"proxywasm_engine_v8", "proxywasm_engine_wasmer", "envoy", "gpustack_higress_plugins", "granian", "pywasm"}
+    missing = {"proxywasm_dataplane", "proxywasm_engine_v8", "proxywasm_engine_wasmer", "envoy", "gpustack_higress_plugins",
+               "granian", "pywasm"}
     importlib.util.find_spec = lambda name, package=None: None if name in missing else there(name, package)
     importlib.metadata.entry_points = lambda **group: [
         each for each in names(**group) if group["group"] != "proxywasm_host.engines" or each.name == "wasmtime"
@@ -59,6 +60,7 @@ def test_what_needs_more_than_there_is_is_not_collected_and_told():
     [told] = [line for line in done.stdout.splitlines() if line.startswith("Not collected here: ")]
     assert told == (
         "Not collected here: tests/engine_v8 (no proxywasm_engine_v8), tests/engine_wasmer (no proxywasm_engine_wasmer), "
-        "tests/envoy (no envoy), tests/higress (no gpustack_higress_plugins), tests/servers (no granian), "
+        "tests/envoy (no envoy), tests/higress (no gpustack_higress_plugins), "
+        "tests/serve/test_hyper.py (no proxywasm_dataplane), tests/serve/test_syntax.py (no envoy), tests/servers (no granian), "
         "tests/testing/test_write_an_engine.py (no pywasm), what compares engines (wasmtime is alone)."
     )

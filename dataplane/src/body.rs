@@ -164,6 +164,7 @@ impl Body for Up {
                         if end {
                             *source = None;
                         }
+                        stream.flow().up.waker = None;
                         if let Err(error) = stream.request_piece(piece) {
                             crate::unraisable(error);
                             return Poll::Ready(Some(Err(Stopped::Broken)));
@@ -276,6 +277,7 @@ impl Down {
                             if end {
                                 *source = None;
                             }
+                            stream.flow().down.waker = None;
                             if let Err(error) = stream.response_piece(piece) {
                                 crate::unraisable(error);
                                 return Poll::Ready(Some(Err(Stopped::Broken)));

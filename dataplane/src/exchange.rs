@@ -302,6 +302,7 @@ impl Filtered<'_> {
                 let end = self.method == Method::HEAD || body.is_end_stream();
                 let headers = head::end_to_end(&parts.headers);
                 let came = headers.get(header::CONTENT_LENGTH).cloned();
+                stream.flow().down.waker = None; // what is fed here is read here
                 if let Err(error) = stream.response_head(parts.status, &headers, end) {
                     crate::unraisable(error);
                     return rest.answer(StatusCode::INTERNAL_SERVER_ERROR, "");
@@ -406,6 +407,7 @@ fn request_head<'a>(stream: &'a Arc<Stream>, source: &'a mut Option<Source>) -> 
                     if end {
                         *source = None;
                     }
+                    stream.flow().up.waker = None;
                     if let Err(error) = stream.request_piece(piece) {
                         crate::unraisable(error);
                         return Poll::Ready(Came::Reset);
@@ -440,6 +442,7 @@ fn request_size<'a>(
                     if end {
                         *source = None;
                     }
+                    stream.flow().up.waker = None;
                     if stream.request_piece(piece).is_err() {
                         return Poll::Ready(None);
                     }
@@ -536,6 +539,7 @@ fn feed_response(
             if end {
                 *source = None;
             }
+            stream.flow().down.waker = None;
             match stream.response_piece(piece) {
                 Ok(()) => true,
                 Err(error) => {

@@ -12,7 +12,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Waker;
 
 /// A chain of filters, as `serve` gives it.
@@ -22,6 +22,7 @@ pub struct Filters {
     perform: Py<PyAny>,
     unsendable: Py<PyAny>,
     kinds: [Py<PyAny>; 9],
+    changes_bodies: OnceLock<bool>,
 }
 
 const KINDS: [&str; 9] = [
@@ -112,6 +113,7 @@ impl Filters {
             perform: method("perform")?,
             unsendable: method("unsendable")?,
             kinds: kinds.try_into().map_err(|_| pyo3::exceptions::PyTypeError::new_err("effects"))?,
+            changes_bodies: OnceLock::new(),
         })
     }
 
@@ -273,10 +275,11 @@ impl Stream {
         })
     }
 
-    /// Whether a filter can change bodies.
+    /// Whether a filter of the chain can change bodies.
     pub fn changes_bodies(&self) -> bool {
-        Python::attach(|py| {
-            self.python.bind(py).getattr(intern!(py, "changes_bodies")).and_then(|it| it.is_truthy()).unwrap_or(true)
+        *self.filters.changes_bodies.get_or_init(|| {
+            let ask = |py: Python<'_>| self.python.bind(py).getattr(intern!(py, "changes_bodies"))?.is_truthy();
+            Python::attach(ask).unwrap_or(true)
         })
     }
 

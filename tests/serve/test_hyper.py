@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -17,6 +18,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from proxywasm_host.serve.config import Forwarded
+from proxywasm_host.serve.forwarded import forward
 from tests.serve.conftest import AUTH, BODY, HEADERS
 from tests.serve.origin import raw
 from tests.serve.test_serve import certificate
@@ -257,3 +260,46 @@ def test_upstream_that_starts_again_is_found_again(serve, origin):
     served = serve(HEADERS)
     origin.answers["/bye"] = raw(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")  # and closes
     assert [served.get(path).status_code for path in ("/", "/bye", "/", "/bye", "/")] == [200] * 5
+
+
+FORWARDED = [
+    {},
+    {"xff_num_trusted_hops": 1, "rfc7239": True},
+    {"use_remote_address": False},
+    {"use_remote_address": False, "xff_num_trusted_hops": 1, "generate_request_id": False},
+]
+CLIENTS = [
+    b"",
+    b"X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: https\r\nX-Request-Id: 7\r\n",
+    b"X-Forwarded-For: 10.0.0.1, 10.0.0.2:80\r\nX-Forwarded-For: 2001:db8::1\r\nForwarded: for=x\r\nForwarded: for=y\r\n",
+    b"X-Forwarded-For: nonsense\r\nConnection: x-forwarded-for, x-mine\r\nX-Mine: 1\r\nX-Forwarded-Proto: gopher\r\n",
+]
+
+
+@pytest.mark.parametrize("forwarded", FORWARDED)
+def test_upstream_is_told_the_same_of_clients_by_both_data_planes(serve, origin, forwarded):
+    served = serve(settings={"filters": [], "forwarded": forwarded}, access_log="json")
+    addresses = []
+    for client in CLIENTS:
+        with connected(served) as connection:
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n" + client + b"\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        fields = [line.split(b": ", 1) for line in (b"host: a\r\n" + client).split(b"\r\n")[:-1]]
+        scope = {
+            "scheme": "http",
+            "client": ("127.0.0.1", 1),
+            "headers": [(name.lower(), value) for name, value in fields],
+        }
+        forward(scope, Forwarded(**forwarded))
+        addresses.append(scope["client"][0])
+        said, expected = (
+            sorted((name, value) for name, value in pairs if name.startswith(("x-f", "forw", "x-m")))
+            for pairs in (
+                origin.requests[-1].headers,
+                [(name.decode(), value.decode()) for name, value in scope["headers"]],
+            )
+        )
+        assert said == expected
+        assert origin.requests[-1]["x-request-id"] is None or len(origin.requests[-1]["x-request-id"]) in (1, 36)
+    assert served.stop() == 0
+    assert [json.loads(line)["client"] for line in served.access_log] == addresses
