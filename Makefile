@@ -14,6 +14,8 @@ SOURCES_IN_C := $(wildcard proxywasm_host/include/*.h proxywasm_host/native/*.[c
 # What `check` tests: what needs no server, browser or other program, and is quick on one engine.
 UNIT := tests/abi tests/cli tests/driver tests/integrations tests/runtime tests/test_conformance.py tests/test_exchange.py \
 	tests/test_package.py tests/test_quotas.py tests/test_remedy.py tests/test_wrong_use.py
+# Prints the C extensions that were built, of these packages.
+BUILT := import sys; from importlib.util import find_spec as find; print(*(f"{name}._native" for name in sys.argv[1:] if find(name) and find(f"{name}._native")))
 # Rust of ours that is not a filter: what is in a filter is built into files that are committed.
 CARGO := $(shell command -v cargo)
 CRATES := $(patsubst %/Cargo.toml,%,$(wildcard dataplane/Cargo.toml engines/wasmer/Cargo.toml engines/wasmer/linker/Cargo.toml benchmarks/*/Cargo.toml))
@@ -51,10 +53,12 @@ unit: $(VENV)/.check
 	@TEST_ENGINES=wasmtime $(VENV)/bin/python -m pytest -q $(UNIT) $(PYTEST)
 
 lint: $(VENV)/.check
-	@echo "Linting (ruff), types (mypy strict), layers (import-linter), the format of C (clang-format)$(if $(CARGO), and of Rust (rustfmt))."
+	@echo "Linting (ruff), types (mypy strict; stubtest for C extensions), layers (import-linter), the format of C (clang-format)$(if $(CARGO), and of Rust (rustfmt))."
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/mypy
 	@PYTHONPATH=engines/wasmtime:engines/v8:engines/wasmer:dataplane $(VENV)/bin/lint-imports
+	@built=$$($(VENV)/bin/python -c '$(BUILT)' proxywasm_host proxywasm_engine_wasmtime proxywasm_engine_v8); test -z "$$built" || \
+		$(VENV)/bin/python -m mypy.stubtest --concise --mypy-config-file pyproject.toml $$built
 	@$(VENV)/bin/clang-format --dry-run --Werror $(SOURCES_IN_C)
 	@$(if $(CARGO),$(foreach crate,$(CRATES),cargo fmt --check --manifest-path $(crate)/Cargo.toml &&)) true
 

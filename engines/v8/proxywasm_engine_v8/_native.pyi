@@ -1,0 +1,39 @@
+# The C extension: what trampolines.py and in_thread/calls.py do, in C. Addresses are numbers.
+
+from collections.abc import Callable
+from typing import Any, TypeAlias, final
+
+NATIVE_ABI: int
+FINGERPRINT: int
+HOST_CALLED: int
+
+_Type: TypeAlias = tuple[str, str]  # letters for parameters, and for the result
+_Body: TypeAlias = tuple[int, int, int, int, list[tuple[int, int]]]  # see bulk.py
+
+@final
+class Affinity:
+    # The thread where an isolate has V8's lock: its address, that of its context, and that of its handle scope.
+    def __init__(self, isolate: int, context: int, scope: int, /) -> None: ...
+    def enter(self) -> int: ...
+    def leave(self, outer: int, /) -> None: ...
+    def end(self) -> None: ...
+
+@final
+class Trampolines:
+    def __init__(
+        self,
+        owner: object,
+        affinity: Affinity,
+        raised: Callable[[BaseException], object],
+        problem: Callable[..., BaseException],
+        places: tuple[int, int],
+        watched: tuple[object, int, float] | None,
+        /,
+    ) -> None: ...
+    def guest(self, type: _Type, /) -> Any: ...
+    def imports(self, functions: list[tuple[Callable[..., Any], _Type]], /) -> None: ...
+    def shut(self) -> bool: ...
+
+def use(stack_limit: Callable[[], int], addresses: list[int], /) -> None: ...
+def is_ticking() -> bool: ...
+def edited(code: bytes, start: int, end: int, /) -> tuple[list[_Body], int]: ...
