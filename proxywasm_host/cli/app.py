@@ -23,6 +23,7 @@ COMMANDS = {
     "serve": "Put filters in front of an HTTP server: a reverse proxy with metrics, reloading and a live page.",
     "test": "Run suites of tests: in YAML, and Google's tests.textpb as they are.",
     "fuzz": "Send a filter requests that nobody thought of, and check what has to hold for each.",
+    "replay": "Run a request again that `run --record` has written, and tell what differs.",
     "bench": "Measure what one request through filters costs.",
 }
 
@@ -30,8 +31,9 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 EPILOG = """
 \b
-Exit codes: 0 done, 1 engines do not agree or a test failed, 2 wrong usage, 3 module invalid, 4 engine not available,
-5 the guest trapped or refused, 124 deadline exceeded. Results go to standard output, all else to standard error.
+Exit codes: 0 done, 1 engines do not agree, a test failed or a replay differs, 2 wrong usage, 3 module invalid,
+4 engine not available, 5 the guest trapped or refused, 124 deadline exceeded. Results go to standard output, all else
+to standard error.
 
 \b
 Completion in your shell:

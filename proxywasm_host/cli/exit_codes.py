@@ -1,7 +1,7 @@
 """Exit codes, and which error ends in which.
 
 0    done
-1    engines do not agree (``run --engine all``), or a test failed (``test``)
+1    engines do not agree (``run --engine all``), a test failed (``test``), or a replay differs (``replay``)
 2    wrong usage: options, files, URL, configuration
 3    the module is invalid, or its ABI is not supported
 4    the engine is not available

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -22,6 +24,7 @@ from proxywasm_host.errors import ProxyWasmError
 from proxywasm_host.runtime.failure import FailState, Failure, PluginError
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.testing import Exchange, Recorder, exchange
+from proxywasm_host.testing.recording import Recording, digest_of, noted, settle, transcript
 
 __all__ = ["command"]
 
@@ -34,10 +37,23 @@ LEVELS = [level.name.lower() for level in LogLevel]
 @scenario_options
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="Of guests' log lines.")
 @click.option("--trace", is_flag=True, help="List every hostcall, with what it answered and why it was refused.")
+@click.option(
+    "--record", metavar="FILE", type=click.Path(path_type=Path), help="Write the request down for `proxywasm replay`."
+)
+@click.option(
+    "--redact", metavar="NAME", multiple=True, help="A header that is sent and recorded as 'redacted'; for --record."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 @click.option("--color/--no-color", default=None, help="Instead of what the terminal and NO_COLOR say.")
 def command(
-    words: Sequence[str], log_level: str, trace: bool, as_json: bool, color: bool | None, **options: Any
+    words: Sequence[str],
+    log_level: str,
+    trace: bool,
+    record: Path | None,
+    redact: Sequence[str],
+    as_json: bool,
+    color: bool | None,
+    **options: Any,
 ) -> int:
     """Send one request through HTTP filters, and show what they do to it and to its response.
 
@@ -51,11 +67,16 @@ def command(
     proxywasm run auth.wasm /x --config callout:idp --callout idp=403:no
     proxywasm run auth.wasm /x --engine all   (exit code 1 if the engines do not agree)
     """  # noqa: D301 - click wants the character
+    if ALL in options["engine"] and record is not None:
+        raise click.UsageError("--record is for one engine: `proxywasm replay FILE --engine all` compares them")
     if ALL in options["engine"]:
         return compare(words, LEVELS.index(log_level), as_json, color, options)
     scenario = Scenario.of(words, options)
     recorder = Recorder(LEVELS.index(log_level))
-    result, error, ran = perform(scenario, recorder)
+    if record is None:
+        result, error, ran = perform(scenario, recorder)
+    else:
+        result, error, ran = write_down(scenario, recorder, record, redact)
     if as_json:
         click.echo(dump(run_result(result, recorder, error)))
     elif ran:
@@ -92,6 +113,42 @@ def compare(words: Sequence[str], level: int, as_json: bool, color: bool | None,
             click.echo("\n".join(differences) or "All agree.")
     check_several(outcomes)
     return Exit.DISAGREE if differences else tell(outcomes[0].error, color)
+
+
+def write_down(
+    scenario: Scenario, recorder: Recorder, file: Path, redact: Sequence[str]
+) -> tuple[Exchange, ProxyWasmError | Failure | None, list[str]]:
+    """`perform`, with a clock that stands still, and write a recording of it. Raises: click.UsageError."""
+    options = scenario.options
+    if options["hostcalls"]:
+        raise click.UsageError("a recording knows no hostcalls of your own: --record goes without --hostcalls")
+    hidden = {name.lower().encode() for name in redact}
+    for message in (scenario.request, scenario.response):
+        message.headers = [(name, b"redacted" if name in hidden else value) for name, value in message.headers]
+    recording = Recording(
+        scenario.chain,
+        [digest_of(path) for path in scenario.filters],
+        scenario.request,
+        scenario.response,
+        {},
+        dict(options["properties"]),
+        options["profile"],
+        options["ticks"],
+        time.time_ns(),
+    )
+    options["callout"] = tuple(noted(dict(options["callout"]), recording.callouts).items())
+    level, recorder.level = recorder.level, LogLevel.TRACE
+
+    def settled(host: Host) -> None:
+        recording.engine = host.engine.name
+        host.use(settle(host.services, recording.time_ns, recording.seed))
+
+    performed = perform(scenario, recorder, settled)
+    recording.transcript = transcript(recorder)
+    recorder.level = level
+    if recording.engine:
+        file.write_text(recording.dump(), encoding="utf-8")
+    return performed
 
 
 def perform(

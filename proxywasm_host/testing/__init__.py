@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .message import Message
     from .outcome import Logs, Outcome
     from .record import Fed, Invocation, Recorder
+    from .recording import Recording, Replay
     from .redis import fake_redis
     from .result import Exchange
     from .run import Answer, exchange
@@ -61,8 +62,10 @@ __all__ = [
     "Message",
     "Outcome",
     "Recorder",
+    "Recording",
     "RedisError",
     "RedisStatus",
+    "Replay",
     "Request",
     "Response",
     "exchange",
@@ -79,6 +82,7 @@ _HOME = {
     "http": "Headers Request Response sse",
     "message": "Message",
     "outcome": "Logs Outcome",
+    "recording": "Recording Replay",
     "redis": "fake_redis",
     "record": "Fed Invocation Recorder",
     "result": "Exchange",

@@ -43,9 +43,6 @@ def test_version(command):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["rnu"], "no command is called 'rnu'. Did you mean 'run'? There are run, inspect, engines, serve, test, fuzz, bench."),
-        (["enginse", "--json"], "no command is called 'enginse'. Did you mean 'engines'?"),
-        (["walk"], "no command is called 'walk'. There are run, inspect, engines, serve, test, fuzz, bench."),
         (["auth.wasm", "/x"], "the command is missing: proxywasm run auth.wasm /x"),
     ],
 )
