@@ -8,7 +8,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 # Programs that the tests start, by the names of Debian's packages.
 PACKAGES := chromium luajit nghttp2-client wrk $(if $(shell command -v npm),,nodejs npm)
-PROJECTS := pyproject.toml setup.py constraints.txt engines/wasmtime/pyproject.toml $(wildcard proxywasm_host/include/*.h proxywasm_host/native/*.[ch] engines/wasmtime/*/native/*.[ch])
+PROJECTS := pyproject.toml setup.py constraints.txt engines/wasmtime/pyproject.toml sdk/pyproject.toml $(wildcard proxywasm_host/include/*.h proxywasm_host/native/*.[ch] engines/wasmtime/*/native/*.[ch])
 # C of ours that is not a filter.
 SOURCES_IN_C := $(wildcard proxywasm_host/include/*.h proxywasm_host/native/*.[ch] engines/*/*/native/*.[ch])
 # What `check` tests: what needs no server, browser or other program, and is quick on one engine.
@@ -85,7 +85,7 @@ clean:
 $(VENV)/.run: $(PROJECTS)
 	@echo "Setting up $(VENV) with $$($(PYTHON) --version): the core, the Wasmtime engine, the command line, what examples use."
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) --editable '.[cli,fuzz,serve,suites,testing]' --editable engines/wasmtime starlette fastapi
+	@$(PIP) --editable '.[cli,fuzz,serve,suites,testing]' --editable engines/wasmtime --editable sdk starlette fastapi
 	@touch $@
 
 # What checking needs beside that: Python packages only.

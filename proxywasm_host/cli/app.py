@@ -24,6 +24,7 @@ COMMANDS = {
     "test": "Run suites of tests: in YAML, and Google's tests.textpb as they are.",
     "fuzz": "Send a filter requests that nobody thought of, and check what has to hold for each.",
     "replay": "Run a request again that `run --record` has written, and tell what differs.",
+    "pack": "Make a module of a filter in Python, for this host, Envoy and all others.",
     "bench": "Measure what one request through filters costs.",
 }
 
@@ -50,7 +51,7 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
-        if name.endswith(".wasm"):
+        if name.endswith((".wasm", ".py")):
             raise click.UsageError(f"the command is missing: proxywasm run {' '.join(args)}", ctx)
         if name not in COMMANDS and not name.startswith("-"):
             raise click.UsageError(not_among("command", name, COMMANDS), ctx)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -21,6 +20,7 @@ from proxywasm_host.cli.options import HOSTCALLS_OPTION, about, check_readable, 
 from proxywasm_host.cli.render import EMPTY, WHOLE, Line, Screen, hanging, labelled
 from proxywasm_host.cli.sdk import origin_of
 from proxywasm_host.errors import ModuleError
+from proxywasm_host.source import read_filter
 from proxywasm_host.wasm import CODE, CUSTOM, DATA
 
 __all__ = ["command"]
@@ -41,7 +41,7 @@ def command(path: str, hostcalls: Sequence[list[CustomHostcall]], as_json: bool,
     """
     check_readable(path)
     try:
-        bytecode = Bytecode(Path(path).read_bytes())
+        bytecode = Bytecode(read_filter(path))
         found = {"file": path, **examine(bytecode, [one for given in hostcalls for one in given])}
     except ModuleError as error:
         raise about(path, error) from None

@@ -288,7 +288,7 @@ def understand(words: Sequence[str], url: str) -> tuple[list[str], str, str]:
 
 
 def _is_file(word: str) -> bool:
-    return word.endswith(".wasm") or Path(word).is_file()
+    return word.endswith((".wasm", ".py")) or Path(word).is_file()
 
 
 def check_readable(path: str) -> None:

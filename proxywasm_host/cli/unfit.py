@@ -10,6 +10,7 @@ from proxywasm_host.cli.options import Scenario, Silent
 from proxywasm_host.errors import ProxyWasmError
 from proxywasm_host.runtime.failure import Failure, describe
 from proxywasm_host.services import GuestLog
+from proxywasm_host.source import is_source
 from proxywasm_host.testing import Exchange
 
 __all__ = ["unfit"]
@@ -24,7 +25,7 @@ IN_A_PROGRAM = "run sends HTTP; in a program, Host.tcp_stream gives a filter a c
 def unfit(scenario: Scenario, result: Exchange) -> Iterator[str]:
     """A sentence for each filter that is not for HTTP, once it was loaded and the request was sent."""
     for name, path in zip(scenario.names, scenario.filters, strict=True):
-        if only_tcp(Bytecode(Path(path).read_bytes())):
+        if not is_source(path) and only_tcp(Bytecode(Path(path).read_bytes())):
             yield f"{name} is a TCP filter: it has callbacks for connections, and none for HTTP. {IN_A_PROGRAM}"
     failure = result.failure
     if failure is not None and has_no_http_context(failure, result.logs):

@@ -47,6 +47,7 @@ from proxywasm_host.runtime.properties import lookup
 from proxywasm_host.runtime.tcp import TcpStream
 from proxywasm_host.runtime.vm import DEFAULT_LIMITS, Vm, VmConfig
 from proxywasm_host.services import GuestLog, Services
+from proxywasm_host.source import read_filter
 
 if TYPE_CHECKING:
     from proxywasm_host.engine.cache import ModuleCache
@@ -155,9 +156,7 @@ class Host(HostBase):
         module_limits = self.module_limits if filter.module_limits is None else filter.module_limits
         code = filter.code
         if not isinstance(code, bytes):
-            most = module_limits.size
-            with open(code, "rb") as file:
-                code = file.read() if most is None else file.read(most + 1)  # which is one too many
+            code = read_filter(code, module_limits.size)
         return VmConfig(
             code,
             filter.vm_id,

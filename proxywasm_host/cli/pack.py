@@ -1,0 +1,50 @@
+"""``proxywasm pack filter.py``: make a module of a filter in another language."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from proxywasm_host.cli.exit_codes import Exit
+from proxywasm_host.errors import ModuleError
+from proxywasm_host.source import packer
+
+__all__ = ["command"]
+
+AGAIN = 0.3
+"""Seconds between two looks at the files, with ``--watch``."""
+
+
+@click.command("pack")
+@click.argument("path", metavar="FILTER.py", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where the module goes.  [default: FILTER.wasm]")
+@click.option("--watch", is_flag=True, help="Pack again whenever a file beside it changes, until Ctrl-C.")
+def command(path: Path, output: Path | None, watch: bool) -> int:
+    """Make a module of a filter in Python: for this host, Envoy and every other one.
+
+    It contains all that it needs. No compiler and no network are needed. Ends with 3 if the script cannot be packed.
+    """
+    output = output or path.with_suffix(".wasm")
+    pack = packer(path)
+    if not watch:
+        _pack(path, output, pack)
+        return Exit.OK
+    seen: object = None
+    while True:
+        now = {file: file.stat().st_mtime_ns for file in sorted(path.parent.rglob("*.py"))}
+        if now != seen:
+            seen = now
+            try:
+                _pack(path, output, pack)
+            except ModuleError as error:
+                click.echo(f"error: {error}", err=True)
+        time.sleep(AGAIN)
+
+
+def _pack(path: Path, output: Path, pack: Callable[[Path], bytes]) -> None:
+    module = pack(path)
+    output.write_bytes(module)
+    click.echo(f"{output}: {len(module) / 1024:.0f} KB")

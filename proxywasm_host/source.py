@@ -1,0 +1,45 @@
+"""Filters as their authors write them: a file that is no module is made one by what is installed for its suffix.
+
+A distribution offers that under the entry-point group ``proxywasm_host.sources``, as ``py = "package:function"``: the
+function takes the path of a file that ends in ``.py`` and returns the bytes of a module. It raises ModuleError, with
+file and line, or OSError.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from proxywasm_host.errors import ModuleError
+
+__all__ = ["GROUP", "is_source", "packer", "read_filter"]
+
+GROUP = "proxywasm_host.sources"
+KNOWN = {"py": "proxywasm-sdk"}
+
+
+def is_source(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is packed before it is loaded."""
+    return Path(path).suffix[1:] in KNOWN
+
+
+def packer(path: str | os.PathLike[str]) -> Callable[[Path], bytes]:
+    """What makes modules of files such as this one. Raises: ModuleError, if nothing is installed for it."""
+    from importlib.metadata import entry_points  # noqa: PLC0415 - takes half of our time to import
+
+    suffix = Path(path).suffix[1:]
+    for entry in entry_points(group=GROUP, name=suffix):
+        function: Any = entry.load()
+        return function  # type: ignore[no-any-return]
+    what = f"pip install {KNOWN[suffix]}" if suffix in KNOWN else f"no distribution is known that packs .{suffix} files"
+    raise ModuleError(f"{path} is packed before it is loaded, and nothing here does that: {what}")
+
+
+def read_filter(path: str | os.PathLike[str], most: int | None = None) -> bytes:
+    """The module of a filter's file; not much more of it than `most` bytes. Raises: OSError, ModuleError."""
+    if is_source(path):
+        return packer(path)(Path(path))
+    with open(path, "rb") as file:
+        return file.read() if most is None else file.read(most + 1)  # which is one too many

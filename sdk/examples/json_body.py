@@ -1,0 +1,24 @@
+"""Rewrites JSON bodies: the request's gets "seen": true, a response loses the fields named by {"drop": […]}."""
+
+import json
+
+from proxywasm import HttpFilter, Response, register
+
+
+class JsonBody(HttpFilter):
+    async def on_request_headers(self, request):
+        if not request.headers.get("content-type", "").startswith("application/json"):
+            return None
+        try:
+            body = await request.json()
+        except ValueError:
+            return Response(400, body="this is no JSON\n")
+        request.set_body({**body, "seen": True})
+
+    async def on_response_headers(self, response):
+        if response.headers.get("content-type", "").startswith("application/json"):
+            body = json.loads(await response.body())
+            response.set_body({k: v for k, v in body.items() if k not in self.config["drop"]})
+
+
+register(JsonBody)

@@ -1,0 +1,438 @@
+"""The callbacks of the ABI: each finds its filter, calls its handler, and says how the stream goes on."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+from proxywasm._filters import HttpFilter, TcpFilter
+from proxywasm._host import host
+from proxywasm._log import log, traceback
+from proxywasm._messages import EVERYTHING, Response
+from proxywasm._tasks import (
+    GrpcReply,
+    Reply,
+    Task,
+    clock,
+    grpc_calls,
+    http_calls,
+    now,
+    repeated,
+    set_period,
+    tick,
+)
+
+__all__ = ["register"]
+
+GO_ON, STOP = 0, 1
+REQUEST, RESPONSE, DOWNSTREAM, UPSTREAM = 0, 1, 2, 3
+
+classes: dict[str, Any] = {}
+contexts: dict[int, Any] = {}
+
+
+def register(filter: Any, root_id: str | None = None) -> Any:
+    """Make a class of filters known, for all plugins or for those of one root ID. Usable as a decorator."""
+    classes["*" if root_id is None else root_id] = filter
+    handle(filter)
+    return filter
+
+
+# Callbacks by their numbers in the runtime; those that no filter needs are None, and cost nothing.
+NAMES = ["vm_start", "configure", "context_create", "tick", "queue_ready", "new_connection", "downstream_data", "upstream_data", "downstream_close", "upstream_close", "request_headers", "request_body", "request_trailers", "response_headers", "response_body", "response_trailers", "http_call_response", "grpc_initial_metadata", "grpc_message", "grpc_trailing_metadata", "grpc_close", "foreign_function", "done", "log", "delete"]
+NEEDED = {
+    "on_connection": "new_connection",
+    "on_downstream_data": "downstream_data",
+    "on_upstream_data": "upstream_data",
+    "on_downstream_close": "downstream_close",
+    "on_upstream_close": "upstream_close",
+    "on_request_headers": "request_headers",
+    "on_request_body": "request_body",
+    "on_request_trailers": "request_trailers",
+    "on_response_headers": "response_headers",
+    "on_response_body": "response_body",
+    "on_response_trailers": "response_trailers",
+    "on_queue": "queue_ready",
+    "on_foreign_function": "foreign_function",
+    "on_log": "log",
+}
+handlers: list[Any] = [None] * len(NAMES)
+
+
+def need(*names: str) -> None:
+    changed = False
+    for name in names:
+        at = NAMES.index(name)
+        if handlers[at] is None:
+            handlers[at] = CALLBACKS[name]
+            changed = True
+    if changed:
+        host.handlers(handlers)
+
+
+def handle(filter: Any) -> None:
+    base = TcpFilter if issubclass(filter, TcpFilter) else HttpFilter
+    names = ["vm_start", "configure", "context_create", "tick", "http_call_response", "grpc_message", "grpc_close"]
+    names.append("delete")
+    for name, callback in NEEDED.items():
+        if getattr(filter, name, None) is not getattr(base, name, None):
+            names.append(callback)
+            if name == "on_request_body":
+                names.append("request_headers")
+            elif name == "on_response_body":
+                names.append("response_headers")
+    need(*names)
+
+
+# A coroutine may wait for what only these tell.
+def need_everything() -> None:
+    need("request_body", "request_trailers", "response_body", "response_trailers")
+
+
+# The VM and the plugin ------------------------------------------------------------------------------------------
+
+
+def vm_start(context: int, size: int) -> int:
+    random.seed(int.from_bytes(host.random_bytes(4), "little"))
+    return 1
+
+
+def context_create(context: int, parent: int) -> None:
+    now.context = context
+    if not parent:
+        root_id = (host.get_property("plugin_root_id") or b"").decode()
+        found = classes.get(root_id) or classes.get("*")
+        if found is None:
+            log.critical("no filter is registered for root ID %r", root_id)
+            return
+        filter = found()
+    else:
+        plugin = contexts.get(parent)
+        if plugin is None:
+            return
+        filter = plugin.__class__()
+        filter.plugin = plugin
+        for name, value in plugin._given:
+            setattr(filter, name, value)
+    filter.id = context
+    contexts[context] = filter
+
+
+def configure(context: int, size: int) -> int:
+    now.context = context
+    clock.root = context
+    filter = contexts.get(context)
+    if filter is None:
+        return 0
+    text = host.get_buffer(7, 0, size).decode() if size else ""
+    try:
+        filter.config = json.loads(text) if text else None
+    except ValueError:
+        filter.config = text
+    before = dict(filter.__dict__)
+    before.pop("config", None)
+    before.pop("_given", None)
+    try:
+        answer = filter.on_configure(filter.config)
+        given = [(name, value) for name, value in filter.__dict__.items() if name != "_given"]
+        filter._given = [(name, value) for name, value in given if name not in before or before[name] is not value]
+    except Exception as error:
+        log.error(traceback(error))
+        return 0
+    if repeated:
+        set_period()
+    return 0 if answer is False else 1
+
+
+def queue_ready(context: int, queue: int) -> None:
+    now.context = context
+    try:
+        contexts[context].on_queue(queue)
+    except Exception as error:
+        log.error(traceback(error))
+
+
+def foreign_function(context: int, function: int, size: int) -> None:
+    now.context = context
+    try:
+        contexts[context].on_foreign_function(function, host.get_buffer(8, 0, size))
+    except Exception as error:
+        log.error(traceback(error))
+
+
+# Streams of HTTP ------------------------------------------------------------------------------------------------
+
+
+def failed(filter: Any, error: BaseException) -> Any:
+    """What a handler raised is logged; then it is as if the handler had returned this."""
+    log.error(traceback(error))
+    return None if filter.on_error is None else Response(filter.on_error, details="python_exception")
+
+
+def answer(response: Response) -> int:
+    try:
+        response._send()
+    except Exception as error:
+        log.error(traceback(error))
+        return GO_ON
+    return STOP
+
+
+def headers(filter: Any, message: Any, handler: Any, end: bool) -> int:
+    message.ended = end
+    message._now = True
+    try:
+        if not end and replaces_body(filter, message):
+            message._forget_length()
+        result = handler(message)
+        if hasattr(result, "send"):
+            need_everything()
+            task = Task(result, filter.id)
+            if not task.done:
+                message._task = task
+                message._now = False
+                message._held = message._waiting is None
+                task.then(lambda: resume(filter, message))
+                return STOP if message._held else GO_ON
+            if task.error is not None:
+                raise task.error
+            result = task.result
+    except Exception as error:
+        result = failed(filter, error)
+    message._now = False
+    return answer(result) if isinstance(result, Response) else GO_ON
+
+
+def resume(filter: Any, message: Any) -> None:
+    """A handler that waited is through."""
+    task = message._task
+    message._task = None
+    message._waiting = None
+    result = failed(filter, task.error) if task.error is not None else task.result
+    if isinstance(result, Response):
+        if answer(result) == STOP:
+            message._answered = True
+            return
+    if message._now:
+        return
+    if message._held and message._buffered:
+        body(filter, message)
+    message._held = False
+    try:
+        host.continue_stream(message._direction)
+    except Exception as error:
+        log.error(traceback(error))
+
+
+def replaces_body(filter: Any, message: Any) -> bool:
+    name = "on_response_body" if message._direction else "on_request_body"
+    return getattr(filter.__class__, name) is not getattr(HttpFilter, name)
+
+
+def body(filter: Any, message: Any, size: int = EVERYTHING) -> int:
+    """Give what is there of a body to the filter's handler of it."""
+    if not replaces_body(filter, message):
+        return GO_ON
+    name = "on_response_body" if message._direction else "on_request_body"
+    handler = getattr(filter, name)
+    try:
+        result = handler(message, host.get_buffer(message._direction, 0, size), message.ended)
+        if hasattr(result, "send"):
+            result.close()
+            raise TypeError("%s is async: await the body in %s instead" % (name, name.replace("body", "headers")))
+    except Exception as error:
+        result = failed(filter, error)
+    if isinstance(result, Response):
+        return answer(result)
+    if isinstance(result, (bytes, str)):
+        host.set_buffer(message._direction, 0, EVERYTHING, result)
+    return GO_ON
+
+
+def data(context: int, message: Any, filter: Any, size: int, end: bool) -> int:
+    now.context = context
+    message.ended = end
+    task = message._task
+    if task is None:
+        return STOP if message._answered else body(filter, message, size)
+    message._buffered = True
+    if not end:
+        return STOP
+    return complete(message, filter)
+
+
+def complete(message: Any, filter: Any) -> int:
+    """All of a body is there that a handler may wait for."""
+    waiting = message._waiting
+    if waiting is None:
+        return STOP
+    message._waiting = None
+    message._now = True
+    waiting.set(message._read())
+    message._now = False
+    if message._task is not None or message._answered:
+        return STOP
+    message._held = False
+    return GO_ON
+
+
+def trailers(context: int, message: Any, filter: Any, handler: Any) -> int:
+    now.context = context
+    message.ended = True
+    if message._task is not None:
+        going = complete(message, filter)
+        if going == STOP:
+            return STOP
+    return STOP if message._answered else headers(filter, message, handler, True)
+
+
+def request_headers(context: int, count: int, end: int) -> int:
+    now.context = context
+    filter = contexts[context]
+    return headers(filter, filter.request, filter.on_request_headers, end != 0)
+
+
+def request_body(context: int, size: int, end: int) -> int:
+    filter = contexts[context]
+    return data(context, filter.request, filter, size, end != 0)
+
+
+def request_trailers(context: int, count: int) -> int:
+    filter = contexts[context]
+    return trailers(context, filter.request, filter, filter.on_request_trailers)
+
+
+def response_headers(context: int, count: int, end: int) -> int:
+    now.context = context
+    filter = contexts[context]
+    return headers(filter, filter.response, filter.on_response_headers, end != 0)
+
+
+def response_body(context: int, size: int, end: int) -> int:
+    filter = contexts[context]
+    return data(context, filter.response, filter, size, end != 0)
+
+
+def response_trailers(context: int, count: int) -> int:
+    filter = contexts[context]
+    return trailers(context, filter.response, filter, filter.on_response_trailers)
+
+
+# Connections ----------------------------------------------------------------------------------------------------
+
+
+def connection(filter: Any, direction: int, handler: Any, *arguments: Any) -> int:
+    now.context = filter.id
+    try:
+        result = handler(*arguments)
+    except Exception as error:
+        log.error(traceback(error))
+        result = None if filter.on_error is None else False
+    if result is False:
+        host.close_stream(direction)
+        return STOP
+    if isinstance(result, (bytes, str)):
+        host.set_buffer(direction, 0, EVERYTHING, result)
+    return GO_ON
+
+
+def new_connection(context: int) -> int:
+    return connection(contexts[context], DOWNSTREAM, contexts[context].on_connection)
+
+
+def downstream_data(context: int, size: int, end: int) -> int:
+    filter = contexts[context]
+    now.context = context
+    return connection(filter, DOWNSTREAM, filter.on_downstream_data, host.get_buffer(2, 0, size), end != 0)
+
+
+def upstream_data(context: int, size: int, end: int) -> int:
+    filter = contexts[context]
+    now.context = context
+    return connection(filter, UPSTREAM, filter.on_upstream_data, host.get_buffer(3, 0, size), end != 0)
+
+
+def downstream_close(context: int, peer: int) -> None:
+    connection(contexts[context], DOWNSTREAM, contexts[context].on_downstream_close, peer)
+
+
+def upstream_close(context: int, peer: int) -> None:
+    connection(contexts[context], UPSTREAM, contexts[context].on_upstream_close, peer)
+
+
+# Answers, ends --------------------------------------------------------------------------------------------------
+
+
+def http_call_response(context: int, token: int, count: int, size: int, trailer_count: int) -> None:
+    now.context = context
+    future = http_calls.pop(token, None)
+    if future is None:
+        return
+    reply = None
+    if count:
+        reply = Reply(host.get_pairs(6), host.get_buffer(4, 0, size), host.get_pairs(7) if trailer_count else [])
+    future.set(reply)
+
+
+def grpc_message(context: int, token: int, size: int) -> None:
+    now.context = context
+    future = grpc_calls.pop(token, None)
+    if future is not None:
+        future.set(GrpcReply(0, "", host.get_buffer(5, 0, size)))
+
+
+def grpc_close(context: int, token: int, status: int) -> None:
+    now.context = context
+    future = grpc_calls.pop(token, None)
+    if future is not None:
+        future.set(GrpcReply(status, host.status()[1], b""))
+
+
+def on_tick(context: int) -> None:
+    now.context = context
+    tick(context)
+
+
+def on_log(context: int) -> None:
+    now.context = context
+    filter = contexts.get(context)
+    if filter is not None:
+        try:
+            filter.on_log()
+        except Exception as error:
+            log.error(traceback(error))
+
+
+def delete(context: int) -> None:
+    filter = contexts.pop(context, None)
+    if isinstance(filter, HttpFilter):
+        for message in (filter.request, filter.response):
+            if message._task is not None:
+                message._task.cancelled = True
+
+
+CALLBACKS = {
+    "vm_start": vm_start,
+    "configure": configure,
+    "context_create": context_create,
+    "tick": on_tick,
+    "queue_ready": queue_ready,
+    "new_connection": new_connection,
+    "downstream_data": downstream_data,
+    "upstream_data": upstream_data,
+    "downstream_close": downstream_close,
+    "upstream_close": upstream_close,
+    "request_headers": request_headers,
+    "request_body": request_body,
+    "request_trailers": request_trailers,
+    "response_headers": response_headers,
+    "response_body": response_body,
+    "response_trailers": response_trailers,
+    "http_call_response": http_call_response,
+    "grpc_message": grpc_message,
+    "grpc_close": grpc_close,
+    "foreign_function": foreign_function,
+    "log": on_log,
+    "delete": delete,
+}

@@ -1,0 +1,38 @@
+"""In the place of the module `_proxywasm` under CPython: hostcalls go to the host of the test that runs, if one does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["install"]
+
+_installed: list[Any] = []
+_given: dict[str, Any] = {}
+
+
+def install(host: Any) -> None:
+    """Make `host` answer hostcalls: an object with the functions of `_proxywasm`."""
+    _installed[:] = [host]
+    for name, value in _given.items():
+        getattr(host, name)(value)
+
+
+def _keep(name: str) -> Any:
+    def call(value: Any) -> None:
+        _given[name] = value
+        for host in _installed:
+            getattr(host, name)(value)
+
+    return call
+
+
+error = _keep("error")
+handlers = _keep("handlers")
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    if not _installed:
+        raise RuntimeError("no host is there: run the filter in a test, with proxywasm.testing")
+    return getattr(_installed[0], name)

@@ -1,0 +1,42 @@
+"""Plain functions as handlers: together they are one filter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxywasm._callbacks import register
+from proxywasm._filters import HttpFilter
+
+__all__ = [
+    "on_configure",
+    "on_log",
+    "on_request_body",
+    "on_request_headers",
+    "on_request_trailers",
+    "on_response_body",
+    "on_response_headers",
+    "on_response_trailers",
+]
+
+
+class Functions(HttpFilter):
+    """The filter of the functions."""
+
+
+def _handler(name: str) -> Any:
+    def decorate(function: Any) -> Any:
+        setattr(Functions, name, lambda self, *arguments: function(*arguments))
+        register(Functions)
+        return function
+
+    return decorate
+
+
+on_configure = _handler("on_configure")
+on_request_headers = _handler("on_request_headers")
+on_request_body = _handler("on_request_body")
+on_request_trailers = _handler("on_request_trailers")
+on_response_headers = _handler("on_response_headers")
+on_response_body = _handler("on_response_body")
+on_response_trailers = _handler("on_response_trailers")
+on_log = _handler("on_log")

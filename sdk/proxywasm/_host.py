@@ -1,0 +1,81 @@
+"""The host: its calls (the module `_proxywasm`, a fake of it under CPython), its errors, its properties."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+try:
+    import _proxywasm as host
+except ImportError:
+    from proxywasm import _fake as host
+
+__all__ = ["HostError", "foreign", "get_property", "host", "property_bytes", "set_property"]
+
+STATUS = ["Ok", "NotFound", "BadArgument", "SerializationFailure", "ParseFailure", "BadExpression", "InvalidMemoryAccess", "Empty", "CasMismatch", "ResultMismatch", "InternalFailure", "BrokenConnection", "Unimplemented"]
+
+
+class HostError(Exception):
+    """The host refused a call. `status` is the number of the ABI (2: a bad argument, such as an unknown cluster)."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__("the host answers %s" % (STATUS[status] if status < len(STATUS) else status))
+        self.status = status
+
+
+host.error(HostError)
+
+# What Envoy's attributes are, where it is not text: i a number, t seconds, b a boolean, m a map.
+_TYPES = {
+    "request.time": "t", "request.duration": "t", "request.size": "i", "request.total_size": "i",
+    "request.headers": "m", "response.code": "i", "response.size": "i", "response.total_size": "i",
+    "response.flags": "i", "response.grpc_status": "i", "response.headers": "m", "response.trailers": "m",
+    "source.port": "i", "destination.port": "i", "upstream.port": "i", "connection.id": "i", "connection.mtls": "b",
+    "listener_direction": "i", "plugin_listener_direction": "i",
+}  # fmt: skip
+
+
+def _path(path: str) -> str:
+    return path.replace("\\.", "\1").replace(".", "\0").replace("\1", ".")
+
+
+def property_bytes(path: str) -> bytes | None:
+    """The property at a path such as ``source.address`` as the host gives it; None if it has none.
+
+    A dot within a part of the path is written ``\\\\.``.
+    """
+    value: bytes | None = host.get_property(_path(path))
+    return value
+
+
+def get_property(path: str) -> Any:
+    """The property at a path as a Python value: text, int, bool, seconds (float), dict; None if the host has none."""
+    value = property_bytes(path)
+    kind = _TYPES.get(path)
+    if value is None or kind is None:
+        return value if value is None else value.decode()
+    if kind == "b":
+        return value != b"\0" and value != b""
+    if kind == "i":
+        return int.from_bytes(value, "little")
+    if kind == "t":
+        return int.from_bytes(value, "little") / 1e9
+    count = struct.unpack_from("<I", value)[0]
+    at = 4 + 8 * count
+    pairs = {}
+    for i in range(count):
+        name, size = struct.unpack_from("<II", value, 4 + 8 * i)
+        pairs[value[at : at + name].decode()] = value[at + name + 1 : at + name + 1 + size].decode()
+        at += name + size + 2
+    return pairs
+
+
+def set_property(path: str, value: str | bytes) -> None:
+    """Set a property of the stream, which later filters and the access log see. Raises: HostError."""
+    host.set_property(_path(path), value)
+
+
+def foreign(name: str, argument: str | bytes = b"") -> bytes:
+    """Call a foreign function of the host. Raises: HostError, NotFound if the host has none of this name."""
+    result: bytes = host.foreign(name, argument)
+    return result

@@ -1,0 +1,64 @@
+"""Log lines, in the manner of `logging`, and tracebacks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxywasm._host import host
+
+__all__ = ["lines", "log", "traceback"]
+
+# For each packed file whose lines are not those of the author's: his line for each of them.
+lines: dict[str, Any] = {}
+
+
+class Log:
+    """Log lines of the host. A message is formatted with the arguments by ``%``, if there are any."""
+
+    def _write(self, level: int, message: Any, arguments: tuple[Any, ...]) -> None:
+        host.log(level, str(message) % arguments if arguments else str(message))
+
+    def trace(self, message: Any, *arguments: Any) -> None:
+        """Log at level trace."""
+        self._write(0, message, arguments)
+
+    def debug(self, message: Any, *arguments: Any) -> None:
+        """Log at level debug."""
+        self._write(1, message, arguments)
+
+    def info(self, message: Any, *arguments: Any) -> None:
+        """Log at level info."""
+        self._write(2, message, arguments)
+
+    def warning(self, message: Any, *arguments: Any) -> None:
+        """Log at level warn."""
+        self._write(3, message, arguments)
+
+    def error(self, message: Any, *arguments: Any) -> None:
+        """Log at level error."""
+        self._write(4, message, arguments)
+
+    def critical(self, message: Any, *arguments: Any) -> None:
+        """Log at level critical."""
+        self._write(5, message, arguments)
+
+    def exception(self, message: Any, *arguments: Any) -> None:
+        """Log at level error; the traceback of the SDK follows for what a handler raises, without your doing."""
+        self._write(4, message, arguments)
+
+
+log = Log()
+
+
+def traceback(error: BaseException) -> str:
+    """The traceback of an exception, with lines of the author's script."""
+    text: str = host.traceback(error)
+    out = []
+    for line in text.strip().split("\n"):
+        if line.startswith('  File "'):
+            name, _, rest = line[8:].partition('", line ')
+            number, _, where = rest.partition(",")
+            if name in lines and number.isdigit() and int(number) <= len(lines[name]):
+                line = '  File "%s", line %d,%s' % (name, lines[name][int(number) - 1], where)
+        out.append(line)
+    return "\n".join(out)

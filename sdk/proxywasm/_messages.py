@@ -1,0 +1,243 @@
+"""Requests, responses and their headers, as a filter sees them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from proxywasm._host import host
+from proxywasm._tasks import Future, Mapping, content
+
+__all__ = ["Headers", "Request", "RequestHead", "Response", "ResponseHead"]
+
+EVERYTHING = 0x7FFFFFFF
+
+
+class Headers:
+    """Headers or trailers of a stream: a mapping whose names have no case. Each change is made in the host at once."""
+
+    def __init__(self, map: int) -> None:
+        self._map = map
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The value of a header (several are joined by the host), or `default`."""
+        value = host.get_header(self._map, name)
+        return default if value is None else value
+
+    def __getitem__(self, name: str) -> str:
+        value: str | None = host.get_header(self._map, name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def __setitem__(self, name: str, value: str) -> None:
+        host.set_header(self._map, name, value)
+
+    def __delitem__(self, name: str) -> None:
+        host.remove_header(self._map, name)
+
+    def __contains__(self, name: str) -> bool:
+        return host.get_header(self._map, name) is not None
+
+    def add(self, name: str, value: str) -> None:
+        """Add a header beside those of the same name."""
+        host.add_header(self._map, name, value)
+
+    def items(self) -> list[tuple[str, str]]:
+        """All, in their order: (name, value)."""
+        pairs: list[tuple[str, str]] = host.get_pairs(self._map)
+        return pairs
+
+    def keys(self) -> list[str]:
+        """All names, in their order."""
+        return [name for name, _ in self.items()]
+
+    def values(self) -> list[str]:
+        """All values, in their order."""
+        return [value for _, value in self.items()]
+
+    def get_all(self, name: str) -> list[str]:
+        """The values of all headers of a name."""
+        name = name.lower()
+        return [value for key, value in self.items() if key.lower() == name]
+
+    def pop(self, name: str, default: Any = None) -> Any:
+        """Take a header away; its value, or `default`."""
+        value = self.get(name, default)
+        host.remove_header(self._map, name)
+        return value
+
+    def update(self, others: Any) -> None:
+        """Set each of a dict or of pairs."""
+        for name, value in others.items() if hasattr(others, "items") else others:
+            host.set_header(self._map, name, value)
+
+    def replace(self, pairs: list[tuple[str, str]]) -> None:
+        """Put these in the place of all."""
+        host.set_pairs(self._map, pairs)
+
+    def __iter__(self) -> Any:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return len(self.items())
+
+    def __repr__(self) -> str:
+        return "Headers(%r)" % (self.items(),)
+
+
+class _Message:
+    """What request and response have in common; `_direction` is 0 for a request, 1 for a response."""
+
+    _direction = 0
+
+    def __init__(self) -> None:
+        self.headers = Headers(2 * self._direction)
+        self.trailers = Headers(2 * self._direction + 1)
+        self.ended = False
+        self._held = False
+        self._now = False
+        self._buffered = False
+        self._answered = False
+        self._task: Any = None
+        self._waiting: Future | None = None
+        self._body: bytes | None = None
+
+    def body(self) -> Future:
+        """The whole body, once it is there: ``await request.body()``.
+
+        The headers go on before it, without ``content-length``: change them first. The body waits for the handler.
+        """
+        future = Future()
+        if self._body is not None:
+            future.set(self._body)
+        elif self.ended:
+            future.set(self._read() if self._buffered else b"")
+        else:
+            self._waiting = future
+            self._forget_length()
+            if self._held:
+                self._held = False
+                host.continue_stream(self._direction)
+        return future
+
+    def _forget_length(self) -> None:
+        host.remove_header(2 * self._direction, "content-length")
+
+    async def json(self) -> Any:
+        """The whole body as JSON. Raises: ValueError."""
+        return json.loads(await self.body())
+
+    def _read(self) -> bytes:
+        self._body = host.get_buffer(self._direction, 0, EVERYTHING)
+        return self._body
+
+    def set_body(self, body: Any) -> None:
+        """Replace the body: bytes, text, or what is made JSON. After ``await body()``, or in a handler of the body."""
+        data = content(body)
+        host.set_buffer(self._direction, 0, EVERYTHING, data)
+        self._body = data
+
+
+class RequestHead(_Message):
+    """The request of a stream."""
+
+    @property
+    def method(self) -> str:
+        """The method: ``GET``."""
+        return str(self.headers.get(":method", ""))
+
+    @method.setter
+    def method(self, value: str) -> None:
+        self.headers[":method"] = value
+
+    @property
+    def path(self) -> str:
+        """Path and query: ``/search?q=x``."""
+        return str(self.headers.get(":path", ""))
+
+    @path.setter
+    def path(self, value: str) -> None:
+        self.headers[":path"] = value
+
+    @property
+    def host(self) -> str:
+        """The authority: ``example.com:8080``."""
+        return str(self.headers.get(":authority", ""))
+
+    @host.setter
+    def host(self, value: str) -> None:
+        self.headers[":authority"] = value
+
+    @property
+    def scheme(self) -> str:
+        """``http`` or ``https``."""
+        return str(self.headers.get(":scheme", ""))
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query's parameters, decoded; of several of one name the last."""
+        out = {}
+        for part in self.path.partition("?")[2].split("&"):
+            name, _, value = part.partition("=")
+            if name:
+                out[unquote(name)] = unquote(value)
+        return out
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """The cookies, as they are."""
+        out = {}
+        for part in str(self.headers.get("cookie", "")).split(";"):
+            name, _, value = part.strip().partition("=")
+            if name:
+                out[name] = value
+        return out
+
+
+Request = RequestHead
+
+
+class ResponseHead(_Message):
+    """The response of a stream."""
+
+    _direction = 1
+
+    @property
+    def status(self) -> int:
+        """The status code: 200."""
+        return int(self.headers.get(":status", "0"))
+
+    @status.setter
+    def status(self, value: int) -> None:
+        self.headers[":status"] = str(value)
+
+
+def unquote(text: str) -> str:
+    """Text of a query, decoded."""
+    parts = text.replace("+", " ").split("%")
+    out = parts[0].encode()
+    for part in parts[1:]:
+        try:
+            out += bytes([int(part[:2], 16)]) + part[2:].encode()
+        except ValueError:
+            out += b"%" + part.encode()
+    return out.decode()
+
+
+class Response:
+    """An answer of the filter's own: a handler returns it. A body is bytes, text, or what is made JSON."""
+
+    def __init__(
+        self, status: int = 200, headers: Mapping = None, body: Any = b"", details: str = "", grpc_status: int = -1
+    ) -> None:
+        self.status = status
+        self.headers = list(headers.items()) if hasattr(headers, "items") else list(headers or [])
+        if not isinstance(body, (bytes, str)) and not any(name.lower() == "content-type" for name, _ in self.headers):
+            self.headers.append(("content-type", "application/json"))
+        self.body = content(body)
+        self.details = details
+        self.grpc_status = grpc_status
+
+    def _send(self) -> None:
+        host.local_response(self.status, self.details, self.body, self.headers, self.grpc_status & 0xFFFFFFFF)

@@ -1,0 +1,101 @@
+"""What VMs share: data, queues, metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxywasm._host import HostError, host
+
+__all__ = ["Queue", "counter", "gauge", "histogram", "shared"]
+
+
+class Shared:
+    """Data that all VMs of the same VM ID share: bytes by keys."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The bytes at a key, or `default`."""
+        found = host.get_shared(key)
+        return found[0] if found else default
+
+    def set(self, key: str, value: str | bytes) -> None:
+        """Put a value, whatever is there."""
+        host.set_shared(key, value, 0)
+
+    def update(self, key: str, change: Any) -> bytes:
+        """Put what ``change(bytes or None)`` returns; asks again if another VM came between. Returns what was put."""
+        while True:
+            value, cas = host.get_shared(key) or (None, 0)
+            value = change(value)
+            try:
+                host.set_shared(key, value, cas)
+            except HostError as error:
+                if error.status != 8:
+                    raise
+            else:
+                return value if isinstance(value, bytes) else value.encode()
+
+    def increment(self, key: str, by: int = 1) -> int:
+        """Add to a number (in decimal), which begins with 0; the sum."""
+        return int(self.update(key, lambda old: str(int(old or b"0") + by)))
+
+
+shared = Shared()
+
+
+class Queue:
+    """A queue of messages that VMs share. It is made if it is not there; with `vm_id` it is that of another VM ID."""
+
+    def __init__(self, name: str, vm_id: str | None = None) -> None:
+        self.id = host.register_queue(name) if vm_id is None else host.resolve_queue(vm_id, name)
+
+    def push(self, message: str | bytes) -> None:
+        """Append a message."""
+        host.enqueue(self.id, message)
+
+    def pop(self) -> bytes | None:
+        """The oldest message, taken out; None if there is none."""
+        message: bytes | None = host.dequeue(self.id)
+        return message
+
+
+class Metric:
+    """A metric of the host; defined when it is first used."""
+
+    def __init__(self, kind: int, name: str) -> None:
+        self._kind = kind
+        self.name = name
+        self._id: int | None = None
+
+    def _metric(self) -> int:
+        if self._id is None:
+            self._id = host.define_metric(self._kind, self.name)
+        return self._id
+
+    def increment(self, by: int = 1) -> None:
+        """Add to a counter or gauge."""
+        host.increment_metric(self._metric(), by)
+
+    def record(self, value: int) -> None:
+        """Set a gauge; count a value in a histogram."""
+        host.record_metric(self._metric(), value)
+
+    @property
+    def value(self) -> int:
+        """What a counter or gauge is at."""
+        value: int = host.get_metric(self._metric())
+        return value
+
+
+def counter(name: str) -> Metric:
+    """A number that only grows."""
+    return Metric(0, name)
+
+
+def gauge(name: str) -> Metric:
+    """A number that goes up and down."""
+    return Metric(1, name)
+
+
+def histogram(name: str) -> Metric:
+    """A distribution of numbers."""
+    return Metric(2, name)

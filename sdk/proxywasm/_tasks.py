@@ -1,0 +1,262 @@
+"""What a filter awaits: callouts, time, several of them at once."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from proxywasm._host import host
+from proxywasm._log import log, traceback
+
+__all__ = ["Future", "GrpcReply", "Mapping", "Reply", "Task", "call", "content", "every", "gather", "grpc", "sleep"]
+
+Mapping = Any
+NOTHING: list[tuple[str, str]] = []
+
+
+def content(body: Any) -> bytes:
+    """Bytes as they are, text in UTF-8, anything else as JSON."""
+    if isinstance(body, (bytes, bytearray)):
+        return bytes(body)
+    return (body if isinstance(body, str) else json.dumps(body)).encode()
+
+
+def pairs(headers: Mapping) -> list[tuple[str, str]]:
+    return list(headers.items()) if hasattr(headers, "items") else list(headers or NOTHING)
+
+
+class Future:
+    """A value that is there later. ``await`` it, once or several times."""
+
+    def __init__(self) -> None:
+        self.done = False
+        self.result: Any = None
+        self._then: list[Any] = []
+
+    def set(self, result: Any) -> None:
+        """Give the value, and go on with what waits for it."""
+        if not self.done:
+            self.done = True
+            self.result = result
+            waiting = self._then
+            self._then = []
+            for then in waiting:
+                then()
+
+    def then(self, function: Any) -> None:
+        if self.done:
+            function()
+        else:
+            self._then.append(function)
+
+    def __await__(self) -> Any:
+        if not self.done:
+            yield self
+        return self.result
+
+    __iter__ = __await__
+
+
+# The context that the host calls us for, and the one of a task that goes on meanwhile.
+class _Now:
+    context = 0
+
+
+now = _Now()
+
+
+def enter(context: int) -> int:
+    """Make the host's calls be for `context`; what it was before."""
+    before = now.context
+    if context != before:
+        host.effective_context(context)
+        now.context = context
+    return before
+
+
+class Task(Future):
+    """A coroutine that runs for one context: it goes on whenever what it awaits is there. `error` is what it raised."""
+
+    def __init__(self, coroutine: Any, context: int) -> None:
+        super().__init__()
+        self.error: BaseException | None = None
+        self._coroutine = coroutine
+        self._context = context
+        self.cancelled = False
+        self._step()
+
+    def _step(self) -> None:
+        if self.cancelled:
+            return
+        before = enter(self._context)
+        try:
+            waited = self._coroutine.send(None)
+        except StopIteration as end:
+            self.set(end.value)
+        except Exception as error:
+            self.error = error
+            self.set(None)
+        else:
+            waited.then(self._step)
+        if before != self._context:
+            try:
+                enter(before)
+            except Exception:
+                now.context = before
+
+
+async def _value(awaitable: Any) -> Any:
+    return await awaitable
+
+
+async def gather(*awaitables: Any) -> list[Any]:
+    """Wait for several at once; their values in the order of the arguments. The first exception is raised."""
+    waiting = []
+    for one in awaitables:
+        waiting.append(one if isinstance(one, Future) else Task(one, now.context))
+    out = []
+    for one in waiting:
+        out.append(await one)
+        if getattr(one, "error", None) is not None:
+            raise one.error
+    return out
+
+
+class FixedHeaders(dict):
+    """Headers of a reply: a dict by names in small letters; `pairs` are all of them."""
+
+    def __init__(self, pairs: list[tuple[str, str]]) -> None:
+        super().__init__()
+        self.pairs = pairs
+        for name, value in pairs:
+            name = name.lower()
+            self[name] = self[name] + "," + value if name in self else value
+
+    def get_all(self, name: str) -> list[str]:
+        """The values of all headers of a name."""
+        return [value for key, value in self.pairs if key.lower() == name.lower()]
+
+
+class Reply:
+    """The answer to an HTTP callout: `status`, `headers` (names in small letters), `body`, `trailers`."""
+
+    def __init__(self, headers: list[tuple[str, str]], body: bytes, trailers: list[tuple[str, str]]) -> None:
+        self.headers = FixedHeaders(headers)
+        self.body = body
+        self.trailers = FixedHeaders(trailers)
+        self.status = int(self.headers.get(":status", "0"))
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body.decode()
+
+    def json(self) -> Any:
+        """The body as JSON. Raises: ValueError."""
+        return json.loads(self.body)
+
+
+class GrpcReply:
+    """The answer to a gRPC call: `status` (0 is OK), `details`, and the `message` as bytes."""
+
+    def __init__(self, status: int, details: str, message: bytes) -> None:
+        self.status = status
+        self.details = details
+        self.message = message
+
+
+# Callouts that are under way: (future, context), by their tokens.
+http_calls: dict[int, Future] = {}
+grpc_calls: dict[int, Future] = {}
+
+
+def call(
+    cluster: str, method: str, path: str, headers: Mapping = None, body: Any = b"", trailers: Mapping = None,
+    timeout: float = 5.0, host_name: str = "",
+) -> Future:  # fmt: skip
+    """Ask a cluster of the host over HTTP; awaited it is a `Reply`, or None if there is no answer in `timeout` seconds.
+
+    The callout begins at once, also if it is awaited later. Raises: HostError, if the host knows no such cluster.
+    """
+    head = [(":method", method), (":path", path), (":authority", host_name or cluster)]
+    future = Future()
+    token = host.http_call(cluster, head + pairs(headers), content(body), pairs(trailers), int(timeout * 1000))
+    http_calls[token] = future
+    return future
+
+
+def grpc(
+    cluster: str, service: str, method: str, message: bytes, metadata: Mapping = None, timeout: float = 5.0
+) -> Future:
+    """Call a gRPC method of a cluster; awaited it is a `GrpcReply`. `message` is the encoded protobuf message."""
+    future = Future()
+    grpc_calls[host.grpc_call(cluster, service, method, pairs(metadata), message, int(timeout * 1000))] = future
+    return future
+
+
+# Time: the host ticks for the plugin, in one period; what is due is done.
+class _Clock:
+    period = 0
+    root = 0
+
+
+clock = _Clock()
+repeated: list[list[Any]] = []
+sleeping: list[tuple[int, Future]] = []
+
+
+def every(seconds: float) -> Any:
+    """A decorator: run a function, plain or async, without arguments every so many seconds."""
+
+    def decorate(function: Any) -> Any:
+        repeated.append([int(seconds * 1e9), 0, function])
+        return function
+
+    return decorate
+
+
+def sleep(seconds: float) -> Future:
+    """Wait: ``await sleep(0.1)``. The host's ticks say when it is over, so it may be a little late."""
+    future = Future()
+    sleeping.append((host.time_ns() + int(seconds * 1e9), future))
+    set_period()
+    return future
+
+
+def set_period() -> None:
+    """Ask for ticks as often as something is due."""
+    wanted = [period for period, _, _ in repeated]
+    if sleeping:
+        wanted.append(min(max(due - host.time_ns(), 1000000) for due, _ in sleeping))
+    period = max(1, min(wanted) // 1000000) if wanted else 0
+    if period != clock.period:
+        before = enter(clock.root)
+        host.tick_period(period)
+        clock.period = period
+        enter(before)
+
+
+def tick(context: int) -> None:
+    """What is due is done."""
+    time = host.time_ns() + 500000
+    for one in repeated:
+        if time >= one[1]:
+            one[1] = time + one[0] - 1000000
+            start(one[2], context)
+    due = [one for one in sleeping if one[0] <= time]
+    for one in due:
+        sleeping.remove(one)
+        one[1].set(None)
+    if due:
+        set_period()
+
+
+def start(function: Any, context: int) -> None:
+    """Run a function that belongs to no stream; what it raises is logged."""
+    try:
+        result = function()
+        if hasattr(result, "send"):
+            task = Task(result, context)
+            task.then(lambda: task.error is None or log.error(traceback(task.error)))
+    except Exception as error:
+        log.error(traceback(error))

@@ -1,0 +1,121 @@
+"""`proxywasm pack`: a Python script as a WebAssembly module that any Proxy-Wasm host runs."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import proxywasm
+
+from proxywasm_pack.lower import HELPERS, TYPES_ONLY, lower
+from proxywasm_pack.snapshot import ScriptError, snapshot
+
+__all__ = ["ScriptError", "pack"]
+
+HERE = Path(__file__).parent
+LIBRARY = HERE / "library"
+RUNTIME = HERE / "runtime.wasm"
+# What MicroPython has of its own.
+BUILT_IN = {
+    "_proxywasm", "array", "ubinascii", "ucollections", "uhashlib", "ure", "builtins", "cmath", "deflate", "errno", "gc", "heapq", "io", "ujson", "math",
+    "micropython", "random", "struct", "sys", "time",
+}  # fmt: skip
+MEGABYTE = 1 << 20
+
+
+def pack(path: str | Path, heap: int = 16 * MEGABYTE, engine: str | None = None) -> bytes:
+    """The module of the script at `path`, with the modules beside it that it imports.
+
+    `heap` is the most that its objects may take, in bytes; beyond it a handler meets a MemoryError. The script's top
+    level runs now, on one of the host's engines; requests meet what it left. The same script gives the same bytes.
+    Raises: ScriptError with file and line, OSError, EngineUnavailable.
+    """
+    path = Path(path).resolve()
+    modules: dict[str, tuple[str, list[int] | None]] = {}
+    _add(path.stem, path, path.parent, modules)
+    maps = {
+        file: lines
+        for file, (_, lines) in modules.items()
+        if lines is not None and not file.startswith("proxywasm/")
+    }
+    statements = ["import proxywasm._log", f"proxywasm._log.lines.update({_compact(maps)})"]
+    names = sorted(file.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for file in modules)
+    statements += [f"import {path.stem}", *(f"import {name}" for name in names)]
+    files = [(file, source) for file, (source, _) in modules.items()]
+    try:
+        return snapshot(RUNTIME.read_bytes(), files, "\n".join(statements), heap, engine)
+    except ScriptError as error:
+        raise ScriptError(_with_lines(str(error), maps)) from None
+
+
+def _compact(maps: dict[str, list[int]]) -> str:
+    return "{" + ", ".join(f"{name!r}: __import__('array').array('H', {lines})" for name, lines in maps.items()) + "}"
+
+
+def _with_lines(text: str, maps: dict[str, list[int]]) -> str:
+    out = []
+    for line in text.split("\n"):
+        if line.startswith('  File "'):
+            name, _, rest = line[8:].partition('", line ')
+            number, comma, where = rest.partition(",")
+            if name in maps and number.isdigit() and int(number) <= len(maps[name]):
+                line = f'  File "{name}", line {maps[name][int(number) - 1]}{comma}{where}'
+        out.append(line)
+    return "\n".join(out)
+
+
+def _add(name: str, path: Path, folder: Path, modules: dict[str, tuple[str, list[int] | None]]) -> None:
+    """Add a module and those that it imports."""
+    root = Path(proxywasm.__file__).parent.parent
+    base = next(b for b in (LIBRARY, folder.resolve(), root) if path.is_relative_to(b))
+    file = path.relative_to(base).as_posix()
+    if file in modules:
+        return
+    source = path.read_text(encoding="utf-8")
+    if file == f"{HELPERS}.py":
+        modules[file] = source, None
+        return
+    modules[file] = lower(source, file)
+    if "NamedTuple" in source:
+        _import("collections", folder, modules, file)
+    for node in ast.walk(ast.parse(source)):
+        wanted = []
+        if isinstance(node, ast.Import):
+            wanted = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise ScriptError(f"{file}:{node.lineno}: a relative import; write the whole name of the module")
+            wanted = [node.module or ""]
+        for one in wanted:
+            if one not in TYPES_ONLY:
+                _import(one, folder, modules, f"{file}:{node.lineno}")
+    _import(HELPERS, folder, modules, file)
+
+
+def _import(name: str, folder: Path, modules: dict[str, tuple[str, list[int] | None]], where: str) -> None:
+    if name == "proxywasm" or name.startswith("proxywasm."):
+        if name != "proxywasm._fake":
+            root = Path(proxywasm.__file__).parent
+            rest = name.split(".")[1:]
+            if rest:
+                _import("proxywasm", folder, modules, where)
+            _add(name, root / (f"{rest[0]}.py" if rest else "__init__.py"), folder, modules)
+        return
+    parts = name.split(".")
+    for base in (folder, LIBRARY):
+        found = False
+        for i in range(1, len(parts) + 1):
+            stem = base.joinpath(*parts[:i])
+            for candidate in (stem.with_suffix(".py"), stem / "__init__.py"):
+                if candidate.exists():
+                    _add(name, candidate, folder, modules)
+                    found = True
+        if found:
+            return
+    if parts[0] in BUILT_IN:
+        return
+    have = sorted({p.stem for p in LIBRARY.iterdir() if not p.stem.startswith("_")} | (BUILT_IN - {"_proxywasm", "ubinascii", "ucollections", "uhashlib", "ujson", "ure"}))
+    raise ScriptError(
+        f"{where}: there is no module {name!r} for packed filters: neither beside the script nor of the library, which "
+        f"has {', '.join(have)}"
+    )

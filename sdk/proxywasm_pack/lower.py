@@ -1,0 +1,409 @@
+"""Python as people write it, in terms of what MicroPython knows. Works on the syntax tree of CPython."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from proxywasm_pack.snapshot import ScriptError
+
+__all__ = ["lower"]
+
+# Modules that say something about types only: nothing of them is needed when a script runs.
+TYPES_ONLY = {"typing", "__future__", "abc", "collections.abc", "typing_extensions"}
+# Methods that MicroPython's str, bytes, int and list lack: `x.method(…)` becomes a function of library/_lowered.py.
+METHODS = {
+    "removeprefix", "removesuffix", "title", "capitalize", "swapcase", "zfill", "ljust", "rjust", "casefold", "isalnum",
+    "isdecimal", "isnumeric", "isidentifier", "expandtabs", "translate", "bit_length", "bit_count", "center",
+    "isascii", "as_integer_ratio",
+}  # fmt: skip
+HELPERS = "_lowered"
+
+
+def lower(source: str, name: str) -> tuple[str, list[int]]:
+    """The source in terms of MicroPython, and for each of its lines the line of the author's.
+
+    Raises: ScriptError, with file and line, if there is no way.
+    """
+    try:
+        tree = ast.parse(source, name)
+    except SyntaxError as error:
+        raise ScriptError(f"{name}:{error.lineno}: {error.msg}") from None
+    lowered = Lowering(name).visit(tree)
+    at = 0
+    while at < len(lowered.body) and isinstance(lowered.body[at], ast.Expr):
+        at += 1
+    lowered.body.insert(0, ast.parse(f"import {HELPERS} as _l").body[0])
+    ast.fix_missing_locations(lowered)
+    text = ast.unparse(lowered)
+    return text, _lines(lowered, text)
+
+
+def _lines(lowered: ast.AST, text: str) -> list[int]:
+    lines = [0] * (text.count("\n") + 1)
+    for ours, theirs in zip(ast.walk(lowered), ast.walk(ast.parse(text)), strict=False):
+        line = getattr(theirs, "lineno", None)
+        if line and not lines[line - 1] and isinstance(ours, ast.stmt | ast.expr):
+            lines[line - 1] = getattr(ours, "lineno", 0)
+    last = 1
+    for i, line in enumerate(lines):
+        lines[i] = last = line or last
+    return lines
+
+
+def _name(text: str) -> ast.expr:
+    return ast.parse(text, mode="eval").body
+
+
+def _call(function: str, *arguments: ast.expr) -> ast.Call:
+    return ast.Call(_name(function), list(arguments), [])
+
+
+class Lowering(ast.NodeTransformer):
+    """One visit for each thing that MicroPython does in another way."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.count = 0
+
+    def fresh(self) -> str:
+        self.count += 1
+        return f"_l{self.count}"
+
+    def refuse(self, node: Any, what: str, instead: str) -> ScriptError:
+        return ScriptError(f"{self.name}:{node.lineno}: {what} does not work in a packed filter; {instead}")
+
+    def visit(self, node: ast.AST) -> Any:
+        new = super().visit(node)
+        for one in new if isinstance(new, list) else [new]:
+            if one is not None and one is not node and hasattr(node, "lineno"):
+                for inner in ast.walk(one):
+                    if isinstance(inner, ast.stmt | ast.expr) and not hasattr(inner, "lineno"):
+                        ast.copy_location(inner, node)
+                    elif getattr(inner, "generated", False):
+                        inner.lineno = node.lineno  # type: ignore[attr-defined]
+        return new
+
+    def parse(self, text: str) -> list[ast.stmt]:
+        body = ast.parse(text).body
+        for statement in body:
+            for node in ast.walk(statement):
+                if hasattr(node, "lineno"):
+                    del node.lineno
+        return body
+
+    # Annotations, decorators, imports that say something about types
+
+    def visit_FunctionDef(self, node: Any) -> Any:
+        self.generic_visit(node)
+        arguments = node.args
+        arguments.args = arguments.posonlyargs + arguments.args
+        arguments.posonlyargs = []
+        node.returns = None
+        node.type_params = []
+        for one in [*arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]:
+            if one is not None:
+                one.annotation = None
+        node.decorator_list = [
+            d for d in node.decorator_list if ast.unparse(d).split(".")[-1] not in {"abstractmethod", "override", "final"}
+        ]
+        if any(ast.unparse(d).split(".")[-1] == "overload" for d in node.decorator_list):
+            return None
+        return node
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> Any:
+        self.generic_visit(node)
+        return ast.Assign([node.target], node.value) if node.value else ast.Pass()
+
+    def visit_TypeAlias(self, node: Any) -> Any:
+        return ast.Pass()
+
+    def visit_If(self, node: ast.If) -> Any:
+        if ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING", "__name__ == '__main__'"}:
+            return [self.visit(s) for s in node.orelse] or ast.Pass()
+        return self.generic_visit(node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> Any:
+        if node.module in TYPES_ONLY:
+            if node.module == "__future__":
+                return ast.Pass()
+            values = [f"{a.asname or a.name} = getattr(_l, {a.name!r}, None)" for a in node.names]
+            return self.parse("\n".join(values))
+        return node
+
+    def visit_Import(self, node: ast.Import) -> Any:
+        node.names = [a for a in node.names if a.name not in TYPES_ONLY]
+        return node if node.names else ast.Pass()
+
+    # Classes
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> Any:
+        after: list[ast.stmt] = []
+        decorator = next(
+            (d for d in node.decorator_list if ast.unparse(d).split("(")[0].split(".")[-1] == "dataclass"), None
+        )
+        if decorator is not None:
+            node.decorator_list.remove(decorator)
+            self.dataclass(node, decorator)
+        bases = [ast.unparse(b).split("[")[0].split(".")[-1] for b in node.bases]
+        if "NamedTuple" in bases:
+            return self.named_tuple(node)
+        if self.name != "enum.py" and any(b in {"Enum", "IntEnum", "StrEnum", "Flag", "IntFlag"} for b in bases):
+            names = [t.id for s in node.body if isinstance(s, ast.Assign) for t in s.targets if isinstance(t, ast.Name)]
+            node.body += self.parse(f"_names = {names!r}")
+            after = self.parse(f"{node.name} = _l.enumeration({node.name})")
+        drop = {"ABC", "Generic", "Protocol"}
+        node.bases = [b for b, n in zip(node.bases, bases, strict=True) if n not in drop]
+        node.keywords = [k for k in node.keywords if k.arg != "metaclass"]
+        node.type_params = []  # type: ignore[attr-defined,unused-ignore]
+        if node.keywords:
+            raise self.refuse(node, "a class with keyword arguments", "call a function with them after the class")
+        own = {s.name for s in node.body if isinstance(s, ast.FunctionDef)}
+        if "__init_subclass__" in own:
+            raise self.refuse(node, "__init_subclass__", "use a decorator on each derived class")
+        self.generic_visit(node)
+        node.body = node.body or [ast.Pass()]
+        return [node, *after] if after else node
+
+    def named_tuple(self, node: ast.ClassDef) -> Any:
+        fields = [s for s in node.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)]
+        names = [s.target.id for s in fields if isinstance(s.target, ast.Name)]
+        defaults = [s.value for s in fields if s.value]
+        base = _call("_l.named_tuple", ast.Constant(node.name), ast.Constant(" ".join(names)))
+        base.args.append(ast.Tuple([self.visit(d) for d in defaults], ast.Load()))
+        rest = [s for s in node.body if s not in fields]
+        if any(isinstance(s, ast.FunctionDef) for s in rest):
+            node.bases, node.body = [base], rest
+            self.generic_visit(node)
+            return node
+        return ast.Assign([ast.Name(node.name, ast.Store())], base)
+
+    def dataclass(self, node: ast.ClassDef, decorator: ast.expr) -> None:
+        options = {k.arg: ast.unparse(k.value) for k in getattr(decorator, "keywords", [])}
+        fields = [
+            (s.target.id, s.value)
+            for s in node.body
+            if isinstance(s, ast.AnnAssign)
+            and isinstance(s.target, ast.Name)
+            and not ast.unparse(s.annotation).split(".")[-1].startswith("ClassVar")
+        ]
+        own = {s.name for s in node.body if isinstance(s, ast.FunctionDef)}
+        arguments, body = [], []
+        for name, value in fields:
+            given = name
+            if isinstance(value, ast.Call) and ast.unparse(value.func).split(".")[-1] == "field":
+                keywords = {k.arg: ast.unparse(k.value) for k in value.keywords}
+                if "default_factory" in keywords:
+                    arguments.append(f"{name}=_l.MISSING")
+                    given = f"{keywords['default_factory']}() if {name} is _l.MISSING else {name}"
+                else:
+                    arguments.append(f"{name}={keywords['default']}" if "default" in keywords else name)
+            else:
+                arguments.append(name if value is None else f"{name}={ast.unparse(value)}")
+            body.append(f"self.{name} = {given}")
+        if "__post_init__" in own:
+            body.append("self.__post_init__()")
+        star = "*, " if options.get("kw_only") == "True" and arguments else ""
+        source = f"def __init__(self, {star}{', '.join(arguments)}):\n    " + "\n    ".join(body or ["pass"])
+        names = tuple(name for name, _ in fields)
+        source += f"\ndef __repr__(self):\n    return _l.dataclass_repr(self, '{node.name}', {names!r})"
+        source += (
+            "\ndef __eq__(self, other):\n    return type(other) is type(self) and "
+            f"_l.dataclass_values(self, {names!r}) == _l.dataclass_values(other, {names!r})"
+        )
+        source += f"\ndef __hash__(self):\n    return hash(_l.dataclass_values(self, {names!r}))"
+        if options.get("order") == "True":
+            source += f"\ndef __lt__(self, other):\n    return _l.dataclass_values(self, {names!r}) < _l.dataclass_values(other, {names!r})"
+        kept = []
+        for s in node.body:
+            if isinstance(s, ast.AnnAssign) and (s.value is None or isinstance(s.value, ast.Call)):
+                continue
+            kept.append(s)
+        made = [s for s in self.parse(source) if isinstance(s, ast.FunctionDef) and s.name not in own]
+        node.body = [*kept, *self.parse(f"_fields = {names!r}"), *made]
+
+    # Displays with stars
+
+    def sequence(self, node: Any, kind: str) -> Any:
+        self.generic_visit(node)
+        if not isinstance(getattr(node, "ctx", ast.Load()), ast.Load):
+            return node
+        if not any(isinstance(e, ast.Starred) for e in node.elts):
+            return node
+        parts: list[ast.expr] = []
+        for element in node.elts:
+            if isinstance(element, ast.Starred):
+                parts.append(_call("list", element.value))
+            elif parts and isinstance(parts[-1], ast.List):
+                parts[-1].elts.append(element)
+            else:
+                parts.append(ast.List([element], ast.Load()))
+        whole = parts[0]
+        for part in parts[1:]:
+            whole = ast.BinOp(whole, ast.Add(), part)
+        return whole if kind == "list" else _call(kind, whole)
+
+    def visit_List(self, node: ast.List) -> Any:
+        return self.sequence(node, "list")
+
+    def visit_Tuple(self, node: ast.Tuple) -> Any:
+        return self.sequence(node, "tuple")
+
+    def visit_Set(self, node: ast.Set) -> Any:
+        return self.sequence(node, "set")
+
+    def visit_Dict(self, node: ast.Dict) -> Any:
+        self.generic_visit(node)
+        if None not in node.keys:
+            return node
+        parts: list[ast.expr] = []
+        for key, value in zip(node.keys, node.values, strict=True):
+            if key is None:
+                parts.append(value)
+            elif parts and isinstance(parts[-1], ast.Dict):
+                parts[-1].keys.append(key)
+                parts[-1].values.append(value)
+            else:
+                parts.append(ast.Dict([key], [value]))
+        return _call("_l.merge", *parts)
+
+    # Text
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> Any:
+        template, arguments = "", []
+        for part in node.values:
+            if isinstance(part, ast.Constant):
+                template += str(part.value).replace("{", "{{").replace("}", "}}")
+                continue
+            assert isinstance(part, ast.FormattedValue)
+            value = self.visit(part.value)
+            if part.conversion == ord("r") or part.conversion == ord("a"):
+                value = _call("repr", value)
+            elif part.conversion == ord("s"):
+                value = _call("str", value)
+            if part.format_spec is None:
+                template += "{}"
+            else:
+                value = _call("_l.format", value, self.visit(part.format_spec))
+                template += "{}"
+            arguments.append(value)
+        if not arguments:
+            return ast.Constant("".join(str(p.value) for p in node.values if isinstance(p, ast.Constant)))
+        return ast.Call(ast.Attribute(ast.Constant(template), "format", ast.Load()), arguments, [])
+
+    def visit_Call(self, node: ast.Call) -> Any:
+        self.generic_visit(node)
+        function = node.func
+        if isinstance(function, ast.Attribute) and function.attr in METHODS:
+            return ast.Call(_name(f"_l.{function.attr}"), [function.value, *node.args], node.keywords)
+        if isinstance(function, ast.Name):
+            if function.id in {"eval", "exec", "open", "input", "breakpoint", "compile"} and function.id != "compile":
+                raise self.refuse(node, f"{function.id}()", "a filter has no files, no terminal and no other source")
+            if function.id in {"format", "sum", "sorted", "enumerate", "zip", "isinstance", "issubclass"}:
+                known = {"format", "issubclass", "zip"}
+                if function.id in known:
+                    node.func = _name(f"_l.{function.id}")
+        return node
+
+    # Slices with steps
+
+    def visit_Subscript(self, node: ast.Subscript) -> Any:
+        self.generic_visit(node)
+        index = node.slice
+        if not isinstance(index, ast.Slice) or index.step is None:
+            return node
+        none = ast.Constant(None)
+        parts = [index.lower or none, index.upper or none, index.step]
+        if isinstance(node.ctx, ast.Load):
+            return _call("_l.slice_of", node.value, *parts)
+        raise self.refuse(node, "assigning to (or deleting) a slice with a step", "build a new list")
+
+    def visit_Delete(self, node: ast.Delete) -> Any:
+        return self.generic_visit(node)
+
+    # Pattern matching
+
+    def visit_Match(self, node: ast.Match) -> Any:
+        subject, done = self.fresh(), self.fresh()
+        out: list[ast.stmt] = [
+            ast.Assign([ast.Name(subject, ast.Store())], self.visit(node.subject)),
+            *self.parse(f"{done} = False"),
+        ]
+        for case in node.cases:
+            tests, names = self.pattern(case.pattern, subject)
+            body: list[ast.stmt] = [*self.parse(f"{done} = True")]
+            for statement in case.body:
+                new = self.visit(statement)
+                body += new if isinstance(new, list) else [new]
+            if case.guard is not None:
+                body = [ast.If(self.visit(case.guard), body, [])]
+            bound = self.parse("\n".join(f"{k} = {v}" for k, v in names))
+            out.append(ast.If(_name(" and ".join([f"not {done}", *tests])), [*bound, *body], []))
+        for statement in out:
+            for inner in ast.walk(statement):
+                if isinstance(inner, ast.If) and hasattr(inner.test, "lineno"):
+                    for x in ast.walk(inner.test):
+                        if hasattr(x, "lineno") and x.lineno == 1:
+                            x.lineno = node.lineno
+        return out
+
+    def pattern(self, p: ast.pattern, e: str) -> tuple[list[str], list[tuple[str, str]]]:
+        """Conditions, and the names that are bound: (name, expression)."""
+        if isinstance(p, ast.MatchValue):
+            return [f"{e} == {ast.unparse(p.value)}"], []
+        if isinstance(p, ast.MatchSingleton):
+            return [f"{e} is {p.value!r}"], []
+        if isinstance(p, ast.MatchAs):
+            tests, names = self.pattern(p.pattern, e) if p.pattern else ([], [])
+            return tests, [*names, (p.name, e)] if p.name else names
+        if isinstance(p, ast.MatchOr):
+            ways = [self.pattern(q, e) for q in p.patterns]
+            if any(names for _, names in ways):
+                raise self.refuse(p, "a pattern with | that binds names", "write a case for each")
+            return ["(" + " or ".join("(" + (" and ".join(t) or "True") + ")" for t, _ in ways) + ")"], []
+        names = []
+        if isinstance(p, ast.MatchSequence):
+            star = next((i for i, q in enumerate(p.patterns) if isinstance(q, ast.MatchStar)), None)
+            size = len(p.patterns)
+            count = f"len({e}) == {size}" if star is None else f"len({e}) >= {size - 1}"
+            tests = [f"isinstance({e}, (list, tuple))", count]
+            for i, q in enumerate(p.patterns):
+                if isinstance(q, ast.MatchStar):
+                    if q.name:
+                        names.append((q.name, f"list({e}[{i}:len({e}) - {size - 1 - i}])"))
+                    continue
+                more, bound = self.pattern(q, f"{e}[{i if star is None or i < star else i - size}]")
+                tests += more
+                names += bound
+            return tests, names
+        if isinstance(p, ast.MatchMapping):
+            tests = [f"isinstance({e}, dict)"]
+            for key, q in zip(p.keys, p.patterns, strict=True):
+                text = ast.unparse(key)
+                more, bound = self.pattern(q, f"{e}[{text}]")
+                tests += [f"{text} in {e}", *more]
+                names += bound
+            if p.rest:
+                keys = ", ".join(ast.unparse(k) for k in p.keys)
+                names.append((p.rest, f"_l.without({e}, [{keys}])"))
+            return tests, names
+        if isinstance(p, ast.MatchClass):
+            kind = ast.unparse(p.cls)
+            tests = [f"isinstance({e}, {kind})"]
+            for i, q in enumerate(p.patterns):
+                more, bound = self.pattern(q, f"_l.positional({e}, {kind}, {i})")
+                tests += more
+                names += bound
+            for name, q in zip(p.kwd_attrs, p.kwd_patterns, strict=True):
+                more, bound = self.pattern(q, f"{e}.{name}")
+                tests += [f"hasattr({e}, {name!r})", *more]
+                names += bound
+            return tests, names
+        raise self.refuse(p, "this pattern", "write it with if")
+
+    # What has no way
+
+    def visit_TryStar(self, node: Any) -> Any:
+        raise self.refuse(node, "except*", "catch the exceptions one by one")

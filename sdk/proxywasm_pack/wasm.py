@@ -1,0 +1,75 @@
+"""The binary format of WebAssembly, as far as packing needs it: numbers, sections, data segments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+__all__ = ["data_section", "module", "read_signed", "read_unsigned", "sections", "signed", "unsigned"]
+
+
+def unsigned(value: int) -> bytes:
+    """`value` as LEB128."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def signed(value: int) -> bytes:
+    """`value` as signed LEB128."""
+    out = bytearray()
+    while not -0x40 <= value < 0x40:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value & 0x7F)
+    return bytes(out)
+
+
+def read_unsigned(data: bytes, at: int) -> tuple[int, int]:
+    """The number at `at`, and where the next byte is."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value, at
+
+
+def read_signed(data: bytes, at: int) -> tuple[int, int]:
+    """The signed number at `at`, and where the next byte is."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return value - (1 << shift if byte & 0x40 else 0), at
+
+
+def sections(module: bytes) -> Iterator[tuple[int, bytes]]:
+    """Number and content of each section."""
+    at = 8
+    while at < len(module):
+        number = module[at]
+        size, at = read_unsigned(module, at + 1)
+        yield number, module[at : at + size]
+        at += size
+
+
+def module(sections: Iterable[tuple[int, bytes]]) -> bytes:
+    """The module of these sections."""
+    return b"\0asm\1\0\0\0" + b"".join(
+        bytes([number]) + unsigned(len(content)) + content for number, content in sections
+    )
+
+
+def data_section(segments: list[tuple[int, bytes]]) -> bytes:
+    """A data section that puts each content at its address."""
+    return unsigned(len(segments)) + b"".join(
+        b"\0\x41" + signed(address) + b"\x0b" + unsigned(len(content)) + content for address, content in segments
+    )

@@ -1,0 +1,65 @@
+#include <stdint.h>
+#include <alloca.h>
+#define MICROPY_CONFIG_ROM_LEVEL (MICROPY_CONFIG_ROM_LEVEL_EVERYTHING)
+#define MICROPY_ENABLE_COMPILER (1)
+#define MICROPY_ENABLE_GC (1)
+#define MICROPY_GC_SPLIT_HEAP (1)
+#define MICROPY_GC_SPLIT_HEAP_AUTO (1)
+#define MICROPY_GC_SPLIT_HEAP_N_HEAPS (1)
+#define MICROPY_ENABLE_PYSTACK (1)
+#define MICROPY_STACK_CHECK (1)
+#define MICROPY_HELPER_REPL (0)
+#define MICROPY_KBD_EXCEPTION (0)
+#define MICROPY_NLR_SETJMP (1)
+#define MICROPY_GCREGS_SETJMP (0)
+#define MICROPY_LONGINT_IMPL (MICROPY_LONGINT_IMPL_MPZ)
+#define MICROPY_FLOAT_IMPL (MICROPY_FLOAT_IMPL_DOUBLE)
+#define MICROPY_PERSISTENT_CODE_LOAD (0)
+#define MICROPY_USE_INTERNAL_PRINTF (0)
+#define MICROPY_USE_INTERNAL_ERRNO (1)
+#define MICROPY_VFS (0)
+#define MICROPY_PY_IO (1)
+#define MICROPY_PY_OS (0)
+#define MICROPY_PY_ASYNCIO (0)
+#define MICROPY_PY_SELECT (0)
+#define MICROPY_PY_TIME (1)
+#define MICROPY_PY_TIME_TIME_TIME_NS (1)
+#define MICROPY_PY_TIME_GMTIME_LOCALTIME_MKTIME (1)
+#define MICROPY_EPOCH_IS_1970 (1)
+#define MICROPY_PY_TIME_INCLUDEFILE "time.inc"
+#define MICROPY_PY_FRAMEBUF (0)
+#define MICROPY_PY_UCTYPES (0)
+#define MICROPY_PY_MACHINE (0)
+#define MICROPY_PY_VFS (0)
+#define MICROPY_PY_SYS_STDFILES (0)
+#define MICROPY_PY_SYS_STDIO_BUFFER (0)
+#define MICROPY_PY_BUILTINS_INPUT (0)
+#define MICROPY_PY_HASHLIB_SHA1 (0)
+#define MICROPY_PY_HASHLIB_MD5 (0)
+#define MICROPY_PY_SSL (0)
+#define MICROPY_PY_WEBSOCKET (0)
+#define MICROPY_PY_OS_DUPTERM (0)
+#define MICROPY_PY_MARSHAL (0)
+#define MICROPY_PY_SYS_SETTRACE (0)
+#define MICROPY_PY_SYS_PS1_PS2 (0)
+#define MICROPY_PY_BUILTINS_HELP (0)
+#define MICROPY_READER_VFS (0)
+#define MICROPY_PY_CRYPTOLIB (0)
+#define MICROPY_PY_RANDOM_SEED_INIT_FUNC (42)
+#define MICROPY_PY_ARRAY_SLICE_ASSIGN (1)
+#define MICROPY_PY_SYS_PLATFORM "proxy-wasm"
+#define MICROPY_ALLOC_PATH_MAX (128)
+#define MP_SSIZE_MAX (0x7fffffff)
+typedef intptr_t mp_int_t;
+typedef uintptr_t mp_uint_t;
+typedef long mp_off_t;
+#define MICROPY_HW_BOARD_NAME "wasm"
+#define MICROPY_HW_MCU_NAME "proxy-wasm"
+#define MP_STATE_PORT MP_STATE_VM
+#define MICROPY_MPHALPORT_H "mphalport.h"
+#define mp_hal_pin_obj_t mp_obj_t
+#define MICROPY_BEGIN_ATOMIC_SECTION() (0)
+#define MICROPY_END_ATOMIC_SECTION(x)
+extern const struct _mp_print_t pw_print;
+#define MP_PLAT_PRINT_STRN(str, len) pw_out(str, len)
+void pw_out(const char*, unsigned long);

@@ -1,0 +1,116 @@
+"""The filters of sdk/examples, packed, on every engine."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+
+from proxywasm_host.testing import FAIL, Response
+from tests.sdk.conftest import packed
+
+
+def test_header_rules(harness):
+    rules = {"request": {"set": {"x-a": "1"}, "remove": ["x-b"]}, "response": {"set": {"server": "s"}}, "deny": ["/no"]}
+    f = harness(packed("header_rules"), rules)
+    r = f.get("/x", headers={"x-b": "2", "x-c": "3"})
+    assert (r.upstream.headers["x-a"], r.upstream.headers["x-c"]) == ("1", "3")
+    assert "x-b" not in r.upstream.headers
+    assert (r.status, r.response.headers["server"]) == (200, "s")
+    r = f.get("/no/x")
+    assert (r.status, r.response.json(), r.upstream) == (403, {"denied": "/no/x"}, None)
+
+
+def token(claims, secret="secret", algorithm="HS256"):
+    def part(data):
+        return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+    signed = part(json.dumps({"alg": algorithm}).encode()) + b"." + part(json.dumps(claims).encode())
+    return (signed + b"." + part(hmac.new(secret.encode(), signed, hashlib.sha256).digest())).decode()
+
+
+def test_jwt(harness):
+    f = harness(packed("jwt"), {"hs256": "secret"})
+
+    def ask(text):
+        r = f.get("/", headers={"authorization": f"Bearer {text}"})
+        return r.status, r.upstream and r.upstream.headers.get("x-user"), list(r.logs.info)
+
+    assert ask(token({"sub": "alice", "exp": 4e9})) == (200, "alice", [])
+    assert ask(token({"sub": "alice"}, secret="another")) == (401, None, ["refused: signature"])
+    assert ask(token({"sub": "alice", "exp": 1})) == (401, None, ["refused: expired"])
+    assert ask(token({}, algorithm="none")) == (401, None, ["refused: algorithm none"])
+    assert ask("rubbish") == (401, None, ["refused: malformed"])
+
+
+def test_login(harness):
+    f = harness(packed("oidc"), {"provider": "idp", "url": "https://idp/login", "client": "me"})
+    r = f.get("/page?a=b")
+    assert r.status == 302
+    assert r.response.headers["location"] == (
+        "https://idp/login?response_type=code&client_id=me&state=%2Fpage%3Fa%3Db"
+    )
+    harness.http["idp"] = Response(200, {}, b'{"access_token": "t/1"}')
+    r = f.get("/callback?code=c%201&state=/page")
+    assert harness.callouts[-1].request.body == b"grant_type=authorization_code&code=c+1&client_id=me"
+    assert (r.status, r.response.headers["location"]) == (302, "/page")
+    assert r.response.headers["set-cookie"] == "session=t%2F1; Path=/; HttpOnly; Secure"
+    harness.http["idp"] = Response(200, {}, b'{"active": true, "sub": "alice"}')
+    r = f.get("/page", headers={"cookie": "x=y; session=t%2F1"})
+    assert (r.status, r.upstream.headers["x-user"]) == (200, "alice")
+    harness.http["idp"] = FAIL
+    assert f.get("/page", headers={"cookie": "session=old"}).status == 302
+
+
+def test_rate_limit(harness):
+    f = harness(packed("rate_limit"), {"limit": 2, "seconds": 60})
+
+    def ask(client):
+        r = f.get("/", headers={"x-client": client})
+        return r.status, r.upstream and r.upstream.headers["x-remaining"]
+
+    assert [ask("a"), ask("a"), ask("a"), ask("b")] == [(200, "1"), (200, "0"), (429, None), (200, "1")]
+    assert harness.metrics["rate_limit.refused"] == 1
+    harness.clock.advance(60)
+    assert ask("a") == (200, "1")
+
+
+def test_json_body(harness):
+    f = harness(packed("json_body"), {"drop": ["password"]})
+    f.upstream = Response(200, {"content-type": "application/json"}, b'{"name": "x", "password": "y", "n": 1}')
+    r = f.request(
+        "POST", "/", headers={"content-type": "application/json", "content-length": "10"}, chunks=[b'{"a"', b": [1]}"]
+    )
+    assert r.upstream.json() == {"a": [1], "seen": True}
+    assert list(r.upstream.json()) == ["a", "seen"]
+    assert "content-length" not in r.upstream.headers
+    assert r.response.json() == {"name": "x", "n": 1}
+    assert f.post("/", body=b"{", headers={"content-type": "application/json"}).status == 400
+    assert f.post("/", body=b"{").upstream.body == b"{"
+
+
+def test_redaction_in_a_stream_of_events(harness):
+    f = harness(packed("redact_sse"))
+    f.upstream = Response(
+        200, {"content-type": "text/event-stream"}, chunks=[b"data: card 4111", b"111111111111 ok\n\ndata: 12", b"3\n\n"]
+    )
+    r = f.get("/")
+    assert r.response.body == b"data: card ************1111 ok\n\ndata: 123\n\n"
+    assert r.response.chunks[0] != r.response.body
+
+
+def test_ab_routing(harness):
+    f = harness(packed("ab_cookie"), {"b": 1.0})
+    r = f.get("/", headers={"cookie": "variant=a"})
+    assert (r.upstream.headers["x-variant"], r.response.headers["set-cookie"]) == ("a", "seen=yes; Path=/")
+    assert f.get("/").upstream.headers["x-variant"] == "b"
+
+
+def test_request_log(harness):
+    f = harness(packed("request_log"))
+    f.upstream = Response(201, {}, chunks=[b"abc", b"de"])
+    assert [json.loads(line) for _ in range(2) for line in f.get("/p").logs.info] == [
+        {"method": "GET", "path": "/p", "status": 201, "size": 5, "count": 1},
+        {"method": "GET", "path": "/p", "status": 201, "size": 5, "count": 2},
+    ]
