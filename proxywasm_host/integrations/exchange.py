@@ -322,6 +322,7 @@ class Exchange:
 
     def close(self) -> None:
         """Both sides are done, however it ended; to be called always."""
+        self._wake = None  # who carries an exchange keeps it, too: it is no cycle for the collector
         self._driver.detach(self.stream)
         whole = self.state is State.ANSWERED or self.stream.reset_details
         if todo := self.stream.close("" if whole else GONE):
