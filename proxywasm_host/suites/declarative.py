@@ -12,15 +12,22 @@ from typing import Any, Union
 from pydantic import ValidationError
 
 from proxywasm_host.errors import ConfigError
-from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.filter_config import FilterConfig, plugin_names
-from proxywasm_host.runtime.host import Host
-from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.serve.source import read_file, told
-from proxywasm_host.services import GuestLog, InMemoryMetrics, ManualClock, Services
 from proxywasm_host.suites import model
 from proxywasm_host.suites.case import Case, Environment
-from proxywasm_host.testing import Exchange, Message, exchange
+from proxywasm_host.testing import (
+    FAIL,
+    NEVER,
+    Callout,
+    FilterUnderTest,
+    GrpcStatus,
+    Harness,
+    Outcome,
+    Request,
+    Response,
+    later,
+)
 
 __all__ = ["read"]
 
@@ -47,60 +54,46 @@ def read(file: Path, filters: Sequence[Path] = (), configuration: bytes | None =
     ]
 
 
-class _Silent:
-    """A log sink that wants all and keeps nothing: an exchange records."""
-
-    level = 0
-
-    def log(self, line: GuestLog) -> None:
-        """Forget a line."""
-
-
 def _run(suite: model.Suite, test: model.Test, chain: list[Path], where: Environment) -> list[str]:
     """Run one test; what is wrong. Raises: ModuleError, PluginError, OSError, ConfigError."""
     configuration = suite.configuration if test.configuration is None else test.configuration
-    profile = test.profile or suite.profile or "envoy"
-    services = Services(clock=ManualClock(), log=_Silent(), random=bytes)
     steps: Sequence[model.Step] = test.steps or [test]
-    with Host(where.engine, profile=profile, services=services, cache=where.cache) as host:
+    with Harness(where.engine, profile=test.profile or suite.profile or "envoy", cache=where.cache) as harness:
         configs = [FilterConfig(path, configuration=b"" if configuration is None else configuration) for path in chain]
-        plugins = [
-            host.load_plugin(replace(config, name=name))
-            for config, name in zip(configs, plugin_names(configs), strict=True)
-        ]
+        named = zip(configs, plugin_names(configs), strict=True)
+        filters = harness([replace(config, name=name) for config, name in named])
         return [
             f"step {number}: {sentence}" if test.steps else sentence
             for number, step in enumerate(steps, 1)
-            for sentence in _step(host, plugins, step)
+            for sentence in _step(filters, step)
         ]
 
 
-def _step(host: Host, plugins: list[Plugin], step: model.Step) -> list[str]:
+def _step(filters: FilterUnderTest, step: model.Step) -> list[str]:
     """Send one request; what is wrong."""
     upstream = step.upstream if isinstance(step.upstream, model.Response) else model.Response(status=step.upstream)
     given = step.request
     chunks = _chunks(given)
+    for cluster, answers in step.callouts.items():
+        filters.http[cluster] = filters.grpc[cluster] = filters.redis[cluster] = _answering(answers)
+    filters.upstream = Response(
+        upstream.status, _pairs(upstream.headers), chunks=_chunks(upstream), trailers=_pairs(upstream.trailers)
+    )
     try:
-        request = Message.request(
+        outcome = filters.request(
             given.method or ("POST" if chunks else "GET"),
             given.url,
             _pairs(given.headers),
-            chunks,
-            _pairs(given.trailers),
+            chunks=chunks,
+            trailers=_pairs(given.trailers),
+            properties=step.properties,
         )
+        filters.clock.advance(step.advance)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    response = Message.response(upstream.status, _pairs(upstream.headers), _chunks(upstream), _pairs(upstream.trailers))
-    result = exchange(
-        host,
-        plugins,
-        request,
-        response,
-        properties=step.properties,
-        callouts={cluster: _answering(answers) for cluster, answers in step.callouts.items()},
-        ticks=step.ticks,
-    )
-    return list(_wrong(step.expect, result, host.services.metrics))
+    except AssertionError as error:  # what a harness says of filters that never end
+        return [str(error)]
+    return list(_wrong(step.expect, outcome, filters.metrics))
 
 
 # -- In ----------------------------------------------------------------------------------------------------------------
@@ -120,53 +113,46 @@ def _chunks(message: model.Message) -> list[bytes]:
     return [body[at : at + size] for at in range(0, len(body), size)] if body else []
 
 
-def _answering(answers: Any) -> Callable[[effects.Callout], Sequence[effects.Reply]]:
+def _answering(answers: Any) -> Callable[[Callout], Any]:
     """A function that gives a cluster's answers; those of a list in turn, the last for ever."""
     left = list(answers) if isinstance(answers, list) else [answers]
 
-    def answer(callout: effects.Callout) -> Sequence[effects.Reply]:
-        one: Any = left.pop(0) if len(left) > 1 else left[0] if left else "fail"
-        if one == "fail":
-            return [effects.CalloutFailed()]
-        return _replies(callout, model.Answer(status=one) if isinstance(one, int) else one)
+    def answer(callout: Callout) -> Any:
+        one: Any = left.pop(0) if len(left) > 1 else left[0] if left else "never"
+        if isinstance(one, str):
+            return FAIL if one == "fail" else NEVER
+        made = model.Answer(status=one) if isinstance(one, int) else one
+        return later(made.after, _answer(callout, made)) if made.after else _answer(callout, made)
 
     return answer
 
 
-def _replies(callout: effects.Callout, answer: model.Answer) -> Sequence[effects.Reply]:
-    status, body = answer.status, answer.body.encode()
-    if isinstance(callout, effects.HttpCall):
-        headers = [(b":status", b"%d" % status)]
-        headers += [(name.lower().encode(), value.encode()) for name, value in _pairs(answer.headers)]
-        return [effects.HttpCallReply(headers, body)]
-    if status == 200:  # no status of gRPC: it was not said
-        status = 0
-    if isinstance(callout, effects.GrpcCall):
-        return [effects.GrpcClosed(status, answer.body) if status else effects.GrpcCallReply(body)]
-    if isinstance(callout, effects.GrpcStream):
-        end = effects.GrpcTrailingMetadata([]), effects.GrpcClosed(status)
-        return [effects.GrpcInitialMetadata([]), effects.GrpcMessage(body), *end]
-    return [effects.RedisCallReply(body)]
+def _answer(callout: Callout, answer: model.Answer) -> Any:
+    if callout.kind == "http":
+        return Response(answer.status, _pairs(answer.headers), answer.body)
+    if callout.kind == "redis" or answer.status in (0, 200):  # 200 is no status of gRPC: it was not said
+        return answer.body.encode()
+    return GrpcStatus(answer.status, answer.body)
 
 
 # -- Out ---------------------------------------------------------------------------------------------------------------
 
 
-def _wrong(expect: model.Expectation, result: Exchange, metrics: Any) -> Iterator[str]:
+def _wrong(expect: model.Expectation, result: Outcome, metrics: dict[str, int]) -> Iterator[str]:
     if not expect.failure and result.failure is not None:
         yield f"the filter failed: {result.failure.message}"
     elif expect.failure and result.failure is None:
         yield "the filter has to fail, and did not"
     elif not isinstance(expect.failure, bool) and result.failure is not None:
         yield from _compared("the failure", expect.failure, result.failure.message)
-    yield from _message("upstream", expect.upstream, result.upstream_request)
-    yield from _message("the client", expect.response, result.client_response)
+    yield from _message("upstream", expect.upstream, result.upstream)
+    yield from _message("the client", expect.response, result.response)
     if expect.local is not None and expect.local != (result.local_response is not None):
         whose = ("upstream", "a filter") if expect.local else ("a filter", "upstream")
         yield f"the response is that of {whose[0]}, expected {whose[1]}"
     if expect.details is not None:
         yield from _compared("details", expect.details, result.details)
-    held = next(iter(result.held_by), None)
+    held = next(iter(result.paused), None)
     if held != (expect.paused or None):
         yield f"paused at the end: {held or 'nothing'}, expected {expect.paused or 'nothing'}"
     lines = [line.message for line in result.logs]
@@ -178,18 +164,32 @@ def _wrong(expect: model.Expectation, result: Exchange, metrics: Any) -> Iterato
         for line in lines:
             if _meets(expected, line):
                 yield f"the log line {line!r} must not be there: {_said(expected)}"
+    if expect.callouts is not None:
+        yield from _callouts(expect.callouts, result.callouts)
     yield from _metrics(expect.metrics, metrics)
 
 
-def _metrics(expected: dict[str, int], metrics: InMemoryMetrics) -> Iterator[str]:
-    have = {name: value for (_, name), value in metrics.values.items()}
+def _callouts(expected: Sequence[model.ExpectedCallout], made: Sequence[Callout]) -> Iterator[str]:
+    told = ", ".join(map(repr, made)) or "none"
+    if len(made) != len(expected):
+        yield f"{len(made)} callouts were made, expected {len(expected)}; there are {told}"
+        return
+    for number, (wanted, callout) in enumerate(zip(expected, made, strict=True), 1):
+        what = f"callout {number}"
+        if wanted.cluster is not None:
+            yield from _compared(f"{what}: cluster", wanted.cluster, callout.cluster)
+        if callout.kind == "http":
+            yield from _message(what, wanted, callout.request)
+
+
+def _metrics(expected: dict[str, int], have: dict[str, int]) -> Iterator[str]:
     for name, value in expected.items():
         if have.get(name) != value:
             there = f"is {have[name]}" if name in have else f"is not there; there is {', '.join(have) or 'none'}"
             yield f"metric {name} {there}, expected {value}"
 
 
-def _message(who: str, expected: Any, got: Message | None) -> Iterator[str]:
+def _message(who: str, expected: Any, got: Request | Response | None) -> Iterator[str]:
     if expected is None:
         return
     if expected is False or got is None:
@@ -198,32 +198,32 @@ def _message(who: str, expected: Any, got: Message | None) -> Iterator[str]:
         elif got is not None:
             yield f"{who} gets something, expected nothing"
         return
-    pseudo = {"method": ":method", "path": ":path"} if isinstance(expected, model.ExpectedRequest) else {}
-    wanted = {name: getattr(expected, field) for field, name in pseudo.items() if getattr(expected, field) is not None}
-    if isinstance(expected, model.ExpectedResponse) and expected.status is not None:
-        wanted[":status"] = str(expected.status)
-    for what, pairs, fields in (
-        ("header", got.headers, {**wanted, **expected.headers}),
+    for field in ("method", "path", "status"):
+        wanted = getattr(expected, field, None)
+        if wanted is not None:
+            yield from _compared(
+                f"{who}: {field}", str(wanted) if field == "status" else wanted, str(getattr(got, field))
+            )
+    pseudo = {":authority": getattr(got, "authority", None), ":scheme": getattr(got, "scheme", None)}
+    for what, headers, fields in (
+        ("header", got.headers, expected.headers),
         ("trailer", got.trailers, expected.trailers),
     ):
         for name, value in fields.items():
-            yield from _field(f"{who}: {what} {name}", value, _values(pairs, name))
+            there = pseudo[name] if name in pseudo else headers.get(name)
+            yield from _field(f"{who}: {what} {name}", value, there)
     if expected.body is not None:
-        yield from _compared(f"{who}: the body", expected.body, got.body.decode("utf-8", "replace"))
+        yield from _compared(f"{who}: the body", expected.body, got.text)
 
 
-def _values(pairs: Any, name: str) -> list[str]:
-    return [value.decode("utf-8", "replace") for key, value in pairs if key == name.lower().encode()]
-
-
-def _field(what: str, expected: Any, values: list[str]) -> Iterator[str]:
+def _field(what: str, expected: Any, value: str | None) -> Iterator[str]:
     if expected is None:
-        if values:
-            yield f"{what} is {', '.join(values)!r}, expected none"
-    elif not values:
+        if value is not None:
+            yield f"{what} is {value!r}, expected none"
+    elif value is None:
         yield f"{what} is missing, expected {_said(expected)}"
     else:
-        yield from _compared(what, expected, ", ".join(values))
+        yield from _compared(what, expected, value)
 
 
 def _compared(what: str, expected: Any, text: str) -> Iterator[str]:

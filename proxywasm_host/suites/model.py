@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from proxywasm_host.abi.profile import PROFILES
 from proxywasm_host.errors import not_among
+from proxywasm_host.testing.profiles import HOST_PROFILES
 
 __all__ = ["Answer", "Expectation", "Expected", "Match", "Message", "Request", "Response", "Step", "Suite", "Test"]
 
@@ -30,8 +30,8 @@ def _pattern(value: str) -> str:
 
 
 def _profile(value: str) -> str:
-    if value not in PROFILES:
-        raise ValueError(not_among("profile", value, PROFILES))
+    if value not in HOST_PROFILES:
+        raise ValueError(not_among("profile", value, HOST_PROFILES))
     return value
 
 
@@ -100,9 +100,11 @@ class Answer(Model):
     status: Annotated[int, Field(ge=0, le=999)] = 200
     headers: Headers = Field(default_factory=dict)
     body: Text = ""
+    after: Annotated[float, Field(ge=0, strict=False)] = 0
+    """Seconds until it comes."""
 
 
-Answers = Union[Annotated[int, Field(ge=0, le=999)], Literal["fail"], Answer]
+Answers = Union[Annotated[int, Field(ge=0, le=999)], Literal["fail", "never"], Answer]
 
 
 class ExpectedMessage(Model):
@@ -122,6 +124,12 @@ class ExpectedResponse(ExpectedMessage):
     status: int | None = None
 
 
+class ExpectedCallout(ExpectedRequest):
+    """A callout that a filter made. `method` and the rest are those of HTTP."""
+
+    cluster: Expected | None = None
+
+
 class Expectation(Model):
     upstream: Union[ExpectedRequest, Literal[False], None] = None
     """What upstream gets; false: nothing reaches it."""
@@ -135,6 +143,8 @@ class Expectation(Model):
     """Each is met by a line of the log."""
     no_logs: list[Expected] = Field(default_factory=list)
     """None of them is met by any line."""
+    callouts: list[ExpectedCallout] | None = None
+    """Those that were made, in their order, and no others."""
     metrics: dict[str, int] = Field(default_factory=dict)
     """By name, after the step."""
     paused: Literal["request", "response", False] = False
@@ -150,10 +160,10 @@ class Step(Model):
     upstream: Union[Response, Annotated[int, Field(ge=100, le=999)]] = Field(default_factory=Response)
     """What upstream answers; a number is a status."""
     callouts: dict[str, Union[Answers, list[Answers]]] = Field(default_factory=dict)
-    """What each cluster answers: a status, ``fail``, an answer, or a list of them, one for each call in turn."""
+    """What each cluster answers: a status, ``fail``, ``never``, an answer, or a list of them, one for each call."""
     properties: dict[str, Union[str, int, float, bool]] = Field(default_factory=dict)
-    ticks: Annotated[int, Field(ge=0)] = 0
-    """Ticks that may pass while a filter holds something."""
+    advance: Annotated[float, Field(ge=0, strict=False)] = 0
+    """Seconds that pass after it. While a filter holds something, time passes by itself, for a minute at most."""
     expect: Expectation = Field(default_factory=Expectation)
 
 

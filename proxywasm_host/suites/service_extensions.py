@@ -15,6 +15,7 @@ Chunks, buffers and what filters may do are those of this host. Source: ``plugin
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +42,23 @@ FIRST_LINE = re.compile(r"(?P<method>[^\s/]+) (?P<target>\S+) HTTP/1\.\d|HTTP/1\
 ABSOLUTE = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<authority>[^/?#]+)(?P<path>[^#]*)", re.IGNORECASE)
 LIFE = ("on_context_create", "on_vm_start", "on_configure")
 END = ("on_done", "on_delete")
+POSIX = {
+    "alnum": "0-9A-Za-z",
+    "alpha": "A-Za-z",
+    "ascii": r"\x00-\x7f",
+    "blank": r"\t ",
+    "cntrl": r"\x00-\x1f\x7f",
+    "digit": "0-9",
+    "graph": "!-~",
+    "lower": "a-z",
+    "print": " -~",
+    "punct": r"!-/:-@\[-`{-~",
+    "space": r"\t\n\v\f\r ",
+    "upper": "A-Z",
+    "word": "0-9A-Za-z_",
+    "xdigit": "0-9A-Fa-f",
+}
+"""Character classes of RE2, as Python writes them."""
 NANOSECONDS = 1_000_000_000
 
 
@@ -282,7 +300,7 @@ class _Test:
             wanted = _content(self.file.parent, matcher.file, f"{self.file}: {self.test.name}")
         if kind == "regex":
             try:
-                pattern = re.compile(matcher.regex.encode())
+                pattern = re2(matcher.regex)
             except re.error as error:
                 yield f"{phase}: {matcher.regex!r} is no regular expression: {error}"
                 return
@@ -294,6 +312,14 @@ class _Test:
             have = ", ".join(repr(text.decode("utf-8", "replace")) for text in texts) or "nothing"
             verb = "must not be" if matcher.invert else "has to be"
             yield f"{phase}: {what} {verb} {kind} {shown!r}; there is {have}"
+
+
+def re2(pattern: str) -> re.Pattern[bytes]:
+    """A pattern of RE2, whose character classes by name Python does not know. Raises: re.error."""
+    known = re.sub(r"\[:([a-z]+):\]", lambda found: POSIX.get(found[1], found[0]), pattern).replace(r"\z", r"\Z")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # "[[" means something else in a future Python
+        return re.compile(known.encode())
 
 
 def mapped(headers: HeaderList) -> dict[str, str]:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Union
@@ -130,13 +131,13 @@ class Harness:
         """
         chain: Sequence[Any] = filter if isinstance(filter, (list, tuple)) else [filter]
         text = configuration if isinstance(configuration, (bytes, str)) else json.dumps(configuration)
-        if self.profile.capabilities is not None:
-            options.setdefault("capabilities", self.profile.capabilities)
         plugins = []
         for each in chain:
             config = (
                 each if isinstance(each, FilterConfig) else FilterConfig(self.find(each), configuration=text, **options)
             )
+            if config.capabilities is None:
+                config = replace(config, capabilities=self.profile.capabilities)
             plugin = self.host.load_plugin(config)
             self.restrict(plugin.root)
             plugins.append(plugin)

@@ -101,11 +101,11 @@ tests:
     assert failing(result) == {
         "headers": [
             "the filter has to fail, and did not",
-            "upstream: header :path is '/', expected '/x'",
+            "upstream: path is '/', expected '/x'",
             "upstream: header x-wasm is 'hello', expected none",
             "upstream: header x-there is missing, expected '1'",
             "upstream: header x-no is missing, expected regex '[0-9]+'",
-            "the client: header :status is '200', expected '500'",
+            "the client: status is '200', expected '500'",
             "the client: header x-wasm is 'hello', expected absent 'ell'",
             "the client: the body is '', expected 'text'",
             "the response is that of upstream, expected a filter",
@@ -160,6 +160,36 @@ tests:
     assert failing(result) == {}
 
 
+def test_time_passes_and_callouts_are_told(proxywasm, write):
+    suite = write(
+        """\
+filter: FILTER
+configuration: callout:idp
+tests:
+  - name: late
+    request: {headers: {authorization: x}}
+    callouts: {idp: {status: 200, after: 0.9}}
+    expect: {local: false, callouts: [{cluster: idp, method: GET, path: /check, headers: {authorization: x}}]}
+  - {name: too late, callouts: {idp: {after: 1.1}}, expect: {response: {status: 403}}}
+  - {name: never, callouts: {idp: never}, expect: {response: {status: 403}}}
+  - name: other callouts
+    callouts: {idp: 200}
+    expect: {callouts: [{cluster: ipd, path: {regex: /chek}}]}
+  - {name: none, callouts: {idp: 200}, expect: {callouts: []}}
+  - {name: not there on this platform, profile: gcp, callouts: {idp: 200}}
+""",
+        filter=AUTH,
+    )
+    wrong = failing(proxywasm("test", suite, "--json"))
+    (other, path), (none,) = wrong.pop("other callouts"), wrong.pop("none")
+    assert (other, path) == (
+        "callout 1: cluster is 'idp', expected 'ipd'",
+        "callout 1: path is '/check', expected regex '/chek'",
+    )
+    assert none.startswith("1 callouts were made, expected 0; there are <Callout http idp: GET /check; ")
+    assert {name: len(said) for name, said in wrong.items()} == {"not there on this platform": 1}
+
+
 def test_a_filter_that_fails(proxywasm, write):
     suite = write(
         """\
@@ -194,7 +224,6 @@ tests:
     expect: {{paused: request, upstream: false, logs: [{{contains: 1.2.3.4}}]}}
   - name: let go by a tick
     configuration: "@on_configure\\nset_tick_period_milliseconds 10\\n{script}"
-    ticks: 2
     expect: {{upstream: {{}}, response: {{status: 200}}}}
 """,
         filter=PROBE,
@@ -232,7 +261,7 @@ tests:
         ("filter: a.wasm\ntests: []\n", ":2: tests: List should have at least 1 item"),
         ("filter: a.wasm\ntests: [{name: x, request: {body: a, chunks: [b]}}]\n", "give body or chunks, not both"),
         ("filter: a.wasm\ntests: [{name: x, request: {chunk_size: 1}}]\n", "chunk_size is for a body, and there is none"),
-        ("filter: a.wasm\ntests: [{name: x, ticks: 1, steps: [{}]}]\n", "a test with steps has its ticks in them"),
+        ("filter: a.wasm\ntests: [{name: x, advance: 1, steps: [{}]}]\n", "a test with steps has its advance in them"),
         ("filter: a.wasm\ntests: [{name: x, expect: {logs: [{}]}}]\n", "say regex, contains or absent"),
         ("filter: a.wasm\ntests: [{name: x, expect: {logs: [{regex: '['}]}}]\n", "'[' is no regular expression"),
         ("filter: a.wasm\nprofile: envy\ntests: [{name: x}]\n", ":2: profile: no profile is called 'envy'. Did you mean 'envoy'?"),
@@ -316,7 +345,7 @@ def test_every_engine(command, write, tmp_path):
         (case.get("name"), case.get("classname"), case.get("line"), [failure.get("message") for failure in case])
         for case in element
     ]
-    wrong = "upstream: header :path is '/', expected '\\x07'"
+    wrong = "upstream: path is '/', expected '\\x07'"
     assert cases == [
         *(("a", f"headers.wasm ({engine})", "2", []) for engine in engines),
         *(("b\\x07 #1", f"headers.wasm ({engine})", "2", [wrong]) for engine in engines),
@@ -355,6 +384,7 @@ test {
       has_header { key: "a" value: "1, 2" }
       no_header { key: "x-remove-me" }
       headers { exact: "x-wasm: hello" }
+      headers { regex: "[[:alpha:]-]+: [[:lower:]]{5}\\\\z" }
       headers { regex: "x-remove.*" invert: true }
       log { exact: "headers: request for  by -" }
     }
@@ -403,9 +433,9 @@ def test_googles_suites(proxywasm, write, tmp_path):
     assert (result.code, result.err, failing(result)) == (0, "", {})
     assert [(test["name"], test["line"]) for test in result.json["tests"]] == [
         ("headers as a proto", 3),
-        ("headers in HTTP/1.1", 28),
-        ("origin form, from a file", 41),
-        ("a response alone", 48),
+        ("headers in HTTP/1.1", 29),
+        ("origin form, from a file", 42),
+        ("a response alone", 49),
     ]
 
 
