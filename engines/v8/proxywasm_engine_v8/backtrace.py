@@ -6,7 +6,11 @@ import ctypes
 from ctypes import c_int, c_uint32, c_uint64, c_void_p
 from typing import Any
 
-__all__ = ["Backtrace"]
+__all__ = ["OPTIMISE", "Backtrace"]
+
+OPTIMISE = "_ZN2v88internal26Runtime_WasmTierUpFunctionEiPmPNS0_7IsolateE"
+"""A function of V8's runtime, which optimises a function of a guest; it takes the number of arguments, where they are,
+and the isolate."""
 
 _MOST_FRAMES = 64
 _ALL_DETAILS = 0x7F

@@ -22,7 +22,7 @@ from .in_thread import InThread
 
 __all__ = ["check_once", "main"]
 
-_REVISION = 4
+_REVISION = 5
 """To be raised when the check, or what it checks, changes."""
 _PATIENCE = 60
 _WELL = "all is well"

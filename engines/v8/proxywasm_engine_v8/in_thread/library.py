@@ -11,7 +11,7 @@ import ctypes
 from ctypes import c_bool, c_char_p, c_int, c_size_t, c_void_p
 from typing import Any
 
-from proxywasm_engine_v8.backtrace import Backtrace
+from proxywasm_engine_v8.backtrace import OPTIMISE, Backtrace
 
 from .facts import Facts
 
@@ -78,8 +78,7 @@ _PROTOTYPES: dict[str, tuple[str, Any, list[Any]]] = {
         _P,
         [_P, c_char_p, c_size_t],
     ),
-    # A function of V8's runtime: the number of arguments, where they are, the isolate.
-    "optimise": ("_ZN2v88internal26Runtime_WasmTierUpFunctionEiPmPNS0_7IsolateE", _P, [c_int, _P, _P]),
+    "optimise": (OPTIMISE, _P, [c_int, _P, _P]),
     "sandbox_size": ("_ZN2v82V821GetSandboxSizeInBytesEv", c_size_t, []),
 }
 _FAST: dict[str, tuple[str, Any, bool]] = {

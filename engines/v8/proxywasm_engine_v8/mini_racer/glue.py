@@ -25,7 +25,7 @@ OWN_GLUE = f"""((glue) => {{
   const [page, compile, instantiate, memory] = glue;
   const words = new Uint32Array(page);
   const sizes = new Float64Array(page, {SIZE}, 1);
-  let turn, run, measured = false;
+  let turn, optimise, run, measured = false;
 
   const measure = () => {{ if (measured) sizes[0] = memory().byteLength; }};
   const host = (index) => () => {{
@@ -47,13 +47,18 @@ OWN_GLUE = f"""((glue) => {{
   const does = {{
     call() {{ run[words[{NEXT // 4}] - 1](); measure(); }},
     nothing() {{ }},
-    connect(callback) {{ turn = callback; return page; }},
+    connect(callback, optimiser) {{
+      turn = callback;
+      optimise = (f) => {{ globalThis[0] = f; optimiser(); delete globalThis[0]; }};
+      return page;
+    }},
     buffer(size) {{ return new ArrayBuffer(size); }},
     memory,
     compile,
     instantiate(plan, ...modules) {{
-      const {{ hosts, measure: wanted }} = JSON.parse(plan);
+      const {{ hosts, measure: wanted, names }} = JSON.parse(plan);
       run = instantiate(plan, ...modules, ...Array.from({{ length: hosts }}, (_, index) => host(index)));
+      run?.slice(names.length).forEach(optimise);
       measured = wanted && run !== undefined;
       measure();
     }},

@@ -1,16 +1,17 @@
-"""What mini-racer has no function for: to learn where a guest is that never ends.
+"""What mini-racer has no function for: to learn where a guest is that never ends, and to optimise a function at once.
 
 V8's own interface has, and the library usually exports it. Where it does not, such a guest is ended all the same, and
-its trap has no backtrace.
+its trap has no backtrace; and functions are optimised when they are hot.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from ctypes import c_void_p
+from ctypes import c_int, c_uint32, c_void_p
+from typing import Any
 
-from proxywasm_engine_v8.backtrace import Backtrace
+from proxywasm_engine_v8.backtrace import OPTIMISE, Backtrace
 
 __all__ = ["Interrupt", "Interrupts"]
 
@@ -27,6 +28,9 @@ class Interrupts:
     def __init__(self, library: ctypes.CDLL) -> None:
         self.current: Callable[[], int | None] = _nothing
         """The isolate of the thread that asks."""
+        self.optimise: Callable[[], object] = _nothing
+        """Optimise the guest's function that is the element 0 of the global object. To be called on V8's thread, in a
+        callback of its script."""
         self.possible = False
         try:
             self.backtrace = Backtrace(library)
@@ -39,4 +43,31 @@ class Interrupts:
         current.restype = c_void_p
         current.argtypes = []
         self.current = current
+        self.optimise = _optimiser(library) or _nothing
         self.possible = True
+
+
+def _optimiser(library: ctypes.CDLL) -> Callable[[], object] | None:
+    types: dict[str, list[Any]] = {
+        "_ZN2v87Isolate10GetCurrentEv": [],
+        "_ZN2v87Isolate17GetCurrentContextEv": [c_void_p],
+        "_ZN2v87Context6GlobalEv": [c_void_p],
+        "_ZN2v86Object3GetENS_5LocalINS_7ContextEEEj": [c_void_p, c_void_p, c_uint32],
+        OPTIMISE: [c_int, c_void_p, c_void_p],
+    }
+    found = []
+    for symbol, parameters in types.items():
+        try:
+            function = library[symbol]
+        except AttributeError:
+            return None
+        function.restype, function.argtypes = c_void_p, parameters
+        found.append(function)
+    current, context_of, global_of, get, optimise = found
+
+    def run() -> None:
+        isolate = current()
+        context = context_of(isolate)
+        optimise(1, get(global_of(context), context, 0), isolate)
+
+    return run

@@ -22,6 +22,8 @@ __all__ = ["TURN", "V8Thread"]
 
 TURN = 0
 """The number with which the guest's thread calls when it waits; the numbers of what one asks for begin at 1."""
+_OPTIMISE = 1 << 62
+"""That with which it calls to have a function optimised."""
 _HEAP = 192 << 20  # bytes: less than V8 may have, for when it has them all, it ends the process
 
 
@@ -39,14 +41,19 @@ class _Line:
         self.to_v8: SimpleQueue[None] = SimpleQueue()
 
 
-def _listener(line: _Line, free: Callable[[int, int], None], current: Callable[[], int | None]) -> Any:
+def _listener(line: _Line, free: Callable[[int, int], None], interrupts: Interrupts) -> Any:
     put, wait, turn = line.from_v8.put, line.to_v8.get, (TURN, None)
+    current, optimise = interrupts.current, interrupts.optimise
 
     def listen(number: int, handle: int) -> None:
         if number == TURN:
             free(line.context, handle)
             put(turn)
             wait()
+            return
+        if number == _OPTIMISE:
+            free(line.context, handle)
+            optimise()
             return
         if not line.thread:
             line.thread, line.isolate = get_ident(), current()
@@ -92,13 +99,13 @@ class V8Thread:
         self.take, self.answer = line.from_v8.get, line.to_v8.put
         self._lock = threading.Lock()
         self._numbers = count(TURN + 1)
-        self._callback = _listener(line, library.free_value, interrupts.current)
+        self._callback = _listener(line, library.free_value, interrupts)
         self.context: int = library.init_context(self._callback)
         line.context = self.context
         library.set_hard_memory_limit(self.context, _HEAP)
         self._main = self._evaluate(OWN_GLUE)
         self._call, self._nothing = self._list(self.string("call")), self._list(self.string("nothing"))
-        page = self.ask("connect", library.make_js_callback(self.context, TURN))
+        page = self.ask("connect", *(library.make_js_callback(self.context, number) for number in (TURN, _OPTIMISE)))
         if page is None:
             raise RuntimeError("V8 does not take the engine's own script")
         self.page_at = page.data
