@@ -22,7 +22,7 @@ CRATES := $(patsubst %/Cargo.toml,%,$(wildcard dataplane/Cargo.toml engines/wasm
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/proxywasm-host
 WASMER := $(if $(findstring wasmer,$(WITHOUT)),,$(VENV)/.wasmer)
 
-.PHONY: demo check unit test sanitize lint format clippy bench filters clean
+.PHONY: demo serve-demo check unit test sanitize lint format clippy bench filters clean
 
 demo: $(VENV)/.run
 	@echo
@@ -31,6 +31,10 @@ demo: $(VENV)/.run
 	@$(VENV)/bin/proxywasm run tests/filters/rust/headers.wasm http://example.com/hello \
 		-H 'user-agent: curl/8' -H 'x-remove-me: please' \
 		--response-header 'server: upstream' --response-body 'Hello.'
+
+serve-demo: $(VENV)/.run $(VENV)/.dataplane
+	@echo
+	@$(VENV)/bin/python examples/serve_demo.py
 
 test: $(VENV)/.test $(WASMER) $(VENV)/.rivals
 	@echo "Running the tests; real servers and engines are started and stopped by them."

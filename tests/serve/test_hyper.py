@@ -10,6 +10,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -303,3 +304,12 @@ def test_upstream_is_told_the_same_of_clients_by_both_data_planes(serve, origin,
         assert origin.requests[-1]["x-request-id"] is None or len(origin.requests[-1]["x-request-id"]) in (1, 36)
     assert served.stop() == 0
     assert [json.loads(line)["client"] for line in served.access_log] == addresses
+
+
+def test_the_demo_shows_both_sides():
+    demo = Path(__file__).parent.parent.parent / "examples/serve_demo.py"
+    told = subprocess.run([sys.executable, demo], check=True, capture_output=True, text=True, timeout=60).stdout
+    client, server = told.split("The server behind the filter was asked:")
+    assert ("x-wasm: hello" in client, "server: proxy-wasm" in client) == (True, True)
+    assert ("x-wasm: hello" in server, "x-remove-me" in server) == (True, False)
+    assert '"GET /hello HTTP/1.1" 200 ' in server
