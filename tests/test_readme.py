@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -155,6 +156,19 @@ def test_the_unit_test_passes(tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(ROOT)]
     ran = subprocess.run([*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     assert (ran.returncode, "1 passed" in ran.stdout) == (0, True), ran.stdout + ran.stderr
+
+
+def test_the_tests_of_the_page_on_tests_pass(tmp_path):
+    """Both: the first one, and the one that replays what is recorded."""
+    shutil.copy(ROOT / "tests" / "filters" / "rust" / "auth.wasm", tmp_path / "auth.wasm")
+    shutil.copy(tmp_path / "auth.wasm", tmp_path / "fixed.wasm")
+    program = [sys.executable, "-m", "proxywasm_host.cli", "run", "auth.wasm", "/x", "--config", "secret"]
+    subprocess.run([*program, "--record", "failing.json"], cwd=tmp_path, capture_output=True, check=True)
+    for number, text in enumerate(blocks("python", "docs/testing.md")):
+        (tmp_path / f"test_{number}.py").write_text(text)
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
+    ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (ran.returncode, "2 passed" in ran.stdout) == (0, True), ran.stdout + ran.stderr
 
 
 def test_the_application_runs_behind_the_filter(monkeypatch):
