@@ -35,6 +35,21 @@ MISUSED = (AttributeError, IndexError, LookupError, NotImplementedError, Runtime
 """What Python says to misuse. Not among it: SystemError, which says that C code returned nothing and no reason."""
 
 
+@pytest.fixture(autouse=True)
+def _others_are_served_afterwards():
+    """Whatever was done to some objects, others know nothing of it."""
+    yield
+    gc.collect()
+    with Host("wasmtime") as other:
+        plugin = other.load_plugin(code("rust/headers"), configuration="hello")
+        with other.http_stream([plugin]) as stream:
+            (sent,) = stream.request_headers(ASKED, True)
+            assert sent.headers == [*ASKED, (b"x-wasm", b"hello")]
+            (answer,) = stream.response_headers(ANSWER, True)
+            assert answer.headers[-1] == (b"server", b"proxy-wasm")
+            assert stream.failure is None
+
+
 @pytest.fixture
 def host(log):
     with Host("wasmtime", services=Services(log=log)) as host:
