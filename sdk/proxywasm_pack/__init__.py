@@ -32,11 +32,12 @@ def pack(path: str | Path, heap: int = 16 * MEGABYTE, engine: str | None = None)
     """
     path = Path(path).resolve()
     modules: dict[str, tuple[str, list[int] | None]] = {}
+    _import("proxywasm", path.parent, modules, path.name)
     _add(path.stem, path, path.parent, modules)
     maps = {
         file: lines
         for file, (_, lines) in modules.items()
-        if lines is not None and not file.startswith("proxywasm/")
+        if lines is not None
     }
     statements = ["import proxywasm._log", f"proxywasm._log.lines.update({_compact(maps)})"]
     names = sorted(file.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for file in modules)

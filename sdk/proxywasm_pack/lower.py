@@ -18,6 +18,12 @@ METHODS = {
     "isascii", "as_integer_ratio",
 }  # fmt: skip
 HELPERS = "_lowered"
+# Built-in exceptions that MicroPython raises under another name.
+EXCEPTIONS = {
+    "RecursionError": "RuntimeError", "ModuleNotFoundError": "ImportError", "UnicodeDecodeError": "UnicodeError",
+    "UnicodeEncodeError": "UnicodeError", "TimeoutError": "OSError", "FileNotFoundError": "OSError",
+    "PermissionError": "OSError", "ConnectionError": "OSError", "FloatingPointError": "ArithmeticError",
+}  # fmt: skip
 
 
 def lower(source: str, name: str) -> tuple[str, list[int]]:
@@ -30,9 +36,6 @@ def lower(source: str, name: str) -> tuple[str, list[int]]:
     except SyntaxError as error:
         raise ScriptError(f"{name}:{error.lineno}: {error.msg}") from None
     lowered = Lowering(name).visit(tree)
-    at = 0
-    while at < len(lowered.body) and isinstance(lowered.body[at], ast.Expr):
-        at += 1
     lowered.body.insert(0, ast.parse(f"import {HELPERS} as _l").body[0])
     ast.fix_missing_locations(lowered)
     text = ast.unparse(lowered)
@@ -299,12 +302,16 @@ class Lowering(ast.NodeTransformer):
         if isinstance(function, ast.Attribute) and function.attr in METHODS:
             return ast.Call(_name(f"_l.{function.attr}"), [function.value, *node.args], node.keywords)
         if isinstance(function, ast.Name):
-            if function.id in {"eval", "exec", "open", "input", "breakpoint", "compile"} and function.id != "compile":
+            if function.id in {"eval", "exec", "open", "input", "breakpoint"}:
                 raise self.refuse(node, f"{function.id}()", "a filter has no files, no terminal and no other source")
-            if function.id in {"format", "sum", "sorted", "enumerate", "zip", "isinstance", "issubclass"}:
-                known = {"format", "issubclass", "zip"}
-                if function.id in known:
-                    node.func = _name(f"_l.{function.id}")
+            if function.id in {"format", "issubclass", "zip"}:
+                node.func = _name(f"_l.{function.id}")
+            elif function.id == "dict" and len(node.args) == 1 and not node.keywords:
+                node.func = _name("_l.to_dict")
+        return node
+
+    def visit_Name(self, node: ast.Name) -> Any:
+        node.id = EXCEPTIONS.get(node.id, node.id)
         return node
 
     # Slices with steps

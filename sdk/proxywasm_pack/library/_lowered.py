@@ -14,8 +14,13 @@ def TypeVar(*arguments, **names):
 def merge(*dicts):
     out = {}
     for one in dicts:
-        out.update(one)
+        for key, value in one.items():
+            out[key] = value
     return out
+
+
+def to_dict(values=()):
+    return merge(values) if hasattr(values, "items") else dict(values)
 
 
 def without(mapping, keys):
@@ -30,7 +35,7 @@ def positional(value, kind, at):
 def slice_of(value, start, stop, step):
     if not isinstance(value, (str, bytes, list, tuple, bytearray, range)):
         return value[start:stop:step]
-    if isinstance(value, (list, tuple, range)):
+    if isinstance(value, (list, range)):
         return value[start:stop:step]
     size = len(value)
     if step > 0:

@@ -57,9 +57,11 @@ static unsigned callbacks;
 void gc_collect(void) { collect_soon = 1; }
 
 size_t gc_get_max_new_split(void) {
-    gc_info_t info;
-    gc_info(&info);
-    return info.total < heap_limit ? heap_limit - info.total : 0;
+    size_t total = 0;
+    for (mp_state_mem_area_t *area = &MP_STATE_MEM(area); area; area = area->next) {
+        total += area->gc_pool_end - area->gc_pool_start;
+    }
+    return total < heap_limit ? heap_limit - total : 0;
 }
 
 static void collect(void) {
