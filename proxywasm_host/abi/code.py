@@ -51,7 +51,7 @@ class Code(NamedTuple):
     """The same, of all functions."""
     grows_tables: bool
     stopped: int
-    """Where the first instruction is that is none of those allowed; -1 if all are."""
+    """Where the first instruction stands that is not allowed; -1 if all are."""
 
 
 # How an instruction goes on behind its opcode, and what else is to be done about it.

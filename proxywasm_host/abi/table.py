@@ -210,7 +210,7 @@ def pairs(name: str) -> Param:
 
 
 def lines(name: str) -> Param:
-    """Lines to log: what is beyond `LINE` bytes is cut off."""
+    """Lines to log, cut off after `LINE` bytes."""
     return Param(name, Kind.BYTES, most=LINE, cut=True)
 
 

@@ -37,7 +37,7 @@ class Cluster:
         max_response: bytes of a reply's body; more is a reset.
         http2: offer HTTP/2 (needs httpx2's extra of that name).
 
-    Raises: ValueError, for a URL that is none, or has a path; TypeError or ValueError, for numbers that are none.
+    Raises: ValueError, for an invalid URL, or one with a path; TypeError or ValueError, for an invalid number.
     """
 
     url: str
@@ -84,7 +84,7 @@ class Clusters(Mapping[str, Cluster]):
     With `any_host`, a name like ``host:port`` that is not among them is taken as it is, for plain HTTP: filters then
     reach whatever this machine reaches. A name that a filter calls and that is not known is told in the log, once.
 
-    Raises: TypeError, for what is no cluster; ValueError, for a URL that is none.
+    Raises: TypeError, for what is no cluster; ValueError, for an invalid URL.
     """
 
     def __init__(self, clusters: Mapping[str, Cluster | str] | None = None, *, any_host: bool = False) -> None:

@@ -237,8 +237,8 @@ class Dispatcher:
         try:
             return self.host.deliver(callout, reply)
         except TypeError as error:
-            logger.error("the client's answer to %s is none: %s", type(callout).__name__, error)  # noqa: TRY400 - whole
-            return self.host.deliver(callout, CalloutFailed("the client's answer is none"))
+            logger.error("the client's answer to %s cannot be used: %s", type(callout).__name__, error)  # noqa: TRY400 - whole
+            return self.host.deliver(callout, CalloutFailed("the client's answer cannot be used"))
 
     # -- What drivers do in their own way ------------------------------------------------------------------------
 

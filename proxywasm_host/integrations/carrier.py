@@ -140,7 +140,7 @@ def is_number(value: object, *kinds: type) -> bool:
 def with_clusters(services: Services, clusters: Mapping[str, Cluster | str] | None) -> Services:
     """Services that know these clusters.
 
-    Raises: TypeError; ValueError, for a URL that is none, or for clusters that the services know and these do not.
+    Raises: TypeError; ValueError, for an invalid URL, or for clusters that the services know and these do not.
     """
     known = services.clusters
     if clusters is None:

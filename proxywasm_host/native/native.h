@@ -277,7 +277,7 @@ PyObject *wire_sent_response(PyObject *module, PyObject *headers);
 typedef struct {
     uint8_t kind, slots;
     bool result, early, optional;
-    bool cut;      /* what is beyond the most is left out, and not refused */
+    bool cut;      /* more is cut off, and not refused */
     int64_t top;   /* of its enumeration, or -1 */
     uint64_t most; /* bytes that are taken, or 0 */
     PyObject *name;

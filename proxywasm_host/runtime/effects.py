@@ -287,7 +287,7 @@ class HttpCallReply:
 
 @dataclass(frozen=True, slots=True)
 class HttpCall(Callout):
-    """Make an HTTP request; `timeout` is in milliseconds, 0 is none."""
+    """Make an HTTP request; `timeout` is in milliseconds, 0 means no time-out."""
 
     Reply = (HttpCallReply, CalloutFailed)
 
@@ -340,7 +340,7 @@ class GrpcClosed:
 
 @dataclass(frozen=True, slots=True)
 class GrpcCall(Callout):
-    """Make a unary gRPC call; `timeout` is in milliseconds, 0 is none.
+    """Make a unary gRPC call; `timeout` is in milliseconds, 0 means no time-out.
 
     `cluster` is the cluster's name; `config` is what the guest sent for it, often Envoy's ``GrpcService`` message.
     """

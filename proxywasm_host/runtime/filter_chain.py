@@ -120,7 +120,7 @@ class FilterChain(FilterChainBase):
             if self.aborted:
                 self.stream.send_prepared()
                 return
-            if not had_trailers and self.trailers is not None:
+            if not had_trailers and self.trailers is not None:  # addDecodedTrailers: filters behind it see them
                 trailers_added_by = index
             if not self._after_data(index, action, data):
                 return
@@ -132,7 +132,7 @@ class FilterChain(FilterChainBase):
         """Move the filter by the result of its callback on a body; whether the data goes on to the next."""
         self.resume_asked &= ~(1 << index)
         if action == DataAction.CONTINUE:
-            if index in self.stopped:
+            if index in self.stopped:  # commonHandleAfterDataCallback: what it held goes on first
                 self._hold(data)
                 self._resume(index)
                 return False
@@ -148,7 +148,7 @@ class FilterChain(FilterChainBase):
 
     def _trailers(self, start: int) -> None:
         for index in range(start, len(self.filters)):
-            if self.stopped.get(index) is State.STOP_ALL:
+            if self.stopped.get(index) is State.STOP_ALL:  # FilterManager::decodeTrailers: they wait
                 return
             assert self.trailers is not None  # noqa: S101 - trailers never go away
             self.calling = index

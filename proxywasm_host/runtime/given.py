@@ -17,7 +17,7 @@ def body_of(data: Any) -> bytes:
 
 
 def instead(headers: Any, pair: Any) -> str:
-    """What to write instead of a header that is none."""
+    """What to write instead of an invalid header."""
     if isinstance(headers, dict):
         return ": write list(headers.items())"
     if isinstance(pair, tuple) and [isinstance(part, (str, bytes)) for part in pair] == [True, True]:

@@ -124,7 +124,7 @@ class Host(HostBase):
         What the guest wants done while it starts (ticks, callouts) is returned by `drain`, or by the next event.
 
         Raises: OSError, ModuleError, PluginError, UnknownEngine, EngineUnavailable; ValueError, LookupError or
-            TypeError, for a policy, a profile, a configuration or another argument that is none.
+            TypeError, for an argument of another type than it has.
         """
         engine, config = self._engine_for(filter), self._vm_config(filter)
         key = engine, replace(config, environment=_HASHABLE), tuple(sorted(config.environment.items()))
@@ -264,7 +264,7 @@ class Host(HostBase):
     def ready(self, plugins: Sequence[Plugin]) -> list[Plugin]:
         """Those that a new stream gets.
 
-        Raises: RuntimeError, if one was closed; TypeError, if one is none; ValueError, if one is another host's.
+        Raises: RuntimeError, if one was closed; TypeError, if one is no plugin; ValueError, if one is another host's.
         """
         try:
             strange = [plugin for plugin in plugins if plugin.host is not self]
@@ -382,7 +382,7 @@ def _shared_cache() -> ModuleCache:
 
 
 def _no_plugins(plugins: object) -> TypeError:
-    """What to say of a chain that is none."""
+    """What to say of something that is no list of plugins."""
     if isinstance(plugins, Plugin):
         return TypeError(f"plugins are a list: write [plugin], not {plugins!r}")
     if isinstance(plugins, (str, bytes)) or not isinstance(plugins, Iterable):

@@ -107,7 +107,7 @@ def _value(headers: HeaderList, name: bytes) -> bytes:
 
 
 def number(text: bytes) -> int:
-    """A number in a header. Raises: LookupError, if it is none, or has more digits than a header's number can have."""
+    """A number in a header. Raises: LookupError, if it is no number, or has too many digits for one."""
     if not text.isdigit() or len(text) > MAX_DIGITS:
         raise LookupError
     return int(text)

@@ -98,7 +98,10 @@ class RootContext(Context):
     # -- Life ----------------------------------------------------------------------------------------------------
 
     def start(self) -> bool:
-        """on_context_create and on_vm_start; false if the guest refuses."""
+        """on_context_create and on_vm_start; false if the guest refuses.
+
+        on_vm_start comes once for each root context and not once for each VM (``WasmBase::start`` in ``wasm.cc``).
+        """
         self.buffers[BufferType.PLUGIN_CONFIGURATION] = self.plugin.configuration
         self.vm.call(self, "on_context_create", self.id, 0)
         self.buffers[BufferType.PLUGIN_CONFIGURATION] = None

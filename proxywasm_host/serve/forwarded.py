@@ -78,7 +78,7 @@ def _replace(headers: HeaderList, name: bytes, value: bytes) -> None:
 
 
 def _address(hop: bytes) -> str:
-    """An address as X-Forwarded-For has it, perhaps with a port; empty if it is none."""
+    """An address as X-Forwarded-For has it, perhaps with a port; empty if it is not an address."""
     text = hop.decode("latin-1")
     for candidate in (text, text.rpartition(":")[0].strip("[]")):
         with suppress(ValueError):

@@ -166,7 +166,7 @@ class AsyncioGeneration(Generation):
             worker.plugins,
             properties=ScopeProperties(scope, self.settings.properties),
             buffer_limit=self.settings.buffer_limit,
-            header_limits=None,  # what is beyond was refused where it came in
+            header_limits=None,  # larger ones were refused where they came in
         )
         looked_at = self._tracer.begin(stream, self.number, f"{scope['method']} {target(scope).decode('latin-1')}")
         try:

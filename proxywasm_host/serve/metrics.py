@@ -34,7 +34,7 @@ Snapshot = dict[str, Any]
 
 
 class Histogram:
-    """Counts by bucket; the last is for what is beyond all bounds."""
+    """Counts by bucket; the last is for values above all bounds."""
 
     def __init__(self, bounds: tuple[float, ...]) -> None:
         self.bounds = bounds

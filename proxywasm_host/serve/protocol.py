@@ -385,7 +385,7 @@ class _Exchange:
             self._wake()
 
     def refuse(self, status: int) -> None:
-        """The client was answered already: its body is none."""
+        """The client was answered already: its body cannot be read."""
         self._scope["state"][REFUSED] = status
         self.lost()
 

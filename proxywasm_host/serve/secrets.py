@@ -3,7 +3,7 @@
 Rules of this module:
 
 * A header whose name says that it is a credential has no value here; nor has what its value was, anywhere else.
-* Elsewhere, what looks like a credential is none that is shown: ``Bearer …``, a JSON Web Token, ``token=…``.
+* Elsewhere, what looks like a credential is not shown: ``Bearer …``, a JSON Web Token, ``token=…``.
 * Values are looked at before they are cut, so that no beginning of one is left.
 """
 

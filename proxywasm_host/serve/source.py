@@ -183,7 +183,7 @@ ENTRY = re.compile(r"\s*([\w.\"' -]+?)\s*=")
 
 
 def _toml(text: str) -> tuple[Any, dict[Key, int]]:
-    """`tomllib` tells no lines, so they are found by the looks of them; a path that the data does not have is none."""
+    """`tomllib` tells no line numbers: they are looked up in the text. A path that is not there has no line."""
     data = _dates_as_text(tomllib.loads(text))
     lines: dict[Key, int] = {(): 1}
     table: Key = ()

@@ -65,7 +65,7 @@ class InMemorySharedData:
             old = space.entries.get(key)
             if old is None:
                 space.reserve(ENTRY + len(key) + len(value))
-            elif cas and old[1] != cas:
+            elif cas and old[1] != cas:  # 0 asks for no comparison, so no value has it (shared_data.cc)
                 return False
             else:
                 space.reserve(len(value) - len(old[0]))

@@ -74,7 +74,7 @@ class InMemorySharedQueues:
         with self._lock:
             token = self._tokens.get((vm_id, name))
             if token is not None:
-                self._queues[token].on_ready = on_ready
+                self._queues[token].on_ready = on_ready  # who registers last is told (shared_queue.cc)
                 return token
             quota = self._quotas.get(vm_id)
             if quota is None:

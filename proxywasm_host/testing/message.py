@@ -54,7 +54,7 @@ class Message:
         `method` and `url` say; values of a header that there is only once are joined. `http1`: a body ends with an
         empty chunk, unless there are trailers.
 
-        Raises: ValueError or TypeError, for a method, a URL, headers or a body that is none.
+        Raises: ValueError or TypeError, for an invalid method, URL, header or body.
         """
         scheme, authority, path = _parts(_checked(method, url))
         given = _pairs(headers, "headers")

@@ -23,7 +23,7 @@ def text(name: bytes) -> str:
 def proxy_http_call(
     vm: VmState, cluster: bytes, headers: HeaderList, body: bytes, trailers: HeaderList, timeout: int
 ) -> int | Refusal:
-    """`timeout` is in milliseconds; 0 is none."""
+    """`timeout` is in milliseconds; with 0 there is no time-out."""
     if timeout < 0:
         return Refusal(Status.BAD_ARGUMENT, "a time-out of {0} ms", timeout)
     name = text(cluster)

@@ -6,7 +6,7 @@ Rules, those of Envoy's header map (``header_map_impl.cc``) and ``context.cc``:
 * Pseudo headers stand first. What is added or replaced goes to the end of its group.
 * Of some headers there is never more than one (Envoy's inline headers, `INLINE`): to add is to join with a comma.
 * A map is absent while its phase does not run. Reading all pairs of an absent map gives none, the rest is refused.
-* A guest can add no more to a map than it could send at once (`pairs`): what is beyond is refused. It has that room
+* A guest can add no more to a map than it could send at once (`pairs`): more is refused. It has that room
   whatever the client and other filters have put there (`Context.map_room`).
 """
 

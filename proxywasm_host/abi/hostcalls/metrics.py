@@ -30,7 +30,7 @@ def proxy_define_metric(vm: VmState, type: int, name: bytes) -> int:
     else:
         text = names[known // STEP - 1]
     names.append(text)
-    id = ids[text] = STEP * len(names) + type
+    id = ids[text] = STEP * len(names) + type  # the low bits of an id are the kind (Envoy's wasm.h)
     return id
 
 
@@ -52,7 +52,7 @@ def proxy_increment_metric(vm: VmState, metric: int, offset: int) -> Refusal | N
         return Refusal(
             Status.BAD_ARGUMENT, "metric {0} is a histogram: it cannot be incremented, only recorded", metric
         )
-    if kind == COUNTER and offset <= 0:
+    if kind == COUNTER and offset <= 0:  # incrementMetric in Envoy's context.cc
         return Refusal(Status.BAD_ARGUMENT, "counter {0} only grows, {1} was to be added", metric, offset)
     name = find(vm, metric)
     if name is None:
@@ -67,7 +67,7 @@ def proxy_record_metric(vm: VmState, metric: int, value: int) -> Refusal | None:
         return unknown(metric)
     if kind != COUNTER:
         vm.services.metrics.record(kind, name, value)
-    elif vm.profile.counter_record_adds:
+    elif vm.profile.counter_record_adds:  # recordMetric in Envoy's context.cc
         vm.services.metrics.add(kind, name, value)
     else:
         return Refusal(Status.BAD_ARGUMENT, "counter {0!r} can be incremented, but not set", name)

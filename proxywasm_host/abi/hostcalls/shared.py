@@ -29,7 +29,7 @@ def proxy_register_shared_queue(vm: VmState, name: bytes) -> int | Refusal:
 
 
 def proxy_resolve_shared_queue(vm: VmState, vm_id: bytes, name: bytes) -> int | Refusal:
-    owner = vm_id.decode("utf-8", "surrogateescape") or vm.vm_id
+    owner = vm_id.decode("utf-8", "surrogateescape") or vm.vm_id  # lookupSharedQueue in context.cc
     token = vm.services.shared_queues.resolve(owner, name)
     return token or Refusal(Status.NOT_FOUND, "no queue {0!r} was registered for vm_id {1!r}", name, owner)
 
