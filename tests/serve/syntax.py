@@ -3,7 +3,7 @@
     python -m tests.serve.syntax      writes it; nginx is asked if it is on PATH (or NGINX says where it is)
 
 A cell is the status of the first answer, or ``-`` if the connection was closed without one; behind it, in brackets, how
-many requests upstream got, if that is not one for a status of success and none for others.
+many requests upstream got, if that is not one, or for what was refused more than one.
 """
 
 from __future__ import annotations
@@ -139,11 +139,11 @@ def ask(port: int, upstream: Upstream, message: bytes) -> str:
         with suppress(OSError):
             while data := client.recv(65536):
                 got += data
-                client.settimeout(0.05)
+                client.settimeout(0.25)
     time.sleep(0.02)
     status = got[9:12].decode() if got.startswith(b"HTTP/1.") else "-"
     requests = upstream.requests - before
-    return status if requests == int(status[:1] == "2") else f"{status} ({requests})"
+    return status if requests == 1 or (status[:1] != "2" and requests < 2) else f"{status} ({requests})"
 
 
 def column(port: int, upstream: Upstream) -> dict[str, str]:
@@ -208,7 +208,7 @@ def page(columns: dict[str, dict[str, str]]) -> str:
         "# Messages that are odd, and what servers make of them",
         "",
         "Written by `python -m tests.serve.syntax`, which has the bytes; `tests/serve/test_syntax.py` keeps it true. Each server stands before the same upstream, with its defaults.",
-        "A cell is the status of the first answer, or `-` where the connection was closed without one, or nothing came; in brackets how many requests upstream got, where that is not one for success and none else.",
+        "A cell is the status of the first answer, or `-` where the connection was closed without one, or nothing came; in brackets how many requests upstream got, where that is not one, or more than one of what was refused.",
         "`proxywasm serve` takes nothing that both others refuse.",
         "",
         f"| | {' | '.join(columns)} |",
