@@ -6,6 +6,7 @@ import inspect
 import os
 import subprocess
 import sys
+from collections import deque
 
 import pytest
 
@@ -114,3 +115,11 @@ def test_the_same_comes_of_the_same_events():
     for at, (line, wanted) in enumerate(zip(told, expected, strict=False)):
         assert line == wanted, "\n".join(["after", *expected[max(at - 20, 0) : at]])
     assert len(told) == len(expected) > 50 * LIVES
+
+
+@pytest.mark.parametrize("form", ["VmBase", "PythonVmBase"])
+def test_numbers_of_contexts_begin_anew_at_1_and_leave_out_those_that_live(form):
+    vm = getattr(vm_base, form)(object(), deque())
+    vm.next_context = 0xFFFF_FFFF
+    vm.contexts[2] = object()
+    assert [vm.new_context_id() for _ in range(3)] == [0xFFFF_FFFF, 1, 3]
