@@ -65,7 +65,7 @@ def test_every_error_is_in_one_tree_and_has_a_code_of_its_own():
     def tree(kind):
         yield kind
         for child in kind.__subclasses__():
-            if child.__module__.startswith("proxywasm_"):
+            if child.__module__.startswith("proxywasm_host."):
                 yield from tree(child)
 
     kinds = set(tree(ProxyWasmError))
