@@ -21,6 +21,7 @@ from proxywasm_host.errors import EngineUnavailable, ModuleError, ProxyWasmError
 if TYPE_CHECKING:
     from proxywasm_host.suites import Case
     from proxywasm_host.suites.report import Verdict
+    from proxywasm_host.testing.coverage import Coverage
 
 __all__ = ["command"]
 
@@ -45,6 +46,15 @@ POLL = 0.3
 @click.option("-k", "words", metavar="TEXT", help="Only tests with this in their names, in either case.")
 @click.option("--junit", metavar="FILE", type=click.Path(path_type=Path), help="Write JUnit's XML for a CI server.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of TAP.")
+@click.option("--coverage", is_flag=True, help="Tell which callbacks and hostcalls each filter met, as lines of TAP.")
+@click.option("--coverage-json", metavar="FILE", type=click.Path(path_type=Path), help="Write that as JSON.")
+@click.option("--coverage-html", metavar="FILE", type=click.Path(path_type=Path), help="Write that as a page.")
+@click.option(
+    "--coverage-under",
+    metavar="PERCENT",
+    type=click.FloatRange(0, 100),
+    help="Fail if a filter met less of its callbacks and hostcalls.",
+)
 @click.option("--watch", is_flag=True, help="Run again whenever a suite or a filter changes, until ^C.")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of suites in YAML, and end.")
 def command(suites: Sequence[Path], watch: bool, schema: bool, **options: Any) -> int:
@@ -109,6 +119,7 @@ def _once(suites: Sequence[Path], options: dict[str, Any]) -> int:
 
     cases, engines = _cases(suites, options), _engines(options["engine"])
     cache = ModuleCache(default_directory())
+    coverage = _coverage(options)
     as_json = options["as_json"]
     if not as_json:
         click.echo(f"TAP version 14\n1..{len(cases) * len(engines)}")
@@ -116,7 +127,7 @@ def _once(suites: Sequence[Path], options: dict[str, Any]) -> int:
     for case in cases:
         for engine in engines:
             try:
-                verdicts.append(report.judge(case, Environment(engine, cache), engine))
+                verdicts.append(report.judge(case, Environment(engine, cache, coverage), engine))
             except ModuleError as error:
                 raise ModuleError(f"{case.filter}: {error}") from None
             if not as_json:
@@ -124,7 +135,30 @@ def _once(suites: Sequence[Path], options: dict[str, Any]) -> int:
     click.echo(json.dumps(report.as_json(verdicts), indent=2) if as_json else f"# {report.summary(verdicts)}")
     if options["junit"] is not None:
         options["junit"].write_bytes(report.as_junit(verdicts))
-    return Exit.OK if all(verdict.passed for verdict in verdicts) else Exit.FAILED
+    enough = coverage is None or _tell(coverage, options)
+    return Exit.OK if enough and all(verdict.passed for verdict in verdicts) else Exit.FAILED
+
+
+def _coverage(options: dict[str, Any]) -> Coverage | None:
+    """A coverage to fill, if anything is to be told of it."""
+    from proxywasm_host.testing.coverage import Coverage  # noqa: PLC0415 - not needed to say what is missing
+
+    words = ("coverage_json", "coverage_html", "coverage_under")
+    return Coverage() if options["coverage"] or any(options[word] is not None for word in words) else None
+
+
+def _tell(coverage: Coverage, options: dict[str, Any]) -> bool:
+    """Write what was covered; whether that is enough."""
+    for word, told in (("json", coverage.as_json), ("html", coverage.as_html)):
+        file: Path | None = options[f"coverage_{word}"]
+        if file is not None:
+            file.write_text(told(), encoding="utf-8")
+    if options["coverage"]:
+        click.echo("\n".join(f"# {line}" for line in coverage.table()), err=options["as_json"])
+    poor = coverage.under(options["coverage_under"] or 0)
+    for sentence in poor:
+        click.echo(sentence, err=True)
+    return not poor
 
 
 def _watch(suites: Sequence[Path], options: dict[str, Any]) -> int:

@@ -7,16 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxywasm_host.engine.cache import ModuleCache
+from proxywasm_host.testing.coverage import Coverage
 
 __all__ = ["Case", "Environment"]
 
 
 @dataclass(frozen=True)
 class Environment:
-    """Where cases run: an engine by name (``None``: the best that is installed), and where compiled code is kept."""
+    """Where cases run: an engine by name (``None``: the best that is installed), and where compiled code is kept.
+
+    What filters exercise of the ABI is added to `coverage`, if there is one.
+    """
 
     engine: str | None = None
     cache: ModuleCache | None = None
+    coverage: Coverage | None = None
 
 
 @dataclass(frozen=True)

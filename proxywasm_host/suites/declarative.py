@@ -62,11 +62,14 @@ def _run(suite: model.Suite, test: model.Test, chain: list[Path], where: Environ
         configs = [FilterConfig(path, configuration=b"" if configuration is None else configuration) for path in chain]
         named = zip(configs, plugin_names(configs), strict=True)
         filters = harness([replace(config, name=name) for config, name in named])
-        return [
+        wrong = [
             f"step {number}: {sentence}" if test.steps else sentence
             for number, step in enumerate(steps, 1)
             for sentence in _step(filters, step)
         ]
+        if where.coverage is not None:
+            where.coverage.add(filters.plugins, harness.recorder)
+        return wrong
 
 
 def _step(filters: FilterUnderTest, step: model.Step) -> list[str]:

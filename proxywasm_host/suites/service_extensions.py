@@ -35,6 +35,7 @@ from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.services import GuestLog, Services
 from proxywasm_host.suites.case import Case, Environment
 from proxywasm_host.suites.service_extensions_schema import TestSuite
+from proxywasm_host.testing.record import Recorder
 
 __all__ = ["read"]
 
@@ -148,9 +149,13 @@ def _run(file: Path, env: Any, test: Any, filter: Path, configuration: bytes | N
     """Run one test; what is wrong. Raises: ModuleError, PluginError, OSError, ConfigError."""
     lines = Lines(env.log_level - 1 if env.log_level else LogLevel.INFO)
     services = Services(log=lines, clock=FrozenClock(env.time_secs * NANOSECONDS))
-    with Host(where.engine, services=services, cache=where.cache) as host:
-        plugin = host.load_plugin(FilterConfig(filter, configuration=configuration or b""))
-        return list(_Test(file, test, host, plugin, lines).run())
+    recorder = None if where.coverage is None else Recorder()
+    with Host(where.engine, services=services, cache=where.cache, listener=recorder) as host:
+        plugin = host.load_plugin(FilterConfig(filter, name=filter.stem, configuration=configuration or b""))
+        wrong = list(_Test(file, test, host, plugin, lines).run())
+        if where.coverage is not None and recorder is not None:
+            where.coverage.add([plugin], recorder)
+        return wrong
 
 
 class _Test:

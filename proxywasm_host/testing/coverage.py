@@ -76,10 +76,13 @@ class Coverage:
                     if isinstance(event, Call) and event.row.name not in _OF_WASI:
                         of.hostcalls.setdefault(event.row.name, Counter())[_status(event)] += 1
 
-    @property
-    def percent(self) -> float:
-        """Of the filter that was exercised least; 100 if there is none."""
-        return min((of.percent for of in self.filters.values()), default=100.0)
+    def under(self, percent: float) -> list[str]:
+        """A sentence for each filter that was exercised less than this."""
+        return [
+            f"{of.name}: {of.percent:.0f} % is under {percent:g} %; not met: {', '.join(of.missed)}"
+            for of in self.filters.values()
+            if of.percent < percent
+        ]
 
     # -- Reports -------------------------------------------------------------------------------------------------
 

@@ -275,7 +275,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         if file:
             Path(file).write_text(told(), encoding="utf-8")
     least = config.getoption("--proxywasm-coverage-under")
-    if least is not None and coverage.percent < least and session.exitstatus == pytest.ExitCode.OK:
+    if least is not None and coverage.under(least) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -289,8 +289,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.write_line(line)
     least = config.getoption("--proxywasm-coverage-under")
     if least is not None:
-        for of in coverage.filters.values():
-            if of.percent < least:
-                terminalreporter.write_line(
-                    f"{of.name}: {of.percent:.0f} % is under {least:g} %; not met: {', '.join(of.missed)}", red=True
-                )
+        for sentence in coverage.under(least):
+            terminalreporter.write_line(sentence, red=True)

@@ -352,17 +352,52 @@ def test_every_engine(command, write, tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("filter: FILTER\ntests: [{name: a}, {name: b}]\n", "a.suite.yaml"),
+        ('env { wasm_path: "FILTER" }\n' + 'test { name: "a" request_headers { input { } } }\n' * 2, "tests.textpb"),
+    ],
+)
+def test_coverage_is_told(proxywasm, write, tmp_path, text, name):
+    suite, told, page = write(text, name, PANICS), tmp_path / "coverage.json", tmp_path / "coverage.html"
+    result = proxywasm("test", suite, "--coverage", "--coverage-json", told, "--coverage-html", page)
+    assert result.code == 0
+    assert [line for line in result.lines if line.startswith("# panics: ")]
+    assert [line.split() for line in result.lines if "proxy_on_request_headers " in line] == [
+        ["#", "proxy_on_request_headers", "2"]
+    ]
+    (covered,) = json.loads(told.read_text()).values()
+    assert covered["callbacks"]["proxy_on_request_headers"] == 2
+    assert covered["callbacks"]["proxy_on_queue_ready"] == 0
+    assert "proxy_on_queue_ready" in covered["missed"]
+    assert "<h2>panics: " in page.read_text()
+
+
+def test_too_little_coverage_is_a_failure(proxywasm, write):
+    suite = write("filter: FILTER\ntests: [{name: a}]\n", filter=PANICS)
+    result = proxywasm("test", suite, "--coverage-under", "99.5", "--json")
+    assert (result.code, [test["passed"] for test in result.json["tests"]]) == (1, [True])
+    assert " % is under 99.5 %; not met: " in result.complaint
+    assert "proxy_on_queue_ready" in result.complaint
+    assert proxywasm("test", suite, "--coverage-under", "1").code == 0
+
+
 def test_watching_runs_again(write, tmp_path):
+    def replace(text: str) -> None:
+        """At once, as nothing half-written may be seen."""
+        write(text, "new", HEADERS).replace(suite)
+
     suite = write(PASSES, filter=HEADERS)
     words = [sys.executable, "-m", "proxywasm_host.cli", "test", str(suite), "--watch", "-k", "changes"]
     watching = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         said = [watching.stdout.readline() for _ in range(4)]
         assert said[3].startswith("# 1 passed")
-        suite.write_text("filter: [\n")
+        replace("filter: [\n")
         assert "this is no YAML" in watching.stdout.readline()
         time.sleep(0.01)
-        suite.write_text(PASSES.replace("FILTER", HEADERS).replace("status: 201\n        h", "status: 200\n        h"))
+        replace(PASSES.replace("status: 201\n        h", "status: 200\n        h"))
         assert [watching.stdout.readline() for _ in range(3)][2].startswith("not ok 1")
     finally:
         watching.kill()
