@@ -117,12 +117,13 @@ async def gather(*awaitables: Any) -> list[Any]:
     out = []
     for one in waiting:
         out.append(await one)
-        if getattr(one, "error", None) is not None:
-            raise one.error
+        error = getattr(one, "error", None)
+        if error is not None:
+            raise error
     return out
 
 
-class FixedHeaders(dict):
+class FixedHeaders(dict):  # type: ignore[type-arg]  # MicroPython has no dict[str, str]
     """Headers of a reply: a dict by names in small letters; `pairs` are all of them."""
 
     def __init__(self, pairs: list[tuple[str, str]]) -> None:
@@ -243,10 +244,10 @@ def tick(context: int) -> None:
         if time >= one[1]:
             one[1] = time + one[0] - 1000000
             start(one[2], context)
-    due = [one for one in sleeping if one[0] <= time]
-    for one in due:
-        sleeping.remove(one)
-        one[1].set(None)
+    due = [entry for entry in sleeping if entry[0] <= time]
+    for entry in due:
+        sleeping.remove(entry)
+        entry[1].set(None)
     if due:
         set_period()
 
@@ -257,6 +258,11 @@ def start(function: Any, context: int) -> None:
         result = function()
         if hasattr(result, "send"):
             task = Task(result, context)
-            task.then(lambda: task.error is None or log.error(traceback(task.error)))
+
+            def tell() -> None:
+                if task.error is not None:
+                    log.error(traceback(task.error))
+
+            task.then(tell)
     except Exception as error:
         log.error(traceback(error))

@@ -80,12 +80,13 @@ def _add(name: str, path: Path, folder: Path, modules: dict[str, tuple[str, list
     if "NamedTuple" in source:
         _import("collections", folder, modules, file)
     for node in ast.walk(ast.parse(source)):
-        wanted = []
+        if not isinstance(node, (ast.Import, ast.ImportFrom)):
+            continue
         if isinstance(node, ast.Import):
             wanted = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            if node.level:
-                raise ScriptError(f"{file}:{node.lineno}: a relative import; write the whole name of the module")
+        elif node.level:
+            raise ScriptError(f"{file}:{node.lineno}: a relative import; write the whole name of the module")
+        else:
             wanted = [node.module or ""]
         for one in wanted:
             if one not in TYPES_ONLY:

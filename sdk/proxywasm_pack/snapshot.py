@@ -48,7 +48,8 @@ def snapshot(
         def refuse(*arguments: int) -> int:
             return 12  # Unimplemented
 
-        return {LOG: log, ADDRESS_OF_TIME: time}.get(name, refuse)
+        known: dict[str, Callable[..., int]] = {LOG: log, ADDRESS_OF_TIME: time}
+        return known.get(name, refuse)
 
     compiled = open_engine(engine).compile(runtime)
     functions = [
