@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from proxywasm_host.cli.exit_codes import Exit
+from proxywasm_host.cli.parameter_types import Output, OutputFile
 from proxywasm_host.errors import ModuleError
 from proxywasm_host.source import packer
 
@@ -20,14 +21,16 @@ AGAIN = 0.3
 
 @click.command("pack")
 @click.argument("path", metavar="FILTER.py", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where the module goes.  [default: FILTER.wasm]")
+@click.option(
+    "-o", "--output", metavar="FILE", type=OutputFile(), help="Where the module goes.  [default: FILTER.wasm]"
+)
 @click.option("--watch", is_flag=True, help="Pack again whenever a file beside it changes, until Ctrl-C.")
-def command(path: Path, output: Path | None, watch: bool) -> int:
+def command(path: Path, output: Output | None, watch: bool) -> int:
     """Make a module of a filter in Python: for this host, Envoy and every other one.
 
     It contains all that it needs. No compiler and no network are needed. Ends with 3 if the script cannot be packed.
     """
-    output = output or path.with_suffix(".wasm")
+    output = output or Output(path.with_suffix(".wasm"))
     pack = packer(path)
     if not watch:
         _pack(path, output, pack)
@@ -44,7 +47,7 @@ def command(path: Path, output: Path | None, watch: bool) -> int:
         time.sleep(AGAIN)
 
 
-def _pack(path: Path, output: Path, pack: Callable[[Path], bytes]) -> None:
+def _pack(path: Path, output: Output, pack: Callable[[Path], bytes]) -> None:
     module = pack(path)
-    output.write_bytes(module)
-    click.echo(f"{output}: {len(module) / 1024:.0f} KB")
+    output.write(module)
+    click.echo(f"{output.path}: {len(module) / 1024:.0f} KB")

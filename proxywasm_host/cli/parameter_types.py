@@ -34,7 +34,19 @@ from proxywasm_host.runtime.effects import (
     Reply,
 )
 
-__all__ = ["CannedReply", "Data", "DataOrFile", "EngineName", "Environment", "Header", "Hostcalls", "Property", "Size"]
+__all__ = [
+    "CannedReply",
+    "Data",
+    "DataOrFile",
+    "EngineName",
+    "Environment",
+    "Header",
+    "Hostcalls",
+    "Output",
+    "OutputFile",
+    "Property",
+    "Size",
+]
 
 
 def wire(text: str) -> bytes:
@@ -101,6 +113,34 @@ class DataOrFile(Data):
         if text[:1] == "@" and text not in ("@", "@-"):
             return Path(text[1:]).absolute()
         return super().parse(text)
+
+
+class Output:
+    """A file to write."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, data: bytes | str) -> None:
+        """Write all of it. Raises: click.UsageError."""
+        try:
+            self.path.write_bytes(data if isinstance(data, bytes) else data.encode())
+        except OSError as error:
+            raise click.UsageError(f"cannot write {self.path}: {error.strerror}") from None
+
+
+class OutputFile(Kind):
+    """The name of a file to write; what cannot be one is refused before anything is done."""
+
+    name = "file"
+
+    def parse(self, text: str) -> Output:
+        path = Path(text)
+        if path.is_dir():
+            raise ValueError(f"{text} is a folder, not a file")
+        if not path.parent.is_dir():
+            raise ValueError(f"there is no folder {path.parent}")
+        return Output(path)
 
 
 class Size(Kind):

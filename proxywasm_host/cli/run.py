@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -16,6 +15,7 @@ from proxywasm_host.cli.compare import agreement, check_several, on_all_engines
 from proxywasm_host.cli.exit_codes import Exit, exit_of, exit_of_failure
 from proxywasm_host.cli.json_output import dump, run_result
 from proxywasm_host.cli.options import Scenario, scenario_options
+from proxywasm_host.cli.parameter_types import Output, OutputFile
 from proxywasm_host.cli.render import EMPTY, Screen, facts, failure_report, hanging, outcome, timeline
 from proxywasm_host.cli.sdk import origin
 from proxywasm_host.cli.unfit import unfit
@@ -37,9 +37,7 @@ LEVELS = [level.name.lower() for level in LogLevel]
 @scenario_options
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="Of guests' log lines.")
 @click.option("--trace", is_flag=True, help="List every hostcall, with what it answered and why it was refused.")
-@click.option(
-    "--record", metavar="FILE", type=click.Path(path_type=Path), help="Write the request down for `proxywasm replay`."
-)
+@click.option("--record", metavar="FILE", type=OutputFile(), help="Write the request down for `proxywasm replay`.")
 @click.option(
     "--redact", metavar="NAME", multiple=True, help="A header that is sent and recorded as 'redacted'; for --record."
 )
@@ -49,7 +47,7 @@ def command(
     words: Sequence[str],
     log_level: str,
     trace: bool,
-    record: Path | None,
+    record: Output | None,
     redact: Sequence[str],
     as_json: bool,
     color: bool | None,
@@ -116,7 +114,7 @@ def compare(words: Sequence[str], level: int, as_json: bool, color: bool | None,
 
 
 def write_down(
-    scenario: Scenario, recorder: Recorder, file: Path, redact: Sequence[str]
+    scenario: Scenario, recorder: Recorder, file: Output, redact: Sequence[str]
 ) -> tuple[Exchange, ProxyWasmError | Failure | None, list[str]]:
     """`perform`, with a clock that stands still, and write a recording of it. Raises: click.UsageError."""
     options = scenario.options
@@ -147,7 +145,7 @@ def write_down(
     recording.transcript = transcript(recorder)
     recorder.level = level
     if recording.engine:
-        file.write_text(recording.dump(), encoding="utf-8")
+        file.write(recording.dump())
     return performed
 
 

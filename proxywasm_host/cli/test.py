@@ -13,7 +13,7 @@ import click
 from proxywasm_host import remedy
 from proxywasm_host.cli.exit_codes import Exit
 from proxywasm_host.cli.options import check_readable
-from proxywasm_host.cli.parameter_types import Data, EngineName
+from proxywasm_host.cli.parameter_types import Data, EngineName, Output, OutputFile
 from proxywasm_host.engine.cache import ModuleCache, default_directory
 from proxywasm_host.engine.registry import list_engines, open_engine
 from proxywasm_host.errors import EngineUnavailable, ModuleError, ProxyWasmError
@@ -44,11 +44,11 @@ POLL = 0.3
 @click.option("--config", type=Data(), help="The filter's configuration, instead of what the suites say.")
 @click.option("--engine", type=EngineName(), help="wasmtime, …, or all: every test on each that is usable.")
 @click.option("-k", "words", metavar="TEXT", help="Only tests with this in their names, in either case.")
-@click.option("--junit", metavar="FILE", type=click.Path(path_type=Path), help="Write JUnit's XML for a CI server.")
+@click.option("--junit", metavar="FILE", type=OutputFile(), help="Write JUnit's XML for a CI server.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of TAP.")
 @click.option("--coverage", is_flag=True, help="Tell which callbacks and hostcalls each filter met, as lines of TAP.")
-@click.option("--coverage-json", metavar="FILE", type=click.Path(path_type=Path), help="Write that as JSON.")
-@click.option("--coverage-html", metavar="FILE", type=click.Path(path_type=Path), help="Write that as a page.")
+@click.option("--coverage-json", metavar="FILE", type=OutputFile(), help="Write that as JSON.")
+@click.option("--coverage-html", metavar="FILE", type=OutputFile(), help="Write that as a page.")
 @click.option(
     "--coverage-under",
     metavar="PERCENT",
@@ -134,7 +134,7 @@ def _once(suites: Sequence[Path], options: dict[str, Any]) -> int:
                 click.echo("\n".join(report.as_tap(len(verdicts), verdicts[-1])))
     click.echo(json.dumps(report.as_json(verdicts), indent=2) if as_json else f"# {report.summary(verdicts)}")
     if options["junit"] is not None:
-        options["junit"].write_bytes(report.as_junit(verdicts))
+        options["junit"].write(report.as_junit(verdicts))
     enough = coverage is None or _tell(coverage, options)
     return Exit.OK if enough and all(verdict.passed for verdict in verdicts) else Exit.FAILED
 
@@ -150,9 +150,9 @@ def _coverage(options: dict[str, Any]) -> Coverage | None:
 def _tell(coverage: Coverage, options: dict[str, Any]) -> bool:
     """Write what was covered; whether that is enough."""
     for word, told in (("json", coverage.as_json), ("html", coverage.as_html)):
-        file: Path | None = options[f"coverage_{word}"]
+        file: Output | None = options[f"coverage_{word}"]
         if file is not None:
-            file.write_text(told(), encoding="utf-8")
+            file.write(told())
     if options["coverage"]:
         click.echo("\n".join(f"# {line}" for line in coverage.table()), err=options["as_json"])
     poor = coverage.under(options["coverage_under"] or 0)

@@ -216,3 +216,26 @@ def test_exit_codes():
     assert exit_of_failure(None) == Exit.OK
     assert exit_of(ProxyWasmError("?")) == Exit.GUEST
     assert summary(ProxyWasmError("?")) == {"kind": "host", "message": "?", "callback": None, "backtrace": []}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", HEADERS, "http://x/", "--record"),
+        ("test", "a.suite.yaml", "--junit"),
+        ("test", "a.suite.yaml", "--coverage-json"),
+        ("test", "a.suite.yaml", "--coverage-html"),
+        ("pack", "a.py", "--output"),
+    ],
+)
+def test_a_file_that_cannot_be_written(command, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.suite.yaml").write_text(f"filter: {HEADERS}\ntests: [{{name: a}}]\n")
+    (tmp_path / "a.py").write_text("import proxywasm\n")
+    for file, sentence in (
+        (".", f"Invalid value for '{words[-1]}': . is a folder, not a file"),
+        ("gone/x", f"Invalid value for '{words[-1]}': there is no folder gone"),
+        ("/dev/full", "cannot write /dev/full: No space left on device"),
+    ):
+        result = command(*words, file)
+        assert (result.code, sentence in result.complaint.replace("'-o' / '--output'", "'--output'")) == (Exit.USAGE, True)

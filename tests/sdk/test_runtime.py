@@ -8,6 +8,7 @@ import proxywasm_pack
 import pytest
 from proxywasm import _tasks
 
+from proxywasm_host import Limits
 from tests.sdk.conftest import EXAMPLES
 
 LIMITS = """
@@ -117,3 +118,17 @@ def test_errors_when_a_script_is_packed(source, words, tmp_path):
     with pytest.raises(proxywasm_pack.ScriptError) as error:
         proxywasm_pack.pack(tmp_path / "filter.py")
     assert words in str(error.value)
+
+
+def test_an_endless_loop_meets_the_deadline(script):
+    f = script(
+        "from proxywasm import on_request_headers\n"
+        "@on_request_headers\ndef f(request):\n    while request.path == '/endless':\n        pass\n",
+        limits=Limits(deadline=0.2),
+        failure_policy="fail_reload",
+        reload_interval=0,
+    )
+    r = f.get("/endless")
+    assert (r.status, r.failure.kind) == (503, "deadline")
+    f.clock.advance(1)
+    assert f.get("/").status == 200
