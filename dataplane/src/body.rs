@@ -122,6 +122,23 @@ pub fn poll_piece(source: &mut Source, context: &mut Context<'_>) -> Poll<Result
     }
 }
 
+/// Give filters the next piece of the request; `None` is left of a source that has ended. Returns whether they took it:
+/// what they raised was told.
+pub fn poll_feed(
+    stream: &Stream,
+    source: &mut Option<Source>,
+    context: &mut Context<'_>,
+) -> Poll<Result<bool, Stopped>> {
+    let Some(from) = source else { return Poll::Pending };
+    let (piece, end) = ready!(poll_piece(from, context))?;
+    if end {
+        *source = None;
+    }
+    stream.flow().up.waker = None;
+    let fed = stream.request_piece(piece).map_err(crate::unraisable);
+    Poll::Ready(Ok(fed.is_ok()))
+}
+
 /// The body of a request to upstream.
 pub enum Up {
     Nothing,
@@ -158,18 +175,9 @@ impl Body for Up {
                         return Poll::Pending;
                     }
                 }
-                let Some(from) = source else { return Poll::Pending };
-                match ready!(poll_piece(from, context)) {
-                    Ok((piece, end)) => {
-                        if end {
-                            *source = None;
-                        }
-                        stream.flow().up.waker = None;
-                        if let Err(error) = stream.request_piece(piece) {
-                            crate::unraisable(error);
-                            return Poll::Ready(Some(Err(Stopped::Broken)));
-                        }
-                    }
+                match ready!(poll_feed(stream, source, context)) {
+                    Ok(true) => (),
+                    Ok(false) => return Poll::Ready(Some(Err(Stopped::Broken))),
                     Err(stopped) => return Poll::Ready(Some(Err(stopped))),
                 }
             },

@@ -1,7 +1,7 @@
 //! One request and its response, from the client to upstream and back, through filters if there are any.
 
 use crate::access::{Format, Line, Record};
-use crate::body::{Content, Down, Finish, Progress, Size, Source, Stopped, Up, poll_piece};
+use crate::body::{Content, Down, Finish, Progress, Size, Source, Stopped, Up, poll_feed, poll_piece};
 use crate::config::Peer;
 use crate::filters::{Filters, Piece, RequestOut, ResponseOut, Stream, length};
 use crate::head::{self, Head, REQUEST_ID, Refused};
@@ -401,18 +401,9 @@ fn request_head<'a>(stream: &'a Arc<Stream>, source: &'a mut Option<Source>) -> 
                     return Poll::Pending;
                 }
             }
-            let Some(from) = source else { return Poll::Pending };
-            match ready!(poll_piece(from, context)) {
-                Ok((piece, end)) => {
-                    if end {
-                        *source = None;
-                    }
-                    stream.flow().up.waker = None;
-                    if let Err(error) = stream.request_piece(piece) {
-                        crate::unraisable(error);
-                        return Poll::Ready(Came::Reset);
-                    }
-                }
+            match ready!(poll_feed(stream, source, context)) {
+                Ok(true) => (),
+                Ok(false) => return Poll::Ready(Came::Reset),
                 Err(stopped) => return Poll::Ready(Came::Gone(stopped)),
             }
         }
@@ -436,18 +427,8 @@ fn request_size<'a>(
                     return Poll::Pending;
                 }
             }
-            let Some(from) = source else { return Poll::Pending };
-            match ready!(poll_piece(from, context)) {
-                Ok((piece, end)) => {
-                    if end {
-                        *source = None;
-                    }
-                    stream.flow().up.waker = None;
-                    if stream.request_piece(piece).is_err() {
-                        return Poll::Ready(None);
-                    }
-                }
-                Err(_) => return Poll::Ready(None),
+            if !matches!(ready!(poll_feed(stream, source, context)), Ok(true)) {
+                return Poll::Ready(None);
             }
         }
     })

@@ -183,7 +183,7 @@ impl Filters {
             3 => {
                 let end = end(effect)?;
                 let headers = effect.getattr(intern!(py, "headers"))?;
-                let head = response_out(&headers, end)?;
+                let head = response_out(&headers)?;
                 if head.is_none() {
                     self.unsendable.bind(py).call1(("response", headers))?;
                 }
@@ -404,7 +404,7 @@ fn request_out(headers: &Bound<'_, PyAny>, ends: bool) -> PyResult<RequestOut> {
     Ok(Some(Head { method, authority, target, https, headers, origin: None, upgrade: None }))
 }
 
-fn response_out(headers: &Bound<'_, PyAny>, ends: bool) -> PyResult<ResponseOut> {
+fn response_out(headers: &Bound<'_, PyAny>) -> PyResult<ResponseOut> {
     let mut status = None;
     each(headers, |name, value| {
         if name == b":status" {
@@ -413,7 +413,6 @@ fn response_out(headers: &Bound<'_, PyAny>, ends: bool) -> PyResult<ResponseOut>
         false
     })?;
     let (Some(status), Some(mut map)) = (status, out(headers)?) else { return Ok(None) };
-    let _ = ends;
     if status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
         map.remove(header::CONTENT_LENGTH);
     } else {
