@@ -78,17 +78,6 @@ def test_an_engine_for_each_filter():
     assert run(None, "examples/engines.py") == "".join(told) + names
 
 
-def test_a_filter_in_front_of_a_server():
-    pytest.importorskip("proxywasm_dataplane")
-    told = run(None, "examples/serve_demo.py")
-    asked = told.partition("The server behind the filter was asked:\n\n")[2].partition("The access log:")[0].lower()
-    assert ("x-wasm: hello" in asked, "x-remove-me" in asked, asked.startswith("get /hello http/1.1\n")) == (True, False, True)
-    answer = told.partition("The client got:\n\n")[2].partition("\n\n")[0]
-    assert answer.splitlines()[0] == "HTTP/1.1 200 OK"
-    assert "server: proxy-wasm" in answer.lower()
-    assert '"GET /hello HTTP/1.1" 200' in told.partition("The access log:")[2]
-
-
 @pytest.fixture
 def served(tmp_path, request):
     """An example under uvicorn: a client of it."""
@@ -124,5 +113,6 @@ def test_fastapi(served, upstream):
 
 
 def test_every_example_is_run():
+    """``serve_demo.py`` in tests/serve/test_hyper.py, as it needs the data plane."""
     tested = {*PRINTED, "test_a_filter.py", "engines.py", "asgi_starlette.py", "asgi_fastapi.py", "serve_demo.py"}
     assert {path.name for path in (ROOT / "examples").glob("*.py")} == tested

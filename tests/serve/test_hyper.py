@@ -313,3 +313,20 @@ def test_the_demo_shows_both_sides():
     assert ("x-wasm: hello" in client, "server: proxy-wasm" in client) == (True, True)
     assert ("x-wasm: hello" in server, "x-remove-me" in server) == (True, False)
     assert '"GET /hello HTTP/1.1" 200 ' in server
+
+
+def test_the_example():
+    ran = subprocess.run(
+        [sys.executable, "examples/serve_demo.py"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    asked = ran.stdout.partition("The server behind the filter was asked:\n\n")[2].partition("The access log:")[0].lower()
+    assert ("x-wasm: hello" in asked, "x-remove-me" in asked, asked.startswith("get /hello http/1.1\n")) == (True, False, True)
+    answer = ran.stdout.partition("The client got:\n\n")[2].partition("\n\n")[0]
+    assert answer.splitlines()[0] == "HTTP/1.1 200 OK"
+    assert "server: proxy-wasm" in answer.lower()
+    assert '"GET /hello HTTP/1.1" 200' in ran.stdout.partition("The access log:")[2]
