@@ -9,7 +9,7 @@ from typing import Any
 from proxywasm._filters import HttpFilter, TcpFilter
 from proxywasm._host import host
 from proxywasm._log import log, traceback
-from proxywasm._messages import EVERYTHING, Response
+from proxywasm._messages import EVERYTHING, RequestHead, Response, ResponseHead
 from proxywasm._tasks import (
     GrpcReply,
     Reply,
@@ -30,6 +30,8 @@ REQUEST, RESPONSE, DOWNSTREAM, UPSTREAM = 0, 1, 2, 3
 
 classes: dict[str, Any] = {}
 contexts: dict[int, Any] = {}
+# What streams wait for: ended with them.
+tasks: dict[int, list[Task]] = {}
 
 
 def register(filter: Any, root_id: str | None = None) -> Any:
@@ -75,13 +77,14 @@ def handle(filter: Any) -> None:
     base = TcpFilter if issubclass(filter, TcpFilter) else HttpFilter
     names = ["vm_start", "configure", "context_create", "tick", "http_call_response", "grpc_message", "grpc_close"]
     names.append("delete")
-    for name, callback in NEEDED.items():
-        if getattr(filter, name, None) is not getattr(base, name, None):
-            names.append(callback)
-            if name == "on_request_body":
-                names.append("request_headers")
-            elif name == "on_response_body":
-                names.append("response_headers")
+    filter._overridden = [name for name in NEEDED if getattr(filter, name, None) is not getattr(base, name, None)]
+    filter._plain = base is HttpFilter and filter.__init__ is HttpFilter.__init__
+    for name in filter._overridden:
+        names.append(NEEDED[name])
+        if name == "on_request_body":
+            names.append("request_headers")
+        elif name == "on_response_body":
+            names.append("response_headers")
     need(*names)
 
 
@@ -99,22 +102,27 @@ def vm_start(context: int, size: int) -> int:
 
 
 def context_create(context: int, parent: int) -> None:
-    now.context = context
-    if not parent:
+    if parent:
+        plugin = contexts.get(parent)
+        if plugin is None:
+            return
+        if plugin._plain:
+            filter = host.like(plugin)
+            filter.request = RequestHead()
+            filter.response = ResponseHead()
+        else:
+            filter = plugin.__class__()
+            for name, value in plugin._given:
+                setattr(filter, name, value)
+        filter.plugin = plugin
+    else:
+        now.context = context
         root_id = (host.get_property("plugin_root_id") or b"").decode()
         found = classes.get(root_id) or classes.get("*")
         if found is None:
             log.critical("no filter is registered for root ID %r", root_id)
             return
         filter = found()
-    else:
-        plugin = contexts.get(parent)
-        if plugin is None:
-            return
-        filter = plugin.__class__()
-        filter.plugin = plugin
-        for name, value in plugin._given:
-            setattr(filter, name, value)
     filter.id = context
     contexts[context] = filter
 
@@ -179,20 +187,16 @@ def answer(response: Response) -> int:
     return STOP
 
 
-def headers(filter: Any, message: Any, handler: Any, end: bool) -> int:
-    message.ended = end
-    message._now = True
+def headers(filter: Any, message: Any, result: Any) -> int:
+    """A handler of headers or trailers returned this."""
     try:
-        if not end and replaces_body(filter, message):
-            message._forget_length()
-        result = handler(message)
         if hasattr(result, "send"):
             need_everything()
             task = Task(result, filter.id)
             if not task.done:
                 message._task = task
-                message._now = False
                 message._held = message._waiting is None
+                tasks.setdefault(filter.id, []).append(task)
                 task.then(lambda: resume(filter, message))
                 return STOP if message._held else GO_ON
             if task.error is not None:
@@ -200,7 +204,6 @@ def headers(filter: Any, message: Any, handler: Any, end: bool) -> int:
             result = task.result
     except Exception as error:
         result = failed(filter, error)
-    message._now = False
     return answer(result) if isinstance(result, Response) else GO_ON
 
 
@@ -214,7 +217,7 @@ def resume(filter: Any, message: Any) -> None:
         if answer(result) == STOP:
             message._answered = True
             return
-    if message._now:
+    if message._resuming:
         return
     if message._held and message._buffered:
         body(filter, message)
@@ -225,16 +228,11 @@ def resume(filter: Any, message: Any) -> None:
         log.error(traceback(error))
 
 
-def replaces_body(filter: Any, message: Any) -> bool:
-    name = "on_response_body" if message._direction else "on_request_body"
-    return getattr(filter.__class__, name) is not getattr(HttpFilter, name)
-
-
 def body(filter: Any, message: Any, size: int = EVERYTHING) -> int:
     """Give what is there of a body to the filter's handler of it."""
-    if not replaces_body(filter, message):
-        return GO_ON
     name = "on_response_body" if message._direction else "on_request_body"
+    if name not in filter._overridden:
+        return GO_ON
     handler = getattr(filter, name)
     try:
         result = handler(message, host.get_buffer(message._direction, 0, size), message.ended)
@@ -268,13 +266,47 @@ def complete(message: Any, filter: Any) -> int:
     if waiting is None:
         return STOP
     message._waiting = None
-    message._now = True
+    message._resuming = True
     waiting.set(message._read())
-    message._now = False
+    message._resuming = False
     if message._task is not None or message._answered:
         return STOP
     message._held = False
     return GO_ON
+
+
+def request_headers(context: int, count: int, end: int) -> int:
+    now.context = context
+    filter = contexts[context]
+    message = filter.request
+    try:
+        if end:
+            message.ended = True
+        elif "on_request_body" in filter._overridden:
+            message._forget_length()
+        result = filter.on_request_headers(message)
+        if result is None:
+            return GO_ON
+    except Exception as error:
+        result = failed(filter, error)
+    return headers(filter, message, result)
+
+
+def response_headers(context: int, count: int, end: int) -> int:
+    now.context = context
+    filter = contexts[context]
+    message = filter.response
+    try:
+        if end:
+            message.ended = True
+        elif "on_response_body" in filter._overridden:
+            message._forget_length()
+        result = filter.on_response_headers(message)
+        if result is None:
+            return GO_ON
+    except Exception as error:
+        result = failed(filter, error)
+    return headers(filter, message, result)
 
 
 def trailers(context: int, message: Any, filter: Any, handler: Any) -> int:
@@ -284,13 +316,13 @@ def trailers(context: int, message: Any, filter: Any, handler: Any) -> int:
         going = complete(message, filter)
         if going == STOP:
             return STOP
-    return STOP if message._answered else headers(filter, message, handler, True)
-
-
-def request_headers(context: int, count: int, end: int) -> int:
-    now.context = context
-    filter = contexts[context]
-    return headers(filter, filter.request, filter.on_request_headers, end != 0)
+    if message._answered:
+        return STOP
+    try:
+        result = handler(message)
+    except Exception as error:
+        result = failed(filter, error)
+    return headers(filter, message, result)
 
 
 def request_body(context: int, size: int, end: int) -> int:
@@ -301,12 +333,6 @@ def request_body(context: int, size: int, end: int) -> int:
 def request_trailers(context: int, count: int) -> int:
     filter = contexts[context]
     return trailers(context, filter.request, filter, filter.on_request_trailers)
-
-
-def response_headers(context: int, count: int, end: int) -> int:
-    now.context = context
-    filter = contexts[context]
-    return headers(filter, filter.response, filter.on_response_headers, end != 0)
 
 
 def response_body(context: int, size: int, end: int) -> int:
@@ -405,11 +431,10 @@ def on_log(context: int) -> None:
 
 
 def delete(context: int) -> None:
-    filter = contexts.pop(context, None)
-    if isinstance(filter, HttpFilter):
-        for message in (filter.request, filter.response):
-            if message._task is not None:
-                message._task.cancelled = True
+    contexts.pop(context, None)
+    if tasks:
+        for task in tasks.pop(context, ()):
+            task.cancelled = True
 
 
 CALLBACKS = {

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from copy import copy as like
 from typing import Any
 
-__all__ = ["install"]
+__all__ = ["install", "like"]
 
 _installed: list[Any] = []
 _given: dict[str, Any] = {}

@@ -21,6 +21,8 @@ class _Filter:
     """The plugin's configuration: from JSON, or text if it is none; None if there is none."""
     id = 0
     _given: Any = ()
+    _overridden: Any = ()
+    _plain = False
     on_error: int | None = 500
     """What a stream gets whose handler raises: a response with this status, or None: it goes on as it is."""
 

@@ -25,7 +25,7 @@ class Functions(HttpFilter):
 
 def _handler(name: str) -> Any:
     def decorate(function: Any) -> Any:
-        setattr(Functions, name, lambda self, *arguments: function(*arguments))
+        setattr(Functions, name, staticmethod(function))
         register(Functions)
         return function
 

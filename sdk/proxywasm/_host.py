@@ -7,10 +7,12 @@ from typing import Any
 
 try:
     import _proxywasm as host
+    from _proxywasm import Headers
 except ImportError:
     from proxywasm import _fake as host
+    from proxywasm._headers import Headers
 
-__all__ = ["HostError", "foreign", "get_property", "host", "property_bytes", "set_property"]
+__all__ = ["Headers", "HostError", "foreign", "get_property", "host", "property_bytes", "set_property"]
 
 STATUS = ["Ok", "NotFound", "BadArgument", "SerializationFailure", "ParseFailure", "BadExpression", "InvalidMemoryAccess", "Empty", "CasMismatch", "ResultMismatch", "InternalFailure", "BrokenConnection", "Unimplemented"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from proxywasm._host import host
+from proxywasm._host import Headers, host
 from proxywasm._tasks import Future, Mapping, content
 
 __all__ = ["Headers", "Request", "RequestHead", "Response", "ResponseHead"]
@@ -13,95 +13,21 @@ __all__ = ["Headers", "Request", "RequestHead", "Response", "ResponseHead"]
 EVERYTHING = 0x7FFFFFFF
 
 
-class Headers:
-    """Headers or trailers of a stream: a mapping whose names have no case. Each change is made in the host at once."""
-
-    def __init__(self, map: int) -> None:
-        self._map = map
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """The value of a header (several are joined by the host), or `default`."""
-        value = host.get_header(self._map, name)
-        return default if value is None else value
-
-    def __getitem__(self, name: str) -> str:
-        value: str | None = host.get_header(self._map, name)
-        if value is None:
-            raise KeyError(name)
-        return value
-
-    def __setitem__(self, name: str, value: str) -> None:
-        host.set_header(self._map, name, value)
-
-    def __delitem__(self, name: str) -> None:
-        host.remove_header(self._map, name)
-
-    def __contains__(self, name: str) -> bool:
-        return host.get_header(self._map, name) is not None
-
-    def add(self, name: str, value: str) -> None:
-        """Add a header beside those of the same name."""
-        host.add_header(self._map, name, value)
-
-    def items(self) -> list[tuple[str, str]]:
-        """All, in their order: (name, value)."""
-        pairs: list[tuple[str, str]] = host.get_pairs(self._map)
-        return pairs
-
-    def keys(self) -> list[str]:
-        """All names, in their order."""
-        return [name for name, _ in self.items()]
-
-    def values(self) -> list[str]:
-        """All values, in their order."""
-        return [value for _, value in self.items()]
-
-    def get_all(self, name: str) -> list[str]:
-        """The values of all headers of a name."""
-        name = name.lower()
-        return [value for key, value in self.items() if key.lower() == name]
-
-    def pop(self, name: str, default: Any = None) -> Any:
-        """Take a header away; its value, or `default`."""
-        value = self.get(name, default)
-        host.remove_header(self._map, name)
-        return value
-
-    def update(self, others: Any) -> None:
-        """Set each of a dict or of pairs."""
-        for name, value in others.items() if hasattr(others, "items") else others:
-            host.set_header(self._map, name, value)
-
-    def replace(self, pairs: list[tuple[str, str]]) -> None:
-        """Put these in the place of all."""
-        host.set_pairs(self._map, pairs)
-
-    def __iter__(self) -> Any:
-        return iter(self.keys())
-
-    def __len__(self) -> int:
-        return len(self.items())
-
-    def __repr__(self) -> str:
-        return "Headers(%r)" % (self.items(),)
-
-
 class _Message:
     """What request and response have in common; `_direction` is 0 for a request, 1 for a response."""
 
     _direction = 0
-
-    def __init__(self) -> None:
-        self.headers = Headers(2 * self._direction)
-        self.trailers = Headers(2 * self._direction + 1)
-        self.ended = False
-        self._held = False
-        self._now = False
-        self._buffered = False
-        self._answered = False
-        self._task: Any = None
-        self._waiting: Future | None = None
-        self._body: bytes | None = None
+    headers: Headers
+    trailers: Headers
+    ended = False
+    """Whether no body (or no more of it) follows."""
+    _held = False
+    _resuming = False
+    _buffered = False
+    _answered = False
+    _task: Any = None
+    _waiting: Future | None = None
+    _body: bytes | None = None
 
     def body(self) -> Future:
         """The whole body, once it is there: ``await request.body()``.
@@ -122,7 +48,7 @@ class _Message:
         return future
 
     def _forget_length(self) -> None:
-        host.remove_header(2 * self._direction, "content-length")
+        del self.headers["content-length"]
 
     async def json(self) -> Any:
         """The whole body as JSON. Raises: ValueError."""
@@ -141,6 +67,9 @@ class _Message:
 
 class RequestHead(_Message):
     """The request of a stream."""
+
+    headers = Headers(0)
+    trailers = Headers(1)
 
     @property
     def method(self) -> str:
@@ -202,6 +131,8 @@ class ResponseHead(_Message):
     """The response of a stream."""
 
     _direction = 1
+    headers = Headers(2)
+    trailers = Headers(3)
 
     @property
     def status(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import lru_cache
 from typing import Any
 
 from proxywasm_pack.snapshot import ScriptError
@@ -26,6 +27,7 @@ EXCEPTIONS = {
 }  # fmt: skip
 
 
+@lru_cache(64)
 def lower(source: str, name: str) -> tuple[str, list[int]]:
     """The source in terms of MicroPython, and for each of its lines the line of the author's.
 

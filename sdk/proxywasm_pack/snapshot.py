@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from proxywasm_host.engine.cache import ModuleCache, default_directory
 from proxywasm_host.engine.protocol import HostFunction, Limits, Trap
 from proxywasm_host.engine.registry import open_engine
 from proxywasm_host.errors import ModuleError
@@ -51,7 +52,7 @@ def snapshot(
         known: dict[str, Callable[..., int]] = {LOG: log, ADDRESS_OF_TIME: time}
         return known.get(name, refuse)
 
-    compiled = open_engine(engine).compile(runtime)
+    compiled = ModuleCache(default_directory()).load(open_engine(engine), runtime)
     functions = [
         HostFunction(i.module, i.name, i.type, import_function(i.module, i.name)) for i in compiled.imports if i.type
     ]

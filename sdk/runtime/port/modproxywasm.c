@@ -2,10 +2,12 @@
 // bytes, maps lists of (name, value). A call that the host refuses raises the exception set by `error`, with the status.
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "py/objlist.h"
 #include "py/objstr.h"
 #include "py/objtuple.h"
+#include "py/objtype.h"
 #include "py/runtime.h"
 #include "py/unicode.h"
 
@@ -36,7 +38,7 @@ static data bytes_of(mp_obj_t o) {
 // What is not UTF-8 is taken for Latin-1, as HTTP has it.
 static mp_obj_t text(const char *at, size_t size) {
     if (utf8_check((const byte *)at, size)) {
-        return mp_obj_new_str(at, size);
+        return mp_obj_new_str_copy(&mp_type_str, (const byte *)at, size);
     }
     vstr_t v;
     vstr_init(&v, 2 * size);
@@ -172,37 +174,6 @@ static mp_obj_t tick_period(mp_obj_t milliseconds) {
 }
 FUNCTION1(tick_period);
 
-static mp_obj_t get_header(mp_obj_t map, mp_obj_t name) {
-    char *at = NULL;
-    size_t size = 0;
-    uint32_t status = proxy_get_header_map_value(INT(map), GIVE(bytes_of(name)), &at, &size);
-    if (status == 1 || (!status && !at)) {
-        return mp_const_none;
-    }
-    check(status);
-    return take_text(at, size);
-}
-FUNCTION2(get_header);
-
-static mp_obj_t set_header(mp_obj_t map, mp_obj_t name, mp_obj_t value) {
-    check(proxy_replace_header_map_value(INT(map), GIVE(bytes_of(name)), GIVE(bytes_of(value))));
-    return mp_const_none;
-}
-FUNCTION3(set_header);
-
-static mp_obj_t add_header(mp_obj_t map, mp_obj_t name, mp_obj_t value) {
-    check(proxy_add_header_map_value(INT(map), GIVE(bytes_of(name)), GIVE(bytes_of(value))));
-    return mp_const_none;
-}
-FUNCTION3(add_header);
-
-static mp_obj_t remove_header(mp_obj_t map, mp_obj_t name) {
-    uint32_t status = proxy_remove_header_map_value(INT(map), GIVE(bytes_of(name)));
-    check(status == 1 ? 0 : status);
-    return mp_const_none;
-}
-FUNCTION2(remove_header);
-
 static mp_obj_t get_pairs(mp_obj_t map) {
     char *at = NULL;
     size_t size = 0;
@@ -212,12 +183,161 @@ static mp_obj_t get_pairs(mp_obj_t map) {
 }
 FUNCTION1(get_pairs);
 
-static mp_obj_t set_pairs(mp_obj_t map, mp_obj_t pairs) {
-    vstr_t v;
-    check(proxy_set_header_map_pairs(INT(map), GIVE(pairs_of(pairs, &v))));
+// Headers(map): the headers of a stream as a mapping. What it does and means is said in proxywasm/_headers.py.
+typedef struct {
+    mp_obj_base_t base;
+    mp_obj_t map;
+} headers;
+
+#define MAP(self) INT(((headers *)MP_OBJ_TO_PTR(self))->map)
+
+static mp_obj_t headers_new(const mp_obj_type_t *type, size_t count, size_t names, const mp_obj_t *arguments) {
+    mp_arg_check_num(count, names, 1, 1, false);
+    headers *self = mp_obj_malloc(headers, type);
+    self->map = arguments[0];
+    return MP_OBJ_FROM_PTR(self);
+}
+
+// The value of a header, or MP_OBJ_NULL.
+static mp_obj_t header(mp_obj_t self, mp_obj_t name) {
+    char *at = NULL;
+    size_t size = 0;
+    uint32_t status = proxy_get_header_map_value(MAP(self), GIVE(bytes_of(name)), &at, &size);
+    if (status == 1 || (!status && !at)) {
+        return MP_OBJ_NULL;
+    }
+    check(status);
+    return take_text(at, size);
+}
+
+static void set_header(mp_obj_t self, mp_obj_t name, mp_obj_t value) {
+    check(proxy_replace_header_map_value(MAP(self), GIVE(bytes_of(name)), GIVE(bytes_of(value))));
+}
+
+static void remove_header(mp_obj_t self, mp_obj_t name) {
+    uint32_t status = proxy_remove_header_map_value(MAP(self), GIVE(bytes_of(name)));
+    check(status == 1 ? 0 : status);
+}
+
+static mp_obj_t headers_subscr(mp_obj_t self, mp_obj_t name, mp_obj_t value) {
+    if (value == MP_OBJ_NULL) {
+        remove_header(self, name);
+    } else if (value == MP_OBJ_SENTINEL) {
+        value = header(self, name);
+        if (value == MP_OBJ_NULL) {
+            mp_raise_type_arg(&mp_type_KeyError, name);
+        }
+        return value;
+    } else {
+        set_header(self, name, value);
+    }
     return mp_const_none;
 }
-FUNCTION2(set_pairs);
+
+static mp_obj_t headers_get(size_t count, const mp_obj_t *arguments) {
+    mp_obj_t value = header(arguments[0], arguments[1]);
+    return value != MP_OBJ_NULL ? value : count == 3 ? arguments[2] : mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(headers_get_object, 2, 3, headers_get);
+
+static mp_obj_t headers_pop(size_t count, const mp_obj_t *arguments) {
+    mp_obj_t value = headers_get(count, arguments);
+    remove_header(arguments[0], arguments[1]);
+    return value;
+}
+static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(headers_pop_object, 2, 3, headers_pop);
+
+static mp_obj_t headers_add(mp_obj_t self, mp_obj_t name, mp_obj_t value) {
+    check(proxy_add_header_map_value(MAP(self), GIVE(bytes_of(name)), GIVE(bytes_of(value))));
+    return mp_const_none;
+}
+FUNCTION3(headers_add);
+
+static mp_obj_t headers_items(mp_obj_t self) { return get_pairs(((headers *)MP_OBJ_TO_PTR(self))->map); }
+FUNCTION1(headers_items);
+
+// One side of all pairs; of those with this name, if one is given.
+static mp_obj_t side(mp_obj_t self, int which, mp_obj_t name) {
+    size_t count;
+    mp_obj_t *items, list = mp_obj_new_list(0, NULL);
+    mp_obj_get_array(headers_items(self), &count, &items);
+    for (size_t i = 0; i < count; i++) {
+        mp_obj_t *pair;
+        mp_obj_get_array_fixed_n(items[i], 2, &pair);
+        if (name != MP_OBJ_NULL) {
+            data a = bytes_of(name), b = bytes_of(pair[0]);
+            if (a.size != b.size || strncasecmp(a.at, b.at, a.size)) {
+                continue;
+            }
+        }
+        mp_obj_list_append(list, pair[which]);
+    }
+    return list;
+}
+
+static mp_obj_t headers_keys(mp_obj_t self) { return side(self, 0, MP_OBJ_NULL); }
+static mp_obj_t headers_values(mp_obj_t self) { return side(self, 1, MP_OBJ_NULL); }
+static mp_obj_t headers_get_all(mp_obj_t self, mp_obj_t name) { return side(self, 1, name); }
+FUNCTION1(headers_keys);
+FUNCTION1(headers_values);
+FUNCTION2(headers_get_all);
+
+static mp_obj_t headers_update(mp_obj_t self, mp_obj_t others) {
+    if (mp_obj_is_dict_or_ordereddict(others)) {
+        mp_map_t *map = mp_obj_dict_get_map(others);
+        for (size_t i = 0; i < map->alloc; i++) {
+            if (mp_map_slot_is_filled(map, i)) {
+                set_header(self, map->table[i].key, map->table[i].value);
+            }
+        }
+        return mp_const_none;
+    }
+    mp_obj_t method[2];
+    mp_load_method_maybe(others, MP_QSTR_items, method);
+    mp_obj_t one, *pair, all = mp_getiter(method[0] == MP_OBJ_NULL ? others : mp_call_method_n_kw(0, 0, method), NULL);
+    while ((one = mp_iternext(all)) != MP_OBJ_STOP_ITERATION) {
+        mp_obj_get_array_fixed_n(one, 2, &pair);
+        set_header(self, pair[0], pair[1]);
+    }
+    return mp_const_none;
+}
+FUNCTION2(headers_update);
+
+static mp_obj_t headers_replace(mp_obj_t self, mp_obj_t pairs) {
+    vstr_t v;
+    check(proxy_set_header_map_pairs(MAP(self), GIVE(pairs_of(pairs, &v))));
+    return mp_const_none;
+}
+FUNCTION2(headers_replace);
+
+static mp_obj_t headers_unary(mp_unary_op_t op, mp_obj_t self) {
+    mp_obj_t all = op == MP_UNARY_OP_LEN || op == MP_UNARY_OP_BOOL ? headers_items(self) : MP_OBJ_NULL;
+    return all == MP_OBJ_NULL ? MP_OBJ_NULL : mp_unary_op(op, all);
+}
+
+static mp_obj_t headers_binary(mp_binary_op_t op, mp_obj_t self, mp_obj_t other) {
+    return op == MP_BINARY_OP_CONTAINS ? mp_obj_new_bool(header(self, other) != MP_OBJ_NULL) : MP_OBJ_NULL;
+}
+
+static mp_obj_t headers_iter(mp_obj_t self, mp_obj_iter_buf_t *buffer) { return mp_getiter(headers_keys(self), buffer); }
+
+static void headers_print(const mp_print_t *print, mp_obj_t self, mp_print_kind_t kind) {
+    mp_print_str(print, "Headers(");
+    mp_obj_print_helper(print, headers_items(self), PRINT_REPR);
+    mp_print_str(print, ")");
+}
+
+#define METHOD(name) {MP_ROM_QSTR(MP_QSTR_##name), MP_ROM_PTR(&headers_##name##_object)}
+static const mp_rom_map_elem_t headers_methods[] = {
+    METHOD(get), METHOD(pop), METHOD(add), METHOD(items), METHOD(keys), METHOD(values), METHOD(get_all), METHOD(update),
+    METHOD(replace),
+};
+static MP_DEFINE_CONST_DICT(headers_locals, headers_methods);
+
+static MP_DEFINE_CONST_OBJ_TYPE(
+    headers_type, MP_QSTR_Headers, MP_TYPE_FLAG_ITER_IS_GETITER, make_new, headers_new, print, headers_print,
+    unary_op, headers_unary, binary_op, headers_binary, subscr, headers_subscr, iter, headers_iter,
+    locals_dict, &headers_locals);
 
 static mp_obj_t get_buffer(mp_obj_t type, mp_obj_t start, mp_obj_t size) {
     char *at = NULL;
@@ -419,6 +539,21 @@ static mp_obj_t effective_context(mp_obj_t context) {
 }
 FUNCTION1(effective_context);
 
+// like(instance): another instance of its class, which has the same attributes. No constructor runs.
+static mp_obj_t like(mp_obj_t prototype) {
+    mp_obj_instance_t *old = MP_OBJ_TO_PTR(prototype);
+    const mp_obj_type_t *native = NULL;
+    mp_obj_instance_t *new = mp_obj_new_instance(old->base.type, &native);
+    if (native) {
+        mp_raise_TypeError(MP_ERROR_TEXT("a filter may not derive from a built-in type"));
+    }
+    mp_map_init(&new->members, old->members.alloc);
+    new->members.used = old->members.used;
+    memcpy(new->members.table, old->members.table, old->members.used * sizeof(mp_map_elem_t));
+    return MP_OBJ_FROM_PTR(new);
+}
+FUNCTION1(like);
+
 static mp_obj_t done(void) {
     check(proxy_done());
     return mp_const_none;
@@ -430,7 +565,7 @@ static const mp_rom_map_elem_t entries[] = {
     {MP_ROM_QSTR(MP_QSTR___name__), MP_ROM_QSTR(MP_QSTR__proxywasm)},
     {MP_ROM_QSTR(MP_QSTR_log), MP_ROM_PTR(&log__object)},
     ENTRY(handlers), ENTRY(traceback), ENTRY(error), ENTRY(log_level), ENTRY(time_ns), ENTRY(random_bytes), ENTRY(tick_period),
-    ENTRY(get_header), ENTRY(set_header), ENTRY(add_header), ENTRY(remove_header), ENTRY(get_pairs), ENTRY(set_pairs),
+    {MP_ROM_QSTR(MP_QSTR_Headers), MP_ROM_PTR(&headers_type)}, ENTRY(get_pairs), ENTRY(like),
     ENTRY(get_buffer), ENTRY(set_buffer), ENTRY(continue_stream), ENTRY(close_stream), ENTRY(local_response),
     ENTRY(http_call), ENTRY(grpc_call), ENTRY(grpc_stream), ENTRY(grpc_send), ENTRY(grpc_cancel), ENTRY(grpc_close),
     ENTRY(status), ENTRY(get_property), ENTRY(set_property), ENTRY(get_shared), ENTRY(set_shared),
