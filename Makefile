@@ -127,7 +127,7 @@ $(VENV)/.dataplane: $(VENV)/.run engines/crate.py $(shell find dataplane -name '
 	@touch $@
 
 $(VENV)/.wasmer: $(VENV)/.run $(VENV)/.dataplane engines/crate.py $(shell find engines/wasmer -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name build)
-	@command -v cargo >/dev/null || { echo "Wasmer and the floor of the benchmarks are built with cargo, which is not there: install Rust, or say 'make test WITHOUT=wasmer'."; exit 1; }
+	@command -v cargo >/dev/null || { echo "Wasmer and the Rust baseline of the benchmarks are built with cargo, which is not there: install Rust, or say 'make test WITHOUT=wasmer'."; exit 1; }
 	@echo "Installing the Wasmer engine, which is built first if its sources are new (5 to 10 minutes)."
 	@engines/wasmer/build $(abspath $(VENV)/bin/python)
 	@touch $@

@@ -132,7 +132,7 @@ def _ladder(run: Run, plots: str) -> Iterator[str]:
     columns = [name for name in ("rust", "wasmtime", "envoy-further") if name in WHAT]
     heads = (
         "way",
-        "in terms of the floor",
+        "relative to the Rust baseline",
         "of this host on Wasmtime",
         "of a further filter in Envoy",
         "µs",
@@ -166,7 +166,7 @@ def _interpreters(run: Run, plots: str) -> Iterator[str]:
     heads = (
         "interpreter",
         "extension",
-        *(f"{engine.title()}, in terms of the floor" for engine in run.engines),
+        *(f"{engine.title()}, relative to the Rust baseline" for engine in run.engines),
         *(f"{engine.title()}, µs" for engine in run.engines),
     )
     yield from table(
@@ -314,7 +314,7 @@ def _machine(run: Run) -> Iterator[str]:
         ("interpreter", machine["interpreter"]),
         ("C extension", machine["extension"]),
         *((engine.title(), machine["engines"][engine]) for engine in run.engines),
-        ("floor", machine["floor"]),
+        ("Rust baseline", machine["rust_baseline"]),
         ("packages", ", ".join(f"{name} {version}" for name, version in machine["packages"].items())),
         ("programs", ", ".join(f"{name}: {said}" for name, said in machine["programs"].items())),
         ("the run took", f"{run.seconds / 60:.0f} minutes"),

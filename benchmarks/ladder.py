@@ -1,8 +1,8 @@
-"""The ways to extend a gateway, side by side: the same work, from the floor up.
+"""The ways to extend a gateway, side by side: the same work, from the Rust baseline up.
 
     python -m benchmarks.ladder [ROUNDS]
 
-prints the headline: what one request costs each way in this interpreter, and how many times the floor that is.
+prints the headline: what one request costs each way in this interpreter, and how many times the baseline that is.
 """
 
 from __future__ import annotations
@@ -32,27 +32,31 @@ def prototype() -> Iterator[InProcess]:
 
 
 @dataclass(frozen=True)
-class Way:
-    """One way. `open` makes it ready to be repeated."""
+class Contender:
+    """One way to do it. `open` makes it ready to be repeated."""
 
     name: str
     what: str
     open: Callable[[], AbstractContextManager[Timed]]
 
 
-WAYS: tuple[Way, ...] = (
-    Way("rust", "Rust embedding of Wasmtime, without Python, checks or limits: the floor", rust_baseline.rust_baseline),
-    *(Way(name, f"this host on {name.title()}", partial(proxywasm.proxywasm, name)) for name in ENGINES),
-    Way("python-only", "this host on Wasmtime, without its C extension", partial(extensionless, "wasmtime")),
-    Way("prototype", "Wasmtime over ctypes, barest handlers in Python, no checks", prototype),
-    Way("naive", "wasmtime-py's objects, as its documentation shows them", naive.naive),
-    Way("python", "Python function, no sandbox", native.native),
-    Way("luajit", "LuaJIT alone, without Python", lua.alone),
-    Way("lupa-lua", "LuaJIT through lupa, `kong` in Lua", lua.lua_headers),
-    Way("lupa-python", "LuaJIT through lupa, `kong` in Python", lua.python_headers),
-    Way("kong-python", "Kong's plugin server in Python", plugin_server.python),
-    Way("kong-javascript", "Kong's plugin server in JavaScript", plugin_server.javascript),
-    Way("kong-rust", "stand-in for Kong's plugin server in Go", plugin_server.stand_in),
+CONTENDERS: tuple[Contender, ...] = (
+    Contender(
+        "rust",
+        "Rust embedding of Wasmtime, without Python, checks or limits: the baseline",
+        rust_baseline.rust_baseline,
+    ),
+    *(Contender(name, f"this host on {name.title()}", partial(proxywasm.proxywasm, name)) for name in ENGINES),
+    Contender("python-only", "this host on Wasmtime, without its C extension", partial(extensionless, "wasmtime")),
+    Contender("prototype", "Wasmtime over ctypes, barest handlers in Python, no checks", prototype),
+    Contender("naive", "wasmtime-py's objects, as its documentation shows them", naive.naive),
+    Contender("python", "Python function, no sandbox", native.native),
+    Contender("luajit", "LuaJIT alone, without Python", lua.standalone),
+    Contender("lupa-lua", "LuaJIT through lupa, `kong` in Lua", lua.lua_headers),
+    Contender("lupa-python", "LuaJIT through lupa, `kong` in Python", lua.python_headers),
+    Contender("kong-python", "Kong's plugin server in Python", plugin_server.python),
+    Contender("kong-javascript", "Kong's plugin server in JavaScript", plugin_server.javascript),
+    Contender("kong-rust", "stand-in for Kong's plugin server in Go", plugin_server.rust),
 )
 
 
@@ -75,14 +79,14 @@ DIFFERENCES = (
     Difference("envoy-native", "Envoy's header mutation", "envoy native", "envoy none"),
 )
 
-WHAT = {way.name: way.what for way in (*WAYS, *DIFFERENCES)}
+WHAT = {way.name: way.what for way in (*CONTENDERS, *DIFFERENCES)}
 
 
 def measure(effort: Effort, names: Container[str] | None = None) -> dict[str, list[float]]:
     """Seconds for one request each way, round by round; `names` are those of some ways, without differences."""
     with ExitStack() as stack:
         sides: dict[str, Timed] = {}
-        for way in WAYS:
+        for way in CONTENDERS:
             if names is None or way.name in names:
                 sides[way.name] = stack.enter_context(way.open())
         if names is not None:

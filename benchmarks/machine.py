@@ -32,7 +32,7 @@ def description() -> dict[str, Any]:
         "engines": {name: _engine(name) for name in ENGINES},
         "packages": {name: version(name) for name in PACKAGES},
         "programs": {"luajit": _said("luajit", "-v"), "node": _said("node", "--version")},
-        "floor": "wasmtime 48.0.8 (Rust)",
+        "rust_baseline": "wasmtime 48.0.8 (Rust)",
     }
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.cache import CACHE
 
 HERE = Path(__file__).parent
-CRATES = ("floor", "stand_in")
+CRATES = ("rust_baseline", "rust_plugin_server")
 
 
 def program(name: str) -> Path:

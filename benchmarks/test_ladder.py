@@ -9,17 +9,17 @@ import pytest
 
 from benchmarks.contenders.envoy import FURTHER, Listener, envoy
 from benchmarks.headers import CHANGED_RESPONSE, check
-from benchmarks.ladder import WAYS, Way
+from benchmarks.ladder import CONTENDERS, Contender
 from benchmarks.timing import InProcess
 
 BUILT_WITH_CARGO = {"rust", "kong-rust"}
 
 
-@pytest.mark.parametrize("way", WAYS, ids=[way.name for way in WAYS])
-def test_way(way: Way, benchmark) -> None:
-    if way.name in BUILT_WITH_CARGO and shutil.which("cargo") is None:
+@pytest.mark.parametrize("contender", CONTENDERS, ids=[contender.name for contender in CONTENDERS])
+def test_contender(contender: Contender, benchmark) -> None:
+    if contender.name in BUILT_WITH_CARGO and shutil.which("cargo") is None:
         pytest.skip("there is no cargo, and make was told so")
-    with way.open() as timed:
+    with contender.open() as timed:
         check(timed.result())
         if isinstance(timed, InProcess):
             benchmark(timed.call)

@@ -1,7 +1,7 @@
 """What a module's bytes say without an engine: imports, exports, memory, tables, what made it.
 
-Only the sections that are needed are read, and code is not among them (`proxywasm_host.abi.code` reads that), so that
-this costs microseconds for a filter of megabytes. Whether the module is valid is for the engine to say.
+Only the sections that are needed are read, so that this costs microseconds for a filter of megabytes. Code is not among
+them: `proxywasm_host.abi.code_section` reads that. Whether the module is valid is for the engine to say.
 
 Source: WebAssembly core specification, "Binary Format".
 """

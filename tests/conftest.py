@@ -17,8 +17,8 @@ from tests.support import Lines, Trace, code
 
 # Tests that need what may be missing, by path, and the module that is it. They are not collected without it.
 NEEDS = {
-    "engine_v8": "proxywasm_engine_v8",
-    "engine_wasmer": "proxywasm_engine_wasmer",
+    "engines/v8": "proxywasm_engine_v8",
+    "engines/wasmer": "proxywasm_engine_wasmer",
     "envoy": "envoy",
     "higress": "gpustack_higress_plugins",
     "serve/test_hyper.py": "proxywasm_dataplane",

@@ -2,7 +2,7 @@
 
     PROXYWASM_NATIVE=no python -m benchmarks.contenders.extensionless ENGINE
 
-is spoken to as `spoken` says.
+is told what to do as `line_protocol` says.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from benchmarks.contenders.line_protocol import OtherProgram, running
 from benchmarks.contenders.proxywasm import proxywasm
-from benchmarks.contenders.spoken import Spoken, spoken
 from benchmarks.headers import HERE
 from benchmarks.timing import InProcess
 from proxywasm_host.abi.native import NATIVE
 
 
 @contextmanager
-def extensionless(engine: str) -> Iterator[Spoken]:
+def extensionless(engine: str) -> Iterator[OtherProgram]:
     command = [sys.executable, "-m", "benchmarks.contenders.extensionless", engine]
-    with spoken(command, HERE.parent, {**os.environ, "PROXYWASM_NATIVE": "no"}) as running:
-        yield running
+    with running(command, HERE.parent, {**os.environ, "PROXYWASM_NATIVE": "no"}) as program:
+        yield program
 
 
 def answer(timed: InProcess, line: str) -> str:

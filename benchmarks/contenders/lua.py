@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders.kong import Kong
-from benchmarks.contenders.spoken import Spoken, spoken
+from benchmarks.contenders.line_protocol import OtherProgram, running
 from benchmarks.headers import REQUEST, RESPONSE, HeaderList
 from benchmarks.timing import InProcess
 
@@ -79,9 +79,9 @@ def python_headers() -> Iterator[InProcess]:
 
 
 @contextmanager
-def alone() -> Iterator[Spoken]:
+def standalone() -> Iterator[OtherProgram]:
     """LuaJIT without Python. Raises: RuntimeError, if it is not installed."""
     if shutil.which("luajit") is None:
         raise RuntimeError("LuaJIT is not installed: the package luajit of Debian has it.")
-    with spoken(["luajit", "alone.lua"], HERE) as running:
-        yield running
+    with running(["luajit", "standalone.lua"], HERE) as program:
+        yield program

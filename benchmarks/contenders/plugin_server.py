@@ -2,8 +2,9 @@
 
 A phase of a request is an event: the server answers it, and each result that it gets, with a function of the PDK that
 it wants called, until it is done. Two protocols: MessagePack-RPC (the PDKs for Python and JavaScript, PyPI and npm
-``kong-pdk``), and ProtoBuf:1, which Kong's PDK for Go speaks; for that one ``benchmarks/stand_in`` does the same work
-in Rust and nothing else, so that a server with a real PDK cannot be faster. The connection is kept between calls.
+``kong-pdk``), and ProtoBuf:1, which Kong's PDK for Go speaks; for that one ``benchmarks/rust_plugin_server`` does
+the same work in Rust and nothing else, so that a server with a real PDK cannot be faster. The connection is kept
+between calls.
 """
 
 from __future__ import annotations
@@ -49,8 +50,8 @@ def javascript() -> Iterator[InProcess]:
 
 
 @contextmanager
-def stand_in() -> Iterator[InProcess]:
-    with driven(lambda folder: [str(program("stand_in")), f"{folder}/socket"], ProtoBuf) as timed:
+def rust() -> Iterator[InProcess]:
+    with driven(lambda folder: [str(program("rust_plugin_server")), f"{folder}/socket"], ProtoBuf) as timed:
         yield timed
 
 

@@ -1,4 +1,4 @@
-"""The floor: the same filter in a Rust embedding of Wasmtime, with no Python anywhere (``benchmarks/floor``)."""
+"""The baseline: the same filter in a Rust embedding of Wasmtime, without Python (``benchmarks/rust_baseline``)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks.contenders.spoken import Spoken, spoken
+from benchmarks import rust
+from benchmarks.contenders.line_protocol import OtherProgram, running
 from benchmarks.headers import header_filter
-from benchmarks.rust import program
 
 
 @contextmanager
-def rust_baseline() -> Iterator[Spoken]:
+def rust_baseline() -> Iterator[OtherProgram]:
     with tempfile.NamedTemporaryFile(suffix=".wasm") as module:
         module.write(header_filter())
         module.flush()
-        with spoken([program("floor"), module.name]) as running:
-            yield running
+        with running([rust.program("rust_baseline"), module.name]) as program:
+            yield program

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Final
 
-from proxywasm_host.abi.code import PROPOSALS, Code, proposal_of, read_code
+from proxywasm_host.abi.code_section import PROPOSALS, Code, proposal_of, read_code
 from proxywasm_host.errors import ModuleError
 from proxywasm_host.wasm import (
     CODE,

@@ -14,11 +14,11 @@ from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.cli.compare import agreement, check_several, on_all_engines
 from proxywasm_host.cli.exit_codes import Exit, exit_of, exit_of_failure
 from proxywasm_host.cli.json_output import dump, run_result
+from proxywasm_host.cli.not_http import why_not_http
 from proxywasm_host.cli.options import Scenario, scenario_options
 from proxywasm_host.cli.parameter_types import Output, OutputFile
 from proxywasm_host.cli.render import EMPTY, Screen, facts, failure_report, hanging, outcome, timeline
 from proxywasm_host.cli.sdk import origin
-from proxywasm_host.cli.unfit import unfit
 from proxywasm_host.engine.protocol import TrapKind
 from proxywasm_host.errors import ProxyWasmError
 from proxywasm_host.runtime.failure import FailState, Failure, PluginError
@@ -86,7 +86,7 @@ def command(
             screen.print(outcome(request, response, result))
     code = tell(error, color)
     if not isinstance(error, ProxyWasmError):
-        more = [*unfit(scenario, result), *unknown_clusters(result)]
+        more = [*why_not_http(scenario, result), *unknown_clusters(result)]
         Screen(color, err=True).print(hanging(2, hint) for hint in more)
     return code
 

@@ -8,7 +8,7 @@ Rules of this module:
 * A callout that nobody has a client for fails at once, so that no guest waits for ever.
 * A stream without any progress for as long as `stream_idle_timeout` is ended: nothing came in, nothing came out. All
   streams are looked at `LOOKS` times in that time, so that none needs a timer.
-* What guests bring about by themselves has its share of the time (`share`), so that requests go on beside it.
+* Background work of guests has its share of the time (`background`), so that requests go on beside it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Union
 
-from proxywasm_host.driver.share import CALLOUT, Share, Work
+from proxywasm_host.driver.background import CALLOUT, BackgroundWork, Work
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Callout, CalloutFailed, Effect, Reply, StreamEffect
 from proxywasm_host.runtime.failure_policy import FailurePolicy
@@ -82,7 +82,7 @@ class Dispatcher:
         self.host = host
         self.stream_idle_timeout = stream_idle_timeout
         self._sinks: dict[Stream, Attached] = {}
-        self._share = Share()
+        self._background = BackgroundWork()
         self._at_work = self._rests = False
         self._ticks: set[Plugin] = set()
         """Plugins whose tick waits for its turn: another one meanwhile is the same."""
@@ -129,7 +129,7 @@ class Dispatcher:
                 if self._unmade.pop((effect.plugin, effect.token), None) is None:
                     self._cancel(effect.plugin, effect.token)
             elif isinstance(effect, effects.QueueReady):
-                self._share.add(effect.plugin, partial(effect.plugin.queue_ready, effect.token))
+                self._background.add(effect.plugin, partial(effect.plugin.queue_ready, effect.token))
             elif isinstance(effect, Callout):
                 call(effect)
 
@@ -182,7 +182,7 @@ class Dispatcher:
     # -- What guests bring about by themselves -------------------------------------------------------------------
 
     def _by_itself(self, plugin: Plugin, work: Work) -> None:
-        self._share.add(plugin, work)
+        self._background.add(plugin, work)
         self._take_turns()
 
     def _take_turns(self) -> None:
@@ -191,12 +191,12 @@ class Dispatcher:
             return
         self._at_work = True
         try:
-            while (seconds := self._share.wait()) is not None:
+            while (seconds := self._background.wait()) is not None:
                 if seconds:
                     self._rests = True
                     self._later(seconds, self._rested)
                     return
-                self._perform(self._share.next(), self._begin_later)
+                self._perform(self._background.next(), self._begin_later)
         finally:
             self._at_work = False
 
@@ -207,7 +207,7 @@ class Dispatcher:
 
     def _forget(self) -> None:
         """Do nothing any more of what waits."""
-        self._share.clear()
+        self._background.clear()
         self._unmade.clear()
         self._ticks.clear()
 
@@ -217,7 +217,7 @@ class Dispatcher:
 
     def _begin_later(self, callout: effects.Callout) -> None:
         self._unmade[callout.plugin, callout.token] = callout
-        self._share.add(callout.plugin, lambda: self._begin_now(callout), CALLOUT)
+        self._background.add(callout.plugin, lambda: self._begin_now(callout), CALLOUT)
 
     def _begin_now(self, callout: effects.Callout) -> tuple[Effect, ...]:
         if self._unmade.pop((callout.plugin, callout.token), None) is callout:
@@ -228,7 +228,7 @@ class Dispatcher:
         if not self._call(callout):
             reason = f"no client for {type(callout).__name__}"
             logger.warning("plugin %s calls %r, but there is %s", callout.plugin.name, callout.cluster, reason)
-            self._share.add(callout.plugin, partial(self.host.deliver, callout, CalloutFailed(reason)))
+            self._background.add(callout.plugin, partial(self.host.deliver, callout, CalloutFailed(reason)))
 
     def _deliver(self, callout: effects.Callout, reply: Reply) -> None:
         self._by_itself(callout.plugin, lambda: self._delivered(callout, reply))

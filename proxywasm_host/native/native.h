@@ -333,7 +333,7 @@ int chain_names(void);
 int stream_names(void);
 int wire_names(void);
 
-/* -- What is in a module (code.c) -------------------------------------------------------------------------------- */
+/* -- What is in a module (code_section.c) ------------------------------------------------------------------------ */
 
 PyObject *read_code(PyObject *module, PyObject *args);
 

@@ -16,7 +16,7 @@ from proxywasm_host.errors import not_among
 from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.services import Services
 
-__all__ = ["check_arguments", "profile_of"]
+__all__ = ["as_body", "check_arguments", "how_to_write", "profile_of"]
 
 Check = Callable[[Any], object]
 
@@ -34,6 +34,25 @@ def profile_of(profile: str | Profile) -> Profile:
     if profile not in PROFILES:
         raise LookupError(not_among("profile", profile, PROFILES))
     return PROFILES[profile]
+
+
+def as_body(data: Any) -> bytes:
+    """A part of a body as bytes. Raises: TypeError."""
+    if isinstance(data, (bytes, bytearray, memoryview)):
+        return bytes(data)
+    if isinstance(data, str):
+        raise TypeError(f"a body is bytes, not text: write {data[:20]!r}{'…' if len(data) > 20 else ''}.encode()")
+    raise TypeError(f"a body is bytes, not {data!r}")
+
+
+def how_to_write(headers: Any, pair: Any) -> str:
+    """What to write instead of an invalid header."""
+    if isinstance(headers, dict):
+        return ": write list(headers.items())"
+    if isinstance(pair, tuple) and [isinstance(part, (str, bytes)) for part in pair] == [True, True]:
+        name, value = (part.encode() if isinstance(part, str) else part for part in pair)
+        return f": write {(name, value)!r}"
+    return ""
 
 
 def _is(words: str, good: Callable[[Any], bool], *, optional: bool = False) -> Check:

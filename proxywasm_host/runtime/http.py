@@ -28,11 +28,11 @@ from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import MapType
 from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.arguments import as_body, how_to_write
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.fast_path import WORDS, HttpStreamBase
 from proxywasm_host.runtime.filter_chain import REQUEST, RESPONSE, FilterChain
-from proxywasm_host.runtime.given import body_of, instead
 from proxywasm_host.runtime.header_limits import measure
 from proxywasm_host.runtime.http_context import HttpContext
 from proxywasm_host.runtime.properties import Stored, grpc_status_of
@@ -140,7 +140,7 @@ class HttpStream(HttpStreamBase):
 
     def _body(self, chain: FilterChain, data: bytes, end_stream: bool) -> list[Effect]:
         if data.__class__ is not bytes:
-            data = body_of(data)
+            data = as_body(data)
         if not chain.aborted:
             self._check(chain)
             chain.on_data(data, end_stream)
@@ -169,7 +169,7 @@ class HttpStream(HttpStreamBase):
             if pair.__class__ is list:
                 return self.checked([(name, value) for name, value in pairs], map)
             if pair.__class__ is not tuple or [part.__class__ for part in pair] != PAIR:
-                raise TypeError(f"headers are (name, value) pairs of bytes, not {pair!r}{instead(headers, pair)}")
+                raise TypeError(f"headers are (name, value) pairs of bytes, not {pair!r}{how_to_write(headers, pair)}")
             if pair[0] != pair[0].lower():
                 raise ValueError(f"names of headers are in lower case: write {pair[0].lower()!r}, not {pair[0]!r}")
         chain = self.chain(map >= MapType.RESPONSE_HEADERS)

@@ -20,11 +20,11 @@ from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.types import BufferType, PeerType, StreamType
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.arguments import as_body
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.fast_path import BUFFER_LIMIT
 from proxywasm_host.runtime.filter_chain import IGNORED
-from proxywasm_host.runtime.given import body_of
 from proxywasm_host.runtime.properties import Stored, lookup
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ class TcpStream:
 
     def _pass(self, direction: BufferType, start: int, data: bytes, end_stream: bool) -> None:
         if data.__class__ is not bytes:
-            data = body_of(data)
+            data = as_body(data)
         if not self._connected:
             raise RuntimeError("the connection must be told first, with new_connection()")
         for context in self._order(direction)[start:]:

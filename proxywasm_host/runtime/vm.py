@@ -37,7 +37,7 @@ from proxywasm_host.abi.types import AbiVersion
 from proxywasm_host.engine.protocol import FunctionType, HostFunction, Instance, Limits, LinkError, Module
 from proxywasm_host.errors import ModuleError
 from proxywasm_host.runtime.failure import FailState, Failure, PluginError, failure_of
-from proxywasm_host.runtime.output import Output
+from proxywasm_host.runtime.standard_streams import StandardStreams
 from proxywasm_host.runtime.vm_base import VmBase
 from proxywasm_host.services import GuestLog, Services
 from proxywasm_host.services.quota import Quota
@@ -125,7 +125,7 @@ class Vm(VmBase):
         self.metrics: tuple[tuple[list[str], dict[str, int]], ...] = (([], {}), ([], {}), ([], {}))
         self._draining = False
         self.calls = Calls(REMEMBERED_CALLS)
-        self._output = Output(self._log)
+        self._output = StandardStreams(self._log)
         self.on_failure: list[Callable[[Failure], None]] = []
         self._next_token: dict[int, int] = {}
         self._plugin_name = plugin_name

@@ -15,11 +15,10 @@ import pytest
 from proxywasm_engine_wasmtime import WasmtimeEngine
 from proxywasm_host.engine.cache import Loaded, ModuleCache, default_directory
 from proxywasm_host.engine.protocol import Capabilities, InvalidModule, Limits
+from tests.support import wat
 
-from .conftest import wasm
-
-SEVEN = wasm('(module (func (export "f") (result i32) (i32.const 7)))')
-EIGHT = wasm('(module (func (export "f") (result i32) (i32.const 8)))')
+SEVEN = wat('(module (func (export "f") (result i32) (i32.const 7)))')
+EIGHT = wat('(module (func (export "f") (result i32) (i32.const 8)))')
 
 needs_owners = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no owner and mode here")
 
@@ -75,7 +74,7 @@ class TestMemory:
 
     def test_the_one_not_used_for_longest_is_forgotten(self, engine: Counting) -> None:
         cache = ModuleCache(None, keep=2)
-        modules = [SEVEN, EIGHT, SEVEN, wasm("(module)"), SEVEN, EIGHT]
+        modules = [SEVEN, EIGHT, SEVEN, wat("(module)"), SEVEN, EIGHT]
         origins = [cache.fetch(engine, module).origin for module in modules]
         assert origins == ["compiled", "compiled", "memory", "compiled", "memory", "compiled"]
 
@@ -139,7 +138,7 @@ class TestDisk:
     @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
     def test_processes_that_write_at_once_do_not_disturb_each_other(self, directory: Path) -> None:
         children = []
-        modules = [wasm(f'(module (func (export "f") (result i32) (i32.const {number})))') for number in range(20)]
+        modules = [wat(f'(module (func (export "f") (result i32) (i32.const {number})))') for number in range(20)]
         for _ in range(3):
             child = os.fork()
             if not child:
@@ -275,7 +274,7 @@ class TestNoRoom:
         assert not list(directory.glob(".tmp-*"))
 
     def test_the_oldest_go_first(self, engine: Counting, directory: Path) -> None:
-        modules = [wasm(f'(module (func (export "f") (result i32) (i32.const {number})))') for number in range(3)]
+        modules = [wat(f'(module (func (export "f") (result i32) (i32.const {number})))') for number in range(3)]
         sizes = []
         for age, module in zip((300, 200), modules, strict=False):
             before = set(files(directory))

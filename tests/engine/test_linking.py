@@ -9,9 +9,9 @@ import pytest
 
 from proxywasm_host import Limits, open_engine
 from proxywasm_host.engine.protocol import HostFunction, Instance
+from proxywasm_host.testing.guest import type_of
 from tests.conftest import ENGINES
-
-from .conftest import type_of, wasm
+from tests.support import wat
 
 ROUTES = {
     "wasmtime": [{}, {"route": "ctypes"}, {"route": "objects"}],
@@ -31,7 +31,7 @@ def text(imports: int, exports: int) -> str:
 
 
 def link(name: str, options: dict[str, Any], imports: int, exports: int) -> Instance:
-    module = open_engine(name, **options).compile(wasm(text(imports, exports)))
+    module = open_engine(name, **options).compile(wat(text(imports, exports)))
     functions = [HostFunction("h", "f", type_of("-> i32"), lambda number=number: number) for number in range(imports)]
     return module.instantiate(functions, Limits())
 

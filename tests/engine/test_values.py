@@ -15,8 +15,7 @@ from proxywasm_host import Limits, open_engine
 from proxywasm_host.testing import Guest
 from proxywasm_host.testing.compliance.values import ECHO
 from tests.conftest import ENGINES
-
-from .conftest import wasm
+from tests.support import wat
 
 Echo = tuple[list[tuple[float, ...]], Callable[..., Any]]
 
@@ -31,7 +30,7 @@ def echo(request: pytest.FixtureRequest) -> Iterator[Echo]:
         return values[0]
 
     name, options = request.param
-    module = open_engine(name, **options).compile(wasm(ECHO))
+    module = open_engine(name, **options).compile(wat(ECHO))
     guest = Guest(module, Limits(), {item.name: keep for item in module.imports})
     yield seen, guest
     guest.close()

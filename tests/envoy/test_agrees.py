@@ -8,8 +8,8 @@ import pytest
 
 from proxywasm_host.engine.protocol import Engine
 from tests.envoy.cases import CASES
-from tests.envoy.ours import told_by_envoy, told_by_us
 from tests.envoy.rig import Answer, Case, ask
+from tests.envoy.through_host import told_by_envoy, told_by_us
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import pytest
 
 from proxywasm_host import Services
 from proxywasm_host.integrations.asgi import Filter, ProxyWasmMiddleware
-from tests.integrations.both import MIDDLEWARES, Both
+from tests.integrations.middlewares import MIDDLEWARES, Both
 from tests.support import code
 
 BACKENDS = [

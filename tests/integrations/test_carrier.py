@@ -12,7 +12,7 @@ from proxywasm_host.driver import dispatch
 from proxywasm_host.integrations import asgi
 from proxywasm_host.integrations.carrier import with_clusters
 from proxywasm_host.runtime.effects import HttpCall
-from tests.integrations.both import MIDDLEWARES
+from tests.integrations.middlewares import MIDDLEWARES
 
 TRAPS = "@on_request_headers\nget_header_map_value 0 x-trap\nif_status 0\ntrap\n"
 

@@ -12,8 +12,8 @@ from proxywasm_host import HeaderLimits
 from proxywasm_host.integrations.exchange import StreamReset
 from proxywasm_host.runtime.effects import HttpCall, HttpCallReply
 from tests.integrations.asgi import Server, respond, scope
-from tests.integrations.both import Application
 from tests.integrations.conftest import BACKENDS
+from tests.integrations.middlewares import Application
 
 CALL = 'http_call upstream :method=GET&:path=/c&:authority=au "" "" 1000\n'
 PAUSE = "@on_request_headers\nget_header_map_value 0 x-go\nif_status 0\nreturn 0\n"

@@ -7,7 +7,7 @@ import pytest
 
 from proxywasm_host.integrations.headers import Refused, received_request
 from proxywasm_host.integrations.heads import for_wire
-from tests.integrations.both import Application
+from tests.integrations.middlewares import Application
 
 LOCAL = "@on_request_headers\nsend_local_response {} details {} {} -1\nreturn 1\n"
 NOTHING = [("content-length", "0")]

@@ -8,7 +8,7 @@ import pytest
 
 from proxywasm_host.integrations.asgi import Filter
 from proxywasm_host.integrations.exchange import StreamReset
-from tests.integrations.both import Application
+from tests.integrations.middlewares import Application
 from tests.support import code
 
 ENDS = "@on_log\nsay log\n@on_done\nsay done\n@on_delete\nsay delete\n"

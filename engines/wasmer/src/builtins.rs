@@ -21,7 +21,7 @@ use wasmer_vm::libcalls::{
 };
 use wasmer_vm::{Trap, VMContext, on_host_stack, raise_lib_trap, raise_user_trap};
 
-use crate::gate::{catch_up, is_late, note_thrown, stand_back};
+use crate::reentrancy::{catch_up, is_late, note_exception, release_gil_of_guest};
 use crate::stack::{give_up, is_short};
 
 /// Bytes or elements, from which on it is worth to look: as much time as the code around it takes, at least.
@@ -75,7 +75,7 @@ unsafe fn make_sure_of_room() {
 unsafe fn run(size: u32, operation: impl FnOnce()) {
     unsafe { make_sure_of_room() };
     if size >= VERY_LONG {
-        on_host_stack(stand_back);
+        on_host_stack(release_gil_of_guest);
     }
     operation();
     if size >= LONG { unsafe { look() } } else { unsafe { look_if_late() } }
@@ -217,7 +217,7 @@ unsafe extern "C-unwind" fn alloc_exception(context: *mut VMContext, tag: u32) -
     unsafe {
         make_sure_of_room();
         let exception = wasmer_vm_alloc_exception(context, tag);
-        if !on_host_stack(note_thrown) {
+        if !on_host_stack(note_exception) {
             refuse("the guest throws too many exceptions in one call");
         }
         look();

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use libc::{c_int, c_void, sigaction, siginfo_t};
 use pyo3::prelude::*;
 
-use crate::gate::interrupted;
+use crate::reentrancy::interrupted;
 use crate::signals;
 use crate::stack::Seat;
 use crate::switch::Registers;

@@ -11,15 +11,15 @@ use pyo3::sync::PyOnceLock;
 use wasmer_types::{RawValue, Type};
 use wasmer_vm::VMFunction;
 
-use crate::gate::Gate;
 use crate::instance::Instance;
+use crate::reentrancy::CallState;
 use crate::switch::Function;
 use crate::values::{FEW, ROOM, Vectorcall, is_whole, read, write};
 
 /// An exported function.
 struct GuestFunction {
     instance: Py<Instance>,
-    gate: *const Gate,
+    state: *const CallState,
     function: Function,
     params: Box<[Type]>,
     result: Option<Type>,
@@ -43,9 +43,9 @@ impl GuestFunction {
     /// Call it with what is in `slots`. What it returns is in the first one.
     #[inline]
     unsafe fn run(&self, slots: *mut RawValue) -> PyResult<()> {
-        let gate = unsafe { &*self.gate };
-        let called = unsafe { gate.call(&self.function, slots) };
-        if gate.is_left() {
+        let state = unsafe { &*self.state };
+        let called = unsafe { state.call(&self.function, slots) };
+        if state.is_left() {
             self.instance.get().free();
         }
         called
@@ -123,7 +123,7 @@ const HAVE_VECTORCALL: u32 = 1 << 11;
 pub fn guest_function<'py>(instance: &Bound<'py, Instance>, function: &VMFunction) -> PyResult<Bound<'py, PyAny>> {
     let made = GuestFunction {
         instance: instance.clone().unbind(),
-        gate: instance.get().gate(),
+        state: instance.get().state(),
         function: Function::of(function),
         params: function.signature.params().into(),
         result: function.signature.results().first().copied(),

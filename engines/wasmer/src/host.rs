@@ -16,7 +16,7 @@ use wasmer_vm::{
     VMExtern, VMFunction, VMFunctionBody, VMFunctionContext, VMFunctionKind, VMSignatureHash,
 };
 
-use crate::gate::Gate;
+use crate::reentrancy::CallState;
 use crate::stack::{RAISED, RETURNED, TRAPPED};
 use crate::switch::{Frame, call_host, call_host_directly};
 use crate::values::{FEW, ROOM, STRIDE, Vectorcall, is_whole, read, write};
@@ -53,12 +53,12 @@ impl NativeEntry {
 /// A Python callable that a guest imports. What it points to belongs to the instance.
 #[repr(C)]
 pub struct Host {
-    /// Where the gate has the frame of the guest's call, for `call_host`.
+    /// Where the state has the frame of the guest's call, for `call_host`.
     frame: *const Cell<*const Frame>,
     handler: *mut PyObject,
     vectorcall: Option<Vectorcall>,
     entry: Option<NativeEntry>,
-    gate: *const Gate,
+    state: *const CallState,
     params: Box<[Type]>,
     result: Option<Type>,
 }
@@ -93,11 +93,11 @@ pub fn host_function(
     hash: VMSignatureHash,
     handler: *mut PyObject,
     entry: Option<NativeEntry>,
-    gate: *const Gate,
+    state: *const CallState,
 ) -> VMExtern {
     let (params, result) = (signature.params().into(), signature.results().first().copied());
-    let frame = unsafe { &raw const (*gate).frame };
-    let host = Host { frame, handler, vectorcall: vectorcall(), entry, gate, params, result };
+    let frame = unsafe { &raw const (*state).frame };
+    let host = Host { frame, handler, vectorcall: vectorcall(), entry, state, params, result };
     let host = Box::new(VMDynamicFunctionContext { address: call_host as *const VMFunctionBody, ctx: host });
     let place = VMCallerCheckedAnyfunc {
         func_ptr: null(), // resolving the imports sets it
@@ -122,11 +122,11 @@ pub unsafe extern "C" fn answer(
 ) -> u32 {
     unsafe {
         let host = &(*host).ctx;
-        let gate = &*host.gate;
-        if gate.outside(|py| host.call(py, slots)) {
+        let state = &*host.state;
+        if state.outside(|py| host.call(py, slots)) {
             RAISED
-        } else if gate.is_late() {
-            gate.note(Trap::user(Box::new(Late(trace(frame)))));
+        } else if state.is_late() {
+            state.note(Trap::user(Box::new(Late(trace(frame)))));
             TRAPPED
         } else {
             RETURNED
@@ -159,7 +159,7 @@ impl Host {
     #[inline]
     unsafe fn call(&self, py: Python<'_>, slots: *mut RawValue) -> PyResult<()> {
         unsafe {
-            (*self.gate).be_ready(py)?;
+            (*self.state).be_ready(py)?;
             if let Some(entry) = &self.entry {
                 let answer = (entry.function)(entry.itself, slots.cast_const().cast(), STRIDE);
                 if answer < 0 {

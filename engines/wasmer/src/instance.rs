@@ -19,10 +19,10 @@ use wasmer_vm::{
 
 use crate::builtins;
 use crate::deadline::Watch;
-use crate::gate::{Gate, closed};
 use crate::guest::guest_function;
 use crate::host::{NativeEntry, host_function};
 use crate::module::Module;
+use crate::reentrancy::{CallState, closed};
 use crate::switch::Function;
 
 /// `PyBUF_WRITE`.
@@ -38,7 +38,7 @@ struct Store {
 #[pyclass(frozen, module = "proxywasm_engine_wasmer._native")]
 pub struct Instance {
     store: UnsafeCell<Option<Store>>,
-    gate: Box<Gate>,
+    state: Box<CallState>,
     handlers: RefCell<Vec<Py<PyAny>>>,
     memory: Option<NonNull<VMMemoryDefinition>>,
     range: Box<[AtomicU64; 2]>,
@@ -58,21 +58,21 @@ impl Instance {
         let nothing = VMConfig { wasm_stack_size: None };
         // SAFETY: nobody has started it, and there is no start function that this knows of, see `Module`.
         match unsafe { artifact.finish_instantiation(&nothing, None, &mut store.instance) } {
-            Err(InstantiationError::Start(trap)) => return Err(self.gate.failure(py, &trap)),
+            Err(InstantiationError::Start(trap)) => return Err(self.state.failure(py, &trap)),
             Err(error) => return Err(PyValueError::new_err(error.to_string())),
-            Ok(()) => self.gate.ready.replace(Some(ready)),
+            Ok(()) => self.state.ready.replace(Some(ready)),
         };
         if let Some(index) = start {
             let function = store.instance.lookup_by_declaration(ExportIndex::Function(FunctionIndex::from_u32(*index)));
             let VMExtern::Function(function) = function else { unreachable!("validated") };
             let function = Function::of(function.get(&store.objects));
-            let called = unsafe { self.gate.call(&function, null_mut()) };
-            if self.gate.is_left() {
+            let called = unsafe { self.state.call(&function, null_mut()) };
+            if self.state.is_left() {
                 self.free();
             }
             called?;
         }
-        self.gate.be_ready(py)
+        self.state.be_ready(py)
     }
 
     /// The exported function `name` as a callable of numbers. Raises KeyError if there is none.
@@ -119,7 +119,7 @@ impl Instance {
     ///
     /// Raises RuntimeError if another thread is inside.
     fn close(&self) -> PyResult<()> {
-        let left = self.gate.close()?;
+        let left = self.state.close()?;
         self.range[1].store(0, Relaxed);
         if left {
             self.free();
@@ -131,12 +131,12 @@ impl Instance {
         for handler in self.handlers.borrow().iter() {
             visit.call(handler)?;
         }
-        visit.call(&*self.gate.ready.borrow())?;
-        visit.call(&self.gate.failed)
+        visit.call(&*self.state.ready.borrow())?;
+        visit.call(&self.state.failed)
     }
 
     fn __clear__(&self) {
-        if self.gate.close().unwrap_or(false) {
+        if self.state.close().unwrap_or(false) {
             self.free();
         }
     }
@@ -151,14 +151,14 @@ impl Instance {
         deadline: Option<f64>,
     ) -> PyResult<Bound<'py, Self>> {
         let Module { artifact, code, engine, .. } = module.get();
-        let gate = Box::new(Gate::new(failed, Watch::new(deadline, code.clone())));
+        let state = Box::new(CallState::new(failed, Watch::new(deadline, code.clone())));
         let mut objects = Box::new(StoreObjects::default());
         let mut imports = Vec::with_capacity(handlers.len());
         for (handler, import) in handlers.iter().zip(artifact.module_info().imports()) {
             let ExternType::Function(signature) = import.ty() else { continue };
             let hash = engine.register_signature(signature);
             let entry = NativeEntry::of(&handler, signature)?;
-            imports.push(host_function(&mut objects, signature, hash, handler.as_ptr(), entry, &*gate));
+            imports.push(host_function(&mut objects, signature, hash, handler.as_ptr(), entry, &*state));
         }
         let maximum = memory.map(|bytes| Pages(u32::try_from(bytes / WASM_PAGE_SIZE as u64).unwrap_or(u32::MAX)));
         let tunables = Limited { base: BaseTunables::new(), maximum };
@@ -171,10 +171,10 @@ impl Instance {
             Some(VMExtern::Memory(memory)) => Some(memory.get(&objects).0.vmmemory()),
             _ => None,
         };
-        gate.thrown.prepare(&raw mut *objects, artifact.module_info());
+        state.exceptions.prepare(&raw mut *objects, artifact.module_info());
         let made = Self {
             store: UnsafeCell::new(Some(Store { objects, instance })),
-            gate,
+            state,
             handlers: RefCell::new(handlers.iter().map(Bound::unbind).collect()),
             memory,
             range: Box::default(),
@@ -183,8 +183,8 @@ impl Instance {
         Bound::new(module.py(), made)
     }
 
-    pub fn gate(&self) -> *const Gate {
-        &*self.gate
+    pub fn state(&self) -> *const CallState {
+        &*self.state
     }
 
     /// Free all but what tells that it is closed.
@@ -194,7 +194,7 @@ impl Instance {
             // SAFETY: nobody is inside. It is taken out first, since what is freed may call back.
             drop(unsafe { (*self.store.get()).take() });
             drop(self.handlers.take());
-            drop(self.gate.ready.take());
+            drop(self.state.ready.take());
         });
     }
 

@@ -6,15 +6,15 @@
 
 mod builtins;
 mod deadline;
-mod gate;
+mod exceptions;
 mod guest;
 mod host;
 mod instance;
 mod module;
+mod reentrancy;
 mod signals;
 mod stack;
 mod switch;
-mod thrown;
 mod values;
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]

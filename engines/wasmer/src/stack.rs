@@ -19,7 +19,7 @@ use libc::{c_int, siginfo_t};
 use wasmer_types::{RawValue, TrapCode};
 use wasmer_vm::{Trap, VMConfig, VMFunctionContext, VMTrampoline, catch_traps};
 
-use crate::gate::Gate;
+use crate::reentrancy::CallState;
 use crate::switch::{Frame, Function, Registers, enter, leave};
 
 /// Bytes of it.
@@ -33,7 +33,7 @@ const ROOM: usize = 64 << 10;
 /// How many calls of guests may be under way in one thread.
 const MOST: usize = 256;
 
-/// How a call ends: it returns; a host function has raised something (see `Gate`); there was a trap (see `Gate`); too
+/// How a call ends: it returns; a host function has raised something (see `CallState`); there was a trap (see `CallState`); too
 /// little of the stack was left; or there is none.
 pub const RETURNED: u32 = 0;
 pub const RAISED: u32 = 1;
@@ -106,24 +106,24 @@ impl Seat {
     pub fn after_fork() {
         SEAT.with(|seat| {
             seat.thread.set(0);
-            seat.gates().for_each(|gate| gate.after_fork(seat.thread()));
+            seat.states().for_each(|state| state.after_fork(seat.thread()));
         });
     }
 
-    /// The gate of the guest whose code runs in this thread, or of the host function that runs for it.
+    /// The state of the guest whose code runs in this thread, or of the host function that runs for it.
     #[inline]
-    pub fn gate<'a>(&self) -> Option<&'a Gate> {
+    pub fn state<'a>(&self) -> Option<&'a CallState> {
         // SAFETY: it is there as long as there is a call through it.
-        unsafe { self.frame.get().as_ref().and_then(|frame| frame.gate.get().as_ref()) }
+        unsafe { self.frame.get().as_ref().and_then(|frame| frame.state.get().as_ref()) }
     }
 
     /// Those of all calls that are under way.
-    fn gates<'a>(&self) -> impl Iterator<Item = &'a Gate> {
+    fn states<'a>(&self) -> impl Iterator<Item = &'a CallState> {
         let (stack, innermost) = (self.stack.get(), self.frame.get());
         // SAFETY: as above.
         let frames = unsafe { stack.as_ref() }.map_or(&[][..], |stack| &stack.frames[..]);
         let under_way = frames.iter().take_while(move |&frame| std::ptr::from_ref(frame) <= innermost);
-        under_way.filter_map(|frame| unsafe { frame.gate.get().as_ref() })
+        under_way.filter_map(|frame| unsafe { frame.state.get().as_ref() })
     }
 
     #[inline]
@@ -144,7 +144,7 @@ impl Seat {
     #[inline]
     pub unsafe fn run(
         &self,
-        gate: &Gate,
+        state: &CallState,
         place: &Cell<*const Frame>,
         function: &Function,
         slots: *mut RawValue,
@@ -161,7 +161,7 @@ impl Seat {
                 Some(outer) if std::ptr::eq(outer, &(*stack).frames[MOST - 1]) => return None,
                 Some(below) => (outer.add(1), below.guest.get() & !15),
             };
-            (*frame).gate.set(gate);
+            (*frame).state.set(state);
             self.frame.set(frame);
             let before = place.replace(frame);
             let ended = enter(frame, function.context, function.body, slots, function.trampoline, from);
@@ -222,8 +222,8 @@ unsafe extern "C" fn believe() -> ! {
     let seat = unsafe { &*Seat::mine() };
     let config = VMConfig { wasm_stack_size: Some(SIZE) };
     while let Ok(Err(trap)) = catch_unwind(|| unsafe { catch_traps(None, &config, stand) }) {
-        match seat.gate() {
-            Some(gate) => gate.note(trap),
+        match seat.state() {
+            Some(state) => state.note(trap),
             None => break,
         }
     }
@@ -293,7 +293,7 @@ pub unsafe fn trap(signal: c_int, info: *const siginfo_t, context: *mut c_void) 
         let Some(stack) = seat.stack.get().as_ref() else { return false };
         let whole = stack.limit.get()..stack.base.get();
         let registers = Registers(context);
-        let (Some(gate), true) = (seat.gate(), whole.contains(&registers.stack())) else { return false };
+        let (Some(state), true) = (seat.state(), whole.contains(&registers.stack())) else { return false };
         // What else there is to know of a trap, Wasmer knows by the address of the instruction.
         let reason = (signal == libc::SIGSEGV).then(|| match whole.contains(&(*info).si_addr().addr()) {
             true => TrapCode::StackOverflow,
@@ -303,7 +303,7 @@ pub unsafe fn trap(signal: c_int, info: *const siginfo_t, context: *mut c_void) 
             Some(TrapCode::StackOverflow) => Backtrace::from(vec![]), // there may be half a frame
             _ => Backtrace::new_unresolved(),
         };
-        gate.note(Trap::wasm(registers.counter(), backtrace, reason));
+        state.note(Trap::wasm(registers.counter(), backtrace, reason));
         registers.call_leave(seat.frame.get(), TRAPPED);
         true
     }

@@ -8,7 +8,7 @@ use std::ptr::null;
 use wasmer_types::RawValue;
 use wasmer_vm::{VMContext, VMFunction, VMFunctionBody, VMFunctionContext, VMTrampoline};
 
-use crate::gate::Gate;
+use crate::reentrancy::CallState;
 
 /// A call of a guest.
 #[repr(C)]
@@ -16,12 +16,12 @@ pub struct Frame {
     /// Where the host's stack was left for the guest's, and where the guest's for the host's the last time.
     pub host: Cell<usize>,
     pub guest: Cell<usize>,
-    pub gate: Cell<*const Gate>,
+    pub state: Cell<*const CallState>,
 }
 
 impl Frame {
     pub const fn new() -> Self {
-        Self { host: Cell::new(0), guest: Cell::new(0), gate: Cell::new(null()) }
+        Self { host: Cell::new(0), guest: Cell::new(0), state: Cell::new(null()) }
     }
 }
 

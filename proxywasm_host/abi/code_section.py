@@ -1,0 +1,463 @@
+"""What the code of a module is made of, in figures: all that tells what an engine will need to compile it.
+
+Every instruction is looked at once, and nothing is kept of it. Whether the code is valid is for the engine to say: of
+code that is not, the figures are of as much as can be read. The C form (``native/code_section.c``) is 200 times
+faster.
+
+Source: WebAssembly core specification 3.0, "Binary Format: Instructions", and the proposals that it names.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from typing import Final, NamedTuple
+
+from proxywasm_host import wasm
+from proxywasm_host.abi.native import NATIVE
+from proxywasm_host.errors import ModuleError
+from proxywasm_host.wasm import Reader
+
+__all__ = ["PROPOSALS", "Code", "Figure", "proposal_of", "read_code"]
+
+
+class Figure(NamedTuple):
+    """The largest of its kind, and the function that has it: its number among those that have code."""
+
+    most: int
+    function: int
+
+
+class Code(NamedTuple):
+    """What there is at most in one function, or nested in it; and in all of them."""
+
+    body: Figure
+    """Bytes of a function."""
+    locals: Figure
+    """Its parameters and locals."""
+    depth: Figure
+    """Blocks within each other."""
+    loops: Figure
+    """Loops within each other."""
+    targets: Figure
+    """Targets of one ``br_table``."""
+    merges: Figure
+    """How many values (locals, and what is on the stack) branches have to bring together, over all branches of a
+    function. What compiling costs is linear in the size of code, but for this."""
+    calls: Figure
+    """Calls in a function, of which an indirect one counts for `INDIRECT`: as many as others it costs at least."""
+    all_merges: int
+    """The same, of all functions."""
+    grows_tables: bool
+    stopped: int
+    """Where the first instruction stands that is not allowed; -1 if all are."""
+
+
+# How an instruction goes on behind its opcode, and what else is to be done about it.
+(
+    UNKNOWN,
+    NOTHING,
+    NUMBER,
+    TWO_NUMBERS,
+    FOUR_BYTES,
+    EIGHT_BYTES,
+    SIXTEEN_BYTES,
+    LANE,
+    MEMORY,
+    MEMORY_AND_LANE,
+    BLOCK,
+    LOOP,
+    IF,
+    ELSE,
+    END,
+    BRANCH,
+    BRANCH_IF,
+    BRANCH_TABLE,
+    LEAVE,
+    LEAVE_TO,
+    SELECT,
+    CALL,
+    CALL_INDIRECT,
+    GROW_TABLE,
+    MORE,
+    MORE_VECTOR,
+    TRY_TABLE,
+    DELEGATE,
+) = range(28)
+
+_NUMERIC = (
+    # first, last, effect on the height of the stack
+    (0x45, 0x45, 0),
+    (0x46, 0x4F, -1),
+    (0x50, 0x50, 0),
+    (0x51, 0x66, -1),
+    (0x67, 0x69, 0),
+    (0x6A, 0x78, -1),
+    (0x79, 0x7B, 0),
+    (0x7C, 0x8A, -1),
+    (0x8B, 0x91, 0),
+    (0x92, 0x98, -1),
+    (0x99, 0x9F, 0),
+    (0xA0, 0xA6, -1),
+    (0xA7, 0xC4, 0),
+)
+_PLAIN: Final[dict[int, tuple[int, int]]] = {
+    0x00: (LEAVE, 0),
+    0x01: (NOTHING, 0),
+    0x02: (BLOCK, 0),
+    0x03: (LOOP, 0),
+    0x04: (IF, -1),
+    0x05: (ELSE, 0),
+    0x0B: (END, 0),
+    0x0C: (BRANCH, 0),
+    0x0D: (BRANCH_IF, -1),
+    0x0E: (BRANCH_TABLE, -1),
+    0x0F: (LEAVE, 0),
+    0x10: (CALL, 0),
+    0x11: (CALL_INDIRECT, -1),
+    0x1A: (NOTHING, -1),
+    0x1B: (NOTHING, -2),
+    0x1C: (SELECT, -2),
+    0x20: (NUMBER, 1),
+    0x21: (NUMBER, -1),
+    0x22: (NUMBER, 0),
+    0x23: (NUMBER, 1),
+    0x24: (NUMBER, -1),
+    0x25: (NUMBER, 0),
+    0x26: (NUMBER, -2),
+    **dict.fromkeys(range(40, 54), (MEMORY, 0)),
+    **dict.fromkeys(range(54, 63), (MEMORY, -2)),
+    0x3F: (NUMBER, 1),
+    0x40: (NUMBER, 0),
+    0x41: (NUMBER, 1),
+    0x42: (NUMBER, 1),
+    0x43: (FOUR_BYTES, 1),
+    0x44: (EIGHT_BYTES, 1),
+    **{code: (NOTHING, effect) for first, last, effect in _NUMERIC for code in range(first, last + 1)},
+    0xD0: (NUMBER, 1),
+    0xD1: (NOTHING, 0),
+    0xD2: (NUMBER, 1),
+    0xFC: (MORE, 0),
+    0xFD: (MORE_VECTOR, 0),
+}
+_MORE: Final[dict[int, tuple[int, int]]] = {
+    **dict.fromkeys(range(8), (NOTHING, 0)),  # saturating conversions
+    8: (TWO_NUMBERS, -3),
+    9: (NUMBER, 0),
+    10: (TWO_NUMBERS, -3),
+    11: (NUMBER, -3),
+    12: (TWO_NUMBERS, -3),
+    13: (NUMBER, 0),
+    14: (TWO_NUMBERS, -3),
+    15: (GROW_TABLE, -1),
+    16: (NUMBER, 1),
+    17: (NUMBER, -3),
+}
+_UNARY_VECTOR = (
+    *range(15, 21), 77, 83, *range(94, 96), 96, 97, 98, 99, 100, *range(103, 107), 116, 117, 122, 124, 125, 126, 127,
+    128, 129, 131, 132, 135, 136, 137, 138, 148, 160, 161, 163, 164, 167, 168, 169, 170, 192, 193, 195, 196, 199, 200,
+    201, 202, 224, 225, 227, 236, 237, 239, *range(248, 256),
+)  # fmt: skip
+_VECTOR: Final[dict[int, tuple[int, int]]] = {
+    **dict.fromkeys(range(14, 256), (NOTHING, -1)),
+    **dict.fromkeys(_UNARY_VECTOR, (NOTHING, 0)),
+    **dict.fromkeys((*range(11), 92, 93), (MEMORY, 0)),
+    11: (MEMORY, -2),
+    12: (SIXTEEN_BYTES, 1),
+    13: (SIXTEEN_BYTES, -1),
+    **dict.fromkeys((21, 22, 24, 25, 27, 29, 31, 33), (LANE, 0)),
+    **dict.fromkeys((23, 26, 28, 30, 32, 34), (LANE, -1)),
+    82: (NOTHING, -2),
+    **dict.fromkeys(range(84, 88), (MEMORY_AND_LANE, -1)),
+    **dict.fromkeys(range(88, 92), (MEMORY_AND_LANE, -2)),
+}
+_ALLOWED_IF_ASKED: Final[dict[str, tuple[dict[int, tuple[int, int]], ...]]] = {
+    "exceptions": (
+        {
+            0x06: (BLOCK, 0),
+            0x07: (ELSE, 0),
+            0x08: (LEAVE_TO, 0),
+            0x09: (LEAVE_TO, 0),
+            0x0A: (LEAVE, 0),
+            0x18: (DELEGATE, 0),
+            0x19: (ELSE, 0),
+            0x1F: (TRY_TABLE, 0),
+        },
+        {},
+        {},
+    ),
+    "tail calls": ({0x12: (LEAVE_TO, 0), 0x13: (CALL_INDIRECT, -1)}, {}, {}),
+    "relaxed SIMD": ({}, {}, dict.fromkeys(range(256, 276), (NOTHING, -1))),
+}
+_OTHERS: Final = (
+    # first opcode, last, first after the prefix, last: of proposals that cannot be had at all
+    (0x14, 0x15, 0, 0, "typed function references"),
+    (0xD3, 0xD3, 0, 0, "garbage collection"),
+    (0xD4, 0xD6, 0, 0, "typed function references"),
+    (0xE0, 0xE6, 0, 0, "stack switching"),
+    (0xFB, 0xFB, 0, 1 << 32, "garbage collection"),
+    (0xFC, 0xFC, 18, 18, "memory control"),
+    (0xFC, 0xFC, 19, 22, "wide arithmetic"),
+    (0xFE, 0xFE, 0, 1 << 32, "threads"),
+)
+
+
+def proposal_of(opcode: int, more: int) -> str | None:
+    """The proposal that an instruction belongs to, or ``None`` if it is of none that is known."""
+    for proposal, tables in _ALLOWED_IF_ASKED.items():
+        for prefix, table in zip((None, 0xFC, 0xFD), tables, strict=True):
+            if (opcode in table) if prefix is None else (opcode == prefix and more in table):
+                return proposal
+    for first, last, first_more, last_more, proposal in _OTHERS:
+        if first <= opcode <= last and (opcode < 0xFB or first_more <= more <= last_more):
+            return proposal
+    return None
+
+
+PROPOSALS: Final = frozenset(_ALLOWED_IF_ASKED)
+"""Those that can be asked for."""
+_VECTORS = 276
+
+
+@cache
+def _simple() -> re.Pattern[bytes]:
+    """Instructions that need no look at what is around them, in groups of the same effect on the stack."""
+    behind = {
+        NOTHING: b"",
+        NUMBER: wasm.NUMBER,
+        MEMORY: 2 * wasm.NUMBER,
+        FOUR_BYTES: b".{4}",
+        EIGHT_BYTES: b".{8}",
+    }
+    groups = []
+    for wanted in _EFFECTS[1:]:
+        codes = {code: kind for code, (kind, effect) in _PLAIN.items() if kind in behind and effect == wanted}
+        one = b"|".join(re.escape(bytes([code])) + behind[kind] for code, kind in codes.items())
+        groups.append(b"((?:" + one + (b")+)" if wanted == 0 else b"))"))
+    return re.compile(b"|".join(groups), re.DOTALL)
+
+
+_EFFECTS: Final = (0, 0, 1, -1, -2)
+
+
+@lru_cache(8)
+def _tables(allowed: frozenset[str]) -> tuple[bytes, bytes]:
+    """How each instruction goes on, and its effect on the stack, each a byte: plain ones, FC, FD."""
+    kinds, effects = bytearray(256 + 256 + _VECTORS), array("b", bytes(256 + 256 + _VECTORS))
+    for asked in ((_PLAIN, _MORE, _VECTOR), *(_ALLOWED_IF_ASKED[name] for name in sorted(allowed))):
+        for first, table in zip((0, 256, 512), asked, strict=True):
+            for code, (kind, effect) in table.items():
+                kinds[first + code], effects[first + code] = kind, effect
+    return bytes(kinds), effects.tobytes()
+
+
+def read_code(
+    data: bytes,
+    section: tuple[int, int],
+    types: Sequence[tuple[int, int]],
+    functions: Sequence[int],
+    imported: int,
+    allowed: frozenset[str] = frozenset(),
+) -> Code:
+    """The figures of the code section that lies at `section` in a module.
+
+    Args:
+        types: how many parameters and results each type of a function has.
+        functions: the type of each function, imported ones first, of which there are `imported`.
+        allowed: names of the proposals whose instructions are read beside those that every engine has.
+    """
+    read = _read_code if NATIVE is None else NATIVE.read_code
+    flat = array("Q", (params | results << 32 for params, results in types))
+    kinds, effects = _tables(allowed)
+    figures = read(data, *section, kinds, effects, flat.tobytes(), array("Q", functions).tobytes(), imported)
+    body, locals, depth, loops, targets, merges, calls = (Figure(*figures[at : at + 2]) for at in range(0, 14, 2))
+    return Code(body, locals, depth, loops, targets, merges, calls, *figures[14:])
+
+
+INDIRECT: Final = 10
+_MOST = 1 << 32
+"""What is counted beyond that counts as that."""
+
+
+def _read_code(
+    data: bytes, start: int, end: int, kinds: bytes, effects: bytes, types: bytes, functions: bytes, imported: int
+) -> tuple[int, ...]:
+    """As `_native.read_code`: seven pairs of a figure and its function, all merges, whether tables grow, and where it
+    stopped."""
+    known = array("Q", types), array("Q", functions)
+    reader = Reader(data, start, end)
+    best = [0, 0] * 7
+    all_merges, grows, stopped = 0, False, -1
+    try:
+        for index in range(reader.leb()):
+            size = reader.leb()
+            body = _Body(data, reader.at, min(reader.at + size, end), *known, kinds, effects)
+            body.read(imported + index)
+            for at, figure in enumerate((size, *body.figures())):
+                if figure > best[2 * at]:
+                    best[2 * at : 2 * at + 2] = figure, index
+            all_merges = min(all_merges + body.merges, _MOST * _MOST // 4)
+            grows = grows or body.grows
+            if stopped < 0:
+                stopped = body.stopped
+            reader.take(size)
+    except ModuleError:
+        pass
+    return (*best, all_merges, grows, stopped)
+
+
+class _Body:
+    """The figures of one function."""
+
+    def __init__(
+        self, data: bytes, at: int, end: int, types: array[int], functions: array[int], kinds: bytes, effects: bytes
+    ) -> None:
+        self._reader = Reader(data, at, end)
+        self._types, self._functions = types, functions
+        self._kinds = kinds
+        self._effects = array("b", effects)
+        self.locals = self.depth = self.loops = self.targets = self.merges = self.calls = 0
+        self.grows = False
+        self.stopped = -1
+
+    def figures(self) -> tuple[int, ...]:
+        """All but its size, in the order of `Code`."""
+        return self.locals, self.depth, self.loops, self.targets, self.merges, self.calls
+
+    def _arity(self, type: int) -> tuple[int, int]:
+        packed = self._types[type] if type < len(self._types) else 0
+        return packed & _MOST - 1, packed >> 32
+
+    def _block(self) -> tuple[int, int]:
+        """Parameters and results of a block."""
+        first = self._reader.data[self._reader.at] if self._reader.at < self._reader.end else 0
+        type = self._reader.leb()
+        if first == 0x40:
+            return 0, 0
+        if first & 0xC0 == 0x40:  # a negative number in one byte: the type of one value
+            if first in (0x63, 0x64):
+                self._reader.leb()
+            return 0, 1
+        return self._arity(type)
+
+    def _merge(self, height: int, targets: int = 1) -> None:
+        self.merges = min(self.merges + (self.locals + height) * targets, _MOST * _MOST // 4)
+
+    def read(self, index: int) -> None:
+        """Read the function that has this number among all."""
+        try:
+            type = self._functions[index] if index < len(self._functions) else len(self._types)
+            self._read(*self._arity(type))
+        except ModuleError:
+            pass
+
+    def _read(self, params: int, results: int) -> None:
+        reader, kinds, effects, match = self._reader, self._kinds, self._effects, _simple().match
+        byte, number, take = reader.byte, reader.leb, reader.take
+        self.locals = params
+        for _ in range(number()):
+            self.locals = min(self.locals + number(), _MOST)
+            if number() in (0x63, 0x64):
+                number()
+        # Of each block: the height of the stack below it, its parameters, its results, whether it is a loop.
+        blocks = [(0, 0, results, False)]
+        height = loops = 0
+        while True:
+            below = blocks[-1][0]
+            while found := match(reader.data, reader.at, reader.end):
+                reader.at = found.end()
+                height = max(height + _EFFECTS[found.lastindex or 0], below)
+            at = reader.at
+            code = byte()
+            kind = kinds[code]
+            if kind in (MORE, MORE_VECTOR):
+                first, count = (256, 256) if kind == MORE else (512, _VECTORS)
+                more = number()
+                code = first + more
+                kind = kinds[code] if more < count else UNKNOWN
+            if kind == UNKNOWN:
+                self.stopped = at
+                return
+            height = max(height + effects[code], blocks[-1][0])
+            if kind == NOTHING:
+                pass
+            elif kind == NUMBER:
+                number()
+            elif kind in (TWO_NUMBERS, MEMORY):
+                number()
+                number()
+            elif kind == FOUR_BYTES:
+                take(4)
+            elif kind == EIGHT_BYTES:
+                take(8)
+            elif kind == SIXTEEN_BYTES:
+                take(16)
+            elif kind == LANE:
+                take(1)
+            elif kind == MEMORY_AND_LANE:
+                number()
+                number()
+                take(1)
+            elif kind in (BLOCK, LOOP, IF, TRY_TABLE):
+                params, results = self._block()
+                if kind == TRY_TABLE:
+                    for _ in range(number()):
+                        if byte() < 2:
+                            number()
+                        number()
+                        self._merge(height)
+                self._merge(height)
+                blocks.append((max(height - params, blocks[-1][0]), params, results, kind == LOOP))
+                loops += kind == LOOP
+                self.depth = max(self.depth, len(blocks) - 1)
+                self.loops = max(self.loops, loops)
+            elif kind == ELSE:
+                self._merge(height)
+                height = blocks[-1][0] + blocks[-1][1]
+                if code == 0x07:
+                    number()
+            elif kind in (END, DELEGATE):
+                below, _, results, is_loop = blocks.pop()
+                if kind == DELEGATE:
+                    number()
+                if not blocks:
+                    return
+                height = below + results
+                loops -= is_loop
+            elif kind == BRANCH_IF:
+                number()
+                self._merge(height)
+            elif kind == BRANCH:
+                number()
+                self._merge(height)
+                height = blocks[-1][0]
+            elif kind == BRANCH_TABLE:
+                targets = number()
+                self.targets = max(self.targets, targets)
+                self._merge(height, min(targets, reader.end - reader.at) + 1)
+                reader.skip_lebs(targets + 1)
+                height = blocks[-1][0]
+            elif kind == LEAVE:
+                height = blocks[-1][0]
+            elif kind == LEAVE_TO:
+                number()
+                height = blocks[-1][0]
+            elif kind == SELECT:
+                for _ in range(number()):
+                    number()
+            elif kind == CALL:
+                callee = number()
+                self.calls += 1
+                type = self._functions[callee] if callee < len(self._functions) else len(self._types)
+                params, results = self._arity(type)
+                height = max(height - params, blocks[-1][0]) + results
+            elif kind == CALL_INDIRECT:
+                params, results = self._arity(number())
+                self.calls += INDIRECT
+                number()
+                height = max(height - params, blocks[-1][0]) + results
+            elif kind == GROW_TABLE:
+                number()
+                self.grows = True

@@ -1,0 +1,61 @@
+"""Explains that a filter is not for HTTP, which says more than how its guest fails at a request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from proxywasm_host.abi.bytecode import Bytecode
+from proxywasm_host.cli.options import Scenario, Silent
+from proxywasm_host.errors import ProxyWasmError
+from proxywasm_host.runtime.failure import Failure, describe
+from proxywasm_host.services import GuestLog
+from proxywasm_host.source import is_source
+from proxywasm_host.testing import Exchange
+
+__all__ = ["why_not_http"]
+
+TCP = "proxy_on_new_connection", "proxy_on_downstream_data", "proxy_on_upstream_data"
+HTTP = "proxy_on_request_headers", "proxy_on_request_body", "proxy_on_response_headers", "proxy_on_response_body"
+NO_CONTEXT = "invalid context"
+"""What SDKs in Rust and Go say when they are called for an HTTP stream and had no context to make for it."""
+IN_A_PROGRAM = "run sends HTTP; in a program, Host.tcp_stream gives a filter a connection."
+
+
+def why_not_http(scenario: Scenario, result: Exchange) -> Iterator[str]:
+    """A sentence for each filter that is not for HTTP, once it was loaded and the request was sent."""
+    for name, path in zip(scenario.names, scenario.filters, strict=True):
+        if not is_source(path) and only_tcp(Bytecode(Path(path).read_bytes())):
+            yield f"{name} is a TCP filter: it has callbacks for connections, and none for HTTP. {IN_A_PROGRAM}"
+    failure = result.failure
+    if failure is not None and has_no_http_context(failure, result.logs):
+        if takes_connections(scenario, failure.plugin):
+            yield f"{failure.plugin} is a TCP filter: it has no context for HTTP. {IN_A_PROGRAM}"
+        else:
+            yield (
+                f"{failure.plugin} has no context for HTTP. Its root context makes them: in Rust by get_type and "
+                "create_http_context, in Go by NewHttpContext."
+            )
+
+
+def only_tcp(bytecode: Bytecode) -> bool:
+    """Whether a module has callbacks for connections alone."""
+    exports = {name for name, kind, _ in bytecode.exports if kind == "function"}
+    return not exports.isdisjoint(TCP) and exports.isdisjoint(HTTP)
+
+
+def has_no_http_context(failure: Failure, logs: list[GuestLog]) -> bool:
+    """Whether a guest failed because its SDK has no context for an HTTP stream."""
+    said = [line.message for line in logs] + [describe(call) for call in failure.hostcalls]
+    return failure.trap is not None and any(NO_CONTEXT in words for words in said)
+
+
+def takes_connections(scenario: Scenario, name: str) -> bool:
+    """Whether that filter, in a new VM, takes a TCP connection and does not fail."""
+    try:
+        with scenario.host(Silent()) as host:
+            [plugin] = [plugin for plugin in scenario.load(host) if plugin.name == name]
+            host.tcp_stream([plugin]).new_connection()
+            return plugin.failure is None
+    except ProxyWasmError:
+        return False

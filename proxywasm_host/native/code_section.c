@@ -1,0 +1,302 @@
+/* What a module's code is made of: the C form of abi/code_section.py, which says what everything means. */
+#include "native.h"
+
+/* As in code.py, in the same order. */
+/* clang-format off */
+enum {
+    UNKNOWN, NOTHING, NUMBER, TWO_NUMBERS, FOUR_BYTES, EIGHT_BYTES, SIXTEEN_BYTES, LANE, MEMORY, MEMORY_AND_LANE,
+    BLOCK, LOOP, IF, ELSE, END, BRANCH, BRANCH_IF, BRANCH_TABLE, LEAVE, LEAVE_TO, SELECT, CALL, CALL_INDIRECT,
+    GROW_TABLE, MORE, MORE_VECTOR, TRY_TABLE, DELEGATE
+};
+/* clang-format on */
+enum { PLAIN = 256, VECTORS = 276, FIGURES = 7, INDIRECT = 10, SLOW = 255 };
+
+static const uint64_t MOST = 1ull << 32, MOST_MERGES = 1ull << 62;
+
+typedef struct {
+    uint64_t below, params, results;
+    bool is_loop;
+} Block;
+
+typedef struct {
+    const uint8_t *start, *at, *end;
+    bool stopped; /* a read went beyond the end */
+} Reader;
+
+typedef struct {
+    const uint8_t *kinds;
+    const int8_t *effects;
+    /* Of an instruction without a prefix that only has to be gone past: bytes behind its opcode, if none of those that
+     * `longer` selects says that its number goes on; or SLOW. */
+    uint8_t width[PLAIN];
+    uint16_t longer[PLAIN];
+    const uint64_t *types, *functions;
+    uint64_t type_count, function_count;
+    Block *blocks;
+    size_t room;
+    bool no_memory;
+    /* The figures of the function that is read. */
+    uint64_t locals, depth, loops, targets, merges, calls;
+    bool grows;
+    Py_ssize_t unknown;
+} Scan;
+
+static inline uint8_t byte_(Reader *reader) {
+    if (reader->at < reader->end) return *reader->at++;
+    reader->stopped = true;
+    return 0;
+}
+
+static inline uint64_t number(Reader *reader) {
+    if (reader->at < reader->end && *reader->at < 0x80) return *reader->at++;
+    uint64_t value = 0;
+    for (int shift = 0; shift < 70; shift += 7) {
+        uint8_t byte = byte_(reader);
+        value |= (uint64_t)(byte & 0x7F) << shift;
+        if (byte < 0x80) return value;
+    }
+    reader->stopped = true;
+    return 0;
+}
+
+static inline void skip(Reader *reader, uint64_t size) {
+    if (size > (uint64_t)(reader->end - reader->at)) reader->stopped = true;
+    else reader->at += size;
+}
+
+static inline uint64_t less(uint64_t a, uint64_t b) { return a < b ? a : b; }
+static inline uint64_t more(uint64_t a, uint64_t b) { return a > b ? a : b; }
+
+static void arity(const Scan *scan, uint64_t type, uint64_t *params, uint64_t *results) {
+    uint64_t packed = type < scan->type_count ? scan->types[type] : 0;
+    *params = packed & (MOST - 1), *results = packed >> 32;
+}
+
+static void block_type(const Scan *scan, Reader *reader, uint64_t *params, uint64_t *results) {
+    uint8_t first = reader->at < reader->end ? *reader->at : 0;
+    uint64_t type = number(reader);
+    *params = *results = 0;
+    if (first == 0x40) return;
+    if ((first & 0xC0) != 0x40) {
+        arity(scan, type, params, results);
+        return;
+    }
+    if (first == 0x63 || first == 0x64) number(reader);
+    *results = 1;
+}
+
+static inline void merge(Scan *scan, uint64_t height, uint64_t targets) {
+    scan->merges = less(scan->merges + (scan->locals + height) * targets, MOST_MERGES);
+}
+
+static bool deeper(Scan *scan, size_t count) {
+    if (count < scan->room) return true;
+    size_t room = 2 * scan->room;
+    Block *blocks = PyMem_RawRealloc(scan->blocks, room * sizeof *blocks);
+    if (!blocks) return !(scan->no_memory = true);
+    scan->blocks = blocks, scan->room = room;
+    return true;
+}
+
+static inline uint64_t popped(uint64_t height, uint64_t count, uint64_t below) {
+    return height < below + count ? below : height - count;
+}
+
+static void find_simple(Scan *scan) {
+    for (int code = 0; code < PLAIN; code++) {
+        switch (scan->kinds[code]) {
+        case NOTHING: scan->width[code] = 0, scan->longer[code] = 0; break;
+        case NUMBER: scan->width[code] = 1, scan->longer[code] = 0x80; break;
+        case MEMORY: scan->width[code] = 2, scan->longer[code] = 0x8080; break;
+        case FOUR_BYTES: scan->width[code] = 4, scan->longer[code] = 0; break;
+        case EIGHT_BYTES: scan->width[code] = 8, scan->longer[code] = 0; break;
+        default: scan->width[code] = SLOW, scan->longer[code] = 0;
+        }
+    }
+}
+
+/* Go past simple instructions, the most of them, with one branch for each. Returns the height of the stack. */
+static uint64_t past_simple(const Scan *scan, Reader *reader, uint64_t height, uint64_t below) {
+    const uint8_t *at = reader->at;
+    int64_t now = (int64_t)height, least = (int64_t)below;
+    while (reader->end - at > 9) {
+        uint8_t code = at[0];
+        if ((at[1] | at[2] << 8) & scan->longer[code] || scan->width[code] == SLOW) break;
+        now += scan->effects[code];
+        if (now < least) now = least;
+        at += 1 + scan->width[code];
+    }
+    reader->at = at;
+    return (uint64_t)now;
+}
+
+static void read_body(Scan *scan, Reader *reader, uint64_t index) {
+    uint64_t params, results, height = 0, loops = 0;
+    arity(scan, index < scan->function_count ? scan->functions[index] : scan->type_count, &params, &results);
+    scan->locals = params;
+    for (uint64_t groups = number(reader); groups && !reader->stopped; groups--) {
+        uint64_t count = number(reader);
+        if (reader->stopped) return;
+        scan->locals = less(scan->locals + less(count, MOST), MOST);
+        uint64_t type = number(reader);
+        if (type == 0x63 || type == 0x64) number(reader);
+    }
+    size_t count = 1;
+    scan->blocks[0] = (Block){0, 0, results, false};
+    while (!reader->stopped) {
+        height = past_simple(scan, reader, height, scan->blocks[count - 1].below);
+        const uint8_t *at = reader->at;
+        uint64_t code = byte_(reader);
+        if (reader->stopped) return;
+        uint8_t kind = scan->kinds[code];
+        if (kind == MORE || kind == MORE_VECTOR) {
+            uint64_t sub = number(reader);
+            if (reader->stopped) return;
+            if (sub < (kind == MORE ? PLAIN : VECTORS)) {
+                code = (kind == MORE ? PLAIN : 2 * PLAIN) + sub;
+                kind = scan->kinds[code];
+            } else kind = UNKNOWN;
+        }
+        if (kind == UNKNOWN) {
+            if (scan->unknown < 0) scan->unknown = at - reader->start;
+            return;
+        }
+        Block *inner = &scan->blocks[count - 1];
+        int effect = scan->effects[code];
+        height = effect < 0 ? popped(height, -effect, inner->below) : height + effect;
+        switch (kind) {
+        case NUMBER: number(reader); break;
+        case TWO_NUMBERS:
+        case MEMORY: number(reader), number(reader); break;
+        case FOUR_BYTES: skip(reader, 4); break;
+        case EIGHT_BYTES: skip(reader, 8); break;
+        case SIXTEEN_BYTES: skip(reader, 16); break;
+        case LANE: skip(reader, 1); break;
+        case MEMORY_AND_LANE: number(reader), number(reader), skip(reader, 1); break;
+        case BLOCK:
+        case LOOP:
+        case IF:
+        case TRY_TABLE:
+            block_type(scan, reader, &params, &results);
+            for (uint64_t left = kind == TRY_TABLE ? number(reader) : 0; left && !reader->stopped; left--) {
+                if (byte_(reader) < 2) number(reader);
+                number(reader);
+                if (!reader->stopped) merge(scan, height, 1);
+            }
+            if (reader->stopped) return;
+            merge(scan, height, 1);
+            if (!deeper(scan, count)) return;
+            scan->blocks[count] =
+                (Block){popped(height, params, scan->blocks[count - 1].below), params, results, kind == LOOP};
+            count++;
+            loops += kind == LOOP;
+            scan->depth = more(scan->depth, count - 1), scan->loops = more(scan->loops, loops);
+            break;
+        case ELSE:
+            merge(scan, height, 1);
+            height = inner->below + inner->params;
+            if (code == 0x07) number(reader);
+            break;
+        case END:
+        case DELEGATE:
+            count--;
+            if (kind == DELEGATE) number(reader);
+            if (!count || reader->stopped) return;
+            height = inner->below + inner->results;
+            loops -= inner->is_loop;
+            break;
+        case BRANCH_IF:
+        case BRANCH:
+            number(reader);
+            if (reader->stopped) return;
+            merge(scan, height, 1);
+            if (kind == BRANCH) height = inner->below;
+            break;
+        case BRANCH_TABLE: {
+            uint64_t targets = number(reader);
+            if (reader->stopped) return;
+            scan->targets = more(scan->targets, targets);
+            merge(scan, height, less(targets, reader->end - reader->at) + 1);
+            for (uint64_t left = 0; left <= targets && !reader->stopped; left++) number(reader);
+            height = inner->below;
+            break;
+        }
+        case LEAVE_TO: number(reader); /* fall through */
+        case LEAVE: height = inner->below; break;
+        case SELECT:
+            for (uint64_t left = number(reader); left && !reader->stopped; left--) number(reader);
+            break;
+        case CALL:
+        case CALL_INDIRECT: {
+            uint64_t type = number(reader);
+            if (reader->stopped) return;
+            scan->calls += kind == CALL ? 1 : INDIRECT;
+            if (kind == CALL) type = type < scan->function_count ? scan->functions[type] : scan->type_count;
+            else number(reader);
+            arity(scan, type, &params, &results);
+            height = popped(height, params, inner->below) + results;
+            break;
+        }
+        case GROW_TABLE:
+            number(reader);
+            if (!reader->stopped) scan->grows = true;
+            break;
+        default: break;
+        }
+    }
+}
+
+static bool read_bodies(Scan *scan, Reader *reader, uint64_t imported, uint64_t (*best)[2], uint64_t *all_merges,
+                        bool *grows) {
+    uint64_t count = number(reader);
+    for (uint64_t index = 0; index < count && !reader->stopped; index++) {
+        uint64_t size = number(reader);
+        if (reader->stopped) break;
+        Reader body = {reader->start, reader->at, reader->at + less(size, reader->end - reader->at), false};
+        scan->locals = scan->depth = scan->loops = scan->targets = scan->merges = scan->calls = 0;
+        read_body(scan, &body, imported + index);
+        if (scan->no_memory) return false;
+        const uint64_t figures[FIGURES] = {size,          scan->locals, scan->depth, scan->loops,
+                                           scan->targets, scan->merges, scan->calls};
+        for (int i = 0; i < FIGURES; i++)
+            if (figures[i] > best[i][0]) best[i][0] = figures[i], best[i][1] = index;
+        *all_merges = less(*all_merges + scan->merges, MOST_MERGES);
+        *grows = *grows || scan->grows;
+        skip(reader, size);
+    }
+    return true;
+}
+
+/* read_code(data, start, end, kinds, effects, types, functions, imported) */
+PyObject *read_code(PyObject *module, PyObject *args) {
+    Py_buffer data, kinds, effects, types, functions;
+    Py_ssize_t start, end;
+    unsigned long long imported;
+    if (!PyArg_ParseTuple(args, "y*nny*y*y*y*K", &data, &start, &end, &kinds, &effects, &types, &functions, &imported))
+        return NULL;
+    Scan scan = {.kinds = kinds.buf,
+                 .effects = effects.buf,
+                 .types = types.buf,
+                 .functions = functions.buf,
+                 .type_count = types.len / 8,
+                 .function_count = functions.len / 8};
+    uint64_t best[FIGURES][2] = {{0}}, all_merges = 0;
+    bool grows = false, done = false;
+    scan.room = 64, scan.unknown = -1;
+    if (start >= 0 && start <= end && end <= data.len && kinds.len == 2 * PLAIN + VECTORS && effects.len == kinds.len)
+        scan.blocks = PyMem_RawMalloc(scan.room * sizeof *scan.blocks);
+    if (scan.blocks) {
+        Reader reader = {data.buf, (const uint8_t *)data.buf + start, (const uint8_t *)data.buf + end, false};
+        Py_BEGIN_ALLOW_THREADS
+        find_simple(&scan);
+        done = read_bodies(&scan, &reader, imported, best, &all_merges, &grows);
+        Py_END_ALLOW_THREADS
+        PyMem_RawFree(scan.blocks);
+    }
+    Py_buffer *const buffers[] = {&data, &kinds, &effects, &types, &functions};
+    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) PyBuffer_Release(buffers[i]);
+    if (!done) return PyErr_NoMemory();
+    return Py_BuildValue("KKKKKKKKKKKKKKKOn", best[0][0], best[0][1], best[1][0], best[1][1], best[2][0], best[2][1],
+                         best[3][0], best[3][1], best[4][0], best[4][1], best[5][0], best[5][1], best[6][0], best[6][1],
+                         all_merges, grows ? Py_True : Py_False, scan.unknown);
+}

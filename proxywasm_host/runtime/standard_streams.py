@@ -1,0 +1,47 @@
+"""What a guest writes to standard output and standard error: pieces of any size, which are told in whole lines.
+
+A run-time system writes a line in many pieces (a Go panic is some twenty). What comes with one write and ends lines is
+told together, as it was meant; what ends no line yet waits for the rest, until the callback ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from proxywasm_host.abi.context import Context
+
+__all__ = ["StandardStreams"]
+
+MAX_LINE = 16 * 1024
+"""Bytes of a line whose end is waited for."""
+
+
+class StandardStreams:
+    """The standard streams of one VM, by the level at which each is logged.
+
+    `tell` takes the context that wrote, the level, and the text without its last line break.
+    """
+
+    def __init__(self, tell: Callable[[Context, int, bytes], None]) -> None:
+        self._tell = tell
+        self._begun: dict[int, tuple[Context, bytearray]] = {}
+
+    def write(self, context: Context, level: int, data: bytes) -> bool:
+        """Take a piece. Returns whether it began a line that waits for its end, while none did before."""
+        waited = bool(self._begun)
+        lines, ends, rest = data.rpartition(b"\n")
+        if ends:
+            _, begun = self._begun.pop(level, (context, b""))
+            self._tell(context, level, bytes(begun) + lines)
+        if rest:
+            _, line = self._begun.setdefault(level, (context, bytearray()))
+            line += rest
+            if len(line) > MAX_LINE:
+                self._tell(context, level, bytes(self._begun.pop(level)[1]))
+        return not waited and bool(self._begun)
+
+    def flush(self) -> None:
+        """Tell the lines that have no end as they are."""
+        while self._begun:
+            level, (context, line) = self._begun.popitem()
+            self._tell(context, level, bytes(line))

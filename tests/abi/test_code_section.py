@@ -1,0 +1,141 @@
+"""What a module's code is made of: figures of small modules, of real ones, and the same from Python and from C."""
+
+from array import array
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxywasm_host.abi import code_section
+from proxywasm_host.abi.code_section import PROPOSALS, Figure, _read_code, _tables, read_code
+from proxywasm_host.abi.native import NATIVE
+from proxywasm_host.wasm import CODE, Binary
+from tests.support import code as filter_code
+
+TYPES = [(0, 0), (2, 1), (0, 3)]
+FUNCTIONS = [1, 0, 0, 0, 0]
+"""The first is imported; the others have code, as far as it goes."""
+
+
+def section(*bodies: str) -> bytes:
+    """A code section of functions given in hexadecimal."""
+    made = [bytes.fromhex(body) for body in bodies]
+    return bytes([len(made)]) + b"".join(bytes([len(body)]) + body for body in made)
+
+
+def figures(*bodies: str, allowed: frozenset[str] = frozenset()):
+    data = section(*bodies)
+    code = read_code(data, (0, len(data)), TYPES, FUNCTIONS, 1, allowed)
+    return {name: figure[0] if isinstance(figure, Figure) else figure for name, figure in code._asdict().items()}
+
+
+NOTHING = {
+    "body": 2, "locals": 0, "depth": 0, "loops": 0, "targets": 0, "merges": 0, "calls": 0, "all_merges": 0, "grows_tables": False,
+    "stopped": -1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("00 0b", {}),
+        ("02 03 7f 02 7e 0b", {"locals": 5}),
+        ("00 02 40 02 40 0b 0b 02 40 0b 0b", {"depth": 2}),
+        ("00 03 40 02 40 03 40 0b 0b 0b 03 40 0b 0b", {"depth": 3, "loops": 2}),
+        # Four locals, and one value on the stack, at a block, at a branch, and at one of three targets.
+        ("01 04 7f 41 07 02 40 0c 00 0b 1a 0b", {"locals": 4, "depth": 1, "merges": 4 + 1 + 4 + 1, "all_merges": 10}),
+        ("01 04 7f 02 40 41 00 0e 02 00 00 00 0b 0b", {"locals": 4, "depth": 1, "targets": 2, "merges": 4 + 3 * 4,
+                                                       "all_merges": 16}),
+        # What is on the stack when a condition has been taken from it: two operands, and the result of a call.
+        ("00 41 00 41 00 10 00 42 00 41 00 04 40 05 0b 1a 1a 0b", {"depth": 1, "merges": 2 + 2, "calls": 1,
+                                                                            "all_merges": 4}),
+        # A block of three results leaves them behind.
+        ("00 02 02 00 0b 02 40 0b 1a 1a 1a 0b", {"depth": 1, "merges": 0 + 3, "all_merges": 3}),
+        ("00 10 01 41 00 11 00 00 10 01 0b", {"calls": 12}),
+        ("00 d0 70 41 01 fc 0f 00 1a 0b", {"grows_tables": True}),
+        ("00 43 0b 0b 0b 0b 1a 44 0b 0b 0b 0b 0b 0b 0b 0b 1a 0b", {}),
+        ("00 fd 0c 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 1a 0b", {}),
+        ("00 41 00 fd 54 00 00 0b 1a 0b", {}),
+        ("00 1c 01 7f 0b", {}),
+        ("00 ff 0b", {"stopped": 3}),
+        ("00 01 fc 7f 0b", {"stopped": 4}),
+        ("00 12 00 0b", {"stopped": 3}),
+        ("00 06 40 19 0b 0b", {"stopped": 3}),
+        ("00 fd 80 02 0b", {"stopped": 3}),
+    ],
+)  # fmt: skip
+def test_figures(body, expected):
+    assert figures(body) == NOTHING | {"body": len(bytes.fromhex(body))} | expected
+
+
+@pytest.mark.parametrize(
+    ("proposal", "body"),
+    [
+        ("tail calls", "00 12 00 0b"),
+        ("tail calls", "00 41 00 13 00 00 0b"),
+        ("exceptions", "00 06 40 07 00 19 09 00 0b 0b"),
+        ("exceptions", "00 06 40 06 40 18 00 0b 0b"),
+        ("exceptions", "00 02 40 1f 40 02 00 00 00 02 00 0b 0b 08 00 0a 0b"),
+        ("relaxed SIMD", "00 fd 80 02 0b"),
+    ],
+)
+def test_proposals_that_are_asked_for(proposal, body):
+    assert figures(body)["stopped"] >= 0
+    assert figures(body, allowed=frozenset({proposal}))["stopped"] == -1
+
+
+def test_the_largest_of_each_and_whose_it_is():
+    data = section("00 0b", "01 03 7f 0b", "00 03 40 0b 0b", "01 02 7f 02 40 0b 0b")
+    code = read_code(data, (0, len(data)), TYPES, FUNCTIONS, 1)
+    assert code == ((7, 3), (3, 1), (1, 2), (1, 2), (0, 0), (2, 3), (0, 0), 2, False, -1)
+
+
+def test_what_comes_after_an_unknown_instruction():
+    assert figures("00 ff 0b", "01 05 7f 0b", "00 ff 0b") == NOTHING | {"body": 4, "locals": 5, "stopped": 3}
+
+
+@pytest.mark.parametrize("name", ["rust/auth", "c/hello", "go/body", "assemblyscript/headers_0_2_1"])
+def test_all_of_a_real_filter_is_read(name):
+    binary = Binary(filter_code(name))
+    place = next((start, end) for section, start, end in binary.sections if section == CODE)
+    imported = sum(kind == "function" for _, _, kind, _ in binary.imports)
+    types = [(len(params), len(results)) for params, results in binary.types]
+    code = read_code(binary.data, place, types, [0] * imported + list(binary.functions), imported)
+    assert (code.stopped, code.grows_tables) == (-1, False)
+    assert code.body.most > 400 and code.depth.most > 10 and code.all_merges > code.merges.most > 200
+
+
+ONES = [bytes.fromhex(one) for one in (
+    "00", "01", "02 40", "02 01", "02 7f", "03 40", "04 40", "04 02", "05", "0b", "0b", "0c 00", "0d 00", "0f", "10 00",
+    "0e 02 00 00 00", "11 01 00", "1a", "1b", "1c 01 7f", "20 00", "21 00", "22 80 01", "28 02 00", "36 02 80 80 00",
+    "41 00", "42 ff ff 7f", "43 00 00 00 00", "44 00 00 00 00 00 00 00 00", "6a", "45", "fc 00", "fc 0a 00 00",
+    "fc 0f 00", "fd 0c 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00", "fd 15 00", "fd 54 00 00 00", "fd ae 01",
+    "12 00", "06 40", "07 00", "18 00", "19", "08 00", "1f 40 02 00 00 00 02 00", "d0 70", "d2 00", "fd 80 02", "ff",
+    "02 64 00", "80 80 80 80 80 80 80 80 80 80 01", "ff ff ff ff ff ff ff ff ff 01",
+)]  # fmt: skip
+
+
+@pytest.mark.skipif(NATIVE is None, reason="there is nothing to compare with")
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([b"\0", b"\1\3\x7f", b"\2\1\x7f\xff\xff\xff\xff\x0f\x7e", b"\1\1\x63\x70"]),
+                  st.lists(st.sampled_from(ONES), max_size=30).map(b"".join), st.integers(-2, 2)),
+        max_size=4,
+    ),
+    st.binary(max_size=8),
+    st.sampled_from([frozenset(), PROPOSALS]),
+)  # fmt: skip
+def test_c_and_python_agree(bodies, rest, allowed):
+    data = bytes([len(bodies)])
+    for locals, body, wrong in bodies:
+        data += bytes([max(len(locals + body) + wrong, 0) & 0x7F]) + locals + body
+    data += rest
+    flat = array("Q", (params | results << 32 for params, results in TYPES)).tobytes()
+    given = data, 0, len(data), *_tables(allowed), flat, array("Q", FUNCTIONS).tobytes(), 1
+    assert NATIVE.read_code(*given) == _read_code(*given)
+
+
+def test_python_reads_where_there_is_no_c(monkeypatch):
+    expected = figures("01 04 7f 41 07 02 40 0c 00 0b 1a 0b")
+    monkeypatch.setattr(code_section, "NATIVE", None)
+    assert figures("01 04 7f 41 07 02 40 0c 00 0b 1a 0b") == expected

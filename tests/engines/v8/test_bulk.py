@@ -1,0 +1,241 @@
+"""Deadlines end what V8 itself would not interrupt, and nothing else about these instructions changes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxywasm_engine_v8 import bulk
+from proxywasm_engine_v8.binary import Binary
+from proxywasm_engine_v8.reader import Reader
+from proxywasm_host.engine.protocol import Instance, InvalidModule, Limits, Trap, TrapKind
+from tests.support import wat
+
+from .support import WAYS, function, take_way, v8
+
+LIMITS = Limits(memory=64 << 20, deadline=0.2)
+BIG = 62 << 20
+ENDLESS = {
+    "memory.fill": "(memory.fill (i32.const 0) (i32.const 1) (i32.const {BIG}))",
+    "memory.copy up": "(memory.copy (i32.const 0) (i32.const 1) (i32.const {BIG}))",
+    "memory.copy down": "(memory.copy (i32.const 1) (i32.const 0) (i32.const {BIG}))",
+    "table.set": "(table.set $t (i32.const 0) (ref.func $f))",
+    "memory.grow": "(drop (memory.grow (i32.const 0)))",
+    "memory.init": "(memory.init $d (i32.const 0) (i32.const 0) (i32.const 4000000))",
+    "table.fill": "(table.fill $t (i32.const 0) (ref.null func) (i32.const 900000))",
+    "table.fill of references": "(table.fill $x (i32.const 0) (ref.null extern) (i32.const 900000))",
+    "table.copy": "(table.copy $t $t (i32.const 0) (i32.const 1) (i32.const 900000))",
+    "table.init": "(table.init $t $e (i32.const 0) (i32.const 0) (i32.const 90000))",
+}
+MODULE = """(module (memory (export "memory") 993) (table $t 900001 funcref) (table $x 900000 externref)
+  (data $d "{DATA}") (elem $e func {ELEMENTS}) (func $f (export "f") {BODY}))"""
+
+
+def module(body: str) -> bytes:
+    data = "a" * 4_000_000 if "$d" in body else ""
+    elements = "$f " * 90_000 if "$e" in body else ""
+    return wat(MODULE.replace("{DATA}", data).replace("{ELEMENTS}", elements).replace("{BODY}", body))
+
+
+@pytest.fixture(params=WAYS)
+def load(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], Instance]:
+    take_way(request.param, monkeypatch)
+    return lambda code: v8().compile(code).instantiate([], LIMITS)
+
+
+@pytest.mark.parametrize("shape", ["loop", "line"])
+@pytest.mark.parametrize("instruction", ENDLESS)
+def test_a_deadline_ends(instruction: str, shape: str, load: Callable[[bytes], Instance]) -> None:
+    text = ENDLESS[instruction].format(BIG=BIG)
+    if shape == "line" and instruction in ("table.set", "memory.grow"):
+        text = f"(loop $m (loop $l {text} (br_if $l (i32.const 0))) (br $m))"
+    body = f"(loop $l {text} (br $l))" if shape == "loop" else text * 3000
+    instance = load(module(body))
+    before = time.monotonic()
+    with pytest.raises(Trap) as caught:
+        function(instance, "f")()
+    assert caught.value.kind is TrapKind.DEADLINE
+    assert [frame.function for frame in caught.value.frames] == ["f"]
+    assert time.monotonic() - before < 5, "it takes minutes where V8 is left to itself"
+    instance.close()
+
+
+STORES = "(i32.store (i32.const 0) (i32.add (i32.load (i32.const 0)) (i32.const 1)))"
+
+
+@pytest.mark.parametrize("more", ["", "(call $nothing)"], ids=["calls nothing", "calls what becomes part of it"])
+def test_a_deadline_ends_a_loop_around_a_large_function(more: str, load: Callable[[bytes], Instance]) -> None:
+    """Which, once it is optimised, V8 by itself enters without a look: ten thousand turns of this one take seconds."""
+    instance = load(
+        wat(
+            f"""(module (memory (export "memory") 1) (func $nothing) (func $large {more} {STORES * 70_000})
+            (func $f (export "f") (loop $l (call $large) (br $l))))"""
+        )
+    )
+    before = time.process_time()
+    with pytest.raises(Trap) as caught:
+        function(instance, "f")()
+    assert caught.value.kind is TrapKind.DEADLINE
+    assert "f" in [frame.function for frame in caught.value.frames]
+    assert time.process_time() - before < 3.5, "it takes five times that where V8 is left to itself"
+    instance.close()
+
+
+def test_a_large_function_does_what_it_did(load: Callable[[bytes], Instance]) -> None:
+    """With a memory and without one."""
+    for memory in ("(memory 1)", ""):
+        body = "(local.set 0 (i32.add (local.get 0) (i32.const 2)))" * 1000
+        code = wat(
+            f"""(module {memory} (func (export "f") (param i32) (result i32) (local i64 f32) {body} (local.get 0))
+            (func (export "g") {"nop " * 4000} unreachable))"""
+        )
+        instance = load(code)
+        assert function(instance, "f")(40) == 2040
+        with pytest.raises(Trap) as caught:
+            function(instance, "g")()
+        assert [code[frame.offset or 0] for frame in caught.value.frames] == [0], "unreachable"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("return_call", '(func $f (export "f") (return_call $f))'),
+        (
+            "return_call_indirect",
+            '(table 1 funcref) (elem (i32.const 0) $f) (func $f (export "f") (return_call_indirect (i32.const 0)))',
+        ),
+        (
+            "return_call_ref",
+            '(type $t (func)) (elem declare func $f) (func $f (export "f") (type $t) (return_call_ref $t (ref.func $f)))',
+        ),
+    ],
+)
+def test_tail_calls_are_refused(name: str, text: str, load: Callable[[bytes], Instance]) -> None:
+    with pytest.raises(InvalidModule, match="tail call"):
+        load(wat(f"(module {text})"))
+
+
+RANGES = """(module (memory (export "memory") 4)
+  (data $d "{DATA}")
+  (table $t (export "t") 9000 funcref) (elem $e func {ELEMENTS}) (func $one (result i32) (i32.const 1))
+  (func $two (result i32) (i32.const 2))
+  (func (export "fill") (param i32 i32 i32) (memory.fill (local.get 0) (local.get 1) (local.get 2)))
+  (func (export "copy") (param i32 i32 i32) (memory.copy (local.get 0) (local.get 1) (local.get 2)))
+  (func (export "init") (param i32 i32 i32) (memory.init $d (local.get 0) (local.get 1) (local.get 2)))
+  (func (export "fill table") (param i32 i32 i32)
+    (table.fill $t (local.get 0) (table.get $t (local.get 1)) (local.get 2)))
+  (func (export "copy table") (param i32 i32 i32) (table.copy $t $t (local.get 0) (local.get 1) (local.get 2)))
+  (func (export "init table") (param i32 i32 i32) (table.init $t $e (local.get 0) (local.get 1) (local.get 2)))
+  (func (export "at") (param i32) (result i32) (call_indirect $t (result i32) (local.get 0)))
+  (func (export "after") (param i32) (memory.fill (i32.const 0) (i32.const 7) (local.get 0)) unreachable))"""
+SIZE = 4 << 16
+DATA = bytes(range(48, 58)) * 15_000
+AROUND = (0, 1, bulk.BYTES - 1, bulk.BYTES, bulk.BYTES + 1, 2 * bulk.BYTES, 2 * bulk.BYTES + 77, 149_000)
+
+
+@pytest.fixture
+def ranges(load: Callable[[bytes], Instance]) -> Instance:
+    elements = " ".join(("$one", "$two")[n % 3 == 0] for n in range(9000))
+    return load(wat(RANGES.replace("{DATA}", DATA.decode()).replace("{ELEMENTS}", elements)))
+
+
+def test_ranges_of_memory_are_filled_and_copied_as_a_whole(ranges: Instance) -> None:
+    assert ranges.memory is not None
+    expected = bytearray(SIZE)
+    for size in AROUND:
+        for to, start in ((0, 0), (3, 900), (900, 3), (bulk.BYTES, 0), (0, bulk.BYTES), (70_000, 3)):
+            function(ranges, "init")(to, start % 7, size)
+            expected[to : to + size] = DATA[start % 7 : start % 7 + size]
+            function(ranges, "fill")(start, size & 0xFF, size // 2)
+            expected[start : start + size // 2] = bytes([size & 0xFF]) * (size // 2)
+            function(ranges, "copy")(to, start, size)
+            expected[to : to + size] = expected[start : start + size]
+            ranges.memory.refresh()
+            assert bytes(ranges.memory.view) == expected
+
+
+def test_ranges_of_tables_are_filled_and_copied_as_a_whole(ranges: Instance) -> None:
+    expected = [1 if n % 3 else 2 for n in range(9000)]
+    elements = list(expected)
+    function(ranges, "init table")(0, 0, 9000)
+    for size in (0, 1, bulk.ELEMENTS, bulk.ELEMENTS + 1, 8900):
+        for to, start in ((0, 7), (7, 0), (99, 98)):
+            function(ranges, "copy table")(to, start, size)
+            expected[to : to + size] = expected[start : start + size]
+            function(ranges, "fill table")(to, start, size // 2)
+            expected[to : to + size // 2] = [expected[start]] * (size // 2)
+            assert [function(ranges, "at")(n) for n in range(9000)] == expected
+            function(ranges, "init table")(start, to, size // 3)
+            expected[start : start + size // 3] = elements[to : to + size // 3]
+
+
+@pytest.mark.parametrize("name", ["fill", "copy", "init"])
+@pytest.mark.parametrize("to", [SIZE - 9, SIZE - bulk.BYTES - 9, 0xFFFF_FFF0])
+def test_beyond_memory_is_a_trap_of_the_guests_function(name: str, to: int, ranges: Instance) -> None:
+    with pytest.raises(Trap) as caught:
+        function(ranges, name)(to, 0, bulk.BYTES + 10)
+    assert caught.value.kind is TrapKind.OUT_OF_BOUNDS
+    assert len(caught.value.frames) == 1
+
+
+def test_positions_are_those_of_the_module_as_it_came(load: Callable[[bytes], Instance]) -> None:
+    code = wat(RANGES.replace("{DATA}", "").replace("{ELEMENTS}", ""))
+    with pytest.raises(Trap) as caught:
+        function(load(code), "after")(bulk.BYTES * 2)
+    (frame,) = caught.value.frames
+    assert frame.offset is not None
+    assert code[frame.offset] == 0, "unreachable"
+
+
+FILTERS = sorted((Path(__file__).parent.parent / "filters").glob("*/*.wasm"))
+
+
+def sections(code: bytes) -> dict[int, tuple[int, int]]:
+    reader, found = Reader(code, 8), {}
+    while reader.at < len(code):
+        id, size = reader.byte(), reader.number()
+        found[id] = reader.at, reader.at + size
+        reader.take(size)
+    return found
+
+
+@pytest.mark.parametrize("path", FILTERS, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_both_forms_read_the_code_of_real_filters(path: Path) -> None:
+    code = path.read_bytes()
+    place = sections(code)[10]
+    found, stopped = bulk.edited_in_python(code, *place)
+    assert stopped == -1
+    assert bulk.edited(code, *place) == (found, -1)
+
+
+SAMPLE = module("(loop $l (br_table $l $l (i32.const 0))) " + "".join(text.format(BIG=1) for text in ENDLESS.values()))
+START, END = sections(SAMPLE)[10]
+
+
+@given(st.lists(st.tuples(st.integers(START, END - 1), st.integers(0, 255)), max_size=3), st.integers(0, 30))
+def test_both_forms_agree_on_what_is_malformed(changes: list[tuple[int, int]], cut: int) -> None:
+    code = bytearray(SAMPLE)
+    for at, value in changes:
+        code[at] = value
+    end = max(END - cut, START)
+    assert bulk.edited(bytes(code), START, end) == bulk.edited_in_python(bytes(code), START, end)
+
+
+def test_many_functions(load: Callable[[bytes], Instance]) -> None:
+    """The number of a function that is added has three bytes: all that follows is elsewhere."""
+    functions = "(func)" * 17_000
+    body = "(memory.fill (i32.const 0) (i32.const 1) (i32.const 9))" * 30
+    code = wat(
+        f'(module (memory 1) {functions} (func $g (export "g") {body} unreachable) (func (export "h") unreachable))'
+    )
+    instance = load(code)
+    for name in ("g", "h"):
+        with pytest.raises(Trap) as caught:
+            function(instance, name)()
+        assert [code[frame.offset or 0] for frame in caught.value.frames] == [0]
+    assert Binary(code).original(0) is None
