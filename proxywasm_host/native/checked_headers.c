@@ -1,11 +1,12 @@
 /* Headers on their way in and out, where there is nothing unusual about them. */
 #include "fast_path.h"
 
-static PyObject *headers_name, *end_stream_name, *stream_name;
+static PyObject *headers_name, *data_name, *end_stream_name, *stream_name;
 
 int headers_names(void) {
     static const Name NAMES[] = {
         {&headers_name, "headers"},
+        {&data_name, "data"},
         {&end_stream_name, "end_stream"},
         {&stream_name, "stream"},
     };
@@ -133,7 +134,6 @@ bool fit_for_wire(int direction, PyObject *headers) {
 
 /* -- What goes out ---------------------------------------------------------------------------------------------- */
 
-static PyObject *const *const SLOTS[] = {&headers_name, &end_stream_name, &stream_name};
 enum { FIELDS = 3 };
 
 /* Where a class keeps its fields, so that it need not be called. */
@@ -143,10 +143,11 @@ typedef struct {
     bool found;
 } Layout;
 
-static int find_layout(Layout *layout, PyObject *class) {
+static int find_layout(Layout *layout, PyObject *class, PyObject *content_name) {
+    PyObject *names[] = {content_name, end_stream_name, stream_name};
     layout->found = PyType_Check(class) && ((PyTypeObject *)class)->tp_new == PyBaseObject_Type.tp_new;
     for (int i = 0; i < FIELDS; i++) {
-        PyObject *slot = PyObject_GetAttr(class, *SLOTS[i]);
+        PyObject *slot = PyObject_GetAttr(class, names[i]);
         if (!slot) return -1;
         bool own = Py_IS_TYPE(slot, &PyMemberDescr_Type) && PyDescr_TYPE(slot) == (PyTypeObject *)class;
         PyMemberDef *member = own ? ((PyMemberDescrObject *)slot)->d_member : NULL;
@@ -158,13 +159,22 @@ static int find_layout(Layout *layout, PyObject *class) {
     return 0;
 }
 
+static PyObject *effect(Layout *layout, PyObject *class, PyObject *content_name, PyObject *content, bool end_stream,
+                        PyObject *stream) {
+    PyObject *fields[] = {content, end_stream ? Py_True : Py_False, stream};
+    if (layout->class != class && find_layout(layout, class, content_name)) return NULL;
+    if (!layout->found) return PyObject_Vectorcall(class, fields, FIELDS, NULL);
+    PyObject *made = ((PyTypeObject *)class)->tp_alloc((PyTypeObject *)class, 0);
+    for (int i = 0; made && i < FIELDS; i++) *(PyObject **)((char *)made + layout->at[i]) = Py_NewRef(fields[i]);
+    return made;
+}
+
 PyObject *headers_effect(int direction, PyObject *headers, bool end_stream, PyObject *stream) {
     static Layout layouts[2];
-    Layout *layout = &layouts[direction];
-    PyObject *class = known.headers_out[direction], *fields[] = {headers, end_stream ? Py_True : Py_False, stream};
-    if (layout->class != class && find_layout(layout, class)) return NULL;
-    if (!layout->found) return PyObject_Vectorcall(class, fields, FIELDS, NULL);
-    PyObject *effect = ((PyTypeObject *)class)->tp_alloc((PyTypeObject *)class, 0);
-    for (int i = 0; effect && i < FIELDS; i++) *(PyObject **)((char *)effect + layout->at[i]) = Py_NewRef(fields[i]);
-    return effect;
+    return effect(&layouts[direction], known.headers_out[direction], headers_name, headers, end_stream, stream);
+}
+
+PyObject *body_effect(int direction, PyObject *data, bool end_stream, PyObject *stream) {
+    static Layout layouts[2];
+    return effect(&layouts[direction], known.body_out[direction], data_name, data, end_stream, stream);
 }

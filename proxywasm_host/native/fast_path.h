@@ -32,7 +32,7 @@ enum { FEW_FILTERS = 16 };
 
 typedef struct {
     PyObject_HEAD
-    PyObject *stream, *filters, *headers, *stopped, *buffer, *holder, *trailers, *dict;
+    PyObject *stream, *filters, *headers, *stopped, *buffer, *holder, *trailers, *resume_asked, *dict;
     Py_ssize_t passed, calling, count, header_count, header_size;
     unsigned long long received;
     uint8_t *given_end, few[FEW_FILTERS]; /* a byte for each of `count` filters */
@@ -68,6 +68,8 @@ PyObject *context_make(PyObject *stream, PyObject *plugin);
 int64_t context_on_headers(HttpContextBase *self, int direction, PyObject *headers, bool end_stream);
 /* Give each HttpContext of a list its last callbacks: 0, or -1 with an exception. */
 int end_contexts(PyObject *contexts);
+/* Whether it lets bodies of this direction pass unseen, as they are. */
+bool context_sees_no_body(const HttpContextBase *self, int direction);
 /* The action that a method gave, from 0 on, or -1 with an exception; takes `result` over. */
 int64_t action_of(PyObject *result);
 
@@ -76,6 +78,8 @@ int64_t action_of(PyObject *result);
 FilterChainBase *chain_make(PyObject *stream, int direction, PyObject *filters);
 /* Headers have come in from outside: 0, or -1 with an exception. */
 int chain_feed_headers(FilterChainBase *self, PyObject *headers, bool end_stream);
+/* So has a part of the body, which is bytes: 0, or -1 with an exception. */
+int chain_feed_data(FilterChainBase *self, PyObject *data, bool end_stream);
 
 /* -- http_stream.c --------------------------------------------------------------------------------------------- */
 
@@ -91,8 +95,9 @@ PyObject *map_for_log(PyObject *stream, size_t map);
 PyObject *checked_headers(PyObject *headers, Py_ssize_t *count, Py_ssize_t *size);
 /* Whether headers may go out as they are: what HttpStream.for_wire gives back as it was. */
 bool fit_for_wire(int direction, PyObject *headers);
-/* A RequestHeaders or ResponseHeaders. */
+/* A RequestHeaders or ResponseHeaders, a RequestBody or ResponseBody. */
 PyObject *headers_effect(int direction, PyObject *headers, bool end_stream, PyObject *stream);
+PyObject *body_effect(int direction, PyObject *data, bool end_stream, PyObject *stream);
 
 /* -- All of them ------------------------------------------------------------------------------------------------ */
 

@@ -1,17 +1,18 @@
 /* One direction of a stream: the C form of FilterChainBase in runtime/fast_path.py, method by method. */
 #include "fast_path.h"
 
-static PyObject *send_prepared_name;
+static PyObject *send_prepared_name, *pass_data_name, *zero;
 static PyObject *nothing, *nobody; /* an empty list and an empty mapping, which are never changed */
 
 int chain_names(void) {
     static const Name NAMES[] = {
         {&send_prepared_name, "send_prepared"},
+        {&pass_data_name, "pass_data"},
     };
     PyObject *empty = PyDict_New();
-    nothing = PyList_New(0), nobody = empty ? PyDictProxy_New(empty) : NULL;
+    nothing = PyList_New(0), zero = PyLong_FromLong(0), nobody = empty ? PyDictProxy_New(empty) : NULL;
     Py_XDECREF(empty);
-    return nothing && nobody ? INTERN(NAMES) : -1;
+    return nothing && zero && nobody ? INTERN(NAMES) : -1;
 }
 
 static int start(FilterChainBase *self, PyObject *stream, int direction, PyObject *filters) {
@@ -23,6 +24,7 @@ static int start(FilterChainBase *self, PyObject *stream, int direction, PyObjec
     self->filters = Py_NewRef(filters);
     self->headers = Py_NewRef(nothing);
     self->stopped = Py_NewRef(nobody);
+    self->resume_asked = Py_NewRef(zero);
     self->direction = direction;
     self->calling = -1;
     return 0;
@@ -202,6 +204,65 @@ static PyObject *chain_on_headers(FilterChainBase *self, PyObject *const *args, 
     Py_RETURN_NONE;
 }
 
+/* -- The body --------------------------------------------------------------------------------------------------- */
+
+static int out_data(FilterChainBase *self, PyObject *data, bool end_stream) {
+    int any = end_stream ? 1 : PyObject_IsTrue(data);
+    if (any < 0) return -1;
+    if (!any || self->complete || !self->stream) return 0;
+    if (!is_a(self->stream, known.http_stream, &HttpStreamBaseType) || !((HttpStreamBase *)self->stream)->outbox)
+        return PyErr_Format(PyExc_TypeError, "%R is no HttpStream", self->stream), -1;
+    PyObject *effect = body_effect(self->direction, data, end_stream, self->stream);
+    if (!effect) return -1;
+    int failed = self->stream ? PyList_Append(((HttpStreamBase *)self->stream)->outbox->effects, effect) : 0;
+    Py_DECREF(effect);
+    self->complete = end_stream;
+    return failed;
+}
+
+static PyObject *chain_out_data(FilterChainBase *self, PyObject *const *args, Py_ssize_t count) {
+    int end_stream = count == 2 ? PyObject_IsTrue(args[1]) : -1;
+    if (end_stream < 0) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "out_data() takes data and whether they are the last");
+        return NULL;
+    }
+    if (out_data(self, args[0], end_stream)) return NULL;
+    Py_RETURN_NONE;
+}
+
+/* Whether no filter looks at bodies, so that they go out as they are. */
+static bool is_open(const FilterChainBase *self) {
+    if (self->stopped != nobody || self->buffer || self->trailers || !self->filters) return false;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(self->filters); i++) {
+        PyObject *filter = PyList_GET_ITEM(self->filters, i);
+        if (i >= self->count || self->given_end[i] || !is_a(filter, known.http_context, &HttpContextBaseType) ||
+            !context_sees_no_body((HttpContextBase *)filter, self->direction))
+            return false;
+    }
+    return true;
+}
+
+int chain_feed_data(FilterChainBase *self, PyObject *data, bool end_stream) {
+    self->received += (unsigned long long)PyBytes_GET_SIZE(data);
+    self->ended = end_stream;
+    Py_XSETREF(self->resume_asked, Py_NewRef(zero));
+    if (!is_open(self))
+        return told(PyObject_CallMethodObjArgs((PyObject *)self, pass_data_name, zero, data,
+                                               end_stream ? Py_True : Py_False, NULL));
+    if (end_stream) memset(self->given_end, 1, (size_t)PyList_GET_SIZE(self->filters));
+    return out_data(self, data, end_stream);
+}
+
+static PyObject *chain_on_data(FilterChainBase *self, PyObject *const *args, Py_ssize_t count) {
+    int end_stream = count == 2 && PyBytes_Check(args[0]) ? PyObject_IsTrue(args[1]) : -1;
+    if (end_stream < 0) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "on_data() takes bytes and whether they are the last");
+        return NULL;
+    }
+    if (chain_feed_data(self, args[0], end_stream)) return NULL;
+    Py_RETURN_NONE;
+}
+
 static int chain_traverse(FilterChainBase *self, visitproc visit, void *arg) {
     Py_VISIT(self->stream);
     Py_VISIT(self->filters);
@@ -210,6 +271,7 @@ static int chain_traverse(FilterChainBase *self, visitproc visit, void *arg) {
     Py_VISIT(self->buffer);
     Py_VISIT(self->holder);
     Py_VISIT(self->trailers);
+    Py_VISIT(self->resume_asked);
     Py_VISIT(self->dict);
     return 0;
 }
@@ -222,6 +284,7 @@ static int chain_clear(FilterChainBase *self) {
     Py_CLEAR(self->buffer);
     Py_CLEAR(self->holder);
     Py_CLEAR(self->trailers);
+    Py_CLEAR(self->resume_asked);
     Py_CLEAR(self->dict);
     return 0;
 }
@@ -249,6 +312,15 @@ static PyMethodDef chain_methods[] = {
     {"stop", to_override, METH_VARARGS,
      "stop($self, index, action, /)\n--\n\n"
      "A filter holds the headers."},
+    {"on_data", (PyCFunction)(void (*)(void))chain_on_data, METH_FASTCALL,
+     "on_data($self, data, end_stream, /)\n--\n\n"
+     "A part of the body has come in."},
+    {"pass_data", to_override, METH_VARARGS,
+     "pass_data($self, start, data, end_stream, /)\n--\n\n"
+     "Give a part of the body to the filters from `start` on, and out, unless one of them stops that."},
+    {"out_data", (PyCFunction)(void (*)(void))chain_out_data, METH_FASTCALL,
+     "out_data($self, data, end_stream, /)\n--\n\n"
+     "All filters have let a part of the body go on."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -260,6 +332,7 @@ static PyMemberDef chain_members[] = {
     {"stopped", T_OBJECT_EX, offsetof(FilterChainBase, stopped), 0, NULL},
     {"buffer", T_OBJECT, offsetof(FilterChainBase, buffer), 0, NULL},
     {"holder", T_OBJECT, offsetof(FilterChainBase, holder), 0, NULL},
+    {"resume_asked", T_OBJECT_EX, offsetof(FilterChainBase, resume_asked), 0, NULL},
     {"trailers", T_OBJECT, offsetof(FilterChainBase, trailers), 0, NULL},
     {"passed", T_PYSSIZET, offsetof(FilterChainBase, passed), 0, NULL},
     {"calling", T_PYSSIZET, offsetof(FilterChainBase, calling), 0, NULL},

@@ -99,6 +99,11 @@ static int64_t headers_action(HttpContextBase *self, uint64_t action) {
     return amounts_to;
 }
 
+bool context_sees_no_body(const HttpContextBase *self, int direction) {
+    Known_callback on_body = direction == REQUEST ? ON_REQUEST_BODY : ON_RESPONSE_BODY;
+    return !self->created || (self->vm && self->vm->failure == Py_None && !self->vm->known[on_body].function);
+}
+
 int64_t context_on_headers(HttpContextBase *self, int direction, PyObject *headers, bool end_stream) {
     if (!self->created) {
         if (direction == RESPONSE) return 0;

@@ -3,11 +3,12 @@
 
 #include <time.h>
 
-static PyObject *time_name, *via_upstream;
+static PyObject *time_name, *feed_body_name, *via_upstream;
 
 int stream_names(void) {
     static const Name NAMES[] = {
         {&time_name, "time_ns"},
+        {&feed_body_name, "feed_body"},
         {&via_upstream, "via_upstream"},
     };
     return INTERN(NAMES);
@@ -168,6 +169,35 @@ static PyObject *stream_response_headers(HttpStreamBase *self, PyObject *const *
     return fed(self, self->response, given[0], given[1]);
 }
 
+/* A part of the body of one direction. What is not as it should be, Python says. */
+static PyObject *fed_body(HttpStreamBase *self, FilterChainBase *chain, PyObject *data, PyObject *end_stream) {
+    if (!chain) return drained(self);
+    if (!PyBytes_CheckExact(data) || chain->aborted || !chain->started || chain->ended)
+        return PyObject_CallMethodObjArgs((PyObject *)self, feed_body_name, chain, data, end_stream, NULL);
+    int ends = PyObject_IsTrue(end_stream);
+    if (ends < 0) return NULL;
+    Py_INCREF(chain);
+    int failed = chain_feed_data(chain, data, ends);
+    Py_DECREF(chain);
+    return failed ? NULL : drained(self);
+}
+
+static PyObject *stream_request_body(HttpStreamBase *self, PyObject *const *args, Py_ssize_t count,
+                                     PyObject *keywords) {
+    static const Signature SIGNATURE = {"request_body", 2, 1, {"data", "end_stream"}};
+    PyObject *given[] = {NULL, Py_False};
+    return take(&SIGNATURE, args, count, keywords, given) ? fed_body(self, self->request, given[0], given[1]) : NULL;
+}
+
+static PyObject *stream_response_body(HttpStreamBase *self, PyObject *const *args, Py_ssize_t count,
+                                      PyObject *keywords) {
+    static const Signature SIGNATURE = {"response_body", 2, 1, {"data", "end_stream"}};
+    PyObject *given[] = {NULL, Py_False};
+    if (!take(&SIGNATURE, args, count, keywords, given)) return NULL;
+    if (self->local && self->local != Py_None) return drained(self);
+    return fed_body(self, self->response, given[0], given[1]);
+}
+
 static PyObject *stream_close(HttpStreamBase *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
     static const Signature SIGNATURE = {"close", 1, 0, {"details"}};
     PyObject *details = NULL;
@@ -258,6 +288,14 @@ static PyMethodDef stream_methods[] = {
     {EVENT(response_headers),
      "response_headers($self, headers, end_stream=False)\n--\n\n"
      "Upstream's headers, ``:status`` first. Ignored after a local response. Raises as `request_headers`."},
+    {EVENT(request_body),
+     "request_body($self, data, end_stream=False)\n--\n\n"
+     "A part of the client's body. Raises: RuntimeError, before the headers or after the end; TypeError."},
+    {EVENT(response_body), "response_body($self, data, end_stream=False)\n--\n\n"
+                           "A part of upstream's body. Ignored after a local response. Raises as `request_body`."},
+    {"feed_body", to_override, METH_VARARGS,
+     "feed_body($self, chain, data, end_stream, /)\n--\n\n"
+     "A part of the body of one direction has come in, or what is none."},
     {EVENT(close), "close($self, details='')\n--\n\n"
                    "Both sides are done with the stream: on_log, on_done, on_delete. Closing again does nothing.\n\n"
                    "`details` say why, if it ended early; Envoy's word for a client that went away is\n"

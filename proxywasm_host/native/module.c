@@ -64,6 +64,8 @@ static const struct {
     {"plugin", &known.plugin},
     {"request_headers", &known.headers_out[0]},
     {"response_headers", &known.headers_out[1]},
+    {"request_body", &known.body_out[0]},
+    {"response_body", &known.body_out[1]},
     {"check_properties", &known.check_properties},
     {"header_limits", &known.header_limits},
 };

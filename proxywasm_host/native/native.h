@@ -46,6 +46,7 @@ typedef struct {
     PyObject *http_stream;      /* http.HttpStream */
     PyObject *plugin;           /* plugin.Plugin */
     PyObject *headers_out[2];   /* effects.RequestHeaders, effects.ResponseHeaders */
+    PyObject *body_out[2];      /* effects.RequestBody, effects.ResponseBody */
     PyObject *check_properties; /* values.check_properties */
     PyObject *header_limits;    /* fast_path.HEADER_LIMITS */
 } Known;
@@ -86,6 +87,8 @@ typedef enum {
     ON_CONTEXT_CREATE,
     ON_REQUEST_HEADERS,
     ON_RESPONSE_HEADERS,
+    ON_REQUEST_BODY,
+    ON_RESPONSE_BODY,
     ON_LOG,
     ON_DONE,
     ON_DELETE,

@@ -247,6 +247,8 @@ int vm_names(void) {
         {&known_names[ON_CONTEXT_CREATE], "on_context_create"},
         {&known_names[ON_REQUEST_HEADERS], "on_request_headers"},
         {&known_names[ON_RESPONSE_HEADERS], "on_response_headers"},
+        {&known_names[ON_REQUEST_BODY], "on_request_body"},
+        {&known_names[ON_RESPONSE_BODY], "on_response_body"},
         {&known_names[ON_LOG], "on_log"},
         {&known_names[ON_DONE], "on_done"},
         {&known_names[ON_DELETE], "on_delete"},

@@ -194,6 +194,8 @@ class FilterChainBase:
     aborted = False
     calling = -1
     """The filter whose callback runs, by its place in the chain; -1 for none."""
+    resume_asked = 0
+    """A bit for each filter that resumed its own headers or trailers: done once their callback has returned PAUSE."""
 
     def __init__(self, stream: HttpStream, direction: int, filters: list[HttpContext]) -> None:
         self.stream = stream
@@ -239,6 +241,23 @@ class FilterChainBase:
     def stop(self, index: int, action: int, /) -> None:
         """A filter holds the headers."""
         raise NotImplementedError
+
+    def on_data(self, data: bytes, end_stream: bool, /) -> None:
+        """A part of the body has come in."""
+        self.received += len(data)
+        self.ended = end_stream
+        self.resume_asked = 0
+        self.pass_data(0, data, end_stream)
+
+    def pass_data(self, start: int, data: bytes, end_stream: bool, /) -> None:
+        """Give a part of the body to the filters from `start` on, and out, unless one of them stops that."""
+        raise NotImplementedError
+
+    def out_data(self, data: bytes, end_stream: bool, /) -> None:
+        """All filters have let a part of the body go on."""
+        if not self.complete and (data or end_stream):
+            self.complete = end_stream
+            self.stream.host.emit(effects.body_out(self.direction, data, end_stream, self.stream))
 
     def _out_headers(self, end_stream: bool) -> None:
         """All filters have let the headers go on."""
@@ -323,6 +342,18 @@ class HttpStreamBase:
             if checked is not None:
                 chain.on_headers(checked, end_stream)
         return self.host.drain()
+
+    def request_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
+        """A part of the client's body. Raises: RuntimeError, before the headers or after the end; TypeError."""
+        return self.feed_body(self._request, data, end_stream)
+
+    def response_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
+        """A part of upstream's body. Ignored after a local response. Raises as `request_body`."""
+        return self.host.drain() if self.local else self.feed_body(self._response, data, end_stream)
+
+    def feed_body(self, chain: FilterChain, data: bytes, end_stream: bool, /) -> list[Effect]:
+        """A part of the body of one direction has come in, or what is none."""
+        raise NotImplementedError
 
     def close(self, details: str = "") -> list[Effect]:
         """Both sides are done with the stream: on_log, on_done, on_delete. Closing again does nothing.
@@ -428,6 +459,8 @@ if not TYPE_CHECKING and NATIVE is not None:
     NATIVE.use(
         request_headers=effects.RequestHeaders,
         response_headers=effects.ResponseHeaders,
+        request_body=effects.RequestBody,
+        response_body=effects.ResponseBody,
         check_properties=check_properties,
         header_limits=HEADER_LIMITS,
     )

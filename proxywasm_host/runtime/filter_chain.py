@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import DataAction, HeadersAction
 from proxywasm_host.runtime import effects
-from proxywasm_host.runtime.effects import body_out
 from proxywasm_host.runtime.fast_path import REQUEST, RESPONSE, FilterChainBase
 
 if TYPE_CHECKING:
@@ -54,16 +53,8 @@ class FilterChain(FilterChainBase):
 
     trailer_count = trailer_size = 0
     """How many trailers came in, and bytes of them."""
-    resume_asked = 0
-    """A bit for each filter that resumed its own headers or trailers: done once their callback has returned PAUSE."""
 
     # -- Events --------------------------------------------------------------------------------------------------
-
-    def on_data(self, data: bytes, end_stream: bool) -> None:
-        self.received += len(data)
-        self.ended = end_stream
-        self.resume_asked = 0
-        self._data(0, data, end_stream)
 
     def on_trailers(self, trailers: HeaderList) -> None:
         self.trailers = trailers
@@ -88,7 +79,7 @@ class FilterChain(FilterChainBase):
                 self.passed = index + 1
                 self.pass_headers(index + 1, False)
             if not self.aborted:
-                self._data(index + 1, data, end_stream)
+                self.pass_data(index + 1, data, end_stream)
 
     @property
     def holding(self) -> HttpContext | None:
@@ -102,7 +93,7 @@ class FilterChain(FilterChainBase):
         self.streaming = action == HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK
         self._resume_if_asked(index)
 
-    def _data(self, start: int, data: bytes, end_stream: bool) -> None:
+    def pass_data(self, start: int, data: bytes, end_stream: bool) -> None:
         trailers_added_by = None
         for index in range(start, len(self.filters)):
             if self.stopped.get(index) is State.STOP_ALL:
@@ -124,7 +115,7 @@ class FilterChain(FilterChainBase):
                 trailers_added_by = index
             if not self._after_data(index, action, data):
                 return
-        self._out_data(data, end_stream and self.trailers is None)
+        self.out_data(data, end_stream and self.trailers is None)
         if trailers_added_by is not None:
             self._trailers(trailers_added_by + 1)
 
@@ -189,7 +180,7 @@ class FilterChain(FilterChainBase):
             if self.aborted:
                 return
         if self.buffer is not None:
-            self._data(again, self.take_buffer(), self.ended and not had_trailers)
+            self.pass_data(again, self.take_buffer(), self.ended and not had_trailers)
         if had_trailers and not self.aborted:
             self._trailers(again)
 
@@ -227,12 +218,6 @@ class FilterChain(FilterChainBase):
         return self.buffer is not None and len(self.buffer) > self.stream.buffer_limit
 
     # -- Out -----------------------------------------------------------------------------------------------------
-
-    def _out_data(self, data: bytes, end_stream: bool) -> None:
-        if self.complete or not (data or end_stream):
-            return
-        self.complete = end_stream
-        self.stream.host.emit(body_out(self.direction, data, end_stream, self.stream))
 
     def _out_trailers(self) -> None:
         if self.complete:

@@ -109,17 +109,9 @@ class HttpStream(HttpStreamBase):
 
     # -- Events --------------------------------------------------------------------------------------------------
 
-    def request_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
-        """A part of the client's body. Raises: RuntimeError, before the headers or after the end; TypeError."""
-        return self._body(self._request, data, end_stream)
-
     def request_trailers(self, trailers: HeaderList) -> list[Effect]:
         """The client's trailers, which end the request. Raises: RuntimeError, before the headers or after the end."""
         return self._end(self._request, trailers)
-
-    def response_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
-        """A part of upstream's body. Ignored after a local response. Raises as `request_body`."""
-        return self.host.drain() if self.local else self._body(self._response, data, end_stream)
 
     def response_trailers(self, trailers: HeaderList) -> list[Effect]:
         """Upstream's trailers. Ignored after a local response. Raises as `request_trailers`."""
@@ -138,7 +130,7 @@ class HttpStream(HttpStreamBase):
         if chain.ended:
             raise RuntimeError(f"the {which} has ended before")
 
-    def _body(self, chain: FilterChain, data: bytes, end_stream: bool) -> list[Effect]:
+    def feed_body(self, chain: FilterChain, data: bytes, end_stream: bool) -> list[Effect]:
         if data.__class__ is not bytes:
             data = as_body(data)
         if not chain.aborted:
