@@ -182,7 +182,7 @@ class Exchange:
         if end_stream is None:
             end_stream = not (length or chunked)
         self._request_ended = end_stream
-        self._feed(self.stream.request_headers(shown, end_stream))
+        self._feed(self.stream.request_headers(shown, end_stream, owned=True))
 
     def request_body(self, data: bytes, end_stream: bool) -> None:
         """A part of the request's body. Ignored after its end."""
@@ -239,7 +239,7 @@ class Exchange:
         end_stream = end_stream or bodiless or (length == 0 and not trailers)
         self._response_length = length
         self._response_ended = end_stream
-        self._feed(self.stream.response_headers(shown, end_stream))
+        self._feed(self.stream.response_headers(shown, end_stream, owned=True))
 
     def response_body(self, data: bytes, end_stream: bool) -> None:
         """A part of the response's body. Ignored after its end, and when upstream is not heard any more."""

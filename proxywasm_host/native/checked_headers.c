@@ -76,9 +76,9 @@ static bool put_name(unsigned char *table, PyObject *list, Py_ssize_t index, uin
     }
 }
 
-PyObject *checked_headers(PyObject *headers, Py_ssize_t *count, Py_ssize_t *size) {
+PyObject *checked_headers(PyObject *headers, bool owned, Py_ssize_t *count, Py_ssize_t *size) {
     if (!PyList_CheckExact(headers)) return NULL;
-    PyObject *list = PyList_GetSlice(headers, 0, PyList_GET_SIZE(headers)), *name, *value;
+    PyObject *list = owned ? Py_NewRef(headers) : PyList_GetSlice(headers, 0, PyList_GET_SIZE(headers)), *name, *value;
     if (!list) return NULL;
     unsigned char table[SLOTS_OF_FEW] = {0};
     Py_ssize_t many = 0, bytes = 0, all = PyList_GET_SIZE(list);

@@ -77,7 +77,7 @@ int64_t action_of(PyObject *result);
 
 FilterChainBase *chain_make(PyObject *stream, int direction, PyObject *filters);
 /* Headers have come in from outside: 0, or -1 with an exception. */
-int chain_feed_headers(FilterChainBase *self, PyObject *headers, bool end_stream);
+int chain_feed_headers(FilterChainBase *self, PyObject *headers, bool end_stream, bool owned);
 /* So has a part of the body, which is bytes: 0, or -1 with an exception. */
 int chain_feed_data(FilterChainBase *self, PyObject *data, bool end_stream);
 
@@ -90,9 +90,9 @@ PyObject *map_for_log(PyObject *stream, size_t map);
 
 /* -- checked_headers.c -------------------------------------------------------------------------------------------- */
 
-/* A list of our own of headers that are plain pairs of bytes, whose names are in lower case and differ; and their count
- * and size, as measure() in header_limits.py says. NULL without an exception: they have to be looked at more closely. */
-PyObject *checked_headers(PyObject *headers, Py_ssize_t *count, Py_ssize_t *size);
+/* A list of our own of headers (that list itself, if it is `owned`) that are plain pairs of bytes, whose names are in
+ * lower case and differ; and their count and size, as measure() in header_limits.py says. NULL without an exception: they have to be looked at more closely. */
+PyObject *checked_headers(PyObject *headers, bool owned, Py_ssize_t *count, Py_ssize_t *size);
 /* Whether headers may go out as they are: what HttpStream.for_wire gives back as it was. */
 bool fit_for_wire(int direction, PyObject *headers);
 /* A RequestHeaders or ResponseHeaders, a RequestBody or ResponseBody. */

@@ -173,7 +173,7 @@ static int within_limits(FilterChainBase *self, PyObject *headers, Py_ssize_t co
     return failed;
 }
 
-int chain_feed_headers(FilterChainBase *self, PyObject *given, bool end_stream) {
+int chain_feed_headers(FilterChainBase *self, PyObject *given, bool end_stream, bool owned) {
     if (self->started) {
         PyErr_Format(PyExc_RuntimeError, "the %s's headers were given before",
                      self->direction == REQUEST ? "request" : "response");
@@ -183,10 +183,11 @@ int chain_feed_headers(FilterChainBase *self, PyObject *given, bool end_stream) 
     if (self->aborted) return 0;
     /* Names may occur twice where nothing is joined, but to ask costs more than to look. */
     Py_ssize_t count, size;
-    PyObject *headers = checked_headers(given, &count, &size);
+    PyObject *headers = checked_headers(given, owned, &count, &size);
     int taken = headers ? within_limits(self, headers, count, size) : -1;
     if (!headers && !PyErr_Occurred()) {
-        headers = PyObject_CallMethod(self->stream, "checked", "On", given, (Py_ssize_t)HEADERS_MAP[self->direction]);
+        headers = PyObject_CallMethod(self->stream, "checked", "OnO", given, (Py_ssize_t)HEADERS_MAP[self->direction],
+                                      owned ? Py_True : Py_False);
         taken = !headers ? -1 : headers != Py_None;
     }
     int failed = taken > 0 ? begin(self, headers, end_stream) : taken;

@@ -140,33 +140,34 @@ static PyObject *drained(HttpStreamBase *self) {
     return PyErr_Format(PyExc_RuntimeError, "the stream was never made, or is gone");
 }
 
-static PyObject *fed(HttpStreamBase *self, FilterChainBase *chain, PyObject *headers, PyObject *end_stream) {
+/* `given`: headers, end_stream, owned. */
+static PyObject *fed(HttpStreamBase *self, FilterChainBase *chain, PyObject **given) {
     Py_INCREF(chain);
-    int ends = PyObject_IsTrue(end_stream);
-    int failed = ends < 0 || chain_feed_headers(chain, headers, ends);
+    int ends = PyObject_IsTrue(given[1]), owned = PyObject_IsTrue(given[2]);
+    int failed = ends < 0 || owned < 0 || chain_feed_headers(chain, given[0], ends, owned);
     Py_DECREF(chain);
     return failed ? NULL : drained(self);
 }
 
 static PyObject *stream_request_headers(HttpStreamBase *self, PyObject *const *args, Py_ssize_t count,
                                         PyObject *keywords) {
-    static const Signature SIGNATURE = {"request_headers", 2, 1, {"headers", "end_stream"}};
-    PyObject *given[] = {NULL, Py_False};
+    static const Signature SIGNATURE = {"request_headers", 2, 1, {"headers", "end_stream", "owned"}};
+    PyObject *given[] = {NULL, Py_False, Py_False};
     if (!take(&SIGNATURE, args, count, keywords, given)) return NULL;
     if (self->closed) return PyErr_Format(PyExc_RuntimeError, "the stream is closed");
-    return self->request ? fed(self, self->request, given[0], given[1]) : drained(self);
+    return self->request ? fed(self, self->request, given) : drained(self);
 }
 
 static PyObject *stream_response_headers(HttpStreamBase *self, PyObject *const *args, Py_ssize_t count,
                                          PyObject *keywords) {
-    static const Signature SIGNATURE = {"response_headers", 2, 1, {"headers", "end_stream"}};
-    PyObject *given[] = {NULL, Py_False};
+    static const Signature SIGNATURE = {"response_headers", 2, 1, {"headers", "end_stream", "owned"}};
+    PyObject *given[] = {NULL, Py_False, Py_False};
     if (!take(&SIGNATURE, args, count, keywords, given)) return NULL;
     if (!self->response || self->response->aborted || (self->local && self->local != Py_None)) return drained(self);
     if (!self->request || !self->request->started)
         return PyErr_Format(PyExc_RuntimeError, "the request's headers must be given first");
     if (!self->response->started) Py_XSETREF(self->details, Py_NewRef(via_upstream));
-    return fed(self, self->response, given[0], given[1]);
+    return fed(self, self->response, given);
 }
 
 /* A part of the body of one direction. What is not as it should be, Python says. */
@@ -282,11 +283,12 @@ static void stream_dealloc(HttpStreamBase *self) {
 
 static PyMethodDef stream_methods[] = {
     {EVENT(request_headers),
-     "request_headers($self, headers, end_stream=False)\n--\n\n"
+     "request_headers($self, headers, end_stream=False, *, owned=False)\n--\n\n"
      "The client's headers: ``:method``, ``:path``, ``:authority`` and ``:scheme`` first, names in lower case.\n\n"
-     "`end_stream`: nothing follows. Raises: RuntimeError, if they were given before, or the stream is closed."},
+     "`end_stream`: nothing follows. `owned`: the list is handed over, and not copied; filters change it.\n\n"
+     "Raises: RuntimeError, if they were given before, or the stream is closed."},
     {EVENT(response_headers),
-     "response_headers($self, headers, end_stream=False)\n--\n\n"
+     "response_headers($self, headers, end_stream=False, *, owned=False)\n--\n\n"
      "Upstream's headers, ``:status`` first. Ignored after a local response. Raises as `request_headers`."},
     {EVENT(request_body),
      "request_body($self, data, end_stream=False)\n--\n\n"

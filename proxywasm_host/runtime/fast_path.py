@@ -314,16 +314,18 @@ class HttpStreamBase:
         """How many headers may come in, and how many bytes of them; ``None`` is no limit."""
         return self._header_limits
 
-    def request_headers(self, headers: HeaderList, end_stream: bool = False) -> list[Effect]:
+    def request_headers(self, headers: HeaderList, end_stream: bool = False, *, owned: bool = False) -> list[Effect]:
         """The client's headers: ``:method``, ``:path``, ``:authority`` and ``:scheme`` first, names in lower case.
 
-        `end_stream`: nothing follows. Raises: RuntimeError, if they were given before, or the stream is closed.
+        `end_stream`: nothing follows. `owned`: the list is handed over, and not copied; filters change it.
+
+        Raises: RuntimeError, if they were given before, or the stream is closed.
         """
         if self.closed:
             raise RuntimeError("the stream is closed")
-        return self._feed_headers(self._request, headers, end_stream)
+        return self._feed_headers(self._request, headers, end_stream, owned)
 
-    def response_headers(self, headers: HeaderList, end_stream: bool = False) -> list[Effect]:
+    def response_headers(self, headers: HeaderList, end_stream: bool = False, *, owned: bool = False) -> list[Effect]:
         """Upstream's headers, ``:status`` first. Ignored after a local response. Raises as `request_headers`."""
         response = self._response
         if self.local is not None or response.aborted:
@@ -332,13 +334,13 @@ class HttpStreamBase:
             raise RuntimeError("the request's headers must be given first")
         if not response.started:
             self.details = "via_upstream"
-        return self._feed_headers(response, headers, end_stream)
+        return self._feed_headers(response, headers, end_stream, owned)
 
-    def _feed_headers(self, chain: FilterChain, headers: HeaderList, end_stream: bool) -> list[Effect]:
+    def _feed_headers(self, chain: FilterChain, headers: HeaderList, end_stream: bool, owned: bool) -> list[Effect]:
         if chain.started:
             raise RuntimeError(f"the {WORDS[chain.direction]}'s headers were given before")
         if not chain.aborted:
-            checked = cast("HttpStream", self).checked(headers, HEADERS_MAP[chain.direction])
+            checked = cast("HttpStream", self).checked(headers, HEADERS_MAP[chain.direction], owned)
             if checked is not None:
                 chain.on_headers(checked, end_stream)
         return self.host.drain()

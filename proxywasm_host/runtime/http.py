@@ -146,15 +146,17 @@ class HttpStream(HttpStreamBase):
                 chain.on_trailers(checked)
         return self.host.drain()
 
-    def checked(self, headers: Iterable[tuple[bytes, bytes]], map: int) -> HeaderList | None:
-        """A list of our own of the embedder's headers; where the profile says so, what there can be one of is joined.
+    def checked(self, headers: Iterable[tuple[bytes, bytes]], map: int, owned: bool = False) -> HeaderList | None:
+        """A list of our own of the embedder's headers, or that list if it is `owned`; where the profile says so, what
+        there can be one of is joined.
 
         ``None`` if they are beyond the limits, which is answered.
 
         Raises: TypeError, if one is no pair of bytes; ValueError, if a name is not in lower case.
         """
         try:
-            pairs: list[Any] = list(headers)  # whatever it is that the embedder gave
+            # Whatever it is that the embedder gave:
+            pairs: list[Any] = headers if owned and headers.__class__ is list else list(headers)
         except TypeError:
             raise TypeError(f"headers are a list of (name, value) pairs of bytes, not {headers!r}") from None
         for pair in pairs:

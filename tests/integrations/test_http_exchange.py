@@ -12,8 +12,10 @@ import pytest
 
 from proxywasm_host import HeaderLimits, Host, Services
 from proxywasm_host.driver.dispatch import Dispatcher
+from proxywasm_host.integrations import exchange as exchange_module
 from proxywasm_host.integrations.exchange import Exchange, Informational, RequestHead, ResponseHead
 from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.filter_chain import REQUEST, RESPONSE
 from tests.support import code
 
 LOCAL = "send_local_response 418 tea short a=b -1\n"
@@ -568,3 +570,27 @@ def test_envoys_details(begin, lines, details):
         play(sides, line)
     stream = sides.exchange.stream
     assert (stream.reset_details or stream.details) == details
+
+
+def test_a_list_of_headers_is_copied_once_on_its_way_in_and_once_on_its_way_out(begin, monkeypatch):
+    """What the filters had in their hands is the list that was made of what came, and of it what goes is made."""
+    lists = []
+    for name in ("received_request", "received_response"):
+        monkeypatch.setattr(exchange_module, name, noting(getattr(exchange_module, name), lists, lambda _, made: made[0]))
+    for name in ("request_head", "response_head"):
+        monkeypatch.setattr(exchange_module, name, noting(getattr(exchange_module, name), lists, lambda given, _: given[0]))
+    sides = begin("@on_request_headers\nadd_header_map_value 0 a 1\n@on_response_headers\nadd_header_map_value 2 b 2\n")
+    assert play(sides, "> GET / host=h", "< 200 .") == ["> GET / host=h a=1 .", "< 200 b=2 ."]
+    request, of_request, response, of_response = lists
+    stream = sides.exchange.stream
+    assert request is of_request is stream.chain(REQUEST).headers
+    assert response is of_response is stream.chain(RESPONSE).headers
+
+
+def noting(function, notes, what):
+    def noted(*given):
+        made = function(*given)
+        notes.append(what(given, made))
+        return made
+
+    return noted

@@ -32,6 +32,16 @@ def test_events_out_of_order_are_errors_of_the_embedder(host, probe):
         stream.response_trailers([])
 
 
+@pytest.mark.parametrize("owned", [False, True])
+def test_a_list_that_is_handed_over_is_not_copied(host, probe, owned):
+    request, response = list(REQUEST), list(RESPONSE)
+    with host.http_stream([probe("@on_request_headers\nadd_header_map_value 0 a 1\n")]) as stream:
+        [out] = stream.request_headers(request, True, owned=owned)
+        assert ((b"a", b"1") in request, out.headers is request) == (owned, owned)
+        [out] = stream.response_headers(response, True, owned=owned)
+        assert (out.headers is response) is owned
+
+
 @pytest.mark.parametrize(
     "headers", [{b":path": b"/"}, [(":path", "/")], [(b":path", "/")], [(b":path", None)], [b":path"], [(b"x", 1)]]
 )
