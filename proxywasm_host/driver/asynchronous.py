@@ -17,7 +17,6 @@ Rules of this module:
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Protocol
 
@@ -30,10 +29,12 @@ try:
 except ModuleNotFoundError as error:
     raise remedy.missing("http", error) from None
 
+from proxywasm_host.driver.clients import MODULES, AsyncClients
 from proxywasm_host.driver.clusters import Clusters
+from proxywasm_host.driver.conversation import AsyncConversation
 from proxywasm_host.driver.dispatch import LOOKS, Dispatcher, clients_by_type, logger
 from proxywasm_host.driver.interrupt import Interruptible, interruptible_here
-from proxywasm_host.runtime.effects import Callout, CalloutFailed, HttpCall, Reply
+from proxywasm_host.runtime.effects import Callout, CalloutFailed, GrpcStream, Reply
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import Plugin
 
@@ -43,8 +44,12 @@ __all__ = ["AsyncClient", "AsyncDriver"]
 class AsyncClient(Protocol):
     """Makes callouts of one kind. An `AsyncExitStack` closes it if it has ``aclose``."""
 
-    async def __call__(self, callout: Any, /) -> Reply:
-        """Make the callout and return its reply; may be cancelled."""
+    async def __call__(self, callout: Any, /, *conversation: Any) -> Reply:
+        """Make the callout and return its reply; may be cancelled.
+
+        The client of `GrpcStream` is given an `AsyncConversation` beside it: it sends what ``async for message in
+        conversation`` gives, awaits `AsyncConversation.tell` with each reply, and returns the last, a `GrpcClosed`.
+        """
         ...
 
 
@@ -53,8 +58,8 @@ class AsyncDriver(Dispatcher):
 
     Args:
         host: whose effects; its `Host.wake` is set meanwhile.
-        clients: who makes the callouts, by the effect's type (`HttpCall`, `RedisCall`, …). Without one for `HttpCall`
-            they go over httpx2 to the host's clusters, if these are a `Clusters`. Those without a client fail.
+        clients: who makes the callouts, by the effect's type (`HttpCall`, `RedisCall`, …). Those without one go to the
+            host's clusters, if these are a `Clusters`; else they fail.
         stream_idle_timeout: seconds after which an attached stream without any progress is ended, by
             `HttpStream.time_out`; ``None`` is never.
     """
@@ -71,7 +76,7 @@ class AsyncDriver(Dispatcher):
     ) -> None:
         super().__init__(host, stream_idle_timeout=stream_idle_timeout)
         self._clients = clients_by_type(clients)
-        self._own_clients = AsyncExitStack()
+        self._own_clients: AsyncClients | None = None
         self._group: TaskGroup | None = None
         self._call_soon: Callable[..., object]
         self._scopes: dict[tuple[Plugin, int], anyio.CancelScope] = {}
@@ -80,10 +85,8 @@ class AsyncDriver(Dispatcher):
     async def __aenter__(self) -> AsyncDriver:
         self._group = await anyio.create_task_group().__aenter__()
         clusters = self.host.services.clusters
-        if HttpCall not in self._clients and isinstance(clusters, Clusters) and clusters.reachable:
-            from proxywasm_host.driver.http import AsyncHttpClient  # noqa: PLC0415 - callouts may not be wanted
-
-            self._clients[HttpCall] = await self._own_clients.enter_async_context(AsyncHttpClient(clusters))
+        if isinstance(clusters, Clusters) and clusters.reachable:
+            self._own_clients = AsyncClients(clusters)
         self._call_soon = self._scheduler()
         self.interruptible = interruptible_here()
         self.host.wake = self._wake
@@ -103,8 +106,9 @@ class AsyncDriver(Dispatcher):
         try:
             await group.__aexit__(None, None, None)  # what was raised goes on as it is, in no group
         finally:
-            with anyio.CancelScope(shield=True):
-                await self._own_clients.aclose()
+            if self._own_clients is not None:
+                with anyio.CancelScope(shield=True):
+                    await self._own_clients.aclose()
 
     @staticmethod
     def _scheduler() -> Callable[..., object]:
@@ -154,26 +158,34 @@ class AsyncDriver(Dispatcher):
     # -- Callouts ------------------------------------------------------------------------------------------------
 
     def _call(self, callout: Callout) -> bool:
-        client = self._clients.get(type(callout))
+        client = self._client(type(callout))
         if client is None or self._group is None:
             return False
         scope = self._scopes[callout.plugin, callout.token] = anyio.CancelScope()
         self.start_soon(self._answer, client, callout, scope)
         return True
 
+    def _client(self, kind: type[Callout]) -> Any:
+        own = self._own_clients if kind in MODULES else None
+        return self._clients.get(kind, own)
+
     async def _answer(self, client: AsyncClient, callout: Callout, scope: anyio.CancelScope) -> None:
+        conversation = [self._conversations.get((callout.plugin, callout.token))] * isinstance(callout, GrpcStream)
         with scope:
             try:
-                reply = await client(callout)
+                reply = await client(callout, *conversation)
             except Exception as error:  # noqa: BLE001 - whatever it is, the guest waits for an answer
                 logger.exception("the client of %s failed", type(callout).__name__)
                 reply = CalloutFailed(f"{type(error).__name__}: {error}")
         if self._scopes.get((callout.plugin, callout.token)) is scope:
             del self._scopes[callout.plugin, callout.token]
             if not scope.cancelled_caught:
-                self._deliver(callout, reply)
+                self._finish(callout, reply)
 
     def _cancel(self, plugin: Plugin, token: int) -> None:
         scope = self._scopes.pop((plugin, token), None)
         if scope is not None:
             scope.cancel()
+
+    def _converse(self, callout: GrpcStream) -> AsyncConversation:
+        return AsyncConversation(callout, self._deliver, lambda function: function())

@@ -34,8 +34,11 @@ class Cluster:
         timeout: seconds that a callout may take whose filter gave no time-out; ``None`` is for ever, as in Envoy.
         max_connections: how many at a time; what is more waits as long as connecting may take, and then gets 503.
         max_callouts: how many of one plugin may be under way; more are refused with INTERNAL_FAILURE.
-        max_response: bytes of a reply's body; more is a reset.
-        http2: offer HTTP/2 (needs httpx2's extra of that name).
+        max_response: bytes of a reply's body; more is a reset. Of gRPC: bytes of a message; more is status 8.
+        http2: offer HTTP/2 (needs httpx2's extra of that name). gRPC has it always.
+        authority: what gRPC calls name as ``:authority``, and a certificate is checked for; ``None`` is the URL's.
+        keep_alive: seconds after which a silent gRPC connection is asked for a sign of life, and which that may take;
+            ``None`` is never.
 
     Raises: ValueError, for an invalid URL, or one with a path; TypeError or ValueError, for an invalid number.
     """
@@ -49,13 +52,15 @@ class Cluster:
     max_callouts: int = MOST_CALLOUTS
     max_response: int = 16 * MIB
     http2: bool = False
+    authority: str | None = None
+    keep_alive: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.url, str):
             raise TypeError(f"a cluster's URL is text, https://idp.example for example, not {self.url!r}")
-        for name in ("connect_timeout", "timeout", "max_connections", "max_callouts", "max_response"):
+        for name in ("connect_timeout", "timeout", "max_connections", "max_callouts", "max_response", "keep_alive"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) and not (name == "timeout" and value is None):
+            if not isinstance(value, (int, float)) and not (name in ("timeout", "keep_alive") and value is None):
                 raise TypeError(f"{name} of a cluster is a number, not {value!r}")
             if value is not None and not value > 0:
                 raise ValueError(f"{name} of a cluster is more than 0, not {value!r}")

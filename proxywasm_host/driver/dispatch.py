@@ -6,6 +6,8 @@ Rules of this module:
   A sink takes note and returns; it feeds nothing.
 * What a performed effect brings about is performed after what is at hand.
 * A callout that nobody has a client for fails at once, so that no guest waits for ever.
+* The client of a gRPC stream has a conversation beside the callout: what the guest sends, and how it is told of replies
+  before the last one, which the client returns.
 * A stream without any progress for as long as `stream_idle_timeout` is ended: nothing came in, nothing came out. All
   streams are looked at `LOOKS` times in that time, so that none needs a timer.
 * Background work of guests has its share of the time (`background`), so that requests go on beside it.
@@ -20,8 +22,17 @@ from functools import partial
 from typing import Any, Union
 
 from proxywasm_host.driver.background import CALLOUT, BackgroundWork, Work
+from proxywasm_host.driver.conversation import MOST_UNSENT, Conversation
 from proxywasm_host.runtime import effects
-from proxywasm_host.runtime.effects import Callout, CalloutFailed, Effect, Reply, StreamEffect
+from proxywasm_host.runtime.effects import (
+    Callout,
+    CalloutFailed,
+    Effect,
+    GrpcClosed,
+    GrpcStream,
+    Reply,
+    StreamEffect,
+)
 from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.runtime.filter_chain import REQUEST, RESPONSE
 from proxywasm_host.runtime.host import Host
@@ -36,6 +47,8 @@ Sink = Callable[[Any], None]
 """Takes note of one effect of its stream."""
 
 CALLOUTS = (effects.HttpCall, effects.GrpcCall, effects.GrpcStream, effects.RedisCall)
+EXHAUSTED = 8
+"""gRPC's RESOURCE_EXHAUSTED."""
 LOOKS = 8
 HEAL_EACH = 1.0
 """Seconds between attempts to replace a guest that failed, while no stream comes that would."""
@@ -90,6 +103,8 @@ class Dispatcher:
         """Plugins that are to be given a new guest."""
         self._unmade: dict[tuple[Plugin, int], effects.Callout] = {}
         """Callouts that wait for their turn."""
+        self._conversations: dict[tuple[Plugin, int], Conversation] = {}
+        """gRPC streams, from when they are asked for."""
 
     def attach(self, stream: Stream, sink: Sink) -> None:
         """Give the effects of a stream to `sink`, until `detach`."""
@@ -126,12 +141,32 @@ class Dispatcher:
             elif isinstance(effect, effects.SetTickPeriod):
                 self._arm(effect.plugin, effect.milliseconds)
             elif isinstance(effect, effects.CancelCallout):
-                if self._unmade.pop((effect.plugin, effect.token), None) is None:
-                    self._cancel(effect.plugin, effect.token)
+                self._break_off(effect.plugin, effect.token)
+            elif isinstance(effect, effects.GrpcSend):
+                self._send(effect.plugin, effect.token, effect.message, end=effect.end_stream)
+            elif isinstance(effect, effects.GrpcClose):
+                self._send(effect.plugin, effect.token, None, end=True)
             elif isinstance(effect, effects.QueueReady):
                 self._background.add(effect.plugin, partial(effect.plugin.queue_ready, effect.token))
             elif isinstance(effect, Callout):
+                if isinstance(effect, GrpcStream):
+                    self._conversations[effect.plugin, effect.token] = self._converse(effect)
                 call(effect)
+
+    def _break_off(self, plugin: Plugin, token: int) -> None:
+        """Nobody waits for the reply to a callout any more."""
+        conversation = self._conversations.pop((plugin, token), None)
+        if conversation is not None:
+            conversation.cancel()
+        if self._unmade.pop((plugin, token), None) is None:
+            self._cancel(plugin, token)
+
+    def _send(self, plugin: Plugin, token: int, message: bytes | None, *, end: bool) -> None:
+        """Send on a gRPC stream, unless it has ended."""
+        conversation = self._conversations.get((plugin, token))
+        if conversation is not None and not conversation.send(message, end=end):
+            self._break_off(plugin, token)
+            self._deliver(conversation.callout, GrpcClosed(EXHAUSTED, f"more than {MOST_UNSENT} bytes wait to be sent"))
 
     def _look_each(self, seconds: float) -> None:
         """Look at all streams each so many seconds."""
@@ -210,6 +245,9 @@ class Dispatcher:
         self._background.clear()
         self._unmade.clear()
         self._ticks.clear()
+        for conversation in self._conversations.values():
+            conversation.cancel()
+        self._conversations.clear()
 
     def _ticked(self, plugin: Plugin) -> list[Effect]:
         self._ticks.discard(plugin)
@@ -230,8 +268,24 @@ class Dispatcher:
             logger.warning("plugin %s calls %r, but there is %s", callout.plugin.name, callout.cluster, reason)
             self._background.add(callout.plugin, partial(self.host.deliver, callout, CalloutFailed(reason)))
 
-    def _deliver(self, callout: effects.Callout, reply: Reply) -> None:
-        self._by_itself(callout.plugin, lambda: self._delivered(callout, reply))
+    def _finish(self, callout: effects.Callout, reply: Reply) -> None:
+        """Give a guest the reply to a callout, the last one of a gRPC stream."""
+        conversation = self._conversations.pop((callout.plugin, callout.token), None)
+        if conversation is not None:
+            conversation.end()
+        self._deliver(callout, reply)
+
+    def _deliver(self, callout: effects.Callout, reply: Reply, then: Callable[[], None] | None = None) -> None:
+        """Give a guest a reply when it is its turn, and `then` call a function."""
+
+        def deliver() -> list[Effect]:
+            try:
+                return self._delivered(callout, reply)
+            finally:
+                if then is not None:
+                    then()
+
+        self._by_itself(callout.plugin, deliver)
 
     def _delivered(self, callout: effects.Callout, reply: Reply) -> list[Effect]:
         try:
@@ -256,4 +310,8 @@ class Dispatcher:
 
     def _cancel(self, plugin: Plugin, token: int) -> None:
         """Break a callout off."""
+        raise NotImplementedError
+
+    def _converse(self, callout: GrpcStream) -> Conversation:
+        """The guest's side of a gRPC stream, for its client."""
         raise NotImplementedError

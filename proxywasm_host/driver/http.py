@@ -113,6 +113,10 @@ class AsyncHttpClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close all connections."""
         for client in self._clients.values():
             await client.aclose()
 
@@ -159,6 +163,9 @@ class HttpClient:
         self.clusters = clusters
         self._clients: dict[Cluster, httpx2.Client] = {}
         self._lock = threading.Lock()
+
+    def cancel(self, callout: HttpCall) -> None:
+        """Nobody waits for the reply any more: it is dropped when it comes, or its time is over."""
 
     def close(self) -> None:
         """Close all connections."""

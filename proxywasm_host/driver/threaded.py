@@ -25,9 +25,11 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any, Protocol
 
+from proxywasm_host.driver.clients import MODULES, Clients
 from proxywasm_host.driver.clusters import Clusters
+from proxywasm_host.driver.conversation import Conversation, ThreadConversation
 from proxywasm_host.driver.dispatch import LOOKS, Dispatcher, clients_by_type, logger
-from proxywasm_host.runtime.effects import Callout, CalloutFailed, HttpCall, Reply
+from proxywasm_host.runtime.effects import Callout, CalloutFailed, GrpcStream, Reply
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import Plugin
 
@@ -37,8 +39,13 @@ __all__ = ["Client", "ThreadDriver"]
 class Client(Protocol):
     """Makes callouts of one kind, in any thread."""
 
-    def __call__(self, callout: Any, /) -> Reply:
-        """Make the callout and return its reply."""
+    def __call__(self, callout: Any, /, *conversation: Any) -> Reply:
+        """Make the callout and return its reply.
+
+        The client of `GrpcStream` is given a `ThreadConversation` beside it, and has a thread of its own: it sends what
+        ``for message in conversation`` gives, calls `ThreadConversation.tell` with each reply, and returns the last, a
+        `GrpcClosed`.
+        """
         ...
 
 
@@ -47,9 +54,9 @@ class ThreadDriver(Dispatcher):
 
     Args:
         host: whose effects; its `Host.wake` is set meanwhile.
-        clients: who makes the callouts, by the effect's type. Without one for `HttpCall` they go over httpx2 to the
-            host's clusters, if these are a `Clusters`. Those without a client fail.
-        threads: how many callouts are made at a time; what is more waits.
+        clients: who makes the callouts, by the effect's type. Those without one go to the host's clusters, if these are
+            a `Clusters`; else they fail.
+        threads: how many callouts are made at a time, beside gRPC streams; what is more waits.
         stream_idle_timeout: seconds after which an attached stream without any progress is ended, by
             `HttpStream.time_out`; ``None`` is never.
     """
@@ -66,7 +73,7 @@ class ThreadDriver(Dispatcher):
         self.lock = threading.RLock()
         self._clients = clients_by_type(clients)
         self._threads = threads
-        self._own_client: Any = None
+        self._own_clients: Clients | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._busy = 0
         """Threads that make callouts, or are about to."""
@@ -79,10 +86,8 @@ class ThreadDriver(Dispatcher):
 
     def __enter__(self) -> ThreadDriver:
         clusters = self.host.services.clusters
-        if HttpCall not in self._clients and isinstance(clusters, Clusters) and clusters.reachable:
-            from proxywasm_host.driver.http import HttpClient  # noqa: PLC0415 - callouts may not be wanted
-
-            self._own_client = self._clients[HttpCall] = HttpClient(clusters)
+        if isinstance(clusters, Clusters) and clusters.reachable:
+            self._own_clients = Clients(clusters)
         with self.lock:
             self._pool = ThreadPoolExecutor(self._threads, "proxywasm-callout")
             self._timer.start()
@@ -97,13 +102,14 @@ class ThreadDriver(Dispatcher):
             self.host.wake = None
             pool, self._pool = self._pool, None
             self._queued.clear()
-            self._waiting.clear()
+            for plugin, token in list(self._waiting):
+                self._cancel(plugin, token)
             self._ticking.clear()
             self._forget()
         self._timer.stop()
         assert pool is not None  # noqa: S101 - entered
-        if self._own_client is not None:
-            self._own_client.close()
+        if self._own_clients is not None:
+            self._own_clients.close()
         pool.shutdown(cancel_futures=True)
 
     def _woken(self) -> None:
@@ -138,13 +144,27 @@ class ThreadDriver(Dispatcher):
     # -- Callouts ------------------------------------------------------------------------------------------------
 
     def _call(self, callout: Callout) -> bool:
-        if type(callout) not in self._clients or self._pool is None:
+        if self._client(callout) is None or self._pool is None:
             return False
-        self._queued[callout.plugin, callout.token] = self._waiting[callout.plugin, callout.token] = callout
+        self._waiting[callout.plugin, callout.token] = callout
+        if isinstance(callout, GrpcStream):
+            self._lead(callout)
+            return True
+        self._queued[callout.plugin, callout.token] = callout
         if self._busy < self._threads:
             self._busy += 1
             self._pool.submit(self._work)
         return True
+
+    def _client(self, callout: Callout) -> Client | None:
+        own = self._own_clients if type(callout) in MODULES else None
+        return self._clients.get(type(callout), own)
+
+    def _lead(self, callout: GrpcStream) -> None:
+        """Lead a conversation in a thread of its own: it may take for ever, and there are not many at a time."""
+        conversation = self._conversations[callout.plugin, callout.token]
+        name = "proxywasm-grpc-stream"
+        threading.Thread(target=self._answer, args=(callout, conversation), name=name, daemon=True).start()
 
     def _work(self) -> None:
         """Make callouts as long as there are any."""
@@ -161,20 +181,33 @@ class ThreadDriver(Dispatcher):
                 return None
             return self._queued.pop(next(iter(self._queued)))
 
-    def _answer(self, callout: Callout) -> None:
+    def _answer(self, callout: Callout, *conversation: Conversation) -> None:
+        client = self._client(callout)
+        assert client is not None  # noqa: S101 - it was there when the callout came
         try:
-            reply = self._clients[type(callout)](callout)
+            reply = client(callout, *conversation)
         except Exception as error:  # noqa: BLE001 - whatever it is, the guest waits for an answer
             logger.exception("the client of %s failed", type(callout).__name__)
             reply = CalloutFailed(f"{type(error).__name__}: {error}")
         with self.lock:
             if self._waiting.get((callout.plugin, callout.token)) is callout:
                 del self._waiting[callout.plugin, callout.token]
-                self._deliver(callout, reply)
+                self._finish(callout, reply)
 
     def _cancel(self, plugin: Plugin, token: int) -> None:
-        self._queued.pop((plugin, token), None)
-        self._waiting.pop((plugin, token), None)
+        callout = self._waiting.pop((plugin, token), None)
+        if self._queued.pop((plugin, token), None) is None and callout is not None and self._own_clients is not None:
+            self._own_clients.cancel(callout)
+
+    def _converse(self, callout: GrpcStream) -> ThreadConversation:
+        return ThreadConversation(callout, self._deliver_locked)
+
+    def _deliver_locked(self, callout: Callout, reply: Reply, then: Callable[[], None]) -> None:
+        with self.lock:
+            if self._waiting.get((callout.plugin, callout.token)) is callout:
+                self._deliver(callout, reply, then)
+            else:
+                then()
 
 
 class Timer:

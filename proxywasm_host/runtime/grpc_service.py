@@ -1,7 +1,8 @@
 """Which cluster a guest means by the service argument of a gRPC callout.
 
-Filters send either a cluster's name or Envoy's message ``envoy.config.core.v3.GrpcService``, of which two fields count
-here: ``envoy_grpc`` (1) and, in it, ``cluster_name`` (1).
+Filters send either a cluster's name or Envoy's message ``envoy.config.core.v3.GrpcService``, of which these fields
+count here: ``envoy_grpc`` (1) and, in it, ``cluster_name`` (1); or ``google_grpc`` (2) and, in it, ``target_uri`` (1),
+which is then the cluster's name.
 """
 
 from __future__ import annotations
@@ -10,12 +11,17 @@ from proxywasm_host.abi.protobuf import fields
 
 __all__ = ["cluster_of"]
 
+ENVOY_GRPC, GOOGLE_GRPC = 1, 2
 
-def _first_field(message: bytes) -> bytes | None:
-    """Content of field 1 of a protobuf message, if it is length-delimited. Raises: ValueError, IndexError."""
+
+def _last(message: bytes, *numbers: int) -> bytes | None:
+    """Content of the last of these fields of a protobuf message that is length-delimited, which is the one that counts.
+
+    Raises: ValueError, IndexError.
+    """
     found = None
     for number, content in fields(message):
-        if number == 1 and isinstance(content, bytes):
+        if number in numbers and isinstance(content, bytes):
             found = content
     return found
 
@@ -23,8 +29,8 @@ def _first_field(message: bytes) -> bytes | None:
 def cluster_of(service: bytes) -> str:
     """The name of the cluster that `service` holds, if it is such a message, or is."""
     try:
-        envoy_grpc = _first_field(service)
-        name = _first_field(envoy_grpc) if envoy_grpc else None
+        target = _last(service, ENVOY_GRPC, GOOGLE_GRPC)
+        name = _last(target, 1) if target else None
     except (ValueError, IndexError):
         name = None
     return (name or service).decode("utf-8", "surrogateescape")

@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from tests.driver.carriers import run  # noqa: F401 - a fixture
 from tests.integrations.conftest import anyio_backend  # noqa: F401 - a fixture
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any
 
+from proxywasm_host.driver.clients import MODULES, AsyncClients
 from proxywasm_host.driver.clusters import Clusters
+from proxywasm_host.driver.conversation import AsyncConversation
 from proxywasm_host.driver.dispatch import LOOKS, Dispatcher, logger
-from proxywasm_host.driver.http import AsyncHttpClient
-from proxywasm_host.runtime.effects import Callout, CalloutFailed, HttpCall, Reply
+from proxywasm_host.runtime.effects import Callout, CalloutFailed, GrpcStream, Reply
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.serve.hyper.thread import Thread
@@ -26,8 +25,7 @@ class ThreadDriver(Dispatcher):
     def __init__(self, host: Host, thread: Thread, *, stream_idle_timeout: float) -> None:
         super().__init__(host, stream_idle_timeout=stream_idle_timeout)
         self._thread = thread
-        self._clients: dict[type[Callout], Any] = {}
-        self._around = AsyncExitStack()
+        self._clients: AsyncClients | None = None
         self._calls: dict[tuple[Plugin, int], Future[Reply]] = {}
         self._ticking: dict[Plugin, object] = {}
         self._running = False
@@ -36,7 +34,7 @@ class ThreadDriver(Dispatcher):
         """In the office."""
         clusters = self.host.services.clusters
         if isinstance(clusters, Clusters) and clusters.reachable:
-            self._clients[HttpCall] = await self._around.enter_async_context(AsyncHttpClient(clusters))
+            self._clients = AsyncClients(clusters)
         await self._thread.ask(self._start)
 
     def _start(self) -> None:
@@ -49,7 +47,8 @@ class ThreadDriver(Dispatcher):
     async def stop(self) -> None:
         """In the office."""
         await self._thread.ask(self._stop)
-        await self._around.aclose()
+        if self._clients is not None:
+            await self._clients.aclose()
 
     def _stop(self) -> None:
         self._running = False
@@ -87,10 +86,11 @@ class ThreadDriver(Dispatcher):
             self.tick(plugin)
 
     def _call(self, callout: Callout) -> bool:
-        client = self._clients.get(type(callout))
-        if client is None or not self._running:
+        client = self._clients
+        if client is None or type(callout) not in MODULES or not self._running:
             return False
-        call: Future[Reply] = asyncio.run_coroutine_threadsafe(client(callout), self._thread.office)
+        conversation = [self._conversations.get((callout.plugin, callout.token))] * isinstance(callout, GrpcStream)
+        call: Future[Reply] = asyncio.run_coroutine_threadsafe(client(callout, *conversation), self._thread.office)
         self._calls[callout.plugin, callout.token] = call
         call.add_done_callback(lambda done: self._thread.lane.call_soon(partial(self._answered, callout, done)))
         return True
@@ -104,9 +104,15 @@ class ThreadDriver(Dispatcher):
         except Exception as error:  # noqa: BLE001 - whatever it is, the guest waits for an answer
             logger.exception("the client of %s failed", type(callout).__name__)
             reply = CalloutFailed(f"{type(error).__name__}: {error}")
-        self._deliver(callout, reply)
+        self._finish(callout, reply)
 
     def _cancel(self, plugin: Plugin, token: int) -> None:
         call = self._calls.pop((plugin, token), None)
         if call is not None:
             call.cancel()
+
+    def _converse(self, callout: GrpcStream) -> AsyncConversation:
+        return AsyncConversation(callout, self._deliver_from_office, self._thread.tell)
+
+    def _deliver_from_office(self, callout: Callout, reply: Reply, then: Callable[[], None]) -> None:
+        self._thread.lane.call_soon(lambda: self._deliver(callout, reply, then))

@@ -1,0 +1,90 @@
+"""Our own clients: who makes the callouts that no other client was given for.
+
+A kind's client is made when its first callout comes, so nothing that is not used has to be installed.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from proxywasm_host.driver.clusters import Clusters
+from proxywasm_host.driver.dispatch import logger
+from proxywasm_host.runtime.effects import Callout, CalloutFailed, GrpcCall, GrpcStream, HttpCall, Reply
+
+__all__ = ["AsyncClients", "Clients"]
+
+MODULES: dict[type[Callout], tuple[str, str]] = {
+    HttpCall: ("http", "HttpClient"),
+    GrpcCall: ("grpc", "GrpcClient"),
+    GrpcStream: ("grpc", "GrpcClient"),
+}
+"""Where clients are, and how they are called (those for event loops with ``Async`` before it)."""
+
+
+class _Clients:
+    prefix = ""
+
+    def __init__(self, clusters: Clusters) -> None:
+        self.clusters = clusters
+        self._made: dict[str, Any] = {}
+        self._told: set[str] = set()
+
+    def _client(self, kind: type[Callout]) -> Any:
+        """Raises: ModuleNotFoundError, with what to install."""
+        module, name = MODULES[kind]
+        if module not in self._made:
+            found = getattr(import_module(f"proxywasm_host.driver.{module}"), self.prefix + name)
+            self._made[module] = found(self.clusters)
+        return self._made[module]
+
+    def _missing(self, kind: type[Callout], error: ModuleNotFoundError) -> CalloutFailed:
+        """Tell once that something has to be installed."""
+        if kind.__name__ not in self._told:
+            self._told.add(kind.__name__)
+            logger.error("no %s can be made: %s", kind.__name__, error)
+        return CalloutFailed(str(error))
+
+
+class AsyncClients(_Clients):
+    """For one event loop."""
+
+    prefix = "Async"
+
+    async def __call__(self, callout: Callout, /, *conversation: Any) -> Reply:
+        """Make a callout. Whatever becomes of it is a reply."""
+        try:
+            client = self._client(type(callout))
+        except ModuleNotFoundError as error:
+            return self._missing(type(callout), error)
+        reply: Reply = await client(callout, *conversation)
+        return reply
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for client in self._made.values():
+            await client.aclose()
+
+
+class Clients(_Clients):
+    """For all threads of a driver, which holds its lock when it makes a client."""
+
+    def __call__(self, callout: Callout, /, *conversation: Any) -> Reply:
+        """Make a callout. Whatever becomes of it is a reply."""
+        try:
+            client = self._client(type(callout))
+        except ModuleNotFoundError as error:
+            return self._missing(type(callout), error)
+        reply: Reply = client(callout, *conversation)
+        return reply
+
+    def cancel(self, callout: Callout) -> None:
+        """Break a callout off, as far as its client can."""
+        client = self._made.get(MODULES[type(callout)][0])
+        if client is not None:
+            client.cancel(callout)
+
+    def close(self) -> None:
+        """Close all connections."""
+        for client in self._made.values():
+            client.close()

@@ -1,0 +1,162 @@
+"""The guest's side of a gRPC stream, for the client that makes it: what the guest sends, and how it is told of replies.
+
+What a guest sends waits here until the client takes it. A reply has been given to the guest when `tell` returns, so a
+client that reads on only then lets HTTP/2's flow control hold the server back.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+from proxywasm_host.runtime.effects import GrpcStream, Reply
+
+__all__ = ["MOST_UNSENT", "AsyncConversation", "Conversation", "ThreadConversation"]
+
+MOST_UNSENT = 16 << 20
+"""Bytes of messages that may wait to be sent on one stream. Guests cannot wait, so more ends the stream."""
+Deliver = Callable[[GrpcStream, Reply, Callable[[], None]], None]
+"""Has a reply given to the guest, and then calls the function. Called in the thread of the client."""
+
+
+class Conversation:
+    """What both kinds have in common: the messages under way from the guest to the client.
+
+    ``for message in conversation`` waits for them, in a thread.
+    """
+
+    def __init__(self, callout: GrpcStream, deliver: Deliver) -> None:
+        self.callout = callout
+        self._deliver = deliver
+        self._changed = threading.Condition()
+        self._unsent: deque[bytes] = deque()
+        self._size = 0
+        self._complete = False
+
+    def send(self, message: bytes | None, *, end: bool) -> bool:
+        """Have a message sent, and nothing after it if it is the `end`; false if too much waits already."""
+        with self._changed:
+            if self._complete:
+                return True
+            if message is not None:
+                if self._size + len(message) > MOST_UNSENT:
+                    return False
+                self._unsent.append(message)
+                self._size += len(message)
+            self._complete = end
+            self._changed.notify_all()
+        self._sent()
+        return True
+
+    def end(self) -> None:
+        """The stream has ended: nothing is sent any more, and nobody told."""
+        with self._changed:
+            self._unsent.clear()
+            self._size, self._complete = 0, True
+            self._changed.notify_all()
+        self._sent()
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._unsent or self._complete)
+                message = self._take()
+            if message is None:
+                return
+            yield message
+
+    def cancel(self) -> None:
+        """Nobody waits for a reply any more."""
+        self.end()
+
+    def _sent(self) -> None:
+        """Something is there for the client."""
+
+    def _take(self) -> bytes | None:
+        """The next message, if there is one; to be called with the lock held."""
+        if not self._unsent:
+            return None
+        message = self._unsent.popleft()
+        self._size -= len(message)
+        return message
+
+
+class AsyncConversation(Conversation):
+    """For clients in an event loop: ``async for message in conversation``.
+
+    Args:
+        callout: the stream.
+        deliver: see `Deliver`.
+        soon: calls a function in the event loop of the client, from the thread of the host.
+    """
+
+    def __init__(self, callout: GrpcStream, deliver: Deliver, soon: Callable[[Callable[[], Any]], Any]) -> None:
+        super().__init__(callout, deliver)
+        self._soon = soon
+        self._wake: Callable[[], None] = lambda: None
+
+    def _sent(self) -> None:
+        self._soon(self._woken)
+
+    def _woken(self) -> None:
+        self._wake()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        import anyio  # noqa: PLC0415 - an extra of who has event loops
+
+        while True:
+            come = anyio.Event()
+            self._wake = come.set
+            with self._changed:
+                message, complete = self._take(), self._complete
+            if message is not None:
+                yield message
+            elif complete:
+                return
+            else:
+                await come.wait()
+
+    async def tell(self, reply: Reply) -> None:
+        """Give the guest a reply, and wait until it has it."""
+        import anyio  # noqa: PLC0415 - likewise
+
+        told = anyio.Event()
+        self._deliver(self.callout, reply, lambda: self._soon(told.set))
+        await told.wait()
+
+
+class ThreadConversation(Conversation):
+    """For clients in threads."""
+
+    def __init__(self, callout: GrpcStream, deliver: Deliver) -> None:
+        super().__init__(callout, deliver)
+        self._over = False
+        self.on_cancel: Callable[[], object] = lambda: None
+        """Set by the client: breaks its call off, in any thread."""
+
+    def cancel(self) -> None:
+        """Nobody waits for a reply any more."""
+        with self._changed:
+            self._over = True
+        self.end()
+        self.on_cancel()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether that is so."""
+        return self._over
+
+    def tell(self, reply: Reply) -> None:
+        """Give the guest a reply, and wait until it has it, or wants none."""
+        told: list[bool] = []
+
+        def now() -> None:
+            with self._changed:
+                told.append(True)
+                self._changed.notify_all()
+
+        self._deliver(self.callout, reply, now)
+        with self._changed:
+            self._changed.wait_for(lambda: told or self._over)
