@@ -3,63 +3,92 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import click
 
 from proxywasm_host.cli.exit_codes import Exit
 from proxywasm_host.cli.options import check_readable
-from proxywasm_host.cli.parameter_types import EngineName
-from proxywasm_host.engine.protocol import Limits
+from proxywasm_host.cli.parameter_types import EngineName, Seconds, Size
 from proxywasm_host.engine.registry import list_engines
-from proxywasm_host.testing.recording import Recording, digest_of
+from proxywasm_host.recording import Recording, replay
+from proxywasm_host.source import read_filter
 
 __all__ = ["command"]
-
-LIMITS = Limits(256 << 20, 5.0)
-"""As those of ``proxywasm run``."""
 
 
 @click.command("replay")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("modules", metavar="[NEW.wasm…]", nargs=-1)
 @click.option("--engine", type=EngineName(), help="wasmtime, …, or all; the one that it was recorded on, if not said.")
+@click.option("--deadline", type=Seconds(), help="Seconds for a callback, 0 for no limit; as recorded, if not said.")
+@click.option("--memory-limit", type=Size(), help="Of a guest; as recorded, if not said.")
 @click.option("--transcript", is_flag=True, help="Print all that the filters did.")
-def command(file: Path, modules: Sequence[str], engine: str | None, transcript: bool) -> int:
-    """Run a request again that `proxywasm run --record` has written, and tell the first difference.
+def command(
+    file: Path,
+    modules: Sequence[str],
+    engine: str | None,
+    deadline: float | None,
+    memory_limit: int | None,
+    transcript: bool,
+) -> int:
+    """Run a request again that was recorded by `proxywasm run`, `proxywasm serve` or a middleware.
 
-    NEW.wasm takes the place of the module that was recorded, one for each filter. The exit code is 1 if the filters do
-    something else than they did.
+    Nothing else is needed than the modules: what the outside world answered is in FILE. NEW.wasm takes the place of the
+    module that was recorded, one for each filter. The first difference is told; the exit code is 1 if there is one.
 
     \b
     proxywasm run auth.wasm /x --config @auth.json --record failing.json
     proxywasm replay failing.json
     proxywasm replay failing.json fixed.wasm --engine all
     """  # noqa: D301 - click wants the character
+    recording = read(file, modules)
+    for filter in recording.filters:
+        limits = filter.limits
+        if limits is not None and deadline is not None:
+            limits = replace(limits, deadline=deadline or None)
+        if limits is not None and memory_limit is not None:
+            limits = replace(limits, memory=memory_limit)
+        recording.filters[recording.filters.index(filter)] = replace(filter, limits=limits)
+    if recording.cut:
+        click.echo(f"{file} is cut: it had grown beyond its limit.", err=True)
+    everywhere = [status.name for status in list_engines() if status.usable] if engine == "all" else []
+    differs = False
+    for name in everywhere or [engine or recording.engine]:
+        again = replay(recording, engine=name)
+        if transcript:
+            click.echo("\n".join(again.lines))
+        difference = again.first_difference
+        if difference is None:
+            click.echo(f"{name}: the same, {len(again.lines)} lines")
+        else:
+            line, was, came = difference
+            differs = True
+            click.echo(f"{name}: differs at line {line}\n  recorded: {was.strip()}\n  now:      {came.strip()}")
+    return Exit.DISAGREE if differs else Exit.OK
+
+
+def read(file: Path, modules: Sequence[str]) -> Recording:
+    """A recording, with these modules in the places of its own; says if one of its own has changed.
+
+    Raises: click.UsageError, ConfigError, OSError.
+    """
     try:
         recording = Recording.load(file)
     except OSError as error:
         raise click.UsageError(f"cannot read the recording {file}: {error.strerror}") from None
     if modules and len(modules) != len(recording.filters):
         raise click.UsageError(f"{file} has {len(recording.filters)} filters, not {len(modules)}")
-    files = modules or [str(filter.code) for filter in recording.filters]
-    for path in files:
+    for at, (filter, digest) in enumerate(zip(recording.filters, recording.digests, strict=True)):
+        path = modules[at] if modules else str(filter.code)
+        if not path:
+            raise click.UsageError(
+                f"the filter {filter.name!r} had no file when it was recorded: name one after {file}"
+            )
         check_readable(path)
-    if not modules:
-        for path, digest in zip(files, recording.digests, strict=True):
-            if digest_of(path) != digest:
-                click.echo(f"{path} is not the module that was recorded.", err=True)
-    everywhere = [status.name for status in list_engines() if status.usable] if engine == "all" else []
-    differs = False
-    for name in everywhere or [engine or recording.engine]:
-        replay = recording.run(modules, engine=name, limits=LIMITS)
-        if transcript:
-            click.echo("\n".join(replay.transcript))
-        difference = replay.first_difference
-        if difference is None:
-            click.echo(f"{name}: the same, {len(replay.transcript)} lines")
-        else:
-            line, was, came = difference
-            differs = True
-            click.echo(f"{name}: differs at line {line}\n  recorded: {was.strip()}\n  now:      {came.strip()}")
-    return Exit.DISAGREE if differs else Exit.OK
+        if not modules and sha256(read_filter(path)).hexdigest() != digest:
+            click.echo(f"{path} is not the module that was recorded.", err=True)
+        recording.filters[at] = replace(filter, code=path)
+    return recording

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -21,10 +20,13 @@ from proxywasm_host.cli.render import EMPTY, Screen, facts, failure_report, hang
 from proxywasm_host.cli.sdk import origin
 from proxywasm_host.engine.protocol import TrapKind
 from proxywasm_host.errors import ProxyWasmError
+from proxywasm_host.recording.form import Recording
+from proxywasm_host.recording.redaction import Redaction
+from proxywasm_host.recording.tap import WHOLE, Tap
 from proxywasm_host.runtime.failure import FailState, Failure, PluginError
 from proxywasm_host.runtime.host import Host
+from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.testing import Exchange, Recorder, exchange
-from proxywasm_host.testing.recording import Recording, digest_of, noted, settle, transcript
 
 __all__ = ["command"]
 
@@ -116,46 +118,39 @@ def compare(words: Sequence[str], level: int, as_json: bool, color: bool | None,
 def write_down(
     scenario: Scenario, recorder: Recorder, file: Output, redact: Sequence[str]
 ) -> tuple[Exchange, ProxyWasmError | Failure | None, list[str]]:
-    """`perform`, with a clock that stands still, and write a recording of it. Raises: click.UsageError."""
+    """`perform`, and write a recording of it. Raises: click.UsageError."""
     options = scenario.options
     if options["hostcalls"]:
         raise click.UsageError("a recording knows no hostcalls of your own: --record goes without --hostcalls")
     hidden = {name.lower().encode() for name in redact}
     for message in (scenario.request, scenario.response):
         message.headers = [(name, b"redacted" if name in hidden else value) for name, value in message.headers]
-    recording = Recording(
-        scenario.chain,
-        [digest_of(path) for path in scenario.filters],
-        scenario.request,
-        scenario.response,
-        {},
-        dict(options["properties"]),
-        options["profile"],
-        options["ticks"],
-        time.time_ns(),
-    )
-    options["callout"] = tuple(noted(dict(options["callout"]), recording.callouts).items())
-    level, recorder.level = recorder.level, LogLevel.TRACE
+    made: list[Recording] = []
+    taps: list[Tap] = []
 
-    def settled(host: Host) -> None:
-        recording.engine = host.engine.name
-        host.use(settle(host.services, recording.time_ns, recording.seed))
+    def listen(host: Host) -> None:
+        taps.append(Tap(host, lambda recording, _: made.append(recording), WHOLE, Redaction(credentials=False)))
 
-    performed = perform(scenario, recorder, settled)
-    recording.transcript = transcript(recorder)
-    recorder.level = level
-    if recording.engine:
+    def begin(stream: HttpStream) -> None:
+        taps[0].begin(stream)
+
+    performed = perform(scenario, recorder, listen, begin)
+    if taps:
+        recording = made[0] if made else taps[0].not_started(scenario.chain)
         file.write(recording.dump())
     return performed
 
 
 def perform(
-    scenario: Scenario, recorder: Recorder, settle: Callable[[Host], None] = lambda _: None
+    scenario: Scenario,
+    recorder: Recorder,
+    settle: Callable[[Host], None] = lambda _: None,
+    began: Callable[[HttpStream], None] | None = None,
 ) -> tuple[Exchange, ProxyWasmError | Failure | None, list[str]]:
     """Load the filters and send the request: what became of it, what went wrong, and facts on what ran.
 
-    `settle` is given the host before a filter is loaded. Without facts no guest ran. The plugins are not told of the
-    end: one request is all that they live for.
+    `settle` is given the host before a filter is loaded, `began` the stream before it is fed. Without facts no guest
+    ran. The plugins are not told of the end: one request is all that they live for.
     """
     ran: list[str] = []
     host: Host | None = None
@@ -175,6 +170,7 @@ def perform(
             properties=dict(options["properties"]),
             callouts=dict(options["callout"]),
             ticks=options["ticks"],
+            began=began,
         )
     except ProxyWasmError as error:
         return Exchange(), error, ran if recorder.timeline else []

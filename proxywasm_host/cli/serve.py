@@ -47,6 +47,9 @@ def _filter_options(function: F) -> F:
     "--access-log", type=click.Choice(["common", "json", "off"]), help="To standard output.  [default: common]"
 )
 @click.option("--log-level", type=click.Choice(LEVELS), help="Of guests' log lines.  [default: info]")
+@click.option("--record", metavar="DIR", help="Record requests there, for `proxywasm replay`.")
+@click.option("--record-failures", is_flag=True, help="Only those that fail.")
+@click.option("--redact", metavar="NAME", multiple=True, help="A header whose values are masked in recordings.")
 @click.option("--watch", is_flag=True, default=None, help="Load changed filters and configurations while running.")
 @click.option("--admin", metavar="HOST:PORT", help="Where to serve /metrics and a page that shows what filters do.")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of the configuration, and end.")
@@ -91,6 +94,14 @@ def overrides(filters: tuple[str, ...], options: dict[str, Any]) -> dict[str, An
         said["upstream"] = {"url": options["upstream"]}
     if options["access_log"]:
         said["access_log"] = {"format": options["access_log"]}
+    if (options["record_failures"] or options["redact"]) and not options["record"]:
+        raise click.UsageError("--record-failures and --redact go with --record DIR")
+    if options["record"]:
+        said["record"] = {
+            "directory": Path(options["record"]).absolute(),
+            "failures_only": options["record_failures"],
+            "redact": list(options["redact"]),
+        }
     limits = {"memory": options["memory_limit"], "deadline": options["deadline"]}
     if any(value is not None for value in limits.values()):
         said["limits"] = {name: value for name, value in limits.items() if value is not None}

@@ -34,6 +34,7 @@ from proxywasm_host.driver.clusters import Clusters
 from proxywasm_host.driver.conversation import AsyncConversation
 from proxywasm_host.driver.dispatch import LOOKS, Dispatcher, clients_by_type, logger
 from proxywasm_host.driver.interrupt import Interruptible, interruptible_here
+from proxywasm_host.recording.record import Record
 from proxywasm_host.runtime.effects import Callout, CalloutFailed, GrpcStream, Reply
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import Plugin
@@ -62,6 +63,7 @@ class AsyncDriver(Dispatcher):
             host's clusters, if these are a `Clusters`; else they fail.
         stream_idle_timeout: seconds after which an attached stream without any progress is ended, by
             `HttpStream.time_out`; ``None`` is never.
+        record: which HTTP streams are recorded, and where; the driver is to be made before filters are loaded then.
     """
 
     interruptible: Callable[[], Interruptible]
@@ -73,8 +75,9 @@ class AsyncDriver(Dispatcher):
         clients: Mapping[type[Callout], AsyncClient] | None = None,
         *,
         stream_idle_timeout: float | None = None,
+        record: Record | None = None,
     ) -> None:
-        super().__init__(host, stream_idle_timeout=stream_idle_timeout)
+        super().__init__(host, stream_idle_timeout=stream_idle_timeout, record=record)
         self._clients = clients_by_type(clients)
         self._own_clients: AsyncClients | None = None
         self._group: TaskGroup | None = None

@@ -23,6 +23,7 @@ from typing import Any, Union
 
 from proxywasm_host.driver.background import CALLOUT, BackgroundWork, Work
 from proxywasm_host.driver.conversation import MOST_UNSENT, Conversation
+from proxywasm_host.recording.record import Record, StreamRecorder
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import (
     Callout,
@@ -88,12 +89,13 @@ def clients_by_type(clients: Any) -> dict[type[effects.Callout], Any]:
 class Dispatcher:
     """Routes the effects of one host. A driver says how to wait and how to call out."""
 
-    def __init__(self, host: Host, *, stream_idle_timeout: float | None = None) -> None:
+    def __init__(self, host: Host, *, stream_idle_timeout: float | None = None, record: Record | None = None) -> None:
         given: Any = host
         if not isinstance(given, Host):
             raise TypeError(f"a driver is one host's, not {given!r}'s")
         self.host = host
         self.stream_idle_timeout = stream_idle_timeout
+        self._recorder = None if record is None else StreamRecorder(host, record)
         self._sinks: dict[Stream, Attached] = {}
         self._background = BackgroundWork()
         self._at_work = self._rests = False
@@ -107,8 +109,10 @@ class Dispatcher:
         """gRPC streams, from when they are asked for."""
 
     def attach(self, stream: Stream, sink: Sink) -> None:
-        """Give the effects of a stream to `sink`, until `detach`."""
+        """Give the effects of a stream to `sink`, until `detach`. To be called before the stream is fed."""
         self._sinks[stream] = Attached(sink)
+        if self._recorder is not None and isinstance(stream, HttpStream):
+            self._recorder.begin(stream)
 
     def detach(self, stream: Stream) -> None:
         """Forget a stream: its effects are dropped from now on. Unknown ones are ignored."""

@@ -29,6 +29,7 @@ from proxywasm_host.driver.clients import MODULES, Clients
 from proxywasm_host.driver.clusters import Clusters
 from proxywasm_host.driver.conversation import Conversation, ThreadConversation
 from proxywasm_host.driver.dispatch import LOOKS, Dispatcher, clients_by_type, logger
+from proxywasm_host.recording.record import Record
 from proxywasm_host.runtime.effects import Callout, CalloutFailed, GrpcStream, Reply
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import Plugin
@@ -68,8 +69,9 @@ class ThreadDriver(Dispatcher):
         *,
         threads: int = 32,
         stream_idle_timeout: float | None = None,
+        record: Record | None = None,
     ) -> None:
-        super().__init__(host, stream_idle_timeout=stream_idle_timeout)
+        super().__init__(host, stream_idle_timeout=stream_idle_timeout, record=record)
         self.lock = threading.RLock()
         self._clients = clients_by_type(clients)
         self._threads = threads

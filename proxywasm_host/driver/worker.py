@@ -26,6 +26,7 @@ from proxywasm_host.driver.asynchronous import AsyncClient, AsyncDriver
 from proxywasm_host.driver.dispatch import logger
 from proxywasm_host.driver.filters import AnyFilter
 from proxywasm_host.driver.health import OnFailure, Watch, watch
+from proxywasm_host.recording.record import Record
 from proxywasm_host.runtime.effects import Callout
 from proxywasm_host.runtime.filter_config import FilterConfig
 from proxywasm_host.runtime.host import Host
@@ -40,7 +41,7 @@ class Worker:
     Args:
         make_host: makes the host, which is the worker's own.
         filters: the chain, in the order of the request.
-        clients, stream_idle_timeout: see `AsyncDriver`.
+        clients, stream_idle_timeout, record: see `AsyncDriver`.
         logger: who says which guests failed, and why.
         on_failure: told of each failure.
     """
@@ -63,6 +64,7 @@ class Worker:
         logger: logging.Logger = logger,
         on_failure: OnFailure = None,
         stream_idle_timeout: float | None = None,
+        record: Record | None = None,
     ) -> None:
         self._make_host = make_host
         self._filters = filter_list.chain(filters)
@@ -70,6 +72,7 @@ class Worker:
         self._logger = logger
         self._on_failure = on_failure
         self._stream_idle_timeout = stream_idle_timeout
+        self._record = record
         self._error: Exception | None = None
         self._ready = anyio.Event()
         self._stop = anyio.Event()
@@ -82,7 +85,9 @@ class Worker:
         """
         try:
             with self._make_host() as self.host:
-                driver = AsyncDriver(self.host, self._clients, stream_idle_timeout=self._stream_idle_timeout)
+                driver = AsyncDriver(
+                    self.host, self._clients, stream_idle_timeout=self._stream_idle_timeout, record=self._record
+                )
                 async with driver as self.driver:
                     self._use(await self._load(self._filters))
                     self.running = True

@@ -17,6 +17,7 @@ from proxywasm_host.driver.filters import AnyFilter
 from proxywasm_host.driver.health import FilterStatus, OnFailure, Watch
 from proxywasm_host.engine.protocol import Engine, Limits
 from proxywasm_host.integrations.properties import of_this_node
+from proxywasm_host.recording.record import Record
 from proxywasm_host.runtime.arguments import check_arguments
 from proxywasm_host.runtime.effects import Callout
 from proxywasm_host.runtime.fast_path import BUFFER_LIMIT
@@ -47,6 +48,7 @@ class Carrier:
         fix_content_length: correct, or leave out, a ``content-length`` that filters may have made wrong.
         clients: who makes callouts, by the effect's type; see `AsyncDriver` and `ThreadDriver`.
         limits: memory and deadline of each guest; ``Limits()`` for none.
+        record: which requests are recorded, and where: ``Record("recordings", sample=100)``; ``None`` for none.
         on_failure: told of each failure of a guest, with the plugin and its `Failure`. The log has its report anyway.
         services, engine, profile, listener: of the hosts that are made. All share these services.
 
@@ -71,6 +73,7 @@ class Carrier:
         engine: str | Engine | None = None,
         profile: str | Profile = ENVOY,
         limits: Limits | None = LIMITS,
+        record: Record | None = None,
         on_failure: OnFailure = None,
         listener: Listener | None = None,
     ) -> None:
@@ -87,6 +90,7 @@ class Carrier:
         check("clients", clients, right, "functions by the type of callout: {RedisCall: my_client}")
         check("services", services, services is None or isinstance(services, Services), "a Services(…)")
         check("limits", limits, limits is None or isinstance(limits, Limits), "Limits(memory=256 << 20, deadline=5.0)")
+        check("record", record, record is None or isinstance(record, Record), "a Record('recordings')")
         check_arguments(profile=profile, listener=listener)
         right = on_failure is None or callable(on_failure)
         check("on_failure", on_failure, right, "a function of a plugin and a failure")
@@ -104,6 +108,7 @@ class Carrier:
         self._header_limits = header_limits
         self._stream_idle_timeout = stream_idle_timeout
         self._fix_content_length = fix_content_length
+        self._record = record
         self._on_failure = on_failure
         self._set_up()
 

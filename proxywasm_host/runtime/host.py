@@ -41,7 +41,7 @@ from proxywasm_host.runtime.failure import PluginError
 from proxywasm_host.runtime.fast_path import BUFFER_LIMIT, HostBase
 from proxywasm_host.runtime.filter_config import FilterConfig, as_bytes, of_filter
 from proxywasm_host.runtime.http import HttpStream
-from proxywasm_host.runtime.listener import Listener
+from proxywasm_host.runtime.listener import Listener, listeners
 from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.runtime.properties import lookup
 from proxywasm_host.runtime.tcp import TcpStream
@@ -103,6 +103,7 @@ class Host(HostBase):
         self.module_limits = module_limits
         self.properties = {} if properties is None else properties
         self.listener = listener
+        self._others: list[Listener] = []
         self.cache = _shared_cache() if cache is None else cache
         self.hostcalls = by_name(hostcalls)
         self.plugins: list[Plugin] = []
@@ -173,7 +174,7 @@ class Host(HostBase):
     def _vm(self, key: VmKey, config: VmConfig, name: str) -> Vm:
         vm = self._vms.get(key)
         if vm is None or vm.failure is not None:
-            vm = self._vms[key] = self._new_vm(key, config, name, self.listener)
+            vm = self._vms[key] = self._new_vm(key, config, name, listeners(self.listener, *self._others))
         return vm
 
     def _looked_at(self, engine: Engine, config: VmConfig) -> tuple[Bytecode, Callable[[], Module]]:
@@ -328,8 +329,23 @@ class Host(HostBase):
         """
         check_arguments(listener=listener)
         self.listener = listener
+        self._listen()
+
+    def add_listener(self, listener: Listener) -> None:
+        """Let one more listener see every callback and hostcall, beside that of `listen`, until `remove_listener`."""
+        check_arguments(listener=listener)
+        self._others.append(listener)
+        self._listen()
+
+    def remove_listener(self, listener: Listener) -> None:
+        """Let a listener that was added see nothing more. Raises: ValueError, if it was not."""
+        self._others.remove(listener)
+        self._listen()
+
+    def _listen(self) -> None:
+        all = listeners(self.listener, *self._others)
         for vm in self._vms.values():
-            vm.listen(listener)
+            vm.listen(all)
 
     def close(self) -> list[Effect]:
         """End all plugins and free their VMs, also those that would rather wait for ``proxy_done``."""

@@ -8,7 +8,7 @@ from proxywasm_host.abi.context import Context
 from proxywasm_host.abi.marshal import Call
 from proxywasm_host.abi.table import Callback
 
-__all__ = ["Listener"]
+__all__ = ["Listener", "listeners"]
 
 
 class Listener(Protocol):
@@ -25,3 +25,28 @@ class Listener(Protocol):
     def hostcall(self, context: Context, call: Call) -> None:
         """A hostcall was answered, for the (effective) context."""
         ...
+
+
+def listeners(*given: Listener | None) -> Listener | None:
+    """Those that are there as one; ``None``, if there is none."""
+    some = [listener for listener in given if listener is not None]
+    return some[0] if len(some) == 1 else _Several(some) if some else None
+
+
+class _Several:
+    """Tells each in turn."""
+
+    def __init__(self, some: list[Listener]) -> None:
+        self._some = some
+
+    def callback(self, context: Context, row: Callback, args: tuple[int, ...]) -> None:
+        for listener in self._some:
+            listener.callback(context, row, args)
+
+    def returned(self, context: Context, row: Callback, result: int | None, *, failed: bool) -> None:
+        for listener in self._some:
+            listener.returned(context, row, result, failed=failed)
+
+    def hostcall(self, context: Context, call: Call) -> None:
+        for listener in self._some:
+            listener.hostcall(context, call)

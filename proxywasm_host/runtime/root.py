@@ -298,6 +298,10 @@ class RootContext(Context):
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         return f" and has callouts under way: {', '.join(names[:3])}{more}" if names else ""
 
+    def callout(self, token: int) -> effects.Callout | None:
+        """The callout under way that has this token."""
+        return self._callouts.get(token, (None, 0))[0]
+
     # -- Callouts: in --------------------------------------------------------------------------------------------
 
     def deliver(self, callout: effects.Callout, reply: effects.Reply) -> None:

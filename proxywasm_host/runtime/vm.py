@@ -245,6 +245,11 @@ class Vm(VmBase):
         """Whether the guest runs a callback."""
         return self.context is not self.idle
 
+    @property
+    def at_work(self) -> bool:
+        """Whether the guest runs a callback, or what waited for its return is done."""
+        return self.running or self._draining
+
     def run_deferred(self) -> None:
         """Run what waits, and what comes up meanwhile, in one loop: guests must not make the host's stack grow."""
         if self._draining:
@@ -299,6 +304,10 @@ class Vm(VmBase):
         token = self._next_token.get(kind, 4 + kind)
         self._next_token[kind] = token + 4 & 0xFFFFFFFF or 4 + kind
         return token
+
+    def count_tokens_from(self, token: int) -> None:
+        """Give the next callout of this token's kind the same token, as in a replay."""
+        self._next_token[token & 3] = token
 
     @cached_property
     def changes_bodies(self) -> bool:

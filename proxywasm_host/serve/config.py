@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError
 
+from proxywasm_host import recording
 from proxywasm_host.abi.profile import PROFILES
 from proxywasm_host.abi.values import encode_value
 from proxywasm_host.driver.defaults import DEADLINE, FAILURE_POLICY, MEMORY, RELOAD_INTERVAL, STREAM_IDLE_TIMEOUT
@@ -34,7 +35,7 @@ from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.errors import not_among
 from proxywasm_host.runtime.failure_policy import FailurePolicy
 
-__all__ = ["Address", "Clients", "Cluster", "Filter", "Settings", "Tls", "Upstream", "UpstreamTls"]
+__all__ = ["Address", "Clients", "Cluster", "Filter", "Record", "Settings", "Tls", "Upstream", "UpstreamTls"]
 
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -316,6 +317,32 @@ class AccessLog(Model):
     """Where to append it; ``-`` is standard output."""
 
 
+class Record(Model):
+    """Which requests are recorded, for ``proxywasm replay``."""
+
+    short = "directory"
+
+    directory: File
+    """Where recordings go, a file of JSON each; it is made if it is not there."""
+    sample: Annotated[int, Field(gt=0)] = 1
+    """One request of so many."""
+    failures_only: bool = False
+    """Only those that a guest has failed in, that were answered 500 or more, or broken off."""
+    max_bytes: Size = 1 << 20
+    """Of one recording, roughly; the rest is left out."""
+    max_files: Annotated[int, Field(gt=0)] = 100
+    """Recordings in the directory; the oldest go."""
+    redact: list[str] = []
+    """Names of headers, and of keys in a filter's configuration, whose values are masked."""
+    redact_credentials: bool = True
+    """Mask what says or looks that it is a credential: authorization, cookie, Bearer …."""
+    redact_bodies: bool = False
+    """Write bodies as so many x."""
+
+    def record(self) -> recording.Record:
+        return recording.Record(**self.model_dump())
+
+
 class Settings(Model):
     """The configuration of ``proxywasm serve``."""
 
@@ -352,6 +379,8 @@ class Settings(Model):
     """Names by which the admin port may be asked, beside localhost and addresses; others are answered 421."""
     data_plane: Literal["asyncio", "hyper"] = "asyncio"
     """What speaks HTTP: ours in Python, or hyper's in Rust (``proxywasm-dataplane``), faster and with HTTP/2."""
+    record: Record | None = None
+    """Which requests are recorded; none if not given."""
     watch: bool = False
     """Whether changed filters and configurations are loaded while running."""
     shutdown_timeout: Annotated[int, Field(gt=0)] = 30

@@ -20,6 +20,8 @@ from proxywasm_host.errors import ConfigError
 from proxywasm_host.integrations.asgi.pump import Pump
 from proxywasm_host.integrations.asgi.scope import Receive, Scope, ScopeProperties, Send, target
 from proxywasm_host.integrations.properties import of_this_node
+from proxywasm_host.recording import Record
+from proxywasm_host.recording.secrets import Secrets
 from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.runtime.filter_config import plugin_names
@@ -29,7 +31,6 @@ from proxywasm_host.serve import config, files
 from proxywasm_host.serve.config import Settings
 from proxywasm_host.serve.metrics import Tally
 from proxywasm_host.serve.proxy import Proxy
-from proxywasm_host.serve.secrets import Secrets
 from proxywasm_host.serve.trace import Tracer
 from proxywasm_host.services import Services
 
@@ -63,6 +64,12 @@ class Generation:
             limits=settings.limits.limits(),
             properties=of_this_node(settings.properties),
         )
+
+    @property
+    def record(self) -> Record | None:
+        """Which requests are recorded."""
+        record = self.settings.record
+        return None if record is None else record.record()
 
     @property
     def host(self) -> Host:
@@ -128,6 +135,7 @@ class AsyncioGeneration(Generation):
             logger=logger,
             on_failure=self.failed,
             stream_idle_timeout=settings.stream_idle_timeout,
+            record=self.record,
         )
         self._running: asyncio.Task[None] | None = None
         self._drained = asyncio.Event()

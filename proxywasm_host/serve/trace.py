@@ -25,11 +25,11 @@ from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.table import Callback
 from proxywasm_host.abi.types import MapType, Status
 from proxywasm_host.describe import action_text, callback_text, hostcall_text, is_worth_telling, text
+from proxywasm_host.recording.secrets import Secrets
 from proxywasm_host.runtime.failure import describe
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.serve.metrics import Tally
-from proxywasm_host.serve.secrets import Secrets
 from proxywasm_host.testing import Invocation
 
 __all__ = ["Tracer"]

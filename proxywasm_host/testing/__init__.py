@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from .message import Message
     from .outcome import Logs, Outcome
     from .record import Fed, Invocation, Recorder
-    from .recording import Recording, Replay
     from .redis import fake_redis
     from .result import Exchange
     from .run import Answer, exchange
@@ -62,10 +61,8 @@ __all__ = [
     "Message",
     "Outcome",
     "Recorder",
-    "Recording",
     "RedisError",
     "RedisStatus",
-    "Replay",
     "Request",
     "Response",
     "exchange",
@@ -82,7 +79,6 @@ _HOME = {
     "http": "Headers Request Response sse",
     "message": "Message",
     "outcome": "Logs Outcome",
-    "recording": "Recording Replay",
     "redis": "fake_redis",
     "record": "Fed Invocation Recorder",
     "result": "Exchange",

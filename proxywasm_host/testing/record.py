@@ -12,7 +12,6 @@ from proxywasm_host.abi.table import Callback
 from proxywasm_host.abi.types import LogLevel, Status
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.host import Host
-from proxywasm_host.runtime.listener import Listener
 from proxywasm_host.services import GuestLog, LogSink
 
 __all__ = ["Fed", "Invocation", "Recorder", "logs_of", "recording", "should_not_be_refused"]
@@ -143,13 +142,14 @@ def recording(host: Host, recorder: Recorder | None, clusters: Container[str]) -
         recorder = listener if isinstance(listener, Recorder) else Recorder(services.log.level)
     log = services.log if services.log is recorder else _BothLogs(recorder, services.log)
     if listener is not recorder:
-        host.listen(recorder if listener is None else _BothListeners(recorder, listener))
+        host.add_listener(recorder)
     host.use(replace(services, log=log, clusters=_Either(clusters, services.clusters)))
     try:
         yield recorder
     finally:
         host.use(services)
-        host.listen(listener)
+        if listener is not recorder:
+            host.remove_listener(recorder)
 
 
 class _BothLogs:
@@ -163,23 +163,6 @@ class _BothLogs:
         for sink in self._sinks:
             if line.level >= sink.level:
                 sink.log(line)
-
-
-class _BothListeners:
-    def __init__(self, *listeners: Listener) -> None:
-        self._listeners = listeners
-
-    def callback(self, context: Context, row: Callback, args: tuple[int, ...]) -> None:
-        for listener in self._listeners:
-            listener.callback(context, row, args)
-
-    def returned(self, context: Context, row: Callback, result: int | None, failed: bool) -> None:
-        for listener in self._listeners:
-            listener.returned(context, row, result, failed=failed)
-
-    def hostcall(self, context: Context, call: Call) -> None:
-        for listener in self._listeners:
-            listener.hostcall(context, call)
 
 
 class _Either:

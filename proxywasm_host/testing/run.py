@@ -42,6 +42,7 @@ def exchange(
     callouts: Mapping[str, Answer] | None = None,
     late_replies: bool = False,
     ticks: int = 0,
+    began: Callable[[HttpStream], object] | None = None,
 ) -> Exchange:
     """Send a request through the plugins, answer it, and close the stream.
 
@@ -53,6 +54,7 @@ def exchange(
         callouts: replies by cluster. Filters may call these clusters, and those of the host (`Services.clusters`).
         late_replies: give replies once the whole request, or response, was fed, and not at once.
         ticks: how many ticks may pass while something is paused.
+        began: given the stream before it is fed.
 
     Raises: TypeError or ValueError, for an argument that is none of these; RuntimeError, if a plugin was closed.
     """
@@ -64,6 +66,8 @@ def exchange(
         stream = host.http_stream(
             plugins, properties=properties, buffer_limit=buffer_limit, header_limits=header_limits
         )
+        if began is not None:
+            began(stream)
         run = _Run(host, plugins, stream, record, callouts, late_replies, ticks)
         return run.through(request, response)
 

@@ -7,8 +7,8 @@ import json
 
 import pytest
 
+from proxywasm_host.recording.secrets import MASK, Secrets
 from proxywasm_host.serve.application import Application
-from proxywasm_host.serve.secrets import MASK, Secrets
 from proxywasm_host.serve.source import Source
 from tests.serve.wires import Wire
 from tests.support import FILTERS

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from proxywasm_host import Host
+from proxywasm_host.recording.secrets import Secrets
 from proxywasm_host.serve import trace
 from proxywasm_host.serve.metrics import Tally
-from proxywasm_host.serve.secrets import Secrets
 from proxywasm_host.serve.trace import Tracer, differences
 from tests.support import REQUEST, code
 

@@ -105,6 +105,7 @@ class ProxyWasmMiddleware(Carrier):
             logger=self.logger,
             on_failure=self._on_failure,
             stream_idle_timeout=self._stream_idle_timeout,
+            record=self._record,
         )
         if isinstance(loop, asyncio.AbstractEventLoop):
             task = loop.create_task(worker.run())

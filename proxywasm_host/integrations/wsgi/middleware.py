@@ -45,7 +45,8 @@ class ProxyWasmMiddleware(Carrier):
                 self._closing = ExitStack()  # what a parent process has is not ours to close
                 with ExitStack() as opened:
                     host, timeout = opened.enter_context(self._make_host()), self._stream_idle_timeout
-                    driver = opened.enter_context(ThreadDriver(host, self._clients, stream_idle_timeout=timeout))
+                    driver = ThreadDriver(host, self._clients, stream_idle_timeout=timeout, record=self._record)
+                    opened.enter_context(driver)
                     plugins = filter_list.load(driver.host, self.filters)
                     with driver.lock:
                         driver.perform(driver.host.drain())

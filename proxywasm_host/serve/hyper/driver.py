@@ -11,6 +11,7 @@ from proxywasm_host.driver.clients import MODULES, AsyncClients
 from proxywasm_host.driver.clusters import Clusters
 from proxywasm_host.driver.conversation import AsyncConversation
 from proxywasm_host.driver.dispatch import LOOKS, Dispatcher, logger
+from proxywasm_host.recording import Record
 from proxywasm_host.runtime.effects import Callout, CalloutFailed, GrpcStream, Reply
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import Plugin
@@ -22,8 +23,10 @@ __all__ = ["ThreadDriver"]
 class ThreadDriver(Dispatcher):
     """Performs the effects of `host` from `start` to `stop`. All else belongs to the thread of the host."""
 
-    def __init__(self, host: Host, thread: Thread, *, stream_idle_timeout: float) -> None:
-        super().__init__(host, stream_idle_timeout=stream_idle_timeout)
+    def __init__(
+        self, host: Host, thread: Thread, *, stream_idle_timeout: float, record: Record | None = None
+    ) -> None:
+        super().__init__(host, stream_idle_timeout=stream_idle_timeout, record=record)
         self._thread = thread
         self._clients: AsyncClients | None = None
         self._calls: dict[tuple[Plugin, int], Future[Reply]] = {}

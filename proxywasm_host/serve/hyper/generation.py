@@ -59,7 +59,8 @@ class ThreadGeneration(Generation):
         """Load the filters; compiling happens in a thread of its own. Raises as `Host.load_plugin`, and as `Host`."""
         self._host = await self._thread.ask(lambda: self.make_host().__enter__())
         try:
-            self.driver = ThreadDriver(self.host, self._thread, stream_idle_timeout=self.settings.stream_idle_timeout)
+            timeout = self.settings.stream_idle_timeout
+            self.driver = ThreadDriver(self.host, self._thread, stream_idle_timeout=timeout, record=self.record)
             await self.driver.start()
             try:
                 await asyncio.to_thread(filter_list.compile, self.host, self._filters)

@@ -1,4 +1,4 @@
-"""What the page may not show: credentials in headers, targets and bodies, wherever a filter puts them.
+"""What nobody may be shown or given: credentials in headers, targets and bodies, wherever a filter puts them.
 
 Rules of this module:
 
@@ -18,7 +18,7 @@ from proxywasm_host.abi.marshal import Call
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.runtime.failure import Failure
 
-__all__ = ["MASK", "Secrets"]
+__all__ = ["MASK", "SHORTEST", "Secrets"]
 
 MASK = b"[redacted]"
 WORDS = (
@@ -47,10 +47,18 @@ class Secrets:
     def __init__(self) -> None:
         self._known: set[bytes] = set()
 
+    def is_secret(self, name: bytes) -> bool:
+        """Whether a name, of a header or a property, says that its value is one."""
+        return NAME.search(name) is not None
+
+    def mask(self, secret: bytes) -> bytes:
+        """What is shown instead."""
+        return MASK
+
     def learn(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """These headers are there: what of them is a credential, is one wherever it turns up."""
         for name, value in headers:
-            if not NAME.search(name):
+            if not self.is_secret(name):
                 continue
             parts = re.split(rb"[;,=\s]+", value) if b"cookie" in name else [value.rpartition(b" ")[2]]
             for part in (value, *parts):
@@ -58,13 +66,18 @@ class Secrets:
                     self._known.add(part)
 
     def headers(self, headers: HeaderList) -> HeaderList:
-        return [(name, MASK if NAME.search(name) else self.content(value)) for name, value in headers]
+        return [(name, self.named(name, value)) for name, value in headers]
+
+    def named(self, name: bytes, value: bytes) -> bytes:
+        """The value of a name as it may be shown."""
+        return self.mask(value) if self.is_secret(name) else self.content(value)
 
     def content(self, data: bytes) -> bytes:
         """Some content without what is known of them, or looks like one."""
         for known in sorted(self._known, key=len, reverse=True):
-            data = data.replace(known, MASK)
-        return LOOKS.sub(_masked, data)
+            if known in data:
+                data = data.replace(known, self.mask(known))
+        return LOOKS.sub(self._masked, data)
 
     def call(self, call: Call) -> Call:
         """A hostcall as it may be shown."""
@@ -72,15 +85,15 @@ class Secrets:
         if args is None:
             return Call(row, args, self._value(result))
         shown = [self._value(value) for value in args]
-        if row.name in NAMED and NAME.search(args[1]):
+        if row.name in NAMED and self.is_secret(args[1]):
             self.learn([(args[1], args[2])])
-            shown[2] = MASK
-        elif row.name == "proxy_set_property" and NAME.search(args[0]):
+            shown[2] = self.named(args[1], args[2])
+        elif row.name == "proxy_set_property" and self.is_secret(args[0]):
             self.learn([(args[0], args[1])])
-            shown[1] = MASK
-        elif row.name in READ and isinstance(result, bytes) and NAME.search(args[READ[row.name]]):
+            shown[1] = self.named(args[0], args[1])
+        elif row.name in READ and isinstance(result, bytes) and self.is_secret(args[READ[row.name]]):
             self.learn([(args[READ[row.name]], result)])
-            result = MASK
+            result = self.named(args[READ[row.name]], result)
         return Call(row, tuple(shown), self._value(result))
 
     def failure(self, failure: Failure) -> Failure:
@@ -98,6 +111,6 @@ class Secrets:
             return [self._value(item) for item in value]
         return tuple(map(self._value, value)) if type(value) is tuple else value
 
-
-def _masked(found: re.Match[bytes]) -> bytes:
-    return (found["scheme"] or found["query"] or found["json"] or b"") + MASK
+    def _masked(self, found: re.Match[bytes]) -> bytes:
+        kept = found["scheme"] or found["query"] or found["json"] or b""
+        return kept + self.mask(found[0][len(kept) :])

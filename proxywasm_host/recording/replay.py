@@ -1,0 +1,403 @@
+"""A recording once more, without the outside world: what that has answered is answered again.
+
+* Events come in the order in which they were recorded, each at its time. A part of the response waits until the request
+  has come out, and a reply until its callout was made: what a changed module does otherwise is met half-way.
+* A callout that was not made when it was recorded is answered what its cluster has answered last, else it fails.
+* A replay is recorded itself, so that what is compared was written by the same code.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import replace as replaced
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from proxywasm_host.abi.types import Status
+from proxywasm_host.engine.protocol import Limits
+from proxywasm_host.recording.form import Event, Recording, as_bytes, first_difference
+from proxywasm_host.recording.redaction import Redaction
+from proxywasm_host.recording.tap import WHOLE, Tap
+from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.effects import Effect
+from proxywasm_host.runtime.failure import Failure, PluginError
+from proxywasm_host.runtime.host import Host
+from proxywasm_host.runtime.http import HttpStream
+from proxywasm_host.runtime.plugin import Plugin
+from proxywasm_host.services import (
+    ForeignCallFailed,
+    GuestLog,
+    InMemoryMetrics,
+    InMemorySharedData,
+    InMemorySharedQueues,
+    ManualClock,
+    Services,
+)
+from proxywasm_host.services.foreign import BUILT_IN
+
+__all__ = ["Replay", "replay"]
+
+CALLOUTS = (effects.HttpCall, effects.GrpcCall, effects.GrpcStream, effects.RedisCall)
+MOST_EXTRA = 1000
+"""Callouts beyond those recorded that are answered: a filter that asks again at each answer ends there."""
+LATE = frozenset(("response_headers", "response_body", "response_trailers"))
+"""Events that come of the request's having come out."""
+
+
+@dataclass
+class Replay:
+    """What came of a recording when it was run again."""
+
+    engine: str
+    recording: Recording
+    """That of the replay."""
+    failure: Failure | None
+    recorded: list[str]
+    """The lines that it is compared with."""
+
+    @property
+    def lines(self) -> list[str]:
+        """What the filters did, a line for each callback and hostcall."""
+        return self.recording.lines
+
+    @property
+    def first_difference(self) -> tuple[int, str, str] | None:
+        """Line (from 1), what was recorded there, and what came; ``None``, if all is the same."""
+        return first_difference(self.recorded, self.lines)
+
+
+def replay(
+    recording: Recording,
+    modules: Sequence[str | Path | bytes] = (),
+    *,
+    engine: str | None = None,
+    limits: Limits | None = None,
+) -> Replay:
+    """Run a recording again, on the engine that it was recorded on or another.
+
+    Args:
+        modules: in the places of those that were recorded, if given.
+        engine: its name.
+        limits: of the guests; those that they had, if not given.
+
+    Raises: OSError, ModuleError, UnknownEngine, EngineUnavailable; ValueError, for another number of modules.
+    """
+    filters = recording.filters
+    if modules:
+        filters = [replaced(filter, code=code) for filter, code in zip(filters, modules, strict=True)]
+    if limits is not None:
+        filters = [replaced(filter, limits=limits) for filter in filters]
+    world = _World(recording)
+    host = Host(engine or recording.engine or None, profile=recording.profile, services=world.services())
+    made: list[Recording] = []
+    tap = Tap(host, lambda recording, _: made.append(recording), WHOLE, Redaction(credentials=False), world.clock.now)
+    failure: Failure | None = None
+    with host:
+        plugins: list[Plugin] = []
+        try:
+            for filter in filters:
+                world.at_start(filter.plugin_name)
+                plugins.append(host.load_plugin(filter))
+        except PluginError as error:
+            failure = error.failure
+            made.append(tap.not_started(filters))
+        else:
+            player = _Player(host, tap, world, plugins, recording)
+            player.play()
+            failure = player.stream.failure or next((each.failure for each in plugins if each.failure), None)
+    return Replay(host.engine.name, made[0], failure, recording.lines)
+
+
+class _Player:
+    """Feeds events to one stream and its plugins."""
+
+    def __init__(self, host: Host, tap: Tap, world: _World, plugins: Sequence[Plugin], recording: Recording) -> None:
+        self._host, self._world, self._recording = host, world, recording
+        self._plugins = {plugin.name: plugin for plugin in plugins}
+        self._chain, self._tap = plugins, tap
+        self._callouts: defaultdict[str, list[effects.Callout]] = defaultdict(list)
+        self._replies: dict[str, Event] = {}
+        """The last of each cluster."""
+        for event in (*recording.start, *recording.events):
+            if event.event == "reply":
+                self._replies[event.given["cluster"]] = event
+        self._extra = 0
+        self._request_out = False
+        self._waiting: list[Event] = []
+        self.stream: HttpStream
+
+    def play(self) -> None:
+        """All of it."""
+        recording, host = self._recording, self._host
+        self._take(host.drain())
+        for event in recording.start:
+            if event.event != "start":
+                self._feed(event)
+        self._world.at(None)
+        if recording.events:
+            self._world.clock.set(recording.events[0].time_ns)
+        for plugin, number in reversed(list(zip(self._chain, recording.contexts, strict=False))):
+            plugin.vm.next_context = number
+        self.stream = host.http_stream(
+            self._chain,
+            properties=recording.properties,
+            buffer_limit=recording.buffer_limit,
+            header_limits=recording.header_limits,
+        )
+        self._tap.begin(self.stream)
+        for event in recording.events:
+            if self.stream.closed:
+                break
+            if event.event in LATE and not (self._request_out or self.stream.local):
+                self._waiting.append(event)
+            else:
+                self._feed(event)
+        self._take(self.stream.close())
+
+    def _feed(self, event: Event) -> None:
+        self._world.at(event)
+        for name, token in reversed([answer for kind, answer in event.answers if kind == "token"]):
+            if name in self._plugins:
+                self._plugins[name].vm.count_tokens_from(token)
+        self._take(self._done(event))
+        waiting: list[Event] = []
+        if self._request_out and event.event not in LATE:
+            waiting, self._waiting = self._waiting, []
+        for late in waiting:
+            self._feed(late)
+
+    def _done(self, event: Event) -> list[Effect]:
+        given = event.given
+        if event.event == "reply":
+            return self._reply(given)
+        if event.event in ("tick", "queue"):
+            plugin = self._plugins.get(given["plugin"])
+            if plugin is None or plugin.failure is not None:
+                return []
+            return plugin.tick() if event.event == "tick" else plugin.queue_ready(given["token"])
+        stream = self.stream
+        if event.event == "local_response":
+            if stream.local is None and not stream.closed:
+                stream.local_response(**given)
+        elif event.event in ("reset", "abandon"):
+            getattr(stream, event.event)(**given)
+        elif event.event in FED:
+            return getattr(stream, event.event)(**given)  # type: ignore[no-any-return]
+        return self._host.drain()
+
+    def _reply(self, given: Mapping[str, Any]) -> list[Effect]:
+        made = self._callouts[given["cluster"]] if given["cluster"] is not None else []
+        if len(made) < given["number"] or not made:
+            return []
+        return self._answer(made[given["number"] - 1], given["reply"])
+
+    def _answer(self, callout: effects.Callout, reply: effects.Reply) -> list[Effect]:
+        if getattr(callout, "answered", False) or not isinstance(reply, callout.Reply):
+            return []
+        return self._host.deliver(callout, reply)
+
+    def _take(self, todo: list[Effect]) -> None:
+        """Note what has come out, and answer what was not asked when it was recorded."""
+        queue = deque(todo)
+        while queue:
+            effect = queue.popleft()
+            if isinstance(effect, effects.RequestHeaders):
+                self._request_out = True
+            elif isinstance(effect, CALLOUTS):
+                made = self._callouts[effect.cluster]
+                made.append(effect)
+                if len(made) > self._recording.callouts.get(effect.cluster, 0) and self._extra < MOST_EXTRA:
+                    self._extra += 1
+                    last = self._replies.get(effect.cluster)
+                    reply = effects.CalloutFailed() if last is None else last.given["reply"]
+                    queue.extend(self._answer(effect, reply))
+
+
+FED = frozenset(
+    (
+        *("request_headers", "request_body", "request_trailers"),
+        *("response_headers", "response_body", "response_trailers"),
+        *("time_out", "close"),
+    )
+)
+
+
+class _World:
+    """The outside world as it was: the time, and what hostcalls were answered."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        starts = [event for event in recording.start if event.event == "start"]
+        self.clock = _Clock(self, (starts or recording.events or [Event("", 0)])[0].time_ns)
+        self._answers: defaultdict[str, deque[Any]] = defaultdict(deque)
+
+    def at_start(self, plugin: str) -> None:
+        """A filter is started."""
+        starts = [each for each in self._recording.start if each.event == "start" and each.given["plugin"] == plugin]
+        self.at(starts[0] if starts else None)
+
+    def at(self, event: Event | None) -> None:
+        """Something happens, at its time."""
+        self._answers.clear()
+        if event is not None:
+            self.clock.set(event.time_ns)
+            for name, answer in event.answers:
+                self._answers[name].append(answer)
+
+    def answer(self, name: str) -> Any:
+        """The next answer of this name. Raises: LookupError, if none is left."""
+        return self._answers[name].popleft()
+
+    def services(self) -> Services:
+        random = Random(0)  # noqa: S311 - beyond what was recorded
+
+        def randbytes(size: int) -> bytes:
+            try:
+                found = as_bytes(self.answer("random"))
+            except LookupError:
+                found = b""
+            return found if len(found) == size else random.randbytes(size)
+
+        return Services(
+            clock=self.clock,
+            log=_Level(self._recording.log_level),
+            metrics=_Metrics(self),
+            shared_data=_SharedData(self),
+            shared_queues=_SharedQueues(self),
+            foreign_functions=_ForeignFunctions(self),
+            clusters=frozenset(self._recording.callouts),
+            random=randbytes,
+        )
+
+
+class _Clock(ManualClock):
+    def __init__(self, world: _World, time_ns: int) -> None:
+        super().__init__(time_ns)
+        self._world = world
+
+    def set(self, time_ns: int) -> None:
+        self._now = max(self._now, time_ns)
+
+    def now(self) -> int:
+        """The time, though guests may be told another."""
+        return self._now
+
+    def time_ns(self) -> int:
+        try:
+            return int(self._world.answer("time"))
+        except LookupError:
+            return super().time_ns()
+
+    def monotonic_ns(self) -> int:
+        try:
+            return int(self._world.answer("monotonic"))
+        except LookupError:
+            return super().monotonic_ns()
+
+
+class _Level:
+    """Takes no line, and tells the level that there was."""
+
+    def __init__(self, level: int) -> None:
+        self.level = level
+
+    def log(self, line: GuestLog) -> None:
+        """Each line is a hostcall, which is noted as such."""
+
+
+class _Metrics(InMemoryMetrics):
+    def __init__(self, world: _World) -> None:
+        super().__init__()
+        self._world = world
+
+    def get(self, kind: int, name: str) -> int:
+        try:
+            return int(self._world.answer("metric"))
+        except (LookupError, TypeError):
+            return super().get(kind, name)
+
+
+class _SharedData(InMemorySharedData):
+    def __init__(self, world: _World) -> None:
+        super().__init__()
+        self._world = world
+
+    def get(self, vm_id: str, key: bytes) -> tuple[bytes, int] | None:
+        try:
+            found = self._world.answer("shared_data")
+        except LookupError:
+            return super().get(vm_id, key)
+        return (as_bytes(found[0]), found[1]) if len(found) == 2 else None
+
+    def set(self, vm_id: str, key: bytes, value: bytes, cas: int = 0) -> bool:
+        try:
+            stored = self._world.answer("stored") is None
+        except LookupError:
+            return super().set(vm_id, key, value, cas)
+        return super().set(vm_id, key, value) if stored else False
+
+
+class _SharedQueues(InMemorySharedQueues):
+    """Tokens and messages are those that were recorded."""
+
+    def __init__(self, world: _World) -> None:
+        super().__init__()
+        self._world = world
+        self._named: dict[int, int] = {}
+        """Our token of each that was recorded."""
+
+    def _token(self, ours: int | None) -> int | None:
+        try:
+            recorded = self._world.answer("queue")
+        except LookupError:
+            return ours
+        if not isinstance(recorded, int):
+            return None
+        if ours is not None:
+            self._named[recorded] = ours
+        return recorded
+
+    def register(self, vm_id: str, name: bytes, on_ready: Any) -> int:
+        token = super().register(vm_id, name, on_ready)
+        return self._token(token) or token
+
+    def resolve(self, vm_id: str, name: bytes) -> int | None:
+        return self._token(super().resolve(vm_id, name))
+
+    def enqueue(self, token: int, message: bytes) -> None:
+        if token in self._named or token in self._queues:
+            super().enqueue(self._named.get(token, token), message)
+
+    def dequeue(self, token: int) -> bytes | None:
+        try:
+            found = self._world.answer("message")
+        except LookupError:
+            return super().dequeue(self._named.get(token, token))
+        return None if isinstance(found, list) else as_bytes(found)
+
+
+class _ForeignFunctions(dict[str, Any]):
+    """Those of the embedder answer what they have answered; the others are there."""
+
+    def __init__(self, world: _World) -> None:
+        super().__init__(BUILT_IN)
+        self._world = world
+
+    def get(self, name: str, default: Any = None) -> Any:
+        if name in self:
+            return super().get(name, default)
+
+        def answer(arguments: bytes) -> bytes:
+            try:
+                found = self._world.answer("foreign")
+            except LookupError:
+                found = None
+            if found is None or isinstance(found, list):
+                status = found[0] if found else Status.NOT_FOUND
+                raise ForeignCallFailed(status, "it answered nothing when this was recorded")
+            return as_bytes(found)
+
+        return answer
