@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Union
 
@@ -56,17 +55,18 @@ HEAL_EACH = 1.0
 logger = logging.getLogger("proxywasm_host.driver")
 
 
-@dataclass(slots=True)
 class Attached:
     """A stream that is attached: who takes its effects, and what progress it makes."""
 
-    sink: Sink
-    moved: bool = False
+    moved = False
     """Something came out since it was looked at."""
     came: tuple[int | bool, ...] = ()
     """How much had come in then."""
-    quiet: int = -1
+    quiet = -1
     """How often in a row it was found without any progress; -1 before it was looked at."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
 
     def idle(self, stream: HttpStream) -> bool:
         """Look at the stream: whether there was no progress for long enough."""

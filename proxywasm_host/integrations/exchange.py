@@ -65,7 +65,17 @@ from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.filter_chain import REQUEST, RESPONSE
 from proxywasm_host.runtime.http import HttpStream
 
-__all__ = ["GONE", "Exchange", "Informational", "RequestHead", "ResponseHead", "State", "StreamReset"]
+__all__ = [
+    "GONE",
+    "Exchange",
+    "Informational",
+    "RequestHead",
+    "ResponseHead",
+    "State",
+    "StreamReset",
+    "ToClient",
+    "ToUpstream",
+]
 
 GONE = "downstream_remote_disconnect"
 """Envoy's word for a client that went away."""
@@ -107,8 +117,7 @@ class Exchange:
         stream: of the request, and not fed by others.
         fix_content_length: correct, or leave out, a ``content-length`` that filters may have made wrong.
         http_1_0: the client can tell the end of a body by its length only.
-        wake: called when something has changed by another event than those below: the reply to a callout, a tick, a
-            time-out, another stream's event. It takes note and returns; it feeds nothing.
+        wake: see `wake`.
         log: who is told of what cannot be sent.
     """
 
@@ -145,7 +154,9 @@ class Exchange:
         self._driver = driver
         self._fix_content_length = fix_content_length
         self._http_1_0 = http_1_0
-        self._wake = wake
+        self.wake = wake
+        """Called when something has changed by another event than those below: the reply to a callout, a tick, a
+        time-out, another stream's event. It takes note and returns; it feeds nothing."""
         self._log = log
 
     # -- What came from the client -------------------------------------------------------------------------------
@@ -320,9 +331,20 @@ class Exchange:
         """Whether the end of the response has come in."""
         return self._response_ended
 
+    def request_head(self) -> RequestHead:
+        """Take the request's head, which came out first."""
+        head = self.to_upstream.popleft()
+        assert isinstance(head, RequestHead)  # noqa: S101 - it comes first
+        return head
+
+    def raise_if_cut(self) -> None:
+        """Raises: StreamReset, if the client has a part of the response and will not get the rest."""
+        if self.state is State.CUT:
+            raise StreamReset(self.stream.reset_details or GONE)
+
     def close(self) -> None:
         """Both sides are done, however it ended; to be called always."""
-        self._wake = None  # who carries an exchange keeps it, too: it is no cycle for the collector
+        self.wake = None  # who carries an exchange keeps it, too: it is no cycle for the collector
         self._driver.detach(self.stream)
         whole = self.state is State.ANSWERED or self.stream.reset_details
         if todo := self.stream.close("" if whole else GONE):
@@ -331,22 +353,26 @@ class Exchange:
     # -- Out of the stream ---------------------------------------------------------------------------------------
 
     def _feed(self, todo: list[Effect]) -> None:
-        """Perform what an event of ours has brought about; who fed it looks by himself."""
-        if not todo:
-            return
-        self._feeding = True
-        try:
-            self._driver.perform(todo)
-        finally:
-            self._feeding = False
+        """Take what an event of ours has brought about; the driver performs it from the first on that is not for us."""
+        effect: Any
+        for at, effect in enumerate(todo):
+            taker = TAKERS.get(effect.__class__)
+            if taker is None or effect.stream is not self.stream:
+                self._feeding = True
+                try:
+                    self._driver.perform(todo[at:])
+                finally:
+                    self._feeding = False
+                return
+            taker(self, effect)
 
     def _take(self, effect: Effect) -> None:
-        """An effect of the stream, whoever brought it about."""
+        """An effect of the stream, whoever brought it about. Who fed an event of ours looks by himself."""
         taker = TAKERS.get(effect.__class__)
         if taker is not None:
             taker(self, effect)
-            if not self._feeding and self._wake is not None:
-                self._wake()
+            if not self._feeding and self.wake is not None:
+                self.wake()
 
     def _request_headers(self, effect: effects.RequestHeaders) -> None:
         head = request_head(effect.headers, effect.end_stream)

@@ -10,7 +10,7 @@ import pytest
 
 from proxywasm_host import PluginError, Services
 from proxywasm_host.integrations.asgi import Clusters, Filter, ProxyWasmMiddleware
-from proxywasm_host.integrations.asgi.messages import ResponseOver
+from proxywasm_host.integrations.asynchronous import ResponseOver
 from proxywasm_host.integrations.exchange import StreamReset
 from proxywasm_host.runtime.effects import HttpCall, HttpCallReply
 from tests.integrations.asgi import Server, get, lifespan, read, respond, scope

@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 from proxywasm_host.driver.dispatch import Dispatcher
-from proxywasm_host.integrations.asgi.scope import (
-    Message,
-    Scope,
-    server_address,
-    target,
-    tells_the_end,
-    upstream_scope,
-)
-from proxywasm_host.integrations.exchange import (
-    GONE,
-    Exchange,
-    RequestHead,
-    ResponseHead,
-    State,
-)
+from proxywasm_host.integrations.asgi.scope import Message, Scope, server_address, target, upstream_scope
+from proxywasm_host.integrations.asynchronous import ResponseOver
+from proxywasm_host.integrations.exchange import GONE, Exchange, RequestHead, ResponseHead, State, ToClient
 from proxywasm_host.runtime.effects import RequestBody, ResponseBody, ResponseTrailers
 from proxywasm_host.runtime.http import HttpStream
 
-__all__ = ["DISCONNECT", "AsgiExchange", "ResponseOver"]
+__all__ = ["DISCONNECT", "AsgiExchange"]
 
 START, BODY, TRAILERS = "http.response.start", "http.response.body", "http.response.trailers"
 REQUEST_END: Message = {"type": "http.request", "body": b"", "more_body": False}
 RESPONSE_END: Message = {"type": BODY, "body": b"", "more_body": False}
 DISCONNECT: Message = {"type": "http.disconnect"}
 logger = logging.getLogger("proxywasm_host.asgi")
-
-
-class ResponseOver(OSError):
-    """The application sends a body, but the client has been answered otherwise, or is gone."""
 
 
 class AsgiExchange(Exchange):
@@ -48,33 +31,19 @@ class AsgiExchange(Exchange):
     _sends_trailers = False
     """They were announced to the server."""
 
-    def __init__(
-        self,
-        driver: Dispatcher,
-        stream: HttpStream,
-        scope: Scope,
-        *,
-        fix_content_length: bool,
-        wake: Callable[[], None],
-    ) -> None:
-        super().__init__(
-            driver,
-            stream,
-            fix_content_length=fix_content_length,
-            http_1_0=scope["http_version"] == "1.0",
-            wake=wake,
-            log=logger,
-        )
+    def __init__(self, driver: Dispatcher, stream: HttpStream, scope: Scope, *, fix_content_length: bool) -> None:
+        http_1_0 = scope["http_version"] == "1.0"
+        super().__init__(driver, stream, fix_content_length=fix_content_length, http_1_0=http_1_0, log=logger)
         self._scope = scope
 
-    def begin_with(self, first: Message | None) -> None:
-        """The head of the request. `first` is the server's first message, where `tells_the_end` is not so."""
+    def begin_with(self, first: Message | None, tells: bool) -> None:
+        """The head of the request, which `tells_the_end` or not; with the server's first message, if it came."""
         scope = self._scope
         self._target = target(scope)
         ends: bool | None = None
         if first is not None:
             ends = not (first["type"] != "http.request" or first.get("body") or first.get("more_body"))
-        elif not tells_the_end(scope):
+        elif not tells:
             ends = False
         self.begin(
             scope["method"].encode("latin-1"),
@@ -97,30 +66,25 @@ class AsgiExchange(Exchange):
     def from_application(self, message: Message) -> bool:
         """What the application has given its ``send``; whether it was for us. Raises: ResponseOver."""
         kind = message["type"]
-        if self.over:
-            if kind == BODY and message.get("more_body", False):
+        if kind == BODY:
+            more = message.get("more_body", False)
+            if more and self.over:
                 raise ResponseOver(self.stream.details or GONE)
+            self.response_body(bytes(message.get("body", b"")), not more and self._trailers is None)
         elif kind == START:
-            self._trailers = [] if message.get("trailers") else None
-            trailers = self._trailers is not None
+            trailers = message.get("trailers", False)
+            self._trailers = [] if trailers and not self.over else None
             self.response(message["status"], message.get("headers", ()), trailers=trailers)
-        elif kind == BODY:
-            ends = not message.get("more_body", False) and self._trailers is None
-            self.response_body(bytes(message.get("body", b"")), ends)
         elif kind != TRAILERS:
-            return False
+            return self.over
         elif self._trailers is not None:
             self._trailers += [(bytes(name).lower(), bytes(value)) for name, value in message["headers"]]
             if not message.get("more_trailers", False):
                 self.response_trailers(self._trailers)
         return True
 
-    def upstream_scope(self) -> Scope | None:
-        """The application's scope, unless the request has not come out, or the application is not asked."""
-        if not self.to_upstream or self.over:
-            return None
-        head = self.to_upstream.popleft()
-        assert isinstance(head, RequestHead)  # noqa: S101 - it comes first
+    def upstream_scope(self, head: RequestHead) -> Scope:
+        """The application's scope."""
         self._head_ends = head.end_stream
         return upstream_scope(self._scope, self._target, head)
 
@@ -136,9 +100,8 @@ class AsgiExchange(Exchange):
             return {"type": "http.request", "body": part.data, "more_body": not part.end_stream}
         return REQUEST_END  # ASGI has no trailers of requests
 
-    def for_server(self) -> list[Message]:
-        """The next part for the client, which there is, for the server's ``send``."""
-        part = self.to_client.popleft()
+    def for_server(self, part: ToClient) -> list[Message]:
+        """A part for the client, for the server's ``send``."""
         if isinstance(part, ResponseBody):
             return [{"type": BODY, "body": part.data, "more_body": not part.end_stream}]
         if isinstance(part, ResponseHead):

@@ -1,0 +1,210 @@
+"""What carriers in an event loop have in common: an exchange whose client is read and written while upstream is asked.
+
+A carrier says how that is done (`begin`, `read`, `feed`, `write`, `ask`); when, is said here:
+
+* Usually who has fed the exchange sends what came out, and no task is made. Only while a filter holds something, and
+  with it the initiative, is the client's next part awaited beside.
+* One `read` and one `write` at a time.
+* While the client is to be answered otherwise, or is gone, `ask` may go on, and is not heard. It is cancelled if the
+  response is to be cut, for nothing else may wake it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, ClassVar, Generic, TypeVar
+
+import anyio
+
+from proxywasm_host.driver.asynchronous import AsyncDriver
+from proxywasm_host.driver.interrupt import Interruptible
+from proxywasm_host.integrations.exchange import Exchange, RequestHead, State, ToClient
+
+__all__ = ["AsyncPump", "ResponseOver"]
+
+AnExchange = TypeVar("AnExchange", bound=Exchange)
+
+
+class ResponseOver(OSError):
+    """Upstream's response goes on, but the client has been answered otherwise, or is gone."""
+
+
+class AsyncPump(Generic[AnExchange]):
+    """A request in progress. Made for each by a carrier.
+
+    Args:
+        driver: of the exchange's stream, in this event loop.
+        exchange: has not begun. The pump is what it wakes.
+    """
+
+    logger: ClassVar[logging.Logger]
+    _asking: Interruptible | None = None
+    """`ask`, while it runs."""
+    _awaiting: Interruptible | None = None
+    """`read`, while it waits."""
+    _reading = _sending = False
+    _reader: anyio.CancelScope | None = None
+    _change: anyio.Event | None = None
+    _error: Exception | None = None
+
+    def __init__(self, driver: AsyncDriver, exchange: AnExchange) -> None:
+        self._driver = driver
+        self.exchange = exchange
+        exchange.wake = self._woken
+
+    # -- What a carrier does in its own way ----------------------------------------------------------------------
+
+    def begin(self) -> Awaitable[None] | None:
+        """Feed the request's head, now or in what is returned."""
+        raise NotImplementedError
+
+    def read(self) -> Awaitable[Any]:
+        """The client's next part, or its leaving; ``None`` if that is of no use. May be cancelled."""
+        raise NotImplementedError
+
+    def feed(self, part: Any) -> None:
+        """Feed what `read` has given."""
+        raise NotImplementedError
+
+    def write(self, part: ToClient) -> Awaitable[None]:
+        """Send the client a part. Raises: OSError, if it is gone."""
+        raise NotImplementedError
+
+    def ask(self, head: RequestHead) -> Awaitable[None]:
+        """Send the request upstream, feed the response. May end before the response does, or raise."""
+        raise NotImplementedError
+
+    # -- The exchange --------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """From the request's head to the end. Raises what `ask` raises while it is heard, and StreamReset."""
+        exchange = self.exchange
+        try:
+            waits = self.begin()
+            if waits is not None:
+                await waits
+            while not (exchange.to_upstream or self._finished):
+                if exchange.over or self._reading or exchange.request_held:
+                    await self._step()
+                else:  # only the head waits, for its length
+                    await self._read()
+            if exchange.to_upstream and not exchange.over:
+                try:
+                    with self._driver.interruptible() as self._asking:
+                        await self.ask(exchange.request_head())
+                except Exception as error:
+                    if not exchange.over:
+                        raise
+                    if not isinstance(error, ResponseOver):
+                        self.logger.info("the application, told that its client is gone, raised %r", error)
+                finally:
+                    self._asking = None
+            while not self._finished and (exchange.response_ended or exchange.over):
+                await self._step()
+            if self._error is not None:
+                raise self._error
+            exchange.raise_if_cut()
+        finally:
+            if self._reader is not None:
+                self._reader.cancel()
+            exchange.close()
+
+    @property
+    def _finished(self) -> bool:
+        exchange = self.exchange
+        gone = self._error is not None or exchange.state is State.GONE
+        return gone or (exchange.finished and not self._sending)
+
+    async def _step(self) -> None:
+        """Do one thing that may help, and come back when something has changed."""
+        if self.exchange.to_client and not self._sending:
+            await self._flush()
+        else:
+            await self._change_beside()
+
+    async def _change_beside(self) -> None:
+        """Wait until something has changed, be it that the client's next part has come."""
+        self._read_beside()
+        await self._wait()
+
+    async def _wait(self) -> None:
+        if self._change is None:
+            self._change = anyio.Event()
+        await self._change.wait()
+
+    def _changed(self) -> None:
+        if self._change is not None:
+            self._change.set()
+            self._change = None
+
+    def _woken(self) -> None:
+        """Something has changed by another event than ours."""
+        exchange = self.exchange
+        if exchange.state is State.CUT and self._asking is not None:
+            self._asking.cancel()  # nothing else may wake it
+        if exchange.over and self._awaiting is not None:
+            self._awaiting.cancel()  # of a client that sends no more
+        self._changed()
+        if exchange.to_client and not self._sending:
+            self._driver.start_soon(self._guarded, self._flush)
+
+    async def _guarded(self, function: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await function()
+        except Exception as error:  # noqa: BLE001 - it is raised where the exchange runs
+            self._error = error
+            self._changed()
+
+    # -- The client ----------------------------------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        """Take the client's next part."""
+        self._reading = True
+        part: Any = None
+        try:
+            with self._driver.interruptible() as self._awaiting:
+                part = await self.read()
+        finally:
+            self._reading, self._awaiting = False, None
+        if part is not None:
+            self.feed(part)
+        self._changed()
+
+    def _read_beside(self) -> None:
+        """Await the client's next parts in a task, for other things may happen first."""
+        if not self._reading and self.exchange.listens:
+            self._reading, self._reader = True, anyio.CancelScope()
+            self._driver.start_soon(self._guarded, self._read_on)
+
+    async def _read_on(self) -> None:
+        reader = self._reader
+        assert reader is not None  # noqa: S101 - made with the task
+        try:
+            with reader:
+                while True:
+                    await self._read()
+                    await self._flush()
+                    if not (self.exchange.request_held and self.exchange.listens) or self.exchange.to_upstream:
+                        break  # what comes next is for others to read, or to ask for
+                    self._reading = True
+        finally:
+            self._reading, self._reader = False, None
+            self._changed()
+
+    async def _flush(self) -> None:
+        """Send the client what has come out, in order; or wait until whoever does so is done."""
+        while self._sending:
+            await self._wait()
+        to_client = self.exchange.to_client
+        if not to_client:
+            return
+        self._sending = True
+        try:
+            while to_client:
+                await self.write(to_client.popleft())
+        except OSError:
+            self.exchange.client_gone()
+        finally:
+            self._sending = False
+            self._changed()
