@@ -17,8 +17,9 @@ from contextlib import suppress
 from typing import Any
 
 from proxywasm_host.driver.threaded import ThreadDriver
-from proxywasm_host.integrations.exchange import GONE, Exchange, RequestHead, ResponseHead, State, StreamReset
+from proxywasm_host.integrations.exchange import GONE, Exchange, ResponseHead
 from proxywasm_host.integrations.headers import length_of
+from proxywasm_host.integrations.wsgi.application import AppResponse, Input
 from proxywasm_host.integrations.wsgi.environ import (
     Environ,
     request_headers,
@@ -48,9 +49,6 @@ class Pump:
     """The request broke off."""
     _request_done = False
     """The application was given the end of the request."""
-    _status_line = ""
-    _pending: tuple[str, list[tuple[str, str]]] | None = None
-    """What the application gave start_response, until the first part of the body."""
 
     def __init__(
         self,
@@ -64,9 +62,9 @@ class Pump:
         self._environ = environ
         self._start_response = start_response
         self._changed = threading.Condition(driver.lock)
-        self._exchange = Exchange(
-            driver, stream, fix_content_length=fix_content_length, wake=self._changed.notify, log=logger
-        )
+        wake = self._changed.notify
+        self._exchange = Exchange(driver, stream, fix_content_length=fix_content_length, wake=wake, log=logger)
+        self._response = AppResponse(self._exchange, self._changed)
         length = environ.get("CONTENT_LENGTH") or ""
         self._unread: float = (length_of([length.encode("latin-1")]) if length else None) or 0
         if not length and environ.get("wsgi.input_terminated"):
@@ -89,8 +87,7 @@ class Pump:
             while not exchange.finished and (exchange.response_ended or exchange.over):
                 self._wait(lambda: bool(exchange.to_client) or exchange.finished)
                 yield from self._sent()
-            if exchange.state is State.CUT:
-                raise StreamReset(exchange.stream.reset_details or GONE)
+            exchange.raise_if_cut()
         finally:
             self._feed(exchange.close)
 
@@ -108,14 +105,8 @@ class Pump:
     def _advance(self) -> None:
         """Read a part of the request, or wait until a filter lets something go."""
         exchange = self._exchange
-        if not self._unread or exchange.stream.request_full:
-            self._wait(
-                lambda: (
-                    exchange.over
-                    or bool(exchange.to_upstream)
-                    or bool(self._unread and not exchange.stream.request_full)
-                )
-            )
+        if not exchange.wants_request:
+            self._wait(lambda: exchange.over or bool(exchange.to_upstream) or exchange.wants_request)
             return
         data = self._environ["wsgi.input"].read(int(min(self._unread, CHUNK)))
         if not data and self._unread < float("inf"):
@@ -146,54 +137,24 @@ class Pump:
 
     def _respond(self, app: Callable[..., Iterable[bytes]]) -> Iterator[bytes]:
         exchange = self._exchange
-        head = exchange.to_upstream.popleft()
-        assert isinstance(head, RequestHead)  # noqa: S101 - it comes first
+        head = exchange.request_head()
         self._request_done = head.end_stream
-        parts = app(upstream_environ(self._environ, head, io.BufferedReader(Input(self))), self._app_start_response)
+        body: io.BufferedReader = io.BufferedReader(Input(self.read_part))
+        parts = app(upstream_environ(self._environ, head, body), self._response.start)
         try:
             for part in parts:
-                self._body(part)
+                self._response.body(part)
                 yield from self._sent()
                 while not exchange.over and exchange.stream.response_full:
                     self._wait(lambda: exchange.over or bool(exchange.to_client) or not exchange.stream.response_full)
                     yield from self._sent()
                 if exchange.over:
                     return
-            self._end()
+            self._response.end()
         finally:
             close = getattr(parts, "close", None)
             if close is not None:
                 close()
-
-    def _app_start_response(
-        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
-    ) -> Callable[[bytes], None]:
-        if exc_info is not None and self._pending is None and self._status_line:
-            try:
-                raise exc_info[1].with_traceback(exc_info[2])
-            finally:
-                exc_info = None
-        self._pending = status, headers
-        return self._body
-
-    def _head(self, *, end: bool) -> None:
-        if self._pending is not None:
-            self._status_line, given = self._pending
-            self._pending = None
-            headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in given]
-            self._feed(self._exchange.response, int(self._status_line[:3]), headers, end)
-
-    def _body(self, data: bytes) -> None:
-        if data and not self._exchange.over:
-            assert self._pending or self._status_line, "the application has not called start_response"  # noqa: S101
-            self._head(end=False)
-            self._feed(self._exchange.response_body, bytes(data), False)
-
-    def _end(self) -> None:
-        if self._pending is not None:
-            self._head(end=True)
-        elif self._status_line:
-            self._feed(self._exchange.response_body, b"", True)
 
     def _sent(self) -> Iterator[bytes]:
         """Give the server what has come out."""
@@ -202,24 +163,8 @@ class Pump:
             with self._changed:
                 part = exchange.to_client.popleft() if exchange.to_client else None
             if isinstance(part, ResponseHead):
-                same = self._status_line[:3] == str(part.status)
-                self._start_response(self._status_line if same else status_line(part.status), text_of(part.headers))
+                said = self._response.status_line
+                line = said if said[:3] == str(part.status) else status_line(part.status)
+                self._start_response(line, text_of(part.headers))
             elif isinstance(part, ResponseBody) and part.data:
                 yield part.data
-
-
-class Input(io.RawIOBase):
-    """``wsgi.input`` of the application."""
-
-    def __init__(self, pump: Pump) -> None:
-        self._pump = pump
-        self._rest = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data = self._rest or self._pump.read_part()
-        size = min(len(buffer), len(data))
-        buffer[:size], self._rest = data[:size], data[size:]
-        return size
