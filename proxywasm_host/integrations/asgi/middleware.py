@@ -53,16 +53,9 @@ class ProxyWasmMiddleware(Carrier):
         self._tasks: set[object] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await self._http(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._lifespan(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-
-    # -- Requests ------------------------------------------------------------------------------------------------
-
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await (self._lifespan if scope["type"] == "lifespan" else self.app)(scope, receive, send)
+            return
         worker = self._workers.get(event_loop()) or self._start()
         if not worker.running:
             if worker.ended:
