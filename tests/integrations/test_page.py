@@ -56,4 +56,4 @@ def test_a_carrier_of_your_own(monkeypatch, capsys):
 def test_there_is_no_program_that_is_not_run():
     kinds = ("integrations.asgi", "integrations.wsgi", "AsyncDriver", "import Exchange")  # the last by the tests of what README prints
     assert [program for program in PROGRAMS if not any(kind in program for kind in kinds)] == []
-    assert len(PROGRAMS) == 6
+    assert len(PROGRAMS) == 7
