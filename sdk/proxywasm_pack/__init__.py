@@ -17,8 +17,8 @@ LIBRARY = HERE / "library"
 RUNTIME = HERE / "runtime.wasm"
 # What MicroPython has of its own.
 BUILT_IN = {
-    "_proxywasm", "array", "ubinascii", "ucollections", "uhashlib", "ure", "builtins", "cmath", "deflate", "errno", "gc", "heapq", "io", "ujson", "math",
-    "micropython", "random", "struct", "sys", "time",
+    "_hash", "_json", "_proxywasm", "array", "ubinascii", "ucollections", "ure", "builtins", "cmath", "deflate", "errno", "gc",
+    "heapq", "io", "math", "micropython", "random", "struct", "sys", "time",
 }  # fmt: skip
 # What stands in for `_proxywasm` in unit tests.
 UNDER_CPYTHON = {"proxywasm._fake", "proxywasm._headers"}
@@ -118,7 +118,7 @@ def _import(name: str, folder: Path, modules: dict[str, tuple[str, list[int] | N
             return
     if parts[0] in BUILT_IN:
         return
-    have = sorted({p.stem for p in LIBRARY.iterdir() if not p.stem.startswith("_")} | (BUILT_IN - {"_proxywasm", "ubinascii", "ucollections", "uhashlib", "ujson", "ure"}))
+    have = sorted({p.stem for p in LIBRARY.iterdir() if p.stem[0] != "_"} | {n for n in BUILT_IN if n[0] not in "_u"})
     raise ScriptError(
         f"{where}: there is no module {name!r} for packed filters: neither beside the script nor of the library, which "
         f"has {', '.join(have)}"

@@ -16,9 +16,10 @@ TYPES_ONLY = {"typing", "__future__", "abc", "collections.abc", "typing_extensio
 METHODS = {
     "removeprefix", "removesuffix", "title", "capitalize", "swapcase", "zfill", "ljust", "rjust", "casefold", "isalnum",
     "isdecimal", "isnumeric", "isidentifier", "expandtabs", "translate", "bit_length", "bit_count", "center",
-    "isascii", "as_integer_ratio",
+    "isascii",
 }  # fmt: skip
 HELPERS = "_lowered"
+SHIMS = {"enum.py", "json.py", "dataclasses.py"}
 # Built-in exceptions that MicroPython raises under another name.
 EXCEPTIONS = {
     "RecursionError": "RuntimeError", "ModuleNotFoundError": "ImportError", "UnicodeDecodeError": "UnicodeError",
@@ -37,7 +38,7 @@ def lower(source: str, name: str) -> tuple[str, list[int]]:
         tree = ast.parse(source, name)
     except SyntaxError as error:
         raise ScriptError(f"{name}:{error.lineno}: {error.msg}") from None
-    lowered = Lowering(name).visit(tree)
+    lowered = Lowering(name, "Enum" in source and name not in SHIMS).visit(tree)
     lowered.body.insert(0, ast.parse(f"import {HELPERS} as _l").body[0])
     ast.fix_missing_locations(lowered)
     text = ast.unparse(lowered)
@@ -64,11 +65,33 @@ def _call(function: str, *arguments: ast.expr) -> ast.Call:
     return ast.Call(_name(function), list(arguments), [])
 
 
+class Field:
+    """A field of a dataclass: whether it is an argument, what its argument says, and what is made of it."""
+
+    def __init__(self, name: str, value: ast.expr | None, keyword: bool) -> None:
+        self.name = name
+        self.options: dict[str | None, str] = {}
+        self.constant = value is not None
+        default = None if value is None else ast.unparse(value)
+        if isinstance(value, ast.Call) and ast.unparse(value.func).split(".")[-1] == "field":
+            self.options = {k.arg: ast.unparse(k.value) for k in value.keywords}
+            default = self.options.get("default")
+            self.constant = False
+        factory = self.options.get("default_factory")
+        self.given = self.options.get("init") != "False"
+        self.keyword = keyword or self.options.get("kw_only") == "True"
+        self.argument = f"{name}=_l.MISSING" if factory else name if default is None else f"{name}={default}"
+        fresh = f"({factory})()" if factory else default
+        self.made = fresh if not self.given else f"{fresh} if {name} is _l.MISSING else {name}" if factory else name
+
+
 class Lowering(ast.NodeTransformer):
     """One visit for each thing that MicroPython does in another way."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, enumerations: bool) -> None:
         self.name = name
+        self.enumerations = enumerations
+        self.dataclasses: dict[str, list[Field]] = {}
         self.count = 0
 
     def fresh(self) -> str:
@@ -145,7 +168,6 @@ class Lowering(ast.NodeTransformer):
     # Classes
 
     def visit_ClassDef(self, node: ast.ClassDef) -> Any:
-        after: list[ast.stmt] = []
         decorator = next(
             (d for d in node.decorator_list if ast.unparse(d).split("(")[0].split(".")[-1] == "dataclass"), None
         )
@@ -157,8 +179,9 @@ class Lowering(ast.NodeTransformer):
             return self.named_tuple(node)
         if self.name != "enum.py" and any(b in {"Enum", "IntEnum", "StrEnum", "Flag", "IntFlag"} for b in bases):
             names = [t.id for s in node.body if isinstance(s, ast.Assign) for t in s.targets if isinstance(t, ast.Name)]
-            node.body += self.parse(f"_names = {names!r}")
-            after = self.parse(f"{node.name} = _l.enumeration({node.name})")
+            methods = [s.name for s in node.body if isinstance(s, ast.FunctionDef)]
+            node.body += self.parse(f"_names = {names!r}\n_own = {methods!r}")
+            node.decorator_list.append(_name("_l.enumeration"))
         drop = {"ABC", "Generic", "Protocol"}
         node.bases = [b for b, n in zip(node.bases, bases, strict=True) if n not in drop]
         node.keywords = [k for k in node.keywords if k.arg != "metaclass"]
@@ -170,7 +193,7 @@ class Lowering(ast.NodeTransformer):
             raise self.refuse(node, "__init_subclass__", "use a decorator on each derived class")
         self.generic_visit(node)
         node.body = node.body or [ast.Pass()]
-        return [node, *after] if after else node
+        return node
 
     def named_tuple(self, node: ast.ClassDef) -> Any:
         fields = [s for s in node.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)]
@@ -187,47 +210,50 @@ class Lowering(ast.NodeTransformer):
 
     def dataclass(self, node: ast.ClassDef, decorator: ast.expr) -> None:
         options = {k.arg: ast.unparse(k.value) for k in getattr(decorator, "keywords", [])}
-        fields = [
-            (s.target.id, s.value)
-            for s in node.body
-            if isinstance(s, ast.AnnAssign)
-            and isinstance(s.target, ast.Name)
-            and not ast.unparse(s.annotation).split(".")[-1].startswith("ClassVar")
-        ]
-        own = {s.name for s in node.body if isinstance(s, ast.FunctionDef)}
-        arguments, body = [], []
-        for name, value in fields:
-            given = name
-            if isinstance(value, ast.Call) and ast.unparse(value.func).split(".")[-1] == "field":
-                keywords = {k.arg: ast.unparse(k.value) for k in value.keywords}
-                if "default_factory" in keywords:
-                    arguments.append(f"{name}=_l.MISSING")
-                    given = f"{keywords['default_factory']}() if {name} is _l.MISSING else {name}"
-                else:
-                    arguments.append(f"{name}={keywords['default']}" if "default" in keywords else name)
-            else:
-                arguments.append(name if value is None else f"{name}={ast.unparse(value)}")
-            body.append(f"self.{name} = {given}")
-        if "__post_init__" in own:
-            body.append("self.__post_init__()")
-        star = "*, " if options.get("kw_only") == "True" and arguments else ""
-        source = f"def __init__(self, {star}{', '.join(arguments)}):\n    " + "\n    ".join(body or ["pass"])
-        names = tuple(name for name, _ in fields)
-        source += f"\ndef __repr__(self):\n    return _l.dataclass_repr(self, '{node.name}', {names!r})"
-        source += (
-            "\ndef __eq__(self, other):\n    return type(other) is type(self) and "
-            f"_l.dataclass_values(self, {names!r}) == _l.dataclass_values(other, {names!r})"
-        )
-        source += f"\ndef __hash__(self):\n    return hash(_l.dataclass_values(self, {names!r}))"
-        if options.get("order") == "True":
-            source += f"\ndef __lt__(self, other):\n    return _l.dataclass_values(self, {names!r}) < _l.dataclass_values(other, {names!r})"
+        frozen, keywords = options.get("frozen") == "True", options.get("kw_only") == "True"
+        fields: dict[str, Field] = {}
+        for base in node.bases:
+            fields |= {field.name: field for field in self.dataclasses.get(ast.unparse(base), ())}
         kept = []
         for s in node.body:
-            if isinstance(s, ast.AnnAssign) and (s.value is None or isinstance(s.value, ast.Call)):
-                continue
-            kept.append(s)
-        made = [s for s in self.parse(source) if isinstance(s, ast.FunctionDef) and s.name not in own]
-        node.body = [*kept, *self.parse(f"_fields = {names!r}"), *made]
+            named = isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)
+            kind = ast.unparse(s.annotation).split(".")[-1] if isinstance(s, ast.AnnAssign) else ""
+            if not named or kind.startswith("ClassVar"):
+                kept.append(s)
+            elif kind == "KW_ONLY":
+                keywords = True
+            else:
+                field = Field(s.target.id, s.value, keywords)  # type: ignore[attr-defined]
+                fields[field.name] = field
+                if field.constant:
+                    kept.append(s)
+        self.dataclasses[node.name] = all_fields = list(fields.values())
+        own = {s.name for s in node.body if isinstance(s, ast.FunctionDef)}
+        arguments = [f.argument for f in all_fields if f.given and not f.keyword]
+        if any(f.keyword for f in all_fields):
+            arguments += ["*", *(f.argument for f in all_fields if f.given and f.keyword)]
+        put = "object.__setattr__(self, {0!r}, {1})" if frozen else "self.{0} = {1}"
+        body = [put.format(f.name, f.made) for f in all_fields if f.made]
+        if "__post_init__" in own:
+            body.append("self.__post_init__()")
+        names = tuple(f.name for f in all_fields)
+        shown, compared = (tuple(f.name for f in all_fields if f.options.get(o) != "False") for o in ("repr", "compare"))
+        methods = {
+            "__init__": (", ".join(["self", *arguments]), "\n    ".join(body or ["pass"])),
+            "__repr__": ("self", f"return _l.dataclass_repr(self, {shown!r})"),
+        }
+        mine, theirs = (f"_l.dataclass_values({one}, {compared!r})" for one in ("self", "other"))
+        if options.get("eq") != "False":
+            methods["__eq__"] = "self, other", f"return type(other) is type(self) and {mine} == {theirs}"
+            methods["__hash__"] = "self", f"return hash({mine})"
+        if options.get("order") == "True":
+            for name, sign in (("lt", "<"), ("le", "<="), ("gt", ">"), ("ge", ">=")):
+                methods[f"__{name}__"] = "self, other", f"return {mine} {sign} {theirs}"
+        if frozen:
+            methods["__setattr__"] = "self, name, value", "_l.frozen(name)"
+        made = [f"def {name}({args}):\n    {text}" for name, (args, text) in methods.items() if name not in own]
+        fixed = f"__dataclass_fields__ = {names!r}\n__match_args__ = {names!r}"
+        node.body = [*kept, *self.parse("\n".join([fixed, *made]))]
 
     # Displays with stars
 
@@ -301,6 +327,10 @@ class Lowering(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> Any:
         self.generic_visit(node)
         function = node.func
+        if isinstance(function, ast.Attribute) and function.attr in {"encode", "decode"} and (node.args or node.keywords):
+            return ast.Call(_name(f"_l.{function.attr}"), [function.value, *node.args], node.keywords)
+        if isinstance(function, ast.Attribute) and function.attr in {"to_bytes", "from_bytes"} and (node.keywords or len(node.args) < 2):
+            return ast.Call(_name(f"_l.{function.attr}"), [function.value, *node.args], node.keywords)
         if isinstance(function, ast.Attribute) and function.attr in METHODS:
             return ast.Call(_name(f"_l.{function.attr}"), [function.value, *node.args], node.keywords)
         if isinstance(function, ast.Name):
@@ -308,6 +338,8 @@ class Lowering(ast.NodeTransformer):
                 raise self.refuse(node, f"{function.id}()", "a filter has no files, no terminal and no other source")
             if function.id in {"format", "issubclass", "zip"}:
                 node.func = _name(f"_l.{function.id}")
+            elif function.id == "isinstance" and self.enumerations:
+                node.func = _name("_l.is_instance")
             elif function.id == "dict" and len(node.args) == 1 and not node.keywords:
                 node.func = _name("_l.to_dict")
         return node

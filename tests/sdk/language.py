@@ -648,8 +648,8 @@ def json_errors():
         try:
             json.loads(text)
             out.append(text)
-        except ValueError:
-            out.append(None)
+        except ValueError as error:
+            out.append(str(error))
     return out
 
 
@@ -657,7 +657,7 @@ def hashes():
     import hashlib
     import hmac
 
-    return hashlib.sha256(b"a").hexdigest(), hashlib.sha1(b"abc").hexdigest(), hmac.new(b"k", b"m", hashlib.sha256).hexdigest(), hmac.compare_digest(b"a", b"a")
+    return [hashlib.new(name, b"a").hexdigest() for name in ("md5", "sha224", "sha384", "sha512")], hashlib.sha256(b"a").hexdigest(), hashlib.sha1(b"abc").hexdigest(), hmac.new(b"k", b"m", hashlib.sha256).hexdigest(), hmac.compare_digest(b"a", b"a")
 
 
 def base64_():

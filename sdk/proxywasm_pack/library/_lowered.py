@@ -32,21 +32,61 @@ def positional(value, kind, at):
     return getattr(value, fields[at]) if fields else value
 
 
+def decode(data, encoding="utf-8", errors="strict"):
+    name = encoding.lower().replace("_", "-")
+    if name in ("latin-1", "iso-8859-1", "latin1", "l1"):
+        return "".join([chr(b) for b in data])
+    if name in ("ascii", "us-ascii"):
+        if errors == "strict" and any([b > 127 for b in data]):
+            raise UnicodeError("'ascii' codec can't decode bytes: ordinal not in range(128)")
+        return "".join([chr(b) if b < 128 else "" if errors == "ignore" else "\ufffd" for b in data])
+    if name not in ("utf-8", "utf8"):
+        raise LookupError("unknown encoding: " + encoding)
+    try:
+        return bytes(data).decode()
+    except UnicodeError:
+        if errors == "strict":
+            raise
+    out, at = [], 0
+    while at < len(data):
+        first = data[at]
+        size = 1 if first < 128 else 2 if 0xC2 <= first < 0xE0 else 3 if 0xE0 <= first < 0xF0 else 4 if 0xF0 <= first < 0xF5 else 0
+        low, high = {0xE0: (0xA0, 0xBF), 0xED: (0x80, 0x9F), 0xF0: (0x90, 0xBF), 0xF4: (0x80, 0x8F)}.get(first, (0x80, 0xBF))
+        end = at + 1
+        while size and end < at + size and end < len(data) and low <= data[end] <= high:
+            low, high = 0x80, 0xBF
+            end += 1
+        if size and end == at + size:
+            out.append(bytes(data[at:end]).decode())
+        elif errors == "replace":
+            out.append("\ufffd")
+        at = end
+    return "".join(out)
+
+
+def encode(text, encoding="utf-8", errors="strict"):
+    name = encoding.lower().replace("_", "-")
+    if name in ("utf-8", "utf8"):
+        return text.encode()
+    limit = 128 if name in ("ascii", "us-ascii") else 256 if name in ("latin-1", "iso-8859-1", "latin1", "l1") else 0
+    if not limit:
+        raise LookupError("unknown encoding: " + encoding)
+    out = bytearray()
+    for c in text:
+        if ord(c) < limit:
+            out.append(ord(c))
+        elif errors == "strict":
+            raise UnicodeError("%r codec can't encode character %r: ordinal not in range(%d)" % (encoding, c, limit))
+        elif errors == "replace":
+            out.append(63)
+    return bytes(out)
+
+
 def slice_of(value, start, stop, step):
-    if not isinstance(value, (str, bytes, list, tuple, bytearray, range)):
+    if not isinstance(value, (str, bytes, tuple, bytearray)):
         return value[start:stop:step]
-    if isinstance(value, (list, range)):
-        return value[start:stop:step]
-    size = len(value)
-    if step > 0:
-        start = 0 if start is None else max(start + size, 0) if start < 0 else min(start, size)
-        stop = size if stop is None else max(stop + size, 0) if stop < 0 else min(stop, size)
-    else:
-        start = size - 1 if start is None else max(start + size, -1) if start < 0 else min(start, size - 1)
-        stop = -1 if stop is None else max(stop + size, -1) if stop < 0 else min(stop, size - 1)
-    if isinstance(value, str):
-        return "".join([value[i] for i in range(start, stop, step)])
-    return type(value)([value[i] for i in range(start, stop, step)])
+    part = list(value)[start:stop:step]
+    return "".join(part) if isinstance(value, str) else type(value)(part)
 
 
 def format(value, spec=""):
@@ -65,6 +105,12 @@ def issubclass(kind, kinds):
     if kind is bool and (kinds is int or isinstance(kinds, tuple) and int in kinds):
         return True
     return builtins.issubclass(kind, kinds)
+
+
+def is_instance(value, kinds):
+    if isinstance(kinds, tuple):
+        return any([is_instance(value, kind) for kind in kinds])
+    return isinstance(value, getattr(kinds, "_kind", kinds))
 
 
 def zip(*iterables, strict=False):
@@ -163,6 +209,23 @@ def translate(text, table):
     return "".join(out)
 
 
+def to_bytes(number, length=1, byteorder="big", signed=False):
+    if not isinstance(number, int):
+        return number.to_bytes(length, byteorder)
+    if signed:
+        if not -(1 << 8 * length - 1) <= number < 1 << 8 * length - 1:
+            raise OverflowError("int too big to convert")
+        number &= (1 << 8 * length) - 1
+    elif number < 0:
+        raise OverflowError("can't convert negative int to unsigned")
+    return number.to_bytes(length, byteorder)
+
+
+def from_bytes(kind, data, byteorder="big", signed=False):
+    number = kind.from_bytes(bytes(data), byteorder)
+    return number - (1 << 8 * len(data)) if signed and data and number >> 8 * len(data) - 1 else number
+
+
 def bit_length(number):
     number, size = abs(number), 0
     while number:
@@ -179,8 +242,14 @@ def dataclass_values(value, names):
     return tuple([getattr(value, name) for name in names])
 
 
-def dataclass_repr(value, kind, names):
-    return kind + "(" + ", ".join(["%s=%r" % (name, getattr(value, name)) for name in names]) + ")"
+def dataclass_repr(value, names):
+    return type(value).__name__ + "(" + ", ".join(["%s=%r" % (name, getattr(value, name)) for name in names]) + ")"
+
+
+def frozen(name):
+    from dataclasses import FrozenInstanceError
+
+    raise FrozenInstanceError("cannot assign to field %r" % name)
 
 
 def named_tuple(name, fields, defaults=()):
@@ -193,3 +262,21 @@ def enumeration(kind):
     from enum import _complete
 
     return _complete(kind)
+
+
+def _method(name):
+    function = globals()[name]
+
+    def call(value, *arguments, **names):
+        if isinstance(value, (str, bytes, bytearray, int)):
+            return function(value, *arguments, **names)
+        return getattr(value, name)(*arguments, **names)
+
+    globals()[name] = call
+
+
+for _name in (
+    "removeprefix", "removesuffix", "title", "capitalize", "swapcase", "zfill", "ljust", "rjust", "casefold", "isalnum", "isdecimal", "isnumeric",
+    "isidentifier", "expandtabs", "translate", "bit_length", "bit_count", "center", "isascii", "encode", "decode",
+):
+    _method(_name)

@@ -1,4 +1,13 @@
 # The decorator is made into plain methods when a script is packed; these are for what is asked later.
+class FrozenInstanceError(AttributeError):
+    pass
+
+
+class Field:
+    def __init__(self, name):
+        self.name = name
+
+
 def dataclass(kind=None, **options):
     return kind
 
@@ -7,20 +16,31 @@ def field(**options):
     return options.get("default")
 
 
+def is_dataclass(value):
+    return hasattr(value, "__dataclass_fields__")
+
+
+def fields(value):
+    return tuple([Field(name) for name in value.__dataclass_fields__])
+
+
+def _copied(value, of):
+    if is_dataclass(value):
+        return of(value)
+    if isinstance(value, dict):
+        return {key: _copied(one, of) for key, one in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)([_copied(one, of) for one in value])
+    return value
+
+
 def asdict(value):
-    out = {}
-    for name in value._fields:
-        one = getattr(value, name)
-        out[name] = asdict(one) if hasattr(one, "_fields") else one
-    return out
+    return {name: _copied(getattr(value, name), asdict) for name in value.__dataclass_fields__}
 
 
 def astuple(value):
-    return tuple([getattr(value, name) for name in value._fields])
+    return tuple([_copied(getattr(value, name), astuple) for name in value.__dataclass_fields__])
 
 
 def replace(value, **changes):
-    names = asdict(value)
-    for name in value._fields:
-        names[name] = changes.get(name, getattr(value, name))
-    return type(value)(**names)
+    return type(value)(**{name: changes.pop(name, getattr(value, name)) for name in value.__dataclass_fields__}, **changes)

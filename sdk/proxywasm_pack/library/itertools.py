@@ -132,3 +132,29 @@ def zip_longest(*iterables, fillvalue=None):
     lists = [list(i) for i in iterables]
     for i in range(max([len(x) for x in lists] or [0])):
         yield tuple([x[i] if i < len(x) else fillvalue for x in lists])
+
+
+def tee(values, n=2):
+    values = list(values)
+    return tuple([iter(values) for _ in range(n)])
+
+
+def compress(values, selectors):
+    for value, chosen in zip(values, selectors):
+        if chosen:
+            yield value
+
+
+def combinations_with_replacement(values, size):
+    pool = tuple(values)
+    places = [0] * size
+    if size and not pool:
+        return
+    while True:
+        yield tuple([pool[i] for i in places])
+        for i in range(size - 1, -1, -1):
+            if places[i] != len(pool) - 1:
+                places[i:] = [places[i] + 1] * (size - i)
+                break
+        else:
+            return

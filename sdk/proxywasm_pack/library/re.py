@@ -25,6 +25,12 @@ def _class(text, at, ignore):
     if end >= len(text):
         raise error("unterminated character set at position %d" % at)
     inner = text[at + 1 : end]
+    # MicroPython takes a bracket that comes first for the end.
+    negative = "^" if inner[:1] == "^" else ""
+    if inner[len(negative) : len(negative) + 1] == "]":
+        inner = negative + "\\]" + inner[len(negative) + 1 :]
+    if "\\-" in inner:
+        inner = inner.replace("\\-", "") + "-"
     if ignore:
         other, i = "", 1 if inner[:1] == "^" else 0
         while i < len(inner):
@@ -199,17 +205,19 @@ class Pattern:
         return out + [text[at:]]
 
     def sub(self, new, text, count=0):
-        out, at = [], 0
+        return self.subn(new, text, count)[0]
+
+    def subn(self, new, text, count=0):
+        out, at, times = [], 0, 0
         for m in self.finditer(text):
             out.append(text[at : m.start()])
             out.append(new(m) if callable(new) else _expand(new, m))
             at = m.end()
-            if count:
-                count -= 1
-                if not count:
-                    break
+            times += 1
+            if times == count:
+                break
         out.append(text[at:])
-        return text[:0].join(out)
+        return text[:0].join(out), times
 
 
 def _expand(new, m):
@@ -268,9 +276,16 @@ def sub(pattern, new, text, count=0, flags=0):
     return compile(pattern, flags).sub(new, text, count)
 
 
+def subn(pattern, new, text, count=0, flags=0):
+    return compile(pattern, flags).subn(new, text, count)
+
+
 def split(pattern, text, maxsplit=0, flags=0):
     return compile(pattern, flags).split(text, maxsplit)
 
 
 def escape(text):
-    return "".join([c if c.isalpha() or c.isdigit() or c == "_" else "\\" + c for c in text])
+    special = "()[]{}?*+-|^$\\.&~# \t\n\r\v\f"
+    if isinstance(text, bytes):
+        return escape(text.decode()).encode()
+    return "".join(["\\" + c if c in special else c for c in text])

@@ -14,7 +14,8 @@
 
 #include "abi.h"
 
-#define HEAP (128 * 1024)
+#define HEAP (256 * 1024)
+#define UNTIL_COLLECTED (160 * 1024)
 #define PYSTACK (48 * 1024)
 #define C_STACK (104 * 1024)
 
@@ -52,7 +53,6 @@ uint64_t pw_now(void) {
 // runs: the heap grows by another area, and is collected between two callbacks.
 static int collect_soon;
 static size_t heap_limit = 16 * 1024 * 1024;
-static unsigned callbacks;
 
 void gc_collect(void) { collect_soon = 1; }
 
@@ -66,7 +66,6 @@ size_t gc_get_max_new_split(void) {
 
 static void collect(void) {
     collect_soon = 0;
-    callbacks = 0;
     gc_collect_start();
     gc_collect_end();
 }
@@ -83,6 +82,7 @@ static void start_python(void) {
     char *heap = malloc(HEAP);
     mp_pystack_init(pystack, pystack + sizeof pystack);
     gc_init(heap, heap + HEAP);
+    MP_STATE_MEM(gc_alloc_threshold) = UNTIL_COLLECTED / MICROPY_BYTES_PER_GC_BLOCK;
     mp_init();
 }
 
@@ -232,7 +232,7 @@ static uint32_t call(int number, uint32_t otherwise, int count, uint32_t a, uint
         // The SDK answers for what a filter raises; this is for what it cannot.
         mp_obj_print_exception(&mp_plat_print, (mp_obj_t)nlr.ret_val);
     }
-    if (collect_soon || ++callbacks == 512) {
+    if (collect_soon) {
         collect();
     }
     return answer;

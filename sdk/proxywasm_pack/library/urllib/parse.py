@@ -1,5 +1,4 @@
-from collections import namedtuple
-
+_HEX = "0123456789abcdefABCDEF"
 _SAFE = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~"
 
 
@@ -12,15 +11,39 @@ def quote_plus(text, safe=""):
     return quote(text, safe + " ").replace(" ", "+")
 
 
-def unquote(text):
-    parts = text.split("%")
-    out = parts[0].encode()
-    for part in parts[1:]:
-        try:
-            out += bytes([int(part[:2], 16)]) + part[2:].encode()
-        except ValueError:
-            out += b"%" + part.encode()
-    return out.decode()
+def unquote(text, encoding="utf-8", errors="replace"):
+    if "%" not in text:
+        return text
+    out, data = [], bytearray()
+    for i, part in enumerate(text.split("%")):
+        byte = -1
+        if i and len(part) > 1 and part[0] in _HEX and part[1] in _HEX:
+            byte = int(part[:2], 16)
+        if byte >= 0:
+            data.append(byte)
+            part = part[2:]
+        elif i:
+            part = "%" + part
+        if part:
+            if data:
+                out.append(bytes(data).decode(encoding, errors))
+                data = bytearray()
+            out.append(part)
+    if data:
+        out.append(bytes(data).decode(encoding, errors))
+    return "".join(out)
+
+
+def unquote_to_bytes(text):
+    out = bytearray()
+    for i, part in enumerate(text.split("%")):
+        if i and len(part) > 1 and part[0] in _HEX and part[1] in _HEX:
+            out.append(int(part[:2], 16))
+            part = part[2:]
+        elif i:
+            part = "%" + part
+        out += part.encode()
+    return bytes(out)
 
 
 def unquote_plus(text):
@@ -53,47 +76,164 @@ def urlencode(query, doseq=False):
     return "&".join(out)
 
 
-class SplitResult:
-    def __init__(self, scheme, netloc, path, query, fragment):
-        self.scheme = scheme
-        self.netloc = netloc
-        self.path = path
-        self.query = query
-        self.fragment = fragment
-        host = netloc.rpartition("@")[2]
-        name, colon, port = host.rpartition(":")
-        if colon and port.isdigit():
-            self.hostname, self.port = name.lower(), int(port)
-        else:
-            self.hostname, self.port = host.lower() or None, None
+class _Result:
+    """What the results of urlsplit and urlparse have in common: a tuple with names."""
 
-    def geturl(self):
-        return urlunsplit((self.scheme, self.netloc, self.path, self.query, self.fragment))
+    def __init__(self, *parts):
+        for name, part in zip(self._fields, parts):
+            setattr(self, name, part)
+
+    def _netloc(self):
+        user, at, host = self.netloc.rpartition("@")
+        if host[:1] == "[":
+            name, _, port = host[1:].partition("]")
+            port = port[1:]
+        else:
+            name, _, port = host.partition(":")
+        return user if at else None, name, port
+
+    @property
+    def hostname(self):
+        name, percent, zone = self._netloc()[1].partition("%")
+        return name.lower() + percent + zone or None
+
+    @property
+    def port(self):
+        port = self._netloc()[2]
+        if not port:
+            return None
+        if not port.isdigit():
+            raise ValueError("Port could not be cast to integer value as %r" % port)
+        if int(port) > 65535:
+            raise ValueError("Port out of range 0-65535")
+        return int(port)
+
+    @property
+    def username(self):
+        user = self._netloc()[0]
+        return None if user is None else user.partition(":")[0]
+
+    @property
+    def password(self):
+        _, colon, password = (self._netloc()[0] or "").partition(":")
+        return password if colon else None
+
+    def _replace(self, **changes):
+        return type(self)(*[changes.get(name, getattr(self, name)) for name in self._fields])
+
+    def _asdict(self):
+        return {name: getattr(self, name) for name in self._fields}
 
     def __iter__(self):
-        return iter((self.scheme, self.netloc, self.path, self.query, self.fragment))
+        return iter([getattr(self, name) for name in self._fields])
+
+    def __len__(self):
+        return len(self._fields)
 
     def __getitem__(self, at):
-        return list(self)[at]
+        return [getattr(self, name) for name in self._fields][at]
+
+    def __eq__(self, other):
+        return tuple(self) == tuple(other)
+
+    def __hash__(self):
+        return hash(tuple(self))
+
+    def __repr__(self):
+        return type(self).__name__ + "(" + ", ".join(["%s=%r" % (name, getattr(self, name)) for name in self._fields]) + ")"
 
 
-def urlsplit(url):
-    url, _, fragment = url.partition("#")
-    url, _, query = url.partition("?")
-    scheme, netloc = "", ""
+class SplitResult(_Result):
+    _fields = ("scheme", "netloc", "path", "query", "fragment")
+
+    def geturl(self):
+        return urlunsplit(self)
+
+
+class ParseResult(_Result):
+    _fields = ("scheme", "netloc", "path", "params", "query", "fragment")
+
+    def geturl(self):
+        return urlunparse(self)
+
+
+def urlsplit(url, scheme="", allow_fragments=True):
+    url = url.lstrip("".join([chr(i) for i in range(33)])).replace("\n", "").replace("\r", "").replace("\t", "")
+    netloc, query, fragment = "", "", ""
     begin, colon, rest = url.partition(":")
-    if colon and begin and begin[0].isalpha() and (rest.startswith("/") or not rest[:1].isdigit()):
+    if colon and begin and begin[0].isalpha() and ord(begin[0]) < 128 and all([c.isalpha() or c.isdigit() or c in "+-." for c in begin]):
         scheme, url = begin.lower(), rest
-    if url.startswith("//"):
-        netloc, slash, path = url[2:].partition("/")
-        url = slash + path
+    if url[:2] == "//":
+        url = url[2:]
+        end = min([len(url)] + [url.find(c) for c in "/?#" if c in url])
+        netloc, url = url[:end], url[end:]
+    if allow_fragments:
+        url, _, fragment = url.partition("#")
+    url, _, query = url.partition("?")
     return SplitResult(scheme, netloc, url, query, fragment)
 
 
-urlparse = urlsplit
+_WITH_NETLOC = ("", "ftp", "http", "https", "ws", "wss", "file", "sftp")
+_WITH_PARAMS = ("", "ftp", "hdl", "http", "https", "shttp", "rtsp", "sip", "sips", "mms", "sftp", "tel")
+
+
+def urlparse(url, scheme="", allow_fragments=True):
+    scheme, netloc, path, query, fragment = urlsplit(url, scheme, allow_fragments)
+    params = ""
+    if scheme in _WITH_PARAMS and ";" in path:
+        at = path.find(";", path.rfind("/") if "/" in path else 0)
+        if at >= 0:
+            path, params = path[:at], path[at + 1 :]
+    return ParseResult(scheme, netloc, path, params, query, fragment)
 
 
 def urlunsplit(parts):
     scheme, netloc, path, query, fragment = parts
-    out = (scheme + ":" if scheme else "") + ("//" + netloc if netloc else "") + path
-    return out + ("?" + query if query else "") + ("#" + fragment if fragment else "")
+    if netloc or scheme and scheme in _WITH_NETLOC and path[:2] != "//":
+        if path and path[:1] != "/":
+            path = "/" + path
+        path = "//" + netloc + path
+    if scheme:
+        path = scheme + ":" + path
+    return path + ("?" + query if query else "") + ("#" + fragment if fragment else "")
+
+
+def urlunparse(parts):
+    scheme, netloc, path, params, query, fragment = parts
+    return urlunsplit((scheme, netloc, path + ";" + params if params else path, query, fragment))
+
+
+def urldefrag(url):
+    scheme, netloc, path, query, fragment = urlsplit(url)
+    return urlunsplit((scheme, netloc, path, query, "")), fragment
+
+
+def urljoin(base, url, allow_fragments=True):
+    if not base or not url:
+        return url or base
+    b = urlparse(base, "", allow_fragments)
+    u = urlparse(url, b.scheme, allow_fragments)
+    if u.scheme != b.scheme or u.scheme not in _WITH_NETLOC:
+        return url
+    if u.netloc:
+        return urlunparse(u)
+    if not u.path and not u.params:
+        return urlunparse(u._replace(netloc=b.netloc, path=b.path, params=b.params, query=u.query or b.query))
+    before = b.path.split("/")
+    if before[-1]:
+        del before[-1]
+    if u.path[:1] == "/":
+        segments = u.path.split("/")
+    else:
+        segments = before + u.path.split("/")
+        segments[1:-1] = [one for one in segments[1:-1] if one]
+    out = []
+    for one in segments:
+        if one == "..":
+            if out:
+                out.pop()
+        elif one != ".":
+            out.append(one)
+    if segments[-1] in (".", ".."):
+        out.append("")
+    return urlunparse(u._replace(netloc=b.netloc, path="/".join(out) or "/"))
