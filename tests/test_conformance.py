@@ -174,8 +174,8 @@ def test_11_the_canary_remembers(host, probe, log):
 def test_12_plugins_share_a_vm(host, probe, trace, log):
     one = probe("@on_request_headers\nsay one", name="one", vm_id="shared", vm_configuration="@on_vm_start\nsay start")
     two = probe("@on_request_headers\nsay two", name="two", vm_id="shared", vm_configuration="@on_vm_start\nsay start")
-    assert one.vm is two.vm
-    assert one.root.id != two.root.id
+    assert one._vm is two._vm
+    assert one._root.id != two._root.id
     started = log.take()
     with host.http_stream([one, two]) as stream:
         stream.request_headers(REQUEST, True)
@@ -183,7 +183,7 @@ def test_12_plugins_share_a_vm(host, probe, trace, log):
 
 
 def test_12_another_vm_configuration_is_another_vm(host, probe):
-    assert probe(vm_id="shared").vm is not probe(vm_id="shared", vm_configuration="# other").vm
+    assert probe(vm_id="shared")._vm is not probe(vm_id="shared", vm_configuration="# other")._vm
 
 
 def test_13_no_new_canary_for_the_same_plugin(host, probe, log):
@@ -200,7 +200,7 @@ def test_14_plugins_of_a_failed_vm_fail_and_the_next_gets_a_new_one(host, probe)
     assert one.failure is two.failure is not None
     three = probe("", vm_id="v")
     assert three.failure is None
-    assert three.vm is not one.vm
+    assert three._vm is not one._vm
 
 
 def test_15_configurations(host, probe, log):
@@ -737,13 +737,13 @@ def test_55_a_reply_while_the_guest_runs_waits(engine, log):
 
     with Host(engine, services=Services(log=log, clusters={"upstream"})) as host:
 
-        def eager(effect, put=host.emit):
+        def eager(effect, put=host._emit):
             put(effect)
             if isinstance(effect, HttpCall):
                 waiting.append(effect)
                 host.deliver(effect, HttpCallReply([(b":status", b"200")]))
 
-        host.emit = eager
+        host._emit = eager
         script = f'@on_request_headers\nhttp_call upstream {CALL} "" "" 5\nsay still in the callback\n@on_http_call_response\nsay reply'
         plugin = host.load_plugin(code("c/probe_0_2_1"), configuration=script)
         with host.http_stream([plugin]) as stream:

@@ -95,7 +95,7 @@ class TestChains:
     def test_a_host_of_one_engine_says_which_plugin_is_on_another(self, engine):
         with Host() as host:
             one, other = (host.load_plugin(code("rust/headers"), engine=name) for name in (None, engine.name))
-            assert (one.vm is other.vm) is (host.engine is engine)
+            assert (one._vm is other._vm) is (host.engine is engine)
 
 
 class TestRefusals:

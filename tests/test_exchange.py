@@ -383,7 +383,7 @@ def test_nothing_has_to_be_said_twice(engine):
             "auth: denied with 403",
         ]
         assert "auth:http_call_response(4, 1, 2, 0)" in calls(result)
-        assert (host.listener, host.services.clusters) == (None, frozenset())
+        assert (host._listener, host.services.clusters) == (None, frozenset())
         refused = exchange(host, [auth])
         assert refused.held_by == {}
         assert refused.refused == [
@@ -404,7 +404,7 @@ def test_who_listens_and_takes_log_lines_does_so_still(engine, trace, log):
             i.name for i in result.invocations
         ]
         assert log.take() == [line.message for line in result.logs] != []
-        assert (host.listener, host.services.log) == (trace, log)
+        assert (host._listener, host.services.log) == (trace, log)
 
 
 def test_lines_below_the_level_of_the_log_are_not_wanted(engine, log):

@@ -281,7 +281,7 @@ def test_what_a_callout_took_is_there_again_when_it_has_ended(host, probe, log, 
     callouts = []
     host.drain()
     log.take()
-    plugin.root.tick_period = 1
+    plugin._root.tick_period = 1
     for _ in range(room + 2):
         callouts += [effect for effect in plugin.tick() if isinstance(effect, Callout)]
     assert statuses(log) == [0] * room + [10, 10]
@@ -293,7 +293,7 @@ def test_what_a_callout_took_is_there_again_when_it_has_ended(host, probe, log, 
         plugin.tick()
     assert statuses(log) == [0, 0, 10, 10]
     plugin.close()
-    assert plugin.vm.unfinished_quota.used == 0
+    assert plugin._vm.unfinished_quota.used == 0
 
 
 class Few(dict):
@@ -321,7 +321,7 @@ def test_callouts_to_one_cluster(engine, log, version, start, call, reply):
         plugin = host.load_plugin(code(f"c/probe_{version}"), configuration="@on_configure\n" + script)
         host.drain()
         log.take()
-        plugin.root.tick_period = 1
+        plugin._root.tick_period = 1
         callouts = [effect for effect in plugin.tick() if isinstance(effect, Callout)]
         assert statuses(log) == [0, 0, 0, 10, 10, 0, 0]
         host.deliver(callouts[1], reply)
@@ -333,7 +333,7 @@ def test_callouts_to_one_cluster(engine, log, version, start, call, reply):
 
 def test_callouts_where_the_cluster_does_not_say(host, probe, log):
     plugin = probe(f'@on_tick\nrepeat 300\nhttp_call upstream {CALL} "" "" 0')
-    plugin.root.tick_period = 1
+    plugin._root.tick_period = 1
     log.take()
     plugin.tick()
     assert statuses(log) == [0] * 256 + [10] * 44
@@ -363,7 +363,7 @@ def test_streams_that_are_never_done_are_not_all_waited_for(host, probe, trace):
     plugin = probe(
         "@on_done\nreturn 0\n@on_tick\nset_effective_context 2\ndone", profile="spec", limits=Limits(memory=MEMORY)
     )
-    plugin.root.tick_period = 1
+    plugin._root.tick_period = 1
     streams = []
 
     def one_more() -> int:
@@ -371,7 +371,7 @@ def test_streams_that_are_never_done_are_not_all_waited_for(host, probe, trace):
         streams.append(host.http_stream([plugin]))
         streams[-1].request_headers([*REQUEST, (b"x", b"v" * 30_000)], True)
         streams[-1].close()
-        return len(plugin.vm.contexts) - 2
+        return len(plugin._vm.contexts) - 2
 
     waiting = [one_more() for _ in range(100)]
     most = waiting[-1]
@@ -379,7 +379,7 @@ def test_streams_that_are_never_done_are_not_all_waited_for(host, probe, trace):
     assert waiting == [*range(1, most), *[most] * (101 - most)]
     assert sum("on_delete" in event for event in trace.events) == 100 - most
     plugin.tick()
-    assert len(plugin.vm.contexts) - 2 == most - 1
+    assert len(plugin._vm.contexts) - 2 == most - 1
     assert (one_more(), one_more()) == (most, most)
 
 
@@ -411,7 +411,7 @@ ACTIONS = st.lists(
 def test_what_is_taken_is_given_back(actions):
     """Any order of callouts, replies and cancellations: what is noted is what the callouts under way cost."""
     with Host(services=Services(log=Lines(), clusters={"upstream"}), limits=Limits(memory=MEMORY)) as host:
-        root = host.load_plugin(code("c/probe_0_2_1")).root
+        root = host.load_plugin(code("c/probe_0_2_1"))._root
         room, chosen = root.vm.unfinished_quota, 0
         for action in actions:
             if isinstance(action, int):

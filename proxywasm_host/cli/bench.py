@@ -82,7 +82,7 @@ def measure(scenario: Scenario, requests: int) -> dict[str, Any] | Failure:
         failure = next((plugin.failure for plugin in plugins if plugin.failure), None)
         if failure is not None:
             return failure
-        memory = sum(vm.memory_bytes for vm in {plugin.vm for plugin in plugins})
+        memory = sum(vm.memory_bytes for vm in {plugin._vm for plugin in plugins})
         engine = host.engine
     low, median, high = statistics.quantiles(times, n=4)
     hops = int(getattr(engine, "thread_hops", 0))
@@ -116,7 +116,7 @@ def count(scenario: Scenario) -> tuple[Counts, Exchange]:
     recorder, counts = Recorder(), Counts()
     with scenario.host(recorder, listener=recorder) as host:
         plugins = scenario.load(host)
-        for vm in {plugin.vm for plugin in plugins}:
+        for vm in {plugin._vm for plugin in plugins}:
             allocator = vm.instance.function(check_exports(vm.bytecode.exports, vm.version))
             assert allocator is not None  # noqa: S101 - the VM would not have started
             vm.guest.use_allocator(_counted(allocator, counts))

@@ -159,7 +159,7 @@ def perform(
         settle(host)
         ran.append(f"{host.engine.name} {host.engine.version}")
         plugins = scenario.load(host)
-        ran += [f"{plugin.name}: {origin(plugin.vm.bytecode)}" for plugin in plugins]
+        ran += [f"{plugin.name}: {origin(plugin._vm.bytecode)}" for plugin in plugins]
         options = scenario.options
         result = exchange(
             host,
@@ -176,7 +176,7 @@ def perform(
         return Exchange(), error, ran if recorder.timeline else []
     finally:
         for plugin in host.plugins if host is not None else ():
-            plugin.vm.close()
+            plugin._vm.close()
     return result, result.failure, ran
 
 

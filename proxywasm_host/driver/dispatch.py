@@ -70,7 +70,7 @@ class Attached:
 
     def idle(self, stream: HttpStream) -> bool:
         """Look at the stream: whether there was no progress for long enough."""
-        chains = stream.chain(REQUEST), stream.chain(RESPONSE)
+        chains = stream._chain(REQUEST), stream._chain(RESPONSE)
         came = tuple(value for chain in chains for value in (chain.started, chain.received, chain.ended))
         if self.moved or came != self.came:
             self.moved, self.came, self.quiet = False, came, -1
@@ -187,9 +187,9 @@ class Dispatcher:
             if not isinstance(stream, HttpStream) or stream.closed or not attached.idle(stream):
                 continue
             attached.quiet = -1
-            response = stream.chain(RESPONSE)
+            response = stream._chain(RESPONSE)
             if not (response.complete or response.aborted):
-                request = dict(stream.chain(REQUEST).headers)
+                request = dict(stream._chain(REQUEST).headers)
                 method, path = (request.get(name, b"").decode("latin-1") for name in (b":method", b":path"))
                 logger.warning(
                     "no progress of %s %r for %g seconds: timed out; it waited for %s",

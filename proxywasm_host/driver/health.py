@@ -88,7 +88,7 @@ class Watch:
     def status(self) -> FilterStatus:
         """How the plugin is now; in any thread."""
         plugin = self.plugin
-        state: State = "bypassed" if plugin.bypassed else "failed" if plugin.failure else "running"
+        state: State = "bypassed" if plugin._bypassed else "failed" if plugin.failure else "running"
         return FilterStatus(plugin.name, state, plugin.reloads, self.failures, self.last_failure)
 
 

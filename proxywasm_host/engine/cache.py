@@ -200,7 +200,7 @@ _caches: weakref.WeakSet[ModuleCache] = weakref.WeakSet()
 def _after_fork() -> None:
     """In a child process: whoever was compiling is gone."""
     for cache in list(_caches):
-        cache._renew_locks()  # noqa: SLF001
+        cache._renew_locks()
 
 
 if hasattr(os, "register_at_fork"):

@@ -140,7 +140,7 @@ def check_memory(subject: Subject, example: Example) -> None:
 
 def memory_size(plugin: Any) -> int:
     """Bytes of a plugin's memory."""
-    memory = plugin.vm.instance.memory
+    memory = plugin._vm.instance.memory
     memory.refresh()
     return len(memory.view)
 
@@ -206,7 +206,7 @@ def _memory(finding: Finding) -> list[str]:
     told += [f"    for _ in range({ROUND}):", *(f"        {line}" for line in example.statements())]
     return [
         *told,
-        "    memory = f.plugins[0].vm.instance.memory",
+        "    memory = f.plugins[0]._vm.instance.memory",
         "    memory.refresh()",
         "    sizes.append(len(memory.view))",
         "assert len(set(sizes)) < len(sizes)",

@@ -186,7 +186,7 @@ class Exchange:
             shown, length, chunked, self._client_clean = received_request(headers, method, target, scheme, server)
         except Refused as refused:
             self._request_ended = True
-            self.stream.abandon()
+            self.stream._abandon()
             self._answer(refused.status, refused.why.encode())
             return
         self._request_length = length
@@ -273,12 +273,12 @@ class Exchange:
         if self._response_ended or self.over:
             return
         self._response_ended = True
-        started = self.stream.response_started
+        started = self.stream._response_started
         details = UPSTREAM_GONE.format("after" if started else "before") if details is None else details
         if started:
-            self.stream.reset(details)
+            self.stream._reset(details)
         else:
-            self.stream.local_response(status, [], body, details, None)
+            self.stream._local_response(status, [], body, details, None)
         self._feed(self.stream.host.drain())
 
     # -- What to do ----------------------------------------------------------------------------------------------
@@ -319,7 +319,7 @@ class Exchange:
     @property
     def request_held(self) -> bool:
         """Whether a filter holds the request, so that its reply, a tick or another stream may be what moves it."""
-        return bool(self.stream.chain(REQUEST).stopped)
+        return bool(self.stream._chain(REQUEST).stopped)
 
     @property
     def request_ended(self) -> bool:
@@ -381,7 +381,7 @@ class Exchange:
             return
         self._upstream_method = head.method
         if head.at >= 0 and not self._frame(head, self._request_length):
-            path, came = self.stream.chain(REQUEST), self._request_length
+            path, came = self.stream._chain(REQUEST), self._request_length
             self._waiting_request = WaitingHead(head, path, came, keep_unsure=True, wait_for=0)
         else:
             self.to_upstream.append(head)
@@ -399,7 +399,7 @@ class Exchange:
             set_length(head, None)
         elif head.at >= 0 and not self._frame(head, self._response_length, head_only=self._client_method == b"HEAD"):
             wait_for = self.stream.buffer_limit if self._http_1_0 else 0
-            path, came = self.stream.chain(RESPONSE), self._response_length
+            path, came = self.stream._chain(RESPONSE), self._response_length
             self._waiting_response = WaitingHead(head, path, came, keep_unsure=False, wait_for=wait_for)
             return
         self._begin_response(head)
@@ -487,11 +487,11 @@ class Exchange:
 
 
 TAKERS: dict[type, Callable[[Exchange, Any], None]] = {
-    effects.RequestHeaders: Exchange._request_headers,  # noqa: SLF001
-    effects.RequestBody: Exchange._request_part,  # noqa: SLF001
-    effects.RequestTrailers: Exchange._request_part,  # noqa: SLF001
-    effects.ResponseHeaders: Exchange._response_headers,  # noqa: SLF001
-    effects.ResponseBody: Exchange._response_part,  # noqa: SLF001
-    effects.ResponseTrailers: Exchange._response_part,  # noqa: SLF001
-    effects.ResetStream: Exchange._reset,  # noqa: SLF001
+    effects.RequestHeaders: Exchange._request_headers,
+    effects.RequestBody: Exchange._request_part,
+    effects.RequestTrailers: Exchange._request_part,
+    effects.ResponseHeaders: Exchange._response_headers,
+    effects.ResponseBody: Exchange._response_part,
+    effects.ResponseTrailers: Exchange._response_part,
+    effects.ResetStream: Exchange._reset,
 }

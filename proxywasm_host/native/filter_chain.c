@@ -6,7 +6,7 @@ static PyObject *nothing, *nobody; /* an empty list and an empty mapping, which 
 
 int chain_names(void) {
     static const Name NAMES[] = {
-        {&send_prepared_name, "send_prepared"},
+        {&send_prepared_name, "_send_prepared"},
         {&pass_data_name, "pass_data"},
     };
     PyObject *empty = PyDict_New();
@@ -100,7 +100,7 @@ static int out_headers(FilterChainBase *self, bool end_stream) {
     PyObject *stream = Py_NewRef(self->stream), *headers = headers_of(self);
     int failed = -1;
     if (headers && !fit_for_wire(self->direction, headers))
-        Py_SETREF(headers, PyObject_CallMethod(stream, "for_wire", "iO", self->direction, headers));
+        Py_SETREF(headers, PyObject_CallMethod(stream, "_for_wire", "iO", self->direction, headers));
     if (!headers || headers == Py_None) {
         failed = headers ? 0 : -1;
     } else if (!is_a(stream, known.http_stream, &HttpStreamBaseType) || !((HttpStreamBase *)stream)->outbox) {
@@ -168,7 +168,7 @@ static int within_limits(FilterChainBase *self, PyObject *headers, Py_ssize_t co
     if (count <= stream->most_headers && size <= stream->most_header_bytes) return 1;
     PyObject *kept = Py_NewRef(self->stream);
     int failed = told(
-        PyObject_CallMethod(kept, "over_header_limits", "Onn", self, (Py_ssize_t)HEADERS_MAP[self->direction], count));
+        PyObject_CallMethod(kept, "_over_header_limits", "Onn", self, (Py_ssize_t)HEADERS_MAP[self->direction], count));
     Py_DECREF(kept);
     return failed;
 }
@@ -186,7 +186,7 @@ int chain_feed_headers(FilterChainBase *self, PyObject *given, bool end_stream, 
     PyObject *headers = checked_headers(given, owned, &count, &size);
     int taken = headers ? within_limits(self, headers, count, size) : -1;
     if (!headers && !PyErr_Occurred()) {
-        headers = PyObject_CallMethod(self->stream, "checked", "OnO", given, (Py_ssize_t)HEADERS_MAP[self->direction],
+        headers = PyObject_CallMethod(self->stream, "_checked", "OnO", given, (Py_ssize_t)HEADERS_MAP[self->direction],
                                       owned ? Py_True : Py_False);
         taken = !headers ? -1 : headers != Py_None;
     }

@@ -6,8 +6,8 @@ static PyObject *clock_name, *ready_name, *router_name, *nothing, *default_limit
 int host_names(void) {
     static const Name NAMES[] = {
         {&clock_name, "clock"},
-        {&ready_name, "ready"},
-        {&router_name, "router"},
+        {&ready_name, "_ready"},
+        {&router_name, "_router"},
     };
     PyObject *empty = PyDict_New();
     nothing = empty ? PyDictProxy_New(empty) : NULL;
@@ -74,8 +74,8 @@ static PyMemberDef plugin_members[] = {
 
 static PyGetSetDef plugin_getset[] = {
     DICT,
-    {"vm", get_put, (setter)set_vm, NULL, (void *)offsetof(PluginBase, vm)},
-    {"root", get_put, (setter)set_root, NULL, (void *)offsetof(PluginBase, root)},
+    {"_vm", get_put, (setter)set_vm, NULL, (void *)offsetof(PluginBase, vm)},
+    {"_root", get_put, (setter)set_root, NULL, (void *)offsetof(PluginBase, root)},
     FLAG(PluginBase, closed),
     {NULL, NULL, NULL, NULL, NULL},
 };
@@ -178,7 +178,7 @@ static PyObject *host_drain(HostBase *self, PyObject *none) {
 }
 
 static PyObject *host_emit(HostBase *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
-    static const Signature SIGNATURE = {"emit", 1, 1, {"effect"}};
+    static const Signature SIGNATURE = {"_emit", 1, 1, {"effect"}};
     PyObject *effect = NULL;
     if (!take(&SIGNATURE, args, count, keywords, &effect)) return NULL;
     if (!self->outbox) return gone();
@@ -217,19 +217,19 @@ static PyMethodDef host_methods[] = {
      "``None`` is no limit. `router`: headers that filters leave without ``:path``, ``:method`` or ``:status`` are\n"
      "answered as by Envoy's router (404, 503, 502); else they come out as they are.\n\n"
      "Raises: TypeError or ValueError, for plugins of another host, and for properties that no filter could read."},
-    {"emit", (PyCFunction)(void (*)(void))host_emit, METH_FASTCALL | METH_KEYWORDS,
-     "emit($self, effect)\n--\n\n"
+    {"_emit", (PyCFunction)(void (*)(void))host_emit, METH_FASTCALL | METH_KEYWORDS,
+     "_emit($self, effect)\n--\n\n"
      "Note an effect; it is returned by the event that is being fed, or by the next."},
     {"drain", (PyCFunction)host_drain, METH_NOARGS,
      "drain($self, /)\n--\n\nWhat is to be done, in order; afterwards nothing is."},
-    {"ready", to_override, METH_VARARGS,
-     "ready($self, plugins, /)\n--\n\n"
+    {"_ready", to_override, METH_VARARGS,
+     "_ready($self, plugins, /)\n--\n\n"
      "Those that a new stream gets. Raises: RuntimeError, if one was closed."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyMemberDef host_members[] = {
-    {"outbox", T_OBJECT_EX, offsetof(HostBase, outbox), READONLY, NULL},
+    {"_outbox", T_OBJECT_EX, offsetof(HostBase, outbox), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

@@ -7,7 +7,7 @@ static const Known_callback ON_HEADERS[] = {ON_REQUEST_HEADERS, ON_RESPONSE_HEAD
 
 int context_names(void) {
     static const Name NAMES[] = {
-        {&stream_gone_name, "stream_gone"},
+        {&stream_gone_name, "_stream_gone"},
         {&headers_action_name, "headers_action"},
     };
     return INTERN(NAMES);

@@ -8,7 +8,7 @@ static PyObject *time_name, *feed_body_name, *via_upstream;
 int stream_names(void) {
     static const Name NAMES[] = {
         {&time_name, "time_ns"},
-        {&feed_body_name, "feed_body"},
+        {&feed_body_name, "_feed_body"},
         {&via_upstream, "via_upstream"},
     };
     return INTERN(NAMES);
@@ -295,8 +295,8 @@ static PyMethodDef stream_methods[] = {
      "A part of the client's body. Raises: RuntimeError, before the headers or after the end; TypeError."},
     {EVENT(response_body), "response_body($self, data, end_stream=False)\n--\n\n"
                            "A part of upstream's body. Ignored after a local response. Raises as `request_body`."},
-    {"feed_body", to_override, METH_VARARGS,
-     "feed_body($self, chain, data, end_stream, /)\n--\n\n"
+    {"_feed_body", to_override, METH_VARARGS,
+     "_feed_body($self, chain, data, end_stream, /)\n--\n\n"
      "A part of the body of one direction has come in, or what is none."},
     {EVENT(close), "close($self, details='')\n--\n\n"
                    "Both sides are done with the stream: on_log, on_done, on_delete. Closing again does nothing.\n\n"
@@ -310,7 +310,7 @@ static PyMemberDef stream_members[] = {
     {"properties", T_OBJECT_EX, offsetof(HttpStreamBase, properties), 0, NULL},
     {"buffer_limit", T_OBJECT_EX, offsetof(HttpStreamBase, buffer_limit), 0, NULL},
     {"header_limits", T_OBJECT_EX, offsetof(HttpStreamBase, header_limits), READONLY, NULL},
-    {"started_ns", T_LONGLONG, offsetof(HttpStreamBase, started_ns), 0, NULL},
+    {"_started_ns", T_LONGLONG, offsetof(HttpStreamBase, started_ns), 0, NULL},
     {"local", T_OBJECT, offsetof(HttpStreamBase, local), 0, NULL},
     {"details", T_OBJECT, offsetof(HttpStreamBase, details), 0, NULL},
     {"_contexts", T_OBJECT_EX, offsetof(HttpStreamBase, contexts), READONLY, NULL},

@@ -56,7 +56,7 @@ class Redaction(Secrets):
     def copy(self) -> Redaction:
         """One that knows the same, to learn more."""
         copied = copy(self)
-        copied._known, copied._masks = set(self._known), dict(self._masks)  # noqa: SLF001 - of the same class
+        copied._known, copied._masks = set(self._known), dict(self._masks)
         return copied
 
     def is_secret(self, name: bytes) -> bool:

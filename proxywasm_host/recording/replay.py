@@ -140,7 +140,7 @@ class _Player:
         if recording.events:
             self._world.clock.set(recording.events[0].time_ns)
         for plugin, number in reversed(list(zip(self._chain, recording.contexts, strict=False))):
-            plugin.vm.next_context = number
+            plugin._vm.next_context = number
         self.stream = host.http_stream(
             self._chain,
             properties=recording.properties,
@@ -161,7 +161,7 @@ class _Player:
         self._world.at(event)
         for name, token in reversed([answer for kind, answer in event.answers if kind == "token"]):
             if name in self._plugins:
-                self._plugins[name].vm.count_tokens_from(token)
+                self._plugins[name]._vm.count_tokens_from(token)
         self._take(self._done(event))
         waiting: list[Event] = []
         if self._request_out and event.event not in LATE:
@@ -181,9 +181,11 @@ class _Player:
         stream = self.stream
         if event.event == "local_response":
             if stream.local is None and not stream.closed:
-                stream.local_response(**given)
-        elif event.event in ("reset", "abandon"):
-            getattr(stream, event.event)(**given)
+                stream._local_response(**given)
+        elif event.event == "reset":
+            stream._reset(**given)
+        elif event.event == "abandon":
+            stream._abandon()
         elif event.event in FED:
             return getattr(stream, event.event)(**given)  # type: ignore[no-any-return]
         return self._host.drain()

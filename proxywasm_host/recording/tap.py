@@ -130,7 +130,7 @@ class Notes:
         """A hostcall was answered."""
         row, args, result = call
         if row.name in DISPATCH and isinstance(result, int) and plugin is not None:
-            made = plugin.root.callout(result)
+            made = plugin._root.callout(result)
             if self.events:
                 self.events[-1].answers.append(("token", [plugin.name, result]))
             result = "callout {1} to {0!r}".format(*self.callouts.add(plugin, result, made.cluster if made else ""))
@@ -156,7 +156,7 @@ class RecordedStream(HttpStream):
     _inside = False
 
     def _event(self, name: str, feed: Callable[[], T], **given: Any) -> T:
-        by_guest = any(plugin.vm.at_work for plugin in self.plugins) and given.get("details") != FAILED
+        by_guest = any(plugin._vm.at_work for plugin in self.plugins) and given.get("details") != FAILED
         if self._inside or by_guest or self.closed:
             return feed()
         self.notes.event(name, **given)
@@ -190,21 +190,21 @@ class RecordedStream(HttpStream):
         feed = partial(super().response_trailers, trailers)
         return self._event("response_trailers", feed, trailers=list(trailers))
 
-    def local_response(
+    def _local_response(
         self, status: int, headers: HeaderList, body: bytes, details: str, grpc_status: int | None
     ) -> None:
-        feed = partial(super().local_response, status, headers, body, details, grpc_status)
+        feed = partial(super()._local_response, status, headers, body, details, grpc_status)
         given = {"status": status, "headers": headers, "body": body, "details": details, "grpc_status": grpc_status}
         self._event("local_response", feed, **given)
 
-    def reset(self, details: str) -> None:
-        self._event("reset", partial(super().reset, details), details=details)
+    def _reset(self, details: str) -> None:
+        self._event("reset", partial(super()._reset, details), details=details)
 
     def time_out(self) -> list[Effect]:
         return self._event("time_out", super().time_out)
 
-    def abandon(self) -> None:
-        self._event("abandon", super().abandon)
+    def _abandon(self) -> None:
+        self._event("abandon", super()._abandon)
 
     def close(self, details: str = "") -> list[Effect]:
         closed = self.closed
@@ -249,7 +249,7 @@ class Tap:
 
     def settle(self, *, by_force: bool) -> bool:
         """Listen no more to what filters do after their start, if they wait for nothing, or `by_force`; whether so."""
-        settled = by_force or not any(plugin.root.calls for plugin in self._starts)
+        settled = by_force or not any(plugin._root.calls for plugin in self._starts)
         if settled:
             self._settled = True
             self._listen()
@@ -259,7 +259,7 @@ class Tap:
         """Record a stream, to which nothing has happened yet."""
         stream.__class__ = RecordedStream  # it has the same layout, so that streams of nobody are as fast as ever
         recorded = cast("RecordedStream", stream)
-        contexts = stream._contexts  # noqa: SLF001 - what is public of them are copies
+        contexts = stream._contexts
         callouts = Callouts()
         for plugin in dict.fromkeys(context.plugin for context in contexts):
             if plugin in self._starts:
@@ -301,12 +301,12 @@ class Tap:
     def _recording(self, stream: RecordedStream, notes: Notes) -> Recording:
         plugins, host = stream.plugins, self.host
         starts = [self._starts[plugin] for plugin in dict.fromkeys(plugins) if plugin in self._starts]
-        response = stream.chain(RESPONSE)
+        response = stream._chain(RESPONSE)
         status = dict(response.headers).get(b":status", b"") if response.headers else b""
         failure = stream.failure or next((plugin.failure for plugin in plugins if plugin.failure), None)
         return Recording(
             [_as_loaded(plugin) for plugin in plugins],
-            [sha256(plugin.vm.config.code).hexdigest() for plugin in plugins],
+            [sha256(plugin._vm.config.code).hexdigest() for plugin in plugins],
             [event for start in starts for event in start.events],
             notes.events,
             {**host.properties, **{name: value for name, value in stream.properties.items() if value is not None}},
@@ -457,7 +457,7 @@ def _as_loaded(plugin: Plugin) -> FilterConfig:
     config = plugin.config
     path = "" if isinstance(config.code, bytes) else str(config.code)
     given = {name: getattr(config, name) for name in FIELDS}
-    return FilterConfig(path, name=plugin.name, limits=plugin.vm.config.limits, **given)
+    return FilterConfig(path, name=plugin.name, limits=plugin._vm.config.limits, **given)
 
 
 FIELDS = (

@@ -71,8 +71,8 @@ class HttpContextBase(ContextState):
     """on_done returned false, and this profile waits for ``proxy_done``."""
 
     def __init__(self, stream: HttpStream, plugin: Plugin) -> None:
-        vm = plugin.vm
-        super().__init__(vm.new_context_id(), plugin.root)
+        vm = plugin._vm
+        super().__init__(vm.new_context_id(), plugin._root)
         self.stream: HttpStream = stream
         self.plugin = plugin
         self.vm: Vm = vm
@@ -150,7 +150,7 @@ class HttpContextBase(ContextState):
         vm.contexts.pop(self.id, None)
         del self.stream
         if self.plugin.closed:
-            self.plugin.stream_gone()
+            self.plugin._stream_gone()
 
     def headers_action(self, action: int, /) -> int:
         """What an action other than to go on amounts to."""
@@ -228,7 +228,7 @@ class FilterChainBase:
             action = filters[index].on_headers(self.direction, self.headers, end_stream)
             self.calling = -1
             if self.aborted:
-                self.stream.send_prepared()
+                self.stream._send_prepared()
                 return
             if action:
                 self.stop(index, action)
@@ -257,23 +257,23 @@ class FilterChainBase:
         """All filters have let a part of the body go on."""
         if not self.complete and (data or end_stream):
             self.complete = end_stream
-            self.stream.host.emit(effects.body_out(self.direction, data, end_stream, self.stream))
+            self.stream.host._emit(effects.body_out(self.direction, data, end_stream, self.stream))
 
     def _out_headers(self, end_stream: bool) -> None:
         """All filters have let the headers go on."""
         stream = self.stream
-        headers = stream.for_wire(self.direction, self.headers)
+        headers = stream._for_wire(self.direction, self.headers)
         if headers is not None:
             self.complete = end_stream
             self.headers_sent = True
-            stream.host.emit(effects.headers_out(self.direction, headers, end_stream, stream))
+            stream.host._emit(effects.headers_out(self.direction, headers, end_stream, stream))
 
 
 class HttpStreamBase:
     """One request and its response. `HttpStream` adds all that can be done with it."""
 
-    context_type: ClassVar[type[HttpContext]]
-    chain_type: ClassVar[type[FilterChain]]
+    _context_type: ClassVar[type[HttpContext]]
+    _chain_type: ClassVar[type[FilterChain]]
     local: LocalResponse | None = None
     """The local response, if there was one."""
     details: str | None = None
@@ -298,11 +298,11 @@ class HttpStreamBase:
         if header_limits is not None and header_limits.__class__ is not HeaderLimits:
             raise TypeError(f"header_limits are HeaderLimits or None, not {header_limits!r}")
         self._header_limits = header_limits
-        self.started_ns: int = host.services.clock.time_ns()
+        self._started_ns: int = host.services.clock.time_ns()
         this = cast("HttpStream", self)
-        self._contexts = contexts = [self.context_type(this, plugin) for plugin in plugins]
-        self._request = self.chain_type(this, REQUEST, contexts)
-        self._response = self.chain_type(this, RESPONSE, contexts[::-1])
+        self._contexts = contexts = [self._context_type(this, plugin) for plugin in plugins]
+        self._request = self._chain_type(this, REQUEST, contexts)
+        self._response = self._chain_type(this, RESPONSE, contexts[::-1])
 
     @property
     def host(self) -> Host:
@@ -340,20 +340,20 @@ class HttpStreamBase:
         if chain.started:
             raise RuntimeError(f"the {WORDS[chain.direction]}'s headers were given before")
         if not chain.aborted:
-            checked = cast("HttpStream", self).checked(headers, HEADERS_MAP[chain.direction], owned)
+            checked = cast("HttpStream", self)._checked(headers, HEADERS_MAP[chain.direction], owned)
             if checked is not None:
                 chain.on_headers(checked, end_stream)
         return self.host.drain()
 
     def request_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
         """A part of the client's body. Raises: RuntimeError, before the headers or after the end; TypeError."""
-        return self.feed_body(self._request, data, end_stream)
+        return self._feed_body(self._request, data, end_stream)
 
     def response_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
         """A part of upstream's body. Ignored after a local response. Raises as `request_body`."""
-        return self.host.drain() if self.local else self.feed_body(self._response, data, end_stream)
+        return self.host.drain() if self.local else self._feed_body(self._response, data, end_stream)
 
-    def feed_body(self, chain: FilterChain, data: bytes, end_stream: bool, /) -> list[Effect]:
+    def _feed_body(self, chain: FilterChain, data: bytes, end_stream: bool, /) -> list[Effect]:
         """A part of the body of one direction has come in, or what is none."""
         raise NotImplementedError
 
@@ -375,7 +375,7 @@ class HttpStreamBase:
 
 def maps_for_log(stream: HttpStream) -> list[HeaderList | None]:
     """Header maps as on_log sees them, by `MapType`."""
-    request, response = stream._request, stream._response  # noqa: SLF001
+    request, response = stream._request, stream._response
     return [request.headers or None, None, response.headers or None, response.trailers]
 
 
@@ -392,24 +392,19 @@ class PluginBase:
     """What streams need of a plugin."""
 
     host: Host
-    vm: Vm
-    root: RootContext
+    _vm: Vm
+    _root: RootContext
     closed = False
 
 
 class HostBase:
     """What streams need of a host."""
 
-    stream_type: ClassVar[type[HttpStream]]
+    _stream_type: ClassVar[type[HttpStream]]
 
     def __init__(self, services: Services) -> None:
         self.services = services
         self._outbox = Outbox()
-
-    @property
-    def outbox(self) -> Outbox:
-        """What is to be done, until somebody takes it."""
-        return self._outbox
 
     def http_stream(
         self,
@@ -431,28 +426,28 @@ class HostBase:
         """
         if properties is not None:
             check_properties(properties)
-        stream = self.stream_type(
+        stream = self._stream_type(
             cast("Host", self),
-            self.ready(plugins),
+            self._ready(plugins),
             NOTHING if properties is None else properties,
             buffer_limit,
             header_limits,
         )
         if not router:
-            stream.router = False
+            stream._router = False
         return stream
 
-    def ready(self, plugins: Sequence[Plugin], /) -> list[Plugin]:
+    def _ready(self, plugins: Sequence[Plugin], /) -> list[Plugin]:
         """Those that a new stream gets. Raises: RuntimeError, if one was closed."""
         raise NotImplementedError
 
-    def emit(self, effect: Effect) -> None:
+    def _emit(self, effect: Effect) -> None:
         """Note an effect; it is returned by the event that is being fed, or by the next."""
-        self.outbox.put(effect)
+        self._outbox.put(effect)
 
     def drain(self) -> list[Effect]:
         """What is to be done, in order; afterwards nothing is."""
-        return self.outbox.drain()
+        return self._outbox.drain()
 
 
 PythonHttpContextBase, PythonFilterChainBase, PythonHttpStreamBase = HttpContextBase, FilterChainBase, HttpStreamBase

@@ -109,7 +109,7 @@ class FilterChain(FilterChainBase):
             action, data = self.filters[index].on_data(self, data, end)
             self.calling = -1
             if self.aborted:
-                self.stream.send_prepared()
+                self.stream._send_prepared()
                 return
             if not had_trailers and self.trailers is not None:  # addDecodedTrailers: filters behind it see them
                 trailers_added_by = index
@@ -146,7 +146,7 @@ class FilterChain(FilterChainBase):
             action = self.filters[index].on_trailers(self.direction, self.trailers)
             self.calling = -1
             if self.aborted:
-                self.stream.send_prepared()
+                self.stream._send_prepared()
                 return
             self.give_end(index)
             if action:
@@ -210,7 +210,7 @@ class FilterChain(FilterChainBase):
             self.buffer = bytearray(self.buffer or b"") + data
         limit = self.stream.buffer_limit
         if len(self.buffer) > (limit * IGNORED if self.streaming else limit):
-            self.stream.over_limit(self)
+            self.stream._over_limit(self)
 
     @property
     def full(self) -> bool:
@@ -223,4 +223,4 @@ class FilterChain(FilterChainBase):
         if self.complete:
             return
         self.complete = True
-        self.stream.host.emit(TRAILERS_OUT[self.direction](self.trailers or [], self.stream))
+        self.stream.host._emit(TRAILERS_OUT[self.direction](self.trailers or [], self.stream))

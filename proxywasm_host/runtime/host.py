@@ -77,7 +77,7 @@ class Host(HostBase):
     Raises: UnknownEngine, EngineUnavailable; TypeError or ValueError, for properties that no filter could read.
     """
 
-    stream_type = HttpStream
+    _stream_type = HttpStream
 
     def __init__(
         self,
@@ -102,10 +102,10 @@ class Host(HostBase):
         self.limits = DEFAULT_LIMITS if limits is None else limits
         self.module_limits = module_limits
         self.properties = {} if properties is None else properties
-        self.listener = listener
+        self._listener = listener
         self._others: list[Listener] = []
-        self.cache = _shared_cache() if cache is None else cache
-        self.hostcalls = by_name(hostcalls)
+        self._cache = _shared_cache() if cache is None else cache
+        self._hostcalls = by_name(hostcalls)
         self.plugins: list[Plugin] = []
         self.wake = wake
         self._vms: dict[VmKey, Vm] = {}
@@ -168,13 +168,13 @@ class Host(HostBase):
             self.profile if filter.profile is None else profile_of(filter.profile),
             self.limits if filter.limits is None else filter.limits,
             module_limits,
-            tuple((self.hostcalls if filter.hostcalls is None else by_name(filter.hostcalls)).values()),
+            tuple((self._hostcalls if filter.hostcalls is None else by_name(filter.hostcalls)).values()),
         )
 
     def _vm(self, key: VmKey, config: VmConfig, name: str) -> Vm:
         vm = self._vms.get(key)
         if vm is None or vm.failure is not None:
-            vm = self._vms[key] = self._new_vm(key, config, name, listeners(self.listener, *self._others))
+            vm = self._vms[key] = self._new_vm(key, config, name, listeners(self._listener, *self._others))
         return vm
 
     def _looked_at(self, engine: Engine, config: VmConfig) -> tuple[Bytecode, Callable[[], Module]]:
@@ -193,7 +193,7 @@ class Host(HostBase):
 
         def compile() -> Module:
             try:
-                return self.cache.load(engine, config.code, compile_module, limits.fingerprint)
+                return self._cache.load(engine, config.code, compile_module, limits.fingerprint)
             except InvalidModule as error:
                 raise ModuleError(f"{engine.name} cannot compile the module: {error}") from None
 
@@ -204,7 +204,7 @@ class Host(HostBase):
     ) -> Vm:
         bytecode, compile = self._looked_at(key[0], config)
         given = self.services if services is None else services
-        return Vm(config, bytecode, compile, given, self.outbox, listener, name)
+        return Vm(config, bytecode, compile, given, self._outbox, listener, name)
 
     def _try(self, key: VmKey, config: VmConfig, filter: FilterConfig) -> None:
         """The canary: start the plugin in a VM of its own, once for each plugin. Raises: PluginError."""
@@ -213,8 +213,8 @@ class Host(HostBase):
             vm = self._new_vm(key, config, filter.plugin_name, None, replace(self.services, log=_Silent()))
             try:
                 tried_out = Plugin(self, filter, lambda: vm, vm)
-                tried_out.root.gone()
-                self.forget(tried_out)
+                tried_out._root.gone()
+                self._forget(tried_out)
                 self._tried[tried] = None
             except PluginError as error:
                 self._tried[tried] = error
@@ -224,24 +224,24 @@ class Host(HostBase):
         if refused is not None:
             raise refused
 
-    def forget(self, plugin: Plugin) -> None:
+    def _forget(self, plugin: Plugin) -> None:
         """Drop the effects of a plugin that was refused: nobody knows it."""
         for effect in self.drain():
             if not (isinstance(effect, PluginEffect) and effect.plugin is plugin):
-                self.emit(effect)
+                self._emit(effect)
 
-    def plugin_gone(self, plugin: Plugin) -> None:
+    def _plugin_gone(self, plugin: Plugin) -> None:
         """A plugin was closed and its guest has let it go; its VM goes with its last plugin."""
         if plugin in self.plugins:
             self.plugins.remove(plugin)
-        if not any(other.vm is plugin.vm for other in self.plugins):
-            for key in [key for key, vm in self._vms.items() if vm is plugin.vm]:
+        if not any(other._vm is plugin._vm for other in self.plugins):
+            for key in [key for key, vm in self._vms.items() if vm is plugin._vm]:
                 del self._vms[key]
-            plugin.vm.close()
+            plugin._vm.close()
 
-    def vm_left(self, vm: Vm) -> None:
+    def _vm_left(self, vm: Vm) -> None:
         """A plugin has left a VM that failed or refused it, and that has no streams any more. It goes with its last."""
-        if not any(plugin.vm is vm for plugin in self.plugins):
+        if not any(plugin._vm is vm for plugin in self.plugins):
             vm.close()
 
     # -- Streams -------------------------------------------------------------------------------------------------
@@ -260,27 +260,27 @@ class Host(HostBase):
         given = {} if properties is None else properties
         check_properties(given)
         check_arguments(buffer_limit=buffer_limit)
-        return TcpStream(self, self.ready(plugins), given, buffer_limit)
+        return TcpStream(self, self._ready(plugins), given, buffer_limit)
 
-    def ready(self, plugins: Sequence[Plugin]) -> list[Plugin]:
+    def _ready(self, plugins: Sequence[Plugin]) -> list[Plugin]:
         """Those that a new stream gets.
 
         Raises: RuntimeError, if one was closed; TypeError, if one is no plugin; ValueError, if one is another host's.
         """
         try:
             strange = [plugin for plugin in plugins if plugin.host is not self]
-            fit = not any(plugin.closed or plugin.vm.failure is not None for plugin in plugins)
+            fit = not any(plugin.closed or plugin._vm.failure is not None for plugin in plugins)
         except (AttributeError, TypeError):
             raise _no_plugins(plugins) from None
         if strange:
             raise ValueError(f"{strange[0]!r} is another host's: load it into this one, with host.load_plugin(…)")
-        return list(plugins) if fit else [plugin for plugin in plugins if plugin.ready()]
+        return list(plugins) if fit else [plugin for plugin in plugins if plugin._ready()]
 
     # -- Effects -------------------------------------------------------------------------------------------------
 
-    def notify(self, effect: Effect) -> None:
+    def _notify(self, effect: Effect) -> None:
         """As `emit`, but from any thread and at any time: whoever drives the host is woken."""
-        self.outbox.notify(effect)
+        self._outbox.notify(effect)
         if self.wake is not None:
             with suppress(Exception):  # a guest is not to blame for an event loop that is closed
                 self.wake()
@@ -296,7 +296,7 @@ class Host(HostBase):
         """
         if not isinstance(callout, Callout):
             raise TypeError(f"deliver takes the effect that asked (HttpCall, …) and then its reply, not {callout!r}")
-        callout.plugin.root.deliver(callout, reply)
+        callout.plugin._root.deliver(callout, reply)
         return self.drain()
 
     # -- The rest ------------------------------------------------------------------------------------------------
@@ -311,7 +311,7 @@ class Host(HostBase):
         check_properties(properties)
         self._properties = properties
 
-    def get_property(self, path: Sequence[str]) -> PropertyValue:
+    def _get_property(self, path: Sequence[str]) -> PropertyValue:
         """A property of the host. Raises: LookupError."""
         return lookup(self.properties, path)
 
@@ -328,7 +328,7 @@ class Host(HostBase):
         Costs nothing while nobody listens. Not to be called by a listener.
         """
         check_arguments(listener=listener)
-        self.listener = listener
+        self._listener = listener
         self._listen()
 
     def add_listener(self, listener: Listener) -> None:
@@ -343,7 +343,7 @@ class Host(HostBase):
         self._listen()
 
     def _listen(self) -> None:
-        all = listeners(self.listener, *self._others)
+        all = listeners(self._listener, *self._others)
         for vm in self._vms.values():
             vm.listen(all)
 
@@ -351,7 +351,7 @@ class Host(HostBase):
         """End all plugins and free their VMs, also those that would rather wait for ``proxy_done``."""
         effects = [effect for plugin in list(self.plugins) for effect in plugin.close()]
         for plugin in list(self.plugins):
-            plugin.root.gone()
+            plugin._root.gone()
         effects += self.drain()
         for vm in self._vms.values():
             vm.close()

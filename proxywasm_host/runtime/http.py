@@ -101,11 +101,11 @@ class HttpStream(HttpStreamBase):
     """Why, if so."""
     reset_details: str | None = None
     """Why the stream was reset, if it was."""
-    router = True
+    _router = True
     """Whether headers without the pseudo headers that must be there are answered as by Envoy's router."""
     _prepared: LocalResponse | None = None
-    context_type = HttpContext
-    chain_type = FilterChain
+    _context_type = HttpContext
+    _chain_type = FilterChain
 
     # -- Events --------------------------------------------------------------------------------------------------
 
@@ -130,7 +130,7 @@ class HttpStream(HttpStreamBase):
         if chain.ended:
             raise RuntimeError(f"the {which} has ended before")
 
-    def feed_body(self, chain: FilterChain, data: bytes, end_stream: bool) -> list[Effect]:
+    def _feed_body(self, chain: FilterChain, data: bytes, end_stream: bool) -> list[Effect]:
         if data.__class__ is not bytes:
             data = as_body(data)
         if not chain.aborted:
@@ -141,12 +141,12 @@ class HttpStream(HttpStreamBase):
     def _end(self, chain: FilterChain, trailers: HeaderList) -> list[Effect]:
         if not chain.aborted:
             self._check(chain)
-            checked = self.checked(trailers, TRAILERS[chain.direction])
+            checked = self._checked(trailers, TRAILERS[chain.direction])
             if checked is not None:
                 chain.on_trailers(checked)
         return self.host.drain()
 
-    def checked(self, headers: Iterable[tuple[bytes, bytes]], map: int, owned: bool = False) -> HeaderList | None:
+    def _checked(self, headers: Iterable[tuple[bytes, bytes]], map: int, owned: bool = False) -> HeaderList | None:
         """A list of our own of the embedder's headers, or that list if it is `owned`; where the profile says so, what
         there can be one of is joined.
 
@@ -161,12 +161,12 @@ class HttpStream(HttpStreamBase):
             raise TypeError(f"headers are a list of (name, value) pairs of bytes, not {headers!r}") from None
         for pair in pairs:
             if pair.__class__ is list:
-                return self.checked([(name, value) for name, value in pairs], map)
+                return self._checked([(name, value) for name, value in pairs], map)
             if pair.__class__ is not tuple or [part.__class__ for part in pair] != PAIR:
                 raise TypeError(f"headers are (name, value) pairs of bytes, not {pair!r}{how_to_write(headers, pair)}")
             if pair[0] != pair[0].lower():
                 raise ValueError(f"names of headers are in lower case: write {pair[0].lower()!r}, not {pair[0]!r}")
-        chain = self.chain(map >= MapType.RESPONSE_HEADERS)
+        chain = self._chain(map >= MapType.RESPONSE_HEADERS)
         count, size = measure(pairs)
         if map in TRAILERS:
             chain.trailer_count, chain.trailer_size = len(pairs), size
@@ -174,7 +174,7 @@ class HttpStream(HttpStreamBase):
             chain.header_count, chain.header_size = len(pairs), size
         limits = self.header_limits
         if limits is not None and (count > limits.count or size > limits.size):
-            self.over_header_limits(chain, map, count)
+            self._over_header_limits(chain, map, count)
             return None
         return joined(pairs, map) if self.host.profile.inline_headers and len(dict(pairs)) < len(pairs) else pairs
 
@@ -186,7 +186,7 @@ class HttpStream(HttpStreamBase):
         return {}
 
     @cached_property
-    def stored(self) -> Stored:
+    def _stored(self) -> Stored:
         """How much of that there is."""
         return Stored()
 
@@ -196,7 +196,7 @@ class HttpStream(HttpStreamBase):
         return {}
 
     @property
-    def response_started(self) -> bool:
+    def _response_started(self) -> bool:
         """Whether the response's headers have reached the filters."""
         return self._response.started
 
@@ -222,12 +222,12 @@ class HttpStream(HttpStreamBase):
             chain.ended and not chain.complete and not chain.aborted for chain in (self._request, self._response)
         )
 
-    def place(self, context: HttpContext, direction: int) -> int:
+    def _place(self, context: HttpContext, direction: int) -> int:
         """How many filters a message has met when it has passed this one."""
         at = self._contexts.index(context)
         return at + 1 if direction == REQUEST else len(self._contexts) - at
 
-    def chain(self, direction: int) -> FilterChain:
+    def _chain(self, direction: int) -> FilterChain:
         """State of one direction, for properties."""
         return self._response if direction else self._request
 
@@ -238,18 +238,18 @@ class HttpStream(HttpStreamBase):
 
     # -- What filters do -----------------------------------------------------------------------------------------
 
-    def emit(self, effect: Effect) -> None:
-        self.host.emit(effect)
+    def _emit(self, effect: Effect) -> None:
+        self.host._emit(effect)
 
-    def resume(self, context: HttpContext, direction: int) -> None:
+    def _resume(self, context: HttpContext, direction: int) -> None:
         if not self.closed:
-            self.chain(direction).resume(context)
+            self._chain(direction).resume(context)
 
-    def inject(self, context: HttpContext, data: bytes, end_stream: bool) -> None:
+    def _inject(self, context: HttpContext, data: bytes, end_stream: bool) -> None:
         if not self._response.aborted:
             self._response.inject(context, data, end_stream)
 
-    def for_wire(self, direction: int, headers: HeaderList) -> HeaderList | None:
+    def _for_wire(self, direction: int, headers: HeaderList) -> HeaderList | None:
         """Headers as they may go out: without pseudo headers that HTTP does not know.
 
         ``None`` if one that must be there is missing, which is answered as Envoy's router does.
@@ -261,12 +261,12 @@ class HttpStream(HttpStreamBase):
             if bit is None:
                 if name[:1] == b":":
                     allowed = [pair for pair in headers if pair[0][:1] != b":" or pair[0] in known]
-                    return self.for_wire(direction, allowed)
+                    return self._for_wire(direction, allowed)
                 if found == needed:
                     return headers
             elif direction == REQUEST or value.isdigit():
                 found |= bit
-        if found == needed or not self.router:
+        if found == needed or not self._router:
             return headers
         self._missing(direction, next(name for name, bit in known.items() if bit & ~found))
         return None
@@ -277,14 +277,14 @@ class HttpStream(HttpStreamBase):
         which = "response" if direction else "request"
         details = f"filter_removed_required_{which}_headers{{missing_required_header:_{header}}}"
         if direction == RESPONSE:
-            self.chain(direction).aborted = False
-            self.local_response(502, [], f"missing required header: {header}".encode(), details, None)
+            self._chain(direction).aborted = False
+            self._local_response(502, [], f"missing required header: {header}".encode(), details, None)
         elif name == b":path":
-            self.local_response(404, [], b"", "route_not_found", None)
+            self._local_response(404, [], b"", "route_not_found", None)
         else:
-            self.local_response(503, [], f"missing required header: {header}".encode(), details, None)
+            self._local_response(503, [], f"missing required header: {header}".encode(), details, None)
 
-    def reset(self, details: str) -> None:
+    def _reset(self, details: str) -> None:
         """Break the stream off."""
         if self.closed or self.reset_details is not None:
             return
@@ -292,13 +292,13 @@ class HttpStream(HttpStreamBase):
         self.reset_details = details
         if self.details is None:
             self.details = details
-        self.emit(effects.ResetStream(details, self))
+        self._emit(effects.ResetStream(details, self))
 
-    def fail(self, context: HttpContext) -> None:
+    def _fail(self, context: HttpContext) -> None:
         """A plugin's guest does not work: answer 503."""
         self.failed = True
         self.failure = context.vm.failure
-        self.local_response(SERVICE_UNAVAILABLE, [], b"", "wasm_fail_stream", GRPC_UNAVAILABLE)
+        self._local_response(SERVICE_UNAVAILABLE, [], b"", "wasm_fail_stream", GRPC_UNAVAILABLE)
 
     def time_out(self) -> list[Effect]:
         """Nothing has come in or gone out for too long: end the stream (Envoy's ``stream_idle_timeout``).
@@ -309,7 +309,7 @@ class HttpStream(HttpStreamBase):
         for _ in range(2):  # a filter that holds the answer is not asked again
             if self._response.headers_sent and self.local is not None and self.local.details == IDLE:
                 break
-            self.local_response(504 if self._request.ended else 408, [], b"stream timeout", IDLE, None)
+            self._local_response(504 if self._request.ended else 408, [], b"stream timeout", IDLE, None)
         return self.host.drain()
 
     @property
@@ -318,29 +318,29 @@ class HttpStream(HttpStreamBase):
         for chain in self._request, self._response:
             holding = chain.holding
             if holding is not None and not chain.aborted:
-                return f"plugin {holding.name!r}, which holds the {WORDS[chain.direction]}{holding.plugin.root.calls}"
+                return f"plugin {holding.name!r}, which holds the {WORDS[chain.direction]}{holding.plugin._root.calls}"
         if not self._request.ended and not self._request.aborted:
             return "the rest of the request"
         return "the rest of the response" if self._response.started else "the response"
 
-    def over_header_limits(self, chain: FilterChain, map: int, count: int) -> None:
+    def _over_header_limits(self, chain: FilterChain, map: int, count: int) -> None:
         """Headers or trailers came in that are beyond the `HeaderLimits`: no filter gets them. `count` is theirs.
 
         Envoy's codec does the same. It answers a request before there is a filter; to an upstream it is a reset.
         """
         if chain.direction == RESPONSE:
             reason = "upstream connect or disconnect/reset before headers. reset reason: protocol error"
-            self.local_response(
+            self._local_response(
                 502, [], reason.encode(), "upstream_reset_before_response_started{protocol_error}", None
             )
             return
         if not chain.started:
-            self.abandon()
+            self._abandon()
         assert self.header_limits is not None  # noqa: S101 - they are beyond it
         details = TOO_LARGE[map in TRAILERS][count <= self.header_limits.count]
-        self.local_response(431, [], b"Request Header Fields Too Large", details, None)
+        self._local_response(431, [], b"Request Header Fields Too Large", details, None)
 
-    def abandon(self) -> None:
+    def _abandon(self) -> None:
         """No filter hears of this stream, whose headers were not given: the embedder answers by itself."""
         for context in self._contexts:
             context.drop()
@@ -348,14 +348,14 @@ class HttpStream(HttpStreamBase):
         self._request.filters.clear()
         self._response.filters.clear()
 
-    def over_limit(self, chain: FilterChain) -> None:
+    def _over_limit(self, chain: FilterChain) -> None:
         """More was held than the limit allows (Envoy: 413 for a request, 500 for a response)."""
         if chain.direction == REQUEST:
-            self.local_response(413, [], b"Payload Too Large", "request_payload_too_large", None)
+            self._local_response(413, [], b"Payload Too Large", "request_payload_too_large", None)
         else:
-            self.local_response(500, [], b"Internal Server Error", "response_payload_too_large", None)
+            self._local_response(500, [], b"Internal Server Error", "response_payload_too_large", None)
 
-    def local_response(
+    def _local_response(
         self, status: int, headers: HeaderList, body: bytes, details: str, grpc_status: int | None
     ) -> None:
         """Answer the client instead of upstream; once the filter has returned, if it is called for the request."""
@@ -370,7 +370,7 @@ class HttpStream(HttpStreamBase):
             self._prepared = local
             self._request.aborted = True
 
-    def send_prepared(self) -> None:
+    def _send_prepared(self) -> None:
         """Send the local response that waited for its filter to return, if there is one."""
         local, self._prepared = self._prepared, None
         if local is not None:
@@ -382,7 +382,7 @@ class HttpStream(HttpStreamBase):
             return
         self.details = local.details
         if response.headers_sent:
-            self.reset(local.details)
+            self._reset(local.details)
             return
         self.local = local
         self._request.aborted = True

@@ -91,7 +91,7 @@ class HttpContext(HttpContextBase, Context):
         if buffered:
             data = chain.take_buffer() + data
             if direction == RESPONSE and len(data) > self.stream.buffer_limit:
-                self.stream.over_limit(chain)
+                self.stream._over_limit(chain)
                 return NO_BUFFER, data
         self.buffers[direction] = data
         action = 0
@@ -145,7 +145,7 @@ class HttpContext(HttpContextBase, Context):
             return 0
         if self.stream.failed:
             return 0 if direction == RESPONSE else stop
-        self.stream.fail(self)
+        self.stream._fail(self)
         return stop
 
     def vm_failed(self) -> None:
@@ -156,12 +156,12 @@ class HttpContext(HttpContextBase, Context):
             self._resume(REQUEST)
             self._resume(RESPONSE)
         elif not self.stream.failed:
-            self.stream.fail(self)
+            self.stream._fail(self)
 
     @property
     def _spared(self) -> bool:
         """Whether the stream goes on without the filter, whose guest has failed."""
-        return self.plugin.bypassed and self.vm.profile.fail_open_spares_stream
+        return self.plugin._bypassed and self.vm.profile.fail_open_spares_stream
 
     # -- The end -------------------------------------------------------------------------------------------------
 
@@ -176,8 +176,8 @@ class HttpContext(HttpContextBase, Context):
     def hold(self) -> None:
         """Too many that wait are not waited for: a guest that never says ``proxy_done`` must not keep its streams."""
         stream = self.stream
-        size = CONTEXT + stream.stored.used
-        for chain in map(stream.chain, (REQUEST, RESPONSE)):
+        size = CONTEXT + stream._stored.used
+        for chain in map(stream._chain, (REQUEST, RESPONSE)):
             size += weight(chain.headers, chain.trailers or [], chain.buffer or b"")
         if not self.vm.unfinished_quota.has(size):
             self.delete()
@@ -192,7 +192,7 @@ class HttpContext(HttpContextBase, Context):
         self.vm.contexts.pop(self.id, None)
         del self.stream
         if self.plugin.closed:
-            self.plugin.stream_gone()
+            self.plugin._stream_gone()
 
     # -- Hostcalls -----------------------------------------------------------------------------------------------
 
@@ -200,7 +200,7 @@ class HttpContext(HttpContextBase, Context):
         """Each filter may add what one message of a guest can hold. What came in does not count, nor what filters
         before it have added: neither a client nor a neighbour uses up its room."""
         direction = int(map >= MapType.RESPONSE_HEADERS)
-        chain, place = self.stream.chain(direction), self.stream.place(self, direction)
+        chain, place = self.stream._chain(direction), self.stream._place(self, direction)
         if map == TRAILERS_MAP[direction]:
             return chain.trailer_count + place * MAX_ENTRIES, chain.trailer_size + place * MAX_SIZE
         return chain.header_count + place * MAX_ENTRIES, chain.header_size + place * MAX_SIZE
@@ -215,7 +215,7 @@ class HttpContext(HttpContextBase, Context):
         return chain.trailers
 
     def past_map(self, map: int) -> HeaderList | None:
-        return self.stream.chain(HEADERS_MAP.index(map)).headers or None if map in HEADERS_MAP else None
+        return self.stream._chain(HEADERS_MAP.index(map)).headers or None if map in HEADERS_MAP else None
 
     def writable_size(self, buffer: int) -> int:
         """Of a body: 16 limits more than what has come in, for this filter and for each before it."""
@@ -223,7 +223,7 @@ class HttpContext(HttpContextBase, Context):
             return 0
         stream = self.stream
         share = IGNORED * max(stream.buffer_limit, BUFFER_LIMIT)
-        return stream.chain(buffer).received + stream.place(self, buffer) * share
+        return stream._chain(buffer).received + stream._place(self, buffer) * share
 
     def send_local_response(
         self, status: int, details: bytes, body: bytes, headers: HeaderList, grpc_status: int | None
@@ -232,7 +232,7 @@ class HttpContext(HttpContextBase, Context):
         if self.vm.running:
             self.vm.stop_iteration = True
         text = details.translate(WHITE_SPACE).decode("utf-8", "replace")
-        self.vm.defer(lambda: self.stream.local_response(status, headers, body, text, grpc_status))
+        self.vm.defer(lambda: self.stream._local_response(status, headers, body, text, grpc_status))
 
     def continue_stream(self, stream: int) -> Refusal | None:
         if stream not in (StreamType.REQUEST, StreamType.RESPONSE):
@@ -245,30 +245,30 @@ class HttpContext(HttpContextBase, Context):
 
     def _resume(self, direction: int) -> None:
         self._buffering &= ~(1 << direction)
-        self.stream.resume(self, direction)
+        self.stream._resume(self, direction)
 
     def close_stream(self, stream: int) -> Refusal | None:
         if stream in (StreamType.REQUEST, StreamType.RESPONSE):
             self.vm.reserve_effect()
-            self.vm.defer(lambda: self.stream.reset("wasm_close_stream"))
+            self.vm.defer(lambda: self.stream._reset("wasm_close_stream"))
         return None
 
     def clear_route_cache(self) -> None:
         if self.keeps_route:
             return
         self.vm.reserve_effect()
-        self.stream.emit(effects.ClearRouteCache(self.stream))
+        self.stream._emit(effects.ClearRouteCache(self.stream))
 
     def inject_response_body(self, data: bytes, end_stream: bool) -> Refusal | None:
-        if not self.stream.response_started:
+        if not self.stream._response_started:
             return Refusal(Status.BAD_ARGUMENT, "the response has not begun")
         self.vm.reserve_effect(weight(data))
-        self.vm.defer(lambda: self.stream.inject(self, data, end_stream))
+        self.vm.defer(lambda: self.stream._inject(self, data, end_stream))
         return None
 
     def override_upstream_host(self, address: bytes) -> Refusal | None:
         self.vm.reserve_effect(weight(address))
-        self.stream.emit(effects.OverrideUpstreamHost(address.decode("utf-8", "replace"), self.stream))
+        self.stream._emit(effects.OverrideUpstreamHost(address.decode("utf-8", "replace"), self.stream))
         return None
 
     def get_property(self, path: Sequence[str]) -> PropertyValue:
@@ -278,12 +278,12 @@ class HttpContext(HttpContextBase, Context):
         """Store a property. Higress's plugins ask for things by setting properties of certain names."""
         stream = self.stream
         if self.vm.version < AbiVersion.V0_2_100:
-            stream.stored.put(stream.filter_state, name, value, self)
+            stream._stored.put(stream.filter_state, name, value, self)
             return None
         if name.startswith(SPAN_TAG):
-            stream.stored.put(stream.span_tags, name.removeprefix(SPAN_TAG), value, self)
+            stream._stored.put(stream.span_tags, name.removeprefix(SPAN_TAG), value, self)
             return None
-        stream.stored.put(stream.filter_state, name, value, self)
+        stream._stored.put(stream.filter_state, name, value, self)
         if name == "clear_route_cache":
             self.keeps_route = value == b"off"
         elif name in BUFFER_LIMITS and value.isdigit() and int(value) <= MAX_BUFFER_LIMIT:

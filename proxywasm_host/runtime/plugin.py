@@ -38,13 +38,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Plugin"]
 
+MAX_BACKOFF = 10
+"""Times the reload interval: the longest that a failed VM is left alone."""
+START_BACKOFF = 1.0
+"""Seconds: base of the back-off for a VM that does not start, if `FilterConfig.reload_interval` is 0."""
+
 
 class Plugin(PluginBase):
     """A running plugin. Made by `Host.load_plugin`."""
-
-    MAX_BACKOFF = 10
-    START_BACKOFF = 1.0
-    """Base of the back-off for a VM that does not start, if `FilterConfig.reload_interval` is 0."""
 
     def __init__(self, host: Host, config: FilterConfig, make_vm: Callable[[], Vm], vm: Vm) -> None:
         """Start and configure in `vm`. Raises: PluginError."""
@@ -52,7 +53,7 @@ class Plugin(PluginBase):
         self.config = config
         self.name = config.plugin_name
         text = config.configuration
-        self.configuration = text.encode() if isinstance(text, str) else text
+        self._configuration = text.encode() if isinstance(text, str) else text
         self.reloads = 0
         """How often a new VM took the place of a failed one."""
         self.on_failure: list[Callable[[Failure], None]] = []
@@ -67,16 +68,16 @@ class Plugin(PluginBase):
         self._begin(vm)
 
     def _begin(self, vm: Vm) -> None:
-        self.vm = vm
-        self.root = RootContext(vm, self)
+        self._vm = vm
+        self._root = RootContext(vm, self)
         for state, callback, accept in (
-            (FailState.START, "proxy_on_vm_start", self.root.start),
-            (FailState.CONFIGURE, "proxy_on_configure", self.root.configure),
+            (FailState.START, "proxy_on_vm_start", self._root.start),
+            (FailState.CONFIGURE, "proxy_on_configure", self._root.configure),
         ):
             accepted = accept()
             if vm.failure or not accepted:
-                self.root.gone()
-                self.host.forget(self)
+                self._root.gone()
+                self.host._forget(self)
                 if vm.failure is None:
                     raise vm.refused(state, self.name, callback)
                 raise PluginError(vm.failure)
@@ -91,19 +92,19 @@ class Plugin(PluginBase):
     @property
     def failure(self) -> Failure | None:
         """Why the guest failed, or ``None`` while it runs."""
-        return self.vm.failure
+        return self._vm.failure
 
     @property
-    def bypassed(self) -> bool:
+    def _bypassed(self) -> bool:
         """Whether new streams pass without this filter."""
         return self.failure is not None and self.config.failure_policy is FailurePolicy.FAIL_OPEN
 
     def _vm_failed(self, failure: Failure) -> None:
         self._tell(failure)
-        self.root.gone()
+        self._root.gone()
         if self.config.failure_policy is FailurePolicy.FAIL_RELOAD:
             base, now = self.config.reload_interval, self._now()
-            if now - self._started_at > base * self.MAX_BACKOFF:
+            if now - self._started_at > base * MAX_BACKOFF:
                 self._attempts = 0
             if base:
                 self._back_off(base)
@@ -115,12 +116,12 @@ class Plugin(PluginBase):
             told(failure)
 
     def _back_off(self, base: float) -> None:
-        wait = min(base * 2**self._attempts, base * self.MAX_BACKOFF)
+        wait = min(base * 2**self._attempts, base * MAX_BACKOFF)
         self._attempts = min(self._attempts + 1, 16)
         jitter = int.from_bytes(self.host.services.random(1), "little") / 255
         self._retry_at = self._now() + wait * (1 + jitter) / 2
 
-    def ready(self) -> bool:
+    def _ready(self) -> bool:
         """Whether a new stream gets this filter; a failed VM is replaced first, if the policy allows it.
 
         Raises: RuntimeError, if the plugin was closed.
@@ -128,7 +129,7 @@ class Plugin(PluginBase):
         if self.closed:
             raise RuntimeError(f"{self!r} was closed")
         self.heal()
-        return not self.bypassed
+        return not self._bypassed
 
     def heal(self) -> None:
         """Replace a failed VM if the policy says so and the back-off is over."""
@@ -137,39 +138,39 @@ class Plugin(PluginBase):
         began = self._now()
         if began < self._retry_at:
             return
-        vm, root = self.vm, self.root
+        vm, root = self._vm, self._root
         try:
             self._begin(self._make_vm())
         except ProxyWasmError as error:
-            left, self.vm, self.root = self.vm, vm, root  # it has failed, where the new one may only have refused
-            self._back_off(self.config.reload_interval or self.START_BACKOFF)
+            left, self._vm, self._root = self._vm, vm, root  # it has failed, where the new one may only have refused
+            self._back_off(self.config.reload_interval or START_BACKOFF)
             if isinstance(error, PluginError):
                 self._tell(error.failure)
         else:
             left = vm
             self._start_took = self._started_at - began
             self.reloads += 1
-        if left is not self.vm:
-            self.host.vm_left(left)
+        if left is not self._vm:
+            self.host._vm_left(left)
 
     # -- Events --------------------------------------------------------------------------------------------------
 
     def tick(self) -> list[Effect]:
         """The tick period has passed: on_tick."""
-        if self.root.tick_period:
-            self.vm.call(self.root, "on_tick", self.root.id)
+        if self._root.tick_period:
+            self._vm.call(self._root, "on_tick", self._root.id)
         return self.host.drain()
 
     def queue_ready(self, token: int) -> list[Effect]:
         """A message came into a queue that this plugin registered: on_queue_ready."""
-        root = self.root
+        root = self._root
         root.queue_notifications.taken()
-        self.vm.defer(lambda: self._call(root, "on_queue_ready", token))
+        self._vm.defer(lambda: self._call(root, "on_queue_ready", token))
         return self.host.drain()
 
     def foreign_function(self, function: int, arguments: bytes) -> list[Effect]:
         """Call on_foreign_function with the embedder's own number and argument."""
-        root = self.root
+        root = self._root
         root.buffers[BufferType.CALL_DATA] = arguments
         self._call(root, "on_foreign_function", function, len(arguments))
         root.buffers[BufferType.CALL_DATA] = None
@@ -177,7 +178,7 @@ class Plugin(PluginBase):
 
     def _call(self, root: RootContext, name: str, *args: int) -> None:
         if not root.deleted:
-            self.vm.call(root, name, root.id, *args)
+            self._vm.call(root, name, root.id, *args)
 
     def close(self) -> list[Effect]:
         """End the plugin, once its last stream is closed: on_done, then on_delete (at once, or at ``proxy_done``).
@@ -186,26 +187,26 @@ class Plugin(PluginBase):
         """
         if not self.closed:
             self.closed = True
-            if self.root.deleted:
-                self.host.plugin_gone(self)
+            if self._root.deleted:
+                self.host._plugin_gone(self)
             else:
-                self.stream_gone()
+                self._stream_gone()
         return self.host.drain()
 
-    def stream_gone(self) -> None:
+    def _stream_gone(self) -> None:
         """A stream context was deleted; a closed plugin ends with the last."""
-        root = self.root
-        if self.closed and not any(c.root is root and c is not root for c in self.vm.contexts.values()):
+        root = self._root
+        if self.closed and not any(c.root is root and c is not root for c in self._vm.contexts.values()):
             root.close()
 
-    def context_gone(self, root: RootContext) -> None:
+    def _context_gone(self, root: RootContext) -> None:
         """The root context was deleted."""
         if self.closed:
-            self.host.plugin_gone(self)
+            self.host._plugin_gone(self)
 
     # -- Properties ----------------------------------------------------------------------------------------------
 
-    def get_property(self, path: Sequence[str]) -> PropertyValue:
+    def _get_property(self, path: Sequence[str]) -> PropertyValue:
         """Properties that do not depend on a stream. Raises: LookupError, UnencodableValue."""
         if path[0] in ("", "xds") and len(path) == 1:
             raise UnencodableValue("only what is in it can be read")
@@ -217,8 +218,8 @@ class Plugin(PluginBase):
                 "plugin_vm_id": config.vm_id,
             }[path[0]]
         if path[0] == "plugin_vm_memory":
-            return self.vm.memory_bytes.to_bytes(8, "little")
-        return self.host.get_property(path)
+            return self._vm.memory_bytes.to_bytes(8, "little")
+        return self.host._get_property(path)
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "failed" if self.failure else "running"

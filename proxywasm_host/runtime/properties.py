@@ -155,18 +155,18 @@ def _request_size(context: HttpContext) -> PropertyValue:
     for name, value in _request(context):
         if name == b"content-length":
             return number(value)
-    return context.stream.chain(REQUEST).received
+    return context.stream._chain(REQUEST).received
 
 
 def _total_size(direction: int) -> Find:
     def total(context: HttpContext) -> PropertyValue:
-        return context.stream.chain(direction).received + _bytes_of(_headers(context, 2 * direction))
+        return context.stream._chain(direction).received + _bytes_of(_headers(context, 2 * direction))
 
     return total
 
 
 def _code(context: HttpContext) -> PropertyValue:
-    return number(_value(context.stream.chain(RESPONSE).headers, b":status"))
+    return number(_value(context.stream._chain(RESPONSE).headers, b":status"))
 
 
 def _code_details(context: HttpContext) -> PropertyValue:
@@ -177,7 +177,7 @@ def _code_details(context: HttpContext) -> PropertyValue:
 
 def _grpc_status(context: HttpContext) -> PropertyValue:
     """From the trailers, the headers, or the HTTP status."""
-    chain = context.stream.chain(RESPONSE)
+    chain = context.stream._chain(RESPONSE)
     for headers in (chain.trailers or [], chain.headers):
         for name, value in headers:
             if name == b"grpc-status":
@@ -189,7 +189,7 @@ def _duration(context: HttpContext) -> PropertyValue:
     stream = context.stream
     if not stream.closed:
         raise LookupError
-    return timedelta(microseconds=(stream.host.services.clock.time_ns() - stream.started_ns) / 1000)
+    return timedelta(microseconds=(stream.host.services.clock.time_ns() - stream._started_ns) / 1000)
 
 
 STREAM_PROPERTIES: dict[str, Find] = {
@@ -204,7 +204,7 @@ STREAM_PROPERTIES: dict[str, Find] = {
     "request.id": _header(b"x-request-id"),
     "request.headers": _request_headers,
     "request.headers_bytes": lambda context: _bytes_of(_request(context)),
-    "request.time": lambda context: EPOCH + timedelta(microseconds=context.stream.started_ns // 1000),
+    "request.time": lambda context: EPOCH + timedelta(microseconds=context.stream._started_ns // 1000),
     "request.duration": _duration,
     "request.size": _request_size,
     "request.total_size": _total_size(REQUEST),
@@ -215,7 +215,7 @@ STREAM_PROPERTIES: dict[str, Find] = {
     "response.headers": lambda context: _joined(_response(context)),
     "response.headers_bytes": lambda context: _bytes_of(_response(context)),
     "response.trailers": lambda context: _joined(context.maps[MapType.RESPONSE_TRAILERS]),
-    "response.size": lambda context: context.stream.chain(RESPONSE).received,
+    "response.size": lambda context: context.stream._chain(RESPONSE).received,
     "response.total_size": _total_size(RESPONSE),
 }
 BY_PATH = {tuple(name.split(".")): find for name, find in STREAM_PROPERTIES.items()}
@@ -291,7 +291,7 @@ def stream_property(context: HttpContext, path: Sequence[str]) -> PropertyValue:
     if path[0] == "filter_state" and len(path) > 1:
         return stream.filter_state[path[1].removeprefix("wasm.")]
     try:
-        return context.plugin.get_property(path)
+        return context.plugin._get_property(path)
     except LookupError:
         if len(path) == 1:
             return stream.filter_state[path[0]]

@@ -102,16 +102,16 @@ class RootContext(Context):
 
         on_vm_start comes once for each root context and not once for each VM (``WasmBase::start`` in ``wasm.cc``).
         """
-        self.buffers[BufferType.PLUGIN_CONFIGURATION] = self.plugin.configuration
+        self.buffers[BufferType.PLUGIN_CONFIGURATION] = self.plugin._configuration
         self.vm.call(self, "on_context_create", self.id, 0)
         self.buffers[BufferType.PLUGIN_CONFIGURATION] = None
         return self.vm.call(self, "on_vm_start", self.id, len(self.vm.vm_configuration)) != 0
 
     def configure(self) -> bool:
         """on_configure; false if the guest refuses its configuration."""
-        self.buffers[BufferType.PLUGIN_CONFIGURATION] = self.plugin.configuration
+        self.buffers[BufferType.PLUGIN_CONFIGURATION] = self.plugin._configuration
         try:
-            return self.vm.call(self, "on_configure", self.id, len(self.plugin.configuration)) != 0
+            return self.vm.call(self, "on_configure", self.id, len(self.plugin._configuration)) != 0
         finally:
             self.buffers[BufferType.PLUGIN_CONFIGURATION] = None
 
@@ -148,12 +148,12 @@ class RootContext(Context):
         self.vm.unfinished_quota.release(sum(map(size_of, self._redis.values())))
         self._redis.clear()
         self.vm.contexts.pop(self.id, None)
-        self.plugin.context_gone(self)
+        self.plugin._context_gone(self)
 
     # -- Properties ----------------------------------------------------------------------------------------------
 
     def get_property(self, path: Sequence[str]) -> PropertyValue:
-        return self.plugin.get_property(path)
+        return self.plugin._get_property(path)
 
     # -- Ticks and queues ----------------------------------------------------------------------------------------
 
@@ -171,10 +171,10 @@ class RootContext(Context):
 
     def _tell(self, token: int) -> None:
         if not self.deleted:
-            self.plugin.host.notify(effects.QueueReady(self.plugin, token))
+            self.plugin.host._notify(effects.QueueReady(self.plugin, token))
 
     def _emit(self, effect: effects.Effect) -> None:
-        self.plugin.host.emit(effect)
+        self.plugin.host._emit(effect)
 
     # -- Callouts: out -------------------------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ def _side(context: HttpContext, direction: int, returned: int) -> FilterSide:
     action = _action(returned)
     if context.deleted:
         return FilterSide(action, False)
-    chain = context.stream.chain(direction)
+    chain = context.stream._chain(direction)
     if context not in chain.filters:  # a local response has taken the place of the response
         return FilterSide(action, False)
     at = chain.filters.index(context)

@@ -57,10 +57,10 @@ class TcpContext(Context):
     """One filter on one connection."""
 
     def __init__(self, stream: TcpStream, plugin: Plugin) -> None:
-        super().__init__(plugin.vm.new_context_id(), plugin.root)
+        super().__init__(plugin._vm.new_context_id(), plugin._root)
         self.stream = stream
         self.plugin = plugin
-        self.vm = plugin.vm
+        self.vm = plugin._vm
         self.created = False
         self.closed = False
         self.held: dict[BufferType, tuple[bytes, bool] | None] = dict.fromkeys(DIRECTIONS)
@@ -93,16 +93,16 @@ class TcpContext(Context):
     def _passes(self, action: int | None) -> bool:
         if self.vm.failure is None:
             return not action
-        if self.plugin.bypassed and self.vm.profile.fail_open_spares_stream:
+        if self.plugin._bypassed and self.vm.profile.fail_open_spares_stream:
             return True
-        self.stream.fail(self.vm.failure)
+        self.stream._fail(self.vm.failure)
         return False
 
     def vm_failed(self) -> None:
         """Close the connection, or let what the filter holds go on without it."""
         if self.created and not self.stream.closed and self._passes(None):
-            self.stream.resume(self)
-            self.stream.release(self, BufferType.UPSTREAM_DATA)
+            self.stream._resume(self)
+            self.stream._release(self, BufferType.UPSTREAM_DATA)
 
     def close(self, peer: PeerType) -> None:
         """on_downstream_connection_close, on_done, on_log, on_delete."""
@@ -115,7 +115,7 @@ class TcpContext(Context):
             self.vm.call(self, "on_delete", self.id)
         self.vm.contexts.pop(self.id, None)
         if self.plugin.closed:
-            self.plugin.stream_gone()
+            self.plugin._stream_gone()
 
     # -- Hostcalls -----------------------------------------------------------------------------------------------
 
@@ -125,14 +125,14 @@ class TcpContext(Context):
     def continue_stream(self, stream: int) -> Refusal | None:
         if stream == StreamType.DOWNSTREAM:
             self.vm.reserve_effect()
-            self.vm.defer(lambda: self.stream.resume(self))
+            self.vm.defer(lambda: self.stream._resume(self))
         return super().continue_stream(stream)
 
     def close_stream(self, stream: int) -> Refusal | None:
         if stream in (StreamType.DOWNSTREAM, StreamType.UPSTREAM):
             self.vm.reserve_effect()
             which = "downstream" if stream == StreamType.DOWNSTREAM else "upstream"
-            self.vm.defer(lambda: self.stream.close_connection(f"wasm_{which}_close"))
+            self.vm.defer(lambda: self.stream._close_connection(f"wasm_{which}_close"))
         return None
 
     def get_property(self, path: Sequence[str]) -> PropertyValue:
@@ -142,10 +142,10 @@ class TcpContext(Context):
             pass
         if path[0] in self.stream.filter_state:
             return self.stream.filter_state[path[0]]
-        return self.plugin.get_property(path)
+        return self.plugin._get_property(path)
 
     def set_property(self, name: str, value: bytes) -> Refusal | None:
-        self.stream.stored.put(self.stream.filter_state, name, value, self)
+        self.stream._stored.put(self.stream.filter_state, name, value, self)
         return None
 
 
@@ -165,7 +165,7 @@ class TcpStream:
         self.close_details: str | None = None
         """Why the connection is to be closed, if a filter or a failure wants that."""
         self.filter_state: dict[str, bytes] = {}
-        self.stored = Stored()
+        self._stored = Stored()
         self._contexts = [TcpContext(self, plugin) for plugin in plugins]
         self._connected = False
         self._waiting: TcpContext | None = None
@@ -246,11 +246,11 @@ class TcpStream:
                 passed = context.on_data(direction, data, end_stream)
             if passed is None:
                 if self._held(direction) > IGNORED * self.buffer_limit:
-                    self.close_connection("wasm_buffer_overflow")
+                    self._close_connection("wasm_buffer_overflow")
                 return
             data = passed
         kind = effects.DownstreamData if direction == BufferType.DOWNSTREAM_DATA else effects.UpstreamData
-        self.host.emit(kind(data, end_stream, self))
+        self.host._emit(kind(data, end_stream, self))
 
     def _held(self, direction: BufferType) -> int:
         return sum(len(held[0]) for context in self._contexts if (held := context.held[direction]))
@@ -267,7 +267,7 @@ class TcpStream:
 
     # -- What filters do -----------------------------------------------------------------------------------------
 
-    def resume(self, context: TcpContext) -> None:
+    def _resume(self, context: TcpContext) -> None:
         """Let a filter that paused go on with what it holds from downstream."""
         index = self._contexts.index(context)
         if self._waiting is context:
@@ -278,24 +278,24 @@ class TcpStream:
                 if held is not None:
                     self._pass(direction, self._order(direction).index(context), *held)
             return
-        self.release(context, BufferType.DOWNSTREAM_DATA)
+        self._release(context, BufferType.DOWNSTREAM_DATA)
 
-    def release(self, context: TcpContext, direction: BufferType) -> None:
+    def _release(self, context: TcpContext, direction: BufferType) -> None:
         """Let what a filter holds in one direction go on to those behind it."""
         held, context.held[direction] = context.held[direction], None
         if held is not None:
             self._pass(direction, self._order(direction).index(context) + 1, *held)
 
-    def fail(self, failure: Failure) -> None:
+    def _fail(self, failure: Failure) -> None:
         """A plugin's guest does not work: close the connection."""
         self.failure = self.failure or failure
-        self.close_connection("wasm_fail_stream")
+        self._close_connection("wasm_fail_stream")
 
-    def close_connection(self, details: str) -> None:
+    def _close_connection(self, details: str) -> None:
         """Have the connection closed, once."""
         if not self.closed and self.close_details is None:
             self.close_details = details
-            self.host.emit(effects.CloseConnection(details, self))
+            self.host._emit(effects.CloseConnection(details, self))
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "closing" if self.close_details else "open"

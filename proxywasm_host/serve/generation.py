@@ -108,15 +108,15 @@ class Generation:
                 "name": plugin.name,
                 "file": str(filter.file),
                 "engine": filter.engine or self.host.engine.name,
-                "abi": str(plugin.vm.version),
-                "state": "bypassed" if plugin.bypassed else "failed" if plugin.failure else "running",
+                "abi": str(plugin._vm.version),
+                "state": "bypassed" if plugin._bypassed else "failed" if plugin.failure else "running",
                 "failure": Secrets().failure(plugin.failure).report() if plugin.failure else "",
                 "policy": FailurePolicy(plugin.config.failure_policy).value,
                 "restarts": plugin.reloads,
-                "memory": 0 if plugin.failure else plugin.vm.memory_bytes,
-                "contexts": len(plugin.vm.contexts),
-                "tick": plugin.root.tick_period,
-                "vm": id(plugin.vm),
+                "memory": 0 if plugin.failure else plugin._vm.memory_bytes,
+                "contexts": len(plugin._vm.contexts),
+                "tick": plugin._root.tick_period,
+                "vm": id(plugin._vm),
             }
             for plugin, filter in zip(self.plugins, self.settings.filters, strict=True)
         ]
@@ -199,7 +199,7 @@ class AsyncioGeneration(Generation):
         return names
 
     def _healed(self) -> list[str]:
-        failed = [plugin.name for plugin in self.plugins if not plugin.closed and plugin.ready() and plugin.failure]
+        failed = [plugin.name for plugin in self.plugins if not plugin.closed and plugin._ready() and plugin.failure]
         self._worker.driver.perform(self.host.drain())
         return failed
 

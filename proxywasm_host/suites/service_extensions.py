@@ -169,7 +169,7 @@ class _Test:
     def run(self) -> Iterator[str]:
         test, stream = self.test, self.stream
         yield from self._logged("plugin_init", test.plugin_init, self.lines.take())
-        self.plugin.vm.contexts[stream.filters[0].context_id].create()
+        self.plugin._vm.contexts[stream.filters[0].context_id].create()
         yield from self._logged("stream_init", test.stream_init, self.lines.take())
         yield from self._head("request", test, stream.request_headers, effects.RequestHeaders)
         yield from self._bodies("request_body", test.request_body, stream.request_body, effects.RequestBody)
@@ -187,7 +187,7 @@ class _Test:
     @contextmanager
     def _only(self, *names: str) -> Iterator[None]:
         """Let the guest be called by these names alone, beside what makes contexts."""
-        vm = self.plugin.vm
+        vm = self.plugin._vm
         every = vm.callbacks
         vm.callbacks = {name: call for name, call in every.items() if name in (*LIFE, *names)}
         try:

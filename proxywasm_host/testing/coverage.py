@@ -59,7 +59,7 @@ class Coverage:
     def add(self, plugins: Iterable[Plugin], recorder: Recorder) -> None:
         """Take in what these plugins did."""
         for plugin in plugins:
-            bytecode = plugin.vm.bytecode
+            bytecode = plugin._vm.bytecode
             known, imports = callbacks_of(bytecode.abi_version), hostcalls_of(bytecode.abi_version)
             of = self.filters.setdefault(plugin.name, FilterCoverage(plugin.name))
             for name, kind, _ in bytecode.exports:

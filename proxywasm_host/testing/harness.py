@@ -139,7 +139,7 @@ class Harness:
             if config.capabilities is None:
                 config = replace(config, capabilities=self.profile.capabilities)
             plugin = self.host.load_plugin(config)
-            self.restrict(plugin.root)
+            self.restrict(plugin._root)
             plugins.append(plugin)
             self._perform(self.host.drain())
         under_test = FilterUnderTest(self, plugins)
@@ -501,7 +501,7 @@ class StreamRecorder(Recorder):
 
     def stream_of(self, callout: effects.Callout) -> object:
         """The stream for which a callout was made, or ``None``."""
-        return self._dispatched.get((id(callout.plugin.vm), callout.token))
+        return self._dispatched.get((id(callout.plugin._vm), callout.token))
 
     def of(self, stream: object, first: int) -> tuple[list[Invocation], Logs]:
         """Callbacks and log lines for a stream, or for none of them, from an entry of the timeline on."""

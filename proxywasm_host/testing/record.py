@@ -137,7 +137,7 @@ def recording(host: Host, recorder: Recorder | None, clusters: Container[str]) -
     `recorder` is the host's own if there is one and ``None`` is given, else a new one with the level of the host's log.
     Whoever else listened or took log lines does so still.
     """
-    listener, services = host.listener, host.services
+    listener, services = host._listener, host.services
     if recorder is None:
         recorder = listener if isinstance(listener, Recorder) else Recorder(services.log.level)
     log = services.log if services.log is recorder else _BothLogs(recorder, services.log)

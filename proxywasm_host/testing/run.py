@@ -149,7 +149,7 @@ class _Run:
         stream, result = self.stream, self.result
         result.local_response, result.details, result.reset = stream.local, stream.details or "", stream.reset_details
         for direction, which in ((REQUEST, "request"), (RESPONSE, "response")):
-            chain = stream.chain(direction)
+            chain = stream._chain(direction)
             holding = chain.holding
             if holding is not None and not chain.complete and not chain.aborted:
                 result.held_by[which] = holding.name
@@ -183,7 +183,7 @@ class _Run:
     def _wait(self) -> None:
         """Let time pass while something is paused."""
         while self.ticks > 0 and self.stream.paused:
-            ticking = [plugin for plugin in self.plugins if plugin.root.tick_period and not plugin.failure]
+            ticking = [plugin for plugin in self.plugins if plugin._root.tick_period and not plugin.failure]
             if not ticking:
                 return
             self.ticks -= 1

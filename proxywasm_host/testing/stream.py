@@ -37,7 +37,7 @@ class HttpExchange:
         self._began = harness.clock.now_ns
         self._first = len(harness.recorder.timeline)
         self.stream = harness.host.http_stream(chain.plugins, properties=properties, buffer_limit=chain.buffer_limit)
-        harness.restrict(*self.stream._contexts)  # noqa: SLF001 - what is public of them are copies
+        harness.restrict(*self.stream._contexts)
         harness.attach(self.stream, self._perform)
         self._parts: dict[int, _Parts] = {}
         self._closed = False
@@ -107,9 +107,9 @@ class HttpExchange:
         stream = self.stream
 
         def gone() -> list[Effect]:
-            if stream.response_started:
+            if stream._response_started:
                 return stream.close("upstream_reset_after_response_started")
-            stream.local_response(503, [(b"content-type", b"text/plain")], NO_UPSTREAM, GONE, None)
+            stream._local_response(503, [(b"content-type", b"text/plain")], NO_UPSTREAM, GONE, None)
             return stream.host.drain()
 
         self._harness.feed("upstream gone", 0, True, gone)
@@ -180,7 +180,7 @@ class HttpExchange:
         stream, harness = self.stream, self._harness
         holding = {}
         for direction, which in ((REQUEST, "request"), (RESPONSE, "response")):
-            chain = stream.chain(direction)
+            chain = stream._chain(direction)
             holder = chain.holding
             if holder is not None and not chain.complete and not chain.aborted:
                 holding[which] = holder.name
@@ -243,7 +243,7 @@ class TcpConnection:
         """What the client got."""
         self.close_details: str | None = None
         """Why the filters closed the connection, if they did."""
-        harness.restrict(*self.stream._contexts)  # noqa: SLF001
+        harness.restrict(*self.stream._contexts)
         harness.attach(self.stream, self._perform)
         harness.feed("new connection", 0, False, self.stream.new_connection)
 

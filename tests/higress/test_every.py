@@ -65,7 +65,7 @@ def through(exchange):
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_an_exchange_passes(load, through, name):
     plugin = load(name, **CONFIGURATIONS[name])
-    contexts = set(plugin.vm.contexts)
+    contexts = set(plugin._vm.contexts)
     seen = through(plugin)
 
     seen.request("/v1/chat/completions", ASKED, authorization="Bearer client", x_request_id="r-1")
@@ -78,9 +78,9 @@ def test_an_exchange_passes(load, through, name):
     assert seen.client.json == ANSWERED
     seen.close()
 
-    assert plugin.vm.version is AbiVersion.V0_2_100
+    assert plugin._vm.version is AbiVersion.V0_2_100
     assert plugin.failure is None
-    assert set(plugin.vm.contexts) == contexts, "that of the stream is gone"
+    assert set(plugin._vm.contexts) == contexts, "that of the stream is gone"
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGURATIONS if name != "ai-data-masking"])

@@ -124,7 +124,7 @@ def test_two_workers_with_one_memory_count_together(engine, local, exchange, ser
     first = exchange(local).request(PATH, {}, x_mse_consumer="user-1")
     second = exchange(local).request(PATH, {}, x_mse_consumer="user-1")
     with Host(engine, services=services) as other:
-        again = other.load_plugin(local.vm.config.code, name=local.name, configuration=local.configuration)
+        again = other.load_plugin(local._vm.config.code, name=local.name, configuration=local._configuration)
         stream = other.http_stream([again])
         headers = [
             (b":path", PATH.encode()),

@@ -52,8 +52,8 @@ class Neighbourhood:
             return str(error)
         with plugin_closed(plugin):
             self._live(plugin)
-            if plugin.vm is not None:
-                assert plugin.vm.memory_bytes <= MEMORY
+            if plugin._vm is not None:
+                assert plugin._vm.memory_bytes <= MEMORY
             told = "" if plugin.failure is None else plugin.failure.report()
         self.host.drain()
         assert time.monotonic() - before < deadline + LATE

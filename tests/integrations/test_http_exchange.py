@@ -583,8 +583,8 @@ def test_a_list_of_headers_is_copied_once_on_its_way_in_and_once_on_its_way_out(
     assert play(sides, "> GET / host=h", "< 200 .") == ["> GET / host=h a=1 .", "< 200 b=2 ."]
     request, of_request, response, of_response = lists
     stream = sides.exchange.stream
-    assert request is of_request is stream.chain(REQUEST).headers
-    assert response is of_response is stream.chain(RESPONSE).headers
+    assert request is of_request is stream._chain(REQUEST).headers
+    assert response is of_response is stream._chain(RESPONSE).headers
 
 
 def noting(function, notes, what):

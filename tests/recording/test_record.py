@@ -162,8 +162,8 @@ def test_nothing_is_looked_at_that_is_not_recorded(recorded, probe_of):
     here.request(plugin)
     plain = here.host.http_stream([plugin])
     here.driver.attach(plain, lambda _: None)
-    assert type(plain) is here.host.stream_type
-    assert plugin.vm.listener is None
+    assert type(plain) is here.host._stream_type
+    assert plugin._vm.listener is None
 
 
 def test_secrets_are_masked_and_equal_ones_stay_equal(recorded):

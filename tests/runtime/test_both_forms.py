@@ -32,7 +32,7 @@ def methods(kind: type) -> dict[str, object]:
     return {
         name: value
         for name, value in vars(kind).items()
-        if not name.startswith("_") and name not in INSIDE and inspect.isroutine(value)
+        if not name.startswith("__") and name not in INSIDE and inspect.isroutine(value)
     }
 
 
@@ -44,6 +44,7 @@ def parameters(method: object) -> list[tuple[str, object, bool]]:
 @pytest.mark.parametrize("name", FORMS)
 def test_methods_are_called_and_described_the_same(name):
     native, python = methods(getattr(NATIVE, name)), methods(FORMS[name])
+    python = {method: function for method, function in python.items() if method[0] != "_" or method in native}
     assert sorted(native) == sorted(python)
     for method, function in python.items():
         assert parameters(native[method]) == parameters(function), method
@@ -61,7 +62,7 @@ def test_what_embedders_see_is_the_same(native):
     program = """
     from proxywasm_host import Host
     with Host("wasmtime") as host, host.http_stream([]) as stream:
-        for owner, name in ((host, "outbox"), (host, "services"), (stream, "host"), (stream, "header_limits"),
+        for owner, name in ((host, "services"), (stream, "host"), (stream, "header_limits"),
                             (stream, "properties"), (stream, "buffer_limit"), (stream, "details")):
             try:
                 setattr(owner, name, getattr(owner, name))
@@ -69,10 +70,10 @@ def test_what_embedders_see_is_the_same(native):
                 print(f"{name} can be read")
             else:
                 print(f"{name} can be written")
-        host.emit(effect="an effect")
+        host._emit(effect="an effect")
         for arguments in ((), ("one", "two"), ("one",)):
             try:
-                host.emit(*arguments, **({"effect": "again"} if arguments == ("one",) else {}))
+                host._emit(*arguments, **({"effect": "again"} if arguments == ("one",) else {}))
             except TypeError:
                 print("TypeError")
         print(host.drain())
@@ -86,7 +87,6 @@ def test_what_embedders_see_is_the_same(native):
     )
     assert (done.stdout.splitlines(), done.stderr) == (
         [
-            "outbox can be read",
             "services can be written",
             "host can be read",
             "header_limits can be read",

@@ -102,7 +102,7 @@ def test_one_plugin_may_have_its_own(engine, services):
         one = host.load_plugin(code("c/secrets"), configuration="token", name="one")
         two = host.load_plugin(code("c/secrets"), configuration="token", name="two", hostcalls=[other, kv_store_open])
         again = host.load_plugin(code("c/secrets"), configuration="token", name="again")
-        assert (one.vm is again.vm, one.vm is two.vm) == (True, False)
+        assert (one._vm is again._vm, one._vm is two._vm) == (True, False)
         assert [sent(host, plugin)[b"x-secret"] for plugin in (one, two)] == [b"s3cret", b"of two"]
         with pytest.raises(ModuleError, match="proxy_kv_store_open is offered by no Proxy-Wasm host"):
             host.load_plugin(code("c/secrets"), hostcalls=[other])

@@ -135,7 +135,7 @@ def test_filters_of_a_connection(host, probe):
         (one, None, None),
         (two, None, None),
     ]
-    assert [filter.context_id in filter.plugin.vm.contexts for filter in stream.filters] == [True, True]
+    assert [filter.context_id in filter.plugin._vm.contexts for filter in stream.filters] == [True, True]
     stream.downstream_data(b"abc")
     assert [(filter.downstream, filter.upstream) for filter in stream.filters] == [(None, None), (b"abc", None)]
     stream.close()

@@ -57,7 +57,7 @@ def test_paused_streams_end_at_once(host, probe, clock, script, fails, policy):
     calls = one.request_headers(REQUEST, True) + two.request_headers(REQUEST)
     assert [type(effect).__name__ for effect in calls] == ["HttpCall", "HttpCall"]
     if fails is None:
-        plugin.vm.call(one._contexts[0], "on_response_headers", one._contexts[0].id, 0, 0)
+        plugin._vm.call(one._contexts[0], "on_response_headers", one._contexts[0].id, 0, 0)
         effects = host.drain()
     else:
         effects = fails(host, plugin, calls)
@@ -138,7 +138,7 @@ def test_a_stream_that_the_guest_has_not_met_is_answered_when_it_does(host, prob
 
 def test_plugins_of_one_vm_fail_with_it(host, probe):
     one, two = (probe(f"@on_request_headers\nreturn 1\n@on_foreign_function\ntrap\nsay {name}", name=name, vm_id="vm", vm_configuration="") for name in "ab")
-    assert one.vm is two.vm
+    assert one._vm is two._vm
     streams = [host.http_stream(chain) for chain in ([one], [two], [one, two])]
     for stream in streams:
         stream.request_headers(REQUEST, True)

@@ -36,10 +36,10 @@ def joining(request):
 @given(headers=HEADERS, form=FORMS, end=st.booleans(), direction=st.sampled_from([REQUEST, RESPONSE]))
 @settings(max_examples=400)
 def test_headers_go_through_as_the_python_code_says(joining, headers, form, end, direction):
-    """`HttpStream.checked` and `HttpStream.for_wire` say what is to come out; C takes its own way where that is plain."""
+    """`HttpStream._checked` and `HttpStream._for_wire` say what is to come out; C takes its own way where that is plain."""
     other = joining.http_stream([])
-    expected = other.checked(form(headers), HEADERS_MAP[direction])
-    fit = other.for_wire(direction, expected)
+    expected = other._checked(form(headers), HEADERS_MAP[direction])
+    fit = other._for_wire(direction, expected)
     other.close()
     with joining.http_stream([]) as stream:
         if direction == RESPONSE:
@@ -123,12 +123,12 @@ def test_requests_leave_nothing_behind(engine, log):
             assert some(300) - before < 300
         finally:
             gc.enable()
-        assert all(len(plugin.vm.contexts) == 2 for plugin in plugins)
+        assert all(len(plugin._vm.contexts) == 2 for plugin in plugins)
 
 
 PUBLIC = [
     (fast_path.HostBase, fast_path.PythonHostBase, "http_stream"),
-    (fast_path.HostBase, fast_path.PythonHostBase, "emit"),
+    (fast_path.HostBase, fast_path.PythonHostBase, "_emit"),
     (fast_path.HostBase, fast_path.PythonHostBase, "drain"),
     (fast_path.HttpStreamBase, fast_path.PythonHttpStreamBase, "request_headers"),
     (fast_path.HttpStreamBase, fast_path.PythonHttpStreamBase, "response_headers"),
@@ -203,7 +203,7 @@ def test_many_filters(log):
             assert stream.request_headers(ASKED, True)[0].headers == ASKED
             assert stream.response_headers(ANSWER)[0].headers == ANSWER
             assert stream.response_body(b"body", True)[0].data == b"body"
-            path = stream.chain(REQUEST)
+            path = stream._chain(REQUEST)
             assert [path.was_given_end(index) for index in range(40)] == [True] * 40
             with pytest.raises(IndexError):
                 path.was_given_end(40)

@@ -32,15 +32,15 @@ def test_a_host_takes_a_description_or_its_fields(host):
     for plugin in plugins:
         assert added(host, plugin) == [(b"x-wasm", b"hello")]
         assert (plugin.name, plugin.config) == ("headers", described)
-    assert len({plugin.vm for plugin in plugins}) == 1
+    assert len({plugin._vm for plugin in plugins}) == 1
 
 
 def test_what_is_not_said_is_the_hosts(host):
     plugin = host.load_plugin(FilterConfig(code("rust/headers")))
-    assert (plugin.name, plugin.vm.config.profile, plugin.vm.config.limits) == ("", host.profile, host.limits)
+    assert (plugin.name, plugin._vm.config.profile, plugin._vm.config.limits) == ("", host.profile, host.limits)
     limits = Limits(memory=64 << 20)
     plugin = host.load_plugin(FilterConfig(code("rust/headers"), profile="spec", limits=limits))
-    assert (plugin.vm.config.profile.name, plugin.vm.config.limits) == ("spec", limits)
+    assert (plugin._vm.config.profile.name, plugin._vm.config.limits) == ("spec", limits)
 
 
 def test_every_field_is_an_argument_of_load_plugin(host):
@@ -84,4 +84,4 @@ def test_iterators_are_read_once(host):
     described = FilterConfig(code("c/minimal"), capabilities=iter(["proxy_log", "proxy_on_vm_start"]), hostcalls=iter(()))
     assert (described.capabilities, described.hostcalls) == (frozenset(["proxy_log", "proxy_on_vm_start"]), ())
     plugins = [host.load_plugin(described) for _ in range(2)]
-    assert [plugin.vm.config.capabilities for plugin in plugins] == [described.capabilities] * 2
+    assert [plugin._vm.config.capabilities for plugin in plugins] == [described.capabilities] * 2

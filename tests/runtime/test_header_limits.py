@@ -41,13 +41,13 @@ BAD_UPSTREAM = [
 def test_a_request_beyond_them_is_refused_before_a_filter_sees_it(host, probe, trace, headers, details, form):
     plugin = probe()
     trace.take()
-    before = set(plugin.vm.contexts)
+    before = set(plugin._vm.contexts)
     with host.http_stream([plugin, probe(name="other")]) as stream:
         assert told(stream.request_headers(form(headers))) == REFUSED
         assert stream.details == details
         assert stream.request_body(b"x", True) + stream.response_headers(RESPONSE, True) == []
     assert [event for event in trace.take() if not event.startswith("other: proxy_on_c")][1:] == []
-    assert set(plugin.vm.contexts) - before <= {plugin.root.id + 1}  # the root context of the other
+    assert set(plugin._vm.contexts) - before <= {plugin._root.id + 1}  # the root context of the other
 
 
 @pytest.mark.parametrize("headers", [[*REQUEST, *MANY[:99]], [*REQUEST, (b"x", b"v" * 61_000)]], ids=["count", "size"])
@@ -164,7 +164,7 @@ def test_a_property_that_another_filter_writes_over_is_no_longer_its_first_ones(
     log.take()
     with host.http_stream([one, other]) as stream:
         stream.request_headers(REQUEST, True)
-        assert 0 < stream.stored.used < 1000
+        assert 0 < stream._stored.used < 1000
         stream.response_headers(RESPONSE, True)
         assert stream.filter_state["a"] == b"short"
         assert len(stream.filter_state["b"]) == 900_000

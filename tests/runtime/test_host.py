@@ -202,7 +202,7 @@ trap"""
     plugin = probe(script, failure_policy="fail_reload")
     with host.http_stream([plugin]) as stream:
         [old] = stream.request_headers(REQUEST, True)
-        plugin.vm.call(stream._contexts[0], "on_response_headers", stream._contexts[0].id, 0, 0)
+        plugin._vm.call(stream._contexts[0], "on_response_headers", stream._contexts[0].id, 0, 0)
     clock.advance(2)
     with host.http_stream([plugin]) as stream:
         [new] = [effect for effect in stream.request_headers(REQUEST, True) if hasattr(effect, "token")][-1:]

@@ -207,11 +207,11 @@ def test_a_trap_fails_other_streams_of_its_vm_and_no_others(host, probe):
 
 def test_contexts_go_with_their_streams(host, probe):
     plugin = probe()
-    before = len(plugin.vm.contexts)
+    before = len(plugin._vm.contexts)
     for _ in range(100):
         with host.http_stream([plugin]) as stream:
             stream.request_headers(REQUEST, True)
-    assert len(plugin.vm.contexts) == before
+    assert len(plugin._vm.contexts) == before
 
 
 @pytest.mark.parametrize("callback", ["on_log", "on_done", "on_delete"])

@@ -131,7 +131,7 @@ def test_what_is_made_is_made_once(host, plugin):
         (stream, (host, [plugin], {}, 5, None)),
         (stream._contexts[0], (stream, plugin)),
         (stream._request, (stream, REQUEST, [])),
-        (plugin.vm, (plugin.vm.config, plugin.vm.bytecode, None, host.services, host.outbox)),
+        (plugin._vm, (plugin._vm.config, plugin._vm.bytecode, None, host.services, host._outbox)),
     ):
         with pytest.raises(RuntimeError, match="once"):
             made.__init__(*arguments)
@@ -142,7 +142,7 @@ def test_what_is_made_is_made_once(host, plugin):
 
 PARTS = {
     "host": lambda stream: stream.host,
-    "outbox": lambda stream: stream.host.outbox,
+    "outbox": lambda stream: stream.host._outbox,
     "plugin": lambda stream: stream._contexts[0].plugin,
     "vm": lambda stream: stream._contexts[0].vm,
     "guest": lambda stream: stream._contexts[0].vm.guest,
@@ -221,7 +221,7 @@ def test_details_that_close_the_stream_themselves(host, plugin):
             return False
 
     stream.close(Details())
-    assert len(plugin.vm.contexts) == 2
+    assert len(plugin._vm.contexts) == 2
 
 
 def test_a_clock_that_has_its_host_have_another(log):

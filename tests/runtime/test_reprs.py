@@ -13,8 +13,8 @@ def test_a_host_and_what_it_makes(host, probe):
     plugin = probe(SCRIPT)
     engine = f"{host.engine.name} {host.engine.version}"
     assert (repr(host), repr(plugin)) == (f"<Host on {engine} with 'probe'>", "<Plugin 'probe' running>")
-    assert repr(plugin.vm) == "<Vm '' of 'probe', ABI 0.2.1, running>"
-    assert repr(plugin.root) == "<RootContext 1 of 'probe'>"
+    assert repr(plugin._vm) == "<Vm '' of 'probe', ABI 0.2.1, running>"
+    assert repr(plugin._root) == "<RootContext 1 of 'probe'>"
     stream = host.http_stream([plugin])
     stream.request_headers(REQUEST, True)
     assert repr(stream) == "<HttpStream paused, through 'probe'>"
@@ -22,7 +22,7 @@ def test_a_host_and_what_it_makes(host, probe):
     assert repr(host.tcp_stream([])) == "<TcpStream open, through no filter>"
     plugin.tick()
     assert repr(plugin) == "<Plugin 'probe' failed>"
-    assert repr(plugin.vm).startswith("<Vm '' of 'probe', ABI 0.2.1, failed: ")
+    assert repr(plugin._vm).startswith("<Vm '' of 'probe', ABI 0.2.1, failed: ")
     stream.close()
     assert repr(stream) == "<HttpStream closed, through 'probe'>"
 
@@ -31,7 +31,7 @@ def test_a_context_says_whose_it_is(host, probe):
     plugin = probe("")
     with host.http_stream([plugin]) as stream:
         stream.request_headers(REQUEST, True)
-        assert [repr(context) for context in plugin.vm.contexts.values()] == [
+        assert [repr(context) for context in plugin._vm.contexts.values()] == [
             "<Context 0>",
             "<RootContext 1 of 'probe'>",
             "<HttpContext 2 of 'probe'>",

@@ -110,7 +110,7 @@ def state(stream, plugins, places: bool) -> Iterator[Any]:
         if places:
             yield each.maps, each.buffers
     for plugin in plugins:
-        vm = plugin.vm
+        vm = plugin._vm
         yield plugin.closed, sorted(vm.contexts), vm.next_context, vm.stop_iteration, len(vm.deferred), vm.running
         yield [(call[0].name, call[1], getattr(call[2], "status", 0)) for call in vm.calls]
 
@@ -193,8 +193,8 @@ class Life:
             ("close", lambda: stream.close(random.choice(["", "gone"]))),
             ("request trailers", lambda: stream.request_trailers([(b"t", b"u")])),
             ("response trailers", lambda: stream.response_trailers([(b"t", b"u")])),
-            ("local response", lambda: stream.local_response(403, [(b"q", b"w")], b"b", "why", None) or []),
-            ("reset", lambda: stream.reset("why") or []),
+            ("local response", lambda: stream._local_response(403, [(b"q", b"w")], b"b", "why", None) or []),
+            ("reset", lambda: stream._reset("why") or []),
             ("another stream", self.another),
             ("tick", self.plugins[0].tick),
             ("drain", self.host.drain),

@@ -91,7 +91,7 @@ def test_memory_is_flat(script):
         "import json\nfrom proxywasm import on_request_headers\n"
         "@on_request_headers\ndef f(request):\n    request.headers['x'] = json.dumps(request.headers.items())\n"
     )
-    memory = f.plugins[0].vm.instance.memory
+    memory = f.plugins[0]._vm.instance.memory
 
     def size():
         memory.refresh()

@@ -62,7 +62,7 @@ def test_nobody_listens_between_samples(tally, monkeypatch):
         tracer.add(host)
         for number in range(1, 31):
             request(host, tracer, plugin)
-            assert host.listener is None
+            assert host._listener is None
             assert tally.callbacks["headers", "on_request_headers"] == number // 10 * 10
 
 
@@ -78,7 +78,7 @@ def test_all_are_looked_at_for_a_while_after_somebody_asked(tally, monkeypatch):
             request(host, tracer, plugin)
             await asyncio.sleep(0.2)
             request(host, tracer, plugin)
-            assert host.listener is None
+            assert host._listener is None
 
     asyncio.run(watched())
     assert tally.callbacks["headers", "on_request_headers"] == 1

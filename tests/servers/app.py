@@ -64,7 +64,7 @@ class Counted:
         plugins = worker.plugins
         told = {
             "streams": worker.driver.streams,
-            "contexts": sum(len(plugin.vm.contexts) - 2 for plugin in plugins),  # without the VM's and the plugin's
+            "contexts": sum(len(plugin._vm.contexts) - 2 for plugin in plugins),  # without the VM's and the plugin's
             "failed": [str(plugin.failure) for plugin in plugins if plugin.failure],
             "engines": sorted({worker.host.engine.name}),
             "rss": int(Path("/proc/self/statm").read_text().split()[1]) * 4096,

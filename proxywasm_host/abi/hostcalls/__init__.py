@@ -52,7 +52,7 @@ HANDLERS: Final[dict[str, Handler]] = {row.name: _find(row.name, MODULES) for ro
 
 WASI_HANDLERS: Final[dict[str, Handler]] = {
     **{name: _refuse(name, errno) for errno, names in wasi.ALWAYS_REFUSED.items() for name in names},
-    **dict.fromkeys(wasi.ACCEPTED_FOR_STREAMS, wasi._accepted_for_streams),  # noqa: SLF001
+    **dict.fromkeys(wasi.ACCEPTED_FOR_STREAMS, wasi._accepted_for_streams),
 }
 """Handlers of WASI, under whichever name it is imported."""
 WASI_HANDLERS.update({row.name: _find(row.name, (wasi,)) for row in WASI if row.name not in WASI_HANDLERS})

@@ -112,7 +112,7 @@ class ThreadGeneration(Generation):
         return names
 
     def _healed(self) -> list[str]:
-        failed = [plugin.name for plugin in self.plugins if not plugin.closed and plugin.ready() and plugin.failure]
+        failed = [plugin.name for plugin in self.plugins if not plugin.closed and plugin._ready() and plugin.failure]
         self.driver.perform(self.host.drain())
         return failed
 
