@@ -12,22 +12,10 @@ from typing import Any
 
 import grpc
 
-from proxywasm_host.abi.protobuf import fields
+from proxywasm_host.protobuf import field, fields
 
 OK, OVER_LIMIT = 1, 2
 PERMISSION_DENIED = 7
-
-
-def field(number: int, value: int | bytes | str) -> bytes:
-    """One field of a protobuf message."""
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value)
-    data = value.encode() if isinstance(value, str) else value
-    return varint(number << 3 | 2) + varint(len(data)) + data
-
-
-def varint(value: int) -> bytes:
-    return bytes([value]) if value < 0x80 else bytes([value & 0x7F | 0x80]) + varint(value >> 7)
 
 
 def inside(message: bytes, *path: int) -> Iterator[Any]:

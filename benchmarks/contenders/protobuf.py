@@ -6,7 +6,7 @@ import socket
 import struct
 
 from benchmarks.contenders.kong import Kong
-from proxywasm_host.abi.protobuf import fields
+from proxywasm_host.protobuf import fields
 
 SIZE = struct.Struct("<I")
 START_INSTANCE, HANDLE_EVENT = 33, 36  # in RpcCall

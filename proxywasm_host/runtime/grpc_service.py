@@ -7,7 +7,7 @@ which is then the cluster's name.
 
 from __future__ import annotations
 
-from proxywasm_host.abi.protobuf import fields
+from proxywasm_host.protobuf import fields
 
 __all__ = ["cluster_of"]
 

@@ -6,17 +6,11 @@ Source of the built-in ones: ``foreign.cc`` of Envoy.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
 
-from proxywasm_host.errors import ProxyWasmError
+from proxywasm_host.services.foreign_call import ForeignCallFailed, ForeignFunction
+from proxywasm_host.services.signatures import sign, verify_signature
 
 __all__ = ["BUILT_IN", "ForeignCallFailed", "ForeignFunction"]
-
-ForeignFunction = Callable[[bytes], bytes]
-"""Takes the argument's bytes and returns the result's.
-
-It may raise `ForeignCallFailed` with the status for the guest; any other exception is INTERNAL_FAILURE.
-"""
 
 MAX_ARGUMENT = 1 << 20
 """Bytes that are compressed or uncompressed at once. No deadline ends a foreign function, so each must be quick."""
@@ -25,16 +19,6 @@ MAX_UNCOMPRESSED = 8 << 20
 MAX_THOROUGH = 128 << 10
 """Bytes that are compressed with zlib's usual level, which for some content takes ten times as long as the fast one."""
 FAST = 4
-
-
-class ForeignCallFailed(ProxyWasmError):
-    """A foreign function refuses; `status` is what the guest is told, the text is the reason in traces."""
-
-    code = "foreign_call_failed"
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
 
 
 def compress(arguments: bytes) -> bytes:
@@ -63,4 +47,9 @@ def uncompress(arguments: bytes) -> bytes:
     return result
 
 
-BUILT_IN: dict[str, ForeignFunction] = {"compress": compress, "uncompress": uncompress}
+BUILT_IN: dict[str, ForeignFunction] = {
+    "compress": compress,
+    "sign": sign,
+    "uncompress": uncompress,
+    "verify_signature": verify_signature,
+}

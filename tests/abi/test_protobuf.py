@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxywasm_host.abi.protobuf import fields
+from proxywasm_host.protobuf import fields
 
 MESSAGES = {
     "nothing": ("", []),

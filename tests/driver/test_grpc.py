@@ -11,7 +11,8 @@ import pytest
 
 from proxywasm_host.driver.clusters import Cluster, Clusters
 from proxywasm_host.driver.conversation import MOST_UNSENT
-from tests.grpc_services import GrpcServer, field
+from proxywasm_host.protobuf import field
+from tests.grpc_services import GrpcServer
 
 HEARD = """@on_grpc_receive_initial_metadata
 get_header_map_pairs 4

@@ -13,6 +13,10 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+
+from proxywasm_host.protobuf import field
 from tests.envoy.rig import Case, Filter, Request, Response
 
 FILTERS = pathlib.Path(__file__).resolve().parents[1] / "filters"
@@ -1042,6 +1046,59 @@ add(
     ),
 )  # fmt: skip
 add("foreign: for a filter with SDK", rust("foreign", "clear_route_cache"))
+
+
+def signatures() -> str:
+    """Calls of ``verify_signature`` and ``sign``, with keys and signatures of all sorts."""
+    key, curve = rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP256R1())
+    edwards = ed25519.Ed25519PrivateKey.generate()
+    der, pem = serialization.Encoding.DER, serialization.Encoding.PEM
+
+    def public(of: Any, encoding: Any = der) -> bytes:
+        return of.public_key().public_bytes(encoding, serialization.PublicFormat.SubjectPublicKeyInfo)  # type: ignore[no-any-return]
+
+    def private(of: Any, encoding: Any = der, form: Any = serialization.PrivateFormat.PKCS8) -> bytes:
+        return of.private_bytes(encoding, form, serialization.NoEncryption())  # type: ignore[no-any-return]
+
+    def call(function: str, *content: tuple[int, bytes | str]) -> str:
+        message = b"".join(field(number, value) for number, value in content)
+        argument = "".join(f"%{byte:02x}" for byte in message)
+        return f"call_foreign_function {function} {argument}"
+
+    right = (3, key.sign(b"hello", padding.PKCS1v15(), hashes.SHA256()))
+    of_curve = (3, curve.sign(b"hello", ec.ECDSA(hashes.SHA384())))
+    text, sha256 = (4, "hello"), (1, "sha256")
+    verify = [
+        [sha256, (2, public(key)), right, text],
+        [(1, "SHA256"), (5, public(key, pem)), right, text],
+        [(1, "sha384"), (2, public(curve)), of_curve, text],
+        [(1, "sha256"), (2, public(curve)), of_curve, text],
+        [sha256, (2, public(key)), right, (4, "hullo")],
+        [sha256, (2, public(key)), (3, "no"), text],
+        [(1, "md5"), (2, public(key)), right, text],
+        [(2, public(key)), right, text],
+        [sha256, (2, public(edwards)), right, text],
+        [sha256, (2, "no key"), right, text],
+        [sha256, (5, "no key"), right, text],
+        [sha256, right, text],
+        [sha256, (2, public(key)), (5, public(key, pem)), right, text],
+        [(1, b"\xff"), (2, public(key))],
+    ]
+    sign = [
+        [sha256, (2, private(key)), (3, "hello")],
+        [(1, "Sha512"), (4, private(key, pem)), (3, "")],
+        [(1, "md5"), (2, private(key)), (3, "hello")],
+        [sha256, (2, "no key"), (3, "hello")],
+        [sha256, (4, public(key, pem)), (3, "hello")],
+        [sha256, (4, private(key, pem, serialization.PrivateFormat.TraditionalOpenSSL)), (3, "hello")],
+        [sha256, (3, "hello")],
+        [sha256, (2, private(key)), (4, private(key, pem)), (3, "hello")],
+    ]
+    calls = [call("verify_signature", *each) for each in verify] + [call("sign", *each) for each in sign]
+    return lines("@on_request_headers", *calls, "call_foreign_function sign garbage")
+
+
+add("foreign: signatures", signatures())
 add(
     "wasi: calls",
     probe(

@@ -76,7 +76,9 @@ def test_new_metrics_are_refused_when_there_is_no_room_and_old_ones_go_on():
             break
         defined.append(name)
     assert 200 < len(defined) < 400
-    with pytest.raises(QuotaExceeded, match=r"^the metrics have \d+ bytes, \d+ more would be beyond the limit of 100000$"):
+    with pytest.raises(
+        QuotaExceeded, match=r"^the metrics have \d+ bytes, \d+ more would be beyond the limit of 100000$"
+    ):
         metrics.define(HISTOGRAM, "h")
     assert (sorted(name for _, name in metrics.values), metrics.samples) == (defined, {})
     metrics.define(COUNTER, names[0])

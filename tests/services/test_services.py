@@ -14,7 +14,7 @@ def test_defaults():
     services = Services()
     assert "upstream" not in services.clusters
     assert services.upstream_hosts() == {}
-    assert sorted(services.foreign_functions) == ["compress", "uncompress"]
+    assert sorted(services.foreign_functions) == ["compress", "sign", "uncompress", "verify_signature"]
     assert len(services.random(16)) == 16
     assert services.random(16) != services.random(16)
     assert services.log.level == 2

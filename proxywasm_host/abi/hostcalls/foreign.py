@@ -9,8 +9,8 @@ from proxywasm_host.abi.context import VmState
 from proxywasm_host.abi.hostcalls.quota import within_quota
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.pairs import HeaderList
-from proxywasm_host.abi.protobuf import fields
 from proxywasm_host.abi.types import Status
+from proxywasm_host.protobuf import fields
 from proxywasm_host.services import ForeignCallFailed
 
 MOST_FIELDS = 64

@@ -1,10 +1,10 @@
-"""As much of protobuf's wire format as filters make a host read: the fields of one message, one after the other."""
+"""As much of protobuf's wire format as filters make a host read and write: the fields of one message, in order."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["fields"]
+__all__ = ["field", "fields"]
 
 VARINT, LENGTH_DELIMITED = 0, 2
 FIXED_SIZES = {1: 8, 5: 4}
@@ -22,6 +22,18 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             return value, at
         shift += 7
     raise ValueError("a varint of more than 64 bits")
+
+
+def field(number: int, value: int | bytes | str) -> bytes:
+    """One field of a message: a number that is not negative as a varint, anything else with its length."""
+    if isinstance(value, int):
+        return _written(number << 3 | VARINT) + _written(value)
+    content = value.encode() if isinstance(value, str) else value
+    return _written(number << 3 | LENGTH_DELIMITED) + _written(len(content)) + content
+
+
+def _written(value: int) -> bytes:
+    return bytes([value]) if value < 0x80 else bytes([value & 0x7F | 0x80]) + _written(value >> 7)
 
 
 def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:

@@ -1,0 +1,25 @@
+"""What a foreign function is, and how it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from proxywasm_host.errors import ProxyWasmError
+
+__all__ = ["ForeignCallFailed", "ForeignFunction"]
+
+ForeignFunction = Callable[[bytes], bytes]
+"""Takes the argument's bytes and returns the result's.
+
+It may raise `ForeignCallFailed` with the status for the guest; any other exception is INTERNAL_FAILURE.
+"""
+
+
+class ForeignCallFailed(ProxyWasmError):
+    """A foreign function refuses; `status` is what the guest is told, the text is the reason in traces."""
+
+    code = "foreign_call_failed"
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status

@@ -1,0 +1,138 @@
+"""The foreign functions ``verify_signature`` and ``sign``, over the package cryptography (extra ``crypto``).
+
+Arguments and results are protobuf messages of Envoy (``verify_signature.proto``, ``sign.proto``); the numbers of their
+fields are below. RSA (PKCS #1 v1.5) and ECDSA (P-224, P-256, P-384, P-521; signatures in DER) are known, with SHA-1 and
+SHA-2. What is wrong with a signature is told in the result, in Envoy's words; the call itself is then Ok.
+
+Source: ``foreign.cc`` and ``crypto/utility_impl.cc`` of Envoy.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from proxywasm_host import remedy
+from proxywasm_host.protobuf import field, fields
+from proxywasm_host.services.foreign_call import ForeignCallFailed
+
+__all__ = ["sign", "verify_signature"]
+
+NOT_FOUND, BAD_ARGUMENT = 1, 2
+MAX_ARGUMENT = 1 << 20
+"""Bytes. No deadline ends a foreign function, so each must be quick."""
+MAX_RSA = 4096, 8192
+"""Bits of RSA keys, private and public: with larger ones a call takes a second."""
+KEYS = 16
+"""How many keys are kept as they were read, which takes longer than what is done with them."""
+HASHES = ("sha1", "sha224", "sha256", "sha384", "sha512")
+CURVES = ("secp224r1", "secp256r1", "secp384r1", "secp521r1")
+
+
+def verify_signature(arguments: bytes) -> bytes:
+    """Whether a text was signed by the owner of a public key.
+
+    Args (fields of the message): 1 hash_function, 2 public_key (DER), 3 signature, 4 text, 5 public_key_pem. One
+        key is given, not both.
+    Result: 1 result, 2 error.
+    """
+    given = _read(arguments, {1: "hash", 2: "der", 3: "signature", 4: "text", 5: "pem"})
+    key, hash = _key(given, private=False), _hash(given["hash"])
+    if hash is None:
+        return field(2, f"{given['hash'].decode()} is not supported.")
+    if key is None:
+        return field(2, "Failed to initialize digest verify.")
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - an extra brings it
+
+    try:
+        key.verify(given["signature"], given["text"], *_scheme(key, hash))
+    except InvalidSignature:
+        return field(2, "Failed to verify digest. Error code: 0")
+    return field(1, 1)
+
+
+def sign(arguments: bytes) -> bytes:
+    """Sign a text with a private key.
+
+    Args (fields of the message): 1 hash_function, 2 private_key (DER, PKCS #8), 3 text, 4 private_key_pem. One key is
+        given, not both.
+    Result: 1 result, 2 signature, 3 error.
+    """
+    given = _read(arguments, {1: "hash", 2: "der", 3: "text", 4: "pem"})
+    key, hash = _key(given, private=True), _hash(given["hash"])
+    if hash is None:
+        return field(3, f"{given['hash'].decode()} is not supported.")
+    if key is None:
+        return field(3, "Invalid key type: private key required for signing operation.")
+    try:
+        signature = key.sign(given["text"], *_scheme(key, hash))
+    except ValueError:  # of a short key there is no room for the digest
+        return field(3, "Failed to create signature.")
+    return field(1, 1) + field(2, signature)
+
+
+def _read(arguments: bytes, names: dict[int, str]) -> dict[str, bytes]:
+    """The fields by their names; those that are not there are empty."""
+    if len(arguments) > MAX_ARGUMENT:
+        raise ForeignCallFailed(
+            BAD_ARGUMENT, f"the argument has {len(arguments)} bytes, at most {MAX_ARGUMENT} are taken"
+        )
+    found = dict.fromkeys(names.values(), b"")
+    try:
+        for number, value in fields(arguments):
+            if number in names and isinstance(value, bytes):
+                found[names[number]] = value
+        found["hash"].decode()
+    except (ValueError, IndexError):
+        raise ForeignCallFailed(BAD_ARGUMENT, "the argument is not that protobuf message") from None
+    if bool(found["der"]) == bool(found["pem"]):
+        raise ForeignCallFailed(BAD_ARGUMENT, "one key is to be given, as DER or as PEM")
+    return found
+
+
+def _key(given: dict[str, bytes], *, private: bool) -> Any:
+    """A key that signs or verifies; ``None`` if it is none. Raises: ForeignCallFailed, without cryptography."""
+    try:
+        return _load(given["der"], given["pem"], private=private)
+    except ModuleNotFoundError as error:
+        raise ForeignCallFailed(NOT_FOUND, str(remedy.missing("crypto", error))) from None
+
+
+@lru_cache(KEYS)
+def _load(der: bytes, pem: bytes, *, private: bool) -> Any:
+    import cryptography  # noqa: F401, PLC0415 - an extra brings it
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric import ec, rsa  # noqa: PLC0415
+
+    try:
+        key: Any
+        if private:
+            key = (
+                serialization.load_der_private_key(der, None) if der else serialization.load_pem_private_key(pem, None)
+            )
+        else:
+            key = serialization.load_der_public_key(der) if der else serialization.load_pem_public_key(pem)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        return None
+    if isinstance(key, (rsa.RSAPrivateKey, rsa.RSAPublicKey)):
+        return key if key.key_size <= MAX_RSA[not private] else None
+    if isinstance(key, (ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey)):
+        return key if key.curve.name in CURVES else None
+    return None
+
+
+def _hash(name: bytes) -> Any:
+    from cryptography.hazmat.primitives import hashes  # noqa: PLC0415 - an extra brings it
+
+    lower = name.decode().lower()
+    return getattr(hashes, lower.upper())() if lower in HASHES else None
+
+
+def _scheme(key: Any, hash: Any) -> tuple[Any, ...]:
+    """What a key takes beside the text."""
+    from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa  # noqa: PLC0415 - an extra brings it
+
+    if isinstance(key, (rsa.RSAPrivateKey, rsa.RSAPublicKey)):
+        return padding.PKCS1v15(), hash
+    return (ec.ECDSA(hash),)

@@ -1,0 +1,128 @@
+"""The foreign functions ``verify_signature`` and ``sign``, with keys of all kinds. Results are protobuf messages."""
+
+from __future__ import annotations
+
+import sys
+from functools import lru_cache
+
+import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+
+from proxywasm_host.protobuf import field, fields
+from proxywasm_host.services import ForeignCallFailed
+from proxywasm_host.services.foreign import BUILT_IN
+
+DER, PEM = serialization.Encoding.DER, serialization.Encoding.PEM
+sign, verify = BUILT_IN["sign"], BUILT_IN["verify_signature"]
+
+
+@lru_cache(None)
+def key(kind: str):
+    if kind == "rsa":
+        return rsa.generate_private_key(65537, 2048)
+    if kind == "short rsa":
+        return rsa.generate_private_key(65537, 1024)
+    if kind == "ed25519":
+        return ed25519.Ed25519PrivateKey.generate()
+    return ec.generate_private_key(getattr(ec, kind)())
+
+
+def public(kind: str, encoding=DER) -> bytes:
+    return key(kind).public_key().public_bytes(encoding, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def private(kind: str, encoding=DER) -> bytes:
+    return key(kind).private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+
+
+def verified(
+    hash: str = "sha256", signature: bytes = b"", text: bytes = b"hello", *, der: bytes = b"", pem: bytes = b""
+):
+    """The result as Python has it: true, or the error."""
+    message = field(1, hash) + field(2, der) + field(3, signature) + field(4, text) + field(5, pem)
+    return dict(fields(verify(message)))
+
+
+def signed(hash: str = "sha256", *, der: bytes = b"", pem: bytes = b"", text: bytes = b"hello"):
+    return dict(fields(sign(field(1, hash) + field(2, der) + field(3, text) + field(4, pem))))
+
+
+VERIFIED = {1: 1}
+FAILED = {2: b"Failed to verify digest. Error code: 0"}
+UNUSABLE = {2: b"Failed to initialize digest verify."}
+
+
+@pytest.mark.parametrize("hash", ["sha1", "sha224", "sha256", "SHA384", "sha512"])
+@pytest.mark.parametrize("kind", ["rsa", "SECP224R1", "SECP256R1", "SECP384R1", "SECP521R1"])
+def test_what_was_signed_is_verified(kind, hash):
+    result = signed(hash, der=private(kind))
+    assert result[1] == 1
+    assert verified(hash, result[2], der=public(kind)) == VERIFIED
+    assert verified(hash, result[2], pem=public(kind, PEM)) == VERIFIED
+    assert verified(hash, result[2], b"hullo", der=public(kind)) == FAILED
+
+
+def test_signatures_are_those_of_others():
+    theirs = key("rsa").sign(b"hello", padding.PKCS1v15(), hashes.SHA256())
+    assert signed(pem=private("rsa", PEM)) == {1: 1, 2: theirs}
+    theirs = key("SECP256R1").sign(b"hello", ec.ECDSA(hashes.SHA256()))
+    assert verified("sha256", theirs, der=public("SECP256R1")) == VERIFIED
+
+
+@pytest.mark.parametrize("signature", [b"", b"\0\0\0", b"x" * 256])
+def test_a_signature_that_is_none(signature):
+    assert verified("sha256", signature, der=public("rsa")) == FAILED
+    assert verified("sha256", signature, der=public("SECP256R1")) == FAILED
+
+
+def test_a_hash_that_is_not_known():
+    assert verified("md5", der=public("rsa")) == {2: b"md5 is not supported."}
+    assert signed("", der=private("rsa")) == {3: b" is not supported."}
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "SECP256K1"])
+def test_keys_of_other_kinds(kind):
+    """Envoy's library has no such curve, and wants no hash with Ed25519."""
+    assert verified(der=public(kind)) == UNUSABLE
+
+
+def test_keys_that_are_none():
+    assert verified(der=b"no key") == UNUSABLE
+    assert verified(pem=b"no key") == UNUSABLE
+    error = {3: b"Invalid key type: private key required for signing operation."}
+    assert signed(der=b"no key") == error
+    assert signed(pem=public("rsa", PEM)) == error
+
+
+def test_a_key_that_is_too_short_for_its_hash():
+    assert signed("sha512", der=private("short rsa"))[1] == 1
+    assert verified("sha512", b"x", der=public("short rsa")) == FAILED
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (field(1, "sha256"), "one key is to be given, as DER or as PEM"),
+        (field(1, "sha256") + field(2, b"a") + field(5, b"b"), "one key is to be given, as DER or as PEM"),
+        (b"\xff", "the argument is not that protobuf message"),
+        (field(1, b"\xff") + field(2, b"a"), "the argument is not that protobuf message"),
+        (bytes((1 << 20) + 1), "the argument has 1048577 bytes, at most 1048576 are taken"),
+    ],
+)
+def test_what_is_refused(arguments, reason):
+    with pytest.raises(ForeignCallFailed) as caught:
+        verify(arguments)
+    assert (caught.value.status, str(caught.value)) == (2, reason)
+
+
+def test_without_the_library(monkeypatch):
+    from proxywasm_host.services import signatures
+
+    signatures._load.cache_clear()
+    for module in [name for name in sys.modules if name.startswith("cryptography")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with pytest.raises(ForeignCallFailed, match=r"^cryptography is not installed: .*\[crypto\]") as caught:
+        verify(field(1, "sha256") + field(2, b"key"))
+    assert caught.value.status == 1
