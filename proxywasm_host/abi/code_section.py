@@ -47,12 +47,19 @@ class Code(NamedTuple):
     """How many values (locals, and what is on the stack) branches have to bring together, over all branches of a
     function. What compiling costs is linear in the size of code, but for this."""
     calls: Figure
-    """Calls in a function, of which an indirect one counts for `INDIRECT`: as many as others it costs at least."""
+    """Calls in a function, of which an indirect one counts for `INDIRECT`: as many as others it costs at least. So does
+    each result after the first."""
+    optimising: Figure
+    """Microseconds that V8 needs to optimise a function, at most, by the estimate of `OPTIMISING`."""
     all_merges: int
-    """The same, of all functions."""
+    """The merges of all functions."""
+    all_optimising: int
+    """What the `slow` functions need together."""
     grows_tables: bool
     stopped: int
     """Where the first instruction stands that is not allowed; -1 if all are."""
+    slow: tuple[int, ...]
+    """Functions that need more than `SLOW` to be optimised: their numbers among those that have code."""
 
 
 # How an instruction goes on behind its opcode, and what else is to be done about it.
@@ -85,7 +92,9 @@ class Code(NamedTuple):
     MORE_VECTOR,
     TRY_TABLE,
     DELEGATE,
-) = range(28)
+    SPLIT,
+    TABLE_GET,
+) = range(30)
 
 _NUMERIC = (
     # first, last, effect on the height of the stack
@@ -125,7 +134,7 @@ _PLAIN: Final[dict[int, tuple[int, int]]] = {
     0x22: (NUMBER, 0),
     0x23: (NUMBER, 1),
     0x24: (NUMBER, -1),
-    0x25: (NUMBER, 0),
+    0x25: (TABLE_GET, 0),
     0x26: (NUMBER, -2),
     **dict.fromkeys(range(40, 54), (MEMORY, 0)),
     **dict.fromkeys(range(54, 63), (MEMORY, -2)),
@@ -143,7 +152,7 @@ _PLAIN: Final[dict[int, tuple[int, int]]] = {
     0xFD: (MORE_VECTOR, 0),
 }
 _MORE: Final[dict[int, tuple[int, int]]] = {
-    **dict.fromkeys(range(8), (NOTHING, 0)),  # saturating conversions
+    **dict.fromkeys(range(8), (SPLIT, 0)),  # saturating conversions
     8: (TWO_NUMBERS, -3),
     9: (NUMBER, 0),
     10: (TWO_NUMBERS, -3),
@@ -271,33 +280,89 @@ def read_code(
     read = _read_code if NATIVE is None else NATIVE.read_code
     flat = array("Q", (params | results << 32 for params, results in types))
     kinds, effects = _tables(allowed)
-    figures = read(data, *section, kinds, effects, flat.tobytes(), array("Q", functions).tobytes(), imported)
-    body, locals, depth, loops, targets, merges, calls = (Figure(*figures[at : at + 2]) for at in range(0, 14, 2))
-    return Code(body, locals, depth, loops, targets, merges, calls, *figures[14:])
+    weights = array("d", (*OPTIMISING, SLOW)).tobytes()
+    figures, all_merges, all_optimising, grows, stopped, slow = read(
+        data, *section, kinds, effects, flat.tobytes(), array("Q", functions).tobytes(), imported, weights
+    )
+    body, locals, depth, loops, targets, merges, calls, optimising = (
+        Figure(*figures[at : at + 2]) for at in range(0, len(figures), 2)
+    )
+    return Code(
+        body,
+        locals,
+        depth,
+        loops,
+        targets,
+        merges,
+        calls,
+        optimising,
+        all_merges,
+        all_optimising,
+        grows,
+        stopped,
+        tuple(slow),
+    )
 
 
 INDIRECT: Final = 10
+SLOW: Final = 40_000
+"""Microseconds of a function that is not to be optimised in the midst of a call."""
+
+
+class Optimising(NamedTuple):
+    """What V8's optimising compiler needs for one of each, in microseconds."""
+
+    bytes: float
+    merges: float
+    calls: float
+    phis: float
+    """A local that a loop may set, at its begin, and again at each branch back to it."""
+    splits: float
+    """An instruction that divides the code: a loop, a branch back to one, an indirect call; a conversion that saturates
+    counts for two, a ``table.get`` for three."""
+    splits_squared: float
+    targets_squared: float
+    """All targets of a function's ``br_table``."""
+
+
+OPTIMISING: Final = Optimising(0.74, 0.1, 2.5, 0.5, 10.0, 0.0065, 0.00018)
+"""Measured on V8 14.4: 150 shapes of code, each as dear as can be for its size, need at most what is said, filters'
+code as much, and 1,800 functions made at random at most half as much again."""
 _MOST = 1 << 32
 """What is counted beyond that counts as that."""
 
 
 def _read_code(
-    data: bytes, start: int, end: int, kinds: bytes, effects: bytes, types: bytes, functions: bytes, imported: int
-) -> tuple[int, ...]:
-    """As `_native.read_code`: seven pairs of a figure and its function, all merges, whether tables grow, and where it
-    stopped."""
+    data: bytes,
+    start: int,
+    end: int,
+    kinds: bytes,
+    effects: bytes,
+    types: bytes,
+    functions: bytes,
+    imported: int,
+    weights: bytes,
+) -> tuple[tuple[int, ...], int, int, bool, int, list[int]]:
+    """As `_native.read_code`: pairs of a figure and its function, all merges, what slow functions need, whether tables
+    grow, where it stopped, and the functions that are slow."""
     known = array("Q", types), array("Q", functions)
+    *costs, most_quick = array("d", weights)
     reader = Reader(data, start, end)
-    best = [0, 0] * 7
-    all_merges, grows, stopped = 0, False, -1
+    best = [0, 0] * 8
+    slow: list[int] = []
+    all_merges, all_optimising, grows, stopped = 0, 0, False, -1
     try:
         for index in range(reader.leb()):
             size = reader.leb()
             body = _Body(data, reader.at, min(reader.at + size, end), *known, kinds, effects)
             body.read(imported + index)
-            for at, figure in enumerate((size, *body.figures())):
+            optimising = body.optimising(size, Optimising(*costs))
+            for at, figure in enumerate((size, *body.figures(), optimising)):
                 if figure > best[2 * at]:
                     best[2 * at : 2 * at + 2] = figure, index
+            if optimising > most_quick:
+                slow.append(index)
+                all_optimising = min(all_optimising + optimising, _MOST * _MOST // 4)
             all_merges = min(all_merges + body.merges, _MOST * _MOST // 4)
             grows = grows or body.grows
             if stopped < 0:
@@ -305,7 +370,18 @@ def _read_code(
             reader.take(size)
     except ModuleError:
         pass
-    return (*best, all_merges, grows, stopped)
+    return tuple(best), all_merges, all_optimising, grows, stopped, slow
+
+
+class _Block:
+    """A block that is being read: the height of the stack below it, its parameters and results, where it begins if it
+    is a loop, and how many branches lead back there."""
+
+    __slots__ = ("backs", "below", "loop_at", "params", "results")
+
+    def __init__(self, below: int, params: int, results: int, loop_at: int = -1) -> None:
+        self.below, self.params, self.results, self.loop_at = below, params, results, loop_at
+        self.backs = 0
 
 
 class _Body:
@@ -319,12 +395,20 @@ class _Body:
         self._kinds = kinds
         self._effects = array("b", effects)
         self.locals = self.depth = self.loops = self.targets = self.merges = self.calls = 0
+        self.phis = self.splits = self.all_targets = 0
         self.grows = False
         self.stopped = -1
 
     def figures(self) -> tuple[int, ...]:
-        """All but its size, in the order of `Code`."""
+        """All but its size and what it needs, in the order of `Code`."""
         return self.locals, self.depth, self.loops, self.targets, self.merges, self.calls
+
+    def optimising(self, size: int, each: Optimising) -> int:
+        """Microseconds, see `Code.optimising`."""
+        needed = size * each.bytes + self.merges * each.merges + self.calls * each.calls + self.phis * each.phis
+        splits, targets = float(self.splits), float(self.all_targets)
+        needed += splits * each.splits + splits * splits * each.splits_squared
+        return int(min(needed + targets * targets * each.targets_squared, _MOST * _MOST // 4))
 
     def _arity(self, type: int) -> tuple[int, int]:
         packed = self._types[type] if type < len(self._types) else 0
@@ -345,6 +429,15 @@ class _Body:
     def _merge(self, height: int, targets: int = 1) -> None:
         self.merges = min(self.merges + (self.locals + height) * targets, _MOST * _MOST // 4)
 
+    def _phis(self, values: int, backs: int) -> None:
+        self.phis += values * (3 + backs)
+
+    def _branch(self, blocks: Sequence[_Block], depth: int) -> None:
+        """Note where a branch leads."""
+        if depth < len(blocks) and blocks[-1 - depth].loop_at >= 0:
+            blocks[-1 - depth].backs += 1
+            self.splits += 1
+
     def read(self, index: int) -> None:
         """Read the function that has this number among all."""
         try:
@@ -361,11 +454,10 @@ class _Body:
             self.locals = min(self.locals + number(), _MOST)
             if number() in (0x63, 0x64):
                 number()
-        # Of each block: the height of the stack below it, its parameters, its results, whether it is a loop.
-        blocks = [(0, 0, results, False)]
+        blocks = [_Block(0, 0, results)]
         height = loops = 0
         while True:
-            below = blocks[-1][0]
+            below = blocks[-1].below
             while found := match(reader.data, reader.at, reader.end):
                 reader.at = found.end()
                 height = max(height + _EFFECTS[found.lastindex or 0], below)
@@ -380,7 +472,7 @@ class _Body:
             if kind == UNKNOWN:
                 self.stopped = at
                 return
-            height = max(height + effects[code], blocks[-1][0])
+            height = max(height + effects[code], blocks[-1].below)
             if kind == NOTHING:
                 pass
             elif kind == NUMBER:
@@ -409,41 +501,49 @@ class _Body:
                         number()
                         self._merge(height)
                 self._merge(height)
-                blocks.append((max(height - params, blocks[-1][0]), params, results, kind == LOOP))
-                loops += kind == LOOP
+                is_loop = kind == LOOP
+                below = max(height - params, blocks[-1].below)
+                blocks.append(_Block(below, params, results, reader.at if is_loop else -1))
+                loops += is_loop
+                self.splits += is_loop
                 self.depth = max(self.depth, len(blocks) - 1)
                 self.loops = max(self.loops, loops)
             elif kind == ELSE:
                 self._merge(height)
-                height = blocks[-1][0] + blocks[-1][1]
+                height = blocks[-1].below + blocks[-1].params
                 if code == 0x07:
                     number()
             elif kind in (END, DELEGATE):
-                below, _, results, is_loop = blocks.pop()
+                ended = blocks.pop()
                 if kind == DELEGATE:
                     number()
                 if not blocks:
                     return
-                height = below + results
-                loops -= is_loop
+                height = ended.below + ended.results
+                if ended.loop_at >= 0:  # what sets a local has two bytes or more
+                    loops -= 1
+                    self._phis(min(self.locals, (reader.at - ended.loop_at) // 2), ended.backs)
             elif kind == BRANCH_IF:
-                number()
+                self._branch(blocks, number())
                 self._merge(height)
             elif kind == BRANCH:
-                number()
+                self._branch(blocks, number())
                 self._merge(height)
-                height = blocks[-1][0]
+                height = blocks[-1].below
             elif kind == BRANCH_TABLE:
                 targets = number()
                 self.targets = max(self.targets, targets)
-                self._merge(height, min(targets, reader.end - reader.at) + 1)
-                reader.skip_lebs(targets + 1)
-                height = blocks[-1][0]
+                targets = min(targets, reader.end - reader.at) + 1
+                self.all_targets += targets
+                self._merge(height, targets)
+                for _ in range(targets):
+                    self._branch(blocks, number())
+                height = blocks[-1].below
             elif kind == LEAVE:
-                height = blocks[-1][0]
+                height = blocks[-1].below
             elif kind == LEAVE_TO:
                 number()
-                height = blocks[-1][0]
+                height = blocks[-1].below
             elif kind == SELECT:
                 for _ in range(number()):
                     number()
@@ -452,12 +552,19 @@ class _Body:
                 self.calls += 1
                 type = self._functions[callee] if callee < len(self._functions) else len(self._types)
                 params, results = self._arity(type)
-                height = max(height - params, blocks[-1][0]) + results
+                self.calls += max(results - 1, 0)
+                height = max(height - params, blocks[-1].below) + results
             elif kind == CALL_INDIRECT:
                 params, results = self._arity(number())
-                self.calls += INDIRECT
+                self.calls += INDIRECT + max(results - 1, 0)
+                self.splits += 1
                 number()
-                height = max(height - params, blocks[-1][0]) + results
+                height = max(height - params, blocks[-1].below) + results
+            elif kind == SPLIT:
+                self.splits += 2
+            elif kind == TABLE_GET:
+                self.splits += 3
+                number()
             elif kind == GROW_TABLE:
                 number()
                 self.grows = True

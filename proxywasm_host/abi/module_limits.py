@@ -59,7 +59,7 @@ ELEMENT_BYTES: Final = 16
 _GC_FORMS: Final = (0x4E, 0x4F, 0x50, 0x5E, 0x5F)
 _SHARED, _WIDE, _PAGE_SIZE = 2, 4, 8
 """In the flags of a memory or a table."""
-_REVISION: Final = 1
+_REVISION: Final = 2
 """To be raised when `check_code` or `bounded_tables` change."""
 
 
@@ -78,7 +78,9 @@ class ModuleLimits:
         merges: how many values (locals, and what is on the stack) branches have to bring together, over all branches
             of a function.
         all_merges: the same, over all functions.
-        calls: calls in one function, of which an indirect one counts for ten.
+        calls: calls in one function, of which an indirect one counts for ten, and each result after the first for one.
+        optimising: microseconds that an optimising compiler needs for one function, by an estimate that is made for V8.
+        all_optimising: the same, of all functions together for which it is more than 40 ms.
         types: types of functions.
         values: parameters, or results, of one type.
         imports, exports, globals: how many there are.
@@ -109,6 +111,8 @@ class ModuleLimits:
     merges: int | None = 2_000_000
     all_merges: int | None = 50_000_000
     calls: int | None = 20_000
+    optimising: int | None = 2_000_000
+    all_optimising: int | None = 20_000_000
     types: int | None = 2_000
     values: int | None = 100
     imports: int | None = 1_000
@@ -219,6 +223,9 @@ def check_code(bytecode: Binary, limits: ModuleLimits) -> Code | None:
     refuse_if("targets", "has a br_table of {} targets")
     refuse_if("merges", "brings {} values together at its branches")
     refuse_if("calls", "has {} calls, of which an indirect one counts for ten")
+    refuse_if("optimising", "needs {} microseconds to be optimised, by estimate")
+    slow = "the functions that take more than 40 ms each need {} microseconds to be optimised"
+    _within(limits, "all_optimising", code.all_optimising, slow)
     _within(limits, "all_merges", code.all_merges, "the functions bring {} values together at their branches")
     if code.stopped >= 0:
         reader = Reader(bytecode.data, code.stopped, len(bytecode.data))
@@ -241,6 +248,7 @@ def is_modest(bytecode: Binary, code: Code | None) -> bool:
         and bytecode.size_of(ELEMENT) <= 16 << 10
         and code.body.most <= 16 << 10
         and code.all_merges <= 100_000
+        and not code.slow
         and _names(bytecode) <= 10_000
         and all(reader is None or reader.leb() <= most for reader, most in readers)
     )

@@ -1,22 +1,27 @@
 /* What a module's code is made of: the C form of abi/code_section.py, which says what everything means. */
 #include "native.h"
 
-/* As in code.py, in the same order. */
+/* As in code_section.py, in the same order. */
 /* clang-format off */
 enum {
     UNKNOWN, NOTHING, NUMBER, TWO_NUMBERS, FOUR_BYTES, EIGHT_BYTES, SIXTEEN_BYTES, LANE, MEMORY, MEMORY_AND_LANE,
     BLOCK, LOOP, IF, ELSE, END, BRANCH, BRANCH_IF, BRANCH_TABLE, LEAVE, LEAVE_TO, SELECT, CALL, CALL_INDIRECT,
-    GROW_TABLE, MORE, MORE_VECTOR, TRY_TABLE, DELEGATE
+    GROW_TABLE, MORE, MORE_VECTOR, TRY_TABLE, DELEGATE, SPLIT, TABLE_GET
 };
 /* clang-format on */
-enum { PLAIN = 256, VECTORS = 276, FIGURES = 7, INDIRECT = 10, SLOW = 255 };
+enum { PLAIN = 256, VECTORS = 276, FIGURES = 8, INDIRECT = 10, NOT_SIMPLE = 255 };
 
 static const uint64_t MOST = 1ull << 32, MOST_MERGES = 1ull << 62;
 
 typedef struct {
-    uint64_t below, params, results;
-    bool is_loop;
+    uint64_t below, params, results, backs;
+    const uint8_t *loop_at; /* or NULL */
 } Block;
+
+/* What one of each costs, in microseconds, and how many are too many: `Optimising` and SLOW of code_section.py. */
+typedef struct {
+    double bytes, merges, calls, phis, splits, splits_squared, targets_squared, slow;
+} Weights;
 
 typedef struct {
     const uint8_t *start, *at, *end;
@@ -27,7 +32,7 @@ typedef struct {
     const uint8_t *kinds;
     const int8_t *effects;
     /* Of an instruction without a prefix that only has to be gone past: bytes behind its opcode, if none of those that
-     * `longer` selects says that its number goes on; or SLOW. */
+     * `longer` selects says that its number goes on; or NOT_SIMPLE. */
     uint8_t width[PLAIN];
     uint16_t longer[PLAIN];
     const uint64_t *types, *functions;
@@ -36,7 +41,7 @@ typedef struct {
     size_t room;
     bool no_memory;
     /* The figures of the function that is read. */
-    uint64_t locals, depth, loops, targets, merges, calls;
+    uint64_t locals, depth, loops, targets, merges, calls, phis, splits, all_targets;
     bool grows;
     Py_ssize_t unknown;
 } Scan;
@@ -89,6 +94,22 @@ static inline void merge(Scan *scan, uint64_t height, uint64_t targets) {
     scan->merges = less(scan->merges + (scan->locals + height) * targets, MOST_MERGES);
 }
 
+/* Note where a branch leads. */
+static void branch(Scan *scan, size_t count, uint64_t depth) {
+    if (depth >= count || !scan->blocks[count - 1 - depth].loop_at) return;
+    scan->blocks[count - 1 - depth].backs++;
+    scan->splits++;
+}
+
+static uint64_t optimising(const Scan *scan, uint64_t size, const Weights *each) {
+    double needed = (double)size * each->bytes + (double)scan->merges * each->merges +
+                    (double)scan->calls * each->calls + (double)scan->phis * each->phis;
+    double splits = (double)scan->splits, targets = (double)scan->all_targets;
+    needed += splits * each->splits + splits * splits * each->splits_squared;
+    needed += targets * targets * each->targets_squared;
+    return needed < (double)MOST_MERGES ? (uint64_t)needed : MOST_MERGES;
+}
+
 static bool deeper(Scan *scan, size_t count) {
     if (count < scan->room) return true;
     size_t room = 2 * scan->room;
@@ -110,7 +131,7 @@ static void find_simple(Scan *scan) {
         case MEMORY: scan->width[code] = 2, scan->longer[code] = 0x8080; break;
         case FOUR_BYTES: scan->width[code] = 4, scan->longer[code] = 0; break;
         case EIGHT_BYTES: scan->width[code] = 8, scan->longer[code] = 0; break;
-        default: scan->width[code] = SLOW, scan->longer[code] = 0;
+        default: scan->width[code] = NOT_SIMPLE, scan->longer[code] = 0;
         }
     }
 }
@@ -121,7 +142,7 @@ static uint64_t past_simple(const Scan *scan, Reader *reader, uint64_t height, u
     int64_t now = (int64_t)height, least = (int64_t)below;
     while (reader->end - at > 9) {
         uint8_t code = at[0];
-        if ((at[1] | at[2] << 8) & scan->longer[code] || scan->width[code] == SLOW) break;
+        if ((at[1] | at[2] << 8) & scan->longer[code] || scan->width[code] == NOT_SIMPLE) break;
         now += scan->effects[code];
         if (now < least) now = least;
         at += 1 + scan->width[code];
@@ -142,7 +163,7 @@ static void read_body(Scan *scan, Reader *reader, uint64_t index) {
         if (type == 0x63 || type == 0x64) number(reader);
     }
     size_t count = 1;
-    scan->blocks[0] = (Block){0, 0, results, false};
+    scan->blocks[0] = (Block){.results = results};
     while (!reader->stopped) {
         height = past_simple(scan, reader, height, scan->blocks[count - 1].below);
         const uint8_t *at = reader->at;
@@ -186,10 +207,12 @@ static void read_body(Scan *scan, Reader *reader, uint64_t index) {
             if (reader->stopped) return;
             merge(scan, height, 1);
             if (!deeper(scan, count)) return;
-            scan->blocks[count] =
-                (Block){popped(height, params, scan->blocks[count - 1].below), params, results, kind == LOOP};
+            scan->blocks[count] = (Block){.below = popped(height, params, scan->blocks[count - 1].below),
+                                          .params = params,
+                                          .results = results,
+                                          .loop_at = kind == LOOP ? reader->at : NULL};
             count++;
-            loops += kind == LOOP;
+            loops += kind == LOOP, scan->splits += kind == LOOP;
             scan->depth = more(scan->depth, count - 1), scan->loops = more(scan->loops, loops);
             break;
         case ELSE:
@@ -203,21 +226,31 @@ static void read_body(Scan *scan, Reader *reader, uint64_t index) {
             if (kind == DELEGATE) number(reader);
             if (!count || reader->stopped) return;
             height = inner->below + inner->results;
-            loops -= inner->is_loop;
+            if (!inner->loop_at) break;
+            loops--; /* what sets a local has two bytes or more */
+            scan->phis += less(scan->locals, (uint64_t)(reader->at - inner->loop_at) / 2) * (3 + inner->backs);
             break;
         case BRANCH_IF:
-        case BRANCH:
-            number(reader);
+        case BRANCH: {
+            uint64_t depth = number(reader);
             if (reader->stopped) return;
+            branch(scan, count, depth);
             merge(scan, height, 1);
             if (kind == BRANCH) height = inner->below;
             break;
+        }
         case BRANCH_TABLE: {
             uint64_t targets = number(reader);
             if (reader->stopped) return;
             scan->targets = more(scan->targets, targets);
-            merge(scan, height, less(targets, reader->end - reader->at) + 1);
-            for (uint64_t left = 0; left <= targets && !reader->stopped; left++) number(reader);
+            uint64_t most = less(targets, reader->end - reader->at) + 1;
+            scan->all_targets += most;
+            merge(scan, height, most);
+            for (uint64_t left = most; left; left--) {
+                uint64_t depth = number(reader);
+                if (reader->stopped) return;
+                branch(scan, count, depth);
+            }
             height = inner->below;
             break;
         }
@@ -230,13 +263,19 @@ static void read_body(Scan *scan, Reader *reader, uint64_t index) {
         case CALL_INDIRECT: {
             uint64_t type = number(reader);
             if (reader->stopped) return;
-            scan->calls += kind == CALL ? 1 : INDIRECT;
             if (kind == CALL) type = type < scan->function_count ? scan->functions[type] : scan->type_count;
-            else number(reader);
             arity(scan, type, &params, &results);
+            scan->calls += (kind == CALL ? 1 : INDIRECT) + (results ? results - 1 : 0);
+            scan->splits += kind == CALL_INDIRECT;
+            if (kind == CALL_INDIRECT) number(reader);
             height = popped(height, params, inner->below) + results;
             break;
         }
+        case SPLIT: scan->splits += 2; break;
+        case TABLE_GET:
+            scan->splits += 3;
+            number(reader);
+            break;
         case GROW_TABLE:
             number(reader);
             if (!reader->stopped) scan->grows = true;
@@ -246,33 +285,76 @@ static void read_body(Scan *scan, Reader *reader, uint64_t index) {
     }
 }
 
-static bool read_bodies(Scan *scan, Reader *reader, uint64_t imported, uint64_t (*best)[2], uint64_t *all_merges,
-                        bool *grows) {
+/* What is found in all functions. */
+typedef struct {
+    uint64_t best[FIGURES][2], all_merges, all_optimising;
+    bool grows;
+    uint64_t *slow;
+    size_t slow_count;
+} Findings;
+
+static bool is_slow(Findings *found, uint64_t index, uint64_t optimising) {
+    if (!(found->slow_count & (found->slow_count + 1))) { /* full, at one less than a power of two */
+        uint64_t *slow = PyMem_RawRealloc(found->slow, (2 * found->slow_count + 1) * sizeof *slow);
+        if (!slow) return false;
+        found->slow = slow;
+    }
+    found->slow[found->slow_count++] = index;
+    found->all_optimising = less(found->all_optimising + optimising, MOST_MERGES);
+    return true;
+}
+
+static bool read_bodies(Scan *scan, Reader *reader, uint64_t imported, const Weights *each, Findings *found) {
     uint64_t count = number(reader);
     for (uint64_t index = 0; index < count && !reader->stopped; index++) {
         uint64_t size = number(reader);
         if (reader->stopped) break;
         Reader body = {reader->start, reader->at, reader->at + less(size, reader->end - reader->at), false};
         scan->locals = scan->depth = scan->loops = scan->targets = scan->merges = scan->calls = 0;
+        scan->phis = scan->splits = scan->all_targets = 0;
         read_body(scan, &body, imported + index);
         if (scan->no_memory) return false;
         const uint64_t figures[FIGURES] = {size,          scan->locals, scan->depth, scan->loops,
-                                           scan->targets, scan->merges, scan->calls};
+                                           scan->targets, scan->merges, scan->calls, optimising(scan, size, each)};
         for (int i = 0; i < FIGURES; i++)
-            if (figures[i] > best[i][0]) best[i][0] = figures[i], best[i][1] = index;
-        *all_merges = less(*all_merges + scan->merges, MOST_MERGES);
-        *grows = *grows || scan->grows;
+            if (figures[i] > found->best[i][0]) found->best[i][0] = figures[i], found->best[i][1] = index;
+        if ((double)figures[FIGURES - 1] > each->slow && !is_slow(found, index, figures[FIGURES - 1])) return false;
+        found->all_merges = less(found->all_merges + scan->merges, MOST_MERGES);
+        found->grows = found->grows || scan->grows;
         skip(reader, size);
     }
     return true;
 }
 
-/* read_code(data, start, end, kinds, effects, types, functions, imported) */
+static PyObject *numbers(const uint64_t *values, size_t count) {
+    PyObject *list = PyList_New((Py_ssize_t)count);
+    for (size_t i = 0; list && i < count; i++) {
+        PyObject *value = PyLong_FromUnsignedLongLong(values[i]);
+        if (value) PyList_SET_ITEM(list, (Py_ssize_t)i, value);
+        else Py_CLEAR(list);
+    }
+    return list;
+}
+
+static PyObject *told(const Findings *found, Py_ssize_t unknown) {
+    PyObject *slow = numbers(found->slow, found->slow_count), *list = numbers(found->best[0], 2 * FIGURES);
+    PyObject *figures = list ? PyList_AsTuple(list) : NULL, *all = NULL;
+    if (slow && figures)
+        all = Py_BuildValue("OKKOnO", figures, found->all_merges, found->all_optimising,
+                            found->grows ? Py_True : Py_False, unknown, slow);
+    Py_XDECREF(slow);
+    Py_XDECREF(list);
+    Py_XDECREF(figures);
+    return all;
+}
+
+/* read_code(data, start, end, kinds, effects, types, functions, imported, weights) */
 PyObject *read_code(PyObject *module, PyObject *args) {
-    Py_buffer data, kinds, effects, types, functions;
+    Py_buffer data, kinds, effects, types, functions, weights;
     Py_ssize_t start, end;
     unsigned long long imported;
-    if (!PyArg_ParseTuple(args, "y*nny*y*y*y*K", &data, &start, &end, &kinds, &effects, &types, &functions, &imported))
+    if (!PyArg_ParseTuple(args, "y*nny*y*y*y*Ky*", &data, &start, &end, &kinds, &effects, &types, &functions, &imported,
+                          &weights))
         return NULL;
     Scan scan = {.kinds = kinds.buf,
                  .effects = effects.buf,
@@ -280,23 +362,23 @@ PyObject *read_code(PyObject *module, PyObject *args) {
                  .functions = functions.buf,
                  .type_count = types.len / 8,
                  .function_count = functions.len / 8};
-    uint64_t best[FIGURES][2] = {{0}}, all_merges = 0;
-    bool grows = false, done = false;
+    Findings found = {0};
+    bool done = false;
     scan.room = 64, scan.unknown = -1;
-    if (start >= 0 && start <= end && end <= data.len && kinds.len == 2 * PLAIN + VECTORS && effects.len == kinds.len)
+    if (start >= 0 && start <= end && end <= data.len && kinds.len == 2 * PLAIN + VECTORS && effects.len == kinds.len &&
+        weights.len == sizeof(Weights))
         scan.blocks = PyMem_RawMalloc(scan.room * sizeof *scan.blocks);
     if (scan.blocks) {
         Reader reader = {data.buf, (const uint8_t *)data.buf + start, (const uint8_t *)data.buf + end, false};
         Py_BEGIN_ALLOW_THREADS
         find_simple(&scan);
-        done = read_bodies(&scan, &reader, imported, best, &all_merges, &grows);
+        done = read_bodies(&scan, &reader, imported, weights.buf, &found);
         Py_END_ALLOW_THREADS
         PyMem_RawFree(scan.blocks);
     }
-    Py_buffer *const buffers[] = {&data, &kinds, &effects, &types, &functions};
+    Py_buffer *const buffers[] = {&data, &kinds, &effects, &types, &functions, &weights};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) PyBuffer_Release(buffers[i]);
-    if (!done) return PyErr_NoMemory();
-    return Py_BuildValue("KKKKKKKKKKKKKKKOn", best[0][0], best[0][1], best[1][0], best[1][1], best[2][0], best[2][1],
-                         best[3][0], best[3][1], best[4][0], best[4][1], best[5][0], best[5][1], best[6][0], best[6][1],
-                         all_merges, grows ? Py_True : Py_False, scan.unknown);
+    PyObject *all = done ? told(&found, scan.unknown) : PyErr_NoMemory();
+    PyMem_RawFree(found.slow);
+    return all;
 }

@@ -187,6 +187,9 @@ class Host(HostBase):
         def compile_module() -> Module:
             code = check_code(bytecode, limits)
             ready = bounded_tables(bytecode, code)
+            compile_early = getattr(engine, "compile_early", None)
+            if compile_early is not None and code is not None:
+                return cast("Module", compile_early(ready, code.slow))
             if is_modest(bytecode, code):
                 return engine.compile(ready)
             return compile_apart(engine, ready, limits.compile_seconds, limits.compile_memory)

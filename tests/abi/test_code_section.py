@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxywasm_host.abi import code_section
-from proxywasm_host.abi.code_section import PROPOSALS, Figure, _read_code, _tables, read_code
+from proxywasm_host.abi.code_section import OPTIMISING, PROPOSALS, Figure, Optimising, _read_code, _tables, read_code
 from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.wasm import CODE, Binary
 from tests.support import code as filter_code
@@ -20,18 +20,24 @@ FUNCTIONS = [1, 0, 0, 0, 0]
 def section(*bodies: str) -> bytes:
     """A code section of functions given in hexadecimal."""
     made = [bytes.fromhex(body) for body in bodies]
-    return bytes([len(made)]) + b"".join(bytes([len(body)]) + body for body in made)
+    return bytes([len(made)]) + b"".join(leb(len(body)) + body for body in made)
+
+
+def leb(value: int) -> bytes:
+    return bytes([value]) if value < 0x80 else bytes([value & 0x7F | 0x80]) + leb(value >> 7)
 
 
 def figures(*bodies: str, allowed: frozenset[str] = frozenset()):
     data = section(*bodies)
     code = read_code(data, (0, len(data)), TYPES, FUNCTIONS, 1, allowed)
-    return {name: figure[0] if isinstance(figure, Figure) else figure for name, figure in code._asdict().items()}
+    found = {name: figure[0] if isinstance(figure, Figure) else figure for name, figure in code._asdict().items()}
+    del found["optimising"]
+    return found
 
 
 NOTHING = {
-    "body": 2, "locals": 0, "depth": 0, "loops": 0, "targets": 0, "merges": 0, "calls": 0, "all_merges": 0, "grows_tables": False,
-    "stopped": -1,
+    "body": 2, "locals": 0, "depth": 0, "loops": 0, "targets": 0, "merges": 0, "calls": 0, "all_merges": 0,
+    "all_optimising": 0, "grows_tables": False, "stopped": -1, "slow": (),
 }  # fmt: skip
 
 
@@ -52,6 +58,7 @@ NOTHING = {
         # A block of three results leaves them behind.
         ("00 02 02 00 0b 02 40 0b 1a 1a 1a 0b", {"depth": 1, "merges": 0 + 3, "all_merges": 3}),
         ("00 10 01 41 00 11 00 00 10 01 0b", {"calls": 12}),
+        ("00 41 00 11 02 00 1a 1a 1a 0b", {"calls": 12}),
         ("00 d0 70 41 01 fc 0f 00 1a 0b", {"grows_tables": True}),
         ("00 43 0b 0b 0b 0b 1a 44 0b 0b 0b 0b 0b 0b 0b 0b 1a 0b", {}),
         ("00 fd 0c 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 1a 0b", {}),
@@ -87,7 +94,47 @@ def test_proposals_that_are_asked_for(proposal, body):
 def test_the_largest_of_each_and_whose_it_is():
     data = section("00 0b", "01 03 7f 0b", "00 03 40 0b 0b", "01 02 7f 02 40 0b 0b")
     code = read_code(data, (0, len(data)), TYPES, FUNCTIONS, 1)
-    assert code == ((7, 3), (3, 1), (1, 2), (1, 2), (0, 0), (2, 3), (0, 0), 2, False, -1)
+    assert code == ((7, 3), (3, 1), (1, 2), (1, 2), (0, 0), (2, 3), (0, 0), (13, 2), 2, 0, False, -1, ())
+
+
+ONE_EACH = {
+    # what is counted, of a function with four locals, and how much there is of it
+    "bytes": ("01 04 7f 41 07 1a 0b", 7),
+    "merges": ("01 04 7f 02 40 41 00 0d 00 0b 0b", 8),
+    "calls": ("01 04 7f 10 01 41 00 11 02 00 1a 1a 1a 0b", 13),
+    # Four locals at the begin of a loop, as three, and once more for each of two branches back; and two locals at most in
+    # one of five bytes.
+    "phis": ("01 04 7f 03 40 41 00 0d 00 41 00 0d 00 01 0b 03 40 41 00 1a 01 0b 0b", 4 * (3 + 2) + 2 * 3),
+    # A loop, and branches to it: of a table, too.
+    "splits": ("01 04 7f 03 40 02 40 41 00 0e 02 00 01 01 0b 41 00 0d 00 0b 0b", 1 + 2 + 1),
+    "targets_squared": ("01 04 7f 02 40 41 00 0e 02 00 00 00 0b 41 00 0e 00 00 0b", (3 + 1) ** 2),
+    "splits_squared": (
+        "01 04 7f 41 00 25 00 1a 41 00 11 00 00 44 00 00 00 00 00 00 00 00 fc 02 1a 0b",
+        (3 + 1 + 2) ** 2,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "read", [_read_code, *([NATIVE.read_code] if NATIVE else [])], ids=lambda read: type(read).__name__
+)
+@pytest.mark.parametrize("what", ONE_EACH)
+def test_what_is_counted_to_estimate_optimising(what, read):
+    body, count = ONE_EACH[what]
+    data, flat = section(body), array("Q", (params | results << 32 for params, results in TYPES)).tobytes()
+    weights = array("d", [*(float(name == what) for name in Optimising._fields), count - 1]).tobytes()
+    given = data, 0, len(data), *_tables(frozenset()), flat, array("Q", FUNCTIONS).tobytes(), 1, weights
+    figures, _, all_optimising, *_, slow = read(*given)
+    assert (figures[-2], all_optimising, slow) == (count, count, [0])
+
+
+def test_functions_that_are_slow_to_optimise():
+    """One of many merges, and one that is large; both are more than 40 ms."""
+    merging = "01 e8 07 7f" + "02 40 0b" * 1000 + "0b"
+    large = "00" + "01" * 60_000 + "0b"
+    data = section("00 0b", merging, large)
+    code = read_code(data, (0, len(data)), TYPES, FUNCTIONS, 1)
+    assert (code.slow, code.optimising, code.all_optimising) == ((1, 2), (102_223, 1), 102_223 + 44_401)
 
 
 def test_what_comes_after_an_unknown_instruction():
@@ -131,7 +178,8 @@ def test_c_and_python_agree(bodies, rest, allowed):
         data += bytes([max(len(locals + body) + wrong, 0) & 0x7F]) + locals + body
     data += rest
     flat = array("Q", (params | results << 32 for params, results in TYPES)).tobytes()
-    given = data, 0, len(data), *_tables(allowed), flat, array("Q", FUNCTIONS).tobytes(), 1
+    weights = array("d", (*OPTIMISING, 5.0)).tobytes()
+    given = data, 0, len(data), *_tables(allowed), flat, array("Q", FUNCTIONS).tobytes(), 1, weights
     assert NATIVE.read_code(*given) == _read_code(*given)
 
 

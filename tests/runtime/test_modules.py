@@ -185,6 +185,10 @@ SHAPES: list[tuple[str, int, str, str]] = [
     ("merges", 5, "(func (local i32 i32 i32) (block) (block))", "function 2 brings 6 values together at its branches"),
     ("calls", 10, "(table 1 funcref) (func (call_indirect (i32.const 0)) (call 0))",
      "function 2 has 11 calls, of which an indirect one counts for ten"),
+    ("optimising", 50, "(table 1 funcref) (func (drop (table.get 0 (i32.const 0))) (drop (table.get 0 (i32.const 0))))",
+     "function 2 needs 69 microseconds to be optimised, by estimate"),
+    ("all_optimising", 60_000, f"(func {'nop ' * 60_000}) " * 2,
+     "the functions that take more than 40 ms each need 88802 microseconds to be optimised"),
     ("all_merges", 5, "(func (local i32 i32 i32) (block)) (func (local i32 i32 i32) (block))",
      "the functions bring 6 values together at their branches"),
 ]  # fmt: skip
@@ -292,6 +296,9 @@ def if_else(locals: int, count: int) -> str:
         (f"(func {'(i32.store (i32.const 0) (i32.add (i32.const 1) (i32.load (i32.const 0))))' * 110_000})",
          "function 2 has 1430002 bytes of code, 1048576 are"),
         (f"(table 1 funcref) (func {'(call_indirect (i32.const 0))' * 3000})", "function 2 has 30000 calls"),
+        ("(func " + "(loop)" * 20_000 + ")", "function 2 needs 2"),
+        (f"(table 1 funcref) (func {'(drop (table.get 0 (i32.const 0)))' * 6_000})", "function 2 needs 2"),
+        (f"(func {'nop ' * 1_000_000}) " * 40, "the functions that take more than 40 ms each need "),
         (f"(table 60000 funcref) (elem (i32.const 0) funcref {'(ref.func 0)' * 60_000})", "the module has 60001 segments"),
         (f"(table 1 funcref) {'(elem func 0)' * 11_000}", "the module has 11000 segments of elements, 10000 are"),
         (f"(func (block (br_table {'0 ' * 66_000} (i32.const 0))))", "function 2 has a br_table of 65999 targets"),
@@ -299,7 +306,8 @@ def if_else(locals: int, count: int) -> str:
         (f"(func (local {'i64 ' * 10_001}))", "function 2 has 10001 parameters and locals, 10000 are allowed"),
         (f"(type (func (param {'i32 ' * 101})))", "type 0 has 101 parameters, 100 are allowed"),
     ],
-    ids=["branches", "many branches", "loops", "blocks", "a long function", "calls", "elements", "segments", "br_table",
+    ids=["branches", "many branches", "loops", "blocks", "a long function", "calls", "short loops",
+         "table.get", "long functions", "elements", "segments", "br_table",
          "functions", "locals", "types"],
 )  # fmt: skip
 def test_what_takes_compilers_long(host: Host, more: str, reason: str) -> None:

@@ -6,7 +6,7 @@ V8 gets the module in another shape than it came in:
 * The start function is an export, and is called when all else is in place.
 * What V8 would not interrupt in time is done by functions at the end, see `bulk`.
 * V8 is told which functions to compile at once (`EARLY`), and nothing of what the module itself tells it of that sort;
-  those that are to be optimised at once (`VERY_LARGE`) are exports.
+  those that are to be optimised at once (`VERY_LARGE`, and what the host finds slow) are exports.
 
 Indices of functions stay what they were; `Binary.original` tells what positions of code were.
 """
@@ -39,7 +39,7 @@ EARLY = 32 << 10
 most."""
 VERY_LARGE = 100 << 10
 """Bytes of a function that is optimised when the first instance is made, not when it has become hot, which is in the
-midst of a request: it takes up to two seconds, and 0.3 s where it is not as large. No production plugin has one."""
+midst of a request: of what the host has not looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,16 @@ class _Section:
 
 
 class Binary:
-    """A module in its binary form. Raises: Malformed, Refused."""
+    """A module in its binary form.
 
-    def __init__(self, bytecode: bytes) -> None:
+    Args:
+        slow: functions that are to be optimised at once, by their number among those that have code; those that are
+            `VERY_LARGE` are anyway.
+
+    Raises: Malformed, Refused.
+    """
+
+    def __init__(self, bytecode: bytes, slow: Sequence[int] = ()) -> None:
         self._code = bytecode
         if not bytecode.startswith(_HEAD):
             raise Malformed("no WebAssembly module of version 1")
@@ -105,9 +112,10 @@ class Binary:
             self.start_name = self._new_name("start")
         self._bodies = self._interruptible()
         large = self._bodies.large if self._bodies else ()
-        self._early = [index for index, size in large if size >= EARLY]
-        very_large = [index for index, size in large if size >= VERY_LARGE]
-        self.very_large = {self._new_name(f"function {index}"): index for index in very_large}
+        told = {len(self._imported) + number for number in slow if number < len(self._defined)}
+        self._early = sorted(told.union(index for index, size in large if size >= EARLY))
+        at_once = sorted(told.union(index for index, size in large if size >= VERY_LARGE))
+        self.optimised = {self._new_name(f"function {index}"): index for index in at_once}
         """Under which names V8's module exports the functions that are to be optimised at once."""
         self.rewritten, self._code_at = self._rewrite()
 
@@ -262,7 +270,7 @@ class Binary:
             replaced[_IMPORT] = self._appended(_IMPORT, [b"\0\0\2" + type for type in self._memory_types])
         if self._start is not None:
             replaced[_START] = b""
-        exported = {**({} if self._start is None else {self.start_name: self._start}), **self.very_large}
+        exported = {**({} if self._start is None else {self.start_name: self._start}), **self.optimised}
         if exported:
             entries = [_name(name.encode()) + b"\0" + leb(index) for name, index in exported.items()]
             replaced[_EXPORT] = self._appended(_EXPORT, entries)

@@ -184,9 +184,11 @@ def _skip_instruction(body: Reader) -> bool:
     elif opcode == _SELECT:
         body.vector(body.value_type)
     elif opcode == _TRY:
-        body.value_type()
+        if body.at < body.end and body.data[body.at] in (0x63, 0x64):  # a reference, the type of a block's value
+            body.byte()
+        body.number()
         for _ in range(body.number()):
-            body.skip_numbers(2 if body.byte() < 2 else 1)
+            body.skip_numbers(2 if body.number() < 2 else 1)
     elif opcode in _SLOW:
         body.number()
         return True

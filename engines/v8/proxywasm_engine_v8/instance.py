@@ -75,7 +75,7 @@ class V8Instance:
             "memories": reservation.descriptors,
             "visible": binary.exported_memory or 0,
             "names": list(module.callees),
-            "large": [] if module.is_optimised else list(binary.very_large),
+            "large": [] if module.is_optimised else list(binary.optimised),
             "measure": binary.exported_memory is not None,
         }
         try:

@@ -39,7 +39,7 @@ class V8Module:
         self.route = route
         self.binary = binary
         self.is_optimised = False
-        """Whether there was an instance, with which the very large functions were optimised."""
+        """Whether there was an instance, with which the slow functions were optimised."""
         self.imports: Sequence[Import] = tuple(binary.imports)
         self.exports: Sequence[Export] = tuple(binary.exports)
         self.callable_exports = {

@@ -83,7 +83,7 @@ def main(route: str, *, native: bool) -> None:
 
     function = HostFunction("h", "mix", FunctionType(("i32", "i64", "f32", "f64"), ("i64",)), mix)
     module = engine.compile(_MODULE)
-    module.binary.very_large["twice"] = 1  # it is not, but is optimised in the same way
+    module.binary.optimised["twice"] = 1  # it is not, but is optimised in the same way
     instance = module.instantiate([function], Limits(memory=65536, deadline=0.25))
     memory = instance.memory
     for name, arguments in (

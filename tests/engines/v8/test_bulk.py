@@ -217,6 +217,22 @@ SAMPLE = module("(loop $l (br_table $l $l (i32.const 0))) " + "".join(text.forma
 START, END = sections(SAMPLE)[10]
 
 
+@pytest.mark.parametrize(
+    ("body", "edits"),
+    [
+        ("01 01 fc 0b 40 00 1a 0b", [(4, 6)]),  # no such type: one byte all the same
+        ("00 1f 80 01 01 02 00 0b 40 00 1a 0b", [(8, 10)]),  # try_table, of type 128
+        ("00 1f 63 70 01 01 00 00 0b 40 00 1a 0b", [(9, 11)]),
+        ("00 1c 01 64 70 40 00 1a 0b", [(5, 7)]),
+    ],
+)
+def test_both_forms_read_types(body: str, edits: list[tuple[int, int]]) -> None:
+    made = bytes.fromhex(body)
+    code = bytes([1, len(made)]) + made
+    expected = [(0, 1, 2, len(code), [(2 + here, 2 + behind) for here, behind in edits])], -1
+    assert bulk.edited(code, 0, len(code)) == bulk.edited_in_python(code, 0, len(code)) == expected
+
+
 @given(st.lists(st.tuples(st.integers(START, END - 1), st.integers(0, 255)), max_size=3), st.integers(0, 30))
 def test_both_forms_agree_on_what_is_malformed(changes: list[tuple[int, int]], cut: int) -> None:
     code = bytearray(SAMPLE)

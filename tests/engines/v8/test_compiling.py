@@ -68,10 +68,50 @@ def test_large_functions_are_compiled_before_they_are_called(way: str) -> None:
     assert told[2:] == ["compiled", "very_large by TurboFan", "instantiated", "small by Liftoff", results, results]
 
 
+SLOW = f"""(module (memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
+  (func $slow (export "slow") (param i32) (result i32) (local {"i32 " * 250}) {"(loop $l" * 90}
+    {" ".join(f"(local.set {n} (i32.add (local.get {n - 1}) (i32.const 1)))" for n in range(1, 250))}
+    {" ".join(f"(br_if {n} (local.get 250))" for n in range(90))} {")" * 90} (local.get 249))
+  (func (export "hot") (param i32) (result i32) (local i32)
+    (loop $l (local.set 1 (call $slow (local.get 0)))
+      (br_if $l (local.tee 0 (i32.sub (local.get 0) (i32.const 1))))) (local.get 1))
+  (func (export "malloc") (param i32) (result i32) (i32.const 0)))"""
+"""A function of 3 KiB that takes V8 longer to optimise than one of 60."""
+LOADED = """
+    import ctypes
+    from proxywasm_engine_v8 import start
+    from proxywasm_host import Host
+    from tests.engines.v8.test_compiling import SLOW, wat
+
+    def step(name):
+        ctypes.CDLL(None).fflush(None)  # of V8's own
+        print(name, flush=True)
+
+    start.FLAGS = (*start.FLAGS, "--trace-wasm-compilation-times")
+    with Host(v8()) as host:
+        plugin = host.load_plugin(wat(SLOW))
+        step("loaded")
+        step(plugin.vm.instance.function("hot")(100_000))
+"""
+
+
+def test_a_function_that_is_slow_to_optimise_is_not_optimised_in_the_midst_of_a_call(way: str) -> None:
+    done = run(LOADED)
+    assert (done.stderr, done.returncode) == ("", 0)
+    told = []
+    for line in done.stdout.splitlines():
+        found = re.search(r"#1 using (\w+), .* bodysize (\d+)", line)
+        if not line.startswith("Compiled function"):
+            told.append(line)
+        elif found and int(found[2]) > 2000:
+            told.append(found[1])
+    assert told == ["Liftoff", "TurboFan", "loaded", "250"]
+
+
 def test_what_is_added_for_it_is_not_seen(way: str) -> None:
     module = v8().compile(hinted())
     assert [item.name for item in module.exports] == [*SIZES, "function 2 0"]
-    assert list(module.binary.very_large) == ["function 2 1"], "a name that is not taken"
+    assert list(module.binary.optimised) == ["function 2 1"], "a name that is not taken"
     instance = module.instantiate([], Limits())
     assert instance.function("function 2 1") is None
     assert function(instance, "function 2 0")() is None

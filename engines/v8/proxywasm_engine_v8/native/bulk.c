@@ -34,9 +34,19 @@ static bool skip(Place *place, size_t size) {
     return there;
 }
 
-/* A type of values; one byte, or a reference to a heap type. Also the type of a block. */
+static bool is_reference(const Place *place) {
+    return place->at < place->end && (*place->at == 0x63 || *place->at == 0x64);
+}
+
+/* A type of values: one byte, or a reference to a heap type. */
 static bool skip_type(Place *place) {
-    if (place->at < place->end && (*place->at == 0x63 || *place->at == 0x64)) place->at++;
+    bool longer = is_reference(place);
+    return skip(place, 1) && (!longer || skip_number(place));
+}
+
+/* The type of a block: one of values, or a number. */
+static bool skip_block_type(Place *place) {
+    if (is_reference(place)) place->at++;
     return skip_number(place);
 }
 
@@ -55,7 +65,7 @@ static bool skip_memory_argument(Place *place) {
 
 static bool skip_catches(Place *place) {
     uint64_t count, kind;
-    if (!skip_type(place) || !number(place, &count)) return false;
+    if (!skip_block_type(place) || !number(place, &count)) return false;
     while (count--)
         if (!number(place, &kind) || !skip_numbers(place, kind < 2 ? 2 : 1)) return false;
     return true;
@@ -100,7 +110,7 @@ static Found skip_instruction(Place *place) {
     switch (opcode) {
     case 0x00: case 0x01: case 0x05: case 0x0A: case 0x0B: case 0x0F: case 0x19: case 0x1A: case 0x1B:
     case 0x45 ... 0xC4: case 0xD1: case 0xD3: case 0xD4: return OTHER;
-    case 0x02 ... 0x04: case 0x06: good = skip_type(place); break;
+    case 0x02 ... 0x04: case 0x06: good = skip_block_type(place); break;
     case 0x07 ... 0x09: case 0x0C: case 0x0D: case 0x10: case 0x14: case 0x18: case 0x20 ... 0x25:
     case 0x3F: case 0x41: case 0x42: case 0xD0: case 0xD2: case 0xD5: case 0xD6: good = skip_number(place); break;
     case 0x11: good = skip_numbers(place, 2); break;
