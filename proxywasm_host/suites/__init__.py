@@ -1,4 +1,4 @@
-"""Suites of tests without Python: our own form in YAML, and Google's ``tests.textpb`` as they are.
+"""Suites of tests without Python: our own form in YAML, and Google's ``tests.textpb`` and ``tests.yaml`` as they are.
 
 `read` makes cases of a suite's file; `Case.run` runs one on an engine and returns what is wrong, nothing if it passed.
 """
@@ -21,13 +21,13 @@ def read(file: Path, filters: Sequence[Path] = (), configuration: bytes | None =
     """The cases of a suite, in its order.
 
     Args:
-        file: in YAML (``.yaml``, ``.yml``), or in Google's form (``.textpb`` and the like).
+        file: in YAML (``.yaml``, ``.yml``), or in Google's form (``.textpb`` and the like, or YAML).
         filters: run the suite for each of these, instead of the one that it names.
         configuration: of the filter, instead of what the suite says.
 
     Raises: ConfigError, with file, line and path; ModuleNotFoundError, where what reads the form is not installed.
     """
-    if file.suffix in TEXT_PROTO:
+    if file.suffix in TEXT_PROTO or _is_googles(file):
         from proxywasm_host.suites import service_extensions  # noqa: PLC0415 - protobuf is an extra
 
         return service_extensions.read(file, filters, configuration)
@@ -36,3 +36,15 @@ def read(file: Path, filters: Sequence[Path] = (), configuration: bytes | None =
 
         return declarative.read(file, filters, configuration)
     raise ConfigError(f"{file} is no suite: those end in {', '.join((*YAML, *TEXT_PROTO))}")
+
+
+def _is_googles(file: Path) -> bool:
+    """Whether a file of YAML is a suite of Google's; if it cannot be read, that is for others to say."""
+    if file.suffix not in YAML:
+        return False
+    from proxywasm_host.suites import service_extensions_yaml  # noqa: PLC0415 - YAML is an extra
+
+    try:
+        return service_extensions_yaml.is_suite(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return False

@@ -1,4 +1,4 @@
-"""Google's ``tests.textpb`` suites (Service Extensions), read as they are and run as their tester runs them.
+"""Google's ``tests.textpb`` and ``tests.yaml`` (Service Extensions), read as they are and run as their tester does.
 
 What that tester does otherwise than a proxy, and so does this module:
 
@@ -35,6 +35,7 @@ from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.services import GuestLog, Services
 from proxywasm_host.suites.case import Case, Environment
 from proxywasm_host.suites.service_extensions_schema import TestSuite
+from proxywasm_host.suites.service_extensions_yaml import YAML, NotASuite, fill
 from proxywasm_host.testing.record import Recorder
 
 __all__ = ["read"]
@@ -71,11 +72,13 @@ def read(file: Path, filters: Sequence[Path] = (), configuration: bytes | None =
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
         raise ConfigError(f"cannot read the suite {file}: {reason}") from None
     try:
-        suite = text_format.Parse(text, TestSuite())
+        suite = fill(text, TestSuite()) if file.suffix in YAML else text_format.Parse(text, TestSuite())
     except text_format.ParseError as error:
         line = error.GetLine()
         said = str(error).partition(" : ")[2] or str(error)
         raise ConfigError(f"{file}:{line}: {said}") from None
+    except NotASuite as error:
+        raise ConfigError(f"{file}:{error.line}: {error}") from None
     named = [file.parent / suite.env.wasm_path] if suite.env.wasm_path else []
     if not filters and not named:
         raise ConfigError(f"{file}: env.wasm_path is missing, and no filter is given: say --filter FILTER.wasm")
@@ -92,8 +95,8 @@ def read(file: Path, filters: Sequence[Path] = (), configuration: bytes | None =
 
 def _line(text: str, name: str) -> int:
     """The line in which a test's name stands; 1 if it is written in another way than plainly."""
-    at = text.find(f'"{name}"')
-    return text.count("\n", 0, max(at, 0)) + 1
+    at = next((at for each in (f'"{name}"', f"name: {name}\n") if (at := text.find(each)) >= 0), 0)
+    return text.count("\n", 0, at) + 1
 
 
 def _content(folder: Path, name: str, what: str) -> bytes:

@@ -510,6 +510,58 @@ test {
     }
 
 
+GOOGLES_YAML = """\
+env: {wasm_path: FILTER, log_level: DEBUG, time_secs: 7}
+test:
+- name: a response in lower case
+  benchmark: no
+  request_headers:
+    input:
+      header: [{key: X-Remove-Me, value: please}, {key: a, value: 1}]
+    result:
+      has_header: [{key: x-wasm, value: hello}]
+      no_header: [{key: x-remove-me}]
+      headers:
+      - regex: x-remove.*
+        invert: 'true'
+- name: not what was expected
+  num_chunks: 2
+  request_headers:
+    input: {content: "GET /x HTTP/1.1\\n"}
+    result:
+      has_header: [{key: ":path", value: /y}]
+"""
+
+
+def test_googles_suites_in_yaml(proxywasm, write, tmp_path):
+    """The names of the messages as keys; what is text in YAML is what the field says."""
+    (tmp_path / "config").write_text("hello")
+    suite = write(GOOGLES_YAML, "tests.yaml", HEADERS)
+    result = proxywasm("test", suite, "--config", f"@{tmp_path / 'config'}", "--json")
+    assert failing(result) == {
+        "not what was expected": ["request_headers: header :path is '/x', expected '/y'"],
+    }
+    assert [test["line"] for test in result.json["tests"]] == [3, 14]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("test:\n- name: a\n  requests: {}\n", "3: Test has no field 'requests'"),
+        ("test: {name: a}\n", "1: test is a list"),
+        ("test:\n- request_headers: x\n", "2: Invocation is a mapping"),
+        ("test:\n- name: [a]\n", "2: name is one value"),
+        ("env:\n  time_secs: soon\ntest: []\n", "2: time_secs cannot be 'soon'"),
+        ("env: {log_level: LOUD}\n", "1: log_level cannot be 'LOUD'"),
+        ("test:\n- benchmark: perhaps\n", "2: benchmark cannot be 'perhaps'"),
+    ],
+)
+def test_what_is_wrong_with_googles_yaml(command, write, text, said):
+    suite = write(text, "tests.yaml")
+    result = command("test", suite, "--filter", HEADERS)
+    assert (result.code, result.err) == (2, f"error: {suite}:{said}\n")
+
+
 def test_answers_of_googles_suites(proxywasm, write, tmp_path):
     (tmp_path / "token").write_text("t")
     suite = write(
