@@ -25,6 +25,7 @@ __all__ = ["command"]
 @click.option("--engine", type=EngineName(), help="wasmtime, …, or all; the one that it was recorded on, if not said.")
 @click.option("--deadline", type=Seconds(), help="Seconds for a callback, 0 for no limit; as recorded, if not said.")
 @click.option("--memory-limit", type=Size(), help="Of a guest; as recorded, if not said.")
+@click.option("--to", "form", type=click.Choice(["pytest", "suite"]), help="Print it as a test, which passes.")
 @click.option("--transcript", is_flag=True, help="Print all that the filters did.")
 def command(
     file: Path,
@@ -32,6 +33,7 @@ def command(
     engine: str | None,
     deadline: float | None,
     memory_limit: int | None,
+    form: str | None,
     transcript: bool,
 ) -> int:
     """Run a request again that was recorded by `proxywasm run`, `proxywasm serve` or a middleware.
@@ -43,6 +45,7 @@ def command(
     proxywasm run auth.wasm /x --config @auth.json --record failing.json
     proxywasm replay failing.json
     proxywasm replay failing.json fixed.wasm --engine all
+    proxywasm replay failing.json --to pytest > test_failing.py
     """  # noqa: D301 - click wants the character
     recording = read(file, modules)
     for filter in recording.filters:
@@ -54,6 +57,12 @@ def command(
         recording.filters[recording.filters.index(filter)] = replace(filter, limits=limits)
     if recording.cut:
         click.echo(f"{file} is cut: it had grown beyond its limit.", err=True)
+    if form is not None:
+        if engine == "all":
+            raise click.UsageError("a test is made on one engine: leave --engine all out")
+        recording.engine = engine or recording.engine
+        click.echo(written(recording, form), nl=False)
+        return Exit.OK
     everywhere = [status.name for status in list_engines() if status.usable] if engine == "all" else []
     differs = False
     for name in everywhere or [engine or recording.engine]:
@@ -92,3 +101,13 @@ def read(file: Path, modules: Sequence[str]) -> Recording:
             click.echo(f"{path} is not the module that was recorded.", err=True)
         recording.filters[at] = replace(filter, code=path)
     return recording
+
+
+def written(recording: Recording, form: str) -> str:
+    """A recording as a test. Raises: ConfigError, click.UsageError."""
+    from proxywasm_host.recording.conversion import as_pytest, as_suite  # noqa: PLC0415 - seldom wanted
+
+    try:
+        return as_pytest(recording) if form == "pytest" else as_suite(recording)
+    except ModuleNotFoundError as error:
+        raise click.UsageError(f"proxywasm replay --to suite needs more: {error}") from None

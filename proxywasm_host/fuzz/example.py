@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from proxywasm_host.testing import FAIL, NEVER, FilterUnderTest, GrpcStatus, Outcome, Response, later
+from proxywasm_host.testing.literal import literal
 
 __all__ = ["Example", "Reply"]
 
-MANY = 40
 LATE = 0.05
 """Seconds after which a late answer comes."""
 
@@ -130,15 +130,6 @@ class Example:
 
 
 KINDS = ("http", "grpc", "redis")
-
-
-def literal(value: Any) -> str:
-    """A value as Python writes it, a character that is repeated often as ``b'a' * 2000``; tuples of them as lists."""
-    if isinstance(value, (bytes, str)):
-        return f"{value[:1]!r} * {len(value)}" if len(value) > MANY and len(set(value)) == 1 else repr(value)
-    if all(isinstance(part, tuple) for part in value):
-        return f"[{', '.join('(' + ', '.join(map(literal, part)) + ')' for part in value)}]"
-    return f"[{', '.join(map(literal, value))}]"
 
 
 def _in_one(chunks: tuple[bytes, ...]) -> tuple[bytes, ...]:

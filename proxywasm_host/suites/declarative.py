@@ -59,6 +59,9 @@ def _run(suite: model.Suite, test: model.Test, chain: list[Path], where: Environ
     configuration = suite.configuration if test.configuration is None else test.configuration
     steps: Sequence[model.Step] = test.steps or [test]
     with Harness(where.engine, profile=test.profile or suite.profile or "envoy", cache=where.cache) as harness:
+        time = suite.time if test.time is None else test.time
+        if time is not None:
+            harness.clock.set_time(round(time * 1e6) * 1000)
         configs = [FilterConfig(path, configuration=b"" if configuration is None else configuration) for path in chain]
         named = zip(configs, plugin_names(configs), strict=True)
         filters = harness([replace(config, name=name) for config, name in named])

@@ -180,6 +180,8 @@ class Settings(Model):
     configuration: Configuration = None
     """Text as it is; anything else as JSON."""
     profile: Annotated[str | None, AfterValidator(lambda value: value and _profile(value))] = None
+    time: Annotated[float | None, Field(ge=0, strict=False)] = None
+    """What time it is when the filters are started: seconds since 1970; 14 November 2023, 22:13:20 UTC, if not said."""
 
 
 class Test(Settings, Step):

@@ -8,7 +8,7 @@ from typing import Any, Union
 
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import CalloutFailed, GrpcClosed, GrpcMessage, HttpCallReply, Reply
-from proxywasm_host.testing.http import Request, encoded, response_of
+from proxywasm_host.testing.http import Request, Response, encoded, response_of
 
 __all__ = ["FAIL", "NEVER", "Answers", "Callout", "GrpcStatus", "Later", "RedisError", "RedisStatus", "later"]
 
@@ -198,6 +198,53 @@ def replies(callout: Callout, answer: Any) -> Iterator[Reply]:
                 if isinstance(message, GrpcStatus)
                 else [GrpcMessage(message_of(message, what))]
             )
+
+
+def replies_of(reply: Reply) -> tuple[str, Any]:
+    """The other way round: of a reply, the kind of its callout and the answer that makes it.
+
+    Raises: ValueError, for what is a part of a stream.
+    """
+    if isinstance(reply, HttpCallReply):
+        return "http", Response.of(reply.headers, reply.body, reply.trailers)
+    if isinstance(reply, effects.RedisCallReply):
+        return "redis", value_of(reply.response)
+    if isinstance(reply, effects.GrpcCallReply):
+        return "grpc", reply.message
+    if isinstance(reply, GrpcClosed):
+        return "grpc", GrpcStatus(reply.status, reply.message)
+    if isinstance(reply, CalloutFailed):
+        return "http", FAIL
+    raise ValueError(f"{type(reply).__name__} is a part of a stream of gRPC")
+
+
+def value_of(response: bytes) -> Any:
+    """A value of RESP that `resp` has written. Raises: ValueError."""
+    value, rest = _value(response)
+    if rest:
+        raise ValueError(f"{rest!r} comes after the end of a value")
+    return value
+
+
+def _value(data: bytes) -> tuple[Any, bytes]:
+    line, _, rest = data.partition(b"\r\n")
+    kind, text = line[:1], line[1:].decode("utf-8", "surrogateescape")
+    if kind == b":":
+        return int(text), rest
+    if kind in (b"+", b"-"):
+        return (RedisStatus if kind == b"+" else RedisError)(text), rest
+    if kind not in (b"$", b"*"):
+        raise ValueError(f"{line!r} begins no value of RESP")
+    size = int(text)
+    if size < 0:
+        return None, rest
+    if kind == b"$":
+        return rest[:size], rest[size + 2 :]
+    items = []
+    for _ in range(size):
+        item, rest = _value(rest)
+        items.append(item)
+    return items, rest
 
 
 def message_of(answer: Any, what: str) -> bytes:

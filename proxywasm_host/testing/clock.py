@@ -32,6 +32,13 @@ class VirtualClock(ManualClock):
         """The time, also while guests are told another."""
         return self._now
 
+    def set_time(self, time_ns: int) -> None:
+        """Let it be another time, before anything is due. Raises: ValueError, if something is."""
+        if self._due:
+            raise ValueError("something is due already: time can only pass, by advance()")
+        self._start += time_ns - self._now
+        self._now = time_ns
+
     def at(self, time_ns: int, action: Callable[[], None]) -> None:
         """Have something done at a time; of what is due at the same time, what was said first."""
         heappush(self._due, (time_ns, next(self._order), action))

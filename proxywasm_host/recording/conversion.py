@@ -1,0 +1,460 @@
+"""A recording as a test that people would write: who answers what, and what comes of it.
+
+The test is run before it is written: what it expects is what came of it, and a test that would not end as the recording
+did is refused. What a test has no words for is refused, too.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from proxywasm_host import remedy
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.errors import ConfigError
+from proxywasm_host.recording.form import Event, Recording
+from proxywasm_host.runtime.failure import PluginError
+from proxywasm_host.runtime.filter_config import FilterConfig
+from proxywasm_host.testing import (
+    FAIL,
+    NEVER,
+    GrpcStatus,
+    Harness,
+    Headers,
+    Outcome,
+    RedisError,
+    RedisStatus,
+    Request,
+    Response,
+    later,
+)
+from proxywasm_host.testing.callouts import Later, replies_of
+from proxywasm_host.testing.literal import literal
+from proxywasm_host.testing.profiles import HOST_PROFILES
+
+__all__ = ["as_pytest", "as_suite"]
+
+OPTIONS = ("name", "root_id", "vm_id", "vm_configuration", "environment", "allow_on_headers_stop_iteration")
+"""Of a `FilterConfig`, what a test says if it is not what it is by itself."""
+KINDS = ("http", "grpc", "redis")
+
+
+@dataclass
+class Scenario:
+    """What a recording is as a test."""
+
+    filters: list[FilterConfig]
+    profile: str
+    time_ns: int
+    """When the filters are started."""
+    waits: float
+    """Seconds until the request comes, in which they tick."""
+    method: str
+    url: str
+    headers: list[tuple[str, str]]
+    chunks: list[bytes]
+    trailers: list[tuple[str, str]]
+    whole: bool
+    """The request has an end."""
+    upstream: Any
+    """A `Response`, `FAIL`, `NEVER`; ``None`` if it is not asked."""
+    answers: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
+    """By kind and cluster, one for each callout."""
+    properties: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, engine: str | None) -> Outcome | None:
+        """What comes of it; ``None``, if a filter does not start."""
+        with Harness(engine, profile=self.profile) as harness:
+            harness.clock.set_time(self.time_ns)
+            for (kind, cluster), answers in self.answers.items():
+                getattr(harness, kind)[cluster] = list(answers)
+            try:
+                filters = harness(self.filters)
+            except PluginError:
+                return None
+            harness.clock.advance(self.waits)
+            if self.upstream is not None:
+                filters.upstream = self.upstream
+            given: dict[str, Any] = {"chunks": self.chunks, "trailers": self.trailers, "properties": self.properties}
+            if self.whole:
+                return filters.request(self.method, self.url, self.headers, **given)
+            with filters.stream(self.method, self.url, self.headers, **given) as stream:
+                stream.request_headers()
+                for chunk in self.chunks:
+                    stream.request_body(chunk)
+            return stream.result
+
+
+def as_pytest(recording: Recording) -> str:
+    """A module with a test for pytest. Raises: ConfigError, OSError, ModuleError, EngineUnavailable."""
+    scenario = _scenario(recording)
+    outcome = _checked(recording, scenario)
+    body = [*_prepared(scenario), *_sent(scenario, outcome), *_asserted(scenario, outcome)]
+    text = "\n".join(f"    {line}".rstrip() for line in body)
+    testing = [name for name in WORDS if f"{name}(" in text or f" {name}\n" in text or f"[{name}" in text]
+    imports = ["import pytest"] if "pytest." in text or scenario.profile != "envoy" else []
+    imports += [""] if imports else []
+    core = [name for name in ("FilterConfig", "PluginError") if name in text]
+    imports += [f"from proxywasm_host import {', '.join(core)}"] if core else []
+    imports += [f"from proxywasm_host.testing import {', '.join(testing)}"] if testing else []
+    mark = [] if scenario.profile == "envoy" else [f"@pytest.mark.proxywasm(profile={scenario.profile!r})"]
+    head = "\n".join([*imports, "", "", *mark, "def test_recorded(proxywasm):"]).lstrip("\n")
+    return f"{head}\n{text}\n"
+
+
+WORDS = ("FAIL", "NEVER", "GrpcStatus", "RedisError", "RedisStatus", "Response", "later")
+
+
+def as_suite(recording: Recording) -> str:
+    """A suite of one test, for ``proxywasm test``. Raises: ConfigError, OSError, ModuleError, EngineUnavailable."""
+    scenario = _scenario(recording)
+    configurations = {_text(filter.configuration, "a configuration") for filter in scenario.filters}
+    if len(configurations) > 1 or any(_options(filter).keys() - {"name"} for filter in scenario.filters):
+        raise ConfigError("a suite has one configuration for all filters, and no other options: say --to pytest")
+    if not scenario.whole:
+        raise ConfigError("the request has no end, and a suite has no words for that: say --to pytest")
+    if scenario.waits:
+        raise ConfigError("the filters ticked before the request came, and a suite waits for nothing: say --to pytest")
+    outcome = _checked(recording, scenario)
+    if outcome is None:
+        raise ConfigError("a filter was not started, and a suite has no words for that: say --to pytest")
+    files = [str(filter.code) for filter in scenario.filters]
+    request: dict[str, Any] = {"method": scenario.method, "url": scenario.url, **_yaml_message(scenario)}
+    test: dict[str, Any] = {"name": "recorded", "request": request}
+    if isinstance(scenario.upstream, Response):
+        test["upstream"] = {"status": scenario.upstream.status, **_yaml_message(scenario.upstream)}
+    elif scenario.upstream is not None:
+        raise ConfigError("upstream did not answer, and a suite has no words for that: say --to pytest")
+    if scenario.answers:
+        test["callouts"] = {
+            cluster: [_yaml_answer(answer) for answer in answers]
+            for (_, cluster), answers in scenario.answers.items()
+        }
+    if scenario.properties:
+        test["properties"] = {name: _text(value, name) for name, value in scenario.properties.items()}
+    test["expect"] = _yaml_expected(outcome)
+    suite: dict[str, Any] = {"filter": files[0] if len(files) == 1 else files}
+    (configuration,) = configurations
+    suite |= {"configuration": configuration} if configuration else {}
+    suite |= {"profile": scenario.profile} if scenario.profile != "envoy" else {}
+    return _yaml({**suite, "time": round(scenario.time_ns / 1e9, 6), "tests": [test]})
+
+
+# -- What a recording is as a test -------------------------------------------------------------------------------------
+
+
+def _scenario(recording: Recording) -> Scenario:
+    """Raises: ConfigError."""
+    if recording.cut:
+        raise ConfigError("the recording is cut: its end is missing")
+    if recording.profile not in HOST_PROFILES:
+        raise ConfigError(f"tests do not know the profile {recording.profile!r}")
+    for event in (*recording.start, *recording.events):
+        if event.event not in SAID:
+            raise ConfigError(f"the recording has an event {event.event!r}, for which a test has no words")
+    events = defaultdict(list)
+    for event in recording.events:
+        events[event.event].append(event)
+    request = _request(events)
+    chunks = [event.given["data"] for event in events["request_body"] if event.given["data"]]
+    ends = [event.given.get("end_stream") for name in ("request_headers", "request_body") for event in events[name]]
+    whole = any(ends) or bool(events["request_trailers"])
+    if not whole and "status" in recording.outcome:  # it was answered before its end, which nobody will read
+        chunks, whole = [*chunks, UNREAD], True
+    started = [event.time_ns for event in recording.start if event.event == "start"]
+    begins = (started[0] if started else recording.events[0].time_ns) // 1000 * 1000
+    ticks = [event.time_ns for event in recording.start if event.event == "tick"]
+    return Scenario(
+        recording.filters,
+        recording.profile,
+        begins,
+        (ticks[-1] - begins) / 1e9 if ticks else 0.0,
+        request.method,
+        _url(request),
+        request.headers.pairs,
+        chunks,
+        _pairs(events["request_trailers"][0].given["trailers"]) if events["request_trailers"] else [],
+        whole,
+        _upstream(events),
+        _answers(recording),
+        recording.properties,
+    )
+
+
+UNREAD = b"the rest"
+SAID = frozenset(
+    (
+        *("start", "tick", "reply", "close", "local_response", "reset"),
+        *(f"{which}_{part}" for which in ("request", "response") for part in ("headers", "body", "trailers")),
+    )
+)
+"""Events that a test has words for."""
+
+
+def _request(events: dict[str, list[Event]]) -> Request:
+    headers = events["request_headers"]
+    return Request.of(headers[0].given["headers"]) if headers else Request()
+
+
+def _url(request: Request) -> str:
+    return f"{request.scheme or 'http'}://{request.authority or 'example.com'}{request.path}"
+
+
+def _pairs(pairs: HeaderList) -> list[tuple[str, str]]:
+    return Request.of(pairs).headers.pairs
+
+
+def _upstream(events: dict[str, list[Event]]) -> Any:
+    if not events["response_headers"]:
+        gone = any(event.given["details"].startswith("upstream") for event in events["local_response"])
+        return FAIL if gone else None
+    head = Response.of(events["response_headers"][0].given["headers"])
+    trailers = _pairs(events["response_trailers"][0].given["trailers"]) if events["response_trailers"] else []
+    chunks = [event.given["data"] for event in events["response_body"] if event.given["data"]]
+    return Response(head.status, head.headers.pairs, chunks=chunks, trailers=trailers)
+
+
+def _answers(recording: Recording) -> dict[tuple[str, str], list[Any]]:
+    """The answers to all callouts. Raises: ConfigError."""
+    given: dict[tuple[str, int], Any] = {}
+    kinds: dict[str, str] = {}
+    events = [*recording.start, *recording.events]
+    for at, event in enumerate(events):
+        if event.event != "reply":
+            continue
+        cluster, number = event.given["cluster"], event.given["number"]
+        if cluster is None:
+            raise ConfigError("the recording has a reply to what another request has asked, which a test does not know")
+        try:
+            kinds[cluster], answer = replies_of(event.given["reply"])
+        except ValueError as error:
+            raise ConfigError(f"{error}, for which a test has no words") from None
+        if "on_redis_call_response" in event.did[0]:
+            kinds[cluster] = "redis"
+        made = next((n for n, each in enumerate(events) if _asks(each, cluster, number)), at)
+        between = {each.event for each in events[made + 1 : at]}
+        seconds = max(event.time_ns - events[made].time_ns, 0) / 1e9
+        given[cluster, number] = later(round(seconds, 3), answer) if between - {"reply", "tick"} else answer
+    answers: dict[tuple[str, str], list[Any]] = {}
+    for cluster, count in recording.callouts.items():
+        numbered = [given.get((cluster, number), NEVER) for number in range(1, count + 1)]
+        for kind in [kinds[cluster]] if cluster in kinds else KINDS:
+            answers[kind, cluster] = numbered
+    return answers
+
+
+def _asks(event: Event, cluster: str, number: int) -> bool:
+    made = f"= OK callout {number} to {cluster!r}"
+    return any(line.endswith(made) for line in event.did)
+
+
+def _checked(recording: Recording, scenario: Scenario) -> Outcome | None:
+    """What comes of it. Raises: ConfigError, if that is not what was recorded."""
+    outcome = scenario.run(recording.engine or None)
+    came = {"status": outcome.status, "failed": outcome.failure is not None} if outcome else {"started": False}
+    was = (
+        {"status": recording.outcome.get("status"), "failed": "failure" in recording.outcome}
+        if recording.events
+        else {"started": False}
+    )
+    if came != was:
+        raise ConfigError(
+            f"as a test it would end with {_in_words(came)}, where the recording ended with {_in_words(was)}: "
+            "it depends on something else than the request, such as what was in the guest's memory"
+        )
+    return outcome
+
+
+def _in_words(end: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in end.items())
+
+
+# -- pytest ------------------------------------------------------------------------------------------------------------
+
+
+def _prepared(scenario: Scenario) -> Iterator[str]:
+    yield f"proxywasm.clock.set_time({scenario.time_ns})"
+    for (kind, cluster), answers in scenario.answers.items():
+        yield f"proxywasm.{kind}[{cluster!r}] = [{', '.join(map(_code, answers))}]"
+
+
+def _sent(scenario: Scenario, outcome: Outcome | None) -> Iterator[str]:
+    loaded = f"proxywasm({_filters(scenario.filters)})"
+    if outcome is None:
+        yield from ("with pytest.raises(PluginError):", f"    {loaded}")
+        return
+    yield f"f = {loaded}"
+    if scenario.waits:
+        yield f"f.clock.advance({scenario.waits!r})"
+    if scenario.upstream is not None:
+        yield f"f.upstream = {_code(scenario.upstream)}"
+    arguments = [repr(scenario.method), repr(scenario.url), _headers(scenario.headers)]
+    arguments += [f"chunks={literal(scenario.chunks)}"] if scenario.chunks else []
+    arguments += [f"trailers={_headers(scenario.trailers)}"] if scenario.trailers else []
+    arguments += [f"properties={scenario.properties!r}"] if scenario.properties else []
+    called = ", ".join(arguments)
+    if scenario.whole:
+        yield f"outcome = f.request({called})"
+        return
+    yield f"with f.stream({called}) as stream:"
+    yield "    stream.request_headers()"
+    for chunk in scenario.chunks:
+        yield f"    stream.request_body({literal(chunk)})"
+    yield "outcome = stream.result"
+
+
+def _asserted(scenario: Scenario, outcome: Outcome | None) -> Iterator[str]:
+    if outcome is None:
+        return
+    yield ""
+    yield f"assert outcome.status {'is' if outcome.status is None else '=='} {outcome.status!r}"
+    upstream, response = outcome.upstream, outcome.response
+    if upstream is None:
+        yield "assert outcome.upstream is None"
+    else:
+        yield f"assert (outcome.upstream.method, outcome.upstream.path) == {(upstream.method, upstream.path)!r}"
+        yield f"assert outcome.upstream.headers == {_headers(upstream.headers.pairs)}"
+        yield f"assert outcome.upstream.body == {literal(upstream.body)}"
+    if response is not None:
+        yield f"assert outcome.response.headers == {_headers(response.headers.pairs)}"
+        yield f"assert outcome.response.body == {literal(response.body)}"
+    if outcome.callouts:
+        yield f"assert [call.cluster for call in outcome.callouts] == {[call.cluster for call in outcome.callouts]!r}"
+    if outcome.failure is None:
+        yield "assert outcome.failure is None"
+    else:
+        yield f"assert outcome.failure.callback == {outcome.failure.callback!r}"
+
+
+def _filters(filters: Sequence[FilterConfig]) -> str:
+    if len(filters) > 1:
+        return f"[{', '.join(_config(filter) for filter in filters)}]"
+    (filter,) = filters
+    arguments = [repr(str(filter.code)), *([_configuration(filter)] if filter.configuration else [])]
+    return ", ".join([*arguments, *(f"{name}={value!r}" for name, value in _options(filter).items())])
+
+
+def _config(filter: FilterConfig) -> str:
+    configuration = [f"configuration={_configuration(filter)}"] if filter.configuration else []
+    options = [f"{name}={value!r}" for name, value in _options(filter).items()]
+    return f"FilterConfig({', '.join([repr(str(filter.code)), *configuration, *options])})"
+
+
+def _configuration(filter: FilterConfig) -> str:
+    given = filter.configuration
+    try:
+        return repr(given.decode() if isinstance(given, bytes) else given)
+    except UnicodeDecodeError:
+        return repr(given)
+
+
+def _options(filter: FilterConfig) -> dict[str, Any]:
+    """What is not as it is by itself."""
+    usual = FilterConfig(filter.code)
+    given = {name: getattr(filter, name) for name in OPTIONS}
+    return {
+        name: value
+        for name, value in given.items()
+        if value and value != getattr(usual, name) and not (name == "name" and value == usual.plugin_name)
+    }
+
+
+def _code(answer: Any) -> str:
+    """An answer as Python writes it."""
+    if isinstance(answer, Later):
+        return f"later({answer.seconds!r}, {_code(answer.answer)})"
+    if isinstance(answer, Response):
+        arguments = [str(answer.status)]
+        arguments += [_headers(answer.headers.pairs)] if len(answer.headers) else []
+        arguments += [f"chunks={literal(answer.chunks)}"] if answer.chunks else []
+        arguments += [f"trailers={_headers(answer.trailers.pairs)}"] if len(answer.trailers) else []
+        return f"Response({', '.join(arguments)})"
+    if isinstance(answer, (RedisStatus, RedisError)):
+        return f"{type(answer).__name__}({str(answer)!r})"
+    if isinstance(answer, list):
+        return f"[{', '.join(map(_code, answer))}]"
+    return repr(answer)
+
+
+def _headers(pairs: Sequence[tuple[str, str]]) -> str:
+    """A mapping, or pairs if a name comes twice."""
+    return literal(pairs) if len(dict(pairs)) < len(pairs) else repr(dict(pairs))
+
+
+# -- A suite -----------------------------------------------------------------------------------------------------------
+
+
+def _text(value: Any, what: str) -> Any:
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{what} is no text, and a suite has no words for that: say --to pytest") from None
+
+
+def _yaml_headers(headers: Headers) -> dict[str, Any]:
+    return {name: values[0] if len(values := headers.get_all(name)) == 1 else values for name in headers}
+
+
+def _yaml_message(message: Response | Scenario) -> dict[str, Any]:
+    parts: dict[str, Any] = {
+        "headers": _yaml_headers(Headers(message.headers)),
+        "chunks": [_text(chunk, "a body") for chunk in message.chunks],
+        "trailers": _yaml_headers(Headers(message.trailers)),
+    }
+    return {name: part for name, part in parts.items() if part}
+
+
+def _yaml_answer(answer: Any) -> Any:
+    """What a cluster answers, as a suite says it."""
+    after = {}
+    if isinstance(answer, Later):
+        after, answer = {"after": answer.seconds}, answer.answer
+    if answer is FAIL or answer is NEVER:
+        return repr(answer).lower()
+    if isinstance(answer, Response):
+        body = {"body": _text(answer.body, "a body")} if answer.body else {}
+        headers = {"headers": _yaml_headers(answer.headers)} if len(answer.headers) else {}
+        return {"status": answer.status, **headers, **body, **after}
+    if isinstance(answer, GrpcStatus):
+        return {"status": answer.status, "body": answer.message, **after}
+    if isinstance(answer, bytes):
+        return {"status": 0, "body": _text(answer, "a message"), **after}
+    raise ConfigError("a suite has no words for answers of Redis: say --to pytest")
+
+
+def _yaml_expected(outcome: Outcome) -> dict[str, Any]:
+    expected: dict[str, Any] = {}
+    upstream, response = outcome.upstream, outcome.response
+    expected["upstream"] = upstream is not None and {
+        "method": upstream.method,
+        "path": upstream.path,
+        **_yaml_expected_message(upstream),
+    }
+    expected["response"] = response is not None and {"status": response.status, **_yaml_expected_message(response)}
+    if outcome.callouts:
+        expected["callouts"] = [{"cluster": call.cluster} for call in outcome.callouts]
+    if outcome.failure is not None:
+        expected["failure"] = True
+    if outcome.paused:
+        expected["paused"] = next(iter(outcome.paused))
+    return expected
+
+
+def _yaml_expected_message(message: Request | Response) -> dict[str, Any]:
+    headers = {name: message.headers[name] for name in message.headers}
+    return {
+        **({"headers": headers} if headers else {}),
+        **({"body": _text(message.body, "a body")} if message.body else {}),
+    }
+
+
+def _yaml(suite: dict[str, Any]) -> str:
+    try:
+        import yaml  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise remedy.missing("suites", error) from None
+    return str(yaml.safe_dump(suite, sort_keys=False, allow_unicode=True, width=120))
