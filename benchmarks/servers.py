@@ -38,7 +38,6 @@ CONNECTIONS = 16
 SERVERS = {
     "envoy": "Envoy",
     "serve": "`proxywasm serve`",
-    "hyper": "`proxywasm serve --data-plane hyper`",
     "middleware": "the middleware, in an application under uvicorn that answers itself",
 }
 ANSWER = {"direct_response": {"status": 200, "body": {"inline_string": "Hello from upstream."}}}
@@ -130,10 +129,6 @@ def servers(filters: Sequence[int]) -> Iterator[dict[tuple[str, int], Server]]:
             running["envoy", count] = Server(process, f"http://127.0.0.1:{at['proxy']}/")
             ours = {
                 "serve": [sys.executable, "-m", "proxywasm_host.cli", "serve", "--config", folder / f"{count}.json"],
-                "hyper": [
-                    *(sys.executable, "-m", "proxywasm_host.cli", "serve", "--config", folder / f"{count}.json"),
-                    *("--data-plane", "hyper"),
-                ],
                 "middleware": [sys.executable, "-m", "benchmarks.application", module, count],
             }
             settings = {
@@ -257,7 +252,7 @@ those of {CONNECTIONS} connections that a single process serves without a pause,
 Processor time is that of one request among many that come one after the other.
 """.strip()
 STACKS = """
-The HTTP stack is the rest: Envoy is a proxy in C++, `serve` one in Python, on uvicorn. Both pass requests
+The HTTP stack is the rest: Envoy is a proxy in C++, `serve` one in Rust, on hyper. Both pass requests
 on to an upstream, another Envoy that answers at once; the application of the middleware answers itself.
 """.strip()
 

@@ -1,4 +1,4 @@
-"""A filter in front of a server, on the data plane in Rust: what ``make serve-demo`` shows."""
+"""A filter in front of a server: what ``make serve-demo`` shows."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Upstream(BaseHTTPRequestHandler):
 
 upstream = ThreadingHTTPServer(("127.0.0.1", 0), Upstream)
 threading.Thread(target=upstream.serve_forever, daemon=True).start()
-command = [sys.executable, "-m", "proxywasm_host.cli", "serve", str(FILTER), "--data-plane", "hyper"]
+command = [sys.executable, "-m", "proxywasm_host.cli", "serve", str(FILTER)]
 command += ["--upstream", f"http://127.0.0.1:{upstream.server_port}", "--listen", "127.0.0.1:0", "--log-level", "error"]
 with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as serve:  # noqa: S603 - our own
     try:
         said = next(line for line in serve.stderr or () if "serving" in line)
         url = re.search(r"http://\S+(?=:)", said)[0]  # type: ignore[index]
-        print(f"$ proxywasm serve {FILTER.name} --data-plane hyper --upstream …\n{said.partition(': ')[2]}")
+        print(f"$ proxywasm serve {FILTER.name} --upstream …\n{said.partition(': ')[2]}")
         request = urllib.request.Request(f"{url}/hello", headers={"x-remove-me": "please"})  # noqa: S310 - our own
         with urllib.request.urlopen(request) as answer:  # noqa: S310 - our own
             print(f"The client got:\n\nHTTP/1.1 {answer.status} {answer.reason}\n{str(answer.headers).strip()}\n")

@@ -42,7 +42,7 @@ def install_engine(distribution: str, *more: str, upgrade: bool = False) -> str:
 
 
 def install_data_plane() -> str:
-    """The command that installs what serves HTTP for ``proxywasm serve --data-plane hyper``."""
+    """The command that installs the data plane of ``proxywasm serve``."""
     root, _ = _checkout()
     if root is None or not (root / "dataplane/build").is_file():
         return _pip("proxywasm-dataplane")

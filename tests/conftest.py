@@ -21,7 +21,7 @@ NEEDS = {
     "engines/wasmer": "proxywasm_engine_wasmer",
     "envoy": "envoy",
     "higress": "gpustack_higress_plugins",
-    "serve/test_hyper.py": "proxywasm_dataplane",
+    "serve": "proxywasm_dataplane",
     "serve/test_syntax.py": "envoy",
     "servers": "granian",
     "testing/test_write_an_engine.py": "pywasm",

@@ -113,6 +113,6 @@ def test_fastapi(served, upstream):
 
 
 def test_every_example_is_run():
-    """``serve_demo.py`` in tests/serve/test_hyper.py, as it needs the data plane."""
+    """``serve_demo.py`` in tests/serve/test_serve.py, as it needs the data plane."""
     tested = {*PRINTED, "test_a_filter.py", "engines.py", "asgi_starlette.py", "asgi_fastapi.py", "serve_demo.py"}
     assert {path.name for path in (ROOT / "examples").glob("*.py")} == tested

@@ -13,13 +13,14 @@ use std::rc::Rc;
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-const BOUNDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+/// Of the buckets of the times of requests, in seconds.
+pub const BOUNDS: [f64; 14] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 /// How long a line may wait for others.
 const TOGETHER: Duration = Duration::from_millis(10);
 const FULL: usize = 32 << 10;
 
-/// Numbers of one thread; `tally.py` reads them.
+/// Numbers of one thread.
 #[derive(Default)]
 pub struct Counts {
     pub in_progress: i64,

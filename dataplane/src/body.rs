@@ -230,7 +230,7 @@ pub struct Down {
     pub record: Record,
     pub stream: Option<Finish>,
     pub _slot: Option<OwnedSemaphorePermit>,
-    pub _busy: Busy,
+    pub busy: Busy,
 }
 
 pub enum Content {
@@ -308,6 +308,9 @@ impl Body for Down {
         match &next {
             Some(Ok(frame)) => self.record.bytes += frame.data_ref().map_or(0, Bytes::len) as u64,
             _ => {
+                if next.is_some() {
+                    self.busy.broken();
+                }
                 if let Some(finish) = &mut self.stream {
                     finish.1 = true;
                 }

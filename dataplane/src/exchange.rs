@@ -36,7 +36,7 @@ impl Rest {
             record: self.record,
             stream: self.finish,
             _slot: self.slot,
-            _busy: self.busy,
+            busy: self.busy,
         });
         *response.status_mut() = status;
         *response.headers_mut() = headers;
@@ -216,7 +216,8 @@ async fn ask(
         }
     };
     let status = response.status().as_u16();
-    if status > 599 || (status < 200 && !(status == 101 && upgrades)) {
+    let too_large = head::size(response.headers()) > upstream.settings.max_header_size;
+    if too_large || status > 599 || (status < 200 && !(status == 101 && upgrades)) {
         return Err(Trouble::reset(502, "protocol error"));
     }
     Ok(response)

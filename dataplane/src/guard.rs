@@ -121,6 +121,9 @@ impl Guard {
                 if self.seen.is_empty() && data[0] == b'\n' {
                     return Ok(1); // of that empty line
                 }
+                if self.seen.is_empty() && !is_token(&data[..1]) {
+                    return Err(Refusal(400, "this is no request line"));
+                }
                 let taken = self.section(data)?;
                 if let Some(head) = self.whole() {
                     self.at = self.framing(&head)?;
@@ -183,6 +186,11 @@ impl Guard {
                 return Err(Refusal(400, "a line does not end with CRLF"));
             }
             self.count += 1;
+            if self.count == 1 && matches!(self.at, At::Head) {
+                let line = [&self.seen[..], &data[..at]].concat();
+                self.line = first_line(&line);
+                request_line(&line)?;
+            }
             if self.count > self.fields + 2 {
                 return Err(Refusal(431, "there are too many headers"));
             }
@@ -231,8 +239,6 @@ impl Guard {
     fn framing(&mut self, head: &[u8]) -> Result<At, Refusal> {
         let mut fields = lines(head);
         let first = fields.next().unwrap_or_default();
-        self.line = first_line(first);
-        version(first)?;
         self.check(fields.clone())?;
         let mut length: Option<u64> = None;
         let mut chunked = false;
@@ -284,7 +290,9 @@ fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+.^_`|~-".contains(byte))
 }
 
-fn version(line: &[u8]) -> Result<(), Refusal> {
+/// Check a request line.
+fn request_line(line: &[u8]) -> Result<(), Refusal> {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
     let mut words = line.split(|byte| *byte == b' ');
     match (words.next(), words.next(), words.next(), words.next()) {
         (Some(method), Some(target), Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None)

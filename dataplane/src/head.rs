@@ -4,6 +4,7 @@
 
 use crate::config::{Forwarded, Peer};
 use http::header::{self, HeaderName, HeaderValue};
+use http::uri::Scheme;
 use http::{HeaderMap, Method, StatusCode, Uri, Version, request};
 use std::net::IpAddr;
 
@@ -49,6 +50,11 @@ fn named(connection: &[HeaderValue], name: &HeaderName) -> bool {
         })
 }
 
+/// Bytes of headers as they are on the wire.
+pub fn size(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + ": \r\n".len()).sum()
+}
+
 pub fn listed(headers: &HeaderMap, name: HeaderName) -> Vec<HeaderValue> {
     headers.get_all(name).iter().cloned().collect()
 }
@@ -84,6 +90,9 @@ pub fn read(parts: &request::Parts, peer: &Peer) -> Result<Head, Refused> {
     }
     if came.get_all(header::CONTENT_LENGTH).iter().count() > 1 {
         return Err(bad("there are several Content-Lengths"));
+    }
+    if parts.uri.scheme().is_some_and(|scheme| *scheme != Scheme::HTTP && *scheme != Scheme::HTTPS) {
+        return Err(bad("the target is a URL of another scheme"));
     }
     if parts.uri.authority().is_some() && parts.uri.scheme().is_none() {
         return Err(bad("the target is neither a path nor a URL"));

@@ -1,6 +1,6 @@
 //! A thread of the data plane: a runtime, a listener, a pool of connections to upstream, and a chain of filters.
 
-use crate::access::{Counts, Log};
+use crate::access::{BOUNDS, Counts, Log};
 use crate::config::{Config, ServerTls};
 use crate::filters::Filters;
 use crate::server;
@@ -114,11 +114,13 @@ impl PyLane {
         PyLane { commands, inbox: Mutex::new(Some(inbox)), counts: Arc::default() }
     }
 
-    /// Serve on this listening socket, which is taken over, in the calling thread, until `end`.
-    fn run(&self, py: Python<'_>, listening: i32) -> PyResult<()> {
+    /// Serve on this listening socket, which is taken over, in the calling thread, until `end`; without one, only call
+    /// functions.
+    #[pyo3(signature = (listening))]
+    fn run(&self, py: Python<'_>, listening: Option<i32>) -> PyResult<()> {
         let inbox = self.inbox.lock().unwrap().take().ok_or_else(|| PyRuntimeError::new_err("it runs or has run"))?;
-        let listener = unsafe { TcpListener::from_raw_fd(listening) };
-        listener.set_nonblocking(true)?;
+        let listener = listening.map(|fd| unsafe { TcpListener::from_raw_fd(fd) });
+        listener.as_ref().map_or(Ok(()), |listener| listener.set_nonblocking(true))?;
         let counts = self.counts.clone();
         py.detach(|| -> std::io::Result<()> {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -161,14 +163,22 @@ impl PyLane {
         let _ = self.commands.send(Command::End);
     }
 
-    /// What was counted: `in_progress`, `requests` by status, and the times of requests as `counts` and `sum`.
+    /// What was counted, as `metrics.py` has it: `in_progress`, `requests` by status (0: the client left before the
+    /// response) and `latency`, a histogram of seconds.
     fn counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let counts = self.counts.lock().unwrap();
         let said = PyDict::new(py);
         said.set_item("in_progress", counts.in_progress)?;
-        said.set_item("requests", counts.statuses.clone())?;
-        said.set_item("counts", counts.buckets)?;
-        said.set_item("sum", counts.seconds)?;
+        let requests = PyDict::new(py);
+        for (status, count) in &counts.statuses {
+            requests.set_item(status.to_string(), count)?;
+        }
+        said.set_item("requests", requests)?;
+        let latency = PyDict::new(py);
+        latency.set_item("bounds", BOUNDS)?;
+        latency.set_item("counts", counts.buckets)?;
+        latency.set_item("sum", counts.seconds)?;
+        said.set_item("latency", latency)?;
         Ok(said)
     }
 }
@@ -205,13 +215,13 @@ fn server_tls(settings: &ServerTls) -> Result<rustls::ServerConfig, String> {
 
 async fn run(
     mut inbox: UnboundedReceiver<Command>,
-    listener: TcpListener,
+    listener: Option<TcpListener>,
     counts: Arc<Mutex<Counts>>,
 ) -> std::io::Result<()> {
     let (close, closing) = watch::channel(false);
     let lane =
         Rc::new(Lane { current: RefCell::default(), counts, connections: Cell::new(0), gone: Notify::new(), closing });
-    let mut listener = Some(tokio::net::TcpListener::from_std(listener)?);
+    let mut listener = listener.map(tokio::net::TcpListener::from_std).transpose()?;
     while let Some(command) = inbox.recv().await {
         match command {
             Command::Call(function) => call(&function),

@@ -5,12 +5,14 @@ use crate::config::{Clients, Peer, TlsFacts};
 use crate::exchange;
 use crate::guard::{Guard, Refusal};
 use crate::lane::Lane;
+use http::Version;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -26,8 +28,8 @@ const FULL: Refusal = Refusal(503, "there are too many connections");
 const REST: Duration = Duration::from_millis(50);
 const LINGER: Duration = Duration::from_secs(1);
 
-/// How a connection is at the moment.
-struct State(Mutex<Now>, Mutex<String>);
+/// How a connection is at the moment, the first line of what was refused, and its descriptor.
+struct State(Mutex<Now>, Mutex<String>, RawFd);
 
 #[derive(Clone, Copy)]
 struct Now {
@@ -53,15 +55,26 @@ impl State {
 }
 
 /// A request of a connection under way.
-pub struct Busy(Arc<State>);
+pub struct Busy(Arc<State>, Version);
 
 impl Busy {
-    fn begin(state: &Arc<State>, http2: bool) -> Busy {
+    fn begin(state: &Arc<State>, version: Version) -> Busy {
         let mut now = state.now();
         now.under_way += 1;
-        now.http2 = http2;
+        now.http2 = version == Version::HTTP_2;
         drop(now);
-        Busy(state.clone())
+        Busy(state.clone(), version)
+    }
+
+    /// The response breaks off. Where its end is that of the connection, only a reset tells the client.
+    pub fn broken(&self) {
+        if self.1 < Version::HTTP_11 {
+            let at_once = libc::linger { l_onoff: 1, l_linger: 0 };
+            let size = size_of::<libc::linger>() as libc::socklen_t;
+            unsafe {
+                libc::setsockopt(self.0.2, libc::SOL_SOCKET, libc::SO_LINGER, (&raw const at_once).cast(), size);
+            }
+        }
     }
 }
 
@@ -97,6 +110,9 @@ struct Wire<I> {
     idle: Duration,
     stuck: Option<Pin<Box<Sleep>>>,
     waiting: bool,
+    /// It was told why what it sends is refused.
+    answered: bool,
+    leaving: Option<Pin<Box<Sleep>>>,
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<I> {
@@ -119,7 +135,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<I> {
                 return Poll::Pending; // the responses before it come first; then it is asked again
             }
             if it.under_way == 0 {
-                let _ = Pin::new(&mut self.io).poll_write(context, &refusal.response());
+                ready!(self.poll_refuse(refusal, context));
             }
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
@@ -146,6 +162,32 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<I> {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
+    /// Answer what is no request, once.
+    fn poll_refuse(&mut self, refusal: Refusal, context: &mut Context<'_>) -> Poll<()> {
+        if !std::mem::replace(&mut self.answered, true) {
+            let _ = Pin::new(&mut self.io).poll_write(context, &refusal.response());
+        }
+        self.poll_linger(context).map(drop)
+    }
+
+    /// Close our side, and go on when the client has closed its own, or had time to read what it was answered: what it
+    /// still sends would else make the system throw the answer away.
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.leaving.is_none() {
+            ready!(Pin::new(&mut self.io).poll_shutdown(context))?;
+        }
+        let until = self.leaving.get_or_insert_with(|| Box::pin(sleep(LINGER)));
+        let mut space = [0; 4096];
+        loop {
+            let mut rest = ReadBuf::new(&mut space);
+            match Pin::new(&mut self.io).poll_read(context, &mut rest) {
+                Poll::Ready(Ok(())) if !rest.filled().is_empty() => (),
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return until.as_mut().poll(context).map(Ok),
+            }
+        }
+    }
+
     /// Read on in a head that has begun.
     fn poll_more(
         mut self: Pin<&mut Self>,
@@ -225,6 +267,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<I> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.guard.in_body() || self.state.now().refusal.is_some() {
+            return self.poll_linger(context);
+        }
         Pin::new(&mut self.io).poll_shutdown(context)
     }
 }
@@ -258,6 +303,7 @@ pub async fn listen(lane: Rc<Lane>, listener: TcpListener) {
 }
 
 async fn connection(lane: Rc<Lane>, mut tcp: TcpStream) {
+    let fd = tcp.as_raw_fd();
     let generation = lane.generation();
     let clients = &generation.config.clients;
     let (Ok(client), Ok(server)) = (tcp.peer_addr(), tcp.local_addr()) else { return };
@@ -275,7 +321,8 @@ async fn connection(lane: Rc<Lane>, mut tcp: TcpStream) {
             }
         }
         None => {
-            talk(&lane, clients, tcp, Peer { client, server, tls: None }, generation.config.stream_idle_timeout.0).await
+            let peer = Peer { client, server, tls: None };
+            talk(&lane, clients, (tcp, fd), peer, generation.config.stream_idle_timeout.0).await
         }
         Some(tls) => {
             let accepted = tokio::time::timeout(
@@ -288,7 +335,7 @@ async fn connection(lane: Rc<Lane>, mut tcp: TcpStream) {
             let version = session.protocol_version().map_or(0, u16::from);
             let certificate = session.peer_certificates().and_then(|all| all.first()).map(|der| der.to_vec());
             let peer = Peer { client, server, tls: Some(TlsFacts { version, certificate }) };
-            talk(&lane, clients, io, peer, generation.config.stream_idle_timeout.0).await;
+            talk(&lane, clients, (io, fd), peer, generation.config.stream_idle_timeout.0).await;
         }
     }
 }
@@ -308,7 +355,7 @@ async fn linger(mut tcp: TcpStream) {
 async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     lane: &Rc<Lane>,
     clients: &Clients,
-    io: I,
+    (io, fd): (I, RawFd),
     peer: Peer,
     idle: Duration,
 ) {
@@ -323,13 +370,23 @@ async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         in_body: false,
         switched: false,
     };
-    let state = Arc::new(State(Mutex::new(now), Mutex::default()));
+    let state = Arc::new(State(Mutex::new(now), Mutex::default(), fd));
     let guard = Guard::new(clients.max_header_size, clients.max_headers);
-    let wire = Wire { io, state: state.clone(), guard, held: Vec::new(), idle, stuck: None, waiting: false };
+    let wire = Wire {
+        io,
+        state: state.clone(),
+        guard,
+        held: Vec::new(),
+        idle,
+        stuck: None,
+        waiting: false,
+        answered: false,
+        leaving: None,
+    };
     let peer = Rc::new(peer);
     let client = peer.client;
     let service = service_fn(|request| {
-        let busy = Busy::begin(&state, request.version() == http::Version::HTTP_2);
+        let busy = Busy::begin(&state, request.version());
         let response = exchange::serve(lane.clone(), peer.clone(), busy, request);
         async { Ok::<_, Infallible>(response.await) }
     });

@@ -41,7 +41,6 @@ def _filter_options(function: F) -> F:
 @click.option("--cluster", "clusters", metavar="NAME=URL", multiple=True, help="A server that filters may call.")
 @click.option("--deadline", type=Seconds(), help=f"Seconds for a callback; 0 for no limit.  [default: {DEADLINE:g}]")
 @click.option("--memory-limit", type=Size(), help=f"Of a guest.  [default: {MEMORY >> 20}MiB]")
-@click.option("--data-plane", type=click.Choice(["asyncio", "hyper"]), help="What speaks HTTP.  [default: asyncio]")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes.  [default: 1]")
 @click.option(
     "--access-log", type=click.Choice(["common", "json", "off"]), help="To standard output.  [default: common]"
@@ -66,10 +65,9 @@ def command(filters: tuple[str, ...], file: Path | None, schema: bool, **options
     """  # noqa: D301 - click wants the character
     try:
         from proxywasm_host.serve.config import Settings  # noqa: PLC0415 - the extra may be missing
-        from proxywasm_host.serve.server import serve  # noqa: PLC0415
         from proxywasm_host.serve.source import Source  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise click.UsageError(f"proxywasm serve needs more: {remedy.missing('serve', error)}") from None
+        raise _wanting(error) from None
     if schema:
         click.echo(json.dumps(Settings.model_json_schema(), indent=2))
         return
@@ -80,14 +78,27 @@ def command(filters: tuple[str, ...], file: Path | None, schema: bool, **options
         )
     if not file and not (options["upstream"] and filters):
         raise click.UsageError("say what to serve: FILTER.wasm and --upstream URL, or --config FILE")
-    serve(Source(file.absolute() if file else None, overrides(filters, options)))
+    source = Source(file.absolute() if file else None, overrides(filters, options))
+    try:
+        from proxywasm_host.serve.server import serve  # noqa: PLC0415 - it needs the data plane as well
+    except ModuleNotFoundError as error:
+        raise _wanting(error) from None
+    serve(source)
+
+
+def _wanting(error: ModuleNotFoundError) -> click.UsageError:
+    if error.name == "proxywasm_dataplane":
+        return click.UsageError(
+            f"proxywasm serve needs proxywasm-dataplane, which is not installed: {remedy.install_data_plane()}"
+        )
+    return click.UsageError(f"proxywasm serve needs more: {remedy.missing('serve', error)}")
 
 
 def overrides(filters: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
     """What a command line says, as a configuration says it. Raises: click.UsageError."""
     said: dict[str, Any] = {
         name: options[name]
-        for name in ("listen", "data_plane", "workers", "watch", "admin", "log_level")
+        for name in ("listen", "workers", "watch", "admin", "log_level")
         if options[name] is not None
     }
     if options["upstream"]:

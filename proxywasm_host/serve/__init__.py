@@ -1,7 +1,7 @@
-"""``proxywasm serve``: filters in front of any HTTP server. Needs the extra ``serve``.
+"""``proxywasm serve``: filters in front of any HTTP server. Needs the extra ``serve`` and `proxywasm_dataplane`.
 
-    client → `protocol` → `application` → `forwarded` → filters (`chain`) → `proxy` → `upstream`
-
-`wire` is HTTP/1.1 as bytes, for both sides; `server` runs the application in one process or several, on uvicorn;
-`reload` puts a new chain beside the old one, and `admin` shows it all: ``/metrics`` and a page.
+HTTP is spoken by `proxywasm_dataplane`, in a `thread` of its own; a `generation` of the configuration has the filters
+there, and a `driver` that performs what they want done. The event loop beside it does all that is no request
+(`application`): it loads, reloads, and shows it all on the admin port (`admin`: ``/metrics`` and a page). `server` runs
+that in one process or several.
 """

@@ -377,8 +377,6 @@ class Settings(Model):
     """``HOST:PORT`` of ``/metrics`` and of the page; none if not given."""
     admin_hosts: list[str] = []
     """Names by which the admin port may be asked, beside localhost and addresses; others are answered 421."""
-    data_plane: Literal["asyncio", "hyper"] = "asyncio"
-    """What speaks HTTP: ours in Python, or hyper's in Rust (``proxywasm-dataplane``), faster and with HTTP/2."""
     record: Record | None = None
     """Which requests are recorded; none if not given."""
     watch: bool = False

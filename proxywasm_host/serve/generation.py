@@ -1,4 +1,4 @@
-"""One generation of the configuration: filters in a worker of their own, in front of their own connections to upstream.
+"""One generation of the configuration: filters in the thread of the data plane, and all that they need.
 
 Generations stand beside each other: new requests go to the newest, old ones end where they began. They share services
 (shared data, queues, metrics), so that what filters keep there outlives a reload.
@@ -13,49 +13,62 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.driver import filters as filter_list
 from proxywasm_host.driver.clusters import Cluster, Clusters
 from proxywasm_host.driver.filters import Filter
-from proxywasm_host.driver.worker import Worker
+from proxywasm_host.driver.health import watch
 from proxywasm_host.errors import ConfigError
-from proxywasm_host.integrations.asgi.pump import Pump
-from proxywasm_host.integrations.asgi.scope import Receive, Scope, ScopeProperties, Send, target
+from proxywasm_host.integrations.asgi.scope import Scope, ScopeProperties
+from proxywasm_host.integrations.heads import UNSENDABLE, oddities
 from proxywasm_host.integrations.properties import of_this_node
-from proxywasm_host.recording import Record
 from proxywasm_host.recording.secrets import Secrets
+from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.runtime.filter_config import plugin_names
 from proxywasm_host.runtime.host import Host
+from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.serve import config, files
 from proxywasm_host.serve.config import Settings
+from proxywasm_host.serve.driver import ThreadDriver
 from proxywasm_host.serve.metrics import Tally
-from proxywasm_host.serve.proxy import Proxy
+from proxywasm_host.serve.thread import Thread
 from proxywasm_host.serve.trace import Tracer
 from proxywasm_host.services import Services
 
-__all__ = ["AsyncioGeneration", "Generation", "names"]
+__all__ = ["Generation", "filters_of", "names"]
 
+GONE = "downstream_remote_disconnect"
 WAIT = 0.25
 """Seconds that a failed guest gets to be replaced before it counts as one that is not."""
 logger = logging.getLogger("proxywasm_host.serve")
 
 
 class Generation:
-    """What all generations have, wherever they run."""
+    """`start`, `stop` and `unready` are called in the office; `begin`, `finish` and the like by the data plane."""
 
     open = 0
     """Requests under way."""
 
-    def __init__(self, number: int, settings: Settings, services: Services, tally: Tally, tracer: Tracer) -> None:
-        """Raises: ConfigError."""
+    def __init__(
+        self, number: int, settings: Settings, services: Services, tally: Tally, tracer: Tracer, thread: Thread
+    ) -> None:
+        """Nothing is loaded yet. Raises: ConfigError; OSError, for a file of a filter."""
         self.number = number
         self.settings = settings
+        self.plugins: Sequence[Plugin] = ()
         self._tally = tally
         self._tracer = tracer
+        self._thread = thread
         self._services = replace(services, clusters=clusters_of(settings))
+        self._filters = list(filters_of(settings))
+        self._looked_at: set[HttpStream] = set()
+        self._drained: asyncio.Event | None = None
+        """To be told when the last request is over, once no other comes."""
 
-    def make_host(self) -> Host:
+    def _make_host(self) -> Host:
         settings = self.settings
         return Host(
             settings.engine,
@@ -65,39 +78,73 @@ class Generation:
             properties=of_this_node(settings.properties),
         )
 
-    @property
-    def record(self) -> Record | None:
-        """Which requests are recorded."""
-        record = self.settings.record
-        return None if record is None else record.record()
-
-    @property
-    def host(self) -> Host:
-        raise NotImplementedError
-
-    @property
-    def plugins(self) -> Sequence[Plugin]:
-        raise NotImplementedError
-
     async def start(self) -> None:
-        """Load the filters; compiling happens in a thread.
+        """Load the filters; compiling happens in a thread of its own. Raises as `Host.load_plugin`, and as `Host`."""
+        self.host = await self._thread.ask(lambda: self._make_host().__enter__())
+        try:
+            timeout, said = self.settings.stream_idle_timeout, self.settings.record
+            record = None if said is None else said.record()
+            self.driver = ThreadDriver(self.host, self._thread, stream_idle_timeout=timeout, record=record)
+            await self.driver.start()
+            try:
+                await asyncio.to_thread(filter_list.compile, self.host, self._filters)
+                await self._thread.ask(self._load)
+            except BaseException:
+                await self.driver.stop()
+                raise
+        except BaseException:
+            await self._thread.ask(self._close)
+            raise
 
-        Raises: OSError, ModuleError, PluginError, UnknownEngine, EngineUnavailable.
-        """
-        raise NotImplementedError
+    def _load(self) -> None:
+        try:
+            self.plugins = filter_list.load(self.host, self._filters)
+        finally:
+            self.driver.perform(self.host.drain())
+        watch(self.plugins, logger, self._failed)
+        self.driver.heal(self.plugins)
+        self._tracer.add(self.host)
+
+    def _close(self) -> None:
+        self.host.__exit__(None, None, None)
 
     async def stop(self) -> None:
         """Wait until the last request is over, and free everything."""
-        raise NotImplementedError
+        drained = asyncio.Event()
+        await self._thread.ask(lambda: self._drain(drained))  # new requests go elsewhere from now on
+        await drained.wait()
+        await self.driver.stop()
+        await self._thread.ask(self._end)
+
+    def _drain(self, drained: asyncio.Event) -> None:
+        self._drained = drained
+        self._look_drained()
+
+    def _look_drained(self) -> None:
+        if self._drained is not None and not self.open:
+            self._thread.tell(self._drained.set)
+
+    def _end(self) -> None:
+        self._tracer.remove(self.host)
+        self._close()
 
     async def unready(self) -> list[str]:
         """Names of filters whose guest has failed, and for which new requests are answered 503 until it is replaced.
 
         Whoever asks makes it replaced, if it is time for that: nobody may send requests to what is not ready.
         """
-        raise NotImplementedError
+        names = await self._thread.ask(self._healed)
+        if names:  # one that had started is replaced within as long as that took
+            await asyncio.sleep(WAIT)
+            names = await self._thread.ask(self._healed)
+        return names
 
-    def failed(self, plugin: Plugin, failure: Failure) -> None:
+    def _healed(self) -> list[str]:
+        failed = [plugin.name for plugin in self.plugins if not plugin.closed and plugin._ready() and plugin.failure]
+        self.driver.perform(self.host.drain())
+        return failed
+
+    def _failed(self, plugin: Plugin, failure: Failure) -> None:
         """Note that a guest has failed."""
         self._tally.failures[plugin.name, failure.kind] += 1
 
@@ -121,87 +168,54 @@ class Generation:
             for plugin, filter in zip(self.plugins, self.settings.filters, strict=True)
         ]
 
+    # -- For the data plane --------------------------------------------------------------------------------------
 
-class AsyncioGeneration(Generation):
-    """Belongs to one event loop."""
-
-    def __init__(self, number: int, settings: Settings, services: Services, tally: Tally, tracer: Tracer) -> None:
-        """Nothing is loaded yet. Raises: ConfigError."""
-        super().__init__(number, settings, services, tally, tracer)
-        self.proxy = Proxy(settings.upstream)
-        self._worker = Worker(
-            self.make_host,
-            list(filters_of(settings)),
-            logger=logger,
-            on_failure=self.failed,
-            stream_idle_timeout=settings.stream_idle_timeout,
-            record=self.record,
-        )
-        self._running: asyncio.Task[None] | None = None
-        self._drained = asyncio.Event()
-        self._drained.set()
-
-    async def start(self) -> None:
-        self._running = asyncio.ensure_future(self._worker.run())
-        await self._worker.ready()
-        self._tracer.add(self.host)
-
-    @property
-    def host(self) -> Host:
-        return self._worker.host
-
-    @property
-    def plugins(self) -> list[Plugin]:
-        return list(self._worker.plugins)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        self.open += 1
-        self._drained.clear()
-        try:
-            await self._serve(scope, receive, send)
-        finally:
-            self.open -= 1
-            if not self.open:
-                self._drained.set()
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        worker = self._worker
-        if not worker.plugins:
-            await self.proxy(scope, receive, send)
-            return
-        stream = worker.host.http_stream(
-            worker.plugins,
+    def begin(
+        self,
+        sink: Any,
+        headers: HeaderList,
+        end: bool,
+        protocol: str,
+        client: tuple[str, int],
+        server: tuple[str, int],
+        tls: tuple[int, bytes | None] | None,
+    ) -> tuple[HttpStream, list[Effect]]:
+        """A request comes in: its stream, and what is to be done first. Effects that come later go to `sink`."""
+        scope: Scope = {"http_version": protocol, "client": client, "server": server}
+        if tls is not None:
+            version, certificate = tls
+            scope["extensions"] = {
+                "tls": {"tls_version": version, "client_cert_chain": [certificate][: bool(certificate)]}
+            }
+        stream = self.host.http_stream(
+            self.plugins,
             properties=ScopeProperties(scope, self.settings.properties),
             buffer_limit=self.settings.buffer_limit,
-            header_limits=None,  # larger ones were refused where they came in
+            header_limits=None,  # what is beyond was refused where it came in
         )
-        looked_at = self._tracer.begin(stream, self.number, f"{scope['method']} {target(scope).decode('latin-1')}")
-        try:
-            await Pump(worker, stream, scope, receive, send, fix_content_length=True).run(self.proxy)
-        finally:
-            if looked_at:
-                self._tracer.end(stream)
+        if self._tracer.begin(stream, self.number, f"{headers[2][1].decode()} {headers[1][1].decode('latin-1')}"):
+            self._looked_at.add(stream)
+        self.driver.attach(stream, sink)
+        self.open += 1
+        return stream, stream.request_headers(headers, end)
 
-    async def stop(self) -> None:
-        await self._drained.wait()
-        if self._running is not None:
-            await self._worker.stop()
-            await self._running
-            self._tracer.remove(self.host)
-        self.proxy.close()
+    def finish(self, stream: HttpStream, gone: bool) -> None:
+        """Both sides are done with a stream; `gone`, if the client has left before."""
+        self.open -= 1
+        self.driver.detach(stream)
+        self.driver.perform(stream.close(GONE if gone and not stream.reset_details else ""))
+        if stream in self._looked_at:
+            self._looked_at.discard(stream)
+            self._tracer.end(stream)
+        self._look_drained()
 
-    async def unready(self) -> list[str]:
-        names = self._healed()
-        if names:  # one that had started is replaced within as long as that took
-            await asyncio.sleep(WAIT)
-            names = self._healed()
-        return names
+    def perform(self, effects: list[Effect]) -> None:
+        """Do what is no part of a message."""
+        self.driver.perform(effects)
 
-    def _healed(self) -> list[str]:
-        failed = [plugin.name for plugin in self.plugins if not plugin.closed and plugin._ready() and plugin.failure]
-        self._worker.driver.perform(self.host.drain())
-        return failed
+    def unsendable(self, what: str, headers: HeaderList) -> None:
+        """A ``request`` or ``response`` has come out of the filters that cannot be sent."""
+        logger.warning(UNSENDABLE, what, oddities(headers))
 
 
 def names(filters: list[config.Filter]) -> list[str]:

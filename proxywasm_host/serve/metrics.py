@@ -26,7 +26,6 @@ from proxywasm_host.services.metrics import COUNTER, GAUGE, HISTOGRAM, InMemoryM
 
 __all__ = ["GuestMetrics", "Histogram", "Tally", "added", "rendered"]
 
-SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 MICROSECONDS = (10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 50e-3, 0.1, 1.0)
 GUEST_BUCKETS = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4, 3e5, 6e5, 1.8e6, 3.6e6)
 """Those of Envoy's histograms."""
@@ -77,13 +76,9 @@ class GuestMetrics(InMemoryMetrics):
 
 
 class Tally:
-    """What one process has counted."""
+    """What one process has counted of its filters; the data plane counts requests (`Lane.counts`)."""
 
     def __init__(self) -> None:
-        self.in_progress = 0
-        self.requests: Counter[str] = Counter()
-        """By status; 0 is a client that left before the response."""
-        self.latency = Histogram(SECONDS)
         self.callbacks: Counter[tuple[str, str]] = Counter()
         """By plugin and callback."""
         self.hostcalls: Counter[tuple[str, str, str]] = Counter()
@@ -95,20 +90,12 @@ class Tally:
         self.restarts: Counter[tuple[str]] = Counter()
         self.reloads: Counter[tuple[str]] = Counter({("loaded",): 0, ("refused",): 0})
 
-    def finished(self, status: int, seconds: float) -> None:
-        """A request is over."""
-        self.requests[str(status)] += 1
-        self.latency.note(seconds)
-
     def in_filter(self, plugin: str, seconds: float) -> None:
         """A sampled request has spent this time in a plugin."""
         self.filters.setdefault(plugin, Histogram(MICROSECONDS)).note(seconds)
 
     def snapshot(self) -> Snapshot:
         return {
-            "in_progress": self.in_progress,
-            "requests": dict(self.requests),
-            "latency": self.latency.snapshot(),
             "callbacks": _flat(self.callbacks),
             "hostcalls": _flat(self.hostcalls),
             "filters": {plugin: histogram.snapshot() for plugin, histogram in self.filters.items()},

@@ -29,7 +29,7 @@ def files_of(settings: Settings, source: Source) -> list[Path]:
     found: list[Path | None] = [source.file]
     for filter in settings.filters:
         found += [filter.file, filter.configuration_file, filter.vm_configuration_file]
-    if settings.tls is not None and settings.data_plane == "hyper":
+    if settings.tls is not None:
         found += [settings.tls.certificate, settings.tls.key, settings.tls.client_ca]
     for tls in (settings.upstream.tls, *(cluster.tls for cluster in settings.clusters.values())):
         found += [tls.ca, tls.certificate, tls.key]

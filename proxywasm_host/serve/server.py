@@ -1,7 +1,7 @@
 """Runs the application: in this process, or in several that share the listening socket.
 
-Alone, everything is in one event loop. Of several processes, uvicorn's supervisor starts, watches and ends those that
-serve; this one has the admin port and watches the files, in a thread with an event loop of its own.
+Of several processes, the `Supervisor` starts, watches and ends those that serve; this one has the admin port and
+watches the files, in a thread with an event loop of its own.
 """
 
 from __future__ import annotations
@@ -14,32 +14,24 @@ import os
 import resource
 import signal
 import socket
-import ssl
 import sys
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 import uvicorn
-from uvicorn.supervisors import Multiprocess
 
-from proxywasm_host import remedy
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.errors import ConfigError, ProxyWasmError
-from proxywasm_host.integrations.exchange import StreamReset
 from proxywasm_host.serve.admin import Admin, Member
 from proxywasm_host.serve.application import Application, usable
-from proxywasm_host.serve.config import Address, ServerTls, Settings
-from proxywasm_host.serve.connection import UpstreamError
+from proxywasm_host.serve.config import Address, Settings
 from proxywasm_host.serve.control import Control, Fleet
 from proxywasm_host.serve.generation import names
 from proxywasm_host.serve.orphan import end_with
-from proxywasm_host.serve.protocol import ClientProtocol
 from proxywasm_host.serve.reload import Watch
 from proxywasm_host.serve.source import Source
 from proxywasm_host.serve.supervisor import Supervisor
@@ -54,25 +46,10 @@ OTHERS = 256
 """Descriptors for what is no connection of a client or to upstream: files, callouts, the admin port."""
 RETRY = 0.5
 """Seconds until a process that could not start tries again."""
-KNOWN = (
-    "Application startup failed",  # we say why
-)
-"""How lines of uvicorn begin that are of no use here."""
-
-
 SEVERAL = (
     "each of the %d processes has filters of its own, and shared data, queues and metrics of its own: "
     "what filters count there, as rate limits do, is counted in each by itself"
 )
-
-
-class Expected(logging.Filter):
-    """Leaves out what is no fault of ours, a stream that had to be cut, and what we say ourselves."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        cut = isinstance(error, (UpstreamError, StreamReset))
-        return not cut and not str(record.msg).startswith(KNOWN)
 
 
 def log_config(settings: Settings) -> dict[str, Any]:
@@ -81,9 +58,8 @@ def log_config(settings: Settings) -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "filters": {"expected": {"()": Expected}},
         "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["expected"]}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"handlers": ["stderr"], "level": "WARNING"},
         "loggers": {"proxywasm_host": {"level": "INFO"}, "proxywasm_host.guest": {"level": guests}},
     }
@@ -97,8 +73,6 @@ def serve(source: Source) -> None:
     watch = Watch(source)
     settings = source.load()
     logging.config.dictConfig(log_config(settings))
-    if settings.data_plane == "hyper" and find_spec("proxywasm_dataplane") is None:
-        raise ConfigError(f"data_plane: proxywasm-dataplane is not installed: {remedy.install_data_plane()}")
     make_room(settings)
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(bound(settings.listen))
@@ -109,7 +83,7 @@ def serve(source: Source) -> None:
         filters = ", ".join(names(settings.filters)) or "no filters"
         ready = partial(logger.info, "serving %s: %s → %s", ", ".join(told), filters, settings.upstream.url)
         if settings.workers == 1:
-            _alone(source, settings, watch, listening, admin, ready)
+            asyncio.run(until_signal(Alone(source, settings, listening, watch, admin), ready))
         else:
             if settings.filters:
                 logger.warning(SEVERAL, settings.workers)
@@ -147,58 +121,25 @@ def at(listening: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _config(app: Application, settings: Settings) -> uvicorn.Config:
-    tls: dict[str, Any] = {}
-    if settings.tls is not None:
-        _check(settings.tls)
-        tls = {"ssl_certfile": settings.tls.certificate, "ssl_keyfile": settings.tls.key}
-        if settings.tls.client_ca:
-            tls |= {"ssl_ca_certs": str(settings.tls.client_ca), "ssl_cert_reqs": ssl.CERT_REQUIRED}
-    idle = settings.stream_idle_timeout
-    http = partial(ClientProtocol, clients=settings.clients, idle=idle, refused=app.refused)
-    return uvicorn.Config(
-        app,
-        lifespan="on",
-        ws="none",
-        access_log=False,
-        log_config=log_config(settings),
-        proxy_headers=False,
-        server_header=False,
-        date_header=False,
-        workers=settings.workers,
-        http=cast("type[asyncio.Protocol]", http),
-        timeout_graceful_shutdown=settings.shutdown_timeout,
-        **tls,
-    )
-
-
-def _check(tls: ServerTls) -> None:
+async def until_signal(application: Application, ready: Callable[[], None]) -> None:
+    """Serve until a signal ends it; `ready` is called when it serves. Raises: ProxyWasmError, if it cannot start."""
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    await application.start()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
     try:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tls.client_ca)
-        context.load_cert_chain(tls.certificate, tls.key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"tls: cannot use {tls.certificate}: {error}") from None
-
-
-class _Server(uvicorn.Server):
-    """A server that a signal ends as it should be ended: with success. `ready` is called when it serves."""
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._ready()
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if self.should_exit and sig == signal.SIGINT:
-            self.force_exit = True
-        self.should_exit = True
+        ready()
+        await told.wait()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)  # a second one is the end
+        await application.close()
+    finally:
+        await application.stop()
 
 
 class _Beside(uvicorn.Server):
-    """A second server in an event loop; signals are the first one's business."""
+    """A server that is not the process's business: signals are somebody else's."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -207,10 +148,9 @@ class _Beside(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def beside(app: Any, **where: Any) -> AsyncIterator[None]:
-    """Serve another application while this context is open: on ``sockets``, or on ``uds``."""
+    """Serve an application of few requests while this context is open: on ``sockets``, or on ``uds``."""
     sockets = where.pop("sockets", None)
-    http = cast("type[asyncio.Protocol]", ClientProtocol)
-    config = uvicorn.Config(app, lifespan="off", ws="none", http=http, access_log=False, log_config=None, **where)
+    config = uvicorn.Config(app, lifespan="off", ws="none", http="h11", access_log=False, log_config=None, **where)
     config.timeout_graceful_shutdown = 1
     server = _Beside(config)
     serving = asyncio.ensure_future(server.serve(sockets))
@@ -238,10 +178,12 @@ async def watching(watch: Watch, reload: Callable[[], Awaitable[str]]) -> AsyncI
 
 
 class Alone(Application):
-    """The application with all that belongs to it, in one event loop."""
+    """The application with all that belongs to it."""
 
-    def __init__(self, source: Source, settings: Settings, watch: Watch, admin: socket.socket | None) -> None:
-        super().__init__(source, settings)
+    def __init__(
+        self, source: Source, settings: Settings, listening: socket.socket, watch: Watch, admin: socket.socket | None
+    ) -> None:
+        super().__init__(source, settings, listening)
         self._watch = watch
         self._admin = admin
         self._around = contextlib.AsyncExitStack()
@@ -266,36 +208,16 @@ class Alone(Application):
         return [self] if self.loaded else []
 
 
-def _alone(
-    source: Source,
-    settings: Settings,
-    watch: Watch,
-    listening: socket.socket,
-    admin: socket.socket | None,
-    ready: Callable[[], None],
-) -> None:
-    if settings.data_plane == "hyper":
-        from proxywasm_host.serve.hyper import server as on_hyper  # noqa: PLC0415 - it may not be installed
-
-        on_hyper.alone(source, settings, watch, listening, admin, ready)
-        return
-    application = Alone(source, settings, watch, admin)
-    try:
-        _Server(_config(application, settings), ready).run([listening])
-    except SystemExit:
-        if application.error is None:
-            raise
-        raise application.error from None
-
-
 # -- Several -----------------------------------------------------------------------------------------------------------
 
 
 class OneOfSeveral(Application):
     """The application in a process of its own, which the one that started it can ask."""
 
-    def __init__(self, source: Source, settings: Settings, directory: Path, supervisor: int) -> None:
-        super().__init__(source, settings)
+    def __init__(
+        self, source: Source, settings: Settings, listening: socket.socket, directory: Path, supervisor: int
+    ) -> None:
+        super().__init__(source, settings, listening)
         self._directory = directory
         self._supervisor = supervisor
 
@@ -311,10 +233,9 @@ class OneOfSeveral(Application):
         """Start; or wait until that can be done.
 
         Whoever takes the place of a process that has died reads what is there now, and that may be what the others
-        have refused. They go on with what they have, so this is no reason to end them, as uvicorn would.
+        have refused. They go on with what they have, so this is no reason to end.
         """
         told = ""
-        serving = signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until then nothing is to be brought to its end
         while True:
             with contextlib.suppress(ConfigError):
                 self._settings = self._source.load()
@@ -326,12 +247,17 @@ class OneOfSeveral(Application):
                     logger.error("this process serves when this is mended: %s", told)  # noqa: TRY400
                 await asyncio.sleep(RETRY)
             else:
-                signal.signal(signal.SIGTERM, serving)
                 return
 
     async def stop(self) -> None:
         await self._around.aclose()
         await super().stop()
+
+
+def one(source: Source, settings: Settings, listening: socket.socket, directory: Path, supervisor: int) -> None:
+    """What each of several processes runs."""
+    logging.config.dictConfig(log_config(settings))
+    asyncio.run(until_signal(OneOfSeveral(source, settings, listening, directory, supervisor), lambda: None))
 
 
 def _several(
@@ -349,24 +275,13 @@ def _several(
         office.start()
         try:
             asyncio.run(usable(source, settings))
-            well = _processes(source, settings, directory, listening)
+            arguments = (source, settings, listening, directory, os.getpid())
+            well = Supervisor(settings.workers, one, arguments).run(settings.shutdown_timeout)
         finally:
             over.set()
             office.join()
     if not well:
         sys.exit(1)
-
-
-def _processes(source: Source, settings: Settings, directory: Path, listening: socket.socket) -> bool:
-    """Run the processes, and say whether all have ended as they should."""
-    if settings.data_plane == "hyper":
-        from proxywasm_host.serve.hyper import server as on_hyper  # noqa: PLC0415 - it may not be installed
-
-        arguments = (source, settings, directory, os.getpid(), listening)
-        return Supervisor(settings.workers, on_hyper.one, arguments).run(settings.shutdown_timeout)
-    supervisor = Multiprocess(_config(OneOfSeveral(source, settings, directory, os.getpid()), settings), [listening])
-    supervisor.run()
-    return all(process.exitcode in (0, -signal.SIGTERM) for process in supervisor.processes)
 
 
 async def _office(

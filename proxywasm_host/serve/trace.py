@@ -12,7 +12,6 @@ Rules of this module:
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
@@ -112,13 +111,11 @@ def differences(before: HeaderList, after: HeaderList, secrets: Secrets) -> list
 class Tracer:
     """The listener of the hosts of one process."""
 
-    def __init__(
-        self, tally: Tally, every: int, later: Callable[[float, Callable[[], None]], object] | None = None
-    ) -> None:
-        """`later` calls a function so many seconds from now, where the hosts are; else the event loop does."""
+    def __init__(self, tally: Tally, every: int, later: Callable[[float, Callable[[], None]], object]) -> None:
+        """`later` calls a function so many seconds from now, where the hosts are."""
         self.tally = tally
         self.every = every
-        self._later = later or (lambda seconds, function: asyncio.get_running_loop().call_later(seconds, function))
+        self._later = later
         self.live = every == 1
         """Whether every request is looked at."""
         self.records: deque[Record] = deque(maxlen=KEPT)

@@ -1,4 +1,7 @@
-"""Every carrier records requests: a real uvicorn, a WSGI server's thread, ``proxywasm serve``. Each replays alone."""
+"""Every carrier records requests: a real uvicorn, a WSGI server's thread. Each replays alone.
+
+``proxywasm serve`` in tests/serve/test_recording.py, as it needs the data plane.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,10 @@ from proxywasm_host import list_engines
 from proxywasm_host.integrations import asgi, wsgi
 from proxywasm_host.recording import Record, Recording, replay
 from tests.cli.conftest import command
-from tests.serve.conftest import AUTH, PANICS, Served, on_engine, origin, plane, serve
-from tests.serve.origin import Origin
+from tests.serve.conftest import AUTH, PANICS, origin
 from tests.support import FILTERS
 
-__all__ = ["command", "on_engine", "origin", "plane", "serve"]
+__all__ = ["command", "origin"]
 
 PROBE = str(FILTERS / "c/probe_0_2_1.wasm")
 ASKING = "@on_request_headers\nget_current_time_nanoseconds\nclock_time_get 1\nrandom_get 8\nset_shared_data key one 0\nget_shared_data key"
@@ -157,23 +159,3 @@ def test_wsgi_records_too(engine, tmp_path):
         b"body", b"Hello, ", b"body", b"",
     ]  # fmt: skip
     assert replay(recording).first_difference is None
-
-
-def test_serve_records(on_engine: Callable[..., Served], origin: Origin, engine, tmp_path, command):
-    directory = tmp_path / "recordings"
-    served = on_engine(
-        PANICS, filter_config="response_headers", record=directory, record_failures=True, redact="x-token"
-    )
-    served.get("/x", headers={"x-token": "very secret"})
-    [recording] = recordings(directory, 1)
-    assert (recording.engine, dict(recording.events[0].given["headers"])[b"x-token"]) == (engine.name, b"*1*********")
-    assert recording.outcome["failure"].startswith("panics failed in proxy_on_response_headers: ")
-    again = command("replay", next(directory.glob("*.json")))
-    assert (again.out, again.err) == (f"{engine.name}: the same, {len(recording.lines)} lines\n", "")
-
-
-def test_serve_says_what_it_cannot_do(serve: Callable[..., Served], tmp_path):
-    (tmp_path / "file").write_text("")
-    served = serve(PROBE, record=tmp_path / "file" / "in it")
-    assert served.stop() != 0
-    assert f"cannot record in {tmp_path}/file/in it: Not a directory" in served.log

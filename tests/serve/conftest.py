@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,6 @@ from tests.serve.origin import Origin, running
 from tests.support import FILTERS
 
 AUTH, HEADERS, BODY, PANICS = (str(FILTERS / f"rust/{name}.wasm") for name in ("auth", "headers", "body", "panics"))
-
-PLANES = ["asyncio", *(["hyper"] if find_spec("proxywasm_dataplane") else [])]
 
 
 class Served:
@@ -82,14 +79,8 @@ def origin() -> Iterator[Origin]:
         yield origin
 
 
-@pytest.fixture(params=PLANES)
-def plane(request: pytest.FixtureRequest) -> str:
-    """Each data plane in turn."""
-    return str(request.param)
-
-
 @pytest.fixture
-def serve(tmp_path: Path, origin: Origin, plane: str) -> Iterator[Callable[..., Served]]:
+def serve(tmp_path: Path, origin: Origin) -> Iterator[Callable[..., Served]]:
     """Start a server: options of the command line as keywords, and ``settings`` for its configuration file."""
     started: list[Served] = []
 
@@ -102,7 +93,6 @@ def serve(tmp_path: Path, origin: Origin, plane: str) -> Iterator[Callable[..., 
             file.write_text(json.dumps(settings))
             options["config"] = file
         given = {
-            "data_plane": plane,
             "upstream": origin.url,
             "listen": "127.0.0.1:0",
             "admin": "127.0.0.1:0",

@@ -73,10 +73,8 @@ class Origin:
                     continue
                 await request.read(reader)
                 body = b"" if request.method == "HEAD" else request.as_json()
-                writer.write(
-                    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
-                )
-                writer.write(body)
+                head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
+                writer.write(head + body)  # at once: a second write would wait until the first is acknowledged
         except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError, ValueError):
             pass
         finally:

@@ -13,6 +13,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -222,34 +223,19 @@ def page(columns: dict[str, dict[str, str]]) -> str:
 def read() -> dict[str, dict[str, str]]:
     """The columns of the page."""
     rows = [line.strip("|\n ").split(" | ") for line in PAGE.read_text().splitlines() if line.startswith("| ")]
-    names = rows[0][-4:]
+    names = rows[0]
     return {name: {row[0]: row[1 + at] for row in rows[1:]} for at, name in enumerate(names)}
-
-
-OURS = {"serve": "asyncio", "serve on hyper": "hyper"}
 
 
 def main() -> None:
     columns: dict[str, dict[str, str]] = {}
     upstream = Upstream()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
-        folder = Path(name)
+        folder, port = Path(name), closed_port()
         (folder / "none.yaml").write_text(json.dumps({"upstream": f"http://127.0.0.1:{upstream.port}", "filters": []}))
-        for kind, plane in OURS.items():
-            port = closed_port()
-            command = [
-                "proxywasm",
-                "serve",
-                "--config",
-                folder / "none.yaml",
-                "--data-plane",
-                plane,
-                "--listen",
-                f"127.0.0.1:{port}",
-                "--access-log",
-                "off",
-            ]
-            columns[kind] = column(stack.enter_context(started(command, port)), upstream)
+        where = ["--listen", f"127.0.0.1:{port}", "--access-log", "off"]
+        command = [sys.executable, "-m", "proxywasm_host.cli", "serve", "--config", folder / "none.yaml", *where]
+        columns["serve"] = column(stack.enter_context(started(command, port)), upstream)
         columns["Envoy"] = column(stack.enter_context(envoy(folder, upstream)), upstream)
         program = os.environ.get("NGINX") or shutil.which("nginx")
         columns["nginx"] = (

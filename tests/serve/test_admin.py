@@ -11,29 +11,25 @@ import pytest
 
 from proxywasm_host.driver import filters as filter_list
 from proxywasm_host.serve.admin import Admin
-from proxywasm_host.serve.application import Application
 from proxywasm_host.serve.reload import Watch
 from proxywasm_host.serve.server import Alone, bound, make_room
 from proxywasm_host.serve.source import Source
 from tests.serve.conftest import HEADERS, PANICS
-from tests.serve.wires import Wire
+from tests.serve.in_process import serving
+from tests.serve.ports import closed_port, listening
 
 GET = b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n"
 
 
-async def ask(admin: Admin, path: bytes = b"/healthz", host: bytes = b"127.0.0.1:9901") -> tuple[int, str]:
-    head, _, body = (await Wire(admin).send(b"GET %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (path, host))).partition(b"\r\n\r\n")
-    return int(head.split(b" ")[1]), body.decode()
+async def ask(admin: Admin, path: str = "/healthz", host: bytes = b"127.0.0.1:9901") -> tuple[int, str]:
+    sent: list[Any] = []
 
+    async def send(message: Any) -> None:
+        sent.append(message)
 
-async def asked_again(admin: Admin) -> tuple[int, str]:
-    """Wait for the answer; `ask` does not wait for time to pass."""
-    wire = Wire(admin)
-    await wire.send(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    while not wire.transport.written:
-        await asyncio.sleep(0.01)
-    head, _, body = wire.transport.written.partition(b"\r\n\r\n")
-    return int(head.split(b" ")[1]), body.decode()
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": [(b"host", host)]}
+    await admin(scope, asyncio.Event().wait, send)  # type: ignore[arg-type]
+    return sent[0]["status"], sent[1]["body"].decode()
 
 
 async def nobody() -> list[Any]:
@@ -58,8 +54,8 @@ async def nobody() -> list[Any]:
 )
 def test_the_admin_port_answers_those_who_mean_it(host, hosts, status):
     """A page elsewhere, whose name an attacker lets lead here, has that name as Host."""
-    assert asyncio.run(ask(Admin(nobody, hosts), b"/", host))[0] == status
-    for path in (b"/live.json", b"/metrics", b"/healthz", b"/other"):
+    assert asyncio.run(ask(Admin(nobody, hosts), "/", host))[0] == status
+    for path in ("/live.json", "/metrics", "/healthz", "/other"):
         assert (asyncio.run(ask(Admin(nobody, hosts), path, host))[0] == 421) is (status == 421)
 
 
@@ -73,30 +69,24 @@ def test_ready_is_who_has_guests_that_work(engine, policy, interval, status):
             {"file": HEADERS},
             {"file": PANICS, "configuration": "request_headers", "failure_policy": policy, "reload_interval": interval},
         ]
-        given = {"upstream": {"url": "http://127.0.0.1:9"}, "filters": filters, "engine": engine.name, "access_log": {"format": "off"}}
-        source = Source(None, given)
-        application = Application(source, source.load())
+        given = {"upstream": f"http://127.0.0.1:{closed_port()}", "filters": filters, "engine": engine.name}
+        async with serving(given) as served:
 
-        async def members() -> list[Any]:
-            return [application]
+            async def members() -> list[Any]:
+                return [served.application]
 
-        await application.start()
-        try:
             assert await ask(Admin(members)) == (200, "ok\n")
             for _ in range(2):
-                wire = Wire(application)
-                await wire.send(GET)
-                while wire.state.tasks:
-                    await asyncio.sleep(0.001)
-                said = "ok\n" if status == 200 else f"process {application.pid}: no working guest for panics\n"
-                assert await asked_again(Admin(members)) == (status, said)
-        finally:
-            await application.stop()
+                await served.ask(GET)
+                said = "ok\n" if status == 200 else f"process {served.application.pid}: no working guest for panics\n"
+                assert await ask(Admin(members)) == (status, said)
 
     asyncio.run(test())
 
 
-@pytest.mark.parametrize(("hard", "most", "told"), [(4096, 520, ""), (300, 300, "allows 300 open files"), (-1, 520, "")])
+@pytest.mark.parametrize(
+    ("hard", "most", "told"), [(4096, 520, ""), (300, 300, "allows 300 open files"), (-1, 520, "")]
+)
 def test_there_are_descriptors_for_all_connections(monkeypatch, caplog, hard, most, told):
     limits = [(64, hard)]
     monkeypatch.setattr(resource, "getrlimit", lambda _: limits[-1])
@@ -122,7 +112,7 @@ def test_nobody_is_ready_before_filters_are_loaded(monkeypatch):
     async def test() -> None:
         source = Source(None, {"upstream": {"url": "http://127.0.0.1:9"}, "filters": [{"file": HEADERS}]})
         with bound(("127.0.0.1", 0)) as admin:
-            alone = Alone(source, source.load(), Watch(source), admin)
+            alone = Alone(source, source.load(), listening(), Watch(source), admin)
             starting = asyncio.ensure_future(alone.start())
             said = []
             while len(said) < 2:
@@ -136,6 +126,7 @@ def test_nobody_is_ready_before_filters_are_loaded(monkeypatch):
                     going.set()
                     await starting
             assert said == [(b"503", b"no process serves\n"), (b"200", b"ok\n")]
+            await alone.close()
             await alone.stop()
 
     asyncio.run(asyncio.wait_for(test(), 30))

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import re
 import resource
+import signal
+import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -66,7 +71,7 @@ def test_h2load_finds_no_error(serve):
 
 
 def test_h2load_over_http2_through_the_middleware(tmp_path):
-    """uvicorn speaks HTTP/1.1 only, so this is the middleware under hypercorn."""
+    """Under hypercorn: uvicorn speaks HTTP/1.1 only."""
     with listening() as sock:
         port = sock.getsockname()[1]
         command = [sys.executable, "-m", "hypercorn", "tests.serve.middleware:app", "--bind", f"fd://{sock.fileno()}"]
@@ -105,9 +110,13 @@ def settled(served, expected: int) -> None:
         time.sleep(0.05)
 
 
-async def connect(served) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+def address_of(served) -> tuple[str, int]:
     host, _, port = served.url.removeprefix("http://").partition(":")
-    return await asyncio.open_connection(host, int(port))
+    return host, int(port)
+
+
+async def connect(served) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection(*address_of(served))
 
 
 def test_2000_slow_streams_at_once(serve, origin, many_files):
@@ -234,3 +243,41 @@ def test_slow_readers_and_writers_do_not_make_memory_grow(serve, origin):
 
     assert asyncio.run(all_of_them()) < 100e6
     settled(served, before)
+
+
+# -- Processes and descriptors that go ---------------------------------------------------------------------------------
+
+
+def test_a_process_killed_under_load_loses_only_what_it_had(serve):
+    served = serve(HEADERS, workers=2, access_log="off", log_level="error")
+    lost = []
+
+    def ask(_: int) -> int:
+        try:
+            with socket.create_connection(address_of(served), 10) as client:
+                client.sendall(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+                return int(b"".join(iter(lambda: client.recv(65536), b"")).split()[1])
+        except (OSError, IndexError) as error:
+            lost.append(error)
+            return 0
+
+    worker = served.live()["workers"][0]["pid"]
+    with ThreadPoolExecutor(8) as pool:
+        answers = pool.map(ask, range(1000))
+        time.sleep(0.1)
+        os.kill(worker, signal.SIGKILL)
+        codes = list(answers)
+    assert set(codes) <= {200, 0}
+    assert len(lost) <= 8 + 8  # what was under way, and what had waited to be taken
+
+
+def test_without_descriptors_it_waits_and_goes_on(serve):
+    served = serve(settings={"filters": [], "clients": {"max_connections": 10000}})
+    served.get()
+    open_now = len(list(Path(f"/proc/{served.process.pid}/fd").iterdir()))
+    resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE, (open_now + 8, open_now + 8))
+    held = [socket.create_connection(address_of(served), 10) for _ in range(20)]
+    time.sleep(0.3)
+    for client in held:
+        client.close()
+    assert served.get().status_code == 200

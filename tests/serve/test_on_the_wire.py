@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,10 +11,8 @@ from typing import Any
 import pytest
 
 from proxywasm_host.serve.application import Application
-from proxywasm_host.serve.source import Source
+from tests.serve.in_process import serving
 from tests.serve.origin import Origin
-from tests.serve.ports import listening
-from tests.serve.wires import Wire
 from tests.support import FILTERS
 
 PROBE = FILTERS / "c/probe_0_2_1.wasm"
@@ -42,15 +39,6 @@ class Raw(Origin):
         writer.close()
 
 
-PLANE = [""]
-"""The data plane of the test that runs."""
-
-
-@pytest.fixture(autouse=True)
-def _on_each(plane):
-    PLANE[0] = plane
-
-
 @asynccontextmanager
 async def served(engine: Any, script: str, answer: bytes = OK, **settings: Any) -> AsyncIterator[tuple[Raw, Callable]]:
     """An upstream, and `ask(bytes)`, through one scripted filter: what comes until nothing is under way."""
@@ -59,74 +47,11 @@ async def served(engine: Any, script: str, answer: bytes = OK, **settings: Any) 
             "upstream": {"url": upstream.url},
             "filters": [{"file": str(PROBE), "configuration": "\n" + script}],
             "engine": engine and engine.name,
-            "access_log": {"format": "off"},
             **settings,
         }
-        source = Source(None, given)
-        start = in_memory if PLANE[0] == "asyncio" else over_tcp
-        async with start(source) as (application, ask):
-            upstream.asked_by = application
-            yield upstream, ask
-
-
-@asynccontextmanager
-async def in_memory(source: Source) -> AsyncIterator[tuple[Application, Callable]]:
-    application = Application(source, source.load())
-    await application.start()
-
-    async def ask(*parts: bytes, **clients: Any) -> bytes:
-        wire = Wire(application, refused=application.refused, **clients)
-        for part in parts:
-            wire.protocol.data_received(part)
-            await asyncio.sleep(0.01)
-        while wire.state.tasks:
-            await asyncio.sleep(0.001)
-        wire.leave()
-        return wire.transport.written
-
-    try:
-        yield application, ask
-    finally:
-        await application.stop()
-
-
-@asynccontextmanager
-async def over_tcp(source: Source) -> AsyncIterator[tuple[Application, Callable]]:
-    from proxywasm_host.serve.hyper.application import ThreadApplication
-
-    application = ThreadApplication(source, source.load())
-    application.listening = listening()
-    port = application.listening.getsockname()[1]
-    await application.start()
-
-    async def ask(*parts: bytes, **_: Any) -> bytes:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        got: list[bytes] = []
-
-        async def read() -> None:
-            with contextlib.suppress(ConnectionError):
-                while data := await reader.read(65536):
-                    got.append(data)
-
-        reading = asyncio.ensure_future(read())
-        for part in parts:
-            writer.write(part)
-            await asyncio.sleep(0.01)
-        quiet = 0
-        while quiet < 10 and not reading.done():  # so long that a thread may have been slow
-            before = len(got)
-            await asyncio.sleep(0.005)
-            counts = await application.snapshot()
-            quiet = 0 if counts["ours"]["in_progress"] or len(got) > before else quiet + 1
-        reading.cancel()
-        writer.transport.abort()
-        return b"".join(got)
-
-    try:
-        yield application, ask
-    finally:
-        await application.close()
-        await application.stop()
+        async with serving(given) as served:
+            upstream.asked_by = served.application
+            yield upstream, served.ask
 
 
 def run(test: Any) -> None:
@@ -155,7 +80,7 @@ def test_every_response_has_a_head_and_one_framing(engine, caplog):
         for script, answer, asked, begins in RESPONSES:
             async with served(engine, script, answer) as (_, ask):
                 got = await ask(asked + b"\r\n", *([] if b"1.0" in asked else [asked + b"\r\n"]))
-                got = got.replace(b"HTTP/1.0 ", b"HTTP/1.1 ", 1)  # hyper answers in the client's version
+                got = got.replace(b"HTTP/1.0 ", b"HTTP/1.1 ", 1)  # in the client's version
                 assert got.startswith(begins), script
                 assert got.count(b"HTTP/1.1 ") == (1 if b"1.0" in asked else 2), script
                 if b"1.0" in asked:
@@ -174,7 +99,7 @@ REQUESTS = [
     ("@on_request_headers\nreplace_header_map_value 0 :path /y?", GET + b"\r\n", "", b"GET /y? HTTP/1.1\r\n"),
     ("@on_request_headers\nget_header_map_value 0 authorization", GET + b"Authorization: Bearer t \t\r\n\r\n", '= 0 "Bearer t"', b"authorization: Bearer t\r\n"),
     ("@on_request_headers\nget_header_map_value 0 :authority", b"GET http://other.example/p HTTP/1.1\r\nHost: a\r\n\r\n", '= 0 "other.example"', b"host: other.example\r\n"),
-    ("@on_request_headers\nget_header_map_value 0 x-forwarded-for", GET + b"Connection: x-forwarded-for, x-mine\r\nX-Mine: 1\r\n\r\n", '= 0 "%s"', b"x-forwarded-for: %b\r\n"),
+    ("@on_request_headers\nget_header_map_value 0 x-forwarded-for", GET + b"Connection: x-forwarded-for, x-mine\r\nX-Mine: 1\r\n\r\n", '= 0 "127.0.0.1"', b"x-forwarded-for: 127.0.0.1\r\n"),
     ("@on_response_headers\nget_header_map_value 2 x-seen", GET + b"\r\n", '= 0 "yes"', b"GET / HTTP/1.1\r\n"),
 ]  # fmt: skip
 
@@ -188,9 +113,8 @@ def test_filter_and_upstream_see_the_same_request(engine, caplog):
             answer = b"HTTP/1.1 200 OK\r\nX-Seen: yes \t\r\nContent-Length: 2\r\n\r\nok"
             async with served(engine, script, answer) as (upstream, ask):
                 assert (await ask(asked)).startswith(b"HTTP/1.1 200 OK\r\n"), script
-                client = "192.0.2.1" if PLANE[0] == "asyncio" else "127.0.0.1"
-                assert says.replace("%s", client) in caplog.text, script
-                assert received.replace(b"%b", client.encode()) in upstream.received, script
+                assert says in caplog.text, script
+                assert received in upstream.received, script
                 assert b"x-mine" not in upstream.received
 
     run(test())
@@ -256,7 +180,7 @@ def test_as_many_headers_as_the_configuration_allows_pass(engine, count):
         async with Raw(answer) as upstream:
             limits = {"clients": {"max_headers": count}, "upstream": {"url": upstream.url, "max_headers": count}}
             async with served(engine, "", **limits) as (_, ask):
-                wire = await ask(GET + many + b"\r\n", max_headers=count)
+                wire = await ask(GET + many + b"\r\n")
                 assert wire.startswith(b"HTTP/1.1 200 ")
                 assert wire.lower().count(b"\r\nx-") == count - 1
                 assert upstream.received.lower().count(b"\r\nx-") == count - 1 + 3
@@ -278,7 +202,7 @@ def test_what_is_refused_is_in_the_access_log(tmp_path: Path):
         lines = [line.split("] ")[1] for line in log.read_text().splitlines()]
         assert lines == [
             '"- GET / HTTP/3.0 HTTP/1.1" 505 43',
-            f'"POST / HTTP/1.1" 400 {"-" if PLANE[0] == "asyncio" else 33}',
+            '"POST / HTTP/1.1" 400 33',
         ]
 
     run(test())

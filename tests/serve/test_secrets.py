@@ -8,9 +8,7 @@ import json
 import pytest
 
 from proxywasm_host.recording.secrets import MASK, Secrets
-from proxywasm_host.serve.application import Application
-from proxywasm_host.serve.source import Source
-from tests.serve.wires import Wire
+from tests.serve.in_process import serving
 from tests.support import FILTERS
 
 HIDDEN = MASK.decode()
@@ -28,7 +26,8 @@ def test_headers_with_credentials_have_no_value(name):
 
 
 @pytest.mark.parametrize(
-    "name", [":path", ":authority", "content-type", "x-request-id", "accept", "www-authenticate", "x-authority", "tokenizer"]
+    "name",
+    [":path", ":authority", "content-type", "x-request-id", "accept", "www-authenticate", "x-authority", "tokenizer"],
 )
 def test_other_headers_have_their_value(name):
     assert Secrets().headers([(name.encode(), b"value")]) == [(name.encode(), b"value")]
@@ -42,7 +41,10 @@ def test_other_headers_have_their_value(name):
         ("x eyJhbGciOi.eyJzdWIi.sig-_1 y", f"x {HIDDEN} y"),
         ("/x?a=1&access_token=abc&b=2", f"/x?a=1&access_token={HIDDEN}&b=2"),
         ("/x?api_key=abc", f"/x?api_key={HIDDEN}"),
-        ('{"user": "a", "password": "b c", "id_token":"d"}', f'{{"user": "a", "password": "{HIDDEN}", "id_token":"{HIDDEN}"}}'),
+        (
+            '{"user": "a", "password": "b c", "id_token":"d"}',
+            f'{{"user": "a", "password": "{HIDDEN}", "id_token":"{HIDDEN}"}}',
+        ),
         ("/tokens?page=2", "/tokens?page=2"),
         ("the bearer", "the bearer"),
     ],
@@ -53,7 +55,14 @@ def test_what_looks_like_a_credential_is_none_that_is_shown(data, shown):
 
 def test_what_a_credential_was_is_not_shown_elsewhere():
     secrets = Secrets()
-    secrets.learn([(b"authorization", b"Token swordfish-1"), (b"cookie", b"a=1; sid=mackerel-2"), (b"set-cookie", b"id=haddock-3; Path=/"), (b"x", b"visible-4")])
+    secrets.learn(
+        [
+            (b"authorization", b"Token swordfish-1"),
+            (b"cookie", b"a=1; sid=mackerel-2"),
+            (b"set-cookie", b"id=haddock-3; Path=/"),
+            (b"x", b"visible-4"),
+        ]
+    )
     told = secrets.content(b"swordfish-1 mackerel-2 haddock-3 visible-4 a=1").decode()
     assert told == f"{HIDDEN} {HIDDEN} {HIDDEN} visible-4 a=1"
 
@@ -85,22 +94,14 @@ def test_the_page_shows_no_credentials(engine, last):
         given = {
             "upstream": {"url": "http://127.0.0.1:9"}, "clusters": {"up": {"url": "http://127.0.0.1:9"}}, "engine": engine.name,
             "filters": [{"file": str(FILTERS / "c/probe_0_2_1.wasm"), "configuration": script, "failure_policy": "fail_closed"}],
-            "sample": 1, "access_log": {"format": "off"},
+            "sample": 1,
         }  # fmt: skip
-        source = Source(None, given)
-        application = Application(source, source.load())
-        await application.start()
-        try:
-            wire = Wire(application)
-            await wire.send(
+        async with serving(given) as served:
+            await served.ask(
                 b"GET /x?token=salmon-7 HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer swordfish-1\r\n"
                 b"Cookie: a=1; sid=%b\r\nX-Seen: visible-8\r\n\r\n" % (b"herring-9" * 60)
             )
-            while wire.state.tasks:
-                await asyncio.sleep(0.001)
-            shown = json.dumps(await application.live(0))
-        finally:
-            await application.stop()
+            shown = json.dumps(await served.application.live(0))
         for secret in ("swordfish", "mackerel", "haddock", "sturgeon", "flounder", "anchovy", "salmon", "herring"):
             assert secret not in shown
         assert all(word in shown for word in (HIDDEN, "visible-8", "I saw", "x-copy", "GET /x?token="))

@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -359,3 +360,41 @@ def test_the_name_of_the_machine_is_there_for_plugins(serve):
     script = "@on_configure\nget_property xds%00node%00id"
     served = serve(settings={"filters": [{"file": str(FILTERS / "c/probe_0_2_1.wasm"), "configuration": script}]})
     assert served.wait_for(rf'get_property\(xds%00node%00id\) = 0 "{re.escape(socket.gethostname())}"')
+
+
+def test_upstream_that_starts_again_is_found_again(serve, origin):
+    served = serve(HEADERS)
+    origin.answers["/bye"] = raw(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")  # and closes
+    assert [served.get(path).status_code for path in ("/", "/bye", "/", "/bye", "/")] == [200] * 5
+
+
+def test_a_local_response_comes_though_the_client_still_sends(serve, origin):
+    served = serve(AUTH, filter_config="secret")
+    host, _, port = served.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), 10) as client:
+        client.sendall(b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\nsome")
+        assert client.recv(65536).startswith(b"HTTP/1.1 401 ")
+    assert origin.requests == []
+
+
+def test_the_example():
+    ran = subprocess.run(
+        [sys.executable, "examples/serve_demo.py"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    asked = (
+        ran.stdout.partition("The server behind the filter was asked:\n\n")[2].partition("The access log:")[0].lower()
+    )
+    assert ("x-wasm: hello" in asked, "x-remove-me" in asked, asked.startswith("get /hello http/1.1\n")) == (
+        True,
+        False,
+        True,
+    )
+    answer = ran.stdout.partition("The client got:\n\n")[2].partition("\n\n")[0]
+    assert answer.splitlines()[0] == "HTTP/1.1 200 OK"
+    assert "server: proxy-wasm" in answer.lower()
+    assert '"GET /hello HTTP/1.1" 200' in ran.stdout.partition("The access log:")[2]

@@ -19,6 +19,10 @@ def tally() -> Tally:
     return Tally()
 
 
+def never(seconds, function) -> None:
+    """What is to be done later is not."""
+
+
 def request(host: Host, tracer: Tracer, plugin) -> None:
     with host.http_stream([plugin]) as stream:
         looked_at = tracer.begin(stream, 1, "GET /")
@@ -29,7 +33,7 @@ def request(host: Host, tracer: Tracer, plugin) -> None:
 
 def test_what_a_filter_does_too_often_is_counted_and_not_kept(engine, tally):
     script = "@on_request_headers\n" + "get_header_map_value 0 x\n" * 500
-    tracer = Tracer(tally, 1)
+    tracer = Tracer(tally, 1, never)
     with Host(engine) as host:
         plugin = host.load_plugin(code("c/probe_0_2_1"), name="probe", configuration=script)
         tracer.add(host)
@@ -42,7 +46,7 @@ def test_what_a_filter_does_too_often_is_counted_and_not_kept(engine, tally):
 
 
 def test_only_so_many_requests_are_kept(tally):
-    tracer = Tracer(tally, 1)
+    tracer = Tracer(tally, 1, never)
     with Host() as host:
         plugin = host.load_plugin(code("rust/headers"), name="headers")
         tracer.add(host)
@@ -56,7 +60,7 @@ def test_only_so_many_requests_are_kept(tally):
 
 def test_nobody_listens_between_samples(tally, monkeypatch):
     monkeypatch.setattr(trace, "REST", 0)
-    tracer = Tracer(tally, 10)
+    tracer = Tracer(tally, 10, never)
     with Host() as host:
         plugin = host.load_plugin(code("rust/headers"), name="headers")
         tracer.add(host)
@@ -70,7 +74,7 @@ def test_all_are_looked_at_for_a_while_after_somebody_asked(tally, monkeypatch):
     monkeypatch.setattr(trace, "LOOKED", 0.05)
 
     async def watched() -> None:
-        tracer = Tracer(tally, 1000)
+        tracer = Tracer(tally, 1000, asyncio.get_running_loop().call_later)
         with Host() as host:
             plugin = host.load_plugin(code("rust/headers"), name="headers")
             tracer.add(host)
@@ -87,4 +91,7 @@ def test_all_are_looked_at_for_a_while_after_somebody_asked(tally, monkeypatch):
 def test_differences():
     before = [(b"a", b"1"), (b"b", b"2"), (b"b", b"2")]
     assert differences(before, list(before), Secrets()) == []
-    assert differences(before, [(b"a", b"1"), (b"b", b"2"), (b"c", b"\xff")], Secrets()) == [("-", "b: 2"), ("+", "c: \\xff")]
+    assert differences(before, [(b"a", b"1"), (b"b", b"2"), (b"c", b"\xff")], Secrets()) == [
+        ("-", "b: 2"),
+        ("+", "c: \\xff"),
+    ]

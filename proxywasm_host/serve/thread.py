@@ -7,7 +7,7 @@ import socket
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from proxywasm_dataplane import Lane
 
@@ -19,7 +19,8 @@ T = TypeVar("T")
 class Thread:
     """Serves from `start` to `end`. Made in an event loop, the office, which does all that is no request."""
 
-    def __init__(self, listening: socket.socket) -> None:
+    def __init__(self, listening: socket.socket | None) -> None:
+        """Serve on `listening`; ``None``: take no connections."""
         self.lane = Lane()
         self.office = asyncio.get_running_loop()
         self._listening = listening
@@ -32,7 +33,7 @@ class Thread:
 
     def _run(self) -> None:
         try:
-            self.lane.run(self._listening.dup().detach())
+            self.lane.run(None if self._listening is None else self._listening.dup().detach())
         finally:
             self.tell(self._ended.set)
 
@@ -66,10 +67,6 @@ class Thread:
         self.lane.end()
         await self._ended.wait()
         self._thread.join()
-
-    def counts(self) -> dict[str, Any]:
-        counted: dict[str, Any] = self.lane.counts()
-        return counted
 
 
 def _return(answer: asyncio.Future[T], result: T) -> None:

@@ -15,7 +15,7 @@ from proxywasm_host.recording import Record
 from proxywasm_host.runtime.effects import Callout, CalloutFailed, GrpcStream, Reply
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import Plugin
-from proxywasm_host.serve.hyper.thread import Thread
+from proxywasm_host.serve.thread import Thread
 
 __all__ = ["ThreadDriver"]
 

@@ -1,0 +1,157 @@
+"""Protocols beside HTTP/1.1: HTTP/2, what connections are upgraded to, gRPC, TLS."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.serve.conftest import BODY, HEADERS
+from tests.serve.origin import raw
+from tests.serve.test_serve import certificate
+
+
+def curl(served, path: str, *options: str) -> str:
+    """What curl gets over HTTP/2: status line, headers and body."""
+    command = ["curl", "--silent", "--include", "--http2-prior-knowledge", *options, served.url + path]
+    return subprocess.run(command, check=True, capture_output=True, timeout=30).stdout.decode().replace("\r\n", "\n")
+
+
+def connected(served) -> socket.socket:
+    host, _, port = served.url.partition("://")[2].partition(":")
+    return socket.create_connection((host, int(port)), 10)
+
+
+def test_http2_with_and_without_filters(serve, origin):
+    for filters in ([], [HEADERS], [BODY]):
+        served = serve(*filters, access_log="json", **({} if filters else {"settings": {"filters": []}}))
+        head, _, body = curl(served, "/a?b", "--data", "hello", "--header", "cookie: a=1; b=2").partition("\n\n")
+        assert head.startswith("HTTP/2 200 ")
+        assert "transfer-encoding" not in head
+        asked = origin.requests[-1]
+        assert (asked.method, asked.target, asked["host"]) == ("POST", "/a?b", served.url.partition("://")[2])
+        assert ("hello" if filters != [BODY] else "HELLO") in body
+        assert served.stop() == 0
+        assert '"protocol":"HTTP/2"' in served.access_log[-1].replace(" ", "")
+
+
+def test_http2_by_alpn(serve, tmp_path):
+    cert, key = certificate(tmp_path)
+    served = serve(HEADERS, settings={"tls": {"certificate": cert, "key": key}})
+    command = ["curl", "--silent", "--include", "--http2", "--cacert", cert, served.url]
+    assert subprocess.run(command, check=True, capture_output=True, timeout=30).stdout.startswith(b"HTTP/2 200 ")
+    command[3] = "--http1.1"
+    assert subprocess.run(command, check=True, capture_output=True, timeout=30).stdout.startswith(b"HTTP/1.1 200 ")
+
+
+def test_many_streams_of_one_connection(serve, origin):
+    served = serve(HEADERS, access_log="off", log_level="error")
+    command = ["h2load", "-n", "400", "-c", "2", "-m", "32", served.url]
+    told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    assert "400 succeeded, 0 failed, 0 errored" in told
+    assert served.metrics()['proxywasm_requests_total{code="200"}'] == 400
+
+
+def test_a_websocket_passes_where_there_are_no_filters(serve, origin):
+    async def echoes(request, reader, writer) -> bool:
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhi")
+        while data := await reader.read(1000):
+            writer.write(data.upper())
+        return False
+
+    origin.answers["/ws"] = echoes
+    served = serve(settings={"filters": []})
+    with connected(served) as client:
+        client.sendall(
+            b"GET /ws HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\r\n"
+        )
+        got = b""
+        while not got.endswith(b"\r\n\r\nhi"):
+            got += client.recv(1000)
+        assert got.startswith(b"HTTP/1.1 101 ")
+        assert b"upgrade: websocket\r\n" in got
+        for said in (b"one\n", b"no request\n\n"):  # whatever it is, nobody reads it as HTTP
+            client.sendall(said)
+            assert client.recv(1000) == said.upper()
+    assert (origin.requests[0]["upgrade"], origin.requests[0]["connection"]) == ("websocket", "upgrade")
+
+
+def test_no_other_upgrade_is_made_and_no_body_taken_for_a_request(serve, origin):
+    served = serve(settings={"filters": []})
+    inside = b"GET /inside HTTP/1.1\r\nhost: a\r\n\r\n"
+    head = b"POST / HTTP/1.1\r\nhost: a\r\nconnection: Upgrade, close\r\nupgrade: %b\r\ncontent-length: %d\r\n\r\n"
+    for protocol in (b"h2c", b"websocket"):
+        for pause in (0, 0.05):
+            with connected(served) as client:
+                client.sendall(head % (protocol, len(inside)))
+                time.sleep(pause)
+                client.sendall(inside)
+                assert b"".join(iter(lambda: client.recv(65536), b"")).startswith(b"HTTP/1.1 200 ")
+    assert [request.target for request in origin.requests] == ["/"] * 4
+    assert origin.requests[0]["upgrade"] is None
+    assert origin.requests[0].body == inside
+
+
+def test_grpc_passes_with_its_trailers(serve, origin):
+    """To upstream it is HTTP/1.1, where trailers are announced."""
+    answer = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: grpc-status\r\n\r\n2\r\nok\r\n0\r\ngrpc-status: 7\r\n\r\n"
+    origin.answers["/grpc"] = raw(answer, keep=True)
+    for filters in ([], [HEADERS]):
+        served = serve(*filters, **({} if filters else {"settings": {"filters": []}}))
+        got = curl(served, "/grpc", "--header", "te: trailers", "--header", "content-type: application/grpc")
+        assert "grpc-status: 7" in got.partition("\n\n")[2]
+
+
+def test_certificates_are_exchanged_while_it_serves(serve, tmp_path):
+    for name in ("old", "new", "now"):
+        (tmp_path / name).mkdir()
+    old, new = certificate(tmp_path / "old"), certificate(tmp_path / "new")
+    now = [tmp_path / "now" / name for name in ("cert.pem", "key.pem")]
+
+    def use(pair: tuple[str, str]) -> None:
+        for source, target in zip(pair, now, strict=True):
+            shutil.copy(source, f"{target}.new")
+            Path(f"{target}.new").replace(target)
+
+    def trusted(pair: tuple[str, str]) -> int:
+        return httpx2.get(served.url, verify=ssl.create_default_context(cafile=pair[0]), timeout=30).status_code
+
+    use(old)
+    served = serve(HEADERS, watch=True, settings={"tls": {"certificate": str(now[0]), "key": str(now[1])}})
+    assert trusted(old) == 200
+    use(new)
+    assert served.wait_for("loaded what has changed")
+    assert trusted(new) == 200
+    with pytest.raises(httpx2.ConnectError):
+        trusted(old)
+    now[0].write_text("no certificate")
+    assert served.wait_for("not loaded, nothing has changed: TLS: cannot use .*cert.pem")
+    assert trusted(new) == 200
+
+
+def test_clients_certificates(serve, tmp_path):
+    for name in ("server", "client"):
+        (tmp_path / name).mkdir()
+    cert, key = certificate(tmp_path / "server")
+    ca, ca_key = certificate(tmp_path / "client")
+    leaf, extensions = tmp_path / "leaf.pem", tmp_path / "extensions"
+    extensions.write_text("basicConstraints=CA:FALSE\n")
+    for command in (
+        ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=me",
+         "-keyout", tmp_path / "leaf.key", "-out", tmp_path / "leaf.csr"],
+        ["openssl", "x509", "-req", "-in", tmp_path / "leaf.csr", "-CA", ca, "-CAkey", ca_key, "-days", "2", "-out", leaf,
+         "-extfile", extensions],
+    ):  # fmt: skip
+        subprocess.run(command, check=True, capture_output=True)
+    served = serve(HEADERS, settings={"tls": {"certificate": cert, "key": key, "client_ca": ca}})
+    context = ssl.create_default_context(cafile=cert)
+    with pytest.raises(httpx2.TransportError):
+        httpx2.get(served.url, verify=context, timeout=30)
+    context.load_cert_chain(leaf, tmp_path / "leaf.key")
+    assert httpx2.get(served.url, verify=context, timeout=30).status_code == 200
