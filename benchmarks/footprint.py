@@ -1,6 +1,7 @@
 """What cannot be repeated in one process: memory for each VM, and the first request after a start.
 
     python -m benchmarks.footprint memory ENGINE FILTER     bytes of memory for each further VM
+    python -m benchmarks.footprint further ENGINE FILTER    seconds of processor time until a further VM has started
     python -m benchmarks.footprint start ENGINE FILTER      seconds to each stage, from the interpreter's start
 
 print one JSON value. The report runs them in processes of their own.
@@ -40,6 +41,20 @@ def memory(engine: str, filter: str) -> float:
         return (private() - before) / FURTHER
 
 
+def further(engine: str, filter: str) -> float:
+    """Seconds of processor time until a further VM has started and is configured; the median of some."""
+    from proxywasm_host import Host  # noqa: PLC0415
+
+    with Host(engine) as host:
+        code = sample(filter)
+        seconds = []
+        for number in range(1 + FURTHER):
+            began = time.process_time()
+            host.load_plugin(code, name=filter, vm_id=str(number))
+            seconds.append(time.process_time() - began)
+        return sorted(seconds[1:])[FURTHER // 2]
+
+
 def private() -> int:
     """Bytes of memory that this process alone has."""
     lines = Path("/proc/self/smaps_rollup").read_text(encoding="ascii").splitlines()
@@ -71,7 +86,11 @@ def since() -> float:
 
 
 def sample(filter: str) -> bytes:
-    """A filter of ``tests/filters`` by name; ``header_filter`` is that of the benchmarks."""
+    """A filter of ``tests/filters`` by name, one in Python by its path, or ``header_filter`` of the benchmarks."""
+    if filter.endswith(".py"):
+        from benchmarks.headers import packed  # noqa: PLC0415
+
+        return packed(Path(filter))
     if filter == "header_filter":
         from benchmarks.headers import header_filter  # noqa: PLC0415
 
@@ -86,5 +105,5 @@ def measured(what: str, engine: str, filter: str) -> Any:
 
 
 if __name__ == "__main__":
-    functions: dict[str, Callable[[str, str], Any]] = {"memory": memory, "start": start}
+    functions: dict[str, Callable[[str, str], Any]] = {"memory": memory, "further": further, "start": start}
     print(json.dumps(functions[sys.argv[1]](*sys.argv[2:])))

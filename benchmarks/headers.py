@@ -1,11 +1,13 @@
 """The work that every way of extending a gateway is given: one request and its response.
 
 On the request, read two headers, add one and remove one that is not there; on the response, read one, add one and
-replace one. `header_filter.wat` is that as a filter, `contenders/plugin.lua` as a Kong plugin, and so on.
+replace one. `header_filter.wat` is that as a filter, `header_filter.py` as one in Python, `contenders/plugin.lua` as a
+Kong plugin, and so on.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 HeaderList = list[tuple[bytes, bytes]]
@@ -42,3 +44,20 @@ def header_filter() -> bytes:
     import wasmtime  # noqa: PLC0415 - another engine's start is measured without it
 
     return bytes(wasmtime.wat2wasm((HERE / "header_filter.wat").read_text(encoding="ascii")))
+
+
+EXAMPLES = HERE.parent / "sdk" / "examples"
+RULES = {
+    "request": {"set": {"x-a": "1", "x-b": "2"}, "remove": ["x-c", "x-d"]},
+    "response": {"set": {"server": "s"}},
+    "deny": ["/no", "/admin", "/private"],
+}
+"""The configuration of ``sdk/examples/header_rules.py`` where it is measured."""
+
+
+@cache
+def packed(path: Path) -> bytes:
+    """The module of a filter in Python."""
+    import proxywasm_pack  # noqa: PLC0415 - starts of the host are measured without it
+
+    return proxywasm_pack.pack(path)

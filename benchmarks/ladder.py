@@ -75,6 +75,7 @@ DIFFERENCES = (
     Difference("further", "this host on Wasmtime, a further filter", "chain", "wasmtime", FURTHER),
     Difference("envoy", "Envoy (V8), the first filter", "envoy wasm", "envoy none"),
     Difference("envoy-further", "Envoy (V8), a further filter", "envoy chain", "envoy wasm", FURTHER),
+    Difference("envoy-in-python", "Envoy (V8), a filter in Python", "envoy python", "envoy none"),
     Difference("envoy-lua", "Envoy's Lua filter", "envoy lua", "envoy none"),
     Difference("envoy-native", "Envoy's header mutation", "envoy native", "envoy none"),
 )

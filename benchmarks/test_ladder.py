@@ -33,7 +33,7 @@ def listeners() -> Iterator[dict[str, Listener]]:
         yield running
 
 
-@pytest.mark.parametrize("way", ["wasm", "lua", "native"])
+@pytest.mark.parametrize("way", ["wasm", "python", "lua", "native"])
 def test_envoy(listeners: dict[str, Listener], way: str) -> None:
     check(listeners[way].result())
     assert listeners[way].seconds(1) > 0

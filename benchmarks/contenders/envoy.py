@@ -17,7 +17,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.headers import CHANGED_RESPONSE, REQUEST, RESPONSE, HeaderList, header_filter
+from benchmarks.headers import CHANGED_RESPONSE, HERE, REQUEST, RESPONSE, HeaderList, header_filter, packed
 from benchmarks.processor import processor_seconds
 from tests.envoy.rig import API, Filter, _listener, _wasm, find_envoy
 
@@ -86,13 +86,15 @@ class Listener:
 
 @contextmanager
 def envoy() -> Iterator[dict[str, Listener]]:
-    """Start Envoy; its listeners by their filters: ``none``, ``wasm``, ``chain`` (more of it), ``lua``, ``native``."""
+    """Start Envoy; its listeners by their filters: ``none``, ``wasm``, ``chain``, ``python``, ``lua``, ``native``."""
     with tempfile.TemporaryDirectory(prefix="proxywasm-") as name:
         folder = Path(name)
         config, admin = folder / "envoy.json", folder / "admin"
         module = folder / "header_filter.wasm"
         module.write_bytes(header_filter())
-        chains = _chains(module)
+        in_python = folder / "in_python.wasm"
+        in_python.write_bytes(packed(HERE / "header_filter.py"))
+        chains = _chains(module, in_python)
         config.write_text(json.dumps(_bootstrap(chains)), encoding="utf-8")
         options = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "error", "--admin-address-path", admin]
         with open(folder / "log", "wb") as log:
@@ -110,7 +112,7 @@ def envoy() -> Iterator[dict[str, Listener]]:
             process.wait(10)
 
 
-def _chains(module: Path) -> dict[str, list[dict[str, Any]]]:
+def _chains(module: Path, in_python: Path) -> dict[str, list[dict[str, Any]]]:
     wasm = [_wasm(number, Filter(module), f"vm{number}") for number in range(FURTHER + 1)]
     lua = {"@type": API + "extensions.filters.http.lua.v3.Lua", "default_source_code": {"inline_string": LUA}}
     add = {"append": {"header": {"key": "x-wasm", "value": "hello"}, "append_action": "APPEND_IF_EXISTS_OR_ADD"}}
@@ -121,6 +123,7 @@ def _chains(module: Path) -> dict[str, list[dict[str, Any]]]:
         "none": [],
         "wasm": wasm[:1],
         "chain": wasm,
+        "python": [_wasm(0, Filter(in_python), "python")],
         "lua": [{"name": "lua", "typed_config": lua}],
         "native": [{"name": "native", "typed_config": native}],
     }

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks.headers import REQUEST, RESPONSE, HeaderList, header_filter
+from benchmarks.headers import HERE, REQUEST, RESPONSE, HeaderList, header_filter, packed
 from benchmarks.timing import InProcess
 from proxywasm_host import Host, Plugin
 
@@ -30,4 +30,12 @@ def one_request(host: Host, plugins: list[Plugin]) -> tuple[HeaderList, HeaderLi
 def proxywasm(engine: str, filters: int = 1) -> Iterator[InProcess]:
     with Host(engine) as host:
         plugins = chain(host, filters)
+        yield InProcess(lambda: one_request(host, plugins))
+
+
+@contextmanager
+def in_python(engine: str) -> Iterator[InProcess]:
+    """The filter in Python, packed."""
+    with Host(engine) as host:
+        plugins = [host.load_plugin(packed(HERE / "header_filter.py"), name="header_filter")]
         yield InProcess(lambda: one_request(host, plugins))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from benchmarks.headers import REQUEST, RESPONSE
+from benchmarks.headers import EXAMPLES, REQUEST, RESPONSE, packed
 from benchmarks.timing import InProcess
 from benchmarks.workloads.workload import Silent, Workload
 from proxywasm_host import Host, Services
@@ -20,7 +20,8 @@ DOCUMENT = {"items": [{"id": i, "name": f"item number {i}", "tags": ["a", "b"], 
 @contextmanager
 def headers(engine: str, filter: str) -> Iterator[InProcess]:
     with Host(engine, services=Services(log=Silent())) as host:
-        plugins = [host.load_plugin(code(filter), name="headers")]
+        module = packed(EXAMPLES / "headers.py") if filter == PYTHON else code(filter)
+        plugins = [host.load_plugin(module, name="headers")]
 
         def request() -> tuple[object, object]:
             stream = host.http_stream(plugins)
@@ -56,13 +57,17 @@ def rewrite(engine: str, filter: str) -> Iterator[InProcess]:
         yield InProcess(request)
 
 
-SDKS = {"Rust": "rust/headers", "Go": "go/headers", "AssemblyScript": "assemblyscript/headers_0_2_1"}
+PYTHON = "sdk/examples/headers.py"
+SDKS = {"Rust": "rust/headers", "Go": "go/headers", "AssemblyScript": "assemblyscript/headers_0_2_1", "Python": PYTHON}
 REWRITERS = {"Rust": "rust/json", "Go": "go/body"}
 
 WORKLOADS = (
     *(
         Workload(
-            "request", f"headers, with an SDK: {sdk}", f"`tests/filters/{filter}`", partial(headers, filter=filter)
+            "request",
+            f"headers, with an SDK: {sdk}",
+            f"`{filter}`" if filter == PYTHON else f"`tests/filters/{filter}`",
+            partial(headers, filter=filter),
         )
         for sdk, filter in SDKS.items()
     ),

@@ -13,7 +13,9 @@ Source: Proxy-Wasm specification 0.1.0, 0.2.0, 0.2.1; for what its text leaves o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum, IntEnum
+from functools import cache
 from typing import Final, NamedTuple
 
 from proxywasm_host.abi.pairs import MAX_SIZE
@@ -470,7 +472,8 @@ CALLBACKS: Final = (
 """Every callback. The names of parameters that end in ``end_of_stream`` are booleans; ``peer`` is a `PeerType`."""
 
 
-def hostcalls_of(version: AbiVersion) -> dict[str, Hostcall]:
+@cache
+def hostcalls_of(version: AbiVersion) -> Mapping[str, Hostcall]:
     """The rows of the ``env`` module that a module of this version may import, by name."""
     return {row.name: row for row in HOSTCALLS if row.since <= version <= row.until}
 

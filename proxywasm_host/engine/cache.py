@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 from hmac import compare_digest
 from io import FileIO
@@ -316,6 +317,7 @@ class _NotOursError(OSError):
     """A file that somebody else may have written."""
 
 
+@lru_cache(maxsize=2)  # a further VM has the bytecode of one before it
 def _digest(bytecode: bytes, rules: str) -> bytes:
     return blake2b(bytecode, digest_size=32, key=blake2b(rules.encode()).digest() if rules else b"").digest()
 
