@@ -120,7 +120,7 @@ def growth(engine: str, requests: int = REQUESTS) -> tuple[int, int]:
         for count in (requests // 100, requests - requests // 100):
             for _ in range(count):
                 one_request(host, plugins)
-            memory: Any = plugins[0].vm.instance.memory
+            memory: Any = plugins[0]._vm.instance.memory
             memory.refresh()
             sizes.append(len(memory.view))
     return sizes[0], sizes[1]
