@@ -8,6 +8,7 @@ from proxywasm_host.abi.context import ContextState as ContextState
 from proxywasm_host.abi.marshal import Calls as Calls
 from proxywasm_host.abi.marshal import Guest as Guest
 from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.integrations.exchange_base import ExchangeBase as ExchangeBase
 from proxywasm_host.runtime.fast_path import FilterChainBase as FilterChainBase
 from proxywasm_host.runtime.fast_path import HostBase as HostBase
 from proxywasm_host.runtime.fast_path import HttpContextBase as HttpContextBase

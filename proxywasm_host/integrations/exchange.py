@@ -39,14 +39,12 @@ Rules, with their sources:
 
 from __future__ import annotations
 
-import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from enum import Enum
-from typing import Any, Protocol, Union
+from typing import Any
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.errors import ProxyWasmError
+from proxywasm_host.integrations.exchange_base import ExchangeBase, State, ToClient, ToUpstream
 from proxywasm_host.integrations.framing import Head, WaitingHead, set_length, told_length
 from proxywasm_host.integrations.headers import Refused, received_request, received_response
 from proxywasm_host.integrations.heads import (
@@ -63,7 +61,6 @@ from proxywasm_host.integrations.heads import (
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.filter_chain import REQUEST, RESPONSE
-from proxywasm_host.runtime.http import HttpStream
 
 __all__ = [
     "GONE",
@@ -80,9 +77,6 @@ __all__ = [
 GONE = "downstream_remote_disconnect"
 """Envoy's word for a client that went away."""
 UPSTREAM_GONE = "upstream_reset_{}_response_started{{connection_termination}}"
-ToUpstream = Union[RequestHead, effects.RequestBody, effects.RequestTrailers]
-ToClient = Union[Informational, ResponseHead, effects.ResponseBody, effects.ResponseTrailers]
-logger = logging.getLogger("proxywasm_host.exchange")
 
 
 class StreamReset(ProxyWasmError):
@@ -91,25 +85,7 @@ class StreamReset(ProxyWasmError):
     code = "stream_reset"
 
 
-class State(Enum):
-    """What the client has got, or will when `Exchange.to_client` is sent."""
-
-    WAITING = "nothing"
-    BEGUN = "the head of the response"
-    ANSWERED = "all of it"
-    CUT = "a part of it; the rest will not come"
-    GONE = "nothing more: it has gone away"
-
-
-class Performer(Protocol):
-    """What performs effects: a driver, which gives those of a stream to who is attached to it."""
-
-    def attach(self, stream: HttpStream, sink: Callable[[Any], None], /) -> None: ...
-    def detach(self, stream: HttpStream, /) -> None: ...
-    def perform(self, todo: Iterable[Effect], /) -> None: ...
-
-
-class Exchange:
+class Exchange(ExchangeBase):
     """A request in progress.
 
     Args:
@@ -117,71 +93,22 @@ class Exchange:
         stream: of the request, and not fed by others.
         fix_content_length: correct, or leave out, a ``content-length`` that filters may have made wrong.
         http_1_0: the client can tell the end of a body by its length only.
-        wake: see `wake`.
+        wake: called when something has changed by another event than those below: the reply to a callout, a tick, a
+            time-out, another stream's event. It takes note and returns; it feeds nothing.
         log: who is told of what cannot be sent.
     """
 
-    state = State.WAITING
-    _feeding = False
-    _client_method = _upstream_method = b""
-    _request_ended = False
-    """The end of the request has come in."""
-    _response_ended = False
-    """The end of the response has come in."""
-    _request_length: int | None = None
-    """What the client said of its body's length."""
-    _response_length: int | None = None
-    _client_clean = True
-    """Whether what the client sent can all be put into HTTP."""
-    _waiting_request: WaitingHead | None = None
-    _waiting_response: WaitingHead | None = None
-
-    def __init__(
-        self,
-        driver: Performer,
-        stream: HttpStream,
-        *,
-        fix_content_length: bool = True,
-        http_1_0: bool = False,
-        wake: Callable[[], None] | None = None,
-        log: logging.Logger = logger,
-    ) -> None:
-        self.stream = stream
-        self.to_upstream: deque[ToUpstream] = deque()
-        """Parts of the request, in order; a head first. To be taken from the left."""
-        self.to_client: deque[ToClient] = deque()
-        """Parts of the response, in order. To be taken from the left."""
-        self._driver = driver
-        self._fix_content_length = fix_content_length
-        self._http_1_0 = http_1_0
-        self.wake = wake
-        """Called when something has changed by another event than those below: the reply to a callout, a tick, a
-        time-out, another stream's event. It takes note and returns; it feeds nothing."""
-        self._log = log
-
     # -- What came from the client -------------------------------------------------------------------------------
 
-    def begin(
+    def _begin_closely(
         self,
         method: bytes,
         target: bytes,
         scheme: bytes,
         headers: Sequence[tuple[bytes, bytes]],
-        end_stream: bool | None = None,
-        server: bytes = b"",
+        end_stream: bool | None,
+        server: bytes,
     ) -> None:
-        """The request's head.
-
-        Args:
-            method: of the request.
-            target: as on the wire: path and query, an absolute URL, or ``*``.
-            scheme: ``http`` or ``https``.
-            headers: as they came, names in lower case, ``host`` among them (for HTTP/2 its ``:authority``).
-            end_stream: nothing follows; ``None`` if the headers say so, as in HTTP/1 (RFC 9112, section 6.3).
-            server: who was meant if there is no ``host``.
-        """
-        self._client_method = method
-        self._driver.attach(self.stream, self._take)
         try:
             shown, length, chunked, self._client_clean = received_request(headers, method, target, scheme, server)
         except Refused as refused:
@@ -194,13 +121,6 @@ class Exchange:
             end_stream = not (length or chunked)
         self._request_ended = end_stream
         self._feed(self.stream.request_headers(shown, end_stream, owned=True))
-
-    def request_body(self, data: bytes, end_stream: bool) -> None:
-        """A part of the request's body. Ignored after its end."""
-        if not self._request_ended:
-            self._request_ended = end_stream
-            if data or end_stream:
-                self._feed(self.stream.request_body(data, end_stream))
 
     def request_trailers(self, trailers: HeaderList) -> None:
         """The request's trailers, which end it."""
@@ -227,37 +147,15 @@ class Exchange:
         if self.state is State.WAITING and not self.over:
             self.to_client.append(Informational(status, trailers_for_wire(headers)))
 
-    def response(
-        self,
-        status: int,
-        headers: Iterable[tuple[bytes, bytes]],
-        end_stream: bool = False,
-        *,
-        trailers: bool = False,
+    def _response_closely(
+        self, status: int, headers: Iterable[tuple[bytes, bytes]], end_stream: bool, trailers: bool
     ) -> None:
-        """The response's head.
-
-        Args:
-            status: of the response.
-            headers: as they came.
-            end_stream: nothing follows.
-            trailers: something may follow a body of length 0.
-        """
-        if self.over or self._response_ended:
-            return
         shown, length = received_response(status, headers)
         bodiless = self._client_method == b"HEAD" or self._upstream_method == b"HEAD" or status in NO_BODY
         end_stream = end_stream or bodiless or (length == 0 and not trailers)
         self._response_length = length
         self._response_ended = end_stream
         self._feed(self.stream.response_headers(shown, end_stream, owned=True))
-
-    def response_body(self, data: bytes, end_stream: bool) -> None:
-        """A part of the response's body. Ignored after its end, and when upstream is not heard any more."""
-        if not (self._response_ended or self.over):
-            self._response_ended = end_stream
-            if data or end_stream:
-                self._feed(self.stream.response_body(data, end_stream))
 
     def response_trailers(self, trailers: HeaderList) -> None:
         """The response's trailers, which end it."""
@@ -284,20 +182,9 @@ class Exchange:
     # -- What to do ----------------------------------------------------------------------------------------------
 
     @property
-    def over(self) -> bool:
-        """Whether upstream has nothing more to say: its response is to be broken off, and is not heard."""
-        state = self.state
-        return (state is not State.WAITING and state is not State.BEGUN) or self.stream.local is not None
-
-    @property
     def answered(self) -> bool:
         """Whether the end of the response has come out."""
         return self.state is State.ANSWERED
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing more will be in `to_client`."""
-        return self.state is State.GONE or (self.state in (State.ANSWERED, State.CUT) and not self.to_client)
 
     @property
     def wants_request(self) -> bool:
@@ -352,27 +239,22 @@ class Exchange:
 
     # -- Out of the stream ---------------------------------------------------------------------------------------
 
-    def _feed(self, todo: list[Effect]) -> None:
-        """Take what an event of ours has brought about; the driver performs it from the first on that is not for us."""
-        effect: Any
-        for at, effect in enumerate(todo):
-            taker = TAKERS.get(effect.__class__)
-            if taker is None or effect.stream is not self.stream:
-                self._feeding = True
-                try:
-                    self._driver.perform(todo[at:])
-                finally:
-                    self._feeding = False
-                return
-            taker(self, effect)
-
     def _take(self, effect: Effect) -> None:
-        """An effect of the stream, whoever brought it about. Who fed an event of ours looks by himself."""
+        self._take_in(effect)
+        if not self._feeding and self.wake is not None:
+            self.wake()
+
+    def _take_in(self, effect: Effect) -> None:
         taker = TAKERS.get(effect.__class__)
         if taker is not None:
             taker(self, effect)
-            if not self._feeding and self.wake is not None:
-                self.wake()
+
+    def _leave_to_driver(self, todo: list[Effect]) -> None:
+        self._feeding = True
+        try:
+            self._driver.perform(todo)
+        finally:
+            self._feeding = False
 
     def _request_headers(self, effect: effects.RequestHeaders) -> None:
         head = request_head(effect.headers, effect.end_stream)

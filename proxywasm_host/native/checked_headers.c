@@ -134,39 +134,11 @@ bool fit_for_wire(int direction, PyObject *headers) {
 
 /* -- What goes out ---------------------------------------------------------------------------------------------- */
 
-enum { FIELDS = 3 };
-
-/* Where a class keeps its fields, so that it need not be called. */
-typedef struct {
-    PyObject *class;
-    Py_ssize_t at[FIELDS];
-    bool found;
-} Layout;
-
-static int find_layout(Layout *layout, PyObject *class, PyObject *content_name) {
-    PyObject *names[] = {content_name, end_stream_name, stream_name};
-    layout->found = PyType_Check(class) && ((PyTypeObject *)class)->tp_new == PyBaseObject_Type.tp_new;
-    for (int i = 0; i < FIELDS; i++) {
-        PyObject *slot = PyObject_GetAttr(class, names[i]);
-        if (!slot) return -1;
-        bool own = Py_IS_TYPE(slot, &PyMemberDescr_Type) && PyDescr_TYPE(slot) == (PyTypeObject *)class;
-        PyMemberDef *member = own ? ((PyMemberDescrObject *)slot)->d_member : NULL;
-        if (member && member->type == T_OBJECT_EX) layout->at[i] = member->offset;
-        else layout->found = false;
-        Py_DECREF(slot);
-    }
-    Py_XSETREF(layout->class, Py_NewRef(class));
-    return 0;
-}
-
 static PyObject *effect(Layout *layout, PyObject *class, PyObject *content_name, PyObject *content, bool end_stream,
                         PyObject *stream) {
-    PyObject *fields[] = {content, end_stream ? Py_True : Py_False, stream};
-    if (layout->class != class && find_layout(layout, class, content_name)) return NULL;
-    if (!layout->found) return PyObject_Vectorcall(class, fields, FIELDS, NULL);
-    PyObject *made = ((PyTypeObject *)class)->tp_alloc((PyTypeObject *)class, 0);
-    for (int i = 0; made && i < FIELDS; i++) *(PyObject **)((char *)made + layout->at[i]) = Py_NewRef(fields[i]);
-    return made;
+    PyObject *const names[] = {content_name, end_stream_name, stream_name};
+    PyObject *const values[] = {content, end_stream ? Py_True : Py_False, stream};
+    return make_record(layout, class, names, values, 3);
 }
 
 PyObject *headers_effect(int direction, PyObject *headers, bool end_stream, PyObject *stream) {

@@ -88,6 +88,10 @@ PyObject *stream_make(HostBase *host, PyObject *plugins, PyObject *properties, P
 /* A header map as on_log sees it, borrowed; None if it is not there, NULL with an exception. */
 PyObject *map_for_log(PyObject *stream, size_t map);
 
+/* -- exchange.c ----------------------------------------------------------------------------------------------- */
+
+extern PyTypeObject ExchangeBaseType;
+
 /* -- checked_headers.c -------------------------------------------------------------------------------------------- */
 
 /* A list of our own of headers (that list itself, if it is `owned`) that are plain pairs of bytes, whose names are in

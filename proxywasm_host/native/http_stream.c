@@ -243,6 +243,16 @@ static PyObject *get_chain(HttpStreamBase *self, void *at) {
     return Py_XNewRef(chain);
 }
 
+static PyObject *get_changes_bodies(HttpStreamBase *self, void *closure) {
+    for (Py_ssize_t i = 0; self->contexts && i < PyList_GET_SIZE(self->contexts); i++) {
+        PyObject *context = PyList_GET_ITEM(self->contexts, i);
+        const VmBase *vm =
+            is_a(context, known.http_context, &HttpContextBaseType) ? ((HttpContextBase *)context)->vm : NULL;
+        if (vm && vm->changes_bodies) Py_RETURN_TRUE;
+    }
+    Py_RETURN_FALSE;
+}
+
 static int stream_traverse(HttpStreamBase *self, visitproc visit, void *arg) {
     Py_VISIT(self->host);
     Py_VISIT(self->outbox);
@@ -320,6 +330,7 @@ static PyMemberDef stream_members[] = {
 static PyGetSetDef stream_getset[] = {
     DICT,
     FLAG(HttpStreamBase, closed),
+    {"changes_bodies", (getter)get_changes_bodies, NULL, NULL, NULL},
     {"_request", (getter)get_chain, (setter)set_chain, NULL, (void *)offsetof(HttpStreamBase, request)},
     {"_response", (getter)get_chain, (setter)set_chain, NULL, (void *)offsetof(HttpStreamBase, response)},
     {NULL, NULL, NULL, NULL, NULL},

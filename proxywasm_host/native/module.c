@@ -68,6 +68,10 @@ static const struct {
     {"response_body", &known.body_out[1]},
     {"check_properties", &known.check_properties},
     {"header_limits", &known.header_limits},
+    {"states", &known.states},
+    {"request_head", &known.request_head},
+    {"response_head", &known.response_head},
+    {"exchange_log", &known.exchange_log},
 };
 
 /* use(name=object, …) */
@@ -152,11 +156,12 @@ static int fill(PyObject *module) {
                  {"HttpStreamBase", &HttpStreamBaseType},
                  {"PluginBase", &PluginBaseType},
                  {"HostBase", &HostBaseType},
-                 {"Outbox", &OutboxType}};
+                 {"Outbox", &OutboxType},
+                 {"ExchangeBase", &ExchangeBaseType}};
     HttpContextBaseType.tp_base = &ContextType;
     static int (*const NAMES[])(void) = {buffer_names, calls_names,   context_names, vm_names,
                                          guest_names,  headers_names, host_names,    hostcall_names,
-                                         chain_names,  stream_names,  wire_names};
+                                         chain_names,  stream_names,  wire_names,    exchange_names};
     for (size_t i = 0; !is_ready && i < sizeof NAMES / sizeof *NAMES; i++)
         if (NAMES[i]()) return -1;
     is_ready = true;

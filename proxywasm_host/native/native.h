@@ -49,6 +49,10 @@ typedef struct {
     PyObject *body_out[2];      /* effects.RequestBody, effects.ResponseBody */
     PyObject *check_properties; /* values.check_properties */
     PyObject *header_limits;    /* fast_path.HEADER_LIMITS */
+    PyObject *states;           /* the members of exchange_base.State */
+    PyObject *request_head;     /* heads.RequestHead */
+    PyObject *response_head;    /* heads.ResponseHead */
+    PyObject *exchange_log;     /* exchange_base.logger */
 } Known;
 
 extern Known known;
@@ -101,7 +105,7 @@ typedef struct {
     lenfunc length;                  /* of `deferred` */
     Callback known[KNOWN_CALLBACKS]; /* those of `callbacks` that are called from here */
     uint32_t next_context;
-    bool stop_iteration, tells_end, log_before_done, await_done;
+    bool stop_iteration, tells_end, changes_bodies, log_before_done, await_done;
 } VmBase;
 
 extern PyTypeObject ContextType, VmBaseType;
@@ -267,6 +271,20 @@ static inline bool same_bytes(PyObject *a, PyObject *b) {
                       !memcmp(PyBytes_AS_STRING(a), PyBytes_AS_STRING(b), (size_t)PyBytes_GET_SIZE(a)));
 }
 
+/* -- Objects of Python classes with slots, made without a call of the class (record.c) --------------------------- */
+
+enum { MOST_FIELDS = 6 };
+
+/* Where a class keeps its fields; filled when it is first asked. */
+typedef struct {
+    PyObject *class;
+    Py_ssize_t at[MOST_FIELDS];
+    bool found;
+} Layout;
+
+/* An object with these values, in the order of the class's parameters, in the fields of these names. */
+PyObject *make_record(Layout *layout, PyObject *class, PyObject *const *names, PyObject *const *values, int count);
+
 /* -- Headers between HTTP libraries and filters (wire.c) ------------------------------------------------------- */
 
 /* Each gives what is to be said of plain headers, or None if Python has to. */
@@ -333,6 +351,7 @@ int headers_names(void);
 int host_names(void);
 int hostcall_names(void);
 int chain_names(void);
+int exchange_names(void);
 int stream_names(void);
 int wire_names(void);
 

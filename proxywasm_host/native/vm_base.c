@@ -219,6 +219,7 @@ static PyGetSetDef vm_getset[] = {
     {"callbacks", get_dict, (setter)set_callbacks, NULL, (void *)offsetof(VmBase, callbacks)},
     FLAG(VmBase, stop_iteration),
     FLAG(VmBase, tells_end),
+    FLAG(VmBase, changes_bodies),
     FLAG(VmBase, log_before_done),
     FLAG(VmBase, await_done),
     {NULL, NULL, NULL, NULL, NULL},

@@ -314,6 +314,11 @@ class HttpStreamBase:
         """How many headers may come in, and how many bytes of them; ``None`` is no limit."""
         return self._header_limits
 
+    @property
+    def changes_bodies(self) -> bool:
+        """Whether a filter can change a body, and with it what ``content-length`` should say."""
+        return any(context.vm.changes_bodies for context in self._contexts)
+
     def request_headers(self, headers: HeaderList, end_stream: bool = False, *, owned: bool = False) -> list[Effect]:
         """The client's headers: ``:method``, ``:path``, ``:authority`` and ``:scheme`` first, names in lower case.
 

@@ -201,11 +201,6 @@ class HttpStream(HttpStreamBase):
         return self._response.started
 
     @property
-    def changes_bodies(self) -> bool:
-        """Whether a filter can change a body, and with it what ``content-length`` should say."""
-        return any(context.vm.changes_bodies for context in self._contexts)
-
-    @property
     def request_full(self) -> bool:
         """Whether filters hold more of the request's body than the limit: stop reading from the client until not."""
         return self._request.full

@@ -22,7 +22,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from proxywasm_host.abi.bytecode import Bytecode
@@ -122,6 +121,10 @@ class Vm(VmBase):
         self.contexts = {0: Context(0)}
         self.log_before_done, self.await_done = self.profile.log_before_done, self.profile.await_done
         self.tells_end = self.version > AbiVersion.V0_1_0
+        allowed = config.capabilities
+        self.changes_bodies = any(
+            name in BODY_CALLS and (allowed is None or name in allowed) for _, name, _, _ in bytecode.imports
+        )
         self.metrics: tuple[tuple[list[str], dict[str, int]], ...] = (([], {}), ([], {}), ([], {}))
         self._draining = False
         self.calls = Calls(REMEMBERED_CALLS)
@@ -308,14 +311,6 @@ class Vm(VmBase):
     def count_tokens_from(self, token: int) -> None:
         """Give the next callout of this token's kind the same token, as in a replay."""
         self._next_token[token & 3] = token
-
-    @cached_property
-    def changes_bodies(self) -> bool:
-        """Whether the guest can change a body: it may call what does."""
-        allowed = self.config.capabilities
-        return any(
-            name in BODY_CALLS and (allowed is None or name in allowed) for _, name, _, _ in self.bytecode.imports
-        )
 
     # -- What hostcalls need -------------------------------------------------------------------------------------
 

@@ -38,6 +38,8 @@ class VmBase:
         """The callbacks that the guest has and may have, by their name without ``proxy_``. Replaced, never changed."""
         self.tells_end = True
         """Whether callbacks on headers are told that nothing follows (not so in ABI 0.1.0)."""
+        self.changes_bodies = False
+        """Whether the guest can change a body: it may call what does."""
         self.log_before_done = self.await_done = False
         """Flags of the profile."""
         self.next_context = 1

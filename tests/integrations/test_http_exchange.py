@@ -8,14 +8,17 @@ The last line is the state of what the client has got.
 
 from __future__ import annotations
 
+from functools import partial
+from random import Random
+
 import pytest
 
 from proxywasm_host import HeaderLimits, Host, Services
+from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.driver.dispatch import Dispatcher
-from proxywasm_host.integrations import exchange as exchange_module
 from proxywasm_host.integrations.exchange import Exchange, Informational, RequestHead, ResponseHead
+from proxywasm_host.integrations.exchange_base import PythonExchangeBase
 from proxywasm_host.runtime import effects
-from proxywasm_host.runtime.filter_chain import REQUEST, RESPONSE
 from tests.support import code
 
 LOCAL = "send_local_response 418 tea short a=b -1\n"
@@ -441,20 +444,30 @@ class Sides:
         return " ".join([first, *[f"{name.decode()}={value.decode()}" for name, value in pairs]]) + ends
 
 
+OWN = {name: value for name, value in vars(Exchange).items() if name not in ("__dict__", "__weakref__")}
+FORMS = {"in Python": type("Exchange", (PythonExchangeBase,), OWN), **({} if NATIVE is None else {"in C": Exchange})}
+"""The usual case is written twice; what is unusual stands once, above both."""
+
+
+@pytest.fixture(params=FORMS.values(), ids=FORMS)
+def form(request):
+    return request.param
+
+
 @pytest.fixture
-def begin(engine, log):
-    """Make an exchange through a script: its two sides."""
+def begin_with(engine, log):
+    """Make an exchange of a form through a script: its two sides."""
     with Host(engine, services=Services(log=log)) as host:
         driver = Plain(host)
         opened = []
 
-        def begin(script: str, **options) -> Sides:
+        def begin(form, script: str, **options) -> Sides:
             limits = HeaderLimits(count=options.pop("headers", 7))
             buffer_limit = options.pop("buffer_limit", 1000)
             plugin = host.load_plugin(code("c/probe_0_2_1"), name="probe", configuration=script)
             driver.perform(host.drain())
             stream = host.http_stream([plugin], header_limits=limits, buffer_limit=buffer_limit)
-            opened.append(Exchange(driver, stream, **options))
+            opened.append(form(driver, stream, **options))
             return Sides(opened[-1], driver, plugin)
 
         yield begin
@@ -462,6 +475,11 @@ def begin(engine, log):
             exchange.close()
             assert exchange.stream.closed
         assert driver.streams == 0
+
+
+@pytest.fixture
+def begin(begin_with, form):
+    return partial(begin_with, form)
 
 
 @pytest.mark.parametrize("name", TRANSCRIPTS)
@@ -495,7 +513,10 @@ def play(sides: Sides, *lines: str) -> list[str]:
 
 def test_what_was_not_sent_yet_is_taken_back(begin):
     sides = begin("@on_response_body/2\n" + LOCAL)
-    assert play(sides, "> GET / host=h", "< 200", "< +one", "< +two") == ["> GET / host=h .", "< 503 content-length=0 ."]
+    assert play(sides, "> GET / host=h", "< 200", "< +one", "< +two") == [
+        "> GET / host=h .",
+        "< 503 content-length=0 .",
+    ]
 
 
 def test_what_was_sent_is_cut(begin):
@@ -572,25 +593,59 @@ def test_envoys_details(begin, lines, details):
     assert (stream.reset_details or stream.details) == details
 
 
-def test_a_list_of_headers_is_copied_once_on_its_way_in_and_once_on_its_way_out(begin, monkeypatch):
-    """What the filters had in their hands is the list that was made of what came, and of it what goes is made."""
-    lists = []
-    for name in ("received_request", "received_response"):
-        monkeypatch.setattr(exchange_module, name, noting(getattr(exchange_module, name), lists, lambda _, made: made[0]))
-    for name in ("request_head", "response_head"):
-        monkeypatch.setattr(exchange_module, name, noting(getattr(exchange_module, name), lists, lambda given, _: given[0]))
+def test_a_list_of_headers_is_copied_once_on_its_way_in_and_once_on_its_way_out(begin):
+    """What filters have in their hands is the list that was made of what came, and of it what goes is made."""
     sides = begin("@on_request_headers\nadd_header_map_value 0 a 1\n@on_response_headers\nadd_header_map_value 2 b 2\n")
+    stream, lists = sides.exchange.stream, []
+
+    def noting(feed):
+        def noted(headers, end_stream, *, owned):
+            [effect] = feed(headers, end_stream, owned=owned)
+            lists.append((headers, effect.headers))
+            return [effect]
+
+        return noted
+
+    stream.request_headers, stream.response_headers = noting(stream.request_headers), noting(stream.response_headers)
     assert play(sides, "> GET / host=h", "< 200 .") == ["> GET / host=h a=1 .", "< 200 b=2 ."]
-    request, of_request, response, of_response = lists
-    stream = sides.exchange.stream
-    assert request is of_request is stream._chain(REQUEST).headers
-    assert response is of_response is stream._chain(RESPONSE).headers
+    for direction, (made, came_out) in enumerate(lists):
+        assert made is came_out is stream._chain(direction).headers
 
 
-def noting(function, notes, what):
-    def noted(*given):
-        made = function(*given)
-        notes.append(what(given, made))
-        return made
+def test_an_exchange_is_made_once_and_of_what_is_wanted(form):
+    with pytest.raises(TypeError):
+        form()
+    with pytest.raises(TypeError):
+        form(None, None, wakes=print)
 
-    return noted
+
+EVENTS = """> GET / host=h|> GET / host=h .|> HEAD / host=h|> POST / host=h content-length=6|> POST / host=h ...|> GET x host=h|
+    > GET / host=h content-length=0|> OPTIONS * host=h x=1 te=trailers|> POST / host=h transfer-encoding=chunked|
+    > +body|> +body .|> + .|> trailers t=1|> gone|> cut|< 103 link=x|< 200|< 200 .|< 200 content-length=6|< 200 content-length=0|
+    < 204 content-length=6|< 304 a=b .|< 200 connection=close a=b|< 999|< 200 content-length=abc|< +Hello.|< +Hello. .|< + .|
+    < trailers t=2|< gone""".replace("\n    ", "").split("|")
+
+
+@pytest.mark.skipif(NATIVE is None, reason="there is no compiler, or PROXYWASM_NATIVE=no")
+@pytest.mark.parametrize("seed", range(8))
+def test_both_forms_do_the_same_with_events_by_chance(begin_with, seed):
+    """Scripts of the transcripts, and events in likely and unlikely orders."""
+    chance = Random(seed)
+    scripts = [*{script: None for script, _ in TRANSCRIPTS.values()}]
+    for _ in range(60):
+        script, first, more = chance.choice(scripts), chance.choice(EVENTS[:9]), chance.choices(EVENTS[9:], k=8)
+        options = {"fix_content_length": chance.random() < 0.8, "http_1_0": chance.random() < 0.2}
+        told = []
+        for form in FORMS.values():
+            sides, lines = begin_with(form, script, **options), []
+            for event in (first, *more):
+                try:
+                    lines += [event, *play(sides, event), str(sides.exchange.state)]
+                except RuntimeError as error:  # of a carrier that feeds what cannot be
+                    lines.append(str(error))
+                lines.append([getattr(sides.exchange, name) for name in LOOKED_AT])
+            told.append(lines)
+        assert told[0] == told[1], script
+
+
+LOOKED_AT = ("over", "finished", "answered", "wants_request", "wants_response", "listens", "request_ended", "response_ended")

@@ -12,12 +12,13 @@ import pytest
 
 from proxywasm_host.abi import context, marshal
 from proxywasm_host.abi.native import NATIVE
+from proxywasm_host.integrations import exchange_base
 from proxywasm_host.runtime import fast_path, outbox, vm_base
 
 LIVES = 120
 FORMS = {
     name.removeprefix("Python"): form
-    for module in (context, marshal, fast_path, outbox, vm_base)
+    for module in (context, marshal, fast_path, outbox, vm_base, exchange_base)
     for name, form in vars(module).items()
     if name.startswith("Python")
 }

@@ -1,0 +1,210 @@
+"""What almost every request does in an exchange, and nothing else: heads and bodies pass as they are.
+
+`Exchange` adds what is out of the ordinary. Where the C extension is there (``native/exchange.c``), its class
+takes the place of the one here, and does the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol, Union
+
+from proxywasm_host.abi.native import NATIVE
+from proxywasm_host.integrations.heads import Informational, RequestHead, ResponseHead
+from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.effects import Effect
+from proxywasm_host.runtime.http import HttpStream
+
+if TYPE_CHECKING:
+    from proxywasm_host.integrations.framing import WaitingHead
+
+__all__ = ["ExchangeBase", "Performer", "State", "ToClient", "ToUpstream", "logger"]
+
+ToUpstream = Union[RequestHead, effects.RequestBody, effects.RequestTrailers]
+ToClient = Union[Informational, ResponseHead, effects.ResponseBody, effects.ResponseTrailers]
+logger = logging.getLogger("proxywasm_host.exchange")
+
+
+class State(Enum):
+    """What the client has got, or will when `Exchange.to_client` is sent."""
+
+    WAITING = "nothing"
+    BEGUN = "the head of the response"
+    ANSWERED = "all of it"
+    CUT = "a part of it; the rest will not come"
+    GONE = "nothing more: it has gone away"
+
+
+class Performer(Protocol):
+    """What performs effects: a driver, which gives those of a stream to who is attached to it."""
+
+    def attach(self, stream: HttpStream, sink: Callable[[Any], None], /) -> None: ...
+    def detach(self, stream: HttpStream, /) -> None: ...
+    def perform(self, todo: Iterable[Effect], /) -> None: ...
+
+
+class ExchangeBase:
+    """A request in progress. `Exchange` adds all that is unusual."""
+
+    state = State.WAITING
+    _feeding = False
+    _client_method = b""
+    _upstream_method = b""
+    _request_ended = False
+    """The end of the request has come in."""
+    _response_ended = False
+    """The end of the response has come in."""
+    _request_length: int | None = None
+    """What the client said of its body's length."""
+    _response_length: int | None = None
+    _client_clean = True
+    """Whether what the client sent can all be put into HTTP."""
+    _waiting_request: WaitingHead | None = None
+    _waiting_response: WaitingHead | None = None
+
+    def __init__(
+        self,
+        driver: Performer,
+        stream: HttpStream,
+        *,
+        fix_content_length: bool = True,
+        http_1_0: bool = False,
+        wake: Callable[[], None] | None = None,
+        log: logging.Logger = logger,
+    ) -> None:
+        self.stream = stream
+        self.to_upstream: deque[ToUpstream] = deque()
+        """Parts of the request, in order; a head first. To be taken from the left."""
+        self.to_client: deque[ToClient] = deque()
+        """Parts of the response, in order. To be taken from the left."""
+        self._driver = driver
+        self._fix_content_length = fix_content_length
+        self._http_1_0 = http_1_0
+        self.wake = wake
+        """Called when something has changed by another event than those below: the reply to a callout, a tick, a
+        time-out, another stream's event. It takes note and returns; it feeds nothing."""
+        self._log = log
+
+    # -- What came -----------------------------------------------------------------------------------------------
+
+    def begin(
+        self,
+        method: bytes,
+        target: bytes,
+        scheme: bytes,
+        headers: Sequence[tuple[bytes, bytes]],
+        end_stream: bool | None = None,
+        server: bytes = b"",
+    ) -> None:
+        """The request's head.
+
+        Args:
+            method: of the request.
+            target: as on the wire: path and query, an absolute URL, or ``*``.
+            scheme: ``http`` or ``https``.
+            headers: as they came, names in lower case, ``host`` among them (for HTTP/2 its ``:authority``).
+            end_stream: nothing follows; ``None`` if the headers say so, as in HTTP/1 (RFC 9112, section 6.3).
+            server: who was meant if there is no ``host``.
+        """
+        self._client_method = method
+        self._driver.attach(self.stream, self._take)
+        self._begin_closely(method, target, scheme, headers, end_stream, server)
+
+    def request_body(self, data: bytes, end_stream: bool) -> None:
+        """A part of the request's body. Ignored after its end."""
+        if not self._request_ended:
+            self._request_ended = end_stream
+            if data or end_stream:
+                self._feed(self.stream.request_body(data, end_stream))
+
+    def response(
+        self,
+        status: int,
+        headers: Iterable[tuple[bytes, bytes]],
+        end_stream: bool = False,
+        *,
+        trailers: bool = False,
+    ) -> None:
+        """The response's head.
+
+        Args:
+            status: of the response.
+            headers: as they came.
+            end_stream: nothing follows.
+            trailers: something may follow a body of length 0.
+        """
+        if not (self._response_ended or self.over):
+            self._response_closely(status, headers, end_stream, trailers)
+
+    def response_body(self, data: bytes, end_stream: bool) -> None:
+        """A part of the response's body. Ignored after its end, and when upstream is not heard any more."""
+        if not (self._response_ended or self.over):
+            self._response_ended = end_stream
+            if data or end_stream:
+                self._feed(self.stream.response_body(data, end_stream))
+
+    # -- What to do ----------------------------------------------------------------------------------------------
+
+    @property
+    def over(self) -> bool:
+        """Whether upstream has nothing more to say: its response is to be broken off, and is not heard."""
+        state = self.state
+        return (state is not State.WAITING and state is not State.BEGUN) or self.stream.local is not None
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will be in `to_client`."""
+        return self.state is State.GONE or (self.state in (State.ANSWERED, State.CUT) and not self.to_client)
+
+    # -- Out of the stream ---------------------------------------------------------------------------------------
+
+    def _feed(self, todo: list[Effect], /) -> None:
+        """Take what an event of ours has brought about, up to the first effect that is not for us."""
+        stream = self.stream
+        for at, effect in enumerate(todo):
+            if getattr(effect, "stream", None) is not stream:
+                self._leave_to_driver(todo[at:])
+                return
+            self._take_in(effect)
+
+    # -- What is unusual -----------------------------------------------------------------------------------------
+
+    def _begin_closely(
+        self,
+        method: bytes,
+        target: bytes,
+        scheme: bytes,
+        headers: Sequence[tuple[bytes, bytes]],
+        end_stream: bool | None,
+        server: bytes,
+        /,
+    ) -> None:
+        """`begin`, whatever the request is."""
+        raise NotImplementedError
+
+    def _response_closely(
+        self, status: int, headers: Iterable[tuple[bytes, bytes]], end_stream: bool, trailers: bool, /
+    ) -> None:
+        """`response`, whatever it is, while upstream is heard."""
+        raise NotImplementedError
+
+    def _take(self, effect: Effect, /) -> None:
+        """An effect of the stream, whoever brought it about. Who fed an event of ours looks by himself."""
+        raise NotImplementedError
+
+    def _take_in(self, effect: Effect, /) -> None:
+        """An effect of the stream, brought about by an event of ours."""
+        raise NotImplementedError
+
+    def _leave_to_driver(self, todo: list[Effect], /) -> None:
+        """Perform what an event of ours has brought about."""
+        raise NotImplementedError
+
+
+PythonExchangeBase = ExchangeBase
+if not TYPE_CHECKING and NATIVE is not None:
+    NATIVE.use(states=tuple(State), request_head=RequestHead, response_head=ResponseHead, exchange_log=logger)
+    ExchangeBase = NATIVE.ExchangeBase
