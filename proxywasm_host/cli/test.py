@@ -46,7 +46,7 @@ POLL = 0.3
 @click.option("-k", "words", metavar="TEXT", help="Only tests with this in their names, in either case.")
 @click.option("--junit", metavar="FILE", type=OutputFile(), help="Write JUnit's XML for a CI server.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of TAP.")
-@click.option("--coverage", is_flag=True, help="Tell which callbacks and hostcalls each filter met, as lines of TAP.")
+@click.option("--coverage", is_flag=True, help="Tell which callbacks, hostcalls and functions were met.")
 @click.option("--coverage-json", metavar="FILE", type=OutputFile(), help="Write that as JSON.")
 @click.option("--coverage-html", metavar="FILE", type=OutputFile(), help="Write that as a page.")
 @click.option(

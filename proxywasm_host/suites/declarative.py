@@ -62,6 +62,7 @@ def _run(suite: model.Suite, test: model.Test, chain: list[Path], where: Environ
         time = suite.time if test.time is None else test.time
         if time is not None:
             harness.clock.set_time(round(time * 1e6) * 1000)
+        harness.count_functions = where.coverage is not None
         configs = [FilterConfig(path, configuration=b"" if configuration is None else configuration) for path in chain]
         named = zip(configs, plugin_names(configs), strict=True)
         filters = harness([replace(config, name=name) for config, name in named])
@@ -71,7 +72,7 @@ def _run(suite: model.Suite, test: model.Test, chain: list[Path], where: Environ
             for sentence in _step(filters, step)
         ]
         if where.coverage is not None:
-            where.coverage.add(filters.plugins, harness.recorder)
+            where.coverage.add(filters.plugins, harness.recorder, harness.entries)
         return wrong
 
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from html import escape
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from proxywasm_host.abi.marshal import Call
 from proxywasm_host.abi.table import WASI, callbacks_of, hostcalls_of
 from proxywasm_host.abi.types import Status, WasiErrno
+from proxywasm_host.testing.entries import Entries, namespace
 from proxywasm_host.testing.record import Invocation, Recorder
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ class FilterCoverage:
     """How often each callback that the module exports was called."""
     hostcalls: dict[str, Counter[str]] = field(default_factory=dict)
     """How often each hostcall that the module imports answered which status."""
+    functions: Counter[str] = field(default_factory=Counter)
+    """How often each function of the module was entered, where that was counted and the module has names."""
 
     @property
     def missed(self) -> list[str]:
@@ -56,12 +60,16 @@ class Coverage:
     def __init__(self) -> None:
         self.filters: dict[str, FilterCoverage] = {}
 
-    def add(self, plugins: Iterable[Plugin], recorder: Recorder) -> None:
-        """Take in what these plugins did."""
+    def add(
+        self, plugins: Iterable[Plugin], recorder: Recorder, entries: Mapping[Plugin, Entries] = MappingProxyType({})
+    ) -> None:
+        """Take in what these plugins did, and how often their functions were entered."""
         for plugin in plugins:
             bytecode = plugin._vm.bytecode
             known, imports = callbacks_of(bytecode.abi_version), hostcalls_of(bytecode.abi_version)
             of = self.filters.setdefault(plugin.name, FilterCoverage(plugin.name))
+            if plugin in entries:
+                of.functions.update(entries[plugin].take())
             for name, kind, _ in bytecode.exports:
                 if kind == "function" and name in known:
                     of.callbacks[name] += 0
@@ -94,10 +102,11 @@ class Coverage:
             lines.append(f"{of.name or '(no name)'}: {of.percent:.0f} % of {whole}")
             lines += [f"  {name:<42} {times or 'never called'}" for name, times in of.callbacks.items()]
             lines += [f"  {name:<42} {_told(statuses)}" for name, statuses in of.hostcalls.items()]
+            lines += _functions(of)
         return lines
 
     def as_json(self) -> str:
-        """``{filter: {percent, callbacks: {name: times}, hostcalls: {name: {status: times}}, missed: [name]}}``."""
+        """``{filter: {percent, callbacks: {name: times}, hostcalls: {name: {status: times}}, missed, functions}}``."""
         return json.dumps(
             {
                 of.name: {
@@ -105,6 +114,7 @@ class Coverage:
                     "callbacks": dict(of.callbacks),
                     "hostcalls": {name: dict(statuses) for name, statuses in of.hostcalls.items()},
                     "missed": of.missed,
+                    "functions": dict(of.functions),
                 }
                 for of in self.filters.values()
             },
@@ -130,7 +140,49 @@ class Coverage:
                 for name, told in rows
             ]
             parts.append("</table>")
+            for named, times in by_namespace(of.functions).items():
+                entered = sum(map(bool, times.values()))
+                said = f"functions{f' of {escape(named)}' if named else ''}: {entered} of {len(times)}"
+                parts.append(f"<details{'' if named in LIBRARIES else ' open'}><summary>{said}</summary><table>")
+                parts += [
+                    f"<tr{'' if count else ' class=no'}><td><code>{escape(name)}</code><td>{count or 'never'}"
+                    for name, count in times.items()
+                ]
+                parts.append("</table></details>")
         return "\n".join([*parts, ""])
+
+
+LIBRARIES = frozenset(
+    (
+        *("", "__rustc", "alloc", "compiler_builtins", "core", "dlmalloc", "foldhash", "hashbrown", "log", "std"),
+        *("proxy_wasm", "internal", "runtime", "syscall", "~lib", "emscripten"),
+    )
+)
+"""Namespaces that are no filter's own: which of their functions are never entered is not told line by line."""
+NAMED = 12
+"""Functions that a line names."""
+
+
+def by_namespace(functions: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Functions with their counts by `namespace`; the filter's own come first."""
+    found: dict[str, dict[str, int]] = {}
+    for name, times in functions.items():
+        found.setdefault(namespace(name), {})[name] = times
+    return dict(sorted(found.items(), key=lambda each: (each[0] in LIBRARIES, each[0])))
+
+
+def _functions(of: FilterCoverage) -> list[str]:
+    if not of.functions:
+        return []
+    lines = [f"  functions: {sum(map(bool, of.functions.values()))} of {len(of.functions)} entered"]
+    for named, times in by_namespace(of.functions).items():
+        never = [name for name, count in times.items() if not count]
+        told = f"    {named or '(no namespace)'}: {len(times) - len(never)} of {len(times)}"
+        if never and named not in LIBRARIES:
+            more = f" and {len(never) - NAMED} more" if len(never) > NAMED else ""
+            told += f"; never {', '.join(never[:NAMED])}{more}"
+        lines.append(told)
+    return lines
 
 
 def _told(statuses: Counter[str]) -> str:

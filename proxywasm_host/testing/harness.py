@@ -42,6 +42,7 @@ from proxywasm_host.runtime.host import Host
 from proxywasm_host.services import GuestLog, InMemoryMetrics, InMemorySharedData, InMemorySharedQueues, Services
 from proxywasm_host.testing.callouts import NEVER, TOO_LATE, Answers, Callout, Later, Turns, asked, replies
 from proxywasm_host.testing.clock import VirtualClock
+from proxywasm_host.testing.entries import Entries, counted
 from proxywasm_host.testing.http import HeadersLike, Request
 from proxywasm_host.testing.outcome import Logs, Outcome
 from proxywasm_host.testing.profiles import HostProfile, host_profile
@@ -50,6 +51,7 @@ from proxywasm_host.testing.stream import HttpExchange, TcpConnection
 
 if TYPE_CHECKING:
     from proxywasm_host.engine.cache import ModuleCache
+    from proxywasm_host.runtime.plugin import Plugin
 
 __all__ = ["FilterUnderTest", "Harness"]
 
@@ -107,6 +109,9 @@ class Harness:
             ),
         )
         self.filters: list[FilterUnderTest] = []
+        self.count_functions = False
+        """Whether filters that are loaded from now on count how often each of their functions is entered."""
+        self.entries: dict[Plugin, Entries] = {}
         self.find: Callable[[Any], Code] = lambda code: code
         """Where a module is, for what a test calls it by."""
         self.withheld: list[str] = []
@@ -138,7 +143,9 @@ class Harness:
             )
             if config.capabilities is None:
                 config = replace(config, capabilities=self.profile.capabilities)
-            plugin = self.host.load_plugin(config)
+            plugin = self.host.load_plugin(counted(config) if self.count_functions else config)
+            if self.count_functions:
+                self.entries[plugin] = Entries(plugin)
             self.restrict(plugin._root)
             plugins.append(plugin)
             self._perform(self.host.drain())

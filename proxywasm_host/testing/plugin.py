@@ -52,7 +52,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--proxywasm-update", action="store_true", help="write the snapshots of proxywasm_snapshot anew")
     group.addoption("--proxywasm-no-build", action="store_true", help="do not run what proxywasm_build says")
-    group.addoption("--proxywasm-coverage", action="store_true", help="tell which callbacks and hostcalls filters met")
+    said = "tell which callbacks, hostcalls and functions filters met"
+    group.addoption("--proxywasm-coverage", action="store_true", help=said)
     group.addoption("--proxywasm-coverage-json", metavar="FILE", help="write that as JSON")
     group.addoption("--proxywasm-coverage-html", metavar="FILE", help="write that as a page")
     group.addoption("--proxywasm-coverage-under", metavar="PERCENT", type=float, help="fail if a filter has less")
@@ -160,6 +161,7 @@ def proxywasm(request: pytest.FixtureRequest, proxywasm_engine: str | None) -> I
     compare = options.pop("compare", True)
     options.setdefault("profile", _said(request.config, "profile") or "envoy")
     with Harness(proxywasm_engine, **options) as harness:
+        harness.count_functions = _covers(request.config)
         harness.find = lambda path: _find(path, request.path, request.config.rootpath)
         request.node.stash[HARNESS] = harness
         yield harness
@@ -261,7 +263,7 @@ def _cover(config: pytest.Config, harness: Harness) -> None:
         from proxywasm_host.testing.coverage import Coverage
 
         plugins = [plugin for filter in harness.filters for plugin in filter.plugins]
-        config.stash.setdefault(COVERAGE, Coverage()).add(plugins, harness.recorder)
+        config.stash.setdefault(COVERAGE, Coverage()).add(plugins, harness.recorder, harness.entries)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
