@@ -1,6 +1,8 @@
 //! What is noted of a request: a line of the access log, and numbers.
 
 use crate::config::AccessLog;
+use crate::routes::Route;
+use crate::upstream::Went;
 use serde_json::json;
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
@@ -48,6 +50,8 @@ pub struct Line {
     pub protocol: &'static str,
     pub agent: Option<String>,
     pub request_id: Option<String>,
+    pub route: Option<String>,
+    pub upstream: Option<String>,
 }
 
 /// Where the lines go. What cannot be written is dropped: a full disk or pipe stops no request.
@@ -135,6 +139,14 @@ impl Record {
         counts.lock().unwrap().in_progress += 1;
         Record { status: 0, bytes: 0, details: None, line, began: Instant::now(), log, counts }
     }
+
+    /// Note where the request went.
+    pub fn went(&mut self, route: Option<&Route>, went: &Went) {
+        if let Some(line) = self.line.as_mut().filter(|_| self.log.format == Format::Json) {
+            line.route = route.and_then(|route| route.name.clone());
+            line.upstream = (went.attempts > 0).then(|| went.address.clone());
+        }
+    }
 }
 
 impl Drop for Record {
@@ -195,6 +207,8 @@ fn as_json(line: &Line, status: u16, bytes: u64, seconds: f64, details: Option<&
         "user_agent": line.agent,
         "request_id": line.request_id,
         "details": details,
+        "route": line.route,
+        "upstream": line.upstream,
     })
     .to_string()
 }

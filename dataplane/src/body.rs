@@ -5,7 +5,9 @@
 
 use crate::access::Record;
 use crate::filters::{Piece, Stream};
+use crate::retry::Attempt;
 use crate::server::Busy;
+use crate::upstream::Lease;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
@@ -13,7 +15,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep, sleep};
 
 /// Why a body does not come to its end.
@@ -33,7 +34,7 @@ impl std::fmt::Display for Stopped {
 
 impl std::error::Error for Stopped {}
 
-type Next = Poll<Option<Result<Frame<Bytes>, Stopped>>>;
+pub type Next = Poll<Option<Result<Frame<Bytes>, Stopped>>>;
 
 /// A body that is read, with a limit on how long nothing may come.
 pub struct Source {
@@ -42,25 +43,35 @@ pub struct Source {
     late: Option<Pin<Box<Sleep>>>,
     waiting: bool,
     progress: Option<Progress>,
+    deadline: Option<Instant>,
 }
 
-/// When something of a body has come.
+/// When something of a body has come, and why nothing more will.
 #[derive(Clone)]
-pub struct Progress(Arc<Mutex<Instant>>);
+pub struct Progress(Arc<Mutex<(Instant, Option<Stopped>)>>);
 
 impl Progress {
     pub fn begin() -> Progress {
-        Progress(Arc::new(Mutex::new(Instant::now())))
+        Progress(Arc::new(Mutex::new((Instant::now(), None))))
     }
 
     pub fn last(&self) -> Instant {
-        *self.0.lock().unwrap()
+        self.0.lock().unwrap().0
+    }
+
+    pub fn stopped(&self) -> Option<Stopped> {
+        self.0.lock().unwrap().1
     }
 }
 
 impl Source {
     pub fn new(body: Incoming, idle: Duration) -> Source {
-        Source { body, idle, late: None, waiting: false, progress: None }
+        Source { body, idle, late: None, waiting: false, progress: None, deadline: None }
+    }
+
+    /// When the whole of it must have come.
+    pub fn until(self, deadline: Option<Instant>) -> Source {
+        Source { deadline, ..self }
     }
 
     pub fn noting(self, progress: &Progress) -> Source {
@@ -68,18 +79,28 @@ impl Source {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Next {
+        let next = ready!(self.poll_in_time(context));
+        if let Some(progress) = &self.progress {
+            let stopped = next.as_ref().and_then(|frame| frame.as_ref().err().copied());
+            *progress.0.lock().unwrap() = (Instant::now(), stopped);
+        }
+        Poll::Ready(next)
+    }
+
+    fn poll_in_time(&mut self, context: &mut Context<'_>) -> Next {
+        if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Poll::Ready(Some(Err(Stopped::TooSlow)));
+        }
         match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(next) => {
                 self.waiting = false;
-                if let Some(progress) = &self.progress {
-                    *progress.0.lock().unwrap() = Instant::now();
-                }
                 Poll::Ready(next.map(|frame| frame.map_err(|_| Stopped::Broken)))
             }
             Poll::Pending => {
                 let late = self.late.get_or_insert_with(|| Box::pin(sleep(self.idle)));
                 if !std::mem::replace(&mut self.waiting, true) {
-                    late.as_mut().reset(Instant::now() + self.idle);
+                    let idle = Instant::now() + self.idle;
+                    late.as_mut().reset(self.deadline.map_or(idle, |deadline| deadline.min(idle)));
                 }
                 ready!(late.as_mut().poll(context));
                 Poll::Ready(Some(Err(Stopped::TooSlow)))
@@ -145,6 +166,8 @@ pub enum Up {
     Plain(Source),
     /// Through filters; `None` when the client has sent all.
     Filtered(Arc<Stream>, Option<Source>, Size),
+    /// One of these, that may have to be sent again.
+    Kept(Attempt),
 }
 
 impl Body for Up {
@@ -155,6 +178,7 @@ impl Body for Up {
         match &mut *self {
             Up::Nothing => Poll::Ready(None),
             Up::Plain(source) => source.poll(context),
+            Up::Kept(attempt) => attempt.poll(context),
             Up::Filtered(stream, source, size) => loop {
                 {
                     let mut flow = stream.flow();
@@ -188,6 +212,7 @@ impl Body for Up {
         match self {
             Up::Nothing => true,
             Up::Plain(source) => source.body.is_end_stream(),
+            Up::Kept(attempt) => attempt.is_end(),
             Up::Filtered(stream, ..) => {
                 let flow = stream.flow();
                 flow.up.complete && flow.up.pieces.is_empty()
@@ -199,6 +224,7 @@ impl Body for Up {
         match self {
             Up::Nothing => SizeHint::with_exact(0),
             Up::Plain(source) => source.body.size_hint(),
+            Up::Kept(attempt) => attempt.hint(),
             Up::Filtered(_, _, size) => size.hint(),
         }
     }
@@ -229,7 +255,7 @@ pub struct Down {
     pub content: Content,
     pub record: Record,
     pub stream: Option<Finish>,
-    pub _slot: Option<OwnedSemaphorePermit>,
+    pub _lease: Option<Lease>,
     pub busy: Busy,
 }
 

@@ -1,6 +1,7 @@
 //! What the configuration says, as JSON from the Python side, which has checked it.
 
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,7 +19,10 @@ impl From<f64> for Seconds {
 
 #[derive(Deserialize)]
 pub struct Config {
-    pub upstream: Upstream,
+    pub upstreams: BTreeMap<String, Upstream>,
+    pub routes: Vec<Route>,
+    /// The number of the chain of requests that no route fits.
+    pub chain: Option<usize>,
     pub clients: Clients,
     pub forwarded: Forwarded,
     pub access_log: AccessLog,
@@ -28,16 +32,100 @@ pub struct Config {
 
 #[derive(Clone, Deserialize)]
 pub struct Upstream {
-    pub url: String,
+    pub servers: Vec<Server>,
+    pub protocol: Protocol,
+    pub balance: Balance,
+    pub outlier_detection: Option<OutlierDetection>,
+    pub retry: Option<Retry>,
     pub connect_timeout: Seconds,
     pub max_headers: usize,
     pub max_header_size: usize,
     pub timeout: Seconds,
+    pub total_timeout: Option<Seconds>,
     pub idle_timeout: Seconds,
     pub max_connections: usize,
+    pub max_pending_requests: usize,
+    pub max_requests: usize,
     pub keepalive: Seconds,
     pub rewrite_host: bool,
     pub tls: UpstreamTls,
+}
+
+#[derive(Clone, Deserialize)]
+pub struct Server {
+    pub url: String,
+    pub weight: u32,
+}
+
+#[derive(Clone, Copy, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Http1,
+    Http2,
+    Auto,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    RoundRobin,
+    LeastRequests,
+}
+
+#[derive(Clone, Deserialize)]
+pub struct OutlierDetection {
+    pub consecutive_5xx: u32,
+    pub base_ejection_time: Seconds,
+    pub max_ejection_time: Seconds,
+    pub max_ejection_percent: usize,
+}
+
+#[derive(Clone, Deserialize)]
+pub struct Retry {
+    pub retry_on: Vec<RetryOn>,
+    pub retriable_status_codes: Vec<u16>,
+    pub num_retries: u32,
+    pub per_try_timeout: Option<Seconds>,
+    pub base_interval: Seconds,
+    pub max_interval: Seconds,
+    pub max_body: usize,
+}
+
+/// Envoy's names.
+#[derive(Clone, Copy, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+pub enum RetryOn {
+    #[serde(rename = "5xx")]
+    ServerError,
+    GatewayError,
+    Reset,
+    ConnectFailure,
+    RefusedStream,
+    RetriableStatusCodes,
+    Cancelled,
+    DeadlineExceeded,
+    Internal,
+    ResourceExhausted,
+    Unavailable,
+}
+
+#[derive(Deserialize)]
+pub struct Route {
+    pub name: Option<String>,
+    pub virtual_host: Option<String>,
+    pub hosts: Vec<String>,
+    pub path: Option<String>,
+    pub prefix: Option<String>,
+    pub regex: Option<String>,
+    pub methods: Vec<String>,
+    pub headers: BTreeMap<String, String>,
+    pub upstream: Option<String>,
+    pub cluster_header: Option<String>,
+    pub prefix_rewrite: Option<String>,
+    pub host_rewrite: Option<String>,
+    pub timeout: Option<Seconds>,
+    pub retry: Option<Retry>,
+    pub chain: Option<usize>,
 }
 
 #[derive(Clone, Deserialize)]

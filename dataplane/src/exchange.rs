@@ -3,28 +3,28 @@
 use crate::access::{Format, Line, Record};
 use crate::body::{Content, Down, Finish, Progress, Size, Source, Stopped, Up, poll_feed, poll_piece};
 use crate::config::Peer;
-use crate::filters::{Filters, Piece, RequestOut, ResponseOut, Stream, length};
+use crate::filters::{Facts, Filters, Piece, RequestOut, ResponseOut, Stream, length};
 use crate::head::{self, Head, REQUEST_ID, Refused};
 use crate::lane::{Generation, Lane};
+use crate::routes::Route;
 use crate::server::Busy;
-use crate::upstream::{Trouble, Upstream};
+use crate::upstream::{Call, Lease, Trouble, Upstream, Went};
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, ready};
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Instant, sleep_until};
+use std::time::Duration;
+use tokio::time::{Instant, timeout_at};
 
 /// What a response needs beside its head and body.
 struct Rest {
     record: Record,
     busy: Busy,
-    slot: Option<OwnedSemaphorePermit>,
+    lease: Option<Lease>,
     finish: Option<Finish>,
 }
 
@@ -35,7 +35,7 @@ impl Rest {
             content,
             record: self.record,
             stream: self.finish,
-            _slot: self.slot,
+            _lease: self.lease,
             busy: self.busy,
         });
         *response.status_mut() = status;
@@ -96,7 +96,7 @@ pub async fn serve(lane: Rc<Lane>, peer: Rc<Peer>, busy: Busy, mut request: Requ
     let mut head = match read {
         Ok(head) => head,
         Err(Refused(status, why)) => {
-            let rest = Rest { record: begin(line), busy, slot: None, finish: None };
+            let rest = Rest { record: begin(line), busy, lease: None, finish: None };
             let mut response = rest.answer(status, &format!("{why}\n"));
             if parts.version < Version::HTTP_2 {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -117,16 +117,79 @@ pub async fn serve(lane: Rc<Lane>, peer: Rc<Peer>, busy: Busy, mut request: Requ
             line.request_id = text(REQUEST_ID);
         }
     }
-    let rest = Rest { record: begin(line), busy, slot: None, finish: None };
+    let rest = Rest { record: begin(line), busy, lease: None, finish: None };
+    let route = generation.routes.choose(&head);
+    let chain = route.map_or(generation.config.chain, |route| route.chain);
     let websocket = head.upgrade.as_ref().is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    if !(websocket && body.is_end_stream() && generation.filters.is_none()) {
+    if !(websocket && body.is_end_stream() && chain.is_none()) {
         head.upgrade = None; // the request is served without
     }
-    match &generation.filters {
-        None => direct(&generation, head, body, client, rest).await,
-        Some(filters) => {
-            let exchange = Filtered { generation: &generation, method: head.method.clone() };
+    let way = Way { generation: &generation, route, began: Instant::now() };
+    match (&generation.filters, chain) {
+        (Some(filters), Some(chain)) => {
+            let exchange = Filtered { way, chain, method: head.method.clone() };
             exchange.run(filters, head, body, protocol(parts.version), &peer, rest).await
+        }
+        _ => direct(way, head, body, client, rest).await,
+    }
+}
+
+/// Where a request goes.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    generation: &'a Generation,
+    route: Option<&'a Route>,
+    began: Instant,
+}
+
+/// Where it went, and what it uses there.
+#[derive(Default)]
+struct Asked {
+    upstream: Option<Arc<Upstream>>,
+    lease: Option<Lease>,
+    went: Went,
+}
+
+impl<'a> Way<'a> {
+    fn upstream(&self, head: &Head) -> Option<&'a Arc<Upstream>> {
+        self.generation.routes.upstream(self.route?, head)
+    }
+
+    /// How long nothing of a body may come.
+    fn idle(&self, upstream: Option<&Arc<Upstream>>) -> Duration {
+        upstream.map_or(self.generation.config.stream_idle_timeout, |upstream| upstream.settings.idle_timeout).0
+    }
+
+    fn deadline(&self, upstream: &Upstream) -> Option<Instant> {
+        upstream.settings.total_timeout.map(|limit| self.began + limit.0)
+    }
+
+    /// The body of upstream's response.
+    fn source(&self, body: Incoming, asked: &Asked) -> Source {
+        let upstream = asked.upstream.as_ref();
+        Source::new(body, self.idle(upstream)).until(upstream.and_then(|upstream| self.deadline(upstream)))
+    }
+
+    /// Send a request to its upstream, and wait for the answer.
+    async fn ask(
+        &self,
+        mut head: Head,
+        up: Up,
+        progress: &Progress,
+        wanted: Option<&str>,
+        asked: &mut Asked,
+    ) -> Result<Response<Incoming>, Trouble> {
+        let route = self.route.ok_or_else(Trouble::no_route)?;
+        let upstream = self.upstream(&head).ok_or_else(Trouble::no_cluster)?;
+        asked.upstream = Some(upstream.clone());
+        route.rewrite(&mut head);
+        let call = Call { wanted, timeout: route.timeout, retry: route.retry.as_ref() };
+        let answer = upstream.ask(head, up, progress, call, &mut asked.lease, &mut asked.went);
+        match self.deadline(upstream) {
+            None => answer.await,
+            Some(deadline) => {
+                timeout_at(deadline, answer).await.unwrap_or_else(|_| Err(Trouble::too_late("response_timeout")))
+            }
         }
     }
 }
@@ -134,20 +197,23 @@ pub async fn serve(lane: Rc<Lane>, peer: Rc<Peer>, busy: Busy, mut request: Requ
 // -- Past all filters ---------------------------------------------------------------------------------------------
 
 async fn direct(
-    generation: &Generation,
+    way: Way<'_>,
     head: Head,
     body: Incoming,
     client: Option<hyper::upgrade::OnUpgrade>,
     mut rest: Rest,
 ) -> Response<Down> {
-    let upstream = &generation.upstream;
     let progress = Progress::begin();
     let is_head = head.method == Method::HEAD;
     let up = match body.is_end_stream() {
         true => Up::Nothing,
-        false => Up::Plain(Source::new(body, upstream.settings.idle_timeout.0).noting(&progress)),
+        false => Up::Plain(Source::new(body, way.idle(way.upstream(&head))).noting(&progress)),
     };
-    let mut response = match ask(upstream, head, up, &progress, &mut rest.slot).await {
+    let mut asked = Asked::default();
+    let answer = way.ask(head, up, &progress, None, &mut asked).await;
+    rest.record.went(way.route, &asked.went);
+    rest.lease = asked.lease.take();
+    let mut response = match answer {
         Ok(response) => response,
         Err(Trouble { status: 400, .. }) => return rest.broken(),
         Err(trouble) => {
@@ -162,7 +228,7 @@ async fn direct(
     let headers = head::end_to_end(&parts.headers);
     let content = match is_head || body.is_end_stream() {
         true => Content::Nothing,
-        false => Content::Plain(Source::new(body, upstream.settings.idle_timeout.0)),
+        false => Content::Plain(way.source(body, &asked)),
     };
     rest.response(parts.status, headers, content)
 }
@@ -177,10 +243,10 @@ fn switched(
     let mut headers = head::end_to_end(response.headers());
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.extend(response.headers().get(header::UPGRADE).map(|to| (header::UPGRADE, to.clone())));
-    let slot = rest.slot.take();
+    let lease = rest.lease.take();
     rest.busy.switched();
     tokio::task::spawn_local(async move {
-        let _slot = slot;
+        let _lease = lease;
         if let (Some(client), server) = (client, server.await)
             && let (Ok(client), Ok(server)) = (client.await, server)
         {
@@ -191,42 +257,11 @@ fn switched(
     rest.response(StatusCode::SWITCHING_PROTOCOLS, headers, Content::Nothing)
 }
 
-/// Send a request to upstream, and wait for its answer for so long after the last part of the request.
-async fn ask(
-    upstream: &Upstream,
-    head: Head,
-    up: Up,
-    progress: &Progress,
-    slot: &mut Option<OwnedSemaphorePermit>,
-) -> Result<Response<Incoming>, Trouble> {
-    let upgrades = head.upgrade.is_some();
-    let chunked = !matches!(up, Up::Nothing);
-    let request = head::for_upstream(head, &upstream.base, upstream.settings.rewrite_host, chunked)
-        .ok_or_else(Trouble::unsendable)?;
-    *slot = Some(upstream.slot().await?);
-    let mut answer = pin!(upstream.send(request.map(|()| up)));
-    let response = loop {
-        let until = progress.last() + upstream.settings.timeout.0;
-        tokio::select! {
-            biased;
-            answer = &mut answer => break answer?,
-            () = sleep_until(until) => if progress.last() + upstream.settings.timeout.0 <= Instant::now() {
-                return Err(Trouble::new(504, "upstream request timeout", "response_timeout"));
-            },
-        }
-    };
-    let status = response.status().as_u16();
-    let too_large = head::size(response.headers()) > upstream.settings.max_header_size;
-    if too_large || status > 599 || (status < 200 && !(status == 101 && upgrades)) {
-        return Err(Trouble::reset(502, "protocol error"));
-    }
-    Ok(response)
-}
-
 // -- Through filters ----------------------------------------------------------------------------------------------
 
 struct Filtered<'a> {
-    generation: &'a Generation,
+    way: Way<'a>,
+    chain: usize,
     method: Method,
 }
 
@@ -240,7 +275,7 @@ enum Came {
 
 impl Filtered<'_> {
     async fn run(
-        self,
+        mut self,
         filters: &Arc<Filters>,
         head: Head,
         body: Incoming,
@@ -248,11 +283,12 @@ impl Filtered<'_> {
         peer: &Peer,
         mut rest: Rest,
     ) -> Response<Down> {
-        let settings = &self.generation.upstream.settings;
+        let upstream = self.way.upstream(&head);
         let progress = Progress::begin();
         let end = body.is_end_stream();
         let came = head.headers.get(header::CONTENT_LENGTH).cloned();
-        let stream = match filters.begin(&head, protocol, peer, end) {
+        let facts = Facts { route: self.way.route, upstream: upstream.map(Arc::as_ref), ..Facts::default() };
+        let stream = match filters.begin(self.chain, &head, protocol, peer, end, &facts) {
             Ok(stream) => stream,
             Err(error) => {
                 crate::unraisable(error);
@@ -260,7 +296,7 @@ impl Filtered<'_> {
             }
         };
         rest.finish = Some(Finish(stream.clone(), false));
-        let mut source = (!end).then(|| Source::new(body, settings.idle_timeout.0).noting(&progress));
+        let mut source = (!end).then(|| Source::new(body, self.way.idle(upstream)).noting(&progress));
         let (mut head, end) = match request_head(&stream, &mut source).await {
             Came::Up(Some(head), end) => (head, end),
             Came::Up(None, _) => return rest.answer(StatusCode::SERVICE_UNAVAILABLE, ""),
@@ -283,15 +319,24 @@ impl Filtered<'_> {
             let size = Size(head.headers.get(header::CONTENT_LENGTH).and_then(length));
             Up::Filtered(stream.clone(), source.take(), size)
         };
-        let answer = {
-            let mut slot = None;
-            let asked = tokio::select! {
-                biased;
-                () = answered(&stream) => None,
-                asked = ask(&self.generation.upstream, head, up, &progress, &mut slot) => Some(asked),
-            };
-            rest.slot = slot;
-            asked
+        let chosen = self.way.generation.routes.choose(&head);
+        if chosen.map(std::ptr::from_ref) != self.way.route.map(std::ptr::from_ref) && !stream.keeps_route() {
+            self.way.route = chosen;
+        }
+        let wanted = stream.flow().wanted.take();
+        let mut asked = Asked::default();
+        let answer = tokio::select! {
+            biased;
+            () = answered(&stream) => None,
+            answer = self.way.ask(head, up, &progress, wanted.as_deref(), &mut asked) => Some(answer),
+        };
+        rest.record.went(self.way.route, &asked.went);
+        rest.lease = asked.lease.take();
+        let facts = Facts {
+            route: self.way.route,
+            upstream: asked.upstream.as_deref(),
+            went: Some(&asked.went),
+            trouble: None,
         };
         match answer {
             None => match response_head(&stream, &mut None).await {
@@ -304,33 +349,40 @@ impl Filtered<'_> {
                 let headers = head::end_to_end(&parts.headers);
                 let came = headers.get(header::CONTENT_LENGTH).cloned();
                 stream.flow().down.waker = None; // what is fed here is read here
-                if let Err(error) = stream.response_head(parts.status, &headers, end) {
+                if let Err(error) = stream.response_head(parts.status, &headers, end, &facts) {
                     crate::unraisable(error);
                     return rest.answer(StatusCode::INTERNAL_SERVER_ERROR, "");
                 }
-                let mut source = (!end).then(|| Source::new(body, settings.idle_timeout.0));
+                let mut source = (!end).then(|| self.way.source(body, &asked));
                 match response_head(&stream, &mut source).await {
                     Some((head, end)) => self.respond(&stream, source, head, end, came, rest).await,
                     None => rest.answer(StatusCode::SERVICE_UNAVAILABLE, ""),
                 }
             }
             Some(Err(Trouble { status: 400, .. })) => rest.broken(),
-            Some(Err(trouble)) => self.troubled(&stream, trouble, rest).await,
+            Some(Err(trouble)) => self.troubled(&stream, &trouble, facts, rest).await,
         }
     }
 
     /// Upstream's place is taken by an answer of ours, which passes the filters as upstream's would.
-    async fn troubled(self, stream: &Arc<Stream>, trouble: Trouble, mut rest: Rest) -> Response<Down> {
-        rest.record.details = Some(trouble.details);
+    async fn troubled(
+        self,
+        stream: &Arc<Stream>,
+        trouble: &Trouble,
+        facts: Facts<'_>,
+        mut rest: Rest,
+    ) -> Response<Down> {
+        rest.record.details = Some(trouble.details.clone());
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(trouble.text.len()));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         let end = self.method == Method::HEAD;
         let status = StatusCode::from_u16(trouble.status).expect("ours");
         let came = headers.get(header::CONTENT_LENGTH).cloned();
-        let fed = stream.response_head(status, &headers, end).and_then(|()| match end {
+        let facts = Facts { trouble: Some(trouble), ..facts };
+        let fed = stream.response_head(status, &headers, end, &facts).and_then(|()| match end {
             true => Ok(()),
-            false => stream.response_piece(Piece::Data(trouble.text.into(), true)),
+            false => stream.response_piece(Piece::Data(trouble.text.clone().into(), true)),
         });
         if let Err(error) = fed {
             crate::unraisable(error);

@@ -5,24 +5,27 @@
 
 use crate::config::Peer;
 use crate::head::{Head, listed, of_one_connection};
+use crate::routes::Route;
+use crate::upstream::{Trouble, Upstream, Went};
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Waker;
 
-/// A chain of filters, as `serve` gives it.
+/// Chains of filters, as `serve` gives them.
 pub struct Filters {
     begin: Py<PyAny>,
     finish: Py<PyAny>,
     perform: Py<PyAny>,
     unsendable: Py<PyAny>,
     kinds: [Py<PyAny>; 9],
-    changes_bodies: OnceLock<bool>,
+    /// Of each chain, whether a filter of it can change bodies.
+    changes_bodies: Vec<OnceLock<bool>>,
 }
 
 const KINDS: [&str; 9] = [
@@ -69,6 +72,8 @@ pub struct Flow {
     pub down: Way<ResponseOut>,
     pub reset: bool,
     pub closed: bool,
+    /// The server that a filter has chosen.
+    pub wanted: Option<String>,
 }
 
 impl Flow {
@@ -83,7 +88,51 @@ impl Flow {
 pub struct Stream {
     python: Py<PyAny>,
     filters: Arc<Filters>,
+    chain: usize,
+    properties: Py<PyDict>,
     flow: Mutex<Flow>,
+}
+
+/// What filters can read of where a request goes, as properties.
+#[derive(Default)]
+pub struct Facts<'a> {
+    pub route: Option<&'a Route>,
+    pub upstream: Option<&'a Upstream>,
+    pub went: Option<&'a Went>,
+    pub trouble: Option<&'a Trouble>,
+}
+
+impl Facts<'_> {
+    /// Under Envoy's names.
+    fn tell(&self, py: Python<'_>, properties: &Bound<'_, PyDict>) -> PyResult<()> {
+        let names = [
+            (intern!(py, "xds.route_name"), self.route.and_then(|route| route.name.as_deref())),
+            (intern!(py, "xds.virtual_host_name"), self.route.and_then(|route| route.virtual_host.as_deref())),
+            (intern!(py, "xds.cluster_name"), self.upstream.map(|upstream| upstream.name.as_str())),
+        ];
+        for (name, value) in names {
+            match value {
+                Some(value) => properties.set_item(name, value)?,
+                None if self.went.is_some() && properties.contains(name)? => properties.del_item(name)?,
+                None => (),
+            }
+        }
+        if let Some(went) = self.went.filter(|went| went.attempts > 0) {
+            properties.set_item(intern!(py, "upstream.address"), &went.address)?;
+            if let Some(port) = went.address.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()) {
+                properties.set_item(intern!(py, "upstream.port"), port)?;
+            }
+            properties.set_item(intern!(py, "upstream.request_attempt_count"), went.attempts)?;
+        }
+        if let Some(trouble) = self.trouble {
+            properties.set_item("response.flags", trouble.flag)?;
+            properties.set_item("response.code_details", &trouble.details)?;
+            if let Some(why) = &trouble.transport {
+                properties.set_item("upstream.transport_failure_reason", why)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn pair<'py>(py: Python<'py>, name: &[u8], value: &[u8]) -> PyResult<Bound<'py, PyTuple>> {
@@ -113,12 +162,20 @@ impl Filters {
             perform: method("perform")?,
             unsendable: method("unsendable")?,
             kinds: kinds.try_into().map_err(|_| pyo3::exceptions::PyTypeError::new_err("effects"))?,
-            changes_bodies: OnceLock::new(),
+            changes_bodies: vec![OnceLock::new(); chain.getattr("chains")?.len()?],
         })
     }
 
     /// A request comes in.
-    pub fn begin(self: &Arc<Self>, head: &Head, protocol: &str, peer: &Peer, end: bool) -> PyResult<Arc<Stream>> {
+    pub fn begin(
+        self: &Arc<Self>,
+        chain: usize,
+        head: &Head,
+        protocol: &str,
+        peer: &Peer,
+        end: bool,
+        facts: &Facts<'_>,
+    ) -> PyResult<Arc<Stream>> {
         Python::attach(|py| {
             let scheme: &[u8] = if head.https { b"https" } else { b"http" };
             let pseudo = [
@@ -136,10 +193,19 @@ impl Filters {
             let tls =
                 peer.tls.as_ref().map(|tls| (tls.version, tls.certificate.as_ref().map(|der| PyBytes::new(py, der))));
             let sink = Py::new(py, Sink { stream: Mutex::new(None) })?;
-            let begun = self.begin.bind(py).call1((&sink, &headers, end, protocol, client, server, tls))?;
+            let properties = PyDict::new(py);
+            facts.tell(py, &properties)?;
+            let given = (&sink, &headers, end, protocol, client, server, tls, chain, &properties);
+            let begun = self.begin.bind(py).call1(given)?;
             let begun = begun.cast::<PyTuple>()?;
             let python = begun.get_item(0)?;
-            let stream = Arc::new(Stream { python: python.unbind(), filters: self.clone(), flow: Mutex::default() });
+            let stream = Arc::new(Stream {
+                python: python.unbind(),
+                filters: self.clone(),
+                chain,
+                properties: properties.unbind(),
+                flow: Mutex::default(),
+            });
             *sink.borrow(py).stream.lock().unwrap() = Some(Arc::downgrade(&stream));
             stream.take(py, &begun.get_item(1)?)?;
             Ok(stream)
@@ -192,6 +258,7 @@ impl Filters {
                 flow.down.head = Some((head, end));
             }
             6 => flow.reset = true,
+            8 => flow.wanted = Some(effect.getattr(intern!(py, "address"))?.extract()?),
             _ => (),
         }
         Ok(())
@@ -256,8 +323,9 @@ impl Stream {
         })
     }
 
-    pub fn response_head(&self, status: StatusCode, headers: &HeaderMap, end: bool) -> PyResult<()> {
+    pub fn response_head(&self, status: StatusCode, headers: &HeaderMap, end: bool, facts: &Facts<'_>) -> PyResult<()> {
         Python::attach(|py| {
+            facts.tell(py, self.properties.bind(py))?;
             let headers = pairs(py, &[(b":status", status.as_str().as_bytes())], headers)?;
             self.feed(py, intern!(py, "response_headers"), (headers, end), None)
         })
@@ -277,9 +345,22 @@ impl Stream {
 
     /// Whether a filter of the chain can change bodies.
     pub fn changes_bodies(&self) -> bool {
-        *self.filters.changes_bodies.get_or_init(|| {
+        *self.filters.changes_bodies[self.chain].get_or_init(|| {
             let ask = |py: Python<'_>| self.python.bind(py).getattr(intern!(py, "changes_bodies"))?.is_truthy();
             Python::attach(ask).unwrap_or(true)
+        })
+    }
+
+    /// Whether a filter has said that the route stays, whatever becomes of the headers (Higress).
+    pub fn keeps_route(&self) -> bool {
+        Python::attach(|py| {
+            let state = self.python.bind(py).getattr("filter_state")?;
+            let said = state.call_method1("get", ("clear_route_cache",))?;
+            said.eq(PyBytes::new(py, b"off"))
+        })
+        .unwrap_or_else(|error| {
+            crate::unraisable(error);
+            false
         })
     }
 

@@ -2,10 +2,11 @@
 //!
 //! Headers that belong to one connection (RFC 9110, 7.6.1) go no further; framing is made anew on each side, by hyper.
 
+use crate::body::Up;
 use crate::config::{Forwarded, Peer};
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::Scheme;
-use http::{HeaderMap, Method, StatusCode, Uri, Version, request};
+use http::{HeaderMap, Method, Request, StatusCode, Uri, Version, request};
 use std::net::IpAddr;
 
 const XFF: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -18,6 +19,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 pub struct Refused(pub StatusCode, pub &'static str);
 
 /// A request's head without what belongs to the connection; `Host` is `authority`.
+#[derive(Clone)]
 pub struct Head {
     pub method: Method,
     pub authority: HeaderValue,
@@ -28,6 +30,24 @@ pub struct Head {
     pub origin: Option<IpAddr>,
     /// The protocol that the client asks to go over to.
     pub upgrade: Option<HeaderValue>,
+}
+
+impl Head {
+    /// Ask for another host, and tell of the client's.
+    pub fn say_host(&mut self, host: HeaderValue) {
+        let before = std::mem::replace(&mut self.authority, host);
+        if !before.is_empty() {
+            self.headers.insert(HeaderName::from_static("x-forwarded-host"), before);
+        }
+    }
+}
+
+/// A host without its port.
+pub fn host_of(authority: &[u8]) -> &[u8] {
+    match authority.iter().rposition(|byte| *byte == b':') {
+        Some(at) if !authority[at..].contains(&b']') => &authority[..at],
+        _ => authority,
+    }
 }
 
 pub fn of_one_connection(name: &HeaderName) -> bool {
@@ -152,10 +172,8 @@ pub fn read(parts: &request::Parts, peer: &Peer) -> Result<Head, Refused> {
 
 /// A host and its port (RFC 9110, section 7.2).
 fn is_authority(text: &[u8]) -> bool {
-    let (host, port) = match text.iter().rposition(|byte| *byte == b':') {
-        Some(at) if !text[at..].contains(&b']') => (&text[..at], &text[at + 1..]),
-        _ => (text, &b""[..]),
-    };
+    let host = host_of(text);
+    let port = text[host.len()..].strip_prefix(b":").unwrap_or_default();
     let inside = match host {
         [b'[', inside @ .., b']'] => inside.iter().all(|byte| byte.is_ascii_alphanumeric() || b":.%_~-".contains(byte)),
         name => name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"._~%!$&'()*+;=-".contains(byte)),
@@ -213,27 +231,30 @@ fn address(hop: &[u8]) -> Option<IpAddr> {
 }
 
 /// The request for upstream. `None` if HTTP has no form for it.
-pub fn for_upstream(mut head: Head, base: &Base, rewrite_host: bool, chunked: bool) -> Option<http::Request<()>> {
+pub fn for_upstream(mut head: Head, base: &Base, rewrite_host: bool, http2: bool, body: Up) -> Option<Request<Up>> {
     let target = if head.target == "*" { head.target.clone() } else { format!("{}{}", base.prefix, head.target) };
-    let uri = Uri::builder().scheme(base.scheme.clone()).authority(base.authority.clone());
-    let uri = uri.path_and_query(target.as_str()).build().ok()?;
-    let mut request = http::Request::new(());
-    let mut headers = HeaderMap::with_capacity(head.headers.len() + 2);
     if rewrite_host || head.authority.is_empty() {
-        if !head.authority.is_empty() {
-            head.headers.insert(HeaderName::from_static("x-forwarded-host"), head.authority);
-        }
-        head.authority = HeaderValue::from_str(base.authority.as_str()).ok()?;
+        head.say_host(HeaderValue::from_str(base.authority.as_str()).ok()?);
     }
-    headers.insert(header::HOST, head.authority);
+    let uri = Uri::builder().scheme(base.scheme.clone());
+    let uri = match http2 {
+        true => uri.authority(head.authority.as_bytes()),
+        false => uri.authority(base.authority.clone()),
+    };
+    let uri = uri.path_and_query(target.as_str()).build().ok()?;
+    let mut headers = HeaderMap::with_capacity(head.headers.len() + 2);
+    if !http2 {
+        headers.insert(header::HOST, head.authority);
+    }
     headers.extend(head.headers);
-    if chunked && !headers.contains_key(header::CONTENT_LENGTH) {
+    if !http2 && !matches!(body, Up::Nothing) && !headers.contains_key(header::CONTENT_LENGTH) {
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    if let Some(protocol) = head.upgrade {
+    if let Some(protocol) = head.upgrade.filter(|_| !http2) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(header::UPGRADE, protocol);
     }
+    let mut request = Request::new(body);
     *request.method_mut() = head.method;
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
@@ -252,6 +273,17 @@ impl Base {
         let parts = url.parse::<Uri>().ok()?.into_parts();
         let prefix = parts.path_and_query.map_or(String::new(), |path| path.path().trim_end_matches('/').to_owned());
         Some(Base { scheme: parts.scheme?, authority: parts.authority?, prefix })
+    }
+
+    pub fn uri(&self) -> Uri {
+        let uri = Uri::builder().scheme(self.scheme.clone()).authority(self.authority.clone());
+        uri.path_and_query("/").build().expect("it was one")
+    }
+
+    /// `HOST:PORT`.
+    pub fn address(&self) -> String {
+        let port = self.authority.port_u16().unwrap_or(if self.scheme == http::uri::Scheme::HTTPS { 443 } else { 80 });
+        format!("{}:{port}", self.authority.host())
     }
 }
 

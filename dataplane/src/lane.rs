@@ -1,19 +1,24 @@
 //! A thread of the data plane: a runtime, a listener, a pool of connections to upstream, and a chain of filters.
 
 use crate::access::{BOUNDS, Counts, Log};
+use crate::balance::{AllKnown, Known as Server};
 use crate::config::{Config, ServerTls};
 use crate::filters::Filters;
+use crate::routes::Routes;
 use crate::server;
-use crate::upstream::{Upstream, authorities, certificates, key};
+use crate::tls::{authorities, certificates, key};
+use crate::upstream::{Counted as Numbers, Upstream};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::os::fd::FromRawFd;
 use std::rc::Rc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
@@ -21,7 +26,7 @@ use tokio::time::{sleep, timeout};
 /// What one configuration has brought about. Requests end on that with which they began.
 pub struct Generation {
     pub config: Config,
-    pub upstream: Upstream,
+    pub routes: Routes,
     pub filters: Option<Arc<Filters>>,
     pub log: Rc<Log>,
     pub tls: Option<Arc<rustls::ServerConfig>>,
@@ -84,7 +89,7 @@ enum Command {
 
 struct Prepared {
     config: Config,
-    upstream: Upstream,
+    routes: Routes,
     filters: Option<Arc<Filters>>,
     log: Log,
     tls: Option<Arc<rustls::ServerConfig>>,
@@ -96,6 +101,38 @@ pub struct PyLane {
     commands: UnboundedSender<Command>,
     inbox: Mutex<Option<UnboundedReceiver<Command>>>,
     counts: Arc<Mutex<Counts>>,
+    known: Mutex<Known>,
+}
+
+/// What is known of upstreams, through all configurations.
+#[derive(Default)]
+struct Known {
+    servers: AllKnown,
+    upstreams: BTreeMap<String, Arc<Numbers>>,
+}
+
+/// What is between labels in a key of `metrics.py`.
+const SEPARATOR: char = '\x1f';
+
+impl Known {
+    /// Under the names of `metrics.py`.
+    fn tell(&self, said: &Bound<'_, PyDict>) -> PyResult<()> {
+        let now = Instant::now();
+        let of_servers = |count: fn(&Server, Instant) -> u64| -> BTreeMap<String, u64> {
+            let labels = |(upstream, server): &(String, String)| format!("{upstream}{SEPARATOR}{server}");
+            self.servers.iter().map(|(names, known)| (labels(names), count(known, now))).collect()
+        };
+        said.set_item("upstream_requests", of_servers(|it, _| it.requests.load(Relaxed)))?;
+        said.set_item("upstream_failures", of_servers(|it, _| it.failures.load(Relaxed)))?;
+        said.set_item("upstream_connect_failures", of_servers(|it, _| it.connect_failures.load(Relaxed)))?;
+        said.set_item("upstream_ejections", of_servers(|it, _| it.ejections.load(Relaxed)))?;
+        said.set_item("upstream_ejected", of_servers(|it, now| it.is_ejected(now).into()))?;
+        let of_upstreams = |count: fn(&Numbers) -> u64| -> BTreeMap<&str, u64> {
+            self.upstreams.iter().map(|(name, numbers)| (name.as_str(), count(numbers))).collect()
+        };
+        said.set_item("upstream_retries", of_upstreams(|it| it.retries.load(Relaxed)))?;
+        said.set_item("upstream_overflows", of_upstreams(|it| it.overflows.load(Relaxed)))
+    }
 }
 
 fn call(function: &Py<PyAny>) {
@@ -111,7 +148,7 @@ impl PyLane {
     #[new]
     fn new() -> PyLane {
         let (commands, inbox) = unbounded_channel();
-        PyLane { commands, inbox: Mutex::new(Some(inbox)), counts: Arc::default() }
+        PyLane { commands, inbox: Mutex::new(Some(inbox)), counts: Arc::default(), known: Mutex::default() }
     }
 
     /// Serve on this listening socket, which is taken over, in the calling thread, until `end`; without one, only call
@@ -148,7 +185,7 @@ impl PyLane {
     fn use_chain(&self, py: Python<'_>, config: &str, chain: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let config: Config = serde_json::from_str(config).map_err(|error| PyValueError::new_err(error.to_string()))?;
         let filters = chain.map(Filters::new).transpose()?.map(Arc::new);
-        let prepared = py.detach(|| prepare(config, filters)).map_err(PyValueError::new_err)?;
+        let prepared = py.detach(|| prepare(config, filters, &self.known)).map_err(PyValueError::new_err)?;
         let _ = self.commands.send(Command::Use(Box::new(prepared)));
         Ok(())
     }
@@ -164,7 +201,7 @@ impl PyLane {
     }
 
     /// What was counted, as `metrics.py` has it: `in_progress`, `requests` by status (0: the client left before the
-    /// response) and `latency`, a histogram of seconds.
+    /// response), `latency`, a histogram of seconds, and the numbers of upstreams and their servers.
     fn counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let counts = self.counts.lock().unwrap();
         let said = PyDict::new(py);
@@ -179,15 +216,24 @@ impl PyLane {
         latency.set_item("counts", counts.buckets)?;
         latency.set_item("sum", counts.seconds)?;
         said.set_item("latency", latency)?;
+        drop(counts);
+        self.known.lock().unwrap().tell(&said)?;
         Ok(said)
     }
 }
 
-fn prepare(config: Config, filters: Option<Arc<Filters>>) -> Result<Prepared, String> {
+fn prepare(mut config: Config, filters: Option<Arc<Filters>>, known: &Mutex<Known>) -> Result<Prepared, String> {
     let tls = config.tls.as_ref().map(server_tls).transpose()?.map(Arc::new);
     let log = Log::new(&config.access_log)?;
-    let upstream = Upstream::new(config.upstream.clone())?;
-    Ok(Prepared { config, upstream, filters, log, tls })
+    let known = &mut *known.lock().unwrap();
+    let mut upstreams = BTreeMap::new();
+    for (name, settings) in std::mem::take(&mut config.upstreams) {
+        let numbers = known.upstreams.entry(name.clone()).or_default().clone();
+        let upstream = Upstream::new(&name, settings, &mut known.servers, numbers)?;
+        upstreams.insert(name, Arc::new(upstream));
+    }
+    let routes = Routes::new(std::mem::take(&mut config.routes), upstreams)?;
+    Ok(Prepared { config, routes, filters, log, tls })
 }
 
 fn server_tls(settings: &ServerTls) -> Result<rustls::ServerConfig, String> {
@@ -232,8 +278,8 @@ async fn run(
                 });
             }
             Command::Use(prepared) => {
-                let Prepared { config, upstream, filters, log, tls } = *prepared;
-                let generation = Generation { config, upstream, filters, log: Rc::new(log), tls };
+                let Prepared { config, routes, filters, log, tls } = *prepared;
+                let generation = Generation { config, routes, filters, log: Rc::new(log), tls };
                 if let Some(old) = lane.current.replace(Some(Rc::new(generation))) {
                     old.log.flush();
                 }

@@ -1,18 +1,24 @@
 //! The data plane of `proxywasm serve`: HTTP/1.1 and HTTP/2 on hyper, with filters of `proxywasm_host` in between.
 //!
 //! A thread has everything of its own (`lane`), so that nothing is locked but the GIL, which is held only while filters
-//! run. `server` is the side of clients, `upstream` the other, `exchange` a request between them, `head` and `body` what
+//! run. `server` is the side of clients, `upstream` the other (`routes` to it, `balance` between its servers,
+//! `retry`, `http2`), `exchange` a request between them, `head` and `body` what
 //! goes over, `filters` the Python side, `access` what is noted.
 
 mod access;
+mod balance;
 mod body;
 mod config;
 mod exchange;
 mod filters;
 mod guard;
 mod head;
+mod http2;
 mod lane;
+mod retry;
+mod routes;
 mod server;
+mod tls;
 mod upstream;
 
 use pyo3::prelude::*;

@@ -1,102 +1,389 @@
-//! The server behind the filters: a pool of connections, and what it means if there is no answer.
+//! The servers behind the filters: how a request gets to one of them, and what it means if there is no answer.
 
-use crate::body::Up;
-use crate::config;
-use crate::head::Base;
+use crate::balance::{Active, AllKnown, Server, Servers};
+use crate::body::{Progress, Stopped, Up};
+use crate::config::{self, Protocol};
+use crate::head::{Base, Head, for_upstream, size};
+use crate::http2::{Answer, Failed, Http2};
+use crate::retry::{Kept, Policy};
+use crate::tls;
+use http::uri::Scheme;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::{Client, Error, connect::HttpConnector};
+use hyper_util::client::legacy::connect::{HttpConnector, HttpInfo};
+use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::DigitallySignedStruct;
-use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
+use rustls::pki_types::ServerName;
 use std::error::Error as _;
-use std::path::Path;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tower_service::Service;
 
 const RESET: &str = "upstream connect error or disconnect/reset before headers. reset reason: ";
+
+/// What a retry policy asks of a failure.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Failure {
+    /// It is not the server's.
+    Ours,
+    Connect,
+    /// The stream was refused: the server has done nothing of it.
+    Refused,
+    Reset,
+}
 
 /// Why we answer instead of upstream: what the client gets, and the log.
 pub struct Trouble {
     pub status: u16,
     pub text: String,
     pub details: String,
+    /// A bit of `response.flags`.
+    pub flag: u32,
+    pub failure: Failure,
+    /// What was said when a connection was not to be had.
+    pub transport: Option<String>,
+}
+
+/// Bits of `response.flags`, by Envoy's short names.
+pub mod flags {
+    pub const UT: u32 = 1 << 2;
+    pub const UR: u32 = 1 << 4;
+    pub const UF: u32 = 1 << 5;
+    pub const UC: u32 = 1 << 6;
+    pub const UO: u32 = 1 << 7;
+    pub const NR: u32 = 1 << 8;
+    pub const URX: u32 = 1 << 15;
 }
 
 impl Trouble {
     pub fn new(status: u16, text: &str, details: &str) -> Trouble {
-        Trouble { status, text: text.into(), details: details.into() }
+        Trouble { status, text: text.into(), details: details.into(), flag: 0, failure: Failure::Ours, transport: None }
     }
 
     /// As Envoy's router words it.
     pub fn reset(status: u16, reason: &str) -> Trouble {
         let details = format!("upstream_reset_before_response_started{{{}}}", reason.replace(' ', "_"));
-        Trouble { status, text: format!("{RESET}{reason}"), details }
+        let (flag, failure) = match reason {
+            "overflow" => (flags::UO, Failure::Ours),
+            "remote refused stream reset" => (flags::UR, Failure::Refused),
+            "remote reset" => (flags::UR, Failure::Reset),
+            _ => (flags::UC, Failure::Reset),
+        };
+        Trouble { status, text: format!("{RESET}{reason}"), details, flag, failure, transport: None }
+    }
+
+    /// No connection was to be had.
+    pub fn connect(reason: &str) -> Trouble {
+        Trouble { flag: flags::UF, failure: Failure::Connect, ..Trouble::reset(503, reason) }
     }
 
     pub fn unsendable() -> Trouble {
         Trouble::new(503, "the request cannot be sent: a filter made a malformed header", "invalid_header")
     }
+
+    pub fn no_route() -> Trouble {
+        Trouble { flag: flags::NR, ..Trouble::new(404, "", "route_not_found") }
+    }
+
+    /// A header is to name the upstream, and names none.
+    pub fn no_cluster() -> Trouble {
+        Trouble::new(503, "", "cluster_not_found")
+    }
+
+    pub fn too_late(details: &str) -> Trouble {
+        Trouble { flag: flags::UT, failure: Failure::Reset, ..Trouble::new(504, "upstream request timeout", details) }
+    }
 }
 
+/// Numbers of an upstream, whichever configuration it stands in.
+#[derive(Default)]
+pub struct Counted {
+    pub retries: AtomicU64,
+    pub overflows: AtomicU64,
+}
+
+/// What Envoy calls a cluster.
 pub struct Upstream {
-    pub base: Base,
+    pub name: String,
     pub settings: config::Upstream,
+    servers: Servers,
+    http2: Vec<Option<Http2>>,
     client: Client<Counting, Up>,
     connects: Arc<AtomicUsize>,
+    retry: Option<Policy>,
     slots: Arc<Semaphore>,
+    waiting: Arc<AtomicUsize>,
+    counted: Arc<Counted>,
 }
 
+/// What a request uses of an upstream until its response is over.
+pub struct Lease {
+    _slot: OwnedSemaphorePermit,
+    _used: Used,
+}
+
+/// The server, and the stream of a connection.
+type Used = (Active, Option<Active>);
+
+/// What is to be done, beside the request itself.
+pub struct Call<'a> {
+    /// The server that a filter has chosen.
+    pub wanted: Option<&'a str>,
+    pub timeout: Option<Duration>,
+    pub retry: Option<&'a Policy>,
+}
+
+/// Where a request went.
+#[derive(Default)]
+pub struct Went {
+    pub address: String,
+    pub attempts: u32,
+}
+
+pub type Connector = Timed<HttpsConnector<HttpConnector>>;
+
 impl Upstream {
-    pub fn new(settings: config::Upstream) -> Result<Upstream, String> {
-        let base =
-            Base::new(&settings.url).ok_or_else(|| format!("upstream.url: {} is no URL of a server", settings.url))?;
-        let mut tcp = HttpConnector::new();
-        tcp.set_nodelay(true);
-        tcp.enforce_http(false);
-        tcp.set_connect_timeout(Some(settings.connect_timeout.0));
-        let secure = HttpsConnectorBuilder::new().with_tls_config(tls(&settings.tls)?).https_or_http();
-        let secure = match &settings.tls.server_name {
-            None => secure,
-            Some(name) => {
-                let name = ServerName::try_from(name.clone())
-                    .map_err(|_| format!("upstream.tls.server_name: {name:?} is no name"))?;
-                secure.with_server_name_resolver(FixedServerNameResolver::new(name))
-            }
-        };
+    pub fn new(
+        name: &str,
+        settings: config::Upstream,
+        known: &mut AllKnown,
+        counted: Arc<Counted>,
+    ) -> Result<Upstream, String> {
+        let whose = |what: String| format!("{name}: {what}");
+        let mut all = Vec::new();
+        for server in &settings.servers {
+            let base = Base::new(&server.url).ok_or_else(|| whose(format!("{} is no URL of a server", server.url)))?;
+            let known = known.entry((name.to_owned(), base.address())).or_default().clone();
+            all.push(Server::new(base, server.weight, known));
+        }
         let connects = Arc::<AtomicUsize>::default();
-        let connector = Counting(secure.enable_http1().wrap_connector(tcp), connects.clone());
+        let http1 = Counting(connector(&settings, &[]).map_err(whose)?, connects.clone());
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
             .pool_idle_timeout(settings.keepalive.0)
             .http1_max_headers(settings.max_headers)
             .http1_max_buf_size(settings.max_header_size.max(8192))
-            .build(connector);
-        let slots = Arc::new(Semaphore::new(settings.max_connections.min(Semaphore::MAX_PERMITS)));
-        Ok(Upstream { base, settings, client, connects, slots })
+            .build(http1);
+        let offered: &[&[u8]] = match settings.protocol {
+            Protocol::Http1 => &[],
+            Protocol::Http2 => &[b"h2"],
+            Protocol::Auto => &[b"h2", b"http/1.1"],
+        };
+        let http2 = connector(&settings, offered).map_err(whose)?;
+        let http2 = all
+            .iter()
+            .map(|server| {
+                let spoken = match settings.protocol {
+                    Protocol::Http1 => false,
+                    Protocol::Http2 => true,
+                    Protocol::Auto => server.base.scheme == Scheme::HTTPS,
+                };
+                spoken.then(|| Http2::new(server.base.uri(), http2.clone(), &settings))
+            })
+            .collect();
+        let most = match settings.protocol {
+            Protocol::Http1 => settings.max_connections.min(settings.max_requests),
+            _ => settings.max_requests,
+        };
+        Ok(Upstream {
+            name: name.to_owned(),
+            servers: Servers::new(all, settings.balance, settings.outlier_detection.clone()),
+            http2,
+            client,
+            connects,
+            retry: settings.retry.clone().map(Policy::new),
+            slots: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
+            waiting: Arc::default(),
+            counted,
+            settings,
+        })
     }
 
-    /// Wait for leave to use a connection.
-    pub async fn slot(&self) -> Result<OwnedSemaphorePermit, Trouble> {
+    /// Wait for leave to send a request.
+    async fn slot(&self) -> Result<OwnedSemaphorePermit, Trouble> {
         if let Ok(slot) = self.slots.clone().try_acquire_owned() {
             return Ok(slot);
         }
-        match timeout(self.settings.connect_timeout.0, self.slots.clone().acquire_owned()).await {
-            Ok(Ok(slot)) => Ok(slot),
-            _ => Err(Trouble::reset(503, "overflow")),
+        if self.waiting.load(Relaxed) < self.settings.max_pending_requests {
+            let _waiting = Active::new(&self.waiting);
+            if let Ok(Ok(slot)) = timeout(self.settings.connect_timeout.0, self.slots.clone().acquire_owned()).await {
+                return Ok(slot);
+            }
+        }
+        self.counted.overflows.fetch_add(1, Relaxed);
+        Err(Trouble::reset(503, "overflow"))
+    }
+
+    /// Send a request, and wait for its answer for so long after the last part of the request; again, if it is to be
+    /// sent again. What is in use until the response is over is put into `lease`.
+    pub async fn ask(
+        &self,
+        head: Head,
+        up: Up,
+        progress: &Progress,
+        call: Call<'_>,
+        lease: &mut Option<Lease>,
+        went: &mut Went,
+    ) -> Result<Response<Incoming>, Trouble> {
+        let limit = call.timeout.unwrap_or(self.settings.timeout.0);
+        let mut answer = pin!(self.attempts(head, up, progress, call, lease, went));
+        loop {
+            let until = progress.last() + limit;
+            tokio::select! {
+                biased;
+                answer = &mut answer => return answer,
+                () = sleep_until(until) => if progress.last() + limit <= Instant::now() {
+                    return Err(Trouble::too_late("response_timeout"));
+                },
+            }
         }
     }
 
-    /// Send a request. One without a body that meets a connection which was just closed is sent once more, if its
-    /// method may be repeated (RFC 9110, 9.2.2).
-    pub async fn send(&self, request: Request<Up>) -> Result<Response<Incoming>, Trouble> {
+    async fn attempts(
+        &self,
+        head: Head,
+        up: Up,
+        progress: &Progress,
+        call: Call<'_>,
+        lease: &mut Option<Lease>,
+        went: &mut Went,
+    ) -> Result<Response<Incoming>, Trouble> {
+        let slot = self.slot().await?;
+        let policy = call.retry.or(self.retry.as_ref()).filter(|_| head.upgrade.is_none());
+        let Some(policy) = policy.filter(|policy| policy.num_retries() > 0) else {
+            let (at, server) = self.servers.pick(&[], call.wanted);
+            let (answer, used) = self.attempt(at, server, head, up, progress, None, went).await;
+            *lease = Some(Lease { _slot: slot, _used: used });
+            return answer;
+        };
+        let kept = (!matches!(up, Up::Nothing)).then(|| Kept::new(up, policy.max_body()));
+        let mut body = kept.as_ref().and_then(Kept::again).unwrap_or(Up::Nothing);
+        let mut tried = Vec::new();
+        loop {
+            let (at, server) = self.servers.pick(&tried, call.wanted);
+            tried.push(at);
+            let sent = std::mem::replace(&mut body, Up::Nothing);
+            let per_try = policy.per_try_timeout();
+            let (answer, used) = self.attempt(at, server, head.clone(), sent, progress, per_try, went).await;
+            let wanted = policy.wants_after(&answer);
+            let exhausted = went.attempts > policy.num_retries();
+            if wanted
+                && !exhausted
+                && let Some(next) = kept.as_ref().map_or(Some(Up::Nothing), Kept::again)
+            {
+                body = next;
+                drop((answer, used));
+                self.counted.retries.fetch_add(1, Relaxed);
+                sleep(policy.wait(went.attempts)).await;
+                continue;
+            }
+            *lease = Some(Lease { _slot: slot, _used: used });
+            let flag = if wanted && exhausted { flags::URX } else { 0 };
+            return answer.map_err(|trouble| Trouble { flag: trouble.flag | flag, ..trouble });
+        }
+    }
+
+    /// Send a request to a server, and note how that went.
+    #[allow(clippy::too_many_arguments)]
+    async fn attempt(
+        &self,
+        at: usize,
+        server: &Server,
+        head: Head,
+        up: Up,
+        progress: &Progress,
+        limit: Option<Duration>,
+        went: &mut Went,
+    ) -> (Result<Response<Incoming>, Trouble>, Used) {
+        let active = server.begin();
+        went.attempts += 1;
+        went.address.clone_from(&server.address);
+        let mut stream = None;
+        let answer = {
+            let mut sent = pin!(self.send(at, server, head, up, progress, &mut stream));
+            let began = Instant::now();
+            loop {
+                let Some(limit) = limit else { break sent.await };
+                let until = progress.last().max(began) + limit;
+                tokio::select! {
+                    biased;
+                    answer = &mut sent => break answer,
+                    () = sleep_until(until) => if progress.last().max(began) + limit <= Instant::now() {
+                        break Err(Trouble::too_late("upstream_per_try_timeout"));
+                    },
+                }
+            }
+        };
+        let answer = answer.and_then(|(response, remote)| {
+            if let Some(remote) = remote {
+                went.address = remote.to_string();
+            }
+            let status = response.status().as_u16();
+            let too_large = size(response.headers()) > self.settings.max_header_size;
+            match too_large || status > 599 || (status < 200 && status != 101) {
+                true => Err(Trouble::reset(502, "protocol error")),
+                false => Ok(response),
+            }
+        });
+        match &answer {
+            Ok(response) => self.servers.note(at, response.status().is_server_error()),
+            Err(trouble) if trouble.failure != Failure::Ours => {
+                if trouble.failure == Failure::Connect {
+                    server.known.connect_failures.fetch_add(1, Relaxed);
+                }
+                self.servers.note(at, true);
+            }
+            Err(_) => (),
+        }
+        (answer, (active, stream))
+    }
+
+    async fn send(
+        &self,
+        at: usize,
+        server: &Server,
+        head: Head,
+        up: Up,
+        progress: &Progress,
+        stream: &mut Option<Active>,
+    ) -> Result<(Response<Incoming>, Option<SocketAddr>), Trouble> {
+        let rewrite = self.settings.rewrite_host;
+        if let Some(http2) = &self.http2[at] {
+            http2.ready(self.settings.protocol == Protocol::Http2).await?;
+            if !http2.is_declined() {
+                let request = for_upstream(head, &server.base, rewrite, true, up).ok_or_else(Trouble::unsendable)?;
+                return match http2.send(request).await {
+                    Ok(Answer { response, remote, stream: used }) => {
+                        *stream = Some(used);
+                        Ok((response, remote))
+                    }
+                    Err(Failed::Trouble(trouble)) => Err(trouble),
+                    Err(Failed::Hyper(error)) => Err(broken(&error, progress.stopped())),
+                };
+            }
+        }
+        let upgrades = head.upgrade.is_some();
+        let request = for_upstream(head, &server.base, rewrite, false, up).ok_or_else(Trouble::unsendable)?;
+        let response = self.send_http1(request).await?;
+        if response.status() == http::StatusCode::SWITCHING_PROTOCOLS && !upgrades {
+            return Err(Trouble::reset(502, "protocol error"));
+        }
+        let remote = response.extensions().get::<HttpInfo>().map(HttpInfo::remote_addr);
+        Ok((response, remote))
+    }
+
+    /// A request without a body that meets a connection which was just closed is sent once more, if its method may be
+    /// repeated (RFC 9110, 9.2.2).
+    async fn send_http1(&self, request: Request<Up>) -> Result<Response<Incoming>, Trouble> {
         let again = match request.method() {
             &Method::GET | &Method::HEAD | &Method::OPTIONS | &Method::TRACE | &Method::PUT | &Method::DELETE
                 if matches!(request.body(), Up::Nothing) && !request.headers().contains_key(http::header::UPGRADE) =>
@@ -109,19 +396,21 @@ impl Upstream {
             }
             _ => None,
         };
-        let connects = self.connects.load(Ordering::Relaxed);
+        let connects = self.connects.load(Relaxed);
         let error = match self.client.request(request).await {
             Ok(response) => return Ok(response),
             Err(error) => error,
         };
         match again {
-            Some(again) if connects == self.connects.load(Ordering::Relaxed) && closed(&error) => {
+            Some(again) if connects == self.connects.load(Relaxed) && closed(&error) => {
                 self.client.request(again).await.map_err(|error| trouble(&error))
             }
             _ => Err(trouble(&error)),
         }
     }
 }
+
+// -- What went wrong ----------------------------------------------------------------------------------------------
 
 fn hyper_error(error: &Error) -> Option<&hyper::Error> {
     error.source().and_then(|source| source.downcast_ref())
@@ -140,207 +429,129 @@ fn io_kind(error: &hyper::Error) -> Option<std::io::ErrorKind> {
 }
 
 fn trouble(error: &Error) -> Trouble {
-    if error.is_connect() {
-        let mut last: &dyn std::error::Error = error;
-        let mut untrusted = None;
-        while let Some(source) = last.source() {
-            last = source;
-            untrusted = untrusted.or_else(|| tls_error(last));
-        }
-        if last.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut) {
-            return Trouble::reset(503, "connection timeout");
-        }
-        let failed = Trouble::reset(503, "remote connection failure");
-        let last = match untrusted {
-            Some(rustls::Error::InvalidCertificate(why)) => format!("certificate verify failed: {why}"),
-            _ => last.to_string(),
-        };
-        let text = format!("{}, transport failure reason: {last}", failed.text);
-        return Trouble { text, ..failed };
-    }
     match hyper_error(error) {
-        Some(error) if error.is_parse() || error.is_parse_status() || error.is_parse_too_large() => {
-            Trouble::reset(502, "protocol error")
+        _ if error.is_connect() => not_connected(error),
+        Some(error) => broken(error, None),
+        None => Trouble::reset(503, "connection termination"),
+    }
+}
+
+/// There is no connection.
+pub fn not_connected(error: &(dyn std::error::Error + 'static)) -> Trouble {
+    let (mut last, mut untrusted) = (error, tls::tls_error(error));
+    while let Some(source) = last.source() {
+        last = source;
+        untrusted = untrusted.or_else(|| tls::tls_error(last));
+    }
+    if last.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut) {
+        return Trouble::connect("connection timeout");
+    }
+    let failed = Trouble::connect("remote connection failure");
+    let why = match untrusted {
+        Some(rustls::Error::InvalidCertificate(why)) => format!("certificate verify failed: {why}"),
+        _ => last.to_string(),
+    };
+    let text = format!("{}, transport failure reason: {why}", failed.text);
+    Trouble { text, transport: Some(why), ..failed }
+}
+
+/// A connection, or the exchange on it, has broken off; `stopped`, if the request's body did.
+fn broken(error: &hyper::Error, stopped: Option<Stopped>) -> Trouble {
+    if error.is_parse() || error.is_parse_status() || error.is_parse_too_large() {
+        return Trouble::reset(502, "protocol error");
+    }
+    let by_us = error.source().and_then(|source| source.downcast_ref::<Stopped>()).copied();
+    if error.is_user() || stopped.is_some() {
+        return match by_us.or(stopped) {
+            Some(Stopped::TooSlow) => Trouble::new(408, "request timeout", "request_overall_timeout"),
+            Some(Stopped::Broken) => Trouble::new(400, "", "downstream_remote_disconnect"),
+            Some(Stopped::WrongLength) => Trouble {
+                failure: Failure::Ours,
+                ..Trouble::reset(503, "the request's body has another length than its content-length")
+            },
+            None => Trouble::unsendable(),
+        };
+    }
+    match error.source().and_then(|source| source.downcast_ref::<h2::Error>()) {
+        Some(error) if error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM) => {
+            Trouble::reset(503, "remote refused stream reset")
         }
-        Some(error) if error.is_user() => {
-            match error.source().and_then(|source| source.downcast_ref::<crate::body::Stopped>()) {
-                Some(crate::body::Stopped::TooSlow) => Trouble::new(408, "request timeout", "request_overall_timeout"),
-                Some(crate::body::Stopped::Broken) => Trouble::new(400, "", "downstream_remote_disconnect"),
-                Some(crate::body::Stopped::WrongLength) => {
-                    Trouble::reset(503, "the request's body has another length than its content-length")
-                }
-                _ => Trouble::unsendable(),
-            }
-        }
+        Some(error) if error.is_reset() && error.is_remote() => Trouble::reset(503, "remote reset"),
+        Some(error) if error.is_reset() || error.is_library() => Trouble::reset(502, "protocol error"),
         _ => Trouble::reset(503, "connection termination"),
     }
 }
 
-/// What TLS says, which errors of input and output are wrapped around.
-fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    let inner = error.downcast_ref::<std::io::Error>()?.get_ref()?;
-    inner.downcast_ref().or_else(|| tls_error(inner))
+// -- Connecting ---------------------------------------------------------------------------------------------------
+
+fn connector(settings: &config::Upstream, offered: &[&[u8]]) -> Result<Connector, String> {
+    let mut tcp = HttpConnector::new();
+    tcp.set_nodelay(true);
+    tcp.enforce_http(false);
+    tcp.set_connect_timeout(Some(settings.connect_timeout.0));
+    let secure = HttpsConnectorBuilder::new().with_tls_config(tls::client(&settings.tls)?).https_or_http();
+    let secure = match &settings.tls.server_name {
+        None => secure,
+        Some(name) => {
+            let name =
+                ServerName::try_from(name.clone()).map_err(|_| format!("tls.server_name: {name:?} is no name"))?;
+            secure.with_server_name_resolver(FixedServerNameResolver::new(name))
+        }
+    };
+    let within = settings.connect_timeout.0;
+    let connector = match offered {
+        [] => secure.enable_http1().wrap_connector(tcp),
+        [_] => secure.enable_http2().wrap_connector(tcp),
+        _ => secure.enable_all_versions().wrap_connector(tcp),
+    };
+    Ok(Timed { connector, within })
+}
+
+/// Connects, and speaks TLS, within a time.
+#[derive(Clone)]
+pub struct Timed<C> {
+    connector: C,
+    within: Duration,
+}
+
+type Boxed = Box<dyn std::error::Error + Send + Sync>;
+
+impl<C> Service<http::Uri> for Timed<C>
+where
+    C: Service<http::Uri, Error = Boxed>,
+    C::Future: Send + 'static,
+{
+    type Response = C::Response;
+    type Error = Boxed;
+    type Future = Pin<Box<dyn Future<Output = Result<C::Response, Boxed>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Boxed>> {
+        self.connector.poll_ready(context)
+    }
+
+    fn call(&mut self, uri: http::Uri) -> Self::Future {
+        let connecting = timeout(self.within, self.connector.call(uri));
+        Box::pin(async {
+            connecting.await.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
+        })
+    }
 }
 
 /// Counts connections as they are made.
 #[derive(Clone)]
-struct Counting(HttpsConnector<HttpConnector>, Arc<AtomicUsize>);
+struct Counting(Connector, Arc<AtomicUsize>);
 
-impl tower_service::Service<http::Uri> for Counting {
-    type Response = <HttpsConnector<HttpConnector> as tower_service::Service<http::Uri>>::Response;
-    type Error = <HttpsConnector<HttpConnector> as tower_service::Service<http::Uri>>::Error;
-    type Future = <HttpsConnector<HttpConnector> as tower_service::Service<http::Uri>>::Future;
+impl Service<http::Uri> for Counting {
+    type Response = <Connector as Service<http::Uri>>::Response;
+    type Error = Boxed;
+    type Future = <Connector as Service<http::Uri>>::Future;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Boxed>> {
         self.0.poll_ready(context)
     }
 
     fn call(&mut self, uri: http::Uri) -> Self::Future {
-        self.1.fetch_add(1, Ordering::Relaxed);
+        self.1.fetch_add(1, Relaxed);
         self.0.call(uri)
-    }
-}
-
-// -- TLS ----------------------------------------------------------------------------------------------------------
-
-fn told<E: std::fmt::Display>(path: &Path) -> impl Fn(E) -> String + '_ {
-    move |error| format!("TLS: cannot use {}: {error}", path.display())
-}
-
-pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let found: Vec<_> =
-        CertificateDer::pem_file_iter(path).map_err(told(path))?.collect::<Result<_, _>>().map_err(told(path))?;
-    if found.is_empty() { Err(told(path)("there is no certificate in it")) } else { Ok(found) }
-}
-
-pub fn key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_file(path).map_err(told(path))
-}
-
-pub fn authorities(path: &Path) -> Result<rustls::RootCertStore, String> {
-    let mut store = rustls::RootCertStore::empty();
-    for certificate in certificates(path)? {
-        store.add(certificate).map_err(told(path))?;
-    }
-    Ok(store)
-}
-
-fn tls(settings: &config::UpstreamTls) -> Result<rustls::ClientConfig, String> {
-    let store = match &settings.ca {
-        Some(path) => authorities(path)?,
-        None => {
-            let mut store = rustls::RootCertStore::empty();
-            store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            store
-        }
-    };
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    let builder = if settings.verify {
-        let trusted = settings.ca.as_deref().map(certificates).transpose()?.unwrap_or_default();
-        let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider).build();
-        let usual = usual.map_err(|error| format!("TLS: cannot use the authorities: {error}"))?;
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Trusting { usual, trusted }))
-    } else {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-    };
-    match &settings.certificate {
-        None => Ok(builder.with_no_client_auth()),
-        Some(path) => {
-            let key = key(settings.key.as_ref().unwrap_or(path))?;
-            builder.with_client_auth_cert(certificates(path)?, key).map_err(told(path))
-        }
-    }
-}
-
-/// Believes also a certificate that is itself in the file of authorities, as OpenSSL does.
-#[derive(Debug)]
-struct Trusting {
-    usual: Arc<WebPkiServerVerifier>,
-    trusted: Vec<CertificateDer<'static>>,
-}
-
-impl ServerCertVerifier for Trusting {
-    fn verify_server_cert(
-        &self,
-        certificate: &CertificateDer<'_>,
-        between: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let said = self.usual.verify_server_cert(certificate, between, name, ocsp, now);
-        match &said {
-            // told after its time was found to be right
-            Err(error) if format!("{error:?}").contains("CaUsedAsEndEntity") && self.trusted.contains(certificate) => {
-                let parsed = rustls::server::ParsedCertificate::try_from(certificate)?;
-                rustls::client::verify_server_name(&parsed, name)?;
-                Ok(ServerCertVerified::assertion())
-            }
-            _ => said,
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.usual.verify_tls12_signature(message, certificate, signed)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.usual.verify_tls13_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.usual.supported_verify_schemes()
-    }
-}
-
-/// Believes every certificate: `verify: false`.
-#[derive(Debug)]
-struct Anybody(Arc<rustls::crypto::CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

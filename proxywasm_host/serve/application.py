@@ -15,6 +15,7 @@ from proxywasm_host.serve.generation import Generation
 from proxywasm_host.serve.metrics import GuestMetrics, Tally
 from proxywasm_host.serve.source import Source
 from proxywasm_host.serve.thread import Thread
+from proxywasm_host.serve.told import told
 from proxywasm_host.serve.trace import Tracer
 from proxywasm_host.services import Services, StandardLogging
 
@@ -22,8 +23,6 @@ __all__ = ["Application", "usable"]
 
 FIXED = ("listen", "workers", "admin", "admin_hosts", "watch", "shutdown_timeout", "sample", "log_level")
 """What is decided when the server starts."""
-TOLD = {"upstream", "clients", "forwarded", "access_log", "tls", "stream_idle_timeout"}
-"""What the data plane is told of the configuration."""
 logger = logging.getLogger("proxywasm_host.serve")
 
 
@@ -70,9 +69,7 @@ class Application:
         except OSError as error:
             raise ConfigError(f"cannot read the filter {error.filename}: {error.strerror}") from None
         try:
-            self._thread.lane.use_chain(
-                settings.model_dump_json(include=TOLD), generation if settings.filters else None
-            )
+            self._thread.lane.use_chain(told(settings), generation if settings.all_filters else None)
         except ValueError as error:
             await generation.stop()
             raise ConfigError(str(error)) from None
@@ -133,7 +130,7 @@ class Application:
             "pid": self.pid,
             "generation": self.generation.number,
             "retired": len(self._stopping),
-            "upstream": self.generation.settings.upstream.url,
+            "upstream": self.generation.settings.behind,
             "chain": chain,
             "ours": {
                 **self._thread.lane.counts(),

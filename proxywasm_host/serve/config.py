@@ -8,24 +8,19 @@ from __future__ import annotations
 import json
 import re
 from math import isfinite
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    GetJsonSchemaHandler,
-    ValidationInfo,
+    StringConstraints,
+    TypeAdapter,
     WithJsonSchema,
     field_validator,
     model_validator,
 )
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError
+from pydantic_core import PydanticCustomError, SchemaError
 
 from proxywasm_host import recording
 from proxywasm_host.abi.profile import PROFILES
@@ -34,19 +29,10 @@ from proxywasm_host.driver.defaults import DEADLINE, FAILURE_POLICY, MEMORY, REL
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.errors import not_among
 from proxywasm_host.runtime.failure_policy import FailurePolicy
+from proxywasm_host.serve.model import File, Model, Seconds, Size
+from proxywasm_host.serve.upstreams import Retry, Tls, Upstream, web
 
-__all__ = ["Address", "Clients", "Cluster", "Filter", "Record", "Settings", "Tls", "Upstream", "UpstreamTls"]
-
-UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-
-
-def _size(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    found = re.fullmatch(r"(\d+)\s*([kmg]?)(?:i?b)?", value.lower())
-    if not found:
-        raise ValueError(f"{value!r} is no size: write it as 1000, 64KiB or 256MiB")
-    return int(found[1]) * UNITS[found[2]]
+__all__ = ["Address", "Clients", "Cluster", "Filter", "Record", "Route", "Settings"]
 
 
 def _address(value: Any) -> Any:
@@ -92,85 +78,11 @@ def _check_json(value: Any, path: tuple[Any, ...]) -> None:
         raise PydanticCustomError("no_json", "{said}", {"said": said, "path": path})
 
 
-def _beside(value: Path, info: ValidationInfo) -> Path:
-    """A path as the configuration file means it: from the directory that it is in, which is the context."""
-    return value if info.context is None else info.context / value
-
-
-File = Annotated[Path, AfterValidator(_beside)]
-Size = Annotated[int, BeforeValidator(_size), Field(gt=0), WithJsonSchema({"type": ["integer", "string"]})]
-"""Bytes, as a number or with a unit: ``256MiB``."""
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Address = Annotated[tuple[str, int], BeforeValidator(_address), WithJsonSchema({"type": ["string", "integer"]})]
 Text = Annotated[bytes, BeforeValidator(_text), WithJsonSchema({})]
 Property = Annotated[
     Any, BeforeValidator(_property), WithJsonSchema({"type": ["string", "integer", "number", "boolean"]})
 ]
-
-
-class Model(BaseModel):
-    """Base: a name that is not known is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    short: ClassVar[str] = ""
-    """The value that a text stands for where it is written instead of a mapping: ``upstream: http://…``."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _written_out(cls, value: Any) -> Any:
-        return {cls.short: value} if cls.short and isinstance(value, str) else value
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML has true for yes and on, and Python takes true for 1."""
-        kind = cls.model_fields[info.field_name or ""].annotation
-        if isinstance(value, bool) and kind in (int, float, Seconds | None):
-            raise ValueError(f"{value!r} is no number")
-        return value
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        schema = handler(core_schema)
-        if cls.short:
-            whole = handler.resolve_ref_schema(schema)
-            written_out = dict(whole)
-            whole.clear()
-            whole.update(anyOf=[written_out, {"type": "string", "description": f"The {cls.short} alone."}])
-        return schema
-
-
-def _web(value: str) -> str:
-    if not re.fullmatch("[!-~]+", value):
-        raise ValueError(f"{value!r} is no URL: percent-encode what is in its path, and write the name as xn--…")
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{value!r} is no URL of a server: write it as http://HOST:PORT or https://HOST")
-    if parts.query or parts.fragment or parts.username:
-        raise ValueError(f"{value!r} has more in it than a server: leave out user, query and fragment")
-    _ = parts.port  # raises ValueError
-    return value
-
-
-class Tls(Model):
-    """TLS towards a server."""
-
-    verify: bool = True
-    """Whether its certificate is checked."""
-    ca: File | None = None
-    """PEM file of the authorities to trust, instead of the system's."""
-    certificate: File | None = None
-    """PEM file of our own certificate, for servers that ask for one."""
-    key: File | None = None
-    """PEM file of its key, if that is not in the same file."""
-
-
-class UpstreamTls(Tls):
-    """TLS towards upstream."""
-
-    server_name: str | None = None
-    """Name to ask for (SNI) and to check, instead of the URL's."""
 
 
 class Clients(Model):
@@ -188,34 +100,6 @@ class Clients(Model):
     """Connections of one process; more are answered 503 and closed."""
 
 
-class Upstream(Model):
-    """The server behind the filters."""
-
-    short = "url"
-
-    url: str
-    """``http://HOST:PORT`` or ``https://HOST``; a path is put before that of each request."""
-    connect_timeout: Seconds = 5.0
-    """Seconds until it must have taken a connection; else 503."""
-    max_headers: Annotated[int, Field(gt=0)] = 100
-    """Headers of a response, and trailers; more is 502."""
-    max_header_size: Size = 60 << 10
-    """Bytes of a response's head; more is 502."""
-    timeout: Seconds = 15.0
-    """Seconds from the end of the request until its response must have begun; else 504."""
-    idle_timeout: Seconds = 300.0
-    """Seconds that a body may make no progress; then the stream is broken off."""
-    max_connections: Annotated[int, Field(gt=0)] = 1024
-    """Connections of one process; more requests wait, for `connect_timeout` seconds."""
-    keepalive: Seconds = 4.0
-    """Seconds that an idle connection is kept; less than the server keeps it."""
-    rewrite_host: bool = False
-    """Send the URL's host as Host, and the client's as X-Forwarded-Host, instead of the client's Host."""
-    tls: UpstreamTls = UpstreamTls()
-
-    _url = field_validator("url")(_web)
-
-
 class Cluster(Model):
     """A server that filters may call by the name of this cluster."""
 
@@ -226,7 +110,7 @@ class Cluster(Model):
     """Seconds for a whole call, if the filter does not say less."""
     tls: Tls = Tls()
 
-    _url = field_validator("url")(_web)
+    _url = field_validator("url")(web)
 
 
 class GuestLimits(Model):
@@ -282,6 +166,77 @@ class Filter(Model):
         for name in ("configuration", "vm_configuration"):
             if getattr(self, name) and getattr(self, f"{name}_file"):
                 raise ValueError(f"{name} and {name}_file are both given: one is enough")
+        return self
+
+
+def _host_pattern(value: str) -> str:
+    if not re.fullmatch(r"\*|(\*\.)?[\w.-]+|\[[0-9a-fA-F:.]+\]", value):
+        raise ValueError(f"{value!r} is no host: write it as api.example.com, *.example.com or *, without a port")
+    return value.lower()
+
+
+def _regex(value: str) -> str:
+    """Raises: ValueError, if it is none of the data plane's, which are those of the crate ``regex``."""
+    try:
+        TypeAdapter(Annotated[str, StringConstraints(pattern=value)])
+    except SchemaError as error:
+        why = str(error).partition("\nerror: ")[2] or str(error)
+        raise ValueError(f"{value!r} is no regular expression: {why}") from None
+    return value
+
+
+def _header_name(value: str) -> str:
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", value):
+        raise ValueError(f"{value!r} is no name of a header")
+    return value.lower()
+
+
+PathStart = Annotated[str, StringConstraints(pattern="^/[!-~]*$")]
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+
+
+class Route(Model):
+    """Requests of a kind: where they go, and through which filters. The first route that fits counts."""
+
+    name: str | None = None
+    """The property ``xds.route_name``."""
+    virtual_host: str | None = None
+    """The property ``xds.virtual_host_name``."""
+    hosts: list[Annotated[str, AfterValidator(_host_pattern)]] = []
+    """Hosts without port: ``api.example.com``, ``*.example.com``; any if not given."""
+    path: PathStart | None = None
+    """The whole path, without its query."""
+    prefix: PathStart | None = None
+    """How the path begins."""
+    regex: Annotated[str, AfterValidator(_regex)] | None = None
+    """A regular expression for the whole path, without its query."""
+    methods: list[Annotated[str, StringConstraints(pattern="^[!-~]+$")]] = []
+    """Any if not given."""
+    headers: dict[HeaderName, str] = {}
+    """Headers that must be there, with these values."""
+    upstream: str | None = None
+    """Name of the upstream."""
+    cluster_header: HeaderName | None = None
+    """The header that names the upstream instead; 503 if it names none."""
+    prefix_rewrite: PathStart | None = None
+    """Put in the place of `prefix` or `path`; without one of them, before the path."""
+    host_rewrite: Annotated[str, StringConstraints(pattern="^[!-~]+$")] | None = None
+    """Sent as Host, and the client's as X-Forwarded-Host."""
+    timeout: Seconds | None = None
+    """Instead of the upstream's."""
+    retry: Retry | None = None
+    """Instead of the upstream's."""
+    filters: list[Filter] = []
+    """Behind those of the whole configuration."""
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Route:
+        if (self.upstream is None) is (self.cluster_header is None):
+            raise ValueError("an upstream, or a cluster_header, must be given; one of both")
+        if sum(match is not None for match in (self.path, self.prefix, self.regex)) > 1:
+            raise ValueError("path, prefix and regex are for one route each")
+        if self.regex is not None and self.prefix_rewrite is not None:
+            raise ValueError("prefix_rewrite is for a path or prefix, not for a regex")
         return self
 
 
@@ -346,11 +301,16 @@ class Record(Model):
 class Settings(Model):
     """The configuration of ``proxywasm serve``."""
 
-    upstream: Upstream
+    upstream: Upstream | None = None
+    """The server behind the filters, if there is one for all requests."""
+    upstreams: dict[str, Upstream] = {}
+    """Servers by name, for `routes`."""
+    routes: list[Route] = []
+    """Where requests go, instead of `upstream`. What fits none of them is answered 404."""
     listen: Address = ("127.0.0.1", 8080)
     """``HOST:PORT``; port 0 lets the system choose."""
     filters: list[Filter] = []
-    """The chain, in the order of the request."""
+    """The chain of all requests, in the order of the request."""
     engine: str | None = None
     """wasmtime, wasmer or v8; the best one installed if not given."""
     profile: str = "envoy"
@@ -393,11 +353,57 @@ class Settings(Model):
             raise ValueError(not_among("profile", value, PROFILES))
         return value
 
+    @model_validator(mode="after")
+    def _routed(self) -> Settings:
+        if self.upstream is None and not self.routes:
+            raise PydanticCustomError("missing", "is missing", {"path": ("upstream",)})
+        if self.upstream is not None and (self.routes or self.upstreams):
+            raise _wrong("upstream is for all requests, and stands instead of upstreams and routes", "upstream")
+        for number, route in enumerate(self.routes):
+            if route.upstream is not None and route.upstream not in self.upstreams:
+                raise _wrong(not_among("upstream", route.upstream, self.upstreams), "routes", number, "upstream")
+        return self
+
+    @property
+    def all_upstreams(self) -> dict[str, Upstream]:
+        """By name; a single one is called ``upstream``."""
+        return self.upstreams if self.upstream is None else {"upstream": self.upstream}
+
+    @property
+    def all_routes(self) -> list[Route]:
+        """In their order; a single upstream gets all requests."""
+        return self.routes or [Route(upstream=name) for name in self.all_upstreams]
+
+    @property
+    def all_filters(self) -> list[Filter]:
+        """Those of all requests, then those of each route."""
+        return [*self.filters, *(filter for route in self.routes for filter in route.filters)]
+
+    @property
+    def chains(self) -> list[list[int]]:
+        """The chain of requests without a route, then that of each route: places in `all_filters`."""
+        first, chains = list(range(len(self.filters))), []
+        chains.append(first)
+        at = len(first)
+        for route in self.routes:
+            chains.append([*first, *range(at, at + len(route.filters))])
+            at += len(route.filters)
+        return chains
+
+    @property
+    def behind(self) -> str:
+        """The servers, for people."""
+        return ", ".join(upstream.urls for upstream in self.all_upstreams.values())
+
     @field_validator("properties", mode="before")
     @classmethod
     def _flat(cls, value: Any) -> Any:
         """Nested mappings are taken for dotted names."""
         return dict(_dotted(value)) if isinstance(value, dict) else value
+
+
+def _wrong(said: str, *path: str | int) -> PydanticCustomError:
+    return PydanticCustomError("wrong", "{said}", {"said": said, "path": path})
 
 
 def _dotted(tree: dict[str, Any], prefix: str = "") -> Any:

@@ -23,9 +23,7 @@ __all__ = ["ThreadDriver"]
 class ThreadDriver(Dispatcher):
     """Performs the effects of `host` from `start` to `stop`. All else belongs to the thread of the host."""
 
-    def __init__(
-        self, host: Host, thread: Thread, *, stream_idle_timeout: float, record: Record | None = None
-    ) -> None:
+    def __init__(self, host: Host, thread: Thread, *, stream_idle_timeout: float, record: Record | None = None) -> None:
         super().__init__(host, stream_idle_timeout=stream_idle_timeout, record=record)
         self._thread = thread
         self._clients: AsyncClients | None = None

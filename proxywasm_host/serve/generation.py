@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.driver import filters as filter_list
 from proxywasm_host.driver.clusters import Cluster, Clusters
 from proxywasm_host.driver.filters import Filter
@@ -46,6 +47,22 @@ WAIT = 0.25
 logger = logging.getLogger("proxywasm_host.serve")
 
 
+class RoutedProperties(ScopeProperties):
+    """Properties of a request that goes to an upstream: those of the configuration, of its route, of its connection."""
+
+    def __init__(self, scope: Scope, given: Mapping[str, PropertyValue], routed: Mapping[str, PropertyValue]) -> None:
+        super().__init__(scope, given)
+        self._routed = routed
+
+    def __getitem__(self, name: str) -> PropertyValue:
+        if name in self._routed and name not in self._given:
+            return self._routed[name]
+        return super().__getitem__(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**dict.fromkeys(super().__iter__()), **self._routed})
+
+
 class Generation:
     """`start`, `stop` and `unready` are called in the office; `begin`, `finish` and the like by the data plane."""
 
@@ -59,6 +76,8 @@ class Generation:
         self.number = number
         self.settings = settings
         self.plugins: Sequence[Plugin] = ()
+        self.chains: list[list[Plugin]] = []
+        """The chain of requests without a route, then that of each route."""
         self._tally = tally
         self._tracer = tracer
         self._thread = thread
@@ -99,6 +118,7 @@ class Generation:
     def _load(self) -> None:
         try:
             self.plugins = filter_list.load(self.host, self._filters)
+            self.chains = [[self.plugins[place] for place in chain] for chain in self.settings.chains]
         finally:
             self.driver.perform(self.host.drain())
         watch(self.plugins, logger, self._failed)
@@ -165,7 +185,7 @@ class Generation:
                 "tick": plugin._root.tick_period,
                 "vm": id(plugin._vm),
             }
-            for plugin, filter in zip(self.plugins, self.settings.filters, strict=True)
+            for plugin, filter in zip(self.plugins, self.settings.all_filters, strict=True)
         ]
 
     # -- For the data plane --------------------------------------------------------------------------------------
@@ -179,8 +199,13 @@ class Generation:
         client: tuple[str, int],
         server: tuple[str, int],
         tls: tuple[int, bytes | None] | None,
+        chain: int,
+        routed: Mapping[str, PropertyValue],
     ) -> tuple[HttpStream, list[Effect]]:
-        """A request comes in: its stream, and what is to be done first. Effects that come later go to `sink`."""
+        """A request comes in: its stream, and what is to be done first. Effects that come later go to `sink`.
+
+        `chain` is the number of its chain, and `routed` what is known of where it goes, which grows while it goes on.
+        """
         scope: Scope = {"http_version": protocol, "client": client, "server": server}
         if tls is not None:
             version, certificate = tls
@@ -188,8 +213,8 @@ class Generation:
                 "tls": {"tls_version": version, "client_cert_chain": [certificate][: bool(certificate)]}
             }
         stream = self.host.http_stream(
-            self.plugins,
-            properties=ScopeProperties(scope, self.settings.properties),
+            self.chains[chain],
+            properties=RoutedProperties(scope, self.settings.properties, routed),
             buffer_limit=self.settings.buffer_limit,
             header_limits=None,  # what is beyond was refused where it came in
         )
@@ -219,13 +244,13 @@ class Generation:
 
 
 def names(filters: list[config.Filter]) -> list[str]:
-    """A name for each filter of the chain."""
+    """A name for each filter."""
     return plugin_names([Filter(filter.file, filter.name) for filter in filters])
 
 
 def filters_of(settings: Settings) -> Iterator[Filter]:
-    """The chain as the driver has it. Raises: ConfigError; OSError, for a file of a filter."""
-    for name, filter in zip(names(settings.filters), settings.filters, strict=True):
+    """All filters as the driver has them. Raises: ConfigError; OSError, for a file of a filter."""
+    for name, filter in zip(names(settings.all_filters), settings.all_filters, strict=True):
         files.check(filter.file)
         written = {each.name: getattr(filter, each.name) for each in fields(Filter) if hasattr(filter, each.name)}
         otherwise = {

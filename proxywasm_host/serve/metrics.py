@@ -139,6 +139,12 @@ OURS = (
     ("hostcalls", "Hostcalls of filters, as callbacks.", ("plugin", "hostcall", "status")),
     ("failures", "Failures of guests by cause.", ("plugin", "cause")),
     ("restarts", "New VMs in place of failed ones.", ("plugin",)),
+    ("upstream_requests", "Requests that were sent to a server, each attempt.", ("upstream", "server")),
+    ("upstream_failures", "Those of them without a response, or with 500 and above.", ("upstream", "server")),
+    ("upstream_connect_failures", "Connections to a server that were not made.", ("upstream", "server")),
+    ("upstream_ejections", "How often a server was left out because it failed.", ("upstream", "server")),
+    ("upstream_retries", "Requests that were sent once more.", ("upstream",)),
+    ("upstream_overflows", "Requests that were refused because too many waited.", ("upstream",)),
     ("reloads", "Configurations that were loaded while running, or refused.", ("outcome",)),
 )
 
@@ -170,6 +176,12 @@ class _Collector:
             for joined, count in ours[key].items():
                 family.add_metric(joined.split(SEPARATOR), count)
             yield family
+        ejected = GaugeMetricFamily(
+            "proxywasm_upstream_ejected", "Processes that leave out a server.", labels=["upstream", "server"]
+        )
+        for joined, count in ours["upstream_ejected"].items():
+            ejected.add_metric(joined.split(SEPARATOR), count)
+        yield ejected
         yield GaugeMetricFamily("proxywasm_requests_in_progress", "Requests under way.", ours["in_progress"])
         yield GaugeMetricFamily("proxywasm_resident_bytes", "Memory of the processes.", ours["resident_bytes"])
         memory = GaugeMetricFamily("proxywasm_vm_memory_bytes", "Memory of guests.", labels=["plugin"])

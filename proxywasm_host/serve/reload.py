@@ -27,11 +27,12 @@ logger = logging.getLogger("proxywasm_host.serve")
 def files_of(settings: Settings, source: Source) -> list[Path]:
     """All files that a configuration is made of."""
     found: list[Path | None] = [source.file]
-    for filter in settings.filters:
+    for filter in settings.all_filters:
         found += [filter.file, filter.configuration_file, filter.vm_configuration_file]
     if settings.tls is not None:
         found += [settings.tls.certificate, settings.tls.key, settings.tls.client_ca]
-    for tls in (settings.upstream.tls, *(cluster.tls for cluster in settings.clusters.values())):
+    upstreams = [upstream.tls for upstream in settings.all_upstreams.values()]
+    for tls in (*upstreams, *(cluster.tls for cluster in settings.clusters.values())):
         found += [tls.ca, tls.certificate, tls.key]
     return [file for file in found if file is not None]
 

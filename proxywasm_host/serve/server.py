@@ -80,19 +80,20 @@ def serve(source: Source) -> None:
         told = [f"{'https' if settings.tls else 'http'}://{at(listening)}"]
         if admin is not None:
             told.append(f"admin http://{at(admin)}")
-        filters = ", ".join(names(settings.filters)) or "no filters"
-        ready = partial(logger.info, "serving %s: %s → %s", ", ".join(told), filters, settings.upstream.url)
+        filters = ", ".join(names(settings.all_filters)) or "no filters"
+        ready = partial(logger.info, "serving %s: %s → %s", ", ".join(told), filters, settings.behind)
         if settings.workers == 1:
             asyncio.run(until_signal(Alone(source, settings, listening, watch, admin), ready))
         else:
-            if settings.filters:
+            if settings.all_filters:
                 logger.warning(SEVERAL, settings.workers)
             _several(source, settings, watch, listening, admin, ready)
 
 
 def make_room(settings: Settings) -> None:
     """Let processes have as many descriptors as their connections need, as far as the system allows."""
-    needed = settings.clients.max_connections + settings.upstream.max_connections + OTHERS
+    upstreams = sum(upstream.max_connections for upstream in settings.all_upstreams.values())
+    needed = settings.clients.max_connections + upstreams + OTHERS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     if soft != resource.RLIM_INFINITY and soft < most:

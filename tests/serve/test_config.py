@@ -120,7 +120,10 @@ def test_no_file_at_all():
 
 WRONG = [
     ("  url: http://127.0.0.1:9000", "  url: ftp://x", 2, "upstream.url: 'ftp://x' is no URL of a server: write it as http://HOST:PORT or https://HOST"),
-    ("  url: http://127.0.0.1:9000", "  urls: http://x", 1, "upstream.url: is missing"),
+    ("  url: http://127.0.0.1:9000", "  urls: http://x", 2, "upstream.urls: is not known; see proxywasm serve --schema"),
+    ("  url: http://127.0.0.1:9000", "  timeout: 3", 1, "upstream: a url, or servers, must be given; one of both"),
+    ("upstream:\n  url: http://127.0.0.1:9000\n", "", 1, "upstream: is missing"),
+    ("properties:", "routes:\n  - {path: /, upstream: a}\nproperties:", 1, "upstream: upstream is for all requests, and stands instead of upstreams and routes"),
     ("listen: :8000", "listen: here", 3, "listen: 'here' is no address: write it as HOST:PORT, 127.0.0.1:8080 or [::1]:8080"),
     ("listen: :8000", "listen: x:99999", 3, "listen: 'x:99999' is no address"),
     ("listen: :8000", "workers: 0", 3, "workers: 0: Input should be greater than 0"),
@@ -145,6 +148,53 @@ WRONG = [
     ("{memory: 64MiB}", "{memory: 64MiB, memory: 1MiB}", 7, "filters[0].limits.memory was given before"),
     ("  idp: {url: https://idp.example.com, timeout: 2}", "  idp: {url: idp}", 14, "clusters.idp.url: 'idp' is no URL of a server"),
 ]  # fmt: skip
+
+
+ROUTED = """\
+listen: :8000
+upstreams:
+  one: {servers: [http://127.0.0.1:9000, {url: "http://127.0.0.1:9001", weight: 2}], balance: least_requests}
+routes:
+  - name: api
+    hosts: ["*.example.com"]
+    prefix: /v1/
+    upstream: one
+    filters: [auth.wasm]
+"""
+WRONG_ROUTES = [
+    ("upstream: one", "upstream: two", 8, "routes[0].upstream: no upstream is called 'two'"),
+    ("upstream: one", "path: /", 5, "routes[0]: an upstream, or a cluster_header, must be given; one of both"),
+    ("prefix: /v1/", "prefix: v1", 7, "routes[0].prefix: 'v1': String should match pattern '^/[!-~]*$'"),
+    ("prefix: /v1/", "prefix: /v1/\n    path: /", 5, "routes[0]: path, prefix and regex are for one route each"),
+    ("prefix: /v1/", "regex: /(", 7, "routes[0].regex: '/(' is no regular expression: unclosed group"),
+    ("prefix: /v1/", "regex: /(?=x)", 7, "routes[0].regex: '/(?=x)' is no regular expression: look-around"),
+    ("prefix: /v1/", "regex: /.*\n    prefix_rewrite: /", 5, "routes[0]: prefix_rewrite is for a path or prefix, not for a regex"),
+    ('["*.example.com"]', '["example.com:80"]', 6, "routes[0].hosts[0]: 'example.com:80' is no host: write it as"),
+    ("weight: 2", "weight: 0", 3, "upstreams.one.servers[1].weight: 0: Input should be greater than 0"),
+    ("http://127.0.0.1:9000,", "ftp://x,", 3, "upstreams.one.servers[0].url: 'ftp://x' is no URL of a server"),
+    ("servers:", "url: http://x, servers:", 3, "upstreams.one: a url, or servers, must be given; one of both"),
+    ("balance: least_requests", "balance: random", 3, "upstreams.one.balance: 'random': Input should be"),
+    ("balance: least_requests", "retry: {retry_on: [4xx]}", 3, "upstreams.one.retry.retry_on[0]: '4xx': Input should be '5xx'"),
+    ("balance: least_requests", "retry: {}", 3, "upstreams.one.retry.retry_on: is missing"),
+]  # fmt: skip
+
+
+def test_routes_and_their_filters(tmp_path):
+    settings = source(tmp_path, ROUTED).load()
+    assert [(server.url, server.weight) for server in settings.upstreams["one"].all_servers] == [
+        ("http://127.0.0.1:9000", 1),
+        ("http://127.0.0.1:9001", 2),
+    ]
+    assert settings.chains == [[], [0]]
+    assert tmp_path / "auth.wasm" in files_of(settings, source(tmp_path, ROUTED))
+
+
+@pytest.mark.parametrize(("old", "new", "line", "says"), WRONG_ROUTES)
+def test_an_error_in_routes_says_where(tmp_path, old, new, line, says):
+    assert old in ROUTED
+    with pytest.raises(ConfigError) as raised:
+        source(tmp_path, ROUTED.replace(old, new)).load()
+    assert f"{tmp_path}/serve.yaml:{line}: {says}" in str(raised.value)
 
 
 @pytest.mark.parametrize(("old", "new", "line", "says"), WRONG)
@@ -219,7 +269,11 @@ def test_aliases_that_make_much_of_little_are_not_followed(tmp_path, text):
 def test_aliases_are_followed_where_they_spare_writing(tmp_path):
     text = "upstream: {url: http://x}\nfilters:\n  - &a {file: /a.wasm, configuration: {b: 1}}\n  - *a\n  - {<<: *a, name: c}"
     settings = source(tmp_path, text).load()
-    assert [(filter.name, filter.configuration) for filter in settings.filters] == [("", b'{"b": 1}'), ("", b'{"b": 1}'), ("c", b'{"b": 1}')]
+    assert [(filter.name, filter.configuration) for filter in settings.filters] == [
+        ("", b'{"b": 1}'),
+        ("", b'{"b": 1}'),
+        ("c", b'{"b": 1}'),
+    ]
 
 
 def configured(tmp_path: Path, value: str, name: str) -> bytes:
@@ -267,10 +321,14 @@ def test_a_date_is_text_to_filters(tmp_path, name, value, json_):
 def test_what_json_has_no_form_for_is_told_with_its_path(tmp_path, name, line, value, says):
     with pytest.raises(ConfigError) as raised:
         configured(tmp_path, value, name)
-    assert str(raised.value).startswith(f"{tmp_path}/{name}:{line + ('toml' in name) * 2}: filters[0].configuration.{says}")
+    assert str(raised.value).startswith(
+        f"{tmp_path}/{name}:{line + ('toml' in name) * 2}: filters[0].configuration.{says}"
+    )
 
 
-@pytest.mark.parametrize("value", ["!!bool x", "!!int x", "!!float x", "!!binary ä", "9" * 5000, "{[a]: b}", "'\\", '"\\xZZ"'])
+@pytest.mark.parametrize(
+    "value", ["!!bool x", "!!int x", "!!float x", "!!binary ä", "9" * 5000, "{[a]: b}", "'\\", '"\\xZZ"']
+)
 def test_whatever_a_parser_raises_is_an_error_of_the_file(tmp_path, value):
     with pytest.raises(ConfigError, match=r"serve\.yaml.*: this is no YAML: "):
         configured(tmp_path, value, "serve.yaml")
@@ -283,7 +341,11 @@ def test_a_pipe_in_the_place_of_a_file_keeps_nobody_waiting(tmp_path):
     with pytest.raises(ConfigError, match=r"[Ii]s a directory"):
         Source(tmp_path).load()
     (tmp_path / "a.wasm").touch()
-    for given in ({"file": "pipe.yaml"}, {"file": "a.wasm", "configuration_file": "pipe.yaml"}, {"file": "a.wasm", "vm_configuration_file": "pipe.yaml"}):
+    for given in (
+        {"file": "pipe.yaml"},
+        {"file": "a.wasm", "configuration_file": "pipe.yaml"},
+        {"file": "a.wasm", "vm_configuration_file": "pipe.yaml"},
+    ):
         settings = source(tmp_path, json.dumps({"upstream": {"url": "http://x"}, "filters": [given]})).load()
         with pytest.raises((ConfigError, OSError), match="it is a pipe or a device, not a file"):
             list(filters_of(settings))
@@ -294,7 +356,21 @@ def test_the_command_line_names_files_that_are_read_again(tmp_path):
     file = tmp_path / "auth.json"
     file.write_text("one")
     options = dict.fromkeys(("root_id", "vm_id", "name", "engine", "failure_policy", "env"), ())
-    context = cli.command.make_context("serve", ["/a.wasm", "/b.wasm", "--upstream", "http://x", "--filter-config", f"@{file}", "--filter-config", "@@", "--vm-config", f"@{file}"])
+    context = cli.command.make_context(
+        "serve",
+        [
+            "/a.wasm",
+            "/b.wasm",
+            "--upstream",
+            "http://x",
+            "--filter-config",
+            f"@{file}",
+            "--filter-config",
+            "@@",
+            "--vm-config",
+            f"@{file}",
+        ],
+    )
     said = cli.overrides(context.params.pop("filters"), {**options, **context.params})
     settings = Source(None, said).load()
     assert [filter.configuration_file for filter in settings.filters] == [file, Path("@").absolute()]
@@ -308,11 +384,24 @@ def test_all_files_of_a_configuration_are_watched(tmp_path):
     settings = {
         "upstream": {"url": "https://x", "tls": tls},
         "clusters": {"c": {"url": "https://y", "tls": {"ca": "other.pem"}}},
-        "filters": [{"file": "a.wasm", "configuration_file": "a.json", "vm_configuration_file": "b.json"}, {"file": "b.wasm"}],
+        "filters": [
+            {"file": "a.wasm", "configuration_file": "a.json", "vm_configuration_file": "b.json"},
+            {"file": "b.wasm"},
+        ],
     }
     given = source(tmp_path, json.dumps(settings))
     watched = [file.name for file in files_of(given.load(), given)]
-    assert watched == ["serve.yaml", "a.wasm", "a.json", "b.json", "b.wasm", "ca.pem", "certificate.pem", "key.pem", "other.pem"]
+    assert watched == [
+        "serve.yaml",
+        "a.wasm",
+        "a.json",
+        "b.json",
+        "b.wasm",
+        "ca.pem",
+        "certificate.pem",
+        "key.pem",
+        "other.pem",
+    ]
 
 
 def test_guests_recover_by_default(tmp_path):
@@ -332,6 +421,8 @@ def test_a_configuration_can_say_whatever_there_is_to_say_of_a_filter():
     told = type(written).model_fields
     assert {each.name for each in fields(FilterConfig)} - set(told) == {"code", "profile", "module_limits", "hostcalls"}
     as_from_python = Filter(loaded.code, "auth")
-    differing = {each.name for each in fields(Filter) if getattr(loaded, each.name) != getattr(as_from_python, each.name)}
+    differing = {
+        each.name for each in fields(Filter) if getattr(loaded, each.name) != getattr(as_from_python, each.name)
+    }
     assert differing == {"environment"}
     assert (loaded.environment, as_from_python.environment) == ({}, None)

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxywasm_host.serve.metrics import GuestMetrics, Histogram, Tally, added, rendered
+from proxywasm_host.serve.metrics import OURS, GuestMetrics, Histogram, Tally, added, rendered
 from proxywasm_host.services.metrics import COUNTER, GAUGE, HISTOGRAM
 
 
@@ -32,7 +32,8 @@ def process(requests: int) -> tuple[dict, dict]:
     times = Histogram((0.0025, 0.005))
     for _ in range(requests):
         times.note(0.003)
-    counts = {"in_progress": 0, "requests": {"200": requests}, "latency": times.snapshot()}
+    counts = {"in_progress": 0, "requests": {"200": requests}, "latency": times.snapshot(), "upstream_ejected": {}}
+    counts |= {key: {} for key, _, _ in OURS if key.startswith("upstream_")}
     return {**counts, **tally.snapshot(), "resident_bytes": 1000, "memory": {"auth": 65536}}, metrics.snapshot()
 
 

@@ -1,0 +1,189 @@
+//! HTTP/2 to a server: connections that requests share. Those of HTTP/1.1 are kept by hyper's own pool.
+
+use crate::balance::Active;
+use crate::body::Up;
+use crate::config::Upstream;
+use crate::upstream::{Connector, Trouble, not_connected};
+use http::{Request, Response, Uri};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::client::legacy::connect::{Connection as _, HttpInfo};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
+use tokio::time::{Instant, sleep, timeout};
+use tower_service::Service;
+
+/// How long a connection with requests may be silent until it is asked for a sign of life.
+const PING: Duration = Duration::from_secs(15);
+
+/// The connections to one server.
+pub struct Http2 {
+    uri: Uri,
+    connector: Connector,
+    builder: http2::Builder<TokioExecutor>,
+    connect_timeout: Duration,
+    keepalive: Duration,
+    open: Arc<Mutex<Vec<Connection>>>,
+    connecting: tokio::sync::Mutex<()>,
+    declined: AtomicBool,
+}
+
+#[derive(Clone)]
+struct Connection {
+    sender: SendRequest<Up>,
+    streams: Arc<AtomicUsize>,
+    /// How many streams the server allows.
+    most: Arc<AtomicUsize>,
+    used: Arc<Mutex<Instant>>,
+    remote: Option<SocketAddr>,
+}
+
+impl Connection {
+    fn is_idle(&self, since: Instant) -> bool {
+        self.streams.load(Relaxed) == 0 && *self.used.lock().unwrap() <= since
+    }
+}
+
+/// What came of a request.
+pub struct Answer {
+    pub response: Response<Incoming>,
+    pub remote: Option<SocketAddr>,
+    pub stream: Active,
+}
+
+impl Http2 {
+    pub fn new(uri: Uri, connector: Connector, settings: &Upstream) -> Http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING)
+            .max_header_list_size(settings.max_header_size as u32);
+        Http2 {
+            uri,
+            connector,
+            builder,
+            connect_timeout: settings.connect_timeout.0,
+            keepalive: settings.keepalive.0,
+            open: Arc::default(),
+            connecting: tokio::sync::Mutex::default(),
+            declined: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the server has chosen HTTP/1.1 when it was asked.
+    pub fn is_declined(&self) -> bool {
+        self.declined.load(Relaxed)
+    }
+
+    /// Connect, if that has to be done; afterwards it is known whether HTTP/2 is spoken.
+    pub async fn ready(&self, known: bool) -> Result<(), Trouble> {
+        if !self.is_declined() && self.free().is_none() {
+            self.connect(known).await?;
+        }
+        Ok(())
+    }
+
+    /// Send a request. One that meets a connection which was just closed goes over another.
+    pub async fn send(&self, mut request: Request<Up>) -> Result<Answer, Failed> {
+        for again in [true, false] {
+            let mut connection = match self.free() {
+                Some(connection) => connection,
+                None => match self.connect(true).await.map_err(Failed::Trouble)? {
+                    Some(connection) => connection,
+                    None => return Err(Failed::Trouble(Trouble::reset(503, "connection termination"))),
+                },
+            };
+            let stream = Active::new(&connection.streams);
+            let answered = connection.sender.try_send_request(request).await;
+            *connection.used.lock().unwrap() = Instant::now();
+            match answered {
+                Ok(response) => return Ok(Answer { response, remote: connection.remote, stream }),
+                Err(mut failed) => match failed.take_message().filter(|_| again) {
+                    Some(message) => {
+                        request = message;
+                        self.open.lock().unwrap().retain(|each| !Arc::ptr_eq(&each.streams, &connection.streams));
+                    }
+                    None => return Err(Failed::Hyper(failed.into_error())),
+                },
+            }
+        }
+        unreachable!("the second attempt is the last")
+    }
+
+    /// A connection that has room for a request.
+    fn free(&self) -> Option<Connection> {
+        let mut open = self.open.lock().unwrap();
+        open.retain(|connection| !connection.sender.is_closed());
+        open.iter().find(|connection| connection.streams.load(Relaxed) < connection.most.load(Relaxed)).cloned()
+    }
+
+    /// `known`: the server speaks HTTP/2, which need not be asked. `None` if it was, and does not.
+    async fn connect(&self, known: bool) -> Result<Option<Connection>, Trouble> {
+        let _one = self.connecting.lock().await;
+        if let Some(connection) = self.free() {
+            return Ok(Some(connection));
+        }
+        let connecting = async {
+            let io = self.connector.clone().call(self.uri.clone()).await.map_err(|error| not_connected(&*error))?;
+            let connected = io.connected();
+            if !known && !connected.is_negotiated_h2() {
+                self.declined.store(true, Relaxed);
+                return Ok(None);
+            }
+            let mut facts = http::Extensions::new();
+            connected.get_extras(&mut facts);
+            let remote = facts.get::<HttpInfo>().map(HttpInfo::remote_addr);
+            let (sender, driver) =
+                self.builder.handshake(io).await.map_err(|_| Trouble::reset(503, "connection termination"))?;
+            let connection = Connection {
+                sender,
+                streams: Arc::default(),
+                most: Arc::new(AtomicUsize::new(usize::MAX)),
+                used: Arc::new(Mutex::new(Instant::now())),
+                remote,
+            };
+            let most = connection.most.clone();
+            tokio::spawn(async move {
+                let mut driver = pin!(driver);
+                let _ = poll_fn(|context| {
+                    let polled = driver.as_mut().poll(context);
+                    most.store(driver.current_max_send_streams(), Relaxed);
+                    polled
+                })
+                .await;
+            });
+            let mut open = self.open.lock().unwrap();
+            if open.is_empty() {
+                tokio::spawn(close_idle(Arc::downgrade(&self.open), self.keepalive));
+            }
+            open.push(connection.clone());
+            Ok(Some(connection))
+        };
+        timeout(self.connect_timeout, connecting).await.unwrap_or_else(|_| Err(Trouble::connect("connection timeout")))
+    }
+}
+
+/// Let go of connections that are not used, until there are none.
+async fn close_idle(open: Weak<Mutex<Vec<Connection>>>, keepalive: Duration) {
+    loop {
+        sleep(keepalive).await;
+        let Some(open) = open.upgrade() else { return };
+        let mut open = open.lock().unwrap();
+        let since = Instant::now() - keepalive;
+        open.retain(|connection| !connection.sender.is_closed() && !connection.is_idle(since));
+        if open.is_empty() {
+            return;
+        }
+    }
+}
+
+/// Why a request has no answer.
+pub enum Failed {
+    Trouble(Trouble),
+    Hyper(hyper::Error),
+}

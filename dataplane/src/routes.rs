@@ -1,0 +1,148 @@
+//! Which requests go where: the first route that fits, in the order of the configuration.
+
+use crate::config;
+use crate::head::Head;
+use crate::retry::Policy;
+use crate::upstream::Upstream;
+use http::header::{HeaderName, HeaderValue};
+use regex::Regex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub struct Route {
+    pub name: Option<String>,
+    pub virtual_host: Option<String>,
+    /// The number of its chain of filters, if it has one.
+    pub chain: Option<usize>,
+    pub timeout: Option<Duration>,
+    pub retry: Option<Policy>,
+    hosts: Vec<String>,
+    path: Path,
+    methods: Vec<String>,
+    headers: Vec<(HeaderName, String)>,
+    target: Target,
+    prefix_rewrite: Option<String>,
+    host_rewrite: Option<HeaderValue>,
+}
+
+enum Path {
+    Any,
+    Exact(String),
+    Prefix(String),
+    Regex(Regex),
+}
+
+enum Target {
+    Upstream(Arc<Upstream>),
+    /// The header that names it.
+    Header(HeaderName),
+}
+
+pub type Upstreams = BTreeMap<String, Arc<Upstream>>;
+
+/// What the router of Envoy calls a route configuration.
+pub struct Routes {
+    all: Vec<Route>,
+    upstreams: Upstreams,
+}
+
+impl Routes {
+    pub fn new(routes: Vec<config::Route>, upstreams: Upstreams) -> Result<Routes, String> {
+        let all = routes.into_iter().map(|route| Route::new(route, &upstreams)).collect::<Result<_, _>>()?;
+        Ok(Routes { all, upstreams })
+    }
+
+    pub fn choose(&self, head: &Head) -> Option<&Route> {
+        self.all.iter().find(|route| route.fits(head))
+    }
+
+    /// The upstream of a route; `None` if a header is to name it, and does not.
+    pub fn upstream<'a>(&'a self, route: &'a Route, head: &Head) -> Option<&'a Arc<Upstream>> {
+        match &route.target {
+            Target::Upstream(upstream) => Some(upstream),
+            Target::Header(name) => self.upstreams.get(head.headers.get(name)?.to_str().ok()?),
+        }
+    }
+}
+
+impl Route {
+    fn new(said: config::Route, upstreams: &Upstreams) -> Result<Route, String> {
+        let unknown = |what: &str| format!("routes: {what} is not known");
+        let header = |name: &String| HeaderName::try_from(name.as_str()).map_err(|_| unknown(name));
+        let target = match (&said.upstream, &said.cluster_header) {
+            (Some(name), _) => Target::Upstream(upstreams.get(name).ok_or_else(|| unknown(name))?.clone()),
+            (None, Some(name)) => Target::Header(header(name)?),
+            (None, None) => return Err(unknown("an upstream")),
+        };
+        let path = match (said.path, said.prefix, said.regex) {
+            (Some(path), ..) => Path::Exact(path),
+            (_, Some(prefix), _) => Path::Prefix(prefix),
+            (.., Some(regex)) => {
+                Path::Regex(Regex::new(&format!("^(?:{regex})$")).map_err(|error| format!("routes: {error}"))?)
+            }
+            _ => Path::Any,
+        };
+        Ok(Route {
+            name: said.name,
+            virtual_host: said.virtual_host,
+            chain: said.chain,
+            timeout: said.timeout.map(|seconds| seconds.0),
+            retry: said.retry.map(Policy::new),
+            hosts: said.hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect(),
+            path,
+            methods: said.methods,
+            headers: said
+                .headers
+                .into_iter()
+                .map(|(name, value)| Ok((header(&name)?, value)))
+                .collect::<Result<_, String>>()?,
+            target,
+            prefix_rewrite: said.prefix_rewrite,
+            host_rewrite: said
+                .host_rewrite
+                .map(|host| HeaderValue::from_str(&host).map_err(|_| unknown(&host)))
+                .transpose()?,
+        })
+    }
+
+    fn fits(&self, head: &Head) -> bool {
+        let path = head.target.split('?').next().unwrap_or_default();
+        (match &self.path {
+            Path::Any => true,
+            Path::Exact(exact) => path == exact,
+            Path::Prefix(prefix) => path.starts_with(prefix.as_str()),
+            Path::Regex(regex) => regex.is_match(path),
+        }) && (self.hosts.is_empty() || self.is_of(head.authority.as_bytes()))
+            && (self.methods.is_empty() || self.methods.iter().any(|method| method == head.method.as_str()))
+            && self.headers.iter().all(|(name, value)| {
+                head.headers.get_all(name).iter().any(|given| given.as_bytes() == value.as_bytes())
+            })
+    }
+
+    fn is_of(&self, authority: &[u8]) -> bool {
+        let host = crate::head::host_of(authority).to_ascii_lowercase();
+        self.hosts.iter().any(|pattern| match pattern.strip_prefix('*') {
+            Some("") => true,
+            Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix.as_bytes()),
+            None => host == pattern.as_bytes(),
+        })
+    }
+
+    /// Say what upstream is to get instead of what the filters have left.
+    pub fn rewrite(&self, head: &mut Head) {
+        if let Some(to) = &self.prefix_rewrite {
+            let from = match &self.path {
+                Path::Exact(path) | Path::Prefix(path) => path.as_str(),
+                _ => "",
+            };
+            if let Some(rest) = head.target.strip_prefix(from).filter(|_| head.target.starts_with('/')) {
+                let joined = if to.ends_with('/') { rest.strip_prefix('/').unwrap_or(rest) } else { rest };
+                head.target = format!("{to}{joined}");
+            }
+        }
+        if let Some(host) = &self.host_rewrite {
+            head.say_host(host.clone());
+        }
+    }
+}

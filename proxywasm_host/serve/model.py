@@ -1,0 +1,79 @@
+"""What the models of a configuration are made of: values as people write them, and errors that say what is wrong."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+__all__ = ["File", "Model", "Seconds", "Size"]
+
+UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def _size(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"(\d+)\s*([kmg]?)(?:i?b)?", value.lower())
+    if not found:
+        raise ValueError(f"{value!r} is no size: write it as 1000, 64KiB or 256MiB")
+    return int(found[1]) * UNITS[found[2]]
+
+
+def _beside(value: Path, info: ValidationInfo) -> Path:
+    """A path as the configuration file means it: from the directory that it is in, which is the context."""
+    return value if info.context is None else info.context / value
+
+
+File = Annotated[Path, AfterValidator(_beside)]
+Size = Annotated[int, BeforeValidator(_size), Field(gt=0), WithJsonSchema({"type": ["integer", "string"]})]
+"""Bytes, as a number or with a unit: ``256MiB``."""
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Model(BaseModel):
+    """Base: a name that is not known is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    short: ClassVar[str] = ""
+    """The value that a text stands for where it is written instead of a mapping: ``upstream: http://…``."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _written_out(cls, value: Any) -> Any:
+        return {cls.short: value} if cls.short and isinstance(value, str) else value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML has true for yes and on, and Python takes true for 1."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and kind in (int, float, Seconds | None):
+            raise ValueError(f"{value!r} is no number")
+        return value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        if cls.short:
+            whole = handler.resolve_ref_schema(schema)
+            written_out = dict(whole)
+            whole.clear()
+            whole.update(anyOf=[written_out, {"type": "string", "description": f"The {cls.short} alone."}])
+        return schema
