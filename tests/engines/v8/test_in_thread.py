@@ -127,3 +127,32 @@ class TestFork:
             print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), function(guest, "one")())
         """)
         assert (done.stdout, done.stderr, done.returncode) == ("0 1\n", "", 0)
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+    def test_no_child_process_is_made_while_v8_is_asked_for_an_interrupt(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It would find a lock of V8's taken, by a thread that it does not have."""
+        take_way("ctypes", monkeypatch)
+        done = run("""
+            import threading
+            from proxywasm_engine_v8.in_thread.deadline import Watch
+
+            guest, begun, told, ask = instantiate(limits=Limits(deadline=1.0)), threading.Event(), [], Watch.ask
+
+            def slow(watch):
+                begun.set()
+                time.sleep(0.2)
+                ask(watch)
+                told.append("asked")
+
+            Watch.ask = slow
+            calls = threading.Thread(target=lambda: function(guest, "calls")(20_000_000), daemon=True)
+            calls.start()
+            begun.wait()
+            child = os.fork()
+            if not child:
+                print(told, flush=True)
+                os._exit(0)
+            os.waitpid(child, 0)
+            os._exit(0)
+        """)
+        assert (done.stdout, done.stderr, done.returncode) == ("['asked']\n", "", 0)

@@ -39,6 +39,8 @@ class _Ticker:
         self.running = False
         self.watches: weakref.WeakSet[Watch] = weakref.WeakSet()
         self.lock = threading.Lock()
+        self.asking = threading.Lock()
+        """Held while V8 is asked for interrupts: a child process that was made then would find V8's locks taken."""
 
     def start(self) -> None:
         with self.lock:
@@ -58,8 +60,9 @@ class _Ticker:
     def _ask(self) -> bool:
         """Ask the watches of calls that are under way. Returns whether there are any."""
         busy = [watch for watch in list(self.watches) if watch.numbers[0]]
-        for watch in busy:
-            watch.ask()
+        with self.asking:
+            for watch in busy:
+                watch.ask()
         return bool(busy)
 
 
@@ -70,13 +73,17 @@ def _nothing() -> None:
 _ticker = _Ticker()
 
 
-def _after_fork() -> None:
-    _ticker.lock = threading.Lock()
+def _in_child() -> None:
+    _ticker.lock, _ticker.asking = threading.Lock(), threading.Lock()
     _ticker.running = False
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        before=lambda: _ticker.asking.acquire(),  # noqa: PLW0108 - another one in a child process
+        after_in_parent=lambda: _ticker.asking.release(),  # noqa: PLW0108 - as above
+        after_in_child=_in_child,
+    )
 
 
 class Watch:

@@ -12,14 +12,19 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of the list, and of 
 static Trampolines *first;
 static atomic_bool running, needed;
 
-/* In a child process the thread is gone, and the lock in any state. */
+/* No process is forked while the thread asks for an interrupt: in the child it would be gone, with a lock of V8's or of the
+ * allocator's in its hands. */
+static void before_fork(void) { pthread_mutex_lock(&lock); }
+
+static void in_parent(void) { pthread_mutex_unlock(&lock); }
+
 static void in_child(void) {
     pthread_mutex_init(&lock, NULL);
     atomic_store(&running, false);
 }
 
 int ticker_ready(void) {
-    if (!pthread_atfork(NULL, NULL, in_child)) return 0;
+    if (!pthread_atfork(before_fork, in_parent, in_child)) return 0;
     PyErr_NoMemory();
     return -1;
 }
