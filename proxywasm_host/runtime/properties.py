@@ -58,8 +58,8 @@ class Stored:
 
     def __init__(self) -> None:
         self._quotas: dict[object, Quota] = {}
-        self._by: dict[tuple[int, str], tuple[Quota, int]] = {}
-        """Whose each property is, and what it costs, by the dictionary that it is in and its name."""
+        self._costs: dict[tuple[int, str], _Cost] = {}
+        """By the dictionary that a property is in, and its name."""
 
     @property
     def used(self) -> int:
@@ -68,16 +68,31 @@ class Stored:
 
     def put(self, into: dict[str, bytes], name: str, value: bytes, filter: object) -> None:
         """Store a property of this filter, in place of the one of that name. Raises: QuotaExceeded."""
-        quota = self._quotas.get(filter)
-        if quota is None:
-            quota = self._quotas[filter] = Quota("the properties that this filter stored in the stream", MAX_STORED)
-        place, size = (id(into), name), PROPERTY + getsizeof(name) + len(value)
-        owner, old = self._by.get(place, (quota, 0))
-        quota.reserve(size - old if owner is quota else size)
-        if owner is not quota:
-            owner.release(old)
-        self._by[place] = quota, size
+        cost = self._costs.get((id(into), name))
+        if cost is not None and cost.filter is filter:
+            size = cost.of_name + len(value)
+            if size != cost.size:
+                cost.quota.reserve(size - cost.size)
+                cost.size = size
+        else:
+            quota = self._quotas.get(filter)
+            if quota is None:
+                quota = self._quotas[filter] = Quota("the properties that this filter stored in the stream", MAX_STORED)
+            new = _Cost(filter, quota, PROPERTY + getsizeof(name), len(value))
+            quota.reserve(new.size)
+            if cost is not None:
+                cost.quota.release(cost.size)
+            self._costs[id(into), name] = new
         into[name] = value
+
+
+class _Cost:
+    """Whose a stored property is, and what it costs: its name, and all of it."""
+
+    __slots__ = ("filter", "of_name", "quota", "size")
+
+    def __init__(self, filter: object, quota: Quota, of_name: int, of_value: int) -> None:
+        self.filter, self.quota, self.of_name, self.size = filter, quota, of_name, of_name + of_value
 
 
 Find = Callable[["HttpContext"], PropertyValue]
@@ -251,6 +266,8 @@ def _find(properties: Mapping[str, PropertyValue], path: Sequence[str]) -> Prope
     name = ".".join(path)
     if name in properties:
         return properties[name]
+    if not properties:
+        return ABSENT
     for split in range(len(path) - 1, 0, -1):
         head = ".".join(path[:split])
         if head in properties:

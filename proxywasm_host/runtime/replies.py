@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from proxywasm_host.runtime import effects
 
 __all__ = ["check_reply"]
 
-BYTES = {
-    effects.HttpCallReply: ("body",),
-    effects.GrpcCallReply: ("message",),
-    effects.GrpcMessage: ("message",),
-    effects.RedisCallReply: ("response",),
-}
-PAIRS = {
-    effects.HttpCallReply: ("headers", "trailers"),
-    effects.GrpcInitialMetadata: ("metadata",),
-    effects.GrpcTrailingMetadata: ("metadata",),
-}
-TEXT = {effects.GrpcClosed: ("message",), effects.CalloutFailed: ("reason",)}
+Check = Callable[[Any], str]
+"""What is wrong with a field's value, in words; nothing if it is as it should be."""
 U32 = 1 << 32
+
+
+def _bytes(value: Any) -> str:
+    return "" if isinstance(value, bytes) else f"is bytes, not {_shown(value)}{_encode(value)}"
+
+
+def _text(value: Any) -> str:
+    return "" if isinstance(value, str) else f"is text, not {_shown(value)}"
+
+
+def _pairs(value: Any) -> str:
+    if not isinstance(value, list):
+        return f"is a list of (name, value) pairs of bytes, not {_shown(value)}"
+    for pair in value:
+        if not (
+            isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], bytes) and isinstance(pair[1], bytes)
+        ):
+            return f"has (name, value) pairs of bytes, not {pair!r}"
+    return ""
+
+
+def _status(value: Any) -> str:
+    return "" if isinstance(value, int) and 0 <= value < U32 else f"is a number of gRPC, not {value!r}"
+
+
+FIELDS: dict[type, tuple[tuple[str, Check], ...]] = {
+    effects.HttpCallReply: (("body", _bytes), ("headers", _pairs), ("trailers", _pairs)),
+    effects.GrpcCallReply: (("message", _bytes),),
+    effects.GrpcMessage: (("message", _bytes),),
+    effects.GrpcInitialMetadata: (("metadata", _pairs),),
+    effects.GrpcTrailingMetadata: (("metadata", _pairs),),
+    effects.GrpcClosed: (("message", _text), ("status", _status)),
+    effects.RedisCallReply: (("response", _bytes),),
+    effects.CalloutFailed: (("reason", _text),),
+}
 
 
 def check_reply(callout: effects.Callout, reply: Any) -> None:
@@ -30,28 +55,9 @@ def check_reply(callout: effects.Callout, reply: Any) -> None:
         wanted = " or ".join(kind.__name__ for kind in callout.Reply)
         raise TypeError(f"the reply to {type(callout).__name__} is {wanted}, not {_shown(reply)}")
     kind = type(reply)
-    for name in BYTES.get(kind, ()):
-        value = getattr(reply, name)
-        if not isinstance(value, bytes):
-            raise TypeError(f"{kind.__name__}.{name} is bytes, not {_shown(value)}{_encode(value)}")
-    for name in PAIRS.get(kind, ()):
-        pairs = getattr(reply, name)
-        if not isinstance(pairs, list):
-            raise TypeError(f"{kind.__name__}.{name} is a list of (name, value) pairs of bytes, not {_shown(pairs)}")
-        for pair in pairs:
-            if not _is_pair(pair):
-                raise TypeError(f"{kind.__name__}.{name} has (name, value) pairs of bytes, not {pair!r}")
-    for name in TEXT.get(kind, ()):
-        value = getattr(reply, name)
-        if not isinstance(value, str):
-            raise TypeError(f"{kind.__name__}.{name} is text, not {_shown(value)}")
-    status: Any = getattr(reply, "status", 0)
-    if not isinstance(status, int) or not 0 <= status < U32:
-        raise TypeError(f"GrpcClosed.status is a number of gRPC, not {status!r}")
-
-
-def _is_pair(pair: object) -> bool:
-    return isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(part, bytes) for part in pair)
+    for name, check in FIELDS.get(kind, ()):
+        if problem := check(getattr(reply, name)):
+            raise TypeError(f"{kind.__name__}.{name} {problem}")
 
 
 def _shown(value: object) -> str:

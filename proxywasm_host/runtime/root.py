@@ -18,7 +18,6 @@ its callback only. Source: ``context.cc`` of Envoy; for Redis, that of Higress's
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -81,7 +80,7 @@ class RootContext(Context):
         self.deleted = False
         self._callouts: dict[int, tuple[effects.Callout, int]] = {}
         """Those under way, and what they cost."""
-        self._by_cluster: Counter[str] = Counter()
+        self._by_cluster: dict[str, int] = {}
         """How many are under way."""
         self._half_closed: dict[int, str] = {}
         """gRPC streams that one side has closed: token → ``local`` or ``remote``."""
@@ -181,14 +180,15 @@ class RootContext(Context):
     def _start(self, callout: effects.Callout, *parts: bytes | HeaderList) -> int | Refusal:
         cluster = callout.cluster
         most = most_callouts(self.vm.services.clusters, cluster)
-        if self._by_cluster[cluster] >= most:
+        under_way = self._by_cluster.get(cluster, 0)
+        if under_way >= most:
             reason = "{0} callouts to cluster {1!r} are under way, no more are let through"
             return Refusal(Status.INTERNAL_FAILURE, reason, most, cluster)
         size = CALLOUT + weight(*parts)
         self.vm.reserve_effect(size)
         self.vm.unfinished_quota.reserve(size)
         self._callouts[callout.token] = callout, size
-        self._by_cluster[cluster] += 1
+        self._by_cluster[cluster] = under_way + 1
         self._emit(callout)
         return callout.token
 
@@ -286,9 +286,9 @@ class RootContext(Context):
         self._half_closed.pop(token, None)
         if token in self._callouts:
             callout, size = self._callouts.pop(token)
-            self._by_cluster[callout.cluster] -= 1
-            if not self._by_cluster[callout.cluster]:
-                del self._by_cluster[callout.cluster]
+            left = self._by_cluster.pop(callout.cluster) - 1
+            if left:
+                self._by_cluster[callout.cluster] = left
             self.vm.unfinished_quota.release(size)
 
     @property

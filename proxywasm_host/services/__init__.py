@@ -79,6 +79,6 @@ class Services:
 
 def most_callouts(clusters: Container[str], name: str) -> int:
     """How many callouts of one plugin to a cluster may be under way."""
-    cluster = clusters.get(name) if isinstance(clusters, Mapping) else None
-    most: int = getattr(cluster, "max_callouts", MOST_CALLOUTS)
+    get = getattr(clusters, "get", None)  # of a mapping; a set of names has none
+    most: int = MOST_CALLOUTS if get is None else getattr(get(name), "max_callouts", MOST_CALLOUTS)
     return most

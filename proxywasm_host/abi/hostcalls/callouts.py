@@ -30,7 +30,8 @@ def proxy_http_call(
     if name not in vm.services.clusters:
         return Refusal(Status.BAD_ARGUMENT, NO_CLUSTER, name)
     headers = [(canonical(MapType.REQUEST_HEADERS, key), value) for key, value in headers]
-    missing = [key.decode() for key in REQUIRED if key not in dict(headers)]
+    given = dict(headers)
+    missing = [key.decode() for key in REQUIRED if key not in given]
     if missing:
         return Refusal(Status.BAD_ARGUMENT, "the call's headers have no {0}", ", ".join(missing))
     return vm.context.root.http_call(name, headers, body, trailers, timeout)
