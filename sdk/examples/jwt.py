@@ -1,4 +1,7 @@
-"""JSON Web Tokens. Configuration: {"hs256": "secret"} and, where the host verifies signatures, {"rs256": "base64 of a public key in DER"}."""
+"""JSON Web Tokens. Configuration: {"hs256": "secret"}, or {"rs256": "-----BEGIN PUBLIC KEY-----…"}.
+
+RS256 is for hosts with the foreign function `verify_signature`: Envoy, and proxywasm-host with its extra `crypto`.
+"""
 
 import base64
 import hashlib
@@ -41,8 +44,8 @@ class Jwt(HttpFilter):
             case "HS256" if "hs256" in self.config:
                 good = hmac.compare_digest(hmac.new(self.config["hs256"].encode(), signed, hashlib.sha256).digest(), signature)
             case "RS256" if "rs256" in self.config:
-                key = base64.b64decode(self.config["rs256"])
-                question = field(1, key) + field(2, signature) + field(3, signed) + field(4, b"sha256")
+                key = self.config["rs256"].encode()
+                question = field(1, b"sha256") + field(3, signature) + field(4, signed) + field(5, key)
                 try:
                     good = foreign("verify_signature", question)[:2] == b"\x08\x01"
                 except HostError as error:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.envoy.rig import Case, Filter, Request, Response, ask
 from tests.sdk.conftest import packed
-from tests.sdk.test_examples import token
+from tests.sdk.test_examples import public_key, rsa_token, token
 
 if importlib.util.find_spec("envoy") is None:
     pytest.skip("there is no Envoy here", allow_module_level=True)
@@ -22,11 +22,11 @@ JSON = ("content-type", "application/json")
 def answers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("envoy")
 
-    def case(name, request, config=None, response=OK, **more):
+    def case(name, request, config=None, response=OK, title="", **more):
         path = folder / f"{name}.wasm"
         path.write_bytes(packed(name))
         text = "" if config is None else json.dumps(config)
-        return Case(name, [Filter(path, text)], request, response, **more)
+        return Case(title or name, [Filter(path, text)], request, response, **more)
 
     rules = {"request": {"set": {"x-a": "1"}, "remove": ["x-b"]}, "response": {"set": {"x-s": "s"}}, "deny": ["/no"]}
     login = {"provider": "upstream", "url": "https://idp/login", "client": "me"}
@@ -35,6 +35,18 @@ def answers(tmp_path_factory):
         [
             case("header_rules", Request(path="/x", headers=[("x-b", "2")]), rules),
             case("jwt", Request(headers=bearer), {"hs256": "secret"}),
+            case(
+                "jwt",
+                Request(headers=[("authorization", f"Bearer {rsa_token({'sub': 'bob', 'exp': 4e9})}")]),
+                {"rs256": public_key()},
+                title="rs256",
+            ),
+            case(
+                "jwt",
+                Request(headers=[("authorization", f"Bearer {rsa_token({'sub': 'bob'})}x")]),
+                {"rs256": public_key()},
+                title="rs256, forged",
+            ),
             case(
                 "oidc",
                 Request(path="/page", headers=[("cookie", "session=t%2F1")]),
@@ -71,6 +83,11 @@ def test_header_rules(answers):
 
 def test_jwt(answers):
     assert dict(answers["jwt"].upstream_request.headers)[b"x-user"] == b"alice"
+
+
+def test_jwt_with_a_public_key(answers):
+    assert dict(answers["rs256"].upstream_request.headers)[b"x-user"] == b"bob"
+    assert answers["rs256, forged"].client_response.status == 401
 
 
 def test_login(answers):

@@ -6,6 +6,10 @@ import base64
 import hashlib
 import hmac
 import json
+from functools import cache
+
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from proxywasm_host.testing import FAIL, Response
 from tests.sdk.conftest import packed
@@ -22,12 +26,29 @@ def test_header_rules(harness):
     assert (r.status, r.response.json(), r.upstream) == (403, {"denied": "/no/x"}, None)
 
 
-def token(claims, secret="secret", algorithm="HS256"):
-    def part(data):
-        return base64.urlsafe_b64encode(data).rstrip(b"=")
+def part(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
 
+
+def token(claims, secret="secret", algorithm="HS256"):
     signed = part(json.dumps({"alg": algorithm}).encode()) + b"." + part(json.dumps(claims).encode())
     return (signed + b"." + part(hmac.new(secret.encode(), signed, hashlib.sha256).digest())).decode()
+
+
+@cache
+def rsa_key():
+    return rsa.generate_private_key(65537, 2048)
+
+
+def public_key():
+    """The key's public half as text (PEM)."""
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return rsa_key().public_key().public_bytes(serialization.Encoding.PEM, form).decode()
+
+
+def rsa_token(claims):
+    signed = part(b'{"alg": "RS256"}') + b"." + part(json.dumps(claims).encode())
+    return (signed + b"." + part(rsa_key().sign(signed, padding.PKCS1v15(), hashes.SHA256()))).decode()
 
 
 def test_jwt(harness):
@@ -42,6 +63,21 @@ def test_jwt(harness):
     assert ask(token({"sub": "alice", "exp": 1})) == (401, None, ["refused: expired"])
     assert ask(token({}, algorithm="none")) == (401, None, ["refused: algorithm none"])
     assert ask("rubbish") == (401, None, ["refused: malformed"])
+
+
+def test_jwt_with_a_public_key(harness):
+    f = harness(packed("jwt"), {"rs256": public_key()})
+
+    def ask(text):
+        r = f.get("/", headers={"authorization": f"Bearer {text}"})
+        return r.status, r.upstream and r.upstream.headers.get("x-user"), list(r.logs.info)
+
+    good = rsa_token({"sub": "alice", "exp": 4e9})
+    assert ask(good) == (200, "alice", [])
+    head, _, signature = good.split(".")
+    other = ".".join([head, part(b'{"sub": "mallory"}').decode(), signature])
+    assert ask(other) == (401, None, ["refused: signature"])
+    assert ask(token({"sub": "alice"})) == (401, None, ["refused: algorithm HS256"])
 
 
 def test_login(harness):
