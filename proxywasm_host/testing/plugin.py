@@ -36,6 +36,7 @@ BUILT = (
     ("Makefile", "make"),
 )
 """How a module is built, by a file that stands beside it or above."""
+TEST_ENGINES = "proxywasm_host.test_engines"
 MARKER = (
     "proxywasm(engine=None, compare=True, **options): what the fixture `proxywasm` is made with: an engine, several or "
     "'all', options of proxywasm_host.testing.Harness (profile, seed, limits, …); compare=False: engines may differ."
@@ -160,14 +161,36 @@ def proxywasm(request: pytest.FixtureRequest, proxywasm_engine: str | None) -> I
     options.pop("engine", None)
     compare = options.pop("compare", True)
     options.setdefault("profile", _said(request.config, "profile") or "envoy")
-    with Harness(proxywasm_engine, **options) as harness:
+    other = _test_engine(proxywasm_engine)
+    with Harness(other or proxywasm_engine, **options) as harness:
+
+        def find(path: Any) -> Any:
+            found = _find(path, request.path, request.config.rootpath)
+            if other is None or not isinstance(found, Path):
+                return found
+            module = request.getfixturevalue("tmp_path_factory").mktemp("filter") / f"{found.stem}.wasm"
+            module.write_bytes(other.module_of(found))
+            return module
+
+        harness.find = find
         harness.count_functions = _covers(request.config)
-        harness.find = lambda path: _find(path, request.path, request.config.rootpath)
         request.node.stash[HARNESS] = harness
         yield harness
         _cover(request.config, harness)
         if compare and proxywasm_engine is not None:
             _agree(request, proxywasm_engine, harness)
+
+
+def _test_engine(name: str | None) -> Any:
+    """What a distribution offers for tests alone under the entry-point group `TEST_ENGINES`; None: a true engine.
+
+    It is an `Engine` with a method ``module_of(path)``: the module that stands for a filter's file.
+    """
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=TEST_ENGINES, name=name) if name else ():
+        return entry.load()()
+    return None
 
 
 def _agree(request: pytest.FixtureRequest, engine: str, harness: Harness) -> None:

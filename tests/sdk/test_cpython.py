@@ -8,7 +8,7 @@ import json
 import pytest
 from proxywasm.testing import Host
 
-from proxywasm_host.testing import Response
+from proxywasm_host.testing import Harness, Response
 from tests.sdk.conftest import EXAMPLES, packed
 from tests.sdk.test_examples import token
 
@@ -30,7 +30,8 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "kind", "config", "path", "headers", "body"), CASES)
-def test_the_same_comes_out(harness, name, kind, config, path, headers, body):
+def test_the_same_comes_out(engine, name, kind, config, path, headers, body):
+    """Of the small host of `proxywasm.testing`."""
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -38,9 +39,10 @@ def test_the_same_comes_out(harness, name, kind, config, path, headers, body):
     host.http["idp"] = ACTIVE
     ours = host.request("POST", path, headers, body)
 
-    f = harness(packed(name), b"" if config is None else json.dumps(config))
-    harness.http["idp"] = Response(*ACTIVE)
-    theirs = f.request("POST", path, headers=headers, body=body)
+    with Harness(engine) as harness:
+        f = harness(packed(name), b"" if config is None else json.dumps(config))
+        harness.http["idp"] = Response(*ACTIVE)
+        theirs = f.request("POST", path, headers=headers, body=body)
     assert (ours.status, ours.body) == (theirs.status, theirs.response.body)
     assert ours.headers == {k: theirs.response.headers[k] for k in theirs.response.headers}
     whole = theirs.upstream is not None and theirs.upstream.complete

@@ -1,4 +1,4 @@
-"""The filters of sdk/examples, packed, on every engine."""
+"""The filters of sdk/examples: packed, on every engine, and as they are, under CPython."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from proxywasm_host.testing import FAIL, Response
-from tests.sdk.conftest import packed
+from tests.sdk.conftest import EXAMPLES
 
 
 def test_header_rules(harness):
     rules = {"request": {"set": {"x-a": "1"}, "remove": ["x-b"]}, "response": {"set": {"server": "s"}}, "deny": ["/no"]}
-    f = harness(packed("header_rules"), rules)
+    f = harness(EXAMPLES / "header_rules.py", rules)
     r = f.get("/x", headers={"x-b": "2", "x-c": "3"})
     assert (r.upstream.headers["x-a"], r.upstream.headers["x-c"]) == ("1", "3")
     assert "x-b" not in r.upstream.headers
@@ -52,7 +52,7 @@ def rsa_token(claims):
 
 
 def test_jwt(harness):
-    f = harness(packed("jwt"), {"hs256": "secret"})
+    f = harness(EXAMPLES / "jwt.py", {"hs256": "secret"})
 
     def ask(text):
         r = f.get("/", headers={"authorization": f"Bearer {text}"})
@@ -66,7 +66,7 @@ def test_jwt(harness):
 
 
 def test_jwt_with_a_public_key(harness):
-    f = harness(packed("jwt"), {"rs256": public_key()})
+    f = harness(EXAMPLES / "jwt.py", {"rs256": public_key()})
 
     def ask(text):
         r = f.get("/", headers={"authorization": f"Bearer {text}"})
@@ -81,7 +81,7 @@ def test_jwt_with_a_public_key(harness):
 
 
 def test_login(harness):
-    f = harness(packed("oidc"), {"provider": "idp", "url": "https://idp/login", "client": "me"})
+    f = harness(EXAMPLES / "oidc.py", {"provider": "idp", "url": "https://idp/login", "client": "me"})
     r = f.get("/page?a=b")
     assert r.status == 302
     assert r.response.headers["location"] == (
@@ -100,7 +100,7 @@ def test_login(harness):
 
 
 def test_rate_limit(harness):
-    f = harness(packed("rate_limit"), {"limit": 2, "seconds": 60})
+    f = harness(EXAMPLES / "rate_limit.py", {"limit": 2, "seconds": 60})
 
     def ask(client):
         r = f.get("/", headers={"x-client": client})
@@ -113,7 +113,7 @@ def test_rate_limit(harness):
 
 
 def test_json_body(harness):
-    f = harness(packed("json_body"), {"drop": ["password"]})
+    f = harness(EXAMPLES / "json_body.py", {"drop": ["password"]})
     f.upstream = Response(200, {"content-type": "application/json"}, b'{"name": "x", "password": "y", "n": 1}')
     r = f.request(
         "POST", "/", headers={"content-type": "application/json", "content-length": "10"}, chunks=[b'{"a"', b": [1]}"]
@@ -127,7 +127,7 @@ def test_json_body(harness):
 
 
 def test_redaction_in_a_stream_of_events(harness):
-    f = harness(packed("redact_sse"))
+    f = harness(EXAMPLES / "redact_sse.py")
     f.upstream = Response(
         200, {"content-type": "text/event-stream"}, chunks=[b"data: card 4111", b"111111111111 ok\n\ndata: 12", b"3\n\n"]
     )
@@ -137,14 +137,14 @@ def test_redaction_in_a_stream_of_events(harness):
 
 
 def test_ab_routing(harness):
-    f = harness(packed("ab_cookie"), {"b": 1.0})
+    f = harness(EXAMPLES / "ab_cookie.py", {"b": 1.0})
     r = f.get("/", headers={"cookie": "variant=a"})
     assert (r.upstream.headers["x-variant"], r.response.headers["set-cookie"]) == ("a", "seen=yes; Path=/")
     assert f.get("/").upstream.headers["x-variant"] == "b"
 
 
 def test_request_log(harness):
-    f = harness(packed("request_log"))
+    f = harness(EXAMPLES / "request_log.py")
     f.upstream = Response(201, {}, chunks=[b"abc", b"de"])
     assert [json.loads(line) for _ in range(2) for line in f.get("/p").logs.info] == [
         {"method": "GET", "path": "/p", "status": 201, "size": 5, "count": 1},

@@ -9,7 +9,17 @@ import pytest
 from proxywasm import _tasks
 
 from proxywasm_host import Limits
+from proxywasm_host.testing import Harness
 from tests.sdk.conftest import EXAMPLES
+
+
+@pytest.fixture
+def harness(engine):
+    """Only where scripts are packed: the limits are those of the module."""
+    with Harness(engine) as harness:
+        harness.find = proxywasm_pack.pack
+        yield harness
+
 
 LIMITS = """
 from proxywasm import HttpFilter, log, register

@@ -1,4 +1,4 @@
-"""What the SDK offers beside headers and bodies, packed, on every engine."""
+"""What the SDK offers beside headers and bodies: packed, on every engine, and under CPython."""
 
 from __future__ import annotations
 
