@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from shutil import which
 from typing import Any
 
 import pytest
@@ -26,7 +27,10 @@ NEEDS = {
     "servers": "granian",
     "testing/test_write_an_engine.py": "pywasm",
 }
-MISSING = {path: module for path, module in NEEDS.items() if find_spec(module) is None}
+PROGRAMS = {"driver/test_redis.py": "redis-server"}
+MISSING = {path: module for path, module in NEEDS.items() if find_spec(module) is None} | {
+    path: program for path, program in PROGRAMS.items() if which(program) is None
+}
 collect_ignore = list(MISSING)
 
 # Names only: an engine that is opened before pytest has set up its faulthandler would lose its signal handlers to it.

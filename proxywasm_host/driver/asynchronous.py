@@ -29,7 +29,7 @@ try:
 except ModuleNotFoundError as error:
     raise remedy.missing("http", error) from None
 
-from proxywasm_host.driver.clients import MODULES, AsyncClients
+from proxywasm_host.driver.clients import AsyncClients
 from proxywasm_host.driver.clusters import Clusters
 from proxywasm_host.driver.conversation import AsyncConversation
 from proxywasm_host.driver.dispatch import LOOKS, Dispatcher, clients_by_type, logger
@@ -169,8 +169,7 @@ class AsyncDriver(Dispatcher):
         return True
 
     def _client(self, kind: type[Callout]) -> Any:
-        own = self._own_clients if kind in MODULES else None
-        return self._clients.get(kind, own)
+        return self._clients.get(kind, self._own_clients)
 
     async def _answer(self, client: AsyncClient, callout: Callout, scope: anyio.CancelScope) -> None:
         conversation = [self._conversations.get((callout.plugin, callout.token))] * isinstance(callout, GrpcStream)

@@ -10,7 +10,7 @@ from typing import Any
 
 from proxywasm_host.driver.clusters import Clusters
 from proxywasm_host.driver.dispatch import logger
-from proxywasm_host.runtime.effects import Callout, CalloutFailed, GrpcCall, GrpcStream, HttpCall, Reply
+from proxywasm_host.runtime.effects import Callout, CalloutFailed, GrpcCall, GrpcStream, HttpCall, RedisCall, Reply
 
 __all__ = ["AsyncClients", "Clients"]
 
@@ -18,6 +18,7 @@ MODULES: dict[type[Callout], tuple[str, str]] = {
     HttpCall: ("http", "HttpClient"),
     GrpcCall: ("grpc", "GrpcClient"),
     GrpcStream: ("grpc", "GrpcClient"),
+    RedisCall: ("redis", "RedisClient"),
 }
 """Where clients are, and how they are called (those for event loops with ``Async`` before it)."""
 

@@ -27,7 +27,8 @@ class Cluster:
     """An upstream of callouts.
 
     Args:
-        url: scheme, host and port (``https://auth.example:8443``); the path is each callout's own.
+        url: scheme, host and port (``https://auth.example:8443``); the path is each callout's own. Redis also has
+            ``redis://[user:password@]host[:port][/database]`` (``rediss`` with TLS); what a filter says comes first.
         verify: whether the server's certificate is checked, or the file with the authorities to trust.
         certificate: files of our own certificate and its key, for mutual TLS.
         connect_timeout: seconds that connecting may take (Envoy's default).
@@ -39,6 +40,8 @@ class Cluster:
         authority: what gRPC calls name as ``:authority``, and a certificate is checked for; ``None`` is the URL's.
         keep_alive: seconds after which a silent gRPC connection is asked for a sign of life, and which that may take;
             ``None`` is never.
+
+        redis_cluster: whether Redis is a cluster of which the URL names one node (its cluster mode).
 
     Raises: ValueError, for an invalid URL, or one with a path; TypeError or ValueError, for an invalid number.
     """
@@ -54,6 +57,7 @@ class Cluster:
     http2: bool = False
     authority: str | None = None
     keep_alive: float | None = None
+    redis_cluster: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.url, str):
@@ -65,7 +69,10 @@ class Cluster:
             if value is not None and not value > 0:
                 raise ValueError(f"{name} of a cluster is more than 0, not {value!r}")
         parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
+        if parts.scheme in ("redis", "rediss") and parts.hostname:
+            if not (parts.path.strip("/") or "0").isdigit() or parts.query:
+                raise ValueError(f"a Redis cluster's URL is redis[s]://host[:port][/database], not {self.url!r}")
+        elif parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/") or parts.query:
             raise ValueError(f"a cluster's URL is http(s)://host[:port] without a path, not {self.url!r}")
 
     @cached_property

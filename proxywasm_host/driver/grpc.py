@@ -36,18 +36,17 @@ from urllib.parse import urlsplit
 from proxywasm_host import remedy
 
 try:
-    import anyio
     import anyio.from_thread
-    import anyio.to_thread
     import grpc
     import grpc.aio
-    from anyio.lowlevel import checkpoint_if_cancelled, current_token
+    from anyio.lowlevel import checkpoint_if_cancelled
 except ModuleNotFoundError as error:
     raise remedy.missing("grpc", error) from None
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.driver.clusters import Cluster, Clusters
 from proxywasm_host.driver.conversation import AsyncConversation, ThreadConversation
+from proxywasm_host.driver.in_threads import in_thread, on_asyncio
 from proxywasm_host.runtime.effects import (
     CalloutFailed,
     GrpcCall,
@@ -165,10 +164,6 @@ def method_of(callout: Call) -> str:
     return f"/{callout.service}/{callout.method}"
 
 
-def on_asyncio() -> bool:
-    return isinstance(current_token().native_token, asyncio.AbstractEventLoop)
-
-
 class AsyncGrpcClient:
     """Makes gRPC callouts in an event loop. Channels are made when first used, one for each cluster.
 
@@ -184,7 +179,9 @@ class AsyncGrpcClient:
         """Make one call, or lead one conversation. Whatever becomes of it is a reply."""
         if not on_asyncio():
             self._threads = self._threads or GrpcClient(self.clusters)
-            return await in_thread(self._threads, callout, conversation)
+            return await in_thread(
+                self._threads, callout, *([FromThread(conversation)] if conversation is not None else [])
+            )
         try:
             cluster = self.clusters[callout.cluster]
             channel = self._channel(cluster)
@@ -325,19 +322,3 @@ class FromThread(ThreadConversation):
 
     def tell(self, reply: Reply) -> None:
         anyio.from_thread.run(self._conversation.tell, reply)
-
-
-async def in_thread(client: GrpcClient, callout: Call, conversation: AsyncConversation | None) -> Reply:
-    """Have a client for threads make a callout for an event loop."""
-    arguments = () if conversation is None else (FromThread(conversation),)
-    ended = False
-    try:
-        limiter = anyio.CapacityLimiter(1)  # the host says how many there may be at a time
-        reply = await anyio.to_thread.run_sync(client, callout, *arguments, abandon_on_cancel=True, limiter=limiter)
-        ended = True
-        return reply
-    finally:
-        if not ended:
-            client.cancel(callout)
-            for each in arguments:
-                each.cancel()

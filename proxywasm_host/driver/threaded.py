@@ -25,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from typing import Any, Protocol
 
-from proxywasm_host.driver.clients import MODULES, Clients
+from proxywasm_host.driver.clients import Clients
 from proxywasm_host.driver.clusters import Clusters
 from proxywasm_host.driver.conversation import Conversation, ThreadConversation
 from proxywasm_host.driver.dispatch import LOOKS, Dispatcher, clients_by_type, logger
@@ -159,8 +159,7 @@ class ThreadDriver(Dispatcher):
         return True
 
     def _client(self, callout: Callout) -> Client | None:
-        own = self._own_clients if type(callout) in MODULES else None
-        return self._clients.get(type(callout), own)
+        return self._clients.get(type(callout), self._own_clients)
 
     def _lead(self, callout: GrpcStream) -> None:
         """Lead a conversation in a thread of its own: it may take for ever, and there are not many at a time."""

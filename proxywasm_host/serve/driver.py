@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 
-from proxywasm_host.driver.clients import MODULES, AsyncClients
+from proxywasm_host.driver.clients import AsyncClients
 from proxywasm_host.driver.clusters import Clusters
 from proxywasm_host.driver.conversation import AsyncConversation
 from proxywasm_host.driver.dispatch import LOOKS, Dispatcher, logger
@@ -88,7 +88,7 @@ class ThreadDriver(Dispatcher):
 
     def _call(self, callout: Callout) -> bool:
         client = self._clients
-        if client is None or type(callout) not in MODULES or not self._running:
+        if client is None or not self._running:
             return False
         conversation = [self._conversations.get((callout.plugin, callout.token))] * isinstance(callout, GrpcStream)
         call: Future[Reply] = asyncio.run_coroutine_threadsafe(client(callout, *conversation), self._thread.office)

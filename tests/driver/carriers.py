@@ -54,53 +54,63 @@ class Run:
         *,
         version: str = "0_2_1",
         when: Mapping[str, Callable[[], object]] | None = None,
+        ready: Callable[[], bool] = lambda: True,
         close: bool = False,
         settled: Callable[[], bool] = lambda: True,
-        **options: Any,
     ) -> list[str]:
-        """With `close`, the plugin is closed then; `settled` is waited for before the driver ends."""
+        """Once `ready`, the plugin is closed with `close`; `settled` is waited for before the driver ends."""
         self.messages, self._when = [], when or {}
         self._done.clear()
-        main = self._threads if self.kind == "threads" else self._loop
-        arguments = (f"c/probe_{version}", script, clusters, close, settled, options)
-        if self.kind == "threads":
-            main(*arguments)
+        arguments = (f"c/probe_{version}", script, clusters, ready, close, settled)
+        kind = KINDS[self.kind]
+        if kind is None:
+            self._threads(*arguments)
         else:
-            backend, backend_options = KINDS[self.kind]
-            anyio.run(partial(main, *arguments), backend=backend, backend_options=backend_options)
+            anyio.run(partial(self._loop, *arguments), backend=kind[0], backend_options=kind[1])
         for thread in self._called:
             thread.join()
         return [message for message in self.messages if message != "done"]
 
+    def done(self) -> None:
+        """As if the probe had said so."""
+        self._done.set()
+
     def _host(self, clusters: Any) -> Host:
         return Host(self.engine, services=Services(log=self, clusters=clusters))
 
-    async def _loop(self, name, script, clusters, close, settled, options) -> None:
+    async def _loop(self, name, script, clusters, ready, close, settled) -> None:
+        async def until(condition: Callable[[], bool]) -> None:
+            while not condition():
+                await anyio.sleep(0.001)
+
         with self._host(clusters) as host:
             plugin = host.load_plugin(code(name), configuration=script)
-            async with AsyncDriver(host, **options) as driver:
+            async with AsyncDriver(host) as driver:
                 with anyio.fail_after(PATIENCE):
-                    while not self._done.is_set():
-                        await anyio.sleep(0.001)
+                    await until(self._done.is_set)
+                    await until(ready)
                     if close:
                         driver.perform(plugin.close())
-                    while not settled():
-                        await anyio.sleep(0.001)
+                    await until(settled)
                 assert not driver._conversations
 
-    def _threads(self, name, script, clusters, close, settled, options) -> None:
+    def _threads(self, name, script, clusters, ready, close, settled) -> None:
+        def until(condition: Callable[[], bool]) -> None:
+            for _ in range(PATIENCE * 1000):
+                if condition():
+                    return
+                threading.Event().wait(0.001)
+            raise AssertionError(self.messages)
+
         with self._host(clusters) as host:
             plugin = host.load_plugin(code(name), configuration=script)
-            with ThreadDriver(host, **options) as driver:
-                assert self._done.wait(PATIENCE), self.messages
+            with ThreadDriver(host) as driver:
+                until(self._done.is_set)
+                until(ready)
                 if close:
                     with driver.lock:
                         driver.perform(plugin.close())
-                for _ in range(PATIENCE * 1000):
-                    if settled():
-                        break
-                    threading.Event().wait(0.001)
-                assert settled()
+                until(settled)
                 assert not driver._conversations
 
 

@@ -1,0 +1,36 @@
+"""Callouts in an event loop that a client's library does not know (trio): a client for threads makes them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import current_token
+
+from proxywasm_host.runtime.effects import Callout, Reply
+
+__all__ = ["in_thread", "on_asyncio"]
+
+
+def on_asyncio() -> bool:
+    """Whether this event loop is one of asyncio's."""
+    return isinstance(current_token().native_token, asyncio.AbstractEventLoop)
+
+
+async def in_thread(client: Any, callout: Callout, *conversation: Any) -> Reply:
+    """Have a client for threads make a callout. It is cancelled if nobody waits any more."""
+    ended = False
+    try:
+        limiter = anyio.CapacityLimiter(1)  # the host says how many there may be at a time
+        reply: Reply = await anyio.to_thread.run_sync(
+            client, callout, *conversation, abandon_on_cancel=True, limiter=limiter
+        )
+        ended = True
+        return reply
+    finally:
+        if not ended:
+            client.cancel(callout)
+            for each in conversation:
+                each.cancel()

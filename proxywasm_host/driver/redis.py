@@ -1,0 +1,313 @@
+"""Redis callouts over the package redis, for both kinds of drivers. Commands and answers pass as they are.
+
+A command has a connection for itself until it is answered; connections are kept, for each cluster, user and database.
+What cannot be answered is a failure to the filter: no connection, no answer in time, a wrong password, more than one
+command in a call. A server that was away is connected to anew with the next command.
+
+With `Cluster.redis_cluster`, a command goes to the node that its key belongs to: what a node says of others (``MOVED``,
+``ASK``) is followed, and remembered.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from proxywasm_host import remedy
+
+try:
+    import anyio
+    import redis
+    import redis.asyncio
+    from redis._parsers import _AsyncRESP2Parser, _RESP2Parser
+    from redis.backoff import NoBackoff
+    from redis.crc import key_slot
+except ModuleNotFoundError as error:
+    raise remedy.missing("redis", error) from None
+
+from proxywasm_host.driver import resp
+from proxywasm_host.driver.clusters import Cluster, Clusters
+from proxywasm_host.driver.in_threads import in_thread, on_asyncio
+from proxywasm_host.runtime.effects import CalloutFailed, RedisCall, RedisCallReply
+
+__all__ = ["AsyncRedisClient", "RedisClient"]
+
+PORT = 6379
+HOPS = 5
+"""How often a command is sent on to another node."""
+OF_CONNECTION = frozenset(
+    b"AUTH ASKING CLIENT DISCARD EXEC HELLO MONITOR MULTI PSUBSCRIBE PSYNC PUNSUBSCRIBE QUIT READONLY READWRITE RESET"
+    b" SELECT SSUBSCRIBE SUBSCRIBE SUNSUBSCRIBE SYNC UNSUBSCRIBE UNWATCH WATCH".split()
+)
+"""Commands that change a connection, which is closed after them, so that no other filter gets it."""
+KEY_AT = {b"EVAL": 3, b"EVALSHA": 3, b"EVAL_RO": 3, b"EVALSHA_RO": 3, b"FCALL": 3, b"FCALL_RO": 3, b"XREAD": -1}
+"""Where a command's key is, if not at once; a wrong guess is corrected by the node that gets the command."""
+ASKING = b"*1\r\n$6\r\nASKING\r\n"
+Node = tuple[str, int]
+FAILURES = (redis.RedisError, OSError, ValueError)
+
+
+class Nodes:
+    """Where the nodes of one cluster are, as far as they have told."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        parts = urlsplit(cluster.url)
+        self.seed: Node = parts.hostname or "", parts.port or PORT
+        self._of_slot: dict[int, Node] = {}
+
+    def of(self, words: list[bytes]) -> Node:
+        """The node that a command goes to."""
+        at = KEY_AT.get(words[0].upper(), 1)
+        return self._of_slot.get(key_slot(words[at]), self.seed) if 0 < at < len(words) else self.seed
+
+    def redirected(self, answer: bytes) -> tuple[Node, bool] | None:
+        """Another node that an answer names, and whether it is to be asked this once."""
+        if not answer.startswith((b"-MOVED ", b"-ASK ")):
+            return None
+        word, slot, address = answer.decode("latin-1").split()
+        host, _, port = address.rpartition(":")
+        node = host or self.seed[0], int(port)
+        if word == "-MOVED":
+            self._of_slot[int(slot)] = node
+        return node, word == "-ASK"
+
+    def gone(self, node: Node) -> None:
+        """A node cannot be reached: others know who took its place."""
+        self._of_slot = {slot: other for slot, other in self._of_slot.items() if other != node}
+
+
+def parsers(most: int) -> tuple[type, type]:
+    """Parsers of redis-py, for threads and for asyncio. Where nothing is decoded, an answer is given as it came."""
+
+    class Parser(_RESP2Parser):  # type: ignore[misc]
+        def _read_response(self, disable_decoding: bool = False, **more: Any) -> Any:
+            if not disable_decoding:
+                return super()._read_response(disable_decoding, **more)
+            reading = resp.reply(most)
+            wanted = next(reading)
+            while True:
+                part = self._buffer.readline(**more) if wanted == resp.LINE else self._buffer.read(wanted, **more)
+                try:
+                    wanted = reading.send(part)
+                except StopIteration as stop:
+                    return stop.value
+
+    class AsyncParser(_AsyncRESP2Parser):  # type: ignore[misc]
+        async def _read_response(self, disable_decoding: bool = False, **more: Any) -> Any:
+            if not disable_decoding:
+                return await super()._read_response(disable_decoding, **more)
+            reading = resp.reply(most)
+            wanted = next(reading)
+            while True:
+                part = await (self._readline() if wanted == resp.LINE else self._read(wanted))
+                try:
+                    wanted = reading.send(part)
+                except StopIteration as stop:
+                    return stop.value
+
+    return Parser, AsyncParser
+
+
+def database(callout: RedisCall, cluster: Cluster) -> int:
+    """The number of the database. Raises: ValueError."""
+    return int(callout.options.get("db") or urlsplit(cluster.url).path.strip("/") or 0)
+
+
+def pool_options(callout: RedisCall, cluster: Cluster, node: Node, *, asynchronous: bool) -> dict[str, Any]:
+    """What a pool of connections is made with. Raises: ValueError."""
+    parts = urlsplit(cluster.url)
+    kind: Any = redis.asyncio if asynchronous else redis
+    user, password = callout.username, callout.password
+    if not password:
+        user, password = unquote(parts.username or "").encode(), unquote(parts.password or "").encode()
+    result: dict[str, Any] = {
+        "host": node[0],
+        "port": node[1],
+        "db": database(callout, cluster),
+        "username": user.decode() or None,
+        "password": password.decode() or None,
+        "socket_connect_timeout": cluster.connect_timeout,
+        "protocol": 2,
+        "retry": (redis.asyncio.retry.Retry if asynchronous else redis.retry.Retry)(NoBackoff(), 0),
+        "parser_class": parsers(cluster.max_response)[asynchronous],
+        "max_connections": cluster.max_connections,
+        "timeout": cluster.connect_timeout,
+    }
+    if parts.scheme == "rediss":
+        certificate, key = cluster.certificate or (None, None)
+        result |= {
+            "connection_class": kind.SSLConnection,
+            "ssl_ca_certs": cluster.verify if isinstance(cluster.verify, str) else None,
+            "ssl_cert_reqs": "required" if cluster.verify else "none",
+            "ssl_check_hostname": bool(cluster.verify),
+            "ssl_certfile": certificate,
+            "ssl_keyfile": key,
+        }
+    return result
+
+
+def seconds_of(callout: RedisCall, cluster: Cluster) -> float | None:
+    """How long a command may take."""
+    return callout.timeout / 1000 if callout.timeout > 0 else cluster.timeout
+
+
+class _Client:
+    """What both kinds have in common: pools by node and user, and what is known of nodes."""
+
+    asynchronous = False
+    make_pool: Callable[..., Any]
+
+    def __init__(self, clusters: Clusters) -> None:
+        self.clusters = clusters
+        self._pools: dict[tuple[Any, ...], Any] = {}
+        self._nodes: dict[Cluster, Nodes] = {}
+        self._lock = threading.Lock()
+
+    def _of(self, cluster: Cluster) -> Nodes:
+        with self._lock:
+            return self._nodes.setdefault(cluster, Nodes(cluster))
+
+    def _pool(self, callout: RedisCall, cluster: Cluster, node: Node) -> Any:
+        """Raises: ValueError."""
+        timeout = None if self.asynchronous else seconds_of(callout, cluster)
+        key = cluster, node, callout.username, callout.password, database(callout, cluster), timeout
+        with self._lock:
+            if key not in self._pools:
+                given = pool_options(callout, cluster, node, asynchronous=self.asynchronous)
+                self._pools[key] = self.make_pool(**given, socket_timeout=timeout)
+            return self._pools[key]
+
+    def _begin(self, callout: RedisCall) -> tuple[Cluster, list[bytes]]:
+        """Raises: KeyError; ValueError, for what is not one command."""
+        return self.clusters[callout.cluster], resp.command(callout.query)
+
+    @staticmethod
+    def _packed(query: bytes) -> list[bytes]:
+        return [query if query.endswith(resp.END) else query + resp.END]
+
+
+class AsyncRedisClient(_Client):
+    """Makes Redis callouts in an event loop. redis-py knows asyncio alone; on trio, threads make them."""
+
+    asynchronous = True
+    make_pool = staticmethod(redis.asyncio.BlockingConnectionPool)
+    _threads: RedisClient | None = None
+
+    async def __call__(self, callout: RedisCall, /) -> RedisCallReply | CalloutFailed:
+        """Send one command. Whatever becomes of it is a reply."""
+        if not on_asyncio():
+            self._threads = self._threads or RedisClient(self.clusters)
+            return await in_thread(self._threads, callout)  # type: ignore[return-value]
+        try:
+            cluster, words = self._begin(callout)
+            with anyio.fail_after(seconds_of(callout, cluster)):
+                return RedisCallReply(await self._ask(callout, cluster, words))
+        except (*FAILURES, KeyError, TimeoutError) as error:
+            return CalloutFailed(f"{type(error).__name__}: {error}")
+
+    async def _ask(self, callout: RedisCall, cluster: Cluster, words: list[bytes]) -> bytes:
+        nodes = self._of(cluster)
+        node, asking, answer = nodes.of(words), False, b""
+        for _ in range(HOPS):
+            try:
+                answer = await self._at(node, callout, cluster, words, asking=asking)
+            except (redis.ConnectionError, OSError):
+                nodes.gone(node)
+                raise
+            another = nodes.redirected(answer) if cluster.redis_cluster else None
+            if another is None:
+                break
+            node, asking = another
+        return answer
+
+    async def _at(self, node: Node, callout: RedisCall, cluster: Cluster, words: list[bytes], *, asking: bool) -> bytes:
+        pool = self._pool(callout, cluster, node)
+        connection = await pool.get_connection()
+        done = False
+        try:
+            if asking:
+                await connection.send_packed_command([ASKING])
+                await connection.read_response()
+            await connection.send_packed_command(self._packed(callout.query))
+            answer: bytes = await connection.read_response(disable_decoding=True)
+            done = words[0].upper() not in OF_CONNECTION
+            return answer
+        finally:
+            with anyio.CancelScope(shield=True):
+                if not done:
+                    await connection.disconnect(nowait=True)
+                await pool.release(connection)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for pool in self._pools.values():
+            await pool.disconnect()
+        if self._threads is not None:
+            self._threads.close()
+
+
+class RedisClient(_Client):
+    """Makes Redis callouts in the calling thread; may be used by several."""
+
+    make_pool = staticmethod(redis.BlockingConnectionPool)
+
+    def __init__(self, clusters: Clusters) -> None:
+        super().__init__(clusters)
+        self._busy: dict[int, Any] = {}
+        """Connections that wait for an answer, by the identity of their callout."""
+
+    def __call__(self, callout: RedisCall, /) -> RedisCallReply | CalloutFailed:
+        """Send one command. Whatever becomes of it is a reply."""
+        try:
+            cluster, words = self._begin(callout)
+            return RedisCallReply(self._ask(callout, cluster, words))
+        except (*FAILURES, KeyError) as error:
+            return CalloutFailed(f"{type(error).__name__}: {error}")
+
+    def _ask(self, callout: RedisCall, cluster: Cluster, words: list[bytes]) -> bytes:
+        nodes = self._of(cluster)
+        node, asking, answer = nodes.of(words), False, b""
+        for _ in range(HOPS):
+            try:
+                answer = self._at(node, callout, cluster, words, asking=asking)
+            except (redis.ConnectionError, OSError):
+                nodes.gone(node)
+                raise
+            another = nodes.redirected(answer) if cluster.redis_cluster else None
+            if another is None:
+                break
+            node, asking = another
+        return answer
+
+    def _at(self, node: Node, callout: RedisCall, cluster: Cluster, words: list[bytes], *, asking: bool) -> bytes:
+        pool = self._pool(callout, cluster, node)
+        connection = pool.get_connection()
+        self._busy[id(callout)] = connection
+        done = False
+        try:
+            if asking:
+                connection.send_packed_command([ASKING])
+                connection.read_response()
+            connection.send_packed_command(self._packed(callout.query))
+            answer: bytes = connection.read_response(disable_decoding=True)
+            done = words[0].upper() not in OF_CONNECTION
+            return answer
+        finally:
+            del self._busy[id(callout)]
+            if not done:
+                connection.disconnect()
+            pool.release(connection)
+
+    def cancel(self, callout: RedisCall) -> None:
+        """Break a command off, in any thread."""
+        connection = self._busy.get(id(callout))
+        if connection is not None:
+            connection.disconnect()
+
+    def close(self) -> None:
+        """Close all connections."""
+        with self._lock:
+            for pool in self._pools.values():
+                pool.disconnect()

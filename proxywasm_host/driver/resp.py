@@ -1,0 +1,77 @@
+"""RESP, the protocol of Redis, as far as a command of a filter and its answer are passed on as they are. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+__all__ = ["LINE", "command", "reply"]
+
+LINE = -1
+"""What `reply` asks for, beside a number of bytes."""
+MOST_WORDS = 1 << 16
+END = b"\r\n"
+TOO_LARGE = "the answer has more than {} bytes"
+
+
+def command(query: bytes) -> list[bytes]:
+    """The words of what is one whole command, as an array of bulk strings or as a line.
+
+    Raises: ValueError, for anything else: on a connection that others use, nobody would know whose answer is whose.
+    """
+    if query[:1] != b"*":
+        line = query.removesuffix(END)
+        if not line.split() or b"\n" in line or b"\r" in line:
+            raise ValueError("not one command")
+        return line.split()
+    count, at = _number(query, 1)
+    if not 0 < count <= MOST_WORDS:
+        raise ValueError(f"a command of {count} words")
+    words = []
+    for _ in range(count):
+        if query[at : at + 1] != b"$":
+            raise ValueError("a command has bulk strings")
+        size, at = _number(query, at + 1)
+        words.append(query[at : at + size])
+        if size < 0 or query[at + size : at + size + 2] != END:
+            raise ValueError("a bulk string has another length than it says")
+        at += size + 2
+    if at != len(query):
+        raise ValueError("more than one command")
+    return words
+
+
+def _number(data: bytes, at: int) -> tuple[int, int]:
+    """A number, and where what follows it begins."""
+    end = data.find(END, at)
+    digits = data[at:end]
+    if end < 0 or not digits.isdigit() or len(digits) > 18:
+        raise ValueError("a number is expected")
+    return int(digits), end + 2
+
+
+def reply(most: int) -> Generator[int, bytes, bytes]:
+    """Read one answer of `most` bytes, nested as it may be: asks for `LINE`s and numbers of bytes, both without the end
+    of line that follows them, and returns the answer as it came.
+
+    Raises: ValueError, for what is no answer, or is larger.
+    """
+    read = bytearray()
+    wanted = 1
+    while wanted:
+        line = yield LINE
+        wanted -= 1
+        read += line + END
+        kind, rest = line[:1], line[1:]
+        if kind in b"*~>%|":
+            wanted += max(0, int(rest)) * (2 if kind in b"%|" else 1) + (kind == b"|")
+        elif kind in b"$=!":
+            size = int(rest)
+            if len(read) + size > most:
+                raise ValueError(TOO_LARGE.format(most))
+            if size >= 0:
+                read += (yield size) + END
+        elif kind not in b"+-:_#,(":
+            raise ValueError(f"no answer of Redis begins with {kind!r}")
+        if len(read) + wanted > most:
+            raise ValueError(TOO_LARGE.format(most))
+    return bytes(read)
