@@ -31,6 +31,7 @@ from proxywasm_host.errors import not_among
 from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.serve.model import File, Model, Seconds, Size
 from proxywasm_host.serve.upstreams import Retry, Tls, Upstream, web
+from proxywasm_host.services import MOST_CALLOUTS
 
 __all__ = ["Address", "Clients", "Cluster", "Filter", "Record", "Route", "Settings"]
 
@@ -106,11 +107,31 @@ class Cluster(Model):
     short = "url"
 
     url: str
+    """For HTTP and gRPC http[s]://HOST[:PORT]; for Redis redis[s]://[USER:PASSWORD@]HOST[:PORT][/DATABASE]."""
     timeout: Seconds | None = None
     """Seconds for a whole call, if the filter does not say less."""
+    connect_timeout: Seconds = 5.0
+    """Seconds that connecting may take."""
+    max_connections: Annotated[int, Field(gt=0)] = 1024
+    """Connections of one process; what is more waits, for `connect_timeout` seconds."""
+    max_callouts: Annotated[int, Field(gt=0)] = MOST_CALLOUTS
+    """Callouts of one filter that may be under way; more are refused."""
+    max_response: Size = 16 << 20
+    """Bytes of an answer's body, of a message of gRPC, of an answer of Redis."""
+    http2: bool = False
+    """Offer HTTP/2 for HTTP callouts; gRPC has it always."""
+    authority: str | None = None
+    """What gRPC calls name as :authority, and a certificate is checked for, instead of the URL's host."""
+    keep_alive: Seconds | None = None
+    """Seconds after which a silent gRPC connection is asked for a sign of life."""
+    redis_cluster: bool = False
+    """Whether Redis is in cluster mode; the URL names one of its nodes."""
     tls: Tls = Tls()
 
-    _url = field_validator("url")(web)
+    @field_validator("url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        return value if value.startswith(("redis://", "rediss://")) else web(value)
 
 
 class GuestLimits(Model):

@@ -280,7 +280,7 @@ def clusters_of(settings: Settings) -> Clusters:
         certificate = (str(tls.certificate), str(tls.key or tls.certificate)) if tls.certificate else None
         verify = str(tls.ca) if tls.ca and tls.verify else tls.verify
         try:
-            clusters[name] = Cluster(cluster.url, verify=verify, certificate=certificate, timeout=cluster.timeout)
+            clusters[name] = Cluster(**cluster.model_dump(exclude={"tls"}), verify=verify, certificate=certificate)
         except ValueError as error:
             raise ConfigError(f"clusters.{name}.url: {error}") from None
     return Clusters(clusters, any_host=settings.allow_any_host)

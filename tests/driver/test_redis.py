@@ -132,11 +132,11 @@ def test_users_and_passwords(run, server):
     server.admin.acl_setuser("anna", enabled=True, passwords=["+secret"], keys=["*"], commands=["+@all"])
     who = command("ACL", "WHOAMI")
     assert answers(run(calls(who), up(server), version="0_2_100")) == ['"$7%0d%0adefault%0d%0a"']
-    anna = calls(who, user="anna", password="secret")  # noqa: S106 - of the test
+    anna = calls(who, user="anna", password="secret")
     assert answers(run(anna, up(server), version="0_2_100")) == ['"$4%0d%0aanna%0d%0a"']
     of_url = Clusters({"up": f"redis://anna:secret@127.0.0.1:{server.port}"})
     assert answers(run(calls(who), of_url, version="0_2_100")) == ['"$4%0d%0aanna%0d%0a"']
-    wrong = calls(who, user="anna", password="wrong")  # noqa: S106
+    wrong = calls(who, user="anna", password="wrong")
     assert answers(run(wrong, up(server), version="0_2_100")) == ['""']
 
 

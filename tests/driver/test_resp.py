@@ -42,7 +42,7 @@ def test_one_command(query):
     ],
 )
 def test_what_is_not_one_command(query):
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         resp.command(query)
 
 
@@ -94,5 +94,5 @@ def test_any_answer(answer):
     "answer", [b"$1001\r\n", b"*1001\r\n", b"*100000000\r\n", b"+" + b"x" * 1000 + b"\r\n", b"nonsense\r\n", b"*x\r\n"]
 )
 def test_an_answer_that_is_not_read_on(answer):
-    with pytest.raises(ValueError, match="more than 1000 bytes|no answer of Redis|invalid literal"):
+    with pytest.raises(ValueError, match=r"more than 1000 bytes|no answer of Redis|invalid literal"):
         read(answer)
