@@ -20,7 +20,7 @@ from proxywasm_host.runtime.effects import (
 )
 from proxywasm_host.runtime.failure import describe
 from proxywasm_host.services import GuestLog
-from proxywasm_host.testing import Exchange, Fed, Message, Recorder, exchange
+from proxywasm_host.testing import ExchangeResult, Fed, Message, Recorder, exchange
 from tests.support import code
 
 OK = HttpCallReply([(b":status", b"200")])
@@ -53,7 +53,7 @@ def run(host, recorder):
     return run
 
 
-def calls(result: Exchange) -> list[str]:
+def calls(result: ExchangeResult) -> list[str]:
     """The callbacks in order, as ``f0:request_headers(4, 1)=0`` without the context's id."""
     return [
         f"{i.plugin}:{i.name.removeprefix('proxy_on_')}({', '.join(map(str, i.arguments[1:]))})"
@@ -443,43 +443,43 @@ def test_a_vm_that_takes_the_place_of_a_failed_one_is_recorded_too(engine):
 @pytest.mark.parametrize(
     ("filters", "more", "told"),
     [
-        ([], {}, "<Exchange GET / → 200 from upstream>"),
-        (["rust/auth=secret"], {}, "<Exchange GET / → 401 from f0; nothing reached upstream; 1 log line>"),
+        ([], {}, "<ExchangeResult GET / → 200 from upstream>"),
+        (["rust/auth=secret"], {}, "<ExchangeResult GET / → 401 from f0; nothing reached upstream; 1 log line>"),
         (
             ["rust/headers"],
             {
                 "request": Message.request("PUT", "/a", [("x-remove-me", "1")]),
                 "response": Message.response(201, [("server", "up")], [b"Hello."]),
             },
-            ("<Exchange PUT /a → 201 from upstream; request: -x-remove-me: 1, +x-wasm: hello; "
+            ("<ExchangeResult PUT /a → 201 from upstream; request: -x-remove-me: 1, +x-wasm: hello; "
             "response: -server: up, +x-wasm: hello, +server: proxy-wasm; 3 log lines>"),
         ),
         (
             ["rust/panics=request_headers"],
             {},
-            ("<Exchange GET / → 503 from the host; f0 failed in proxy_on_request_headers; nothing reached upstream; "
+            ("<ExchangeResult GET / → 503 from the host; f0 failed in proxy_on_request_headers; nothing reached upstream; "
             "2 log lines>"),
         ),
         (
             ["c/probe_0_2_1=@on_request_headers\nclose_stream 0\n"],
             {},
-            "<Exchange GET / → no response; reset: wasm_close_stream; nothing reached upstream; 1 log line>",
+            "<ExchangeResult GET / → no response; reset: wasm_close_stream; nothing reached upstream; 1 log line>",
         ),
         (
             ["c/probe_0_2_1=@on_request_body\nreturn 1\n"],
             {"request": POST},
-            ("<Exchange POST /p → no response; f0 holds the request; "
+            ("<ExchangeResult POST /p → no response; f0 holds the request; "
             "request: body 6 → 0 bytes, its end never came>"),
         ),
         (
             ["rust/auth=callout:nowhere"],
             {},
-            "<Exchange GET / → 403 from f0; nothing reached upstream; 1 hostcall refused; 2 log lines>",
+            "<ExchangeResult GET / → 403 from f0; nothing reached upstream; 1 hostcall refused; 2 log lines>",
         ),
         (
             ["c/probe_0_2_1=@on_request_headers\n" + "".join(f"add_header_map_value 0 h{n} v\n" for n in range(9))],
             {},
-            "<Exchange GET / → 200 from upstream; request: +h0: v, +h1: v, +h2: v, +h3: v, … (5 more); 9 log lines>",
+            "<ExchangeResult GET / → 200 from upstream; request: +h0: v, +h1: v, +h2: v, +h3: v, … (5 more); 9 log lines>",
         ),
     ],
 )  # fmt: skip

@@ -31,7 +31,7 @@ from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.plugin import Plugin
-from proxywasm_host.testing import Exchange, Message, Recorder, exchange
+from proxywasm_host.testing import ExchangeResult, Message, Recorder, exchange
 
 __all__ = ["command"]
 
@@ -111,7 +111,7 @@ class Counts:
     allocations: int = 0
 
 
-def count(scenario: Scenario) -> tuple[Counts, Exchange]:
+def count(scenario: Scenario) -> tuple[Counts, ExchangeResult]:
     """Send one request with everything recorded."""
     recorder, counts = Recorder(), Counts()
     with scenario.host(recorder, listener=recorder) as host:
@@ -178,7 +178,7 @@ def timed(request: Callable[[], object], requests: int) -> list[float]:
     return times
 
 
-def one_request(host: Host, plugins: list[Plugin], scenario: Scenario, before: Exchange) -> Callable[[], object]:
+def one_request(host: Host, plugins: list[Plugin], scenario: Scenario, before: ExchangeResult) -> Callable[[], object]:
     """A function that sends the request, as directly as can be. `before`: what became of it when it was tried."""
     options = scenario.options
     properties, callouts, ticks = dict(options["properties"]), dict(options["callout"]), options["ticks"]

@@ -17,11 +17,11 @@ from proxywasm_host.errors import EngineUnavailable, ProxyWasmError
 from proxywasm_host.runtime.failure import Failure, describe
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.services import ManualClock
-from proxywasm_host.testing import Exchange, Recorder
+from proxywasm_host.testing import ExchangeResult, Recorder
 
 __all__ = ["Outcome", "agreement", "check_several", "on_all_engines"]
 
-Perform = Callable[[str, Recorder, Callable[[Host], None]], tuple[Exchange, "ProxyWasmError | Failure | None"]]
+Perform = Callable[[str, Recorder, Callable[[Host], None]], tuple[ExchangeResult, "ProxyWasmError | Failure | None"]]
 
 
 @dataclass(frozen=True)

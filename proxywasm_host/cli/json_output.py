@@ -15,14 +15,14 @@ from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.http import LocalResponse
 from proxywasm_host.runtime.plugin import Plugin
-from proxywasm_host.testing import Exchange, Invocation, Message, Recorder
+from proxywasm_host.testing import ExchangeResult, Invocation, Message, Recorder
 
 __all__ = ["dump", "run_result"]
 
 WIDTH = 100
 
 
-def run_result(result: Exchange, recorder: Recorder, error: ProxyWasmError | Failure | None) -> dict[str, Any]:
+def run_result(result: ExchangeResult, recorder: Recorder, error: ProxyWasmError | Failure | None) -> dict[str, Any]:
     """What ``run --json`` prints."""
     return {
         "upstream_request": _request(result.upstream_request),

@@ -11,7 +11,7 @@ from proxywasm_host.errors import ProxyWasmError
 from proxywasm_host.runtime.failure import Failure, describe
 from proxywasm_host.services import GuestLog
 from proxywasm_host.source import is_source
-from proxywasm_host.testing import Exchange
+from proxywasm_host.testing import ExchangeResult
 
 __all__ = ["why_not_http"]
 
@@ -22,7 +22,7 @@ NO_CONTEXT = "invalid context"
 IN_A_PROGRAM = "run sends HTTP; in a program, Host.tcp_stream gives a filter a connection."
 
 
-def why_not_http(scenario: Scenario, result: Exchange) -> Iterator[str]:
+def why_not_http(scenario: Scenario, result: ExchangeResult) -> Iterator[str]:
     """A sentence for each filter that is not for HTTP, once it was loaded and the request was sent."""
     for name, path in zip(scenario.names, scenario.filters, strict=True):
         if not is_source(path) and only_tcp(Bytecode(Path(path).read_bytes())):

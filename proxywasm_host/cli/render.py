@@ -29,7 +29,7 @@ from proxywasm_host.runtime.effects import ResetStream
 from proxywasm_host.runtime.failure import Failure, describe
 from proxywasm_host.services import GuestLog
 from proxywasm_host.services.log import printable
-from proxywasm_host.testing import Exchange, Fed, Invocation, Message
+from proxywasm_host.testing import ExchangeResult, Fed, Invocation, Message
 
 __all__ = ["EMPTY", "WHOLE", "Line", "Screen", "facts", "failure_report", "hanging", "labelled", "outcome", "timeline"]
 
@@ -201,7 +201,7 @@ def _traced(call: Call) -> Line:
 # -- What came of it ---------------------------------------------------------------------------------------------------
 
 
-def outcome(request: Message, response: Message, result: Exchange) -> Iterator[Line]:
+def outcome(request: Message, response: Message, result: ExchangeResult) -> Iterator[Line]:
     """What upstream and the client get, beside what came in."""
     yield EMPTY
     yield from _request(request, result)
@@ -209,7 +209,7 @@ def outcome(request: Message, response: Message, result: Exchange) -> Iterator[L
     yield from _response(request, response, result)
 
 
-def _request(request: Message, result: Exchange) -> Iterator[Line]:
+def _request(request: Message, result: ExchangeResult) -> Iterator[Line]:
     upstream = result.upstream_request
     if upstream is None:
         yield _title("REQUEST", "nothing reaches upstream", why(result))
@@ -218,7 +218,7 @@ def _request(request: Message, result: Exchange) -> Iterator[Line]:
     yield from _warnings(warnings(upstream, "the request"), result)
 
 
-def _response(request: Message, response: Message, result: Exchange) -> Iterator[Line]:
+def _response(request: Message, response: Message, result: ExchangeResult) -> Iterator[Line]:
     client, local = result.client_response, result.local_response
     if client is None:
         yield _title("RESPONSE", "the client gets none", why(result))
@@ -233,7 +233,7 @@ def _response(request: Message, response: Message, result: Exchange) -> Iterator
     yield from _warnings(warnings(client, "the response", bodiless=bodiless), result)
 
 
-def why(result: Exchange) -> str:
+def why(result: ExchangeResult) -> str:
     """Why a message did not come out."""
     if result.failure is not None:
         return f"{result.failure.plugin} failed in {result.failure.callback}"
@@ -263,7 +263,7 @@ def _diff_lines(lines: Iterable[tuple[str, str]]) -> Iterator[Line]:
         yield hanging(6, (f"  {sign} {line}".rstrip(), DIFF_STYLES[sign]))
 
 
-def _warnings(lines: Iterable[str], result: Exchange) -> Iterator[Line]:
+def _warnings(lines: Iterable[str], result: ExchangeResult) -> Iterator[Line]:
     for line in lines:
         because = why(result) if line.endswith("never came") else ""
         yield hanging(4, ("  ! ", "bold yellow"), (f"{line}{': ' + because if because else ''}", "yellow"))

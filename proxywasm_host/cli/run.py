@@ -26,7 +26,7 @@ from proxywasm_host.recording.tap import WHOLE, Tap
 from proxywasm_host.runtime.failure import FailState, Failure, PluginError
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
-from proxywasm_host.testing import Exchange, Recorder, exchange
+from proxywasm_host.testing import ExchangeResult, Recorder, exchange
 
 __all__ = ["command"]
 
@@ -96,7 +96,7 @@ def command(
 def compare(words: Sequence[str], level: int, as_json: bool, color: bool | None, options: dict[str, Any]) -> int:
     """Run on every usable engine: exit code 1 if they do not agree, else that of the run."""
 
-    def on(name: str, recorder: Recorder, settle: Callable[[Host], None]) -> tuple[Exchange, Any]:
+    def on(name: str, recorder: Recorder, settle: Callable[[Host], None]) -> tuple[ExchangeResult, Any]:
         scenario = Scenario.of(words, {**options, "engine": (name,)})
         return perform(scenario, recorder, settle)[:2]
 
@@ -117,7 +117,7 @@ def compare(words: Sequence[str], level: int, as_json: bool, color: bool | None,
 
 def write_down(
     scenario: Scenario, recorder: Recorder, file: Output, redact: Sequence[str]
-) -> tuple[Exchange, ProxyWasmError | Failure | None, list[str]]:
+) -> tuple[ExchangeResult, ProxyWasmError | Failure | None, list[str]]:
     """`perform`, and write a recording of it. Raises: click.UsageError."""
     options = scenario.options
     if options["hostcalls"]:
@@ -146,7 +146,7 @@ def perform(
     recorder: Recorder,
     settle: Callable[[Host], None] = lambda _: None,
     began: Callable[[HttpStream], None] | None = None,
-) -> tuple[Exchange, ProxyWasmError | Failure | None, list[str]]:
+) -> tuple[ExchangeResult, ProxyWasmError | Failure | None, list[str]]:
     """Load the filters and send the request: what became of it, what went wrong, and facts on what ran.
 
     `settle` is given the host before a filter is loaded, `began` the stream before it is fed. Without facts no guest
@@ -173,14 +173,14 @@ def perform(
             began=began,
         )
     except ProxyWasmError as error:
-        return Exchange(), error, ran if recorder.timeline else []
+        return ExchangeResult(), error, ran if recorder.timeline else []
     finally:
         for plugin in host.plugins if host is not None else ():
             plugin._vm.close()
     return result, result.failure, ran
 
 
-def unknown_clusters(result: Exchange) -> Iterator[str]:
+def unknown_clusters(result: ExchangeResult) -> Iterator[str]:
     """What to write for a callout that was refused because nobody is there to answer it."""
     calls = [event for invocation in result.invocations for event in invocation.events if isinstance(event, Call)]
     clusters = [name for call in calls if isinstance(call.result, Refusal) for name in call.result.about(NO_CLUSTER)]

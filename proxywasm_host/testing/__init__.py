@@ -18,7 +18,7 @@ Rules of an exchange:
   by a filter never reaches it.
 * A callout to a cluster of `callouts` gets its reply from there, as soon as the callback has returned (or, with
   `late_replies`, once the whole message has been fed). The host's own clusters are known too, but nobody answers for
-  them; what the host refuses is in `Exchange.refused`.
+  them; what the host refuses is in `ExchangeResult.refused`.
 * Time stands still: `ticks` says how many ticks may pass while something is paused.
 * The stream is closed at the end, whatever became of it; plugins and host stay open.
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .outcome import Logs, Outcome
     from .record import Fed, Invocation, Recorder
     from .redis import fake_redis
-    from .result import Exchange
+    from .result import ExchangeResult
     from .run import Answer, exchange
 
 __all__ = [
@@ -49,7 +49,7 @@ __all__ = [
     "Answer",
     "Callout",
     "EngineComplianceSuite",
-    "Exchange",
+    "ExchangeResult",
     "Fed",
     "FilterUnderTest",
     "GrpcStatus",
@@ -81,7 +81,7 @@ _HOME = {
     "outcome": "Logs Outcome",
     "redis": "fake_redis",
     "record": "Fed Invocation Recorder",
-    "result": "Exchange",
+    "result": "ExchangeResult",
     "run": "Answer exchange",
 }
 _MODULES = {name: module for module, names in _HOME.items() for name in names.split()}

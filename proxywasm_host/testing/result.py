@@ -15,14 +15,14 @@ from proxywasm_host.services import GuestLog
 from proxywasm_host.testing.message import Message
 from proxywasm_host.testing.record import Invocation, should_not_be_refused
 
-__all__ = ["Exchange"]
+__all__ = ["ExchangeResult"]
 
 SHOWN = 4
 """Changed headers of a message that are told."""
 
 
 @dataclass(repr=False)
-class Exchange:
+class ExchangeResult:
     """What became of a request.
 
     `upstream_request` and `client_response` are ``None`` if nothing of them came out, and not `Message.complete` if
@@ -71,7 +71,7 @@ class Exchange:
         ]
 
     def __repr__(self) -> str:
-        return f"<Exchange {'; '.join(self._told())}>"
+        return f"<ExchangeResult {'; '.join(self._told())}>"
 
     def _told(self) -> Iterator[str]:
         request, client = self.request, self.client_response

@@ -17,7 +17,7 @@ from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.testing.message import Message
 from proxywasm_host.testing.record import Fed, Invocation, Recorder, logs_of, recording
-from proxywasm_host.testing.result import Exchange
+from proxywasm_host.testing.result import ExchangeResult
 
 __all__ = ["Answer", "exchange"]
 
@@ -43,7 +43,7 @@ def exchange(
     late_replies: bool = False,
     ticks: int = 0,
     began: Callable[[HttpStream], object] | None = None,
-) -> Exchange:
+) -> ExchangeResult:
     """Send a request through the plugins, answer it, and close the stream.
 
     Args:
@@ -125,10 +125,10 @@ class _Run:
         self.replies = 0
         self.waiting: list[effects.Callout] = []
         self.start = len(self.recorder.timeline)
-        self.result = Exchange()
+        self.result = ExchangeResult()
         self.stream = stream
 
-    def through(self, request: Message, response: Message) -> Exchange:
+    def through(self, request: Message, response: Message) -> ExchangeResult:
         stream, result = self.stream, self.result
         result.request, result.response = request, response
         self._perform(self.host.drain())

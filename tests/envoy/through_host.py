@@ -13,7 +13,7 @@ from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.engine.protocol import Engine
 from proxywasm_host.runtime.effects import CalloutFailed, HttpCall, HttpCallReply
 from proxywasm_host.services import ManualClock
-from proxywasm_host.testing import Exchange, Invocation, Message, Recorder, exchange
+from proxywasm_host.testing import ExchangeResult, Invocation, Message, Recorder, exchange
 from tests.envoy.rig import (
     Answer,
     Callback,
@@ -154,7 +154,7 @@ def _load(host: Host, index: int, f: Filter) -> Plugin:
     )
 
 
-def _one(host: Host, plugins, recorder: Recorder, case: Case) -> Exchange:
+def _one(host: Host, plugins, recorder: Recorder, case: Case) -> ExchangeResult:
     request, response = seen_request(case.request), seen_response(case.response, case.request.method)
     return exchange(
         host,
@@ -184,7 +184,7 @@ def _reply(call, callouts: Mapping[str, Response]):
     return [HttpCallReply([*seen.headers, SERVICE_TIME], b"".join(seen.chunks), seen.trailers)]
 
 
-def _tell(told: Told, result: Exchange) -> None:
+def _tell(told: Told, result: ExchangeResult) -> None:
     request, response = result.upstream_request, result.client_response
     told.upstream = []
     if request is not None:

@@ -35,10 +35,8 @@ MISUSED = (AttributeError, IndexError, LookupError, NotImplementedError, Runtime
 """What Python says to misuse. Not among it: SystemError, which says that C code returned nothing and no reason."""
 
 
-@pytest.fixture(autouse=True)
-def _others_are_served_afterwards():
+def others_are_served():
     """Whatever was done to some objects, others know nothing of it."""
-    yield
     gc.collect()
     with Host("wasmtime") as other:
         plugin = other.load_plugin(code("rust/headers"), configuration="hello")
@@ -48,6 +46,9 @@ def _others_are_served_afterwards():
             (answer,) = stream.response_headers(ANSWER, True)
             assert answer.headers[-1] == (b"server", b"proxy-wasm")
             assert stream.failure is None
+
+
+pytestmark = pytest.mark.in_child(afterwards=others_are_served)
 
 
 @pytest.fixture
@@ -123,9 +124,8 @@ for make in (lambda: host.http_stream([]), lambda: native.HttpStreamBase(host, [
     assert (done.returncode, done.stdout) == (0, 2 * "proxywasm_host.runtime.http was not imported\n")
 
 
+@needs_native  # Python's objects can be made again
 def test_what_is_made_is_made_once(host, plugin):
-    if NATIVE is None:
-        pytest.skip("Python's objects can be made again")
     stream = host.http_stream([plugin])
     for made, arguments in (
         (stream, (host, [plugin], {}, 5, None)),
