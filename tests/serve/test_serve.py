@@ -95,7 +95,8 @@ def test_a_command_line_that_is_wrong(arguments, says, capsys):
     assert says in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_port_that_is_taken(capsys):
+def test_a_port_that_is_taken(capsys, monkeypatch):
+    monkeypatch.setattr("logging.config.dictConfig", lambda _: None)  # other tests in this process log, too
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["serve", HEADERS, "--upstream", "http://x", "--listen", f"127.0.0.1:{port}"]) == 2
