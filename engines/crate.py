@@ -47,6 +47,7 @@ class Crate:
         print(f"installed {wheel.name}")
 
     def sources(self) -> list[Path]:
+        """The files that a wheel depends on."""
         found = (path for name in self._names for path in (self.here / name, *(self.here / name).rglob("*")))
         return sorted(path for path in found if path.suffix in SUFFIXES)
 

@@ -46,6 +46,7 @@ def quoted(data: bytes) -> str:
 
 
 def plural(number: int, what: str) -> str:
+    """A number of things: ``1 filter``, ``2 filters``."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 

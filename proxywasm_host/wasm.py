@@ -63,12 +63,14 @@ class Reader:
         self.data, self.at, self.end = data, at, end
 
     def byte(self) -> int:
+        """The next byte. Raises: ModuleError."""
         if self.at >= self.end:
             raise ModuleError(f"the module ends in the middle of something, at byte {self.at}: it is truncated")
         self.at += 1
         return self.data[self.at - 1]
 
     def leb(self) -> int:
+        """An unsigned LEB128 number. Raises: ModuleError."""
         result = shift = 0
         while True:
             byte = self.byte()
@@ -80,6 +82,7 @@ class Reader:
                 raise ModuleError(f"a number at byte {self.at} is too long: the module is damaged")
 
     def take(self, size: int) -> bytes:
+        """So many bytes. Raises: ModuleError."""
         end = self.at + size
         if end > self.end:
             raise ModuleError(f"{size} bytes are promised at byte {self.at}, the module or section ends at {self.end}")
@@ -95,12 +98,15 @@ class Reader:
             self.leb()
 
     def name(self) -> str:
+        """A name; what is not UTF-8 is replaced. Raises: ModuleError."""
         return self.take(self.leb()).decode("utf-8", "replace")
 
     def vector(self, read: Callable[[], T]) -> list[T]:
+        """A vector, each element of which `read` reads."""
         return [read() for _ in range(self.leb())]
 
     def limits(self) -> tuple[int, int | None]:
+        """Minimum and maximum of a memory or table."""
         flags = self.byte()
         minimum = self.leb()
         return minimum, self.leb() if flags & 1 else None

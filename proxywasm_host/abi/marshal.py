@@ -65,7 +65,9 @@ class GuestMemory(Protocol):
 
     view: memoryview
 
-    def refresh(self) -> bool: ...
+    def refresh(self) -> bool:
+        """Find the memory again, which may have moved as it grew. Whether it has."""
+        ...
 
 
 class NoMemory:
@@ -74,6 +76,7 @@ class NoMemory:
     view = memoryview(bytearray())
 
     def refresh(self) -> bool:
+        """Find the memory again, which may have moved as it grew. Whether it has."""
         return False
 
 

@@ -62,6 +62,7 @@ class Kind(click.ParamType[Any]):
     """Base: `parse` does the work and raises ValueError with the sentence."""
 
     def parse(self, text: str) -> Any:
+        """The value that a text stands for. Raises: ValueError."""
         raise NotImplementedError
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -77,6 +78,7 @@ class Header(Kind):
     name = "'name: value'"
 
     def parse(self, text: str) -> tuple[bytes, bytes]:
+        """The value that a text stands for. Raises: ValueError."""
         at = text.find(":", 1)
         name = text[:at].rstrip()
         if at < 0 or not name.lstrip(":"):
@@ -94,6 +96,7 @@ class Data(Kind):
     name = "TEXT|@FILE"
 
     def parse(self, text: str) -> bytes:
+        """The value that a text stands for. Raises: ValueError."""
         if text == "@-":
             return sys.stdin.buffer.read()
         if not text.startswith("@"):
@@ -110,6 +113,7 @@ class DataOrFile(Data):
     """As `Data`, but a file is only named, as a path: it may be read again when it changes."""
 
     def parse(self, text: str) -> bytes | Path:  # type: ignore[override]
+        """The value that a text stands for. Raises: ValueError."""
         if text[:1] == "@" and text not in ("@", "@-"):
             return Path(text[1:]).absolute()
         return super().parse(text)
@@ -135,6 +139,7 @@ class OutputFile(Kind):
     name = "file"
 
     def parse(self, text: str) -> Output:
+        """The value that a text stands for. Raises: ValueError."""
         path = Path(text)
         if path.is_dir():
             raise ValueError(f"{text} is a folder, not a file")
@@ -150,6 +155,7 @@ class Size(Kind):
     UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}  # noqa: RUF012 - a table
 
     def parse(self, text: str) -> int:
+        """The value that a text stands for. Raises: ValueError."""
         found = re.fullmatch(r"(\d+)\s*([kmg]?)(?:i?b)?", text.lower())
         if not found:
             raise ValueError(f"{text!r} is no size: write it as 1000, 64KiB or 256MiB")
@@ -162,6 +168,7 @@ class Seconds(Kind):
     name = "SECONDS"
 
     def parse(self, text: str) -> float:
+        """The value that a text stands for. Raises: ValueError."""
         seconds = float(text) if re.fullmatch(r"\d+(\.\d*)?|\.\d+", text) else -1.0
         if not 0 <= seconds <= LONGEST:
             raise ValueError(f"{text!r} is no number of seconds between 0 and {LONGEST}")
@@ -174,6 +181,7 @@ class Hostcalls(Kind):
     name = "MODULE|FILE.py"
 
     def parse(self, text: str) -> list[CustomHostcall]:
+        """The value that a text stands for. Raises: ValueError."""
         try:
             if text.endswith(".py"):
                 names = run_path(text)
@@ -197,6 +205,7 @@ class Property(Kind):
     name = "PATH=VALUE"
 
     def parse(self, text: str) -> tuple[str, Any]:
+        """The value that a text stands for. Raises: ValueError."""
         path, equals, value = text.partition("=")
         if not equals or not path.rstrip(":"):
             raise ValueError(f"{text!r} is no property: write it as path=text, or path:=json for a number")
@@ -218,6 +227,7 @@ class Environment(Kind):
     name = "NAME[=VALUE]"
 
     def parse(self, text: str) -> tuple[str, str]:
+        """The value that a text stands for. Raises: ValueError."""
         name, equals, value = text.partition("=")
         if not name:
             raise ValueError(f"{text!r} is no environment variable: write it as NAME=value")
@@ -232,6 +242,7 @@ class CannedReply(Kind):
     name = "CLUSTER=STATUS[:BODY]"
 
     def parse(self, text: str) -> tuple[str, Any]:
+        """The value that a text stands for. Raises: ValueError."""
         cluster, equals, reply = text.partition("=")
         status, _, body = reply.partition(":")
         if not cluster or not equals or not (status.isdecimal() or reply == "fail"):
@@ -261,7 +272,9 @@ class EngineName(Kind):
     name = "NAME"
 
     def parse(self, text: str) -> str:
+        """The value that a text stands for. Raises: ValueError."""
         return text
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """What a text may become, for shells."""
         return [CompletionItem(name) for name in engine_names() if name.startswith(incomplete)]

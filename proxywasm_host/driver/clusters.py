@@ -111,6 +111,9 @@ class Clusters(Mapping[str, Cluster]):
         self.any_host = any_host
         self._unknown: set[str] = set()
 
+    def __repr__(self) -> str:
+        return f"Clusters({self._named!r}{', any_host=True' if self.any_host else ''})"
+
     @property
     def reachable(self) -> bool:
         """Whether there is any."""

@@ -108,6 +108,9 @@ class Dispatcher:
         self._conversations: dict[tuple[Plugin, int], Conversation] = {}
         """gRPC streams, from when they are asked for."""
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.host!r}>"
+
     def attach(self, stream: Stream, sink: Sink) -> None:
         """Give the effects of a stream to `sink`, until `detach`. To be called before the stream is fed."""
         self._sinks[stream] = Attached(sink)

@@ -48,6 +48,7 @@ class Subject:
     cache: ModuleCache | None = field(default=None, compare=False)
 
     def harness(self, engine: str) -> Harness:
+        """A world without a filter, on an engine."""
         return Harness(engine, profile=self.profile, limits=self.limits, cache=self.cache)
 
     def send(self, example: Example, engine: str) -> Outcome:

@@ -60,12 +60,14 @@ class Redaction(Secrets):
         return copied
 
     def is_secret(self, name: bytes) -> bool:
+        """Whether the values of a header are masked."""
         return name.lower() in self._names or (self._credentials and super().is_secret(name))
 
     def _masked(self, found: re.Match[bytes]) -> bytes:
         return super()._masked(found) if self._credentials else found[0]
 
     def mask(self, secret: bytes) -> bytes:
+        """The mask of a secret: equal secrets have equal masks, of their size where they are long enough."""
         if secret in self._masks.values():
             return secret
         number, size = len(self._masks) + 1, len(secret)
@@ -74,22 +76,26 @@ class Redaction(Secrets):
         return self._masks.setdefault(secret, mask)
 
     def learn(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Remember the secrets among headers, to be masked wherever they come again."""
         for name, value in headers:
             if self.is_secret(name):
                 values = [part.partition(b"=")[2] for part in value.split(b";")] if b"cookie" in name else [value]
                 self._known.update(found for each in values if len(found := SCHEME.sub(b"", each)) >= SHORTEST)
 
     def named(self, name: bytes, value: bytes) -> bytes:
+        """The value of a name as it may be shown."""
         shown = self.content(value)
         return self.mask(value) if shown == value and value and self.is_secret(name) else shown
 
     def content(self, data: bytes) -> bytes:
+        """A body, or any bytes, without secrets."""
         data = super().content(data)
         if self._names:
             data = self._named.sub(lambda found: found["before"] + self.mask(found["secret"]), data)
         return data
 
     def call(self, call: Call) -> Call:
+        """A hostcall without secrets."""
         row, args, result = call
         if self._bodies and row.name in BODIES and args is not None:
             args = tuple(_blank(arg) if at in BODIES[row.name] else arg for at, arg in enumerate(args))

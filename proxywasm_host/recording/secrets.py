@@ -66,6 +66,7 @@ class Secrets:
                     self._known.add(part)
 
     def headers(self, headers: HeaderList) -> HeaderList:
+        """Headers as they may be shown."""
         return [(name, self.named(name, value)) for name, value in headers]
 
     def named(self, name: bytes, value: bytes) -> bytes:

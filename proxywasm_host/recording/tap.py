@@ -167,26 +167,32 @@ class RecordedStream(HttpStream):
             self._inside = False
 
     def request_headers(self, headers: HeaderList, end_stream: bool = False, *, owned: bool = False) -> list[Effect]:
+        """As that of an `HttpStream`, and noted."""
         feed = partial(super().request_headers, headers, end_stream, owned=owned)
         return self._event("request_headers", feed, headers=list(headers), end_stream=end_stream)
 
     def response_headers(self, headers: HeaderList, end_stream: bool = False, *, owned: bool = False) -> list[Effect]:
+        """As that of an `HttpStream`, and noted."""
         feed = partial(super().response_headers, headers, end_stream, owned=owned)
         return self._event("response_headers", feed, headers=list(headers), end_stream=end_stream)
 
     def request_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
+        """As that of an `HttpStream`, and noted."""
         feed = partial(super().request_body, data, end_stream)
         return self._event("request_body", feed, data=bytes(data), end_stream=end_stream)
 
     def response_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
+        """As that of an `HttpStream`, and noted."""
         feed = partial(super().response_body, data, end_stream)
         return self._event("response_body", feed, data=bytes(data), end_stream=end_stream)
 
     def request_trailers(self, trailers: HeaderList) -> list[Effect]:
+        """As that of an `HttpStream`, and noted."""
         feed = partial(super().request_trailers, trailers)
         return self._event("request_trailers", feed, trailers=list(trailers))
 
     def response_trailers(self, trailers: HeaderList) -> list[Effect]:
+        """As that of an `HttpStream`, and noted."""
         feed = partial(super().response_trailers, trailers)
         return self._event("response_trailers", feed, trailers=list(trailers))
 
@@ -201,12 +207,14 @@ class RecordedStream(HttpStream):
         self._event("reset", partial(super()._reset, details), details=details)
 
     def time_out(self) -> list[Effect]:
+        """As that of an `HttpStream`, and noted."""
         return self._event("time_out", super().time_out)
 
     def _abandon(self) -> None:
         self._event("abandon", super()._abandon)
 
     def close(self, details: str = "") -> list[Effect]:
+        """As that of an `HttpStream`, and noted."""
         closed = self.closed
         done = self._event("close", partial(super().close, details), details=details)
         if not closed:

@@ -57,6 +57,7 @@ class FilterChain(FilterChainBase):
     # -- Events --------------------------------------------------------------------------------------------------
 
     def on_trailers(self, trailers: HeaderList) -> None:
+        """Trailers have come in, which end the message."""
         self.trailers = trailers
         self.ended = True
         self.resume_asked = 0
@@ -89,11 +90,13 @@ class FilterChain(FilterChainBase):
     # -- Through the filters -------------------------------------------------------------------------------------
 
     def stop(self, index: int, action: int) -> None:
+        """A filter holds the headers; `action` is what its callback returned."""
         self._stop(index, State.STOP_ALL if action in STOPS_ALL else State.STOP_SINGLE)
         self.streaming = action == HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK
         self._resume_if_asked(index)
 
     def pass_data(self, start: int, data: bytes, end_stream: bool) -> None:
+        """Give a part of the body to the filters from `start` on, and out, unless one of them stops that."""
         trailers_added_by = None
         for index in range(start, len(self.filters)):
             if self.stopped.get(index) is State.STOP_ALL:

@@ -60,6 +60,7 @@ class HttpContext(HttpContextBase, Context):
 
     @property
     def name(self) -> str:
+        """The name of its plugin."""
         return self.plugin.name
 
     # -- Callbacks -----------------------------------------------------------------------------------------------
@@ -166,6 +167,7 @@ class HttpContext(HttpContextBase, Context):
     # -- The end -------------------------------------------------------------------------------------------------
 
     def done(self) -> Refusal | None:
+        """``proxy_done``."""
         if not self.pending_done:
             return super().done()
         self.pending_done = False
@@ -206,6 +208,7 @@ class HttpContext(HttpContextBase, Context):
         return chain.header_count + place * MAX_ENTRIES, chain.header_size + place * MAX_SIZE
 
     def add_trailers(self, map: int) -> HeaderList | None:
+        """Trailers that a filter adds in its last callback on a body; ``None`` if it may not."""
         chain = self._in_body
         if chain is None or map != TRAILERS_MAP[chain.direction]:
             return None
@@ -215,6 +218,7 @@ class HttpContext(HttpContextBase, Context):
         return chain.trailers
 
     def past_map(self, map: int) -> HeaderList | None:
+        """A header map that has gone on, for profiles that keep it readable."""
         return self.stream._chain(HEADERS_MAP.index(map)).headers or None if map in HEADERS_MAP else None
 
     def writable_size(self, buffer: int) -> int:
@@ -228,6 +232,7 @@ class HttpContext(HttpContextBase, Context):
     def send_local_response(
         self, status: int, details: bytes, body: bytes, headers: HeaderList, grpc_status: int | None
     ) -> None:
+        """``proxy_send_local_response``."""
         self.vm.reserve_effect(weight(details, body, headers))
         if self.vm.running:
             self.vm.stop_iteration = True
@@ -235,6 +240,7 @@ class HttpContext(HttpContextBase, Context):
         self.vm.defer(lambda: self.stream._local_response(status, headers, body, text, grpc_status))
 
     def continue_stream(self, stream: int) -> Refusal | None:
+        """``proxy_continue_stream``."""
         if stream not in (StreamType.REQUEST, StreamType.RESPONSE):
             return super().continue_stream(stream)
         self.vm.reserve_effect()
@@ -248,18 +254,21 @@ class HttpContext(HttpContextBase, Context):
         self.stream._resume(self, direction)
 
     def close_stream(self, stream: int) -> Refusal | None:
+        """``proxy_close_stream``."""
         if stream in (StreamType.REQUEST, StreamType.RESPONSE):
             self.vm.reserve_effect()
             self.vm.defer(lambda: self.stream._reset("wasm_close_stream"))
         return None
 
     def clear_route_cache(self) -> None:
+        """``clear_route_cache``, of Envoy."""
         if self.keeps_route:
             return
         self.vm.reserve_effect()
         self.stream._emit(effects.ClearRouteCache(self.stream))
 
     def inject_response_body(self, data: bytes, end_stream: bool) -> Refusal | None:
+        """``proxy_inject_encoded_data_to_filter_chain``, of Higress."""
         if not self.stream._response_started:
             return Refusal(Status.BAD_ARGUMENT, "the response has not begun")
         self.vm.reserve_effect(weight(data))
@@ -267,11 +276,13 @@ class HttpContext(HttpContextBase, Context):
         return None
 
     def override_upstream_host(self, address: bytes) -> Refusal | None:
+        """``proxy_set_upstream_override_host``, of Higress."""
         self.vm.reserve_effect(weight(address))
         self.stream._emit(effects.OverrideUpstreamHost(address.decode("utf-8", "replace"), self.stream))
         return None
 
     def get_property(self, path: Sequence[str]) -> PropertyValue:
+        """``proxy_get_property``. Raises: LookupError."""
         return stream_property(self, path)
 
     def set_property(self, name: str, value: bytes) -> Refusal | None:

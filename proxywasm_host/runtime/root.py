@@ -92,6 +92,7 @@ class RootContext(Context):
 
     @property
     def name(self) -> str:
+        """The name of its plugin."""
         return self.plugin.name
 
     # -- Life ----------------------------------------------------------------------------------------------------
@@ -124,6 +125,7 @@ class RootContext(Context):
             self._delete()
 
     def done(self) -> Refusal | None:
+        """``proxy_done``."""
         if not self._pending_done:
             return super().done()
         self._pending_done = False
@@ -152,11 +154,13 @@ class RootContext(Context):
     # -- Properties ----------------------------------------------------------------------------------------------
 
     def get_property(self, path: Sequence[str]) -> PropertyValue:
+        """``proxy_get_property``. Raises: LookupError."""
         return self.plugin._get_property(path)
 
     # -- Ticks and queues ----------------------------------------------------------------------------------------
 
     def set_tick_period(self, milliseconds: int) -> None:
+        """``proxy_set_tick_period_milliseconds``."""
         if milliseconds != self.tick_period:
             self.vm.reserve_effect()
             self._tick_each(milliseconds)
@@ -166,6 +170,7 @@ class RootContext(Context):
         self._emit(effects.SetTickPeriod(self.plugin, milliseconds))
 
     def register_queue(self, name: bytes) -> int:
+        """``proxy_register_shared_queue``."""
         return self.vm.services.shared_queues.register(self.vm.vm_id, name, self.queue_notifications.add)
 
     def _tell(self, token: int) -> None:
@@ -195,6 +200,7 @@ class RootContext(Context):
     def http_call(
         self, cluster: str, headers: HeaderList, body: bytes, trailers: HeaderList, timeout: int
     ) -> int | Refusal:
+        """``proxy_http_call``."""
         if body:
             length = (b"content-length", b"%d" % len(body))
             headers = [pair for pair in headers if pair[0] != b"content-length"] + [length]
@@ -209,6 +215,7 @@ class RootContext(Context):
     def grpc_call(
         self, cluster: bytes, service: bytes, method: bytes, metadata: HeaderList, message: bytes, timeout: int
     ) -> int | Refusal:
+        """``proxy_grpc_call``."""
         name = self._grpc_cluster(cluster)
         if isinstance(name, Refusal):
             return name
@@ -219,6 +226,7 @@ class RootContext(Context):
         return self._start(callout, cluster, service, method, metadata, message)
 
     def grpc_stream(self, cluster: bytes, service: bytes, method: bytes, metadata: HeaderList) -> int | Refusal:
+        """``proxy_grpc_stream``."""
         name = self._grpc_cluster(cluster)
         if isinstance(name, Refusal):
             return name
@@ -237,6 +245,7 @@ class RootContext(Context):
         return None
 
     def grpc_send(self, token: int, message: bytes, end_stream: bool) -> Refusal | None:
+        """``proxy_grpc_send``."""
         refusal = self._grpc(token, (GRPC_STREAM,))
         if refusal is None and self._half_closed.get(token) != "remote":
             self.vm.reserve_effect(weight(message))
@@ -244,6 +253,7 @@ class RootContext(Context):
         return refusal
 
     def grpc_close(self, token: int) -> Refusal | None:
+        """``proxy_grpc_close``."""
         refusal = self._grpc(token, (GRPC_CALL, GRPC_STREAM))
         if refusal:
             return refusal
@@ -259,6 +269,7 @@ class RootContext(Context):
         return None
 
     def grpc_cancel(self, token: int) -> Refusal | None:
+        """``proxy_grpc_cancel``."""
         refusal = self._grpc(token, (GRPC_CALL, GRPC_STREAM))
         if refusal is None:
             self.vm.reserve_effect()
@@ -271,12 +282,14 @@ class RootContext(Context):
     def redis_init(
         self, cluster: str, username: bytes, password: bytes, timeout: int, options: dict[str, str]
     ) -> Refusal | None:
+        """``proxy_redis_init``, of Higress."""
         client, old = (username, password, timeout, options), self._redis.get(cluster)
         self.vm.unfinished_quota.reserve(size_of(client) - (size_of(old) if old else 0))
         self._redis[cluster] = client
         return None
 
     def redis_call(self, cluster: str, query: bytes) -> int | Refusal:
+        """``proxy_redis_call``, of Higress."""
         if cluster not in self._redis:
             return Refusal(Status.BAD_ARGUMENT, "proxy_redis_init was not called for {0!r}", cluster)
         token = self.vm.new_token(REDIS)

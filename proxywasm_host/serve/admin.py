@@ -28,11 +28,17 @@ class Member(Protocol):
 
     pid: int
 
-    async def snapshot(self) -> dict[str, Any]: ...
+    async def snapshot(self) -> dict[str, Any]:
+        """The numbers of all processes, as JSON has them."""
+        ...
 
-    async def live(self, since: int) -> dict[str, Any]: ...
+    async def live(self, since: int) -> dict[str, Any]:
+        """What has happened since the event of that number."""
+        ...
 
-    async def unready(self) -> list[str]: ...
+    async def unready(self) -> list[str]:
+        """Why requests cannot be served now; nothing if they can."""
+        ...
 
 
 @lru_cache(None)
@@ -63,6 +69,7 @@ class Admin:
         self._hosts = {"", "localhost", *(host.lower() for host in hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An ASGI application."""
         routes = {"/": self._page, "/metrics": self._metrics, "/live.json": self._live, "/healthz": self._health}
         route = routes.get(scope["path"])
         if not self._meant(dict(scope["headers"]).get(b"host", b"").decode("latin-1")):

@@ -316,6 +316,7 @@ class Record(Model):
     """Write bodies as so many x."""
 
     def record(self) -> recording.Record:
+        """The `Record` that this describes."""
         return recording.Record(**self.model_dump())
 
 

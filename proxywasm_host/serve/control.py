@@ -27,6 +27,7 @@ class Control:
         self._application = application
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An ASGI application."""
         application = self._application
         said: Any
         if scope["path"] == "/reload":
@@ -53,14 +54,17 @@ class Remote:
         return (await self._client.request(method, f"http://worker{path}")).json()
 
     async def snapshot(self) -> dict[str, Any]:
+        """The numbers of all processes, as JSON has them."""
         said: dict[str, Any] = await self._ask("GET", "/snapshot")
         return said
 
     async def live(self, since: int) -> dict[str, Any]:
+        """What has happened since the event of that number."""
         said: dict[str, Any] = await self._ask("GET", f"/live?since={since}")
         return said
 
     async def unready(self) -> list[str]:
+        """Why requests cannot be served now; nothing if they can."""
         said: list[str] = await self._ask("GET", "/unready")
         return said
 

@@ -41,10 +41,12 @@ class Histogram:
         self.sum = 0.0
 
     def note(self, value: float) -> None:
+        """Count a value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
     def snapshot(self) -> Snapshot:
+        """What was counted, as JSON has it."""
         return {"bounds": self.bounds, "counts": list(self.counts), "sum": self.sum}
 
 
@@ -56,17 +58,20 @@ class GuestMetrics(InMemoryMetrics):
         self.histograms: dict[str, Histogram] = {}
 
     def define(self, kind: int, name: str) -> None:
+        """As that of `InMemoryMetrics`, with buckets for a histogram."""
         super().define(kind, name)
         if kind == HISTOGRAM:
             self.histograms.setdefault(name, Histogram(GUEST_BUCKETS))
 
     def record(self, kind: int, name: str, value: int) -> None:
+        """As that of `InMemoryMetrics`, counted in a bucket for a histogram."""
         if kind == HISTOGRAM:
             self.histograms.setdefault(name, Histogram(GUEST_BUCKETS)).note(value)
         else:
             super().record(kind, name, value)
 
     def snapshot(self) -> Snapshot:
+        """What was counted, as JSON has it."""
         values = self.values.copy()
         return {
             "counters": {name: value for (kind, name), value in values.items() if kind == COUNTER},
@@ -95,6 +100,7 @@ class Tally:
         self.filters.setdefault(plugin, Histogram(MICROSECONDS)).note(seconds)
 
     def snapshot(self) -> Snapshot:
+        """What was counted, as JSON has it."""
         return {
             "callbacks": _flat(self.callbacks),
             "hostcalls": _flat(self.hostcalls),

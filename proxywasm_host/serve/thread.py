@@ -64,6 +64,7 @@ class Thread:
         await closed.wait()
 
     async def end(self) -> None:
+        """End the thread, once its requests have ended."""
         self.lane.end()
         await self._ended.wait()
         self._thread.join()

@@ -195,6 +195,7 @@ class Tracer:
         host.listen(self if self._listening else None)
 
     def remove(self, host: Host) -> None:
+        """Look at a host no more."""
         self._hosts.discard(host)
 
     def _change(self, record: Record) -> None:
@@ -208,6 +209,7 @@ class Tracer:
     # -- What is seen --------------------------------------------------------------------------------------------
 
     def callback(self, context: Context, row: Callback, args: tuple[int, ...]) -> None:
+        """See a `Listener`."""
         stream = getattr(context, "stream", None)
         record = self._streams.get(stream) if stream else None
         weight = record.weight if record else int(self.live and not stream)
@@ -222,6 +224,7 @@ class Tracer:
         self._open = record, step, None if headers is None else list(headers), time.perf_counter()
 
     def hostcall(self, context: Context, call: Call) -> None:
+        """See a `Listener`."""
         if self._open is None:
             return
         record, step = self._open[:2]
@@ -250,6 +253,7 @@ class Tracer:
         step["calls"].append((verb, cut(what)))
 
     def returned(self, context: Context, row: Callback, result: int | None, *, failed: bool) -> None:
+        """See a `Listener`."""
         opened, self._open = self._open, None
         record, step, before, began = opened or (None, {}, None, 0.0)
         if record is None:

@@ -26,6 +26,9 @@ class SystemClock:
     time_ns = staticmethod(time.time_ns)
     monotonic_ns = staticmethod(time.monotonic_ns)
 
+    def __repr__(self) -> str:
+        return "<SystemClock>"
+
 
 class ManualClock:
     """A clock that stands still until it is told to go on, for tests and replays.
@@ -48,3 +51,6 @@ class ManualClock:
     def advance(self, seconds: float) -> None:
         """Let `seconds` pass."""
         self._now += int(seconds * 1e9)
+
+    def __repr__(self) -> str:
+        return f"<ManualClock at {self._now / 1e9:.3f} s>"

@@ -64,6 +64,9 @@ class StandardLogging:
         if logger.isEnabledFor(level):
             logger.log(level, "%s", printable(line.message))
 
+    def __repr__(self) -> str:
+        return f"<StandardLogging from level {self.level} on>"
+
 
 @lru_cache(256)
 def logger_of(plugin: str) -> Logger:

@@ -85,3 +85,7 @@ class InMemoryMetrics:
     def get(self, kind: int, name: str) -> int:
         """Value of a counter or a gauge; 0 if it was never defined."""
         return self.values.get((kind, name), 0)
+
+    def __repr__(self) -> str:
+        count = len(self.values) + len(self.samples)
+        return f"<InMemoryMetrics with {count} {'metric' if count == 1 else 'metrics'}>"

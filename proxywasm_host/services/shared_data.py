@@ -76,3 +76,8 @@ class InMemorySharedData:
         """Forget all data of a vm_id."""
         with self._lock:
             self._spaces.pop(vm_id, None)
+
+    def __repr__(self) -> str:
+        spaces = list(self._spaces.values())
+        keys, used = sum(len(space.entries) for space in spaces), sum(space.used for space in spaces)
+        return f"<InMemorySharedData with {keys} {'key' if keys == 1 else 'keys'}, {used} bytes>"

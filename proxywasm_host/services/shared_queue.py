@@ -111,3 +111,9 @@ class InMemorySharedQueues:
             message = queue.messages.popleft()
             queue.quota.used -= MESSAGE + len(message)
             return message
+
+    def __repr__(self) -> str:
+        queues = list(self._queues.values())
+        waiting = sum(len(queue.messages) for queue in queues)
+        plural = "queue" if len(queues) == 1 else "queues"
+        return f"<InMemorySharedQueues with {len(queues)} {plural}, {waiting} waiting>"

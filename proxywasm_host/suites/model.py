@@ -85,12 +85,16 @@ class Message(Model):
 
 
 class Request(Message):
+    """What the client sends."""
+
     method: str | None = None
     """GET if it is not given; POST with a body."""
     url: str = "http://example.com/"
 
 
 class Response(Message):
+    """What upstream answers."""
+
     status: Annotated[int, Field(ge=100, le=999)] = 200
 
 
@@ -131,6 +135,8 @@ class ExpectedCallout(ExpectedRequest):
 
 
 class Expectation(Model):
+    """What has to come out."""
+
     upstream: Union[ExpectedRequest, Literal[False], None] = None
     """What upstream gets; false: nothing reaches it."""
     response: Union[ExpectedResponse, Literal[False], None] = None
@@ -198,6 +204,8 @@ class Test(Settings, Step):
 
 
 class Suite(Settings):
+    """A file: filters, their settings, and tests."""
+
     filter: Union[str, list[str]]
     """A module, or several that make a chain in the order of the request; from where the suite is."""
     tests: Annotated[list[Test], Field(min_length=1)]

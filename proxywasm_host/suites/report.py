@@ -30,10 +30,12 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
+        """Whether nothing was wrong."""
         return not self.wrong
 
     @property
     def name(self) -> str:
+        """Suite, case, filter and engine, for people."""
         return printable(f"{self.case.suite}: {self.case.name} ({self.case.filter.name}, {self.engine})")
 
 

@@ -25,6 +25,7 @@ class VirtualClock(ManualClock):
         """What guests are told that the time is, where a profile has it stand still during a stream."""
 
     def time_ns(self) -> int:
+        """Nanoseconds since the epoch, as filters see them."""
         return self._now if self.frozen_at is None else self.frozen_at
 
     @property

@@ -44,6 +44,7 @@ MARKER = (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options ``--proxywasm-…``."""
     group = parser.getgroup("proxywasm", "filters of Proxy-Wasm")
     group.addoption(
         "--proxywasm-engine", metavar="NAME", help="engines for the fixture proxywasm: names with commas, or 'all'"
@@ -66,6 +67,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker ``proxywasm`` known."""
     config.addinivalue_line("markers", MARKER)
     config.stash[SEEN] = {}
 
@@ -76,6 +78,7 @@ def _said(config: pytest.Config, name: str) -> str:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
+    """Say which engines are installed."""
     from importlib.metadata import entry_points
 
     installed = (
@@ -126,6 +129,7 @@ def _find(path: Any, test: Path, root: Path) -> Any:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test once for each engine that it is asked for."""
     if "proxywasm_engine" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("proxywasm")
         said = (marker.kwargs.get("engine") if marker else None) or _said(metafunc.config, "engine")
@@ -305,6 +309,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the coverage that was asked for."""
     coverage = config.stash.get(COVERAGE, None)
     if coverage is None:
         return

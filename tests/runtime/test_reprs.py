@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from proxywasm_host import FilterConfig
+from proxywasm_host.driver.dispatch import Dispatcher
 from proxywasm_host.driver.filters import Filter
+from proxywasm_host.services import (
+    InMemoryMetrics,
+    InMemorySharedData,
+    InMemorySharedQueues,
+    ManualClock,
+    StandardLogging,
+    SystemClock,
+)
 
 REQUEST = [(b":method", b"GET"), (b":path", b"/"), (b":authority", b"example.com"), (b":scheme", b"http")]
 SCRIPT = "@on_configure\nset_tick_period_milliseconds 5\n@on_request_headers\nreturn 1\n@on_tick\ntrap"
@@ -50,3 +59,22 @@ def test_a_filter_shows_what_was_said_of_it_but_no_secrets():
         "FilterConfig(<4 bytes>, failure_policy=<FailurePolicy.FAIL_OPEN: 'fail_open'>)"
     )
     assert repr(Filter("auth.wasm")) == "Filter('auth.wasm')"
+
+
+def test_services():
+    data, queues, metrics, clock = InMemorySharedData(), InMemorySharedQueues(), InMemoryMetrics(), ManualClock(5 * 10**9)
+    assert repr(data) == "<InMemorySharedData with 0 keys, 0 bytes>"
+    assert repr(queues) == "<InMemorySharedQueues with 0 queues, 0 waiting>"
+    data.set("vm", b"key", b"value")
+    queues.enqueue(queues.register("vm", b"queue", lambda _: None), b"message")
+    metrics.define(0, "requests")
+    clock.advance(0.25)
+    assert repr(data).startswith("<InMemorySharedData with 1 key, ")
+    assert repr(queues) == "<InMemorySharedQueues with 1 queue, 1 waiting>"
+    assert repr(metrics) == "<InMemoryMetrics with 1 metric>"
+    assert repr(clock) == "<ManualClock at 5.250 s>"
+    assert (repr(SystemClock()), repr(StandardLogging(3))) == ("<SystemClock>", "<StandardLogging from level 3 on>")
+
+
+def test_a_driver_says_whose_it_is(host):
+    assert repr(Dispatcher(host)) == f"<Dispatcher of {host!r}>"

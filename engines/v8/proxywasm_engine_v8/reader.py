@@ -32,6 +32,7 @@ class Reader:
         self.end = len(data) if end is None else end
 
     def byte(self) -> int:
+        """The next byte."""
         if self.at >= self.end:
             raise Malformed(f"the bytes end too early, at {self.at:#x}")
         self.at += 1
@@ -49,12 +50,14 @@ class Reader:
         raise Malformed(f"a number of more than {_MOST_BITS // 7} bytes, at {self.at:#x}")
 
     def take(self, size: int) -> bytes:
+        """So many bytes."""
         if size > self.end - self.at:
             raise Malformed(f"the bytes end too early, at {self.end:#x}")
         self.at += size
         return self.data[self.at - size : self.at]
 
     def name(self) -> str:
+        """A name."""
         return self.take(self.number()).decode(errors="replace")
 
     def skip_numbers(self, count: int) -> None:
@@ -70,6 +73,7 @@ class Reader:
         return _NUMBERS.get(code) or _REFERENCES.get(code) or f"ref {code:#x}"
 
     def vector(self, read: Callable[[], _T]) -> list[_T]:
+        """A vector, each element of which `read` reads."""
         return [read() for _ in range(self.number())]
 
 

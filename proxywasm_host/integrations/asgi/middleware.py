@@ -53,6 +53,7 @@ class ProxyWasmMiddleware(Carrier):
         self._tasks: set[object] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """An ASGI application."""
         if scope["type"] != "http":
             await (self._lifespan if scope["type"] == "lifespan" else self.app)(scope, receive, send)
             return

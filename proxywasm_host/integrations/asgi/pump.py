@@ -46,6 +46,7 @@ class Pump(AsyncPump[AsgiExchange]):
         return super().run()
 
     def begin(self) -> Awaitable[None] | None:
+        """Give the request's head to the filters."""
         tells = tells_the_end(self._scope)
         if not tells and self._scope["method"] in BODILESS:
             return self._begin_later()
@@ -56,9 +57,11 @@ class Pump(AsyncPump[AsgiExchange]):
         self.exchange.begin_with(await self.read(), False)
 
     def feed(self, part: Message) -> None:
+        """Give a message of the server's to the exchange."""
         self.exchange.from_server(part)
 
     def write(self, part: ToClient) -> Awaitable[None]:
+        """Send a part of the response to the client."""
         messages = self.exchange.for_server(part)
         return self._send(messages[0]) if len(messages) == 1 else self._send_all(messages)
 
@@ -69,6 +72,7 @@ class Pump(AsyncPump[AsgiExchange]):
     # -- The application's side ----------------------------------------------------------------------------------
 
     def ask(self, head: RequestHead) -> Awaitable[None]:
+        """Give the request to the application."""
         return self._app(self.exchange.upstream_scope(head), self.receive, self.send)
 
     async def receive(self) -> Message:

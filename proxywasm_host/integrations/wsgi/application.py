@@ -19,9 +19,11 @@ class Input(io.RawIOBase):
         self._rest = b""
 
     def readable(self) -> bool:
+        """Whether it can be read: always."""
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """Read what has come, as `io.RawIOBase` says."""
         data = self._rest or self._read()
         size = min(len(buffer), len(data))
         buffer[:size], self._rest = data[:size], data[size:]

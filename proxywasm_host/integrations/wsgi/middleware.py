@@ -67,6 +67,7 @@ class ProxyWasmMiddleware(Carrier):
             self._closing.close()
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """A WSGI application."""
         running = self._running
         if running is None or running[0] != os.getpid():
             running = self.start()
