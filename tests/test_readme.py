@@ -208,3 +208,11 @@ def test_programs_name_nothing_that_they_do_not_import(page):
 def test_the_files_that_are_linked_are_there(page):
     for target in re.findall(r"\]\(([^)#:]+)\)", PAGES[page]):
         assert ((ROOT / page).parent / target).exists(), target
+
+
+def test_the_files_that_contributing_names_are_there():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:[\w.]+/)+(?:[\w.]+)?)`", text)
+    assert len(named) > 40
+    tops = [ROOT, *ROOT.glob("*"), *ROOT.glob("engines/*"), *ROOT.glob("proxywasm_host/*")]
+    assert [name for name in named if not any((top / name).exists() for top in tops)] == []

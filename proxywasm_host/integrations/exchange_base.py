@@ -41,9 +41,17 @@ class State(Enum):
 class Performer(Protocol):
     """What performs effects: a driver, which gives those of a stream to who is attached to it."""
 
-    def attach(self, stream: HttpStream, sink: Callable[[Any], None], /) -> None: ...
-    def detach(self, stream: HttpStream, /) -> None: ...
-    def perform(self, todo: Iterable[Effect], /) -> None: ...
+    def attach(self, stream: HttpStream, sink: Callable[[Any], None], /) -> None:
+        """Give the effects of a stream to `sink`, until `detach`."""
+        ...
+
+    def detach(self, stream: HttpStream, /) -> None:
+        """Give the effects of a stream to nobody any more."""
+        ...
+
+    def perform(self, todo: Iterable[Effect], /) -> None:
+        """Perform effects."""
+        ...
 
 
 class ExchangeBase:
