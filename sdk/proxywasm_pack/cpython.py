@@ -72,6 +72,7 @@ class CPythonEngine:
         raise InvalidModule("the engine cpython runs scripts in Python, not WebAssembly: give it a .py")
 
     def deserialise(self, compiled: bytes) -> Script:
+        """Never: nothing compiled is kept. Raises: InvalidModule."""
         raise InvalidModule("the engine cpython keeps nothing compiled")
 
 
