@@ -103,6 +103,12 @@ class Services(grpc.GenericRpcHandler):
     def Abort(self, message: bytes, context: Any) -> bytes:
         context.abort(grpc.StatusCode.NOT_FOUND, "no such thing")
 
+    def Flaky(self, message: bytes, context: Any) -> bytes:
+        """Answers the third time."""
+        if sum(method.endswith("/Flaky") for method, _, _ in self.seen) < 3:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "not yet")
+        return message
+
     def Slow(self, message: bytes, context: Any) -> bytes:
         self._notice(context)
         self.release.wait(10)

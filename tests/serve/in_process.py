@@ -12,6 +12,7 @@ from http.client import HTTPResponse
 from typing import Any
 
 from proxywasm_host.serve.application import Application
+from proxywasm_host.serve.metrics import SEPARATOR
 from proxywasm_host.serve.source import Source
 from tests.serve.ports import listening
 
@@ -92,8 +93,12 @@ class Beside:
 
     def requests(self) -> dict[str, int]:
         """How many were answered, by status."""
+        return self.counted("requests")
+
+    def counted(self, what: str) -> dict[str, int]:
+        """Numbers by their labels, which are joined."""
         counted = asyncio.run_coroutine_threadsafe(self._application.snapshot(), self._loop).result(20)
-        return dict(counted["ours"]["requests"])
+        return {key.replace(SEPARATOR, " "): value for key, value in counted["ours"][what].items()}
 
 
 class Client:

@@ -54,6 +54,8 @@ class Origin:
         self.open = 0
         self.answers: dict[str, Answer] = {}
         self.port = 0
+        self.loop: asyncio.AbstractEventLoop
+        """It runs in another thread."""
 
     @property
     def url(self) -> str:
@@ -108,7 +110,7 @@ def raw(*parts: bytes, keep: bool = False) -> Answer:
 def running() -> Iterator[Origin]:
     """An origin in a thread of its own."""
     origin = Origin()
-    loop = asyncio.new_event_loop()
+    loop = origin.loop = asyncio.new_event_loop()
 
     async def start() -> None:
         await origin.__aenter__()

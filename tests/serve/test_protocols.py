@@ -14,7 +14,7 @@ import pytest
 
 from tests.serve.conftest import BODY, HEADERS
 from tests.serve.origin import raw
-from tests.serve.test_serve import certificate
+from tests.serve.test_serve import certificate, signed
 
 
 def curl(served, path: str, *options: str) -> str:
@@ -140,18 +140,10 @@ def test_clients_certificates(serve, tmp_path):
         (tmp_path / name).mkdir()
     cert, key = certificate(tmp_path / "server")
     ca, ca_key = certificate(tmp_path / "client")
-    leaf, extensions = tmp_path / "leaf.pem", tmp_path / "extensions"
-    extensions.write_text("basicConstraints=CA:FALSE\n")
-    for command in (
-        ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=me",
-         "-keyout", tmp_path / "leaf.key", "-out", tmp_path / "leaf.csr"],
-        ["openssl", "x509", "-req", "-in", tmp_path / "leaf.csr", "-CA", ca, "-CAkey", ca_key, "-days", "2", "-out", leaf,
-         "-extfile", extensions],
-    ):  # fmt: skip
-        subprocess.run(command, check=True, capture_output=True)
+    leaf, leaf_key = signed(tmp_path, ca, ca_key)
     served = serve(HEADERS, settings={"tls": {"certificate": cert, "key": key, "client_ca": ca}})
     context = ssl.create_default_context(cafile=cert)
     with pytest.raises(httpx2.TransportError):
         httpx2.get(served.url, verify=context, timeout=30)
-    context.load_cert_chain(leaf, tmp_path / "leaf.key")
+    context.load_cert_chain(leaf, leaf_key)
     assert httpx2.get(served.url, verify=context, timeout=30).status_code == 200

@@ -219,6 +219,20 @@ def certificate(directory) -> tuple[str, str]:
     return str(cert), str(key)
 
 
+def signed(directory, ca: str, ca_key: str) -> tuple[str, str]:
+    """The certificate of a client, and its key."""
+    leaf, key, extensions = directory / "leaf.pem", directory / "leaf.key", directory / "extensions"
+    extensions.write_text("basicConstraints=CA:FALSE\n")
+    for command in (
+        ["openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=me",
+         "-keyout", key, "-out", directory / "leaf.csr"],
+        ["openssl", "x509", "-req", "-in", directory / "leaf.csr", "-CA", ca, "-CAkey", ca_key, "-days", "2", "-out", leaf,
+         "-extfile", extensions],
+    ):  # fmt: skip
+        subprocess.run(command, check=True, capture_output=True)
+    return str(leaf), str(key)
+
+
 def test_tls_on_both_sides(serve, tmp_path):
     """One server is the upstream of another, both with TLS; who does not trust the other is told so."""
     cert, key = certificate(tmp_path)
