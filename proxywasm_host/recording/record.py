@@ -124,7 +124,7 @@ class StreamRecorder:
             logger.warning("cannot write the recording %s: %s", self._directory / name, error.strerror)
 
     def _forget_old(self) -> None:
-        files = sorted(file for file in self._directory.iterdir() if OURS.fullmatch(file.name))
-        for file in files[: -self._record.max_files]:
+        names = sorted(name for file in self._directory.iterdir() if OURS.fullmatch(name := file.name))
+        for name in names[: -self._record.max_files]:
             with suppress(OSError):  # another process has done it
-                file.unlink()
+                (self._directory / name).unlink()

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import sha256
 from typing import Any, TypeVar, cast
 
@@ -299,7 +299,7 @@ class Tap:
         ]
         return Recording(
             loaded,
-            [sha256(_code(filter)).hexdigest() for filter in loaded],
+            [_digest(_code(filter)) for filter in loaded],
             [event for notes in self._starts.values() for event in notes.events],
             profile=self.host.profile.name,
             engine=self.host.engine.name,
@@ -314,7 +314,7 @@ class Tap:
         failure = stream.failure or next((plugin.failure for plugin in plugins if plugin.failure), None)
         return Recording(
             [_as_loaded(plugin) for plugin in plugins],
-            [sha256(plugin._vm.config.code).hexdigest() for plugin in plugins],
+            [_digest(plugin._vm.config.code) for plugin in plugins],
             [event for start in starts for event in start.events],
             notes.events,
             {**host.properties, **{name: value for name, value in stream.properties.items() if value is not None}},
@@ -454,6 +454,12 @@ def _reply(root: Context, key: str, args: tuple[int, ...]) -> Reply:
     if key == "on_grpc_receive_trailing_metadata":
         return effects.GrpcTrailingMetadata(list(maps[MapType.GRPC_RECEIVE_TRAILING_METADATA] or []))
     return effects.GrpcClosed(args[2], root.status[1].decode("utf-8", "replace"))
+
+
+@lru_cache(64)
+def _digest(code: bytes) -> str:
+    """SHA-256 of a module, which many recordings share."""
+    return sha256(code).hexdigest()
 
 
 def _code(filter: FilterConfig) -> bytes:
