@@ -290,6 +290,14 @@ def _processes(run: Run, plots: str) -> Iterator[str]:
             for stage in stages
         ),
     )
+    heads = ("ms for ten typical tests of `rust/auth` in pytest", *(engine.title() for engine in run.engines))
+    yield from table(
+        heads,
+        (
+            (what, *(_with_range(run.of(f"testing/{engine}", side), 1e3) for engine in run.engines))
+            for what, side in (("pytest's whole process", "in all"), ("the tests with their fixtures", "alone"))
+        ),
+    )
     yield f"![Memory for each further VM]({plots}/memory.svg)"
     yield ""
     heads = ("KiB of private memory for each further VM", *(engine.title() for engine in run.engines))

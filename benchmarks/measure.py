@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import footprint, ladder, scaling
+from benchmarks import footprint, ladder, scaling, ten_tests
 from benchmarks.ladder import ENGINES
 from benchmarks.machine import description
 from benchmarks.timing import Effort, InProcess, Timed, interleaved
@@ -64,6 +64,9 @@ def everything(quick: bool) -> Iterator[Series]:
         footprint.measured("start", engine, "rust/headers")  # compiles, so that the others find it in the cache
         starts = [footprint.measured("start", engine, "rust/headers") for _ in range(1 if quick else STARTS)]
         yield Series(f"start/{engine}", {stage: [start[stage] for start in starts] for stage in starts[0]})
+    for engine in ENGINES:
+        runs = [ten_tests.measure("--proxywasm-engine", engine) for _ in range(1 + (1 if quick else STARTS))][1:]
+        yield Series(f"testing/{engine}", {"in all": [run[0] for run in runs], "alone": [run[2] for run in runs]})
 
 
 def grows(what: str, names: Sequence[str], effort: Effort) -> Iterator[Series]:

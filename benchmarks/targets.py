@@ -178,6 +178,15 @@ TARGETS = (
         ),
     ),
     Target("that, in terms of compiling it", 1 / 20, from_cache_of_compiling),
+    Target(
+        "ten typical tests of a filter on Wasmtime, with the start of pytest",
+        1,
+        lambda run: run.of("testing/wasmtime", "in all"),
+        unit="s",
+        limited_by=lambda run: (
+            f"the tests take {run.of('testing/wasmtime', 'alone').median:.2f} s of it; this is time on the wall's clock"
+        ),
+    ),
     linear("filters"),
     linear("headers"),
     linear("body bytes"),

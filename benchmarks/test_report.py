@@ -42,6 +42,7 @@ def made_up(factor: float = 1.0, *, seed: int = 1) -> Run:
             "unit": "s",
             "sides": {stage: [0.1 * (place + 1)] * STARTS for place, stage in enumerate(STAGES)},
         }
+        series[f"testing/{engine}"] = sides(["in all", "alone"], 0.1)
     for filter in MEMORY:
         series[f"memory/{filter}"] = {"unit": "B", "sides": {engine: [factor * 1e5] for engine in ENGINES}}
     return Run({"machine": description(), "seconds": 60.0, "quick": False, "series": series})
@@ -58,6 +59,7 @@ def test_the_report_has_everything(tmp_path):
         assert f"| {way} |" in text
     for target in TARGETS:
         assert f"| {target.name} |" in text
+    assert "| the tests with their fixtures |" in text
     plots = {path.name for path in (tmp_path / "plots").iterdir()}
     assert plots == {name.partition(")")[0] for name in text.split("(plots/")[1:]}
 
