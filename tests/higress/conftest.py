@@ -17,6 +17,7 @@ import pytest
 from proxywasm_host import Host, Plugin, Services
 from proxywasm_host.engine.protocol import Engine
 from proxywasm_host.services import InMemoryMetrics, ManualClock
+from proxywasm_host.testing import FilterUnderTest, Harness
 from tests.support import Lines
 
 from .transcript import Exchange
@@ -74,6 +75,24 @@ def exchange(host: Host) -> Callable[..., Exchange]:
         return Exchange(host, plugins, known, buffer_limit)
 
     return exchange
+
+
+@pytest.fixture
+def errors() -> list[str]:
+    """Errors that a filter under test logs; to be filled in by tests of one that does."""
+    return []
+
+
+@pytest.fixture
+def filter(engine: Engine, errors: list[str]) -> Iterator[Callable[..., FilterUnderTest]]:
+    """A filter under test, with its configuration: ``filter("transformer", reqRules=[…])``. It logs no other errors."""
+    with Harness(engine, profile="higress") as harness:
+
+        def load(name: str, **configuration: Any) -> FilterUnderTest:
+            return harness(code(name), configuration, name=name)
+
+        yield load
+        assert [line.message for line in harness.logs if line.level >= ERROR] == errors
 
 
 @pytest.fixture(autouse=True)

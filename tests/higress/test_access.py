@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from hashlib import sha256
 
 import pytest
 
-from .transcript import sent
+from proxywasm_host.effects import ClearRouteCache
+from proxywasm_host.testing import FAIL, NEVER, Response
 
-ROUTE = {"route_name": "ai-route-route-1.internal", "source__address": "192.0.2.9:40000"}
-BODY = {"model": "large"}
+SERVICE = "outbound|80||auth.static"
+ROUTE = {"route_name": "ai-route-route-1.internal", "source.address": "192.0.2.9:40000"}
+JSON = {"content-type": "application/json"}
+BODY = json.dumps({"model": "large"})
 DIGEST = sha256(b"salt" + b"secret").hexdigest()
 INVALID = "Invalid authentication credentials"
+KNOWN = {"authorization": "Bearer gpustack_alice_secret", "x-higress-llm-model": "large"}
+"""Headers of a client whose key the gateway knows."""
 
 
 AUTH = {
@@ -33,143 +39,146 @@ AUTH = {
 
 
 @pytest.fixture
-def auth(load):
-    return load("gpustack-ext-auth", **AUTH)
+def auth(filter):
+    auth = filter("gpustack-ext-auth", **AUTH)
+    auth.http[SERVICE] = 200
+    return auth
 
 
-def test_other_routes_are_not_touched(auth, exchange):
-    seen = exchange(auth, route_name="status").request("/v1/chat/completions", BODY)
-
-    assert seen.upstream.json == BODY
-    assert not seen.callouts
+def ask(auth, headers=(), path="/", **properties):
+    """A request on the route that is guarded: what came of it."""
+    return auth.post(path, {**JSON, **dict(headers)}, BODY, properties={**ROUTE, **properties})
 
 
-def test_a_service_names_the_consumer(auth, exchange):
-    seen = exchange(auth, **ROUTE).request(
-        "/v1/chat/completions",
-        BODY,
-        authorization="Bearer custom",
-        cookie="session=1",
-        x_mse_consumer="somebody else",
-        x_real_ip="198.51.100.7",
-    )
-    assert not seen.forwarded
-    assert seen.callout.cluster == "outbound|80||auth.static"
-    assert seen.callout.timeout == 3000
-    asked = sent(seen.callout)
-    assert (asked[":method"], asked[":path"]) == ("GET", "/token-auth")
-    assert asked["authorization"] == "Bearer custom"
-    assert asked["x-original-uri"] == "/v1/chat/completions"
-    assert asked["x-real-ip"] == "198.51.100.7"
-    assert asked["x-gateway"] == "g"
-
-    seen.reply(x_mse_consumer="carol.gpustack-7")
-    assert seen.upstream.json == BODY
-    assert seen.upstream.headers["x-mse-consumer"] == "carol.gpustack-7"
-    assert "cookie" not in seen.upstream.headers
-    assert not seen.rerouted
+def asked(outcome):
+    """The request to the service, which was made once."""
+    (callout,) = outcome.callouts
+    return callout.request
 
 
-def test_what_a_service_said_of_a_credential_is_remembered(auth, exchange):
-    first = exchange(auth, **ROUTE).request("/", BODY, authorization="Bearer custom")
-    first.reply(x_mse_consumer="carol.gpustack-7", x_gpustack_key_ref="58")
-
-    second = exchange(auth, **ROUTE).request("/", BODY, authorization="Bearer custom")
-
-    asked = sent(second.callout)
-    assert asked["x-gpustack-key-ref"] == "58"
-    assert "authorization" not in asked
+def test_other_routes_are_not_touched(auth):
+    outcome = ask(auth, route_name="status")
+    assert outcome.upstream.text == BODY
+    assert outcome.callouts == []
 
 
-def test_a_marker_of_its_own_stands_for_the_credential(auth, exchange):
-    first = exchange(auth, **ROUTE)
-    first.request("/", BODY, authorization="Bearer gpustack_alice_secret", x_higress_llm_model="large")
-    first.reply(x_mse_consumer="alice.gpustack-7")
-    marker = first.upstream.headers["x-gpustack-auth-cache"]
+def test_a_service_names_the_consumer(auth):
+    auth.http[SERVICE] = Response(200, {"x-mse-consumer": "carol.gpustack-7"})
+    headers = {
+        "authorization": "Bearer custom",
+        "cookie": "session=1",
+        "x-mse-consumer": "somebody else",
+        "x-real-ip": "198.51.100.7",
+    }
+    outcome = ask(auth, headers, "/v1/chat/completions")
 
-    def asked(marker, **route):
-        seen = exchange(auth, **{**ROUTE, **route})
-        return sent(seen.request("/", BODY, x_gpustack_auth_cache=marker, x_higress_llm_model="large").callout)
-
-    assert asked(marker)["x-gpustack-access-key"] == "alice"
-    assert "x-gpustack-access-key" not in asked(marker[:-4] + "AAAA"), "forged"
-    assert "x-gpustack-access-key" not in asked(marker, source__address="203.0.113.1:1"), "stolen"
-
-
-def test_a_marker_ends_after_five_minutes(auth, exchange, clock):
-    seen = exchange(auth, **ROUTE)
-    seen.request("/", BODY, authorization="Bearer gpustack_alice_secret", x_higress_llm_model="large")
-    seen.reply(x_mse_consumer="alice.gpustack-7")
-    marker = seen.upstream.headers["x-gpustack-auth-cache"]
-
-    clock.advance(301)
-
-    late = exchange(auth, **ROUTE).request("/", BODY, x_gpustack_auth_cache=marker, x_higress_llm_model="large")
-    assert "x-gpustack-access-key" not in sent(late.callout)
-
-
-def test_a_key_that_is_known_is_checked_in_the_gateway(auth, exchange):
-    seen = exchange(auth, **ROUTE).request("/", BODY, authorization="Bearer gpustack_alice_secret")
-
-    asked = sent(seen.callout)
-    assert asked["x-gpustack-access-key"] == "alice"
-    assert "authorization" not in asked
+    (callout,) = outcome.callouts
+    assert (callout.cluster, callout.timeout) == (SERVICE, 3.0)
+    request = callout.request
+    assert (request.method, request.path) == ("GET", "/token-auth")
+    assert {name: request.headers[name] for name in ("authorization", "x-original-uri", "x-real-ip", "x-gateway")} == {
+        "authorization": "Bearer custom",
+        "x-original-uri": "/v1/chat/completions",
+        "x-real-ip": "198.51.100.7",
+        "x-gateway": "g",
+    }
+    assert outcome.upstream.text == BODY
+    assert outcome.upstream.headers["x-mse-consumer"] == "carol.gpustack-7"
+    assert "cookie" not in outcome.upstream.headers
+    assert not any(isinstance(entry, ClearRouteCache) for entry in auth.harness.recorder.timeline)
 
 
-def test_a_wrong_secret_is_refused_at_once(auth, exchange):
-    seen = exchange(auth, **ROUTE).request("/", BODY, authorization="Bearer gpustack_alice_guessed")
-
-    assert seen.client.status == 401
-    assert seen.client.json["error"]["message"] == INVALID
-    assert seen.stream.details == "gpustack-ext-auth.local_secret_mismatch"
-    assert not seen.callouts
-    assert not seen.forwarded
-
-
-def test_a_refusal_of_the_service_reaches_the_client(auth, exchange):
-    seen = exchange(auth, **ROUTE).request("/", BODY)
-
-    seen.reply({"error": "who are you?"}, status=401, www_authenticate="Bearer")
-
-    assert seen.client.status == 401
-    assert seen.client.headers["www-authenticate"] == "Bearer"
-    assert seen.client.json == {"error": "who are you?"}
-    assert seen.stream.details == "gpustack-ext-auth.unauthorized"
+def test_nothing_goes_on_before_the_service_has_answered(auth):
+    auth.http[SERVICE] = NEVER
+    with auth.stream("POST", "/", JSON, properties=ROUTE) as stream:
+        stream.request_headers().request_body(BODY.encode(), True)
+        assert stream.result.upstream is None
+        auth.callouts[0].reply(200)
+        assert stream.result.upstream.text == BODY
 
 
-@pytest.mark.parametrize("how", ["500", "reset"])
-def test_a_broken_service_lets_nobody_in(auth, exchange, log, how):
-    seen = exchange(auth, **ROUTE).request("/", BODY)
-
-    if how == "500":
-        seen.reply(status=500)
-    else:
-        seen.fail()
-        errors = [line for line in log.take() if line.startswith("failed to get response headers")]
-        assert errors == ["failed to get response headers: error status returned by host: not found"]
-
-    assert seen.client.status == 503
-    assert seen.client.json["error"]["message"] == INVALID
+def test_what_a_service_said_of_a_credential_is_remembered(auth):
+    auth.http[SERVICE] = Response(200, {"x-mse-consumer": "carol.gpustack-7", "x-gpustack-key-ref": "58"})
+    ask(auth, {"authorization": "Bearer custom"})
+    second = asked(ask(auth, {"authorization": "Bearer custom"}))
+    assert second.headers["x-gpustack-key-ref"] == "58"
+    assert "authorization" not in second.headers
 
 
-@pytest.mark.parametrize("body", [BODY, None])
-def test_a_public_route_asks_nobody(load, exchange, body):
+@pytest.fixture
+def marker(auth):
+    """What a client whose key is known is given for the next five minutes."""
+    auth.http[SERVICE] = Response(200, {"x-mse-consumer": "alice.gpustack-7"})
+    return ask(auth, KNOWN).upstream.headers["x-gpustack-auth-cache"]
+
+
+def access_key(auth, marker, **properties):
+    """What the service is told of a client that has only the marker."""
+    headers = {"x-gpustack-auth-cache": marker, "x-higress-llm-model": "large"}
+    return asked(ask(auth, headers, **properties)).headers.get("x-gpustack-access-key")
+
+
+def test_a_marker_of_its_own_stands_for_the_credential(auth, marker):
+    assert access_key(auth, marker) == "alice"
+    assert access_key(auth, marker[:-4] + "AAAA") is None, "forged"
+    assert access_key(auth, marker, **{"source.address": "203.0.113.1:1"}) is None, "stolen"
+
+
+def test_a_marker_ends_after_five_minutes(auth, marker):
+    auth.clock.advance(301)
+    assert access_key(auth, marker) is None
+
+
+def test_a_key_that_is_known_is_checked_in_the_gateway(auth):
+    request = asked(ask(auth, {"authorization": "Bearer gpustack_alice_secret"}))
+    assert request.headers["x-gpustack-access-key"] == "alice"
+    assert "authorization" not in request.headers
+
+
+def test_a_wrong_secret_is_refused_at_once(auth):
+    outcome = ask(auth, {"authorization": "Bearer gpustack_alice_guessed"})
+    assert (outcome.status, outcome.details) == (401, "gpustack-ext-auth.local_secret_mismatch")
+    assert outcome.response.json()["error"]["message"] == INVALID
+    assert outcome.callouts == []
+    assert outcome.upstream is None
+
+
+def test_a_refusal_of_the_service_reaches_the_client(auth):
+    auth.http[SERVICE] = Response(401, {"www-authenticate": "Bearer"}, '{"error": "who are you?"}')
+    outcome = ask(auth)
+    assert (outcome.status, outcome.details) == (401, "gpustack-ext-auth.unauthorized")
+    assert outcome.response.headers["www-authenticate"] == "Bearer"
+    assert outcome.response.json() == {"error": "who are you?"}
+
+
+@pytest.mark.parametrize("answer", [500, FAIL])
+def test_a_broken_service_lets_nobody_in(auth, errors, answer):
+    auth.http[SERVICE] = answer
+    outcome = ask(auth)
+    assert outcome.status == 503
+    assert outcome.response.json()["error"]["message"] == INVALID
+    if answer is FAIL:
+        errors.append("failed to get response headers: error status returned by host: not found")
+
+
+@pytest.mark.parametrize("body", [BODY, ""])
+def test_a_public_route_asks_nobody(filter, body):
     rule = {"_match_route_": ["ai-route-route-1.internal"], "access_policy": "public"}
-    auth = load("gpustack-ext-auth", **AUTH, _rules_=[rule])
-
-    public = exchange(auth, **ROUTE).request("/", body)
-    private = exchange(auth, **{**ROUTE, "route_name": "ai-route-route-2.internal"}).request("/", body)
-
+    auth = filter("gpustack-ext-auth", **AUTH, _rules_=[rule])
+    auth.http[SERVICE] = 200
+    public = auth.request("POST" if body else "GET", "/", JSON, body, properties=ROUTE)
+    private = auth.get("/", properties={**ROUTE, "route_name": "ai-route-route-2.internal"})
     assert public.upstream.headers["x-mse-consumer"] == "none"
-    assert private.callout
+    assert public.callouts == []
+    assert len(private.callouts) == 1
 
 
 # -- gpustack-ip-acl ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def acl(load):
-    return load(
+def acl(filter):
+    return filter(
         "gpustack-ip-acl",
         consumers={
             "alice": {"allowedCidrs": ["192.168.1.0/24", "2001:db8::/32"], "deniedCidrs": ["192.168.1.66"]},
@@ -187,11 +196,10 @@ def acl(load):
         ("bob", "203.0.113.1:80"),
     ],
 )
-def test_an_address_that_may_come_in(acl, exchange, consumer, address):
-    seen = exchange(acl, source__address=address).request("/v1/models", x_mse_consumer=consumer)
-
-    assert seen.forwarded
-    assert seen.stream.local is None
+def test_an_address_that_may_come_in(acl, consumer, address):
+    outcome = acl.get("/v1/models", {"x-mse-consumer": consumer}, properties={"source.address": address})
+    assert outcome.upstream is not None
+    assert outcome.local_response is None
 
 
 @pytest.mark.parametrize(
@@ -202,24 +210,20 @@ def test_an_address_that_may_come_in(acl, exchange, consumer, address):
         ("ci-7", "203.0.113.9:80", "Client IP denied for this API key"),
     ],
 )
-def test_an_address_that_may_not(acl, exchange, consumer, address, message):
-    seen = exchange(acl, source__address=address).request("/v1/models", x_mse_consumer=consumer)
-
-    assert seen.client.status == 403
-    assert seen.client.json == {"message": message}
-    assert seen.client.headers["content-type"] == "application/json"
-    assert seen.stream.details == "gpustack.ip.acl.rejected"
-    assert not seen.forwarded
+def test_an_address_that_may_not(acl, consumer, address, message):
+    outcome = acl.get("/v1/models", {"x-mse-consumer": consumer}, properties={"source.address": address})
+    assert (outcome.status, outcome.details) == (403, "gpustack.ip.acl.rejected")
+    assert outcome.response.json() == {"message": message}
+    assert outcome.response.headers["content-type"] == "application/json"
+    assert outcome.upstream is None
 
 
-def test_without_an_address_nobody_with_a_rule_comes_in(acl, exchange):
-    assert exchange(acl).request("/", x_mse_consumer="alice").client.status == 403
-    assert exchange(acl).request("/").forwarded
+def test_without_an_address_nobody_with_a_rule_comes_in(acl):
+    assert acl.get("/", {"x-mse-consumer": "alice"}).status == 403
+    assert acl.get("/").upstream is not None
 
 
-def test_a_trusted_header_holds_the_address(load, exchange):
-    acl = load("gpustack-ip-acl", realIPHeader="x-real-ip", consumers={"*": {"deniedCidrs": ["203.0.113.0/24"]}})
-
-    seen = exchange(acl, source__address="10.0.0.1:80").request("/", x_mse_consumer="bob", x_real_ip="203.0.113.5")
-
-    assert seen.client.status == 403
+def test_a_trusted_header_holds_the_address(filter):
+    acl = filter("gpustack-ip-acl", realIPHeader="x-real-ip", consumers={"*": {"deniedCidrs": ["203.0.113.0/24"]}})
+    headers = {"x-mse-consumer": "bob", "x-real-ip": "203.0.113.5"}
+    assert acl.get("/", headers, properties={"source.address": "10.0.0.1:80"}).status == 403
