@@ -653,6 +653,25 @@ def test_49_reload_keeps_backing_off(host, probe, clock):
     assert waits[-1] > waits[0]
 
 
+def test_49_a_guest_that_has_run_for_long_backs_off_anew(host, probe, clock):
+    plugin = probe("@on_request_headers\ntrap", failure_policy="fail_reload")
+
+    def wait() -> float:
+        """Seconds from a failure to the next guest."""
+        with host.http_stream([plugin]) as stream:
+            stream.request_headers(REQUEST, True)
+        waited = 0.0
+        while plugin.failure:
+            clock.advance(0.25)
+            waited += 0.25
+            plugin.heal()
+        return waited
+
+    assert [wait() for _ in range(4)][-1] > 2
+    clock.advance(60)
+    assert wait() <= 1
+
+
 def test_50_an_endless_loop_ends_at_the_deadline(host, probe, engine):
     assert engine.capabilities.deadline
     other = probe("", name="other", vm_id="other")

@@ -306,3 +306,76 @@ def test_a_number_that_is_none_fails_nobody(host, probe, log, path, headers):
         stream.response_headers(headers if path.startswith("response") else RESPONSE, True)
     assert plugin.failure is None
     assert log.messages[-1].endswith(("= 1", '"%00%00%00%00%00%00%00%00"'))
+
+
+def test_a_request_that_a_filter_holds_may_be_as_large_as_the_limit(host, probe):
+    with host.http_stream([probe("@on_request_body\nreturn 1")], buffer_limit=1000) as stream:
+        stream.request_headers(REQUEST)
+        assert stream.request_body(b"x" * 600) + stream.request_body(b"x" * 400) == []
+        assert stream.local is None
+        stream.request_body(b"x")
+        assert stream.local.status == 413
+
+
+def test_a_response_that_a_filter_holds_may_be_as_large_as_the_limit(host, probe):
+    with host.http_stream([probe("@on_response_body\nreturn 1")], buffer_limit=1000) as stream:
+        stream.request_headers(REQUEST, True)
+        stream.response_headers(RESPONSE)
+        assert stream.response_body(b"x" * 600) + stream.response_body(b"x" * 400) == []
+        assert kinds(stream.response_body(b"x")) == ["ResetStream"]
+        assert stream.reset_details == "response_payload_too_large"
+
+
+def test_a_filter_that_asks_to_go_on_and_goes_on_resumes_none_behind_it(host, probe):
+    first, second = probe("@on_request_headers\ncontinue_stream 0"), probe("@on_request_headers\nreturn 1", name="second")
+    with host.http_stream([first, second]) as stream:
+        assert stream.request_headers(REQUEST, True) == []
+        assert stream.waiting_for == "plugin 'second', which holds the request"
+
+
+def test_trailers_that_a_filter_adds_end_the_body_for_those_behind_it(host, probe, trace):
+    first, second = probe("@on_request_body\nadd_header_map_value 1 t v"), probe(name="second")
+    with host.http_stream([first, second]) as stream:
+        stream.request_headers(REQUEST)
+        trace.take()
+        effects = stream.request_body(b"abc", True)
+        assert kinds(effects) == ["RequestBody", "RequestTrailers"]
+        assert [effect.end_stream for effect in effects[:1]] == [False]
+        assert trace.take() == [
+            "probe: proxy_on_request_body(3, 1)",
+            "second: proxy_on_request_body(3, 0)",
+            "second: proxy_on_request_trailers(1,)",
+        ]
+
+
+def test_a_filter_that_was_given_the_end_gets_nothing_that_is_injected_later(host, probe, trace):
+    inject = "@on_configure\nset_tick_period_milliseconds 5\n@on_tick\nset_effective_context 2\n"
+    inner = probe(f"{inject}inject_encoded_data_to_filter_chain late 0", "0_2_100", vm_id="inner", name="inner")
+    outer = probe("", "0_2_100", vm_id="outer", name="outer")
+    with host.http_stream([outer, inner]) as stream:
+        stream.request_headers(REQUEST, True)
+        assert kinds(stream.response_headers(RESPONSE, True)) == ["ResponseHeaders"]
+        trace.take()
+        assert inner.tick() == []
+        assert [event for event in trace.take() if event.startswith("outer")] == []
+
+
+def test_the_first_failure_of_a_stream_is_its_failure(host, probe):
+    early = probe("@on_configure\nset_tick_period_milliseconds 5\n@on_tick\ntrap", name="early", vm_id="early")
+    late = probe("@on_request_headers\ntrap", name="late", vm_id="late")
+    with host.http_stream([early, late]) as stream:
+        assert kinds(stream.request_headers(REQUEST, True))[-1:] == ["ResponseHeaders"]
+        early.tick()
+        assert (early.failure is None, stream.failure.plugin) == (False, "late")
+
+
+def test_trailers_after_an_injected_end_go_nowhere(host, probe):
+    plugin = probe("@on_response_headers\ninject_encoded_data_to_filter_chain bye 1", "0_2_100")
+    with host.http_stream([plugin]) as stream:
+        stream.request_headers(REQUEST, True)
+        effects = stream.response_headers(RESPONSE)
+        assert [(kind, effect.end_stream) for kind, effect in zip(kinds(effects), effects, strict=True)] == [
+            ("ResponseHeaders", False),
+            ("ResponseBody", True),
+        ]
+        assert stream.response_trailers([(b"t", b"v")]) == []
