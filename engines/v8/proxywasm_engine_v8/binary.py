@@ -5,8 +5,8 @@ V8 gets the module in another shape than it came in:
 * Memories are imports. The instance is given one with its own upper bound, so that growth beyond it answers -1.
 * The start function is an export, and is called when all else is in place.
 * What V8 would not interrupt in time is done by functions at the end, see `bulk`.
-* V8 is told which functions to compile at once (`EARLY`), and nothing of what the module itself tells it of that sort;
-  those that are to be optimised at once (`VERY_LARGE`, and what the host finds slow) are exports.
+* V8 is told which functions to compile at once, and nothing of what the module itself tells it of that sort: those that
+  the host finds slow to optimise, and those that are `VERY_LARGE`. They are exports, so that they can be optimised.
 
 Indices of functions stay what they were; `Binary.original` tells what positions of code were.
 """
@@ -24,7 +24,7 @@ from proxywasm_host.engine.protocol import Export, FunctionType, Import
 from .bulk import Bodies, interruptible
 from .reader import Malformed, Reader, Refused, leb, section, vector
 
-__all__ = ["EARLY", "VERY_LARGE", "Binary", "MemoryType"]
+__all__ = ["VERY_LARGE", "Binary", "MemoryType"]
 
 _HEAD = b"\0asm\1\0\0\0"
 _CUSTOM, _TYPE, _IMPORT, _FUNCTION, _TABLE, _MEMORY, _EXPORT, _START, _CODE = 0, 1, 2, 3, 4, 5, 7, 8, 10
@@ -34,9 +34,6 @@ _NO_MAXIMUM = 1 << 16
 _MOST_TABLES = 16
 _HINTS, _PRIORITIES = b"metadata.code.", b"metadata.code.compilation_priority"
 
-EARLY = 32 << 10
-"""Bytes of a function that V8 compiles when the module is compiled, not when it is first called: it takes 10 ms at
-most."""
 VERY_LARGE = 100 << 10
 """Bytes of a function that is optimised when the first instance is made, not when it has become hot, which is in the
 midst of a request: of what the host has not looked at."""
@@ -113,11 +110,12 @@ class Binary:
         self._bodies = self._interruptible()
         large = self._bodies.large if self._bodies else ()
         told = {len(self._imported) + number for number in slow if number < len(self._defined)}
-        self._early = sorted(told.union(index for index, size in large if size >= EARLY))
         at_once = sorted(told.union(index for index, size in large if size >= VERY_LARGE))
         self.optimised = {self._new_name(f"function {index}"): index for index in at_once}
         """Under which names V8's module exports the functions that are to be optimised at once."""
         self.rewritten, self._code_at = self._rewrite()
+        if self._bodies:
+            self._bodies.pieces = ()
 
     @cached_property
     def module_name(self) -> str:
@@ -258,7 +256,7 @@ class Binary:
         if place is None:
             return None
         if self._wide:  # the functions would have other types; such memories are for those who ask for them
-            return Bodies(self._code[slice(*place)], place[1] - place[0])
+            return Bodies([memoryview(self._code)[slice(*place)]], place[1] - place[0])
         first = len(self._imported) + len(self._defined)
         return interruptible(self._code, *place, first, self._elements, has_memory=bool(self.memories))
 
@@ -279,7 +277,6 @@ class Binary:
             indices = [leb(len(self._types) + types.index(type)) for type in self._bodies.types]
             replaced[_TYPE] = self._appended(_TYPE, types)
             replaced[_FUNCTION] = self._appended(_FUNCTION, indices)
-            replaced[_CODE] = self._bodies.contents
         view = memoryview(self._code)
         output: list[bytes | memoryview] = [_HEAD]
         code_at = 0
@@ -287,17 +284,18 @@ class Binary:
         for part in self._sections:
             while missing and part.id != _CUSTOM and _rank(part.id) > _rank(missing[0]):
                 output.append(section(missing[0], replaced[missing.pop(0)]))
-            if part.id == _CODE and self._early:
-                output.append(section(_CUSTOM, _priorities(self._early)))
+            if part.id == _CODE and self.optimised:
+                output.append(section(_CUSTOM, _priorities(list(self.optimised.values()))))
             if part.id == _CUSTOM and _is_hint(self._code, part):
                 continue
-            if part.id not in replaced:
+            if part.id == _CODE and self._bodies:
+                output.append(bytes([_CODE]) + leb(sum(map(len, self._bodies.pieces))))
+                code_at = sum(map(len, output))
+                output += self._bodies.pieces
+            elif part.id not in replaced:
                 output.append(view[part.start : part.end])
             elif replaced[part.id]:
                 output.append(section(part.id, replaced[part.id]))
-            if part.id == _CODE:
-                size = len(replaced.get(_CODE) or view[part.body : part.end])
-                code_at = sum(map(len, output)) - size
         output += (section(id, replaced[id]) for id in missing)
         return b"".join(output), code_at
 
@@ -339,7 +337,7 @@ def _sections(code: bytes) -> Iterable[_Section]:
         start = reader.at
         id, size = reader.byte(), reader.number()
         body = reader.at
-        reader.take(size)
+        reader.skip(size)
         yield _Section(id, start, body, reader.at)
 
 

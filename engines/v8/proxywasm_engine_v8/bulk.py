@@ -71,7 +71,8 @@ _IMMEDIATES = {_INIT: 2, _COPY: 2, _FILL: 1, _TABLE_INIT: 2, _TABLE_COPY: 2, _TA
 class Bodies:
     """The contents of a code section, as V8 gets them."""
 
-    contents: bytes
+    pieces: Sequence[bytes | memoryview]
+    """Of megabytes, so they are put together once."""
     guests: int
     """How many bytes of it are the guest's."""
     types: Sequence[bytes] = ()
@@ -102,7 +103,7 @@ def interruptible(
     if stopped >= 0:
         raise _unreadable(code, stopped)
     if not bodies:
-        return Bodies(code[start:end], end - start)
+        return Bodies([memoryview(code)[start:end]], end - start)
     reader = Reader(code, start, end)
     count = reader.number()
     helpers: dict[bytes, int] = {}
@@ -134,7 +135,7 @@ def interruptible(
     guests = len(head) + sum(map(len, output))
     shifts = list(accumulate((moved for _, moved in moves), initial=len(head) - (first_body - start)))
     starts = [at - start + shift for at, shift in zip((first_body, *(at for at, _ in moves)), shifts, strict=True)]
-    return Bodies(b"".join((head, *output, *added)), guests, types, large, starts, shifts)
+    return Bodies([head, *output, *added], guests, types, large, starts, shifts)
 
 
 Edited = tuple[int, int, int, int, list[tuple[int, int]]]
@@ -152,7 +153,7 @@ def edited_in_python(code: bytes, start: int, end: int) -> tuple[list[Edited], i
             here = reader.at
             size = reader.number()
             body = Reader(code, reader.at, reader.at + size)
-            reader.take(size)
+            reader.skip(size)
             edits: list[tuple[int, int]] = []
             before, here = here, body.at
             begin = here
@@ -207,7 +208,7 @@ def _skip_numbered(body: Reader, prefix: int, kind: int) -> bool:
     elif prefix == _VECTOR:
         if kind <= 0x0B or 0x54 <= kind <= 0x5D:
             _skip_memory_argument(body)
-        body.take(16 if kind in (0x0C, 0x0D) else int(0x15 <= kind <= 0x22 or 0x54 <= kind <= 0x5B))
+        body.skip(16 if kind in (0x0C, 0x0D) else int(0x15 <= kind <= 0x22 or 0x54 <= kind <= 0x5B))
     elif kind in _IMMEDIATES:
         body.skip_numbers(_IMMEDIATES[kind])
         return kind not in _QUICK

@@ -56,6 +56,12 @@ class Reader:
         self.at += size
         return self.data[self.at - size : self.at]
 
+    def skip(self, size: int) -> None:
+        """As `take`, without a copy of what may be megabytes."""
+        if size > self.end - self.at:
+            raise Malformed(f"the bytes end too early, at {self.end:#x}")
+        self.at += size
+
     def name(self) -> str:
         """A name."""
         return self.take(self.number()).decode(errors="replace")

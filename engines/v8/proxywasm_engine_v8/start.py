@@ -5,7 +5,7 @@ V8 starts once per process, with flags for the whole process. Ours are:
 * ``--single-threaded``, as mini-racer has it by default: V8 makes no threads, so a process that has it may fork.
 * ``--wasm-sync-tier-up``: hot functions are compiled anew with optimisation. Without threads this is else left out,
   and guests run half as fast.
-* ``--experimental-wasm-compilation-hints``: V8 compiles at once the functions that we tell it (`binary.EARLY`).
+* ``--experimental-wasm-compilation-hints``: V8 compiles at once the functions that we tell it (see `binary`).
 * ``--max-old-space-size`` and ``--wasm-max-table-size`` (in MiB, in elements): what little of a guest lies in V8's own
   heap, its tables above all, cannot fill it. Memory that WebAssembly calls so is elsewhere.
 """
