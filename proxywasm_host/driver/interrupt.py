@@ -42,11 +42,8 @@ def interruptible_here() -> Callable[[], Interruptible]:
 class OfAsyncio:
     """For asyncio and uvloop."""
 
-    __slots__ = ("_cancelled", "_task")
-
-    def __init__(self) -> None:
-        self._cancelled = False
-        self._task: asyncio.Task[object] | None = None
+    _cancelled = False
+    _task: asyncio.Task[object] | None = None
 
     def __enter__(self) -> OfAsyncio:
         self._task = asyncio.current_task()

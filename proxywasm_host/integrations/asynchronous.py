@@ -11,7 +11,6 @@ A carrier says how that is done (`begin`, `read`, `feed`, `write`, `ask`); when,
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -20,6 +19,7 @@ import anyio
 from proxywasm_host.driver.asynchronous import AsyncDriver
 from proxywasm_host.driver.interrupt import Interruptible
 from proxywasm_host.integrations.exchange import Exchange, RequestHead, State, ToClient
+from proxywasm_host.integrations.exchange_base import logger
 
 __all__ = ["AsyncPump", "ResponseOver"]
 
@@ -38,7 +38,7 @@ class AsyncPump(Generic[AnExchange]):
         exchange: has not begun. The pump is what it wakes.
     """
 
-    logger: ClassVar[logging.Logger]
+    logger: ClassVar = logger
     _asking: Interruptible | None = None
     """`ask`, while it runs."""
     _awaiting: Interruptible | None = None

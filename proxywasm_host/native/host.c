@@ -142,14 +142,19 @@ static bool is_plain(PyObject *value) {
     return !overflow;
 }
 
-/* values.check_properties: 0, or -1 with an exception. */
+/* values.check_properties: 0, or -1 with an exception. Of what is no dict, it looks at the type alone. */
 static int check_properties(PyObject *properties) {
+    static PyObject *good_type;
+    if ((PyObject *)Py_TYPE(properties) == good_type || !known.check_properties) return 0;
     bool plain = PyDict_CheckExact(properties);
     PyObject *name, *value;
     Py_ssize_t position = 0;
     while (plain && PyDict_Next(properties, &position, &name, &value))
         plain = PyUnicode_CheckExact(name) && is_plain(value);
-    return plain || !known.check_properties ? 0 : told(PyObject_CallOneArg(known.check_properties, properties));
+    if (plain) return 0;
+    if (told(PyObject_CallOneArg(known.check_properties, properties))) return -1;
+    if (!PyDict_Check(properties)) Py_XSETREF(good_type, Py_NewRef(Py_TYPE(properties)));
+    return 0;
 }
 
 static PyObject *gone(void) { return PyErr_Format(PyExc_RuntimeError, "the host was never made, or is gone"); }

@@ -3,11 +3,12 @@
 
 #include <time.h>
 
-static PyObject *time_name, *feed_body_name, *via_upstream;
+static PyObject *time_name, *full_name, *feed_body_name, *via_upstream;
 
 int stream_names(void) {
     static const Name NAMES[] = {
         {&time_name, "time_ns"},
+        {&full_name, "full"},
         {&feed_body_name, "_feed_body"},
         {&via_upstream, "via_upstream"},
     };
@@ -253,6 +254,16 @@ static PyObject *get_changes_bodies(HttpStreamBase *self, void *closure) {
     Py_RETURN_FALSE;
 }
 
+/* Whether a chain holds more of a body than the limit; it says so itself, if it holds any. */
+static PyObject *get_full(HttpStreamBase *self, void *at) {
+    FilterChainBase *chain = *(FilterChainBase **)((char *)self + (size_t)at);
+    if (!chain || !chain->buffer || chain->buffer == Py_None) Py_RETURN_FALSE;
+    Py_INCREF(chain);
+    PyObject *full = PyObject_GetAttr((PyObject *)chain, full_name);
+    Py_DECREF(chain);
+    return full;
+}
+
 static int stream_traverse(HttpStreamBase *self, visitproc visit, void *arg) {
     Py_VISIT(self->host);
     Py_VISIT(self->outbox);
@@ -331,6 +342,8 @@ static PyGetSetDef stream_getset[] = {
     DICT,
     FLAG(HttpStreamBase, closed),
     {"changes_bodies", (getter)get_changes_bodies, NULL, NULL, NULL},
+    {"request_full", (getter)get_full, NULL, NULL, (void *)offsetof(HttpStreamBase, request)},
+    {"response_full", (getter)get_full, NULL, NULL, (void *)offsetof(HttpStreamBase, response)},
     {"_request", (getter)get_chain, (setter)set_chain, NULL, (void *)offsetof(HttpStreamBase, request)},
     {"_response", (getter)get_chain, (setter)set_chain, NULL, (void *)offsetof(HttpStreamBase, response)},
     {NULL, NULL, NULL, NULL, NULL},

@@ -319,6 +319,16 @@ class HttpStreamBase:
         """Whether a filter can change a body, and with it what ``content-length`` should say."""
         return any(context.vm.changes_bodies for context in self._contexts)
 
+    @property
+    def request_full(self) -> bool:
+        """Whether filters hold more of the request's body than the limit: stop reading from the client until not."""
+        return self._request.full
+
+    @property
+    def response_full(self) -> bool:
+        """Whether filters hold more of the response's body than the limit: stop reading from upstream until not."""
+        return self._response.full
+
     def request_headers(self, headers: HeaderList, end_stream: bool = False, *, owned: bool = False) -> list[Effect]:
         """The client's headers: ``:method``, ``:path``, ``:authority`` and ``:scheme`` first, names in lower case.
 

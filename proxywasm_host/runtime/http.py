@@ -201,16 +201,6 @@ class HttpStream(HttpStreamBase):
         return self._response.started
 
     @property
-    def request_full(self) -> bool:
-        """Whether filters hold more of the request's body than the limit: stop reading from the client until not."""
-        return self._request.full
-
-    @property
-    def response_full(self) -> bool:
-        """Whether filters hold more of the response's body than the limit: stop reading from upstream until not."""
-        return self._response.full
-
-    @property
     def paused(self) -> bool:
         """Whether a message that has come in as a whole waits for a filter."""
         return any(

@@ -494,13 +494,14 @@ async def test_a_request_leaves_nothing_for_the_collector(wrap):
     """What is in no cycle goes at once, and costs the collector nothing."""
     app = wrap(echo, SHORTER)
     request = {"method": "POST", "headers": [("content-length", "4")], "body": [b"body"]}
-    await get(app, **request)
-    gc.collect()
+    found = []
     gc.disable()
     try:
-        for _ in range(10):
-            await get(app, **request)
-        assert gc.collect() == 0
+        while 0 not in found and len(found) < 6:  # at first, what others left: the start of a worker, and of its thread
+            for _ in range(10):
+                await get(app, **request)
+            found.append(gc.collect())
+        assert found[-1] == 0, found
     finally:
         gc.enable()
 

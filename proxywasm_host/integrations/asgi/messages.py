@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from proxywasm_host.driver.dispatch import Dispatcher
 from proxywasm_host.integrations.asgi.scope import Message, Scope, server_address, target, upstream_scope
 from proxywasm_host.integrations.asynchronous import ResponseOver
 from proxywasm_host.integrations.exchange import GONE, Exchange, RequestHead, ResponseHead, State, ToClient
 from proxywasm_host.runtime.effects import RequestBody, ResponseBody, ResponseTrailers
-from proxywasm_host.runtime.http import HttpStream
 
 __all__ = ["DISCONNECT", "AsgiExchange"]
 
@@ -23,6 +21,7 @@ logger = logging.getLogger("proxywasm_host.asgi")
 class AsgiExchange(Exchange):
     """The exchange of one scope."""
 
+    scope: Scope
     _head_ends = False
     """The application is to be told that its request has no body."""
     _trailers: list[tuple[bytes, bytes]] | None = None
@@ -31,14 +30,9 @@ class AsgiExchange(Exchange):
     _sends_trailers = False
     """They were announced to the server."""
 
-    def __init__(self, driver: Dispatcher, stream: HttpStream, scope: Scope, *, fix_content_length: bool) -> None:
-        http_1_0 = scope["http_version"] == "1.0"
-        super().__init__(driver, stream, fix_content_length=fix_content_length, http_1_0=http_1_0, log=logger)
-        self._scope = scope
-
     def begin_with(self, first: Message | None, tells: bool) -> None:
         """The head of the request, which `tells_the_end` or not; with the server's first message, if it came."""
-        scope = self._scope
+        scope = self.scope
         self._target = target(scope)
         ends: bool | None = None
         if first is not None:
@@ -86,7 +80,7 @@ class AsgiExchange(Exchange):
     def upstream_scope(self, head: RequestHead) -> Scope:
         """The application's scope."""
         self._head_ends = head.end_stream
-        return upstream_scope(self._scope, self._target, head)
+        return upstream_scope(self.scope, self._target, head)
 
     def for_application(self) -> Message | None:
         """What the application's ``receive`` gives, if something has come out."""
@@ -108,7 +102,7 @@ class AsgiExchange(Exchange):
             message: Message = {"type": START, "status": part.status, "headers": part.headers}
             if part.end_stream:
                 return [message, RESPONSE_END]
-            if self._trailers is not None and TRAILERS in (self._scope.get("extensions") or {}):
+            if self._trailers is not None and TRAILERS in (self.scope.get("extensions") or {}):
                 self._sends_trailers = message["trailers"] = True
             return [message]
         if isinstance(part, ResponseTrailers):

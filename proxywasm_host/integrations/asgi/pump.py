@@ -35,8 +35,10 @@ class Pump(AsyncPump[AsgiExchange]):
         fix_content_length: bool,
     ) -> None:
         driver = worker.driver
-        super().__init__(driver, AsgiExchange(driver, stream, scope, fix_content_length=fix_content_length))
-        self._scope = scope
+        http_1_0 = scope["http_version"] == "1.0"
+        exchange = AsgiExchange(driver, stream, fix_content_length=fix_content_length, http_1_0=http_1_0, log=logger)
+        exchange.scope = scope
+        super().__init__(driver, exchange)
         self.read = receive  # type: ignore[method-assign]
         self._send = send
 
@@ -47,10 +49,11 @@ class Pump(AsyncPump[AsgiExchange]):
 
     def begin(self) -> Awaitable[None] | None:
         """Give the request's head to the filters."""
-        tells = tells_the_end(self._scope)
-        if not tells and self._scope["method"] in BODILESS:
+        exchange = self.exchange
+        tells = tells_the_end(exchange.scope)
+        if not tells and exchange.scope["method"] in BODILESS:
             return self._begin_later()
-        self.exchange.begin_with(None, tells)
+        exchange.begin_with(None, tells)
         return None
 
     async def _begin_later(self) -> None:
