@@ -407,8 +407,10 @@ impl Filtered<'_> {
         let Some((status, mut headers)) = head else { return rest.answer(StatusCode::SERVICE_UNAVAILABLE, "") };
         let bodiless = self.method == Method::HEAD || matches!(status.as_u16(), 204 | 304);
         if bodiless || end {
-            if end && !bodiless && headers.contains_key(header::CONTENT_LENGTH) {
-                headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+            match headers.get(header::CONTENT_LENGTH) {
+                Some(_) if !bodiless => drop(headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"))),
+                Some(said) if length(said).is_none() => drop(headers.remove(header::CONTENT_LENGTH)),
+                _ => (),
             }
             return rest.ended().response(status, headers, Content::Nothing);
         }

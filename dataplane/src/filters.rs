@@ -448,13 +448,10 @@ fn out(headers: &Bound<'_, PyAny>) -> PyResult<Option<HeaderMap>> {
     Ok(Some(map))
 }
 
-/// Put a `content-length` right that is none, or that says what does not come.
+/// Leave one `content-length` of several, which says 0 if nothing follows. What it says else is put right when that is
+/// known: it is not what the sender said.
 fn right_length(map: &mut HeaderMap, ends: bool) {
-    let Some(first) = map.get(header::CONTENT_LENGTH).cloned() else { return };
-    let one = map.get_all(header::CONTENT_LENGTH).iter().all(|each| each == first);
-    if !one || length(&first).is_none() {
-        map.remove(header::CONTENT_LENGTH);
-    } else {
+    if let Some(first) = map.get(header::CONTENT_LENGTH).cloned() {
         map.insert(header::CONTENT_LENGTH, if ends { HeaderValue::from_static("0") } else { first });
     }
 }
