@@ -9,13 +9,14 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replaced
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from proxywasm_host.abi.custom import CustomHostcall
 from proxywasm_host.abi.types import Status
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.recording.form import Event, Recording, as_bytes, first_difference
@@ -75,6 +76,7 @@ def replay(
     *,
     engine: str | None = None,
     limits: Limits | None = None,
+    hostcalls: Iterable[CustomHostcall] = (),
 ) -> Replay:
     """Run a recording again, on the engine that it was recorded on or another.
 
@@ -82,6 +84,7 @@ def replay(
         modules: in the places of those that were recorded, if given.
         engine: its name.
         limits: of the guests; those that they had, if not given.
+        hostcalls: those of your own that the filters had; what they answer is not in a recording.
 
     Raises: OSError, ModuleError, UnknownEngine, EngineUnavailable; ValueError, for another number of modules.
     """
@@ -91,7 +94,8 @@ def replay(
     if limits is not None:
         filters = [replaced(filter, limits=limits) for filter in filters]
     world = _World(recording)
-    host = Host(engine or recording.engine or None, profile=recording.profile, services=world.services())
+    name = engine or recording.engine or None
+    host = Host(name, profile=recording.profile, services=world.services(), hostcalls=hostcalls)
     made: list[Recording] = []
     tap = Tap(host, lambda recording, _: made.append(recording), WHOLE, Redaction(credentials=False), world.clock.now)
     failure: Failure | None = None

@@ -11,7 +11,8 @@ import pytest
 from proxywasm_host import Host, Services
 from proxywasm_host.driver.dispatch import Dispatcher
 from proxywasm_host.effects import HttpCall, HttpCallReply
-from proxywasm_host.errors import ConfigError
+from proxywasm_host.errors import ConfigError, ModuleError
+from proxywasm_host.hostcalls import data, data_out, hostcall, u32_out
 from proxywasm_host.recording import Record, Recording, replay
 from tests.cli.conftest import command
 from tests.support import FILTERS, REQUEST
@@ -188,6 +189,28 @@ def test_bodies_are_blank_if_wanted(recorded):
     assert [line for line in recording.lines if "private" in line and "proxy_log" not in line] == []
     assert recording.events[1].given == {"data": b"xxxxxxx", "end_stream": True}
     assert any("OK 'xxxxxxx'" in line for line in recording.lines)
+
+
+def test_hostcalls_of_an_embedder_are_given_to_the_replay_too(engine, tmp_path):
+    @hostcall("proxy_get_secret", data("name"), data_out("secret"))
+    def get_secret(vm, name):
+        return b"s3cret"
+
+    @hostcall("proxy_kv_store_open", data("name"), u32_out("handle"))
+    def kv_store_open(vm, name):
+        return 7
+
+    ours = [get_secret, kv_store_open]
+    with Host(engine, hostcalls=ours) as host:
+        driver = Dispatcher(host, record=Record(tmp_path, redact_credentials=False))
+        stream = host.http_stream([host.load_plugin(FILTERS / "c/secrets.wasm", configuration="token")])
+        driver.attach(stream, lambda _: None)
+        stream.request_headers(REQUEST, True)
+        stream.close()
+    [file] = tmp_path.iterdir()
+    assert replay(Recording.load(file), hostcalls=ours).first_difference is None
+    with pytest.raises(ModuleError, match="proxy_get_secret"):
+        replay(Recording.load(file))
 
 
 @pytest.fixture
