@@ -12,8 +12,8 @@ from proxywasm_host.abi.types import BufferType, DataAction, HeadersAction, MapT
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.failure import describe
 from proxywasm_host.services.log import printable
-from proxywasm_host.testing import Fed, Invocation
-from proxywasm_host.testing.record import should_not_be_refused
+from proxywasm_host.testing import InputEvent, Invocation
+from proxywasm_host.testing.timeline import should_not_be_refused
 
 __all__ = [
     "action_text",
@@ -170,7 +170,7 @@ def hostcall_text(call: Call, callback: str) -> tuple[str, str]:
 # -- Effects and marks -------------------------------------------------------------------------------------------------
 
 
-def event_text(mark: Fed) -> str:
+def event_text(mark: InputEvent) -> str:
     """What is given to the filters, as a heading."""
     which, _, part = mark.what.partition(" ")
     if which not in CALLER:

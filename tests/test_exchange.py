@@ -20,7 +20,7 @@ from proxywasm_host.runtime.effects import (
 )
 from proxywasm_host.runtime.failure import describe
 from proxywasm_host.services import GuestLog
-from proxywasm_host.testing import ExchangeResult, Fed, Message, Recorder, exchange
+from proxywasm_host.testing import ExchangeResult, InputEvent, Message, Recorder, exchange
 from tests.support import code
 
 OK = HttpCallReply([(b":status", b"200")])
@@ -202,7 +202,7 @@ def test_a_response_that_stays_paused(run):
 def test_a_local_response_ends_the_request(run, recorder):
     result = run("rust/auth=secret", request=POST)
     assert (result.local_response.status, result.client_response.status, result.upstream_request) == (401, 401, None)
-    assert [entry.what for entry in recorder.timeline if isinstance(entry, Fed)] == ["request headers", "end"]
+    assert [entry.what for entry in recorder.timeline if isinstance(entry, InputEvent)] == ["request headers", "end"]
 
 
 def test_a_reset_ends_it_too(run):
@@ -337,14 +337,14 @@ def test_the_recorder_keeps_everything_in_order(run, recorder):
         "f0: proxy_on_context_create(1, 0) = None",
         "f0: proxy_on_vm_start(1, 0) = 1",
         "f0: proxy_on_configure(1, 37) = 1",
-        "Fed(what='request headers', size=3, end_stream=True)",
+        "InputEvent(what='request headers', size=3, end_stream=True)",
         "f0: proxy_on_context_create(2, 1) = None",
         "f0: proxy_on_request_headers(2, 3, 1) = 0",
         "RequestHeaders(headers=[(b':authority', b'x'), (b':path', b'/a'), (b':method', b'GET')], end_stream=True)",
-        "Fed(what='response headers', size=1, end_stream=True)",
+        "InputEvent(what='response headers', size=1, end_stream=True)",
         "f0: proxy_on_response_headers(2, 1, 1) = 0",
         "ResponseHeaders(headers=[(b':status', b'200')], end_stream=True)",
-        "Fed(what='end', size=0, end_stream=False)",
+        "InputEvent(what='end', size=0, end_stream=False)",
         "f0: proxy_on_log(2) = None",
         "f0: proxy_on_done(2) = 1",
         "f0: proxy_on_delete(2) = None",

@@ -440,7 +440,7 @@ def test_what_is_taken_is_given_back(actions):
                 assert action not in ("reply", "end", "take")
             clients = sum(map(size_of, root._redis.values()))
             assert room.used == clients + sum(cost for _, cost in root._callouts.values()) <= MEMORY
-        root.gone()
+        root.drop()
         assert room.used == 0
 
 

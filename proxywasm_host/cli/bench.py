@@ -156,9 +156,9 @@ def load_times(scenario: Scenario) -> tuple[float, float]:
             scenario.load(host)
             return (time.perf_counter() - start) * 1e3
 
-    cold = load(ModuleCache(None, slow=scenario.said))
+    cold = load(ModuleCache(None, slow=scenario.say))
     with tempfile.TemporaryDirectory(prefix="proxywasm-bench-") as directory:
-        load(ModuleCache(Path(directory), slow=scenario.said))
+        load(ModuleCache(Path(directory), slow=scenario.say))
         cached = statistics.median(load(ModuleCache(Path(directory))) for _ in range(3))
     return cold, cached
 

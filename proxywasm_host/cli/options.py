@@ -165,7 +165,7 @@ class Scenario:
     """Of each filter."""
 
     @staticmethod
-    def said(sentence: str) -> None:
+    def say(sentence: str) -> None:
         """Say something to whoever waits."""
         click.echo(f"{sentence} …", err=True)
 
@@ -194,7 +194,7 @@ class Scenario:
             limits=Limits(options["memory_limit"], options["deadline"] or LONGEST),
             properties=dict(options["properties"]),
             listener=listener,
-            cache=cache or ModuleCache(default_directory(), slow=self.said),
+            cache=cache or ModuleCache(default_directory(), slow=self.say),
             hostcalls=[one for given in options["hostcalls"] for one in given],
         )
 

@@ -29,7 +29,7 @@ from proxywasm_host.runtime.effects import ResetStream
 from proxywasm_host.runtime.failure import Failure, describe
 from proxywasm_host.services import GuestLog
 from proxywasm_host.services.log import printable
-from proxywasm_host.testing import ExchangeResult, Fed, Invocation, Message
+from proxywasm_host.testing import ExchangeResult, InputEvent, Invocation, Message
 
 __all__ = ["EMPTY", "WHOLE", "Line", "Screen", "facts", "failure_report", "hanging", "labelled", "outcome", "timeline"]
 
@@ -133,7 +133,7 @@ def timeline(entries: Iterable[object], request: Message, response: Message, *, 
     """The recorded entries, under a heading for each mark. With `trace` every hostcall is listed."""
     heading = "start"
     for entry in entries:
-        if isinstance(entry, Fed):
+        if isinstance(entry, InputEvent):
             heading = _heading(entry, request, response)
             continue
         for line in _entry(entry, trace):
@@ -144,7 +144,7 @@ def timeline(entries: Iterable[object], request: Message, response: Message, *, 
             yield line
 
 
-def _heading(mark: Fed, request: Message, response: Message) -> str:
+def _heading(mark: InputEvent, request: Message, response: Message) -> str:
     if mark.what == "request headers":
         method, scheme, host, path = map(text, map(request.first, (b":method", b":scheme", b":authority", b":path")))
         return f"{event_text(mark)}: {method} {scheme}://{host}{path}"

@@ -13,7 +13,7 @@ from hypothesis.errors import Flaky
 from proxywasm_host.fuzz.check import CHECKS, Finding, Subject, check, check_memory
 from proxywasm_host.fuzz.example import Example, Reply
 
-__all__ = ["fuzz", "made"]
+__all__ = ["examples_for", "fuzz"]
 
 METHODS = ("GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "PATCH")
 NAMES = ("accept", "authorization", "content-type", "cookie", "user-agent", "x-forwarded-for", "x-a")
@@ -56,7 +56,7 @@ def fuzz(subject: Subject, *, examples: int = 100, seeded: int = 0, without: Col
         suppress_health_check=list(HealthCheck),
     )
     @seed(seeded)
-    @given(made(subject))
+    @given(examples_for(subject))
     def search(example: Example) -> None:
         check(subject, example, wanted)
 
@@ -75,7 +75,7 @@ def fuzz(subject: Subject, *, examples: int = 100, seeded: int = 0, without: Col
     return None
 
 
-def made(subject: Subject) -> st.SearchStrategy[Example]:
+def examples_for(subject: Subject) -> st.SearchStrategy[Example]:
     """Examples for a filter: names of headers that its module knows are among those that come."""
     module = subject.filter.read_bytes()
     own = [name for name in NAMES if name.encode() in module]

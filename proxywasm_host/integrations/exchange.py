@@ -45,7 +45,7 @@ from typing import Any
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.errors import ProxyWasmError
 from proxywasm_host.integrations.exchange_base import ExchangeBase, State, ToClient, ToUpstream
-from proxywasm_host.integrations.framing import Head, WaitingHead, set_length, told_length
+from proxywasm_host.integrations.framing import Head, WaitingHead, content_length, set_length
 from proxywasm_host.integrations.headers import Refused, received_request, received_response
 from proxywasm_host.integrations.heads import (
     NO_BODY,
@@ -291,7 +291,7 @@ class Exchange(ExchangeBase):
 
         `head_only`: it says how long the response to another request would be (RFC 9110, section 8.6).
         """
-        told = told_length(head)
+        told = content_length(head)
         if head.end_stream:
             set_length(head, told if head_only else 0)
             return True

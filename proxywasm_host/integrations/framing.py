@@ -20,21 +20,21 @@ from proxywasm_host.integrations.heads import RequestHead, ResponseHead
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.filter_chain import FilterChain
 
-__all__ = ["Head", "Part", "WaitingHead", "set_length", "told_length"]
+__all__ = ["Head", "Part", "WaitingHead", "content_length", "set_length"]
 
 Head = Union[RequestHead, ResponseHead]
 Body = Union[effects.RequestBody, effects.ResponseBody]
 Part = Union[Head, Body, effects.RequestTrailers, effects.ResponseTrailers]
 
 
-def told_length(head: Head) -> int | None:
+def content_length(head: Head) -> int | None:
     """What its ``content-length`` says; ``None`` if there is none, or it is no number."""
     return None if head.at < 0 else number(head.headers[head.at][1])
 
 
 def set_length(head: Head, length: int | None) -> None:
     """Replace its ``content-length``, if it has one; with ``None``, leave it out."""
-    if head.at < 0 or length == told_length(head) is not None:
+    if head.at < 0 or length == content_length(head) is not None:
         return
     if length is None:
         del head.headers[head.at]

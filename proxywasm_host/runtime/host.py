@@ -216,7 +216,7 @@ class Host(HostBase):
             vm = self._new_vm(key, config, filter.plugin_name, None, replace(self.services, log=_Silent()))
             try:
                 tried_out = Plugin(self, filter, lambda: vm, vm)
-                tried_out._root.gone()
+                tried_out._root.drop()
                 self._forget(tried_out)
                 self._tried[tried] = None
             except PluginError as error:
@@ -354,7 +354,7 @@ class Host(HostBase):
         """End all plugins and free their VMs, also those that would rather wait for ``proxy_done``."""
         effects = [effect for plugin in list(self.plugins) for effect in plugin.close()]
         for plugin in list(self.plugins):
-            plugin._root.gone()
+            plugin._root.drop()
         effects += self.drain()
         for vm in self._vms.values():
             vm.close()

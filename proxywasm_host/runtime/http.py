@@ -63,7 +63,7 @@ def percent_encoded(text: bytes) -> bytes:
     return b"".join(b"%c" % byte if 0x20 <= byte < 0x7F and byte != ord("%") else b"%%%02X" % byte for byte in text)
 
 
-def given(status: bytes, pairs: HeaderList) -> HeaderList:
+def local_headers(status: bytes, pairs: HeaderList) -> HeaderList:
     """Headers of a local response, with those that a filter gave; the status is not for them to give."""
     headers = [(b":status", status)]
     for name, value in pairs:
@@ -392,13 +392,13 @@ class HttpStream(HttpStreamBase):
             self._request_header(b"content-type") == b"application/grpc"
         ):
             grpc_status = grpc_status_of(local.status) if local.grpc_status is None else local.grpc_status
-            headers = given(b"200", local.headers)
+            headers = local_headers(b"200", local.headers)
             replace(headers, b"content-type", b"application/grpc")
             replace(headers, b"grpc-status", b"%d" % grpc_status)
             if body:
                 replace(headers, b"grpc-message", percent_encoded(body))
             return headers, b""
-        headers = given(b"%d" % local.status, local.headers)
+        headers = local_headers(b"%d" % local.status, local.headers)
         if body:
             names = [name for name, _ in headers]
             length = (b"content-length", b"%d" % len(body))

@@ -76,7 +76,7 @@ class Plugin(PluginBase):
         ):
             accepted = accept()
             if vm.failure or not accepted:
-                self._root.gone()
+                self._root.drop()
                 self.host._forget(self)
                 if vm.failure is None:
                     raise vm.refused(state, self.name, callback)
@@ -101,7 +101,7 @@ class Plugin(PluginBase):
 
     def _vm_failed(self, failure: Failure) -> None:
         self._tell(failure)
-        self._root.gone()
+        self._root.drop()
         if self.config.failure_policy is FailurePolicy.FAIL_RELOAD:
             base, now = self.config.reload_interval, self._now()
             if now - self._started_at > base * MAX_BACKOFF:
@@ -164,7 +164,7 @@ class Plugin(PluginBase):
     def queue_ready(self, token: int) -> list[Effect]:
         """A message came into a queue that this plugin registered: on_queue_ready."""
         root = self._root
-        root.queue_notifications.taken()
+        root.queue_notifications.acknowledge()
         self._vm.defer(lambda: self._call(root, "on_queue_ready", token))
         return self.host.drain()
 

@@ -34,7 +34,7 @@ class QueueNotifications:
             self._under_way += 1
         self._tell(token)
 
-    def taken(self) -> None:
+    def acknowledge(self) -> None:
         """The plugin is told of one: the next may come."""
         with self._lock:
             if not self._more:

@@ -134,9 +134,9 @@ class RootContext(Context):
 
     def _delete(self) -> None:
         self.vm.call(self, "on_delete", self.id)
-        self.gone()
+        self.drop()
 
-    def gone(self) -> None:
+    def drop(self) -> None:
         """Forget the context: timers stop, callouts are cancelled."""
         if self.deleted:
             return

@@ -11,11 +11,11 @@ from typing import Any
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.errors import ConfigError, ProxyWasmError
 from proxywasm_host.serve.config import Settings
+from proxywasm_host.serve.dataplane_config import dataplane_config
 from proxywasm_host.serve.generation import Generation
 from proxywasm_host.serve.metrics import GuestMetrics, Tally
 from proxywasm_host.serve.source import Source
 from proxywasm_host.serve.thread import Thread
-from proxywasm_host.serve.told import told
 from proxywasm_host.serve.trace import Tracer
 from proxywasm_host.services import Services, StandardLogging
 
@@ -69,7 +69,7 @@ class Application:
         except OSError as error:
             raise ConfigError(f"cannot read the filter {error.filename}: {error.strerror}") from None
         try:
-            self._thread.lane.use_chain(told(settings), generation if settings.all_filters else None)
+            self._thread.lane.use_chain(dataplane_config(settings), generation if settings.all_filters else None)
         except ValueError as error:
             await generation.stop()
             raise ConfigError(str(error)) from None

@@ -31,7 +31,7 @@ from proxywasm_host.serve.application import Application, usable
 from proxywasm_host.serve.config import Address, Settings
 from proxywasm_host.serve.control import Control, Fleet
 from proxywasm_host.serve.generation import names
-from proxywasm_host.serve.orphan import end_with
+from proxywasm_host.serve.parent_process import end_with_parent
 from proxywasm_host.serve.reload import Watch
 from proxywasm_host.serve.source import Source
 from proxywasm_host.serve.supervisor import Supervisor
@@ -223,7 +223,7 @@ class OneOfSeveral(Application):
         self._supervisor = supervisor
 
     async def start(self) -> None:
-        end_with(self._supervisor)
+        end_with_parent(self._supervisor)
         await self._start_or_wait()
         self._around = contextlib.AsyncExitStack()
         path = self._directory / f"{os.getpid()}.sock"

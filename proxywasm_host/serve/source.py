@@ -25,7 +25,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Source", "read_file", "told"]
+__all__ = ["Source", "error_lines", "read_file"]
 
 Key = tuple["str | int", ...]
 ALIASED = 100_000
@@ -54,11 +54,11 @@ class Source:
             return Settings.model_validate(_merged(data, self.overrides), context=base)
         except ValidationError as error:
             raise ConfigError(
-                "\n".join(told(error, self.file, lines, "proxywasm serve --schema", "the configuration"))
+                "\n".join(error_lines(error, self.file, lines, "proxywasm serve --schema", "the configuration"))
             ) from None
 
 
-def told(
+def error_lines(
     error: ValidationError, file: Path | None, lines: Mapping[Key, int], known_by: str, whole: str
 ) -> Iterator[str]:
     """A line for each thing that is wrong: file, line, path, and what is the matter.

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from proxywasm_host.errors import ConfigError
 from proxywasm_host.runtime.filter_config import FilterConfig, plugin_names
-from proxywasm_host.serve.source import read_file, told
+from proxywasm_host.serve.source import error_lines, read_file
 from proxywasm_host.suites import model
 from proxywasm_host.suites.case import Case, Environment
 from proxywasm_host.testing import (
@@ -42,7 +42,7 @@ def read(file: Path, filters: Sequence[Path] = (), configuration: bytes | None =
     try:
         suite = model.Suite.model_validate(data)
     except ValidationError as error:
-        raise ConfigError("\n".join(told(error, file, lines, KNOWN_BY, "the suite"))) from None
+        raise ConfigError("\n".join(error_lines(error, file, lines, KNOWN_BY, "the suite"))) from None
     named = [suite.filter] if isinstance(suite.filter, str) else suite.filter
     chains = [[one] for one in filters] or [[file.parent / one for one in named]]
     if configuration is not None:

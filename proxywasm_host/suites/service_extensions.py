@@ -37,7 +37,7 @@ from proxywasm_host.suites.case import Case, Environment
 from proxywasm_host.suites.service_extensions_schema import TestSuite
 from proxywasm_host.suites.service_extensions_yaml import YAML, NotASuite, fill
 from proxywasm_host.testing.entries import Entries, counted
-from proxywasm_host.testing.record import Recorder
+from proxywasm_host.testing.timeline import Recorder
 
 __all__ = ["read"]
 

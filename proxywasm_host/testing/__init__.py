@@ -38,10 +38,10 @@ if TYPE_CHECKING:
     from .http import Headers, Request, Response, sse
     from .message import Message
     from .outcome import Logs, Outcome
-    from .record import Fed, Invocation, Recorder
     from .redis import fake_redis
     from .result import ExchangeResult
     from .run import Answer, exchange
+    from .timeline import InputEvent, Invocation, Recorder
 
 __all__ = [
     "FAIL",
@@ -50,12 +50,12 @@ __all__ = [
     "Callout",
     "EngineComplianceSuite",
     "ExchangeResult",
-    "Fed",
     "FilterUnderTest",
     "GrpcStatus",
     "Guest",
     "Harness",
     "Headers",
+    "InputEvent",
     "Invocation",
     "Logs",
     "Message",
@@ -80,7 +80,7 @@ _HOME = {
     "message": "Message",
     "outcome": "Logs Outcome",
     "redis": "fake_redis",
-    "record": "Fed Invocation Recorder",
+    "timeline": "InputEvent Invocation Recorder",
     "result": "ExchangeResult",
     "run": "Answer exchange",
 }

@@ -18,7 +18,7 @@ from proxywasm_host.abi.marshal import Call
 from proxywasm_host.abi.table import WASI, callbacks_of, hostcalls_of
 from proxywasm_host.abi.types import Status, WasiErrno
 from proxywasm_host.testing.entries import Entries, namespace
-from proxywasm_host.testing.record import Invocation, Recorder
+from proxywasm_host.testing.timeline import Invocation, Recorder
 
 if TYPE_CHECKING:
     from proxywasm_host.runtime.plugin import Plugin

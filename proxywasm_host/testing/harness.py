@@ -46,8 +46,8 @@ from proxywasm_host.testing.entries import Entries, counted
 from proxywasm_host.testing.http import HeadersLike, Request
 from proxywasm_host.testing.outcome import Logs, Outcome
 from proxywasm_host.testing.profiles import HostProfile, host_profile
-from proxywasm_host.testing.record import Fed, Invocation, Recorder, logs_of
 from proxywasm_host.testing.stream import HttpExchange, TcpConnection
+from proxywasm_host.testing.timeline import InputEvent, Invocation, Recorder, logs_of
 
 if TYPE_CHECKING:
     from proxywasm_host.engine.cache import ModuleCache
@@ -224,7 +224,7 @@ class Harness:
 
     def feed(self, what: str, size: int, end_stream: bool, event: Callable[[], list[Effect]]) -> None:
         """Let something happen, and do what comes of it. `what`, `size` and `end_stream` are for the report."""
-        self.recorder.timeline.append(Fed(what, size, end_stream))
+        self.recorder.timeline.append(InputEvent(what, size, end_stream))
         self._perform(event())
 
     def _perform(self, todo: list[Effect]) -> None:
@@ -263,7 +263,7 @@ class Harness:
             if callout is not None:
                 callout.cancelled = True
         elif isinstance(effect, effects.QueueReady):
-            self.recorder.timeline.append(Fed("message in a queue"))
+            self.recorder.timeline.append(InputEvent("message in a queue"))
             return effect.plugin.queue_ready(effect.token)
         elif isinstance(effect, effects.SetTickPeriod):
             self._set_tick(effect)
@@ -316,7 +316,7 @@ class Harness:
         for reply in replies(callout, asked(answer, callout)):
             callout.answered = callout.kind != "grpc stream"
             callout.answers.append(reply if answer is None else answer)
-            self.recorder.timeline.append(Fed(f"reply to callout {callout.effect.token}"))
+            self.recorder.timeline.append(InputEvent(f"reply to callout {callout.effect.token}"))
             done += self.host.deliver(callout.effect, reply)
         return done
 
@@ -331,7 +331,7 @@ class Harness:
         if not callout.answered and not callout.cancelled:
             callout.answered = True
             callout.answers.append(TOO_LATE)
-            self.recorder.timeline.append(Fed(f"time-out of callout {callout.effect.token}"))
+            self.recorder.timeline.append(InputEvent(f"time-out of callout {callout.effect.token}"))
             self._perform(self.host.deliver(callout.effect, effects.CalloutFailed("timeout")))
 
     # -- The rest ------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from proxywasm_host.runtime.http import LocalResponse
 from proxywasm_host.services import GuestLog
 from proxywasm_host.testing.callouts import Callout
 from proxywasm_host.testing.http import Request, Response
-from proxywasm_host.testing.record import Invocation, should_not_be_refused
+from proxywasm_host.testing.timeline import Invocation, should_not_be_refused
 
 __all__ = ["Logs", "Outcome"]
 

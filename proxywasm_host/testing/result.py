@@ -13,7 +13,7 @@ from proxywasm_host.runtime.failure import Failure, describe
 from proxywasm_host.runtime.http import LocalResponse
 from proxywasm_host.services import GuestLog
 from proxywasm_host.testing.message import Message
-from proxywasm_host.testing.record import Invocation, should_not_be_refused
+from proxywasm_host.testing.timeline import Invocation, should_not_be_refused
 
 __all__ = ["ExchangeResult"]
 

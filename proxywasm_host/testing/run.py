@@ -16,8 +16,8 @@ from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.testing.message import Message
-from proxywasm_host.testing.record import Fed, Invocation, Recorder, logs_of, recording
 from proxywasm_host.testing.result import ExchangeResult
+from proxywasm_host.testing.timeline import InputEvent, Invocation, Recorder, logs_of, recording
 
 __all__ = ["Answer", "exchange"]
 
@@ -178,7 +178,7 @@ class _Run:
             self._perform(feed(part, end_stream))
 
     def _fed(self, what: str, size: int = 0, end_stream: bool = False) -> None:
-        self.recorder.timeline.append(Fed(what, size, end_stream))
+        self.recorder.timeline.append(InputEvent(what, size, end_stream))
 
     def _wait(self) -> None:
         """Let time pass while something is paused."""

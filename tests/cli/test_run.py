@@ -409,8 +409,8 @@ def test_a_compilation_that_takes_long_is_told(proxywasm, engine, monkeypatch):
     monkeypatch.setattr("proxywasm_host.engine.cache.SLOW", 0)
     monkeypatch.setenv("PROXYWASM_CACHE_DIR", "")
     said = threading.Event()
-    say, compile = Scenario.said, type(engine).compile
-    monkeypatch.setattr(Scenario, "said", staticmethod(lambda sentence: (say(sentence), said.set())))
+    say, compile = Scenario.say, type(engine).compile
+    monkeypatch.setattr(Scenario, "say", staticmethod(lambda sentence: (say(sentence), said.set())))
     monkeypatch.setattr(type(engine), "compile", lambda self, code: said.wait(60) and compile(self, code))
     result = proxywasm("run", str(FILTERS / "c/minimal.wasm"), "/x", "--json")
     told = f"compiling a module of 0.0 MB on {engine.name} takes more than a second; it is not kept …"

@@ -24,7 +24,7 @@ def test_each_message_is_told_once(steps, before):
     def take():
         token = out.popleft()
         taken[token] += 1
-        notices.taken()
+        notices.acknowledge()
 
     for step in [9] * before + steps:
         if step:
@@ -48,7 +48,7 @@ def test_no_message_is_lost_between_threads():
         assert len(out) <= AT_ONCE
         if out:
             taken[out.popleft()] += 1
-            notices.taken()
+            notices.acknowledge()
     assert taken == Counter(dict.fromkeys(range(4), 3000))
 
 

@@ -14,7 +14,7 @@ from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.services import GuestLog, LogSink
 
-__all__ = ["Fed", "Invocation", "Recorder", "logs_of", "recording", "should_not_be_refused"]
+__all__ = ["InputEvent", "Invocation", "Recorder", "logs_of", "recording", "should_not_be_refused"]
 
 BENIGN = frozenset((Status.NOT_FOUND, Status.EMPTY, Status.CAS_MISMATCH))
 """Refusals that are part of a filter's everyday life: it looked for something that is not there."""
@@ -50,7 +50,7 @@ class Invocation:
 
 
 @dataclass(frozen=True, slots=True)
-class Fed:
+class InputEvent:
     """A mark in the recorded order: this is given to the filters now (``request headers``, ``tick``, ``end``, …).
 
     `size` is that of a body in bytes, else the number of headers; `end_stream` whether nothing follows.
@@ -73,7 +73,7 @@ class Recorder:
         if not isinstance(level, int):
             raise TypeError(f"a level is a LogLevel, not {level!r}: write Recorder(LogLevel.INFO)")
         self.level = level
-        self.timeline: list[Invocation | Fed | Call | GuestLog | Effect] = []
+        self.timeline: list[Invocation | InputEvent | Call | GuestLog | Effect] = []
         self._open: Invocation | None = None
 
     @property
@@ -118,7 +118,7 @@ class Recorder:
         return f"<Recorder of {len(self.invocations)} callbacks and {len(self.logs)} log lines>"
 
 
-def logs_of(entries: list[Invocation | Fed | Call | GuestLog | Effect]) -> list[GuestLog]:
+def logs_of(entries: list[Invocation | InputEvent | Call | GuestLog | Effect]) -> list[GuestLog]:
     """The log lines among recorded entries, and in them."""
     lines: list[GuestLog] = []
     for entry in entries:

@@ -6,13 +6,13 @@ import ctypes
 import os
 import signal
 
-__all__ = ["end_with"]
+__all__ = ["end_with_parent"]
 
 PR_SET_PDEATHSIG = 1
 """prctl(2): the signal that a process gets when the thread that started it ends."""
 
 
-def end_with(parent: int) -> None:
+def end_with_parent(parent: int) -> None:
     """Get SIGTERM when `parent`, which has started this process from its main thread, is gone."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
     if os.getppid() != parent:  # it was gone before

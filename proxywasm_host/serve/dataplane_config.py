@@ -1,4 +1,4 @@
-"""What the data plane is told of a configuration, as JSON that `dataplane/src/config.rs` reads."""
+"""The configuration of the data plane, as JSON that `dataplane/src/config.rs` reads."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 
 from proxywasm_host.serve.config import Settings
 
-__all__ = ["told"]
+__all__ = ["dataplane_config"]
 
 SAME = {"clients", "forwarded", "access_log", "tls", "stream_idle_timeout"}
 """What is said in the same way."""
 
 
-def told(settings: Settings) -> str:
+def dataplane_config(settings: Settings) -> str:
     """Upstreams, routes and what requests have in common: the short form written out, chains as their numbers."""
     said = settings.model_dump(mode="json", include=SAME)
     said["upstreams"] = {
