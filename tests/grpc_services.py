@@ -139,11 +139,11 @@ class Services(grpc.GenericRpcHandler):
         context.abort(grpc.StatusCode.PERMISSION_DENIED, "not you")
 
     def StreamMany(self, messages: Iterator[bytes], context: Any) -> Iterator[bytes]:
-        """Sends 1 KiB as often as it may, until it is broken off; `many` says how often that was."""
+        """Sends 64 KiB as often as it may, until it is broken off; `many` says how often that was."""
         self.many = 0
-        while context.is_active() and self.many < 100_000:
+        while context.is_active() and self.many < 10_000:
             self.many += 1
-            yield bytes(1024)
+            yield bytes(1 << 16)
 
     def StreamHang(self, messages: Iterator[bytes], context: Any) -> Iterator[bytes]:
         yield b"one"

@@ -36,6 +36,7 @@ from urllib.parse import urlsplit
 from proxywasm_host import remedy
 
 try:
+    import anyio
     import anyio.from_thread
     import grpc
     import grpc.aio
@@ -164,10 +165,20 @@ def method_of(callout: Call) -> str:
     return f"/{callout.service}/{callout.method}"
 
 
+async def ended(call: Any) -> None:
+    """Break a call off, if it has not ended, and wait until grpcio's tasks for it are over: the event loop may end."""
+    if not call.done():
+        call.cancel()
+        with anyio.move_on_after(1, shield=True), suppress(asyncio.CancelledError):
+            await call.code()
+
+
 class AsyncGrpcClient:
     """Makes gRPC callouts in an event loop. Channels are made when first used, one for each cluster.
 
-    ``grpc.aio`` knows asyncio (and uvloop) alone; on trio, calls are made by threads.
+    Streams are led by threads, with grpcio's other interface: where a message cannot be sent any more because the
+    server has ended the stream, ``grpc.aio`` forgets with which status. It knows asyncio (and uvloop) alone, so on
+    trio unary calls are made by threads, too.
     """
 
     def __init__(self, clusters: Clusters) -> None:
@@ -177,19 +188,16 @@ class AsyncGrpcClient:
 
     async def __call__(self, callout: Any, /, conversation: AsyncConversation | None = None) -> Reply:
         """Make one call, or lead one conversation. Whatever becomes of it is a reply."""
-        if not on_asyncio():
+        if conversation is not None or not on_asyncio():
             self._threads = self._threads or GrpcClient(self.clusters)
-            return await in_thread(
-                self._threads, callout, *([FromThread(conversation)] if conversation is not None else [])
-            )
+            talk = [] if conversation is None else [FromThread(conversation)]
+            return await in_thread(self._threads, callout, *talk)
         try:
             cluster = self.clusters[callout.cluster]
             channel = self._channel(cluster)
         except (OSError, ValueError, KeyError) as error:
             return CalloutFailed(str(error))
         try:
-            if conversation is not None:
-                return await self._converse(channel, callout, conversation)
             return await self._ask(channel, callout, seconds_of(callout, cluster))
         except asyncio.CancelledError:
             await checkpoint_if_cancelled()  # grpcio raises one of its own, which no scope of anyio's would know
@@ -199,24 +207,13 @@ class AsyncGrpcClient:
     async def _ask(channel: Any, callout: GrpcCall, seconds: float | None) -> Reply:
         until = None if seconds is None else time.monotonic() + seconds
         make = channel.unary_unary(method_of(callout))
+        call = make(callout.message, timeout=seconds, metadata=sent(callout.metadata))
         try:
-            return GrpcCallReply(await make(callout.message, timeout=seconds, metadata=sent(callout.metadata)))
+            return GrpcCallReply(await call)
         except grpc.aio.AioRpcError as error:
             return closed(error.code(), error.details(), until)
-
-    @staticmethod
-    async def _converse(channel: Any, callout: GrpcStream, conversation: AsyncConversation) -> Reply:
-        call = channel.stream_stream(method_of(callout))(conversation.__aiter__(), metadata=sent(callout.metadata))
-        try:
-            await conversation.tell(initial(await call.initial_metadata()))
-            with suppress(grpc.aio.AioRpcError):  # told below
-                async for message in call:
-                    await conversation.tell(GrpcMessage(message))
-            end = closed(await call.code(), await call.details())
-            await conversation.tell(trailing(await call.trailing_metadata(), end))
-            return end
         finally:
-            call.cancel()
+            await ended(call)
 
     def _channel(self, cluster: Cluster) -> Any:
         """Raises: OSError, ValueError."""

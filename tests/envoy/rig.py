@@ -755,7 +755,21 @@ def _listener(
     return listener
 
 
-def _bootstrap(folder: pathlib.Path, upstream_port: int) -> dict[str, Any]:
+def _grpc_cluster(name: str, port: int) -> dict[str, Any]:
+    options = {
+        "@type": API + "extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http2_protocol_options": {}},
+    }
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": _address(port)}}]}]
+    return {
+        "name": name,
+        "connect_timeout": "2s",
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
+        "load_assignment": {"cluster_name": name, "endpoints": endpoints},
+    }
+
+
+def _bootstrap(folder: pathlib.Path, upstream_port: int, grpc: Mapping[str, int]) -> dict[str, Any]:
     answer = {"direct_response": {"status": 200}}
     mark = {k: v for k, v in _listener("mark", [], answer, None).items() if k != "@type"}
     options = {
@@ -783,7 +797,8 @@ def _bootstrap(folder: pathlib.Path, upstream_port: int) -> dict[str, Any]:
                         "cluster_name": "upstream",
                         "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _address(upstream_port)}}]}],
                     },
-                }
+                },
+                *(_grpc_cluster(name, port) for name, port in grpc.items()),
             ],
         },
     }
@@ -802,8 +817,9 @@ CALLED = re.compile(r"(encode|decode) (\w+) called: filter=(\S+) status=(\d+)")
 class Envoy:
     """One process. Use `running`."""
 
-    def __init__(self, folder: pathlib.Path) -> None:
+    def __init__(self, folder: pathlib.Path, grpc: Mapping[str, int]) -> None:
         self.folder = folder
+        self.grpc = grpc
         self.log = Log()
         self.upstream = Upstream(self.log)
         self.process: asyncio.subprocess.Process | None = None
@@ -816,7 +832,7 @@ class Envoy:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.write_listeners([])
         config = self.folder / "bootstrap.json"
-        config.write_text(json.dumps(_bootstrap(self.folder, await self.upstream.start())))
+        config.write_text(json.dumps(_bootstrap(self.folder, await self.upstream.start(), self.grpc)))
         self.process = await asyncio.create_subprocess_exec(
             str(find_envoy()),
             *(
@@ -1186,8 +1202,8 @@ def parse_trace(lines: Iterable[Line]) -> tuple[list[Callback], list[tuple[str, 
 
 
 @contextlib.asynccontextmanager
-async def running(folder: pathlib.Path) -> AsyncIterator[Envoy]:
-    envoy = Envoy(folder)
+async def running(folder: pathlib.Path, grpc: Mapping[str, int]) -> AsyncIterator[Envoy]:
+    envoy = Envoy(folder, grpc)
     try:
         await envoy.start()
         yield envoy
@@ -1195,11 +1211,11 @@ async def running(folder: pathlib.Path) -> AsyncIterator[Envoy]:
         await envoy.stop()
 
 
-async def _ask_all(cases: Sequence[Case], folder: pathlib.Path) -> dict[str, Answer]:
+async def _ask_all(cases: Sequence[Case], folder: pathlib.Path, grpc: Mapping[str, int]) -> dict[str, Answer]:
     answers: dict[str, Answer] = {}
     left = list(cases)
     for attempt in itertools.count():
-        async with running(folder / f"envoy-{attempt}") as envoy:
+        async with running(folder / f"envoy-{attempt}", grpc) as envoy:
             while left:
                 case = left.pop(0)
                 try:
@@ -1216,9 +1232,9 @@ async def _ask_all(cases: Sequence[Case], folder: pathlib.Path) -> dict[str, Ans
     raise AssertionError
 
 
-def ask(cases: Sequence[Case], folder: pathlib.Path) -> dict[str, Answer]:
-    """The answers by the cases' names. All that is written goes to `folder`."""
+def ask(cases: Sequence[Case], folder: pathlib.Path, grpc: Mapping[str, int] | None = None) -> dict[str, Answer]:
+    """The answers by the cases' names. All that is written goes to `folder`. `grpc` are ports of clusters for gRPC."""
     names = [case.name for case in cases]
     if len(set(names)) != len(names):
         raise ValueError("two cases have one name")
-    return asyncio.run(_ask_all(cases, folder))
+    return asyncio.run(_ask_all(cases, folder, grpc or {}))
