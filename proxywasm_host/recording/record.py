@@ -117,11 +117,14 @@ class StreamRecorder:
         )
         try:
             partly = self._directory / f".{name}.part"
-            partly.write_text(redaction.recording(recording).dump(), encoding="utf-8")
+            # What is no text of UTF-8 becomes \udcff, which JSON reads as what it was.
+            partly.write_text(redaction.recording(recording).dump(), encoding="utf-8", errors="backslashreplace")
             partly.replace(self._directory / name)
             self._forget_old()
         except OSError as error:
             logger.warning("cannot write the recording %s: %s", self._directory / name, error.strerror)
+        except Exception:
+            logger.exception("cannot write the recording %s, and its request goes on", self._directory / name)
 
     def _forget_old(self) -> None:
         names = sorted(name for file in self._directory.iterdir() if OURS.fullmatch(name := file.name))

@@ -29,6 +29,7 @@ BODIES = {
 }
 """Hostcalls that read or write bodies, and which arguments are some."""
 SCHEME = re.compile(rb"^\s*(?:basic|bearer|digest|negotiate|token)\s+", re.IGNORECASE)
+TEXT = ("utf-8", "surrogatepass")
 WHOLE = frozenset(("data", "body", "message", "response"))
 """What events and replies call bodies."""
 
@@ -150,7 +151,9 @@ class Redaction(Secrets):
         return self._value(value)
 
     def _value(self, value: Any) -> Any:
-        return self.content(value.encode()).decode() if isinstance(value, str) else super()._value(value)
+        if isinstance(value, str):
+            return self.content(value.encode(*TEXT)).decode(*TEXT)
+        return super()._value(value)
 
 
 def as_bytes(text: bytes | str) -> bytes:

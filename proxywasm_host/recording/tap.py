@@ -200,8 +200,8 @@ class RecordedStream(HttpStream):
         self, status: int, headers: HeaderList, body: bytes, details: str, grpc_status: int | None
     ) -> None:
         feed = partial(super()._local_response, status, headers, body, details, grpc_status)
-        given = {"status": status, "headers": headers, "body": body, "details": details, "grpc_status": grpc_status}
-        self._event("local_response", feed, **given)
+        given = {"status": status, "headers": list(headers), "body": body}
+        self._event("local_response", feed, **given, details=details, grpc_status=grpc_status)
 
     def _reset(self, details: str) -> None:
         self._event("reset", partial(super()._reset, details), details=details)

@@ -191,6 +191,28 @@ def test_bodies_are_blank_if_wanted(recorded):
     assert any("OK 'xxxxxxx'" in line for line in recording.lines)
 
 
+def test_what_cannot_be_written_is_told_and_the_request_goes_on(recorded, probe_of, caplog, monkeypatch):
+    here = recorded()
+    plugin = probe_of(here)
+    here.directory.rmdir()
+    here.request(plugin)
+    monkeypatch.setattr(Recording, "dump", lambda _: 1 / 0)
+    here.request(plugin)
+    first, second = caplog.records
+    assert first.getMessage().endswith("-200.json: No such file or directory")
+    assert second.getMessage().endswith("-200.json, and its request goes on")
+
+
+def test_text_that_is_none_comes_back(recorded, probe_of):
+    here = recorded()
+    stream = here.host.http_stream([probe_of(here)])
+    here.driver.attach(stream, lambda _: None)
+    stream.request_headers(REQUEST, True)
+    stream.close("\udcff Bearer 12345678")
+    [recording] = here.recordings
+    assert recording.events[-1].given == {"details": "\udcff Bearer *1******"}
+
+
 def test_hostcalls_of_an_embedder_are_given_to_the_replay_too(engine, tmp_path):
     @hostcall("proxy_get_secret", data("name"), data_out("secret"))
     def get_secret(vm, name):
