@@ -7,7 +7,7 @@ WITHOUT ?=
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 # Programs that the tests start, by the names of Debian's packages.
-PACKAGES := chromium luajit nghttp2-client redis-server wrk $(if $(shell command -v npm),,nodejs npm)
+PACKAGES := chromium luajit nghttp2-client redis-server wrk $(if $(shell command -v npm),,nodejs npm) $(if $(shell command -v go),,golang-go)
 PROJECTS := pyproject.toml setup.py constraints.txt engines/wasmtime/pyproject.toml sdk/pyproject.toml $(wildcard proxywasm_host/include/*.h proxywasm_host/native/*.[ch] engines/wasmtime/*/native/*.[ch])
 # C of ours that is not a filter.
 SOURCES_IN_C := $(wildcard proxywasm_host/include/*.h proxywasm_host/native/*.[ch] engines/*/*/native/*.[ch])
@@ -110,6 +110,8 @@ $(VENV)/.programs: Makefile $(VENV)/.run
 		test "$$(id -u)" = 0 || { echo "The tests start programs of Debian's packages: install $(PACKAGES)."; exit 1; }; \
 		echo "Installing the programs that the tests start: $(PACKAGES)."; \
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(PACKAGES) >/dev/null; }
+	@test -x $(CACHE)/bin/h2spec || { echo "Building h2spec, which is kept outside of the checkout (half a minute)."; \
+		GOBIN=$(CACHE)/bin go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible; }
 	@touch $@
 
 # What benchmarks compare with, kept outside of the checkout: programs in Rust, Kong's PDK for JavaScript.

@@ -14,11 +14,14 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import resource
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -40,6 +43,7 @@ SERVERS = {
     "serve": "`proxywasm serve`",
     "middleware": "the middleware, in an application under uvicorn that answers itself",
 }
+PROXIES = ("envoy", "serve")
 ANSWER = {"direct_response": {"status": 200, "body": {"inline_string": "Hello from upstream."}}}
 
 
@@ -58,12 +62,25 @@ class Server:
 
 @dataclass(frozen=True)
 class Sample:
-    """One round of one server. Times in seconds; `processor` is that of the server for one request."""
+    """One round of one server. Times in seconds; `processor` and, of many connections, `loaded` are those of the server
+    for one request."""
 
     requests: float
     median: float
     high: float
     processor: float
+    loaded: float
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a process with one filter after load, and for each connection that is kept beyond that."""
+
+    whole: int
+    connection: float
+
+    def __str__(self) -> str:
+        return f"{self.whole / 1e6:.0f} MB and {self.connection / 1e3:.1f} kB"
 
 
 # -- The servers -------------------------------------------------------------------------------------------------------
@@ -136,6 +153,7 @@ def servers(filters: Sequence[int]) -> Iterator[dict[tuple[str, int], Server]]:
                 "listen": "127.0.0.1:0",
                 "filters": [{"file": str(module), "vm_id": f"vm{number}"} for number in range(count)],
                 "access_log": {"format": "off"},
+                "clients": {"keepalive": 60, "max_connections": 12_000},
             }
             (folder / f"{count}.json").write_text(json.dumps(settings), encoding="utf-8")
             for kind, command in ours.items():
@@ -162,12 +180,41 @@ def sample(server: Server, seconds: int) -> Sample:
 
     Raises: RuntimeError, if an answer was wrong.
     """
-    told = wrk(server, seconds, CONNECTIONS)
+    told, loaded = used(server, seconds, CONNECTIONS)
     times = [_duration(_found(rf"\n +{share}%\s+(\S+)", told)) for share in (50, 99)]
+    alone = used(server, seconds, 1)[1]
+    return Sample(float(_found(r"Requests/sec:\s+(\S+)", told)), times[0], times[1], alone, loaded)
+
+
+def used(server: Server, seconds: int, connections: int) -> tuple[str, float]:
+    """What wrk says, and what the server used for one request. Raises as `wrk`."""
     before = processor_seconds(server.process)
-    count = int(_found(r"(\d+) requests in", wrk(server, seconds, 1)))
-    used = processor_seconds(server.process) - before
-    return Sample(float(_found(r"Requests/sec:\s+(\S+)", told)), times[0], times[1], used / count)
+    told = wrk(server, seconds, connections)
+    count = int(_found(r"(\d+) requests in", told))
+    return told, (processor_seconds(server.process) - before) / count
+
+
+def resident(process: int) -> int:
+    """Bytes of memory of a process."""
+    status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
+    return int(_found(r"VmRSS:\s+(\d+)", status)) << 10
+
+
+def idle(server: Server, count: int) -> float:
+    """Bytes of memory of the server for each of so many connections that have had a request, and are kept."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    where = urllib.parse.urlsplit(server.url)
+    before = resident(server.process)
+    with ExitStack() as stack:
+        for _ in range(count):
+            client = stack.enter_context(socket.create_connection((where.hostname or "", where.port or 80), PATIENCE))
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            if not client.recv(65536).startswith(b"HTTP/1.1 200"):
+                raise RuntimeError(f"{server.url} did not answer")
+        grown = resident(server.process) - before
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return grown / count
 
 
 def wrk(server: Server, seconds: int, connections: int) -> str:
@@ -191,19 +238,29 @@ def _duration(text: str) -> float:
     return float(number) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[unit]
 
 
-def measure(rounds: int, seconds: int, filters: Sequence[int] = FILTERS) -> dict[tuple[str, int], list[Sample]]:
-    """All servers, round by round. Raises: RuntimeError, if a filter did not do its work."""
+Samples = dict[tuple[str, int], list[Sample]]
+
+
+def measure(
+    rounds: int, seconds: int, filters: Sequence[int] = FILTERS, connections: int = 1000
+) -> tuple[Samples, dict[str, Memory]]:
+    """All servers, round by round; and the memory of those with one filter, with so many idle connections.
+
+    Raises: RuntimeError, if a filter did not do its work.
+    """
     with servers(filters) as running:
         for (kind, count), server in running.items():
             if server.filters() != count:
                 raise RuntimeError(f"{kind} with {count} filters: {server.filters()} have done their work")
             if rounds > 1:
                 sample(server, seconds)  # to warm up
-        samples: dict[tuple[str, int], list[Sample]] = {key: [] for key in running}
+        samples: Samples = {key: [] for key in running}
         for _ in range(rounds):
             for key, server in running.items():
                 samples[key].append(sample(server, seconds))
-    return samples
+        one = {kind: running[kind, 1] for kind in PROXIES}
+        memory = {kind: Memory(resident(server.process), idle(server, connections)) for kind, server in one.items()}
+    return samples, memory
 
 
 # -- Telling -----------------------------------------------------------------------------------------------------------
@@ -211,8 +268,9 @@ def measure(rounds: int, seconds: int, filters: Sequence[int] = FILTERS) -> dict
 
 def table(samples: Mapping[tuple[str, int], list[Sample]]) -> Iterator[str]:
     """What was measured, as Markdown: medians over the rounds."""
-    yield "| | filters | requests/s | median | 99 % | processor time | each filter adds | each further one |"
-    yield "|---|---:|---:|---:|---:|---:|---:|---:|"
+    columns = ("filters", "requests/s", "median", "99 %", "processor time", "each filter adds", "each further one")
+    yield f"| | {' | '.join(columns)} | under load |"
+    yield f"|---|{'---:|' * (len(columns) + 1)}"
     for (kind, count), own in sorted(samples.items(), key=lambda one: (list(SERVERS).index(one[0][0]), one[0][1])):
         cells = [
             SERVERS[kind] if not count else "",
@@ -223,6 +281,7 @@ def table(samples: Mapping[tuple[str, int], list[Sample]]) -> Iterator[str]:
             f"{median(own, 'processor') * 1e6:.1f} µs",
             f"{statistics.median(added(samples, kind, count)) * 1e6:.1f} µs" if count else "",
             f"{statistics.median(added(samples, kind, count, 1)) * 1e6:.1f} µs" if count > 1 else "",
+            f"{median(own, 'loaded') * 1e6:.1f} µs",
         ]
         yield f"| {' | '.join(cells)} |"
 
@@ -249,7 +308,8 @@ ABOUT = f"""
 Written by `python -m benchmarks.servers`, which says how it measures. The filter is `benchmarks/header_filter.wat`:
 four hostcalls on the headers of the request, three on those of the response. Medians over the rounds; latencies are
 those of {CONNECTIONS} connections that a single process serves without a pause, so they are times of a queue.
-Processor time is that of one request among many that come one after the other.
+Processor time is that of one request among many that come one after the other; under load it is that of one of many
+connections.
 """.strip()
 STACKS = """
 The HTTP stack is the rest: Envoy is a proxy in C++, `serve` one in Rust, on hyper. Both pass requests
@@ -257,8 +317,20 @@ on to an upstream, another Envoy that answers at once; the application of the mi
 """.strip()
 
 
-def document(samples: Mapping[tuple[str, int], list[Sample]], machine: Mapping[str, Any]) -> str:
-    shares = [f"{ratio(samples, kind, *of):.2f}" for of in ((1, 0), (5, 1)) for kind in ("serve", "middleware")]
+def shares(samples: Mapping[tuple[str, int], list[Sample]]) -> str:
+    """Processor time of `serve` under load, in terms of Envoy's of the same round."""
+    told = []
+    for count in FILTERS:
+        pairs = zip(samples["serve", count], samples["envoy", count], strict=True)
+        told.append(f"{statistics.median(ours.loaded / theirs.loaded for ours, theirs in pairs):.2f}")
+    numbers = "{}, {} and {}".format(*FILTERS)
+    return f"Processor time of `serve` under load, in terms of Envoy's, with {numbers} filters: {', '.join(told)}."
+
+
+def document(
+    samples: Mapping[tuple[str, int], list[Sample]], memory: Mapping[str, Memory], machine: Mapping[str, Any]
+) -> str:
+    first = [f"{ratio(samples, kind, *of):.2f}" for of in ((1, 0), (5, 1)) for kind in ("serve", "middleware")]
     load = ", ".join(map(str, machine["load"]))
     lines = [
         ABOUT,
@@ -266,7 +338,13 @@ def document(samples: Mapping[tuple[str, int], list[Sample]], machine: Mapping[s
         *table(samples),
         "",
         "What a filter adds, as a share of what it adds in Envoy (processor time; medians of the rounds' ratios):",
-        "the first one {} in `serve` and {} in the middleware, each further one {} and {}.".format(*shares),
+        "the first one {} in `serve` and {} in the middleware, each further one {} and {}.".format(*first),
+        "",
+        shares(samples),
+        "",
+        "Memory of the process with one filter after load, and of each idle connection beyond that: "
+        + ", ".join(f"{SERVERS[kind]} {one}" for kind, one in memory.items())
+        + ".",
         "",
         STACKS,
         "",
@@ -288,8 +366,8 @@ def main() -> None:
         subprocess.run([python, "-m", "benchmarks.servers", "--here"], cwd=ROOT, check=True)
         return
     machine = description()
-    samples = measure(1, 1) if options.quick else measure(9, 1)
-    text = document(samples, machine)
+    samples, memory = measure(1, 1) if options.quick else measure(9, 1, connections=10_000)
+    text = document(samples, memory, machine)
     print(text)
     if not options.quick:
         (ROOT / "docs/benchmarks-servers.md").write_text(text, encoding="utf-8")

@@ -8,11 +8,13 @@ use crate::head::{self, Head, REQUEST_ID, Refused};
 use crate::lane::{Generation, Lane};
 use crate::routes::Route;
 use crate::server::Busy;
+use crate::tunnel;
 use crate::upstream::{Call, Lease, Trouble, Upstream, Went};
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
+use hyper::upgrade::OnUpgrade;
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -121,14 +123,14 @@ pub async fn serve(lane: Rc<Lane>, peer: Rc<Peer>, busy: Busy, mut request: Requ
     let route = generation.routes.choose(&head);
     let chain = route.map_or(generation.config.chain, |route| route.chain);
     let websocket = head.upgrade.as_ref().is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    if !(websocket && body.is_end_stream() && chain.is_none()) {
+    if !(websocket && body.is_end_stream()) {
         head.upgrade = None; // the request is served without
     }
     let way = Way { generation: &generation, route, began: Instant::now() };
     match (&generation.filters, chain) {
         (Some(filters), Some(chain)) => {
             let exchange = Filtered { way, chain, method: head.method.clone() };
-            exchange.run(filters, head, body, protocol(parts.version), &peer, rest).await
+            exchange.run(filters, head, body, client, protocol(parts.version), &peer, rest).await
         }
         _ => direct(way, head, body, client, rest).await,
     }
@@ -196,13 +198,7 @@ impl<'a> Way<'a> {
 
 // -- Past all filters ---------------------------------------------------------------------------------------------
 
-async fn direct(
-    way: Way<'_>,
-    head: Head,
-    body: Incoming,
-    client: Option<hyper::upgrade::OnUpgrade>,
-    mut rest: Rest,
-) -> Response<Down> {
+async fn direct(way: Way<'_>, head: Head, body: Incoming, client: Option<OnUpgrade>, mut rest: Rest) -> Response<Down> {
     let progress = Progress::begin();
     let is_head = head.method == Method::HEAD;
     let up = match body.is_end_stream() {
@@ -222,7 +218,8 @@ async fn direct(
         }
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return switched(client, &mut response, rest);
+        let (server, headers) = head::switching(&mut response);
+        return switched(client, server, None, headers, rest);
     }
     let (parts, body) = response.into_parts();
     let headers = head::end_to_end(&parts.headers);
@@ -233,25 +230,25 @@ async fn direct(
     rest.response(parts.status, headers, content)
 }
 
-/// Let both sides speak as they have agreed.
+/// Let both sides speak as they have agreed, through filters if there are any.
 fn switched(
-    client: Option<hyper::upgrade::OnUpgrade>,
-    response: &mut Response<Incoming>,
+    client: Option<OnUpgrade>,
+    server: OnUpgrade,
+    stream: Option<Arc<Stream>>,
+    headers: HeaderMap,
     mut rest: Rest,
 ) -> Response<Down> {
-    let server = hyper::upgrade::on(&mut *response);
-    let mut headers = head::end_to_end(response.headers());
-    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    headers.extend(response.headers().get(header::UPGRADE).map(|to| (header::UPGRADE, to.clone())));
-    let lease = rest.lease.take();
+    let (lease, finish) = (rest.lease.take(), rest.finish.take());
     rest.busy.switched();
     tokio::task::spawn_local(async move {
-        let _lease = lease;
+        let (_lease, mut finish) = (lease, finish);
         if let (Some(client), server) = (client, server.await)
             && let (Ok(client), Ok(server)) = (client.await, server)
         {
-            let (mut client, mut server) = (hyper_util::rt::TokioIo::new(client), hyper_util::rt::TokioIo::new(server));
-            let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            let ended = tunnel::carry(stream.as_ref(), client, server).await;
+            if let Some(finish) = &mut finish {
+                finish.1 = ended;
+            }
         }
     });
     rest.response(StatusCode::SWITCHING_PROTOCOLS, headers, Content::Nothing)
@@ -277,15 +274,21 @@ impl Filtered<'_> {
     async fn run(
         mut self,
         filters: &Arc<Filters>,
-        head: Head,
+        mut head: Head,
         body: Incoming,
+        client: Option<OnUpgrade>,
         protocol: &str,
         peer: &Peer,
         mut rest: Rest,
     ) -> Response<Down> {
         let upstream = self.way.upstream(&head);
         let progress = Progress::begin();
-        let end = body.is_end_stream();
+        let upgrades = head.upgrade.is_some();
+        if let Some(to) = &head.upgrade {
+            head::upgrade(&mut head.headers, to.clone());
+        }
+        let whole = body.is_end_stream();
+        let end = whole && !upgrades; // what the client says in the other protocol is its body
         let came = head.headers.get(header::CONTENT_LENGTH).cloned();
         let facts = Facts { route: self.way.route, upstream: upstream.map(Arc::as_ref), ..Facts::default() };
         let stream = match filters.begin(self.chain, &head, protocol, peer, end, &facts) {
@@ -296,7 +299,7 @@ impl Filtered<'_> {
             }
         };
         rest.finish = Some(Finish(stream.clone(), false));
-        let mut source = (!end).then(|| Source::new(body, self.way.idle(upstream)).noting(&progress));
+        let mut source = (!whole).then(|| Source::new(body, self.way.idle(upstream)).noting(&progress));
         let (mut head, end) = match request_head(&stream, &mut source).await {
             Came::Up(Some(head), end) => (head, end),
             Came::Up(None, _) => return rest.answer(StatusCode::SERVICE_UNAVAILABLE, ""),
@@ -305,7 +308,15 @@ impl Filtered<'_> {
             Came::Gone(Stopped::TooSlow) => return rest.answer(StatusCode::REQUEST_TIMEOUT, "request timeout"),
             Came::Gone(_) => return rest.broken(),
         };
-        let up = if end {
+        head.upgrade = head.upgrade.filter(|_| upgrades);
+        if upgrades && head.upgrade.is_none() {
+            // a filter does not want it
+            if let Err(error) = stream.request_piece(Piece::Data(Bytes::new(), true)) {
+                crate::unraisable(error);
+                return rest.answer(StatusCode::INTERNAL_SERVER_ERROR, "");
+            }
+        }
+        let up = if end || head.upgrade.is_some() {
             Up::Nothing
         } else {
             if let Some(said) = head.headers.get(header::CONTENT_LENGTH)
@@ -343,6 +354,23 @@ impl Filtered<'_> {
                 Some((head, end)) => self.respond(&stream, None, head, end, None, rest).await,
                 None => rest.answer(StatusCode::SERVICE_UNAVAILABLE, ""),
             },
+            Some(Ok(mut response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                let (server, headers) = head::switching(&mut response);
+                let to = headers.get(header::UPGRADE).cloned();
+                stream.flow().switching = true;
+                if let Err(error) = stream.response_head(response.status(), &headers, false, &facts) {
+                    crate::unraisable(error);
+                    return rest.answer(StatusCode::INTERNAL_SERVER_ERROR, "");
+                }
+                match response_head(&stream, &mut None).await {
+                    Some((Some((StatusCode::SWITCHING_PROTOCOLS, mut headers)), false)) => {
+                        to.into_iter().for_each(|to| head::upgrade(&mut headers, to));
+                        switched(client, server, Some(stream), headers, rest)
+                    }
+                    Some((head, end)) => self.respond(&stream, None, head, end, None, rest).await,
+                    None => rest.answer(StatusCode::SERVICE_UNAVAILABLE, ""),
+                }
+            }
             Some(Ok(response)) => {
                 let (parts, body) = response.into_parts();
                 let end = self.method == Method::HEAD || body.is_end_stream();

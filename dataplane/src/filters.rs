@@ -72,12 +72,14 @@ pub struct Flow {
     pub down: Way<ResponseOut>,
     pub reset: bool,
     pub closed: bool,
+    /// Upstream goes over to another protocol: the response is 101.
+    pub switching: bool,
     /// The server that a filter has chosen.
     pub wanted: Option<String>,
 }
 
 impl Flow {
-    fn wake(&mut self) {
+    pub fn wake(&mut self) {
         for waker in [self.up.waker.take(), self.down.waker.take()].into_iter().flatten() {
             waker.wake();
         }
@@ -249,7 +251,7 @@ impl Filters {
             3 => {
                 let end = end(effect)?;
                 let headers = effect.getattr(intern!(py, "headers"))?;
-                let head = response_out(&headers)?;
+                let head = response_out(&headers, flow.switching)?;
                 if head.is_none() {
                     self.unsendable.bind(py).call1(("response", headers))?;
                 }
@@ -412,6 +414,18 @@ fn each(headers: &Bound<'_, PyAny>, mut see: impl FnMut(&[u8], &[u8]) -> bool) -
     Ok(true)
 }
 
+/// The first value of a header, if it can be sent.
+fn find(headers: &Bound<'_, PyAny>, wanted: &[u8]) -> PyResult<Option<HeaderValue>> {
+    let mut found = None;
+    each(headers, |name, value| {
+        if name == wanted {
+            found = HeaderValue::from_bytes(value).ok();
+        }
+        found.is_none()
+    })?;
+    Ok(found)
+}
+
 /// Headers without pseudo headers and what is a matter of one connection; `None` if they cannot be sent.
 fn out(headers: &Bound<'_, PyAny>) -> PyResult<Option<HeaderMap>> {
     let mut map = HeaderMap::with_capacity(headers.len()? + 2);
@@ -462,6 +476,7 @@ pub fn length(value: &HeaderValue) -> Option<u64> {
 
 fn request_out(headers: &Bound<'_, PyAny>, ends: bool) -> PyResult<RequestOut> {
     let (mut method, mut authority, mut target, mut https) = (None, None, None, false);
+    let upgrade = find(headers, b"upgrade")?;
     each(headers, |name, value| {
         match name {
             b":method" => method = Method::from_bytes(value).ok().filter(|method| *method != Method::CONNECT),
@@ -479,14 +494,17 @@ fn request_out(headers: &Bound<'_, PyAny>, ends: bool) -> PyResult<RequestOut> {
     }
     right_length(&mut headers, ends);
     let Some(authority) = authority else { return Ok(None) };
-    Ok(Some(Head { method, authority, target, https, headers, origin: None, upgrade: None }))
+    Ok(Some(Head { method, authority, target, https, headers, origin: None, upgrade }))
 }
 
-fn response_out(headers: &Bound<'_, PyAny>) -> PyResult<ResponseOut> {
+fn response_out(headers: &Bound<'_, PyAny>, switching: bool) -> PyResult<ResponseOut> {
     let mut status = None;
     each(headers, |name, value| {
         if name == b":status" {
-            status = StatusCode::from_bytes(value).ok().filter(|status| (200..600).contains(&status.as_u16()));
+            let sendable = |status: &StatusCode| {
+                (200..600).contains(&status.as_u16()) || (switching && *status == StatusCode::SWITCHING_PROTOCOLS)
+            };
+            status = StatusCode::from_bytes(value).ok().filter(sendable);
         }
         false
     })?;

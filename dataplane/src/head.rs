@@ -251,8 +251,7 @@ pub fn for_upstream(mut head: Head, base: &Base, rewrite_host: bool, http2: bool
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     if let Some(protocol) = head.upgrade.filter(|_| !http2) {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(header::UPGRADE, protocol);
+        upgrade(&mut headers, protocol);
     }
     let mut request = Request::new(body);
     *request.method_mut() = head.method;
@@ -285,6 +284,21 @@ impl Base {
         let port = self.authority.port_u16().unwrap_or(if self.scheme == http::uri::Scheme::HTTPS { 443 } else { 80 });
         format!("{}:{port}", self.authority.host())
     }
+}
+
+/// Say which protocol the connection goes over to.
+pub fn upgrade(headers: &mut HeaderMap, to: HeaderValue) {
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(header::UPGRADE, to);
+}
+
+/// What a response with 101 becomes: the connection, and the headers for the client.
+pub fn switching<B>(response: &mut http::Response<B>) -> (hyper::upgrade::OnUpgrade, HeaderMap) {
+    let mut headers = end_to_end(response.headers());
+    if let Some(to) = response.headers().get(header::UPGRADE) {
+        upgrade(&mut headers, to.clone());
+    }
+    (hyper::upgrade::on(response), headers)
 }
 
 /// A response's headers without what belongs to the connection.

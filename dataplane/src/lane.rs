@@ -19,6 +19,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
@@ -160,11 +161,9 @@ impl PyLane {
         listener.as_ref().map_or(Ok(()), |listener| listener.set_nonblocking(true))?;
         let counts = self.counts.clone();
         py.detach(|| -> std::io::Result<()> {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let local = tokio::task::LocalSet::new();
-            local.block_on(&runtime, run(inbox, listener, counts))?;
-            drop(local); // what is left is broken off
-            runtime.shutdown_background();
+            let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+            runtime.block_on(run(inbox, listener, counts))?;
+            runtime.shutdown_background(); // what is left is broken off
             Ok(())
         })?;
         Ok(())

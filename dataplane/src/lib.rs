@@ -19,6 +19,7 @@ mod retry;
 mod routes;
 mod server;
 mod tls;
+mod tunnel;
 mod upstream;
 
 use pyo3::prelude::*;

@@ -26,6 +26,8 @@ const LATE: Refusal = Refusal(408, "the head of the request took too long");
 const FULL: Refusal = Refusal(503, "there are too many connections");
 /// How long to wait when there is no descriptor for a connection.
 const REST: Duration = Duration::from_millis(50);
+/// As many headers hyper takes by itself; the guard counts them, too.
+pub const HEADERS: usize = 100;
 const LINGER: Duration = Duration::from_secs(1);
 
 /// How a connection is at the moment, the first line of what was refused, and its descriptor.
@@ -391,12 +393,10 @@ async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         async { Ok::<_, Infallible>(response.await) }
     });
     let mut builder = auto::Builder::new(Local);
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(None)
-        .max_headers(clients.max_headers)
-        .max_buf_size(clients.max_header_size.max(8192));
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(clients.max_header_size.max(8192));
+    if clients.max_headers > HEADERS {
+        builder.http1().max_headers(clients.max_headers); // which then are on the heap
+    }
     builder.http2().timer(TokioTimer::new()).max_header_list_size(clients.max_header_size as u32);
     let mut talking = pin!(builder.serve_connection_with_upgrades(TokioIo::new(wire), service));
     let mut closing = lane.closing();

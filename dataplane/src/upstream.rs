@@ -6,6 +6,7 @@ use crate::config::{self, Protocol};
 use crate::head::{Base, Head, for_upstream, size};
 use crate::http2::{Answer, Failed, Http2};
 use crate::retry::{Kept, Policy};
+use crate::server::HEADERS;
 use crate::tls;
 use http::uri::Scheme;
 use http::{Method, Request, Response};
@@ -166,13 +167,16 @@ impl Upstream {
         }
         let connects = Arc::<AtomicUsize>::default();
         let http1 = Counting(connector(&settings, &[]).map_err(whose)?, connects.clone());
-        let client = Client::builder(TokioExecutor::new())
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
             .pool_idle_timeout(settings.keepalive.0)
-            .http1_max_headers(settings.max_headers)
-            .http1_max_buf_size(settings.max_header_size.max(8192))
-            .build(http1);
+            .http1_max_buf_size(settings.max_header_size.max(8192));
+        if settings.max_headers > HEADERS {
+            builder.http1_max_headers(settings.max_headers); // which then are on the heap
+        }
+        let client = builder.build(http1);
         let offered: &[&[u8]] = match settings.protocol {
             Protocol::Http1 => &[],
             Protocol::Http2 => &[b"h2"],
@@ -328,7 +332,8 @@ impl Upstream {
                 went.address = remote.to_string();
             }
             let status = response.status().as_u16();
-            let too_large = size(response.headers()) > self.settings.max_header_size;
+            let headers = response.headers();
+            let too_large = size(headers) > self.settings.max_header_size || headers.len() > self.settings.max_headers;
             match too_large || status > 599 || (status < 200 && status != 101) {
                 true => Err(Trouble::reset(502, "protocol error")),
                 false => Ok(response),

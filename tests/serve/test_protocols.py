@@ -15,6 +15,7 @@ import pytest
 from tests.serve.conftest import BODY, HEADERS
 from tests.serve.origin import raw
 from tests.serve.test_serve import certificate, signed
+from tests.support import FILTERS
 
 
 def curl(served, path: str, *options: str) -> str:
@@ -58,13 +59,47 @@ def test_many_streams_of_one_connection(serve, origin):
     assert served.metrics()['proxywasm_requests_total{code="200"}'] == 400
 
 
-def test_a_websocket_passes_where_there_are_no_filters(serve, origin):
-    async def echoes(request, reader, writer) -> bool:
-        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhi")
-        while data := await reader.read(1000):
-            writer.write(data.upper())
-        return False
+UPGRADE = b"GET /ws HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n"
+SEES = """
+@on_request_headers
+get_header_map_value 0 upgrade
+add_header_map_value 0 x-added 1
+@on_request_body
+set_buffer_bytes 0 0 0 >
+@on_response_headers
+get_header_map_value 2 :status
+add_header_map_value 2 x-added 2
+@on_response_body
+set_buffer_bytes 1 0 0 <
+"""
 
+
+def contexts(served) -> int:
+    return served.live()["workers"][0]["chain"][0]["contexts"]
+
+
+async def echoes(request, reader, writer) -> bool:
+    """Goes over to another protocol, and answers in capitals."""
+    writer.write(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhi")
+    while data := await reader.read(1000):
+        writer.write(data.upper())
+    return False
+
+
+def probing(script: str) -> dict[str, object]:
+    return {"filters": [{"file": str(FILTERS / "c/probe_0_2_1.wasm"), "configuration": script}]}
+
+
+def until(client: socket.socket, end: bytes) -> bytes:
+    got = b""
+    while not got.endswith(end):
+        data = client.recv(1000)
+        assert data, got
+        got += data
+    return got
+
+
+def test_a_websocket_passes_where_there_are_no_filters(serve, origin):
     origin.answers["/ws"] = echoes
     served = serve(settings={"filters": []})
     with connected(served) as client:
@@ -80,6 +115,58 @@ def test_a_websocket_passes_where_there_are_no_filters(serve, origin):
             client.sendall(said)
             assert client.recv(1000) == said.upper()
     assert (origin.requests[0]["upgrade"], origin.requests[0]["connection"]) == ("websocket", "upgrade")
+
+
+def test_filters_see_a_websocket_as_heads_and_bodies(on_engine, origin):
+    """As in Envoy. When it has ended, nothing is left of it."""
+    origin.answers["/ws"] = echoes
+    served = on_engine(settings=probing(SEES))
+    before = contexts(served)
+    with connected(served) as client:
+        client.sendall(UPGRADE)
+        head = until(client, b"\r\n\r\n<hi")
+        assert head.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+        assert (b"upgrade: websocket\r\n" in head, b"x-added: 2\r\n" in head) == (True, True)
+        for said in (b"one\n", b"GET / HTTP/1.1\n\n"):
+            client.sendall(said)
+            assert until(client, b"\n") == b"<>" + said.upper()
+        assert contexts(served) == before + 1
+        client.shutdown(socket.SHUT_WR)
+        assert b"".join(iter(lambda: client.recv(1000), b"")) == b"<><"  # both ends are bodies, too
+    assert (origin.requests[0]["upgrade"], origin.requests[0]["x-added"]) == ("websocket", "1")
+    assert 'get_header_map_value(0, upgrade) = 0 "websocket"' in served.log
+    assert 'get_header_map_value(2, :status) = 0 "101"' in served.log
+    limit = time.monotonic() + 10
+    while contexts(served) != before:
+        assert time.monotonic() < limit
+
+
+def test_upstream_or_a_filter_may_not_want_a_websocket(on_engine, origin):
+    origin.answers["/ws"] = echoes
+    for script, target, status in (
+        ("@on_request_headers\nremove_header_map_value 0 upgrade", b"/no", b"200"),
+        ("@on_request_headers\nget_header_map_value 0 upgrade", b"/no", b"200"),
+        ("@on_request_headers\nsend_local_response 403 details no a=b -1\nreturn 1", b"/ws", b"403"),
+        ("@on_response_headers\nreplace_header_map_value 2 :status 99", b"/ws", b"503"),
+    ):
+        served = on_engine(settings=probing(script))
+        origin.requests.clear()
+        with connected(served) as client:
+            client.sendall(UPGRADE.replace(b"/ws", target))
+            assert client.recv(1000).split()[1] == status, script
+        told = [request["upgrade"] for request in origin.requests]
+        assert told == ([] if status == b"403" else [None if "remove" in script else "websocket"])
+        served.stop()
+
+
+def test_a_filter_that_breaks_a_websocket_off(on_engine, origin):
+    origin.answers["/ws"] = echoes
+    served = on_engine(settings=probing("@on_request_body\nsend_local_response 403 details no a=b -1\nreturn 1"))
+    with connected(served) as client:
+        client.sendall(UPGRADE)
+        until(client, b"hi")
+        client.sendall(b"one")
+        assert client.recv(1000) == b""
 
 
 def test_no_other_upgrade_is_made_and_no_body_taken_for_a_request(serve, origin):

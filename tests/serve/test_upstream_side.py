@@ -219,6 +219,13 @@ def test_no_response(plain, origin, answer):
     assert (got.status, got.body.decode()) == (503, f"{RESET}connection termination")
 
 
+@pytest.mark.parametrize(("limit", "status"), [(3, 200), (2, 502)])
+def test_a_response_has_no_more_headers_than_it_may(origin, limit, status):
+    origin.answers["/"] = raw(b"HTTP/1.1 200 OK\r\na: 1\r\nb: 2\r\ncontent-length: 0\r\n\r\n")
+    with beside(before(origin, max_headers=limit)) as served:
+        assert served.answer(asked()).status == status
+
+
 def test_a_response_that_does_not_come_in_time(origin):
     gone = threading.Event()
 
