@@ -13,6 +13,7 @@ Rules of this module:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from proxywasm_host.abi.marshal import Refusal
@@ -22,10 +23,14 @@ from proxywasm_host.abi.profile import Profile
 from proxywasm_host.abi.types import AbiVersion, MapType, Status, StreamType
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.services import Services
+from proxywasm_host.services.quota import MIB, Quota
 
-__all__ = ["Context", "VmState"]
+__all__ = ["READ_ONLY", "Context", "VmState"]
 
 BUFFERS = 10
+DECLARED = 256
+"""Bytes that a declared property costs beside its name."""
+READ_ONLY = "property {0} was declared as one that is set once"
 same(BUFFERS=BUFFERS, MAPS=len(MapType))
 
 
@@ -123,6 +128,28 @@ class Context(ContextState):
         `name` is the path as the guest gave it, NULs included: only one without can be read again (as in Envoy).
         """
         return Refusal(Status.NOT_FOUND, "context {0} is no stream, it holds no properties", self.id)
+
+    @cached_property
+    def _declared(self) -> tuple[dict[str, bool], Quota]:
+        """Properties that this context has declared, and whether they are read-only; how much they may be."""
+        return {}, Quota("the properties that this context declared", MIB)
+
+    def declare_property(self, name: str, *, read_only: bool) -> Refusal | None:
+        """Say what a property is, before it is set. What a root context declares holds in all of its streams."""
+        declared, quota = self._declared
+        if name in declared:
+            return Refusal(Status.BAD_ARGUMENT, "property {0} has been declared before", name)
+        quota.reserve(DECLARED + len(name))
+        declared[name] = read_only
+        return None
+
+    def is_read_only(self, name: str) -> bool:
+        """Whether the root context has declared that a property can be set once only."""
+        return self.root._declared[0].get(name, False)
+
+    def set_filter_state(self, name: str, value: bytes) -> Refusal | None:
+        """Set one of Envoy's own objects in the filter state, for the proxy and the filters that come after."""
+        return Refusal(Status.NOT_FOUND, "context {0} is no stream, it has no filter state", self.id)
 
     # -- The plugin ----------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from proxywasm_host.abi.context import Context
+from proxywasm_host.abi.context import READ_ONLY, Context
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.pairs import MAX_ENTRIES, MAX_SIZE, HeaderList
 from proxywasm_host.abi.types import AbiVersion, DataAction, HeadersAction, MapType, Status, StreamType
@@ -285,9 +285,16 @@ class HttpContext(HttpContextBase, Context):
         """``proxy_get_property``. Raises: LookupError."""
         return stream_property(self, path)
 
+    def set_filter_state(self, name: str, value: bytes) -> Refusal | None:
+        """The foreign function ``set_envoy_filter_state``."""
+        self.stream._stored.put(self.stream.filter_state, name, value, self)
+        return None
+
     def set_property(self, name: str, value: bytes) -> Refusal | None:
         """Store a property. Higress's plugins ask for things by setting properties of certain names."""
         stream = self.stream
+        if name in stream.filter_state and self.is_read_only(name):
+            return Refusal(Status.BAD_ARGUMENT, READ_ONLY, name)
         if self.vm.version < AbiVersion.V0_2_100:
             stream._stored.put(stream.filter_state, name, value, self)
             return None

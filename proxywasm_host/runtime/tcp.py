@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from proxywasm_host.abi.context import Context
+from proxywasm_host.abi.context import READ_ONLY, Context
 from proxywasm_host.abi.marshal import Refusal
-from proxywasm_host.abi.types import BufferType, PeerType, StreamType
+from proxywasm_host.abi.types import BufferType, PeerType, Status, StreamType
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.arguments import as_body
@@ -144,7 +144,13 @@ class TcpContext(Context):
             return self.stream.filter_state[path[0]]
         return self.plugin._get_property(path)
 
+    def set_filter_state(self, name: str, value: bytes) -> Refusal | None:
+        self.stream._stored.put(self.stream.filter_state, name, value, self)
+        return None
+
     def set_property(self, name: str, value: bytes) -> Refusal | None:
+        if name in self.stream.filter_state and self.is_read_only(name):
+            return Refusal(Status.BAD_ARGUMENT, READ_ONLY, name)
         self.stream._stored.put(self.stream.filter_state, name, value, self)
         return None
 

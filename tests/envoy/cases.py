@@ -1099,6 +1099,55 @@ def signatures() -> str:
 
 
 add("foreign: signatures", signatures())
+
+
+def call_with(function: str, *content: tuple[int, int | str]) -> str:
+    """A foreign function with a protobuf message."""
+    message = b"".join(field(number, value) for number, value in content)
+    return f"call_foreign_function {function} " + ("".join(f"%{byte:02x}" for byte in message) or '""')
+
+
+add(
+    "foreign: properties that are declared",
+    lines(
+        "@on_configure", call_with("declare_property", (1, "once"), (2, 1)), call_with("declare_property", (1, "once")),
+        call_with("declare_property", (1, "any"), (3, 1), (5, 1)), call_with("declare_property"),
+        call_with("declare_property"), "call_foreign_function declare_property garbage",
+        "@on_request_headers", "set_property any 1", "set_property any 2", "get_property any", "set_property once 1",
+        "set_property once 2", "get_property once", "get_property filter_state%00wasm.once",
+        call_with("declare_property", (1, "late"), (2, 1)), call_with("declare_property", (1, "late")),
+        "set_property late 1", "set_property late 2",
+    ),
+)  # fmt: skip
+VALUES = {
+    "envoy.filters.listener.original_dst.local_ip": ("192.0.2.1:80", "no"),
+    "envoy.hashable_string": ("x",),
+    "envoy.network.application_protocols": ("h2",),
+    "envoy.network.ip": ("192.0.2.1", "no"),
+    "envoy.network.transport_socket.original_dst_address": ("192.0.2.1:80", "[2001:db8::1]:80", "192.0.2.1"),
+    "envoy.network.upstream_server_name": ("a.example",),
+    "envoy.network.upstream_subject_alt_names": ("a.example",),
+    "envoy.ratelimit.hits_addend": ("3", "no"),
+    "envoy.string": ("x", ""),
+    "envoy.tcp_proxy.cluster": ("c", ""),
+    "envoy.tcp_proxy.disable_tunneling": ("true", "no"),
+    "envoy.tcp_proxy.per_connection_idle_timeout_ms": ("100", "no"),
+    "envoy.upstream.dynamic_host": ("a.example",),
+    "envoy.upstream.dynamic_port": ("80", "no"),
+    "unknown": ("x",),
+    "": ("x",),
+}
+add(
+    "foreign: filter state",
+    lines(
+        "@on_configure", call_with("set_envoy_filter_state", (1, "envoy.string"), (2, "x")),
+        "@on_request_headers",
+        *(call_with("set_envoy_filter_state", (1, name), (2, value)) for name, all in VALUES.items() for value in all),
+        "get_property filter_state%00envoy.tcp_proxy.cluster", "get_property filter_state%00envoy.upstream.dynamic_host",
+        "get_property filter_state%00envoy.ratelimit.hits_addend", "get_property filter_state%00unknown",
+        "call_foreign_function set_envoy_filter_state garbage", 'call_foreign_function set_envoy_filter_state ""',
+    ),
+)  # fmt: skip
 add(
     "wasi: calls",
     probe(

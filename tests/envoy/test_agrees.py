@@ -23,7 +23,6 @@ DIFFERS = {
     "trap: after a local response": "the details name the failure, not the response that was not sent",
     "trap: in the allocator": "the callback ends at once",
     "trap: restricted call in the allocator": "the callback ends at once",
-    "foreign: statuses": "there is no declare_property",
     "call: trap in the reply": "the stream ends at once, and does not wait for a time-out",
     # What the embedder does, and not the host.
     "trap: unknown policy pair": "Envoy has two options for one thing, and refuses both together",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_address
 from itertools import islice
 
 from proxywasm_host.abi.context import VmState
@@ -13,6 +14,7 @@ from proxywasm_host.abi.types import Status
 from proxywasm_host.protobuf import fields
 from proxywasm_host.services import ForeignCallFailed
 
+MOST_DIGITS = 18
 MOST_FIELDS = 64
 """Fields of a message that are looked at: it has two, but others may be among them."""
 
@@ -43,13 +45,101 @@ def _inject_on_headers(vm: VmState, arguments: bytes) -> bytes | Refusal:
     return vm.context.inject_response_body(body, bool(found.get(2))) or b""
 
 
+def _declare_property(vm: VmState, arguments: bytes) -> bytes | Refusal:
+    """Fields of the message: 1 the name, 2 whether it can be set once only; 3 type, 4 schema, 5 span are Envoy's."""
+    found = _message(arguments)
+    if isinstance(found, Refusal):
+        return found
+    name = found.get(1, b"")
+    if not isinstance(name, bytes):
+        return Refusal(Status.BAD_ARGUMENT, "the name (field 1) is a number")
+    refusal = vm.context.declare_property(name.decode("utf-8", "surrogateescape"), read_only=bool(found.get(2)))
+    return refusal or b""
+
+
+def _set_filter_state(vm: VmState, arguments: bytes) -> bytes | Refusal:
+    """Fields of the message: 1 the name of an object that Envoy knows, 2 its value; 3 its span is Envoy's."""
+    found = _message(arguments)
+    if isinstance(found, Refusal):
+        return found
+    name, value = (_text(found.get(number, b"")) for number in (1, 2))
+    right = FILTER_STATE.get(name)
+    if right is None:
+        return Refusal(Status.NOT_FOUND, "no object of Envoy's filter state is called {0!r}", name)
+    if not right(value):
+        return Refusal(Status.BAD_ARGUMENT, "{0} cannot be {1!r}", name, value)
+    return vm.context.set_filter_state(name, value.encode("utf-8", "surrogateescape")) or b""
+
+
+def _text(value: int | bytes) -> str:
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else ""
+
+
+def _message(arguments: bytes) -> dict[int, int | bytes] | Refusal:
+    """The first fields of a protobuf message; of one number the last counts."""
+    try:
+        return dict(islice(fields(arguments), MOST_FIELDS))
+    except (ValueError, IndexError):
+        return Refusal(Status.BAD_ARGUMENT, "the argument is no protobuf message")
+
+
+def _any(value: str) -> bool:
+    return True
+
+
+def _number(value: str) -> bool:
+    return value.isascii() and value.isdigit() and len(value) < MOST_DIGITS
+
+
+def _port(value: str) -> bool:
+    return _number(value) and 0 < int(value) < 1 << 16
+
+
+def _ip(value: str) -> bool:
+    try:
+        ip_address(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _address(value: str) -> bool:
+    host, _, port = value.rpartition(":")
+    return _port(port) and _ip(host.removeprefix("[").removesuffix("]"))
+
+
+FILTER_STATE: dict[str, Callable[[str], bool]] = {
+    "envoy.filters.listener.original_dst.local_ip": _address,
+    "envoy.filters.listener.original_dst.remote_ip": _address,
+    "envoy.hashable_string": _any,
+    "envoy.network.application_protocols": _any,
+    "envoy.network.ip": _ip,
+    "envoy.network.network_namespace": _any,
+    "envoy.network.transport_socket.original_dst_address": _address,
+    "envoy.network.upstream_server_name": _any,
+    "envoy.network.upstream_subject_alt_names": _any,
+    "envoy.ratelimit.hits_addend": _number,
+    "envoy.string": _any,
+    "envoy.tcp_proxy.cluster": _any,
+    "envoy.tcp_proxy.disable_tunneling": _any,
+    "envoy.tcp_proxy.per_connection_idle_timeout_ms": _number,
+    "envoy.upstream.dynamic_host": _any,
+    "envoy.upstream.dynamic_port": _port,
+}
+"""Objects of filter state that Envoy 1.40 makes of text, and what they can be. Here they are kept for the embedder
+(`HttpStream.filter_state`), who may do what Envoy does with them.
+"""
+
+
 OF_HOST: dict[str, Callable[[VmState, bytes], bytes | Refusal]] = {
     "clear_route_cache": _clear_route_cache,
+    "declare_property": _declare_property,
     "get_log_level": _log_level,
     "inject_encoded_data_to_filter_chain_on_header": _inject_on_headers,
+    "set_envoy_filter_state": _set_filter_state,
     "set_global_max_requests_per_io_cycle": _max_requests,
 }
-"""Functions that act on the context or ask the host; all but the first are Higress's."""
+"""Functions that act on the context or ask the host: Envoy's and Higress's."""
 
 
 @within_quota

@@ -13,6 +13,7 @@ from proxywasm_host.abi.hostcalls.foreign import (
     proxy_set_upstream_override_host,
 )
 from proxywasm_host.abi.marshal import Refusal
+from proxywasm_host.protobuf import field
 from proxywasm_host.services import ForeignCallFailed
 from tests.abi.fakes import FakeVm, answer
 
@@ -121,3 +122,25 @@ def test_upstream_hosts():
         (b"10.0.0.1:80", b'{"health_status":"Healthy"}'),
         ("é".encode(), b""),
     ]
+
+
+def test_what_is_declared_is_bounded():
+    vm = FakeVm()
+    names = [bytes([letter]) * 100_000 for letter in b"abcdefghijklm"]
+    answers = [answer(proxy_call_foreign_function(vm, b"declare_property", field(1, name))) for name in names]
+    assert answers == [b""] * 10 + [[10]] * 3
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "status"),
+    [
+        (b"declare_property", field(1, 5), 2),
+        (b"set_envoy_filter_state", field(1, "envoy.network.ip") + field(2, "192.0.2"), 2),
+        (b"set_envoy_filter_state", field(1, "envoy.upstream.dynamic_port") + field(2, "65536"), 2),
+        (b"set_envoy_filter_state", field(1, "envoy.ratelimit.hits_addend") + field(2, "9" * 20), 2),
+        (b"set_envoy_filter_state", field(1, "envoy.string") + field(2, "x"), 1),
+    ],
+)
+def test_what_cannot_be_declared_or_set(function, arguments, status):
+    """The last one: a context that is no stream has no filter state."""
+    assert answer(proxy_call_foreign_function(FakeVm(), function, arguments)) == [status]
