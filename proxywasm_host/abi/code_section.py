@@ -93,7 +93,7 @@ class Code(NamedTuple):
     TRY_TABLE,
     DELEGATE,
     SPLIT,
-    TABLE_GET,
+    REFERENCE,
 ) = range(30)
 
 _NUMERIC = (
@@ -134,7 +134,7 @@ _PLAIN: Final[dict[int, tuple[int, int]]] = {
     0x22: (NUMBER, 0),
     0x23: (NUMBER, 1),
     0x24: (NUMBER, -1),
-    0x25: (TABLE_GET, 0),
+    0x25: (REFERENCE, 0),
     0x26: (NUMBER, -2),
     **dict.fromkeys(range(40, 54), (MEMORY, 0)),
     **dict.fromkeys(range(54, 63), (MEMORY, -2)),
@@ -147,7 +147,7 @@ _PLAIN: Final[dict[int, tuple[int, int]]] = {
     **{code: (NOTHING, effect) for first, last, effect in _NUMERIC for code in range(first, last + 1)},
     0xD0: (NUMBER, 1),
     0xD1: (NOTHING, 0),
-    0xD2: (NUMBER, 1),
+    0xD2: (REFERENCE, 1),
     0xFC: (MORE, 0),
     0xFD: (MORE_VECTOR, 0),
 }
@@ -319,7 +319,7 @@ class Optimising(NamedTuple):
     """A local that a loop may set, at its begin, and again at each branch back to it."""
     splits: float
     """An instruction that divides the code: a loop, a branch back to one, an indirect call; a conversion that saturates
-    counts for two, a ``table.get`` for three."""
+    counts for two, a ``table.get`` and a ``ref.func`` for three."""
     splits_squared: float
     targets_squared: float
     """All targets of a function's ``br_table``."""
@@ -562,7 +562,7 @@ class _Body:
                 height = max(height - params, blocks[-1].below) + results
             elif kind == SPLIT:
                 self.splits += 2
-            elif kind == TABLE_GET:
+            elif kind == REFERENCE:
                 self.splits += 3
                 number()
             elif kind == GROW_TABLE:

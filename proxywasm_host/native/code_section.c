@@ -6,7 +6,7 @@
 enum {
     UNKNOWN, NOTHING, NUMBER, TWO_NUMBERS, FOUR_BYTES, EIGHT_BYTES, SIXTEEN_BYTES, LANE, MEMORY, MEMORY_AND_LANE,
     BLOCK, LOOP, IF, ELSE, END, BRANCH, BRANCH_IF, BRANCH_TABLE, LEAVE, LEAVE_TO, SELECT, CALL, CALL_INDIRECT,
-    GROW_TABLE, MORE, MORE_VECTOR, TRY_TABLE, DELEGATE, SPLIT, TABLE_GET
+    GROW_TABLE, MORE, MORE_VECTOR, TRY_TABLE, DELEGATE, SPLIT, REFERENCE
 };
 /* clang-format on */
 enum { PLAIN = 256, VECTORS = 276, FIGURES = 8, INDIRECT = 10, NOT_SIMPLE = 255 };
@@ -272,7 +272,7 @@ static void read_body(Scan *scan, Reader *reader, uint64_t index) {
             break;
         }
         case SPLIT: scan->splits += 2; break;
-        case TABLE_GET:
+        case REFERENCE:
             scan->splits += 3;
             number(reader);
             break;

@@ -298,6 +298,7 @@ def if_else(locals: int, count: int) -> str:
         (f"(table 1 funcref) (func {'(call_indirect (i32.const 0))' * 3000})", "function 2 has 30000 calls"),
         ("(func " + "(loop)" * 20_000 + ")", "function 2 needs 2"),
         (f"(table 1 funcref) (func {'(drop (table.get 0 (i32.const 0)))' * 6_000})", "function 2 needs 2"),
+        (f"(elem declare func 0) (func {'(drop (ref.func 0))' * 6_000})", "function 2 needs 2"),
         (f"(func {'nop ' * 1_000_000}) " * 40, "the functions that take more than 40 ms each need "),
         (f"(table 60000 funcref) (elem (i32.const 0) funcref {'(ref.func 0)' * 60_000})", "the module has 60001 segments"),
         (f"(table 1 funcref) {'(elem func 0)' * 11_000}", "the module has 11000 segments of elements, 10000 are"),
@@ -307,7 +308,7 @@ def if_else(locals: int, count: int) -> str:
         (f"(type (func (param {'i32 ' * 101})))", "type 0 has 101 parameters, 100 are allowed"),
     ],
     ids=["branches", "many branches", "loops", "blocks", "a long function", "calls", "short loops",
-         "table.get", "long functions", "elements", "segments", "br_table",
+         "table.get", "ref.func", "long functions", "elements", "segments", "br_table",
          "functions", "locals", "types"],
 )  # fmt: skip
 def test_what_takes_compilers_long(host: Host, more: str, reason: str) -> None:
