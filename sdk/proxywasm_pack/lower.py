@@ -340,6 +340,8 @@ class Lowering(ast.NodeTransformer):
                 node.func = _name(f"_l.{function.id}")
             elif function.id == "isinstance" and self.enumerations:
                 node.func = _name("_l.is_instance")
+            elif function.id == "vars" and len(node.args) == 1:
+                return ast.Attribute(node.args[0], "__dict__", ast.Load())
             elif function.id == "dict" and len(node.args) == 1 and not node.keywords:
                 node.func = _name("_l.to_dict")
         return node
@@ -409,7 +411,7 @@ class Lowering(ast.NodeTransformer):
             star = next((i for i, q in enumerate(p.patterns) if isinstance(q, ast.MatchStar)), None)
             size = len(p.patterns)
             count = f"len({e}) == {size}" if star is None else f"len({e}) >= {size - 1}"
-            tests = [f"isinstance({e}, (list, tuple))", count]
+            tests = [f"isinstance({e}, (list, tuple, range))", count]
             for i, q in enumerate(p.patterns):
                 if isinstance(q, ast.MatchStar):
                     if q.name:

@@ -802,3 +802,512 @@ def recursion_error():
         f(0)
     except RecursionError:
         return "too deep"
+
+
+def keyword_only():
+    def f(a, *, b=2):
+        return a + b
+
+    try:
+        f(1, 2)
+    except TypeError:
+        return f(1), f(1, b=5)
+
+
+def default_arguments():
+    def f(a, b=[]):
+        b.append(a)
+        return b
+
+    f(1)
+    return f(2), f(3, [0])
+
+
+def lambda_closures():
+    return [f(1) for f in [lambda x, i=i: x + i for i in range(3)]], (lambda *a, **k: (a, k))(1, b=2)
+
+
+def lazy_generators():
+    out = []
+
+    def f():
+        for i in range(3):
+            out.append(i)
+            yield i
+
+    g = (x * 2 for x in f())
+    return next(g), out, any(x > 1 for x in f()), out
+
+
+def generator_ends():
+    out = []
+
+    def f():
+        try:
+            while True:
+                yield 1
+        finally:
+            out.append("closed")
+
+    g = f()
+    next(g)
+    g.close()
+    return out
+
+
+def generator_throw():
+    def f():
+        try:
+            yield 1
+        except ValueError as e:
+            yield str(e)
+
+    g = f()
+    next(g)
+    return g.throw(ValueError("in"))
+
+
+def nested_exceptions():
+    out = []
+    try:
+        try:
+            {}["a"]
+        except KeyError as e:
+            out.append(e.args)
+            raise
+        finally:
+            out.append("finally")
+    except LookupError as e:
+        out.append(type(e).__name__)
+    return out
+
+
+def exception_hierarchy():
+    return issubclass(KeyError, LookupError), issubclass(ZeroDivisionError, ArithmeticError), issubclass(UnicodeError, ValueError), str(ValueError("a", 1)), repr(ValueError("x"))[:15]
+
+
+def several_except():
+    def f(x):
+        try:
+            return 10 / int(x)
+        except (ValueError, TypeError):
+            return "no number"
+        except ZeroDivisionError as e:
+            return "zero"
+
+    return f("2"), f("a"), f("0"), f(None)
+
+
+def finally_overrides():
+    def f():
+        for i in range(3):
+            try:
+                if i == 1:
+                    return i
+            finally:
+                if i == 1:
+                    break
+        return "broke"
+
+    return f()
+
+
+def several_contexts():
+    out = []
+
+    class C:
+        def __init__(self, n):
+            self.n = n
+
+        def __enter__(self):
+            out.append(self.n)
+            return self.n
+
+        def __exit__(self, *e):
+            out.append(-self.n)
+
+    with C(1) as a, C(2) as b:
+        out.append(a + b)
+    return out
+
+
+def async_contexts():
+    out = []
+
+    class A:
+        async def __aenter__(self):
+            return "in"
+
+        async def __aexit__(self, *e):
+            out.append("out")
+
+        def __aiter__(self):
+            self.n = 0
+            return self
+
+        async def __anext__(self):
+            self.n += 1
+            if self.n > 2:
+                raise StopAsyncIteration
+            return self.n
+
+    async def f():
+        async with A() as a:
+            out.append(a)
+        async for n in A():
+            out.append(n)
+
+    try:
+        f().send(None)
+    except StopIteration:
+        return out
+
+
+def class_attributes():
+    class A:
+        count = 0
+        names = []
+
+        def __init__(self, name):
+            A.count += 1
+            self.names.append(name)
+
+    A("a"), A("b")
+    return A.count, A("c").names
+
+
+def mixins():
+    class Base:
+        def hello(self):
+            return ["base"]
+
+    class Loud:
+        def hello(self):
+            return super().hello() + ["loud"]
+
+    class Both(Loud, Base):
+        def hello(self):
+            return super().hello() + ["both"]
+
+    return Base().hello(), Both().hello()
+
+
+def class_decorators():
+    def named(name):
+        def decorate(kind):
+            kind.label = name
+            return kind
+
+        return decorate
+
+    @named("x")
+    class A:
+        pass
+
+    return A.label
+
+
+def setters_and_attributes():
+    class A:
+        def __init__(self):
+            self.log = []
+
+        def __setattr__(self, name, value):
+            object.__setattr__(self, name, value)
+            if name != "log":
+                self.log.append(name)
+
+    a = A()
+    a.x = 1
+    a.y = 2
+    del a.y
+    return a.log, a.x, hasattr(a, "y"), vars(a)["x"]
+
+
+def text_of_objects():
+    class A:
+        def __repr__(self):
+            return "<A>"
+
+    class B(A):
+        def __str__(self):
+            return "b"
+
+    return str(A()), f"{A()} {B()} {B()!r}", [A(), B()], "%s %r" % (B(), B())
+
+
+def reflected_operators():
+    class V:
+        def __init__(self, x):
+            self.x = x
+
+        def __radd__(self, o):
+            return V(self.x + o)
+
+        def __iadd__(self, o):
+            self.x += o
+            return self
+
+        def __neg__(self):
+            return V(-self.x)
+
+        def __abs__(self):
+            return abs(self.x)
+
+        def __hash__(self):
+            return hash(self.x)
+
+        def __eq__(self, o):
+            return self.x == o.x
+
+    v = V(1)
+    v += 4
+    return (1 + V(2)).x, v.x, (-v).x, abs(V(-3)), {V(1): "a"}[V(1)], len({V(1), V(1)})
+
+
+def iteration_by_index():
+    class A:
+        def __getitem__(self, i):
+            if i > 2:
+                raise IndexError
+            return i * i
+
+    return [A()[i] for i in range(3)]
+
+
+def dict_views():
+    d = {"a": 1, "b": 2}
+    keys = d.keys()
+    d["c"] = 3
+    return list(keys), "a" in d.keys(), [k for k, v in d.items() if v > 1], sorted(d.values(), reverse=True), len(d.items())
+
+
+def dict_changes():
+    d = {"a": 1}
+    d.update(b=2)
+    d.update([("c", 3)])
+    d |= {"d": 4}
+    e = d.copy()
+    e.clear()
+    return d, e, d.popitem(), d.pop("x", None), list(d), {k: v for k, v in d.items() if k != "a"}
+
+
+def many_keys():
+    d = {}
+    for i in range(3000):
+        d["key %d" % i] = i
+    for i in range(0, 3000, 3):
+        del d["key %d" % i]
+    d["key 0"] = -1
+    return len(d), d["key 2999"], list(d)[:2], list(d)[-1], sum(d.values())
+
+
+def unhashable_keys():
+    out = []
+    for key in ([], {}, set()):
+        try:
+            {}[key] = 1
+            out.append("taken")
+        except TypeError:
+            out.append("refused")
+    return out
+
+
+def set_methods():
+    s = {1, 2}
+    s.add(3)
+    s.discard(9)
+    s |= {4}
+    s.update([5])
+    s.remove(1)
+    try:
+        s.remove(1)
+    except KeyError:
+        s.add(0)
+    return sorted(s), s.issuperset({2}), s.isdisjoint({9}), sorted(s.symmetric_difference({2, 9})), sorted(s.intersection([2, 3])), {2} <= s, sorted({x % 3 for x in s})
+
+
+def unpacking():
+    (a, b), c = (1, 2), 3
+    a, b = b, a
+    first, *_ = "abc"
+    pairs = [(x, y) for x, (y, *z) in [(1, (2, 3)), (4, (5,))]]
+    return a, b, c, first, pairs, [*range(3), *"ab"], {**{"a": 1}, **{"b": 2}}
+
+
+def text_splitting():
+    return "a b  c".split(), "a,b,,c".split(","), "a b c".split(None, 1), "a\nb\r\nc".splitlines(), "a\nb".splitlines(True), "k=v=w".partition("="), "x".join(str(i) for i in range(3))
+
+
+def text_formats():
+    return "{:>6}|{:<6}|{:^6}|{:*^7}".format("a", "b", "c", "d"), "{:,} {:+d} {:x} {:08b} {:e}".format(1234567, 5, 255, 5, 12345.678), "{:.3f} {:6.2f} {:.0%}".format(3.14159, 2.5, 0.25), "%(a)s %(b)04d" % {"a": "x", "b": 7}
+
+
+def text_checks():
+    return "abc".isalpha(), "12".isdigit(), "Ab".isupper(), "  ".isspace(), "abc" < "abd", "b" in "abc", "ab" * 2, max("hello"), sorted("bca"), list("ab"), "a" "b"
+
+
+def bytes_methods():
+    b = b"Hello, World"
+    return b.upper(), b.find(b"o"), b.replace(b"l", b"L"), b.startswith(b"He"), b.split(b", "), b"-".join([b"a", b"b"]), b.strip(b"Hd"), b[0], b[1:3], list(b[:2]), b + b"!", b.hex(), bytes(3), b.count(b"l")
+
+
+def decoding():
+    return b"caf\xc3\xa9".decode(), b"caf\xe9".decode("latin-1"), b"a\xffb".decode("utf-8", "replace"), b"a\xffb".decode(errors="ignore"), "caf\u00e9".encode("latin-1"), "a\u20ac".encode("ascii", "replace")
+
+
+def memory_views():
+    m = memoryview(bytearray(b"abcd"))
+    m[1] = 66
+    return bytes(m[1:3]), len(m), list(m[:2])
+
+
+def integers_from_text():
+    return int("ff", 16), int("0b101", 0), int(" 7 "), int("-12"), int(2.9), int(True), float("1e3"), float(" 2.5 "), 0x1F, 0o17, 1_000
+
+
+def integer_arithmetic():
+    return 7 // 2, -7 // 2, 7 % -3, 2**10, 1 << 40, 0xFF & 0x0F, 6 ^ 3, ~5, divmod(-7, 2), round(7.5), round(-2.5), abs(-(2**70)), pow(2, 100) % 7
+
+
+def float_arithmetic():
+    return 1 / 4, 7 // 2.0, 7.5 % 2, 2**0.5 > 1.41, 1e3, float("inf") > 10**9, 3.0 == 3, int(1e10), max(1, 2.5)
+
+
+def sorting_is_stable():
+    pairs = [("b", 1), ("a", 1), ("c", 0), ("d", 1)]
+    return sorted(pairs, key=lambda p: p[1]), sorted(pairs, key=lambda p: -p[1]), sorted(pairs, reverse=True, key=lambda p: p[1])
+
+
+def functions_on_sequences():
+    return min([3, 1, 2], default=0), max([], default="none"), sum([[1], [2]], []), list(zip("ab", [1, 2], (True, False))), list(map(lambda a, b: a + b, [1, 2], [3, 4])), list(reversed("abc")), list(range(5, 0, -2)), list(enumerate("ab"))
+
+
+def deleting():
+    x = [0, 1, 2, 3, 4, 5]
+    del x[1], x[-1]
+    d = {"a": {"b": 1}}
+    del d["a"]["b"]
+    return x, d
+
+
+def comparing():
+    return [1, 2] < [1, 3], (1, "a") == (1, "a"), [] == (), "a" != "b", 1 == 1.0, None is None, [1] is [1], 3 in (1, 2, 3), 1 <= 1 < 2
+
+
+def truth():
+    return [bool(x) for x in (0, 1, "", "a", [], [0], {}, None, 0.0, b"", b"x")], not [], [] or "default", "a" and "b"
+
+
+def assertions():
+    try:
+        assert 1 == 2, "not equal"
+    except AssertionError as e:
+        return str(e)
+
+
+def nested_functions():
+    def outer(n):
+        def inner(m):
+            return n * m if m < 3 else inner(m - 1)
+
+        return inner
+
+    return outer(2)(5)
+
+
+def callables():
+    class Add:
+        def __init__(self, n):
+            self.n = n
+
+        def __call__(self, x):
+            return x + self.n
+
+    f = [len, Add(2), str.upper, lambda x: x]
+    return callable(f[1]), f[1](3), f[2]("a"), f[0]("abc")
+
+
+def local_imports():
+    from json import dumps as text
+    import math as m
+
+    return text({"a": 1}), m.floor(2.5)
+
+
+def dates():
+    from datetime import datetime, timedelta, timezone
+
+    t = datetime(2024, 2, 28, 23, 30, tzinfo=timezone.utc)
+    return t + timedelta(days=1, hours=1), t.isoformat(), t.strftime("%a, %d %b %Y %H:%M:%S GMT"), datetime.fromisoformat("2024-03-01T00:00:00+02:00") < t + timedelta(days=2), str(timedelta(minutes=90))
+
+
+def flags():
+    from enum import Flag, auto
+
+    class Can(Flag):
+        READ = auto()
+        WRITE = auto()
+
+    both = Can.READ | Can.WRITE
+    return Can.READ in both, both.value, bool(Can.READ & Can.WRITE), [c.name for c in Can]
+
+
+def cached_functions():
+    from functools import cache, cached_property
+
+    calls = []
+
+    class A:
+        @cached_property
+        def x(self):
+            calls.append("x")
+            return 5
+
+    @cache
+    def f(n):
+        calls.append(n)
+        return n * 2
+
+    a = A()
+    return f(2), f(2), a.x, a.x, calls
+
+
+def named_tuple_methods():
+    from collections import namedtuple
+
+    P = namedtuple("P", ["x", "y"])
+    p = P(1, y=2)
+    x, y = p
+    return p._replace(x=5), p._asdict(), P._fields, x + y, p == (1, 2), p[0]
+
+
+def heap_and_queue():
+    from collections import deque
+
+    q = deque(maxlen=3)
+    for i in range(5):
+        q.append(i)
+    q.appendleft(9)
+    return list(q), q[0], q.pop(), len(q)
+
+
+def url_joins():
+    from urllib.parse import urljoin, urlparse
+
+    return urljoin("http://a/b/c", "../d"), urlparse("http://h/p;x?q#f").params, urlparse("http://u:p@h:1/").port
+
+
+def regular_expression_groups():
+    import re
+
+    m = re.search(r"(?P<key>[a-z]+)=(?P<value>[^;]*)", "x; ab=cd; e")
+    return m["key"], m.group("value"), m.span("key"), re.split(r"[;,]\s*", "a; b,c"), re.sub(r"(\w)-(\w)", r"\2-\1", "a-b")
+
+
+def secrets_compared():
+    import hashlib
+    import hmac
+
+    return hmac.compare_digest("abc", "abc"), hmac.new(b"k", b"m", "sha512").hexdigest()[:16], hashlib.md5(b"").hexdigest()
+

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
 
+import proxywasm_pack
 import pytest
 
-from tests.envoy.rig import Case, Filter, Request, Response, ask
+from tests.envoy.rig import Case, Filter, Request, Response, ask, find_envoy
 from tests.sdk.conftest import packed
 from tests.sdk.test_examples import public_key, rsa_token, token
 
@@ -122,3 +130,37 @@ def test_request_log(answers):
     assert [json.loads(line) for line in lines] == [
         {"method": "GET", "path": "/p", "status": 201, "size": 5, "count": 1}
     ]
+
+
+def test_the_configuration_of_the_docs(tmp_path):
+    """The first program of docs/python-filters.md in Envoy, as that page says; nobody answers for the cluster."""
+    text = (Path(__file__).parents[2] / "docs" / "python-filters.md").read_text()
+    (tmp_path / "filter.py").write_text(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1])
+    (tmp_path / "filter.wasm").write_bytes(proxywasm_pack.pack(tmp_path / "filter.py"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1].replace("port_value: 8080", f"port_value: {port}")
+    (tmp_path / "envoy.yaml").write_text(config.replace("port_value: 8000", "port_value: 9"))
+    command = [find_envoy(), "-c", "envoy.yaml", "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def status(headers):
+        end = time.monotonic() + 20
+        while True:
+            try:
+                urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:{port}/", headers=headers), timeout=20)
+            except urllib.error.HTTPError as answer:
+                answer.close()
+                return answer.code
+            except OSError:
+                assert process.poll() is None
+                assert time.monotonic() < end
+                time.sleep(0.05)
+
+    try:
+        assert status({}) == 401
+        assert status({"authorization": "t"}) == 403
+    finally:
+        process.terminate()
+        process.wait(20)

@@ -86,7 +86,7 @@ def test_what_a_handler_raises_is_a_traceback_and_the_stream_goes_on(script):
     assert places == [
         ['File "filter.py", line 12, in on_request_headers', "ZeroDivisionError: divide by zero"],
         [call, "HostError: the host answers BadArgument"],
-        ['File "filter.py", line 18, in on_response_body', "KeyError: x"],
+        ['File "filter.py", line 18, in on_response_body', "KeyError: 'x'"],
     ]
 
 
