@@ -27,6 +27,7 @@ from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import Failure, PluginError
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
+from proxywasm_host.runtime.listener import Listener
 from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.services import (
     ForeignCallFailed,
@@ -77,6 +78,7 @@ def replay(
     engine: str | None = None,
     limits: Limits | None = None,
     hostcalls: Iterable[CustomHostcall] = (),
+    listener: Listener | None = None,
 ) -> Replay:
     """Run a recording again, on the engine that it was recorded on or another.
 
@@ -85,6 +87,7 @@ def replay(
         engine: its name.
         limits: of the guests; those that they had, if not given.
         hostcalls: those of your own that the filters had; what they answer is not in a recording.
+        listener: sees every callback and hostcall.
 
     Raises: OSError, ModuleError, UnknownEngine, EngineUnavailable; ValueError, for another number of modules.
     """
@@ -95,7 +98,8 @@ def replay(
         filters = [replaced(filter, limits=limits) for filter in filters]
     world = _World(recording)
     name = engine or recording.engine or None
-    host = Host(name, profile=recording.profile, services=world.services(), hostcalls=hostcalls)
+    services = world.services()
+    host = Host(name, profile=recording.profile, services=services, hostcalls=hostcalls, listener=listener)
     made: list[Recording] = []
     tap = Tap(host, lambda recording, _: made.append(recording), WHOLE, Redaction(credentials=False), world.clock.now)
     failure: Failure | None = None

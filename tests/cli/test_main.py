@@ -21,7 +21,7 @@ def test_help_tells_commands_exit_codes_and_completion(command):
         assert word in result.out
 
 
-@pytest.mark.parametrize("name", ["run", "inspect", "engines", "test", "fuzz", "bench"])
+@pytest.mark.parametrize("name", ["run", "inspect", "engines", "test", "fuzz", "replay", "step", "bench"])
 def test_each_command_has_help(command, name):
     result = command(name, "-h")
     assert (result.code, result.err) == (0, "")
