@@ -9,6 +9,7 @@ import click
 
 from proxywasm_host.abi.bytecode import Bytecode
 from proxywasm_host.abi.custom import CustomHostcall
+from proxywasm_host.abi.hostcalls.foreign import ELSEWHERE
 from proxywasm_host.abi.linking import STARTS, check_exports, link
 from proxywasm_host.abi.marshal import Guest
 from proxywasm_host.abi.module_limits import DEFAULT_MODULE_LIMITS, check_code, check_sections, check_size
@@ -79,6 +80,7 @@ def examine(bytecode: Bytecode, added: Sequence[CustomHostcall] = ()) -> dict[st
         "callbacks": [name for name in exports if name in callbacks],
         "hostcalls": _once(hostcalls),
         "custom_hostcalls": _once(name for name in hostcalls if name in own),
+        "missing_foreign_functions": _foreign(bytecode, hostcalls),
         "wasi": _once(wasi),
         "unknown_imports": _once(f"{module}.{name}" for module, name in functions if (module, name) not in known),
         "start": [name for name in STARTS if name in exports] + (["start section"] if bytecode.has_start else []),
@@ -117,6 +119,12 @@ def _abi(bytecode: Bytecode) -> str | None:
     return str(version)
 
 
+def _foreign(bytecode: Bytecode, hostcalls: list[str]) -> list[str]:
+    """Foreign functions that the module names, and that other hosts have but not this one."""
+    asks = "proxy_call_foreign_function" in hostcalls
+    return sorted(name for name in ELSEWHERE if asks and name.encode() in bytecode.data)
+
+
 def _once(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
@@ -144,6 +152,11 @@ def report(found: dict[str, Any]) -> Iterator[Line]:
         yield from _row(key, str(len(names)))
         if names:
             yield hanging(2, "  ", (", ".join(names), "dim"))
+    if found["missing_foreign_functions"]:
+        yield EMPTY
+        yield from _row("foreign", "functions that are NOT_FOUND here, unless they are registered", "yellow")
+        for name in found["missing_foreign_functions"]:
+            yield from _row("", f"{name} (of {ELSEWHERE[name]})")
     if found["custom_hostcalls"]:
         yield EMPTY
         yield from _row("of your own", ", ".join(found["custom_hostcalls"]))

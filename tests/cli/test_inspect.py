@@ -50,6 +50,7 @@ def test_as_json(command, module):
         "callbacks": [],
         "hostcalls": ["proxy_log"],
         "custom_hostcalls": [],
+        "missing_foreign_functions": [],
         "wasi": [],
         "unknown_imports": [],
         "start": [],
@@ -58,6 +59,18 @@ def test_as_json(command, module):
         "loads": True,
         "reason": None,
     }
+
+
+def test_foreign_functions_of_other_hosts(command, module):
+    foreign = '(import "env" "proxy_call_foreign_function" (func (param i32 i32 i32 i32 i32 i32) (result i32)))'
+    data = '(data (i32.const 0) "compressexpr_createresolve_lua")'
+    path = module(f"(module {foreign} {MEMORY} {MARKER} {data})")
+    assert command("inspect", path, "--json").json["missing_foreign_functions"] == ["expr_create", "resolve_lua"]
+    page = command("inspect", path).out
+    assert "functions that are NOT_FOUND here, unless they are registered" in page
+    assert "expr_create (of Envoy)" in page
+    silent = module(f"(module {MEMORY} {MARKER} {data})")
+    assert command("inspect", silent, "--json").json["missing_foreign_functions"] == []
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,25 @@ OF_HOST: dict[str, Callable[[VmState, bytes], bytes | Refusal]] = {
 }
 """Functions that act on the context or ask the host: Envoy's and Higress's."""
 
+ELSEWHERE: dict[str, str] = {
+    **dict.fromkeys(("expr_create", "expr_delete", "expr_evaluate"), "Envoy"),
+    **dict.fromkeys(
+        (
+            "stats_filter_emit",
+            "stats_filter_get_all_metric_tags",
+            "stats_filter_get_histograms",
+            "stats_filter_get_metric_tags",
+            "stats_filter_inject_metrics",
+            "stats_filter_set_global_tags",
+            "stats_filter_set_name_overrides",
+        ),
+        "Envoy's sink for statistics",
+    ),
+    "resolve_lua": "ngx_wasm_module",
+    "flex_create_service": "MuleSoft's gateway",
+}
+"""Foreign functions that other hosts have, and this one has not unless they are registered."""
+
 
 @within_quota
 def proxy_call_foreign_function(vm: VmState, name: bytes, arguments: bytes) -> bytes | Refusal:
