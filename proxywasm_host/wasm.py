@@ -170,7 +170,7 @@ class Binary:
 
     @cached_property
     def types(self) -> list[FunctionSignature]:
-        """Function types, by index. A type that is no plain function type ends the list."""
+        """Function types, by index. A type that is not a plain function type ends the list."""
         types: list[FunctionSignature] = []
         if reader := self.section(TYPE):
             for _ in range(reader.leb()):

@@ -110,11 +110,11 @@ class Context(ContextState):
 
     def inject_response_body(self, data: bytes, end_stream: bool) -> Refusal | None:
         """Send body data on to the next filter of the response."""
-        return Refusal(Status.BAD_ARGUMENT, "context {0} is no HTTP stream", self.id)
+        return Refusal(Status.BAD_ARGUMENT, "context {0} is not an HTTP stream", self.id)
 
     def override_upstream_host(self, address: bytes) -> Refusal | None:
         """Pin the upstream host of this request."""
-        return Refusal(Status.BAD_ARGUMENT, "context {0} is no HTTP stream", self.id)
+        return Refusal(Status.BAD_ARGUMENT, "context {0} is not an HTTP stream", self.id)
 
     # -- Properties ----------------------------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ class Context(ContextState):
 
         `name` is the path as the guest gave it, NULs included: only one without can be read again (as in Envoy).
         """
-        return Refusal(Status.NOT_FOUND, "context {0} is no stream, it holds no properties", self.id)
+        return Refusal(Status.NOT_FOUND, "context {0} is not a stream, it holds no properties", self.id)
 
     @cached_property
     def _declared(self) -> tuple[dict[str, bool], Quota]:
@@ -161,7 +161,7 @@ class Context(ContextState):
         """Call on_tick each so many milliseconds; 0 stops."""
 
     def _no_plugin(self) -> Refusal:
-        return Refusal(Status.BAD_ARGUMENT, "context {0} is no plugin's", self.id)
+        return Refusal(Status.BAD_ARGUMENT, "context {0} is not a plugin's", self.id)
 
     def register_queue(self, name: bytes) -> int | Refusal:
         """Make a shared queue whose messages are told to this plugin; returns its token."""

@@ -185,7 +185,7 @@ def _check_param(name: str, param: Any) -> None:
         if not known or kind is not Kind.U32 or min(enum) < 0:
             raise ValueError(f"{name}: {param.name} can be bounded by an IntEnum only if it is a u32")
     if param.early and param.kind is not Kind.U32_OUT:
-        raise ValueError(f"{name}: {param.name} is no number of 32 bits, so it cannot be written early")
+        raise ValueError(f"{name}: {param.name} is not a number of 32 bits, so it cannot be written early")
     if param.optional and param.kind is not Kind.BYTES_OUT:
         raise ValueError(f"{name}: {param.name} cannot be optional, only bytes that are a result can")
 

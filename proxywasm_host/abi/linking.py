@@ -68,7 +68,7 @@ def _row_of(
             return row, None
         if unknown_imports == "stub":
             return Hostcall(name, (), restricted=WasiErrno.NOTCAPABLE), WasiErrno.ENOSYS
-        raise ModuleError(f"import {module}.{name} is no function of WASI preview 1 that a filter can have")
+        raise ModuleError(f"import {module}.{name} is not a function of WASI preview 1 that a filter can have")
     if module == "env":
         own = custom[name].row if name in custom else None
         row = own if own and own.since <= version <= own.until else hostcalls_of(version).get(name)
@@ -115,7 +115,7 @@ def link(
     `allowed` holds the names of the capabilities that the embedder allows; ``None`` allows all. `hostcalls` are the
     embedder's own.
 
-    Raises: ModuleError, for an import that no host offers, is no function, or has another type.
+    Raises: ModuleError, for an import that no host offers, is not a function, or has another type.
     """
     custom = {one.name: one for one in hostcalls}
     for module, name, kind, signature in imports:
@@ -177,7 +177,7 @@ def check_exports(exports: Sequence[tuple[str, str, FunctionSignature | None]], 
     for name in ALLOCATORS:
         if name in functions:
             if functions[name] != (I32, I32):
-                raise ModuleError(f"export {name} is no allocator: it is not of the type (i32) -> (i32)")
+                raise ModuleError(f"export {name} is not an allocator: it is not of the type (i32) -> (i32)")
             return name
     raise ModuleError(
         "the module has no allocator: it exports neither proxy_on_memory_allocate nor malloc. "

@@ -103,7 +103,7 @@ def encode_value(value: PropertyValue) -> bytes:
         try:
             return value.encode("utf-8", "surrogateescape")
         except UnicodeEncodeError:
-            raise UnencodableValue(f"{value!r} is no Unicode text") from None
+            raise UnencodableValue(f"{value!r} is not Unicode text") from None
     if isinstance(value, bool):
         return b"\1" if value else b"\0"
     if isinstance(value, int):
@@ -135,7 +135,7 @@ def check_properties(properties: object) -> None:
     Values of dicts and lists are looked at now. Those of another mapping, which may find them when it is asked, are
     when a filter reads them.
 
-    Raises: TypeError, for what is no mapping of names to values, or a value of another type; UnencodableValue, for one
+    Raises: TypeError, if it is not a mapping of names to values, or a value of another type; UnencodableValue, for one
         that has no form in the ABI, such as a number of more than 64 bits.
     """
     if not isinstance(properties, Mapping):

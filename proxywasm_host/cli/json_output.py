@@ -1,4 +1,4 @@
-"""Results as JSON. Text that is no UTF-8 is given as ``{"base64": "…"}``."""
+"""Results as JSON. Text that is not UTF-8 is given as ``{"base64": "…"}``."""
 
 from __future__ import annotations
 

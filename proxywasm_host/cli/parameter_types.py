@@ -82,11 +82,11 @@ class Header(Kind):
         at = text.find(":", 1)
         name = text[:at].rstrip()
         if at < 0 or not name.lstrip(":"):
-            raise ValueError(f"{text!r} is no header: write it as 'name: value'")
+            raise ValueError(f"{text!r} is not a header: write it as 'name: value'")
         if any(map(str.isspace, name)):
-            raise ValueError(f"{text!r} is no header: there is white space in its name")
+            raise ValueError(f"{text!r} is not a header: there is white space in its name")
         if re.search(r"[\r\n\0]", text):
-            raise ValueError(f"{text!r} is no header: there is a line break or a NUL in it")
+            raise ValueError(f"{text!r} is not a header: there is a line break or a NUL in it")
         return wire(name), wire(text[at + 1 :].strip())
 
 
@@ -158,7 +158,7 @@ class Size(Kind):
         """The value that a text stands for. Raises: ValueError."""
         found = re.fullmatch(r"(\d+)\s*([kmg]?)(?:i?b)?", text.lower())
         if not found:
-            raise ValueError(f"{text!r} is no size: write it as 1000, 64KiB or 256MiB")
+            raise ValueError(f"{text!r} is not a size: write it as 1000, 64KiB or 256MiB")
         return int(found[1]) * self.UNITS[found[2]]
 
 
@@ -171,7 +171,7 @@ class Seconds(Kind):
         """The value that a text stands for. Raises: ValueError."""
         seconds = float(text) if re.fullmatch(r"\d+(\.\d*)?|\.\d+", text) else -1.0
         if not 0 <= seconds <= LONGEST:
-            raise ValueError(f"{text!r} is no number of seconds between 0 and {LONGEST}")
+            raise ValueError(f"{text!r} is not a number of seconds between 0 and {LONGEST}")
         return seconds
 
 
@@ -208,14 +208,14 @@ class Property(Kind):
         """The value that a text stands for. Raises: ValueError."""
         path, equals, value = text.partition("=")
         if not equals or not path.rstrip(":"):
-            raise ValueError(f"{text!r} is no property: write it as path=text, or path:=json for a number")
+            raise ValueError(f"{text!r} is not a property: write it as path=text, or path:=json for a number")
         if not path.endswith(":"):
             return path, value
         try:
             parsed = json.loads(value)
             check_properties({path[:-1]: parsed})
         except json.JSONDecodeError as error:
-            raise ValueError(f"{value!r}, the value of property {path[:-1]}, is no JSON: {error}") from None
+            raise ValueError(f"{value!r}, the value of property {path[:-1]}, is not JSON: {error}") from None
         except UnencodableValue as error:
             raise ValueError(str(error)) from None
         return path[:-1], parsed
@@ -230,7 +230,7 @@ class Environment(Kind):
         """The value that a text stands for. Raises: ValueError."""
         name, equals, value = text.partition("=")
         if not name:
-            raise ValueError(f"{text!r} is no environment variable: write it as NAME=value")
+            raise ValueError(f"{text!r} is not an environment variable: write it as NAME=value")
         if not equals and name not in os.environ:
             raise ValueError(f"the environment has no variable {name}: write {name}=value to set it")
         return name, value if equals else os.environ[name]
@@ -246,11 +246,11 @@ class CannedReply(Kind):
         cluster, equals, reply = text.partition("=")
         status, _, body = reply.partition(":")
         if not cluster or not equals or not (status.isdecimal() or reply == "fail"):
-            raise ValueError(f"{text!r} is no reply: write it as CLUSTER=STATUS[:BODY], or CLUSTER=fail")
+            raise ValueError(f"{text!r} is not a reply: write it as CLUSTER=STATUS[:BODY], or CLUSTER=fail")
         if reply == "fail":
             return cluster, CalloutFailed()
         if int(status) > 999:
-            raise ValueError(f"{status} is no status: those of HTTP are from 100 to 599, those of gRPC from 0 to 16")
+            raise ValueError(f"{status} is not a status: those of HTTP are from 100 to 599, those of gRPC from 0 to 16")
         content = Data().parse(body)
         return cluster, lambda callout: replies(callout, int(status), content)
 

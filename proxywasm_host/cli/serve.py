@@ -132,7 +132,7 @@ def overrides(filters: tuple[str, ...], options: dict[str, Any]) -> dict[str, An
 def _cluster(text: str) -> tuple[str, str]:
     name, equals, url = text.partition("=")
     if not name or not equals:
-        raise click.UsageError(f"{text!r} is no cluster: write it as NAME=URL")
+        raise click.UsageError(f"{text!r} is not a cluster: write it as NAME=URL")
     return name, url
 
 

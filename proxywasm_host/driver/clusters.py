@@ -96,7 +96,7 @@ class Clusters(Mapping[str, Cluster]):
     With `any_host`, a name like ``host:port`` that is not among them is taken as it is, for plain HTTP: filters then
     reach whatever this machine reaches. A name that a filter calls and that is not known is told in the log, once.
 
-    Raises: TypeError, for what is no cluster; ValueError, for an invalid URL.
+    Raises: TypeError, for what is not a cluster; ValueError, for an invalid URL.
     """
 
     def __init__(self, clusters: Mapping[str, Cluster | str] | None = None, *, any_host: bool = False) -> None:

@@ -33,7 +33,7 @@ AnyFilter = Union[FilterConfig, Code]
 
 
 def chain(filters: Any) -> list[FilterConfig]:
-    """The filters of a chain. Raises: TypeError, for what is no list of filters."""
+    """The filters of a chain. Raises: TypeError, for what is not a list of filters."""
     if isinstance(filters, FilterConfig):
         raise _no_list(f"{type(filters).__name__}(…)")
     if isinstance(filters, CODE) or not isinstance(filters, Iterable):

@@ -336,7 +336,7 @@ def _open_own(path: Path, others: int = _OTHERS_WRITE) -> Iterator[FileIO]:
     with open(descriptor, "rb", buffering=0) as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise _NotOursError(f"{path.name} is no plain file")
+            raise _NotOursError(f"{path.name} is not a plain file")
         _check_own(status, path, others)
         yield file
 

@@ -163,7 +163,7 @@ def _load(name: str) -> Callable[..., Engine]:
 
 def _callable(loaded: object) -> Callable[..., Engine]:
     if not callable(loaded):
-        raise TypeError(f"{loaded!r} is no class")
+        raise TypeError(f"{loaded!r} is not a class")
     return loaded
 
 

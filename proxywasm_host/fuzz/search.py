@@ -19,7 +19,7 @@ METHODS = ("GET", "POST", "PUT", "HEAD", "DELETE", "OPTIONS", "PATCH")
 NAMES = ("accept", "authorization", "content-type", "cookie", "user-agent", "x-forwarded-for", "x-a")
 VALUES = ("", "0", "-1", "application/json", "application/grpc", "text/html", "a, b", "%")
 ODD = ("\udcff\udcfe", "é", "\udc80", "\t")
-"""Values that HTTP allows and few expect: the first is no UTF-8."""
+"""Values that HTTP allows and few expect: the first is not UTF-8."""
 BODIES = (b"", b"{}", b'{"a": [1, null]}', b"\0", b"\xff\xfe", b"foo", b"<a href='x'>")
 OWN = re.compile(rb"x-[a-z0-9][a-z0-9-]{0,30}")
 """Names of headers that a module seems to know."""

@@ -28,7 +28,7 @@ Part = Union[Head, Body, effects.RequestTrailers, effects.ResponseTrailers]
 
 
 def content_length(head: Head) -> int | None:
-    """What its ``content-length`` says; ``None`` if there is none, or it is no number."""
+    """What its ``content-length`` says; ``None`` if there is none, or it is not a number."""
     return None if head.at < 0 else number(head.headers[head.at][1])
 
 

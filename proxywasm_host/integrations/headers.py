@@ -36,7 +36,7 @@ RESPONSE_FRAMING = frozenset(b"keep-alive transfer-encoding".split())
 """Of a response, no filter sees these. What else is of one connection is left out when it goes on."""
 LENGTH = b"content-length"
 DIGITS = 19
-"""Of a length: more is no number of bytes."""
+"""Of a length: more is not a number of bytes."""
 TOKEN = b"!#$%&'*+.^_`|~-" + (ascii_letters + digits).encode()
 """What a name is of (RFC 9110, section 5.6.2)."""
 CONTROLS = bytes(byte for byte in range(0x20) if byte != 0x09) + b"\x7f"
@@ -164,12 +164,12 @@ def is_authority(authority: bytes) -> bool:
 
 
 def length_of(lengths: list[bytes]) -> int | None:
-    """What several ``content-length`` say; ``None`` if there is none, or they differ, or one is no number."""
+    """What several ``content-length`` say; ``None`` if there is none, or they differ, or one is not a number."""
     return number(lengths[0]) if lengths and lengths.count(lengths[0]) == len(lengths) else None
 
 
 def number(value: bytes) -> int | None:
-    """What one says; ``None`` if it is no number of bytes."""
+    """What one says; ``None`` if it is not a number of bytes."""
     return int(value) if value.isdigit() and len(value) <= DIGITS else None
 
 

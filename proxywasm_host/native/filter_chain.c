@@ -104,7 +104,7 @@ static int out_headers(FilterChainBase *self, bool end_stream) {
     if (!headers || headers == Py_None) {
         failed = headers ? 0 : -1;
     } else if (!is_a(stream, known.http_stream, &HttpStreamBaseType) || !((HttpStreamBase *)stream)->outbox) {
-        PyErr_Format(PyExc_TypeError, "%R is no HttpStream", stream);
+        PyErr_Format(PyExc_TypeError, "%R is not an HttpStream", stream);
     } else {
         self->complete = end_stream;
         self->headers_sent = true;
@@ -212,7 +212,7 @@ static int out_data(FilterChainBase *self, PyObject *data, bool end_stream) {
     if (any < 0) return -1;
     if (!any || self->complete || !self->stream) return 0;
     if (!is_a(self->stream, known.http_stream, &HttpStreamBaseType) || !((HttpStreamBase *)self->stream)->outbox)
-        return PyErr_Format(PyExc_TypeError, "%R is no HttpStream", self->stream), -1;
+        return PyErr_Format(PyExc_TypeError, "%R is not an HttpStream", self->stream), -1;
     PyObject *effect = body_effect(self->direction, data, end_stream, self->stream);
     if (!effect) return -1;
     int failed = self->stream ? PyList_Append(((HttpStreamBase *)self->stream)->outbox->effects, effect) : 0;

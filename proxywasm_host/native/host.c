@@ -142,7 +142,7 @@ static bool is_plain(PyObject *value) {
     return !overflow;
 }
 
-/* values.check_properties: 0, or -1 with an exception. Of what is no dict, it looks at the type alone. */
+/* values.check_properties: 0, or -1 with an exception. Of what is not a dict, it looks at the type alone. */
 static int check_properties(PyObject *properties) {
     static PyObject *good_type;
     if ((PyObject *)Py_TYPE(properties) == good_type || !known.check_properties) return 0;

@@ -17,7 +17,7 @@ static int begin(HttpContextBase *self, PyObject *stream, PyObject *object) {
     PluginBase *plugin = (PluginBase *)object;
     if (self->vm) return PyErr_SetString(PyExc_RuntimeError, "a context is made once"), -1;
     if (!is_a(object, known.plugin, &PluginBaseType))
-        return PyErr_Format(PyExc_TypeError, "%R is no Plugin", object), -1;
+        return PyErr_Format(PyExc_TypeError, "%R is not a Plugin", object), -1;
     VmBase *vm = plugin_vm(plugin);
     if (!vm) return -1;
     self->root_number = (uint32_t)PyLong_AsUnsignedLongMask(plugin->root->id);
@@ -205,7 +205,7 @@ int end_contexts(PyObject *contexts) {
             int failed = -1;
             if (is_a(context, known.http_context, &HttpContextBaseType))
                 failed = STEPS[step]((HttpContextBase *)context);
-            else PyErr_Format(PyExc_TypeError, "%R is no HttpContext", context);
+            else PyErr_Format(PyExc_TypeError, "%R is not an HttpContext", context);
             Py_DECREF(context);
             if (failed) return -1;
         }

@@ -129,7 +129,7 @@ static PyObject *constants(void) {
 static PyMethodDef methods[] = {
     {"use", (PyCFunction)(void (*)(void))use, METH_VARARGS | METH_KEYWORDS, NULL},
     {"decode", decode, METH_O, "The pairs that bytes hold, or None if it is not for us to say."},
-    {"encode", encode, METH_O, "The bytes of a list of pairs, or None if it is no plain one."},
+    {"encode", encode, METH_O, "The bytes of a list of pairs, or None if it is not a plain one."},
     {"received_request", (PyCFunction)(void (*)(void))wire_received_request, METH_FASTCALL,
      "What integrations.headers.received_request gives, or None if it is not for us to say."},
     {"received_response", (PyCFunction)(void (*)(void))wire_received_response, METH_FASTCALL,

@@ -256,9 +256,9 @@ int guest_check_allowed(Guest *guest, PyObject *name);
 
 /* The list that bytes hold. NULL without an exception: they are malformed. */
 PyObject *pairs_decode(PyObject *bytes);
-/* The bytes of a list. NULL without an exception: it is no plain list of pairs of bytes. */
+/* The bytes of a list. NULL without an exception: it is not a plain list of pairs of bytes. */
 PyObject *pairs_encode(PyObject *list);
-/* Name and value of an entry of a list, or false if it is no plain pair of bytes. */
+/* Name and value of an entry of a list, or false if it is not a plain pair of bytes. */
 static inline bool pair_of(PyObject *list, Py_ssize_t index, PyObject **name, PyObject **value) {
     PyObject *pair = PyList_GET_ITEM(list, index);
     if (!PyTuple_CheckExact(pair) || PyTuple_GET_SIZE(pair) != 2) return false;

@@ -65,7 +65,7 @@ static bool is_path(PyObject *bytes) {
     return true;
 }
 
-/* Name and value of the entry of a list or tuple, or false if it is no plain pair of bytes. */
+/* Name and value of the entry of a list or tuple, or false if it is not a plain pair of bytes. */
 static bool vm_of(PyObject *headers, Py_ssize_t index, PyObject **pair, PyObject **name, PyObject **value) {
     *pair = PySequence_Fast_GET_ITEM(headers, index);
     if (!PyTuple_CheckExact(*pair) || PyTuple_GET_SIZE(*pair) != 2) return false;

@@ -392,7 +392,7 @@ def _text(value: Any, what: str) -> Any:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        raise ConfigError(f"{what} is no text, and a suite has no words for that: say --to pytest") from None
+        raise ConfigError(f"{what} is not text, and a suite has no words for that: say --to pytest") from None
 
 
 def _yaml_headers(headers: Headers) -> dict[str, Any]:

@@ -137,7 +137,7 @@ class Recording:
                 raise ConfigError(f"{path}: a recording of version {version}, where {VERSION} is known")
             return cls.of_json(given)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ConfigError(f"{path} is no recording: {error!r}") from None
+            raise ConfigError(f"{path} is not a recording: {error!r}") from None
 
     @classmethod
     def of_json(cls, given: Mapping[str, Any]) -> Recording:

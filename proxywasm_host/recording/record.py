@@ -24,7 +24,7 @@ __all__ = ["Record", "StreamRecorder"]
 NAME = "{time}-{pid}-{number}-{status}.json"
 OURS = re.compile(r"\d{8}T\d{6}\.\d{3}-\d+-\d+-\w+\.json")
 LOADED_BY = 60.0
-"""Seconds after which what filters do by themselves is no part of their start any more."""
+"""Seconds after which what filters do by themselves is not part of their start any more."""
 logger = logging.getLogger("proxywasm_host.recording")
 
 

@@ -268,7 +268,7 @@ class Host(HostBase):
     def _ready(self, plugins: Sequence[Plugin]) -> list[Plugin]:
         """Those that a new stream gets.
 
-        Raises: RuntimeError, if one was closed; TypeError, if one is no plugin; ValueError, if one is another host's.
+        Raises: RuntimeError, if one was closed; TypeError, if one is not a plugin; ValueError, if it is another host's.
         """
         try:
             strange = [plugin for plugin in plugins if plugin.host is not self]
@@ -401,7 +401,7 @@ def _shared_cache() -> ModuleCache:
 
 
 def _no_plugins(plugins: object) -> TypeError:
-    """What to say of something that is no list of plugins."""
+    """What to say of something that is not a list of plugins."""
     if isinstance(plugins, Plugin):
         return TypeError(f"plugins are a list: write [plugin], not {plugins!r}")
     if isinstance(plugins, (str, bytes)) or not isinstance(plugins, Iterable):

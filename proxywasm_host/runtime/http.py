@@ -152,7 +152,7 @@ class HttpStream(HttpStreamBase):
 
         ``None`` if they are beyond the limits, which is answered.
 
-        Raises: TypeError, if one is no pair of bytes; ValueError, if a name is not in lower case.
+        Raises: TypeError, if one is not a pair of bytes; ValueError, if a name is not in lower case.
         """
         try:
             # Whatever it is that the embedder gave:

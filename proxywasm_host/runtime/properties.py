@@ -122,7 +122,7 @@ def _value(headers: HeaderList, name: bytes) -> bytes:
 
 
 def number(text: bytes) -> int:
-    """A number in a header. Raises: LookupError, if it is no number, or has too many digits for one."""
+    """A number in a header. Raises: LookupError, if it is not a number, or has too many digits for one."""
     if not text.isdigit() or len(text) > MAX_DIGITS:
         raise LookupError
     return int(text)

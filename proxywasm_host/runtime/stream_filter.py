@@ -26,8 +26,8 @@ class FilterSide:
     """A filter and one direction of its stream."""
 
     action: Union[HeadersAction, DataAction, Action, int, None]
-    """What its last callback returned; an ``int`` if that is no action. ``None`` if there was no callback, it sent a
-    local response, or it failed."""
+    """What its last callback returned; an ``int`` if that is not an action. ``None`` if there was no callback, it sent
+    a local response, or it failed."""
     holds: bool
     """Whether it holds the message: what comes next waits for it, or is given to it before others."""
     headers: HeaderList | None = None

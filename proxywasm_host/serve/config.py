@@ -42,13 +42,13 @@ def _address(value: Any) -> Any:
         value = f":{value}"
     found = re.fullmatch(r"(?:\[([0-9a-fA-F:.%\w]+)\]|([^:\s]*)):(\d{1,5})", value) if isinstance(value, str) else None
     if not found or int(found[3]) > 65535:
-        raise ValueError(f"{value!r} is no address: write it as HOST:PORT, 127.0.0.1:8080 or [::1]:8080")
+        raise ValueError(f"{value!r} is not an address: write it as HOST:PORT, 127.0.0.1:8080 or [::1]:8080")
     return found[1] or found[2] or "127.0.0.1", int(found[3])
 
 
 def _property(value: Any) -> Any:
     if not isinstance(value, (str, int, float, bool)):
-        raise ValueError(f"{value!r} is no value of a property: those are text, numbers, true and false")  # noqa: TRY004
+        raise ValueError(f"{value!r} is not a value of a property: those are text, numbers, true and false")  # noqa: TRY004
     encode_value(value)
     return value
 
@@ -67,14 +67,14 @@ def _check_json(value: Any, path: tuple[Any, ...]) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if isinstance(key, bool) or not isinstance(key, (str, int)):
-                said = f"the key {key!r} is no text: put it in quotes"
+                said = f"the key {key!r} is not text: put it in quotes"
                 break
             _check_json(item, (*path, str(key)))
     elif isinstance(value, (list, tuple)):
         for number, item in enumerate(value):
             _check_json(item, (*path, number))
     elif not (value is None or isinstance(value, (str, int)) or (isinstance(value, float) and isfinite(value))):
-        said = f"{value!r} is no value of JSON"
+        said = f"{value!r} is not a value of JSON"
     if said:
         raise PydanticCustomError("no_json", "{said}", {"said": said, "path": path})
 
@@ -192,7 +192,7 @@ class Filter(Model):
 
 def _host_pattern(value: str) -> str:
     if not re.fullmatch(r"\*|(\*\.)?[\w.-]+|\[[0-9a-fA-F:.]+\]", value):
-        raise ValueError(f"{value!r} is no host: write it as api.example.com, *.example.com or *, without a port")
+        raise ValueError(f"{value!r} is not a host: write it as api.example.com, *.example.com or *, without a port")
     return value.lower()
 
 
@@ -202,13 +202,13 @@ def _regex(value: str) -> str:
         TypeAdapter(Annotated[str, StringConstraints(pattern=value)])
     except SchemaError as error:
         why = str(error).partition("\nerror: ")[2] or str(error)
-        raise ValueError(f"{value!r} is no regular expression: {why}") from None
+        raise ValueError(f"{value!r} is not a regular expression: {why}") from None
     return value
 
 
 def _header_name(value: str) -> str:
     if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", value):
-        raise ValueError(f"{value!r} is no name of a header")
+        raise ValueError(f"{value!r} is not a name of a header")
     return value.lower()
 
 
@@ -346,7 +346,7 @@ class Settings(Model):
     clusters: dict[str, Cluster] = {}
     """Servers that filters may call, by name."""
     allow_any_host: bool = False
-    """Whether filters may also call ``host:port`` that is no cluster."""
+    """Whether filters may also call ``host:port`` that is not a cluster."""
     tls: ServerTls | None = None
     clients: Clients = Clients()
     forwarded: Forwarded = Forwarded()

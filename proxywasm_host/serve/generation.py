@@ -235,7 +235,7 @@ class Generation:
         self._look_drained()
 
     def perform(self, effects: list[Effect]) -> None:
-        """Do what is no part of a message."""
+        """Do what is not part of a message."""
         self.driver.perform(effects)
 
     def unsendable(self, what: str, headers: HeaderList) -> None:

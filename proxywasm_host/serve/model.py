@@ -31,7 +31,7 @@ def _size(value: Any) -> Any:
         return value
     found = re.fullmatch(r"(\d+)\s*([kmg]?)(?:i?b)?", value.lower())
     if not found:
-        raise ValueError(f"{value!r} is no size: write it as 1000, 64KiB or 256MiB")
+        raise ValueError(f"{value!r} is not a size: write it as 1000, 64KiB or 256MiB")
     return int(found[1]) * UNITS[found[2]]
 
 
@@ -65,7 +65,7 @@ class Model(BaseModel):
         """YAML has true for yes and on, and Python takes true for 1."""
         kind = cls.model_fields[info.field_name or ""].annotation
         if isinstance(value, bool) and kind in (int, float, Seconds | None):
-            raise ValueError(f"{value!r} is no number")
+            raise ValueError(f"{value!r} is not a number")
         return value
 
     @classmethod

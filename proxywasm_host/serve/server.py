@@ -43,7 +43,7 @@ logger = logging.getLogger("proxywasm_host.serve")
 
 
 OTHERS = 256
-"""Descriptors for what is no connection of a client or to upstream: files, callouts, the admin port."""
+"""Descriptors for what is not a connection of a client or to upstream: files, callouts, the admin port."""
 RETRY = 0.5
 """Seconds until a process that could not start tries again."""
 SEVERAL = (
@@ -234,7 +234,7 @@ class OneOfSeveral(Application):
         """Start; or wait until that can be done.
 
         Whoever takes the place of a process that has died reads what is there now, and that may be what the others
-        have refused. They go on with what they have, so this is no reason to end.
+        have refused. They go on with what they have, so this is not reason to end.
         """
         told = ""
         while True:

@@ -102,17 +102,17 @@ def read_file(file: Path, what: str, mapping: str) -> tuple[dict[str, Any], dict
     try:
         text = files.read(file).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(f"cannot read {what} {file}: {reason}") from None
     try:
         data, lines = _toml(text) if file.suffix == ".toml" else _yaml(text)
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise ConfigError(f"{file}{line}: this is no YAML: {error.problem}") from None
+        raise ConfigError(f"{file}{line}: this is not YAML: {error.problem}") from None
     except ConfigError as error:
         raise ConfigError(f"{file}{error}") from None
     except Exception as error:  # noqa: BLE001 - parsers raise whatever comes: KeyError for !!bool x
-        raise ConfigError(f"{file}: this is no {'TOML' if file.suffix == '.toml' else 'YAML'}: {error}") from None
+        raise ConfigError(f"{file}: this is not {'TOML' if file.suffix == '.toml' else 'YAML'}: {error}") from None
     if not isinstance(data, dict):
         raise ConfigError(f"{file}: {mapping}")
     return data, lines

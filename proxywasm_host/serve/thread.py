@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Thread:
-    """Serves from `start` to `end`. Made in an event loop, the office, which does all that is no request."""
+    """Serves from `start` to `end`. Made in an event loop, the office, which does all that is not a request."""
 
     def __init__(self, listening: socket.socket | None) -> None:
         """Serve on `listening`; ``None``: take no connections."""

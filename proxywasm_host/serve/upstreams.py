@@ -19,10 +19,10 @@ __all__ = ["OutlierDetection", "Retry", "Server", "Tls", "Upstream", "UpstreamTl
 def web(value: str) -> str:
     """The URL of a server. Raises: ValueError."""
     if not re.fullmatch("[!-~]+", value):
-        raise ValueError(f"{value!r} is no URL: percent-encode what is in its path, and write the name as xn--…")
+        raise ValueError(f"{value!r} is not a URL: percent-encode what is in its path, and write the name as xn--…")
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{value!r} is no URL of a server: write it as http://HOST:PORT or https://HOST")
+        raise ValueError(f"{value!r} is not a URL of a server: write it as http://HOST:PORT or https://HOST")
     if parts.query or parts.fragment or parts.username:
         raise ValueError(f"{value!r} has more in it than a server: leave out user, query and fragment")
     _ = parts.port  # raises ValueError

@@ -35,7 +35,7 @@ def read(file: Path, filters: Sequence[Path] = (), configuration: bytes | None =
         from proxywasm_host.suites import declarative  # noqa: PLC0415 - YAML is an extra
 
         return declarative.read(file, filters, configuration)
-    raise ConfigError(f"{file} is no suite: those end in {', '.join((*YAML, *TEXT_PROTO))}")
+    raise ConfigError(f"{file} is not a suite: those end in {', '.join((*YAML, *TEXT_PROTO))}")
 
 
 def _is_googles(file: Path) -> bool:

@@ -137,7 +137,7 @@ def _answering(answers: Any) -> Callable[[Callout], Any]:
 def _answer(callout: Callout, answer: model.Answer) -> Any:
     if callout.kind == "http":
         return Response(answer.status, _pairs(answer.headers), answer.body)
-    if callout.kind == "redis" or answer.status in (0, 200):  # 200 is no status of gRPC: it was not said
+    if callout.kind == "redis" or answer.status in (0, 200):  # 200 is not a status of gRPC: it was not said
         return answer.body.encode()
     return GrpcStatus(answer.status, answer.body)
 

@@ -70,7 +70,7 @@ def read(file: Path, filters: Sequence[Path] = (), configuration: bytes | None =
     try:
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(f"cannot read the suite {file}: {reason}") from None
     try:
         suite = fill(text, TestSuite()) if file.suffix in YAML else text_format.Parse(text, TestSuite())
@@ -313,7 +313,7 @@ class _Test:
             try:
                 pattern = re2(matcher.regex)
             except re.error as error:
-                yield f"{phase}: {matcher.regex!r} is no regular expression: {error}"
+                yield f"{phase}: {matcher.regex!r} is not a regular expression: {error}"
                 return
             found = any(map(pattern.fullmatch, texts))
         else:
@@ -357,7 +357,7 @@ def parsed(content: bytes, which: str, where: str) -> HeaderList:
     first, *lines = re.split(r"\r?\n", content.decode("utf-8", "surrogateescape").strip("\r\n"))
     found = FIRST_LINE.fullmatch(first)
     if not found or bool(found["status"]) != (which == "response"):
-        raise ConfigError(f"{where}: {first!r} is no first line of a {which} in HTTP/1.1")
+        raise ConfigError(f"{where}: {first!r} is not a first line of a {which} in HTTP/1.1")
     pairs = [(name.strip(), value.strip()) for name, _, value in (line.partition(":") for line in lines if line)]
     if found["status"]:
         pseudo = [(":status", found["status"])]
@@ -379,7 +379,7 @@ def parsed(content: bytes, which: str, where: str) -> HeaderList:
         ]
     else:
         raise ConfigError(
-            f"{where}: {found['target']!r} is no target of a request: write it as /PATH or http://HOST/PATH"
+            f"{where}: {found['target']!r} is not a target of a request: write it as /PATH or http://HOST/PATH"
         )
     return [
         (name.encode("utf-8", "surrogateescape"), value.encode("utf-8", "surrogateescape"))

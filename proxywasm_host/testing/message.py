@@ -78,7 +78,7 @@ class Message:
         if not isinstance(status, int):
             raise TypeError(f"a status is a number, not {status!r}: write Message.response(200, …)")
         if not 100 <= status <= 999:
-            raise ValueError(f"{status} is no status: those are from 100 to 999")
+            raise ValueError(f"{status} is not a status: those are from 100 to 999")
         pairs = [(b":status", b"%d" % status), *_pairs(headers, "headers")]
         return cls._of(pairs, MapType.RESPONSE_HEADERS, chunks, trailers, http1)
 
@@ -112,14 +112,14 @@ def _checked(method: Any, url: Any) -> str:
     if not METHOD.fullmatch(method):
         if METHOD.fullmatch(url) and url.isupper():
             raise ValueError(f"the method comes first: write Message.request({url!r}, {method!r})")
-        raise ValueError(f"{method!r} is no method: those are GET, POST and the like; the URL comes after it")
+        raise ValueError(f"{method!r} is not a method: those are GET, POST and the like; the URL comes after it")
     return str(url)
 
 
 def _parts(url: str) -> tuple[bytes, bytes, bytes]:
     """Scheme, authority and path of a URL."""
     if not url or any(character.isspace() for character in url):
-        raise ValueError(f"{url!r} is no URL: it is empty or has white space in it")
+        raise ValueError(f"{url!r} is not a URL: it is empty or has white space in it")
     if url.startswith("/"):
         return b"http", b"example.com", _bytes(url.partition("#")[0])
     whole = url if SCHEME.match(url) else f"http://{url}"
@@ -127,11 +127,11 @@ def _parts(url: str) -> tuple[bytes, bytes, bytes]:
         parts = urlsplit(whole)
         _ = parts.port
     except ValueError as error:
-        raise ValueError(f"{url!r} is no URL: {error}") from None
+        raise ValueError(f"{url!r} is not a URL: {error}") from None
     if parts.scheme not in ("http", "https"):
-        raise ValueError(f"{url!r} is no URL of HTTP: {WRITE_A_URL}")
+        raise ValueError(f"{url!r} is not a URL of HTTP: {WRITE_A_URL}")
     if not parts.netloc:
-        raise ValueError(f"{url!r} is no URL: it names no host; {WRITE_A_URL}")
+        raise ValueError(f"{url!r} is not a URL: it names no host; {WRITE_A_URL}")
     target = whole.partition("#")[0].partition("://")[2][len(parts.netloc) :]
     path = target if target.startswith("/") else f"/{target}"
     return parts.scheme.encode(), _bytes(parts.netloc.rpartition("@")[2]), _bytes(path)

@@ -256,7 +256,7 @@ def test_the_first_custom_section_of_a_name():
     assert Bytecode(HEADER + b"".join(sections)).custom("b") == b"2"
 
 
-# -- What is no module -------------------------------------------------------------------------------------------
+# -- What is not a module -------------------------------------------------------------------------------------------
 
 COMPONENT = b"\0asm\x0d\0\1\0"
 TEXT = (

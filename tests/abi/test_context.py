@@ -61,9 +61,9 @@ def test_it_has_no_properties():
 
 REASONS = [
     (lambda context: context.continue_stream(3), "an upstream connection cannot be continued"),
-    (lambda context: context.inject_response_body(b"", False), "context 7 is no HTTP stream"),
-    (lambda context: context.override_upstream_host(b""), "context 7 is no HTTP stream"),
-    (lambda context: context.set_property(("a",), b""), "context 7 is no stream, it holds no properties"),
+    (lambda context: context.inject_response_body(b"", False), "context 7 is not an HTTP stream"),
+    (lambda context: context.override_upstream_host(b""), "context 7 is not an HTTP stream"),
+    (lambda context: context.set_property(("a",), b""), "context 7 is not a stream, it holds no properties"),
     (lambda context: context.done(), "on_done of context 7 is not pending"),
 ]
 
@@ -82,4 +82,4 @@ CALLOUTS = [
 @pytest.mark.parametrize(("method", "arguments"), CALLOUTS, ids=[method for method, _ in CALLOUTS])
 def test_only_a_plugin_makes_callouts_and_has_queues(method, arguments):
     refusal = getattr(Context(1), method)(*[None] * arguments)
-    assert (refusal.status, refusal.reason) == (2, "context 1 is no plugin's")
+    assert (refusal.status, refusal.reason) == (2, "context 1 is not a plugin's")

@@ -110,7 +110,7 @@ REFUSED = {
     ),
     "WASI that does not exist": (
         function("fd_dup", "i:i", "wasi_snapshot_preview1"),
-        "import wasi_snapshot_preview1.fd_dup is no function of WASI preview 1 that a filter can have",
+        "import wasi_snapshot_preview1.fd_dup is not a function of WASI preview 1 that a filter can have",
     ),
     "WASI under env": (
         function("fd_write", "iiii:i"),
@@ -199,7 +199,7 @@ def test_stub(wanted, result, status):
 
 
 NO_STUBS = {
-    "what is no hostcall": (function("abort", "iiii:"), f"import env.abort is offered by no Proxy-Wasm host: {BUILD}"),
+    "what is not a hostcall": (function("abort", "iiii:"), f"import env.abort is offered by no Proxy-Wasm host: {BUILD}"),
     "another module's": (
         function("proxy_log", "iii:i", "envoy"),
         f"import envoy.proxy_log is offered by no Proxy-Wasm host: {BUILD}",
@@ -310,7 +310,7 @@ EXPORTS = {
         [MEMORY, MALLOC, exported("proxy_on_redis_call_response", "i:i")],
         "malloc",
     ),
-    "what is no function is no callback": ([MEMORY, MALLOC, ("proxy_on_log", "global", None)], "malloc"),
+    "what is not a function is not a callback": ([MEMORY, MALLOC, ("proxy_on_log", "global", None)], "malloc"),
 }
 
 
@@ -339,12 +339,12 @@ BAD_EXPORTS = {
     "an allocator of another type": (
         V0_2_1,
         [MEMORY, exported("malloc", "I:i")],
-        "export malloc is no allocator: it is not of the type (i32) -> (i32)",
+        "export malloc is not an allocator: it is not of the type (i32) -> (i32)",
     ),
     "the first allocator of another type": (
         V0_2_1,
         [MEMORY, exported("proxy_on_memory_allocate", "i:"), MALLOC],
-        "export proxy_on_memory_allocate is no allocator: it is not of the type (i32) -> (i32)",
+        "export proxy_on_memory_allocate is not an allocator: it is not of the type (i32) -> (i32)",
     ),
     "headers as in 0.1.0": (
         V0_2_1,

@@ -112,8 +112,8 @@ UNENCODABLE = {
     "an object": (object(), "a object has no form in the ABI"),
     "inside a mapping": ({"a": object()}, "a object has no form in the ABI"),
     "inside a list": ([1 << 64], "18446744073709551616 needs more than 64 bits"),
-    "half of a surrogate pair": ("\ud800", "'\\ud800' is no Unicode text"),
-    "in a key": ({"\ud800": 1}, "'\\ud800' is no Unicode text"),
+    "half of a surrogate pair": ("\ud800", "'\\ud800' is not Unicode text"),
+    "in a key": ({"\ud800": 1}, "'\\ud800' is not Unicode text"),
 }
 
 

@@ -104,6 +104,6 @@ def test_what_is_wrong_is_told(proxywasm, record, tmp_path):
         2, "Error: cannot read the recording none.json: No such file or directory",
     )  # fmt: skip
     (tmp_path / "other.json").write_text("{}")
-    assert proxywasm("replay", str(tmp_path / "other.json")).err == f"error: {tmp_path / 'other.json'} is no recording: KeyError('recording')\n"
+    assert proxywasm("replay", str(tmp_path / "other.json")).err == f"error: {tmp_path / 'other.json'} is not a recording: KeyError('recording')\n"
     both = proxywasm("run", str(AUTH), "/x", "--engine", "all", "--record", str(file))
     assert "--record is for one engine" in both.err

@@ -263,7 +263,7 @@ tests:
         ("filter: a.wasm\ntests: [{name: x, request: {chunk_size: 1}}]\n", "chunk_size is for a body, and there is none"),
         ("filter: a.wasm\ntests: [{name: x, advance: 1, steps: [{}]}]\n", "a test with steps has its advance in them"),
         ("filter: a.wasm\ntests: [{name: x, expect: {logs: [{}]}}]\n", "say regex, contains or absent"),
-        ("filter: a.wasm\ntests: [{name: x, expect: {logs: [{regex: '['}]}}]\n", "'[' is no regular expression"),
+        ("filter: a.wasm\ntests: [{name: x, expect: {logs: [{regex: '['}]}}]\n", "'[' is not a regular expression"),
         ("filter: a.wasm\nprofile: envy\ntests: [{name: x}]\n", ":2: profile: no profile is called 'envy'. Did you mean 'envoy'?"),
         ("filter: nowhere.wasm\ntests: [{name: x}]\n", "nowhere.wasm: No such file or directory"),
         ("filter: a.wasm\nfilter: b.wasm\n", ":2: filter was given before"),
@@ -283,7 +283,7 @@ def test_wrong_use(command, write):
     for words, said in (
         ([], "the suite is missing: proxywasm test SUITE…"),
         ([suite, "-k", "y"], "no test has 'y' in its name"),
-        (["a.txt"], "a.txt is no suite: those end in .yaml, .yml, .textpb, .txtpb, .textproto, .pbtxt"),
+        (["a.txt"], "a.txt is not a suite: those end in .yaml, .yml, .textpb, .txtpb, .textproto, .pbtxt"),
         (["no.yaml"], "cannot read the suite no.yaml: No such file or directory"),
         (["no.textpb"], "cannot read the suite no.textpb: No such file or directory"),
         ([suite, "--filter", "b.wasm"], "cannot read the filter b.wasm: No such file or directory"),
@@ -395,7 +395,7 @@ def test_watching_runs_again(write, tmp_path):
         said = [watching.stdout.readline() for _ in range(4)]
         assert said[3].startswith("# 1 passed")
         replace("filter: [\n")
-        assert "this is no YAML" in watching.stdout.readline()
+        assert "this is not YAML" in watching.stdout.readline()
         time.sleep(0.01)
         replace(PASSES.replace("status: 201\n        h", "status: 200\n        h"))
         assert [watching.stdout.readline() for _ in range(3)][2].startswith("not ok 1")
@@ -604,7 +604,7 @@ test {
             "request_headers: header authorization is 'Bearer t', expected 'x'",
             "request_headers: there is no header b; expected 'x'",
             "request_headers: header authorization is 'Bearer t', expected none",
-            "request_headers: '[' is no regular expression: unterminated character set at position 0",
+            "request_headers: '[' is not a regular expression: unterminated character set at position 0",
             "request_headers: what a header has to match is missing: exact, regex or file",
             "request_headers: the filter does not answer, an immediate response is expected",
             "request_headers: a log line has to be exact 'no'; there is 'auth: allowed'",
@@ -644,8 +644,8 @@ test {
         ('test {\n  nam: "x"\n}\n', ':2: Message type "service_extensions_samples.pb.Test" has no field named "nam".'),
         ('test { name: "x" }', "env.wasm_path is missing, and no filter is given: say --filter FILTER.wasm"),
         ('env { wasm_path: "a" config_path: "no" } test { name: "x" }', "env.config_path: cannot read no: No such file"),
-        ('env { wasm_path: "FILTER" } test { name: "x" request_headers { input { content: "GET x" } } }', "'GET x' is no first line of a request in HTTP/1.1"),
-        ('env { wasm_path: "FILTER" } test { name: "x" request_headers { input { content: "GET x HTTP/1.1" } } }', "'x' is no target of a request"),
+        ('env { wasm_path: "FILTER" } test { name: "x" request_headers { input { content: "GET x" } } }', "'GET x' is not a first line of a request in HTTP/1.1"),
+        ('env { wasm_path: "FILTER" } test { name: "x" request_headers { input { content: "GET x HTTP/1.1" } } }', "'x' is not a target of a request"),
         ('env { wasm_path: "FILTER" } test { name: "x" request_headers { input { file: "no" } } }', "x: cannot read no: No such file"),
     ],
 )  # fmt: skip

@@ -69,7 +69,7 @@ class Answers(BaseHTTPRequestHandler):
             self.wfile.write(b"1000\r\n" + b"x" * 4096 + b"\r\n")
 
     def nonsense(self, body: bytes) -> None:
-        self.wfile.write(b"this is no HTTP\r\n\r\n")
+        self.wfile.write(b"this is not an HTTP\r\n\r\n")
         self.close_connection = True
 
     def log_message(self, *args: object) -> None:

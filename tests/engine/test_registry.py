@@ -202,7 +202,7 @@ class TestRefusals:
 
     def test_no_class(self, monkeypatch: pytest.MonkeyPatch) -> None:
         install(monkeypatch, odd="sys:maxsize")
-        assert "no class" in self.refusal("odd").reason
+        assert "not a class" in self.refusal("odd").reason
 
     def test_an_option_that_it_does_not_have(self, monkeypatch: pytest.MonkeyPatch) -> None:
         install(monkeypatch, wasmtime=GOOD)

@@ -273,7 +273,7 @@ BAD = {
     ),
     "bounds of bytes": (made("x", Param("a", Kind.BYTES, Side)), ValueError, "x: a can be bounded by an IntEnum only if it is a u32"),
     "bounds of no enumeration": (made("x", u32("a", 5)), ValueError, "x: a can be bounded by an IntEnum only if it is a u32"),
-    "early bytes": (made("x", Param("a", Kind.BYTES_OUT, early=True)), ValueError, "x: a is no number of 32 bits, so it cannot be written early"),
+    "early bytes": (made("x", Param("a", Kind.BYTES_OUT, early=True)), ValueError, "x: a is not a number of 32 bits, so it cannot be written early"),
     "an optional number": (made("x", Param("a", Kind.U32_OUT, optional=True)), ValueError, "x: a cannot be optional, only bytes that are a result can"),
     "a handler that is none": (lambda: hostcall("x")(5), TypeError, "the handler of x is a function, not 5"),
     "one that waits": (lambda: hostcall("x")(waits), TypeError, "the handler of x is asynchronous: the guest waits for it, so it must answer at once"),

@@ -18,7 +18,7 @@ REQUEST = [(b":method", b"GET"), (b":path", b"/"), (b":authority", b"example.com
 def test_every_effect_and_reply_is_frozen_and_has_no_room_for_more(kind):
     made = kind(*(None for each in fields(kind) if each.init))
     for name in [fields(kind)[0].name, "anything"]:
-        with pytest.raises((FrozenInstanceError, TypeError)):  # CPython 3.10 says TypeError for what is no field
+        with pytest.raises((FrozenInstanceError, TypeError)):  # CPython 3.10 says TypeError for what is not a field
             setattr(made, name, 1)
     assert not hasattr(made, "__dict__")
 

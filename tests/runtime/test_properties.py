@@ -107,7 +107,7 @@ REFUSED = {
         ValueError,
         f"property 'a': datetime.datetime(2026, 1, 1, 0, 0) has no time zone{MAY_BE}",
     ),
-    "half a character": ({"a": "\ud800"}, ValueError, f"property 'a': '\\ud800' is no Unicode text{MAY_BE}"),
+    "half a character": ({"a": "\ud800"}, ValueError, f"property 'a': '\\ud800' is not Unicode text{MAY_BE}"),
     "a name of bytes": (
         {b"a": 1},
         TypeError,

@@ -101,9 +101,9 @@ def test_a_text_stands_for_the_value_that_there_must_be(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("upstream: ftp://x", "serve.yaml:1: upstream.url: 'ftp://x' is no URL of a server"),
+        ("upstream: ftp://x", "serve.yaml:1: upstream.url: 'ftp://x' is not a URL of a server"),
         ("upstream: 8000", "serve.yaml:1: upstream: "),
-        ("upstream: http://x\nclusters:\n  idp: idp", "serve.yaml:3: clusters.idp.url: 'idp' is no URL of a server"),
+        ("upstream: http://x\nclusters:\n  idp: idp", "serve.yaml:3: clusters.idp.url: 'idp' is not a URL of a server"),
         ("upstream: http://x\nfilters: auth.wasm", "serve.yaml:2: filters: "),
     ],
 )
@@ -119,34 +119,34 @@ def test_no_file_at_all():
 
 
 WRONG = [
-    ("  url: http://127.0.0.1:9000", "  url: ftp://x", 2, "upstream.url: 'ftp://x' is no URL of a server: write it as http://HOST:PORT or https://HOST"),
+    ("  url: http://127.0.0.1:9000", "  url: ftp://x", 2, "upstream.url: 'ftp://x' is not a URL of a server: write it as http://HOST:PORT or https://HOST"),
     ("  url: http://127.0.0.1:9000", "  urls: http://x", 2, "upstream.urls: is not known; see proxywasm serve --schema"),
     ("  url: http://127.0.0.1:9000", "  timeout: 3", 1, "upstream: a url, or servers, must be given; one of both"),
     ("upstream:\n  url: http://127.0.0.1:9000\n", "", 1, "upstream: is missing"),
     ("properties:", "routes:\n  - {path: /, upstream: a}\nproperties:", 1, "upstream: upstream is for all requests, and stands instead of upstreams and routes"),
-    ("listen: :8000", "listen: here", 3, "listen: 'here' is no address: write it as HOST:PORT, 127.0.0.1:8080 or [::1]:8080"),
-    ("listen: :8000", "listen: x:99999", 3, "listen: 'x:99999' is no address"),
+    ("listen: :8000", "listen: here", 3, "listen: 'here' is not an address: write it as HOST:PORT, 127.0.0.1:8080 or [::1]:8080"),
+    ("listen: :8000", "listen: x:99999", 3, "listen: 'x:99999' is not an address"),
     ("listen: :8000", "workers: 0", 3, "workers: 0: Input should be greater than 0"),
-    ("listen: :8000", "workers: yes", 3, "workers: True is no number"),
-    ("listen: :8000", "stream_idle_timeout: on", 3, "stream_idle_timeout: True is no number"),
-    ("listen: :8000", "buffer_limit: no", 3, "buffer_limit: False is no number"),
-    ("{memory: 64MiB}", "{deadline: off}", 7, "filters[0].limits.deadline: False is no number"),
-    (", timeout: 2}", ", timeout: yes}", 14, "clusters.idp.timeout: True is no number"),
+    ("listen: :8000", "workers: yes", 3, "workers: True is not a number"),
+    ("listen: :8000", "stream_idle_timeout: on", 3, "stream_idle_timeout: True is not a number"),
+    ("listen: :8000", "buffer_limit: no", 3, "buffer_limit: False is not a number"),
+    ("{memory: 64MiB}", "{deadline: off}", 7, "filters[0].limits.deadline: False is not a number"),
+    (", timeout: 2}", ", timeout: yes}", 14, "clusters.idp.timeout: True is not a number"),
     ("listen: :8000", "profile: nginx", 3, "profile: no profile is called 'nginx'. There are envoy, spec"),
-    ("{memory: 64MiB}", "{memory: 64XB}", 7, "filters[0].limits.memory: '64XB' is no size: write it as 1000, 64KiB or 256MiB"),
+    ("{memory: 64MiB}", "{memory: 64XB}", 7, "filters[0].limits.memory: '64XB' is not a size: write it as 1000, 64KiB or 256MiB"),
     ("{memory: 64MiB}", "{deadline: .nan}", 7, "filters[0].limits.deadline: nan: Input should be"),
     ("  - file: /opt/two.wasm", "  - file: /opt/two.wasm\n    nam: x", 9, "filters[1].nam: is not known; see proxywasm serve --schema"),
     ("    configuration: plain text", "    configuration: x\n    configuration_file: y", 8, "filters[1]: configuration and configuration_file are both given"),
     ("    configuration: plain text", "    failure_policy: never", 9, "filters[1].failure_policy: 'never': Input should be"),
-    ("  node.weight: 3", "  node.weight: [3]", 12, "properties.node.weight: [3] is no value of a property"),
-    ("  node.weight: 3", '  node.weight: "\\ud800"', 12, "properties.node.weight: '\\ud800' is no Unicode text"),
+    ("  node.weight: 3", "  node.weight: [3]", 12, "properties.node.weight: [3] is not a value of a property"),
+    ("  node.weight: 3", '  node.weight: "\\ud800"', 12, "properties.node.weight: '\\ud800' is not Unicode text"),
     ("  node.weight: 3", "  node.weight: 99999999999999999999", 12, "properties.node.weight: "),
-    ("  url: http://127.0.0.1:9000", "  url: http://127.0.0.1:9000/a b", 2, "upstream.url: 'http://127.0.0.1:9000/a b' is no URL: percent-encode"),
-    ("  url: http://127.0.0.1:9000", '  url: "http://127.0.0.1:9000/a\\r\\nX: y"', 2, "upstream.url: 'http://127.0.0.1:9000/a\\r\\nX: y' is no URL"),
-    ("  url: http://127.0.0.1:9000", "  url: http://ex\u00e4mple.com", 2, "upstream.url: 'http://ex\u00e4mple.com' is no URL"),
+    ("  url: http://127.0.0.1:9000", "  url: http://127.0.0.1:9000/a b", 2, "upstream.url: 'http://127.0.0.1:9000/a b' is not a URL: percent-encode"),
+    ("  url: http://127.0.0.1:9000", '  url: "http://127.0.0.1:9000/a\\r\\nX: y"', 2, "upstream.url: 'http://127.0.0.1:9000/a\\r\\nX: y' is not a URL"),
+    ("  url: http://127.0.0.1:9000", "  url: http://ex\u00e4mple.com", 2, "upstream.url: 'http://ex\u00e4mple.com' is not a URL"),
     ("listen: :8000", "filters: [auth.wasm]\nlisten: :8000", 5, "filters was given before"),
     ("{memory: 64MiB}", "{memory: 64MiB, memory: 1MiB}", 7, "filters[0].limits.memory was given before"),
-    ("  idp: {url: https://idp.example.com, timeout: 2}", "  idp: {url: idp}", 14, "clusters.idp.url: 'idp' is no URL of a server"),
+    ("  idp: {url: https://idp.example.com, timeout: 2}", "  idp: {url: idp}", 14, "clusters.idp.url: 'idp' is not a URL of a server"),
 ]  # fmt: skip
 
 
@@ -166,12 +166,12 @@ WRONG_ROUTES = [
     ("upstream: one", "path: /", 5, "routes[0]: an upstream, or a cluster_header, must be given; one of both"),
     ("prefix: /v1/", "prefix: v1", 7, "routes[0].prefix: 'v1': String should match pattern '^/[!-~]*$'"),
     ("prefix: /v1/", "prefix: /v1/\n    path: /", 5, "routes[0]: path, prefix and regex are for one route each"),
-    ("prefix: /v1/", "regex: /(", 7, "routes[0].regex: '/(' is no regular expression: unclosed group"),
-    ("prefix: /v1/", "regex: /(?=x)", 7, "routes[0].regex: '/(?=x)' is no regular expression: look-around"),
+    ("prefix: /v1/", "regex: /(", 7, "routes[0].regex: '/(' is not a regular expression: unclosed group"),
+    ("prefix: /v1/", "regex: /(?=x)", 7, "routes[0].regex: '/(?=x)' is not a regular expression: look-around"),
     ("prefix: /v1/", "regex: /.*\n    prefix_rewrite: /", 5, "routes[0]: prefix_rewrite is for a path or prefix, not for a regex"),
-    ('["*.example.com"]', '["example.com:80"]', 6, "routes[0].hosts[0]: 'example.com:80' is no host: write it as"),
+    ('["*.example.com"]', '["example.com:80"]', 6, "routes[0].hosts[0]: 'example.com:80' is not a host: write it as"),
     ("weight: 2", "weight: 0", 3, "upstreams.one.servers[1].weight: 0: Input should be greater than 0"),
-    ("http://127.0.0.1:9000,", "ftp://x,", 3, "upstreams.one.servers[0].url: 'ftp://x' is no URL of a server"),
+    ("http://127.0.0.1:9000,", "ftp://x,", 3, "upstreams.one.servers[0].url: 'ftp://x' is not a URL of a server"),
     ("servers:", "url: http://x, servers:", 3, "upstreams.one: a url, or servers, must be given; one of both"),
     ("balance: least_requests", "balance: random", 3, "upstreams.one.balance: 'random': Input should be"),
     ("balance: least_requests", "retry: {retry_on: [4xx]}", 3, "upstreams.one.retry.retry_on[0]: '4xx': Input should be '5xx'"),
@@ -208,10 +208,10 @@ def test_an_error_names_file_line_and_path(tmp_path, old, new, line, says):
 @pytest.mark.parametrize(
     ("old", "new", "line", "says"),
     [
-        ('memory = "64MiB"', 'memory = "64XB"', 9, "filters[0].limits.memory: '64XB' is no size"),
+        ('memory = "64MiB"', 'memory = "64XB"', 9, "filters[0].limits.memory: '64XB' is not a size"),
         ('file = "/opt/two.wasm"', 'file = "/opt/two.wasm"\nnam = 1', 13, "filters[1].nam: is not known"),
         ("timeout = 2", "timeout = 0", 21, "clusters.idp.timeout: 0: Input should be greater than 0"),
-        ('listen = ":8000"', 'listen = "here"', 1, "listen: 'here' is no address"),
+        ('listen = ":8000"', 'listen = "here"', 1, "listen: 'here' is not an address"),
     ],
 )
 def test_an_error_in_toml(tmp_path, old, new, line, says):
@@ -224,11 +224,11 @@ def test_an_error_in_toml(tmp_path, old, new, line, says):
 @pytest.mark.parametrize(
     ("text", "name", "says"),
     [
-        ("upstream: [", "a.yaml", "a.yaml:1: this is no YAML: "),
+        ("upstream: [", "a.yaml", "a.yaml:1: this is not YAML: "),
         ("- 1", "a.yaml", "a.yaml: a configuration is a mapping, with 'upstream' in it at least"),
         ("", "a.yaml", "the configuration: upstream: is missing"[19:]),
-        ("x: !!python/object:os.system {}", "a.yaml", "a.yaml:1: this is no YAML: could not determine a constructor"),
-        ("a = ", "a.toml", "a.toml: this is no TOML: "),
+        ("x: !!python/object:os.system {}", "a.yaml", "a.yaml:1: this is not YAML: could not determine a constructor"),
+        ("a = ", "a.toml", "a.toml: this is not TOML: "),
     ],
 )
 def test_what_is_no_configuration(tmp_path, text, name, says):
@@ -241,7 +241,7 @@ def test_a_file_that_cannot_be_read(tmp_path):
     with pytest.raises(ConfigError, match=r"cannot read the configuration .*/none\.yaml: No such file"):
         Source(tmp_path / "none.yaml").load()
     (tmp_path / "latin.yaml").write_bytes(b"\xff")
-    with pytest.raises(ConfigError, match="it is no UTF-8"):
+    with pytest.raises(ConfigError, match="it is not UTF-8"):
         Source(tmp_path / "latin.yaml").load()
 
 
@@ -307,15 +307,15 @@ def test_a_date_is_text_to_filters(tmp_path, name, value, json_):
 @pytest.mark.parametrize(
     ("name", "line", "value", "says"),
     [
-        ("serve.yaml", 4, ".nan", "in[1].since: nan is no value of JSON"),
-        ("serve.yaml", 4, "-.inf", "in[1].since: -inf is no value of JSON"),
-        ("serve.yaml", 4, "!!binary aGk=", "in[1].since: b'hi' is no value of JSON"),
+        ("serve.yaml", 4, ".nan", "in[1].since: nan is not a value of JSON"),
+        ("serve.yaml", 4, "-.inf", "in[1].since: -inf is not a value of JSON"),
+        ("serve.yaml", 4, "!!binary aGk=", "in[1].since: b'hi' is not a value of JSON"),
         ("serve.yaml", 4, "!!set {a, b}", "in[1].since: {"),
-        ("serve.yaml", 4, "{on: 1}", "in[1].since: the key True is no text: put it in quotes"),
-        ("serve.yaml", 4, "{null: 1}", "in[1].since: the key None is no text: put it in quotes"),
-        ("serve.yaml", 4, "{1.5: 1}", "in[1].since: the key 1.5 is no text: put it in quotes"),
-        ("serve.toml", 2, "nan", "in[1].since: nan is no value of JSON"),
-        ("serve.toml", 2, "inf", "in[1].since: inf is no value of JSON"),
+        ("serve.yaml", 4, "{on: 1}", "in[1].since: the key True is not text: put it in quotes"),
+        ("serve.yaml", 4, "{null: 1}", "in[1].since: the key None is not text: put it in quotes"),
+        ("serve.yaml", 4, "{1.5: 1}", "in[1].since: the key 1.5 is not text: put it in quotes"),
+        ("serve.toml", 2, "nan", "in[1].since: nan is not a value of JSON"),
+        ("serve.toml", 2, "inf", "in[1].since: inf is not a value of JSON"),
     ],
 )
 def test_what_json_has_no_form_for_is_told_with_its_path(tmp_path, name, line, value, says):
@@ -330,7 +330,7 @@ def test_what_json_has_no_form_for_is_told_with_its_path(tmp_path, name, line, v
     "value", ["!!bool x", "!!int x", "!!float x", "!!binary ä", "9" * 5000, "{[a]: b}", "'\\", '"\\xZZ"']
 )
 def test_whatever_a_parser_raises_is_an_error_of_the_file(tmp_path, value):
-    with pytest.raises(ConfigError, match=r"serve\.yaml.*: this is no YAML: "):
+    with pytest.raises(ConfigError, match=r"serve\.yaml.*: this is not YAML: "):
         configured(tmp_path, value, "serve.yaml")
 
 

@@ -77,7 +77,7 @@ def test_what_cannot_be_loaded_changes_nothing_and_is_told_once(serve, tmp_path)
         (
             (module, b"\0asm no more", "filter.wasm: "),
             (module, Path(AUTH).read_bytes()[:1000], "filter.wasm: "),
-            (file, "{", "this is no YAML"),
+            (file, "{", "this is not YAML"),
             (file, '{"filters": [], "colour": "red"}', "colour: is not known"),
             (file, chain("x", file=str(tmp_path / "none.wasm")), "cannot read the filter"),
             (file, chain("", file=AUTH), "refused its configuration"),

@@ -83,9 +83,9 @@ def test_what_does_not_start_says_why(serve, tmp_path):
     [
         ([], "say what to serve"),
         ([HEADERS], "say what to serve"),
-        ([HEADERS, "--upstream", "x"], "upstream.url: 'x' is no URL of a server"),
-        ([HEADERS, "--upstream", "http://x", "--listen", "x"], "listen: 'x' is no address"),
-        ([HEADERS, "--upstream", "http://x", "--cluster", "x"], "'x' is no cluster: write it as NAME=URL"),
+        ([HEADERS, "--upstream", "x"], "upstream.url: 'x' is not a URL of a server"),
+        ([HEADERS, "--upstream", "http://x", "--listen", "x"], "listen: 'x' is not an address"),
+        ([HEADERS, "--upstream", "http://x", "--cluster", "x"], "'x' is not a cluster: write it as NAME=URL"),
         (["--config", "/none.yaml"], "cannot read the configuration /none.yaml"),
         ([HEADERS, "--upstream", "http://x", "--filter-config", "a", "--filter-config", "b"], "--filter-config was given 2 times for 1 filter"),
     ],

@@ -45,7 +45,7 @@ def server(request, tmp_path_factory):
 
 
 def ask(port: int, *requests: str, target: str = "/", version: str = "1.1") -> list[tuple[int, dict[str, str], bytes]]:
-    """Send a request for each of these headers on one connection. What is no HTTP raises."""
+    """Send a request for each of these headers on one connection. What is not an HTTP raises."""
     client, answers = h11.Connection(h11.CLIENT), []
     with socket.create_connection(("127.0.0.1", port), timeout=10) as wire:
         for name in requests:

@@ -41,5 +41,5 @@ def emscripten_notify_memory_growth(vm: VmState, memory: int) -> None:
 
 
 def pthread_equal(vm: VmState, left: int, right: int) -> Refusal | None:
-    """Whether two threads are one. Its result is no status, but travels the same way."""
+    """Whether two threads are one. Its result is not a status, but travels the same way."""
     return Refusal(1, "equal") if left == right else None

@@ -38,7 +38,7 @@ def _inject_on_headers(vm: VmState, arguments: bytes) -> bytes | Refusal:
     try:
         found = dict(islice(fields(arguments), MOST_FIELDS))
     except (ValueError, IndexError):
-        return Refusal(Status.PARSE_FAILURE, "the argument is no protobuf message")
+        return Refusal(Status.PARSE_FAILURE, "the argument is not a protobuf message")
     body = found.get(1, b"")
     if not isinstance(body, bytes):
         return Refusal(Status.PARSE_FAILURE, "the body (field 1) is a number")

@@ -76,7 +76,7 @@ REFUSED = {
     # call → status and reason
     "unknown cluster": (http(b"other"), 2, "no cluster is called 'other': add it to clusters"),
     "no cluster": (http(b""), 2, "no cluster is called '': add it to clusters"),
-    "a cluster that is no UTF-8": (http(b"\xff"), 2, "no cluster is called '\\udcff': add it to clusters"),
+    "a cluster that is not UTF-8": (http(b"\xff"), 2, "no cluster is called '\\udcff': add it to clusters"),
     "negative time": (http(timeout=-1), 2, "a time-out of -1 ms"),
     "no path": (http(headers=[HEADERS[0], HEADERS[2]]), 2, "the call's headers have no :path"),
     "no headers": (http(headers=[]), 2, "the call's headers have no :method, :path, :authority"),

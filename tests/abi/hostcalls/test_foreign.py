@@ -74,7 +74,7 @@ OF_HOST = {
     "inject": (INJECT, b"\x0a\3abc\x10\1", b"", [("inject", b"abc", True)]),
     "inject, and the stream goes on": (INJECT, b"\x0a\3abc", b"", [("inject", b"abc", False)]),
     "inject nothing": (INJECT, b"", b"", [("inject", b"", False)]),
-    "inject what is no message": (INJECT, b"\x0a\4abc", [4], []),
+    "inject what is not a message": (INJECT, b"\x0a\4abc", [4], []),
     "inject half a message": (INJECT, b"\x08", [4], []),
     "inject a number": (INJECT, b"\x08\1", [4], []),
 }
