@@ -342,10 +342,10 @@ impl Body for Down {
                 }
             }
         }
-        if self.is_end_stream() {
-            if let Some(finish) = &mut self.stream {
-                finish.1 = true;
-            }
+        if self.is_end_stream()
+            && let Some(finish) = &mut self.stream
+        {
+            finish.1 = true;
         }
         Poll::Ready(next)
     }

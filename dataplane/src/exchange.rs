@@ -20,7 +20,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 /// What a response needs beside its head and body.
 struct Rest {
@@ -119,13 +119,14 @@ pub async fn serve(lane: Rc<Lane>, peer: Rc<Peer>, busy: Busy, mut request: Requ
             line.request_id = text(REQUEST_ID);
         }
     }
-    let rest = Rest { record: begin(line), busy, lease: None, finish: None };
+    let mut rest = Rest { record: begin(line), busy, lease: None, finish: None };
     let route = generation.routes.choose(&head);
     let chain = route.map_or(generation.config.chain, |route| route.chain);
     let websocket = head.upgrade.as_ref().is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
     if !(websocket && body.is_end_stream()) {
         head.upgrade = None; // the request is served without
     }
+    rest.record.went(route, &Went::default());
     let way = Way { generation: &generation, route, began: Instant::now() };
     match (&generation.filters, chain) {
         (Some(filters), Some(chain)) => {
@@ -185,14 +186,9 @@ impl<'a> Way<'a> {
         let upstream = self.upstream(&head).ok_or_else(Trouble::no_cluster)?;
         asked.upstream = Some(upstream.clone());
         route.rewrite(&mut head);
-        let call = Call { wanted, timeout: route.timeout, retry: route.retry.as_ref() };
-        let answer = upstream.ask(head, up, progress, call, &mut asked.lease, &mut asked.went);
-        match self.deadline(upstream) {
-            None => answer.await,
-            Some(deadline) => {
-                timeout_at(deadline, answer).await.unwrap_or_else(|_| Err(Trouble::too_late("response_timeout")))
-            }
-        }
+        let deadline = self.deadline(upstream);
+        let call = Call { wanted, timeout: route.timeout, deadline, retry: route.retry.as_ref() };
+        upstream.ask(head, up, progress, call, &mut asked.lease, &mut asked.went).await
     }
 }
 

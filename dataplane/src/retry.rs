@@ -39,7 +39,7 @@ impl Policy {
         match outcome {
             Ok(response) => self.wants_after_response(response),
             Err(trouble) => match trouble.failure {
-                Failure::Ours => false,
+                Failure::Ours | Failure::Late => false,
                 Failure::Connect => self.is_on(RetryOn::ConnectFailure) || self.wants_after_reset(),
                 Failure::Refused => self.is_on(RetryOn::RefusedStream) || self.wants_after_reset(),
                 Failure::Reset => self.wants_after_reset(),
@@ -162,6 +162,6 @@ impl Attempt {
     }
 
     pub fn hint(&self) -> SizeHint {
-        self.kept.0.lock().unwrap().hint.clone()
+        self.kept.0.lock().unwrap().hint
     }
 }

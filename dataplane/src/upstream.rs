@@ -39,6 +39,8 @@ pub enum Failure {
     /// The stream was refused: the server has done nothing of it.
     Refused,
     Reset,
+    /// There is no time left for another attempt.
+    Late,
 }
 
 /// Why we answer instead of upstream: what the client gets, and the log.
@@ -99,8 +101,8 @@ impl Trouble {
         Trouble::new(503, "", "cluster_not_found")
     }
 
-    pub fn too_late(details: &str) -> Trouble {
-        Trouble { flag: flags::UT, failure: Failure::Reset, ..Trouble::new(504, "upstream request timeout", details) }
+    fn too_late(details: &str, failure: Failure) -> Trouble {
+        Trouble { flag: flags::UT, failure, ..Trouble::new(504, "upstream request timeout", details) }
     }
 }
 
@@ -139,6 +141,8 @@ pub struct Call<'a> {
     /// The server that a filter has chosen.
     pub wanted: Option<&'a str>,
     pub timeout: Option<Duration>,
+    /// When the response must be complete.
+    pub deadline: Option<Instant>,
     pub retry: Option<&'a Policy>,
 }
 
@@ -238,34 +242,11 @@ impl Upstream {
         lease: &mut Option<Lease>,
         went: &mut Went,
     ) -> Result<Response<Incoming>, Trouble> {
-        let limit = call.timeout.unwrap_or(self.settings.timeout.0);
-        let mut answer = pin!(self.attempts(head, up, progress, call, lease, went));
-        loop {
-            let until = progress.last() + limit;
-            tokio::select! {
-                biased;
-                answer = &mut answer => return answer,
-                () = sleep_until(until) => if progress.last() + limit <= Instant::now() {
-                    return Err(Trouble::too_late("response_timeout"));
-                },
-            }
-        }
-    }
-
-    async fn attempts(
-        &self,
-        head: Head,
-        up: Up,
-        progress: &Progress,
-        call: Call<'_>,
-        lease: &mut Option<Lease>,
-        went: &mut Went,
-    ) -> Result<Response<Incoming>, Trouble> {
         let slot = self.slot().await?;
         let policy = call.retry.or(self.retry.as_ref()).filter(|_| head.upgrade.is_none());
         let Some(policy) = policy.filter(|policy| policy.num_retries() > 0) else {
-            let (at, server) = self.servers.pick(&[], call.wanted);
-            let (answer, used) = self.attempt(at, server, head, up, progress, None, went).await;
+            let picked = self.servers.pick(&[], call.wanted);
+            let (answer, used) = self.attempt(picked, head, up, progress, (&call, None), went).await;
             *lease = Some(Lease { _slot: slot, _used: used });
             return answer;
         };
@@ -273,11 +254,11 @@ impl Upstream {
         let mut body = kept.as_ref().and_then(Kept::again).unwrap_or(Up::Nothing);
         let mut tried = Vec::new();
         loop {
-            let (at, server) = self.servers.pick(&tried, call.wanted);
-            tried.push(at);
+            let picked = self.servers.pick(&tried, call.wanted);
+            tried.push(picked.0);
             let sent = std::mem::replace(&mut body, Up::Nothing);
             let per_try = policy.per_try_timeout();
-            let (answer, used) = self.attempt(at, server, head.clone(), sent, progress, per_try, went).await;
+            let (answer, used) = self.attempt(picked, head.clone(), sent, progress, (&call, per_try), went).await;
             let wanted = policy.wants_after(&answer);
             let exhausted = went.attempts > policy.num_retries();
             if wanted
@@ -297,15 +278,13 @@ impl Upstream {
     }
 
     /// Send a request to a server, and note how that went.
-    #[allow(clippy::too_many_arguments)]
     async fn attempt(
         &self,
-        at: usize,
-        server: &Server,
+        (at, server): (usize, &Server),
         head: Head,
         up: Up,
         progress: &Progress,
-        limit: Option<Duration>,
+        (call, per_try): (&Call<'_>, Option<Duration>),
         went: &mut Went,
     ) -> (Result<Response<Incoming>, Trouble>, Used) {
         let active = server.begin();
@@ -314,30 +293,31 @@ impl Upstream {
         let mut stream = None;
         let answer = {
             let mut sent = pin!(self.send(at, server, head, up, progress, &mut stream));
-            let began = Instant::now();
+            let (began, limit) = (Instant::now(), call.timeout.unwrap_or(self.settings.timeout.0));
             loop {
-                let Some(limit) = limit else { break sent.await };
-                let until = progress.last().max(began) + limit;
+                let (last, deadline) = (progress.last(), call.deadline);
+                let whole = deadline.map_or(last + limit, |deadline| deadline.min(last + limit));
+                let this = per_try.map(|limit| last.max(began) + limit).filter(|this| *this < whole);
                 tokio::select! {
                     biased;
                     answer = &mut sent => break answer,
-                    () = sleep_until(until) => if progress.last().max(began) + limit <= Instant::now() {
-                        break Err(Trouble::too_late("upstream_per_try_timeout"));
-                    },
+                    () = sleep_until(this.unwrap_or(whole)) => {
+                        if last < progress.last() && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+                            continue; // something of the request has come
+                        }
+                        break Err(match this {
+                            Some(_) => Trouble::too_late("upstream_per_try_timeout", Failure::Reset),
+                            None => Trouble::too_late("response_timeout", Failure::Late),
+                        });
+                    }
                 }
             }
         };
-        let answer = answer.and_then(|(response, remote)| {
+        let answer = answer.map(|(response, remote)| {
             if let Some(remote) = remote {
                 went.address = remote.to_string();
             }
-            let status = response.status().as_u16();
-            let headers = response.headers();
-            let too_large = size(headers) > self.settings.max_header_size || headers.len() > self.settings.max_headers;
-            match too_large || status > 599 || (status < 200 && status != 101) {
-                true => Err(Trouble::reset(502, "protocol error")),
-                false => Ok(response),
-            }
+            response
         });
         match &answer {
             Ok(response) => self.servers.note(at, response.status().is_server_error()),
@@ -369,6 +349,7 @@ impl Upstream {
                 return match http2.send(request).await {
                     Ok(Answer { response, remote, stream: used }) => {
                         *stream = Some(used);
+                        self.check(&response, false)?;
                         Ok((response, remote))
                     }
                     Err(Failed::Trouble(trouble)) => Err(trouble),
@@ -379,11 +360,19 @@ impl Upstream {
         let upgrades = head.upgrade.is_some();
         let request = for_upstream(head, &server.base, rewrite, false, up).ok_or_else(Trouble::unsendable)?;
         let response = self.send_http1(request).await?;
-        if response.status() == http::StatusCode::SWITCHING_PROTOCOLS && !upgrades {
-            return Err(Trouble::reset(502, "protocol error"));
-        }
+        self.check(&response, upgrades)?;
         let remote = response.extensions().get::<HttpInfo>().map(HttpInfo::remote_addr);
         Ok((response, remote))
+    }
+
+    /// Refuse a response that is none.
+    fn check(&self, response: &Response<Incoming>, upgrades: bool) -> Result<(), Trouble> {
+        let (status, headers) = (response.status().as_u16(), response.headers());
+        let too_large = headers.len() > self.settings.max_headers || size(headers) > self.settings.max_header_size;
+        match too_large || status > 599 || (status < 200 && !(status == 101 && upgrades)) {
+            true => Err(Trouble::reset(502, "protocol error")),
+            false => Ok(()),
+        }
     }
 
     /// A request without a body that meets a connection which was just closed is sent once more, if its method may be

@@ -123,6 +123,29 @@ def test_a_server_that_goes_away_and_comes_back(upstream):
                 assert len(again.seen) == 2
 
 
+def test_a_stream_outlives_a_reload(serve, upstream):
+    """It goes on over its connection, while new ones go elsewhere."""
+    with closing(GrpcServer()) as other:
+
+        def settings(server: GrpcServer) -> dict[str, object]:
+            return {"upstreams": {"it": {"url": server.url, "protocol": "http2"}}, "routes": [{"upstream": "it"}]}
+
+        served = serve(settings=settings(upstream), upstream=None, watch=True)
+        with grpc.insecure_channel(served.url.removeprefix("http://")) as channel:
+            say: Queue[bytes | None] = Queue()
+            answers = channel.stream_stream("/test.Echo/StreamEcho", one, one)(iter(say.get, None), timeout=30)
+            say.put(b"before")
+            assert next(answers) == b"echo of before"
+            (served.errors.parent / "serve.yaml").write_text(json.dumps(settings(other)))
+            assert served.wait_for("loaded what has changed")
+            assert channel.unary_unary("/test.Echo/Echo", one, one)(b"new", timeout=10) == b"new"
+            assert [message for _, _, message in other.seen] == [b"new"]
+            say.put(b"after")
+            assert next(answers) == b"echo of after"
+            say.put(None)
+            assert list(answers) == []
+
+
 # -- What is agreed ----------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.serve.conftest import AUTH, HEADERS
 from tests.serve.origin import Origin, Request, running
+from tests.serve.ports import closed_port
 from tests.support import FILTERS
 
 PROPERTIES = str(FILTERS / "rust/properties.wasm")
@@ -240,3 +242,35 @@ def test_filters_read_where_a_request_goes(on_engine, origins):
         "response: upstream.port": port.to_bytes(8, "little"),
         "response: response.flags": bytes(8),
     }
+
+
+def test_filters_read_why_there_is_no_answer(on_engine):
+    script = """@on_response_headers
+get_property upstream%00address
+get_property upstream%00request_attempt_count
+get_property upstream%00transport_failure_reason
+get_property response%00flags
+get_property response%00code_details
+"""
+    port, filters = closed_port(), [{"file": PROBE, "configuration": script}]
+    upstream = {"url": f"http://127.0.0.1:{port}", "retry": {"retry_on": ["connect-failure"], "base_interval": 0.001}}
+    routes = [{"path": "/here", "upstream": "gone", "filters": filters}]
+    settings = {"upstreams": {"gone": upstream}, "routes": routes, "filters": filters}
+    served = on_engine(settings=settings, upstream=None)
+
+    def told(path: str) -> list[str]:
+        before = len(served.log)
+        served.get(path)
+        return re.findall(r"get_property\(\w+%00(\w+)\) = (.*)", served.log[before:])
+
+    assert told("/here")[:5] == [
+        ("address", f'0 "127.0.0.1:{port}"'),
+        ("request_attempt_count", '0 "%02%00%00%00%00%00%00%00"'),
+        ("transport_failure_reason", '0 "Connection refused (os error 111)"'),
+        ("flags", '0 " %80%00%00%00%00%00%00"'),  # UF and URX
+        ("code_details", '0 "upstream_reset_before_response_started{remote_connection_failure}"'),
+    ]
+    assert told("/elsewhere")[-2:] == [
+        ("flags", '0 "%00%01%00%00%00%00%00%00"'),
+        ("code_details", '0 "route_not_found"'),
+    ]

@@ -371,6 +371,19 @@ def test_the_example_serves(serve, origin):
     assert [json.loads(line)["status"] for line in served.access_log] == [401, 200]
 
 
+def test_the_example_of_routes_serves(serve):
+    served = serve(config=FILTERS.parent.parent / "examples/routes.yaml", upstream=None)
+
+    def ask(path: str, **headers: str) -> int:
+        return served.get(path, headers={"host": "v2.api.example.com", **headers}).status_code
+
+    assert ask("/api/x") == 401
+    assert ask("/api/x", authorization="Bearer secret") in (200, 404, 503), "whoever listens on those ports"
+    assert served.stop() == 0
+    lines = map(json.loads, served.access_log)
+    assert [(line["route"], line["upstream"] is None) for line in lines] == [("api", True), ("api", False)]
+
+
 def test_the_name_of_the_machine_is_there_for_plugins(serve):
     script = "@on_configure\nget_property xds%00node%00id"
     served = serve(settings={"filters": [{"file": str(FILTERS / "c/probe_0_2_1.wasm"), "configuration": script}]})

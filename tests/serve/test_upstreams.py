@@ -207,6 +207,20 @@ def test_who_fails_is_left_out_for_a_while(origins):
         assert len(one.requests) == 4
 
 
+def test_who_hangs_is_left_out(origins):
+    one, two, _ = origins
+
+    async def hangs(request: Request, reader: Reader, writer: Writer) -> bool:
+        await reader.read()
+        return False
+
+    one.answers["/"] = hangs
+    outliers = {"consecutive_5xx": 1, "base_ejection_time": 60}
+    for limit in ({"timeout": 0.1}, {"total_timeout": 0.1}):
+        with before([one, two], outlier_detection=outliers, **limit) as served:
+            assert Counter(ask(served).status for _ in range(5)) == {504: 1, 200: 4}
+
+
 def test_if_all_are_left_out_all_are_used(origins):
     one, two, _ = origins
     one.answers["/"] = two.answers["/"] = raw(status(503), keep=True)
