@@ -15,6 +15,7 @@ use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
+use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -76,7 +77,9 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-pub async fn serve(lane: Rc<Lane>, peer: Rc<Peer>, busy: Busy, mut request: Request<Incoming>) -> Response<Down> {
+type Answer = Result<Response<Down>, Infallible>;
+
+pub async fn answer(lane: Rc<Lane>, peer: Rc<Peer>, busy: Busy, mut request: Request<Incoming>) -> Answer {
     let generation = lane.generation();
     let client = (request.version() == Version::HTTP_11 && request.headers().contains_key(header::UPGRADE))
         .then(|| hyper::upgrade::on(&mut request));
@@ -103,7 +106,7 @@ pub async fn serve(lane: Rc<Lane>, peer: Rc<Peer>, busy: Busy, mut request: Requ
             if parts.version < Version::HTTP_2 {
                 response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             }
-            return response;
+            return Ok(response);
         }
     };
     head::forward(&mut head, &generation.config.forwarded, &peer);
@@ -128,13 +131,13 @@ pub async fn serve(lane: Rc<Lane>, peer: Rc<Peer>, busy: Busy, mut request: Requ
     }
     rest.record.went(route, &Went::default());
     let way = Way { generation: &generation, route, began: Instant::now() };
-    match (&generation.filters, chain) {
+    Ok(match (&generation.filters, chain) {
         (Some(filters), Some(chain)) => {
             let exchange = Filtered { way, chain, method: head.method.clone() };
             exchange.run(filters, head, body, client, protocol(parts.version), &peer, rest).await
         }
         _ => direct(way, head, body, client, rest).await,
-    }
+    })
 }
 
 /// Where a request goes.

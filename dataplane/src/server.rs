@@ -9,7 +9,6 @@ use http::Version;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -389,8 +388,8 @@ async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let client = peer.client;
     let service = service_fn(|request| {
         let busy = Busy::begin(&state, request.version());
-        let response = exchange::serve(lane.clone(), peer.clone(), busy, request);
-        async { Ok::<_, Infallible>(response.await) }
+        // on the heap while it runs: a connection has room for it else, also when it is idle
+        Box::pin(exchange::answer(lane.clone(), peer.clone(), busy, request))
     });
     let mut builder = auto::Builder::new(Local);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(clients.max_header_size.max(8192));
