@@ -16,11 +16,15 @@ class Counted:
         self.compiled = 0
 
     def __getattr__(self, name: str):
-        return getattr(self._engine, name)
+        found = getattr(self._engine, name)
+        return self._counting(found) if name in ("compile", "compile_early") else found
 
-    def compile(self, bytecode: bytes):
-        self.compiled += 1
-        return self._engine.compile(bytecode)
+    def _counting(self, compile):
+        def counting(*arguments):
+            self.compiled += 1
+            return compile(*arguments)
+
+        return counting
 
 
 def test_what_was_compiled_before_is_found(engine):

@@ -99,7 +99,7 @@ def test_limits_of_a_host(serialising: Engine) -> None:
     parts = """(memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
                (func (export "malloc") (param i32) (result i32) (i32.const 0))"""
     module = wat(f"(module {parts} {_hard(20)})")
-    limits = ModuleLimits(calls=None, compile_seconds=1)
+    limits = ModuleLimits(calls=None, optimising=None, all_optimising=None, compile_seconds=1)
     with Host(serialising, cache=ModuleCache(None), module_limits=limits) as host:
         with pytest.raises(ModuleError, match=r"cannot compile the module: to compile it takes more than 1 s of"):
             host.load_plugin(module)

@@ -12,6 +12,8 @@ from typing import Any
 
 from proxywasm_host import Host, Plugin
 from proxywasm_host.runtime.effects import (
+    CalloutFailed,
+    ClearRouteCache,
     Effect,
     HttpCall,
     HttpCallReply,
@@ -137,6 +139,10 @@ class Exchange:
         assert isinstance(callout, RedisCall)
         return self._take(self.host.deliver(callout, RedisCallReply(response)))
 
+    def fail(self) -> Exchange:
+        """The oldest callout breaks off."""
+        return self._take(self.host.deliver(self.callouts.pop(0), CalloutFailed()))
+
     def close(self) -> Exchange:
         return self._take(self.stream.close())
 
@@ -152,6 +158,10 @@ class Exchange:
     def forwarded(self) -> bool:
         """Whether upstream has got the request's headers."""
         return self.upstream.pairs is not None
+
+    @property
+    def rerouted(self) -> bool:
+        return any(isinstance(effect, ClearRouteCache) for effect in self.effects)
 
     def state(self, name: str) -> str:
         """What a plugin stored for the stream."""
