@@ -97,7 +97,7 @@ def test_the_server_takes_what_is_printed(command, monkeypatch):
         options = context.params
     filters, file = options.pop("filters"), options.pop("file")
     settings = Source(file and file.absolute(), overrides(filters, options)).load()
-    assert "http://127.0.0.1:8000" in {server.url for one in settings.all_upstreams.values() for server in one.servers}
+    assert "http://127.0.0.1:8000" in {server.url for one in settings.all_upstreams.values() for server in one.all_servers}
     assert all(filter.file.is_file() for filter in settings.filters)
     assert settings.filters
 
