@@ -28,4 +28,4 @@ def test_the_report_tells_what_filters_add():
     assert "|  | 5 | 500 | 1.00 ms | 2.0 ms | 120.0 µs | 4.0 µs | 4.0 µs | 20.0 µs |" in text
     assert "the first one 0.40 in `serve` and 0.50 in the middleware" in text
     assert "with 0, 1 and 5 filters: 0.40, 0.40, 0.40." in text
-    assert "`serve` 60 MB and 34.0 kB" in text
+    assert "`proxywasm serve` 60 MB and 34.0 kB" in text
