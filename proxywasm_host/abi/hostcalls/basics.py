@@ -12,34 +12,41 @@ CUT = "… (cut)".encode()
 
 
 def proxy_log(vm: VmState, level: int, message: bytes) -> Refusal | None:
-    """A line that is too long is cut and not refused: SDKs take it for granted that they can log."""
+    """Log a line (specification, "Logging").
+
+    A line that is too long is cut and not refused, because SDKs take it for granted that they can log.
+    """
     vm.log(level, message if len(message) < LINE else message + CUT)
     return None
 
 
 def proxy_get_log_level(vm: VmState) -> int:
+    """The lowest level that is logged (since ABI 0.2.1), so that guests need not format other lines."""
     return vm.services.log.level
 
 
 def proxy_get_current_time_nanoseconds(vm: VmState) -> int:
+    """Wall-clock time, in nanoseconds since 1970."""
     return vm.services.clock.time_ns()
 
 
 def proxy_get_status(vm: VmState) -> tuple[int, bytes]:
+    """Code and message of the last callout's reply (``getStatus`` of the root context in ``context.cc``)."""
     code, message = vm.context.root.status
     return code & 0xFFFFFFFF, message  # a server may have sent any number as its gRPC status
 
 
 @within_quota
 def proxy_set_tick_period_milliseconds(vm: VmState, period: int) -> Refusal | None:
+    """Call ``on_tick`` of the plugin every `period` milliseconds; 0 stops it (``setTimerPeriod`` in ``context.cc``)."""
     vm.context.root.set_tick_period(period)
     return None
 
 
 def emscripten_notify_memory_growth(vm: VmState, memory: int) -> None:
-    """Nothing to do: the marshaller notices growth by itself."""
+    """What emscripten's runtime calls after its memory grew. Does nothing: the marshaller sees growth for itself."""
 
 
 def pthread_equal(vm: VmState, left: int, right: int) -> Refusal | None:
-    """Whether two threads are one. Its result is not a status, but travels the same way."""
+    """Whether two threads are the same. The result is not a status, but is returned in its place."""
     return Refusal(1, "equal") if left == right else None

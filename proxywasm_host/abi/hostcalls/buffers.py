@@ -27,6 +27,11 @@ OF_ROOT = frozenset(
 
 
 def content(vm: VmState, buffer: int) -> bytes | Refusal:
+    """The bytes of a buffer, or why it cannot be read.
+
+    The VM's configuration can always be read. The plugin's configuration and the bodies of replies belong to the root
+    context, everything else to the stream. A buffer is there only in its callback, or while the filter holds it.
+    """
     found: bytes | None
     if buffer == BufferType.VM_CONFIGURATION:
         found = vm.vm_configuration
@@ -35,7 +40,7 @@ def content(vm: VmState, buffer: int) -> bytes | Refusal:
     else:
         found = vm.context.buffers[buffer]
     if found is None:
-        if buffer in OF_STREAM and vm.profile.absent_buffer_is_empty:
+        if buffer in OF_STREAM and vm.profile.absent_buffer_is_empty:  # getBuffer in context.cc gives an empty buffer
             return b""
         return Refusal(Status.NOT_FOUND, "there is no {0} in this callback", words(buffer))
     return found
@@ -47,6 +52,7 @@ def words(buffer: int) -> str:
 
 
 def proxy_get_buffer_bytes(vm: VmState, buffer: int, start: int, length: int) -> bytes | Refusal:
+    """Up to `length` bytes from `start` on; none from the end on, which is OK (``copyTo`` in ``context.cc``)."""
     found = content(vm, buffer)
     if isinstance(found, Refusal):
         return found
@@ -54,6 +60,7 @@ def proxy_get_buffer_bytes(vm: VmState, buffer: int, start: int, length: int) ->
 
 
 def proxy_get_buffer_status(vm: VmState, buffer: int) -> tuple[int, int] | Refusal:
+    """The size of a buffer in bytes, and its flags, of which the ABI has none."""
     found = content(vm, buffer)
     if isinstance(found, Refusal):
         return found
@@ -61,14 +68,19 @@ def proxy_get_buffer_status(vm: VmState, buffer: int) -> tuple[int, int] | Refus
 
 
 def proxy_set_buffer_bytes(vm: VmState, buffer: int, start: int, length: int, data: bytes) -> Refusal | None:
-    """Envoy: ``start`` 0 replaces the first `length` bytes (0 prepends), a `start` at or behind the end appends."""
+    """Replace part of a buffer.
+
+    The specification lets a guest replace any range. Envoy (``Buffer::copyFrom`` in ``context.cc``) knows three cases:
+    `start` 0 replaces the first `length` bytes (`length` 0 prepends); a `start` at the end or behind it appends; any
+    other `start` is BAD_ARGUMENT. The profile's flag ``splice_buffers`` decides.
+    """
     found = content(vm, buffer)
     if isinstance(found, Refusal):
         return found
     most = 0 if vm.context.buffers[buffer] is None else vm.context.writable_size(buffer)
     if not most:
         return Refusal(Status.BAD_ARGUMENT, "the {0} cannot be changed", words(buffer))
-    if 0 < start < len(found) and not vm.profile.splice_buffers:
+    if 0 < start < len(found) and not vm.profile.splice_buffers:  # Buffer::copyFrom in context.cc
         return Refusal(
             Status.BAD_ARGUMENT,
             "start {0} lies inside the {1} bytes: only the front (0), the end or the whole can be set",
@@ -91,6 +103,6 @@ def proxy_set_buffer_bytes(vm: VmState, buffer: int, start: int, length: int, da
 
 
 def proxy_get_configuration(vm: VmState) -> bytes:
-    """ABI 0.1.0: the plugin's configuration while it is configured, else the VM's."""
+    """ABI 0.1.0: the plugin's configuration in ``on_configure``, otherwise the VM's."""
     configuration = vm.context.root.buffers[BufferType.PLUGIN_CONFIGURATION]
     return vm.vm_configuration if configuration is None else configuration

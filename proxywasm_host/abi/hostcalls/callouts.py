@@ -23,7 +23,11 @@ def text(name: bytes) -> str:
 def proxy_http_call(
     vm: VmState, cluster: bytes, headers: HeaderList, body: bytes, trailers: HeaderList, timeout: int
 ) -> int | Refusal:
-    """`timeout` is in milliseconds; with 0 there is no time-out."""
+    """Send an HTTP request; ``on_http_call_response`` has the reply. Returns its token.
+
+    `timeout` is in milliseconds; 0 is none, below 0 is BAD_ARGUMENT. An unknown cluster and headers without
+    ``:method``, ``:path`` or ``:authority`` are BAD_ARGUMENT (``httpCall`` in ``context.cc``).
+    """
     if timeout < 0:
         return Refusal(Status.BAD_ARGUMENT, "a time-out of {0} ms", timeout)
     name = text(cluster)
@@ -47,6 +51,11 @@ def proxy_grpc_call(
     message: bytes,
     timeout: int,
 ) -> int | Refusal:
+    """Make a unary gRPC call; ``on_grpc_receive`` has the reply, ``on_grpc_close`` the error. Returns its token.
+
+    `cluster` is a cluster's name or a serialised ``GrpcService``; what is neither is PARSE_FAILURE (``grpcCall`` in
+    ``context.cc``). `timeout` is in milliseconds.
+    """
     return vm.context.root.grpc_call(cluster, service, method, initial_metadata, message, timeout)
 
 
@@ -54,26 +63,30 @@ def proxy_grpc_call(
 def proxy_grpc_stream(
     vm: VmState, cluster: bytes, service: bytes, method: bytes, initial_metadata: HeaderList
 ) -> int | Refusal:
+    """Open a gRPC stream; `cluster` as for `proxy_grpc_call`. Returns its token."""
     return vm.context.root.grpc_stream(cluster, service, method, initial_metadata)
 
 
 @within_quota
 def proxy_grpc_send(vm: VmState, token: int, message: bytes, end_stream: int) -> Refusal | None:
+    """Send a message on a gRPC stream; `end_stream` closes the guest's side (``grpcSend`` in ``context.cc``)."""
     return vm.context.root.grpc_send(token, message, bool(end_stream))
 
 
 @within_quota
 def proxy_grpc_close(vm: VmState, token: int) -> Refusal | None:
+    """Close the guest's side of a gRPC stream; replies still come. Cancels a unary call."""
     return vm.context.root.grpc_close(token)
 
 
 @within_quota
 def proxy_grpc_cancel(vm: VmState, token: int) -> Refusal | None:
+    """Cancel a gRPC call or stream; no callback for it follows."""
     return vm.context.root.grpc_cancel(token)
 
 
 def redis_cluster(vm: VmState, cluster: bytes) -> tuple[str, dict[str, str]] | Refusal:
-    """A cluster and the options behind its name: ``redis?db=2&buffer_flush_timeout=3``."""
+    """Split Higress's ``redis?db=2&buffer_flush_timeout=3`` into the cluster's name and its options."""
     name, _, options = text(cluster).partition("?")
     if name not in vm.services.clusters:
         return Refusal(Status.BAD_ARGUMENT, NO_CLUSTER, name)
@@ -85,7 +98,10 @@ def redis_cluster(vm: VmState, cluster: bytes) -> tuple[str, dict[str, str]] | R
 
 @within_quota
 def proxy_redis_init(vm: VmState, cluster: bytes, username: bytes, password: bytes, timeout: int) -> Refusal | None:
-    """Higress. `timeout` is in milliseconds. Options belong to the cluster: calls name it with or without them."""
+    """Higress: how to log in to the Redis of a cluster. `timeout` is in milliseconds.
+
+    The options belong to the cluster, so calls may name it with or without them.
+    """
     found = redis_cluster(vm, cluster)
     if isinstance(found, Refusal):
         return found
@@ -95,7 +111,7 @@ def proxy_redis_init(vm: VmState, cluster: bytes, username: bytes, password: byt
 
 @within_quota
 def proxy_redis_call(vm: VmState, cluster: bytes, query: bytes) -> int | Refusal:
-    """Higress. `query` is a command as RESP bytes."""
+    """Higress: send a command, as RESP bytes; ``on_redis_call_response`` has the reply. Returns its token."""
     found = redis_cluster(vm, cluster)
     if isinstance(found, Refusal):
         return found

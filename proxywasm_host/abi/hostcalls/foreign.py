@@ -20,21 +20,23 @@ MOST_FIELDS = 64
 
 
 def _clear_route_cache(vm: VmState, arguments: bytes) -> bytes:
+    """Envoy's: let the proxy choose the route again (``foreign.cc``)."""
     vm.context.clear_route_cache()
     return b""
 
 
 def _log_level(vm: VmState, arguments: bytes) -> bytes:
+    """Higress's: the log level, as 4 bytes, little-endian."""
     return vm.services.log.level.to_bytes(4, "little")
 
 
 def _max_requests(vm: VmState, arguments: bytes) -> bytes:
-    """How many requests Higress's event loop may take at once. Here the embedder feeds them, so nothing is bounded."""
+    """Higress's: how many requests its event loop takes at once. Without effect here, where the embedder feeds them."""
     return b""
 
 
 def _inject_on_headers(vm: VmState, arguments: bytes) -> bytes | Refusal:
-    """The argument is a protobuf message: field 1 is the body, field 2 whether it ends the stream."""
+    """Higress's: send body data on from a callback on headers. Fields: 1 the data, 2 whether they end the stream."""
     try:
         found = dict(islice(fields(arguments), MOST_FIELDS))
     except (ValueError, IndexError):
@@ -46,7 +48,10 @@ def _inject_on_headers(vm: VmState, arguments: bytes) -> bytes | Refusal:
 
 
 def _declare_property(vm: VmState, arguments: bytes) -> bytes | Refusal:
-    """Fields of the message: 1 the name, 2 whether it can be set once only; 3 type, 4 schema, 5 span are Envoy's."""
+    """Envoy's: declare a property before it is set (``foreign.cc``).
+
+    Fields: 1 the name, 2 whether it can be set once only. Type (3), schema (4) and span (5) have no meaning here.
+    """
     found = _message(arguments)
     if isinstance(found, Refusal):
         return found
@@ -58,7 +63,10 @@ def _declare_property(vm: VmState, arguments: bytes) -> bytes | Refusal:
 
 
 def _set_filter_state(vm: VmState, arguments: bytes) -> bytes | Refusal:
-    """Fields of the message: 1 the name of an object that Envoy knows, 2 its value; 3 its span is Envoy's."""
+    """Envoy's: set one of its own objects of filter state (``foreign.cc``).
+
+    Fields: 1 its name, 2 its value. The span (3) has no meaning here.
+    """
     found = _message(arguments)
     if isinstance(found, Refusal):
         return found
@@ -163,6 +171,11 @@ ELSEWHERE: dict[str, str] = {
 
 @within_quota
 def proxy_call_foreign_function(vm: VmState, name: bytes, arguments: bytes) -> bytes | Refusal:
+    """Call a function by name: the host's own (`OF_HOST`), or one of ``Services.foreign_functions``.
+
+    NOT_FOUND for an unknown name (``call_foreign_function`` in ``exports.cc``). If an embedder's function raises, the
+    guest gets INTERNAL_FAILURE and goes on.
+    """
     function = name.decode("utf-8", "replace")
     ours = OF_HOST.get(function)
     if ours is not None:
@@ -184,13 +197,16 @@ def proxy_call_foreign_function(vm: VmState, name: bytes, arguments: bytes) -> b
 
 @within_quota
 def proxy_inject_encoded_data_to_filter_chain(vm: VmState, data: bytes, end_stream: int) -> Refusal | None:
+    """Higress: send response body data on to the filters behind this one; `end_stream` ends the body."""
     return vm.context.inject_response_body(data, bool(end_stream))
 
 
 def proxy_get_upstream_hosts(vm: VmState) -> HeaderList:
+    """Higress: the servers of the request's upstream, as pairs of address and state (JSON)."""
     return [(address.encode(), text.encode()) for address, text in vm.services.upstream_hosts().items()]
 
 
 @within_quota
 def proxy_set_upstream_override_host(vm: VmState, address: bytes) -> Refusal | None:
+    """Higress: send this request to a server of the upstream, by its address."""
     return vm.context.override_upstream_host(address)

@@ -28,22 +28,30 @@ WORDS = tuple(map.name.lower().replace("_", " ") for map in MapType)
 
 
 def readable(vm: VmState, map: int) -> HeaderList | None:
+    """A map that can be read now, or ``None``."""
     context = vm.context
     headers = context.maps[map] if map < STREAM_MAPS else context.root.maps[map]
     return context.past_map(map) if headers is None and vm.profile.headers_stay else headers
 
 
 def absent(vm: VmState, map: int) -> Refusal:
+    """BAD_ARGUMENT, for a map that cannot be read or changed in this callback."""
     if vm.profile.headers_stay and vm.context.past_map(map) is not None:
         return Refusal(Status.BAD_ARGUMENT, "{0} have gone on, they cannot be changed any more", WORDS[map])
     return Refusal(Status.BAD_ARGUMENT, "{0} are not available in this callback", WORDS[map])
 
 
 def not_found(map: int, key: bytes) -> Refusal:
+    """NOT_FOUND, for a header that is not in its map."""
     return Refusal(Status.NOT_FOUND, "no {1!r} in the {0}", WORDS[map], canonical(map, key))
 
 
 def writable(vm: VmState, map: int) -> HeaderList | Refusal:
+    """A map that can be changed now, or why it cannot.
+
+    Trailers that a message does not have can be made in the body callback that ends the stream (specification, "HTTP
+    fields"; ``addDecodedTrailers`` in Envoy). Nothing can be changed in ``on_log``, nor in the reply to a callout.
+    """
     context = vm.context
     if map < STREAM_MAPS and not context.read_only:
         headers = context.maps[map]
@@ -56,6 +64,11 @@ def writable(vm: VmState, map: int) -> HeaderList | Refusal:
 
 
 def proxy_get_header_map_value(vm: VmState, map: int, key: bytes) -> bytes | Refusal:
+    """The value of a header; of several with that name the first, as in Envoy.
+
+    A header that is not there is NOT_FOUND; ABI 0.1.0 has OK and an empty value (``get_header_map_value`` in
+    ``exports.cc``). In ``on_log`` a map that is not there has no headers, and anywhere else it is BAD_ARGUMENT.
+    """
     context = vm.context
     headers = readable(vm, map)
     if headers is None and not context.read_only:
@@ -66,22 +79,24 @@ def proxy_get_header_map_value(vm: VmState, map: int, key: bytes) -> bytes | Ref
     for name, value in headers or ():
         if name == key:
             return value
-    if vm.version == AbiVersion.V0_1_0:
+    if vm.version == AbiVersion.V0_1_0:  # get_header_map_value in exports.cc
         return b""
     return not_found(map, key)
 
 
 def proxy_get_header_map_pairs(vm: VmState, map: int) -> HeaderList | Refusal:
+    """All headers of a map. Of a map that is not there Envoy returns none, and OK."""
     headers = readable(vm, map)
     if headers is None:
-        if vm.profile.absent_map_has_no_pairs:
+        if vm.profile.absent_map_has_no_pairs:  # getHeaderMapPairs in context.cc
             return []
         return absent(vm, map)
     return headers
 
 
 def proxy_get_header_map_size(vm: VmState, map: int) -> int | Refusal:
-    headers = writable(vm, map)
+    """Bytes of all names and values; BAD_ARGUMENT where the map cannot be changed, as in Envoy."""
+    headers = writable(vm, map)  # getHeaderMapSize in context.cc asks for the map that can be changed
     if isinstance(headers, Refusal):
         past = vm.context.past_map(map) if vm.profile.headers_stay else None
         if past is None:
@@ -115,6 +130,7 @@ def overfull(vm: VmState, headers: HeaderList, map: int, size: int, joins: bool 
 
 
 def proxy_add_header_map_value(vm: VmState, map: int, key: bytes, value: bytes) -> Refusal | None:
+    """Add a header, or join its value to that of an inline header (module's rules)."""
     headers = writable(vm, map)
     if isinstance(headers, Refusal):
         return headers
@@ -134,6 +150,7 @@ def put(vm: VmState, headers: HeaderList, map: int, key: bytes, value: bytes) ->
 
 
 def proxy_replace_header_map_value(vm: VmState, map: int, key: bytes, value: bytes) -> Refusal | None:
+    """Set the one value of a header; others with that name go."""
     headers = writable(vm, map)
     if isinstance(headers, Refusal):
         return headers
@@ -147,6 +164,7 @@ def proxy_replace_header_map_value(vm: VmState, map: int, key: bytes, value: byt
 
 
 def proxy_remove_header_map_value(vm: VmState, map: int, key: bytes) -> Refusal | None:
+    """Remove all headers with a name. One that is not there is OK."""
     headers = writable(vm, map)
     if isinstance(headers, Refusal):
         return headers
@@ -155,23 +173,24 @@ def proxy_remove_header_map_value(vm: VmState, map: int, key: bytes) -> Refusal 
 
 
 def proxy_set_header_map_pairs(vm: VmState, map: int, pairs: HeaderList) -> Refusal | None:
+    """Replace a whole map. Malformed pairs count as none, so they clear it, as in Envoy (`read_pairs`)."""
     headers = writable(vm, map)
     if isinstance(headers, Refusal):
         return headers
-    headers.clear()
+    headers.clear()  # setHeaderMapPairs in context.cc removes all headers first, whatever follows
     for key, value in pairs:
         put(vm, headers, map, canonical(map, key), value)
     return None
 
 
 def canonical(map: int, key: bytes) -> bytes:
-    """The name under which a map keeps a header."""
+    """The name under which a map keeps a header: lower case, and ``:authority`` for a request's ``host``."""
     key = key.lower()
     return b":authority" if key == b"host" and map == MapType.REQUEST_HEADERS else key
 
 
 def add(headers: HeaderList, map: int, key: bytes, value: bytes) -> None:
-    """Add a header; to one of which there is one only, with a comma."""
+    """Add a header; the value of an inline header is joined with a comma to the one that is there."""
     if key in INLINE[map]:
         for at, (name, old) in enumerate(headers):
             if name == key:
@@ -184,7 +203,7 @@ def add(headers: HeaderList, map: int, key: bytes, value: bytes) -> None:
 
 
 def joined(headers: HeaderList, map: int) -> HeaderList:
-    """Headers of which those that there can be one of only are one: their values joined at the place of the first."""
+    """Headers as Envoy would keep them: the values of each inline header joined, at the place of its first."""
     places: dict[bytes, int] = {}
     result: HeaderList = []
     for name, value in headers:

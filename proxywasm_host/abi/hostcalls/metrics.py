@@ -20,6 +20,7 @@ MANY = 1 << 16
 
 @within_quota
 def proxy_define_metric(vm: VmState, type: int, name: bytes) -> int:
+    """Define a metric. Returns its id."""
     names, ids = vm.metrics[type]
     text = name.decode("utf-8", "replace")
     known = ids.get(text)
@@ -43,10 +44,12 @@ def find(vm: VmState, metric: int) -> str | None:
 
 
 def unknown(metric: int) -> Refusal:
+    """NOT_FOUND, for an id that the guest has not defined."""
     return Refusal(Status.NOT_FOUND, "no metric has the id {0}", metric)
 
 
 def proxy_increment_metric(vm: VmState, metric: int, offset: int) -> Refusal | None:
+    """Add to a counter, which only grows, or to a gauge, which may shrink."""
     kind = metric & KIND
     if kind not in (COUNTER, GAUGE):
         return Refusal(
@@ -62,6 +65,7 @@ def proxy_increment_metric(vm: VmState, metric: int, offset: int) -> Refusal | N
 
 
 def proxy_record_metric(vm: VmState, metric: int, value: int) -> Refusal | None:
+    """Set a gauge, add a value to a histogram, or, as in Envoy, add to a counter."""
     kind, name = metric & KIND, find(vm, metric)
     if name is None:
         return unknown(metric)
@@ -75,6 +79,7 @@ def proxy_record_metric(vm: VmState, metric: int, value: int) -> Refusal | None:
 
 
 def proxy_get_metric(vm: VmState, metric: int) -> int | Refusal:
+    """The value of a counter or gauge, as 64 bits."""
     kind = metric & KIND
     if kind not in (COUNTER, GAUGE):
         return Refusal(Status.BAD_ARGUMENT, "metric {0} is a histogram: it has no one value", metric)

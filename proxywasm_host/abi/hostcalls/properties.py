@@ -10,6 +10,10 @@ from proxywasm_host.abi.values import UnencodableValue, decode_path, encode_valu
 
 
 def proxy_get_property(vm: VmState, path: bytes) -> bytes | Refusal:
+    """The value of a property: NOT_FOUND if there is none, SERIALIZATION_FAILURE if the ABI has no form for it.
+
+    `path` has NULs between its segments (``getProperty`` and ``serializeValue`` in ``context.cc``).
+    """
     segments = decode_path(path)
     try:
         return encode_value(vm.context.get_property(segments))
@@ -21,4 +25,5 @@ def proxy_get_property(vm: VmState, path: bytes) -> bytes | Refusal:
 
 @within_quota
 def proxy_set_property(vm: VmState, path: bytes, value: bytes) -> Refusal | None:
+    """Set a property of the stream, for later filters and the access log (``setProperty`` in ``context.cc``)."""
     return vm.context.set_property(path.decode("utf-8", "surrogateescape"), value)

@@ -20,6 +20,7 @@ R = TypeVar("R")
 
 
 def quota_exceeded(error: QuotaExceeded) -> Refusal:
+    """INTERNAL_FAILURE, with what is full and how large it may be."""
     return Refusal(Status.INTERNAL_FAILURE, "{0}", str(error))
 
 

@@ -10,11 +10,13 @@ from proxywasm_host.services import QuotaExceeded, UnknownQueue
 
 
 def proxy_get_shared_data(vm: VmState, key: bytes) -> tuple[bytes, int] | Refusal:
+    """The value of a key and its CAS number. Keys belong to the guest's vm_id (``shared_data.cc``)."""
     found = vm.services.shared_data.get(vm.vm_id, key)
     return found or Refusal(Status.NOT_FOUND, "no shared data under {0!r} for vm_id {1!r}", key, vm.vm_id)
 
 
 def proxy_set_shared_data(vm: VmState, key: bytes, value: bytes, cas: int) -> Refusal | None:
+    """Set a key. With a `cas` other than 0 only if the value still has that number, otherwise CAS_MISMATCH."""
     try:
         if vm.services.shared_data.set(vm.vm_id, key, value, cas):
             return None
@@ -25,16 +27,19 @@ def proxy_set_shared_data(vm: VmState, key: bytes, value: bytes, cas: int) -> Re
 
 @within_quota
 def proxy_register_shared_queue(vm: VmState, name: bytes) -> int | Refusal:
+    """Make or find a queue of the guest's vm_id, whose messages ``on_queue_ready`` is called for. Returns its token."""
     return vm.context.root.register_queue(name)
 
 
 def proxy_resolve_shared_queue(vm: VmState, vm_id: bytes, name: bytes) -> int | Refusal:
+    """The token of a queue that another VM has registered. An empty `vm_id` is the guest's own."""
     owner = vm_id.decode("utf-8", "surrogateescape") or vm.vm_id  # lookupSharedQueue in context.cc
     token = vm.services.shared_queues.resolve(owner, name)
     return token or Refusal(Status.NOT_FOUND, "no queue {0!r} was registered for vm_id {1!r}", name, owner)
 
 
 def proxy_dequeue_shared_queue(vm: VmState, token: int) -> bytes | Refusal:
+    """Take the oldest message: EMPTY if there is none, NOT_FOUND for an unknown token (``shared_queue.cc``)."""
     try:
         message = vm.services.shared_queues.dequeue(token)
     except UnknownQueue as error:
@@ -43,6 +48,7 @@ def proxy_dequeue_shared_queue(vm: VmState, token: int) -> bytes | Refusal:
 
 
 def proxy_enqueue_shared_queue(vm: VmState, token: int, data: bytes) -> Refusal | None:
+    """Append a message, and notify the plugin that registered the queue."""
     try:
         vm.services.shared_queues.enqueue(token, data)
     except UnknownQueue as error:

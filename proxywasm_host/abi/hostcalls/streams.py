@@ -15,7 +15,10 @@ LAST_GRPC_STATUS = 16
 def proxy_send_local_response(
     vm: VmState, status: int, details: bytes, body: bytes, headers: HeaderList, grpc_status: int
 ) -> Refusal | None:
-    """Always OK once its memory is good; a gRPC status outside 0 … 16 (SDKs send -1) means none."""
+    """Answer the client instead of going on. It is always OK (``sendLocalResponse`` in ``context.cc``).
+
+    The response goes out when the guest has returned. A gRPC status outside 0 … 16 means none: SDKs send -1.
+    """
     vm.context.send_local_response(
         status, details, body, headers, grpc_status if 0 <= grpc_status <= LAST_GRPC_STATUS else None
     )
@@ -24,31 +27,37 @@ def proxy_send_local_response(
 
 @within_quota
 def proxy_continue_stream(vm: VmState, stream: int) -> Refusal | None:
+    """Resume a direction of the stream when the guest has returned (``continueStream`` in ``context.cc``)."""
     return vm.context.continue_stream(stream)
 
 
 @within_quota
 def proxy_close_stream(vm: VmState, stream: int) -> Refusal | None:
+    """Reset an HTTP stream, or close a side of a TCP connection, when the guest has returned."""
     return vm.context.close_stream(stream)
 
 
 @within_quota
 def proxy_continue_request(vm: VmState) -> Refusal | None:
+    """ABI 0.1.0: `proxy_continue_stream` of the request."""
     return vm.context.continue_stream(StreamType.REQUEST)
 
 
 @within_quota
 def proxy_continue_response(vm: VmState) -> Refusal | None:
+    """ABI 0.1.0: `proxy_continue_stream` of the response."""
     return vm.context.continue_stream(StreamType.RESPONSE)
 
 
 @within_quota
 def proxy_clear_route_cache(vm: VmState) -> Refusal | None:
+    """ABI 0.1.0: let the proxy choose the route again. Later versions have a foreign function for it."""
     vm.context.clear_route_cache()
     return None
 
 
 def proxy_set_effective_context(vm: VmState, context: int) -> Refusal | None:
+    """Act for another context until the callback returns; one that is gone is BAD_ARGUMENT."""
     found = vm.contexts.get(context)
     if found is None:
         return Refusal(Status.BAD_ARGUMENT, "no context has the id {0}: it never lived, or is gone", context)
@@ -57,4 +66,5 @@ def proxy_set_effective_context(vm: VmState, context: int) -> Refusal | None:
 
 
 def proxy_done(vm: VmState) -> Refusal | None:
+    """End what ``on_done`` held back by returning false. NOT_FOUND if nothing was (``done`` in ``exports.cc``)."""
     return vm.context.done()

@@ -20,10 +20,12 @@ REALTIME, MONOTONIC = 0, 1
 
 
 def bad_fd(fd: int) -> Refusal:
+    """BADF, for anything but standard output and standard error."""
     return Refusal(WasiErrno.BADF, "file descriptor {0}: a filter has only 1 and 2", fd)
 
 
 def fd_write(vm: VmState, fd: int, data: bytes) -> int | Refusal:
+    """Log what a guest writes to standard output or standard error. Returns how many bytes were taken."""
     level = STANDARD_STREAMS.get(fd)
     if level is None:
         return bad_fd(fd)
@@ -33,38 +35,47 @@ def fd_write(vm: VmState, fd: int, data: bytes) -> int | Refusal:
 
 
 def fd_pwrite(vm: VmState, fd: int, data: bytes, offset: int) -> int | Refusal:
+    """As `fd_write`: a standard stream has no positions."""
     return fd_write(vm, fd, data)
 
 
 def fd_seek(vm: VmState, fd: int, offset: int, whence: int, new_offset: int) -> Refusal | None:
+    """OK without effect, as in Envoy's host."""
     return None
 
 
 def fd_close(vm: VmState, fd: int) -> Refusal | None:
+    """OK without effect, as in Envoy's host: runtimes close what they never opened."""
     return None
 
 
 def fd_fdstat_get(vm: VmState, fd: int) -> bytes | Refusal:
+    """What can be done with a standard stream: write to it."""
     return FDSTAT_WRITABLE if fd in STANDARD_STREAMS else bad_fd(fd)
 
 
 def fd_tell(vm: VmState, fd: int) -> int | Refusal:
+    """A standard stream has no positions: always 0."""
     return 0 if fd in STANDARD_STREAMS else bad_fd(fd)
 
 
 def _accepted_for_streams(vm: VmState, fd: int, *_: int) -> Refusal | None:
+    """OK without effect on a standard stream."""
     return None if fd in STANDARD_STREAMS else bad_fd(fd)
 
 
 def fd_renumber(vm: VmState, fd: int, to: int) -> Refusal | None:
+    """Refused: standard streams keep their numbers."""
     return Refusal(WasiErrno.NOTSUP, "standard streams keep their numbers") if fd in STANDARD_STREAMS else bad_fd(fd)
 
 
 def fd_readdir(vm: VmState, fd: int, buffer: int, buffer_length: int, cookie: int) -> int | Refusal:
+    """Refused: there are no directories."""
     return Refusal(WasiErrno.NOTDIR, "a filter has no directories")
 
 
 def fd_advise(vm: VmState, fd: int, offset: int, length: int, advice: int) -> Refusal | None:
+    """OK without effect: advice may be ignored."""
     return None
 
 
@@ -74,32 +85,38 @@ def poll_oneoff(vm: VmState, subscriptions: int, events: int, count: int) -> int
 
 
 def sched_yield(vm: VmState) -> Refusal | None:
+    """OK: a guest is one thread, so there is no other to let run."""
     return None
 
 
 def proc_exit(vm: VmState, code: int) -> Refusal | None:
-    """Returns, as in Envoy's host; a guest that means it runs into ``unreachable`` next."""
+    """Returns, as in Envoy's host; a guest that wanted to exit meets ``unreachable`` next, which is a trap."""
     return None
 
 
 def environ_get(vm: VmState) -> list[bytes]:
+    """The environment that the embedder gave the VM, as ``KEY=value``."""
     return [f"{key}={value}\0".encode("utf-8", "surrogateescape") for key, value in vm.environment.items()]
 
 
 def environ_sizes_get(vm: VmState) -> tuple[int, int]:
+    """How many variables `environ_get` returns, and their bytes together."""
     variables = environ_get(vm)
     return len(variables), sum(map(len, variables))
 
 
 def args_get(vm: VmState) -> list[bytes]:
+    """A filter has no arguments."""
     return []
 
 
 def args_sizes_get(vm: VmState) -> tuple[int, int]:
+    """No arguments, no bytes."""
     return 0, 0
 
 
 def clock_time_get(vm: VmState, clock: int, precision: int) -> int | Refusal:
+    """Nanoseconds, of the real-time clock since 1970, or of the monotonic clock."""
     if clock == REALTIME:
         return vm.services.clock.time_ns()
     if clock == MONOTONIC:
@@ -108,12 +125,14 @@ def clock_time_get(vm: VmState, clock: int, precision: int) -> int | Refusal:
 
 
 def clock_res_get(vm: VmState, clock: int) -> int | Refusal:
+    """Both clocks count in nanoseconds."""
     if clock in (REALTIME, MONOTONIC):
         return 1
     return Refusal(WasiErrno.NOTSUP, "clock {0}: there is only the real-time and the monotonic clock", clock)
 
 
 def random_get(vm: VmState, length: int) -> bytes | Refusal:
+    """Random bytes, at most `RANDOM_LIMIT` at once."""
     if length > RANDOM_LIMIT:
         return Refusal(WasiErrno.INVAL, "{0} random bytes, at most {1} are given at once", length, RANDOM_LIMIT)
     return vm.services.random(length)
