@@ -22,7 +22,7 @@ from proxywasm_host.abi.linking import check_exports
 from proxywasm_host.abi.marshal import Call
 from proxywasm_host.cli.exit_codes import Exit
 from proxywasm_host.cli.json_output import dump
-from proxywasm_host.cli.options import Scenario, Silent, scenario_options
+from proxywasm_host.cli.options import CommandLine, Silent, command_line_options
 from proxywasm_host.cli.render import Line, Screen, hanging, labelled
 from proxywasm_host.cli.run import tell
 from proxywasm_host.engine.cache import ModuleCache
@@ -41,7 +41,7 @@ URL = "http://example.com/"
 
 @click.command("bench")
 @click.argument("words", metavar="FILTER.wasm… [[METHOD] URL]", nargs=-1, required=True, type=click.Path())
-@scenario_options
+@command_line_options
 @click.option("--requests", type=click.IntRange(ROUNDS), default=2000, show_default=True, help="How many are timed.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 @click.option("--color/--no-color", default=None, help="Instead of what the terminal and NO_COLOR say.")
@@ -55,9 +55,9 @@ def command(words: Sequence[str], requests: int, as_json: bool, color: bool | No
     proxywasm bench auth.wasm -H 'authorization: Bearer t' --config t
     proxywasm bench a.wasm b.wasm POST /upload -d @photo.jpg --requests 10000 --json
     """  # noqa: D301 - click wants the character
-    scenario = Scenario.of(words, options, URL)
+    command_line = CommandLine.of(words, options, URL)
     try:
-        measured = measure(scenario, requests)
+        measured = measure(command_line, requests)
     except ProxyWasmError as error:
         return tell(error, color)
     if isinstance(measured, Failure):
@@ -65,20 +65,20 @@ def command(words: Sequence[str], requests: int, as_json: bool, color: bool | No
     if as_json:
         click.echo(dump(measured))
     else:
-        Screen(color).print(report(measured, scenario))
+        Screen(color).print(report(measured, command_line))
     return Exit.OK
 
 
-def measure(scenario: Scenario, requests: int) -> dict[str, Any] | Failure:
+def measure(command_line: CommandLine, requests: int) -> dict[str, Any] | Failure:
     """What ``bench --json`` prints; or why the guest failed. Raises: ProxyWasmError."""
-    counts, result = count(scenario)
+    counts, result = count(command_line)
     if result.failure is not None:
         return result.failure
-    cold, cached = load_times(scenario)
-    with scenario.host(Silent()) as host:
-        plugins = scenario.load(host)
+    cold, cached = load_times(command_line)
+    with command_line.host(Silent()) as host:
+        plugins = command_line.load(host)
         host.drain()
-        times = timed(one_request(host, plugins, scenario, result), requests)
+        times = timed(one_request(host, plugins, command_line, result), requests)
         failure = next((plugin.failure for plugin in plugins if plugin.failure), None)
         if failure is not None:
             return failure
@@ -111,21 +111,21 @@ class Counts:
     allocations: int = 0
 
 
-def count(scenario: Scenario) -> tuple[Counts, ExchangeResult]:
+def count(command_line: CommandLine) -> tuple[Counts, ExchangeResult]:
     """Send one request with everything recorded."""
     recorder, counts = Recorder(), Counts()
-    with scenario.host(recorder, listener=recorder) as host:
-        plugins = scenario.load(host)
+    with command_line.host(recorder, listener=recorder) as host:
+        plugins = command_line.load(host)
         for vm in {plugin._vm for plugin in plugins}:
             allocator = vm.instance.function(check_exports(vm.bytecode.exports, vm.version))
             assert allocator is not None  # noqa: S101 - the VM would not have started
             vm.guest.use_allocator(_counted(allocator, counts))
-        options = scenario.options
+        options = command_line.options
         result = exchange(
             host,
             plugins,
-            scenario.request,
-            scenario.response,
+            command_line.request,
+            command_line.response,
             recorder=recorder,
             properties=dict(options["properties"]),
             callouts=dict(options["callout"]),
@@ -147,18 +147,18 @@ def _counted(allocator: Callable[[int], int], counts: Counts) -> Callable[[int],
 # -- Timing ------------------------------------------------------------------------------------------------------------
 
 
-def load_times(scenario: Scenario) -> tuple[float, float]:
+def load_times(command_line: CommandLine) -> tuple[float, float]:
     """Milliseconds until the chain is ready: compiled anew, and from compiled modules on disk."""
 
     def load(cache: ModuleCache) -> float:
         start = time.perf_counter()
-        with scenario.host(Silent(), cache=cache) as host:
-            scenario.load(host)
+        with command_line.host(Silent(), cache=cache) as host:
+            command_line.load(host)
             return (time.perf_counter() - start) * 1e3
 
-    cold = load(ModuleCache(None, slow=scenario.say))
+    cold = load(ModuleCache(None, slow=command_line.say))
     with tempfile.TemporaryDirectory(prefix="proxywasm-bench-") as directory:
-        load(ModuleCache(Path(directory), slow=scenario.say))
+        load(ModuleCache(Path(directory), slow=command_line.say))
         cached = statistics.median(load(ModuleCache(Path(directory))) for _ in range(3))
     return cold, cached
 
@@ -178,16 +178,20 @@ def timed(request: Callable[[], object], requests: int) -> list[float]:
     return times
 
 
-def one_request(host: Host, plugins: list[Plugin], scenario: Scenario, before: ExchangeResult) -> Callable[[], object]:
+def one_request(
+    host: Host, plugins: list[Plugin], command_line: CommandLine, before: ExchangeResult
+) -> Callable[[], object]:
     """A function that sends the request, as directly as can be. `before`: what became of it when it was tried."""
-    options = scenario.options
+    options = command_line.options
     properties, callouts, ticks = dict(options["properties"]), dict(options["callout"]), options["ticks"]
     if callouts or ticks:
-        return partial(exchange, host, plugins, scenario.request, scenario.response, callouts=callouts, ticks=ticks)
+        return partial(
+            exchange, host, plugins, command_line.request, command_line.response, callouts=callouts, ticks=ticks
+        )
     upstream = before.upstream_request
-    steps = list(_steps("request", scenario.request))
+    steps = list(_steps("request", command_line.request))
     if upstream is not None and upstream.complete and before.local_response is None and before.reset is None:
-        steps += _steps("response", scenario.response)
+        steps += _steps("response", command_line.response)
 
     def request() -> None:
         stream = host.http_stream(plugins, properties=properties)
@@ -212,7 +216,7 @@ def _steps(which: str, message: Message) -> Iterator[tuple[Callable[..., Any], t
 # -- For people --------------------------------------------------------------------------------------------------------
 
 
-def report(measured: dict[str, Any], scenario: Scenario) -> Iterator[Line]:
+def report(measured: dict[str, Any], command_line: CommandLine) -> Iterator[Line]:
     """The same in words."""
     request, load = measured["request_us"], measured["load_ms"]
     callbacks, hostcalls, crossings = (measured[key] for key in ("callbacks", "hostcalls", "crossings"))
@@ -224,6 +228,6 @@ def report(measured: dict[str, Any], scenario: Scenario) -> Iterator[Line]:
         ("memory", f"{measured['memory_bytes'] / 1024:,.0f} KiB of guest memory"),
         ("on", f"{measured['engine']}, Python {measured['python']}"),
     )
-    yield hanging(2, (", ".join(scenario.names), "bold"))
+    yield hanging(2, (", ".join(command_line.names), "bold"))
     for label, content in rows:
         yield labelled(2, label, "cyan", content, width=12)

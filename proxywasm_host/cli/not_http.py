@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from proxywasm_host.abi.bytecode import Bytecode
-from proxywasm_host.cli.options import Scenario, Silent
+from proxywasm_host.cli.options import CommandLine, Silent
 from proxywasm_host.errors import ProxyWasmError
 from proxywasm_host.runtime.failure import Failure, describe
 from proxywasm_host.services import GuestLog
@@ -22,14 +22,14 @@ NO_CONTEXT = "invalid context"
 IN_A_PROGRAM = "run sends HTTP; in a program, Host.tcp_stream gives a filter a connection."
 
 
-def why_not_http(scenario: Scenario, result: ExchangeResult) -> Iterator[str]:
+def why_not_http(command_line: CommandLine, result: ExchangeResult) -> Iterator[str]:
     """A sentence for each filter that is not for HTTP, once it was loaded and the request was sent."""
-    for name, path in zip(scenario.names, scenario.filters, strict=True):
+    for name, path in zip(command_line.names, command_line.filters, strict=True):
         if not is_source(path) and only_tcp(Bytecode(Path(path).read_bytes())):
             yield f"{name} is a TCP filter: it has callbacks for connections, and none for HTTP. {IN_A_PROGRAM}"
     failure = result.failure
     if failure is not None and has_no_http_context(failure, result.logs):
-        if takes_connections(scenario, failure.plugin):
+        if takes_connections(command_line, failure.plugin):
             yield f"{failure.plugin} is a TCP filter: it has no context for HTTP. {IN_A_PROGRAM}"
         else:
             yield (
@@ -50,11 +50,11 @@ def has_no_http_context(failure: Failure, logs: list[GuestLog]) -> bool:
     return failure.trap is not None and any(NO_CONTEXT in words for words in said)
 
 
-def takes_connections(scenario: Scenario, name: str) -> bool:
+def takes_connections(command_line: CommandLine, name: str) -> bool:
     """Whether that filter, in a new VM, takes a TCP connection and does not fail."""
     try:
-        with scenario.host(Silent()) as host:
-            [plugin] = [plugin for plugin in scenario.load(host) if plugin.name == name]
+        with command_line.host(Silent()) as host:
+            [plugin] = [plugin for plugin in command_line.load(host) if plugin.name == name]
             host.tcp_stream([plugin]).new_connection()
             return plugin.failure is None
     except ProxyWasmError:

@@ -40,7 +40,16 @@ from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.services import GuestLog, LogSink, Services
 from proxywasm_host.testing import Message
 
-__all__ = ["FILTER_OPTIONS", "Scenario", "Silent", "about", "check_readable", "of_each", "scenario_options", "sentence"]
+__all__ = [
+    "FILTER_OPTIONS",
+    "CommandLine",
+    "Silent",
+    "about",
+    "check_readable",
+    "command_line_options",
+    "of_each",
+    "sentence",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
@@ -137,8 +146,8 @@ HOST_OPTIONS = (
 )
 
 
-def scenario_options(function: F) -> F:
-    """Give a command these options; it takes them as keywords and makes a `Scenario` of them."""
+def command_line_options(function: F) -> F:
+    """Give a command these options; it takes them as keywords and makes a `CommandLine` of them."""
     for option in reversed((*CONFIG_OPTIONS, *FILTER_OPTIONS, *REQUEST_OPTIONS, *RESPONSE_OPTIONS, *HOST_OPTIONS)):
         function = option(function)
     return function
@@ -154,7 +163,7 @@ class Silent:
 
 
 @dataclass
-class Scenario:
+class CommandLine:
     """A chain of filters, and a request and its response to send through it. `options` are those of the command."""
 
     filters: list[str]
@@ -170,7 +179,7 @@ class Scenario:
         click.echo(f"{sentence} …", err=True)
 
     @classmethod
-    def of(cls, words: Sequence[str], options: dict[str, Any], url: str = "") -> Scenario:
+    def of(cls, words: Sequence[str], options: dict[str, Any], url: str = "") -> CommandLine:
         """Understand a command line: ``FILTER … [METHOD] URL`` and options. `url` if there is none in `words`.
 
         Raises: click.UsageError.

@@ -14,7 +14,7 @@ from proxywasm_host.cli.compare import agreement, check_several, on_all_engines
 from proxywasm_host.cli.exit_codes import Exit, exit_of, exit_of_failure
 from proxywasm_host.cli.json_output import dump, run_result
 from proxywasm_host.cli.not_http import why_not_http
-from proxywasm_host.cli.options import Scenario, scenario_options
+from proxywasm_host.cli.options import CommandLine, command_line_options
 from proxywasm_host.cli.parameter_types import Output, OutputFile
 from proxywasm_host.cli.render import EMPTY, Screen, facts, failure_report, hanging, outcome, timeline
 from proxywasm_host.cli.sdk import origin
@@ -36,7 +36,7 @@ LEVELS = [level.name.lower() for level in LogLevel]
 
 @click.command("run")
 @click.argument("words", metavar="FILTER.wasm… [METHOD] URL", nargs=-1, required=True, type=click.Path())
-@scenario_options
+@command_line_options
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="Of guests' log lines.")
 @click.option("--trace", is_flag=True, help="List every hostcall, with what it answered and why it was refused.")
 @click.option("--record", metavar="FILE", type=OutputFile(), help="Write the request down for `proxywasm replay`.")
@@ -71,16 +71,16 @@ def command(
         raise click.UsageError("--record is for one engine: `proxywasm replay FILE --engine all` compares them")
     if ALL in options["engine"]:
         return compare(words, LEVELS.index(log_level), as_json, color, options)
-    scenario = Scenario.of(words, options)
+    command_line = CommandLine.of(words, options)
     recorder = Recorder(LEVELS.index(log_level))
     if record is None:
-        result, error, ran = perform(scenario, recorder)
+        result, error, ran = perform(command_line, recorder)
     else:
-        result, error, ran = write_down(scenario, recorder, record, redact)
+        result, error, ran = write_down(command_line, recorder, record, redact)
     if as_json:
         click.echo(dump(run_result(result, recorder, error)))
     elif ran:
-        request, response = scenario.request, scenario.response
+        request, response = command_line.request, command_line.response
         screen = Screen(color)
         screen.print(facts(ran))
         screen.print(timeline(recorder.timeline, request, response, trace=trace))
@@ -88,7 +88,7 @@ def command(
             screen.print(outcome(request, response, result))
     code = tell(error, color)
     if not isinstance(error, ProxyWasmError):
-        more = [*why_not_http(scenario, result), *unknown_clusters(result)]
+        more = [*why_not_http(command_line, result), *unknown_clusters(result)]
         Screen(color, err=True).print(hanging(2, hint) for hint in more)
     return code
 
@@ -97,8 +97,8 @@ def compare(words: Sequence[str], level: int, as_json: bool, color: bool | None,
     """Run on every usable engine: exit code 1 if they do not agree, else that of the run."""
 
     def on(name: str, recorder: Recorder, settle: Callable[[Host], None]) -> tuple[ExchangeResult, Any]:
-        scenario = Scenario.of(words, {**options, "engine": (name,)})
-        return perform(scenario, recorder, settle)[:2]
+        command_line = CommandLine.of(words, {**options, "engine": (name,)})
+        return perform(command_line, recorder, settle)[:2]
 
     outcomes = on_all_engines(on, level)
     differences = agreement(outcomes)
@@ -116,14 +116,14 @@ def compare(words: Sequence[str], level: int, as_json: bool, color: bool | None,
 
 
 def write_down(
-    scenario: Scenario, recorder: Recorder, file: Output, redact: Sequence[str]
+    command_line: CommandLine, recorder: Recorder, file: Output, redact: Sequence[str]
 ) -> tuple[ExchangeResult, ProxyWasmError | Failure | None, list[str]]:
     """`perform`, and write a recording of it. Raises: click.UsageError."""
-    options = scenario.options
+    options = command_line.options
     if options["hostcalls"]:
         raise click.UsageError("a recording knows no hostcalls of your own: --record goes without --hostcalls")
     hidden = {name.lower().encode() for name in redact}
-    for message in (scenario.request, scenario.response):
+    for message in (command_line.request, command_line.response):
         message.headers = [(name, b"redacted" if name in hidden else value) for name, value in message.headers]
     made: list[Recording] = []
     taps: list[Tap] = []
@@ -134,15 +134,15 @@ def write_down(
     def begin(stream: HttpStream) -> None:
         taps[0].begin(stream)
 
-    performed = perform(scenario, recorder, listen, begin)
+    performed = perform(command_line, recorder, listen, begin)
     if taps:
-        recording = made[0] if made else taps[0].not_started(scenario.chain)
+        recording = made[0] if made else taps[0].not_started(command_line.chain)
         file.write(recording.dump())
     return performed
 
 
 def perform(
-    scenario: Scenario,
+    command_line: CommandLine,
     recorder: Recorder,
     settle: Callable[[Host], None] = lambda _: None,
     began: Callable[[HttpStream], None] | None = None,
@@ -155,17 +155,17 @@ def perform(
     ran: list[str] = []
     host: Host | None = None
     try:
-        host = scenario.host(recorder, listener=recorder)
+        host = command_line.host(recorder, listener=recorder)
         settle(host)
         ran.append(f"{host.engine.name} {host.engine.version}")
-        plugins = scenario.load(host)
+        plugins = command_line.load(host)
         ran += [f"{plugin.name}: {origin(plugin._vm.bytecode)}" for plugin in plugins]
-        options = scenario.options
+        options = command_line.options
         result = exchange(
             host,
             plugins,
-            scenario.request,
-            scenario.response,
+            command_line.request,
+            command_line.response,
             recorder=recorder,
             properties=dict(options["properties"]),
             callouts=dict(options["callout"]),

@@ -54,7 +54,9 @@ class Subject:
     def send(self, example: Example, engine: str) -> Outcome:
         """Send it through a filter that has seen nothing yet. Raises: what loading raises."""
         with self.harness(engine) as harness:
-            return example.send(harness(self.filter, self.configuration))
+            filters = harness(self.filter, self.configuration)
+            example.scenario.set_answers(filters)
+            return example.scenario.send(filters)
 
 
 class Finding(AssertionError):
@@ -124,11 +126,12 @@ def check_memory(subject: Subject, example: Example) -> None:
     """Whether memory grows without an end on any engine. Raises: Finding."""
     for engine in subject.engines:
         with subject.harness(engine) as harness:
-            under_test = harness(subject.filter, subject.configuration)
+            under_test, scenario = harness(subject.filter, subject.configuration), example.scenario
+            scenario.set_answers(under_test)
             sizes = [0]
             while len(sizes) <= ROUNDS:
                 for _ in range(ROUND):
-                    example.send(under_test)
+                    scenario.send(under_test)
                     harness.recorder.timeline.clear()
                     harness.callouts.clear()
                 sizes.append(sum(map(memory_size, under_test.plugins)))
@@ -178,18 +181,23 @@ def _difference(first: str, one: Outcome, second: str, other: Outcome) -> str:
 # -- As tests ----------------------------------------------------------------------------------------------------------
 
 
+def _sent(example: Example) -> list[str]:
+    """Statements that send it through a filter ``f``."""
+    return [*example.scenario.answers_source("f"), *example.scenario.source()]
+
+
 def _one(*assertion: str) -> Callable[[Finding], list[str]]:
     def lines(finding: Finding) -> list[str]:
         example = finding.example
-        return [f"f = filter({finding.engines[0]!r})", *example.world(), *example.statements(), *assertion]
+        return [f"f = filter({finding.engines[0]!r})", *_sent(example), *assertion]
 
     return lines
 
 
 def _chunks(finding: Finding) -> list[str]:
     example = finding.example
-    whole = [f"f = filter({finding.engines[0]!r})", *example.in_one.world(), *example.in_one.statements()]
-    parts = [f"f = filter({finding.engines[0]!r})", *example.world(), *example.statements()]
+    whole = [f"f = filter({finding.engines[0]!r})", *_sent(example.in_one)]
+    parts = [f"f = filter({finding.engines[0]!r})", *_sent(example)]
     same = [f"assert outcome.{what} == whole.{what}" for what in ("response", "upstream")]
     return [*whole, "whole = outcome", *parts, *same]
 
@@ -197,14 +205,15 @@ def _chunks(finding: Finding) -> list[str]:
 def _engines(finding: Finding) -> list[str]:
     example = finding.example
     told = ["told = []", f"for engine in {finding.engines!r}:", "    f = filter(engine)"]
-    told += [f"    {line}" for line in [*example.world(), *example.statements()]]
+    told += [f"    {line}" for line in _sent(example)]
     return [*told, "    told.append(outcome.lines())", "assert told[0] == told[1]"]
 
 
 def _memory(finding: Finding) -> list[str]:
-    example = finding.example
-    told = ["sizes = []", f"f = filter({finding.engines[0]!r})", *example.world(), f"for _ in range({ROUNDS}):"]
-    told += [f"    for _ in range({ROUND}):", *(f"        {line}" for line in example.statements())]
+    scenario = finding.example.scenario
+    told = ["sizes = []", f"f = filter({finding.engines[0]!r})", *scenario.answers_source("f")]
+    told += [f"for _ in range({ROUNDS}):", f"    for _ in range({ROUND}):"]
+    told += [f"        {line}" for line in scenario.source()]
     return [
         *told,
         "    memory = f.plugins[0]._vm.instance.memory",

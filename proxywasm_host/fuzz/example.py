@@ -1,4 +1,4 @@
-"""One request with all that happens around it, as data, as a test in Python, and as a command line."""
+"""One request as Hypothesis draws it: flat and frozen. It becomes a `Scenario`, and a command line."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import shlex
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from proxywasm_host.testing import FAIL, NEVER, FilterUnderTest, GrpcStatus, Outcome, Response, later
-from proxywasm_host.testing.literal import literal
+from proxywasm_host.testing import FAIL, NEVER, GrpcStatus, Response, later
+from proxywasm_host.testing.scenario import Scenario
 
 __all__ = ["Example", "Reply"]
 
@@ -49,59 +49,24 @@ class Example:
         """The same with each body in one chunk."""
         return replace(self, chunks=_in_one(self.chunks), response_chunks=_in_one(self.response_chunks))
 
-    # -- Run -----------------------------------------------------------------------------------------------------
-
-    def send(self, to: FilterUnderTest) -> Outcome:
-        """Send it through filters."""
-        for cluster, reply in self.replies.items():
-            to.http[cluster] = _answer(reply, Response(reply.status, body=reply.body))
-            to.grpc[cluster] = _answer(reply, reply.body if reply.status == 200 else GrpcStatus(14, "no"))
-            to.redis[cluster] = _answer(reply, reply.body)
-        to.upstream = Response(
+    @property
+    def scenario(self) -> Scenario:
+        """The same as tests send and write it."""
+        answers = {(kind, cluster): _answer(reply, kind) for cluster, reply in self.replies.items() for kind in KINDS}
+        upstream = Response(
             self.status, self.response_headers, chunks=self.response_chunks, trailers=self.response_trailers
         )
-        parts: dict[str, Any] = {"chunks": self.chunks, "trailers": self.trailers}
-        if self.leaves_after is None:
-            return to.request(self.method, self.path, self.headers, **parts)
-        with to.stream(self.method, self.path, self.headers, **parts) as stream:
-            stream.request_headers()
-            for chunk in self.chunks[: self.leaves_after - 1]:
-                if not stream.over:
-                    stream.request_body(chunk)
-        return stream.result
-
-    # -- Told ----------------------------------------------------------------------------------------------------
-
-    def arguments(self) -> str:
-        """The request as arguments of `FilterUnderTest.request`."""
-        told = [repr(self.method), repr(self.path)]
-        told += [f"headers={literal(self.headers)}"] if self.headers else []
-        told += [f"chunks={literal(self.chunks)}"] if self.chunks else []
-        told += [f"trailers={literal(self.trailers)}"] if self.trailers else []
-        return ", ".join(told)
-
-    def world(self) -> list[str]:
-        """Statements that set up what is around a filter ``f``."""
-        told = [
-            f"f.{kind}[{cluster!r}] = {_told(reply, kind)}" for cluster, reply in self.replies.items() for kind in KINDS
-        ]
-        response = [repr(self.status)] if self.status != 200 or self.response_headers else []
-        response += [literal(self.response_headers)] if self.response_headers else []
-        response += [f"chunks={literal(self.response_chunks)}"] if self.response_chunks else []
-        response += [f"trailers={literal(self.response_trailers)}"] if self.response_trailers else []
-        return [*told, *([f"f.upstream = Response({', '.join(response)})"] if response else [])]
-
-    def statements(self) -> list[str]:
-        """Statements that send it through a filter ``f``; what became of it is ``outcome``."""
-        if self.leaves_after is None:
-            return [f"outcome = f.request({self.arguments()})"]
-        body = [f"    stream.request_body({literal(chunk)})" for chunk in self.chunks[: self.leaves_after - 1]]
-        return [
-            f"with f.stream({self.arguments()}) as stream:",
-            "    stream.request_headers()",
-            *body,
-            "outcome = stream.result",
-        ]
+        usual = (self.status, self.response_headers, self.response_chunks, self.response_trailers) == (200, (), (), ())
+        return Scenario(
+            self.method,
+            self.path,
+            self.headers,
+            self.chunks,
+            self.trailers,
+            upstream=None if usual else upstream,
+            answers=answers,
+            leaves_after=None if self.leaves_after is None else self.leaves_after - 1,
+        )
 
     def command(self, filter: str, options: list[str]) -> str:
         """A command line that sends it; empty, if there is none: for late answers, and a client that leaves."""
@@ -137,17 +102,15 @@ def _in_one(chunks: tuple[bytes, ...]) -> tuple[bytes, ...]:
     return (whole,) if whole else ()
 
 
-def _answer(reply: Reply, answer: Any) -> Any:
+def _answer(reply: Reply, kind: str) -> Any:
+    """What a cluster answers to a callout of that kind."""
+    answers = {
+        "http": Response(reply.status, body=reply.body),
+        "grpc": reply.body if reply.status == 200 else GrpcStatus(14, "no"),
+        "redis": reply.body,
+    }
+    answer = answers[kind]
     return {"answer": answer, "late": later(LATE, answer), "fail": FAIL, "never": NEVER}[reply.kind]
-
-
-def _told(reply: Reply, kind: str) -> str:
-    told = {
-        "http": f"Response({reply.status}, body={reply.body!r})",
-        "grpc": repr(reply.body) if reply.status == 200 else "GrpcStatus(14, 'no')",
-        "redis": repr(reply.body),
-    }[kind]
-    return {"answer": told, "late": f"later({LATE}, {told})", "fail": "FAIL", "never": "NEVER"}[reply.kind]
 
 
 def _canned(cluster: str, reply: Reply) -> str:

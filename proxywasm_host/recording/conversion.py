@@ -1,14 +1,14 @@
 """A recording as a test that people would write: who answers what, and what comes of it.
 
 The test is run before it is written: what it expects is what came of it, and a test that would not end as the recording
-did is refused. What a test has no words for is refused, too.
+did is refused. So is what a test cannot express.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from proxywasm_host import remedy
@@ -24,15 +24,13 @@ from proxywasm_host.testing import (
     Harness,
     Headers,
     Outcome,
-    RedisError,
-    RedisStatus,
     Request,
     Response,
     later,
 )
 from proxywasm_host.testing.callouts import Later, replies_of
-from proxywasm_host.testing.literal import literal
 from proxywasm_host.testing.profiles import HOST_PROFILES
+from proxywasm_host.testing.scenario import Scenario, headers_source, literal
 
 __all__ = ["as_pytest", "as_suite"]
 
@@ -42,7 +40,7 @@ KINDS = ("http", "grpc", "redis")
 
 
 @dataclass
-class Scenario:
+class RecordedTest:
     """What a recording is as a test."""
 
     filters: list[FilterConfig]
@@ -51,109 +49,88 @@ class Scenario:
     """When the filters are started."""
     waits: float
     """Seconds until the request comes, in which they tick."""
-    method: str
-    url: str
-    headers: list[tuple[str, str]]
-    chunks: list[bytes]
-    trailers: list[tuple[str, str]]
-    whole: bool
-    """The request has an end."""
-    upstream: Any
-    """A `Response`, `FAIL`, `NEVER`; ``None`` if it is not asked."""
-    answers: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
-    """By kind and cluster, one for each callout."""
-    properties: dict[str, Any] = field(default_factory=dict)
+    scenario: Scenario
 
     def run(self, engine: str | None) -> Outcome | None:
         """What comes of it; ``None``, if a filter does not start."""
         with Harness(engine, profile=self.profile) as harness:
             harness.clock.set_time(self.time_ns)
-            for (kind, cluster), answers in self.answers.items():
-                getattr(harness, kind)[cluster] = list(answers)
+            self.scenario.set_answers(harness)
             try:
                 filters = harness(self.filters)
             except PluginError:
                 return None
             harness.clock.advance(self.waits)
-            if self.upstream is not None:
-                filters.upstream = self.upstream
-            given: dict[str, Any] = {"chunks": self.chunks, "trailers": self.trailers, "properties": self.properties}
-            if self.whole:
-                return filters.request(self.method, self.url, self.headers, **given)
-            with filters.stream(self.method, self.url, self.headers, **given) as stream:
-                stream.request_headers()
-                for chunk in self.chunks:
-                    stream.request_body(chunk)
-            return stream.result
+            return self.scenario.send(filters)
 
 
 def as_pytest(recording: Recording) -> str:
     """A module with a test for pytest. Raises: ConfigError, OSError, ModuleError, EngineUnavailable."""
-    scenario = _scenario(recording)
-    outcome = _checked(recording, scenario)
-    body = [*_prepared(scenario), *_sent(scenario, outcome), *_asserted(scenario, outcome)]
+    test = _test(recording)
+    outcome = _checked(recording, test)
+    body = [*_arranged(test, outcome), *_asserted(outcome)]
     text = "\n".join(f"    {line}".rstrip() for line in body)
-    testing = [name for name in WORDS if f"{name}(" in text or f" {name}\n" in text or f"[{name}" in text]
-    imports = ["import pytest"] if "pytest." in text or scenario.profile != "envoy" else []
+    testing = [name for name in TESTING_NAMES if f"{name}(" in text or f" {name}\n" in text or f"[{name}" in text]
+    imports = ["import pytest"] if "pytest." in text or test.profile != "envoy" else []
     imports += [""] if imports else []
     core = [name for name in ("FilterConfig", "PluginError") if name in text]
     imports += [f"from proxywasm_host import {', '.join(core)}"] if core else []
     imports += [f"from proxywasm_host.testing import {', '.join(testing)}"] if testing else []
-    mark = [] if scenario.profile == "envoy" else [f"@pytest.mark.proxywasm(profile={scenario.profile!r})"]
+    mark = [] if test.profile == "envoy" else [f"@pytest.mark.proxywasm(profile={test.profile!r})"]
     head = "\n".join([*imports, "", "", *mark, "def test_recorded(proxywasm):"]).lstrip("\n")
     return f"{head}\n{text}\n"
 
 
-WORDS = ("FAIL", "NEVER", "GrpcStatus", "RedisError", "RedisStatus", "Response", "later")
+TESTING_NAMES = ("FAIL", "NEVER", "GrpcStatus", "RedisError", "RedisStatus", "Response", "later")
 
 
 def as_suite(recording: Recording) -> str:
     """A suite of one test, for ``proxywasm test``. Raises: ConfigError, OSError, ModuleError, EngineUnavailable."""
-    scenario = _scenario(recording)
-    configurations = {_text(filter.configuration, "a configuration") for filter in scenario.filters}
-    if len(configurations) > 1 or any(_options(filter).keys() - {"name"} for filter in scenario.filters):
-        raise ConfigError("a suite has one configuration for all filters, and no other options: say --to pytest")
-    if not scenario.whole:
-        raise ConfigError("the request has no end, and a suite has no words for that: say --to pytest")
-    if scenario.waits:
-        raise ConfigError("the filters ticked before the request came, and a suite waits for nothing: say --to pytest")
-    outcome = _checked(recording, scenario)
+    test = _test(recording)
+    scenario = test.scenario
+    configurations = {_text(filter.configuration, "a configuration") for filter in test.filters}
+    if len(configurations) > 1 or any(_options(filter).keys() - {"name"} for filter in test.filters):
+        raise ConfigError("a suite has one configuration for all filters, and no other options: use --to pytest")
+    if scenario.leaves_after is not None:
+        raise ConfigError("the request has no end, which a suite cannot express: use --to pytest")
+    if test.waits:
+        raise ConfigError("the filters ticked before the request came, which a suite cannot express: use --to pytest")
+    outcome = _checked(recording, test)
     if outcome is None:
-        raise ConfigError("a filter was not started, and a suite has no words for that: say --to pytest")
-    files = [str(filter.code) for filter in scenario.filters]
+        raise ConfigError("a filter was not started, which a suite cannot express: use --to pytest")
+    files = [str(filter.code) for filter in test.filters]
     request: dict[str, Any] = {"method": scenario.method, "url": scenario.url, **_yaml_message(scenario)}
-    test: dict[str, Any] = {"name": "recorded", "request": request}
+    entry: dict[str, Any] = {"name": "recorded", "request": request}
     if isinstance(scenario.upstream, Response):
-        test["upstream"] = {"status": scenario.upstream.status, **_yaml_message(scenario.upstream)}
+        entry["upstream"] = {"status": scenario.upstream.status, **_yaml_message(scenario.upstream)}
     elif scenario.upstream is not None:
-        raise ConfigError("upstream did not answer, and a suite has no words for that: say --to pytest")
+        raise ConfigError("upstream did not answer, which a suite cannot express: use --to pytest")
     if scenario.answers:
-        test["callouts"] = {
-            cluster: [_yaml_answer(answer) for answer in answers]
-            for (_, cluster), answers in scenario.answers.items()
+        entry["callouts"] = {
+            cluster: [_yaml_answer(answer) for answer in answers] for (_, cluster), answers in scenario.answers.items()
         }
     if scenario.properties:
-        test["properties"] = {name: _text(value, name) for name, value in scenario.properties.items()}
-    test["expect"] = _yaml_expected(outcome)
+        entry["properties"] = {name: _text(value, name) for name, value in scenario.properties.items()}
+    entry["expect"] = _yaml_expected(outcome)
     suite: dict[str, Any] = {"filter": files[0] if len(files) == 1 else files}
     (configuration,) = configurations
     suite |= {"configuration": configuration} if configuration else {}
-    suite |= {"profile": scenario.profile} if scenario.profile != "envoy" else {}
-    return _yaml({**suite, "time": round(scenario.time_ns / 1e9, 6), "tests": [test]})
+    suite |= {"profile": test.profile} if test.profile != "envoy" else {}
+    return _yaml({**suite, "time": round(test.time_ns / 1e9, 6), "tests": [entry]})
 
 
 # -- What a recording is as a test -------------------------------------------------------------------------------------
 
 
-def _scenario(recording: Recording) -> Scenario:
+def _test(recording: Recording) -> RecordedTest:
     """Raises: ConfigError."""
     if recording.cut:
         raise ConfigError("the recording is cut: its end is missing")
     if recording.profile not in HOST_PROFILES:
-        raise ConfigError(f"tests do not know the profile {recording.profile!r}")
+        raise ConfigError(f"tests have no profile {recording.profile!r}")
     for event in (*recording.start, *recording.events):
-        if event.event not in SAID:
-            raise ConfigError(f"the recording has an event {event.event!r}, for which a test has no words")
+        if event.event not in EXPRESSIBLE:
+            raise ConfigError(f"the recording has an event {event.event!r}, which a test cannot express")
     events = defaultdict(list)
     for event in recording.events:
         events[event.event].append(event)
@@ -166,31 +143,29 @@ def _scenario(recording: Recording) -> Scenario:
     started = [event.time_ns for event in recording.start if event.event == "start"]
     begins = (started[0] if started else recording.events[0].time_ns) // 1000 * 1000
     ticks = [event.time_ns for event in recording.start if event.event == "tick"]
-    return Scenario(
-        recording.filters,
-        recording.profile,
-        begins,
-        (ticks[-1] - begins) / 1e9 if ticks else 0.0,
+    scenario = Scenario(
         request.method,
         _url(request),
         request.headers.pairs,
         chunks,
         _pairs(events["request_trailers"][0].given["trailers"]) if events["request_trailers"] else [],
-        whole,
+        recording.properties,
         _upstream(events),
         _answers(recording),
-        recording.properties,
+        None if whole else len(chunks),
     )
+    waits = (ticks[-1] - begins) / 1e9 if ticks else 0.0
+    return RecordedTest(recording.filters, recording.profile, begins, waits, scenario)
 
 
 UNREAD = b"the rest"
-SAID = frozenset(
+EXPRESSIBLE = frozenset(
     (
         *("start", "tick", "reply", "close", "local_response", "reset"),
         *(f"{which}_{part}" for which in ("request", "response") for part in ("headers", "body", "trailers")),
     )
 )
-"""Events that a test has words for."""
+"""Events that a test can express."""
 
 
 def _request(events: dict[str, list[Event]]) -> Request:
@@ -226,11 +201,11 @@ def _answers(recording: Recording) -> dict[tuple[str, str], list[Any]]:
             continue
         cluster, number = event.given["cluster"], event.given["number"]
         if cluster is None:
-            raise ConfigError("the recording has a reply to what another request has asked, which a test does not know")
+            raise ConfigError("the recording has a reply to a callout of another request, which a test cannot express")
         try:
             kinds[cluster], answer = replies_of(event.given["reply"])
         except ValueError as error:
-            raise ConfigError(f"{error}, for which a test has no words") from None
+            raise ConfigError(f"{error}, which a test cannot express") from None
         if "on_redis_call_response" in event.did[0]:
             kinds[cluster] = "redis"
         made = next((n for n, each in enumerate(events) if _asks(each, cluster, number)), at)
@@ -250,9 +225,9 @@ def _asks(event: Event, cluster: str, number: int) -> bool:
     return any(line.endswith(made) for line in event.did)
 
 
-def _checked(recording: Recording, scenario: Scenario) -> Outcome | None:
+def _checked(recording: Recording, test: RecordedTest) -> Outcome | None:
     """What comes of it. Raises: ConfigError, if that is not what was recorded."""
-    outcome = scenario.run(recording.engine or None)
+    outcome = test.run(recording.engine or None)
     came = {"status": outcome.status, "failed": outcome.failure is not None} if outcome else {"started": False}
     was = (
         {"status": recording.outcome.get("status"), "failed": "failure" in recording.outcome}
@@ -261,51 +236,33 @@ def _checked(recording: Recording, scenario: Scenario) -> Outcome | None:
     )
     if came != was:
         raise ConfigError(
-            f"as a test it would end with {_in_words(came)}, where the recording ended with {_in_words(was)}: "
-            "it depends on something else than the request, such as what was in the guest's memory"
+            f"as a test it would end with {_described(came)}, where the recording ended with {_described(was)}: "
+            "it depends on more than the request, such as what was in the guest's memory"
         )
     return outcome
 
 
-def _in_words(end: dict[str, Any]) -> str:
+def _described(end: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in end.items())
 
 
 # -- pytest ------------------------------------------------------------------------------------------------------------
 
 
-def _prepared(scenario: Scenario) -> Iterator[str]:
-    yield f"proxywasm.clock.set_time({scenario.time_ns})"
-    for (kind, cluster), answers in scenario.answers.items():
-        yield f"proxywasm.{kind}[{cluster!r}] = [{', '.join(map(_code, answers))}]"
-
-
-def _sent(scenario: Scenario, outcome: Outcome | None) -> Iterator[str]:
-    loaded = f"proxywasm({_filters(scenario.filters)})"
+def _arranged(test: RecordedTest, outcome: Outcome | None) -> Iterator[str]:
+    yield f"proxywasm.clock.set_time({test.time_ns})"
+    yield from test.scenario.answers_source("proxywasm")
+    loaded = f"proxywasm({_filters(test.filters)})"
     if outcome is None:
         yield from ("with pytest.raises(PluginError):", f"    {loaded}")
         return
     yield f"f = {loaded}"
-    if scenario.waits:
-        yield f"f.clock.advance({scenario.waits!r})"
-    if scenario.upstream is not None:
-        yield f"f.upstream = {_code(scenario.upstream)}"
-    arguments = [repr(scenario.method), repr(scenario.url), _headers(scenario.headers)]
-    arguments += [f"chunks={literal(scenario.chunks)}"] if scenario.chunks else []
-    arguments += [f"trailers={_headers(scenario.trailers)}"] if scenario.trailers else []
-    arguments += [f"properties={scenario.properties!r}"] if scenario.properties else []
-    called = ", ".join(arguments)
-    if scenario.whole:
-        yield f"outcome = f.request({called})"
-        return
-    yield f"with f.stream({called}) as stream:"
-    yield "    stream.request_headers()"
-    for chunk in scenario.chunks:
-        yield f"    stream.request_body({literal(chunk)})"
-    yield "outcome = stream.result"
+    if test.waits:
+        yield f"f.clock.advance({test.waits!r})"
+    yield from test.scenario.source()
 
 
-def _asserted(scenario: Scenario, outcome: Outcome | None) -> Iterator[str]:
+def _asserted(outcome: Outcome | None) -> Iterator[str]:
     if outcome is None:
         return
     yield ""
@@ -315,10 +272,10 @@ def _asserted(scenario: Scenario, outcome: Outcome | None) -> Iterator[str]:
         yield "assert outcome.upstream is None"
     else:
         yield f"assert (outcome.upstream.method, outcome.upstream.path) == {(upstream.method, upstream.path)!r}"
-        yield f"assert outcome.upstream.headers == {_headers(upstream.headers.pairs)}"
+        yield f"assert outcome.upstream.headers == {headers_source(upstream.headers.pairs)}"
         yield f"assert outcome.upstream.body == {literal(upstream.body)}"
     if response is not None:
-        yield f"assert outcome.response.headers == {_headers(response.headers.pairs)}"
+        yield f"assert outcome.response.headers == {headers_source(response.headers.pairs)}"
         yield f"assert outcome.response.body == {literal(response.body)}"
     if outcome.callouts:
         yield f"assert [call.cluster for call in outcome.callouts] == {[call.cluster for call in outcome.callouts]!r}"
@@ -361,28 +318,6 @@ def _options(filter: FilterConfig) -> dict[str, Any]:
     }
 
 
-def _code(answer: Any) -> str:
-    """An answer as Python writes it."""
-    if isinstance(answer, Later):
-        return f"later({answer.seconds!r}, {_code(answer.answer)})"
-    if isinstance(answer, Response):
-        arguments = [str(answer.status)]
-        arguments += [_headers(answer.headers.pairs)] if len(answer.headers) else []
-        arguments += [f"chunks={literal(answer.chunks)}"] if answer.chunks else []
-        arguments += [f"trailers={_headers(answer.trailers.pairs)}"] if len(answer.trailers) else []
-        return f"Response({', '.join(arguments)})"
-    if isinstance(answer, (RedisStatus, RedisError)):
-        return f"{type(answer).__name__}({str(answer)!r})"
-    if isinstance(answer, list):
-        return f"[{', '.join(map(_code, answer))}]"
-    return repr(answer)
-
-
-def _headers(pairs: Sequence[tuple[str, str]]) -> str:
-    """A mapping, or pairs if a name comes twice."""
-    return literal(pairs) if len(dict(pairs)) < len(pairs) else repr(dict(pairs))
-
-
 # -- A suite -----------------------------------------------------------------------------------------------------------
 
 
@@ -392,7 +327,7 @@ def _text(value: Any, what: str) -> Any:
     try:
         return value.decode()
     except UnicodeDecodeError:
-        raise ConfigError(f"{what} is not text, and a suite has no words for that: say --to pytest") from None
+        raise ConfigError(f"{what} is not text, which a suite cannot express: use --to pytest") from None
 
 
 def _yaml_headers(headers: Headers) -> dict[str, Any]:
@@ -423,7 +358,7 @@ def _yaml_answer(answer: Any) -> Any:
         return {"status": answer.status, "body": answer.message, **after}
     if isinstance(answer, bytes):
         return {"status": 0, "body": _text(answer, "a message"), **after}
-    raise ConfigError("a suite has no words for answers of Redis: say --to pytest")
+    raise ConfigError("a suite cannot express answers of Redis: use --to pytest")
 
 
 def _yaml_expected(outcome: Outcome) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import pytest
 from proxywasm_host import open_engine
 from proxywasm_host.fuzz import CHECKS, Subject
 from proxywasm_host.fuzz.check import Finding, check, check_memory
-from proxywasm_host.fuzz.example import Example, Reply, literal
+from proxywasm_host.fuzz.example import Example, Reply
+from proxywasm_host.testing.scenario import literal
 from tests.cli.conftest import AUTH, BODY, HEADERS, PANICS, PROBE
 from tests.support import FILTERS
 
@@ -138,24 +139,25 @@ def test_a_client_that_leaves_and_replies_as_they_are_written():
         replies={"a": Reply("late", 200, b"x"), "b": Reply("fail"), "c": Reply("answer", 500)},
     )  # fmt: skip
     assert example.command("f.wasm", []) == ""
-    assert example.statements() == [
-        "with f.stream('POST', '/', headers=[('x-long', 'a' * 50)], chunks=[b'a', b'b', b'c']) as stream:",
+    scenario = example.scenario
+    assert [*scenario.source()] == [
+        "f.upstream = Response(404)",
+        "with f.stream('POST', '/', {'x-long': 'a' * 50}, chunks=[b'a', b'b', b'c']) as stream:",
         "    stream.request_headers()",
         "    stream.request_body(b'a')",
         "outcome = stream.result",
     ]
-    assert example.world() == [
-        "f.http['a'] = later(0.05, Response(200, body=b'x'))",
+    assert [*scenario.answers_source("f")] == [
+        "f.http['a'] = later(0.05, Response(200, chunks=[b'x']))",
         "f.grpc['a'] = later(0.05, b'x')",
         "f.redis['a'] = later(0.05, b'x')",
         *(f"f.{kind}['b'] = FAIL" for kind in ("http", "grpc", "redis")),
-        "f.http['c'] = Response(500, body=b'')",
-        "f.grpc['c'] = GrpcStatus(14, 'no')",
+        "f.http['c'] = Response(500)",
+        "f.grpc['c'] = GrpcStatus(status=14, message='no')",
         "f.redis['c'] = b''",
-        "f.upstream = Response(404)",
     ]
     with Subject(FILTERS / "rust/headers.wasm").harness("wasmtime") as harness:
-        outcome = example.send(harness(FILTERS / "rust/headers.wasm"))
+        outcome = scenario.send(harness(FILTERS / "rust/headers.wasm"))
     assert (outcome.upstream.body, outcome.response) == (b"a", None)
     assert literal(["a", b"b" * 41]) == "['a', b'b' * 41]"
 

@@ -10,7 +10,7 @@ import pytest
 
 from proxywasm_host import Host, Limits
 from proxywasm_host.cli import main
-from proxywasm_host.cli.options import Scenario
+from proxywasm_host.cli.options import CommandLine
 from tests.cli.conftest import AUTH, BODY, HEADERS, PANICS, PROBE, needs
 from tests.support import FILTERS
 
@@ -373,7 +373,9 @@ def test_a_tcp_filter_is_told_from_one_that_traps(proxywasm):
 
 
 def test_a_filter_with_callbacks_for_connections_alone(proxywasm, module):
-    path = module(f'(module {MEMORY} {MARKER} (func (export "proxy_on_new_connection") (param i32) (result i32) i32.const 0))')
+    path = module(
+        f'(module {MEMORY} {MARKER} (func (export "proxy_on_new_connection") (param i32) (result i32) i32.const 0))'
+    )
     result = proxywasm("run", path, "/x")
     told = f"filter is a TCP filter: it has callbacks for connections, and none for HTTP. {IN_A_PROGRAM}"
     assert (result.code, result.complaint) == (0, told)
@@ -389,7 +391,10 @@ def test_a_filter_whose_sdk_has_no_context_for_http(proxywasm, module):
         (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) call $panic i32.const 0))"""
     )
     result = proxywasm("run", path, "/x")
-    assert (result.code, "in Rust by get_type and create_http_context, in Go by NewHttpContext" in result.complaint) == (5, True)
+    assert (
+        result.code,
+        "in Rust by get_type and create_http_context, in Go by NewHttpContext" in result.complaint,
+    ) == (5, True)
 
 
 @pytest.mark.parametrize(
@@ -409,8 +414,8 @@ def test_a_compilation_that_takes_long_is_told(proxywasm, engine, monkeypatch):
     monkeypatch.setattr("proxywasm_host.engine.cache.SLOW", 0)
     monkeypatch.setenv("PROXYWASM_CACHE_DIR", "")
     said = threading.Event()
-    say, compile = Scenario.say, type(engine).compile
-    monkeypatch.setattr(Scenario, "say", staticmethod(lambda sentence: (say(sentence), said.set())))
+    say, compile = CommandLine.say, type(engine).compile
+    monkeypatch.setattr(CommandLine, "say", staticmethod(lambda sentence: (say(sentence), said.set())))
     monkeypatch.setattr(type(engine), "compile", lambda self, code: said.wait(60) and compile(self, code))
     result = proxywasm("run", str(FILTERS / "c/minimal.wasm"), "/x", "--json")
     told = f"compiling a module of 0.0 MB on {engine.name} takes more than a second; it is not kept …"

@@ -113,7 +113,7 @@ def test_pytest_runs_it(command, folder):
 @pytest.mark.parametrize(
     ("words", "form", "said"),
     [
-        (["/", "--chunk", "@binary"], "suite", "a body is not text, and a suite has no words for that: say --to pytest"),
+        (["/", "--chunk", "@binary"], "suite", "a body is not text, which a suite cannot express: use --to pytest"),
     ],
 )
 def test_what_a_suite_cannot_say(proxywasm, record, tmp_path, monkeypatch, words, form, said):

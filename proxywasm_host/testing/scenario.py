@@ -1,0 +1,115 @@
+"""One request with what upstream and clusters answer: sent through a filter under test, and written as a test.
+
+Tests that this library writes (``proxywasm fuzz``, ``proxywasm replay --to pytest``) are made of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from proxywasm_host.testing.callouts import Later, RedisError, RedisStatus
+from proxywasm_host.testing.harness import FilterUnderTest, Harness
+from proxywasm_host.testing.http import Response
+from proxywasm_host.testing.outcome import Outcome
+
+__all__ = ["Scenario", "headers_source", "literal"]
+
+MANY = 40
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A request, and what it meets."""
+
+    method: str = "GET"
+    url: str = "/"
+    headers: Sequence[tuple[str, str]] = ()
+    chunks: Sequence[bytes] = ()
+    trailers: Sequence[tuple[str, str]] = ()
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    upstream: Any = None
+    """What upstream answers; ``None``: what it answers if a test does not say."""
+    answers: Mapping[tuple[str, str], Any] = field(default_factory=dict)
+    """What clusters answer, by ``http``, ``grpc`` or ``redis`` and the cluster's name."""
+    leaves_after: int | None = None
+    """The client leaves after so many chunks; ``None``: it stays."""
+
+    # -- Sent ----------------------------------------------------------------------------------------------------
+
+    def set_answers(self, world: Harness | FilterUnderTest) -> None:
+        """Have clusters answer."""
+        for (kind, cluster), answer in self.answers.items():
+            getattr(world, kind)[cluster] = list(answer) if isinstance(answer, list) else answer
+
+    def send(self, filters: FilterUnderTest) -> Outcome:
+        """Send the request, after `set_answers`."""
+        if self.upstream is not None:
+            filters.upstream = self.upstream
+        options: dict[str, Any] = {"chunks": self.chunks, "trailers": self.trailers, "properties": self.properties}
+        if self.leaves_after is None:
+            return filters.request(self.method, self.url, self.headers, **options)
+        with filters.stream(self.method, self.url, self.headers, **options) as stream:
+            stream.request_headers()
+            for chunk in self.chunks[: self.leaves_after]:
+                if not stream.over:
+                    stream.request_body(chunk)
+        return stream.result
+
+    # -- Written -------------------------------------------------------------------------------------------------
+
+    def answers_source(self, world: str) -> Iterator[str]:
+        """`set_answers` as statements; `world` is the name of the harness or filter."""
+        for (kind, cluster), answer in self.answers.items():
+            yield f"{world}.{kind}[{cluster!r}] = {_answer_source(answer)}"
+
+    def source(self) -> Iterator[str]:
+        """`send` as statements, for a filter ``f``; the result is ``outcome``."""
+        if self.upstream is not None:
+            yield f"f.upstream = {_answer_source(self.upstream)}"
+        arguments = [repr(self.method), repr(self.url)]
+        arguments += [headers_source(self.headers)] if self.headers else []
+        arguments += [f"chunks={literal(self.chunks)}"] if self.chunks else []
+        arguments += [f"trailers={headers_source(self.trailers)}"] if self.trailers else []
+        arguments += [f"properties={self.properties!r}"] if self.properties else []
+        if self.leaves_after is None:
+            yield f"outcome = f.request({', '.join(arguments)})"
+            return
+        yield f"with f.stream({', '.join(arguments)}) as stream:"
+        yield "    stream.request_headers()"
+        for chunk in self.chunks[: self.leaves_after]:
+            yield f"    stream.request_body({literal(chunk)})"
+        yield "outcome = stream.result"
+
+
+def _answer_source(answer: Any) -> str:
+    if isinstance(answer, Later):
+        return f"later({answer.seconds!r}, {_answer_source(answer.answer)})"
+    if isinstance(answer, Response):
+        arguments = [str(answer.status)]
+        arguments += [headers_source(answer.headers.pairs)] if len(answer.headers) else []
+        arguments += [f"chunks={literal(answer.chunks)}"] if answer.chunks else []
+        arguments += [f"trailers={headers_source(answer.trailers.pairs)}"] if len(answer.trailers) else []
+        return f"Response({', '.join(arguments)})"
+    if isinstance(answer, (RedisStatus, RedisError)):
+        return f"{type(answer).__name__}({str(answer)!r})"
+    if isinstance(answer, list):
+        return f"[{', '.join(map(_answer_source, answer))}]"
+    return literal(answer) if isinstance(answer, bytes) else repr(answer)
+
+
+def headers_source(pairs: Sequence[tuple[str, str]]) -> str:
+    """Headers as a mapping, or as pairs if a name comes several times."""
+    if len(dict(pairs)) < len(pairs):
+        return literal(pairs)
+    return f"{{{', '.join(f'{name!r}: {literal(value)}' for name, value in pairs)}}}"
+
+
+def literal(value: Any) -> str:
+    """Text, bytes, or a sequence of them, with ``b'a' * 2000`` for a character that is repeated often."""
+    if isinstance(value, (bytes, str)):
+        return f"{value[:1]!r} * {len(value)}" if len(value) > MANY and len(set(value)) == 1 else repr(value)
+    if all(isinstance(part, tuple) for part in value):
+        return f"[{', '.join('(' + ', '.join(map(literal, part)) + ')' for part in value)}]"
+    return f"[{', '.join(map(literal, value))}]"
