@@ -64,4 +64,5 @@ def not_among(what: str, name: object, known: Iterable[str], where: str = "") ->
     names = list(known)
     near = get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"no {what} is called {name!r}{where}.{hint} There are {', '.join(names)}."
+    verb = "are" if len(names) > 1 else "is"
+    return f"no {what} is called {name!r}{where}.{hint} There {verb} {', '.join(names) or 'none'}."

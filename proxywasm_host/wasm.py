@@ -43,7 +43,7 @@ CUSTOM, TYPE, IMPORT, FUNCTION, TABLE, MEMORY, GLOBAL, EXPORT, START, ELEMENT, C
 KINDS = ("function", "table", "memory", "global", "tag")
 VALUE_TYPES = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128", 0x70: "funcref", 0x6F: "externref"}
 PAGE = 65536
-MOST_SECTIONS = 10_000
+MAX_SECTIONS = 10_000
 """A module has a dozen, and some of no meaning."""
 
 FunctionSignature = tuple[tuple[str, ...], tuple[str, ...]]
@@ -146,8 +146,8 @@ class Binary:
                     f"section {section} at byte {reader.at} has {size} bytes, but the module ends after "
                     f"{reader.end - reader.at}: the file is truncated"
                 )
-            if len(sections) >= MOST_SECTIONS:
-                raise ModuleError(f"the module has more than {MOST_SECTIONS} sections")
+            if len(sections) >= MAX_SECTIONS:
+                raise ModuleError(f"the module has more than {MAX_SECTIONS} sections")
             sections.append((section, reader.at, reader.at + size))
             reader.at += size
         return sections

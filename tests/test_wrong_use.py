@@ -11,6 +11,7 @@ from proxywasm_host.driver.asynchronous import AsyncDriver
 from proxywasm_host.driver.clusters import Cluster, Clusters
 from proxywasm_host.driver.filters import Filter
 from proxywasm_host.driver.threaded import ThreadDriver
+from proxywasm_host.errors import not_among
 from proxywasm_host.integrations import asgi, wsgi
 from proxywasm_host.runtime.effects import (
     DownstreamData,
@@ -259,7 +260,7 @@ REQUESTS = [
     (("GET", URL, ["a: b"]), TypeError, "headers are (name, value) pairs of text or bytes, not 'a: b': write ('x-"),
     (("GET", URL, [("a", 1)]), TypeError, "headers are (name, value) pairs of text or bytes, not ('a', 1)"),
     (("GET", URL, [("a",)]), TypeError, "headers are (name, value) pairs of text or bytes, not ('a',)"),
-    (("GET", URL, [], b"body"), TypeError, "a body is a list of parts, not b'body': write [b'…'], also for one"),
+    (("GET", URL, [], b"body"), TypeError, "a body is a list of parts, not b'body': write [b'…'], even for one part"),
     (("GET", URL, [], "body"), TypeError, "a body is a list of parts, not 'body'"),
     (("GET", URL, [], ["body"]), TypeError, "a part of a body is bytes, not 'body': write b'…', or encode it"),
     (
@@ -382,3 +383,15 @@ def test_streams_tell_their_filters(host, plugin):
 def test_a_cache_tells_where_it_is(tmp_path):
     assert repr(ModuleCache(tmp_path)) == f"<ModuleCache in {tmp_path}>"
     assert repr(ModuleCache(None)) == "<ModuleCache in no directory>"
+
+
+@pytest.mark.parametrize(
+    ("known", "sentence"),
+    [
+        ([], "no upstream is called 'wbe'. There is none."),
+        (["web"], "no upstream is called 'wbe'. Did you mean 'web'? There is web."),
+        (["web", "api"], "no upstream is called 'wbe'. Did you mean 'web'? There are web, api."),
+    ],
+)
+def test_a_name_that_is_not_known(known, sentence):
+    assert not_among("upstream", "wbe", known) == sentence

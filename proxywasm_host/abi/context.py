@@ -17,7 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from proxywasm_host.abi.marshal import Refusal
-from proxywasm_host.abi.native import NATIVE, same
+from proxywasm_host.abi.native import NATIVE, check_constants
 from proxywasm_host.abi.pairs import MAX_ENTRIES, MAX_SIZE, HeaderList
 from proxywasm_host.abi.profile import Profile
 from proxywasm_host.abi.types import AbiVersion, MapType, Status, StreamType
@@ -31,7 +31,7 @@ BUFFERS = 10
 DECLARED = 256
 """Bytes that a declared property costs beside its name."""
 READ_ONLY = "property {0} was declared as one that is set once"
-same(BUFFERS=BUFFERS, MAPS=len(MapType))
+check_constants(BUFFERS=BUFFERS, MAPS=len(MapType))
 
 
 class ContextState:
@@ -75,11 +75,11 @@ class Context(ContextState):
         """Make trailers that the message does not have; possible in a body callback that ends the stream."""
         return None
 
-    def map_room(self, map: int) -> tuple[int, int]:
+    def map_limits(self, map: int) -> tuple[int, int]:
         """How many headers a map of the stream may have, and how many bytes of them, for this guest to add one."""
         return MAX_ENTRIES, MAX_SIZE
 
-    def past_map(self, map: int) -> HeaderList | None:
+    def past_headers(self, map: int) -> HeaderList | None:
         """Headers that have gone on, or ``None`` if there were none or their stream is not this context's."""
         return None
 
@@ -127,7 +127,7 @@ class Context(ContextState):
 
         `name` is the path as the guest gave it, NULs included: only one without can be read again (as in Envoy).
         """
-        return Refusal(Status.NOT_FOUND, "context {0} is not a stream, it holds no properties", self.id)
+        return Refusal(Status.NOT_FOUND, "context {0} is not a stream: it has no properties", self.id)
 
     @cached_property
     def _declared(self) -> tuple[dict[str, bool], Quota]:
@@ -149,7 +149,7 @@ class Context(ContextState):
 
     def set_filter_state(self, name: str, value: bytes) -> Refusal | None:
         """Set one of Envoy's own objects in the filter state, for the proxy and the filters that come after."""
-        return Refusal(Status.NOT_FOUND, "context {0} is no stream, it has no filter state", self.id)
+        return Refusal(Status.NOT_FOUND, "context {0} is not a stream: it has no filter state", self.id)
 
     # -- The plugin ----------------------------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from proxywasm_host.services import QuotaExceeded
 __all__ = ["CustomHostcall", "by_name", "hostcall"]
 
 OURS: Final = frozenset(row.name for rows in (HOSTCALLS, WASI, CALLBACKS) for row in rows)
-MOST_PARAMS: Final = 16
+MAX_PARAMS: Final = 16
 """As in native.h."""
 
 
@@ -159,8 +159,8 @@ def _check_row(row: Any) -> None:
     until: Any = row.until
     if row.returns not in ("i32", None):
         raise ValueError(f"{name} returns {row.returns!r}: a hostcall returns 'i32', its status, or None")
-    if len(row.params) > MOST_PARAMS:
-        raise ValueError(f"{name} has {len(row.params)} parameters, at most {MOST_PARAMS} are possible")
+    if len(row.params) > MAX_PARAMS:
+        raise ValueError(f"{name} has {len(row.params)} parameters, at most {MAX_PARAMS} are possible")
     if not isinstance(since, AbiVersion) or not isinstance(until, AbiVersion) or since > until:
         raise ValueError(f"{name}: since and until are versions of the ABI, the older one first")
     for param in params:
@@ -212,13 +212,14 @@ def _check_result(row: Hostcall, result: Any) -> None:
     outputs = row.outputs
     if not outputs:
         if result is not None:
-            raise TypeError(f"the handler of {row.name} gave {result!r}: None or a Refusal is due, it has no results")
+            raise TypeError(f"the handler of {row.name} returned {result!r}, and not None or a Refusal")
         return
     values = (result,) if len(outputs) == 1 else result
     if not isinstance(values, tuple) or len(values) != len(outputs):
         names = ", ".join(param.name for param in outputs)
-        raise TypeError(f"the handler of {row.name} gave {result!r}: a tuple of {names}, or a Refusal, is due")
+        raise TypeError(f"the handler of {row.name} returned {result!r}, and not a tuple of {names}, or a Refusal")
     for param, value in zip(outputs, values, strict=True):
         words, fits = WANTED[param.kind]
         if not fits(value):
-            raise TypeError(f"the handler of {row.name} gave {value!r} for {param.name}: {words}, or a Refusal, is due")
+            found = f"{value!r} for {param.name}"
+            raise TypeError(f"the handler of {row.name} returned {found}, and not {words} or a Refusal")

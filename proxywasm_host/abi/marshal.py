@@ -27,7 +27,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Union
 
 from proxywasm_host.abi import pairs
-from proxywasm_host.abi.native import NATIVE, same
+from proxywasm_host.abi.native import NATIVE, check_constants
 from proxywasm_host.abi.table import Hostcall, Kind
 from proxywasm_host.abi.types import AbiVersion, BufferType, Status
 
@@ -441,8 +441,8 @@ def bind_in_python(
 
 
 KINDS: Final = tuple(Kind)
-same(RECORDED=RECORDED, TEXT=TEXT, FDS=FDS, MAX_RANGES=MAX_RANGES, BAD_ARGUMENT=BAD_ARGUMENT)
-same(OK=Status.OK, NOT_FOUND=Status.NOT_FOUND, **{kind.name: number for number, kind in enumerate(KINDS)})
+check_constants(RECORDED=RECORDED, TEXT=TEXT, FDS=FDS, MAX_RANGES=MAX_RANGES, BAD_ARGUMENT=BAD_ARGUMENT)
+check_constants(OK=Status.OK, NOT_FOUND=Status.NOT_FOUND, **{kind.name: number for number, kind in enumerate(KINDS)})
 
 
 @lru_cache(None)

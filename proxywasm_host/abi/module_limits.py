@@ -47,8 +47,8 @@ __all__ = [
     "check_code",
     "check_sections",
     "check_size",
-    "is_modest",
-    "room_beside_tables",
+    "is_small",
+    "memory_beside_tables",
 ]
 
 NUMBERS: Final = frozenset({"i32", "i64", "f32", "f64"})
@@ -130,7 +130,7 @@ class ModuleLimits:
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.proposals) - PROPOSALS):
-            raise ValueError(f"no proposal is called {unknown[0]!r}; those to be asked for are {sorted(PROPOSALS)}")
+            raise ValueError(f"no proposal is called {unknown[0]!r}; known are {', '.join(sorted(PROPOSALS))}")
 
     @property
     def fingerprint(self) -> str:
@@ -237,7 +237,7 @@ def check_code(bytecode: Binary, limits: ModuleLimits) -> Code | None:
     return code
 
 
-def is_modest(bytecode: Binary, code: Code | None) -> bool:
+def is_small(bytecode: Binary, code: Code | None) -> bool:
     """Whether a module, which has been checked, cannot take an engine long to compile, a second or two at most."""
     if code is None:
         return True
@@ -254,7 +254,7 @@ def is_modest(bytecode: Binary, code: Code | None) -> bool:
     )
 
 
-def room_beside_tables(bytecode: Binary, limit: int | None) -> int | None:
+def memory_beside_tables(bytecode: Binary, limit: int | None) -> int | None:
     """How many bytes memory may have, if it and tables together may have `limit`.
 
     Raises: ModuleError, if that is too little.

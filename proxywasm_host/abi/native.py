@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from proxywasm_host.extension import load
 
-__all__ = ["NATIVE", "NOTE", "same"]
+__all__ = ["NATIVE", "NOTE", "check_constants"]
 
 NATIVE, NOTE = load("proxywasm_host._native")
 """The extension, or ``None``; and whether it is in use, in words."""
 
 
-def same(**constants: int) -> None:
+def check_constants(**constants: int) -> None:
     """Compare numbers that stand in Python and in C. Raises: ImportError, if the extension has another."""
     for name, value in constants.items() if NATIVE is not None else ():
         if NATIVE.CONSTANTS[name] != value:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from struct import Struct
 
-from proxywasm_host.abi.native import same
+from proxywasm_host.abi.native import check_constants
 
 __all__ = ["MAX_ENTRIES", "MAX_SIZE", "HeaderList", "MalformedPairs", "decode", "encode"]
 
@@ -25,7 +25,7 @@ MAX_ENTRIES = 1024
 """Pairs that a guest may send at once (``limits.h`` of Envoy's host)."""
 
 
-same(MAX_PAIRS_SIZE=MAX_SIZE, MAX_PAIRS=MAX_ENTRIES)
+check_constants(MAX_PAIRS_SIZE=MAX_SIZE, MAX_PAIRS=MAX_ENTRIES)
 
 
 class MalformedPairs(ValueError):

@@ -9,7 +9,7 @@ import click
 
 from proxywasm_host.abi.bytecode import Bytecode
 from proxywasm_host.abi.custom import CustomHostcall
-from proxywasm_host.abi.hostcalls.foreign import ELSEWHERE
+from proxywasm_host.abi.hostcalls.foreign import OF_OTHER_HOSTS
 from proxywasm_host.abi.linking import STARTS, check_exports, link
 from proxywasm_host.abi.marshal import Guest
 from proxywasm_host.abi.module_limits import DEFAULT_MODULE_LIMITS, check_code, check_sections, check_size
@@ -122,7 +122,7 @@ def _abi(bytecode: Bytecode) -> str | None:
 def _foreign(bytecode: Bytecode, hostcalls: list[str]) -> list[str]:
     """Foreign functions that the module names, and that other hosts have but not this one."""
     asks = "proxy_call_foreign_function" in hostcalls
-    return sorted(name for name in ELSEWHERE if asks and name.encode() in bytecode.data)
+    return sorted(name for name in OF_OTHER_HOSTS if asks and name.encode() in bytecode.data)
 
 
 def _once(names: Iterable[str]) -> list[str]:
@@ -156,7 +156,7 @@ def report(found: dict[str, Any]) -> Iterator[Line]:
         yield EMPTY
         yield from _row("foreign", "functions that are NOT_FOUND here, unless they are registered", "yellow")
         for name in found["missing_foreign_functions"]:
-            yield from _row("", f"{name} (of {ELSEWHERE[name]})")
+            yield from _row("", f"{name} (of {OF_OTHER_HOSTS[name]})")
     if found["custom_hostcalls"]:
         yield EMPTY
         yield from _row("of your own", ", ".join(found["custom_hostcalls"]))

@@ -20,7 +20,7 @@ from proxywasm_host.cli.render import EMPTY, Screen, facts, failure_report, hang
 from proxywasm_host.cli.sdk import origin
 from proxywasm_host.engine.protocol import TrapKind
 from proxywasm_host.errors import ProxyWasmError
-from proxywasm_host.recording.form import Recording
+from proxywasm_host.recording.file_format import Recording
 from proxywasm_host.recording.redaction import Redaction
 from proxywasm_host.recording.tap import WHOLE, Tap
 from proxywasm_host.runtime.failure import FailState, Failure, PluginError

@@ -32,7 +32,7 @@ except ModuleNotFoundError as error:
 from proxywasm_host.driver.clients import AsyncClients
 from proxywasm_host.driver.clusters import Clusters
 from proxywasm_host.driver.conversation import AsyncConversation
-from proxywasm_host.driver.dispatch import LOOKS, Dispatcher, clients_by_type, logger
+from proxywasm_host.driver.dispatch import IDLE_CHECKS, Dispatcher, clients_by_type, logger
 from proxywasm_host.driver.interrupt import Interruptible, interruptible_here
 from proxywasm_host.recording.record import Record
 from proxywasm_host.runtime.effects import Callout, CalloutFailed, GrpcStream, Reply
@@ -94,7 +94,7 @@ class AsyncDriver(Dispatcher):
         self.interruptible = interruptible_here()
         self.host.wake = self._wake
         if self.stream_idle_timeout is not None:
-            self._look_each(self.stream_idle_timeout / LOOKS)
+            self._check_idle_every(self.stream_idle_timeout / IDLE_CHECKS)
         self.perform(self.host.drain())
         return self
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
-from proxywasm_host.services import MOST_CALLOUTS
+from proxywasm_host.services import MAX_CALLOUTS
 
 __all__ = ["Cluster", "Clusters"]
 
@@ -52,7 +52,7 @@ class Cluster:
     connect_timeout: float = 5.0
     timeout: float | None = None
     max_connections: int = 1024
-    max_callouts: int = MOST_CALLOUTS
+    max_callouts: int = MAX_CALLOUTS
     max_response: int = 16 * MIB
     http2: bool = False
     authority: str | None = None

@@ -13,9 +13,9 @@ from typing import Any
 
 from proxywasm_host.runtime.effects import GrpcStream, Reply
 
-__all__ = ["MOST_UNSENT", "AsyncConversation", "Conversation", "ThreadConversation"]
+__all__ = ["MAX_UNSENT", "AsyncConversation", "Conversation", "ThreadConversation"]
 
-MOST_UNSENT = 16 << 20
+MAX_UNSENT = 16 << 20
 """Bytes of messages that may wait to be sent on one stream. Guests cannot wait, so more ends the stream."""
 Deliver = Callable[[GrpcStream, Reply, Callable[[], None]], None]
 """Has a reply given to the guest, and then calls the function. Called in the thread of the client."""
@@ -41,7 +41,7 @@ class Conversation:
             if self._complete:
                 return True
             if message is not None:
-                if self._size + len(message) > MOST_UNSENT:
+                if self._size + len(message) > MAX_UNSENT:
                     return False
                 self._unsent.append(message)
                 self._size += len(message)

@@ -9,7 +9,7 @@ Rules of this module:
 * The client of a gRPC stream has a conversation beside the callout: what the guest sends, and how it is told of replies
   before the last one, which the client returns.
 * A stream without any progress for as long as `stream_idle_timeout` is ended: nothing came in, nothing came out. All
-  streams are looked at `LOOKS` times in that time, so that none needs a timer.
+  streams are looked at `IDLE_CHECKS` times in that time, so that none needs a timer.
 * Background work of guests has its share of the time (`background`), so that requests go on beside it.
 """
 
@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any, Union
 
 from proxywasm_host.driver.background import CALLOUT, BackgroundWork, Work
-from proxywasm_host.driver.conversation import MOST_UNSENT, Conversation
+from proxywasm_host.driver.conversation import MAX_UNSENT, Conversation
 from proxywasm_host.recording.record import Record, StreamRecorder
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import (
@@ -49,13 +49,13 @@ Sink = Callable[[Any], None]
 CALLOUTS = (effects.HttpCall, effects.GrpcCall, effects.GrpcStream, effects.RedisCall)
 EXHAUSTED = 8
 """gRPC's RESOURCE_EXHAUSTED."""
-LOOKS = 8
-HEAL_EACH = 1.0
+IDLE_CHECKS = 8
+HEAL_INTERVAL = 1.0
 """Seconds between attempts to replace a guest that failed, while no stream comes that would."""
 logger = logging.getLogger("proxywasm_host.driver")
 
 
-class Attached:
+class AttachedStream:
     """A stream that is attached: who takes its effects, and what progress it makes."""
 
     moved = False
@@ -75,7 +75,7 @@ class Attached:
         if self.moved or came != self.came:
             self.moved, self.came, self.quiet = False, came, -1
         self.quiet += 1
-        return self.quiet >= LOOKS
+        return self.quiet >= IDLE_CHECKS
 
 
 def clients_by_type(clients: Any) -> dict[type[effects.Callout], Any]:
@@ -96,7 +96,7 @@ class Dispatcher:
         self.host = host
         self.stream_idle_timeout = stream_idle_timeout
         self._recorder = None if record is None else StreamRecorder(host, record)
-        self._sinks: dict[Stream, Attached] = {}
+        self._sinks: dict[Stream, AttachedStream] = {}
         self._background = BackgroundWork()
         self._at_work = self._rests = False
         self._ticks: set[Plugin] = set()
@@ -113,7 +113,7 @@ class Dispatcher:
 
     def attach(self, stream: Stream, sink: Sink) -> None:
         """Give the effects of a stream to `sink`, until `detach`. To be called before the stream is fed."""
-        self._sinks[stream] = Attached(sink)
+        self._sinks[stream] = AttachedStream(sink)
         if self._recorder is not None and isinstance(stream, HttpStream):
             self._recorder.begin(stream)
 
@@ -173,19 +173,19 @@ class Dispatcher:
         conversation = self._conversations.get((plugin, token))
         if conversation is not None and not conversation.send(message, end=end):
             self._break_off(plugin, token)
-            self._deliver(conversation.callout, GrpcClosed(EXHAUSTED, f"more than {MOST_UNSENT} bytes wait to be sent"))
+            self._deliver(conversation.callout, GrpcClosed(EXHAUSTED, f"more than {MAX_UNSENT} bytes wait to be sent"))
 
-    def _look_each(self, seconds: float) -> None:
-        """Look at all streams each so many seconds."""
+    def _check_idle_every(self, seconds: float) -> None:
+        """Call `check_idle` each so many seconds."""
 
-        def look() -> None:
-            self.look()
-            self._look_each(seconds)
+        def check() -> None:
+            self.check_idle()
+            self._check_idle_every(seconds)
 
-        self._later(seconds, look)
+        self._later(seconds, check)
 
-    def look(self) -> None:
-        """Look at all streams, and end those without progress. To be called `LOOKS` times in `stream_idle_timeout`."""
+    def check_idle(self) -> None:
+        """End streams without progress. Is called `IDLE_CHECKS` times in `stream_idle_timeout`."""
         for stream, attached in list(self._sinks.items()):
             if not isinstance(stream, HttpStream) or stream.closed or not attached.idle(stream):
                 continue
@@ -211,7 +211,7 @@ class Dispatcher:
     def _heal_later(self, plugin: Plugin, _: object = None) -> None:
         if plugin not in self._healing and plugin.config.failure_policy is FailurePolicy.FAIL_RELOAD:
             self._healing.add(plugin)
-            self._later(HEAL_EACH, lambda: self._heal(plugin))
+            self._later(HEAL_INTERVAL, lambda: self._heal(plugin))
 
     def _heal(self, plugin: Plugin) -> None:
         self._healing.discard(plugin)

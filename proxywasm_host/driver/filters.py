@@ -42,7 +42,7 @@ def chain(filters: Any) -> list[FilterConfig]:
 
 
 def _no_list(shown: str) -> TypeError:
-    return TypeError(f"filters are a list, also if there is one: write [{shown}]")
+    return TypeError(f"filters are a list, even for one filter: write [{shown}]")
 
 
 def _filter(given: Any) -> FilterConfig:

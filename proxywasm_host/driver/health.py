@@ -2,8 +2,8 @@
 
 Rules of this module:
 
-* A failure is reported once, as a whole. A plugin that fails again and again has one report each `REPORT_EACH` seconds,
-  which says how many were not told.
+* A failure is reported once, as a whole. A plugin that fails again and again has one report in `REPORT_INTERVAL`
+  seconds, which says how many failures it leaves out.
 * Failures are noted in the thread of the host; `status` may be called in any.
 """
 
@@ -20,7 +20,7 @@ from proxywasm_host.runtime.plugin import Plugin
 
 __all__ = ["FilterStatus", "OnFailure", "Watch", "watch"]
 
-REPORT_EACH = 10.0
+REPORT_INTERVAL = 10.0
 State = Literal["loading", "running", "failed", "bypassed"]
 OnFailure = Union[Callable[[Plugin, Failure], None], None]
 """Told of each failure, in the thread of the host; it must not feed the host."""
@@ -73,7 +73,7 @@ class Watch:
         self.failures += 1
         self.last_failure = failure
         now = self._clock()
-        if now - self._reported_at < REPORT_EACH:
+        if now - self._reported_at < REPORT_INTERVAL:
             self._untold += 1
         else:
             untold = f"\n  failures that were not told before: {self._untold}" if self._untold else ""

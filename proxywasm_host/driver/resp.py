@@ -8,7 +8,7 @@ __all__ = ["LINE", "command", "reply"]
 
 LINE = -1
 """What `reply` asks for, beside a number of bytes."""
-MOST_WORDS = 1 << 16
+MAX_WORDS = 1 << 16
 END = b"\r\n"
 TOO_LARGE = "the answer has more than {} bytes"
 
@@ -24,7 +24,7 @@ def command(query: bytes) -> list[bytes]:
             raise ValueError("not one command")
         return line.split()
     count, at = _number(query, 1)
-    if not 0 < count <= MOST_WORDS:
+    if not 0 < count <= MAX_WORDS:
         raise ValueError(f"a command of {count} words")
     words = []
     for _ in range(count):

@@ -28,7 +28,7 @@ from typing import Any, Protocol
 from proxywasm_host.driver.clients import Clients
 from proxywasm_host.driver.clusters import Clusters
 from proxywasm_host.driver.conversation import Conversation, ThreadConversation
-from proxywasm_host.driver.dispatch import LOOKS, Dispatcher, clients_by_type, logger
+from proxywasm_host.driver.dispatch import IDLE_CHECKS, Dispatcher, clients_by_type, logger
 from proxywasm_host.recording.record import Record
 from proxywasm_host.runtime.effects import Callout, CalloutFailed, GrpcStream, Reply
 from proxywasm_host.runtime.host import Host
@@ -95,7 +95,7 @@ class ThreadDriver(Dispatcher):
             self._timer.start()
             self.host.wake = lambda: self._timer.after(0, self._woken)
             if self.stream_idle_timeout is not None:
-                self._look_each(self.stream_idle_timeout / LOOKS)
+                self._check_idle_every(self.stream_idle_timeout / IDLE_CHECKS)
             self.perform(self.host.drain())
         return self
 

@@ -53,10 +53,10 @@ from proxywasm_host.integrations.heads import (
     Informational,
     RequestHead,
     ResponseHead,
-    oddities,
     request_head,
     response_head,
     trailers_for_wire,
+    unsendable_headers,
 )
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect
@@ -245,7 +245,7 @@ class Exchange(ExchangeBase):
             self.wake()
 
     def _take_in(self, effect: Effect) -> None:
-        taker = TAKERS.get(effect.__class__)
+        taker = EFFECT_HANDLERS.get(effect.__class__)
         if taker is not None:
             taker(self, effect)
 
@@ -342,7 +342,7 @@ class Exchange(ExchangeBase):
 
     def _unsendable(self, what: str, headers: HeaderList, status: int) -> None:
         if status == 503:
-            self._log.warning(UNSENDABLE, what, oddities(headers))
+            self._log.warning(UNSENDABLE, what, unsendable_headers(headers))
         self._answer(status)
 
     def _break_off(self, status: int) -> None:
@@ -368,7 +368,7 @@ class Exchange(ExchangeBase):
         self.state = State.ANSWERED
 
 
-TAKERS: dict[type, Callable[[Exchange, Any], None]] = {
+EFFECT_HANDLERS: dict[type, Callable[[Exchange, Any], None]] = {
     effects.RequestHeaders: Exchange._request_headers,
     effects.RequestBody: Exchange._request_part,
     effects.RequestTrailers: Exchange._request_part,

@@ -26,15 +26,15 @@ __all__ = [
     "Informational",
     "RequestHead",
     "ResponseHead",
-    "oddities",
     "request_head",
     "response_head",
+    "unsendable_headers",
 ]
 
 NO_BODY = (204, 304)
 """Statuses of responses that have no body (RFC 9110, section 6.4.1)."""
 UNSENDABLE = "answered 503: the %s that came out of the filters cannot be sent: %s"
-"""For the log: ``request`` or ``response``, and `oddities`."""
+"""For the log: ``request`` or ``response``, and `unsendable_headers`."""
 AROUND = b" \t\r\n"
 """What is left out around a value that a filter made: configurations end with a line, and tokens that were decoded."""
 
@@ -141,7 +141,7 @@ def is_target(target: bytes, method: bytes) -> bool:
     return not controls_in(target) and b" " not in target and b"#" not in target
 
 
-def oddities(headers: HeaderList) -> str:
+def unsendable_headers(headers: HeaderList) -> str:
     """Of headers that cannot be sent, those that may be why, cut: pseudo headers, and what HTTP has no form for."""
     odd = [(name[:40], value[:80]) for name, value in headers if name[:1] == b":" or not sendable([(name, value)])]
     return ", ".join(f"{name!r}: {value!r}" for name, value in odd[:8])

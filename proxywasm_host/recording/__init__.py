@@ -8,7 +8,7 @@
 `proxywasm serve --record DIR` and ``proxywasm run --record FILE`` make recordings, ``proxywasm replay FILE`` runs them.
 """
 
-from proxywasm_host.recording.form import Event, Recording
+from proxywasm_host.recording.file_format import Event, Recording
 from proxywasm_host.recording.record import Record
 from proxywasm_host.recording.replay import Replay, replay
 

@@ -14,7 +14,7 @@ from typing import Any
 from proxywasm_host import remedy
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.errors import ConfigError
-from proxywasm_host.recording.form import Event, Recording
+from proxywasm_host.recording.file_format import Event, Recording
 from proxywasm_host.runtime.failure import PluginError
 from proxywasm_host.runtime.filter_config import FilterConfig
 from proxywasm_host.testing import (

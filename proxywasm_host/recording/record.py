@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from proxywasm_host.errors import ConfigError
-from proxywasm_host.recording.form import Recording
+from proxywasm_host.recording.file_format import Recording
 from proxywasm_host.recording.redaction import Redaction
 from proxywasm_host.recording.tap import Tap
 from proxywasm_host.runtime.host import Host
@@ -61,7 +61,7 @@ class Record:
             raise TypeError(f"directory is a path: Record('recordings'), not {directory!r}")
         redact: Any = self.redact
         if isinstance(redact, (str, bytes)) or not all(isinstance(name, str) for name in redact):
-            raise TypeError(f"redact are names: write ['x-token'], not {redact!r}")
+            raise TypeError(f"redact is a list of names: write ['x-token'], not {redact!r}")
         for name in ("sample", "max_bytes", "max_files"):
             value: Any = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):

@@ -13,7 +13,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from proxywasm_host.abi.marshal import Call
-from proxywasm_host.recording.form import Event, Recording
+from proxywasm_host.recording.file_format import Event, Recording
 from proxywasm_host.recording.secrets import SHORTEST, Secrets
 
 __all__ = ["Redaction"]

@@ -19,7 +19,7 @@ from typing import Any
 from proxywasm_host.abi.custom import CustomHostcall
 from proxywasm_host.abi.types import Status
 from proxywasm_host.engine.protocol import Limits
-from proxywasm_host.recording.form import Event, Recording, as_bytes, first_difference
+from proxywasm_host.recording.file_format import Event, Recording, as_bytes, first_difference
 from proxywasm_host.recording.redaction import Redaction
 from proxywasm_host.recording.tap import WHOLE, Tap
 from proxywasm_host.runtime import effects
@@ -43,7 +43,7 @@ from proxywasm_host.services.foreign import BUILT_IN
 __all__ = ["Replay", "replay"]
 
 CALLOUTS = (effects.HttpCall, effects.GrpcCall, effects.GrpcStream, effects.RedisCall)
-MOST_EXTRA = 1000
+MAX_EXTRA = 1000
 """Callouts beyond those recorded that are answered: a filter that asks again at each answer ends there."""
 LATE = frozenset(("response_headers", "response_body", "response_trailers"))
 """Events that come of the request's having come out."""
@@ -219,7 +219,7 @@ class _Player:
             elif isinstance(effect, CALLOUTS):
                 made = self._callouts[effect.cluster]
                 made.append(effect)
-                if len(made) > self._recording.callouts.get(effect.cluster, 0) and self._extra < MOST_EXTRA:
+                if len(made) > self._recording.callouts.get(effect.cluster, 0) and self._extra < MAX_EXTRA:
                     self._extra += 1
                     last = self._replies.get(effect.cluster)
                     reply = effects.CalloutFailed() if last is None else last.given["reply"]

@@ -26,7 +26,7 @@ from proxywasm_host.abi.marshal import Call, Refusal
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.table import Callback
 from proxywasm_host.abi.types import BufferType, MapType
-from proxywasm_host.recording.form import Event, Recording
+from proxywasm_host.recording.file_format import Event, Recording
 from proxywasm_host.recording.redaction import Redaction
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect, Reply
@@ -71,7 +71,7 @@ REPLIES = frozenset(
 )
 GRPC_CALL = 1
 """Kind of a callout, in the two lowest bits of its token."""
-MOST_START = 256
+MAX_START = 256
 """Events of a filter that are kept from its start on."""
 
 
@@ -403,7 +403,7 @@ class Tap:
         """Who notes what a plugin does for no stream."""
         streams = [notes for stream, notes in self._streams.items() if plugin in stream.plugins]
         start = self._starts.get(plugin)
-        if start is not None and not streams and len(start.events) < MOST_START:
+        if start is not None and not streams and len(start.events) < MAX_START:
             return [start]
         return streams
 

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from proxywasm_host.abi.context import ContextState
-from proxywasm_host.abi.native import NATIVE, same
+from proxywasm_host.abi.native import NATIVE, check_constants
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import HeadersAction, MapType
 from proxywasm_host.abi.values import check_properties
@@ -54,7 +54,7 @@ WORDS: Final = ("request", "response")
 BUFFER_LIMIT: Final = 1024 * 1024
 """Bytes of a body that filters may hold back (Envoy's default of ``per_connection_buffer_limit_bytes``)."""
 HEADER_LIMITS: Final = HeaderLimits()
-same(REQUEST=REQUEST, RESPONSE=RESPONSE, STOP_ALL=STOP_ALL, BUFFER_LIMIT=BUFFER_LIMIT)
+check_constants(REQUEST=REQUEST, RESPONSE=RESPONSE, STOP_ALL=STOP_ALL, BUFFER_LIMIT=BUFFER_LIMIT)
 NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 ON_HEADERS: Final = ("on_request_headers", "on_response_headers")
 

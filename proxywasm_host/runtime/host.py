@@ -26,7 +26,7 @@ from proxywasm_host.abi.module_limits import (
     check_code,
     check_sections,
     check_size,
-    is_modest,
+    is_small,
 )
 from proxywasm_host.abi.profile import ENVOY, Profile
 from proxywasm_host.abi.types import LogLevel
@@ -190,7 +190,7 @@ class Host(HostBase):
             compile_early = getattr(engine, "compile_early", None)
             if compile_early is not None and code is not None:
                 return cast("Module", compile_early(ready, code.slow))
-            if is_modest(bytecode, code):
+            if is_small(bytecode, code):
                 return engine.compile(ready)
             return compile_apart(engine, ready, limits.compile_seconds, limits.compile_memory)
 

@@ -198,7 +198,7 @@ class HttpContext(HttpContextBase, Context):
 
     # -- Hostcalls -----------------------------------------------------------------------------------------------
 
-    def map_room(self, map: int) -> tuple[int, int]:
+    def map_limits(self, map: int) -> tuple[int, int]:
         """Each filter may add what one message of a guest can hold. What came in does not count, nor what filters
         before it have added: neither a client nor a neighbour uses up its room."""
         direction = int(map >= MapType.RESPONSE_HEADERS)
@@ -217,7 +217,7 @@ class HttpContext(HttpContextBase, Context):
         self.maps[map] = chain.trailers
         return chain.trailers
 
-    def past_map(self, map: int) -> HeaderList | None:
+    def past_headers(self, map: int) -> HeaderList | None:
         """A header map that has gone on, for profiles that keep it readable."""
         return self.stream._chain(HEADERS_MAP.index(map)).headers or None if map in HEADERS_MAP else None
 

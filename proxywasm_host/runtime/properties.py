@@ -110,7 +110,7 @@ def _response(context: HttpContext) -> HeaderList:
 def _headers(context: HttpContext, map: int) -> HeaderList:
     headers = context.maps[map]
     if headers is None and context.vm.profile.headers_stay:
-        headers = context.past_map(map)
+        headers = context.past_headers(map)
     return headers or []
 
 

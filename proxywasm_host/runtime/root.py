@@ -42,7 +42,7 @@ from proxywasm_host.runtime.grpc_service import cluster_of
 from proxywasm_host.runtime.queue_notifications import QueueNotifications
 from proxywasm_host.runtime.replies import check_reply
 from proxywasm_host.runtime.vm import weight
-from proxywasm_host.services import most_callouts
+from proxywasm_host.services import max_callouts_of
 
 if TYPE_CHECKING:
     from proxywasm_host.runtime.plugin import Plugin
@@ -184,7 +184,7 @@ class RootContext(Context):
 
     def _start(self, callout: effects.Callout, *parts: bytes | HeaderList) -> int | Refusal:
         cluster = callout.cluster
-        most = most_callouts(self.vm.services.clusters, cluster)
+        most = max_callouts_of(self.vm.services.clusters, cluster)
         under_way = self._by_cluster.get(cluster, 0)
         if under_way >= most:
             reason = "{0} callouts to cluster {1!r} are under way, no more are let through"

@@ -29,7 +29,7 @@ from proxywasm_host.abi.context import Context
 from proxywasm_host.abi.custom import CustomHostcall
 from proxywasm_host.abi.linking import ALLOCATOR_MAY_CALL, START_MAY_CALL, check_exports, link
 from proxywasm_host.abi.marshal import Call, Calls, Guest
-from proxywasm_host.abi.module_limits import DEFAULT_MODULE_LIMITS, ModuleLimits, room_beside_tables
+from proxywasm_host.abi.module_limits import DEFAULT_MODULE_LIMITS, ModuleLimits, memory_beside_tables
 from proxywasm_host.abi.profile import ENVOY, Profile
 from proxywasm_host.abi.table import Callback, callbacks_of
 from proxywasm_host.abi.types import AbiVersion
@@ -140,7 +140,7 @@ class Vm(VmBase):
         self.guest = Guest(self.calls.append, ALLOCATOR_MAY_CALL if strict else None)
         self.listen(listener)
         allocator = check_exports(bytecode.exports, self.version)
-        limits = replace(config.limits, memory=room_beside_tables(bytecode, config.limits.memory))
+        limits = replace(config.limits, memory=memory_beside_tables(bytecode, config.limits.memory))
         functions = [
             HostFunction(module, name, FunctionType(*signature), call)
             for module, name, signature, call in link(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from proxywasm_host.abi.context import Context, ContextState
-from proxywasm_host.abi.native import NATIVE, same
+from proxywasm_host.abi.native import NATIVE, check_constants
 
 if TYPE_CHECKING:
     from proxywasm_host.runtime.failure import Failure
@@ -20,7 +20,7 @@ __all__ = ["STOPPED", "VmBase"]
 STOPPED: Final = 0xFFFF_FFFF
 """Result of a callback in which the guest sent a local response: beyond every action, so it stops the iteration."""
 
-same(STOPPED=STOPPED)
+check_constants(STOPPED=STOPPED)
 
 
 class VmBase:

@@ -31,7 +31,7 @@ from proxywasm_host.errors import not_among
 from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.serve.model import File, Model, Seconds, Size
 from proxywasm_host.serve.upstreams import Retry, Tls, Upstream, web
-from proxywasm_host.services import MOST_CALLOUTS
+from proxywasm_host.services import MAX_CALLOUTS
 
 __all__ = ["Address", "Clients", "Cluster", "Filter", "Record", "Route", "Settings"]
 
@@ -114,7 +114,7 @@ class Cluster(Model):
     """Seconds that connecting may take."""
     max_connections: Annotated[int, Field(gt=0)] = 1024
     """Connections of one process; what is more waits, for `connect_timeout` seconds."""
-    max_callouts: Annotated[int, Field(gt=0)] = MOST_CALLOUTS
+    max_callouts: Annotated[int, Field(gt=0)] = MAX_CALLOUTS
     """Callouts of one filter that may be under way; more are refused."""
     max_response: Size = 16 << 20
     """Bytes of an answer's body, of a message of gRPC, of an answer of Redis."""
@@ -253,7 +253,7 @@ class Route(Model):
     @model_validator(mode="after")
     def _one_of_each(self) -> Route:
         if (self.upstream is None) is (self.cluster_header is None):
-            raise ValueError("an upstream, or a cluster_header, must be given; one of both")
+            raise ValueError("give either upstream or cluster_header")
         if sum(match is not None for match in (self.path, self.prefix, self.regex)) > 1:
             raise ValueError("path, prefix and regex are for one route each")
         if self.regex is not None and self.prefix_rewrite is not None:

@@ -10,7 +10,7 @@ from functools import partial
 from proxywasm_host.driver.clients import AsyncClients
 from proxywasm_host.driver.clusters import Clusters
 from proxywasm_host.driver.conversation import AsyncConversation
-from proxywasm_host.driver.dispatch import LOOKS, Dispatcher, logger
+from proxywasm_host.driver.dispatch import IDLE_CHECKS, Dispatcher, logger
 from proxywasm_host.recording import Record
 from proxywasm_host.runtime.effects import Callout, CalloutFailed, GrpcStream, Reply
 from proxywasm_host.runtime.host import Host
@@ -42,7 +42,7 @@ class ThreadDriver(Dispatcher):
         self._running = True
         self.host.wake = lambda: self._thread.lane.call_soon(self._woken)
         if self.stream_idle_timeout is not None:
-            self._look_each(self.stream_idle_timeout / LOOKS)
+            self._check_idle_every(self.stream_idle_timeout / IDLE_CHECKS)
         self._woken()
 
     async def stop(self) -> None:

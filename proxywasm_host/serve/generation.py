@@ -21,7 +21,7 @@ from proxywasm_host.driver.filters import Filter
 from proxywasm_host.driver.health import watch
 from proxywasm_host.errors import ConfigError
 from proxywasm_host.integrations.asgi.scope import Scope, ScopeProperties
-from proxywasm_host.integrations.heads import UNSENDABLE, oddities
+from proxywasm_host.integrations.heads import UNSENDABLE, unsendable_headers
 from proxywasm_host.integrations.properties import of_this_node
 from proxywasm_host.recording.secrets import Secrets
 from proxywasm_host.runtime.effects import Effect
@@ -240,7 +240,7 @@ class Generation:
 
     def unsendable(self, what: str, headers: HeaderList) -> None:
         """A ``request`` or ``response`` has come out of the filters that cannot be sent."""
-        logger.warning(UNSENDABLE, what, oddities(headers))
+        logger.warning(UNSENDABLE, what, unsendable_headers(headers))
 
 
 def names(filters: list[config.Filter]) -> list[str]:

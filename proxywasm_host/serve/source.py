@@ -138,7 +138,7 @@ def _check_aliases(root: yaml.Node) -> None:
         nonlocal written
         size = sizes.get(id(node))
         if size == 0:
-            raise ConfigError(f":{node.start_mark.line + 1}: an alias stands within what it is for")
+            raise ConfigError(f":{node.start_mark.line + 1}: an alias refers to a value that contains it")
         if size is None:
             sizes[id(node)] = 0
             children = node.value if isinstance(node, yaml.CollectionNode) else []

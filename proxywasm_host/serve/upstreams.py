@@ -160,7 +160,7 @@ class Upstream(Model):
     @model_validator(mode="after")
     def _has_servers(self) -> Upstream:
         if (self.url is None) is not bool(self.servers):
-            raise ValueError("a url, or servers, must be given; one of both")
+            raise ValueError("give either url or servers")
         return self
 
     @property

@@ -35,10 +35,10 @@ __all__ = [
     "StandardLogging",
     "SystemClock",
     "UnknownQueue",
-    "most_callouts",
+    "max_callouts_of",
 ]
 
-MOST_CALLOUTS = 256
+MAX_CALLOUTS = 256
 """How many callouts of one plugin to one cluster may be under way, where the cluster does not say. (Envoy: 1024 of all
 of its filters together; a process of ours often has as many file descriptors.)
 """
@@ -77,8 +77,8 @@ class Services:
                 raise TypeError(f"{name} is {hint}, not {service!r}")
 
 
-def most_callouts(clusters: Container[str], name: str) -> int:
+def max_callouts_of(clusters: Container[str], name: str) -> int:
     """How many callouts of one plugin to a cluster may be under way."""
     get = getattr(clusters, "get", None)  # of a mapping; a set of names has none
-    most: int = MOST_CALLOUTS if get is None else getattr(get(name), "max_callouts", MOST_CALLOUTS)
+    most: int = MAX_CALLOUTS if get is None else getattr(get(name), "max_callouts", MAX_CALLOUTS)
     return most

@@ -72,7 +72,7 @@ def _run(suite: model.Suite, test: model.Test, chain: list[Path], where: Environ
             for sentence in _step(filters, step)
         ]
         if where.coverage is not None:
-            where.coverage.add(filters.plugins, harness.recorder, harness.entries)
+            where.coverage.add(filters.plugins, harness.recorder, harness.function_counters)
         return wrong
 
 

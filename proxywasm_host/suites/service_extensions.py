@@ -36,7 +36,7 @@ from proxywasm_host.services import GuestLog, Services
 from proxywasm_host.suites.case import Case, Environment
 from proxywasm_host.suites.service_extensions_schema import TestSuite
 from proxywasm_host.suites.service_extensions_yaml import YAML, NotASuite, fill
-from proxywasm_host.testing.entries import Entries, counted
+from proxywasm_host.testing.function_counters import FunctionCounters, counted
 from proxywasm_host.testing.timeline import Recorder
 
 __all__ = ["read"]
@@ -157,10 +157,10 @@ def _run(file: Path, env: Any, test: Any, filter: Path, configuration: bytes | N
     with Host(where.engine, services=services, cache=where.cache, listener=recorder) as host:
         config = FilterConfig(filter, name=filter.stem, configuration=configuration or b"")
         plugin = host.load_plugin(config if where.coverage is None else counted(config))
-        entries = {} if where.coverage is None else {plugin: Entries(plugin)}
+        counters = {} if where.coverage is None else {plugin: FunctionCounters(plugin)}
         wrong = list(_Test(file, test, host, plugin, lines).run())
         if where.coverage is not None and recorder is not None:
-            where.coverage.add([plugin], recorder, entries)
+            where.coverage.add([plugin], recorder, counters)
         return wrong
 
 

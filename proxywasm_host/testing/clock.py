@@ -36,7 +36,7 @@ class VirtualClock(ManualClock):
     def set_time(self, time_ns: int) -> None:
         """Let it be another time, before anything is due. Raises: ValueError, if something is."""
         if self._due:
-            raise ValueError("something is due already: time can only pass, by advance()")
+            raise ValueError("events are scheduled already: use advance()")
         self._start += time_ns - self._now
         self._now = time_ns
 
@@ -71,7 +71,7 @@ class VirtualClock(ManualClock):
             self._now = max(self._now, due)
             action()
         else:
-            raise AssertionError(f"{MOST} things were due within one advance(): something repeats without end")
+            raise AssertionError(f"more than {MOST} events within one advance(): something repeats without end")
         self._now = max(self._now, time_ns)
 
     def __repr__(self) -> str:

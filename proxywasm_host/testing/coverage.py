@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from proxywasm_host.abi.marshal import Call
 from proxywasm_host.abi.table import WASI, callbacks_of, hostcalls_of
 from proxywasm_host.abi.types import Status, WasiErrno
-from proxywasm_host.testing.entries import Entries, namespace
+from proxywasm_host.testing.function_counters import FunctionCounters, namespace
 from proxywasm_host.testing.timeline import Invocation, Recorder
 
 if TYPE_CHECKING:
@@ -61,15 +61,18 @@ class Coverage:
         self.filters: dict[str, FilterCoverage] = {}
 
     def add(
-        self, plugins: Iterable[Plugin], recorder: Recorder, entries: Mapping[Plugin, Entries] = MappingProxyType({})
+        self,
+        plugins: Iterable[Plugin],
+        recorder: Recorder,
+        counters: Mapping[Plugin, FunctionCounters] = MappingProxyType({}),
     ) -> None:
         """Take in what these plugins did, and how often their functions were entered."""
         for plugin in plugins:
             bytecode = plugin._vm.bytecode
             known, imports = callbacks_of(bytecode.abi_version), hostcalls_of(bytecode.abi_version)
             of = self.filters.setdefault(plugin.name, FilterCoverage(plugin.name))
-            if plugin in entries:
-                of.functions.update(entries[plugin].take())
+            if plugin in counters:
+                of.functions.update(counters[plugin].take())
             for name, kind, _ in bytecode.exports:
                 if kind == "function" and name in known:
                     of.callbacks[name] += 0

@@ -42,7 +42,7 @@ from proxywasm_host.runtime.host import Host
 from proxywasm_host.services import GuestLog, InMemoryMetrics, InMemorySharedData, InMemorySharedQueues, Services
 from proxywasm_host.testing.callouts import NEVER, TOO_LATE, Answers, Callout, Later, Turns, asked, replies
 from proxywasm_host.testing.clock import VirtualClock
-from proxywasm_host.testing.entries import Entries, counted
+from proxywasm_host.testing.function_counters import FunctionCounters, counted
 from proxywasm_host.testing.http import HeadersLike, Request
 from proxywasm_host.testing.outcome import Logs, Outcome
 from proxywasm_host.testing.profiles import HostProfile, host_profile
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FilterUnderTest", "Harness"]
 
-MOST_ANSWERS = 1000
+MAX_ANSWERS = 1000
 """Callouts and messages that are answered at once, one because of the other: more is a filter that never ends."""
 LAST = 12
 """Hostcalls that `Harness.report` tells."""
@@ -111,7 +111,7 @@ class Harness:
         self.filters: list[FilterUnderTest] = []
         self.count_functions = False
         """Whether filters that are loaded from now on count how often each of their functions is entered."""
-        self.entries: dict[Plugin, Entries] = {}
+        self.function_counters: dict[Plugin, FunctionCounters] = {}
         self.find: Callable[[Any], Code] = lambda code: code
         """Where a module is, for what a test calls it by."""
         self.withheld: list[str] = []
@@ -145,7 +145,7 @@ class Harness:
                 config = replace(config, capabilities=self.profile.capabilities)
             plugin = self.host.load_plugin(counted(config) if self.count_functions else config)
             if self.count_functions:
-                self.entries[plugin] = Entries(plugin)
+                self.function_counters[plugin] = FunctionCounters(plugin)
             self.restrict(plugin._root)
             plugins.append(plugin)
             self._perform(self.host.drain())
@@ -244,8 +244,8 @@ class Harness:
                 ),
             ):
                 answered += 1
-                if answered > MOST_ANSWERS:
-                    raise AssertionError(f"the filter asks again whenever it is answered: {MOST_ANSWERS} times at once")
+                if answered > MAX_ANSWERS:
+                    raise AssertionError(f"the filter asks again whenever it is answered: {MAX_ANSWERS} times at once")
             queue.extend(self._done(effect))
 
     def _done(self, effect: Effect) -> list[Effect]:

@@ -157,7 +157,7 @@ def _pair(pair: Any, what: str) -> tuple[bytes, bytes]:
 def _body(chunks: Any) -> list[bytes]:
     """The parts of a body. Raises: TypeError."""
     if isinstance(chunks, (str, bytes, bytearray, memoryview)) or not isinstance(chunks, Iterable):
-        raise TypeError(f"a body is a list of parts, not {chunks!r}: write [b'…'], also for one")
+        raise TypeError(f"a body is a list of parts, not {chunks!r}: write [b'…'], even for one part")
     parts = list(chunks)
     for part in parts:
         if not isinstance(part, (bytes, bytearray, memoryview)):

@@ -290,7 +290,7 @@ def _cover(config: pytest.Config, harness: Harness) -> None:
         from proxywasm_host.testing.coverage import Coverage
 
         plugins = [plugin for filter in harness.filters for plugin in filter.plugins]
-        config.stash.setdefault(COVERAGE, Coverage()).add(plugins, harness.recorder, harness.entries)
+        config.stash.setdefault(COVERAGE, Coverage()).add(plugins, harness.recorder, harness.function_counters)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

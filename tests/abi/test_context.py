@@ -63,7 +63,7 @@ REASONS = [
     (lambda context: context.continue_stream(3), "an upstream connection cannot be continued"),
     (lambda context: context.inject_response_body(b"", False), "context 7 is not an HTTP stream"),
     (lambda context: context.override_upstream_host(b""), "context 7 is not an HTTP stream"),
-    (lambda context: context.set_property(("a",), b""), "context 7 is not a stream, it holds no properties"),
+    (lambda context: context.set_property(("a",), b""), "context 7 is not a stream: it has no properties"),
     (lambda context: context.done(), "on_done of context 7 is not pending"),
 ]
 

@@ -23,7 +23,7 @@ from proxywasm_host.abi import pairs
 from proxywasm_host.abi.context import PythonContextState
 from proxywasm_host.abi.hostcalls import HANDLERS
 from proxywasm_host.abi.marshal import Call, PythonCalls, PythonGuest, bind_in_python, bind_natively
-from proxywasm_host.abi.native import NATIVE, same
+from proxywasm_host.abi.native import NATIVE, check_constants
 from proxywasm_host.abi.profile import ENVOY, SPEC
 from proxywasm_host.abi.table import Kind, hostcalls_of
 from proxywasm_host.abi.types import AbiVersion
@@ -96,7 +96,7 @@ class World:
             def add_trailers(self, map):
                 return None
 
-            def map_room(self, map):
+            def map_limits(self, map):
                 return pairs.MAX_ENTRIES, pairs.MAX_SIZE
 
             def writable_size(self, buffer):
@@ -510,6 +510,6 @@ def test_all_that_c_has_copied_is_compared():
 
 @needs_native
 def test_another_number_in_c_is_an_import_error():
-    same(RECORDED=64 * 1024)
+    check_constants(RECORDED=64 * 1024)
     with pytest.raises(ImportError, match="has 65536 for RECORDED, Python 5"):
-        same(RECORDED=5)
+        check_constants(RECORDED=5)

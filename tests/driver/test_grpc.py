@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from proxywasm_host.driver.clusters import Cluster, Clusters
-from proxywasm_host.driver.conversation import MOST_UNSENT
+from proxywasm_host.driver.conversation import MAX_UNSENT
 from proxywasm_host.protobuf import field
 from tests.grpc_services import GrpcServer
 
@@ -213,7 +213,7 @@ def test_more_than_can_be_sent_ends_a_stream(run, server):
     [status] = [
         m for m in run(stream("StreamHang", *sends) + heard(received=""), clusters(server)) if "get_status" in m
     ]
-    assert f'more than {MOST_UNSENT} bytes wait to be sent"' in status
+    assert f'more than {MAX_UNSENT} bytes wait to be sent"' in status
     assert status.startswith("get_status() = 0 8 ")
 
 

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from proxywasm_host.driver.filters import Filter, chain, load
-from proxywasm_host.driver.health import REPORT_EACH, Watch
+from proxywasm_host.driver.health import REPORT_INTERVAL, Watch
 from tests.support import REQUEST, code
 
 TRAPS = "@on_request_headers\ntrap\n"
@@ -47,7 +47,7 @@ def test_a_plugin_that_fails_again_and_again_is_not_told_without_end(fail, caplo
     for _ in range(5):
         once()
     assert len(caplog.records) == 1
-    now = REPORT_EACH
+    now = REPORT_INTERVAL
     once()
     assert [record.getMessage().splitlines()[-1] for record in caplog.records][1:] == [
         "  failures that were not told before: 4"
@@ -97,7 +97,7 @@ def test_who_wants_to_know_and_raises_spoils_nothing(fail, host, caplog):
 @pytest.mark.parametrize(
     ("filters", "write"),
     [
-        ("auth.wasm", r"filters are a list, also if there is one: write \['auth.wasm'\]"),
+        ("auth.wasm", r"filters are a list, even for one filter: write \['auth.wasm'\]"),
         (b"\0asm", r"write \[code\]"),
         (Filter("auth.wasm"), r"write \[Filter\(…\)\]"),
         (None, "filters are a list"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxywasm_host.driver.dispatch import LOOKS
+from proxywasm_host.driver.dispatch import IDLE_CHECKS
 from proxywasm_host.driver.threaded import ThreadDriver
 from proxywasm_host.runtime.effects import RequestHeaders, ResetStream, ResponseBody, ResponseHeaders
 from tests.support import REQUEST, RESPONSE
@@ -23,9 +23,9 @@ def driven(host, probe):
         effects: list = []
         driver.attach(stream, effects.append)
 
-        def look(times=LOOKS + 1):
+        def look(times=IDLE_CHECKS + 1):
             for _ in range(times):
-                driver.look()
+                driver.check_idle()
             taken = list(effects)
             effects.clear()
             return taken
@@ -42,7 +42,7 @@ def statuses(effects) -> list[bytes]:
 def test_a_filter_that_holds_a_request_for_ever(driven, caplog):
     _, stream, look = driven(CALLS)
     stream.request_headers(REQUEST, True)  # nobody performs the callout
-    assert look(LOOKS) == []
+    assert look(IDLE_CHECKS) == []
     head, body = look(1)
     assert (statuses([head]), body.data) == ([b"504"], b"stream timeout")
     assert stream.details == "stream_idle_timeout"
@@ -84,7 +84,7 @@ def test_what_comes_in_is_progress(driven):
     driver.perform(stream.request_headers(REQUEST))
     for _ in range(20):
         driver.perform(stream.request_body(b"x"))
-        assert statuses(look(LOOKS)) == []
+        assert statuses(look(IDLE_CHECKS)) == []
     assert statuses(look()) == [b"408"]
 
 
@@ -94,7 +94,7 @@ def test_what_comes_out_is_progress(driven):
     driver.perform(stream.request_headers(REQUEST, True))
     for _ in range(20):
         driver.perform([ResponseBody(b"x", False, stream)])
-        assert statuses(look(LOOKS)) == []
+        assert statuses(look(IDLE_CHECKS)) == []
     assert statuses(look()) == [b"504"]
 
 

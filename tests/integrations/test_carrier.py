@@ -97,7 +97,7 @@ def test_a_guest_that_fails_is_replaced_at_once(carry):
 
 def test_a_guest_that_fails_is_replaced_though_no_request_comes(carry, monkeypatch):
     """Else who sends nothing until all is well would wait for ever."""
-    monkeypatch.setattr(dispatch, "HEAL_EACH", 0.01)
+    monkeypatch.setattr(dispatch, "HEAL_INTERVAL", 0.01)
     served = carry(TRAPS)
 
     def until_it_is_replaced(ask):
@@ -114,7 +114,7 @@ def test_a_guest_that_fails_is_replaced_though_no_request_comes(carry, monkeypat
 
 @pytest.mark.parametrize("policy", ["fail_closed", "fail_open"])
 def test_a_guest_that_fails_is_not_replaced_where_its_policy_does_not_say_so(carry, policy, monkeypatch):
-    monkeypatch.setattr(dispatch, "HEAL_EACH", 0.01)
+    monkeypatch.setattr(dispatch, "HEAL_INTERVAL", 0.01)
     served = carry(TRAPS, policy)
     served.until = lambda _: time.sleep(0.1)
     assert served.ask({"x-trap": "1"}) == [503]

@@ -244,7 +244,7 @@ def probe_of():
     ("arguments", "said"),
     [
         ({"directory": 1}, "directory is a path: Record('recordings'), not 1"),
-        ({"directory": "d", "redact": "x"}, "redact are names: write ['x-token'], not 'x'"),
+        ({"directory": "d", "redact": "x"}, "redact is a list of names: write ['x-token'], not 'x'"),
         ({"directory": "d", "sample": True}, "sample is a whole number, not True"),
         ({"directory": "d", "max_files": 0}, "max_files is 1 or more, not 0"),
     ],

@@ -133,11 +133,11 @@ FAILS = {
     "an error": (raises(KeyError("x")), "KeyError in the host: 'x'"),
     "nothing": (
         lambda *_: None,
-        "TypeError in the host: the handler of proxy_get_secret gave None for secret: bytes, or a Refusal, is due",
+        "TypeError in the host: the handler of proxy_get_secret returned None for secret, and not bytes or a Refusal",
     ),
     "text": (
         lambda *_: "text",
-        "TypeError in the host: the handler of proxy_get_secret gave 'text' for secret: bytes, or a Refusal, is due",
+        "TypeError in the host: the handler of proxy_get_secret returned 'text' for secret, and not bytes or a Refusal",
     ),
 }
 

@@ -121,7 +121,7 @@ def test_no_file_at_all():
 WRONG = [
     ("  url: http://127.0.0.1:9000", "  url: ftp://x", 2, "upstream.url: 'ftp://x' is not a URL of a server: write it as http://HOST:PORT or https://HOST"),
     ("  url: http://127.0.0.1:9000", "  urls: http://x", 2, "upstream.urls: is not known; see proxywasm serve --schema"),
-    ("  url: http://127.0.0.1:9000", "  timeout: 3", 1, "upstream: a url, or servers, must be given; one of both"),
+    ("  url: http://127.0.0.1:9000", "  timeout: 3", 1, "upstream: give either url or servers"),
     ("upstream:\n  url: http://127.0.0.1:9000\n", "", 1, "upstream: is missing"),
     ("properties:", "routes:\n  - {path: /, upstream: a}\nproperties:", 1, "upstream: upstream is for all requests, and stands instead of upstreams and routes"),
     ("listen: :8000", "listen: here", 3, "listen: 'here' is not an address: write it as HOST:PORT, 127.0.0.1:8080 or [::1]:8080"),
@@ -163,7 +163,7 @@ routes:
 """
 WRONG_ROUTES = [
     ("upstream: one", "upstream: two", 8, "routes[0].upstream: no upstream is called 'two'"),
-    ("upstream: one", "path: /", 5, "routes[0]: an upstream, or a cluster_header, must be given; one of both"),
+    ("upstream: one", "path: /", 5, "routes[0]: give either upstream or cluster_header"),
     ("prefix: /v1/", "prefix: v1", 7, "routes[0].prefix: 'v1': String should match pattern '^/[!-~]*$'"),
     ("prefix: /v1/", "prefix: /v1/\n    path: /", 5, "routes[0]: path, prefix and regex are for one route each"),
     ("prefix: /v1/", "regex: /(", 7, "routes[0].regex: '/(' is not a regular expression: unclosed group"),
@@ -172,7 +172,7 @@ WRONG_ROUTES = [
     ('["*.example.com"]', '["example.com:80"]', 6, "routes[0].hosts[0]: 'example.com:80' is not a host: write it as"),
     ("weight: 2", "weight: 0", 3, "upstreams.one.servers[1].weight: 0: Input should be greater than 0"),
     ("http://127.0.0.1:9000,", "ftp://x,", 3, "upstreams.one.servers[0].url: 'ftp://x' is not a URL of a server"),
-    ("servers:", "url: http://x, servers:", 3, "upstreams.one: a url, or servers, must be given; one of both"),
+    ("servers:", "url: http://x, servers:", 3, "upstreams.one: give either url or servers"),
     ("balance: least_requests", "balance: random", 3, "upstreams.one.balance: 'random': Input should be"),
     ("balance: least_requests", "retry: {retry_on: [4xx]}", 3, "upstreams.one.retry.retry_on[0]: '4xx': Input should be '5xx'"),
     ("balance: least_requests", "retry: {}", 3, "upstreams.one.retry.retry_on: is missing"),
@@ -247,7 +247,7 @@ def test_a_file_that_cannot_be_read(tmp_path):
 
 @pytest.mark.parametrize("text", ["upstream: &a {url: *a}", "a: 1\nupstream: &a [[1, *a]]", "upstream: &a\n  <<: *a"])
 def test_an_alias_of_itself(tmp_path, text):
-    with pytest.raises(ConfigError, match=r"serve\.yaml:\d: an alias stands within what it is for"):
+    with pytest.raises(ConfigError, match=r"serve\.yaml:\d: an alias refers to a value that contains it"):
         source(tmp_path, text).load()
 
 

@@ -30,7 +30,7 @@ from proxywasm_host.engine.protocol import FunctionType, HostFunction
 from proxywasm_host.engine.recursion import headroom
 
 from .bridge import ANSWER, ARGUMENTS, PAGE, UNANSWERED
-from .errors import MOST_NESTED, NESTED_TOO_DEEPLY, another_thread, closed
+from .errors import MAX_NESTED, NESTED_TOO_DEEPLY, another_thread, closed
 from .routes import Calls, Isolate, Link, Lowering
 
 __all__ = ["link"]
@@ -200,7 +200,7 @@ def _guest(i: int, type: FunctionType, lowering: Lowering) -> str:
     writes = [_WRITE[kind].format(_ARGUMENT + n) + f" = {names[n]}" for n, kind in enumerate(type.params)]
     return _GUEST.format(
         type=i,
-        most_nested=MOST_NESTED,
+        most_nested=MAX_NESTED,
         parameters=", ".join(names),
         refused=indent(lowering.refused, " " * 16),
         write="\n                ".join(writes or ["pass"]),

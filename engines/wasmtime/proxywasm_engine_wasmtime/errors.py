@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from proxywasm_host.engine.protocol import LinkError, Trap, TrapKind
 
-__all__ = ["MOST_NESTED", "NESTED_TOO_DEEPLY", "another_thread", "closed", "link_failure"]
+__all__ = ["MAX_NESTED", "NESTED_TOO_DEEPLY", "another_thread", "closed", "link_failure"]
 
-MOST_NESTED = 64
+MAX_NESTED = 64
 """How many calls of one guest may be under way within each other. What is sensible is three or four."""
-NESTED_TOO_DEEPLY = f"host and guest call each other more than {MOST_NESTED} deep"
+NESTED_TOO_DEEPLY = f"host and guest call each other more than {MAX_NESTED} deep"
 
 
 def another_thread() -> RuntimeError:

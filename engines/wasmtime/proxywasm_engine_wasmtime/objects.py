@@ -28,7 +28,7 @@ from proxywasm_host.engine.recursion import headroom
 
 from . import traps
 from .deadline import NEVER, TICK
-from .errors import MOST_NESTED, NESTED_TOO_DEEPLY, another_thread, closed, link_failure
+from .errors import MAX_NESTED, NESTED_TOO_DEEPLY, another_thread, closed, link_failure
 from .exit import quiet_at_exit
 from .instance import OTHER_LIMITS
 from .signals import SEEN, bring_forward, is_enabled
@@ -136,7 +136,7 @@ class ObjectsInstance:
         self._refuse_other_threads()
         if self._closed:
             raise closed()
-        if self._depth < -MOST_NESTED:
+        if self._depth < -MAX_NESTED:
             raise RecursionError(NESTED_TOO_DEEPLY)
         watched = self._deadline is not None and not self._depth
         if watched:

@@ -27,7 +27,7 @@ from proxywasm_host.engine.exception_table import extend_try_within
 from proxywasm_host.engine.protocol import FunctionType
 from proxywasm_host.engine.recursion import headroom
 
-from .errors import MOST_NESTED, NESTED_TOO_DEEPLY
+from .errors import MAX_NESTED, NESTED_TOO_DEEPLY
 from .signals import SEEN, bring_forward, is_enabled
 from .stack import check_stack
 
@@ -150,7 +150,7 @@ def compile_link(
         "get_ident": get_ident,
         "headroom": headroom(_HEADROOM),
         "is_enabled": is_enabled,
-        "most_nested": MOST_NESTED,
+        "most_nested": MAX_NESTED,
         "nested_too_deeply": NESTED_TOO_DEEPLY,
         "c_char": c_char,
         "c_uint32": c_uint32,

@@ -14,8 +14,8 @@ from proxywasm_host.abi.types import Status
 from proxywasm_host.protobuf import fields
 from proxywasm_host.services import ForeignCallFailed
 
-MOST_DIGITS = 18
-MOST_FIELDS = 64
+MAX_DIGITS = 18
+MAX_FIELDS = 64
 """Fields of a message that are looked at: it has two, but others may be among them."""
 
 
@@ -38,7 +38,7 @@ def _max_requests(vm: VmState, arguments: bytes) -> bytes:
 def _inject_on_headers(vm: VmState, arguments: bytes) -> bytes | Refusal:
     """Higress's: send body data on from a callback on headers. Fields: 1 the data, 2 whether they end the stream."""
     try:
-        found = dict(islice(fields(arguments), MOST_FIELDS))
+        found = dict(islice(fields(arguments), MAX_FIELDS))
     except (ValueError, IndexError):
         return Refusal(Status.PARSE_FAILURE, "the argument is not a protobuf message")
     body = found.get(1, b"")
@@ -86,9 +86,9 @@ def _text(value: int | bytes) -> str:
 def _message(arguments: bytes) -> dict[int, int | bytes] | Refusal:
     """The first fields of a protobuf message; of one number the last counts."""
     try:
-        return dict(islice(fields(arguments), MOST_FIELDS))
+        return dict(islice(fields(arguments), MAX_FIELDS))
     except (ValueError, IndexError):
-        return Refusal(Status.BAD_ARGUMENT, "the argument is no protobuf message")
+        return Refusal(Status.BAD_ARGUMENT, "the argument is not a protobuf message")
 
 
 def _any(value: str) -> bool:
@@ -96,7 +96,7 @@ def _any(value: str) -> bool:
 
 
 def _number(value: str) -> bool:
-    return value.isascii() and value.isdigit() and len(value) < MOST_DIGITS
+    return value.isascii() and value.isdigit() and len(value) < MAX_DIGITS
 
 
 def _port(value: str) -> bool:
@@ -149,7 +149,7 @@ OF_HOST: dict[str, Callable[[VmState, bytes], bytes | Refusal]] = {
 }
 """Functions that act on the context or ask the host: Envoy's and Higress's."""
 
-ELSEWHERE: dict[str, str] = {
+OF_OTHER_HOSTS: dict[str, str] = {
     **dict.fromkeys(("expr_create", "expr_delete", "expr_evaluate"), "Envoy"),
     **dict.fromkeys(
         (

@@ -7,14 +7,14 @@ Rules, those of Envoy's header map (``header_map_impl.cc``) and ``context.cc``:
 * Of some headers there is never more than one (Envoy's inline headers, `INLINE`): to add is to join with a comma.
 * A map is absent while its phase does not run. Reading all pairs of an absent map gives none, the rest is refused.
 * A guest can add no more to a map than it could send at once (`pairs`): more is refused. It has that room
-  whatever the client and other filters have put there (`Context.map_room`).
+  whatever the client and other filters have put there (`Context.map_limits`).
 """
 
 from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
 from proxywasm_host.abi.marshal import Refusal
-from proxywasm_host.abi.native import same
+from proxywasm_host.abi.native import check_constants
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import AbiVersion, MapType, Status
 
@@ -22,7 +22,7 @@ STREAM_MAPS = 4
 """Maps below this number belong to the stream; the others to a callout's reply, and cannot be changed."""
 
 
-same(STREAM_MAPS=STREAM_MAPS)
+check_constants(STREAM_MAPS=STREAM_MAPS)
 WORDS = tuple(map.name.lower().replace("_", " ") for map in MapType)
 """Names of the maps in sentences."""
 
@@ -31,12 +31,12 @@ def readable(vm: VmState, map: int) -> HeaderList | None:
     """A map that can be read now, or ``None``."""
     context = vm.context
     headers = context.maps[map] if map < STREAM_MAPS else context.root.maps[map]
-    return context.past_map(map) if headers is None and vm.profile.headers_stay else headers
+    return context.past_headers(map) if headers is None and vm.profile.headers_stay else headers
 
 
 def absent(vm: VmState, map: int) -> Refusal:
     """BAD_ARGUMENT, for a map that cannot be read or changed in this callback."""
-    if vm.profile.headers_stay and vm.context.past_map(map) is not None:
+    if vm.profile.headers_stay and vm.context.past_headers(map) is not None:
         return Refusal(Status.BAD_ARGUMENT, "{0} have gone on, they cannot be changed any more", WORDS[map])
     return Refusal(Status.BAD_ARGUMENT, "{0} are not available in this callback", WORDS[map])
 
@@ -98,7 +98,7 @@ def proxy_get_header_map_size(vm: VmState, map: int) -> int | Refusal:
     """Bytes of all names and values; BAD_ARGUMENT where the map cannot be changed, as in Envoy."""
     headers = writable(vm, map)  # getHeaderMapSize in context.cc asks for the map that can be changed
     if isinstance(headers, Refusal):
-        past = vm.context.past_map(map) if vm.profile.headers_stay else None
+        past = vm.context.past_headers(map) if vm.profile.headers_stay else None
         if past is None:
             return headers
         headers = past
@@ -113,7 +113,7 @@ def overfull(vm: VmState, headers: HeaderList, map: int, size: int, joins: bool 
     """Why a header of so many bytes does not go into a map beside these, or is not joined to one of them."""
     if len(headers) < FEW and size <= SMALL and not joins:
         return None
-    most_headers, most_bytes = vm.context.map_room(map)
+    most_headers, most_bytes = vm.context.map_limits(map)
     if len(headers) >= most_headers:
         return Refusal(Status.INTERNAL_FAILURE, "there are {0} {1}, no more are taken", len(headers), WORDS[map])
     used = sum(len(name) + len(value) for name, value in headers)

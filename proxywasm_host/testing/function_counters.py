@@ -22,7 +22,7 @@ from proxywasm_host.wasm import CODE, CUSTOM, EXPORT, FUNCTION, GLOBAL, TYPE, Bi
 if TYPE_CHECKING:
     from proxywasm_host.runtime.plugin import Plugin
 
-__all__ = ["Entries", "counted", "counting", "namespace"]
+__all__ = ["FunctionCounters", "counted", "counting", "namespace"]
 
 READER = "proxywasm_host_entries"
 """Name of the export that reads a counter."""
@@ -170,7 +170,7 @@ def counted(filter: FilterConfig) -> FilterConfig:
     return replace(filter, code=code, name=filter.plugin_name)
 
 
-class Entries:
+class FunctionCounters:
     """How often the functions of a plugin's guest were entered, its failed VMs included."""
 
     def __init__(self, plugin: Plugin) -> None:

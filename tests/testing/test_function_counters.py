@@ -8,7 +8,7 @@ import pytest
 
 from proxywasm_host.errors import ModuleError
 from proxywasm_host.testing import Harness
-from proxywasm_host.testing.entries import READER, counting, namespace
+from proxywasm_host.testing.function_counters import READER, counting, namespace
 from proxywasm_host.wasm import (
     CODE,
     CUSTOM,
@@ -89,7 +89,7 @@ def test_each_function_is_counted(engine):
         with filter.stream():
             pass
         assert filter.logs.info == ["hello", "hello"]
-        counts = harness.entries[filter.plugins[0]].take()
+        counts = harness.function_counters[filter.plugins[0]].take()
     names = {name: times for name, times in counts.items() if not name.startswith("function ")}
     assert names == {"begin": 1, "twice": 3, "once": 6, "never": 0, "allocate": 0, "create": 2}
 
@@ -101,7 +101,7 @@ def test_a_trap_keeps_what_was_counted_and_a_new_guest_counts_on(engine):
         plugin = filter.plugins[0]
         for times in (1, 2):
             assert filter.get().status == 503
-            assert harness.entries[plugin].take()["panics::panic_as_told"] == times
+            assert harness.function_counters[plugin].take()["panics::panic_as_told"] == times
             harness.clock.advance(1)
 
 
