@@ -22,7 +22,7 @@ class ProxyWasmError(Exception):
 
 
 class UnknownEngine(ProxyWasmError, LookupError):
-    """No engine of that name is known: neither ours, nor one that a plug-in or `register_engine` brought."""
+    """No engine of that name is installed or registered."""
 
     code = "unknown_engine"
 
@@ -46,7 +46,7 @@ class EngineUnavailable(ProxyWasmError):
 
 
 class ModuleError(ProxyWasmError):
-    """The bytes are no filter that can be loaded: no WebAssembly, no known ABI, an unknown import, no allocator."""
+    """A module that cannot be a filter: not WebAssembly, an unknown ABI or import, no allocator, beyond a limit."""
 
     code = "module"
 

@@ -61,7 +61,7 @@ WANTED: Final[Mapping[Kind, tuple[str, Callable[[Any], bool]]]] = {
 
 @dataclass(frozen=True, eq=False)
 class CustomHostcall:
-    """One hostcall: its row, and what it does. Made by `hostcall`; given to a `Host`.
+    """A hostcall of an embedder: its row and its handler. Made by `hostcall`, given to a `Host`.
 
     `handler` is called as ``handler(vm, *inputs)``, with what the row's parameters say: ``int``, ``bytes``, or a list
     of pairs of bytes. It returns ``None`` for OK; or the result, a tuple where there are several; or a `Refusal` with
@@ -87,7 +87,7 @@ class CustomHostcall:
         return self.row.name
 
     def bound(self) -> Callable[..., Any]:
-        """The handler as the marshaller calls it: what it gives back is looked at."""
+        """The handler as the marshaller calls it, with a check of its result."""
         row, handler = self.row, self.handler
 
         @wraps(handler)

@@ -142,12 +142,12 @@ class Hostcall(NamedTuple):
 
     @property
     def inputs(self) -> tuple[Param, ...]:
-        """What a handler is given."""
+        """Parameters that a handler takes."""
         return tuple(param for param in self.params if not param.kind.is_result)
 
     @property
     def outputs(self) -> tuple[Param, ...]:
-        """What a handler gives back."""
+        """Results that a handler returns."""
         return tuple(param for param in self.params if param.kind.is_result)
 
 

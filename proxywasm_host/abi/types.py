@@ -24,7 +24,7 @@ __all__ = [
 
 
 class AbiVersion(IntEnum):
-    """Versions of the ABI in their order; the name of a member is the tail of its marker export."""
+    """Versions of the ABI, in order. A module exports a marker with the version in its name."""
 
     V0_1_0 = 100
     V0_2_0 = 200

@@ -24,7 +24,7 @@ HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 
 @dataclass(frozen=True)
 class Cluster:
-    """An upstream of callouts.
+    """A service that filters call.
 
     Args:
         url: scheme, host and port (``https://auth.example:8443``); the path is each callout's own. Redis also has

@@ -22,7 +22,7 @@ Deliver = Callable[[GrpcStream, Reply, Callable[[], None]], None]
 
 
 class Conversation:
-    """What both kinds have in common: the messages under way from the guest to the client.
+    """The messages that a guest sends on a gRPC stream, until the client takes them.
 
     ``for message in conversation`` waits for them, in a thread.
     """
@@ -36,7 +36,7 @@ class Conversation:
         self._complete = False
 
     def send(self, message: bytes | None, *, end: bool) -> bool:
-        """Have a message sent, and nothing after it if it is the `end`; false if too much waits already."""
+        """Queue a message; `end`: it is the last. False if too much waits already."""
         with self._changed:
             if self._complete:
                 return True
@@ -51,7 +51,7 @@ class Conversation:
         return True
 
     def end(self) -> None:
-        """The stream has ended: nothing is sent any more, and nobody told."""
+        """End the stream: nothing more is sent, and no reply reaches the guest."""
         with self._changed:
             self._unsent.clear()
             self._size, self._complete = 0, True
@@ -68,7 +68,7 @@ class Conversation:
             yield message
 
     def cancel(self) -> None:
-        """Nobody waits for a reply any more."""
+        """The guest has cancelled the stream."""
         self.end()
 
     def _sent(self) -> None:
@@ -137,7 +137,7 @@ class ThreadConversation(Conversation):
         """Set by the client: breaks its call off, in any thread."""
 
     def cancel(self) -> None:
-        """Nobody waits for a reply any more."""
+        """The guest has cancelled the stream."""
         with self._changed:
             self._over = True
         self.end()
@@ -145,7 +145,7 @@ class ThreadConversation(Conversation):
 
     @property
     def cancelled(self) -> bool:
-        """Whether that is so."""
+        """Whether the guest has cancelled the stream."""
         return self._over
 
     def tell(self, reply: Reply) -> None:

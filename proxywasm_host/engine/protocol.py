@@ -97,7 +97,7 @@ class HostFunction:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one instance may use; ``None`` means no limit of ours.
+    """What one instance may use; ``None`` is no limit.
 
     `memory` is in bytes and bounds linear memory: ``memory.grow`` beyond it answers -1. Tables are not in it: a `Host`
     lets modules have few elements more than they begin with, and takes what these count for off `memory`.

@@ -37,7 +37,7 @@ PAIRS = frozenset(("headers", "trailers"))
 
 @dataclass
 class Event:
-    """Something that happened to the filters, and what came of it."""
+    """An event of the filters, with the callbacks and hostcalls that it caused."""
 
     event: str
     """``start``, ``request_headers``, ``reply``, ``tick``, ``close``, …: a method of `HttpStream`, or one of these."""
@@ -129,7 +129,7 @@ class Recording:
 
     @classmethod
     def load(cls, path: str | Path) -> Recording:
-        """Read a recording. Raises: OSError; ConfigError, if it is none."""
+        """Read a recording. Raises: OSError; ConfigError, if the file is not a recording."""
         try:
             given = json.loads(Path(path).read_text(encoding="utf-8"))
             version = given["recording"]

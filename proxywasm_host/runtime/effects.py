@@ -68,7 +68,7 @@ def _with_some_data(effect: RequestBody | ResponseBody | DownstreamData | Upstre
 
 
 class StreamEffect:
-    """What is to be done with one stream, whichever event brought it about."""
+    """An effect of one stream, whichever event caused it."""
 
     __slots__ = ()
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
@@ -77,7 +77,7 @@ class StreamEffect:
 
 
 class PluginEffect:
-    """What is to be done for one plugin: later, or outside of any stream."""
+    """An effect of one plugin, outside of any stream."""
 
     __slots__ = ()
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
@@ -159,7 +159,7 @@ class ResponseTrailers(StreamEffect):
 
 @dataclass(frozen=True, slots=True)
 class ResetStream(StreamEffect):
-    """Break the stream off on both sides; `details` says why, as in Envoy's response code details.
+    """Reset the stream on both sides; `details` are Envoy's response code details.
 
     It may come when a part of the response has gone out: nothing more of it may be sent, nor what was kept back.
     """
@@ -170,7 +170,7 @@ class ResetStream(StreamEffect):
 
 @dataclass(frozen=True, slots=True)
 class ClearRouteCache(StreamEffect):
-    """Choose the route again, for what it was chosen by may have changed."""
+    """Choose the route again: the filter has changed what it depends on."""
 
     stream: HttpStream = field(repr=False, compare=False)
 
@@ -252,7 +252,7 @@ class CloseConnection(StreamEffect):
 
 @dataclass(frozen=True, slots=True)
 class SetTickPeriod(PluginEffect):
-    """Call `Plugin.tick` each so many milliseconds from now on; 0 is never again."""
+    """Call `Plugin.tick` every so many milliseconds from now on; 0 stops it."""
 
     plugin: Plugin = field(repr=False)
     milliseconds: int
@@ -395,7 +395,7 @@ class GrpcClose(PluginEffect):
 
 @dataclass(frozen=True, slots=True)
 class CancelCallout(PluginEffect):
-    """Break a callout off; nobody waits for its reply any more."""
+    """Cancel a callout; its reply is dropped."""
 
     plugin: Plugin = field(repr=False)
     token: int

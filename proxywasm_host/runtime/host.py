@@ -289,7 +289,7 @@ class Host(HostBase):
                 self.wake()
 
     def deliver(self, callout: Callout, reply: Reply) -> list[Effect]:
-        """Give a guest the reply to its callout, and return what that brings about, to be performed after the rest.
+        """Give a guest the reply to its callout. Returns effects, to be performed after those at hand.
 
         A reply that nobody waits for any more, because the guest has failed or has cancelled the callout, is dropped.
 
@@ -306,7 +306,7 @@ class Host(HostBase):
 
     @property
     def properties(self) -> Mapping[str, PropertyValue]:
-        """Those that filters find in any stream. May be set. Raises: TypeError or ValueError, as for an argument."""
+        """Properties that filters find in every stream. May be set. Raises: TypeError or ValueError."""
         return self._properties
 
     @properties.setter
@@ -319,14 +319,14 @@ class Host(HostBase):
         return lookup(self.properties, path)
 
     def use(self, services: Services) -> None:
-        """Let guests find these services from now on, instead of those before. Not to be called while a guest runs."""
+        """Replace the services of guests from now on. Not to be called while a guest runs."""
         check_arguments(services=services)
         self.services = services
         for vm in self._vms.values():
             vm.services = services
 
     def listen(self, listener: Listener | None) -> None:
-        """Let a listener see every callback and hostcall from now on, instead of the one before; ``None``: nobody.
+        """Report every callback and hostcall to `listener`, instead of to the one before; ``None``: to nobody.
 
         Costs nothing while nobody listens. Not to be called by a listener.
         """
@@ -335,13 +335,13 @@ class Host(HostBase):
         self._listen()
 
     def add_listener(self, listener: Listener) -> None:
-        """Let one more listener see every callback and hostcall, beside that of `listen`, until `remove_listener`."""
+        """Report every callback and hostcall to one more listener, beside that of `listen`, until `remove_listener`."""
         check_arguments(listener=listener)
         self._others.append(listener)
         self._listen()
 
     def remove_listener(self, listener: Listener) -> None:
-        """Let a listener that was added see nothing more. Raises: ValueError, if it was not."""
+        """Stop reporting to a listener that was added. Raises: ValueError, if it was not."""
         self._others.remove(listener)
         self._listen()
 
@@ -351,7 +351,7 @@ class Host(HostBase):
             vm.listen(all)
 
     def close(self) -> list[Effect]:
-        """End all plugins and free their VMs, also those that would rather wait for ``proxy_done``."""
+        """End all plugins and free their VMs, even of plugins that wait for ``proxy_done``."""
         effects = [effect for plugin in list(self.plugins) for effect in plugin.close()]
         for plugin in list(self.plugins):
             plugin._root.drop()

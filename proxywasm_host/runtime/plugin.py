@@ -156,13 +156,13 @@ class Plugin(PluginBase):
     # -- Events --------------------------------------------------------------------------------------------------
 
     def tick(self) -> list[Effect]:
-        """The tick period has passed: on_tick."""
+        """Call on_tick: the tick period has passed."""
         if self._root.tick_period:
             self._vm.call(self._root, "on_tick", self._root.id)
         return self.host.drain()
 
     def queue_ready(self, token: int) -> list[Effect]:
-        """A message came into a queue that this plugin registered: on_queue_ready."""
+        """Call on_queue_ready: a message came into a queue that this plugin registered."""
         root = self._root
         root.queue_notifications.acknowledge()
         self._vm.defer(lambda: self._call(root, "on_queue_ready", token))

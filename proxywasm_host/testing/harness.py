@@ -194,17 +194,17 @@ class Harness:
 
     @property
     def failures(self) -> list[Failure]:
-        """Of each plugin whose guest has failed, why."""
+        """The failures of plugins, by plugin."""
         return [plugin.failure for plugin in self.host.plugins if plugin.failure]
 
     # -- Events --------------------------------------------------------------------------------------------------
 
     def attach(self, stream: object, perform: Callable[[Effect], None]) -> None:
-        """Have the effects of a stream performed."""
+        """Perform the effects of a stream."""
         self._streams[id(stream)] = stream, perform
 
     def restrict(self, *contexts: Any) -> None:
-        """Do not show guests the properties that the profile has not."""
+        """Hide properties that the profile does not have from guests."""
         if self.profile.properties is not None:
             for context in contexts:
                 context.get_property = partial(self._get_property, context.get_property)
@@ -223,7 +223,7 @@ class Harness:
         self._streams.pop(id(stream), None)
 
     def feed(self, what: str, size: int, end_stream: bool, event: Callable[[], list[Effect]]) -> None:
-        """Let something happen, and do what comes of it. `what`, `size` and `end_stream` are for the report."""
+        """Feed an event, and perform its effects. `what`, `size` and `end_stream` are for the report."""
         self.recorder.timeline.append(InputEvent(what, size, end_stream))
         self._perform(event())
 
@@ -337,7 +337,7 @@ class Harness:
     # -- The rest ------------------------------------------------------------------------------------------------
 
     def transcript(self) -> list[str]:
-        """What guests were called with and did, a line each: the same on every engine."""
+        """Callbacks and hostcalls, a line each; the same on every engine."""
         lines = []
         for entry in self.recorder.timeline:
             if isinstance(entry, Invocation):
@@ -345,7 +345,7 @@ class Harness:
         return lines
 
     def report(self) -> str:
-        """What a person wants to see when a test has failed: log lines, the last hostcalls, failures."""
+        """The report of a failed test: log lines, the last hostcalls, failures."""
         lines = self.logs.lines()
         calls = [
             f"{entry.plugin} {entry.name}: {describe(event)}"

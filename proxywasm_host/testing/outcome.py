@@ -72,7 +72,7 @@ class Logs(list[GuestLog]):
 
 @dataclass(repr=False, eq=False)
 class Outcome:
-    """What became of a request, so far or at its end."""
+    """The result of a request, so far or at its end."""
 
     upstream: Request | None = None
     """What upstream got; ``None`` if nothing reached it, not ``complete`` if its end has not."""

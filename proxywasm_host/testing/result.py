@@ -23,7 +23,7 @@ SHOWN = 4
 
 @dataclass(repr=False)
 class ExchangeResult:
-    """What became of a request.
+    """The result of a request.
 
     `upstream_request` and `client_response` are ``None`` if nothing of them came out, and not `Message.complete` if
     they stopped half-way. `invocations` and `logs` are those of this exchange.
