@@ -21,11 +21,10 @@ from enum import IntEnum
 from functools import wraps
 from typing import Any, Final
 
-from proxywasm_host.abi.hostcalls.quota import quota_exceeded
+from proxywasm_host.abi.hostcalls.quota import NOT_DONE, not_done
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.table import CALLBACKS, HOSTCALLS, WASI, Hostcall, Kind, Param
 from proxywasm_host.abi.types import AbiVersion
-from proxywasm_host.services import QuotaExceeded
 
 __all__ = ["CustomHostcall", "by_name", "hostcall"]
 
@@ -69,7 +68,7 @@ class CustomHostcall:
     host's.
 
     It runs while the guest waits, so it must not block, and must feed no event. An exception that it raises fails the
-    VM, and is told in the failure; `QuotaExceeded` is INTERNAL_FAILURE to the guest.
+    VM, and is told in the failure; `QuotaExceeded` and `ServiceUnavailable` are INTERNAL_FAILURE to the guest.
 
     Raises: TypeError or ValueError, with a sentence, for what cannot be a hostcall.
     """
@@ -94,8 +93,8 @@ class CustomHostcall:
         def call(*args: Any) -> Any:
             try:
                 result = handler(*args)
-            except QuotaExceeded as error:
-                return quota_exceeded(error)
+            except NOT_DONE as error:
+                return not_done(error)
             if not isinstance(result, Refusal):
                 _check_result(row, result)
             return result

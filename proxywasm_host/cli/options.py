@@ -25,6 +25,7 @@ from proxywasm_host.cli.parameter_types import (
     Hostcalls,
     Property,
     Seconds,
+    SharedChoice,
     Size,
 )
 from proxywasm_host.describe import plural
@@ -38,6 +39,7 @@ from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.listener import Listener
 from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.services import GuestLog, LogSink, Services
+from proxywasm_host.services.shared import open_shared, with_shared
 from proxywasm_host.testing import Message
 
 __all__ = [
@@ -79,6 +81,11 @@ FILTER_OPTIONS = (
 )
 HOSTCALLS_OPTION = click.option(
     "--hostcalls", type=Hostcalls(), multiple=True, help="Where hostcalls of your own are: a Python module or file."
+)
+SHARED_OPTION = click.option(
+    "--shared",
+    type=SharedChoice(),
+    help="Who shares data, queues and metrics of filters: memory, processes or redis://….",
 )
 REQUEST_OPTIONS = (
     click.option("-X", "--method", metavar="METHOD", help="Instead of METHOD before the URL."),
@@ -135,6 +142,7 @@ HOST_OPTIONS = (
     click.option(
         "--allow-on-headers-stop-iteration", is_flag=True, help="PAUSE on headers lets the body come (as in Envoy)."
     ),
+    SHARED_OPTION,
     HOSTCALLS_OPTION,
     click.option(
         "--unknown-imports",
@@ -196,10 +204,13 @@ class CommandLine:
     def host(self, log: LogSink, *, listener: Listener | None = None, cache: ModuleCache | None = None) -> Host:
         """A host with the services and limits that the options say. Raises: UnknownEngine, EngineUnavailable."""
         options = self.options
+        services = Services(log=log, clusters=dict(options["callout"]).keys())
+        if options["shared"]:
+            services = with_shared(services, open_shared(options["shared"]))
         return Host(
             self.engines[0],
             profile=options["profile"],
-            services=Services(log=log, clusters=dict(options["callout"]).keys()),
+            services=services,
             limits=Limits(options["memory_limit"], options["deadline"] or LONGEST),
             properties=dict(options["properties"]),
             listener=listener,

@@ -33,6 +33,7 @@ from proxywasm_host.runtime.effects import (
     RedisCallReply,
     Reply,
 )
+from proxywasm_host.services.shared import check_shared
 
 __all__ = [
     "CannedReply",
@@ -45,6 +46,7 @@ __all__ = [
     "Output",
     "OutputFile",
     "Property",
+    "SharedChoice",
     "Size",
 ]
 
@@ -264,6 +266,17 @@ def replies(callout: Callout, status: int, body: bytes) -> Sequence[Reply]:
     if isinstance(callout, GrpcStream):
         return [GrpcInitialMetadata([]), GrpcMessage(body), GrpcTrailingMetadata([]), GrpcClosed(status)]
     return [RedisCallReply(body)]
+
+
+class SharedChoice(Kind):
+    """Between which processes state is shared."""
+
+    name = "WHO"
+
+    def parse(self, text: str) -> str:
+        """What it is, if it can be that. Raises: ValueError."""
+        check_shared(text)
+        return text
 
 
 class EngineName(Kind):

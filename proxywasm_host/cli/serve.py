@@ -12,7 +12,7 @@ import click
 
 from proxywasm_host import remedy
 from proxywasm_host.abi.types import LogLevel
-from proxywasm_host.cli.options import FILTER_OPTIONS, of_each
+from proxywasm_host.cli.options import FILTER_OPTIONS, SHARED_OPTION, of_each
 from proxywasm_host.cli.parameter_types import DataOrFile, Environment, Property, Seconds, Size
 from proxywasm_host.driver.defaults import DEADLINE, MEMORY
 
@@ -42,6 +42,7 @@ def _filter_options(function: F) -> F:
 @click.option("--deadline", type=Seconds(), help=f"Seconds for a callback; 0 for no limit.  [default: {DEADLINE:g}]")
 @click.option("--memory-limit", type=Size(), help=f"Of a guest.  [default: {MEMORY >> 20}MiB]")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes.  [default: 1]")
+@SHARED_OPTION
 @click.option(
     "--access-log", type=click.Choice(["common", "json", "off"]), help="To standard output.  [default: common]"
 )
@@ -98,7 +99,7 @@ def overrides(filters: tuple[str, ...], options: dict[str, Any]) -> dict[str, An
     """What a command line says, as a configuration says it. Raises: click.UsageError."""
     said: dict[str, Any] = {
         name: options[name]
-        for name in ("listen", "workers", "watch", "admin", "log_level")
+        for name in ("listen", "workers", "shared", "watch", "admin", "log_level")
         if options[name] is not None
     }
     if options["upstream"]:

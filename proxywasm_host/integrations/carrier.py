@@ -25,6 +25,7 @@ from proxywasm_host.runtime.header_limits import HeaderLimits
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.listener import Listener
 from proxywasm_host.services import Services
+from proxywasm_host.services.shared import open_shared, with_shared
 
 __all__ = ["Carrier"]
 
@@ -49,6 +50,8 @@ class Carrier:
         clients: who makes callouts, by the effect's type; see `AsyncDriver` and `ThreadDriver`.
         limits: memory and deadline of each guest; ``Limits()`` for none.
         record: which requests are recorded, and where: ``Record("recordings", sample=100)``; ``None`` for none.
+        shared: who shares data, queues and metrics of filters, which `services` then need not say: ``"memory"``,
+            ``"processes"`` or ``"redis://…"``; see `proxywasm_host.services.shared`.
         on_failure: told of each failure of a guest, with the plugin and its `Failure`. The log has its report anyway.
         services, engine, profile, listener: of the hosts that are made. All share these services.
 
@@ -74,6 +77,7 @@ class Carrier:
         profile: str | Profile = ENVOY,
         limits: Limits | None = LIMITS,
         record: Record | None = None,
+        shared: str | None = None,
         on_failure: OnFailure = None,
         listener: Listener | None = None,
     ) -> None:
@@ -97,6 +101,8 @@ class Carrier:
         self.app = app
         self.filters: list[AnyFilter] = [*filter_list.chain(filters)]
         services = with_clusters(Services() if services is None else services, clusters)
+        if shared is not None:
+            services = with_shared(services, open_shared(shared))
         fixed = of_this_node(of_all)
         self._make_host: Callable[[], Host] = lambda: Host(
             engine, profile=profile, services=services, limits=limits, properties=fixed, listener=listener

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 from proxywasm_host.integrations.asgi.scope import Receive, Scope, Send
-from proxywasm_host.serve.metrics import added, rendered
+from proxywasm_host.serve.metrics import added, guests_of, rendered
 
 __all__ = ["Admin", "Member"]
 
@@ -122,7 +122,7 @@ class Admin:
             return 503, "text/plain", b"no process serves\n"
         accept = dict(scope["headers"]).get(b"accept", b"").decode("latin-1")
         ours = added(snapshot["ours"] for snapshot in snapshots)
-        body, kind = rendered(ours, added(snapshot["guests"] for snapshot in snapshots), accept)
+        body, kind = rendered(ours, guests_of(snapshots), accept)
         return 200, kind, body
 
     async def _live(self, scope: Scope) -> Answer:
@@ -153,5 +153,5 @@ def _united(told: list[dict[str, Any]]) -> dict[str, Any]:
         "upstream": told[0]["upstream"] if told else "",
         "requests": requests,
         "ours": ours,
-        "guests": added(one["guests"] for one in told),
+        "guests": guests_of(told),
     }

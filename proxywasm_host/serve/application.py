@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+from collections.abc import Callable
 from typing import Any
 
 from proxywasm_host.abi.types import LogLevel
@@ -13,15 +14,16 @@ from proxywasm_host.errors import ConfigError, ProxyWasmError
 from proxywasm_host.serve.config import Settings
 from proxywasm_host.serve.dataplane_config import dataplane_config
 from proxywasm_host.serve.generation import Generation
-from proxywasm_host.serve.metrics import GuestMetrics, Tally
+from proxywasm_host.serve.metrics import Tally
 from proxywasm_host.serve.source import Source
 from proxywasm_host.serve.thread import Thread
 from proxywasm_host.serve.trace import Tracer
 from proxywasm_host.services import Services, StandardLogging
+from proxywasm_host.services.shared import open_shared, with_shared
 
 __all__ = ["Application", "usable"]
 
-FIXED = ("listen", "workers", "admin", "admin_hosts", "watch", "shutdown_timeout", "sample", "log_level")
+FIXED = ("listen", "workers", "admin", "admin_hosts", "watch", "shared", "shutdown_timeout", "sample", "log_level")
 """What is decided when the server starts."""
 logger = logging.getLogger("proxywasm_host.serve")
 
@@ -35,9 +37,15 @@ class Application:
     pid = 0
     """Of the process that it serves in."""
 
-    def __init__(self, source: Source, settings: Settings, listening: socket.socket | None) -> None:
-        """Serve on `listening`; ``None``: load everything, and take no connections."""
+    def __init__(
+        self, source: Source, settings: Settings, listening: socket.socket | None, shared: str = "memory"
+    ) -> None:
+        """Serve on `listening`; ``None``: load everything, and take no connections.
+
+        `shared` says who shares what filters share; see `open_shared`.
+        """
         self._source = source
+        self._choice = shared
         self._settings = settings
         self._listening = listening
         self._stopping: set[asyncio.Task[None]] = set()
@@ -46,9 +54,12 @@ class Application:
         """Load the filters. Raises: ProxyWasmError."""
         self.pid = os.getpid()
         settings = self._settings
-        self._metrics = GuestMetrics()
+        try:
+            self._shared = open_shared(self._choice)
+        except ValueError as error:  # of redis-py
+            raise ConfigError(f"shared: {error}") from None
         level = LogLevel[settings.log_level.upper()]
-        self._services = Services(log=StandardLogging(level), metrics=self._metrics)
+        self._services = with_shared(Services(log=StandardLogging(level)), self._shared)
         self._tally = Tally()
         self._thread = Thread(self._listening)
         self._tracer = Tracer(self._tally, settings.sample, self._thread.lane.call_later)
@@ -58,6 +69,7 @@ class Application:
             self.generation = await self._load(1, settings)
         except BaseException:
             await self._thread.end()
+            await asyncio.to_thread(self._shared.close)
             raise
         self.loaded = True
 
@@ -107,12 +119,13 @@ class Application:
         """Free everything. Requests that are under way have had their time."""
         await asyncio.wait([*self._stopping, asyncio.ensure_future(self.generation.stop())], timeout=1)
         await self._thread.end()
+        await asyncio.to_thread(self._shared.close)
 
     # -- For the admin port --------------------------------------------------------------------------------------
 
     async def snapshot(self) -> dict[str, Any]:
         """Numbers and state, as JSON has them."""
-        return await self._thread.ask(self._counted)
+        return await self._with_guests(self._counted)
 
     async def unready(self) -> list[str]:
         """Why it is not ready: names of filters that have no guest that works."""
@@ -120,7 +133,12 @@ class Application:
 
     async def live(self, since: int) -> dict[str, Any]:
         """The same, and the requests that have changed after a change of that number; they are looked at from now."""
-        return await self._thread.ask(lambda: self._watched(since))
+        return await self._with_guests(lambda: self._watched(since))
+
+    async def _with_guests(self, count: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What the thread says, and what filters have counted, for which a server may have to be asked."""
+        guests = await asyncio.to_thread(self._shared.metrics.snapshot)
+        return {**await self._thread.ask(count), "guests": guests, "shared": self._choice != "memory"}
 
     def _counted(self) -> dict[str, Any]:
         """In the thread."""
@@ -139,7 +157,6 @@ class Application:
                 "memory": {plugin["name"]: plugin["memory"] for plugin in vms.values()},
                 "restarts": {plugin["name"]: plugin["restarts"] for plugin in chain},
             },
-            "guests": self._metrics.snapshot(),
         }
 
     def _watched(self, since: int) -> dict[str, Any]:

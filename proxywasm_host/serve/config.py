@@ -32,6 +32,7 @@ from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.serve.model import File, Model, Seconds, Size
 from proxywasm_host.serve.upstreams import Retry, Tls, Upstream, web
 from proxywasm_host.services import MAX_CALLOUTS
+from proxywasm_host.services.shared import check_shared
 
 __all__ = ["Address", "Clients", "Cluster", "Filter", "Record", "Route", "Settings"]
 
@@ -77,6 +78,11 @@ def _check_json(value: Any, path: tuple[Any, ...]) -> None:
         said = f"{value!r} is not a value of JSON"
     if said:
         raise PydanticCustomError("no_json", "{said}", {"said": said, "path": path})
+
+
+def _shared(value: str) -> str:
+    check_shared(value)
+    return value
 
 
 Address = Annotated[tuple[str, int], BeforeValidator(_address), WithJsonSchema({"type": ["string", "integer"]})]
@@ -355,6 +361,10 @@ class Settings(Model):
     """Lowest level of the lines that filters log."""
     workers: Annotated[int, Field(gt=0, le=256)] = 1
     """Processes."""
+    shared: Annotated[str, AfterValidator(_shared)] | None = None
+    """Between which processes filters share data, queues and metrics: ``memory``, ``processes`` or ``redis://…``; those
+    of this server if not given.
+    """
     admin: Address | None = None
     """``HOST:PORT`` of ``/metrics`` and of the page; none if not given."""
     admin_hosts: list[str] = []

@@ -12,72 +12,22 @@ Rules of this module:
 
 from __future__ import annotations
 
+import operator
 import re
-from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
-from proxywasm_host.services.metrics import COUNTER, GAUGE, HISTOGRAM, InMemoryMetrics
+from proxywasm_host.services.metrics import Histogram
 
-__all__ = ["GuestMetrics", "Histogram", "Tally", "added", "rendered"]
+__all__ = ["Tally", "added", "guests_of", "rendered"]
 
 MICROSECONDS = (10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 50e-3, 0.1, 1.0)
-GUEST_BUCKETS = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4, 3e5, 6e5, 1.8e6, 3.6e6)
-"""Those of Envoy's histograms."""
 Snapshot = dict[str, Any]
-
-
-class Histogram:
-    """Counts by bucket; the last is for values above all bounds."""
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.sum = 0.0
-
-    def note(self, value: float) -> None:
-        """Count a value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.sum += value
-
-    def snapshot(self) -> Snapshot:
-        """What was counted, as JSON has it."""
-        return {"bounds": self.bounds, "counts": list(self.counts), "sum": self.sum}
-
-
-class GuestMetrics(InMemoryMetrics):
-    """The metrics that guests define; histograms as buckets."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.histograms: dict[str, Histogram] = {}
-
-    def define(self, kind: int, name: str) -> None:
-        """As that of `InMemoryMetrics`, with buckets for a histogram."""
-        super().define(kind, name)
-        if kind == HISTOGRAM:
-            self.histograms.setdefault(name, Histogram(GUEST_BUCKETS))
-
-    def record(self, kind: int, name: str, value: int) -> None:
-        """As that of `InMemoryMetrics`, counted in a bucket for a histogram."""
-        if kind == HISTOGRAM:
-            self.histograms.setdefault(name, Histogram(GUEST_BUCKETS)).note(value)
-        else:
-            super().record(kind, name, value)
-
-    def snapshot(self) -> Snapshot:
-        """What was counted, as JSON has it."""
-        values = self.values.copy()
-        return {
-            "counters": {name: value for (kind, name), value in values.items() if kind == COUNTER},
-            "gauges": {name: value for (kind, name), value in values.items() if kind == GAUGE},
-            "histograms": {name: histogram.snapshot() for name, histogram in list(self.histograms.items())},
-        }
 
 
 class Tally:
@@ -118,24 +68,33 @@ def _flat(counter: Counter[Any]) -> dict[str, int]:
     return {SEPARATOR.join(labels): count for labels, count in counter.items()}
 
 
-def added(snapshots: Iterable[Snapshot]) -> Snapshot:
+def added(snapshots: Iterable[Snapshot], add: Callable[[Any, Any], Any] = operator.add) -> Snapshot:
     """Several processes as one: numbers add up, mappings are united, of the rest the last counts."""
     total: Snapshot = {}
     for snapshot in snapshots:
         for key, value in snapshot.items():
-            total[key] = _sum(total.get(key), value)
+            total[key] = _sum(total.get(key), value, add)
     return total
 
 
-def _sum(one: Any, other: Any) -> Any:
+def _sum(one: Any, other: Any, add: Callable[[Any, Any], Any]) -> Any:
     if one is None:
         return other
     if isinstance(one, dict) and isinstance(other, dict):
         if "bounds" in one:
-            counts = [a + b for a, b in zip(one["counts"], other["counts"], strict=True)]
-            return {"bounds": one["bounds"], "counts": counts, "sum": one["sum"] + other["sum"]}
-        return added([one, other])
-    return one + other if isinstance(one, (int, float)) and isinstance(other, (int, float)) else other
+            counts = [add(a, b) for a, b in zip(one["counts"], other["counts"], strict=True)]
+            return {"bounds": one["bounds"], "counts": counts, "sum": add(one["sum"], other["sum"])}
+        return added([one, other], add)
+    return add(one, other) if isinstance(one, (int, float)) and isinstance(other, (int, float)) else other
+
+
+def guests_of(snapshots: Sequence[Snapshot]) -> Snapshot:
+    """What filters have counted, over processes that told of it: each by itself, or each what all have shared by then.
+
+    Of the latter the newest is the highest, as counters only grow; gauges differ by what some milliseconds make.
+    """
+    shared = any(snapshot["shared"] for snapshot in snapshots)
+    return added((snapshot["guests"] for snapshot in snapshots), max if shared else operator.add)
 
 
 # -- For Prometheus ----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import logging.config
 import os
+import re
 import resource
 import signal
 import socket
@@ -35,7 +36,9 @@ from proxywasm_host.serve.parent_process import end_with_parent
 from proxywasm_host.serve.reload import Watch
 from proxywasm_host.serve.source import Source
 from proxywasm_host.serve.supervisor import Supervisor
+from proxywasm_host.services import ServiceUnavailable
 from proxywasm_host.services.log import LEVELS
+from proxywasm_host.services.shared import open_shared
 
 __all__ = ["serve"]
 
@@ -46,10 +49,6 @@ OTHERS = 256
 """Descriptors for what is not a connection of a client or to upstream: files, callouts, the admin port."""
 RETRY = 0.5
 """Seconds until a process that could not start tries again."""
-SEVERAL = (
-    "each of the %d processes has filters of its own, and shared data, queues and metrics of its own: "
-    "what filters count there, as rate limits do, is counted in each by itself"
-)
 
 
 def log_config(settings: Settings) -> dict[str, Any]:
@@ -85,9 +84,25 @@ def serve(source: Source) -> None:
         if settings.workers == 1:
             asyncio.run(until_signal(Alone(source, settings, listening, watch, admin), ready))
         else:
-            if settings.all_filters:
-                logger.warning(SEVERAL, settings.workers)
             _several(source, settings, watch, listening, admin, ready)
+
+
+def shared_by(settings: Settings) -> str:
+    """Between which processes filters share what they share; ``processes`` without a name are those of this server."""
+    choice = settings.shared or ("memory" if settings.workers == 1 else "processes")
+    return re.sub(r"^processes(?=\?|$)", f"processes:serve-{os.getpid()}", choice)
+
+
+@contextlib.contextmanager
+def held(shared: str) -> Iterator[None]:
+    """Let state between processes outlive all that serve at the moment."""
+    opened = open_shared(shared)
+    try:
+        with contextlib.suppress(ServiceUnavailable):
+            opened.data.get("", b"")
+        yield
+    finally:
+        opened.close()
 
 
 def make_room(settings: Settings) -> None:
@@ -184,7 +199,7 @@ class Alone(Application):
     def __init__(
         self, source: Source, settings: Settings, listening: socket.socket, watch: Watch, admin: socket.socket | None
     ) -> None:
-        super().__init__(source, settings, listening)
+        super().__init__(source, settings, listening, shared_by(settings))
         self._watch = watch
         self._admin = admin
         self._around = contextlib.AsyncExitStack()
@@ -216,9 +231,15 @@ class OneOfSeveral(Application):
     """The application in a process of its own, which the one that started it can ask."""
 
     def __init__(
-        self, source: Source, settings: Settings, listening: socket.socket, directory: Path, supervisor: int
+        self,
+        source: Source,
+        settings: Settings,
+        listening: socket.socket,
+        shared: str,
+        directory: Path,
+        supervisor: int,
     ) -> None:
-        super().__init__(source, settings, listening)
+        super().__init__(source, settings, listening, shared)
         self._directory = directory
         self._supervisor = supervisor
 
@@ -255,10 +276,12 @@ class OneOfSeveral(Application):
         await super().stop()
 
 
-def one(source: Source, settings: Settings, listening: socket.socket, directory: Path, supervisor: int) -> None:
+def one(
+    source: Source, settings: Settings, listening: socket.socket, shared: str, directory: Path, supervisor: int
+) -> None:
     """What each of several processes runs."""
     logging.config.dictConfig(log_config(settings))
-    asyncio.run(until_signal(OneOfSeveral(source, settings, listening, directory, supervisor), lambda: None))
+    asyncio.run(until_signal(OneOfSeveral(source, settings, listening, shared, directory, supervisor), lambda: None))
 
 
 def _several(
@@ -276,8 +299,10 @@ def _several(
         office.start()
         try:
             asyncio.run(usable(source, settings))
-            arguments = (source, settings, listening, directory, os.getpid())
-            well = Supervisor(settings.workers, one, arguments).run(settings.shutdown_timeout)
+            shared = shared_by(settings)
+            arguments = (source, settings, listening, shared, directory, os.getpid())
+            with held(shared):
+                well = Supervisor(settings.workers, one, arguments).run(settings.shutdown_timeout)
         finally:
             over.set()
             office.join()

@@ -1,6 +1,7 @@
 """What hostcalls need from outside: one small protocol each, with an in-memory default.
 
-Rules: nothing here knows the ABI or an engine; nothing blocks; the same object may serve many VMs and threads.
+Rules: nothing here knows the ABI or an engine; nothing blocks, but what is outside of the process (`shared`)
+for a stated time; the same object may serve many VMs and threads.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from proxywasm_host.services.metrics import InMemoryMetrics, Metrics
 from proxywasm_host.services.quota import QuotaExceeded
 from proxywasm_host.services.shared_data import InMemorySharedData, SharedData
 from proxywasm_host.services.shared_queue import InMemorySharedQueues, SharedQueues, UnknownQueue
+from proxywasm_host.services.unavailable import ServiceUnavailable
 
 __all__ = [
     "Clock",
@@ -29,6 +31,7 @@ __all__ = [
     "ManualClock",
     "Metrics",
     "QuotaExceeded",
+    "ServiceUnavailable",
     "Services",
     "SharedData",
     "SharedQueues",

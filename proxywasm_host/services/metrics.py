@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Mapping
 from sys import getsizeof
 from threading import Lock
-from typing import Protocol
+from typing import Any, Protocol
 
 from proxywasm_host.services.quota import MIB, Quota
 
-__all__ = ["COUNTER", "GAUGE", "HISTOGRAM", "InMemoryMetrics", "Metrics"]
+__all__ = ["BUCKETS", "COUNTER", "GAUGE", "HISTOGRAM", "Histogram", "InMemoryMetrics", "Metrics", "by_kind"]
 
 COUNTER, GAUGE, HISTOGRAM = range(3)
 METRIC, SAMPLE = 256, 40
 """Bytes that a metric costs beside its name, and a sample of a histogram."""
+BUCKETS = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4, 3e5, 6e5, 1.8e6, 3.6e6)
+"""Upper bounds of what guests record in histograms: those of Envoy."""
+
+
+class Histogram:
+    """Counts by bucket; the last is for values above all bounds."""
+
+    def __init__(self, bounds: tuple[float, ...] = BUCKETS) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.sum: float = 0
+
+    def note(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def snapshot(self) -> dict[str, Any]:
+        """What was counted, as JSON has it."""
+        return {"bounds": self.bounds, "counts": list(self.counts), "sum": self.sum}
 
 
 class Metrics(Protocol):
@@ -38,8 +60,18 @@ class Metrics(Protocol):
         ...
 
 
+def by_kind(values: Mapping[tuple[int, str], int], histograms: Mapping[str, Histogram]) -> dict[str, dict[str, Any]]:
+    """Metrics as JSON has them: ``counters``, ``gauges`` and ``histograms`` by name."""
+    return {
+        "counters": {name: value for (kind, name), value in values.items() if kind == COUNTER},
+        "gauges": {name: value for (kind, name), value in values.items() if kind == GAUGE},
+        "histograms": {name: histogram.snapshot() for name, histogram in histograms.items()},
+    }
+
+
 class InMemoryMetrics:
-    """Metrics of this process: `values` of counters and gauges, `samples` of histograms (the last 4096 of each).
+    """Metrics of this process: `values` of counters and gauges; of histograms the last 4096 `samples`, and all in
+    `histograms`, by bucket.
 
     All together have at most `max_bytes`: beyond that a new metric is refused, and a histogram that has samples keeps
     the last ones of them.
@@ -50,6 +82,7 @@ class InMemoryMetrics:
     def __init__(self, max_bytes: int | None = 64 * MIB) -> None:
         self.values: dict[tuple[int, str], int] = {}
         self.samples: dict[str, list[int]] = {}
+        self.histograms: dict[str, Histogram] = {}
         self._quota = Quota("the metrics", max_bytes)
         self._lock = Lock()
 
@@ -61,6 +94,7 @@ class InMemoryMetrics:
             self._quota.reserve(METRIC + getsizeof(name))
             if kind == HISTOGRAM:
                 self.samples[name] = []
+                self.histograms[name] = Histogram()
             else:
                 self.values[kind, name] = 0
 
@@ -74,6 +108,7 @@ class InMemoryMetrics:
         with self._lock:
             if kind == HISTOGRAM:
                 samples = self.samples.setdefault(name, [])
+                self.histograms.setdefault(name, Histogram()).note(value)
                 samples.append(value)
                 if len(samples) > self.SAMPLES or not self._quota.has(SAMPLE):
                     del samples[0]
@@ -85,6 +120,11 @@ class InMemoryMetrics:
     def get(self, kind: int, name: str) -> int:
         """Value of a counter or a gauge; 0 if it was never defined."""
         return self.values.get((kind, name), 0)
+
+    def snapshot(self) -> dict[str, dict[str, Any]]:
+        """All that is kept, as `by_kind` has it."""
+        with self._lock:
+            return by_kind(self.values, self.histograms)
 
     def __repr__(self) -> str:
         count = len(self.values) + len(self.samples)

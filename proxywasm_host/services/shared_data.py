@@ -5,6 +5,8 @@ Source: ``shared_data.cc`` of Envoy's host: process-wide, keyed by vm_id and key
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from itertools import count
 from threading import Lock
 from typing import Protocol
@@ -18,7 +20,10 @@ ENTRY = 256
 
 
 class SharedData(Protocol):
-    """Where shared data is kept. An implementation must be safe to use from several threads."""
+    """Where shared data is kept. An implementation must be safe to use from several threads.
+
+    What is kept outside of this process may raise ServiceUnavailable.
+    """
 
     def get(self, vm_id: str, key: bytes) -> tuple[bytes, int] | None:
         """The value and its CAS number, or ``None`` if the key was never set."""
@@ -33,20 +38,37 @@ class SharedData(Protocol):
 
 
 class _Space(Quota):
-    """The data of one vm_id: value and CAS number by key."""
+    """The data of one vm_id: value and CAS number by key, and when what is not for ever is gone."""
 
-    __slots__ = ("entries",)
+    __slots__ = ("entries", "until")
 
     def __init__(self, vm_id: str, limit: int | None) -> None:
         super().__init__(f"the shared data of vm_id {vm_id!r}", limit)
         self.entries: dict[bytes, tuple[bytes, int]] = {}
+        self.until: dict[bytes, float] = {}
+
+    def forget_old(self, now: float) -> None:
+        """Let go of what is gone."""
+        for key in [key for key, until in self.until.items() if until <= now]:
+            del self.until[key]
+            self.release(ENTRY + len(key) + len(self.entries.pop(key)[0]))
 
 
 class InMemorySharedData:
-    """Shared data of this process: at most `max_bytes` for each vm_id; more is refused, and what is there stays."""
+    """Shared data of this process: at most `max_bytes` for each vm_id; more is refused, and what is there stays.
 
-    def __init__(self, max_bytes: int | None = 256 * MIB) -> None:
+    What was not set again for `ttl` seconds is gone.
+    """
+
+    def __init__(
+        self,
+        max_bytes: int | None = 256 * MIB,
+        ttl: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.max_bytes = max_bytes
+        self.ttl = ttl
+        self._clock = clock
         self._spaces: dict[str, _Space] = {}
         self._cas = count(1)
         self._lock = Lock()
@@ -54,7 +76,9 @@ class InMemorySharedData:
     def get(self, vm_id: str, key: bytes) -> tuple[bytes, int] | None:
         """The value and its CAS number, or ``None`` if the key was never set."""
         space = self._spaces.get(vm_id)
-        return space.entries.get(key) if space else None
+        if space is None or (self.ttl and space.until.get(key, 0.0) <= self._clock()):
+            return None
+        return space.entries.get(key)
 
     def set(self, vm_id: str, key: bytes, value: bytes, cas: int = 0) -> bool:
         """Store a value, unless `cas` is another number than 0 and than that of the key. Raises: QuotaExceeded."""
@@ -62,6 +86,10 @@ class InMemorySharedData:
             space = self._spaces.get(vm_id)
             if space is None:
                 space = self._spaces[vm_id] = _Space(vm_id, self.max_bytes)
+            if self.ttl:
+                now = self._clock()
+                if space.until.get(key, now) <= now or not space.has(ENTRY + len(key) + len(value)):
+                    space.forget_old(now)
             old = space.entries.get(key)
             if old is None:
                 space.reserve(ENTRY + len(key) + len(value))
@@ -70,6 +98,8 @@ class InMemorySharedData:
             else:
                 space.reserve(len(value) - len(old[0]))
             space.entries[key] = value, next(self._cas) & 0xFFFFFFFF or next(self._cas) & 0xFFFFFFFF
+            if self.ttl:
+                space.until[key] = now + self.ttl
             return True
 
     def clear(self, vm_id: str) -> None:

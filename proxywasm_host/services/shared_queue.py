@@ -28,7 +28,10 @@ class UnknownQueue(ProxyWasmError, LookupError):
 
 
 class SharedQueues(Protocol):
-    """Where queues are kept. An implementation must be safe to use from several threads."""
+    """Where queues are kept. An implementation must be safe to use from several threads.
+
+    What is kept outside of this process may raise ServiceUnavailable.
+    """
 
     def register(self, vm_id: str, name: bytes, on_ready: Callable[[int], None]) -> int:
         """Make a queue, or take it over; `on_ready` is called with its token after each message.

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxywasm_host.serve.metrics import OURS, GuestMetrics, Histogram, Tally, added, rendered
-from proxywasm_host.services.metrics import COUNTER, GAUGE, HISTOGRAM
+from proxywasm_host.serve.metrics import OURS, Tally, added, rendered
+from proxywasm_host.services.metrics import COUNTER, GAUGE, HISTOGRAM, Histogram, InMemoryMetrics
 
 
 def samples(ours, guests) -> dict:
@@ -21,7 +21,7 @@ def samples(ours, guests) -> dict:
 
 
 def process(requests: int) -> tuple[dict, dict]:
-    tally, metrics = Tally(), GuestMetrics()
+    tally, metrics = Tally(), InMemoryMetrics()
     tally.callbacks["auth", "on_log"] += 64
     tally.failures["auth", "trap"] += 1
     tally.in_filter("auth", 20e-6)
@@ -55,7 +55,7 @@ def test_processes_add_up():
 
 
 def test_whatever_a_guest_calls_its_metrics():
-    metrics = GuestMetrics()
+    metrics = InMemoryMetrics()
     names = ["", "a b", "a.b", "a_b_total", 'x"y\n\\', "🙂", "proxywasm_requests"]
     for kind in (COUNTER, GAUGE, HISTOGRAM):
         for name in names:
@@ -88,7 +88,7 @@ NAMES = st.lists(PARTS, max_size=4).map("".join)
 @given(st.lists(st.tuples(st.sampled_from([COUNTER, GAUGE, HISTOGRAM]), NAMES), max_size=12))
 def test_names_never_clash(defined):
     """Each metric comes out of a strict reader with the name that the guest gave it, as what it is."""
-    metrics = GuestMetrics()
+    metrics = InMemoryMetrics()
     for number, (kind, name) in enumerate(defined):
         metrics.define(kind, name)
         if kind == COUNTER:
@@ -109,12 +109,12 @@ def test_names_never_clash(defined):
     assert len(lines) == len(set(lines))
 
 
-def process_with(metrics: GuestMetrics) -> tuple[dict, dict]:
+def process_with(metrics: InMemoryMetrics) -> tuple[dict, dict]:
     return process(0)[0], metrics.snapshot()
 
 
 def test_names_that_belong_to_another_metric():
-    metrics = GuestMetrics()
+    metrics = InMemoryMetrics()
     for kind, name in ((GAUGE, "hits_total"), (COUNTER, "hits"), (HISTOGRAM, "hits"), (GAUGE, "size_count")):
         metrics.define(kind, name)
     metrics.record(HISTOGRAM, "size", 1)

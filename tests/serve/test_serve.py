@@ -332,13 +332,6 @@ def test_processes_end_when_the_one_that_started_them_is_killed(serve):
         served.get()
 
 
-def test_several_processes_say_that_they_count_by_themselves(serve):
-    several, alone, plain = serve(HEADERS, workers=2), serve(HEADERS), serve(settings={"filters": []}, workers=2)
-    assert "shared data, queues and metrics of its own" in several.log
-    assert "shared data" not in alone.log + plain.log
-    assert len(several.live()["workers"]) == len(plain.live()["workers"]) == 2
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_health_of_a_guest_that_failed_for_good(serve, workers):
     filters = [{"file": PANICS, "configuration": "request_headers", "failure_policy": "fail_closed"}]

@@ -1,0 +1,8 @@
+"""Shared data, shared queues and metrics for more than one process: `open_shared` says between which."""
+
+from __future__ import annotations
+
+from proxywasm_host.services.shared.bundle import Shared
+from proxywasm_host.services.shared.choice import check_shared, open_shared, with_shared
+
+__all__ = ["Shared", "check_shared", "open_shared", "with_shared"]

@@ -1,0 +1,103 @@
+"""Between which processes state is shared, as people write it.
+
+    ================================  =================================================================
+    ``memory``                        this process alone
+    ``processes``                     processes of one process group on this machine: the workers of
+                                      gunicorn, uvicorn, ``proxywasm serve``, …
+    ``processes:NAME``                those of this user that say the same name
+    ``processes:/PATH``               those that say the same directory
+    ``redis[s]://…``, ``unix://…``    all that use this database of Redis or Valkey
+    ================================  =================================================================
+
+Behind a question mark: ``ttl``, seconds after which shared data that was not set again is gone; for Redis also
+``timeout`` (seconds), ``prefix`` (of its keys) and ``node`` (whose metrics are added up; the machine's name if not
+given). Other options of a URL are redis-py's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from math import isfinite
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from proxywasm_host.services import InMemoryMetrics, InMemorySharedData, InMemorySharedQueues, Services
+from proxywasm_host.services.shared.bundle import Shared
+
+__all__ = ["check_shared", "open_shared", "with_shared"]
+
+FORMS = "write it as memory, processes, processes:NAME, processes:/PATH or redis://HOST:PORT/DATABASE"
+SECONDS = ("ttl", "timeout")
+OF_REDIS = (*SECONDS, "prefix", "node")
+URL = re.compile(r"(redis|rediss|unix)://.+")
+PROCESSES = re.compile(r"processes(?::(/.*|[A-Za-z0-9][A-Za-z0-9_.-]{0,63}))?")
+
+
+def check_shared(choice: object) -> None:
+    """Whether it says between which processes state is shared. Raises: TypeError, ValueError."""
+    _opener(choice)
+
+
+def open_shared(choice: str) -> Shared:
+    """The services that a choice names; nothing is asked of a server, or put into a directory, until they are used.
+
+    Raises: TypeError, ValueError; ModuleNotFoundError, if the extra is missing that they need.
+    """
+    return _opener(choice)()
+
+
+def with_shared(services: Services, shared: Shared) -> Services:
+    """These services, with shared data, shared queues and metrics of `shared`."""
+    return replace(services, shared_data=shared.data, shared_queues=shared.queues, metrics=shared.metrics)
+
+
+def _opener(choice: object) -> Callable[[], Shared]:
+    if not isinstance(choice, str):
+        raise TypeError(f"shared is text, not {choice!r}: {FORMS}")
+    base, _, query = choice.partition("?")
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    known = OF_REDIS if URL.fullmatch(base) else ("ttl",)
+    said: dict[str, Any] = {name: options.pop(name) for name in known if name in options}
+    for name in SECONDS:
+        if name in said:
+            said[name] = _seconds(name, said[name])
+    if URL.fullmatch(base):
+        return partial(_redis, base + ("?" + urlencode(options) if options else ""), said)
+    if options:
+        raise ValueError(f"shared: {next(iter(options))!r} is no option of {base!r}; it has ttl=SECONDS")
+    if base == "memory":
+        return partial(_memory, said)
+    found = PROCESSES.fullmatch(base)
+    if found:
+        return partial(_processes, found[1] or "", said)
+    raise ValueError(f"shared is not {choice!r}: {FORMS}")
+
+
+def _seconds(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not (value > 0 and isfinite(value)):
+        raise ValueError(f"shared: {name} is a number of seconds, not {text!r}: write {name}=60")
+    return value
+
+
+def _memory(said: dict[str, Any]) -> Shared:
+    return Shared(InMemorySharedData(**said), InMemorySharedQueues(), InMemoryMetrics())
+
+
+def _processes(name: str, said: dict[str, Any]) -> Shared:
+    from proxywasm_host.services.shared import processes  # noqa: PLC0415 - the extra may be missing
+    from proxywasm_host.services.shared.directory import directory, path_of  # noqa: PLC0415
+
+    return processes.opened(directory(path_of(name)), **said)
+
+
+def _redis(url: str, said: dict[str, Any]) -> Shared:
+    from proxywasm_host.services.shared import redis  # noqa: PLC0415 - the extra may be missing
+
+    return redis.opened(url, **said)

@@ -1,0 +1,289 @@
+"""A directory with a database that processes of one machine share: LMDB, which maps it into their memory.
+
+Rules of this module:
+
+* State lives as long as one of the processes that share it: the first finds the directory empty, the last removes it.
+  A lock on its file ``alive`` says that somebody is there; the system gives it up for those that are killed.
+* Who writes has the lock on ``writer``, which is waited for `WAIT` seconds at most. So a process that was stopped while
+  it wrote holds up nobody for longer, as LMDB's own lock would. One that was killed leaves nothing half written.
+* Nothing of LMDB survives a fork: the child opens the directory anew when it needs it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from proxywasm_host import remedy
+
+try:
+    import lmdb
+except ModuleNotFoundError as error:
+    raise remedy.missing("processes", error) from None
+
+from proxywasm_host.errors import ConfigError
+from proxywasm_host.services.quota import QuotaExceeded
+from proxywasm_host.services.unavailable import Breaker
+
+__all__ = ["Directory", "directory", "path_of"]
+
+WAIT = 0.25
+"""Seconds that a hostcall waits for others that write."""
+SIZE = 1 << 30
+"""Bytes of the database at most; it takes as much of the file system as is in it."""
+READERS = 4096
+"""Threads of all processes that may read."""
+NAMES = (b"data", b"used", b"queues", b"messages", b"metrics")
+NAPS = 20e-6, 1e-3
+T = TypeVar("T")
+
+
+def base() -> Path:
+    """Where directories are made: in memory, if there is a place for that."""
+    memory = Path("/dev/shm")  # noqa: S108 - what is in it is checked
+    return memory if os.access(memory, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
+
+
+def path_of(name: str) -> Path:
+    """The directory of a name; an absolute path is itself, and no name is that of this process group."""
+    if name.startswith("/"):
+        return Path(name)
+    return base() / f"proxywasm-{os.getuid()}-{name or f'group-{os.getpgrp()}'}"
+
+
+class _Opened:
+    """What a process has of a directory."""
+
+    def __init__(self, alive: int, writer: int, env: Any, databases: dict[bytes, Any]) -> None:
+        self.alive = alive
+        self.writer = writer
+        self.env = env
+        self.databases = databases
+
+
+class Directory:
+    """The database in a directory, opened when it is first used. Safe to use from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._breaker = Breaker(f"the state in {path}")
+        self._begin()
+
+    def _begin(self) -> None:
+        self._opened: _Opened | None = None
+        self._mutex = threading.Lock()
+        self._opening = threading.Lock()
+
+    def read(self, look: Callable[[Any, dict[bytes, Any]], T]) -> T:
+        """Call `look` with a transaction and the databases by name. Raises: ServiceUnavailable."""
+        self._breaker.check()
+        try:
+            opened = self._opened or self._open()
+            with opened.env.begin() as transaction:
+                return look(transaction, opened.databases)
+        except (lmdb.Error, OSError) as error:
+            raise self._breaker.failed(error) from None
+
+    def write(self, change: Callable[[Any, dict[bytes, Any]], T]) -> T:
+        """Call `change` with a transaction that nobody else changes anything beside; what it raises undoes it.
+
+        Raises: ServiceUnavailable; QuotaExceeded, if there is no room.
+        """
+        self._breaker.check()
+        if not self._mutex.acquire(timeout=WAIT):
+            raise self._breaker.failed("other threads write all the time")
+        try:
+            opened = self._opened or self._open()
+            self._lock(opened.writer)
+            try:
+                with opened.env.begin(write=True) as transaction:
+                    return change(transaction, opened.databases)
+            finally:
+                fcntl.flock(opened.writer, fcntl.LOCK_UN)
+        except (lmdb.MapFullError, lmdb.DiskError) as error:
+            raise QuotaExceeded(f"there is no room in {self.path}: {error}") from None
+        except (lmdb.Error, OSError) as error:
+            raise self._breaker.failed(error) from None
+        finally:
+            self._mutex.release()
+
+    def _lock(self, file: int) -> None:
+        """Raises: OSError."""
+        nap, longest = NAPS
+        until = 0.0
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:  # noqa: PERF203 - that is what is waited for
+                now = time.monotonic()
+                until = until or now + WAIT
+                if now > until:
+                    raise TimeoutError("another process writes all the time") from None
+                time.sleep(nap)
+                nap = min(nap * 1.5, longest)
+            else:
+                return
+
+    def enter(self) -> None:
+        """Be one of the processes that share the directory, from now on. Raises: ServiceUnavailable, ConfigError."""
+        self.read(lambda *_: None)
+
+    def _open(self) -> _Opened:
+        with self._opening:
+            if self._opened is None:
+                alive = _entered(self.path)
+                try:
+                    self._opened = self._open_in(alive)
+                except BaseException:
+                    os.close(alive)
+                    raise
+            return self._opened
+
+    def _open_in(self, alive: int) -> _Opened:
+        writer = os.open(self.path / "writer", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._lock(writer)
+            try:
+                env = lmdb.open(
+                    str(self.path), map_size=SIZE, max_dbs=len(NAMES), max_readers=READERS, mode=0o600,
+                    sync=False, metasync=False,
+                )  # fmt: skip
+                databases = {name: env.open_db(name) for name in NAMES}
+                env.reader_check()  # those that were killed while they read
+            finally:
+                fcntl.flock(writer, fcntl.LOCK_UN)
+        except BaseException:
+            os.close(writer)
+            raise
+        return _Opened(alive, writer, env, databases)
+
+    def close(self) -> None:
+        """Leave; the last one removes the directory. It is entered again if it is used again."""
+        with self._opening:
+            opened, self._opened = self._opened, None
+            if opened is not None:
+                with self._mutex:
+                    opened.env.close()
+                os.close(opened.writer)
+                _left(self.path, opened.alive)
+
+    def _forked(self) -> None:
+        """In the child: what the parent has opened is closed here alone."""
+        if self._opened is not None:
+            self._opened.env.close()
+            os.close(self._opened.alive)
+            os.close(self._opened.writer)
+        self._begin()
+
+    def __repr__(self) -> str:
+        return f"<Directory {str(self.path)!r}>"
+
+
+_known: dict[Path, Directory] = {}
+"""LMDB may be opened once in a process."""
+_known_lock = threading.Lock()
+
+
+def directory(path: Path) -> Directory:
+    """The one `Directory` of a path in this process."""
+    with _known_lock:
+        found = _known.get(path)
+        if found is None:
+            found = _known[path] = Directory(path)
+        return found
+
+
+def _after_fork() -> None:
+    global _known_lock  # noqa: PLW0603 - a thread of the parent may have it
+    _known_lock = threading.Lock()
+    for known in list(_known.values()):
+        known._forked()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+@atexit.register
+def _close_all() -> None:
+    for known in list(_known.values()):
+        known.close()
+
+
+# -- Who is there ------------------------------------------------------------------------------------------------------
+
+
+def _entered(path: Path) -> int:
+    """Enter a directory, and make it, empty, if nobody is in it: an open file that says that we are.
+
+    Raises: OSError; ConfigError, if it is not ours alone.
+    """
+    _sweep(path)
+    while True:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check(path)
+        try:
+            alive = os.open(path / "alive", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:  # it was removed meanwhile
+            continue
+        try:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _clear(path)
+            fcntl.flock(alive, fcntl.LOCK_SH)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(alive), (path / "alive").stat()):
+                    return alive
+        except BaseException:
+            os.close(alive)
+            raise
+        os.close(alive)
+
+
+def _check(path: Path) -> None:
+    """Raises: ConfigError, if others than we could write into a directory, or if it holds something else."""
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise ConfigError(f"{path} is not a directory that only this user can write to: name another one")
+    strange = [file.name for file in path.iterdir() if not _is_ours(file.name)]
+    if strange:
+        raise ConfigError(f"{path} holds {strange[0]}, and all that it holds would be removed: name another directory")
+
+
+def _sweep(but: Path) -> None:
+    """Remove directories of process groups and servers that were killed as a whole."""
+    for name in ("group-*", "serve-*"):
+        for path in base().glob(path_of(name).name):
+            if path != but:
+                with contextlib.suppress(OSError):
+                    _left(path, os.open(path / "alive", os.O_RDWR | os.O_CLOEXEC))
+
+
+def _is_ours(name: str) -> bool:
+    return name in ("alive", "writer", "data.mdb", "lock.mdb") or name.endswith(".wake")
+
+
+def _clear(path: Path) -> None:
+    for file in path.iterdir():
+        if file.name != "alive":
+            file.unlink()
+
+
+def _left(path: Path, alive: int) -> None:
+    try:
+        fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pass
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+    finally:
+        os.close(alive)

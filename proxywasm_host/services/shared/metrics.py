@@ -1,0 +1,199 @@
+"""Metrics of several processes: each counts by itself, and a thread adds that to what all have counted.
+
+A hostcall costs as little as in `InMemoryMetrics`. What others have counted is seen after `MetricStore.EACH` seconds,
+and what a process has counted since, it loses if it is killed. While the store does not answer, each process goes on
+with what it knows, and is added when the store is back. Of gauges the last value that was set counts.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import threading
+from bisect import bisect_left
+from sys import getsizeof
+from typing import Any, Protocol
+from weakref import WeakSet
+
+from proxywasm_host.services.metrics import BUCKETS, HISTOGRAM, METRIC, Histogram, by_kind
+from proxywasm_host.services.quota import MIB, Quota, QuotaExceeded
+from proxywasm_host.services.unavailable import ServiceUnavailable
+
+__all__ = ["Changes", "MetricStore", "SharedMetrics", "Totals"]
+
+SUM = len(BUCKETS) + 1
+"""Place of a histogram's sum, behind its buckets."""
+Changes = dict[str, tuple[bool, int]]
+"""By field: whether what is there counts, and what is added to it."""
+Totals = dict[str, int]
+logger = logging.getLogger("proxywasm_host.services")
+
+
+class MetricStore(Protocol):
+    """Where the numbers of all processes are added up."""
+
+    EACH: float
+    """Seconds between exchanges."""
+
+    def exchange(self, number: int, changes: Changes) -> Totals:
+        """Make changes, all or none, and return what all have. Raises: ServiceUnavailable, QuotaExceeded.
+
+        What has raised is tried again with the same `number`, and is to be made once: it may have been made before.
+        """
+        ...
+
+
+def _field(kind: int, name: str, place: int = 0) -> str:
+    """One number of a metric: of a histogram one for each bucket, and the sum."""
+    return f"{kind}:{place}:{name}"
+
+
+class SharedMetrics:
+    """Metrics of all processes that have the same store; the names that this one knows take `max_bytes` at most."""
+
+    def __init__(self, store: MetricStore, max_bytes: int | None = 64 * MIB) -> None:
+        self._store = store
+        self._quota = Quota("the metrics", max_bytes)
+        self._values: dict[tuple[int, str], int] = {}
+        self._histograms: dict[str, Histogram] = {}
+        self._changes: Changes = {}
+        self._sent: Changes = {}
+        """What the store has not said it has."""
+        self._number = 0
+        self._begin()
+        _all.add(self)
+
+    def _begin(self) -> None:
+        self._lock = threading.Lock()
+        self._exchanging = threading.Lock()
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def _forked(self) -> None:
+        """In the child: what waits is for the parent to add."""
+        self._changes, self._sent, self._number = {}, {}, 0
+        self._begin()
+
+    def define(self, kind: int, name: str) -> None:
+        """Make the metric known, with the value 0. Raises: QuotaExceeded, if it is new and there is no room."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="proxywasm-metrics", daemon=True)
+                self._thread.start()
+            if name in self._histograms if kind == HISTOGRAM else (kind, name) in self._values:
+                return
+            self._quota.reserve(METRIC + getsizeof(name))
+            self._make(kind, name)
+            self._change(kind, name, 0)
+
+    def _make(self, kind: int, name: str) -> None:
+        if kind == HISTOGRAM:
+            self._histograms[name] = Histogram()
+        else:
+            self._values[kind, name] = 0
+
+    def _change(self, kind: int, name: str, amount: int, place: int = 0, *, kept: bool = True) -> None:
+        field = _field(kind, name, place)
+        if kept and field in self._changes:
+            kept, before = self._changes[field]
+            amount += before
+        self._changes[field] = kept, amount
+
+    def add(self, kind: int, name: str, amount: int) -> None:
+        """Add to a counter or a gauge."""
+        with self._lock:
+            self._values[kind, name] = self._values.get((kind, name), 0) + amount
+            self._change(kind, name, amount)
+
+    def record(self, kind: int, name: str, value: int) -> None:
+        """Set a gauge, or count a value in a histogram."""
+        with self._lock:
+            if kind == HISTOGRAM:
+                self._histograms.setdefault(name, Histogram()).note(value)
+                self._change(kind, name, 1, bisect_left(BUCKETS, value))
+                self._change(kind, name, value, SUM)
+            else:
+                self._values[kind, name] = value
+                self._change(kind, name, value, kept=False)
+
+    def get(self, kind: int, name: str) -> int:
+        """Value of a counter or a gauge, with what others had counted at the last exchange; 0 if it is unknown."""
+        return self._values.get((kind, name), 0)
+
+    def snapshot(self) -> dict[str, dict[str, Any]]:
+        """All that is kept, as `by_kind` has it: what all processes have counted, up to now."""
+        with contextlib.suppress(ServiceUnavailable, QuotaExceeded):
+            self.exchange()
+        with self._lock:
+            return by_kind(self._values, self._histograms)
+
+    def exchange(self) -> None:
+        """Add what was counted here, and learn what others have. Raises: ServiceUnavailable, QuotaExceeded."""
+        with self._exchanging:
+            with self._lock:
+                if not self._sent:
+                    self._number += 1
+                    self._sent, self._changes = self._changes, {}
+            totals = self._store.exchange(self._number, self._sent)
+            with self._lock:
+                self._sent = {}
+                self._learn(totals)
+
+    def _learn(self, totals: Totals) -> None:
+        for field, (kept, amount) in self._changes.items():  # which came while we asked
+            totals[field] = (totals.get(field, 0) if kept else 0) + amount
+        for field, total in totals.items():
+            kind, place, name = field.split(":", 2)
+            if kind != str(HISTOGRAM):
+                self._values[int(kind), name] = total
+            else:
+                histogram = self._histograms.setdefault(name, Histogram())
+                if int(place) == SUM:
+                    histogram.sum = total
+                else:
+                    histogram.counts[int(place)] = total
+
+    def _run(self) -> None:
+        over, told = self._over, False
+        while not over.wait(self._store.EACH):
+            try:
+                self.exchange()
+                told = False
+            except (ServiceUnavailable, QuotaExceeded) as error:  # noqa: PERF203 - it goes on
+                if not told:
+                    told = True
+                    logger.warning("metrics are not shared for now: %s", error)
+
+    def close(self) -> None:
+        """Add what was counted, for the last time, and end the thread."""
+        self._over.set()
+        with contextlib.suppress(ServiceUnavailable, QuotaExceeded):
+            while self._sent or self._changes:
+                self.exchange()
+        if self._thread is not None:
+            self._thread.join(1.0)
+            self._thread = None
+            self._over = threading.Event()
+
+    def __repr__(self) -> str:
+        count = len(self._values) + len(self._histograms)
+        return f"<SharedMetrics with {count} {'metric' if count == 1 else 'metrics'}>"
+
+
+_all: WeakSet[SharedMetrics] = WeakSet()
+
+
+def _after_fork() -> None:
+    for each in list(_all):
+        each._forked()
+
+
+@atexit.register
+def _close_all() -> None:
+    for each in list(_all):
+        each.close()
+
+
+os.register_at_fork(after_in_child=_after_fork)

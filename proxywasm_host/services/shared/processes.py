@@ -1,0 +1,385 @@
+"""Shared data, queues and metrics between the processes of one machine, in a `Directory`.
+
+Keys of guests are longer than LMDB's may be: a key is a digest of the vm_id and one of the guest's.
+
+A message makes a note in its queue beside it. Each process that has registered a queue has a socket in the directory,
+to which a byte is sent with each message. Those that it wakes take a note each, and who got one tells its guest: so
+each message is told of in one process. Whoever registers is told of the messages that wait, for it may have taken the
+place of one that was killed when it had the note.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from proxywasm_host.services.quota import MIB, Quota
+from proxywasm_host.services.shared.bundle import Shared
+from proxywasm_host.services.shared.directory import Directory
+from proxywasm_host.services.shared.metrics import Changes, SharedMetrics, Totals
+from proxywasm_host.services.shared_data import ENTRY
+from proxywasm_host.services.shared_queue import MESSAGE, QUEUE, UnknownQueue
+from proxywasm_host.services.unavailable import ServiceUnavailable
+
+__all__ = ["ProcessMetrics", "ProcessSharedData", "ProcessSharedQueues", "opened"]
+
+VALUE = struct.Struct("<IdI")
+"""Before a value: CAS number, when it is gone (``time.monotonic``, the same for all processes; 0 is never), length of
+the key.
+"""
+USED = struct.Struct("<QI")
+"""Of a vm_id: bytes that its data takes, and the last CAS number."""
+QUEUED = struct.Struct("<QQ16s")
+"""Of a queue: notes that nobody has taken, the number of its last message, the vm_id."""
+TOKEN = struct.Struct(">I")
+NUMBER = struct.Struct(">IQ")
+"""Key of a message: token, number."""
+EACH = 1.0
+"""Seconds between looks at queues though no byte has come."""
+logger = logging.getLogger("proxywasm_host.services")
+
+
+def opened(directory: Directory, ttl: float | None = None) -> Shared:
+    """The services in a directory."""
+    queues = ProcessSharedQueues(directory)
+    metrics = SharedMetrics(ProcessMetrics(directory))
+
+    def close() -> None:
+        queues.close()
+        metrics.close()
+        directory.close()
+
+    return Shared(ProcessSharedData(directory, ttl=ttl), queues, metrics, close)
+
+
+def _digest(vm_id: str) -> bytes:
+    return blake2b(vm_id.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+
+
+def _key(vm_id: str, key: bytes) -> bytes:
+    return _digest(vm_id) + blake2b(key, digest_size=32).digest()
+
+
+class ProcessSharedData:
+    """Shared data in a directory: at most `max_bytes` for each vm_id, each value for `ttl` seconds.
+
+    Errors of all methods: ServiceUnavailable.
+    """
+
+    def __init__(self, directory: Directory, max_bytes: int | None = 256 * MIB, ttl: float | None = None) -> None:
+        self.max_bytes = max_bytes
+        self.ttl = ttl
+        self._directory = directory
+
+    def get(self, vm_id: str, key: bytes) -> tuple[bytes, int] | None:
+        """The value and its CAS number, or ``None`` if the key was never set, or is gone."""
+        at = _key(vm_id, key)
+        stored = self._directory.read(lambda transaction, db: transaction.get(at, db=db[b"data"]))
+        if stored is None:
+            return None
+        cas, until, _ = VALUE.unpack_from(stored)
+        return None if _over(until) else (stored[VALUE.size :], cas)
+
+    def set(self, vm_id: str, key: bytes, value: bytes, cas: int = 0) -> bool:
+        """Store a value, unless `cas` is another number than 0 and than that of the key. Raises: QuotaExceeded."""
+        return self._directory.write(lambda transaction, db: self._set(transaction, db, vm_id, key, value, cas))
+
+    def _set(self, transaction: Any, db: Any, vm_id: str, key: bytes, value: bytes, cas: int) -> bool:
+        at = _key(vm_id, key)
+        owner = at[:16]
+        stored = transaction.get(at, db=db[b"data"])
+        size = -_size(stored) if stored else 0
+        if stored and cas:
+            before, until, _ = VALUE.unpack_from(stored)
+            if before != cas and not _over(until):
+                return False
+        used, last = USED.unpack(transaction.get(owner, db=db[b"used"]) or bytes(USED.size))
+        size += ENTRY + len(key) + len(value)
+        quota = Quota(f"the shared data of vm_id {vm_id!r}", self.max_bytes)
+        quota.used = used
+        if not quota.has(size):
+            quota.release(_forget_old(transaction, db, owner, but=at))
+        quota.reserve(size)
+        number = last % 0xFFFFFFFF + 1  # 0 asks for no comparison, so no value has it (shared_data.cc)
+        until = time.monotonic() + self.ttl if self.ttl else 0.0
+        transaction.put(at, VALUE.pack(number, until, len(key)) + value, db=db[b"data"])
+        transaction.put(owner, USED.pack(quota.used, number), db=db[b"used"])
+        return True
+
+    def clear(self, vm_id: str) -> None:
+        """Forget all data of a vm_id."""
+
+        def clear(transaction: Any, db: Any) -> None:
+            owner = _digest(vm_id)
+            _, last = USED.unpack(transaction.get(owner, db=db[b"used"]) or bytes(USED.size))
+            _forget(transaction, db, owner, lambda *_: True)
+            transaction.put(owner, USED.pack(0, last), db=db[b"used"])
+
+        self._directory.write(clear)
+
+    def __repr__(self) -> str:
+        return f"<ProcessSharedData in {str(self._directory.path)!r}>"
+
+
+def _over(until: float) -> bool:
+    return bool(until) and time.monotonic() >= until
+
+
+def _size(stored: bytes) -> int:
+    """Bytes that an entry costs."""
+    length: int = VALUE.unpack_from(stored)[2]
+    return ENTRY + length + len(stored) - VALUE.size
+
+
+def _forget_old(transaction: Any, db: Any, owner: bytes, but: bytes) -> int:
+    return _forget(transaction, db, owner, lambda at, stored: at != but and _over(VALUE.unpack_from(stored)[1]))
+
+
+def _forget(transaction: Any, db: Any, owner: bytes, which: Callable[[bytes, bytes], bool]) -> int:
+    """Remove entries of a vm_id. Returns how many bytes they cost."""
+    freed = 0
+    with transaction.cursor(db=db[b"data"]) as cursor:
+        found = cursor.set_range(owner)
+        while found and cursor.key()[:16] == owner:
+            if which(cursor.key(), cursor.value()):
+                freed += _size(cursor.value())
+                found = cursor.delete() and bool(cursor.key())
+            else:
+                found = cursor.next()
+    return freed
+
+
+class ProcessSharedQueues:
+    """Queues in a directory: those of one vm_id hold at most `max_bytes` together.
+
+    Errors of all methods: ServiceUnavailable.
+    """
+
+    def __init__(self, directory: Directory, max_bytes: int | None = 256 * MIB) -> None:
+        self.max_bytes = max_bytes
+        self._directory = directory
+        self._begin(os.getpid())
+
+    def _begin(self, pid: int) -> None:
+        self._pid = pid
+        self._listener: _Listener | None = None
+        self._lock = threading.Lock()
+
+    def register(self, vm_id: str, name: bytes, on_ready: Callable[[int], None]) -> int:
+        """Make a queue, or take it over in this process. Returns its token. Raises: QuotaExceeded."""
+        token = self._directory.write(lambda transaction, db: self._register(transaction, db, vm_id, name))
+        if self._pid != os.getpid():  # the thread is the parent's
+            self._begin(os.getpid())
+        with self._lock:
+            if self._listener is None:
+                self._listener = _Listener(self._directory)
+            self._listener.listen(token, on_ready)
+        return token
+
+    def _register(self, transaction: Any, db: Any, vm_id: str, name: bytes) -> int:
+        at = b"n" + _key(vm_id, name)
+        known = transaction.get(at, db=db[b"queues"])
+        if known is not None:
+            token: int = TOKEN.unpack(known)[0]
+            _, last, owner = QUEUED.unpack(transaction.get(known, db=db[b"queues"]))
+            transaction.put(known, QUEUED.pack(_waiting(transaction, db, token), last, owner), db=db[b"queues"])
+            return token
+        owner = _digest(vm_id)
+        self._reserve(transaction, db, owner, QUEUE + len(name), vm_id)
+        last_token: int = TOKEN.unpack(transaction.get(b"last", db=db[b"queues"]) or bytes(TOKEN.size))[0]
+        key = TOKEN.pack(last_token + 1)
+        transaction.put(b"last", key, db=db[b"queues"])
+        transaction.put(at, key, db=db[b"queues"])
+        transaction.put(key, QUEUED.pack(0, 0, owner), db=db[b"queues"])
+        return last_token + 1
+
+    def _reserve(self, transaction: Any, db: Any, owner: bytes, size: int, vm_id: str = "") -> None:
+        at = b"queues" + owner
+        whose = f"the shared queues of vm_id {vm_id!r}" if vm_id else "the shared queues of this queue's vm_id"
+        quota = Quota(whose, self.max_bytes)
+        quota.used = int.from_bytes(transaction.get(at, db=db[b"used"]) or b"", "little")
+        quota.reserve(size)
+        transaction.put(at, quota.used.to_bytes(8, "little"), db=db[b"used"])
+
+    def resolve(self, vm_id: str, name: bytes) -> int | None:
+        """The token of a queue, or ``None``."""
+        at = b"n" + _key(vm_id, name)
+        found = self._directory.read(lambda transaction, db: transaction.get(at, db=db[b"queues"]))
+        return None if found is None else int(TOKEN.unpack(found)[0])
+
+    def enqueue(self, token: int, message: bytes) -> None:
+        """Append a message. Raises: UnknownQueue, QuotaExceeded."""
+
+        def enqueue(transaction: Any, db: Any) -> None:
+            key, notes, last, owner = _queue(transaction, db, token)
+            self._reserve(transaction, db, owner, MESSAGE + len(message))
+            transaction.put(NUMBER.pack(token, last + 1), message, db=db[b"messages"])
+            transaction.put(key, QUEUED.pack(notes + 1, last + 1, owner), db=db[b"queues"])
+
+        self._directory.write(enqueue)
+        _wake(self._directory.path)
+
+    def dequeue(self, token: int) -> bytes | None:
+        """Take the oldest message; ``None`` if there is none. Raises: UnknownQueue."""
+
+        def dequeue(transaction: Any, db: Any) -> bytes | None:
+            owner = _queue(transaction, db, token)[3]
+            with transaction.cursor(db=db[b"messages"]) as cursor:
+                if not (cursor.set_range(NUMBER.pack(token, 0)) and cursor.key()[: TOKEN.size] == TOKEN.pack(token)):
+                    return None
+                message: bytes = cursor.value()
+                cursor.delete()
+            self._reserve(transaction, db, owner, -MESSAGE - len(message))
+            return message
+
+        return self._directory.write(dequeue)
+
+    def close(self) -> None:
+        """Be told of no more messages in this process."""
+        with self._lock:
+            listener, self._listener = self._listener, None
+        if listener is not None and self._pid == os.getpid():
+            listener.close()
+
+    def __repr__(self) -> str:
+        return f"<ProcessSharedQueues in {str(self._directory.path)!r}>"
+
+
+def _queue(transaction: Any, db: Any, token: int) -> tuple[bytes, int, int, bytes]:
+    """Key, notes, last number and owner of a queue. Raises: UnknownQueue."""
+    key = TOKEN.pack(token & 0xFFFFFFFF)
+    found = transaction.get(key, db=db[b"queues"])
+    if found is None:
+        raise UnknownQueue(f"no queue has the token {token}")
+    return (key, *QUEUED.unpack(found))
+
+
+def _waiting(transaction: Any, db: Any, token: int) -> int:
+    """How many messages are in a queue."""
+    count, mine = 0, TOKEN.pack(token)
+    with transaction.cursor(db=db[b"messages"]) as cursor:
+        found = cursor.set_range(NUMBER.pack(token, 0))
+        while found and cursor.key()[: TOKEN.size] == mine:
+            count += 1
+            found = cursor.next()
+    return count
+
+
+def _wake(path: Path) -> None:
+    """Let all processes look at their queues."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.setblocking(False)
+        for file in path.glob("*.wake"):
+            try:
+                sender.sendto(b"!", str(file))
+            except ConnectionRefusedError:  # noqa: PERF203 - it was killed
+                file.unlink(missing_ok=True)
+            except OSError:
+                pass  # it has been told often enough, or has just left
+
+
+class _Listener:
+    """A thread that takes notes of messages in the queues that this process has registered."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._told: dict[int, Callable[[int], None]] = {}
+        self._closed = False
+        self._path = directory.path / f"{os.getpid()}-{os.urandom(4).hex()}.wake"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            self._socket.bind(str(self._path))
+        except OSError as error:
+            self._socket.close()
+            raise ServiceUnavailable(f"cannot listen in {directory.path}: {error}") from None
+        self._socket.settimeout(EACH)
+        self._thread = threading.Thread(target=self._run, name="proxywasm-queues", daemon=True)
+        self._thread.start()
+
+    def listen(self, token: int, on_ready: Callable[[int], None]) -> None:
+        """Tell of a queue's messages, `on_ready` alone from now on."""
+        self._told[token] = on_ready  # who registers last is told (shared_queue.cc)
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)
+            sender.sendto(b"!", str(self._path))
+
+    def _run(self) -> None:
+        while not self._closed:
+            with contextlib.suppress(TimeoutError):
+                self._socket.recv(1)
+            for token in list(self._told):
+                try:
+                    while self._take_note(token):
+                        self._tell(token)
+                except ServiceUnavailable as error:  # noqa: PERF203 - it goes on
+                    logger.warning("no messages for now: %s", error)
+                    time.sleep(EACH)
+                except UnknownQueue:  # all state is gone
+                    self._told.pop(token, None)
+
+    def _take_note(self, token: int) -> bool:
+        return not self._closed and self._directory.write(lambda transaction, db: _take_note(transaction, db, token))
+
+    def _tell(self, token: int) -> None:
+        try:
+            self._told[token](token)
+        except Exception:
+            logger.exception("nobody could be told of a message")
+
+    def close(self) -> None:
+        self._closed = True
+        self.listen(0, lambda _: None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(EACH * 2)
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+
+
+def _take_note(transaction: Any, db: Any, token: int) -> bool:
+    key, notes, last, owner = _queue(transaction, db, token)
+    if notes:
+        transaction.put(key, QUEUED.pack(notes - 1, last, owner), db=db[b"queues"])
+    return notes > 0
+
+
+class ProcessMetrics:
+    """Where `SharedMetrics` are added up between the processes of one machine."""
+
+    EACH = 0.25
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+
+    def exchange(self, number: int, changes: Changes) -> Totals:
+        """Make changes, and return what all have counted. Raises: ServiceUnavailable, QuotaExceeded."""
+        if not changes:
+            return self._directory.read(_totals)
+        return self._directory.write(lambda transaction, db: _exchanged(transaction, db, changes))
+
+
+def _exchanged(transaction: Any, db: Any, changes: Changes) -> Totals:
+    for field, (kept, amount) in changes.items():
+        name = field.encode("utf-8", "surrogateescape")
+        at = blake2b(name, digest_size=32).digest()
+        before = transaction.get(at, db=db[b"metrics"]) if kept else None
+        total = (int(before.partition(b" ")[0]) if before else 0) + amount
+        transaction.put(at, b"%d %b" % (total, name), db=db[b"metrics"])
+    return _totals(transaction, db)
+
+
+def _totals(transaction: Any, db: Any) -> Totals:
+    totals: Totals = {}
+    with transaction.cursor(db=db[b"metrics"]) as cursor:
+        for stored in cursor.iternext(keys=False):
+            total, _, name = stored.partition(b" ")
+            totals[name.decode("utf-8", "surrogateescape")] = int(total)
+    return totals

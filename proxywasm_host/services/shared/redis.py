@@ -1,0 +1,347 @@
+"""Shared data, queues and metrics of many machines, in Redis or Valkey, over the package redis.
+
+Each change is one script, so that it happens as a whole, and nothing happens between compare and swap. Keys begin with
+a prefix: ``data:VM_ID:KEY`` is a hash of a value and its number, ``queue:TOKEN`` a list of messages, ``notes:TOKEN``
+one of who is to be told of them, ``metrics:NODE`` a hash.
+
+A hostcall waits for an answer, ``timeout`` seconds at most; after one that did not come, hostcalls fail at once for a
+second. How much is kept, Redis bounds (``maxmemory``): what is beyond is INTERNAL_FAILURE to guests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Any
+
+from proxywasm_host import remedy
+
+try:
+    import redis
+    from redis.backoff import NoBackoff
+    from redis.retry import Retry
+except ModuleNotFoundError as error:
+    raise remedy.missing("redis", error) from None
+
+from proxywasm_host.services.quota import QuotaExceeded
+from proxywasm_host.services.shared.bundle import Shared
+from proxywasm_host.services.shared.metrics import Changes, SharedMetrics, Totals
+from proxywasm_host.services.shared_queue import UnknownQueue
+from proxywasm_host.services.unavailable import Breaker, ServiceUnavailable
+
+__all__ = ["RedisMetrics", "RedisSharedData", "RedisSharedQueues", "opened"]
+
+TIMEOUT = 0.25
+"""Seconds for an answer, and for a connection."""
+PREFIX = "proxywasm:"
+EACH = 1.0
+"""Seconds for which a thread waits for messages at a time."""
+KEPT = 24 * 3600
+"""Seconds after which the metrics of a node that is gone are forgotten."""
+LAST = 0x7FFFFFFF
+"""The highest token."""
+MOST = 0x7FFFFFFFFFFFFFFF
+"""What Redis adds at most."""
+logger = logging.getLogger("proxywasm_host.services")
+
+SET = """
+local before = redis.call('HGET', KEYS[1], 'cas')
+if before and ARGV[2] ~= '0' and before ~= ARGV[2] then return 0 end
+local cas = redis.call('INCR', KEYS[2])
+if cas > 4294967295 then cas = 1 redis.call('SET', KEYS[2], '1') end
+redis.call('HSET', KEYS[1], 'value', ARGV[1], 'cas', cas)
+if ARGV[3] ~= '0' then redis.call('PEXPIRE', KEYS[1], ARGV[3]) end
+return 1
+"""
+REGISTER = """
+local token = tonumber(ARGV[2])
+while true do
+  local name = redis.call('HGET', KEYS[1], token)
+  if name == ARGV[1] then break end
+  if not name then redis.call('HSET', KEYS[1], token, ARGV[1]) break end
+  token = token % 2147483647 + 1
+end
+local notes = ARGV[3] .. 'notes:' .. token
+local missing = redis.call('LLEN', ARGV[3] .. 'queue:' .. token) - redis.call('LLEN', notes)
+for i = 1, missing do redis.call('RPUSH', notes, '') end
+return token
+"""
+ENQUEUE = """
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
+redis.call('RPUSH', KEYS[2], ARGV[2])
+redis.call('RPUSH', KEYS[3], '')
+return 1
+"""
+DEQUEUE = """
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
+return redis.call('LPOP', KEYS[2])
+"""
+EXCHANGE = """
+if tonumber(redis.call('GET', KEYS[2]) or '0') < tonumber(ARGV[1]) then
+  redis.call('SET', KEYS[2], ARGV[1], 'EX', ARGV[2])
+  for i = 3, #ARGV, 3 do
+    if ARGV[i] == '0' then redis.call('HSET', KEYS[1], ARGV[i + 1], '0') end
+    redis.pcall('HINCRBY', KEYS[1], ARGV[i + 1], ARGV[i + 2])
+  end
+end
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return redis.call('HGETALL', KEYS[1])
+"""
+
+
+def opened(
+    url: str, ttl: float | None = None, timeout: float = TIMEOUT, prefix: str = PREFIX, node: str = ""
+) -> Shared:
+    """The services in a database. Raises: ValueError, for a URL that redis-py does not understand."""
+    server = Server(url, timeout, prefix)
+    queues = RedisSharedQueues(server)
+    metrics = SharedMetrics(RedisMetrics(server, node or socket.gethostname()))
+
+    def close() -> None:
+        queues.close()
+        metrics.close()
+        server.close()
+
+    return Shared(RedisSharedData(server, ttl), queues, metrics, close)
+
+
+class Server:
+    """A server of Redis as hostcalls ask it. Safe to use from several threads, and after a fork."""
+
+    def __init__(self, url: str, timeout: float, prefix: str) -> None:
+        self._url = url
+        self.timeout = timeout
+        self.prefix = prefix
+        self.client = self._connected(timeout)
+        at = {"host": "localhost", "port": 6379, **self.client.connection_pool.connection_kwargs}
+        self.name = "Redis at " + (at.get("path") or "{host}:{port}".format(**at))
+        self._breaker = Breaker(self.name)
+        self.set, self.register, self.enqueue, self.dequeue, self.exchange = map(
+            self.client.register_script, (SET, REGISTER, ENQUEUE, DEQUEUE, EXCHANGE)
+        )
+
+    def _connected(self, timeout: float) -> Any:
+        return redis.Redis.from_url(
+            self._url,
+            socket_timeout=timeout,
+            socket_connect_timeout=self.timeout,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=False,
+        )
+
+    def waiting(self, seconds: float) -> Any:
+        """A client whose answers may take so much longer."""
+        return self._connected(self.timeout + seconds)
+
+    def key(self, *parts: str | bytes | int) -> bytes:
+        """A key of ours."""
+        said = (part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogateescape") for part in parts)
+        return self.prefix.encode() + b":".join(said)
+
+    def ask(self, call: Callable[..., Any], *args: Any, **more: Any) -> Any:
+        """Ask the server. Raises: ServiceUnavailable, QuotaExceeded."""
+        self._breaker.check()
+        try:
+            return call(*args, **more)
+        except redis.exceptions.OutOfMemoryError as error:
+            raise QuotaExceeded(f"{self.name} has no room: {error}") from None
+        except redis.exceptions.ResponseError as error:
+            if "OOM " in str(error):  # of a script
+                raise QuotaExceeded(f"{self.name} has no room: {error}") from None
+            raise self._breaker.failed(error) from None
+        except (redis.RedisError, OSError) as error:
+            raise self._breaker.failed(error) from None
+
+    def close(self) -> None:
+        """Close the connections; they are made again if they are needed."""
+        self.client.close()
+
+
+def _vm(vm_id: str) -> bytes:
+    """A vm_id as a part of a key, which may hold colons."""
+    name = vm_id.encode("utf-8", "surrogateescape")
+    return b"%d:%b" % (len(name), name)
+
+
+class RedisSharedData:
+    """Shared data, each value for `ttl` seconds after it was set. Errors of all methods: ServiceUnavailable."""
+
+    def __init__(self, server: Server, ttl: float | None = None) -> None:
+        self._server = server
+        self._ttl = 0 if ttl is None else max(1, int(ttl * 1000))
+
+    def get(self, vm_id: str, key: bytes) -> tuple[bytes, int] | None:
+        """The value and its CAS number, or ``None`` if the key was never set, or is gone."""
+        server = self._server
+        value, cas = server.ask(server.client.hmget, server.key("data", _vm(vm_id), key), "value", "cas")
+        return None if cas is None else (value, int(cas))
+
+    def set(self, vm_id: str, key: bytes, value: bytes, cas: int = 0) -> bool:
+        """Store a value, unless `cas` is another number than 0 and than that of the key. Raises: QuotaExceeded."""
+        server = self._server
+        keys = [server.key("data", _vm(vm_id), key), server.key("cas")]
+        return bool(server.ask(server.set, keys, [value, cas, self._ttl]))
+
+    def __repr__(self) -> str:
+        return f"<RedisSharedData in {self._server.name}>"
+
+
+class RedisSharedQueues:
+    """Queues; of several that have registered one, the first that is free is told of a message.
+
+    Errors of all methods: ServiceUnavailable.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._begin(os.getpid())
+
+    def _begin(self, pid: int) -> None:
+        self._pid = pid
+        self._listener: _Listener | None = None
+        self._lock = threading.Lock()
+
+    def register(self, vm_id: str, name: bytes, on_ready: Callable[[int], None]) -> int:
+        """Make a queue, or take it over in this process. Returns its token. Raises: QuotaExceeded."""
+        queue = _queue(vm_id, name)
+        token = _register(self._server, queue)
+        if self._pid != os.getpid():  # the thread is the parent's
+            self._begin(os.getpid())
+        with self._lock:
+            if self._listener is None:
+                self._listener = _Listener(self._server)
+            self._listener.listen(token, queue, on_ready)
+        return token
+
+    def resolve(self, vm_id: str, name: bytes) -> int | None:
+        """The token of a queue, or ``None``."""
+        server, queue = self._server, _queue(vm_id, name)
+        token = _first_token(queue)
+        while True:
+            found = server.ask(server.client.hget, server.key("queues"), token)
+            if found is None or found == queue:
+                return None if found is None else token
+            token = token % LAST + 1
+
+    def enqueue(self, token: int, message: bytes) -> None:
+        """Append a message. Raises: UnknownQueue, QuotaExceeded."""
+        server = self._server
+        keys = [server.key("queues"), server.key("queue", token), server.key("notes", token)]
+        if not server.ask(server.enqueue, keys, [token, message]):
+            raise UnknownQueue(f"no queue has the token {token}")
+
+    def dequeue(self, token: int) -> bytes | None:
+        """Take the oldest message; ``None`` if there is none. Raises: UnknownQueue."""
+        server = self._server
+        keys = [server.key("queues"), server.key("queue", token)]
+        message: bytes | int | None = server.ask(server.dequeue, keys, [token])
+        if isinstance(message, int):
+            raise UnknownQueue(f"no queue has the token {token}")
+        return message
+
+    def close(self) -> None:
+        """Be told of no more messages in this process."""
+        with self._lock:
+            listener, self._listener = self._listener, None
+        if listener is not None and self._pid == os.getpid():
+            listener.close()
+
+    def __repr__(self) -> str:
+        return f"<RedisSharedQueues in {self._server.name}>"
+
+
+def _queue(vm_id: str, name: bytes) -> bytes:
+    return _vm(vm_id) + b":" + name
+
+
+def _first_token(queue: bytes) -> int:
+    """The token of a queue, unless another one has it: the same after the server has lost what it had."""
+    return int.from_bytes(blake2b(queue, digest_size=8).digest(), "big") % LAST + 1
+
+
+def _register(server: Server, queue: bytes) -> int:
+    return int(server.ask(server.register, [server.key("queues")], [queue, _first_token(queue), server.prefix]))
+
+
+class _Listener:
+    """A thread that takes notes of messages in the queues that this process has registered."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._client = server.waiting(EACH)
+        self._told: dict[bytes, tuple[int, bytes, Callable[[int], None]]] = {}
+        """By the key of notes: token, queue, and who is told."""
+        self._own = server.key("wake", f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}")
+        """A list that only this process reads, to be woken by."""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="proxywasm-queues", daemon=True)
+        self._thread.start()
+
+    def listen(self, token: int, queue: bytes, on_ready: Callable[[int], None]) -> None:
+        """Tell of a queue's messages, `on_ready` alone from now on."""
+        # Who registers last is told (shared_queue.cc).
+        self._told[self._server.key("notes", token)] = token, queue, on_ready
+        self._wake()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(ServiceUnavailable, QuotaExceeded):
+            self._server.ask(self._server.client.rpush, self._own, "")
+            self._server.ask(self._server.client.expire, self._own, 60)
+
+    def _run(self) -> None:
+        away = False
+        while not self._over.is_set():
+            try:
+                if away:
+                    for _, queue, _ in list(self._told.values()):
+                        _register(self._server, queue)  # it may have lost them
+                    away = False
+                taken = self._client.blpop([self._own, *self._told], timeout=EACH)
+            except (redis.RedisError, OSError, ServiceUnavailable, QuotaExceeded) as error:
+                if not (away or self._over.is_set()):
+                    away = True
+                    logger.warning("no messages for now: %s: %s", self._server.name, error)
+                self._over.wait(EACH)
+                continue
+            if taken is not None and taken[0] in self._told:
+                self._tell(*self._told[taken[0]])
+
+    def _tell(self, token: int, _: bytes, on_ready: Callable[[int], None]) -> None:
+        try:
+            on_ready(token)
+        except Exception:
+            logger.exception("nobody could be told of a message")
+
+    def close(self) -> None:
+        self._over.set()
+        self._wake()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(EACH * 2)
+        self._client.close()
+
+
+class RedisMetrics:
+    """Where `SharedMetrics` are added up between all processes of one node."""
+
+    EACH = 1.0
+
+    def __init__(self, server: Server, node: str) -> None:
+        self._server = server
+        self._node = node
+        self._name = os.urandom(8).hex()
+
+    def exchange(self, number: int, changes: Changes) -> Totals:
+        """Make changes, and return what the node's processes have. Raises: ServiceUnavailable, QuotaExceeded."""
+        server = self._server
+        words: list[Any] = [number, KEPT]
+        for field, (kept, amount) in changes.items():
+            words += [int(kept), field.encode("utf-8", "surrogateescape"), max(-MOST, min(amount, MOST))]
+        keys = [server.key("metrics", self._node), server.key("seen", f"{self._name}-{os.getpid()}")]
+        found = server.ask(server.exchange, keys, words)
+        pairs = zip(found[::2], found[1::2], strict=True)
+        return {name.decode("utf-8", "surrogateescape"): int(total) for name, total in pairs}

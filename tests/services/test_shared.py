@@ -1,0 +1,475 @@
+"""Shared data, queues and metrics, in this process, between processes, and in Redis: the same answers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import count
+
+import pytest
+
+from proxywasm_host.errors import ConfigError
+from proxywasm_host.services import QuotaExceeded, ServiceUnavailable, UnknownQueue
+from proxywasm_host.services.metrics import COUNTER, GAUGE, HISTOGRAM
+from proxywasm_host.services.shared import check_shared, open_shared
+from proxywasm_host.services.shared.directory import Directory
+from proxywasm_host.services.shared.processes import ProcessSharedData, ProcessSharedQueues
+from tests.redis_server import Server
+from tests.services.shared_counting import all_counted
+
+NUMBER = count()
+
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["memory", "processes", "redis"])
+def choice(request):
+    """A place of its own on each backend."""
+    own = f"test-{os.getpid()}-{next(NUMBER)}"
+    if request.param == "redis":
+        return f"{request.getfixturevalue('redis_server').url}/0?timeout=5&prefix={own}:"
+    return request.param if request.param == "memory" else f"processes:{own}"
+
+
+@pytest.fixture
+def outside(choice):
+    """A choice by which processes meet."""
+    if choice == "memory":
+        pytest.skip("other processes have memory of their own")
+    return choice
+
+
+@pytest.fixture
+def opened():
+    """`open_shared`; what was opened is closed after the test."""
+    all = []
+
+    def open(choice):
+        all.append(open_shared(choice))
+        return all[-1]
+
+    yield open
+    for each in all:
+        each.close()
+
+
+@pytest.fixture
+def shared(choice, opened):
+    return opened(choice)
+
+
+def eventually(true, seconds=10):
+    until = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def with_option(choice: str, option: str) -> str:
+    return f"{choice}{'&' if '?' in choice else '?'}{option}"
+
+
+# -- Data --------------------------------------------------------------------------------------------------------------
+
+
+def test_compare_and_swap(shared):
+    data = shared.data
+    assert data.get("vm", b"k") is None
+    assert data.set("vm", b"k", b"created", cas=99)
+    value, first = data.get("vm", b"k")
+    assert value == b"created"
+    assert first != 0
+    assert not data.set("vm", b"k", b"lost", cas=first + 1)
+    assert data.set("vm", b"k", b"swapped", cas=first)
+    assert not data.set("vm", b"k", b"lost", cas=first)
+    assert data.set("vm", b"k", b"forced", cas=0)
+    assert data.get("vm", b"k")[0] == b"forced"
+    assert data.get("vm", b"k")[1] not in (0, first)
+
+
+def test_keys_of_any_length_and_content_and_vm_ids_are_apart(shared):
+    keys = [b"", b"\0", b":", b"a:b", b"k" * 70_000, b"k" * 69_999, b"\xff\xfe"]
+    for owner in ("", "vm", "vm:a", "ä\udcff"):
+        for number, key in enumerate(keys):
+            assert shared.data.set(owner, key, owner.encode("utf-8", "surrogateescape") + bytes([number]))
+    for owner in ("", "vm", "vm:a", "ä\udcff"):
+        for number, key in enumerate(keys):
+            assert shared.data.get(owner, key)[0] == owner.encode("utf-8", "surrogateescape") + bytes([number])
+
+
+def test_a_large_value(shared):
+    value = os.urandom(4 << 20)
+    assert shared.data.set("vm", b"k", value)
+    assert shared.data.get("vm", b"k")[0] == value
+
+
+def test_what_is_not_set_again_is_gone(choice, opened):
+    data = opened(with_option(choice, "ttl=0.3")).data
+    data.set("vm", b"k", b"v")
+    data.set("vm", b"other", b"v")
+    _, cas = data.get("vm", b"k")
+    for _ in range(3):
+        time.sleep(0.15)
+        assert data.set("vm", b"k", b"again", 0)
+    assert data.get("vm", b"k")[0] == b"again"
+    assert data.get("vm", b"other") is None
+    eventually(lambda: data.get("vm", b"k") is None)
+    assert data.set("vm", b"k", b"new", cas)
+    assert data.get("vm", b"k")[1] != cas
+
+
+def test_processes_lose_no_swap_but_those_of_one_that_was_killed(outside):
+    value, others, victim = all_counted(outside, 8, 100)
+    assert 0 <= value - others - victim <= 1  # it may have been killed before it said so
+
+
+# -- Queues ------------------------------------------------------------------------------------------------------------
+
+
+def test_first_in_first_out_and_who_registers_last_is_told(shared):
+    queues, old, new = shared.queues, [], []
+    token = queues.register("vm", b"q", old.append)
+    assert queues.register("vm", b"q", new.append) == token
+    assert [queues.resolve("vm", b"q"), queues.resolve("vm", b"z"), queues.resolve("", b"q")] == [token, None, None]
+    other = queues.register("vm", b"other", old.append)
+    assert other != token
+    for message in (b"a", b"", b"\0\xff"):
+        queues.enqueue(token, message)
+    eventually(lambda: len(new) == 3)
+    assert (old, new) == ([], [token] * 3)
+    assert [queues.dequeue(token) for _ in range(4)] == [b"a", b"", b"\0\xff", None]
+    assert queues.dequeue(other) is None
+
+
+@pytest.mark.parametrize("token", [0, 77, 0xFFFFFFFF])
+def test_unknown_queues(shared, token):
+    shared.queues.register("vm", b"q", print)
+    for call in (shared.queues.dequeue, lambda token: shared.queues.enqueue(token, b"")):
+        with pytest.raises(UnknownQueue, match=rf"^no queue has the token {token}$"):
+            call(token)
+
+
+CONSUMER = """
+import os, sys, threading
+from proxywasm_host.services.shared import open_shared
+shared = open_shared(sys.argv[1])
+def told(token):
+    os.write(1, shared.queues.dequeue(token) + b" ")
+shared.queues.register("vm", b"q", told)
+os.write(1, b"ready\\n")
+sys.stdin.read()
+shared.close()
+"""
+
+
+class Consumer:
+    """A process that takes a message whenever it is told of one, and writes it down."""
+
+    def __init__(self, choice, path):
+        self._path = path
+        with path.open("wb") as output:
+            command = [sys.executable, "-c", CONSUMER, choice]
+            self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output)
+        eventually(lambda: b"ready" in path.read_bytes(), 30)
+
+    @property
+    def taken(self):
+        return [int(word) for word in self._path.read_bytes().split() if word != b"ready"]
+
+    def end(self):
+        self.process.communicate()
+        return self.process.returncode
+
+
+def test_one_of_several_processes_is_told_of_each_message(outside, opened, tmp_path):
+    queues = opened(outside).queues
+    consumers = [Consumer(outside, tmp_path / str(number)) for number in range(3)]
+    token = queues.resolve("vm", b"q")
+    for number in range(100):
+        queues.enqueue(token, b"%d" % number)
+    eventually(lambda: sum(len(each.taken) for each in consumers) >= 100, 30)
+    assert [each.end() for each in consumers] == [0, 0, 0]
+    assert sorted(number for each in consumers for number in each.taken) == list(range(100))
+
+
+def test_who_takes_the_place_of_a_process_that_was_killed_is_told_of_its_messages(outside, opened, tmp_path):
+    queues = opened(outside).queues
+    victim = Consumer(outside, tmp_path / "victim")
+    token = queues.resolve("vm", b"q")
+    victim.process.send_signal(signal.SIGSTOP)
+    queues.enqueue(token, b"1")
+    victim.process.kill()
+    assert (victim.end(), victim.taken) == (-signal.SIGKILL, [])
+    successor = Consumer(outside, tmp_path / "successor")
+    eventually(lambda: successor.taken == [1])
+    assert successor.end() == 0
+
+
+# -- Metrics -----------------------------------------------------------------------------------------------------------
+
+COUNT = """
+import sys
+from proxywasm_host.services.shared import open_shared
+shared = open_shared(sys.argv[1])
+metrics = shared.metrics
+metrics.define(0, "count")
+metrics.define(2, "size")
+for number in range(1000):
+    metrics.add(0, "count", 1)
+    metrics.record(2, "size", number)
+    metrics.add(1, "level", 2)
+shared.close()
+"""
+
+
+def test_metrics_add_up_over_processes(outside, opened):
+    metrics = opened(outside).metrics
+    metrics.define(COUNTER, "count")
+    processes = [subprocess.Popen([sys.executable, "-c", COUNT, outside]) for _ in range(3)]
+    metrics.add(COUNTER, "count", 5)
+    assert [each.wait() for each in processes] == [0, 0, 0]
+    told = metrics.snapshot()
+    assert told["counters"] == {"count": 3005}
+    assert told["gauges"] == {"level": 6000}
+    assert sum(told["histograms"]["size"]["counts"]) == 3000
+    assert told["histograms"]["size"]["sum"] == 3 * sum(range(1000))
+    assert metrics.get(COUNTER, "count") == 3005
+
+
+def test_metrics(shared):
+    metrics = shared.metrics
+    metrics.define(COUNTER, "a:b")
+    metrics.add(COUNTER, "a:b", 2)
+    metrics.record(GAUGE, "a:b", 2**64 - 1)
+    metrics.record(GAUGE, "level", 7)
+    metrics.snapshot()
+    metrics.add(GAUGE, "level", -9)
+    metrics.record(HISTOGRAM, "x" * 1000, 3)
+    assert metrics.get(GAUGE, "level") == -2
+    told = metrics.snapshot()
+    assert told["counters"] == {"a:b": 2}
+    assert told["gauges"]["level"] == -2
+    assert told["histograms"]["x" * 1000]["counts"][2] == 1
+
+
+# -- What goes wrong ---------------------------------------------------------------------------------------------------
+
+
+def took(call) -> float:
+    began = time.monotonic()
+    call()
+    return time.monotonic() - began
+
+
+def refused(call):
+    with pytest.raises(ServiceUnavailable):
+        call()
+
+
+def everything(shared, token):
+    return [
+        lambda: shared.data.get("vm", b"k"),
+        lambda: shared.data.set("vm", b"k", b"v"),
+        lambda: shared.queues.register("vm", b"q", print),
+        lambda: shared.queues.resolve("vm", b"q"),
+        lambda: shared.queues.enqueue(token, b""),
+        lambda: shared.queues.dequeue(token),
+    ]
+
+
+@pytest.mark.parametrize("how", ["kill", "stop"])
+def test_redis_is_away_and_comes_back(tmp_path, opened, how):
+    server = Server(tmp_path)
+    try:
+        shared = opened(f"{server.url}?timeout=0.2")
+        token = shared.queues.register("vm", b"q", print)
+        shared.metrics.define(COUNTER, "c")
+        shared.data.set("vm", b"k", b"v")
+        server.process.send_signal(signal.SIGKILL if how == "kill" else signal.SIGSTOP)
+        assert took(lambda: [refused(call) for call in everything(shared, token)]) < 1.0  # one waits, no other
+        shared.metrics.add(COUNTER, "c", 3)
+        assert shared.metrics.get(COUNTER, "c") == 3
+        if how == "kill":
+            server.process.wait()
+            server.start()
+        else:
+            server.process.send_signal(signal.SIGCONT)
+        eventually(lambda: _answers(shared))
+        eventually(lambda: shared.metrics.snapshot()["counters"] == {"c": 3} and _answers(shared))
+        eventually(lambda: shared.queues.resolve("vm", b"q") == token)
+    finally:
+        server.stop()
+
+
+def _answers(shared) -> bool:
+    try:
+        return shared.data.set("vm", b"k", b"v")
+    except ServiceUnavailable:
+        return False
+
+
+HOLD = """
+import os, sys, time
+from pathlib import Path
+from proxywasm_host.services.shared.directory import directory
+def hold(transaction, db):
+    os.write(1, b"held\\n")
+    time.sleep(60)
+directory(Path(sys.argv[1])).write(hold)
+"""
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_a_process_that_is_stopped_or_killed_while_it_writes(tmp_path, opened, how):
+    path = tmp_path / "state"
+    shared = opened(f"processes:{path}")
+    token = shared.queues.register("vm", b"q", print)
+    shared.data.set("vm", b"k", b"v")
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        if how == "stopped":
+            assert shared.data.get("vm", b"k")[0] == b"v"  # to read, nobody waits
+            assert took(lambda: refused(lambda: shared.data.set("vm", b"k", b"w"))) < 1.0
+            assert took(lambda: refused(lambda: shared.queues.dequeue(token))) < 0.1
+    finally:
+        holder.kill()
+        holder.communicate()
+    eventually(lambda: _answers(shared))
+    assert shared.queues.dequeue(token) is None
+
+
+def test_what_is_kept_between_processes_is_bounded(tmp_path):
+    directory = Directory(tmp_path / "state")
+    data, queues = ProcessSharedData(directory, 1000, ttl=0.2), ProcessSharedQueues(directory, 10_000)
+    try:
+        data.set("vm", b"a", bytes(300))
+        with pytest.raises(QuotaExceeded, match=r"^the shared data of vm_id 'vm' have 557 bytes, 557 more"):
+            data.set("vm", b"b", bytes(300))
+        assert data.set("other", b"b", bytes(300))
+        time.sleep(0.25)
+        assert data.set("vm", b"b", bytes(300))  # what is gone makes room
+        data.clear("vm")
+        assert data.get("vm", b"b") is None
+        assert data.set("vm", b"c", bytes(700))
+        token = queues.register("vm", b"q", lambda _: None)
+        queues.enqueue(token, bytes(5000))
+        with pytest.raises(QuotaExceeded):
+            queues.enqueue(token, bytes(5000))
+        assert queues.dequeue(token) == bytes(5000)
+        queues.enqueue(token, bytes(5000))
+    finally:
+        queues.close()
+        directory.close()
+
+
+def test_redis_without_room(tmp_path, opened):
+    server = Server(tmp_path, "--maxmemory", "3mb")
+    try:
+        shared = opened(server.url)
+        shared.data.set("vm", b"k", b"v")
+        with pytest.raises(QuotaExceeded, match=r"^Redis at 127\.0\.0\.1:\d+ has no room: "):
+            for number in range(100):
+                shared.data.set("vm", b"%d" % number, bytes(100_000))
+        assert shared.data.get("vm", b"k")[0] == b"v"
+    finally:
+        server.stop()
+
+
+# -- How long state lives ----------------------------------------------------------------------------------------------
+
+
+def test_state_lives_as_long_as_a_process_that_shares_it(tmp_path, opened):
+    path = tmp_path / "state"
+    one = opened(f"processes:{path}")
+    one.data.set("vm", b"k", b"v")
+    look = (
+        "import sys; from proxywasm_host.services.shared import open_shared; "
+        "print(open_shared(sys.argv[1]).data.get('vm', b'k'))"
+    )
+    said = [sys.executable, "-c", look, f"processes:{path}"]
+    assert subprocess.check_output(said) == b"(b'v', 1)\n"
+    assert path.exists()
+    one.close()
+    assert not path.exists()
+    assert subprocess.check_output(said) == b"None\n"
+    assert not path.exists()
+
+
+def test_what_those_left_who_were_killed_is_gone(tmp_path, opened):
+    path = tmp_path / "state"
+    kill = (
+        "import os, sys; from proxywasm_host.services.shared import open_shared; "
+        "open_shared(sys.argv[1]).data.set('vm', b'k', b'v'); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", kill, f"processes:{path}"])
+    assert (path / "data.mdb").exists()
+    assert opened(f"processes:{path}").data.get("vm", b"k") is None
+
+
+def test_a_fork_has_the_state_of_its_parent(tmp_path, opened):
+    shared = opened(f"processes:{tmp_path / 'state'}")
+    shared.data.set("vm", b"k", b"parent")
+    shared.metrics.add(COUNTER, "c", 1)
+    fork = f"""
+import os
+from proxywasm_host.services.shared import open_shared
+shared = open_shared({f"processes:{tmp_path / 'state'}"!r})
+token = shared.queues.register("vm", b"q", print)
+shared.metrics.define(0, "c")
+shared.metrics.add(0, "c", 10)
+child = os.fork()
+shared.data.set("vm", b"child" if not child else b"parent", shared.data.get("vm", b"k")[0])
+shared.metrics.add(0, "c", 100)
+shared.queues.enqueue(token, b"")
+shared.close()
+if child:
+    os.waitpid(child, 0)
+"""
+    subprocess.run([sys.executable, "-c", fork], check=True)
+    assert [shared.data.get("vm", key)[0] for key in (b"child", b"parent")] == [b"parent", b"parent"]
+    assert shared.metrics.snapshot()["counters"] == {"c": 211}
+
+
+def test_a_directory_of_others(tmp_path, opened):
+    path = tmp_path / "state"
+    path.mkdir(mode=0o777)
+    path.chmod(0o777)
+    with pytest.raises(ConfigError, match=r"^\S+/state is not a directory that only this user can write to"):
+        opened(f"processes:{path}").data.get("vm", b"k")
+    path.chmod(0o700)
+    (path / "precious").write_text("")
+    with pytest.raises(ConfigError, match=r"^\S+/state holds precious, and all that it holds would be removed"):
+        opened(f"processes:{path}").data.get("vm", b"k")
+    assert (path / "precious").exists()
+
+
+# -- The choice --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        ("", "shared is not '': write it as memory, processes, "),
+        ("process", "shared is not 'process': write it as memory, processes, "),
+        ("processes:a/b", "shared is not 'processes:a/b': write it as "),
+        ("processes:../x", "shared is not "),
+        ("redis://", "shared is not 'redis://': write it as "),
+        ("http://127.0.0.1", "shared is not "),
+        ("memory?ttl=0", "shared: ttl is a number of seconds, not '0': write ttl=60"),
+        ("redis://h?timeout=nan", "shared: timeout is a number of seconds, not 'nan': write timeout=60"),
+        ("processes?timeout=1", "shared: 'timeout' is no option of 'processes'; it has ttl=SECONDS"),
+    ],
+)
+def test_what_is_no_choice(choice, said):
+    with pytest.raises(ValueError) as caught:
+        check_shared(choice)
+    assert str(caught.value).startswith(said)
