@@ -1,8 +1,8 @@
 from collections.abc import Callable
 from typing import Any
 
-# What each does is said in `src/lane.rs`.
-class Lane:
+# What each does is said in `src/server_thread.rs`.
+class ServerThread:
     def __init__(self) -> None: ...
     def run(self, listening: int | None) -> None: ...
     def call_soon(self, function: Callable[[], object]) -> None: ...

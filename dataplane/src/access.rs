@@ -2,7 +2,7 @@
 
 use crate::config::AccessLog;
 use crate::routes::Route;
-use crate::upstream::Went;
+use crate::upstream::UpstreamInfo;
 use serde_json::json;
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
@@ -141,10 +141,10 @@ impl Record {
     }
 
     /// Note where the request went.
-    pub fn went(&mut self, route: Option<&Route>, went: &Went) {
+    pub fn upstream(&mut self, route: Option<&Route>, upstream: &UpstreamInfo) {
         if let Some(line) = self.line.as_mut().filter(|_| self.log.format == Format::Json) {
             line.route = route.and_then(|route| route.name.clone());
-            line.upstream = (went.attempts > 0).then(|| went.address.clone());
+            line.upstream = (upstream.attempts > 0).then(|| upstream.address.clone());
         }
     }
 }

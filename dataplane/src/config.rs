@@ -171,12 +171,12 @@ pub struct AccessLog {
 pub struct Peer {
     pub client: SocketAddr,
     pub server: SocketAddr,
-    pub tls: Option<TlsFacts>,
+    pub tls: Option<TlsInfo>,
 }
 
 /// What TLS says of it.
 #[derive(Clone)]
-pub struct TlsFacts {
+pub struct TlsInfo {
     pub version: u16,
     /// The client's certificate in DER, if it showed one.
     pub certificate: Option<Vec<u8>>,

@@ -3,13 +3,13 @@
 use crate::access::{Format, Line, Record};
 use crate::body::{Content, Down, Finish, Progress, Size, Source, Stopped, Up, poll_feed, poll_piece};
 use crate::config::Peer;
-use crate::filters::{Facts, Filters, Piece, RequestOut, ResponseOut, Stream, length};
+use crate::filters::{Filters, Piece, RequestOut, ResponseOut, Stream, StreamInfo, length};
 use crate::head::{self, Head, REQUEST_ID, Refused};
-use crate::lane::{Generation, Lane};
 use crate::routes::Route;
 use crate::server::Busy;
+use crate::server_thread::{Generation, ServerThread};
 use crate::tunnel;
-use crate::upstream::{Call, Lease, Trouble, Upstream, Went};
+use crate::upstream::{Call, Lease, Upstream, UpstreamError, UpstreamInfo};
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
@@ -79,8 +79,8 @@ fn protocol(version: Version) -> &'static str {
 
 type Answer = Result<Response<Down>, Infallible>;
 
-pub async fn answer(lane: Rc<Lane>, peer: Rc<Peer>, busy: Busy, mut request: Request<Incoming>) -> Answer {
-    let generation = lane.generation();
+pub async fn answer(thread: Rc<ServerThread>, peer: Rc<Peer>, busy: Busy, mut request: Request<Incoming>) -> Answer {
+    let generation = thread.generation();
     let client = (request.version() == Version::HTTP_11 && request.headers().contains_key(header::UPGRADE))
         .then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
@@ -97,7 +97,7 @@ pub async fn answer(lane: Rc<Lane>, peer: Rc<Peer>, busy: Busy, mut request: Req
         },
         ..Line::default()
     });
-    let begin = |line| Record::begin(line, generation.log.clone(), lane.counts.clone());
+    let begin = |line| Record::begin(line, generation.log.clone(), thread.counts.clone());
     let mut head = match read {
         Ok(head) => head,
         Err(Refused(status, why)) => {
@@ -129,20 +129,20 @@ pub async fn answer(lane: Rc<Lane>, peer: Rc<Peer>, busy: Busy, mut request: Req
     if !(websocket && body.is_end_stream()) {
         head.upgrade = None; // the request is served without
     }
-    rest.record.went(route, &Went::default());
-    let way = Way { generation: &generation, route, began: Instant::now() };
+    rest.record.upstream(route, &UpstreamInfo::default());
+    let destination = Destination { generation: &generation, route, began: Instant::now() };
     Ok(match (&generation.filters, chain) {
         (Some(filters), Some(chain)) => {
-            let exchange = Filtered { way, chain, method: head.method.clone() };
+            let exchange = Filtered { destination, chain, method: head.method.clone() };
             exchange.run(filters, head, body, client, protocol(parts.version), &peer, rest).await
         }
-        _ => direct(way, head, body, client, rest).await,
+        _ => direct(destination, head, body, client, rest).await,
     })
 }
 
 /// Where a request goes.
 #[derive(Clone, Copy)]
-struct Way<'a> {
+struct Destination<'a> {
     generation: &'a Generation,
     route: Option<&'a Route>,
     began: Instant,
@@ -150,13 +150,13 @@ struct Way<'a> {
 
 /// Where it went, and what it uses there.
 #[derive(Default)]
-struct Asked {
+struct UpstreamRequest {
     upstream: Option<Arc<Upstream>>,
     lease: Option<Lease>,
-    went: Went,
+    upstream_info: UpstreamInfo,
 }
 
-impl<'a> Way<'a> {
+impl<'a> Destination<'a> {
     fn upstream(&self, head: &Head) -> Option<&'a Arc<Upstream>> {
         self.generation.routes.upstream(self.route?, head)
     }
@@ -171,8 +171,8 @@ impl<'a> Way<'a> {
     }
 
     /// The body of upstream's response.
-    fn source(&self, body: Incoming, asked: &Asked) -> Source {
-        let upstream = asked.upstream.as_ref();
+    fn source(&self, body: Incoming, upstream_request: &UpstreamRequest) -> Source {
+        let upstream = upstream_request.upstream.as_ref();
         Source::new(body, self.idle(upstream)).until(upstream.and_then(|upstream| self.deadline(upstream)))
     }
 
@@ -183,37 +183,43 @@ impl<'a> Way<'a> {
         up: Up,
         progress: &Progress,
         wanted: Option<&str>,
-        asked: &mut Asked,
-    ) -> Result<Response<Incoming>, Trouble> {
-        let route = self.route.ok_or_else(Trouble::no_route)?;
-        let upstream = self.upstream(&head).ok_or_else(Trouble::no_cluster)?;
-        asked.upstream = Some(upstream.clone());
+        upstream_request: &mut UpstreamRequest,
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        let route = self.route.ok_or_else(UpstreamError::no_route)?;
+        let upstream = self.upstream(&head).ok_or_else(UpstreamError::no_cluster)?;
+        upstream_request.upstream = Some(upstream.clone());
         route.rewrite(&mut head);
         let deadline = self.deadline(upstream);
         let call = Call { wanted, timeout: route.timeout, deadline, retry: route.retry.as_ref() };
-        upstream.ask(head, up, progress, call, &mut asked.lease, &mut asked.went).await
+        upstream.ask(head, up, progress, call, &mut upstream_request.lease, &mut upstream_request.upstream_info).await
     }
 }
 
 // -- Past all filters ---------------------------------------------------------------------------------------------
 
-async fn direct(way: Way<'_>, head: Head, body: Incoming, client: Option<OnUpgrade>, mut rest: Rest) -> Response<Down> {
+async fn direct(
+    destination: Destination<'_>,
+    head: Head,
+    body: Incoming,
+    client: Option<OnUpgrade>,
+    mut rest: Rest,
+) -> Response<Down> {
     let progress = Progress::begin();
     let is_head = head.method == Method::HEAD;
     let up = match body.is_end_stream() {
         true => Up::Nothing,
-        false => Up::Plain(Source::new(body, way.idle(way.upstream(&head))).noting(&progress)),
+        false => Up::Plain(Source::new(body, destination.idle(destination.upstream(&head))).noting(&progress)),
     };
-    let mut asked = Asked::default();
-    let answer = way.ask(head, up, &progress, None, &mut asked).await;
-    rest.record.went(way.route, &asked.went);
-    rest.lease = asked.lease.take();
+    let mut upstream_request = UpstreamRequest::default();
+    let answer = destination.ask(head, up, &progress, None, &mut upstream_request).await;
+    rest.record.upstream(destination.route, &upstream_request.upstream_info);
+    rest.lease = upstream_request.lease.take();
     let mut response = match answer {
         Ok(response) => response,
-        Err(Trouble { status: 400, .. }) => return rest.broken(),
-        Err(trouble) => {
-            rest.record.details = Some(trouble.details);
-            return rest.answer(StatusCode::from_u16(trouble.status).expect("ours"), &trouble.text);
+        Err(UpstreamError { status: 400, .. }) => return rest.broken(),
+        Err(error) => {
+            rest.record.details = Some(error.details);
+            return rest.answer(StatusCode::from_u16(error.status).expect("ours"), &error.text);
         }
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -224,7 +230,7 @@ async fn direct(way: Way<'_>, head: Head, body: Incoming, client: Option<OnUpgra
     let headers = head::end_to_end(&parts.headers);
     let content = match is_head || body.is_end_stream() {
         true => Content::Nothing,
-        false => Content::Plain(way.source(body, &asked)),
+        false => Content::Plain(destination.source(body, &upstream_request)),
     };
     rest.response(parts.status, headers, content)
 }
@@ -256,7 +262,7 @@ fn switched(
 // -- Through filters ----------------------------------------------------------------------------------------------
 
 struct Filtered<'a> {
-    way: Way<'a>,
+    destination: Destination<'a>,
     chain: usize,
     method: Method,
 }
@@ -280,7 +286,7 @@ impl Filtered<'_> {
         peer: &Peer,
         mut rest: Rest,
     ) -> Response<Down> {
-        let upstream = self.way.upstream(&head);
+        let upstream = self.destination.upstream(&head);
         let progress = Progress::begin();
         let upgrades = head.upgrade.is_some();
         if let Some(to) = &head.upgrade {
@@ -289,8 +295,9 @@ impl Filtered<'_> {
         let whole = body.is_end_stream();
         let end = whole && !upgrades; // what the client says in the other protocol is its body
         let came = head.headers.get(header::CONTENT_LENGTH).cloned();
-        let facts = Facts { route: self.way.route, upstream: upstream.map(Arc::as_ref), ..Facts::default() };
-        let stream = match filters.begin(self.chain, &head, protocol, peer, end, &facts) {
+        let stream_info =
+            StreamInfo { route: self.destination.route, upstream: upstream.map(Arc::as_ref), ..StreamInfo::default() };
+        let stream = match filters.begin(self.chain, &head, protocol, peer, end, &stream_info) {
             Ok(stream) => stream,
             Err(error) => {
                 crate::unraisable(error);
@@ -298,7 +305,7 @@ impl Filtered<'_> {
             }
         };
         rest.finish = Some(Finish(stream.clone(), false));
-        let mut source = (!whole).then(|| Source::new(body, self.way.idle(upstream)).noting(&progress));
+        let mut source = (!whole).then(|| Source::new(body, self.destination.idle(upstream)).noting(&progress));
         let (mut head, end) = match request_head(&stream, &mut source).await {
             Came::Up(Some(head), end) => (head, end),
             Came::Up(None, _) => return rest.answer(StatusCode::SERVICE_UNAVAILABLE, ""),
@@ -329,24 +336,24 @@ impl Filtered<'_> {
             let size = Size(head.headers.get(header::CONTENT_LENGTH).and_then(length));
             Up::Filtered(stream.clone(), source.take(), size)
         };
-        let chosen = self.way.generation.routes.choose(&head);
-        if chosen.map(std::ptr::from_ref) != self.way.route.map(std::ptr::from_ref) && !stream.keeps_route() {
-            self.way.route = chosen;
+        let chosen = self.destination.generation.routes.choose(&head);
+        if chosen.map(std::ptr::from_ref) != self.destination.route.map(std::ptr::from_ref) && !stream.keeps_route() {
+            self.destination.route = chosen;
         }
         let wanted = stream.flow().wanted.take();
-        let mut asked = Asked::default();
+        let mut upstream_request = UpstreamRequest::default();
         let answer = tokio::select! {
             biased;
             () = answered(&stream) => None,
-            answer = self.way.ask(head, up, &progress, wanted.as_deref(), &mut asked) => Some(answer),
+            answer = self.destination.ask(head, up, &progress, wanted.as_deref(), &mut upstream_request) => Some(answer),
         };
-        rest.record.went(self.way.route, &asked.went);
-        rest.lease = asked.lease.take();
-        let facts = Facts {
-            route: self.way.route,
-            upstream: asked.upstream.as_deref(),
-            went: Some(&asked.went),
-            trouble: None,
+        rest.record.upstream(self.destination.route, &upstream_request.upstream_info);
+        rest.lease = upstream_request.lease.take();
+        let stream_info = StreamInfo {
+            route: self.destination.route,
+            upstream: upstream_request.upstream.as_deref(),
+            upstream_info: Some(&upstream_request.upstream_info),
+            error: None,
         };
         match answer {
             None => match response_head(&stream, &mut None).await {
@@ -357,7 +364,7 @@ impl Filtered<'_> {
                 let (server, headers) = head::switching(&mut response);
                 let to = headers.get(header::UPGRADE).cloned();
                 stream.flow().switching = true;
-                if let Err(error) = stream.response_head(response.status(), &headers, false, &facts) {
+                if let Err(error) = stream.response_head(response.status(), &headers, false, &stream_info) {
                     crate::unraisable(error);
                     return rest.answer(StatusCode::INTERNAL_SERVER_ERROR, "");
                 }
@@ -376,40 +383,40 @@ impl Filtered<'_> {
                 let headers = head::end_to_end(&parts.headers);
                 let came = headers.get(header::CONTENT_LENGTH).cloned();
                 stream.flow().down.waker = None; // what is fed here is read here
-                if let Err(error) = stream.response_head(parts.status, &headers, end, &facts) {
+                if let Err(error) = stream.response_head(parts.status, &headers, end, &stream_info) {
                     crate::unraisable(error);
                     return rest.answer(StatusCode::INTERNAL_SERVER_ERROR, "");
                 }
-                let mut source = (!end).then(|| self.way.source(body, &asked));
+                let mut source = (!end).then(|| self.destination.source(body, &upstream_request));
                 match response_head(&stream, &mut source).await {
                     Some((head, end)) => self.respond(&stream, source, head, end, came, rest).await,
                     None => rest.answer(StatusCode::SERVICE_UNAVAILABLE, ""),
                 }
             }
-            Some(Err(Trouble { status: 400, .. })) => rest.broken(),
-            Some(Err(trouble)) => self.troubled(&stream, &trouble, facts, rest).await,
+            Some(Err(UpstreamError { status: 400, .. })) => rest.broken(),
+            Some(Err(error)) => self.respond_error(&stream, &error, stream_info, rest).await,
         }
     }
 
     /// Upstream's place is taken by an answer of ours, which passes the filters as upstream's would.
-    async fn troubled(
+    async fn respond_error(
         self,
         stream: &Arc<Stream>,
-        trouble: &Trouble,
-        facts: Facts<'_>,
+        error: &UpstreamError,
+        stream_info: StreamInfo<'_>,
         mut rest: Rest,
     ) -> Response<Down> {
-        rest.record.details = Some(trouble.details.clone());
+        rest.record.details = Some(error.details.clone());
         let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(trouble.text.len()));
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(error.text.len()));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
         let end = self.method == Method::HEAD;
-        let status = StatusCode::from_u16(trouble.status).expect("ours");
+        let status = StatusCode::from_u16(error.status).expect("ours");
         let came = headers.get(header::CONTENT_LENGTH).cloned();
-        let facts = Facts { trouble: Some(trouble), ..facts };
-        let fed = stream.response_head(status, &headers, end, &facts).and_then(|()| match end {
+        let stream_info = StreamInfo { error: Some(error), ..stream_info };
+        let fed = stream.response_head(status, &headers, end, &stream_info).and_then(|()| match end {
             true => Ok(()),
-            false => stream.response_piece(Piece::Data(trouble.text.clone().into(), true)),
+            false => stream.response_piece(Piece::Data(error.text.clone().into(), true)),
         });
         if let Err(error) = fed {
             crate::unraisable(error);

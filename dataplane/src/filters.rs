@@ -6,7 +6,7 @@
 use crate::config::Peer;
 use crate::head::{Head, listed, of_one_connection};
 use crate::routes::Route;
-use crate::upstream::{Trouble, Upstream, Went};
+use crate::upstream::{Upstream, UpstreamError, UpstreamInfo};
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
@@ -50,7 +50,7 @@ pub type RequestOut = Option<Head>;
 pub type ResponseOut = Option<(StatusCode, HeaderMap)>;
 
 /// What has come out of the filters and was not taken, for one direction.
-pub struct Way<H> {
+pub struct Direction<H> {
     pub head: Option<(H, bool)>,
     pub pieces: VecDeque<Piece>,
     /// The end has come out.
@@ -60,16 +60,16 @@ pub struct Way<H> {
     pub waker: Option<Waker>,
 }
 
-impl<H> Default for Way<H> {
+impl<H> Default for Direction<H> {
     fn default() -> Self {
-        Way { head: None, pieces: VecDeque::new(), complete: false, full: false, waker: None }
+        Direction { head: None, pieces: VecDeque::new(), complete: false, full: false, waker: None }
     }
 }
 
 #[derive(Default)]
 pub struct Flow {
-    pub up: Way<RequestOut>,
-    pub down: Way<ResponseOut>,
+    pub up: Direction<RequestOut>,
+    pub down: Direction<ResponseOut>,
     pub reset: bool,
     pub closed: bool,
     /// Upstream goes over to another protocol: the response is 101.
@@ -97,14 +97,14 @@ pub struct Stream {
 
 /// What filters can read of where a request goes, as properties.
 #[derive(Default)]
-pub struct Facts<'a> {
+pub struct StreamInfo<'a> {
     pub route: Option<&'a Route>,
     pub upstream: Option<&'a Upstream>,
-    pub went: Option<&'a Went>,
-    pub trouble: Option<&'a Trouble>,
+    pub upstream_info: Option<&'a UpstreamInfo>,
+    pub error: Option<&'a UpstreamError>,
 }
 
-impl Facts<'_> {
+impl StreamInfo<'_> {
     /// Under Envoy's names.
     fn tell(&self, py: Python<'_>, properties: &Bound<'_, PyDict>) -> PyResult<()> {
         let names = [
@@ -115,21 +115,21 @@ impl Facts<'_> {
         for (name, value) in names {
             match value {
                 Some(value) => properties.set_item(name, value)?,
-                None if self.went.is_some() && properties.contains(name)? => properties.del_item(name)?,
+                None if self.upstream_info.is_some() && properties.contains(name)? => properties.del_item(name)?,
                 None => (),
             }
         }
-        if let Some(went) = self.went.filter(|went| went.attempts > 0) {
-            properties.set_item(intern!(py, "upstream.address"), &went.address)?;
-            if let Some(port) = went.address.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()) {
+        if let Some(upstream_info) = self.upstream_info.filter(|upstream_info| upstream_info.attempts > 0) {
+            properties.set_item(intern!(py, "upstream.address"), &upstream_info.address)?;
+            if let Some(port) = upstream_info.address.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()) {
                 properties.set_item(intern!(py, "upstream.port"), port)?;
             }
-            properties.set_item(intern!(py, "upstream.request_attempt_count"), went.attempts)?;
+            properties.set_item(intern!(py, "upstream.request_attempt_count"), upstream_info.attempts)?;
         }
-        if let Some(trouble) = self.trouble {
-            properties.set_item("response.flags", trouble.flag)?;
-            properties.set_item("response.code_details", &trouble.details)?;
-            if let Some(why) = &trouble.transport {
+        if let Some(error) = self.error {
+            properties.set_item("response.flags", error.flag)?;
+            properties.set_item("response.code_details", &error.details)?;
+            if let Some(why) = &error.transport {
                 properties.set_item("upstream.transport_failure_reason", why)?;
             }
         }
@@ -176,7 +176,7 @@ impl Filters {
         protocol: &str,
         peer: &Peer,
         end: bool,
-        facts: &Facts<'_>,
+        stream_info: &StreamInfo<'_>,
     ) -> PyResult<Arc<Stream>> {
         Python::attach(|py| {
             let scheme: &[u8] = if head.https { b"https" } else { b"http" };
@@ -196,7 +196,7 @@ impl Filters {
                 peer.tls.as_ref().map(|tls| (tls.version, tls.certificate.as_ref().map(|der| PyBytes::new(py, der))));
             let sink = Py::new(py, Sink { stream: Mutex::new(None) })?;
             let properties = PyDict::new(py);
-            facts.tell(py, &properties)?;
+            stream_info.tell(py, &properties)?;
             let given = (&sink, &headers, end, protocol, client, server, tls, chain, &properties);
             let begun = self.begin.bind(py).call1(given)?;
             let begun = begun.cast::<PyTuple>()?;
@@ -325,9 +325,15 @@ impl Stream {
         })
     }
 
-    pub fn response_head(&self, status: StatusCode, headers: &HeaderMap, end: bool, facts: &Facts<'_>) -> PyResult<()> {
+    pub fn response_head(
+        &self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        end: bool,
+        stream_info: &StreamInfo<'_>,
+    ) -> PyResult<()> {
         Python::attach(|py| {
-            facts.tell(py, self.properties.bind(py))?;
+            stream_info.tell(py, self.properties.bind(py))?;
             let headers = pairs(py, &[(b":status", status.as_str().as_bytes())], headers)?;
             self.feed(py, intern!(py, "response_headers"), (headers, end), None)
         })

@@ -3,7 +3,7 @@
 use crate::balance::Active;
 use crate::body::Up;
 use crate::config::Upstream;
-use crate::upstream::{Connector, Trouble, not_connected};
+use crate::upstream::{Connector, UpstreamError, not_connected};
 use http::{Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
@@ -81,7 +81,7 @@ impl Http2 {
     }
 
     /// Connect, if that has to be done; afterwards it is known whether HTTP/2 is spoken.
-    pub async fn ready(&self, known: bool) -> Result<(), Trouble> {
+    pub async fn ready(&self, known: bool) -> Result<(), UpstreamError> {
         if !self.is_declined() && self.free().is_none() {
             self.connect(known).await?;
         }
@@ -93,9 +93,9 @@ impl Http2 {
         for again in [true, false] {
             let mut connection = match self.free() {
                 Some(connection) => connection,
-                None => match self.connect(true).await.map_err(Failed::Trouble)? {
+                None => match self.connect(true).await.map_err(Failed::Upstream)? {
                     Some(connection) => connection,
-                    None => return Err(Failed::Trouble(Trouble::reset(503, "connection termination"))),
+                    None => return Err(Failed::Upstream(UpstreamError::reset(503, "connection termination"))),
                 },
             };
             let stream = Active::new(&connection.streams);
@@ -123,7 +123,7 @@ impl Http2 {
     }
 
     /// `known`: the server speaks HTTP/2, which need not be asked. `None` if it was, and does not.
-    async fn connect(&self, known: bool) -> Result<Option<Connection>, Trouble> {
+    async fn connect(&self, known: bool) -> Result<Option<Connection>, UpstreamError> {
         let _one = self.connecting.lock().await;
         if let Some(connection) = self.free() {
             return Ok(Some(connection));
@@ -135,11 +135,11 @@ impl Http2 {
                 self.declined.store(true, Relaxed);
                 return Ok(None);
             }
-            let mut facts = http::Extensions::new();
-            connected.get_extras(&mut facts);
-            let remote = facts.get::<HttpInfo>().map(HttpInfo::remote_addr);
+            let mut extensions = http::Extensions::new();
+            connected.get_extras(&mut extensions);
+            let remote = extensions.get::<HttpInfo>().map(HttpInfo::remote_addr);
             let (sender, driver) =
-                self.builder.handshake(io).await.map_err(|_| Trouble::reset(503, "connection termination"))?;
+                self.builder.handshake(io).await.map_err(|_| UpstreamError::reset(503, "connection termination"))?;
             let connection = Connection {
                 sender,
                 streams: Arc::default(),
@@ -164,7 +164,9 @@ impl Http2 {
             open.push(connection.clone());
             Ok(Some(connection))
         };
-        timeout(self.connect_timeout, connecting).await.unwrap_or_else(|_| Err(Trouble::connect("connection timeout")))
+        timeout(self.connect_timeout, connecting)
+            .await
+            .unwrap_or_else(|_| Err(UpstreamError::connect("connection timeout")))
     }
 }
 
@@ -184,6 +186,6 @@ async fn close_idle(open: Weak<Mutex<Vec<Connection>>>, keepalive: Duration) {
 
 /// Why a request has no answer.
 pub enum Failed {
-    Trouble(Trouble),
+    Upstream(UpstreamError),
     Hyper(hyper::Error),
 }

@@ -1,9 +1,9 @@
 //! The data plane of `proxywasm serve`: HTTP/1.1 and HTTP/2 on hyper, with filters of `proxywasm_host` in between.
 //!
-//! A thread has everything of its own (`lane`), so that nothing is locked but the GIL, which is held only while filters
-//! run. `server` is the side of clients, `upstream` the other (`routes` to it, `balance` between its servers,
-//! `retry`, `http2`), `exchange` a request between them, `head` and `body` what
-//! goes over, `filters` the Python side, `access` what is noted.
+//! A thread has everything of its own (`server_thread`), so that nothing is locked but the GIL, which is held only while
+//! filters run. `server` is the side of clients (`http1_syntax` refuses what hyper would let through), `upstream` the
+//! other (`routes` to it, `balance` between its servers, `retry`, `http2`), `exchange` a request between them, `head`
+//! and `body` what goes over, `filters` the Python side, `access` what is noted.
 
 mod access;
 mod balance;
@@ -11,13 +11,13 @@ mod body;
 mod config;
 mod exchange;
 mod filters;
-mod guard;
 mod head;
+mod http1_syntax;
 mod http2;
-mod lane;
 mod retry;
 mod routes;
 mod server;
+mod server_thread;
 mod tls;
 mod tunnel;
 mod upstream;
@@ -31,5 +31,5 @@ pub(crate) fn unraisable(error: PyErr) {
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<lane::PyLane>()
+    module.add_class::<server_thread::PyServerThread>()
 }

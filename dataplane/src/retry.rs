@@ -2,7 +2,7 @@
 
 use crate::body::{Next, Stopped, Up};
 use crate::config::{Retry, RetryOn};
-use crate::upstream::{Failure, Trouble};
+use crate::upstream::{Failure, UpstreamError};
 use bytes::Bytes;
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
@@ -35,10 +35,10 @@ impl Policy {
         self.0.retry_on.contains(&on)
     }
 
-    pub fn wants_after<B>(&self, outcome: &Result<Response<B>, Trouble>) -> bool {
+    pub fn wants_after<B>(&self, outcome: &Result<Response<B>, UpstreamError>) -> bool {
         match outcome {
             Ok(response) => self.wants_after_response(response),
-            Err(trouble) => match trouble.failure {
+            Err(error) => match error.failure {
                 Failure::Ours | Failure::Late => false,
                 Failure::Connect => self.is_on(RetryOn::ConnectFailure) || self.wants_after_reset(),
                 Failure::Refused => self.is_on(RetryOn::RefusedStream) || self.wants_after_reset(),

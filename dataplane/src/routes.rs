@@ -67,15 +67,15 @@ impl Routes {
 }
 
 impl Route {
-    fn new(said: config::Route, upstreams: &Upstreams) -> Result<Route, String> {
+    fn new(config: config::Route, upstreams: &Upstreams) -> Result<Route, String> {
         let unknown = |what: &str| format!("routes: {what} is not known");
         let header = |name: &String| HeaderName::try_from(name.as_str()).map_err(|_| unknown(name));
-        let target = match (&said.upstream, &said.cluster_header) {
+        let target = match (&config.upstream, &config.cluster_header) {
             (Some(name), _) => Target::Upstream(upstreams.get(name).ok_or_else(|| unknown(name))?.clone()),
             (None, Some(name)) => Target::Header(header(name)?),
             (None, None) => return Err(unknown("an upstream")),
         };
-        let path = match (said.path, said.prefix, said.regex) {
+        let path = match (config.path, config.prefix, config.regex) {
             (Some(path), ..) => Path::Exact(path),
             (_, Some(prefix), _) => Path::Prefix(prefix),
             (.., Some(regex)) => {
@@ -84,22 +84,22 @@ impl Route {
             _ => Path::Any,
         };
         Ok(Route {
-            name: said.name,
-            virtual_host: said.virtual_host,
-            chain: said.chain,
-            timeout: said.timeout.map(|seconds| seconds.0),
-            retry: said.retry.map(Policy::new),
-            hosts: said.hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect(),
+            name: config.name,
+            virtual_host: config.virtual_host,
+            chain: config.chain,
+            timeout: config.timeout.map(|seconds| seconds.0),
+            retry: config.retry.map(Policy::new),
+            hosts: config.hosts.into_iter().map(|host| host.to_ascii_lowercase()).collect(),
             path,
-            methods: said.methods,
-            headers: said
+            methods: config.methods,
+            headers: config
                 .headers
                 .into_iter()
                 .map(|(name, value)| Ok((header(&name)?, value)))
                 .collect::<Result<_, String>>()?,
             target,
-            prefix_rewrite: said.prefix_rewrite,
-            host_rewrite: said
+            prefix_rewrite: config.prefix_rewrite,
+            host_rewrite: config
                 .host_rewrite
                 .map(|host| HeaderValue::from_str(&host).map_err(|_| unknown(&host)))
                 .transpose()?,

@@ -1,10 +1,10 @@
 //! The side of clients: connections, their limits and time-outs, and how they end.
 
 use crate::access::{Line, Record};
-use crate::config::{Clients, Peer, TlsFacts};
+use crate::config::{Clients, Peer, TlsInfo};
 use crate::exchange;
-use crate::guard::{Guard, Refusal};
-use crate::lane::Lane;
+use crate::http1_syntax::{Http1Syntax, Refusal};
+use crate::server_thread::ServerThread;
 use http::Version;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,7 +25,7 @@ const LATE: Refusal = Refusal(408, "the head of the request took too long");
 const FULL: Refusal = Refusal(503, "there are too many connections");
 /// How long to wait when there is no descriptor for a connection.
 const REST: Duration = Duration::from_millis(50);
-/// As many headers hyper takes by itself; the guard counts them, too.
+/// As many headers hyper takes by itself; `http1_syntax` counts them, too.
 pub const HEADERS: usize = 100;
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -105,7 +105,7 @@ impl Drop for Busy {
 struct Wire<I> {
     io: I,
     state: Arc<State>,
-    guard: Guard,
+    syntax: Http1Syntax,
     /// Of a head that has not come as a whole, or was not taken.
     held: Vec<u8>,
     idle: Duration,
@@ -124,7 +124,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<I> {
     ) -> Poll<io::Result<()>> {
         let it = *self.state.now();
         let whole =
-            self.held.len() - if it.refusal.is_none() { self.guard.head_bytes().min(self.held.len()) } else { 0 };
+            self.held.len() - if it.refusal.is_none() { self.syntax.head_bytes().min(self.held.len()) } else { 0 };
         if whole > 0 {
             let given = whole.min(buffer.remaining());
             buffer.put_slice(&self.held[..given]);
@@ -141,7 +141,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<I> {
             return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
         }
         if it.switched {
-            self.guard.free();
+            self.syntax.free();
         }
         if !self.held.is_empty() {
             return self.poll_more(context, buffer);
@@ -151,9 +151,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<I> {
         if buffer.filled().len() == before {
             return Poll::Ready(Ok(()));
         }
-        let (passed, refusal) = self.guard.look(&buffer.filled()[before..]);
+        let (passed, refusal) = self.syntax.look(&buffer.filled()[before..]);
         // a head goes on when it is whole
-        let given = before + passed - if refusal.is_none() { self.guard.head_bytes() } else { 0 };
+        let given = before + passed - if refusal.is_none() { self.syntax.head_bytes() } else { 0 };
         let held = buffer.filled()[given..before + passed].to_vec();
         buffer.set_filled(given);
         self.held = held;
@@ -201,7 +201,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Wire<I> {
         if more.filled().is_empty() {
             return Poll::Ready(Ok(()));
         }
-        let (passed, refusal) = self.guard.look(more.filled());
+        let (passed, refusal) = self.syntax.look(more.filled());
         if refusal.is_some() && passed == 0 {
             self.held.clear();
         } else {
@@ -222,8 +222,8 @@ impl<I> Wire<I> {
         }
         if refusal.is_some() {
             now.refusal = refusal;
-            now.in_body = self.guard.in_body();
-            *self.state.1.lock().unwrap() = self.guard.line.clone();
+            now.in_body = self.syntax.in_body();
+            *self.state.1.lock().unwrap() = self.syntax.line.clone();
         }
     }
 }
@@ -268,7 +268,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<I> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.guard.in_body() || self.state.now().refusal.is_some() {
+        if self.syntax.in_body() || self.state.now().refusal.is_some() {
             return self.poll_linger(context);
         }
         Pin::new(&mut self.io).poll_shutdown(context)
@@ -288,8 +288,8 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
 }
 
 /// Take connections until told to close.
-pub async fn listen(lane: Rc<Lane>, listener: TcpListener) {
-    let mut closing = lane.closing();
+pub async fn listen(thread: Rc<ServerThread>, listener: TcpListener) {
+    let mut closing = thread.closing();
     loop {
         let taken = tokio::select! {
             taken = listener.accept() => taken,
@@ -299,21 +299,21 @@ pub async fn listen(lane: Rc<Lane>, listener: TcpListener) {
             sleep(REST).await;
             continue;
         };
-        tokio::task::spawn_local(connection(lane.clone(), tcp));
+        tokio::task::spawn_local(connection(thread.clone(), tcp));
     }
 }
 
-async fn connection(lane: Rc<Lane>, mut tcp: TcpStream) {
+async fn connection(thread: Rc<ServerThread>, mut tcp: TcpStream) {
     let fd = tcp.as_raw_fd();
-    let generation = lane.generation();
+    let generation = thread.generation();
     let clients = &generation.config.clients;
     let (Ok(client), Ok(server)) = (tcp.peer_addr(), tcp.local_addr()) else { return };
-    let _counted = lane.connected();
+    let _counted = thread.connected();
     let _ = tcp.set_nodelay(true);
-    let full = lane.connections() > clients.max_connections;
+    let full = thread.connections() > clients.max_connections;
     match &generation.tls {
         _ if full => {
-            let mut record = Record::begin(Some(unread(client)), generation.log.clone(), lane.counts.clone());
+            let mut record = Record::begin(Some(unread(client)), generation.log.clone(), thread.counts.clone());
             record.status = 503;
             record.bytes = 31;
             if generation.tls.is_none() {
@@ -323,7 +323,7 @@ async fn connection(lane: Rc<Lane>, mut tcp: TcpStream) {
         }
         None => {
             let peer = Peer { client, server, tls: None };
-            talk(&lane, clients, (tcp, fd), peer, generation.config.stream_idle_timeout.0).await
+            talk(&thread, clients, (tcp, fd), peer, generation.config.stream_idle_timeout.0).await
         }
         Some(tls) => {
             let accepted = tokio::time::timeout(
@@ -335,8 +335,8 @@ async fn connection(lane: Rc<Lane>, mut tcp: TcpStream) {
             let session = io.get_ref().1;
             let version = session.protocol_version().map_or(0, u16::from);
             let certificate = session.peer_certificates().and_then(|all| all.first()).map(|der| der.to_vec());
-            let peer = Peer { client, server, tls: Some(TlsFacts { version, certificate }) };
-            talk(&lane, clients, (io, fd), peer, generation.config.stream_idle_timeout.0).await;
+            let peer = Peer { client, server, tls: Some(TlsInfo { version, certificate }) };
+            talk(&thread, clients, (io, fd), peer, generation.config.stream_idle_timeout.0).await;
         }
     }
 }
@@ -354,7 +354,7 @@ async fn linger(mut tcp: TcpStream) {
 }
 
 async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    lane: &Rc<Lane>,
+    thread: &Rc<ServerThread>,
     clients: &Clients,
     (io, fd): (I, RawFd),
     peer: Peer,
@@ -372,11 +372,11 @@ async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         switched: false,
     };
     let state = Arc::new(State(Mutex::new(now), Mutex::default(), fd));
-    let guard = Guard::new(clients.max_header_size, clients.max_headers);
+    let syntax = Http1Syntax::new(clients.max_header_size, clients.max_headers);
     let wire = Wire {
         io,
         state: state.clone(),
-        guard,
+        syntax,
         held: Vec::new(),
         idle,
         stuck: None,
@@ -389,7 +389,7 @@ async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let service = service_fn(|request| {
         let busy = Busy::begin(&state, request.version());
         // on the heap while it runs: a connection has room for it else, also when it is idle
-        Box::pin(exchange::answer(lane.clone(), peer.clone(), busy, request))
+        Box::pin(exchange::answer(thread.clone(), peer.clone(), busy, request))
     });
     let mut builder = auto::Builder::new(Local);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(clients.max_header_size.max(8192));
@@ -398,9 +398,9 @@ async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     }
     builder.http2().timer(TokioTimer::new()).max_header_list_size(clients.max_header_size as u32);
     let mut talking = pin!(builder.serve_connection_with_upgrades(TokioIo::new(wire), service));
-    let mut closing = lane.closing();
-    let mut told = *closing.borrow();
-    if told {
+    let mut closing = thread.closing();
+    let mut draining = *closing.borrow();
+    if draining {
         talking.as_mut().graceful_shutdown();
     }
     let shortest = clients.header_timeout.0.min(clients.keepalive.0);
@@ -421,8 +421,8 @@ async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                 }
                 look.as_mut().reset(again);
             },
-            _ = closing.changed(), if !told => {
-                told = true;
+            _ = closing.changed(), if !draining => {
+                draining = true;
                 talking.as_mut().graceful_shutdown();
             },
         }
@@ -438,9 +438,9 @@ async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         },
         _ => return,
     };
-    let generation = lane.generation();
+    let generation = thread.generation();
     let line = Line { target: state.1.lock().unwrap().clone(), ..unread(client) };
-    let mut record = Record::begin(Some(line), generation.log.clone(), lane.counts.clone());
+    let mut record = Record::begin(Some(line), generation.log.clone(), thread.counts.clone());
     record.status = status;
     record.bytes = refusal.map_or(0, |refusal| refusal.1.len() as u64 + 1);
 }

@@ -8,24 +8,26 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem
 use std::path::Path;
 use std::sync::Arc;
 
-fn told<E: std::fmt::Display>(path: &Path) -> impl Fn(E) -> String + '_ {
+fn unusable<E: std::fmt::Display>(path: &Path) -> impl Fn(E) -> String + '_ {
     move |error| format!("TLS: cannot use {}: {error}", path.display())
 }
 
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let found: Vec<_> =
-        CertificateDer::pem_file_iter(path).map_err(told(path))?.collect::<Result<_, _>>().map_err(told(path))?;
-    if found.is_empty() { Err(told(path)("there is no certificate in it")) } else { Ok(found) }
+    let found: Vec<_> = CertificateDer::pem_file_iter(path)
+        .map_err(unusable(path))?
+        .collect::<Result<_, _>>()
+        .map_err(unusable(path))?;
+    if found.is_empty() { Err(unusable(path)("there is no certificate in it")) } else { Ok(found) }
 }
 
 pub fn key(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
-    PrivateKeyDer::from_pem_file(path).map_err(told(path))
+    PrivateKeyDer::from_pem_file(path).map_err(unusable(path))
 }
 
 pub fn authorities(path: &Path) -> Result<rustls::RootCertStore, String> {
     let mut store = rustls::RootCertStore::empty();
     for certificate in certificates(path)? {
-        store.add(certificate).map_err(told(path))?;
+        store.add(certificate).map_err(unusable(path))?;
     }
     Ok(store)
 }
@@ -56,7 +58,7 @@ pub fn client(settings: &UpstreamTls) -> Result<rustls::ClientConfig, String> {
         None => Ok(builder.with_no_client_auth()),
         Some(path) => {
             let key = key(settings.key.as_ref().unwrap_or(path))?;
-            builder.with_client_auth_cert(certificates(path)?, key).map_err(told(path))
+            builder.with_client_auth_cert(certificates(path)?, key).map_err(unusable(path))
         }
     }
 }

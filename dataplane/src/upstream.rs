@@ -44,7 +44,7 @@ pub enum Failure {
 }
 
 /// Why we answer instead of upstream: what the client gets, and the log.
-pub struct Trouble {
+pub struct UpstreamError {
     pub status: u16,
     pub text: String,
     pub details: String,
@@ -66,13 +66,20 @@ pub mod flags {
     pub const URX: u32 = 1 << 15;
 }
 
-impl Trouble {
-    pub fn new(status: u16, text: &str, details: &str) -> Trouble {
-        Trouble { status, text: text.into(), details: details.into(), flag: 0, failure: Failure::Ours, transport: None }
+impl UpstreamError {
+    pub fn new(status: u16, text: &str, details: &str) -> UpstreamError {
+        UpstreamError {
+            status,
+            text: text.into(),
+            details: details.into(),
+            flag: 0,
+            failure: Failure::Ours,
+            transport: None,
+        }
     }
 
     /// As Envoy's router words it.
-    pub fn reset(status: u16, reason: &str) -> Trouble {
+    pub fn reset(status: u16, reason: &str) -> UpstreamError {
         let details = format!("upstream_reset_before_response_started{{{}}}", reason.replace(' ', "_"));
         let (flag, failure) = match reason {
             "overflow" => (flags::UO, Failure::Ours),
@@ -80,29 +87,29 @@ impl Trouble {
             "remote reset" => (flags::UR, Failure::Reset),
             _ => (flags::UC, Failure::Reset),
         };
-        Trouble { status, text: format!("{RESET}{reason}"), details, flag, failure, transport: None }
+        UpstreamError { status, text: format!("{RESET}{reason}"), details, flag, failure, transport: None }
     }
 
     /// No connection was to be had.
-    pub fn connect(reason: &str) -> Trouble {
-        Trouble { flag: flags::UF, failure: Failure::Connect, ..Trouble::reset(503, reason) }
+    pub fn connect(reason: &str) -> UpstreamError {
+        UpstreamError { flag: flags::UF, failure: Failure::Connect, ..UpstreamError::reset(503, reason) }
     }
 
-    pub fn unsendable() -> Trouble {
-        Trouble::new(503, "the request cannot be sent: a filter made a malformed header", "invalid_header")
+    pub fn unsendable() -> UpstreamError {
+        UpstreamError::new(503, "the request cannot be sent: a filter made a malformed header", "invalid_header")
     }
 
-    pub fn no_route() -> Trouble {
-        Trouble { flag: flags::NR, ..Trouble::new(404, "", "route_not_found") }
+    pub fn no_route() -> UpstreamError {
+        UpstreamError { flag: flags::NR, ..UpstreamError::new(404, "", "route_not_found") }
     }
 
     /// A header is to name the upstream, and names none.
-    pub fn no_cluster() -> Trouble {
-        Trouble::new(503, "", "cluster_not_found")
+    pub fn no_cluster() -> UpstreamError {
+        UpstreamError::new(503, "", "cluster_not_found")
     }
 
-    fn too_late(details: &str, failure: Failure) -> Trouble {
-        Trouble { flag: flags::UT, failure, ..Trouble::new(504, "upstream request timeout", details) }
+    fn too_late(details: &str, failure: Failure) -> UpstreamError {
+        UpstreamError { flag: flags::UT, failure, ..UpstreamError::new(504, "upstream request timeout", details) }
     }
 }
 
@@ -148,7 +155,7 @@ pub struct Call<'a> {
 
 /// Where a request went.
 #[derive(Default)]
-pub struct Went {
+pub struct UpstreamInfo {
     pub address: String,
     pub attempts: u32,
 }
@@ -217,7 +224,7 @@ impl Upstream {
     }
 
     /// Wait for leave to send a request.
-    async fn slot(&self) -> Result<OwnedSemaphorePermit, Trouble> {
+    async fn slot(&self) -> Result<OwnedSemaphorePermit, UpstreamError> {
         if let Ok(slot) = self.slots.clone().try_acquire_owned() {
             return Ok(slot);
         }
@@ -228,7 +235,7 @@ impl Upstream {
             }
         }
         self.counted.overflows.fetch_add(1, Relaxed);
-        Err(Trouble::reset(503, "overflow"))
+        Err(UpstreamError::reset(503, "overflow"))
     }
 
     /// Send a request, and wait for its answer for so long after the last part of the request; again, if it is to be
@@ -240,13 +247,13 @@ impl Upstream {
         progress: &Progress,
         call: Call<'_>,
         lease: &mut Option<Lease>,
-        went: &mut Went,
-    ) -> Result<Response<Incoming>, Trouble> {
+        info: &mut UpstreamInfo,
+    ) -> Result<Response<Incoming>, UpstreamError> {
         let slot = self.slot().await?;
         let policy = call.retry.or(self.retry.as_ref()).filter(|_| head.upgrade.is_none());
         let Some(policy) = policy.filter(|policy| policy.num_retries() > 0) else {
             let picked = self.servers.pick(&[], call.wanted);
-            let (answer, used) = self.attempt(picked, head, up, progress, (&call, None), went).await;
+            let (answer, used) = self.attempt(picked, head, up, progress, (&call, None), info).await;
             *lease = Some(Lease { _slot: slot, _used: used });
             return answer;
         };
@@ -258,9 +265,9 @@ impl Upstream {
             tried.push(picked.0);
             let sent = std::mem::replace(&mut body, Up::Nothing);
             let per_try = policy.per_try_timeout();
-            let (answer, used) = self.attempt(picked, head.clone(), sent, progress, (&call, per_try), went).await;
+            let (answer, used) = self.attempt(picked, head.clone(), sent, progress, (&call, per_try), info).await;
             let wanted = policy.wants_after(&answer);
-            let exhausted = went.attempts > policy.num_retries();
+            let exhausted = info.attempts > policy.num_retries();
             if wanted
                 && !exhausted
                 && let Some(next) = kept.as_ref().map_or(Some(Up::Nothing), Kept::again)
@@ -268,12 +275,12 @@ impl Upstream {
                 body = next;
                 drop((answer, used));
                 self.counted.retries.fetch_add(1, Relaxed);
-                sleep(policy.wait(went.attempts)).await;
+                sleep(policy.wait(info.attempts)).await;
                 continue;
             }
             *lease = Some(Lease { _slot: slot, _used: used });
             let flag = if wanted && exhausted { flags::URX } else { 0 };
-            return answer.map_err(|trouble| Trouble { flag: trouble.flag | flag, ..trouble });
+            return answer.map_err(|error| UpstreamError { flag: error.flag | flag, ..error });
         }
     }
 
@@ -285,11 +292,11 @@ impl Upstream {
         up: Up,
         progress: &Progress,
         (call, per_try): (&Call<'_>, Option<Duration>),
-        went: &mut Went,
-    ) -> (Result<Response<Incoming>, Trouble>, Used) {
+        info: &mut UpstreamInfo,
+    ) -> (Result<Response<Incoming>, UpstreamError>, Used) {
         let active = server.begin();
-        went.attempts += 1;
-        went.address.clone_from(&server.address);
+        info.attempts += 1;
+        info.address.clone_from(&server.address);
         let mut stream = None;
         let answer = {
             let mut sent = pin!(self.send(at, server, head, up, progress, &mut stream));
@@ -306,8 +313,8 @@ impl Upstream {
                             continue; // something of the request has come
                         }
                         break Err(match this {
-                            Some(_) => Trouble::too_late("upstream_per_try_timeout", Failure::Reset),
-                            None => Trouble::too_late("response_timeout", Failure::Late),
+                            Some(_) => UpstreamError::too_late("upstream_per_try_timeout", Failure::Reset),
+                            None => UpstreamError::too_late("response_timeout", Failure::Late),
                         });
                     }
                 }
@@ -315,14 +322,14 @@ impl Upstream {
         };
         let answer = answer.map(|(response, remote)| {
             if let Some(remote) = remote {
-                went.address = remote.to_string();
+                info.address = remote.to_string();
             }
             response
         });
         match &answer {
             Ok(response) => self.servers.note(at, response.status().is_server_error()),
-            Err(trouble) if trouble.failure != Failure::Ours => {
-                if trouble.failure == Failure::Connect {
+            Err(error) if error.failure != Failure::Ours => {
+                if error.failure == Failure::Connect {
                     server.known.connect_failures.fetch_add(1, Relaxed);
                 }
                 self.servers.note(at, true);
@@ -340,25 +347,26 @@ impl Upstream {
         up: Up,
         progress: &Progress,
         stream: &mut Option<Active>,
-    ) -> Result<(Response<Incoming>, Option<SocketAddr>), Trouble> {
+    ) -> Result<(Response<Incoming>, Option<SocketAddr>), UpstreamError> {
         let rewrite = self.settings.rewrite_host;
         if let Some(http2) = &self.http2[at] {
             http2.ready(self.settings.protocol == Protocol::Http2).await?;
             if !http2.is_declined() {
-                let request = for_upstream(head, &server.base, rewrite, true, up).ok_or_else(Trouble::unsendable)?;
+                let request =
+                    for_upstream(head, &server.base, rewrite, true, up).ok_or_else(UpstreamError::unsendable)?;
                 return match http2.send(request).await {
                     Ok(Answer { response, remote, stream: used }) => {
                         *stream = Some(used);
                         self.check(&response, false)?;
                         Ok((response, remote))
                     }
-                    Err(Failed::Trouble(trouble)) => Err(trouble),
+                    Err(Failed::Upstream(error)) => Err(error),
                     Err(Failed::Hyper(error)) => Err(broken(&error, progress.stopped())),
                 };
             }
         }
         let upgrades = head.upgrade.is_some();
-        let request = for_upstream(head, &server.base, rewrite, false, up).ok_or_else(Trouble::unsendable)?;
+        let request = for_upstream(head, &server.base, rewrite, false, up).ok_or_else(UpstreamError::unsendable)?;
         let response = self.send_http1(request).await?;
         self.check(&response, upgrades)?;
         let remote = response.extensions().get::<HttpInfo>().map(HttpInfo::remote_addr);
@@ -366,18 +374,18 @@ impl Upstream {
     }
 
     /// Refuse a response that is none.
-    fn check(&self, response: &Response<Incoming>, upgrades: bool) -> Result<(), Trouble> {
+    fn check(&self, response: &Response<Incoming>, upgrades: bool) -> Result<(), UpstreamError> {
         let (status, headers) = (response.status().as_u16(), response.headers());
         let too_large = headers.len() > self.settings.max_headers || size(headers) > self.settings.max_header_size;
         match too_large || status > 599 || (status < 200 && !(status == 101 && upgrades)) {
-            true => Err(Trouble::reset(502, "protocol error")),
+            true => Err(UpstreamError::reset(502, "protocol error")),
             false => Ok(()),
         }
     }
 
     /// A request without a body that meets a connection which was just closed is sent once more, if its method may be
     /// repeated (RFC 9110, 9.2.2).
-    async fn send_http1(&self, request: Request<Up>) -> Result<Response<Incoming>, Trouble> {
+    async fn send_http1(&self, request: Request<Up>) -> Result<Response<Incoming>, UpstreamError> {
         let again = match request.method() {
             &Method::GET | &Method::HEAD | &Method::OPTIONS | &Method::TRACE | &Method::PUT | &Method::DELETE
                 if matches!(request.body(), Up::Nothing) && !request.headers().contains_key(http::header::UPGRADE) =>
@@ -397,9 +405,9 @@ impl Upstream {
         };
         match again {
             Some(again) if connects == self.connects.load(Relaxed) && closed(&error) => {
-                self.client.request(again).await.map_err(|error| trouble(&error))
+                self.client.request(again).await.map_err(|error| upstream_error(&error))
             }
-            _ => Err(trouble(&error)),
+            _ => Err(upstream_error(&error)),
         }
     }
 }
@@ -422,57 +430,57 @@ fn io_kind(error: &hyper::Error) -> Option<std::io::ErrorKind> {
     error.source().and_then(|source| source.downcast_ref::<std::io::Error>()).map(std::io::Error::kind)
 }
 
-fn trouble(error: &Error) -> Trouble {
+fn upstream_error(error: &Error) -> UpstreamError {
     match hyper_error(error) {
         _ if error.is_connect() => not_connected(error),
         Some(error) => broken(error, None),
-        None => Trouble::reset(503, "connection termination"),
+        None => UpstreamError::reset(503, "connection termination"),
     }
 }
 
 /// There is no connection.
-pub fn not_connected(error: &(dyn std::error::Error + 'static)) -> Trouble {
+pub fn not_connected(error: &(dyn std::error::Error + 'static)) -> UpstreamError {
     let (mut last, mut untrusted) = (error, tls::tls_error(error));
     while let Some(source) = last.source() {
         last = source;
         untrusted = untrusted.or_else(|| tls::tls_error(last));
     }
     if last.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut) {
-        return Trouble::connect("connection timeout");
+        return UpstreamError::connect("connection timeout");
     }
-    let failed = Trouble::connect("remote connection failure");
+    let failed = UpstreamError::connect("remote connection failure");
     let why = match untrusted {
         Some(rustls::Error::InvalidCertificate(why)) => format!("certificate verify failed: {why}"),
         _ => last.to_string(),
     };
     let text = format!("{}, transport failure reason: {why}", failed.text);
-    Trouble { text, transport: Some(why), ..failed }
+    UpstreamError { text, transport: Some(why), ..failed }
 }
 
 /// A connection, or the exchange on it, has broken off; `stopped`, if the request's body did.
-fn broken(error: &hyper::Error, stopped: Option<Stopped>) -> Trouble {
+fn broken(error: &hyper::Error, stopped: Option<Stopped>) -> UpstreamError {
     if error.is_parse() || error.is_parse_status() || error.is_parse_too_large() {
-        return Trouble::reset(502, "protocol error");
+        return UpstreamError::reset(502, "protocol error");
     }
     let by_us = error.source().and_then(|source| source.downcast_ref::<Stopped>()).copied();
     if error.is_user() || stopped.is_some() {
         return match by_us.or(stopped) {
-            Some(Stopped::TooSlow) => Trouble::new(408, "request timeout", "request_overall_timeout"),
-            Some(Stopped::Broken) => Trouble::new(400, "", "downstream_remote_disconnect"),
-            Some(Stopped::WrongLength) => Trouble {
+            Some(Stopped::TooSlow) => UpstreamError::new(408, "request timeout", "request_overall_timeout"),
+            Some(Stopped::Broken) => UpstreamError::new(400, "", "downstream_remote_disconnect"),
+            Some(Stopped::WrongLength) => UpstreamError {
                 failure: Failure::Ours,
-                ..Trouble::reset(503, "the request's body has another length than its content-length")
+                ..UpstreamError::reset(503, "the request's body has another length than its content-length")
             },
-            None => Trouble::unsendable(),
+            None => UpstreamError::unsendable(),
         };
     }
     match error.source().and_then(|source| source.downcast_ref::<h2::Error>()) {
         Some(error) if error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM) => {
-            Trouble::reset(503, "remote refused stream reset")
+            UpstreamError::reset(503, "remote refused stream reset")
         }
-        Some(error) if error.is_reset() && error.is_remote() => Trouble::reset(503, "remote reset"),
-        Some(error) if error.is_reset() || error.is_library() => Trouble::reset(502, "protocol error"),
-        _ => Trouble::reset(503, "connection termination"),
+        Some(error) if error.is_reset() && error.is_remote() => UpstreamError::reset(503, "remote reset"),
+        Some(error) if error.is_reset() || error.is_library() => UpstreamError::reset(502, "protocol error"),
+        _ => UpstreamError::reset(503, "connection termination"),
     }
 }
 

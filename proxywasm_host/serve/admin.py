@@ -104,12 +104,12 @@ class Admin:
     async def _health(self, scope: Scope) -> Answer:
         """Whether requests are served: 200, or 503 and why not."""
         members = await self._members()
-        told = await asyncio.gather(*[member.unready() for member in members], return_exceptions=True)
+        answers = await asyncio.gather(*[member.unready() for member in members], return_exceptions=True)
         wrong = [
             f"process {member.pid}: {unready!r}\n"
             if isinstance(unready, BaseException)
             else f"process {member.pid}: no working guest for {', '.join(unready)}\n"
-            for member, unready in zip(members, told, strict=True)
+            for member, unready in zip(members, answers, strict=True)
             if unready
         ]
         if members and not wrong:
@@ -130,28 +130,28 @@ class Admin:
         given = parse_qs(scope["query_string"].decode("latin-1")).get("since", [""])[0]
         since = {pid: int(change) for pid, change in re.findall(r"(\d{1,10}):(\d{1,18})", given)}
         members = await self._members()
-        told = await _all([member.live(since.get(str(member.pid), 0)) for member in members])
-        return 200, JSON, json.dumps(_united(told)).encode()
+        answers = await _all([member.live(since.get(str(member.pid), 0)) for member in members])
+        return 200, JSON, json.dumps(_united(answers)).encode()
 
 
 async def _all(asked: list[Awaitable[dict[str, Any]]]) -> list[dict[str, Any]]:
     """What the processes say; one that has just ended says nothing."""
-    said = await asyncio.gather(*asked, return_exceptions=True)
-    return [one for one in said if isinstance(one, dict)]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    return [one for one in answers if isinstance(one, dict)]
 
 
-def _united(told: list[dict[str, Any]]) -> dict[str, Any]:
-    requests = [{**request, "pid": one["pid"]} for one in told for request in one["requests"]]
-    ours = added(one["ours"] for one in told)
+def _united(answers: list[dict[str, Any]]) -> dict[str, Any]:
+    requests = [{**request, "pid": one["pid"]} for one in answers for request in one["requests"]]
+    ours = added(one["ours"] for one in answers)
     return {
-        "cursor": ",".join(f"{one['pid']}:{one['changes']}" for one in told),
+        "cursor": ",".join(f"{one['pid']}:{one['changes']}" for one in answers),
         "workers": [
             {key: one[key] for key in ("pid", "generation", "retired", "chain")}
             | {"resident_bytes": one["ours"]["resident_bytes"]}
-            for one in told
+            for one in answers
         ],
-        "upstream": told[0]["upstream"] if told else "",
+        "upstream": answers[0]["upstream"] if answers else "",
         "requests": requests,
         "ours": ours,
-        "guests": guests_of(told),
+        "guests": guests_of(answers),
     }

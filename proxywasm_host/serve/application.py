@@ -1,4 +1,4 @@
-"""The whole of ``serve`` in one process: the thread of the data plane, and the event loop beside it, the office."""
+"""The whole of ``serve`` in one process: the thread of the data plane, and the control loop (asyncio) beside it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from proxywasm_host.errors import ConfigError, ProxyWasmError
 from proxywasm_host.serve.config import Settings
 from proxywasm_host.serve.dataplane_config import dataplane_config
 from proxywasm_host.serve.generation import Generation
-from proxywasm_host.serve.metrics import Tally
+from proxywasm_host.serve.metrics import FilterCounts
 from proxywasm_host.serve.source import Source
 from proxywasm_host.serve.thread import Thread
 from proxywasm_host.serve.trace import Tracer
@@ -60,9 +60,9 @@ class Application:
             raise ConfigError(f"shared: {error}") from None
         level = LogLevel[settings.log_level.upper()]
         self._services = with_shared(Services(log=StandardLogging(level)), self._shared)
-        self._tally = Tally()
+        self._filter_counts = FilterCounts()
         self._thread = Thread(self._listening)
-        self._tracer = Tracer(self._tally, settings.sample, self._thread.lane.call_later)
+        self._tracer = Tracer(self._filter_counts, settings.sample, self._thread.native.call_later)
         self._reloading = asyncio.Lock()
         self._thread.start()
         try:
@@ -76,12 +76,12 @@ class Application:
     async def _load(self, number: int, settings: Settings) -> Generation:
         """Load a generation, which new requests get from now on."""
         try:
-            generation = Generation(number, settings, self._services, self._tally, self._tracer, self._thread)
+            generation = Generation(number, settings, self._services, self._filter_counts, self._tracer, self._thread)
             await generation.start()
         except OSError as error:
             raise ConfigError(f"cannot read the filter {error.filename}: {error.strerror}") from None
         try:
-            self._thread.lane.use_chain(dataplane_config(settings), generation if settings.all_filters else None)
+            self._thread.native.use_chain(dataplane_config(settings), generation if settings.all_filters else None)
         except ValueError as error:
             await generation.stop()
             raise ConfigError(str(error)) from None
@@ -94,7 +94,7 @@ class Application:
                 settings = await asyncio.to_thread(self._source.load)
                 generation = await self._load(self.generation.number + 1, settings)
             except Exception as error:
-                self._tally.reloads["refused",] += 1
+                self._filter_counts.reloads["refused",] += 1
                 if isinstance(error, ProxyWasmError):
                     return str(error)
                 logger.exception("what has changed cannot be loaded, and should have been refused in words")
@@ -103,7 +103,7 @@ class Application:
             if fixed:
                 logger.warning("changes of %s take effect when the server is started again", ", ".join(fixed))
             old, self.generation = self.generation, generation
-            self._tally.reloads["loaded",] += 1
+            self._filter_counts.reloads["loaded",] += 1
             stopping = asyncio.ensure_future(old.stop())
             self._stopping.add(stopping)
             stopping.add_done_callback(self._stopping.discard)
@@ -151,8 +151,8 @@ class Application:
             "upstream": self.generation.settings.behind,
             "chain": chain,
             "ours": {
-                **self._thread.lane.counts(),
-                **self._tally.snapshot(),
+                **self._thread.native.counts(),
+                **self._filter_counts.snapshot(),
                 "resident_bytes": _resident_bytes(),
                 "memory": {plugin["name"]: plugin["memory"] for plugin in vms.values()},
                 "restarts": {plugin["name"]: plugin["restarts"] for plugin in chain},

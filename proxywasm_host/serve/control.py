@@ -29,18 +29,18 @@ class Control:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """An ASGI application."""
         application = self._application
-        said: Any
+        answer: Any
         if scope["path"] == "/reload":
-            said = await application.reload()
+            answer = await application.reload()
         elif scope["path"] == "/unready":
-            said = await application.unready()
+            answer = await application.unready()
         elif scope["path"] == "/live":
             since = parse_qs(scope["query_string"].decode("ascii"))["since"][0]
-            said = await application.live(int(since))
+            answer = await application.live(int(since))
         else:
-            said = await application.snapshot()
+            answer = await application.snapshot()
         await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": json.dumps(said).encode()})
+        await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
 
 
 class Remote:
@@ -55,18 +55,18 @@ class Remote:
 
     async def snapshot(self) -> dict[str, Any]:
         """The numbers of all processes, as JSON has them."""
-        said: dict[str, Any] = await self._ask("GET", "/snapshot")
-        return said
+        answer: dict[str, Any] = await self._ask("GET", "/snapshot")
+        return answer
 
     async def live(self, since: int) -> dict[str, Any]:
         """What has happened since the event of that number."""
-        said: dict[str, Any] = await self._ask("GET", f"/live?since={since}")
-        return said
+        answer: dict[str, Any] = await self._ask("GET", f"/live?since={since}")
+        return answer
 
     async def unready(self) -> list[str]:
         """Why requests cannot be served now; nothing if they can."""
-        said: list[str] = await self._ask("GET", "/unready")
-        return said
+        answer: list[str] = await self._ask("GET", "/unready")
+        return answer
 
     async def reload(self) -> str:
         """See `Application.reload`. A process that ends meanwhile need not."""

@@ -9,22 +9,22 @@ from proxywasm_host.serve.config import Settings
 __all__ = ["dataplane_config"]
 
 SAME = {"clients", "forwarded", "access_log", "tls", "stream_idle_timeout"}
-"""What is said in the same way."""
+"""What is written in the same way."""
 
 
 def dataplane_config(settings: Settings) -> str:
     """Upstreams, routes and what requests have in common: the short form written out, chains as their numbers."""
-    said = settings.model_dump(mode="json", include=SAME)
-    said["upstreams"] = {
+    config = settings.model_dump(mode="json", include=SAME)
+    config["upstreams"] = {
         name: {
             **upstream.model_dump(mode="json"),
             "servers": [server.model_dump(mode="json") for server in upstream.all_servers],
         }
         for name, upstream in settings.all_upstreams.items()
     }
-    said["chain"], *chains = [number if chain else None for number, chain in enumerate(settings.chains)]
-    said["routes"] = [
+    config["chain"], *chains = [number if chain else None for number, chain in enumerate(settings.chains)]
+    config["routes"] = [
         {**route.model_dump(mode="json", exclude={"filters"}), "chain": chain}
-        for route, chain in zip(settings.all_routes, chains or [said["chain"]], strict=True)
+        for route, chain in zip(settings.all_routes, chains or [config["chain"]], strict=True)
     ]
-    return json.dumps(said)
+    return json.dumps(config)

@@ -1,4 +1,4 @@
-"""The driver of a thread of the data plane: it calls functions later, and the office makes the callouts."""
+"""The driver of a thread of the data plane: it calls functions later, and the control loop makes the callouts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ThreadDriver(Dispatcher):
         self._running = False
 
     async def start(self) -> None:
-        """In the office."""
+        """In the control loop."""
         clusters = self.host.services.clusters
         if isinstance(clusters, Clusters) and clusters.reachable:
             self._clients = AsyncClients(clusters)
@@ -40,13 +40,13 @@ class ThreadDriver(Dispatcher):
 
     def _start(self) -> None:
         self._running = True
-        self.host.wake = lambda: self._thread.lane.call_soon(self._woken)
+        self.host.wake = lambda: self._thread.native.call_soon(self._woken)
         if self.stream_idle_timeout is not None:
             self._check_idle_every(self.stream_idle_timeout / IDLE_CHECKS)
         self._woken()
 
     async def stop(self) -> None:
-        """In the office."""
+        """In the control loop."""
         await self._thread.ask(self._stop)
         if self._clients is not None:
             await self._clients.aclose()
@@ -65,7 +65,7 @@ class ThreadDriver(Dispatcher):
             self.perform(self.host.drain())
 
     def _later(self, seconds: float, function: Callable[[], None]) -> None:
-        self._thread.lane.call_later(seconds, partial(self._try, function))
+        self._thread.native.call_later(seconds, partial(self._try, function))
 
     def _try(self, function: Callable[[], None]) -> None:
         if not self._running:
@@ -91,9 +91,11 @@ class ThreadDriver(Dispatcher):
         if client is None or not self._running:
             return False
         conversation = [self._conversations.get((callout.plugin, callout.token))] * isinstance(callout, GrpcStream)
-        call: Future[Reply] = asyncio.run_coroutine_threadsafe(client(callout, *conversation), self._thread.office)
+        call: Future[Reply] = asyncio.run_coroutine_threadsafe(
+            client(callout, *conversation), self._thread.control_loop
+        )
         self._calls[callout.plugin, callout.token] = call
-        call.add_done_callback(lambda done: self._thread.lane.call_soon(partial(self._answered, callout, done)))
+        call.add_done_callback(lambda done: self._thread.native.call_soon(partial(self._answered, callout, done)))
         return True
 
     def _answered(self, callout: Callout, call: Future[Reply]) -> None:
@@ -113,7 +115,7 @@ class ThreadDriver(Dispatcher):
             call.cancel()
 
     def _converse(self, callout: GrpcStream) -> AsyncConversation:
-        return AsyncConversation(callout, self._deliver_from_office, self._thread.tell)
+        return AsyncConversation(callout, self._deliver_from_control_loop, self._thread.call_control_loop)
 
-    def _deliver_from_office(self, callout: Callout, reply: Reply, then: Callable[[], None]) -> None:
-        self._thread.lane.call_soon(lambda: self._deliver(callout, reply, then))
+    def _deliver_from_control_loop(self, callout: Callout, reply: Reply, then: Callable[[], None]) -> None:
+        self._thread.native.call_soon(lambda: self._deliver(callout, reply, then))

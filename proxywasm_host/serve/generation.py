@@ -34,7 +34,7 @@ from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.serve import config, files
 from proxywasm_host.serve.config import Settings
 from proxywasm_host.serve.driver import ThreadDriver
-from proxywasm_host.serve.metrics import Tally
+from proxywasm_host.serve.metrics import FilterCounts
 from proxywasm_host.serve.thread import Thread
 from proxywasm_host.serve.trace import Tracer
 from proxywasm_host.services import Services
@@ -64,13 +64,19 @@ class RoutedProperties(ScopeProperties):
 
 
 class Generation:
-    """`start`, `stop` and `unready` are called in the office; `begin`, `finish` and the like by the data plane."""
+    """The control loop calls `start`, `stop` and `unready`; the data plane calls `begin`, `finish` and the like."""
 
     open = 0
     """Requests under way."""
 
     def __init__(
-        self, number: int, settings: Settings, services: Services, tally: Tally, tracer: Tracer, thread: Thread
+        self,
+        number: int,
+        settings: Settings,
+        services: Services,
+        filter_counts: FilterCounts,
+        tracer: Tracer,
+        thread: Thread,
     ) -> None:
         """Nothing is loaded yet. Raises: ConfigError; OSError, for a file of a filter."""
         self.number = number
@@ -78,7 +84,7 @@ class Generation:
         self.plugins: Sequence[Plugin] = ()
         self.chains: list[list[Plugin]] = []
         """The chain of requests without a route, then that of each route."""
-        self._tally = tally
+        self._filter_counts = filter_counts
         self._tracer = tracer
         self._thread = thread
         self._services = replace(services, clusters=clusters_of(settings))
@@ -101,8 +107,8 @@ class Generation:
         """Load the filters; compiling happens in a thread of its own. Raises as `Host.load_plugin`, and as `Host`."""
         self.host = await self._thread.ask(lambda: self._make_host().__enter__())
         try:
-            timeout, said = self.settings.stream_idle_timeout, self.settings.record
-            record = None if said is None else said.record()
+            timeout, recording = self.settings.stream_idle_timeout, self.settings.record
+            record = None if recording is None else recording.record()
             self.driver = ThreadDriver(self.host, self._thread, stream_idle_timeout=timeout, record=record)
             await self.driver.start()
             try:
@@ -142,7 +148,7 @@ class Generation:
 
     def _look_drained(self) -> None:
         if self._drained is not None and not self.open:
-            self._thread.tell(self._drained.set)
+            self._thread.call_control_loop(self._drained.set)
 
     def _end(self) -> None:
         self._tracer.remove(self.host)
@@ -166,7 +172,7 @@ class Generation:
 
     def _failed(self, plugin: Plugin, failure: Failure) -> None:
         """Note that a guest has failed."""
-        self._tally.failures[plugin.name, failure.kind] += 1
+        self._filter_counts.failures[plugin.name, failure.kind] += 1
 
     def state(self) -> list[dict[str, Any]]:
         """The filters and their VMs, for the page and for metrics."""

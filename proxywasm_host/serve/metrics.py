@@ -24,14 +24,14 @@ from prometheus_client.exposition import choose_encoder
 
 from proxywasm_host.services.metrics import Histogram
 
-__all__ = ["Tally", "added", "guests_of", "rendered"]
+__all__ = ["FilterCounts", "added", "guests_of", "rendered"]
 
 MICROSECONDS = (10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 50e-3, 0.1, 1.0)
 Snapshot = dict[str, Any]
 
 
-class Tally:
-    """What one process has counted of its filters; the data plane counts requests (`Lane.counts`)."""
+class FilterCounts:
+    """What one process has counted of its filters; the data plane counts requests (`ServerThread.counts`)."""
 
     def __init__(self) -> None:
         self.callbacks: Counter[tuple[str, str]] = Counter()

@@ -76,11 +76,11 @@ def serve(source: Source) -> None:
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(bound(settings.listen))
         admin = stack.enter_context(bound(settings.admin)) if settings.admin else None
-        told = [f"{'https' if settings.tls else 'http'}://{at(listening)}"]
+        addresses = [f"{'https' if settings.tls else 'http'}://{at(listening)}"]
         if admin is not None:
-            told.append(f"admin http://{at(admin)}")
+            addresses.append(f"admin http://{at(admin)}")
         filters = ", ".join(names(settings.all_filters)) or "no filters"
-        ready = partial(logger.info, "serving %s: %s → %s", ", ".join(told), filters, settings.behind)
+        ready = partial(logger.info, "serving %s: %s → %s", ", ".join(addresses), filters, settings.behind)
         if settings.workers == 1:
             asyncio.run(until_signal(Alone(source, settings, listening, watch, admin), ready))
         else:
@@ -114,8 +114,8 @@ def make_room(settings: Settings) -> None:
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     if most < needed:
-        told = "the system allows %d open files, and the connections of clients and upstream may need %d"
-        logger.warning(told, most, needed)
+        message = "the system allows %d open files, and the connections of clients and upstream may need %d"
+        logger.warning(message, most, needed)
 
 
 @contextlib.contextmanager
@@ -139,14 +139,14 @@ def at(listening: socket.socket) -> str:
 
 async def until_signal(application: Application, ready: Callable[[], None]) -> None:
     """Serve until a signal ends it; `ready` is called when it serves. Raises: ProxyWasmError, if it cannot start."""
-    told = asyncio.Event()
+    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     await application.start()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
+        loop.add_signal_handler(number, stop.set)
     try:
         ready()
-        await told.wait()
+        await stop.wait()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)  # a second one is the end
         await application.close()
@@ -257,16 +257,16 @@ class OneOfSeveral(Application):
         Whoever takes the place of a process that has died reads what is there now, and that may be what the others
         have refused. They go on with what they have, so this is not reason to end.
         """
-        told = ""
+        logged = ""
         while True:
             with contextlib.suppress(ConfigError):
                 self._settings = self._source.load()
             try:
                 await super().start()
             except ProxyWasmError as error:
-                if str(error) != told:
-                    told = str(error)
-                    logger.error("this process serves when this is mended: %s", told)  # noqa: TRY400
+                if str(error) != logged:
+                    logged = str(error)
+                    logger.error("this process serves when this is mended: %s", logged)  # noqa: TRY400
                 await asyncio.sleep(RETRY)
             else:
                 return
@@ -295,8 +295,10 @@ def _several(
     over = threading.Event()
     with tempfile.TemporaryDirectory(prefix="proxywasm-") as name:
         directory = Path(name)
-        office = threading.Thread(target=lambda: asyncio.run(_office(settings, watch, directory, admin, ready, over)))
-        office.start()
+        control = threading.Thread(
+            target=lambda: asyncio.run(_control_loop(settings, watch, directory, admin, ready, over))
+        )
+        control.start()
         try:
             asyncio.run(usable(source, settings))
             shared = shared_by(settings)
@@ -305,12 +307,12 @@ def _several(
                 well = Supervisor(settings.workers, one, arguments).run(settings.shutdown_timeout)
         finally:
             over.set()
-            office.join()
+            control.join()
     if not well:
         sys.exit(1)
 
 
-async def _office(
+async def _control_loop(
     settings: Settings,
     watch: Watch,
     directory: Path,
@@ -326,11 +328,11 @@ async def _office(
             await around.enter_async_context(page)
         if settings.watch:
             await around.enter_async_context(watching(watch, fleet.reload))
-        said = False
+        serving = False
         while not over.is_set():
             await asyncio.sleep(0.1)
-            if not said and len(await fleet.members()) >= settings.workers:
-                said = True
+            if not serving and len(await fleet.members()) >= settings.workers:
+                serving = True
                 ready()
             if settings.watch:
                 await fleet.catch_up()

@@ -67,16 +67,16 @@ def error_lines(
     """
     for one in error.errors(include_url=False):
         path = (*one["loc"], *one.get("ctx", {}).get("path", ()))
-        said = one["msg"].removeprefix("Value error, ")
+        message = one["msg"].removeprefix("Value error, ")
         if one["type"] == "missing":
-            said = "is missing"
+            message = "is missing"
         elif one["type"] == "extra_forbidden":
-            said = f"is not known; see {known_by}"
+            message = f"is not known; see {known_by}"
         elif one["type"] not in ("value_error", "no_json") and not isinstance(one["input"], (dict, list)):
-            said = f"{one['input']!r}: {said}"
+            message = f"{one['input']!r}: {message}"
         known = next((path[:end] for end in range(len(path), -1, -1) if path[:end] in lines), None)
         place = f"{file}:{lines[known]}: " if known is not None else ""
-        yield f"{place}{dotted(path) or whole}: {said}"
+        yield f"{place}{dotted(path) or whole}: {message}"
 
 
 def dotted(path: Key) -> str:

@@ -29,16 +29,16 @@ class Supervisor:
         self._arguments = arguments
         self._processes: list[BaseProcess] = []
         self._count = count
-        self._told = False
+        self._ending = False
 
     def run(self, seconds: float) -> bool:
         """Until a signal ends it; then each process has so many seconds. Whether all have ended as they should."""
         before = {number: signal.signal(number, self._end) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             self._processes = [self._started() for _ in range(self._count)]
-            while not self._told:
+            while not self._ending:
                 wait([process.sentinel for process in self._processes], EACH)
-                if not self._told:
+                if not self._ending:
                     self._processes = [self._living(process) for process in self._processes]
             return self._stop(seconds)
         finally:
@@ -46,7 +46,7 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def _end(self, number: int, frame: FrameType | None) -> None:
-        self._told = True
+        self._ending = True
 
     def _started(self) -> BaseProcess:
         process = multiprocessing.get_context("spawn").Process(target=self._function, args=self._arguments)

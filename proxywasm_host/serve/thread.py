@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from proxywasm_dataplane import Lane
+from proxywasm_dataplane import ServerThread
 
 __all__ = ["Thread"]
 
@@ -17,55 +17,55 @@ T = TypeVar("T")
 
 
 class Thread:
-    """Serves from `start` to `end`. Made in an event loop, the office, which does all that is not a request."""
+    """Serves from `start` to `end`. Made in an event loop, the control loop, which does all that is not a request."""
 
     def __init__(self, listening: socket.socket | None) -> None:
         """Serve on `listening`; ``None``: take no connections."""
-        self.lane = Lane()
-        self.office = asyncio.get_running_loop()
+        self.native = ServerThread()
+        self.control_loop = asyncio.get_running_loop()
         self._listening = listening
         self._ended = asyncio.Event()
-        self._thread = threading.Thread(target=self._run, name="proxywasm-lane")
+        self._thread = threading.Thread(target=self._run, name="proxywasm-server")
 
     def start(self) -> None:
-        """Begin; connections are taken when there is a chain (`Lane.use_chain`)."""
+        """Begin; connections are taken when there is a chain (`ServerThread.use_chain`)."""
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            self.lane.run(None if self._listening is None else self._listening.dup().detach())
+            self.native.run(None if self._listening is None else self._listening.dup().detach())
         finally:
-            self.tell(self._ended.set)
+            self.call_control_loop(self._ended.set)
 
-    def tell(self, function: Callable[[], object]) -> None:
-        """Call a function in the office, soon."""
-        if not self.office.is_closed():
-            self.office.call_soon_threadsafe(function)
+    def call_control_loop(self, function: Callable[[], object]) -> None:
+        """Call a function in the control loop, soon."""
+        if not self.control_loop.is_closed():
+            self.control_loop.call_soon_threadsafe(function)
 
     async def ask(self, function: Callable[[], T]) -> T:
         """Call a function in the thread. Raises what it raises."""
-        answer: asyncio.Future[T] = self.office.create_future()
+        answer: asyncio.Future[T] = self.control_loop.create_future()
 
         def call() -> None:
             try:
                 result = function()
             except Exception as error:  # noqa: BLE001 - it is raised where it was asked for
-                self.tell(partial(_raise, answer, error))
+                self.call_control_loop(partial(_raise, answer, error))
             else:
-                self.tell(partial(_return, answer, result))
+                self.call_control_loop(partial(_return, answer, result))
 
-        self.lane.call_soon(call)
+        self.native.call_soon(call)
         return await answer
 
     async def close(self, seconds: float) -> None:
         """Take no other request, and give those under way so many seconds to end."""
         closed = asyncio.Event()
-        self.lane.close(seconds, lambda: self.tell(closed.set))
+        self.native.close(seconds, lambda: self.call_control_loop(closed.set))
         await closed.wait()
 
     async def end(self) -> None:
         """End the thread, once its requests have ended."""
-        self.lane.end()
+        self.native.end()
         await self._ended.wait()
         self._thread.join()
 

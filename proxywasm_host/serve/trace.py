@@ -28,7 +28,7 @@ from proxywasm_host.recording.secrets import Secrets
 from proxywasm_host.runtime.failure import describe
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
-from proxywasm_host.serve.metrics import Tally
+from proxywasm_host.serve.metrics import FilterCounts
 from proxywasm_host.testing import Invocation
 
 __all__ = ["Tracer"]
@@ -111,9 +111,11 @@ def differences(before: HeaderList, after: HeaderList, secrets: Secrets) -> list
 class Tracer:
     """The listener of the hosts of one process."""
 
-    def __init__(self, tally: Tally, every: int, later: Callable[[float, Callable[[], None]], object]) -> None:
+    def __init__(
+        self, filter_counts: FilterCounts, every: int, later: Callable[[float, Callable[[], None]], object]
+    ) -> None:
         """`later` calls a function so many seconds from now, where the hosts are."""
-        self.tally = tally
+        self.filter_counts = filter_counts
         self.every = every
         self._later = later
         self.live = every == 1
@@ -160,7 +162,7 @@ class Tracer:
         record.details = cut(stream.details or "")
         self._change(record)
         for plugin, seconds in record.spent.items():
-            self.tally.in_filter(plugin, seconds)
+            self.filter_counts.in_filter(plugin, seconds)
         self._listen()
 
     def watch(self) -> None:
@@ -214,7 +216,7 @@ class Tracer:
         record = self._streams.get(stream) if stream else None
         weight = record.weight if record else int(self.live and not stream)
         if weight:
-            self.tally.callbacks[context.name, row.key] += weight
+            self.filter_counts.callbacks[context.name, row.key] += weight
         words = callback_text(Invocation(context.name, row, args)) if record else ""
         step = {"plugin": context.name, "key": row.key, "callback": words, "calls": [], "more": 0, "weight": weight}
         headers = context.maps[MAPS[row.key]] if record and row.key in MAPS else None
@@ -236,7 +238,9 @@ class Tracer:
             self._open = record, *self._open[1:]
         if step["weight"]:
             status = call.result.status if isinstance(call.result, Refusal) else 0
-            self.tally.hostcalls[step["plugin"], call.row.name, STATUSES.get(status, str(status))] += step["weight"]
+            self.filter_counts.hostcalls[step["plugin"], call.row.name, STATUSES.get(status, str(status))] += step[
+                "weight"
+            ]
         if record is None:
             return
         if len(step["calls"]) >= MAX_CALLS or record.calls >= MAX_CALLS_IN_ALL:

@@ -49,6 +49,7 @@ def test_json(origin, tmp_path):
     assert served == {
         "client": "127.0.0.1", "method": "POST", "scheme": "http", "host": "example.com", "path": "/a?b=c", "protocol": "HTTP/1.1",
         "status": 200, "bytes": len(origin.requests[0].as_json()), "user_agent": 'x"y\t\ufffd', "request_id": "7", "details": None,
+        "route": None, "upstream": f"127.0.0.1:{origin.port}",
     }  # fmt: skip
     assert (late["status"], late["bytes"], late["details"]) == (504, 24, "response_timeout")
 

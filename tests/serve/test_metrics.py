@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxywasm_host.serve.metrics import OURS, Tally, added, rendered
+from proxywasm_host.serve.metrics import OURS, FilterCounts, added, rendered
 from proxywasm_host.services.metrics import COUNTER, GAUGE, HISTOGRAM, Histogram, InMemoryMetrics
 
 
@@ -21,10 +21,10 @@ def samples(ours, guests) -> dict:
 
 
 def process(requests: int) -> tuple[dict, dict]:
-    tally, metrics = Tally(), InMemoryMetrics()
-    tally.callbacks["auth", "on_log"] += 64
-    tally.failures["auth", "trap"] += 1
-    tally.in_filter("auth", 20e-6)
+    filter_counts, metrics = FilterCounts(), InMemoryMetrics()
+    filter_counts.callbacks["auth", "on_log"] += 64
+    filter_counts.failures["auth", "trap"] += 1
+    filter_counts.in_filter("auth", 20e-6)
     metrics.define(COUNTER, "auth.allowed")
     metrics.add(COUNTER, "auth.allowed", requests)
     metrics.record(GAUGE, "auth.level", -2)
@@ -34,7 +34,7 @@ def process(requests: int) -> tuple[dict, dict]:
         times.note(0.003)
     counts = {"in_progress": 0, "requests": {"200": requests}, "latency": times.snapshot(), "upstream_ejected": {}}
     counts |= {key: {} for key, _, _ in OURS if key.startswith("upstream_")}
-    return {**counts, **tally.snapshot(), "resident_bytes": 1000, "memory": {"auth": 65536}}, metrics.snapshot()
+    return {**counts, **filter_counts.snapshot(), "resident_bytes": 1000, "memory": {"auth": 65536}}, metrics.snapshot()
 
 
 def test_processes_add_up():

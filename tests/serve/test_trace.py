@@ -9,14 +9,14 @@ import pytest
 from proxywasm_host import Host
 from proxywasm_host.recording.secrets import Secrets
 from proxywasm_host.serve import trace
-from proxywasm_host.serve.metrics import Tally
+from proxywasm_host.serve.metrics import FilterCounts
 from proxywasm_host.serve.trace import Tracer, differences
 from tests.support import REQUEST, code
 
 
 @pytest.fixture
-def tally() -> Tally:
-    return Tally()
+def filter_counts() -> FilterCounts:
+    return FilterCounts()
 
 
 def never(seconds, function) -> None:
@@ -31,9 +31,9 @@ def request(host: Host, tracer: Tracer, plugin) -> None:
         tracer.end(stream)
 
 
-def test_what_a_filter_does_too_often_is_counted_and_not_kept(engine, tally):
+def test_what_a_filter_does_too_often_is_counted_and_not_kept(engine, filter_counts):
     script = "@on_request_headers\n" + "get_header_map_value 0 x\n" * 500
-    tracer = Tracer(tally, 1, never)
+    tracer = Tracer(filter_counts, 1, never)
     with Host(engine) as host:
         plugin = host.load_plugin(code("c/probe_0_2_1"), name="probe", configuration=script)
         tracer.add(host)
@@ -41,12 +41,12 @@ def test_what_a_filter_does_too_often_is_counted_and_not_kept(engine, tally):
     _, [record] = tracer.since(0)
     [step] = [step for step in record["steps"] if step["key"] == "on_request_headers"]
     assert len(step["calls"]) == trace.MAX_CALLS
-    assert len(step["calls"]) + step["more"] == sum(tally.hostcalls.values())
-    assert tally.hostcalls["probe", "proxy_get_header_map_value", "NOT_FOUND"] == 500
+    assert len(step["calls"]) + step["more"] == sum(filter_counts.hostcalls.values())
+    assert filter_counts.hostcalls["probe", "proxy_get_header_map_value", "NOT_FOUND"] == 500
 
 
-def test_only_so_many_requests_are_kept(tally):
-    tracer = Tracer(tally, 1, never)
+def test_only_so_many_requests_are_kept(filter_counts):
+    tracer = Tracer(filter_counts, 1, never)
     with Host() as host:
         plugin = host.load_plugin(code("rust/headers"), name="headers")
         tracer.add(host)
@@ -55,26 +55,26 @@ def test_only_so_many_requests_are_kept(tally):
     changes, records = tracer.since(0)
     assert len(records) == trace.KEPT
     assert tracer.since(changes) == (changes, [])
-    assert tally.callbacks["headers", "on_request_headers"] == trace.KEPT + 10
+    assert filter_counts.callbacks["headers", "on_request_headers"] == trace.KEPT + 10
 
 
-def test_nobody_listens_between_samples(tally, monkeypatch):
+def test_nobody_listens_between_samples(filter_counts, monkeypatch):
     monkeypatch.setattr(trace, "REST", 0)
-    tracer = Tracer(tally, 10, never)
+    tracer = Tracer(filter_counts, 10, never)
     with Host() as host:
         plugin = host.load_plugin(code("rust/headers"), name="headers")
         tracer.add(host)
         for number in range(1, 31):
             request(host, tracer, plugin)
             assert host._listener is None
-            assert tally.callbacks["headers", "on_request_headers"] == number // 10 * 10
+            assert filter_counts.callbacks["headers", "on_request_headers"] == number // 10 * 10
 
 
-def test_all_are_looked_at_for_a_while_after_somebody_asked(tally, monkeypatch):
+def test_all_are_looked_at_for_a_while_after_somebody_asked(filter_counts, monkeypatch):
     monkeypatch.setattr(trace, "LOOKED", 0.05)
 
     async def watched() -> None:
-        tracer = Tracer(tally, 1000, asyncio.get_running_loop().call_later)
+        tracer = Tracer(filter_counts, 1000, asyncio.get_running_loop().call_later)
         with Host() as host:
             plugin = host.load_plugin(code("rust/headers"), name="headers")
             tracer.add(host)
@@ -85,7 +85,7 @@ def test_all_are_looked_at_for_a_while_after_somebody_asked(tally, monkeypatch):
             assert host._listener is None
 
     asyncio.run(watched())
-    assert tally.callbacks["headers", "on_request_headers"] == 1
+    assert filter_counts.callbacks["headers", "on_request_headers"] == 1
 
 
 def test_differences():

@@ -40,7 +40,7 @@ enum At {
     Free,
 }
 
-pub struct Guard {
+pub struct Http1Syntax {
     at: At,
     /// Bytes of a section, and fields in it.
     limit: usize,
@@ -53,9 +53,9 @@ pub struct Guard {
     pub line: String,
 }
 
-impl Guard {
-    pub fn new(limit: usize, fields: usize) -> Guard {
-        Guard { at: At::Start, limit, fields, seen: Vec::new(), count: 0, line: String::new() }
+impl Http1Syntax {
+    pub fn new(limit: usize, fields: usize) -> Http1Syntax {
+        Http1Syntax { at: At::Start, limit, fields, seen: Vec::new(), count: 0, line: String::new() }
     }
 
     /// The connection is no HTTP/1 from now on.
@@ -328,10 +328,10 @@ mod tests {
     use super::*;
 
     fn ask(bytes: &[u8]) -> Option<u16> {
-        let whole = Guard::new(1000, 10).look(bytes).1.map(|refusal| refusal.0);
+        let whole = Http1Syntax::new(1000, 10).look(bytes).1.map(|refusal| refusal.0);
         for at in 0..bytes.len() {
-            let mut guard = Guard::new(1000, 10);
-            let cut = guard.look(&bytes[..at]).1.or_else(|| guard.look(&bytes[at..]).1).map(|refusal| refusal.0);
+            let mut syntax = Http1Syntax::new(1000, 10);
+            let cut = syntax.look(&bytes[..at]).1.or_else(|| syntax.look(&bytes[at..]).1).map(|refusal| refusal.0);
             assert_eq!(cut, whole, "cut at {at} of {:?}", String::from_utf8_lossy(bytes));
         }
         whole

@@ -34,7 +34,7 @@ pub struct Generation {
 }
 
 /// Of one thread.
-pub struct Lane {
+pub struct ServerThread {
     current: RefCell<Option<Rc<Generation>>>,
     pub counts: Arc<Mutex<Counts>>,
     connections: Cell<usize>,
@@ -43,7 +43,7 @@ pub struct Lane {
 }
 
 /// One connection.
-pub struct Counted(Rc<Lane>);
+pub struct Counted(Rc<ServerThread>);
 
 impl Drop for Counted {
     fn drop(&mut self) {
@@ -52,7 +52,7 @@ impl Drop for Counted {
     }
 }
 
-impl Lane {
+impl ServerThread {
     pub fn generation(&self) -> Rc<Generation> {
         self.current.borrow().clone().expect("nothing is taken before there is one")
     }
@@ -97,8 +97,8 @@ struct Prepared {
 }
 
 /// A thread that serves, as Python has it. All but `run` may be called in any thread.
-#[pyclass(frozen, name = "Lane")]
-pub struct PyLane {
+#[pyclass(frozen, name = "ServerThread")]
+pub struct PyServerThread {
     commands: UnboundedSender<Command>,
     inbox: Mutex<Option<UnboundedReceiver<Command>>>,
     counts: Arc<Mutex<Counts>>,
@@ -117,22 +117,22 @@ const SEPARATOR: char = '\x1f';
 
 impl Known {
     /// Under the names of `metrics.py`.
-    fn tell(&self, said: &Bound<'_, PyDict>) -> PyResult<()> {
+    fn tell(&self, counted: &Bound<'_, PyDict>) -> PyResult<()> {
         let now = Instant::now();
         let of_servers = |count: fn(&Server, Instant) -> u64| -> BTreeMap<String, u64> {
             let labels = |(upstream, server): &(String, String)| format!("{upstream}{SEPARATOR}{server}");
             self.servers.iter().map(|(names, known)| (labels(names), count(known, now))).collect()
         };
-        said.set_item("upstream_requests", of_servers(|it, _| it.requests.load(Relaxed)))?;
-        said.set_item("upstream_failures", of_servers(|it, _| it.failures.load(Relaxed)))?;
-        said.set_item("upstream_connect_failures", of_servers(|it, _| it.connect_failures.load(Relaxed)))?;
-        said.set_item("upstream_ejections", of_servers(|it, _| it.ejections.load(Relaxed)))?;
-        said.set_item("upstream_ejected", of_servers(|it, now| it.is_ejected(now).into()))?;
+        counted.set_item("upstream_requests", of_servers(|it, _| it.requests.load(Relaxed)))?;
+        counted.set_item("upstream_failures", of_servers(|it, _| it.failures.load(Relaxed)))?;
+        counted.set_item("upstream_connect_failures", of_servers(|it, _| it.connect_failures.load(Relaxed)))?;
+        counted.set_item("upstream_ejections", of_servers(|it, _| it.ejections.load(Relaxed)))?;
+        counted.set_item("upstream_ejected", of_servers(|it, now| it.is_ejected(now).into()))?;
         let of_upstreams = |count: fn(&Numbers) -> u64| -> BTreeMap<&str, u64> {
             self.upstreams.iter().map(|(name, numbers)| (name.as_str(), count(numbers))).collect()
         };
-        said.set_item("upstream_retries", of_upstreams(|it| it.retries.load(Relaxed)))?;
-        said.set_item("upstream_overflows", of_upstreams(|it| it.overflows.load(Relaxed)))
+        counted.set_item("upstream_retries", of_upstreams(|it| it.retries.load(Relaxed)))?;
+        counted.set_item("upstream_overflows", of_upstreams(|it| it.overflows.load(Relaxed)))
     }
 }
 
@@ -145,11 +145,11 @@ fn call(function: &Py<PyAny>) {
 }
 
 #[pymethods]
-impl PyLane {
+impl PyServerThread {
     #[new]
-    fn new() -> PyLane {
+    fn new() -> PyServerThread {
         let (commands, inbox) = unbounded_channel();
-        PyLane { commands, inbox: Mutex::new(Some(inbox)), counts: Arc::default(), known: Mutex::default() }
+        PyServerThread { commands, inbox: Mutex::new(Some(inbox)), counts: Arc::default(), known: Mutex::default() }
     }
 
     /// Serve on this listening socket, which is taken over, in the calling thread, until `end`; without one, only call
@@ -203,21 +203,21 @@ impl PyLane {
     /// response), `latency`, a histogram of seconds, and the numbers of upstreams and their servers.
     fn counts<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let counts = self.counts.lock().unwrap();
-        let said = PyDict::new(py);
-        said.set_item("in_progress", counts.in_progress)?;
+        let counted = PyDict::new(py);
+        counted.set_item("in_progress", counts.in_progress)?;
         let requests = PyDict::new(py);
         for (status, count) in &counts.statuses {
             requests.set_item(status.to_string(), count)?;
         }
-        said.set_item("requests", requests)?;
+        counted.set_item("requests", requests)?;
         let latency = PyDict::new(py);
         latency.set_item("bounds", BOUNDS)?;
         latency.set_item("counts", counts.buckets)?;
         latency.set_item("sum", counts.seconds)?;
-        said.set_item("latency", latency)?;
+        counted.set_item("latency", latency)?;
         drop(counts);
-        self.known.lock().unwrap().tell(&said)?;
-        Ok(said)
+        self.known.lock().unwrap().tell(&counted)?;
+        Ok(counted)
     }
 }
 
@@ -264,8 +264,13 @@ async fn run(
     counts: Arc<Mutex<Counts>>,
 ) -> std::io::Result<()> {
     let (close, closing) = watch::channel(false);
-    let lane =
-        Rc::new(Lane { current: RefCell::default(), counts, connections: Cell::new(0), gone: Notify::new(), closing });
+    let thread = Rc::new(ServerThread {
+        current: RefCell::default(),
+        counts,
+        connections: Cell::new(0),
+        gone: Notify::new(),
+        closing,
+    });
     let mut listener = listener.map(tokio::net::TcpListener::from_std).transpose()?;
     while let Some(command) = inbox.recv().await {
         match command {
@@ -279,26 +284,26 @@ async fn run(
             Command::Use(prepared) => {
                 let Prepared { config, routes, filters, log, tls } = *prepared;
                 let generation = Generation { config, routes, filters, log: Rc::new(log), tls };
-                if let Some(old) = lane.current.replace(Some(Rc::new(generation))) {
+                if let Some(old) = thread.current.replace(Some(Rc::new(generation))) {
                     old.log.flush();
                 }
                 if let Some(listener) = listener.take() {
-                    tokio::task::spawn_local(server::listen(lane.clone(), listener));
+                    tokio::task::spawn_local(server::listen(thread.clone(), listener));
                 }
             }
             Command::Close(seconds, done) => {
                 let _ = close.send(true);
                 listener = None;
-                let lane = lane.clone();
+                let thread = thread.clone();
                 tokio::task::spawn_local(async move {
-                    let _ = timeout(Duration::try_from_secs_f64(seconds).unwrap_or_default(), lane.all_gone()).await;
+                    let _ = timeout(Duration::try_from_secs_f64(seconds).unwrap_or_default(), thread.all_gone()).await;
                     call(&done);
                 });
             }
             Command::End => break,
         }
     }
-    if let Some(generation) = lane.current.borrow().as_ref() {
+    if let Some(generation) = thread.current.borrow().as_ref() {
         generation.log.flush();
     }
     Ok(())
