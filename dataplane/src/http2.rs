@@ -3,7 +3,8 @@
 use crate::balance::Active;
 use crate::body::Up;
 use crate::config::Upstream;
-use crate::upstream::{Connector, UpstreamError, not_connected};
+use crate::connect::Connector;
+use crate::upstream::{UpstreamError, not_connected};
 use http::{Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};

@@ -2,13 +2,14 @@
 //!
 //! A thread has everything of its own (`server_thread`), so that nothing is locked but the GIL, which is held only while
 //! filters run. `server` is the side of clients (`http1_syntax` refuses what hyper would let through), `upstream` the
-//! other (`routes` to it, `balance` between its servers, `retry`, `http2`), `exchange` a request between them, `head`
-//! and `body` what goes over, `filters` the Python side, `access` what is noted.
+//! other (`routes` to it, `balance` between its servers, `connect`, `retry`, `http2`), `exchange` a request between them,
+//! `head` and `body` what goes over, `filters` the Python side, `access` what is noted.
 
 mod access;
 mod balance;
 mod body;
 mod config;
+mod connect;
 mod exchange;
 mod filters;
 mod head;

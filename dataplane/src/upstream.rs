@@ -3,30 +3,26 @@
 use crate::balance::{Active, AllKnown, Server, Servers};
 use crate::body::{Progress, Stopped, Up};
 use crate::config::{self, Protocol};
+use crate::connect::{Connector, Reused};
 use crate::head::{Base, Head, for_upstream, size};
 use crate::http2::{Answer, Failed, Http2};
 use crate::retry::{Kept, Policy};
 use crate::server::HEADERS;
 use crate::tls;
 use http::uri::Scheme;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, header};
 use hyper::body::Incoming;
-use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::{HttpConnector, HttpInfo};
+use hyper_util::client::legacy::connect::HttpInfo;
 use hyper_util::client::legacy::{Client, Error};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls::pki_types::ServerName;
 use std::error::Error as _;
-use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tower_service::Service;
 
 const RESET: &str = "upstream connect error or disconnect/reset before headers. reset reason: ";
 
@@ -126,8 +122,7 @@ pub struct Upstream {
     pub settings: config::Upstream,
     servers: Servers,
     http2: Vec<Option<Http2>>,
-    client: Client<Counting, Up>,
-    connects: Arc<AtomicUsize>,
+    client: Client<Connector, Up>,
     retry: Option<Policy>,
     slots: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
@@ -160,8 +155,6 @@ pub struct UpstreamInfo {
     pub attempts: u32,
 }
 
-pub type Connector = Timed<HttpsConnector<HttpConnector>>;
-
 impl Upstream {
     pub fn new(
         name: &str,
@@ -176,8 +169,7 @@ impl Upstream {
             let known = known.entry((name.to_owned(), base.address())).or_default().clone();
             all.push(Server::new(base, server.weight, known));
         }
-        let connects = Arc::<AtomicUsize>::default();
-        let http1 = Counting(connector(&settings, &[]).map_err(whose)?, connects.clone());
+        let http1 = Connector::new(&settings, &[]).map_err(whose)?;
         let mut builder = Client::builder(TokioExecutor::new());
         builder
             .pool_timer(TokioTimer::new())
@@ -193,7 +185,7 @@ impl Upstream {
             Protocol::Http2 => &[b"h2"],
             Protocol::Auto => &[b"h2", b"http/1.1"],
         };
-        let http2 = connector(&settings, offered).map_err(whose)?;
+        let http2 = Connector::new(&settings, offered).map_err(whose)?;
         let http2 = all
             .iter()
             .map(|server| {
@@ -214,7 +206,6 @@ impl Upstream {
             servers: Servers::new(all, settings.balance, settings.outlier_detection.clone()),
             http2,
             client,
-            connects,
             retry: settings.retry.clone().map(Policy::new),
             slots: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
             waiting: Arc::default(),
@@ -383,39 +374,57 @@ impl Upstream {
         }
     }
 
-    /// A request without a body that meets a connection which was just closed is sent once more, if its method may be
-    /// repeated (RFC 9110, 9.2.2).
-    async fn send_http1(&self, request: Request<Up>) -> Result<Response<Incoming>, UpstreamError> {
-        let again = match request.method() {
-            &Method::GET | &Method::HEAD | &Method::OPTIONS | &Method::TRACE | &Method::PUT | &Method::DELETE
-                if matches!(request.body(), Up::Nothing) && !request.headers().contains_key(http::header::UPGRADE) =>
-            {
-                let mut again = Request::new(Up::Nothing);
-                *again.method_mut() = request.method().clone();
-                *again.uri_mut() = request.uri().clone();
-                *again.headers_mut() = request.headers().clone();
-                Some(again)
-            }
-            _ => None,
-        };
-        let connects = self.connects.load(Relaxed);
-        let error = match self.client.request(request).await {
-            Ok(response) => return Ok(response),
-            Err(error) => error,
-        };
-        match again {
-            Some(again) if connects == self.connects.load(Relaxed) && closed(&error) => {
-                self.client.request(again).await.map_err(|error| upstream_error(&error))
-            }
-            _ => Err(upstream_error(&error)),
+    /// A request without a body that meets connections which were just closed is sent once more, until one is new, if
+    /// its method may be repeated (RFC 9110, 9.2.2).
+    async fn send_http1(&self, mut request: Request<Up>) -> Result<Response<Incoming>, UpstreamError> {
+        loop {
+            let again = again(&request);
+            let error = match self.client.request(request).await {
+                Ok(response) => {
+                    if let Some(reused) = response.extensions().get::<Reused>() {
+                        reused.set();
+                    }
+                    return Ok(response);
+                }
+                Err(error) => error,
+            };
+            request = match again {
+                Some(again) if was_reused(&error) && closed(&error) => again,
+                _ => return Err(upstream_error(&error)),
+            };
         }
     }
+}
+
+/// The same request, if it may be repeated.
+fn again(request: &Request<Up>) -> Option<Request<Up>> {
+    let is_idempotent = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
+    );
+    if !is_idempotent || !matches!(request.body(), Up::Nothing) || request.headers().contains_key(header::UPGRADE) {
+        return None;
+    }
+    let mut again = Request::new(Up::Nothing);
+    *again.method_mut() = request.method().clone();
+    *again.uri_mut() = request.uri().clone();
+    *again.headers_mut() = request.headers().clone();
+    Some(again)
 }
 
 // -- What went wrong ----------------------------------------------------------------------------------------------
 
 fn hyper_error(error: &Error) -> Option<&hyper::Error> {
     error.source().and_then(|source| source.downcast_ref())
+}
+
+/// Whether the connection had carried a response before.
+fn was_reused(error: &Error) -> bool {
+    error.connect_info().is_some_and(|connected| {
+        let mut extensions = http::Extensions::new();
+        connected.get_extras(&mut extensions);
+        extensions.get::<Reused>().is_some_and(Reused::get)
+    })
 }
 
 /// Whether the server went away before it said anything.
@@ -481,79 +490,5 @@ fn broken(error: &hyper::Error, stopped: Option<Stopped>) -> UpstreamError {
         Some(error) if error.is_reset() && error.is_remote() => UpstreamError::reset(503, "remote reset"),
         Some(error) if error.is_reset() || error.is_library() => UpstreamError::reset(502, "protocol error"),
         _ => UpstreamError::reset(503, "connection termination"),
-    }
-}
-
-// -- Connecting ---------------------------------------------------------------------------------------------------
-
-fn connector(settings: &config::Upstream, offered: &[&[u8]]) -> Result<Connector, String> {
-    let mut tcp = HttpConnector::new();
-    tcp.set_nodelay(true);
-    tcp.enforce_http(false);
-    tcp.set_connect_timeout(Some(settings.connect_timeout.0));
-    let secure = HttpsConnectorBuilder::new().with_tls_config(tls::client(&settings.tls)?).https_or_http();
-    let secure = match &settings.tls.server_name {
-        None => secure,
-        Some(name) => {
-            let name =
-                ServerName::try_from(name.clone()).map_err(|_| format!("tls.server_name: {name:?} is no name"))?;
-            secure.with_server_name_resolver(FixedServerNameResolver::new(name))
-        }
-    };
-    let within = settings.connect_timeout.0;
-    let connector = match offered {
-        [] => secure.enable_http1().wrap_connector(tcp),
-        [_] => secure.enable_http2().wrap_connector(tcp),
-        _ => secure.enable_all_versions().wrap_connector(tcp),
-    };
-    Ok(Timed { connector, within })
-}
-
-/// Connects, and speaks TLS, within a time.
-#[derive(Clone)]
-pub struct Timed<C> {
-    connector: C,
-    within: Duration,
-}
-
-type Boxed = Box<dyn std::error::Error + Send + Sync>;
-
-impl<C> Service<http::Uri> for Timed<C>
-where
-    C: Service<http::Uri, Error = Boxed>,
-    C::Future: Send + 'static,
-{
-    type Response = C::Response;
-    type Error = Boxed;
-    type Future = Pin<Box<dyn Future<Output = Result<C::Response, Boxed>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Boxed>> {
-        self.connector.poll_ready(context)
-    }
-
-    fn call(&mut self, uri: http::Uri) -> Self::Future {
-        let connecting = timeout(self.within, self.connector.call(uri));
-        Box::pin(async {
-            connecting.await.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
-        })
-    }
-}
-
-/// Counts connections as they are made.
-#[derive(Clone)]
-struct Counting(Connector, Arc<AtomicUsize>);
-
-impl Service<http::Uri> for Counting {
-    type Response = <Connector as Service<http::Uri>>::Response;
-    type Error = Boxed;
-    type Future = <Connector as Service<http::Uri>>::Future;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Boxed>> {
-        self.0.poll_ready(context)
-    }
-
-    fn call(&mut self, uri: http::Uri) -> Self::Future {
-        self.1.fetch_add(1, Relaxed);
-        self.0.call(uri)
     }
 }

@@ -84,7 +84,8 @@ class Origin:
             writer.close()
 
     async def __aenter__(self) -> Origin:
-        self._server = await asyncio.start_server(self.serve, sock=listening())
+        # a backlog of asyncio's 100 drops what a burst brings, and the client's kernel asks again after seconds
+        self._server = await asyncio.start_server(self.serve, sock=listening(), backlog=4096)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

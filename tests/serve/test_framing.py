@@ -22,7 +22,7 @@ def answering(case: Case):
         head = [f"HTTP/1.1 {status} Fine", *(f"{name}: {value}" for name, value in headers_of(framing)), "", ""]
         writer.write("\r\n".join(head).encode())
         writer.write(b"".join(parts(framing, body)))
-        return False
+        return True  # closed without a word, it would race with the next request
 
     return answer
 

@@ -130,7 +130,7 @@ def test_2000_slow_streams_at_once(serve, origin, many_files):
         return True
 
     origin.answers["/slow"] = slow
-    served = serve(HEADERS, settings={"upstream": {"max_connections": 3000}}, access_log="off", log_level="error")
+    served = serve(HEADERS, settings={"upstream": {"max_connections": 3000, "max_requests": 3000}}, access_log="off", log_level="error")
     served.get()
     before = contexts(served)
 
@@ -144,7 +144,7 @@ def test_2000_slow_streams_at_once(serve, origin, many_files):
 
     async def all_of_them() -> set[bytes]:
         streams = [asyncio.ensure_future(one()) for _ in range(2000)]
-        while origin.open < 2000:
+        while origin.open < 2000 and not any(stream.done() for stream in streams):
             await asyncio.sleep(0.1)
         open_now = await asyncio.to_thread(served.metrics)
         release.append(True)
