@@ -1,4 +1,4 @@
-"""What happened, in words: callbacks, hostcalls and effects as one line each. No layout, no colours."""
+"""Describes callbacks, hostcalls and effects in one line each. No layout, no colours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the host wants done, and the replies to callouts: the classes that embedders look for and make."""
+"""Effects, which the host asks embedders to perform, and replies to callouts."""
 
 from proxywasm_host.runtime.effects import *  # noqa: F403 - all that is public there, and nothing else
 from proxywasm_host.runtime.effects import __all__  # noqa: F401

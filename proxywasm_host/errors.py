@@ -1,4 +1,4 @@
-"""What can go wrong. Each message says what was wrong, where, and what to do.
+"""The errors of this library. Each message says what was wrong, where, and what to do.
 
 All errors are in one tree; docs/api.md lists them. Those of one part are where that part is: `Trap` in
 `engine.protocol`, `QuotaExceeded` in `services`, `PluginError` in `runtime.failure`.

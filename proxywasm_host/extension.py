@@ -1,4 +1,4 @@
-"""Optional C extensions, the library's own and those of engines, and what they may hand to each other.
+"""Loads the optional C extensions, the library's own and those of engines; the version of their common header.
 
 They are released apart, so that what one hands to another is a capsule whose name carries the version of
 ``include/proxywasm_host.h``. Of another version it is left alone, and calls go through Python.

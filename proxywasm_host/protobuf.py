@@ -1,4 +1,4 @@
-"""As much of protobuf's wire format as filters make a host read and write: the fields of one message, in order."""
+"""As much of protobuf's wire format as the host needs for filters: the fields of one message, in order."""
 
 from __future__ import annotations
 

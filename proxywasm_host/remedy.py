@@ -1,4 +1,4 @@
-"""What to type to have a part of this project installed: a command that works where it is printed.
+"""The command that installs a missing part of this project, as it works where it is printed.
 
 From a checkout, or from what was installed from one, that is the checkout itself: in no index is what it holds. Else it
 is the distribution's name.

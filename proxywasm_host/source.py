@@ -1,4 +1,4 @@
-"""Filters as their authors write them: a file that is not a module is made one by what is installed for its suffix.
+"""Filters as source files: packed into a module by what is installed for their suffix.
 
 A distribution offers that under the entry-point group ``proxywasm_host.sources``, as ``py = "package:function"``: the
 function takes the path of a file that ends in ``.py`` and returns the bytes of a module. It raises ModuleError, with

@@ -1,4 +1,4 @@
-"""What a module's bytes say without an engine: imports, exports, memory, tables, what made it.
+"""Reads a module's bytes without an engine: imports, exports, memory, tables, producers.
 
 Only the sections that are needed are read, so that this costs microseconds for a filter of megabytes. Code is not among
 them: `proxywasm_host.abi.code_section` reads that. Whether the module is valid is for the engine to say.

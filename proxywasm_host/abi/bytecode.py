@@ -1,4 +1,4 @@
-"""A filter as bytes: what any module says of itself, and for which version of the ABI it was built.
+"""A filter as bytes: its sections, and the version of the ABI that it was built for.
 
 Source: the marker is searched as in ``bytecode_util.cc`` of Envoy's host (first export of a known name).
 """

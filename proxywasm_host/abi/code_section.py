@@ -1,4 +1,4 @@
-"""What the code of a module is made of, in figures: all that tells what an engine will need to compile it.
+"""Measures the code of a module: the figures that decide what an engine will need to compile it.
 
 Every instruction is looked at once, and nothing is kept of it. Whether the code is valid is for the engine to say: of
 code that is not, the figures are of as much as can be read. The C form (``native/code_section.c``) is 200 times

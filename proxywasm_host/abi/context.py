@@ -1,4 +1,4 @@
-"""What hostcalls see: the state of a context, and what they need of the VM that it lives in.
+"""What hostcalls work on: the state of a context, and what they need of its VM.
 
 Rules of this module:
 

@@ -1,4 +1,4 @@
-"""Hostcalls of an embedder's own: rows and handlers of the same form as those of the ABI.
+"""Hostcalls that an embedder adds: rows and handlers of the same form as those of the ABI.
 
     from proxywasm_host.hostcalls import Refusal, Status, data, data_out, hostcall
 

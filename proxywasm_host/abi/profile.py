@@ -1,4 +1,4 @@
-"""Where hosts differ, as named flags; a profile is a set of them.
+"""Differences between hosts as named flags; a profile is a set of them.
 
 `ENVOY` is what Envoy does and the default, for filters are developed against it; `SPEC` follows the text of the
 specification 0.2.1 where Envoy departs from it. ``docs/differences.md`` explains each flag.

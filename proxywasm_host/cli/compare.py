@@ -1,4 +1,4 @@
-"""``proxywasm run --engine all``: the same request on every usable engine, and what they do not agree on.
+"""``proxywasm run --engine all``: the same request on every usable engine, and how the results differ.
 
 Time stands still and random bytes are always the same, so that whatever differs is the engines' doing. How a guest's
 failure is worded, and its backtrace, are an engine's own; that it failed, how and where is compared.
@@ -19,13 +19,13 @@ from proxywasm_host.runtime.host import Host
 from proxywasm_host.services import ManualClock
 from proxywasm_host.testing import ExchangeResult, Recorder
 
-__all__ = ["Outcome", "agreement", "check_several", "on_all_engines"]
+__all__ = ["EngineOutcome", "agreement", "check_several", "on_all_engines"]
 
 Perform = Callable[[str, Recorder, Callable[[Host], None]], tuple[ExchangeResult, "ProxyWasmError | Failure | None"]]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EngineOutcome:
     """What one engine made of the request: as ``run --json`` has it, and as lines to compare."""
 
     engine: str
@@ -40,7 +40,7 @@ class Outcome:
         return f"{len(self.result['callbacks'])} callbacks, {hostcalls} hostcalls, {len(self.result['logs'])} log lines"
 
 
-def on_all_engines(perform: Perform, level: int) -> list[Outcome]:
+def on_all_engines(perform: Perform, level: int) -> list[EngineOutcome]:
     """Run on each usable engine, the best first. Raises: EngineUnavailable, if there is none."""
     names = [status.name for status in list_engines() if status.usable]
     if not names:
@@ -48,7 +48,7 @@ def on_all_engines(perform: Perform, level: int) -> list[Outcome]:
     return [_outcome(name, perform, level) for name in names]
 
 
-def _outcome(name: str, perform: Perform, level: int) -> Outcome:
+def _outcome(name: str, perform: Perform, level: int) -> EngineOutcome:
     recorder = Recorder(level)
     result, error = perform(name, recorder, _settle)
     encoded = run_result(result, recorder, error)
@@ -57,21 +57,21 @@ def _outcome(name: str, perform: Perform, level: int) -> Outcome:
     for invocation in recorder.invocations:
         lines.append(f"{invocation.plugin} {invocation.name}{invocation.arguments} = {invocation.result}")
         lines += [f"    {describe(event)}" for event in invocation.events if isinstance(event, tuple)]
-    return Outcome(name, encoded, error, lines)
+    return EngineOutcome(name, encoded, error, lines)
 
 
 def _settle(host: Host) -> None:
     host.services = replace(host.services, clock=ManualClock(), random=bytes)
 
 
-def check_several(outcomes: list[Outcome]) -> None:
+def check_several(outcomes: list[EngineOutcome]) -> None:
     """Raises: EngineUnavailable, if there was nothing to compare."""
     if len(outcomes) == 1:
         reason = f"one alone, {outcomes[0].engine}: there is nothing to compare"
         raise EngineUnavailable("all", reason, "proxywasm engines says how to get others")
 
 
-def agreement(outcomes: list[Outcome]) -> list[str]:
+def agreement(outcomes: list[EngineOutcome]) -> list[str]:
     """How each engine differs from the first, as a diff; nothing if all agree."""
     first = outcomes[0]
     return [

@@ -1,4 +1,4 @@
-"""``proxywasm fuzz``: requests that nobody thought of."""
+"""``proxywasm fuzz``: search for requests that break a filter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``proxywasm inspect``: what a module is, as its bytes tell. No engine is opened, nothing is run."""
+"""``proxywasm inspect``: describe a module from its bytes. No engine is opened, nothing is run."""
 
 from __future__ import annotations
 

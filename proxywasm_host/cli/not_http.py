@@ -1,4 +1,4 @@
-"""Explains that a filter is not for HTTP, which says more than how its guest fails at a request."""
+"""Explains that a filter is not for HTTP, which helps more than the failure of its guest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options that ``run`` and ``bench`` share, and what they amount to: a chain of filters, and messages to send.
+"""The options that ``run`` and ``bench`` share, and their result: a chain of filters, and messages to send.
 
 An option of a filter that is given once holds for every filter; given as often as there are filters, each gets its own.
 """

@@ -1,4 +1,4 @@
-"""What may stand behind an option, as click's parameter types: each says in one sentence what is wrong with a value."""
+"""Values of options, as click's parameter types: each says in one sentence what is wrong with a value."""
 
 from __future__ import annotations
 

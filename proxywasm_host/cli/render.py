@@ -1,4 +1,4 @@
-"""What a person reads: the exchange step by step, then what it made of request and response.
+"""Output for people: the exchange step by step, then the changes of request and response.
 
 Everything here is lines that are wrapped to a width, so that they look the same in a terminal, a pipe and a test.
 """

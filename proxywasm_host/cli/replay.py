@@ -1,4 +1,4 @@
-"""``proxywasm replay``: a recorded request once more."""
+"""``proxywasm replay``: run a recorded request again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a module comes from: its SDK and its language, as far as its bytes tell."""
+"""Guesses the SDK and the language of a module from its bytes."""
 
 from __future__ import annotations
 

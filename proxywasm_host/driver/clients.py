@@ -1,4 +1,4 @@
-"""Our own clients: who makes the callouts that no other client was given for.
+"""The library's own clients, for callouts that the embedder has given no client for.
 
 A kind's client is made when its first callout comes, so nothing that is not used has to be installed.
 """

@@ -1,4 +1,4 @@
-"""The guest's side of a gRPC stream, for the client that makes it: what the guest sends, and how it is told of replies.
+"""The guest's side of a gRPC stream, for a client: the messages to send, and the way for replies.
 
 What a guest sends waits here until the client takes it. A reply has been given to the guest when `tell` returns, so a
 client that reads on only then lets HTTP/2's flow control hold the server back.

@@ -1,4 +1,4 @@
-"""What carriers do where nothing is said: the middleware, `proxywasm serve`, the command line.
+"""Defaults of carriers: the middleware, `proxywasm serve`, the command line.
 
 They carry requests of anybody through filters of anybody, so a filter that loops, grows or fails must not be the end of
 others.

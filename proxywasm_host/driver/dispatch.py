@@ -1,4 +1,4 @@
-"""Who performs which effect: what drivers of all kinds have in common.
+"""The base of all drivers: it decides who performs which effect.
 
 Rules of this module:
 

@@ -1,4 +1,4 @@
-"""Chains of filters: how one is written down, compiled and loaded by whatever carries requests through it."""
+"""Chains of filters, as carriers take, compile and load them."""
 
 from __future__ import annotations
 

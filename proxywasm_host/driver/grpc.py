@@ -1,4 +1,4 @@
-"""gRPC callouts over grpcio, for both kinds of drivers. Messages are bytes: what they hold is the filter's business.
+"""gRPC callouts over grpcio, for both kinds of drivers. Messages are bytes.
 
 What the filter gets, as of Envoy's own client (``envoy_grpc``):
 

@@ -1,4 +1,4 @@
-"""How filters are: what failed is told in the log, and kept for who asks.
+"""The health of filters: failures are logged, and kept for `FilterStatus`.
 
 Rules of this module:
 
@@ -18,7 +18,7 @@ from typing import Literal, Union
 from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.plugin import Plugin
 
-__all__ = ["FilterStatus", "OnFailure", "Watch", "watch"]
+__all__ = ["FilterHealth", "FilterStatus", "OnFailure", "watch"]
 
 REPORT_INTERVAL = 10.0
 State = Literal["loading", "running", "failed", "bypassed"]
@@ -47,7 +47,7 @@ class FilterStatus:
     last_failure: Failure | None = None
 
 
-class Watch:
+class FilterHealth:
     """Watches one plugin: an entry of its `Plugin.on_failure`."""
 
     def __init__(
@@ -65,7 +65,7 @@ class Watch:
         self._on_failure = on_failure
         self._clock = clock
         self._reported_at = float("-inf")
-        self._untold = 0
+        self._unreported = 0
         plugin.on_failure.append(self)
 
     def __call__(self, failure: Failure) -> None:
@@ -74,11 +74,11 @@ class Watch:
         self.last_failure = failure
         now = self._clock()
         if now - self._reported_at < REPORT_INTERVAL:
-            self._untold += 1
+            self._unreported += 1
         else:
-            untold = f"\n  failures that were not told before: {self._untold}" if self._untold else ""
-            self._reported_at, self._untold = now, 0
-            self._logger.error("%s%s", failure.report(), untold)
+            unreported = f"\n  failures not reported before: {self._unreported}" if self._unreported else ""
+            self._reported_at, self._unreported = now, 0
+            self._logger.error("%s%s", failure.report(), unreported)
         if self._on_failure is not None:
             try:
                 self._on_failure(self.plugin, failure)
@@ -86,12 +86,12 @@ class Watch:
                 self._logger.exception("on_failure raised")
 
     def status(self) -> FilterStatus:
-        """How the plugin is now; in any thread."""
+        """The state of the plugin now. May be called in any thread."""
         plugin = self.plugin
         state: State = "bypassed" if plugin._bypassed else "failed" if plugin.failure else "running"
         return FilterStatus(plugin.name, state, plugin.reloads, self.failures, self.last_failure)
 
 
-def watch(plugins: Iterable[Plugin], logger: logging.Logger, on_failure: OnFailure = None) -> list[Watch]:
+def watch(plugins: Iterable[Plugin], logger: logging.Logger, on_failure: OnFailure = None) -> list[FilterHealth]:
     """Watch each plugin of a chain."""
-    return [Watch(plugin, logger, on_failure) for plugin in plugins]
+    return [FilterHealth(plugin, logger, on_failure) for plugin in plugins]

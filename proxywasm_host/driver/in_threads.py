@@ -1,4 +1,4 @@
-"""Callouts in an event loop that a client's library does not know (trio): a client for threads makes them."""
+"""Callouts in an event loop that a client's library does not support (trio): a client for threads makes them."""
 
 from __future__ import annotations
 

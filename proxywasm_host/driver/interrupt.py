@@ -1,4 +1,4 @@
-"""Something that is awaited and may be broken off by others: a cancel scope that costs next to nothing until then.
+"""A cancel scope that costs next to nothing until another task cancels it.
 
     interruptible = interruptible_here()
     with interruptible() as running:

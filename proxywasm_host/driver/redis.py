@@ -1,4 +1,4 @@
-"""Redis callouts over the package redis, for both kinds of drivers. Commands and answers pass as they are.
+"""Redis callouts over the package redis, for both kinds of drivers. Commands and answers pass unchanged.
 
 A command has a connection for itself until it is answered; connections are kept, for each cluster, user and database.
 What cannot be answered is a failure to the filter: no connection, no answer in time, a wrong password, more than one

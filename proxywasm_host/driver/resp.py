@@ -1,4 +1,4 @@
-"""RESP, the protocol of Redis, as far as a command of a filter and its answer are passed on as they are. No I/O."""
+"""As much of RESP, the protocol of Redis, as it takes to pass on a command and its answer. No I/O."""
 
 from __future__ import annotations
 

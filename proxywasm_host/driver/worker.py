@@ -1,4 +1,4 @@
-"""A worker: a host, its driver and its chain, for as long as one event loop wants them (as Envoy's worker threads).
+"""A worker: a host, its driver and its chain in one event loop, like a worker thread of Envoy.
 
 worker = Worker(lambda: Host(services=services), ["auth.wasm"])
 async with anyio.create_task_group() as group:
@@ -25,7 +25,7 @@ from proxywasm_host.driver import filters as filter_list
 from proxywasm_host.driver.asynchronous import AsyncClient, AsyncDriver
 from proxywasm_host.driver.dispatch import logger
 from proxywasm_host.driver.filters import AnyFilter
-from proxywasm_host.driver.health import OnFailure, Watch, watch
+from proxywasm_host.driver.health import FilterHealth, OnFailure, watch
 from proxywasm_host.recording.record import Record
 from proxywasm_host.runtime.effects import Callout
 from proxywasm_host.runtime.filter_config import FilterConfig
@@ -52,7 +52,7 @@ class Worker:
     """The chain, for new streams."""
     running = False
     """Whether the filters are loaded, and all is well."""
-    watches: Sequence[Watch] = ()
+    filter_healths: Sequence[FilterHealth] = ()
     """How the filters of the chain are."""
 
     def __init__(
@@ -130,7 +130,7 @@ class Worker:
             self.driver.perform(plugin.close())
 
     def _use(self, plugins: list[Plugin]) -> None:
-        self.plugins, self.watches = plugins, watch(plugins, self._logger, self._on_failure)
+        self.plugins, self.filter_healths = plugins, watch(plugins, self._logger, self._on_failure)
         self.driver.heal(plugins)
 
     async def _load(self, filters: list[FilterConfig]) -> list[Plugin]:

@@ -1,4 +1,4 @@
-"""What adapters of engines have in common.
+"""Helpers that adapters of engines share.
 
 Which functions can cross, whether those given fit the imports, whose serialised code it is, where C code finds the
 guest's memory, and who installs handlers of signals.

@@ -1,4 +1,4 @@
-"""Compiling in a process of its own, which has limits of processor time and memory, and takes nobody along if it ends.
+"""Compiles in a process of its own, which has limits of processor time and memory, and may crash alone.
 
 An engine that can keep what it has compiled may have an attribute `compile_options`: the options by which an engine of
 its class, in another process, compiles to what it can load.

@@ -1,4 +1,4 @@
-"""What a Wasm engine does for us: the whole of what an adapter has to provide.
+"""The protocol of Wasm engines: everything that an adapter has to provide.
 
 Rules of this module:
 

@@ -1,4 +1,4 @@
-"""Which engines there are, and which of them one gets.
+"""Finds engines, and chooses one.
 
 An engine is known by one of three ways, which win in this order: `register_engine`, an entry point in the group
 ``proxywasm_host.engines`` of an installed distribution, the short table of our own distributions below. Listing names

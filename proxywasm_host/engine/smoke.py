@@ -1,4 +1,4 @@
-"""A tiny module that decides whether an engine is usable: it crosses both ways and has a memory."""
+"""A tiny module that decides whether an engine is usable: it calls the host, is called, and has a memory."""
 
 from __future__ import annotations
 

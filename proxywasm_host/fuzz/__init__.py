@@ -1,4 +1,4 @@
-"""Fuzzing of a filter: requests that nobody thought of, and what has to hold for each of them.
+"""Fuzzing of a filter: random requests, and checks that hold for each of them.
 
 `fuzz` makes examples with Hypothesis and checks each; what it returns is the smallest that broke a check.
 """

@@ -1,4 +1,4 @@
-"""What has to hold for every request that goes through a filter, and what is told where it does not."""
+"""The checks that hold for every request through a filter, and the report of one that does not."""
 
 from __future__ import annotations
 

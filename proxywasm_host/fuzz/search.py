@@ -1,4 +1,4 @@
-"""The search for an example that breaks a check, by Hypothesis; it makes small what it finds."""
+"""Searches for an example that breaks a check, with Hypothesis, which also minimises it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What carriers in an event loop have in common: an exchange whose client is read and written while upstream is asked.
+"""The base of carriers in an event loop: reads and writes the client while the request is at upstream.
 
 A carrier says how that is done (`begin`, `read`, `feed`, `write`, `ask`); when, is said here:
 

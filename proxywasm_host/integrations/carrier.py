@@ -1,4 +1,4 @@
-"""What the middlewares of ASGI and WSGI have in common: what they are told, and what they make of it."""
+"""The base of the ASGI and WSGI middlewares: their arguments, and the hosts that they make."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from proxywasm_host.driver.clusters import Cluster, Clusters
 from proxywasm_host.driver.defaults import LIMITS, STREAM_IDLE_TIMEOUT
 from proxywasm_host.driver.dispatch import CALLOUTS
 from proxywasm_host.driver.filters import AnyFilter
-from proxywasm_host.driver.health import FilterStatus, OnFailure, Watch
+from proxywasm_host.driver.health import FilterHealth, FilterStatus, OnFailure
 from proxywasm_host.engine.protocol import Engine, Limits
 from proxywasm_host.integrations.properties import of_this_node
 from proxywasm_host.recording.record import Record
@@ -127,12 +127,12 @@ class Carrier:
 
         Ready to serve: ``all(each.state in ("running", "bypassed") for each in middleware.status())``.
         """
-        watches = self._watches()
-        if watches:
-            return [watch.status() for watch in watches]
+        healths = self._filter_healths()
+        if healths:
+            return [health.status() for health in healths]
         return [FilterStatus(each.plugin_name, "loading") for each in filter_list.chain(self.filters)]
 
-    def _watches(self) -> list[Watch]:
+    def _filter_healths(self) -> list[FilterHealth]:
         """Of all plugins that new requests get."""
         raise NotImplementedError
 

@@ -1,4 +1,4 @@
-"""Content-length that is true: a head waits until it is known how long the body will be that follows it.
+"""Corrects `content-length`: a head waits until the length of its body is known.
 
 A filter that changes a body should remove ``content-length`` (or set it right). Many do not, and Envoy sends a broken
 message then. Here a head with a ``content-length`` waits for the first part of the body, if a filter of the chain can

@@ -1,4 +1,4 @@
-"""Heads that have come out of the filters, as they can be sent to upstream and to the client.
+"""Heads that came out of the filters, checked and ready to be sent to upstream or the client.
 
 A filter may make anything of headers, statuses and targets, and an application of its response. What a server could not
 send, and would answer with a connection that is cut, has no head here: it is answered 503.

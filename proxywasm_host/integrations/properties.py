@@ -1,4 +1,4 @@
-"""Properties that do not depend on a stream, and that every host has which serves."""
+"""Properties that do not depend on a stream, for every host that serves requests."""
 
 from __future__ import annotations
 

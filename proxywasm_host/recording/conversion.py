@@ -1,4 +1,4 @@
-"""A recording as a test that people would write: who answers what, and what comes of it.
+"""Converts a recording to a test as people would write it: answers, request, and outcome.
 
 The test is run before it is written: what it expects is what came of it, and a test that would not end as the recording
 did is refused. So is what a test cannot express.

@@ -1,4 +1,4 @@
-"""A recording: one stream as a file, with all that is needed to do it again beside the modules.
+"""The file format of recordings: one stream, with everything that a replay needs beside the modules.
 
 It holds how the filters were configured, what they did when they were started, and then each event of the stream with
 what came of it: the callbacks, and in each the hostcalls with their answers. What the outside world answered (time,

@@ -1,4 +1,4 @@
-"""A recording once more, without the outside world: what that has answered is answered again.
+"""Runs a recording again without the outside world, with the answers that were recorded.
 
 * Events come in the order in which they were recorded, each at its time. A part of the response waits until the request
   has come out, and a reply until its callout was made: what a changed module does otherwise is met half-way.
@@ -169,7 +169,7 @@ class _Player:
         self._world.at(event)
         for name, token in reversed([answer for kind, answer in event.answers if kind == "token"]):
             if name in self._plugins:
-                self._plugins[name]._vm.count_tokens_from(token)
+                self._plugins[name]._vm.set_next_token(token)
         self._take(self._done(event))
         waiting: list[Event] = []
         if self._request_out and event.event not in LATE:

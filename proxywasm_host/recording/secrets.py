@@ -1,4 +1,4 @@
-"""What nobody may be shown or given: credentials in headers, targets and bodies, wherever a filter puts them.
+"""Finds and masks credentials in headers, targets and bodies, wherever a filter puts them.
 
 Rules of this module:
 

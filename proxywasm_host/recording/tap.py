@@ -156,7 +156,7 @@ class RecordedStream(HttpStream):
     _inside = False
 
     def _event(self, name: str, feed: Callable[[], T], **given: Any) -> T:
-        by_guest = any(plugin._vm.at_work for plugin in self.plugins) and given.get("details") != FAILED
+        by_guest = any(plugin._vm.busy for plugin in self.plugins) and given.get("details") != FAILED
         if self._inside or by_guest or self.closed:
             return feed()
         self.notes.event(name, **given)

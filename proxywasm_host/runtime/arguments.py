@@ -1,4 +1,4 @@
-"""Whether what an embedder gives is what it should be: each argument by its name, which is the same everywhere.
+"""Checks the arguments that an embedder gives, each by its name, which is the same everywhere.
 
 What is wrong is refused where it is given, in a sentence that says what to write.
 """

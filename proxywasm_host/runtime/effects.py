@@ -1,4 +1,4 @@
-"""What the host wants done: each method of a stream, a plugin or a callout returns a list of these.
+"""Effects: what the host asks its embedder to do. Methods of streams, plugins and hosts return lists of them.
 
 Rules: an effect is a record that does nothing by itself and does not change. It is in one list, once; whoever drives
 the host performs the effects in the order of the list. A `StreamEffect` is for one stream, which is not always the

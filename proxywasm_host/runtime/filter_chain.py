@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 
 __all__ = ["REQUEST", "RESPONSE", "FilterChain"]
 
-IGNORED = 16
+BACKPRESSURE_LIMITS = 16
 """How many limits may be held back for a filter that wants back-pressure, if nobody stops reading."""
 TRAILERS_OUT = (effects.RequestTrailers, effects.ResponseTrailers)
 STOPS_ALL = (HeadersAction.STOP_ALL_ITERATION_AND_BUFFER, HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK)
 
 
-class State(Enum):
+class IterationState(Enum):
     CONTINUE = 0
     STOP_SINGLE = 1
     STOP_ALL = 2
@@ -91,7 +91,7 @@ class FilterChain(FilterChainBase):
 
     def stop(self, index: int, action: int) -> None:
         """A filter holds the headers; `action` is what its callback returned."""
-        self._stop(index, State.STOP_ALL if action in STOPS_ALL else State.STOP_SINGLE)
+        self._stop(index, IterationState.STOP_ALL if action in STOPS_ALL else IterationState.STOP_SINGLE)
         self.streaming = action == HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK
         self._resume_if_asked(index)
 
@@ -99,7 +99,7 @@ class FilterChain(FilterChainBase):
         """Give a part of the body to the filters from `start` on, and out, unless one of them stops that."""
         trailers_added_by = None
         for index in range(start, len(self.filters)):
-            if self.stopped.get(index) is State.STOP_ALL:
+            if self.stopped.get(index) is IterationState.STOP_ALL:
                 self._hold(data)
                 return
             if self.was_given_end(index):
@@ -131,7 +131,7 @@ class FilterChain(FilterChainBase):
                 self._resume(index)
                 return False
             return True
-        self._stop(index, State.STOP_SINGLE)
+        self._stop(index, IterationState.STOP_SINGLE)
         if action == DataAction.STOP_ITERATION_NO_BUFFER:
             if self.ended and self.trailers is None and self.buffer is None:
                 self.buffer = b""
@@ -142,7 +142,7 @@ class FilterChain(FilterChainBase):
 
     def _trailers(self, start: int) -> None:
         for index in range(start, len(self.filters)):
-            if self.stopped.get(index) is State.STOP_ALL:  # FilterManager::decodeTrailers: they wait
+            if self.stopped.get(index) is IterationState.STOP_ALL:  # FilterManager::decodeTrailers: they wait
                 return
             assert self.trailers is not None  # noqa: S101 - trailers never go away
             self.calling = index
@@ -154,7 +154,7 @@ class FilterChain(FilterChainBase):
             self.give_end(index)
             if action:
                 if index not in self.stopped:
-                    self._stop(index, State.STOP_SINGLE)
+                    self._stop(index, IterationState.STOP_SINGLE)
                 self._resume_if_asked(index)
                 return
             if index in self.stopped:
@@ -162,7 +162,7 @@ class FilterChain(FilterChainBase):
                 return
         self._out_trailers()
 
-    def _stop(self, index: int, state: State) -> None:
+    def _stop(self, index: int, state: IterationState) -> None:
         self.stopped = {**self.stopped, index: state}
 
     def _resume_if_asked(self, index: int) -> None:
@@ -173,7 +173,7 @@ class FilterChain(FilterChainBase):
     def _resume(self, index: int) -> None:
         if self.aborted:
             return
-        again = index if self.stopped[index] is State.STOP_ALL else index + 1
+        again = index if self.stopped[index] is IterationState.STOP_ALL else index + 1
         self.stopped = {other: state for other, state in self.stopped.items() if other != index}
         had_trailers = self.trailers is not None
         if self.passed <= index:
@@ -212,7 +212,7 @@ class FilterChain(FilterChainBase):
         else:
             self.buffer = bytearray(self.buffer or b"") + data
         limit = self.stream.buffer_limit
-        if len(self.buffer) > (limit * IGNORED if self.streaming else limit):
+        if len(self.buffer) > (limit * BACKPRESSURE_LIMITS if self.streaming else limit):
             self.stream._over_limit(self)
 
     @property

@@ -1,4 +1,4 @@
-"""The one description of a filter: what there is to say of it, before there is a host to load it into.
+"""`FilterConfig`: the one description of a filter and its options, before a host loads it.
 
 `Host.load_plugin`, drivers, middlewares, ``proxywasm serve`` and the command line take it or make it. An option of a
 filter is a field here and a check in `runtime.arguments`; what it means stands where it is used.

@@ -1,4 +1,4 @@
-"""One filter on one HTTP stream: which callback is called when, what the guest may see then, and what it answers.
+"""One filter on one HTTP stream: when each callback is called, what the guest may see then, and what its result means.
 
 Rules of this module, from ``context.cc`` of Envoy and of its host:
 
@@ -20,9 +20,9 @@ from proxywasm_host.abi.types import AbiVersion, DataAction, HeadersAction, MapT
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.fast_path import BUFFER_LIMIT, HEADERS_MAP, REQUEST, RESPONSE, STOP_ALL, HttpContextBase
-from proxywasm_host.runtime.filter_chain import IGNORED, FilterChain
+from proxywasm_host.runtime.filter_chain import BACKPRESSURE_LIMITS, FilterChain
 from proxywasm_host.runtime.properties import stream_property
-from proxywasm_host.runtime.vm import weight
+from proxywasm_host.runtime.vm import kept_bytes
 
 __all__ = ["HttpContext"]
 
@@ -180,7 +180,7 @@ class HttpContext(HttpContextBase, Context):
         stream = self.stream
         size = CONTEXT + stream._stored.used
         for chain in map(stream._chain, (REQUEST, RESPONSE)):
-            size += weight(chain.headers, chain.trailers or [], chain.buffer or b"")
+            size += kept_bytes(chain.headers, chain.trailers or [], chain.buffer or b"")
         if not self.vm.unfinished_quota.has(size):
             self.delete()
             return
@@ -226,14 +226,14 @@ class HttpContext(HttpContextBase, Context):
         if buffer > RESPONSE:
             return 0
         stream = self.stream
-        share = IGNORED * max(stream.buffer_limit, BUFFER_LIMIT)
+        share = BACKPRESSURE_LIMITS * max(stream.buffer_limit, BUFFER_LIMIT)
         return stream._chain(buffer).received + stream._place(self, buffer) * share
 
     def send_local_response(
         self, status: int, details: bytes, body: bytes, headers: HeaderList, grpc_status: int | None
     ) -> None:
         """``proxy_send_local_response``."""
-        self.vm.reserve_effect(weight(details, body, headers))
+        self.vm.reserve_effect(kept_bytes(details, body, headers))
         if self.vm.running:
             self.vm.stop_iteration = True
         text = details.translate(WHITE_SPACE).decode("utf-8", "replace")
@@ -271,13 +271,13 @@ class HttpContext(HttpContextBase, Context):
         """``proxy_inject_encoded_data_to_filter_chain``, of Higress."""
         if not self.stream._response_started:
             return Refusal(Status.BAD_ARGUMENT, "the response has not begun")
-        self.vm.reserve_effect(weight(data))
+        self.vm.reserve_effect(kept_bytes(data))
         self.vm.defer(lambda: self.stream._inject(self, data, end_stream))
         return None
 
     def override_upstream_host(self, address: bytes) -> Refusal | None:
         """``proxy_set_upstream_override_host``, of Higress."""
-        self.vm.reserve_effect(weight(address))
+        self.vm.reserve_effect(kept_bytes(address))
         self.stream._emit(effects.OverrideUpstreamHost(address.decode("utf-8", "replace"), self.stream))
         return None
 

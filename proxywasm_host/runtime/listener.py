@@ -1,4 +1,4 @@
-"""Who wants to see every callback and hostcall as it happens. Costs nothing while nobody does."""
+"""Listeners see every callback and hostcall as it happens. They cost nothing while there are none."""
 
 from __future__ import annotations
 

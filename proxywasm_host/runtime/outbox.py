@@ -1,4 +1,4 @@
-"""What is to be done: effects on their way to whoever drives the host.
+"""The outbox: effects that wait for the embedder.
 
 Where the C extension is there (``native/outbox.c``), its ``Outbox`` takes the place of the one here.
 """

@@ -1,4 +1,4 @@
-"""Messages in shared queues that a plugin is to be told of.
+"""Notifications of messages in shared queues, for the plugins that registered them.
 
 They come from any thread, and while nobody takes effects.
 """

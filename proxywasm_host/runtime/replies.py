@@ -1,4 +1,4 @@
-"""Replies to callouts as they are given: what is wrong is told to who gives it, for a guest could only fail of it."""
+"""Checks replies to callouts when an embedder gives them, because a guest could only fail on a wrong one."""
 
 from __future__ import annotations
 

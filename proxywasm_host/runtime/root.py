@@ -41,7 +41,7 @@ from proxywasm_host.runtime.effects import (
 from proxywasm_host.runtime.grpc_service import cluster_of
 from proxywasm_host.runtime.queue_notifications import QueueNotifications
 from proxywasm_host.runtime.replies import check_reply
-from proxywasm_host.runtime.vm import weight
+from proxywasm_host.runtime.vm import kept_bytes
 from proxywasm_host.services import max_callouts_of
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ RedisClient = tuple[bytes, bytes, int, dict[str, str]]
 
 def size_of(client: RedisClient) -> int:
     user, password, _, options = client
-    return weight(user, password, *options, *options.values())
+    return kept_bytes(user, password, *options, *options.values())
 
 
 def lower(pairs: HeaderList) -> HeaderList:
@@ -189,7 +189,7 @@ class RootContext(Context):
         if under_way >= most:
             reason = "{0} callouts to cluster {1!r} are under way, no more are let through"
             return Refusal(Status.INTERNAL_FAILURE, reason, most, cluster)
-        size = CALLOUT + weight(*parts)
+        size = CALLOUT + kept_bytes(*parts)
         self.vm.reserve_effect(size)
         self.vm.unfinished_quota.reserve(size)
         self._callouts[callout.token] = callout, size
@@ -248,7 +248,7 @@ class RootContext(Context):
         """``proxy_grpc_send``."""
         refusal = self._grpc(token, (GRPC_STREAM,))
         if refusal is None and self._half_closed.get(token) != "remote":
-            self.vm.reserve_effect(weight(message))
+            self.vm.reserve_effect(kept_bytes(message))
             self._emit(effects.GrpcSend(self.plugin, token, message, end_stream))
         return refusal
 

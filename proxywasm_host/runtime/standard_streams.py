@@ -1,4 +1,4 @@
-"""What a guest writes to standard output and standard error: pieces of any size, which are told in whole lines.
+"""Joins what a guest writes to standard output and standard error into whole lines, for the log.
 
 A run-time system writes a line in many pieces (a Go panic is some twenty). What comes with one write and ends lines is
 told together, as it was meant; what ends no line yet waits for the rest, until the callback ends.

@@ -1,4 +1,4 @@
-"""What is to be seen of a filter in a stream, without a listener: what it returned, and what it holds."""
+"""The state of a filter in a stream, for embedders: what it returned, and what it holds."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from proxywasm_host.runtime.arguments import as_body
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.fast_path import BUFFER_LIMIT
-from proxywasm_host.runtime.filter_chain import IGNORED
+from proxywasm_host.runtime.filter_chain import BACKPRESSURE_LIMITS
 from proxywasm_host.runtime.properties import Stored, lookup
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class TcpContext(Context):
     # -- Hostcalls -----------------------------------------------------------------------------------------------
 
     def writable_size(self, buffer: int) -> int:
-        return IGNORED * max(self.stream.buffer_limit, BUFFER_LIMIT) if buffer in DIRECTIONS else 0
+        return BACKPRESSURE_LIMITS * max(self.stream.buffer_limit, BUFFER_LIMIT) if buffer in DIRECTIONS else 0
 
     def continue_stream(self, stream: int) -> Refusal | None:
         if stream == StreamType.DOWNSTREAM:
@@ -251,7 +251,7 @@ class TcpStream:
             else:
                 passed = context.on_data(direction, data, end_stream)
             if passed is None:
-                if self._held(direction) > IGNORED * self.buffer_limit:
+                if self._held(direction) > BACKPRESSURE_LIMITS * self.buffer_limit:
                     self._close_connection("wasm_buffer_overflow")
                 return
             data = passed

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from proxywasm_host.runtime.listener import Listener
     from proxywasm_host.runtime.outbox import Outbox
 
-__all__ = ["Vm", "VmConfig", "weight"]
+__all__ = ["Vm", "VmConfig", "kept_bytes"]
 
 REMEMBERED_CALLS = 16
 BODY_CALLS = ("proxy_set_buffer_bytes", "proxy_inject_encoded_data_to_filter_chain")
@@ -58,7 +58,7 @@ EFFECT, PAIR = 512, 128
 """Bytes that an effect, and each of its headers, costs beside what is in it."""
 
 
-def weight(*parts: bytes | bytearray | str | HeaderList) -> int:
+def kept_bytes(*parts: bytes | bytearray | str | HeaderList) -> int:
     """Bytes that an effect costs."""
     size = EFFECT
     for part in parts:
@@ -179,7 +179,7 @@ class Vm(VmBase):
         self.listener = listener
         self.guest.record = self.calls.append if listener is None else self._recorder(listener)
         self.callbacks = {
-            key: function if listener is None else self._told(row, function, listener)
+            key: function if listener is None else self._reporting(row, function, listener)
             for key, (row, function) in self._functions.items()
         }
 
@@ -203,10 +203,10 @@ class Vm(VmBase):
                 self._functions[row.key] = row, function
         self.listen(self.listener)
 
-    def _told(self, row: Callback, function: Callable[..., Any], listener: Listener) -> Callable[..., Any]:
+    def _reporting(self, row: Callback, function: Callable[..., Any], listener: Listener) -> Callable[..., Any]:
         """A callback that tells the listener when it begins and ends."""
 
-        def told(*args: int) -> Any:
+        def reporting(*args: int) -> Any:
             context = self.context
             listener.callback(context, row, args)
             try:
@@ -217,7 +217,7 @@ class Vm(VmBase):
             listener.returned(context, row, result, failed=False)
             return result
 
-        return told
+        return reporting
 
     def _initialise(self) -> None:
         """``_initialize`` and then ``main``; or else ``_start``."""
@@ -249,7 +249,7 @@ class Vm(VmBase):
         return self.context is not self.idle
 
     @property
-    def at_work(self) -> bool:
+    def busy(self) -> bool:
         """Whether the guest runs a callback, or what waited for its return is done."""
         return self.running or self._draining
 
@@ -292,8 +292,8 @@ class Vm(VmBase):
         if self.running:
             self.deferred.append(self._end_streams)
         self.stop_iteration = False
-        for told in self.on_failure:
-            told(failure)
+        for notify in self.on_failure:
+            notify(failure)
         return failure
 
     def _end_streams(self) -> None:
@@ -308,7 +308,7 @@ class Vm(VmBase):
         self._next_token[kind] = token + 4 & 0xFFFFFFFF or 4 + kind
         return token
 
-    def count_tokens_from(self, token: int) -> None:
+    def set_next_token(self, token: int) -> None:
         """Give the next callout of this token's kind the same token, as in a replay."""
         self._next_token[token & 3] = token
 

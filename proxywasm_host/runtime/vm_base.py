@@ -1,4 +1,4 @@
-"""The way into the guest, and what must wait while somebody is in there: the hot part of a `Vm`.
+"""The hot part of a `Vm`: entering the guest, and actions that wait until it returns.
 
 Where the C extension is there (`proxywasm_host.abi.native`), its ``VmBase`` takes the place of the one here.
 """

@@ -1,4 +1,4 @@
-"""What a foreign function is, and how it refuses."""
+"""The type of foreign functions, and the error by which one refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the lines that guests log go."""
+"""Log sinks, which take the lines that guests log."""
 
 from __future__ import annotations
 

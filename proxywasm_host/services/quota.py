@@ -1,4 +1,4 @@
-"""How much may be kept for guests, and how much is: they must not make the host keep without end."""
+"""Quotas: how much the host may keep for guests, and how much it keeps."""
 
 from __future__ import annotations
 

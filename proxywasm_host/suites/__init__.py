@@ -1,4 +1,4 @@
-"""Suites of tests without Python: our own form in YAML, and Google's ``tests.textpb`` and ``tests.yaml`` as they are.
+"""Suites of tests without Python: our own form in YAML, and Google's ``tests.textpb`` and ``tests.yaml``.
 
 `read` makes cases of a suite's file; `Case.run` runs one on an engine and returns what is wrong, nothing if it passed.
 """

@@ -1,4 +1,4 @@
-"""What a suite in YAML can say.
+"""The model of a suite in YAML.
 
 Its JSON schema is published as ``docs/suite.schema.json`` and printed by ``proxywasm test --schema``.
 """

@@ -1,4 +1,4 @@
-"""What became of the cases of suites: as lines of TAP 14, as JSON, and as JUnit's XML."""
+"""Reports of suites: TAP 14, JSON, and JUnit's XML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What helps to test: filters under test, one whole request in one call, and the suite that an engine has to pass.
+"""Helpers for tests: filters under test, one whole request in one call, and the compliance suite for engines.
 
     with Harness() as harness:
         auth = harness("auth.wasm", "callout:idp")

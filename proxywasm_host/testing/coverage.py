@@ -1,4 +1,4 @@
-"""What of the ABI tests have exercised: for each filter callbacks, hostcalls, and the statuses that those answered.
+"""Coverage: which callbacks, hostcalls and statuses tests have reached in each filter.
 
 A filter is whole if each callback that its module exports was called, and each hostcall that it imports was made: what
 was not is named. Statuses are told beside: a hostcall that only ever answered OK was never seen to fail.

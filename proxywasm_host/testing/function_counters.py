@@ -1,4 +1,4 @@
-"""Counts how often each function of a guest is entered: by a counter that is put at its beginning.
+"""Counts how often each function of a guest is entered, by a counter at its beginning.
 
 What is added to a module stands at the ends of its sections: a global for each of its functions, and an exported
 function that reads them by number. So no number changes that anything refers to, and memory, tables, the start function

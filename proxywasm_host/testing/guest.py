@@ -1,4 +1,4 @@
-"""An instance, and short words for what tests do with one."""
+"""An instance, with short methods for tests."""
 
 from __future__ import annotations
 

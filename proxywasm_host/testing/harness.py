@@ -1,4 +1,4 @@
-"""Filters under test, and the world around them: who answers callouts, the time, shared data, queues, metrics.
+"""Filters under test, and the world around them: callouts, time, shared data, queues, metrics.
 
     with Harness() as harness:
         auth = harness("auth.wasm", "callout:idp")

@@ -1,4 +1,4 @@
-"""Requests and responses as tests write and read them: text where text will do, bytes where a body is meant.
+"""Requests and responses as tests write and read them: text, and bytes for bodies.
 
 What comes out of filters is made of the same classes, so that one can be compared with the other.
 """

@@ -1,4 +1,4 @@
-"""What became of a stream through filters under test."""
+"""The outcome of a stream through filters under test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What production will do: behaviour of a host, what it lacks, and what it does not show, for tests.
+"""Hosts in production, for tests: their behaviour, the hostcalls that they lack, and the properties that they hide.
 
 Sources: `envoy` and `spec`: `proxywasm_host.abi.profile`. `higress`: Envoy, with Higress's ABI 0.2.100. `gcp`: the
 README of plugins of Google Cloud's Service Extensions: the clock stands still in each stream, ``plugin_root_id`` is the

@@ -1,4 +1,4 @@
-"""What became of a request, and in how few words that can be said."""
+"""The result of a request, with a short repr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exchange itself: what is fed, what is done with the effects."""
+"""`exchange`: feeds one whole request to a chain, and performs the effects."""
 
 from __future__ import annotations
 

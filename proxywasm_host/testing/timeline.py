@@ -1,4 +1,4 @@
-"""What guests are called with, do and log, in order: a `Recorder`, and what is in it."""
+"""A `Recorder` keeps, in order, what guests are called with, do and log."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from proxywasm_host.driver.filters import Filter, chain, load
-from proxywasm_host.driver.health import REPORT_INTERVAL, Watch
+from proxywasm_host.driver.health import REPORT_INTERVAL, FilterHealth
 from tests.support import REQUEST, code
 
 TRAPS = "@on_request_headers\ntrap\n"
@@ -25,7 +25,7 @@ def fail(host):
             with host.http_stream([plugin]) as stream:
                 stream.request_headers(REQUEST, True)
 
-        return Watch(plugin, logger, **options), fail
+        return FilterHealth(plugin, logger, **options), fail
 
     return make
 
@@ -50,7 +50,7 @@ def test_a_plugin_that_fails_again_and_again_is_not_told_without_end(fail, caplo
     now = REPORT_INTERVAL
     once()
     assert [record.getMessage().splitlines()[-1] for record in caplog.records][1:] == [
-        "  failures that were not told before: 4"
+        "  failures not reported before: 4"
     ]
     assert watch.status().failures == 6
 

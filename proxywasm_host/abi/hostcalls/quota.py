@@ -1,4 +1,4 @@
-"""What a hostcall answers when the host would have to keep too much, or a service does not answer: INTERNAL_FAILURE.
+"""INTERNAL_FAILURE: the answer of a hostcall for which the host would keep too much, or a service does not answer.
 
 That is Envoy's answer where a circuit breaker lets no more callouts through; for all else it has no limit, and
 ngx_wasm_module ends the guest where a memory zone of its is full.

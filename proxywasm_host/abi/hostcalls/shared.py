@@ -1,4 +1,4 @@
-"""Shared data and shared queues: what VMs tell each other."""
+"""Shared data and shared queues, by which VMs communicate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a filter does to its stream: answer, resume, close; and which context it acts for."""
+"""Local responses, resuming and closing streams; the effective context."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An exchange in the words of ASGI: messages in, messages out, and no I/O."""
+"""An exchange in terms of ASGI: messages in, messages out, and no I/O."""
 
 from __future__ import annotations
 

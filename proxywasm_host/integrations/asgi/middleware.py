@@ -19,7 +19,7 @@ from anyio.lowlevel import current_token
 
 from proxywasm_host.driver import filters as filter_list
 from proxywasm_host.driver.filters import AnyFilter
-from proxywasm_host.driver.health import Watch
+from proxywasm_host.driver.health import FilterHealth
 from proxywasm_host.driver.worker import Worker
 from proxywasm_host.integrations.asgi.pump import Pump
 from proxywasm_host.integrations.asgi.scope import Message, Receive, Scope, ScopeProperties, Send
@@ -84,8 +84,8 @@ class ProxyWasmMiddleware(Carrier):
 
     # -- Workers -------------------------------------------------------------------------------------------------
 
-    def _watches(self) -> list[Watch]:
-        return [watch for worker in list(self._workers.values()) if worker.running for watch in worker.watches]
+    def _filter_healths(self) -> list[FilterHealth]:
+        return [health for worker in list(self._workers.values()) if worker.running for health in worker.filter_healths]
 
     def _start(self) -> Worker:
         """Start a worker in this event loop. It ends when it is stopped, or with the loop."""

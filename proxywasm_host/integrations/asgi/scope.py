@@ -1,4 +1,4 @@
-"""An ASGI scope as filters see it, and what filters made of it as a scope.
+"""Converts an ASGI scope to what filters see, and their result back to a scope.
 
 The path is raw, with its percent-encoding and query. What a filter changes of it, the application sees.
 """

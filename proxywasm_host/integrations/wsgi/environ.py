@@ -1,4 +1,4 @@
-"""An environ as filters see it, and what filters made of it as an environ."""
+"""Converts a WSGI environ to what filters see, and their result back to an environ."""
 
 from __future__ import annotations
 

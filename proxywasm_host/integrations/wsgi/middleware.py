@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from proxywasm_host.driver import filters as filter_list
-from proxywasm_host.driver.health import Watch, watch
+from proxywasm_host.driver.health import FilterHealth, watch
 from proxywasm_host.driver.threaded import ThreadDriver
 from proxywasm_host.integrations.carrier import Carrier
 from proxywasm_host.integrations.wsgi.environ import Environ, properties
@@ -35,7 +35,7 @@ class ProxyWasmMiddleware(Carrier):
     def _set_up(self) -> None:
         self._starting = threading.Lock()
         self._running: tuple[int, ThreadDriver, list[Plugin]] | None = None
-        self._watched: list[Watch] = []
+        self._watched: list[FilterHealth] = []
         self._closing = ExitStack()
 
     def start(self) -> tuple[int, ThreadDriver, list[Plugin]]:
@@ -56,7 +56,7 @@ class ProxyWasmMiddleware(Carrier):
                 self._running = os.getpid(), driver, plugins
             return self._running
 
-    def _watches(self) -> list[Watch]:
+    def _filter_healths(self) -> list[FilterHealth]:
         running = self._running
         return [] if running is None or running[0] != os.getpid() else self._watched
 
