@@ -297,9 +297,12 @@ def added(samples: Mapping[tuple[str, int], list[Sample]], kind: str, count: int
 
 
 def ratio(samples: Mapping[tuple[str, int], list[Sample]], kind: str, count: int, beyond: int = 0) -> float:
-    """What a filter adds here, as a share of what it adds in Envoy: the median of the rounds' ratios."""
-    pairs = zip(added(samples, kind, count, beyond), added(samples, "envoy", count, beyond), strict=True)
-    return statistics.median(ours / theirs for ours, theirs in pairs)
+    """What a filter adds here, as a share of what it adds in Envoy: the quotient of the table's medians.
+
+    (A round's own quotient may have almost nothing below the line, for what a filter adds is a difference.)
+    """
+    ours, theirs = (statistics.median(added(samples, each, count, beyond)) for each in (kind, "envoy"))
+    return ours / theirs
 
 
 ABOUT = f"""
@@ -337,7 +340,7 @@ def document(
         "",
         *table(samples),
         "",
-        "What a filter adds, as a share of what it adds in Envoy (processor time; medians of the rounds' ratios):",
+        "What a filter adds, as a share of what it adds in Envoy (processor time, of the table's medians):",
         "the first one {} in `serve` and {} in the middleware, each further one {} and {}.".format(*first),
         "",
         shares(samples),
