@@ -171,7 +171,7 @@ def hostcall_text(call: Call, callback: str) -> tuple[str, str]:
 
 
 def event_text(mark: InputEvent) -> str:
-    """What is given to the filters, as a heading."""
+    """A heading for what is fed to the filters."""
     which, _, part = mark.what.partition(" ")
     if which not in CALLER:
         return {"tick": "time passes: tick", "end": "the stream ends"}.get(mark.what, mark.what)

@@ -30,7 +30,7 @@ def fingerprint(sources: Path) -> int | None:
 
 
 def load(name: str) -> tuple[Any, str]:
-    """The extension `name`, or ``None``; and whether it is in use, in words.
+    """The extension `name`, or ``None``; and a note that says whether it is in use.
 
     It is left alone where ``PROXYWASM_NATIVE=no`` says so; where its sources are beside it, in ``native/``, and are not
     those that it was built from, as after a change in a checkout; and where it knows another native ABI than this core.

@@ -164,7 +164,7 @@ class Context(ContextState):
         return Refusal(Status.BAD_ARGUMENT, "context {0} is not a plugin's", self.id)
 
     def register_queue(self, name: bytes) -> int | Refusal:
-        """Make a shared queue whose messages are told to this plugin; returns its token."""
+        """Register a shared queue, and notify this plugin of its messages. Returns its token."""
         return self._no_plugin()
 
     def http_call(

@@ -55,7 +55,7 @@ WANTED: Final[Mapping[Kind, tuple[str, Callable[[Any], bool]]]] = {
     Kind.BYTES_AT: ("bytes", _are_bytes),
     Kind.STRINGS_AT: ("a list of bytes", lambda value: isinstance(value, list) and all(map(_are_bytes, value))),
 }
-"""What a handler gives for a result of each kind, in words and as a test."""
+"""What a handler returns for a result of each kind: as text for errors, and as a check."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +68,7 @@ class CustomHostcall:
     host's.
 
     It runs while the guest waits, so it must not block, and must feed no event. An exception that it raises fails the
-    VM, and is told in the failure; `QuotaExceeded` and `ServiceUnavailable` are INTERNAL_FAILURE to the guest.
+    VM, and is named in the failure; `QuotaExceeded` and `ServiceUnavailable` are INTERNAL_FAILURE to the guest.
 
     Raises: TypeError or ValueError, with a sentence, for what cannot be a hostcall.
     """

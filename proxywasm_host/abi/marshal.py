@@ -96,7 +96,7 @@ def shown(value: object) -> object:
 
 
 def shortened(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Arguments as they are remembered: a guest must not make the host keep what is large."""
+    """Arguments for the record, shortened: a guest must not make the host keep large ones."""
     return tuple(arg[:RECORDED] if isinstance(arg, (bytes, list)) else arg for arg in args)
 
 

@@ -394,7 +394,7 @@ def _check_tables(bytecode: Binary, limits: ModuleLimits) -> None:
 
 
 def _check_elements(bytecode: Binary, limits: ModuleLimits) -> None:
-    """Count what is given as an expression, segments and their elements, and all elements."""
+    """Count elements that are expressions, segments and their elements, and all elements."""
     expressions = elements = 0
     for _, reader in _each(bytecode, ELEMENT):
         flags = reader.leb()

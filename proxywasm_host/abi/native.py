@@ -10,7 +10,7 @@ from proxywasm_host.extension import load
 __all__ = ["NATIVE", "NOTE", "check_constants"]
 
 NATIVE, NOTE = load("proxywasm_host._native")
-"""The extension, or ``None``; and whether it is in use, in words."""
+"""The extension, or ``None``; and a note that says whether it is in use."""
 
 
 def check_constants(**constants: int) -> None:

@@ -181,7 +181,7 @@ def timed(request: Callable[[], object], requests: int) -> list[float]:
 def one_request(
     host: Host, plugins: list[Plugin], command_line: CommandLine, before: ExchangeResult
 ) -> Callable[[], object]:
-    """A function that sends the request, as directly as can be. `before`: what became of it when it was tried."""
+    """A function that sends the request, as directly as possible. `before` is the result of a first try."""
     options = command_line.options
     properties, callouts, ticks = dict(options["properties"]), dict(options["callout"]), options["ticks"]
     if callouts or ticks:
@@ -217,7 +217,7 @@ def _steps(which: str, message: Message) -> Iterator[tuple[Callable[..., Any], t
 
 
 def report(measured: dict[str, Any], command_line: CommandLine) -> Iterator[Line]:
-    """The same in words."""
+    """The report as text."""
     request, load = measured["request_us"], measured["load_ms"]
     callbacks, hostcalls, crossings = (measured[key] for key in ("callbacks", "hostcalls", "crossings"))
     allocations = crossings - callbacks - hostcalls

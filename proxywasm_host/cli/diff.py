@@ -43,7 +43,7 @@ def _headers(pairs: HeaderList) -> list[str]:
 
 
 def _body(body: bytes) -> list[str]:
-    """A body's lines; what is not text is told by its size and its first bytes."""
+    """A body's lines; for one that is not text, its size and its first bytes."""
     try:
         lines = body.decode().splitlines()
     except UnicodeDecodeError:

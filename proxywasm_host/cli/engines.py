@@ -36,7 +36,7 @@ def command(as_json: bool, color: bool | None) -> int:
 
 
 def as_dict(engine: EngineStatus) -> dict[str, object]:
-    """What is told as JSON."""
+    """The report as JSON."""
     told = {**asdict(engine), "capabilities": capabilities(engine)}
     if not engine.limits:
         del told["limits"]

@@ -39,7 +39,7 @@ def command(
     """Run a request again that was recorded by `proxywasm run`, `proxywasm serve` or a middleware.
 
     Nothing else is needed than the modules: what the outside world answered is in FILE. NEW.wasm takes the place of the
-    module that was recorded, one for each filter. The first difference is told; the exit code is 1 if there is one.
+    module that was recorded, one for each filter. Prints the first difference; the exit code is 1 if there is one.
 
     \b
     proxywasm run auth.wasm /x --config @auth.json --record failing.json

@@ -147,7 +147,7 @@ def perform(
     settle: Callable[[Host], None] = lambda _: None,
     began: Callable[[HttpStream], None] | None = None,
 ) -> tuple[ExchangeResult, ProxyWasmError | Failure | None, list[str]]:
-    """Load the filters and send the request: what became of it, what went wrong, and facts on what ran.
+    """Load the filters and send the request. Returns the result, the failure, and facts on what ran.
 
     `settle` is given the host before a filter is loaded, `began` the stream before it is fed. Without facts no guest
     ran. The plugins are not told of the end: one request is all that they live for.

@@ -58,7 +58,7 @@ POLL = 0.3
 @click.option("--watch", is_flag=True, help="Run again whenever a suite or a filter changes, until ^C.")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of suites in YAML, and end.")
 def command(suites: Sequence[Path], watch: bool, schema: bool, **options: Any) -> int:
-    """Run suites of tests: our own in YAML, and Google's tests.textpb (Service Extensions) as they are.
+    """Run suites of tests: our own in YAML, and Google's tests.textpb (Service Extensions).
 
     Each test has a filter of its own; nothing is contacted. The exit code is 1 if a test fails.
 
@@ -140,7 +140,7 @@ def _once(suites: Sequence[Path], options: dict[str, Any]) -> int:
 
 
 def _coverage(options: dict[str, Any]) -> Coverage | None:
-    """A coverage to fill, if anything is to be told of it."""
+    """A coverage to fill, if it is to be reported."""
     from proxywasm_host.testing.coverage import Coverage  # noqa: PLC0415 - not needed to say what is missing
 
     words = ("coverage_json", "coverage_html", "coverage_under")
@@ -162,7 +162,7 @@ def _tell(coverage: Coverage, options: dict[str, Any]) -> bool:
 
 
 def _watch(suites: Sequence[Path], options: dict[str, Any]) -> int:
-    """Run all, and again when a file has changed. What cannot be run is said, and is no end."""
+    """Run all, and again when a file has changed. Reports what cannot be run, and goes on."""
     known: dict[Path, int] = {}
     while True:
         try:

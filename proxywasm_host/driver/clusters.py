@@ -17,7 +17,7 @@ __all__ = ["Cluster", "Clusters"]
 
 MIB = 1 << 20
 TOLD = 100
-"""How many unknown names are told: filters may make them up."""
+"""How many unknown names are logged: filters may make them up."""
 logger = logging.getLogger("proxywasm_host.driver")
 HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 
@@ -94,7 +94,7 @@ class Clusters(Mapping[str, Cluster]):
     """Clusters by name, for `Services(clusters=…)`: ``Clusters({"idp": "https://idp.example"})``.
 
     With `any_host`, a name like ``host:port`` that is not among them is taken as it is, for plain HTTP: filters then
-    reach whatever this machine reaches. A name that a filter calls and that is not known is told in the log, once.
+    reach whatever this machine reaches. An unknown name that a filter calls is logged, once.
 
     Raises: TypeError, for what is not a cluster; ValueError, for an invalid URL.
     """

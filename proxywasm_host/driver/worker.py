@@ -81,7 +81,7 @@ class Worker:
     async def run(self) -> None:
         """Load the filters, serve until `stop`, free everything.
 
-        What goes wrong at the start, `ready` raises. What ends a worker later is told in the log: others need not end.
+        `ready` raises what goes wrong at the start. An error that ends a worker later is logged; others go on.
         """
         try:
             with self._make_host() as self.host:

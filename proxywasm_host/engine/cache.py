@@ -41,7 +41,7 @@ READ_ONLY = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O
 
 
 SLOW = 1.0
-"""Seconds of compiling after which it is said: until then nobody wonders."""
+"""Seconds of compiling after which it is logged."""
 
 
 def _debug(message: str, *args: object) -> None:

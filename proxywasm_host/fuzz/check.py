@@ -20,7 +20,7 @@ __all__ = ["CHECKS", "Finding", "Subject", "check", "check_memory"]
 ROUND = 100
 """Requests between two looks at a guest's memory."""
 ROUNDS = 20
-"""Rounds in which memory has to grow each time before it is said to: a collector may not run for long."""
+"""Rounds in which memory has to grow each time before that is a finding: a collector may not run for long."""
 NAMES = ("FAIL", "NEVER", "GrpcStatus", "Harness", "Response", "later")
 """What a test may need to import."""
 
@@ -67,7 +67,7 @@ class Finding(AssertionError):
         self.check, self.example, self.said, self.engines = check, example, said, tuple(engines)
 
     def command(self, subject: Subject) -> str:
-        """A command line that shows it; empty, if there is none."""
+        """A command line that shows the finding; empty, if none can."""
         if self.check in ("chunks", "memory"):
             return ""
         options = ["--config", subject.configuration.decode("utf-8", "replace")] if subject.configuration else []

@@ -69,7 +69,7 @@ class Example:
         )
 
     def command(self, filter: str, options: list[str]) -> str:
-        """A command line that sends it; empty, if there is none: for late answers, and a client that leaves."""
+        """A command line that sends it; empty, if none can: late answers, or a client that leaves."""
         texts = [*self.chunks, *self.response_chunks, *(reply.body for reply in self.replies.values())]
         texts += [text.encode("utf-8", "surrogateescape") for text in self._texts()]
         kinds = {reply.kind for reply in self.replies.values()}

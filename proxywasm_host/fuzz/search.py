@@ -110,7 +110,7 @@ def examples_for(subject: Subject) -> st.SearchStrategy[Example]:
 
 
 def _cut(pieces: list[bytes], cuts: list[int]) -> tuple[bytes, ...]:
-    """A body, cut anywhere; the last chunk may be empty, as where an end comes by itself."""
+    """A body, cut anywhere; the last chunk may be empty, as in HTTP/1.1."""
     body = b"".join(pieces)
     places = sorted({at % (len(body) + 1) for at in cuts} - {0})
     return tuple(body[start:end] for start, end in zip([0, *places], [*places, len(body)], strict=True)) if body else ()

@@ -95,7 +95,7 @@ class Exchange(ExchangeBase):
         http_1_0: the client can tell the end of a body by its length only.
         wake: called when something has changed by another event than those below: the reply to a callout, a tick, a
             time-out, another stream's event. It takes note and returns; it feeds nothing.
-        log: who is told of what cannot be sent.
+        log: a logger, for what cannot be sent.
     """
 
     # -- What came from the client -------------------------------------------------------------------------------

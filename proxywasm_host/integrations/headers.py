@@ -164,7 +164,7 @@ def is_authority(authority: bytes) -> bool:
 
 
 def length_of(lengths: list[bytes]) -> int | None:
-    """What several ``content-length`` say; ``None`` if there is none, or they differ, or one is not a number."""
+    """The length that several ``content-length`` give; ``None`` if they differ, or one is not a number."""
     return number(lengths[0]) if lengths and lengths.count(lengths[0]) == len(lengths) else None
 
 

@@ -35,7 +35,7 @@ from proxywasm_host.testing.scenario import Scenario, headers_source, literal
 __all__ = ["as_pytest", "as_suite"]
 
 OPTIONS = ("name", "root_id", "vm_id", "vm_configuration", "environment", "allow_on_headers_stop_iteration")
-"""Of a `FilterConfig`, what a test says if it is not what it is by itself."""
+"""Fields of a `FilterConfig` that a test writes if they differ from the defaults."""
 KINDS = ("http", "grpc", "redis")
 
 
@@ -308,7 +308,7 @@ def _configuration(filter: FilterConfig) -> str:
 
 
 def _options(filter: FilterConfig) -> dict[str, Any]:
-    """What is not as it is by itself."""
+    """The options that differ from the defaults."""
     usual = FilterConfig(filter.code)
     given = {name: getattr(filter, name) for name in OPTIONS}
     return {

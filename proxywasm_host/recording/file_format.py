@@ -30,7 +30,7 @@ __all__ = ["Event", "Recording", "first_difference"]
 VERSION = 1
 REPLIES: dict[str, Any] = {kind.__name__: kind for kind in get_args(Reply)}
 AS_IT_IS = ("name", "root_id", "vm_id", "allow_on_headers_stop_iteration", "unknown_imports")
-"""Of a `FilterConfig`, what is written down as it is."""
+"""Fields of a `FilterConfig` that are written unchanged."""
 BYTES = frozenset(("data", "body"))
 PAIRS = frozenset(("headers", "trailers"))
 
@@ -75,7 +75,7 @@ class Recording:
     buffer_limit: int = BUFFER_LIMIT
     header_limits: HeaderLimits | None = None
     log_level: int = 0
-    """The lowest level that was logged: what filters are told of it."""
+    """The lowest level that was logged, for ``proxy_get_log_level``."""
     outcome: dict[str, Any] = field(default_factory=dict)
     """``status``, ``details``, ``reset`` and ``failure`` of the stream, as far as there are."""
     cut: bool = False

@@ -93,7 +93,7 @@ class PluginError(ProxyWasmError):
 def failure_of(
     state: FailState, plugin: str, callback: str, error: BaseException | str, calls: Iterable[tuple[Any, Any, Any]] = ()
 ) -> Failure:
-    """Make the record of an exception that ended a guest's call, or of a refusal in words."""
+    """The record of an exception that ended a guest's call, or of a refusal given as text."""
     hostcalls = tuple(Call(*call) for call in calls)
     if isinstance(error, Trap):
         frames = tuple(replace(frame, function=_readable(frame.function)) for frame in error.frames)

@@ -153,7 +153,7 @@ class Host(HostBase):
         return self.engine if filter.engine is None else self._engine(filter.engine)
 
     def _vm_config(self, filter: FilterConfig) -> VmConfig:
-        """What the VM of a filter is made with: what is said of it, else what holds for this host. Raises: OSError."""
+        """The configuration of a filter's VM: the filter's options, or else the host's. Raises: OSError."""
         module_limits = self.module_limits if filter.module_limits is None else filter.module_limits
         code = filter.code
         if not isinstance(code, bytes):

@@ -218,7 +218,7 @@ class HttpStream(HttpStreamBase):
 
     @property
     def filters(self) -> tuple[StreamFilter, ...]:
-        """The filters, in the order of the request, as they are now."""
+        """The current state of the filters, in the order of the request."""
         return tuple(map(filter_of, self._contexts))
 
     # -- What filters do -----------------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ class HttpStream(HttpStreamBase):
 
     @property
     def waiting_for(self) -> str:
-        """What the stream waits for, in words for a log."""
+        """What the stream waits for, as text for a log."""
         for chain in self._request, self._response:
             holding = chain.holding
             if holding is not None and not chain.aborted:
@@ -326,7 +326,7 @@ class HttpStream(HttpStreamBase):
         self._local_response(431, [], b"Request Header Fields Too Large", details, None)
 
     def _abandon(self) -> None:
-        """No filter hears of this stream, whose headers were not given: the embedder answers by itself."""
+        """The stream ends without its headers: no filter sees it, and the embedder answers."""
         for context in self._contexts:
             context.drop()
         self._contexts.clear()

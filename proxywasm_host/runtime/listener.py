@@ -28,7 +28,7 @@ class Listener(Protocol):
 
 
 def listeners(*given: Listener | None) -> Listener | None:
-    """Those that are there as one; ``None``, if there is none."""
+    """Several listeners as one; ``None``, if there are none."""
     some = [listener for listener in given if listener is not None]
     return some[0] if len(some) == 1 else _Several(some) if some else None
 

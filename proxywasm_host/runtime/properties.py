@@ -54,7 +54,7 @@ def grpc_status_of(code: int) -> int:
 
 
 class Stored:
-    """What filters store in one stream is bounded, for each filter by itself: none uses up another's room."""
+    """Limits what filters store in one stream, for each filter separately."""
 
     def __init__(self) -> None:
         self._quotas: dict[object, Quota] = {}

@@ -15,7 +15,7 @@ AT_ONCE = 1024
 
 
 class QueueNotifications:
-    """One for each message, in the order in which they came as long as they are few; none is lost."""
+    """One for each message, in the order of the messages as long as they are few. None is lost."""
 
     def __init__(self, tell: Callable[[int], None]) -> None:
         """`tell` makes the effect for a queue's token."""
@@ -35,7 +35,7 @@ class QueueNotifications:
         self._tell(token)
 
     def acknowledge(self) -> None:
-        """The plugin is told of one: the next may come."""
+        """The plugin has handled one: the next may come."""
         with self._lock:
             if not self._more:
                 self._under_way = max(self._under_way - 1, 0)

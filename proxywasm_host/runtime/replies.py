@@ -10,7 +10,7 @@ from proxywasm_host.runtime import effects
 __all__ = ["check_reply"]
 
 Check = Callable[[Any], str]
-"""What is wrong with a field's value, in words; nothing if it is as it should be."""
+"""What is wrong with a field's value, as text; empty if nothing is."""
 U32 = 1 << 32
 
 

@@ -306,7 +306,7 @@ class RootContext(Context):
 
     @property
     def calls(self) -> str:
-        """The callouts under way, in words."""
+        """The callouts under way, as text."""
         names = [f"{type(callout).__name__} to {callout.cluster!r}" for callout, _ in self._callouts.values()]
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         return f" and has callouts under way: {', '.join(names[:3])}{more}" if names else ""

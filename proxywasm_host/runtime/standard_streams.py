@@ -41,7 +41,7 @@ class StandardStreams:
         return not waited and bool(self._begun)
 
     def flush(self) -> None:
-        """Tell the lines that have no end as they are."""
+        """Log lines that have no end yet."""
         while self._begun:
             level, (context, line) = self._begun.popitem()
             self._tell(context, level, bytes(line))

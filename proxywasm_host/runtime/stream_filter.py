@@ -31,7 +31,7 @@ class FilterSide:
     holds: bool
     """Whether it holds the message: what comes next waits for it, or is given to it before others."""
     headers: HeaderList | None = None
-    """The headers that it holds, as they are now."""
+    """The headers that it holds now."""
     body: bytes = b""
     """The part of the body that it holds."""
     trailers: HeaderList | None = None

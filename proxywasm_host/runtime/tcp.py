@@ -212,7 +212,7 @@ class TcpStream:
 
     @property
     def filters(self) -> tuple[ConnectionFilter, ...]:
-        """The filters, in the order of downstream's data, as they are now."""
+        """The current state of the filters, in the order of downstream's data."""
 
         def held(context: TcpContext, direction: BufferType) -> bytes | None:
             data = context.held[direction]

@@ -136,7 +136,7 @@ class Vm(VmBase):
         higress = self.version >= AbiVersion.V0_2_100
         strict = self.profile.restricted_allocator and not higress
         self._functions: dict[str, tuple[Callback, Callable[..., Any]]] = {}
-        """`callbacks` as they are when there is no listener to be told, each with its row."""
+        """The guest's callbacks by key, each with its row."""
         self.guest = Guest(self.calls.append, ALLOCATOR_MAY_CALL if strict else None)
         self.listen(listener)
         allocator = check_exports(bytecode.exports, self.version)

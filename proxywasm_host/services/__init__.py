@@ -65,7 +65,7 @@ class Services:
     """So many random bytes."""
 
     def __post_init__(self) -> None:
-        """Refuse what is given as a service and lacks its methods. Raises: TypeError."""
+        """Check that services have their methods. Raises: TypeError."""
         if isinstance(self.clusters, (str, bytes)):
             raise TypeError(f"clusters are names: write {{{self.clusters!r}}}, a set, not {self.clusters!r}")
         for name, wanted, hint in (

@@ -31,7 +31,7 @@ class SystemClock:
 
 
 class ManualClock:
-    """A clock that stands still until it is told to go on, for tests and replays.
+    """A clock that stands still until `advance`, for tests and replays.
 
     Its monotonic time begins at one second: Go's runtime takes 0 for a broken clock and aborts.
     """

@@ -16,7 +16,7 @@ It may raise `ForeignCallFailed` with the status for the guest; any other except
 
 
 class ForeignCallFailed(ProxyWasmError):
-    """A foreign function refuses; `status` is what the guest is told, the text is the reason in traces."""
+    """Raised by a foreign function that refuses: `status` goes to the guest, the text is the reason in traces."""
 
     code = "foreign_call_failed"
 

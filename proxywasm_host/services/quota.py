@@ -10,7 +10,7 @@ MIB = 1 << 20
 
 
 class QuotaExceeded(ProxyWasmError):
-    """More would be kept than is allowed: the guest is told INTERNAL_FAILURE, and what is kept stays as it is."""
+    """More would be kept than is allowed. The guest gets INTERNAL_FAILURE, and nothing is evicted."""
 
     code = "quota_exceeded"
 

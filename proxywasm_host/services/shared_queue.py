@@ -1,7 +1,7 @@
 """Queues by which VMs send each other messages.
 
 Source: ``shared_queue.cc`` of Envoy's host: keyed by vm_id and name, tokens from 1, registering again gives the same
-token and the newest registrar is the one that is told.
+token, and the newest registrar is notified.
 """
 
 from __future__ import annotations

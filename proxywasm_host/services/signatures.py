@@ -2,7 +2,7 @@
 
 Arguments and results are protobuf messages of Envoy (``verify_signature.proto``, ``sign.proto``); the numbers of their
 fields are below. RSA (PKCS #1 v1.5) and ECDSA (P-224, P-256, P-384, P-521; signatures in DER) are known, with SHA-1 and
-SHA-2. What is wrong with a signature is told in the result, in Envoy's words; the call itself is then Ok.
+SHA-2. The result says what is wrong with a signature, as in Envoy; the call itself is then Ok.
 
 Source: ``foreign.cc`` and ``crypto/utility_impl.cc`` of Envoy.
 """
@@ -91,7 +91,7 @@ def _read(arguments: bytes, names: dict[int, str]) -> dict[str, bytes]:
 
 
 def _key(given: dict[str, bytes], *, private: bool) -> Any:
-    """A key that signs or verifies; ``None`` if it is none. Raises: ForeignCallFailed, without cryptography."""
+    """A key that signs or verifies; ``None`` if the data is none. Raises: ForeignCallFailed, without cryptography."""
     try:
         return _load(given["der"], given["pem"], private=private)
     except ModuleNotFoundError as error:

@@ -40,7 +40,7 @@ class Verdict:
 
 
 def judge(case: Case, where: Environment, engine: str) -> Verdict:
-    """Run a case. A filter that traps or refuses its configuration as it is loaded has failed the case.
+    """Run a case. It fails if a filter traps or refuses its configuration when it is loaded.
 
     Raises: ConfigError, ModuleError, EngineUnavailable.
     """

@@ -1,4 +1,4 @@
-"""Google's ``tests.textpb`` and ``tests.yaml`` (Service Extensions), read as they are and run as their tester does.
+"""Google's ``tests.textpb`` and ``tests.yaml`` (Service Extensions), run unchanged, and in the way of Google's tester.
 
 What that tester does otherwise than a proxy, and so does this module:
 

@@ -27,7 +27,7 @@ NEVER = _Word("NEVER")
 """Answer that does not come: the callout runs into its time-out."""
 TOO_LATE = _Word("nothing in time")
 FAIL = _Word("FAIL")
-"""Answer that is none: the connection broke off."""
+"""No answer: the connection broke off."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class Turns:
         self._whose, self._given = whose, 0
 
     def take(self) -> Any:
-        """The next. Raises: AssertionError, if there is none."""
+        """The next answer. Raises: AssertionError, if none is left."""
         if not self._left:
             raise AssertionError(f"{self._whose} was asked once more than the {self._given} times it has an answer for")
         self._given += 1

@@ -22,7 +22,7 @@ class VirtualClock(ManualClock):
         self._due: list[tuple[int, int, Callable[[], None]]] = []
         self._order = count()
         self.frozen_at: int | None = None
-        """What guests are told that the time is, where a profile has it stand still during a stream."""
+        """The time for guests, where a profile has it stand still during a stream."""
 
     def time_ns(self) -> int:
         """Nanoseconds since the epoch, as filters see them."""
@@ -30,7 +30,7 @@ class VirtualClock(ManualClock):
 
     @property
     def now_ns(self) -> int:
-        """The time, also while guests are told another."""
+        """The real time of the test, even where guests get another."""
         return self._now
 
     def set_time(self, time_ns: int) -> None:
@@ -41,7 +41,7 @@ class VirtualClock(ManualClock):
         self._now = time_ns
 
     def at(self, time_ns: int, action: Callable[[], None]) -> None:
-        """Have something done at a time; of what is due at the same time, what was said first."""
+        """Schedule an action. Actions for the same time run in the order in which they were scheduled."""
         heappush(self._due, (time_ns, next(self._order), action))
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:

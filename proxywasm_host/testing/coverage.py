@@ -1,7 +1,7 @@
 """Coverage: which callbacks, hostcalls and statuses tests have reached in each filter.
 
 A filter is whole if each callback that its module exports was called, and each hostcall that it imports was made: what
-was not is named. Statuses are told beside: a hostcall that only ever answered OK was never seen to fail.
+was not is named. Statuses are listed, too: a hostcall that only answered OK was never seen to fail.
 """
 
 from __future__ import annotations

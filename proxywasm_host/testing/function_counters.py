@@ -36,7 +36,7 @@ CRATE = re.compile(r"([A-Za-z_]\w*)::")
 
 
 def counting(code: bytes) -> bytes:
-    """The module with counters; as it is, if it has no names to tell them by, or types of another kind than functions.
+    """The module with counters; unchanged, if it has no names, or types other than functions.
 
     Raises: ModuleError, if it is damaged.
     """

@@ -126,7 +126,7 @@ class _Whole:
 
     @property
     def text(self) -> str:
-        """The body as text of UTF-8; what is none is escaped."""
+        """The body as text; what is not UTF-8 is escaped."""
         return self.body.decode("utf-8", "backslashreplace")
 
     def json(self) -> Any:

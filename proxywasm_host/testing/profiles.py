@@ -89,7 +89,7 @@ HOST_PROFILES = {
 
 
 def host_profile(profile: str | Profile | HostProfile) -> HostProfile:
-    """A profile by its name, or as it is. Raises: LookupError."""
+    """A profile by its name, or the profile itself. Raises: LookupError."""
     if isinstance(profile, HostProfile):
         return profile
     if isinstance(profile, Profile):

@@ -18,7 +18,7 @@ from proxywasm_host.testing.timeline import Invocation, should_not_be_refused
 __all__ = ["ExchangeResult"]
 
 SHOWN = 4
-"""Changed headers of a message that are told."""
+"""How many changed headers of a message the repr shows."""
 
 
 @dataclass(repr=False)

@@ -56,7 +56,7 @@ def exchange(
         ticks: how many ticks may pass while something is paused.
         began: given the stream before it is fed.
 
-    Raises: TypeError or ValueError, for an argument that is none of these; RuntimeError, if a plugin was closed.
+    Raises: TypeError or ValueError, for a wrong argument; RuntimeError, if a plugin was closed.
     """
     request = Message.request() if request is None else request
     response = Message.response() if response is None else response

@@ -23,7 +23,7 @@ class AsgiExchange(Exchange):
 
     scope: Scope
     _head_ends = False
-    """The application is to be told that its request has no body."""
+    """The application has still to learn that its request has no body."""
     _trailers: list[tuple[bytes, bytes]] | None = None
     """Trailers that the application announced, as far as they came."""
     _target = b""
