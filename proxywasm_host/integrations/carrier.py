@@ -24,7 +24,7 @@ from proxywasm_host.runtime.fast_path import BUFFER_LIMIT
 from proxywasm_host.runtime.header_limits import HeaderLimits
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.listener import Listener
-from proxywasm_host.services import Services
+from proxywasm_host.services import Metrics, Services
 from proxywasm_host.services.shared import open_shared, with_shared
 
 __all__ = ["Carrier"]
@@ -103,6 +103,7 @@ class Carrier:
         services = with_clusters(Services() if services is None else services, clusters)
         if shared is not None:
             services = with_shared(services, open_shared(shared))
+        self._metrics = services.metrics
         fixed = of_this_node(of_all)
         self._make_host: Callable[[], Host] = lambda: Host(
             engine, profile=profile, services=services, limits=limits, properties=fixed, listener=listener
@@ -117,6 +118,11 @@ class Carrier:
         self._record = record
         self._on_failure = on_failure
         self._set_up()
+
+    @property
+    def metrics(self) -> Metrics:
+        """What the filters count; `proxywasm_host.integrations.prometheus` shows it."""
+        return self._metrics
 
     def _set_up(self) -> None:
         """What a middleware has of its own."""

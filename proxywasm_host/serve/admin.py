@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 from proxywasm_host.integrations.asgi.scope import Receive, Scope, Send
+from proxywasm_host.integrations.prometheus import Tag
 from proxywasm_host.serve.metrics import added, guests_of, rendered
 
 __all__ = ["Admin", "Member"]
@@ -64,8 +65,11 @@ class Admin:
     (DNS rebinding). So the Host is an address, localhost, or one of `hosts`.
     """
 
-    def __init__(self, members: Callable[[], Awaitable[Sequence[Member]]], hosts: Sequence[str] = ()) -> None:
+    def __init__(
+        self, members: Callable[[], Awaitable[Sequence[Member]]], hosts: Sequence[str] = (), tags: Sequence[Tag] = ()
+    ) -> None:
         self._members = members
+        self._tags = tags
         self._hosts = {"", "localhost", *(host.lower() for host in hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,7 +126,7 @@ class Admin:
             return 503, "text/plain", b"no process serves\n"
         accept = dict(scope["headers"]).get(b"accept", b"").decode("latin-1")
         ours = added(snapshot["ours"] for snapshot in snapshots)
-        body, kind = rendered(ours, guests_of(snapshots), accept)
+        body, kind = rendered(ours, guests_of(snapshots), accept, self._tags)
         return 200, kind, body
 
     async def _live(self, scope: Scope) -> Answer:

@@ -23,7 +23,10 @@ from proxywasm_host.services.shared import open_shared, with_shared
 
 __all__ = ["Application", "usable"]
 
-FIXED = ("listen", "workers", "admin", "admin_hosts", "watch", "shared", "shutdown_timeout", "sample", "log_level")
+FIXED = (
+    *("listen", "workers", "admin", "admin_hosts", "metric_tags", "watch", "shared"),
+    *("shutdown_timeout", "sample", "log_level"),
+)
 """What is decided when the server starts."""
 logger = logging.getLogger("proxywasm_host.serve")
 

@@ -28,6 +28,7 @@ from proxywasm_host.abi.values import encode_value
 from proxywasm_host.driver.defaults import DEADLINE, FAILURE_POLICY, MEMORY, RELOAD_INTERVAL, STREAM_IDLE_TIMEOUT
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.errors import not_among
+from proxywasm_host.integrations.prometheus import SETS, Tag
 from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.serve.model import File, Model, Seconds, Size
 from proxywasm_host.serve.upstreams import Retry, Tls, Upstream, web
@@ -326,6 +327,30 @@ class Record(Model):
         return recording.Record(**self.model_dump())
 
 
+class MetricTag(Model):
+    """A label of metrics, as Envoy's ``TagSpecifier``."""
+
+    tag_name: str
+    """Name of the label."""
+    regex: str
+    """Its first group is removed from the name; its second, or else the first, is the value."""
+
+    @model_validator(mode="after")
+    def _checked(self) -> MetricTag:
+        self.tag()
+        return self
+
+    def tag(self) -> Tag:
+        """The `Tag` that this describes."""
+        return Tag(self.tag_name, self.regex)
+
+
+def _tag_set(value: str) -> str:
+    if value not in SETS:
+        raise ValueError(not_among("set of tags", value, SETS))
+    return value
+
+
 class Settings(Model):
     """The configuration of ``proxywasm serve``."""
 
@@ -367,6 +392,10 @@ class Settings(Model):
     """
     admin: Address | None = None
     """``HOST:PORT`` of ``/metrics`` and of the page; none if not given."""
+    metric_tags: list[Annotated[str, AfterValidator(_tag_set)] | MetricTag] = []
+    """Labels that are taken out of the names that filters give their metrics: ``envoy``, ``istio``, ``kuadrant``,
+    ``higress``, or regular expressions as in Envoy's ``stats_tags``.
+    """
     admin_hosts: list[str] = []
     """Names by which the admin port may be asked, beside localhost and addresses; others are answered 421."""
     record: Record | None = None
@@ -421,6 +450,12 @@ class Settings(Model):
             chains.append([*first, *range(at, at + len(route.filters))])
             at += len(route.filters)
         return chains
+
+    @property
+    def tags(self) -> list[Tag]:
+        """Labels of what filters count."""
+        sets = [SETS[given] if isinstance(given, str) else (given.tag(),) for given in self.metric_tags]
+        return [tag for tags in sets for tag in tags]
 
     @property
     def behind(self) -> str:

@@ -5,15 +5,12 @@ Rules of this module:
 * The hot path adds to plain integers. Callbacks, hostcalls and time in filters are counted for one request of several
   only, which counts for all, because to look at every hostcall would cost more than most filters do.
 * A snapshot is JSON; those of several processes are added, gauges too.
-* Guests name their metrics: what Prometheus does not allow in a name becomes ``_``, and the name is a label. Where
-  that is the name of another kind of metric, or one that belongs to another (``x_total`` of a counter ``x``), the kind
-  is put behind it.
+* What guests count is shown as `integrations.prometheus` has it.
 """
 
 from __future__ import annotations
 
 import operator
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -22,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 
+from proxywasm_host.integrations.prometheus import Tag, families
 from proxywasm_host.services.metrics import Histogram
 
 __all__ = ["FilterCounts", "added", "guests_of", "rendered"]
@@ -114,18 +112,19 @@ OURS = (
 )
 
 
-def rendered(ours: Snapshot, guests: Snapshot, accept: str) -> tuple[bytes, str]:
-    """A page for Prometheus and its content type; `accept` is what it asks for."""
+def rendered(ours: Snapshot, guests: Snapshot, accept: str, tags: Sequence[Tag] = ()) -> tuple[bytes, str]:
+    """A page for Prometheus and its content type; `accept` is what it asks for, `tags` labels of what guests count."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(ours, guests))
+    registry.register(_Collector(ours, guests, tags))
     encode, content_type = choose_encoder(accept)
     return encode(registry), content_type
 
 
 class _Collector:
-    def __init__(self, ours: Snapshot, guests: Snapshot) -> None:
+    def __init__(self, ours: Snapshot, guests: Snapshot, tags: Sequence[Tag]) -> None:
         self._ours = ours
         self._guests = guests
+        self._tags = tags
 
     def describe(self) -> Iterator[Metric]:
         return iter(())
@@ -162,42 +161,7 @@ class _Collector:
         for plugin, histogram in ours["filters"].items():
             _bucketed(filters, [plugin], histogram)
         yield filters
-        yield from self._of_guests()
-
-    def _of_guests(self) -> Iterator[Metric]:
-        families: dict[tuple[str, str], Any] = {}
-        taken: set[str] = set()
-        for key, kind, suffixes in GUEST_KINDS:
-            for name, value in sorted(self._guests[key].items()):
-                clean = "wasmcustom_" + re.sub(r"[^a-zA-Z0-9_]", "_", name)
-                base = clean.removesuffix("_total") if kind is CounterMetricFamily else clean
-                family = families.get((key, base))
-                if family is None:
-                    told_as = _free(base, key.removesuffix("s"), suffixes, taken)
-                    family = families[key, base] = kind(told_as, "Of a filter.", labels=["name"])
-                if key == "histograms":
-                    _bucketed(family, [name], value)
-                else:
-                    family.add_metric([name], value)
-        yield from families.values()
-
-
-GUEST_KINDS: tuple[tuple[str, Any, tuple[str, ...]], ...] = (
-    ("counters", CounterMetricFamily, ("_total", "_created")),
-    ("gauges", GaugeMetricFamily, ()),
-    ("histograms", HistogramMetricFamily, ("_bucket", "_count", "_sum", "_created")),
-)
-"""What guests define, in the order in which names are given, and what OpenMetrics puts behind the name of a family."""
-
-
-def _free(base: str, kind: str, suffixes: tuple[str, ...], taken: set[str]) -> str:
-    """A name for a family of which nothing is taken yet: its own, or with its kind and a number behind it."""
-    name, number = base, 1
-    while (names := {name, *(name + suffix for suffix in suffixes)}) & taken:
-        name = f"{base}_{kind}" if number == 1 else f"{base}_{kind}_{number}"
-        number += 1
-    taken |= names
-    return name
+        yield from families(self._guests, self._tags)
 
 
 def _bucketed(family: HistogramMetricFamily, labels: list[str], histogram: Snapshot) -> None:

@@ -207,7 +207,7 @@ class Alone(Application):
     async def start(self) -> None:
         try:
             if self._admin is not None:  # which says that filters are not loaded yet
-                admin = Admin(self._members, self._settings.admin_hosts)
+                admin = Admin(self._members, self._settings.admin_hosts, self._settings.tags)
                 await self._around.enter_async_context(beside(admin, sockets=[self._admin]))
             await super().start()
         except BaseException:
@@ -324,7 +324,7 @@ async def _control_loop(
     fleet = Fleet(directory)
     async with contextlib.AsyncExitStack() as around:
         if admin is not None:
-            page = beside(Admin(fleet.members, settings.admin_hosts), sockets=[admin])
+            page = beside(Admin(fleet.members, settings.admin_hosts, settings.tags), sockets=[admin])
             await around.enter_async_context(page)
         if settings.watch:
             await around.enter_async_context(watching(watch, fleet.reload))
