@@ -120,7 +120,7 @@ class FilterMetrics:
 
     def __init__(self, metrics: Snapshots, *, tags: Iterable[Tag] = (), prefix: str = PREFIX) -> None:
         if not callable(getattr(metrics, "snapshot", None)):
-            raise TypeError(f"metrics are what can be shown, InMemoryMetrics() or those that are shared, not {metrics!r}")
+            raise TypeError(f"metrics are what can be shown, such as InMemoryMetrics(), not {metrics!r}")
         self._metrics = metrics
         self._tags = tuple(tags)
         self._prefix = prefix
