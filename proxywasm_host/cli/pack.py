@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from proxywasm_host.abi.bytecode import Bytecode
+from proxywasm_host.abi.types import AbiVersion
 from proxywasm_host.cli.exit_codes import Exit
 from proxywasm_host.cli.parameter_types import Output, OutputFile
 from proxywasm_host.errors import ModuleError
@@ -50,4 +52,6 @@ def command(path: Path, output: Output | None, watch: bool) -> int:
 def _pack(path: Path, output: Output, pack: Callable[[Path], bytes]) -> None:
     module = pack(path)
     output.write(module)
-    click.echo(f"{output.path}: {len(module) / 1024:.0f} KB")
+    higress = Bytecode(module).abi_version is AbiVersion.V0_2_100
+    note = f", for Higress and proxywasm-host (ABI {AbiVersion.V0_2_100}): Envoy would refuse it" if higress else ""
+    click.echo(f"{output.path}: {len(module) / 1024:.0f} KB{note}")

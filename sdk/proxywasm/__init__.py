@@ -27,14 +27,16 @@ from proxywasm._functions import (
     on_response_headers,
     on_response_trailers,
 )
-from proxywasm._host import HostError, foreign, get_property, property_bytes, set_property
+from proxywasm._grpc import GrpcReply, GrpcStream, grpc, grpc_stream
+from proxywasm._host import HostError, clear_route_cache, foreign, get_property, property_bytes, set_property, vm_config
 from proxywasm._log import log
 from proxywasm._messages import Headers, Request, RequestHead, Response, ResponseHead
 from proxywasm._shared import Queue, counter, gauge, histogram, shared
-from proxywasm._tasks import GrpcReply, Reply, call, every, gather, grpc, sleep
+from proxywasm._tasks import Reply, call, create_task, every, gather, sleep
 
 __all__ = [
     "GrpcReply",
+    "GrpcStream",
     "Headers",
     "HostError",
     "HttpFilter",
@@ -46,13 +48,16 @@ __all__ = [
     "ResponseHead",
     "TcpFilter",
     "call",
+    "clear_route_cache",
     "counter",
+    "create_task",
     "every",
     "foreign",
     "gather",
     "gauge",
     "get_property",
     "grpc",
+    "grpc_stream",
     "histogram",
     "log",
     "on_configure",
@@ -68,4 +73,5 @@ __all__ = [
     "set_property",
     "shared",
     "sleep",
+    "vm_config",
 ]

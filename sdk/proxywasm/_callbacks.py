@@ -7,31 +7,21 @@ import random
 from typing import Any
 
 from proxywasm._filters import HttpFilter, TcpFilter
+from proxywasm._grpc import GrpcReply, grpc_calls, grpc_streams
 from proxywasm._host import host
 from proxywasm._log import log, traceback
 from proxywasm._messages import EVERYTHING, RequestHead, Response, ResponseHead
-from proxywasm._tasks import (
-    GrpcReply,
-    Reply,
-    Task,
-    clock,
-    grpc_calls,
-    http_calls,
-    now,
-    repeated,
-    set_period,
-    tick,
-)
+from proxywasm._tasks import Reply, Task, clock, http_calls, now, repeated, set_period, start, tasks, tick
 
 __all__ = ["register"]
 
-GO_ON, STOP = 0, 1
+GO_ON, STOP, STOP_ALL_AND_WATERMARK = 0, 1, 4
 REQUEST, RESPONSE, DOWNSTREAM, UPSTREAM = 0, 1, 2, 3
 
 classes: dict[str, Any] = {}
 contexts: dict[int, Any] = {}
-# What streams wait for: ended with them.
-tasks: dict[int, list[Task]] = {}
+# What holds headers, and with them the body.
+hold = STOP
 
 
 def register(filter: Any, root_id: str | None = None) -> Any:
@@ -42,7 +32,7 @@ def register(filter: Any, root_id: str | None = None) -> Any:
 
 
 # Callbacks by their numbers in the runtime; those that no filter needs are None, and cost nothing.
-NAMES = ["vm_start", "configure", "context_create", "tick", "queue_ready", "new_connection", "downstream_data", "upstream_data", "downstream_close", "upstream_close", "request_headers", "request_body", "request_trailers", "response_headers", "response_body", "response_trailers", "http_call_response", "grpc_initial_metadata", "grpc_message", "grpc_trailing_metadata", "grpc_close", "foreign_function", "done", "log", "delete"]
+NAMES = ["vm_start", "configure", "context_create", "tick", "queue_ready", "new_connection", "downstream_data", "upstream_data", "downstream_close", "upstream_close", "request_headers", "request_body", "request_trailers", "response_headers", "response_body", "response_trailers", "http_call_response", "grpc_initial_metadata", "grpc_message", "grpc_trailing_metadata", "grpc_close", "foreign_function", "done", "log", "delete", "redis_call_response"]
 NEEDED = {
     "on_connection": "new_connection",
     "on_downstream_data": "downstream_data",
@@ -58,6 +48,7 @@ NEEDED = {
     "on_queue": "queue_ready",
     "on_foreign_function": "foreign_function",
     "on_log": "log",
+    "on_done": "done",
 }
 handlers: list[Any] = [None] * len(NAMES)
 
@@ -75,8 +66,8 @@ def need(*names: str) -> None:
 
 def handle(filter: Any) -> None:
     base = TcpFilter if issubclass(filter, TcpFilter) else HttpFilter
-    names = ["vm_start", "configure", "context_create", "tick", "http_call_response", "grpc_message", "grpc_close"]
-    names.append("delete")
+    names = ["vm_start", "configure", "context_create", "tick", "http_call_response", "delete"]
+    names += ["grpc_initial_metadata", "grpc_message", "grpc_trailing_metadata", "grpc_close"]
     filter._overridden = [name for name in NEEDED if getattr(filter, name, None) is not getattr(base, name, None)]
     filter._plain = base is HttpFilter and filter.__init__ is HttpFilter.__init__
     for name in filter._overridden:
@@ -142,7 +133,7 @@ def configure(context: int, size: int) -> int:
     before.pop("config", None)
     before.pop("_given", None)
     try:
-        answer = filter.on_configure(filter.config)
+        answer = at_once(filter.on_configure(filter.config), "on_configure", "give what waits to create_task")
         given = [(name, value) for name, value in filter.__dict__.items() if name != "_given"]
         filter._given = [(name, value) for name, value in given if name not in before or before[name] is not value]
     except Exception as error:
@@ -153,20 +144,31 @@ def configure(context: int, size: int) -> int:
     return 0 if answer is False else 1
 
 
+def at_once(result: Any, name: str, instead: str) -> Any:
+    """What a handler returned that cannot wait. Raises: TypeError, if it is async."""
+    if hasattr(result, "send"):
+        result.close()
+        raise TypeError("%s is async, but cannot wait: %s" % (name, instead))
+    return result
+
+
 def queue_ready(context: int, queue: int) -> None:
     now.context = context
-    try:
-        contexts[context].on_queue(queue)
-    except Exception as error:
-        log.error(traceback(error))
+    start(lambda: contexts[context].on_queue(queue), context)
 
 
 def foreign_function(context: int, function: int, size: int) -> None:
     now.context = context
+    start(lambda: contexts[context].on_foreign_function(function, host.get_buffer(8, 0, size)), context)
+
+
+def done(context: int) -> int:
+    now.context = context
     try:
-        contexts[context].on_foreign_function(function, host.get_buffer(8, 0, size))
+        return 0 if contexts[context].on_done() is False else 1
     except Exception as error:
         log.error(traceback(error))
+        return 1
 
 
 # Streams of HTTP ------------------------------------------------------------------------------------------------
@@ -198,13 +200,19 @@ def headers(filter: Any, message: Any, result: Any) -> int:
                 message._held = message._waiting is None
                 tasks.setdefault(filter.id, []).append(task)
                 task.then(lambda: resume(filter, message))
-                return STOP if message._held else GO_ON
+                return hold if message._held else GO_ON
             if task.error is not None:
                 raise task.error
             result = task.result
     except Exception as error:
         result = failed(filter, error)
     return answer(result) if isinstance(result, Response) else GO_ON
+
+
+def plugin_of(context: int) -> int:
+    """The root context of a context."""
+    filter = contexts.get(context)
+    return context if filter is None or filter.plugin is None else int(filter.plugin.id)
 
 
 def resume(filter: Any, message: Any) -> None:
@@ -236,9 +244,7 @@ def body(filter: Any, message: Any, size: int = EVERYTHING) -> int:
     handler = getattr(filter, name)
     try:
         result = handler(message, host.get_buffer(message._direction, 0, size), message.ended)
-        if hasattr(result, "send"):
-            result.close()
-            raise TypeError("%s is async: await the body in %s instead" % (name, name.replace("body", "headers")))
+        result = at_once(result, name, "await the body in " + name.replace("body", "headers"))
     except Exception as error:
         result = failed(filter, error)
     if isinstance(result, Response):
@@ -351,7 +357,7 @@ def response_trailers(context: int, count: int) -> int:
 def connection(filter: Any, direction: int, handler: Any, *arguments: Any) -> int:
     now.context = filter.id
     try:
-        result = handler(*arguments)
+        result = at_once(handler(*arguments), "a handler of connections", "give what waits to create_task")
     except Exception as error:
         log.error(traceback(error))
         result = None if filter.on_error is None else False
@@ -396,23 +402,45 @@ def http_call_response(context: int, token: int, count: int, size: int, trailer_
     if future is None:
         return
     reply = None
-    if count:
-        reply = Reply(host.get_pairs(6), host.get_buffer(4, 0, size), host.get_pairs(7) if trailer_count else [])
-    future.set(reply)
+    try:
+        if count:
+            reply = Reply(host.get_pairs(6), host.get_buffer(4, 0, size), host.get_pairs(7) if trailer_count else [])
+    except Exception as error:
+        future.fail(error)
+    else:
+        future.set(reply)
+
+
+def grpc_initial_metadata(context: int, token: int, count: int) -> None:
+    now.context = context
+    stream = grpc_streams.get(token)
+    if stream is not None:
+        stream.metadata._add(host.get_pairs(4))
 
 
 def grpc_message(context: int, token: int, size: int) -> None:
     now.context = context
-    future = grpc_calls.pop(token, None)
-    if future is not None:
-        future.set(GrpcReply(0, "", host.get_buffer(5, 0, size)))
+    message = host.get_buffer(5, 0, size)
+    if token in grpc_streams:
+        grpc_streams[token]._received(message)
+    elif token in grpc_calls:
+        grpc_calls.pop(token).set(GrpcReply(0, "", message))
+
+
+def grpc_trailing_metadata(context: int, token: int, count: int) -> None:
+    now.context = context
+    stream = grpc_streams.get(token)
+    if stream is not None:
+        stream.trailers._add(host.get_pairs(5))
 
 
 def grpc_close(context: int, token: int, status: int) -> None:
     now.context = context
-    future = grpc_calls.pop(token, None)
-    if future is not None:
-        future.set(GrpcReply(status, host.status()[1], b""))
+    details = host.status()[1]
+    if token in grpc_streams:
+        grpc_streams.pop(token)._closed(status, details)
+    elif token in grpc_calls:
+        grpc_calls.pop(token).set(GrpcReply(status, details, b""))
 
 
 def on_tick(context: int) -> None:
@@ -425,7 +453,7 @@ def on_log(context: int) -> None:
     filter = contexts.get(context)
     if filter is not None:
         try:
-            filter.on_log()
+            at_once(filter.on_log(), "on_log", "have every(…) do what waits")
         except Exception as error:
             log.error(traceback(error))
 
@@ -435,6 +463,9 @@ def delete(context: int) -> None:
     if tasks:
         for task in tasks.pop(context, ()):
             task.cancelled = True
+    if grpc_streams:
+        for stream in [one for one in grpc_streams.values() if one._context == context]:
+            stream.cancel()
 
 
 CALLBACKS = {
@@ -455,9 +486,12 @@ CALLBACKS = {
     "response_body": response_body,
     "response_trailers": response_trailers,
     "http_call_response": http_call_response,
+    "grpc_initial_metadata": grpc_initial_metadata,
     "grpc_message": grpc_message,
+    "grpc_trailing_metadata": grpc_trailing_metadata,
     "grpc_close": grpc_close,
     "foreign_function": foreign_function,
+    "done": done,
     "log": on_log,
     "delete": delete,
 }

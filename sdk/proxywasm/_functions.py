@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from proxywasm._callbacks import register
 from proxywasm._filters import HttpFilter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = [
     "on_configure",
@@ -19,12 +22,15 @@ __all__ = [
 ]
 
 
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
 class Functions(HttpFilter):
     """The filter of the functions."""
 
 
-def _handler(name: str) -> Any:
-    def decorate(function: Any) -> Any:
+def _handler(name: str) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
         setattr(Functions, name, staticmethod(function))
         register(Functions)
         return function

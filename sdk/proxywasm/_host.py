@@ -12,7 +12,17 @@ except ImportError:
     from proxywasm import _fake as host
     from proxywasm._headers import Headers
 
-__all__ = ["Headers", "HostError", "foreign", "get_property", "host", "property_bytes", "set_property"]
+__all__ = [
+    "Headers",
+    "HostError",
+    "clear_route_cache",
+    "foreign",
+    "get_property",
+    "host",
+    "property_bytes",
+    "set_property",
+    "vm_config",
+]
 
 STATUS = ["Ok", "NotFound", "BadArgument", "SerializationFailure", "ParseFailure", "BadExpression", "InvalidMemoryAccess", "Empty", "CasMismatch", "ResultMismatch", "InternalFailure", "BrokenConnection", "Unimplemented"]
 
@@ -20,8 +30,9 @@ STATUS = ["Ok", "NotFound", "BadArgument", "SerializationFailure", "ParseFailure
 class HostError(Exception):
     """The host refused a call. `status` is the number of the ABI (2: a bad argument, such as an unknown cluster)."""
 
-    def __init__(self, status: int) -> None:
-        super().__init__("the host answers %s" % (STATUS[status] if status < len(STATUS) else status))
+    def __init__(self, status: int, why: str = "") -> None:
+        words = "the host answers %s" % (STATUS[status] if status < len(STATUS) else status)
+        super().__init__(words + ": " + why if why else words)
         self.status = status
 
 
@@ -44,10 +55,10 @@ def _path(path: str) -> str:
 def property_bytes(path: str) -> bytes | None:
     """The property at a path such as ``source.address`` as the host gives it; None if it has none.
 
-    A dot within a part of the path is written ``\\\\.``.
+    A dot within a part of the path is written ``\\\\.``; a name that `set_property` gave is found as it is.
     """
     value: bytes | None = host.get_property(_path(path))
-    return value
+    return host.get_property(path) if value is None and "." in path else value
 
 
 def get_property(path: str) -> Any:
@@ -72,12 +83,23 @@ def get_property(path: str) -> Any:
     return pairs
 
 
-def set_property(path: str, value: str | bytes) -> None:
-    """Set a property of the stream, which later filters and the access log see. Raises: HostError."""
-    host.set_property(_path(path), value)
+def set_property(name: str, value: str | bytes) -> None:
+    """Set a property of the stream, which later filters and the access log see (as ``wasm.name``). Raises: HostError."""
+    host.set_property(name, value)
 
 
 def foreign(name: str, argument: str | bytes = b"") -> bytes:
     """Call a foreign function of the host. Raises: HostError, NotFound if the host has none of this name."""
     result: bytes = host.foreign(name, argument)
     return result
+
+
+def clear_route_cache() -> None:
+    """Have the host choose the route anew, by the headers as they are now. Raises: HostError, if it cannot."""
+    foreign("clear_route_cache")
+
+
+def vm_config() -> bytes:
+    """The configuration of the VM, as it is; that of the plugin is `config` of its filter."""
+    configuration: bytes = host.get_buffer(6, 0, 0x7FFFFFFF)
+    return configuration

@@ -18,6 +18,12 @@ class Log:
     def _write(self, level: int, message: Any, arguments: tuple[Any, ...]) -> None:
         host.log(level, str(message) % arguments if arguments else str(message))
 
+    @property
+    def level(self) -> int:
+        """The lowest level that the host writes: 0 trace, 1 debug, 2 info, 3 warn, 4 error, 5 critical."""
+        level: int = host.log_level()
+        return level
+
     def trace(self, message: Any, *arguments: Any) -> None:
         """Log at level trace."""
         self._write(0, message, arguments)

@@ -3,21 +3,76 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from proxywasm._host import Headers, host
-from proxywasm._tasks import Future, Mapping, content
+from proxywasm._host import Headers, HostError, host
+from proxywasm._tasks import Future, content, pairs
+
+if TYPE_CHECKING:
+    from proxywasm._types import HeadersLike
 
 __all__ = ["Headers", "Request", "RequestHead", "Response", "ResponseHead"]
 
 EVERYTHING = 0x7FFFFFFF
 
 
+class HeadersThatWentOn:
+    """Headers that wait no more: as they were then. They can be read, but not changed."""
+
+    def __init__(self, pairs: list[tuple[str, str]]) -> None:
+        self._pairs = pairs
+
+    def get(self, name: str, default: Any = None, /) -> Any:
+        """The value of a header (several are joined), or `default`."""
+        values = self.get_all(name)
+        return ",".join(values) if values else default
+
+    def get_all(self, name: str, /) -> list[str]:
+        """The values of all headers of a name."""
+        name = name.lower()
+        return [value for key, value in self._pairs if key.lower() == name]
+
+    def __getitem__(self, name: str) -> str:
+        value: str | None = self.get(name)
+        if value is None:
+            raise KeyError(name)
+        return value
+
+    def __contains__(self, name: str) -> bool:
+        return bool(self.get_all(name))
+
+    def items(self) -> list[tuple[str, str]]:
+        """All, in their order: (name, value)."""
+        return list(self._pairs)
+
+    def keys(self) -> list[str]:
+        """All names, in their order."""
+        return [name for name, _ in self._pairs]
+
+    def values(self) -> list[str]:
+        """All values, in their order."""
+        return [value for _, value in self._pairs]
+
+    def __iter__(self) -> Any:
+        return iter(self.keys())
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __repr__(self) -> str:
+        return "Headers(%r)" % (self._pairs,)
+
+    def _refuse(self, *arguments: Any) -> Any:
+        raise HostError(2, "these headers have gone on: change them before you await the body")
+
+    __setitem__ = __delitem__ = add = pop = update = replace = _refuse
+
+
 class _Message:
     """What request and response have in common; `_direction` is 0 for a request, 1 for a response."""
 
     _direction = 0
-    headers: Headers
+    headers: Headers | HeadersThatWentOn
     trailers: Headers
     ended = False
     """Whether no body (or no more of it) follows."""
@@ -26,15 +81,16 @@ class _Message:
     _buffered = False
     _answered = False
     _task: Any = None
-    _waiting: Future | None = None
+    _waiting: Future[bytes] | None = None
     _body: bytes | None = None
 
-    def body(self) -> Future:
+    def body(self) -> Future[bytes]:
         """The whole body, once it is there: ``await request.body()``.
 
-        The headers go on before it, without ``content-length``: change them first. The body waits for the handler.
+        The headers go on before it, without ``content-length``: change them first; they can still be read. The body waits
+        for the handler.
         """
-        future = Future()
+        future: Future[bytes] = Future()
         if self._body is not None:
             future.set(self._body)
         elif self.ended:
@@ -42,10 +98,15 @@ class _Message:
         else:
             self._waiting = future
             self._forget_length()
+            self.headers = HeadersThatWentOn(self.headers.items())
             if self._held:
                 self._held = False
                 host.continue_stream(self._direction)
         return future
+
+    def reset(self) -> None:
+        """Break the stream off: the client gets no (or no whole) answer."""
+        host.close_stream(self._direction)
 
     def _forget_length(self) -> None:
         del self.headers["content-length"]
@@ -68,7 +129,7 @@ class _Message:
 class RequestHead(_Message):
     """The request of a stream."""
 
-    headers = Headers(0)
+    headers: Headers | HeadersThatWentOn = Headers(0)
     trailers = Headers(1)
 
     @property
@@ -131,7 +192,7 @@ class ResponseHead(_Message):
     """The response of a stream."""
 
     _direction = 1
-    headers = Headers(2)
+    headers: Headers | HeadersThatWentOn = Headers(2)
     trailers = Headers(3)
 
     @property
@@ -160,10 +221,10 @@ class Response:
     """An answer of the filter's own: a handler returns it. A body is bytes, text, or what is made JSON."""
 
     def __init__(
-        self, status: int = 200, headers: Mapping = None, body: Any = b"", details: str = "", grpc_status: int = -1
+        self, status: int = 200, headers: HeadersLike = None, body: Any = b"", details: str = "", grpc_status: int = -1
     ) -> None:
         self.status = status
-        self.headers = list(headers.items()) if hasattr(headers, "items") else list(headers or [])
+        self.headers = pairs(headers)
         if not isinstance(body, (bytes, str)) and not any(name.lower() == "content-type" for name, _ in self.headers):
             self.headers.append(("content-type", "application/json"))
         self.body = content(body)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proxywasm._host import HostError, host
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proxywasm._types import Data
+
 __all__ = ["Queue", "counter", "gauge", "histogram", "shared"]
+
+
+CAS_MISMATCH = 8
 
 
 class Shared:
@@ -17,22 +25,32 @@ class Shared:
         found = host.get_shared(key)
         return found[0] if found else default
 
-    def set(self, key: str, value: str | bytes) -> None:
+    def set(self, key: str, value: Data) -> None:
         """Put a value, whatever is there."""
         host.set_shared(key, value, 0)
 
-    def update(self, key: str, change: Any) -> bytes:
+    def get_with_cas(self, key: str) -> tuple[bytes | None, int]:
+        """The bytes at a key and their token for `compare_and_swap`; (None, 0) if there are none."""
+        found: tuple[bytes, int] | None = host.get_shared(key)
+        return found or (None, 0)
+
+    def compare_and_swap(self, key: str, value: Data, cas: int) -> bool:
+        """Put a value if the token is still that of what is there; whether it was. With token 0 it always is."""
+        try:
+            host.set_shared(key, value, cas)
+        except HostError as error:
+            if error.status != CAS_MISMATCH:
+                raise
+            return False
+        return True
+
+    def update(self, key: str, change: Callable[[bytes | None], Data]) -> bytes:
         """Put what ``change(bytes or None)`` returns; asks again if another VM came between. Returns what was put."""
         while True:
-            value, cas = host.get_shared(key) or (None, 0)
-            value = change(value)
-            try:
-                host.set_shared(key, value, cas)
-            except HostError as error:
-                if error.status != 8:
-                    raise
-            else:
-                return value if isinstance(value, bytes) else value.encode()
+            old, cas = self.get_with_cas(key)
+            value = change(old)
+            if self.compare_and_swap(key, value, cas):
+                return value.encode() if isinstance(value, str) else value
 
     def increment(self, key: str, by: int = 1) -> int:
         """Add to a number (in decimal), which begins with 0; the sum."""
@@ -48,7 +66,7 @@ class Queue:
     def __init__(self, name: str, vm_id: str | None = None) -> None:
         self.id = host.register_queue(name) if vm_id is None else host.resolve_queue(vm_id, name)
 
-    def push(self, message: str | bytes) -> None:
+    def push(self, message: Data) -> None:
         """Append a message."""
         host.enqueue(self.id, message)
 

@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from proxywasm._host import host
 from proxywasm._log import log, traceback
 
-__all__ = ["Future", "GrpcReply", "Mapping", "Reply", "Task", "call", "content", "every", "gather", "grpc", "sleep"]
+__all__ = [
+    "FixedHeaders",
+    "Future",
+    "Reply",
+    "Task",
+    "call",
+    "content",
+    "create_task",
+    "every",
+    "gather",
+    "pairs",
+    "run",
+    "sleep",
+    "tasks",
+]
 
-Mapping = Any
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
+
+    from proxywasm._types import HeadersLike
+
+T = TypeVar("T")
+F = TypeVar("F", bound="Callable[[], Any]")
 NOTHING: list[tuple[str, str]] = []
 
 
@@ -21,19 +41,20 @@ def content(body: Any) -> bytes:
     return (body if isinstance(body, str) else json.dumps(body)).encode()
 
 
-def pairs(headers: Mapping) -> list[tuple[str, str]]:
-    return list(headers.items()) if hasattr(headers, "items") else list(headers or NOTHING)
+def pairs(headers: HeadersLike) -> list[tuple[str, str]]:
+    return list(headers.items() if hasattr(headers, "items") else headers or NOTHING)  # type: ignore[union-attr]
 
 
-class Future:
-    """A value that is there later. ``await`` it, once or several times."""
+class Future(Generic[T]):
+    """A value that is there later, or an exception. ``await`` it, once or several times."""
 
     def __init__(self) -> None:
         self.done = False
         self.result: Any = None
-        self._then: list[Any] = []
+        self.error: BaseException | None = None
+        self._then: list[Callable[[], None]] = []
 
-    def set(self, result: Any) -> None:
+    def set(self, result: T) -> None:
         """Give the value, and go on with what waits for it."""
         if not self.done:
             self.done = True
@@ -43,16 +64,24 @@ class Future:
             for then in waiting:
                 then()
 
-    def then(self, function: Any) -> None:
+    def fail(self, error: BaseException) -> None:
+        """Give an exception, which whoever waits meets."""
+        if not self.done:
+            self.error = error
+            self.set(None)  # type: ignore[arg-type]
+
+    def then(self, function: Callable[[], None]) -> None:
         if self.done:
             function()
         else:
             self._then.append(function)
 
-    def __await__(self) -> Any:
+    def __await__(self) -> Generator[Any, Any, T]:
         if not self.done:
             yield self
-        return self.result
+        if self.error is not None:
+            raise self.error
+        return self.result  # type: ignore[no-any-return]
 
     __iter__ = __await__
 
@@ -74,12 +103,11 @@ def enter(context: int) -> int:
     return before
 
 
-class Task(Future):
+class Task(Future[Any]):
     """A coroutine that runs for one context: it goes on whenever what it awaits is there. `error` is what it raised."""
 
-    def __init__(self, coroutine: Any, context: int) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], context: int) -> None:
         super().__init__()
-        self.error: BaseException | None = None
         self._coroutine = coroutine
         self._context = context
         self.cancelled = False
@@ -88,14 +116,17 @@ class Task(Future):
     def _step(self) -> None:
         if self.cancelled:
             return
-        before = enter(self._context)
+        try:
+            before = enter(self._context)
+        except Exception:  # its stream is gone
+            self.cancelled = True
+            return
         try:
             waited = self._coroutine.send(None)
         except StopIteration as end:
             self.set(end.value)
         except Exception as error:
-            self.error = error
-            self.set(None)
+            self.fail(error)
         else:
             waited.then(self._step)
         if before != self._context:
@@ -105,21 +136,18 @@ class Task(Future):
                 now.context = before
 
 
-async def _value(awaitable: Any) -> Any:
-    return await awaitable
+# What streams wait for: ended with them.
+tasks: dict[int, list[Task]] = {}
 
 
-async def gather(*awaitables: Any) -> list[Any]:
+async def gather(*awaitables: Awaitable[Any]) -> list[Any]:
     """Wait for several at once; their values in the order of the arguments. The first exception is raised."""
     waiting = []
     for one in awaitables:
-        waiting.append(one if isinstance(one, Future) else Task(one, now.context))
+        waiting.append(one if isinstance(one, Future) else Task(one, now.context))  # type: ignore[arg-type]
     out = []
     for one in waiting:
         out.append(await one)
-        error = getattr(one, "error", None)
-        if error is not None:
-            raise error
     return out
 
 
@@ -128,7 +156,11 @@ class FixedHeaders(dict):  # type: ignore[type-arg]  # MicroPython has no dict[s
 
     def __init__(self, pairs: list[tuple[str, str]]) -> None:
         super().__init__()
-        self.pairs = pairs
+        self.pairs: list[tuple[str, str]] = []
+        self._add(pairs)
+
+    def _add(self, pairs: list[tuple[str, str]]) -> None:
+        self.pairs += pairs
         for name, value in pairs:
             name = name.lower()
             self[name] = self[name] + "," + value if name in self else value
@@ -157,41 +189,22 @@ class Reply:
         return json.loads(self.body)
 
 
-class GrpcReply:
-    """The answer to a gRPC call: `status` (0 is OK), `details`, and the `message` as bytes."""
-
-    def __init__(self, status: int, details: str, message: bytes) -> None:
-        self.status = status
-        self.details = details
-        self.message = message
-
-
-# Callouts that are under way: (future, context), by their tokens.
-http_calls: dict[int, Future] = {}
-grpc_calls: dict[int, Future] = {}
+# Callouts that are under way, by their tokens.
+http_calls: dict[int, Future[Reply | None]] = {}
 
 
 def call(
-    cluster: str, method: str, path: str, headers: Mapping = None, body: Any = b"", trailers: Mapping = None,
+    cluster: str, method: str, path: str, headers: HeadersLike = None, body: Any = b"", trailers: HeadersLike = None,
     timeout: float = 5.0, host_name: str = "",
-) -> Future:  # fmt: skip
+) -> Future[Reply | None]:  # fmt: skip
     """Ask a cluster of the host over HTTP; awaited it is a `Reply`, or None if there is no answer in `timeout` seconds.
 
     The callout begins at once, also if it is awaited later. Raises: HostError, if the host knows no such cluster.
     """
     head = [(":method", method), (":path", path), (":authority", host_name or cluster)]
-    future = Future()
+    future: Future[Reply | None] = Future()
     token = host.http_call(cluster, head + pairs(headers), content(body), pairs(trailers), int(timeout * 1000))
     http_calls[token] = future
-    return future
-
-
-def grpc(
-    cluster: str, service: str, method: str, message: bytes, metadata: Mapping = None, timeout: float = 5.0
-) -> Future:
-    """Call a gRPC method of a cluster; awaited it is a `GrpcReply`. `message` is the encoded protobuf message."""
-    future = Future()
-    grpc_calls[host.grpc_call(cluster, service, method, pairs(metadata), message, int(timeout * 1000))] = future
     return future
 
 
@@ -203,22 +216,22 @@ class _Clock:
 
 clock = _Clock()
 repeated: list[list[Any]] = []
-sleeping: list[tuple[int, Future]] = []
+sleeping: list[tuple[int, Future[None]]] = []
 
 
-def every(seconds: float) -> Any:
+def every(seconds: float) -> Callable[[F], F]:
     """A decorator: run a function, plain or async, without arguments every so many seconds."""
 
-    def decorate(function: Any) -> Any:
+    def decorate(function: F) -> F:
         repeated.append([int(seconds * 1e9), 0, function])
         return function
 
     return decorate
 
 
-def sleep(seconds: float) -> Future:
+def sleep(seconds: float) -> Future[None]:
     """Wait: ``await sleep(0.1)``. The host's ticks say when it is over, so it may be a little late."""
-    future = Future()
+    future: Future[None] = Future()
     sleeping.append((host.time_ns() + int(seconds * 1e9), future))
     set_period()
     return future
@@ -252,17 +265,36 @@ def tick(context: int) -> None:
         set_period()
 
 
-def start(function: Any, context: int) -> None:
+def start(function: Callable[[], Any], context: int) -> None:
     """Run a function that belongs to no stream; what it raises is logged."""
     try:
         result = function()
         if hasattr(result, "send"):
-            task = Task(result, context)
-
-            def tell() -> None:
-                if task.error is not None:
-                    log.error(traceback(task.error))
-
-            task.then(tell)
+            run(result, context)
     except Exception as error:
         log.error(traceback(error))
+
+
+def run(coroutine: Coroutine[Any, Any, Any], context: int) -> Task:
+    """Run a coroutine; what it raises is logged."""
+    task = Task(coroutine, context)
+
+    def tell() -> None:
+        if task.error is not None:
+            log.error(traceback(task.error))
+
+    task.then(tell)
+    return task
+
+
+def create_task(coroutine: Coroutine[Any, Any, Any]) -> Task:
+    """Run a coroutine beside what runs now; what it raises is logged. It may be awaited. It ends with its stream.
+
+    In `on_configure`, which cannot wait, it runs for the plugin: ``create_task(self.fetch_keys())``.
+    """
+    task = run(coroutine, now.context)
+    if not task.done:
+        beside = tasks.setdefault(now.context, [])
+        beside.append(task)
+        task.then(lambda: beside.remove(task))
+    return task

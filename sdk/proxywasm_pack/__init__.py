@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import proxywasm
 
-from proxywasm_pack.lower import HELPERS, TYPES_ONLY, lower
+from proxywasm_pack.lower import HELPERS, lower
 from proxywasm_pack.snapshot import ScriptError, snapshot
+from proxywasm_pack.variants import RUNTIME, runtime
 
-__all__ = ["ScriptError", "pack"]
+__all__ = ["RUNTIME", "ScriptError", "imports", "pack", "runtime"]
 
-HERE = Path(__file__).parent
-LIBRARY = HERE / "library"
-RUNTIME = HERE / "runtime.wasm"
+LIBRARY = Path(__file__).parent / "library"
+REDIS = "proxywasm.redis"
+"""The module whose import makes a script one for Higress."""
 # What MicroPython has of its own.
 BUILT_IN = {
-    "_hash", "_json", "_proxywasm", "array", "ubinascii", "ucollections", "ure", "builtins", "cmath", "deflate", "errno", "gc",
+    "_hash", "_json", "_proxywasm", "_re", "array", "ubinascii", "ucollections", "builtins", "cmath", "deflate", "errno", "gc",
     "heapq", "io", "math", "micropython", "random", "struct", "sys", "time",
 }  # fmt: skip
 # What stands in for `_proxywasm` in unit tests.
@@ -46,7 +48,7 @@ def pack(path: str | Path, heap: int = 16 * MEGABYTE, engine: str | None = None)
     statements += [f"import {path.stem}", *(f"import {name}" for name in names)]
     files = [(file, source) for file, (source, _) in modules.items()]
     try:
-        return snapshot(RUNTIME.read_bytes(), files, "\n".join(statements), heap, engine)
+        return snapshot(runtime(redis="proxywasm/redis.py" in modules), files, "\n".join(statements), heap, engine)
     except ScriptError as error:
         raise ScriptError(_with_lines(str(error), maps)) from None
 
@@ -78,22 +80,27 @@ def _add(name: str, path: Path, folder: Path, modules: dict[str, tuple[str, list
     if file == f"{HELPERS}.py":
         modules[file] = source, None
         return
-    modules[file] = lower(source, file)
+    modules[file] = text, lines = lower(source, file)
     if "NamedTuple" in source:
         _import("collections", folder, modules, file)
-    for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, (ast.Import, ast.ImportFrom)):
-            continue
-        if isinstance(node, ast.Import):
-            wanted = [alias.name for alias in node.names]
-        elif node.level:
-            raise ScriptError(f"{file}:{node.lineno}: a relative import; write the whole name of the module")
-        else:
-            wanted = [node.module or ""]
-        for one in wanted:
-            if one not in TYPES_ONLY:
-                _import(one, folder, modules, f"{file}:{node.lineno}")
+    for wanted, line in imports(ast.parse(text)):
+        if wanted[:1] == ".":
+            raise ScriptError(f"{file}:{lines[line - 1]}: a relative import; write the whole name of the module")
+        _import(wanted, folder, modules, f"{file}:{lines[line - 1]}")
     _import(HELPERS, folder, modules, file)
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """The names of the modules that a source imports, with their lines; those of relative imports begin with a dot."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            name = "." * node.level + (node.module or "")
+            yield name, node.lineno
+            if not node.level:
+                # What is imported may be a module itself.
+                yield from ((f"{name}.{alias.name}", node.lineno) for alias in node.names if f"{name}.{alias.name}" == REDIS)
 
 
 def _import(name: str, folder: Path, modules: dict[str, tuple[str, list[int] | None]], where: str) -> None:

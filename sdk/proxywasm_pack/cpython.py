@@ -10,6 +10,7 @@ time; and the digits of floats and the words of built-in exceptions are CPython'
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import struct
 import sys
@@ -23,7 +24,7 @@ from typing import Any, ClassVar
 from proxywasm_host.engine.cache import ModuleCache, default_directory
 from proxywasm_host.engine.protocol import Capabilities, Export, HostFunction, Import, InvalidModule, Limits, LinkError
 from proxywasm_host.engine.registry import open_engine
-from proxywasm_pack import RUNTIME, wasm
+from proxywasm_pack import REDIS, imports, runtime, wasm
 
 __all__ = ["CPythonEngine", "module_of"]
 
@@ -38,15 +39,25 @@ CALLBACKS = {
     "proxy_on_response_headers": 0, "proxy_on_response_body": 0, "proxy_on_response_trailers": 0,
     "proxy_on_http_call_response": None, "proxy_on_grpc_receive_initial_metadata": None, "proxy_on_grpc_receive": None,
     "proxy_on_grpc_receive_trailing_metadata": None, "proxy_on_grpc_close": None, "proxy_on_foreign_function": None,
-    "proxy_on_done": 1, "proxy_on_log": None, "proxy_on_delete": None,
+    "proxy_on_done": 1, "proxy_on_log": None, "proxy_on_delete": None, "proxy_on_redis_call_response": None,
 }  # fmt: skip
 """The callbacks in the order of the SDK's handlers, and what a filter without a handler answers; None: no result."""
-NOT_FOUND, EMPTY = 1, 7
+NOT_FOUND, BAD_ARGUMENT, EMPTY = 1, 2, 7
+GONE_ON = "these headers have gone on, or are not there yet"
 
 
 def module_of(path: str | Path) -> bytes:
     """What stands for the script at `path`, to be loaded on a `CPythonEngine`."""
-    return RUNTIME.read_bytes() + _section(SECTION + str(Path(path).resolve()).encode())
+    path = Path(path).resolve()
+    return runtime(redis=_wants_redis(path, set())) + _section(SECTION + str(path).encode())
+
+
+def _wants_redis(path: Path, seen: set[Path]) -> bool:
+    """Whether a script imports what needs Redis, or a module beside it does."""
+    seen.add(path)
+    names = {name for name, _ in imports(ast.parse(path.read_bytes()))}
+    beside = {path.parent / f"{name}.py" for name in names} - seen
+    return REDIS in names or any(_wants_redis(one, seen) for one in beside if one.exists())
 
 
 def _section(content: bytes) -> bytes:
@@ -68,7 +79,7 @@ class CPythonEngine:
         """Raises: InvalidModule, for another module."""
         for number, content in wasm.sections(bytecode):
             if number == 0 and content.startswith(SECTION):
-                return Script(Path(content.removeprefix(SECTION).decode()))
+                return Script(Path(content.removeprefix(SECTION).decode()), bytecode[: -len(_section(content))])
         raise InvalidModule("the engine cpython runs scripts in Python, not WebAssembly: give it a .py")
 
     def deserialise(self, compiled: bytes) -> Script:
@@ -79,11 +90,11 @@ class CPythonEngine:
 class Script:
     """A script that each instance imports."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, bytecode: bytes) -> None:
         self.path = path
-        runtime = ModuleCache(default_directory()).load(open_engine(), RUNTIME.read_bytes())
-        self.imports: Sequence[Import] = runtime.imports
-        self.exports: Sequence[Export] = runtime.exports
+        module = ModuleCache(default_directory()).load(open_engine(), bytecode)
+        self.imports: Sequence[Import] = module.imports
+        self.exports: Sequence[Export] = module.exports
 
     def instantiate(
         self, functions: Sequence[HostFunction], limits: Limits, bind: Callable[[Running], None] | None = None
@@ -190,19 +201,26 @@ def _own_modules(folder: Path, hostcalls: Hostcalls) -> Iterator[None]:
         sys.modules.update(before)
 
 
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
 class Hostcalls:
     """What `_proxywasm` is in a packed filter: the ABI as functions."""
 
     def __init__(self, memory: Room, calls: dict[str, Callable[..., Any]]) -> None:
         self._memory = memory
         self._calls = calls
-        self._error: Callable[[int], Exception] = RuntimeError
+        self._error: Callable[..., Exception] = RuntimeError
         self.callbacks: list[Any] = [None] * len(CALLBACKS)
 
     def handlers(self, callbacks: list[Any]) -> None:
         self.callbacks = callbacks
 
-    def error(self, error: Callable[[int], Exception]) -> None:
+    def error(self, error: Callable[..., Exception]) -> None:
         self._error = error
 
     def traceback(self, error: BaseException) -> str:
@@ -230,7 +248,7 @@ class Hostcalls:
             words.extend([one] if isinstance(one, int) else self._put(one))
         status = int(self._calls[f"proxy_{name}"](*words))
         if status and status not in fine:
-            raise self._error(status)
+            raise self._error(status, GONE_ON) if status == BAD_ARGUMENT and "header_map" in name else self._error(status)
         return status
 
     def _room(self, size: int = 8) -> int:
@@ -258,6 +276,12 @@ class Hostcalls:
 
     def log(self, level: int, message: str) -> None:
         self._call("log", level, message)
+
+    def log_level(self) -> int:
+        return self._number("get_log_level")
+
+    def done(self) -> None:
+        self._call("done")
 
     def time_ns(self) -> int:
         return self._number("get_current_time_nanoseconds", form="<Q")
@@ -320,6 +344,24 @@ class Hostcalls:
     def grpc_call(self, cluster: str, service: str, method: str, metadata: Any, message: bytes, timeout: int) -> int:
         return self._number("grpc_call", cluster, service, method, _pairs(metadata), message, timeout)
 
+    def grpc_stream(self, cluster: str, service: str, method: str, metadata: Any) -> int:
+        return self._number("grpc_stream", cluster, service, method, _pairs(metadata))
+
+    def grpc_send(self, token: int, message: str | bytes, end: bool) -> None:
+        self._call("grpc_send", token, message, int(end))
+
+    def grpc_close(self, token: int) -> None:
+        self._call("grpc_close", token)
+
+    def grpc_cancel(self, token: int) -> None:
+        self._call("grpc_cancel", token)
+
+    def redis_init(self, cluster: str, username: str, password: str, timeout: int) -> None:
+        self._call("redis_init", cluster, username, password, timeout)
+
+    def redis_call(self, cluster: str, command: bytes) -> int:
+        return self._number("redis_call", cluster, command)
+
     def status(self) -> tuple[int, str]:
         code, at, size = self._room(), self._room(), self._room()
         self._call("get_status", code, at, size)
@@ -373,13 +415,6 @@ class Hostcalls:
 
     def foreign(self, name: str, argument: str | bytes) -> bytes:
         return self._data("call_foreign_function", name, argument) or b""
-
-
-def _text(data: bytes) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return data.decode("latin-1")
 
 
 def _pairs(pairs: Any) -> bytes:

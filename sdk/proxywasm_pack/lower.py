@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import warnings
 from functools import lru_cache
 from typing import Any
 
@@ -59,6 +61,23 @@ def _lines(lowered: ast.AST, text: str) -> list[int]:
 
 def _name(text: str) -> ast.expr:
     return ast.parse(text, mode="eval").body
+
+
+def _wrong(pattern: str | bytes, flags: re.RegexFlag) -> str:
+    """What is wrong with a pattern."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            re.compile(pattern, flags)
+        except re.error as error:
+            return str(error)
+    return ""
+
+
+def _without_types(base: ast.expr) -> ast.expr:
+    """``Base`` of ``Base[int]``; an index, as in ``bases[0]``, stays."""
+    types = isinstance(base, ast.Subscript) and not isinstance(base.slice, ast.Constant)
+    return base.value if isinstance(base, ast.Subscript) and types else base
 
 
 def _call(function: str, *arguments: ast.expr) -> ast.Call:
@@ -141,6 +160,22 @@ class Lowering(ast.NodeTransformer):
 
     visit_AsyncFunctionDef = visit_FunctionDef
 
+    def visit_comprehension(self, node: ast.comprehension) -> Any:
+        self.generic_visit(node)
+        if node.is_async:
+            raise self.refuse(node.target, "async for in a comprehension", "write a loop")
+        return node
+
+    def comprehension(self, node: Any) -> Any:
+        self.generic_visit(node)
+        parts = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
+        parts += [*(c for g in node.generators for c in g.ifs), *(g.iter for g in node.generators[1:])]
+        if any(isinstance(inner, ast.Await) for part in parts for inner in ast.walk(part)):
+            raise self.refuse(node, "await in a comprehension", "write a loop, or gather(…) what is waited for")
+        return node
+
+    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = comprehension
+
     def visit_AnnAssign(self, node: ast.AnnAssign) -> Any:
         self.generic_visit(node)
         return ast.Assign([node.target], node.value) if node.value else ast.Pass()
@@ -183,7 +218,7 @@ class Lowering(ast.NodeTransformer):
             node.body += self.parse(f"_names = {names!r}\n_own = {methods!r}")
             node.decorator_list.append(_name("_l.enumeration"))
         drop = {"ABC", "Generic", "Protocol"}
-        node.bases = [b for b, n in zip(node.bases, bases, strict=True) if n not in drop]
+        node.bases = [_without_types(b) for b, n in zip(node.bases, bases, strict=True) if n not in drop]
         node.keywords = [k for k in node.keywords if k.arg != "metaclass"]
         node.type_params = []  # type: ignore[attr-defined,unused-ignore]
         if node.keywords:
@@ -333,6 +368,8 @@ class Lowering(ast.NodeTransformer):
             return ast.Call(_name(f"_l.{function.attr}"), [function.value, *node.args], node.keywords)
         if isinstance(function, ast.Attribute) and function.attr in METHODS:
             return ast.Call(_name(f"_l.{function.attr}"), [function.value, *node.args], node.keywords)
+        if isinstance(function, ast.Attribute) and ast.unparse(function.value) == "re" and node.args:
+            self.check_pattern(node.args[0])
         if isinstance(function, ast.Name):
             if function.id in {"eval", "exec", "open", "input", "breakpoint"}:
                 raise self.refuse(node, f"{function.id}()", "a filter has no files, no terminal and no other source")
@@ -345,6 +382,17 @@ class Lowering(ast.NodeTransformer):
             elif function.id == "dict" and len(node.args) == 1 and not node.keywords:
                 node.func = _name("_l.to_dict")
         return node
+
+    def check_pattern(self, node: ast.expr) -> None:
+        """A regular expression that is written out is right, and is none that packed filters lack."""
+        if not isinstance(node, ast.Constant) or not isinstance(node.value, str | bytes):
+            return
+        wrong = [_wrong(node.value, flags) for flags in (re.RegexFlag(0), re.VERBOSE)]
+        if all(wrong):
+            raise ScriptError(f"{self.name}:{node.lineno}: the pattern {node.value!r} is wrong: {wrong[0]}")
+        text = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
+        if re.search(r"(?<!\\)(?:\\\\)*\(\?\(", re.sub(r"\[\^?\]?(?:\\.|[^\\\]])*\]", "", text)):
+            raise self.refuse(node, "a condition in a pattern, (?(…)…)", "write the ways with |")
 
     def visit_Name(self, node: ast.Name) -> Any:
         node.id = EXCEPTIONS.get(node.id, node.id)

@@ -104,21 +104,8 @@ def _with_memory(runtime: bytes, content: bytes) -> bytes:
         elif number == DATA_COUNT:
             section = wasm.unsigned(len(segments))
         elif number == EXPORTS:
-            section = _without_exports(section)
+            section = wasm.exports(section, dict.fromkeys(HIDDEN))
         elif number == CUSTOM:
             continue
         out.append((number, section))
     return wasm.module(out)
-
-
-def _without_exports(section: bytes) -> bytes:
-    count, at = wasm.read_unsigned(section, 0)
-    kept = []
-    for _ in range(count):
-        begin = at
-        size, at = wasm.read_unsigned(section, at)
-        name = section[at : at + size]
-        _, at = wasm.read_unsigned(section, at + size + 1)
-        if name not in HIDDEN:
-            kept.append(section[begin:at])
-    return wasm.unsigned(len(kept)) + b"".join(kept)

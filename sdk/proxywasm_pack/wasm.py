@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-__all__ = ["data_section", "module", "read_signed", "read_unsigned", "sections", "signed", "unsigned"]
+__all__ = [
+    "data_section",
+    "exports",
+    "imports",
+    "module",
+    "prepended",
+    "read_signed",
+    "read_unsigned",
+    "sections",
+    "signed",
+    "unsigned",
+    "vector",
+]
 
 
 def unsigned(value: int) -> bytes:
@@ -73,3 +85,47 @@ def data_section(segments: list[tuple[int, bytes]]) -> bytes:
     return unsigned(len(segments)) + b"".join(
         b"\0\x41" + signed(address) + b"\x0b" + unsigned(len(content)) + content for address, content in segments
     )
+
+
+def vector(items: Sequence[bytes]) -> bytes:
+    """Items with their count before them, as most sections are."""
+    return unsigned(len(items)) + b"".join(items)
+
+
+def prepended(section: bytes, items: Sequence[bytes]) -> bytes:
+    """A section with more items, before those it has."""
+    count, at = read_unsigned(section, 0)
+    return unsigned(count + len(items)) + b"".join(items) + section[at:]
+
+
+def _name(section: bytes, at: int) -> tuple[bytes, int]:
+    size, at = read_unsigned(section, at)
+    return section[at : at + size], at + size
+
+
+def imports(section: bytes) -> list[tuple[bytes, int, bytes]]:
+    """The imports of a section of functions alone: name, number of the type, and the entry itself."""
+    count, at = read_unsigned(section, 0)
+    out = []
+    for _ in range(count):
+        begin = at
+        _, at = _name(section, at)
+        name, at = _name(section, at)
+        assert section[at] == 0, "imports are functions"
+        kind, at = read_unsigned(section, at + 1)
+        out.append((name, kind, section[begin:at]))
+    return out
+
+
+def exports(section: bytes, renamed: Mapping[bytes, bytes | None]) -> bytes:
+    """An export section in which some have another name, or are not there (None)."""
+    count, at = read_unsigned(section, 0)
+    kept = []
+    for _ in range(count):
+        name, at = _name(section, at)
+        begin = at
+        _, at = read_unsigned(section, at + 1)
+        new = renamed.get(name, name)
+        if new is not None:
+            kept.append(unsigned(len(new)) + new + section[begin:at])
+    return vector(kept)

@@ -1311,3 +1311,51 @@ def secrets_compared():
 
     return hmac.compare_digest("abc", "abc"), hmac.new(b"k", b"m", "sha512").hexdigest()[:16], hashlib.md5(b"").hexdigest()
 
+
+def comparisons_from_the_right():
+    from enum import IntEnum
+
+    class Level(IntEnum):
+        LOW = 1
+        HIGH = 3
+
+    class Weight:
+        def __init__(self, grams):
+            self.grams = grams
+
+        def __gt__(self, other):
+            return self.grams > other
+
+        def __le__(self, other):
+            return self.grams <= other
+
+    level = Level.HIGH
+    return 2 < level, 3 <= level, 4 > level, 2.5 >= level, 1 < level < 5, max(Level.LOW, 2), sorted([level, 2, Level.LOW])[0] == 1, 2 < Weight(3), 5 >= Weight(6)
+
+
+def words_in_patterns():
+    import re
+
+    text = "the cat, the catalogue; une café"
+    return (
+        re.findall(r"\bcat\b", text), re.findall(r"\w+(?=[,;])", text), re.sub(r"(?<=the )(\w)", lambda m: m[1].upper(), text),
+        re.findall(r"(?i)CAF\w", text), re.search(r"(\w)\1|(?P<e>é)", text).lastgroup, re.findall(r"<(.+?)>", "<a><b>"),
+        [(m.lastgroup, m[0]) for m in re.finditer(r"(?P<number>\d+)|(?P<name>\w+)|(?P<sign>[^\s\w])", "x1 = 20")],
+    )  # fmt: skip
+
+
+def typed_bases():
+    from collections.abc import Iterator
+    from typing import Generic, TypeVar
+
+    T = TypeVar("T")
+
+    class Box(Generic[T]):
+        def __init__(self, value: T) -> None:
+            self.value = value
+
+    class Many(Box[list[int]]):
+        def __iter__(self) -> Iterator[int]:
+            return iter(self.value)
+
+    return list(Many([1, 2])), isinstance(Many([]), Box)

@@ -102,6 +102,8 @@ def query_made(pairs):
 
 PATTERNS = [
     r"(?P<word>\w+)-(?P<number>\d+)", r"a|bc|[x-z]+", r"^\s*(\S+)\s*=\s*(.*?)\s*$", r"(a+)(b*)?(c)?", r"[^,;]+", r"\d{2,3}", r"(?:ab)+c?",
+    r"\ba\w*\b", r"\B-", r"(?<=a)b+?", r"(?<!a)b(?!c)", r"(\w)\1", r"(?P<q>['\"])(.*?)(?P=q)", r"(?i:ab)|A1", r"(?m)^\w+$", r"(?s)a.+?b",
+    r"(?x) a \s* # then\n b", r"(a{1,2}?|b){2,3}", r"(?:(a)|b)*", r"(?>a+)b", r"a*+b", r"[^\W\d_]+", r"(?=.*\d)(?=.*[a-z])\w{3,}", r"\Aa|b\Z", r"|a", r"\x61\u0062?",
     r"a.c", r"x*", r"/v(\d+)/(users|items)/([^/]+)$", r"(\w)(\w)?", r"[\w.-]+@[\w-]+\.\w+", r"\.", r"a{2}", r"[]a]", r"[a\-z]", r"(a|b)*c",
 ]  # fmt: skip
 
@@ -116,10 +118,24 @@ def pattern(number, text):
     )  # fmt: skip
 
 
+def pattern_made(pattern, flags, text):
+    try:
+        p = re.compile(pattern, flags)
+    except re.error:
+        return "refused"
+    found = p.search(text)
+    return (
+        found and (found.span(), found.groups("-"), [found.span(i) for i in range(p.groups + 1)], found.lastindex, found.lastgroup),
+        [m and (m.span(), m.groups()) for m in (p.match(text), p.fullmatch(text), p.search(text, 2), p.match(text, 1, 4))],
+        p.findall(text), p.split(text), p.split(text, 2), p.sub(r"<\g<0>>", text), p.subn("-", text, 2), p.groups, int(p.flags),
+    )  # fmt: skip
+
+
 def pattern_flags(text):
     return (
         re.findall("ab", text, re.IGNORECASE), re.findall("a.b", text, re.DOTALL),
         re.sub(r"(a)(?P<x>b)?", r"[\1|\g<x>|\g<0>]", text), re.subn("a", "b", text), re.escape(text), re.split("([,b])", text, maxsplit=1),
+        re.findall("^a.*$", text, re.M | re.I), re.findall(rb"[a-c]\b", text.encode()), re.sub(b"(a)", rb"\1\1", text.encode()),
     )  # fmt: skip
 
 

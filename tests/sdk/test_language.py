@@ -40,6 +40,10 @@ REFUSED = {
     "open()": ("x = 1\nopen('a')", "2: open() does not work in a packed filter; a filter has no files"),
     "eval(), exec()": ("eval('1')", "1: eval() does not work"),
     "assignment to a slice with a step": ("x = []\nx[::2] = []", "2: assigning to (or deleting) a slice with a step"),
+    "await in a comprehension": ("async def f(x):\n    return [await y for y in x]", "2: await in a comprehension does not work"),
+    "async for in a comprehension": ("async def f(x):\n    return [y async for y in x]", "2: async for in a comprehension"),
+    "a condition in a regular expression": ("import re\nre.compile(r'(a)?(?(1)b|c)')", "2: a condition in a pattern, (?(…)…)"),
+    "a regular expression that is wrong": ("import re\nre.sub('(', '', x)", "2: the pattern '(' is wrong: missing ), unterminated"),
     "| that binds names in a pattern": (
         "match x:\n    case [a] | (a, _): pass",
         "2: a pattern with | that binds names does not work in a packed filter; write a case for each",

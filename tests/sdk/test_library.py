@@ -64,6 +64,17 @@ MOMENTS = st.tuples(
     st.integers(1970, 2200), st.integers(1, 12), st.integers(1, 28), st.integers(0, 23), st.integers(0, 59), st.integers(0, 59),
     st.sampled_from([0, 1, 500, 123456, 999999]), st.integers(-1439, 1439), st.integers(-(10**8), 10**8),
 )  # fmt: skip
+UNIT = st.sampled_from(
+    ["a", "b", "é", "世", "1", " ", ".", r"\w", r"\d", r"\S", r"[ab]", r"[^a-c]", r"[\w-]", "^", "$", r"\b", r"\B", r"\1", "()", "(?P<n>a)"]
+)
+COUNTS = st.sampled_from(["", "", "", "*", "+", "?", "*?", "+?", "??", "{2}", "{1,2}", "{,2}?", "*+"])
+MADE = st.recursive(
+    st.builds(lambda unit, times: unit + (times if unit not in "^$" else ""), UNIT, COUNTS),
+    lambda inner: st.builds("{}{}".format, inner, inner)
+    | st.builds("{}|{}".format, inner, inner)
+    | st.builds("({}{}){}".format, st.sampled_from(["", "", "?:", "?=", "?!", "?<=", "?<!", "?>", "?i:"]), inner, st.sampled_from(["", "", "*", "+", "?", "+?"])),
+    max_leaves=7,
+)
 QUESTIONS = {
     "digest": st.tuples(st.sampled_from(library.HASHES), st.lists(st.text(max_size=200), max_size=3)),
     "mac": st.tuples(st.sampled_from(library.HASHES), st.text(max_size=150), TEXT),
@@ -79,6 +90,7 @@ QUESTIONS = {
     "query": st.tuples(st.text(st.sampled_from("ab=&+%20c"), max_size=16)),
     "query_made": st.tuples(PAIRS),
     "pattern": st.tuples(st.integers(0, len(library.PATTERNS) - 1), WORDS | ASCII),
+    "pattern_made": st.tuples(MADE, st.sampled_from([0, 0, 2, 8, 16, 26, 256]), st.text(st.sampled_from("aabbAB1é世 -_.\n"), max_size=9)),
     "pattern_flags": st.tuples(WORDS | ASCII),
     "words": st.tuples(st.text(st.sampled_from("aabBc1 _-\t\n.,"), max_size=12), st.integers(0, 14)),
     "numbers": st.tuples(WHOLE, WHOLE),

@@ -18,6 +18,8 @@ from pathlib import Path
 import proxywasm_pack
 import pytest
 
+from proxywasm_host.abi.bytecode import Bytecode
+
 ROOT = Path(__file__).parent.parent.parent
 FILTER = """
 from proxywasm import Response, on_request_headers
@@ -145,3 +147,19 @@ def test_the_runtime_is_what_is_licensed():
     told = distribution("proxywasm-sdk").metadata
     assert told.get_all("License-File") == ["NOTICE"]
     assert "MIT" in told["License-Expression"]
+
+
+def test_a_script_that_asks_redis_is_packed_for_higress(script):
+    assert "Higress" not in said("pack", "filter.py")[1]
+    script.write_text(FILTER + "\nfrom proxywasm.redis import Redis\n")
+    status, text = said("pack", "filter.py")
+    assert (status, text.partition(", ")[2]) == (0, "for Higress and proxywasm-host (ABI 0.2.100): Envoy would refuse it\n")
+    status, text = said("run", "filter.wasm", "http://h/", "--response-body", "x")
+    assert (status, "x-tea" in text) == (0, True)
+
+
+def test_other_scripts_import_nothing_of_higress(script):
+    plain, redis = (Bytecode(proxywasm_pack.runtime(redis=redis)) for redis in (False, True))
+    names = {name for _, name, *_ in redis.imports} - {name for _, name, *_ in plain.imports}
+    assert names == {"proxy_redis_init", "proxy_redis_call"}
+    assert (str(plain.abi_version), str(redis.abi_version)) == ("0.2.1", "0.2.100")

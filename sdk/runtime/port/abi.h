@@ -45,5 +45,9 @@ IMPORT(proxy_get_metric, uint32_t metric, uint64_t *value);
 IMPORT(proxy_call_foreign_function, DATA(name), DATA(argument), OUT(result));
 IMPORT(proxy_set_effective_context, uint32_t context);
 IMPORT(proxy_done, void);
+// Higress's, for scripts that import proxywasm.redis. The packer takes them away from all others (proxywasm_pack/variants.py),
+// for which they have to be the last imports: what calls them is the end of modproxywasm.c.
+IMPORT(proxy_redis_init, DATA(cluster), DATA(username), DATA(password), uint32_t timeout);
+IMPORT(proxy_redis_call, DATA(cluster), DATA(command), uint32_t *token);
 
 __attribute__((import_module("wasi_snapshot_preview1"), import_name("random_get"))) extern uint32_t wasi_random_get(char *buffer, size_t size);

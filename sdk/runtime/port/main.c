@@ -207,6 +207,7 @@ enum {
     ON_UPSTREAM_DATA, ON_DOWNSTREAM_CLOSE, ON_UPSTREAM_CLOSE, ON_REQUEST_HEADERS, ON_REQUEST_BODY, ON_REQUEST_TRAILERS,
     ON_RESPONSE_HEADERS, ON_RESPONSE_BODY, ON_RESPONSE_TRAILERS, ON_HTTP_CALL_RESPONSE, ON_GRPC_INITIAL_METADATA,
     ON_GRPC_MESSAGE, ON_GRPC_TRAILING_METADATA, ON_GRPC_CLOSE, ON_FOREIGN_FUNCTION, ON_DONE, ON_LOG, ON_DELETE,
+    ON_REDIS_CALL_RESPONSE,
 };
 
 static uint32_t call(int number, uint32_t otherwise, int count, uint32_t a, uint32_t b, uint32_t c, uint32_t d, uint32_t e) {
@@ -280,3 +281,6 @@ NOTICE3(proxy_on_foreign_function, ON_FOREIGN_FUNCTION)
 CALLBACK1(proxy_on_done, ON_DONE, 1)
 NOTICE1(proxy_on_log, ON_LOG)
 NOTICE1(proxy_on_delete, ON_DELETE)
+EXPORT(proxy_on_redis_call_response) void proxy_on_redis_call_response(uint32_t a, uint32_t b, uint32_t c, uint32_t d) {
+    call(ON_REDIS_CALL_RESPONSE, 0, 4, a, b, c, d, 0);
+}

@@ -13,7 +13,7 @@
 
 #include "abi.h"
 
-MP_REGISTER_ROOT_POINTER(mp_obj_t pw_handlers[25]);
+MP_REGISTER_ROOT_POINTER(mp_obj_t pw_handlers[26]);
 MP_REGISTER_ROOT_POINTER(mp_obj_t pw_error);
 
 static void check(uint32_t status) {
@@ -118,8 +118,8 @@ static mp_obj_t take_pairs(char *at, size_t size) {
 // handlers(list): the functions for the callbacks, by their numbers in main.c; None for what is not handled.
 static mp_obj_t handlers(mp_obj_t list) {
     mp_obj_t *items;
-    mp_obj_get_array_fixed_n(list, 25, &items);
-    memcpy(MP_STATE_VM(pw_handlers), items, 25 * sizeof *items);
+    mp_obj_get_array_fixed_n(list, 26, &items);
+    memcpy(MP_STATE_VM(pw_handlers), items, 26 * sizeof *items);
     return mp_const_none;
 }
 FUNCTION1(handlers);
@@ -198,6 +198,16 @@ static mp_obj_t headers_new(const mp_obj_type_t *type, size_t count, size_t name
     return MP_OBJ_FROM_PTR(self);
 }
 
+// As `check`, for headers and trailers, which a filter has at certain times only.
+static void check_map(uint32_t status) {
+    if (status == 2) {
+        static const char words[] = "these headers have gone on, or are not there yet";
+        mp_obj_t both[2] = {MP_OBJ_NEW_SMALL_INT(status), mp_obj_new_str(words, sizeof words - 1)};
+        nlr_raise(mp_call_function_n_kw(MP_STATE_VM(pw_error), 2, 0, both));
+    }
+    check(status);
+}
+
 // The value of a header, or MP_OBJ_NULL.
 static mp_obj_t header(mp_obj_t self, mp_obj_t name) {
     char *at = NULL;
@@ -206,17 +216,17 @@ static mp_obj_t header(mp_obj_t self, mp_obj_t name) {
     if (status == 1 || (!status && !at)) {
         return MP_OBJ_NULL;
     }
-    check(status);
+    check_map(status);
     return take_text(at, size);
 }
 
 static void set_header(mp_obj_t self, mp_obj_t name, mp_obj_t value) {
-    check(proxy_replace_header_map_value(MAP(self), GIVE(bytes_of(name)), GIVE(bytes_of(value))));
+    check_map(proxy_replace_header_map_value(MAP(self), GIVE(bytes_of(name)), GIVE(bytes_of(value))));
 }
 
 static void remove_header(mp_obj_t self, mp_obj_t name) {
     uint32_t status = proxy_remove_header_map_value(MAP(self), GIVE(bytes_of(name)));
-    check(status == 1 ? 0 : status);
+    check_map(status == 1 ? 0 : status);
 }
 
 static mp_obj_t headers_subscr(mp_obj_t self, mp_obj_t name, mp_obj_t value) {
@@ -248,7 +258,7 @@ static mp_obj_t headers_pop(size_t count, const mp_obj_t *arguments) {
 static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(headers_pop_object, 2, 3, headers_pop);
 
 static mp_obj_t headers_add(mp_obj_t self, mp_obj_t name, mp_obj_t value) {
-    check(proxy_add_header_map_value(MAP(self), GIVE(bytes_of(name)), GIVE(bytes_of(value))));
+    check_map(proxy_add_header_map_value(MAP(self), GIVE(bytes_of(name)), GIVE(bytes_of(value))));
     return mp_const_none;
 }
 FUNCTION3(headers_add);
@@ -305,7 +315,7 @@ FUNCTION2(headers_update);
 
 static mp_obj_t headers_replace(mp_obj_t self, mp_obj_t pairs) {
     vstr_t v;
-    check(proxy_set_header_map_pairs(MAP(self), GIVE(pairs_of(pairs, &v))));
+    check_map(proxy_set_header_map_pairs(MAP(self), GIVE(pairs_of(pairs, &v))));
     return mp_const_none;
 }
 FUNCTION2(headers_replace);
@@ -560,6 +570,19 @@ static mp_obj_t done(void) {
 }
 FUNCTION0(done);
 
+static mp_obj_t redis_init(size_t n, const mp_obj_t *a) {
+    check(proxy_redis_init(GIVE(bytes_of(a[0])), GIVE(bytes_of(a[1])), GIVE(bytes_of(a[2])), INT(a[3])));
+    return mp_const_none;
+}
+FUNCTION(redis_init, 4);
+
+static mp_obj_t redis_call(mp_obj_t cluster, mp_obj_t command) {
+    uint32_t token = 0;
+    check(proxy_redis_call(GIVE(bytes_of(cluster)), GIVE(bytes_of(command)), &token));
+    return mp_obj_new_int_from_uint(token);
+}
+FUNCTION2(redis_call);
+
 #define ENTRY(name) {MP_ROM_QSTR(MP_QSTR_##name), MP_ROM_PTR(&name##_object)}
 static const mp_rom_map_elem_t entries[] = {
     {MP_ROM_QSTR(MP_QSTR___name__), MP_ROM_QSTR(MP_QSTR__proxywasm)},
@@ -571,7 +594,7 @@ static const mp_rom_map_elem_t entries[] = {
     ENTRY(status), ENTRY(get_property), ENTRY(set_property), ENTRY(get_shared), ENTRY(set_shared),
     ENTRY(register_queue), ENTRY(resolve_queue), ENTRY(enqueue), ENTRY(dequeue), ENTRY(define_metric),
     ENTRY(increment_metric), ENTRY(record_metric), ENTRY(get_metric), ENTRY(foreign), ENTRY(effective_context),
-    ENTRY(done),
+    ENTRY(done), ENTRY(redis_init), ENTRY(redis_call),
 };
 static MP_DEFINE_CONST_DICT(globals, entries);
 const mp_obj_module_t proxywasm_module = {.base = {&mp_type_module}, .globals = (mp_obj_dict_t *)&globals};
