@@ -65,7 +65,23 @@ def test_what_differs_is_told(run):
     done.stdout.fnmatch_lines(["*the filter does something else on wasmtime than on cpython*", "*-*cpython*", "*+*micropython*"])
 
 
+LIMITED = """
+from proxywasm_host.testing import FAIL, fake_redis
+
+def test_limited(proxywasm):
+    f = proxywasm("limit.py", {"password": "p", "limit": 2})
+    f.redis["cache"] = fake_redis(f.clock)
+    assert [f.get("/").status for _ in range(3)] == [200, 200, 429]
+    f.clock.advance(60)
+    assert f.get("/").status == 200
+    f.redis["cache"] = FAIL
+    assert f.get("/").status == 200
+"""
+
+
 def test_the_programs_of_the_docs(run):
-    script, with_fixture, alone = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
-    done = run(filter=script, test_fixture=with_fixture, test_alone=alone)
-    done.assert_outcomes(passed=3)
+    programs = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    with_fixture, alone = (program for program in programs if "def test_" in program)
+    [limit] = (program for program in programs if "proxywasm.redis" in program)
+    done = run(filter=programs[0], test_fixture=with_fixture, test_alone=alone, limit=limit, test_limit=LIMITED)
+    done.assert_outcomes(passed=5)
