@@ -176,3 +176,26 @@ def test_the_header_has_the_same_version():
     text = (Path(get_include()) / "proxywasm_host.h").read_text()
     assert f"#define PROXYWASM_NATIVE_ABI {extension.NATIVE_ABI} " in text
     assert sorted(re.findall(r'"proxywasm_host\.(\w+)\.(\d+)"', text)) == [(word, str(extension.NATIVE_ABI)) for word in sorted(OTHER)]
+
+
+IN_RUST = {
+    "void *": "*mut c_void",
+    "const uint64_t *": "*const u64",
+    "uint64_t *": "*mut u64",
+    "size_t ": "usize",
+    "int64_t": "i64",
+    "int": "c_int",
+}
+
+
+def test_rust_declares_the_structs_of_the_header():
+    """Wasmer's crate reads no header: its structs and the names of its capsules are compared with it."""
+    root = Path(__file__).parent.parent
+    header = (Path(get_include()) / "proxywasm_host.h").read_text()
+    rust = "".join(path.read_text() for path in sorted((root / "engines/wasmer/src").glob("*.rs")))
+    for word in ("hostcall", "callback"):
+        struct = re.search(rf"typedef struct {{\s*(\w+) \(\*call\)\((.*?)\);\s*void \*self;\s*}} Proxywasm_{word};", header)
+        params = ", ".join(IN_RUST[re.match(r"(.*[ *])\w+$", param)[1]] for param in struct[2].split(", "))
+        function = f'function: unsafe extern "C" fn({params}) -> {IN_RUST[struct[1]]},\n    itself: *mut c_void,\n}}'
+        assert re.search(rf"`Proxywasm_{word}` of .*\n#\[repr\(C\)\]\n(?:#.*\n)?.*struct \w+ {{\n    {re.escape(function)}", rust)
+        assert f'c"proxywasm_host.{word}.{extension.NATIVE_ABI}"' in rust
