@@ -22,7 +22,7 @@ COMMANDS = {
     "engines": "List the WebAssembly engines: which are usable here, and what to do about the others.",
     "serve": "Put filters in front of an HTTP server: a reverse proxy with metrics, reloading and a live page.",
     "test": "Run suites of tests: in YAML, and Google's tests.textpb and tests.yaml as they are.",
-    "fuzz": "Send a filter requests that nobody thought of, and check what has to hold for each.",
+    "fuzz": "Send a filter random requests, and check the result of each.",
     "replay": "Run a recorded request again, and tell what differs; or print it as a test.",
     "step": "Walk through a recorded request, callback by callback, forward and back.",
     "pack": "Make a module of a filter in Python, for this host, Envoy and all others.",

@@ -44,7 +44,7 @@ URL = "http://example.com/"
 @command_line_options
 @click.option("--requests", type=click.IntRange(ROUNDS), default=2000, show_default=True, help="How many are timed.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
-@click.option("--color/--no-color", default=None, help="Instead of what the terminal and NO_COLOR say.")
+@click.option("--color/--no-color", default=None, help="Override the terminal and NO_COLOR.")
 def command(words: Sequence[str], requests: int, as_json: bool, color: bool | None, **options: Any) -> int:
     """Measure what one request through filters costs. Takes the options of `run`.
 

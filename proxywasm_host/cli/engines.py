@@ -18,7 +18,7 @@ __all__ = ["command"]
 
 @click.command("engines")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead.")
-@click.option("--color/--no-color", default=None, help="Instead of what the terminal and NO_COLOR say.")
+@click.option("--color/--no-color", default=None, help="Override the terminal and NO_COLOR.")
 def command(as_json: bool, color: bool | None) -> int:
     """List the WebAssembly engines: which are usable here, and what to do about the others.
 

@@ -30,23 +30,23 @@ NAMES = ("trap", "local", "pause", "chunks", "engines", "memory")
 @click.option("--config", type=Data(), default="", help="The filter's configuration.")
 @click.option("--cluster", "clusters", metavar="NAME", multiple=True, help="A cluster that the filter calls.")
 @click.option("--examples", type=click.IntRange(1, 1_000_000), default=100, show_default=True, help="How many to try.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same finds the same.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Repeats a search.")
 @click.option("--without", type=click.Choice(NAMES), multiple=True, help="Do not make this check.")
 @click.option("--engine", type=EngineName(), default=ALL, show_default=True, help="wasmtime, …, or all.")
 @click.option("--profile", type=click.Choice(list(PROFILES)), default="envoy", show_default=True, help="See run.")
 @click.option("--deadline", type=Seconds(), default=f"{DEADLINE:g}", show_default=True, help="Seconds for a callback.")
-@click.option("--memory-limit", type=Size(), default=f"{MEMORY >> 20}MiB", show_default=True, help="Of a guest.")
+@click.option("--memory-limit", type=Size(), default=f"{MEMORY >> 20}MiB", show_default=True, help="Per guest.")
 def command(filter: Path, clusters: Sequence[str], examples: int, seed: int, **options: Any) -> int:
-    """Send a filter requests that nobody thought of, and check what has to hold for each.
+    """Send a filter random requests, and check the result of each.
 
     Headers, odd bytes, bodies cut anywhere, clients that leave, callouts that fail, come late or never. Checked is:
 
     \b
     trap     the guest does not trap
-    local    at most one local response is sent
-    pause    what is paused is let go, once all answers are in and time has passed
-    chunks   the result is the same whatever the chunks of a body are
-    engines  all engines agree
+    local    the filter sends at most one local response
+    pause    the filter resumes what it paused, once all answers are in and time has passed
+    chunks   the result does not depend on how a body is cut
+    engines  all engines give the same result
     memory   memory does not grow with each request
 
     The smallest request that breaks a check is printed as a command line, where there is one, and as a test for

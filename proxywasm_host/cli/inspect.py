@@ -34,9 +34,9 @@ KNOWN_WASI = {row.name for row in WASI}
 @click.argument("path", metavar="FILTER.wasm", type=click.Path())
 @HOSTCALLS_OPTION
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
-@click.option("--color/--no-color", default=None, help="Instead of what the terminal and NO_COLOR say.")
+@click.option("--color/--no-color", default=None, help="Override the terminal and NO_COLOR.")
 def command(path: str, hostcalls: Sequence[list[CustomHostcall]], as_json: bool, color: bool | None) -> int:
-    """Tell what a filter is: its ABI, SDK, callbacks and hostcalls, and whether it would load here.
+    """Describe a filter: its ABI, SDK, callbacks and hostcalls, and whether it would load here.
 
     Ends with 3 if it would not. No engine is needed for that.
     """

@@ -63,8 +63,8 @@ CONFIG_OPTIONS = (
     click.option("--vm-config", type=Data(), multiple=True, help="The configuration of its VM."),
 )
 FILTER_OPTIONS = (
-    click.option("--root-id", metavar="ID", multiple=True, help="Which of a module's filters is meant."),
-    click.option("--vm-id", metavar="ID", multiple=True, help="Filters of one id and code share a VM."),
+    click.option("--root-id", metavar="ID", multiple=True, help="Which filter of the module to run."),
+    click.option("--vm-id", metavar="ID", multiple=True, help="Filters with the same id and code share a VM."),
     click.option("--name", metavar="NAME", multiple=True, help="The filter's name; that of its file if not given."),
     click.option(
         "--engine",
@@ -116,7 +116,7 @@ HOST_OPTIONS = (
         type=click.Choice(list(PROFILES)),
         default="envoy",
         show_default=True,
-        help="Whose behaviour to follow where hosts differ.",
+        help="The host to behave as.",
     ),
     click.option(
         "--property", "properties", type=Property(), multiple=True, help="A property; PATH:=JSON for a number."
@@ -138,9 +138,9 @@ HOST_OPTIONS = (
         show_default=True,
         help="Seconds for a callback; 0 for no limit.",
     ),
-    click.option("--memory-limit", type=Size(), default=f"{MEMORY >> 20}MiB", show_default=True, help="Of a guest."),
+    click.option("--memory-limit", type=Size(), default=f"{MEMORY >> 20}MiB", show_default=True, help="Per guest."),
     click.option(
-        "--allow-on-headers-stop-iteration", is_flag=True, help="PAUSE on headers lets the body come (as in Envoy)."
+        "--allow-on-headers-stop-iteration", is_flag=True, help="The body comes even after PAUSE on headers."
     ),
     SHARED_OPTION,
     HOSTCALLS_OPTION,
@@ -149,7 +149,7 @@ HOST_OPTIONS = (
         type=click.Choice(["error", "stub"]),
         default="error",
         show_default=True,
-        help="Of a proxy_* function that is not known.",
+        help="What to do about an unknown proxy_* import.",
     ),
 )
 

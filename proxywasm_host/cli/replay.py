@@ -25,7 +25,7 @@ __all__ = ["command"]
 @click.option("--engine", type=EngineName(), help="wasmtime, …, or all; the one that it was recorded on, if not said.")
 @click.option("--deadline", type=Seconds(), help="Seconds for a callback, 0 for no limit; as recorded, if not said.")
 @click.option("--memory-limit", type=Size(), help="Of a guest; as recorded, if not said.")
-@click.option("--to", "form", type=click.Choice(["pytest", "suite"]), help="Print it as a test, which passes.")
+@click.option("--to", "form", type=click.Choice(["pytest", "suite"]), help="Print it as a test that passes.")
 @click.option("--transcript", is_flag=True, help="Print all that the filters did.")
 def command(
     file: Path,
@@ -38,7 +38,7 @@ def command(
 ) -> int:
     """Run a request again that was recorded by `proxywasm run`, `proxywasm serve` or a middleware.
 
-    Nothing else is needed than the modules: what the outside world answered is in FILE. NEW.wasm takes the place of the
+    Only the modules are needed, because FILE has what the outside world answered. NEW.wasm takes the place of the
     module that was recorded, one for each filter. Prints the first difference; the exit code is 1 if there is one.
 
     \b

@@ -37,14 +37,14 @@ LEVELS = [level.name.lower() for level in LogLevel]
 @click.command("run")
 @click.argument("words", metavar="FILTER.wasm… [METHOD] URL", nargs=-1, required=True, type=click.Path())
 @command_line_options
-@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="Of guests' log lines.")
+@click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="For guests' logs.")
 @click.option("--trace", is_flag=True, help="List every hostcall, with what it answered and why it was refused.")
 @click.option("--record", metavar="FILE", type=OutputFile(), help="Write the request down for `proxywasm replay`.")
 @click.option(
     "--redact", metavar="NAME", multiple=True, help="A header that is sent and recorded as 'redacted'; for --record."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
-@click.option("--color/--no-color", default=None, help="Instead of what the terminal and NO_COLOR say.")
+@click.option("--color/--no-color", default=None, help="Override the terminal and NO_COLOR.")
 def command(
     words: Sequence[str],
     log_level: str,
@@ -57,7 +57,7 @@ def command(
 ) -> int:
     """Send one request through HTTP filters, and show what they do to it and to its response.
 
-    Nothing is contacted: upstream answers what the options say, 200 without a body if they say nothing. Several
+    No connection is opened: upstream answers what the options say, by default 200 without a body. Several
     filters make a chain, in the order of the request. Options of a filter hold for all of them, or are given once
     for each.
 

@@ -40,13 +40,13 @@ def _filter_options(function: F) -> F:
 @click.option("--property", "properties", type=Property(), multiple=True, help="A property; PATH:=JSON for a number.")
 @click.option("--cluster", "clusters", metavar="NAME=URL", multiple=True, help="A server that filters may call.")
 @click.option("--deadline", type=Seconds(), help=f"Seconds for a callback; 0 for no limit.  [default: {DEADLINE:g}]")
-@click.option("--memory-limit", type=Size(), help=f"Of a guest.  [default: {MEMORY >> 20}MiB]")
+@click.option("--memory-limit", type=Size(), help=f"Per guest.  [default: {MEMORY >> 20}MiB]")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes.  [default: 1]")
 @SHARED_OPTION
 @click.option(
     "--access-log", type=click.Choice(["common", "json", "off"]), help="To standard output.  [default: common]"
 )
-@click.option("--log-level", type=click.Choice(LEVELS), help="Of guests' log lines.  [default: info]")
+@click.option("--log-level", type=click.Choice(LEVELS), help="For guests' logs.  [default: info]")
 @click.option("--record", metavar="DIR", help="Record requests there, for `proxywasm replay`.")
 @click.option("--record-failures", is_flag=True, help="Only those that fail.")
 @click.option("--redact", metavar="NAME", multiple=True, help="A header whose values are masked in recordings.")

@@ -46,21 +46,21 @@ POLL = 0.3
 @click.option("-k", "words", metavar="TEXT", help="Only tests with this in their names, in either case.")
 @click.option("--junit", metavar="FILE", type=OutputFile(), help="Write JUnit's XML for a CI server.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of TAP.")
-@click.option("--coverage", is_flag=True, help="Tell which callbacks, hostcalls and functions were met.")
+@click.option("--coverage", is_flag=True, help="Report which callbacks, hostcalls and functions were reached.")
 @click.option("--coverage-json", metavar="FILE", type=OutputFile(), help="Write that as JSON.")
 @click.option("--coverage-html", metavar="FILE", type=OutputFile(), help="Write that as a page.")
 @click.option(
     "--coverage-under",
     metavar="PERCENT",
     type=click.FloatRange(0, 100),
-    help="Fail if a filter met less of its callbacks and hostcalls.",
+    help="Fail if less of a filter's callbacks and hostcalls was reached.",
 )
 @click.option("--watch", is_flag=True, help="Run again whenever a suite or a filter changes, until ^C.")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of suites in YAML, and end.")
 def command(suites: Sequence[Path], watch: bool, schema: bool, **options: Any) -> int:
     """Run suites of tests: our own in YAML, and Google's tests.textpb (Service Extensions).
 
-    Each test has a filter of its own; nothing is contacted. The exit code is 1 if a test fails.
+    Each test loads its filter anew; no connection is opened. The exit code is 1 if a test fails.
 
     \b
     proxywasm test auth.suite.yaml --junit report.xml
