@@ -19,6 +19,7 @@ Source: ``failure_policy`` and ``reload_config`` in Envoy's ``wasm.proto``.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proxywasm_host.abi.native import NATIVE
@@ -36,12 +37,32 @@ if TYPE_CHECKING:
     from proxywasm_host.runtime.filter_config import FilterConfig
     from proxywasm_host.runtime.host import Host
 
-__all__ = ["Plugin"]
+__all__ = ["Plugin", "VmUsage"]
 
 MAX_BACKOFF = 10
 """Times the reload interval: the longest that a failed VM is left alone."""
 START_BACKOFF = 1.0
 """Seconds: base of the back-off for a VM that does not start, if `FilterConfig.reload_interval` is 0."""
+
+
+@dataclass(frozen=True)
+class VmUsage:
+    """What the VM of a plugin takes, and for how long it has run.
+
+    Args:
+        memory: bytes of the guest's memory; 0 after it has failed.
+        peak_memory: the most that a VM of this plugin has had, also one that has failed since. (Memory of WebAssembly
+            only grows, so one VM has its peak at its end.)
+        generation: 1 for the first VM of the plugin, and one more for each that took the place of a failed one.
+        streams: streams of the plugin that are open in it.
+        age: seconds since it started.
+    """
+
+    memory: int
+    peak_memory: int
+    generation: int
+    streams: int
+    age: float
 
 
 class Plugin(PluginBase):
@@ -60,6 +81,7 @@ class Plugin(PluginBase):
         """Told when its guest fails, be it in a stream of this plugin or of another in the same VM, and when a VM that
         was to take the place of a failed one does not start."""
         self._make_vm = make_vm
+        self._peak_memory = 0
         self._attempts = 0
         self._retry_at = 0.0
         self._started_at = 0.0
@@ -99,7 +121,16 @@ class Plugin(PluginBase):
         """Whether new streams pass without this filter."""
         return self.failure is not None and self.config.failure_policy is FailurePolicy.FAIL_OPEN
 
+    def usage(self) -> VmUsage:
+        """What its VM takes. To be called in the thread of the host."""
+        vm, root = self._vm, self._root
+        memory = 0 if vm.failure else vm.memory_bytes
+        self._peak_memory = max(self._peak_memory, memory)
+        streams = sum(context.root is root and context is not root for context in vm.contexts.values())
+        return VmUsage(memory, self._peak_memory, self.reloads + 1, streams, self._now() - self._started_at)
+
     def _vm_failed(self, failure: Failure) -> None:
+        self._peak_memory = max(self._peak_memory, self._vm.memory_bytes)
         self._tell(failure)
         self._root.drop()
         if self.config.failure_policy is FailurePolicy.FAIL_RELOAD:

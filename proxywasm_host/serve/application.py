@@ -14,7 +14,7 @@ from proxywasm_host.errors import ConfigError, ProxyWasmError
 from proxywasm_host.serve.config import Settings
 from proxywasm_host.serve.dataplane_config import dataplane_config
 from proxywasm_host.serve.generation import Generation
-from proxywasm_host.serve.metrics import FilterCounts
+from proxywasm_host.serve.metrics import SEPARATOR, FilterCounts
 from proxywasm_host.serve.source import Source
 from proxywasm_host.serve.thread import Thread
 from proxywasm_host.serve.trace import Tracer
@@ -159,6 +159,7 @@ class Application:
                 "resident_bytes": _resident_bytes(),
                 "memory": {plugin["name"]: plugin["memory"] for plugin in vms.values()},
                 "restarts": {plugin["name"]: plugin["restarts"] for plugin in chain},
+                "vms": {f"{plugin['name']}{SEPARATOR}{self.pid}": plugin["usage"] for plugin in vms.values()},
             },
         }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +176,7 @@ class Generation:
 
     def state(self) -> list[dict[str, Any]]:
         """The filters and their VMs, for the page and for metrics."""
+        usages = [plugin.usage() for plugin in self.plugins]
         return [
             {
                 "name": plugin.name,
@@ -186,12 +187,13 @@ class Generation:
                 "failure": Secrets().failure(plugin.failure).report() if plugin.failure else "",
                 "policy": FailurePolicy(plugin.config.failure_policy).value,
                 "restarts": plugin.reloads,
-                "memory": 0 if plugin.failure else plugin._vm.memory_bytes,
+                "memory": usage.memory,
+                "usage": asdict(usage),
                 "contexts": len(plugin._vm.contexts),
                 "tick": plugin._root.tick_period,
                 "vm": id(plugin._vm),
             }
-            for plugin, filter in zip(self.plugins, self.settings.all_filters, strict=True)
+            for plugin, usage, filter in zip(self.plugins, usages, self.settings.all_filters, strict=True)
         ]
 
     # -- For the data plane --------------------------------------------------------------------------------------

@@ -112,6 +112,14 @@ OURS = (
 )
 
 
+VMS = (
+    ("peak_memory_bytes", "The most memory that a VM of this filter has had."),
+    ("generation", "How many VMs the filter has had."),
+    ("streams", "Requests that are open in the VM."),
+    ("age_seconds", "Since the VM started."),
+)
+
+
 def rendered(ours: Snapshot, guests: Snapshot, accept: str, tags: Sequence[Tag] = ()) -> tuple[bytes, str]:
     """A page for Prometheus and its content type; `accept` is what it asks for, `tags` labels of what guests count."""
     registry = CollectorRegistry(auto_describe=False)
@@ -152,6 +160,11 @@ class _Collector:
         for plugin, size in ours["memory"].items():
             memory.add_metric([plugin], size)
         yield memory
+        for key, text in VMS:
+            gauge = GaugeMetricFamily(f"proxywasm_vm_{key}", text, labels=["plugin", "process"])
+            for joined, usage in ours["vms"].items():
+                gauge.add_metric(joined.split(SEPARATOR), usage[key.removesuffix("_bytes").removesuffix("_seconds")])
+            yield gauge
         latency = HistogramMetricFamily("proxywasm_request_duration_seconds", "From request to end of response.")
         _bucketed(latency, [], ours["latency"])
         yield latency

@@ -20,6 +20,9 @@ def samples(ours, guests) -> dict:
     }
 
 
+USAGE = {"memory": 65536, "peak_memory": 131072, "generation": 3, "streams": 2, "age": 1.5}
+
+
 def process(requests: int) -> tuple[dict, dict]:
     filter_counts, metrics = FilterCounts(), InMemoryMetrics()
     filter_counts.callbacks["auth", "on_log"] += 64
@@ -34,7 +37,7 @@ def process(requests: int) -> tuple[dict, dict]:
         times.note(0.003)
     counts = {"in_progress": 0, "requests": {"200": requests}, "latency": times.snapshot(), "upstream_ejected": {}}
     counts |= {key: {} for key, _, _ in OURS if key.startswith("upstream_")}
-    return {**counts, **filter_counts.snapshot(), "resident_bytes": 1000, "memory": {"auth": 65536}}, metrics.snapshot()
+    return {**counts, **filter_counts.snapshot(), "resident_bytes": 1000, "memory": {"auth": 65536}, "vms": {"auth\x1f7": USAGE}}, metrics.snapshot()
 
 
 def test_processes_add_up():
@@ -48,6 +51,8 @@ def test_processes_add_up():
     assert told["proxywasm_failures_total", "trap", "auth"] == 2
     assert told["proxywasm_filter_duration_seconds_count", "auth"] == 2
     assert told["proxywasm_vm_memory_bytes", "auth"] == 131072
+    assert told["proxywasm_vm_peak_memory_bytes", "auth", "7"] == 131072 * 2  # the same process, told of twice
+    assert told["proxywasm_vm_age_seconds", "auth", "7"] == 3
     assert told["wasmcustom_auth_allowed_total", "auth.allowed"] == 5
     assert told["wasmcustom_auth_level", "auth.level"] == -4
     assert told["wasmcustom_auth_size_bucket", "10.0", "auth.size"] == 2
