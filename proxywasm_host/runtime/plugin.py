@@ -55,6 +55,7 @@ class VmUsage:
             only grows, so one VM has its peak at its end.)
         generation: 1 for the first VM of the plugin, and one more for each that took the place of a failed one.
         streams: streams of the plugin that are open in it.
+        contexts: how many contexts it has made: one for each plugin, and for each stream one in each of its plugins.
         age: seconds since it started.
     """
 
@@ -62,6 +63,7 @@ class VmUsage:
     peak_memory: int
     generation: int
     streams: int
+    contexts: int
     age: float
 
 
@@ -127,7 +129,8 @@ class Plugin(PluginBase):
         memory = 0 if vm.failure else vm.memory_bytes
         self._peak_memory = max(self._peak_memory, memory)
         streams = sum(context.root is root and context is not root for context in vm.contexts.values())
-        return VmUsage(memory, self._peak_memory, self.reloads + 1, streams, self._now() - self._started_at)
+        age = self._now() - self._started_at
+        return VmUsage(memory, self._peak_memory, self.reloads + 1, streams, vm.next_context - 1, age)
 
     def _vm_failed(self, failure: Failure) -> None:
         self._peak_memory = max(self._peak_memory, self._vm.memory_bytes)

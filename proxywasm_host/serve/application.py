@@ -28,6 +28,12 @@ FIXED = (
     *("shutdown_timeout", "sample", "log_level"),
 )
 """What is decided when the server starts."""
+RECYCLE_EACH = 0.25
+"""Seconds between looks at what VMs have used."""
+RECYCLE_LATER = 60.0
+"""Seconds until the next one, if new VMs could not be loaded."""
+MOST_RETIRED = 2
+"""Generations that may wait for their last request; no VM is recycled meanwhile, so that memory is bounded."""
 logger = logging.getLogger("proxywasm_host.serve")
 
 
@@ -75,6 +81,7 @@ class Application:
             await asyncio.to_thread(self._shared.close)
             raise
         self.loaded = True
+        self._recycling = asyncio.ensure_future(self._recycle())
 
     async def _load(self, number: int, settings: Settings) -> Generation:
         """Load a generation, which new requests get from now on."""
@@ -105,21 +112,49 @@ class Application:
             fixed = [name for name in FIXED if getattr(settings, name) != getattr(self._settings, name)]
             if fixed:
                 logger.warning("changes of %s take effect when the server is started again", ", ".join(fixed))
-            old, self.generation = self.generation, generation
+            self._replace(generation)
             self._filter_counts.reloads["loaded",] += 1
-            stopping = asyncio.ensure_future(old.stop())
-            self._stopping.add(stopping)
-            stopping.add_done_callback(self._stopping.discard)
             return ""
+
+    def _replace(self, generation: Generation) -> None:
+        """Let the generation that runs end with its last request."""
+        old, self.generation = self.generation, generation
+        stopping = asyncio.ensure_future(old.stop())
+        self._stopping.add(stopping)
+        stopping.add_done_callback(self._stopping.discard)
+
+    async def _recycle(self) -> None:
+        """Replace VMs that are used up, until cancelled; what cannot be loaded anew goes on as it is."""
+        wait = RECYCLE_EACH
+        while True:
+            await asyncio.sleep(wait)
+            wait = RECYCLE_EACH
+            if self.generation.settings.recycle is None or len(self._stopping) >= MOST_RETIRED:
+                continue
+            async with self._reloading:
+                old = self.generation
+                why = await self._thread.ask(old.used_up)
+                if not why:
+                    continue
+                try:
+                    self._replace(await self._load(old.number + 1, old.settings))
+                except Exception:
+                    logger.exception("%s, but no new one can be loaded: it goes on", why)
+                    wait = RECYCLE_LATER
+                else:
+                    self._filter_counts.reloads["recycled",] += 1
+                    logger.info("%s: filters have new VMs, and requests under way end on the old ones", why)
 
     async def close(self) -> None:
         """Take no other request, and give those under way their time."""
+        self._recycling.cancel()
         if self._listening is not None:
             self._listening.close()
         await self._thread.close(self._settings.shutdown_timeout)
 
     async def stop(self) -> None:
         """Free everything. Requests that are under way have had their time."""
+        self._recycling.cancel()
         await asyncio.wait([*self._stopping, asyncio.ensure_future(self.generation.stop())], timeout=1)
         await self._thread.end()
         await asyncio.to_thread(self._shared.close)

@@ -35,7 +35,7 @@ from proxywasm_host.serve.upstreams import Retry, Tls, Upstream, web
 from proxywasm_host.services import MAX_CALLOUTS
 from proxywasm_host.services.shared import check_shared
 
-__all__ = ["Address", "Clients", "Cluster", "Filter", "Record", "Route", "Settings"]
+__all__ = ["Address", "Clients", "Cluster", "Filter", "Record", "Recycle", "Route", "Settings"]
 
 
 def _address(value: Any) -> Any:
@@ -139,6 +139,23 @@ class Cluster(Model):
     @classmethod
     def _url(cls, value: str) -> str:
         return value if value.startswith(("redis://", "rediss://")) else web(value)
+
+
+class Recycle(Model):
+    """When all filters get new VMs, beside the old ones. Requests under way end on the VMs where they began."""
+
+    memory: Size | None = None
+    """Bytes of memory of a VM."""
+    requests: Annotated[int, Field(gt=0)] | None = None
+    """Requests that a VM has begun; each counts once for each filter that has the VM."""
+    age: Seconds | None = None
+    """Seconds since a VM started."""
+
+    @model_validator(mode="after")
+    def _one_at_least(self) -> Recycle:
+        if self.memory is None and self.requests is None and self.age is None:
+            raise ValueError("say when: memory, requests or age")
+        return self
 
 
 class GuestLimits(Model):
@@ -368,6 +385,8 @@ class Settings(Model):
     """wasmtime, wasmer or v8; the best one installed if not given."""
     profile: str = "envoy"
     limits: GuestLimits = GuestLimits()
+    recycle: Recycle | None = None
+    """When filters get new VMs; only when one fails if not given."""
     stream_idle_timeout: Seconds = STREAM_IDLE_TIMEOUT
     """Seconds that a request may be without any progress, as when a filter holds it; then 408 or 504."""
     buffer_limit: Size = 1 << 20

@@ -174,6 +174,22 @@ class Generation:
         """Note that a guest has failed."""
         self._filter_counts.failures[plugin.name, failure.kind] += 1
 
+    def used_up(self) -> str:
+        """Why its VMs are to be replaced, in words; nothing if they are not."""
+        recycle = self.settings.recycle
+        if recycle is None:
+            return ""
+        for plugin in self.plugins:
+            usage = plugin.usage()
+            for said, used, most in (
+                ("has {:g} bytes of memory", usage.memory, recycle.memory),
+                ("has begun {:g} requests", usage.contexts - 1, recycle.requests),
+                ("is {:.0f} seconds old", usage.age, recycle.age),
+            ):
+                if most is not None and used >= most:
+                    return f"the VM of {plugin.name} {said.format(used)}"
+        return ""
+
     def state(self) -> list[dict[str, Any]]:
         """The filters and their VMs, for the page and for metrics."""
         usages = [plugin.usage() for plugin in self.plugins]
@@ -188,7 +204,7 @@ class Generation:
                 "policy": FailurePolicy(plugin.config.failure_policy).value,
                 "restarts": plugin.reloads,
                 "memory": usage.memory,
-                "usage": asdict(usage),
+                "usage": {**asdict(usage), "generation": self.number - 1 + usage.generation},
                 "contexts": len(plugin._vm.contexts),
                 "tick": plugin._root.tick_period,
                 "vm": id(plugin._vm),

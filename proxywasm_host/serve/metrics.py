@@ -41,7 +41,7 @@ class FilterCounts:
         self.failures: Counter[tuple[str, str]] = Counter()
         """By plugin and cause."""
         self.restarts: Counter[tuple[str]] = Counter()
-        self.reloads: Counter[tuple[str]] = Counter({("loaded",): 0, ("refused",): 0})
+        self.reloads: Counter[tuple[str]] = Counter({("loaded",): 0, ("refused",): 0, ("recycled",): 0})
 
     def in_filter(self, plugin: str, seconds: float) -> None:
         """A sampled request has spent this time in a plugin."""
@@ -108,7 +108,7 @@ OURS = (
     ("upstream_ejections", "How often a server was left out because it failed.", ("upstream", "server")),
     ("upstream_retries", "Requests that were sent once more.", ("upstream",)),
     ("upstream_overflows", "Requests that were refused because too many waited.", ("upstream",)),
-    ("reloads", "Configurations that were loaded while running, or refused.", ("outcome",)),
+    ("reloads", "Configurations that were loaded while running, refused, or loaded anew by `recycle`.", ("outcome",)),
 )
 
 
