@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchmarks.headers import REQUEST
@@ -15,6 +17,8 @@ from benchmarks.workloads.workload import Silent, Workload
 from proxywasm_host import Host, Services
 from proxywasm_host.abi.types import BufferType, LogLevel, MapType, MetricType
 from proxywasm_host.runtime.effects import RequestBody, RequestHeaders
+from proxywasm_host.services.shared import open_shared, with_shared
+from tests.redis_server import Server
 
 TIMES = 200
 MAP = MapType.REQUEST_HEADERS
@@ -33,6 +37,16 @@ class Kind:
     again: Sequence[Call]
     once: Sequence[Call] = ()
     callback: str = "proxy_on_request_headers"
+    shared: str = "memory"
+
+
+def _shared(shared: str) -> dict[str, Kind]:
+    """Shared data and a counter where they are not in this process."""
+    where = {"processes": "between processes", "redis": "in Redis"}[shared]
+    return {
+        f"{name}, {where}": replace(KINDS[name], shared=shared)
+        for name in ("read shared data", "write shared data", "increment a counter")
+    }
 
 
 KINDS: dict[str, Kind] = {
@@ -60,13 +74,29 @@ KINDS: dict[str, Kind] = {
     ),
 }
 
+KINDS |= _shared("processes") | _shared("redis")
+
+
+@contextmanager
+def services(shared: str) -> Iterator[Services]:
+    """Services that are shared so, with nothing in them."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(TemporaryDirectory(prefix="proxywasm-")))
+        if shared == "redis":
+            server = Server(directory)
+            stack.callback(server.stop)
+            shared = f"{server.url}?timeout=5"
+        opened = open_shared(f"processes:bench-{directory.name}" if shared == "processes" else shared)
+        stack.callback(opened.close)
+        yield with_shared(Services(log=Silent()), opened)
+
 
 @contextmanager
 def hostcall(engine: str, kind: Kind) -> Iterator[InProcess]:
     wat = Wat()
     wat.callback("proxy_on_configure", *(wat.call(*call) for call in kind.once), returns=1)
     wat.callback(kind.callback, *(wat.call(*call) for call in kind.again), times=TIMES // len(kind.again))
-    with Host(engine, services=Services(log=Silent())) as host:
+    with services(kind.shared) as given, Host(engine, services=given) as host:
         plugins = [host.load_plugin(wat.module(), name="hostcall")]
 
         def request() -> list[object]:

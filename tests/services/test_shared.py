@@ -338,8 +338,8 @@ def test_a_process_that_is_stopped_or_killed_while_it_writes(tmp_path, opened, h
         assert holder.stdout.readline() == b"held\n"
         if how == "stopped":
             assert shared.data.get("vm", b"k")[0] == b"v"  # to read, nobody waits
-            assert took(lambda: refused(lambda: shared.data.set("vm", b"k", b"w"))) < 1.0
-            assert took(lambda: refused(lambda: shared.queues.dequeue(token))) < 0.1
+            assert took(lambda: refused(lambda: shared.data.set("vm", b"k", b"w"))) < 5.0
+            assert took(lambda: refused(lambda: shared.queues.dequeue(token))) < 0.5
     finally:
         holder.kill()
         holder.communicate()
