@@ -146,7 +146,9 @@ impl Servers {
         if failed {
             known.failures.fetch_add(1, Relaxed);
         }
-        let Some(settings) = &self.outliers else { return };
+        let Some(settings) = &self.outliers else {
+            return;
+        };
         let now = Instant::now();
         let mut health = known.health.lock().unwrap();
         if !failed {

@@ -11,6 +11,7 @@ use crate::upstream::Lease;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
@@ -44,6 +45,8 @@ pub struct Source {
     waiting: bool,
     progress: Option<Progress>,
     deadline: Option<Instant>,
+    /// Why it has broken off, to be told when it is read on.
+    stopped: Option<Stopped>,
 }
 
 /// When something of a body has come, and why nothing more will.
@@ -66,7 +69,7 @@ impl Progress {
 
 impl Source {
     pub fn new(body: Incoming, idle: Duration) -> Source {
-        Source { body, idle, late: None, waiting: false, progress: None, deadline: None }
+        Source { body, idle, late: None, waiting: false, progress: None, deadline: None, stopped: None }
     }
 
     /// When the whole of it must have come.
@@ -79,6 +82,9 @@ impl Source {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Next {
+        if let Some(stopped) = self.stopped.take() {
+            return Poll::Ready(Some(Err(stopped)));
+        }
         let next = ready!(self.poll_in_time(context));
         if let Some(progress) = &self.progress {
             let stopped = next.as_ref().and_then(|frame| frame.as_ref().err().copied());
@@ -143,6 +149,30 @@ pub fn poll_piece(source: &mut Source, context: &mut Context<'_>) -> Poll<Result
     }
 }
 
+/// The first piece of a body if it is there, so that filters can be given it together with the head; `None` is left of
+/// a source that has ended.
+pub async fn first_piece(source: &mut Option<Source>) -> Option<Piece> {
+    poll_fn(|context| {
+        let Some(from) = source else {
+            return Poll::Ready(None);
+        };
+        Poll::Ready(match poll_piece(from, context) {
+            Poll::Pending => None,
+            Poll::Ready(Ok((piece, end))) => {
+                if end {
+                    *source = None;
+                }
+                Some(piece)
+            }
+            Poll::Ready(Err(stopped)) => {
+                from.stopped = Some(stopped);
+                None
+            }
+        })
+    })
+    .await
+}
+
 /// Give filters the next piece of the request; `None` is left of a source that has ended. Returns whether they took it:
 /// what they raised was told.
 pub fn poll_feed(
@@ -150,7 +180,9 @@ pub fn poll_feed(
     source: &mut Option<Source>,
     context: &mut Context<'_>,
 ) -> Poll<Result<bool, Stopped>> {
-    let Some(from) = source else { return Poll::Pending };
+    let Some(from) = source else {
+        return Poll::Pending;
+    };
     let (piece, end) = ready!(poll_piece(from, context))?;
     if end {
         *source = None;
@@ -305,7 +337,9 @@ impl Down {
                             return Poll::Pending;
                         }
                     }
-                    let Some(from) = source else { return Poll::Pending };
+                    let Some(from) = source else {
+                        return Poll::Pending;
+                    };
                     match ready!(poll_piece(from, context)) {
                         Ok((piece, end)) => {
                             if end {

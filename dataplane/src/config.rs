@@ -1,6 +1,9 @@
 //! What the configuration says, as JSON from the Python side, which has checked it.
 
+use pyo3::Py;
+use pyo3::types::PyDict;
 use serde::Deserialize;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -172,6 +175,8 @@ pub struct Peer {
     pub client: SocketAddr,
     pub server: SocketAddr,
     pub tls: Option<TlsInfo>,
+    /// The same as filters are given it, once a request has made it.
+    pub scope: OnceCell<Py<PyDict>>,
 }
 
 /// What TLS says of it.

@@ -1,7 +1,7 @@
 //! One request and its response, from the client to upstream and back, through filters if there are any.
 
 use crate::access::{Format, Line, Record};
-use crate::body::{Content, Down, Finish, Progress, Size, Source, Stopped, Up, poll_feed, poll_piece};
+use crate::body::{Content, Down, Finish, Progress, Size, Source, Stopped, Up, first_piece, poll_feed, poll_piece};
 use crate::config::Peer;
 use crate::filters::{Filters, Piece, RequestOut, ResponseOut, Stream, StreamInfo, length};
 use crate::head::{self, Head, REQUEST_ID, Refused};
@@ -309,9 +309,13 @@ impl Filtered<'_> {
         let (mut head, end) = match request_head(&stream, &mut source).await {
             Came::Up(Some(head), end) => (head, end),
             Came::Up(None, _) => return rest.answer(StatusCode::SERVICE_UNAVAILABLE, ""),
-            Came::Down(head, end) => return self.respond(&stream, None, head, end, None, rest).await,
+            Came::Down(head, end) => {
+                return self.respond(&stream, None, head, end, None, rest).await;
+            }
             Came::Reset => return rest.answer(StatusCode::SERVICE_UNAVAILABLE, ""),
-            Came::Gone(Stopped::TooSlow) => return rest.answer(StatusCode::REQUEST_TIMEOUT, "request timeout"),
+            Came::Gone(Stopped::TooSlow) => {
+                return rest.answer(StatusCode::REQUEST_TIMEOUT, "request timeout");
+            }
             Came::Gone(_) => return rest.broken(),
         };
         head.upgrade = head.upgrade.filter(|_| upgrades);
@@ -364,7 +368,7 @@ impl Filtered<'_> {
                 let (server, headers) = head::switching(&mut response);
                 let to = headers.get(header::UPGRADE).cloned();
                 stream.flow().switching = true;
-                if let Err(error) = stream.response_head(response.status(), &headers, false, &stream_info) {
+                if let Err(error) = stream.response_head(response.status(), &headers, false, None, &stream_info) {
                     crate::unraisable(error);
                     return rest.answer(StatusCode::INTERNAL_SERVER_ERROR, "");
                 }
@@ -382,12 +386,13 @@ impl Filtered<'_> {
                 let end = self.method == Method::HEAD || body.is_end_stream();
                 let headers = head::end_to_end(&parts.headers);
                 let came = headers.get(header::CONTENT_LENGTH).cloned();
+                let mut source = (!end).then(|| self.destination.source(body, &upstream_request));
+                let first = first_piece(&mut source).await;
                 stream.flow().down.waker = None; // what is fed here is read here
-                if let Err(error) = stream.response_head(parts.status, &headers, end, &stream_info) {
+                if let Err(error) = stream.response_head(parts.status, &headers, end, first, &stream_info) {
                     crate::unraisable(error);
                     return rest.answer(StatusCode::INTERNAL_SERVER_ERROR, "");
                 }
-                let mut source = (!end).then(|| self.destination.source(body, &upstream_request));
                 match response_head(&stream, &mut source).await {
                     Some((head, end)) => self.respond(&stream, source, head, end, came, rest).await,
                     None => rest.answer(StatusCode::SERVICE_UNAVAILABLE, ""),
@@ -414,11 +419,8 @@ impl Filtered<'_> {
         let status = StatusCode::from_u16(error.status).expect("ours");
         let came = headers.get(header::CONTENT_LENGTH).cloned();
         let stream_info = StreamInfo { error: Some(error), ..stream_info };
-        let fed = stream.response_head(status, &headers, end, &stream_info).and_then(|()| match end {
-            true => Ok(()),
-            false => stream.response_piece(Piece::Data(error.text.clone().into(), true)),
-        });
-        if let Err(error) = fed {
+        let text = (!end).then(|| Piece::Data(error.text.clone().into(), true));
+        if let Err(error) = stream.response_head(status, &headers, end, text, &stream_info) {
             crate::unraisable(error);
             return rest.answer(StatusCode::INTERNAL_SERVER_ERROR, "");
         }
@@ -438,7 +440,9 @@ impl Filtered<'_> {
         came: Option<HeaderValue>,
         rest: Rest,
     ) -> Response<Down> {
-        let Some((status, mut headers)) = head else { return rest.answer(StatusCode::SERVICE_UNAVAILABLE, "") };
+        let Some((status, mut headers)) = head else {
+            return rest.answer(StatusCode::SERVICE_UNAVAILABLE, "");
+        };
         let bodiless = self.method == Method::HEAD || matches!(status.as_u16(), 204 | 304);
         if bodiless || end {
             match headers.get(header::CONTENT_LENGTH) {
@@ -603,7 +607,9 @@ fn feed_response(
     source: &mut Option<Source>,
     context: &mut std::task::Context<'_>,
 ) -> Poll<bool> {
-    let Some(from) = source else { return Poll::Pending };
+    let Some(from) = source else {
+        return Poll::Pending;
+    };
     Poll::Ready(match ready!(poll_piece(from, context)) {
         Ok((piece, end)) => {
             if end {

@@ -3,7 +3,7 @@
 //! Effects of the stream at hand are read here; all others are given to `perform`, which routes them. What comes out
 //! of a stream without being fed (a tick, a reply to a callout) comes to its `Sink`.
 
-use crate::config::Peer;
+use crate::config::{Peer, TlsInfo};
 use crate::head::{Head, listed, of_one_connection};
 use crate::routes::Route;
 use crate::upstream::{Upstream, UpstreamError, UpstreamInfo};
@@ -14,6 +14,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Waker;
 
@@ -146,10 +147,36 @@ fn pairs<'py>(py: Python<'py>, pseudo: &[(&[u8], &[u8])], headers: &HeaderMap) -
     for (name, value) in pseudo {
         all.push(pair(py, name, value)?);
     }
-    for (name, value) in headers {
+    for (name, value) in headers.iter().filter(|(name, _)| **name != header::HOST) {
         all.push(pair(py, name.as_str().as_bytes(), value.as_bytes())?);
     }
     PyList::new(py, all)
+}
+
+/// What is known of the connection, as ASGI has it; `origin` is the client's address as trusted proxies tell it.
+fn scope(py: Python<'_>, protocol: &str, peer: &Peer, origin: Option<IpAddr>) -> PyResult<Py<PyDict>> {
+    let usual = origin.is_none() && protocol != "1.0";
+    if let Some(scope) = peer.scope.get().filter(|_| usual) {
+        return Ok(scope.clone_ref(py));
+    }
+    let scope = PyDict::new(py);
+    scope.set_item("http_version", protocol)?;
+    let client = origin.map_or((peer.client.ip(), peer.client.port()), |origin| (origin, 0));
+    scope.set_item("client", (client.0.to_string(), client.1))?;
+    scope.set_item("server", (peer.server.ip().to_string(), peer.server.port()))?;
+    if let Some(TlsInfo { version, certificate }) = &peer.tls {
+        let tls = PyDict::new(py);
+        tls.set_item("tls_version", version)?;
+        tls.set_item("client_cert_chain", PyList::new(py, certificate.iter().map(|der| PyBytes::new(py, der)))?)?;
+        let extensions = PyDict::new(py);
+        extensions.set_item("tls", tls)?;
+        scope.set_item("extensions", extensions)?;
+    }
+    let scope = scope.unbind();
+    if usual {
+        let _ = peer.scope.set(scope.clone_ref(py));
+    }
+    Ok(scope)
 }
 
 impl Filters {
@@ -187,17 +214,11 @@ impl Filters {
                 (&b":scheme"[..], scheme),
             ];
             let headers = pairs(py, &pseudo, &head.headers)?;
-            let client = match head.origin {
-                Some(origin) => (origin.to_string(), 0),
-                None => (peer.client.ip().to_string(), peer.client.port()),
-            };
-            let server = (peer.server.ip().to_string(), peer.server.port());
-            let tls =
-                peer.tls.as_ref().map(|tls| (tls.version, tls.certificate.as_ref().map(|der| PyBytes::new(py, der))));
+            let scope = scope(py, protocol, peer, head.origin)?;
             let sink = Py::new(py, Sink { stream: Mutex::new(None) })?;
             let properties = PyDict::new(py);
             stream_info.tell(py, &properties)?;
-            let given = (&sink, &headers, end, protocol, client, server, tls, chain, &properties);
+            let given = (&sink, &headers, end, scope, chain, &properties);
             let begun = self.begin.bind(py).call1(given)?;
             let begun = begun.cast::<PyTuple>()?;
             let python = begun.get_item(0)?;
@@ -325,22 +346,38 @@ impl Stream {
         })
     }
 
+    /// The response's head has come, and with it perhaps the first piece of its body.
     pub fn response_head(
         &self,
         status: StatusCode,
         headers: &HeaderMap,
         end: bool,
+        first: Option<Piece>,
         stream_info: &StreamInfo<'_>,
     ) -> PyResult<()> {
         Python::attach(|py| {
             stream_info.tell(py, self.properties.bind(py))?;
             let headers = pairs(py, &[(b":status", status.as_str().as_bytes())], headers)?;
-            self.feed(py, intern!(py, "response_headers"), (headers, end), None)
+            self.feed(py, intern!(py, "response_headers"), (headers, end), None)?;
+            match first {
+                Some(piece) => self.feed_response_piece(py, piece),
+                None => Ok(()),
+            }?;
+            self.finish_if_complete(py);
+            Ok(())
         })
     }
 
     pub fn response_piece(&self, piece: Piece) -> PyResult<()> {
-        Python::attach(|py| match piece {
+        Python::attach(|py| {
+            self.feed_response_piece(py, piece)?;
+            self.finish_if_complete(py);
+            Ok(())
+        })
+    }
+
+    fn feed_response_piece(&self, py: Python<'_>, piece: Piece) -> PyResult<()> {
+        match piece {
             Piece::Data(data, end) => {
                 let full = Some(intern!(py, "response_full")).filter(|_| !end);
                 self.feed(py, intern!(py, "response_body"), (PyBytes::new(py, &data), end), full)
@@ -348,7 +385,23 @@ impl Stream {
             Piece::Trailers(trailers) => {
                 self.feed(py, intern!(py, "response_trailers"), (pairs(py, &[], &trailers)?,), None)
             }
-        })
+        }
+    }
+
+    /// Both messages have come out of the filters: they need not be called once more for the end.
+    fn finish_if_complete(&self, py: Python<'_>) {
+        let mut flow = self.flow();
+        let complete = flow.up.complete && flow.down.complete && !flow.reset && !flow.switching;
+        if complete && !std::mem::replace(&mut flow.closed, true) {
+            drop(flow);
+            self.end(py, false);
+        }
+    }
+
+    fn end(&self, py: Python<'_>, gone: bool) {
+        if let Err(error) = self.filters.finish.bind(py).call1((self.python.bind(py), gone)) {
+            error.write_unraisable(py, None);
+        }
     }
 
     /// Whether a filter of the chain can change bodies.
@@ -377,11 +430,7 @@ impl Stream {
         if std::mem::replace(&mut self.flow().closed, true) {
             return;
         }
-        Python::attach(|py| {
-            if let Err(error) = self.filters.finish.bind(py).call1((self.python.bind(py), gone)) {
-                error.write_unraisable(py, None);
-            }
-        });
+        Python::attach(|py| self.end(py, gone));
         self.flow().wake();
     }
 }
@@ -420,38 +469,20 @@ fn each(headers: &Bound<'_, PyAny>, mut see: impl FnMut(&[u8], &[u8]) -> bool) -
     Ok(true)
 }
 
-/// The first value of a header, if it can be sent.
-fn find(headers: &Bound<'_, PyAny>, wanted: &[u8]) -> PyResult<Option<HeaderValue>> {
-    let mut found = None;
-    each(headers, |name, value| {
-        if name == wanted {
-            found = HeaderValue::from_bytes(value).ok();
+/// Add a header; false if it cannot be sent.
+fn append(map: &mut HeaderMap, name: &[u8], value: &[u8]) -> bool {
+    match (HeaderName::from_bytes(name), HeaderValue::from_bytes(value.trim_ascii())) {
+        (Ok(name), Ok(value)) => {
+            map.append(name, value);
+            true
         }
-        found.is_none()
-    })?;
-    Ok(found)
+        _ => false,
+    }
 }
 
-/// Headers without pseudo headers and what is a matter of one connection; `None` if they cannot be sent.
-fn out(headers: &Bound<'_, PyAny>) -> PyResult<Option<HeaderMap>> {
-    let mut map = HeaderMap::with_capacity(headers.len()? + 2);
-    let good = each(headers, |name, value| {
-        if name.first() == Some(&b':') {
-            return true;
-        }
-        match (HeaderName::from_bytes(name), HeaderValue::from_bytes(value.trim_ascii())) {
-            (Ok(name), Ok(value)) => {
-                map.append(name, value);
-                true
-            }
-            _ => false,
-        }
-    })?;
-    if !good {
-        return Ok(None);
-    }
-    let connection = listed(&map, header::CONNECTION);
-    for value in &connection {
+/// Take away what is a matter of one connection.
+fn clean(map: &mut HeaderMap) {
+    for value in listed(map, header::CONNECTION) {
         for word in value.as_bytes().split(|byte| *byte == b',') {
             if let Ok(name) = HeaderName::from_bytes(word.trim_ascii()) {
                 map.remove(name);
@@ -465,7 +496,14 @@ fn out(headers: &Bound<'_, PyAny>) -> PyResult<Option<HeaderMap>> {
         map.remove("keep-alive");
         map.remove("proxy-connection");
     }
-    Ok(Some(map))
+}
+
+/// Headers without pseudo headers and what is a matter of one connection; `None` if they cannot be sent.
+fn out(headers: &Bound<'_, PyAny>) -> PyResult<Option<HeaderMap>> {
+    let mut map = HeaderMap::with_capacity(headers.len()? + 2);
+    let good = each(headers, |name, value| name.first() == Some(&b':') || append(&mut map, name, value))?;
+    clean(&mut map);
+    Ok(good.then_some(map))
 }
 
 /// Leave one `content-length` of several, which says 0 if nothing follows. What it says else is put right when that is
@@ -482,25 +520,30 @@ pub fn length(value: &HeaderValue) -> Option<u64> {
 
 fn request_out(headers: &Bound<'_, PyAny>, ends: bool) -> PyResult<RequestOut> {
     let (mut method, mut authority, mut target, mut https) = (None, None, None, false);
-    let upgrade = find(headers, b"upgrade")?;
-    each(headers, |name, value| {
+    let mut map = HeaderMap::with_capacity(headers.len()? + 4);
+    map.insert(header::HOST, HeaderValue::from_static("")); // its place: the first
+    let good = each(headers, |name, value| {
         match name {
             b":method" => method = Method::from_bytes(value).ok().filter(|method| *method != Method::CONNECT),
             b":path" => target = std::str::from_utf8(value).ok().map(str::to_owned),
             b":authority" => authority = HeaderValue::from_bytes(value).ok(),
             b":scheme" => https = value == b"https",
-            _ => return false,
+            [b':', ..] => (),
+            _ => return append(&mut map, name, value),
         }
         true
     })?;
-    let (Some(method), Some(target), Some(mut headers)) = (method, target, out(headers)?) else { return Ok(None) };
+    let (true, Some(method), Some(target), Some(authority)) = (good, method, target, authority) else {
+        return Ok(None);
+    };
     let is_target = target.starts_with('/') || (target == "*" && method == Method::OPTIONS);
     if !is_target || target.bytes().any(|byte| byte <= b' ' || byte == 0x7f || byte == b'#') {
         return Ok(None);
     }
-    right_length(&mut headers, ends);
-    let Some(authority) = authority else { return Ok(None) };
-    Ok(Some(Head { method, authority, target, https, headers, origin: None, upgrade }))
+    let upgrade = map.get(header::UPGRADE).cloned();
+    clean(&mut map);
+    right_length(&mut map, ends);
+    Ok(Some(Head { method, authority, target, https, headers: map, origin: None, upgrade }))
 }
 
 fn response_out(headers: &Bound<'_, PyAny>, switching: bool) -> PyResult<ResponseOut> {
@@ -514,7 +557,9 @@ fn response_out(headers: &Bound<'_, PyAny>, switching: bool) -> PyResult<Respons
         }
         false
     })?;
-    let (Some(status), Some(mut map)) = (status, out(headers)?) else { return Ok(None) };
+    let (Some(status), Some(mut map)) = (status, out(headers)?) else {
+        return Ok(None);
+    };
     if status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
         map.remove(header::CONTENT_LENGTH);
     } else {

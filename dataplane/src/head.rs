@@ -25,6 +25,7 @@ pub struct Head {
     pub authority: HeaderValue,
     pub target: String,
     pub https: bool,
+    /// The first has the place of `Host`, whose value is `authority`.
     pub headers: HeaderMap,
     /// The client's address as trusted proxies before us tell it.
     pub origin: Option<IpAddr>,
@@ -145,6 +146,7 @@ pub fn read(parts: &request::Parts, peer: &Peer) -> Result<Head, Refused> {
         upgrade = came.get(header::UPGRADE).cloned();
     }
     let mut headers = HeaderMap::with_capacity(came.len() + 4);
+    headers.insert(header::HOST, authority.clone());
     for (name, value) in came {
         if *name == header::HOST || *name == header::COOKIE || *name == header::EXPECT {
             continue;
@@ -242,11 +244,11 @@ pub fn for_upstream(mut head: Head, base: &Base, rewrite_host: bool, http2: bool
         false => uri.authority(base.authority.clone()),
     };
     let uri = uri.path_and_query(target.as_str()).build().ok()?;
-    let mut headers = HeaderMap::with_capacity(head.headers.len() + 2);
-    if !http2 {
-        headers.insert(header::HOST, head.authority);
+    let mut headers = head.headers;
+    match http2 {
+        true => drop(headers.remove(header::HOST)),
+        false => drop(headers.insert(header::HOST, head.authority)),
     }
-    headers.extend(head.headers);
     if !http2 && !matches!(body, Up::Nothing) && !headers.contains_key(header::CONTENT_LENGTH) {
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }

@@ -96,14 +96,18 @@ impl Http2 {
                 Some(connection) => connection,
                 None => match self.connect(true).await.map_err(Failed::Upstream)? {
                     Some(connection) => connection,
-                    None => return Err(Failed::Upstream(UpstreamError::reset(503, "connection termination"))),
+                    None => {
+                        return Err(Failed::Upstream(UpstreamError::reset(503, "connection termination")));
+                    }
                 },
             };
             let stream = Active::new(&connection.streams);
             let answered = connection.sender.try_send_request(request).await;
             *connection.used.lock().unwrap() = Instant::now();
             match answered {
-                Ok(response) => return Ok(Answer { response, remote: connection.remote, stream }),
+                Ok(response) => {
+                    return Ok(Answer { response, remote: connection.remote, stream });
+                }
                 Err(mut failed) => match failed.take_message().filter(|_| again) {
                     Some(message) => {
                         request = message;

@@ -9,6 +9,7 @@ use http::Version;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use std::cell::OnceCell;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -307,7 +308,9 @@ async fn connection(thread: Rc<ServerThread>, mut tcp: TcpStream) {
     let fd = tcp.as_raw_fd();
     let generation = thread.generation();
     let clients = &generation.config.clients;
-    let (Ok(client), Ok(server)) = (tcp.peer_addr(), tcp.local_addr()) else { return };
+    let (Ok(client), Ok(server)) = (tcp.peer_addr(), tcp.local_addr()) else {
+        return;
+    };
     let _counted = thread.connected();
     let _ = tcp.set_nodelay(true);
     let full = thread.connections() > clients.max_connections;
@@ -322,7 +325,7 @@ async fn connection(thread: Rc<ServerThread>, mut tcp: TcpStream) {
             }
         }
         None => {
-            let peer = Peer { client, server, tls: None };
+            let peer = Peer { client, server, tls: None, scope: OnceCell::new() };
             talk(&thread, clients, (tcp, fd), peer, generation.config.stream_idle_timeout.0).await
         }
         Some(tls) => {
@@ -335,7 +338,7 @@ async fn connection(thread: Rc<ServerThread>, mut tcp: TcpStream) {
             let session = io.get_ref().1;
             let version = session.protocol_version().map_or(0, u16::from);
             let certificate = session.peer_certificates().and_then(|all| all.first()).map(|der| der.to_vec());
-            let peer = Peer { client, server, tls: Some(TlsInfo { version, certificate }) };
+            let peer = Peer { client, server, tls: Some(TlsInfo { version, certificate }), scope: OnceCell::new() };
             talk(&thread, clients, (io, fd), peer, generation.config.stream_idle_timeout.0).await;
         }
     }

@@ -33,7 +33,9 @@ enum Next {
 /// Carry what is said until both have ended, or one of them, or a filter, breaks off; returns whether they have ended.
 pub async fn carry(stream: Option<&Arc<Stream>>, client: Upgraded, server: Upgraded) -> bool {
     let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-    let Some(stream) = stream else { return copy_bidirectional(&mut client, &mut server).await.is_ok() };
+    let Some(stream) = stream else {
+        return copy_bidirectional(&mut client, &mut server).await.is_ok();
+    };
     let ((from_client, to_client), (from_server, to_server)) = (split(client), split(server));
     let up = one_way(stream, To::Server, from_client, to_server);
     let down = one_way(stream, To::Client, from_server, to_client);

@@ -248,6 +248,19 @@ impl Upstream {
             *lease = Some(Lease { _slot: slot, _used: used });
             return answer;
         };
+        Box::pin(self.ask_again((policy, slot, &call), head, up, progress, lease, info)).await
+    }
+
+    /// The same, as often as the policy says.
+    async fn ask_again(
+        &self,
+        (policy, slot, call): (&Policy, OwnedSemaphorePermit, &Call<'_>),
+        head: Head,
+        up: Up,
+        progress: &Progress,
+        lease: &mut Option<Lease>,
+        info: &mut UpstreamInfo,
+    ) -> Result<Response<Incoming>, UpstreamError> {
         let kept = (!matches!(up, Up::Nothing)).then(|| Kept::new(up, policy.max_body()));
         let mut body = kept.as_ref().and_then(Kept::again).unwrap_or(Up::Nothing);
         let mut tried = Vec::new();
@@ -256,7 +269,7 @@ impl Upstream {
             tried.push(picked.0);
             let sent = std::mem::replace(&mut body, Up::Nothing);
             let per_try = policy.per_try_timeout();
-            let (answer, used) = self.attempt(picked, head.clone(), sent, progress, (&call, per_try), info).await;
+            let (answer, used) = self.attempt(picked, head.clone(), sent, progress, (call, per_try), info).await;
             let wanted = policy.wants_after(&answer);
             let exhausted = info.attempts > policy.num_retries();
             if wanted
@@ -341,11 +354,12 @@ impl Upstream {
     ) -> Result<(Response<Incoming>, Option<SocketAddr>), UpstreamError> {
         let rewrite = self.settings.rewrite_host;
         if let Some(http2) = &self.http2[at] {
-            http2.ready(self.settings.protocol == Protocol::Http2).await?;
+            // on the heap, so that requests over HTTP/1.1 need not carry the room for it
+            Box::pin(http2.ready(self.settings.protocol == Protocol::Http2)).await?;
             if !http2.is_declined() {
                 let request =
                     for_upstream(head, &server.base, rewrite, true, up).ok_or_else(UpstreamError::unsendable)?;
-                return match http2.send(request).await {
+                return match Box::pin(http2.send(request)).await {
                     Ok(Answer { response, remote, stream: used }) => {
                         *stream = Some(used);
                         self.check(&response, false)?;

@@ -51,8 +51,7 @@ class RoutedProperties(ScopeProperties):
     """Properties of a request that goes to an upstream: those of the configuration, of its route, of its connection."""
 
     def __init__(self, scope: Scope, given: Mapping[str, PropertyValue], routed: Mapping[str, PropertyValue]) -> None:
-        super().__init__(scope, given)
-        self._routed = routed
+        self._scope, self._given, self._routed = scope, given, routed
 
     def __getitem__(self, name: str) -> PropertyValue:
         if name in self._routed and name not in self._given:
@@ -219,40 +218,34 @@ class Generation:
         sink: Any,
         headers: HeaderList,
         end: bool,
-        protocol: str,
-        client: tuple[str, int],
-        server: tuple[str, int],
-        tls: tuple[int, bytes | None] | None,
+        scope: Scope,
         chain: int,
         routed: Mapping[str, PropertyValue],
     ) -> tuple[HttpStream, list[Effect]]:
         """A request comes in: its stream, and what is to be done first. Effects that come later go to `sink`.
 
-        `chain` is the number of its chain, and `routed` what is known of where it goes, which grows while it goes on.
+        `scope` is what ASGI would say of its connection, `chain` the number of its chain, and `routed` what is known of
+        where it goes, which grows while it goes on.
         """
-        scope: Scope = {"http_version": protocol, "client": client, "server": server}
-        if tls is not None:
-            version, certificate = tls
-            scope["extensions"] = {
-                "tls": {"tls_version": version, "client_cert_chain": [certificate][: bool(certificate)]}
-            }
         stream = self.host.http_stream(
             self.chains[chain],
             properties=RoutedProperties(scope, self.settings.properties, routed),
             buffer_limit=self.settings.buffer_limit,
             header_limits=None,  # what is beyond was refused where it came in
         )
-        if self._tracer.begin(stream, self.number, f"{headers[2][1].decode()} {headers[1][1].decode('latin-1')}"):
+        if self._tracer.begin(stream, self.number, headers[2][1], headers[1][1]):
             self._looked_at.add(stream)
         self.driver.attach(stream, sink)
         self.open += 1
-        return stream, stream.request_headers(headers, end)
+        return stream, stream.request_headers(headers, end, owned=True)
 
     def finish(self, stream: HttpStream, gone: bool) -> None:
         """Both sides are done with a stream; `gone`, if the client has left before."""
         self.open -= 1
         self.driver.detach(stream)
-        self.driver.perform(stream.close(GONE if gone and not stream.reset_details else ""))
+        effects = stream.close(GONE if gone and not stream.reset_details else "")
+        if effects:
+            self.driver.perform(effects)
         if stream in self._looked_at:
             self._looked_at.discard(stream)
             self._tracer.end(stream)

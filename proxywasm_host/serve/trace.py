@@ -135,7 +135,7 @@ class Tracer:
 
     # -- When to look --------------------------------------------------------------------------------------------
 
-    def begin(self, stream: HttpStream, chain: int, request: str) -> bool:
+    def begin(self, stream: HttpStream, chain: int, method: bytes, path: bytes) -> bool:
         """A request begins: whether it is one to look at, in which case `end` is to be called after it."""
         self._since += 1
         if not self.live:
@@ -149,7 +149,8 @@ class Tracer:
         self._since = 0
         self._ids += 1
         record = Record(self._ids, weight, time.perf_counter(), time.time(), chain)
-        record.request = cut(text(record.secrets.content(request.encode("utf-8", "surrogateescape"))))
+        request = f"{method.decode()} {path.decode('latin-1')}".encode()
+        record.request = cut(text(record.secrets.content(request)))
         self._streams[stream] = record
         self.records.append(record)
         self._listen()

@@ -25,7 +25,7 @@ def never(seconds, function) -> None:
 
 def request(host: Host, tracer: Tracer, plugin) -> None:
     with host.http_stream([plugin]) as stream:
-        looked_at = tracer.begin(stream, 1, "GET /")
+        looked_at = tracer.begin(stream, 1, b"GET", b"/")
         stream.request_headers(REQUEST, True)
     if looked_at:
         tracer.end(stream)
