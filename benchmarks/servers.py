@@ -1,7 +1,7 @@
 """Filters in front of real traffic: `proxywasm serve` and the ASGI middleware beside Envoy, with the same filter.
 
-    python -m benchmarks.servers             docs/benchmarks-servers.md, in four minutes
-    python -m benchmarks.servers --quick     the same on the screen, in half a minute: to see that it works
+    python -m benchmarks.servers             docs/benchmarks-servers.md, in six minutes
+    python -m benchmarks.servers --quick     the same on the screen, in a minute: to see that it works
 
 Each server is one process with one thread for its work, and has 0, 1 and 5 filters. wrk sends requests over 16
 connections, to one server after the other, round by round. What a filter adds is told in processor time of the server
@@ -38,12 +38,23 @@ from tests.envoy.rig import Filter, _listener, _wasm, find_envoy
 
 FILTERS = (0, 1, 5)
 CONNECTIONS = 16
+MANY = 64
 SERVERS = {
     "envoy": "Envoy",
     "serve": "`proxywasm serve`",
     "middleware": "the middleware, in an application under uvicorn that answers itself",
 }
 PROXIES = ("envoy", "serve")
+TEST_FILTERS = ROOT / "tests/filters"
+LOADS = {
+    "a filter in Go (`go/headers`)": (TEST_FILTERS / "go/headers.wasm", ""),
+    "a body of 64 KiB read and replaced (`rust/body`)": (
+        TEST_FILTERS / "rust/body.wasm", "wrk.method = 'POST'\nwrk.body = string.rep('x', 65536)\n",
+    ),
+}  # fmt: skip
+"""Other filters, and what wrk is told to send."""
+SAME_HEADERS = {"generate_request_id": True, "skip_xff_append": False, "use_remote_address": True}
+"""With them Envoy tells upstream of the client, as `serve` does."""
 ANSWER = {"direct_response": {"status": 200, "body": {"inline_string": "Hello from upstream."}}}
 
 
@@ -62,14 +73,15 @@ class Server:
 
 @dataclass(frozen=True)
 class Sample:
-    """One round of one server. Times in seconds; `processor` and, of many connections, `loaded` are those of the server
-    for one request."""
+    """One round of one server. Times in seconds; `processor` and, of 16 connections, `loaded` are those of the server
+    for one request. `many` is requests a second with 64 connections."""
 
     requests: float
     median: float
     high: float
     processor: float
     loaded: float
+    many: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -140,27 +152,47 @@ def servers(filters: Sequence[int]) -> Iterator[dict[tuple[str, int], Server]]:
         _, ports = stack.enter_context(envoy(folder / "upstream", {"up": _listener("up", [], ANSWER, None)}, []))
         running: dict[tuple[str, int], Server] = {}
         for count in filters:
-            wasm = [_wasm(number, Filter(module), f"vm{number}") for number in range(count)]
-            listener = _listener("proxy", wasm, {"route": {"cluster": "up"}}, None)
-            process, at = stack.enter_context(envoy(folder / f"envoy{count}", {"p": listener}, [_cluster(ports["up"])]))
-            running["envoy", count] = Server(process, f"http://127.0.0.1:{at['proxy']}/")
-            ours = {
-                "serve": [sys.executable, "-m", "proxywasm_host.cli", "serve", "--config", folder / f"{count}.json"],
-                "middleware": [sys.executable, "-m", "benchmarks.application", module, count],
-            }
-            settings = {
-                "upstream": {"url": f"http://127.0.0.1:{ports['up']}"},
-                "listen": "127.0.0.1:0",
-                "filters": [{"file": str(module), "vm_id": f"vm{number}"} for number in range(count)],
-                "access_log": {"format": "off"},
-                "clients": {"keepalive": 60, "max_connections": 12_000},
-            }
-            (folder / f"{count}.json").write_text(json.dumps(settings), encoding="utf-8")
-            for kind, command in ours.items():
-                log = folder / f"{kind}{count}.log"
-                program = stack.enter_context(started(command, log))
-                running[kind, count] = Server(program.pid, f"{address_of(program, log)}/")
+            for kind, server in _of_each_kind(stack, folder / str(count), [module] * count, ports["up"]).items():
+                running[kind, count] = server
+            command = [sys.executable, "-m", "benchmarks.application", module, count]
+            running["middleware", count] = _ours(stack, command, folder / f"middleware{count}.log")
         yield running
+
+
+@contextmanager
+def proxies(module: Path) -> Iterator[dict[str, Server]]:
+    """Those that pass requests on, with one filter."""
+    with tempfile.TemporaryDirectory(prefix="proxywasm-") as name, ExitStack() as stack:
+        folder = Path(name)
+        _, ports = stack.enter_context(envoy(folder / "upstream", {"up": _listener("up", [], ANSWER, None)}, []))
+        yield _of_each_kind(stack, folder / "one", [module], ports["up"])
+
+
+def _of_each_kind(stack: ExitStack, folder: Path, modules: list[Path], upstream: int) -> dict[str, Server]:
+    """Envoy and `serve` with these filters."""
+    folder.mkdir()
+    wasm = [_wasm(number, Filter(module), f"vm{number}") for number, module in enumerate(modules)]
+    listener = _listener("proxy", wasm, {"route": {"cluster": "up"}}, None)
+    listener["filter_chains"][0]["filters"][0]["typed_config"].update(SAME_HEADERS)
+    process, at = stack.enter_context(envoy(folder / "envoy", {"p": listener}, [_cluster(upstream)]))
+    settings = {
+        "upstream": {"url": f"http://127.0.0.1:{upstream}"},
+        "listen": "127.0.0.1:0",
+        "filters": [{"file": str(module), "vm_id": f"vm{number}"} for number, module in enumerate(modules)],
+        "access_log": {"format": "off"},
+        "log_level": "error",
+        "clients": {"keepalive": 60, "max_connections": 12_000},
+    }
+    config = folder / "serve.json"
+    config.write_text(json.dumps(settings), encoding="utf-8")
+    command = [sys.executable, "-m", "proxywasm_host.cli", "serve", "--config", config]
+    serve = _ours(stack, command, folder / "serve.log")
+    return {"envoy": Server(process, f"http://127.0.0.1:{at['proxy']}/"), "serve": serve}
+
+
+def _ours(stack: ExitStack, command: list[Any], log: Path) -> Server:
+    program = stack.enter_context(started(command, log))
+    return Server(program.pid, f"{address_of(program, log)}/")
 
 
 def _cluster(port: int) -> dict[str, Any]:
@@ -183,13 +215,19 @@ def sample(server: Server, seconds: int) -> Sample:
     told, loaded = used(server, seconds, CONNECTIONS)
     times = [_duration(_found(rf"\n +{share}%\s+(\S+)", told)) for share in (50, 99)]
     alone = used(server, seconds, 1)[1]
-    return Sample(float(_found(r"Requests/sec:\s+(\S+)", told)), times[0], times[1], alone, loaded)
+    many = wrk(server, seconds, MANY)
+    return Sample(_rate(told), times[0], times[1], alone, loaded, _rate(many))
 
 
-def used(server: Server, seconds: int, connections: int) -> tuple[str, float]:
+def _rate(told: str) -> float:
+    """Requests a second."""
+    return float(_found(r"Requests/sec:\s+(\S+)", told))
+
+
+def used(server: Server, seconds: int, connections: int, script: Path | None = None) -> tuple[str, float]:
     """What wrk says, and what the server used for one request. Raises as `wrk`."""
     before = processor_seconds(server.process)
-    told = wrk(server, seconds, connections)
+    told = wrk(server, seconds, connections, script)
     count = int(_found(r"(\d+) requests in", told))
     return told, (processor_seconds(server.process) - before) / count
 
@@ -217,9 +255,11 @@ def idle(server: Server, count: int) -> float:
     return grown / count
 
 
-def wrk(server: Server, seconds: int, connections: int) -> str:
+def wrk(server: Server, seconds: int, connections: int, script: Path | None = None) -> str:
     """What wrk says of so many connections. Raises: RuntimeError, if an answer was wrong."""
     options = ["-t", "1", "-c", str(connections), "-d", f"{seconds}s", "--latency", server.url]
+    if script is not None:
+        options += ["-s", str(script)]
     told = subprocess.run(["wrk", *options], check=True, capture_output=True, text=True).stdout
     if "Non-2xx" in told or "Socket errors" in told:
         raise RuntimeError(f"not all was answered:\n{told}")
@@ -261,6 +301,22 @@ def measure(
         one = {kind: running[kind, 1] for kind in PROXIES}
         memory = {kind: Memory(resident(server.process), idle(server, connections)) for kind, server in one.items()}
     return samples, memory
+
+
+def measure_loads(rounds: int, seconds: int) -> dict[str, float]:
+    """Processor time of `serve` for a request of each of `LOADS`, where Envoy is 1: medians of the rounds' ratios."""
+    shares = {}
+    with tempfile.TemporaryDirectory(prefix="proxywasm-") as name:
+        script = Path(name) / "wrk.lua"
+        for load, (module, lua) in LOADS.items():
+            script.write_text(lua, encoding="utf-8")
+            with proxies(module) as running:
+                ratios = []
+                for _ in range(rounds + 1):
+                    of = {kind: used(server, seconds, CONNECTIONS, script)[1] for kind, server in running.items()}
+                    ratios.append(of["serve"] / of["envoy"])
+                shares[load] = statistics.median(ratios[1:])  # the first round warms up
+    return shares
 
 
 # -- Telling -----------------------------------------------------------------------------------------------------------
@@ -320,18 +376,29 @@ on to an upstream, another Envoy that answers at once; the application of the mi
 """.strip()
 
 
-def shares(samples: Mapping[tuple[str, int], list[Sample]]) -> str:
-    """Processor time of `serve` under load, in terms of Envoy's of the same round."""
-    told = []
+def share(samples: Mapping[tuple[str, int], list[Sample]], count: int, field: str) -> float:
+    """What `serve` has, in terms of what Envoy has: the median of the rounds' ratios."""
+    pairs = zip(samples["serve", count], samples["envoy", count], strict=True)
+    return statistics.median(getattr(ours, field) / getattr(theirs, field) for ours, theirs in pairs)
+
+
+def shares(samples: Mapping[tuple[str, int], list[Sample]], loads: Mapping[str, float]) -> Iterator[str]:
+    """The same, as Markdown."""
+    yield "| `serve`, where Envoy is 1 | |"
+    yield "|---|---:|"
     for count in FILTERS:
-        pairs = zip(samples["serve", count], samples["envoy", count], strict=True)
-        told.append(f"{statistics.median(ours.loaded / theirs.loaded for ours, theirs in pairs):.2f}")
-    numbers = "{}, {} and {}".format(*FILTERS)
-    return f"Processor time of `serve` under load, in terms of Envoy's, with {numbers} filters: {', '.join(told)}."
+        yield f"| processor time of a request, {count} filters | {share(samples, count, 'loaded'):.2f} |"
+    for load, ratio in loads.items():
+        yield f"| processor time of a request, {load} | {ratio:.2f} |"
+    yield f"| requests/s, 1 filter, {MANY} connections | {share(samples, 1, 'many'):.2f} |"
+    yield f"| 99 % of latencies, 1 filter, {CONNECTIONS} connections | {share(samples, 1, 'high'):.2f} |"
 
 
 def document(
-    samples: Mapping[tuple[str, int], list[Sample]], memory: Mapping[str, Memory], machine: Mapping[str, Any]
+    samples: Mapping[tuple[str, int], list[Sample]],
+    loads: Mapping[str, float],
+    memory: Mapping[str, Memory],
+    machine: Mapping[str, Any],
 ) -> str:
     first = [f"{ratio(samples, kind, *of):.2f}" for of in ((1, 0), (5, 1)) for kind in ("serve", "middleware")]
     load = ", ".join(map(str, machine["load"]))
@@ -343,7 +410,7 @@ def document(
         "What a filter adds, as a share of what it adds in Envoy (processor time, of the table's medians):",
         "the first one {} in `serve` and {} in the middleware, each further one {} and {}.".format(*first),
         "",
-        shares(samples),
+        *shares(samples, loads),
         "",
         "Memory of the process with one filter after load, and of each idle connection beyond that: "
         + ", ".join(f"{SERVERS[kind]} {one}" for kind, one in memory.items())
@@ -370,7 +437,8 @@ def main() -> None:
         return
     machine = description()
     samples, memory = measure(1, 1) if options.quick else measure(9, 1, connections=10_000)
-    text = document(samples, memory, machine)
+    loads = measure_loads(1 if options.quick else 9, 1)
+    text = document(samples, loads, memory, machine)
     print(text)
     if not options.quick:
         (ROOT / "docs/benchmarks-servers.md").write_text(text, encoding="utf-8")

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from benchmarks.machine import description
-from benchmarks.servers import FILTERS, PROXIES, SERVERS, Memory, Sample, added, document, measure, ratio
+from benchmarks.servers import (
+    FILTERS,
+    LOADS,
+    PROXIES,
+    SERVERS,
+    Memory,
+    Sample,
+    added,
+    document,
+    measure,
+    measure_loads,
+    ratio,
+)
 
 
 def test_every_server_does_the_work_under_load():
@@ -14,18 +26,29 @@ def test_every_server_does_the_work_under_load():
     assert all(one.whole > 1 << 20 for one in memory.values())
 
 
+def test_other_filters_and_bodies():
+    shares = measure_loads(rounds=1, seconds=1)
+    assert set(shares) == set(LOADS)
+    assert min(shares.values()) > 0
+
+
 def test_the_report_tells_what_filters_add():
     costs = {"envoy": 10e-6, "serve": 4e-6, "middleware": 5e-6}
     samples = {
-        (kind, count): [Sample(1000 / number, 1e-3, 2e-3, 1e-4 + cost * count, 5 * cost) for number in (1, 2, 3)]
+        (kind, count): [
+            Sample(1000 / number, 1e-3, 2e-3, 1e-4 + cost * count, 5 * cost, 1 / cost) for number in (1, 2, 3)
+        ]
         for kind, cost in costs.items()
         for count in FILTERS
     }
     assert [round(ratio(samples, "serve", *of), 3) for of in ((5,), (5, 1))] == [0.4, 0.4]
     assert [round(cost * 1e6, 3) for cost in added(samples, "middleware", 1)] == [5.0] * 3
-    text = document(samples, {"serve": Memory(60_000_000, 34_000)}, description())
+    text = document(samples, {"a filter in Go": 0.75}, {"serve": Memory(60_000_000, 34_000)}, description())
     assert "| Envoy | 0 | 500 | 1.00 ms | 2.0 ms | 100.0 µs |  |  | 50.0 µs |" in text
     assert "|  | 5 | 500 | 1.00 ms | 2.0 ms | 120.0 µs | 4.0 µs | 4.0 µs | 20.0 µs |" in text
     assert "the first one 0.40 in `serve` and 0.50 in the middleware" in text
-    assert "with 0, 1 and 5 filters: 0.40, 0.40, 0.40." in text
+    assert "| processor time of a request, 5 filters | 0.40 |" in text
+    assert "| processor time of a request, a filter in Go | 0.75 |" in text
+    assert "| requests/s, 1 filter, 64 connections | 2.50 |" in text
+    assert "| 99 % of latencies, 1 filter, 16 connections | 1.00 |" in text
     assert "`proxywasm serve` 60 MB and 34.0 kB" in text
