@@ -42,6 +42,7 @@ def _filter_options(function: F) -> F:
 @click.option("--deadline", type=Seconds(), help=f"Seconds for a callback; 0 for no limit.  [default: {DEADLINE:g}]")
 @click.option("--memory-limit", type=Size(), help=f"Per guest.  [default: {MEMORY >> 20}MiB]")
 @click.option("--workers", type=click.IntRange(1, 256), help="Processes.  [default: 1]")
+@click.option("--threads", type=click.IntRange(1, 256), help="Threads that serve, in one process.  [default: 1]")
 @SHARED_OPTION
 @click.option(
     "--access-log", type=click.Choice(["common", "json", "off"]), help="To standard output.  [default: common]"
@@ -99,7 +100,7 @@ def overrides(filters: tuple[str, ...], options: dict[str, Any]) -> dict[str, An
     """What a command line says, as a configuration says it. Raises: click.UsageError."""
     said: dict[str, Any] = {
         name: options[name]
-        for name in ("listen", "workers", "shared", "watch", "admin", "log_level")
+        for name in ("listen", "workers", "threads", "shared", "watch", "admin", "log_level")
         if options[name] is not None
     }
     if options["upstream"]:

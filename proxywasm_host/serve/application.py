@@ -19,12 +19,12 @@ from proxywasm_host.serve.source import Source
 from proxywasm_host.serve.thread import Thread
 from proxywasm_host.serve.trace import Tracer
 from proxywasm_host.services import Services, StandardLogging
-from proxywasm_host.services.shared import open_shared, with_shared
+from proxywasm_host.services.shared import Shared, open_shared, with_shared
 
 __all__ = ["Application", "usable"]
 
 FIXED = (
-    *("listen", "workers", "admin", "admin_hosts", "metric_tags", "watch", "shared"),
+    *("listen", "workers", "threads", "admin", "admin_hosts", "metric_tags", "watch", "shared"),
     *("shutdown_timeout", "sample", "log_level"),
 )
 """What is decided when the server starts."""
@@ -41,18 +41,27 @@ class Application:
     """Serves requests from `start` to `stop`, with the newest configuration that could be loaded."""
 
     generation: Generation
+    _shared: Shared
     loaded = False
     """Whether there is a chain."""
     pid = 0
-    """Of the process that it serves in."""
+    """Of the process that it serves in; of a further thread of it, the thread's, which is no other process's."""
 
     def __init__(
-        self, source: Source, settings: Settings, listening: socket.socket | None, shared: str = "memory"
+        self,
+        source: Source,
+        settings: Settings,
+        listening: socket.socket | None,
+        shared: str = "memory",
+        *,
+        first: Application | None = None,
     ) -> None:
         """Serve on `listening`; ``None``: load everything, and take no connections.
 
-        `shared` says who shares what filters share; see `open_shared`.
+        `shared` says who shares what filters share; see `open_shared`. `first` has started in this process, and this
+        one shares what filters share with it.
         """
+        self._first = first
         self._source = source
         self._choice = shared
         self._settings = settings
@@ -64,7 +73,7 @@ class Application:
         self.pid = os.getpid()
         settings = self._settings
         try:
-            self._shared = open_shared(self._choice)
+            self._shared = self._first._shared if self._first else open_shared(self._choice)
         except ValueError as error:  # of redis-py
             raise ConfigError(f"shared: {error}") from None
         level = LogLevel[settings.log_level.upper()]
@@ -74,11 +83,13 @@ class Application:
         self._tracer = Tracer(self._filter_counts, settings.sample, self._thread.native.call_later)
         self._reloading = asyncio.Lock()
         self._thread.start()
+        if self._first:
+            self.pid = self._thread.id
         try:
             self.generation = await self._load(1, settings)
         except BaseException:
             await self._thread.end()
-            await asyncio.to_thread(self._shared.close)
+            await self._close_shared()
             raise
         self.loaded = True
         self._recycling = asyncio.ensure_future(self._recycle())
@@ -157,7 +168,11 @@ class Application:
         self._recycling.cancel()
         await asyncio.wait([*self._stopping, asyncio.ensure_future(self.generation.stop())], timeout=1)
         await self._thread.end()
-        await asyncio.to_thread(self._shared.close)
+        await self._close_shared()
+
+    async def _close_shared(self) -> None:
+        if self._first is None:
+            await asyncio.to_thread(self._shared.close)
 
     # -- For the admin port --------------------------------------------------------------------------------------
 
@@ -173,10 +188,15 @@ class Application:
         """The same, and the requests that have changed after a change of that number; they are looked at from now."""
         return await self._with_guests(lambda: self._watched(since))
 
+    @property
+    def shares(self) -> bool:
+        """Whether others count the same metrics of filters."""
+        return self._choice != "memory" or self._settings.threads > 1
+
     async def _with_guests(self, count: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What the thread says, and what filters have counted, for which a server may have to be asked."""
         guests = await asyncio.to_thread(self._shared.metrics.snapshot)
-        return {**await self._thread.ask(count), "guests": guests, "shared": self._choice != "memory"}
+        return {**await self._thread.ask(count), "guests": guests, "shared": self.shares}
 
     def _counted(self) -> dict[str, Any]:
         """In the thread."""
@@ -191,7 +211,7 @@ class Application:
             "ours": {
                 **self._thread.native.counts(),
                 **self._filter_counts.snapshot(),
-                "resident_bytes": _resident_bytes(),
+                "resident_bytes": 0 if self._first else _resident_bytes(),
                 "memory": {plugin["name"]: plugin["memory"] for plugin in vms.values()},
                 "restarts": {plugin["name"]: plugin["restarts"] for plugin in chain},
                 "vms": {f"{plugin['name']}{SEPARATOR}{self.pid}": plugin["usage"] for plugin in vms.values()},

@@ -405,6 +405,8 @@ class Settings(Model):
     """Lowest level of the lines that filters log."""
     workers: Annotated[int, Field(gt=0, le=256)] = 1
     """Processes."""
+    threads: Annotated[int, Field(gt=0, le=256)] = 1
+    """Threads that serve in the one process, each with filters of its own; not together with several `workers`."""
     shared: Annotated[str, AfterValidator(_shared)] | None = None
     """Between which processes filters share data, queues and metrics: ``memory``, ``processes`` or ``redis://…``; those
     of this server if not given.
@@ -439,6 +441,8 @@ class Settings(Model):
             raise PydanticCustomError("missing", "is missing", {"path": ("upstream",)})
         if self.upstream is not None and (self.routes or self.upstreams):
             raise _wrong("upstream is for all requests, and stands instead of upstreams and routes", "upstream")
+        if self.threads > 1 and self.workers > 1:
+            raise _wrong("threads are those of a single process: leave out workers, or threads", "threads")
         for number, route in enumerate(self.routes):
             if route.upstream is not None and route.upstream not in self.upstreams:
                 raise _wrong(not_among("upstream", route.upstream, self.upstreams), "routes", number, "upstream")

@@ -1,4 +1,4 @@
-"""Runs the application: in this process, or in several that share the listening socket.
+"""Runs the application: in this process, in one thread or several, or in several processes that share the port.
 
 Of several processes, the `Supervisor` starts, watches and ends those that serve; this one has the admin port and
 watches the files, in a thread with an event loop of its own.
@@ -27,7 +27,7 @@ import uvicorn
 
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.errors import ConfigError, ProxyWasmError
-from proxywasm_host.serve.admin import Admin, Member
+from proxywasm_host.serve.admin import Admin
 from proxywasm_host.serve.application import Application, usable
 from proxywasm_host.serve.config import Address, Settings
 from proxywasm_host.serve.control import Control, Fleet
@@ -108,7 +108,7 @@ def held(shared: str) -> Iterator[None]:
 def make_room(settings: Settings) -> None:
     """Let processes have as many descriptors as their connections need, as far as the system allows."""
     upstreams = sum(upstream.max_connections for upstream in settings.all_upstreams.values())
-    needed = settings.clients.max_connections + upstreams + OTHERS
+    needed = (settings.clients.max_connections + upstreams) * settings.threads + OTHERS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
@@ -199,7 +199,11 @@ class Alone(Application):
     def __init__(
         self, source: Source, settings: Settings, listening: socket.socket, watch: Watch, admin: socket.socket | None
     ) -> None:
-        super().__init__(source, settings, listening, shared_by(settings))
+        shared = shared_by(settings)
+        super().__init__(source, settings, listening, shared)
+        further = range(settings.threads - 1)
+        self._further = [Application(source, settings, listening, shared, first=self) for _ in further]
+        """Those of the other threads."""
         self._watch = watch
         self._admin = admin
         self._around = contextlib.AsyncExitStack()
@@ -210,18 +214,33 @@ class Alone(Application):
                 admin = Admin(self._members, self._settings.admin_hosts, self._settings.tags)
                 await self._around.enter_async_context(beside(admin, sockets=[self._admin]))
             await super().start()
+            for each in self._further:
+                await each.start()
         except BaseException:
             await self._around.aclose()
+            for each in reversed(await self._members()):  # the others use what the first has
+                await Application.stop(each)
             raise
         if self._settings.watch:
             await self._around.enter_async_context(watching(self._watch, self.reload))
 
+    async def reload(self) -> str:
+        """Reload thread by thread; if the first cannot, the others are not asked."""
+        refused = await super().reload()
+        for each in self._further:
+            refused = refused or await each.reload()
+        return refused
+
+    async def close(self) -> None:
+        await asyncio.gather(super().close(), *[each.close() for each in self._further])
+
     async def stop(self) -> None:
         await self._around.aclose()
+        await asyncio.gather(*[each.stop() for each in self._further])
         await super().stop()
 
-    async def _members(self) -> Sequence[Member]:
-        return [self] if self.loaded else []
+    async def _members(self) -> Sequence[Application]:
+        return [each for each in (self, *self._further) if each.loaded]
 
 
 # -- Several -----------------------------------------------------------------------------------------------------------

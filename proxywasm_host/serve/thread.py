@@ -31,6 +31,11 @@ class Thread:
         """Begin; connections are taken when there is a chain (`ServerThread.use_chain`)."""
         self._thread.start()
 
+    @property
+    def id(self) -> int:
+        """What the system calls the thread, once it has started."""
+        return self._thread.native_id or 0
+
     def _run(self) -> None:
         try:
             self.native.run(None if self._listening is None else self._listening.dup().detach())

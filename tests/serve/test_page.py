@@ -101,7 +101,7 @@ def test_a_filter_that_fails_is_shown_with_its_reason(serve, browser):
 def test_a_server_that_ends_and_one_of_several_processes(serve, browser):
     served = serve(HEADERS, workers=2)
     browser.open(served.admin)
-    browser.wait("document.querySelector('#about')?.textContent.includes('2 processes')")
+    browser.wait("document.querySelector('#about')?.textContent.includes('2 workers')")
     browser.wait("document.querySelector('.filter .facts')?.textContent.includes('2 VMs')")
     assert served.stop() == 0
     browser.wait("document.querySelector('#said')?.textContent === 'no connection'")

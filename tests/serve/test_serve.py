@@ -22,6 +22,7 @@ from proxywasm_host.cli import main
 from tests.serve.conftest import AUTH, BODY, HEADERS, PANICS
 from tests.serve.origin import raw
 from tests.serve.ports import closed_port
+from tests.serve.test_reload import chain, loaded, put
 from tests.support import FILTERS
 
 GO = HEADERS.replace("rust", "go")
@@ -69,6 +70,8 @@ def test_what_does_not_start_says_why(serve, tmp_path):
         ([AUTH], {}, 5, "refused its configuration"),
         ([str(tmp_path / "none.wasm")], {}, 2, "cannot read the filter"),
         ([HEADERS], {"workers": 2, "filter_config": "x", "engine": "nonsense"}, 4, "nonsense"),
+        ([AUTH], {"threads": 2}, 5, "refused its configuration"),
+        ([HEADERS], {"threads": 2, "workers": 2}, 2, "threads are those of a single process"),
         ([AUTH], {"workers": 2}, 5, "refused its configuration"),
         ([], {"settings": {"filters": [{"file": str(tmp_path / "none.wasm")}]}}, 2, "cannot read the filter"),
     ):
@@ -260,6 +263,59 @@ def test_processes_share_the_port_and_their_numbers_add_up(serve):
     assert metrics['wasmcustom_auth_allowed_total{name="auth.allowed"}'] == 40
     live = served.live()
     assert len(live["workers"]) == 2
+    assert served.stop() == 0
+
+
+def test_threads_share_the_port_and_what_filters_share(on_engine, origin):
+    release = []
+
+    async def slow(request, reader, writer) -> bool:
+        while not release:
+            await asyncio.sleep(0.02)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        return True
+
+    origin.answers["/slow"] = slow
+    served = on_engine(AUTH, filter_config="secret", threads=3, access_log="off")
+    served.wait_for("serving")
+    workers = served.live()["workers"]
+    assert len({worker["pid"] for worker in workers}) == 3
+    assert workers[0]["pid"] == served.process.pid
+    at_rest = [worker["chain"][0]["contexts"] for worker in workers]
+    host, _, port = served.url.removeprefix("http://").partition(":")
+    clients = []
+    try:
+        while sum(map(int.__gt__, contexts(served), at_rest)) < 2:  # until two threads have some
+            clients.append(socket.create_connection((host, int(port)), 30))
+            clients[-1].sendall(b"GET /slow HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer secret\r\n\r\n")
+            assert len(clients) < 1000
+        release.append(True)
+        assert {client.recv(12) for client in clients} == {b"HTTP/1.1 200"}
+    finally:
+        for client in clients:
+            client.close()
+    metrics = served.metrics()
+    assert metrics['proxywasm_requests_total{code="200"}'] == len(clients)
+    assert metrics['wasmcustom_auth_allowed_total{name="auth.allowed"}'] == len(clients)
+    assert served.stop() == 0
+
+
+def contexts(served) -> list[int]:
+    """How many each worker has."""
+    return [worker["chain"][0]["contexts"] for worker in served.live()["workers"]]
+
+
+def test_all_threads_reload(serve, tmp_path):
+    file = tmp_path / "chain.json"
+    put(file, chain("one"))
+    served = serve(config=file, threads=2)
+    assert served.get().headers["x-wasm"] == "one"
+    put(file, chain("two"))
+    loaded(served, 2)
+    assert {served.get().headers["x-wasm"] for _ in range(10)} == {"two"}
+    put(file, chain("", file=AUTH))
+    served.wait_for("not loaded, nothing has changed")
+    assert {served.get().headers["x-wasm"] for _ in range(10)} == {"two"}
     assert served.stop() == 0
 
 
