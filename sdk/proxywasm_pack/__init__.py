@@ -20,7 +20,17 @@ REDIS = "proxywasm.redis"
 # What MicroPython has of its own.
 BUILT_IN = {
     "_hash", "_json", "_proxywasm", "_re", "array", "ubinascii", "ucollections", "builtins", "cmath", "deflate", "errno", "gc",
-    "heapq", "io", "math", "micropython", "random", "struct", "sys", "time",
+    "heapq", "io", "math", "micropython", "random", "struct", "sys", "time", "utime",
+}  # fmt: skip
+# What to write instead of a module that has no place in a filter.
+INSTEAD = {
+    "asyncio": "async and await need no import; gather, sleep and create_task are in proxywasm",
+    "logging": "use log of proxywasm, whose functions are the same",
+    "requests": "await self.call(…)", "httpx": "await self.call(…)", "aiohttp": "await self.call(…)",
+    "http": "await self.call(…); request.cookies has cookies", "redis": "from proxywasm.redis import Redis",
+    "urllib.request": "await self.call(…)", "os": "a filter has no files and no environment: use self.config",
+    "pathlib": "a filter has no files", "threading": "a filter runs in one thread: create_task runs what waits",
+    "socket": "await self.call(…)", "grpc": "await self.grpc(…)", "subprocess": "a filter starts no programs",
 }  # fmt: skip
 # What stands in for `_proxywasm` in unit tests.
 UNDER_CPYTHON = {"proxywasm._fake", "proxywasm._headers"}
@@ -126,6 +136,9 @@ def _import(name: str, folder: Path, modules: dict[str, tuple[str, list[int] | N
     if parts[0] in BUILT_IN:
         return
     have = sorted({p.stem for p in LIBRARY.iterdir() if p.stem[0] != "_"} | {n for n in BUILT_IN if n[0] not in "_u"})
+    instead = INSTEAD.get(name) or INSTEAD.get(parts[0])
+    if instead:
+        raise ScriptError(f"{where}: there is no module {name!r} for packed filters: {instead}")
     raise ScriptError(
         f"{where}: there is no module {name!r} for packed filters: neither beside the script nor of the library, which "
         f"has {', '.join(have)}"

@@ -187,6 +187,8 @@ def _own_modules(folder: Path, hostcalls: Hostcalls) -> Iterator[None]:
     clock.__dict__.update(vars(time))
     clock.time_ns = hostcalls.time_ns  # type: ignore[attr-defined]
     clock.time = lambda: hostcalls.time_ns() / 1e9  # type: ignore[attr-defined]
+    clock.monotonic = clock.perf_counter = clock.time  # type: ignore[attr-defined]
+    clock.monotonic_ns = clock.perf_counter_ns = clock.time_ns  # type: ignore[attr-defined]
     sys.path.insert(0, str(folder))
     try:
         from proxywasm import _fake

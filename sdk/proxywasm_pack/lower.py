@@ -18,8 +18,14 @@ TYPES_ONLY = {"typing", "__future__", "abc", "collections.abc", "typing_extensio
 METHODS = {
     "removeprefix", "removesuffix", "title", "capitalize", "swapcase", "zfill", "ljust", "rjust", "casefold", "isalnum",
     "isdecimal", "isnumeric", "isidentifier", "expandtabs", "translate", "bit_length", "bit_count", "center",
-    "isascii",
+    "isascii", "tobytes",
 }  # fmt: skip
+# Parameters of built-in functions and methods, which MicroPython takes by place alone, and what stands for one left out.
+PARAMETERS = {
+    "int": ["x", "base"], "sum": ["iterable", "start"], "enumerate": ["iterable", "start"], "round": ["number", "ndigits"],
+    "str": ["object", "encoding", "errors"],
+}  # fmt: skip
+METHOD_PARAMETERS = {"split": ["sep", "maxsplit"], "rsplit": ["sep", "maxsplit"]}
 HELPERS = "_lowered"
 SHIMS = {"enum.py", "json.py", "dataclasses.py"}
 # Built-in exceptions that MicroPython raises under another name.
@@ -61,6 +67,26 @@ def _lines(lowered: ast.AST, text: str) -> list[int]:
 
 def _name(text: str) -> ast.expr:
     return ast.parse(text, mode="eval").body
+
+
+def _by_place(node: ast.Call, names: list[str]) -> None:
+    """Make arguments by name ones by place."""
+    given = {k.arg: k.value for k in node.keywords}
+    if not given or not given.keys() <= set(names) or len(node.args) > len(names):
+        return
+    last = max(names.index(name) for name in given if name is not None)
+    missing: ast.expr = ast.Constant(None)
+    node.args += [given.get(name, missing) for name in names[len(node.args) : last + 1]]
+    node.keywords = []
+
+
+def _with_bool(kinds: ast.expr) -> ast.expr:
+    """The types that isinstance is asked for: bool is an int."""
+    if isinstance(kinds, ast.Name) and kinds.id == "int":
+        return _name("(int, bool)")
+    if isinstance(kinds, ast.Tuple) and any(isinstance(kind, ast.Name) and kind.id == "int" for kind in kinds.elts):
+        kinds.elts.append(_name("bool"))
+    return kinds
 
 
 def _wrong(pattern: str | bytes, flags: re.RegexFlag) -> str:
@@ -362,6 +388,15 @@ class Lowering(ast.NodeTransformer):
     def visit_Call(self, node: ast.Call) -> Any:
         self.generic_visit(node)
         function = node.func
+        if isinstance(function, ast.Name) and function.id in PARAMETERS:
+            _by_place(node, PARAMETERS[function.id])
+        elif isinstance(function, ast.Attribute) and function.attr in METHOD_PARAMETERS:
+            _by_place(node, METHOD_PARAMETERS[function.attr])
+        if ast.unparse(function) == "str.maketrans":
+            node.func = _name("_l.maketrans")
+            return node
+        if ast.unparse(function) == "time.sleep":
+            raise self.refuse(node, "time.sleep()", "it would hold up all requests: await proxywasm.sleep(…)")
         if isinstance(function, ast.Attribute) and function.attr in {"encode", "decode"} and (node.args or node.keywords):
             return ast.Call(_name(f"_l.{function.attr}"), [function.value, *node.args], node.keywords)
         if isinstance(function, ast.Attribute) and function.attr in {"to_bytes", "from_bytes"} and (node.keywords or len(node.args) < 2):
@@ -375,8 +410,11 @@ class Lowering(ast.NodeTransformer):
                 raise self.refuse(node, f"{function.id}()", "a filter has no files, no terminal and no other source")
             if function.id in {"format", "issubclass", "zip"}:
                 node.func = _name(f"_l.{function.id}")
-            elif function.id == "isinstance" and self.enumerations:
-                node.func = _name("_l.is_instance")
+            elif function.id == "isinstance":
+                if self.enumerations:
+                    node.func = _name("_l.is_instance")
+                if len(node.args) == 2:
+                    node.args[1] = _with_bool(node.args[1])
             elif function.id == "vars" and len(node.args) == 1:
                 return ast.Attribute(node.args[0], "__dict__", ast.Load())
             elif function.id == "dict" and len(node.args) == 1 and not node.keywords:
@@ -482,7 +520,7 @@ class Lowering(ast.NodeTransformer):
             return tests, names
         if isinstance(p, ast.MatchClass):
             kind = ast.unparse(p.cls)
-            tests = [f"isinstance({e}, {kind})"]
+            tests = [f"isinstance({e}, {'(int, bool)' if kind == 'int' else kind})"]
             for i, q in enumerate(p.patterns):
                 more, bound = self.pattern(q, f"_l.positional({e}, {kind}, {i})")
                 tests += more

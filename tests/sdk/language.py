@@ -1359,3 +1359,81 @@ def typed_bases():
             return iter(self.value)
 
     return list(Many([1, 2])), isinstance(Many([]), Box)
+
+
+def arguments_by_name():
+    return int("ff", base=16), sum([1], start=2), list(enumerate("a", start=1)), "a b c".split(maxsplit=1), "a,b,c".rsplit(sep=",", maxsplit=1), str(b"x", encoding="utf-8"), round(2.346, ndigits=2)
+
+
+def instances_of_int():
+    def kind(x):
+        match x:
+            case int():
+                return "int"
+            case _:
+                return "other"
+
+    return isinstance(True, int), isinstance(False, (str, int)), isinstance(1, bool), isinstance("a", (int, float)), kind(True), kind("x")
+
+
+def numbers_with_commas():
+    n = 1234567.891
+    return f"{n:,.2f}", f"{-n:,.0f}", f"{n:+,.1f}", f"{n:>15,.2f}", f"{12:,.1f}", f"{n:_.1f}", f"{1234:,}", f"{0.5:8,.2f}|"
+
+
+def translations():
+    return "abc".translate(str.maketrans("ab", "xy", "c")), "abc".translate(str.maketrans({"a": "1", "b": None})), memoryview(b"abc")[1:].tobytes()
+
+
+def copies():
+    from copy import copy, deepcopy
+    from types import SimpleNamespace
+
+    class Node:
+        def __init__(self, value):
+            self.value = value
+
+    one = Node([1, {"a": (2, [3])}])
+    shallow, deep = copy(one), deepcopy(one)
+    one.value[1]["a"][1].append(4)
+    return shallow.value, deep.value, SimpleNamespace(a=1, b="x"), deepcopy(5)
+
+
+def names_and_places():
+    from bisect import bisect_left, insort
+    from fnmatch import filter, fnmatchcase
+    from html import escape
+
+    places = [1, 3, 5]
+    insort(places, 4)
+    names = [fnmatchcase("a.txt", "*.t[a-z]t"), fnmatchcase("b", "[!ab]"), fnmatchcase("a+b", "a+?"), filter(["x1", "y"], "x*")]
+    return places, bisect_left(places, 3), names, escape("<a href=\"x\">'&")
+
+
+def identifiers():
+    import secrets
+    import uuid
+
+    one = uuid.uuid4()
+    return len(str(one)), one.version, uuid.UUID(str(one)) == one, len(secrets.token_hex(4)), len(secrets.token_bytes(3)), len(secrets.token_urlsafe(8)), secrets.randbelow(1), secrets.choice([7])
+
+
+def clocks():
+    import time
+
+    moment = time.gmtime(86400 * 366)
+    return moment.tm_year, moment[:6], moment.tm_wday, moment.tm_yday, time.strftime("%Y-%m-%d %H:%M:%S", moment), isinstance(time.monotonic(), float), time.perf_counter_ns() <= time.perf_counter_ns()
+
+
+def causes():
+    try:
+        try:
+            {}["x"]
+        except KeyError as error:
+            raise ValueError("no x") from error
+    except ValueError as error:
+        return str(error), repr(getattr(error, "__cause__", None))
+
+
+def views_as_sets():
+    return sorted({"a": 1, "b": 2}.keys() & {"a"})

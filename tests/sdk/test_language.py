@@ -30,6 +30,8 @@ def _answer(config):
 
 DIFFERS = {
     "digits_of_floats": "16 digits at most: 0.1 + 0.2 is written 0.3",
+    "causes": "`raise … from` keeps no `__cause__`",
+    "views_as_sets": "`keys() & other` is an error; write set(keys())",
     "mixins": "super() in a class without bases does not find the next class of a derived one; name it",
 }
 
@@ -37,6 +39,7 @@ REFUSED = {
     "except*": ("try:\n    pass\nexcept* ValueError:\n    pass", "1: except* does not work in a packed filter; catch"),
     "__init_subclass__": ("class A:\n    def __init_subclass__(cls): pass", "1: __init_subclass__ does not work"),
     "a class with keyword arguments": ("\nclass A(B, x=1): pass", "2: a class with keyword arguments does not work"),
+    "time.sleep()": ("import time\ntime.sleep(1)", "2: time.sleep() does not work in a packed filter; it would hold up all"),
     "open()": ("x = 1\nopen('a')", "2: open() does not work in a packed filter; a filter has no files"),
     "eval(), exec()": ("eval('1')", "1: eval() does not work"),
     "assignment to a slice with a step": ("x = []\nx[::2] = []", "2: assigning to (or deleting) a slice with a step"),

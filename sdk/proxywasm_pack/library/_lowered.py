@@ -94,9 +94,43 @@ def format(value, spec=""):
         return value.__format__(spec)
     if not isinstance(value, (str, int, float)):
         value = str(value)
-    if "_" in spec and isinstance(value, int):
+    if "_" in spec and isinstance(value, (int, float)):
         return format(value, spec.replace("_", ",")).replace(",", "_")
+    if "," in spec and isinstance(value, float) and spec[spec.index(",") + 1 :][-1:] not in ("e", "E"):
+        return grouped(value, spec)
     return ("{:" + spec + "}").format(value)
+
+
+def grouped(value, spec):
+    """A float with commas: the digits first, then how wide it is."""
+    before, after = spec.split(",")
+    digits = before.lstrip("+- ")
+    sign = before[: len(before) - len(digits)] if before[:1] in ("+", "-", " ") else ""
+    text = ("{:" + sign + after + "}").format(value)
+    number = text.lstrip("+- ")
+    whole, point, rest = number.partition(".")
+    parts = []
+    while len(whole) > 3 and whole.isdigit():
+        parts.insert(0, whole[-3:])
+        whole = whole[:-3]
+    text = text[: len(text) - len(number)] + ",".join([whole] + parts) + point + rest
+    if not digits:
+        return text
+    return ("{:" + (digits if digits[0] in "<>^=" or digits[1:2] in ("<", ">", "^") else ">" + digits) + "}").format(text)
+
+
+def maketrans(old, new=None, gone=""):
+    if new is None:
+        return {ord(k) if isinstance(k, str) else k: v for k, v in old.items()}
+    if len(old) != len(new):
+        raise ValueError("the first two maketrans arguments must have equal length")
+    table = {ord(a): ord(b) for a, b in zip(old, new)}
+    table.update({ord(c): None for c in gone})
+    return table
+
+
+def tobytes(value):
+    return bytes(value)
 
 
 def issubclass(kind, kinds):
