@@ -495,12 +495,19 @@ class Parser:
 
 
 class Match:
-    def __init__(self, pattern, text, spans, pos, endpos):
+    def __init__(self, pattern, text, spans, limits=None):
         self.re = pattern
         self.string = text
-        self.pos = pos
-        self.endpos = endpos
         self._spans = spans
+        self._limits = limits
+
+    @property
+    def pos(self):
+        return self._limits[0] if self._limits else 0
+
+    @property
+    def endpos(self):
+        return self._limits[1] if self._limits else len(self.string)
 
     def _number(self, group):
         number = self.re.groupindex.get(group) if isinstance(group, str) else group
@@ -580,12 +587,12 @@ class Pattern:
         if isinstance(text, str) != self._is_text:
             kinds = ("string", "bytes-like object") if self._is_text else ("bytes", "string-like object")
             raise TypeError("cannot use a %s pattern on a %s" % kinds)
-        spans = _re.match(
-            self._code, text, _re.position(text, pos) if pos > 0 else 0, -1 if endpos is None else _re.position(text, endpos), mode
-        )
-        if spans is None:
-            return None
-        return Match(self, text, spans, max(pos, 0), len(text) if endpos is None else endpos)
+        if not pos and endpos is None:
+            spans = _re.match(self._code, text, 0, -1, mode)
+            return None if spans is None else Match(self, text, spans)
+        begin, end = _re.position(text, pos), -1 if endpos is None else _re.position(text, endpos)
+        spans = _re.match(self._code, text, begin, end, mode)
+        return None if spans is None else Match(self, text, spans, (max(pos, 0), len(text) if endpos is None else endpos))
 
     def match(self, string, pos=0, endpos=None):
         return self._find(string, 0, pos, endpos)
@@ -603,7 +610,7 @@ class Pattern:
             yield found
             begin, at = found._spans[0], found._spans[1]
             spans = _re.match(self._code, string, at, end, SEARCH | NOT_EMPTY if begin == at else SEARCH)
-            found = None if spans is None else Match(self, string, spans, found.pos, found.endpos)
+            found = None if spans is None else Match(self, string, spans, found._limits)
 
     def findall(self, string, pos=0, endpos=None):
         out, empty = [], string[:0]
