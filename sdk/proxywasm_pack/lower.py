@@ -72,7 +72,8 @@ def _name(text: str) -> ast.expr:
 def _by_place(node: ast.Call, names: list[str]) -> None:
     """Make arguments by name ones by place."""
     given = {k.arg: k.value for k in node.keywords}
-    if not given or not given.keys() <= set(names) or len(node.args) > len(names):
+    # What has more by place is another function: re.split(pattern, text, maxsplit=1).
+    if not given or not given.keys() <= set(names[len(node.args) :]):
         return
     last = max(names.index(name) for name in given if name is not None)
     missing: ast.expr = ast.Constant(None)
