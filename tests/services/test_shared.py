@@ -439,6 +439,28 @@ if child:
     assert shared.metrics.snapshot()["counters"] == {"c": 211}
 
 
+def test_a_fork_goes_on_counting_for_all(tmp_path, opened):
+    """Metrics that were defined before it are added up although it never ends."""
+    choice = f"processes:{tmp_path / 'state'}"
+    shared = opened(choice)
+    fork = f"""
+import os, time
+from proxywasm_host.services.shared import open_shared
+shared = open_shared({choice!r})
+shared.metrics.define(0, "c")
+if not os.fork():
+    shared.metrics.add(0, "c", 7)
+    time.sleep(60)
+os.wait()
+"""
+    process = subprocess.Popen([sys.executable, "-c", fork], start_new_session=True)
+    try:
+        eventually(lambda: shared.metrics.snapshot()["counters"] == {"c": 7}, 30)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
 def test_a_directory_of_others(tmp_path, opened):
     path = tmp_path / "state"
     path.mkdir(mode=0o777)

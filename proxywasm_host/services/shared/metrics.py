@@ -79,9 +79,6 @@ class SharedMetrics:
     def define(self, kind: int, name: str) -> None:
         """Make the metric known, with the value 0. Raises: QuotaExceeded, if it is new and there is no room."""
         with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="proxywasm-metrics", daemon=True)
-                self._thread.start()
             if name in self._histograms if kind == HISTOGRAM else (kind, name) in self._values:
                 return
             self._quota.reserve(METRIC + getsizeof(name))
@@ -95,6 +92,9 @@ class SharedMetrics:
             self._values[kind, name] = 0
 
     def _change(self, kind: int, name: str, amount: int, place: int = 0, *, kept: bool = True) -> None:
+        if self._thread is None:  # the first in this process, which may be a fork
+            self._thread = threading.Thread(target=self._run, name="proxywasm-metrics", daemon=True)
+            self._thread.start()
         field = _field(kind, name, place)
         if kept and field in self._changes:
             kept, before = self._changes[field]
