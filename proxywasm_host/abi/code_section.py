@@ -47,8 +47,9 @@ class Code(NamedTuple):
     """How many values (locals, and what is on the stack) branches have to bring together, over all branches of a
     function. What compiling costs is linear in the size of code, but for this."""
     calls: Figure
-    """Calls in a function, of which an indirect one counts for `INDIRECT`: as many as others it costs at least. So does
-    each result after the first."""
+    """Calls in a function, of which an indirect one counts for `INDIRECT`: as many as others it costs at least. Each
+    result after the first counts for one, and so does an instruction that calls the engine (``table.grow``,
+    ``elem.drop``, ``data.drop``)."""
     optimising: Figure
     """Microseconds that V8 needs to optimise a function, at most, by the estimate of `OPTIMISING`."""
     all_merges: int
@@ -94,7 +95,9 @@ class Code(NamedTuple):
     DELEGATE,
     SPLIT,
     REFERENCE,
-) = range(30)
+    DROP_SEGMENT,
+    DIVIDE,
+) = range(32)
 
 _NUMERIC = (
     # first, last, effect on the height of the stack
@@ -145,6 +148,7 @@ _PLAIN: Final[dict[int, tuple[int, int]]] = {
     0x43: (FOUR_BYTES, 1),
     0x44: (EIGHT_BYTES, 1),
     **{code: (NOTHING, effect) for first, last, effect in _NUMERIC for code in range(first, last + 1)},
+    **dict.fromkeys((0x6D, 0x6F, 0x7F, 0x81), (DIVIDE, -1)),
     0xD0: (NUMBER, 1),
     0xD1: (NOTHING, 0),
     0xD2: (REFERENCE, 1),
@@ -154,11 +158,11 @@ _PLAIN: Final[dict[int, tuple[int, int]]] = {
 _MORE: Final[dict[int, tuple[int, int]]] = {
     **dict.fromkeys(range(8), (SPLIT, 0)),  # saturating conversions
     8: (TWO_NUMBERS, -3),
-    9: (NUMBER, 0),
+    9: (DROP_SEGMENT, 0),
     10: (TWO_NUMBERS, -3),
     11: (NUMBER, -3),
     12: (TWO_NUMBERS, -3),
-    13: (NUMBER, 0),
+    13: (DROP_SEGMENT, 0),
     14: (TWO_NUMBERS, -3),
     15: (GROW_TABLE, -1),
     16: (NUMBER, 1),
@@ -243,12 +247,18 @@ def _simple() -> re.Pattern[bytes]:
     groups = []
     for wanted in _EFFECTS[1:]:
         codes = {code: kind for code, (kind, effect) in _PLAIN.items() if kind in behind and effect == wanted}
-        one = b"|".join(re.escape(bytes([code])) + behind[kind] for code, kind in codes.items())
-        groups.append(b"((?:" + one + (b")+)" if wanted == 0 else b"))"))
+        alone = wanted != 0
+        one = b"|".join(
+            re.escape(bytes([code])) + behind[kind] for code, kind in codes.items() if alone or code not in _NOTED
+        )
+        groups.append(b"((?:" + one + (b"))" if alone else b")+)"))
     return re.compile(b"|".join(groups), re.DOTALL)
 
 
 _EFFECTS: Final = (0, 0, 1, -1, -2)
+_END, _GET_LOCAL, _TEE_LOCAL, _IS_ZERO = 0x0B, 0x20, 0x22, 0x45
+_NOTED: Final = (_TEE_LOCAL, _IS_ZERO)
+"""Of no effect on the stack, and yet not in a run of others: a branch behind one may be a choice."""
 
 
 @lru_cache(8)
@@ -317,16 +327,21 @@ class Optimising(NamedTuple):
     calls: float
     phis: float
     """A local that a loop may set, at its begin, and again at each branch back to it."""
+    phis_squared: float
+    """Registers are sought for all of them, at each of the others."""
     splits: float
-    """An instruction that divides the code: a loop, a branch back to one, an indirect call; a conversion that saturates
-    counts for two, a ``table.get`` and a ``ref.func`` for three."""
+    """An instruction that divides the code: a loop, a branch back to one, an indirect call, a division with a sign; a
+    conversion that saturates counts for two, a ``table.get`` and a ``ref.func`` for three."""
     splits_squared: float
     targets_squared: float
     """All targets of a function's ``br_table``."""
+    choices_squared: float
+    """A branch on a local's value as it stands, on a block's, or on whether that is zero; a ``br_table`` counts for
+    two. V8 makes another copy of what follows where such a value is known on one of the ways that lead to it."""
 
 
-OPTIMISING: Final = Optimising(0.74, 0.1, 2.5, 0.5, 10.0, 0.0065, 0.00018)
-"""Measured on V8 14.4: 150 shapes of code, each as dear as can be for its size, need at most what is said, filters'
+OPTIMISING: Final = Optimising(0.74, 0.1, 2.5, 0.5, 0.0002, 10.0, 0.0065, 0.001, 0.13)
+"""Measured on V8 14.4: 200 shapes of code, each as dear as can be for its size, need at most what is said, filters'
 code as much, and 1,800 functions made at random at most half as much again."""
 _MOST = 1 << 32
 """What is counted beyond that counts as that."""
@@ -395,7 +410,7 @@ class _Body:
         self._kinds = kinds
         self._effects = array("b", effects)
         self.locals = self.depth = self.loops = self.targets = self.merges = self.calls = 0
-        self.phis = self.splits = self.all_targets = 0
+        self.phis = self.splits = self.all_targets = self.choices = 0
         self.grows = False
         self.stopped = -1
 
@@ -406,9 +421,11 @@ class _Body:
     def optimising(self, size: int, each: Optimising) -> int:
         """Microseconds, see `Code.optimising`."""
         needed = size * each.bytes + self.merges * each.merges + self.calls * each.calls + self.phis * each.phis
-        splits, targets = float(self.splits), float(self.all_targets)
-        needed += splits * each.splits + splits * splits * each.splits_squared
-        return int(min(needed + targets * targets * each.targets_squared, _MOST * _MOST // 4))
+        phis, splits = float(self.phis), float(self.splits)
+        targets, choices = float(self.all_targets), float(self.choices)
+        needed += phis * phis * each.phis_squared + splits * each.splits + splits * splits * each.splits_squared
+        needed += targets * targets * each.targets_squared + choices * choices * each.choices_squared
+        return int(min(needed, _MOST * _MOST // 4))
 
     def _arity(self, type: int) -> tuple[int, int]:
         packed = self._types[type] if type < len(self._types) else 0
@@ -456,9 +473,13 @@ class _Body:
                 number()
         blocks = [_Block(0, 0, results)]
         height = loops = 0
+        last = before = 0  # what was read last, and before that
         while True:
             below = blocks[-1].below
             while found := match(reader.data, reader.at, reader.end):
+                before, last = last, reader.data[reader.at]
+                if found.lastindex == 1:  # a run
+                    before = last
                 reader.at = found.end()
                 height = max(height + _EFFECTS[found.lastindex or 0], below)
             at = reader.at
@@ -472,6 +493,11 @@ class _Body:
             if kind == UNKNOWN:
                 self.stopped = at
                 return
+            if kind in (IF, BRANCH_IF, BRANCH_TABLE):
+                value = before if last == _IS_ZERO else last
+                if value in (_END, _GET_LOCAL, _TEE_LOCAL):
+                    self.choices += 2 if kind == BRANCH_TABLE else 1
+            before, last = last, reader.data[at]
             height = max(height + effects[code], blocks[-1].below)
             if kind == NOTHING:
                 pass
@@ -562,9 +588,15 @@ class _Body:
                 height = max(height - params, blocks[-1].below) + results
             elif kind == SPLIT:
                 self.splits += 2
+            elif kind == DIVIDE:
+                self.splits += 1
+            elif kind == DROP_SEGMENT:
+                self.calls += 1
+                number()
             elif kind == REFERENCE:
                 self.splits += 3
                 number()
             elif kind == GROW_TABLE:
+                self.calls += 1
                 number()
                 self.grows = True

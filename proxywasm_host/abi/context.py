@@ -60,6 +60,8 @@ class Context(ContextState):
     root: Context
     status: tuple[int, bytes] = (0, b"")
     """What ``proxy_get_status`` tells of the last callout."""
+    set_once: frozenset[str] = frozenset()
+    """Properties that this context has declared as read-only: in each of its streams they are set once."""
 
     @property
     def name(self) -> str:
@@ -130,9 +132,9 @@ class Context(ContextState):
         return Refusal(Status.NOT_FOUND, "context {0} is not a stream: it has no properties", self.id)
 
     @cached_property
-    def _declared(self) -> tuple[dict[str, bool], Quota]:
-        """Properties that this context has declared, and whether they are read-only; how much they may be."""
-        return {}, Quota("the properties that this context declared", MIB)
+    def _declared(self) -> tuple[set[str], Quota]:
+        """Properties that this context has declared, and how much they may be."""
+        return set(), Quota("the properties that this context declared", MIB)
 
     def declare_property(self, name: str, *, read_only: bool) -> Refusal | None:
         """Say what a property is, before it is set. What a root context declares holds in all of its streams."""
@@ -140,12 +142,10 @@ class Context(ContextState):
         if name in declared:
             return Refusal(Status.BAD_ARGUMENT, "property {0} has been declared before", name)
         quota.reserve(DECLARED + len(name))
-        declared[name] = read_only
+        declared.add(name)
+        if read_only:
+            self.set_once |= {name}
         return None
-
-    def is_read_only(self, name: str) -> bool:
-        """Whether the root context has declared that a property can be set once only."""
-        return self.root._declared[0].get(name, False)
 
     def set_filter_state(self, name: str, value: bytes) -> Refusal | None:
         """Set one of Envoy's own objects in the filter state, for the proxy and the filters that come after."""

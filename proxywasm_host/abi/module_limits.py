@@ -59,7 +59,7 @@ ELEMENT_BYTES: Final = 16
 _GC_FORMS: Final = (0x4E, 0x4F, 0x50, 0x5E, 0x5F)
 _SHARED, _WIDE, _PAGE_SIZE = 2, 4, 8
 """In the flags of a memory or a table."""
-_REVISION: Final = 2
+_REVISION: Final = 3
 """To be raised when `check_code` or `bounded_tables` change."""
 
 
@@ -78,7 +78,8 @@ class ModuleLimits:
         merges: how many values (locals, and what is on the stack) branches have to bring together, over all branches
             of a function.
         all_merges: the same, over all functions.
-        calls: calls in one function, of which an indirect one counts for ten, and each result after the first for one.
+        calls: calls in one function, of which an indirect one counts for ten, and each result after the first for one,
+            as do ``table.grow``, ``elem.drop`` and ``data.drop``, which call the engine.
         optimising: microseconds that an optimising compiler needs for one function, by an estimate that is made for V8.
         all_optimising: the same, of all functions together for which it is more than 40 ms.
         types: types of functions.

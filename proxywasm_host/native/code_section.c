@@ -6,10 +6,11 @@
 enum {
     UNKNOWN, NOTHING, NUMBER, TWO_NUMBERS, FOUR_BYTES, EIGHT_BYTES, SIXTEEN_BYTES, LANE, MEMORY, MEMORY_AND_LANE,
     BLOCK, LOOP, IF, ELSE, END, BRANCH, BRANCH_IF, BRANCH_TABLE, LEAVE, LEAVE_TO, SELECT, CALL, CALL_INDIRECT,
-    GROW_TABLE, MORE, MORE_VECTOR, TRY_TABLE, DELEGATE, SPLIT, REFERENCE
+    GROW_TABLE, MORE, MORE_VECTOR, TRY_TABLE, DELEGATE, SPLIT, REFERENCE, DROP_SEGMENT, DIVIDE
 };
 /* clang-format on */
 enum { PLAIN = 256, VECTORS = 276, FIGURES = 8, INDIRECT = 10, NOT_SIMPLE = 255 };
+enum { END_OPCODE = 0x0B, GET_LOCAL = 0x20, TEE_LOCAL = 0x22, IS_ZERO = 0x45 };
 
 static const uint64_t MOST = 1ull << 32, MOST_MERGES = 1ull << 62;
 
@@ -20,7 +21,7 @@ typedef struct {
 
 /* What one of each costs, in microseconds, and how many are too many: `Optimising` and SLOW of code_section.py. */
 typedef struct {
-    double bytes, merges, calls, phis, splits, splits_squared, targets_squared, slow;
+    double bytes, merges, calls, phis, phis_squared, splits, splits_squared, targets_squared, choices_squared, slow;
 } Weights;
 
 typedef struct {
@@ -41,7 +42,8 @@ typedef struct {
     size_t room;
     bool no_memory;
     /* The figures of the function that is read. */
-    uint64_t locals, depth, loops, targets, merges, calls, phis, splits, all_targets;
+    uint64_t locals, depth, loops, targets, merges, calls, phis, splits, all_targets, choices;
+    uint8_t last, before; /* the instruction that was read last, and the one before it */
     bool grows;
     Py_ssize_t unknown;
 } Scan;
@@ -101,12 +103,19 @@ static void branch(Scan *scan, size_t count, uint64_t depth) {
     scan->splits++;
 }
 
+/* Note a condition that is a local's value as it stands, or a block's, or whether it is zero. */
+static void choose(Scan *scan, uint64_t weight) {
+    uint8_t from = scan->last == IS_ZERO ? scan->before : scan->last;
+    if (from == GET_LOCAL || from == TEE_LOCAL || from == END_OPCODE) scan->choices += weight;
+}
+
 static uint64_t optimising(const Scan *scan, uint64_t size, const Weights *each) {
     double needed = (double)size * each->bytes + (double)scan->merges * each->merges +
                     (double)scan->calls * each->calls + (double)scan->phis * each->phis;
-    double splits = (double)scan->splits, targets = (double)scan->all_targets;
-    needed += splits * each->splits + splits * splits * each->splits_squared;
-    needed += targets * targets * each->targets_squared;
+    double phis = (double)scan->phis, splits = (double)scan->splits;
+    double targets = (double)scan->all_targets, choices = (double)scan->choices;
+    needed += phis * phis * each->phis_squared + splits * each->splits + splits * splits * each->splits_squared;
+    needed += targets * targets * each->targets_squared + choices * choices * each->choices_squared;
     return needed < (double)MOST_MERGES ? (uint64_t)needed : MOST_MERGES;
 }
 
@@ -137,16 +146,19 @@ static void find_simple(Scan *scan) {
 }
 
 /* Go past simple instructions, the most of them, with one branch for each. Returns the height of the stack. */
-static uint64_t past_simple(const Scan *scan, Reader *reader, uint64_t height, uint64_t below) {
+static uint64_t past_simple(Scan *scan, Reader *reader, uint64_t height, uint64_t below) {
     const uint8_t *at = reader->at;
     int64_t now = (int64_t)height, least = (int64_t)below;
+    uint8_t last = scan->last, before = scan->before;
     while (reader->end - at > 9) {
         uint8_t code = at[0];
         if ((at[1] | at[2] << 8) & scan->longer[code] || scan->width[code] == NOT_SIMPLE) break;
         now += scan->effects[code];
         if (now < least) now = least;
         at += 1 + scan->width[code];
+        before = last, last = code;
     }
+    scan->last = last, scan->before = before;
     reader->at = at;
     return (uint64_t)now;
 }
@@ -182,6 +194,9 @@ static void read_body(Scan *scan, Reader *reader, uint64_t index) {
             if (scan->unknown < 0) scan->unknown = at - reader->start;
             return;
         }
+        if (kind == IF || kind == BRANCH_IF) choose(scan, 1);
+        else if (kind == BRANCH_TABLE) choose(scan, 2);
+        scan->before = scan->last, scan->last = at[0];
         Block *inner = &scan->blocks[count - 1];
         int effect = scan->effects[code];
         height = effect < 0 ? popped(height, -effect, inner->below) : height + effect;
@@ -272,11 +287,17 @@ static void read_body(Scan *scan, Reader *reader, uint64_t index) {
             break;
         }
         case SPLIT: scan->splits += 2; break;
+        case DIVIDE: scan->splits++; break;
+        case DROP_SEGMENT:
+            scan->calls++;
+            number(reader);
+            break;
         case REFERENCE:
             scan->splits += 3;
             number(reader);
             break;
         case GROW_TABLE:
+            scan->calls++;
             number(reader);
             if (!reader->stopped) scan->grows = true;
             break;
@@ -311,7 +332,8 @@ static bool read_bodies(Scan *scan, Reader *reader, uint64_t imported, const Wei
         if (reader->stopped) break;
         Reader body = {reader->start, reader->at, reader->at + less(size, reader->end - reader->at), false};
         scan->locals = scan->depth = scan->loops = scan->targets = scan->merges = scan->calls = 0;
-        scan->phis = scan->splits = scan->all_targets = 0;
+        scan->phis = scan->splits = scan->all_targets = scan->choices = 0;
+        scan->last = scan->before = 0;
         read_body(scan, &body, imported + index);
         if (scan->no_memory) return false;
         const uint64_t figures[FIGURES] = {size,          scan->locals, scan->depth, scan->loops,

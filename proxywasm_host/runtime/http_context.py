@@ -237,7 +237,7 @@ class HttpContext(HttpContextBase, Context):
         if self.vm.running:
             self.vm.stop_iteration = True
         text = details.translate(WHITE_SPACE).decode("utf-8", "replace")
-        self.vm.defer(lambda: self.stream._local_response(status, headers, body, text, grpc_status))
+        self.vm.defer(self.stream._local_response, status, headers, body, text, grpc_status)
 
     def continue_stream(self, stream: int) -> Refusal | None:
         """``proxy_continue_stream``."""
@@ -246,7 +246,7 @@ class HttpContext(HttpContextBase, Context):
         self.vm.reserve_effect()
         direction = REQUEST if stream == StreamType.REQUEST else RESPONSE
         self.maps[HEADERS_MAP[direction]] = None
-        self.vm.defer(lambda: self._resume(direction))
+        self.vm.defer(self._resume, direction)
         return None
 
     def _resume(self, direction: int) -> None:
@@ -257,7 +257,7 @@ class HttpContext(HttpContextBase, Context):
         """``proxy_close_stream``."""
         if stream in (StreamType.REQUEST, StreamType.RESPONSE):
             self.vm.reserve_effect()
-            self.vm.defer(lambda: self.stream._reset("wasm_close_stream"))
+            self.vm.defer(self.stream._reset, "wasm_close_stream")
         return None
 
     def clear_route_cache(self) -> None:
@@ -272,7 +272,7 @@ class HttpContext(HttpContextBase, Context):
         if not self.stream._response_started:
             return Refusal(Status.BAD_ARGUMENT, "the response has not begun")
         self.vm.reserve_effect(kept_bytes(data))
-        self.vm.defer(lambda: self.stream._inject(self, data, end_stream))
+        self.vm.defer(self.stream._inject, self, data, end_stream)
         return None
 
     def override_upstream_host(self, address: bytes) -> Refusal | None:
@@ -293,7 +293,7 @@ class HttpContext(HttpContextBase, Context):
     def set_property(self, name: str, value: bytes) -> Refusal | None:
         """Store a property. Higress's plugins ask for things by setting properties of certain names."""
         stream = self.stream
-        if name in stream.filter_state and self.is_read_only(name):
+        if name in self.root.set_once and name in stream.filter_state:
             return Refusal(Status.BAD_ARGUMENT, READ_ONLY, name)
         if self.vm.version < AbiVersion.V0_2_100:
             stream._stored.put(stream.filter_state, name, value, self)

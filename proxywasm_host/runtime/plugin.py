@@ -199,7 +199,7 @@ class Plugin(PluginBase):
         """Call on_queue_ready: a message came into a queue that this plugin registered."""
         root = self._root
         root.queue_notifications.acknowledge()
-        self._vm.defer(lambda: self._call(root, "on_queue_ready", token))
+        self._vm.defer(self._call, root, "on_queue_ready", token)
         return self.host.drain()
 
     def foreign_function(self, function: int, arguments: bytes) -> list[Effect]:

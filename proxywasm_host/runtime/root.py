@@ -184,9 +184,8 @@ class RootContext(Context):
 
     def _start(self, callout: effects.Callout, *parts: bytes | HeaderList) -> int | Refusal:
         cluster = callout.cluster
-        most = max_callouts_of(self.vm.services.clusters, cluster)
         under_way = self._by_cluster.get(cluster, 0)
-        if under_way >= most:
+        if under_way and under_way >= (most := max_callouts_of(self.vm.services.clusters, cluster)):
             reason = "{0} callouts to cluster {1!r} are under way, no more are let through"
             return Refusal(Status.INTERNAL_FAILURE, reason, most, cluster)
         size = CALLOUT + kept_bytes(*parts)
@@ -299,9 +298,7 @@ class RootContext(Context):
         self._half_closed.pop(token, None)
         if token in self._callouts:
             callout, size = self._callouts.pop(token)
-            left = self._by_cluster.pop(callout.cluster) - 1
-            if left:
-                self._by_cluster[callout.cluster] = left
+            self._by_cluster[callout.cluster] -= 1
             self.vm.unfinished_quota.release(size)
 
     @property
@@ -330,7 +327,7 @@ class RootContext(Context):
                     "a callout is answered once"
                 )
             object.__setattr__(callout, "answered", True)  # frozen for everybody else
-        self.vm.defer(lambda: self._deliver(callout, reply))
+        self.vm.defer(self._deliver, callout, reply)
 
     def _deliver(self, callout: effects.Callout, reply: effects.Reply) -> None:
         token = callout.token

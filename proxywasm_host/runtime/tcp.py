@@ -125,14 +125,14 @@ class TcpContext(Context):
     def continue_stream(self, stream: int) -> Refusal | None:
         if stream == StreamType.DOWNSTREAM:
             self.vm.reserve_effect()
-            self.vm.defer(lambda: self.stream._resume(self))
+            self.vm.defer(self.stream._resume, self)
         return super().continue_stream(stream)
 
     def close_stream(self, stream: int) -> Refusal | None:
         if stream in (StreamType.DOWNSTREAM, StreamType.UPSTREAM):
             self.vm.reserve_effect()
             which = "downstream" if stream == StreamType.DOWNSTREAM else "upstream"
-            self.vm.defer(lambda: self.stream._close_connection(f"wasm_{which}_close"))
+            self.vm.defer(self.stream._close_connection, f"wasm_{which}_close")
         return None
 
     def get_property(self, path: Sequence[str]) -> PropertyValue:
@@ -149,7 +149,7 @@ class TcpContext(Context):
         return None
 
     def set_property(self, name: str, value: bytes) -> Refusal | None:
-        if name in self.stream.filter_state and self.is_read_only(name):
+        if name in self.root.set_once and name in self.stream.filter_state:
             return Refusal(Status.BAD_ARGUMENT, READ_ONLY, name)
         self.stream._stored.put(self.stream.filter_state, name, value, self)
         return None

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from proxywasm_host.abi.bytecode import Bytecode
@@ -264,12 +265,12 @@ class Vm(VmBase):
         finally:
             self._draining = False
 
-    def defer(self, action: Callable[[], None]) -> None:
+    def defer(self, action: Callable[..., object], *arguments: Any) -> None:
         """Do something when the guest has returned; at once if it does not run."""
         if self.running:
-            self.deferred.append(action)
+            self.deferred.append(partial(action, *arguments))
         else:
-            action()
+            action(*arguments)
 
     def reserve_effect(self, size: int = EFFECT) -> None:
         """Note that what a hostcall brings about takes so many bytes until effects are taken. Raises: QuotaExceeded."""

@@ -26,7 +26,7 @@ check_constants(STOPPED=STOPPED)
 class VmBase:
     """A guest that can be entered by one callback at a time. A `Vm` adds `ended` and `run_deferred`."""
 
-    def __init__(self, idle: Context, deferred: deque[Callable[[], None]]) -> None:
+    def __init__(self, idle: Context, deferred: deque[Callable[[], object]]) -> None:
         self.idle = idle
         """The context while the guest does not run, or starts."""
         self.context: Context = idle

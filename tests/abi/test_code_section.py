@@ -59,7 +59,9 @@ NOTHING = {
         ("00 02 02 00 0b 02 40 0b 1a 1a 1a 0b", {"depth": 1, "merges": 0 + 3, "all_merges": 3}),
         ("00 10 01 41 00 11 00 00 10 01 0b", {"calls": 12}),
         ("00 41 00 11 02 00 1a 1a 1a 0b", {"calls": 12}),
-        ("00 d0 70 41 01 fc 0f 00 1a 0b", {"grows_tables": True}),
+        # What calls the engine.
+        ("00 d0 70 41 01 fc 0f 00 1a 0b", {"grows_tables": True, "calls": 1}),
+        ("00 fc 09 00 fc 0d 00 0b", {"calls": 2}),
         ("00 43 0b 0b 0b 0b 1a 44 0b 0b 0b 0b 0b 0b 0b 0b 1a 0b", {}),
         ("00 fd 0c 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 1a 0b", {}),
         ("00 41 00 fd 54 00 00 0b 1a 0b", {}),
@@ -105,12 +107,19 @@ ONE_EACH = {
     # Four locals at the begin of a loop, as three, and once more for each of two branches back; and two locals at most in
     # one of five bytes.
     "phis": ("01 04 7f 03 40 41 00 0d 00 41 00 0d 00 01 0b 03 40 41 00 1a 01 0b 0b", 4 * (3 + 2) + 2 * 3),
+    "phis_squared": ("01 04 7f 03 40 01 01 01 0b 0b", ((2 + 3) // 2 * 3) ** 2),
+    # Conditions that are a local's value, one that was just set, what a block leaves, whether one is zero, and a table's:
+    # and none that is another, or behind another.
+    "choices_squared": (
+        "01 04 7f 02 40 20 00 0d 00 41 00 22 00 45 0d 00 02 7f 41 00 0b 0d 00 20 00 0e 00 00 41 00 0d 00 20 00 69 45 0d 00 0b 0b",
+        (1 + 1 + 1 + 2) ** 2,
+    ),
     # A loop, and branches to it: of a table, too.
     "splits": ("01 04 7f 03 40 02 40 41 00 0e 02 00 01 01 0b 41 00 0d 00 0b 0b", 1 + 2 + 1),
     "targets_squared": ("01 04 7f 02 40 41 00 0e 02 00 00 00 0b 41 00 0e 00 00 0b", (3 + 1) ** 2),
     "splits_squared": (
-        "01 04 7f 41 00 25 00 1a 41 00 11 00 00 44 00 00 00 00 00 00 00 00 fc 02 1a d2 00 1a 0b",
-        (3 + 1 + 2 + 3) ** 2,
+        "01 04 7f 41 00 25 00 1a 41 00 11 00 00 44 00 00 00 00 00 00 00 00 fc 02 1a d2 00 1a 41 01 41 01 6d 1a 0b",
+        (3 + 1 + 2 + 3 + 1) ** 2,
     ),
 }
 

@@ -299,6 +299,9 @@ def if_else(locals: int, count: int) -> str:
         ("(func " + "(loop)" * 20_000 + ")", "function 2 needs 2"),
         (f"(table 1 funcref) (func {'(drop (table.get 0 (i32.const 0)))' * 6_000})", "function 2 needs 2"),
         (f"(elem declare func 0) (func {'(drop (ref.func 0))' * 6_000})", "function 2 needs 2"),
+        (f"(func (param i32) {'(if (local.get 0) (then (local.set 0 (i32.const 0))))' * 4_000})", "function 2 needs 2"),
+        (f"(func (local {'i32 ' * 50}) (loop {'(local.set 1 (i32.const 1)) (br_if 0 (i32.load (local.get 1)))' * 2_000}))",
+         "function 2 needs 2"),
         (f"(func {'nop ' * 1_000_000}) " * 40, "the functions that take more than 40 ms each need "),
         (f"(table 60000 funcref) (elem (i32.const 0) funcref {'(ref.func 0)' * 60_000})", "the module has 60001 segments"),
         (f"(table 1 funcref) {'(elem func 0)' * 11_000}", "the module has 11000 segments of elements, 10000 are"),
@@ -308,7 +311,7 @@ def if_else(locals: int, count: int) -> str:
         (f"(type (func (param {'i32 ' * 101})))", "type 0 has 101 parameters, 100 are allowed"),
     ],
     ids=["branches", "many branches", "loops", "blocks", "a long function", "calls", "short loops",
-         "table.get", "ref.func", "long functions", "elements", "segments", "br_table",
+         "table.get", "ref.func", "known conditions", "branches back", "long functions", "elements", "segments", "br_table",
          "functions", "locals", "types"],
 )  # fmt: skip
 def test_what_takes_compilers_long(host: Host, more: str, reason: str) -> None:
