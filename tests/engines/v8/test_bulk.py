@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from proxywasm_engine_v8 import bulk
 from proxywasm_engine_v8.binary import Binary
-from proxywasm_engine_v8.reader import Reader
+from proxywasm_engine_v8.reader import Reader, leb
+from proxywasm_host.abi import code_section
 from proxywasm_host.engine.protocol import Instance, InvalidModule, Limits, Trap, TrapKind
 from tests.support import wat
 
@@ -255,3 +256,70 @@ def test_many_functions(load: Callable[[bytes], Instance]) -> None:
             function(instance, name)()
         assert [code[frame.offset or 0] for frame in caught.value.frames] == [0]
     assert Binary(code).original(0) is None
+
+
+ENTRIES = [
+    (prefix, code, kind)
+    for prefix, table in zip((None, 0xFC, 0xFD), (code_section._PLAIN, code_section._MORE, code_section._VECTOR), strict=True)
+    for code, (kind, _) in table.items()
+    if kind not in (code_section.MORE, code_section.MORE_VECTOR, code_section.END, code_section.ELSE)
+]
+NUMBERS = st.integers(0, 2**32 - 1)
+PADDED = st.integers(0, 3)
+
+
+def number(value: int, padding: int) -> bytes:
+    """A number in as many bytes as it needs, and some more, as far as five."""
+    text = leb(value)
+    more = min(padding, 5 - len(text))
+    return text if more <= 0 else text[:-1] + bytes([text[-1] | 0x80]) + b"\x80" * (more - 1) + b"\0"
+
+
+@st.composite
+def instructions(draw: st.DrawFn) -> tuple[bytes, bool]:
+    """An instruction that the core knows, with any immediates; and whether it is one that is done by a function here."""
+    prefix, code, kind = draw(st.sampled_from(ENTRIES))
+    one = lambda: number(draw(NUMBERS), draw(PADDED))  # noqa: E731
+    memory = lambda: number(draw(st.integers(0, 31)), draw(PADDED)) + one()  # noqa: E731
+    c, targets = code_section, draw(st.integers(0, 4))
+    shape: dict[int, Callable[[], bytes]] = {
+        **dict.fromkeys((c.NUMBER, c.BRANCH, c.BRANCH_IF, c.REFERENCE, c.CALL, c.GROW_TABLE, c.DROP_SEGMENT), one),
+        **dict.fromkeys((c.TWO_NUMBERS, c.CALL_INDIRECT), lambda: one() + one()),
+        c.MEMORY: memory,
+        c.MEMORY_AND_LANE: lambda: memory() + draw(st.binary(min_size=1, max_size=1)),
+        c.FOUR_BYTES: lambda: draw(st.binary(min_size=4, max_size=4)),
+        c.EIGHT_BYTES: lambda: draw(st.binary(min_size=8, max_size=8)),
+        c.SIXTEEN_BYTES: lambda: draw(st.binary(min_size=16, max_size=16)),
+        c.LANE: lambda: draw(st.binary(min_size=1, max_size=1)),
+        **dict.fromkeys((c.BLOCK, c.LOOP, c.IF), lambda: draw(st.sampled_from([b"\x40", b"\x7f", b"\x7b", b"\5", b"\x80\1"]))),
+        c.BRANCH_TABLE: lambda: number(targets, 0) + b"".join(one() for _ in range(targets + 1)),
+        c.SELECT: lambda: b"\1" + draw(st.sampled_from([b"\x7f", b"\x70", b"\x7b"])),
+    }  # fmt: skip
+    opcode = bytes([code]) if prefix is None else bytes([prefix]) + number(code, draw(PADDED))
+    behind = shape.get(kind, lambda: b"")()
+    ranges = prefix == 0xFC and code in (8, 10, 11, 12, 14, 17)
+    return opcode + behind, ranges or (prefix is None and code in (0x26, 0x40))
+
+
+@given(st.lists(instructions(), max_size=12))
+def test_the_cores_walk_and_this_one_go_the_same_way(drawn: list[tuple[bytes, bool]]) -> None:
+    """Between any two instructions stands a call, which the core counts, and a growth, which is edited here."""
+    body, edits = bytearray(b"\0"), []
+    for text, edited in drawn:
+        if edited:
+            edits.append((len(body), len(body) + len(text)))
+        body += text
+        edits.append((len(body), len(body) + 2))
+        body += b"\x40\0\x10\0"
+    body += b"\x0b" * (1 + len(drawn))
+    size = leb(len(body))
+    code = b"\1" + size + body
+    at = 1 + len(size)
+    expected = [(0, 1, at, len(code), [(at + here, at + behind) for here, behind in edits])] if edits else []
+    for walk in (bulk.edited, bulk.edited_in_python):
+        assert walk(code, 0, len(code)) == (expected, -1)
+    read = code_section.read_code(code, (0, len(code)), [(0, 0)], [0, 0], 1)
+    own = [text for text, _ in drawn]
+    others = sum(1 if text[0] == 0x10 else code_section.INDIRECT if text[0] == 0x11 else 0 for text in own)
+    others += sum(text[0] == 0xFC and Reader(text, 1).number() in (9, 13, 15) for text in own)
+    assert (read.stopped, read.calls.most) == (-1, len(drawn) + others)
