@@ -44,3 +44,27 @@ def test_a_filter_that_feeds_itself(name: str, on_engine: Callable[..., Served],
     before = time.monotonic()
     assert served.stop() == 0
     assert time.monotonic() - before < 10, "the server does not end"
+
+
+def test_a_filter_that_calls_its_own_server_twice_for_each_request(on_engine: Callable[..., Served]) -> None:
+    """Each of these requests brings two more: as many are under way as a cluster allows, and others are answered."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = '@on_request_headers\nrepeat 2\nhttp_call self :method=GET&:path=/&:authority=a "" "" 0'
+    served = on_engine(
+        listen=f"127.0.0.1:{port}",
+        settings={
+            "filters": [{"file": str(FILTERS / "c/probe_0_2_1.wasm"), "configuration": script}],
+            "clusters": {"self": f"http://127.0.0.1:{port}"},
+        },
+    )
+    took = []
+    for _ in range(20):
+        before = time.monotonic()
+        assert served.get("/").status_code == 200
+        took.append(time.monotonic() - before)
+    assert sorted(took)[10] < 5, "seconds, where requests wait for what goes on without end"
+    before = time.monotonic()
+    assert served.stop() == 0
+    assert time.monotonic() - before < 10, "the server does not end"
