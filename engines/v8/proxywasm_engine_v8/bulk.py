@@ -20,7 +20,8 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 
 from .extension import load
@@ -79,15 +80,24 @@ class Bodies:
     """Of the functions that stand behind these."""
     large: Sequence[tuple[int, int]] = ()
     """Of functions that are `LARGE`: the number among all, and the bytes."""
-    _starts: list[int] = field(default_factory=list)
-    _shifts: list[int] = field(default_factory=list)
+    start: int = 0
+    """Where the contents began in the module as it came."""
+    moves: Sequence[tuple[int, int]] = ()
+    """Where something follows in that, and how many bytes more than there were put before it."""
 
     def original(self, position: int) -> int | None:
         """Where something was that is at `position` of the contents; ``None`` for what is not the guest's."""
         if not 0 <= position < self.guests:
             return None
-        at = bisect_right(self._starts, position)
-        return position - self._shifts[at - 1] if at else position
+        starts, shifts = self._shifted
+        at = bisect_right(starts, position)
+        return position - shifts[at - 1] if at else position
+
+    @cached_property
+    def _shifted(self) -> tuple[list[int], list[int]]:
+        """Where what is shifted begins, and by how much it is; sought when somebody asks, for there are many."""
+        shifts = list(accumulate(moved for _, moved in self.moves))
+        return [at - self.start + shift for (at, _), shift in zip(self.moves, shifts, strict=True)], shifts
 
 
 def interruptible(
@@ -106,36 +116,41 @@ def interruptible(
         return Bodies([memoryview(code)[start:end]], end - start)
     reader = Reader(code, start, end)
     count = reader.number()
-    helpers: dict[bytes, int] = {}
+    calls: dict[bytes, bytes] = {}  # what stands in place of an instruction
     output: list[bytes | memoryview] = []
     view = memoryview(code)  # of which pieces are taken, for it has megabytes
-    moves: list[tuple[int, int]] = []  # where something follows, and how many bytes more were put before it
     copied = first_body = reader.at
+    moves = [(first_body, 0)]
     large = [(first - count + number, behind - body) for number, _, body, behind, _ in bodies if behind - body >= LARGE]
     for _, before, body, behind_body, edits in bodies:
         pieces: list[bytes | memoryview] = []
-        at, first_move = body, len(moves)
+        own_moves: list[tuple[int, int]] = []
+        at, size = body, behind_body - body
         for here, behind in edits:
             if here == behind and not has_memory:
                 continue
-            index = helpers.setdefault(code[here:behind], first + len(helpers))
-            call = b"\x10" + leb(index) if here < behind else _never(index)
+            instruction = code[here:behind]
+            call = calls.get(instruction)
+            if call is None:
+                index = first + len(calls)
+                call = calls[instruction] = b"\x10" + leb(index) if instruction else _never(index)
+            moved = len(call) - (behind - here)
             pieces += (view[at:here], call)
-            moves.append((behind, len(call) - (behind - here)))
+            own_moves.append((behind, moved))
+            size += moved
             at = behind
-        pieces.append(view[at:behind_body])
-        length = leb(sum(map(len, pieces)))
-        moves.insert(first_move, (body, len(length) - (body - before)))
-        output += (view[copied:before], length, *pieces)
+        length = leb(size)
+        moves.append((body, len(length) - (body - before)))
+        moves += own_moves
+        output += (view[copied:before], length, *pieces, view[at:behind_body])
         copied = behind_body
     output.append(view[copied:end])
-    added = [_helper(instruction, index) for instruction, index in helpers.items()]
-    types = [_type(instruction, elements) for instruction in helpers]
+    added = [_helper(instruction, index) for index, instruction in enumerate(calls, first)]
+    types = [_type(instruction, elements) for instruction in calls]
     head = leb(count + len(added))
-    guests = len(head) + sum(map(len, output))
-    shifts = list(accumulate((moved for _, moved in moves), initial=len(head) - (first_body - start)))
-    starts = [at - start + shift for at, shift in zip((first_body, *(at for at, _ in moves)), shifts, strict=True)]
-    return Bodies([head, *output, *added], guests, types, large, starts, shifts)
+    moves[0] = first_body, len(head) - (first_body - start)
+    guests = end - start + sum(moved for _, moved in moves)
+    return Bodies([head, *output, *added], guests, types, large, start, moves)
 
 
 Edited = tuple[int, int, int, int, list[tuple[int, int]]]

@@ -85,6 +85,10 @@ class Reader:
 
 def leb(value: int) -> bytes:
     """An unsigned number, as modules hold them."""
+    if value < 0x80:
+        return bytes((value,))
+    if value < 0x4000:
+        return bytes((value & 0x7F | 0x80, value >> 7))
     output = bytearray()
     while value > 0x7F:
         output.append(value & 0x7F | 0x80)
