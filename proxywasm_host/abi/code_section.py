@@ -341,8 +341,8 @@ class Optimising(NamedTuple):
 
 
 OPTIMISING: Final = Optimising(0.74, 0.1, 2.5, 0.5, 0.0002, 10.0, 0.0065, 0.001, 0.13)
-"""Measured on V8 14.4: 190 shapes of code, each as dear as can be for its size, need hardly more than what is said, filters'
-code as much, and 1,800 functions made at random at most half as much again."""
+"""Measured on V8 14.4: 190 shapes of code, each as dear as can be for its size, need hardly more than what is said,
+filters' code as much, and 1,800 functions made at random at most half as much again."""
 _MOST = 1 << 32
 """What is counted beyond that counts as that."""
 
