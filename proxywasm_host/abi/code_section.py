@@ -325,13 +325,16 @@ class Optimising(NamedTuple):
     bytes: float
     merges: float
     calls: float
+    locals_squared: float
+    """All of a function's, which may be live at the same time."""
     phis: float
     """A local that a loop may set, at its begin, and again at each branch back to it."""
     phis_squared: float
     """Registers are sought for all of them, at each of the others."""
     splits: float
-    """An instruction that divides the code: a loop, a branch back to one, an indirect call, a division with a sign; a
-    conversion that saturates counts for two, a ``table.get`` and a ``ref.func`` for three."""
+    """An instruction that divides the code: a loop, a branch back to one, an indirect call, a division with a sign,
+    what is caught; a conversion that saturates and what is thrown count for two, a ``table.get`` and a ``ref.func`` for
+    three."""
     splits_squared: float
     targets_squared: float
     """All targets of a function's ``br_table``."""
@@ -340,7 +343,7 @@ class Optimising(NamedTuple):
     two. V8 makes another copy of what follows where such a value is known on one of the ways that lead to it."""
 
 
-OPTIMISING: Final = Optimising(0.74, 0.1, 2.5, 0.5, 0.0002, 10.0, 0.0065, 0.001, 0.13)
+OPTIMISING: Final = Optimising(0.74, 0.1, 2.5, 0.002, 0.5, 0.0002, 10.0, 0.0065, 0.001, 0.13)
 """Measured on V8 14.4: 190 shapes of code, each as dear as can be for its size, need hardly more than what is said,
 filters' code as much, and 1,800 functions made at random at most half as much again."""
 _MOST = 1 << 32
@@ -421,6 +424,7 @@ class _Body:
     def optimising(self, size: int, each: Optimising) -> int:
         """Microseconds, see `Code.optimising`."""
         needed = size * each.bytes + self.merges * each.merges + self.calls * each.calls + self.phis * each.phis
+        needed += float(self.locals) * float(self.locals) * each.locals_squared
         phis, splits = float(self.phis), float(self.splits)
         targets, choices = float(self.all_targets), float(self.choices)
         needed += phis * phis * each.phis_squared + splits * each.splits + splits * splits * each.splits_squared
@@ -526,6 +530,7 @@ class _Body:
                             number()
                         number()
                         self._merge(height)
+                        self.splits += 1
                 self._merge(height)
                 is_loop = kind == LOOP
                 below = max(height - params, blocks[-1].below)
@@ -568,6 +573,7 @@ class _Body:
             elif kind == LEAVE:
                 height = blocks[-1].below
             elif kind == LEAVE_TO:
+                self.splits += 2
                 number()
                 height = blocks[-1].below
             elif kind == SELECT:

@@ -59,7 +59,7 @@ ELEMENT_BYTES: Final = 16
 _GC_FORMS: Final = (0x4E, 0x4F, 0x50, 0x5E, 0x5F)
 _SHARED, _WIDE, _PAGE_SIZE = 2, 4, 8
 """In the flags of a memory or a table."""
-_REVISION: Final = 3
+_REVISION: Final = 4
 """To be raised when `check_code` or `bounded_tables` change."""
 
 

@@ -21,7 +21,8 @@ typedef struct {
 
 /* What one of each costs, in microseconds, and how many are too many: `Optimising` and SLOW of code_section.py. */
 typedef struct {
-    double bytes, merges, calls, phis, phis_squared, splits, splits_squared, targets_squared, choices_squared, slow;
+    double bytes, merges, calls, locals_squared, phis, phis_squared, splits, splits_squared, targets_squared,
+        choices_squared, slow;
 } Weights;
 
 typedef struct {
@@ -111,7 +112,8 @@ static void choose(Scan *scan, uint64_t weight) {
 
 static uint64_t optimising(const Scan *scan, uint64_t size, const Weights *each) {
     double needed = (double)size * each->bytes + (double)scan->merges * each->merges +
-                    (double)scan->calls * each->calls + (double)scan->phis * each->phis;
+                    (double)scan->calls * each->calls + (double)scan->phis * each->phis +
+                    (double)scan->locals * (double)scan->locals * each->locals_squared;
     double phis = (double)scan->phis, splits = (double)scan->splits;
     double targets = (double)scan->all_targets, choices = (double)scan->choices;
     needed += phis * phis * each->phis_squared + splits * each->splits + splits * splits * each->splits_squared;
@@ -217,7 +219,7 @@ static void read_body(Scan *scan, Reader *reader, uint64_t index) {
             for (uint64_t left = kind == TRY_TABLE ? number(reader) : 0; left && !reader->stopped; left--) {
                 if (byte_(reader) < 2) number(reader);
                 number(reader);
-                if (!reader->stopped) merge(scan, height, 1);
+                if (!reader->stopped) merge(scan, height, 1), scan->splits++;
             }
             if (reader->stopped) return;
             merge(scan, height, 1);
@@ -269,7 +271,7 @@ static void read_body(Scan *scan, Reader *reader, uint64_t index) {
             height = inner->below;
             break;
         }
-        case LEAVE_TO: number(reader); /* fall through */
+        case LEAVE_TO: scan->splits += 2; number(reader); /* fall through */
         case LEAVE: height = inner->below; break;
         case SELECT:
             for (uint64_t left = number(reader); left && !reader->stopped; left--) number(reader);
