@@ -7,7 +7,7 @@ WITHOUT ?=
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 # Programs that the tests start, by the names of Debian's packages.
-PACKAGES := chromium luajit nghttp2-client redis-server wrk $(if $(shell command -v npm),,nodejs npm) $(if $(shell command -v go),,golang-go)
+PACKAGES := chromium docker-registry luajit nghttp2-client redis-server wrk $(if $(shell command -v npm),,nodejs npm) $(if $(shell command -v go),,golang-go)
 PROJECTS := pyproject.toml setup.py constraints.txt engines/wasmtime/pyproject.toml sdk/pyproject.toml $(wildcard proxywasm_host/include/*.h proxywasm_host/native/*.[ch] engines/wasmtime/*/native/*.[ch])
 # C of ours that is not a filter.
 SOURCES_IN_C := $(wildcard proxywasm_host/include/*.h proxywasm_host/native/*.[ch] engines/*/*/native/*.[ch])

@@ -27,7 +27,12 @@ NEEDS = {
     "servers": "granian",
     "testing/test_write_an_engine.py": "pywasm",
 }
-PROGRAMS = dict.fromkeys(("driver/test_redis.py", "sdk/test_servers.py", "services/test_shared.py"), "redis-server")
+PROGRAMS = {
+    "driver/test_redis.py": "redis-server",
+    "fetch": "docker-registry",
+    "sdk/test_servers.py": "redis-server",
+    "services/test_shared.py": "redis-server",
+}
 MISSING = {path: module for path, module in NEEDS.items() if find_spec(module) is None} | {
     path: program for path, program in PROGRAMS.items() if which(program) is None
 }

@@ -129,7 +129,7 @@ def test_a_filter(host, arguments, error, sentence):
 def test_code_that_is_none(host, code):
     assert (
         said(TypeError, lambda: host.load_plugin(code))
-        == f"a filter is the path of its file, or its bytes, not {code!r}"
+        == f"a filter is the path of its file, its URL, or its bytes, not {code!r}"
     )
 
 

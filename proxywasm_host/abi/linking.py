@@ -13,17 +13,19 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, Literal
+from dataclasses import dataclass
+from typing import Any, Final, Literal, cast
 
 from proxywasm_host.abi.bytecode import FunctionSignature
 from proxywasm_host.abi.custom import CustomHostcall
 from proxywasm_host.abi.hostcalls import HANDLERS, WASI_HANDLERS
+from proxywasm_host.abi.hostcalls.wasi import ALWAYS_REFUSED
 from proxywasm_host.abi.marshal import Guest, bind, bind_refusal
 from proxywasm_host.abi.table import CALLBACKS, HOSTCALLS, WASI, WASI_MODULES, Hostcall, hostcalls_of
 from proxywasm_host.abi.types import AbiVersion, Status, WasiErrno
 from proxywasm_host.errors import ModuleError
 
-__all__ = ["ALLOCATOR_MAY_CALL", "STARTS", "START_MAY_CALL", "check_exports", "link"]
+__all__ = ["ALLOCATOR_MAY_CALL", "STARTS", "START_MAY_CALL", "Import", "check_exports", "link", "look_up"]
 
 WASI_ROWS: Final = {row.name: row for row in WASI}
 ALL_VERSIONS: Final = {row.name: row for row in HOSTCALLS}
@@ -50,6 +52,9 @@ STARTS: Final[dict[str, tuple[str, ...]]] = {
 }
 """What may be called when a module starts, and its parameters."""
 
+NEVER_DONE: Final = {name: status.name for status, names in ALWAYS_REFUSED.items() for name in names}
+"""Functions of WASI that a filter may import and that do nothing, with what they answer."""
+
 Signature = tuple[tuple[str, ...], tuple[str, ...]]
 
 
@@ -60,7 +65,7 @@ def signature_text(signature: Signature) -> str:
 
 def _row_of(
     module: str, name: str, version: AbiVersion, unknown_imports: str, custom: Mapping[str, CustomHostcall]
-) -> tuple[Hostcall, int | None]:
+) -> tuple[Hostcall, Status | WasiErrno | None]:
     """The row of an import, and the status it always answers if it is a stub."""
     if module in WASI_MODULES:
         row = WASI_ROWS.get(name)
@@ -94,6 +99,79 @@ def _row_of(
     raise ModuleError(f"import {module}.{name} is offered by no Proxy-Wasm host: {hint}")
 
 
+def _offer(
+    module: str,
+    name: str,
+    kind: str,
+    signature: FunctionSignature | None,
+    version: AbiVersion,
+    unknown_imports: str,
+    custom: Mapping[str, CustomHostcall],
+) -> tuple[Hostcall, Status | WasiErrno | None]:
+    """The row of an import, whose type fits, and the status it always answers if it is a stub. Raises: ModuleError."""
+    if kind != "function":
+        raise ModuleError(f"import {module}.{name} is a {kind}: a filter may import functions only")
+    if signature is None:
+        raise ModuleError(f"import {module}.{name} has no type of parameters and results: the module is damaged")
+    row, stub = _row_of(module, name, version, unknown_imports, custom)
+    if stub is not None:
+        if signature[1] not in ((), I32):
+            raise ModuleError(
+                f"import {module}.{name} has the type {signature_text(signature)}: no status can be its result"
+            )
+        return row, stub
+    expected: Signature = (row.types, (row.returns,) if row.returns else ())
+    if signature != expected and not (name in RESULT_OPTIONAL and signature == (expected[0], ())):
+        raise ModuleError(
+            f"import {module}.{name} has the type {signature_text(signature)}, "
+            f"in ABI {version} it is {signature_text(expected)}"
+        )
+    return row, None
+
+
+@dataclass(frozen=True)
+class Import:
+    """What becomes of an import of a module.
+
+    Args:
+        name: module and name, ``env.proxy_log``.
+        status: ``have``; ``stub``, if it is there and always answers the same; ``refused``, if the module is not loaded
+            for it, or if it is not allowed to this filter.
+        reason: of a stub or refusal, a sentence.
+    """
+
+    name: str
+    status: Literal["have", "stub", "refused"]
+    reason: str = ""
+
+
+def look_up(
+    imports: Iterable[tuple[str, str, str, FunctionSignature | None]],
+    version: AbiVersion,
+    allowed: Container[str] | None = None,
+    unknown_imports: Literal["error", "stub"] = "error",
+    hostcalls: Iterable[CustomHostcall] = (),
+) -> list[Import]:
+    """What becomes of each import; the arguments are those of `link`, which refuses a module for the first refusal."""
+    custom = {one.name: one for one in hostcalls}
+    found: dict[str, Import] = {}
+    for module, name, kind, signature in imports:
+        whole = f"{module}.{name}"
+        try:
+            row, answers = _offer(module, name, kind, signature, version, unknown_imports, custom)
+        except ModuleError as error:
+            found[whole] = Import(whole, "refused", str(error))
+            continue
+        if allowed is not None and name not in allowed and row.returns:
+            found.setdefault(whole, Import(whole, "refused", "it is not among the capabilities of this filter"))
+        elif answers is not None or name in NEVER_DONE:
+            answer = NEVER_DONE[name] if answers is None else answers.name
+            found.setdefault(whole, Import(whole, "stub", f"it does nothing, and answers {answer}"))
+        else:
+            found.setdefault(whole, Import(whole, "have"))
+    return list(found.values())
+
+
 def _without_result(call: Callable[..., int]) -> Callable[..., None]:
     def no_result(*args: int) -> None:
         call(*args)
@@ -119,23 +197,8 @@ def link(
     """
     custom = {one.name: one for one in hostcalls}
     for module, name, kind, signature in imports:
-        if kind != "function":
-            raise ModuleError(f"import {module}.{name} is a {kind}: a filter may import functions only")
-        if signature is None:
-            raise ModuleError(f"import {module}.{name} has no type of parameters and results: the module is damaged")
-        row, stub = _row_of(module, name, version, unknown_imports, custom)
-        if stub is not None:
-            if signature[1] not in ((), I32):
-                raise ModuleError(
-                    f"import {module}.{name} has the type {signature_text(signature)}: no status can be its result"
-                )
-        else:
-            expected: Signature = (row.types, (row.returns,) if row.returns else ())
-            if signature != expected and not (name in RESULT_OPTIONAL and signature == (expected[0], ())):
-                raise ModuleError(
-                    f"import {module}.{name} has the type {signature_text(signature)}, "
-                    f"in ABI {version} it is {signature_text(expected)}"
-                )
+        row, stub = _offer(module, name, kind, signature, version, unknown_imports, custom)
+        signature = cast("FunctionSignature", signature)
         if allowed is not None and name not in allowed and row.returns:
             call = bind_refusal(row, guest, row.restricted, f"capability {name} is not allowed to this plugin")
         elif stub is not None:

@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from difflib import get_close_matches
+from itertools import islice
+from typing import Any, Literal
 
 import click
 
 from proxywasm_host.abi.bytecode import Bytecode
 from proxywasm_host.abi.custom import CustomHostcall
-from proxywasm_host.abi.hostcalls.foreign import OF_OTHER_HOSTS
-from proxywasm_host.abi.linking import STARTS, check_exports, link
+from proxywasm_host.abi.hostcalls.foreign import OF_HOST, OF_OTHER_HOSTS, PREFIXES_OF_OTHER_HOSTS
+from proxywasm_host.abi.linking import STARTS, check_exports, link, look_up
 from proxywasm_host.abi.marshal import Guest
 from proxywasm_host.abi.module_limits import DEFAULT_MODULE_LIMITS, check_code, check_sections, check_size
 from proxywasm_host.abi.table import CALLBACKS, HOSTCALLS, WASI, WASI_MODULES
 from proxywasm_host.abi.types import AbiVersion
 from proxywasm_host.cli.exit_codes import Exit
 from proxywasm_host.cli.json_output import dump
-from proxywasm_host.cli.options import HOSTCALLS_OPTION, about, check_readable, sentence
+from proxywasm_host.cli.options import HOSTCALLS_OPTION, UNKNOWN_IMPORTS_OPTION, about, check_readable, sentence
 from proxywasm_host.cli.render import EMPTY, WHOLE, Line, Screen, hanging, labelled
 from proxywasm_host.cli.sdk import origin_of
 from proxywasm_host.errors import ModuleError
-from proxywasm_host.source import read_filter
+from proxywasm_host.fetch.fetcher import default_fetcher
+from proxywasm_host.services.foreign import BUILT_IN
 from proxywasm_host.wasm import CODE, CUSTOM, DATA
 
 __all__ = ["command"]
 
+WORD = re.compile(rb"(?<![A-Za-z0-9_])[a-z][a-z0-9]*(?:_[a-z0-9]+)+(?![A-Za-z0-9_])")
+"""What could be a foreign function's name, where it stands alone."""
+MOST_WORDS = 10_000
+NEAR = 0.85
+"""How alike a name must be to one of ours to be taken for it, mistyped."""
 KNOWN = {row.name for row in HOSTCALLS}
 KNOWN_WASI = {row.name for row in WASI}
 
@@ -33,17 +42,24 @@ KNOWN_WASI = {row.name for row in WASI}
 @click.command("inspect")
 @click.argument("path", metavar="FILTER.wasm", type=click.Path())
 @HOSTCALLS_OPTION
+@UNKNOWN_IMPORTS_OPTION
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 @click.option("--color/--no-color", default=None, help="Override the terminal and NO_COLOR.")
-def command(path: str, hostcalls: Sequence[list[CustomHostcall]], as_json: bool, color: bool | None) -> int:
+def command(
+    path: str,
+    hostcalls: Sequence[list[CustomHostcall]],
+    unknown_imports: Literal["error", "stub"],
+    as_json: bool,
+    color: bool | None,
+) -> int:
     """Describe a filter: its ABI, SDK, callbacks and hostcalls, and whether it would load here.
 
     Ends with 3 if it would not. No engine is needed for that.
     """
     check_readable(path)
     try:
-        bytecode = Bytecode(read_filter(path))
-        found = {"file": path, **examine(bytecode, [one for given in hostcalls for one in given])}
+        bytecode = Bytecode(default_fetcher().read(path))
+        found = {"file": path, **examine(bytecode, [one for given in hostcalls for one in given], unknown_imports)}
     except ModuleError as error:
         raise about(path, error) from None
     if as_json:
@@ -55,12 +71,14 @@ def command(path: str, hostcalls: Sequence[list[CustomHostcall]], as_json: bool,
     return Exit.OK if found["loads"] else Exit.MODULE
 
 
-def examine(bytecode: Bytecode, added: Sequence[CustomHostcall] = ()) -> dict[str, Any]:
+def examine(
+    bytecode: Bytecode, added: Sequence[CustomHostcall] = (), unknown_imports: Literal["error", "stub"] = "error"
+) -> dict[str, Any]:
     """What ``inspect --json`` prints, without the file's name. `added` are hostcalls that the embedder has.
 
     Raises: ModuleError, if the module is damaged.
     """
-    made, reason = origin_of(bytecode), why_not(bytecode, added)
+    made, reason = origin_of(bytecode), why_not(bytecode, added, unknown_imports)
     own = {one.name for one in added}
     functions = [(module, name) for module, name, kind, _ in bytecode.imports if kind == "function"]
     exports = [name for name, kind, _ in bytecode.exports if kind == "function"]
@@ -81,6 +99,7 @@ def examine(bytecode: Bytecode, added: Sequence[CustomHostcall] = ()) -> dict[st
         "hostcalls": _once(hostcalls),
         "custom_hostcalls": _once(name for name in hostcalls if name in own),
         "missing_foreign_functions": _foreign(bytecode, hostcalls),
+        "imports": _imports(bytecode, added, unknown_imports),
         "wasi": _once(wasi),
         "unknown_imports": _once(f"{module}.{name}" for module, name in functions if (module, name) not in known),
         "start": [name for name in STARTS if name in exports] + (["start section"] if bytecode.has_start else []),
@@ -96,7 +115,9 @@ def examine(bytecode: Bytecode, added: Sequence[CustomHostcall] = ()) -> dict[st
     }
 
 
-def why_not(bytecode: Bytecode, added: Sequence[CustomHostcall] = ()) -> str | None:
+def why_not(
+    bytecode: Bytecode, added: Sequence[CustomHostcall] = (), unknown_imports: Literal["error", "stub"] = "error"
+) -> str | None:
     """Why the module would not link here, or ``None``."""
     try:
         check_size(bytecode.data, DEFAULT_MODULE_LIMITS)
@@ -104,7 +125,8 @@ def why_not(bytecode: Bytecode, added: Sequence[CustomHostcall] = ()) -> str | N
         check_code(bytecode, DEFAULT_MODULE_LIMITS)
         version = bytecode.abi_version
         check_exports(bytecode.exports, version)
-        for _ in link(bytecode.imports, version, None, Guest(lambda _: None, None), hostcalls=added):
+        guest = Guest(lambda _: None, None)
+        for _ in link(bytecode.imports, version, None, guest, None, unknown_imports, added):
             pass
     except ModuleError as error:
         return sentence(error)
@@ -119,10 +141,32 @@ def _abi(bytecode: Bytecode) -> str | None:
     return str(version)
 
 
-def _foreign(bytecode: Bytecode, hostcalls: list[str]) -> list[str]:
-    """Foreign functions that the module names, and that other hosts have but not this one."""
-    asks = "proxy_call_foreign_function" in hostcalls
-    return sorted(name for name in OF_OTHER_HOSTS if asks and name.encode() in bytecode.data)
+def _imports(
+    bytecode: Bytecode, added: Sequence[CustomHostcall], unknown_imports: Literal["error", "stub"]
+) -> list[dict[str, str]]:
+    """What becomes of each import; nothing, for a module of no ABI."""
+    try:
+        found = look_up(bytecode.imports, bytecode.abi_version, None, unknown_imports, added)
+    except ModuleError:
+        return []
+    return [{"import": each.name, "status": each.status, "reason": each.reason} for each in found]
+
+
+def _foreign(bytecode: Bytecode, hostcalls: list[str]) -> dict[str, str]:
+    """Foreign functions that the module seems to name and that are not here, with a hint."""
+    if "proxy_call_foreign_function" not in hostcalls:
+        return {}
+    data = bytecode.data
+    found = {name: f"of {host}" for name, host in OF_OTHER_HOSTS.items() if name.encode() in data}
+    for prefix, host in PREFIXES_OF_OTHER_HOSTS.items():
+        for name in re.findall(rb"\b%s[a-z0-9_]{1,40}" % prefix.encode(), data):
+            found.setdefault(name.decode(), f"of {host}")
+    ours = [*OF_HOST, *BUILT_IN]
+    words = {match[0].decode() for match in islice(WORD.finditer(data), MOST_WORDS)}
+    for word in words.difference(ours, found):
+        for near in get_close_matches(word, ours, n=1, cutoff=NEAR):
+            found[word] = f"is {near} meant?"
+    return dict(sorted(found.items()))
 
 
 def _once(names: Iterable[str]) -> list[str]:
@@ -156,7 +200,14 @@ def report(found: dict[str, Any]) -> Iterator[Line]:
         yield EMPTY
         yield from _row("foreign", "functions that are NOT_FOUND here, unless they are registered", "yellow")
         for name in found["missing_foreign_functions"]:
-            yield from _row("", f"{name} (of {OF_OTHER_HOSTS[name]})")
+            yield from _row("", f"{name} ({found['missing_foreign_functions'][name]})")
+    for status, style in (("stub", "yellow"), ("refused", "bold red")):
+        those = [each for each in found["imports"] if each["status"] == status]
+        if those:
+            yield EMPTY
+            yield from _row("stubs" if status == "stub" else status, str(len(those)), style)
+        for each in those:
+            yield hanging(2, f"  {each['import']}: ", (each["reason"], "dim"))
     if found["custom_hostcalls"]:
         yield EMPTY
         yield from _row("of your own", ", ".join(found["custom_hostcalls"]))

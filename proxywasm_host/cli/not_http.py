@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from proxywasm_host.abi.bytecode import Bytecode
 from proxywasm_host.cli.options import CommandLine, Silent
 from proxywasm_host.errors import ProxyWasmError
+from proxywasm_host.fetch.fetcher import default_fetcher
 from proxywasm_host.runtime.failure import Failure, describe
 from proxywasm_host.services import GuestLog
 from proxywasm_host.source import is_source
@@ -24,9 +24,10 @@ IN_A_PROGRAM = "run sends HTTP; in a program, Host.tcp_stream gives a filter a c
 
 def why_not_http(command_line: CommandLine, result: ExchangeResult) -> Iterator[str]:
     """A sentence for each filter that is not for HTTP, once it was loaded and the request was sent."""
-    for name, path in zip(command_line.names, command_line.filters, strict=True):
-        if not is_source(path) and only_tcp(Bytecode(Path(path).read_bytes())):
-            yield f"{name} is a TCP filter: it has callbacks for connections, and none for HTTP. {IN_A_PROGRAM}"
+    for filter in command_line.chain:
+        path = str(filter.code)
+        if not is_source(path) and only_tcp(Bytecode(default_fetcher().read(path, filter.sha256, filter.pull_policy))):
+            yield f"{filter.name} is a TCP filter: it has callbacks for connections, and none for HTTP. {IN_A_PROGRAM}"
     failure = result.failure
     if failure is not None and has_no_http_context(failure, result.logs):
         if takes_connections(command_line, failure.plugin):

@@ -33,6 +33,7 @@ from proxywasm_host.driver.defaults import DEADLINE, MEMORY
 from proxywasm_host.engine.cache import ModuleCache, default_directory
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.errors import ModuleError
+from proxywasm_host.fetch.reference import is_remote, local_path
 from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.runtime.filter_config import FilterConfig, plugin_names
 from proxywasm_host.runtime.host import Host
@@ -54,6 +55,8 @@ __all__ = [
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
+NAMED = ("root_id", "vm_id", "name", "sha256", "pull_policy", "engine", "failure_policy")
+"""Options of a filter that are called as the fields of `FilterConfig`."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
 
 CONFIG_OPTIONS = (
@@ -66,6 +69,13 @@ FILTER_OPTIONS = (
     click.option("--root-id", metavar="ID", multiple=True, help="Which filter of the module to run."),
     click.option("--vm-id", metavar="ID", multiple=True, help="Filters with the same id and code share a VM."),
     click.option("--name", metavar="NAME", multiple=True, help="The filter's name; that of its file if not given."),
+    click.option("--sha256", metavar="HEX", multiple=True, help="The digest that its module, or image, must have."),
+    click.option(
+        "--pull-policy",
+        type=click.Choice(["IfNotPresent", "Always"]),
+        multiple=True,
+        help="Whether a URL is looked up although there is a module of it.  [default: of :latest only]",
+    ),
     click.option(
         "--engine",
         type=EngineName(),
@@ -86,6 +96,13 @@ SHARED_OPTION = click.option(
     "--shared",
     type=SharedChoice(),
     help="Who shares data, queues and metrics of filters: memory, processes or redis://….",
+)
+UNKNOWN_IMPORTS_OPTION = click.option(
+    "--unknown-imports",
+    type=click.Choice(["error", "stub"]),
+    default="error",
+    show_default=True,
+    help="What to do about an unknown proxy_* import.",
 )
 REQUEST_OPTIONS = (
     click.option("-X", "--method", metavar="METHOD", help="Instead of METHOD before the URL."),
@@ -139,18 +156,10 @@ HOST_OPTIONS = (
         help="Seconds for a callback; 0 for no limit.",
     ),
     click.option("--memory-limit", type=Size(), default=f"{MEMORY >> 20}MiB", show_default=True, help="Per guest."),
-    click.option(
-        "--allow-on-headers-stop-iteration", is_flag=True, help="The body comes even after PAUSE on headers."
-    ),
+    click.option("--allow-on-headers-stop-iteration", is_flag=True, help="The body comes even after PAUSE on headers."),
     SHARED_OPTION,
     HOSTCALLS_OPTION,
-    click.option(
-        "--unknown-imports",
-        type=click.Choice(["error", "stub"]),
-        default="error",
-        show_default=True,
-        help="What to do about an unknown proxy_* import.",
-    ),
+    UNKNOWN_IMPORTS_OPTION,
 )
 
 
@@ -259,14 +268,14 @@ def of_each(options: dict[str, Any], count: int, configuration: str) -> list[dic
     `configuration` is the command's name for the option of the configuration. Raises: click.UsageError, as `each`.
     """
     called = {"configuration": configuration, "vm_configuration": "vm_config"}
-    called.update((name, name) for name in ("root_id", "vm_id", "name", "engine", "failure_policy"))
+    called.update((name, name) for name in NAMED)
     columns = [(name, each(options, option, count, None)) for name, option in called.items()]
     return [{name: values[number] for name, values in columns if values[number] is not None} for number in range(count)]
 
 
 def about(path: str, error: ModuleError) -> ModuleError:
     """The same error with the file that it is about."""
-    return ModuleError(f"{path}: {sentence(error)}")
+    return type(error)(f"{path}: {sentence(error)}")
 
 
 def sentence(error: ModuleError) -> str:
@@ -308,13 +317,16 @@ def understand(words: Sequence[str], url: str) -> tuple[list[str], str, str]:
 
 
 def _is_file(word: str) -> bool:
-    return word.endswith((".wasm", ".py")) or Path(word).is_file()
+    return word.endswith((".wasm", ".py")) or word.startswith(("oci://", "file:")) or Path(word).is_file()
 
 
 def check_readable(path: str) -> None:
-    """Raises: click.UsageError, if a filter's file cannot be read."""
+    """Raises: click.UsageError, if a filter's file cannot be read, or its URL is none. Nothing is fetched."""
     try:
-        Path(path).open("rb").close()
+        if not is_remote(path):
+            Path(local_path(path)).open("rb").close()
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
     except OSError as error:
         raise click.UsageError(f"cannot read the filter {path}: {error.strerror}") from None
 

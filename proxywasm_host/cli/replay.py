@@ -13,8 +13,8 @@ from proxywasm_host.cli.exit_codes import Exit
 from proxywasm_host.cli.options import check_readable
 from proxywasm_host.cli.parameter_types import EngineName, Seconds, Size
 from proxywasm_host.engine.registry import list_engines
+from proxywasm_host.fetch.fetcher import default_fetcher
 from proxywasm_host.recording import Recording, replay
-from proxywasm_host.source import read_filter
 
 __all__ = ["command"]
 
@@ -97,7 +97,7 @@ def read(file: Path, modules: Sequence[str]) -> Recording:
                 f"the filter {filter.name!r} had no file when it was recorded: name one after {file}"
             )
         check_readable(path)
-        if not modules and sha256(read_filter(path)).hexdigest() != digest:
+        if not modules and sha256(default_fetcher().read(path)).hexdigest() != digest:
             click.echo(f"{path} is not the module that was recorded.", err=True)
         recording.filters[at] = replace(filter, code=path)
     return recording

@@ -15,6 +15,7 @@ from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.cli.options import FILTER_OPTIONS, SHARED_OPTION, of_each
 from proxywasm_host.cli.parameter_types import DataOrFile, Environment, Property, Seconds, Size
 from proxywasm_host.driver.defaults import DEADLINE, MEMORY
+from proxywasm_host.fetch.reference import is_remote, local_path
 
 __all__ = ["command"]
 
@@ -144,5 +145,11 @@ def _chain(filters: tuple[str, ...], options: dict[str, Any]) -> list[dict[str, 
         for key in ("configuration", "vm_configuration"):
             if isinstance(said.get(key), Path):
                 said[f"{key}_file"] = said.pop(key)
-        chain.append({"file": Path(path).absolute(), "environment": dict(options["env"]), **said})
+        chain.append(
+            {
+                "file": path if is_remote(path) else Path(local_path(path)).absolute(),
+                "environment": dict(options["env"]),
+                **said,
+            }
+        )
     return chain

@@ -8,9 +8,11 @@ import ssl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import urlsplit
 
+from proxywasm_host.remedy import install_extra
 from proxywasm_host.services import MAX_CALLOUTS
 
 __all__ = ["Cluster", "Clusters"]
@@ -36,7 +38,7 @@ class Cluster:
         max_connections: how many at a time; what is more waits as long as connecting may take, and then gets 503.
         max_callouts: how many of one plugin may be under way; more are refused with INTERNAL_FAILURE.
         max_response: bytes of a reply's body; more is a reset. Of gRPC: bytes of a message; more is status 8.
-        http2: offer HTTP/2 (needs httpx2's extra of that name). gRPC has it always.
+        http2: offer HTTP/2 over TLS (extra ``http2``). gRPC has it always.
         authority: what gRPC calls name as ``:authority``, and a certificate is checked for; ``None`` is the URL's.
         keep_alive: seconds after which a silent gRPC connection is asked for a sign of life, and which that may take;
             ``None`` is never.
@@ -68,6 +70,8 @@ class Cluster:
                 raise TypeError(f"{name} of a cluster is a number, not {value!r}")
             if value is not None and not value > 0:
                 raise ValueError(f"{name} of a cluster is more than 0, not {value!r}")
+        if self.http2 and find_spec("h2") is None:
+            raise ValueError(f"http2 of a cluster needs h2, which is not installed: {install_extra('http2')}")
         parts = urlsplit(self.url)
         if parts.scheme in ("redis", "rediss") and parts.hostname:
             if not (parts.path.strip("/") or "0").isdigit() or parts.query:

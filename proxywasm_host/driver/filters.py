@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any, TypeVar, Union
 
 from proxywasm_host.driver.defaults import FAILURE_POLICY, RELOAD_INTERVAL
 from proxywasm_host.errors import ModuleError
@@ -15,9 +15,10 @@ from proxywasm_host.runtime.filter_config import Code, FilterConfig
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import Plugin
 
-__all__ = ["AnyFilter", "Filter", "chain", "compile", "load"]
+__all__ = ["AnyFilter", "Filter", "chain", "compile", "load", "pin"]
 
 CODE = (bytes, str, os.PathLike)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,6 +54,14 @@ def _filter(given: Any) -> FilterConfig:
     return Filter(given)
 
 
+def pin(host: Host, filters: Iterable[AnyFilter]) -> list[FilterConfig]:
+    """The filters, each with the digest of the module that its URL stands for now: what `load` then finds on disk.
+
+    Takes as long as servers take, and may run in another thread than the host's. Raises: ModuleError.
+    """
+    return [_said_of(filter, host.pin) for filter in chain(filters)]
+
+
 def compile(host: Host, filters: Iterable[AnyFilter]) -> None:
     """Compile filters, so that `load` finds them in the host's cache. May run in another thread than the host's.
 
@@ -67,7 +76,7 @@ def load(host: Host, filters: Iterable[AnyFilter]) -> list[Plugin]:
     """Load a chain: all of the filters, or none. Raises as `Host.load_plugin`."""
     plugins: list[Plugin] = []
     try:
-        plugins.extend(_load(host, filter) for filter in chain(filters))
+        plugins.extend(_said_of(filter, host.load_plugin) for filter in chain(filters))
     except BaseException:
         for plugin in plugins:
             plugin.close()
@@ -75,10 +84,11 @@ def load(host: Host, filters: Iterable[AnyFilter]) -> list[Plugin]:
     return plugins
 
 
-def _load(host: Host, filter: FilterConfig) -> Plugin:
+def _said_of(filter: FilterConfig, do: Callable[[FilterConfig], Result]) -> Result:
+    """Do something with a filter. What is wrong with its module is told with where that comes from."""
     try:
-        return host.load_plugin(filter)
+        return do(filter)
     except ModuleError as error:
         if isinstance(filter.code, bytes):
             raise
-        raise ModuleError(f"{os.fspath(filter.code)}: {error}") from None
+        raise type(error)(f"{os.fspath(filter.code)}: {error}") from None

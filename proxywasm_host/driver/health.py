@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Union
 
@@ -21,6 +21,7 @@ from proxywasm_host.runtime.plugin import Plugin
 __all__ = ["FilterHealth", "FilterStatus", "OnFailure", "watch"]
 
 REPORT_INTERVAL = 10.0
+WORDS = {"stub": "stub", "refused": "refused hostcall"}
 State = Literal["loading", "running", "failed", "bypassed"]
 OnFailure = Union[Callable[[Plugin, Failure], None], None]
 """Told of each failure, in the thread of the host; it must not feed the host."""
@@ -92,6 +93,10 @@ class FilterHealth:
         return FilterStatus(plugin.name, state, plugin.reloads, self.failures, self.last_failure)
 
 
-def watch(plugins: Iterable[Plugin], logger: logging.Logger, on_failure: OnFailure = None) -> list[FilterHealth]:
-    """Watch each plugin of a chain."""
+def watch(plugins: Sequence[Plugin], logger: logging.Logger, on_failure: OnFailure = None) -> list[FilterHealth]:
+    """Watch each plugin of a chain, and tell which of its hostcalls it does not have."""
+    for plugin in plugins:
+        for one in plugin.imports:
+            if one.status != "have" and one.name.startswith("env."):
+                logger.info("%s: %s is a %s: %s", plugin.name, one.name, WORDS[one.status], one.reason)
     return [FilterHealth(plugin, logger, on_failure) for plugin in plugins]

@@ -26,6 +26,7 @@ from proxywasm_host.driver.asynchronous import AsyncClient, AsyncDriver
 from proxywasm_host.driver.dispatch import logger
 from proxywasm_host.driver.filters import AnyFilter
 from proxywasm_host.driver.health import FilterHealth, OnFailure, watch
+from proxywasm_host.driver.refresh import Refresher
 from proxywasm_host.recording.record import Record
 from proxywasm_host.runtime.effects import Callout
 from proxywasm_host.runtime.filter_config import FilterConfig
@@ -89,10 +90,13 @@ class Worker:
                     self.host, self._clients, stream_idle_timeout=self._stream_idle_timeout, record=self._record
                 )
                 async with driver as self.driver:
-                    self._use(await self._load(self._filters))
+                    await self._change(self._filters)
                     self.running = True
                     self._ready.set()
-                    await self._stop.wait()
+                    async with anyio.create_task_group() as group:
+                        group.start_soon(self._refresh)
+                        await self._stop.wait()
+                        group.cancel_scope.cancel()
         except Exception as error:
             if self._ready.is_set():
                 self._logger.exception("the worker ended, with its filters")
@@ -124,19 +128,38 @@ class Worker:
 
         Raises: as `Host.load_plugin`; then nothing has changed.
         """
-        old = self.plugins
-        self._use(await self._load(filter_list.chain(filters)))
+        await self._change(filter_list.chain(filters))
+
+    async def _change(self, filters: list[FilterConfig]) -> None:
+        pinned = await anyio.to_thread.run_sync(filter_list.pin, self.host, filters)
+        await self._load(pinned)
+        self._refresher = Refresher(filters, pinned, self.host.pin)
+
+    async def _load(self, filters: list[FilterConfig]) -> None:
+        """Let filters take the place of those that run. Compiling takes seconds: it is done in a thread."""
+        await anyio.to_thread.run_sync(filter_list.compile, self.host, filters)
+        try:
+            plugins = filter_list.load(self.host, filters)
+        finally:
+            self.driver.perform(self.host.drain())
+        old, self.plugins = self.plugins, plugins
+        self.filter_healths = watch(plugins, self._logger, self._on_failure)
+        self.driver.heal(plugins)
         for plugin in old:
             self.driver.perform(plugin.close())
 
-    def _use(self, plugins: list[Plugin]) -> None:
-        self.plugins, self.filter_healths = plugins, watch(plugins, self._logger, self._on_failure)
-        self.driver.heal(plugins)
-
-    async def _load(self, filters: list[FilterConfig]) -> list[Plugin]:
-        """Compiling takes seconds: it is done in a thread, the rest here."""
-        await anyio.to_thread.run_sync(filter_list.compile, self.host, filters)
-        try:
-            return filter_list.load(self.host, filters)
-        finally:
-            self.driver.perform(self.host.drain())
+    async def _refresh(self) -> None:
+        """Look for newer modules from time to time, until cancelled."""
+        while self.host.fetcher.refresh_interval is not None:
+            await anyio.sleep(self.host.fetcher.refresh_interval)
+            refresher = self._refresher
+            for place in refresher.places:
+                chain = await anyio.to_thread.run_sync(refresher.newer, place, self._logger, abandon_on_cancel=True)
+                if chain is None or refresher is not self._refresher:  # `reload` was quicker
+                    continue
+                try:
+                    await self._load(chain)
+                except Exception as error:  # noqa: BLE001 - it is told
+                    refresher.refused(chain, place, error, self._logger)
+                else:
+                    refresher.loaded(chain, place, self._logger)

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
 from hmac import compare_digest
-from io import FileIO
 from pathlib import Path
 from typing import Literal
+
+from proxywasm_host.own_files import TEMPORARY, NotOursError, check_own, open_own, replace_file, write_temporary
 
 from .protocol import Engine, InvalidModule, Module
 
@@ -33,12 +34,7 @@ _MAC_SIZE = 32
 _KEY_SIZE = 32
 _KEY_NAME = "key"
 _SUFFIX = ".module"
-_TEMPORARY = ".tmp-"
 _ABANDONED = 3600  # seconds after which a temporary file is nobody's any more
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
-READ_ONLY = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
-"""A pipe in the place of a file keeps nobody waiting, and is then refused as no plain file."""
-
 
 SLOW = 1.0
 """Seconds of compiling after which it is logged."""
@@ -219,7 +215,7 @@ class _Disk:
     def read(self, name: str) -> bytes | None:
         """The contents kept under `name`, if they are ours and whole."""
         try:
-            with _open_own(self.directory / name) as file:
+            with open_own(self.directory / name) as file:
                 head = file.read(len(_MAGIC) + _MAC_SIZE)
                 contents = file.read()
             if compare_digest(head, _MAGIC + self._mac(name, contents)):
@@ -236,7 +232,7 @@ class _Disk:
         """Keep `contents` under `name`, all of it or nothing."""
         try:
             self._prepare()
-            self._replace(name, _MAGIC, self._mac(name, contents), contents)
+            replace_file(self.directory / name, _MAGIC, self._mac(name, contents), contents)
             self._make_room(name)
         except OSError as error:
             self._complain(error)
@@ -247,50 +243,31 @@ class _Disk:
         return mac.digest()
 
     def _key(self) -> bytes:
-        with _open_own(self.directory / _KEY_NAME, others=stat.S_IRWXG | stat.S_IRWXO) as file:
+        with open_own(self.directory / _KEY_NAME, others=stat.S_IRWXG | stat.S_IRWXO) as file:
             key = file.read()
         if len(key) != _KEY_SIZE:
-            raise _NotOursError(f"{_KEY_NAME} does not hold {_KEY_SIZE} bytes")
+            raise NotOursError(f"{_KEY_NAME} does not hold {_KEY_SIZE} bytes")
         return key
 
     def _prepare(self) -> None:
         """Make the directory and the key if they are not there; replace a key that others could have read."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check_own(self.directory.stat(), self.directory, _OTHERS_WRITE)
+        check_own(self.directory.stat(), self.directory)
         try:
             self._key()
         except FileNotFoundError:
             self._make_key()
-        except _NotOursError:
+        except NotOursError:
             (self.directory / _KEY_NAME).unlink()
             self._make_key()
 
     def _make_key(self) -> None:
-        temporary = self._write_temporary(os.urandom(_KEY_SIZE))
+        temporary = write_temporary(self.directory, os.urandom(_KEY_SIZE))
         try:
             with suppress(FileExistsError):  # another process was faster: its key is as good
                 os.link(temporary, self.directory / _KEY_NAME)
         finally:
             temporary.unlink()
-
-    def _replace(self, name: str, *parts: bytes) -> None:
-        temporary = self._write_temporary(*parts)
-        try:
-            temporary.replace(self.directory / name)
-        except OSError:
-            temporary.unlink()
-            raise
-
-    def _write_temporary(self, *parts: bytes) -> Path:
-        path = self.directory / f"{_TEMPORARY}{os.urandom(8).hex()}"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with open(descriptor, "wb") as file:
-                file.writelines(parts)
-        except OSError:
-            path.unlink()
-            raise
-        return path
 
     def _make_room(self, newest: str) -> None:
         found = []
@@ -299,7 +276,7 @@ class _Disk:
                 status = entry.stat(follow_symlinks=False)
                 if entry.name.endswith(_SUFFIX) and entry.name != newest:
                     found.append((status.st_mtime, status.st_size, entry.path))
-                elif entry.name.startswith(_TEMPORARY) and status.st_mtime < time.time() - _ABANDONED:
+                elif entry.name.startswith(TEMPORARY) and status.st_mtime < time.time() - _ABANDONED:
                     Path(entry.path).unlink()
         room = self._size_limit - (self.directory / newest).stat().st_size
         for _, size, path in sorted(found, reverse=True):
@@ -313,10 +290,6 @@ class _Disk:
             _debug("compiled modules are not kept in %s: %s", self.directory, error)
 
 
-class _NotOursError(OSError):
-    """A file that somebody else may have written."""
-
-
 @lru_cache(maxsize=2)  # a further VM has the bytecode of one before it
 def _digest(bytecode: bytes, rules: str) -> bytes:
     return blake2b(bytecode, digest_size=32, key=blake2b(rules.encode()).digest() if rules else b"").digest()
@@ -327,24 +300,3 @@ def _file_name(engine: Engine, digest: bytes) -> str:
     for part in (engine.name.encode(), engine.fingerprint.encode()):
         name.update(len(part).to_bytes(4, "little") + part)
     return name.hexdigest() + _SUFFIX
-
-
-@contextmanager
-def _open_own(path: Path, others: int = _OTHERS_WRITE) -> Iterator[FileIO]:
-    """Open a plain file of our own whose mode has none of the bits `others`. Raises: OSError."""
-    descriptor = os.open(path, READ_ONLY)
-    with open(descriptor, "rb", buffering=0) as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise _NotOursError(f"{path.name} is not a plain file")
-        _check_own(status, path, others)
-        yield file
-
-
-def _check_own(status: os.stat_result, path: Path, others: int) -> None:
-    if not hasattr(os, "geteuid"):  # Windows: permissions are inherited from the user's own directory
-        return
-    if status.st_uid != os.geteuid():
-        raise _NotOursError(f"{path.name} belongs to another user")
-    if status.st_mode & others:
-        raise _NotOursError(f"{path.name} is open to others (mode {stat.S_IMODE(status.st_mode):o})")

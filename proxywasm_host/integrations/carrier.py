@@ -16,6 +16,7 @@ from proxywasm_host.driver.dispatch import CALLOUTS
 from proxywasm_host.driver.filters import AnyFilter
 from proxywasm_host.driver.health import FilterHealth, FilterStatus, OnFailure
 from proxywasm_host.engine.protocol import Engine, Limits
+from proxywasm_host.fetch.fetcher import ModuleFetcher
 from proxywasm_host.integrations.properties import of_this_node
 from proxywasm_host.recording.record import Record
 from proxywasm_host.runtime.arguments import check_arguments
@@ -52,6 +53,7 @@ class Carrier:
         record: which requests are recorded, and where: ``Record("recordings", sample=100)``; ``None`` for none.
         shared: who shares data, queues and metrics of filters, which `services` then need not say: ``"memory"``,
             ``"processes"`` or ``"redis://…"``; see `proxywasm_host.services.shared`.
+        fetcher: how modules are fetched that are named by URL, and how often it is looked for newer ones.
         on_failure: told of each failure of a guest, with the plugin and its `Failure`. The log has its report anyway.
         services, engine, profile, listener: of the hosts that are made. All share these services.
 
@@ -79,6 +81,7 @@ class Carrier:
         record: Record | None = None,
         shared: str | None = None,
         on_failure: OnFailure = None,
+        fetcher: ModuleFetcher | None = None,
         listener: Listener | None = None,
     ) -> None:
         check("app", app, callable(app), "an application, which comes first: ProxyWasmMiddleware(app, ['auth.wasm'])")
@@ -93,6 +96,8 @@ class Carrier:
         right = clients is None or all(kind in CALLOUTS and callable(client) for kind, client in clients.items())
         check("clients", clients, right, "functions by the type of callout: {RedisCall: my_client}")
         check("services", services, services is None or isinstance(services, Services), "a Services(…)")
+        right = fetcher is None or isinstance(fetcher, ModuleFetcher)
+        check("fetcher", fetcher, right, "a ModuleFetcher(ca='ca.pem')")
         check("limits", limits, limits is None or isinstance(limits, Limits), "Limits(memory=256 << 20, deadline=5.0)")
         check("record", record, record is None or isinstance(record, Record), "a Record('recordings')")
         check_arguments(profile=profile, listener=listener)
@@ -106,7 +111,13 @@ class Carrier:
         self._metrics = services.metrics
         fixed = of_this_node(of_all)
         self._make_host: Callable[[], Host] = lambda: Host(
-            engine, profile=profile, services=services, limits=limits, properties=fixed, listener=listener
+            engine,
+            profile=profile,
+            services=services,
+            limits=limits,
+            properties=fixed,
+            listener=listener,
+            fetcher=fetcher,
         )
         self._clients = clients
         self._properties_of: Callable[[Any], Mapping[str, PropertyValue]]

@@ -37,7 +37,6 @@ from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.services.foreign import BUILT_IN
-from proxywasm_host.source import read_filter
 
 __all__ = ["WHOLE", "RecordedStream", "Tap"]
 
@@ -299,7 +298,7 @@ class Tap:
         ]
         return Recording(
             loaded,
-            [_digest(_code(filter)) for filter in loaded],
+            [_digest(_code(self.host, filter)) for filter in loaded],
             [event for notes in self._starts.values() for event in notes.events],
             profile=self.host.profile.name,
             engine=self.host.engine.name,
@@ -462,8 +461,10 @@ def _digest(code: bytes) -> str:
     return sha256(code).hexdigest()
 
 
-def _code(filter: FilterConfig) -> bytes:
-    return filter.code if isinstance(filter.code, bytes) else read_filter(filter.code)
+def _code(host: Host, filter: FilterConfig) -> bytes:
+    if isinstance(filter.code, bytes):
+        return filter.code
+    return host.fetcher.read(filter.code, filter.sha256, filter.pull_policy)
 
 
 def _as_loaded(plugin: Plugin) -> FilterConfig:

@@ -13,6 +13,7 @@ from proxywasm_host.abi.profile import PROFILES, Profile
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.engine.registry import check_name
 from proxywasm_host.errors import not_among
+from proxywasm_host.fetch.reference import check_sha256, local_path, reference_of
 from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.services import Services
 
@@ -85,6 +86,18 @@ def _listens(value: Any) -> bool:
     return all(callable(getattr(value, name, None)) for name in ("callback", "returned", "hostcall"))
 
 
+def _code(value: object) -> None:
+    if not isinstance(value, (str, os.PathLike, bytes, bytearray, memoryview)):
+        raise TypeError(f"a filter is the path of its file, its URL, or its bytes, not {value!r}")
+    if isinstance(value, str) and reference_of(value) is None:
+        local_path(value)
+
+
+def _pull_policy(value: object) -> None:
+    if value not in (None, "IfNotPresent", "Always"):
+        raise ValueError(f"pull_policy is 'IfNotPresent' or 'Always', not {value!r}")
+
+
 def _unknown_imports(value: object) -> None:
     if value not in ("error", "stub"):
         raise ValueError(f"unknown_imports is 'error' or 'stub', not {value!r}")
@@ -114,14 +127,11 @@ CHECKS: Mapping[str, Check] = {
     # of hosts and filters
     "engine": _engine,
     "profile": lambda value: None if value is None else profile_of(value),
-    "limits": _is(
-        "limits are Limits(memory=…, deadline=…)", lambda value: isinstance(value, Limits), optional=True
-    ),
+    "limits": _is("limits are Limits(memory=…, deadline=…)", lambda value: isinstance(value, Limits), optional=True),
     # of filters
-    "code": _is(
-        "a filter is the path of its file, or its bytes",
-        lambda value: isinstance(value, (str, os.PathLike, bytes, bytearray, memoryview)),
-    ),
+    "code": _code,
+    "sha256": check_sha256,
+    "pull_policy": _pull_policy,
     "name": _is("a name is text", _text),
     "root_id": _is("a root_id is text", _text),
     "vm_id": _is("a vm_id is text", _text),

@@ -17,13 +17,14 @@ from proxywasm_host.abi.custom import CustomHostcall
 from proxywasm_host.abi.module_limits import ModuleLimits
 from proxywasm_host.abi.profile import Profile
 from proxywasm_host.engine.protocol import Engine, Limits
+from proxywasm_host.fetch.reference import PullPolicy, name_of
 from proxywasm_host.runtime.arguments import check_arguments
 from proxywasm_host.runtime.failure_policy import FailurePolicy
 
 __all__ = ["Code", "FilterConfig", "as_bytes", "of_filter", "plugin_names"]
 
 Code = Union[bytes, str, "os.PathLike[str]"]
-"""A module's bytes, or the path of its file."""
+"""A module's bytes, the path of its file, or where it is fetched from: ``https://…``, ``oci://registry/name:tag``."""
 LATER = "engine", "hostcalls", "module_limits"
 """What is looked at when the filter is loaded: an engine may be registered until then."""
 
@@ -36,9 +37,9 @@ class FilterConfig:
     """
 
     code: Code = field(repr=False)
-    """The module's bytes, or the path of its file."""
+    """The module's bytes, the path of its file, or where it is fetched from (docs/modules.md#where-it-comes-from)."""
     name: str = ""
-    """For logs and the property ``plugin_name``; the file's name, without its ending, if empty."""
+    """For logs and the property ``plugin_name``; that of the file or image, without its ending, if empty."""
     configuration: bytes | str = field(default=b"", repr=False)
     """What on_configure can read."""
     root_id: str = ""
@@ -64,6 +65,12 @@ class FilterConfig:
     """
     unknown_imports: Literal["error", "stub"] = "error"
     """Whether a ``proxy_*`` import that is not known is an error, or answers UNIMPLEMENTED."""
+    sha256: str = ""
+    """The SHA-256 digest that the module must have; for an image its manifest. Another is refused."""
+    pull_policy: PullPolicy | None = None
+    """Whether a URL without a digest is looked up although there is a module of it (``Always``), or not
+    (``IfNotPresent``). If not given: not, but for an image's tag ``latest``.
+    """
     engine: str | Engine | None = None
     """Instead of the host's; so are those that follow."""
     profile: str | Profile | None = None
@@ -92,9 +99,7 @@ class FilterConfig:
     @property
     def plugin_name(self) -> str:
         """What the plugin will be called."""
-        if self.name or isinstance(self.code, bytes):
-            return self.name
-        return os.path.splitext(os.path.basename(self.code))[0]  # noqa: PTH119, PTH122 - pathlib takes 10 ms
+        return self.name if self.name or isinstance(self.code, bytes) else name_of(self.code)
 
 
 P = ParamSpec("P")

@@ -35,6 +35,7 @@ from proxywasm_host.engine.compile_process import compile_apart
 from proxywasm_host.engine.protocol import Engine, InvalidModule, Limits, Module
 from proxywasm_host.engine.registry import open_engine
 from proxywasm_host.errors import ModuleError
+from proxywasm_host.fetch.reference import checked, is_remote, local_path
 from proxywasm_host.runtime.arguments import check_arguments, profile_of
 from proxywasm_host.runtime.effects import Callout, Effect, PluginEffect, Reply
 from proxywasm_host.runtime.failure import PluginError
@@ -51,6 +52,7 @@ from proxywasm_host.source import read_filter
 
 if TYPE_CHECKING:
     from proxywasm_host.engine.cache import ModuleCache
+    from proxywasm_host.fetch.fetcher import ModuleFetcher
 
 __all__ = ["Host"]
 
@@ -72,6 +74,7 @@ class Host(HostBase):
         cache: where compiled modules are kept.
         hostcalls: hostcalls of your own, beside those of the ABI: see `proxywasm_host.hostcalls`.
         wake: called, in any thread, when a message for a plugin has come into a shared queue: `drain` has an effect.
+        fetcher: how modules are fetched that are named by URL.
         module_limits: how large modules may be, and which proposals of WebAssembly they may use; see docs/modules.md.
 
     Raises: UnknownEngine, EngineUnavailable; TypeError or ValueError, for properties that no filter could read.
@@ -91,6 +94,7 @@ class Host(HostBase):
         cache: ModuleCache | None = None,
         hostcalls: Iterable[CustomHostcall] = (),
         wake: Callable[[], None] | None = None,
+        fetcher: ModuleFetcher | None = None,
         module_limits: ModuleLimits = DEFAULT_MODULE_LIMITS,
     ) -> None:
         check_arguments(
@@ -106,6 +110,7 @@ class Host(HostBase):
         self._others: list[Listener] = []
         self._cache = _shared_cache() if cache is None else cache
         self._hostcalls = by_name(hostcalls)
+        self._fetcher = fetcher
         self.plugins: list[Plugin] = []
         self.wake = wake
         self._vms: dict[VmKey, Vm] = {}
@@ -127,6 +132,7 @@ class Host(HostBase):
         Raises: OSError, ModuleError, PluginError, UnknownEngine, EngineUnavailable; ValueError, LookupError or
             TypeError, for an argument of another type than it has.
         """
+        filter = self.pin(filter)
         engine, config = self._engine_for(filter), self._vm_config(filter)
         key = engine, replace(config, environment=_HASHABLE), tuple(sorted(config.environment.items()))
 
@@ -138,7 +144,32 @@ class Host(HostBase):
             self._try(key, config, filter)
         plugin = Plugin(self, filter, vm, vm())
         self.plugins.append(plugin)
+        if not isinstance(filter.code, bytes) and is_remote(filter.code):
+            self.fetcher.loaded(filter.code, filter.sha256)
         return plugin
+
+    def pin(self, filter: FilterConfig) -> FilterConfig:
+        """A filter with the digest of the module that its URL stands for now, which is fetched if it is not here.
+
+        May be called in any thread, and takes as long as a server takes. A filter that is a file, or bytes, is returned
+        as it is. Raises: ModuleError.
+        """
+        if isinstance(filter.code, bytes) or not is_remote(filter.code):
+            return filter
+        digest = self.fetcher.pin(filter.code, filter.sha256, filter.pull_policy, self._module_limits(filter).size)
+        return replace(filter, sha256=digest)
+
+    @property
+    def fetcher(self) -> ModuleFetcher:
+        """How modules are fetched that are named by URL."""
+        if self._fetcher is None:
+            from proxywasm_host.fetch.fetcher import default_fetcher  # noqa: PLC0415 - for those who fetch
+
+            self._fetcher = default_fetcher()
+        return self._fetcher
+
+    def _module_limits(self, filter: FilterConfig) -> ModuleLimits:
+        return self.module_limits if filter.module_limits is None else filter.module_limits
 
     def compile(self, filter: FilterConfig) -> None:
         """Compile a filter, so that `load_plugin` finds it in the cache. May be called in any thread.
@@ -154,10 +185,13 @@ class Host(HostBase):
 
     def _vm_config(self, filter: FilterConfig) -> VmConfig:
         """The configuration of a filter's VM: the filter's options, or else the host's. Raises: OSError."""
-        module_limits = self.module_limits if filter.module_limits is None else filter.module_limits
-        code = filter.code
-        if not isinstance(code, bytes):
-            code = read_filter(code, module_limits.size)
+        module_limits, code, digest = self._module_limits(filter), filter.code, filter.sha256
+        if not isinstance(code, bytes) and is_remote(code):
+            code = self.fetcher.read(code, digest, filter.pull_policy, module_limits.size)
+        else:
+            code = checked(
+                code if isinstance(code, bytes) else read_filter(local_path(code), module_limits.size), digest
+            )
         return VmConfig(
             code,
             filter.vm_id,

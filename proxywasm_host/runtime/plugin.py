@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from proxywasm_host.abi.linking import Import, look_up
 from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.abi.types import BufferType
 from proxywasm_host.abi.values import PropertyValue, UnencodableValue
@@ -110,6 +111,13 @@ class Plugin(PluginBase):
 
     def _now(self) -> float:
         return self.host.services.clock.monotonic_ns() / 1e9
+
+    @property
+    def imports(self) -> list[Import]:
+        """What became of each import of the module: it is had, a stub, or refused to this filter."""
+        config = self._vm.config
+        given = config.capabilities, config.unknown_imports, config.hostcalls
+        return look_up(self._vm.bytecode.imports, self._vm.version, *given)
 
     # -- State ---------------------------------------------------------------------------------------------------
 

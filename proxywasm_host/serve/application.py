@@ -10,10 +10,12 @@ from collections.abc import Callable
 from typing import Any
 
 from proxywasm_host.abi.types import LogLevel
+from proxywasm_host.driver.refresh import Refresher
 from proxywasm_host.errors import ConfigError, ProxyWasmError
+from proxywasm_host.runtime.filter_config import FilterConfig
 from proxywasm_host.serve.config import Settings
 from proxywasm_host.serve.dataplane_config import dataplane_config
-from proxywasm_host.serve.generation import Generation
+from proxywasm_host.serve.generation import Generation, filters_of
 from proxywasm_host.serve.metrics import SEPARATOR, FilterCounts
 from proxywasm_host.serve.source import Source
 from proxywasm_host.serve.thread import Thread
@@ -34,6 +36,8 @@ RECYCLE_LATER = 60.0
 """Seconds until the next one, if new VMs could not be loaded."""
 MOST_RETIRED = 2
 """Generations that may wait for their last request; no VM is recycled meanwhile, so that memory is bounded."""
+IDLE = 60.0
+"""Seconds until it is looked again whether newer modules are to be looked for."""
 logger = logging.getLogger("proxywasm_host.serve")
 
 
@@ -91,13 +95,46 @@ class Application:
             await self._thread.end()
             await self._close_shared()
             raise
+        self._refresher = self._new_refresher()
+        self._refreshing = asyncio.ensure_future(self._refresh())
         self.loaded = True
         self._recycling = asyncio.ensure_future(self._recycle())
 
-    async def _load(self, number: int, settings: Settings) -> Generation:
+    def _new_refresher(self) -> Refresher:
+        generation = self.generation
+        return Refresher(list(filters_of(generation.settings)), generation.filters, generation.host.pin)
+
+    async def _refresh(self) -> None:
+        """Look for newer modules from time to time."""
+        while True:
+            interval = self.generation.settings.modules.refresh_interval
+            await asyncio.sleep(interval or IDLE)
+            refresher = self._refresher
+            for place in refresher.places if interval else ():
+                chain = await asyncio.to_thread(refresher.newer, place, logger)
+                async with self._reloading:
+                    if chain is None or refresher is not self._refresher:  # `reload` was quicker
+                        continue
+                    await self._exchange(refresher, chain, place)
+
+    async def _exchange(self, refresher: Refresher, chain: list[FilterConfig], place: int) -> None:
+        """Let filters with a newer module take the place of those that run, if they can be loaded."""
+        generation = self.generation
+        try:
+            self._replace(await self._load(generation.number + 1, generation.settings, chain))
+        except Exception as error:  # noqa: BLE001 - it is told
+            self._filter_counts.reloads["refused",] += 1
+            refresher.refused(chain, place, error, logger)
+        else:
+            self._filter_counts.reloads["loaded",] += 1
+            refresher.loaded(chain, place, logger)
+
+    async def _load(self, number: int, settings: Settings, filters: list[FilterConfig] | None = None) -> Generation:
         """Load a generation, which new requests get from now on."""
         try:
-            generation = Generation(number, settings, self._services, self._filter_counts, self._tracer, self._thread)
+            generation = Generation(
+                number, settings, self._services, self._filter_counts, self._tracer, self._thread, filters
+            )
             await generation.start()
         except OSError as error:
             raise ConfigError(f"cannot read the filter {error.filename}: {error.strerror}") from None
@@ -125,6 +162,7 @@ class Application:
                 logger.warning("changes of %s take effect when the server is started again", ", ".join(fixed))
             self._replace(generation)
             self._filter_counts.reloads["loaded",] += 1
+            self._refresher = self._new_refresher()
             return ""
 
     def _replace(self, generation: Generation) -> None:
@@ -148,7 +186,7 @@ class Application:
                 if not why:
                     continue
                 try:
-                    self._replace(await self._load(old.number + 1, old.settings))
+                    self._replace(await self._load(old.number + 1, old.settings, old.filters))
                 except Exception:
                     logger.exception("%s, but no new one can be loaded: it goes on", why)
                     wait = RECYCLE_LATER

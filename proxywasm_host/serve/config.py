@@ -28,9 +28,11 @@ from proxywasm_host.abi.values import encode_value
 from proxywasm_host.driver.defaults import DEADLINE, FAILURE_POLICY, MEMORY, RELOAD_INTERVAL, STREAM_IDLE_TIMEOUT
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.errors import not_among
+from proxywasm_host.fetch.fetcher import ModuleFetcher
+from proxywasm_host.fetch.reference import PullPolicy, check_sha256
 from proxywasm_host.integrations.prometheus import SETS, Tag
 from proxywasm_host.runtime.failure_policy import FailurePolicy
-from proxywasm_host.serve.model import File, Model, Seconds, Size
+from proxywasm_host.serve.model import File, Model, ModuleSource, Seconds, Size
 from proxywasm_host.serve.upstreams import Retry, Tls, Upstream, web
 from proxywasm_host.services import MAX_CALLOUTS
 from proxywasm_host.services.shared import check_shared
@@ -175,8 +177,12 @@ class Filter(Model):
 
     short = "file"
 
-    file: File
-    """The module, relative to the configuration file."""
+    file: ModuleSource
+    """The module: a file, relative to the configuration file, or a URL: https://…, oci://registry/name:tag."""
+    sha256: Annotated[str, AfterValidator(check_sha256)] = ""
+    """The digest that the module must have; for an image its manifest."""
+    pull_policy: PullPolicy | None = None
+    """Whether a URL without a digest is looked up although there is a module of it; for the tag ``latest`` it is."""
     name: str = ""
     """For logs, metrics and ``plugin_name``; that of its file if not given."""
     configuration: Text = b""
@@ -368,6 +374,29 @@ def _tag_set(value: str) -> str:
     return value
 
 
+class Modules(Model):
+    """How modules are fetched that are named by URL."""
+
+    directory: File | None = None
+    """Where they are kept; in the user's cache directory if not given."""
+    ca: File | None = None
+    """PEM file of authorities that are trusted beside the system's."""
+    plain_http: list[str] = []
+    """Hosts, with their ports, that are asked without TLS; this machine's own always may."""
+    docker_config: File | None = None
+    """Docker's config.json with the credentials for registries; the user's own if not given."""
+    timeout: Seconds = 60.0
+    """Seconds that a fetch may take."""
+    refresh_interval: Seconds | None = 60.0
+    """Seconds until URLs whose pull_policy is Always are looked up again; null: never."""
+
+    def fetcher(self) -> ModuleFetcher:
+        """The `ModuleFetcher` that this describes."""
+        said = self.model_dump()
+        directory = said.pop("directory")
+        return ModuleFetcher(**said) if directory is None else ModuleFetcher(directory, **said)
+
+
 class Settings(Model):
     """The configuration of ``proxywasm serve``."""
 
@@ -381,6 +410,7 @@ class Settings(Model):
     """``HOST:PORT``; port 0 lets the system choose."""
     filters: list[Filter] = []
     """The chain of all requests, in the order of the request."""
+    modules: Modules = Modules()
     engine: str | None = None
     """wasmtime, wasmer or v8; the best one installed if not given."""
     profile: str = "envoy"

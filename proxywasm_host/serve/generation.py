@@ -27,7 +27,7 @@ from proxywasm_host.recording.secrets import Secrets
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.failure_policy import FailurePolicy
-from proxywasm_host.runtime.filter_config import plugin_names
+from proxywasm_host.runtime.filter_config import FilterConfig, plugin_names
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.plugin import Plugin
@@ -76,10 +76,15 @@ class Generation:
         filter_counts: FilterCounts,
         tracer: Tracer,
         thread: Thread,
+        filters: list[FilterConfig] | None = None,
     ) -> None:
-        """Nothing is loaded yet. Raises: ConfigError; OSError, for a file of a filter."""
+        """Nothing is loaded yet. `filters` are those of the settings with the digests that they are to have.
+
+        Raises: ConfigError; OSError, for a file of a filter.
+        """
         self.number = number
         self.settings = settings
+        self.filters: list[FilterConfig] = list(filters_of(settings)) if filters is None else filters
         self.plugins: Sequence[Plugin] = ()
         self.chains: list[list[Plugin]] = []
         """The chain of requests without a route, then that of each route."""
@@ -87,7 +92,6 @@ class Generation:
         self._tracer = tracer
         self._thread = thread
         self._services = replace(services, clusters=clusters_of(settings))
-        self._filters = list(filters_of(settings))
         self._looked_at: set[HttpStream] = set()
         self._drained: asyncio.Event | None = None
         """To be told when the last request is over, once no other comes."""
@@ -100,6 +104,7 @@ class Generation:
             services=self._services,
             limits=settings.limits.limits(),
             properties=of_this_node(settings.properties),
+            fetcher=settings.modules.fetcher(),
         )
 
     async def start(self) -> None:
@@ -111,7 +116,8 @@ class Generation:
             self.driver = ThreadDriver(self.host, self._thread, stream_idle_timeout=timeout, record=record)
             await self.driver.start()
             try:
-                await asyncio.to_thread(filter_list.compile, self.host, self._filters)
+                self.filters = await asyncio.to_thread(filter_list.pin, self.host, self.filters)
+                await asyncio.to_thread(filter_list.compile, self.host, self.filters)
                 await self._thread.ask(self._load)
             except BaseException:
                 await self.driver.stop()
@@ -122,7 +128,7 @@ class Generation:
 
     def _load(self) -> None:
         try:
-            self.plugins = filter_list.load(self.host, self._filters)
+            self.plugins = filter_list.load(self.host, self.filters)
             self.chains = [[self.plugins[place] for place in chain] for chain in self.settings.chains]
         finally:
             self.driver.perform(self.host.drain())
@@ -196,6 +202,8 @@ class Generation:
             {
                 "name": plugin.name,
                 "file": str(filter.file),
+                "digest": plugin.config.sha256,
+                "imports": {each.name: each.status for each in plugin.imports},
                 "engine": filter.engine or self.host.engine.name,
                 "abi": str(plugin._vm.version),
                 "state": "bypassed" if plugin._bypassed else "failed" if plugin.failure else "running",
@@ -268,7 +276,8 @@ def names(filters: list[config.Filter]) -> list[str]:
 def filters_of(settings: Settings) -> Iterator[Filter]:
     """All filters as the driver has them. Raises: ConfigError; OSError, for a file of a filter."""
     for name, filter in zip(names(settings.all_filters), settings.all_filters, strict=True):
-        files.check(filter.file)
+        if isinstance(filter.file, Path):
+            files.check(filter.file)
         written = {each.name: getattr(filter, each.name) for each in fields(Filter) if hasattr(filter, each.name)}
         otherwise = {
             "name": name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Union
 
 from pydantic import (
     AfterValidator,
@@ -21,7 +21,9 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-__all__ = ["File", "Model", "Seconds", "Size"]
+from proxywasm_host.fetch.reference import is_remote, local_path
+
+__all__ = ["File", "Model", "ModuleSource", "Seconds", "Size"]
 
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -40,7 +42,15 @@ def _beside(value: Path, info: ValidationInfo) -> Path:
     return value if info.context is None else info.context / value
 
 
+def _module(value: Any, info: ValidationInfo) -> Any:
+    """A URL as it is, and a file as the configuration file means it."""
+    if isinstance(value, str):
+        value = value if is_remote(value) else Path(local_path(value))
+    return _beside(value, info) if isinstance(value, Path) else value
+
+
 File = Annotated[Path, AfterValidator(_beside)]
+ModuleSource = Annotated[Union[str, Path], BeforeValidator(_module), WithJsonSchema({"type": "string"})]
 Size = Annotated[int, BeforeValidator(_size), Field(gt=0), WithJsonSchema({"type": ["integer", "string"]})]
 """Bytes, as a number or with a unit: ``256MiB``."""
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -28,7 +28,8 @@ def files_of(settings: Settings, source: Source) -> list[Path]:
     """All files that a configuration is made of."""
     found: list[Path | None] = [source.file]
     for filter in settings.all_filters:
-        found += [filter.file, filter.configuration_file, filter.vm_configuration_file]
+        found += [filter.file if isinstance(filter.file, Path) else None]
+        found += [filter.configuration_file, filter.vm_configuration_file]
     if settings.tls is not None:
         found += [settings.tls.certificate, settings.tls.key, settings.tls.client_ca]
     upstreams = [upstream.tls for upstream in settings.all_upstreams.values()]

@@ -14,9 +14,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from proxywasm_host.errors import ModuleError
+from proxywasm_host.fetch.fetcher import default_fetcher
 from proxywasm_host.runtime.demangle import demangled
 from proxywasm_host.runtime.filter_config import FilterConfig
-from proxywasm_host.source import read_filter
 from proxywasm_host.wasm import CODE, CUSTOM, EXPORT, FUNCTION, GLOBAL, TYPE, Binary, Reader
 
 if TYPE_CHECKING:
@@ -95,9 +95,7 @@ def _counted(code: bytes, start: int, end: int, first: int) -> list[bytes]:
             if reader.byte() in REFERENCES:
                 reader.leb()
         at = leb(first + number)
-        bodies.append(
-            _body(code[begin : reader.at] + b"\x23" + at + b"\x41\1\x6a\x24" + at + code[reader.at : after])
-        )
+        bodies.append(_body(code[begin : reader.at] + b"\x23" + at + b"\x41\1\x6a\x24" + at + code[reader.at : after]))
         reader.at = after
     return bodies
 
@@ -164,10 +162,12 @@ def namespace(name: str) -> str:
 
 def counted(filter: FilterConfig) -> FilterConfig:
     """The filter with counters in its module. Raises: OSError; what is wrong with a module, its host says."""
-    code = filter.code if isinstance(filter.code, bytes) else read_filter(filter.code)
+    code = filter.code
+    if not isinstance(code, bytes):
+        code = default_fetcher().read(code, filter.sha256, filter.pull_policy)
     with suppress(ModuleError):
         code = counting(code)
-    return replace(filter, code=code, name=filter.plugin_name)
+    return replace(filter, code=code, sha256="", name=filter.plugin_name)
 
 
 class FunctionCounters:

@@ -105,7 +105,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def _find(path: Any, test: Path, root: Path) -> Any:
     """A module's file, beside the test or where pytest was started. Raises: FileNotFoundError, with how to build it."""
-    if not isinstance(path, (str, os.PathLike)):
+    from proxywasm_host.fetch.reference import is_remote
+
+    if not isinstance(path, (str, os.PathLike)) or is_remote(path):
         return path
     name = Path(path)
     places = list(dict.fromkeys(place / name for place in (test.parent, root, Path.cwd())))

@@ -50,7 +50,8 @@ def test_as_json(command, module):
         "callbacks": [],
         "hostcalls": ["proxy_log"],
         "custom_hostcalls": [],
-        "missing_foreign_functions": [],
+        "missing_foreign_functions": {},
+        "imports": [{"import": "env.proxy_log", "status": "have", "reason": ""}],
         "wasi": [],
         "unknown_imports": [],
         "start": [],
@@ -61,16 +62,54 @@ def test_as_json(command, module):
     }
 
 
+def test_what_becomes_of_each_import(command, module):
+    imports = """
+        (import "env" "proxy_log" (func (param i32 i32 i32) (result i32)))
+        (import "env" "proxy_new_thing" (func (param i32) (result i32)))
+        (import "wasi_snapshot_preview1" "path_open" (func (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
+    """
+    path = module(f"(module {imports} {MEMORY} {MARKER})")
+    refused = command("inspect", path, "--json")
+    stubbed = command("inspect", path, "--json", "--unknown-imports", "stub")
+    assert [(each["import"], each["status"]) for each in refused.json["imports"]] == [
+        ("env.proxy_log", "have"),
+        ("env.proxy_new_thing", "refused"),
+        ("wasi_snapshot_preview1.path_open", "stub"),
+    ]
+    assert stubbed.json["imports"][1] == {
+        "import": "env.proxy_new_thing",
+        "status": "stub",
+        "reason": "it does nothing, and answers UNIMPLEMENTED",
+    }
+    assert (refused.code, stubbed.code) == (3, 0)
+    page = command("inspect", path).out
+    assert (
+        "  refused       1\n  env.proxy_new_thing: import env.proxy_new_thing is offered by no Proxy-Wasm host" in page
+    )
+    assert "  stubs         1\n  wasi_snapshot_preview1.path_open: it does nothing, and answers NOENT" in page
+
+
 def test_foreign_functions_of_other_hosts(command, module):
     foreign = '(import "env" "proxy_call_foreign_function" (func (param i32 i32 i32 i32 i32 i32) (result i32)))'
     data = '(data (i32.const 0) "compressexpr_createresolve_lua")'
     path = module(f"(module {foreign} {MEMORY} {MARKER} {data})")
-    assert command("inspect", path, "--json").json["missing_foreign_functions"] == ["expr_create", "resolve_lua"]
+    assert command("inspect", path, "--json").json["missing_foreign_functions"] == {
+        "expr_create": "of Envoy",
+        "resolve_lua": "of ngx_wasm_module",
+    }
     page = command("inspect", path).out
     assert "functions that are NOT_FOUND here, unless they are registered" in page
     assert "expr_create (of Envoy)" in page
     silent = module(f"(module {MEMORY} {MARKER} {data})")
-    assert command("inspect", silent, "--json").json["missing_foreign_functions"] == []
+    assert command("inspect", silent, "--json").json["missing_foreign_functions"] == {}
+    data = (
+        '(data (i32.const 0) "sign\\00flex_create_service\\00declare_propertys\\00clear_route_cache\\00content_type")'
+    )
+    found = command("inspect", module(f"(module {foreign} {MEMORY} {MARKER} {data})"), "--json").json
+    assert found["missing_foreign_functions"] == {
+        "declare_propertys": "is declare_property meant?",
+        "flex_create_service": "of MuleSoft's gateway",
+    }
 
 
 @pytest.mark.parametrize(

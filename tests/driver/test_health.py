@@ -6,9 +6,12 @@ import logging
 
 import pytest
 
+from proxywasm_host.abi.table import CALLBACKS, HOSTCALLS
 from proxywasm_host.driver.filters import Filter, chain, load
-from proxywasm_host.driver.health import REPORT_INTERVAL, FilterHealth
-from tests.support import REQUEST, code
+from proxywasm_host.driver.health import REPORT_INTERVAL, FilterHealth, watch
+from tests.support import REQUEST, code, wat
+
+CALLBACKS_AND_HOSTCALLS = [row.name for row in (*CALLBACKS, *HOSTCALLS)]
 
 TRAPS = "@on_request_headers\ntrap\n"
 logger = logging.getLogger("proxywasm_host.asgi")
@@ -28,6 +31,30 @@ def fail(host):
         return FilterHealth(plugin, logger, **options), fail
 
     return make
+
+
+def test_hostcalls_that_a_filter_does_not_have_are_told_when_it_is_loaded(host, caplog):
+    caplog.set_level(logging.INFO)
+    allowed = [name for name in CALLBACKS_AND_HOSTCALLS if name != "proxy_get_property"]
+    unknown = wat(
+        """(module (import "env" "proxy_new_thing" (func (param i32) (result i32)))
+        (memory (export "memory") 1) (func (export "malloc") (param i32) (result i32) i32.const 0)
+        (func (export "proxy_abi_version_0_2_1")))"""
+    )
+    plugins = load(
+        host,
+        [
+            Filter(code("rust/properties"), "restricted", capabilities=allowed),
+            Filter(unknown, "newer", unknown_imports="stub"),
+            Filter(code("rust/headers"), "usual"),
+        ],
+    )
+    watch(plugins, logger)
+    assert [record.getMessage() for record in caplog.records] == [
+        "restricted: env.proxy_get_property is a refused hostcall: it is not among the capabilities of this filter",
+        "newer: env.proxy_new_thing is a stub: it does nothing, and answers UNIMPLEMENTED",
+    ]
+    assert {each.status for each in plugins[2].imports if each.name.startswith("env.")} == {"have"}
 
 
 def test_a_failure_is_reported_as_a_whole(fail, caplog):

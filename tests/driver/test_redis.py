@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from proxywasm_host.driver.clusters import Cluster, Clusters
+from tests.driver.test_grpc import certificate
 from tests.redis_server import Server, free_port
 
 ANSWERED = "@on_redis_call_response\nget_buffer_bytes 9 0 100\n{then}\n"
@@ -138,6 +139,38 @@ def test_many_at_once_on_few_connections(run, server):
     script = script.replace("u p", '"" ""') + "@on_redis_call_response/50\nsay done\n"
     run(script, up(server, max_connections=4), version="0_2_100")
     assert server.admin.get("n") == b"50"
+
+
+def test_tls(run, tmp_path):
+    theirs, their_key = certificate(tmp_path / "tls")
+    port = free_port()
+    options = (
+        "--tls-port",
+        str(port),
+        "--tls-cert-file",
+        theirs,
+        "--tls-key-file",
+        their_key,
+        "--tls-auth-clients",
+        "no",
+    )
+    server = Server(tmp_path, *options)
+    try:
+        where = f"rediss://localhost:{port}"
+        script = calls(command("SET", "k", "v"), command("GET", "k"))
+        known = Clusters({"up": Cluster(where, verify=theirs)})
+        assert answers(run(script, known, version="0_2_100")) == ['"+OK%0d%0a"', '"$1%0d%0av%0d%0a"']
+        unchecked = Clusters({"up": Cluster(where, verify=False)})
+        assert answers(run(script, unchecked, version="0_2_100")) == ['"+OK%0d%0a"', '"$1%0d%0av%0d%0a"']
+        stranger = Clusters({"up": Cluster(where)})
+        assert answers(run(script, stranger, version="0_2_100")) == ['""', '""']
+        plain = Clusters({"up": f"redis://localhost:{port}"})
+        assert answers(run(script, plain, version="0_2_100")) == ['""', '""']
+        with_user = calls(command("ACL", "WHOAMI"), user="default", password="x")
+        server.admin.config_set("requirepass", "x")
+        assert answers(run(with_user, known, version="0_2_100")) == ['"$7%0d%0adefault%0d%0a"']
+    finally:
+        server.stop()
 
 
 def blocked(server: Server) -> int:

@@ -31,7 +31,11 @@ class Served:
         with self.errors.open("wb") as errors, self.output.open("wb") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=errors, env=environment)
         self.url, self.admin = "", ""
-        said = self.wait_for(r"serving (https?://\S+?)(?:, admin (\S+))?: ", "it never said where it serves")
+        try:
+            said = self.wait_for(r"serving (https?://\S+?)(?:, admin (\S+))?: ", "it never said where it serves")
+        except AssertionError:
+            self.process.kill()
+            raise
         if said:
             self.url, self.admin = said[1], said[2] or ""
 
@@ -43,7 +47,7 @@ class Served:
     def access_log(self) -> list[str]:
         return self.output.read_text().splitlines()
 
-    def wait_for(self, pattern: str, complaint: str = "", seconds: float = 30) -> re.Match[str] | None:
+    def wait_for(self, pattern: str, complaint: str = "", seconds: float = 90) -> re.Match[str] | None:
         """Wait until its log has this; ``None`` if it ended before."""
         until = time.monotonic() + seconds
         while not (found := re.search(pattern, self.log)):

@@ -164,9 +164,9 @@ OF_OTHER_HOSTS: dict[str, str] = {
         "Envoy's sink for statistics",
     ),
     "resolve_lua": "ngx_wasm_module",
-    "flex_create_service": "MuleSoft's gateway",
 }
-"""Foreign functions that other hosts have, and this one has not unless they are registered."""
+PREFIXES_OF_OTHER_HOSTS: dict[str, str] = {"flex_": "MuleSoft's gateway", "bareproxy_": "BareProxy"}
+"""Foreign functions, and beginnings of their names, that other hosts have; here they have to be registered."""
 
 
 @within_quota

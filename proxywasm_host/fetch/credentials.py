@@ -1,0 +1,141 @@
+"""Who we are at a registry: what ``docker login`` wrote down.
+
+Source: Docker's ``config.json`` (``auths``, ``credHelpers``, ``credsStore``), and the protocol of
+docker/docker-credential-helpers. A key may also name a part of a registry (``registry.example/team``), as Kubernetes
+and Podman have it; the longest that fits counts.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proxywasm_host.fetch.reference import FetchError
+
+__all__ = ["DOCKER_HUB", "Credentials", "default_config", "find_credentials"]
+
+DOCKER_HUB = "docker.io"
+HUB_KEY = "https://index.docker.io/v1/"
+"""What Docker's own registry is called in the file."""
+HELPER_SECONDS = 30
+logger = logging.getLogger("proxywasm_host.fetch")
+
+
+@dataclass(frozen=True, repr=False)
+class Credentials:
+    """A user and a password, or a token instead: one to be exchanged (`identity`), or one to be sent (`bearer`)."""
+
+    user: str = ""
+    password: str = ""
+    identity: str = ""
+    bearer: str = ""
+
+    @property
+    def basic(self) -> str:
+        """The value of ``Authorization``; empty without a password."""
+        if not self.password:
+            return ""
+        return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode()
+
+
+def default_config(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Where Docker has its configuration: ``$DOCKER_CONFIG/config.json``, else in ``~/.docker``."""
+    if chosen := environment.get("DOCKER_CONFIG"):
+        return Path(chosen) / "config.json"
+    try:
+        return Path.home() / ".docker" / "config.json"
+    except RuntimeError:  # no home directory
+        return None
+
+
+def find_credentials(file: Path | None, host: str, repository: str) -> Credentials | None:
+    """What is said of an image's registry, if anything is. May start a helper.
+
+    `file` is the configuration; one that is not there says nothing. Raises: FetchError, for one that cannot be read, or
+    a helper that fails.
+    """
+    config = _read(file)
+    helper = _section(config, "credHelpers").get(host) or config.get("credsStore")
+    if isinstance(helper, str) and helper:
+        found = _ask(helper, HUB_KEY if host == DOCKER_HUB else host)
+        if found is not None:
+            return found
+    auths = {_normal(key): value for key, value in _section(config, "auths").items() if isinstance(value, dict)}
+    name = f"{host}/{repository}"
+    fitting = [key for key in auths if key in (host, name) or name.startswith(f"{key}/")]
+    return _written(auths[max(fitting, key=len)], host, file) if fitting else None
+
+
+def _read(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        config = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise FetchError(f"cannot read the credentials in {file}: {error.strerror}") from None
+    except ValueError:
+        raise FetchError(f"cannot read the credentials in {file}: it is not JSON") from None
+    return config if isinstance(config, dict) else {}
+
+
+def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    found = config.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _normal(key: str) -> str:
+    """``https://index.docker.io/v1/`` is ``docker.io``; a registry's API version is no part of its name."""
+    if key == HUB_KEY:
+        return DOCKER_HUB
+    return re.sub(r"^https?://|/v[12]/?$|/$", "", key)
+
+
+def _written(entry: dict[str, Any], host: str, file: Path | None) -> Credentials | None:
+    user, password = entry.get("username", ""), entry.get("password", "")
+    if entry.get("auth"):
+        try:
+            user, colon, password = base64.b64decode(entry["auth"], validate=True).decode().partition(":")
+        except (TypeError, ValueError, binascii.Error):
+            colon = ""
+        if not colon:
+            raise FetchError(f"{file}: auths.{host}.auth is not the Base64 form of user:password")
+    found = Credentials(user, password, entry.get("identitytoken", ""), entry.get("registrytoken", ""))
+    return None if found == Credentials() else found
+
+
+def _ask(helper: str, host: str) -> Credentials | None:
+    """What a helper knows; ``None`` if it is not installed, or knows nothing of this registry."""
+    if not re.fullmatch(r"[\w.-]+", helper):
+        raise FetchError(f"{helper!r} is not the name of a credential helper")
+    program = shutil.which(f"docker-credential-{helper}")
+    if program is None:
+        logger.warning("docker-credential-%s is not installed: what it knows of %s is not used", helper, host)
+        return None
+    try:
+        done = subprocess.run(  # noqa: S603 - the operator's own choice
+            [program, "get"], input=host.encode(), capture_output=True, timeout=HELPER_SECONDS, check=False
+        )
+        answer = json.loads(done.stdout) if done.returncode == 0 else None
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        raise FetchError(f"docker-credential-{helper} failed for {host}: {error}") from None
+    if answer is None:
+        said = (done.stdout or done.stderr).decode("utf-8", "replace").strip()
+        if "credentials not found" in said:  # the protocol's own words
+            return None
+        raise FetchError(
+            f"docker-credential-{helper} failed for {host}: {said[:200] or f'exit code {done.returncode}'}"
+        )
+    user, secret = answer.get("Username", ""), answer.get("Secret", "")
+    return Credentials(identity=secret) if user == "<token>" else Credentials(user, secret)

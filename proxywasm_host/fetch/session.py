@@ -1,0 +1,194 @@
+"""Requests for modules, within limits: of size, of time, of how often a server may send us elsewhere.
+
+httpx2 bounds each wait and not the whole, and reads as much as comes: so a fetch runs in an event loop of its own,
+which ends when its time is over, and bodies are counted while they come.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, TypeVar
+
+from proxywasm_host import remedy
+
+try:
+    import anyio
+    import httpx2
+except ModuleNotFoundError as error:
+    raise remedy.missing("oci", error) from None
+
+from proxywasm_host.fetch.reference import FetchError, Unreachable
+
+__all__ = ["Answer", "Session", "run"]
+
+REDIRECTS = 5
+MOST_ANSWER = 4 << 20
+"""Bytes of what is not a module: manifests, tokens, errors (what registries take for a manifest at most)."""
+WAIT = 30.0
+"""Seconds without a byte."""
+BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses of a server that cannot answer now."""
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server has answered, as a whole."""
+
+    status: int
+    headers: httpx2.Headers
+    body: bytes
+
+
+def run(work: Callable[[], Awaitable[Result]], seconds: float) -> Result:
+    """Do some work in an event loop of its own, in a thread of its own. Raises what it raises; Unreachable, in the end.
+
+    Whoever calls may be in an event loop, which is blocked meanwhile, as by reading a file.
+    """
+    outcome: list[Result] = []
+    failed: list[BaseException] = []
+
+    async def bounded() -> None:
+        with anyio.move_on_after(seconds) as scope:
+            outcome.append(await work())
+        if scope.cancelled_caught:
+            raise Unreachable(f"it was not fetched within {seconds:g} seconds")
+
+    def thread() -> None:
+        try:
+            anyio.run(bounded)
+        except BaseException as error:  # noqa: BLE001 - raised by who waits
+            failed.append(error)
+
+    runs = threading.Thread(target=thread, name="proxywasm-fetch", daemon=True)
+    runs.start()
+    runs.join()
+    if failed:
+        raise failed[0]
+    return outcome[0]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, which may have a port, is this machine."""
+    name = httpx2.URL(f"http://{host}").host
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+class Session:
+    """Requests of one fetch. `ca` is a file of authorities that are trusted beside the system's."""
+
+    def __init__(self, ca: str | None, plain_http: frozenset[str]) -> None:
+        self._plain = plain_http
+        try:
+            context = ssl.create_default_context()
+            if ca is not None:
+                context.load_verify_locations(ca)
+        except OSError as error:
+            raise FetchError(f"cannot read the authorities in {ca}: {error.strerror or error}") from None
+        here: dict[str, Any] = {f"all://{name}": None for name in ("localhost", "127.0.0.1", "[::1]")}
+        self._client = httpx2.AsyncClient(verify=context, timeout=WAIT, mounts=here)  # no proxy for ourselves
+        self._schemes: dict[str, str] = {}
+
+    async def __aenter__(self) -> Session:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    def check(self, url: httpx2.URL) -> None:
+        """Raises: FetchError, for plain HTTP that was not allowed."""
+        host = url.netloc.decode()
+        if url.scheme == "http" and not (is_loopback(host) or host in self._plain):
+            raise FetchError(
+                f"{host} is asked without TLS, by which anybody on the way may exchange the module: "
+                "use https, or name the host in plain_http"
+            )
+        if url.scheme not in ("http", "https"):
+            raise FetchError(f"{url} is not an HTTP server's")
+
+    async def scheme(self, host: str) -> str:
+        """How a registry is spoken to: with TLS, but for those without; on this machine, what it speaks."""
+        if host in self._plain:
+            return "http"
+        if not is_loopback(host):
+            return "https"
+        if host not in self._schemes:
+            try:
+                await self.send("HEAD", f"https://{host}/v2/")
+                self._schemes[host] = "https"
+            except Unreachable as error:
+                if not _speaks_no_tls(error):
+                    raise
+                self._schemes[host] = "http"
+        return self._schemes[host]
+
+    async def send(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        most: int = MOST_ANSWER,
+        form: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """Make a request and follow where it leads. ``Authorization`` goes to the first server alone.
+
+        Raises: FetchError, for an answer of more than `most` bytes, or a redirect that may not be; Unreachable.
+        """
+        at = httpx2.URL(url)
+        sent = {"accept-encoding": "identity", **(headers or {})}
+        for _ in range(REDIRECTS + 1):
+            self.check(at)
+            try:
+                answer = await self._once(method, at, sent, most, form)
+            except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+                raise Unreachable(f"{at.netloc.decode()}: {str(error) or type(error).__name__}") from error
+            where = answer.headers.get("location")
+            if answer.status not in (301, 302, 303, 307, 308) or where is None:
+                if answer.status in BUSY:
+                    raise Unreachable(f"{at.netloc.decode()} answered {answer.status}")
+                return answer
+            try:
+                to = at.join(where)
+            except httpx2.InvalidURL:
+                raise FetchError(f"{at.netloc.decode()} redirects to {where[:200]!r}, which is not a URL") from None
+            if at.scheme == "https" and to.scheme != "https":
+                raise FetchError(f"{at.netloc.decode()} redirects to {to.netloc.decode()} without TLS")
+            if (to.scheme, to.netloc) != (at.scheme, at.netloc):
+                sent.pop("authorization", None)
+            at = to
+        raise FetchError(f"{httpx2.URL(url).netloc.decode()} redirects more than {REDIRECTS} times")
+
+    async def _once(
+        self, method: str, url: httpx2.URL, headers: Mapping[str, str], most: int, form: Mapping[str, str] | None
+    ) -> Answer:
+        async with self._client.stream(method, url, headers=headers, data=form) as response:
+            if response.headers.get("content-encoding", "identity").lower() != "identity":
+                raise FetchError(f"{url.netloc.decode()} encodes its answer, which was not asked for")
+            body = bytearray()
+            if not 300 <= response.status_code < 400:
+                limit = most if response.status_code == 200 else MOST_ANSWER
+                async for part in response.aiter_raw():
+                    body += part
+                    if len(body) > limit:
+                        raise FetchError(f"{url.netloc.decode()} sends more than {limit} bytes")
+            return Answer(response.status_code, response.headers, bytes(body))
+
+
+def _speaks_no_tls(error: BaseException | None) -> bool:
+    """Whether a handshake failed for another reason than a certificate."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return not isinstance(error, ssl.SSLCertVerificationError)
+        error = error.__cause__ or error.__context__
+    return False

@@ -1,0 +1,67 @@
+"""Files of a cache that nobody else may write to, written as a whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+
+__all__ = ["TEMPORARY", "NotOursError", "check_own", "open_own", "replace_file", "write_temporary"]
+
+TEMPORARY = ".tmp-"
+"""How the names of files begin that are being written."""
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+READ_ONLY = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+"""A pipe in the place of a file keeps nobody waiting, and is then refused as no plain file."""
+
+
+class NotOursError(OSError):
+    """A file that somebody else may have written."""
+
+
+@contextmanager
+def open_own(path: Path, others: int = OTHERS_WRITE) -> Iterator[FileIO]:
+    """Open a plain file of our own whose mode has none of the bits `others`. Raises: OSError."""
+    descriptor = os.open(path, READ_ONLY)
+    with open(descriptor, "rb", buffering=0) as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotOursError(f"{path.name} is not a plain file")
+        check_own(status, path, others)
+        yield file
+
+
+def check_own(status: os.stat_result, path: Path, others: int = OTHERS_WRITE) -> None:
+    """Raises: NotOursError, for what another user owns or may write to."""
+    if not hasattr(os, "geteuid"):  # Windows: permissions are inherited from the user's own directory
+        return
+    if status.st_uid != os.geteuid():
+        raise NotOursError(f"{path.name} belongs to another user")
+    if status.st_mode & others:
+        raise NotOursError(f"{path.name} is open to others (mode {stat.S_IMODE(status.st_mode):o})")
+
+
+def replace_file(path: Path, *parts: bytes) -> None:
+    """Let a file have this content, all of it or nothing. Raises: OSError."""
+    temporary = write_temporary(path.parent, *parts)
+    try:
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink()
+        raise
+
+
+def write_temporary(directory: Path, *parts: bytes) -> Path:
+    """A new file that only we may read. Raises: OSError."""
+    path = directory / f"{TEMPORARY}{os.urandom(8).hex()}"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "wb") as file:
+            file.writelines(parts)
+    except OSError:
+        path.unlink()
+        raise
+    return path
