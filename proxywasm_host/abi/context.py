@@ -45,7 +45,7 @@ class ContextState:
         self.root: Any = root or self
         self.maps: list[HeaderList | None] = [None] * (4 if root else 8)
         """Header maps by `MapType`; those of callouts (from 4 on) are the root context's."""
-        self.buffers: list[bytes | None] = [None] * BUFFERS
+        self.buffers: list[bytes | bytearray | None] = [None] * BUFFERS
         """Buffers by `BufferType`; 4, 5, 7 and 9 are the root context's, 6 the VM's."""
 
 

@@ -192,7 +192,7 @@ class FilterChain(FilterChainBase):
     def held(self) -> bytes:
         """What is held."""
         seen = None if self.holder is None else self.holder.buffers[self.direction]
-        return bytes(self.buffer or b"") if seen is None else seen
+        return bytes((self.buffer or b"") if seen is None else seen)
 
     def take_buffer(self) -> bytes:
         """What is held; afterwards nothing is."""
@@ -201,12 +201,21 @@ class FilterChain(FilterChainBase):
         self.buffer = None
         return data
 
+    def take_growing(self) -> bytearray:
+        """What is held, to be added to without copying it each time; afterwards nothing is held."""
+        seen = None if self.holder is None else self.holder.buffers[self.direction]
+        found = self.buffer if seen is None else seen
+        self.holder = None
+        self.buffer = None
+        return found if isinstance(found, bytearray) else bytearray(found or b"")
+
     def _hold(self, data: bytes, holder: HttpContext | None = None) -> None:
         if holder is not None or self.holder is not None:
-            self.buffer = data = self.take_buffer() + data
+            self.buffer = held = self.take_growing()
+            held += data
             if holder is not None:
                 self.holder = holder
-                holder.buffers[self.direction] = data
+                holder.buffers[self.direction] = held
         elif isinstance(self.buffer, bytearray):
             self.buffer += data
         else:

@@ -89,25 +89,30 @@ class HttpContext(HttpContextBase, Context):
             return self.failed(direction, NO_BUFFER), data
         bit = 1 << direction
         buffered = self._buffering & bit
+        shown: bytes | bytearray = data
         if buffered:
-            data = chain.take_buffer() + data
-            if direction == RESPONSE and len(data) > self.stream.buffer_limit:
+            held = chain.take_growing()
+            held += data
+            if direction == RESPONSE and len(held) > self.stream.buffer_limit:
                 self.stream._over_limit(chain)
-                return NO_BUFFER, data
-        self.buffers[direction] = data
+                return NO_BUFFER, bytes(held)
+            shown = held
+        self.buffers[direction] = shown
         action = 0
         callback = vm.callbacks.get(ON_BODY[direction])
         if callback is not None:
             self._in_body = chain if end_stream else None
-            action = vm.enter(self, callback, self.id, len(data), int(end_stream))
+            action = vm.enter(self, callback, self.id, len(shown), int(end_stream))
             self._in_body = None
             if vm.failure is not None:
-                return self.failed(direction, NO_BUFFER), data
+                return self.failed(direction, NO_BUFFER), bytes(shown)
             self.returned(direction, BODY, action)
             action = min(action, NO_BUFFER)
-        data = self.buffers[direction] or b""
+        left = self.buffers[direction] or b""
         if buffered:
-            chain.buffer, data = data, b""
+            chain.buffer, data = left, b""
+        else:
+            data = bytes(left)
         self._buffering = self._buffering | bit if action == BUFFER else self._buffering & ~bit
         if not action:
             self.buffers[direction] = None

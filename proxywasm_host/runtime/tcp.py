@@ -83,7 +83,7 @@ class TcpContext(Context):
             return data
         self.buffers[direction] = data
         passes = self._passes(self.vm.call(self, ON_DATA[direction], self.id, len(data), int(end_stream)))
-        data = self.buffers[direction] or b""
+        data = bytes(self.buffers[direction] or b"")
         if passes:
             self.held[direction] = self.buffers[direction] = None
             return data

@@ -158,6 +158,20 @@ def test_held_body_can_be_read_and_changed_from_elsewhere(host, probe, log):
     assert 'get_buffer_bytes(0, 0, 99) = 0 "held"' in log.messages
 
 
+def test_a_body_that_is_held_grows_in_place(host, probe, log):
+    """Else a body of n parts would be copied n times, each time as a whole."""
+    plugin = probe("@on_request_body/1\nreturn 1\n@on_request_body/2\nreturn 1\n@on_request_body\nget_buffer_bytes 0 0 100")
+    with host.http_stream([plugin]) as stream:
+        stream.request_headers([(b":method", b"POST"), *REQUEST[:2], *REQUEST[3:]], False)
+        assert stream.request_body(b"one ", False) == []
+        held = stream._request.buffer
+        assert stream.request_body(b"two ", False) == []
+        assert stream._request.buffer is held
+        [out] = stream.request_body(b"three", True)
+        assert (out.data, out.end_stream) == (b"one two three", True)
+    assert log.messages[-1] == 'get_buffer_bytes(0, 0, 100) = 0 "one two three"'
+
+
 def test_response_resumed_later(host, probe):
     plugin = probe(PAUSED.format(1) + "@on_response_headers\nreturn 1")
     with host.http_stream([plugin]) as stream:

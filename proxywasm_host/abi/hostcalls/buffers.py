@@ -26,13 +26,13 @@ OF_ROOT = frozenset(
 )
 
 
-def content(vm: VmState, buffer: int) -> bytes | Refusal:
+def content(vm: VmState, buffer: int) -> bytes | bytearray | Refusal:
     """The bytes of a buffer, or why it cannot be read.
 
     The VM's configuration can always be read. The plugin's configuration and the bodies of replies belong to the root
     context, everything else to the stream. A buffer is there only in its callback, or while the filter holds it.
     """
-    found: bytes | None
+    found: bytes | bytearray | None
     if buffer == BufferType.VM_CONFIGURATION:
         found = vm.vm_configuration
     elif buffer in OF_ROOT:
@@ -56,7 +56,7 @@ def proxy_get_buffer_bytes(vm: VmState, buffer: int, start: int, length: int) ->
     found = content(vm, buffer)
     if isinstance(found, Refusal):
         return found
-    return bytes(found[start : start + length])
+    return found[start : start + length] if type(found) is bytes else bytes(memoryview(found)[start : start + length])
 
 
 def proxy_get_buffer_status(vm: VmState, buffer: int) -> tuple[int, int] | Refusal:
@@ -92,6 +92,7 @@ def proxy_set_buffer_bytes(vm: VmState, buffer: int, start: int, length: int, da
         return Refusal(
             Status.INTERNAL_FAILURE, "the {0} would have {1} bytes, at most {2} are kept", words(buffer), size, most
         )
+    changed: bytes | bytearray
     if start == 0:
         changed = data + found[length:]
     elif start >= len(found):
@@ -105,4 +106,4 @@ def proxy_set_buffer_bytes(vm: VmState, buffer: int, start: int, length: int, da
 def proxy_get_configuration(vm: VmState) -> bytes:
     """ABI 0.1.0: the plugin's configuration in ``on_configure``, otherwise the VM's."""
     configuration = vm.context.root.buffers[BufferType.PLUGIN_CONFIGURATION]
-    return vm.vm_configuration if configuration is None else configuration
+    return vm.vm_configuration if configuration is None else bytes(configuration)
