@@ -218,7 +218,7 @@ class FilterChain(FilterChainBase):
                 holder.buffers[self.direction] = held
         elif isinstance(self.buffer, bytearray):
             self.buffer += data
-        else:
+        elif data or self.buffer is None:
             self.buffer = bytearray(self.buffer or b"") + data
         limit = self.stream.buffer_limit
         if len(self.buffer) > (limit * BACKPRESSURE_LIMITS if self.streaming else limit):

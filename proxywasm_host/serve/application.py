@@ -197,6 +197,7 @@ class Application:
     async def close(self) -> None:
         """Take no other request, and give those under way their time."""
         self._recycling.cancel()
+        self._refreshing.cancel()
         if self._listening is not None:
             self._listening.close()
         await self._thread.close(self._settings.shutdown_timeout)
