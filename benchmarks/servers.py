@@ -131,9 +131,9 @@ def started(command: list[Any], log: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.wait(PATIENCE)
 
 
-def address_of(process: subprocess.Popen[bytes], log: Path) -> str:
+def address_of(process: subprocess.Popen[bytes], log: Path, patience: float = PATIENCE) -> str:
     """The URL that a server of ours says it serves. Raises: RuntimeError, if it does not."""
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + patience
     while process.poll() is None and time.monotonic() < until:
         said = re.search(r"(?:serving|running on) (http://[\d.]+:\d+)", log.read_text(encoding="utf-8"))
         if said:

@@ -160,7 +160,9 @@ def test_held_body_can_be_read_and_changed_from_elsewhere(host, probe, log):
 
 def test_a_body_that_is_held_grows_in_place(host, probe, log):
     """Else a body of n parts would be copied n times, each time as a whole."""
-    plugin = probe("@on_request_body/1\nreturn 1\n@on_request_body/2\nreturn 1\n@on_request_body\nget_buffer_bytes 0 0 100")
+    plugin = probe(
+        "@on_request_body/1\nreturn 1\n@on_request_body/2\nreturn 1\n@on_request_body\nget_buffer_bytes 0 0 100"
+    )
     with host.http_stream([plugin]) as stream:
         stream.request_headers([(b":method", b"POST"), *REQUEST[:2], *REQUEST[3:]], False)
         assert stream.request_body(b"one ", False) == []
@@ -211,7 +213,10 @@ def test_a_trap_fails_other_streams_of_its_vm_and_no_others(host, probe):
     for stream in one, two, three:
         stream.request_headers(REQUEST)
     effects = one.request_body(b"x", True)
-    assert {(type(effect).__name__, effect.stream) for effect in effects} == {("ResponseHeaders", one), ("ResponseHeaders", two)}
+    assert {(type(effect).__name__, effect.stream) for effect in effects} == {
+        ("ResponseHeaders", one),
+        ("ResponseHeaders", two),
+    }
     assert kinds(two.request_body(b"x", True)) == []
     assert kinds(three.request_body(b"x", True)) == ["RequestBody"]
     assert (one.failure, two.failure, three.failure) == (broken.failure, broken.failure, None)
@@ -341,7 +346,10 @@ def test_a_response_that_a_filter_holds_may_be_as_large_as_the_limit(host, probe
 
 
 def test_a_filter_that_asks_to_go_on_and_goes_on_resumes_none_behind_it(host, probe):
-    first, second = probe("@on_request_headers\ncontinue_stream 0"), probe("@on_request_headers\nreturn 1", name="second")
+    first, second = (
+        probe("@on_request_headers\ncontinue_stream 0"),
+        probe("@on_request_headers\nreturn 1", name="second"),
+    )
     with host.http_stream([first, second]) as stream:
         assert stream.request_headers(REQUEST, True) == []
         assert stream.waiting_for == "plugin 'second', which holds the request"

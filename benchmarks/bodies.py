@@ -1,0 +1,300 @@
+"""Bodies as language models make them: long prompts, and answers that come as thousands of events.
+
+    python -m benchmarks.bodies             docs/benchmarks-bodies.md, in some minutes
+    python -m benchmarks.bodies --quick     the same on the screen, once
+
+`proxywasm serve` and the ASGI middleware, each without a filter, with one that reads no body (``rust/headers``), and
+with one that reads all (``rust/body``: it holds a prompt until it has the whole of it and writes another, and looks
+into each event). They take turns, round by round.
+
+* Throughput is that of a whole prompt, until its answer is there, and of all events of an answer.
+* The first event is timed from the request until it has come as a whole, for the bound in milliseconds.
+* Memory is the highest that the process had in a request less what it had before, without what its guests have grown
+  by (``VmHWM``, which ``clear_refs`` sets back). A guest that reads a prompt as a whole has it in its own memory
+  once or more, which `Limits.memory` bounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import socket
+import statistics
+import sys
+import tempfile
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contenders.envoy import PATIENCE
+from benchmarks.interpreters import ROOT
+from benchmarks.language_model import EVENT
+from benchmarks.machine import description
+from benchmarks.servers import address_of, started
+from tests.support import FILTERS
+
+MIB = 1 << 20
+PROMPTS = (1 * MIB, 10 * MIB, 50 * MIB)
+EVENT_COUNT = 10_000
+LIMIT = 64 * MIB
+"""What filters may hold of a body."""
+ROOM = 20 * MIB
+"""Bytes of memory that a process may need beside what filters may hold."""
+START = 120.0
+"""Seconds that a server may take to start where much else runs."""
+LATER = 0.005
+"""Seconds by which the first event may come later than without a filter."""
+KINDS = ("serve", "middleware")
+WHICH = {"none": "none", "headers": "reads none", "body": "reads all"}
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that runs: of which kind, with which filter. `guests` tells the bytes that its guests have."""
+
+    kind: str
+    filter: str
+    process: int
+    url: str
+    guests: str
+
+    def guest_bytes(self) -> int:
+        """What its guests have."""
+        if self.filter == "none":
+            return 0
+        with urllib.request.urlopen(self.guests, timeout=PATIENCE) as answer:
+            told = json.load(answer)
+        return told if isinstance(told, int) else sum(one["memory"] for one in told["workers"][0]["chain"])
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One round of one server: seconds for prompts by size, for the first event, for all; bytes of memory by body."""
+
+    prompts: dict[int, float]
+    first: float
+    events: float
+    memory: dict[str, int]
+
+
+@contextmanager
+def servers() -> Iterator[list[Server]]:
+    """Each kind with each filter."""
+    with tempfile.TemporaryDirectory(prefix="proxywasm-") as name, ExitStack() as stack:
+        folder = Path(name)
+        (folder / "none.json").write_text("[]", encoding="utf-8")
+        application = [sys.executable, "-m", "benchmarks.language_model"]
+        origin = stack.enter_context(started([*application, folder / "none.json"], folder / "origin.log"))
+        upstream = address_of(origin, folder / "origin.log", START)
+        running = []
+        for which in WHICH:
+            module = str(FILTERS / f"rust/{which}.wasm")
+            filters = [] if which == "none" else [{"module": module, "buffer_limit": LIMIT}]
+            (folder / f"{which}.json").write_text(json.dumps(filters), encoding="utf-8")
+            log = folder / f"middleware-{which}.log"
+            program = stack.enter_context(started([*application, folder / f"{which}.json"], log))
+            url = address_of(program, log, START)
+            running.append(Server("middleware", which, program.pid, url, f"{url}/guests"))
+            settings = {
+                "upstream": {"url": upstream},
+                "listen": "127.0.0.1:0",
+                "admin": "127.0.0.1:0",
+                "log_level": "warn",
+                "filters": [] if which == "none" else [{"file": module}],
+                "buffer_limit": LIMIT,
+                "access_log": {"format": "off"},
+            }
+            (folder / f"serve-{which}.json").write_text(json.dumps(settings), encoding="utf-8")
+            log = folder / f"serve-{which}.log"
+            command = [sys.executable, "-m", "proxywasm_host.cli", "serve", "--config", folder / f"serve-{which}.json"]
+            program = stack.enter_context(started(command, log))
+            url = address_of(program, log, START)
+            admin = re.search(r"admin (http://[\d.]+:\d+)", log.read_text(encoding="utf-8"))
+            assert admin is not None
+            running.append(Server("serve", which, program.pid, url, f"{admin[1]}/live.json?since="))
+        yield running
+
+
+# -- Measuring ---------------------------------------------------------------------------------------------------------
+
+
+def ask(server: Server, request: bytes, body: bytes = b"") -> tuple[bytes, float, float]:
+    """What is answered, and the seconds until the first event of it was there, and all of it."""
+    where = urllib.parse.urlsplit(server.url)
+    with socket.create_connection((where.hostname or "", where.port or 80), PATIENCE) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        began = time.perf_counter()
+        client.sendall(request)
+        client.sendall(body)
+        answer, first = bytearray(), 0.0
+        while part := client.recv(1 << 18):
+            answer += part
+            if not first and b"\n\n" in answer:
+                first = time.perf_counter() - began
+        return bytes(answer), first, time.perf_counter() - began
+
+
+def prompt(server: Server, size: int) -> float:
+    """Seconds for a prompt of that many bytes. Raises: RuntimeError, if it did not come to the model."""
+    head = f"POST /prompt HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n".encode()
+    answer, _, seconds = ask(server, head, b"tell me more " * (size // 13) + b"." * (size % 13))
+    if not answer.startswith(b"HTTP/1.1 200") or str(size).encode() not in answer.partition(b"\r\n\r\n")[2]:
+        raise RuntimeError(f"{server} answered {answer[:500]!r}")
+    return seconds
+
+
+def events(server: Server, count: int) -> tuple[float, float]:
+    """Seconds until the first event, and until the last. Raises: RuntimeError, if one is missing."""
+    answer, first, whole = ask(
+        server, f"GET /events?count={count} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n".encode()
+    )
+    found = unchunked(answer).count(EVENT)
+    if found != count or (server.filter == "body") is not (b"x-body: rewritten" in answer):
+        raise RuntimeError(f"{server} answered {found} events of {count}: {answer[:500]!r}")
+    return first, whole
+
+
+def unchunked(answer: bytes) -> bytes:
+    """The body of an answer that comes in chunks."""
+    body, rest = bytearray(), answer.partition(b"\r\n\r\n")[2]
+    at = 0
+    while (end := rest.find(b"\r\n", at)) >= 0 and (size := int(rest[at:end], 16)):
+        body += rest[end + 2 : end + 2 + size]
+        at = end + 4 + size
+    return bytes(body)
+
+
+def held(server: Server, do: Any) -> int:
+    """Bytes of memory by which a process grew while it did something, without what its guests have grown by."""
+    guests = server.guest_bytes()
+    Path(f"/proc/{server.process}/clear_refs").write_text("5", encoding="ascii")
+    before = _status(server.process, "VmRSS")
+    do()
+    grown = _status(server.process, "VmHWM") - before
+    return max(grown - (server.guest_bytes() - guests), 0)
+
+
+def _status(process: int, name: str) -> int:
+    status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
+    found = re.search(rf"{name}:\s+(\d+)", status)
+    assert found is not None
+    return int(found[1]) << 10
+
+
+def sample(server: Server, prompts: Sequence[int], count: int, firsts: int) -> Sample:
+    """One round."""
+    memory = {
+        **{f"{size >> 20} MiB": held(server, lambda size=size: prompt(server, size)) for size in prompts},
+        "events": held(server, lambda: events(server, count)),
+    }
+    return Sample(
+        {size: prompt(server, size) for size in prompts},
+        statistics.median(events(server, 10)[0] for _ in range(firsts)),
+        events(server, count)[1],
+        memory,
+    )
+
+
+Samples = dict[tuple[str, str], list[Sample]]
+
+
+def measure(rounds: int, prompts: Sequence[int] = PROMPTS, count: int = EVENT_COUNT, firsts: int = 50) -> Samples:
+    """All servers, round by round. The memory of guests grows in the first round, and stays."""
+    with servers() as running:
+        samples: Samples = {(server.kind, server.filter): [] for server in running}
+        for _ in range(rounds):
+            for server in running:
+                samples[server.kind, server.filter].append(sample(server, prompts, count, firsts))
+    return samples
+
+
+def beyond(samples: Samples) -> list[str]:
+    """What is beyond the bound of memory, in sentences."""
+    return [
+        f"{kind} with a filter that {WHICH[which]} needs {most / 1e6:.0f} MB for {body}"
+        for (kind, which), rounds in samples.items()
+        for body in rounds[0].memory
+        if (most := max(one.memory[body] for one in rounds)) > LIMIT + ROOM
+    ]
+
+
+def later(samples: Samples, kind: str, which: str) -> float:
+    """Seconds by which the first event comes later than without a filter: the median over the rounds."""
+    pairs = zip(samples[kind, which], samples[kind, "none"], strict=True)
+    return statistics.median(one.first - other.first for one, other in pairs)
+
+
+# -- The report --------------------------------------------------------------------------------------------------------
+
+
+def document(samples: Samples, machine: dict[str, Any]) -> str:
+    """The page."""
+    sizes = list(next(iter(samples.values()))[0].prompts)
+    heads = [*(f"prompt of {size >> 20} MiB" for size in sizes), "first event", "later by", "events/s"]
+    bodies = list(next(iter(samples.values()))[0].memory)
+    lines = [
+        "# What filters cost large bodies and long streams",
+        "",
+        "Written by `python -m benchmarks.bodies`, which says how it measures. Prompts are in MB/s, the first event",
+        f"of an answer in milliseconds: medians of {len(next(iter(samples.values())))} rounds.",
+        "",
+        f"| | filter | {' | '.join(heads)} |",
+        f"|---|---|{'---:|' * len(heads)}",
+    ]
+    for kind in KINDS:
+        for which, words in WHICH.items():
+            rounds = samples[kind, which]
+            speeds = [size / statistics.median(one.prompts[size] for one in rounds) / 1e6 for size in sizes]
+            first = statistics.median(one.first for one in rounds) * 1e3
+            more = "" if which == "none" else f"{later(samples, kind, which) * 1e3:.2f} ms"
+            rate = EVENT_COUNT / statistics.median(one.events for one in rounds)
+            cells = [*(f"{speed:.0f}" for speed in speeds), f"{first:.2f} ms", more, f"{rate:,.0f}"]
+            lines.append(f"| {kind if which == 'none' else ''} | {words} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        f"Memory in MB that the process needs beside its guests, at most, where filters may hold {LIMIT >> 20} MiB:",
+        "",
+        f"| | filter | {' | '.join(bodies)} |",
+        f"|---|---|{'---:|' * len(bodies)}",
+    ]
+    for kind in KINDS:
+        for which, words in WHICH.items():
+            most = [max(one.memory[body] for one in samples[kind, which]) / 1e6 for body in bodies]
+            cells = " | ".join(f"{one:.0f}" for one in most)
+            lines.append(f"| {kind if which == 'none' else ''} | {words} | {cells} |")
+    late = [(kind, which) for kind in KINDS for which in ("headers", "body") if later(samples, kind, which) > LATER]
+    said = [
+        f"{kind} with a filter that {WHICH[which]} gives the first event more than 5 ms later" for kind, which in late
+    ]
+    bounds = "; ".join([*beyond(samples), *said])
+    lines += [
+        "",
+        f"Bounds: the first event within {LATER * 1e3:.0f} ms of no filter; memory within what filters may hold and",
+        f"{ROOM >> 20} MiB. {f'Beyond: {bounds}' if bounds else 'All are kept'}.",
+        "",
+        f"{machine['processor']}, {machine['processors']} processors, load {machine['load'][0]};",
+        f"{machine['interpreter']}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args().quick
+    text = document(measure(1 if quick else 5), description())
+    if quick:
+        sys.stdout.write(text)
+    else:
+        (ROOT / "docs/benchmarks-bodies.md").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
