@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Union
 from proxywasm_host.abi.context import Context
 from proxywasm_host.abi.marshal import Call
 from proxywasm_host.abi.profile import ENVOY, Profile
-from proxywasm_host.abi.table import Callback
+from proxywasm_host.abi.table import HOSTCALLS, Callback
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.engine.protocol import Engine, Limits
@@ -59,6 +59,8 @@ MAX_ANSWERS = 1000
 """Callouts and messages that are answered at once, one because of the other: more is a filter that never ends."""
 LAST = 12
 """Hostcalls that `Harness.report` tells."""
+LAST_EXCHANGES = 4
+"""Requests that it tells."""
 
 Filter = Union[Code, FilterConfig]
 
@@ -116,6 +118,10 @@ class Harness:
         """Where a module is, for what a test calls it by."""
         self.withheld: list[str] = []
         """Properties that a filter asked for and that the profile does not show."""
+        self.unanswered: dict[str, str] = {}
+        """Clusters that filters called, and that nobody answers for; with what the test may write."""
+        self.exchanges: deque[HttpExchange] = deque(maxlen=LAST_EXCHANGES)
+        """The last requests."""
         self._streams: dict[int, tuple[object, Callable[[Effect], None]]] = {}
         self._periods: dict[int, int] = {}
         """Tick period of each plugin, with a number that tells an old one from the present one."""
@@ -294,7 +300,10 @@ class Harness:
         self.callouts.append(callout)
         if callout.timeout:
             self.clock.after(callout.timeout, lambda: self._time_out(callout))
-        return [] if callout.kind == "grpc stream" else self._answered(callout, self._answers(callout).answer(callout))
+        answers = self._answers(callout)
+        if callout.cluster not in answers.clusters():
+            self.unanswered[callout.cluster] = f"f.{answers.kind}[{callout.cluster!r}] = …"
+        return [] if callout.kind == "grpc stream" else self._answered(callout, answers.answer(callout))
 
     def _answers(self, callout: Callout) -> Answers:
         return {"http": self.http, "redis": self.redis}.get(callout.kind, self.grpc)
@@ -345,7 +354,7 @@ class Harness:
         return lines
 
     def report(self) -> str:
-        """The report of a failed test: log lines, the last hostcalls, failures."""
+        """The report of a failed test: requests, log lines, the last hostcalls, failures."""
         lines = self.logs.lines()
         calls = [
             f"{entry.plugin} {entry.name}: {describe(event)}"
@@ -354,14 +363,30 @@ class Harness:
             if isinstance(event, Call) and event.row.name != "proxy_log"
         ]
         told = [f"engine: {self.host.engine.name} {self.host.engine.version}, profile: {self.profile.name}"]
+        told += ["requests:"] if self.exchanges else []
+        for exchange in self.exchanges:
+            told += [f"  {exchange.told}", *(f"    {change}" for change in exchange.changes())]
         told += ["logs:", *(f"  {line}" for line in lines)] if lines else ["logs: none"]
         if calls:
             told += ["last hostcalls:", *(f"  {line}" for line in calls[-LAST:])]
         if self.withheld:
             told.append(f"the profile {self.profile.name!r} does not show: {', '.join(dict.fromkeys(self.withheld))}")
+        if self.lacking:
+            told.append(f"the profile {self.profile.name!r} does not have: {', '.join(self.lacking)}")
+        told += [f"nobody answers for the cluster {name!r}: write {how}" for name, how in self.unanswered.items()]
         if self.callouts:
             told += ["callouts:", *(f"  {callout!r}" for callout in self.callouts)]
         return "\n".join([*told, *(failure.report() for failure in self.failures)])
+
+    @property
+    def lacking(self) -> list[str]:
+        """Hostcalls that filters made and that the profile does not have."""
+        has = self.profile.hostcalls
+        if has is None:
+            return []
+        lacks = {row.name for row in HOSTCALLS} - has
+        calls = (event for entry in self.recorder.invocations for event in entry.events if isinstance(event, Call))
+        return list(dict.fromkeys(call.row.name for call in calls if call.row.name in lacks))
 
     def close(self) -> None:
         """End all filters."""
@@ -527,9 +552,11 @@ class _Clusters:
         self._harness = harness
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and any(
-            name in answers.clusters() for answers in (self._harness.http, self._harness.grpc, self._harness.redis)
-        )
+        harness = self._harness
+        if any(name in [*answers.clusters()] for answers in (harness.http, harness.grpc, harness.redis)):
+            return True
+        harness.unanswered[str(name)] = f"f.http[{name!r}] = …, or f.grpc, or f.redis"
+        return False
 
 
 def _line(event: Call | GuestLog) -> str:

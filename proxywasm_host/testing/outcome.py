@@ -72,7 +72,7 @@ class Logs(list[GuestLog]):
 
 @dataclass(repr=False, eq=False)
 class Outcome:
-    """The result of a request, so far or at its end."""
+    """The result of a request, so far or at its end. Equal to another that looks the same from outside (`lines`)."""
 
     upstream: Request | None = None
     """What upstream got; ``None`` if nothing reached it, not ``complete`` if its end has not."""
@@ -121,14 +121,15 @@ class Outcome:
             ("logs", self.logs.lines()),
             ("properties", [f"{name}: {value!r}" for name, value in sorted(self.properties.items())]),
             ("refused", self.refused),
-            ("ended", list(self._ended())),
+            ("ended", list(self.ended())),
         ):
             lines += ["", f"{title}:", *(f"  {line}" for line in told)] if told else []
         return lines
 
-    def _ended(self) -> Iterator[str]:
+    def ended(self) -> Iterator[str]:
+        """What was unusual about its end: a local response, a reset, a pause, a failure."""
         if self.local_response:
-            yield f"answered on the way: {self.details}"
+            yield f"answered on the way{f': {self.details}' if self.details else ''}"
         if self.reset:
             yield f"reset: {self.reset}"
         for which, plugin in self.paused.items():
@@ -136,10 +137,15 @@ class Outcome:
         if self.failure:
             yield f"{self.failure.plugin} failed in {self.failure.callback}: {self.failure.message}"
 
+    def __eq__(self, other: object) -> bool:
+        return self.lines() == other.lines() if isinstance(other, Outcome) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
     def __repr__(self) -> str:
         got = "nothing reached upstream" if self.upstream is None else f"upstream got {self.upstream!r}"
         client = "no response" if self.response is None else f"client got {self.response!r}"
-        return f"<Outcome {'; '.join([got, client, *self._ended()])}>"
+        return f"<Outcome {'; '.join([got, client, *self.ended()])}>"
 
 
 def _indented(message: Request | Response | None) -> list[str]:

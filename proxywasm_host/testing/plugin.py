@@ -9,6 +9,7 @@ pytest loads it wherever this distribution is installed, so nothing is imported 
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import subprocess
@@ -70,6 +71,30 @@ def pytest_configure(config: pytest.Config) -> None:
     """Make the marker ``proxywasm`` known."""
     config.addinivalue_line("markers", MARKER)
     config.stash[SEEN] = {}
+    _check(config)
+
+
+def _check(config: pytest.Config) -> None:
+    """Raises: pytest.UsageError, for an engine or a profile that there is not."""
+    from importlib.metadata import entry_points
+
+    engines = [each for each in _said(config, "engine").split(",") if each and each != "all"]
+    for name in engines:
+        if not entry_points(group=TEST_ENGINES, name=name):
+            from proxywasm_host.engine.registry import check_name
+            from proxywasm_host.errors import UnknownEngine
+
+            try:
+                check_name(name)
+            except UnknownEngine as error:
+                raise pytest.UsageError(f"proxywasm-engine: {error}") from None
+    if profile := _said(config, "profile"):
+        from proxywasm_host.testing.profiles import host_profile
+
+        try:
+            host_profile(profile)
+        except LookupError as error:
+            raise pytest.UsageError(f"proxywasm-profile: {error.args[0]}") from None
 
 
 def _said(config: pytest.Config, name: str) -> str:
@@ -120,10 +145,15 @@ def _find(path: Any, test: Path, root: Path) -> Any:
         for file, command in BUILT
         if (folder / file).is_file()
     )
-    how = next(builds, "give its path from the test's folder or from pytest's root")
+    build = next(builds, None)
     raise FileNotFoundError(
-        f"no {name} beside {test.name}, nor in {root}. Build it first: {how}; "
-        "or have pytest build it each time: proxywasm_build = … in its configuration"
+        f"no {name} beside {test.name}, nor in {root}. "
+        + (
+            f"Build it first: {build}; or"
+            if build
+            else "Give its path from the test's folder or from pytest's root, or"
+        )
+        + " have pytest build it each time: proxywasm_build = … in its configuration"
     )
 
 
@@ -164,8 +194,8 @@ def proxywasm(request: pytest.FixtureRequest, proxywasm_engine: str | None) -> I
 
     marker = request.node.get_closest_marker("proxywasm")
     options = {**(marker.kwargs if marker else {})}
-    options.pop("engine", None)
-    compare = options.pop("compare", True)
+    for name in ("engine", "compare"):
+        options.pop(name, None)
     options.setdefault("profile", _said(request.config, "profile") or "envoy")
     other = _test_engine(proxywasm_engine)
     with Harness(other or proxywasm_engine, **options) as harness:
@@ -183,8 +213,6 @@ def proxywasm(request: pytest.FixtureRequest, proxywasm_engine: str | None) -> I
         request.node.stash[HARNESS] = harness
         yield harness
         _cover(request.config, harness)
-        if compare and proxywasm_engine is not None:
-            _agree(request, proxywasm_engine, harness)
 
 
 def _test_engine(name: str | None) -> Any:
@@ -199,12 +227,19 @@ def _test_engine(name: str | None) -> Any:
     return None
 
 
-def _agree(request: pytest.FixtureRequest, engine: str, harness: Harness) -> None:
-    """Fail, if filters did something else than in the same test on another engine."""
-    item = request.node
-    others = {name: value for name, value in item.callspec.params.items() if name != "proxywasm_engine"}
-    key, did = f"{item.nodeid.partition('[')[0]} {others!r}", harness.transcript()
-    first, before = request.config.stash[SEEN].setdefault(key, (engine, did))
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """Fail a test that has passed, if its filters did something else than on another engine."""
+    yield
+    harness = item.stash.get(HARNESS, None)
+    params = getattr(item, "callspec", _NoParams).params
+    marker = item.get_closest_marker("proxywasm")
+    if harness is None or "proxywasm_engine" not in params or (marker and not marker.kwargs.get("compare", True)):
+        return
+    engine, did = params["proxywasm_engine"], harness.transcript()
+    others = {name: value for name, value in params.items() if name != "proxywasm_engine"}
+    key = f"{item.nodeid.partition('[')[0]} {others!r}"
+    first, before = item.config.stash[SEEN].setdefault(key, (engine, did))
     if before != did:
         diff = "\n".join(unified_diff(before, did, first, engine, lineterm="", n=2))
         pytest.fail(f"the filter does something else on {engine} than on {first}:\n{diff}", pytrace=False)
@@ -251,8 +286,11 @@ class _NoParams:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Tell with a test that failed what its filters logged and did."""
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Tell with a test that failed what its filters logged and did, and leave our own frames out of its traceback."""
+    for entry in call.excinfo.traceback if call.excinfo else ():
+        if _is_ours(entry):
+            entry.frame.f_globals["__tracebackhide__"] = _is_hidden
     report: pytest.TestReport = yield  # type: ignore[assignment]
     harness = item.stash.get(HARNESS, None)
     if report.failed and harness is not None:
@@ -260,12 +298,27 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     return report  # type: ignore[return-value]
 
 
+OURS = ("proxywasm_host.", "proxywasm_engine_")
+SPOKEN = (AssertionError, LookupError, OSError, TypeError, ValueError)
+"""Errors of which we say in a sentence what was wrong, as of those that are ours."""
+
+
+def _is_ours(entry: Any) -> bool:
+    return str(entry.frame.f_globals.get("__name__", "")).startswith(OURS)
+
+
+def _is_hidden(error: pytest.ExceptionInfo[BaseException]) -> bool:
+    """Whether our frames tell nothing: the error is one of the test's own functions, or of what the test has said."""
+    said = isinstance(error.value, SPOKEN) or type(error.value).__module__.startswith(OURS)
+    return said or not _is_ours(error.traceback[-1])
+
+
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
-    """Tell where two messages or their headers differ, a header a line."""
-    http = sys.modules.get("proxywasm_host.testing.http")
-    if http is None or op != "==":
+    """Tell where two messages, their headers, or two outcomes differ, a header a line."""
+    http, outcome = (sys.modules.get(f"proxywasm_host.testing.{name}") for name in ("http", "outcome"))
+    if http is None or outcome is None or op != "==":
         return None
-    known = http.Headers, http.Request, http.Response
+    known = http.Headers, http.Request, http.Response, outcome.Outcome
     if not isinstance(left, known) and not isinstance(right, known):
         return None
     if isinstance(left, http.Headers) or isinstance(right, http.Headers):
@@ -275,8 +328,32 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
             return None
     elif type(left) is not type(right):
         return None
-    diff = list(unified_diff(right.lines(), left.lines(), "expected", "came", lineterm="", n=1))  # type: ignore[attr-defined]
-    return [f"{type(left).__name__} differ", *diff[2:]]
+    came, expected = ([*_readable(each)] for each in (left, right))
+    whole = isinstance(left, outcome.Outcome)
+    diff = [line for line in unified_diff(expected, came, lineterm="", n=1000 if whole else 1) if line[:2] != "@@"][2:]
+    return [f"{type(left).__name__} differ (- expected, + came)", *(_by_title(diff) if whole else diff)]
+
+
+def _by_title(diff: list[str]) -> Iterator[str]:
+    """The changes of a diff, each below the title of its part: ``upstream got:``, ``the client got:``, …"""
+    title = ""
+    for line in diff:
+        if line[0] != " ":
+            yield from [title, line] if title else [line]
+            title = ""
+        elif line.endswith(":") and line[1] != " ":
+            title = line
+
+
+def _readable(value: Any) -> Iterator[str]:
+    """The lines of a message, or headers, or an outcome; a body of JSON on several."""
+    for line in value.lines():
+        text = line.lstrip()
+        try:
+            told = json.dumps(json.loads(text), indent=2, ensure_ascii=False) if text[:1] in tuple("[{") else text
+        except ValueError:
+            told = text
+        yield from (line[: len(line) - len(text)] + part for part in told.split("\n"))
 
 
 # -- Coverage ----------------------------------------------------------------------------------------------------------

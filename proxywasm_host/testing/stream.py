@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from difflib import unified_diff
 from typing import TYPE_CHECKING, Any
 
 from proxywasm_host.abi.pairs import HeaderList
@@ -21,6 +22,8 @@ __all__ = ["HttpExchange", "TcpConnection"]
 
 GONE = "upstream_reset_before_response_started{connection_termination}"
 NO_UPSTREAM = b"upstream connect error or disconnect/reset before headers. reset reason: connection termination"
+MOST_CHANGES = 12
+"""Lines that `HttpExchange.changes` tells of a message."""
 
 
 class HttpExchange:
@@ -39,6 +42,8 @@ class HttpExchange:
         self.stream = harness.host.http_stream(chain.plugins, properties=properties, buffer_limit=chain.buffer_limit)
         harness.restrict(*self.stream._contexts)
         harness.attach(self.stream, self._perform)
+        harness.exchanges.append(self)
+        self._fed: dict[int, _Parts] = {}
         self._parts: dict[int, _Parts] = {}
         self._closed = False
 
@@ -46,27 +51,40 @@ class HttpExchange:
 
     def request_headers(self, end_stream: bool = False) -> HttpExchange:
         """Feed the headers of the request."""
+        self._fed[REQUEST] = _Parts(self.request.pairs, end_stream)
         return self._feed("request headers", self.stream.request_headers, self.request.pairs, end_stream)
 
     def request_body(self, data: bytes, end_stream: bool = False) -> HttpExchange:
         """Feed a part of the request's body."""
-        return self._feed("request body", self.stream.request_body, data, end_stream)
+        self._feed("request body", self.stream.request_body, data, end_stream)
+        self._part(REQUEST).chunks.append(data)
+        return self
 
     def request_trailers(self, trailers: HeadersLike) -> HttpExchange:
         """Feed trailers, which end the request."""
-        return self._feed("request trailers", self.stream.request_trailers, encoded(Headers(trailers).pairs))
+        pairs = self._part(REQUEST).trailers = encoded(Headers(trailers).pairs)
+        return self._feed("request trailers", self.stream.request_trailers, pairs)
 
     def response_headers(self, status: int = 200, headers: HeadersLike = (), end_stream: bool = False) -> HttpExchange:
         """Feed the headers of upstream's response."""
-        return self._feed("response headers", self.stream.response_headers, Response(status, headers).pairs, end_stream)
+        pairs = Response(status, headers).pairs
+        self._fed[RESPONSE] = _Parts(pairs, end_stream)
+        return self._feed("response headers", self.stream.response_headers, pairs, end_stream)
 
     def response_body(self, data: bytes, end_stream: bool = False) -> HttpExchange:
         """Feed a part of the response's body."""
-        return self._feed("response body", self.stream.response_body, data, end_stream)
+        self._feed("response body", self.stream.response_body, data, end_stream)
+        self._part(RESPONSE).chunks.append(data)
+        return self
 
     def response_trailers(self, trailers: HeadersLike) -> HttpExchange:
         """Feed trailers, which end the response."""
-        return self._feed("response trailers", self.stream.response_trailers, encoded(Headers(trailers).pairs))
+        pairs = self._part(RESPONSE).trailers = encoded(Headers(trailers).pairs)
+        return self._feed("response trailers", self.stream.response_trailers, pairs)
+
+    def _part(self, direction: int) -> _Parts:
+        """What has been fed of a message; a test may feed a body without headers, to see that it is refused."""
+        return self._fed.setdefault(direction, _Parts([], False))
 
     def _feed(self, what: str, event: Callable[..., list[Effect]], part: Any, *end: bool) -> HttpExchange:
         self._harness.feed(what, len(part), end != (False,), lambda: event(part, *end))
@@ -161,12 +179,27 @@ class HttpExchange:
 
     def _message_of(self, direction: int) -> Any:
         parts = self._parts.get(direction)
-        if parts is None:
-            return None
-        kind = Request if direction == REQUEST else Response
-        message = kind.of(parts.headers, b"", parts.trailers, parts.complete)
-        message.chunks = [chunk for chunk in parts.chunks if chunk]
-        return message
+        return None if parts is None else parts.message(direction)
+
+    @property
+    def told(self) -> str:
+        """The request and how it ended, in a line."""
+        request, result = self.request, self.result
+        ended = [f"status {result.status}" if result.response else "no response", *result.ended()]
+        ended += [] if result.upstream else ["nothing reached upstream"]
+        return f"{request.method} {request.scheme}://{request.authority}{request.path}: {', '.join(ended)}"
+
+    def changes(self) -> Iterator[str]:
+        """What the filters changed, a line each: ``request +x-wasm: hello``."""
+        for direction, which in ((REQUEST, "request"), (RESPONSE, "response")):
+            came, went = self._fed.get(direction), self._parts.get(direction)
+            if came is None or went is None or (direction == RESPONSE and self.stream.local is not None):
+                continue
+            before, after = (parts.message(direction, complete=True).lines() for parts in (came, went))
+            lines = [line for line in unified_diff(before, after, lineterm="", n=0) if line[:2] != "@@"][2:]
+            yield from (f"{which} {line}" for line in lines[:MOST_CHANGES])
+            if len(lines) > MOST_CHANGES:
+                yield f"{which} … ({len(lines) - MOST_CHANGES} more lines)"
 
     @property
     def request_is_out(self) -> bool:
@@ -222,12 +255,19 @@ class HttpExchange:
 
 
 class _Parts:
-    """What has come out of a message."""
+    """What has been fed of a message, or has come out."""
 
     def __init__(self, headers: HeaderList, complete: bool) -> None:
         self.headers, self.complete = headers, complete
         self.chunks: list[bytes] = []
         self.trailers: HeaderList = []
+
+    def message(self, direction: int, *, complete: bool | None = None) -> Any:
+        """The `Request` or `Response` that they make."""
+        kind = Request if direction == REQUEST else Response
+        message = kind.of(self.headers, b"", self.trailers, self.complete if complete is None else complete)
+        message.chunks = [chunk for chunk in self.chunks if chunk]
+        return message
 
 
 class TcpConnection:
