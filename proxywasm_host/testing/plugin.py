@@ -30,13 +30,13 @@ HARNESS: pytest.StashKey[Harness] = pytest.StashKey()
 COVERAGE: pytest.StashKey[Coverage] = pytest.StashKey()
 SEEN: pytest.StashKey[dict[str, tuple[str, list[str]]]] = pytest.StashKey()
 """What filters did in a test, on the first engine that it ran on."""
-BUILT = (
-    ("Cargo.toml", "cargo build --release --target wasm32-wasip1"),
-    ("go.mod", "env GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o {name} ."),
-    ("package.json", "npm run asbuild"),
-    ("Makefile", "make"),
+BUILDS = (
+    ("Cargo.toml", "cargo build --release --target wasm32-wasip1", "target/*/release"),
+    ("go.mod", "env GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o {name} .", "."),
+    ("package.json", "npm run asbuild", "build"),
+    ("Makefile", "make", "."),
 )
-"""How a module is built, by a file that stands beside it or above."""
+"""By a file that stands beside a module or above: how that is built, and the folder where it is then."""
 TEST_ENGINES = "proxywasm_host.test_engines"
 MARKER = (
     "proxywasm(engine=None, compare=True, **options): what the fixture `proxywasm` is made with: an engine, several or "
@@ -129,7 +129,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def _find(path: Any, test: Path, root: Path) -> Any:
-    """A module's file, beside the test or where pytest was started. Raises: FileNotFoundError, with how to build it."""
+    """A module's file: beside the test, in pytest's root, where pytest was started, or where its compiler puts it.
+
+    Raises: FileNotFoundError, with how to build it.
+    """
     from proxywasm_host.fetch.reference import is_remote
 
     if not isinstance(path, (str, os.PathLike)) or is_remote(path):
@@ -139,21 +142,26 @@ def _find(path: Any, test: Path, root: Path) -> Any:
     found = next((place for place in places if place.is_file()), None)
     if found is not None:
         return found
-    builds = (
-        f"{command.format(name=name.name)} (in {folder})"
-        for folder in (place for first in places for place in first.parents if place.is_relative_to(root))
-        for file, command in BUILT
+    builds = {
+        folder: (command, output)
+        for place in places
+        for folder in place.parents
+        if folder.is_relative_to(root)
+        for file, command, output in BUILDS
         if (folder / file).is_file()
-    )
-    build = next(builds, None)
+    }
+    built = [file for folder, (_, output) in builds.items() for file in folder.glob(f"{output}/*.wasm")]
+    of_name = [file for file in built if file.name == name.name]
+    if of_name:
+        return max(of_name, key=lambda file: file.stat().st_mtime)
+    how = [f"Build it: {command.format(name=name.name)} (in {folder})" for folder, (command, _) in builds.items()][:1]
+    there = [str(file.relative_to(root)) for file in built if file.is_relative_to(root)]
     raise FileNotFoundError(
-        f"no {name} beside {test.name}, nor in {root}. "
-        + (
-            f"Build it first: {build}; or"
-            if build
-            else "Give its path from the test's folder or from pytest's root, or"
+        f"no {name} beside {test.name}, nor in {root}{', nor where it would be built' if how else ''}. "
+        + (f"There is {', '.join(there)}. " if there else "")
+        + "; ".join(
+            [*(how or ["Give its path from one of these"]), "proxywasm_build = … has pytest build it each time"]
         )
-        + " have pytest build it each time: proxywasm_build = … in its configuration"
     )
 
 
@@ -188,7 +196,7 @@ def proxywasm_engine(request: pytest.FixtureRequest) -> str | None:
 def proxywasm(request: pytest.FixtureRequest, proxywasm_engine: str | None) -> Iterator[Harness]:
     """A `Harness`: ``proxywasm("auth.wasm", configuration)`` is a filter under test.
 
-    Files are looked for beside the test, in pytest's root and in the current directory.
+    Files are looked for beside the test, in pytest's root, in the current directory, and where compilers put them.
     """
     from proxywasm_host.testing.harness import Harness
 

@@ -239,17 +239,34 @@ def test_a_name_that_there_is_not_ends_the_session(folder, option, said):
 @pytest.mark.parametrize(
     ("build", "said"),
     [
-        ("Cargo.toml", "Build it first: cargo build --release --target wasm32-wasip1 (in *); or have pytest build it each time*"),
-        ("go.mod", "Build it first: env GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o none.wasm . (in *)*"),
-        ("package.json", "Build it first: npm run asbuild (in *)*"),
-        ("README", "Give its path from the test's folder or from pytest's root, or have pytest build it each time*"),
+        ("Cargo.toml", ", nor where it would be built. Build it: cargo build --release --target wasm32-wasip1 (in *); *"),
+        ("go.mod", "*Build it: env GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o none.wasm . (in *); *"),
+        ("package.json", "*Build it: npm run asbuild (in *); proxywasm_build = … has pytest build it each time"),
+        ("README", ". Give its path from one of these; proxywasm_build = … has pytest build it each time"),
     ],
 )
 def test_a_module_that_is_missing_says_how_it_is_built(folder, build, said):
     (folder.path / build).touch()
     done = folder.check('def test_it(proxywasm):\n    proxywasm("none.wasm")')
     done.assert_outcomes(failed=1)
-    done.stdout.fnmatch_lines([f"*no none.wasm beside test_filter.py, nor in *. {said}"])
+    done.stdout.fnmatch_lines([f"*no none.wasm beside test_filter.py, nor in *{said}"])
+
+
+@pytest.mark.parametrize(
+    ("file", "output"), [("Cargo.toml", "target/wasm32-wasip1/release"), ("package.json", "build"), ("go.mod", ".")]
+)
+def test_a_module_is_found_where_its_compiler_puts_it(folder, file, output):
+    """Also for tests in a folder of their own."""
+    place, tests = folder.path / output / "built.wasm", folder.path / "tests" / "test_built.py"
+    for path in (place, tests):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    (folder.path / "auth.wasm").rename(place)
+    (folder.path / file).touch()
+    tests.write_text(PASSES.replace("auth.wasm", "built.wasm"))
+    folder.check("", tests).assert_outcomes(passed=1)
+    tests.write_text(PASSES.replace("auth.wasm", "guilt.wasm"))
+    done = folder.check("", tests)
+    done.stdout.fnmatch_lines([f"*There is *{(Path(output) / 'built.wasm').as_posix()}*. Build it: *"])
 
 
 def test_filters_are_built_before_the_session(folder):
