@@ -14,6 +14,7 @@ from typing import Any
 from proxywasm_host import remedy
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.errors import ConfigError
+from proxywasm_host.recording.answers import REPLAY_INSTEAD, answers_of
 from proxywasm_host.recording.file_format import Event, Recording
 from proxywasm_host.runtime.failure import PluginError
 from proxywasm_host.runtime.filter_config import FilterConfig
@@ -26,9 +27,8 @@ from proxywasm_host.testing import (
     Outcome,
     Request,
     Response,
-    later,
 )
-from proxywasm_host.testing.callouts import Later, replies_of
+from proxywasm_host.testing.callouts import Later
 from proxywasm_host.testing.profiles import HOST_PROFILES
 from proxywasm_host.testing.scenario import Scenario, headers_source, literal
 
@@ -36,7 +36,6 @@ __all__ = ["as_pytest", "as_suite"]
 
 OPTIONS = ("name", "root_id", "vm_id", "vm_configuration", "environment", "allow_on_headers_stop_iteration")
 """Fields of a `FilterConfig` that a test writes if they differ from the defaults."""
-KINDS = ("http", "grpc", "redis")
 
 
 @dataclass
@@ -75,6 +74,8 @@ def as_pytest(recording: Recording) -> str:
     imports += [""] if imports else []
     core = [name for name in ("FilterConfig", "PluginError") if name in text]
     imports += [f"from proxywasm_host import {', '.join(core)}"] if core else []
+    metadata = [name for name in ("GrpcInitialMetadata", "GrpcTrailingMetadata") if f"{name}(" in text]
+    imports += [f"from proxywasm_host.effects import {', '.join(metadata)}"] if metadata else []
     imports += [f"from proxywasm_host.testing import {', '.join(testing)}"] if testing else []
     mark = [] if test.profile == "envoy" else [f"@pytest.mark.proxywasm(profile={test.profile!r})"]
     head = "\n".join([*imports, "", "", *mark, "def test_recorded(proxywasm):"]).lstrip("\n")
@@ -95,6 +96,8 @@ def as_suite(recording: Recording) -> str:
         raise ConfigError("the request has no end, which a suite cannot express: use --to pytest")
     if test.waits:
         raise ConfigError("the filters ticked before the request came, which a suite cannot express: use --to pytest")
+    if scenario.patience is not None:
+        raise ConfigError("the proxy waited for too long, which a suite cannot express: use --to pytest")
     outcome = _checked(recording, test)
     if outcome is None:
         raise ConfigError("a filter was not started, which a suite cannot express: use --to pytest")
@@ -130,7 +133,7 @@ def _test(recording: Recording) -> RecordedTest:
         raise ConfigError(f"tests have no profile {recording.profile!r}")
     for event in (*recording.start, *recording.events):
         if event.event not in EXPRESSIBLE:
-            raise ConfigError(f"the recording has an event {event.event!r}, which a test cannot express")
+            raise ConfigError(f"the recording has an event {event.event!r}, {REPLAY_INSTEAD}")
     events = defaultdict(list)
     for event in recording.events:
         events[event.event].append(event)
@@ -138,7 +141,8 @@ def _test(recording: Recording) -> RecordedTest:
     chunks = [event.given["data"] for event in events["request_body"] if event.given["data"]]
     ends = [event.given.get("end_stream") for name in ("request_headers", "request_body") for event in events[name]]
     whole = any(ends) or bool(events["request_trailers"])
-    if not whole and "status" in recording.outcome:  # it was answered before its end, which nobody will read
+    if not whole and "status" in recording.outcome and not events["time_out"]:
+        # It was answered before its end, which nobody will read.
         chunks, whole = [*chunks, UNREAD], True
     started = [event.time_ns for event in recording.start if event.event == "start"]
     begins = (started[0] if started else recording.events[0].time_ns) // 1000 * 1000
@@ -151,8 +155,9 @@ def _test(recording: Recording) -> RecordedTest:
         _pairs(events["request_trailers"][0].given["trailers"]) if events["request_trailers"] else [],
         recording.properties,
         _upstream(events),
-        _answers(recording),
+        answers_of(recording),
         None if whole else len(chunks),
+        _patience(events),
     )
     waits = (ticks[-1] - begins) / 1e9 if ticks else 0.0
     return RecordedTest(recording.filters, recording.profile, begins, waits, scenario)
@@ -161,7 +166,7 @@ def _test(recording: Recording) -> RecordedTest:
 UNREAD = b"the rest"
 EXPRESSIBLE = frozenset(
     (
-        *("start", "tick", "reply", "close", "local_response", "reset"),
+        *("start", "tick", "reply", "close", "local_response", "reset", "time_out"),
         *(f"{which}_{part}" for which in ("request", "response") for part in ("headers", "body", "trailers")),
     )
 )
@@ -187,42 +192,17 @@ def _upstream(events: dict[str, list[Event]]) -> Any:
         return FAIL if gone else None
     head = Response.of(events["response_headers"][0].given["headers"])
     trailers = _pairs(events["response_trailers"][0].given["trailers"]) if events["response_trailers"] else []
+    parts = [*events["response_headers"], *events["response_body"]]
+    if events["time_out"] and not trailers and not any(part.given["end_stream"] for part in parts):
+        raise ConfigError(f"the proxy waited too long for the rest of the response, {REPLAY_INSTEAD}")
     chunks = [event.given["data"] for event in events["response_body"] if event.given["data"]]
     return Response(head.status, head.headers.pairs, chunks=chunks, trailers=trailers)
 
 
-def _answers(recording: Recording) -> dict[tuple[str, str], list[Any]]:
-    """The answers to all callouts. Raises: ConfigError."""
-    given: dict[tuple[str, int], Any] = {}
-    kinds: dict[str, str] = {}
-    events = [*recording.start, *recording.events]
-    for at, event in enumerate(events):
-        if event.event != "reply":
-            continue
-        cluster, number = event.given["cluster"], event.given["number"]
-        if cluster is None:
-            raise ConfigError("the recording has a reply to a callout of another request, which a test cannot express")
-        try:
-            kinds[cluster], answer = replies_of(event.given["reply"])
-        except ValueError as error:
-            raise ConfigError(f"{error}, which a test cannot express") from None
-        if "on_redis_call_response" in event.did[0]:
-            kinds[cluster] = "redis"
-        made = next((n for n, each in enumerate(events) if _asks(each, cluster, number)), at)
-        between = {each.event for each in events[made + 1 : at]}
-        seconds = max(event.time_ns - events[made].time_ns, 0) / 1e9
-        given[cluster, number] = later(round(seconds, 3), answer) if between - {"reply", "tick"} else answer
-    answers: dict[tuple[str, str], list[Any]] = {}
-    for cluster, count in recording.callouts.items():
-        numbered = [given.get((cluster, number), NEVER) for number in range(1, count + 1)]
-        for kind in [kinds[cluster]] if cluster in kinds else KINDS:
-            answers[kind, cluster] = numbered
-    return answers
-
-
-def _asks(event: Event, cluster: str, number: int) -> bool:
-    made = f"= OK callout {number} to {cluster!r}"
-    return any(line.endswith(made) for line in event.did)
+def _patience(events: dict[str, list[Event]]) -> float | None:
+    if not events["time_out"]:
+        return None
+    return max(events["time_out"][0].time_ns - events["request_headers"][0].time_ns, 0) / 1e9
 
 
 def _checked(recording: Recording, test: RecordedTest) -> Outcome | None:
@@ -358,7 +338,7 @@ def _yaml_answer(answer: Any) -> Any:
         return {"status": answer.status, "body": answer.message, **after}
     if isinstance(answer, bytes):
         return {"status": 0, "body": _text(answer, "a message"), **after}
-    raise ConfigError("a suite cannot express answers of Redis: use --to pytest")
+    raise ConfigError("a suite cannot express answers of Redis, or on a stream of gRPC: use --to pytest")
 
 
 def _yaml_expected(outcome: Outcome) -> dict[str, Any]:

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Union
 
 from proxywasm_host.runtime import effects
-from proxywasm_host.runtime.effects import CalloutFailed, GrpcClosed, GrpcMessage, HttpCallReply, Reply
+from proxywasm_host.runtime.effects import (
+    CalloutFailed,
+    GrpcClosed,
+    GrpcInitialMetadata,
+    GrpcMessage,
+    GrpcTrailingMetadata,
+    HttpCallReply,
+    Reply,
+)
 from proxywasm_host.testing.http import Request, Response, encoded, response_of
 
 __all__ = ["FAIL", "NEVER", "Answers", "Callout", "GrpcStatus", "Later", "RedisError", "RedisStatus", "later"]
@@ -191,31 +199,26 @@ def replies(callout: Callout, answer: Any) -> Iterator[Reply]:
         yield GrpcClosed(answer.status, answer.message)
     elif callout.kind == "grpc":
         yield effects.GrpcCallReply(message_of(answer, what))
-    else:
-        for message in answer if isinstance(answer, (list, tuple)) else [] if answer is None else [answer]:
-            yield from (
-                replies(callout, message)
-                if isinstance(message, GrpcStatus)
-                else [GrpcMessage(message_of(message, what))]
-            )
+    elif isinstance(answer, (GrpcInitialMetadata, GrpcTrailingMetadata)):
+        yield answer
+    elif isinstance(answer, (list, tuple)):
+        for each in answer:
+            yield from replies(callout, each)
+    elif answer is not None:
+        yield GrpcMessage(message_of(answer, what))
 
 
-def replies_of(reply: Reply) -> tuple[str, Any]:
-    """The other way round: of a reply, the kind of its callout and the answer that makes it.
-
-    Raises: ValueError, for what is a part of a stream.
-    """
+def answer_of(reply: Reply) -> Any:
+    """The other way round: the answer that makes a reply."""
     if isinstance(reply, HttpCallReply):
-        return "http", Response.of(reply.headers, reply.body, reply.trailers)
+        return Response.of(reply.headers, reply.body, reply.trailers)
     if isinstance(reply, effects.RedisCallReply):
-        return "redis", value_of(reply.response)
-    if isinstance(reply, effects.GrpcCallReply):
-        return "grpc", reply.message
+        return value_of(reply.response)
+    if isinstance(reply, (effects.GrpcCallReply, GrpcMessage)):
+        return reply.message
     if isinstance(reply, GrpcClosed):
-        return "grpc", GrpcStatus(reply.status, reply.message)
-    if isinstance(reply, CalloutFailed):
-        return "http", FAIL
-    raise ValueError(f"{type(reply).__name__} is a part of a stream of gRPC")
+        return GrpcStatus(reply.status, reply.message)
+    return FAIL if isinstance(reply, CalloutFailed) else reply
 
 
 def value_of(response: bytes) -> Any:

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from proxywasm_host.testing.callouts import Later, RedisError, RedisStatus
+from proxywasm_host.runtime.effects import GrpcInitialMetadata, GrpcTrailingMetadata
+from proxywasm_host.testing.callouts import GrpcStatus, Later, RedisError, RedisStatus
 from proxywasm_host.testing.harness import FilterUnderTest, Harness
 from proxywasm_host.testing.http import Response
 from proxywasm_host.testing.outcome import Outcome
@@ -35,6 +36,8 @@ class Scenario:
     """What clusters answer, by ``http``, ``grpc`` or ``redis`` and the cluster's name."""
     leaves_after: int | None = None
     """The client leaves after so many chunks; ``None``: it stays."""
+    patience: float | None = None
+    """The proxy waits for so many seconds, then it ends the request; ``None``: nothing takes too long."""
 
     # -- Sent ----------------------------------------------------------------------------------------------------
 
@@ -48,13 +51,24 @@ class Scenario:
         if self.upstream is not None:
             filters.upstream = self.upstream
         options: dict[str, Any] = {"chunks": self.chunks, "trailers": self.trailers, "properties": self.properties}
-        if self.leaves_after is None:
+        if self.leaves_after is None and self.patience is None:
             return filters.request(self.method, self.url, self.headers, **options)
+        if self.patience is not None:
+            filters.patience = self.patience
         with filters.stream(self.method, self.url, self.headers, **options) as stream:
-            stream.request_headers()
-            for chunk in self.chunks[: self.leaves_after]:
-                if not stream.over:
-                    stream.request_body(chunk)
+            if self.leaves_after is None:
+                stream.send()
+            else:
+                stream.request_headers()
+                for chunk in self.chunks[: self.leaves_after]:
+                    if not stream.over:
+                        stream.request_body(chunk)
+            if self.patience is not None:
+                if self.leaves_after is not None:
+                    stream.wait()
+                if self.upstream is not None:
+                    stream.respond()
+                stream.time_out()
         return stream.result
 
     # -- Written -------------------------------------------------------------------------------------------------
@@ -73,13 +87,24 @@ class Scenario:
         arguments += [f"chunks={literal(self.chunks)}"] if self.chunks else []
         arguments += [f"trailers={headers_source(self.trailers)}"] if self.trailers else []
         arguments += [f"properties={self.properties!r}"] if self.properties else []
-        if self.leaves_after is None:
+        if self.leaves_after is None and self.patience is None:
             yield f"outcome = f.request({', '.join(arguments)})"
             return
+        if self.patience is not None:
+            yield f"f.patience = {self.patience!r}"
         yield f"with f.stream({', '.join(arguments)}) as stream:"
-        yield "    stream.request_headers()"
-        for chunk in self.chunks[: self.leaves_after]:
-            yield f"    stream.request_body({literal(chunk)})"
+        if self.leaves_after is None:
+            yield "    stream.send()"
+        else:
+            yield "    stream.request_headers()"
+            for chunk in self.chunks[: self.leaves_after]:
+                yield f"    stream.request_body({literal(chunk)})"
+        if self.patience is not None:
+            if self.leaves_after is not None:
+                yield "    stream.wait()"
+            if self.upstream is not None:
+                yield "    stream.respond()"
+            yield "    stream.time_out()"
         yield "outcome = stream.result"
 
 
@@ -94,6 +119,10 @@ def _answer_source(answer: Any) -> str:
         return f"Response({', '.join(arguments)})"
     if isinstance(answer, (RedisStatus, RedisError)):
         return f"{type(answer).__name__}({str(answer)!r})"
+    if isinstance(answer, GrpcStatus):
+        return f"GrpcStatus({answer.status}{f', {answer.message!r}' if answer.message else ''})"
+    if isinstance(answer, (GrpcInitialMetadata, GrpcTrailingMetadata)):
+        return f"{type(answer).__name__}({answer.metadata!r})"
     if isinstance(answer, list):
         return f"[{', '.join(map(_answer_source, answer))}]"
     return literal(answer) if isinstance(answer, bytes) else repr(answer)

@@ -133,6 +133,11 @@ class HttpExchange:
         self._harness.feed("upstream gone", 0, True, gone)
         return self
 
+    def time_out(self) -> HttpExchange:
+        """The proxy has waited for too long: the client is answered 408 or 504, as by Envoy's idle time-out."""
+        self._harness.feed("time-out", 0, True, self.stream.time_out)
+        return self
+
     def _message(
         self,
         message: Request | Response,

@@ -153,7 +153,7 @@ def test_a_client_that_leaves_and_replies_as_they_are_written():
         "f.redis['a'] = later(0.05, b'x')",
         *(f"f.{kind}['b'] = FAIL" for kind in ("http", "grpc", "redis")),
         "f.http['c'] = Response(500)",
-        "f.grpc['c'] = GrpcStatus(status=14, message='no')",
+        "f.grpc['c'] = GrpcStatus(14, 'no')",
         "f.redis['c'] = b''",
     ]
     with Subject(FILTERS / "rust/headers.wasm").harness("wasmtime") as harness:

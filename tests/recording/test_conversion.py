@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 
-from proxywasm_host.recording import Recording
-from proxywasm_host.recording.conversion import as_pytest
+from proxywasm_host import Host
+from proxywasm_host.driver.dispatch import Dispatcher
+from proxywasm_host.errors import ConfigError
+from proxywasm_host.integrations import wsgi
+from proxywasm_host.recording import Record, Recording, replay
+from proxywasm_host.recording.conversion import as_pytest, as_suite
 from proxywasm_host.testing import Harness, RedisError, RedisStatus
 from proxywasm_host.testing.callouts import resp, value_of
 from tests.cli.conftest import AUTH, BODY, HEADERS, PANICS, PROBE, command, proxywasm
-from tests.support import FILTERS
+from tests.grpc_services import GrpcServer
+from tests.support import FILTERS, REQUEST
 from tests.testing.test_plugin import folder
 
 __all__ = ["command", "folder", "proxywasm"]
@@ -130,6 +136,82 @@ def test_what_other_requests_have_left_is_no_part_of_a_test(record):
     recording.outcome["status"] = 200
     with pytest.raises(Exception, match="as a test it would end with status 403, failed False, where the recording"):
         as_pytest(recording)
+
+
+# -- Streams of gRPC, and time-outs --------------------------------------------------------------------------------------
+
+
+def passes(text, engine):
+    namespace: dict[str, object] = {}
+    exec(compile(text, "test_recorded.py", "exec"), namespace)
+    with Harness(engine) as harness:
+        namespace["test_recorded"](harness)  # type: ignore[operator]
+    return text
+
+
+def test_a_conversation_with_a_real_server_becomes_a_test(engine, tmp_path):
+    """Recorded in a WSGI server's thread: two messages are sent at once; metadata, an echo of each, and the end come."""
+    server = GrpcServer()
+    grpc = wsgi.Filter(FILTERS / "rust/grpc.wasm", configuration="stream:up,test.Echo,StreamEcho,hello")
+    middleware = wsgi.ProxyWasmMiddleware(
+        lambda _, start: [start("200 OK", []) and b"", b"Hello."],
+        [grpc], clusters={"up": server.url}, record=Record(tmp_path), engine=engine.name,
+    )  # fmt: skip
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", "wsgi.url_scheme": "http", "wsgi.input": io.BytesIO(), "SERVER_NAME": "a", "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1"}  # fmt: skip
+    parts = middleware(environ, lambda *_: lambda _: None)
+    assert b"".join(parts) == b"Hello."
+    parts.close()
+    middleware.close()
+    server.stop()
+
+    recording = Recording.load(next(tmp_path.glob("*.json")))
+    text = passes(as_pytest(recording), engine)
+    assert "from proxywasm_host.effects import GrpcInitialMetadata, GrpcTrailingMetadata\n" in text
+    assert "proxywasm.grpc['up'] = [None, [GrpcInitialMetadata([(b':status', b'200')" in text
+    assert "b'echo of hello', b'echo of hello', GrpcTrailingMetadata([" in text
+    assert text.count("GrpcStatus(0)") == 1
+    with pytest.raises(ConfigError, match="a suite cannot express answers of Redis, or on a stream of gRPC: use --to pytest"):
+        as_suite(recording)
+
+
+def timed_out(engine, directory, script, whole, response=None):
+    """The recording of a request that its carrier ended because it had waited for too long."""
+    with Host(engine) as host:
+        driver = Dispatcher(host, record=Record(directory))
+        plugin = host.load_plugin(PROBE, configuration=script)
+        stream = host.http_stream([plugin])
+        driver.attach(stream, lambda _: None)
+        stream.request_headers(REQUEST, whole)
+        if response is not None:
+            stream.response_headers([(b":status", b"200")], response)
+        stream.time_out()
+        driver.detach(stream)
+        stream.close()
+    return Recording.load(next(directory.glob("*.json")))
+
+
+@pytest.mark.parametrize(
+    ("script", "whole", "response", "status"),
+    [
+        ("@on_request_headers\nreturn 1", True, None, 504),
+        ("", False, None, 408),
+        ("@on_response_headers\nreturn 1", True, True, 504),
+    ],
+)
+def test_a_time_out_becomes_a_test(engine, tmp_path, script, whole, response, status):
+    recording = timed_out(engine, tmp_path, script, whole, response)
+    text = passes(as_pytest(recording), engine)
+    assert "    stream.time_out()\n    outcome = stream.result\n\n    assert outcome.status == " in text
+    assert f"outcome.status == {status}\n" in text
+    with pytest.raises(ConfigError, match="which a suite cannot express: use --to pytest"):
+        as_suite(recording)
+
+
+def test_half_a_response_that_was_waited_for_is_refused_with_what_to_do(engine, tmp_path):
+    recording = timed_out(engine, tmp_path, "", whole=True, response=False)
+    with pytest.raises(ConfigError, match=r"which a test cannot express: compare all that it did, with proxywasm_host\.recording\.replay"):
+        as_pytest(recording)
+    assert replay(recording).first_difference is None
 
 
 @pytest.mark.parametrize(
