@@ -442,7 +442,8 @@ class FilterUnderTest:
     ) -> Outcome:
         """Send a whole request, answer it if it reaches upstream, and close the stream.
 
-        `parts` are ``chunks``, ``chunk_size`` and ``trailers`` of a `Request`; `properties` those of the stream.
+        `parts` are ``chunks``, ``chunk_size``, ``trailers`` and ``json`` of a `Request`, `properties` those of the
+        stream.
         """
         with self.stream(method, url, headers, body, properties=properties, **parts) as stream:
             stream.send()

@@ -113,11 +113,18 @@ class _Whole:
         chunks: Iterable[bytes] | None,
         chunk_size: int | None,
         trailers: HeadersLike,
+        data: Any = None,
     ) -> None:
         self.headers, self.trailers, self.complete = Headers(headers), Headers(trailers), True
+        if data is not None:
+            if body or chunks is not None:
+                raise TypeError("a body is given once: by body=, chunks= or json=")
+            body = json.dumps(data)
+            if "content-type" not in self.headers:
+                self.headers.pairs.append(("content-type", "application/json"))
         whole = body.encode() if isinstance(body, str) else body
         if not isinstance(whole, (bytes, bytearray, memoryview)):
-            raise TypeError(f"a body is bytes or text, not {body!r}: write json.dumps(…), or chunks=[b'…']")
+            raise TypeError(f"a body is bytes or text, not {body!r}: write json=…, or chunks=[b'…']")
         self.chunks = in_chunks(bytes(whole), chunk_size) if chunks is None else list(chunks)
 
     @property
@@ -132,6 +139,18 @@ class _Whole:
     def json(self) -> Any:
         """The body as JSON. Raises: ValueError."""
         return json.loads(self.body)
+
+    def events(self) -> list[Any]:
+        """The data of each server-sent event: JSON where it is that, else text, as `sse` takes them."""
+        found: list[Any] = []
+        for event in self.text.replace("\r\n", "\n").split("\n\n"):
+            lines = [line.removeprefix("data:").removeprefix(" ") for line in event.split("\n") if line[:5] == "data:"]
+            text = "\n".join(lines)
+            try:
+                found += [json.loads(text)] if lines else []
+            except ValueError:
+                found.append(text)
+        return found
 
     def _start(self) -> str:
         raise NotImplementedError
@@ -178,12 +197,13 @@ class Request(_Whole):
         chunks: Iterable[bytes] | None = None,
         chunk_size: int | None = None,
         trailers: HeadersLike = (),
+        json: Any = None,
     ) -> None:
-        """`chunks` is the body in parts as they come; else `body` in parts of `chunk_size`.
+        """`chunks` is the body in parts as they come; else `body`, or `json` as such, in parts of `chunk_size`.
 
         Raises: TypeError, ValueError.
         """
-        self._fill(headers, body, chunks, chunk_size, trailers)
+        self._fill(headers, body, chunks, chunk_size, trailers, json)
         pseudo = dict(Message.request(method, url, self.headers.pairs).headers)
         self.method, self.path, self.authority, self.scheme = (
             _text(pseudo[name]) for name in (b":method", b":path", b":authority", b":scheme")
@@ -229,9 +249,10 @@ class Response(_Whole):
         chunks: Iterable[bytes] | None = None,
         chunk_size: int | None = None,
         trailers: HeadersLike = (),
+        json: Any = None,
     ) -> None:
         """As those of a `Request`; `status` from 100 to 999. Raises: TypeError, ValueError."""
-        self._fill(headers, body, chunks, chunk_size, trailers)
+        self._fill(headers, body, chunks, chunk_size, trailers, json)
         self.status = Message.response(status).status
 
     @classmethod

@@ -16,12 +16,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from difflib import unified_diff
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
     from proxywasm_host.testing.coverage import Coverage
     from proxywasm_host.testing.harness import Harness
     from proxywasm_host.testing.outcome import Outcome
@@ -76,11 +79,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _check(config: pytest.Config) -> None:
     """Raises: pytest.UsageError, for an engine or a profile that there is not."""
-    from importlib.metadata import entry_points
-
-    engines = [each for each in _said(config, "engine").split(",") if each and each != "all"]
-    for name in engines:
-        if not entry_points(group=TEST_ENGINES, name=name):
+    for name in _said(config, "engine").split(","):
+        if name and name != "all" and name not in _entry_points(TEST_ENGINES):
             from proxywasm_host.engine.registry import check_name
             from proxywasm_host.errors import UnknownEngine
 
@@ -104,11 +104,7 @@ def _said(config: pytest.Config, name: str) -> str:
 
 def pytest_report_header(config: pytest.Config) -> str:
     """Say which engines are installed."""
-    from importlib.metadata import entry_points
-
-    installed = (
-        ", ".join(sorted({entry.name for entry in entry_points(group="proxywasm_host.engines")})) or "none installed"
-    )
+    installed = ", ".join(sorted(_entry_points("proxywasm_host.engines"))) or "none installed"
     told = [f"{name} {said}" for name in ("engine", "profile") if (said := _said(config, name))]
     return f"proxywasm: engines {installed}" + "".join(f"; {each}" for each in told)
 
@@ -228,11 +224,16 @@ def _test_engine(name: str | None) -> Any:
 
     It is an `Engine` with a method ``module_of(path)``: the module that stands for a filter's file.
     """
+    entry = _entry_points(TEST_ENGINES).get(name or "")
+    return entry.load()() if entry else None
+
+
+@lru_cache(None)
+def _entry_points(group: str) -> dict[str, EntryPoint]:
+    """By name. Python looks for them in all distributions, which takes longer than a test."""
     from importlib.metadata import entry_points
 
-    for entry in entry_points(group=TEST_ENGINES, name=name) if name else ():
-        return entry.load()()
-    return None
+    return {entry.name: entry for entry in entry_points(group=group)}
 
 
 @pytest.hookimpl(wrapper=True)

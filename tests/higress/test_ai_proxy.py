@@ -6,9 +6,11 @@ import json
 
 import pytest
 
-from .transcript import EVENTS, event
+from proxywasm_host.testing import Response
 
 ROUTE = {"route_name": "ai-route-1"}
+CLIENT = {"authorization": "Bearer of the client", "content-length": "120"}
+EVENTS = {"content-type": "text/event-stream"}
 PATH = "/v1/chat/completions"
 ASKED = {
     "model": "gpt-4o",
@@ -18,12 +20,24 @@ ASKED = {
 
 
 @pytest.fixture
-def claude(load):
-    return load("gpustack-ai-proxy", provider={"type": "claude", "apiTokens": ["key"], "modelMapping": {"*": "opus"}})
+def claude(filter):
+    return filter("gpustack-ai-proxy", provider={"type": "claude", "apiTokens": ["key"], "modelMapping": {"*": "opus"}})
+
+
+def ask(proxy, asked=ASKED, path=PATH):
+    """A request of the route that the plugin is for: what came of it."""
+    return proxy.post(path, CLIENT, json=asked, properties=ROUTE)
 
 
 def named_event(data: dict[str, object]) -> bytes:
-    return f"event: {data['type']}\n".encode() + event(data)
+    return f"event: {data['type']}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+def contents(response) -> list[str | None]:
+    """What the model said, event by event."""
+    return [
+        choice["delta"].get("content") for data in response.events() if data != "[DONE]" for choice in data["choices"]
+    ]
 
 
 CLAUDE_STREAM = b"".join(
@@ -45,53 +59,37 @@ CLAUDE_STREAM = b"".join(
 )
 
 
-def test_the_same_protocol_at_another_address(load, exchange):
-    plugin = load(
+def test_the_same_protocol_at_another_address(filter):
+    proxy = filter(
         "gpustack-ai-proxy",
         provider={"type": "qwen", "apiTokens": ["key"], "modelMapping": {"gpt-*": "qwen-max", "*": "qwen-turbo"}},
     )
-
-    seen = exchange(plugin, **ROUTE).request(PATH, ASKED, authorization="Bearer of the client")
-
-    headers = seen.upstream.headers
-    assert headers[":authority"] == "dashscope.aliyuncs.com"
-    assert headers[":path"] == "/compatible-mode/v1/chat/completions"
-    assert headers["authorization"] == "Bearer key"
-    assert headers["x-envoy-original-host"] == "example.com"
-    assert headers["x-envoy-original-path"] == PATH
-    assert "content-length" not in headers
-    assert seen.upstream.json == {**ASKED, "model": "qwen-max"}
-
     answer = {"model": "qwen-max", "choices": [{"message": {"role": "assistant", "content": "hello"}}]}
-    assert seen.respond(answer).client.json == answer
+    proxy.upstream = Response(json=answer)
+
+    outcome = ask(proxy)
+
+    upstream = outcome.upstream
+    assert (upstream.authority, upstream.path) == ("dashscope.aliyuncs.com", "/compatible-mode/v1/chat/completions")
+    assert upstream.headers["authorization"] == "Bearer key"
+    assert upstream.headers["x-envoy-original-host"] == "example.com"
+    assert upstream.headers["x-envoy-original-path"] == PATH
+    assert "content-length" not in upstream.headers
+    assert upstream.json() == {**ASKED, "model": "qwen-max"}
+    assert outcome.response.json() == answer
 
 
 @pytest.mark.parametrize(("model", "mapped"), [("gpt-4o-mini", "qwen-max"), ("o1", "qwen-turbo")])
-def test_models_are_mapped_by_prefix(load, exchange, model, mapped):
+def test_models_are_mapped_by_prefix(filter, model, mapped):
     mapping = {"gpt-*": "qwen-max", "*": "qwen-turbo"}
-    plugin = load("gpustack-ai-proxy", provider={"type": "qwen", "apiTokens": ["key"], "modelMapping": mapping})
-
-    seen = exchange(plugin, **ROUTE).request(PATH, {**ASKED, "model": model})
-
-    assert seen.upstream.json["model"] == mapped
+    proxy = filter("gpustack-ai-proxy", provider={"type": "qwen", "apiTokens": ["key"], "modelMapping": mapping})
+    proxy.upstream = Response(json={})
+    assert ask(proxy, {**ASKED, "model": model}).upstream.json()["model"] == mapped
 
 
-def test_another_protocol(claude, exchange):
-    seen = exchange(claude, **ROUTE).request(PATH, ASKED, authorization="Bearer of the client")
-
-    headers = seen.upstream.headers
-    assert (headers[":authority"], headers[":path"]) == ("api.anthropic.com", "/v1/messages")
-    assert headers["x-api-key"] == "key"
-    assert "authorization" not in headers
-    assert seen.upstream.json == {
-        "model": "opus",
-        "system": "Be brief.",
-        "messages": [{"role": "user", "content": "hi"}],
-        "max_tokens": 10,
-    }
-
-    seen.respond(
-        {
+def test_another_protocol(claude):
+    claude.upstream = Response(
+        json={
             "id": "m1",
             "type": "message",
             "role": "assistant",
@@ -101,7 +99,19 @@ def test_another_protocol(claude, exchange):
             "usage": {"input_tokens": 3, "output_tokens": 2},
         }
     )
-    answer = seen.client.json
+    outcome = ask(claude)
+
+    upstream = outcome.upstream
+    assert (upstream.authority, upstream.path) == ("api.anthropic.com", "/v1/messages")
+    assert upstream.headers["x-api-key"] == "key"
+    assert "authorization" not in upstream.headers
+    assert upstream.json() == {
+        "model": "opus",
+        "system": "Be brief.",
+        "messages": [{"role": "user", "content": "hi"}],
+        "max_tokens": 10,
+    }
+    answer = outcome.response.json()
     assert answer["object"] == "chat.completion"
     assert answer["choices"][0]["message"] == {"role": "assistant", "content": "Hello"}
     assert answer["choices"][0]["finish_reason"] == "stop"
@@ -110,83 +120,65 @@ def test_another_protocol(claude, exchange):
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 300, 100_000])
-def test_a_stream_of_events_however_it_is_cut(claude, exchange, size):
-    seen = exchange(claude, **ROUTE).request(PATH, {**ASKED, "stream": True})
-    assert seen.upstream.headers["accept"] == "text/event-stream"
-    assert seen.upstream.json["stream"] is True
+def test_a_stream_of_events_however_it_is_cut(claude, size):
+    claude.upstream = Response(200, EVENTS, CLAUDE_STREAM, chunk_size=size)
+    outcome = ask(claude, {**ASKED, "stream": True})
 
-    chunks = [CLAUDE_STREAM[at : at + size] for at in range(0, len(CLAUDE_STREAM), size)]
-    seen.respond(chunks, **EVENTS)
-
-    assert seen.client.headers["content-type"] == "text/event-stream"
-    deltas = [choice["delta"] for data in seen.client.events if data != "[DONE]" for choice in data["choices"]]
-    assert "".join(delta.get("content") or "" for delta in deltas) == "Hello"
-    assert {data["object"] for data in seen.client.events if data != "[DONE]"} == {"chat.completion.chunk"}
-    finishes = [
-        choice["finish_reason"] for data in seen.client.events if data != "[DONE]" for choice in data["choices"]
-    ]
-    assert finishes[-1] == "stop"
-    assert finishes[:-1] == [None] * (len(finishes) - 1)
+    assert outcome.upstream.headers["accept"] == "text/event-stream"
+    assert outcome.upstream.json()["stream"] is True
+    assert outcome.response.headers["content-type"] == "text/event-stream"
+    assert "".join(content or "" for content in contents(outcome.response)) == "Hello"
+    events = [data for data in outcome.response.events() if data != "[DONE]"]
+    assert {data["object"] for data in events} == {"chat.completion.chunk"}
+    finishes = [choice["finish_reason"] for data in events for choice in data["choices"]]
+    assert finishes == [*[None] * (len(finishes) - 1), "stop"]
 
 
-def test_events_go_to_the_client_as_they_come(claude, exchange):
-    seen = exchange(claude, **ROUTE).request(PATH, {**ASKED, "stream": True})
-    at = CLAUDE_STREAM.index(b"event: content_block_stop")
-
-    seen.respond([CLAUDE_STREAM[:at], b""], **EVENTS)
-
-    contents = [data["choices"][0]["delta"].get("content") for data in seen.client.events]
-    assert contents == ["", "Hel", "lo"]
+def test_events_go_to_the_client_as_they_come(claude):
+    with claude.stream("POST", PATH, CLIENT, json={**ASKED, "stream": True}, properties=ROUTE) as stream:
+        stream.send().response_headers(200, EVENTS)
+        stream.response_body(CLAUDE_STREAM[: CLAUDE_STREAM.index(b"event: content_block_stop")])
+        assert contents(stream.result.response) == ["", "Hel", "lo"]
 
 
-def test_the_protocol_of_claude_for_a_client(load, exchange):
-    plugin = load(
+def test_the_protocol_of_claude_for_a_client(filter):
+    proxy = filter(
         "gpustack-ai-proxy", provider={"type": "openai", "apiTokens": ["key"], "modelMapping": {"*": "gpt-4o"}}
     )
-
-    seen = exchange(plugin, **ROUTE).request(
-        "/v1/messages",
-        {
-            "model": "opus",
-            "max_tokens": 5,
-            "system": "Be brief.",
-            "messages": [{"role": "user", "content": [{"type": "text", "text": "hi"}]}],
-        },
-    )
-    assert seen.upstream.headers[":path"] == PATH
-    assert seen.upstream.json["model"] == "gpt-4o"
-    assert [message["role"] for message in seen.upstream.json["messages"]] == ["system", "user"]
-
-    seen.respond(
-        {
+    proxy.upstream = Response(
+        json={
             "id": "c1",
             "model": "gpt-4o",
             "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Hello"}}],
             "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
         }
     )
-    answer = seen.client.json
+    user = {"role": "user", "content": [{"type": "text", "text": "hi"}]}
+    asked = {"model": "opus", "max_tokens": 5, "system": "Be brief.", "messages": [user]}
+
+    outcome = ask(proxy, asked, "/v1/messages")
+
+    upstream, answer = outcome.upstream, outcome.response.json()
+    assert upstream.path == PATH
+    assert upstream.json()["model"] == "gpt-4o"
+    assert [message["role"] for message in upstream.json()["messages"]] == ["system", "user"]
     assert answer["type"] == "message"
     assert answer["content"] == [{"type": "text", "text": "Hello"}]
     assert answer["stop_reason"] == "end_turn"
 
 
-def test_a_body_that_is_no_json_is_refused(claude, exchange, log):
-    seen = exchange(claude, **ROUTE).request(PATH, b"hi", content_type="application/json")
+def test_a_body_that_is_no_json_is_refused(claude, errors):
+    outcome = claude.post(PATH, {"content-type": "application/json"}, "hi", properties=ROUTE)
 
-    assert seen.client.status == 500
-    assert b"failed to process request body" in seen.client.body
-    assert seen.stream.details == "ai-proxy.proc_req_body_failed"
-    assert not seen.forwarded
-    (error,) = [line.message for line in log.lines if line.level == 4]
-    assert "failed to process request body" in error
-    log.take()
+    assert outcome.status == 500
+    assert "failed to process request body" in outcome.response.text
+    assert outcome.details == "ai-proxy.proc_req_body_failed"
+    assert outcome.upstream is None
+    errors += outcome.logs.error
+    assert ["failed to process request body" in error for error in errors] == [True]
 
 
-def test_an_error_of_the_provider_reaches_the_client(claude, exchange):
-    seen = exchange(claude, **ROUTE).request(PATH, ASKED)
-
-    seen.respond({"type": "error", "error": {"message": "overloaded"}}, status=529)
-
-    assert seen.client.status == 529
-    assert json.loads(seen.client.body)["error"]["message"] == "overloaded"
+def test_an_error_of_the_provider_reaches_the_client(claude):
+    claude.upstream = Response(529, json={"type": "error", "error": {"message": "overloaded"}})
+    response = ask(claude).response
+    assert (response.status, response.json()["error"]["message"]) == (529, "overloaded")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from proxywasm_host import Host
+from proxywasm_host.testing import FAIL, RedisError, Response
 
-from .transcript import bulk, command
-
+SERVICE = "outbound|80||redis.static"
 PATH = "/v1/chat/completions"
 MATCH = [{"source": "consumer", "value": "regexp_capture:^(?:[^.]+\\.)?(user-.+)$"}]
 REDIS = {"service_name": "redis.static", "username": "user", "password": "secret", "timeout": 500, "database": 2}
@@ -15,14 +14,14 @@ TOO_MANY = {"error": {"message": "Too many requests", "type": "rate_limit_exceed
 
 
 @pytest.fixture
-def remote(load):
+def remote(filter):
     combination = {
         "name": "each",
         "match": MATCH,
         "query_limits": {"per_minute": 2},
         "token_limits": {"per_minute": 100},
     }
-    return load(
+    return filter(
         "gpustack-rate-limit",
         rule_name="rule",
         redis=REDIS,
@@ -31,130 +30,102 @@ def remote(load):
     )
 
 
+def ask(limit, consumer="user-1", path=PATH):
+    """What comes of a consumer's request."""
+    return limit.post(path, {"x-mse-consumer": consumer}, json={}, properties={"route_name": "r"})
+
+
 def counted(callout) -> tuple[list[str], list[list[str]]]:
     """Keys of the script, and the arguments of each: window, quota, mode, count (without the member's random id)."""
-    name, _, count, *words = command(callout)
+    name, _, count, *words = [word.decode() for word in callout.command]
     assert name == "eval"
     keys, (_, *arguments) = words[: int(count)], words[int(count) :]
     groups = [arguments[at : at + 6] for at in range(0, len(arguments), 6)]
     return keys, [[*group[:3], group[4]] for group in groups]
 
 
-def test_redis_is_asked_and_told(remote, exchange):
-    seen = exchange(remote, route_name="r").request(PATH, {}, x_mse_consumer="key.user-1")
+def test_redis_is_asked_and_told(remote):
+    remote.redis[SERVICE] = [["SUCCESS", ""], ["SUCCESS", ""]]
+    with remote.stream(
+        "POST", PATH, {"x-mse-consumer": "key.user-1"}, json={}, properties={"route_name": "r"}
+    ) as stream:
+        stream.send()
+        assert stream.result.upstream.json() == {}
+        stream.stream.filter_state["ai_log"] = b'{\\"total_token\\":42}'
+        stream.respond(Response(json={"usage": {"total_tokens": 42}}))
 
-    assert not seen.forwarded
-    call = seen.callout
-    assert (call.cluster, call.username, call.password, call.timeout) == (
-        "outbound|80||redis.static",
-        b"user",
-        b"secret",
-        500,
-    )
-    assert call.options["db"] == "2"
-    assert counted(call) == (
+    first, second = remote.callouts
+    assert (first.cluster, first.timeout, first.effect.options["db"]) == (SERVICE, 0.5, "2")
+    assert (first.effect.username, first.effect.password) == (b"user", b"secret")
+    assert counted(first) == (
         ["rule|each|consumer=user-1|q:60s", "rule|each|consumer=user-1|t:60s"],
         [["60", "2", "check_and_add", "1"], ["60", "100", "check", "0"]],
     )
-
-    seen.redis(bulk("SUCCESS", ""))
-    assert seen.upstream.json == {}
-
-    seen.stream.filter_state["ai_log"] = b'{\\"total_token\\":42}'
-    seen.respond({"usage": {"total_tokens": 42}}).close()
-    assert counted(seen.callout) == (["rule|each|consumer=user-1|t:60s"], [["60", "100", "add", "42"]])
-    seen.redis(bulk("SUCCESS", ""))
+    assert counted(second) == (["rule|each|consumer=user-1|t:60s"], [["60", "100", "add", "42"]])
 
 
-def test_redis_says_that_it_is_enough(remote, exchange):
-    seen = exchange(remote, route_name="r").request(PATH, {}, x_mse_consumer="user-1")
+def test_redis_says_that_it_is_enough(remote):
+    remote.redis[SERVICE] = [["LIMITED", "rule|each|consumer=user-1|q:60s"]]
 
-    seen.redis(bulk("LIMITED", "rule|each|consumer=user-1|q:60s"))
+    outcome = ask(remote)
 
-    assert seen.client.status == 429
-    assert seen.client.json == TOO_MANY
-    assert seen.client.headers["x-ratelimit-limited-key"] == "rule|each|consumer=user-1|q:60s"
-    assert seen.stream.details == "gpustack-rate-limit.rejected"
-    assert not seen.forwarded
-
-
-@pytest.mark.parametrize("answer", [b"-ERR no script\r\n", b"$-1\r\n", bulk()])
-def test_what_redis_says_is_no_verdict(remote, exchange, answer):
-    seen = exchange(remote, route_name="r").request(PATH, {}, x_mse_consumer="user-1")
-
-    seen.redis(answer)
-
-    assert seen.forwarded
+    assert (outcome.status, outcome.response.json()) == (429, TOO_MANY)
+    assert outcome.response.headers["x-ratelimit-limited-key"] == "rule|each|consumer=user-1|q:60s"
+    assert outcome.details == "gpustack-rate-limit.rejected"
+    assert outcome.upstream is None
 
 
-def test_without_redis_requests_pass(remote, exchange, log):
-    seen = exchange(remote, route_name="r").request(PATH, {}, x_mse_consumer="user-1")
+@pytest.mark.parametrize("answer", [RedisError("ERR no script"), None, []])
+def test_what_redis_says_is_no_verdict(remote, answer):
+    remote.redis[SERVICE] = [answer]
+    assert ask(remote).status == 200
 
-    seen.fail()
 
-    assert seen.forwarded
-    (error,) = [line for line in log.take() if "cannot connect" in line]
-    assert error.startswith("Error occurred while calling redis")
+def test_without_redis_requests_pass(remote, errors):
+    remote.redis[SERVICE] = FAIL
+    outcome = ask(remote)
+    assert outcome.status == 200
+    errors += outcome.logs.critical
+    assert [error.startswith("Error occurred while calling redis") for error in errors] == [True]
+    assert "cannot connect" in errors[0]
 
 
 @pytest.fixture
-def local(load):
-    return load(
-        "gpustack-rate-limit",
-        rule_name="rule",
-        rejected_msg="slow down",
-        limit_combinations=[{"name": "each", "match": MATCH, "query_limits": {"per_minute": 2}}],
+def limited(filter):
+    """Loads the plugin, which counts in shared data; as often as it is called, each time in a VM of its own."""
+    combination = {"name": "each", "match": MATCH, "query_limits": {"per_minute": 2}}
+    return lambda: filter(
+        "gpustack-rate-limit", rule_name="rule", rejected_msg="slow down", limit_combinations=[combination]
     )
 
 
-def test_shared_data_counts_for_each_consumer(local, exchange, clock):
-    def asks(consumer: str) -> int:
-        seen = exchange(local, route_name="r").request(PATH, {}, x_mse_consumer=consumer)
-        return 200 if seen.forwarded else seen.client.status
-
-    assert [asks(consumer) for consumer in ("user-1", "key.user-1", "user-1")] == [200, 200, 429]
-    assert [asks(consumer) for consumer in ("user-2", "nobody", "nobody", "nobody")] == [200] * 4
-    clock.advance(59)
-    assert asks("user-1") == 429
-    clock.advance(2)
-    assert asks("user-1") == 200
+@pytest.fixture
+def local(limited):
+    return limited()
 
 
-def test_two_workers_with_one_memory_count_together(engine, local, exchange, services):
-    first = exchange(local).request(PATH, {}, x_mse_consumer="user-1")
-    second = exchange(local).request(PATH, {}, x_mse_consumer="user-1")
-    with Host(engine, services=services) as other:
-        again = other.load_plugin(local._vm.config.code, name=local.name, configuration=local._configuration)
-        stream = other.http_stream([again])
-        headers = [
-            (b":path", PATH.encode()),
-            (b":method", b"POST"),
-            (b":authority", b"a"),
-            (b"x-mse-consumer", b"user-1"),
-        ]
-        stream.request_headers(headers, end_stream=True)
-
-    assert first.forwarded
-    assert second.forwarded
-    assert stream.local is not None
-    assert stream.local.status == 429
+def test_shared_data_counts_for_each_consumer(local):
+    consumers = ["user-1", "key.user-1", "user-1", "user-2", "nobody", "nobody", "nobody"]
+    assert [ask(local, consumer).status for consumer in consumers] == [200, 200, 429, *[200] * 4]
+    local.clock.advance(59)
+    assert ask(local).status == 429
+    local.clock.advance(2)
+    assert ask(local).status == 200
 
 
-def test_other_paths_are_not_counted(local, exchange):
-    seen = [exchange(local).request("/healthz", x_mse_consumer="user-1") for _ in range(3)]
-
-    assert all(each.forwarded for each in seen)
+def test_two_workers_with_one_memory_count_together(local, limited):
+    assert [ask(worker).status for worker in (local, local, limited())] == [200, 200, 429]
 
 
-def test_what_was_decided_is_measured(local, exchange, metrics):
+def test_other_paths_are_not_counted(local):
+    assert [ask(local, path="/healthz").status for _ in range(3)] == [200] * 3
+
+
+def test_what_was_decided_is_measured(local):
     for _ in range(3):
-        exchange(local, route_name="r").request(PATH, {}, x_mse_consumer="user-1")
-
+        ask(local)
     prefix = (
         "route.r.upstream.none.model.none.consumer.user-1.metric.gpustack_rate_limit_request_total.rule.rule.result."
     )
-    values = {name: value for (_, name), value in metrics.values.items()}
-    assert {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)} == {
-        "passed": 2,
-        "limited": 1,
-    }
+    values = {name.removeprefix(prefix): value for name, value in local.metrics.items() if name.startswith(prefix)}
+    assert values == {"passed": 2, "limited": 1}

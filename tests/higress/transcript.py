@@ -12,7 +12,6 @@ from typing import Any
 
 from proxywasm_host import Host, Plugin
 from proxywasm_host.runtime.effects import (
-    CalloutFailed,
     ClearRouteCache,
     Effect,
     HttpCall,
@@ -138,10 +137,6 @@ class Exchange:
         callout = self.callouts.pop(0)
         assert isinstance(callout, RedisCall)
         return self._take(self.host.deliver(callout, RedisCallReply(response)))
-
-    def fail(self) -> Exchange:
-        """The oldest callout breaks off."""
-        return self._take(self.host.deliver(self.callouts.pop(0), CalloutFailed()))
 
     def close(self) -> Exchange:
         return self._take(self.stream.close())

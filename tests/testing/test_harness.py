@@ -98,6 +98,24 @@ def test_a_stream_of_events_is_cut_anywhere(harness):
     assert outcome.response.headers["content-type"] == "text/event-stream"
 
 
+def test_events_are_read_as_they_are_written():
+    events = ["one", {"two": 2}, [3]]
+    assert sse(*events, chunk_size=5).events() == [*events, "[DONE]"]
+    assert Response(body=b"event: x\r\ndata:one\r\ndata: two\r\n\r\n: nothing\n\n").events() == ["one\ntwo"]
+
+
+def test_a_body_of_json(harness):
+    auth = harness(AUTH, "secret")
+    auth.upstream = Response(json={"b": 2})
+    outcome = auth.post("/", SECRET, json={"a": 1}, chunk_size=4)
+    assert outcome.upstream == Request("POST", "/", {**SECRET, "content-type": "application/json"}, '{"a": 1}')
+    assert [len(chunk) for chunk in outcome.upstream.chunks] == [4, 4]
+    assert outcome.response.json() == {"b": 2}
+    assert Request("POST", headers={"content-type": "text/json"}, json=[]).headers == {"content-type": "text/json"}
+    with pytest.raises(TypeError, match="a body is given once: by body=, chunks= or json="):
+        Response(200, body="a", json=1)
+
+
 def test_properties_are_given_and_are_set(harness):
     filter = probe(harness, "@on_request_headers\nget_property source%00address\nset_property mine yours")
     outcome = filter.get(properties={"source.address": "10.0.0.1:99"})
