@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from proxywasm_host.schema import Rows, described
 
 __all__ = ["TestSuite"]
 
 PACKAGE = "service_extensions_samples.pb"
 LEVELS = ("UNDEFINED", "TRACE", "DEBUG", "INFO", "WARN", "ERROR", "CRITICAL")
 
-# A row is: number, name, type; "*" after a type is a list, "?" is optional, "|name" a member of that oneof.
-MESSAGES: dict[str, tuple[tuple[int, str, str], ...]] = {
+MESSAGES: Rows = {
     "StringMatcher": (
         (1, "invert", "bool"),
         (2, "exact", "bytes|matcher"),
@@ -63,39 +62,5 @@ MESSAGES: dict[str, tuple[tuple[int, str, str], ...]] = {
     "TestSuite": ((1, "env", "Env"), (2, "test", "Test*")),
 }
 
-
-def _described() -> descriptor_pb2.FileDescriptorProto:
-    file = descriptor_pb2.FileDescriptorProto(name="proxywasm_host/suite.proto", package=PACKAGE, syntax="proto3")
-    file.enum_type.add(name="LogLevel", value=[{"name": name, "number": at} for at, name in enumerate(LEVELS)])
-    for name, rows in MESSAGES.items():
-        message = file.message_type.add(name=name)
-        for number, field, type in rows:
-            _add(message, number, field, type)
-    return file
-
-
-def _add(message: descriptor_pb2.DescriptorProto, number: int, name: str, type: str) -> None:
-    kind, _, oneof = type.partition("|")
-    word = kind.rstrip("*?")
-    field = message.field.add(name=name, number=number)
-    field.label = field.LABEL_REPEATED if kind.endswith("*") else field.LABEL_OPTIONAL
-    if word in MESSAGES or word == "LogLevel":
-        field.type = field.TYPE_MESSAGE if word in MESSAGES else field.TYPE_ENUM
-        field.type_name = f".{PACKAGE}.{word}"
-    else:
-        field.type = field.Type.Value(f"TYPE_{word.upper()}")
-    if kind.endswith("?"):  # a oneof of its own is how proto3 tells that a number is there
-        field.proto3_optional = True
-        oneof = f"_{name}"
-    if oneof:
-        names = [one.name for one in message.oneof_decl]
-        if oneof not in names:
-            message.oneof_decl.add(name=oneof)
-            names.append(oneof)
-        field.oneof_index = names.index(oneof)
-
-
-_POOL = descriptor_pool.DescriptorPool()
-_POOL.Add(_described())
-TestSuite: Any = message_factory.GetMessageClass(_POOL.FindMessageTypeByName(f"{PACKAGE}.TestSuite"))
+TestSuite: Any = described(PACKAGE, MESSAGES, {"LogLevel": LEVELS})["TestSuite"]
 """A suite, as ``google.protobuf.text_format`` fills it."""
