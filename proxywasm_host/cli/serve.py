@@ -17,44 +17,54 @@ from proxywasm_host.cli.parameter_types import DataOrFile, Environment, Property
 from proxywasm_host.driver.defaults import DEADLINE, MEMORY
 from proxywasm_host.fetch.reference import is_remote, local_path
 
-__all__ = ["command"]
+__all__ = ["check_file", "command", "host_options", "overrides"]
 
 LEVELS = [level.name.lower() for level in LogLevel]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _filter_options(function: F) -> F:
-    for option in reversed(FILTER_OPTIONS):
+HOST_OPTIONS = (
+    click.argument("filters", metavar="[FILTER.wasm]…", nargs=-1, type=click.Path()),
+    click.option("--config", "file", type=click.Path(path_type=Path), help="A configuration in YAML or TOML."),
+    click.option("--filter-config", type=DataOrFile(), multiple=True, help="The filter's configuration."),
+    click.option("--vm-config", type=DataOrFile(), multiple=True, help="The configuration of its VM."),
+    *FILTER_OPTIONS,
+    click.option("--env", type=Environment(), multiple=True, help="An environment variable of the guests."),
+    click.option(
+        "--property", "properties", type=Property(), multiple=True, help="A property; PATH:=JSON for a number."
+    ),
+    click.option("--cluster", "clusters", metavar="NAME=URL", multiple=True, help="A server that filters may call."),
+    click.option(
+        "--deadline", type=Seconds(), help=f"Seconds for a callback; 0 for no limit.  [default: {DEADLINE:g}]"
+    ),
+    click.option("--memory-limit", type=Size(), help=f"Per guest.  [default: {MEMORY >> 20}MiB]"),
+    click.option("--workers", type=click.IntRange(1, 256), help="Processes.  [default: 1]"),
+    SHARED_OPTION,
+    click.option("--log-level", type=click.Choice(LEVELS), help="For guests' logs.  [default: info]"),
+    click.option("--record", metavar="DIR", help="Record requests there, for `proxywasm replay`."),
+    click.option("--record-failures", is_flag=True, help="Only those that fail."),
+    click.option("--redact", metavar="NAME", multiple=True, help="A header whose values are masked in recordings."),
+    click.option("--watch", is_flag=True, default=None, help="Load changed filters and configurations while running."),
+    click.option("--admin", metavar="HOST:PORT", help="Where to serve /metrics and a page that shows what filters do."),
+    click.option("--schema", is_flag=True, help="Print the JSON schema of the configuration, and end."),
+)
+
+
+def host_options(function: F) -> F:
+    """Give a command the options of every server of filters, for `overrides`."""
+    for option in reversed(HOST_OPTIONS):
         function = option(function)
     return function
 
 
 @click.command("serve")
-@click.argument("filters", metavar="[FILTER.wasm]…", nargs=-1, type=click.Path())
+@click.option("--threads", type=click.IntRange(1, 256), help="Threads that serve, in one process.  [default: 1]")
 @click.option("--upstream", metavar="URL", help="The server behind the filters, http://HOST:PORT.")
 @click.option("--listen", metavar="HOST:PORT", help="Where to serve.  [default: 127.0.0.1:8080]")
-@click.option("--config", "file", type=click.Path(path_type=Path), help="A configuration in YAML or TOML.")
-@click.option("--filter-config", type=DataOrFile(), multiple=True, help="The filter's configuration.")
-@click.option("--vm-config", type=DataOrFile(), multiple=True, help="The configuration of its VM.")
-@_filter_options
-@click.option("--env", type=Environment(), multiple=True, help="An environment variable of the guests.")
-@click.option("--property", "properties", type=Property(), multiple=True, help="A property; PATH:=JSON for a number.")
-@click.option("--cluster", "clusters", metavar="NAME=URL", multiple=True, help="A server that filters may call.")
-@click.option("--deadline", type=Seconds(), help=f"Seconds for a callback; 0 for no limit.  [default: {DEADLINE:g}]")
-@click.option("--memory-limit", type=Size(), help=f"Per guest.  [default: {MEMORY >> 20}MiB]")
-@click.option("--workers", type=click.IntRange(1, 256), help="Processes.  [default: 1]")
-@click.option("--threads", type=click.IntRange(1, 256), help="Threads that serve, in one process.  [default: 1]")
-@SHARED_OPTION
 @click.option(
     "--access-log", type=click.Choice(["common", "json", "off"]), help="To standard output.  [default: common]"
 )
-@click.option("--log-level", type=click.Choice(LEVELS), help="For guests' logs.  [default: info]")
-@click.option("--record", metavar="DIR", help="Record requests there, for `proxywasm replay`.")
-@click.option("--record-failures", is_flag=True, help="Only those that fail.")
-@click.option("--redact", metavar="NAME", multiple=True, help="A header whose values are masked in recordings.")
-@click.option("--watch", is_flag=True, default=None, help="Load changed filters and configurations while running.")
-@click.option("--admin", metavar="HOST:PORT", help="Where to serve /metrics and a page that shows what filters do.")
-@click.option("--schema", is_flag=True, help="Print the JSON schema of the configuration, and end.")
+@host_options
 def command(filters: tuple[str, ...], file: Path | None, schema: bool, **options: Any) -> None:
     """Put filters in front of an HTTP server, as a reverse proxy.
 
@@ -74,19 +84,25 @@ def command(filters: tuple[str, ...], file: Path | None, schema: bool, **options
     if schema:
         click.echo(json.dumps(Settings.model_json_schema(), indent=2))
         return
+    check_file(file)
+    if not file and not (options["upstream"] and filters):
+        raise click.UsageError("say what to serve: FILTER.wasm and --upstream URL, or --config FILE")
+    source = Source[Settings](file.absolute() if file else None, overrides(filters, options))
+    try:
+        from proxywasm_host.serve.application import Application  # noqa: PLC0415 - it needs the data plane as well
+        from proxywasm_host.serve.server import run  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise _wanting(error) from None
+    run(Application, source)
+
+
+def check_file(file: Path | None) -> None:
+    """Raises: click.UsageError, if what is named as the server's configuration is a filter's."""
     if file and not file.exists() and str(file)[0] in "{[@":
         raise click.UsageError(
             f"--config names the file of the server's configuration, and {str(file)!r} is none; "
             f"what a filter is configured with is --filter-config {shlex.quote(str(file))}"
         )
-    if not file and not (options["upstream"] and filters):
-        raise click.UsageError("say what to serve: FILTER.wasm and --upstream URL, or --config FILE")
-    source = Source(file.absolute() if file else None, overrides(filters, options))
-    try:
-        from proxywasm_host.serve.server import serve  # noqa: PLC0415 - it needs the data plane as well
-    except ModuleNotFoundError as error:
-        raise _wanting(error) from None
-    serve(source)
 
 
 def _wanting(error: ModuleNotFoundError) -> click.UsageError:
@@ -101,12 +117,12 @@ def overrides(filters: tuple[str, ...], options: dict[str, Any]) -> dict[str, An
     """What a command line says, as a configuration says it. Raises: click.UsageError."""
     said: dict[str, Any] = {
         name: options[name]
-        for name in ("listen", "workers", "threads", "shared", "watch", "admin", "log_level")
-        if options[name] is not None
+        for name in ("listen", "http", "workers", "threads", "shared", "watch", "admin", "log_level")
+        if options.get(name) is not None
     }
-    if options["upstream"]:
+    if options.get("upstream"):
         said["upstream"] = {"url": options["upstream"]}
-    if options["access_log"]:
+    if options.get("access_log"):
         said["access_log"] = {"format": options["access_log"]}
     if (options["record_failures"] or options["redact"]) and not options["record"]:
         raise click.UsageError("--record-failures and --redact go with --record DIR")

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from proxywasm_host.abi.types import LogLevel
@@ -15,15 +16,18 @@ from proxywasm_host.errors import ConfigError, ProxyWasmError
 from proxywasm_host.runtime.filter_config import FilterConfig
 from proxywasm_host.serve.config import Settings
 from proxywasm_host.serve.dataplane_config import dataplane_config
-from proxywasm_host.serve.generation import Generation, filters_of
+from proxywasm_host.serve.filters import filters_of
+from proxywasm_host.serve.generation import Generation
 from proxywasm_host.serve.metrics import SEPARATOR, FilterCounts
+from proxywasm_host.serve.server import bound, make_room
 from proxywasm_host.serve.source import Source
+from proxywasm_host.serve.state import resident_bytes
 from proxywasm_host.serve.thread import Thread
 from proxywasm_host.serve.trace import Tracer
 from proxywasm_host.services import Services, StandardLogging
 from proxywasm_host.services.shared import Shared, open_shared, with_shared
 
-__all__ = ["Application", "usable"]
+__all__ = ["Application"]
 
 FIXED = (
     *("listen", "workers", "threads", "admin", "admin_hosts", "metric_tags", "watch", "shared"),
@@ -44,6 +48,7 @@ logger = logging.getLogger("proxywasm_host.serve")
 class Application:
     """Serves requests from `start` to `stop`, with the newest configuration that could be loaded."""
 
+    scheme = "http"
     generation: Generation
     _shared: Shared
     loaded = False
@@ -53,7 +58,7 @@ class Application:
 
     def __init__(
         self,
-        source: Source,
+        source: Source[Settings],
         settings: Settings,
         listening: socket.socket | None,
         shared: str = "memory",
@@ -71,6 +76,22 @@ class Application:
         self._settings = settings
         self._listening = listening
         self._stopping: set[asyncio.Task[None]] = set()
+
+    @staticmethod
+    @contextmanager
+    def bind(settings: Settings) -> Iterator[socket.socket]:
+        """A socket that all processes listen on, and room for their connections. Raises: ConfigError."""
+        make_room(settings)
+        with bound(settings.listen) as listening:
+            yield listening
+
+    @classmethod
+    def in_process(
+        cls, source: Source[Settings], settings: Settings, listening: socket.socket, shared: str
+    ) -> list[Application]:
+        """One for each thread of a process."""
+        first = cls(source, settings, listening, shared)
+        return [first, *(cls(source, settings, listening, shared, first=first) for _ in range(settings.threads - 1))]
 
     async def start(self) -> None:
         """Load the filters. Raises: ProxyWasmError."""
@@ -250,7 +271,7 @@ class Application:
             "ours": {
                 **self._thread.native.counts(),
                 **self._filter_counts.snapshot(),
-                "resident_bytes": 0 if self._first else _resident_bytes(),
+                "resident_bytes": 0 if self._first else resident_bytes(),
                 "memory": {plugin["name"]: plugin["memory"] for plugin in vms.values()},
                 "restarts": {plugin["name"]: plugin["restarts"] for plugin in chain},
                 "vms": {f"{plugin['name']}{SEPARATOR}{self.pid}": plugin["usage"] for plugin in vms.values()},
@@ -262,15 +283,3 @@ class Application:
         self._tracer.watch()
         changes, requests = self._tracer.since(since)
         return {**self._counted(), "changes": changes, "requests": requests}
-
-
-def _resident_bytes() -> int:
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-async def usable(source: Source, settings: Settings) -> None:
-    """Load a configuration, and let it go again. Raises: ProxyWasmError."""
-    application = Application(source, settings, None)
-    await application.start()
-    await application.stop()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from math import isfinite
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -37,7 +37,18 @@ from proxywasm_host.serve.upstreams import Retry, Tls, Upstream, web
 from proxywasm_host.services import MAX_CALLOUTS
 from proxywasm_host.services.shared import check_shared
 
-__all__ = ["Address", "Clients", "Cluster", "Filter", "Record", "Recycle", "Route", "Settings"]
+__all__ = [
+    "Address",
+    "Clients",
+    "Cluster",
+    "Filter",
+    "HostSettings",
+    "Record",
+    "Recycle",
+    "Route",
+    "ServerTls",
+    "Settings",
+]
 
 
 def _address(value: Any) -> Any:
@@ -397,16 +408,13 @@ class Modules(Model):
         return ModuleFetcher(**said) if directory is None else ModuleFetcher(directory, **said)
 
 
-class Settings(Model):
-    """The configuration of ``proxywasm serve``."""
+class HostSettings(Model):
+    """What every server of filters can be told, whatever it is that it serves."""
 
-    upstream: Upstream | None = None
-    """The server behind the filters, if there is one for all requests."""
-    upstreams: dict[str, Upstream] = {}
-    """Servers by name, for `routes`."""
-    routes: list[Route] = []
-    """Where requests go, instead of `upstream`. What fits none of them is answered 404."""
-    listen: Address = ("127.0.0.1", 8080)
+    least: ClassVar[str] = "filters"
+    """What must be said."""
+
+    listen: Address = ("127.0.0.1", 0)
     """``HOST:PORT``; port 0 lets the system choose."""
     filters: list[Filter] = []
     """The chain of all requests, in the order of the request."""
@@ -415,10 +423,6 @@ class Settings(Model):
     """wasmtime, wasmer or v8; the best one installed if not given."""
     profile: str = "envoy"
     limits: GuestLimits = GuestLimits()
-    recycle: Recycle | None = None
-    """When filters get new VMs; only when one fails if not given."""
-    stream_idle_timeout: Seconds = STREAM_IDLE_TIMEOUT
-    """Seconds that a request may be without any progress, as when a filter holds it; then 408 or 504."""
     buffer_limit: Size = 1 << 20
     """Bytes of a body that filters may hold back."""
     properties: dict[str, Property] = {}
@@ -428,15 +432,10 @@ class Settings(Model):
     allow_any_host: bool = False
     """Whether filters may also call ``host:port`` that is not a cluster."""
     tls: ServerTls | None = None
-    clients: Clients = Clients()
-    forwarded: Forwarded = Forwarded()
-    access_log: AccessLog = AccessLog()
     log_level: Literal["trace", "debug", "info", "warn", "error", "critical"] = "info"
     """Lowest level of the lines that filters log."""
     workers: Annotated[int, Field(gt=0, le=256)] = 1
     """Processes."""
-    threads: Annotated[int, Field(gt=0, le=256)] = 1
-    """Threads that serve in the one process, each with filters of its own; not together with several `workers`."""
     shared: Annotated[str, AfterValidator(_shared)] | None = None
     """Between which processes filters share data, queues and metrics: ``memory``, ``processes`` or ``redis://…``; those
     of this server if not given.
@@ -464,6 +463,57 @@ class Settings(Model):
         if value not in PROFILES:
             raise ValueError(not_among("profile", value, PROFILES))
         return value
+
+    @field_validator("properties", mode="before")
+    @classmethod
+    def _flat(cls, value: Any) -> Any:
+        """Nested mappings are taken for dotted names."""
+        return dict(_dotted(value)) if isinstance(value, dict) else value
+
+    @property
+    def tags(self) -> list[Tag]:
+        """Labels of what filters count."""
+        sets = [SETS[given] if isinstance(given, str) else (given.tag(),) for given in self.metric_tags]
+        return [tag for tags in sets for tag in tags]
+
+    @property
+    def all_filters(self) -> list[Filter]:
+        """The filters of all requests."""
+        return self.filters
+
+    @property
+    def all_upstreams(self) -> dict[str, Upstream]:
+        """Servers behind the filters, by name."""
+        return {}
+
+    @property
+    def behind(self) -> str:
+        """These servers, for people."""
+        return ", ".join(upstream.urls for upstream in self.all_upstreams.values())
+
+
+class Settings(HostSettings):
+    """The configuration of ``proxywasm serve``."""
+
+    least: ClassVar[str] = "upstream"
+
+    upstream: Upstream | None = None
+    """The server behind the filters, if there is one for all requests."""
+    upstreams: dict[str, Upstream] = {}
+    """Servers by name, for `routes`."""
+    routes: list[Route] = []
+    """Where requests go, instead of `upstream`. What fits none of them is answered 404."""
+    listen: Address = ("127.0.0.1", 8080)
+    """``HOST:PORT``; port 0 lets the system choose."""
+    threads: Annotated[int, Field(gt=0, le=256)] = 1
+    """Threads that serve in the one process, each with filters of its own; not together with several `workers`."""
+    recycle: Recycle | None = None
+    """When filters get new VMs; only when one fails if not given."""
+    stream_idle_timeout: Seconds = STREAM_IDLE_TIMEOUT
+    """Seconds that a request may be without any progress, as when a filter holds it; then 408 or 504."""
+    clients: Clients = Clients()
+    forwarded: Forwarded = Forwarded()
+    access_log: AccessLog = AccessLog()
 
     @model_validator(mode="after")
     def _routed(self) -> Settings:
@@ -503,23 +553,6 @@ class Settings(Model):
             chains.append([*first, *range(at, at + len(route.filters))])
             at += len(route.filters)
         return chains
-
-    @property
-    def tags(self) -> list[Tag]:
-        """Labels of what filters count."""
-        sets = [SETS[given] if isinstance(given, str) else (given.tag(),) for given in self.metric_tags]
-        return [tag for tags in sets for tag in tags]
-
-    @property
-    def behind(self) -> str:
-        """The servers, for people."""
-        return ", ".join(upstream.urls for upstream in self.all_upstreams.values())
-
-    @field_validator("properties", mode="before")
-    @classmethod
-    def _flat(cls, value: Any) -> Any:
-        """Nested mappings are taken for dotted names."""
-        return dict(_dotted(value)) if isinstance(value, dict) else value
 
 
 def _wrong(said: str, *path: str | int) -> PydanticCustomError:

@@ -7,17 +7,62 @@ the other end.
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+import socket
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qs
 
 import httpx2
 
 from proxywasm_host.integrations.asgi.scope import Receive, Scope, Send
-from proxywasm_host.serve.application import Application
+from proxywasm_host.serve.admin import Member
+from proxywasm_host.serve.source import Source
 
-__all__ = ["Control", "Fleet", "Remote"]
+__all__ = ["Application", "Control", "Fleet", "Remote"]
+
+
+class Application(Member, Protocol):
+    """What serves in a process, as the process around it sees it."""
+
+    scheme: str
+    """Of the URL at which it serves."""
+    loaded: bool
+    """Whether there is a chain."""
+
+    def __init__(
+        self, source: Source[Any], settings: Any, listening: socket.socket | None, shared: str = "memory"
+    ) -> None:
+        """Serve on what `bind` has made; ``None``: load everything, and take no connections.
+
+        `shared` says who shares what filters share; see `open_shared`.
+        """
+
+    @staticmethod
+    def bind(settings: Any) -> AbstractContextManager[socket.socket]:
+        """A socket with the address at which all processes serve. Raises: ConfigError."""
+        ...
+
+    @classmethod
+    def in_process(
+        cls, source: Source[Any], settings: Any, listening: socket.socket, shared: str
+    ) -> Sequence[Application]:
+        """One for each thread of a process, the first of which the others need."""
+        ...
+
+    async def start(self) -> None:
+        """Load the filters, and serve. Raises: ProxyWasmError."""
+
+    async def reload(self) -> str:
+        """Read the configuration again, and let what it says take the place of what runs; or tell why it cannot."""
+        ...
+
+    async def close(self) -> None:
+        """Take no other request, and give those under way their time."""
+
+    async def stop(self) -> None:
+        """Free everything. Requests that are under way have had their time."""
 
 
 class Control:

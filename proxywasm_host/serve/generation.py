@@ -9,37 +9,32 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.driver import filters as filter_list
-from proxywasm_host.driver.clusters import Cluster, Clusters
-from proxywasm_host.driver.filters import Filter
 from proxywasm_host.driver.health import watch
-from proxywasm_host.errors import ConfigError
 from proxywasm_host.integrations.asgi.scope import Scope, ScopeProperties
 from proxywasm_host.integrations.heads import UNSENDABLE, unsendable_headers
 from proxywasm_host.integrations.properties import of_this_node
-from proxywasm_host.recording.secrets import Secrets
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import Failure
-from proxywasm_host.runtime.failure_policy import FailurePolicy
-from proxywasm_host.runtime.filter_config import FilterConfig, plugin_names
+from proxywasm_host.runtime.filter_config import FilterConfig
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.plugin import Plugin
-from proxywasm_host.serve import config, files
 from proxywasm_host.serve.config import Settings
 from proxywasm_host.serve.driver import ThreadDriver
+from proxywasm_host.serve.filters import clusters_of, filters_of
 from proxywasm_host.serve.metrics import FilterCounts
+from proxywasm_host.serve.state import state_of
 from proxywasm_host.serve.thread import Thread
 from proxywasm_host.serve.trace import Tracer
 from proxywasm_host.services import Services
 
-__all__ = ["Generation", "filters_of", "names"]
+__all__ = ["Generation"]
 
 GONE = "downstream_remote_disconnect"
 WAIT = 0.25
@@ -197,27 +192,7 @@ class Generation:
 
     def state(self) -> list[dict[str, Any]]:
         """The filters and their VMs, for the page and for metrics."""
-        usages = [plugin.usage() for plugin in self.plugins]
-        return [
-            {
-                "name": plugin.name,
-                "file": str(filter.file),
-                "digest": plugin.config.sha256,
-                "imports": {each.name: each.status for each in plugin.imports},
-                "engine": filter.engine or self.host.engine.name,
-                "abi": str(plugin._vm.version),
-                "state": "bypassed" if plugin._bypassed else "failed" if plugin.failure else "running",
-                "failure": Secrets().failure(plugin.failure).report() if plugin.failure else "",
-                "policy": FailurePolicy(plugin.config.failure_policy).value,
-                "restarts": plugin.reloads,
-                "memory": usage.memory,
-                "usage": {**asdict(usage), "generation": self.number - 1 + usage.generation},
-                "contexts": len(plugin._vm.contexts),
-                "tick": plugin._root.tick_period,
-                "vm": id(plugin._vm),
-            }
-            for plugin, usage, filter in zip(self.plugins, usages, self.settings.all_filters, strict=True)
-        ]
+        return state_of(self.host, self.plugins, self.filters, self.number)
 
     # -- For the data plane --------------------------------------------------------------------------------------
 
@@ -266,47 +241,3 @@ class Generation:
     def unsendable(self, what: str, headers: HeaderList) -> None:
         """A ``request`` or ``response`` has come out of the filters that cannot be sent."""
         logger.warning(UNSENDABLE, what, unsendable_headers(headers))
-
-
-def names(filters: list[config.Filter]) -> list[str]:
-    """A name for each filter."""
-    return plugin_names([Filter(filter.file, filter.name) for filter in filters])
-
-
-def filters_of(settings: Settings) -> Iterator[Filter]:
-    """All filters as the driver has them. Raises: ConfigError; OSError, for a file of a filter."""
-    for name, filter in zip(names(settings.all_filters), settings.all_filters, strict=True):
-        if isinstance(filter.file, Path):
-            files.check(filter.file)
-        written = {each.name: getattr(filter, each.name) for each in fields(Filter) if hasattr(filter, each.name)}
-        otherwise = {
-            "name": name,
-            "configuration": _content(filter.configuration_file, filter.configuration),
-            "vm_configuration": _content(filter.vm_configuration_file, filter.vm_configuration),
-            "limits": filter.limits.limits() if filter.limits else None,
-        }
-        yield Filter(filter.file, **{**written, **otherwise})
-
-
-def _content(file: Path | None, given: bytes) -> bytes:
-    """What the file says, if there is one. Raises: ConfigError."""
-    if file is None:
-        return given
-    try:
-        return files.read(file)
-    except OSError as error:
-        raise ConfigError(f"cannot read the configuration {file}: {error.strerror}") from None
-
-
-def clusters_of(settings: Settings) -> Clusters:
-    """The clusters as the driver has them. Raises: ConfigError."""
-    clusters = {}
-    for name, cluster in settings.clusters.items():
-        tls = cluster.tls
-        certificate = (str(tls.certificate), str(tls.key or tls.certificate)) if tls.certificate else None
-        verify = str(tls.ca) if tls.ca and tls.verify else tls.verify
-        try:
-            clusters[name] = Cluster(**cluster.model_dump(exclude={"tls"}), verify=verify, certificate=certificate)
-        except ValueError as error:
-            raise ConfigError(f"clusters.{name}.url: {error}") from None
-    return Clusters(clusters, any_host=settings.allow_any_host)

@@ -145,13 +145,13 @@ class _Collector:
         yield requests
         for key, text, labels in OURS:
             family = CounterMetricFamily(f"proxywasm_{key}", text, labels=labels)
-            for joined, count in ours[key].items():
+            for joined, count in ours.get(key, {}).items():
                 family.add_metric(joined.split(SEPARATOR), count)
             yield family
         ejected = GaugeMetricFamily(
             "proxywasm_upstream_ejected", "Processes that leave out a server.", labels=["upstream", "server"]
         )
-        for joined, count in ours["upstream_ejected"].items():
+        for joined, count in ours.get("upstream_ejected", {}).items():
             ejected.add_metric(joined.split(SEPARATOR), count)
         yield ejected
         yield GaugeMetricFamily("proxywasm_requests_in_progress", "Requests under way.", ours["in_progress"])

@@ -11,10 +11,11 @@ import logging
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from proxywasm_host.errors import ProxyWasmError
 from proxywasm_host.serve import files
-from proxywasm_host.serve.config import Settings
+from proxywasm_host.serve.config import HostSettings
 from proxywasm_host.serve.source import Source
 
 __all__ = ["Watch"]
@@ -24,7 +25,7 @@ EACH = 0.05
 logger = logging.getLogger("proxywasm_host.serve")
 
 
-def files_of(settings: Settings, source: Source) -> list[Path]:
+def files_of(settings: HostSettings, source: Source[Any]) -> list[Path]:
     """All files that a configuration is made of."""
     found: list[Path | None] = [source.file]
     for filter in settings.all_filters:
@@ -63,7 +64,7 @@ class Watch:
     Raises: ConfigError, if there is no configuration to begin with.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source[Any]) -> None:
         self._source = source
         self._note(files_of(source.load(), source))
 

@@ -28,10 +28,9 @@ import uvicorn
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.errors import ConfigError, ProxyWasmError
 from proxywasm_host.serve.admin import Admin
-from proxywasm_host.serve.application import Application, usable
-from proxywasm_host.serve.config import Address, Settings
-from proxywasm_host.serve.control import Control, Fleet
-from proxywasm_host.serve.generation import names
+from proxywasm_host.serve.config import Address, HostSettings, Settings
+from proxywasm_host.serve.control import Application, Control, Fleet
+from proxywasm_host.serve.filters import names
 from proxywasm_host.serve.parent_process import end_with_parent
 from proxywasm_host.serve.reload import Watch
 from proxywasm_host.serve.source import Source
@@ -40,7 +39,7 @@ from proxywasm_host.services import ServiceUnavailable
 from proxywasm_host.services.log import LEVELS
 from proxywasm_host.services.shared import open_shared
 
-__all__ = ["serve"]
+__all__ = ["at", "beside", "bound", "make_room", "run"]
 
 logger = logging.getLogger("proxywasm_host.serve")
 
@@ -51,7 +50,7 @@ RETRY = 0.5
 """Seconds until a process that could not start tries again."""
 
 
-def log_config(settings: Settings) -> dict[str, Any]:
+def log_config(settings: HostSettings) -> dict[str, Any]:
     """Everything goes to standard error; what filters log from `Settings.log_level` on."""
     guests = LEVELS[LogLevel[settings.log_level.upper()]]
     return {
@@ -64,7 +63,7 @@ def log_config(settings: Settings) -> dict[str, Any]:
     }
 
 
-def serve(source: Source) -> None:
+def run(kind: type[Application], source: Source[Any]) -> None:
     """Serve until a signal ends it; requests under way get their time.
 
     Raises: ProxyWasmError, if it cannot be started.
@@ -72,22 +71,32 @@ def serve(source: Source) -> None:
     watch = Watch(source)
     settings = source.load()
     logging.config.dictConfig(log_config(settings))
-    make_room(settings)
     with contextlib.ExitStack() as stack:
-        listening = stack.enter_context(bound(settings.listen))
+        listening = stack.enter_context(kind.bind(settings))
         admin = stack.enter_context(bound(settings.admin)) if settings.admin else None
-        addresses = [f"{'https' if settings.tls else 'http'}://{at(listening)}"]
+        addresses = [f"{kind.scheme}{'s' if settings.tls else ''}://{at(listening)}"]
         if admin is not None:
             addresses.append(f"admin http://{at(admin)}")
         filters = ", ".join(names(settings.all_filters)) or "no filters"
-        ready = partial(logger.info, "serving %s: %s → %s", ", ".join(addresses), filters, settings.behind)
+        behind = f" → {settings.behind}" if settings.behind else ""
+        ready = partial(logger.info, "serving %s: %s%s", ", ".join(addresses), filters, behind)
         if settings.workers == 1:
-            asyncio.run(until_signal(Alone(source, settings, listening, watch, admin), ready))
+            application = Alone(
+                kind.in_process(source, settings, listening, shared_by(settings)), settings, watch, admin
+            )
+            asyncio.run(until_signal(application, ready))
         else:
-            _several(source, settings, watch, listening, admin, ready)
+            _several(kind, source, settings, watch, listening, admin, ready)
 
 
-def shared_by(settings: Settings) -> str:
+async def usable(kind: type[Application], source: Source[Any], settings: HostSettings) -> None:
+    """Load a configuration, and let it go again. Raises: ProxyWasmError."""
+    application = kind(source, settings, None)
+    await application.start()
+    await application.stop()
+
+
+def shared_by(settings: HostSettings) -> str:
     """Between which processes filters share what they share; ``processes`` without a name are those of this server."""
     choice = settings.shared or ("memory" if settings.workers == 1 else "processes")
     return re.sub(r"^processes(?=\?|$)", f"processes:serve-{os.getpid()}", choice)
@@ -119,12 +128,12 @@ def make_room(settings: Settings) -> None:
 
 
 @contextlib.contextmanager
-def bound(address: Address) -> Iterator[socket.socket]:
-    """A socket that listens. Raises: ConfigError."""
+def bound(address: Address, *, shared: bool = False) -> Iterator[socket.socket]:
+    """A socket that listens; `shared` with other processes that do so, too. Raises: ConfigError."""
     host, port = address
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        listening = socket.create_server((host, port), family=family, backlog=2048)
+        listening = socket.create_server((host, port), family=family, backlog=2048, reuse_port=shared)
     except OSError as error:
         raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
     with listening:
@@ -133,11 +142,12 @@ def bound(address: Address) -> Iterator[socket.socket]:
 
 
 def at(listening: socket.socket) -> str:
+    """Its address, as in a URL."""
     host, port = listening.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def until_signal(application: Application, ready: Callable[[], None]) -> None:
+async def until_signal(application: Alone | OneOfSeveral, ready: Callable[[], None]) -> None:
     """Serve until a signal ends it; `ready` is called when it serves. Raises: ProxyWasmError, if it cannot start."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -193,72 +203,83 @@ async def watching(watch: Watch, reload: Callable[[], Awaitable[str]]) -> AsyncI
 # -- Alone -------------------------------------------------------------------------------------------------------------
 
 
-class Alone(Application):
-    """The application with all that belongs to it."""
+class Alone:
+    """The applications of a process that is alone, one for each thread, with all that belongs to them."""
 
     def __init__(
-        self, source: Source, settings: Settings, listening: socket.socket, watch: Watch, admin: socket.socket | None
+        self,
+        applications: Sequence[Application],
+        settings: HostSettings,
+        watch: Watch,
+        admin: socket.socket | None,
     ) -> None:
-        shared = shared_by(settings)
-        super().__init__(source, settings, listening, shared)
-        further = range(settings.threads - 1)
-        self._further = [Application(source, settings, listening, shared, first=self) for _ in further]
-        """Those of the other threads."""
+        self._applications = applications
+        self._settings = settings
         self._watch = watch
         self._admin = admin
         self._around = contextlib.AsyncExitStack()
 
     async def start(self) -> None:
+        """Start each in its turn. Raises: ProxyWasmError."""
         try:
             if self._admin is not None:  # which says that filters are not loaded yet
                 admin = Admin(self._members, self._settings.admin_hosts, self._settings.tags)
                 await self._around.enter_async_context(beside(admin, sockets=[self._admin]))
-            await super().start()
-            for each in self._further:
+            for each in self._applications:
                 await each.start()
         except BaseException:
             await self._around.aclose()
             for each in reversed(await self._members()):  # the others use what the first has
-                await Application.stop(each)
+                await each.stop()
             raise
         if self._settings.watch:
             await self._around.enter_async_context(watching(self._watch, self.reload))
 
     async def reload(self) -> str:
         """Reload thread by thread; if the first cannot, the others are not asked."""
-        refused = await super().reload()
-        for each in self._further:
+        refused = ""
+        for each in self._applications:
             refused = refused or await each.reload()
         return refused
 
     async def close(self) -> None:
-        await asyncio.gather(super().close(), *[each.close() for each in self._further])
+        """Take no other request, and give those under way their time."""
+        await asyncio.gather(*[each.close() for each in self._applications])
 
     async def stop(self) -> None:
+        """Free everything."""
         await self._around.aclose()
-        await asyncio.gather(*[each.stop() for each in self._further])
-        await super().stop()
+        first, *further = self._applications
+        await asyncio.gather(*[each.stop() for each in further])
+        await first.stop()
 
     async def _members(self) -> Sequence[Application]:
-        return [each for each in (self, *self._further) if each.loaded]
+        return [each for each in self._applications if each.loaded]
 
 
 # -- Several -----------------------------------------------------------------------------------------------------------
 
 
-class OneOfSeveral(Application):
-    """The application in a process of its own, which the one that started it can ask."""
+class OneOfSeveral:
+    """An application in a process of its own, which the one that started it can ask."""
+
+    _application: Application
 
     def __init__(
         self,
-        source: Source,
-        settings: Settings,
+        kind: type[Application],
+        source: Source[Any],
+        settings: HostSettings,
         listening: socket.socket,
         shared: str,
         directory: Path,
         supervisor: int,
     ) -> None:
-        super().__init__(source, settings, listening, shared)
+        self._kind = kind
+        self._source = source
+        self._settings = settings
+        self._listening = listening
+        self._shared = shared
         self._directory = directory
         self._supervisor = supervisor
 
@@ -268,7 +289,7 @@ class OneOfSeveral(Application):
         self._around = contextlib.AsyncExitStack()
         path = self._directory / f"{os.getpid()}.sock"
         self._around.callback(path.unlink, missing_ok=True)
-        await self._around.enter_async_context(beside(Control(self), uds=str(path)))
+        await self._around.enter_async_context(beside(Control(self._application), uds=str(path)))
 
     async def _start_or_wait(self) -> None:
         """Start; or wait until that can be done.
@@ -280,8 +301,9 @@ class OneOfSeveral(Application):
         while True:
             with contextlib.suppress(ConfigError):
                 self._settings = self._source.load()
+            self._application = self._kind(self._source, self._settings, self._listening, self._shared)
             try:
-                await super().start()
+                await self._application.start()
             except ProxyWasmError as error:
                 if str(error) != logged:
                     logged = str(error)
@@ -290,22 +312,34 @@ class OneOfSeveral(Application):
             else:
                 return
 
+    async def close(self) -> None:
+        await self._application.close()
+
     async def stop(self) -> None:
         await self._around.aclose()
-        await super().stop()
+        await self._application.stop()
 
 
 def one(
-    source: Source, settings: Settings, listening: socket.socket, shared: str, directory: Path, supervisor: int
+    kind: type[Application],
+    source: Source[Any],
+    settings: HostSettings,
+    listening: socket.socket,
+    shared: str,
+    directory: Path,
+    supervisor: int,
 ) -> None:
     """What each of several processes runs."""
     logging.config.dictConfig(log_config(settings))
-    asyncio.run(until_signal(OneOfSeveral(source, settings, listening, shared, directory, supervisor), lambda: None))
+    asyncio.run(
+        until_signal(OneOfSeveral(kind, source, settings, listening, shared, directory, supervisor), lambda: None)
+    )
 
 
 def _several(
-    source: Source,
-    settings: Settings,
+    kind: type[Application],
+    source: Source[Any],
+    settings: HostSettings,
     watch: Watch,
     listening: socket.socket,
     admin: socket.socket | None,
@@ -319,9 +353,9 @@ def _several(
         )
         control.start()
         try:
-            asyncio.run(usable(source, settings))
+            asyncio.run(usable(kind, source, settings))
             shared = shared_by(settings)
-            arguments = (source, settings, listening, shared, directory, os.getpid())
+            arguments = (kind, source, settings, listening, shared, directory, os.getpid())
             with held(shared):
                 well = Supervisor(settings.workers, one, arguments).run(settings.shutdown_timeout)
         finally:
@@ -332,7 +366,7 @@ def _several(
 
 
 async def _control_loop(
-    settings: Settings,
+    settings: HostSettings,
     watch: Watch,
     directory: Path,
     admin: socket.socket | None,

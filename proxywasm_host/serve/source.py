@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, time
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import yaml
 from pydantic import ValidationError
 
 from proxywasm_host.errors import ConfigError
 from proxywasm_host.serve import files
-from proxywasm_host.serve.config import Settings
+from proxywasm_host.serve.config import HostSettings, Settings
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,28 +33,40 @@ TIMES = 10
 """A configuration may be so large, or so many times what was written, when its aliases are followed."""
 
 
+AnySettings = TypeVar("AnySettings", bound=HostSettings)
+
+
 @dataclass(frozen=True)
-class Source:
-    """A configuration that can be read again. `overrides` are merged into what `file` says; lists replace lists."""
+class Source(Generic[AnySettings]):
+    """A configuration that can be read again. `overrides` are merged into what `file` says; lists replace lists.
+
+    `model` is what it describes, for the command of this name.
+    """
 
     file: Path | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    model: type[AnySettings] = Settings  # type: ignore[assignment]
+    command: str = "serve"
 
-    def load(self) -> Settings:
+    def load(self) -> AnySettings:
         """Read and check it. Raises: ConfigError."""
         data: dict[str, Any] = {}
         lines: dict[Key, int] = {}
         base = Path.cwd()
         if self.file is not None:
             data, lines = read_file(
-                self.file, "the configuration", "a configuration is a mapping, with 'upstream' in it at least"
+                self.file,
+                "the configuration",
+                f"a configuration is a mapping, with {self.model.least!r} in it at least",
             )
             base = self.file.absolute().parent
         try:
-            return Settings.model_validate(_merged(data, self.overrides), context=base)
+            return self.model.model_validate(_merged(data, self.overrides), context=base)
         except ValidationError as error:
             raise ConfigError(
-                "\n".join(error_lines(error, self.file, lines, "proxywasm serve --schema", "the configuration"))
+                "\n".join(
+                    error_lines(error, self.file, lines, f"proxywasm {self.command} --schema", "the configuration")
+                )
             ) from None
 
 

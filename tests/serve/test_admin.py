@@ -11,6 +11,7 @@ import pytest
 
 from proxywasm_host.driver import filters as filter_list
 from proxywasm_host.serve.admin import Admin
+from proxywasm_host.serve.application import Application
 from proxywasm_host.serve.reload import Watch
 from proxywasm_host.serve.server import Alone, bound, make_room
 from proxywasm_host.serve.source import Source
@@ -112,7 +113,8 @@ def test_nobody_is_ready_before_filters_are_loaded(monkeypatch):
     async def test() -> None:
         source = Source(None, {"upstream": {"url": "http://127.0.0.1:9"}, "filters": [{"file": HEADERS}]})
         with bound(("127.0.0.1", 0)) as admin:
-            alone = Alone(source, source.load(), listening(), Watch(source), admin)
+            settings = source.load()
+            alone = Alone([Application(source, settings, listening())], settings, Watch(source), admin)
             starting = asyncio.ensure_future(alone.start())
             said = []
             while len(said) < 2:

@@ -15,7 +15,7 @@ from proxywasm_host.driver.filters import Filter
 from proxywasm_host.errors import ConfigError
 from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.serve.config import Settings
-from proxywasm_host.serve.generation import filters_of
+from proxywasm_host.serve.filters import filters_of
 from proxywasm_host.serve.reload import files_of
 from proxywasm_host.serve.source import Source
 

@@ -1,0 +1,60 @@
+"""Filters and clusters of a configuration, as drivers have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+from proxywasm_host.driver.clusters import Cluster, Clusters
+from proxywasm_host.driver.filters import Filter
+from proxywasm_host.errors import ConfigError
+from proxywasm_host.runtime.filter_config import plugin_names
+from proxywasm_host.serve import config, files
+from proxywasm_host.serve.config import HostSettings
+
+__all__ = ["clusters_of", "filters_of", "names"]
+
+
+def names(filters: list[config.Filter]) -> list[str]:
+    """A name for each filter."""
+    return plugin_names([Filter(filter.file, filter.name) for filter in filters])
+
+
+def filters_of(settings: HostSettings) -> Iterator[Filter]:
+    """All filters as the driver has them. Raises: ConfigError; OSError, for a file of a filter."""
+    for name, filter in zip(names(settings.all_filters), settings.all_filters, strict=True):
+        if isinstance(filter.file, Path):
+            files.check(filter.file)
+        written = {each.name: getattr(filter, each.name) for each in fields(Filter) if hasattr(filter, each.name)}
+        otherwise = {
+            "name": name,
+            "configuration": _content(filter.configuration_file, filter.configuration),
+            "vm_configuration": _content(filter.vm_configuration_file, filter.vm_configuration),
+            "limits": filter.limits.limits() if filter.limits else None,
+        }
+        yield Filter(filter.file, **{**written, **otherwise})
+
+
+def _content(file: Path | None, given: bytes) -> bytes:
+    """What the file says, if there is one. Raises: ConfigError."""
+    if file is None:
+        return given
+    try:
+        return files.read(file)
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {file}: {error.strerror}") from None
+
+
+def clusters_of(settings: HostSettings) -> Clusters:
+    """The clusters as the driver has them. Raises: ConfigError."""
+    clusters = {}
+    for name, cluster in settings.clusters.items():
+        tls = cluster.tls
+        certificate = (str(tls.certificate), str(tls.key or tls.certificate)) if tls.certificate else None
+        verify = str(tls.ca) if tls.ca and tls.verify else tls.verify
+        try:
+            clusters[name] = Cluster(**cluster.model_dump(exclude={"tls"}), verify=verify, certificate=certificate)
+        except ValueError as error:
+            raise ConfigError(f"clusters.{name}.url: {error}") from None
+    return Clusters(clusters, any_host=settings.allow_any_host)
