@@ -21,6 +21,8 @@ COMMANDS = {
     "inspect": "Tell what a filter is: its ABI, SDK, callbacks and hostcalls, and whether it would load.",
     "engines": "List the WebAssembly engines: which are usable here, and what to do about the others.",
     "serve": "Put filters in front of an HTTP server: a reverse proxy with metrics, reloading and a live page.",
+    "ext-proc": "Run filters for a gateway without WebAssembly, which asks by ext_proc: Envoy, agentgateway, ….",
+    "ext-authz": "Run filters that decide whether requests may pass, for what asks by ext_authz or over HTTP.",
     "test": "Run suites of tests: in YAML, and Google's tests.textpb and tests.yaml as they are.",
     "fuzz": "Send a filter random requests, and check the result of each.",
     "replay": "Run a recorded request again, and tell what differs; or print it as a test.",
@@ -64,7 +66,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"proxywasm_host.cli.{cmd_name}").command
+        command: click.Command = import_module(f"proxywasm_host.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

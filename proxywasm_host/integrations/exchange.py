@@ -98,6 +98,8 @@ class Exchange(ExchangeBase):
         log: a logger, for what cannot be sent.
     """
 
+    _answered_here = False
+
     # -- What came from the client -------------------------------------------------------------------------------
 
     def _begin_closely(
@@ -182,6 +184,11 @@ class Exchange(ExchangeBase):
     # -- What to do ----------------------------------------------------------------------------------------------
 
     @property
+    def local(self) -> bool:
+        """Whether the response is not upstream's: a filter, the host or the exchange made it."""
+        return self._answered_here or self.stream.local is not None
+
+    @property
     def answered(self) -> bool:
         """Whether the end of the response has come out."""
         return self.state is State.ANSWERED
@@ -229,11 +236,14 @@ class Exchange(ExchangeBase):
         if self.state is State.CUT:
             raise StreamReset(self.stream.reset_details or GONE)
 
-    def close(self) -> None:
-        """Both sides are done, however it ended; to be called always."""
+    def close(self, *, whole: bool = False) -> None:
+        """Both sides are done, however it ended; to be called always.
+
+        `whole`: the client gets all of the response, though not all of it came by here.
+        """
         self.wake = None  # who carries an exchange keeps it, too: it is no cycle for the collector
         self._driver.detach(self.stream)
-        whole = self.state is State.ANSWERED or self.stream.reset_details
+        whole = whole or self.state is State.ANSWERED or bool(self.stream.reset_details)
         if todo := self.stream.close("" if whole else GONE):
             self._driver.perform(todo)
 
@@ -366,6 +376,7 @@ class Exchange(ExchangeBase):
         if body:
             self.to_client.append(effects.ResponseBody(body, True, self.stream))
         self.state = State.ANSWERED
+        self._answered_here = True
 
 
 EFFECT_HANDLERS: dict[type, Callable[[Exchange, Any], None]] = {

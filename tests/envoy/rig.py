@@ -152,6 +152,8 @@ class Hostcall:
     status: int | str | None
 
 
+HttpFilters: TypeAlias = Callable[[Case], list[dict[str, Any]]]
+"""Makes what stands in Envoy's chain instead of a case's filters."""
 Event: TypeAlias = tuple[str, str, tuple[int | str, ...], int | str | None]
 
 
@@ -503,6 +505,8 @@ class Upstream:
         self.callouts: Mapping[str, Response] = {}
         self.requests: list[UpstreamRequest] = []
         self.callout_requests: list[UpstreamRequest] = []
+        self.paces_callouts = True
+        """Whether callouts come by way of Envoy, whose log says when a part has been dealt with."""
         self.server: asyncio.Server | None = None
         self.writers: set[asyncio.StreamWriter] = set()
 
@@ -562,7 +566,7 @@ class Upstream:
             mark, parsed = len(self.log.lines), f"parsed {len(piece)} bytes"
             writer.write(piece)
             await writer.drain()
-            if i + 1 < len(pieces):
+            if i + 1 < len(pieces) and (self.paces_callouts or request in self.requests):
                 await self.log.wait(mark, functools.partial(_ends_with, parsed), 0.5)
 
 
@@ -817,9 +821,10 @@ CALLED = re.compile(r"(encode|decode) (\w+) called: filter=(\S+) status=(\d+)")
 class Envoy:
     """One process. Use `running`."""
 
-    def __init__(self, folder: pathlib.Path, grpc: Mapping[str, int]) -> None:
+    def __init__(self, folder: pathlib.Path, grpc: Mapping[str, int], filters: HttpFilters | None = None) -> None:
         self.folder = folder
         self.grpc = grpc
+        self.filters = filters
         self.log = Log()
         self.upstream = Upstream(self.log)
         self.process: asyncio.subprocess.Process | None = None
@@ -870,17 +875,22 @@ class Envoy:
                 + self.log.junk.decode(errors="replace")
             )
         self.main_thread = self.log.lines[place].thread
-        self.mark_port = self.port("mark", 0)
+        self.mark_port = await self.port("mark", 0)
         while True:  # it listens a little later
             with contextlib.suppress(ConnectionRefusedError):
                 await self.mark()
                 return
             await asyncio.sleep(0.005)
 
-    def port(self, name: str, start: int) -> int:
-        """The port that the system gave a listener."""
+    async def port(self, name: str, start: int) -> int:
+        """The port that the system gave a listener, which Envoy may say a little later."""
         told = re.compile(rf"Set listener {name} socket factory local address to 127\.0\.0\.1:(\d+)")
-        return next(int(found[1]) for line in self.log.lines[start:] if (found := told.fullmatch(line.text)))
+        place = await self.log.wait(start, lambda line: told.fullmatch(line.text) is not None, 5)
+        if place is None:
+            raise RuntimeError(f"Envoy does not say the port of {name}")
+        found = told.fullmatch(self.log.lines[place].text)
+        assert found is not None
+        return int(found[1])
 
     async def stop(self) -> None:
         self.upstream.stop()
@@ -917,7 +927,10 @@ class Envoy:
         number = next(self.count)
         log, name, access_log = self.log, f"case-{number}", self.folder / f"access-{number}"
         unique = [f.vm_id if f.vm_id is not None else f"vm-{number}-{i}" for i, f in enumerate(case.filters)]
-        filters = [_wasm(i, f, vm_id) for i, (f, vm_id) in enumerate(zip(case.filters, unique, strict=True))]
+        if self.filters is not None:
+            filters = self.filters(case)
+        else:
+            filters = [_wasm(i, f, vm_id) for i, (f, vm_id) in enumerate(zip(case.filters, unique, strict=True))]
         route: dict[str, Any] = {"route": {"cluster": "upstream", "timeout": "0s"}}
         if case.route_metadata:
             route["metadata"] = {"filter_metadata": dict(case.route_metadata)}
@@ -940,14 +953,16 @@ class Envoy:
         loaded = await self.mark()
         exchanges: list[Exchange] = []
         if answer.started and place is not None:
-            exchanges = await self.exchanges(case, self.port(name, start))
+            exchanges = await self.exchanges(case, await self.port(name, start))
         served = await self.mark()
         if case.linger:
             await asyncio.sleep(case.linger)
             served = await self.mark()
         self.upstream.hang_up()
         self.write_listeners([])
-        if answer.started:  # the last VM goes a little after the listener
+        if answer.started and self.filters is not None:  # else the next one would get its socket
+            await log.wait(served, lambda line: f"listener removal complete: name={name}," in line.text, 2)
+        elif answer.started:  # the last VM goes a little after the listener
             await log.wait(served, lambda line: line.text == "~Wasm 0 remaining active", 2)
         end = await self.mark()
         self.fill(
@@ -1202,8 +1217,10 @@ def parse_trace(lines: Iterable[Line]) -> tuple[list[Callback], list[tuple[str, 
 
 
 @contextlib.asynccontextmanager
-async def running(folder: pathlib.Path, grpc: Mapping[str, int]) -> AsyncIterator[Envoy]:
-    envoy = Envoy(folder, grpc)
+async def running(
+    folder: pathlib.Path, grpc: Mapping[str, int], filters: HttpFilters | None = None
+) -> AsyncIterator[Envoy]:
+    envoy = Envoy(folder, grpc, filters)
     try:
         await envoy.start()
         yield envoy

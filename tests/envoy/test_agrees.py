@@ -8,14 +8,8 @@ import pytest
 
 from proxywasm_host.engine.protocol import Engine
 from tests.envoy.cases import CASES
-from tests.envoy.rig import Answer, Case, ask
+from tests.envoy.rig import Answer, Case
 from tests.envoy.through_host import told_by_envoy, told_by_us
-
-
-@pytest.fixture(scope="session")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
-    return ask(CASES, tmp_path_factory.mktemp("envoy"))
-
 
 DIFFERS = {
     # By choice: docs/differences.md.

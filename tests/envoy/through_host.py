@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from proxywasm_host import ENVOY, Host, Plugin, PluginError, Services
+from proxywasm_host import ENVOY, FilterConfig, Host, Plugin, PluginError, Services
 from proxywasm_host.abi.marshal import Call
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.engine.protocol import Engine
@@ -138,7 +138,12 @@ def _tick(plugins: list[Plugin]) -> None:
 
 
 def _load(host: Host, index: int, f: Filter) -> Plugin:
-    return host.load_plugin(
+    return host.load_plugin(filter_config(index, f))
+
+
+def filter_config(index: int, f: Filter) -> FilterConfig:
+    """A filter of a case as our hosts load it."""
+    return FilterConfig(
         Path(f.path),
         name=f.name or f"plugin{index}",
         configuration=f.config,

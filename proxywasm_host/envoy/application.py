@@ -1,0 +1,347 @@
+"""A server that Envoy asks, in one process: gRPC beside the filters, in one event loop.
+
+Generations of the configuration stand beside each other, as those of ``proxywasm serve``: new calls go to the newest,
+old ones end where they began. They share services, so that what filters keep there outlives a reload.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
+
+import grpc
+import grpc.aio
+
+from proxywasm_host.abi.types import LogLevel
+from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.driver.worker import Worker
+from proxywasm_host.envoy.health import HealthService
+from proxywasm_host.errors import ConfigError, ProxyWasmError
+from proxywasm_host.integrations.properties import of_this_node
+from proxywasm_host.runtime.host import Host
+from proxywasm_host.runtime.http import HttpStream
+from proxywasm_host.serve import files
+from proxywasm_host.serve.config import HostSettings, ServerTls
+from proxywasm_host.serve.filters import clusters_of, filters_of
+from proxywasm_host.serve.metrics import SEPARATOR, FilterCounts
+from proxywasm_host.serve.server import at
+from proxywasm_host.serve.source import Source
+from proxywasm_host.serve.state import resident_bytes, state_of
+from proxywasm_host.serve.trace import Tracer
+from proxywasm_host.services import Services, StandardLogging
+from proxywasm_host.services.metrics import Histogram
+from proxywasm_host.services.shared import open_shared, with_shared
+
+__all__ = ["Application", "Generation"]
+
+SECONDS = (1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+LARGEST_MESSAGE = 64 << 20
+"""Bytes of one message: Envoy sends no more of a body than its buffers hold."""
+logger = logging.getLogger("proxywasm_host.envoy")
+AnySettings = TypeVar("AnySettings", bound=HostSettings)
+
+
+class Generation(Generic[AnySettings]):
+    """One generation of the configuration: its worker, and the calls that it carries."""
+
+    def __init__(self, number: int, settings: AnySettings, services: Services, counts: FilterCounts) -> None:
+        """Nothing is loaded yet. Raises: ConfigError; OSError, for a file of a filter."""
+        self.number = number
+        self.settings = settings
+        self.filters = list(filters_of(settings))
+        self.open = 0
+        services = replace(services, clusters=clusters_of(settings))
+        self.worker = Worker(
+            lambda: Host(
+                settings.engine,
+                profile=settings.profile,
+                services=services,
+                limits=settings.limits.limits(),
+                properties=of_this_node(settings.properties),
+                fetcher=settings.modules.fetcher(),
+            ),
+            self.filters,
+            logger=logger,
+            on_failure=lambda plugin, failure: counts.failures.update([(plugin.name, failure.kind)]),
+            record=None if settings.record is None else settings.record.record(),
+        )
+        self._drained = asyncio.Event()
+
+    async def start(self) -> None:
+        """Load the filters. Raises as `Host.load_plugin`, and as `Host`."""
+        self._running = asyncio.ensure_future(self.worker.run())
+        await self.worker.ready()
+
+    def stream(self, properties: dict[str, PropertyValue]) -> HttpStream:
+        """A stream for a call, which is open until `done`. What is beyond limits of headers, Envoy has refused."""
+        self.open += 1
+        given = {**self.settings.properties, **properties}
+        properties.update(given)
+        return self.worker.host.http_stream(
+            self.worker.plugins, properties=properties, buffer_limit=self.settings.buffer_limit, header_limits=None
+        )
+
+    def done(self) -> None:
+        """A call is over."""
+        self.open -= 1
+        if not self.open:
+            self._drained.set()
+
+    async def stop(self) -> None:
+        """Wait until the last call is over, and free everything. No new call may come."""
+        while self.open:
+            self._drained.clear()
+            await self._drained.wait()
+        await self.worker.stop()
+        await self._running
+
+
+class Application(Generic[AnySettings]):
+    """Serves calls from `start` to `stop`, with the newest configuration that could be loaded."""
+
+    SERVICE = ""
+    """The name of its gRPC service."""
+    scheme = "grpc"
+    fixed: tuple[str, ...] = (
+        *("listen", "workers", "admin", "admin_hosts", "watch", "shared", "shutdown_timeout", "sample", "log_level"),
+    )
+    """What is decided when the server starts."""
+    generation: Generation[AnySettings]
+    loaded = False
+    """Whether there is a chain."""
+    pid = 0
+    """Of the process that it serves in."""
+
+    def __init__(
+        self,
+        source: Source[AnySettings],
+        settings: AnySettings,
+        listening: socket.socket | None,
+        shared: str = "memory",
+    ) -> None:
+        """Serve on the port that `listening` holds; ``None``: load everything, and take no connections.
+
+        `shared` says who shares what filters share; see `open_shared`.
+        """
+        self._choice = shared
+        self._source = source
+        self._settings = settings
+        self._listening = listening
+        self._server: grpc.aio.Server | None = None
+        self._stopping: set[asyncio.Task[None]] = set()
+        self._calls: dict[str, int] = {}
+        self._told: set[str] = set()
+
+    @staticmethod
+    @contextmanager
+    def bind(settings: HostSettings) -> Iterator[socket.socket]:
+        """A socket that holds a port, on which each process has a gRPC server of its own. Raises: ConfigError."""
+        host, port = settings.listen
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as holding:
+            try:
+                holding.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                holding.bind((host, port))
+            except OSError as error:
+                raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+            yield holding
+
+    @classmethod
+    def in_process(
+        cls, source: Source[AnySettings], settings: AnySettings, listening: socket.socket, shared: str
+    ) -> list[Application[AnySettings]]:
+        """One: filters are in the event loop that serves gRPC."""
+        return [cls(source, settings, listening, shared)]
+
+    # -- What each service does in its own way -------------------------------------------------------------------
+
+    def _methods(self) -> dict[str, Any]:
+        """The handlers of its methods."""
+        raise NotImplementedError
+
+    async def _open(self) -> None:
+        """Serve in other ways than gRPC, too."""
+
+    async def _shut(self) -> None:
+        """Do no more of that."""
+
+    # -- Its life ------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Load the filters, and serve. Raises: ProxyWasmError."""
+        self.pid = os.getpid()
+        settings = self._settings
+        try:
+            self._shared = open_shared(self._choice)
+        except ValueError as error:  # of redis-py
+            raise ConfigError(f"shared: {error}") from None
+        log = StandardLogging(LogLevel[settings.log_level.upper()])
+        self._services = with_shared(Services(log=log), self._shared)
+        self._counts = FilterCounts()
+        self._latency = Histogram(SECONDS)
+        self._tracer = Tracer(self._counts, settings.sample, asyncio.get_running_loop().call_later)
+        self._reloading = asyncio.Lock()
+        try:
+            self.generation = await self._load(1, settings)
+            if self._listening is not None:
+                await self._serve(self._listening)
+        except BaseException:
+            await asyncio.to_thread(self._shared.close)
+            raise
+        self.loaded = True
+
+    async def _serve(self, listening: socket.socket) -> None:
+        options = [("grpc.so_reuseport", 1), ("grpc.max_receive_message_length", LARGEST_MESSAGE)]
+        self._server = server = grpc.aio.server(options=options)
+        handlers = grpc.method_handlers_generic_handler(self.SERVICE, self._methods())
+        server.add_generic_rpc_handlers((handlers, HealthService(self.SERVICE, self._serving).handlers()))
+        tls = self._settings.tls
+        if tls is None:
+            server.add_insecure_port(at(listening))
+        else:
+            server.add_secure_port(at(listening), credentials(tls))
+        await server.start()
+        await self._open()
+
+    async def _load(self, number: int, settings: AnySettings) -> Generation[AnySettings]:
+        try:
+            generation = Generation(number, settings, self._services, self._counts)
+            await generation.start()
+        except OSError as error:
+            raise ConfigError(f"cannot read the filter {error.filename}: {error.strerror}") from None
+        self._tracer.add(generation.worker.host)
+        self._told.clear()
+        return generation
+
+    async def reload(self) -> str:
+        """Read the configuration again, and let what it says take the place of what runs; or tell why it cannot."""
+        async with self._reloading:
+            try:
+                settings = await asyncio.to_thread(self._source.load)
+                generation = await self._load(self.generation.number + 1, settings)
+            except Exception as error:
+                self._counts.reloads["refused",] += 1
+                if isinstance(error, ProxyWasmError):
+                    return str(error)
+                logger.exception("what has changed cannot be loaded, and should have been refused in words")
+                return f"{type(error).__name__}: {error}"
+            changed = [name for name in self.fixed if getattr(settings, name) != getattr(self._settings, name)]
+            if changed:
+                logger.warning("changes of %s take effect when the server is started again", ", ".join(changed))
+            old, self.generation = self.generation, generation
+            self._counts.reloads["loaded",] += 1
+            stopping = asyncio.ensure_future(self._retire(old))
+            self._stopping.add(stopping)
+            stopping.add_done_callback(self._stopping.discard)
+            return ""
+
+    async def _retire(self, generation: Generation[AnySettings]) -> None:
+        await generation.stop()
+        self._tracer.remove(generation.worker.host)
+
+    async def close(self) -> None:
+        """Take no other call, and give those under way their time."""
+        await self._shut()
+        if self._server is not None:
+            await self._server.stop(self._settings.shutdown_timeout)
+
+    async def stop(self) -> None:
+        """Free everything. Calls that are under way have had their time."""
+        if self._server is not None:
+            await self._server.stop(0)
+        await asyncio.wait([*self._stopping, asyncio.ensure_future(self.generation.stop())], timeout=1)
+        await asyncio.to_thread(self._shared.close)
+
+    # -- Calls ---------------------------------------------------------------------------------------------------
+
+    async def _counted(self, context: Any, call: Callable[[Generation[AnySettings]], Awaitable[Any]]) -> Any:
+        """What a call gives with the newest generation. It is counted by its status."""
+        generation, began, outcome = self.generation, time.perf_counter(), "CANCELLED"
+        try:
+            result = await call(generation)
+        except Exception:
+            status = context.code()
+            outcome = status.name if isinstance(status, grpc.StatusCode) else "UNKNOWN"
+            raise
+        else:
+            outcome = "OK"
+            return result
+        finally:
+            generation.done()
+            self._calls[outcome] = self._calls.get(outcome, 0) + 1
+            self._latency.note(time.perf_counter() - began)
+
+    def _tell_once(self, said: str) -> None:
+        if said not in self._told:
+            self._told.add(said)
+            logger.warning("%s (told once)", said)
+
+    # -- For the admin port and health ---------------------------------------------------------------------------
+
+    async def _serving(self) -> bool:
+        return self.loaded and not await self.unready()
+
+    async def unready(self) -> list[str]:
+        """Why it is not ready: names of filters that have no guest that works."""
+        healths = self.generation.worker.filter_healths
+        return [health.plugin.name for health in healths if health.status().state == "failed"]
+
+    async def snapshot(self) -> dict[str, Any]:
+        """Numbers and state, as JSON has them."""
+        generation = self.generation
+        chain = state_of(generation.worker.host, generation.worker.plugins, generation.filters, generation.number)
+        vms = {plugin["vm"]: plugin for plugin in chain}
+        return {
+            "pid": self.pid,
+            "generation": generation.number,
+            "retired": len(self._stopping),
+            "upstream": self.SERVICE,
+            "chain": chain,
+            "ours": {
+                **self._counts.snapshot(),
+                "requests": dict(self._calls),
+                "in_progress": generation.open,
+                "latency": self._latency.snapshot(),
+                "resident_bytes": resident_bytes(),
+                "memory": {plugin["name"]: plugin["memory"] for plugin in vms.values()},
+                "restarts": {plugin["name"]: plugin["restarts"] for plugin in chain},
+                "vms": {f"{plugin['name']}{SEPARATOR}{self.pid}": plugin["usage"] for plugin in vms.values()},
+            },
+            "guests": await asyncio.to_thread(self._shared.metrics.snapshot),
+            "shared": self._choice != "memory",
+        }
+
+    async def live(self, since: int) -> dict[str, Any]:
+        """The same, and the requests that have changed after a change of that number; they are looked at from now."""
+        self._tracer.watch()
+        changes, requests = self._tracer.since(since)
+        return {**await self.snapshot(), "changes": changes, "requests": requests}
+
+
+def credentials(tls: ServerTls) -> grpc.ServerCredentials:
+    """Certificates as they are at each handshake: who exchanges their files need not start the server again."""
+
+    def read() -> grpc.ServerCertificateConfiguration:
+        chain = files.read(tls.certificate)
+        key = files.read(tls.key or tls.certificate)
+        authorities = None if tls.client_ca is None else files.read(tls.client_ca)
+        return grpc.ssl_server_certificate_configuration([(key, chain)], authorities)
+
+    def again() -> grpc.ServerCertificateConfiguration | None:
+        try:
+            return read()
+        except OSError as error:
+            logger.warning("the certificate stays as it was: %s", error)
+            return None
+
+    try:
+        first = read()
+    except OSError as error:
+        raise ConfigError(f"cannot read the certificate {error.filename}: {error.strerror}") from None
+    return grpc.dynamic_ssl_server_credentials(first, again, require_client_authentication=tls.client_ca is not None)

@@ -1,0 +1,51 @@
+"""Attributes and metadata as Envoy sends them, as properties; and what filters stored, as dynamic metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from proxywasm_host.abi.values import PropertyValue
+
+__all__ = ["METADATA_NAMESPACE", "add_attributes", "add_metadata", "store_metadata"]
+
+METADATA_NAMESPACE = "wasm"
+"""Of what filters stored, among Envoy's dynamic metadata. It stands before their names in Envoy's filter state, too."""
+
+
+def add_attributes(properties: dict[str, PropertyValue], entries: Any) -> None:
+    """Add what ``ProcessingRequest.attributes`` says: a ``Struct`` by filter, with attributes by dotted name."""
+    for entry in entries:
+        properties.update(_fields(entry.value))
+
+
+def add_metadata(properties: dict[str, PropertyValue], name: str, metadata: Any) -> None:
+    """Add a ``Metadata`` as a property: ``metadata``, ``xds.route_metadata``."""
+    namespaces = {entry.key: dict(_fields(entry.value)) for entry in metadata.filter_metadata}
+    if namespaces:
+        properties[name] = {"filter_metadata": namespaces}
+
+
+def store_metadata(filter_state: Mapping[str, bytes], metadata: Any) -> None:
+    """Fill a ``Struct`` with what filters stored: as text, where a byte that is no UTF-8 becomes U+FFFD."""
+    stored = metadata.fields[METADATA_NAMESPACE].struct_value
+    for name, value in filter_state.items():
+        stored.fields[name].string_value = value.decode("utf-8", "replace")
+
+
+def _fields(struct: Any) -> Iterator[tuple[str, PropertyValue]]:
+    for name, value in struct.fields.items():
+        yield name, _value(value)
+
+
+def _value(value: Any) -> PropertyValue:
+    """A ``Value``. All its numbers are doubles, Envoy's attributes with a whole number are integers."""
+    kind = value.WhichOneof("kind")
+    if kind == "number_value":
+        number: float = value.number_value
+        return int(number) if number.is_integer() else number
+    if kind == "struct_value":
+        return dict(_fields(value.struct_value))
+    if kind == "list_value":
+        return [_value(each) for each in value.list_value.values]
+    return None if kind in (None, "null_value") else getattr(value, kind)

@@ -1,0 +1,470 @@
+"""An exchange in the words of ext_proc: messages in, messages out, and no I/O.
+
+Envoy sends what it has of a request and of its response, a message at a time, and goes on when the message is answered:
+
+    exchange.receive(message)
+    for answer in exchange.answers():
+        …
+
+Rules of this module, from ``processor_state.cc`` of Envoy:
+
+* An answer says what filters changed of what Envoy sent. A filter that holds something has not answered yet.
+* What filters send themselves is an ``ImmediateResponse``; what is to be broken off, too: once the response has begun,
+  Envoy resets the stream then.
+* A guest that failed is an error of the gRPC call, so that ``failure_mode_allow`` decides what becomes of the request.
+
+The mode of a body decides how it is answered:
+
+    ====================  =============================================================================================
+    NONE                  no body comes; a filter that waits for one asks for BUFFERED, one that changes bodies for
+                          STREAMED (``mode_override``)
+    BUFFERED              one message, and one answer, which may still change the headers
+    BUFFERED_PARTIAL      as BUFFERED, with the beginning of the body
+    STREAMED              one answer to each part, at once: what a filter holds is left out of it and comes with a later
+                          one. The answer to the last part waits for the filters
+    FULL_DUPLEX_STREAMED  answers come when something comes out, however many
+    ====================  =============================================================================================
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.envoy.attributes import add_attributes, add_metadata, store_metadata
+from proxywasm_host.envoy.messages import (
+    BUFFERED,
+    BUFFERED_PARTIAL,
+    FULL_DUPLEX_STREAMED,
+    GRPC,
+    NONE,
+    STREAMED,
+    ProcessingResponse,
+)
+from proxywasm_host.envoy.mutation import mutate, pairs_of, received, sent_request, sent_response, set_all
+from proxywasm_host.integrations.exchange import Exchange, RequestHead, ResponseHead, State
+from proxywasm_host.integrations.exchange_base import Performer
+from proxywasm_host.integrations.headers import LENGTH
+from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.effects import Effect
+from proxywasm_host.runtime.filter_chain import REQUEST, RESPONSE, FilterChain, IterationState
+from proxywasm_host.runtime.http import HttpStream
+
+__all__ = ["CallFailed", "CannotWork", "Direction", "GuestFailed", "OutOfOrder", "ProcessingExchange"]
+
+SERVICE_UNAVAILABLE = 503
+SEND = 1
+logger = logging.getLogger("proxywasm_host.ext_proc")
+HOLDS_HEADERS = (
+    "a filter holds the {0}'s headers until it has seen the body, which Envoy does not send so: "
+    "set processing_mode.{0}_body_mode: BUFFERED in Envoy's configuration of ext_proc, or allow_mode_override: true"
+)
+HOLDS_BODY = (
+    "a filter holds the {0}'s body until its trailers, where STREAMED has no place for it any more: "
+    "set processing_mode.{0}_body_mode: FULL_DUPLEX_STREAMED and {0}_trailer_mode: SEND in Envoy's configuration"
+)
+NO_BODY = (
+    "filters can change the {0}'s body, and Envoy does not send it: set processing_mode.{0}_body_mode: STREAMED in "
+    "Envoy's configuration of ext_proc, or allow_mode_override: true"
+)
+NO_TRAILERS = (
+    "a filter holds the {0}'s body, and its end did not come, which is in trailers that Envoy does not send: "
+    "set processing_mode.{0}_trailer_mode: SEND in Envoy's configuration of ext_proc"
+)
+NEW_TRAILERS = "a filter adds trailers to a {0} that has none, which ext_proc cannot do: they are left out"
+NO_REQUEST = (
+    "filters need the request's headers: set processing_mode.request_header_mode: SEND in Envoy's configuration"
+)
+NO_GRPC_MODE = "the body mode GRPC is not supported: set processing_mode.{0}_body_mode: FULL_DUPLEX_STREAMED"
+
+
+class CallFailed(Exception):
+    """A call that cannot go on: it ends with an error, which Envoy is told."""
+
+
+class CannotWork(CallFailed):
+    """The filters cannot do their work in the mode that Envoy is configured with; says what to change there."""
+
+
+class GuestFailed(CallFailed):
+    """A guest failed at this request."""
+
+
+class OutOfOrder(CallFailed):
+    """A message came that cannot come now."""
+
+
+@dataclass(slots=True)
+class Asked:
+    """A message of Envoy's that waits for its answer."""
+
+    kind: str
+    """``headers``, ``body`` or ``trailers``"""
+    data: bytes = b""
+    last: bool = False
+
+
+class Direction:
+    """The request or the response: what Envoy waits for, and what has come out of the filters."""
+
+    def __init__(self, name: str, mode: int) -> None:
+        self.name = name
+        self.mode = mode
+        """The body's."""
+        self.asked: deque[Asked] = deque()
+        self.before: HeaderList = []
+        """The headers as Envoy has them."""
+        self.trailers_before: HeaderList = []
+        self.head: HeaderList | None = None
+        """The headers as they came out; and so on."""
+        self.body: list[bytes] = []
+        self.ended = False
+        self.trailers: HeaderList | None = None
+        self.has_body = False
+        """Whether the headers said that something follows."""
+        self.body_came = False
+        self.all_came = False
+        self.head_due = False
+        """The headers are answered, and what filters change of them goes with the answer to the body."""
+        self.added_trailers = False
+        """Filters added some to a message that has none."""
+        self.end_told = False
+        """The last answer to a body was given."""
+        self.cut_short = False
+        """The filters were told an end where trailers, or more of the body, follow."""
+        self.override = NONE
+        """The mode that was asked for instead."""
+
+    def take_body(self) -> bytes:
+        """What came out."""
+        data, self.body = b"".join(self.body), []
+        return data
+
+    def take_trailers(self, trailers: HeaderList) -> None:
+        """Note trailers that came out; those that filters added to a message without, Envoy has no words for."""
+        if self.trailers_before or not self.all_came:
+            self.trailers = trailers
+        else:
+            self.ended, self.added_trailers = True, True
+
+    def comes(self, kind: str) -> None:
+        """Note what Envoy sends. Raises: OutOfOrder."""
+        if self.all_came or bool(self.before) is (kind == "headers"):
+            raise OutOfOrder(f"the {self.name}'s {kind} cannot come now")
+
+
+class ProcessingExchange(Exchange):
+    """The exchange of one call of ``ExternalProcessor.Process``.
+
+    Args: those of `Exchange`, and
+        properties: of the stream; what Envoy says is added.
+        begins: told of method and path, before any filter is.
+    """
+
+    observed = False
+    """Envoy only lets us see: it waits for no answer."""
+    processed = False
+    """The last answer was given."""
+    _local_head: ResponseHead | None = None
+    _route_cleared = False
+    _stored: dict[str, bytes] | None = None
+
+    def __init__(
+        self,
+        driver: Performer,
+        stream: HttpStream,
+        properties: dict[str, PropertyValue],
+        *,
+        begins: Callable[[bytes, bytes], None],
+        wake: Callable[[], None],
+    ) -> None:
+        super().__init__(driver, stream, fix_content_length=False, wake=wake, log=logger)
+        self._begins = begins
+        self._properties = properties
+        self.sides = Direction("request", NONE), Direction("response", NONE)
+
+    # -- What Envoy sends ----------------------------------------------------------------------------------------
+
+    def receive(self, message: Any) -> None:
+        """Feed a ``ProcessingRequest``. Raises: OutOfOrder, CannotWork."""
+        kind = message.WhichOneof("request")
+        if message.HasField("protocol_config") and not any(side.before for side in self.sides):
+            modes = message.protocol_config
+            self.sides = Direction("request", modes.request_body_mode), Direction("response", modes.response_body_mode)
+        self.observed = self.observed or message.observability_mode
+        add_attributes(self._properties, message.attributes)
+        add_metadata(self._properties, "metadata", message.metadata_context)
+        if kind is None:
+            raise OutOfOrder("a message without content")
+        name, _, part = kind.partition("_")
+        side = self.sides[name == "response"]
+        side.comes(part)
+        getattr(self, f"_receive_{part}")(side, getattr(message, kind))
+        if self.observed:
+            side.asked.clear()
+
+    def _receive_headers(self, side: Direction, content: Any) -> None:
+        if side.mode == GRPC:
+            raise CannotWork(NO_GRPC_MODE.format(side.name))
+        pairs = pairs_of(content.headers)
+        pseudo = dict(pair for pair in pairs if pair[0][:1] == b":")
+        rest = [pair for pair in pairs if pair[0][:1] != b":"]
+        side.has_body = not content.end_of_stream
+        side.all_came = content.end_of_stream
+        side.asked.append(Asked("headers"))
+        if side.name == "request":
+            method, path, scheme = (pseudo.get(name, b"") for name in (b":method", b":path", b":scheme"))
+            authority = pseudo.get(b":authority", b"")
+            side.before = [(b":method", method), (b":path", path), (b":scheme", scheme), (b":authority", authority)]
+            side.before += received(rest)
+            self._begins(method, path)
+            self.begin(method, path, scheme, [(b"host", authority), *rest], content.end_of_stream)
+            return
+        request = self.sides[0]
+        if not request.before:
+            raise CannotWork(NO_REQUEST)
+        if request.head_due and not request.body_came:
+            raise CannotWork(HOLDS_HEADERS.format("request"))
+        status = pseudo.get(b":status", b"")
+        if not status.isdigit():
+            raise OutOfOrder("a response without a status")
+        side.before = [(b":status", status), *received(rest)]
+        self.response(int(status), rest, content.end_of_stream, trailers=True)
+
+    def _receive_body(self, side: Direction, content: Any) -> None:
+        if side.body_came and side.mode in (BUFFERED, BUFFERED_PARTIAL):  # Envoy does not do what it was asked for
+            raise CannotWork(HOLDS_HEADERS.format(side.name))
+        feed = self.request_body if side.name == "request" else self.response_body
+        data, last = content.body, content.end_of_stream
+        if side.mode == NONE:  # what was asked for, or what an older Envoy has not told
+            side.mode = STREAMED
+        side.body_came, side.all_came = True, last
+        side.asked.append(Asked("body", data, last))
+        feed(data, last)
+        if not last and side.mode in (BUFFERED, BUFFERED_PARTIAL):
+            self._collect()
+            if self._chain(side).stopped:  # nothing more comes until this is answered
+                side.cut_short = True
+                feed(b"", True)
+
+    def _receive_trailers(self, side: Direction, content: Any) -> None:
+        side.all_came = True
+        side.trailers_before = pairs_of(content.trailers)
+        side.asked.append(Asked("trailers"))
+        if not side.cut_short:
+            feed = self.request_trailers if side.name == "request" else self.response_trailers
+            feed(pairs_of(content.trailers))
+
+    def _chain(self, side: Direction) -> FilterChain:
+        return self.stream._chain(REQUEST if side.name == "request" else RESPONSE)
+
+    def _take_in(self, effect: Effect) -> None:
+        if isinstance(effect, effects.ClearRouteCache):
+            self._route_cleared = True
+        super()._take_in(effect)
+
+    # -- What it is answered -------------------------------------------------------------------------------------
+
+    @property
+    def held(self) -> bool:
+        """Whether something may come out without another message."""
+        stream = self.stream
+        return bool(
+            stream._chain(REQUEST).stopped
+            or stream._chain(RESPONSE).stopped
+            or any(side.asked for side in self.sides)
+            or stream.local is not None
+        )
+
+    @property
+    def whole(self) -> bool:
+        """Whether everything that Envoy sent of the response was answered, so that this may be the end.
+
+        Envoy ends a call as it ends one whose client has gone: by half-closing or by resetting it.
+        """
+        response = self.sides[1]
+        came = response.all_came or (bool(response.before) and not response.body_came)
+        return self.processed or (came and not any(side.asked for side in self.sides))
+
+    def answers(self) -> Iterator[Any]:
+        """Each ``ProcessingResponse`` that can be given now. Raises: GuestFailed, CannotWork."""
+        self._collect()
+        if self.local or self.state is State.CUT:
+            if self.stream.failure is not None:
+                raise GuestFailed(f"filter {self.stream.failure.plugin!r} failed: {self.stream.failure.kind}")
+            if self.state is not State.BEGUN and self.state is not State.WAITING and not self.processed:
+                self.processed = True
+                yield self._immediate()
+            return
+        for side in self.sides:
+            answers = self._full_duplex(side) if side.mode == FULL_DUPLEX_STREAMED else self._one_by_one(side)
+            for answer in answers:
+                if self.stream.filter_state and self.stream.filter_state != self._stored:
+                    self._stored = dict(self.stream.filter_state)
+                    store_metadata(self._stored, answer.dynamic_metadata)
+                yield answer
+
+    def _collect(self) -> None:
+        """Take what has come out."""
+        request, response = self.sides
+        for part in self.to_upstream:
+            if isinstance(part, RequestHead):
+                request.head, request.ended = sent_request(part), part.end_stream
+            elif isinstance(part, effects.RequestTrailers):
+                request.take_trailers(part.trailers)
+            else:
+                request.body.append(part.data)
+                request.ended = part.end_stream
+        self.to_upstream.clear()
+        for piece in self.to_client:
+            if isinstance(piece, ResponseHead):
+                if self.local:
+                    self._local_head, response.body = piece, []
+                else:
+                    response.head, response.ended = sent_response(piece), piece.end_stream
+            elif isinstance(piece, effects.ResponseTrailers):
+                response.take_trailers(piece.trailers)
+            elif isinstance(piece, effects.ResponseBody):
+                response.body.append(piece.data)
+                response.ended = piece.end_stream
+        self.to_client.clear()
+
+    def _immediate(self) -> Any:
+        answer = ProcessingResponse()
+        immediate, head = answer.immediate_response, self._local_head
+        immediate.details = self.stream.details or ""
+        if head is None or self.state is State.CUT:
+            immediate.status.code = SERVICE_UNAVAILABLE
+            return answer
+        immediate.status.code = head.status
+        set_all((pair for pair in head.headers if pair[0] != LENGTH), immediate.headers.set_headers)
+        immediate.body = self.sides[1].take_body()
+        return answer
+
+    def _one_by_one(self, side: Direction) -> Iterator[Any]:
+        while side.asked:
+            answer = ProcessingResponse()
+            asked = side.asked[0]
+            part: Any = getattr(answer, f"{side.name}_{asked.kind}")
+            part.SetInParent()
+            if not getattr(self, f"_answer_{asked.kind}")(side, asked, part, answer):
+                return
+            side.asked.popleft()
+            yield answer
+
+    def _answer_headers(self, side: Direction, asked: Asked, part: Any, answer: Any) -> bool:
+        if side.head is None:
+            if not self._waits_for_body(side):
+                return False
+            side.head_due = True
+            if side.mode not in (BUFFERED, BUFFERED_PARTIAL):
+                side.mode = side.override = BUFFERED
+        else:
+            self._change_headers(side, side.head, part.response)
+            if side.mode == NONE and side.has_body and self.stream.changes_bodies:
+                side.override = STREAMED
+        if side.override:
+            self._ask_for_modes(answer.mode_override)
+        return True
+
+    def _change_headers(self, side: Direction, after: HeaderList, common: Any) -> None:
+        changed = mutate(side.before, after, common.header_mutation)
+        if side.name == "request" and (self._route_cleared or (changed and not self._keeps_route)):
+            common.clear_route_cache = True
+
+    @property
+    def _keeps_route(self) -> bool:
+        return any(context.keeps_route for context in self.stream._contexts)
+
+    def _waits_for_body(self, side: Direction) -> bool:
+        """Whether a filter holds the headers, and is to be given the body meanwhile."""
+        chain = self._chain(side)
+        return side.has_body and bool(chain.stopped) and chain.stopped[min(chain.stopped)] is IterationState.STOP_SINGLE
+
+    def _ask_for_modes(self, override: Any) -> None:
+        for side in self.sides:
+            setattr(override, f"{side.name}_body_mode", side.override or side.mode)
+        for name in ("request_header", "response_header", "request_trailer", "response_trailer"):
+            setattr(override, f"{name}_mode", SEND)
+
+    def _answer_body(self, side: Direction, asked: Asked, part: Any, answer: Any) -> bool:
+        if side.head is None or ((asked.last or side.cut_short) and not side.ended):
+            return False
+        if not asked.last and side.mode == STREAMED and self._full(side):
+            return False
+        data, common = side.take_body(), part.response
+        changed = data != asked.data
+        if side.mode in (BUFFERED, BUFFERED_PARTIAL):
+            # Envoy refuses a body of another length than the header says.
+            length = any(name == LENGTH for name, _ in side.head) and changed
+            if side.head_due:
+                side.head_due = False
+                after = [(name, b"%d" % len(data) if length and name == LENGTH else value) for name, value in side.head]
+                self._change_headers(side, after, common)
+            elif length:
+                set_all([(LENGTH, b"%d" % len(data))], common.header_mutation.set_headers)
+        if changed and data:
+            common.body_mutation.body = data
+        elif changed:
+            common.body_mutation.clear_body = True
+        return True
+
+    def _full(self, side: Direction) -> bool:
+        return self.stream.request_full if side.name == "request" else self.stream.response_full
+
+    def _answer_trailers(self, side: Direction, asked: Asked, part: Any, answer: Any) -> bool:
+        if side.cut_short:
+            return True
+        if side.trailers is None:
+            return False
+        if side.body:
+            raise CannotWork(HOLDS_BODY.format(side.name))
+        mutate(side.trailers_before, side.trailers, part.header_mutation)
+        return True
+
+    def _full_duplex(self, side: Direction) -> Iterator[Any]:
+        if side.head is None:
+            return
+        if side.asked and side.asked[0].kind == "headers":
+            side.asked.popleft()
+            answer = ProcessingResponse()
+            answer.SetInParent()
+            part = getattr(answer, f"{side.name}_headers")
+            part.SetInParent()
+            self._change_headers(side, side.head, part.response)
+            yield answer
+        if side.body or (side.has_body and side.ended and not side.end_told):
+            side.end_told = side.ended
+            answer = ProcessingResponse()
+            streamed = getattr(answer, f"{side.name}_body").response.body_mutation.streamed_response
+            streamed.SetInParent()
+            streamed.body, streamed.end_of_stream = side.take_body(), side.ended
+            yield answer
+        if side.trailers is not None and side.asked:
+            answer = ProcessingResponse()
+            part = getattr(answer, f"{side.name}_trailers")
+            part.SetInParent()
+            mutate(side.trailers_before, side.trailers, part.header_mutation)
+            side.trailers = None
+            side.asked.clear()
+            yield answer
+        side.asked = deque(asked for asked in side.asked if asked.kind == "trailers")  # a body's part waits for none
+
+    def complaints(self) -> Iterator[str]:
+        """What the filters could not do in these modes, now that the call has ended."""
+        if self.local or self.state is State.CUT or self.observed:
+            return
+        for side in self.sides:
+            if side.added_trailers:
+                yield NEW_TRAILERS.format(side.name)
+            if not side.before or side.all_came or self.state is State.GONE:
+                continue
+            if side.override == STREAMED and not side.body_came:
+                yield NO_BODY.format(side.name)
+            elif side.body_came and self._chain(side).stopped:
+                yield NO_TRAILERS.format(side.name)
