@@ -10,11 +10,16 @@ from shutil import which
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from proxywasm_host import Host, Plugin, Services, open_engine
 from proxywasm_host.engine.protocol import Engine
 from proxywasm_host.services import ManualClock
 from tests.support import Lines, Trace, code
+
+# A slow machine is no failure.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
 
 # Tests that need what may be missing, by path, and the module that is it. They are not collected without it.
 NEEDS = {

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from proxywasm_host import Host, Limits, Services
@@ -406,7 +406,6 @@ ACTIONS = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(ACTIONS)
 def test_what_is_taken_is_given_back(actions):
     """Any order of callouts, replies and cancellations: what is noted is what the callouts under way cost."""

@@ -689,7 +689,7 @@ def a_vm(version: AbiVersion, profile) -> FakeVm:
     return vm
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data(), st.sampled_from([ENVOY, SPEC]), st.binary(min_size=256, max_size=256))
 def test_no_integers_do_harm(draw, profile, memory):
     version = draw.draw(st.sampled_from(AbiVersion))

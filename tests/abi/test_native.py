@@ -215,7 +215,7 @@ TWINS = {
 
 
 @needs_native
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     st.sampled_from(AbiVersion),
     st.sampled_from([ENVOY, SPEC]),

@@ -440,7 +440,7 @@ PIECES = [
 ]  # fmt: skip
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.one_of(st.sampled_from(PIECES), st.binary(max_size=20)), max_size=12))
 def test_whatever_comes_each_answer_is_whole_and_the_server_goes_on(plain, parts):
     with plain.connect() as client:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families
@@ -90,7 +90,6 @@ PARTS = st.sampled_from(
 NAMES = st.lists(PARTS, max_size=4).map("".join)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([COUNTER, GAUGE, HISTOGRAM]), NAMES), max_size=12))
 def test_names_never_clash(defined):
     """Each metric comes out of a strict reader with the name that the guest gave it, as what it is."""
