@@ -87,6 +87,17 @@ class Coverage:
                     if isinstance(event, Call) and event.row.name not in _OF_WASI:
                         of.hostcalls.setdefault(event.row.name, Counter())[_status(event)] += 1
 
+    def merge(self, told: str) -> None:
+        """Take in what another process has covered, as its `as_json` says it."""
+        for name, of in json.loads(told).items():
+            ours = self.filters.setdefault(name, FilterCoverage(name))
+            for callback, times in of["callbacks"].items():
+                ours.callbacks[callback] += times
+            for function, times in of["functions"].items():
+                ours.functions[function] += times
+            for hostcall, statuses in of["hostcalls"].items():
+                ours.hostcalls.setdefault(hostcall, Counter()).update(statuses)
+
     def under(self, percent: float) -> list[str]:
         """A sentence for each filter that was exercised less than this."""
         return [

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 HARNESS: pytest.StashKey[Harness] = pytest.StashKey()
 COVERAGE: pytest.StashKey[Coverage] = pytest.StashKey()
+COVERED = "proxywasm_coverage"
+"""What a process of pytest-xdist calls its coverage when it hands it over."""
 SEEN: pytest.StashKey[dict[str, tuple[str, list[str]]]] = pytest.StashKey()
 """What filters did in a test, on the first engine that it ran on."""
 BUILDS = (
@@ -387,6 +389,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     coverage = config.stash.get(COVERAGE, None)
     if coverage is None:
         return
+    if hasattr(config, "workeroutput"):  # a process of pytest-xdist, for `pytest_testnodedown`
+        config.workeroutput[COVERED] = coverage.as_json()
+        return
     for word, told in (("json", coverage.as_json), ("html", coverage.as_html)):
         file = config.getoption(f"--proxywasm-coverage-{word}")
         if file:
@@ -394,6 +399,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     least = config.getoption("--proxywasm-coverage-under")
     if least is not None and coverage.under(least) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A process of pytest-xdist has ended: take in what its tests covered."""
+    told = getattr(node, "workeroutput", {}).get(COVERED)
+    if told is not None:
+        from proxywasm_host.testing.coverage import Coverage
+
+        node.config.stash.setdefault(COVERAGE, Coverage()).merge(told)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -339,6 +339,20 @@ def test_too_little_coverage_fails(folder, least, code):
         done.stdout.fnmatch_lines(["auth: * % is under 99.5 %; not met: *proxy_http_call*"])
 
 
+@pytest.mark.parametrize(("least", "code"), [("20", 0), ("99.5", 1)])
+def test_what_processes_have_covered_is_added_up(folder, least, code):
+    """With pytest-xdist, where neither of two processes runs all tests."""
+    folder.makepyfile(test_filter=PASSES, test_again=PASSES)
+    options = ("-p", "no:benchmark", "-n", "2", "--dist", "loadfile", "--proxywasm-coverage-json", "c.json")
+    done = folder.runpytest_subprocess(*OPTIONS, *options, "--proxywasm-coverage-under", least, timeout=100)
+    assert done.ret == code
+    (auth,) = json.loads((folder.path / "c.json").read_text()).values()
+    assert auth["callbacks"]["proxy_on_request_headers"] == 4
+    assert auth["hostcalls"]["proxy_get_header_map_value"] == {"NOT_FOUND": 2, "OK": 2}
+    if code:
+        done.stdout.fnmatch_lines(["auth: * % is under 99.5 %; not met: *proxy_http_call*"])
+
+
 def test_nothing_is_imported_where_no_test_asks(tmp_path):
     (tmp_path / "test_it.py").write_text(
         "import sys\ndef test_it():\n    heavy = [name for name in sys.modules if name.startswith(('proxywasm_host.', 'proxywasm_engine'))]\n"
