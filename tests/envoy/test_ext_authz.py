@@ -22,16 +22,15 @@ def origin():
 
 
 @pytest.fixture
-def asked(engine, tmp_path, origin):
+def asked(tmp_path, origin):
     """A function that starts ``proxywasm ext-authz`` and an Envoy that asks it, by ``grpc`` or ``http``."""
     stack = []
 
     def start(form: str, filter: object, config: str, *options: object, **more: object) -> tuple[Served, Proxy]:
         http = ("--http", "127.0.0.1:0")
         context = served(
-            "ext-authz", filter, "--filter-config", config, "--engine", engine.name, "--listen", "127.0.0.1:0",
-            *http, *options,
-        )  # fmt: skip
+            "ext-authz", filter, "--filter-config", config, "--listen", "127.0.0.1:0", *http, *options
+        )
         ours = context.__enter__()
         stack.append(context)
         if form == "grpc":
@@ -66,6 +65,7 @@ def asked(engine, tmp_path, origin):
 FORMS = pytest.mark.parametrize("form", ["grpc", "http"])
 
 
+@pytest.mark.usefixtures("on_engine")
 @FORMS
 def test_a_filter_decides(asked, form):
     _, proxy = asked(form, AUTH, "t")
@@ -117,6 +117,7 @@ def test_it_sees_the_body_if_envoy_sends_it(asked, form):
     ours.line(r'get_buffer_bytes\(0, 0, 100\) = 0 "abc"')
 
 
+@pytest.mark.usefixtures("on_engine")
 @FORMS
 @pytest.mark.parametrize("what", ["trap", "loop"])
 def test_a_filter_that_fails_costs_no_request_that_envoy_would_let_pass(asked, form, what):
@@ -127,10 +128,9 @@ def test_a_filter_that_fails_costs_no_request_that_envoy_would_let_pass(asked, f
     assert proxy.request().status == 403
 
 
-def test_as_others_ask_over_http(engine):
+def test_as_others_ask_over_http():
     with served(
-        "ext-authz", AUTH, "--filter-config", "t", "--engine", engine.name,
-        "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0",
+        "ext-authz", AUTH, "--filter-config", "t", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0",
     ) as ours:  # fmt: skip
         port = int(ours.line(r"asked over HTTP at http://127.0.0.1:(\d+)")[1])
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)

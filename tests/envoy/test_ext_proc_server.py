@@ -35,14 +35,14 @@ def origin():
 
 
 @pytest.fixture
-def server(engine):
+def server():
     """A function that starts ``proxywasm ext-proc`` with a script for the probe."""
     stack = []
 
     def start(script: str, *options: object, filter=PROBE) -> Served:
         listen = () if "--listen" in options else ("--listen", "127.0.0.1:0")
         script = script if script.startswith("@/") else f"\n{script}"  # what begins with @ is a file
-        context = served("ext-proc", filter, "--filter-config", script, "--engine", engine.name, *listen, *options)
+        context = served("ext-proc", filter, "--filter-config", script, *listen, *options)
         stack.append(context)
         return context.__enter__()
 
@@ -74,6 +74,7 @@ def proxied(tmp_path, origin):
 
 
 @pytest.mark.parametrize("mode", ["BUFFERED", "BUFFERED_PARTIAL", "STREAMED", "FULL_DUPLEX_STREAMED"])
+@pytest.mark.usefixtures("on_engine")
 @pytest.mark.parametrize("body", [b"abcde", [b"abc", b"de"]], ids=["whole", "parts"])
 def test_a_body_that_a_filter_replaces(server, proxied, mode, body):
     proxy = proxied(server(HOLDS_ALL), mode)
@@ -119,11 +120,11 @@ LOOKS_FIRST = (
 
 
 @pytest.mark.parametrize("mode", ["NONE", "BUFFERED", "STREAMED", "FULL_DUPLEX_STREAMED"])
-def test_headers_that_wait_for_the_body(server, proxied, tmp_path, engine, mode):
+def test_headers_that_wait_for_the_body(server, proxied, tmp_path, mode):
     config = tmp_path / "ext-proc.yaml"
     config.write_text(
         f"filters:\n- file: {PROBE}\n  configuration_file: script\n  allow_on_headers_stop_iteration: true\n"
-        f"engine: {engine.name}\nlisten: 127.0.0.1:0\n"
+        "listen: 127.0.0.1:0\n"
     )
     (tmp_path / "script").write_text(LOOKS_FIRST)
     with served("ext-proc", "--config", config) as ours:
@@ -164,6 +165,7 @@ def test_attributes_are_properties(server, proxied):
     ours.line(r'get_property\(request%00protocol\) = 0 "HTTP/1.1"')
 
 
+@pytest.mark.usefixtures("on_engine")
 def test_a_pause_is_an_answer_that_is_not_given_yet(server, proxied, origin):
     script = (
         '@on_request_headers\nhttp_call idp :method=GET&:path=/&:authority=idp "" "" 5000\nreturn 1\n'
@@ -179,12 +181,12 @@ def test_a_pause_beyond_the_message_timeout_is_envoys_to_judge(server, proxied):
     assert proxied(ours, message_timeout="0.2s", failure_mode_allow=True).request().status == 200
 
 
-def test_time_is_asked_for(server, proxied, tmp_path, engine):
+def test_time_is_asked_for(server, proxied, tmp_path):
     script = "@on_configure\nset_tick_period_milliseconds 600\n@on_request_headers\nreturn 1\n@on_tick\nset_effective_context $stream\ncontinue_stream 0\n"
     (tmp_path / "script").write_text(script)
     config = tmp_path / "ext-proc.yaml"
     config.write_text(
-        f"filters: [{{file: {PROBE}, configuration_file: script}}]\nengine: {engine.name}\nlisten: 127.0.0.1:0\n"
+        f"filters: [{{file: {PROBE}, configuration_file: script}}]\nlisten: 127.0.0.1:0\n"
         "message_timeout: 30\n"
     )
     with served("ext-proc", "--config", config) as ours:
@@ -203,6 +205,7 @@ FAILS = {
 }
 
 
+@pytest.mark.usefixtures("on_engine")
 @pytest.mark.parametrize("what", FAILS)
 def test_a_filter_that_fails_costs_no_request_that_envoy_would_let_pass(server, proxied, what):
     ours = server(FAILS[what], "--deadline", "0.3", "--memory-limit", "64MiB")
@@ -251,7 +254,7 @@ def test_health(server):
     assert health(ours.port, "nobody") is grpc.StatusCode.NOT_FOUND
 
 
-def test_changes_are_loaded_while_it_serves(server, proxied, tmp_path, engine):
+def test_changes_are_loaded_while_it_serves(server, proxied, tmp_path):
     script = tmp_path / "script"
     script.write_text(ADDS.format("old"))
     ours = server(f"@{script}", "--watch")
