@@ -12,7 +12,7 @@ import pytest
 
 from proxywasm_host import open_engine
 from tests.envoy.cases import CASES
-from tests.envoy.rig import Answer, Case
+from tests.envoy.rig import Answer, Case, ask
 from tests.envoy.through_ext_proc import ask_ext_proc, http_filter
 from tests.envoy.through_host import told_by_envoy
 
@@ -99,7 +99,15 @@ def test_each_pattern_is_of_a_case():
 
 
 @pytest.mark.parametrize("case", list(map(marked, CASES)))
-def test_agrees(case: Case, answers: dict[str, Answer], processed):
-    ours, logs, _ = processed[case.name]
-    theirs = answers[case.name]
-    assert told(ours, case, logs) == told(theirs, case, [message for _, _, message in theirs.logs])
+def test_agrees(case: Case, answers: dict[str, Answer], processed, tmp_path: Path):
+    ours, theirs = both(case, processed, answers)
+    for attempt in range(0 if reason(case) else 3):  # how a body is cut, and who is connected, depends on what comes first
+        if ours != theirs:
+            processed = ask_ext_proc([case], tmp_path / f"ext_proc{attempt}", open_engine(), FULL_DUPLEX)
+            ours, theirs = both(case, processed, ask([case], tmp_path / f"envoy{attempt}"))
+    assert ours == theirs
+
+
+def both(case: Case, processed, answers: dict[str, Answer]) -> tuple[list[object], list[object]]:
+    (ours, logs, _), theirs = processed[case.name], answers[case.name]
+    return told(ours, case, logs), told(theirs, case, [message for _, _, message in theirs.logs])
