@@ -49,7 +49,7 @@ def test_every_field_is_an_argument_of_load_plugin(host):
     assert host.load_plugin(given.pop("code"), **given).config == config
     with pytest.raises(TypeError, match="unexpected keyword argument 'nam'"):
         host.load_plugin(HEADERS, nam="x")
-    with pytest.raises(TypeError, match="a filter is the path of its file, or its bytes, not FilterConfig"):
+    with pytest.raises(TypeError, match="a filter is the path of its file, its URL, or its bytes, not FilterConfig"):
         host.load_plugin(config, name="another")
 
 
