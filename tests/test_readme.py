@@ -25,7 +25,7 @@ PAGES = {
     for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
 }
 README = PAGES["README.md"]
-PROGRAM = ["proxywasm", "python", "pip", "make", "curl", "uvicorn"]
+PROGRAM = ["proxywasm", "python", "pip", "make", "curl", "envoy", "uvicorn"]
 
 
 def blocks(language: str, page: str = "README.md") -> list[str]:
@@ -129,7 +129,7 @@ def test_where_pytest_alone_is_installed_tests_run():
 
 @pytest.mark.parametrize("command", of("pip"))
 def test_what_is_to_be_installed_is_there(command):
-    extras = set(re.findall(r"^(\w+) = \[", (ROOT / "pyproject.toml").read_text(), re.MULTILINE))
+    extras = set(re.findall(r"^([\w-]+) = \[", (ROOT / "pyproject.toml").read_text(), re.MULTILINE))
     for word in COMMANDS_PRINTED[command][2:]:
         path, _, names = word.partition("[")
         if path.startswith("."):
