@@ -92,7 +92,7 @@ def test_pack_needs_no_compiler_and_no_network(script):
 def test_pack_watches(script):
     module = script.with_suffix(".wasm")
     with running("pack", "filter.py", "--watch") as log:
-        until(module.exists)
+        until(lambda: " KB" in log.read_text())  # which is said when it is written
         first = module.read_bytes()
         script.write_text("import requests\n")
         until(lambda: "there is no module 'requests' for packed filters" in log.read_text())
