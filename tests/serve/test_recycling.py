@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.serve.conftest import PANICS
 from tests.support import FILTERS
 
 PROBE = str(FILTERS / "c/probe_0_2_1.wasm")
@@ -61,12 +60,10 @@ def test_a_request_under_way_ends_on_its_vm(on_engine, origin):
     assert (response.status_code, response.headers["x-filtered"]) == (200, "yes")
 
 
-def test_what_cannot_be_loaded_anew_goes_on(serve, tmp_path):
-    config = tmp_path / "config"
-    config.write_text("nothing")
-    filters = [{"file": PANICS, "configuration_file": str(config)}]
+def test_what_cannot_be_loaded_anew_goes_on(serve):
+    once = "@on_configure\nget_shared_data was\nif_status 0\nreturn 0\nset_shared_data was 1 0\n"
+    filters = [{"file": PROBE, "configuration": once}]
     served = serve(settings={"filters": filters, "recycle": {"age": 1.5}})
-    config.unlink()
     served.wait_for("but no new one can be loaded: it goes on")
     assert served.get().status_code == 200
 
