@@ -1,0 +1,214 @@
+"""What plugins see and change of one request: the state behind Kong's PDK (``kong.request``, ``kong.response``, …).
+
+Text is `str` with one character for each byte (latin-1), so that nothing is lost; bodies are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, Union
+
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.types import LogLevel
+
+__all__ = ["Client", "Context", "Entity", "Exit", "Headers", "Log", "Request", "Response", "Route", "Upstream"]
+
+Entity = Mapping[str, Any]
+"""A service, route, consumer or credential as the configuration has it, with Kong's field names; `id` is always set."""
+
+
+class Log(Protocol):
+    """Takes one line of a plugin's log."""
+
+    def __call__(self, level: LogLevel, message: str, /) -> None:
+        """Write `message`."""
+        ...
+
+
+class Headers:
+    """Headers of a message, without pseudo headers. Names are compared without regard to case."""
+
+    __slots__ = ("pairs",)
+
+    def __init__(self, pairs: HeaderList) -> None:
+        """`pairs` are changed in place; their names are in lower case."""
+        self.pairs = pairs
+
+    def get(self, name: str) -> str | None:
+        """The first value of a header."""
+        wanted = _name(name)
+        return next((value.decode("latin-1") for key, value in self.pairs if key == wanted), None)
+
+    def all(self, name: str) -> list[str]:
+        """All values of a header."""
+        wanted = _name(name)
+        return [value.decode("latin-1") for key, value in self.pairs if key == wanted]
+
+    def set(self, name: str, value: Union[str, Sequence[str]]) -> None:
+        """Replace a header by one value, or by several."""
+        key = _name(name)
+        values = [value] if isinstance(value, str) else value
+        new = [(key, _value(each)) for each in values]
+        at = next((place for place, pair in enumerate(self.pairs) if pair[0] == key), len(self.pairs))
+        kept = [pair for pair in self.pairs if pair[0] != key]
+        self.pairs[:] = [*kept[:at], *new, *kept[at:]]
+
+    def add(self, name: str, value: str) -> None:
+        """Add a value after those that are there."""
+        self.pairs.append((_name(name), _value(value)))
+
+    def remove(self, name: str) -> None:
+        """Remove all values of a header."""
+        unwanted = _name(name)
+        self.pairs[:] = [pair for pair in self.pairs if pair[0] != unwanted]
+
+    def by_name(self) -> dict[str, list[str]]:
+        """All values by name, in the order of the first of each."""
+        found: dict[str, list[str]] = {}
+        for name, value in self.pairs:
+            found.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+        return found
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return ((name.decode("latin-1"), value.decode("latin-1")) for name, value in self.pairs)
+
+    def __repr__(self) -> str:
+        return f"Headers({self.pairs!r})"
+
+
+def _name(name: str) -> bytes:
+    return name.lower().encode("latin-1")
+
+
+def _value(value: str) -> bytes:
+    """Raises: ValueError, for what would end the header."""
+    if any(character in value for character in "\r\n\0"):
+        raise ValueError(f"a header's value is one line, not {value!r}")
+    return value.encode("latin-1")
+
+
+@dataclass(slots=True)
+class Client:
+    """Who sent the request."""
+
+    ip: str
+    """Address of the connection's peer."""
+    port: int
+    forwarded_ip: str
+    """The client's address as trusted proxies before us said it, else `ip`."""
+    forwarded_port: int
+
+
+@dataclass(slots=True)
+class Request:
+    """The client's request. `method`, `query`, `headers` and `body` go upstream as they are here when it goes."""
+
+    method: str
+    scheme: str
+    host: str
+    """From ``Host``, in lower case, without a port."""
+    port: int
+    """On which the request came in."""
+    raw_path: str
+    """The path as it came, without the query."""
+    path: str
+    """The same, normalised: percent-encoding, ``.``, ``..`` and ``//`` as Kong does."""
+    query: str
+    """Without its ``?``."""
+    headers: Headers
+    http_version: float
+    forwarded_scheme: str
+    """These as trusted proxies before us said them, else as above."""
+    forwarded_host: str
+    forwarded_port: int
+    forwarded_path: str
+    forwarded_prefix: str | None
+    id: str
+    """Of this request, 32 hexadecimal digits."""
+    started: float
+    """When it came in: seconds since 1970."""
+    body: bytes | None = None
+    """All of it, once a plugin has asked (`ReadRequestBody`) or replaced it; ``None`` before."""
+
+
+@dataclass(slots=True)
+class Route:
+    """How the request matched."""
+
+    route: Entity
+    service: Entity | None
+    """``None`` for a route without a service, whose plugins have to answer."""
+    captures: Mapping[str, str] = field(default_factory=dict)
+    """Named groups of the expression that matched the path."""
+    unnamed_captures: Sequence[str] = ()
+    """All groups, from the first on; the whole match is not among them."""
+
+
+@dataclass(slots=True)
+class Upstream:
+    """Where the request goes; may be changed until the end of the access phase."""
+
+    scheme: str
+    host: str
+    """An address, a name, or the name of an upstream of the configuration."""
+    port: int
+    path: str
+    """Of the request that goes upstream, without the query."""
+    host_header: str | None = None
+    """What ``Host`` will say; ``None`` for the client's (``preserve_host``)."""
+
+
+@dataclass(slots=True)
+class Response:
+    """A response: upstream's, a filter's, or a plugin's; on its way to the client."""
+
+    status: int
+    headers: Headers
+    source: str = "service"
+    """``service``, ``exit`` (a plugin or a filter answered) or ``error`` (the gateway did)."""
+    body: bytes = b""
+    """In ``response`` all of the body; in ``body_filter`` the part at hand. What it is set to takes its place."""
+    last: bool = False
+    """Whether nothing follows that part. A plugin that sets it ends the body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """What a plugin answers instead of upstream."""
+
+    status: int
+    headers: HeaderList = field(default_factory=list)
+    body: bytes = b""
+
+
+@dataclass(slots=True)
+class Context:
+    """One request with its response, for all of its plugins. Mutable: what one plugin changes, the next one sees."""
+
+    request: Request
+    client: Client
+    entities: Mapping[str, Sequence[Entity]]
+    """What the configuration declares, by Kong's collections: ``consumers``, ``keyauth_credentials``, ``acls``, …"""
+    log: Log
+    phase: str = ""
+    """The one that runs."""
+    route: Route | None = None
+    """``None`` in ``rewrite``, and if there is none."""
+    upstream: Upstream | None = None
+    """``None`` until the route is known."""
+    consumer: Entity | None = None
+    credential: Entity | None = None
+    authenticated_groups: Sequence[str] = ()
+    response: Response | None = None
+    """From ``response`` or ``header_filter`` on."""
+    service_response: Response | None = None
+    """Upstream's, as it came; its body only where a plugin has the phase ``response``."""
+    shared: MutableMapping[str, Any] = field(default_factory=dict)
+    """``kong.ctx.shared``: one for Lua, plugin servers and filters. Values are what JSON can hold."""
+    state: dict[object, Any] = field(default_factory=dict)
+    """What a kind of plugin keeps for this request (``kong.ctx.plugin``), by a key of its own."""
+    log_values: dict[str, Any] = field(default_factory=dict)
+    """``kong.log.set_serialize_value``: by key, with dots for what is inside; ``None`` removes a value."""
+    exit: Exit | None = None
+    """A plugin that answers sets it and returns; later plugins and all filters are left out."""
