@@ -23,7 +23,7 @@ from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.driver.worker import Worker
 from proxywasm_host.envoy.health import HealthService
-from proxywasm_host.errors import ConfigError, ProxyWasmError
+from proxywasm_host.errors import ConfigError
 from proxywasm_host.integrations.properties import of_this_node
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
@@ -31,6 +31,7 @@ from proxywasm_host.serve import files
 from proxywasm_host.serve.config import HostSettings, ServerTls
 from proxywasm_host.serve.filters import clusters_of, filters_of
 from proxywasm_host.serve.metrics import SEPARATOR, FilterCounts
+from proxywasm_host.serve.reload import reload
 from proxywasm_host.serve.server import at
 from proxywasm_host.serve.source import Source
 from proxywasm_host.serve.state import resident_bytes, state_of
@@ -222,24 +223,14 @@ class Application(Generic[AnySettings]):
     async def reload(self) -> str:
         """Read the configuration again, and let what it says take the place of what runs; or tell why it cannot."""
         async with self._reloading:
-            try:
-                settings = await asyncio.to_thread(self._source.load)
-                generation = await self._load(self.generation.number + 1, settings)
-            except Exception as error:
-                self._counts.reloads["refused",] += 1
-                if isinstance(error, ProxyWasmError):
-                    return str(error)
-                logger.exception("what has changed cannot be loaded, and should have been refused in words")
-                return f"{type(error).__name__}: {error}"
-            changed = [name for name in self.fixed if getattr(settings, name) != getattr(self._settings, name)]
-            if changed:
-                logger.warning("changes of %s take effect when the server is started again", ", ".join(changed))
-            old, self.generation = self.generation, generation
-            self._counts.reloads["loaded",] += 1
-            stopping = asyncio.ensure_future(self._retire(old))
-            self._stopping.add(stopping)
-            stopping.add_done_callback(self._stopping.discard)
-            return ""
+            return await reload(self._source, self._use, self._counts, self.fixed, self._settings)
+
+    async def _use(self, settings: AnySettings) -> None:
+        generation = await self._load(self.generation.number + 1, settings)
+        old, self.generation = self.generation, generation
+        stopping = asyncio.ensure_future(self._retire(old))
+        self._stopping.add(stopping)
+        stopping.add_done_callback(self._stopping.discard)
 
     async def _retire(self, generation: Generation[AnySettings]) -> None:
         await generation.stop()

@@ -12,13 +12,14 @@ from typing import Any
 
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.driver.refresh import Refresher
-from proxywasm_host.errors import ConfigError, ProxyWasmError
+from proxywasm_host.errors import ConfigError
 from proxywasm_host.runtime.filter_config import FilterConfig
 from proxywasm_host.serve.config import Settings
 from proxywasm_host.serve.dataplane_config import dataplane_config
 from proxywasm_host.serve.filters import filters_of
 from proxywasm_host.serve.generation import Generation
 from proxywasm_host.serve.metrics import SEPARATOR, FilterCounts
+from proxywasm_host.serve.reload import reload
 from proxywasm_host.serve.server import bound, make_room
 from proxywasm_host.serve.source import Source
 from proxywasm_host.serve.state import resident_bytes
@@ -169,22 +170,13 @@ class Application:
     async def reload(self) -> str:
         """Read the configuration again, and let what it says take the place of what runs; or tell why it cannot."""
         async with self._reloading:
-            try:
-                settings = await asyncio.to_thread(self._source.load)
-                generation = await self._load(self.generation.number + 1, settings)
-            except Exception as error:
-                self._filter_counts.reloads["refused",] += 1
-                if isinstance(error, ProxyWasmError):
-                    return str(error)
-                logger.exception("what has changed cannot be loaded, and should have been refused in words")
-                return f"{type(error).__name__}: {error}"
-            fixed = [name for name in FIXED if getattr(settings, name) != getattr(self._settings, name)]
-            if fixed:
-                logger.warning("changes of %s take effect when the server is started again", ", ".join(fixed))
-            self._replace(generation)
-            self._filter_counts.reloads["loaded",] += 1
-            self._refresher = self._new_refresher()
-            return ""
+            refused = await reload(self._source, self._use, self._filter_counts, FIXED, self._settings)
+            if not refused:
+                self._refresher = self._new_refresher()
+            return refused
+
+    async def _use(self, settings: Settings) -> None:
+        self._replace(await self._load(self.generation.number + 1, settings))
 
     def _replace(self, generation: Generation) -> None:
         """Let the generation that runs end with its last request."""

@@ -1,4 +1,4 @@
-"""Watches the files of a configuration, and says when they have changed.
+"""Loads a configuration again: when one asks for it, or when its files have changed.
 
 A few files are looked at several times a second: that costs nothing, and works for files that are replaced, linked or
 on a network, where notices of the kernel do not. What still changes is left alone until it has come to rest.
@@ -11,18 +11,47 @@ import logging
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from proxywasm_host.errors import ProxyWasmError
 from proxywasm_host.serve import files
 from proxywasm_host.serve.config import HostSettings
+from proxywasm_host.serve.metrics import FilterCounts
 from proxywasm_host.serve.source import Source
 
-__all__ = ["Watch"]
+__all__ = ["Watch", "reload"]
 
 EACH = 0.05
 """Seconds between two looks; so long must files be at rest."""
+AnySettings = TypeVar("AnySettings", bound=HostSettings)
 logger = logging.getLogger("proxywasm_host.serve")
+
+
+async def reload(
+    source: Source[AnySettings],
+    use: Callable[[AnySettings], Awaitable[None]],
+    counts: FilterCounts,
+    fixed: tuple[str, ...],
+    first: AnySettings,
+) -> str:
+    """Read the configuration again and `use` it, which loads all of it or raises. Returns why it could not, or nothing.
+
+    `fixed` are settings that stay as they were at `first`, when the server started.
+    """
+    try:
+        settings = await asyncio.to_thread(source.load)
+        await use(settings)
+    except Exception as error:
+        counts.reloads["refused",] += 1
+        if isinstance(error, ProxyWasmError):
+            return str(error)
+        logger.exception("what has changed cannot be loaded, and should have been refused in words")
+        return f"{type(error).__name__}: {error}"
+    changed = [name for name in fixed if getattr(settings, name) != getattr(first, name)]
+    if changed:
+        logger.warning("changes of %s take effect when the server is started again", ", ".join(changed))
+    counts.reloads["loaded",] += 1
+    return ""
 
 
 def files_of(settings: HostSettings, source: Source[Any]) -> list[Path]:

@@ -157,14 +157,15 @@ class SharedMetrics:
 
     def _run(self) -> None:
         over, told = self._over, False
-        while not over.wait(self._store.EACH):
+        while not over.is_set():
             try:
-                self.exchange()
+                self.exchange()  # at once, so that this process is one of those that share
                 told = False
-            except (ServiceUnavailable, QuotaExceeded) as error:  # noqa: PERF203 - it goes on
+            except (ServiceUnavailable, QuotaExceeded) as error:
                 if not told:
                     told = True
                     logger.warning("metrics are not shared for now: %s", error)
+            over.wait(self._store.EACH)
 
     def close(self) -> None:
         """Add what was counted, for the last time, and end the thread."""

@@ -11,13 +11,11 @@ place of one that was killed when it had the note.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import socket
 import struct
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from typing import Any
 from proxywasm_host.services.quota import MIB, Quota
 from proxywasm_host.services.shared.bundle import Shared
 from proxywasm_host.services.shared.directory import Directory
+from proxywasm_host.services.shared.listener import EACH, Listener, ListeningQueues
 from proxywasm_host.services.shared.metrics import Changes, SharedMetrics, Totals
 from proxywasm_host.services.shared_data import ENTRY
 from proxywasm_host.services.shared_queue import MESSAGE, QUEUE, UnknownQueue
@@ -43,9 +42,6 @@ QUEUED = struct.Struct("<QQ16s")
 TOKEN = struct.Struct(">I")
 NUMBER = struct.Struct(">IQ")
 """Key of a message: token, number."""
-EACH = 1.0
-"""Seconds between looks at queues though no byte has come."""
-logger = logging.getLogger("proxywasm_host.services")
 
 
 def opened(directory: Directory, ttl: float | None = None) -> Shared:
@@ -158,7 +154,7 @@ def _forget(transaction: Any, db: Any, owner: bytes, which: Callable[[bytes, byt
     return freed
 
 
-class ProcessSharedQueues:
+class ProcessSharedQueues(ListeningQueues):
     """Queues in a directory: those of one vm_id hold at most `max_bytes` together.
 
     Errors of all methods: ServiceUnavailable.
@@ -167,22 +163,15 @@ class ProcessSharedQueues:
     def __init__(self, directory: Directory, max_bytes: int | None = 256 * MIB) -> None:
         self.max_bytes = max_bytes
         self._directory = directory
-        self._begin(os.getpid())
+        super().__init__()
 
-    def _begin(self, pid: int) -> None:
-        self._pid = pid
-        self._listener: _Listener | None = None
-        self._lock = threading.Lock()
+    def _new_listener(self) -> Listener:
+        return _Listener(self._directory)
 
     def register(self, vm_id: str, name: bytes, on_ready: Callable[[int], None]) -> int:
         """Make a queue, or take it over in this process. Returns its token. Raises: QuotaExceeded."""
         token = self._directory.write(lambda transaction, db: self._register(transaction, db, vm_id, name))
-        if self._pid != os.getpid():  # the thread is the parent's
-            self._begin(os.getpid())
-        with self._lock:
-            if self._listener is None:
-                self._listener = _Listener(self._directory)
-            self._listener.listen(token, on_ready)
+        self._listen(token, on_ready)
         return token
 
     def _register(self, transaction: Any, db: Any, vm_id: str, name: bytes) -> int:
@@ -243,13 +232,6 @@ class ProcessSharedQueues:
 
         return self._directory.write(dequeue)
 
-    def close(self) -> None:
-        """Be told of no more messages in this process."""
-        with self._lock:
-            listener, self._listener = self._listener, None
-        if listener is not None and self._pid == os.getpid():
-            listener.close()
-
     def __repr__(self) -> str:
         return f"<ProcessSharedQueues in {str(self._directory.path)!r}>"
 
@@ -287,13 +269,11 @@ def _wake(path: Path) -> None:
                 pass  # it has been told often enough, or has just left
 
 
-class _Listener:
-    """A thread that takes notes of messages in the queues that this process has registered."""
+class _Listener(Listener):
+    """It is woken by a byte on its socket."""
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
-        self._told: dict[int, Callable[[int], None]] = {}
-        self._closed = False
         self._path = directory.path / f"{os.getpid()}-{os.urandom(4).hex()}.wake"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
@@ -302,44 +282,29 @@ class _Listener:
             self._socket.close()
             raise ServiceUnavailable(f"cannot listen in {directory.path}: {error}") from None
         self._socket.settimeout(EACH)
-        self._thread = threading.Thread(target=self._run, name="proxywasm-queues", daemon=True)
-        self._thread.start()
+        super().__init__()
 
-    def listen(self, token: int, on_ready: Callable[[int], None]) -> None:
-        """Tell of a queue's messages, `on_ready` alone from now on."""
-        self._told[token] = on_ready  # who registers last is told (shared_queue.cc)
+    def _take(self) -> Iterator[int]:
+        with contextlib.suppress(TimeoutError):
+            self._socket.recv(1)
+        for token in list(self._told):
+            try:
+                while self._take_note(token):
+                    yield token
+            except UnknownQueue:  # noqa: PERF203 - all state is gone
+                self._told.pop(token, None)
+
+    def _take_note(self, token: int) -> bool:
+        if self._over.is_set():
+            return False
+        return self._directory.write(lambda transaction, db: _take_note(transaction, db, token))
+
+    def _wake(self) -> None:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.setblocking(False)
             sender.sendto(b"!", str(self._path))
 
-    def _run(self) -> None:
-        while not self._closed:
-            with contextlib.suppress(TimeoutError):
-                self._socket.recv(1)
-            for token in list(self._told):
-                try:
-                    while self._take_note(token):
-                        self._tell(token)
-                except ServiceUnavailable as error:  # noqa: PERF203 - it goes on
-                    logger.warning("no messages for now: %s", error)
-                    time.sleep(EACH)
-                except UnknownQueue:  # all state is gone
-                    self._told.pop(token, None)
-
-    def _take_note(self, token: int) -> bool:
-        return not self._closed and self._directory.write(lambda transaction, db: _take_note(transaction, db, token))
-
-    def _tell(self, token: int) -> None:
-        try:
-            self._told[token](token)
-        except Exception:
-            logger.exception("nobody could be told of a message")
-
-    def close(self) -> None:
-        self._closed = True
-        self.listen(0, lambda _: None)
-        if threading.current_thread() is not self._thread:
-            self._thread.join(EACH * 2)
+    def _free(self) -> None:
         self._socket.close()
         self._path.unlink(missing_ok=True)
 

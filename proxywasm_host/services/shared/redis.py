@@ -11,11 +11,9 @@ second. How much is kept, Redis bounds (``maxmemory``): what is beyond is INTERN
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import socket
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from typing import Any
 
@@ -30,6 +28,7 @@ except ModuleNotFoundError as error:
 
 from proxywasm_host.services.quota import QuotaExceeded
 from proxywasm_host.services.shared.bundle import Shared
+from proxywasm_host.services.shared.listener import EACH, Listener, ListeningQueues
 from proxywasm_host.services.shared.metrics import Changes, SharedMetrics, Totals
 from proxywasm_host.services.shared_queue import UnknownQueue
 from proxywasm_host.services.unavailable import Breaker, ServiceUnavailable
@@ -39,15 +38,12 @@ __all__ = ["RedisMetrics", "RedisSharedData", "RedisSharedQueues", "opened"]
 TIMEOUT = 0.25
 """Seconds for an answer, and for a connection."""
 PREFIX = "proxywasm:"
-EACH = 1.0
-"""Seconds for which a thread waits for messages at a time."""
 KEPT = 24 * 3600
 """Seconds after which the metrics of a node that is gone are forgotten."""
 LAST = 0x7FFFFFFF
 """The highest token."""
 MOST = 0x7FFFFFFFFFFFFFFF
 """What Redis adds at most."""
-logger = logging.getLogger("proxywasm_host.services")
 
 SET = """
 local before = redis.call('HGET', KEYS[1], 'cas')
@@ -191,7 +187,7 @@ class RedisSharedData:
         return f"<RedisSharedData in {self._server.name}>"
 
 
-class RedisSharedQueues:
+class RedisSharedQueues(ListeningQueues):
     """Queues; of several that have registered one, the first that is free is told of a message.
 
     Errors of all methods: ServiceUnavailable.
@@ -199,23 +195,18 @@ class RedisSharedQueues:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._begin(os.getpid())
+        self._names: dict[int, bytes] = {}
+        super().__init__()
 
-    def _begin(self, pid: int) -> None:
-        self._pid = pid
-        self._listener: _Listener | None = None
-        self._lock = threading.Lock()
+    def _new_listener(self) -> Listener:
+        return _Listener(self._server, self._names)
 
     def register(self, vm_id: str, name: bytes, on_ready: Callable[[int], None]) -> int:
         """Make a queue, or take it over in this process. Returns its token. Raises: QuotaExceeded."""
         queue = _queue(vm_id, name)
         token = _register(self._server, queue)
-        if self._pid != os.getpid():  # the thread is the parent's
-            self._begin(os.getpid())
-        with self._lock:
-            if self._listener is None:
-                self._listener = _Listener(self._server)
-            self._listener.listen(token, queue, on_ready)
+        self._names[token] = queue
+        self._listen(token, on_ready)
         return token
 
     def resolve(self, vm_id: str, name: bytes) -> int | None:
@@ -244,13 +235,6 @@ class RedisSharedQueues:
             raise UnknownQueue(f"no queue has the token {token}")
         return message
 
-    def close(self) -> None:
-        """Be told of no more messages in this process."""
-        with self._lock:
-            listener, self._listener = self._listener, None
-        if listener is not None and self._pid == os.getpid():
-            listener.close()
-
     def __repr__(self) -> str:
         return f"<RedisSharedQueues in {self._server.name}>"
 
@@ -268,60 +252,38 @@ def _register(server: Server, queue: bytes) -> int:
     return int(server.ask(server.register, [server.key("queues")], [queue, _first_token(queue), server.prefix]))
 
 
-class _Listener:
-    """A thread that takes notes of messages in the queues that this process has registered."""
+class _Listener(Listener):
+    """It waits for all notes at once, and for a list that only it reads, to be woken by."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, names: dict[int, bytes]) -> None:
+        """`names` are those of queues that may have to be registered again."""
         self._server = server
+        self._names = names
         self._client = server.waiting(EACH)
-        self._told: dict[bytes, tuple[int, bytes, Callable[[int], None]]] = {}
-        """By the key of notes: token, queue, and who is told."""
         self._own = server.key("wake", f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}")
-        """A list that only this process reads, to be woken by."""
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="proxywasm-queues", daemon=True)
-        self._thread.start()
+        self._away = False
+        super().__init__()
 
-    def listen(self, token: int, queue: bytes, on_ready: Callable[[int], None]) -> None:
-        """Tell of a queue's messages, `on_ready` alone from now on."""
-        # Who registers last is told (shared_queue.cc).
-        self._told[self._server.key("notes", token)] = token, queue, on_ready
-        self._wake()
+    def _take(self) -> Iterator[int]:
+        tokens = {self._server.key("notes", token): token for token in list(self._told)}
+        try:
+            if self._away:
+                for token in tokens.values():
+                    _register(self._server, self._names[token])  # it may have lost them
+            self._away = True
+            taken = self._client.blpop([self._own, *tokens], timeout=EACH)
+            self._away = False
+        except (redis.RedisError, OSError) as error:
+            raise ServiceUnavailable(f"{self._server.name}: {error}") from None
+        if taken is not None and taken[0] in tokens:
+            yield tokens[taken[0]]
 
     def _wake(self) -> None:
         with contextlib.suppress(ServiceUnavailable, QuotaExceeded):
             self._server.ask(self._server.client.rpush, self._own, "")
             self._server.ask(self._server.client.expire, self._own, 60)
 
-    def _run(self) -> None:
-        away = False
-        while not self._over.is_set():
-            try:
-                if away:
-                    for _, queue, _ in list(self._told.values()):
-                        _register(self._server, queue)  # it may have lost them
-                    away = False
-                taken = self._client.blpop([self._own, *self._told], timeout=EACH)
-            except (redis.RedisError, OSError, ServiceUnavailable, QuotaExceeded) as error:
-                if not (away or self._over.is_set()):
-                    away = True
-                    logger.warning("no messages for now: %s: %s", self._server.name, error)
-                self._over.wait(EACH)
-                continue
-            if taken is not None and taken[0] in self._told:
-                self._tell(*self._told[taken[0]])
-
-    def _tell(self, token: int, _: bytes, on_ready: Callable[[int], None]) -> None:
-        try:
-            on_ready(token)
-        except Exception:
-            logger.exception("nobody could be told of a message")
-
-    def close(self) -> None:
-        self._over.set()
-        self._wake()
-        if threading.current_thread() is not self._thread:
-            self._thread.join(EACH * 2)
+    def _free(self) -> None:
         self._client.close()
 
 

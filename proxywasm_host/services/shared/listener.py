@@ -1,0 +1,109 @@
+"""Who is told of messages in shared queues: a thread of each process that has registered some."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+from proxywasm_host.services.quota import QuotaExceeded
+from proxywasm_host.services.unavailable import ServiceUnavailable
+
+__all__ = ["Listener", "ListeningQueues"]
+
+EACH = 1.0
+"""Seconds between looks at queues though nothing has said that there are messages."""
+logger = logging.getLogger("proxywasm_host.services")
+
+
+class Listener:
+    """A thread that takes notes of messages in the queues that this process has registered, and tells of each."""
+
+    def __init__(self) -> None:
+        self._told: dict[int, Callable[[int], None]] = {}
+        """Who is told, by the queue's token."""
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="proxywasm-queues", daemon=True)
+        self._thread.start()
+
+    def listen(self, token: int, on_ready: Callable[[int], None]) -> None:
+        """Tell of a queue's messages, `on_ready` alone from now on."""
+        self._told[token] = on_ready  # who registers last is told (shared_queue.cc)
+        self._wake()
+
+    def close(self) -> None:
+        """Tell of no more messages."""
+        self._over.set()
+        self._wake()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(EACH * 2)
+        self._free()
+
+    def _run(self) -> None:
+        away = False
+        while not self._over.is_set():
+            try:
+                for token in self._take():
+                    self._tell(token)
+                away = False
+            except (ServiceUnavailable, QuotaExceeded) as error:  # noqa: PERF203 - it goes on
+                if not (away or self._over.is_set()):
+                    away = True
+                    logger.warning("no messages for now: %s", error)
+                self._over.wait(EACH)
+
+    def _tell(self, token: int) -> None:
+        try:
+            self._told[token](token)
+        except Exception:
+            logger.exception("nobody could be told of a message")
+
+    # -- What each store does in its own way ---------------------------------------------------------------------
+
+    def _take(self) -> Iterator[int]:
+        """Wait until there may be messages, for `EACH` seconds at most; take notes, and give the token of each.
+
+        Once `_over` is set, no other note is taken. Raises: ServiceUnavailable, QuotaExceeded.
+        """
+        raise NotImplementedError
+
+    def _wake(self) -> None:
+        """Let `_take` wait no longer."""
+        raise NotImplementedError
+
+    def _free(self) -> None:
+        """Give up what the thread had."""
+        raise NotImplementedError
+
+
+class ListeningQueues:
+    """Queues with a `Listener` in each process, a fork included, that registers one."""
+
+    def __init__(self) -> None:
+        self._begin(os.getpid())
+
+    def _begin(self, pid: int) -> None:
+        self._pid = pid
+        self._listener: Listener | None = None
+        self._lock = threading.Lock()
+
+    def _new_listener(self) -> Listener:
+        """One for this process. Raises: ServiceUnavailable."""
+        raise NotImplementedError
+
+    def _listen(self, token: int, on_ready: Callable[[int], None]) -> None:
+        """Tell of a queue's messages. Raises: ServiceUnavailable."""
+        if self._pid != os.getpid():  # the thread is the parent's
+            self._begin(os.getpid())
+        with self._lock:
+            if self._listener is None:
+                self._listener = self._new_listener()
+            self._listener.listen(token, on_ready)
+
+    def close(self) -> None:
+        """Be told of no more messages in this process."""
+        with self._lock:
+            listener, self._listener = self._listener, None
+        if listener is not None and self._pid == os.getpid():
+            listener.close()
