@@ -1,4 +1,4 @@
-"""The base of the ASGI and WSGI middlewares: their arguments, and the hosts that they make."""
+"""The base of carriers in programs (middlewares, transports): their arguments, and the hosts that they make."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ Properties = Union[Mapping[str, PropertyValue], Callable[[Any], Mapping[str, Pro
 
 
 class Carrier:
-    """Base of both middlewares.
+    """Base of all of them.
 
     Args:
-        app: the application.
+        app: what is behind the filters: the application, or for calls that a program makes who sends them.
         filters: the chain, in the order of the request: paths, modules, or `Filter`s with their configuration.
         clusters: where callouts go, by name: `Clusters`, or a mapping of names to URLs.
         properties: properties of all streams, or a function that makes those of a request from its scope (or environ).
@@ -61,10 +61,15 @@ class Carrier:
     """
 
     logger: ClassVar[logging.Logger]
+    behind: ClassVar[tuple[Callable[[Any], bool], str]] = (
+        callable,
+        "an application, which comes first: ProxyWasmMiddleware(app, ['auth.wasm'])",
+    )
+    """What `app` has to be, and how to say so."""
 
     def __init__(
         self,
-        app: Callable[..., Any],
+        app: Any,
         filters: Iterable[AnyFilter],
         *,
         clusters: Mapping[str, Cluster | str] | None = None,
@@ -84,7 +89,8 @@ class Carrier:
         fetcher: ModuleFetcher | None = None,
         listener: Listener | None = None,
     ) -> None:
-        check("app", app, callable(app), "an application, which comes first: ProxyWasmMiddleware(app, ['auth.wasm'])")
+        fits, wanted = type(self).behind
+        check("app", app, fits(app), wanted)
         right = properties is None or callable(properties) or isinstance(properties, Mapping)
         check("properties", properties, right, "a mapping by name, or a function that makes one of a request")
         of_all = {} if properties is None or callable(properties) else properties

@@ -197,8 +197,6 @@ async def test_bodies_stream_both_ways(wrap):
     assert server.complete
 
 
-
-
 @pytest.mark.parametrize(
     ("method", "body", "more", "told"),
     [

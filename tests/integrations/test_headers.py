@@ -43,7 +43,17 @@ def test_each_byte(byte):
 # -- In C and in Python --------------------------------------------------------------------------------------------------
 
 MET = st.sampled_from(
-    [b"host", b"connection", b"keep-alive", b"te", b"transfer-encoding", b"upgrade", b"expect", b"x-a", b"content-length"]
+    [
+        b"host",
+        b"connection",
+        b"keep-alive",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+        b"expect",
+        b"x-a",
+        b"content-length",
+    ]
 )
 SEEN = st.sampled_from([b" v", b"v\t", b"v\r\n", b"chunked", b"x-a, b", b"trailers", b"5", b"05", b"a:80", b"a:b"])
 ANY = st.lists(st.tuples(NAMES | MET, VALUES | SEEN), max_size=6)
@@ -97,7 +107,15 @@ def test_c_and_python_say_the_same_of_what_goes(first, headers):
 
 
 PLAIN = [(b"host", b"example.com:80"), (b"x-a", b"some value"), (b"content-length", b"5")]
-ODD = [(b"te", b"trailers"), (b"x-a", b" v"), (b"host", b"another"), [b"x-a", b"v"], (b"x-a", "v"), (b"content-length", b"5"), None]
+ODD = [
+    (b"te", b"trailers"),
+    (b"x-a", b" v"),
+    (b"host", b"another"),
+    [b"x-a", b"v"],
+    (b"x-a", "v"),
+    (b"content-length", b"5"),
+    None,
+]
 
 
 @needs_c

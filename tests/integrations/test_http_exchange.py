@@ -648,4 +648,13 @@ def test_both_forms_do_the_same_with_events_by_chance(begin_with, seed):
         assert told[0] == told[1], script
 
 
-LOOKED_AT = ("over", "finished", "answered", "wants_request", "wants_response", "listens", "request_ended", "response_ended")
+LOOKED_AT = (
+    "over",
+    "finished",
+    "answered",
+    "wants_request",
+    "wants_response",
+    "listens",
+    "request_ended",
+    "response_ended",
+)

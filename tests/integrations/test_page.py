@@ -43,17 +43,26 @@ def test_wsgi(program, monkeypatch):
     app.close()
 
 
-@pytest.mark.parametrize("program", [program for program in PROGRAMS if "import Exchange" in program], ids=["by hand", "in an event loop"])
+@pytest.mark.parametrize(
+    "program", [program for program in PROGRAMS if "import Exchange" in program], ids=["by hand", "in an event loop"]
+)
 def test_a_carrier_of_your_own(program, monkeypatch, capsys):
     run(program, monkeypatch)
     upstream, head, body = capsys.readouterr().out.splitlines()
-    assert upstream.startswith("to upstream: RequestHead(method=b'GET', path=b'/a?b', scheme=b'http', headers=[(b'host',")
+    assert upstream.startswith(
+        "to upstream: RequestHead(method=b'GET', path=b'/a?b', scheme=b'http', headers=[(b'host',"
+    )
     assert "(b'x-wasm', b'hello')" in upstream
     assert head.startswith("to the client: ResponseHead(status=200, headers=[")
     assert body == "to the client: ResponseBody(data=b'Hello.', end_stream=True)"
 
 
 def test_there_is_no_program_that_is_not_run():
-    kinds = ("integrations.asgi", "integrations.wsgi", "AsyncDriver", "import Exchange")  # the last by the tests of what README prints
+    kinds = (
+        "integrations.asgi",
+        "integrations.wsgi",
+        "AsyncDriver",
+        "import Exchange",
+    )  # the last by the tests of what README prints
     assert [program for program in PROGRAMS if not any(kind in program for kind in kinds)] == []
     assert len(PROGRAMS) == 8

@@ -1,32 +1,19 @@
-"""The WSGI middleware.
-
-One host serves all threads of a process; it starts with the process's first request (so after a server has forked) and
-ends with `ProxyWasmMiddleware.close`, or with the process.
-"""
+"""The WSGI middleware."""
 
 from __future__ import annotations
 
 import logging
-import os
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from proxywasm_host.driver import filters as filter_list
-from proxywasm_host.driver.health import FilterHealth, watch
-from proxywasm_host.driver.refresh import Refresher
-from proxywasm_host.driver.threaded import ThreadDriver
-from proxywasm_host.integrations.carrier import Carrier
+from proxywasm_host.integrations.threads import ThreadCarrier
 from proxywasm_host.integrations.wsgi.environ import Environ, properties
 from proxywasm_host.integrations.wsgi.pump import Pump
-from proxywasm_host.runtime.filter_config import FilterConfig
-from proxywasm_host.runtime.plugin import Plugin
 
 __all__ = ["ProxyWasmMiddleware"]
 
 
-class ProxyWasmMiddleware(Carrier):
+class ProxyWasmMiddleware(ThreadCarrier):
     """Runs filters in front of a WSGI application.
 
     Args: those of `Carrier`; `properties` may be a function of the environ, `clients` are those of `ThreadDriver`.
@@ -34,103 +21,9 @@ class ProxyWasmMiddleware(Carrier):
 
     logger = logging.getLogger("proxywasm_host.wsgi")
 
-    def _set_up(self) -> None:
-        self._starting = threading.Lock()
-        self._running: tuple[int, ThreadDriver, list[Plugin]] | None = None
-        self._watched: list[FilterHealth] = []
-        self._closing = ExitStack()
-
-    def start(self) -> tuple[int, ThreadDriver, list[Plugin]]:
-        """Load the filters, unless this process has. The first request does it. Raises: as `Host.load_plugin`."""
-        with self._starting:
-            if self._running is None or self._running[0] != os.getpid():
-                self._closing = ExitStack()  # what a parent process has is not ours to close
-                with ExitStack() as opened:
-                    host, timeout = opened.enter_context(self._make_host()), self._stream_idle_timeout
-                    driver = ThreadDriver(host, self._clients, stream_idle_timeout=timeout, record=self._record)
-                    opened.enter_context(driver)
-                    filters = filter_list.chain(self.filters)
-                    pinned = filter_list.pin(host, filters)
-                    running = os.getpid(), driver, self._load(driver, pinned)
-                    refresher = Refresher(filters, pinned, host.pin)
-                    if refresher.places and host.fetcher.refresh_interval is not None:
-                        opened.enter_context(self._refreshing(driver, refresher, host.fetcher.refresh_interval))
-                    self._closing = opened.pop_all()
-                self._running = running
-            return self._running
-
-    def _load(self, driver: ThreadDriver, filters: list[FilterConfig]) -> list[Plugin]:
-        """Load filters for new requests. Compiling takes seconds: others go on meanwhile."""
-        filter_list.compile(driver.host, filters)
-        with driver.lock:
-            try:
-                plugins = filter_list.load(driver.host, filters)
-            finally:
-                driver.perform(driver.host.drain())
-            self._watched = watch(plugins, self.logger, self._on_failure)
-            driver.heal(plugins)
-        return plugins
-
-    @contextmanager
-    def _refreshing(self, driver: ThreadDriver, refresher: Refresher, seconds: float) -> Iterator[None]:
-        """Look for newer modules from time to time, in a thread."""
-        over, exchanging = threading.Event(), threading.Lock()
-
-        def refresh() -> None:
-            while not over.wait(seconds):
-                for place in refresher.places:
-                    chain = refresher.newer(place, self.logger)
-                    with exchanging:
-                        if chain is not None and not over.is_set():
-                            self._exchange(driver, refresher, chain, place)
-
-        thread = threading.Thread(target=refresh, name="proxywasm-refresh", daemon=True)
-        thread.start()
-        yield
-        over.set()
-        with exchanging:  # the host goes when nobody loads into it
-            pass
-
-    def _exchange(self, driver: ThreadDriver, refresher: Refresher, chain: list[FilterConfig], place: int) -> None:
-        """Let a chain take the place of the one that runs, if it can be loaded; requests under way end on theirs."""
-        try:
-            plugins = self._load(driver, chain)
-        except Exception as error:  # noqa: BLE001 - it is told
-            refresher.refused(chain, place, error, self.logger)
-            return
-        with driver.lock:
-            running = self._running
-            if running is None or running[1] is not driver:  # it is being closed, and the host closes what it has
-                return
-            self._running = (*running[:2], plugins)
-            for plugin in running[2]:
-                driver.perform(plugin.close())
-        refresher.loaded(chain, place, self.logger)
-
-    def _filter_healths(self) -> list[FilterHealth]:
-        running = self._running
-        return [] if running is None or running[0] != os.getpid() else self._watched
-
-    def close(self) -> None:
-        """End the plugins and free their VMs; another request would start them anew."""
-        with self._starting:
-            self._running = None
-            self._closing.close()
-
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """A WSGI application."""
-        running = self._running
-        if running is None or running[0] != os.getpid():
-            running = self.start()
-        driver = running[1]
-        known = {**properties(environ), **self._properties_of(environ)}
-        with driver.lock:
-            stream = driver.host.http_stream(
-                (self._running or running)[2],  # another chain may have taken the place of the one before
-                properties=known,
-                buffer_limit=self._buffer_limit,
-                header_limits=self._header_limits,
-            )
+        driver, stream = self._stream({**properties(environ), **self._properties_of(environ)})
         pump = Pump(driver, stream, environ, start_response, fix_content_length=self._fix_content_length)
         return Response(pump.run(self.app))
 

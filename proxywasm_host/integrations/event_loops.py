@@ -1,0 +1,102 @@
+"""The base of carriers in event loops: a worker with VMs of its own in each of them.
+
+A worker starts with the first request, unless its carrier starts it sooner, and ends when it is stopped, or with its
+loop. The chain is read when a request begins, so that another one can take its place at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+from anyio.lowlevel import current_token
+
+from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.driver import filters as filter_list
+from proxywasm_host.driver.filters import AnyFilter
+from proxywasm_host.driver.health import FilterHealth
+from proxywasm_host.driver.worker import Worker
+from proxywasm_host.integrations.carrier import Carrier
+from proxywasm_host.runtime.http import HttpStream
+
+__all__ = ["EventLoopCarrier"]
+
+
+def event_loop() -> object:
+    """The event loop in which we are, as `current_token` has it, which takes a microsecond to tell what runs."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None  # of another kind; trio as a guest has a loop, and no task
+    return current_token().native_token if task is None else task.get_loop()
+
+
+class EventLoopCarrier(Carrier):
+    """Base of carriers in event loops. Args: those of `Carrier`; `clients` are those of `AsyncDriver`."""
+
+    def _set_up(self) -> None:
+        self._workers: dict[object, Worker] = {}
+        self._tasks: set[object] = set()
+
+    async def reload(self, filters: Iterable[AnyFilter]) -> None:
+        """Let other filters take the place of those that run in this event loop, without losing a request.
+
+        They load beside the old ones; new requests get them as soon as all have loaded, requests in progress end on
+        the old ones. Raises: as `Host.load_plugin`; then nothing has changed.
+        """
+        chain = filter_list.chain(filters)
+        worker = self._workers.get(current_token().native_token) or self._start()
+        await worker.ready()
+        await worker.reload(chain)
+        self.filters = [*chain]
+
+    async def _worker(self) -> Worker:
+        """The worker of this event loop, which runs. Raises: as `Host.load_plugin`."""
+        worker = self._workers.get(event_loop()) or self._start()
+        if not worker.running:
+            if worker.ended:
+                worker = self._start()
+            await worker.ready()
+        return worker
+
+    def _stream(self, worker: Worker, properties: Mapping[str, PropertyValue]) -> HttpStream:
+        """A stream through the chain that runs now."""
+        return worker.host.http_stream(
+            worker.plugins,
+            properties=properties,
+            buffer_limit=self._buffer_limit,
+            header_limits=self._header_limits,
+        )
+
+    async def _stop(self) -> None:
+        """End the filters of this event loop."""
+        worker = self._workers.pop(event_loop(), None)
+        if worker is not None:
+            await worker.stop()
+
+    def _filter_healths(self) -> list[FilterHealth]:
+        return [health for worker in list(self._workers.values()) if worker.running for health in worker.filter_healths]
+
+    def _start(self) -> Worker:
+        """Start a worker in this event loop."""
+        for token in [token for token in self._workers if getattr(token, "is_closed", bool)()]:
+            del self._workers[token]
+        loop = current_token().native_token
+        worker = self._workers[loop] = Worker(
+            self._make_host,
+            self.filters,
+            self._clients,
+            logger=self.logger,
+            on_failure=self._on_failure,
+            stream_idle_timeout=self._stream_idle_timeout,
+            record=self._record,
+        )
+        if isinstance(loop, asyncio.AbstractEventLoop):
+            task = loop.create_task(worker.run())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            import trio  # noqa: PLC0415 - it runs
+
+            trio.lowlevel.spawn_system_task(worker.run)
+        return worker
