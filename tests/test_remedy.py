@@ -150,6 +150,7 @@ def test_a_pip_of_another_python_is_not_taken(place, monkeypatch, tmp_path):
 
 MODULES = [
     ("proxywasm_host.integrations.asgi", "anyio", "asgi"),
+    ("proxywasm_host.integrations.aiohttp", "aiohttp", "aiohttp"),
     ("proxywasm_host.integrations.httpx", "httpx", "httpx"),
     ("proxywasm_host.integrations.requests", "requests", "requests"),
     ("proxywasm_host.driver.asynchronous", "anyio", "http"),
