@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from proxywasm_host import effects
     from proxywasm_host.abi.module_limits import ModuleLimits
-    from proxywasm_host.abi.profile import ENVOY, SPEC, Profile
+    from proxywasm_host.abi.profile import ENVOY, SPEC, WASMX, Profile
     from proxywasm_host.abi.types import AbiVersion, LogLevel, PeerType, Status
     from proxywasm_host.engine.cache import ModuleCache
     from proxywasm_host.engine.protocol import Limits
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ENVOY",
     "SPEC",
+    "WASMX",
     "AbiVersion",
     "EngineUnavailable",
     "Failure",
@@ -63,7 +64,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "proxywasm_host.abi.module_limits": "ModuleLimits",
-    "proxywasm_host.abi.profile": "ENVOY SPEC Profile",
+    "proxywasm_host.abi.profile": "ENVOY SPEC WASMX Profile",
     "proxywasm_host.abi.types": "AbiVersion LogLevel PeerType Status",
     "proxywasm_host.engine.cache": "ModuleCache",
     "proxywasm_host.engine.protocol": "Limits",

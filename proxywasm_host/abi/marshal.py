@@ -42,6 +42,7 @@ __all__ = [
     "RestrictedCall",
     "bind",
     "bind_refusal",
+    "misuse",
 ]
 
 U32: Final = struct.Struct("<I")
@@ -86,6 +87,14 @@ class BadAddress(Exception):
 
 class RestrictedCall(Exception):
     """A guest made a hostcall where none may be made (in its allocator, or while it starts). Fails the VM."""
+
+
+def misuse(vm: Any, reason: str, *args: object) -> Refusal:
+    """BAD_ARGUMENT for what makes no sense in this callback. Raises: RestrictedCall, where the profile says so."""
+    refusal = Refusal(Status.BAD_ARGUMENT, reason, *args)
+    if vm.profile.misuse_fails:
+        raise RestrictedCall(refusal.reason)
+    return refusal
 
 
 def shown(value: object) -> object:

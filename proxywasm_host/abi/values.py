@@ -20,6 +20,7 @@ __all__ = [
     "check_properties",
     "decode_path",
     "encode_path",
+    "encode_text",
     "encode_value",
 ]
 
@@ -84,6 +85,20 @@ def encode_path(path: Sequence[str]) -> bytes:
 
 def _nanoseconds(span: timedelta) -> int:
     return (span.days * 86_400_000_000 + span.seconds * 1_000_000 + span.microseconds) * 1000
+
+
+def encode_text(value: PropertyValue) -> bytes:
+    """A property as ngx_wasm_module gives it: numbers in decimal, ``true`` and ``false``, times and spans in seconds.
+
+    Raises: as `encode_value`.
+    """
+    if isinstance(value, bool):
+        return b"true" if value else b"false"
+    if isinstance(value, (int, float)):
+        return b"%d" % value if isinstance(value, int) else repr(value).encode()
+    if isinstance(value, datetime):
+        return b"%.3f" % value.timestamp()
+    return b"%.3f" % value.total_seconds() if isinstance(value, timedelta) else encode_value(value)
 
 
 def encode_value(value: PropertyValue) -> bytes:

@@ -75,24 +75,34 @@ def seconds_of(callout: HttpCall, cluster: Cluster) -> float | None:
     return callout.timeout / 1000 if callout.timeout else cluster.timeout
 
 
-def answer(status: int, body: bytes) -> HttpCallReply:
+def answer(status: int, body: bytes, failure: str) -> HttpCallReply:
     """What Envoy's router says for an upstream."""
     length = b"%d" % len(body)
     return HttpCallReply(
-        [(b":status", b"%d" % status), (b"content-length", length), (b"content-type", b"text/plain")], body
+        [(b":status", b"%d" % status), (b"content-length", length), (b"content-type", b"text/plain")],
+        body,
+        failure=failure,
     )
 
 
 def timed_out() -> HttpCallReply:
-    return answer(504, b"upstream request timeout")
+    return answer(504, b"upstream request timeout", "timeout")
+
+
+def failure_of(error: Exception) -> str:
+    """ngx_wasm_module's words for a connection that was not made."""
+    text = str(error).lower()
+    if "name or service" in text or "getaddrinfo" in text or "address associated" in text:
+        return "resolver failure"
+    return "tls handshake failure" if "ssl" in text or "certificate" in text else "broken connection"
 
 
 def no_answer(error: Exception) -> HttpCallReply:
     """The reply when the upstream's answer did not begin."""
     for kind, reason in REASONS:
         if isinstance(error, kind) and "disconnected" not in str(error):
-            return answer(503, NO_ANSWER + reason)
-    return answer(503, NO_ANSWER + b"connection termination")
+            return answer(503, NO_ANSWER + reason, failure_of(error))
+    return answer(503, NO_ANSWER + b"connection termination", "broken connection")
 
 
 def reply_of(response: httpx2.Response, body: bytes | bytearray) -> HttpCallReply:

@@ -1,13 +1,14 @@
 /* What almost every request asks of a plugin and of a host: C forms of PluginBase and HostBase in runtime/fast_path.py. */
 #include "fast_path.h"
 
-static PyObject *clock_name, *ready_name, *router_name, *nothing, *default_limit;
+static PyObject *clock_name, *ready_name, *stream_type_name, *router_name, *nothing, *default_limit;
 
 int host_names(void) {
     static const Name NAMES[] = {
         {&clock_name, "clock"},
         {&ready_name, "_ready"},
         {&router_name, "_router"},
+        {&stream_type_name, "_stream_type"},
     };
     PyObject *empty = PyDict_New();
     nothing = empty ? PyDictProxy_New(empty) : NULL;
@@ -169,7 +170,8 @@ static PyObject *host_http_stream(HostBase *self, PyObject *const *args, Py_ssiz
     if (given[1] != nothing && check_properties(given[1])) return NULL;
     PyObject *plugins = ready(self, given[0]);
     if (!plugins) return NULL;
-    PyObject *stream = stream_make(self, plugins, given[1], given[2], given[3]);
+    PyObject *type = self->dict ? PyDict_GetItemWithError(self->dict, stream_type_name) : NULL;
+    PyObject *stream = PyErr_Occurred() ? NULL : stream_make(self, type, plugins, given[1], given[2], given[3]);
     Py_DECREF(plugins);
     if (stream && given[4] != Py_True) {
         int routes = PyObject_IsTrue(given[4]);

@@ -122,9 +122,10 @@ static int stream_init(HttpStreamBase *self, PyObject *args, PyObject *keywords)
     return begin(self, (HostBase *)host, plugins, properties, limit, header_limits);
 }
 
-PyObject *stream_make(HostBase *host, PyObject *plugins, PyObject *properties, PyObject *buffer_limit,
-                      PyObject *header_limits) {
-    PyTypeObject *type = known.http_stream ? (PyTypeObject *)known.http_stream : &HttpStreamBaseType;
+PyObject *stream_make(HostBase *host, PyObject *wanted, PyObject *plugins, PyObject *properties,
+                      PyObject *buffer_limit, PyObject *header_limits) {
+    if (!wanted) wanted = known.http_stream;
+    PyTypeObject *type = wanted ? (PyTypeObject *)wanted : &HttpStreamBaseType;
     if (!is_made_here(type, (initproc)stream_init)) {
         PyObject *args[] = {(PyObject *)host, plugins, properties, buffer_limit, header_limits};
         return PyObject_Vectorcall((PyObject *)type, args, 5, NULL);

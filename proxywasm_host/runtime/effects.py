@@ -283,6 +283,8 @@ class HttpCallReply:
     headers: HeaderList
     body: bytes = b""
     trailers: HeaderList = field(default_factory=list)
+    failure: str = field(default="", compare=False)
+    """Why the client made the reply itself, as Envoy's router does: ``timeout``, ``broken connection``, …"""
 
 
 @dataclass(frozen=True, slots=True)

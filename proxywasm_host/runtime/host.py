@@ -43,6 +43,7 @@ from proxywasm_host.runtime.fast_path import BUFFER_LIMIT, HostBase
 from proxywasm_host.runtime.filter_config import FilterConfig, as_bytes, of_filter
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.listener import Listener, listeners
+from proxywasm_host.runtime.nginx import NginxStream
 from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.runtime.properties import lookup
 from proxywasm_host.runtime.tcp import TcpStream
@@ -64,7 +65,8 @@ class Host(HostBase):
 
     Args:
         engine: name of an engine, or an engine; ``None`` asks ``PROXYWASM_ENGINE``, else takes the best installed.
-        profile: whose behaviour to follow where hosts differ, ``"envoy"`` or ``"spec"``, or a `Profile` of your own.
+        profile: whose behaviour to follow where hosts differ, ``"envoy"``, ``"spec"`` or ``"wasmx"``, or a `Profile` of
+            your own.
         services: clock, log, metrics, shared data, clusters, …; in-memory defaults.
         limits: memory in bytes, with tables, and deadline in seconds for each VM. What a VM makes the host keep at a
             time (callouts under way, effects that are not taken yet) is bounded by as many bytes as its memory.
@@ -103,6 +105,8 @@ class Host(HostBase):
         super().__init__(Services() if services is None else services)
         self.engine = self._engine(engine)
         self.profile = profile_of(profile)
+        if self.profile.nginx_phases:
+            self._stream_type = NginxStream  # type: ignore[misc]
         self.limits = DEFAULT_LIMITS if limits is None else limits
         self.module_limits = module_limits
         self.properties = {} if properties is None else properties

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from proxywasm_host.abi.context import READ_ONLY, Context
-from proxywasm_host.abi.marshal import Refusal
+from proxywasm_host.abi.marshal import Refusal, RestrictedCall
 from proxywasm_host.abi.pairs import MAX_ENTRIES, MAX_SIZE, HeaderList
 from proxywasm_host.abi.types import AbiVersion, DataAction, HeadersAction, MapType, Status, StreamType
 from proxywasm_host.abi.values import PropertyValue
@@ -57,6 +57,8 @@ class HttpContext(HttpContextBase, Context):
     """What the context costs while it waits for ``proxy_done``."""
     keeps_route = False
     """The guest does not want the route chosen again (Higress)."""
+    callouts = 0
+    """HTTP callouts of this stream that are under way, for profiles in which the last one resumes it."""
 
     @property
     def name(self) -> str:
@@ -117,6 +119,28 @@ class HttpContext(HttpContextBase, Context):
         if not action:
             self.buffers[direction] = None
         return action, data
+
+    def on_whole_body(self, direction: int, data: bytes, end_stream: bool) -> tuple[int, bytes]:
+        """Give the guest all that it will see of a body until it is called again: the action, and what it left."""
+        vm = self.vm
+        callback = vm.callbacks.get(ON_BODY[direction])
+        if not self.created or (callback is None and vm.failure is None):
+            return 0, data
+        if callback is None or vm.failure is not None:
+            return self.failed(direction, NO_BUFFER), data
+        self.buffers[direction] = data
+        action = vm.enter(self, callback, self.id, len(data), int(end_stream))
+        left, self.buffers[direction] = self.buffers[direction], None
+        if vm.failure is not None:
+            return self.failed(direction, NO_BUFFER), data
+        self.returned(direction, BODY, action)
+        return action, bytes(left or b"")
+
+    def callout_ended(self) -> None:
+        """A callout of this stream has had its reply, and the guest has returned."""
+        self.callouts -= 1
+        if not self.callouts and not self.deleted:
+            self._resume(REQUEST)
 
     def on_trailers(self, direction: int, trailers: HeaderList) -> int:
         """The action of the guest: 0 is to go on."""
@@ -239,10 +263,20 @@ class HttpContext(HttpContextBase, Context):
     ) -> None:
         """``proxy_send_local_response``."""
         self.vm.reserve_effect(kept_bytes(details, body, headers))
+        if self.vm.profile.misuse_fails:
+            self._check_local_response()
         if self.vm.running:
             self.vm.stop_iteration = True
         text = details.translate(WHITE_SPACE).decode("utf-8", "replace")
         self.vm.defer(self.stream._local_response, status, headers, body, text, grpc_status)
+
+    def _check_local_response(self) -> None:
+        """Raises: RestrictedCall, if it is too late for one, or if there is one."""
+        stream = self.stream
+        if self.read_only or stream._chain(RESPONSE).headers_sent:
+            raise RestrictedCall("response already sent")
+        if self.vm.stop_iteration or stream.local is not None:
+            raise RestrictedCall("local response already stashed")
 
     def continue_stream(self, stream: int) -> Refusal | None:
         """``proxy_continue_stream``."""

@@ -19,7 +19,8 @@ its callback only. Source: ``context.cc`` of Envoy; for Redis, that of Higress's
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
 from proxywasm_host.abi.context import Context
 from proxywasm_host.abi.hostcalls.callouts import NO_CLUSTER, text
@@ -45,6 +46,7 @@ from proxywasm_host.runtime.vm import kept_bytes
 from proxywasm_host.services import max_callouts_of
 
 if TYPE_CHECKING:
+    from proxywasm_host.runtime.http_context import HttpContext
     from proxywasm_host.runtime.plugin import Plugin
     from proxywasm_host.runtime.vm import Vm
 
@@ -69,6 +71,14 @@ def lower(pairs: HeaderList) -> HeaderList:
     return [(name.lower(), value) for name, value in pairs]
 
 
+def with_dispatch_status(reply: effects.Reply) -> HttpCallReply:
+    """A reply as ngx_wasm_module has it: what became of the callout, in its own words, is the first header."""
+    if isinstance(reply, HttpCallReply) and not reply.failure:
+        return replace(reply, headers=[*reply.headers[:1], (b":dispatch_status", b"ok"), *reply.headers[1:]])
+    failure = reply.failure if isinstance(reply, HttpCallReply) else "broken connection"
+    return HttpCallReply([(b":dispatch_status", failure.encode())], failure=failure)
+
+
 class RootContext(Context):
     """A plugin's own context in one VM."""
 
@@ -86,6 +96,8 @@ class RootContext(Context):
         """gRPC streams that one side has closed: token → ``local`` or ``remote``."""
         self._redis: dict[str, RedisClient] = {}
         """What ``proxy_redis_init`` said, by cluster."""
+        self._callers: dict[int, HttpContext] = {}
+        """The streams that made callouts, by token, where a reply is for its stream."""
         self._pending_done = False
         self.queue_notifications = QueueNotifications(self._tell)
         vm.contexts[self.id] = self
@@ -205,7 +217,20 @@ class RootContext(Context):
             headers = [pair for pair in headers if pair[0] != b"content-length"] + [length]
         token = self.vm.new_token(HTTP)
         callout = effects.HttpCall(self.plugin, token, cluster, headers, body, lower(trailers), timeout)
-        return self._start(callout, headers, body, trailers)
+        started = self._start(callout, headers, body, trailers)
+        caller = self.vm.context
+        if self.vm.profile.last_callout_resumes and caller is not self and started == token:
+            self._callers[token] = cast("HttpContext", caller)
+            self._callers[token].callouts += 1
+        return started
+
+    def cancel_callouts_of(self, context: HttpContext) -> None:
+        """A stream goes on without the replies to its callouts."""
+        for token in [token for token, caller in self._callers.items() if caller is context]:
+            del self._callers[token]
+            self._end(token)
+            self._emit(effects.CancelCallout(self.plugin, token))
+        context.callouts = 0
 
     def _grpc_cluster(self, service: bytes) -> str | Refusal:
         cluster = cluster_of(service)
@@ -345,18 +370,24 @@ class RootContext(Context):
             self._grpc_reply(token, reply)
 
     def _http_reply(self, token: int, reply: effects.Reply) -> None:
+        caller = self._callers.pop(token, None)
+        if self.vm.profile.dispatch_status:
+            reply = with_dispatch_status(reply)
         if isinstance(reply, HttpCallReply):
             self.maps[MapType.HTTP_CALL_RESPONSE_HEADERS] = lower(reply.headers)
             self.maps[MapType.HTTP_CALL_RESPONSE_TRAILERS] = lower(reply.trailers) or None
             self.buffers[BufferType.HTTP_CALL_RESPONSE_BODY] = reply.body
-            sizes = len(reply.headers), len(reply.body), len(reply.trailers)
-            self.vm.call(self, "on_http_call_response", self.id, token, *sizes)
+            count = 0 if reply.failure else len(reply.headers)
+            sizes = count, len(reply.body), len(reply.trailers)
+            self.vm.call(caller or self, "on_http_call_response", self.id, token, *sizes)
             self.maps[MapType.HTTP_CALL_RESPONSE_HEADERS] = self.maps[MapType.HTTP_CALL_RESPONSE_TRAILERS] = None
             self.buffers[BufferType.HTTP_CALL_RESPONSE_BODY] = None
         else:
             self.status = Status.BROKEN_CONNECTION, b"reset"
-            self.vm.call(self, "on_http_call_response", self.id, token, 0, 0, 0)
+            self.vm.call(caller or self, "on_http_call_response", self.id, token, 0, 0, 0)
             self.status = Status.BROKEN_CONNECTION, b""
+        if caller is not None:
+            caller.callout_ended()
 
     def _redis_reply(self, token: int, reply: effects.Reply) -> None:
         response = reply.response if isinstance(reply, RedisCallReply) else b""

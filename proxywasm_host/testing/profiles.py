@@ -1,9 +1,9 @@
 """Hosts in production, for tests: their behaviour, the hostcalls that they lack, and the properties that they hide.
 
-Sources: `envoy` and `spec`: `proxywasm_host.abi.profile`. `higress`: Envoy, with Higress's ABI 0.2.100. `gcp`: the
-README of plugins of Google Cloud's Service Extensions: the clock stands still in each stream, ``plugin_root_id`` is the
-only property, and there are no callouts, shared data, queues, metrics or ticks. `gcore`: FastEdge's permissions of
-properties, and headers that can be read until the stream ends.
+Sources: `envoy`, `spec` and `wasmx`: `proxywasm_host.abi.profile`. `higress`: Envoy, with Higress's ABI 0.2.100.
+`gcp`: the README of plugins of Google Cloud's Service Extensions: the clock stands still in each stream,
+``plugin_root_id`` is the only property, and there are no callouts, shared data, queues, metrics or ticks. `gcore`:
+FastEdge's permissions of properties, and headers that can be read until the stream ends.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from proxywasm_host.abi.profile import ENVOY, SPEC, Profile
+from proxywasm_host.abi.profile import ENVOY, SPEC, WASMX, Profile
 from proxywasm_host.abi.table import CALLBACKS, HOSTCALLS, WASI
 from proxywasm_host.errors import not_among
 
@@ -83,6 +83,7 @@ HOST_PROFILES = {
         HostProfile("spec", SPEC),
         HostProfile("higress", replace(ENVOY, name="higress")),
         HostProfile("gcp", replace(ENVOY, name="gcp"), GCP_HOSTCALLS, frozenset({"plugin_root_id"}), frozen_clock=True),
+        HostProfile("wasmx", WASMX),
         HostProfile("gcore", replace(ENVOY, name="gcore", headers_stay=True), None, GCORE_PROPERTIES),
     )
 }

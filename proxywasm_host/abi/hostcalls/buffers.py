@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
-from proxywasm_host.abi.marshal import Refusal
+from proxywasm_host.abi.marshal import Refusal, misuse
 from proxywasm_host.abi.types import BufferType, Status
 
 OF_STREAM = frozenset(
@@ -79,7 +79,7 @@ def proxy_set_buffer_bytes(vm: VmState, buffer: int, start: int, length: int, da
         return found
     most = 0 if vm.context.buffers[buffer] is None else vm.context.writable_size(buffer)
     if not most:
-        return Refusal(Status.BAD_ARGUMENT, "the {0} cannot be changed", words(buffer))
+        return misuse(vm, "the {0} cannot be changed", words(buffer))
     if 0 < start < len(found) and not vm.profile.splice_buffers:  # Buffer::copyFrom in context.cc
         return Refusal(
             Status.BAD_ARGUMENT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from proxywasm_host.abi.context import VmState
 from proxywasm_host.abi.hostcalls.headers import canonical
 from proxywasm_host.abi.hostcalls.quota import within_quota
-from proxywasm_host.abi.marshal import Refusal
+from proxywasm_host.abi.marshal import Refusal, misuse
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import MapType, Status
 
@@ -36,7 +36,13 @@ def proxy_http_call(
     headers = [(canonical(MapType.REQUEST_HEADERS, key), value) for key, value in headers]
     given = dict(headers)
     missing = [key.decode() for key in REQUIRED if key not in given]
-    if missing:
+    if vm.profile.dispatch_status:
+        needed = next((name for name in missing if name != ":authority"), None)
+        if needed:
+            return misuse(vm, "dispatch failed: no {0}", needed)
+        if missing:
+            headers.insert(0, (b":authority", cluster))
+    elif missing:
         return Refusal(Status.BAD_ARGUMENT, "the call's headers have no {0}", ", ".join(missing))
     return vm.context.root.http_call(name, headers, body, trailers, timeout)
 

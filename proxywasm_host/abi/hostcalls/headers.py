@@ -13,7 +13,7 @@ Rules, those of Envoy's header map (``header_map_impl.cc``) and ``context.cc``:
 from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
-from proxywasm_host.abi.marshal import Refusal
+from proxywasm_host.abi.marshal import Refusal, misuse
 from proxywasm_host.abi.native import check_constants
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import AbiVersion, MapType, Status
@@ -37,7 +37,7 @@ def readable(vm: VmState, map: int) -> HeaderList | None:
 def absent(vm: VmState, map: int) -> Refusal:
     """BAD_ARGUMENT, for a map that cannot be read or changed in this callback."""
     if vm.profile.headers_stay and vm.context.past_headers(map) is not None:
-        return Refusal(Status.BAD_ARGUMENT, "{0} have gone on, they cannot be changed any more", WORDS[map])
+        return misuse(vm, "{0} have gone on, they cannot be changed any more", WORDS[map])
     return Refusal(Status.BAD_ARGUMENT, "{0} are not available in this callback", WORDS[map])
 
 
@@ -57,10 +57,12 @@ def writable(vm: VmState, map: int) -> HeaderList | Refusal:
         headers = context.maps[map]
         if headers is None:
             headers = context.add_trailers(map)
+        if headers is None and vm.profile.misuse_fails:
+            return misuse(vm, "the {0} cannot be changed in this callback", WORDS[map])
         return absent(vm, map) if headers is None else headers
     if map >= STREAM_MAPS:
-        return Refusal(Status.BAD_ARGUMENT, "{0} cannot be changed: they are a callout's reply", WORDS[map])
-    return Refusal(Status.BAD_ARGUMENT, "{0} cannot be changed while the stream is logged", WORDS[map])
+        return misuse(vm, "{0} cannot be changed: they are a callout's reply", WORDS[map])
+    return misuse(vm, "{0} cannot be changed while the stream is logged", WORDS[map])
 
 
 def proxy_get_header_map_value(vm: VmState, map: int, key: bytes) -> bytes | Refusal:

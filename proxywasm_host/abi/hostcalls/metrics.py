@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
 from proxywasm_host.abi.hostcalls.quota import within_quota
-from proxywasm_host.abi.marshal import Refusal
+from proxywasm_host.abi.marshal import Refusal, misuse
 from proxywasm_host.abi.types import MetricType, Status
 
 COUNTER, GAUGE = int(MetricType.COUNTER), int(MetricType.GAUGE)  # members of an enumeration are slow
@@ -23,6 +23,8 @@ def proxy_define_metric(vm: VmState, type: int, name: bytes) -> int:
     """Define a metric. Returns its id."""
     names, ids = vm.metrics[type]
     text = name.decode("utf-8", "replace")
+    if vm.profile.prefixed_metrics:
+        text = f"pw:{vm.context.root.name}:{text}"
     known = ids.get(text)
     if known is None:
         vm.services.metrics.define(type, text)
@@ -51,6 +53,8 @@ def unknown(metric: int) -> Refusal:
 def proxy_increment_metric(vm: VmState, metric: int, offset: int) -> Refusal | None:
     """Add to a counter, which only grows, or to a gauge, which may shrink."""
     kind = metric & KIND
+    if vm.profile.prefixed_metrics and kind != COUNTER:
+        return misuse(vm, "can only increment counters, and metric {0} is none", metric)
     if kind not in (COUNTER, GAUGE):
         return Refusal(
             Status.BAD_ARGUMENT, "metric {0} is a histogram: it cannot be incremented, only recorded", metric
@@ -74,7 +78,7 @@ def proxy_record_metric(vm: VmState, metric: int, value: int) -> Refusal | None:
     elif vm.profile.counter_record_adds:  # recordMetric in Envoy's context.cc
         vm.services.metrics.add(kind, name, value)
     else:
-        return Refusal(Status.BAD_ARGUMENT, "counter {0!r} can be incremented, but not set", name)
+        return misuse(vm, "counter {0!r} can be incremented, but not set", name)
     return None
 
 
@@ -82,7 +86,7 @@ def proxy_get_metric(vm: VmState, metric: int) -> int | Refusal:
     """The value of a counter or gauge, as 64 bits."""
     kind = metric & KIND
     if kind not in (COUNTER, GAUGE):
-        return Refusal(Status.BAD_ARGUMENT, "metric {0} is a histogram: it has no one value", metric)
+        return misuse(vm, "metric {0} is a histogram: it has no one value", metric)
     name = find(vm, metric)
     if name is None:
         return unknown(metric)

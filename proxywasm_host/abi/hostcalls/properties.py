@@ -6,7 +6,7 @@ from proxywasm_host.abi.context import VmState
 from proxywasm_host.abi.hostcalls.quota import within_quota
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.types import Status
-from proxywasm_host.abi.values import UnencodableValue, decode_path, encode_value
+from proxywasm_host.abi.values import UnencodableValue, decode_path, encode_text, encode_value
 
 
 def proxy_get_property(vm: VmState, path: bytes) -> bytes | Refusal:
@@ -16,7 +16,8 @@ def proxy_get_property(vm: VmState, path: bytes) -> bytes | Refusal:
     """
     segments = decode_path(path)
     try:
-        return encode_value(vm.context.get_property(segments))
+        encode = encode_text if vm.profile.text_properties else encode_value
+        return encode(vm.context.get_property(segments))
     except LookupError:
         return Refusal(Status.NOT_FOUND, "no property {0}", ".".join(segments))
     except UnencodableValue as error:

@@ -19,7 +19,9 @@ def proxy_get_shared_data(vm: VmState, key: bytes) -> tuple[bytes, int] | Refusa
 @within_quota
 def proxy_set_shared_data(vm: VmState, key: bytes, value: bytes, cas: int) -> Refusal | None:
     """Set a key. With a `cas` other than 0 only if the value still has that number, otherwise CAS_MISMATCH."""
-    if vm.services.shared_data.set(vm.vm_id, key, value, cas):
+    data = vm.services.shared_data
+    taken = cas == 0 and vm.profile.cas_zero_is_absent and data.get(vm.vm_id, key) is not None
+    if not taken and data.set(vm.vm_id, key, value, cas):
         return None
     return Refusal(Status.CAS_MISMATCH, "shared data under {0!r} has changed since CAS {1}", key, cas)
 

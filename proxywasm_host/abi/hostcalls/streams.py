@@ -9,6 +9,7 @@ from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import Status, StreamType
 
 LAST_GRPC_STATUS = 16
+LAST_STATUS = 999
 
 
 @within_quota
@@ -19,6 +20,10 @@ def proxy_send_local_response(
 
     The response goes out when the guest has returned. A gRPC status outside 0 … 16 means none: SDKs send -1.
     """
+    if vm.profile.local_response_line:
+        if not 100 <= status <= LAST_STATUS:
+            return Refusal(Status.BAD_ARGUMENT, "a status of {0}: it is 100 to 999", status)
+        body = body + b"\n" if body else body
     vm.context.send_local_response(
         status, details, body, headers, grpc_status if 0 <= grpc_status <= LAST_GRPC_STATUS else None
     )

@@ -1,0 +1,275 @@
+"""An HTTP stream whose filters see what they see in ngx_wasm_module: the profile's flag ``nginx_phases``.
+
+Rules, those of that module (its documentation and its tests), where they differ from Envoy's:
+
+* The response passes the filters in the order of the request.
+* Callbacks on headers are never told that nothing follows.
+* The body of the request comes at once, after all filters have seen the headers and before the request goes upstream:
+  until then its headers can be changed. There is no callback for a body that is empty.
+* PAUSE holds the request, whichever callback returns it: the next filter's step begins when it is over.
+* The headers of a response cannot be held. PAUSE on a part of its body makes the filter see all of it at once, if it
+  is not beyond the limit of the stream's buffer, once in each response.
+* All filters see a local response, whether the request has met them or not.
+* A guest that fails is answered 500; one that fails on a response is left out of it, and the response goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.types import LogLevel
+from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.fast_path import HEADERS_MAP, PythonFilterChainBase, PythonHttpStreamBase
+from proxywasm_host.runtime.filter_chain import REQUEST, RESPONSE, FilterChain
+from proxywasm_host.runtime.header_limits import HeaderLimits
+from proxywasm_host.runtime.http import HttpStream
+from proxywasm_host.runtime.http_context import HttpContext
+from proxywasm_host.services import GuestLog
+
+if TYPE_CHECKING:
+    from proxywasm_host.runtime.host import Host
+    from proxywasm_host.runtime.plugin import Plugin
+
+__all__ = ["NginxStream"]
+
+WITHOUT_BODY = (b"204", b"304")
+TAKEN_FOR_CONTINUE = "{} returned PAUSE, which is taken for CONTINUE: {}"
+
+
+def warn(context: HttpContext, callback: str, why: str) -> None:
+    """Tell whoever reads the filter's log that its PAUSE held nothing."""
+    line = GuestLog(context.name, LogLevel.WARN, TAKEN_FOR_CONTINUE.format(callback, why), context.id)
+    context.vm.services.log.log(line)
+
+
+class RequestChain(FilterChain):
+    """The request: headers through all filters, then its body through all filters, then upstream."""
+
+    _out_headers = PythonFilterChainBase._out_headers
+    _steps = 0
+    """Callbacks that have begun: those on headers, then those on the body."""
+
+    def on_headers(self, headers: HeaderList, end_stream: bool) -> None:
+        """Headers have come in."""
+        self.headers, self.started, self.ended = headers, True, end_stream
+        self._go_on()
+
+    def on_data(self, data: bytes, end_stream: bool) -> None:
+        """A part of the body has come in."""
+        self.received += len(data)
+        self.ended = end_stream
+        if self.headers_sent:
+            self.out_data(data, end_stream)
+            return
+        held = self.take_growing()
+        held += data
+        self.buffer = held
+        if self._is_read and len(held) > self.stream.buffer_limit:
+            self.stream._over_limit(self)
+        else:
+            self._go_on()
+
+    def on_trailers(self, trailers: HeaderList) -> None:
+        """Trailers have come in, which no filter sees."""
+        self.trailers, self.ended = trailers, True
+        if self.headers_sent:
+            self._out_trailers()
+        else:
+            self._go_on()
+
+    def resume(self, context: HttpContext) -> None:
+        """Let a filter that paused go on, unless it has callouts under way."""
+        index = self.filters.index(context)
+        if context.callouts:
+            return
+        if index == self.calling:
+            self.resume_asked |= 1 << index
+        elif index in self.stopped:
+            self.stopped = {}
+            self._go_on()
+
+    @property
+    def _is_read(self) -> bool:
+        """Whether a filter is to see the body."""
+        return any("on_request_body" in context.vm.callbacks for context in self.filters)
+
+    def _go_on(self) -> None:
+        filters = self.filters
+        while not (self.aborted or self.stopped or self.headers_sent or self.calling >= 0):
+            if self._steps < len(filters):
+                self._step(self._steps, None)
+            elif self._is_read and not self.ended:
+                return
+            elif self.buffer and self._steps < 2 * len(filters) and self._is_read:
+                self._step(self._steps - len(filters), bytes(self.buffer))
+            else:
+                self._out()
+
+    def _step(self, index: int, body: bytes | None) -> None:
+        """Call one filter, for the headers or for the body."""
+        context = self.filters[index]
+        self._steps += 1
+        self.calling = index
+        if body is None:
+            action = context.on_headers(REQUEST, self.headers, False)
+        else:
+            context.maps[HEADERS_MAP[REQUEST]] = self.headers
+            action, left = context.on_whole_body(REQUEST, body, True)
+            self.buffer = bytearray(left)
+        self.calling = -1
+        context.maps[HEADERS_MAP[REQUEST]] = self.headers  # until the request goes upstream
+        if self.aborted:
+            self.stream._send_prepared()
+        elif action and not self.resume_asked >> index & 1:
+            self.stopped = {index: None}
+        self.resume_asked &= ~(1 << index)
+
+    def _out(self) -> None:
+        for context in self.filters:
+            context.maps[HEADERS_MAP[REQUEST]] = None
+        body = bytes(self.take_buffer())
+        end = self.ended and self.trailers is None
+        self.headers = list(self.headers)  # what filters do to theirs now changes nothing any more
+        self._out_headers(end and not body)
+        if self.headers_sent and not self.aborted:
+            if body:
+                self.out_data(body, end)
+            if self.trailers is not None:
+                self._out_trailers()
+
+
+class ResponseChain(FilterChain):
+    """The response, which no filter can hold."""
+
+    stream: NginxStream
+
+    _out_headers = PythonFilterChainBase._out_headers
+    _whole = -1
+    """The filter that is to see all of the body."""
+    _has_paused = False
+
+    def on_headers(self, headers: HeaderList, end_stream: bool) -> None:
+        """Headers have come in."""
+        self.headers, self.started, self.ended = headers, True, end_stream
+        for index, context in enumerate(self.filters):
+            if context.vm.failure is None:
+                context.create()
+            self.calling = index
+            action = context.on_headers(RESPONSE, headers, False)
+            self.calling = -1
+            if self.aborted:
+                return
+            context.maps[HEADERS_MAP[RESPONSE]] = None
+            if action and context.vm.failure is None:
+                warn(context, "proxy_on_response_headers", "the headers of a response cannot be held")
+        data = None
+        if end_stream and headers[:1] and headers[0][1] not in WITHOUT_BODY and not self.stream._is_head:
+            data = self._filtered(b"", True)
+            if self.aborted:
+                return
+        self._out_headers(end_stream and not data)
+        if data:
+            self.out_data(data, True)
+
+    def on_data(self, data: bytes, end_stream: bool) -> None:
+        """A part of the body has come in."""
+        self.received += len(data)
+        self.ended = end_stream
+        left = self._filtered(data, end_stream)
+        if left is not None and not self.aborted:
+            self.out_data(left, end_stream)
+
+    def on_trailers(self, trailers: HeaderList) -> None:
+        """Trailers have come in, which no filter sees."""
+        self.trailers, self.ended = trailers, True
+        left = self._filtered(b"", True)
+        if not self.aborted:
+            self.out_data(left or b"", False)
+            self._out_trailers()
+
+    def resume(self, context: HttpContext) -> None:
+        """Nothing is held."""
+
+    def _filtered(self, data: bytes, end_stream: bool) -> bytes | None:
+        """What the filters leave of a part of the body; ``None`` if one waits for all of it."""
+        for index, context in enumerate(self.filters):
+            if index == self._whole:
+                held = self.take_growing()
+                held += data
+                if not end_stream and len(held) <= self.stream.buffer_limit:
+                    self.buffer = held
+                    return None
+                data, self._whole = bytes(held), -1
+            if not data and not end_stream:
+                continue
+            self.calling = index
+            action, data = context.on_whole_body(RESPONSE, data, end_stream)
+            self.calling = -1
+            if self.aborted:
+                return None
+            if action and not end_stream and context.vm.failure is None:
+                if self._has_paused:
+                    warn(context, "proxy_on_response_body", "it was returned before in this response")
+                    continue
+                self._has_paused, self._whole = True, index
+                self.buffer = bytearray(data)
+                return None
+        return data
+
+
+class NginxStream(HttpStream):
+    """An `HttpStream` whose filters see what they see in nginx."""
+
+    def __init__(
+        self,
+        host: Host,
+        plugins: Sequence[Plugin],
+        properties: Mapping[str, PropertyValue],
+        buffer_limit: int,
+        header_limits: HeaderLimits | None,
+    ) -> None:
+        super().__init__(host, plugins, properties, buffer_limit, header_limits)
+        if self._contexts:
+            self._request = RequestChain(self, REQUEST, self._contexts)
+            self._response = ResponseChain(self, RESPONSE, self._contexts)
+
+    # Those in C have chains of their own.
+    request_headers = PythonHttpStreamBase.request_headers
+    response_headers = PythonHttpStreamBase.response_headers
+    request_body = PythonHttpStreamBase.request_body
+    response_body = PythonHttpStreamBase.response_body
+    _feed_headers = PythonHttpStreamBase._feed_headers
+
+    def close(self, details: str = "") -> list[effects.Effect]:
+        """As `HttpStream.close`; callouts that its filters have under way are cancelled."""
+        if not self.closed:
+            self._cancel_callouts()
+        return super().close(details)
+
+    @property
+    def _is_head(self) -> bool:
+        return self._request_header(b":method") == b"HEAD"
+
+    def _cancel_callouts(self) -> None:
+        for context in self._contexts:
+            if context.callouts:
+                context.plugin._root.cancel_callouts_of(context)
+
+    def _place(self, context: HttpContext, direction: int) -> int:
+        return self._contexts.index(context) + 1
+
+    def _fail(self, context: HttpContext) -> None:
+        """A guest that fails on a request is answered 500; the response goes on without it."""
+        self.failure = context.vm.failure
+        if not self._response.started:
+            self.failed = True
+            self._local_response(500, [], b"", "wasm_fail_stream", None)
+
+    def _local_response(
+        self, status: int, headers: HeaderList, body: bytes, details: str, grpc_status: int | None
+    ) -> None:
+        self._cancel_callouts()
+        super()._local_response(status, headers, body, details, grpc_status)

@@ -1,0 +1,368 @@
+"""The profile ``wasmx``: what ngx_wasm_module does, numbered as in our list of its tests' behaviours.
+
+Numbers that are missing are the same in each profile, and tested with the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from proxywasm_host import Host, PluginError
+from proxywasm_host.effects import CancelCallout, HttpCall, HttpCallReply
+from tests.support import REQUEST, RESPONSE, code
+
+POST = [REQUEST[0], REQUEST[1], (b":method", b"POST"), REQUEST[3]]
+CALL = 'http_call 127.0.0.1:80 :method=GET&:path=/ "" "" 1000'
+REPLY = HttpCallReply([(b":status", b"200"), (b"x", b"y")], b"ok")
+PHASES = "\n".join(f"@on_{phase}\nsay {phase}" for phase in ("request_headers", "request_body", "response_headers", "response_body", "done", "log", "delete"))
+
+
+class Anywhere:
+    """Clusters: each address is one."""
+
+    def __contains__(self, name):
+        return True
+
+
+@pytest.fixture
+def services(services):
+    return replace(services, clusters=Anywhere())
+
+
+@pytest.fixture
+def host(engine, services, trace):
+    with Host(engine, services=services, listener=trace, profile="wasmx") as host:
+        yield host
+
+
+def parts(effects):
+    """What comes out: heads as their first header and whether they end, bodies as their bytes."""
+    return [(e.data if hasattr(e, "data") else e.headers[0][1], e.end_stream) for e in effects if hasattr(e, "end_stream")]
+
+
+def calls(trace):
+    return [event for event in trace.take() if "log" in event or "_re" in event or "done" in event]
+
+
+def failure(plugin):
+    return plugin.failure.message
+
+
+# -- Phases ------------------------------------------------------------------------------------------------------------
+
+
+def test_08_isolation_none_one_instance_serves_all_streams(host, probe, log):
+    plugin = probe("@on_request_headers\nset a $a+1\nsay $ctx")
+    for _ in range(2):
+        with host.http_stream([plugin]) as stream:
+            stream.request_headers(REQUEST, True)
+    assert plugin.usage().generation == 1
+    assert len(log.messages) == 2
+
+
+def test_11_a_request_without_a_body(host, probe, trace):
+    plugin = probe(PHASES)
+    trace.take()
+    with host.http_stream([plugin]) as stream:
+        assert parts(stream.request_headers(REQUEST, True)) == [(b"example.com", True)]
+        assert parts(stream.response_headers(RESPONSE)) == [(b"200", False)]
+        assert parts(stream.response_body(b"hello", True)) == [(b"hello", True)]
+    assert [event.partition(": proxy_on_")[2] for event in trace.take()] == [
+        "context_create(1,)",
+        "request_headers(5, 0)",
+        "response_headers(2, 0)",
+        "response_body(5, 1)",
+        "done()",
+        "log()",
+        "delete()",
+    ]
+
+
+def test_12_13_the_body_of_the_request_comes_once_before_anything_goes_upstream(host, probe, trace):
+    plugin = probe("@on_request_body\nadd_header_map_value 0 late 1\nset_buffer_bytes 0 0 100 HELLO%20WORLD!")
+    with host.http_stream([plugin]) as stream:
+        assert parts(stream.request_headers(POST)) == []
+        assert parts(stream.request_body(b"hello ")) == []
+        out = stream.request_body(b"world", True)
+    assert parts(out) == [(b"example.com", False), (b"HELLO WORLD!", True)]
+    assert out[0].headers[-1] == (b"late", b"1")
+    assert "probe: proxy_on_request_body(11, 1)" in trace.events
+
+
+def test_12_an_empty_body_is_no_callback(host, probe, trace):
+    with host.http_stream([probe("")]) as stream:
+        stream.request_headers(POST)
+        assert parts(stream.request_body(b"", True)) == [(b"example.com", True)]
+    assert not any("request_body" in event for event in trace.events)
+
+
+def test_14_no_body_of_204_and_of_head(host, probe, trace):
+    plugin = probe("")
+    head = [REQUEST[0], REQUEST[1], (b":method", b"HEAD"), REQUEST[3]]
+    for request, response in ((REQUEST, [(b":status", b"204")]), (head, RESPONSE)):
+        with host.http_stream([plugin]) as stream:
+            stream.request_headers(request, True)
+            assert parts(stream.response_headers(response, True)) == [(response[0][1], True)]
+    assert not any("response_body" in event for event in trace.events)
+
+
+def test_15_one_callback_for_each_part_of_a_response(host, probe, trace):
+    with host.http_stream([probe("")]) as stream:
+        stream.request_headers(REQUEST, True)
+        stream.response_headers(RESPONSE)
+        for part in (b"a", b"bc"):
+            assert parts(stream.response_body(part)) == [(part, False)]
+        assert parts(stream.response_body(b"", True)) == [(b"", True)]
+    assert [event.partition("response_body")[2] for event in trace.events if "response_body" in event] == ["(1, 0)", "(2, 0)", "(0, 1)"]
+
+
+def test_16_17_both_ways_in_the_order_of_the_request(host, probe, trace):
+    chain = [probe("", name=name) for name in ("one", "two")]
+    trace.take()
+    with host.http_stream(chain) as stream:
+        stream.request_headers(REQUEST, True)
+        stream.response_headers(RESPONSE, True)
+    assert [event.partition("(")[0] for event in trace.events if "re" in event.partition("_on_re")[1]] == [
+        f"{name}: proxy_on_{phase}"
+        for phase in ("request_headers", "response_headers", "response_body")
+        for name in ("one", "two")
+    ]
+
+
+def test_18_the_same_module_twice_has_two_configurations(host, probe, log):
+    with host.http_stream([probe(f"@on_request_headers\nsay {name}", name=name) for name in "ab"]) as stream:
+        stream.request_headers(REQUEST, True)
+    assert log.messages == ["a", "b"]
+
+
+# -- Actions -----------------------------------------------------------------------------------------------------------
+
+
+def test_21_pause_without_a_callout_waits(host, probe):
+    with host.http_stream([probe("@on_request_headers\nreturn 1")]) as stream:
+        assert stream.request_headers(REQUEST, True) == []
+        assert stream.paused
+        assert stream.waiting_for.startswith("plugin 'probe', which holds the request")
+
+
+def test_22_52_the_last_reply_resumes_whether_the_filter_asks_or_not(host, probe, trace):
+    plugin = probe(f"@on_request_headers\n{CALL}\n{CALL}\nreturn 1\n@on_http_call_response/1\ncontinue_stream 0")
+    with host.http_stream([plugin]) as stream:
+        first, second = stream.request_headers(REQUEST, True)
+        assert (first.token != second.token, first.cluster) == (True, "127.0.0.1:80")
+        assert host.deliver(first, REPLY) == []
+        assert parts(host.deliver(second, REPLY)) == [(b"example.com", True)]
+
+
+def test_22_a_callout_without_pause_holds_nothing(host, probe):
+    with host.http_stream([probe(f"@on_request_headers\n{CALL}")]) as stream:
+        call, head = stream.request_headers(REQUEST, True)
+        assert (type(call), parts([head])) == (HttpCall, [(b"example.com", True)])
+
+
+def test_53_the_next_filter_begins_when_the_one_before_is_done(host, probe, log):
+    chain = [probe(f"@on_request_headers\n{CALL}\nreturn 1\n@on_request_body\n{CALL}\nreturn 1", name="one"), probe("@on_request_headers\nsay two, headers\n@on_request_body\nsay two, body", name="two")]
+    with host.http_stream(chain) as stream:
+        [call] = stream.request_headers(POST)
+        stream.request_body(b"body", True)
+        log.take()
+        [call] = host.deliver(call, REPLY)
+        assert log.take()[0] == "two, headers"
+        out = host.deliver(call, REPLY)
+        assert log.take() == ["two, body"]
+        assert parts(out) == [(b"example.com", False), (b"body", True)]
+
+
+def test_54_a_reply_that_calls_again_goes_on_waiting(host, probe):
+    plugin = probe(f"@on_request_headers\n{CALL}\nreturn 1\n@on_http_call_response/1\n{CALL}")
+    with host.http_stream([plugin]) as stream:
+        [call] = stream.request_headers(REQUEST, True)
+        [again] = host.deliver(call, REPLY)
+        assert parts(host.deliver(again, REPLY)) == [(b"example.com", True)]
+
+
+def test_23_the_headers_of_a_response_cannot_be_held(host, probe, log):
+    with host.http_stream([probe("@on_response_headers\nreturn 1")]) as stream:
+        stream.request_headers(REQUEST, True)
+        assert parts(stream.response_headers(RESPONSE)) == [(b"200", False)]
+    assert log.messages == ["proxy_on_response_headers returned PAUSE, which is taken for CONTINUE: the headers of a response cannot be held"]
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [(32, ["(2, 0)", "(14, 1)"]), (6, ["(2, 0)", "(9, 0)", "(5, 0)", "(0, 1)"]), (1, ["(2, 0)", "(5, 0)", "(4, 0)", "(5, 0)", "(0, 1)"])],
+    ids=["all", "overflow", "small"],
+)
+def test_24_25_pause_on_a_part_shows_all_of_it_up_to_the_limit(host, probe, trace, limit, expected):
+    with host.http_stream([probe("@on_response_body/1\nreturn 1")], buffer_limit=limit) as stream:
+        stream.request_headers(REQUEST, True)
+        stream.response_headers(RESPONSE)
+        sent = b"".join(part for chunk in (b"ab", b"cde", b"fghi", b"jklmn") for part, _ in parts(stream.response_body(chunk)))
+        sent += parts(stream.response_body(b"", True))[0][0]
+    assert sent == b"abcdefghijklmn"
+    assert [event.partition("response_body")[2] for event in trace.events if "response_body" in event] == expected
+
+
+def test_26_a_second_pause_is_taken_for_continue(host, probe, log):
+    with host.http_stream([probe("@on_response_body\nreturn 1")], buffer_limit=3) as stream:
+        stream.request_headers(REQUEST, True)
+        stream.response_headers(RESPONSE)
+        assert parts(stream.response_body(b"ab")) == []
+        assert parts(stream.response_body(b"cd")) == [(b"abcd", False)]
+    assert log.messages == ["proxy_on_response_body returned PAUSE, which is taken for CONTINUE: it was returned before in this response"]
+
+
+# -- Local responses ---------------------------------------------------------------------------------------------------
+
+
+def test_28_all_filters_see_a_local_response(host, probe, trace):
+    chain = [probe("", name="one"), probe('@on_request_headers\nsend_local_response 403 "" no x=y -1\nreturn 1', name="two"), probe("", name="three")]
+    trace.take()
+    with host.http_stream(chain) as stream:
+        out = stream.request_headers(REQUEST, True)
+    assert parts(out) == [(b"403", False), (b"no\n", True)]
+    assert (b"x", b"y") in out[0].headers
+    seen = [event.partition("(")[0].replace("proxy_on_", "") for event in trace.events if "_re" in event]
+    assert seen == ["one: request_headers", "two: request_headers", *(f"{name}: {phase}" for phase in ("response_headers", "response_body") for name in ("one", "two", "three"))]
+
+
+def test_29_a_status_beyond_999_is_refused(host, probe, log):
+    with host.http_stream([probe('@on_request_headers\nsend_local_response 1000 "" "" "" -1')]) as stream:
+        assert parts(stream.request_headers(REQUEST, True)) == [(b"example.com", True)]
+    assert log.messages == ['send_local_response(1000, "", "", "", -1) = 2']
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ('@on_request_headers\nsend_local_response 403 "" "" "" -1\nsend_local_response 404 "" "" "" -1', "local response already stashed"),
+        ('@on_response_body\nsend_local_response 403 "" "" "" -1', "response already sent"),
+        ("@on_response_body\nadd_header_map_value 2 a b", "response headers"),
+        ("@on_response_headers\nadd_header_map_value 0 a b", "request headers"),
+        ('@on_request_headers\nhttp_call 127.0.0.1:80 :path=/ "" "" 0', "dispatch failed: no :method"),
+        ('@on_request_headers\nhttp_call 127.0.0.1:80 :method=GET "" "" 0', "dispatch failed: no :path"),
+        ("@on_request_headers\ndefine_metric 1 g\nincrement_metric $token 1", "can only increment counters"),
+    ],
+    ids=["30", "32", "headers too late", "44", "55 no method", "55 no path", "60"],
+)
+def test_30_32_44_55_misuse_fails_the_guest_with_the_reason(host, probe, script, reason):
+    plugin = probe(script)
+    with host.http_stream([plugin]) as stream:
+        out = stream.request_headers(REQUEST, True)
+        if not plugin.failure:
+            stream.response_headers(RESPONSE)
+            assert parts(stream.response_body(b"hello", True)) == [(b"hello", True)]
+        else:
+            assert parts(out) == [(b"500", True)]
+    assert reason in failure(plugin)
+
+
+def test_33_a_local_response_cancels_callouts(host, probe):
+    plugin = probe(f'@on_request_headers\n{CALL}\nsend_local_response 200 "" "" "" -1\nreturn 1')
+    with host.http_stream([plugin]) as stream:
+        out = stream.request_headers(REQUEST, True)
+        assert [type(effect) for effect in out][:2] == [HttpCall, CancelCallout]
+        assert host.deliver(out[0], REPLY) == []
+
+
+# -- Headers and bodies ------------------------------------------------------------------------------------------------
+
+
+def test_40_41_an_added_header_stands_beside_the_other(host, probe):
+    with host.http_stream([probe('@on_request_headers\nadd_header_map_value 0 user-agent 2\nreplace_header_map_value 0 x ""')]) as stream:
+        [head] = stream.request_headers(REQUEST, True)
+    assert [value for name, value in head.headers if name == b"user-agent"] == [b"test", b"2"]
+    assert (b"x", b"") in head.headers
+
+
+def test_45_46_48_bodies_are_spliced_and_read_from_an_offset(host, probe, log):
+    script = "@on_request_body\nget_buffer_bytes 0 5 3\nset_buffer_bytes 0 5 3 Wasm\nset_buffer_bytes 0 0 0 >"
+    with host.http_stream([probe(script)]) as stream:
+        stream.request_headers(POST)
+        assert parts(stream.request_body(b"HelloWorld", True))[1] == (b">HelloWasmld", True)
+    assert log.messages[0].endswith('= 0 "Wor"')
+
+
+def test_50_no_body_is_not_found(host, probe, log):
+    with host.http_stream([probe("@on_request_headers\nget_buffer_bytes 0 0 10")]) as stream:
+        stream.request_headers(REQUEST, True)
+    assert log.messages == ["get_buffer_bytes(0, 0, 10) = 1"]
+
+
+# -- Callouts ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reply", "count", "pairs"),
+    [(REPLY, 3, "[:status=200, :dispatch_status=ok, x=y]"), (HttpCallReply([(b":status", b"504")], failure="timeout"), 0, "[:dispatch_status=timeout]")],
+    ids=["ok", "timeout"],
+)
+def test_51_what_became_of_a_callout(host, probe, log, trace, reply, count, pairs):
+    plugin = probe(f"@on_request_headers\n{CALL}\nreturn 1\n@on_http_call_response\nget_header_map_pairs 6\nget_header_map_value 0 :path")
+    with host.http_stream([plugin]) as stream:
+        [call] = stream.request_headers(REQUEST, True)
+        assert parts(host.deliver(call, reply)) == [(b"example.com", True)]
+    assert f"proxy_on_http_call_response({call.token}, {count}, {len(reply.body) if count else 0}, 0)" in " ".join(trace.events)
+    assert log.messages[1:] == [f"get_header_map_pairs(6) = 0 {pairs}", 'get_header_map_value(0, :path) = 0 "/a?b=c"']
+
+
+def test_56_a_guest_that_fails_in_a_reply_is_answered_500(host, probe):
+    plugin = probe(f"@on_request_headers\n{CALL}\nreturn 1\n@on_http_call_response\ntrap")
+    with host.http_stream([plugin]) as stream:
+        [call] = stream.request_headers(REQUEST, True)
+        assert parts(host.deliver(call, REPLY)) == [(b"500", True)]
+
+
+def test_a_stream_that_ends_cancels_its_callouts(host, probe):
+    stream = host.http_stream([probe(f"@on_request_headers\n{CALL}\nreturn 1")])
+    [call] = stream.request_headers(REQUEST, True)
+    assert [(type(effect), effect.token) for effect in stream.close()] == [(CancelCallout, call.token)]
+
+
+# -- Failure -----------------------------------------------------------------------------------------------------------
+
+
+def test_05_06_a_guest_that_does_not_start_is_told_before_any_request(host, probe):
+    with pytest.raises(PluginError, match="proxy_on_configure returned false"):
+        probe("@on_configure\nreturn 0")
+
+
+def test_07_the_request_after_a_trap_gets_a_fresh_instance(host):
+    plugin = host.load_plugin(code("c/probe_0_2_1"), configuration="@on_request_headers\nget_header_map_value 0 x-trap\nif_status 0\ntrap", name="p", failure_policy="fail_reload", reload_interval=0)
+    with host.http_stream([plugin]) as stream:
+        assert parts(stream.request_headers([*REQUEST, (b"x-trap", b"1")], True)) == [(b"500", True)]
+    with host.http_stream([plugin]) as stream:
+        assert parts(stream.request_headers(REQUEST, True)) == [(b"example.com", True)]
+    assert plugin.reloads == 1
+
+
+def test_a_trap_on_a_response_leaves_the_response_alone(host, probe):
+    plugin = probe("@on_response_headers\ntrap")
+    with host.http_stream([plugin]) as stream:
+        stream.request_headers(REQUEST, True)
+        assert parts(stream.response_headers(RESPONSE)) == [(b"200", False)]
+        assert parts(stream.response_body(b"hello", True)) == [(b"hello", True)]
+
+
+# -- Properties, shared state ------------------------------------------------------------------------------------------
+
+
+def test_properties_are_text(host, probe, log):
+    paths = ("request%00size", "response%00code", "connection%00mtls", "plugin_name")
+    with host.http_stream([probe("@on_response_headers\n" + "\n".join(f"get_property {path}" for path in paths))], properties={"connection.mtls": True}) as stream:
+        stream.request_headers(REQUEST, True)
+        stream.response_headers(RESPONSE)
+    assert [line.partition(" = ")[2] for line in log.messages] == ['0 "0"', '0 "200"', '0 "true"', '0 "probe"']
+
+
+def test_58_cas_zero_sets_only_what_is_absent(host, probe, log):
+    script = "@on_configure\nset_shared_data k 1 0\nset_shared_data k 2 0\nget_shared_data k\nset_shared_data k 3 1"
+    probe(script)
+    assert [line.partition(" = ")[2] for line in log.messages] == ["0", "8", '0 "1" 1', "0"]
+
+
+def test_60_a_metric_has_the_name_of_its_filter(host, probe, services):
+    probe("@on_configure\ndefine_metric 0 hits\nincrement_metric $token 2", name="mine")
+    assert services.metrics.get(0, "pw:mine:hits") == 2
