@@ -1,0 +1,8 @@
+-- What plugins find without `require`: `ngx`, `kong`, and OpenResty's functions of tables.
+local ngx = require "kong.ngx"
+_G.ngx = ngx
+for _, name in ipairs { "new", "clear", "isempty", "isarray", "nkeys", "clone" } do
+  table[name] = require("table." .. name)
+end
+-- As Kong does: so many seconds of a random seed are enough here.
+_G.kong = require "kong.pdk"

@@ -1,0 +1,7 @@
+-- kong.router
+local _, host = ...
+local phases = require "kong.pdk.private.phases"
+return {
+  get_route = phases.only(phases.access_on, function() return host.entity("route") end),
+  get_service = phases.only(phases.access_on, function() return host.entity("service") end),
+}

@@ -1,0 +1,6 @@
+-- Older name of several modules.
+local tools = {}
+for _, name in ipairs { "string", "table", "uuid", "ip", "http", "rand" } do
+  for key, value in pairs(require("kong.tools." .. name)) do tools[key] = value end
+end
+return tools

@@ -1,0 +1,2 @@
+-- Files are not there.
+return { attributes = function(path) return nil, "cannot obtain information from file '" .. tostring(path) .. "': not in the sandbox" end }

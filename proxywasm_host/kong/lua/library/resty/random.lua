@@ -1,0 +1,3 @@
+-- Random bytes.
+local _, host = ...
+return { bytes = function(size) return host.random(size) end, token = function(size) return (require("resty.string").to_hex(host.random(size)):sub(1, size)) end }

@@ -1,0 +1,2 @@
+-- sha1, fed part by part.
+return require("resty.openssl.digest").class "sha1"

@@ -1,0 +1,2 @@
+-- sha224, fed part by part.
+return require("resty.openssl.digest").class "sha224"

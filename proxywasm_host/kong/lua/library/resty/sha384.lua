@@ -1,0 +1,2 @@
+-- sha384, fed part by part.
+return require("resty.openssl.digest").class "sha384"

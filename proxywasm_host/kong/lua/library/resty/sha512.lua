@@ -1,0 +1,2 @@
+-- sha512, fed part by part.
+return require("resty.openssl.digest").class "sha512"

@@ -1,0 +1,1 @@
+return function(t) for k in pairs(t) do t[k] = nil end end

@@ -1,0 +1,1 @@
+return function(t) return next(t) == nil end

@@ -1,0 +1,68 @@
+"""``ngx.re``: PCRE, whose limit of backtracking ends a match that would take for ever."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from proxywasm_host import remedy
+
+try:
+    import pcre2
+except ModuleNotFoundError as error:
+    raise remedy.missing("lua", error) from None
+
+__all__ = ["all_matches", "search"]
+
+FLAGS = {"i": pcre2.IGNORECASE, "m": pcre2.MULTILINE, "s": pcre2.DOTALL, "x": pcre2.VERBOSE}
+NO_EFFECT = "joaduUJD"
+"""Compilation is kept anyway; ``a`` is asked by another call; text is bytes."""
+
+
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str, options: str) -> Any:
+    flags = 0
+    for option in options:
+        if option in FLAGS:
+            flags |= FLAGS[option]
+        elif option not in NO_EFFECT:
+            raise ValueError(f'unknown flag "{option}" (flags "{options}")')
+    return pcre2.compile(pattern.encode("latin-1"), flags)
+
+
+def _found(match: Any) -> dict[str, Any]:
+    """Positions as Lua counts them; ``False`` for a group that is not in the match."""
+    spans = [match.span(group) for group in range(match.re.groups + 1)]
+    return {
+        "first": [start + 1 if start >= 0 else False for start, _ in spans],
+        "last": [end if end >= 0 else False for _, end in spans],
+        "names": dict(match.re.groupindex),
+    }
+
+
+def _message(error: Exception) -> str:
+    return f"pcre2_compile() failed: {error}" if isinstance(error, pcre2.PatternError) else str(error)
+
+
+def search(subject: str, pattern: str, options: str, position: int) -> tuple[dict[str, Any] | None, str | None]:
+    """The first match at or after a position (from 1), or what is wrong."""
+    try:
+        compiled = _compiled(pattern, options)
+        find = compiled.match if "a" in options else compiled.search
+        match = find(subject.encode("latin-1"), max(position - 1, 0))
+    except (pcre2.LibraryError, ValueError) as error:
+        return None, _message(error)
+    return (_found(match) if match else None), None
+
+
+def all_matches(subject: str, pattern: str, options: str, limit: int) -> tuple[list[dict[str, Any]] | None, str | None]:
+    """All matches that do not overlap, at most `limit` if it is not 0; or what is wrong."""
+    found: list[dict[str, Any]] = []
+    try:
+        for match in _compiled(pattern, options).finditer(subject.encode("latin-1")):
+            found.append(_found(match))
+            if len(found) == limit:
+                break
+    except (pcre2.LibraryError, ValueError) as error:
+        return None, _message(error)
+    return found, None

@@ -1,0 +1,301 @@
+"""One LuaJIT for the plugins of a thread: a sandbox with limits, whose coroutines wait for effects.
+
+Lua is run in `sandbox.lua`, which takes away what reaches outside of it (``io``, ``os.execute``, ``ffi``, ``debug``,
+bytecode, Python). Memory ends at a limit; a handler may use so much processor time and no more. A function of C cannot
+be stopped, so a pattern of Lua that backtracks for minutes still blocks its thread, as it blocks a worker of nginx.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from proxywasm_host import remedy
+from proxywasm_host.abi.types import LogLevel
+from proxywasm_host.kong.context import Context, Entity, Headers, Log
+from proxywasm_host.kong.lua.functions import Functions
+from proxywasm_host.kong.lua.shared_dictionaries import SharedDictionaries
+from proxywasm_host.kong.lua.values import LuaValue, Values
+from proxywasm_host.kong.lua.waits import WAITS
+from proxywasm_host.kong.plugin import Effect, PluginFailed, StartTimer
+
+try:
+    from lupa import luajit21 as lupa
+except ModuleNotFoundError as error:
+    raise remedy.missing("lua", error) from None
+
+__all__ = ["NEVER_WAIT", "Runtime", "Settings"]
+
+HERE = Path(__file__).parent
+SANDBOX = (HERE / "sandbox.lua").read_text()
+LIBRARY = HERE / "library"
+
+OUT_OF_MEMORY = "not enough memory"
+"""LuaJIT's words for every allocation beyond the limit."""
+NEVER_WAIT = frozenset({"header_filter", "body_filter"})
+"""Phases that may not yield effects; timers that they start wait for another one."""
+PENDING_HEADERS = "response headers"
+"""The key in `Context.state` of headers that were set before there was a response."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the plugins of a thread get."""
+
+    folders: Sequence[Path] = ()
+    """Where plugins and their modules are: ``kong/plugins/NAME`` or ``NAME`` in them, and what they `require`."""
+    memory: int | None = 256 << 20
+    """Bytes that all of them may use together. Kong has no limit."""
+    handler_time: float | None = 1.0
+    """Processor time in seconds that one phase of one plugin may use; waiting is not counted. With a limit, Lua is
+    interpreted, for compiled code cannot be stopped; without one, LuaJIT compiles."""
+    writable: Sequence[Path] = ()
+    """Files that plugins may add to, or folders with them; Kong's plugin ``file-log`` needs it."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What ``os.getenv`` shows."""
+    shared: SharedDictionaries = field(default_factory=SharedDictionaries)
+    """``ngx.shared``; the same for all threads that are to share it."""
+    log: Log | None = None
+    """For lines that have no request: those of ``init_worker`` and timers."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One run of a phase, a timer or the like."""
+
+    phase: str
+    plugin: str
+    context: Context | None
+    state: LuaValue
+    timers: list[StartTimer] = field(default_factory=list)
+
+
+def _no_attributes(_object: object, name: object, _setting: object) -> None:
+    raise AttributeError(f"no access to {name!r} of Python")
+
+
+class Runtime:
+    """A LuaJIT with our library and the modules of the plugins' folders. It is used in one thread."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.spent = False
+        """Whether memory ran out: what is in here may be broken, so that new requests need another runtime."""
+        self.entities: Mapping[str, Sequence[Entity]] = {}
+        """Of the configuration that was seen last."""
+        self.kept: dict[int, object] = {}
+        """Connections, by the numbers that Lua has for them."""
+        self._numbers = count(1)
+        self._waiting_timers: list[StartTimer] = []
+        self._lua = lua = lupa.LuaRuntime(
+            encoding="latin-1",
+            unpack_returned_tuples=True,
+            register_eval=False,
+            register_builtins=False,
+            attribute_filter=_no_attributes,
+            max_memory=settings.memory,
+        )
+        self.table = lua.table_from
+        functions = Functions(self, settings.shared, settings.environment).by_name()
+        inside = lua.execute(
+            SANDBOX, lua.table_from(functions), self._find_module, time.thread_time, settings.handler_time
+        )
+        self._start, self._require = inside["start"], inside["require"]
+        self._new_state, self._shared_of, self._share = inside["new_state"], inside["shared"], inside["share"]
+        self.member, self.null = inside["member"], inside["null"]
+        self.values = Values(lua.table_from, lupa.lua_type, self.null)
+        self.call = Call("init_worker", "", None, None)
+        """What runs, or ran last."""
+        self.require("kong.globals")
+
+    @staticmethod
+    def lua_type(value: LuaValue) -> str | None:
+        """The type of a value that Python has nothing for; ``None`` for others."""
+        kind: str | None = lupa.lua_type(value)
+        return kind
+
+    @property
+    def memory(self) -> int:
+        """Bytes in use."""
+        used: int = self._lua.get_memory_used()
+        return used
+
+    # -- Modules -------------------------------------------------------------------------------------------------------
+
+    def require(self, name: str) -> LuaValue:
+        """A module. Raises: PluginFailed, with Lua's message and traceback."""
+        return self.run_now(self._require, name)
+
+    def has_module(self, name: str) -> bool:
+        """Whether there is one."""
+        return any(path.is_file() for path in self._places(name.split(".")))
+
+    def _find_module(self, name: str) -> tuple[Any, ...]:
+        """Its source, what to call it in messages, and whether it is ours; or nothing, and why."""
+        parts = name.split(".")
+        if not all(parts) or any(character in name for character in "/\\\0"):
+            return None, f"module '{name}' not found: it is no name of a module"
+        for path in self._places(parts):
+            if path.is_file():
+                ours = path.is_relative_to(LIBRARY)
+                return path.read_bytes(), str(path.relative_to(LIBRARY) if ours else path), ours
+        looked = "".join(f"\n\tno file '{path}'" for path in self._places(parts) if not path.is_relative_to(LIBRARY))
+        return None, f"module '{name}' not found: proxywasm_host has none of this name{looked}"
+
+    def _places(self, parts: Sequence[str]) -> Iterator[Path]:
+        """Ours first. A plugin's folder is where Kong has it, or right in the folder that was named."""
+        for folder in (LIBRARY, *self.settings.folders):
+            inside = [parts]
+            if folder is not LIBRARY and tuple(parts[:2]) == ("kong", "plugins") and len(parts) > 2:
+                inside.append(parts[2:])
+            for names in inside:
+                yield folder.joinpath(*names[:-1], f"{names[-1]}.lua")
+                yield folder.joinpath(*names, "init.lua")
+
+    # -- Running -------------------------------------------------------------------------------------------------------
+
+    def run(
+        self, function: LuaValue, *arguments: Any, phase: str, plugin: str = "", context: Context | None = None
+    ) -> Generator[Effect, Any, Any]:
+        """Run a function of Lua; returns what it returns first, ``None`` if it ended with ``kong.response.exit``.
+
+        Raises: PluginFailed, with the traceback.
+        """
+        call = Call(phase, plugin, context, self._state(context))
+        if context is not None:
+            self.entities = context.entities
+        go_on = self._start(function)
+        left = self.settings.handler_time or 0
+        while True:
+            started = time.thread_time()
+            what, *values = self._go_on(call, go_on, left, arguments)
+            left = max(left - (time.thread_time() - started), 0.001)
+            if phase not in NEVER_WAIT:
+                timers = [*self._waiting_timers, *call.timers]
+                self._waiting_timers, call.timers = [], []
+                yield from timers
+            else:
+                self._waiting_timers += call.timers
+            if what == "done":
+                return values[0] if values else None
+            if what == "error":
+                self.spent = self.spent or OUT_OF_MEMORY in values[0]
+                raise PluginFailed(values[1] or values[0])
+            name, *given = values
+            if name == "exit":
+                return None
+            if phase in NEVER_WAIT:
+                raise PluginFailed(f"API disabled in the context of {phase}: it may not wait ({name})")
+            arguments = yield from WAITS[name](self, *given)
+
+    def run_now(self, function: LuaValue, *arguments: Any) -> Any:
+        """Run a function that waits for nothing, outside of requests. Raises: PluginFailed."""
+        run = self.run(function, *arguments, phase="init_worker")
+        try:
+            effect = next(run)
+            while isinstance(effect, StartTimer):
+                self._waiting_timers.append(effect)
+                effect = run.send(None)
+        except StopIteration as end:
+            return end.value
+        raise PluginFailed(f"code outside of requests may not wait, as it does with {effect}")
+
+    def _go_on(self, call: Call, go_on: LuaValue, left: float, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        previous, self.call = self.call, call
+        context, state = call.context, call.state
+        try:
+            if context is not None and context.shared:
+                self._take_in(context, state)
+            result = go_on(left, state, call.phase, call.plugin, *arguments)
+            if context is not None:
+                self._give_out(context, state)
+        except lupa.LuaMemoryError:
+            self.spent = True
+            raise PluginFailed(f"Lua plugins have used up their {self.settings.memory} bytes of memory") from None
+        except lupa.LuaError as error:
+            raise PluginFailed(str(error)) from None
+        finally:
+            self.call = previous
+        return result if isinstance(result, tuple) else (result,)
+
+    # -- Requests ------------------------------------------------------------------------------------------------------
+
+    def _state(self, context: Context | None) -> LuaValue:
+        if context is None:
+            return self._new_state()
+        state = context.state.get(self)
+        if state is None:
+            state = context.state[self] = self._new_state()
+        return state
+
+    def _take_in(self, context: Context, state: LuaValue) -> None:
+        """What others wrote to ``kong.ctx.shared``."""
+        exported = context.state.setdefault((self, "shared"), {})
+        for key, value in context.shared.items():
+            if key not in exported or exported[key] != value:
+                exported[key] = value
+                self._share(state, self.values.to_lua(key), self.values.to_lua(value))
+
+    def _give_out(self, context: Context, state: LuaValue) -> None:
+        """What Lua wrote to ``kong.ctx.shared``; functions and the like stay in Lua."""
+        shared = self._shared_of(state)
+        found: dict[str, Any] = {}
+        for key, value in shared.items() if shared is not None else ():
+            with suppress(ValueError):
+                found[str(self.values.to_python(key))] = self.values.to_python(value)
+        if found or (self, "shared") in context.state:
+            exported = context.state.setdefault((self, "shared"), {})
+            for key in [key for key in exported if key not in found]:
+                context.shared.pop(key, None)
+            context.shared.update(found)
+            context.state[self, "shared"] = found
+
+    @staticmethod
+    def pending_headers(context: Context) -> Headers:
+        """Headers that were set before there was a response."""
+        headers = context.state.get(PENDING_HEADERS)
+        if headers is None:
+            headers = context.state[PENDING_HEADERS] = Headers([])
+        found: Headers = headers
+        return found
+
+    # -- What Lua asks for ---------------------------------------------------------------------------------------------
+
+    def keep(self, connection: object) -> int:
+        """A number by which Lua knows a connection."""
+        number = next(self._numbers)
+        self.kept[number] = connection
+        return number
+
+    def start_timer(self, seconds: float, function: LuaValue, arguments: Sequence[Any]) -> None:
+        """Have a function run so many seconds from now, with ``premature`` first."""
+        run = self.run(function, False, *arguments, phase="timer", plugin=self.call.plugin)
+        self.call.timers.append(StartTimer(seconds, run))
+
+    def log(self, level: LogLevel, message: str) -> None:
+        """Write a line."""
+        log = self.call.context.log if self.call.context else self.settings.log
+        if log is not None:
+            log(level, message)
+
+    def append_to_file(self, path: Path, data: bytes) -> bool:
+        """Add to a file, if plugins may. Returns: whether it was done."""
+        try:
+            real = path.resolve()
+            allowed = [folder.resolve() for folder in self.settings.writable]
+            if not any(real == each or real.is_relative_to(each) for each in allowed):
+                return False
+            fd = os.open(real, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            try:
+                os.write(fd, data)
+            finally:
+                os.close(fd)
+        except OSError:
+            return False
+        return True

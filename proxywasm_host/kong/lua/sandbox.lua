@@ -1,0 +1,185 @@
+-- The world of plugins: Lua's library without what reaches outside, `require`, and coroutines that can wait for us.
+-- It is run once in a new LuaJIT and returns what Python calls. Nothing of what it was given can be reached by plugins.
+local host, find_module, cpu_time, time_limit = ...
+
+local native_load, native_setmetatable, native_getmetatable = load, setmetatable, getmetatable
+local sethook, traceback, newproxy, memory_in_use = debug.sethook, debug.traceback, newproxy, collectgarbage
+local create, native_resume, native_wrap, yield, status, running =
+  coroutine.create, coroutine.resume, coroutine.wrap, coroutine.yield, coroutine.status, coroutine.running
+local error, pcall, rawget, rawset, select, tostring, type, unpack = error, pcall, rawget, rawset, select, tostring, type, unpack
+local os_time, os_date, os_clock, os_difftime = os.time, os.date, os.clock, os.difftime
+
+-- A Python function that fails raises a Python object; plugins get its text.
+local function passed(ok, ...)
+  if ok then return ... end
+  error(tostring((...)), 3)
+end
+
+local functions = {}
+for name, f in pairs(host) do
+  functions[name] = function(...) return passed(pcall(f, ...)) end
+end
+
+-- Time ----------------------------------------------------------------------------------------------------------------
+
+-- A hook is not called in compiled code, so there is none while time is limited.
+local deadline, expired = math.huge, false
+local function in_plugin()
+  local thread, is_main = running()
+  return thread and not is_main
+end
+local message = time_limit and "the handler used more than its " .. time_limit .. " s of processor time"
+local function stop()
+  if in_plugin() then error(message, 0) end
+end
+local function check()
+  if cpu_time() > deadline and in_plugin() then
+    -- From now on with each instruction: `pcall` around it does not help.
+    expired = true
+    sethook(stop, "", 1)
+    stop()
+  end
+end
+if time_limit then
+  jit.off()
+  jit.flush()
+  sethook(check, "", 10000)
+end
+
+-- Coroutines ----------------------------------------------------------------------------------------------------------
+
+local EFFECT = {}
+
+-- What a plugin waits for goes through its own coroutines to us, and the answer back the same way.
+local function outward(thread, ok, mark, ...)
+  if ok and mark == EFFECT then return outward(thread, native_resume(thread, yield(mark, ...))) end
+  return ok, mark, ...
+end
+
+coroutine.resume = function(thread, ...)
+  return outward(thread, native_resume(thread, ...))
+end
+
+local function or_error(ok, ...)
+  if ok then return ... end
+  error((...), 0)
+end
+
+coroutine.wrap = function(f)
+  local thread = create(f)
+  return function(...) return or_error(outward(thread, native_resume(thread, ...))) end
+end
+
+-- Wait: `effect(name, ...)` is resumed with the answer of Python.
+functions.effect = function(...) return yield(EFFECT, ...) end
+
+-- Libraries -----------------------------------------------------------------------------------------------------------
+
+local null = newproxy(true)
+do
+  local meta = native_getmetatable(null)
+  meta.__tostring = function() return "userdata: NULL" end
+  meta.__metatable = false
+end
+functions.null = null
+-- All strings share their metatable.
+native_getmetatable("").__metatable = false
+
+local version = { version = jit.version, version_num = jit.version_num, os = jit.os, arch = jit.arch }
+local nothing = function() end
+for _, name in ipairs { "on", "off", "flush" } do version[name] = nothing end
+version.status = function() return not time_limit end
+
+for _, name in ipairs {
+  "python", "io", "debug", "package", "dofile", "loadfile", "newproxy", "module", "gcinfo", "print",
+} do
+  _G[name] = nil
+end
+string.dump = nil
+jit = version
+os = {
+  time = os_time, date = os_date, clock = os_clock, difftime = os_difftime,
+  getenv = function(name) return functions.getenv(name) end,
+}
+debug = { traceback = function(...) return traceback(...) end }
+
+-- Only text: bytecode can do what LuaJIT does not check.
+load = function(chunk, name, _, ...)
+  if select("#", ...) > 0 then return native_load(chunk, name, "t", (...)) end
+  return native_load(chunk, name, "t")
+end
+loadstring = function(chunk, name) return native_load(chunk, name, "t") end
+collectgarbage = function(what) return what == "count" and memory_in_use("count") or 0 end
+table.unpack = unpack
+table.pack = function(...) return { n = select("#", ...), ... } end
+
+local loaded, preload, loading = {}, {}, {}
+for _, name in ipairs { "bit", "coroutine", "math", "os", "string", "table" } do loaded[name] = _G[name] end
+loaded._G = _G
+package = { loaded = loaded, preload = preload, path = "", cpath = "", config = "/\n;\n?\n!\n-\n" }
+
+function require(name)
+  local module = loaded[name]
+  if module ~= nil then return module end
+  if type(name) ~= "string" then error("bad argument #1 to 'require' (string expected, got " .. type(name) .. ")", 2) end
+  if loading[name] then error("loop or previous error loading module '" .. name .. "'", 2) end
+  local load_it, ours = preload[name], false
+  if not load_it then
+    local text, chunk, message
+    text, chunk, ours = functions.find_module(name)
+    if not text then error(chunk, 2) end
+    load_it, message = native_load(text, "@" .. chunk, "t")
+    if not load_it then error("error loading module '" .. name .. "':\n\t" .. message, 2) end
+  end
+  loading[name] = true
+  -- Ours may call Python.
+  module = load_it(name, ours and functions or nil)
+  loading[name] = nil
+  if module == nil then module = loaded[name] end
+  if module == nil then module = true end
+  loaded[name] = module
+  return module
+end
+functions.find_module = function(name) return passed(pcall(find_module, name)) end
+
+-- What Python calls ---------------------------------------------------------------------------------------------------
+
+-- The request at hand; modules of ours read it. `enter` is told by `resume` who goes on.
+local current = {}
+functions.current = current
+
+local function outcome(thread, ok, mark, ...)
+  if not ok then
+    -- Not `tostring`: an error may be a table whose `__tostring` is code of the plugin.
+    local text = (type(mark) == "string" or type(mark) == "number") and mark .. "" or "(error object is a " .. type(mark) .. " value)"
+    return "error", text, traceback(thread, text)
+  end
+  if status(thread) == "dead" then return "done", mark, ... end
+  if mark == EFFECT then return "effect", ... end
+  return "error", "attempt to yield from outside a coroutine", ""
+end
+
+-- A function that begins or goes on with `f` in a coroutine of its own.
+local function start(f)
+  local thread = create(f)
+  return function(seconds, state, phase, plugin, ...)
+    current.state = state
+    state.phase, state.plugin = phase, plugin
+    if expired then
+      expired = false
+      sethook(check, "", 10000)
+    end
+    if time_limit then deadline = cpu_time() + seconds end
+    return outcome(thread, native_resume(thread, ...))
+  end
+end
+
+return {
+  start = start, null = null, require = require,
+  -- What Lua keeps for one request.
+  new_state = function() return { ctx = {}, plugins = {}, shared = {} } end,
+  -- What is to be called: plugins may have given their tables metatables.
+  member = function(t, key) return type(t) == "table" and rawget(t, key) or nil end,
+  shared = function(state) return type(state.shared) == "table" and state.shared or nil end,
+  share = function(state, key, value) if type(state.shared) == "table" then rawset(state.shared, key, value) end end,
+}
