@@ -165,7 +165,7 @@ class Host(HostBase):
 
     @property
     def fetcher(self) -> ModuleFetcher:
-        """How modules are fetched that are named by URL."""
+        """How modules that are named by URL are fetched."""
         if self._fetcher is None:
             from proxywasm_host.fetch.fetcher import default_fetcher  # noqa: PLC0415 - for those who fetch
 

@@ -1,4 +1,4 @@
-"""The admin port: ``/metrics`` for Prometheus, and a page that shows what the filters do. To be kept private."""
+"""The admin port: ``/metrics`` for Prometheus, and a page that shows what the filters do. Keep it private."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Member(Protocol):
 
 @lru_cache(None)
 def page() -> tuple[bytes, str]:
-    """The page, and a policy by which its own script and style are run and nothing else."""
+    """The page, and a content security policy: its own script and style are run, and nothing else."""
     text = files("proxywasm_host.serve").joinpath("page.html").read_text("utf-8")
     allowed = {}
     for tag in ("script", "style"):
@@ -61,8 +61,8 @@ def page() -> tuple[bytes, str]:
 class Admin:
     """An ASGI application; `members` gives the processes to show, those that are ready to be asked.
 
-    It answers those who mean it: a page from elsewhere, whose name leads to this machine, may not read what is here
-    (DNS rebinding). So the Host is an address, localhost, or one of `hosts`.
+    The Host of a request has to be an address, localhost, or one of `hosts`: otherwise a page from elsewhere, whose
+    name leads to this machine, could read what is here (DNS rebinding).
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Admin:
         return 200, kind, body
 
     async def _live(self, scope: Scope) -> Answer:
-        """``since`` is the ``cursor`` of the answer before: what has changed after it is told."""
+        """What has changed since ``since``, the ``cursor`` of an earlier answer."""
         given = parse_qs(scope["query_string"].decode("latin-1")).get("since", [""])[0]
         since = {pid: int(change) for pid, change in re.findall(r"(\d{1,10}):(\d{1,18})", given)}
         members = await self._members()

@@ -386,7 +386,7 @@ def _tag_set(value: str) -> str:
 
 
 class Modules(Model):
-    """How modules are fetched that are named by URL."""
+    """How modules that are named by URL are fetched."""
 
     directory: File | None = None
     """Where they are kept; in the user's cache directory if not given."""

@@ -55,11 +55,11 @@ class Application(Member, Protocol):
         """Load the filters, and serve. Raises: ProxyWasmError."""
 
     async def reload(self) -> str:
-        """Read the configuration again, and let what it says take the place of what runs; or tell why it cannot."""
+        """Read the configuration again, and replace what runs. Returns why that cannot be done, or nothing."""
         ...
 
     async def close(self) -> None:
-        """Take no other request, and give those under way their time."""
+        """Take no more requests, and give those under way their time."""
 
     async def stop(self) -> None:
         """Free everything. Requests that are under way have had their time."""
@@ -130,7 +130,7 @@ class Fleet:
         self._reloaded = False
 
     async def members(self) -> list[Remote]:
-        """Those that are there now. A process that died without a word has left its socket, which is removed."""
+        """Those that run now. The socket of a process that was killed is removed."""
         return list((await self._members()).values())
 
     async def _members(self) -> dict[Path, Remote]:
@@ -155,7 +155,7 @@ class Fleet:
         return ""
 
     async def catch_up(self) -> None:
-        """Reload those that have come since, and may have read what was there before."""
+        """Reload those that have started since, which may have read the configuration as it was before."""
         for path, member in (await self._members()).items():
             if path not in self._up_to_date:
                 self._up_to_date.add(path)

@@ -19,7 +19,7 @@ def read(path: Path) -> bytes:
 
 
 def check(path: Path) -> None:
-    """Say beforehand that others will not be kept waiting by it. Raises: OSError."""
+    """Refuse what could keep a reader waiting for ever. Raises: OSError."""
     _check(path, path.stat())
 
 

@@ -1,7 +1,7 @@
 """One generation of the configuration: filters in the thread of the data plane, and all that they need.
 
-Generations stand beside each other: new requests go to the newest, old ones end where they began. They share services
-(shared data, queues, metrics), so that what filters keep there outlives a reload.
+Several generations can run at once: new requests go to the newest, and each request ends where it began. They share
+services (shared data, queues, metrics), so that what filters keep there outlives a reload.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ class Generation:
     async def unready(self) -> list[str]:
         """Names of filters whose guest has failed, and for which new requests are answered 503 until it is replaced.
 
-        Whoever asks makes it replaced, if it is time for that: nobody may send requests to what is not ready.
+        To ask replaces such a guest, too, if it is time: a server that is not ready may get no request that would.
         """
         names = await self._thread.ask(self._healed)
         if names:  # one that had started is replaced within as long as that took
@@ -205,7 +205,7 @@ class Generation:
         chain: int,
         routed: Mapping[str, PropertyValue],
     ) -> tuple[HttpStream, list[Effect]]:
-        """A request comes in: its stream, and what is to be done first. Effects that come later go to `sink`.
+        """Begin a request. Returns its stream and the first effects; later ones go to `sink`.
 
         `scope` is what ASGI would say of its connection, `chain` the number of its chain, and `routed` what is known of
         where it goes, which grows while it goes on.

@@ -67,7 +67,7 @@ def _flat(counter: Counter[Any]) -> dict[str, int]:
 
 
 def added(snapshots: Iterable[Snapshot], add: Callable[[Any, Any], Any] = operator.add) -> Snapshot:
-    """Several processes as one: numbers add up, mappings are united, of the rest the last counts."""
+    """Several processes as one: numbers add up, mappings are united, and of other values the last one counts."""
     total: Snapshot = {}
     for snapshot in snapshots:
         for key, value in snapshot.items():

@@ -1,7 +1,8 @@
 """Loads a configuration again: when one asks for it, or when its files have changed.
 
-A few files are looked at several times a second: that costs nothing, and works for files that are replaced, linked or
-on a network, where notices of the kernel do not. What still changes is left alone until it has come to rest.
+A few files are looked at several times a second. That costs next to nothing, and also works for files that are
+replaced, linked, or on a network, where the kernel's notifications do not. A file that still changes is left alone
+until it stays the same.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class Watch:
     async def run(self, reload: Callable[[], Awaitable[str]]) -> None:
         """Reload whenever the content of a file has changed, and tell what came of it, until cancelled.
 
-        `reload` returns why it could not, or nothing. Whatever it raises is told, and is not the end of watching.
+        `reload` returns why it could not, or nothing. What it raises is told, and watching goes on.
         """
         while True:
             await asyncio.sleep(EACH)

@@ -90,7 +90,7 @@ def run(kind: type[Application], source: Source[Any]) -> None:
 
 
 async def usable(kind: type[Application], source: Source[Any], settings: HostSettings) -> None:
-    """Load a configuration, and let it go again. Raises: ProxyWasmError."""
+    """Load a configuration, and free it again. Raises: ProxyWasmError."""
     application = kind(source, settings, None)
     await application.start()
     await application.stop()
@@ -104,7 +104,7 @@ def shared_by(settings: HostSettings) -> str:
 
 @contextlib.contextmanager
 def held(shared: str) -> Iterator[None]:
-    """Let state between processes outlive all that serve at the moment."""
+    """Keep what processes share, also while none of them runs."""
     opened = open_shared(shared)
     try:
         with contextlib.suppress(ServiceUnavailable):
@@ -243,7 +243,7 @@ class Alone:
         return refused
 
     async def close(self) -> None:
-        """Take no other request, and give those under way their time."""
+        """Take no more requests, and give those under way their time."""
         await asyncio.gather(*[each.close() for each in self._applications])
 
     async def stop(self) -> None:
@@ -294,8 +294,8 @@ class OneOfSeveral:
     async def _start_or_wait(self) -> None:
         """Start; or wait until that can be done.
 
-        Whoever takes the place of a process that has died reads what is there now, and that may be what the others
-        have refused. They go on with what they have, so this is not reason to end.
+        A process that replaces one that has died reads the configuration as it is now, which the others may have
+        refused. They go on with the old one, so this one waits instead of ending.
         """
         logged = ""
         while True:

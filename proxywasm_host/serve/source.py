@@ -107,7 +107,7 @@ def _merged(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
 def read_file(file: Path, what: str, mapping: str) -> tuple[dict[str, Any], dict[Key, int]]:
     """What a file in YAML or TOML says, and in which line each value begins.
 
-    `what` it is, as in ``the configuration``; `mapping` is the sentence for one that holds something else.
+    `what` names it in errors, as in ``the configuration``; `mapping` is the error for a file that holds no mapping.
 
     Raises: ConfigError.
     """
@@ -142,7 +142,7 @@ def _yaml(text: str) -> tuple[Any, dict[Key, int]]:
 
 
 def _check_aliases(root: yaml.Node) -> None:
-    """Raises: ConfigError, if aliases make it much larger than it was written, or without an end."""
+    """Raises: ConfigError, if aliases make it much larger than its text, or endless."""
     sizes: dict[int, int] = {}
     written = 0
 

@@ -1,4 +1,4 @@
-"""How the filters of a chain are, for the page of the admin port and for metrics."""
+"""The state of the filters of a chain, for the page of the admin port and for metrics."""
 
 from __future__ import annotations
 

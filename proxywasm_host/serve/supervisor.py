@@ -32,7 +32,7 @@ class Supervisor:
         self._ending = False
 
     def run(self, seconds: float) -> bool:
-        """Until a signal ends it; then each process has so many seconds. Whether all have ended as they should."""
+        """Run until a signal comes; then each process has so many seconds. Returns whether all ended as they should."""
         before = {number: signal.signal(number, self._end) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             self._processes = [self._started() for _ in range(self._count)]

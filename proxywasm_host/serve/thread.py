@@ -63,7 +63,7 @@ class Thread:
         return await answer
 
     async def close(self, seconds: float) -> None:
-        """Take no other request, and give those under way so many seconds to end."""
+        """Take no more requests, and give those under way so many seconds to end."""
         closed = asyncio.Event()
         self.native.close(seconds, lambda: self.call_control_loop(closed.set))
         await closed.wait()

@@ -2,12 +2,12 @@
 
 Rules of this module:
 
-* Nobody pays who is not looked at: the host has a listener only while a request is sampled or the page is open.
+* A request that nobody looks at costs nothing: the host has a listener only while one is sampled or the page is open.
 * A sampled request counts for all since the one before; while all are looked at, each counts for itself. Callbacks of
   no stream (ticks) are counted while all are looked at only.
 * While a request is sampled, those beside it are slowed too: so there are not more than five samples a second.
 * Credentials are not remembered (`secrets`).
-* A filter's words are text, cut to a bounded length, and what it does too often is counted and not kept.
+* What a filter says is cut to a bounded length; what it does too often is counted, and not kept.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ class Tracer:
     # -- When to look --------------------------------------------------------------------------------------------
 
     def begin(self, stream: HttpStream, chain: int, method: bytes, path: bytes) -> bool:
-        """A request begins: whether it is one to look at, in which case `end` is to be called after it."""
+        """Begin a request. Returns whether to look at it; if so, call `end` after it."""
         self._since += 1
         if not self.live:
             if self._since < self.every:
@@ -167,7 +167,7 @@ class Tracer:
         self._listen()
 
     def watch(self) -> None:
-        """Somebody looks: for some seconds every request is looked at. Called where the hosts are."""
+        """Look at every request for some seconds. Called where the hosts are."""
         if self.every == 1:
             return
         if not self.live:
@@ -192,13 +192,13 @@ class Tracer:
                 host.listen(self if wanted else None)
 
     def add(self, host: Host) -> None:
-        """There is another host to listen to."""
+        """Listen to another host."""
         self._hosts.add(host)
         self._listening = self.live or bool(self._streams)
         host.listen(self if self._listening else None)
 
     def remove(self, host: Host) -> None:
-        """Look at a host no more."""
+        """Stop listening to a host."""
         self._hosts.discard(host)
 
     def _change(self, record: Record) -> None:
@@ -206,7 +206,7 @@ class Tracer:
         record.changed = self._changes
 
     def since(self, change: int) -> tuple[int, list[dict[str, Any]]]:
-        """The number of the last change, and the requests that have changed since that of a call before."""
+        """The number of the last change, and the requests that have changed since the change of a given number."""
         return self._changes, [record.as_json() for record in self.records if record.changed > change]
 
     # -- What is seen --------------------------------------------------------------------------------------------
