@@ -1,4 +1,4 @@
-"""Files of a cache that nobody else may write to, written as a whole or not at all."""
+"""Files written as a whole or not at all; files of a cache, which nobody else may write to."""
 
 from __future__ import annotations
 
@@ -44,20 +44,25 @@ def check_own(status: os.stat_result, path: Path, others: int = OTHERS_WRITE) ->
         raise NotOursError(f"{path.name} is open to others (mode {stat.S_IMODE(status.st_mode):o})")
 
 
-def replace_file(path: Path, *parts: bytes) -> None:
-    """Let a file have this content, all of it or nothing. Raises: OSError."""
-    temporary = write_temporary(path.parent, *parts)
+def replace_file(path: Path, *parts: bytes, private: bool = True) -> None:
+    """Let a file have this content, all of it or nothing. Raises: OSError.
+
+    If it is `private`, only we may read it. Otherwise it keeps its mode; a new one has that of all new files.
+    """
+    temporary = write_temporary(path.parent, *parts, mode=0o600 if private else 0o666)
     try:
+        if not private and path.exists():
+            temporary.chmod(stat.S_IMODE(path.stat().st_mode))
         temporary.replace(path)
     except OSError:
         temporary.unlink()
         raise
 
 
-def write_temporary(directory: Path, *parts: bytes) -> Path:
-    """A new file that only we may read. Raises: OSError."""
+def write_temporary(directory: Path, *parts: bytes, mode: int = 0o600) -> Path:
+    """A new file, which by default only we may read. Raises: OSError."""
     path = directory / f"{TEMPORARY}{os.urandom(8).hex()}"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
         with open(descriptor, "wb") as file:
             file.writelines(parts)

@@ -18,6 +18,7 @@ from click.shell_completion import CompletionItem
 from proxywasm_host.abi.custom import CustomHostcall
 from proxywasm_host.abi.values import UnencodableValue, check_properties
 from proxywasm_host.engine.registry import engine_names
+from proxywasm_host.own_files import replace_file
 from proxywasm_host.runtime.effects import (
     Callout,
     CalloutFailed,
@@ -128,9 +129,14 @@ class Output:
         self.path = path
 
     def write(self, data: bytes | str) -> None:
-        """Write all of it. Raises: click.UsageError."""
+        """Write all of it; who reads the file meanwhile sees what it was before. Raises: click.UsageError."""
+        data = data if isinstance(data, bytes) else data.encode()
         try:
-            self.path.write_bytes(data if isinstance(data, bytes) else data.encode())
+            path = self.path.resolve()
+            if path.exists() and (not path.is_file() or not os.access(path.parent, os.W_OK)):
+                path.write_bytes(data)  # a device, a pipe; or nothing can be written beside it
+            else:
+                replace_file(path, data, private=False)
         except OSError as error:
             raise click.UsageError(f"cannot write {self.path}: {error.strerror}") from None
 
