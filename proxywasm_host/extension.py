@@ -8,25 +8,31 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-__all__ = ["NATIVE_ABI", "fingerprint", "get_include", "load"]
+__all__ = ["NATIVE_ABI", "checksum", "fingerprint", "get_include", "load"]
 
 NATIVE_ABI = 1
 """As in ``include/proxywasm_host.h``."""
 
 
+def checksum(files: Iterable[Path]) -> int | None:
+    """A number that is another one for other names and contents of files, in any order; ``None`` for no files."""
+    number = None
+    for path in sorted(files):
+        number = zlib.crc32(path.read_bytes(), zlib.crc32(path.name.encode(), number or 0))
+    return number
+
+
 def fingerprint(sources: Path) -> int | None:
-    """A number that is another one for other C files in a directory; ``None`` where there are none.
+    """The checksum of the C files in a directory; ``None`` where there are none.
 
     An extension that was built from them has it as its ``FINGERPRINT`` (``setup.py``).
     """
-    number = None
-    for path in sorted(path for path in sources.iterdir() if path.suffix in (".c", ".h")) if sources.is_dir() else ():
-        number = zlib.crc32(path.read_bytes(), zlib.crc32(path.name.encode(), number or 0))
-    return number
+    return checksum(path for path in sources.iterdir() if path.suffix in (".c", ".h")) if sources.is_dir() else None
 
 
 def load(name: str) -> tuple[Any, str]:

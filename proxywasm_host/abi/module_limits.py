@@ -17,10 +17,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
 from typing import Final
 
+from proxywasm_host import wasm
+from proxywasm_host.abi import code_section
 from proxywasm_host.abi.code_section import PROPOSALS, Code, proposal_of, read_code
 from proxywasm_host.errors import ModuleError
+from proxywasm_host.extension import checksum
 from proxywasm_host.wasm import (
     CODE,
     CUSTOM,
@@ -59,8 +64,8 @@ ELEMENT_BYTES: Final = 16
 _GC_FORMS: Final = (0x4E, 0x4F, 0x50, 0x5E, 0x5F)
 _SHARED, _WIDE, _PAGE_SIZE = 2, 4, 8
 """In the flags of a memory or a table."""
-_REVISION: Final = 4
-"""To be raised when `check_code` or `bounded_tables` change."""
+_SOURCES: Final = tuple(map(Path, (__file__, code_section.__file__, wasm.__file__)))
+"""Of what decides which modules pass, and what is made of them. Their C form gives the same figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +140,14 @@ class ModuleLimits:
 
     @property
     def fingerprint(self) -> str:
-        """Differs where modules that pass differ, or what is made of them."""
+        """Differs where modules that pass differ, or what is made of them: for other limits, and other code of ours."""
         values = (getattr(self, part.name) for part in fields(self) if part.name != "proposals")
-        return f"{_REVISION} {' '.join(map(str, values))} {' '.join(sorted(self.proposals))}"
+        return f"{_revision()} {' '.join(map(str, values))} {' '.join(sorted(self.proposals))}"
+
+
+@cache
+def _revision() -> int | None:
+    return checksum(path for path in _SOURCES if path.is_file())
 
 
 DEFAULT_MODULE_LIMITS: Final = ModuleLimits()

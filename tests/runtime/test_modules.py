@@ -5,6 +5,7 @@ before an engine sees the module, in the same words on each; and what was refuse
 import pytest
 
 from proxywasm_host import Host, ModuleError, ModuleLimits
+from proxywasm_host.abi import module_limits
 from proxywasm_host.engine.cache import ModuleCache
 from proxywasm_host.engine.protocol import Engine, Limits
 from proxywasm_host.testing import Message, exchange
@@ -159,6 +160,22 @@ def test_tail_calls_that_are_asked_for(engine: Engine) -> None:
             assert str(error).startswith(f"{engine.name} cannot compile the module")
     with pytest.raises(ValueError, match="no proposal is called 'tails'"):
         ModuleLimits(proposals=frozenset({"tails"}))
+
+
+def test_what_was_compiled_is_of_one_state_of_the_limits_and_of_our_sources(tmp_path, monkeypatch) -> None:
+    """Each is a part of the name under which compiled code is kept."""
+    states = [ModuleLimits().fingerprint, ModuleLimits(size=1).fingerprint]
+    for at, source in enumerate(module_limits._SOURCES):
+        changed = tmp_path / source.name
+        changed.write_bytes(source.read_bytes() + b"\n")
+        sources = [*module_limits._SOURCES[:at], changed, *module_limits._SOURCES[at + 1 :]]
+        with monkeypatch.context() as patched:
+            patched.setattr(module_limits, "_SOURCES", sources)
+            module_limits._revision.cache_clear()
+            states.append(ModuleLimits().fingerprint)
+    module_limits._revision.cache_clear()
+    assert len(set(states)) == 5
+    assert ModuleLimits().fingerprint == states[0]
 
 
 SHAPES: list[tuple[str, int, str, str]] = [

@@ -1,6 +1,6 @@
 """Does V8 do here what it did where its facts were found? Asked in a child process, for a wrong answer may be a crash.
 
-The child is asked once for each library and Python; that all was well is remembered in the cache directory.
+The child is asked once for each library, Python and state of our sources; that all was well is remembered in the cache directory.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from secrets import token_hex
 
 from proxywasm_host.engine.cache import default_directory
 from proxywasm_host.engine.protocol import FunctionType, HostFunction, Instance, Limits, Trap, TrapKind
+from proxywasm_host.extension import checksum
 
 from .in_thread import InThread
 
 __all__ = ["check_once", "main"]
 
-_REVISION = 5
-"""To be raised when the check, or what it checks, changes."""
 _PATIENCE = 60
 _WELL = "all is well"
 _PROGRAM = f"from {__package__}.selfcheck import main; main({{route!r}}, native={{native}})"
@@ -170,5 +169,14 @@ def _memo(route: str, library: Path, version: str) -> Path | None:
     if directory is None:
         return None
     status = library.stat()
-    facts = _REVISION, route, version, str(library), status.st_size, status.st_mtime_ns, sys.version, platform.machine()
+    facts = (
+        checksum(path for path in Path(__file__).parent.rglob("*") if path.suffix in (".py", ".c", ".h", ".so")),
+        route,
+        version,
+        str(library),
+        status.st_size,
+        status.st_mtime_ns,
+        sys.version,
+        platform.machine(),
+    )
     return directory / f"v8-{hashlib.blake2b(repr(facts).encode(), digest_size=12).hexdigest()}.checked"

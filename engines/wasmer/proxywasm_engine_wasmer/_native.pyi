@@ -5,6 +5,7 @@ from typing import Any, TypeAlias, final
 
 NATIVE_ABI: int
 VERSION: str
+FINGERPRINT: int
 
 _Signature: TypeAlias = tuple[list[str], list[str]]
 _MakeTrap: TypeAlias = Callable[[int | None, str, list[tuple[str, int]]], BaseException]

@@ -17,8 +17,6 @@ from .module import WasmerModule
 __all__ = ["WasmerEngine"]
 
 _MAGIC = b"\0asm"
-_REVISION = 2
-"""Of what `_native.Module.serialise` gives."""
 
 
 class WasmerEngine:
@@ -49,7 +47,14 @@ class WasmerEngine:
         self.compile_options = {"optimise": optimise, "parallel_compilation": parallel_compilation}
         self._optimise = optimise == "speed"
         self._parallel = parallel_compilation
-        facts = self.version, _REVISION, optimise, platform.system(), platform.machine(), _processor_features()
+        facts = (
+            self.version,
+            _native.FINGERPRINT,
+            optimise,
+            platform.system(),
+            platform.machine(),
+            _processor_features(),
+        )
         self.fingerprint = hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
 
     def __repr__(self) -> str:

@@ -26,6 +26,7 @@ use pyo3::prelude::*;
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     signals::install(module.py());
     module.add("VERSION", wasmer_vm::VERSION)?;
+    module.add("FINGERPRINT", module::FINGERPRINT)?;
     module.add("NATIVE_ABI", 1)?; // as in proxywasm_host.h, and in the names of its capsules
     module.add_class::<module::Module>()?;
     module.add_class::<instance::Instance>()?;

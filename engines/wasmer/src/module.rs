@@ -15,6 +15,9 @@ use wasmer_types::{ExternType, Type};
 
 use crate::instance::Instance;
 
+/// Differs where this file does, and so perhaps what `Module.serialise` gives.
+pub const FINGERPRINT: u64 = fingerprint(include_bytes!("module.rs"));
+
 type Signature = (Vec<&'static str>, Vec<&'static str>);
 
 /// A module that Wasmer has compiled. It owns its engine, since an engine keeps all code that it ever compiled.
@@ -183,4 +186,14 @@ fn type_name(kind: Type) -> &'static str {
         Type::FuncRef => "funcref",
         Type::ExceptionRef => "exnref",
     }
+}
+
+/// FNV-1a.
+const fn fingerprint(source: &[u8]) -> u64 {
+    let (mut number, mut at) = (0xcbf2_9ce4_8422_2325, 0);
+    while at < source.len() {
+        number = (number ^ source[at] as u64).wrapping_mul(0x0100_0000_01b3);
+        at += 1;
+    }
+    number
 }

@@ -67,7 +67,9 @@ class TestStart:
         monkeypatch.setattr(start, "KNOWN", {"1.2.3.4": next(iter(KNOWN.values()))})
         engine = V8Engine()
         smoke_test(engine)
-        assert re.match(r"on threads .* none of those known here \(1\.2\.3\.4\): .*pip install .*mini-racer", engine.note)
+        assert re.match(
+            r"on threads .* none of those known here \(1\.2\.3\.4\): .*pip install .*mini-racer", engine.note
+        )
         with pytest.raises(EngineUnavailable, match=r"none of those known here \(1\.2\.3\.4\)") as caught:
             V8Engine(route="in-thread")
         assert "mini-racer" in caught.value.remedy
@@ -142,6 +144,10 @@ class TestStart:
         monkeypatch.setattr(start, "_started", {})
         monkeypatch.setattr(selfcheck, "_PROGRAM", "raise SystemExit(1)")
         V8Engine()
+        monkeypatch.setattr(start, "_started", {})
+        with monkeypatch.context() as other_sources, pytest.raises(EngineUnavailable):
+            other_sources.setattr(selfcheck, "checksum", lambda _: 1)
+            V8Engine()
         monkeypatch.setattr(start, "_started", {})
         monkeypatch.setenv("PROXYWASM_CACHE_DIR", "")
         with pytest.raises(EngineUnavailable):
