@@ -32,7 +32,7 @@ __all__ = ["command"]
 
 WORD = re.compile(rb"(?<![A-Za-z0-9_])[a-z][a-z0-9]*(?:_[a-z0-9]+)+(?![A-Za-z0-9_])")
 """What could be a foreign function's name, where it stands alone."""
-MOST_WORDS = 10_000
+MAX_WORDS = 10_000
 NEAR = 0.85
 """How alike a name must be to one of ours to be taken for it, mistyped."""
 KNOWN = {row.name for row in HOSTCALLS}
@@ -162,7 +162,7 @@ def _foreign(bytecode: Bytecode, hostcalls: list[str]) -> dict[str, str]:
         for name in re.findall(rb"\b%s[a-z0-9_]{1,40}" % prefix.encode(), data):
             found.setdefault(name.decode(), f"of {host}")
     ours = [*OF_HOST, *BUILT_IN]
-    words = {match[0].decode() for match in islice(WORD.finditer(data), MOST_WORDS)}
+    words = {match[0].decode() for match in islice(WORD.finditer(data), MAX_WORDS)}
     for word in words.difference(ours, found):
         for near in get_close_matches(word, ours, n=1, cutoff=NEAR):
             found[word] = f"is {near} meant?"

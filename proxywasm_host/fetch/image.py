@@ -17,7 +17,7 @@ from typing import Any
 from proxywasm_host.fetch.reference import FetchError, check_sha256
 from proxywasm_host.fetch.store import Store
 
-__all__ = ["INDEXES", "MANIFESTS", "MOST_MANIFEST", "Absent", "module_of"]
+__all__ = ["INDEXES", "MANIFESTS", "MAX_MANIFEST", "Absent", "module_of"]
 
 MANIFESTS = (
     "application/vnd.oci.image.manifest.v1+json",
@@ -38,7 +38,7 @@ IN_TAR = "plugin.wasm"
 BESIDE = 1 << 20
 """Bytes that a layer may have beside its module: the headers of its archive."""
 GIB = 1 << 30
-MOST_MANIFEST = 4 << 20
+MAX_MANIFEST = 4 << 20
 """Bytes of a manifest (what registries take at most)."""
 
 
@@ -73,7 +73,7 @@ def _blob(store: Store, digest: str, path: str, most: int) -> bytes:
 
 def _manifest(store: Store, digest: str) -> dict[str, Any]:
     try:
-        manifest = json.loads(_blob(store, digest, "manifests", MOST_MANIFEST))
+        manifest = json.loads(_blob(store, digest, "manifests", MAX_MANIFEST))
     except (ValueError, RecursionError):
         manifest = None
     if not isinstance(manifest, dict):

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from urllib.request import parse_http_list, parse_keqv_list
 
 from proxywasm_host.fetch.credentials import DOCKER_HUB, Credentials
-from proxywasm_host.fetch.image import INDEXES, MANIFESTS, MOST_MANIFEST, Absent, module_of
+from proxywasm_host.fetch.image import INDEXES, MANIFESTS, MAX_MANIFEST, Absent, module_of
 from proxywasm_host.fetch.reference import SHA256, FetchError, Reference
 from proxywasm_host.fetch.session import Answer, Session
 from proxywasm_host.fetch.store import Store
@@ -62,7 +62,7 @@ class Registry:
         if found != part.digest:
             raise FetchError(f"{self._reference.host} gave {found} where {part.digest} was asked for")
 
-    async def _get(self, path: str, headers: dict[str, str], most: int = MOST_MANIFEST, method: str = "GET") -> Answer:
+    async def _get(self, path: str, headers: dict[str, str], most: int = MAX_MANIFEST, method: str = "GET") -> Answer:
         """What the registry has there. Asked for credentials, it is asked again."""
         host = self._reference.host
         api = "registry-1.docker.io" if host == DOCKER_HUB else host

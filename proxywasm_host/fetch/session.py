@@ -27,7 +27,7 @@ from proxywasm_host.fetch.reference import FetchError, Unreachable
 __all__ = ["Answer", "Session", "run"]
 
 REDIRECTS = 5
-MOST_ANSWER = 4 << 20
+MAX_ANSWER = 4 << 20
 """Bytes of what is not a module: manifests, tokens, errors (what registries take for a manifest at most)."""
 WAIT = 30.0
 """Seconds without a byte."""
@@ -138,7 +138,7 @@ class Session:
         url: str,
         headers: Mapping[str, str] | None = None,
         *,
-        most: int = MOST_ANSWER,
+        most: int = MAX_ANSWER,
         form: Mapping[str, str] | None = None,
     ) -> Answer:
         """Make a request and follow where it leads. ``Authorization`` goes to the first server alone.
@@ -177,7 +177,7 @@ class Session:
                 raise FetchError(f"{url.netloc.decode()} encodes its answer, which was not asked for")
             body = bytearray()
             if not 300 <= response.status_code < 400:
-                limit = most if response.status_code == 200 else MOST_ANSWER
+                limit = most if response.status_code == 200 else MAX_ANSWER
                 async for part in response.aiter_raw():
                     body += part
                     if len(body) > limit:

@@ -15,7 +15,7 @@ int callback_set(Callback *self, PyObject *function) {
 
 int callback_call(const Callback *self, uint64_t *slots, size_t count) {
     if (self->native.call) return self->native.call(self->native.self, slots, count);
-    PyObject *args[MOST_PARAMS] = {NULL}, *result = NULL;
+    PyObject *args[MAX_PARAMS] = {NULL}, *result = NULL;
     size_t made = 0;
     while (made < count && (args[made] = PyLong_FromUnsignedLongLong(slots[made]))) made++;
     if (made == count) result = PyObject_Vectorcall(self->function, args, count, NULL);

@@ -12,7 +12,7 @@ enum {
 enum { PLAIN = 256, VECTORS = 276, FIGURES = 8, INDIRECT = 10, NOT_SIMPLE = 255 };
 enum { END_OPCODE = 0x0B, GET_LOCAL = 0x20, TEE_LOCAL = 0x22, IS_ZERO = 0x45 };
 
-static const uint64_t MOST = 1ull << 32, MOST_MERGES = 1ull << 62;
+static const uint64_t MOST = 1ull << 32, MAX_MERGES = 1ull << 62;
 
 typedef struct {
     uint64_t below, params, results, backs;
@@ -94,7 +94,7 @@ static void block_type(const Scan *scan, Reader *reader, uint64_t *params, uint6
 }
 
 static inline void merge(Scan *scan, uint64_t height, uint64_t targets) {
-    scan->merges = less(scan->merges + (scan->locals + height) * targets, MOST_MERGES);
+    scan->merges = less(scan->merges + (scan->locals + height) * targets, MAX_MERGES);
 }
 
 /* Note where a branch leads. */
@@ -118,7 +118,7 @@ static uint64_t optimising(const Scan *scan, uint64_t size, const Weights *each)
     double targets = (double)scan->all_targets, choices = (double)scan->choices;
     needed += phis * phis * each->phis_squared + splits * each->splits + splits * splits * each->splits_squared;
     needed += targets * targets * each->targets_squared + choices * choices * each->choices_squared;
-    return needed < (double)MOST_MERGES ? (uint64_t)needed : MOST_MERGES;
+    return needed < (double)MAX_MERGES ? (uint64_t)needed : MAX_MERGES;
 }
 
 static bool deeper(Scan *scan, size_t count) {
@@ -323,7 +323,7 @@ static bool is_slow(Findings *found, uint64_t index, uint64_t optimising) {
         found->slow = slow;
     }
     found->slow[found->slow_count++] = index;
-    found->all_optimising = less(found->all_optimising + optimising, MOST_MERGES);
+    found->all_optimising = less(found->all_optimising + optimising, MAX_MERGES);
     return true;
 }
 
@@ -343,7 +343,7 @@ static bool read_bodies(Scan *scan, Reader *reader, uint64_t imported, const Wei
         for (int i = 0; i < FIGURES; i++)
             if (figures[i] > found->best[i][0]) found->best[i][0] = figures[i], found->best[i][1] = index;
         if ((double)figures[FIGURES - 1] > each->slow && !is_slow(found, index, figures[FIGURES - 1])) return false;
-        found->all_merges = less(found->all_merges + scan->merges, MOST_MERGES);
+        found->all_merges = less(found->all_merges + scan->merges, MAX_MERGES);
         found->grows = found->grows || scan->grows;
         skip(reader, size);
     }

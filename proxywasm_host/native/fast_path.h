@@ -43,7 +43,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     PyObject *host, *properties, *buffer_limit, *header_limits, *contexts, *local, *details, *dict;
-    Py_ssize_t most_headers, most_header_bytes; /* what `header_limits` says */
+    Py_ssize_t max_headers, max_header_bytes; /* what `header_limits` says */
     Outbox *outbox;
     FilterChainBase *request, *response;
     long long started_ns;

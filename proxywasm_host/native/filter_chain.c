@@ -165,7 +165,7 @@ static int within_limits(FilterChainBase *self, PyObject *headers, Py_ssize_t co
     self->header_size = size;
     const HttpStreamBase *stream = (HttpStreamBase *)self->stream;
     if (!is_a(self->stream, known.http_stream, &HttpStreamBaseType)) return 1;
-    if (count <= stream->most_headers && size <= stream->most_header_bytes) return 1;
+    if (count <= stream->max_headers && size <= stream->max_header_bytes) return 1;
     PyObject *kept = Py_NewRef(self->stream);
     int failed = told(
         PyObject_CallMethod(kept, "_over_header_limits", "Onn", self, (Py_ssize_t)HEADERS_MAP[self->direction], count));

@@ -212,7 +212,7 @@ static int64_t answer(Hostcall *self, PyObject *args, PyObject *const *values, s
 }
 
 static int64_t marshal(Hostcall *self, const uint64_t *slots, size_t stride) {
-    PyObject *values[MOST_PARAMS + 1], *args = NULL, *why = NULL;
+    PyObject *values[MAX_PARAMS + 1], *args = NULL, *why = NULL;
     const uint64_t *slot = slots;
     for (int i = 0; i < self->params; slot += self->param[i++].slots * stride) {
         const Param *param = &self->param[i];
@@ -276,7 +276,7 @@ int64_t hostcall_entry(void *hostcall, const uint64_t *slots, size_t stride) {
 static PyObject *hostcall_call(PyObject *hostcall, PyObject *const *args, size_t flags, PyObject *keywords) {
     Hostcall *self = (Hostcall *)hostcall;
     Py_ssize_t count = PyVectorcall_NARGS(flags);
-    uint64_t slots[2 * MOST_PARAMS];
+    uint64_t slots[2 * MAX_PARAMS];
     if (count != self->slots || (keywords && PyTuple_GET_SIZE(keywords))) {
         PyErr_Format(PyExc_TypeError, "%U() takes %d numbers", self->name, self->slots);
         return NULL;
@@ -322,7 +322,7 @@ static int fill(Hostcall *self, PyObject *args) {
     if (!PyArg_ParseTuple(args, "OUO!LpOOO!:Hostcall", &row, &name, &PyTuple_Type, &plan, &memory_error, &none_is_empty,
                           &handler, &vm, &GuestType, &guest))
         return -1;
-    if (PyTuple_GET_SIZE(plan) > MOST_PARAMS) return PyErr_SetString(PyExc_ValueError, "too many parameters"), -1;
+    if (PyTuple_GET_SIZE(plan) > MAX_PARAMS) return PyErr_SetString(PyExc_ValueError, "too many parameters"), -1;
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(plan); i++) {
         Param *param = &self->param[i];
         PyObject *parameter;

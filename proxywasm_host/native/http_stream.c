@@ -64,7 +64,7 @@ static int check_buffer_limit(PyObject *limit) {
 static int take_header_limits(HttpStreamBase *self, PyObject *limits) {
     static PyObject *last;
     static Py_ssize_t count, size;
-    self->most_headers = self->most_header_bytes = PY_SSIZE_T_MAX;
+    self->max_headers = self->max_header_bytes = PY_SSIZE_T_MAX;
     if (limits == Py_None) return 0;
     if (!known.header_limits || !Py_IS_TYPE(limits, Py_TYPE(known.header_limits)))
         return PyErr_Format(PyExc_TypeError, "header_limits are HeaderLimits or None, not %R", limits), -1;
@@ -80,8 +80,8 @@ static int take_header_limits(HttpStreamBase *self, PyObject *limits) {
         if (PyErr_Occurred()) return -1;
         last = Py_NewRef(limits);
     }
-    self->most_headers = count;
-    self->most_header_bytes = size;
+    self->max_headers = count;
+    self->max_header_bytes = size;
     return 0;
 }
 

@@ -24,7 +24,7 @@ int set_flag(PyObject *self, PyObject *value, void *at) {
 }
 
 bool take(const Signature *function, PyObject *const *args, Py_ssize_t count, PyObject *keywords, PyObject **values) {
-    bool given[MOST_NAMES] = {false};
+    bool given[MAX_NAMES] = {false};
     if (count > function->by_position)
         return PyErr_Format(PyExc_TypeError, "%s() takes %d positional arguments, %zd were given", function->name,
                             function->by_position, count);
@@ -33,8 +33,8 @@ bool take(const Signature *function, PyObject *const *args, Py_ssize_t count, Py
         PyObject *name = PyTuple_GET_ITEM(keywords, i);
         const char *const *names = function->names;
         int which = 0;
-        while (which < MOST_NAMES && names[which] && PyUnicode_CompareWithASCIIString(name, names[which])) which++;
-        if (which == MOST_NAMES || !names[which] || given[which])
+        while (which < MAX_NAMES && names[which] && PyUnicode_CompareWithASCIIString(name, names[which])) which++;
+        if (which == MAX_NAMES || !names[which] || given[which])
             return PyErr_Format(PyExc_TypeError, "%s() has no argument '%U', or it was given before", function->name,
                                 name);
         values[which] = args[count + i], given[which] = true;

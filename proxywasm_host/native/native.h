@@ -19,7 +19,7 @@
 #include <string.h>
 #include <structmember.h>
 
-enum { MOST_PARAMS = 16 }; /* of a hostcall or a callback */
+enum { MAX_PARAMS = 16 }; /* of a hostcall or a callback */
 
 /* What Python code has too. module.c lists these, and `native.same` compares them where Python has them. */
 enum { OK = 0, NOT_FOUND = 1, BAD_ARGUMENT = 2 };
@@ -145,11 +145,11 @@ int intern(const Name *names, size_t count);
 
 /* What a method takes. Fill `values`, one for each of `names`, with what is given: false with an exception if that is
  * not what it takes. */
-enum { MOST_NAMES = 6 };
+enum { MAX_NAMES = 6 };
 typedef struct {
     const char *name;
     int by_position, required;
-    const char *names[MOST_NAMES];
+    const char *names[MAX_NAMES];
 } Signature;
 bool take(const Signature *function, PyObject *const *args, Py_ssize_t count, PyObject *keywords, PyObject **values);
 
@@ -273,12 +273,12 @@ static inline bool same_bytes(PyObject *a, PyObject *b) {
 
 /* -- Objects of Python classes with slots, made without a call of the class (record.c) --------------------------- */
 
-enum { MOST_FIELDS = 6 };
+enum { MAX_FIELDS = 6 };
 
 /* Where a class keeps its fields; filled when it is first asked. */
 typedef struct {
     PyObject *class;
-    Py_ssize_t at[MOST_FIELDS];
+    Py_ssize_t at[MAX_FIELDS];
     bool found;
 } Layout;
 
@@ -320,7 +320,7 @@ typedef struct Hostcall {
     int64_t memory_error;
     bool inline_headers, splice_buffers, none_is_empty; /* flags of the profile; the last is ABI 0.1.0's quirk */
     int slots, params;
-    Param param[MOST_PARAMS];
+    Param param[MAX_PARAMS];
 } Hostcall;
 
 extern PyTypeObject HostcallType;

@@ -39,7 +39,7 @@ RECYCLE_EACH = 0.25
 """Seconds between looks at what VMs have used."""
 RECYCLE_LATER = 60.0
 """Seconds until the next one, if new VMs could not be loaded."""
-MOST_RETIRED = 2
+MAX_RETIRED = 2
 """Generations that may wait for their last request; no VM is recycled meanwhile, so that memory is bounded."""
 IDLE = 60.0
 """Seconds until it is looked again whether newer modules are to be looked for."""
@@ -191,7 +191,7 @@ class Application:
         while True:
             await asyncio.sleep(wait)
             wait = RECYCLE_EACH
-            if self.generation.settings.recycle is None or len(self._stopping) >= MOST_RETIRED:
+            if self.generation.settings.recycle is None or len(self._stopping) >= MAX_RETIRED:
                 continue
             async with self._reloading:
                 old = self.generation

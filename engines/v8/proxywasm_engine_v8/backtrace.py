@@ -12,7 +12,7 @@ OPTIMISE = "_ZN2v88internal26Runtime_WasmTierUpFunctionEiPmPNS0_7IsolateE"
 """A function of V8's runtime, which optimises a function of a guest; it takes the number of arguments, where they are,
 and the isolate."""
 
-_MOST_FRAMES = 64
+_MAX_FRAMES = 64
 _ALL_DETAILS = 0x7F
 _PROTOTYPES: dict[str, tuple[str, Any, list[Any]]] = {
     "trace": (
@@ -42,7 +42,7 @@ class Backtrace:
     def __call__(self, isolate: int | None) -> list[tuple[str, int]]:
         """Script and position of what is under way, innermost first. To be called inside `isolate`."""
         its = self._functions
-        trace = its["trace"](isolate, _MOST_FRAMES, _ALL_DETAILS)
+        trace = its["trace"](isolate, _MAX_FRAMES, _ALL_DETAILS)
         frames = (its["frame"](trace, isolate, index) for index in range(its["size"](trace)))
         return [(self._script(isolate, frame), its["location"](frame) >> 32) for frame in frames]
 

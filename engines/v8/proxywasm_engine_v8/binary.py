@@ -31,7 +31,7 @@ _CUSTOM, _TYPE, _IMPORT, _FUNCTION, _TABLE, _MEMORY, _EXPORT, _START, _CODE = 0,
 _ORDER = (_TYPE, _IMPORT, _FUNCTION, _TABLE, _MEMORY, 13, 6, _EXPORT, _START, 9, 12, _CODE, 11)
 _KINDS = ("function", "table", "memory", "global", "tag")
 _NO_MAXIMUM = 1 << 16
-_MOST_TABLES = 16
+_MAX_TABLES = 16
 _HINTS, _PRIORITIES = b"metadata.code.", b"metadata.code.compilation_priority"
 
 VERY_LARGE = 100 << 10
@@ -231,8 +231,8 @@ class Binary:
     def _read_tables(self, reader: Reader) -> None:
         """The types of elements, as far as initial values do not stand between."""
         count = reader.number()
-        if count > _MOST_TABLES:
-            raise Refused(f"more than {_MOST_TABLES} tables are refused: V8's heap could not hold them")
+        if count > _MAX_TABLES:
+            raise Refused(f"more than {_MAX_TABLES} tables are refused: V8's heap could not hold them")
         for _ in range(count):
             valued = reader.data[reader.at] == 0x40
             if valued:

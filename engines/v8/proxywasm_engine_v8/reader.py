@@ -8,7 +8,7 @@ from typing import TypeVar
 __all__ = ["Malformed", "Reader", "Refused", "leb", "section", "vector"]
 
 _T = TypeVar("_T")
-_MOST_BITS = 70  # of 10 bytes, which is what numbers of 64 bits take
+_MAX_BITS = 70  # of 10 bytes, which is what numbers of 64 bits take
 _NUMBERS = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128", 0x78: "i8", 0x77: "i16"}
 _REFERENCES = {0x70: "funcref", 0x6F: "externref", 0x6E: "anyref", 0x6D: "eqref", 0x69: "exnref"}
 
@@ -41,13 +41,13 @@ class Reader:
     def number(self) -> int:
         """An unsigned number, or the bits of a signed one."""
         value = shift = 0
-        while shift < _MOST_BITS:
+        while shift < _MAX_BITS:
             byte = self.byte()
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
                 return value
             shift += 7
-        raise Malformed(f"a number of more than {_MOST_BITS // 7} bytes, at {self.at:#x}")
+        raise Malformed(f"a number of more than {_MAX_BITS // 7} bytes, at {self.at:#x}")
 
     def take(self, size: int) -> bytes:
         """So many bytes."""

@@ -1,6 +1,7 @@
 """Does V8 do here what it did where its facts were found? Asked in a child process, for a wrong answer may be a crash.
 
-The child is asked once for each library, Python and state of our sources; that all was well is remembered in the cache directory.
+The child is asked once for each library, Python and state of our sources; that all was well is remembered in the cache
+directory.
 """
 
 from __future__ import annotations

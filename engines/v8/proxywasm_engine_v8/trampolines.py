@@ -89,7 +89,7 @@ _GUEST = """
             if depth:
                 if depth > 0 or owner_thread != get_ident():
                     raise busy()
-                if depth <= -{most_nested}:
+                if depth <= -{max_nested}:
                     raise RecursionError(nested_too_deeply)
 {refused}
             depth = 1 - depth
@@ -200,7 +200,7 @@ def _guest(i: int, type: FunctionType, lowering: Lowering) -> str:
     writes = [_WRITE[kind].format(_ARGUMENT + n) + f" = {names[n]}" for n, kind in enumerate(type.params)]
     return _GUEST.format(
         type=i,
-        most_nested=MAX_NESTED,
+        max_nested=MAX_NESTED,
         parameters=", ".join(names),
         refused=indent(lowering.refused, " " * 16),
         write="\n                ".join(writes or ["pass"]),

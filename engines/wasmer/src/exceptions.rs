@@ -11,7 +11,7 @@ use wasmer_types::{ModuleInfo, Type};
 use wasmer_vm::{StoreObject, StoreObjects, VMExceptionObj};
 
 /// How many frames all backtraces may have: some hundred megabytes.
-const MOST_FRAMES: usize = 1 << 20;
+const MAX_FRAMES: usize = 1 << 20;
 /// What an exception counts for beside its frames.
 const ITSELF: usize = 8;
 
@@ -39,7 +39,7 @@ impl Exceptions {
         let last = unsafe { objects.as_ref() }.and_then(|objects| VMExceptionObj::list(objects).last());
         let frames = last.map_or(0, |exception| exception.backtrace().frames().len());
         self.frames.set(self.frames.get() + frames + ITSELF);
-        self.frames.get() <= MOST_FRAMES
+        self.frames.get() <= MAX_FRAMES
     }
 
     /// Let go of all, if there are any. To be called while nobody is inside.

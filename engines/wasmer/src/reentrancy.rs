@@ -26,7 +26,7 @@ use crate::stack::{self, Seat};
 use crate::switch::{Frame, Function, Registers};
 
 /// How many calls of one guest may be under way within each other. What is sensible is three or four.
-const MOST_NESTED: i32 = 64;
+const MAX_NESTED: i32 = 64;
 
 /// What the crossings of one instance share.
 pub struct CallState {
@@ -97,7 +97,7 @@ impl CallState {
         if self.broken.get() {
             return Err(out_of_order());
         }
-        if depth <= -MOST_NESTED {
+        if depth <= -MAX_NESTED {
             return Err(nested_too_deeply());
         }
         if depth == 0 {
@@ -325,5 +325,5 @@ pub fn closed() -> PyErr {
 
 #[cold]
 fn nested_too_deeply() -> PyErr {
-    PyRecursionError::new_err(format!("host and guest call each other more than {MOST_NESTED} deep"))
+    PyRecursionError::new_err(format!("host and guest call each other more than {MAX_NESTED} deep"))
 }

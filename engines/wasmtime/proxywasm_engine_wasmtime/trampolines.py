@@ -42,7 +42,7 @@ _ANSWER = {
     "f32": "c_float.from_address(at).value = {0}",
     "f64": "c_double.from_address(at).value = {0}",
 }
-_MOST_VIEWS = 1024  # guest stacks are deep at times, and each depth has its own address
+_MAX_VIEWS = 1024  # guest stacks are deep at times, and each depth has its own address
 # Looking at slots in a new place is the moment to end endless nesting, since deeper calls have theirs elsewhere.
 _HEADROOM = 3
 """Calls within each other that a host function makes to tell what was raised, or a guest function to clear it away."""
@@ -113,9 +113,9 @@ _HOST = """
                 view = views.get(at)
                 if view is None:
                     arrived(caller)
-                    if depth < -most_nested:
+                    if depth < -max_nested:
                         raise RecursionError(nested_too_deeply)
-                    if len(views) >= {most_views}:
+                    if len(views) >= {max_views}:
                         views.clear()
                     view = views[at] = View(at)
                 {answer}
@@ -150,7 +150,7 @@ def compile_link(
         "get_ident": get_ident,
         "headroom": headroom(_HEADROOM),
         "is_enabled": is_enabled,
-        "most_nested": MAX_NESTED,
+        "max_nested": MAX_NESTED,
         "nested_too_deeply": NESTED_TOO_DEEPLY,
         "c_char": c_char,
         "c_uint32": c_uint32,
@@ -196,4 +196,4 @@ def _guest(i: int, type: FunctionType, *, watched: bool) -> str:
 def _host(i: int, type: FunctionType) -> str:
     call = f"handler(*unpack_{i}(view))" if type.params else "handler()"
     answer = _ANSWER[type.results[0]].format(call) if type.results else call
-    return _HOST.format(i=i, most_views=_MOST_VIEWS, answer=answer)
+    return _HOST.format(i=i, max_views=_MAX_VIEWS, answer=answer)

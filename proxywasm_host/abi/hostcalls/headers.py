@@ -115,11 +115,11 @@ def overfull(vm: VmState, headers: HeaderList, map: int, size: int, joins: bool 
     """Why a header of so many bytes does not go into a map beside these, or is not joined to one of them."""
     if len(headers) < FEW and size <= SMALL and not joins:
         return None
-    most_headers, most_bytes = vm.context.map_limits(map)
-    if len(headers) >= most_headers:
+    max_headers, max_bytes = vm.context.map_limits(map)
+    if len(headers) >= max_headers:
         return Refusal(Status.INTERNAL_FAILURE, "there are {0} {1}, no more are taken", len(headers), WORDS[map])
     used = sum(len(name) + len(value) for name, value in headers)
-    if used + size <= most_bytes:
+    if used + size <= max_bytes:
         return None
     return Refusal(
         Status.INTERNAL_FAILURE,
@@ -127,7 +127,7 @@ def overfull(vm: VmState, headers: HeaderList, map: int, size: int, joins: bool 
         WORDS[map],
         used,
         size,
-        most_bytes,
+        max_bytes,
     )
 
 

@@ -18,7 +18,7 @@ enum { AHEAD, NOT_AHEAD, BEHIND, NOT_BEHIND, ATOMIC };
 enum { CHOICE, GREEDY, LAZY, RESTORE };
 enum { NEGATED = 1, WORD = 2, NOT_WORD = 4 };  // of a set: beyond ASCII it has all that \w, or \W, has
 enum { SEARCH = 1, FULL = 2, NOT_EMPTY = 4 };  // the ways to match
-#define MOST_CHOICES (1 << 18)
+#define MAX_CHOICES (1 << 18)
 #define NONE 0xffffffff
 
 typedef struct {
@@ -40,7 +40,7 @@ static struct {
 static void push(uint32_t kind, uint32_t code, uint32_t at, uint32_t more) {
     if (top == room) {
         uint32_t wanted = room ? 2 * room : 64;
-        choice *new = wanted > MOST_CHOICES ? NULL : realloc(choices, wanted * sizeof *choices);
+        choice *new = wanted > MAX_CHOICES ? NULL : realloc(choices, wanted * sizeof *choices);
         if (!new) {
             overflow = 1;
             return;

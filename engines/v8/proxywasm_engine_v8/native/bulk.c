@@ -5,11 +5,11 @@ typedef struct {
     const uint8_t *at, *end;
 } Place;
 
-enum { MOST_BITS = 70 }; /* of 10 bytes, as in reader.py */
+enum { MAX_BITS = 70 }; /* of 10 bytes, as in reader.py */
 
 static bool number(Place *place, uint64_t *value) {
     *value = 0;
-    for (unsigned shift = 0; place->at < place->end && shift < MOST_BITS; shift += 7) {
+    for (unsigned shift = 0; place->at < place->end && shift < MAX_BITS; shift += 7) {
         uint8_t byte = *place->at++;
         *value |= (uint64_t)(byte & 0x7F) << shift;
         if (byte < 0x80) return true;

@@ -2,7 +2,7 @@
 #include "native.h"
 
 enum { HEADROOM = 32 };    /* calls of Python functions within each other */
-enum { MOST_NESTED = 64 }; /* as in errors.py */
+enum { MAX_NESTED = 64 }; /* as in errors.py */
 
 /* Whether Python functions can be called as deep as a host function, and what tells of its exception, need at least. */
 static bool has_headroom(void) {
@@ -28,8 +28,8 @@ static bool may_enter(Trampolines *self) {
         PyErr_SetString(PyExc_RuntimeError, "the instance is closed");
         return false;
     }
-    if (self->depth <= -MOST_NESTED) {
-        PyErr_Format(PyExc_RecursionError, "host and guest call each other more than %d deep", MOST_NESTED);
+    if (self->depth <= -MAX_NESTED) {
+        PyErr_Format(PyExc_RecursionError, "host and guest call each other more than %d deep", MAX_NESTED);
         return false;
     }
     if (self->depth) {

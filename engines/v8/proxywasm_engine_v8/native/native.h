@@ -41,7 +41,7 @@ typedef struct {
 extern Api api;
 
 /* Of the page of bridge.py. */
-enum { PAGE = 65536, ARGUMENTS = 16, MOST_ARGUMENTS = 1000 };
+enum { PAGE = 65536, ARGUMENTS = 16, MAX_ARGUMENTS = 1000 };
 static const uint64_t UNANSWERED = 0x7FF40B57A6E19D3C;
 typedef struct {
     uint32_t failed, index;

@@ -33,7 +33,7 @@ PyObject *from_slot(char kind, const uint64_t *slot) {
 static bool are_kinds(const char *kinds, Py_ssize_t size) {
     for (Py_ssize_t i = 0; i < size; i++)
         if (!kinds[i] || !strchr("iIfF", kinds[i])) return false;
-    return size <= MOST_ARGUMENTS;
+    return size <= MAX_ARGUMENTS;
 }
 
 int parse_type(PyObject *type, char **params, Py_ssize_t *count, char *result) {

@@ -1,7 +1,7 @@
 /* Host functions as Wasmtime's callbacks. */
 #include "native.h"
 
-enum { MOST_NESTED = 64 }; /* as in errors.py */
+enum { MAX_NESTED = 64 }; /* as in errors.py */
 
 static const char HOST_RAISED[] = "a host function raised an exception";
 
@@ -31,8 +31,8 @@ static int call_host(const Host *host, Slot *slots) {
 }
 
 static int arrive(Trampolines *self, void *caller) {
-    if (self->depth < -MOST_NESTED) {
-        PyErr_Format(PyExc_RecursionError, "host and guest call each other more than %d deep", MOST_NESTED);
+    if (self->depth < -MAX_NESTED) {
+        PyErr_Format(PyExc_RecursionError, "host and guest call each other more than %d deep", MAX_NESTED);
         return -1;
     }
     if (!self->starting) return 0;
