@@ -112,6 +112,8 @@ $(VENV)/.programs: Makefile $(VENV)/.run
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(PACKAGES) >/dev/null; }
 	@test -x $(CACHE)/bin/h2spec || { echo "Building h2spec, which is kept outside of the checkout (half a minute)."; \
 		GOBIN=$(CACHE)/bin go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible; }
+	@test -x $(CACHE)/mitmproxy/bin/mitmdump || { echo "Installing mitmproxy, whose dependencies are not ours, in an environment outside of the checkout."; \
+		$(PYTHON) -m venv $(CACHE)/mitmproxy && $(CACHE)/mitmproxy/bin/python -m pip --disable-pip-version-check install --quiet mitmproxy==11.0.2 anyio==4.16.0 wasmtime==50.0.1; }
 	@touch $@
 
 # What benchmarks compare with, kept outside of the checkout: programs in Rust, Kong's PDK for JavaScript.

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from importlib.util import find_spec
+from pathlib import Path
 from shutil import which
 from typing import Any
 
@@ -32,9 +33,11 @@ NEEDS = {
     "servers": "granian",
     "testing/test_write_an_engine.py": "pywasm",
 }
+MITMDUMP = f"{os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'}/proxywasm-host/mitmproxy/bin/mitmdump"
 PROGRAMS = {
     "driver/test_redis.py": "redis-server",
     "fetch": "docker-registry",
+    "integrations/test_mitmproxy.py": MITMDUMP,
     "sdk/test_servers.py": "redis-server",
     "services/test_shared.py": "redis-server",
 }

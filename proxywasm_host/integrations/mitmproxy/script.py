@@ -1,0 +1,5 @@
+"""What ``-s`` loads."""
+
+from proxywasm_host.integrations.mitmproxy.addon import ProxyWasm
+
+addons = [ProxyWasm()]
