@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from proxywasm_host.runtime.header_limits import HeaderLimits
     from proxywasm_host.runtime.host import Host
     from proxywasm_host.runtime.http import HttpStream, LocalResponse
+    from proxywasm_host.runtime.match import Match, Rule, by_rule, matching
     from proxywasm_host.runtime.plugin import Plugin
     from proxywasm_host.runtime.tcp import TcpStream
     from proxywasm_host.services import Services
@@ -41,6 +42,7 @@ __all__ = [
     "Limits",
     "LocalResponse",
     "LogLevel",
+    "Match",
     "ModuleCache",
     "ModuleError",
     "ModuleLimits",
@@ -49,13 +51,16 @@ __all__ = [
     "PluginError",
     "Profile",
     "ProxyWasmError",
+    "Rule",
     "Services",
     "Status",
     "TcpStream",
     "UnknownEngine",
+    "by_rule",
     "effects",
     "get_include",
     "list_engines",
+    "matching",
     "open_engine",
     "register_engine",
 ]
@@ -77,6 +82,7 @@ _HOME = {
     "proxywasm_host.runtime.host": "Host",
     "proxywasm_host.runtime.http": "HttpStream LocalResponse",
     "proxywasm_host.runtime.failure_policy": "FailurePolicy",
+    "proxywasm_host.runtime.match": "Match Rule by_rule matching",
     "proxywasm_host.runtime.plugin": "Plugin",
     "proxywasm_host.runtime.tcp": "TcpStream",
     "proxywasm_host.services": "Services",

@@ -15,7 +15,7 @@ from proxywasm_host.runtime.filter_config import Code, FilterConfig
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.plugin import Plugin
 
-__all__ = ["AnyFilter", "Filter", "chain", "compile", "load", "pin"]
+__all__ = ["AnyFilter", "Filter", "by_request", "chain", "compile", "load", "pin"]
 
 CODE = (bytes, str, os.PathLike)
 Result = TypeVar("Result")
@@ -40,6 +40,11 @@ def chain(filters: Any) -> list[FilterConfig]:
     if isinstance(filters, CODE) or not isinstance(filters, Iterable):
         raise _no_list("code" if isinstance(filters, bytes) else repr(filters))
     return [_filter(each) for each in filters]
+
+
+def by_request(filters: Iterable[FilterConfig]) -> bool:
+    """Whether some of them are not for all requests (`matching`)."""
+    return any(filter.match is not None for filter in filters)
 
 
 def _no_list(shown: str) -> TypeError:

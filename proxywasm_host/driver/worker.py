@@ -21,6 +21,7 @@ try:
 except ModuleNotFoundError as error:
     raise remedy.missing("http", error) from None
 
+from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.driver import filters as filter_list
 from proxywasm_host.driver.asynchronous import AsyncClient, AsyncDriver
 from proxywasm_host.driver.dispatch import logger
@@ -31,6 +32,7 @@ from proxywasm_host.recording.record import Record
 from proxywasm_host.runtime.effects import Callout
 from proxywasm_host.runtime.filter_config import FilterConfig
 from proxywasm_host.runtime.host import Host
+from proxywasm_host.runtime.match import matching
 from proxywasm_host.runtime.plugin import Plugin
 
 __all__ = ["Worker"]
@@ -51,6 +53,8 @@ class Worker:
     driver: AsyncDriver
     plugins: Sequence[Plugin] = ()
     """The chain, for new streams."""
+    by_request = False
+    """Whether some of it is not for all requests."""
     running = False
     """Whether the filters are loaded, and all is well."""
     filter_healths: Sequence[FilterHealth] = ()
@@ -107,6 +111,10 @@ class Worker:
             self._ready.set()
             self._stopped.set()
 
+    def chain_of(self, authority: bytes, path: bytes, properties: Mapping[str, PropertyValue]) -> Sequence[Plugin]:
+        """The plugins that a request passes; see `matching`."""
+        return matching(self.plugins, authority, path, properties)
+
     @property
     def ended(self) -> bool:
         """Whether it ran, and does no more."""
@@ -143,6 +151,7 @@ class Worker:
         finally:
             self.driver.perform(self.host.drain())
         old, self.plugins = self.plugins, plugins
+        self.by_request = filter_list.by_request(filters)
         self.filter_healths = watch(plugins, self._logger, self._on_failure)
         self.driver.heal(plugins)
         for plugin in old:

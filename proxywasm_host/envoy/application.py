@@ -80,13 +80,13 @@ class Generation(Generic[AnySettings]):
         self._running = asyncio.ensure_future(self.worker.run())
         await self.worker.ready()
 
-    def stream(self, properties: dict[str, PropertyValue]) -> HttpStream:
-        """A stream for a call, which is open until `done`. What is beyond limits of headers, Envoy has refused."""
-        self.open += 1
+    def stream(self, properties: dict[str, PropertyValue], authority: bytes, path: bytes) -> HttpStream:
+        """A stream for a call. What is beyond limits of headers, Envoy has refused."""
         given = {**self.settings.properties, **properties}
         properties.update(given)
+        plugins = self.worker.chain_of(authority, path, properties) if self.worker.by_request else self.worker.plugins
         return self.worker.host.http_stream(
-            self.worker.plugins, properties=properties, buffer_limit=self.settings.buffer_limit, header_limits=None
+            plugins, properties=properties, buffer_limit=self.settings.buffer_limit, header_limits=None
         )
 
     def done(self) -> None:
@@ -254,6 +254,7 @@ class Application(Generic[AnySettings]):
     async def _counted(self, context: Any, call: Callable[[Generation[AnySettings]], Awaitable[Any]]) -> Any:
         """What a call gives with the newest generation. It is counted by its status."""
         generation, began, outcome = self.generation, time.perf_counter(), "CANCELLED"
+        generation.open += 1
         try:
             result = await call(generation)
         except Exception:

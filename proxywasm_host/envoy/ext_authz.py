@@ -58,7 +58,7 @@ class ExtAuthz(Application[ExtAuthzSettings]):
     async def _decide(
         self, generation: Generation[ExtAuthzSettings], question: Question, properties: dict[str, PropertyValue]
     ) -> tuple[Decision, Mapping[str, bytes]]:
-        stream = generation.stream(properties)
+        stream = generation.stream(properties, question.authority, question.path)
         looked_at = self._tracer.begin(stream, generation.number, question.method, question.path)
         try:
             return await decide(generation.worker.driver, stream, question), stream.filter_state

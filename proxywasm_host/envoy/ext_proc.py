@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
+import grpc.aio
 
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.envoy.application import Application, Generation
+from proxywasm_host.envoy.attributes import add_attributes
 from proxywasm_host.envoy.messages import ProcessingRequest, ProcessingResponse
+from proxywasm_host.envoy.mutation import pairs_of
 from proxywasm_host.envoy.pump import Pump
 from proxywasm_host.envoy.settings import ExtProcSettings
 
@@ -30,7 +33,13 @@ class ExtProc(Application[ExtProcSettings]):
     async def _process(self, _: Any, context: Any) -> None:
         async def call(generation: Generation[ExtProcSettings]) -> None:
             properties: dict[str, PropertyValue] = {}
-            stream = generation.stream(properties)
+            first, authority, path = None, b"", b""
+            if generation.worker.by_request:
+                first = await context.read()
+                if first is grpc.aio.EOF:
+                    return
+                authority, path = addressed_by(first, properties)
+            stream = generation.stream(properties, authority, path)
             looked_at = False
 
             def begins(method: bytes, path: bytes) -> None:
@@ -45,6 +54,7 @@ class ExtProc(Application[ExtProcSettings]):
                 message_timeout=int((generation.settings.message_timeout or 0) * 1000),
                 begins=begins,
                 tell=self._tell_once,
+                first=first,
             )
             try:
                 await pump.run()
@@ -53,3 +63,10 @@ class ExtProc(Application[ExtProcSettings]):
                     self._tracer.end(stream)
 
         await self._counted(context, call)
+
+
+def addressed_by(message: Any, properties: dict[str, PropertyValue]) -> tuple[bytes, bytes]:
+    """Authority and path that the first message of a call tells; what else it tells is added to `properties`."""
+    add_attributes(properties, message.attributes)
+    told = dict(pairs_of(message.request_headers.headers))
+    return told.get(b":authority", b""), told.get(b":path", b"")

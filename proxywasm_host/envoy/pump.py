@@ -35,6 +35,7 @@ class Pump:
         message_timeout: milliseconds to ask Envoy for, where a filter holds an answer; 0 to ask for none.
         begins: told of method and path, before any filter is.
         tell: told what cannot work.
+        first: Envoy's first message, if it was read before.
     """
 
     _reading: asyncio.Future[Any] | None = None
@@ -49,11 +50,13 @@ class Pump:
         message_timeout: int = 0,
         begins: Callable[[bytes, bytes], None],
         tell: Callable[[str], None],
+        first: Any = None,
     ) -> None:
         self._context = context
         self._changed = asyncio.Event()
         self._message_timeout = message_timeout
         self._tell = tell
+        self._first = first
         self._exchange = ProcessingExchange(driver, stream, properties, begins=begins, wake=self._changed.set)
 
     async def run(self) -> None:
@@ -83,6 +86,9 @@ class Pump:
 
     async def _next(self) -> Any:
         """Envoy's next message; ``None`` if something may have come out of the filters before that."""
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
         if self._reading is None:
             if not self._exchange.held:
                 return await self._context.read()

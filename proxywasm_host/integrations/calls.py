@@ -15,7 +15,7 @@ from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.driver.threaded import ThreadDriver
 from proxywasm_host.integrations.exchange import Exchange, RequestHead, ResponseHead
-from proxywasm_host.integrations.headers import LENGTH, length_of
+from proxywasm_host.integrations.headers import LENGTH, addressed, length_of
 from proxywasm_host.runtime.effects import RequestBody, ResponseBody
 from proxywasm_host.runtime.http import HttpStream
 
@@ -37,6 +37,10 @@ class Outgoing:
     def shown(self) -> HeaderList:
         """The headers with their names in lower case."""
         return [(name.lower(), value) for name, value in self.headers]
+
+    def addressed(self) -> tuple[bytes, bytes]:
+        """Authority and path that filters will see."""
+        return addressed(self.shown(), self.method, self.target, self.scheme, b"")
 
     @property
     def length(self) -> int | None:

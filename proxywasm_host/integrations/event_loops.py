@@ -7,7 +7,7 @@ loop. The chain is read when a request begins, so that another one can take its 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from anyio.lowlevel import current_token
 
@@ -59,10 +59,12 @@ class EventLoopCarrier(Carrier):
             await worker.ready()
         return worker
 
-    def _stream(self, worker: Worker, properties: Mapping[str, PropertyValue]) -> HttpStream:
-        """A stream through the chain that runs now."""
+    def _stream(
+        self, worker: Worker, properties: Mapping[str, PropertyValue], addressed: Callable[[], tuple[bytes, bytes]]
+    ) -> HttpStream:
+        """A stream through the chain that runs now, as far as it is for a request of this authority and path."""
         return worker.host.http_stream(
-            worker.plugins,
+            worker.chain_of(*addressed(), properties) if worker.by_request else worker.plugins,
             properties=properties,
             buffer_limit=self._buffer_limit,
             header_limits=self._header_limits,

@@ -22,6 +22,7 @@ __all__ = [
     "Received",
     "Refused",
     "address",
+    "addressed",
     "controls_in",
     "is_token",
     "length_of",
@@ -126,6 +127,17 @@ def received_request(
     clean = sendable(rest[4:])
     rest[:4] = [(b":authority", authority), (b":path", target), (b":method", method), (b":scheme", scheme)]
     return Received(rest, length_of(lengths), chunked, clean)
+
+
+def addressed(
+    headers: Sequence[tuple[bytes, bytes]], method: bytes, target: bytes, scheme: bytes, server: bytes
+) -> tuple[bytes, bytes]:
+    """Authority and path that filters will see; arguments as of `received_request`. Of what is refused, nothing."""
+    try:
+        shown = received_request(headers, method, target, scheme, server)[0]
+    except Refused:
+        return b"", b""
+    return shown[0][1], shown[1][1]
 
 
 def received_response(status: int, headers: Iterable[tuple[bytes, bytes]]) -> tuple[HeaderList, int | None]:

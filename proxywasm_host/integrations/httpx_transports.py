@@ -63,7 +63,7 @@ class Transport(Transports, ThreadCarrier):
 
     def handle_request(self, request: Any) -> Any:
         """Send a request through the filters."""
-        driver, stream = self._stream(self._known(request))
+        driver, stream = self._stream(self._known(request), lambda: outgoing(request).addressed())
         asked: list[Any] = []
 
         def ask(head: RequestHead, body: Iterator[bytes] | None) -> Answer:
@@ -101,7 +101,7 @@ class AsyncTransport(Transports, EventLoopCarrier):
     async def handle_async_request(self, request: Any) -> Any:
         """Send a request through the filters."""
         worker = await self._worker()
-        stream = self._stream(worker, self._known(request))
+        stream = self._stream(worker, self._known(request), lambda: outgoing(request).addressed())
         asked: list[Any] = []
 
         async def ask(head: RequestHead, body: AsyncIterator[bytes] | None) -> AsyncAnswer:

@@ -51,7 +51,8 @@ class ProxyWasmAdapter(ThreadCarrier, requests.adapters.BaseAdapter):
 
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
         """Send a request through the filters. The other arguments are the adapter's."""
-        driver, stream = self._stream({**OUTGOING, **self._properties_of(request)})
+        known = {**OUTGOING, **self._properties_of(request)}
+        driver, stream = self._stream(known, lambda: outgoing(request).addressed())
 
         def ask(head: RequestHead, body: Iterator[bytes] | None) -> Answer:
             response = self.app.send(sent(request, head, body), *args, **{**options, "stream": True})

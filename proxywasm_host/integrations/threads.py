@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from proxywasm_host.abi.values import PropertyValue
@@ -19,6 +19,7 @@ from proxywasm_host.driver.threaded import ThreadDriver
 from proxywasm_host.integrations.carrier import Carrier
 from proxywasm_host.runtime.filter_config import FilterConfig
 from proxywasm_host.runtime.http import HttpStream
+from proxywasm_host.runtime.match import matching
 from proxywasm_host.runtime.plugin import Plugin
 
 __all__ = ["ThreadCarrier"]
@@ -31,6 +32,7 @@ class ThreadCarrier(Carrier):
         self._starting = threading.Lock()
         self._running: tuple[int, ThreadDriver, list[Plugin]] | None = None
         self._watched: list[FilterHealth] = []
+        self._by_request = False
         self._closing = ExitStack()
 
     def start(self) -> tuple[int, ThreadDriver, list[Plugin]]:
@@ -62,6 +64,7 @@ class ThreadCarrier(Carrier):
                 driver.perform(driver.host.drain())
             self._watched = watch(plugins, self.logger, self._on_failure)
             driver.heal(plugins)
+            self._by_request = filter_list.by_request(filters)
         return plugins
 
     @contextmanager
@@ -110,15 +113,21 @@ class ThreadCarrier(Carrier):
             self._running = None
             self._closing.close()
 
-    def _stream(self, properties: Mapping[str, PropertyValue]) -> tuple[ThreadDriver, HttpStream]:
-        """A stream through the chain that runs now, and what performs its effects."""
+    def _stream(
+        self, properties: Mapping[str, PropertyValue], addressed: Callable[[], tuple[bytes, bytes]]
+    ) -> tuple[ThreadDriver, HttpStream]:
+        """A stream through the chain that runs now, and what performs its effects.
+
+        As far as it is for a request of this authority and path.
+        """
         running = self._running
         if running is None or running[0] != os.getpid():
             running = self.start()
         driver = running[1]
         with driver.lock:
+            plugins = (self._running or running)[2]  # another chain may have taken the place of the one before
             return driver, driver.host.http_stream(
-                (self._running or running)[2],  # another chain may have taken the place of the one before
+                matching(plugins, *addressed(), properties) if self._by_request else plugins,
                 properties=properties,
                 buffer_limit=self._buffer_limit,
                 header_limits=self._header_limits,

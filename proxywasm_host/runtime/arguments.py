@@ -15,6 +15,7 @@ from proxywasm_host.engine.registry import check_name
 from proxywasm_host.errors import not_among
 from proxywasm_host.fetch.reference import check_sha256, local_path, reference_of
 from proxywasm_host.runtime.failure_policy import FailurePolicy
+from proxywasm_host.runtime.match import Match
 from proxywasm_host.services import Services
 
 __all__ = ["as_body", "check_arguments", "how_to_write", "profile_of"]
@@ -143,6 +144,7 @@ CHECKS: Mapping[str, Check] = {
     "allow_on_headers_stop_iteration": lambda _: None,
     "reload_interval": _is("reload_interval is a number of seconds, 0 or more", _number),
     "unknown_imports": _unknown_imports,
+    "match": _is("a match is Match(hosts=…, paths=…)", lambda value: isinstance(value, Match), optional=True),
     # of streams
     "buffer_limit": _is("buffer_limit is a number of bytes, 0 or more, such as 1 << 20", _size),
 }

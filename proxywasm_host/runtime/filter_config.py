@@ -20,6 +20,7 @@ from proxywasm_host.engine.protocol import Engine, Limits
 from proxywasm_host.fetch.reference import PullPolicy, name_of
 from proxywasm_host.runtime.arguments import check_arguments
 from proxywasm_host.runtime.failure_policy import FailurePolicy
+from proxywasm_host.runtime.match import Match
 
 __all__ = ["Code", "FilterConfig", "as_bytes", "of_filter", "plugin_names"]
 
@@ -71,6 +72,8 @@ class FilterConfig:
     """Whether a URL without a digest is looked up although there is a module of it (``Always``), or not
     (``IfNotPresent``). If not given: not, but for an image's tag ``latest``.
     """
+    match: Match | None = None
+    """Which requests pass the filter where a driver, a middleware or a server has the chain; all if not given."""
     engine: str | Engine | None = None
     """Instead of the host's; so are those that follow."""
     profile: str | Profile | None = None

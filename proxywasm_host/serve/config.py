@@ -31,6 +31,7 @@ from proxywasm_host.errors import not_among
 from proxywasm_host.fetch.fetcher import ModuleFetcher
 from proxywasm_host.fetch.reference import PullPolicy, check_sha256
 from proxywasm_host.integrations.prometheus import SETS, Tag
+from proxywasm_host.runtime import match as matches
 from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.serve.model import File, Model, ModuleSource, Seconds, Size
 from proxywasm_host.serve.upstreams import Retry, Tls, Upstream, web
@@ -183,6 +184,49 @@ class GuestLimits(Model):
         return Limits(self.memory, self.deadline or None)
 
 
+def _names(value: list[str]) -> list[str]:
+    matches.Match(value)
+    return value
+
+
+Names = Annotated[list[str], AfterValidator(_names)]
+
+
+class Match(Model):
+    """Requests that fit each of these that is given. A name may begin or end with ``*``, for any text."""
+
+    hosts: Names = []
+    """Of ``:authority``, without port."""
+    paths: Names = []
+    """Of the path, without query."""
+    routes: Names = []
+    """Names of routes."""
+    clusters: Names = []
+    """Names of upstreams, as in the property ``xds.cluster_name``."""
+    unless: list[Match] = []
+    """But for those that fit one of these."""
+
+    def match(self) -> matches.Match:
+        """The `Match` that this describes."""
+        given = {name: getattr(self, name) for name in Match.model_fields if name != "unless"}
+        return matches.Match(**given, unless=[each.match() for each in self.unless])
+
+
+class Rule(Match):
+    """What the filter is configured with for some requests, instead of its own configuration."""
+
+    configuration: Text | None = None
+    configuration_file: File | None = None
+    disabled: bool = False
+    """These requests pass without the filter."""
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> Rule:
+        if (self.configuration is not None) + (self.configuration_file is not None) + self.disabled != 1:
+            raise ValueError("give one of configuration, configuration_file and disabled: true")
+        return self
+
+
 class Filter(Model):
     """One filter of the chain."""
 
@@ -200,6 +244,12 @@ class Filter(Model):
     """What the filter is configured with: text as it is, anything else as JSON."""
     configuration_file: File | None = None
     """A file that holds it instead."""
+    match: Match | None = None
+    """Requests that pass the filter; all if not given."""
+    rules: list[Rule] = []
+    """Configurations for some requests, instead; the first rule that fits counts. One without hosts, paths, routes and
+    clusters fits all.
+    """
     root_id: str = ""
     """Which of the module's filters is meant."""
     vm_id: str = ""
@@ -228,6 +278,8 @@ class Filter(Model):
         for name in ("configuration", "vm_configuration"):
             if getattr(self, name) and getattr(self, f"{name}_file"):
                 raise ValueError(f"{name} and {name}_file are both given: one is enough")
+        if self.match is not None and self.rules:
+            raise ValueError("match and rules are both given: write the match into the rules")
         return self
 
 

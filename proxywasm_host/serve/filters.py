@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
+from itertools import accumulate
 from pathlib import Path
 
 from proxywasm_host.driver.clusters import Cluster, Clusters
 from proxywasm_host.driver.filters import Filter
 from proxywasm_host.errors import ConfigError
-from proxywasm_host.runtime.filter_config import plugin_names
+from proxywasm_host.runtime.filter_config import FilterConfig, plugin_names
+from proxywasm_host.runtime.match import Rule, by_rule
 from proxywasm_host.serve import config, files
-from proxywasm_host.serve.config import HostSettings
+from proxywasm_host.serve.config import HostSettings, Settings
 
-__all__ = ["clusters_of", "filters_of", "names"]
+__all__ = ["chains_of", "clusters_of", "filters_of", "names"]
 
 
 def names(filters: list[config.Filter]) -> list[str]:
@@ -22,18 +24,41 @@ def names(filters: list[config.Filter]) -> list[str]:
 
 
 def filters_of(settings: HostSettings) -> Iterator[Filter]:
-    """All filters as the driver has them. Raises: ConfigError; OSError, for a file of a filter."""
+    """All filters as the driver has them; one with rules is several.
+
+    Raises: ConfigError; OSError, for a file of a filter.
+    """
     for name, filter in zip(names(settings.all_filters), settings.all_filters, strict=True):
         if isinstance(filter.file, Path):
             files.check(filter.file)
         written = {each.name: getattr(filter, each.name) for each in fields(Filter) if hasattr(filter, each.name)}
+        rules = _rules(filter, _content)
         otherwise = {
             "name": name,
             "configuration": _content(filter.configuration_file, filter.configuration),
             "vm_configuration": _content(filter.vm_configuration_file, filter.vm_configuration),
             "limits": filter.limits.limits() if filter.limits else None,
+            "match": filter.match.match() if filter.match else None,
         }
-        yield Filter(filter.file, **{**written, **otherwise})
+        loaded = Filter(filter.file, **{**written, **otherwise})
+        yield from by_rule(loaded, rules) if rules else [loaded]
+
+
+def chains_of(settings: Settings) -> list[list[int]]:
+    """Chains as `Settings.chains`, by places among those of `filters_of`."""
+    placeholder = FilterConfig(b"")
+    widths = [len(by_rule(placeholder, _rules(filter, lambda *_: b""))) for filter in settings.all_filters]
+    ends = list(accumulate(widths))
+    return [
+        [place for at in chain for place in range(ends[at] - widths[at], ends[at])] for chain in settings.chains
+    ]
+
+
+def _rules(filter: config.Filter, content: Callable[[Path | None, bytes], bytes]) -> list[Rule]:
+    return [
+        Rule(rule.match(), None if rule.disabled else content(rule.configuration_file, rule.configuration or b""))
+        for rule in filter.rules
+    ]
 
 
 def _content(file: Path | None, given: bytes) -> bytes:

@@ -24,10 +24,11 @@ from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.filter_config import FilterConfig
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
+from proxywasm_host.runtime.match import matching
 from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.serve.config import Settings
 from proxywasm_host.serve.driver import ThreadDriver
-from proxywasm_host.serve.filters import clusters_of, filters_of
+from proxywasm_host.serve.filters import chains_of, clusters_of, filters_of
 from proxywasm_host.serve.metrics import FilterCounts
 from proxywasm_host.serve.state import state_of
 from proxywasm_host.serve.thread import Thread
@@ -83,6 +84,7 @@ class Generation:
         self.plugins: Sequence[Plugin] = ()
         self.chains: list[list[Plugin]] = []
         """The chain of requests without a route, then that of each route."""
+        self._by_request = filter_list.by_request(self.filters)
         self._filter_counts = filter_counts
         self._tracer = tracer
         self._thread = thread
@@ -124,7 +126,7 @@ class Generation:
     def _load(self) -> None:
         try:
             self.plugins = filter_list.load(self.host, self.filters)
-            self.chains = [[self.plugins[place] for place in chain] for chain in self.settings.chains]
+            self.chains = [[self.plugins[place] for place in chain] for chain in chains_of(self.settings)]
         finally:
             self.driver.perform(self.host.drain())
         watch(self.plugins, logger, self._failed)
@@ -210,9 +212,13 @@ class Generation:
         `scope` is what ASGI would say of its connection, `chain` the number of its chain, and `routed` what is known of
         where it goes, which grows while it goes on.
         """
+        known = RoutedProperties(scope, self.settings.properties, routed)
+        plugins = self.chains[chain]
+        if self._by_request:
+            plugins = matching(plugins, headers[0][1], headers[1][1], known)
         stream = self.host.http_stream(
-            self.chains[chain],
-            properties=RoutedProperties(scope, self.settings.properties, routed),
+            plugins,
+            properties=known,
             buffer_limit=self.settings.buffer_limit,
             header_limits=None,  # what is beyond was refused where it came in
         )

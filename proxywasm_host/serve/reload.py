@@ -61,6 +61,7 @@ def files_of(settings: HostSettings, source: Source[Any]) -> list[Path]:
     for filter in settings.all_filters:
         found += [filter.file if isinstance(filter.file, Path) else None]
         found += [filter.configuration_file, filter.vm_configuration_file]
+        found += [rule.configuration_file for rule in filter.rules]
     if settings.tls is not None:
         found += [settings.tls.certificate, settings.tls.key, settings.tls.client_ca]
     upstreams = [upstream.tls for upstream in settings.all_upstreams.values()]

@@ -10,6 +10,7 @@ from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.fast_path import REQUEST, RESPONSE
+from proxywasm_host.runtime.match import matching
 from proxywasm_host.testing.callouts import FAIL, NEVER, Later, asked
 from proxywasm_host.testing.http import Headers, HeadersLike, Request, Response, encoded, response_of
 from proxywasm_host.testing.outcome import Outcome
@@ -39,7 +40,9 @@ class HttpExchange:
         harness.clock.frozen_at = harness.clock.now_ns if harness.profile.frozen_clock else None
         self._began = harness.clock.now_ns
         self._first = len(harness.recorder.timeline)
-        self.stream = harness.host.http_stream(chain.plugins, properties=properties, buffer_limit=chain.buffer_limit)
+        named = dict(request.pairs)
+        plugins = matching(chain.plugins, named.get(b":authority", b""), named.get(b":path", b""), properties)
+        self.stream = harness.host.http_stream(plugins, properties=properties, buffer_limit=chain.buffer_limit)
         harness.restrict(*self.stream._contexts)
         harness.attach(self.stream, self._perform)
         harness.exchanges.append(self)

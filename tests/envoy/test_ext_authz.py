@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 
 import pytest
 
@@ -140,3 +141,22 @@ def test_as_others_ask_over_http():
             response.read()
             assert response.status == status
         connection.close()
+
+
+def test_a_filter_has_a_configuration_of_its_own_for_a_host(tmp_path):
+    rules = [{"hosts": ["b.example"], "configuration": "other"}, {"paths": ["/open*"], "disabled": True}]
+    config = tmp_path / "authz.json"
+    config.write_text(json.dumps({"filters": [{"file": str(AUTH), "configuration": "t", "rules": rules}]}))
+    with served("ext-authz", "--config", config, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0") as ours:
+        port = int(ours.line(r"asked over HTTP at http://127.0.0.1:(\d+)")[1])
+
+        def status(path: str, host: str, token: str) -> int:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+            connection.request("GET", path, headers={"host": host, "authorization": f"Bearer {token}"})
+            answered = connection.getresponse().status
+            connection.close()
+            return answered
+
+        assert [status("/", "a.example", token) for token in ("t", "other")] == [200, 401]
+        assert [status("/", "b.example:81", token) for token in ("t", "other")] == [401, 200]
+        assert status("/open/x", "a.example", "") == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import time
@@ -306,6 +307,24 @@ def test_what_is_wrong_is_told(tmp_path):
     with served("ext-proc") as ours:
         assert ours.process.wait(30) == 2
         ours.line(r"say what to run: FILTER.wasm, or --config FILE")
+
+
+def test_a_filter_has_a_configuration_of_its_own_for_some_requests(tmp_path, proxied):
+    rules = [{"hosts": ["b.example"], "configuration": ADDS.format("b")}, {"paths": ["/off*"], "disabled": True}]
+    config = tmp_path / "ext-proc.json"
+    filters = [{"file": str(PROBE), "configuration": ADDS.format("all"), "rules": rules}]
+    config.write_text(json.dumps({"listen": "127.0.0.1:0", "filters": filters}))
+    with served("ext-proc", "--config", config) as ours:
+        proxy = proxied(ours)
+
+        def added(path: str, host: str) -> str | None:
+            answer = proxy.request("GET", path, headers={"host": host})
+            assert answer.status == 200
+            return dict(answer.echo["headers"]).get("x-filter")
+
+        assert added("/", "a.example") == "all"
+        assert added("/?x", "b.example") == "b"
+        assert added("/off?x", "a.example") is None
 
 
 def test_messages_out_of_order_end_the_call(server):

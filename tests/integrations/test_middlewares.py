@@ -6,6 +6,7 @@ from socket import gethostname
 
 import pytest
 
+from proxywasm_host import Match, Rule, by_rule
 from proxywasm_host.integrations.asgi import Filter
 from proxywasm_host.integrations.exchange import StreamReset
 from tests.integrations.middlewares import Application
@@ -26,6 +27,20 @@ def test_headers_pass_the_filter_both_ways(carry):
     assert (seen.headers["x-wasm"], seen.headers.get("x-remove-me")) == ("from Rust", None)
     assert (answer.status, answer["server"], answer["content-length"]) == (200, "proxy-wasm", "6")
     assert answer.body == b"Hello."
+
+
+def test_a_filter_is_configured_for_hosts_paths_and_routes(carry):
+    application = Application()
+    headers = Filter(code("rust/headers"), configuration="all")
+    rules = [Rule(Match(hosts=["a.example"]), "a"), Rule(Match(paths=["/off"]), None), Rule(Match(routes=["r"]), "r")]
+    served = carry(by_rule(headers, rules), application=application, properties={"route_name": "r"})
+    served.answers(
+        {"headers": [("host", "A.example:80")]},
+        {"target": "/off?x", "headers": [("host", "b.example")]},
+        {"target": "/offer", "headers": [("host", "b.example")]},
+        {"target": "http://a.example/off", "headers": [("host", "b.example")]},
+    )
+    assert [seen.headers.get("x-wasm") for seen in application.seen] == ["a", None, "r", "a"]
 
 
 @pytest.mark.parametrize(("name", "body"), [("rust/body", b'{"A": 1}'), ("go/body", b'{"a":1,"seen":true}')])

@@ -11,7 +11,7 @@ import anyio
 import httpx2
 import pytest
 
-from proxywasm_host import Services
+from proxywasm_host import Match, Services
 from proxywasm_host.integrations import httpx2 as of_httpx2
 from proxywasm_host.integrations import requests as of_requests
 from proxywasm_host.integrations.httpx2 import Filter
@@ -88,6 +88,12 @@ def test_a_filter_asks_another_service_first(program, upstream):
     answer = program(script, clusters={"idp": upstream.url}).send("GET", f"{upstream.url}/asked")
     assert answer.status == 200
     assert [request.target for request in upstream.requests[-2:]] == ["/allowed", "/asked"]
+
+
+def test_a_filter_may_be_for_one_host_or_path(program, upstream):
+    headers = Filter(code("rust/headers"), configuration="x", match=Match(hosts=["127.0.0.1"], paths=["/a*"]))
+    sent = [json.loads(program(headers).send("GET", f"{upstream.url}{path}").body) for path in ("/a?b", "/b?/a")]
+    assert [dict(each["headers"]).get("x-wasm") for each in sent] == ["x", None]
 
 
 def test_what_the_transport_raises_the_program_gets(program):

@@ -210,6 +210,46 @@ def test_a_filter_of_higress_keeps_the_route_or_chooses_the_server(on_engine, or
     assert {goes("/none") for _ in range(2)} == {"one", "two"}, "a server that is none of the upstream's"
 
 
+def test_a_filter_has_configurations_of_its_own_for_some_requests(serve, origins, tmp_path):
+    """Its place in the chain, and those of others, stay. A file that only a rule names is watched, too."""
+    origins = origins("one two")
+    says = "@on_request_headers\nadd_header_map_value 0 x-said {}\n"
+    probe = {
+        "file": PROBE,
+        "configuration": says.format("all"),
+        "rules": [
+            {"hosts": ["a.example"], "unless": [{"paths": ["/not"]}], "configuration_file": str(tmp_path / "a.txt")},
+            {"routes": ["quiet-*"], "disabled": True},
+            {"clusters": ["two"], "configuration": says.format("two")},
+        ],
+    }
+    routes = [
+        {"name": "quiet-1", "prefix": "/quiet", "upstream": "one", "filters": [HEADERS]},
+        {"prefix": "/two", "upstream": "two", "filters": [{"file": HEADERS, "match": {"paths": ["*/x"]}}]},
+        {"upstream": "one"},
+    ]
+    file = tmp_path / "a.txt"
+    file.write_text(says.format("a"))
+    served = serve(
+        settings={"upstreams": upstreams(origins), "routes": routes, "filters": [probe, probe]}, upstream=None, watch=True
+    )
+
+    def said(path: str, host: str = "b.example") -> tuple[str, str | None]:
+        assert served.get(path, headers={"host": host}).status_code == 200
+        _, request = came(origins)
+        return ",".join(value for name, value in request.headers if name == "x-said"), request["x-wasm"]
+
+    assert said("/") == ("all,all", None)
+    assert said("/", "a.example:80") == ("a,a", None)
+    assert said("/not", "a.example") == ("all,all", None)
+    assert said("/quiet") == ("", "hello")
+    assert said("/two") == ("two,two", None)
+    assert said("/two/x?y") == ("two,two", "hello")
+    file.write_text(says.format("b"))
+    assert served.wait_for("loaded what has changed")
+    assert said("/", "a.example") == ("b,b", None)
+
+
 def test_filters_read_where_a_request_goes(on_engine, origins):
     origins = origins("one")
     asked = [

@@ -9,9 +9,9 @@ from aiohttp import web
 
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.driver.filters import AnyFilter
-from proxywasm_host.integrations.aiohttp.pump import Handler, Pump, logger
+from proxywasm_host.integrations.aiohttp.pump import Handler, Pump, logger, received
 from proxywasm_host.integrations.event_loops import EventLoopCarrier
-from proxywasm_host.integrations.headers import address
+from proxywasm_host.integrations.headers import address, addressed
 
 __all__ = ["ProxyWasmMiddleware"]
 
@@ -35,7 +35,8 @@ class ProxyWasmMiddleware(EventLoopCarrier):
     async def __call__(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """What aiohttp calls for each request."""
         worker = await self._worker()
-        stream = self._stream(worker, {**properties(request), **self._properties_of(request)})
+        known = {**properties(request), **self._properties_of(request)}
+        stream = self._stream(worker, known, lambda: addressed(*received(request)))
         pump = Pump(worker, stream, request, handler, fix_content_length=self._fix_content_length)
         await pump.run()
         return pump.response

@@ -13,6 +13,7 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.driver.worker import Worker
 from proxywasm_host.integrations.aiohttp.handler import Body, Loop, Writer
 from proxywasm_host.integrations.asynchronous import AsyncPump
@@ -52,11 +53,7 @@ class Pump(AsyncPump[Exchange]):
     def begin(self) -> None:
         """Give the request's head to the filters."""
         client = self.client
-        headers = [(name.lower(), value) for name, value in client.raw_headers]
-        method, target, scheme = (
-            text.encode("utf-8", "surrogateescape") for text in (client.method, client.raw_path, client.scheme)
-        )
-        server = address(client.get_extra_info("sockname")).encode()
+        headers, method, target, scheme, server = received(client)
         self.exchange.begin(method, target, scheme, headers, None if client.body_exists else True, server)
 
     async def read(self) -> bytes | None:
@@ -169,3 +166,12 @@ class Response(web.StreamResponse):
             self.headers.popall(name, None)
         await self._write_headers()
         return writer
+
+
+def received(request: web.Request) -> tuple[HeaderList, bytes, bytes, bytes, bytes]:
+    """Headers, method, target and scheme of a request, and the address of the server."""
+    headers = [(name.lower(), value) for name, value in request.raw_headers]
+    method, target, scheme = (
+        text.encode("utf-8", "surrogateescape") for text in (request.method, request.raw_path, request.scheme)
+    )
+    return headers, method, target, scheme, address(request.get_extra_info("sockname")).encode()

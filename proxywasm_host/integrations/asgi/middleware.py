@@ -12,7 +12,7 @@ import anyio
 from anyio.lowlevel import current_token
 
 from proxywasm_host.integrations.asgi.pump import Pump
-from proxywasm_host.integrations.asgi.scope import Message, Receive, Scope, ScopeProperties, Send
+from proxywasm_host.integrations.asgi.scope import Message, Receive, Scope, ScopeProperties, Send, addressed_by
 from proxywasm_host.integrations.event_loops import EventLoopCarrier, event_loop
 
 __all__ = ["ProxyWasmMiddleware"]
@@ -37,7 +37,7 @@ class ProxyWasmMiddleware(EventLoopCarrier):
         worker = self._workers.get(event_loop())
         if worker is None or not worker.running:
             worker = await self._worker()
-        stream = self._stream(worker, ScopeProperties(scope, self._properties_of(scope)))
+        stream = self._stream(worker, ScopeProperties(scope, self._properties_of(scope)), lambda: addressed_by(scope))
         await Pump(worker, stream, scope, receive, send, fix_content_length=self._fix_content_length).run(self.app)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
 from proxywasm_host.abi.values import PropertyValue
-from proxywasm_host.integrations.headers import LENGTH, address
+from proxywasm_host.integrations.headers import LENGTH, address, addressed
 from proxywasm_host.integrations.heads import RequestHead
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Scope",
     "ScopeProperties",
     "Send",
+    "addressed_by",
     "server_address",
     "target",
     "tells_the_end",
@@ -61,6 +62,12 @@ def server_address(scope: Scope) -> bytes:
 def written(host: str, port: int | None) -> bytes:
     """An address, of which a server has few."""
     return address((host, port)).encode()
+
+
+def addressed_by(scope: Scope) -> tuple[bytes, bytes]:
+    """Authority and path that filters will see."""
+    method, scheme = scope["method"].encode("latin-1"), scope["scheme"].encode("latin-1")
+    return addressed(scope["headers"], method, target(scope), scheme, server_address(scope))
 
 
 def tells_the_end(scope: Scope) -> bool:

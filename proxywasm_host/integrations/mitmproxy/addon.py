@@ -14,7 +14,7 @@ from proxywasm_host.driver.worker import Worker
 from proxywasm_host.errors import ProxyWasmError
 from proxywasm_host.integrations.event_loops import EventLoopCarrier
 from proxywasm_host.integrations.mitmproxy.connection import Connection
-from proxywasm_host.integrations.mitmproxy.conversation import Conversation, properties
+from proxywasm_host.integrations.mitmproxy.conversation import Conversation, addressed_by, properties
 
 __all__ = ["ProxyWasm"]
 
@@ -110,7 +110,7 @@ class ProxyWasm:
     async def _begin(self, flow: http.HTTPFlow) -> Conversation:
         worker = await self._worker()
         assert self._filters is not None  # noqa: S101 - there is its worker
-        stream = self._filters._stream(worker, properties(flow))
+        stream = self._filters._stream(worker, properties(flow), lambda: addressed_by(flow.request))
         conversation = self._conversations[flow.id] = Conversation(flow, worker.driver, stream)
         return conversation
 

@@ -20,11 +20,11 @@ from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.driver.asynchronous import AsyncDriver
 from proxywasm_host.integrations.exchange import Exchange, RequestHead, ResponseHead, State
-from proxywasm_host.integrations.headers import address
+from proxywasm_host.integrations.headers import address, addressed
 from proxywasm_host.runtime.effects import RequestBody, ResponseBody
 from proxywasm_host.runtime.http import HttpStream
 
-__all__ = ["Conversation", "properties"]
+__all__ = ["Conversation", "addressed_by", "properties"]
 
 FRAMING = (b"content-length", b"transfer-encoding")
 logger = logging.getLogger("proxywasm_host.mitmproxy")
@@ -42,6 +42,19 @@ def properties(flow: flows.Flow) -> Mapping[str, PropertyValue]:
     if isinstance(flow, http.HTTPFlow):
         known["request.protocol"] = flow.request.http_version.replace("HTTP/2.0", "HTTP/2")
     return known
+
+
+def headers_of(request: http.Request) -> HeaderList:
+    """The request's headers, with the Host that it names or is sent to."""
+    headers = pairs(request.headers)
+    if not any(name == b"host" for name, _ in headers):
+        headers.insert(0, (b"host", request.data.authority or address((request.host, request.port)).encode()))
+    return headers
+
+
+def addressed_by(request: http.Request) -> tuple[bytes, bytes]:
+    """Authority and path that filters will see."""
+    return addressed(headers_of(request), request.data.method, request.data.path, request.data.scheme, b"")
 
 
 def pairs(message: Any) -> HeaderList:
@@ -76,9 +89,7 @@ class Conversation:
 
     def _begin(self, end_stream: bool) -> None:
         request = self._flow.request
-        headers = pairs(request.headers)
-        if not any(name == b"host" for name, _ in headers):
-            headers.insert(0, (b"host", request.data.authority or address((request.host, request.port)).encode()))
+        headers = headers_of(request)
         if request.raw_content is not None:  # it is whole, however it was framed
             headers = [pair for pair in headers if pair[0] != b"transfer-encoding"]
         self._asked, self._begun = headers, True

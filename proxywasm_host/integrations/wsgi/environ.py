@@ -10,10 +10,11 @@ from urllib.parse import quote, unquote_to_bytes
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.integrations.exchange import RequestHead
-from proxywasm_host.integrations.headers import address
+from proxywasm_host.integrations.headers import address, addressed
 
 __all__ = [
     "Environ",
+    "addressed_by",
     "properties",
     "request_headers",
     "server_address",
@@ -53,6 +54,12 @@ def target(environ: Environ) -> bytes:
     query = environ.get("QUERY_STRING", "").encode("latin-1")
     found = quote(path, safe="/:@!$&'()*+,;=~-._").encode() or b"/"
     return b"%b?%b" % (found, query) if query else found
+
+
+def addressed_by(environ: Environ) -> tuple[bytes, bytes]:
+    """Authority and path that filters will see."""
+    method, scheme = (environ[name].encode("latin-1") for name in ("REQUEST_METHOD", "wsgi.url_scheme"))
+    return addressed(request_headers(environ), method, target(environ), scheme, server_address(environ))
 
 
 def upstream_environ(environ: Environ, head: RequestHead, body: io.BufferedReader) -> Environ:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 from proxywasm_host.integrations.threads import ThreadCarrier
-from proxywasm_host.integrations.wsgi.environ import Environ, properties
+from proxywasm_host.integrations.wsgi.environ import Environ, addressed_by, properties
 from proxywasm_host.integrations.wsgi.pump import Pump
 
 __all__ = ["ProxyWasmMiddleware"]
@@ -23,7 +23,8 @@ class ProxyWasmMiddleware(ThreadCarrier):
 
     def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
         """A WSGI application."""
-        driver, stream = self._stream({**properties(environ), **self._properties_of(environ)})
+        known = {**properties(environ), **self._properties_of(environ)}
+        driver, stream = self._stream(known, lambda: addressed_by(environ))
         pump = Pump(driver, stream, environ, start_response, fix_content_length=self._fix_content_length)
         return Response(pump.run(self.app))
 
