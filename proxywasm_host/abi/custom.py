@@ -21,7 +21,6 @@ from enum import IntEnum
 from functools import wraps
 from typing import Any, Final
 
-from proxywasm_host.abi.hostcalls.quota import NOT_DONE, not_done
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.table import CALLBACKS, HOSTCALLS, WASI, Hostcall, Kind, Param
 from proxywasm_host.abi.types import AbiVersion
@@ -91,10 +90,7 @@ class CustomHostcall:
 
         @wraps(handler)
         def call(*args: Any) -> Any:
-            try:
-                result = handler(*args)
-            except NOT_DONE as error:
-                return not_done(error)
+            result = handler(*args)
             if not isinstance(result, Refusal):
                 _check_result(row, result)
             return result

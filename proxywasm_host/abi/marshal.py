@@ -5,7 +5,10 @@ Rules, from ``exports.cc`` of Envoy's host, in this order for every hostcall:
 1. a number beyond its enumeration is BAD_ARGUMENT;
 2. inputs are read; a range is good if address + size ≤ size of memory, also when its size is 0;
 3. a slot that is declared ``early`` is written with 0;
-4. the handler is called; if it refuses, its status is the answer and nothing is written;
+4. the handler is called; if it refuses, its status is the answer and nothing is written. Where the host would keep too
+   much (`QuotaExceeded`), or a service does not answer (`ServiceUnavailable`), that is INTERNAL_FAILURE: Envoy's answer
+   where a circuit breaker lets no more callouts through. For all else Envoy has no limit, and ngx_wasm_module ends the
+   guest where a memory zone of its is full;
 5. each result: memory from the guest's allocator (none for an empty result, which is address 0 and size 0), the
    bytes, the address, the size. The allocator may trap, which fails the VM, or give 0 or a bad address, which does not;
 6. any bad address is INVALID_MEMORY_ACCESS (WASI: EFAULT) to the guest, and nothing more.
@@ -30,6 +33,7 @@ from proxywasm_host.abi import pairs
 from proxywasm_host.abi.native import NATIVE, check_constants
 from proxywasm_host.abi.table import Hostcall, Kind
 from proxywasm_host.abi.types import AbiVersion, BufferType, Status
+from proxywasm_host.services import QuotaExceeded, ServiceUnavailable
 
 __all__ = [
     "BadAddress",
@@ -53,6 +57,8 @@ SHOWN: Final = 96
 RECORDED: Final = 64 * 1024
 """Bytes of arguments and results that are remembered for failure reports and shown to listeners."""
 BAD_ARGUMENT: Final = int(Status.BAD_ARGUMENT)
+INTERNAL_FAILURE: Final = int(Status.INTERNAL_FAILURE)
+NOT_DONE: Final = (QuotaExceeded, ServiceUnavailable)
 TEXT: Final = 1024
 """Bytes that are remembered of what was written in several calls."""
 FDS: Final = 2
@@ -417,6 +423,9 @@ def _source(row: Hostcall, version: AbiVersion) -> Iterator[str]:
     yield "    except BadAddress as error:"
     yield f"      guest.record((row, args, Refusal({int(row.memory_error)}, str(error))))"
     yield f"      return {int(row.memory_error)}"
+    yield "    except NOT_DONE as error:"
+    yield f"      guest.record((row, args, Refusal({INTERNAL_FAILURE}, str(error))))"
+    yield f"      return {INTERNAL_FAILURE}"
     yield "    guest.record((row, args, result))"
     yield "    return 0" if row.outputs else "    return 0 if result is None else result.status"
     yield f"  hostcall.__name__ = {called!r}"
@@ -427,6 +436,7 @@ def _source(row: Hostcall, version: AbiVersion) -> Iterator[str]:
 def _compiled(row: Hostcall, version: AbiVersion) -> Callable[..., Callable[..., int]]:
     scope: dict[str, Any] = {
         "BadAddress": BadAddress,
+        "NOT_DONE": NOT_DONE,
         "Refusal": Refusal,
         "shortened": shortened,
         "U64": U64,
@@ -450,7 +460,8 @@ def bind_in_python(
 
 
 KINDS: Final = tuple(Kind)
-check_constants(RECORDED=RECORDED, TEXT=TEXT, FDS=FDS, MAX_RANGES=MAX_RANGES, BAD_ARGUMENT=BAD_ARGUMENT)
+check_constants(RECORDED=RECORDED, TEXT=TEXT, FDS=FDS, MAX_RANGES=MAX_RANGES)
+check_constants(BAD_ARGUMENT=BAD_ARGUMENT, INTERNAL_FAILURE=INTERNAL_FAILURE)
 check_constants(OK=Status.OK, NOT_FOUND=Status.NOT_FOUND, **{kind.name: number for number, kind in enumerate(KINDS)})
 
 
@@ -504,5 +515,6 @@ if not TYPE_CHECKING and NATIVE is not None:
         read_pairs=read_pairs,
         encode=pairs.encode,
         no_memory=NoMemory(),
+        not_done=NOT_DONE,
     )
     Guest, Calls, bind = NATIVE.Guest, NATIVE.Calls, bind_natively

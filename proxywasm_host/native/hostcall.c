@@ -182,6 +182,16 @@ static PyObject *kept(const Param *output, int outputs, PyObject *result) {
 
 /* -- A call --------------------------------------------------------------------------------------------------- */
 
+/* What a handler answers that has raised one of `known.not_done`, in place of the exception; NULL with any other. */
+static PyObject *not_done(void) {
+    if (!PyErr_ExceptionMatches(known.not_done)) return NULL;
+    PyObject *error = proxywasm_take_exception(), *why = PyObject_Str(error);
+    PyObject *found = why ? refusal(INTERNAL_FAILURE, why) : NULL;
+    Py_XDECREF(why);
+    Py_DECREF(error);
+    return found;
+}
+
 /* Call the handler and write what it gives; `args` is what is remembered of `values`, which begin with the VM. */
 static int64_t answer(Hostcall *self, PyObject *args, PyObject *const *values, size_t count, const uint64_t *slots,
                       size_t stride, PyObject **why, int *state) {
@@ -197,6 +207,7 @@ static int64_t answer(Hostcall *self, PyObject *args, PyObject *const *values, s
         slot += param->slots * stride;
     }
     PyObject *result = PyObject_Vectorcall(self->handler, values, count, NULL);
+    if (!result) result = not_done();
     int64_t status = -1;
     if (!result) {
         *state = FAILED;

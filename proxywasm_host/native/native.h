@@ -22,7 +22,7 @@
 enum { MAX_PARAMS = 16 }; /* of a hostcall or a callback */
 
 /* What Python code has too. module.c lists these, and `native.same` compares them where Python has them. */
-enum { OK = 0, NOT_FOUND = 1, BAD_ARGUMENT = 2 };
+enum { OK = 0, NOT_FOUND = 1, BAD_ARGUMENT = 2, INTERNAL_FAILURE = 10 };
 enum { RECORDED = 64 * 1024, TEXT = 1024, FDS = 2, MAX_RANGES = 1024 };
 enum { MAX_PAIRS_SIZE = 1024 * 1024, MAX_PAIRS = 1024 };
 enum { U32, I32, U64, I64, BYTES, PAIRS, IOVECS, U32_OUT, U64_OUT, BYTES_OUT, PAIRS_OUT, BYTES_AT, STRINGS_AT, KINDS };
@@ -37,6 +37,7 @@ typedef struct {
     PyObject *read_pairs;       /* marshal.read_pairs */
     PyObject *encode;           /* pairs.encode */
     PyObject *no_memory;        /* a marshal.NoMemory */
+    PyObject *not_done;         /* marshal.NOT_DONE */
     PyObject *handlers;         /* name → Python handler, for which a native handler may stand in */
     PyObject *inline_headers;   /* headers.INLINE */
     PyObject *not_found;        /* headers.not_found */

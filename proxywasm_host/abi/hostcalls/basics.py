@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
-from proxywasm_host.abi.hostcalls.quota import within_quota
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.table import LINE
 
@@ -36,7 +35,6 @@ def proxy_get_status(vm: VmState) -> tuple[int, bytes]:
     return code & 0xFFFFFFFF, message  # a server may have sent any number as its gRPC status
 
 
-@within_quota
 def proxy_set_tick_period_milliseconds(vm: VmState, period: int) -> Refusal | None:
     """Call ``on_tick`` of the plugin every `period` milliseconds; 0 stops it (``setTimerPeriod`` in ``context.cc``)."""
     vm.context.root.set_tick_period(period)

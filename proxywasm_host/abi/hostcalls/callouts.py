@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
 from proxywasm_host.abi.hostcalls.headers import canonical
-from proxywasm_host.abi.hostcalls.quota import within_quota
 from proxywasm_host.abi.marshal import Refusal, misuse
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import MapType, Status
@@ -19,7 +18,6 @@ def text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
-@within_quota
 def proxy_http_call(
     vm: VmState, cluster: bytes, headers: HeaderList, body: bytes, trailers: HeaderList, timeout: int
 ) -> int | Refusal:
@@ -47,7 +45,6 @@ def proxy_http_call(
     return vm.context.root.http_call(name, headers, body, trailers, timeout)
 
 
-@within_quota
 def proxy_grpc_call(
     vm: VmState,
     cluster: bytes,
@@ -65,7 +62,6 @@ def proxy_grpc_call(
     return vm.context.root.grpc_call(cluster, service, method, initial_metadata, message, timeout)
 
 
-@within_quota
 def proxy_grpc_stream(
     vm: VmState, cluster: bytes, service: bytes, method: bytes, initial_metadata: HeaderList
 ) -> int | Refusal:
@@ -73,19 +69,16 @@ def proxy_grpc_stream(
     return vm.context.root.grpc_stream(cluster, service, method, initial_metadata)
 
 
-@within_quota
 def proxy_grpc_send(vm: VmState, token: int, message: bytes, end_stream: int) -> Refusal | None:
     """Send a message on a gRPC stream; `end_stream` closes the guest's side (``grpcSend`` in ``context.cc``)."""
     return vm.context.root.grpc_send(token, message, bool(end_stream))
 
 
-@within_quota
 def proxy_grpc_close(vm: VmState, token: int) -> Refusal | None:
     """Close the guest's side of a gRPC stream; replies still come. Cancels a unary call."""
     return vm.context.root.grpc_close(token)
 
 
-@within_quota
 def proxy_grpc_cancel(vm: VmState, token: int) -> Refusal | None:
     """Cancel a gRPC call or stream; no callback for it follows."""
     return vm.context.root.grpc_cancel(token)
@@ -102,7 +95,6 @@ def redis_cluster(vm: VmState, cluster: bytes) -> tuple[str, dict[str, str]] | R
     return name, dict(given)
 
 
-@within_quota
 def proxy_redis_init(vm: VmState, cluster: bytes, username: bytes, password: bytes, timeout: int) -> Refusal | None:
     """Higress: how to log in to the Redis of a cluster. `timeout` is in milliseconds.
 
@@ -115,7 +107,6 @@ def proxy_redis_init(vm: VmState, cluster: bytes, username: bytes, password: byt
     return vm.context.root.redis_init(name, username, password, timeout, options)
 
 
-@within_quota
 def proxy_redis_call(vm: VmState, cluster: bytes, query: bytes) -> int | Refusal:
     """Higress: send a command, as RESP bytes; ``on_redis_call_response`` has the reply. Returns its token."""
     found = redis_cluster(vm, cluster)

@@ -7,7 +7,6 @@ from ipaddress import ip_address
 from itertools import islice
 
 from proxywasm_host.abi.context import VmState
-from proxywasm_host.abi.hostcalls.quota import within_quota
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import Status
@@ -169,7 +168,6 @@ PREFIXES_OF_OTHER_HOSTS: dict[str, str] = {"flex_": "MuleSoft's gateway", "barep
 """Foreign functions, and beginnings of their names, that other hosts have; here they have to be registered."""
 
 
-@within_quota
 def proxy_call_foreign_function(vm: VmState, name: bytes, arguments: bytes) -> bytes | Refusal:
     """Call a function by name: the host's own (`OF_HOST`), or one of ``Services.foreign_functions``.
 
@@ -195,7 +193,6 @@ def proxy_call_foreign_function(vm: VmState, name: bytes, arguments: bytes) -> b
     return result
 
 
-@within_quota
 def proxy_inject_encoded_data_to_filter_chain(vm: VmState, data: bytes, end_stream: int) -> Refusal | None:
     """Higress: send response body data on to the filters behind this one; `end_stream` ends the body."""
     return vm.context.inject_response_body(data, bool(end_stream))
@@ -206,7 +203,6 @@ def proxy_get_upstream_hosts(vm: VmState) -> HeaderList:
     return [(address.encode(), text.encode()) for address, text in vm.services.upstream_hosts().items()]
 
 
-@within_quota
 def proxy_set_upstream_override_host(vm: VmState, address: bytes) -> Refusal | None:
     """Higress: send this request to a server of the upstream, by its address."""
     return vm.context.override_upstream_host(address)

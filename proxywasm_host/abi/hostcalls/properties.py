@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
-from proxywasm_host.abi.hostcalls.quota import within_quota
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.types import Status
 from proxywasm_host.abi.values import UnencodableValue, decode_path, encode_text, encode_value
@@ -24,7 +23,6 @@ def proxy_get_property(vm: VmState, path: bytes) -> bytes | Refusal:
         return Refusal(Status.SERIALIZATION_FAILURE, "property {0}: {1}", ".".join(segments), error)
 
 
-@within_quota
 def proxy_set_property(vm: VmState, path: bytes, value: bytes) -> Refusal | None:
     """Set a property of the stream, for later filters and the access log (``setProperty`` in ``context.cc``)."""
     return vm.context.set_property(path.decode("utf-8", "surrogateescape"), value)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
-from proxywasm_host.abi.hostcalls.quota import within_quota
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.types import Status
 from proxywasm_host.services import UnknownQueue
 
 
-@within_quota
 def proxy_get_shared_data(vm: VmState, key: bytes) -> tuple[bytes, int] | Refusal:
     """The value of a key and its CAS number. Keys belong to the guest's vm_id (``shared_data.cc``)."""
     found = vm.services.shared_data.get(vm.vm_id, key)
     return found or Refusal(Status.NOT_FOUND, "no shared data under {0!r} for vm_id {1!r}", key, vm.vm_id)
 
 
-@within_quota
 def proxy_set_shared_data(vm: VmState, key: bytes, value: bytes, cas: int) -> Refusal | None:
     """Set a key. With a `cas` other than 0 only if the value still has that number, otherwise CAS_MISMATCH."""
     data = vm.services.shared_data
@@ -26,13 +23,11 @@ def proxy_set_shared_data(vm: VmState, key: bytes, value: bytes, cas: int) -> Re
     return Refusal(Status.CAS_MISMATCH, "shared data under {0!r} has changed since CAS {1}", key, cas)
 
 
-@within_quota
 def proxy_register_shared_queue(vm: VmState, name: bytes) -> int | Refusal:
     """Make or find a queue of the guest's vm_id, whose messages ``on_queue_ready`` is called for. Returns its token."""
     return vm.context.root.register_queue(name)
 
 
-@within_quota
 def proxy_resolve_shared_queue(vm: VmState, vm_id: bytes, name: bytes) -> int | Refusal:
     """The token of a queue that another VM has registered. An empty `vm_id` is the guest's own."""
     owner = vm_id.decode("utf-8", "surrogateescape") or vm.vm_id  # lookupSharedQueue in context.cc
@@ -40,7 +35,6 @@ def proxy_resolve_shared_queue(vm: VmState, vm_id: bytes, name: bytes) -> int | 
     return token or Refusal(Status.NOT_FOUND, "no queue {0!r} was registered for vm_id {1!r}", name, owner)
 
 
-@within_quota
 def proxy_dequeue_shared_queue(vm: VmState, token: int) -> bytes | Refusal:
     """Take the oldest message: EMPTY if there is none, NOT_FOUND for an unknown token (``shared_queue.cc``)."""
     try:
@@ -50,7 +44,6 @@ def proxy_dequeue_shared_queue(vm: VmState, token: int) -> bytes | Refusal:
     return Refusal(Status.EMPTY, "queue {0} is empty", token) if message is None else message
 
 
-@within_quota
 def proxy_enqueue_shared_queue(vm: VmState, token: int, data: bytes) -> Refusal | None:
     """Append a message, and notify the plugin that registered the queue."""
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
-from proxywasm_host.abi.hostcalls.quota import within_quota
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import Status, StreamType
@@ -12,7 +11,6 @@ LAST_GRPC_STATUS = 16
 LAST_STATUS = 999
 
 
-@within_quota
 def proxy_send_local_response(
     vm: VmState, status: int, details: bytes, body: bytes, headers: HeaderList, grpc_status: int
 ) -> Refusal | None:
@@ -30,31 +28,26 @@ def proxy_send_local_response(
     return None
 
 
-@within_quota
 def proxy_continue_stream(vm: VmState, stream: int) -> Refusal | None:
     """Resume a direction of the stream when the guest has returned (``continueStream`` in ``context.cc``)."""
     return vm.context.continue_stream(stream)
 
 
-@within_quota
 def proxy_close_stream(vm: VmState, stream: int) -> Refusal | None:
     """Reset an HTTP stream, or close a side of a TCP connection, when the guest has returned."""
     return vm.context.close_stream(stream)
 
 
-@within_quota
 def proxy_continue_request(vm: VmState) -> Refusal | None:
     """ABI 0.1.0: `proxy_continue_stream` of the request."""
     return vm.context.continue_stream(StreamType.REQUEST)
 
 
-@within_quota
 def proxy_continue_response(vm: VmState) -> Refusal | None:
     """ABI 0.1.0: `proxy_continue_stream` of the response."""
     return vm.context.continue_stream(StreamType.RESPONSE)
 
 
-@within_quota
 def proxy_clear_route_cache(vm: VmState) -> Refusal | None:
     """ABI 0.1.0: let the proxy choose the route again. Later versions have a foreign function for it."""
     vm.context.clear_route_cache()

@@ -12,7 +12,7 @@ from proxywasm_host.abi.hostcalls.shared import (
     proxy_resolve_shared_queue,
     proxy_set_shared_data,
 )
-from proxywasm_host.services import InMemorySharedData, InMemorySharedQueues
+from proxywasm_host.services import InMemorySharedData, InMemorySharedQueues, QuotaExceeded
 from tests.abi.fakes import FakeVm, answer
 
 SET, GET = proxy_set_shared_data, proxy_get_shared_data
@@ -120,9 +120,8 @@ def test_queues(calls):
 def test_shared_data_that_there_is_no_room_for():
     vm = FakeVm(shared_data=InMemorySharedData(max_bytes=300))
     assert SET(vm, b"k", b"v", 0) is None
-    refusal = SET(vm, b"l", b"v", 0)
-    assert refusal.status == 10
-    assert refusal.reason == "the shared data of vm_id 'vm' have 258 bytes, 258 more would be beyond the limit of 300"
+    with pytest.raises(QuotaExceeded, match="data of vm_id 'vm' have 258 bytes, 258 more would be beyond the limit of 300"):
+        SET(vm, b"l", b"v", 0)
     assert [answer(GET(vm, b"k")), answer(GET(vm, b"l"))] == [(b"v", 1), [1]]
 
 
@@ -130,10 +129,7 @@ def test_a_message_that_there_is_no_room_for():
     vm = FakeVm(shared_queues=InMemorySharedQueues(max_bytes=2200))
     vm.services.shared_queues.register("vm", b"q", lambda _: None)
     assert IN(vm, 1, b"a" * 80) is None
-    refusal = IN(vm, 1, b"b")
-    assert refusal.status == 10
-    assert (
-        refusal.reason == "the shared queues of vm_id 'vm' have 2193 bytes, 65 more would be beyond the limit of 2200"
-    )
+    with pytest.raises(QuotaExceeded, match="of vm_id 'vm' have 2193 bytes, 65 more would be beyond the limit of 2200"):
+        IN(vm, 1, b"b")
     assert [answer(OUT(vm, 1)), answer(OUT(vm, 1))] == [b"a" * 80, [7]]
     assert IN(vm, 1, b"b") is None
