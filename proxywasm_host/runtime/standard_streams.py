@@ -19,29 +19,32 @@ MAX_LINE = 16 * 1024
 class StandardStreams:
     """The standard streams of one VM, by the level at which each is logged.
 
-    `tell` takes the context that wrote, the level, and the text without its last line break.
+    `tell` takes the level, the text without its last line break, and the context that wrote.
     """
 
-    def __init__(self, tell: Callable[[Context, int, bytes], None]) -> None:
+    def __init__(self, tell: Callable[[int, bytes, Context], None]) -> None:
         self._tell = tell
         self._begun: dict[int, tuple[Context, bytearray]] = {}
 
     def write(self, context: Context, level: int, data: bytes) -> bool:
         """Take a piece. Returns whether it began a line that waits for its end, while none did before."""
+        if not self._begun and data.endswith(b"\n"):  # as almost always
+            self._tell(level, data[:-1], context)
+            return False
         waited = bool(self._begun)
         lines, ends, rest = data.rpartition(b"\n")
         if ends:
             _, begun = self._begun.pop(level, (context, b""))
-            self._tell(context, level, bytes(begun) + lines)
+            self._tell(level, bytes(begun) + lines, context)
         if rest:
             _, line = self._begun.setdefault(level, (context, bytearray()))
             line += rest
             if len(line) > MAX_LINE:
-                self._tell(context, level, bytes(self._begun.pop(level)[1]))
+                self._tell(level, bytes(self._begun.pop(level)[1]), context)
         return not waited and bool(self._begun)
 
     def flush(self) -> None:
         """Log lines that have no end yet."""
         while self._begun:
             level, (context, line) = self._begun.popitem()
-            self._tell(context, level, bytes(line))
+            self._tell(level, bytes(line), context)

@@ -129,7 +129,7 @@ class Vm(VmBase):
         self.metrics: tuple[tuple[list[str], dict[str, int]], ...] = (([], {}), ([], {}), ([], {}))
         self._draining = False
         self.calls = Calls(REMEMBERED_CALLS)
-        self._output = StandardStreams(self._log)
+        self._output = StandardStreams(self.log)
         self.on_failure: list[Callable[[Failure], None]] = []
         self._next_token: dict[int, int] = {}
         self._plugin_name = plugin_name
@@ -315,18 +315,16 @@ class Vm(VmBase):
 
     # -- What hostcalls need -------------------------------------------------------------------------------------
 
-    def log(self, level: int, message: bytes) -> None:
-        """Take a line that the guest logs."""
-        self._log(self.context, level, message)
+    def log(self, level: int, message: bytes, context: Context | None = None) -> None:
+        """Take a line that the guest logs, now or in a `context` before."""
+        context = context or self.context
+        line = GuestLog(context.name or self._plugin_name, level, message.decode("utf-8", "replace"), context.id)
+        self.services.log.log(line)
 
     def write(self, level: int, data: bytes) -> None:
         """Take a piece of what the guest writes to a standard stream."""
         if self._output.write(self.context, level, data) and self.running:
             self.deferred.append(self._output.flush)
-
-    def _log(self, context: Context, level: int, message: bytes) -> None:
-        line = GuestLog(context.name or self._plugin_name, level, message.decode("utf-8", "replace"), context.id)
-        self.services.log.log(line)
 
     # -- The end -------------------------------------------------------------------------------------------------
 
