@@ -26,6 +26,7 @@ from proxywasm_host.abi import code_section
 from proxywasm_host.abi.code_section import PROPOSALS, Code, proposal_of, read_code
 from proxywasm_host.errors import ModuleError
 from proxywasm_host.extension import checksum
+from proxywasm_host.services.log import printable
 from proxywasm_host.wasm import (
     CODE,
     CUSTOM,
@@ -186,14 +187,14 @@ def check_sections(bytecode: Binary, limits: ModuleLimits) -> None:
     _within(limits, "names", _names(bytecode), "the module names {} things")
     for module, name, kind, signature in bytecode.imports:
         where = f"import {_short(module)}.{_short(name)}"
-        _within(limits, "name", max(len(module), len(name)), f"{where} has a name of {{}} letters")
+        _check_name(where, module + name, max(len(module), len(name)), limits)
         if kind == "function":
             _check_signature(where, signature)
     types = _global_types(bytecode, limits)
     imported = sum(kind == "global" for _, _, kind, _ in bytecode.imports)
     for name, kind, signature, index in bytecode.export_entries:
         where = f"export {_short(name)}"
-        _within(limits, "name", len(name), f"{where} has a name of {{}} letters")
+        _check_name(where, name, len(name), limits)
         if kind == "function":
             _check_signature(where, signature)
         elif kind == "global" and imported <= index < imported + len(types):
@@ -346,7 +347,14 @@ def _each(bytecode: Binary, section: int) -> Iterator[tuple[int, Reader]]:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 100 else f"{name[:100]}…"
+    return printable(name if len(name) <= 100 else f"{name[:100]}…")
+
+
+def _check_name(where: str, name: str, length: int, limits: ModuleLimits) -> None:
+    """Logs and terminals show names of imports and exports."""
+    _within(limits, "name", length, f"{where} has a name of {{}} letters")
+    if printable(name) != name:
+        raise ModuleError(f"{where} has control characters in its name, which no compiler of filters writes")
 
 
 def _check_types(bytecode: Binary, limits: ModuleLimits) -> None:

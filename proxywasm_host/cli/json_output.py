@@ -15,6 +15,7 @@ from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.http import LocalResponse
 from proxywasm_host.runtime.plugin import Plugin
+from proxywasm_host.services.log import printable
 from proxywasm_host.testing import ExchangeResult, Invocation, Message, Recorder
 
 __all__ = ["dump", "run_result"]
@@ -43,8 +44,14 @@ def dump(value: Any) -> str:
     return _written(plain(value), "")
 
 
+def _flat(value: Any) -> str:
+    """On one line. Text that could control a terminal is escaped, which JSON does for ASCII only."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if printable(text) == text else json.dumps(value)
+
+
 def _written(value: Any, indent: str) -> str:
-    flat = json.dumps(value, ensure_ascii=False)
+    flat = _flat(value)
     if len(indent) + len(flat) <= WIDTH or not isinstance(value, (dict, list)):
         return flat
     deeper = indent + "  "

@@ -109,8 +109,18 @@ class Screen:
 
 
 def hanging(indent: int, *parts: str | Text | tuple[str, str]) -> Line:
-    """A line of several parts, each plain or with a style."""
-    return Line(Text.assemble(*parts), indent)
+    """A line of several parts, each plain or with a style. Control characters in it are shown, and not obeyed."""
+    return Line(Text.assemble(*map(_shown, parts)), indent)
+
+
+def _shown(part: str | Text | tuple[str, str]) -> str | Text | tuple[str, str]:
+    if isinstance(part, Text):
+        return part
+    return _text(part) if isinstance(part, str) else (_text(part[0]), part[1])
+
+
+def _text(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
 
 
 EMPTY = Line(Text())
@@ -187,7 +197,7 @@ def _events(events: Iterable[Call | GuestLog], callback: str, trace: bool) -> It
                 yield labelled(6, verb, VERB_STYLES.get(verb, "magenta"), what)
         elif not trace:
             level = LogLevel(event.level).name.lower()
-            yield labelled(6, level, LEVEL_STYLES[event.level], "\n".join(map(printable, event.message.split("\n"))))
+            yield labelled(6, level, LEVEL_STYLES[event.level], event.message)
 
 
 def _traced(call: Call) -> Line:

@@ -26,6 +26,7 @@ from proxywasm_host.recording.tap import WHOLE, Tap
 from proxywasm_host.runtime.failure import FailState, Failure, PluginError
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
+from proxywasm_host.services.log import printable
 from proxywasm_host.testing import ExchangeResult, Recorder, exchange
 
 __all__ = ["command"]
@@ -185,7 +186,8 @@ def unknown_clusters(result: ExchangeResult) -> Iterator[str]:
     calls = [event for invocation in result.invocations for event in invocation.events if isinstance(event, Call)]
     clusters = [name for call in calls if isinstance(call.result, Refusal) for name in call.result.about(NO_CLUSTER)]
     for cluster in dict.fromkeys(clusters):
-        yield f"The filter calls cluster {cluster!r}, which nobody answers for here: say --callout {cluster}=200."
+        say = f"--callout {printable(cluster)}=200"
+        yield f"The filter calls cluster {cluster!r}, which nobody answers for here: say {say}."
 
 
 def tell(error: ProxyWasmError | Failure | None, color: bool | None) -> int:

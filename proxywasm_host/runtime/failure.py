@@ -129,6 +129,10 @@ def _value(value: Any) -> str:
 
 def describe(call: Call) -> str:
     """One hostcall in one line: name, decoded arguments, status, results, and the reason of a refusal."""
+    return printable(_described(call))
+
+
+def _described(call: Call) -> str:
     row, args, result = call
     shown = []
     for param, value in zip(row.inputs, args or (), strict=False):

@@ -1,0 +1,106 @@
+"""No guest can write a line of its own into a log or onto a terminal, or control one: not with what it logs, nor with
+names that end up in errors, traces and hints.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from io import StringIO
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from proxywasm_host import FilterConfig, Host, ModuleError
+from proxywasm_host.cli import main
+from proxywasm_host.engine.protocol import Engine
+from proxywasm_host.integrations.asgi import ProxyWasmMiddleware
+from tests.hostile.forger import WORDS, forger
+from tests.serve.conftest import origin, serve  # noqa: F401 - fixtures
+from tests.support import wat
+
+FORGED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e]|^FORGED", re.MULTILINE)
+"""What controls a terminal; or a line whose beginning is the guest's."""
+
+
+def check(output: str) -> None:
+    """The guest's words are there, and are nothing but words."""
+    assert r"x\r\nFORGED \x1b[2K" in " ".join(output.split()), output
+    assert not FORGED.search(output), repr(output[max(0, FORGED.search(output).start() - 200) :][:400])
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("forger") / "forger.wasm"
+    path.write_bytes(forger())
+    return path
+
+
+@pytest.mark.parametrize("options", [(), ("--trace",)], ids=["run", "run --trace"])
+def test_on_a_terminal(options, module, engine: Engine, capsys) -> None:
+    main(["run", str(module), "/x", "--unknown-imports", "stub", "--engine", engine.name, *options])
+    out, err = capsys.readouterr()
+    check(out)
+    check(err)
+
+
+@pytest.mark.parametrize("command", ["run --json", "bench", "replay", "step"])
+def test_on_a_terminal_by_another_command(command, module, tmp_path, monkeypatch, capsys) -> None:
+    record = str(tmp_path / "request.json")
+    monkeypatch.setattr("sys.stdin", StringIO("\n" * 20))
+    main(["run", str(module), "/x", "--unknown-imports", "stub", "--record", record, *command.split()[1:]])
+    if command in ("replay", "step"):
+        capsys.readouterr()
+        main([command, record, str(module)])
+    elif command == "bench":
+        capsys.readouterr()
+        main(["bench", str(module), "/x", "--unknown-imports", "stub"])
+    output = "".join(capsys.readouterr())
+    assert "FORGED" in output
+    assert not FORGED.search(output), repr(output)
+
+
+@pytest.mark.parametrize(
+    "part",
+    ['(import "env" "{}" (func))', '(import "{}" "f" (func))', '(func (export "{}"))', '(memory (export "{}") 1)'],
+)
+def test_names_of_imports_and_exports(part, tmp_path, capsys) -> None:
+    """A module with such a name is refused; what is said of it is one line, and so is what `inspect` shows."""
+    text = "".join(f"\\{byte:02x}" for byte in WORDS)
+    path = tmp_path / "names.wasm"
+    path.write_bytes(wat(f'(module {part.format(text)} (func (export "proxy_abi_version_0_2_1")))'))
+    with Host() as host, pytest.raises(ModuleError, match="has control characters in its name") as refused:
+        host.load_plugin(path)
+    check(str(refused.value))
+    main(["inspect", str(path)])
+    check("".join(capsys.readouterr()))
+
+
+def test_in_the_log_of_a_middleware(engine: Engine, module, monkeypatch) -> None:
+    log = StringIO()
+    handler = logging.StreamHandler(log)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    monkeypatch.setattr(logging.root, "handlers", [handler])
+    monkeypatch.setattr(logging.root, "level", logging.DEBUG)
+    filter = FilterConfig(module, engine=engine, unknown_imports="stub")
+    app = ProxyWasmMiddleware(nobody, [filter], engine=engine)
+    assert asyncio.run(status_of(app)) == 503
+    check(log.getvalue())
+
+
+async def nobody(scope: object, receive: object, send: object) -> None:
+    raise AssertionError("the request came through")
+
+
+async def status_of(app: ProxyWasmMiddleware) -> int:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://example.com") as client:
+        return (await client.get("/")).status_code
+
+
+def test_in_the_log_of_serve(module, serve) -> None:  # noqa: F811
+    served = serve(settings={"filters": [{"file": str(module), "unknown_imports": "stub"}], "log_level": "trace"})
+    assert served.get().status_code == 503
+    served.stop()
+    check(served.log)
