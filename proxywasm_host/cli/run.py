@@ -186,7 +186,7 @@ def unknown_clusters(result: ExchangeResult) -> Iterator[str]:
     calls = [event for invocation in result.invocations for event in invocation.events if isinstance(event, Call)]
     clusters = [name for call in calls if isinstance(call.result, Refusal) for name in call.result.about(NO_CLUSTER)]
     for cluster in dict.fromkeys(clusters):
-        say = f"--callout {printable(cluster)}=200"
+        say = f"--callout {printable(str(cluster))}=200"
         yield f"The filter calls cluster {cluster!r}, which nobody answers for here: say {say}."
 
 
