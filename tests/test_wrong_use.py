@@ -71,7 +71,7 @@ HOSTS = [
         UnknownEngine,
         "no engine is called 'wasmtim'. Did you mean 'wasmtime'? There are v8, wasmer, wasmtime.",
     ),
-    ({"profile": "nginx"}, LookupError, "no profile is called 'nginx'. There are envoy, spec."),
+    ({"profile": "nginx"}, LookupError, "no profile is called 'nginx'. There are envoy, spec, wasmx."),
     ({"services": {"idp"}}, TypeError, "services are Services(…), not {'idp'}"),
     ({"limits": 64}, TypeError, "limits are Limits(memory=…, deadline=…), not 64"),
     ({"listener": print}, TypeError, "a listener has the methods callback, returned and hostcall, not <built-in"),
@@ -95,7 +95,7 @@ FILTER_ARGUMENTS = [
     ({"unknown_imports": "ignore"}, ValueError, "unknown_imports is 'error' or 'stub', not 'ignore'"),
     ({"engine": "v9"}, UnknownEngine, "no engine is called 'v9'. Did you mean 'v8'?"),
     ({"engine": 3}, TypeError, "an engine is a name (one of v8, wasmer, wasmtime), not 3"),
-    ({"profile": "nginx"}, LookupError, "no profile is called 'nginx'. There are envoy, spec."),
+    ({"profile": "nginx"}, LookupError, "no profile is called 'nginx'. There are envoy, spec, wasmx."),
     ({"limits": "64MiB"}, TypeError, "limits are Limits(memory=…, deadline=…), not '64MiB'"),
     (
         {"configuration": {"a": 1}},
