@@ -13,6 +13,7 @@ from dataclasses import Field, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Union
 
 from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.direct_init import direct_init
 
 if TYPE_CHECKING:
     from proxywasm_host.runtime.http import HttpStream
@@ -101,6 +102,7 @@ class Callout(PluginEffect):
 # -- HTTP streams ------------------------------------------------------------------------------------------------------
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class RequestHeaders(StreamEffect):
     """Send these headers upstream; `end_stream` if nothing follows."""
@@ -110,6 +112,7 @@ class RequestHeaders(StreamEffect):
     stream: HttpStream = field(repr=False, compare=False)
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class RequestBody(StreamEffect):
     """Send this part of the body upstream."""
@@ -121,6 +124,7 @@ class RequestBody(StreamEffect):
     __repr__ = _with_some_data
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class RequestTrailers(StreamEffect):
     """Send these trailers upstream, which ends the request."""
@@ -129,6 +133,7 @@ class RequestTrailers(StreamEffect):
     stream: HttpStream = field(repr=False, compare=False)
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class ResponseHeaders(StreamEffect):
     """Send these headers to the client; ``:status`` is among them. `end_stream` if nothing follows."""
@@ -138,6 +143,7 @@ class ResponseHeaders(StreamEffect):
     stream: HttpStream = field(repr=False, compare=False)
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class ResponseBody(StreamEffect):
     """Send this part of the body to the client."""
@@ -149,6 +155,7 @@ class ResponseBody(StreamEffect):
     __repr__ = _with_some_data
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class ResponseTrailers(StreamEffect):
     """Send these trailers to the client, which ends the response."""
@@ -157,6 +164,7 @@ class ResponseTrailers(StreamEffect):
     stream: HttpStream = field(repr=False, compare=False)
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class ResetStream(StreamEffect):
     """Reset the stream on both sides; `details` are Envoy's response code details.
@@ -168,6 +176,7 @@ class ResetStream(StreamEffect):
     stream: HttpStream = field(repr=False, compare=False)
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class ClearRouteCache(StreamEffect):
     """Choose the route again: the filter has changed what it depends on."""
@@ -175,6 +184,7 @@ class ClearRouteCache(StreamEffect):
     stream: HttpStream = field(repr=False, compare=False)
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class OverrideUpstreamHost(StreamEffect):
     """Send this request to that upstream host (Higress)."""
@@ -217,6 +227,7 @@ def body_out(response: int, data: bytes, end_stream: bool, stream: HttpStream) -
 # -- TCP streams -------------------------------------------------------------------------------------------------------
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class DownstreamData(StreamEffect):
     """Send data of the downstream peer on to upstream."""
@@ -228,6 +239,7 @@ class DownstreamData(StreamEffect):
     __repr__ = _with_some_data
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class UpstreamData(StreamEffect):
     """Send data of the upstream peer on to downstream."""
@@ -239,6 +251,7 @@ class UpstreamData(StreamEffect):
     __repr__ = _with_some_data
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class CloseConnection(StreamEffect):
     """Close the connection after what was sent before is written."""
@@ -250,6 +263,7 @@ class CloseConnection(StreamEffect):
 # -- Plugins -----------------------------------------------------------------------------------------------------------
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class SetTickPeriod(PluginEffect):
     """Call `Plugin.tick` every so many milliseconds from now on; 0 stops it."""
@@ -258,6 +272,7 @@ class SetTickPeriod(PluginEffect):
     milliseconds: int
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class QueueReady(PluginEffect):
     """Call `Plugin.queue_ready` with this token: a message has come."""
@@ -269,6 +284,7 @@ class QueueReady(PluginEffect):
 # -- Callouts ----------------------------------------------------------------------------------------------------------
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class CalloutFailed:
     """Reply to any callout: it could not be made, or broke off. The guest sees it as Envoy's ``reset``."""
@@ -287,6 +303,7 @@ class HttpCallReply:
     """Why the client made the reply itself, as Envoy's router does: ``timeout``, ``broken connection``, …"""
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class HttpCall(Callout):
     """Make an HTTP request; `timeout` is in milliseconds, 0 means no time-out."""
@@ -304,6 +321,7 @@ class HttpCall(Callout):
     """Whether it has had its reply. The host notes it."""
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class GrpcCallReply:
     """The message that answers a `GrpcCall`; a call that ends with another status than 0 is a `GrpcClosed`."""
@@ -311,6 +329,7 @@ class GrpcCallReply:
     message: bytes
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class GrpcInitialMetadata:
     """The peer of a gRPC stream began its answer."""
@@ -318,6 +337,7 @@ class GrpcInitialMetadata:
     metadata: HeaderList
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class GrpcMessage:
     """The peer of a gRPC stream sent a message."""
@@ -325,6 +345,7 @@ class GrpcMessage:
     message: bytes
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class GrpcTrailingMetadata:
     """The peer of a gRPC stream sent its trailing metadata."""
@@ -332,6 +353,7 @@ class GrpcTrailingMetadata:
     metadata: HeaderList
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class GrpcClosed:
     """The call or the stream has ended, with a gRPC status and its message."""
@@ -340,6 +362,7 @@ class GrpcClosed:
     message: str = ""
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class GrpcCall(Callout):
     """Make a unary gRPC call; `timeout` is in milliseconds, 0 means no time-out.
@@ -362,6 +385,7 @@ class GrpcCall(Callout):
     """Whether it has had its reply. The host notes it."""
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class GrpcStream(Callout):
     """Open a gRPC stream; replies may come until `GrpcClosed`."""
@@ -377,6 +401,7 @@ class GrpcStream(Callout):
     config: bytes = field(default=b"", repr=False)
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class GrpcSend(PluginEffect):
     """Send a message on an open gRPC stream."""
@@ -387,6 +412,7 @@ class GrpcSend(PluginEffect):
     end_stream: bool
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class GrpcClose(PluginEffect):
     """Say on an open gRPC stream that no more messages will be sent."""
@@ -395,6 +421,7 @@ class GrpcClose(PluginEffect):
     token: int
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class CancelCallout(PluginEffect):
     """Cancel a callout; its reply is dropped."""
@@ -403,6 +430,7 @@ class CancelCallout(PluginEffect):
     token: int
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class RedisCallReply:
     """The answer to a `RedisCall` as RESP bytes."""

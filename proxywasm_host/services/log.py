@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
+from proxywasm_host.direct_init import direct_init
+
 if TYPE_CHECKING:
     from logging import Logger
 
@@ -31,6 +33,7 @@ def printable(text: str) -> str:
     return text if text.isascii() and text.isprintable() else text.translate(_ESCAPED)
 
 
+@direct_init
 @dataclass(frozen=True, slots=True)
 class GuestLog:
     """One line that a guest logged. `level` is a `LogLevel`, `context` the id of the context that logged it."""
