@@ -85,6 +85,8 @@ VALUES: dict[str, Callable[[Context], Any]] = {
     "upstream_host": lambda context: context.upstream.host if context.upstream else None,
     "upstream_port": lambda context: context.upstream.port if context.upstream else None,
     "upstream_path": lambda context: context.upstream.path if context.upstream else None,
+    "connection": lambda context: str(context.client.port),
+    "connection_requests": lambda _context: "1",
     "exited": lambda context: context.exit is not None,
     "has_request": lambda _context: True,
 }

@@ -177,7 +177,7 @@ end
 return {
   start = start, null = null, require = require,
   -- What Lua keeps for one request.
-  new_state = function() return { ctx = {}, plugins = {}, shared = {} } end,
+  new_state = function() return { ctx = native_setmetatable({}, current.ctx), plugins = {}, shared = {} } end,
   -- What is to be called: plugins may have given their tables metatables.
   member = function(t, key) return type(t) == "table" and rawget(t, key) or nil end,
   shared = function(state) return type(state.shared) == "table" and state.shared or nil end,

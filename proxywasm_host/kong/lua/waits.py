@@ -52,13 +52,13 @@ def _http(runtime: Runtime, method: str, url: str, headers: LuaValue, body: str,
 
 
 def _connect(
-    _runtime: Runtime, host: str, port: int, seconds: float, tls: bool, server_name: str | None, verify: bool
+    runtime: Runtime, host: str, port: int, seconds: float, tls: bool, server_name: str | None, verify: bool
 ) -> Wait:
     try:
-        connection = yield Connect(host, port, seconds, tls, server_name, verify)
+        connection = yield Connect(host, int(port), seconds, bool(tls), server_name, bool(verify))
     except EffectFailed as failure:
         return None, str(failure)
-    return (_runtime.keep(connection),)
+    return (runtime.keep(connection),)
 
 
 def _send(runtime: Runtime, connection: int, data: str, seconds: float) -> Wait:

@@ -177,8 +177,11 @@ class Gateway:
 
     def __init__(self, *folders: Path, world: World | None = None, **settings: Any) -> None:
         self.world = world or World()
-        self.plugins = LuaPlugins(Settings(folders=folders, log=self.world.log, **settings))
+        self.plugins = LuaPlugins(Settings(folders=folders, log=self._log, **settings))
         self.loaded: list[tuple[Any, Any]] = []
+
+    def _log(self, level: LogLevel, message: str) -> None:
+        self.world.log(level, message)
 
     def load(self, name: str, config: Mapping[str, Any] | None = None) -> Any:
         plugin = self.plugins.load(name)

@@ -190,10 +190,13 @@ local by_any_case = {
     return rawget(t, (gsub(lower(name), "_", "-")))
   end,
 }
+-- Names have no case here; as they are written on the wire they begin with capitals.
 local function headers(message, max, raw)
   local found, truncated = host.headers(message, max or 100)
-  if not raw then setmetatable(found, by_any_case) end
-  return found, truncated
+  if not raw then return setmetatable(found, by_any_case), truncated end
+  local written = {}
+  for name, value in pairs(found) do written[gsub(name, "%f[%w]%l", string.upper)] = value end
+  return written, truncated
 end
 function ngx.headers_of(message, max) return headers(message, max) end
 function ngx.req.get_headers(max, raw) return headers("request", max, raw) end
@@ -362,6 +365,24 @@ function ngx.redirect(uri, status)
 end
 function ngx.get_phase() return current.state.phase == "init_worker" and "init_worker" or current.state.phase end
 ngx.get_raw_phase = ngx.get_phase
+
+-- What Kong has in `ngx.ctx` of the request, as plugins read it there.
+local in_ctx = {
+  route = function() return host.entity("route") end,
+  service = function() return host.entity("service") end,
+  router_matches = function()
+    local named, captures = host.captures()
+    for name, value in pairs(named) do captures[name] = value end
+    return { uri_captures = captures }
+  end,
+  KONG_PHASE = function() return current.state.phase end,
+}
+current.ctx = {
+  __index = function(_, name)
+    local value = in_ctx[name]
+    if value and get("has_request") then return value() end
+  end,
+}
 
 setmetatable(ngx, {
   __index = function(_, name)

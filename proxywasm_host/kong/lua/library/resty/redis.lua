@@ -2,7 +2,7 @@
 local tcp, null = ngx.socket.tcp, ngx.null
 local Redis = { _VERSION = "0.29" }
 
-function Redis.new() return setmetatable({ socket = tcp() }, Redis) end
+function Redis.new() return setmetatable({ socket = tcp(), pipeline = false }, Redis) end
 
 local methods = {}
 function methods:set_timeout(milliseconds) self.socket:settimeout(milliseconds) end
@@ -18,7 +18,7 @@ function methods:set_keepalive(...) return self.socket:setkeepalive(...) end
 function methods:get_reused_times() return 0 end
 function methods:close() return self.socket:close() end
 function methods:init_pipeline() self.pipeline = {} end
-function methods:cancel_pipeline() self.pipeline = nil end
+function methods:cancel_pipeline() self.pipeline = false end
 
 local function written(...)
   local out = { "*" .. select("#", ...) .. "\r\n" }
@@ -54,7 +54,7 @@ local function read(socket)
 end
 function methods:commit_pipeline()
   local commands = self.pipeline
-  self.pipeline = nil
+  self.pipeline = false
   local ok, message = self.socket:send(commands)
   if not ok then return nil, message end
   local values = {}

@@ -90,7 +90,7 @@ end)
 
 local serialize = only(phases.log, function()
   local request_uri = get("request_uri")
-  local headers, response_headers = ngx.req.get_headers(0, true), ngx.resp.get_headers(0, true)
+  local headers, response_headers = ngx.req.get_headers(0), ngx.resp.get_headers(0)
   for _, name in ipairs { "authorization", "proxy-authorization" } do
     if headers[name] then headers[name] = "REDACTED" end
   end

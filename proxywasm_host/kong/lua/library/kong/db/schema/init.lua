@@ -382,7 +382,8 @@ local function default_of(definition)
     end
     return process(definition, copy)
   end
-  if definition.required and definition.type == "record" then return Schema.new(definition):with_defaults({}) end
+  -- A record is there, with the defaults of its fields, unless it says that it need not be.
+  if definition.type == "record" and definition.required ~= false then return Schema.new(definition):with_defaults({}) end
   return null
 end
 function process(definition, value)
@@ -485,22 +486,22 @@ function Schema.errors_to_string(errors)
   return concat(collect(errors, "", {}), "; ")
 end
 
--- What a plugin's configuration is with its defaults; or nil and a message.
+-- What a plugin's configuration is with its defaults; or what is wrong with it, as text.
 function Schema.check_plugin(definition, config)
   local plugin = Schema.new(definition)
-  if not plugin then return nil, "error in schema definition: no 'fields' table" end
+  if not plugin then return "error in schema definition: no 'fields' table" end
   local of_config = plugin.fields.config
-  if not of_config then return nil, "error in schema definition: no field 'config'" end
+  if not of_config then return "error in schema definition: no field 'config'" end
   of_config.required = true
   local ok, complete = pcall(process, of_config, config)
   if not ok then
     if type(complete) ~= "table" then error(complete, 0) end
-    return nil, Schema.errors_to_string({ config = complete })
+    return Schema.errors_to_string({ config = complete })
   end
   local input, errors = { config = complete }, nil
   local only_config = { name = definition.name, fields = { { config = of_config } }, entity_checks = definition.entity_checks }
   ok, errors = Schema.new(only_config):validate(input)
-  if not ok then return nil, Schema.errors_to_string(errors) end
+  if not ok then return Schema.errors_to_string(errors) end
   return without_nulls(complete)
 end
 return Schema
