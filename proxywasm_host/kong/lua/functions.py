@@ -21,13 +21,17 @@ from typing import TYPE_CHECKING, Any
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.kong.context import Context, Exit, Headers
 from proxywasm_host.kong.lua import crypto, regex
+from proxywasm_host.kong.lua.modules import Modules
 from proxywasm_host.kong.lua.shared_dictionaries import SharedDictionaries
 from proxywasm_host.kong.lua.values import LuaValue, bytes_as_text, text_as_bytes
 
 if TYPE_CHECKING:
     from proxywasm_host.kong.lua.runtime import Runtime
 
-__all__ = ["Functions"]
+__all__ = ["FAILED", "Functions"]
+
+FAILED = "\0failed"
+"""What a function returns first when it failed."""
 
 LEVELS = (
     *(LogLevel.CRITICAL,) * 4,  # stderr, emerg, alert, crit
@@ -123,18 +127,21 @@ SETTERS: dict[str, Callable[[Context, Any], None]] = {
 class Functions:
     """The functions of one runtime, by the names of its public methods."""
 
-    def __init__(self, runtime: Runtime, shared: SharedDictionaries, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, runtime: Runtime, modules: Modules, shared: SharedDictionaries, environment: Mapping[str, str]
+    ) -> None:
         """`environment` are the variables that `os.getenv` shows."""
         self._runtime = runtime
+        self._modules = modules
+        self._numbered: dict[int, Any] = {}
         self._shared = shared
         self._environment = environment
-        self._entities: dict[int, tuple[Any, LuaValue]] = {}
         self._keys = crypto.Keys()
         self._matchers: list[list[ipaddress.IPv4Network | ipaddress.IPv6Network]] = []
 
     def by_name(self) -> dict[str, Callable[..., Any]]:
         """All of them."""
-        return {
+        found = {
             **{name: getattr(self, name) for name in dir(self) if not name.startswith("_") and name != "by_name"},
             **{f"shared_{name}": self._shared_method(name) for name in SHARED_METHODS},
             "re_search": self._re_search,
@@ -146,6 +153,7 @@ class Functions:
             "verify": self._keys.verify,
             "random": lambda size: os.urandom(int(size)),
         }
+        return {name: _answering(function) for name, function in found.items()}
 
     # -- The request ---------------------------------------------------------------------------------------------------
 
@@ -247,29 +255,33 @@ class Functions:
 
     # -- Entities ------------------------------------------------------------------------------------------------------
 
-    def entity(self, name: str) -> LuaValue:
-        """The route, service, consumer or credential of the request."""
+    def entity_number(self, name: str) -> int | None:
+        """A number for the route, service, consumer or credential of the request: the same for the same one."""
+        entity = self._entity(name)
+        if entity is None:
+            return None
+        self._numbered[id(entity)] = entity  # so that the number is no other's
+        return id(entity)
+
+    def entity_table(self, name: str) -> LuaValue:
+        """It, as a table."""
+        return self._runtime.values.to_lua(self._entity(name), nulls=False)
+
+    def _entity(self, name: str) -> Any:
         context = self._context
         if name in {"route", "service"}:
-            return self._as_table(getattr(context.route, name) if context.route else None)
-        return self._as_table(getattr(context, name))
+            return getattr(context.route, name) if context.route else None
+        return getattr(context, name)
+
+    def forget_entities(self) -> None:
+        """Numbers may be given anew: Lua has forgotten its tables."""
+        self._numbered.clear()
 
     def authenticate(self, consumer: LuaValue, credential: LuaValue) -> None:
         """Say who sent the request."""
         to_python = self._runtime.values.to_python
         context = self._context
         context.consumer, context.credential = to_python(consumer), to_python(credential)
-
-    def _as_table(self, entity: Any) -> LuaValue:
-        """The same table for the same entity: plugins use them as keys."""
-        if entity is None:
-            return None
-        known = self._entities.get(id(entity))
-        if known is None:
-            if len(self._entities) > MAX_ENTITIES:
-                self._entities.clear()
-            known = self._entities[id(entity)] = entity, self._runtime.values.to_lua(entity, nulls=False)
-        return known[1]
 
     def entities(self, collection: str) -> LuaValue:
         """What the configuration declares in a collection."""
@@ -322,9 +334,13 @@ class Functions:
         value = self._environment.get(bytes_as_text(name))
         return None if value is None else text_as_bytes(value)
 
-    def timer(self, seconds: float, function: LuaValue, *arguments: Any) -> None:
-        """Run a function so many seconds from now."""
-        self._runtime.start_timer(seconds, function, arguments)
+    def start_timer(self, seconds: float, number: int) -> None:
+        """Run a timer so many seconds from now; Lua has it by its number."""
+        self._runtime.start_timer(seconds, int(number))
+
+    def find_module(self, name: str) -> tuple[Any, ...]:
+        """A module's source: see `Modules.find`."""
+        return self._modules.find(name)
 
     def append_to_file(self, path: str, data: str) -> bool:
         """Add to the end of a file, if plugins may."""
@@ -472,7 +488,6 @@ SHARED_METHODS = (
     *("flush_all", "flush_expired", "capacity", "free_space", "lpush", "rpush", "lpop", "rpop", "llen"),
 )
 NODE_ID = str(uuid.uuid4())
-MAX_ENTITIES = 10_000
 SQL = {
     "\0": "\\0",
     "\b": "\\b",
@@ -484,6 +499,21 @@ SQL = {
     "'": "\\'",
     '"': '\\"',
 }
+
+
+def _answering(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that returns `FAILED` and why, instead of raising.
+
+    lupa would hand the exception to Lua, and with its traceback tables of a coroutine that may end before it.
+    """
+
+    def answer(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception as error:  # noqa: BLE001 - it is the plugin's
+            return FAILED, text_as_bytes(str(error) or type(error).__name__)
+
+    return answer
 
 
 def _text(value: Any) -> str:

@@ -30,7 +30,7 @@ class LuaPlugins:
 
     def load(self, name: str) -> LuaPlugin:
         """A plugin. Raises: ConfigError, if it is not there, or its code fails, with Lua's message."""
-        if not self.runtime.has_module(f"kong.plugins.{name}.handler"):
+        if not self.runtime.modules.has(f"kong.plugins.{name}.handler"):
             folders = ", ".join(str(folder) for folder in self.settings.folders) or "no folder was named"
             raise ConfigError(
                 f"no Lua plugin {name!r}: there is no kong/plugins/{name}/handler.lua and no {name}/handler.lua "
@@ -137,10 +137,10 @@ class LuaPlugin:
             self._handler = runtime.require(f"{at}.handler")
             if runtime.lua_type(self._handler) != "table":
                 raise PluginFailed("handler.lua returns no table")
-            if not runtime.has_module(f"{at}.schema"):
+            if not runtime.modules.has(f"{at}.schema"):
                 raise PluginFailed("it has no schema.lua")
             self._schema = runtime.require(f"{at}.schema")
-            if runtime.has_module(f"{at}.daos"):
+            if runtime.modules.has(f"{at}.daos"):
                 runtime.run_now(
                     runtime.member(runtime.require("kong.pdk.db"), "declare"), runtime.require(f"{at}.daos")
                 )

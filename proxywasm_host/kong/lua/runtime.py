@@ -3,23 +3,28 @@
 Lua is run in `sandbox.lua`, which takes away what reaches outside of it (``io``, ``os.execute``, ``ffi``, ``debug``,
 bytecode, Python). Memory ends at a limit; a handler may use so much processor time and no more. A function of C cannot
 be stopped, so a pattern of Lua that backtracks for minutes still blocks its thread, as it blocks a worker of nginx.
+
+lupa ties what Python gets or makes while a coroutine runs to that coroutine, which may be gone sooner. So Python keeps
+nothing of this kind, and no exception in whose traceback it is.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
+from weakref import proxy
 
 from proxywasm_host import remedy
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.kong.context import Context, Entity, Headers, Log
-from proxywasm_host.kong.lua.functions import Functions
+from proxywasm_host.kong.lua.functions import FAILED, Functions
+from proxywasm_host.kong.lua.modules import Modules
 from proxywasm_host.kong.lua.shared_dictionaries import SharedDictionaries
 from proxywasm_host.kong.lua.values import LuaValue, Values
 from proxywasm_host.kong.lua.waits import WAITS
@@ -32,9 +37,7 @@ except ModuleNotFoundError as error:
 
 __all__ = ["NEVER_WAIT", "Runtime", "Settings"]
 
-HERE = Path(__file__).parent
-SANDBOX = (HERE / "sandbox.lua").read_text()
-LIBRARY = HERE / "library"
+SANDBOX = (Path(__file__).parent / "sandbox.lua").read_text()
 
 OUT_OF_MEMORY = "not enough memory"
 """LuaJIT's words for every allocation beyond the limit."""
@@ -102,11 +105,11 @@ class Runtime:
             max_memory=settings.memory,
         )
         self.table = lua.table_from
-        functions = Functions(self, settings.shared, settings.environment).by_name()
-        inside = lua.execute(
-            SANDBOX, lua.table_from(functions), self._find_module, time.thread_time, settings.handler_time
-        )
+        self.modules = Modules(settings.folders)
+        functions = Functions(proxy(self), self.modules, settings.shared, settings.environment).by_name()
+        inside = lua.execute(SANDBOX, lua.table_from(functions), FAILED, time.thread_time, settings.handler_time)
         self._start, self._require = inside["start"], inside["require"]
+        self._run_timer = inside["run_timer"]
         self._new_state, self._shared_of, self._share = inside["new_state"], inside["shared"], inside["share"]
         self.member, self.null = inside["member"], inside["null"]
         self.values = Values(lua.table_from, lupa.lua_type, self.null)
@@ -131,32 +134,6 @@ class Runtime:
     def require(self, name: str) -> LuaValue:
         """A module. Raises: PluginFailed, with Lua's message and traceback."""
         return self.run_now(self._require, name)
-
-    def has_module(self, name: str) -> bool:
-        """Whether there is one."""
-        return any(path.is_file() for path in self._places(name.split(".")))
-
-    def _find_module(self, name: str) -> tuple[Any, ...]:
-        """Its source, what to call it in messages, and whether it is ours; or nothing, and why."""
-        parts = name.split(".")
-        if not all(parts) or any(character in name for character in "/\\\0"):
-            return None, f"module '{name}' not found: it is no name of a module"
-        for path in self._places(parts):
-            if path.is_file():
-                ours = path.is_relative_to(LIBRARY)
-                return path.read_bytes(), str(path.relative_to(LIBRARY) if ours else path), ours
-        looked = "".join(f"\n\tno file '{path}'" for path in self._places(parts) if not path.is_relative_to(LIBRARY))
-        return None, f"module '{name}' not found: proxywasm_host has none of this name{looked}"
-
-    def _places(self, parts: Sequence[str]) -> Iterator[Path]:
-        """Ours first. A plugin's folder is where Kong has it, or right in the folder that was named."""
-        for folder in (LIBRARY, *self.settings.folders):
-            inside = [parts]
-            if folder is not LIBRARY and tuple(parts[:2]) == ("kong", "plugins") and len(parts) > 2:
-                inside.append(parts[2:])
-            for names in inside:
-                yield folder.joinpath(*names[:-1], f"{names[-1]}.lua")
-                yield folder.joinpath(*names, "init.lua")
 
     # -- Running -------------------------------------------------------------------------------------------------------
 
@@ -273,9 +250,9 @@ class Runtime:
         self.kept[number] = connection
         return number
 
-    def start_timer(self, seconds: float, function: LuaValue, arguments: Sequence[Any]) -> None:
-        """Have a function run so many seconds from now, with ``premature`` first."""
-        run = self.run(function, False, *arguments, phase="timer", plugin=self.call.plugin)
+    def start_timer(self, seconds: float, number: int) -> None:
+        """Have a timer run so many seconds from now."""
+        run = self.run(self._run_timer, number, phase="timer", plugin=self.call.plugin)
         self.call.timers.append(StartTimer(seconds, run))
 
     def log(self, level: LogLevel, message: str) -> None:

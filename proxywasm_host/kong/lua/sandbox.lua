@@ -1,6 +1,6 @@
 -- The world of plugins: Lua's library without what reaches outside, `require`, and coroutines that can wait for us.
 -- It is run once in a new LuaJIT and returns what Python calls. Nothing of what it was given can be reached by plugins.
-local host, find_module, cpu_time, time_limit = ...
+local host, failed, cpu_time, time_limit = ...
 
 local native_load, native_setmetatable, native_getmetatable = load, setmetatable, getmetatable
 local sethook, traceback, newproxy, memory_in_use = debug.sethook, debug.traceback, newproxy, collectgarbage
@@ -9,15 +9,15 @@ local create, native_resume, native_wrap, yield, status, running =
 local error, pcall, rawget, rawset, select, tostring, type, unpack = error, pcall, rawget, rawset, select, tostring, type, unpack
 local os_time, os_date, os_clock, os_difftime = os.time, os.date, os.clock, os.difftime
 
--- A Python function that fails raises a Python object; plugins get its text.
-local function passed(ok, ...)
-  if ok then return ... end
-  error(tostring((...)), 3)
+-- A Python function that fails returns `failed` and why.
+local function passed(first, ...)
+  if first == failed then error((...), 2) end
+  return first, ...
 end
 
 local functions = {}
 for name, f in pairs(host) do
-  functions[name] = function(...) return passed(pcall(f, ...)) end
+  functions[name] = function(...) return passed(f(...)) end
 end
 
 -- Time ----------------------------------------------------------------------------------------------------------------
@@ -72,6 +72,19 @@ end
 
 -- Wait: `effect(name, ...)` is resumed with the answer of Python.
 functions.effect = function(...) return yield(EFFECT, ...) end
+
+-- Timers stay here until they run: Python must not keep what a coroutine gave it, which may be gone by then.
+local timers, number = {}, 0
+functions.timer = function(seconds, f, ...)
+  number = number + 1
+  timers[number] = { f = f, n = select("#", ...), ... }
+  functions.start_timer(seconds, number)
+end
+local function run_timer(which)
+  local timer = timers[which]
+  timers[which] = nil
+  return timer.f(false, unpack(timer, 1, timer.n))
+end
 
 -- Libraries -----------------------------------------------------------------------------------------------------------
 
@@ -140,7 +153,6 @@ function require(name)
   loaded[name] = module
   return module
 end
-functions.find_module = function(name) return passed(pcall(find_module, name)) end
 
 -- What Python calls ---------------------------------------------------------------------------------------------------
 
@@ -175,7 +187,7 @@ local function start(f)
 end
 
 return {
-  start = start, null = null, require = require,
+  start = start, run_timer = run_timer, null = null, require = require,
   -- What Lua keeps for one request.
   new_state = function() return { ctx = native_setmetatable({}, current.ctx), plugins = {}, shared = {} } end,
   -- What is to be called: plugins may have given their tables metatables.

@@ -366,10 +366,29 @@ end
 function ngx.get_phase() return current.state.phase == "init_worker" and "init_worker" or current.state.phase end
 ngx.get_raw_phase = ngx.get_phase
 
+-- The route, service, consumer or credential of the request: the same table for the same one, as plugins keep things by it.
+local tables, many = {}, 0
+function current.entity(name)
+  local number = host.entity_number(name)
+  if not number then return nil end
+  local entity = tables[number]
+  if not entity then
+    many = many + 1
+    if many > 10000 then
+      tables, many = {}, 1
+      host.forget_entities()
+      number = host.entity_number(name)
+    end
+    entity = host.entity_table(name)
+    tables[number] = entity
+  end
+  return entity
+end
+
 -- What Kong has in `ngx.ctx` of the request, as plugins read it there.
 local in_ctx = {
-  route = function() return host.entity("route") end,
-  service = function() return host.entity("service") end,
+  route = function() return host.current.entity("route") end,
+  service = function() return host.current.entity("service") end,
   router_matches = function()
     local named, captures = host.captures()
     for name, value in pairs(named) do captures[name] = value end

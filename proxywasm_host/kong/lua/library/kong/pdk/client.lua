@@ -11,8 +11,8 @@ for name, value in pairs {
 } do
   client[name] = only(phases.not_init, function() return get(value) end)
 end
-client.get_credential = only(phases.access_on, function() return current.state.credential or host.entity("credential") end)
-client.get_consumer = only(phases.access_on, function() return current.state.consumer or host.entity("consumer") end)
+client.get_credential = only(phases.access_on, function() return current.state.credential or host.current.entity("credential") end)
+client.get_consumer = only(phases.access_on, function() return current.state.consumer or host.current.entity("consumer") end)
 client.get_consumer_group = only(phases.access_on, function() end)
 client.get_consumer_groups = client.get_consumer_group
 
@@ -37,7 +37,7 @@ client.load_consumer = only(phases.access_on, function(consumer_id, by_username)
 end)
 
 client.get_protocol = only(phases.access_on, function(allow_terminated)
-  local route = host.entity("route")
+  local route = host.current.entity("route")
   if not route then return nil, "No active route found" end
   local protocols = route.protocols or { "http", "https" }
   if #protocols == 1 then return protocols[1] end

@@ -109,7 +109,7 @@ local serialize = only(phases.log, function()
     latencies = { kong = elapsed, proxy = -1, request = elapsed, receive = 0 },
     tries = {},
     authenticated_entity = credential and { id = credential.id, consumer_id = (credential.consumer or {}).id },
-    route = tools.cycle_aware_deep_copy(host.entity("route")), service = tools.cycle_aware_deep_copy(host.entity("service")),
+    route = tools.cycle_aware_deep_copy(host.current.entity("route")), service = tools.cycle_aware_deep_copy(host.current.entity("service")),
     consumer = tools.cycle_aware_deep_copy(consumer), client_ip = get("forwarded_ip"), started_at = get("started") * 1000,
     source = get("source") == "service" and "upstream" or "kong",
     workspace = kong.default_workspace, workspace_name = "default",
