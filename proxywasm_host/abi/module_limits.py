@@ -3,8 +3,9 @@ what it imports and exports.
 
 Compiling takes an engine a time that is linear in the size of code, but for three things that no compiler of filters
 makes much of: values that many branches bring together, loops in loops, and lists in sections that each engine keeps
-in its own way. So these are bounded, by a few times of what the largest filters known have (a web application firewall
-in Go, of 31 MB). docs/modules.md says what the limits leave room for, in seconds and bytes on each engine.
+in its own way. So these are bounded, by several times of what large filters have (production plugins of 10 MB; Coraza,
+a web application firewall in Go, of 25 MB). docs/modules.md says what the limits leave room for, in seconds and bytes
+on each engine.
 
 Engines differ in the proposals that they know. Those that no SDK makes use of are refused, in one sentence on each.
 

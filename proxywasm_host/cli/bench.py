@@ -120,17 +120,7 @@ def count(command_line: CommandLine) -> tuple[Counts, ExchangeResult]:
             allocator = vm.instance.function(check_exports(vm.bytecode.exports, vm.version))
             assert allocator is not None  # noqa: S101 - the VM would not have started
             vm.guest.use_allocator(_counted(allocator, counts))
-        options = command_line.options
-        result = exchange(
-            host,
-            plugins,
-            command_line.request,
-            command_line.response,
-            recorder=recorder,
-            properties=dict(options["properties"]),
-            callouts=dict(options["callout"]),
-            ticks=options["ticks"],
-        )
+        result = command_line.send(host, plugins, recorder)
         counts.callbacks = len(result.invocations)
         counts.hostcalls = sum(isinstance(event, Call) for made in result.invocations for event in made.events)
     return counts, result

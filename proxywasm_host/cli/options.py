@@ -37,11 +37,12 @@ from proxywasm_host.fetch.reference import is_remote, local_path
 from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.runtime.filter_config import FilterConfig, plugin_names
 from proxywasm_host.runtime.host import Host
+from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.listener import Listener
 from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.services import GuestLog, LogSink, Services
 from proxywasm_host.services.shared import open_shared, with_shared
-from proxywasm_host.testing import Message
+from proxywasm_host.testing import ExchangeResult, Message, Recorder, exchange
 
 __all__ = [
     "FILTER_OPTIONS",
@@ -237,6 +238,27 @@ class CommandLine:
             return host.load_plugin(filter)
         except ModuleError as error:
             raise about(str(filter.code), error) from None
+
+    def send(
+        self,
+        host: Host,
+        plugins: Sequence[Plugin],
+        recorder: Recorder,
+        began: Callable[[HttpStream], None] | None = None,
+    ) -> ExchangeResult:
+        """Send the request through the loaded chain; `began` is given the stream before it is fed."""
+        options = self.options
+        return exchange(
+            host,
+            plugins,
+            self.request,
+            self.response,
+            recorder=recorder,
+            properties=dict(options["properties"]),
+            callouts=dict(options["callout"]),
+            ticks=options["ticks"],
+            began=began,
+        )
 
     @property
     def chain(self) -> list[FilterConfig]:

@@ -27,7 +27,7 @@ from proxywasm_host.runtime.failure import FailState, Failure, PluginError
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.services.log import printable
-from proxywasm_host.testing import ExchangeResult, Recorder, exchange
+from proxywasm_host.testing import ExchangeResult, Recorder
 
 __all__ = ["command"]
 
@@ -161,18 +161,7 @@ def perform(
         ran.append(f"{host.engine.name} {host.engine.version}")
         plugins = command_line.load(host)
         ran += [f"{plugin.name}: {origin(plugin._vm.bytecode)}" for plugin in plugins]
-        options = command_line.options
-        result = exchange(
-            host,
-            plugins,
-            command_line.request,
-            command_line.response,
-            recorder=recorder,
-            properties=dict(options["properties"]),
-            callouts=dict(options["callout"]),
-            ticks=options["ticks"],
-            began=began,
-        )
+        result = command_line.send(host, plugins, recorder, began)
     except ProxyWasmError as error:
         return ExchangeResult(), error, ran if recorder.timeline else []
     finally:

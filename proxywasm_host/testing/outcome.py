@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from proxywasm_host.abi.marshal import Call
 from proxywasm_host.abi.types import LogLevel
-from proxywasm_host.runtime.failure import Failure, describe
+from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.http import LocalResponse
 from proxywasm_host.services import GuestLog
 from proxywasm_host.testing.callouts import Callout
 from proxywasm_host.testing.http import Request, Response
-from proxywasm_host.testing.timeline import Invocation, should_not_be_refused
+from proxywasm_host.testing.timeline import Invocation, refusals
 
 __all__ = ["Logs", "Outcome"]
 
@@ -106,12 +105,7 @@ class Outcome:
     @property
     def refused(self) -> list[str]:
         """The hostcalls that were refused, with the reason; not those that looked for something that is not there."""
-        return [
-            f"{invocation.plugin}: {describe(event)}"
-            for invocation in self.invocations
-            for event in invocation.events
-            if isinstance(event, Call) and should_not_be_refused(event)
-        ]
+        return refusals(self.invocations)
 
     def lines(self) -> list[str]:
         """All that can be seen from outside, to be shown and compared; see `Harness.snapshot`."""

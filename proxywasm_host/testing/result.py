@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from proxywasm_host.abi.marshal import Call, Refusal
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.runtime.effects import Effect
-from proxywasm_host.runtime.failure import Failure, describe
+from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.http import LocalResponse
 from proxywasm_host.services import GuestLog
 from proxywasm_host.testing.message import Message
-from proxywasm_host.testing.timeline import Invocation, should_not_be_refused
+from proxywasm_host.testing.timeline import Invocation, refusals
 
 __all__ = ["ExchangeResult"]
 
@@ -63,12 +63,7 @@ class ExchangeResult:
     @property
     def refused(self) -> list[str]:
         """The hostcalls that were refused, with the reason; not those that looked for something that is not there."""
-        return [
-            f"{invocation.plugin}: {describe(event)}"
-            for invocation in self.invocations
-            for event in invocation.events
-            if isinstance(event, Call) and should_not_be_refused(event)
-        ]
+        return refusals(self.invocations)
 
     def __repr__(self) -> str:
         return f"<ExchangeResult {'; '.join(self._told())}>"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -11,18 +11,14 @@ from proxywasm_host.abi.marshal import Call, Refusal
 from proxywasm_host.abi.table import Callback
 from proxywasm_host.abi.types import LogLevel, Status
 from proxywasm_host.runtime.effects import Effect
+from proxywasm_host.runtime.failure import describe
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.services import GuestLog, LogSink
 
-__all__ = ["InputEvent", "Invocation", "Recorder", "logs_of", "recording", "should_not_be_refused"]
+__all__ = ["InputEvent", "Invocation", "Recorder", "logs_of", "recording", "refusals", "should_not_be_refused"]
 
 BENIGN = frozenset((Status.NOT_FOUND, Status.EMPTY, Status.CAS_MISMATCH))
 """Refusals that are part of a filter's everyday life: it looked for something that is not there."""
-
-
-def should_not_be_refused(call: Call) -> bool:
-    """Whether a hostcall was refused for another reason than that something is not there."""
-    return isinstance(call.result, Refusal) and call.result.status not in BENIGN
 
 
 @dataclass(slots=True, repr=False)
@@ -47,6 +43,21 @@ class Invocation:
     def __repr__(self) -> str:
         result = "trap" if self.failed else self.result
         return f"{self.plugin}: {self.name}({', '.join(map(str, self.arguments))}) = {result}"
+
+
+def should_not_be_refused(call: Call) -> bool:
+    """Whether a hostcall was refused for another reason than that something is not there."""
+    return isinstance(call.result, Refusal) and call.result.status not in BENIGN
+
+
+def refusals(invocations: Iterable[Invocation]) -> list[str]:
+    """The hostcalls that were refused for another reason than that something is not there, each with the reason."""
+    return [
+        f"{invocation.plugin}: {describe(event)}"
+        for invocation in invocations
+        for event in invocation.events
+        if isinstance(event, Call) and should_not_be_refused(event)
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,15 @@ TEXTS = {
         (export "proxy_on_request_headers" (func $log))""",
         "^$",
     ),
+    "an initialiser that is a hostcall": (
+        f"""(import "env" "proxy_done" (func $done (result i32))) {PARTS} (export "_initialize" (func $done))""",
+        "restricted: proxy_done was called where it may not be",
+    ),
+    "data that was dropped": (
+        f"""{PARTS} (data $d "abc") (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+        (data.drop $d) (memory.init $d (i32.const 0) (i32.const 0) (i32.const 3)) (i32.const 0))""",
+        "out of bounds memory access",
+    ),
     "an allocator that is a hostcall": (
         f"""(import "env" "proxy_set_tick_period_milliseconds" (func $tick (param i32) (result i32)))
         (import "env" "proxy_get_property" (func $get (param i32 i32 i32 i32) (result i32)))
