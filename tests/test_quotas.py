@@ -88,6 +88,17 @@ def test_services(host: Host, probe, log, trace, more, still, room, what):
     assert plugin.failure is None
 
 
+def test_expressions(host: Host, probe, log, trace):
+    create = f"call_foreign_function expr_create fill:{'1&&'}:4000"
+    plugin = probe(f"@on_foreign_function\nrepeat 6\n{create}\ncall_foreign_function expr_delete %00%00%00%00\n{create}\n")
+    log.take()
+    trace.hostcalls.clear()
+    plugin.foreign_function(0, b"")
+    assert statuses(log) == [0] * 5 + [INTERNAL_FAILURE, 0, 0]
+    refused = next(call for call in trace.hostcalls if "INTERNAL_FAILURE" in call)
+    assert "the expressions of this plugin have " in refused
+
+
 STREAMS = {
     # a section, its hostcalls, and their answers
     "headers": (

@@ -23,6 +23,7 @@ from proxywasm_host.abi.profile import Profile
 from proxywasm_host.abi.types import AbiVersion, MapType, Status, StreamType
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.services import Services
+from proxywasm_host.services.expressions import Expressions
 from proxywasm_host.services.quota import MIB, Quota
 
 __all__ = ["READ_ONLY", "Context", "VmState"]
@@ -130,6 +131,11 @@ class Context(ContextState):
         `name` is the path as the guest gave it, NULs included: only one without can be read again (as in Envoy).
         """
         return Refusal(Status.NOT_FOUND, "context {0} is not a stream: it has no properties", self.id)
+
+    @cached_property
+    def expressions(self) -> Expressions:
+        """The expressions in CEL that a plugin has made (its root context's)."""
+        return Expressions()
 
     @cached_property
     def _declared(self) -> tuple[set[str], Quota]:

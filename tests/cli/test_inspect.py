@@ -91,15 +91,15 @@ def test_what_becomes_of_each_import(command, module):
 
 def test_foreign_functions_of_other_hosts(command, module):
     foreign = '(import "env" "proxy_call_foreign_function" (func (param i32 i32 i32 i32 i32 i32) (result i32)))'
-    data = '(data (i32.const 0) "compressexpr_createresolve_lua")'
+    data = '(data (i32.const 0) "compressstats_filter_emitresolve_lua")'
     path = module(f"(module {foreign} {MEMORY} {MARKER} {data})")
     assert command("inspect", path, "--json").json["missing_foreign_functions"] == {
-        "expr_create": "of Envoy",
+        "stats_filter_emit": "of Envoy's sink for statistics",
         "resolve_lua": "of ngx_wasm_module",
     }
     page = command("inspect", path).out
     assert "functions that are NOT_FOUND here, unless they are registered" in page
-    assert "expr_create (of Envoy)" in page
+    assert "stats_filter_emit (of Envoy's sink for statistics)" in page
     silent = module(f"(module {MEMORY} {MARKER} {data})")
     assert command("inspect", silent, "--json").json["missing_foreign_functions"] == {}
     data = (

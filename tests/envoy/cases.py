@@ -12,6 +12,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
+from urllib.parse import quote
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
@@ -1044,6 +1045,35 @@ add(
         "call_foreign_function compress abc",
         "out $mem 0", "call_foreign_function compress abc",
     ),
+)  # fmt: skip
+def expressions(*texts: str) -> str:
+    """Each is made, and evaluated if there is one."""
+    made = [f"call_foreign_function expr_create {quote(text, safe='')}" for text in texts]
+    evaluated = "if_status 0\ncall_foreign_function expr_evaluate at:$ptr:$size"
+    return "".join(f"{each}\n{evaluated}\n" for each in made)
+
+
+add(
+    "foreign: expressions",
+    "@on_request_headers\nset_property stored value\n" + expressions(
+        "1+1", "-1", "1u", "18446744073709551615u", "1.5", "true", "'a'+'b'", "b'abc'", "''", "null", "type(1)",
+        "[1, 'a', [1]]", "[]", "{'a': 1}", "{}", "duration('5s')", "timestamp('2020-01-01T00:00:00Z')", "1/0",
+        "1 +", "", "string(b'\\xff')", "int('5')", "dyn(1) == 1.0",
+        "google.protobuf.Int32Value{value: 3}", "nope", "request.nope", "has(request.nope)", "request.path",
+        "request.path.size()", "request.path == b'/p?q=1'", "request.path.matches('^/p')", "'x'.matches('(')",
+        "request.headers['b']", "request.headers.a", "request.headers['host']", "request.headers['nope']",
+        "has(request.headers.nope)", "'b' in request.headers", "'nope' in request.headers", "request.size",
+        "request.method == 'GET' && request.url_path.startsWith('/p')", "request.id", "request.query", "response.code",
+        "request.time < timestamp('2100-01-01T00:00:00Z')", "request.duration", "response.headers", "stored",
+        "filter_state['wasm.stored']", "wasm.stored", "plugin_root_id", "route_name",
+        "true ? request.method : nope", "nofunc(1)", "'A'.lowerAscii()", "optional.none()",
+    ) + lines(
+        "call_foreign_function expr_delete %00%00%00%00", "call_foreign_function expr_delete %00%00%00%00",
+        "call_foreign_function expr_evaluate %00%00%00%00", "call_foreign_function expr_evaluate a",
+        "call_foreign_function expr_delete a", 'call_foreign_function expr_evaluate ""',
+        "call_foreign_function expr_create %ff",
+    ),
+    request=Request("GET", "/p?q=1", HEADERS),
 )  # fmt: skip
 add("foreign: for a filter with SDK", rust("foreign", "clear_route_cache"))
 

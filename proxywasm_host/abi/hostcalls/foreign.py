@@ -7,6 +7,7 @@ from ipaddress import ip_address
 from itertools import islice
 
 from proxywasm_host.abi.context import VmState
+from proxywasm_host.abi.hostcalls.expressions import expr_create, expr_delete, expr_evaluate
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import Status
@@ -141,6 +142,9 @@ FILTER_STATE: dict[str, Callable[[str], bool]] = {
 OF_HOST: dict[str, Callable[[VmState, bytes], bytes | Refusal]] = {
     "clear_route_cache": _clear_route_cache,
     "declare_property": _declare_property,
+    "expr_create": expr_create,
+    "expr_delete": expr_delete,
+    "expr_evaluate": expr_evaluate,
     "get_log_level": _log_level,
     "inject_encoded_data_to_filter_chain_on_header": _inject_on_headers,
     "set_envoy_filter_state": _set_filter_state,
@@ -149,7 +153,6 @@ OF_HOST: dict[str, Callable[[VmState, bytes], bytes | Refusal]] = {
 """Functions that act on the context or ask the host: Envoy's and Higress's."""
 
 OF_OTHER_HOSTS: dict[str, str] = {
-    **dict.fromkeys(("expr_create", "expr_delete", "expr_evaluate"), "Envoy"),
     **dict.fromkeys(
         (
             "stats_filter_emit",
