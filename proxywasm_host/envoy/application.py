@@ -29,7 +29,7 @@ from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.serve import files
 from proxywasm_host.serve.config import HostSettings, ServerTls
-from proxywasm_host.serve.filters import clusters_of, filters_of
+from proxywasm_host.serve.filters import clusters_of, filters_of, listener_of
 from proxywasm_host.serve.metrics import SEPARATOR, FilterCounts
 from proxywasm_host.serve.reload import reload
 from proxywasm_host.serve.server import at
@@ -76,9 +76,12 @@ class Generation(Generic[AnySettings]):
         self._drained = asyncio.Event()
 
     async def start(self) -> None:
-        """Load the filters. Raises as `Host.load_plugin`, and as `Host`."""
+        """Load the filters. Raises as `Host.load_plugin`, and as `Host`; ConfigError."""
+        listener = listener_of(self.settings)
         self._running = asyncio.ensure_future(self.worker.run())
         await self.worker.ready()
+        if listener is not None:
+            self.worker.host.add_listener(listener)
 
     def stream(self, properties: dict[str, PropertyValue], authority: bytes, path: bytes) -> HttpStream:
         """A stream for a call. What is beyond limits of headers, Envoy has refused."""

@@ -502,6 +502,8 @@ class HostSettings(Model):
     """Names by which the admin port may be asked, beside localhost and addresses; others are answered 421."""
     record: Record | None = None
     """Which requests are recorded; none if not given."""
+    tracing: bool = False
+    """Whether there are spans of OpenTelemetry, for which the environment has set up the SDK."""
     watch: bool = False
     """Whether changed filters and configurations are loaded while running."""
     shutdown_timeout: Annotated[int, Field(gt=0)] = 30

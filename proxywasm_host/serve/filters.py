@@ -11,11 +11,12 @@ from proxywasm_host.driver.clusters import Cluster, Clusters
 from proxywasm_host.driver.filters import Filter
 from proxywasm_host.errors import ConfigError
 from proxywasm_host.runtime.filter_config import FilterConfig, plugin_names
+from proxywasm_host.runtime.listener import Listener
 from proxywasm_host.runtime.match import Rule, by_rule
 from proxywasm_host.serve import config, files
 from proxywasm_host.serve.config import HostSettings, Settings
 
-__all__ = ["chains_of", "clusters_of", "filters_of", "names"]
+__all__ = ["chains_of", "clusters_of", "filters_of", "listener_of", "names"]
 
 
 def names(filters: list[config.Filter]) -> list[str]:
@@ -52,6 +53,17 @@ def chains_of(settings: Settings) -> list[list[int]]:
     return [
         [place for at in chain for place in range(ends[at] - widths[at], ends[at])] for chain in settings.chains
     ]
+
+
+def listener_of(settings: HostSettings) -> Listener | None:
+    """Who sees callbacks and hostcalls, beside the page. Raises: ConfigError, if an extra is missing."""
+    if not settings.tracing:
+        return None
+    try:
+        from proxywasm_host.integrations.opentelemetry import Tracing  # noqa: PLC0415 - the extra may be missing
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"tracing: {error}") from None
+    return Tracing()
 
 
 def _rules(filter: config.Filter, content: Callable[[Path | None, bytes], bytes]) -> list[Rule]:

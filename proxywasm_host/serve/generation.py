@@ -28,7 +28,7 @@ from proxywasm_host.runtime.match import matching
 from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.serve.config import Settings
 from proxywasm_host.serve.driver import ThreadDriver
-from proxywasm_host.serve.filters import chains_of, clusters_of, filters_of
+from proxywasm_host.serve.filters import chains_of, clusters_of, filters_of, listener_of
 from proxywasm_host.serve.metrics import FilterCounts
 from proxywasm_host.serve.state import state_of
 from proxywasm_host.serve.thread import Thread
@@ -106,7 +106,10 @@ class Generation:
 
     async def start(self) -> None:
         """Load the filters; compiling happens in a thread of its own. Raises as `Host.load_plugin`, and as `Host`."""
+        listener = listener_of(self.settings)
         self.host = await self._thread.ask(lambda: self._make_host().__enter__())
+        if listener is not None:
+            self.host.add_listener(listener)
         try:
             timeout, recording = self.settings.stream_idle_timeout, self.settings.record
             record = None if recording is None else recording.record()

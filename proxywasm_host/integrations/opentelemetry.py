@@ -1,0 +1,191 @@
+"""Spans of OpenTelemetry: one for each stream, and in it one for each callback of its filters.
+
+    from proxywasm_host.integrations.opentelemetry import Tracing
+
+    app = ProxyWasmMiddleware(app, ["auth.wasm"], listener=Tracing())
+
+`Tracing` is a listener of hosts, so it works wherever streams do. A stream's span is a child of the span that is
+current when its first filter is called, or else of the one that the request's headers name. Callouts carry it on in
+their headers (gRPC: metadata), unless the filter has set them. Tags that filters of Higress set
+(``trace_span_tag.NAME``) are its attributes. Spans go where your `TracerProvider` exports them; this package needs the
+API alone.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+from typing import Any
+
+from proxywasm_host import remedy
+
+try:
+    from opentelemetry import context as contexts
+    from opentelemetry import propagate, trace
+    from opentelemetry.propagators.textmap import TextMapPropagator
+except ModuleNotFoundError as error:
+    raise remedy.missing("otel", error) from None
+
+from proxywasm_host.abi.context import Context
+from proxywasm_host.abi.marshal import Call
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.table import Callback
+from proxywasm_host.runtime.effects import GrpcCall, GrpcStream, HttpCall
+from proxywasm_host.runtime.http import HttpStream
+
+__all__ = ["Tracing"]
+
+CALLOUTS = frozenset(("proxy_http_call", "proxy_grpc_call", "proxy_grpc_stream", "proxy_redis_call"))
+REPLIES = frozenset(
+    (
+        *("on_http_call_response", "on_redis_call_response", "on_grpc_receive", "on_grpc_close"),
+        *("on_grpc_receive_initial_metadata", "on_grpc_receive_trailing_metadata"),
+    )
+)
+SERVER_ERROR = 500
+
+
+@dataclass
+class _Traced:
+    """A stream, or what is known of one."""
+
+    span: trace.Span
+    context: contexts.Context
+    """That of its span."""
+    callouts: set[tuple[int, int]] = field(default_factory=set)
+    ended: bool = False
+
+
+class Tracing:
+    """A listener that makes spans. One may listen to any number of hosts, each in its thread.
+
+    Args:
+        tracer_provider: where tracers come from; the global one, if not given.
+        propagator: writes and reads headers; the global one (``traceparent``, ``baggage``), if not given.
+    """
+
+    def __init__(
+        self, tracer_provider: trace.TracerProvider | None = None, propagator: TextMapPropagator | None = None
+    ) -> None:
+        self._tracer = trace.get_tracer("proxywasm_host", tracer_provider=tracer_provider)
+        self._propagator = propagate.get_global_textmap() if propagator is None else propagator
+        self._streams: dict[int, _Traced] = {}
+        """By the identity of the stream, which goes when its entry goes, or before."""
+        self._callouts: dict[tuple[int, int], _Traced] = {}
+        """Who has asked, by the root context's identity and the token."""
+        self._running: list[tuple[trace.Span, _Traced] | None] = []
+        """Callbacks that have not returned: one filter may enter the next."""
+
+    # -- Listener ------------------------------------------------------------------------------------------------
+
+    def callback(self, context: Context, row: Callback, args: tuple[int, ...]) -> None:
+        """See `Listener`."""
+        traced: _Traced | None = None
+        stream = getattr(context, "stream", None)
+        if stream is not None:
+            traced = self._streams.get(id(stream)) or self._begin(stream)
+        elif row.key in REPLIES:
+            traced = self._callouts.get((id(context), args[1]))
+        if traced is None:
+            self._running.append(None)
+            return
+        given = {"proxywasm.plugin": context.name, "proxywasm.callback": row.name}
+        span = self._tracer.start_span(f"{context.name} {row.key}", traced.context, attributes=given)
+        self._running.append((span, traced))
+
+    def hostcall(self, context: Context, call: Call) -> None:
+        """See `Listener`."""
+        running = self._running[-1] if self._running else None
+        if running is None or call.row.name not in CALLOUTS or call.status:
+            return
+        span, traced = running
+        root: Any = context.root
+        asked = id(root), int(call.result)
+        self._callouts[asked] = traced
+        traced.callouts.add(asked)
+        callout = root.callout(call.result)
+        if isinstance(callout, HttpCall):
+            self._inject(span, callout.headers)
+        elif isinstance(callout, (GrpcCall, GrpcStream)):
+            self._inject(span, callout.metadata)
+
+    def returned(self, context: Context, row: Callback, result: int | None, *, failed: bool) -> None:
+        """See `Listener`."""
+        running = self._running.pop() if self._running else None
+        if running is None:
+            return
+        span, traced = running
+        if failed:
+            for each in (span, traced.span):
+                each.set_status(trace.StatusCode.ERROR, f"{context.name} failed in {row.name}")
+        elif row.result is not None:
+            span.set_attribute("proxywasm.action", _action(row, result))
+        span.end()
+        stream = getattr(context, "stream", None)
+        if row.key == "on_delete" and stream is not None and all(each.deleted for each in _contexts(stream)):
+            self._end(stream, traced)
+
+    # -- Streams -------------------------------------------------------------------------------------------------
+
+    def _begin(self, stream: Any) -> _Traced:
+        given: dict[str, Any] = {}
+        parent = contexts.get_current()
+        if isinstance(stream, HttpStream):
+            headers = dict(_text(stream._request.headers))
+            if not trace.get_current_span().get_span_context().is_valid:
+                parent = self._propagator.extract(headers)
+            given = {"http.request.method": headers.get(":method", ""), "url.path": headers.get(":path", "")}
+        span = self._tracer.start_span("proxywasm stream", parent, attributes=given)
+        traced = _Traced(span, trace.set_span_in_context(span, parent))
+        self._streams[id(stream)] = traced
+        weakref.finalize(stream, self._gone, id(stream), traced)
+        return traced
+
+    def _end(self, stream: Any, traced: _Traced) -> None:
+        span = traced.span
+        if isinstance(stream, HttpStream):
+            status = dict(_text(stream._response.headers)).get(":status", "")
+            if status.isdigit():
+                span.set_attribute("http.response.status_code", int(status))
+                if int(status) >= SERVER_ERROR:
+                    span.set_status(trace.StatusCode.ERROR)
+            if stream.details:
+                span.set_attribute("proxywasm.response_code_details", stream.details)
+            for name, value in stream.span_tags.items():
+                span.set_attribute(name, value.decode("utf-8", "replace"))
+        self._gone(id(stream), traced)
+
+    def _gone(self, stream: int, traced: _Traced) -> None:
+        """A stream is over; also one whose guest has failed, which is not told."""
+        if traced.ended:
+            return
+        traced.ended = True
+        traced.span.end()
+        self._streams.pop(stream, None)
+        for asked in traced.callouts:
+            self._callouts.pop(asked, None)
+
+    def _inject(self, span: trace.Span, headers: HeaderList) -> None:
+        carrier: dict[str, str] = {}
+        self._propagator.inject(carrier, trace.set_span_in_context(span))
+        names = {name for name, _ in headers}
+        given = [(name.encode(), value.encode()) for name, value in carrier.items()]
+        headers += [pair for pair in given if pair[0] not in names]
+
+
+def _action(row: Callback, result: int | None) -> str:
+    kind: Any = row.result
+    try:
+        action = kind(result or 0)
+    except ValueError:
+        return str(result)
+    return str(action) if kind is bool else str(action.name)
+
+
+def _contexts(stream: Any) -> list[Any]:
+    found: list[Any] = stream._contexts
+    return found
+
+
+def _text(headers: HeaderList) -> list[tuple[str, str]]:
+    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers]
