@@ -29,6 +29,7 @@ NEEDS = {
     "envoy": "envoy",
     "higress": "gpustack_higress_plugins",
     "serve": "proxywasm_dataplane",
+    "serve/test_in_envoy.py": "envoy",
     "serve/test_syntax.py": "envoy",
     "servers": "granian",
     "testing/test_write_an_engine.py": "pywasm",

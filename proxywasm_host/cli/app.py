@@ -23,6 +23,7 @@ COMMANDS = {
     "serve": "Put filters in front of an HTTP server: a reverse proxy with metrics, reloading and a live page.",
     "ext-proc": "Run filters for a gateway without WebAssembly, which asks by ext_proc: Envoy, agentgateway, ….",
     "ext-authz": "Run filters that decide whether requests may pass, for what asks by ext_authz or over HTTP.",
+    "convert": "Write a configuration of this or another host in the form of another, and list what cannot be said.",
     "test": "Run suites of tests: in YAML, and Google's tests.textpb and tests.yaml as they are.",
     "fuzz": "Send a filter random requests, and check the result of each.",
     "replay": "Run a recorded request again, and tell what differs; or print it as a test.",

@@ -1,10 +1,13 @@
-"""Where a configuration comes from: a file in YAML or TOML, and what the command line says on top of it.
+"""Where a configuration comes from: a file, and what the command line says on top of it.
+
+The file is in our own form, in YAML or TOML, or in that of another host (`proxywasm_host.configuration`).
 
 An error says which file and line, the path of the value there, and what is wrong with it.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,6 +19,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 import yaml
 from pydantic import ValidationError
 
+from proxywasm_host import configuration
+from proxywasm_host.configuration.node import Key, dotted
 from proxywasm_host.errors import ConfigError
 from proxywasm_host.serve import files
 from proxywasm_host.serve.config import HostSettings, Settings
@@ -25,9 +30,12 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["Source", "error_lines", "read_file"]
+__all__ = ["Source", "error_lines", "read_configuration", "read_file"]
 
-Key = tuple["str | int", ...]
+logger = logging.getLogger("proxywasm_host.configuration")
+FOREIGN = "listen", "tls", "routes", "upstreams", "upstream", "forwarded", "stream_idle_timeout"
+"""What another host's configuration says of its own side, and a server that gateways ask has otherwise."""
+FORMATS = (".toml", ".yaml", ".yml", ".json")
 ALIASED = 100_000
 TIMES = 10
 """A configuration may be so large, or so many times what was written, when its aliases are followed."""
@@ -51,14 +59,12 @@ class Source(Generic[AnySettings]):
     def load(self) -> AnySettings:
         """Read and check it. Raises: ConfigError."""
         data: dict[str, Any] = {}
-        lines: dict[Key, int] = {}
+        lines: Mapping[Key, int] = {}
         base = Path.cwd()
         if self.file is not None:
-            data, lines = read_file(
-                self.file,
-                "the configuration",
-                f"a configuration is a mapping, with {self.model.least!r} in it at least",
-            )
+            data, lines, foreign = read_configuration(self.file, self.model.least)
+            if foreign:
+                data = self._known(data)
             base = self.file.absolute().parent
         try:
             return self.model.model_validate(_merged(data, self.overrides), context=base)
@@ -68,6 +74,19 @@ class Source(Generic[AnySettings]):
                     error_lines(error, self.file, lines, f"proxywasm {self.command} --schema", "the configuration")
                 )
             ) from None
+
+    def _known(self, data: dict[str, Any]) -> dict[str, Any]:
+        """What of another host's configuration this server has. Raises: ConfigError, where that would not be all."""
+        if issubclass(self.model, Settings):
+            return data
+        if any(route.get("filters") for route in data.get("routes", ())):
+            raise ConfigError(f"{self.file}: filters of single routes: proxywasm {self.command} has one chain for all")
+        ignored = [key for key in FOREIGN if key in data]
+        if ignored:
+            logger.warning(
+                "%s: ignored: %s, for proxywasm %s is asked by a gateway", self.file, ", ".join(ignored), self.command
+            )
+        return {key: value for key, value in data.items() if key not in ignored}
 
 
 def error_lines(
@@ -91,11 +110,6 @@ def error_lines(
         yield f"{place}{dotted(path) or whole}: {message}"
 
 
-def dotted(path: Key) -> str:
-    """A path as one writes it: ``filters[0].limits.memory``."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
-
-
 def _merged(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(data)
     for key, value in overrides.items():
@@ -104,20 +118,42 @@ def _merged(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
     return merged
 
 
-def read_file(file: Path, what: str, mapping: str) -> tuple[dict[str, Any], dict[Key, int]]:
+def read_configuration(file: Path, least: str = "filters") -> tuple[dict[str, Any], Mapping[Key, int], bool]:
+    """What a file says in our own form, in which line each value begins, and whether it was in another host's form.
+
+    `least` is what our own form has to have. Raises: ConfigError.
+    """
+    what = "the configuration"
+    text = _text(file, what)
+    if file.suffix not in FORMATS and (found := configuration.of_nginx(file, text)) is not None:
+        return *found, True
+    documents = _parsed(file, text)
+    if file.suffix != ".toml" and (found := configuration.translate(file, documents)) is not None:
+        return *found, True
+    return *_one(file, documents, f"a configuration is a mapping, with {least!r} in it at least"), False
+
+
+def read_file(file: Path, what: str, mapping: str) -> tuple[dict[str, Any], Mapping[Key, int]]:
     """What a file in YAML or TOML says, and in which line each value begins.
 
-    `what` names it in errors, as in ``the configuration``; `mapping` is the error for a file that holds no mapping.
+    `what` it is, as in ``the configuration``; `mapping` is the sentence for one that holds something else.
 
     Raises: ConfigError.
     """
+    return _one(file, _parsed(file, _text(file, what)), mapping)
+
+
+def _text(file: Path, what: str) -> str:
     try:
-        text = files.read(file).decode("utf-8")
+        return files.read(file).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(f"cannot read {what} {file}: {reason}") from None
+
+
+def _parsed(file: Path, text: str) -> list[tuple[Any, dict[Key, int]]]:
     try:
-        data, lines = _toml(text) if file.suffix == ".toml" else _yaml(text)
+        return [_toml(text)] if file.suffix == ".toml" else _yaml(text)
     except yaml.MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigError(f"{file}{line}: this is not YAML: {error.problem}") from None
@@ -125,20 +161,31 @@ def read_file(file: Path, what: str, mapping: str) -> tuple[dict[str, Any], dict
         raise ConfigError(f"{file}{error}") from None
     except Exception as error:  # noqa: BLE001 - parsers raise whatever comes: KeyError for !!bool x
         raise ConfigError(f"{file}: this is not {'TOML' if file.suffix == '.toml' else 'YAML'}: {error}") from None
+
+
+def _one(
+    file: Path, documents: list[tuple[Any, dict[Key, int]]], mapping: str
+) -> tuple[dict[str, Any], dict[Key, int]]:
+    if len(documents) > 1:
+        raise ConfigError(f"{file}: there are {len(documents)} documents in it, and one is wanted")
+    data, lines = documents[0] if documents else ({}, {})
     if not isinstance(data, dict):
         raise ConfigError(f"{file}: {mapping}")
     return data, lines
 
 
-def _yaml(text: str) -> tuple[Any, dict[Key, int]]:
-    lines: dict[Key, int] = {}
+def _yaml(text: str) -> list[tuple[Any, dict[Key, int]]]:
+    """The documents."""
+    documents = []
     loader = Loader(text)
-    root = loader.get_single_node()
-    if root is None:
-        return {}, lines
-    _check_aliases(root)
-    _mark(root, (), lines)
-    return loader.construct_document(root), lines
+    while loader.check_node():
+        root = loader.get_node()
+        assert root is not None  # noqa: S101 - it is there
+        lines: dict[Key, int] = {}
+        _check_aliases(root)
+        _mark(root, (), lines)
+        documents.append((loader.construct_document(root), lines))
+    return documents
 
 
 def _check_aliases(root: yaml.Node) -> None:

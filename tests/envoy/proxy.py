@@ -183,7 +183,14 @@ def envoy(
         },
     }
     (folder / "envoy.json").write_text(json.dumps(config))
-    command = [str(find_envoy()), "-c", str(folder / "envoy.json"), "--admin-address-path", str(folder / "admin")]
+    with running(folder, folder / "envoy.json") as proxy:
+        yield proxy
+
+
+@contextlib.contextmanager
+def running(folder: Path, configuration: Path) -> Iterator[Proxy]:
+    """An Envoy with this configuration, whose ports are 0: the system chooses them."""
+    command = [str(find_envoy()), "-c", str(configuration), "--admin-address-path", str(folder / "admin")]
     command += ["--concurrency", "1", "--disable-hot-restart", "-l", "warning", "--file-flush-interval-msec", "5"]
     with (folder / "envoy.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)

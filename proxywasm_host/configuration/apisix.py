@@ -1,0 +1,145 @@
+"""APISIX: ``wasm.plugins`` of its ``config.yaml``, and the routes and global rules of its ``apisix.yaml``.
+
+Both may be in one file: a document each, or together. A plugin's configuration is where it is used (``conf``), and its
+priority is its place in the chain.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from proxywasm_host.configuration.node import Document, Node
+from proxywasm_host.configuration.own import Own
+
+__all__ = ["fits", "put"]
+
+OURS = "serve has its own"
+
+
+def fits(data: Any) -> bool:
+    """Whether a document is one of APISIX."""
+    if not isinstance(data, dict):
+        return False
+    wasm = data.get("wasm")
+    return (isinstance(wasm, dict) and "plugins" in wasm) or any(
+        isinstance(route, dict) and ("uri" in route or "uris" in route)
+        for route in data.get("routes") or ()
+        if isinstance(data.get("routes"), list)
+    )
+
+
+def put(documents: list[Document], own: Own) -> None:
+    """Put documents into the own form."""
+    plugins: dict[str, tuple[int, dict[str, Any]]] = {}
+    for document in documents:
+        wasm = document.root.take("wasm")
+        for each in wasm.take("plugins").each():
+            name = each.take("name").text()
+            made = {"file": each.take("file").text(), "name": name, "failure_policy": "fail_closed"}
+            plugins[name] = each.take("priority").number(), made
+            each.ignore("filters see a request when it comes in", "http_request_phase")
+            each.done()
+        wasm.done()
+    used = False
+    for document in documents:
+        root = document.root
+        root.drop("wasm")
+        root.ignore(
+            OURS,
+            "apisix",
+            "deployment",
+            "nginx_config",
+            "plugins",
+            "plugin_attr",
+            "discovery",
+            "stream_plugins",
+            "ext-plugin",
+        )
+        upstreams = {str((each.value or {}).get("id")): each for each in root.take("upstreams").each()}
+        for each in root.take("global_rules").each():
+            each.drop("id")
+            used = True
+            for made, node in _chain(each.take("plugins"), plugins):
+                own.add(made, node, "filters")
+            each.done()
+        for number, each in enumerate(root.take("routes").each()):
+            used = True
+            _route(each, number, upstreams, plugins, own)
+        root.done()
+    if not used:  # a config.yaml alone: plugins as they are
+        for _, made in sorted(plugins.values(), key=lambda each: -each[0]):
+            own.add(made, documents[0].root, "filters")
+
+
+def _chain(node: Node, plugins: dict[str, tuple[int, dict[str, Any]]]) -> list[tuple[dict[str, Any], Node]]:
+    found: list[tuple[int, int, dict[str, Any], Node]] = []
+    for name, each in node.entries():
+        if name not in plugins:
+            each.wrong(f"{name!r} is not among wasm.plugins, and APISIX's own plugins do not run here")
+            continue
+        priority, made = plugins[name]
+        conf = each.take("conf")
+        text = (
+            conf.value if isinstance(conf.value, str) else json.dumps(conf.value, separators=(",", ":")) if conf else ""
+        )
+        each.drop("_meta")
+        each.done()
+        found.append((-priority, len(found), made | ({"configuration": text} if text else {}), each))
+    return [(made, each) for _, _, made, each in sorted(found, key=lambda each: each[:2])]
+
+
+def _route(
+    node: Node, number: int, upstreams: dict[str, Node], plugins: dict[str, tuple[int, dict[str, Any]]], own: Own
+) -> None:
+    name = node.take("id").text() or node.take("name").text()
+    node.drop("name", "desc", "status", "labels")
+    uris = [each.text() for each in (node.take("uris") or node.take("uri")).each()]
+    hosts = [each.text() for each in (node.take("hosts") or node.take("host")).each()]
+    methods = [each.text() for each in node.take("methods").each()]
+    node.ignore("the first route that fits counts, in the order of this file", "priority")
+    own_upstream = node.take("upstream") or upstreams.get(node.take("upstream_id").text())
+    filters = [made for made, _ in _chain(node.take("plugins"), plugins)]
+    if own_upstream is None or not own_upstream:
+        node.wrong("has no upstream")
+        return
+    label = f"{name or number}"
+    own.put(_upstream(own_upstream), own_upstream, "upstreams", label)
+    for uri in uris:
+        route: dict[str, Any] = {"prefix": uri[:-1]} if uri.endswith("*") else {"path": uri}
+        route = {} if uri == "/*" else route
+        route |= {"name": name} if name else {}
+        route |= {key: value for key, value in (("hosts", hosts), ("methods", methods), ("filters", filters)) if value}
+        own.add({**route, "upstream": label}, node, "routes")
+    node.done()
+
+
+def _upstream(node: Node) -> dict[str, Any]:
+    scheme = node.take("scheme").text("http")
+    nodes = node.take("nodes")
+    servers = []
+    if isinstance(nodes.value, dict):
+        servers = [{"url": f"{scheme}://{host}", "weight": weight.number(1)} for host, weight in nodes.entries()]
+    for each in nodes.each() if isinstance(nodes.value, list) else ():
+        servers.append(
+            {
+                "url": f"{scheme}://{each.take('host').text()}:{each.take('port').number(80)}",
+                "weight": each.take("weight").number(1),
+            }
+        )
+        each.done()
+    if not servers:
+        node.wrong("has no nodes")
+    made: dict[str, Any] = {"servers": servers} if len(servers) > 1 else {"url": servers[0]["url"]} if servers else {}
+    kind = node.take("type").among(
+        {"roundrobin": "round_robin", "least_conn": "least_requests", "chash": "round_robin", "ewma": "least_requests"},
+        "round_robin",
+    )
+    if len(servers) > 1:
+        made["balance"] = kind
+    if node.take("pass_host").text("pass") == "node":
+        made["rewrite_host"] = True
+    node.drop("id", "name")
+    node.ignore(OURS, "timeout", "retries", "checks", "keepalive_pool", "hash_on", "key")
+    node.done()
+    return made

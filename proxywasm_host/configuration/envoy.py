@@ -1,0 +1,418 @@
+"""Envoy's bootstrap, or one of its listeners, as far as a reverse proxy needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from proxywasm_host.configuration.node import Node
+from proxywasm_host.configuration.own import Own
+from proxywasm_host.configuration.plugin_config import filter_of, plugin_of
+
+__all__ = ["bootstrap", "cluster", "fits"]
+
+MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+ROUTER = "envoy.extensions.filters.http.router.v3.Router"
+NETWORK_WASM = "envoy.extensions.filters.network.wasm.v3.Wasm"
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+POLICIES = {
+    "ROUND_ROBIN": "round_robin",
+    "LEAST_REQUEST": "least_requests",
+    "RANDOM": "round_robin",
+    "MAGLEV": "round_robin",
+    "RING_HASH": "round_robin",
+}
+OURS = "serve has its own"
+OF_MANAGER = """
+    access_log stat_prefix codec_type server_name tracing http_protocol_options http2_protocol_options
+    common_http_protocol_options normalize_path merge_slashes path_with_escaped_slashes_action request_timeout
+    request_headers_timeout drain_timeout delayed_close_timeout preserve_external_request_id
+    always_set_request_id_in_response via server_header_transformation skip_xff_append internal_address_config
+    upgrade_configs
+""".split()  # noqa: SIM905 - words
+
+
+def fits(data: Any) -> bool:
+    """Whether it is a bootstrap, a listener, or a list of resources with listeners."""
+    if not isinstance(data, dict):
+        return False
+    return any(
+        key in data
+        for key in ("static_resources", "staticResources", "filter_chains", "filterChains", "dynamic_resources")
+    )
+
+
+def bootstrap(root: Node, own: Own) -> None:
+    """Put a bootstrap, or a listener alone, into the own form."""
+    if not (root.has("static_resources") or root.has("dynamic_resources")):
+        listener(root, own)
+        root.done()
+        return
+    if root.has("dynamic_resources"):
+        root.take("dynamic_resources").wrong("what a control plane says is not known here: write static_resources")
+    resources = root.take("static_resources")
+    listeners = resources.take("listeners").each()
+    if len(listeners) != 1:
+        resources.take("listeners").wrong(
+            f"serve has one listener, and here are {len(listeners)}: leave one in this file"
+        )
+    for each in listeners[:1]:
+        listener(each, own)
+    named = set(own.data.get("upstreams", ()))
+    for each in resources.take("clusters").each():
+        name, said = cluster(each)
+        if name in named:
+            own.put(said, each, "upstreams", name)
+        own.put(callable_cluster(said), each, "clusters", name)
+    known = set(own.data.get("clusters", ()))
+    for name in sorted(named - known):
+        resources.wrong(f"a route goes to the cluster {name!r}, which is not among the clusters")
+    resources.done()
+    socket = root.take("admin").take("address").take("socket_address")
+    if socket:
+        own.put(address(socket), socket, "admin")
+    root.take("admin").ignore(OURS, "access_log", "access_log_path", "profile_path", "ignore_global_conn_limit")
+    node = root.take("node")
+    for key in ("id", "cluster"):
+        if text := node.take(key).text():
+            own.put(text, node, "properties", f"xds.node.{key}")
+    node.ignore("filters see id and cluster", "metadata", "locality")
+    root.ignore(
+        OURS,
+        "stats_sinks",
+        "stats_config",
+        "layered_runtime",
+        "overload_manager",
+        "watchdogs",
+        "bootstrap_extensions",
+        "stats_flush_interval",
+    )
+    root.done()
+
+
+def listener(node: Node, own: Own) -> None:
+    """A listener: its address, TLS, and its HTTP connection manager."""
+    own.put(address(node.take("address").take("socket_address")), node, "listen")
+    chains = node.take("filter_chains").each()
+    if len(chains) != 1:
+        node.wrong(f"serve has one filter chain, and here are {len(chains)}")
+    for chain in chains[:1]:
+        if socket := chain.take("transport_socket"):
+            own.put(server_tls(socket), socket, "tls")
+        chain.ignore("there is one chain", "name")
+        managers = 0
+        for each in chain.take("filters").each():
+            config = each.take("typed_config")
+            each.drop("name")
+            kind = str((config.value or {}).get("@type", "")).rpartition("/")[2]
+            if kind == MANAGER:
+                managers += 1
+                config.take("@type")
+                manager(config, own)
+            elif kind == NETWORK_WASM:
+                each.wrong("a network filter sees connections, and serve carries HTTP: leave it out here")
+            else:
+                each.wrong(f"the network filter {kind or each.value!r} is not known; HttpConnectionManager is")
+            each.done()
+        if not managers:
+            chain.wrong("has no HttpConnectionManager")
+        chain.done()
+    node.ignore("there is one listener", "name", "stat_prefix", "traffic_direction")
+    node.ignore(
+        OURS,
+        "per_connection_buffer_limit_bytes",
+        "listener_filters",
+        "socket_options",
+        "access_log",
+        "reuse_port",
+        "enable_reuse_port",
+        "tcp_backlog_size",
+    )
+    node.done()
+
+
+def manager(node: Node, own: Own) -> None:
+    """An HTTP connection manager: routes and filters."""
+    filters = node.take("http_filters").each()
+    for each in filters:
+        plugin = plugin_of(each)
+        kind = str((each.take("typed_config").value or {}).get("@type", "")).rpartition("/")[2]
+        each.drop("name", "is_optional")
+        if each.take("disabled").flag():
+            each.warn("it is disabled")
+        elif plugin is not None:
+            own.add(filter_of(plugin), plugin, "filters")
+        elif kind != ROUTER and each.take("name").text() != "envoy.filters.http.router":
+            each.wrong(f"the filter {each.take('name').text() or kind!r} is Envoy's own, and is not here")
+        each.done()
+    if node.has("rds"):
+        node.take("rds").wrong("what a control plane says is not known here: write route_config")
+    routes(node.take("route_config"), own)
+    own.put(node.take("stream_idle_timeout").seconds(), node, "stream_idle_timeout")
+    forwarded = {
+        "use_remote_address": node.take("use_remote_address").flag(),
+        "xff_num_trusted_hops": node.take("xff_num_trusted_hops").number(),
+        "generate_request_id": node.take("generate_request_id").flag(True),
+    }
+    own.put(forwarded, node, "forwarded")
+    node.ignore(OURS, *OF_MANAGER)
+    node.done()
+
+
+def routes(config: Node, own: Own) -> None:
+    """A route table, as routes of serve in its order: hosts without a wildcard go before those with one."""
+    hosts = config.take("virtual_hosts").each()
+
+    def specific(host: Node) -> int:
+        domains = (host.value or {}).get("domains", ["*"]) if isinstance(host.value, dict) else ["*"]
+        return max((3 if "*" not in name else 1 if len(name) > 1 else 0 for name in map(str, domains)), default=0)
+
+    for host in sorted(hosts, key=specific, reverse=True):
+        name, domains = host.take("name").text(), [each.text() for each in host.take("domains").each()]
+        plain = sorted(
+            {domain.rpartition(":")[0] if domain.rpartition(":")[2].isdigit() else domain for domain in domains}
+        )
+        given = host.take("routes").each()
+        if len(hosts) > 1 and "*" not in domains and not any(_all(each.value) for each in given):
+            host.note("what fits none of its routes goes on to the routes of other hosts here, and gets 404 in Envoy")
+        for each in given:
+            made = route(each)
+            if made:
+                made |= {"virtual_host": name} if name else {}
+                made |= {"hosts": plain} if plain and "*" not in plain else {}
+                own.add(made, each, "routes")
+                if "upstream" in made:
+                    own.data.setdefault("upstreams", {}).setdefault(made["upstream"], {})
+        host.done()
+    config.ignore("it has no effect on requests", "name", "ignore_port_in_host_matching", "validate_clusters")
+    config.done()
+
+
+def _all(route: Any) -> bool:
+    """Whether a route takes all requests of its host."""
+    return isinstance(route, dict) and route.get("match") == {"prefix": "/"}
+
+
+def route(node: Node) -> dict[str, Any] | None:
+    """One route; ``None`` if it is wrong."""
+    made: dict[str, Any] = {"name": node.take("name").text()}
+    match = node.take("match")
+    made |= {"prefix": match.take("prefix").text(), "path": match.take("path").text()}
+    if match.has("path_separated_prefix"):
+        prefix = match.take("path_separated_prefix").text()
+        made["regex"] = f"{prefix}(/.*)?"
+    expression = match.take("safe_regex")
+    made["regex"] = made.get("regex") or expression.take("regex").text()
+    expression.drop("google_re2")
+    expression.done()
+    for each in match.take("headers").each():
+        name, value = each.take("name").text(), each.take("exact_match").text()
+        matcher = each.take("string_match")
+        value = value or matcher.take("exact").text()
+        if name == ":method" and value:
+            made["methods"] = [value]
+        elif value:
+            made.setdefault("headers", {})[name] = value
+        else:
+            each.wrong("routes match headers by their whole value: write string_match: {exact: …}")
+        matcher.done()
+        each.done()
+    match.done()
+    if made["prefix"] == "/":
+        made["prefix"] = ""
+    action = node.take("route")
+    if not action:
+        node.wrong("has no `route`: what answers by itself, or redirects, is not known here")
+        return None
+    made["upstream"] = action.take("cluster").text()
+    made["cluster_header"] = action.take("cluster_header").text()
+    made["prefix_rewrite"] = action.take("prefix_rewrite").text()
+    made["host_rewrite"] = action.take("host_rewrite_literal").text()
+    timeout = action.take("timeout").seconds()
+    made["timeout"] = timeout or None
+    retry = action.take("retry_policy")
+    if retry:
+        made["retry"] = {
+            "retry_on": [word.strip() for word in retry.take("retry_on").text().split(",")],
+            "num_retries": retry.take("num_retries").number(1),
+            "per_try_timeout": retry.take("per_try_timeout").seconds(),
+            "retriable_status_codes": [each.number() for each in retry.take("retriable_status_codes").each()],
+        }
+        made["retry"] = {name: value for name, value in made["retry"].items() if value not in (None, [])}
+        retry.ignore(
+            "retries go to another server if there is one", "retry_host_predicate", "host_selection_retry_max_attempts"
+        )
+        retry.done()
+    action.done()
+    node.done()
+    return {name: value for name, value in made.items() if value not in ("", None, {})}
+
+
+def cluster(node: Node) -> tuple[str, dict[str, Any]]:
+    """A cluster: its name, and an upstream of the own form."""
+    name = node.take("name").text()
+    made: dict[str, Any] = {"connect_timeout": node.take("connect_timeout").seconds()}
+    tls = node.take("transport_socket")
+    scheme = "https" if tls else "http"
+    if tls:
+        made["tls"] = upstream_tls(tls)
+    assignment = node.take("load_assignment")
+    servers = []
+    for locality in assignment.take("endpoints").each():
+        for each in locality.take("lb_endpoints").each():
+            endpoint = each.take("endpoint")
+            url = f"{scheme}://{address(endpoint.take('address').take('socket_address'))}"
+            servers.append({"url": url, "weight": each.take("load_balancing_weight").number(1)})
+            endpoint.ignore("servers are watched by their answers", "health_check_config", "hostname")
+            each.ignore(OURS, "health_status", "metadata")
+            endpoint.done()
+            each.done()
+        locality.ignore("all servers are alike", "locality", "priority", "load_balancing_weight")
+        locality.done()
+    assignment.drop("cluster_name")
+    assignment.done()
+    if not servers:
+        node.wrong("has no endpoints: write load_assignment")
+    elif len(servers) == 1:
+        made["url"] = servers[0]["url"]
+    else:
+        made["servers"] = servers
+    policy = node.take("lb_policy")
+    made["balance"] = policy.among(POLICIES) if len(servers) > 1 else None
+    if str(policy.value) in ("RANDOM", "MAGLEV", "RING_HASH") and len(servers) > 1:
+        policy.warn("servers get requests in their turn")
+    if protocol(node):
+        made["protocol"] = "http2"
+    outliers = node.take("outlier_detection")
+    if outliers:
+        made["outlier_detection"] = {
+            "consecutive_5xx": outliers.take("consecutive_5xx").number(5),
+            "base_ejection_time": outliers.take("base_ejection_time").seconds() or 30.0,
+            "max_ejection_percent": outliers.take("max_ejection_percent").number(10),
+        }
+        outliers.ignore(
+            "servers are ejected by what comes in a row",
+            "interval",
+            "success_rate_minimum_hosts",
+            "enforcing_consecutive_5xx",
+        )
+        outliers.done()
+    for limits in node.take("circuit_breakers").take("thresholds").each():
+        for key in ("max_connections", "max_pending_requests", "max_requests"):
+            if limits.has(key):
+                made[key] = limits.take(key).number()
+        limits.ignore(OURS, "max_retries", "priority", "track_remaining")
+        limits.done()
+    node.take("circuit_breakers").done()
+    node.ignore(
+        "names are looked up whenever a connection is made",
+        "type",
+        "dns_lookup_family",
+        "respect_dns_ttl",
+        "dns_refresh_rate",
+    )
+    node.ignore("servers are watched by their answers", "health_checks")
+    node.ignore(
+        OURS,
+        "alt_stat_name",
+        "per_connection_buffer_limit_bytes",
+        "metadata",
+        "common_lb_config",
+        "upstream_connection_options",
+        "ignore_health_on_host_removal",
+    )
+    node.done()
+    return name, {key: value for key, value in made.items() if value not in (None, {}, [])}
+
+
+def protocol(node: Node) -> bool:
+    """Whether a cluster speaks HTTP/2."""
+    if node.has("http2_protocol_options"):
+        node.take("http2_protocol_options")
+        return True
+    for _, options in node.take("typed_extension_protocol_options").entries():
+        options.drop("@type")
+        explicit = options.take("explicit_http_config")
+        http2 = explicit.has("http2_protocol_options")
+        explicit.drop("http2_protocol_options", "http_protocol_options")
+        options.ignore(OURS, "common_http_protocol_options", "upstream_http_protocol_options")
+        explicit.done()
+        options.done()
+        if http2:
+            return True
+    return False
+
+
+def callable_cluster(said: dict[str, Any]) -> dict[str, Any]:
+    """The same, for filters that call it: its first server."""
+    url = said.get("url") or (said["servers"][0]["url"] if "servers" in said else "")
+    made = {"url": url, "connect_timeout": said.get("connect_timeout"), "http2": said.get("protocol") == "http2"}
+    tls = {key: value for key, value in said.get("tls", {}).items() if key != "server_name"}
+    made["tls"] = tls
+    return {key: value for key, value in made.items() if value not in (None, {}, False)}
+
+
+def address(socket: Node) -> str:
+    """A socket's address, as ``HOST:PORT``."""
+    host, port = socket.take("address").text("127.0.0.1"), socket.take("port_value").number()
+    socket.drop("protocol")
+    socket.done()
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def files(nodes: Iterable[Node]) -> str:
+    """The file of a ``DataSource``."""
+    for node in nodes:
+        if not node.has("filename") and node:
+            node.wrong("has to be a file: write filename")
+        if text := node.take("filename").text():
+            return text
+    return ""
+
+
+def server_tls(socket: Node) -> dict[str, Any]:
+    """TLS towards clients."""
+    config = socket.take("typed_config")
+    config.drop("@type")
+    common = config.take("common_tls_context")
+    made = certificate(common)
+    validation = common.take("validation_context")
+    if config.take("require_client_certificate").flag():
+        made["client_ca"] = files([validation.take("trusted_ca")])
+    validation.done()
+    common.ignore("HTTP/1.1 and HTTP/2 are offered", "alpn_protocols")
+    common.ignore(OURS, "tls_params")
+    for each in (common, config):
+        each.done()
+    socket.drop("name")
+    socket.done()
+    return {key: value for key, value in made.items() if value}
+
+
+def upstream_tls(socket: Node) -> dict[str, Any]:
+    """TLS towards a server. Without authorities Envoy checks nothing."""
+    config = socket.take("typed_config")
+    config.drop("@type")
+    common = config.take("common_tls_context")
+    made: dict[str, Any] = {"server_name": config.take("sni").text()} | certificate(common)
+    validation = common.take("validation_context")
+    made["ca"] = files([validation.take("trusted_ca")])
+    validation.ignore(
+        "the name that is asked for is checked", "match_typed_subject_alt_names", "match_subject_alt_names"
+    )
+    validation.done()
+    common.ignore("the upstream's protocol says it", "alpn_protocols")
+    common.ignore(OURS, "tls_params")
+    for each in (common, config):
+        each.done()
+    socket.drop("name")
+    socket.done()
+    found = {key: value for key, value in made.items() if value}
+    return found if "ca" in found else found | {"verify": False}
+
+
+def certificate(common: Node) -> dict[str, Any]:
+    """A certificate and its key."""
+    for each in common.take("tls_certificates").each():
+        return {"certificate": files([each.take("certificate_chain")]), "key": files([each.take("private_key")])}
+    return {}

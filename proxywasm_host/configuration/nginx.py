@@ -1,0 +1,298 @@
+"""nginx with ngx_wasm_module: ``wasm { module … }``, and ``proxy_wasm`` in http, server and location."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from proxywasm_host.configuration.node import Document, Node
+from proxywasm_host.configuration.own import Own
+from proxywasm_host.errors import ConfigError
+
+__all__ = ["Directive", "fits", "parse", "put"]
+
+TOKEN = re.compile(
+    r"""\s+|\#[^\n]*
+    |(?P<mark>[{};])
+    |"(?P<double>(?:\\.|[^"\\])*)"
+    |'(?P<single>(?:\\.|[^'\\])*)'
+    |(?P<word>(?:\$\{\w+\}|\\.|[^\s{};\#"'\\])(?:\$\{\w+\}|\\.|[^\s{};\\])*)
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+SIZE = re.compile(r"\d+[kKmMgG]?")
+PROCESS = """
+    worker_processes events error_log pid daemon master_process user load_module worker_rlimit_nofile thread_pool
+    timer_resolution
+""".split()  # noqa: SIM905 - words
+SERVING = """
+    access_log error_log log_format keepalive_timeout keepalive_requests sendfile tcp_nopush tcp_nodelay
+    default_type types server_tokens client_max_body_size client_body_buffer_size proxy_http_version proxy_buffering
+    proxy_request_buffering proxy_read_timeout proxy_send_timeout proxy_set_header resolver resolver_timeout
+    ssl_protocols ssl_ciphers ssl_session_cache gzip
+""".split()  # noqa: SIM905 - words
+ISOLATION = """
+    proxy_wasm_isolation proxy_wasm_request_headers_in_access proxy_wasm_lua_resolver proxy_wasm_log_dispatch_errors
+    resolver_add
+""".split()  # noqa: SIM905 - words
+OF_WASM = """
+    compiler backtraces flag resolver resolver_timeout resolver_add tls_trusted_certificate tls_verify_cert
+    tls_verify_host tls_no_verify_warn cache_config
+""".split()  # noqa: SIM905 - words
+KINDS = {"=": "path", "^~": "prefix", "~": "regex", "~*": "regex"}
+ORDER = {"=": 0, "^~": 1, "~": 2, "~*": 2, "": 3}
+
+
+@dataclass
+class Directive:
+    """One directive, and what is in its braces."""
+
+    name: str
+    args: list[str]
+    line: int
+    block: list[Directive] | None = field(default=None)
+
+
+def fits(text: str) -> bool:
+    """Whether text is nginx's, by the directives that are for filters."""
+    return re.search(r"^\s*(?:wasm\s*\{|proxy_wasm\s+\S)", text, re.MULTILINE) is not None
+
+
+def parse(file: Path, text: str) -> list[Directive]:
+    """The directives of a file. Raises: ConfigError."""
+    stack: list[list[Directive]] = [[]]
+    opened: list[int] = []
+    words: list[str] = []
+    begun = at = 0
+    line = 1
+    while at < len(text):
+        found = TOKEN.match(text, at)
+        if found is None:
+            raise ConfigError(f"{file}:{line}: a quote is not closed")
+        at = found.end()
+        mark = found["mark"]
+        quoted = found["double"] if found["double"] is not None else found["single"]
+        if mark is None and (quoted is not None or found["word"] is not None):
+            begun = begun if words else line
+            words.append(found["word"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted, flags=re.DOTALL))
+        elif mark == "}":
+            if words or not opened:
+                raise ConfigError(f"{file}:{line}: a }} stands where none can: is a ; missing?")
+            opened.pop()
+            stack.pop()
+        elif mark is not None:
+            if not words:
+                raise ConfigError(f"{file}:{line}: a {mark} stands where a directive has to")
+            directive = Directive(words[0], words[1:], begun, [] if mark == "{" else None)
+            stack[-1].append(directive)
+            if directive.block is not None:
+                stack.append(directive.block)
+                opened.append(line)
+            words = []
+        line += found[0].count("\n")
+    if words or opened:
+        raise ConfigError(
+            f"{file}:{opened[-1] if opened else begun}: {'a { is not closed' if opened else 'a ; is missing'}"
+        )
+    return stack[0]
+
+
+def put(file: Path, text: str, own: Own) -> Document:
+    """Put a file into the own form."""
+    document = Document(file, None, {})
+    Reader(document, own).read(parse(file, text))
+    return document
+
+
+@dataclass
+class Chain:
+    """What a level says for those below it, which say it anew or not at all."""
+
+    filters: list[tuple[Directive, dict[str, Any]]]
+    keeps_host: bool
+
+
+class Reader:
+    """Reads one file."""
+
+    def __init__(self, document: Document, own: Own) -> None:
+        self._document = document
+        self._own = own
+        self._modules: dict[str, dict[str, Any]] = {}
+        self._upstreams: dict[str, list[dict[str, Any]]] = {}
+        self._routes: list[tuple[dict[str, Any], list[dict[str, Any]], Directive]] = []
+        self._listens: set[str] = set()
+
+    def _wrong(self, at: Directive, what: str) -> None:
+        self._document.errors.append(f"{self._document.file}:{at.line}: {at.name}: {what}")
+
+    def _ignored(self, at: Directive, why: str) -> None:
+        self._document.ignored.append(f"{self._document.file}:{at.line}: {at.name}: ignored: {why}")
+
+    def _node(self, at: Directive) -> Node:
+        return Node(None, (), Document(self._document.file, None, {(): at.line}))
+
+    def read(self, directives: list[Directive]) -> None:
+        """All of the file."""
+        self._own.data["profile"] = "wasmx"
+        for each in directives:
+            if each.name == "wasm":
+                self._wasm(each)
+            elif each.name == "env":
+                self._ignored(each, "give filters variables by `environment`")
+            elif each.name in PROCESS:
+                self._ignored(each, "serve has its own processes")
+            elif each.name != "http":
+                self._wrong(each, "is not understood here")
+        chain = Chain([], keeps_host=False)
+        for each in directives:
+            if each.name == "http":
+                self._http(each, chain)
+        self._finish(chain)
+
+    def _wasm(self, wasm: Directive) -> None:
+        for each in wasm.block or ():
+            if each.name == "module" and len(each.args) in (2, 3):
+                name, file, *configuration = each.args
+                self._modules[name] = {"file": file, "name": name}
+                if configuration:
+                    self._modules[name]["vm_configuration"] = configuration[0]
+            elif each.name in ("shm_kv", "shm_queue") and len(each.args) >= 2 and SIZE.fullmatch(each.args[1]):
+                self._ignored(each, "shared data and queues need no zones, and have limits of their own")
+            elif each.name in OF_WASM or each.name.startswith(("socket_", "proxy_wasm_")):
+                self._ignored(each, "callouts go to `clusters`, and engines have their own options")
+            else:
+                self._wrong(each, "is not understood here")
+
+    def _http(self, http: Directive, above: Chain) -> None:
+        block = http.block or []
+        chain = self._chain(block, above)
+        for each in block:
+            if each.name == "upstream":
+                self._upstream(each)
+        for each in block:
+            if each.name == "server":
+                self._server(each, chain)
+            elif each.name not in ("upstream", "proxy_wasm"):
+                self._other(each)
+        above.filters = chain.filters
+
+    def _chain(self, block: list[Directive], above: Chain) -> Chain:
+        filters = [(each, self._filter(each)) for each in block if each.name == "proxy_wasm"]
+        hosts = [each.args for each in block if each.name == "proxy_set_header" and each.args[:1] == ["Host"]]
+        keeps = bool(hosts and hosts[-1][1:] and hosts[-1][1] in ("$host", "$http_host")) if hosts else above.keeps_host
+        return Chain(filters or above.filters, keeps)
+
+    def _filter(self, at: Directive) -> dict[str, Any]:
+        name, *configuration = at.args or [""]
+        module = self._modules.get(name)
+        if module is None:
+            self._wrong(at, f"no module is called {name!r}: name it in wasm {{ module {name or 'NAME'} FILE; }}")
+            return {}
+        return module | ({"configuration": configuration[0]} if configuration else {})
+
+    def _other(self, each: Directive) -> None:
+        if each.name == "proxy_set_header":
+            if each.args[:1] != ["Host"]:
+                self._ignored(each, "what upstream is told of the client is `forwarded`; a filter sets other headers")
+        elif each.name in SERVING:
+            self._ignored(each, "serve has its own")
+        elif each.name in ISOLATION:
+            if each.args[:1] not in (["none"], ["off"]):
+                self._ignored(each, "filters of a module with the same configuration share a VM, by `vm_id`")
+        elif each.name == "include" and each.args[:1] and each.args[0].endswith("mime.types"):
+            self._ignored(each, "serve has its own")
+        else:
+            self._wrong(each, "is not understood here")
+
+    def _upstream(self, at: Directive) -> None:
+        servers = []
+        for each in at.block or ():
+            if each.name == "server" and each.args:
+                weight = next((int(arg[7:]) for arg in each.args if re.fullmatch(r"weight=\d+", arg)), 1)
+                servers.append({"url": f"http://{each.args[0]}", "weight": weight})
+            elif each.name in ("keepalive", "least_conn", "zone"):
+                self._ignored(each, "serve has its own")
+            else:
+                self._wrong(each, "is not understood here")
+        self._upstreams[at.args[0] if at.args else ""] = servers
+
+    def _server(self, server: Directive, above: Chain) -> None:
+        block = server.block or []
+        chain = self._chain(block, above)
+        hosts: list[str] = []
+        for each in block:
+            if each.name == "listen" and each.args:
+                self._listens.add(each.args[0])
+                address = f"0.0.0.0:{each.args[0]}" if each.args[0].isdigit() else each.args[0]
+                self._own.put(address if ":" in address else f"{address}:80", self._node(each), "listen")
+            elif each.name == "server_name":
+                hosts += [name for name in each.args if name not in ("_", '""', "")]
+            elif each.name in ("ssl_certificate", "ssl_certificate_key") and each.args:
+                key = "certificate" if each.name == "ssl_certificate" else "key"
+                self._own.put(each.args[0], self._node(each), "tls", key)
+            elif each.name not in ("location", "proxy_wasm"):
+                self._other(each)
+        if len(self._listens) > 1:
+            self._wrong(server, f"serve has one listener, and here are {len(self._listens)}: leave one in this file")
+        locations = [each for each in block if each.name == "location"]
+        for each in sorted(locations, key=_order):
+            self._location(each, chain, hosts)
+
+    def _location(self, at: Directive, above: Chain, hosts: list[str]) -> None:
+        modifier, path = ("", *at.args) if len(at.args) == 1 else (*at.args, "", "")[:2]
+        if modifier and modifier not in KINDS:
+            self._wrong(at, f"{modifier!r} is not understood here")
+            return
+        block = at.block or []
+        chain = self._chain(block, above)
+        route: dict[str, Any] = {"hosts": [name.removeprefix(".") for name in hosts]} if hosts else {}
+        if path != "/" or modifier == "=":
+            expression = {"~": f".*{path}.*".replace(".*^", "").replace("$.*", ""), "~*": f"(?i:.*{path}.*)"}
+            route[KINDS.get(modifier, "prefix")] = expression.get(modifier, path)
+        passes = [each for each in block if each.name == "proxy_pass"]
+        for each in block:
+            if each.name not in ("proxy_pass", "proxy_wasm"):
+                self._other(each)
+        if not passes or not passes[0].args:
+            self._wrong(at, "has no proxy_pass: what nginx answers by itself is not known here")
+            return
+        found = re.fullmatch(r"(https?)://([^/$]+)(/[^$]*)?", passes[0].args[0])
+        if found is None:
+            self._wrong(passes[0], f"{passes[0].args[0]!r} is not a server: write it as http://HOST:PORT")
+            return
+        scheme, server, uri = found.groups()
+        if uri is not None:
+            route["prefix_rewrite"] = uri
+        route["upstream"] = self._used(scheme, server, chain, passes[0])
+        self._routes.append((route, [made for _, made in chain.filters], at))
+
+    def _used(self, scheme: str, server: str, chain: Chain, at: Directive) -> str:
+        servers = [
+            {**each, "url": each["url"].replace("http:", f"{scheme}:", 1)}
+            for each in self._upstreams.get(server, [{"url": f"http://{server}", "weight": 1}])
+        ]
+        made: dict[str, Any] = {"url": servers[0]["url"]} if len(servers) == 1 else {"servers": servers}
+        if not chain.keeps_host:
+            made["rewrite_host"] = True  # nginx sends $proxy_host unless told otherwise
+        self._own.put(made, self._node(at), "upstreams", server)
+        return server
+
+    def _finish(self, whole: Chain) -> None:
+        """Filters that are those of all requests stand at the top."""
+        chains = [filters for _, filters, _ in self._routes]
+        same = bool(chains) and all(each == chains[0] for each in chains)
+        if not chains or same:
+            for made in chains[0] if same else [made for _, made in whole.filters]:
+                self._own.add(made, self._node(Directive("", [], 1)), "filters")
+        for route, filters, at in self._routes:
+            self._own.add(route if same or not filters else {**route, "filters": filters}, self._node(at), "routes")
+
+
+def _order(location: Directive) -> tuple[int, int]:
+    """nginx takes an exact path, then what its regular expressions fit, then the longest prefix."""
+    modifier = location.args[0] if len(location.args) > 1 else ""
+    length = len(location.args[-1]) if location.args else 0
+    return ORDER.get(modifier, 3), 0 if modifier in ("~", "~*") else -length

@@ -1,0 +1,37 @@
+"""What a foreign configuration comes to: the own form of ``proxywasm serve``, as plain values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxywasm_host.configuration.node import Key, Node
+
+__all__ = ["Own"]
+
+
+class Own:
+    """A configuration in the making, which knows the line that each of its parts comes from."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, Any] = {}
+        self.lines: dict[Key, int] = {(): 1}
+
+    def put(self, value: Any, source: Node, *path: str) -> None:
+        """A value at a path, where it is not empty."""
+        if value is None or value in ({}, [], ""):
+            return
+        place = self.data
+        for name in path[:-1]:
+            place = place.setdefault(name, {})
+        place[path[-1]] = value
+        self.lines[path] = source.line
+
+    def add(self, value: Any, source: Node, *path: str) -> None:
+        """One more item of a list at a path."""
+        place: Any = self.data
+        for name in path[:-1]:
+            place = place.setdefault(name, {})
+        items = place.setdefault(path[-1], [])
+        at: Key = (*path, len(items))
+        self.lines[at] = source.line
+        items.append(value)

@@ -1,0 +1,432 @@
+"""Configurations of other hosts: what each comes to in the own form, and what is wrong or ignored, with its line."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from google.protobuf import json_format, struct_pb2
+
+from proxywasm_host.configuration.plugin_config import struct_bytes
+from proxywasm_host.envoy.settings import ExtProcSettings
+from proxywasm_host.errors import ConfigError
+from proxywasm_host.serve.config import Settings
+from proxywasm_host.serve.source import Source, read_configuration
+
+PLUGIN = """
+                  vm_config:
+                    vm_id: vm
+                    runtime: envoy.wasm.runtime.v8
+                    code: {local: {filename: /opt/auth.wasm}}
+                    environment_variables: {key_values: {MODE: strict}, host_env_keys: [FROM_HERE, NOT_THERE]}
+"""
+ENVOY = f"""\
+admin: {{address: {{socket_address: {{address: 127.0.0.1, port_value: 9901}}}}}}
+node: {{id: edge-1, cluster: edge}}
+static_resources:
+  listeners:
+  - name: main
+    address: {{socket_address: {{address: 0.0.0.0, port_value: 8080}}}}
+    filter_chains:
+    - filters:
+      - name: http
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: ingress
+          stream_idle_timeout: 60s
+          use_remote_address: true
+          route_config:
+            virtual_hosts:
+            - name: rest
+              domains: ["*"]
+              routes:
+              - match: {{prefix: /}}
+                route: {{cluster: web}}
+            - name: api
+              domains: [api.example.com, "api.example.com:8080"]
+              routes:
+              - name: v2
+                match: {{prefix: /v2/, headers: [{{name: ":method", exact_match: GET}}, {{name: x-a, string_match: {{exact: b}}}}]}}
+                route: {{cluster: api, prefix_rewrite: /, timeout: 2.5s, retry_policy: {{retry_on: "5xx,reset", num_retries: 2}}}}
+          http_filters:
+          - name: auth
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm
+              config:
+                  name: auth
+                  root_id: auth_root
+                  fail_open: true
+                  configuration: {{"@type": type.googleapis.com/google.protobuf.StringValue, value: secret}}
+                  capability_restriction_config: {{allowed_capabilities: {{proxy_log: {{}}}}}}{PLUGIN}
+          - name: typed
+            typed_config:
+              "@type": type.googleapis.com/udpa.type.v1.TypedStruct
+              type_url: type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm
+              value:
+                config:
+                  failure_policy: FAIL_RELOAD
+                  reload_config: {{backoff: {{base_interval: 0.5s}}}}
+                  configuration:
+                    "@type": type.googleapis.com/google.protobuf.Struct
+                    value: {{b: 1, a: [x]}}
+                  vm_config:
+                    configuration: {{"@type": type.googleapis.com/google.protobuf.BytesValue, value: aGVsbG8=}}
+                    code: {{remote: {{http_uri: {{uri: "https://example.com/two.wasm", cluster: web, timeout: 5s}}, sha256: "{"0" * 64}"}}}}
+          - name: envoy.filters.http.router
+            typed_config: {{"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}
+  clusters:
+  - name: web
+    connect_timeout: 1s
+    lb_policy: LEAST_REQUEST
+    load_assignment:
+      endpoints:
+      - lb_endpoints:
+        - endpoint: {{address: {{socket_address: {{address: 10.0.0.1, port_value: 80}}}}}}
+          load_balancing_weight: 3
+        - endpoint: {{address: {{socket_address: {{address: "::1", port_value: 80}}}}}}
+  - name: api
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        explicit_http_config: {{http2_protocol_options: {{}}}}
+    load_assignment:
+      endpoints: [{{lb_endpoints: [{{endpoint: {{address: {{socket_address: {{address: api.internal, port_value: 443}}}}}}}}]}}]
+    transport_socket:
+      name: tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        sni: api.internal
+        common_tls_context: {{validation_context: {{trusted_ca: {{filename: ca.pem}}}}}}
+"""
+WEB = {"url": "http://10.0.0.1:80", "weight": 3}, {"url": "http://[::1]:80", "weight": 1}
+
+
+def read(tmp_path: Path, text: str, name: str = "given.yaml"):
+    (tmp_path / name).write_text(text)
+    return read_configuration(tmp_path / name)[0]
+
+
+def test_envoy_s_bootstrap(tmp_path, monkeypatch):
+    monkeypatch.setenv("FROM_HERE", "yes")
+    own = read(tmp_path, ENVOY)
+    auth, two = own["filters"]
+    assert auth == {
+        "file": "/opt/auth.wasm",
+        "name": "auth",
+        "root_id": "auth_root",
+        "vm_id": "vm",
+        "configuration": "secret",
+        "environment": {"MODE": "strict", "FROM_HERE": "yes"},
+        "failure_policy": "fail_open",
+        "capabilities": ["proxy_log"],
+    }
+    assert two == {
+        "file": "https://example.com/two.wasm",
+        "sha256": "0" * 64,
+        "configuration": struct_bytes({"a": ["x"], "b": 1}),
+        "vm_configuration": "hello",
+        "failure_policy": "fail_reload",
+        "reload_interval": 0.5,
+    }
+    assert own["routes"] == [
+        {
+            "name": "v2",
+            "virtual_host": "api",
+            "hosts": ["api.example.com"],
+            "prefix": "/v2/",
+            "methods": ["GET"],
+            "headers": {"x-a": "b"},
+            "upstream": "api",
+            "prefix_rewrite": "/",
+            "timeout": 2.5,
+            "retry": {"retry_on": ["5xx", "reset"], "num_retries": 2},
+        },
+        {"virtual_host": "rest", "upstream": "web"},
+    ]
+    assert own["upstreams"]["web"] == {"connect_timeout": 1.0, "servers": [*WEB], "balance": "least_requests"}
+    assert own["upstreams"]["api"] == {
+        "url": "https://api.internal:443",
+        "tls": {"ca": "ca.pem", "server_name": "api.internal"},
+        "protocol": "http2",
+    }
+    assert own["clusters"]["web"] == {"url": "http://10.0.0.1:80", "connect_timeout": 1.0}
+    assert (own["listen"], own["admin"], own["stream_idle_timeout"]) == ("0.0.0.0:8080", "127.0.0.1:9901", 60.0)
+    assert own["properties"] == {"xds.node.id": "edge-1", "xds.node.cluster": "edge"}
+
+
+def test_a_struct_is_what_envoy_makes_of_it():
+    values = {
+        "text": "ä",
+        "none": None,
+        "yes": True,
+        "no": False,
+        "number": -1.5,
+        "list": [1, "x", {}],
+        "deep": {"a": {"b": []}},
+    }
+    assert struct_pb2.Struct.FromString(struct_bytes(values)) == json_format.ParseDict(values, struct_pb2.Struct())
+
+
+def test_a_server_that_gateways_ask_has_filters_of_it_and_clusters(tmp_path, caplog):
+    (tmp_path / "envoy.yaml").write_text(ENVOY)
+    settings = Source(tmp_path / "envoy.yaml", model=ExtProcSettings, command="ext-proc").load()
+    assert [each.name for each in settings.filters] == ["auth", ""]
+    assert "ignored: listen, routes, upstreams, forwarded, stream_idle_timeout" in caplog.messages[-1]
+    assert settings.listen == ("127.0.0.1", 9002)
+
+
+ISTIO = """\
+apiVersion: extensions.istio.io/v1alpha1
+kind: WasmPlugin
+metadata: {name: stats, namespace: istio-system}
+spec: {url: "file:///opt/stats.wasm", phase: STATS, priority: 100}
+---
+apiVersion: extensions.istio.io/v1alpha1
+kind: WasmPlugin
+metadata: {name: second}
+spec:
+  selector: {matchLabels: {app: web}}
+  url: registry.example/second:1
+  imagePullPolicy: Always
+  phase: AUTHN
+  priority: 1
+  failStrategy: FAIL_RELOAD
+  pluginName: second_root
+  vmConfig: {env: [{name: A, value: b}, {name: FROM_HERE, valueFrom: HOST}]}
+---
+apiVersion: extensions.istio.io/v1alpha1
+kind: TrafficExtension
+metadata: {name: first}
+spec:
+  phase: AUTHN
+  priority: 10
+  wasm:
+    url: https://example.com/first.wasm
+    sha256: ""
+    pluginConfig: {realm: x}
+"""
+
+
+def test_plugins_of_istio_in_the_order_of_their_phases_and_priorities(tmp_path, monkeypatch):
+    monkeypatch.setenv("FROM_HERE", "yes")
+    first, second, stats = read(tmp_path, ISTIO)["filters"]
+    assert first == {
+        "file": "https://example.com/first.wasm",
+        "name": "first",
+        "configuration": {"realm": "x"},
+        "failure_policy": "fail_closed",
+    }
+    assert second == {
+        "file": "oci://registry.example/second:1",
+        "pull_policy": "Always",
+        "name": "second_root",
+        "root_id": "second_root",
+        "failure_policy": "fail_reload",
+        "reload_interval": 1.0,
+        "environment": {"A": "b", "FROM_HERE": "yes"},
+    }
+    assert stats == {"file": "file:///opt/stats.wasm", "name": "stats", "failure_policy": "fail_closed"}
+
+
+HIGRESS = """\
+apiVersion: extensions.higress.io/v1alpha1
+kind: WasmPlugin
+metadata: {name: basic-auth}
+spec:
+  url: oci://registry.example/basic-auth:1.0.0
+  defaultConfig: {realm: all}
+  matchRules:
+  - domain: ["*.example.com"]
+    config: {realm: some}
+  - ingress: [default/foo]
+    configDisable: true
+"""
+
+
+def test_a_plugin_of_higress_with_rules(tmp_path):
+    own = read(tmp_path, HIGRESS)
+    assert own["profile"] == "higress"
+    assert own["filters"][0]["configuration"] == {"realm": "all"}
+    assert own["filters"][0]["rules"] == [
+        {"hosts": ["*.example.com"], "configuration": {"realm": "some"}},
+        {"routes": ["default/foo"], "disabled": True},
+    ]
+
+
+GATEWAY = """\
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: EnvoyExtensionPolicy
+metadata: {name: policy}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: backend}]
+  wasm:
+  - name: one
+    rootID: root
+    code: {type: HTTP, http: {url: "https://example.com/one.wasm", sha256: abc}}
+    config: {a: 1}
+    failOpen: true
+  - code: {type: Image, image: {url: registry.example/two:v1}, pullPolicy: IfNotPresent}
+"""
+
+
+def test_a_policy_of_envoy_gateway(tmp_path):
+    assert read(tmp_path, GATEWAY)["filters"] == [
+        {
+            "file": "https://example.com/one.wasm",
+            "sha256": "abc",
+            "name": "one",
+            "root_id": "root",
+            "configuration": {"a": 1},
+            "failure_policy": "fail_open",
+        },
+        {
+            "file": "oci://registry.example/two:v1",
+            "pull_policy": "IfNotPresent",
+            "name": "policy/1",
+            "failure_policy": "fail_closed",
+        },
+    ]
+
+
+KUMA = """\
+type: MeshProxyPatch
+mesh: default
+name: wasm
+spec:
+  targetRef: {kind: Mesh}
+  default:
+    appendModifications:
+    - httpFilter:
+        operation: AddFirst
+        match: {origin: inbound}
+        value: |
+          name: envoy.filters.http.wasm
+          typedConfig:
+            "@type": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm
+            config:
+              name: mine
+              vmConfig: {code: {local: {filename: /opt/mine.wasm}}}
+"""
+
+
+def test_a_patch_of_kuma(tmp_path):
+    assert read(tmp_path, KUMA)["filters"] == [
+        {"file": "/opt/mine.wasm", "name": "mine", "failure_policy": "fail_closed"}
+    ]
+
+
+NGINX = r"""
+wasm {
+    module headers /opt/headers.wasm;
+    module auth /opt/auth.wasm 'of "the" VM';
+    shm_kv cache 1m;
+}
+http {
+    proxy_wasm headers "it\"s";     # of all locations without their own
+    upstream app { server 10.0.0.1:80 weight=2; server 10.0.0.2:80; }
+    server {
+        listen 127.0.0.1:8080;
+        server_name a.example _;
+        location / { proxy_pass http://app; proxy_set_header Host $host; }
+        location /api/ { proxy_wasm auth '{"a": 1}'; proxy_wasm headers; proxy_pass http://10.0.0.9:81/v1/; }
+        location = /exact { proxy_pass http://app; }
+    }
+}
+"""
+
+
+def test_nginx_s_directives(tmp_path):
+    own = read(tmp_path, NGINX, "nginx.conf")
+    outer = {"file": "/opt/headers.wasm", "name": "headers", "configuration": 'it"s'}
+    auth = {"file": "/opt/auth.wasm", "name": "auth", "vm_configuration": 'of "the" VM', "configuration": '{"a": 1}'}
+    assert own["routes"] == [
+        {"hosts": ["a.example"], "path": "/exact", "upstream": "app", "filters": [outer]},
+        {
+            "hosts": ["a.example"],
+            "prefix": "/api/",
+            "prefix_rewrite": "/v1/",
+            "upstream": "10.0.0.9:81",
+            "filters": [auth, {"file": "/opt/headers.wasm", "name": "headers"}],
+        },
+        {"hosts": ["a.example"], "upstream": "app", "filters": [outer]},
+    ]
+    assert own["upstreams"]["10.0.0.9:81"] == {"url": "http://10.0.0.9:81", "rewrite_host": True}
+    assert (own["profile"], own["listen"]) == ("wasmx", "127.0.0.1:8080")
+
+
+APISIX = """\
+wasm:
+  plugins:
+  - {name: log, priority: 100, file: /opt/log.wasm}
+  - {name: auth, priority: 7000, file: /opt/auth.wasm, http_request_phase: access}
+routes:
+- uri: /api/*
+  host: a.example
+  plugins: {log: {conf: "text"}, auth: {conf: {a: 1}}}
+  upstream: {type: roundrobin, nodes: {"10.0.0.1:80": 2, "10.0.0.2:80": 1}}
+"""
+
+
+def test_wasm_plugins_of_apisix(tmp_path):
+    own = read(tmp_path, APISIX)
+    [route] = own["routes"]
+    assert [(each["name"], each["configuration"]) for each in route["filters"]] == [
+        ("auth", '{"a":1}'),
+        ("log", "text"),
+    ]
+    assert (route["prefix"], route["hosts"]) == ("/api/", ["a.example"])
+    assert [each["weight"] for each in own["upstreams"]["0"]["servers"]] == [2, 1]
+
+
+# -- Never silence -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "said"),
+    [
+        (ENVOY.replace("stat_prefix", "stat_prefx"), "e.yaml", ":12: static_resources.listeners[0].filter_chains[0].filters[0].typed_config.stat_prefx: is not understood here"),
+        (ENVOY.replace("cluster: web}", "cluster: wob}"), "e.yaml", "a route goes to the cluster 'wob', which is not among the clusters"),
+        (ENVOY.replace("http.router.v3.Router", "http.lua.v3.Lua").replace("envoy.filters.http.router", "lua"), "e.yaml", "the filter 'lua' is Envoy's own, and is not here"),
+        (ENVOY.replace("FAIL_RELOAD", "FAIL_LATER"), "e.yaml", "'FAIL_LATER' is not one of UNSPECIFIED, FAIL_RELOAD, FAIL_CLOSED, FAIL_OPEN"),
+        (ENVOY.replace("value: aGVsbG8=", "value: '*'"), "e.yaml", "configuration.value: is not base64"),
+        (ENVOY.replace("60s", "soon"), "e.yaml", ":13: static_resources.listeners[0].filter_chains[0].filters[0].typed_config.stream_idle_timeout: 'soon' is not a duration"),
+        (ISTIO.replace("failStrategy", "failStratgy"), "i.yaml", ":15: spec.failStratgy: is not understood here"),
+        (ISTIO.replace("  wasm:\n", "  lua: {inlineCode: x}\n  wasm:\n"), "i.yaml", "spec.lua: scripts in Lua are not run here"),
+        (GATEWAY.replace("  wasm:\n", "  extProc: [{}]\n  wasm:\n"), "g.yaml", "extProc is not a Wasm filter"),
+        (KUMA.replace("AddFirst", "Remove"), "k.yaml", "the operation 'Remove' is on filters that are not here"),
+        (NGINX.replace("proxy_wasm auth", "proxy_wasm ath"), "nginx.conf", ":14: proxy_wasm: no module is called 'ath'"),
+        (NGINX.replace("proxy_pass http://app; }", "return 200 x; }"), "nginx.conf", ":15: location: has no proxy_pass"),
+        (NGINX.replace("shm_kv cache 1m;", "shm_kv cache 1m"), "nginx.conf", ":6: a } stands where none can: is a ; missing?"),
+        (NGINX.replace("}\n}\n", "}\n"), "nginx.conf", ":7: a { is not closed"),
+        (APISIX.replace("log: {conf", "jwt: {conf"), "a.yaml", "'jwt' is not among wasm.plugins"),
+    ],
+)  # fmt: skip
+def test_what_is_not_understood_is_an_error_with_its_place(tmp_path, text, name, said):
+    with pytest.raises(ConfigError) as raised:
+        read(tmp_path, text, name)
+    assert said in str(raised.value)
+    assert str(raised.value).startswith(str(tmp_path / name))
+
+
+def test_what_is_ignored_is_told_once(tmp_path, caplog):
+    read(tmp_path, ENVOY, "e.yaml")
+    told = [message for message in caplog.messages if " Envoy" in message]
+    assert [
+        any(each in message for message in told) for each in ("gets 404 in Envoy", "Struct as a message of protobuf")
+    ] == [True, True]
+    caplog.clear()
+    read(tmp_path, ISTIO, "i.yaml")
+    read(tmp_path, NGINX, "nginx.conf")
+    assert [message.rpartition("/")[2] for message in caplog.messages] == [
+        "i.yaml:10: spec.selector: ignored: it runs for all requests here",
+        "nginx.conf:5: shm_kv: ignored: shared data and queues need no zones, and have limits of their own",
+    ]
+    assert all(record.levelno == logging.WARNING for record in caplog.records)
+
+
+def test_the_own_form_is_read_as_before_and_values_that_are_wrong_have_their_line(tmp_path):
+    assert read(tmp_path, "upstream: http://127.0.0.1:9000\nfilters: [a.wasm]\n")["filters"] == ["a.wasm"]
+    (tmp_path / "envoy.yaml").write_text(ENVOY.replace('"0000', '"zz00').replace("'0' * 64", "x"))
+    with pytest.raises(ConfigError, match=r"envoy.yaml:\d+: filters\[1\].sha256"):
+        Source(tmp_path / "envoy.yaml", model=Settings).load()
