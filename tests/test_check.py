@@ -61,6 +61,6 @@ def test_what_needs_more_than_there_is_is_not_collected_and_told():
     assert told == (
         "Not collected here: tests/engines/v8 (no proxywasm_engine_v8), tests/engines/wasmer (no proxywasm_engine_wasmer), "
         "tests/envoy (no envoy), tests/higress (no gpustack_higress_plugins), "
-        "tests/serve (no proxywasm_dataplane), tests/serve/test_syntax.py (no envoy), tests/servers (no granian), "
+        "tests/serve (no proxywasm_dataplane), tests/serve/test_in_envoy.py (no envoy), tests/serve/test_syntax.py (no envoy), tests/servers (no granian), "
         "tests/testing/test_write_an_engine.py (no pywasm), what compares engines (wasmtime is alone)."
     )
