@@ -50,8 +50,16 @@ impl Rest {
     fn broken(self) -> Response<Down> {
         let refusal =
             self.busy.refusal().map_or((400, String::new()), |refusal| (refusal.0, format!("{}\n", refusal.1)));
-        let mut response = self.answer(StatusCode::from_u16(refusal.0).expect("ours"), &refusal.1);
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        self.refuse(StatusCode::from_u16(refusal.0).expect("ours"), &refusal.1)
+    }
+
+    /// Answer by ourselves what is no request for us; a connection of HTTP/1 ends with it.
+    fn refuse(self, status: StatusCode, text: &str) -> Response<Down> {
+        let closes = self.busy.refuse();
+        let mut response = self.answer(status, text);
+        if closes {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         response
     }
 
@@ -102,11 +110,7 @@ pub async fn answer(thread: Rc<ServerThread>, peer: Rc<Peer>, busy: Busy, mut re
         Ok(head) => head,
         Err(Refused(status, why)) => {
             let rest = Rest { record: begin(line), busy, lease: None, finish: None };
-            let mut response = rest.answer(status, &format!("{why}\n"));
-            if parts.version < Version::HTTP_2 {
-                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            }
-            return Ok(response);
+            return Ok(rest.refuse(status, &format!("{why}\n")));
         }
     };
     head::forward(&mut head, &generation.config.forwarded, &peer);

@@ -48,6 +48,8 @@ struct Now {
     in_body: bool,
     /// The client speaks another protocol from now on.
     switched: bool,
+    /// The connection ends with the response under way, whatever the client has sent behind its request.
+    last: bool,
 }
 
 impl State {
@@ -85,6 +87,13 @@ impl Busy {
     pub fn refusal(&self) -> Option<Refusal> {
         let now = self.0.now();
         now.refusal.filter(|_| now.in_body)
+    }
+
+    /// The request is refused. Gives whether the connection ends with the response, as it does in HTTP/1.
+    pub fn refuse(&self) -> bool {
+        let last = self.1 < Version::HTTP_2;
+        self.0.now().last |= last;
+        last
     }
 
     /// The client speaks another protocol from now on.
@@ -269,7 +278,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<I> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.syntax.in_body() || self.state.now().refusal.is_some() {
+        let it = *self.state.now();
+        if it.last || it.refusal.is_some() || self.syntax.in_body() {
             return self.poll_linger(context);
         }
         Pin::new(&mut self.io).poll_shutdown(context)
@@ -373,6 +383,7 @@ async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         refusal: None,
         in_body: false,
         switched: false,
+        last: false,
     };
     let state = Arc::new(State(Mutex::new(now), Mutex::default(), fd));
     let syntax = Http1Syntax::new(clients.max_header_size, clients.max_headers);
