@@ -284,6 +284,9 @@ class TestNativeThreads:
         assert started
         del engine, one
         gc.collect()
+        until = time.monotonic() + 20  # a thread that was joined stands there for a moment yet
+        while started & threads() and time.monotonic() < until:
+            time.sleep(0.01)
         assert not started & threads()
 
 
