@@ -9,6 +9,8 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --c
 # Programs that the tests start, by the names of Debian's packages.
 PACKAGES := chromium docker-registry luajit nghttp2-client redis-server wrk $(if $(shell command -v npm),,nodejs npm) $(if $(shell command -v go),,golang-go)
 PROJECTS := pyproject.toml setup.py constraints.txt engines/wasmtime/pyproject.toml sdk/pyproject.toml $(wildcard proxywasm_host/include/*.h proxywasm_host/native/*.[ch] engines/wasmtime/*/native/*.[ch])
+# Two processes, each of which takes whole files. A crash says where it was, also one after the last test.
+PARALLEL := PYTHONFAULTHANDLER=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 # C of ours that is not a filter.
 SOURCES_IN_C := $(wildcard proxywasm_host/include/*.h proxywasm_host/native/*.[ch] engines/*/*/native/*.[ch])
 # What `check` tests: what needs no server, browser or other program, and is quick on one engine.
@@ -22,7 +24,7 @@ CRATES := $(patsubst %/Cargo.toml,%,$(wildcard dataplane/Cargo.toml engines/wasm
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/proxywasm-host
 WASMER := $(if $(findstring wasmer,$(WITHOUT)),,$(VENV)/.wasmer)
 
-.PHONY: demo serve-demo check unit test sanitize lint format clippy bench filters clean
+.PHONY: demo serve-demo check unit test coverage sanitize lint format clippy bench filters clean
 
 demo: $(VENV)/.run
 	@echo
@@ -38,11 +40,15 @@ serve-demo: $(VENV)/.run $(VENV)/.dataplane
 
 test: $(VENV)/.test $(WASMER) $(VENV)/.rivals
 	@echo "Running the tests; real servers and engines are started and stopped by them."
-	@$(VENV)/bin/coverage run -m pytest $(PYTEST)
+	@$(PARALLEL) $(PYTEST)
 	@echo "Once more without the C extension, as where there is no compiler."
-	@PROXYWASM_NATIVE=no $(VENV)/bin/python -m pytest -q tests/abi/test_native.py tests/runtime tests/test_conformance.py tests/test_exchange.py
-	@$(VENV)/bin/coverage report
+	@PROXYWASM_NATIVE=no $(PARALLEL) -q tests/abi/test_native.py tests/runtime tests/test_conformance.py tests/test_exchange.py
 	@$(MAKE) --no-print-directory sanitize
+
+# Which lines of the core the tests reach. Slower than `test`; fewer tests: make coverage PYTEST=tests/runtime
+coverage: $(VENV)/.test $(WASMER) $(VENV)/.rivals
+	@$(VENV)/bin/coverage run -m pytest $(PYTEST)
+	@$(VENV)/bin/coverage report
 
 # The C of ours under AddressSanitizer and UBSan, and how much of it ran. More tests: make sanitize TESTS=tests/runtime
 sanitize: $(VENV)/.test

@@ -32,7 +32,7 @@ STARTED = [
 ]
 
 
-@pytest.mark.parametrize(("call", "started", "expected"), STARTED, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("call", "started", "expected"), STARTED, ids=[f"{function.__name__} {values}" for (function, *values), _, _ in STARTED])
 def test_started(call, started, expected):
     vm = FakeVm()
     hostcall, *args = call
