@@ -75,7 +75,6 @@ def proxied(tmp_path, origin):
 
 
 @pytest.mark.parametrize("mode", ["BUFFERED", "BUFFERED_PARTIAL", "STREAMED", "FULL_DUPLEX_STREAMED"])
-@pytest.mark.usefixtures("on_engine")
 @pytest.mark.parametrize("body", [b"abcde", [b"abc", b"de"]], ids=["whole", "parts"])
 def test_a_body_that_a_filter_replaces(server, proxied, mode, body):
     proxy = proxied(server(HOLDS_ALL), mode)

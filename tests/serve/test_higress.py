@@ -54,6 +54,7 @@ def test_production_plugins(on_engine, origin, tmp_path):
             "properties": {"route_name": "ai-route-1", "cluster_name": "outbound|80||model-1-1.static"},
         },
         log_level="error",
+        deadline="60",
     )
 
     def post(text: str, **headers: str) -> httpx2.Response:

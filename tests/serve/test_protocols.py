@@ -141,7 +141,7 @@ def test_filters_see_a_websocket_as_heads_and_bodies(on_engine, origin):
         assert time.monotonic() < limit
 
 
-def test_upstream_or_a_filter_may_not_want_a_websocket(on_engine, origin):
+def test_upstream_or_a_filter_may_not_want_a_websocket(serve, origin):
     origin.answers["/ws"] = echoes
     for script, target, status in (
         ("@on_request_headers\nremove_header_map_value 0 upgrade", b"/no", b"200"),
@@ -149,7 +149,7 @@ def test_upstream_or_a_filter_may_not_want_a_websocket(on_engine, origin):
         ("@on_request_headers\nsend_local_response 403 details no a=b -1\nreturn 1", b"/ws", b"403"),
         ("@on_response_headers\nreplace_header_map_value 2 :status 99", b"/ws", b"503"),
     ):
-        served = on_engine(settings=probing(script))
+        served = serve(settings=probing(script))
         origin.requests.clear()
         with connected(served) as client:
             client.sendall(UPGRADE.replace(b"/ws", target))

@@ -21,10 +21,18 @@ def recycled(served) -> float:
     return served.metrics()['proxywasm_reloads_total{outcome="recycled"}']
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_no_request_is_lost(on_engine, policy):
+def test_no_request_is_lost_where_memory_grows(on_engine):
+    loses_none(on_engine, "memory")
+
+
+@pytest.mark.parametrize("policy", ["requests", "age"])
+def test_no_request_is_lost(serve, policy):
+    loses_none(serve, policy)
+
+
+def loses_none(serve, policy):
     filters = [{"file": PROBE, "configuration": GROWS}]
-    served = on_engine(settings={"filters": filters, "recycle": {policy: POLICIES[policy]}, "log_level": "error"})
+    served = serve(settings={"filters": filters, "recycle": {policy: POLICIES[policy]}, "log_level": "error"})
     answers = []
     with ThreadPoolExecutor(4) as clients:
         until = time.monotonic() + 60

@@ -35,8 +35,8 @@ def lines(log: str, what: str) -> Counter[int]:
     return Counter(n for n in map(int, re.findall(rf"ticker: {what} (\d+)$", log, re.MULTILINE)) if n > TRIED)
 
 
-def test_two_processes_count_as_one_and_each_message_is_taken_once(on_engine, shared):
-    served = on_engine(TICKER, vm_config="20", workers=2, access_log="off", **shared)
+def test_two_processes_count_as_one_and_each_message_is_taken_once(serve, shared):
+    served = serve(TICKER, vm_config="20", workers=2, access_log="off", **shared)
     served.wait_for(r"dequeued tick 80\b")
     before = served.metrics()["wasmcustom_ticker_ticks_total{name=\"ticker.ticks\"}"]
     shown = int(served.get().headers["x-ticks"])
