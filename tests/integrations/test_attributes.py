@@ -45,7 +45,14 @@ def test_what_carriers_say():
 def test_what_serve_says():
     """Its data plane is in Rust."""
     source = (ROOT / "dataplane/src/filters.rs").read_text("utf-8")
-    assert said_by("serve") == set(re.findall(r'"(xds\.\w+)"', source))
+    assert said_by("serve") == set(re.findall(r'"((?:xds|upstream)\.\w+)"', source))
+
+
+def test_what_is_absent_has_a_reason():
+    page = (ROOT / "docs/attributes.md").read_text("utf-8")
+    reasons = re.findall(r"^\| `\S+` \| you \| *(.*?) *\|$", page, re.MULTILINE)
+    assert len(reasons) == len(said_by("you"))
+    assert "" not in reasons
 
 
 def test_the_rest_is_found_if_it_is_given(engine, probe, log):
