@@ -27,6 +27,7 @@ from proxywasm_host.driver.asynchronous import AsyncClient, AsyncDriver
 from proxywasm_host.driver.dispatch import logger
 from proxywasm_host.driver.filters import AnyFilter
 from proxywasm_host.driver.health import FilterHealth, OnFailure, watch
+from proxywasm_host.driver.recycle import EACH, LATER, Recycle
 from proxywasm_host.driver.refresh import Refresher
 from proxywasm_host.recording.record import Record
 from proxywasm_host.runtime.effects import Callout
@@ -45,6 +46,7 @@ class Worker:
         make_host: makes the host, which is the worker's own.
         filters: the chain, in the order of the request.
         clients, stream_idle_timeout, record: see `AsyncDriver`.
+        recycle: when the filters get new VMs; only when one fails if not given.
         logger: who says which guests failed, and why.
         on_failure: told of each failure.
     """
@@ -70,6 +72,7 @@ class Worker:
         on_failure: OnFailure = None,
         stream_idle_timeout: float | None = None,
         record: Record | None = None,
+        recycle: Recycle | None = None,
     ) -> None:
         self._make_host = make_host
         self._filters = filter_list.chain(filters)
@@ -78,6 +81,7 @@ class Worker:
         self._on_failure = on_failure
         self._stream_idle_timeout = stream_idle_timeout
         self._record = record
+        self._recycle = recycle
         self._error: Exception | None = None
         self._ready = anyio.Event()
         self._stop = anyio.Event()
@@ -99,6 +103,7 @@ class Worker:
                     self._ready.set()
                     async with anyio.create_task_group() as group:
                         group.start_soon(self._refresh)
+                        group.start_soon(self._recycled)
                         await self._stop.wait()
                         group.cancel_scope.cancel()
         except Exception as error:
@@ -156,6 +161,24 @@ class Worker:
         self.driver.heal(plugins)
         for plugin in old:
             self.driver.perform(plugin.close())
+
+    async def _recycled(self) -> None:
+        """Replace VMs that are used up, until cancelled; what cannot be loaded anew goes on as it is."""
+        wait = EACH
+        while self._recycle is not None:
+            await anyio.sleep(wait)
+            wait = EACH
+            why = self._recycle.why_now(self.host, self.plugins)
+            if not why:
+                continue
+            self.host.renew()
+            try:
+                await self._load(self._refresher.pinned)
+            except Exception:
+                self._logger.exception("%s, but no new one can be loaded: it goes on", why)
+                wait = LATER
+            else:
+                self._logger.info("%s: filters have new VMs, and requests under way end on the old ones", why)
 
     async def _refresh(self) -> None:
         """Look for newer modules from time to time, until cancelled."""

@@ -15,6 +15,7 @@ from proxywasm_host.driver.defaults import LIMITS, STREAM_IDLE_TIMEOUT
 from proxywasm_host.driver.dispatch import CALLOUTS
 from proxywasm_host.driver.filters import AnyFilter
 from proxywasm_host.driver.health import FilterHealth, FilterStatus, OnFailure
+from proxywasm_host.driver.recycle import Recycle
 from proxywasm_host.engine.protocol import Engine, Limits
 from proxywasm_host.fetch.fetcher import ModuleFetcher
 from proxywasm_host.integrations.properties import of_this_node
@@ -51,6 +52,8 @@ class Carrier:
         clients: who makes callouts, by the effect's type; see `AsyncDriver` and `ThreadDriver`.
         limits: memory and deadline of each guest; ``Limits()`` for none.
         record: which requests are recorded, and where: ``Record("recordings", sample=100)``; ``None`` for none.
+        recycle: when filters get new VMs, beside which requests under way end: ``Recycle(memory=64 << 20)``; ``None``:
+            only when one fails.
         shared: who shares data, queues and metrics of filters, which `services` then need not say: ``"memory"``,
             ``"processes"`` or ``"redis://…"``; see `proxywasm_host.services.shared`.
         fetcher: how modules are fetched that are named by URL, and how often it is looked for newer ones.
@@ -84,6 +87,7 @@ class Carrier:
         profile: str | Profile = ENVOY,
         limits: Limits | None = LIMITS,
         record: Record | None = None,
+        recycle: Recycle | None = None,
         shared: str | None = None,
         on_failure: OnFailure = None,
         fetcher: ModuleFetcher | None = None,
@@ -106,6 +110,7 @@ class Carrier:
         check("fetcher", fetcher, right, "a ModuleFetcher(ca='ca.pem')")
         check("limits", limits, limits is None or isinstance(limits, Limits), "Limits(memory=256 << 20, deadline=5.0)")
         check("record", record, record is None or isinstance(record, Record), "a Record('recordings')")
+        check("recycle", recycle, recycle is None or isinstance(recycle, Recycle), "a Recycle(memory=64 << 20)")
         check_arguments(profile=profile, listener=listener)
         right = on_failure is None or callable(on_failure)
         check("on_failure", on_failure, right, "a function of a plugin and a failure")
@@ -133,6 +138,7 @@ class Carrier:
         self._stream_idle_timeout = stream_idle_timeout
         self._fix_content_length = fix_content_length
         self._record = record
+        self._recycle = recycle
         self._on_failure = on_failure
         self._set_up()
 

@@ -92,6 +92,7 @@ class EventLoopCarrier(Carrier):
             on_failure=self._on_failure,
             stream_idle_timeout=self._stream_idle_timeout,
             record=self._record,
+            recycle=self._recycle,
         )
         if isinstance(loop, asyncio.AbstractEventLoop):
             task = loop.create_task(worker.run())

@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.driver import filters as filter_list
 from proxywasm_host.driver.health import FilterHealth, watch
+from proxywasm_host.driver.recycle import EACH, LATER, Recycle
 from proxywasm_host.driver.refresh import Refresher
 from proxywasm_host.driver.threaded import ThreadDriver
 from proxywasm_host.integrations.carrier import Carrier
@@ -50,6 +51,8 @@ class ThreadCarrier(Carrier):
                     refresher = Refresher(filters, pinned, host.pin)
                     if refresher.places and host.fetcher.refresh_interval is not None:
                         opened.enter_context(self._refreshing(driver, refresher, host.fetcher.refresh_interval))
+                    if self._recycle is not None:
+                        opened.enter_context(self._recycling(driver, refresher, self._recycle))
                     self._closing = opened.pop_all()
                 self._running = running
             return self._running
@@ -87,6 +90,52 @@ class ThreadCarrier(Carrier):
         with exchanging:  # the host goes when nobody loads into it
             pass
 
+    @contextmanager
+    def _recycling(self, driver: ThreadDriver, refresher: Refresher, recycle: Recycle) -> Iterator[None]:
+        """Replace VMs that are used up, in a thread; what cannot be loaded anew goes on as it is."""
+        over, exchanging = threading.Event(), threading.Lock()
+
+        def look() -> float:
+            with driver.lock:
+                running = self._running
+                why = recycle.why_now(driver.host, running[2]) if running else ""
+                if not why:
+                    return EACH
+                driver.host.renew()
+            try:
+                plugins = self._load(driver, refresher.pinned)
+            except Exception:
+                self.logger.exception("%s, but no new one can be loaded: it goes on", why)
+                return LATER
+            if self._replace(driver, plugins):
+                self.logger.info("%s: filters have new VMs, and requests under way end on the old ones", why)
+            return EACH
+
+        def recycled() -> None:
+            wait = EACH
+            while not over.wait(wait):
+                with exchanging:
+                    if not over.is_set():
+                        wait = look()
+
+        thread = threading.Thread(target=recycled, name="proxywasm-recycle", daemon=True)
+        thread.start()
+        yield
+        over.set()
+        with exchanging:  # the host goes when nobody loads into it
+            pass
+
+    def _replace(self, driver: ThreadDriver, plugins: list[Plugin]) -> bool:
+        """Let a chain take the place of the one that runs; false if the host is being closed, with all that it has."""
+        with driver.lock:
+            running = self._running
+            if running is None or running[1] is not driver:
+                return False
+            self._running = (*running[:2], plugins)
+            for plugin in running[2]:
+                driver.perform(plugin.close())
+        return True
+
     def _exchange(self, driver: ThreadDriver, refresher: Refresher, chain: list[FilterConfig], place: int) -> None:
         """Let a chain take the place of the one that runs, if it can be loaded; requests under way end on theirs."""
         try:
@@ -94,14 +143,8 @@ class ThreadCarrier(Carrier):
         except Exception as error:  # noqa: BLE001 - it is told
             refresher.refused(chain, place, error, self.logger)
             return
-        with driver.lock:
-            running = self._running
-            if running is None or running[1] is not driver:  # it is being closed, and the host closes what it has
-                return
-            self._running = (*running[:2], plugins)
-            for plugin in running[2]:
-                driver.perform(plugin.close())
-        refresher.loaded(chain, place, self.logger)
+        if self._replace(driver, plugins):
+            refresher.loaded(chain, place, self.logger)
 
     def _filter_healths(self) -> list[FilterHealth]:
         running = self._running

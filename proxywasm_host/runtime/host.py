@@ -271,6 +271,13 @@ class Host(HostBase):
             if not (isinstance(effect, PluginEffect) and effect.plugin is plugin):
                 self._emit(effect)
 
+    def renew(self) -> None:
+        """Give plugins that are loaded from now on VMs of their own, beside those of the plugins that run."""
+        self._vms = {}
+
+    def _all_vms(self) -> list[Vm]:
+        return list(dict.fromkeys([*self._vms.values(), *(plugin._vm for plugin in self.plugins)]))
+
     def _plugin_gone(self, plugin: Plugin) -> None:
         """A plugin was closed and its guest has let it go; its VM goes with its last plugin."""
         if plugin in self.plugins:
@@ -360,7 +367,7 @@ class Host(HostBase):
         """Replace the services of guests from now on. Not to be called while a guest runs."""
         check_arguments(services=services)
         self.services = services
-        for vm in self._vms.values():
+        for vm in self._all_vms():
             vm.services = services
 
     def listen(self, listener: Listener | None) -> None:
@@ -385,7 +392,7 @@ class Host(HostBase):
 
     def _listen(self) -> None:
         all = listeners(self._listener, *self._others)
-        for vm in self._vms.values():
+        for vm in self._all_vms():
             vm.listen(all)
 
     def close(self) -> list[Effect]:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from proxywasm_host.abi.types import LogLevel
+from proxywasm_host.driver.recycle import EACH, LATER, MAX_RETIRED
 from proxywasm_host.driver.refresh import Refresher
 from proxywasm_host.errors import ConfigError
 from proxywasm_host.runtime.filter_config import FilterConfig
@@ -35,12 +36,6 @@ FIXED = (
     *("shutdown_timeout", "sample", "log_level"),
 )
 """What is decided when the server starts."""
-RECYCLE_EACH = 0.25
-"""Seconds between looks at what VMs have used."""
-RECYCLE_LATER = 60.0
-"""Seconds until the next one, if new VMs could not be loaded."""
-MAX_RETIRED = 2
-"""Generations that may wait for their last request; no VM is recycled meanwhile, so that memory is bounded."""
 IDLE = 60.0
 """Seconds until it is looked again whether newer modules are to be looked for."""
 logger = logging.getLogger("proxywasm_host.serve")
@@ -187,10 +182,10 @@ class Application:
 
     async def _recycle(self) -> None:
         """Replace VMs that are used up, until cancelled; what cannot be loaded anew goes on as it is."""
-        wait = RECYCLE_EACH
+        wait = EACH
         while True:
             await asyncio.sleep(wait)
-            wait = RECYCLE_EACH
+            wait = EACH
             if self.generation.settings.recycle is None or len(self._stopping) >= MAX_RETIRED:
                 continue
             async with self._reloading:
@@ -202,7 +197,7 @@ class Application:
                     self._replace(await self._load(old.number + 1, old.settings, old.filters))
                 except Exception:
                     logger.exception("%s, but no new one can be loaded: it goes on", why)
-                    wait = RECYCLE_LATER
+                    wait = LATER
                 else:
                     self._filter_counts.reloads["recycled",] += 1
                     logger.info("%s: filters have new VMs, and requests under way end on the old ones", why)

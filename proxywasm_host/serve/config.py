@@ -25,6 +25,7 @@ from pydantic_core import PydanticCustomError, SchemaError
 from proxywasm_host import recording
 from proxywasm_host.abi.profile import PROFILES
 from proxywasm_host.abi.values import encode_value
+from proxywasm_host.driver import recycle as recycling
 from proxywasm_host.driver.defaults import DEADLINE, FAILURE_POLICY, MEMORY, RELOAD_INTERVAL, STREAM_IDLE_TIMEOUT
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.errors import not_among
@@ -166,10 +167,13 @@ class Recycle(Model):
     """Seconds since a VM started."""
 
     @model_validator(mode="after")
-    def _one_at_least(self) -> Recycle:
-        if self.memory is None and self.requests is None and self.age is None:
-            raise ValueError("say when: memory, requests or age")
+    def _checked(self) -> Recycle:
+        self.recycle()
         return self
+
+    def recycle(self) -> recycling.Recycle:
+        """The `Recycle` that this describes."""
+        return recycling.Recycle(**self.model_dump())
 
 
 class GuestLimits(Model):

@@ -182,18 +182,7 @@ class Generation:
     def used_up(self) -> str:
         """Why its VMs are to be replaced, in words; nothing if they are not."""
         recycle = self.settings.recycle
-        if recycle is None:
-            return ""
-        for plugin in self.plugins:
-            usage = plugin.usage()
-            for said, used, most in (
-                ("has {:g} bytes of memory", usage.memory, recycle.memory),
-                ("has begun {:g} requests", usage.contexts - 1, recycle.requests),
-                ("is {:.0f} seconds old", usage.age, recycle.age),
-            ):
-                if most is not None and used >= most:
-                    return f"the VM of {plugin.name} {said.format(used)}"
-        return ""
+        return recycle.recycle().why(self.plugins) if recycle else ""
 
     def state(self) -> list[dict[str, Any]]:
         """The filters and their VMs, for the page and for metrics."""
