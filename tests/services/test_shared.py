@@ -17,7 +17,7 @@ from proxywasm_host.services.metrics import COUNTER, GAUGE, HISTOGRAM
 from proxywasm_host.services.shared import check_shared, open_shared
 from proxywasm_host.services.shared.directory import Directory
 from proxywasm_host.services.shared.processes import ProcessSharedData, ProcessSharedQueues
-from tests.redis_server import Server
+from tests.redis_server import Server, valkey
 from tests.services.shared_counting import all_counted
 
 NUMBER = count()
@@ -30,21 +30,30 @@ def redis_server(tmp_path_factory):
     server.stop()
 
 
-@pytest.fixture(params=["memory", "processes", "redis"])
-def choice(request):
-    """A place of its own on each backend."""
+@pytest.fixture(scope="module")
+def valkey_server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("valkey"), program=valkey())
+    yield server
+    server.stop()
+
+
+def own_place(request) -> str:
     own = f"test-{os.getpid()}-{next(NUMBER)}"
-    if request.param == "redis":
-        return f"{request.getfixturevalue('redis_server').url}/0?timeout=5&prefix={own}:"
+    if request.param in ("redis", "valkey"):
+        return f"{request.getfixturevalue(f'{request.param}_server').url}/0?timeout=5&prefix={own}:"
     return request.param if request.param == "memory" else f"processes:{own}"
 
 
-@pytest.fixture
-def outside(choice):
-    """A choice by which processes meet."""
-    if choice == "memory":
-        pytest.skip("other processes have memory of their own")
-    return choice
+@pytest.fixture(params=["memory", "processes", "redis", "valkey"])
+def choice(request):
+    """A place of its own on each backend."""
+    return own_place(request)
+
+
+@pytest.fixture(params=["processes", "redis"])
+def outside(request):
+    """A choice by which processes meet; to Valkey, processes are what they are to Redis."""
+    return own_place(request)
 
 
 @pytest.fixture
