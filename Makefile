@@ -95,7 +95,7 @@ clean:
 $(VENV)/.run: $(PROJECTS)
 	@echo "Setting up $(VENV) with $$($(PYTHON) --version): the core, the Wasmtime engine, the command line, what examples use."
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	@$(PIP) --editable '.[cli,fuzz,serve,suites,testing]' --editable engines/wasmtime --editable sdk starlette fastapi
+	@$(PIP) --editable '.[cli,fuzz,kong,serve,suites,testing]' --editable engines/wasmtime --editable sdk starlette fastapi
 	@touch $@
 
 # What checking needs beside that: Python packages only.

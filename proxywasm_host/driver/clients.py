@@ -15,12 +15,13 @@ from proxywasm_host.runtime.effects import Callout, CalloutFailed, GrpcCall, Grp
 __all__ = ["AsyncClients", "Clients"]
 
 MODULES: dict[type[Callout], tuple[str, str]] = {
-    HttpCall: ("http", "HttpClient"),
-    GrpcCall: ("grpc", "GrpcClient"),
-    GrpcStream: ("grpc", "GrpcClient"),
-    RedisCall: ("redis", "RedisClient"),
+    HttpCall: ("proxywasm_host.driver.http", "HttpClient"),
+    GrpcCall: ("proxywasm_host.driver.grpc", "GrpcClient"),
+    GrpcStream: ("proxywasm_host.driver.grpc", "GrpcClient"),
+    RedisCall: ("proxywasm_host.driver.redis", "RedisClient"),
 }
-"""Where clients are, and how they are called (those for event loops with ``Async`` before it)."""
+"""Where clients are, and how they are called (those for event loops with ``Async`` before it). Who has callouts of
+another kind adds the client for them."""
 
 
 class _Clients:
@@ -35,7 +36,7 @@ class _Clients:
         """Raises: ModuleNotFoundError, with what to install."""
         module, name = MODULES[kind]
         if module not in self._made:
-            found = getattr(import_module(f"proxywasm_host.driver.{module}"), self.prefix + name)
+            found = getattr(import_module(module), self.prefix + name)
             self._made[module] = found(self.clusters)
         return self._made[module]
 

@@ -5,14 +5,29 @@ Text is `str` with one character for each byte (latin-1), so that nothing is los
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Union
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import LogLevel
 
-__all__ = ["Client", "Context", "Entity", "Exit", "Headers", "Log", "Request", "Response", "Route", "Upstream"]
+__all__ = [
+    "PENDING_HEADERS",
+    "Client",
+    "Context",
+    "Entity",
+    "Exit",
+    "Headers",
+    "Log",
+    "Request",
+    "Response",
+    "Route",
+    "Upstream",
+]
+
+PENDING_HEADERS = "response headers"
+"""The key in `Context.state` of the `Headers` that plugins set before there is a response, which then has them."""
 
 Entity = Mapping[str, Any]
 """A service, route, consumer or credential as the configuration has it, with Kong's field names; `id` is always set."""
@@ -210,5 +225,9 @@ class Context:
     """What a kind of plugin keeps for this request (``kong.ctx.plugin``), by a key of its own."""
     log_values: dict[str, Any] = field(default_factory=dict)
     """``kong.log.set_serialize_value``: by key, with dots for what is inside; ``None`` removes a value."""
+    node_id: str = ""
+    """Of this gateway."""
+    trusts: Callable[[str], bool] = bool
+    """Whether an address is that of a trusted proxy (``KONG_TRUSTED_IPS``)."""
     exit: Exit | None = None
     """A plugin that answers sets it and returns; later plugins and all filters are left out."""

@@ -24,9 +24,11 @@ from functools import cached_property
 from typing import Any
 
 from proxywasm_host.abi.hostcalls.headers import add, joined, replace
+from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.native import NATIVE
 from proxywasm_host.abi.pairs import HeaderList
-from proxywasm_host.abi.types import MapType
+from proxywasm_host.abi.types import MapType, Status
+from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.arguments import as_body, how_to_write
 from proxywasm_host.runtime.effects import Effect
@@ -104,6 +106,8 @@ class HttpStream(HttpStreamBase):
     _router = True
     """Whether headers without the pseudo headers that must be there are answered as by Envoy's router."""
     _prepared: LocalResponse | None = None
+    _namespaces: frozenset[str] = frozenset()
+    """First words of properties that an embedder's stream has of its own, for `_own_property` and `_set_own`."""
     _context_type = HttpContext
     _chain_type = FilterChain
 
@@ -184,6 +188,14 @@ class HttpStream(HttpStreamBase):
     def filter_state(self) -> dict[str, bytes]:
         """What filters stored with ``proxy_set_property``."""
         return {}
+
+    def _own_property(self, name: str) -> PropertyValue:
+        """A property of one of the namespaces. Raises: LookupError."""
+        raise LookupError(name)
+
+    def _set_own(self, name: str, value: bytes) -> Refusal | None:
+        """Set one."""
+        return Refusal(Status.BAD_ARGUMENT, "property {0} cannot be set", name)
 
     @cached_property
     def _stored(self) -> Stored:

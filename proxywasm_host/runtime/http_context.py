@@ -11,6 +11,7 @@ Rules of this module, from ``context.cc`` of Envoy and of its host:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from proxywasm_host.abi.context import READ_ONLY, Context
@@ -322,6 +323,9 @@ class HttpContext(HttpContextBase, Context):
 
     def get_property(self, path: Sequence[str]) -> PropertyValue:
         """``proxy_get_property``. Raises: LookupError."""
+        stream = self.stream
+        if stream._namespaces and path[0].partition(".")[0] in stream._namespaces:
+            return stream._own_property(".".join(path))
         return stream_property(self, path)
 
     def set_filter_state(self, name: str, value: bytes) -> Refusal | None:
@@ -332,6 +336,8 @@ class HttpContext(HttpContextBase, Context):
     def set_property(self, name: str, value: bytes) -> Refusal | None:
         """Store a property. Higress's plugins ask for things by setting properties of certain names."""
         stream = self.stream
+        if stream._namespaces and re.split(r"[.\0]", name, maxsplit=1)[0] in stream._namespaces:
+            return stream._set_own(name.strip("\0").replace("\0", "."), value)
         if name in self.root.set_once and name in stream.filter_state:
             return Refusal(Status.BAD_ARGUMENT, READ_ONLY, name)
         if self.vm.version < AbiVersion.V0_2_100:

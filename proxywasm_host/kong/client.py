@@ -1,0 +1,129 @@
+"""Performs what plugins ask for, in an event loop: sleeps, HTTP requests, connections, calls to plugin servers."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any, Union
+
+import anyio
+import httpx2
+from anyio.abc import ByteStream
+
+from proxywasm_host.driver import clients
+from proxywasm_host.driver.clusters import Clusters
+from proxywasm_host.kong.plugin import Close, Connect, HttpReply, HttpRequest, Receive, Send, ServerCall, Sleep
+from proxywasm_host.kong.servers.pool import Ask, Pool, describe
+from proxywasm_host.kong.task import Answer, PluginCallout
+from proxywasm_host.runtime.effects import CalloutFailed
+
+__all__ = ["AsyncPluginClient"]
+
+MOST = 64 << 20
+"""Bytes of an answer's body."""
+
+
+class AsyncPluginClient:
+    """For one event loop."""
+
+    def __init__(self, clusters: Clusters) -> None:
+        self._http: dict[bool, httpx2.AsyncClient] = {}
+        self._pools: dict[str, Pool] = {}
+
+    async def __call__(self, callout: PluginCallout, /) -> Union[Answer, CalloutFailed]:
+        """Perform one effect. Whatever becomes of it is a reply."""
+        effect = callout.effect
+        try:
+            if isinstance(effect, ServerCall):
+                return Answer(await self._pool(callout, effect)(_ask(effect)))
+            if isinstance(effect, Sleep):
+                await anyio.sleep(effect.seconds)
+                return Answer()
+            if isinstance(effect, HttpRequest):
+                return Answer(await self._request(effect))
+            if isinstance(effect, Connect):
+                with anyio.fail_after(effect.timeout):
+                    return Answer(await _connect(effect))
+            return Answer(await _on_connection(effect))
+        except (TimeoutError, httpx2.TimeoutException):
+            return CalloutFailed("timeout")
+        except ConnectionRefusedError:
+            return CalloutFailed("connection refused")
+        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return CalloutFailed("closed")
+        except httpx2.ConnectError:
+            return CalloutFailed("connection refused")
+        except Exception as error:  # noqa: BLE001 - the plugin waits for an answer
+            return CalloutFailed(describe(error))
+
+    def _pool(self, callout: PluginCallout, effect: ServerCall) -> Pool:
+        pool = self._pools.get(effect.server)
+        if pool is None:
+            server = callout.plugin.servers[effect.server]
+            pool = self._pools[effect.server] = Pool(server.socket, server.protocol)
+        return pool
+
+    async def _request(self, effect: HttpRequest) -> HttpReply:
+        client = self._http.get(effect.verify)
+        if client is None:
+            client = httpx2.AsyncClient(verify=effect.verify, timeout=None, trust_env=False)
+            self._http[effect.verify] = client
+        with anyio.fail_after(effect.timeout):
+            async with client.stream(
+                effect.method, effect.url, headers=effect.headers, content=effect.body or None
+            ) as response:
+                body = bytearray()
+                async for chunk in response.aiter_raw():
+                    body += chunk
+                    if len(body) > MOST:
+                        raise ConnectionError("the answer is too large")
+        headers = [(name.lower(), value) for name, value in response.headers.raw]
+        return HttpReply(response.status_code, headers, bytes(body))
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for client in self._http.values():
+            await client.aclose()
+        for pool in self._pools.values():
+            pool.close()
+
+
+def _ask(effect: ServerCall) -> Ask:
+    assert isinstance(effect.message, Ask)  # noqa: S101 - made by `ServerPlugin`
+    return effect.message
+
+
+async def _connect(effect: Connect) -> ByteStream:
+    if not effect.port:
+        return await anyio.connect_unix(effect.host)
+    if not effect.tls:
+        return await anyio.connect_tcp(effect.host, effect.port)
+    context = ssl.create_default_context()
+    if not effect.verify:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return await anyio.connect_tcp(
+        effect.host,
+        effect.port,
+        tls=True,
+        ssl_context=context,
+        tls_hostname=effect.server_name or effect.host,
+        tls_standard_compatible=False,
+    )
+
+
+async def _on_connection(effect: Any) -> Any:
+    connection: Any = effect.connection
+    if isinstance(effect, Close):
+        await connection.aclose()
+        return None
+    with anyio.fail_after(effect.timeout):
+        if isinstance(effect, Send):
+            await connection.send(effect.data)
+            return None
+        assert isinstance(effect, Receive)  # noqa: S101 - there is nothing else
+        try:
+            return await connection.receive(effect.size)
+        except anyio.EndOfStream:
+            return b""
+
+
+clients.MODULES[PluginCallout] = ("proxywasm_host.kong.client", "PluginClient")

@@ -1,0 +1,210 @@
+"""The plugins, routes and filters of one configuration in one host: what all of its requests have in common."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+from uuid import uuid4
+
+from proxywasm_host.abi.types import LogLevel
+from proxywasm_host.kong.config import Configuration
+from proxywasm_host.kong.context import Context, Entity
+from proxywasm_host.kong.plugin import Effect, Plugin, PluginFailed, Run, Sleep, StartTimer
+from proxywasm_host.kong.router import Router
+from proxywasm_host.kong.task import Answer, PluginCallout, Task
+from proxywasm_host.runtime import plugin as wasm
+from proxywasm_host.runtime.effects import Callout, CalloutFailed
+from proxywasm_host.runtime.host import Host
+from proxywasm_host.services import GuestLog
+
+__all__ = ["Gateway", "log_failure"]
+
+logger = logging.getLogger("proxywasm_host.kong")
+FREE = 1 << 16
+"""Timers that may wait or run at once, as nginx's ``lua_max_pending_timers`` bounds them."""
+
+
+def log_failure(plugin: str, phase: str, error: Exception) -> None:
+    """Tell why a plugin's code failed; of an error that is not the plugin's, where it comes from as well."""
+    if isinstance(error, PluginFailed):
+        logger.error("plugin %s failed in %s: %s", plugin, phase, error)
+    else:
+        logger.error("plugin %s failed in %s", plugin, phase, exc_info=error)
+
+
+class Gateway:
+    """Made in the thread of its host; all of its methods are called there.
+
+    Args:
+        host: of the filters; its profile is ``wasmx``.
+        configuration: what the file says.
+        plugins: those that it names, loaded, by name.
+        filters: the running filters, by the id of the service or route whose chain they are.
+        servers: plugin servers by name, for whoever performs the effects.
+        trusted: networks of proxies whose ``X-Forwarded-…`` are believed (``KONG_TRUSTED_IPS``).
+        real_ip_header: the header that names the client then, in lower case.
+    """
+
+    name = "kong"
+    """As a driver's log names whoever makes a callout."""
+
+    def __init__(
+        self,
+        host: Host,
+        configuration: Configuration,
+        plugins: Mapping[str, Plugin],
+        filters: Mapping[str, Sequence[wasm.Plugin]],
+        *,
+        servers: Mapping[str, Any] | None = None,
+        trusted: Iterable[str] = (),
+        real_ip_header: str = "x-real-ip",
+    ) -> None:
+        self.host = host
+        self.configuration = configuration
+        self.filters = filters
+        self.servers = {} if servers is None else servers
+        self.real_ip_header = real_ip_header
+        self._trusted = [ipaddress.ip_network(each, strict=False) for each in trusted]
+        self._plugins = sorted(plugins.values(), key=lambda plugin: (plugin.priority, plugin.name), reverse=True)
+        self._configs: dict[str, dict[tuple[str | None, ...], Any]] = {}
+        for use in configuration.plugins:
+            checked = plugins[use.name].check(use.config)
+            self._configs.setdefault(use.name, {})[use.route, use.service, use.consumer] = checked
+        self.services = {service["id"]: service for service in configuration.of("services")}
+        routes = [route for route in configuration.of("routes") if self._served(route)]
+        self.router = Router(routes)
+        self.node_id = str(uuid4())
+        self._token = 0
+        self._tasks: dict[int, Task] = {}
+        self._timers: set[Task] = set()
+
+    def _served(self, route: Entity) -> bool:
+        service = route.get("service")
+        return service is None or bool(self.services[service["id"]].get("enabled", True))
+
+    # -- Plugins -------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Run ``init_worker`` and ``configure`` of all plugins."""
+        for plugin in self._plugins:
+            configs = list(self._configs.get(plugin.name, {}).values())
+            for phase, config in (("init_worker", None), ("configure", configs or None)):
+                if phase in plugin.phases:
+                    self.detach(plugin.run(phase, None, config), plugin.name, phase)
+
+    def with_phase(self, phase: str, context: Context) -> Iterator[tuple[Plugin, Any]]:
+        """Plugins that have something to do in a phase of this request, by priority, each with its configuration.
+
+        It is looked up when it is a plugin's turn: one before it may have said who the consumer is.
+        """
+        for plugin in self._plugins:
+            config = self.config_of(plugin, context) if phase in plugin.phases else None
+            if config is not None:
+                yield plugin, config
+
+    def config_of(self, plugin: Plugin, context: Context) -> Any:
+        """The most specific configuration of a plugin for this request; ``None`` if it has none."""
+        configs = self._configs.get(plugin.name)
+        if not configs:
+            return None
+        route = context.route.route["id"] if context.route else None
+        service = context.route.service["id"] if context.route and context.route.service else None
+        consumer = context.consumer["id"] if context.consumer else None
+        for key in (
+            *((route, service, consumer), (route, None, consumer), (None, service, consumer), (route, service, None)),
+            *((None, None, consumer), (route, None, None), (None, service, None), (None, None, None)),
+        ):
+            if key in configs:
+                return configs[key]
+        return None
+
+    def has_phase(self, phase: str, context: Context) -> bool:
+        """Whether a plugin has something to do in a phase of this request."""
+        return next(self.with_phase(phase, context), None) is not None
+
+    # -- Filters -------------------------------------------------------------------------------------------------
+
+    def chain(self, context: Context) -> list[wasm.Plugin]:
+        """Filters of a request: those of its service, then those of its route."""
+        route = context.route
+        if route is None:
+            return []
+        of_service = self.filters.get(route.service["id"], ()) if route.service else ()
+        return [*of_service, *self.filters.get(route.route["id"], ())]
+
+    # -- Effects -------------------------------------------------------------------------------------------------
+
+    @property
+    def _root(self) -> Gateway:
+        """Whom `Host.deliver` gives the replies to."""
+        return self
+
+    def call(self, task: Task, effect: Effect) -> int:
+        """Have an effect performed for a task; returns its token."""
+        self._token = self._token + 1 & 0x7FFFFFFF or 1
+        self._tasks[self._token] = task
+        self.host._emit(PluginCallout(self, self._token, effect))
+        return self._token
+
+    def forget(self, token: int) -> None:
+        """Nobody waits for a reply any more."""
+        self._tasks.pop(token, None)
+
+    def deliver(self, callout: Callout, reply: Any) -> None:
+        """Resume the task that waits for a reply."""
+        task = self._tasks.pop(callout.token, None)
+        if task is None:
+            return
+        if isinstance(reply, Answer):
+            task.resume(reply.value)
+        else:
+            task.resume(failure=reply.reason if isinstance(reply, CalloutFailed) else "no answer")
+
+    def start_timer(self, timer: StartTimer) -> None:
+        """Run a generator beside whatever runs."""
+
+        def later() -> Run:
+            yield Sleep(timer.seconds)
+            yield from timer.run
+
+        if len(self._timers) >= FREE:
+            logger.error("%d timers wait or run: no other is started", FREE)
+            timer.run.close()
+        else:
+            self.detach(later() if timer.seconds > 0 else timer.run, "timer", "timer")
+
+    def detach(self, run: Run, plugin: str, phase: str) -> None:
+        """Run a generator that belongs to no request, or to one that has ended."""
+
+        def done(error: Exception | None) -> None:
+            self._timers.discard(task)
+            if error is not None:
+                log_failure(plugin, phase, error)
+
+        task = Task(self, run, done)
+        self._timers.add(task)
+        task.resume()
+
+    def close(self) -> None:
+        """End what still runs."""
+        for task in list(self._timers):
+            task.cancel()
+        self._timers.clear()
+
+    # -- The rest ------------------------------------------------------------------------------------------------
+
+    def log(self, level: LogLevel, message: str) -> None:
+        """Take a line that a plugin logs."""
+        self.host.services.log.log(GuestLog("kong", level, message, 0))
+
+    def trusts(self, address: str) -> bool:
+        """Whether a proxy is believed in what it says of its client."""
+        if not self._trusted:
+            return False
+        try:
+            ip = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(ip in network for network in self._trusted)

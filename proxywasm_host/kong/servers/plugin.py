@@ -1,0 +1,111 @@
+"""A plugin of a plugin server, as the gateway sees it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Mapping
+from typing import Any
+
+from proxywasm_host.errors import ConfigError
+from proxywasm_host.kong.context import Context
+from proxywasm_host.kong.plugin import EffectFailed, PluginFailed, ReadRequestBody, Run, ServerCall
+from proxywasm_host.kong.schema import check_record
+from proxywasm_host.kong.servers.events import Called, Done, Refused, Started
+from proxywasm_host.kong.servers.pdk import FUNCTIONS, TERMINAL
+from proxywasm_host.kong.servers.pool import Ask, Connection, Said
+
+__all__ = ["ServerPlugin"]
+
+PHASES = frozenset({"rewrite", "access", "response", "log"})
+"""Those that a server can be asked for, in an HTTP request."""
+NO_INSTANCE = "no plugin instance"
+"""How a server's refusal begins when it has forgotten the instance (Kong's own rule)."""
+
+
+class ServerPlugin:
+    """One plugin. Instances are kept by configuration, for as long as the server lives."""
+
+    def __init__(self, server: str, info: Mapping[str, Any]) -> None:
+        """`info` is what the server's query command says. Raises: ConfigError."""
+        self._server = server
+        try:
+            self.name: str = info["Name"]
+            self.priority = int(info.get("Priority") or 0)
+            self.version = str(info.get("Version") or "")
+            self.phases = frozenset(info.get("Phases") or ()) & PHASES
+            fields = {name: field for each in info["Schema"]["fields"] for name, field in each.items()}
+            self._fields: list[Mapping[str, Any]] = fields["config"].get("fields") or []
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(f"plugin server {server}: cannot read what it says of a plugin: {error!r}") from None
+        self._instances: dict[tuple[int, str], int] = {}
+
+    def check(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """The configuration with its defaults. Raises: ConfigError."""
+        return check_record(self._fields, config, "config")
+
+    def run(self, phase: str, context: Context | None, config: Any) -> Run:
+        """Run one phase: the server says what it calls, and gets the results."""
+        if context is None:
+            return
+        text = json.dumps(config, sort_keys=True)
+        for last in (False, True):
+            try:
+                connection, said = yield from self._begin(phase, text)
+            except EffectFailed as failure:
+                if last:
+                    raise PluginFailed(f"plugin server {self._server}: {failure}") from None
+                continue
+            if isinstance(said, Refused):
+                yield ServerCall(self._server, Ask(connection, "release"))
+                if last or not said.message.startswith(NO_INSTANCE):
+                    raise PluginFailed(f"plugin server {self._server}: {said.message}")
+                self._instances.pop((connection.epoch, text), None)
+                continue
+            try:
+                yield from self._handle(connection, said, context)
+            except EffectFailed as failure:
+                raise PluginFailed(f"plugin server {self._server}: {failure}") from None
+            return
+
+    def _begin(self, phase: str, config: str) -> Generator[Any, Any, tuple[Connection, Any]]:
+        """Have an event begin; an instance is started first if there is none."""
+        newest = max((epoch for epoch, text in self._instances if text == config), default=None)
+        if newest is not None:
+            said: Said = yield self._ask(None, "handle_event", self._instances[newest, config], phase)
+            if said.connection.epoch == newest:
+                return said.connection, said.event
+            yield ServerCall(self._server, Ask(said.connection, "discard"))  # a number of another life of the server
+            self._instances.pop((newest, config), None)
+        said = yield self._ask(None, "start_instance", self.name, config)
+        if not isinstance(said.event, Started):
+            return said.connection, said.event
+        self._instances[said.connection.epoch, config] = said.event.instance
+        said = yield self._ask(said.connection, "handle_event", said.event.instance, phase)
+        return said.connection, said.event
+
+    def _ask(self, connection: Connection | None, method: str, *arguments: Any) -> ServerCall:
+        return ServerCall(self._server, Ask(connection, method, arguments))
+
+    def _handle(self, connection: Connection, event: Any, context: Context) -> Run:
+        """Answer what the plugin calls, until it is done or ends the request."""
+        while isinstance(event, Called):
+            method, arguments = event.method, event.arguments
+            if method == "kong.request.get_raw_body":
+                yield ReadRequestBody()
+            function = FUNCTIONS.get(method)
+            try:
+                if function is None:
+                    raise LookupError(f"{method} is not supported")  # noqa: TRY301 - told to the plugin as others are
+                result = function(context, *arguments)
+            except Exception as error:  # noqa: BLE001 - the plugin gave what it takes no sense of
+                said = yield self._ask(connection, "answer_error", method, str(error))
+            else:
+                if method in TERMINAL:
+                    yield ServerCall(self._server, Ask(connection, "discard"))
+                    return
+                said = yield self._ask(connection, "answer", method, result)
+            event = said.event
+        yield ServerCall(self._server, Ask(connection, "release"))
+        if isinstance(event, Refused):
+            raise PluginFailed(f"plugin server {self._server}: {event.message}")
+        assert isinstance(event, Done)  # noqa: S101 - there is nothing else

@@ -1,0 +1,175 @@
+"""Plugin servers as processes: what plugins they have, their start, and another one when they end.
+
+A server is described as in ``kong.conf``: ``pluginserver_names``, ``pluginserver_<name>_socket``, ``…_start_cmd``,
+``…_query_cmd``, here in the environment, in capitals and with ``KONG_`` before them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import shlex
+import subprocess
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proxywasm_host.errors import ConfigError
+from proxywasm_host.kong.servers.events import ServerProtocol
+from proxywasm_host.kong.servers.messagepack import MessagePack
+from proxywasm_host.kong.servers.protobuf import ProtoBuf
+
+__all__ = ["PluginServer", "ServerSettings", "servers_of"]
+
+PROTOCOLS: dict[str, type[ServerProtocol]] = {"MsgPack:1": MessagePack, "ProtoBuf:1": ProtoBuf}
+QUERY = 60.0
+"""Seconds that a query command may take."""
+RESTART = 1.0
+"""Seconds between two starts, at least."""
+END = 5.0
+"""Seconds that a server gets to end."""
+logger = logging.getLogger("proxywasm_host.kong")
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """What the environment says of a server."""
+
+    name: str
+    socket: str
+    start_cmd: str | None
+    query_cmd: str | None
+
+
+def servers_of(environment: Mapping[str, str], prefix: str) -> list[ServerSettings]:
+    """The plugin servers that an environment names; `prefix` is the folder of their sockets (``KONG_PREFIX``).
+
+    Raises: ConfigError.
+    """
+    names = [name.strip() for name in environment.get("KONG_PLUGINSERVER_NAMES", "").split(",")]
+    found = []
+    for name in filter(None, names):
+        at = f"KONG_PLUGINSERVER_{name.upper().replace('-', '_')}_"
+        query = environment.get(f"{at}QUERY_CMD")
+        if not query:
+            raise ConfigError(f"{at}QUERY_CMD is not set: it tells which plugins the server {name!r} has")
+        socket = environment.get(f"{at}SOCKET", f"{prefix}/{name}.socket")
+        found.append(ServerSettings(name, socket, environment.get(f"{at}START_CMD"), query))
+    return found
+
+
+class PluginServer:
+    """One server: asked which plugins it has, and run from `start` to `stop` by one of our processes."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        """Ask it. Raises: ConfigError."""
+        self.settings = settings
+        self.name = settings.name
+        self.socket = settings.socket
+        said = self._query()
+        self.protocol: type[ServerProtocol] = MessagePack
+        if isinstance(said, dict):
+            name = said.get("Protocol", "ProtoBuf:1")
+            if name not in PROTOCOLS:
+                raise ConfigError(
+                    f"plugin server {self.name}: its protocol {name!r} is not known; {list(PROTOCOLS)} are"
+                )
+            self.protocol = PROTOCOLS[name]
+            self.socket = said.get("SocketPath") or self.socket
+            said = said.get("Plugins") or []
+        self.plugins: list[dict[str, Any]] = said
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def _query(self) -> Any:
+        command = self.settings.query_cmd or ""
+        try:
+            done = subprocess.run(  # noqa: S603 - the configuration's own command
+                shlex.split(command), capture_output=True, timeout=QUERY, check=False, stdin=subprocess.DEVNULL
+            )
+            if done.returncode:
+                why = done.stderr.decode("utf-8", "replace").strip()[-500:]
+                raise ConfigError(f"plugin server {self.name}: {command!r} ended with {done.returncode}: {why}")
+            said = json.loads(done.stdout)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ConfigError(f"plugin server {self.name}: {command!r} cannot be run: {error}") from None
+        except ValueError:
+            raise ConfigError(f"plugin server {self.name}: {command!r} says no JSON: {done.stdout[:200]!r}") from None
+        if not isinstance(said, (dict, list)):
+            raise ConfigError(f"plugin server {self.name}: {command!r} says neither a list nor a mapping: {said!r}")
+        return said
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process, if it runs and is ours."""
+        process = self._process
+        return process.pid if process is not None and process.poll() is None else None
+
+    def start(self) -> None:
+        """Run it, unless it is started elsewhere: by hand, or by another of our processes."""
+        if self.settings.start_cmd is not None and self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=f"pluginserver-{self.name}", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        Path(self.socket).parent.mkdir(parents=True, exist_ok=True)
+        with open(f"{self.socket}.lock", "wb") as lock:
+            while not self._stopping.is_set():
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    self._stopping.wait(RESTART)  # another process runs it
+            while not self._stopping.is_set():
+                began = time.monotonic()
+                self._once()
+                self._stopping.wait(max(0.0, RESTART - (time.monotonic() - began)))
+
+    def _once(self) -> None:
+        """Start it, and log what it says until it ends."""
+        command = shlex.split(self.settings.start_cmd or "")
+        try:
+            process = subprocess.Popen(  # noqa: S603 - the configuration's own command
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            logger.error("plugin server %s cannot be started: %s", self.name, error)  # noqa: TRY400 - whole
+            return
+        self._process = process
+        if self._stopping.is_set():
+            process.terminate()
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        for line in process.stdout:
+            logger.info("[%s:%d] %s", self.name, process.pid, line.decode("utf-8", "replace").rstrip())
+        status = process.wait()
+        process.stdout.close()
+        if not self._stopping.is_set():
+            logger.error("plugin server %s (pid %d) ended with %d: it is started again", self.name, process.pid, status)
+
+    def stop(self) -> None:
+        """End its process."""
+        self._stopping.set()
+        process, thread = self._process, self._thread
+        if process is not None and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(END)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        if thread is not None:
+            thread.join(END)
+
+
+def default_prefix() -> str:
+    """Where sockets are if ``KONG_PREFIX`` does not say."""
+    return os.environ.get("KONG_PREFIX") or "/usr/local/kong"

@@ -1,0 +1,106 @@
+"""Drives a plugin's generator: what it yields becomes a callout of the gateway, whose reply resumes it. No I/O here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Union
+
+from proxywasm_host.kong.plugin import Effect, EffectFailed, ReadRequestBody, Run, StartTimer
+from proxywasm_host.runtime.effects import Callout, CalloutFailed, CancelCallout
+
+if TYPE_CHECKING:
+    from proxywasm_host.kong.gateway import Gateway
+
+__all__ = ["Answer", "PluginCallout", "Task"]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The reply to a `PluginCallout`: what the plugin is resumed with."""
+
+    value: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class PluginCallout(Callout):
+    """What a plugin has yielded; whoever performs it answers with an `Answer`, or with `CalloutFailed`."""
+
+    Reply: ClassVar[tuple[type, ...]] = (Answer, CalloutFailed)
+
+    plugin: Any = field(repr=False)
+    """The `Gateway`."""
+    token: int
+    effect: Effect
+    cluster: str = ""
+
+
+class Task:
+    """A generator that runs, and what it waits for.
+
+    `done` is called once, when it has ended, with what it raised. `body` gives the request's body, or ``None`` while it
+    has not come in as a whole; `resume_with_body` then goes on.
+    """
+
+    _awaits_body = False
+    _token = 0
+    _ended = False
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        run: Run,
+        done: Callable[[Exception | None], None],
+        body: Callable[[], Union[bytes, None]] = bytes,
+    ) -> None:
+        self._gateway = gateway
+        self._run = run
+        self._done = done
+        self._body = body
+
+    @property
+    def awaits_body(self) -> bool:
+        """Whether it waits for the request's body."""
+        return self._awaits_body
+
+    def resume(self, value: Any = None, failure: str | None = None) -> None:
+        """Go on, with the answer to what was yielded last, or with why there is none."""
+        self._token = 0
+        while not self._ended:
+            try:
+                effect = self._run.send(value) if failure is None else self._run.throw(EffectFailed(failure))
+            except StopIteration:
+                self._end(None)
+                return
+            except Exception as error:  # noqa: BLE001 - a plugin's code may raise anything
+                self._end(error)
+                return
+            value = failure = None
+            if isinstance(effect, StartTimer):
+                self._gateway.start_timer(effect)
+            elif isinstance(effect, ReadRequestBody):
+                value = self._body()
+                if value is None:
+                    self._awaits_body = True
+                    return
+            else:
+                self._token = self._gateway.call(self, effect)
+                return
+
+    def resume_with_body(self, body: bytes) -> None:
+        """The request has come in as a whole."""
+        self._awaits_body = False
+        self.resume(body)
+
+    def _end(self, error: Exception | None) -> None:
+        self._ended = True
+        self._done(error)
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+        if not self._ended:
+            self._ended = True
+            if self._token:
+                self._gateway.forget(self._token)
+                self._gateway.host._emit(CancelCallout(self._gateway, self._token))  # type: ignore[arg-type]
+            self._run.close()

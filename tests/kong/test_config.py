@@ -1,0 +1,216 @@
+"""Declarative configurations: what they may say, how they are nested, and what is refused, with its place."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from proxywasm_host.errors import ConfigError
+from proxywasm_host.kong.config import FilterUse, read
+from proxywasm_host.kong.environment import Environment
+from proxywasm_host.kong.filters import FilterFolder
+from proxywasm_host.kong.schema import check_record
+from proxywasm_host.kong.setup import Setup
+from tests.support import code
+
+WHOLE = """
+_format_version: "1.1"
+_transform: true
+services:
+- name: demo
+  url: https://up.example/base
+  filter_chains:
+  - filters:
+    - {name: first, config: {minute: 3}}
+  routes:
+  - name: r
+    paths: [/, '~/a/(?<x>.*)']
+    plugins: [{name: cors}]
+    filter_chains:
+    - name: rc
+      filters:
+      - {name: left-out, enabled: false, config: x}
+      - {name: second, config: foo=bar}
+routes:
+- {name: top, hosts: [a.example], service: {name: demo}}
+plugins:
+- {name: key-auth, config: {hide: true}, route: top}
+- {name: left-out, enabled: false}
+upstreams:
+- {name: pool, targets: [{target: 10.0.0.1}, {target: '10.0.0.2:81', weight: 50}]}
+consumers:
+- username: bob
+  keyauth_credentials: [{key: secret}]
+  acls: [{group: staff}]
+basicauth_credentials:
+- {consumer: bob, username: bob, password: p}
+"""
+
+
+@pytest.fixture
+def written(tmp_path):
+    def write(text):
+        file = tmp_path / "kong.yaml"
+        file.write_text(text)
+        return file
+
+    return write
+
+
+def test_what_a_file_says_however_it_is_nested(written):
+    configuration = read(written(WHOLE))
+    [service] = configuration.of("services")
+    assert [service[key] for key in ("protocol", "host", "port", "path", "retries")] == ["https", "up.example", 443, "/base", 5]
+    assert [(route["name"], route["service"]["id"] == service["id"]) for route in configuration.of("routes")] == [("r", True), ("top", True)]
+    r, top = (route["id"] for route in configuration.of("routes"))
+    assert [(use.name, use.service, use.route, dict(use.config)) for use in configuration.plugins] == [("cors", None, r, {}), ("key-auth", None, top, {"hide": True})]
+    assert {owner: [(use.name, use.config) for use in chain] for owner, chain in configuration.chains.items()} == {
+        service["id"]: [("first", {"minute": 3})],
+        r: [("second", "foo=bar")],
+    }
+    assert [target["target"] for target in configuration.of("targets")] == ["10.0.0.1:8000", "10.0.0.2:81"]
+    [bob] = configuration.of("consumers")
+    for collection, key in (("keyauth_credentials", "key"), ("acls", "group"), ("basicauth_credentials", "password")):
+        [entity] = configuration.of(collection)
+        assert (entity["consumer"], bool(entity[key]), bool(entity["id"])) == ({"id": bob["id"]}, True, True)
+
+
+def test_ids_are_the_same_each_time_a_file_is_read(written):
+    assert read(written(WHOLE)).entities == read(written(WHOLE)).entities
+
+
+HEAD = '_format_version: "3.0"\n'
+REFUSED = {
+    "no version": ("services: []\n", "_format_version: is missing"),
+    "version": ('_format_version: "9"\n', "kong.yaml:1: _format_version: '9': Input should be '1.1', '2.1' or '3.0'"),
+    "unknown": (HEAD + "nonsense: 1\n", "kong.yaml:2: nonsense: is not known; see Kong's documentation"),
+    "certificates": (HEAD + "certificates:\n- {cert: x}\n", "kong.yaml:2: certificates: is not supported: certificates are not kept"),
+    "ordering": (HEAD + "plugins:\n- name: a\n  ordering: {before: {access: [b]}}\n", "kong.yaml:4: plugins[0].ordering: is not supported: plugins run by their priorities"),
+    "snis": (HEAD + "routes:\n- {paths: [/], snis: [a]}\n", "routes[0].snis: is not supported"),
+    "hash": (HEAD + "upstreams:\n- {name: a, hash_on: ip}\n", "upstreams[0].hash_on: 'ip': Input should be 'none'"),
+    "active": (HEAD + "upstreams:\n- {name: a, healthchecks: {active: {timeout: 1}}}\n", "upstreams[0].healthchecks.active: is not supported: targets are not asked"),
+    "url": (HEAD + "services:\n- {name: a, url: example.com}\n", "services[0].url: 'example.com' is not the URL of a service"),
+    "tcp": (HEAD + "services:\n- {name: a, host: a, protocol: tcp}\n", "services[0].protocol: 'tcp': Input should be 'http', 'https', 'grpc' or 'grpcs'"),
+    "route": (HEAD + "routes:\n- {name: a}\n", "must set one of 'methods', 'hosts', 'headers', 'paths'"),
+    "path": (HEAD + "routes:\n- {paths: [a]}\n", "routes[0].paths[0]: 'a' should start with: / (fixed path) or ~/ (regex path)"),
+    "regex": (HEAD + "routes:\n- {paths: ['~/(']}\n", "is not a regular expression"),
+    "service": (HEAD + "routes:\n- {paths: [/], service: none}\n", "kong.yaml:3: routes[0].service: no service is called 'none'"),
+    "twice": (HEAD + "plugins:\n- {name: a}\n- {name: a}\n", "kong.yaml:4: plugins[1]: plugin 'a' is there twice for the same requests"),
+    "name twice": (HEAD + "services:\n- {name: a, host: x}\n- {name: a, host: y}\n", "kong.yaml:4: services[1]: another of the services is called 'a'"),
+    "chain": (HEAD + "filter_chains:\n- filters: [{name: a}]\n", "kong.yaml:3: filter_chains[0]: a filter chain is for one route or for one service"),
+    "credentials": (HEAD + "consumers:\n- {username: a, passwords: []}\n", "consumers[0].passwords: is not known"),
+    "nobody": (HEAD + "consumers:\n- {tags: [a]}\n", "at least one of username and custom_id must be given"),
+    "yaml": (HEAD + "a: [\n", "this is not YAML"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "expected"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused(written, text, expected):
+    with pytest.raises(ConfigError) as refused:
+        read(written(text))
+    assert expected in str(refused.value)
+
+
+# -- Filters -----------------------------------------------------------------------------------------------------------
+
+SCHEMA = {"config_schema": {"type": "object", "properties": {"minute": {"type": "integer"}}, "required": ["minute"]}}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "plain.wasm").write_bytes(code("c/minimal"))
+    (tmp_path / "checked.wasm").write_bytes(code("c/minimal"))
+    (tmp_path / "checked.meta.json").write_text(json.dumps(SCHEMA))
+    return FilterFolder(tmp_path)
+
+
+def test_the_configuration_of_a_filter(folder):
+    assert folder.filter(FilterUse("plain", "text", "f")).configuration == "text"
+    assert folder.filter(FilterUse("plain", None, "f")).configuration == ""
+    assert folder.filter(FilterUse("checked", {"minute": 3}, "f")).configuration == '{"minute": 3}'
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "expected"),
+    [
+        ("plain", {"a": 1}, "f.yaml:3: here.config: filter 'plain' has no plain.meta.json"),
+        ("checked", {"minute": "x"}, "f.yaml:3: here.config.minute: 'x' is not of type 'integer'"),
+        ("checked", {}, "f.yaml:3: here.config: 'minute' is a required property"),
+        ("chekced", None, "f.yaml:3: here: no filter is called 'chekced'"),
+    ],
+)
+def test_a_configuration_that_a_filter_cannot_have(folder, name, config, expected):
+    with pytest.raises(ConfigError) as refused:
+        folder.filter(FilterUse(name, config, "f.yaml:3: here"))
+    assert expected in str(refused.value)
+
+
+def test_a_schema_that_is_none(tmp_path):
+    (tmp_path / "a.wasm").write_bytes(code("c/minimal"))
+    (tmp_path / "a.meta.json").write_text('{"config_schema": {"type": "nothing"}}')
+    with pytest.raises(ConfigError, match=r"a.meta.json: config_schema is not a schema of draft 4"):
+        FilterFolder(tmp_path)
+
+
+def test_all_that_is_not_there_is_told_at_once(written):
+    with pytest.raises(ConfigError) as refused:
+        Setup(written(WHOLE), Environment(), [])
+    lines = str(refused.value).splitlines()
+    assert [line.partition("kong.yaml:")[2].partition(": ")[2] for line in lines] == [
+        "services[0].routes[0].filter_chains[0].filters[1]: there are no filters: set KONG_WASM_FILTERS_PATH to their folder",
+        "services[0].filter_chains[0].filters[0]: there are no filters: set KONG_WASM_FILTERS_PATH to their folder",
+        "services[0].routes[0].plugins[0]: no plugin is called 'cors'. There is none.",
+        "plugins[0]: no plugin is called 'key-auth'. There is none.",
+    ]
+
+
+# -- Schemas of plugin servers, and the environment ---------------------------------------------------------------------
+
+FIELDS = [
+    {"minute": {"type": "integer", "required": True, "between": [1, 60]}},
+    {"policy": {"type": "string", "one_of": ["local", "redis"], "default": "local"}},
+    {"tags": {"type": "set", "elements": {"type": "string"}}},
+    {"redis": {"type": "record", "required": True, "fields": [{"port": {"type": "integer", "default": 6379}}]}},
+]
+
+
+def test_defaults_of_a_schema():
+    checked = check_record(FIELDS, {"minute": 3, "tags": ["a", "a"]}, "config")
+    assert checked == {"minute": 3, "policy": "local", "tags": ["a"], "redis": {"port": 6379}}
+
+
+def test_what_a_schema_refuses():
+    with pytest.raises(ConfigError) as refused:
+        check_record(FIELDS, {"minute": True, "policy": "x", "tags": "a", "redis": {"port": "x"}, "more": 1}, "config")
+    assert str(refused.value).splitlines() == [
+        "config.more: unknown field",
+        "config.minute: expected an integer",
+        "config.policy: expected one of: local, redis",
+        "config.tags: expected a set",
+        "config.redis.port: expected an integer",
+    ]
+
+
+def test_the_environment(tmp_path, caplog):
+    settings = Environment.read(
+        {
+            "KONG_WASM_FILTERS_PATH": str(tmp_path),
+            "KONG_TRUSTED_IPS": "10.0.0.0/8, ::1",
+            "KONG_LUA_PACKAGE_PATH": "/opt/?.lua;/opt/?/init.lua;;",
+            "KONG_PLUGINSERVER_NAMES": "my-go",
+            "KONG_PLUGINSERVER_MY_GO_QUERY_CMD": "/x -dump",
+            "KONG_PREFIX": "/tmp/kong",
+            "KONG_STREAM_LISTEN": "0.0.0.0:1",
+            "PATH": "/bin",
+        }
+    )
+    assert (settings.filters_path, settings.trusted_ips, [str(each) for each in settings.lua_folders]) == (tmp_path, ("10.0.0.0/8", "::1"), ["/opt"])
+    [server] = settings.servers
+    assert (server.name, server.socket, server.start_cmd) == ("my-go", "/tmp/kong/my-go.socket", None)
+    assert caplog.messages == ["KONG_STREAM_LISTEN has no meaning here"]
+
+
+def test_a_plugin_server_without_a_query_command():
+    with pytest.raises(ConfigError, match="KONG_PLUGINSERVER_GO_QUERY_CMD is not set"):
+        Environment.read({"KONG_PLUGINSERVER_NAMES": "go"})

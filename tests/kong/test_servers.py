@@ -1,0 +1,138 @@
+"""Plugin servers of Kong's own PDKs, in a gateway in front of an ASGI application."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from contextlib import asynccontextmanager
+from shutil import which
+
+import anyio
+import httpx2
+import pytest
+
+from proxywasm_host.kong import asgi
+from proxywasm_host.kong.asgi import KongMiddleware
+from proxywasm_host.kong.servers.process import PluginServer
+
+needs_node = pytest.mark.skipif(not which("npm"), reason="Kong's PDK for JavaScript is installed with npm")
+FILE = """
+_format_version: "3.0"
+services:
+- name: api
+  url: http://up.example/base
+  plugins: [{name: py_hello, config: %s}%s]
+  routes: [{name: api, paths: [/api]}]
+"""
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+async def application(scope, receive, send):
+    """Answers with what it got."""
+    body = b""
+    while (message := await receive())["type"] == "http.request":
+        body += message["body"]
+        if not message.get("more_body"):
+            break
+    headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
+    said = json.dumps({"path": scope["path"], "headers": headers, "body": body.decode()}).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(said))]})
+    await send({"type": "http.response.body", "body": said})
+
+
+@pytest.fixture
+def gateway(tmp_path, variables, servers, monkeypatch):
+    """Make a client of a gateway; the servers are those of the session."""
+
+    @asynccontextmanager
+    async def make(python="{}", more=""):
+        file = tmp_path / "kong.yaml"
+        file.write_text(FILE % (python, more))
+        monkeypatch.setattr(asgi, "query", lambda _: servers)
+        middleware = KongMiddleware(application, file, environment=variables)
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(middleware), base_url="http://example.com") as client:
+            yield client
+        await middleware._stop()
+
+    return make
+
+
+async def test_phases_of_a_plugin_in_python(gateway, caplog):
+    caplog.set_level("INFO", "proxywasm_host")
+    async with gateway("{message: bonjour}") as client:
+        answer = await client.post("/api/x?q=1", content="a body")
+        await anyio.sleep(0.1)
+    said = answer.json()
+    assert (answer.status_code, said["path"], said["body"]) == (200, "/base/x", "a body")
+    assert (said["headers"]["x-python"], said["headers"]["x-body"]) == ("bonjour example.com", "a body")
+    assert answer.headers["x-python-status"] == "200"
+    assert "x-proxywasm-upstream" not in said["headers"]
+    assert any("python logs 200" in message for message in caplog.messages)
+
+
+async def test_an_exit_is_the_answer(gateway):
+    async with gateway("{deny: true}") as client:
+        for _ in range(3):
+            answer = await client.get("/api")
+            assert (answer.status_code, answer.text, answer.headers["x-by"]) == (403, "denied by python", "python")
+
+
+@needs_node
+async def test_javascript_runs_behind_python_and_sees_what_it_shares(gateway):
+    async with gateway("{message: salut}", ", {name: js_hello}") as client:
+        answer = await client.get("/api")
+    assert answer.json()["headers"]["x-javascript"] == "bonjour example.com salut"
+
+
+@needs_node
+async def test_an_exit_of_javascript(gateway):
+    async with gateway("{}", ", {name: js_hello, config: {deny: true}}") as client:
+        answer = await client.get("/api")
+        assert (answer.status_code, answer.text, answer.headers["x-by"]) == (401, "denied by javascript", "javascript")
+        assert (await client.get("/api")).status_code == 401
+
+
+async def test_many_requests_at_once(gateway):
+    async with gateway() as client:
+        answers = []
+
+        async def get(number):
+            answers.append((number, (await client.get(f"/api/{number}")).json()["path"]))
+
+        async with anyio.create_task_group() as group:
+            for number in range(20):
+                group.start_soon(get, number)
+    assert sorted(answers) == [(number, f"/base/{number}") for number in range(20)]
+
+
+async def test_a_server_that_is_killed_amid_an_event(gateway, servers, caplog):
+    python: PluginServer = next(server for server in servers if server.name == "python")
+    async with gateway("{stay: 30}") as client:
+        async with anyio.create_task_group() as group:
+            answers = []
+
+            async def get():
+                answers.append(await client.get("/api"))
+
+            group.start_soon(get)
+            with anyio.fail_after(20):
+                while not any("about to stay" in message for message in caplog.messages):
+                    caplog.set_level("INFO", "proxywasm_host")
+                    await anyio.sleep(0.02)
+                os.kill(python.pid, signal.SIGKILL)
+        [answer] = answers
+    assert (answer.status_code, answer.json()["message"]) == (500, "An unexpected error occurred")
+    async with gateway() as client:
+        assert (await client.get("/api")).status_code == 200
+
+
+async def test_a_configuration_that_its_schema_refuses(gateway):
+    with pytest.raises(Exception, match=r"kong.yaml:6: services\[0\].plugins\[0\].config: config.more: unknown field\n.*config.message: expected a string"):
+        async with gateway("{message: [1], more: 2}"):
+            pass
