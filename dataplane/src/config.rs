@@ -24,6 +24,9 @@ impl From<f64> for Seconds {
 pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     pub routes: Vec<Route>,
+    /// How requests are sent to URLs that a header names instead of an upstream, if they may.
+    #[serde(default)]
+    pub any_upstream: Option<Upstream>,
     /// The number of the chain of requests that no route fits.
     pub chain: Option<usize>,
     pub clients: Clients,
@@ -124,6 +127,9 @@ pub struct Route {
     pub headers: BTreeMap<String, String>,
     pub upstream: Option<String>,
     pub cluster_header: Option<String>,
+    /// The header that names the upstream is not for it.
+    #[serde(default)]
+    pub remove_cluster_header: bool,
     pub prefix_rewrite: Option<String>,
     pub host_rewrite: Option<String>,
     pub timeout: Option<Seconds>,

@@ -161,7 +161,7 @@ struct UpstreamRequest {
 }
 
 impl<'a> Destination<'a> {
-    fn upstream(&self, head: &Head) -> Option<&'a Arc<Upstream>> {
+    fn upstream(&self, head: &Head) -> Option<Arc<Upstream>> {
         self.generation.routes.upstream(self.route?, head)
     }
 
@@ -193,7 +193,7 @@ impl<'a> Destination<'a> {
         let upstream = self.upstream(&head).ok_or_else(UpstreamError::no_cluster)?;
         upstream_request.upstream = Some(upstream.clone());
         route.rewrite(&mut head);
-        let deadline = self.deadline(upstream);
+        let deadline = self.deadline(&upstream);
         let call = Call { wanted, timeout: route.timeout, deadline, retry: route.retry.as_ref() };
         upstream.ask(head, up, progress, call, &mut upstream_request.lease, &mut upstream_request.upstream_info).await
     }
@@ -212,7 +212,7 @@ async fn direct(
     let is_head = head.method == Method::HEAD;
     let up = match body.is_end_stream() {
         true => Up::Nothing,
-        false => Up::Plain(Source::new(body, destination.idle(destination.upstream(&head))).noting(&progress)),
+        false => Up::Plain(Source::new(body, destination.idle(destination.upstream(&head).as_ref())).noting(&progress)),
     };
     let mut upstream_request = UpstreamRequest::default();
     let answer = destination.ask(head, up, &progress, None, &mut upstream_request).await;
@@ -300,7 +300,7 @@ impl Filtered<'_> {
         let end = whole && !upgrades; // what the client says in the other protocol is its body
         let came = head.headers.get(header::CONTENT_LENGTH).cloned();
         let stream_info =
-            StreamInfo { route: self.destination.route, upstream: upstream.map(Arc::as_ref), ..StreamInfo::default() };
+            StreamInfo { route: self.destination.route, upstream: upstream.as_deref(), ..StreamInfo::default() };
         let stream = match filters.begin(self.chain, &head, protocol, peer, end, &stream_info) {
             Ok(stream) => stream,
             Err(error) => {
@@ -309,7 +309,8 @@ impl Filtered<'_> {
             }
         };
         rest.finish = Some(Finish(stream.clone(), false));
-        let mut source = (!whole).then(|| Source::new(body, self.destination.idle(upstream)).noting(&progress));
+        let mut source =
+            (!whole).then(|| Source::new(body, self.destination.idle(upstream.as_ref())).noting(&progress));
         let (mut head, end) = match request_head(&stream, &mut source).await {
             Came::Up(Some(head), end) => (head, end),
             Came::Up(None, _) => return rest.answer(StatusCode::SERVICE_UNAVAILABLE, ""),

@@ -406,10 +406,12 @@ impl Stream {
 
     /// Whether a filter of the chain can change bodies.
     pub fn changes_bodies(&self) -> bool {
-        *self.filters.changes_bodies[self.chain].get_or_init(|| {
+        let ask = || {
             let ask = |py: Python<'_>| self.python.bind(py).getattr(intern!(py, "changes_bodies"))?.is_truthy();
             Python::attach(ask).unwrap_or(true)
-        })
+        };
+        // Where the chain is chosen in Python, it is another one for each stream.
+        self.filters.changes_bodies.get(self.chain).map_or_else(ask, |known| *known.get_or_init(ask))
     }
 
     /// Whether a filter has said that the route stays, whatever becomes of the headers (Higress).

@@ -1,13 +1,14 @@
 //! Which requests go where: the first route that fits, in the order of the configuration.
 
+use crate::balance::AllKnown;
 use crate::config;
 use crate::head::Head;
 use crate::retry::Policy;
 use crate::upstream::Upstream;
 use http::header::{HeaderName, HeaderValue};
 use regex::Regex;
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub struct Route {
@@ -35,8 +36,8 @@ enum Path {
 
 enum Target {
     Upstream(Arc<Upstream>),
-    /// The header that names it.
-    Header(HeaderName),
+    /// The header that names it, and whether that is for us alone.
+    Header(HeaderName, bool),
 }
 
 pub type Upstreams = BTreeMap<String, Arc<Upstream>>;
@@ -45,12 +46,43 @@ pub type Upstreams = BTreeMap<String, Arc<Upstream>>;
 pub struct Routes {
     all: Vec<Route>,
     upstreams: Upstreams,
+    others: Option<Others>,
+}
+
+/// Upstreams that are made when a header first names their URL.
+struct Others {
+    settings: config::Upstream,
+    made: Mutex<HashMap<String, Arc<Upstream>>>,
+}
+
+/// So many are kept; filters and plugins must not make us keep ever more.
+const MAX_OTHERS: usize = 256;
+
+impl Others {
+    fn get(&self, url: &str) -> Option<Arc<Upstream>> {
+        let mut made = self.made.lock().unwrap();
+        if let Some(upstream) = made.get(url) {
+            return Some(upstream.clone());
+        }
+        if made.len() >= MAX_OTHERS {
+            made.clear();
+        }
+        let servers = vec![config::Server { url: url.to_owned(), weight: 1 }];
+        let settings = config::Upstream { servers, ..self.settings.clone() };
+        let upstream = Upstream::new("other", settings, &mut AllKnown::new(), Arc::default()).ok()?;
+        Some(made.entry(url.to_owned()).or_insert(Arc::new(upstream)).clone())
+    }
 }
 
 impl Routes {
-    pub fn new(routes: Vec<config::Route>, upstreams: Upstreams) -> Result<Routes, String> {
+    pub fn new(
+        routes: Vec<config::Route>,
+        upstreams: Upstreams,
+        others: Option<config::Upstream>,
+    ) -> Result<Routes, String> {
         let all = routes.into_iter().map(|route| Route::new(route, &upstreams)).collect::<Result<_, _>>()?;
-        Ok(Routes { all, upstreams })
+        let others = others.map(|settings| Others { settings, made: Mutex::default() });
+        Ok(Routes { all, upstreams, others })
     }
 
     pub fn choose(&self, head: &Head) -> Option<&Route> {
@@ -58,10 +90,14 @@ impl Routes {
     }
 
     /// The upstream of a route; `None` if a header is to name it, and does not.
-    pub fn upstream<'a>(&'a self, route: &'a Route, head: &Head) -> Option<&'a Arc<Upstream>> {
+    pub fn upstream(&self, route: &Route, head: &Head) -> Option<Arc<Upstream>> {
         match &route.target {
-            Target::Upstream(upstream) => Some(upstream),
-            Target::Header(name) => self.upstreams.get(head.headers.get(name)?.to_str().ok()?),
+            Target::Upstream(upstream) => Some(upstream.clone()),
+            Target::Header(name, _) => {
+                let named = head.headers.get(name)?.to_str().ok()?;
+                let other = || self.others.as_ref().filter(|_| named.contains("://"))?.get(named);
+                self.upstreams.get(named).cloned().or_else(other)
+            }
         }
     }
 }
@@ -72,7 +108,7 @@ impl Route {
         let header = |name: &String| HeaderName::try_from(name.as_str()).map_err(|_| unknown(name));
         let target = match (&config.upstream, &config.cluster_header) {
             (Some(name), _) => Target::Upstream(upstreams.get(name).ok_or_else(|| unknown(name))?.clone()),
-            (None, Some(name)) => Target::Header(header(name)?),
+            (None, Some(name)) => Target::Header(header(name)?, config.remove_cluster_header),
             (None, None) => return Err(unknown("an upstream")),
         };
         let path = match (config.path, config.prefix, config.regex) {
@@ -131,6 +167,9 @@ impl Route {
 
     /// Say what upstream is to get instead of what the filters have left.
     pub fn rewrite(&self, head: &mut Head) {
+        if let Target::Header(name, true) = &self.target {
+            head.headers.remove(name);
+        }
         if let Some(to) = &self.prefix_rewrite {
             let from = match &self.path {
                 Path::Exact(path) | Path::Prefix(path) => path.as_str(),

@@ -231,7 +231,7 @@ fn prepare(mut config: Config, filters: Option<Arc<Filters>>, known: &Mutex<Know
         let upstream = Upstream::new(&name, settings, &mut known.servers, numbers)?;
         upstreams.insert(name, Arc::new(upstream));
     }
-    let routes = Routes::new(std::mem::take(&mut config.routes), upstreams)?;
+    let routes = Routes::new(std::mem::take(&mut config.routes), upstreams, config.any_upstream.take())?;
     Ok(Prepared { config, routes, filters, log, tls })
 }
 

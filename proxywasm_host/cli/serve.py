@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,8 @@ from proxywasm_host.fetch.reference import is_remote, local_path
 
 __all__ = ["check_file", "command", "host_options", "overrides"]
 
+_FORMAT_VERSION = re.compile(r"""^\s*[{,]?\s*["']?_format_version["']?\s*:""", re.MULTILINE)
+"""How to tell a declarative configuration of Kong."""
 LEVELS = [level.name.lower() for level in LogLevel]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -75,6 +78,7 @@ def command(filters: tuple[str, ...], file: Path | None, schema: bool, **options
     proxywasm serve auth.wasm --upstream http://localhost:8000 --filter-config @auth.json
     proxywasm serve a.wasm b.wasm --upstream http://localhost:8000 --watch --admin 127.0.0.1:9901
     proxywasm serve --config gateway.yaml --workers 4 --access-log json
+    proxywasm serve --config kong.yaml
     """  # noqa: D301 - click wants the character
     try:
         from proxywasm_host.serve.config import Settings  # noqa: PLC0415 - the extra may be missing
@@ -87,13 +91,20 @@ def command(filters: tuple[str, ...], file: Path | None, schema: bool, **options
     check_file(file)
     if not file and not (options["upstream"] and filters):
         raise click.UsageError("say what to serve: FILTER.wasm and --upstream URL, or --config FILE")
-    source = Source[Settings](file.absolute() if file else None, overrides(filters, options))
+    said = overrides(filters, options)
     try:
         from proxywasm_host.serve.application import Application  # noqa: PLC0415 - it needs the data plane as well
         from proxywasm_host.serve.server import run  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise _wanting(error) from None
-    run(Application, source)
+    if file and _FORMAT_VERSION.search(file.read_text("utf-8", "replace") if file.exists() else ""):
+        try:
+            from proxywasm_host.kong.serve import KongApplication, KongSource  # noqa: PLC0415 - the extra may be missing
+        except ModuleNotFoundError as error:
+            raise click.UsageError(f"a configuration of Kong needs more: {remedy.missing('kong', error)}") from None
+        run(KongApplication, KongSource.of(file.absolute(), said))
+    else:
+        run(Application, Source[Settings](file.absolute() if file else None, said))
 
 
 def check_file(file: Path | None) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from proxywasm_host.abi.profile import WASMX
+from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.driver.clusters import Clusters
 from proxywasm_host.driver.worker import Worker
 from proxywasm_host.integrations.asgi import ProxyWasmMiddleware
@@ -47,7 +48,9 @@ class KongMiddleware(ProxyWasmMiddleware):
         for server in self._servers:
             server.start()
 
-    def _stream(self, worker: Worker, properties: Any) -> HttpStream:
+    def _stream(
+        self, worker: Worker, properties: Mapping[str, PropertyValue], addressed: Callable[[], tuple[bytes, bytes]]
+    ) -> HttpStream:
         plugins, gateway = self._gateways.get(worker, (None, None))
         if gateway is None or plugins is not worker.plugins:
             gateway = self._setup.gateway(worker.host, worker.plugins)

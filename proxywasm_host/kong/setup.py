@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from proxywasm_host import remedy
+from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.driver.filters import Filter
 from proxywasm_host.errors import ConfigError, not_among
 from proxywasm_host.kong.config import Configuration, read
@@ -16,8 +20,18 @@ from proxywasm_host.kong.servers.plugin import ServerPlugin
 from proxywasm_host.kong.servers.process import PluginServer
 from proxywasm_host.runtime import plugin as wasm
 from proxywasm_host.runtime.host import Host
+from proxywasm_host.services.log import LEVELS
 
+if TYPE_CHECKING:
+    from proxywasm_host.kong.lua import LuaPlugins
+
+logger = logging.getLogger("proxywasm_host.kong")
 __all__ = ["Setup", "query"]
+
+
+def log(level: LogLevel, message: str) -> None:
+    """Take a line of a plugin that has no request."""
+    logger.log(LEVELS[level], "%s", message)
 
 
 def query(environment: Environment) -> list[PluginServer]:
@@ -30,6 +44,8 @@ class Setup:
 
     def __init__(self, file: Path, environment: Environment, servers: Sequence[PluginServer]) -> None:
         self.environment = environment
+        self._dictionaries: Any = None
+        """``ngx.shared``, one for all threads."""
         self.servers = {server.name: server for server in servers}
         self.configuration: Configuration = read(file)
         folder = FilterFolder(environment.filters_path)
@@ -59,13 +75,33 @@ class Setup:
         """The plugins that the configuration names, loaded for one thread."""
         known = {plugin["Name"]: (server.name, plugin) for server in self.servers.values() for plugin in server.plugins}
         plugins: dict[str, Plugin] = {}
+        lua = self._lua()
         for use in self.configuration.plugins:
-            if use.name not in plugins and use.name in known:
+            if use.name in plugins:
+                continue
+            if use.name in known:
                 plugins[use.name] = ServerPlugin(*known[use.name])
-            elif use.name not in plugins:
-                said = not_among("plugin", use.name, known)
-                wrong.append(f"{use.where.removesuffix('.config')}: {said}")
+                continue
+            try:
+                if lua is None:
+                    raise ConfigError(not_among("plugin", use.name, known))  # noqa: TRY301 - told as that of Lua is
+                plugins[use.name] = lua.load(use.name)
+            except ConfigError as error:
+                wrong.append(f"{use.where.removesuffix('.config')}: {error}")
         return plugins
+
+    def _lua(self) -> LuaPlugins | None:
+        """Lua's plugins for one thread, if there are folders of them. Raises: ConfigError, without the extra."""
+        if not self.environment.lua_folders:
+            return None
+        try:
+            from proxywasm_host.kong.lua import LuaPlugins, Settings, SharedDictionaries  # noqa: PLC0415 - an extra
+        except ModuleNotFoundError as error:
+            raise ConfigError(f"KONG_LUA_PACKAGE_PATH: {remedy.missing('lua', error)}") from None
+        if self._dictionaries is None:
+            self._dictionaries = SharedDictionaries()
+        settings = Settings(folders=self.environment.lua_folders, shared=self._dictionaries, log=log)
+        return LuaPlugins(settings)
 
     def gateway(self, host: Host, running: Sequence[wasm.Plugin]) -> Gateway:
         """The gateway of one host, whose `running` filters are those of `filters`. Raises: ConfigError."""

@@ -89,9 +89,12 @@ class KongStream(NginxStream):
         properties: Mapping[str, PropertyValue],
         buffer_limit: int = BUFFER_LIMIT,
         header_limits: HeaderLimits | None = None,
+        told: bool = False,
     ) -> None:
+        """`told`: whoever carries the request has put its client's address at the end of ``X-Forwarded-For``."""
         super().__init__(gateway.host, [], properties, buffer_limit, header_limits)
         self._gateway = gateway
+        self._told = told
         self._task: Task | None = None
         self._body = bytearray()
         """What has come in of a message whose plugins are not done."""
@@ -123,6 +126,8 @@ class KongStream(NginxStream):
         authority = pseudo.get(b":authority", b"")
         if authority:
             rest.insert(0, (b"host", authority))
+        if self._told:
+            rest = without_last_hop(rest)
         self._request.headers = [*pseudo.items(), *rest]  # for those who ask what was asked for
         gateway = self._gateway
         self.context = Context(
@@ -325,7 +330,10 @@ class KongStream(NginxStream):
         service = route.service
         if (upstream.scheme, upstream.host, upstream.port) == (service["protocol"], service["host"], service["port"]):
             return str(service["id"]).encode()
-        return f"{upstream.scheme}://{upstream.host}:{upstream.port}".encode("latin-1")
+        scheme = "https" if upstream.scheme in {"https", "grpcs"} else "http"
+        if any(upstream.host == each["name"] for each in self._gateway.configuration.of("upstreams")):
+            return f"{scheme}://{upstream.host}".encode("latin-1")
+        return f"{scheme}://{upstream.host}:{upstream.port}".encode("latin-1")
 
     def request_body(self, data: bytes, end_stream: bool = False) -> list[Effect]:
         """A part of the client's body."""
@@ -582,6 +590,18 @@ class KongStream(NginxStream):
         if refusal is None and name == "kong.response.status" and response is not None:
             replace(self._response.headers, b":status", b"%d" % response.status)
         return refusal
+
+
+def without_last_hop(headers: HeaderList) -> HeaderList:
+    """Headers as the client sent them, without what was added to ``X-Forwarded-For``."""
+    before = []
+    for name, value in headers:
+        if name == b"x-forwarded-for":
+            hops = value.rpartition(b",")[0].strip()
+            before += [(name, hops)] if hops else []
+        else:
+            before.append((name, value))
+    return before
 
 
 def context_pending(context: Context) -> Headers:

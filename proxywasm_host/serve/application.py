@@ -45,6 +45,7 @@ class Application:
     """Serves requests from `start` to `stop`, with the newest configuration that could be loaded."""
 
     scheme = "http"
+    _generation_type = Generation
     generation: Generation
     _shared: Shared
     loaded = False
@@ -149,14 +150,15 @@ class Application:
     async def _load(self, number: int, settings: Settings, filters: list[FilterConfig] | None = None) -> Generation:
         """Load a generation, which new requests get from now on."""
         try:
-            generation = Generation(
+            generation = self._generation_type(
                 number, settings, self._services, self._filter_counts, self._tracer, self._thread, filters
             )
             await generation.start()
         except OSError as error:
             raise ConfigError(f"cannot read the filter {error.filename}: {error.strerror}") from None
+        filtered = any(number is not None for number in settings.chain_numbers)
         try:
-            self._thread.native.use_chain(dataplane_config(settings), generation if settings.all_filters else None)
+            self._thread.native.use_chain(dataplane_config(settings), generation if filtered else None)
         except ValueError as error:
             await generation.stop()
             raise ConfigError(str(error)) from None

@@ -613,6 +613,17 @@ class Settings(HostSettings):
         return chains
 
 
+    @property
+    def chain_numbers(self) -> list[int | None]:
+        """For the data plane: the number of each of `chains`; ``None`` if no filter is in it."""
+        return [number if chain else None for number, chain in enumerate(self.chains)]
+
+    @property
+    def any_upstream(self) -> Upstream | None:
+        """For the data plane: how requests are sent to URLs that a route's header names; ``None`` if they are not."""
+        return None
+
+
 def _wrong(said: str, *path: str | int) -> PydanticCustomError:
     return PydanticCustomError("wrong", "{said}", {"said": said, "path": path})
 

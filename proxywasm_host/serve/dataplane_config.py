@@ -22,7 +22,9 @@ def dataplane_config(settings: Settings) -> str:
         }
         for name, upstream in settings.all_upstreams.items()
     }
-    config["chain"], *chains = [number if chain else None for number, chain in enumerate(settings.chains)]
+    others = settings.any_upstream
+    config["any_upstream"] = None if others is None else {**others.model_dump(mode="json"), "servers": []}
+    config["chain"], *chains = settings.chain_numbers
     config["routes"] = [
         {**route.model_dump(mode="json", exclude={"filters"}), "chain": chain}
         for route, chain in zip(settings.all_routes, chains or [config["chain"]], strict=True)

@@ -205,20 +205,24 @@ class Generation:
         where it goes, which grows while it goes on.
         """
         known = RoutedProperties(scope, self.settings.properties, routed)
-        plugins = self.chains[chain]
-        if self._by_request:
-            plugins = matching(plugins, headers[0][1], headers[1][1], known)
-        stream = self.host.http_stream(
-            plugins,
-            properties=known,
-            buffer_limit=self.settings.buffer_limit,
-            header_limits=None,  # what is beyond was refused where it came in
-        )
+        stream = self._stream(chain, headers[0][1], headers[1][1], known)
         if self._tracer.begin(stream, self.number, headers[2][1], headers[1][1]):
             self._looked_at.add(stream)
         self.driver.attach(stream, sink)
         self.open += 1
         return stream, stream.request_headers(headers, end, owned=True)
+
+    def _stream(self, chain: int, authority: bytes, path: bytes, properties: Mapping[str, PropertyValue]) -> HttpStream:
+        """A stream through a chain, as far as it is for a request of this authority and path."""
+        plugins = self.chains[chain]
+        if self._by_request:
+            plugins = matching(plugins, authority, path, properties)
+        return self.host.http_stream(
+            plugins,
+            properties=properties,
+            buffer_limit=self.settings.buffer_limit,
+            header_limits=None,  # what is beyond was refused where it came in
+        )
 
     def finish(self, stream: HttpStream, gone: bool) -> None:
         """Both sides are done with a stream; `gone`, if the client has left before."""

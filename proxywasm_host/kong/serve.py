@@ -1,0 +1,223 @@
+"""``proxywasm serve`` for a configuration of Kong: the data plane carries requests, `KongStream` says where they go."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import PrivateAttr, ValidationError
+
+from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.errors import ConfigError
+from proxywasm_host.kong import client  # noqa: F401 - it performs what plugins ask for
+from proxywasm_host.kong.context import Entity
+from proxywasm_host.kong.environment import Environment
+from proxywasm_host.kong.servers.process import PluginServer
+from proxywasm_host.kong.setup import Setup, query
+from proxywasm_host.kong.stream import ROUTING_HEADER, KongStream
+from proxywasm_host.runtime.http import HttpStream
+from proxywasm_host.serve import config
+from proxywasm_host.serve.application import Application
+from proxywasm_host.serve.generation import Generation
+from proxywasm_host.serve.source import Source, error_lines
+from proxywasm_host.serve.upstreams import OutlierDetection, Retry, Server, Upstream, UpstreamTls
+
+__all__ = ["KongApplication", "KongSource"]
+
+BEFORE = 1 << 31
+"""Hops of X-Forwarded-For that are left to the gateway to judge."""
+MAX_WEIGHT = 1000
+
+
+class KongRoute(config.Route):
+    """The one route of the data plane: the header that `KongStream` sets names the upstream."""
+
+    cluster_header: str | None = ROUTING_HEADER.decode()
+    remove_cluster_header: bool = True
+
+
+class KongSettings(config.Settings):
+    """The settings of ``serve`` that a configuration of Kong amounts to."""
+
+    least: ClassVar[str] = "_format_version"
+
+    _setup: Setup = PrivateAttr()
+
+    @property
+    def setup(self) -> Setup:
+        """The configuration itself."""
+        return self._setup
+
+    @property
+    def chain_numbers(self) -> list[int | None]:
+        """Every request goes to the gateway."""
+        return [0] * (1 + len(self.routes))
+
+    @property
+    def any_upstream(self) -> Upstream | None:
+        """Plugins and filters may name any target."""
+        return Upstream(url="http://localhost", tls=UpstreamTls(verify=False))
+
+    @property
+    def behind(self) -> str:
+        """The services, for people."""
+        names = [str(service["name"] or service["host"]) for service in self.setup.configuration.of("services")]
+        return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+@dataclass(frozen=True)
+class KongSource(Source[KongSettings]):
+    """A declarative configuration that can be read again; plugin servers are asked once."""
+
+    environment: Environment = field(default_factory=Environment)
+    servers: tuple[PluginServer, ...] = ()
+
+    @classmethod
+    def of(cls, file: Path, overrides: Mapping[str, Any]) -> KongSource:
+        """The configuration in a file, in the environment of this process. Raises: ConfigError."""
+        environment = Environment.read(os.environ)
+        return cls(file, overrides, KongSettings, "serve", environment, tuple(query(environment)))
+
+    def load(self) -> KongSettings:
+        """Read and check it, with all that it names. Raises: ConfigError."""
+        assert self.file is not None  # noqa: S101 - `of` has one
+        setup = Setup(self.file, self.environment, self.servers)
+        if "filters" in self.overrides or "upstream" in self.overrides:
+            raise ConfigError("a configuration of Kong says which filters and upstreams there are: leave them out")
+        said = {
+            "profile": "wasmx",
+            "filters": [
+                {
+                    "file": filter.code,
+                    "name": filter.name,
+                    "configuration": filter.configuration,
+                    "failure_policy": filter.failure_policy,
+                    "reload_interval": filter.reload_interval,
+                }
+                for filter in setup.filters
+            ],
+            "upstreams": upstreams_of(setup),
+            "routes": [KongRoute()],
+            "allow_any_host": True,
+            "forwarded": {"xff_num_trusted_hops": BEFORE, "generate_request_id": False},
+        }
+        try:
+            settings = KongSettings.model_validate({**said, **self.overrides}, context=Path.cwd())
+        except ValidationError as error:
+            lines = error_lines(error, self.file, {}, "proxywasm serve --schema", "the configuration")
+            raise ConfigError("\n".join(lines)) from None
+        settings._setup = setup
+        return settings
+
+
+def upstreams_of(setup: Setup) -> dict[str, Upstream]:
+    """An upstream of the data plane for each service, by its id, and for each of Kong's upstreams, by its URL."""
+    configuration = setup.configuration
+    named = {upstream["name"]: upstream for upstream in configuration.of("upstreams")}
+    targets: dict[str, list[Entity]] = {}
+    for target in configuration.of("targets"):
+        targets.setdefault(target["upstream"]["id"], []).append(target)
+
+    def servers(scheme: str, upstream: Entity) -> list[Server]:
+        found = [target for target in targets.get(upstream["id"], ()) if target["weight"]]
+        most = max((target["weight"] for target in found), default=1)
+        return [
+            Server(
+                url=f"{scheme}://{target['target']}",
+                weight=target["weight"] if most <= MAX_WEIGHT else max(1, target["weight"] * MAX_WEIGHT // most),
+            )
+            for target in found
+        ]
+
+    found: dict[str, Upstream] = {}
+    for service in configuration.of("services"):
+        scheme = "https" if service["protocol"] in {"https", "grpcs"} else "http"
+        upstream = named.get(service["host"])
+        found[service["id"]] = Upstream(
+            servers=[Server(url=f"{scheme}://{service['host']}:{service['port']}")]
+            if upstream is None
+            else servers(scheme, upstream) or [NOBODY],
+            balance=balance_of(upstream),
+            outlier_detection=None if upstream is None else outliers_of(upstream),
+            protocol="http2" if service["protocol"].startswith("grpc") else "http1",
+            retry=Retry(retry_on=["connect-failure", "refused-stream"], num_retries=min(service["retries"], 100))
+            if service["retries"]
+            else None,
+            connect_timeout=service["connect_timeout"] / 1000,
+            timeout=service["read_timeout"] / 1000,
+            idle_timeout=max(service["read_timeout"], service["write_timeout"]) / 1000,
+            tls=UpstreamTls(verify=bool(service["tls_verify"])),
+        )
+    for name, upstream in named.items():
+        for scheme in ("http", "https"):
+            found[f"{scheme}://{name}"] = Upstream(
+                servers=servers(scheme, upstream) or [NOBODY],
+                balance=balance_of(upstream),
+                outlier_detection=outliers_of(upstream),
+                timeout=60.0,
+                tls=UpstreamTls(verify=False),
+            )
+    return found
+
+
+NOBODY = Server(url="http://127.0.0.1:1")
+"""For an upstream without a target: nobody listens, which is 503 as in Kong."""
+
+
+def balance_of(upstream: Entity | None) -> Any:
+    """How requests are spread over targets."""
+    least = upstream is not None and upstream["algorithm"] == "least-connections"
+    return "least_requests" if least else "round_robin"
+
+
+def outliers_of(upstream: Entity) -> OutlierDetection | None:
+    """When a target is left out for a while."""
+    unhealthy = upstream["healthchecks"]["passive"]["unhealthy"]
+    failures = [unhealthy[name] for name in ("http_failures", "tcp_failures", "timeouts") if unhealthy[name]]
+    return OutlierDetection(consecutive_5xx=min(failures)) if failures else None
+
+
+class KongGeneration(Generation):
+    """A generation whose requests go through a gateway."""
+
+    settings: KongSettings
+
+    def _load(self) -> None:
+        super()._load()
+        self.chains = []  # which one a request has, its stream says
+        self.gateway = self.settings.setup.gateway(self.host, self.plugins)
+        try:
+            self.gateway.start()
+        finally:
+            self.driver.perform(self.host.drain())
+
+    def _stream(self, chain: int, authority: bytes, path: bytes, properties: Mapping[str, PropertyValue]) -> HttpStream:
+        return KongStream(self.gateway, properties=properties, buffer_limit=self.settings.buffer_limit, told=True)
+
+    def _end(self) -> None:
+        self.gateway.close()
+        super()._end()
+
+
+class KongApplication(Application):
+    """Serves a configuration of Kong, and runs its plugin servers."""
+
+    _generation_type = KongGeneration
+    _source: KongSource  # type: ignore[assignment]
+
+    async def start(self) -> None:
+        """Start the plugin servers, and load everything. Raises: ProxyWasmError."""
+        if self._first is None and self._listening is not None:
+            for server in self._source.servers:
+                server.start()
+        await super().start()
+
+    async def stop(self) -> None:
+        """Free everything, and end the plugin servers."""
+        await super().stop()
+        if self._first is None and self._listening is not None:
+            for server in self._source.servers:
+                server.stop()

@@ -1,0 +1,6 @@
+return {
+  name = "hello",
+  fields = {
+    { config = { type = "record", fields = { { word = { type = "string", default = "moin" } } } } },
+  },
+}
