@@ -16,19 +16,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.cache import CACHE
 from benchmarks.contenders.kong import Kong
-from benchmarks.contenders.messagepack import MessagePack
-from benchmarks.contenders.protobuf import ProtoBuf
 from benchmarks.headers import REQUEST, RESPONSE, HeaderList
 from benchmarks.rust import program
 from benchmarks.timing import InProcess
+from proxywasm_host.kong.servers.events import Called, Event, ServerProtocol, Started
+from proxywasm_host.kong.servers.messagepack import MessagePack
+from proxywasm_host.kong.servers.protobuf import ProtoBuf
 
 PLUGINS = Path(__file__).parent / "plugins"
-NAME = b"header_filter"
+NAME = "header_filter"
 PDK = "kong-pdk@0.6.0"
 PATIENCE = 20.0  # seconds until a server listens
 
@@ -70,26 +71,52 @@ def pdk() -> Path:
     return package
 
 
+class Instance:
+    """An instance of the plugin in the server at the other end of a connection."""
+
+    def __init__(self, connection: socket.socket, protocol: ServerProtocol, kong: Kong) -> None:
+        self.connection = connection
+        self.protocol = protocol
+        self.methods = {name.decode(): function for name, function in kong.methods.items()}
+        started = self.ask(protocol.start_instance(NAME, "{}"))
+        if not isinstance(started, Started):
+            raise TypeError(f"the plugin server says {started!r}")
+        self.number = started.instance
+
+    def ask(self, data: bytes) -> Event:
+        self.connection.sendall(data)
+        event = None
+        while event is None:
+            data = self.connection.recv(65536)
+            if not data:
+                raise RuntimeError("the plugin server has hung up")
+            event = self.protocol.feed(data)
+        return event
+
+    def event(self, phase: str) -> None:
+        """One phase of one request: call what the plugin wants called, until it is done."""
+        event = self.ask(self.protocol.handle_event(self.number, phase))
+        while isinstance(event, Called):
+            result = self.methods[event.method](*[argument.encode() for argument in event.arguments])
+            event = self.ask(self.protocol.answer(event.method, result and result.decode()))
+
+
 @contextmanager
-def driven(
-    command: Callable[[str], Sequence[str]], protocol: Callable[[socket.socket, Kong, bytes], MessagePack | ProtoBuf]
-) -> Iterator[InProcess]:
+def driven(command: Callable[[str], Sequence[str]], protocol: Callable[[], ServerProtocol]) -> Iterator[InProcess]:
     """Start the plugin server of `command`, which gets a folder to put ``socket`` in, and be its Kong."""
     with tempfile.TemporaryDirectory(prefix="proxywasm-") as folder:
         kong = Kong()
         with open(Path(folder) / "log", "wb") as log:
             process = subprocess.Popen(command(folder), stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
-            with (
-                connected(process, Path(folder)) as connection,
-                closing(protocol(connection, kong, NAME)) as server,
-            ):
+            with connected(process, Path(folder)) as connection:
+                server = Instance(connection, protocol(), kong)
 
                 def one_request() -> tuple[HeaderList, HeaderList]:
                     kong.headers = request = list(REQUEST)
-                    server.event(b"access")
+                    server.event("access")
                     kong.headers = response = list(RESPONSE)
-                    server.event(b"response")
+                    server.event("response")
                     return request, response
 
                 yield InProcess(one_request, others=True)

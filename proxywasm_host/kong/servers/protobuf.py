@@ -28,8 +28,8 @@ I32 = 1 << 32
 
 
 def double(number: int, value: float) -> bytes:
-    """A field of 64 bits."""
-    return field(number, b"")[:-1].replace(bytes([number << 3 | 2]), bytes([number << 3 | 1])) + DOUBLE.pack(value)
+    """A field of 64 bits; `number` is less than 16."""
+    return bytes([number << 3 | 1]) + DOUBLE.pack(value)
 
 
 def first(data: bytes, number: int = 1) -> Any:
