@@ -83,8 +83,8 @@ int chain_feed_data(FilterChainBase *self, PyObject *data, bool end_stream);
 
 /* -- http_stream.c --------------------------------------------------------------------------------------------- */
 
-PyObject *stream_make(HostBase *host, PyObject *wanted, PyObject *plugins, PyObject *properties,
-                      PyObject *buffer_limit, PyObject *header_limits);
+PyObject *stream_make(HostBase *host, PyObject *wanted, PyObject *plugins, PyObject *properties, PyObject *buffer_limit,
+                      PyObject *header_limits);
 /* A header map as on_log sees it, borrowed; None if it is not there, NULL with an exception. */
 PyObject *map_for_log(PyObject *stream, size_t map);
 
