@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from proxywasm_host import remedy
 from proxywasm_host.abi.profile import PROFILES
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.cli.parameter_types import (
@@ -32,13 +34,14 @@ from proxywasm_host.describe import plural
 from proxywasm_host.driver.defaults import DEADLINE, MEMORY
 from proxywasm_host.engine.cache import ModuleCache, default_directory
 from proxywasm_host.engine.protocol import Limits
-from proxywasm_host.errors import ModuleError
+from proxywasm_host.errors import ConfigError, ModuleError
 from proxywasm_host.fetch.reference import is_remote, local_path
 from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.runtime.filter_config import FilterConfig, plugin_names
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.listener import Listener
+from proxywasm_host.runtime.match import matching
 from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.services import GuestLog, LogSink, Services
 from proxywasm_host.services.shared import open_shared, with_shared
@@ -219,7 +222,7 @@ class CommandLine:
             services = with_shared(services, open_shared(options["shared"]))
         return Host(
             self.engines[0],
-            profile=options["profile"],
+            profile=self._profile(),
             services=services,
             limits=Limits(options["memory_limit"], options["deadline"] or LONGEST),
             properties=dict(options["properties"]),
@@ -228,9 +231,20 @@ class CommandLine:
             hostcalls=[one for given in options["hostcalls"] for one in given],
         )
 
+    def _profile(self) -> str:
+        """What is said, or else what a configuration is written for."""
+        said: str = self.options["profile"]
+        found = [_configured(path)[1] for path in self.filters if _is_configuration(path)] if said == "envoy" else []
+        return found[0] if found else said
+
     def load(self, host: Host) -> list[Plugin]:
-        """Load the chain. Raises: ModuleError (with the file's name), PluginError, EngineUnavailable, UnknownEngine."""
-        return [self._load_one(host, filter) for filter in self.chain]
+        """Load the chain that the request passes.
+
+        Raises: ModuleError (with the file's name), PluginError, EngineUnavailable, UnknownEngine.
+        """
+        loaded = [self._load_one(host, filter) for filter in self.chain]
+        authority, path = (self.request.first(name) for name in (b":authority", b":path"))
+        return matching(loaded, authority, path, dict(self.options["properties"]))
 
     @staticmethod
     def _load_one(host: Host, filter: FilterConfig) -> Plugin:
@@ -264,18 +278,23 @@ class CommandLine:
     def chain(self) -> list[FilterConfig]:
         """The filters as they are loaded, each with a name of its own."""
         options = self.options
-        chain = [
-            FilterConfig(
-                path,
-                environment=dict(options["env"]),
-                allow_on_headers_stop_iteration=options["allow_on_headers_stop_iteration"],
-                unknown_imports=options["unknown_imports"],
-                **{**said, "engine": engine},
+        chain: list[FilterConfig] = []
+        each_says = of_each(options, len(self.filters), "config")
+        for path, said, engine in zip(self.filters, each_says, self.engines, strict=True):
+            if _is_configuration(path):
+                chain += [
+                    replace(filter, **{**said, "engine": engine or filter.engine}) for filter in _configured(path)[0]
+                ]
+                continue
+            chain.append(
+                FilterConfig(
+                    path,
+                    environment=dict(options["env"]),
+                    allow_on_headers_stop_iteration=options["allow_on_headers_stop_iteration"],
+                    unknown_imports=options["unknown_imports"],
+                    **{**said, "engine": engine},
+                )
             )
-            for path, said, engine in zip(
-                self.filters, of_each(options, len(self.filters), "config"), self.engines, strict=True
-            )
-        ]
         return [replace(filter, name=name) for filter, name in zip(chain, plugin_names(chain), strict=True)]
 
     @property
@@ -336,6 +355,30 @@ def understand(words: Sequence[str], url: str) -> tuple[list[str], str, str]:
             raise click.UsageError(f"there is no file {path}; if it is the method, write it as {path.upper()}")
         check_readable(path)
     return rest, method, url
+
+
+def _is_configuration(path: str) -> bool:
+    """Whether a file names filters, and is none."""
+    return path.endswith((".yaml", ".yml", ".json", ".toml", ".conf"))
+
+
+def _configured(path: str) -> tuple[list[FilterConfig], str]:
+    """The filters of a configuration, and their profile. Raises: click.UsageError."""
+    return _read(path, Path(path).stat().st_mtime_ns)
+
+
+@lru_cache(None)
+def _read(path: str, changed: int) -> tuple[list[FilterConfig], str]:
+    """As it was `changed`: what there is to warn of is told once."""
+    try:
+        from proxywasm_host.serve.filters import chain_in  # noqa: PLC0415 - the extra may be missing
+
+        filters, profile = chain_in(Path(path))
+    except ModuleNotFoundError as error:
+        raise click.UsageError(f"a configuration needs more: {remedy.missing('serve', error)}") from None
+    except (ConfigError, OSError) as error:
+        raise click.UsageError(str(error)) from None
+    return [*filters], profile
 
 
 def _is_file(word: str) -> bool:

@@ -44,8 +44,6 @@ def put(documents: list[Document], own: Own) -> None:
         spec.ignore(WHERE, "selector", "targetRef", "targetRefs", "targetSelectors")
         if kind == "WasmPlugin":
             higress = "higress" in str(document.data["apiVersion"])
-            if higress:
-                own.data["profile"] = "higress"
             found.append(_istio(spec, spec, name, number, higress=higress))
         elif kind == "TrafficExtension":
             if spec.has("lua"):

@@ -382,7 +382,7 @@ class IstioWriter(Writer):
             documents.append(
                 {"apiVersion": self.api, "kind": "WasmPlugin", "metadata": {"name": _dns(name)}, "spec": spec}
             )
-        if self._own.take("profile", "envoy") not in ("envoy", "higress"):
+        if self._own.take("profile", "envoy") != "envoy":
             self.cannot.append("profile")
         self._own.rest()
         return to_yaml(*documents)

@@ -7,6 +7,8 @@ from dataclasses import fields
 from itertools import accumulate
 from pathlib import Path
 
+from pydantic import ConfigDict
+
 from proxywasm_host.driver.clusters import Cluster, Clusters
 from proxywasm_host.driver.filters import Filter
 from proxywasm_host.errors import ConfigError
@@ -15,8 +17,24 @@ from proxywasm_host.runtime.listener import Listener
 from proxywasm_host.runtime.match import Rule, by_rule
 from proxywasm_host.serve import config, files
 from proxywasm_host.serve.config import HostSettings, Settings
+from proxywasm_host.serve.source import Source
 
-__all__ = ["chains_of", "clusters_of", "filters_of", "listener_of", "names"]
+__all__ = ["chain_in", "chains_of", "clusters_of", "filters_of", "listener_of", "names"]
+
+
+class Chain(HostSettings):
+    """The filters of any configuration, whatever else it says."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+def chain_in(file: Path) -> tuple[list[Filter], str]:
+    """The filters of all requests that a configuration names, in our own form or another host's, and their profile.
+
+    Raises: ConfigError; OSError, for a file of a filter.
+    """
+    settings = Source(file, model=Chain, command="run").load()
+    return [*filters_of(settings)], settings.profile
 
 
 def names(filters: list[config.Filter]) -> list[str]:

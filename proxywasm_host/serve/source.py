@@ -63,7 +63,7 @@ class Source(Generic[AnySettings]):
         base = Path.cwd()
         if self.file is not None:
             data, lines, foreign = read_configuration(self.file, self.model.least)
-            if foreign:
+            if foreign or self.command == "run":
                 data = self._known(data)
             base = self.file.absolute().parent
         try:
@@ -83,9 +83,8 @@ class Source(Generic[AnySettings]):
             raise ConfigError(f"{self.file}: filters of single routes: proxywasm {self.command} has one chain for all")
         ignored = [key for key in FOREIGN if key in data]
         if ignored:
-            logger.warning(
-                "%s: ignored: %s, for proxywasm %s is asked by a gateway", self.file, ", ".join(ignored), self.command
-            )
+            said = "%s: ignored: %s: proxywasm %s has none of it"
+            logger.warning(said, self.file, ", ".join(ignored), self.command)
         return {key: value for key, value in data.items() if key not in ignored}
 
 

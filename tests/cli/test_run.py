@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 import threading
 
@@ -702,3 +703,30 @@ def test_a_narrow_terminal_wraps_under_the_beginning_of_a_line(proxywasm, monkey
     long = "x" * 60
     result = proxywasm("run", HEADERS, "/x", "-H", f"a: {long} {long}")
     assert f"    a: {long}\n      {long}\n" in result.out
+
+
+def test_the_filters_of_a_configuration_run_as_they_are_there(proxywasm, tmp_path):
+    """In our own form, or in another host's."""
+    plugin = {"url": f"file://{FILTERS / 'rust/headers.wasm'}", "pluginConfig": {"a": 1}}
+    kind = {
+        "apiVersion": "extensions.istio.io/v1alpha1",
+        "kind": "WasmPlugin",
+        "metadata": {"name": "mine"},
+        "spec": plugin,
+    }
+    own = {
+        "upstream": "http://127.0.0.1:1",
+        "filters": [{"file": str(FILTERS / "rust/headers.wasm"), "configuration": "own"}],
+    }
+    for said, shown in ((kind, 'x-wasm: {"a": 1}'), (own, "x-wasm: own")):
+        (tmp_path / "given.json").write_text(json.dumps(said))
+        result = proxywasm("run", tmp_path / "given.json", "http://example.com/")
+        assert (result.code, shown in result.out) == (0, True), result.out + result.err
+    rules = {"matchRules": [{"domain": ["a.example"], "config": {"b": 1}}, {"domain": ["off.example"], "configDisable": True}]}
+    higress = {**kind, "apiVersion": "extensions.higress.io/v1alpha1", "spec": {**plugin, **rules}}
+    (tmp_path / "given.json").write_text(json.dumps(higress))
+    for host, shown in (("a.example", 'x-wasm: {"b": 1}'), ("b.example", 'x-wasm: {"a": 1}'), ("off.example", None)):
+        shows = proxywasm("run", tmp_path / "given.json", f"http://{host}/").out
+        assert shown in shows if shown else "+ x-wasm" not in shows
+    (tmp_path / "given.json").write_text(json.dumps(kind | {"spec": {**plugin, "odd": 1}}))
+    assert "given.json:1: spec.odd: is not understood here" in proxywasm("run", tmp_path / "given.json", "/").complaint

@@ -172,10 +172,14 @@ def test_a_server_that_gateways_ask_has_filters_of_it_and_clusters(tmp_path, cap
     (tmp_path / "envoy.yaml").write_text(ENVOY)
     settings = Source(tmp_path / "envoy.yaml", model=ExtProcSettings, command="ext-proc").load()
     assert [each.name for each in settings.filters] == ["auth", ""]
-    assert "ignored: listen, routes, upstreams, forwarded, stream_idle_timeout" in caplog.messages[-1]
+    assert (
+        "ignored: listen, routes, upstreams, forwarded, stream_idle_timeout: proxywasm ext-proc has none of it"
+        in caplog.messages[-1]
+    )
     assert settings.listen == ("127.0.0.1", 9002)
 
 
+APISIX_PLUGINS = "wasm: {plugins: [{name: log, priority: 100, file: /opt/log.wasm}]}"
 ISTIO = """\
 apiVersion: extensions.istio.io/v1alpha1
 kind: WasmPlugin
@@ -246,12 +250,18 @@ spec:
 
 def test_a_plugin_of_higress_with_rules(tmp_path):
     own = read(tmp_path, HIGRESS)
-    assert own["profile"] == "higress"
     assert own["filters"][0]["configuration"] == {"realm": "all"}
     assert own["filters"][0]["rules"] == [
         {"hosts": ["*.example.com"], "configuration": {"realm": "some"}},
         {"routes": ["default/foo"], "disabled": True},
     ]
+
+
+@pytest.mark.parametrize("text", [ENVOY, ISTIO, HIGRESS, APISIX_PLUGINS], ids=["envoy", "istio", "higress", "apisix"])
+def test_what_it_comes_to_is_a_configuration_of_serve(tmp_path, text):
+    (tmp_path / "given.yaml").write_text(text.replace('sha256: ""', ""))
+    overrides = {} if text is ENVOY else {"upstream": {"url": "http://127.0.0.1:9000"}}
+    assert Source(tmp_path / "given.yaml", overrides).load().filters
 
 
 GATEWAY = """\

@@ -98,6 +98,7 @@ def test_each_pattern_is_of_a_case():
     assert [pattern for pattern in DIFFERS if not any(re.fullmatch(pattern, case.name) for case in CASES)] == []
 
 
+@pytest.mark.carries("ext-proc", "local responses", "response bodies part by part", "request trailers", "response trailers")
 @pytest.mark.parametrize("case", list(map(marked, CASES)))
 def test_agrees(case: Case, answers: dict[str, Answer], processed, tmp_path: Path):
     ours, theirs = both(case, processed, answers)

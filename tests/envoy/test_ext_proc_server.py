@@ -7,7 +7,9 @@ import contextlib
 import json
 import os
 import signal
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -16,6 +18,7 @@ import pytest
 from proxywasm_host.envoy.messages import HealthCheckRequest, HealthCheckResponse
 from tests.envoy.proxy import Proxy, Served, envoy, served, upstream, wait_for
 from tests.envoy.through_ext_proc import http_filter
+from tests.serve.test_serve import certificate, signed
 from tests.support import FILTERS
 
 PROBE = FILTERS / "c/probe_0_2_1.wasm"
@@ -74,6 +77,7 @@ def proxied(tmp_path, origin):
 # Modes ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.carries("ext-proc", "request bodies part by part")
 @pytest.mark.parametrize("mode", ["BUFFERED", "BUFFERED_PARTIAL", "STREAMED", "FULL_DUPLEX_STREAMED"])
 @pytest.mark.parametrize("body", [b"abcde", [b"abc", b"de"]], ids=["whole", "parts"])
 def test_a_body_that_a_filter_replaces(server, proxied, mode, body):
@@ -186,8 +190,7 @@ def test_time_is_asked_for(server, proxied, tmp_path):
     (tmp_path / "script").write_text(script)
     config = tmp_path / "ext-proc.yaml"
     config.write_text(
-        f"filters: [{{file: {PROBE}, configuration_file: script}}]\nlisten: 127.0.0.1:0\n"
-        "message_timeout: 30\n"
+        f"filters: [{{file: {PROBE}, configuration_file: script}}]\nlisten: 127.0.0.1:0\nmessage_timeout: 30\n"
     )
     with served("ext-proc", "--config", config) as ours:
         proxy = proxied(ours, message_timeout="0.2s", max_message_timeout="60s")
@@ -349,3 +352,53 @@ def test_messages_out_of_order_end_the_call(server):
     for message in body, nothing:
         assert asyncio.run(call(message)) is grpc.StatusCode.INVALID_ARGUMENT
     assert health(ours.port) == 1
+
+
+def test_tls_with_clients_certificates(tmp_path):
+    for name in ("server", "client"):
+        (tmp_path / name).mkdir()
+    cert, key = certificate(tmp_path / "server")
+    ca, ca_key = certificate(tmp_path / "client")
+    leaf, leaf_key = signed(tmp_path, ca, ca_key)
+    config = tmp_path / "ext-proc.yaml"
+    tls = {"certificate": str(cert), "key": str(key), "client_ca": str(ca)}
+    config.write_text(json.dumps({"filters": [str(HEADERS)], "listen": "127.0.0.1:0", "tls": tls}))
+    trusted = Path(cert).read_bytes()
+    with served("ext-proc", "--config", config) as ours:
+        known = grpc.ssl_channel_credentials(trusted, Path(leaf_key).read_bytes(), Path(leaf).read_bytes())
+        assert health(ours.port, credentials=known) == 1
+        assert health(ours.port, credentials=grpc.ssl_channel_credentials(trusted)) is grpc.StatusCode.UNAVAILABLE
+        assert health(ours.port) is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_filter_that_only_observes_changes_nothing_and_holds_nothing(server, proxied):
+    script = "@on_request_headers\nadd_header_map_value 0 x-filter a\nsay seen\nreturn 1\n@on_response_headers\nsay answered\n"
+    ours = server(script)
+    proxy = proxied(ours, observability_mode=True)
+    assert "x-filter" not in proxy.request().echo["headers"]
+    ours.line("seen")
+
+
+def test_no_request_is_lost_under_load_nor_when_the_server_is_killed_meanwhile(server, proxied):
+    ours = server(ADDS.format("a"))
+    lenient = proxied(ours, failure_mode_allow=True)
+    assert lenient.request().echo["headers"]["x-filter"] == "a"
+    begun = threading.Barrier(9)
+
+    def many(_: int) -> list[tuple[int, bool]]:
+        found = []
+        for number in range(60):
+            if number == 30:
+                begun.wait(60)  # all are half-way through
+            answer = lenient.request("POST", body=b"x" * 1000)
+            found.append((answer.status, "x-filter" in answer.echo["headers"]))
+        return found
+
+    with ThreadPoolExecutor(8) as pool:
+        running = [pool.submit(many, number) for number in range(8)]
+        begun.wait(60)
+        ours.process.kill()
+        answers = [each.result(60) for each in running]
+    assert {status for each in answers for status, _ in each} == {200}
+    assert all(filtered for each in answers for _, filtered in each[:30])
+    assert not any(filtered for each in answers for _, filtered in each[-5:])

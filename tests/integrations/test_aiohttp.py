@@ -103,6 +103,7 @@ async def in_parts(request):
     return response
 
 
+@pytest.mark.carries("aiohttp", "request bodies part by part", "response bodies part by part")
 def test_parts_both_ways_at_the_same_time(log):
     async def parts():
         for number in range(5):
@@ -150,6 +151,7 @@ def test_what_a_handler_raises():
     assert running(handler, Filter(code("rust/headers"), configuration="x"), ask) == [409, 500]
 
 
+@pytest.mark.carries("aiohttp", "local responses")
 def test_a_local_response_instead_of_the_handler():
     async def handler(request):
         raise AssertionError("it is not called")
@@ -175,6 +177,7 @@ def test_a_local_response_after_the_response_has_begun_cuts_it():
         running(handler, "@on_response_body/2\n" + LOCAL, get)
 
 
+@pytest.mark.carries("aiohttp", "callouts")
 def test_a_filter_asks_another_service_first():
     async def handler(request):
         return web.Response(text="Hello.")
@@ -212,6 +215,7 @@ def test_the_handler_s_routes_signals_and_state_are_there_once():
     assert (body, response.headers.getall("x-signal"), calls) == (b"a/b", ["1"], [200])
 
 
+@pytest.mark.carries("aiohttp", "WebSocket")
 def test_a_websocket_passes_the_filters_until_it_opens():
     async def handler(request):
         socket = web.WebSocketResponse()

@@ -166,6 +166,7 @@ async def test_properties_of_the_host_are_there_for_plugins(wrap, log):
 # -- Bodies ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.carries("asgi", "request bodies part by part", "response bodies part by part")
 async def test_bodies_stream_both_ways(wrap):
     """The second part of the request is not sent before the response to the first has come."""
     server = Server([b"one", b"two"])
@@ -230,6 +231,7 @@ async def test_a_local_response_while_the_application_reads(wrap, log):
     assert (server.status, server.body) == (418, b"short and stout")
 
 
+@pytest.mark.carries("asgi", "local responses")
 async def test_a_local_response_instead_of_the_response(wrap):
     ended = []
 
@@ -256,6 +258,7 @@ async def test_a_local_response_after_the_response_has_begun_cuts_it(wrap):
 # -- Pauses ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.carries("asgi", "callouts")
 async def test_a_paused_request_waits_for_its_callout(calling, idp, log):
     server = Server([b"body"])
     app = calling(echo, "@on_request_headers\n" + CALL + "return 1\n@on_http_call_response\n" + RESUME + "0\n" + ENDS)
@@ -463,6 +466,7 @@ async def test_an_application_that_says_nothing(wrap, log):
     assert log.take() == ENDED
 
 
+@pytest.mark.carries("asgi", "response trailers")
 async def test_trailers_where_the_server_offers_them(wrap):
     async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": [], "trailers": True})

@@ -77,6 +77,7 @@ def test_responses_without_a_body(carry, log, method, status):
     assert log.take() == []
 
 
+@pytest.mark.carries("wsgi", "local responses")
 def test_a_local_response_instead_of_the_application(carry, log):
     served = carry("@on_request_headers\n" + LOCAL + ENDS)
     answer = served.get()

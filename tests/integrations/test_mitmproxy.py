@@ -126,6 +126,7 @@ def test_headers_pass_both_ways_and_the_flow_tells(reverse):
     assert "response: +server: proxy-wasm" in line
 
 
+@pytest.mark.carries("mitmproxy", "local responses")
 def test_a_local_response_instead_of_upstream(reverse, upstream):
     before = len(upstream.requests)
     with reverse.client() as client:
@@ -163,6 +164,7 @@ def test_bodies_are_rewritten_both_ways(bodies, upstream):
     assert length == (None if bodies.streams else "11")
 
 
+@pytest.mark.carries("mitmproxy", "response bodies part by part")
 def test_a_streamed_response_comes_part_by_part(bodies, upstream):
     if not bodies.streams:
         return
@@ -193,6 +195,7 @@ def test_a_regular_proxy(reverse, upstream):
     assert (seen["target"], dict(seen["headers"])["x-wasm"]) == ("/through", "from Rust")
 
 
+@pytest.mark.carries("mitmproxy", "HTTP/2")
 def test_http_2_of_a_client(reverse, upstream):
     with httpx2.Client(http2=True, verify=False) as client:
         answer = client.post(f"https://127.0.0.1:{reverse.port}/h2", content=b"body", headers={"host": "example.com"})
@@ -201,6 +204,7 @@ def test_http_2_of_a_client(reverse, upstream):
     assert dict(seen["headers"])["x-wasm"] == "from Rust"
 
 
+@pytest.mark.carries("mitmproxy", "TCP")
 def test_tcp_connections(tmp_path_factory):
     with socket.create_server(("127.0.0.1", 0)) as server:
         script = "@on_downstream_data\nset_buffer_bytes 2 0 1000 to-the-server\n@on_upstream_data\nset_buffer_bytes 3 0 1000 to-the-client\n"

@@ -59,6 +59,8 @@ def test_headers_pass_the_filter_both_ways(program, upstream, engine_name):
     assert (answer.status, answer["server"], answer["content-type"]) == (200, "proxy-wasm", "application/json")
 
 
+@pytest.mark.carries("requests", "request bodies part by part")
+@pytest.mark.carries("httpx", "request bodies part by part")
 @pytest.mark.parametrize("body", [b"a body", ["a ", "body"]], ids=["whole", "in parts"])
 def test_bodies_are_rewritten_both_ways(program, upstream, body):
     script = "@on_request_body\nset_buffer_bytes 0 0 1000 to-upstream\n@on_response_body\nset_buffer_bytes 1 0 1000 to-program\n"
@@ -76,6 +78,8 @@ def test_what_filters_do_to_method_path_and_host(program, upstream):
     assert (seen["method"], seen["target"], dict(seen["headers"])["host"]) == ("PUT", "/other?x=%25", "another.example")
 
 
+@pytest.mark.carries("requests", "local responses")
+@pytest.mark.carries("httpx", "local responses")
 def test_a_local_response_instead_of_the_call(program, upstream):
     before = len(upstream.requests)
     answer = program("@on_request_headers\n" + LOCAL).send("POST", upstream.url, body=b"body")
@@ -83,6 +87,8 @@ def test_a_local_response_instead_of_the_call(program, upstream):
     assert len(upstream.requests) == before
 
 
+@pytest.mark.carries("requests", "callouts")
+@pytest.mark.carries("httpx", "callouts")
 def test_a_filter_asks_another_service_first(program, upstream):
     script = f"@on_request_headers\n{CALL}return 1\n@on_http_call_response\n{RESUME}0\n"
     answer = program(script, clusters={"idp": upstream.url}).send("GET", f"{upstream.url}/asked")
@@ -107,6 +113,8 @@ def test_a_response_that_filters_break_off(program, upstream):
         program("@on_response_body/2\n" + LOCAL).send("GET", f"{upstream.url}/cut")
 
 
+@pytest.mark.carries("requests", "response bodies part by part")
+@pytest.mark.carries("httpx", "response bodies part by part")
 def test_a_program_that_stops_reading(program, upstream, log):
     async def endless(request, reader, writer):
         writer.write(b"HTTP/1.1 200 OK\r\n\r\n")

@@ -106,6 +106,7 @@ add_header_map_value 0 x-bytes %e4
     assert "HTTP_CONNECTION" not in environ
 
 
+@pytest.mark.carries("wsgi", "request bodies part by part")
 def test_a_body_is_read_in_parts(wrap):
     def app(environ, start_response):
         start_response("200 OK", [])
@@ -127,6 +128,7 @@ def test_the_head_is_given_before_anything_is_returned(wrap, script):
     parts.close()
 
 
+@pytest.mark.carries("wsgi", "callouts")
 @pytest.mark.parametrize("direction", [0, 1])
 def test_a_pause_waits_for_its_callout(wrap, direction):
     calls = []

@@ -17,6 +17,7 @@ def server():
     server.stop()
 
 
+@pytest.mark.carries("serve", "callouts")
 def test_grpc_calls_and_streams(serve, origin, server):
     settings = {
         "clusters": {"up": {"url": server.url, "authority": "echo.example", "keep_alive": 30, "max_callouts": 2}},

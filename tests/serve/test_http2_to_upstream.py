@@ -45,6 +45,7 @@ def through(filters: list[str] | None = None, **upstream: object) -> Iterator[tu
         yield served, channel
 
 
+@pytest.mark.carries("serve", "response trailers", "HTTP/2")
 @pytest.mark.parametrize("filters", [[], [HEADERS]], ids=["past filters", "through a filter"])
 def test_grpc_through_us(upstream, filters):
     with through(filters, url=upstream.url) as (_, channel):
@@ -67,6 +68,7 @@ def test_grpc_through_us(upstream, filters):
             assert raised.value.code() == code
 
 
+@pytest.mark.carries("serve", "request bodies part by part", "response bodies part by part")
 def test_messages_go_while_the_stream_is_open(upstream):
     """Each is answered before the next is sent: nothing waits for the end of a body."""
     with through([HEADERS], url=upstream.url) as (_, channel):

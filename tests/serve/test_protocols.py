@@ -117,6 +117,7 @@ def test_a_websocket_passes_where_there_are_no_filters(serve, origin):
     assert (origin.requests[0]["upgrade"], origin.requests[0]["connection"]) == ("websocket", "upgrade")
 
 
+@pytest.mark.carries("serve", "WebSocket")
 def test_filters_see_a_websocket_as_heads_and_bodies(on_engine, origin):
     """As in Envoy. When it has ended, nothing is left of it."""
     origin.answers["/ws"] = echoes

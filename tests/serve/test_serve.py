@@ -444,6 +444,7 @@ def test_upstream_that_starts_again_is_found_again(serve, origin):
     assert [served.get(path).status_code for path in ("/", "/bye", "/", "/bye", "/")] == [200] * 5
 
 
+@pytest.mark.carries("serve", "local responses")
 def test_a_local_response_comes_though_the_client_still_sends(serve, origin):
     served = serve(AUTH, filter_config="secret")
     host, _, port = served.url.removeprefix("http://").partition(":")
