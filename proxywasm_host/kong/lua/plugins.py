@@ -65,13 +65,15 @@ class LuaPlugin:
         self._runtime: Runtime | None = None
         self._started: Runtime | None = None
         self._handler: LuaValue = None
+        self._functions: dict[str, LuaValue] = {}
         self._schema: LuaValue = None
         runtime = self._load()
-        self._priority = self._number("PRIORITY")
+        priority = runtime.member(self._handler, "PRIORITY")
+        self._priority = int(priority) if isinstance(priority, (int, float)) else 0
         version = runtime.member(self._handler, "VERSION")
         self._version = bytes_as_text(version) if isinstance(version, str) else "0"
         # Headers that were set before the response came are in it from ``header_filter`` on.
-        self._phases = frozenset({"header_filter"} | {phase for phase in PHASES if self._function(phase)})
+        self._phases = frozenset({"header_filter", *self._functions})
 
     def __repr__(self) -> str:
         return f"<LuaPlugin {self.name} {self.version}, priority {self.priority}>"
@@ -124,7 +126,7 @@ class LuaPlugin:
     def _call(self, runtime: Runtime, phase: str, context: Context | None, config: Any) -> Run:
         if phase == "init_worker":
             self._started = runtime
-        function = self._function(phase)
+        function = self._functions.get(phase)
         if function is not None:
             argument = _table(runtime, config)
             yield from runtime.run(function, self._handler, argument, phase=phase, plugin=self.name, context=context)
@@ -144,18 +146,12 @@ class LuaPlugin:
                 runtime.run_now(
                     runtime.member(runtime.require("kong.pdk.db"), "declare"), runtime.require(f"{at}.daos")
                 )
+            members = {phase: runtime.member(self._handler, phase) for phase in PHASES}
+            self._functions = {
+                phase: member for phase, member in members.items() if runtime.lua_type(member) == "function"
+            }
             self._runtime = runtime
         return runtime
-
-    def _function(self, phase: str) -> LuaValue:
-        assert self._runtime is not None  # noqa: S101 - it is loaded when it is made
-        function = self._runtime.member(self._handler, phase)
-        return function if self._runtime.lua_type(function) == "function" else None
-
-    def _number(self, name: str) -> int:
-        assert self._runtime is not None  # noqa: S101 - as above
-        value = self._runtime.member(self._handler, name)
-        return int(value) if isinstance(value, (int, float)) else 0
 
 
 def _table(runtime: Runtime, config: Any) -> LuaValue:

@@ -148,11 +148,8 @@ class Runtime:
         if context is not None:
             self.entities = context.entities
         go_on = self._start(function)
-        left = self.settings.handler_time or 0
         while True:
-            started = time.thread_time()
-            what, *values = self._go_on(call, go_on, left, arguments)
-            left = max(left - (time.thread_time() - started), 0.001)
+            what, *values = self._go_on(call, go_on, arguments)
             if phase not in NEVER_WAIT:
                 timers = [*self._waiting_timers, *call.timers]
                 self._waiting_timers, call.timers = [], []
@@ -183,14 +180,14 @@ class Runtime:
             return end.value
         raise PluginFailed(f"code outside of requests may not wait, as it does with {effect}")
 
-    def _go_on(self, call: Call, go_on: LuaValue, left: float, arguments: Sequence[Any]) -> tuple[Any, ...]:
+    def _go_on(self, call: Call, go_on: LuaValue, arguments: Sequence[Any]) -> list[Any]:
         previous, self.call = self.call, call
         context, state = call.context, call.state
         try:
             if context is not None and context.shared:
                 self._take_in(context, state)
-            result = go_on(left, state, call.phase, call.plugin, *arguments)
-            if context is not None:
+            shares, *outcome = go_on(state, call.phase, call.plugin, *arguments)
+            if context is not None and (shares or (self, "shared") in context.state):
                 self._give_out(context, state)
         except lupa.LuaMemoryError:
             self.spent = True
@@ -199,7 +196,8 @@ class Runtime:
             raise PluginFailed(str(error)) from None
         finally:
             self.call = previous
-        return result if isinstance(result, tuple) else (result,)
+        happened: list[Any] = outcome
+        return happened
 
     # -- Requests ------------------------------------------------------------------------------------------------------
 
@@ -226,12 +224,10 @@ class Runtime:
         for key, value in shared.items() if shared is not None else ():
             with suppress(ValueError):
                 found[str(self.values.to_python(key))] = self.values.to_python(value)
-        if found or (self, "shared") in context.state:
-            exported = context.state.setdefault((self, "shared"), {})
-            for key in [key for key in exported if key not in found]:
-                context.shared.pop(key, None)
-            context.shared.update(found)
-            context.state[self, "shared"] = found
+        for key in context.state.get((self, "shared"), {}).keys() - found.keys():
+            context.shared.pop(key, None)
+        context.shared.update(found)
+        context.state[self, "shared"] = found
 
     @staticmethod
     def pending_headers(context: Context) -> Headers:

@@ -6,7 +6,7 @@ local native_load, native_setmetatable, native_getmetatable = load, setmetatable
 local sethook, traceback, newproxy, memory_in_use = debug.sethook, debug.traceback, newproxy, collectgarbage
 local create, native_resume, native_wrap, yield, status, running =
   coroutine.create, coroutine.resume, coroutine.wrap, coroutine.yield, coroutine.status, coroutine.running
-local error, pcall, rawget, rawset, select, tostring, type, unpack = error, pcall, rawget, rawset, select, tostring, type, unpack
+local error, next, pcall, rawget, rawset, select, tostring, type, unpack = error, next, pcall, rawget, rawset, select, tostring, type, unpack
 local os_time, os_date, os_clock, os_difftime = os.time, os.date, os.clock, os.difftime
 
 -- A Python function that fails returns `failed` and why.
@@ -22,18 +22,22 @@ end
 
 -- Time ----------------------------------------------------------------------------------------------------------------
 
--- A hook is not called in compiled code, so there is none while time is limited.
-local deadline, expired = math.huge, false
+-- A hook is not called in compiled code, so there is none while time is limited. To read the clock is dear: only a
+-- handler that has run so many instructions is timed, from there on.
+local INSTRUCTIONS = 10000
+local began, left, expired = nil, math.huge, false
+local message = time_limit and "the handler used more than its " .. time_limit .. " s of processor time"
 local function in_plugin()
   local thread, is_main = running()
   return thread and not is_main
 end
-local message = time_limit and "the handler used more than its " .. time_limit .. " s of processor time"
 local function stop()
   if in_plugin() then error(message, 0) end
 end
 local function check()
-  if cpu_time() > deadline and in_plugin() then
+  if not began then
+    began = cpu_time()
+  elseif cpu_time() - began > left and in_plugin() then
     -- From now on with each instruction: `pcall` around it does not help.
     expired = true
     sethook(stop, "", 1)
@@ -43,7 +47,7 @@ end
 if time_limit then
   jit.off()
   jit.flush()
-  sethook(check, "", 10000)
+  sethook(check, "", INSTRUCTIONS)
 end
 
 -- Coroutines ----------------------------------------------------------------------------------------------------------
@@ -171,18 +175,26 @@ local function outcome(thread, ok, mark, ...)
   return "error", "attempt to yield from outside a coroutine", ""
 end
 
--- A function that begins or goes on with `f` in a coroutine of its own.
+-- A function that begins or goes on with `f` in a coroutine of its own. It returns whether there is something in
+-- `kong.ctx.shared`, what happened, and what belongs to that.
 local function start(f)
-  local thread = create(f)
-  return function(seconds, state, phase, plugin, ...)
-    current.state = state
-    state.phase, state.plugin = phase, plugin
+  local thread, remaining = create(f), time_limit
+
+  local function ended(...)
+    if began then remaining = remaining - (cpu_time() - began) end
     if expired then
       expired = false
-      sethook(check, "", 10000)
+      sethook(check, "", INSTRUCTIONS)
     end
-    if time_limit then deadline = cpu_time() + seconds end
-    return outcome(thread, native_resume(thread, ...))
+    local shared = current.state.shared
+    return type(shared) == "table" and next(shared) ~= nil, outcome(thread, ...)
+  end
+
+  return function(state, phase, plugin, ...)
+    current.state = state
+    state.phase, state.plugin = phase, plugin
+    began, left = nil, remaining
+    return ended(native_resume(thread, ...))
   end
 end
 
