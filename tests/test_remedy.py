@@ -156,6 +156,8 @@ MODULES = [
     ("proxywasm_host.driver.asynchronous", "anyio", "http"),
     ("proxywasm_host.driver.worker", "anyio", "http"),
     ("proxywasm_host.driver.http", "httpx2", "http"),
+    ("proxywasm_host.kong.lua.LuaPlugins", "lupa", "lua"),
+    ("proxywasm_host.kong.lua.LuaPlugins", "pcre2", "lua"),
     ("proxywasm_host.testing.EngineComplianceSuite", "pytest", "testing"),
 ]
 

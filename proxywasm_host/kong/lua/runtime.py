@@ -15,7 +15,6 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any
 from weakref import proxy
@@ -77,6 +76,8 @@ class Call:
     context: Context | None
     state: LuaValue
     timers: list[StartTimer] = field(default_factory=list)
+    connections: dict[int, object] = field(default_factory=dict)
+    """That are open, by the numbers that Lua has for them."""
 
 
 def _no_attributes(_object: object, name: object, _setting: object) -> None:
@@ -92,9 +93,6 @@ class Runtime:
         """Whether memory ran out: what is in here may be broken, so that new requests need another runtime."""
         self.entities: Mapping[str, Sequence[Entity]] = {}
         """Of the configuration that was seen last."""
-        self.kept: dict[int, object] = {}
-        """Connections, by the numbers that Lua has for them."""
-        self._numbers = count(1)
         self._waiting_timers: list[StartTimer] = []
         self._lua = lua = lupa.LuaRuntime(
             encoding="latin-1",
@@ -148,25 +146,29 @@ class Runtime:
         if context is not None:
             self.entities = context.entities
         go_on = self._start(function)
-        while True:
-            what, *values = self._go_on(call, go_on, arguments)
-            if phase not in NEVER_WAIT:
-                timers = [*self._waiting_timers, *call.timers]
-                self._waiting_timers, call.timers = [], []
-                yield from timers
-            else:
-                self._waiting_timers += call.timers
-            if what == "done":
-                return values[0] if values else None
-            if what == "error":
-                self.spent = self.spent or OUT_OF_MEMORY in values[0]
-                raise PluginFailed(values[1] or values[0])
-            name, *given = values
-            if name == "exit":
-                return None
-            if phase in NEVER_WAIT:
-                raise PluginFailed(f"API disabled in the context of {phase}: it may not wait ({name})")
-            arguments = yield from WAITS[name](self, *given)
+        try:
+            while True:
+                what, *values = self._go_on(call, go_on, arguments)
+                if phase not in NEVER_WAIT:
+                    timers = [*self._waiting_timers, *call.timers]
+                    self._waiting_timers, call.timers = [], []
+                    yield from timers
+                else:
+                    self._waiting_timers += call.timers
+                if what == "done":
+                    return values[0] if values else None
+                if what == "error":
+                    self.spent = self.spent or OUT_OF_MEMORY in values[0]
+                    raise PluginFailed(values[1] or values[0])
+                name, *given = values
+                if name == "exit":
+                    return None
+                if phase in NEVER_WAIT:
+                    raise PluginFailed(f"API disabled in the context of {phase}: it may not wait ({name})")
+                arguments = yield from WAITS[name](call.connections, self.table, *given)
+        finally:
+            # Whoever performs effects closes what was left open.
+            call.connections.clear()
 
     def run_now(self, function: LuaValue, *arguments: Any) -> Any:
         """Run a function that waits for nothing, outside of requests. Raises: PluginFailed."""
@@ -239,12 +241,6 @@ class Runtime:
         return found
 
     # -- What Lua asks for ---------------------------------------------------------------------------------------------
-
-    def keep(self, connection: object) -> int:
-        """A number by which Lua knows a connection."""
-        number = next(self._numbers)
-        self.kept[number] = connection
-        return number
 
     def start_timer(self, seconds: float, number: int) -> None:
         """Have a timer run so many seconds from now."""

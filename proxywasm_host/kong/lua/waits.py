@@ -1,12 +1,14 @@
 """What Lua waits for: each name yields one effect, and gives what the coroutine goes on with.
 
-As in OpenResty a failure is ``nil`` with a word that says why; nothing is raised in Lua.
+They get the connections that are open in this run, by the numbers that Lua has for them, and what makes tables. As in
+OpenResty a failure is ``nil`` with a word that says why; nothing is raised in Lua.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any
+from itertools import count
+from typing import Any
 
 from proxywasm_host.kong.lua.values import LuaValue
 from proxywasm_host.kong.plugin import (
@@ -21,25 +23,30 @@ from proxywasm_host.kong.plugin import (
     Sleep,
 )
 
-if TYPE_CHECKING:
-    from proxywasm_host.kong.lua.runtime import Runtime
-
 __all__ = ["WAITS", "Wait"]
 
 Wait = Generator[Effect, Any, tuple[Any, ...]]
+Open = dict[int, object]
+Table = Callable[[Any], LuaValue]
+
+NUMBERS = count(1)
+NOT_HERE = "bad request"
+"""OpenResty's word for a connection of another request."""
 
 
-def _sleep(_runtime: Runtime, seconds: float) -> Wait:
+def _sleep(_open: Open, _table: Table, seconds: float) -> Wait:
     yield Sleep(seconds)
     return ()
 
 
-def _read_body(_runtime: Runtime) -> Wait:
+def _read_body(_open: Open, _table: Table) -> Wait:
     yield ReadRequestBody()
     return ()
 
 
-def _http(runtime: Runtime, method: str, url: str, headers: LuaValue, body: str, seconds: float, verify: bool) -> Wait:
+def _http(
+    _open: Open, table: Table, method: str, url: str, headers: LuaValue, body: str, seconds: float, verify: bool
+) -> Wait:
     """`headers` is a sequence: name, value, name, value, …"""
     flat = [value.encode("latin-1") for _, value in headers.items()]
     pairs = list(zip(flat[::2], flat[1::2], strict=True))
@@ -48,37 +55,45 @@ def _http(runtime: Runtime, method: str, url: str, headers: LuaValue, body: str,
     except EffectFailed as failure:
         return None, str(failure)
     flat_reply = [part.decode("latin-1") for pair in reply.headers for part in pair]
-    return reply.status, runtime.table(flat_reply), reply.body
+    return reply.status, table(flat_reply), reply.body
 
 
 def _connect(
-    runtime: Runtime, host: str, port: int, seconds: float, tls: bool, server_name: str | None, verify: bool
+    opened: Open, _table: Table, host: str, port: int, seconds: float, tls: bool, server_name: str | None, verify: bool
 ) -> Wait:
     try:
         connection = yield Connect(host, int(port), seconds, bool(tls), server_name, bool(verify))
     except EffectFailed as failure:
         return None, str(failure)
-    return (runtime.keep(connection),)
+    number = next(NUMBERS)
+    opened[number] = connection
+    return (number,)
 
 
-def _send(runtime: Runtime, connection: int, data: str, seconds: float) -> Wait:
+def _send(opened: Open, _table: Table, connection: int, data: str, seconds: float) -> Wait:
+    if connection not in opened:
+        return None, NOT_HERE
     try:
-        yield Send(runtime.kept[connection], data.encode("latin-1"), seconds)
+        yield Send(opened[connection], data.encode("latin-1"), seconds)
     except EffectFailed as failure:
         return None, str(failure)
     return (len(data),)
 
 
-def _receive(runtime: Runtime, connection: int, size: int, seconds: float) -> Wait:
+def _receive(opened: Open, _table: Table, connection: int, size: int, seconds: float) -> Wait:
+    if connection not in opened:
+        return None, NOT_HERE
     try:
-        data = yield Receive(runtime.kept[connection], size, seconds)
+        data = yield Receive(opened[connection], size, seconds)
     except EffectFailed as failure:
         return None, str(failure)
     return (data,)
 
 
-def _close(runtime: Runtime, connection: int) -> Wait:
-    yield Close(runtime.kept.pop(connection))
+def _close(opened: Open, _table: Table, connection: int) -> Wait:
+    if connection not in opened:
+        return None, NOT_HERE
+    yield Close(opened.pop(connection))
     return (True,)
 
 

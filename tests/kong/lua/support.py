@@ -65,7 +65,11 @@ class World:
         self.lines.append(f"{LEVELS[level]}: {message}")
 
     def perform(self, run: Generator[Any, Any, Any], context: Context | None = None) -> Any:
-        """Run a phase to its end. Sleeping takes no time; timers wait for `run_timers`."""
+        """Run a phase to its end, and close what it leaves open. Sleeping takes no time; timers wait for `run_timers`."""
+        with contextlib.ExitStack() as connections:
+            return self._perform(run, context, connections)
+
+    def _perform(self, run: Generator[Any, Any, Any], context: Context | None, connections: contextlib.ExitStack) -> Any:
         answer: Any = None
         failure: EffectFailed | None = None
         while True:
@@ -77,6 +81,8 @@ class World:
             answer, failure = None, None
             try:
                 answer = self._answer(effect, context)
+                if isinstance(effect, Connect):
+                    connections.enter_context(answer)
             except OSError as error:
                 failure = EffectFailed("timeout" if isinstance(error, TimeoutError) else "connection refused")
 

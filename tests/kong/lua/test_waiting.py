@@ -165,6 +165,12 @@ def test_connections(call, ports):
     assert isinstance(call.world.effects[-1], Close)
 
 
+def test_a_connection_is_of_one_run(call, ports):
+    call(f"kept = ngx.socket.tcp() assert(kept:connect('127.0.0.1', {ports[0]}))")
+    assert call("return kept:send('x')") == [None, "bad request"]
+    assert call("local all = { kept:receive() } kept:close() return all[2]") == "bad request"
+
+
 def test_a_connection_line_by_line(call, ports):
     code = f"""
     local socket = ngx.socket.tcp()

@@ -350,7 +350,7 @@ function ngx.eof() return 1 end
 function ngx.send_headers() return 1 end
 function ngx.exit(status)
   local state = current.state
-  if state.phase == "header_filter" or status == ngx.OK and not state.printed or not get("has_request") then
+  if state.phase == "header_filter" or status < 200 and not state.printed or not get("has_request") then
     if status >= 200 then host.set("status", status) end
     return effect("exit")
   end
