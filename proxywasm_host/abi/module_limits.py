@@ -22,8 +22,6 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from proxywasm_host import wasm
-from proxywasm_host.abi import code_section
 from proxywasm_host.abi.code_section import PROPOSALS, Code, proposal_of, read_code
 from proxywasm_host.errors import ModuleError
 from proxywasm_host.extension import checksum
@@ -66,7 +64,11 @@ ELEMENT_BYTES: Final = 16
 _GC_FORMS: Final = (0x4E, 0x4F, 0x50, 0x5E, 0x5F)
 _SHARED, _WIDE, _PAGE_SIZE = 2, 4, 8
 """In the flags of a memory or a table."""
-_SOURCES: Final = tuple(map(Path, (__file__, code_section.__file__, wasm.__file__)))
+_SOURCES: Final = (
+    Path(__file__),
+    Path(__file__).with_name("code_section.py"),
+    Path(__file__).parent.parent / "wasm.py",
+)
 """Of what decides which modules pass, and what is made of them. Their C form gives the same figures."""
 
 
