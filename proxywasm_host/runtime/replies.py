@@ -64,16 +64,15 @@ def check_reply(callout: effects.Callout, reply: Any) -> None:
 
 def _is_usual(reply: effects.HttpCallReply) -> bool:
     """Whether nothing is wrong with a reply, found out fast: of a list or tuple of another class that is not said."""
-    if reply.body.__class__ is not bytes:
+    headers, trailers = reply.headers, reply.trailers
+    if reply.body.__class__ is not bytes or headers.__class__ is not list or trailers.__class__ is not list:
         return False
-    for pairs in (reply.headers, reply.trailers):
-        if pairs.__class__ is not list:
+    for pair in headers + trailers if trailers else headers:
+        if pair.__class__ is not tuple or len(pair) != 2:
             return False
-        for pair in pairs:
-            if pair.__class__ is not tuple or len(pair) != 2:
-                return False
-            if pair[0].__class__ is not bytes or pair[1].__class__ is not bytes:
-                return False
+        name, value = pair
+        if name.__class__ is not bytes or value.__class__ is not bytes:
+            return False
     return True
 
 
