@@ -122,8 +122,8 @@ static int stream_init(HttpStreamBase *self, PyObject *args, PyObject *keywords)
     return begin(self, (HostBase *)host, plugins, properties, limit, header_limits);
 }
 
-PyObject *stream_make(HostBase *host, PyObject *wanted, PyObject *plugins, PyObject *properties,
-                      PyObject *buffer_limit, PyObject *header_limits) {
+PyObject *stream_make(HostBase *host, PyObject *wanted, PyObject *plugins, PyObject *properties, PyObject *buffer_limit,
+                      PyObject *header_limits) {
     if (!wanted) wanted = known.http_stream;
     PyTypeObject *type = wanted ? (PyTypeObject *)wanted : &HttpStreamBaseType;
     if (!is_made_here(type, (initproc)stream_init)) {

@@ -1,7 +1,7 @@
 /* Guest functions as Python callables. */
 #include "native.h"
 
-enum { HEADROOM = 32 };    /* calls of Python functions within each other */
+enum { HEADROOM = 32 };   /* calls of Python functions within each other */
 enum { MAX_NESTED = 64 }; /* as in errors.py */
 
 /* Whether Python functions can be called as deep as a host function, and what tells of its exception, need at least. */
