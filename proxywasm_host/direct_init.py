@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
+from proxywasm_host.extension import load
+
 __all__ = ["direct_init"]
+
+NATIVE, _ = load("proxywasm_host._native")
 
 T = TypeVar("T")
 
@@ -13,22 +17,29 @@ T = TypeVar("T")
 def direct_init(cls: type[T]) -> type[T]:
     """Let a frozen dataclass with slots have an ``__init__`` that sets each slot itself, with the same parameters.
 
-    The one that `dataclass` writes calls ``object.__setattr__`` for each field, which takes twice as long.
+    The one that `dataclass` writes calls ``object.__setattr__`` for each field, which takes twice as long; in C, where
+    all are set at once, four times.
 
     Raises: TypeError, for a field with a default factory.
     """
     scope: dict[str, Any] = {}
-    lines = ["  pass"]
+    values: dict[str, str] = {}
     for field in fields(cls):  # type: ignore[arg-type]
         if field.default_factory is not MISSING:
             raise TypeError(f"{cls.__name__}.{field.name} has a default factory, for which there is no direct form")
         scope[f"set_{field.name}"] = getattr(cls, field.name).__set__
         scope[f"default_{field.name}"] = field.default
-        lines.append(f"  set_{field.name}(self, {'' if field.init else 'default_'}{field.name})")
-    parameters = ", ".join(["self", *(field.name for field in fields(cls) if field.init)])  # type: ignore[arg-type]
-    exec("\n".join([f"def __init__({parameters}):", *lines]), scope)  # noqa: S102 - names are those of the class
+        values[field.name] = field.name if field.init else f"default_{field.name}"
+    if NATIVE:
+        scope["set_all"] = NATIVE.slot_setter(cls, *(getattr(cls, name) for name in values))
+        body = f"set_all({', '.join(['self', *values.values()])})"
+    else:
+        body = "; ".join(f"set_{name}(self, {value})" for name, value in values.items()) or "pass"
+    parameters = ", ".join(["self", *(name for name, value in values.items() if name == value)])
+    exec(f"def __init__({parameters}): {body}", scope)  # noqa: S102 - names are those of the class
     written, init = cls.__init__, scope["__init__"]
     for name in ("__defaults__", "__annotations__", "__module__", "__qualname__"):
         setattr(init, name, getattr(written, name))
     cls.__init__ = init  # type: ignore[method-assign]
     return cls
+

@@ -18,14 +18,10 @@ enum { FEW = 32, SLOTS_OF_FEW = 128 }; /* headers whose names are sought in a ta
 /* Of a pair as it should be. */
 static PyObject *name_of(PyObject *list, Py_ssize_t index) { return PyTuple_GET_ITEM(PyList_GET_ITEM(list, index), 0); }
 
-/* The high bit of each of eight characters that is in upper case. */
-static uint64_t uppers(uint64_t eight) {
-    static const uint64_t EACH = 0x0101010101010101;
-    uint64_t low = eight & 0x7f * EACH, from_a = low + (0x80 - 'A') * EACH, beyond_z = low + (0x7f - 'Z') * EACH;
-    return ~eight & (from_a ^ beyond_z) & 0x80 * EACH;
-}
+/* Bits where one of eight characters is among those from '@' to '_', as capitals are: few names have another of them. */
+static uint64_t capitals(uint64_t eight) { return eight & ~(eight << 1) & 0x4040404040404040; }
 
-/* A name's hash, eight characters at a time; upper is added to where a character is in upper case. */
+/* A name's hash, eight characters at a time; upper is added to where there may be a capital. */
 static uint64_t hash_name(PyObject *name, uint64_t *upper) {
     static const uint64_t ODD = 0x9e3779b97f4a7c15;
     const unsigned char *text = (const unsigned char *)PyBytes_AS_STRING(name);
@@ -33,7 +29,7 @@ static uint64_t hash_name(PyObject *name, uint64_t *upper) {
     uint64_t hash = size, part = 0;
     for (; at + 8 <= size; at += 8) {
         memcpy(&part, text + at, 8);
-        *upper |= uppers(part);
+        *upper |= capitals(part);
         hash = (hash ^ part) * ODD;
         hash ^= hash >> 32;
     }
@@ -44,7 +40,7 @@ static uint64_t hash_name(PyObject *name, uint64_t *upper) {
         memcpy(&head, text, 4), memcpy(&tail, text + size - 4, 4);
         part = (uint64_t)tail << 32 | head;
     } else part = (uint64_t)text[0] | (uint64_t)text[size / 2] << 8 | (uint64_t)text[size - 1] << 16;
-    *upper |= uppers(part);
+    *upper |= capitals(part);
     hash = (hash ^ part) * ODD;
     return hash ^ hash >> 32;
 }
@@ -98,12 +94,14 @@ PyObject *checked_headers(PyObject *headers, bool owned, Py_ssize_t *count, Py_s
     return list;
 }
 
+#define TEXT(text) text, sizeof text - 1
 static const struct {
     const char *name;
+    Py_ssize_t size;
     int needed;
 } KNOWN[2][6] = {
-    {{":method", 1}, {":path", 2}, {":scheme", 0}, {":authority", 0}, {":protocol", 0}, {NULL, 0}},
-    {{":status", 1}, {NULL, 0}},
+    {{TEXT(":method"), 1}, {TEXT(":path"), 2}, {TEXT(":scheme"), 0}, {TEXT(":authority"), 0}, {TEXT(":protocol"), 0}},
+    {{TEXT(":status"), 1}},
 }; /* as in http.py */
 static const int NEEDED[] = {3, 1};
 
@@ -118,9 +116,12 @@ bool fit_for_wire(int direction, PyObject *headers) {
             if (found == NEEDED[direction]) return true;
             continue;
         }
+        Py_ssize_t size = PyBytes_GET_SIZE(name);
         int j = 0;
-        while (KNOWN[direction][j].name && strcmp(KNOWN[direction][j].name, text)) j++;
-        if (!KNOWN[direction][j].name || strlen(text) != (size_t)PyBytes_GET_SIZE(name)) return false;
+        while (KNOWN[direction][j].name &&
+               (KNOWN[direction][j].size != size || memcmp(KNOWN[direction][j].name, text, (size_t)size)))
+            j++;
+        if (!KNOWN[direction][j].name) return false;
         if (direction == RESPONSE) {
             const char *digit = PyBytes_AS_STRING(value), *end = digit + PyBytes_GET_SIZE(value);
             if (digit == end) return false;

@@ -52,7 +52,7 @@ typedef struct {
 
 typedef struct {
     PyObject_HEAD
-    PyObject *services, *clock, *dict;
+    PyObject *services, *clock, *stream_type, *dict;
     Outbox *outbox;
 } HostBase;
 

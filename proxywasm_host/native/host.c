@@ -1,14 +1,13 @@
 /* What almost every request asks of a plugin and of a host: C forms of PluginBase and HostBase in runtime/fast_path.py. */
 #include "fast_path.h"
 
-static PyObject *clock_name, *ready_name, *stream_type_name, *router_name, *nothing, *default_limit;
+static PyObject *clock_name, *ready_name, *router_name, *nothing, *default_limit;
 
 int host_names(void) {
     static const Name NAMES[] = {
         {&clock_name, "clock"},
         {&ready_name, "_ready"},
         {&router_name, "_router"},
-        {&stream_type_name, "_stream_type"},
     };
     PyObject *empty = PyDict_New();
     nothing = empty ? PyDictProxy_New(empty) : NULL;
@@ -170,8 +169,7 @@ static PyObject *host_http_stream(HostBase *self, PyObject *const *args, Py_ssiz
     if (given[1] != nothing && check_properties(given[1])) return NULL;
     PyObject *plugins = ready(self, given[0]);
     if (!plugins) return NULL;
-    PyObject *type = self->dict ? PyDict_GetItemWithError(self->dict, stream_type_name) : NULL;
-    PyObject *stream = PyErr_Occurred() ? NULL : stream_make(self, type, plugins, given[1], given[2], given[3]);
+    PyObject *stream = stream_make(self, self->stream_type, plugins, given[1], given[2], given[3]);
     Py_DECREF(plugins);
     if (stream && given[4] != Py_True) {
         int routes = PyObject_IsTrue(given[4]);
@@ -196,6 +194,7 @@ static PyObject *host_emit(HostBase *self, PyObject *const *args, Py_ssize_t cou
 static int host_traverse(HostBase *self, visitproc visit, void *arg) {
     Py_VISIT(self->services);
     Py_VISIT(self->clock);
+    Py_VISIT(self->stream_type);
     Py_VISIT(self->outbox);
     Py_VISIT(self->dict);
     return 0;
@@ -204,6 +203,7 @@ static int host_traverse(HostBase *self, visitproc visit, void *arg) {
 static int host_clear(HostBase *self) {
     Py_CLEAR(self->services);
     Py_CLEAR(self->clock);
+    Py_CLEAR(self->stream_type);
     Py_CLEAR(self->outbox);
     Py_CLEAR(self->dict);
     return 0;
@@ -237,6 +237,7 @@ static PyMethodDef host_methods[] = {
 
 static PyMemberDef host_members[] = {
     {"_outbox", T_OBJECT_EX, offsetof(HostBase, outbox), READONLY, NULL},
+    {"_stream_type", T_OBJECT_EX, offsetof(HostBase, stream_type), 0, NULL},
     {NULL, 0, 0, 0, NULL},
 };
 

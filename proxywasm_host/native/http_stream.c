@@ -125,6 +125,7 @@ static int stream_init(HttpStreamBase *self, PyObject *args, PyObject *keywords)
 PyObject *stream_make(HostBase *host, PyObject *wanted, PyObject *plugins, PyObject *properties, PyObject *buffer_limit,
                       PyObject *header_limits) {
     if (!wanted) wanted = known.http_stream;
+    if (wanted && !PyType_Check(wanted)) return PyErr_Format(PyExc_TypeError, "%R is no class of streams", wanted);
     PyTypeObject *type = wanted ? (PyTypeObject *)wanted : &HttpStreamBaseType;
     if (!is_made_here(type, (initproc)stream_init)) {
         PyObject *args[] = {(PyObject *)host, plugins, properties, buffer_limit, header_limits};

@@ -161,6 +161,8 @@ static PyMethodDef methods[] = {
     {"sent_request", wire_sent_request, METH_O,
      "Method, path, scheme, headers and the place of their length, or None likewise: see integrations/heads.py."},
     {"sent_response", wire_sent_response, METH_O, "Status, headers and the place of their length, or None likewise."},
+    {"slot_setter", (PyCFunction)(void (*)(void))slot_setter, METH_FASTCALL,
+     "A function that sets these slots of an object of this class: see direct_init.py."},
     {"read_code", read_code, METH_VARARGS, "The figures of a code section, as a tuple: see abi/code_section.py."},
     {NULL, NULL, 0, NULL},
 };

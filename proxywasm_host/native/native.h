@@ -286,6 +286,9 @@ typedef struct {
 /* An object with these values, in the order of the class's parameters, in the fields of these names. */
 PyObject *make_record(Layout *layout, PyObject *class, PyObject *const *names, PyObject *const *values, int count);
 
+/* A function that sets slots of an object: of a class and its slots, as the class has them. */
+PyObject *slot_setter(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
 /* -- Headers between HTTP libraries and filters (wire.c) ------------------------------------------------------- */
 
 /* Each gives what is to be said of plain headers, or None if Python has to. */

@@ -415,7 +415,7 @@ class PluginBase:
 class HostBase:
     """What streams need of a host."""
 
-    _stream_type: ClassVar[type[HttpStream]]
+    _stream_type: type[HttpStream]
 
     def __init__(self, services: Services) -> None:
         self.services = services

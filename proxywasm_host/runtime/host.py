@@ -82,8 +82,6 @@ class Host(HostBase):
     Raises: UnknownEngine, EngineUnavailable; TypeError or ValueError, for properties that no filter could read.
     """
 
-    _stream_type = HttpStream
-
     def __init__(
         self,
         engine: str | Engine | None = None,
@@ -105,8 +103,7 @@ class Host(HostBase):
         super().__init__(Services() if services is None else services)
         self.engine = self._engine(engine)
         self.profile = profile_of(profile)
-        if self.profile.nginx_phases:
-            self._stream_type = NginxStream  # type: ignore[misc]
+        self._stream_type = NginxStream if self.profile.nginx_phases else HttpStream
         self.limits = DEFAULT_LIMITS if limits is None else limits
         self.module_limits = module_limits
         self.properties = {} if properties is None else properties

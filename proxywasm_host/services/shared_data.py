@@ -95,7 +95,7 @@ class InMemorySharedData:
                 space.reserve(ENTRY + len(key) + len(value))
             elif cas and old[1] != cas:  # 0 asks for no comparison, so no value has it (shared_data.cc)
                 return False
-            else:
+            elif len(value) != len(old[0]):
                 space.reserve(len(value) - len(old[0]))
             space.entries[key] = value, next(self._cas) & 0xFFFFFFFF or next(self._cas) & 0xFFFFFFFF
             if self.ttl:
