@@ -205,6 +205,23 @@ class TestFork:
             "",
         )
 
+    def test_a_child_process_lets_go_of_a_module(self) -> None:
+        done = run("""
+            import gc
+            from proxywasm_engine_v8.mini_racer.thread import V8Thread
+            module = v8().compile(wat(TEXT))
+            child = os.fork()
+            if not child:
+                signal.alarm(20)
+                V8Thread.free = lambda self, handle: print("given to a thread that is not there")
+                del module
+                gc.collect()
+                print("gone", flush=True)
+                os._exit(0)
+            print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), type(module).__name__)
+        """)
+        assert (done.stdout.splitlines(), done.stderr) == (["gone", "0 V8Module"], "")
+
     def test_a_fork_within_a_host_function(self) -> None:
         done = run("""
             def handler(rest):

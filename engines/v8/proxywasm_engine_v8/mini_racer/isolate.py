@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import json
+import os
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -77,8 +78,8 @@ class MiniRacerIsolate:
         return module.handle if module else 0
 
     def drop(self, handle: int) -> None:
-        """Give a module back."""
-        if self.thread.context:
+        """Give a module back; in a child process nothing, for it has no thread of V8's that could take it."""
+        if self.thread.context and self.thread.process == os.getpid():
             self.thread.free(handle)
             self._has_garbage = True
 
