@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from itertools import count
+from pathlib import Path
 
 import pytest
 
@@ -214,6 +215,8 @@ def test_who_takes_the_place_of_a_process_that_was_killed_is_told_of_its_message
     victim = Consumer(outside, tmp_path / "victim")
     token = queues.resolve("vm", b"q")
     victim.process.send_signal(signal.SIGSTOP)
+    threads = Path(f"/proc/{victim.process.pid}/task")
+    eventually(lambda: all(") T " in (thread / "stat").read_text() for thread in threads.iterdir()))
     queues.enqueue(token, b"1")
     victim.process.kill()
     assert (victim.end(), victim.taken) == (-signal.SIGKILL, [])
