@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-__all__ = ["NATIVE_ABI", "checksum", "fingerprint", "get_include", "load"]
+__all__ = ["NATIVE", "NATIVE_ABI", "NOTE", "checksum", "fingerprint", "get_include", "load"]
 
 NATIVE_ABI = 1
 """As in ``include/proxywasm_host.h``."""
@@ -63,3 +63,7 @@ def load(name: str) -> tuple[Any, str]:
 def get_include() -> str:
     """The directory of ``proxywasm_host.h``, for engines that are built with a compiler."""
     return str(Path(__file__).parent / "include")
+
+
+NATIVE, NOTE = load("proxywasm_host._native")
+"""The core's own extension, or ``None``; and a note that says whether it is in use."""

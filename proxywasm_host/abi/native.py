@@ -5,12 +5,9 @@ It is optional, and does the same as the Python code that it stands in for. ``PR
 
 from __future__ import annotations
 
-from proxywasm_host.extension import load
+from proxywasm_host.extension import NATIVE, NOTE
 
 __all__ = ["NATIVE", "NOTE", "check_constants"]
-
-NATIVE, NOTE = load("proxywasm_host._native")
-"""The extension, or ``None``; and a note that says whether it is in use."""
 
 
 def check_constants(**constants: int) -> None:
