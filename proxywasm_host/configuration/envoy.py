@@ -372,43 +372,42 @@ def files(nodes: Iterable[Node]) -> str:
 
 def server_tls(socket: Node) -> dict[str, Any]:
     """TLS towards clients."""
-    config = socket.take("typed_config")
-    config.drop("@type")
-    common = config.take("common_tls_context")
+    config, common, validation = _tls(socket)
     made = certificate(common)
-    validation = common.take("validation_context")
     if config.take("require_client_certificate").flag():
         made["client_ca"] = files([validation.take("trusted_ca")])
-    validation.done()
     common.ignore("HTTP/1.1 and HTTP/2 are offered", "alpn_protocols")
-    common.ignore(OURS, "tls_params")
-    for each in (common, config):
-        each.done()
-    socket.drop("name")
-    socket.done()
-    return {key: value for key, value in made.items() if value}
+    return _all_taken(made, socket, config, common, validation)
 
 
 def upstream_tls(socket: Node) -> dict[str, Any]:
     """TLS towards a server. Without authorities Envoy checks nothing."""
-    config = socket.take("typed_config")
-    config.drop("@type")
-    common = config.take("common_tls_context")
+    config, common, validation = _tls(socket)
     made: dict[str, Any] = {"server_name": config.take("sni").text()} | certificate(common)
-    validation = common.take("validation_context")
     made["ca"] = files([validation.take("trusted_ca")])
     validation.ignore(
         "the name that is asked for is checked", "match_typed_subject_alt_names", "match_subject_alt_names"
     )
-    validation.done()
     common.ignore("the upstream's protocol says it", "alpn_protocols")
-    common.ignore(OURS, "tls_params")
-    for each in (common, config):
-        each.done()
-    socket.drop("name")
-    socket.done()
-    found = {key: value for key, value in made.items() if value}
+    found = _all_taken(made, socket, config, common, validation)
     return found if "ca" in found else found | {"verify": False}
+
+
+def _tls(socket: Node) -> tuple[Node, Node, Node]:
+    """What stands in a transport socket: its configuration, what both sides have there, and whom it trusts."""
+    socket.drop("name")
+    config = socket.take("typed_config")
+    config.drop("@type")
+    common = config.take("common_tls_context")
+    common.ignore(OURS, "tls_params")
+    return config, common, common.take("validation_context")
+
+
+def _all_taken(made: dict[str, Any], *nodes: Node) -> dict[str, Any]:
+    """What was made, without what was not said, once everything in the nodes was taken."""
+    for each in nodes:
+        each.done()
+    return {key: value for key, value in made.items() if value}
 
 
 def certificate(common: Node) -> dict[str, Any]:

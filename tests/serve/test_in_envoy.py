@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxywasm_host.configuration.writers import EnvoyWriter
+from proxywasm_host.configuration.writers.envoy import EnvoyWriter
 from proxywasm_host.serve.source import read_configuration
 from tests.envoy import proxy
 from tests.serve.in_process import beside

@@ -1,0 +1,26 @@
+"""Writes our own form in the form of another host, and lists what cannot be said there.
+
+One module for each form, as the readers have; `base` is what they share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from proxywasm_host.configuration.writers.base import Writer
+from proxywasm_host.configuration.writers.envoy import EnvoyWriter
+from proxywasm_host.configuration.writers.kubernetes import GatewayWriter, HigressWriter, IstioWriter
+from proxywasm_host.configuration.writers.nginx import NginxWriter
+from proxywasm_host.configuration.writers.own import OwnWriter
+
+__all__ = ["WRITERS", "Writer"]
+
+WRITERS: dict[str, Callable[[Mapping[str, Any]], Writer]] = {
+    "own": OwnWriter,
+    "envoy": EnvoyWriter,
+    "istio": IstioWriter,
+    "higress": HigressWriter,
+    "gateway": GatewayWriter,
+    "nginx": NginxWriter,
+}
