@@ -35,7 +35,7 @@ from proxywasm_host.driver.defaults import DEADLINE, MEMORY
 from proxywasm_host.engine.cache import ModuleCache, default_directory
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.errors import ConfigError, ModuleError
-from proxywasm_host.fetch.reference import is_remote, local_path
+from proxywasm_host.fetch.reference import is_configuration, is_remote, local_path
 from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.runtime.filter_config import FilterConfig, plugin_names
 from proxywasm_host.runtime.host import Host
@@ -234,7 +234,7 @@ class CommandLine:
     def _profile(self) -> str:
         """What is said, or else what a configuration is written for."""
         said: str = self.options["profile"]
-        found = [_configured(path)[1] for path in self.filters if _is_configuration(path)] if said == "envoy" else []
+        found = [_configured(path)[1] for path in self.filters if is_configuration(path)] if said == "envoy" else []
         return found[0] if found else said
 
     def load(self, host: Host) -> list[Plugin]:
@@ -281,7 +281,7 @@ class CommandLine:
         chain: list[FilterConfig] = []
         each_says = of_each(options, len(self.filters), "config")
         for path, said, engine in zip(self.filters, each_says, self.engines, strict=True):
-            if _is_configuration(path):
+            if is_configuration(path):
                 chain += [
                     replace(filter, **{**said, "engine": engine or filter.engine}) for filter in _configured(path)[0]
                 ]
@@ -355,11 +355,6 @@ def understand(words: Sequence[str], url: str) -> tuple[list[str], str, str]:
             raise click.UsageError(f"there is no file {path}; if it is the method, write it as {path.upper()}")
         check_readable(path)
     return rest, method, url
-
-
-def _is_configuration(path: str) -> bool:
-    """Whether a file names filters, and is none."""
-    return path.endswith((".yaml", ".yml", ".json", ".toml", ".conf"))
 
 
 def _configured(path: str) -> tuple[list[FilterConfig], str]:

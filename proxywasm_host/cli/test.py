@@ -36,10 +36,10 @@ POLL = 0.3
 @click.option(
     "--filter",
     "filters",
-    metavar="FILE.wasm",
+    metavar="FILE",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Run the suites for this filter, and for each that is given, instead of the one they name.",
+    help="Run the suites for this filter (or configuration), and for each that is given, instead of theirs.",
 )
 @click.option("--config", type=Data(), help="The filter's configuration, instead of what the suites say.")
 @click.option("--engine", type=EngineName(), help="wasmtime, …, or all: every test on each that is usable.")

@@ -99,8 +99,13 @@ def code_of(code: Node) -> dict[str, Any]:
     elif local.has("filename"):
         made["file"] = local.take("filename").text()
         local.done()
+    elif local.has("inline_bytes") or local.has("inline_string"):
+        given = local.take("inline_bytes")
+        data = given.text() or base64.b64encode(local.take("inline_string").text().encode()).decode()
+        made["file"] = f"data:application/wasm;base64,{''.join(data.split())}"
+        local.done()
     elif local:
-        local.wrong("the module has to be in a file, or behind a URL: write filename, or remote")
+        local.wrong("the module has to be in a file, inline, or behind a URL: filename, inline_bytes, or remote")
     else:
         code.wrong("says neither where the module is locally nor remotely")
     code.done()

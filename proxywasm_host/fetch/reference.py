@@ -27,6 +27,7 @@ __all__ = [
     "check_sha256",
     "checked",
     "digest_of",
+    "is_configuration",
     "is_remote",
     "local_path",
     "name_of",
@@ -151,6 +152,11 @@ def checked(content: bytes, wanted: str) -> bytes:
 def is_remote(code: str | os.PathLike[str]) -> bool:
     """Whether a module is fetched. Raises: ValueError."""
     return reference_of(os.fspath(code)) is not None
+
+
+def is_configuration(path: str | os.PathLike[str]) -> bool:
+    """Whether a file says which filters there are, and is none itself, by its ending."""
+    return os.fspath(path).endswith((".yaml", ".yml", ".json", ".toml", ".conf"))
 
 
 def local_path(code: str | os.PathLike[str]) -> str:

@@ -237,7 +237,9 @@ class Filter(Model):
     short = "file"
 
     file: ModuleSource
-    """The module: a file, relative to the configuration file, or a URL: https://…, oci://registry/name:tag."""
+    """The module: a file, relative to the configuration file, or a URL: https://…, oci://registry/name:tag, or the
+    module itself: data:application/wasm;base64,….
+    """
     sha256: Annotated[str, AfterValidator(check_sha256)] = ""
     """The digest that the module must have; for an image its manifest."""
     pull_policy: PullPolicy | None = None

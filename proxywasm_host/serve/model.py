@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Union
@@ -25,6 +27,7 @@ from proxywasm_host.fetch.reference import is_remote, local_path
 
 __all__ = ["File", "Model", "ModuleSource", "Seconds", "Size"]
 
+INLINE = "data:application/wasm;base64,"
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -43,14 +46,19 @@ def _beside(value: Path, info: ValidationInfo) -> Path:
 
 
 def _module(value: Any, info: ValidationInfo) -> Any:
-    """A URL as it is, and a file as the configuration file means it."""
+    """A URL as it is, a module itself for a ``data:`` URL, and a file as the configuration file means it."""
+    if isinstance(value, str) and value.startswith(INLINE):
+        try:
+            return base64.b64decode(value[len(INLINE) :], validate=True)
+        except binascii.Error as error:
+            raise ValueError(f"the module is not base64: {error}") from None
     if isinstance(value, str):
         value = value if is_remote(value) else Path(local_path(value))
     return _beside(value, info) if isinstance(value, Path) else value
 
 
 File = Annotated[Path, AfterValidator(_beside)]
-ModuleSource = Annotated[Union[str, Path], BeforeValidator(_module), WithJsonSchema({"type": "string"})]
+ModuleSource = Annotated[Union[str, Path, bytes], BeforeValidator(_module), WithJsonSchema({"type": "string"})]
 Size = Annotated[int, BeforeValidator(_size), Field(gt=0), WithJsonSchema({"type": ["integer", "string"]})]
 """Bytes, as a number or with a unit: ``256MiB``."""
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]

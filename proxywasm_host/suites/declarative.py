@@ -12,10 +12,11 @@ from typing import Any, Union
 from pydantic import ValidationError
 
 from proxywasm_host.errors import ConfigError
-from proxywasm_host.runtime.filter_config import FilterConfig, plugin_names
+from proxywasm_host.runtime.filter_config import plugin_names
 from proxywasm_host.serve.source import error_lines, read_file
 from proxywasm_host.suites import model
 from proxywasm_host.suites.case import Case, Environment
+from proxywasm_host.suites.chain import Chain, chain_of
 from proxywasm_host.testing import (
     FAIL,
     NEVER,
@@ -44,26 +45,29 @@ def read(file: Path, filters: Sequence[Path] = (), configuration: bytes | None =
     except ValidationError as error:
         raise ConfigError("\n".join(error_lines(error, file, lines, KNOWN_BY, "the suite"))) from None
     named = [suite.filter] if isinstance(suite.filter, str) else suite.filter
-    chains = [[one] for one in filters] or [[file.parent / one for one in named]]
+    given = [[one] for one in filters] or [[file.parent / one for one in named]]
+    chains = [(files[0], chain_of(files)) for files in given]
     if configuration is not None:
         suite = suite.model_copy(update={"configuration": configuration})
     return [
-        Case(test.name, file, lines.get(("tests", at), 1), chain[0], partial(_run, suite, test, chain))
-        for chain in chains
+        Case(test.name, file, lines.get(("tests", at), 1), first, partial(_run, suite, test, chain))
+        for first, chain in chains
         for at, test in enumerate(suite.tests)
     ]
 
 
-def _run(suite: model.Suite, test: model.Test, chain: list[Path], where: Environment) -> list[str]:
+def _run(suite: model.Suite, test: model.Test, chain: Chain, where: Environment) -> list[str]:
     """Run one test; what is wrong. Raises: ModuleError, PluginError, OSError, ConfigError."""
     configuration = suite.configuration if test.configuration is None else test.configuration
     steps: Sequence[model.Step] = test.steps or [test]
-    with Harness(where.engine, profile=test.profile or suite.profile or "envoy", cache=where.cache) as harness:
+    profile = test.profile or suite.profile or chain.profile or "envoy"
+    with Harness(where.engine, profile=profile, cache=where.cache) as harness:
         time = suite.time if test.time is None else test.time
         if time is not None:
             harness.clock.set_time(round(time * 1e6) * 1000)
         harness.count_functions = where.coverage is not None
-        configs = [FilterConfig(path, configuration=b"" if configuration is None else configuration) for path in chain]
+        said = {} if configuration is None else {"configuration": configuration}
+        configs = [replace(config, **said) for config in chain.filters]
         named = zip(configs, plugin_names(configs), strict=True)
         filters = harness([replace(config, name=name) for config, name in named])
         wrong = [

@@ -207,5 +207,6 @@ class Suite(Settings):
     """A file: filters, their settings, and tests."""
 
     filter: Union[str, list[str]]
-    """A module, or several that make a chain in the order of the request; from where the suite is."""
+    """A module, or several that make a chain in the order of the request; from where the suite is. A configuration (of
+    Envoy, nginx, …, or serve's own) stands for the filters that it names."""
     tests: Annotated[list[Test], Field(min_length=1)]

@@ -18,7 +18,7 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.services import GuestLog, Services
 from proxywasm_host.suites.case import Case, Environment
+from proxywasm_host.suites.chain import chain_of
 from proxywasm_host.suites.service_extensions_schema import TestSuite
 from proxywasm_host.suites.service_extensions_yaml import YAML, NotASuite, fill
 from proxywasm_host.testing.function_counters import FunctionCounters, counted
@@ -86,12 +87,20 @@ def read(file: Path, filters: Sequence[Path] = (), configuration: bytes | None =
     if configuration is None and suite.env.config_path:
         configuration = _content(file.parent, suite.env.config_path, f"{file}: env.config_path")
     return [
-        Case(
-            test.name, file, _line(text, test.name), filter, partial(_run, file, suite.env, test, filter, configuration)
-        )
+        Case(test.name, file, _line(text, test.name), filter, partial(_run, file, suite.env, test, config))
         for filter in filters or named
+        for config in [_config(filter, configuration)]
         for test in suite.test
     ]
+
+
+def _config(filter: Path, configuration: bytes | None) -> FilterConfig:
+    """The filter of a module, or the only one of a configuration. Raises: ConfigError."""
+    chain = chain_of([filter]).filters
+    if len(chain) != 1:
+        raise ConfigError(f"{filter}: there are {len(chain)} filters in it, and a suite of Google's tests one")
+    config = chain[0] if configuration is None else replace(chain[0], configuration=configuration)
+    return replace(config, name=config.plugin_name)
 
 
 def _line(text: str, name: str) -> int:
@@ -149,13 +158,12 @@ class Seen:
     paused: bool = False
 
 
-def _run(file: Path, env: Any, test: Any, filter: Path, configuration: bytes | None, where: Environment) -> list[str]:
+def _run(file: Path, env: Any, test: Any, config: FilterConfig, where: Environment) -> list[str]:
     """Run one test; what is wrong. Raises: ModuleError, PluginError, OSError, ConfigError."""
     lines = Lines(env.log_level - 1 if env.log_level else LogLevel.INFO)
     services = Services(log=lines, clock=FrozenClock(env.time_secs * NANOSECONDS))
     recorder = None if where.coverage is None else Recorder()
     with Host(where.engine, services=services, cache=where.cache, listener=recorder) as host:
-        config = FilterConfig(filter, name=filter.stem, configuration=configuration or b"")
         plugin = host.load_plugin(config if where.coverage is None else counted(config))
         counters = {} if where.coverage is None else {plugin: FunctionCounters(plugin)}
         wrong = list(_Test(file, test, host, plugin, lines).run())

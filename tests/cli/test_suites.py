@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -72,6 +73,69 @@ def test_a_suite_passes(proxywasm, engine, write):
         f"ok 2 - {suite}: is configured (headers.wasm, {engine.name})",
     ]
     assert result.lines[-1].startswith("# 2 passed, 0 failed in ")
+
+
+ENVOY = """\
+filter_chains:
+- filters:
+  - typed_config:
+      "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+      http_filters:
+      - name: first
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm
+          config:
+            configuration: {"@type": type.googleapis.com/google.protobuf.StringValue, value: in a file}
+            vm_config: {code: {local: {filename: headers.wasm}}}
+      - name: second
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm
+          config:
+            configuration: {"@type": type.googleapis.com/google.protobuf.StringValue, value: inline}
+            vm_config: {code: {local: {inline_bytes: INLINE}}}
+"""
+
+
+def test_a_suite_for_the_filters_of_a_configuration(proxywasm, write):
+    module = Path(HEADERS).read_bytes()
+    write("", "headers.wasm").write_bytes(module)
+    write(ENVOY.replace("INLINE", base64.b64encode(module).decode()), "envoy.yaml")
+    suite = write(
+        """\
+filter: envoy.yaml
+tests:
+  - {name: as configured, expect: {upstream: {headers: {x-wasm: "in a file, inline"}}}}
+  - {name: as the suite says, configuration: mine, expect: {upstream: {headers: {x-wasm: "mine, mine"}}}}
+"""
+    )
+    result = proxywasm("test", suite)
+    assert (result.code, result.err) == (0, ""), result.out
+    assert result.lines[1] == "1..2"
+    write("wasm { module headers headers.wasm; }\nhttp { proxy_wasm headers nginx; server {} }\n", "nginx.conf")
+    suite.write_text("filter: nginx.conf\ntests: [{name: a, expect: {upstream: {headers: {x-wasm: nginx}}}}]\n")
+    result = proxywasm("test", suite)
+    assert (result.code, result.err) == (0, ""), result.out
+
+
+def test_a_configuration_that_a_suite_cannot_have(proxywasm, write):
+    write(ENVOY.replace("INLINE", "AGFzbQEAAAA="), "envoy.yaml")
+    suite = write("filter: envoy.yaml\ntests: [{name: a}]\n")
+    result = proxywasm("test", suite)
+    assert result.code == 2
+    assert f"{suite.parent / 'headers.wasm'}" in result.err
+    write(ENVOY.replace("INLINE", "not base64!"), "envoy.yaml")
+    write("", "headers.wasm").write_bytes(b"")
+    result = proxywasm("test", suite)
+    assert result.code == 2
+    assert "envoy.yaml" in result.err
+    assert "the module is not base64" in result.err
+    google = write('test { name: "a" }\n', "a.textpb")
+    write(ENVOY.replace("INLINE", "AGFzbQEAAAA="), "envoy.yaml")
+    result = proxywasm("test", google, "--filter", suite.parent / "envoy.yaml")
+    assert (result.code, result.err.split(": ", 2)[2]) == (
+        2,
+        "there are 2 filters in it, and a suite of Google's tests one\n",
+    )
 
 
 def test_what_is_not_as_expected_is_told(proxywasm, engine, write):
