@@ -1,22 +1,17 @@
-"""Carries a request that a program makes in a thread: filters between it and who sends it.
-
-The thread waits while a filter holds what it needs. While it waits for upstream, what other threads bring (a reply, a
-time-out) is heard when upstream has said something.
-"""
+"""Carries a request that a program makes in a thread: filters between it and who sends it."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.driver.threaded import ThreadDriver
-from proxywasm_host.integrations.exchange import Exchange, RequestHead, ResponseHead
+from proxywasm_host.integrations.exchange import RequestHead, ResponseHead
 from proxywasm_host.integrations.headers import LENGTH, addressed, length_of
-from proxywasm_host.runtime.effects import RequestBody, ResponseBody
+from proxywasm_host.integrations.synchronous import Sent, ThreadPump
 from proxywasm_host.runtime.http import HttpStream
 
 __all__ = ["OUTGOING", "Answer", "Ask", "Call", "Outgoing", "framed"]
@@ -69,7 +64,7 @@ def framed(head: RequestHead) -> HeaderList:
     return [*head.headers, (b"transfer-encoding", b"chunked")]
 
 
-class Call:
+class Call(ThreadPump):
     """A request in progress.
 
     Args:
@@ -80,97 +75,45 @@ class Call:
     """
 
     def __init__(self, driver: ThreadDriver, stream: HttpStream, ask: Ask, *, fix_content_length: bool) -> None:
-        self._changed = threading.Condition(driver.lock)
-        self._exchange = Exchange(driver, stream, fix_content_length=fix_content_length, wake=self._changed.notify)
+        super().__init__(driver, stream, fix_content_length=fix_content_length)
         self._ask = ask
-        self._body: Iterator[bytes] = iter(())
-        self._left: int | None = None
 
     def run(self, request: Outgoing, body: Iterable[bytes] | None) -> tuple[ResponseHead, Generator[bytes, None, None]]:
         """Make the request: the head of the response, and its parts. Raises what `ask` raises; StreamReset."""
-        steps = self._steps(request, body)
-        head = next(steps)
+        self._request = request
+        self._body = iter(() if body is None else body)
+        self._left = None if body is None else request.length
+        self._ends = body is None or self._left == 0
+        sent = self.carry()
+        head = next(sent)
         assert isinstance(head, ResponseHead)  # noqa: S101 - it comes first
-        return head, (part for part in steps if isinstance(part, bytes))
+        return head, (part for part in sent if isinstance(part, bytes))
 
-    def _steps(self, request: Outgoing, body: Iterable[bytes] | None) -> Generator[ResponseHead | bytes, None, None]:
-        exchange = self._exchange
-        if body is not None:
-            self._body, self._left = iter(body), request.length
-        ends = body is None or self._left == 0
-        try:
-            self._feed(exchange.begin, request.method, request.target, request.scheme, request.shown(), ends)
-            while not (exchange.to_upstream or exchange.over):
-                self._advance()
-            if not exchange.over:
-                head = exchange.request_head()
-                answer = self._ask(head, None if head.end_stream else self._request_parts())
-                try:
-                    yield from self._respond(answer)
-                finally:
-                    answer.close()
-            while not exchange.finished and (exchange.response_ended or exchange.over):
-                self._wait(lambda: bool(exchange.to_client) or exchange.finished)
-                yield from self._out()
-            exchange.raise_if_cut()
-        finally:
-            self._feed(exchange.close)
+    def begin(self) -> None:
+        """Give the request's head to the filters."""
+        request = self._request
+        self.feed(self.exchange.begin, request.method, request.target, request.scheme, request.shown(), self._ends)
 
-    def _feed(self, event: Callable[..., None], *args: Any) -> None:
-        with self._changed:
-            event(*args)
-
-    def _wait(self, ready: Callable[[], bool]) -> None:
-        with self._changed:
-            self._changed.wait_for(ready)
-
-    def _advance(self) -> None:
-        """Take a part of the program's body, or wait until a filter lets something go."""
-        exchange = self._exchange
-        if not exchange.wants_request:
-            self._wait(lambda: exchange.over or bool(exchange.to_upstream) or exchange.wants_request)
-            return
+    def read(self) -> None:
+        """Take the next part of the program's body."""
         part = next(self._body, None)
         if part is not None and self._left is not None:
             self._left -= len(part)
-        self._feed(exchange.request_body, part or b"", part is None or self._left == 0)
+        self.feed(self.exchange.request_body, part or b"", part is None or self._left == 0)
 
-    def _request_parts(self) -> Iterator[bytes]:
-        """The body for upstream. It breaks off when the program has been answered otherwise."""
-        exchange = self._exchange
-        while not exchange.over:
-            if not exchange.to_upstream:
-                self._advance()
-                continue
-            part = exchange.to_upstream.popleft()
-            if not isinstance(part, RequestBody):
-                return
-            if part.data:
-                yield part.data
-            if part.end_stream:
-                return
-
-    def _respond(self, answer: Answer) -> Iterator[ResponseHead | bytes]:
-        exchange = self._exchange
-        self._feed(exchange.response, answer.status, answer.headers)
-        yield from self._out()
-        for part in answer.parts:
-            self._feed(exchange.response_body, part, False)
-            yield from self._out()
-            while exchange.stream.response_full and not exchange.over:
-                self._wait(lambda: exchange.over or bool(exchange.to_client) or not exchange.stream.response_full)
-                yield from self._out()
-            if exchange.over:
-                return
-        self._feed(exchange.response_body, b"", True)
-
-    def _out(self) -> Iterator[ResponseHead | bytes]:
-        """What has come out for the program."""
-        exchange = self._exchange
-        while exchange.to_client:
-            with self._changed:
-                part = exchange.to_client.popleft() if exchange.to_client else None
-            if isinstance(part, ResponseHead):
-                yield part
-            elif isinstance(part, ResponseBody) and part.data:
-                yield part.data
+    def ask(self) -> Iterator[Sent]:
+        """Send the request, and feed its response."""
+        exchange = self.exchange
+        head = exchange.request_head()
+        answer = self._ask(head, None if head.end_stream else iter(self.request_part, b""))
+        try:
+            self.feed(exchange.response, answer.status, answer.headers)
+            yield from self.sent()
+            for part in answer.parts:
+                self.feed(exchange.response_body, part, False)
+                yield from self.sent_below_limit()
+                if exchange.over:
+                    return
+            self.feed(exchange.response_body, b"", True)
+        finally:
+            answer.close()
