@@ -54,6 +54,8 @@ class Nodes:
 
     def __init__(self, cluster: Cluster) -> None:
         parts = urlsplit(cluster.url)
+        self.redirects = cluster.redis_cluster
+        """Whether answers may name other nodes."""
         self.seed: Node = parts.hostname or "", parts.port or PORT
         self._of_slot: dict[int, Node] = {}
 
@@ -76,6 +78,33 @@ class Nodes:
     def gone(self, node: Node) -> None:
         """A node cannot be reached: others know who took its place."""
         self._of_slot = {slot: other for slot, other in self._of_slot.items() if other != node}
+
+
+class Search:
+    """For the node that answers one command: `node`, asked in a ``with``, which notes that it cannot be reached."""
+
+    asking = False
+    """Whether `node` is to be asked this once, though the key is not its own."""
+
+    def __init__(self, nodes: Nodes, words: list[bytes]) -> None:
+        self.node = nodes.of(words)
+        self._nodes = nodes
+        self._hops = HOPS if nodes.redirects else 1
+
+    def __enter__(self) -> None:
+        self._hops -= 1
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, (redis.ConnectionError, OSError)):
+            self._nodes.gone(self.node)
+
+    def goes_on(self, answer: bytes) -> bool:
+        """Whether the answer names another node, which is `node` now."""
+        another = self._nodes.redirected(answer) if self._nodes.redirects else None
+        if another is None or not self._hops:
+            return False
+        self.node, self.asking = another
+        return True
 
 
 def parsers(most: int) -> tuple[type, type]:
@@ -208,19 +237,12 @@ class AsyncRedisClient(_Client):
             return CalloutFailed(f"{type(error).__name__}: {error}")
 
     async def _ask(self, callout: RedisCall, cluster: Cluster, words: list[bytes]) -> bytes:
-        nodes = self._of(cluster)
-        node, asking, answer = nodes.of(words), False, b""
-        for _ in range(HOPS):
-            try:
-                answer = await self._at(node, callout, cluster, words, asking=asking)
-            except (redis.ConnectionError, OSError):
-                nodes.gone(node)
-                raise
-            another = nodes.redirected(answer) if cluster.redis_cluster else None
-            if another is None:
-                break
-            node, asking = another
-        return answer
+        search = Search(self._of(cluster), words)
+        while True:
+            with search:
+                answer = await self._at(search.node, callout, cluster, words, asking=search.asking)
+            if not search.goes_on(answer):
+                return answer
 
     async def _at(self, node: Node, callout: RedisCall, cluster: Cluster, words: list[bytes], *, asking: bool) -> bytes:
         pool = self._pool(callout, cluster, node)
@@ -267,19 +289,12 @@ class RedisClient(_Client):
             return CalloutFailed(f"{type(error).__name__}: {error}")
 
     def _ask(self, callout: RedisCall, cluster: Cluster, words: list[bytes]) -> bytes:
-        nodes = self._of(cluster)
-        node, asking, answer = nodes.of(words), False, b""
-        for _ in range(HOPS):
-            try:
-                answer = self._at(node, callout, cluster, words, asking=asking)
-            except (redis.ConnectionError, OSError):
-                nodes.gone(node)
-                raise
-            another = nodes.redirected(answer) if cluster.redis_cluster else None
-            if another is None:
-                break
-            node, asking = another
-        return answer
+        search = Search(self._of(cluster), words)
+        while True:
+            with search:
+                answer = self._at(search.node, callout, cluster, words, asking=search.asking)
+            if not search.goes_on(answer):
+                return answer
 
     def _at(self, node: Node, callout: RedisCall, cluster: Cluster, words: list[bytes], *, asking: bool) -> bytes:
         pool = self._pool(callout, cluster, node)

@@ -1,5 +1,6 @@
 -- OpenResty's `ngx`: what plugins use of it, on the request at hand.
 local _, host = ...
+local text = require "kong.pdk.private.text"
 
 local current, null, effect = host.current, host.null, host.effect
 local get, concat, floor = host.get, table.concat, math.floor
@@ -28,14 +29,6 @@ for name, status in pairs {
 
 -- Log -----------------------------------------------------------------------------------------------------------------
 
-local function text(...)
-  local parts = {}
-  for i = 1, select("#", ...) do
-    local value = (select(i, ...))
-    parts[i] = value == null and "null" or tostring(value)
-  end
-  return concat(parts)
-end
 function ngx.log(level, ...) host.log(level, text(...)) end
 function print(...) host.log(ngx.NOTICE, text(...)) end
 

@@ -1,21 +1,13 @@
 -- kong.log: lines of the log, and what the plugins for access logs write of a request.
 local _, host = ...
 local phases = require "kong.pdk.private.phases"
+local text = require "kong.pdk.private.text"
 local tools = require "kong.tools.table"
 local current, get, null, only = host.current, host.get, host.null, phases.only
 local concat, error, find, ipairs, next, pairs, select, setmetatable, sub, tonumber, tostring, type =
   table.concat, error, string.find, ipairs, next, pairs, select, setmetatable, string.sub, tonumber, tostring, type
 
 local levels = { debug = 8, info = 7, notice = 6, warn = 5, err = 4, crit = 3, alert = 2, emerg = 1 }
-
-local function text(...)
-  local parts = {}
-  for i = 1, select("#", ...) do
-    local value = (select(i, ...))
-    parts[i] = value == null and "null" or tostring(value)
-  end
-  return concat(parts)
-end
 
 -- A value as people read it.
 local function inspected(value, depth, seen)
