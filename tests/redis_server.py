@@ -38,11 +38,15 @@ class Server:
         )  # fmt: skip
         self.admin = redis.Redis(port=self.port)
         for _ in range(500):
+            if self.process.poll() is not None:
+                break
             with contextlib.suppress(redis.ConnectionError):
                 self.admin.ping()
                 return
             time.sleep(0.01)
-        raise AssertionError((self.directory / "log").read_text())
+        self.stop()
+        log = self.directory / "log"
+        raise AssertionError(log.read_text() if log.exists() else f"{self._program} did not begin")
 
     def stop(self) -> None:
         self.admin.close()

