@@ -92,6 +92,7 @@ FILTER_ARGUMENTS = [
         "no failure policy is called 'open'. Did you mean 'fail_open'? There are fail_closed, fail_open, fail_reload.",
     ),
     ({"failure_policy": None}, ValueError, "no failure policy is called None. There are fail_closed, "),
+    ({"isolation": "vm"}, ValueError, "isolation is 'none', 'stream' or 'filter', not 'vm'"),
     ({"unknown_imports": "ignore"}, ValueError, "unknown_imports is 'error' or 'stub', not 'ignore'"),
     ({"engine": "v9"}, UnknownEngine, "no engine is called 'v9'. Did you mean 'v8'?"),
     ({"engine": 3}, TypeError, "an engine is a name (one of v8, wasmer, wasmtime), not 3"),

@@ -33,14 +33,26 @@ SERVING = """
     proxy_request_buffering proxy_read_timeout proxy_send_timeout proxy_set_header resolver resolver_timeout
     ssl_protocols ssl_ciphers ssl_session_cache gzip
 """.split()  # noqa: SIM905 - words
-ISOLATION = """
-    proxy_wasm_isolation proxy_wasm_request_headers_in_access proxy_wasm_lua_resolver proxy_wasm_log_dispatch_errors
-    resolver_add
-""".split()  # noqa: SIM905 - words
-OF_WASM = """
-    compiler backtraces flag resolver resolver_timeout resolver_add tls_trusted_certificate tls_verify_cert
-    tls_verify_host tls_no_verify_warn cache_config
-""".split()  # noqa: SIM905 - words
+PROXY_WASM = {
+    "proxy_wasm_request_headers_in_access": "no phase of nginx comes before the filters",
+    "proxy_wasm_lua_resolver": "names are resolved as the system does",
+    "proxy_wasm_log_dispatch_errors": "a callout that fails is told to the filter alone",
+    "resolver_add": "names are resolved as the system does: put it into /etc/hosts",
+}
+"""Directives beside ``proxy_wasm`` that have no meaning here, and why."""
+OF_WASM = {
+    "compiler": "engines have their own options",
+    "backtraces": "what is told of a guest that fails has its backtrace",
+    "resolver": "names are resolved as the system does",
+    "socket_": "a callout has the time that its filter gives it, or that of its cluster",
+    "tls_": "certificates of callouts are checked, by `ca` of `clusters`",
+    "proxy_wasm_lua_resolver": "names are resolved as the system does",
+    "proxy_wasm_log_dispatch_errors": "a callout that fails is told to the filter alone",
+    "metrics": "metrics have no zone",
+    **dict.fromkeys(("wasmtime", "wasmer", "v8"), "engines have their own options"),
+}
+"""What begins so in ``wasm`` has no meaning here, and why."""
+OF_CHAINS = ("proxy_wasm", "proxy_wasm_isolation")
 KINDS = {"=": "path", "^~": "prefix", "~": "regex", "~*": "regex"}
 ORDER = {"=": 0, "^~": 1, "~": 2, "~*": 2, "": 3}
 
@@ -112,6 +124,13 @@ class Chain:
 
     filters: list[tuple[Directive, dict[str, Any]]]
     keeps_host: bool
+    isolation: str = "none"
+
+    @property
+    def made(self) -> list[dict[str, Any]]:
+        """The filters in the own form."""
+        isolation = {} if self.isolation == "none" else {"isolation": self.isolation}
+        return [{**made, **isolation} for _, made in self.filters]
 
 
 class Reader:
@@ -160,11 +179,20 @@ class Reader:
                 if configuration:
                     self._modules[name]["vm_configuration"] = configuration[0]
             elif each.name in ("shm_kv", "shm_queue") and len(each.args) >= 2 and SIZE.fullmatch(each.args[1]):
-                self._ignored(each, "shared data and queues need no zones, and have limits of their own")
-            elif each.name in OF_WASM or each.name.startswith(("socket_", "proxy_wasm_")):
-                self._ignored(each, "callouts go to `clusters`, and engines have their own options")
+                self._zone(each)
+            elif why := next((why for name, why in OF_WASM.items() if each.name.startswith(name)), None):
+                self._ignored(each, why)
             else:
                 self._wrong(each, "is not understood here")
+
+    def _zone(self, at: Directive) -> None:
+        """A zone of shared memory."""
+        name, size, *options = at.args
+        eviction = [each.removeprefix("eviction=") for each in options if each.startswith("eviction=")]
+        if len(eviction) < len(options) or (options and at.name == "shm_queue"):
+            self._wrong(at, f"{options[0]!r} is not understood here")
+        zone = {"size": size, "eviction": eviction[0]} if eviction else size
+        self._own.put(zone, self._node(at), at.name, name)
 
     def _http(self, http: Directive, above: Chain) -> None:
         block = http.block or []
@@ -175,15 +203,24 @@ class Reader:
         for each in block:
             if each.name == "server":
                 self._server(each, chain)
-            elif each.name not in ("upstream", "proxy_wasm"):
+            elif each.name not in ("upstream", *OF_CHAINS):
                 self._other(each)
-        above.filters = chain.filters
+        above.filters, above.isolation = chain.filters, chain.isolation
 
     def _chain(self, block: list[Directive], above: Chain) -> Chain:
         filters = [(each, self._filter(each)) for each in block if each.name == "proxy_wasm"]
         hosts = [each.args for each in block if each.name == "proxy_set_header" and each.args[:1] == ["Host"]]
         keeps = bool(hosts and hosts[-1][1:] and hosts[-1][1] in ("$host", "$http_host")) if hosts else above.keeps_host
-        return Chain(filters or above.filters, keeps)
+        return Chain(filters or above.filters, keeps, self._isolation(block, above.isolation))
+
+    def _isolation(self, block: list[Directive], above: str) -> str:
+        for each in block:
+            if each.name == "proxy_wasm_isolation":
+                if each.args not in (["none"], ["stream"], ["filter"]):
+                    self._wrong(each, "is none, stream or filter")
+                    return above
+                return each.args[0]
+        return above
 
     def _filter(self, at: Directive) -> dict[str, Any]:
         name, *configuration = at.args or [""]
@@ -199,9 +236,9 @@ class Reader:
                 self._ignored(each, "what upstream is told of the client is `forwarded`; a filter sets other headers")
         elif each.name in SERVING:
             self._ignored(each, "serve has its own")
-        elif each.name in ISOLATION:
-            if each.args[:1] not in (["none"], ["off"]):
-                self._ignored(each, "filters of a module with the same configuration share a VM, by `vm_id`")
+        elif each.name in PROXY_WASM:
+            if each.args[:1] != ["off"]:
+                self._ignored(each, PROXY_WASM[each.name])
         elif each.name == "include" and each.args[:1] and each.args[0].endswith("mime.types"):
             self._ignored(each, "serve has its own")
         else:
@@ -233,7 +270,7 @@ class Reader:
             elif each.name in ("ssl_certificate", "ssl_certificate_key") and each.args:
                 key = "certificate" if each.name == "ssl_certificate" else "key"
                 self._own.put(each.args[0], self._node(each), "tls", key)
-            elif each.name not in ("location", "proxy_wasm"):
+            elif each.name not in ("location", *OF_CHAINS):
                 self._other(each)
         if len(self._listens) > 1:
             self._wrong(server, f"serve has one listener, and here are {len(self._listens)}: leave one in this file")
@@ -254,7 +291,7 @@ class Reader:
             route[KINDS.get(modifier, "prefix")] = expression.get(modifier, path)
         passes = [each for each in block if each.name == "proxy_pass"]
         for each in block:
-            if each.name not in ("proxy_pass", "proxy_wasm"):
+            if each.name not in ("proxy_pass", *OF_CHAINS):
                 self._other(each)
         if not passes or not passes[0].args:
             self._wrong(at, "has no proxy_pass: what nginx answers by itself is not known here")
@@ -267,7 +304,7 @@ class Reader:
         if uri is not None:
             route["prefix_rewrite"] = uri
         route["upstream"] = self._used(scheme, server, chain, passes[0])
-        self._routes.append((route, [made for _, made in chain.filters], at))
+        self._routes.append((route, chain.made, at))
 
     def _used(self, scheme: str, server: str, chain: Chain, at: Directive) -> str:
         servers = [
@@ -285,7 +322,7 @@ class Reader:
         chains = [filters for _, filters, _ in self._routes]
         same = bool(chains) and all(each == chains[0] for each in chains)
         if not chains or same:
-            for made in chains[0] if same else [made for _, made in whole.filters]:
+            for made in chains[0] if same else whole.made:
                 self._own.add(made, self._node(Directive("", [], 1)), "filters")
         for route, filters, at in self._routes:
             self._own.add(route if same or not filters else {**route, "filters": filters}, self._node(at), "routes")

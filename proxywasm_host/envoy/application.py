@@ -38,7 +38,7 @@ from proxywasm_host.serve.state import resident_bytes, state_of
 from proxywasm_host.serve.trace import Tracer
 from proxywasm_host.services import Services, StandardLogging
 from proxywasm_host.services.metrics import Histogram
-from proxywasm_host.services.shared import open_shared, with_shared
+from proxywasm_host.services.shared import with_shared
 
 __all__ = ["Application", "Generation"]
 
@@ -182,7 +182,7 @@ class Application(Generic[AnySettings]):
         self.pid = os.getpid()
         settings = self._settings
         try:
-            self._shared = open_shared(self._choice)
+            self._shared = settings.open_shared(self._choice)
         except ValueError as error:  # of redis-py
             raise ConfigError(f"shared: {error}") from None
         log = StandardLogging(LogLevel[settings.log_level.upper()])

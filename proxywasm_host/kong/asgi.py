@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -20,6 +21,8 @@ from proxywasm_host.kong.gateway import Gateway
 from proxywasm_host.kong.setup import Setup, query
 from proxywasm_host.kong.stream import ROUTING_HEADER, KongStream
 from proxywasm_host.runtime.http import HttpStream
+from proxywasm_host.serve.config import ShmKv
+from proxywasm_host.services import Services
 
 __all__ = ["KongMiddleware"]
 
@@ -44,6 +47,9 @@ class KongMiddleware(ProxyWasmMiddleware):
         self._setup = Setup(Path(config), settings, self._servers)
         self._gateways: WeakKeyDictionary[Worker, tuple[Any, Gateway]] = WeakKeyDictionary()
         options.setdefault("clusters", Clusters({}, any_host=True))
+        if settings.shm_kv:
+            services = options.get("services") or Services()
+            options["services"] = replace(services, shared_data=ShmKv.zones(settings.shm_kv))
         super().__init__(_without_routing(app), self._setup.filters, profile=WASMX, **options)
         for server in self._servers:
             server.start()

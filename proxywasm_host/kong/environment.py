@@ -6,12 +6,18 @@ A setting that is not known here is told in the log, once, so that nobody takes 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
+from pydantic import ValidationError
+
+from proxywasm_host.configuration.nginx import OF_WASM, PROXY_WASM
 from proxywasm_host.errors import ConfigError
 from proxywasm_host.kong.servers.process import ServerSettings, servers_of
+from proxywasm_host.serve.config import ShmKv
 
 __all__ = ["Environment"]
 
@@ -22,13 +28,22 @@ WITHOUT_MEANING = (
         "KONG_DECLARATIVE_CONFIG",
         "KONG_ROUTER_FLAVOR",
         "KONG_WASM",
-        "KONG_WASM_FILTERS",
         "KONG_VERSION",
     ),
     *("KONG_PROXY_ACCESS_LOG", "KONG_PROXY_ERROR_LOG", "KONG_ADMIN_ACCESS_LOG", "KONG_ADMIN_ERROR_LOG"),
     *("KONG_ADMIN_LISTEN", "KONG_NGINX_DAEMON", "KONG_LOG_LEVEL", "KONG_PROXY_LISTEN", "KONG_NGINX_WORKER_PROCESSES"),
 )
 """Settings that are what they are here, or that ``proxywasm serve`` has options for."""
+ISOLATION = "KONG_NGINX_HTTP_PROXY_WASM_ISOLATION"
+ZONE = "KONG_NGINX_WASM_SHM_KV"
+EVERY_ZONE = ("KONG_NGINX_WASM_MAIN_SHM_KV", ZONE)
+"""The zone ``*``, which Kong always has."""
+MAIN_ZONE = 12 << 20
+OF_NGINX = {
+    **{f"KONG_NGINX_WASM_{name.upper()}": why for name, why in OF_WASM.items()},
+    **{f"KONG_NGINX_HTTP_{name.upper()}": why for name, why in PROXY_WASM.items()},
+}
+"""Directives of nginx for filters that have no meaning here, and why."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +62,12 @@ class Environment:
     """``KONG_LUA_PACKAGE_PATH``, as folders: what is before ``?.lua`` or ``?/init.lua``."""
     servers: tuple[ServerSettings, ...] = ()
     """``KONG_PLUGINSERVER_…``."""
+    wasm_filters: frozenset[str] | None = None
+    """``KONG_WASM_FILTERS``: the filters that may be used; ``None`` for all of the folder."""
+    isolation: Literal["none", "stream", "filter"] = "none"
+    """``KONG_NGINX_HTTP_PROXY_WASM_ISOLATION``."""
+    shm_kv: Mapping[str, ShmKv] = field(default_factory=dict)
+    """``KONG_NGINX_WASM_SHM_KV_…``: zones of shared memory."""
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> Environment:
@@ -55,12 +76,14 @@ class Environment:
         servers = tuple(servers_of(variables, prefix))
         ours = {
             *("KONG_PREFIX", "KONG_WASM_FILTERS_PATH", "KONG_TRUSTED_IPS", "KONG_REAL_IP_HEADER"),
-            *("KONG_LUA_PACKAGE_PATH", "KONG_PLUGINSERVER_NAMES", "KONG_PLUGINS"),
+            *("KONG_LUA_PACKAGE_PATH", "KONG_PLUGINSERVER_NAMES", "KONG_PLUGINS", "KONG_WASM_FILTERS", ISOLATION),
+            *EVERY_ZONE,
         }
         for name in variables:
-            known = name in ours or name in WITHOUT_MEANING or name.startswith("KONG_PLUGINSERVER_")
+            known = name in ours or name in WITHOUT_MEANING or name.startswith(("KONG_PLUGINSERVER_", f"{ZONE}_"))
             if name.startswith("KONG_") and not known:
-                logger.warning("%s has no meaning here", name)
+                why = next((f": {why}" for prefix, why in OF_NGINX.items() if name.startswith(prefix)), "")
+                logger.warning("%s has no meaning here%s", name, why)
         folder = variables.get("KONG_WASM_FILTERS_PATH")
         if folder is not None and not Path(folder).is_dir():
             raise ConfigError(f"KONG_WASM_FILTERS_PATH: {folder!r} is not a folder")
@@ -71,7 +94,36 @@ class Environment:
             variables.get("KONG_REAL_IP_HEADER", cls.real_ip_header).lower().replace("_", "-"),
             tuple(_folders(variables.get("KONG_LUA_PACKAGE_PATH", ""))),
             servers,
+            _names(variables.get("KONG_WASM_FILTERS", "bundled,user")),
+            _isolation(variables.get(ISOLATION, "none")),
+            _zones(variables),
         )
+
+
+def _names(given: str) -> frozenset[str] | None:
+    names = frozenset(name.strip() for name in given.split(","))
+    return None if "user" in names else names - {"bundled", "off"}
+
+
+def _isolation(given: str) -> Any:
+    if given not in ("none", "stream", "filter"):
+        raise ConfigError(f"{ISOLATION} is none, stream or filter, not {given!r}")
+    return given
+
+
+def _zones(variables: Mapping[str, str]) -> dict[str, ShmKv]:
+    found: dict[str, ShmKv] = {}
+    for name, given in variables.items():
+        if name in EVERY_ZONE or name.startswith(f"{ZONE}_"):
+            said = re.fullmatch(r"(?P<size>\w+)(?:\s+eviction=(?P<eviction>\w+))?", given)
+            try:
+                zone = ShmKv.model_validate(said.groupdict("slru")) if said else None
+            except ValidationError as error:
+                raise ConfigError(f"{name}: {error.errors()[0]['msg']}") from None
+            if zone is None:
+                raise ConfigError(f"{name}: {given!r} is no zone: write it as 12m, or 12m eviction=lru")
+            found["*" if name in EVERY_ZONE else name.removeprefix(f"{ZONE}_").lower()] = zone
+    return {"*": ShmKv(size=MAIN_ZONE), **found} if found else {}
 
 
 def _folders(path: str) -> list[Path]:

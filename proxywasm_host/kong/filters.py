@@ -7,8 +7,9 @@ is not text goes to the filter as JSON.
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonschema import Draft4Validator, SchemaError
 
@@ -23,9 +24,17 @@ __all__ = ["FilterFolder"]
 class FilterFolder:
     """The filters that are installed. Raises: ConfigError, for a schema that is none."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        allowed: Container[str] | None = None,
+        isolation: Literal["none", "stream", "filter"] = "none",
+    ) -> None:
+        """`allowed` are the names of those that may be used, if not all may."""
         self.folder = folder
+        self._isolation = isolation
         modules = sorted(folder.glob("*.wasm")) if folder else []
+        modules = [module for module in modules if allowed is None or module.stem in allowed]
         self.modules = {module.stem: module for module in modules}
         self._schemas = {name: _schema(module.with_suffix(".meta.json")) for name, module in self.modules.items()}
 
@@ -58,6 +67,7 @@ class FilterFolder:
             configuration=text,
             failure_policy=FailurePolicy.FAIL_RELOAD,
             reload_interval=0,
+            isolation=self._isolation,
         )
 
 

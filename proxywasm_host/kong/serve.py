@@ -96,9 +96,11 @@ class KongSource(Source[KongSettings]):
                     "configuration": filter.configuration,
                     "failure_policy": filter.failure_policy,
                     "reload_interval": filter.reload_interval,
+                    "isolation": filter.isolation,
                 }
                 for filter in setup.filters
             ],
+            "shm_kv": self.environment.shm_kv,
             "upstreams": upstreams_of(setup),
             "routes": [KongRoute()],
             "allow_any_host": True,

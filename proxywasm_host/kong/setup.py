@@ -48,7 +48,7 @@ class Setup:
         """``ngx.shared``, one for all threads."""
         self.servers = {server.name: server for server in servers}
         self.configuration: Configuration = read(file)
-        folder = FilterFolder(environment.filters_path)
+        folder = FilterFolder(environment.filters_path, environment.wasm_filters, environment.isolation)
         self.filters: list[Filter] = []
         """All filters of all chains."""
         self._places: dict[str, range] = {}

@@ -43,11 +43,10 @@ from proxywasm_host.kong.router import Match, normalize, split_port
 from proxywasm_host.kong.task import Task
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.fast_path import BUFFER_LIMIT
-from proxywasm_host.runtime.filter_chain import REQUEST, RESPONSE
+from proxywasm_host.runtime.filter_chain import REQUEST
 from proxywasm_host.runtime.header_limits import HeaderLimits
 from proxywasm_host.runtime.http import LocalResponse
-from proxywasm_host.runtime.http_context import HttpContext
-from proxywasm_host.runtime.nginx import NginxStream, RequestChain, ResponseChain
+from proxywasm_host.runtime.nginx import NginxStream
 
 __all__ = ["ROUTING_HEADER", "KongStream", "error_body"]
 
@@ -271,10 +270,7 @@ class KongStream(NginxStream):
         context = self.context
         request, upstream = context.request, context.upstream
         assert upstream is not None  # noqa: S101 - there is a service
-        plugins = self.host._ready(self._gateway.chain(context))
-        self._contexts[:] = [HttpContext(self, plugin) for plugin in plugins]
-        self._request = RequestChain(self, REQUEST, self._contexts)
-        self._response = ResponseChain(self, RESPONSE, self._contexts)
+        self._use(self.host._ready(self._gateway.chain(context)))
         self._forward()
         host = request.headers.get("host") or ""
         headers = request.headers.pairs[:]

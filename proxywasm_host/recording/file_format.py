@@ -119,6 +119,7 @@ class Recording:
                     "limits": None if filter.limits is None else {
                         "memory": filter.limits.memory, "deadline": filter.limits.deadline,
                     },
+                    **({} if filter.isolation == "none" else {"isolation": filter.isolation}),
                     **{name: getattr(filter, name) for name in AS_IT_IS},
                 }
                 for filter, digest in zip(self.filters, self.digests, strict=True)
@@ -153,6 +154,7 @@ class Recording:
                     capabilities=each["capabilities"],
                     failure_policy=each["failure_policy"],
                     limits=None if each["limits"] is None else Limits(**each["limits"]),
+                    isolation=each.get("isolation", "none"),
                     **{name: each[name] for name in AS_IT_IS},
                 )
                 for each in given["filters"]

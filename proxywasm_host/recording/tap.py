@@ -477,7 +477,7 @@ def _as_loaded(plugin: Plugin) -> FilterConfig:
 
 FIELDS = (
     *("configuration", "root_id", "vm_id", "vm_configuration", "environment", "capabilities", "failure_policy"),
-    *("allow_on_headers_stop_iteration", "unknown_imports"),
+    *("allow_on_headers_stop_iteration", "unknown_imports", "isolation"),
 )
 
 

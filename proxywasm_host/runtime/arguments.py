@@ -104,6 +104,11 @@ def _unknown_imports(value: object) -> None:
         raise ValueError(f"unknown_imports is 'error' or 'stub', not {value!r}")
 
 
+def _isolation(value: object) -> None:
+    if value not in ("none", "stream", "filter"):
+        raise ValueError(f"isolation is 'none', 'stream' or 'filter', not {value!r}")
+
+
 def _capabilities(value: object) -> None:
     if isinstance(value, str):
         raise TypeError(f"capabilities are names of hostcalls and callbacks: write [{value!r}], a list")
@@ -143,6 +148,7 @@ CHECKS: Mapping[str, Check] = {
     "failure_policy": FailurePolicy,
     "allow_on_headers_stop_iteration": lambda _: None,
     "reload_interval": _is("reload_interval is a number of seconds, 0 or more", _number),
+    "isolation": _isolation,
     "unknown_imports": _unknown_imports,
     "match": _is("a match is Match(hosts=…, paths=…)", lambda value: isinstance(value, Match), optional=True),
     # of streams

@@ -64,6 +64,9 @@ class FilterConfig:
     took, so that half of the time at most goes into starts. One that does not start is backed off from
     `Plugin.START_BACKOFF` on.
     """
+    isolation: Literal["none", "stream", "filter"] = "none"
+    """Whether streams share the plugin's VM, or each has one of its own: for all of its filters of one module
+    (``stream``), or for each of them (``filter``). Of the profile ``wasmx`` (`proxywasm_host.runtime.isolation`)."""
     unknown_imports: Literal["error", "stub"] = "error"
     """Whether a ``proxy_*`` import that is not known is an error, or answers UNIMPLEMENTED."""
     sha256: str = ""

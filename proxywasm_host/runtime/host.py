@@ -115,6 +115,8 @@ class Host(HostBase):
         self.plugins: list[Plugin] = []
         self.wake = wake
         self._vms: dict[VmKey, Vm] = {}
+        self._vms_of_streams: dict[Vm, None] = {}
+        """Those that end with their stream (`proxywasm_host.runtime.isolation`)."""
         self._tried: dict[tuple[VmKey, str, bytes], PluginError | None] = {}
         """Result of each canary."""
 
@@ -134,6 +136,9 @@ class Host(HostBase):
             TypeError, for an argument of another type than it has.
         """
         filter = self.pin(filter)
+        if filter.isolation != "none" and not self.profile.nginx_phases:
+            said = f"isolation {filter.isolation!r} is of the profile 'wasmx', and this host has {self.profile.name!r}"
+            raise ValueError(said)
         engine, config = self._engine_for(filter), self._vm_config(filter)
         key = engine, replace(config, environment=_HASHABLE), tuple(sorted(config.environment.items()))
 
@@ -244,6 +249,19 @@ class Host(HostBase):
         given = self.services if services is None else services
         return Vm(config, bytecode, compile, given, self._outbox, listener, name)
 
+    def _another(self, vm: Vm, name: str) -> Vm:
+        """Another instance of a VM's module, for one stream. Raises: PluginError."""
+        seen_by = listeners(self._listener, *self._others)
+        made = Vm(vm.config, vm.bytecode, lambda: vm.module, self.services, self._outbox, seen_by, name)
+        self._vms_of_streams[made] = None
+        return made
+
+    def _end(self, vm: Vm) -> None:
+        """The stream of such a VM has ended."""
+        if vm in self._vms_of_streams:
+            del self._vms_of_streams[vm]
+            vm.close()
+
     def _try(self, key: VmKey, config: VmConfig, filter: FilterConfig) -> None:
         """The canary: start the plugin in a VM of its own, once for each plugin. Raises: PluginError."""
         tried = key, filter.root_id, as_bytes(filter.configuration)
@@ -273,7 +291,9 @@ class Host(HostBase):
         self._vms = {}
 
     def _all_vms(self) -> list[Vm]:
-        return list(dict.fromkeys([*self._vms.values(), *(plugin._vm for plugin in self.plugins)]))
+        return list(
+            dict.fromkeys([*self._vms.values(), *(plugin._vm for plugin in self.plugins), *self._vms_of_streams])
+        )
 
     def _plugin_gone(self, plugin: Plugin) -> None:
         """A plugin was closed and its guest has let it go; its VM goes with its last plugin."""
@@ -398,9 +418,10 @@ class Host(HostBase):
         for plugin in list(self.plugins):
             plugin._root.drop()
         effects += self.drain()
-        for vm in self._vms.values():
+        for vm in (*self._vms.values(), *self._vms_of_streams):
             vm.close()
         self._vms.clear()
+        self._vms_of_streams.clear()
         self.plugins.clear()
         return effects
 

@@ -22,11 +22,13 @@ from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.runtime import effects
+from proxywasm_host.runtime.failure import Failure, PluginError
 from proxywasm_host.runtime.fast_path import HEADERS_MAP, PythonFilterChainBase, PythonHttpStreamBase
 from proxywasm_host.runtime.filter_chain import REQUEST, RESPONSE, FilterChain
 from proxywasm_host.runtime.header_limits import HeaderLimits
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.http_context import HttpContext
+from proxywasm_host.runtime.isolation import StreamVms
 from proxywasm_host.services import GuestLog
 
 if TYPE_CHECKING:
@@ -48,6 +50,8 @@ def warn(context: HttpContext, callback: str, why: str) -> None:
 class RequestChain(FilterChain):
     """The request: headers through all filters, then its body through all filters, then upstream."""
 
+    stream: NginxStream
+
     _out_headers = PythonFilterChainBase._out_headers
     _steps = 0
     """Callbacks that have begun: those on headers, then those on the body."""
@@ -55,7 +59,10 @@ class RequestChain(FilterChain):
     def on_headers(self, headers: HeaderList, end_stream: bool) -> None:
         """Headers have come in."""
         self.headers, self.started, self.ended = headers, True, end_stream
-        self._go_on()
+        if self.stream._refused is not None:
+            self.stream._failed_by(self.stream._refused)
+        else:
+            self._go_on()
 
     def on_data(self, data: bytes, end_stream: bool) -> None:
         """A part of the body has come in."""
@@ -231,10 +238,26 @@ class NginxStream(HttpStream):
         buffer_limit: int,
         header_limits: HeaderLimits | None,
     ) -> None:
-        super().__init__(host, plugins, properties, buffer_limit, header_limits)
-        if self._contexts:
-            self._request = RequestChain(self, REQUEST, self._contexts)
-            self._response = ResponseChain(self, RESPONSE, self._contexts)
+        super().__init__(host, [], properties, buffer_limit, header_limits)
+        if plugins:
+            self._use(plugins)
+
+    _vms: StreamVms | None = None
+    """VMs of this stream's own."""
+    _refused: Failure | None = None
+    """Why it has none."""
+
+    def _use(self, plugins: Sequence[Plugin]) -> None:
+        """Give the stream its filters, before any of them is called."""
+        if any(plugin.config.isolation != "none" for plugin in plugins):
+            try:
+                self._vms = StreamVms(self.host, plugins)
+                plugins = self._vms.plugins
+            except PluginError as error:
+                plugins, self._refused = [], error.failure
+        self._contexts[:] = [HttpContext(self, plugin) for plugin in plugins]
+        self._request = RequestChain(self, REQUEST, self._contexts)
+        self._response = ResponseChain(self, RESPONSE, self._contexts)
 
     # Those in C have chains of their own.
     request_headers = PythonHttpStreamBase.request_headers
@@ -247,7 +270,12 @@ class NginxStream(HttpStream):
         """As `HttpStream.close`; callouts that its filters have under way are cancelled."""
         if not self.closed:
             self._cancel_callouts()
-        return super().close(details)
+        done = super().close(details)
+        if self._vms is not None:
+            self._vms.end()
+            self._vms = None
+            done += self.host.drain()
+        return done
 
     @property
     def _is_head(self) -> bool:
@@ -263,7 +291,10 @@ class NginxStream(HttpStream):
 
     def _fail(self, context: HttpContext) -> None:
         """A guest that fails on a request is answered 500; the response goes on without it."""
-        self.failure = context.vm.failure
+        self._failed_by(context.vm.failure)
+
+    def _failed_by(self, failure: Failure | None) -> None:
+        self.failure = failure
         if not self._response.started:
             self.failed = True
             self._local_response(500, [], b"", "wasm_fail_stream", None)

@@ -109,14 +109,18 @@ class RootContext(Context):
 
     # -- Life ----------------------------------------------------------------------------------------------------
 
+    def create(self) -> None:
+        """on_context_create."""
+        self.buffers[BufferType.PLUGIN_CONFIGURATION] = self.plugin._configuration
+        self.vm.call(self, "on_context_create", self.id, 0)
+        self.buffers[BufferType.PLUGIN_CONFIGURATION] = None
+
     def start(self) -> bool:
         """on_context_create and on_vm_start; false if the guest refuses.
 
         on_vm_start comes once for each root context and not once for each VM (``WasmBase::start`` in ``wasm.cc``).
         """
-        self.buffers[BufferType.PLUGIN_CONFIGURATION] = self.plugin._configuration
-        self.vm.call(self, "on_context_create", self.id, 0)
-        self.buffers[BufferType.PLUGIN_CONFIGURATION] = None
+        self.create()
         return self.vm.call(self, "on_vm_start", self.id, len(self.vm.vm_configuration)) != 0
 
     def configure(self) -> bool:

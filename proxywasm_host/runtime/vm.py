@@ -154,7 +154,7 @@ class Vm(VmBase):
                 config.hostcalls,
             )
         ]
-        module = compile()
+        self.module = module = compile()
         if self.profile.restricted_start:
             self.guest.allowed = START_MAY_CALL
         try:

@@ -27,12 +27,12 @@ from proxywasm_host.serve.state import resident_bytes
 from proxywasm_host.serve.thread import Thread
 from proxywasm_host.serve.trace import Tracer
 from proxywasm_host.services import Services, StandardLogging
-from proxywasm_host.services.shared import Shared, open_shared, with_shared
+from proxywasm_host.services.shared import Shared, with_shared
 
 __all__ = ["Application"]
 
 FIXED = (
-    *("listen", "workers", "threads", "admin", "admin_hosts", "metric_tags", "watch", "shared"),
+    *("listen", "workers", "threads", "admin", "admin_hosts", "metric_tags", "watch", "shared", "shm_kv", "shm_queue"),
     *("shutdown_timeout", "sample", "log_level"),
 )
 """What is decided when the server starts."""
@@ -95,7 +95,7 @@ class Application:
         self.pid = os.getpid()
         settings = self._settings
         try:
-            self._shared = self._first._shared if self._first else open_shared(self._choice)
+            self._shared = self._first._shared if self._first else settings.open_shared(self._choice)
         except ValueError as error:  # of redis-py
             raise ConfigError(f"shared: {error}") from None
         level = LogLevel[settings.log_level.upper()]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from math import isfinite
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -36,8 +38,9 @@ from proxywasm_host.runtime import match as matches
 from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.serve.model import File, Model, ModuleSource, Seconds, Size
 from proxywasm_host.serve.upstreams import Retry, Tls, Upstream, web
-from proxywasm_host.services import MAX_CALLOUTS
-from proxywasm_host.services.shared import check_shared
+from proxywasm_host.services import MAX_CALLOUTS, Zone, ZonedSharedData, ZonedSharedQueues
+from proxywasm_host.services.shared import Shared, check_shared, open_shared
+from proxywasm_host.services.zones import SMALLEST
 
 __all__ = [
     "Address",
@@ -273,6 +276,9 @@ class Filter(Model):
     """PAUSE on headers lets the body come, as Envoy's option of that name."""
     reload_interval: Annotated[float, Field(ge=0, allow_inf_nan=False)] = RELOAD_INTERVAL
     """Base of fail_reload's back-off in seconds; 0: the next request gets a new guest."""
+    isolation: Literal["none", "stream", "filter"] = "none"
+    """Whether requests share its VM, or each has one of its own, for all filters of a module or for each of them. Of
+    the profile wasmx."""
     unknown_imports: Literal["error", "stub"] = "error"
     engine: str | None = None
     """Instead of the chain's."""
@@ -443,6 +449,26 @@ def _tag_set(value: str) -> str:
     return value
 
 
+ZoneSize = Annotated[Size, Field(ge=SMALLEST)]
+
+
+class ShmKv(Model):
+    """A zone of shared data."""
+
+    short = "size"
+
+    size: ZoneSize
+    """Bytes, with what its entries cost."""
+    eviction: Literal["slru", "lru", "none"] = "slru"
+    """What it forgets when it is full: what was not used for the longest time, of entries of a similar size first
+    (``slru``) or of all (``lru``), or nothing."""
+
+    @staticmethod
+    def zones(given: Mapping[str, ShmKv]) -> ZonedSharedData:
+        """Shared data in these zones, by name."""
+        return ZonedSharedData(Zone(name, zone.size, zone.eviction) for name, zone in given.items())
+
+
 class Modules(Model):
     """How modules that are named by URL are fetched."""
 
@@ -498,6 +524,11 @@ class HostSettings(Model):
     """Between which processes filters share data, queues and metrics: ``memory``, ``processes`` or ``redis://…``; those
     of this server if not given.
     """
+    shm_kv: dict[str, ShmKv] = {}
+    """Zones of shared data by name, as ngx_wasm_module has them: a key ``cache/…`` is in the zone ``cache``, any other
+    in ``*``. Each process has its own; without any, shared data has no zones."""
+    shm_queue: dict[str, ZoneSize] = {}
+    """Sizes of shared queues by name; if there are any, filters can use no others."""
     admin: Address | None = None
     """``HOST:PORT`` of ``/metrics`` and of the page; none if not given."""
     metric_tags: list[Annotated[str, AfterValidator(_tag_set)] | MetricTag] = []
@@ -529,6 +560,15 @@ class HostSettings(Model):
     def _flat(cls, value: Any) -> Any:
         """Nested mappings are taken for dotted names."""
         return dict(_dotted(value)) if isinstance(value, dict) else value
+
+    def open_shared(self, choice: str) -> Shared:
+        """What filters share, where `choice` says who does; zones are this process's. Raises: ValueError."""
+        shared = open_shared(choice)
+        if self.shm_kv:
+            shared = replace(shared, data=ShmKv.zones(self.shm_kv))
+        if self.shm_queue:
+            shared = replace(shared, queues=ZonedSharedQueues(self.shm_queue))
+        return shared
 
     @property
     def tags(self) -> list[Tag]:
@@ -613,7 +653,6 @@ class Settings(HostSettings):
             chains.append([*first, *range(at, at + len(route.filters))])
             at += len(route.filters)
         return chains
-
 
     @property
     def chain_numbers(self) -> list[int | None]:

@@ -18,6 +18,7 @@ from proxywasm_host.services.quota import QuotaExceeded
 from proxywasm_host.services.shared_data import InMemorySharedData, SharedData
 from proxywasm_host.services.shared_queue import InMemorySharedQueues, SharedQueues, UnknownQueue
 from proxywasm_host.services.unavailable import ServiceUnavailable
+from proxywasm_host.services.zones import UnknownZone, Zone, ZonedSharedData, ZonedSharedQueues
 
 __all__ = [
     "Clock",
@@ -38,6 +39,10 @@ __all__ = [
     "StandardLogging",
     "SystemClock",
     "UnknownQueue",
+    "UnknownZone",
+    "Zone",
+    "ZonedSharedData",
+    "ZonedSharedQueues",
     "max_callouts_of",
 ]
 

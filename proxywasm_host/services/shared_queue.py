@@ -81,11 +81,14 @@ class InMemorySharedQueues:
                 return token
             quota = self._quotas.get(vm_id)
             if quota is None:
-                quota = self._quotas[vm_id] = Quota(f"the shared queues of vm_id {vm_id!r}", self.max_bytes)
+                quota = self._quotas[vm_id] = self._new_quota(vm_id)
             quota.reserve(QUEUE + len(name))
             token = self._tokens[vm_id, name] = len(self._tokens) + 1
             self._queues[token] = _Queue(on_ready, quota)
             return token
+
+    def _new_quota(self, vm_id: str) -> Quota:
+        return Quota(f"the shared queues of vm_id {vm_id!r}", self.max_bytes)
 
     def resolve(self, vm_id: str, name: bytes) -> int | None:
         """The token of a queue, or ``None``."""

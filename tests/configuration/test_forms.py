@@ -365,6 +365,18 @@ def test_nginx_s_directives(tmp_path):
     assert (own["profile"], own["listen"]) == ("wasmx", "127.0.0.1:8080")
 
 
+def test_nginx_s_zones_of_shared_memory(tmp_path):
+    own = read(tmp_path, NGINX.replace("shm_kv cache 1m;", "shm_kv cache 1m; shm_kv * 64k eviction=lru; shm_queue q 32k;"), "nginx.conf")
+    assert own["shm_kv"] == {"cache": "1m", "*": {"size": "64k", "eviction": "lru"}}
+    assert own["shm_queue"] == {"q": "32k"}
+
+
+def test_nginx_s_isolation_is_that_of_the_innermost_level(tmp_path):
+    text = NGINX.replace("http {", "http {\n    proxy_wasm_isolation stream;").replace("location = /exact {", "location = /exact { proxy_wasm_isolation filter;")
+    own = read(tmp_path, text, "nginx.conf")
+    assert [[each.get("isolation") for each in route["filters"]] for route in own["routes"]] == [["filter"], ["stream", "stream"], ["stream"]]
+
+
 APISIX = """\
 wasm:
   plugins:
@@ -406,6 +418,7 @@ def test_wasm_plugins_of_apisix(tmp_path):
         (GATEWAY.replace("  wasm:\n", "  extProc: [{}]\n  wasm:\n"), "g.yaml", "extProc is not a Wasm filter"),
         (KUMA.replace("AddFirst", "Remove"), "k.yaml", "the operation 'Remove' is on filters that are not here"),
         (NGINX.replace("proxy_wasm auth", "proxy_wasm ath"), "nginx.conf", ":14: proxy_wasm: no module is called 'ath'"),
+        (NGINX.replace("http {", "http { proxy_wasm_isolation all;"), "nginx.conf", ":7: proxy_wasm_isolation: is none, stream or filter"),
         (NGINX.replace("proxy_pass http://app; }", "return 200 x; }"), "nginx.conf", ":15: location: has no proxy_pass"),
         (NGINX.replace("shm_kv cache 1m;", "shm_kv cache 1m"), "nginx.conf", ":6: a } stands where none can: is a ; missing?"),
         (NGINX.replace("}\n}\n", "}\n"), "nginx.conf", ":7: a { is not closed"),
@@ -427,10 +440,10 @@ def test_what_is_ignored_is_told_once(tmp_path, caplog):
     ] == [True, True]
     caplog.clear()
     read(tmp_path, ISTIO, "i.yaml")
-    read(tmp_path, NGINX, "nginx.conf")
+    read(tmp_path, NGINX.replace("shm_kv cache 1m;", "socket_read_timeout 5s;"), "nginx.conf")
     assert [message.rpartition("/")[2] for message in caplog.messages] == [
         "i.yaml:10: spec.selector: ignored: it runs for all requests here",
-        "nginx.conf:5: shm_kv: ignored: shared data and queues need no zones, and have limits of their own",
+        "nginx.conf:5: socket_read_timeout: ignored: a callout has the time that its filter gives it, or that of its cluster",
     ]
     assert all(record.levelno == logging.WARNING for record in caplog.records)
 

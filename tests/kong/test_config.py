@@ -202,13 +202,35 @@ def test_the_environment(tmp_path, caplog):
             "KONG_PLUGINSERVER_MY_GO_QUERY_CMD": "/x -dump",
             "KONG_PREFIX": "/tmp/kong",
             "KONG_STREAM_LISTEN": "0.0.0.0:1",
+            "KONG_NGINX_WASM_WASMTIME_CACHE_CONFIG": "x",
+            "KONG_NGINX_HTTP_PROXY_WASM_ISOLATION": "stream",
+            "KONG_NGINX_WASM_SHM_KV_COUNTERS": "64k eviction=lru",
+            "KONG_WASM_FILTERS": "bundled,limit",
             "PATH": "/bin",
         }
     )
     assert (settings.filters_path, settings.trusted_ips, [str(each) for each in settings.lua_folders]) == (tmp_path, ("10.0.0.0/8", "::1"), ["/opt"])
     [server] = settings.servers
     assert (server.name, server.socket, server.start_cmd) == ("my-go", "/tmp/kong/my-go.socket", None)
-    assert caplog.messages == ["KONG_STREAM_LISTEN has no meaning here"]
+    assert (settings.isolation, settings.wasm_filters) == ("stream", {"limit"})
+    assert {name: (zone.size, zone.eviction) for name, zone in settings.shm_kv.items()} == {"*": (12 << 20, "slru"), "counters": (64 << 10, "lru")}
+    assert caplog.messages == [
+        "KONG_STREAM_LISTEN has no meaning here",
+        "KONG_NGINX_WASM_WASMTIME_CACHE_CONFIG has no meaning here: engines have their own options",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("KONG_NGINX_HTTP_PROXY_WASM_ISOLATION", "all", "is none, stream or filter, not 'all'"),
+        ("KONG_NGINX_WASM_SHM_KV_X", "4k", "Input should be greater than or equal to 12288"),
+        ("KONG_NGINX_WASM_SHM_KV_X", "64k lru", "'64k lru' is no zone: write it as 12m, or 12m eviction=lru"),
+    ],
+)
+def test_the_environment_is_checked(name, value, said):
+    with pytest.raises(ConfigError, match=f"^{name}.*{said}"):
+        Environment.read({name: value})
 
 
 def test_a_plugin_server_without_a_query_command():

@@ -53,13 +53,69 @@ def failure(plugin):
 # -- Phases ------------------------------------------------------------------------------------------------------------
 
 
-def test_08_isolation_none_one_instance_serves_all_streams(host, probe, log):
-    plugin = probe("@on_request_headers\nset a $a+1\nsay $ctx")
-    for _ in range(2):
-        with host.http_stream([plugin]) as stream:
+COUNT = "@on_request_headers\nset a $a+1\ndefine_metric 1 n\nrecord_metric $token $a"
+
+
+@pytest.mark.parametrize(
+    ("isolation", "counts"),
+    [("none", [(1, 2), (3, 4)]), ("stream", [(1, 2), (1, 2)]), ("filter", [(1, 1), (1, 1)])],
+)
+def test_08_how_far_a_global_of_the_guest_reaches(host, services, isolation, counts):
+    chain = [host.load_plugin(code("c/probe_0_2_1"), name=name, configuration=COUNT, isolation=isolation) for name in "ab"]
+    seen = []
+    for _ in counts:
+        with host.http_stream(chain) as stream:
             stream.request_headers(REQUEST, True)
-    assert plugin.usage().generation == 1
-    assert len(log.messages) == 2
+        seen.append(tuple(services.metrics.get(1, f"pw:{name}:n") for name in "ab"))
+    assert seen == counts
+
+
+def test_08_a_streams_vm_is_configured_and_not_started_and_goes_with_the_stream(host, trace):
+    plugin = host.load_plugin(code("c/probe_0_2_1"), name="p", configuration="@on_configure\nset_tick_period_milliseconds 9", isolation="stream")
+    host.drain()
+    trace.take()
+    stream = host.http_stream([plugin])
+    assert [event for event in trace.take() if "_on_" in event] == ["p: proxy_on_context_create(0,)", "p: proxy_on_configure(44,)"]
+    assert parts(stream.request_headers(REQUEST, True)) == [(b"example.com", True)]  # and no tick
+    assert len(host._all_vms()) == 2
+    assert stream.close() == []
+    assert [event.partition("(")[0] for event in trace.take() if "_on_" in event][-3:] == ["p: proxy_on_done", "p: proxy_on_log", "p: proxy_on_delete"]
+    assert len(host._all_vms()) == 1
+
+
+def test_08_a_guest_that_fails_in_a_streams_vm_fails_there_alone(host):
+    failures = []
+    plugin = host.load_plugin(code("c/probe_0_2_1"), name="p", configuration="@on_request_headers\nget_header_map_value 0 x-trap\nif_status 0\ntrap", isolation="filter")
+    plugin.on_failure.append(failures.append)
+    with host.http_stream([plugin]) as other, host.http_stream([plugin]) as stream:
+        assert parts(stream.request_headers([*REQUEST, (b"x-trap", b"1")], True)) == [(b"500", True)]
+        assert parts(other.request_headers(REQUEST, True)) == [(b"example.com", True)]
+    assert (len(failures), plugin.failure, plugin.reloads) == (1, None, 0)
+
+
+def test_08_a_streams_vm_that_refuses_its_configuration_is_500(host):
+    script = "@on_configure\nset_shared_data new 1 0\nif_status 8\nreturn 0"
+    plugin = host.load_plugin(code("c/probe_0_2_1"), name="p", configuration=script, isolation="stream")
+    with host.http_stream([plugin]) as stream:
+        assert parts(stream.request_headers(REQUEST, True)) == [(b"500", True)]
+    assert stream.failure.message == "proxy_on_configure returned false"
+    assert len(host._all_vms()) == 1
+
+
+def test_08_isolation_is_of_this_profile(engine):
+    with Host(engine) as host, pytest.raises(ValueError, match="isolation 'stream' is of the profile 'wasmx', and this host has 'envoy'"):
+        host.load_plugin(code("c/probe_0_2_1"), isolation="stream")
+
+
+def test_08_callouts_of_a_streams_vm(host, trace):
+    plugin = host.load_plugin(code("c/probe_0_2_1"), name="p", configuration=f"@on_request_headers\n{CALL}\nreturn 1", isolation="stream")
+    with host.http_stream([plugin]) as stream:
+        [call] = stream.request_headers(REQUEST, True)
+        assert parts(host.deliver(call, REPLY)) == [(b"example.com", True)]
+    stream = host.http_stream([plugin])
+    [call] = stream.request_headers(REQUEST, True)
+    assert [type(effect) for effect in stream.close()] == [CancelCallout]
+    assert host.deliver(call, REPLY) == []
 
 
 def test_11_a_request_without_a_body(host, probe, trace):

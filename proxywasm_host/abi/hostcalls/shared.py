@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
-from proxywasm_host.abi.marshal import Refusal
+from proxywasm_host.abi.marshal import Refusal, misuse
 from proxywasm_host.abi.types import Status
-from proxywasm_host.services import UnknownQueue
+from proxywasm_host.services import UnknownQueue, UnknownZone
 
 
 def proxy_get_shared_data(vm: VmState, key: bytes) -> tuple[bytes, int] | Refusal:
     """The value of a key and its CAS number. Keys belong to the guest's vm_id (``shared_data.cc``)."""
-    found = vm.services.shared_data.get(vm.vm_id, key)
+    try:
+        found = vm.services.shared_data.get(vm.vm_id, key)
+    except UnknownZone as error:
+        return misuse(vm, str(error))
     return found or Refusal(Status.NOT_FOUND, "no shared data under {0!r} for vm_id {1!r}", key, vm.vm_id)
 
 
 def proxy_set_shared_data(vm: VmState, key: bytes, value: bytes, cas: int) -> Refusal | None:
     """Set a key. With a `cas` other than 0 only if the value still has that number, otherwise CAS_MISMATCH."""
     data = vm.services.shared_data
-    taken = cas == 0 and vm.profile.cas_zero_is_absent and data.get(vm.vm_id, key) is not None
-    if not taken and data.set(vm.vm_id, key, value, cas):
-        return None
+    try:
+        taken = cas == 0 and vm.profile.cas_zero_is_absent and data.get(vm.vm_id, key) is not None
+        if not taken and data.set(vm.vm_id, key, value, cas):
+            return None
+    except UnknownZone as error:
+        return misuse(vm, str(error))
     return Refusal(Status.CAS_MISMATCH, "shared data under {0!r} has changed since CAS {1}", key, cas)
 
 
 def proxy_register_shared_queue(vm: VmState, name: bytes) -> int | Refusal:
     """Make or find a queue of the guest's vm_id, whose messages ``on_queue_ready`` is called for. Returns its token."""
-    return vm.context.root.register_queue(name)
+    try:
+        return vm.context.root.register_queue(name)
+    except UnknownZone as error:
+        return misuse(vm, str(error))
 
 
 def proxy_resolve_shared_queue(vm: VmState, vm_id: bytes, name: bytes) -> int | Refusal:

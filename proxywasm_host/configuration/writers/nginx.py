@@ -18,7 +18,9 @@ class NginxWriter(Writer):
     def write(self) -> str:
         """The blocks ``wasm`` and ``http`` with a server for each set of hosts."""
         modules: dict[str, tuple[str, Any]] = {}
-        chain = [self._filter(each, modules) for each in self._filters()]
+        filters = self._filters()
+        chain = self._isolation([each.value for each in filters], "filters")
+        chain += [self._filter(each, modules) for each in filters]
         upstreams = self._upstreams()
         lines = ["events {}", "", "wasm {"]
         routes: list[str] = []
@@ -45,6 +47,10 @@ class NginxWriter(Writer):
         for name, (file, vm_configuration) in modules.items():
             more = "" if vm_configuration is None else " " + _quoted(vm_configuration)
             lines.append(f"    module {name} {_quoted(file)}{more};")
+        for name, size in self._own.take("shm_kv", {}).items():
+            eviction = f" eviction={size['eviction']}" if isinstance(size, dict) and "eviction" in size else ""
+            lines.append(f"    shm_kv {name} {size['size'] if isinstance(size, dict) else size}{eviction};")
+        lines += [f"    shm_queue {name} {size};" for name, size in self._own.take("shm_queue", {}).items()]
         lines += ["}", "", "http {"]
         for name, each in upstreams.items():
             lines += self._upstream(name, each)
@@ -53,7 +59,15 @@ class NginxWriter(Writer):
         self._own.rest()
         return "\n".join([*lines, *routes, "}", ""])
 
+    def _isolation(self, filters: list[dict[str, Any]], path: str) -> list[str]:
+        """The directive for the filters of one level, which have one isolation there."""
+        kinds = {each.get("isolation", "none") for each in filters}
+        if len(kinds) > 1:
+            self.cannot.append(f"{path}: filters of one level have the same isolation there")
+        return [f"proxy_wasm_isolation {kind};" for kind in kinds if len(kinds) == 1 and kind != "none"]
+
     def _filter(self, given: Part, modules: dict[str, tuple[str, Any]]) -> str:
+        given.take("isolation")
         file = module(given)
         if is_remote(file):
             self.cannot.append(f"{dotted(given.path)}.file: modules are files there")
@@ -70,9 +84,11 @@ class NginxWriter(Writer):
     ) -> list[str]:
         path, prefix, regex = (given.take(key) for key in ("path", "prefix", "regex"))
         where = f"= {path}" if path else f"~ ^{regex}$" if regex else prefix or "/"
-        own = [
+        filters = given.take("filters", [])
+        own = self._isolation([each for each in filters if isinstance(each, dict)], dotted((*given.path, "filters")))
+        own += [
             self._filter(Part(each, (*given.path, "filters", at), self, "file"), modules)
-            for at, each in enumerate(given.take("filters", []))
+            for at, each in enumerate(filters)
         ]
         name = given.take("upstream")
         upstream = upstreams.get(name or "")

@@ -1,0 +1,107 @@
+"""Streams with VMs of their own: `FilterConfig.isolation`, which is ngx_wasm_module's ``proxy_wasm_isolation``.
+
+========== =====================================================================
+``none``   all streams share the VM of the plugin
+``stream`` a stream has one for all of its plugins that would share one
+``filter`` a stream has one for each of its plugins
+========== =====================================================================
+
+Rules, those of that module:
+
+* Such a VM is another instance of the compiled module. Its root context is made and configured, without on_vm_start.
+* It ends with its stream, and its root context is not told.
+* Ticks, and messages in queues, are for the plugin's own VM: what a stream's root context asks of ticks is not done.
+* A VM that fails, is not made or refuses its configuration ends its stream and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from proxywasm_host.runtime.failure import FailState, Failure, PluginError
+from proxywasm_host.runtime.plugin import Plugin
+from proxywasm_host.runtime.root import RootContext
+
+if TYPE_CHECKING:
+    from proxywasm_host.runtime.host import Host
+    from proxywasm_host.runtime.vm import Vm
+
+__all__ = ["StreamPlugin", "StreamVms"]
+
+
+class StreamRoot(RootContext):
+    """The root context of a plugin in a stream's VM."""
+
+    plugin: StreamPlugin
+
+    def set_tick_period(self, milliseconds: int) -> None:
+        """Ticks are for the plugin's own root context."""
+
+    def register_queue(self, name: bytes) -> int:
+        """A queue is the plugin's, which is told of its messages."""
+        return self.plugin.own._root.register_queue(name)
+
+
+class StreamPlugin(Plugin):
+    """A plugin in the VM of one stream. Raises: PluginError."""
+
+    def __init__(self, own: Plugin, vm: Vm) -> None:
+        """`own` is the plugin itself."""
+        self.own = own
+        super().__init__(own.host, own.config, own._make_vm, vm)
+
+    def _begin(self, vm: Vm) -> None:
+        self.on_failure = self.own.on_failure
+        self._vm = vm
+        self._root = root = StreamRoot(vm, self)
+        vm.on_failure.append(self._vm_failed)
+        root.create()
+        accepted = root.configure()
+        if vm.failure is not None:
+            raise PluginError(vm.failure)
+        if not accepted:
+            error = vm.refused(FailState.CONFIGURE, self.name, "proxy_on_configure")
+            self._tell(error.failure)
+            raise error
+
+    def _vm_failed(self, failure: Failure) -> None:
+        self._tell(failure)
+        self._root.drop()
+
+
+class StreamVms:
+    """The VMs of one stream. Raises: PluginError, if one is not made, or refuses its configuration."""
+
+    def __init__(self, host: Host, plugins: Sequence[Plugin]) -> None:
+        self._host = host
+        self.plugins: list[Plugin] = []
+        """The plugins of the stream, those that are to be isolated each in a VM of the stream."""
+        self._vms: list[Vm] = []
+        shared: dict[Vm, Vm] = {}
+        """Those of isolation by stream, by the VM of the plugins."""
+        try:
+            for plugin in plugins:
+                if plugin.config.isolation == "none":
+                    self.plugins.append(plugin)
+                    continue
+                by_stream = plugin.config.isolation == "stream"
+                vm = shared.get(plugin._vm) if by_stream else None
+                if vm is None:
+                    vm = host._another(plugin._vm, plugin.name)
+                    self._vms.append(vm)
+                    if by_stream:
+                        shared[plugin._vm] = vm
+                self.plugins.append(StreamPlugin(plugin, vm))
+        except PluginError:
+            self.end()
+            raise
+
+    def end(self) -> None:
+        """The stream has ended: so do they. The guests are not told."""
+        for plugin in self.plugins:
+            if isinstance(plugin, StreamPlugin):
+                plugin.closed = True
+                plugin._root.drop()
+        for vm in self._vms:
+            self._host._end(vm)

@@ -1,0 +1,165 @@
+"""Zones of shared memory, as ngx_wasm_module has them: ``shm_kv`` and ``shm_queue``.
+
+Rules, those of that module:
+
+* The part of a key before its first slash names the zone; a key without one, or with another name, is for the zone
+  ``*``. Where there is none, the key is refused. All filters share all zones, whatever their vm_id.
+* The CAS number of a key counts its changes, from 1.
+* A full zone forgets what was not used for the longest time: ``lru`` of all, ``slru`` of what has a similar size first.
+  With ``none`` it takes nothing more.
+* Queues are those that are named, each with its size; there are no others.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from threading import Lock
+from typing import Literal
+
+from proxywasm_host.errors import ProxyWasmError, not_among
+from proxywasm_host.services.quota import Quota, QuotaExceeded
+from proxywasm_host.services.shared_queue import InMemorySharedQueues
+
+__all__ = ["SMALLEST", "UnknownZone", "Zone", "ZonedSharedData", "ZonedSharedQueues"]
+
+PAGE = 4096
+SMALLEST = 3 * PAGE
+"""Bytes of the smallest zone."""
+ENTRY = 128
+"""Bytes that an entry costs beside its key and its value."""
+MESSAGE = 4
+"""Bytes that a message costs beside its own."""
+
+
+class UnknownZone(ProxyWasmError, LookupError):
+    """No zone has a key, or no queue that name."""
+
+    code = "unknown_zone"
+
+
+def check_size(name: str, size: int) -> None:
+    """Raises: ValueError, for a zone that is too small."""
+    if size < SMALLEST:
+        raise ValueError(f"zone {name!r} has {size} bytes: it needs {SMALLEST} at least")
+
+
+class Zone:
+    """One zone of keys and values, of so many bytes. Raises: ValueError."""
+
+    def __init__(self, name: str, size: int, eviction: Literal["slru", "lru", "none"] = "slru") -> None:
+        check_size(name, size)
+        if eviction not in ("slru", "lru", "none"):
+            raise ValueError(f"eviction of zone {name!r} is 'slru', 'lru' or 'none', not {eviction!r}")
+        self.name, self.eviction = name, eviction
+        self._quota = Quota(f"zone {name!r}", size - PAGE)
+        self._entries: dict[bytes, tuple[bytes, int]] = {}
+        self._used: dict[int, OrderedDict[bytes, None]] = {}
+        """Keys by the class of their size, those used last at the end."""
+        self._lock = Lock()
+
+    def get(self, key: bytes) -> tuple[bytes, int] | None:
+        """The value and its CAS number."""
+        with self._lock:
+            found = self._entries.get(key)
+            if found is not None:
+                self._used[self._class(key, found[0])].move_to_end(key)
+            return found
+
+    def set(self, key: bytes, value: bytes, cas: int) -> bool:
+        """As `SharedData.set`. Raises: QuotaExceeded."""
+        with self._lock:
+            old = self._entries.get(key)
+            if old is not None and cas and old[1] != cas:
+                return False
+            size = cost(key, value)
+            if self._quota.limit is not None and size > self._quota.limit:
+                raise QuotaExceeded(f"zone {self.name!r} of {self._quota.limit} bytes cannot hold one of {size}")
+            before = 0 if old is None else cost(key, old[0])
+            if old is not None:
+                self._used[self._class(key, old[0])].pop(key)
+            kind = self._class(key, value)
+            while not self._quota.has(size - before):
+                if self.eviction == "none" or not self._evict(kind):
+                    if old is not None:
+                        self._use(self._class(key, old[0]), key)
+                    raise QuotaExceeded(f"zone {self.name!r} is full")
+            self._quota.reserve(size - before)
+            self._entries[key] = value, 1 if old is None else (old[1] + 1) & 0xFFFFFFFF or 1
+            self._use(kind, key)
+            return True
+
+    def _class(self, key: bytes, value: bytes) -> int:
+        """Which keys it is forgotten with: slabs of nginx have powers of two."""
+        return cost(key, value).bit_length() if self.eviction == "slru" else 0
+
+    def _use(self, kind: int, key: bytes) -> None:
+        self._used.setdefault(kind, OrderedDict())[key] = None
+
+    def _evict(self, kind: int) -> bool:
+        """Forget one, of the same class or the nearest one; false if there is none."""
+        classes = [each for each, keys in self._used.items() if keys]
+        if not classes:
+            return False
+        key, _ = self._used[min(classes, key=lambda each: abs(each - kind))].popitem(last=False)
+        self._quota.release(cost(key, self._entries.pop(key)[0]))
+        return True
+
+    def __repr__(self) -> str:
+        return f"<Zone {self.name!r} with {len(self._entries)} keys, {self._quota.used} bytes>"
+
+
+def cost(key: bytes, value: bytes) -> int:
+    """Bytes of its zone that an entry takes."""
+    return ENTRY + len(key) + len(value)
+
+
+class ZonedSharedData:
+    """`SharedData` in zones."""
+
+    def __init__(self, zones: Iterable[Zone]) -> None:
+        self.zones = {zone.name: zone for zone in zones}
+
+    def _zone(self, key: bytes) -> Zone:
+        name, slash, _ = key.partition(b"/")
+        named = name.decode("utf-8", "replace") if slash else "*"
+        zone = self.zones.get(named if named in self.zones else "*")
+        if zone is None:
+            text = key.decode("utf-8", "replace")
+            raise UnknownZone(f"no zone of shared memory is for the key {text!r}: there are {', '.join(self.zones)}")
+        return zone
+
+    def get(self, vm_id: str, key: bytes) -> tuple[bytes, int] | None:
+        """The value and its CAS number, or ``None``. Raises: UnknownZone."""
+        return self._zone(key).get(key)
+
+    def set(self, vm_id: str, key: bytes, value: bytes, cas: int = 0) -> bool:
+        """As `SharedData.set`. Raises: UnknownZone, QuotaExceeded."""
+        return self._zone(key).set(key, value, cas)
+
+    def __repr__(self) -> str:
+        return f"<ZonedSharedData {list(self.zones.values())}>"
+
+
+class ZonedSharedQueues(InMemorySharedQueues):
+    """`SharedQueues` of these names, each of so many bytes. Raises: ValueError."""
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        super().__init__()
+        for name, size in sizes.items():
+            check_size(name, size)
+        self._sizes = dict(sizes)
+
+    def register(self, vm_id: str, name: bytes, on_ready: Callable[[int], None]) -> int:
+        """The token of a queue. Raises: UnknownZone."""
+        text = name.decode("utf-8", "replace")
+        if text not in self._sizes:
+            raise UnknownZone(not_among("shared queue", text, self._sizes))
+        return super().register(text, name, on_ready)
+
+    def resolve(self, vm_id: str, name: bytes) -> int | None:
+        """The token of a queue, or ``None``."""
+        return super().resolve(name.decode("utf-8", "replace"), name)
+
+    def _new_quota(self, vm_id: str) -> Quota:
+        return Quota(f"queue {vm_id!r}", self._sizes[vm_id] - PAGE)
