@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import resource
 import socket
@@ -55,6 +56,7 @@ LOADS = {
 """Other filters, and what wrk is told to send."""
 SAME_HEADERS = {"generate_request_id": True, "skip_xff_append": False, "use_remote_address": True}
 """With them Envoy tells upstream of the client, as `serve` does."""
+DOCUMENT = ROOT / "docs/benchmarks-servers.md"
 ANSWER = {"direct_response": {"status": 200, "body": {"inline_string": "Hello from upstream."}}}
 
 
@@ -118,11 +120,15 @@ def envoy(
 
 
 @contextmanager
-def started(command: list[Any], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that runs as long as the context is open."""
+def started(
+    command: list[Any], log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A program that runs as long as the context is open; `environment` is added to ours."""
+    given = {**os.environ, **(environment or {})}
+    words = list(map(str, command))
     with log.open("wb") as output:
         process = subprocess.Popen(
-            list(map(str, command)), stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=ROOT
+            words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=ROOT, env=given
         )
     try:
         yield process
@@ -441,7 +447,8 @@ def main() -> None:
     text = document(samples, loads, memory, machine)
     print(text)
     if not options.quick:
-        (ROOT / "docs/benchmarks-servers.md").write_text(text, encoding="utf-8")
+        _, of, gateway = DOCUMENT.read_text(encoding="utf-8").partition("\n## ")  # that of `benchmarks.gateway` stays
+        DOCUMENT.write_text(text + of + gateway, encoding="utf-8")
 
 
 if __name__ == "__main__":

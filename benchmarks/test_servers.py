@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from shutil import which
+
+import pytest
+
+from benchmarks import gateway
 from benchmarks.machine import description
 from benchmarks.servers import (
     FILTERS,
@@ -16,6 +21,8 @@ from benchmarks.servers import (
     measure_loads,
     ratio,
 )
+from proxywasm_host.kong.environment import Environment
+from proxywasm_host.kong.setup import query
 
 
 def test_every_server_does_the_work_under_load():
@@ -52,3 +59,33 @@ def test_the_report_tells_what_filters_add():
     assert "| requests/s, 1 filter, 64 connections | 2.50 |" in text
     assert "| 99 % of latencies, 1 filter, 16 connections | 1.00 |" in text
     assert "`proxywasm serve` 60 MB and 34.0 kB" in text
+
+
+def test_every_way_inside_a_gateway_does_the_work():
+    ways = ["lua", "rust"]
+    samples = gateway.measure(rounds=1, seconds=1, ways=ways)
+    assert list(samples) == ways
+    assert all(min(one.requests, one.loaded, one.alone) > 0 for rounds in samples.values() for one in rounds)
+
+
+def test_the_section_tells_what_each_way_adds_and_stands_where_it_stood():
+    costs = dict.fromkeys(gateway.WAYS, 0.0001) | {"none": 0.0, "lua": 5e-5, "rust": 1e-3, "python": 4e-3}
+    samples = {way: [gateway.Sample(1000, 2e-4 + cost, 3e-4 + cost)] * 3 for way, cost in costs.items()}
+    text = "\n".join(gateway.section(samples))
+    assert "| a plugin in Lua | 1,000 | 1.00 | 250 µs | 50 µs | 350 µs | 50 µs |" in text
+    assert "Lua costs least, then filters, then plugin servers: so it is here" in text
+    assert "a filter adds 2.00 to 2.00 times what the plugin in Lua adds" in text.replace("\n", " ")
+    assert "A plugin server adds at least 1 times what a filter adds" in text
+    before = "# Title\n\n## Inside a gateway\n\nold\n\n## Further\n\nkept\n"
+    after = gateway.inserted(before, gateway.section(samples))
+    assert (after.count("## Inside"), "old" in after, after.endswith("## Further\n\nkept\n")) == (1, False, True)
+
+
+@pytest.mark.parametrize("language", ["rust", "python", "javascript"])
+def test_a_plugin_server_is_named_as_kong_names_it(tmp_path, language):
+    if language == "javascript" and not which("npm"):
+        pytest.skip("Kong's PDK for JavaScript is installed with npm")
+    settings = gateway.plugin_server(tmp_path, language)
+    assert settings["KONG_PLUGINSERVER_NAMES"] == language
+    [server] = query(Environment.read(settings))
+    assert [plugin["Name"] for plugin in server.plugins] == [gateway.NAME]

@@ -14,11 +14,13 @@ use pyo3::types::PyDict;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::os::fd::FromRawFd;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, watch};
@@ -83,6 +85,7 @@ impl ServerThread {
 enum Command {
     Call(Py<PyAny>),
     Later(f64, Py<PyAny>),
+    Watch(OwnedFd, Py<PyAny>),
     Use(Box<Prepared>),
     Close(f64, Py<PyAny>),
     End,
@@ -144,6 +147,24 @@ fn call(function: &Py<PyAny>) {
     });
 }
 
+/// Call a function whenever something can be read, until it returns false, or raises.
+async fn watch_socket(socket: OwnedFd, function: Py<PyAny>) {
+    let Ok(socket) = AsyncFd::with_interest(socket, Interest::READABLE) else { return };
+    while let Ok(mut ready) = socket.readable().await {
+        ready.clear_ready(); // before it is read: what comes meanwhile is told
+        let go_on = Python::attach(|py| match function.call0(py).and_then(|result| result.is_truthy(py)) {
+            Ok(go_on) => go_on,
+            Err(error) => {
+                error.write_unraisable(py, Some(function.bind(py)));
+                false
+            }
+        });
+        if !go_on {
+            return;
+        }
+    }
+}
+
 #[pymethods]
 impl PyServerThread {
     #[new]
@@ -177,6 +198,15 @@ impl PyServerThread {
     /// Call a function in the thread that runs, so many seconds from now.
     fn call_later(&self, seconds: f64, function: Py<PyAny>) {
         let _ = self.commands.send(Command::Later(seconds, function));
+    }
+
+    /// Call a function in the thread that runs whenever something has come in at this socket, until it returns false.
+    /// It reads all there is: what it leaves is not told again. The end of the stream is told, too; whoever does not want
+    /// to be called any more shuts the socket down. Raises: OSError.
+    fn watch(&self, socket: i32, function: Py<PyAny>) -> PyResult<()> {
+        let own = unsafe { BorrowedFd::borrow_raw(socket) }.try_clone_to_owned()?;
+        let _ = self.commands.send(Command::Watch(own, function));
+        Ok(())
     }
 
     /// Serve new requests with this configuration, as JSON, through this chain. Raises: ValueError.
@@ -280,6 +310,9 @@ async fn run(
                     sleep(Duration::try_from_secs_f64(seconds).unwrap_or_default()).await;
                     call(&function);
                 });
+            }
+            Command::Watch(socket, function) => {
+                tokio::task::spawn_local(watch_socket(socket, function));
             }
             Command::Use(prepared) => {
                 let Prepared { config, routes, filters, log, tls } = *prepared;

@@ -292,7 +292,10 @@ class Dispatcher:
                 if then is not None:
                     then()
 
-        self._by_itself(callout.plugin, deliver)
+        if callout.background:
+            self._by_itself(callout.plugin, deliver)
+        else:
+            self.perform(deliver())
 
     def _delivered(self, callout: effects.Callout, reply: Reply) -> list[Effect]:
         try:

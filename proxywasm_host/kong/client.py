@@ -12,7 +12,7 @@ from anyio.abc import ByteStream
 from proxywasm_host.driver import clients
 from proxywasm_host.driver.clusters import Clusters
 from proxywasm_host.kong.plugin import Close, Connect, HttpReply, HttpRequest, Receive, Send, ServerCall, Sleep
-from proxywasm_host.kong.servers.pool import Ask, Pool, describe
+from proxywasm_host.kong.servers.pool import Ask, AsyncPool, describe
 from proxywasm_host.kong.task import Answer, PluginCallout
 from proxywasm_host.runtime.effects import CalloutFailed
 
@@ -27,7 +27,7 @@ class AsyncPluginClient:
 
     def __init__(self, clusters: Clusters) -> None:
         self._http: dict[bool, httpx2.AsyncClient] = {}
-        self._pools: dict[str, Pool] = {}
+        self._pools: dict[str, AsyncPool] = {}
 
     async def __call__(self, callout: PluginCallout, /) -> Union[Answer, CalloutFailed]:
         """Perform one effect. Whatever becomes of it is a reply."""
@@ -55,11 +55,11 @@ class AsyncPluginClient:
         except Exception as error:  # noqa: BLE001 - the plugin waits for an answer
             return CalloutFailed(describe(error))
 
-    def _pool(self, callout: PluginCallout, effect: ServerCall) -> Pool:
+    def _pool(self, callout: PluginCallout, effect: ServerCall) -> AsyncPool:
         pool = self._pools.get(effect.server)
         if pool is None:
             server = callout.plugin.servers[effect.server]
-            pool = self._pools[effect.server] = Pool(server.socket, server.protocol)
+            pool = self._pools[effect.server] = AsyncPool(server.socket, server.protocol)
         return pool
 
     async def _request(self, effect: HttpRequest) -> HttpReply:
@@ -83,8 +83,8 @@ class AsyncPluginClient:
         """Close all connections."""
         for client in self._http.values():
             await client.aclose()
-        for pool in self._pools.values():
-            pool.close()
+        for asked in self._pools.values():
+            asked.pool.close()
 
 
 def _ask(effect: ServerCall) -> Ask:

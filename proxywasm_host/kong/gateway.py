@@ -145,7 +145,7 @@ class Gateway:
         """Have an effect performed for a task; returns its token."""
         self._token = self._token + 1 & 0x7FFFFFFF or 1
         self._tasks[self._token] = task
-        self.host._emit(PluginCallout(self, self._token, effect))
+        self.host._emit(PluginCallout(self, self._token, effect, background=task.background))
         return self._token
 
     def forget(self, token: int) -> None:
@@ -173,9 +173,9 @@ class Gateway:
             logger.error("%d timers wait or run: no other is started", FREE)
             timer.run.close()
         else:
-            self.detach(later() if timer.seconds > 0 else timer.run, "timer", "timer")
+            self.detach(later() if timer.seconds > 0 else timer.run, "timer", "timer", background=True)
 
-    def detach(self, run: Run, plugin: str, phase: str) -> None:
+    def detach(self, run: Run, plugin: str, phase: str, *, background: bool = False) -> None:
         """Run a generator that belongs to no request, or to one that has ended."""
 
         def done(error: Exception | None) -> None:
@@ -183,7 +183,7 @@ class Gateway:
             if error is not None:
                 log_failure(plugin, phase, error)
 
-        task = Task(self, run, done)
+        task = Task(self, run, done, background=background)
         self._timers.add(task)
         task.resume()
 

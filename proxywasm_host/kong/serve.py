@@ -14,6 +14,7 @@ from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.errors import ConfigError
 from proxywasm_host.kong import client  # noqa: F401 - it performs what plugins ask for
 from proxywasm_host.kong.context import Entity
+from proxywasm_host.kong.driver import KongDriver
 from proxywasm_host.kong.environment import Environment
 from proxywasm_host.kong.servers.process import PluginServer
 from proxywasm_host.kong.setup import Setup, query
@@ -21,6 +22,7 @@ from proxywasm_host.kong.stream import ROUTING_HEADER, KongStream
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.serve import config
 from proxywasm_host.serve.application import Application
+from proxywasm_host.serve.driver import ThreadDriver
 from proxywasm_host.serve.generation import Generation
 from proxywasm_host.serve.source import Source, error_lines
 from proxywasm_host.serve.upstreams import OutlierDetection, Retry, Server, Upstream, UpstreamTls
@@ -186,6 +188,7 @@ class KongGeneration(Generation):
     """A generation whose requests go through a gateway."""
 
     settings: KongSettings
+    _driver_type: ClassVar[type[ThreadDriver]] = KongDriver
 
     def _load(self) -> None:
         super()._load()

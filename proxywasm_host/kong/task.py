@@ -33,6 +33,7 @@ class PluginCallout(Callout):
     token: int
     effect: Effect
     cluster: str = ""
+    background: bool = False  # type: ignore[misc]
 
 
 class Task:
@@ -52,7 +53,11 @@ class Task:
         run: Run,
         done: Callable[[Exception | None], None],
         body: Callable[[], Union[bytes, None]] = bytes,
+        *,
+        background: bool = False,
     ) -> None:
+        self.background = background
+        """Whether it is the work of no request."""
         self._gateway = gateway
         self._run = run
         self._done = done

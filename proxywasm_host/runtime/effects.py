@@ -93,6 +93,8 @@ class Callout(PluginEffect):
 
     Reply: ClassVar[tuple[type, ...]] = ()
     """The types of its replies."""
+    background: ClassVar[bool] = True
+    """Whether its replies are work that no request has asked for, which gets its share of the time alone."""
 
     token: int
     """What the filter knows it by."""

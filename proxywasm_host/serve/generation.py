@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.values import PropertyValue
@@ -63,6 +63,7 @@ class Generation:
 
     open = 0
     """Requests under way."""
+    _driver_type: ClassVar[type[ThreadDriver]] = ThreadDriver
 
     def __init__(
         self,
@@ -113,7 +114,7 @@ class Generation:
         try:
             timeout, recording = self.settings.stream_idle_timeout, self.settings.record
             record = None if recording is None else recording.record()
-            self.driver = ThreadDriver(self.host, self._thread, stream_idle_timeout=timeout, record=record)
+            self.driver = self._driver_type(self.host, self._thread, stream_idle_timeout=timeout, record=record)
             await self.driver.start()
             try:
                 self.filters = await asyncio.to_thread(filter_list.pin, self.host, self.filters)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from shutil import which
@@ -44,6 +45,18 @@ def variables(tmp_path_factory) -> dict[str, str]:
     if which("node") and which("npm"):
         found |= {**javascript_server(prefix), "KONG_PLUGINSERVER_NAMES": "python,js"}
     return {"KONG_PREFIX": str(prefix), **found}
+
+
+@pytest.fixture(scope="session")
+def running_servers(variables, servers, tmp_path_factory) -> dict[str, str]:
+    """The environment of a gateway that is to use the servers that run."""
+    folder = tmp_path_factory.mktemp("queries")
+    found = {**variables}
+    for server in servers:
+        (folder / server.name).write_text(json.dumps(server.plugins))
+        found[f"KONG_PLUGINSERVER_{server.name.upper()}_QUERY_CMD"] = f"cat {folder / server.name}"
+        del found[f"KONG_PLUGINSERVER_{server.name.upper()}_START_CMD"]
+    return found
 
 
 @pytest.fixture(scope="session")

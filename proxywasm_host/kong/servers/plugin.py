@@ -56,7 +56,6 @@ class ServerPlugin:
                     raise PluginFailed(f"plugin server {self._server}: {failure}") from None
                 continue
             if isinstance(said, Refused):
-                yield ServerCall(self._server, Ask(connection, "release"))
                 if last or not said.message.startswith(NO_INSTANCE):
                     raise PluginFailed(f"plugin server {self._server}: {said.message}")
                 self._instances.pop((connection.epoch, text), None)
@@ -74,7 +73,7 @@ class ServerPlugin:
             said: Said = yield self._ask(None, "handle_event", self._instances[newest, config], phase)
             if said.connection.epoch == newest:
                 return said.connection, said.event
-            yield ServerCall(self._server, Ask(said.connection, "discard"))  # a number of another life of the server
+            said.connection.close()  # a number of another life of the server
             self._instances.pop((newest, config), None)
         said = yield self._ask(None, "start_instance", self.name, config)
         if not isinstance(said.event, Started):
@@ -91,7 +90,11 @@ class ServerPlugin:
         while isinstance(event, Called):
             method, arguments = event.method, event.arguments
             if method == "kong.request.get_raw_body":
-                yield ReadRequestBody()
+                try:
+                    yield ReadRequestBody()
+                except GeneratorExit:
+                    connection.close()  # the client has left
+                    raise
             function = FUNCTIONS.get(method)
             try:
                 if function is None:
@@ -101,11 +104,10 @@ class ServerPlugin:
                 said = yield self._ask(connection, "answer_error", method, str(error))
             else:
                 if method in TERMINAL:
-                    yield ServerCall(self._server, Ask(connection, "discard"))
+                    connection.close()  # it is never answered, as in Kong
                     return
                 said = yield self._ask(connection, "answer", method, result)
             event = said.event
-        yield ServerCall(self._server, Ask(connection, "release"))
         if isinstance(event, Refused):
             raise PluginFailed(f"plugin server {self._server}: {event.message}")
         assert isinstance(event, Done)  # noqa: S101 - there is nothing else

@@ -1,33 +1,37 @@
-"""Connections to one plugin server. One request is under way on each: some servers cannot take two at once."""
+"""Connections to one plugin server. One request is under way on each: some servers cannot take two at once.
+
+Nothing waits here: `AsyncPool` waits in an event loop, `proxywasm_host.kong.driver` in a thread of the data plane.
+"""
 
 from __future__ import annotations
 
 import socket
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
 
-from proxywasm_host.kong.servers.events import Event, PluginServerError, ServerProtocol
+from proxywasm_host.kong.servers.events import Done, Event, PluginServerError, Refused, ServerProtocol
 
-__all__ = ["Ask", "Connection", "Pool", "Said", "describe"]
+__all__ = ["RETRY", "TIMEOUT", "WAIT_FOR_START", "Ask", "AsyncPool", "Connection", "Pool", "Said", "describe"]
 
 CHUNK = 65536
 WAIT_FOR_START = 10.0
 """Seconds that a server may take to listen."""
 RETRY = 0.02
+TIMEOUT = 60.0
+"""Seconds that a server may take for an answer."""
+LEFT = 1.0
+"""Seconds that an event loop waits for an answer that nobody wants any more."""
 IDLE = 64
 """Connections that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a `ServerCall` asks: a method of the `ServerProtocol`, on a connection or, with ``None``, on a free one.
-
-    ``release`` and ``discard`` give the connection back, or close it.
-    """
+    """What a `ServerCall` asks: a method of the `ServerProtocol`, on a connection or, with ``None``, on a free one."""
 
     connection: Connection | None
     method: str
@@ -36,113 +40,169 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """The answer: the connection, on which the request goes on, and what the server said."""
+    """The answer: the connection, on which the request goes on unless it has ended, and what the server said."""
 
     connection: Connection
     event: Event
 
 
 class Connection:
-    """A connection, for one event at a time. The socket is our own: a wait for it may be cancelled at any time."""
+    """A connection, for one event at a time."""
 
-    def __init__(self, path: str, protocol: ServerProtocol, epoch: int) -> None:
+    def __init__(self, pool: Pool) -> None:
         """Raises: OSError, if nobody listens, or too many wait for it."""
-        self.protocol = protocol
-        self.epoch = epoch
+        self.protocol = pool.protocol()
+        self.epoch = pool.epoch
         """Which life of the server it is to: numbers of instances hold within one."""
+        self._pool = pool
+        self._unsent = memoryview(b"")
         self.socket = socket.socket(socket.AF_UNIX)
         try:
             self.socket.setblocking(False)
-            self.socket.connect(path)
+            self.socket.connect(pool.path)
         except BaseException:
             self.socket.close()
             raise
 
-    async def ask(self, method: str, arguments: tuple[Any, ...]) -> Event:
-        """Send a request, and wait for what the server says. Raises: OSError, PluginServerError."""
-        await self._send(memoryview(getattr(self.protocol, method)(*arguments)))
-        event = None
-        while event is None:
-            await anyio.wait_readable(self.socket)
-            data = self.socket.recv(CHUNK)
-            if not data:
-                raise ConnectionError("the plugin server has hung up")
-            event = self.protocol.feed(data)
-        return event
+    def begin(self, method: str, arguments: tuple[Any, ...]) -> bool:
+        """Ask something. Returns whether all of it is sent; `send` sends the rest. Raises: OSError."""
+        self._unsent = memoryview(getattr(self.protocol, method)(*arguments))
+        return self.send()
 
-    async def _send(self, data: memoryview) -> None:
-        while data:
-            try:
-                data = data[self.socket.send(data) :]
-            except BlockingIOError:  # noqa: PERF203 - it is rare
-                await anyio.wait_writable(self.socket)
+    def send(self) -> bool:
+        """Send what is left, as far as it is taken now; returns whether that is all. Raises: OSError."""
+        with suppress(BlockingIOError):
+            while self._unsent:
+                self._unsent = self._unsent[self.socket.send(self._unsent) :]
+        return not self._unsent
+
+    def receive(self) -> Event | None:
+        """What the server has said, once all of it has come; all there is is read.
+
+        Raises: OSError, PluginServerError.
+        """
+        with suppress(BlockingIOError):
+            while data := self.socket.recv(CHUNK):
+                event = self.protocol.feed(data)
+                if event is not None or len(data) < CHUNK:
+                    return event
+            raise ConnectionError("the plugin server has hung up")
+        return None
+
+    def close(self) -> None:
+        """Leave it, amid an event or not: the server forgets what it did."""
+        self._pool.close_one(self)
 
 
 class Pool:
-    """Connections to the server that listens on a Unix socket. Belongs to one event loop."""
+    """The connections to the server that listens on a Unix socket. Belongs to one thread."""
 
-    def __init__(self, path: str, protocol: Callable[[], ServerProtocol], timeout: float = 60.0) -> None:
+    def __init__(self, path: str, protocol: Callable[[], ServerProtocol]) -> None:
         self.path = path
+        self.protocol = protocol
         self.epoch = 0
-        self._protocol = protocol
-        self._timeout = timeout
-        self._free: deque[Connection] = deque()
+        self._free: list[Connection] = []
         self._all: set[Connection] = set()
+        self._closed = False
 
-    async def __call__(self, ask: Ask) -> Said | None:
-        """Do what an `Ask` says. Raises: OSError, TimeoutError, PluginServerError; the connection is closed then."""
-        connection = ask.connection
-        if connection is None:
-            connection = await self._connected()
-        elif ask.method == "release":
-            self._give_back(connection)
-            return None
-        elif ask.method == "discard":
-            self._close(connection)
-            return None
-        try:
-            with anyio.fail_after(self._timeout):
-                return Said(connection, await connection.ask(ask.method, ask.arguments))
-        except BaseException as error:
-            gone = isinstance(error, OSError) and not isinstance(error, TimeoutError)
-            if gone and connection.epoch == self.epoch:
-                self.epoch += 1  # the server may be another one now
-            self._close(connection)
-            raise
+    def __contains__(self, connection: Connection) -> bool:
+        return connection in self._all
 
-    async def _connected(self) -> Connection:
+    def connected(self) -> tuple[Connection, bool]:
+        """A connection that is free, and whether it is new. Raises: OSError, if nobody listens."""
         while self._free:
             connection = self._free.pop()
-            if connection.epoch == self.epoch:
-                return connection
-            self._close(connection)
+            if connection in self._all:
+                if connection.epoch == self.epoch:
+                    return connection, False
+                self.close_one(connection)
+        connection = Connection(self)
+        self._all.add(connection)
+        return connection, True
+
+    def said(self, connection: Connection, event: Event) -> Said:
+        """A server has said something: with the end of an event its connection is free."""
+        if isinstance(event, (Done, Refused)):
+            if connection.epoch == self.epoch and len(self._free) < IDLE and not self._closed:
+                self._free.append(connection)
+            else:
+                self.close_one(connection)
+        return Said(connection, event)
+
+    def left(self, connection: Connection, event: Event) -> None:
+        """As `said`, if nobody waits for it any more. A connection that ends before its server has been heard may end
+        the server: that of Kong's PDK for JavaScript dies of ``ECONNRESET``."""
+        self.said(connection, event)
+        if not isinstance(event, (Done, Refused)):
+            self.close_one(connection)
+
+    def failed(self, connection: Connection, error: BaseException) -> None:
+        """A connection is of no use any more."""
+        gone = isinstance(error, OSError) and not isinstance(error, TimeoutError)
+        if gone and connection.epoch == self.epoch:
+            self.epoch += 1  # the server may be another one now
+        self.close_one(connection)
+
+    def close_one(self, connection: Connection) -> None:
+        """Close a connection."""
+        if connection in self._all:
+            self._all.discard(connection)
+            with suppress(OSError):
+                connection.socket.shutdown(socket.SHUT_RDWR)  # for whoever watches it
+            connection.socket.close()
+
+    def close(self, but: Container[Connection] = ()) -> None:
+        """Close all connections but these, which are closed when their events end."""
+        self._closed = True
+        for connection in [connection for connection in self._all if connection not in but]:
+            self.close_one(connection)
+
+
+class AsyncPool:
+    """Asks a plugin server in an event loop."""
+
+    def __init__(self, path: str, protocol: Callable[[], ServerProtocol], timeout: float = TIMEOUT) -> None:
+        self.pool = Pool(path, protocol)
+        self._timeout = timeout
+
+    async def __call__(self, ask: Ask) -> Said:
+        """Do what an `Ask` says. Raises: OSError, TimeoutError, PluginServerError; the connection is closed then."""
+        connection = ask.connection or await self._connected()
+        try:
+            with anyio.fail_after(self._timeout):
+                sent = connection.begin(ask.method, ask.arguments)
+                while not sent:
+                    await anyio.wait_writable(connection.socket)
+                    sent = connection.send()
+                event = await _received(connection)
+        except anyio.get_cancelled_exc_class():
+            with anyio.move_on_after(LEFT, shield=True), suppress(OSError, PluginServerError):
+                self.pool.left(connection, await _received(connection))
+                raise
+            self.pool.close_one(connection)
+            raise
+        except BaseException as error:
+            self.pool.failed(connection, error)
+            raise
+        return self.pool.said(connection, event)
+
+    async def _connected(self) -> Connection:
         until = anyio.current_time() + WAIT_FOR_START
         while True:
             try:
-                connection = Connection(self.path, self._protocol(), self.epoch)
+                return self.pool.connected()[0]
             except OSError:  # noqa: PERF203 - it is tried again
                 if anyio.current_time() >= until:
                     raise
                 await anyio.sleep(RETRY)
-            else:
-                self._all.add(connection)
-                return connection
 
-    def _give_back(self, connection: Connection) -> None:
-        if connection.epoch == self.epoch and len(self._free) < IDLE and connection in self._all:
-            self._free.append(connection)
-        else:
-            self._close(connection)
 
-    def _close(self, connection: Connection) -> None:
-        self._all.discard(connection)
-        connection.socket.close()
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._free.clear()
-        for connection in list(self._all):
-            self._close(connection)
+async def _received(connection: Connection) -> Event:
+    event = None
+    while event is None:
+        await anyio.wait_readable(connection.socket)
+        event = connection.receive()
+    return event
 
 
 def describe(error: BaseException) -> str:

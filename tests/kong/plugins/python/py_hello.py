@@ -15,10 +15,12 @@ class Plugin:
 
     def access(self, kong):
         message = self.config["message"]
-        if self.config.get("deny"):
+        if self.config.get("deny") or kong.request.get_header("x-deny") == "python":
             kong.response.exit(403, "denied by python", {"X-By": "python"})
             return
         kong.ctx.shared.set("python", message)
+        if (seen := kong.ctx.shared.get("lua")) is not None:
+            kong.service.request.set_header("X-Python-Saw", seen)
         kong.service.request.set_header("X-Python", message + " " + kong.request.get_header("host"))
         if kong.request.get_method() == "POST":
             body = kong.request.get_raw_body()

@@ -11,6 +11,10 @@ end
 
 function Hello:header_filter(conf)
   kong.response.set_header("X-Lua-Source", kong.response.get_source())
+  local filter = kong.ctx.shared.filter
+  if filter then
+    kong.response.set_header("X-Lua-Saw", filter)
+  end
 end
 
 return Hello

@@ -1,0 +1,264 @@
+"""The ways to extend a gateway, inside it: `proxywasm serve` with a configuration of Kong, and the same work each way.
+
+    python -m benchmarks.gateway             the section of docs/benchmarks-servers.md, in three minutes
+    python -m benchmarks.gateway --quick     the same on the screen, in half a minute: to see that it works
+
+The work is that of `benchmarks/header_filter.wat`: as a filter on each engine, as a plugin in Lua, as a plugin in a
+plugin server. wrk sends requests over 16 connections, to one gateway after the other, round by round. Processor time is
+that of the gateway with all the processes that it has started; the work does less in a phase than a router does before
+it, so what it adds is told beside the same gateway with no plugin and no filter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.contenders.plugin_server import NAME, PLUGINS, pdk
+from benchmarks.headers import header_filter
+from benchmarks.ladder import ENGINES
+from benchmarks.processor import processor_seconds
+from benchmarks.rust import program
+from benchmarks.servers import ANSWER, CONNECTIONS, DOCUMENT, Server, address_of, envoy, started, wrk
+from tests.envoy.rig import _listener
+
+PYTHON = "import sys; from kong_pdk.cli import start_server; start_server()"
+WAYS = {
+    "none": "no plugin, no filter",
+    "lua": "a plugin in Lua",
+    **{engine: f"a filter on {engine.title()}" for engine in ENGINES},
+    "rust": "a plugin server: stand-in for Kong's in Go",
+    "javascript": "a plugin server: Kong's in JavaScript",
+    "python": "a plugin server: Kong's in Python",
+}
+SERVERS = ("rust", "javascript", "python")
+SCHEMA = 'return { name = "%s", fields = { { config = { type = "record", fields = {} } } } }\n'
+BEGIN, END = "## Inside a gateway", "\n## "
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One round of one way: requests a second; seconds of processor time for a request, under load and of requests
+    that come one after the other."""
+
+    requests: float
+    loaded: float
+    alone: float
+
+
+# -- The gateways ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def gateways(ways: Sequence[str]) -> Iterator[dict[str, Server]]:
+    """A gateway for each of these ways, with one process and one thread, in front of an Envoy that answers at once."""
+    with tempfile.TemporaryDirectory(prefix="proxywasm-") as name, ExitStack() as stack:
+        folder = Path(name)
+        _, ports = stack.enter_context(envoy(folder / "upstream", {"up": _listener("up", [], ANSWER, None)}, []))
+        running = {}
+        for way in ways:
+            (folder / way).mkdir()
+            running[way] = _gateway(stack, folder / way, way, ports["up"])
+        yield running
+
+
+def _gateway(stack: ExitStack, folder: Path, way: str, upstream: int) -> Server:
+    service: dict[str, object] = {
+        "name": "up",
+        "url": f"http://127.0.0.1:{upstream}",
+        "routes": [{"name": "all", "paths": ["/"]}],
+    }
+    environment = {"KONG_PREFIX": str(folder)}
+    if way in ENGINES:
+        (folder / f"{NAME}.wasm").write_bytes(header_filter())
+        service["filter_chains"] = [{"filters": [{"name": NAME}]}]
+        environment |= {"KONG_WASM_FILTERS_PATH": str(folder), "PROXYWASM_ENGINE": way}
+    elif way != "none":
+        service["plugins"] = [{"name": NAME}]
+        environment |= lua(folder) if way == "lua" else plugin_server(folder, way)
+    config = folder / "kong.yaml"
+    config.write_text(json.dumps({"_format_version": "3.0", "services": [service]}), encoding="utf-8")
+    options = ["--config", config, "--listen", "127.0.0.1:0", "--access-log", "off", "--log-level", "error"]
+    command = [sys.executable, "-m", "proxywasm_host.cli", "serve", *options]
+    log = folder / "log"
+    process = stack.enter_context(started(command, log, environment))
+    return Server(process.pid, f"{address_of(process, log)}/")
+
+
+def lua(folder: Path) -> Mapping[str, str]:
+    """Put the plugin in Lua into a folder, and name that."""
+    plugin = folder / NAME
+    plugin.mkdir()
+    (plugin / "handler.lua").write_bytes((PLUGINS.parent / "plugin.lua").read_bytes())
+    (plugin / "schema.lua").write_text(SCHEMA % NAME, encoding="ascii")
+    return {"KONG_LUA_PACKAGE_PATH": f"{folder}/?.lua"}
+
+
+def plugin_server(folder: Path, language: str) -> Mapping[str, str]:
+    """The settings of Kong that name a plugin server."""
+    socket = folder / "socket"
+    if language == "rust":
+        described = folder / "described.json"
+        plugin = {
+            "Name": NAME,
+            "Priority": 1000,
+            "Version": "1",
+            "Phases": ["access", "response"],
+            "Schema": {"name": NAME, "fields": [{"config": {"type": "record", "fields": []}}]},
+        }
+        described.write_text(json.dumps({"Protocol": "ProtoBuf:1", "SocketPath": str(socket), "Plugins": [plugin]}))
+        start, query = f"{program('rust_plugin_server')} {socket}", f"cat {described}"
+    else:
+        own = f"-d {PLUGINS / language} -p {folder}"
+        if language == "python":
+            start = f'{sys.executable} -c "{PYTHON}" --gevent --no-lua-style {own} --socket-name socket'
+        else:
+            start = f"node {pdk()}/bin/kong-js-pluginserver {own} --sock-name socket"
+        query = f"{start} --dump-all-plugins"
+    return {
+        "KONG_PLUGINSERVER_NAMES": language,
+        f"KONG_PLUGINSERVER_{language.upper()}_SOCKET": str(socket),
+        f"KONG_PLUGINSERVER_{language.upper()}_START_CMD": start,
+        f"KONG_PLUGINSERVER_{language.upper()}_QUERY_CMD": query,
+    }
+
+
+# -- Measuring ---------------------------------------------------------------------------------------------------------
+
+
+def family(process: int) -> list[int]:
+    """A process, and all that come of it."""
+    children: dict[int, list[int]] = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        children.setdefault(int(fields[1]), []).append(int(status.parent.name))
+    found = [process]
+    for one in found:
+        found += children.get(one, ())
+    return found
+
+
+def sample(server: Server, seconds: int) -> Sample:
+    """Load a gateway for so many seconds, and ask it for as long, one request after the other.
+
+    Raises: RuntimeError, if an answer was wrong.
+    """
+    rate, loaded = _used(server, seconds, CONNECTIONS)
+    return Sample(rate, loaded, _used(server, seconds, 1)[1])
+
+
+def _used(server: Server, seconds: int, connections: int) -> tuple[float, float]:
+    """Requests a second, and the processor time for one."""
+    processes = family(server.process)
+    before = sum(map(processor_seconds, processes))
+    told = wrk(server, seconds, connections)
+    used = sum(map(processor_seconds, processes)) - before
+    count, rate = re.search(r"(\d+) requests in", told), re.search(r"Requests/sec:\s+(\S+)", told)
+    assert count is not None, told
+    assert rate is not None, told
+    return float(rate[1]), used / int(count[1])
+
+
+Samples = Mapping[str, Sequence[Sample]]
+
+
+def measure(rounds: int, seconds: int, ways: Sequence[str] = tuple(WAYS)) -> dict[str, list[Sample]]:
+    """All ways, round by round. Raises: RuntimeError, if the work was not done."""
+    samples: dict[str, list[Sample]] = {way: [] for way in ways}
+    with gateways(ways) as running:
+        for way, server in running.items():
+            if server.filters() != (way != "none"):
+                raise RuntimeError(f"{way}: the work was done {server.filters()} times")
+            if rounds > 1:
+                sample(server, seconds)  # to warm up
+        for _ in range(rounds):
+            for way, server in running.items():
+                samples[way].append(sample(server, seconds))
+    return samples
+
+
+# -- Telling -----------------------------------------------------------------------------------------------------------
+
+
+def added(samples: Samples, way: str, field: str = "loaded") -> float:
+    """Processor time that a way adds to a request: the median of the rounds' differences."""
+    pairs = zip(samples[way], samples["none"], strict=True)
+    return statistics.median(getattr(one, field) - getattr(bare, field) for one, bare in pairs)
+
+
+def section(samples: Samples) -> Iterator[str]:
+    """What was measured, as Markdown."""
+    yield BEGIN
+    yield ""
+    yield "Written by `python -m benchmarks.gateway`. `proxywasm serve --config kong.yaml`, in one process with one"
+    yield "thread, and the same work in each way that a configuration of Kong has for it. Processor time is that of the"
+    yield "gateway with its plugin servers; medians over the rounds."
+    yield ""
+    columns = ("requests/s", "with none = 1", "processor time", "added", "alone", "added")
+    yield f"| | {' | '.join(columns)} |"
+    yield f"|---|{'---:|' * len(columns)}"
+
+    def median(way: str, field: str) -> float:
+        return statistics.median(getattr(one, field) for one in samples[way])
+
+    for way, own in samples.items():
+        pairs = zip(own, samples["none"], strict=True)
+        share = statistics.median(one.requests / bare.requests for one, bare in pairs)
+        cells = [WAYS[way], f"{median(way, 'requests'):,.0f}", f"{share:.2f}"]
+        for field in ("loaded", "alone"):
+            more = "" if way == "none" else f"{added(samples, way, field) * 1e6:,.0f} µs"
+            cells += [f"{median(way, field) * 1e6:,.0f} µs", more]
+        yield f"| {' | '.join(cells)} |"
+    if set(samples) == set(WAYS):
+        yield ""
+        yield verdict(samples)
+
+
+def verdict(samples: Samples) -> str:
+    """What becomes of Kong's claim, that Lua costs least, filters more, and plugin servers most."""
+    costs = {way: added(samples, way) for way in samples if way != "none"}
+    least, most = min(costs[way] for way in ENGINES), max(costs[way] for way in ENGINES)
+    cheap = min(costs[way] for way in SERVERS)
+    order = "so it is here" if least > costs["lua"] else "here it is not so"
+    return (
+        f"Kong says that Lua costs least, then filters, then plugin servers: {order}, for under load a filter adds"
+        f" {least / costs['lua']:.2f} to {most / costs['lua']:.2f}\ntimes what the plugin in Lua adds. A plugin server"
+        f" adds at least {cheap / most:.0f} times what a filter adds on the slowest engine."
+    )
+
+
+def inserted(text: str, lines: Iterator[str]) -> str:
+    """The document with this section in the place of the one that it had, or at its end."""
+    own = "\n".join(lines) + "\n"
+    before, found, after = text.partition(BEGIN)
+    if not found:
+        return f"{text.rstrip()}\n\n{own}"
+    rest = after.partition(END)
+    return before + own + (f"{END}{rest[2]}" if rest[1] else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one round of a second each, on the screen")
+    parser.add_argument("--ways", help=f"some of them, with commas: {','.join(WAYS)}", default=",".join(WAYS))
+    options = parser.parse_args()
+    ways = options.ways.split(",")
+    samples = measure(1 if options.quick else 9, 1, ways)
+    print("\n".join(section(samples)))
+    if not options.quick and set(ways) == set(WAYS):
+        DOCUMENT.write_text(inserted(DOCUMENT.read_text(encoding="utf-8"), section(samples)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""The driver of a thread that serves a configuration of Kong: it asks plugin servers itself.
+
+What a plugin server answers comes within some microseconds, many times in a request: from one thread to the other and
+back would take much longer than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import Any
+
+from proxywasm_host.kong.plugin import ServerCall
+from proxywasm_host.kong.servers.events import PluginServerError
+from proxywasm_host.kong.servers.pool import RETRY, TIMEOUT, WAIT_FOR_START, Ask, Connection, Pool, describe
+from proxywasm_host.kong.task import Answer, PluginCallout
+from proxywasm_host.runtime.effects import Callout, CalloutFailed
+from proxywasm_host.runtime.plugin import Plugin
+from proxywasm_host.serve.driver import ThreadDriver
+
+__all__ = ["KongDriver"]
+
+SEND_AGAIN = 0.001
+"""Seconds until more of a message is sent that the server did not take at once."""
+CHECK = 1.0
+"""Seconds between looks at what takes too long."""
+
+
+class KongDriver(ThreadDriver):
+    """As its base; calls to plugin servers are made in the thread of the host."""
+
+    def _start(self) -> None:
+        self._servers: dict[str, ServerCalls] = {}
+        super()._start()
+
+    def _stop(self) -> None:
+        super()._stop()
+        for server in self._servers.values():
+            server.close()
+
+    def _call(self, callout: Callout) -> bool:
+        if not isinstance(callout, PluginCallout) or not isinstance(callout.effect, ServerCall) or not self._running:
+            return super()._call(callout)
+        name = callout.effect.server
+        server = self._servers.get(name)
+        if server is None:
+            known = callout.plugin.servers[name]
+            server = self._servers[name] = ServerCalls(
+                Pool(known.socket, known.protocol), self._thread.native.watch, self._later, self._finish
+            )
+        server.call(callout)
+        return True
+
+    def _cancel(self, plugin: Plugin, token: int) -> None:
+        super()._cancel(plugin, token)
+        for server in self._servers.values():
+            server.cancel(plugin, token)
+
+
+class ServerCalls:
+    """Calls to one plugin server, in a thread that has an event loop of its own.
+
+    Args:
+        pool: the connections.
+        watch: calls a function whenever something has come in at a socket, given by its number, until it returns false.
+        later: calls a function so many seconds from now.
+        answer: takes a callout and the reply to it.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        watch: Callable[[int, Callable[[], bool]], object],
+        later: Callable[[float, Callable[[], Any]], object],
+        answer: Callable[[Callout, Any], object],
+    ) -> None:
+        self._pool = pool
+        self._watch = watch
+        self._later = later
+        self._reply = answer
+        self._waiting: dict[tuple[Any, int], PluginCallout] = {}
+        """Callouts without a connection yet."""
+        self._asked: dict[Connection, tuple[PluginCallout | None, float]] = {}
+        """What is under way on each connection (``None``: nobody waits for it), and until when it may be."""
+        self._checks = False
+
+    def call(self, callout: PluginCallout) -> None:
+        """Ask what a callout asks; the reply comes later."""
+        ask = callout.effect.message  # type: ignore[union-attr]
+        assert isinstance(ask, Ask)  # noqa: S101 - made by `ServerPlugin`
+        if ask.connection is None:
+            self._waiting[callout.plugin, callout.token] = callout
+            self._connect(callout, ask, monotonic() + WAIT_FOR_START)
+        else:
+            self._ask(callout, ask, ask.connection)
+
+    def cancel(self, plugin: Any, token: int) -> None:
+        """Nobody waits for the answer any more."""
+        self._waiting.pop((plugin, token), None)
+        for connection, (callout, until) in self._asked.items():
+            if callout is not None and callout.plugin is plugin and callout.token == token:
+                self._asked[connection] = None, until  # closed when the server has said something: see `Pool.left`
+                return
+
+    def close(self) -> None:
+        """Close all connections; one on which something is under way, when the server has said something."""
+        self._waiting.clear()
+        self._asked = {connection: (None, until) for connection, (_, until) in self._asked.items()}
+        self._pool.close(self._asked)
+
+    def _connect(self, callout: PluginCallout, ask: Ask, until: float) -> None:
+        if (callout.plugin, callout.token) not in self._waiting:
+            return
+        try:
+            connection, new = self._pool.connected()
+            if new:
+                self._watch(connection.socket.fileno(), partial(self._readable, connection))
+        except OSError as error:
+            if monotonic() < until:
+                self._later(RETRY, partial(self._connect, callout, ask, until))
+                return
+            del self._waiting[callout.plugin, callout.token]
+            self._later(0.0, partial(self._reply, callout, CalloutFailed(describe(error))))
+            return
+        del self._waiting[callout.plugin, callout.token]
+        self._ask(callout, ask, connection)
+
+    def _ask(self, callout: PluginCallout, ask: Ask, connection: Connection) -> None:
+        self._asked[connection] = callout, monotonic() + TIMEOUT
+        if not self._checks:
+            self._checks = True
+            self._later(CHECK, self._check)
+        try:
+            sent = connection in self._pool and connection.begin(ask.method, ask.arguments)
+        except OSError as error:
+            self._later(0.0, partial(self._failed, connection, error))
+            return
+        if not sent:
+            self._later(SEND_AGAIN, partial(self._send, connection))
+
+    def _send(self, connection: Connection) -> None:
+        if connection not in self._asked:
+            return
+        try:
+            if not connection.send():
+                self._later(SEND_AGAIN, partial(self._send, connection))
+        except OSError as error:
+            self._failed(connection, error)
+
+    def _readable(self, connection: Connection) -> bool:
+        """Read what has come; returns whether the connection is still of use."""
+        if connection not in self._pool:
+            return False
+        try:
+            event = connection.receive()
+            if event is not None and connection not in self._asked:
+                raise PluginServerError("the plugin server says what it was not asked")  # noqa: TRY301 - one way out
+        except (OSError, PluginServerError) as error:
+            self._failed(connection, error)
+            return False
+        if event is not None:
+            callout, _ = self._asked.pop(connection)
+            if callout is None:
+                self._pool.left(connection, event)
+            else:
+                self._reply(callout, Answer(self._pool.said(connection, event)))
+        return connection in self._pool
+
+    def _failed(self, connection: Connection, error: BaseException) -> None:
+        self._pool.failed(connection, error)
+        callout, _ = self._asked.pop(connection, (None, 0.0))
+        if callout is not None:
+            self._reply(callout, CalloutFailed(describe(error)))
+
+    def _check(self) -> None:
+        """Give up what takes too long."""
+        now = monotonic()
+        for connection in [connection for connection, (_, until) in self._asked.items() if until < now]:
+            self._failed(connection, TimeoutError())
+        self._checks = bool(self._asked)
+        if self._checks:
+            self._later(CHECK, self._check)
