@@ -42,6 +42,15 @@ services:
   url: http://127.0.0.1:1
   filter_chains: [{{filters: [{{name: probe, config: "@on_request_headers\\nset_property kong.service.target {address}"}}]}}]
   routes: [{{name: chosen, paths: [/chosen]}}]
+- name: limited
+  url: {origin}
+  routes:
+  - name: limited
+    paths: [/limited]
+    filter_chains: [{{filters: [{{name: rate-limiting, config: {{hour: 3, day: 100}}}}]}}]
+  - name: limited-by-header
+    paths: [/by-header]
+    filter_chains: [{{filters: [{{name: rate-limiting, config: {{day: 2, limit_by: header, header_name: x-who, hide_client_headers: true}}}}]}}]
 - name: auth
   url: {origin}
   plugins: [{{name: hello}}]
@@ -52,7 +61,13 @@ upstreams:
 - {{name: pool, targets: [{{target: '{address}'}}]}}
 """
 SHARED = r"@on_request_headers\nget_property kong.ctx.shared.python\nadd_header_map_value 0 x-filter-saw at:$ptr:$size\nset_property kong.ctx.shared.filter probe"
-NAMES = {"rust/headers": "rust-headers", "go/headers": "go-headers", "rust/auth": "rust-auth", "c/probe_0_2_1": "probe"}
+NAMES = {
+    "rust/headers": "rust-headers",
+    "go/headers": "go-headers",
+    "go/rate_limiting": "rate-limiting",
+    "rust/auth": "rust-auth",
+    "c/probe_0_2_1": "probe",
+}
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +126,7 @@ def environment(running_servers, tmp_path_factory):
     filters = tmp_path_factory.mktemp("filters")
     for name, own in NAMES.items():
         shutil.copy(FILTERS / f"{name}.wasm", filters / f"{own}.wasm")
+    shutil.copy(FILTERS / "go/rate_limiting.meta.json", filters / "rate-limiting.meta.json")
     return {**os.environ, **running_servers, "KONG_WASM_FILTERS_PATH": str(filters), "KONG_LUA_PACKAGE_PATH": f"{PLUGINS}/lua/?.lua"}
 
 
@@ -220,6 +236,33 @@ def test_no_route(gateway):
 
 def test_a_filter_chooses_the_target(gateway):
     assert gateway.get("/chosen/x").json()["target"] == "/x"
+
+
+def limits(answer):
+    return {name: value for name, value in answer.headers.items() if "ratelimit" in name and name != "ratelimit-reset"}
+
+
+def test_a_filter_limits_how_much_a_client_may_ask(gateway):
+    answers = [gateway.get("/limited") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert limits(answers[0]) == {
+        "x-ratelimit-limit-hour": "3",
+        "x-ratelimit-remaining-hour": "2",
+        "x-ratelimit-limit-day": "100",
+        "x-ratelimit-remaining-day": "99",
+        "ratelimit-limit": "3",
+        "ratelimit-remaining": "2",
+    }
+    assert [limits(answer)["ratelimit-remaining"] for answer in answers] == ["2", "1", "0", "0"]
+    assert (answers[3].text.strip(), answers[3].headers["retry-after"]) == ("API rate limit exceeded", answers[3].headers["ratelimit-reset"])
+    assert 1 <= int(answers[3].headers["retry-after"]) <= 3600
+
+
+def test_each_client_and_each_route_has_a_limit_of_its_own(gateway):
+    asked = [("a", 200), ("a", 200), ("b", 200), ("a", 429), ("b", 200), ("b", 429)]
+    answers = [gateway.get("/by-header", headers={"x-who": who}) for who, _ in asked]
+    assert [answer.status_code for answer in answers] == [status for _, status in asked]
+    assert limits(answers[0]) == {}
 
 
 @of_serve
