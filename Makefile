@@ -21,6 +21,9 @@ BUILT := import sys; from importlib.util import find_spec as find; print(*(f"{na
 # Rust of ours that is not a filter: what is in a filter is built into files that are committed.
 CARGO := $(shell command -v cargo)
 CRATES := $(patsubst %/Cargo.toml,%,$(wildcard dataplane/Cargo.toml engines/wasmer/Cargo.toml engines/wasmer/linker/Cargo.toml benchmarks/*/Cargo.toml))
+# The newest mitmproxy needs it. pyenv has programs of these names for interpreters that are not chosen, too.
+PYTHON_3_12 = $(shell for each in python3.13 python3.12 $(HOME)/.pyenv/versions/3.1[23].*/bin/python; do \
+	$$each -c "import sys; sys.exit(sys.version_info < (3, 12))" 2>/dev/null && { echo $$each; break; }; done)
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/proxywasm-host
 WASMER := $(if $(findstring wasmer,$(WITHOUT)),,$(VENV)/.wasmer)
 
@@ -118,8 +121,9 @@ $(VENV)/.programs: Makefile $(VENV)/.run
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(PACKAGES) >/dev/null; }
 	@test -x $(CACHE)/bin/h2spec || { echo "Building h2spec, which is kept outside of the checkout (half a minute)."; \
 		GOBIN=$(CACHE)/bin go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible; }
-	@test -x $(CACHE)/mitmproxy/bin/mitmdump || { echo "Installing mitmproxy, whose dependencies are not ours, in an environment outside of the checkout."; \
-		$(PYTHON) -m venv $(CACHE)/mitmproxy && $(CACHE)/mitmproxy/bin/python -m pip --disable-pip-version-check install --quiet mitmproxy==11.0.2 anyio==4.16.0 wasmtime==50.0.1; }
+	@test -x $(CACHE)/mitmproxy-newest/bin/mitmdump || { echo "Installing mitmproxy, whose dependencies are not ours, in an environment outside of the checkout."; \
+		$(or $(PYTHON_3_12),$(PYTHON)) -m venv $(CACHE)/mitmproxy-newest && $(CACHE)/mitmproxy-newest/bin/python -m pip --disable-pip-version-check install --quiet \
+			$(if $(PYTHON_3_12),mitmproxy==12.3.1 httpx2==2.16.2,mitmproxy==11.0.2 httpx==0.28.1) anyio==4.16.0 wasmtime==50.0.1; }
 	@test -x $(CACHE)/pyvoy/bin/pyvoy || { echo "Installing pyvoy, which brings an Envoy of its own, in an environment outside of the checkout."; \
 		$(PYTHON) -m venv $(CACHE)/pyvoy && $(CACHE)/pyvoy/bin/python -m pip --disable-pip-version-check install --quiet pyvoy==1.3.0 anyio==4.16.0 wasmtime==50.0.1; }
 	@touch $@

@@ -46,7 +46,7 @@ OTHERS = f"{os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'}/proxywas
 PROGRAMS = {
     "driver/test_redis.py": "redis-server",
     "fetch": "docker-registry",
-    "integrations/test_mitmproxy.py": f"{OTHERS}/mitmproxy/bin/mitmdump",
+    "integrations/test_mitmproxy.py": f"{OTHERS}/mitmproxy-newest/bin/mitmdump",
     "integrations/test_pyvoy.py": f"{OTHERS}/pyvoy/bin/pyvoy",
     "sdk/test_servers.py": "redis-server",
     "services/test_shared.py": "redis-server",

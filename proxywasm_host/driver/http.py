@@ -1,4 +1,4 @@
-"""HTTP callouts over httpx2, for both kinds of drivers.
+"""HTTP callouts over httpx2 (or httpx, where that alone is installed), for both kinds of drivers.
 
 What goes wrong, and what the filter gets, as in Envoy (its router answers for an upstream that fails):
 
@@ -18,13 +18,19 @@ from __future__ import annotations
 import re
 import threading
 import time
+from importlib.util import find_spec
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from proxywasm_host import remedy
 
 try:
     import anyio
-    import httpx2
+
+    if TYPE_CHECKING or find_spec("httpx2") is not None or find_spec("httpx") is None:
+        import httpx2
+    else:  # mitmproxy 11 has no room for what httpx2 needs, which is a fork of it
+        import httpx as httpx2
 except ModuleNotFoundError as error:
     raise remedy.missing("http", error) from None
 

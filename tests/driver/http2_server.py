@@ -1,7 +1,7 @@
 """An HTTP/2 server with TLS, in a process that tests can kill: ``python http2_server.py PORT CERTIFICATE KEY``.
 
 It says ``listening PORT``, and ``asked PATH`` once a request is there as a whole. Answers by path: ``/echo`` tells the
-request; ``/together`` answers when two wait for it, both on one connection; ``/begins`` sends a head and a byte, and no
+request with its trailers, and ``/echo/trailers`` has one of its own, ``x-answer``; ``/together`` answers when two wait for it, both on one connection; ``/begins`` sends a head and a byte, and no
 more; ``/silent`` nothing.
 """
 
@@ -22,6 +22,7 @@ class Connection(asyncio.Protocol):
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
         self.h2.initiate_connection()
         self.requests: dict[int, tuple[list[tuple[str, str]], bytearray]] = {}
+        """Headers, with trailers at their end, and body."""
         self.together: list[int] = []
         self.flush()
 
@@ -32,6 +33,8 @@ class Connection(asyncio.Protocol):
         for event in self.h2.receive_data(data):
             if isinstance(event, h2.events.RequestReceived):
                 self.requests[event.stream_id] = event.headers, bytearray()
+            elif isinstance(event, h2.events.TrailersReceived):
+                self.requests[event.stream_id][0].extend(event.headers)
             elif isinstance(event, h2.events.DataReceived):
                 self.requests[event.stream_id][1].extend(event.data)
                 self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
@@ -43,7 +46,8 @@ class Connection(asyncio.Protocol):
         path = dict(headers)[":path"]
         if path.startswith("/echo"):
             told = " ".join(f"{name}={value}" for name, value in headers if name != "user-agent")
-            self.answer(stream, f"{told} {body.decode()}".encode())
+            trailers = [("x-answer", "yes")] if path == "/echo/trailers" else []
+            self.answer(stream, f"{told} {body.decode()}".encode(), trailers)
         elif path == "/together":
             self.together.append(stream)
             if len(self.together) == 2:
@@ -55,9 +59,11 @@ class Connection(asyncio.Protocol):
         self.flush()
         print("asked", path, flush=True)
 
-    def answer(self, stream: int, body: bytes) -> None:
+    def answer(self, stream: int, body: bytes, trailers: list[tuple[str, str]] | tuple[()] = ()) -> None:
         self.h2.send_headers(stream, [(":status", "200"), ("content-length", str(len(body)))])
-        self.h2.send_data(stream, body, end_stream=True)
+        self.h2.send_data(stream, body, end_stream=not trailers)
+        if trailers:
+            self.h2.send_headers(stream, trailers, end_stream=True)
 
 
 async def main(port: str, certificate: str, key: str) -> None:

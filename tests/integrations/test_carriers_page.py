@@ -58,11 +58,6 @@ REASONS = {
     ("requests", "HTTP/2"): "requests has none",
     ("requests", "WebSocket"): "requests has none",
     ("requests", "TCP"): OF_HTTP,
-    ("mitmproxy", "callouts"): "where httpx2 can be installed beside it",
-    ("mitmproxy", "request bodies part by part"): "with `proxywasm_stream`, not tested",
-    ("mitmproxy", "request trailers"): "those of HTTP/2, not tested",
-    ("mitmproxy", "response trailers"): "those of HTTP/2, not tested",
-    ("mitmproxy", "WebSocket"): "its opening, not tested",
 }
 
 

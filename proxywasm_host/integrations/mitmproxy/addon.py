@@ -10,15 +10,19 @@ from mitmproxy import ctx, exceptions, http, tcp
 
 from proxywasm_host.driver.clusters import Clusters
 from proxywasm_host.driver.filters import Filter
-from proxywasm_host.driver.worker import Worker
 from proxywasm_host.errors import ProxyWasmError
 from proxywasm_host.integrations.event_loops import EventLoopCarrier
 from proxywasm_host.integrations.mitmproxy.connection import Connection
-from proxywasm_host.integrations.mitmproxy.conversation import Conversation, addressed_by, properties
+from proxywasm_host.integrations.mitmproxy.conversation import Conversation
+from proxywasm_host.integrations.mitmproxy.flow_data import addressed_by, properties
 
 __all__ = ["ProxyWasm"]
 
 logger = logging.getLogger("proxywasm_host.mitmproxy")
+LOADED = [
+    f"proxywasm_{what}" for what in ("filters", "configuration", "network_filters", "network_configuration", "clusters")
+]
+"""Options for whose sake filters are loaded anew."""
 
 
 class Filters(EventLoopCarrier):
@@ -32,7 +36,8 @@ class ProxyWasm:
     """An addon of mitmproxy."""
 
     def __init__(self) -> None:
-        self._filters: Filters | None = None
+        self._http: Filters | None = None
+        self._network: Filters | None = None
         self._conversations: dict[str, Conversation] = {}
         self._connections: dict[str, Connection] = {}
 
@@ -46,6 +51,10 @@ class ProxyWasm:
         loader.add_option(
             "proxywasm_configuration", Sequence[str], [], "What they are configured with: text or @FILE for each."
         )
+        loader.add_option(
+            "proxywasm_network_filters", Sequence[str], [], "Network filters, for TCP connections, likewise."
+        )
+        loader.add_option("proxywasm_network_configuration", Sequence[str], [], "What they are configured with.")
         loader.add_option("proxywasm_clusters", Sequence[str], [], "Servers that filters may call: NAME=URL.")
         loader.add_option(
             "proxywasm_stream", bool, False, "Let bodies pass part by part, where filters let heads go first."
@@ -53,27 +62,27 @@ class ProxyWasm:
 
     def configure(self, updated: set[str]) -> None:
         """Take the options. Raises: OptionsError."""
-        if self._filters is not None and updated.isdisjoint(
-            ("proxywasm_filters", "proxywasm_configuration", "proxywasm_clusters")
-        ):
+        options = ctx.options
+        if self._http is not None and updated.isdisjoint(LOADED):
             return
         try:
-            clusters = Clusters(dict(pair(given) for given in ctx.options.proxywasm_clusters), any_host=True)
-            self._filters = Filters(None, chain(), clusters=clusters)
+            clusters = Clusters(dict(pair(given) for given in options.proxywasm_clusters), any_host=True)
+            http_chain = chain(options.proxywasm_filters, options.proxywasm_configuration)
+            network_chain = chain(options.proxywasm_network_filters, options.proxywasm_network_configuration)
+            self._http = Filters(None, http_chain, clusters=clusters)
+            self._network = Filters(None, network_chain, clusters=clusters) if network_chain else None
         except (TypeError, ValueError, ProxyWasmError) as error:
             raise exceptions.OptionsError(f"proxywasm: {error}") from None
 
     async def running(self) -> None:
         """Load the filters; what is wrong with them ends mitmproxy, as an option that is wrong does."""
         try:
-            await self._worker()
+            for filters in (self._http, self._network):
+                if filters is not None:
+                    await filters._worker()
         except (OSError, ProxyWasmError) as error:
             logger.error("%s", error)  # noqa: TRY400 - the sentence says it all
             ctx.master.shutdown()
-
-    async def _worker(self) -> Worker:
-        assert self._filters is not None  # noqa: S101 - `configure` comes first
-        return await self._filters._worker()
 
     # -- HTTP ----------------------------------------------------------------------------------------------------
 
@@ -108,9 +117,10 @@ class ProxyWasm:
             conversation.broken_off()
 
     async def _begin(self, flow: http.HTTPFlow) -> Conversation:
-        worker = await self._worker()
-        assert self._filters is not None  # noqa: S101 - there is its worker
-        stream = self._filters._stream(worker, properties(flow), lambda: addressed_by(flow.request))
+        filters = self._http
+        assert filters is not None  # noqa: S101 - `configure` comes first
+        worker = await filters._worker()
+        stream = filters._stream(worker, properties(flow), lambda: addressed_by(flow.request))
         conversation = self._conversations[flow.id] = Conversation(flow, worker.driver, stream)
         return conversation
 
@@ -118,13 +128,17 @@ class ProxyWasm:
 
     async def tcp_start(self, flow: tcp.TCPFlow) -> None:
         """A connection of another protocol."""
-        worker = await self._worker()
+        if self._network is None:
+            return
+        worker = await self._network._worker()
         stream = worker.host.tcp_stream(worker.plugins, properties=properties(flow))
         self._connections[flow.id] = Connection(flow, worker.driver, stream)
 
     def tcp_message(self, flow: tcp.TCPFlow) -> None:
         """Data of either side."""
-        self._connections[flow.id].message()
+        connection = self._connections.get(flow.id)
+        if connection is not None:
+            connection.message()
 
     def tcp_end(self, flow: tcp.TCPFlow) -> None:
         """The connection has ended."""
@@ -135,9 +149,8 @@ class ProxyWasm:
     tcp_error = tcp_end
 
 
-def chain() -> list[Filter]:
-    """The filters that the options describe. Raises: ValueError."""
-    modules, given = ctx.options.proxywasm_filters, ctx.options.proxywasm_configuration
+def chain(modules: Sequence[str], given: Sequence[str]) -> list[Filter]:
+    """The filters that two options describe. Raises: ValueError."""
     if len(given) > len(modules):
         raise ValueError(f"{len(given)} configurations are given, and {len(modules)} filters")
     configurations = [*map(text, given), *[b""] * (len(modules) - len(given))]
