@@ -7,7 +7,7 @@ from typing import Any, Union
 
 import anyio
 import httpx2
-from anyio.abc import ByteStream
+from anyio.abc import ByteStream, ConnectedUDPSocket
 
 from proxywasm_host.driver import clients
 from proxywasm_host.driver.clusters import Clusters
@@ -92,7 +92,9 @@ def _ask(effect: ServerCall) -> Ask:
     return effect.message
 
 
-async def _connect(effect: Connect) -> ByteStream:
+async def _connect(effect: Connect) -> ByteStream | ConnectedUDPSocket:
+    if effect.datagrams:
+        return await anyio.create_connected_udp_socket(effect.host, effect.port)
     if not effect.port:
         return await anyio.connect_unix(effect.host)
     if not effect.tls:
@@ -120,6 +122,8 @@ async def _on_connection(effect: Any) -> Any:
             await connection.send(effect.data)
             return None
         assert isinstance(effect, Receive)  # noqa: S101 - there is nothing else
+        if isinstance(connection, ConnectedUDPSocket):
+            return (await connection.receive())[: effect.size]
         try:
             return await connection.receive(effect.size)
         except anyio.EndOfStream:

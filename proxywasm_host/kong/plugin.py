@@ -105,6 +105,8 @@ class Connect:
     server_name: str | None = None
     """For TLS, instead of `host`."""
     verify: bool = True
+    datagrams: bool = False
+    """Over UDP: each `Send` is a datagram, and so is what each `Receive` gives."""
 
 
 @dataclass(frozen=True, slots=True)

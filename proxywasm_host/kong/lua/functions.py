@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import gzip
 import hashlib
 import hmac
 import ipaddress
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FAILED", "Functions"]
 
+MOST = 16 << 20
+"""Bytes that what was compressed may have."""
 FAILED = "\0failed"
 """What a function returns first when it failed."""
 
@@ -252,6 +255,25 @@ class Functions:
     def log_values(self) -> LuaValue:
         """All that were set, by key; null where one is to be removed."""
         return self._runtime.values.to_lua(self._context.log_values)
+
+    # -- Bodies --------------------------------------------------------------------------------------------------------
+
+    def gzip(self, data: str) -> str:
+        """Data, compressed."""
+        return gzip.compress(data.encode("latin-1"), mtime=0).decode("latin-1")
+
+    def gunzip(self, data: str) -> str:
+        """What was compressed, at most `MOST` bytes."""
+        inflate = zlib.decompressobj(wbits=31)
+        try:
+            whole = inflate.decompress(data.encode("latin-1"), MOST)
+        except zlib.error:
+            raise ValueError("INFLATE: data error") from None
+        if inflate.unconsumed_tail:
+            raise ValueError(f"INFLATE: more than {MOST} bytes")
+        if not inflate.eof:
+            raise ValueError("INFLATE: buffer error")
+        return whole.decode("latin-1")
 
     # -- Entities ------------------------------------------------------------------------------------------------------
 

@@ -120,6 +120,15 @@ os = {
 }
 debug = { traceback = function(...) return traceback(...) end }
 
+-- OpenResty's LuaJIT is built with this part of Lua 5.2.
+local native_pairs = pairs
+function pairs(t)
+  local meta = native_getmetatable(t)
+  local own = type(meta) == "table" and rawget(meta, "__pairs")
+  if own then return own(t) end
+  return native_pairs(t)
+end
+
 -- Only text: bytecode can do what LuaJIT does not check.
 load = function(chunk, name, _, ...)
   if select("#", ...) > 0 then return native_load(chunk, name, "t", (...)) end

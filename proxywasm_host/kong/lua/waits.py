@@ -59,10 +59,18 @@ def _http(
 
 
 def _connect(
-    opened: Open, _table: Table, host: str, port: int, seconds: float, tls: bool, server_name: str | None, verify: bool
+    opened: Open,
+    _table: Table,
+    host: str,
+    port: int,
+    seconds: float,
+    tls: bool,
+    server_name: str | None,
+    verify: bool,
+    datagrams: bool = False,
 ) -> Wait:
     try:
-        connection = yield Connect(host, int(port), seconds, bool(tls), server_name, bool(verify))
+        connection = yield Connect(host, int(port), seconds, bool(tls), server_name, bool(verify), bool(datagrams))
     except EffectFailed as failure:
         return None, str(failure)
     number = next(NUMBERS)

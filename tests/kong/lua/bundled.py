@@ -7,19 +7,24 @@ prints which plugins did it; docs/kong-lua.md has the result. It fails if one di
 from __future__ import annotations
 
 import base64
+import email.utils
 import hmac
 import http.server
 import json
+import socket
 import sys
 import tempfile
 import threading
+import time
+import unittest.mock
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from proxywasm_host.errors import ConfigError
 from proxywasm_host.kong.context import Context, Response
-from tests.kong.lua.support import Gateway, request
+from proxywasm_host.kong.plugin import HttpReply, HttpRequest
+from tests.kong.lua.support import Gateway, World, request
 
 ADA = {"id": "c0000000-0000-4000-8000-000000000001", "username": "ada", "custom_id": "A1"}
 ANYONE = {"id": "c0000000-0000-4000-8000-000000000002", "username": "anyone"}
@@ -28,6 +33,7 @@ ENTITIES = {
     "consumers": [ADA, ANYONE],
     "keyauth_credentials": [{"id": "k", "key": "sesame", **OF_ADA}],
     "basicauth_credentials": [{"id": "b", "username": "ada", "password": "open", **OF_ADA}],
+    "hmacauth_credentials": [{"id": "h", "username": "ada", "secret": "s3cret", **OF_ADA}],
     "jwt_secrets": [{"id": "j", "key": "issuer", "secret": "s3cret", **OF_ADA}],
     "acls": [{"id": "a", "group": "admins", **OF_ADA}],
 }
@@ -239,9 +245,194 @@ def proxy_cache() -> None:
     refused("proxy-cache", {"strategy": "memory", "memory": {"dictionary_name": "none"}}, "missing shared dict 'none'")
 
 
+def hmac_auth() -> None:
+    send = gateway(("hmac-auth", {"clock_skew": 300, "enforce_headers": ["date", "request-line"]}))
+    date = email.utils.formatdate(usegmt=True)
+
+    def signed(secret: bytes) -> dict[str, str]:
+        text = f"date: {date}\nGET /orders/7?b=2&a=1&a=3 HTTP/1.1"
+        digest = base64.b64encode(hmac.digest(secret, text.encode(), "sha256")).decode()
+        said = f'hmac username="ada", algorithm="hmac-sha256", headers="date request-line", signature="{digest}"'
+        return {"date": date, "authorization": said}
+
+    right = send(headers=signed(b"s3cret"))
+    assert (right.status, right.upstream["x-consumer-username"]) == (200, ["ada"])
+    assert [send(headers=headers).status for headers in (signed(b"other"), {"date": date}, {})] == [401] * 3
+
+
+def response_ratelimiting() -> None:
+    send = gateway(("response-ratelimiting", {"limits": {"video": {"minute": 3}}, "policy": "local"}))
+    two = {"headers": {"x-kong-limit": "video=2"}}
+    first, second = send(two), send(two)
+    assert (first.status, first.headers["x-ratelimit-remaining-video-minute"], "x-kong-limit" in first.headers) == (200, "1", False)
+    assert second.status == 200  # what is used up is known from its response
+    assert send(two).status == 429
+
+
+class Datagrams:
+    """Whoever takes what is sent by UDP."""
+
+    def __enter__(self) -> Datagrams:
+        self._socket = socket.socket(type=socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.settimeout(10)
+        self.where = {"host": "127.0.0.1", "port": self._socket.getsockname()[1]}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def next(self) -> str:
+        return self._socket.recv(65536).decode()
+
+
+def udp_log() -> None:
+    with Datagrams() as log:
+        gateway(("udp-log", {**log.where, "custom_fields_by_lua": {"x": "return 7"}}))()
+        entry = json.loads(log.next())
+    assert (entry["service"]["name"], entry["response"]["status"], entry["x"]) == ("orders", 200, 7)
+
+
+def loggly() -> None:
+    with Datagrams() as log:
+        gateway(("loggly", {**log.where, "key": "of-ours", "tags": ["a"], "successful_severity": "info", "log_level": "info"}))()
+        line = log.next()
+    assert line.startswith("<14>1 ")  # user, info
+    assert '[of-ours@41058 tag="a"]' in line
+    assert json.loads(line[line.index("{") :])["response"]["status"] == 200
+
+
+def statsd() -> None:
+    with Datagrams() as log:
+        send = gateway(("statsd", {**log.where, "metrics": [{"name": "request_count", "stat_type": "counter", "sample_rate": 1}]}))
+        send()
+        assert log.next() == "kong.service.orders.request.count:1|c"
+
+
+def datadog() -> None:
+    with Datagrams() as log:
+        metric = {"name": "request_count", "stat_type": "counter", "sample_rate": 1, "tags": ["app:x"]}
+        gateway(("datadog", {**log.where, "metrics": [metric]}))()
+        assert log.next() == "kong.request.count:1|c|#name:orders,status:200,app:x"
+
+
+def tcp_log() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        got: list[bytes] = []
+
+        def accept() -> None:
+            with server.accept()[0] as connection, connection.makefile("rb") as lines:
+                got.append(lines.readline())
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        gateway(("tcp-log", {"host": "127.0.0.1", "port": server.getsockname()[1]}))()
+        thread.join(10)
+    assert json.loads(got[0])["request"]["method"] == "GET"
+
+
+def pre_function() -> None:
+    code = "return function() kong.service.request.set_header('x-pre', kong.request.get_path()) end"
+    seen = gateway(
+        ("pre-function", {"access": [code], "header_filter": ["kong.response.set_header('x-out', 'pre')"]}),
+        ("post-function", {"access": ["if kong.request.get_query_arg('b') == '9' then kong.response.exit(418) end"]}),
+    )
+    assert (seen().upstream["x-pre"], seen().headers["x-out"]) == (["/orders/7"], "pre")
+    assert seen(target="/?b=9").status == 418
+    refused("pre-function", {"access": ["this is no Lua"]}, "config.access")
+
+
+post_function = pre_function
+
+
+def azure_functions() -> None:
+    asked = []
+
+    def answer(self: World, effect: Any, context: Context | None) -> Any:
+        asked.append(effect)
+        return HttpReply(201, [(b"x-fn", b"1")], b"from azure")
+
+    settings = {"functionname": "fn", "appname": "app", "apikey": "key", "clientid": "id"}
+    send = gateway(("azure-functions", settings))
+    with unittest.mock.patch.object(World, "_answer", answer):
+        seen = send()
+    call = next(effect for effect in asked if isinstance(effect, HttpRequest))
+    assert call.url.startswith("https://app.azurewebsites.net:443/api/fn"), call.url
+    assert {name.lower(): value for name, value in call.headers}[b"x-functions-key"] == b"key"
+    assert (seen.status, seen.body, seen.headers["x-fn"]) == (201, b"from azure", "1")
+
+
+def standard_webhooks() -> None:
+    send = gateway(("standard-webhooks", {"secret_v1": "s3cret", "tolerance_second": 300}))
+    now = str(int(time.time()))
+
+    def signed(secret: bytes, at: str = now) -> dict[str, str]:
+        digest = base64.b64encode(hmac.digest(secret, f"1.{at}.{{}}".encode(), "sha256")).decode()
+        return {"webhook-id": "1", "webhook-timestamp": at, "webhook-signature": f"v1,{digest}"}
+
+    tried = [signed(b"s3cret"), signed(b"other"), signed(b"s3cret", "1000"), {}]
+    assert [send(method="POST", headers=headers, body=b"{}").status for headers in tried] == [200, 400, 400, 400]
+
+
+CHAT = {"messages": [{"role": "user", "content": "How much is it?"}]}
+OF_JSON = {"content-type": "application/json"}
+
+
+def ai_prompt_decorator() -> None:
+    send = gateway(("ai-prompt-decorator", {"prompts": {"prepend": [{"role": "system", "content": "Be brief."}]}}))
+    seen = send(method="POST", headers=OF_JSON, body=json.dumps(CHAT).encode())
+    sent = json.loads(seen.context.request.body or b"")
+    assert [message["content"] for message in sent["messages"]] == ["Be brief.", "How much is it?"], sent
+
+
+def ai_prompt_guard() -> None:
+    send = gateway(("ai-prompt-guard", {"deny_patterns": [".*much.*"]}))
+    assert send(method="POST", headers=OF_JSON, body=json.dumps(CHAT).encode()).status == 400
+    other = {"messages": [{"role": "user", "content": "Hello"}]}
+    assert send(method="POST", headers=OF_JSON, body=json.dumps(other).encode()).status == 200
+
+
+def ai_prompt_template() -> None:
+    template = {"name": "ask", "template": '{"messages": [{"role": "user", "content": "Tell of {{what}}"}]}'}
+    send = gateway(("ai-prompt-template", {"templates": [template]}))
+    asked = {"prompt": "{template://ask}", "properties": {"what": "bees"}}
+    seen = send(method="POST", headers=OF_JSON, body=json.dumps(asked).encode())
+    assert json.loads(seen.context.request.body or b"")["messages"][0]["content"] == "Tell of bees"
+
+
+def not_here() -> None:
+    """What needs more than there is is refused when it is loaded, with what is missing."""
+    for name, missing in NOT_HERE.items():
+        try:
+            Gateway(SOURCES).load(name)
+        except ConfigError as error:
+            assert missing in str(error), error
+        else:
+            raise AssertionError(f"{name} was loaded")
+
+
+NOT_HERE = {
+    "ldap-auth": "the FFI is not in the sandbox",
+    "oauth2": "attempt to call field 'ttl'",
+    "session": "module 'resty.session' not found",
+    "grpc-gateway": "module 'pb' not found",
+    "grpc-web": "module 'pb' not found",
+    "syslog": "module 'lsyslog' not found",
+    "prometheus": "module 'ngx.balancer' not found",
+    "zipkin": "attempt to call field 'propagation'",
+    "opentelemetry": "module 'lua_pack' not found",
+    "aws-lambda": "module 'resty.aws.config' not found",
+    "acme": "module 'ngx.ssl' not found",
+    "ai-proxy": "module 'resty.gcp.request.credentials.accesstoken' not found",
+    "redirect": "module 'resty.ada' not found",
+}
+
+
 CHECKS = (
     correlation_id, request_termination, ip_restriction, bot_detection, cors, request_transformer, response_transformer, key_auth,
     basic_auth, jwt, acl, rate_limiting, request_size_limiting, file_log, http_log, proxy_cache,
+    hmac_auth, response_ratelimiting, tcp_log, udp_log, loggly, statsd, datadog, pre_function, post_function, azure_functions,
+    standard_webhooks, ai_prompt_decorator, ai_prompt_guard, ai_prompt_template, not_here,
 )  # fmt: skip
 
 

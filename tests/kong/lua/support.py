@@ -99,6 +99,10 @@ class World:
         elif isinstance(effect, HttpRequest):
             return _over_http(effect)
         elif isinstance(effect, Connect):
+            if effect.datagrams:
+                connection = socket.socket(type=socket.SOCK_DGRAM)
+                connection.connect((effect.host, effect.port))
+                return connection
             return socket.create_connection((effect.host, effect.port), effect.timeout)
         elif isinstance(effect, Send):
             effect.connection.sendall(effect.data)

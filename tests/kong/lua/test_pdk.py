@@ -171,6 +171,30 @@ def test_a_plugin_reads(call, code, result):
     assert call(f"return {code}") == result
 
 
+@pytest.mark.parametrize(
+    ("text", "result"),
+    [
+        ("gzip.deflate_gzip(('a'):rep(1000))", ["a" * 1000]),
+        ("'no gzip'", [None, "INFLATE: data error"]),
+        ("gzip.deflate_gzip('abc'):sub(1, -3)", [None, "INFLATE: buffer error"]),
+        ("gzip.deflate_gzip(('a'):rep(2^24 + 1))", [None, "INFLATE: more than 16777216 bytes"]),
+    ],
+)
+def test_bodies_with_gzip(call, text, result):
+    found = call(f"local gzip = require('kong.tools.gzip') return gzip.inflate_gzip({text})")
+    assert (found if isinstance(found, list) else [found]) == result
+
+
+def test_pairs_and_copies_go_by_the_metatable_and_json_does_not(call):
+    code = """
+    local seen = setmetatable({}, { __index = { a = 1 }, __pairs = function() return next, { b = 2 }, nil end })
+    local names = {}
+    for name in pairs(seen) do names[#names + 1] = name end
+    return names, require("kong.tools.table").deep_copy(seen, false), (require("cjson").encode(seen))
+    """
+    assert call(code) == [["b"], {"b": 2}, "{}"]
+
+
 def test_json_as_cjson_writes_it(call):
     assert call("return require('cjson').encode({ 1, ngx.null, '\\n\"/\\1é', require('cjson').empty_array, {} })") == (
         '[1,null,"\\n\\"\\/\\u0001é",[],{}]'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import socket
 import socketserver
 import threading
 
@@ -210,3 +211,40 @@ def test_a_queue_sends_batches_and_tries_again(call):
         "info: e3",
     ]
     assert Sleep(0.25) in call.world.effects
+
+
+def test_datagrams(call):
+    with socket.socket(type=socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(10)
+        port = server.getsockname()[1]
+        code = f"""
+        local s = ngx.socket.udp()
+        s:settimeout(2000)
+        local before = {{ s:send("x") }}
+        return before[2], s:setpeername("127.0.0.1", {port}), s:send({{ "a", 1, {{ "b" }} }}), s:close(), (select(2, s:close()))
+        """
+        assert call(code) == ["closed", True, True, True, "closed"]
+        assert server.recv(100) == b"a1b"
+    assert [type(effect).__name__ for effect in call.world.effects] == ["Connect", "Send", "Close"]
+    assert call.world.effects[0] == Connect("127.0.0.1", port, 2.0, datagrams=True)
+
+
+def test_a_datagram_comes_back(call):
+    with socket.socket(type=socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+
+        def answer():
+            data, whom = server.recvfrom(100)
+            server.sendto(data[::-1], whom)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        code = f"""
+        local s = ngx.socket.udp()
+        s:setpeername("127.0.0.1", {server.getsockname()[1]})
+        s:send("abc")
+        return s:receive(), s:close()
+        """
+        assert call(code) == ["cba", True]
+        thread.join()

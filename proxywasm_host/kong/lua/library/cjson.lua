@@ -4,7 +4,7 @@ local _, host = ...
 local null, json_decode = host.null, host.json_decode
 local byte, find, format, gsub, concat = string.byte, string.find, string.format, string.gsub, table.concat
 local floor, huge = math.floor, math.huge
-local getmetatable, next, pairs, pcall, setmetatable, tostring, type = getmetatable, next, pairs, pcall, setmetatable, tostring, type
+local getmetatable, next, pcall, setmetatable, tostring, type = getmetatable, next, pcall, setmetatable, tostring, type
 
 local array_mt, empty_array_mt = {}, {}
 local MAX_DEPTH = 1000
@@ -62,7 +62,7 @@ local function new()
       else
         out[#out + 1] = "{"
         local first = true
-        for k, v in pairs(value) do
+        for k, v in next, value do
           if not first then out[#out + 1] = "," end
           first = false
           if type(k) == "string" then out[#out + 1] = quoted(k)

@@ -459,7 +459,6 @@ function ngx.socket.connect(...)
   if not ok then return nil, message end
   return socket
 end
-function ngx.socket.udp() return nil, "UDP sockets are not supported" end
 function Socket:settimeout(milliseconds) self:settimeouts(milliseconds, milliseconds, milliseconds) end
 function Socket:settimeouts(connect, send, read)
   self.connect_timeout, self.send_timeout, self.read_timeout = (connect or 60000) / 1000, (send or 60000) / 1000, (read or 60000) / 1000
@@ -556,6 +555,34 @@ function Socket:close()
   effect("close", self.connection)
   self.connection = nil
   return 1
+end
+
+local Datagrams = {}
+Datagrams.__index = Datagrams
+function ngx.socket.udp() return setmetatable({ timeout = 60 }, Datagrams) end
+function Datagrams:settimeout(milliseconds) self.timeout = (milliseconds or 60000) / 1000 end
+function Datagrams:setpeername(name, port)
+  if self.connection then self:close() end
+  local message
+  self.connection, message = effect("connect", name, port or 0, self.timeout, false, nil, true, true)
+  if not self.connection then return nil, message end
+  return true
+end
+function Datagrams:send(data)
+  if not self.connection then return nil, "closed" end
+  local sent, message = effect("send", self.connection, concat(flat(data, {})), self.timeout)
+  if not sent then return nil, message end
+  return true
+end
+function Datagrams:receive(size)
+  if not self.connection then return nil, "closed" end
+  return effect("receive", self.connection, size or 65536, self.timeout)
+end
+function Datagrams:close()
+  if not self.connection then return nil, "closed" end
+  local connection = self.connection
+  self.connection = nil
+  return effect("close", connection)
 end
 -- Nothing is kept: the next request connects anew.
 function Socket:setkeepalive() return self:close() end

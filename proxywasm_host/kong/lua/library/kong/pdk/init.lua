@@ -8,7 +8,7 @@ local kong = {
   configuration = {
     database = "off", role = "traditional", untrusted_lua = "sandbox", untrusted_lua_sandbox_requires = {},
     untrusted_lua_sandbox_environment = {}, trusted_ips = {}, host_ports = {}, loaded_plugins = {}, anonymous_reports = false,
-    nginx_http_directives = {}, prefix = "",
+    nginx_http_directives = {}, prefix = "", enabled_headers = { ["X-Kong-Request-Id"] = true },
   },
   default_workspace = "0dc6f45b-8f8d-40d2-a504-473544ee190b",
 }

@@ -39,7 +39,7 @@ local function copy(value, plain, keys, done)
   if done[value] then return done[value] end
   local new = {}
   done[value] = new
-  for k, v in next, value do new[keys and copy(k, plain, keys, done) or k] = copy(v, plain, keys, done) end
+  for k, v in pairs(value) do new[keys and copy(k, plain, keys, done) or k] = copy(v, plain, keys, done) end
   local meta = not plain and getmetatable(value)
   return meta and setmetatable(new, meta) or new
 end
