@@ -53,5 +53,14 @@ def sent_request(headers: HeaderList, /) -> tuple[Any, ...] | None: ...
 def sent_response(headers: HeaderList, /) -> tuple[Any, ...] | None: ...
 def slot_setter(cls: type, /, *slots: object) -> Callable[..., None]: ...
 def read_code(
-    data: bytes, start: int, end: int, kinds: bytes, effects: bytes, types: bytes, functions: bytes, imported: int, /
-) -> tuple[int, ...]: ...
+    data: bytes,
+    start: int,
+    end: int,
+    kinds: bytes,
+    effects: bytes,
+    types: bytes,
+    functions: bytes,
+    imported: int,
+    weights: bytes,
+    /,
+) -> tuple[tuple[int, ...], int, int, bool, int, list[int], bytes | None]: ...

@@ -61,6 +61,9 @@ class Code(NamedTuple):
     """Where the first instruction stands that is not allowed; -1 if all are."""
     slow: tuple[int, ...]
     """Functions that need more than `SLOW` to be optimised: their numbers among those that have code."""
+    ranges: bytes | None
+    """Where each instruction begins and ends that works on a range of memory or of a table, or is ``memory.grow`` or
+    ``table.set``: positions in the module, of 64 bits each. ``None`` if there are more than `MOST_RANGES`."""
 
 
 # How an instruction goes on behind its opcode, and what else is to be done about it.
@@ -68,7 +71,6 @@ class Code(NamedTuple):
     UNKNOWN,
     NOTHING,
     NUMBER,
-    TWO_NUMBERS,
     FOUR_BYTES,
     EIGHT_BYTES,
     SIXTEEN_BYTES,
@@ -97,7 +99,9 @@ class Code(NamedTuple):
     REFERENCE,
     DROP_SEGMENT,
     DIVIDE,
-) = range(32)
+    RANGE,
+    RANGE_OF_TWO,
+) = range(33)
 
 _NUMERIC = (
     # first, last, effect on the height of the stack
@@ -138,11 +142,11 @@ _PLAIN: Final[dict[int, tuple[int, int]]] = {
     0x23: (NUMBER, 1),
     0x24: (NUMBER, -1),
     0x25: (REFERENCE, 0),
-    0x26: (NUMBER, -2),
+    0x26: (RANGE, -2),
     **dict.fromkeys(range(40, 54), (MEMORY, 0)),
     **dict.fromkeys(range(54, 63), (MEMORY, -2)),
     0x3F: (NUMBER, 1),
-    0x40: (NUMBER, 0),
+    0x40: (RANGE, 0),
     0x41: (NUMBER, 1),
     0x42: (NUMBER, 1),
     0x43: (FOUR_BYTES, 1),
@@ -157,16 +161,16 @@ _PLAIN: Final[dict[int, tuple[int, int]]] = {
 }
 _MORE: Final[dict[int, tuple[int, int]]] = {
     **dict.fromkeys(range(8), (SPLIT, 0)),  # saturating conversions
-    8: (TWO_NUMBERS, -3),
+    8: (RANGE_OF_TWO, -3),
     9: (DROP_SEGMENT, 0),
-    10: (TWO_NUMBERS, -3),
-    11: (NUMBER, -3),
-    12: (TWO_NUMBERS, -3),
+    10: (RANGE_OF_TWO, -3),
+    11: (RANGE, -3),
+    12: (RANGE_OF_TWO, -3),
     13: (DROP_SEGMENT, 0),
-    14: (TWO_NUMBERS, -3),
+    14: (RANGE_OF_TWO, -3),
     15: (GROW_TABLE, -1),
     16: (NUMBER, 1),
-    17: (NUMBER, -3),
+    17: (RANGE, -3),
 }
 _UNARY_VECTOR = (
     *range(15, 21), 77, 83, *range(94, 96), 96, 97, 98, 99, 100, *range(103, 107), 116, 117, 122, 124, 125, 126, 127,
@@ -207,12 +211,15 @@ _ALLOWED_IF_ASKED: Final[dict[str, tuple[dict[int, tuple[int, int]], ...]]] = {
 _OTHERS: Final = (
     # first opcode, last, first after the prefix, last: of proposals that cannot be had at all
     (0x14, 0x15, 0, 0, "typed function references"),
+    (0x28, 0x3E, 0, 0, "multiple memories"),
     (0xD3, 0xD3, 0, 0, "garbage collection"),
     (0xD4, 0xD6, 0, 0, "typed function references"),
     (0xE0, 0xE6, 0, 0, "stack switching"),
     (0xFB, 0xFB, 0, 1 << 32, "garbage collection"),
     (0xFC, 0xFC, 18, 18, "memory control"),
     (0xFC, 0xFC, 19, 22, "wide arithmetic"),
+    (0xFD, 0xFD, 0, 11, "multiple memories"),
+    (0xFD, 0xFD, 84, 93, "multiple memories"),
     (0xFE, 0xFE, 0, 1 << 32, "threads"),
 )
 
@@ -232,6 +239,9 @@ def proposal_of(opcode: int, more: int) -> str | None:
 PROPOSALS: Final = frozenset(_ALLOWED_IF_ASKED)
 """Those that can be asked for."""
 _VECTORS = 276
+_OF_ANOTHER_MEMORY = 0x40
+"""From here on, the flags of a load or store say that the number of a memory follows."""
+MOST_RANGES: Final = 1 << 20
 
 
 @cache
@@ -240,7 +250,7 @@ def _simple() -> re.Pattern[bytes]:
     behind = {
         NOTHING: b"",
         NUMBER: wasm.NUMBER,
-        MEMORY: 2 * wasm.NUMBER,
+        MEMORY: b"[\x00-\x3f]" + wasm.NUMBER,
         FOUR_BYTES: b".{4}",
         EIGHT_BYTES: b".{8}",
     }
@@ -291,7 +301,7 @@ def read_code(
     flat = array("Q", (params | results << 32 for params, results in types))
     kinds, effects = _tables(allowed)
     weights = array("d", (*OPTIMISING, SLOW)).tobytes()
-    figures, all_merges, all_optimising, grows, stopped, slow = read(
+    figures, all_merges, all_optimising, grows, stopped, slow, ranges = read(
         data, *section, kinds, effects, flat.tobytes(), array("Q", functions).tobytes(), imported, weights
     )
     body, locals, depth, loops, targets, merges, calls, optimising = (
@@ -311,6 +321,7 @@ def read_code(
         grows,
         stopped,
         tuple(slow),
+        ranges,
     )
 
 
@@ -360,14 +371,15 @@ def _read_code(
     functions: bytes,
     imported: int,
     weights: bytes,
-) -> tuple[tuple[int, ...], int, int, bool, int, list[int]]:
+) -> tuple[tuple[int, ...], int, int, bool, int, list[int], bytes | None]:
     """As `_native.read_code`: pairs of a figure and its function, all merges, what slow functions need, whether tables
-    grow, where it stopped, and the functions that are slow."""
+    grow, where it stopped, the functions that are slow, and where instructions on ranges are."""
     known = array("Q", types), array("Q", functions)
     *costs, most_quick = array("d", weights)
     reader = Reader(data, start, end)
     best = [0, 0] * 8
     slow: list[int] = []
+    ranges = array("Q")
     all_merges, all_optimising, grows, stopped = 0, 0, False, -1
     try:
         for index in range(reader.leb()):
@@ -383,12 +395,14 @@ def _read_code(
                 all_optimising = min(all_optimising + optimising, _MOST * _MOST // 4)
             all_merges = min(all_merges + body.merges, _MOST * _MOST // 4)
             grows = grows or body.grows
+            ranges += body.ranges
             if stopped < 0:
                 stopped = body.stopped
             reader.take(size)
     except ModuleError:
         pass
-    return tuple(best), all_merges, all_optimising, grows, stopped, slow
+    all_ranges = ranges.tobytes() if len(ranges) <= 2 * MOST_RANGES else None
+    return tuple(best), all_merges, all_optimising, grows, stopped, slow, all_ranges
 
 
 class _Block:
@@ -416,6 +430,7 @@ class _Body:
         self.phis = self.splits = self.all_targets = self.choices = 0
         self.grows = False
         self.stopped = -1
+        self.ranges = array("Q")
 
     def figures(self) -> tuple[int, ...]:
         """All but its size and what it needs, in the order of `Code`."""
@@ -507,9 +522,18 @@ class _Body:
                 pass
             elif kind == NUMBER:
                 number()
-            elif kind in (TWO_NUMBERS, MEMORY):
+            elif kind in (RANGE, RANGE_OF_TWO):
                 number()
+                if kind == RANGE_OF_TWO:
+                    number()
+                self.ranges.extend((at, reader.at))
+            elif kind in (MEMORY, MEMORY_AND_LANE):
+                if number() >= _OF_ANOTHER_MEMORY:
+                    self.stopped = at
+                    return
                 number()
+                if kind == MEMORY_AND_LANE:
+                    take(1)
             elif kind == FOUR_BYTES:
                 take(4)
             elif kind == EIGHT_BYTES:
@@ -517,10 +541,6 @@ class _Body:
             elif kind == SIXTEEN_BYTES:
                 take(16)
             elif kind == LANE:
-                take(1)
-            elif kind == MEMORY_AND_LANE:
-                number()
-                number()
                 take(1)
             elif kind in (BLOCK, LOOP, IF, TRY_TABLE):
                 params, results = self._block()
@@ -578,7 +598,8 @@ class _Body:
                 height = blocks[-1].below
             elif kind == SELECT:
                 for _ in range(number()):
-                    number()
+                    if number() in (0x63, 0x64):
+                        number()
             elif kind == CALL:
                 callee = number()
                 self.calls += 1

@@ -4,13 +4,14 @@
 /* As in code_section.py, in the same order. */
 /* clang-format off */
 enum {
-    UNKNOWN, NOTHING, NUMBER, TWO_NUMBERS, FOUR_BYTES, EIGHT_BYTES, SIXTEEN_BYTES, LANE, MEMORY, MEMORY_AND_LANE,
+    UNKNOWN, NOTHING, NUMBER, FOUR_BYTES, EIGHT_BYTES, SIXTEEN_BYTES, LANE, MEMORY, MEMORY_AND_LANE,
     BLOCK, LOOP, IF, ELSE, END, BRANCH, BRANCH_IF, BRANCH_TABLE, LEAVE, LEAVE_TO, SELECT, CALL, CALL_INDIRECT,
-    GROW_TABLE, MORE, MORE_VECTOR, TRY_TABLE, DELEGATE, SPLIT, REFERENCE, DROP_SEGMENT, DIVIDE
+    GROW_TABLE, MORE, MORE_VECTOR, TRY_TABLE, DELEGATE, SPLIT, REFERENCE, DROP_SEGMENT, DIVIDE, RANGE, RANGE_OF_TWO
 };
 /* clang-format on */
 enum { PLAIN = 256, VECTORS = 276, FIGURES = 8, INDIRECT = 10, NOT_SIMPLE = 255 };
-enum { END_OPCODE = 0x0B, GET_LOCAL = 0x20, TEE_LOCAL = 0x22, IS_ZERO = 0x45 };
+enum { END_OPCODE = 0x0B, GET_LOCAL = 0x20, TEE_LOCAL = 0x22, IS_ZERO = 0x45, OF_ANOTHER_MEMORY = 0x40 };
+enum { MOST_RANGES = 1 << 20 };
 
 static const uint64_t MOST = 1ull << 32, MAX_MERGES = 1ull << 62;
 
@@ -30,6 +31,12 @@ typedef struct {
     bool stopped; /* a read went beyond the end */
 } Reader;
 
+/* Where instructions on ranges begin and end. */
+typedef struct {
+    uint64_t *places;
+    size_t count, room;
+} Ranges;
+
 typedef struct {
     const uint8_t *kinds;
     const int8_t *effects;
@@ -47,6 +54,7 @@ typedef struct {
     uint8_t last, before; /* the instruction that was read last, and the one before it */
     bool grows;
     Py_ssize_t unknown;
+    Ranges ranges;
 } Scan;
 
 static inline uint8_t byte_(Reader *reader) {
@@ -130,6 +138,22 @@ static bool deeper(Scan *scan, size_t count) {
     return true;
 }
 
+/* Note where an instruction on a range is; of too many, only that there are. */
+static void note_range(Scan *scan, uint64_t from, uint64_t to) {
+    Ranges *ranges = &scan->ranges;
+    if (ranges->count > 2 * MOST_RANGES) return;
+    if (ranges->count == ranges->room) {
+        size_t room = ranges->room ? 2 * ranges->room : 1024;
+        uint64_t *places = PyMem_RawRealloc(ranges->places, room * sizeof *places);
+        if (!places) {
+            scan->no_memory = true;
+            return;
+        }
+        ranges->places = places, ranges->room = room;
+    }
+    ranges->places[ranges->count++] = from, ranges->places[ranges->count++] = to;
+}
+
 static inline uint64_t popped(uint64_t height, uint64_t count, uint64_t below) {
     return height < below + count ? below : height - count;
 }
@@ -139,7 +163,7 @@ static void find_simple(Scan *scan) {
         switch (scan->kinds[code]) {
         case NOTHING: scan->width[code] = 0, scan->longer[code] = 0; break;
         case NUMBER: scan->width[code] = 1, scan->longer[code] = 0x80; break;
-        case MEMORY: scan->width[code] = 2, scan->longer[code] = 0x8080; break;
+        case MEMORY: scan->width[code] = 2, scan->longer[code] = 0x80C0; break; /* its flags name no memory */
         case FOUR_BYTES: scan->width[code] = 4, scan->longer[code] = 0; break;
         case EIGHT_BYTES: scan->width[code] = 8, scan->longer[code] = 0; break;
         default: scan->width[code] = NOT_SIMPLE, scan->longer[code] = 0;
@@ -204,13 +228,25 @@ static void read_body(Scan *scan, Reader *reader, uint64_t index) {
         height = effect < 0 ? popped(height, -effect, inner->below) : height + effect;
         switch (kind) {
         case NUMBER: number(reader); break;
-        case TWO_NUMBERS:
-        case MEMORY: number(reader), number(reader); break;
+        case RANGE:
+        case RANGE_OF_TWO:
+            number(reader);
+            if (kind == RANGE_OF_TWO) number(reader);
+            if (!reader->stopped) note_range(scan, at - reader->start, reader->at - reader->start);
+            break;
+        case MEMORY:
+        case MEMORY_AND_LANE:
+            if (number(reader) >= OF_ANOTHER_MEMORY) {
+                if (scan->unknown < 0) scan->unknown = at - reader->start;
+                return;
+            }
+            number(reader);
+            if (kind == MEMORY_AND_LANE) skip(reader, 1);
+            break;
         case FOUR_BYTES: skip(reader, 4); break;
         case EIGHT_BYTES: skip(reader, 8); break;
         case SIXTEEN_BYTES: skip(reader, 16); break;
         case LANE: skip(reader, 1); break;
-        case MEMORY_AND_LANE: number(reader), number(reader), skip(reader, 1); break;
         case BLOCK:
         case LOOP:
         case IF:
@@ -274,7 +310,10 @@ static void read_body(Scan *scan, Reader *reader, uint64_t index) {
         case LEAVE_TO: scan->splits += 2; number(reader); /* fall through */
         case LEAVE: height = inner->below; break;
         case SELECT:
-            for (uint64_t left = number(reader); left && !reader->stopped; left--) number(reader);
+            for (uint64_t left = number(reader); left && !reader->stopped; left--) {
+                uint64_t type = number(reader);
+                if (type == 0x63 || type == 0x64) number(reader);
+            }
             break;
         case CALL:
         case CALL_INDIRECT: {
@@ -360,12 +399,17 @@ static PyObject *numbers(const uint64_t *values, size_t count) {
     return list;
 }
 
-static PyObject *told(const Findings *found, Py_ssize_t unknown) {
+static PyObject *told(const Findings *found, const Scan *scan) {
     PyObject *slow = numbers(found->slow, found->slow_count), *list = numbers(found->best[0], 2 * FIGURES);
     PyObject *figures = list ? PyList_AsTuple(list) : NULL, *all = NULL;
-    if (slow && figures)
-        all = Py_BuildValue("OKKOnO", figures, found->all_merges, found->all_optimising,
-                            found->grows ? Py_True : Py_False, unknown, slow);
+    const Ranges *ranges = &scan->ranges;
+    const char *places = ranges->count ? (const char *)ranges->places : "";
+    if (slow && figures) {
+        Py_ssize_t size = (Py_ssize_t)(ranges->count * sizeof *ranges->places);
+        all = Py_BuildValue("OKKOnOy#", figures, found->all_merges, found->all_optimising,
+                            found->grows ? Py_True : Py_False, scan->unknown, slow,
+                            ranges->count > 2 * MOST_RANGES ? NULL : places, size);
+    }
     Py_XDECREF(slow);
     Py_XDECREF(list);
     Py_XDECREF(figures);
@@ -402,7 +446,8 @@ PyObject *read_code(PyObject *module, PyObject *args) {
     }
     Py_buffer *const buffers[] = {&data, &kinds, &effects, &types, &functions, &weights};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) PyBuffer_Release(buffers[i]);
-    PyObject *all = done ? told(&found, scan.unknown) : PyErr_NoMemory();
+    PyObject *all = done ? told(&found, &scan) : PyErr_NoMemory();
     PyMem_RawFree(found.slow);
+    PyMem_RawFree(scan.ranges.places);
     return all;
 }

@@ -229,7 +229,9 @@ class Host(HostBase):
             ready = bounded_tables(bytecode, code)
             compile_early = getattr(engine, "compile_early", None)
             if compile_early is not None and code is not None:
-                return cast("Module", compile_early(ready, code.slow))
+                # Of what is read with other instructions than all engines have, an engine makes its own picture.
+                known = ready is bytecode.data and code.stopped < 0 and not limits.proposals
+                return cast("Module", compile_early(ready, code.slow, code.ranges if known else None))
             if is_small(bytecode, code):
                 return engine.compile(ready)
             return compile_apart(engine, ready, limits.compile_seconds, limits.compile_memory)

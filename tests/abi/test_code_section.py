@@ -31,7 +31,7 @@ def figures(*bodies: str, allowed: frozenset[str] = frozenset()):
     data = section(*bodies)
     code = read_code(data, (0, len(data)), TYPES, FUNCTIONS, 1, allowed)
     found = {name: figure[0] if isinstance(figure, Figure) else figure for name, figure in code._asdict().items()}
-    del found["optimising"]
+    del found["optimising"], found["ranges"]
     return found
 
 
@@ -66,6 +66,10 @@ NOTHING = {
         ("00 fd 0c 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 0b 1a 0b", {}),
         ("00 41 00 fd 54 00 00 0b 1a 0b", {}),
         ("00 1c 01 7f 0b", {}),
+        ("00 1c 01 63 83 0e 02 40 0b 0b", {"depth": 1}),  # of a reference, whose number has two bytes
+        # With the number of a memory, which would be taken for the offset.
+        ("00 20 00 28 42 00 44 02 40 0b 0b", {"stopped": 5}),
+        ("00 fd 54 40 00 44 00 02 40 0b 0b", {"stopped": 3}),
         ("00 ff 0b", {"stopped": 3}),
         ("00 01 fc 7f 0b", {"stopped": 4}),
         ("00 12 00 0b", {"stopped": 3}),
@@ -96,7 +100,7 @@ def test_proposals_that_are_asked_for(proposal, body):
 def test_the_largest_of_each_and_whose_it_is():
     data = section("00 0b", "01 03 7f 0b", "00 03 40 0b 0b", "01 02 7f 02 40 0b 0b")
     code = read_code(data, (0, len(data)), TYPES, FUNCTIONS, 1)
-    assert code == ((7, 3), (3, 1), (1, 2), (1, 2), (0, 0), (2, 3), (0, 0), (13, 2), 2, 0, False, -1, ())
+    assert code == ((7, 3), (3, 1), (1, 2), (1, 2), (0, 0), (2, 3), (0, 0), (13, 2), 2, 0, False, -1, (), b"")
 
 
 ONE_EACH = {
@@ -134,7 +138,7 @@ def test_what_is_counted_to_estimate_optimising(what, read):
     data, flat = section(body), array("Q", (params | results << 32 for params, results in TYPES)).tobytes()
     weights = array("d", [*(float(name == what) for name in Optimising._fields), count - 1]).tobytes()
     given = data, 0, len(data), *_tables(frozenset()), flat, array("Q", FUNCTIONS).tobytes(), 1, weights
-    figures, _, all_optimising, *_, slow = read(*given)
+    figures, _, all_optimising, *_, slow, _ = read(*given)
     assert (figures[-2], all_optimising, slow) == (count, count, [0])
 
 
@@ -145,6 +149,17 @@ def test_functions_that_are_slow_to_optimise():
     data = section("00 0b", merging, large)
     code = read_code(data, (0, len(data)), TYPES, FUNCTIONS, 1)
     assert (code.slow, code.optimising, code.all_optimising) == ((1, 2), (104_223, 1), 104_223 + 44_401)
+
+
+def test_where_instructions_on_ranges_are():
+    """Those of two functions, after what only looks like one; not those that drop a segment, or tell a size."""
+    data = section("00 41 40 00 fc 0b 00 40 00 26 80 00 0b", "00 fc 09 00 fc 0a 00 00 3f 00 fc 8e 00 00 01 0b")
+    code = read_code(data, (0, len(data)), TYPES, FUNCTIONS, 1)
+    begins = [6, 9, 11, 20, 26]
+    sizes = [3, 2, 3, 4, 5]
+    assert list(array("Q", code.ranges)) == [
+        at for begin, size in zip(begins, sizes, strict=True) for at in (begin, begin + size)
+    ]
 
 
 def test_what_comes_after_an_unknown_instruction():
@@ -168,7 +183,7 @@ ONES = [bytes.fromhex(one) for one in (
     "41 00", "42 ff ff 7f", "43 00 00 00 00", "44 00 00 00 00 00 00 00 00", "6a", "45", "fc 00", "fc 0a 00 00",
     "fc 0f 00", "fd 0c 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 00", "fd 15 00", "fd 54 00 00 00", "fd ae 01",
     "12 00", "06 40", "07 00", "18 00", "19", "08 00", "1f 40 02 00 00 00 02 00", "d0 70", "d2 00", "fd 80 02", "ff",
-    "02 64 00", "80 80 80 80 80 80 80 80 80 80 01", "ff ff ff ff ff ff ff ff ff 01",
+    "02 64 00", "40 00", "26 80 00", "fc 0e 01 00", "fc 8b 00 00", "28 40 00 00", "1c 01 63 83 0e", "80 80 80 80 80 80 80 80 80 80 01", "ff ff ff ff ff ff ff ff ff 01",
 )]  # fmt: skip
 
 

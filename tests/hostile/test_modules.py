@@ -101,12 +101,15 @@ def custom(name: bytes, content: bytes) -> bytes:
 
 GOOD = wat(f"(module {PARTS})")
 HEAD, MANY = GOOD[:8], leb(0xFFFFFFFF)
-NOPS = b"\1" * 30
 
-
-def with_code(body: bytes) -> bytes:
+def with_code(body: bytes, parts: str = PARTS) -> bytes:
     """A filter, a function of which begins so."""
-    return wat(f"(module {PARTS} (func {'nop ' * 31}))").replace(b"\0\1" + NOPS, body.ljust(32, b"\1"))
+    nops = max(len(body), 31)
+    return wat(f"(module {parts} (func {'nop ' * nops}))").replace(b"\0" + b"\1" * nops, body.ljust(nops + 1, b"\1"))
+
+
+LOOPS = b"\x1a\3\x40\3\x40\3\x40\1"
+"""Three loops, in as many bytes as follow the opcode of f64.const (0x44)."""
 
 
 BYTES = {
@@ -126,6 +129,18 @@ BYTES = {
     "more targets than there are bytes": (
         with_code(b"\0\x41\0\x0e" + MANY + b"\0"),
         "br_table of 4294967295 targets",
+    ),
+    # A reader that does not know of other memories takes the offset for an instruction, and so on.
+    "loops behind the number of a memory": (
+        with_code(b"\0" + (b"\x41\0\x28\x42\0\x44" + LOOPS) * 50 + b"\x0b" * 150),
+        "a proposal .*multiple memories",
+    ),
+    "loops behind the type of a reference": (
+        with_code(
+            b"\0\xd0\x80\x0b\xd0\x80\x0b\x41\0\x1c\1\x63\x80\x0b\x1a" + LOOPS[1:] * 50 + b"\x0b" * 150,
+            "(type (func))" * 1500 + PARTS,
+        ),
+        "150 loops within each other",
     ),
     "numbers without end": (HEAD + section(1, b"\x80" * 100), "damaged|number|long|module"),
     "a name of 16 MiB": (

@@ -1,6 +1,6 @@
 # The C extension: what trampolines.py and in_thread/calls.py do, in C. Addresses are numbers.
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, final
 
 NATIVE_ABI: int
@@ -8,7 +8,6 @@ FINGERPRINT: int
 HOST_CALLED: int
 
 _Type: TypeAlias = tuple[str, str]  # letters for parameters, and for the result
-_Body: TypeAlias = tuple[int, int, int, int, list[tuple[int, int]]]  # see bulk.py
 
 @final
 class Affinity:
@@ -36,4 +35,14 @@ class Trampolines:
 
 def use(stack_limit: Callable[[], int], addresses: list[int], /) -> None: ...
 def is_ticking() -> bool: ...
-def edited(code: bytes, start: int, end: int, /) -> tuple[list[_Body], int]: ...
+def ranges_of(code: bytes, start: int, end: int, /) -> tuple[bytes | None, int]: ...
+def planned(
+    code: bytes, start: int, end: int, ranges: bytes, first: int, has_memory: bool, /
+) -> tuple[bytes, list[bytes], list[tuple[int, int]]]: ...
+def joined(
+    before: Sequence[bytes | memoryview],
+    code: bytes,
+    bodies: tuple[int, int, bytes, Sequence[bytes]],
+    after: Sequence[bytes | memoryview],
+    /,
+) -> bytes: ...

@@ -21,7 +21,7 @@ from functools import cached_property
 
 from proxywasm_host.engine.protocol import Export, FunctionType, Import
 
-from .bulk import Bodies, interruptible
+from .bulk import Bodies, interruptible, joined
 from .reader import Malformed, Reader, Refused, leb, section, vector
 
 __all__ = ["VERY_LARGE", "Binary", "MemoryType"]
@@ -63,11 +63,12 @@ class Binary:
     Args:
         slow: functions that are to be optimised at once, by their number among those that have code; those that are
             `VERY_LARGE` are anyway.
+        ranges: where instructions on ranges are, see `bulk.ranges_of`; they are sought if it is not given.
 
     Raises: Malformed, Refused.
     """
 
-    def __init__(self, bytecode: bytes, slow: Sequence[int] = ()) -> None:
+    def __init__(self, bytecode: bytes, slow: Sequence[int] = (), ranges: bytes | None = None) -> None:
         self._code = bytecode
         if not bytecode.startswith(_HEAD):
             raise Malformed("no WebAssembly module of version 1")
@@ -90,7 +91,7 @@ class Binary:
             elif part.id == _IMPORT:
                 self.imports = reader.vector(lambda: self._read_import(reader))  # noqa: B023
             elif part.id == _FUNCTION:
-                self._defined = reader.vector(reader.number)
+                self._defined = reader.numbers()
             elif part.id == _TABLE:
                 self._read_tables(reader)
             elif part.id == _MEMORY:
@@ -107,15 +108,13 @@ class Binary:
         self.start_name = ""
         if self._start is not None:
             self.start_name = self._new_name("start")
-        self._bodies = self._interruptible()
+        self._bodies = self._interruptible(ranges)
         large = self._bodies.large if self._bodies else ()
         told = {len(self._imported) + number for number in slow if number < len(self._defined)}
-        at_once = sorted(told.union(index for index, size in large if size >= VERY_LARGE))
+        at_once = sorted(told.union(len(self._imported) + number for number, size in large if size >= VERY_LARGE))
         self.optimised = {self._new_name(f"function {index}"): index for index in at_once}
         """Under which names V8's module exports the functions that are to be optimised at once."""
         self.rewritten, self._code_at = self._rewrite()
-        if self._bodies:
-            self._bodies.pieces = ()
 
     @cached_property
     def module_name(self) -> str:
@@ -251,14 +250,15 @@ class Binary:
     def _place(self, id: int) -> tuple[int, int] | None:
         return next(((part.body, part.end) for part in self._sections if part.id == id), None)
 
-    def _interruptible(self) -> Bodies | None:
+    def _interruptible(self, ranges: bytes | None) -> Bodies | None:
         place = self._place(_CODE)
         if place is None:
             return None
         if self._wide:  # the functions would have other types; such memories are for those who ask for them
-            return Bodies([memoryview(self._code)[slice(*place)]], place[1] - place[0])
+            return Bodies(*place)
         first = len(self._imported) + len(self._defined)
-        return interruptible(self._code, *place, first, self._elements, has_memory=bool(self.memories))
+        has_memory = bool(self.memories)
+        return interruptible(self._code, *place, first, self._elements, has_memory=has_memory, ranges=ranges)
 
     def _rewrite(self) -> tuple[bytes, int]:
         """The module for V8, and where the contents of its code section are."""
@@ -278,6 +278,7 @@ class Binary:
             replaced[_TYPE] = self._appended(_TYPE, types)
             replaced[_FUNCTION] = self._appended(_FUNCTION, indices)
         view = memoryview(self._code)
+        before: list[bytes | memoryview] = []
         output: list[bytes | memoryview] = [_HEAD]
         code_at = 0
         missing = sorted((id for id in replaced if replaced[id] and not self._place(id)), key=_ORDER.index)
@@ -289,15 +290,16 @@ class Binary:
             if part.id == _CUSTOM and _is_hint(self._code, part):
                 continue
             if part.id == _CODE and self._bodies:
-                output.append(bytes([_CODE]) + leb(sum(map(len, self._bodies.pieces))))
+                output.append(bytes([_CODE]) + leb(self._bodies.size))
                 code_at = sum(map(len, output))
-                output += self._bodies.pieces
+                before, output = output, [*self._bodies.added]
             elif part.id not in replaced:
                 output.append(view[part.start : part.end])
             elif replaced[part.id]:
                 output.append(section(part.id, replaced[part.id]))
         output += (section(id, replaced[id]) for id in missing)
-        return b"".join(output), code_at
+        bodies = self._bodies or Bodies(0, 0)
+        return joined(before, self._code, (bodies.start, bodies.end, bodies.edits, bodies.calls), output), code_at
 
     def _appended(self, id: int, entries: Sequence[bytes]) -> bytes:
         """The contents of a section, with `entries` after those that are there."""

@@ -12,14 +12,15 @@ look at all. So, for deadlines to hold:
 * A function that is `LARGE` begins with a call that is never made. For one that calls nothing, once it is optimised
   and what it called is part of it, does not look where it begins: and those tens of thousands of turns take seconds.
 
-Instructions are skipped by a regular expression, a run of them at a time, so that megabytes take milliseconds.
+Where such instructions are, the host may know; else `ranges_of` finds them, which takes milliseconds for megabytes.
 """
 
 from __future__ import annotations
 
 import re
+from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -27,13 +28,16 @@ from itertools import accumulate
 from .extension import load
 from .reader import Malformed, Reader, Refused, leb, vector
 
-__all__ = ["BYTES", "ELEMENTS", "LARGE", "Bodies", "interruptible"]
+__all__ = ["BYTES", "ELEMENTS", "LARGE", "MOST", "Bodies", "interruptible", "joined"]
 
 BYTES, ELEMENTS = 64 << 10, 4 << 10
 """What one instruction does at most: some microseconds; for elements that are functions, some milliseconds."""
 
 LARGE = 2 << 10
 """Bytes of a function that takes a microsecond, and more."""
+
+MOST = 1 << 20
+"""Instructions that a module may have of those that become calls."""
 
 _LEB = rb"[\x80-\xff]*[\x00-\x7f]"
 _MEMARG = rb"(?:[\x00-\x3f]|[\x40-\x7f]" + _LEB + rb"|[\x80-\xff]+[\x00-\x7f])" + _LEB
@@ -70,113 +74,114 @@ _IMMEDIATES = {_INIT: 2, _COPY: 2, _FILL: 1, _TABLE_INIT: 2, _TABLE_COPY: 2, _TA
 
 @dataclass
 class Bodies:
-    """The contents of a code section, as V8 gets them."""
+    """What the contents of a code section become for V8."""
 
-    pieces: Sequence[bytes | memoryview]
-    """Of megabytes, so they are put together once."""
-    guests: int
-    """How many bytes of it are the guest's."""
+    start: int
+    """Where they begin in the module as it came."""
+    end: int
+    edits: bytes = b""
+    """What is replaced: where it begins and ends in the module, and by what. That is the number of one of `calls`, or,
+    if negative, -1 less the size of a function, which stands there. Of 64 bits each."""
+    calls: Sequence[bytes] = ()
     types: Sequence[bytes] = ()
-    """Of the functions that stand behind these."""
+    """Of the functions that are called."""
+    added: Sequence[bytes] = ()
+    """Those functions."""
     large: Sequence[tuple[int, int]] = ()
-    """Of functions that are `LARGE`: the number among all, and the bytes."""
-    start: int = 0
-    """Where the contents began in the module as it came."""
-    moves: Sequence[tuple[int, int]] = ()
-    """Where something follows in that, and how many bytes more than there were put before it."""
+    """Of functions that are `LARGE`: the number among those that have code, and the bytes."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes they have."""
+        return self._guests + sum(map(len, self.added))
 
     def original(self, position: int) -> int | None:
         """Where something was that is at `position` of the contents; ``None`` for what is not the guest's."""
-        if not 0 <= position < self.guests:
+        if not 0 <= position < self._guests:
             return None
         starts, shifts = self._shifted
         at = bisect_right(starts, position)
         return position - shifts[at - 1] if at else position
 
     @cached_property
+    def _guests(self) -> int:
+        """How many bytes of them are the guest's."""
+        return self.end - self.start + sum(moved for _, moved in self._moves())
+
+    @cached_property
     def _shifted(self) -> tuple[list[int], list[int]]:
         """Where what is shifted begins, and by how much it is; sought when somebody asks, for there are many."""
-        shifts = list(accumulate(moved for _, moved in self.moves))
-        return [at - self.start + shift for (at, _), shift in zip(self.moves, shifts, strict=True)], shifts
+        moves = list(self._moves())
+        shifts = list(accumulate(moved for _, moved in moves))
+        return [at - self.start + shift for (at, _), shift in zip(moves, shifts, strict=True)], shifts
+
+    def _moves(self) -> Iterator[tuple[int, int]]:
+        """Where something follows in the module, and how many bytes more than there were put before it."""
+        for at, behind, which in _triples(self.edits):
+            yield behind, len(_replacement(self.calls, which)) - (behind - at)
+
+
+def _triples(edits: bytes) -> Iterator[tuple[int, int, int]]:
+    numbers = iter(array("q", edits))
+    return zip(numbers, numbers, numbers, strict=True)
+
+
+def _replacement(calls: Sequence[bytes], which: int) -> bytes:
+    return calls[which] if which >= 0 else leb(-1 - which)
 
 
 def interruptible(
-    code: bytes, start: int, end: int, first: int, elements: Sequence[bytes], *, has_memory: bool
+    code: bytes,
+    start: int,
+    end: int,
+    first: int,
+    elements: Sequence[bytes],
+    *,
+    has_memory: bool,
+    ranges: bytes | None = None,
 ) -> Bodies:
     """A code section that V8 interrupts in time; without a memory, large functions are left as they are.
 
-    Function `first` is the next that there is not; `elements` are the types of the tables' elements.
+    Function `first` is the next that there is not; `elements` are the types of the tables' elements; `ranges` are what
+    `ranges_of` gives, if somebody knows.
 
     Raises: Refused, Malformed.
     """
-    bodies, stopped = edited(code, start, end)
-    if stopped >= 0:
-        raise _unreadable(code, stopped)
-    if not bodies:
-        return Bodies([memoryview(code)[start:end]], end - start)
-    reader = Reader(code, start, end)
-    count = reader.number()
-    calls: dict[bytes, bytes] = {}  # what stands in place of an instruction
-    output: list[bytes | memoryview] = []
-    view = memoryview(code)  # of which pieces are taken, for it has megabytes
-    copied = first_body = reader.at
-    moves = [(first_body, 0)]
-    large = [(first - count + number, behind - body) for number, _, body, behind, _ in bodies if behind - body >= LARGE]
-    for _, before, body, behind_body, edits in bodies:
-        pieces: list[bytes | memoryview] = []
-        own_moves: list[tuple[int, int]] = []
-        at, size = body, behind_body - body
-        for here, behind in edits:
-            if here == behind and not has_memory:
-                continue
-            instruction = code[here:behind]
-            call = calls.get(instruction)
-            if call is None:
-                index = first + len(calls)
-                call = calls[instruction] = b"\x10" + leb(index) if instruction else _never(index)
-            moved = len(call) - (behind - here)
-            pieces += (view[at:here], call)
-            own_moves.append((behind, moved))
-            size += moved
-            at = behind
-        length = leb(size)
-        moves.append((body, len(length) - (body - before)))
-        moves += own_moves
-        output += (view[copied:before], length, *pieces, view[at:behind_body])
-        copied = behind_body
-    output.append(view[copied:end])
-    added = [_helper(instruction, index) for index, instruction in enumerate(calls, first)]
-    types = [_type(instruction, elements) for instruction in calls]
-    head = leb(count + len(added))
-    moves[0] = first_body, len(head) - (first_body - start)
-    guests = end - start + sum(moved for _, moved in moves)
-    return Bodies([head, *output, *added], guests, types, large, start, moves)
+    if ranges is None:
+        ranges, stopped = ranges_of(code, start, end)
+        if stopped >= 0:
+            raise _unreadable(code, stopped)
+    if ranges is None or len(ranges) > 16 * MOST:
+        raise Refused(
+            f"more than {MOST} instructions that fill, copy or grow are refused: each becomes a call, which a "
+            "deadline can end"
+        )
+    edits, instructions, large = planned(code, start, end, ranges, first, has_memory)
+    if not edits:
+        return Bodies(start, end, large=large)
+    numbered = list(enumerate(instructions, first))
+    calls = [b"\x10" + leb(index) if instruction else _never(index) for index, instruction in numbered]
+    types = [_type(instruction, elements) for instruction in instructions]
+    added = [_helper(instruction, index) for index, instruction in numbered]
+    return Bodies(start, end, edits, calls, types, added, large)
 
 
-Edited = tuple[int, int, int, int, list[tuple[int, int]]]
-"""Of a function's code: its number among those that have code; where its length is, its begin, its end; where each
-instruction on a range begins and ends, before them, if it is large, twice where its instructions begin."""
+def ranges_in_python(code: bytes, start: int, end: int) -> tuple[bytes | None, int]:
+    """Where instructions on ranges begin and end, of 64 bits each, and -1; ``None`` if there are more than `MOST`.
 
-
-def edited_in_python(code: bytes, start: int, end: int) -> tuple[list[Edited], int]:
-    """The functions of a code section that have to be edited, and -1; or none, and where it cannot be read."""
-    found: list[Edited] = []
+    Or nothing, and where the code cannot be read.
+    """
+    found = array("Q")
     here = start
     try:
         reader = Reader(code, start, end)
-        for number in range(reader.number()):
+        for _ in range(reader.number()):
             here = reader.at
             size = reader.number()
             body = Reader(code, reader.at, reader.at + size)
             reader.skip(size)
-            edits: list[tuple[int, int]] = []
-            before, here = here, body.at
-            begin = here
-            for _ in range(body.number()):  # its locals
-                body.number()
-                body.value_type()
-            if size >= LARGE:
-                edits.append((body.at, body.at))
+            here = body.at
+            _skip_locals(body)
             while body.at < body.end:
                 run = _RUN.match(code, body.at, body.end)
                 if run:
@@ -184,12 +189,77 @@ def edited_in_python(code: bytes, start: int, end: int) -> tuple[list[Edited], i
                     continue
                 here = body.at
                 if _skip_instruction(body):
-                    edits.append((here, body.at))
-            if edits:
-                found.append((number, before, begin, body.end, edits))
+                    found.extend((here, body.at))
     except Malformed:
-        return [], here
-    return found, -1
+        return b"", here
+    return found.tobytes() if len(found) <= 2 * MOST else None, -1
+
+
+def planned_in_python(
+    code: bytes, start: int, end: int, ranges: bytes, first: int, has_memory: bool
+) -> tuple[bytes, list[bytes], list[tuple[int, int]]]:
+    """What is to be replaced in a code section, and by calls for which instructions, an empty one for a call that is
+    never made; and the large functions. See `Bodies`.
+
+    Raises: Malformed.
+    """
+    edits = array("q")
+    calls: dict[bytes, int] = {}
+    large = []
+    numbers = iter(array("Q", ranges))
+    places = zip(numbers, numbers, strict=True)
+    place = next(places, None)
+    reader = Reader(code, start, end)
+    count_at = reader.at
+    count = reader.number()
+    first_body = reader.at
+    for number in range(count):
+        before, size = reader.at, reader.number()
+        begin = reader.at
+        reader.skip(size)
+        own = array("q")
+        if size >= LARGE:
+            large.append((number, size))
+            if has_memory:
+                body = Reader(code, begin, reader.at)
+                _skip_locals(body)
+                own.extend((body.at, body.at, calls.setdefault(b"", len(calls))))
+                size += len(_never(first + own[2]))
+        while place is not None and place[0] < reader.at:
+            instruction = code[place[0] : place[1]]
+            which = calls.setdefault(instruction, len(calls))
+            own.extend((*place, which))
+            size += 1 + len(leb(first + which)) - len(instruction)
+            place = next(places, None)
+        if own:
+            edits.extend((before, begin, -1 - size))
+            edits += own
+    if not edits:
+        return b"", [], large
+    return array("q", (count_at, first_body, -1 - count - len(calls))).tobytes() + edits.tobytes(), list(calls), large
+
+
+def joined_in_python(
+    before: Sequence[bytes | memoryview],
+    code: bytes,
+    bodies: tuple[int, int, bytes, Sequence[bytes]],
+    after: Sequence[bytes | memoryview],
+) -> bytes:
+    """What is `before`, a part of `code` after its edits (begin, end, edits and calls: see `Bodies`), and what is
+    `after`: megabytes, which are put together once."""
+    at, end, edits, calls = bodies
+    view = memoryview(code)
+    output = [*before]
+    for here, behind, which in _triples(edits):
+        output += (view[at:here], _replacement(calls, which))
+        at = behind
+    return b"".join((*output, view[at:end], *after))
+
+
+def _skip_locals(body: Reader) -> None:
+    for _ in range(body.number()):
+        body.number()
+        body.value_type()
 
 
 def _skip_instruction(body: Reader) -> bool:
@@ -244,7 +314,9 @@ def _unreadable(code: bytes, at: int) -> Exception:
 
 
 _native = load()[0]
-edited = edited_in_python if _native is None else _native.edited
+ranges_of = ranges_in_python if _native is None else _native.ranges_of
+planned = planned_in_python if _native is None else _native.planned
+joined = joined_in_python if _native is None else _native.joined
 
 
 # The functions at the end are made of these, with the locals: where to, what or where from, how many.

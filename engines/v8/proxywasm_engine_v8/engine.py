@@ -58,9 +58,13 @@ class V8Engine:
         """Validate and compile `bytecode`. Raises: InvalidModule."""
         return self.compile_early(bytecode, ())
 
-    def compile_early(self, bytecode: bytes, slow: Sequence[int]) -> V8Module:
+    def compile_early(self, bytecode: bytes, slow: Sequence[int], ranges: bytes | None = None) -> V8Module:
         """As `compile`; the functions `slow`, by their number among those that have code, are optimised when the first
-        instance is made, and not in the midst of a call. Raises: InvalidModule.
+        instance is made, and not in the midst of a call.
+
+        `ranges`: where instructions are that V8 does not interrupt, if somebody knows, see `bulk.ranges_of`.
+
+        Raises: InvalidModule.
         """
         if not bytecode.startswith(_MAGIC):
             raise InvalidModule("no WebAssembly module: it does not begin with the bytes 00 61 73 6d")
@@ -68,7 +72,7 @@ class V8Engine:
             raise InvalidModule(reason)
         workshop = self.route.workshop()
         try:
-            binary = Binary(bytecode, slow)
+            binary = Binary(bytecode, slow, ranges)
             return V8Module(self.route, workshop, binary, workshop.compile(binary.rewritten))
         except Refused as error:
             raise InvalidModule(str(error)) from None

@@ -71,6 +71,15 @@ class Reader:
         for _ in range(count):
             self.number()
 
+    def numbers(self) -> list[int]:
+        """A vector of numbers."""
+        count = self.number()
+        taken = self.data[self.at : self.at + count]
+        if len(taken) == count and taken.isascii():  # of one byte each
+            self.skip(count)
+            return list(taken)
+        return [self.number() for _ in range(count)]
+
     def value_type(self) -> str:
         """The type of a value, in words."""
         code = self.byte()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 
@@ -206,12 +207,30 @@ def sections(code: bytes) -> dict[int, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("path", FILTERS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_both_forms_read_the_code_of_real_filters(path: Path) -> None:
+def test_both_forms_make_the_same_of_real_filters(path: Path) -> None:
     code = path.read_bytes()
     place = sections(code)[10]
-    found, stopped = bulk.edited_in_python(code, *place)
+    ranges, stopped = bulk.ranges_in_python(code, *place)
     assert stopped == -1
-    assert bulk.edited(code, *place) == (found, -1)
+    assert ranges is not None
+    assert bulk.ranges_of(code, *place) == (ranges, -1)
+    for has_memory in (True, False):
+        check_both_forms(code, place, ranges, first=200, has_memory=has_memory)
+
+
+def check_both_forms(code: bytes, place: tuple[int, int], ranges: bytes, first: int, *, has_memory: bool) -> None:
+    """Of what becomes of the code of a module."""
+    given = code, *place, ranges, first, has_memory
+    edits, instructions, large = planned = bulk.planned_in_python(*given)
+    assert bulk.planned(*given) == planned
+    assert large == [(number, size) for number, size in large if size >= bulk.LARGE]
+    calls = [instruction * 2 for instruction in instructions]
+    joined = ([b"before", memoryview(b"this")], code, (*place, edits, calls), [b"after"])
+    assert bulk.joined(*joined) == bulk.joined_in_python(*joined)
+
+
+def places(*pairs: tuple[int, int]) -> bytes:
+    return array("Q", [at for pair in pairs for at in pair]).tobytes()
 
 
 SAMPLE = module("(loop $l (br_table $l $l (i32.const 0))) " + "".join(text.format(BIG=1) for text in ENDLESS.values()))
@@ -230,8 +249,8 @@ START, END = sections(SAMPLE)[10]
 def test_both_forms_read_types(body: str, edits: list[tuple[int, int]]) -> None:
     made = bytes.fromhex(body)
     code = bytes([1, len(made)]) + made
-    expected = [(0, 1, 2, len(code), [(2 + here, 2 + behind) for here, behind in edits])], -1
-    assert bulk.edited(code, 0, len(code)) == bulk.edited_in_python(code, 0, len(code)) == expected
+    expected = places(*((2 + here, 2 + behind) for here, behind in edits)), -1
+    assert bulk.ranges_of(code, 0, len(code)) == bulk.ranges_in_python(code, 0, len(code)) == expected
 
 
 @given(st.lists(st.tuples(st.integers(START, END - 1), st.integers(0, 255)), max_size=3), st.integers(0, 30))
@@ -240,7 +259,19 @@ def test_both_forms_agree_on_what_is_malformed(changes: list[tuple[int, int]], c
     for at, value in changes:
         code[at] = value
     end = max(END - cut, START)
-    assert bulk.edited(bytes(code), START, end) == bulk.edited_in_python(bytes(code), START, end)
+    given = bytes(code), START, end
+    ranges, stopped = found = bulk.ranges_in_python(*given)
+    assert bulk.ranges_of(*given) == found
+    if stopped < 0 and ranges is not None:
+        check_both_forms(bytes(code), (START, end), ranges, 9, has_memory=True)
+
+
+def test_too_many_instructions_that_become_calls_are_refused(load: Callable[[bytes], Instance]) -> None:
+    body = b"\0" + b"\x41\0\x40\0\x1a" * 150_000 + b"\x0b"
+    bodies = b"\7" + (leb(len(body)) + body) * 7
+    code = b"\0asm\1\0\0\0\1\4\1\x60\0\0\3\x08\7" + bytes(7) + b"\5\3\1\0\1\x0a" + leb(len(bodies)) + bodies
+    with pytest.raises(InvalidModule, match="more than 1048576 instructions that fill, copy or grow"):
+        load(code)
 
 
 def test_many_functions(load: Callable[[bytes], Instance]) -> None:
@@ -283,8 +314,8 @@ def instructions(draw: st.DrawFn) -> tuple[bytes, bool]:
     memory = lambda: number(draw(st.integers(0, 31)), draw(PADDED)) + one()  # noqa: E731
     c, targets = code_section, draw(st.integers(0, 4))
     shape: dict[int, Callable[[], bytes]] = {
-        **dict.fromkeys((c.NUMBER, c.BRANCH, c.BRANCH_IF, c.REFERENCE, c.CALL, c.GROW_TABLE, c.DROP_SEGMENT), one),
-        **dict.fromkeys((c.TWO_NUMBERS, c.CALL_INDIRECT), lambda: one() + one()),
+        **dict.fromkeys((c.NUMBER, c.BRANCH, c.BRANCH_IF, c.REFERENCE, c.CALL, c.GROW_TABLE, c.DROP_SEGMENT, c.RANGE), one),
+        **dict.fromkeys((c.RANGE_OF_TWO, c.CALL_INDIRECT), lambda: one() + one()),
         c.MEMORY: memory,
         c.MEMORY_AND_LANE: lambda: memory() + draw(st.binary(min_size=1, max_size=1)),
         c.FOUR_BYTES: lambda: draw(st.binary(min_size=4, max_size=4)),
@@ -293,7 +324,7 @@ def instructions(draw: st.DrawFn) -> tuple[bytes, bool]:
         c.LANE: lambda: draw(st.binary(min_size=1, max_size=1)),
         **dict.fromkeys((c.BLOCK, c.LOOP, c.IF), lambda: draw(st.sampled_from([b"\x40", b"\x7f", b"\x7b", b"\5", b"\x80\1"]))),
         c.BRANCH_TABLE: lambda: number(targets, 0) + b"".join(one() for _ in range(targets + 1)),
-        c.SELECT: lambda: b"\1" + draw(st.sampled_from([b"\x7f", b"\x70", b"\x7b"])),
+        c.SELECT: lambda: b"\1" + draw(st.sampled_from([b"\x7f", b"\x70", b"\x7b", b"\x63\x83\x0e", b"\x64\x70"])),
     }  # fmt: skip
     opcode = bytes([code]) if prefix is None else bytes([prefix]) + number(code, draw(PADDED))
     behind = shape.get(kind, lambda: b"")()
@@ -315,11 +346,11 @@ def test_the_cores_walk_and_this_one_go_the_same_way(drawn: list[tuple[bytes, bo
     size = leb(len(body))
     code = b"\1" + size + body
     at = 1 + len(size)
-    expected = [(0, 1, at, len(code), [(at + here, at + behind) for here, behind in edits])] if edits else []
-    for walk in (bulk.edited, bulk.edited_in_python):
+    expected = places(*((at + here, at + behind) for here, behind in edits))
+    for walk in (bulk.ranges_of, bulk.ranges_in_python):
         assert walk(code, 0, len(code)) == (expected, -1)
     read = code_section.read_code(code, (0, len(code)), [(0, 0)], [0, 0], 1)
     own = [text for text, _ in drawn]
     others = sum(1 if text[0] == 0x10 else code_section.INDIRECT if text[0] == 0x11 else 0 for text in own)
     others += sum(text[0] == 0xFC and Reader(text, 1).number() in (9, 13, 15) for text in own)
-    assert (read.stopped, read.calls.most) == (-1, len(drawn) + others)
+    assert (read.stopped, read.calls.most, read.ranges) == (-1, len(drawn) + others, expected)

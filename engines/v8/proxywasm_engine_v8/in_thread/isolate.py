@@ -112,6 +112,10 @@ class InThreadIsolate:
         """A ``WebAssembly.Module`` of this isolate, to be dropped by `drop`. Raises: Thrown."""
         library = self.library
         with self.entered():
+            if module := library.wasm_compile(self.pointer, code, len(code)):
+                return self._global(module)
+            self.recover()
+            # Once more in JavaScript, which can say what is wrong.
             buffer = library.buffer_new(self.pointer, len(code), 1)
             ctypes.memmove(library.buffer_data(buffer), code, len(code))
             return self._global(self._called(self._compile, buffer))

@@ -1,4 +1,5 @@
-/* Where the code of functions has what V8 does not interrupt in time: the same as `_edited` of bulk.py, which says more. */
+/* Where the code of functions has what V8 does not interrupt in time, and what takes its place: the C form of bulk.py,
+ * which says more. */
 #include "native.h"
 
 typedef struct {
@@ -86,7 +87,7 @@ static bool skip_atomic_operands(Place *place) {
     return number(place, &kind) && (kind == 3 ? skip(place, 1) : skip_memory_argument(place));
 }
 
-enum { LARGE = 2 << 10 };
+enum { LARGE = 2 << 10, MOST = 1 << 20 };
 typedef enum { OTHER, BULK, UNKNOWN } Found;
 
 /* Of the instructions whose number stands behind 0xFC. */
@@ -159,41 +160,63 @@ static bool skip_locals(Place *place) {
     return true;
 }
 
-static int append(PyObject *edits, Py_ssize_t here, Py_ssize_t behind) {
-    PyObject *edit = Py_BuildValue("(nn)", here, behind);
-    int failed = edit ? PyList_Append(edits, edit) : -1;
-    Py_XDECREF(edit);
-    return failed;
+/* Numbers of 64 bits. */
+typedef struct {
+    int64_t *items;
+    size_t count, room;
+} Numbers;
+
+static bool push(Numbers *numbers, int64_t value) {
+    if (numbers->count == numbers->room) {
+        size_t room = numbers->room ? 2 * numbers->room : 1024;
+        int64_t *items = PyMem_RawRealloc(numbers->items, room * sizeof *items);
+        if (!items) return PyErr_NoMemory(), false;
+        numbers->items = items, numbers->room = room;
+    }
+    numbers->items[numbers->count++] = value;
+    return true;
 }
 
-/* Append to `edits` what is in one body. Where it cannot be read, or NULL at its end, or with an exception. */
-static const uint8_t *read_body(Place *place, const uint8_t *code, PyObject *edits) {
+static bool push_three(Numbers *numbers, int64_t here, int64_t behind, int64_t which) {
+    return push(numbers, here) && push(numbers, behind) && push(numbers, which);
+}
+
+static PyObject *as_bytes(const Numbers *numbers) {
+    return PyBytes_FromStringAndSize((const char *)numbers->items,
+                                     (Py_ssize_t)(numbers->count * sizeof *numbers->items));
+}
+
+/* Note what is in one body; of too many, only that there are. Where it cannot be read, or NULL at its end, or with an
+ * exception. */
+static const uint8_t *read_body(Place *place, const uint8_t *code, Numbers *ranges) {
     const uint8_t *here = place->at;
-    bool large = place->end - here >= LARGE;
     if (!skip_locals(place)) return here;
-    if (large && append(edits, place->at - code, place->at - code)) return NULL;
     while (skip_simple(place), place->at < place->end) {
         here = place->at;
         Found found = skip_instruction(place);
         if (found == UNKNOWN) return here;
-        if (found == OTHER) continue;
-        if (append(edits, here - code, place->at - code)) return NULL;
+        if (found == OTHER || ranges->count > 2 * MOST) continue;
+        if (!push(ranges, here - code) || !push(ranges, place->at - code)) return NULL;
     }
     return NULL;
 }
 
-/* edited(code, start, end) -> ([(number, before, body, end, [(here, behind), …]), …], -1), or ([], where it cannot be
- * read) */
-PyObject *edited(PyObject *module, PyObject *args) {
+static bool is_within(Py_ssize_t start, Py_ssize_t end, Py_ssize_t size) {
+    if (start >= 0 && start <= end && end <= size) return true;
+    PyErr_Format(PyExc_ValueError, "there are %zd bytes", size);
+    return false;
+}
+
+/* ranges_of(code, start, end) -> (begins and ends, or None, -1), or (b"", where it cannot be read) */
+PyObject *ranges_of(PyObject *module, PyObject *args) {
     const char *bytes;
     Py_ssize_t size, start, end;
     uint64_t count, length;
-    if (!PyArg_ParseTuple(args, "y#nn:edited", &bytes, &size, &start, &end)) return NULL;
-    if (start < 0 || start > end || end > size) return PyErr_Format(PyExc_ValueError, "there are %zd bytes", size);
+    if (!PyArg_ParseTuple(args, "y#nn:ranges_of", &bytes, &size, &start, &end) || !is_within(start, end, size))
+        return NULL;
     const uint8_t *code = (const uint8_t *)bytes, *stopped = NULL;
     Place section = {code + start, code + end};
-    PyObject *found = PyList_New(0);
-    if (!found) return NULL;
+    Numbers ranges = {0};
     if (!number(&section, &count)) stopped = code + start;
     for (uint64_t index = 0; !stopped && index < count; index++) {
         const uint8_t *before = section.at;
@@ -202,22 +225,231 @@ PyObject *edited(PyObject *module, PyObject *args) {
             break;
         }
         Place body = {section.at, section.at + length};
-        const uint8_t *begins = section.at;
         section.at = body.end;
-        PyObject *edits = PyList_New(0);
-        stopped = edits ? read_body(&body, code, edits) : NULL;
-        if (edits && !PyErr_Occurred() && PyList_GET_SIZE(edits)) {
-            PyObject *item = Py_BuildValue("(KnnnO)", (unsigned long long)index, (Py_ssize_t)(before - code),
-                                           (Py_ssize_t)(begins - code), (Py_ssize_t)(body.end - code), edits);
-            if (item) PyList_Append(found, item);
-            Py_XDECREF(item);
-        }
-        Py_XDECREF(edits);
-        if (PyErr_Occurred()) {
-            Py_DECREF(found);
-            return NULL;
+        stopped = read_body(&body, code, &ranges);
+        if (PyErr_Occurred()) break;
+    }
+    PyObject *result = NULL;
+    if (PyErr_Occurred()) result = NULL;
+    else if (stopped) result = Py_BuildValue("(y#n)", "", (Py_ssize_t)0, (Py_ssize_t)(stopped - code));
+    else if (ranges.count > 2 * MOST) result = Py_BuildValue("(On)", Py_None, (Py_ssize_t)-1);
+    else {
+        PyObject *found = as_bytes(&ranges);
+        if (found) result = Py_BuildValue("(Nn)", found, (Py_ssize_t)-1);
+    }
+    PyMem_RawFree(ranges.items);
+    return result;
+}
+
+static int leb_size(uint64_t value) {
+    int size = 1;
+    while (value >>= 7) size++;
+    return size;
+}
+
+/* The number that an instruction has among those that become calls: a new one, if it is the first like this; or -1. */
+static Py_ssize_t number_of(PyObject *calls, const uint8_t *instruction, Py_ssize_t size) {
+    PyObject *key = PyBytes_FromStringAndSize((const char *)instruction, size);
+    if (!key) return -1;
+    Py_ssize_t which = -1;
+    PyObject *known = PyDict_GetItemWithError(calls, key);
+    if (known) which = PyLong_AsSsize_t(known);
+    else if (!PyErr_Occurred()) {
+        PyObject *value = PyLong_FromSsize_t(PyDict_Size(calls));
+        if (value && !PyDict_SetItem(calls, key, value)) which = PyLong_AsSsize_t(value);
+        Py_XDECREF(value);
+    }
+    Py_DECREF(key);
+    return which;
+}
+
+enum { NEVER = 7 }; /* bytes of the call that is never made, beside the number of its function */
+
+static PyObject *malformed(const char *what, Py_ssize_t at) {
+    PyObject *reader = PyImport_ImportModule("proxywasm_engine_v8.reader");
+    PyObject *error = reader ? PyObject_GetAttrString(reader, "Malformed") : NULL;
+    if (error) PyErr_Format(error, what, at);
+    Py_XDECREF(reader);
+    Py_XDECREF(error);
+    return NULL;
+}
+
+typedef struct {
+    const uint8_t *code;
+    const uint64_t *range, *ranges_end;
+    uint64_t first;
+    bool has_memory;
+    Numbers edits;
+    PyObject *calls, *large;
+} Plan;
+
+/* Plan what is replaced in one function, whose size stands before `begin`. */
+static bool plan_body(Plan *plan, uint64_t index, const uint8_t *before, const uint8_t *begin, const uint8_t *end) {
+    int64_t size = end - begin;
+    size_t head = plan->edits.count; /* its size, which is known at its end */
+    if (!push_three(&plan->edits, before - plan->code, begin - plan->code, 0)) return false;
+    if (size >= LARGE) {
+        PyObject *item = Py_BuildValue("(KL)", (unsigned long long)index, (long long)size);
+        int failed = item ? PyList_Append(plan->large, item) : -1;
+        Py_XDECREF(item);
+        if (failed) return false;
+        if (plan->has_memory) {
+            Place body = {begin, end};
+            if (!skip_locals(&body)) return malformed("locals that end too early, at %#zx", begin - plan->code), false;
+            Py_ssize_t which = number_of(plan->calls, NULL, 0), at = body.at - plan->code;
+            if (which < 0 || !push_three(&plan->edits, at, at, which)) return false;
+            size += NEVER + leb_size(plan->first + (uint64_t)which);
         }
     }
-    if (stopped && PyList_SetSlice(found, 0, PyList_GET_SIZE(found), NULL)) return Py_DECREF(found), NULL;
-    return Py_BuildValue("(Nn)", found, stopped ? (Py_ssize_t)(stopped - code) : (Py_ssize_t)-1);
+    for (; plan->range < plan->ranges_end && plan->range[0] < (uint64_t)(end - plan->code); plan->range += 2) {
+        Py_ssize_t here = (Py_ssize_t)plan->range[0], behind = (Py_ssize_t)plan->range[1];
+        Py_ssize_t which = number_of(plan->calls, plan->code + here, behind - here);
+        if (which < 0 || !push_three(&plan->edits, here, behind, which)) return false;
+        size += 1 + leb_size(plan->first + (uint64_t)which) - (behind - here);
+    }
+    if (plan->edits.count == head + 3) plan->edits.count = head;
+    else plan->edits.items[head + 2] = -1 - size;
+    return true;
+}
+
+/* Whether all ranges are in the code, one behind the other. */
+static bool are_in_order(const uint64_t *range, const uint64_t *end, uint64_t from, uint64_t to) {
+    for (; range < end; range += 2) {
+        if (range[0] < from || range[1] <= range[0] || range[1] > to) return false;
+        from = range[1];
+    }
+    return true;
+}
+
+static bool plan_all(Plan *plan, Py_ssize_t start, Py_ssize_t end) {
+    uint64_t count, length;
+    Place section = {plan->code + start, plan->code + end};
+    if (!number(&section, &count)) return malformed("the bytes end too early, at %#zx", start), false;
+    Py_ssize_t first_body = section.at - plan->code;
+    if (!push_three(&plan->edits, start, first_body, 0)) return false;
+    for (uint64_t index = 0; index < count; index++) {
+        const uint8_t *before = section.at;
+        if (!number(&section, &length) || length > (uint64_t)(section.end - section.at))
+            return malformed("the bytes end too early, at %#zx", before - plan->code), false;
+        const uint8_t *begin = section.at;
+        section.at += length;
+        if (!plan_body(plan, index, before, begin, section.at)) return false;
+    }
+    if (plan->edits.count == 3) plan->edits.count = 0;
+    else plan->edits.items[2] = -1 - (int64_t)count - (int64_t)PyDict_Size(plan->calls);
+    return true;
+}
+
+/* planned(code, start, end, ranges, first, has_memory) -> (edits, instructions, large) */
+PyObject *planned(PyObject *module, PyObject *args) {
+    const char *bytes, *ranges;
+    Py_ssize_t size, start, end, ranges_size;
+    unsigned long long first;
+    int has_memory;
+    if (!PyArg_ParseTuple(args, "y#nny#Kp:planned", &bytes, &size, &start, &end, &ranges, &ranges_size, &first,
+                          &has_memory) ||
+        !is_within(start, end, size))
+        return NULL;
+    Plan plan = {.code = (const uint8_t *)bytes,
+                 .range = (const uint64_t *)ranges,
+                 .ranges_end = (const uint64_t *)ranges + ranges_size / 16 * 2,
+                 .first = first,
+                 .has_memory = has_memory};
+    if (!are_in_order(plan.range, plan.ranges_end, (uint64_t)start, (uint64_t)end))
+        return PyErr_Format(PyExc_ValueError, "these are not ranges of this code");
+    PyObject *result = NULL;
+    plan.calls = PyDict_New(), plan.large = PyList_New(0);
+    if (plan.calls && plan.large && plan_all(&plan, start, end)) {
+        PyObject *edits = as_bytes(&plan.edits), *instructions = PyDict_Keys(plan.calls);
+        if (edits && instructions) result = Py_BuildValue("(OOO)", edits, instructions, plan.large);
+        Py_XDECREF(edits);
+        Py_XDECREF(instructions);
+    }
+    Py_XDECREF(plan.calls);
+    Py_XDECREF(plan.large);
+    PyMem_RawFree(plan.edits.items);
+    return result;
+}
+
+/* Puts bytes one behind the other, or only adds up how many they are. */
+typedef struct {
+    uint8_t *to;
+    Py_ssize_t size;
+} Output;
+
+static void put(Output *output, const void *bytes, Py_ssize_t size) {
+    if (output->to) memcpy(output->to + output->size, bytes, (size_t)size);
+    output->size += size;
+}
+
+static bool put_pieces(Output *output, PyObject *pieces) {
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(pieces); i++) {
+        Py_buffer piece;
+        if (PyObject_GetBuffer(PyList_GET_ITEM(pieces, i), &piece, PyBUF_SIMPLE)) return false;
+        put(output, piece.buf, piece.len);
+        PyBuffer_Release(&piece);
+    }
+    return true;
+}
+
+static void put_code(Output *output, const char *code, Py_ssize_t at, Py_ssize_t end, const int64_t *edits,
+                     size_t count, PyObject *calls) {
+    for (size_t i = 0; i < count; i += 3) {
+        put(output, code + at, (Py_ssize_t)edits[i] - at);
+        at = (Py_ssize_t)edits[i + 1];
+        int64_t which = edits[i + 2];
+        if (which >= 0) {
+            PyObject *call = PyTuple_GET_ITEM(calls, (Py_ssize_t)which);
+            put(output, PyBytes_AS_STRING(call), PyBytes_GET_SIZE(call));
+            continue;
+        }
+        uint8_t leb[10];
+        Py_ssize_t size = 0;
+        for (uint64_t value = (uint64_t)(-1 - which);; value >>= 7) {
+            leb[size++] = (uint8_t)((value & 0x7F) | (value > 0x7F ? 0x80 : 0));
+            if (value <= 0x7F) break;
+        }
+        put(output, leb, size);
+    }
+    put(output, code + at, end - at);
+}
+
+static bool are_edits(const int64_t *edits, size_t count, int64_t at, int64_t end, Py_ssize_t calls) {
+    for (size_t i = 0; i < count; i += 3) {
+        if (edits[i] < at || edits[i + 1] < edits[i] || edits[i + 1] > end || edits[i + 2] >= calls) return false;
+        at = edits[i + 1];
+    }
+    return true;
+}
+
+/* joined(before, code, (start, end, edits, calls), after) -> bytes */
+PyObject *joined(PyObject *module, PyObject *args) {
+    PyObject *before, *after, *given;
+    const char *code, *edits;
+    Py_ssize_t size, start, end, edits_size;
+    if (!PyArg_ParseTuple(args, "O!y#(nny#O)O!:joined", &PyList_Type, &before, &code, &size, &start, &end, &edits,
+                          &edits_size, &given, &PyList_Type, &after) ||
+        !is_within(start, end, size))
+        return NULL;
+    PyObject *calls = PySequence_Tuple(given), *result = NULL;
+    if (!calls) return NULL;
+    const int64_t *numbers = (const int64_t *)edits;
+    size_t count = (size_t)edits_size / 24 * 3;
+    bool good = are_edits(numbers, count, start, end, PyTuple_GET_SIZE(calls));
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(calls); i++) good = good && PyBytes_Check(PyTuple_GET_ITEM(calls, i));
+    if (!good) PyErr_SetString(PyExc_ValueError, "these are not edits of this code");
+    Output output = {NULL, 0};
+    for (int pass = 0; good && pass < 2; pass++) {
+        if (pass) {
+            result = PyBytes_FromStringAndSize(NULL, output.size);
+            if (!result) break;
+            output = (Output){(uint8_t *)PyBytes_AS_STRING(result), 0};
+        }
+        if (!put_pieces(&output, before)) good = false;
+        put_code(&output, code, start, end, numbers, count, calls);
+        if (!put_pieces(&output, after)) good = false;
+    }
+    if (!good) Py_CLEAR(result);
+    Py_DECREF(calls);
+    return result;
 }

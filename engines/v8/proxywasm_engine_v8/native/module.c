@@ -25,7 +25,9 @@ static PyObject *is_ticking(PyObject *module, PyObject *unused) { return PyBool_
 static PyMethodDef methods[] = {
     {"use", use, METH_VARARGS, NULL},
     {"is_ticking", is_ticking, METH_NOARGS, NULL},
-    {"edited", edited, METH_VARARGS, NULL},
+    {"ranges_of", ranges_of, METH_VARARGS, NULL},
+    {"planned", planned, METH_VARARGS, NULL},
+    {"joined", joined, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -167,6 +167,8 @@ double now(void);                          /* seconds, as Python's monotonic() *
 
 /* -- Reading code (bulk.c) ---------------------------------------------------------------------------------- */
 
-PyObject *edited(PyObject *module, PyObject *args);
+PyObject *ranges_of(PyObject *module, PyObject *args);
+PyObject *planned(PyObject *module, PyObject *args);
+PyObject *joined(PyObject *module, PyObject *args);
 
 #endif
