@@ -9,8 +9,8 @@ WORDS = "x\r\nFORGED \x1b[2K\x1b]0;title\x07\x9b31m\u2028FORGED\u202e".encode()
 """A line of its own, ESC and the like in both forms, a line separator, and text from right to left."""
 
 
-def forger(more: str = "") -> bytes:
-    """The module; it has `more` in it, as text of WebAssembly."""
+def forger(more: str = "", *, stub: bool = True) -> bytes:
+    """The module; it has `more` in it, as text of WebAssembly, and an import that no host knows, if it may be a stub."""
     text = "".join(f"\\{byte:02x}" for byte in WORDS)
     at, size = "(i32.const 64)", f"(i32.const {len(WORDS)})"
     calls = {
@@ -30,7 +30,7 @@ def forger(more: str = "") -> bytes:
     )
     made = "".join(f"(drop (call ${name} {arguments}))" for name, arguments in calls.items())
     return wat(f"""(module (@name "{text}") {imports}
-      (import "env" "proxy_unheard_of" (func $stub (result i32)))
+      {'(import "env" "proxy_unheard_of" (func $stub (result i32)))' if stub else ''}
       (import "wasi_snapshot_preview1" "fd_write" (func $fd_write (param i32 i32 i32 i32) (result i32)))
       (memory (export "memory") 1)
       (data (i32.const 64) "{text}")
@@ -39,7 +39,7 @@ def forger(more: str = "") -> bytes:
       (func (export "malloc") (param i32) (result i32) (i32.const 1024))
       (func $fall (@name "{text}") unreachable)
       (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
-        {made} (drop (call $stub))
+        {made} {'(drop (call $stub))' if stub else ''}
         (drop (call $fd_write (i32.const 1) (i32.const 16) (i32.const 1) (i32.const 40)))
         (drop (call $fd_write (i32.const 2) (i32.const 16) (i32.const 1) (i32.const 40)))
         (call $fall) (i32.const 0))

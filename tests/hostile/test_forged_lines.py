@@ -5,18 +5,24 @@ names that end up in errors, traces and hints.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import re
 from io import StringIO
 from pathlib import Path
+from wsgiref.util import setup_testing_defaults
 
+import grpc
 import httpx2
 import pytest
 
 from proxywasm_host import FilterConfig, Host, ModuleError
 from proxywasm_host.cli import main
 from proxywasm_host.engine.protocol import Engine
+from proxywasm_host.envoy.messages import ProcessingRequest, ProcessingResponse
 from proxywasm_host.integrations.asgi import ProxyWasmMiddleware
+from proxywasm_host.integrations.wsgi import ProxyWasmMiddleware as WsgiMiddleware
+from tests.envoy.proxy import served
 from tests.hostile.forger import WORDS, forger
 from tests.serve.conftest import origin, serve  # noqa: F401 - fixtures
 from tests.support import wat
@@ -62,6 +68,42 @@ def test_on_a_terminal_by_another_command(command, module, tmp_path, monkeypatch
     assert not FORGED.search(output), repr(output)
 
 
+@pytest.fixture(scope="module")
+def without_a_stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("forger") / "forger.wasm"
+    path.write_bytes(forger(stub=False))
+    return path
+
+
+def test_on_a_terminal_by_fuzz(without_a_stub, capsys) -> None:
+    """Which says where the guest trapped, and not what it said."""
+    assert main(["fuzz", str(without_a_stub), "--examples", "3", "--seed", "1"]) == 1
+    output = "".join(capsys.readouterr())
+    assert "the guest does not trap: unreachable in proxy_on_request_headers" in output
+    assert not FORGED.search(output), repr(output)
+
+
+SUITE = """\
+filter: FILTER
+tests:
+  - name: forged
+    request: {url: /x}
+    expect: {response: {status: 200}, logs: ["nothing of the kind"]}
+"""
+
+
+@pytest.mark.parametrize("format", ["tap", "junit", "json"])
+def test_in_the_report_of_a_suite(format, without_a_stub, tmp_path, capsys) -> None:
+    suite = tmp_path / "a.suite.yaml"
+    suite.write_text(SUITE.replace("FILTER", str(without_a_stub)))
+    report = tmp_path / "junit.xml"
+    options = {"tap": (), "junit": ("--junit", str(report)), "json": ("--json",)}[format]
+    assert main(["test", str(suite), *options]) == 1
+    output = "".join(capsys.readouterr()) + (report.read_text() if format == "junit" else "")
+    assert "FORGED" in output
+    assert not FORGED.search(output), repr(output)
+
+
 @pytest.mark.parametrize(
     "part",
     ['(import "env" "{}" (func))', '(import "{}" "f" (func))', '(func (export "{}"))', '(memory (export "{}") 1)'],
@@ -78,15 +120,33 @@ def test_names_of_imports_and_exports(part, tmp_path, capsys) -> None:
     check("".join(capsys.readouterr()))
 
 
-def test_in_the_log_of_a_middleware(engine: Engine, module, monkeypatch) -> None:
-    log = StringIO()
+def to_a_log(log: StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that the process logs."""
     handler = logging.StreamHandler(log)
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     monkeypatch.setattr(logging.root, "handlers", [handler])
     monkeypatch.setattr(logging.root, "level", logging.DEBUG)
+
+
+def test_in_the_log_of_a_middleware(engine: Engine, module, monkeypatch) -> None:
+    log = StringIO()
+    to_a_log(log, monkeypatch)
     filter = FilterConfig(module, engine=engine, unknown_imports="stub")
     app = ProxyWasmMiddleware(nobody, [filter], engine=engine)
     assert asyncio.run(status_of(app)) == 503
+    check(log.getvalue())
+
+
+def test_in_the_log_of_a_wsgi_middleware(engine: Engine, module, monkeypatch) -> None:
+    log = StringIO()
+    to_a_log(log, monkeypatch)
+    environ: dict[str, object] = {"wsgi.errors": log}
+    setup_testing_defaults(environ)
+    statuses = []
+    app = WsgiMiddleware(nobody, [FilterConfig(module, engine=engine, unknown_imports="stub")], engine=engine)
+    for part in app(environ, lambda status, *_: statuses.append(status)):
+        assert b"FORGED" not in part
+    assert statuses == ["503 Service Unavailable"]
     check(log.getvalue())
 
 
@@ -104,3 +164,39 @@ def test_in_the_log_of_serve(module, serve) -> None:  # noqa: F811
     assert served.get().status_code == 503
     served.stop()
     check(served.log)
+
+
+@pytest.fixture(scope="module")
+def configuration(module: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("configuration") / "filters.yaml"
+    path.write_text(json.dumps({"filters": [{"file": str(module), "unknown_imports": "stub"}], "log_level": "trace"}))
+    return path
+
+
+def test_in_the_log_of_ext_proc(configuration: Path) -> None:
+    asked = ProcessingRequest()
+    asked.request_headers.end_of_stream = True
+    for key, value in ((":method", "GET"), (":path", "/"), (":scheme", "http"), (":authority", "example.com")):
+        asked.request_headers.headers.headers.add(key=key, raw_value=value.encode())
+    with (
+        served("ext-proc", "--config", configuration, "--listen", "127.0.0.1:0") as ours,
+        grpc.insecure_channel(f"127.0.0.1:{ours.port}") as channel,
+    ):
+        process = channel.stream_stream(
+            "/envoy.service.ext_proc.v3.ExternalProcessor/Process",
+            ProcessingRequest.SerializeToString,
+            ProcessingResponse.FromString,
+        )
+        with pytest.raises(grpc.RpcError) as failed:
+            list(process(iter([asked]), timeout=60))
+    assert not FORGED.search(failed.value.details()), repr(failed.value.details())
+    check(ours.log)
+
+
+def test_in_the_log_of_ext_authz(configuration: Path) -> None:
+    with served("ext-authz", "--config", configuration, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0") as ours:
+        url = ours.line(r"asked over HTTP at (\S+)")[1]
+        answer = httpx2.get(url, timeout=60)
+    assert answer.status_code in (403, 500, 503)
+    assert "FORGED" not in f"{answer.headers} {answer.text}"
+    check(ours.log)
