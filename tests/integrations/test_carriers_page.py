@@ -14,7 +14,18 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/carriers.md"
-CARRIERS = ("serve", "ext-proc", "asgi", "wsgi", "aiohttp", "httpx", "requests", "mitmproxy")
+CARRIERS = (
+    "serve",
+    "ext-proc",
+    "asgi",
+    "wsgi",
+    "aiohttp",
+    "httpx",
+    "requests",
+    "urllib3",
+    "aiohttp client",
+    "mitmproxy",
+)
 WHAT = (
     "local responses",
     "callouts",
@@ -58,6 +69,15 @@ REASONS = {
     ("requests", "HTTP/2"): "requests has none",
     ("requests", "WebSocket"): "requests has none",
     ("requests", "TCP"): OF_HTTP,
+    ("urllib3", "request trailers"): "urllib3 has none",
+    ("urllib3", "response trailers"): "urllib3 has none",
+    ("urllib3", "HTTP/2"): "urllib3 has none",
+    ("urllib3", "WebSocket"): "urllib3 has none",
+    ("urllib3", "TCP"): OF_HTTP,
+    ("aiohttp client", "request trailers"): "aiohttp has none",
+    ("aiohttp client", "response trailers"): "aiohttp has none",
+    ("aiohttp client", "HTTP/2"): "aiohttp has none",
+    ("aiohttp client", "TCP"): OF_HTTP,
 }
 
 

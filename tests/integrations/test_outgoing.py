@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
 import re
 from itertools import count
 from pathlib import Path
 
+import aiohttp
 import anyio
 import httpx2
 import pytest
+import urllib3
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from proxywasm_host import Match, Services
 from proxywasm_host.integrations import httpx2 as of_httpx2
 from proxywasm_host.integrations import requests as of_requests
+from proxywasm_host.integrations import urllib3 as of_urllib3
+from proxywasm_host.integrations.aiohttp import client as of_aiohttp
 from proxywasm_host.integrations.httpx2 import Filter
 from tests.conftest import ENGINES
 from tests.integrations.programs import CLIENTS, CUT, REFUSED, Program
@@ -60,6 +68,8 @@ def test_headers_pass_the_filter_both_ways(program, upstream, engine_name):
 
 
 @pytest.mark.carries("requests", "request bodies part by part")
+@pytest.mark.carries("urllib3", "request bodies part by part")
+@pytest.mark.carries("aiohttp client", "request bodies part by part")
 @pytest.mark.carries("httpx", "request bodies part by part")
 @pytest.mark.parametrize("body", [b"a body", ["a ", "body"]], ids=["whole", "in parts"])
 def test_bodies_are_rewritten_both_ways(program, upstream, body):
@@ -79,6 +89,8 @@ def test_what_filters_do_to_method_path_and_host(program, upstream):
 
 
 @pytest.mark.carries("requests", "local responses")
+@pytest.mark.carries("urllib3", "local responses")
+@pytest.mark.carries("aiohttp client", "local responses")
 @pytest.mark.carries("httpx", "local responses")
 def test_a_local_response_instead_of_the_call(program, upstream):
     before = len(upstream.requests)
@@ -88,6 +100,8 @@ def test_a_local_response_instead_of_the_call(program, upstream):
 
 
 @pytest.mark.carries("requests", "callouts")
+@pytest.mark.carries("urllib3", "callouts")
+@pytest.mark.carries("aiohttp client", "callouts")
 @pytest.mark.carries("httpx", "callouts")
 def test_a_filter_asks_another_service_first(program, upstream):
     script = f"@on_request_headers\n{CALL}return 1\n@on_http_call_response\n{RESUME}0\n"
@@ -114,6 +128,8 @@ def test_a_response_that_filters_break_off(program, upstream):
 
 
 @pytest.mark.carries("requests", "response bodies part by part")
+@pytest.mark.carries("urllib3", "response bodies part by part")
+@pytest.mark.carries("aiohttp client", "response bodies part by part")
 @pytest.mark.carries("httpx", "response bodies part by part")
 def test_a_program_that_stops_reading(program, upstream, log):
     async def endless(request, reader, writer):
@@ -143,11 +159,76 @@ def test_cookies_encodings_and_redirects_are_the_library_s(upstream):
         response = session.get(f"{upstream.url}/moved")
         assert (response.json()["target"], [each.status_code for each in response.history]) == ("/there", [302])
         assert dict(session.cookies) == {"a": "1", "b": "2"}
+    with of_urllib3.ProxyWasmPoolManager(urllib3.PoolManager(), headers) as manager:
+        response = manager.request("POST", f"{upstream.url}/moved", fields={"name": "value"})
+        assert (response.json()["target"], len(response.retries.history)) == ("/there", 1)
+        before = upstream.connections
+        assert manager.urlopen("GET", upstream.url).headers["server"] == "proxy-wasm"
+        assert upstream.connections == before
     with httpx2.Client(
         transport=of_httpx2.ProxyWasmTransport(httpx2.HTTPTransport(), headers), follow_redirects=True
     ) as client:
         response = client.get(f"{upstream.url}/moved")
         assert (response.json()["target"], dict(client.cookies)) == ("/there", {"a": "1", "b": "2"})
+
+
+def test_an_aiohttp_session_keeps_its_ways(upstream):
+    """Redirects, cookies, encodings, forms, WebSockets and time-outs are aiohttp's, with filters between."""
+    upstream.answers["/moved"] = origins.raw(
+        b"HTTP/1.1 302 Found\r\nlocation: /there\r\nset-cookie: a=1\r\ncontent-length: 0\r\n\r\n", keep=True
+    )
+    zipped = gzip.compress(b"Hello.")
+    upstream.answers["/zipped"] = origins.raw(
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: %d\r\n\r\n" % len(zipped), zipped, keep=True
+    )
+    upstream.answers["/silent"] = origins.raw(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n", b"some", keep=True)
+
+    async def calls():
+        filters = of_aiohttp.ProxyWasmClientMiddleware([Filter(code("rust/headers"), configuration="from Rust")])
+        async with aiohttp.ClientSession(upstream.url, middlewares=[filters]) as session:
+            async with session.get("/moved") as response:
+                assert ((await response.json())["target"], response.history[0].status) == ("/there", 302)
+                assert response.headers["server"] == "proxy-wasm"
+                assert response.history[0].cookies["a"].value == "1"
+            assert await (await session.get("/zipped")).text() == "Hello."
+            form = aiohttp.FormData({"name": "value"})
+            form.add_field("file", b"content", filename="a.txt")
+            seen = json.loads(await (await session.post("/form", data=form)).read())
+            assert "content" in seen["body"]
+            assert dict(seen["headers"])["x-wasm"] == "from Rust"
+            with pytest.raises(asyncio.TimeoutError):
+                async with session.get("/silent", timeout=aiohttp.ClientTimeout(0.5)) as response:
+                    await response.read()
+            async with session.get("/not/read"):
+                pass
+        await filters.aclose()
+
+    asyncio.run(calls())
+
+
+@pytest.mark.carries("aiohttp client", "WebSocket")
+def test_a_websocket_of_a_program_passes_the_filters_until_it_opens():
+    async def echo(request):
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.send_str((await socket.receive_str()) + request.headers["x-wasm"])
+        await socket.close()
+        return socket
+
+    async def calls():
+        app = web.Application()
+        app.router.add_get("/", echo)
+        filters = of_aiohttp.ProxyWasmClientMiddleware([Filter(code("rust/headers"), configuration="from Rust")])
+        async with (
+            TestServer(app) as server,
+            aiohttp.ClientSession(middlewares=[filters]) as session,
+            session.ws_connect(server.make_url("/")) as socket,
+        ):
+            await socket.send_str("Hello ")
+            assert await socket.receive_str() == "Hello from Rust"
+        await filters.aclose()
+
+    asyncio.run(calls())
 
 
 def test_what_a_filter_lets_go_late_is_not_waited_for_until_upstream_speaks(upstream):
@@ -197,10 +278,12 @@ def test_requests_at_the_same_time_have_streams_of_their_own(upstream):
     assert anyio.run(many) == [200] * 50
 
 
-@pytest.mark.parametrize("kind", CLIENTS)
+@pytest.mark.parametrize("kind", [kind for kind in CLIENTS if kind != "aiohttp"])
 def test_what_sends_is_a_transport(kind):
-    wanted = {"requests": "adapter"}.get(kind, "transport")
-    make = of_requests.ProxyWasmAdapter if kind == "requests" else of_httpx2.ProxyWasmTransport
+    wanted, make = {
+        "requests": ("adapter", of_requests.ProxyWasmAdapter),
+        "urllib3": ("manager", of_urllib3.ProxyWasmPoolManager),
+    }.get(kind, ("transport", of_httpx2.ProxyWasmTransport))
     with pytest.raises(TypeError, match=f"app is the {wanted} that sends"):
         make(["auth.wasm"], [])
 
