@@ -1,12 +1,14 @@
 """Expressions in CEL, over the package cel-expr-python (extra ``cel``): cel-cpp, by which Envoy evaluates them, too.
 
 No deadline ends a foreign function. So an expression is a text of `MAX_TEXT` characters at most and without a loop
-(``all``, ``exists``, ``exists_one``, ``map``, ``filter``; ``has`` is none), and has few regular expressions. The
-package bounds how deeply it is nested.
+(``all``, ``exists``, ``exists_one``, ``map``, ``filter``; ``has`` is none), and has few regular expressions, which are
+constants and small. The package bounds how deeply it is nested. It is not evaluated where properties are so long that
+it would take more than some hundredths of a second.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import cache
@@ -26,20 +28,30 @@ MAX_SIZE = 4 * MIB
 LAST = 0xFFFFFFFF
 """The highest token."""
 MAX_MATCHES = 16
-"""Calls of ``matches``. A text as long as a header may be takes a tenth of a second as a regular expression."""
+"""Calls of ``matches``."""
+MAX_STATES = 10_000
+"""Of all regular expressions, see `_states`: they take some milliseconds to compile, each time."""
+MAX_READ = 4 * MIB
+"""Characters of properties, each as often as it is named."""
+MAX_MATCHED = 4_000_000
+"""Characters times states."""
+MAX_COMPARED = 1_000_000_000
+"""Characters of texts, times those of what is sought in them by ``contains``."""
 EXPRESSION, CHARACTER = 4096, 192
 """Bytes that an expression takes, and each character of it."""
 CONSTANT, IDENT, SELECT, CALL, LIST, STRUCT, COMPREHENSION = range(3, 10)
 """Kinds of an ``Expr`` (``cel/expr/syntax.proto``), by the number of its field."""
 TEXT = 6
 """The field of a constant that is text."""
-STANDARD = frozenset([
-    *("!_", "-_", "_!=_", "_%_", "_&&_", "_*_", "_+_", "_-_", "_/_", "_<=_", "_<_", "_==_", "_>=_", "_>_"),
-    *("_?_:_", "_[_]", "_||_", "@in"),
-    *("bool", "bytes", "contains", "double", "dyn", "duration", "endsWith", "getDate", "getDayOfMonth"),
-    *("getDayOfWeek", "getDayOfYear", "getFullYear", "getHours", "getMilliseconds", "getMinutes", "getMonth"),
-    *("getSeconds", "int", "matches", "size", "startsWith", "string", "timestamp", "type", "uint"),
-])
+STANDARD = frozenset(
+    [
+        *("!_", "-_", "_!=_", "_%_", "_&&_", "_*_", "_+_", "_-_", "_/_", "_<=_", "_<_", "_==_", "_>=_", "_>_"),
+        *("_?_:_", "_[_]", "_||_", "@in"),
+        *("bool", "bytes", "contains", "double", "dyn", "duration", "endsWith", "getDate", "getDayOfMonth"),
+        *("getDayOfWeek", "getDayOfYear", "getFullYear", "getHours", "getMilliseconds", "getMinutes", "getMonth"),
+        *("getSeconds", "int", "matches", "size", "startsWith", "string", "timestamp", "type", "uint"),
+    ]
+)
 """What can be called: the functions of the language itself. Another is refused where the expression is made."""
 Path = tuple[str, ...]
 
@@ -58,19 +70,30 @@ class Expression:
         except RuntimeError as error:
             raise ForeignCallFailed(BAD_ARGUMENT, f"no expression in CEL: {error}") from None
         calls: list[str] = []
-        paths: set[Path] = set()
+        paths: list[Path] = []
+        self._sought: list[int | None] = []
+        patterns: list[str] = []
         parsed = _field(self._compiled.serialize(), 2)  # an Any, and in it a ParsedExpr
-        _look(_field(parsed, 2), calls, paths)
+        _look(_field(parsed, 2), calls, paths, patterns, self._sought)
         unknown = [name for name in calls if name not in STANDARD]
         if unknown:
             raise ForeignCallFailed(BAD_ARGUMENT, f"no function of CEL is called {unknown[0]!r}")
         if calls.count("matches") > MAX_MATCHES:
             raise ForeignCallFailed(BAD_ARGUMENT, f"the expression calls matches more than {MAX_MATCHES} times")
-        self.paths = sorted(paths, key=len)
+        if calls.count("matches") != len(patterns):
+            raise ForeignCallFailed(BAD_ARGUMENT, "matches takes a regular expression that is a constant")
+        self._states = sum(map(_states, patterns))
+        if self._states > MAX_STATES:
+            raise ForeignCallFailed(
+                BAD_ARGUMENT, f"the regular expressions have {self._states} states, at most {MAX_STATES}"
+            )
+        self._reads = len(paths), "_+_" in calls
+        self.paths = sorted(set(paths), key=len)
         self.size = EXPRESSION + CHARACTER * len(text)
 
     def evaluate(self, properties: Mapping[str, Any]) -> Any:
         """Its value, of these properties: dicts by the segments of their names. Raises: ForeignCallFailed."""
+        self._check_length(properties)
         try:
             value = self._compiled.eval(data={name: _of_cel(each) for name, each in properties.items()})
         except (RuntimeError, ValueError, TypeError) as error:
@@ -81,6 +104,23 @@ class Expression:
         if kind in ("NULL", "TYPE"):
             raise ForeignCallFailed(SERIALIZATION_FAILURE, f"a value of type {kind} has no form in the ABI")
         return value.plain_value()
+
+    def _check_length(self, properties: Mapping[str, Any]) -> None:
+        """Raises: ForeignCallFailed, if evaluating would take too long: no value has more text than is read."""
+        times, joins = self._reads
+        length = _length(properties)
+        read = times * length
+        longest = read if joins else length
+        compared = sum(longest * (longest if sought is None else sought) for sought in self._sought)
+        for most, count, what in (
+            (MAX_READ, read, "to read"),
+            (MAX_MATCHED, longest * self._states, "by states of regular expressions"),
+            (MAX_COMPARED, compared, "to compare"),
+        ):
+            if count > most:
+                raise ForeignCallFailed(
+                    INTERNAL_FAILURE, f"the properties are too long: {count} characters {what}, at most {most}"
+                )
 
 
 class Expressions:
@@ -144,11 +184,58 @@ def _of_cel(value: Any) -> Any:
     return value
 
 
-def _look(expression: bytes, calls: list[str], paths: set[Path]) -> None:
-    """Note what an ``Expr`` calls, and the properties that it asks for. Raises: ForeignCallFailed, for a loop."""
+def _length(value: Any) -> int:
+    """How many characters there are in a property, or in several."""
+    if isinstance(value, Mapping):
+        return sum(map(_length, value)) + sum(map(_length, value.values()))
+    if isinstance(value, (list, tuple)):
+        return sum(map(_length, value))
+    return len(value) if isinstance(value, (str, bytes)) else 1
+
+
+_ONE = re.compile(
+    r"""\\[pP](?:\{[^}]*\}|.) | \\x\{[^}]*\} | \\Q.*?(?:\\E|$) | \\. | \[\^?\]?(?:\[:[^\]]*\]|\\.|[^\]\\])*\]
+    | \{(\d+)(?:,(\d*))?\} | .""",
+    re.VERBOSE | re.DOTALL,
+)
+_CLASSES = re.compile(r"\\[DWS]|\[\^|\[:\^|[^\0-\x7f]|^\.")
+"""What stands for many characters, which UTF-8 writes in many ways."""
+_UNICODE = re.compile(r"\\[pP]")
+_OF_A_CLASS, _OF_UNICODE = 40, 1500
+
+
+def _states(pattern: str) -> int:
+    """About how many instructions RE2 makes of a regular expression; a repetition of what is repeated multiplies."""
+    groups, last = [0], 0
+    for found in _ONE.finditer(pattern):
+        part = found[0]
+        if part == "(":
+            groups.append(0)
+            last = 0
+        elif part == ")" and len(groups) > 1:
+            last = groups.pop() + 1
+            groups[-1] += last
+        elif found[1]:
+            times = max(int(found[1]), int(found[2] or 0), 1)
+            groups[-1] += last * (times - 1)
+            last *= times
+        else:
+            last = len(part) + _OF_A_CLASS * len(_CLASSES.findall(part)) + _OF_UNICODE * len(_UNICODE.findall(part))
+            groups[-1] += last
+    return sum(groups) * (2 if "(?" in pattern else 1)
+
+
+def _look(
+    expression: bytes, calls: list[str], paths: list[Path], patterns: list[str], sought: list[int | None]
+) -> None:
+    """Note what an ``Expr`` calls, each property that it asks for, constants that are regular expressions, and how long
+    what is sought in texts is, if it is a constant.
+
+    Raises: ForeignCallFailed, for a loop.
+    """
     path = _path(expression)
     if path:
-        paths.add(path)
+        paths.append(path)
         return
     for kind, body in fields(expression):
         if not isinstance(body, bytes) or kind == CONSTANT:
@@ -160,7 +247,14 @@ def _look(expression: bytes, calls: list[str], paths: set[Path]) -> None:
                 calls.append(part.decode())
             elif isinstance(part, bytes):
                 for each in _parts(kind, number, part):
-                    _look(each, calls, paths)
+                    _look(each, calls, paths, patterns, sought)
+        name = _field(body, 2) if kind == CALL else b""
+        if name in (b"matches", b"contains"):
+            text = dict(fields(_field(_bytes(list(fields(body))[-1][1]), CONSTANT))).get(TEXT)  # the last argument
+            if name == b"contains":
+                sought.append(None if text is None else len(_bytes(text)))
+            elif text is not None:
+                patterns.append(_bytes(text).decode())
 
 
 def _parts(kind: int, number: int, part: bytes) -> Iterator[bytes]:

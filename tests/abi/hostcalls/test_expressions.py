@@ -24,7 +24,11 @@ pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="the package 
         ("f.x(size([1].filter(x, true)))", "a loop "),
         ("request.path.map(1, 2, 3, 4)", "no function of CEL is called 'map'"),
         ("a.b(1)", "no function of CEL is called 'b'"),
-        ("&&".join(["'a'.matches(b)"] * 17), "the expression calls matches more than 16 times"),
+        ("&&".join(["a.matches('b')"] * 17), "the expression calls matches more than 16 times"),
+        ("a.matches(b)", "matches takes a regular expression that is a constant"),
+        ("matches(a, b + 'c')", "matches takes a regular expression that is a constant"),
+        ("a.matches('((a{1,100}){1,100}b)')", "the regular expressions have 10102 states, at most 10000"),
+        (r"a.matches(r'\pL{9}')", "the regular expressions have 13527 states, at most 10000"),
         ("1" * 4097, "the expression has 4097 characters, at most 4096"),
         ("(" * 1000 + ")" * 1000, "no expression in CEL: "),
         ("1+" * 1000 + "1", "no expression in CEL: "),
@@ -36,6 +40,34 @@ def test_what_is_refused(text, said):
         Expression(text)
     assert str(caught.value).startswith(said)
     assert caught.value.status == 2
+
+
+LONG = {"a": "a" * 500_000, "b": "a" * 250_000 + "b"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a.contains(b)", "562504500009 characters to compare, at most 1000000000"),
+        ("[a, a, a, a, a, a]", "4500018 characters to read, at most 4194304"),
+        ("(a + b).contains(a)", "characters to compare"),
+        ("(a + a + a).startsWith(b) || {a: b}[a] == a", "characters to read"),
+        ("a.matches('(a|b)*a(a|b){100}c')", "characters by states of regular expressions"),
+    ],
+)
+def test_properties_that_are_too_long_for_it(text, said):
+    """Each would take tenths of a second and more, and no deadline ends it."""
+    expression = Expression(text)
+    with pytest.raises(ForeignCallFailed, match=said) as caught:
+        expression.evaluate(LONG)
+    assert caught.value.status == 10
+
+
+def test_long_properties_that_are_quick_to_look_at():
+    assert Expression("a.contains('ab') || b.endsWith('ab') && size(a) > 9 && a != b").evaluate(LONG)
+    uuid = "r'^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$'"
+    path = {"a": "01234567-89ab-cdef-0123-456789abcdef"}
+    assert Expression(" || ".join([f"a.matches({uuid})"] * 16)).evaluate(path)
 
 
 @pytest.mark.parametrize(
