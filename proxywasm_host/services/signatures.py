@@ -9,6 +9,8 @@ Source: ``foreign.cc`` and ``crypto/utility_impl.cc`` of Envoy.
 
 from __future__ import annotations
 
+import re
+from base64 import b64decode
 from functools import lru_cache
 from typing import Any
 
@@ -23,10 +25,16 @@ MAX_ARGUMENT = 1 << 20
 """Bytes. No deadline ends a foreign function, so each must be quick."""
 MAX_RSA = 4096, 8192
 """Bits of RSA keys, private and public: with larger ones a call takes a second."""
+MIN_PRIME = 1 << 100
+MAX_KEY = 8 << 10
+"""Bytes of a private key."""
 KEYS = 16
 """How many keys are kept as they were read, which takes longer than what is done with them."""
 HASHES = ("sha1", "sha224", "sha256", "sha384", "sha512")
 CURVES = ("secp224r1", "secp256r1", "secp384r1", "secp521r1")
+ALGORITHMS = bytes.fromhex("06092a864886f70d010101"), bytes.fromhex("06072a8648ce3d0201")
+"""The object identifiers of RSA and of elliptic curves."""
+PEM = re.compile(rb"-----BEGIN (RSA |EC |)PRIVATE KEY-----([^-]+)-----END \1PRIVATE KEY-----")
 
 
 def verify_signature(arguments: bytes) -> bytes:
@@ -108,9 +116,7 @@ def _load(der: bytes, pem: bytes, *, private: bool) -> Any:
     try:
         key: Any
         if private:
-            key = (
-                serialization.load_der_private_key(der, None) if der else serialization.load_pem_private_key(pem, None)
-            )
+            key = _private(der, pem)
         else:
             key = serialization.load_der_public_key(der) if der else serialization.load_pem_public_key(pem)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -120,6 +126,49 @@ def _load(der: bytes, pem: bytes, *, private: bool) -> Any:
     if isinstance(key, (ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey)):
         return key if key.curve.name in CURVES else None
     return None
+
+
+def _private(der: bytes, pem: bytes) -> Any:
+    """A private key; ``None`` or ValueError if the data is none.
+
+    The library looks whether the numbers of RSA are prime, for a third of a second, and what keys of other algorithms
+    lack it works out, without an end to it. So RSA's are only to fit each other, and others are not read.
+    """
+    from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - an extra brings it
+    from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415
+
+    if len(der or pem) > MAX_KEY:
+        return None
+    block = None if der else PEM.search(pem)
+    if block is not None:
+        pem, plain = block[0], not block[1]
+        der = b64decode(block[2]) if plain else b""
+    elif not der:
+        return None
+    if der and not any(algorithm in der[:40] for algorithm in ALGORITHMS):
+        return None
+    load, data = (serialization.load_der_private_key, der) if der else (serialization.load_pem_private_key, pem)
+    key = load(data, None, unsafe_skip_rsa_key_validation=True)
+    return None if isinstance(key, rsa.RSAPrivateKey) and not _fits(key) else key
+
+
+def _fits(key: Any) -> bool:
+    """Whether the numbers of an RSA key are odd where they have to be, and fit each other."""
+    if key.key_size > MAX_RSA[0]:
+        return False
+    numbers = key.private_numbers()
+    p, q, d, n, e = numbers.p, numbers.q, numbers.d, numbers.public_numbers.n, numbers.public_numbers.e
+    return bool(
+        p * q == n
+        and p & q & e & 1
+        and min(p, q) > MIN_PRIME
+        and 1 < e < n
+        and 1 < d < n
+        and d * e % (p - 1) == d * e % (q - 1) == 1
+        and numbers.dmp1 == d % (p - 1)
+        and numbers.dmq1 == d % (q - 1)
+        and numbers.iqmp * q % p == 1
+    )
 
 
 def _hash(name: bytes) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from base64 import b64encode
 from functools import lru_cache
 
 import pytest
@@ -126,3 +128,58 @@ def test_without_the_library(monkeypatch):
     with pytest.raises(ForeignCallFailed, match=r"^cryptography is not installed: .*\[crypto\]") as caught:
         verify(field(1, "sha256") + field(2, b"key"))
     assert caught.value.status == 1
+
+
+def der(tag: int, *contents: bytes) -> bytes:
+    content = b"".join(contents)
+    size = len(content).to_bytes(4, "big").lstrip(b"\0") or b"\0"
+    return bytes([tag]) + (size if len(content) < 0x80 else bytes([0x80 | len(size)]) + size) + content
+
+
+def integer(value: int) -> bytes:
+    return der(2, value.to_bytes(value.bit_length() // 8 + 1, "big"))
+
+
+RSA = der(6, bytes.fromhex("2a864886f70d010101")) + b"\5\0"
+DSA = bytes.fromhex("2a8648ce380401")
+
+
+def made_up(**changes: int) -> bytes:
+    """An RSA key, some numbers of which are others."""
+    numbers = key("short rsa").private_numbers()
+    own = {"n": numbers.public_numbers.n, "e": 65537, **{name: getattr(numbers, name) for name in ("d", "p", "q")}}
+    own |= {name: getattr(numbers, name) for name in ("dmp1", "dmq1", "iqmp")} | changes
+    inner = der(0x30, integer(0), *(integer(own[name]) for name in ("n", "e", "d", "p", "q", "dmp1", "dmq1", "iqmp")))
+    return der(0x30, integer(0), der(0x30, RSA), der(4, inner))
+
+
+BIG = (1 << 16_000) - 1
+NO_KEY = {3: b"Invalid key type: private key required for signing operation."}
+
+
+def test_a_key_that_is_put_together():
+    assert signed(der=made_up())[1] == 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        made_up(n=BIG), made_up(p=BIG), made_up(d=0), made_up(e=4), made_up(iqmp=1), made_up(p=1, q=1, n=1),
+        made_up(p=4, q=1 << 1000, n=1 << 1002), made_up(dmp1=3),
+        made_up(n=(1 << 1_000_000) - 1),
+        der(0x30, integer(0), der(0x30, der(6, DSA), der(0x30, integer(BIG), integer(BIG), integer(3))), der(4, integer(BIG - 2))),
+        b"x" * 100_000,
+    ],
+)  # fmt: skip
+def test_keys_that_would_take_long(data):
+    """With numbers that are large, or do not fit: of a million bits, one took the library minutes to look at."""
+    began = time.process_time()
+    text = b"-----BEGIN PRIVATE KEY-----\n" + b64encode(data) + b"\n-----END PRIVATE KEY-----\n"
+    assert (signed(der=data), signed(pem=text)) == (NO_KEY, NO_KEY)
+    assert time.process_time() - began < 5
+
+
+def test_private_keys_in_forms_of_their_own():
+    traditional = serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    for kind in ("rsa", "SECP256R1"):
+        assert signed(pem=b"a comment\n" + key(kind).private_bytes(PEM, *traditional))[1] == 1
