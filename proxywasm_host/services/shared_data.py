@@ -48,8 +48,8 @@ class _Space(Quota):
         self.until: dict[bytes, float] = {}
 
     def forget_old(self, now: float) -> None:
-        """Let go of what is gone."""
-        for key in [key for key, until in self.until.items() if until <= now]:
+        """Let go of what is gone: the first of `until`, for all live equally long."""
+        while self.until and self.until[key := next(iter(self.until))] <= now:
             del self.until[key]
             self.release(ENTRY + len(key) + len(self.entries.pop(key)[0]))
 
@@ -99,6 +99,7 @@ class InMemorySharedData:
                 space.reserve(len(value) - len(old[0]))
             space.entries[key] = value, next(self._cas) & 0xFFFFFFFF or next(self._cas) & 0xFFFFFFFF
             if self.ttl:
+                space.until.pop(key, None)  # to be the last
                 space.until[key] = now + self.ttl
             return True
 

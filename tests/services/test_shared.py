@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,9 +16,10 @@ import pytest
 from proxywasm_host.errors import ConfigError
 from proxywasm_host.services import QuotaExceeded, ServiceUnavailable, UnknownQueue
 from proxywasm_host.services.metrics import COUNTER, GAUGE, HISTOGRAM
-from proxywasm_host.services.shared import check_shared, open_shared
+from proxywasm_host.services.shared import check_shared, open_shared, processes
 from proxywasm_host.services.shared.directory import Directory
 from proxywasm_host.services.shared.processes import ProcessSharedData, ProcessSharedQueues
+from proxywasm_host.services.shared_data import ENTRY
 from tests.redis_server import Server, valkey
 from tests.services.shared_counting import all_counted
 
@@ -381,6 +383,23 @@ def test_what_is_kept_between_processes_is_bounded(tmp_path):
     finally:
         queues.close()
         directory.close()
+
+
+def test_a_full_store_looks_at_some_entries_each_time(tmp_path, monkeypatch):
+    """So that no process waits for long; until all were looked at, there may be no room."""
+    monkeypatch.setattr(processes, "LOOKED_AT", 4)
+    data = ProcessSharedData(Directory(tmp_path / "store"), max_bytes=10 * (ENTRY + 3), ttl=3600)
+    for number in range(10):
+        data.set("vm", b"k%d" % number, b"v")
+    with pytest.raises(QuotaExceeded):
+        data.set("vm", b"no", b"v")
+    monkeypatch.setattr(processes, "_over", bool)  # an hour later
+    stored = 0
+    for number in range(10):
+        with contextlib.suppress(QuotaExceeded):
+            data.set("vm", b"n%d" % number, b"v")
+            stored += 1
+    assert stored >= 8
 
 
 def test_redis_without_room(tmp_path, opened):

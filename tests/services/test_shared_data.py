@@ -122,3 +122,16 @@ def test_no_limit():
     data = InMemorySharedData(None)
     for number in range(100):
         assert data.set("vm", b"%d" % number, bytes(1 << 20))
+
+
+def test_what_is_gone_makes_room_and_nothing_else_is_looked_at():
+    now = [0.0]
+    data = InMemorySharedData(max_bytes=3 * (ENTRY + 2), ttl=10, clock=lambda: now[0])
+    for at, key in enumerate((b"a", b"b", b"c", b"a")):  # the first is set again
+        now[0] = at
+        data.set("vm", key, b"1")
+    with pytest.raises(QuotaExceeded):
+        data.set("vm", b"d", b"1")
+    now[0] = 11.5
+    assert data.set("vm", b"d", b"1")
+    assert [bool(data.get("vm", key)) for key in (b"a", b"b", b"c", b"d")] == [True, False, True, True]

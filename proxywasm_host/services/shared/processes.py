@@ -39,6 +39,8 @@ USED = struct.Struct("<QI")
 """Of a vm_id: bytes that its data takes, and the last CAS number."""
 QUEUED = struct.Struct("<QQ16s")
 """Of a queue: notes that nobody has taken, the number of its last message, the vm_id."""
+LOOKED_AT = 2_000
+"""Entries that are looked at, some milliseconds long, to make room for a new one."""
 TOKEN = struct.Struct(">I")
 NUMBER = struct.Struct(">IQ")
 """Key of a message: token, number."""
@@ -75,6 +77,8 @@ class ProcessSharedData:
         self.max_bytes = max_bytes
         self.ttl = ttl
         self._directory = directory
+        self._looked_at: dict[bytes, bytes] = {}
+        """By vm_id, how far this process has looked for what is gone."""
 
     def get(self, vm_id: str, key: bytes) -> tuple[bytes, int] | None:
         """The value and its CAS number, or ``None`` if the key was never set, or is gone."""
@@ -102,8 +106,8 @@ class ProcessSharedData:
         size += ENTRY + len(key) + len(value)
         quota = Quota(f"the shared data of vm_id {vm_id!r}", self.max_bytes)
         quota.used = used
-        if not quota.has(size):
-            quota.release(_forget_old(transaction, db, owner, but=at))
+        if self.ttl and not quota.has(size):
+            quota.release(self._forget_old(transaction, db, owner, but=at))
         quota.reserve(size)
         number = last % 0xFFFFFFFF + 1  # 0 asks for no comparison, so no value has it (shared_data.cc)
         until = time.monotonic() + self.ttl if self.ttl else 0.0
@@ -111,13 +115,31 @@ class ProcessSharedData:
         transaction.put(owner, USED.pack(quota.used, number), db=db[b"used"])
         return True
 
+    def _forget_old(self, transaction: Any, db: Any, owner: bytes, but: bytes) -> int:
+        """Remove entries that are gone, of some: nobody else can write meanwhile. Returns how many bytes they cost."""
+        freed, left = 0, LOOKED_AT
+        with transaction.cursor(db=db[b"data"]) as cursor:
+            found = cursor.set_range(self._looked_at.pop(owner, owner))
+            while found and cursor.key()[:16] == owner:
+                if not left:
+                    self._looked_at[owner] = bytes(cursor.key())
+                    break
+                left -= 1
+                stored = cursor.value()
+                if cursor.key() != but and _over(VALUE.unpack_from(stored)[1]):
+                    freed += _size(stored)
+                    found = cursor.delete() and bool(cursor.key())
+                else:
+                    found = cursor.next()
+        return freed
+
     def clear(self, vm_id: str) -> None:
         """Forget all data of a vm_id."""
 
         def clear(transaction: Any, db: Any) -> None:
             owner = _digest(vm_id)
             _, last = USED.unpack(transaction.get(owner, db=db[b"used"]) or bytes(USED.size))
-            _forget(transaction, db, owner, lambda *_: True)
+            _forget(transaction, db, owner)
             transaction.put(owner, USED.pack(0, last), db=db[b"used"])
 
         self._directory.write(clear)
@@ -136,22 +158,12 @@ def _size(stored: bytes) -> int:
     return ENTRY + length + len(stored) - VALUE.size
 
 
-def _forget_old(transaction: Any, db: Any, owner: bytes, but: bytes) -> int:
-    return _forget(transaction, db, owner, lambda at, stored: at != but and _over(VALUE.unpack_from(stored)[1]))
-
-
-def _forget(transaction: Any, db: Any, owner: bytes, which: Callable[[bytes, bytes], bool]) -> int:
-    """Remove entries of a vm_id. Returns how many bytes they cost."""
-    freed = 0
+def _forget(transaction: Any, db: Any, owner: bytes) -> None:
+    """Remove all entries of a vm_id."""
     with transaction.cursor(db=db[b"data"]) as cursor:
         found = cursor.set_range(owner)
         while found and cursor.key()[:16] == owner:
-            if which(cursor.key(), cursor.value()):
-                freed += _size(cursor.value())
-                found = cursor.delete() and bool(cursor.key())
-            else:
-                found = cursor.next()
-    return freed
+            found = cursor.delete() and bool(cursor.key())
 
 
 class ProcessSharedQueues(ListeningQueues):
