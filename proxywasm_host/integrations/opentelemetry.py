@@ -85,7 +85,13 @@ class Tracing:
         if stream is not None:
             traced = self._streams.get(id(stream)) or self._begin(stream)
         elif row.key in REPLIES:
-            traced = self._callouts.get((id(context), args[1]))
+            asked = id(context), args[1]
+            traced = self._callouts.get(asked)
+            root: Any = context
+            goes_on = row.key != "on_grpc_close" and isinstance(root.callout(args[1]), GrpcStream)
+            if traced is not None and not goes_on:
+                del self._callouts[asked]
+                traced.callouts.discard(asked)
         if traced is None:
             self._running.append(None)
             return

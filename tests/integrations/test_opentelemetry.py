@@ -147,6 +147,22 @@ def test_callbacks_of_no_stream_have_no_spans_and_nothing_is_kept(engine, export
     assert (tracing._streams, tracing._callouts, tracing._running) == ({}, {}, [])
 
 
+def test_a_callout_is_forgotten_with_its_reply(engine, exporter, provider):
+    """A stream that lives long may make any number of them."""
+    tracing = Tracing(provider)
+    call = CALL.format('""')
+    asks = f"@on_request_headers\n{call}@on_http_call_response\n{call}"
+    with Host(engine, services=Services(clusters={"up"}), listener=tracing) as host:
+        plugin = host.load_plugin(code("c/probe_0_2_1"), name="probe", configuration=asks)
+        with host.http_stream([plugin]) as stream:
+            effects = stream.request_headers(REQUEST, True)
+            for _ in range(3):
+                [call] = [effect for effect in effects if isinstance(effect, HttpCall)]
+                effects = host.deliver(call, HttpCallReply([(b":status", b"200")], b""))
+                assert len(tracing._callouts) <= 1
+    assert names(exporter.get_finished_spans()).count("probe on_http_call_response") >= 1
+
+
 def test_a_trace_that_is_not_sampled_is_carried_on_as_that(carry, upstream):
     tracing = Tracing(TracerProvider(sampler=ALWAYS_OFF))
     assert carry(WAITS, listener=tracing, clusters={"up": upstream.url}).get().status == 200
