@@ -28,6 +28,10 @@ except ModuleNotFoundError as error:
 __all__ = ["ENVOY", "HIGRESS", "ISTIO", "KUADRANT", "SETS", "FilterMetrics", "Tag", "families"]
 
 PREFIX = "wasmcustom_"
+MAX_NAME = 2_000
+"""Characters of a name that has labels in it: of a longer one, which only a hostile guest makes, nothing is taken."""
+MAX_NAMES = 2 << 20
+"""Characters of all names that labels are taken out of."""
 KINDS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("counters", "counter", ("_total", "_created")),
     ("gauges", "gauge", ()),
@@ -43,12 +47,15 @@ class Tag:
     """A label that is a part of names: `regex` is searched for in a name with ``wasmcustom.`` before it.
 
     Its first group is removed from the name, its second, or else the first, is the value: as Envoy's ``TagSpecifier``.
+    If it ends with one of `ends`, say so: then it is not searched for behind the last of them, where a name made to
+    that end takes a time that is quadratic.
 
     Raises: ValueError, for a name that no label has, or a regex without a group.
     """
 
     name: str
     regex: str
+    ends: tuple[str, ...] = ()
     _compiled: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -64,7 +71,8 @@ class Tag:
 
     def taken(self, name: str) -> tuple[str, str] | None:
         """The rest of a name and the value; ``None``, if the name does not have it."""
-        found = self._compiled.search(name)
+        last = max((name.rfind(end) + len(end) for end in self.ends if end in name), default=0)
+        found = self._compiled.search(name, 0, last if self.ends else len(name))
         if found is None or found[1] is None:
             return None
         value = found[2] if found.re.groups > 1 else found[1]
@@ -77,7 +85,7 @@ ENVOY = (
 )
 """Those of Envoy's ``well_known_names.cc`` that custom metrics can have."""
 ISTIO = tuple(
-    Tag(name, rf"((?<![a-z_]){name}=\.=(.*?);\.;)")
+    Tag(name, rf"((?<![a-z_]){name}=\.=(.*?);\.;)", (";.;",))
     for name in (
         *("reporter", "source_principal", "source_workload", "source_workload_namespace", "source_namespace"),
         *("source_canonical_service", "source_canonical_revision", "source_app", "source_version", "source_cluster"),
@@ -90,10 +98,10 @@ ISTIO = tuple(
 )
 """Istio's form ``label=.=value;.;``, with the labels of its bootstrap configuration."""
 HIGRESS = (
-    Tag("ai_route", r"^wasmcustom\.route\.((.*?)\.)upstream\."),
-    Tag("ai_cluster", r"^wasmcustom\..*?upstream\.((.*?)\.)model\."),
-    Tag("ai_model", r"^wasmcustom\..*?model\.((.*?)\.)(?:consumer|metric)\."),
-    Tag("ai_consumer", r"^wasmcustom\..*?consumer\.((.*?)\.)metric\."),
+    Tag("ai_route", r"^wasmcustom\.route\.((.*?)\.)upstream\.", (".upstream.",)),
+    Tag("ai_cluster", r"^wasmcustom\..*?upstream\.((.*?)\.)model\.", (".model.",)),
+    Tag("ai_model", r"^wasmcustom\..*?model\.((.*?)\.)(?:consumer|metric)\.", (".consumer.", ".metric.")),
+    Tag("ai_consumer", r"^wasmcustom\..*?consumer\.((.*?)\.)metric\.", (".metric.",)),
 )
 """Those of Higress's bootstrap configuration, for its plugin ai-statistics."""
 KUADRANT: tuple[Tag, ...] = ()
@@ -139,9 +147,11 @@ def families(told: Told, tags: Sequence[Tag] = (), prefix: str = PREFIX) -> Iter
     made: dict[tuple[str, str], Metric] = {}
     seen: set[tuple[str, str, tuple[tuple[str, str], ...]]] = set()
     taken: set[str] = set()
+    left = MAX_NAMES
     for key, kind, suffixes in KINDS:
         for name, value in sorted(told[key].items()):
-            rest, labels = _labelled(name, tags)
+            left -= len(name)
+            rest, labels = _labelled(name, tags if left >= 0 and len(name) <= MAX_NAME else ())
             clean = prefix + re.sub(r"[^a-zA-Z0-9_]", "_", rest)
             base = clean.removesuffix("_total") if kind == "counter" else clean
             mark = key, base, tuple(sorted(labels.items()))

@@ -40,6 +40,7 @@ CONTEXT = 8 * 1024
 """Bytes that a context costs that waits for ``proxy_done``, beside what is kept of its stream."""
 BODY, TRAILERS, PART = 1, 2, 32
 """Which callback an action is of, as bits above it; those on headers have none."""
+V0_2_100 = AbiVersion.V0_2_100  # an enumeration looks a member up in Python
 SPAN_TAG = "trace_span_tag."
 BUFFER_LIMITS = ("set_decoder_buffer_limit", "set_encoder_buffer_limit")
 """Either sets the limit of the whole stream, as there is one for both directions in Envoy. No guest can use a limit
@@ -79,7 +80,7 @@ class HttpContext(HttpContextBase, Context):
         vm = self.vm
         return (
             vm.profile.pause_holds_body
-            and vm.version < AbiVersion.V0_2_100
+            and vm.version < V0_2_100
             and not self.plugin.config.allow_on_headers_stop_iteration
         )
 
@@ -340,7 +341,7 @@ class HttpContext(HttpContextBase, Context):
             return stream._set_own(name.strip("\0").replace("\0", "."), value)
         if name in self.root.set_once and name in stream.filter_state:
             return Refusal(Status.BAD_ARGUMENT, READ_ONLY, name)
-        if self.vm.version < AbiVersion.V0_2_100:
+        if self.vm.version < V0_2_100:
             stream._stored.put(stream.filter_state, name, value, self)
             return None
         if name.startswith(SPAN_TAG):

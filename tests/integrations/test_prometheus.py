@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxywasm_host.integrations.asgi import Filter
-from proxywasm_host.integrations.prometheus import ENVOY, HIGRESS, ISTIO, KUADRANT, FilterMetrics, Tag
+from proxywasm_host.integrations.prometheus import ENVOY, HIGRESS, ISTIO, KUADRANT, SETS, FilterMetrics, Tag, families
 from proxywasm_host.services import InMemoryMetrics
 from proxywasm_host.services.metrics import COUNTER, GAUGE, HISTOGRAM
 from proxywasm_host.services.shared import open_shared
@@ -122,3 +124,26 @@ def test_a_middleware_shows_what_its_filters_count_and_other_processes(carry, tm
     finally:
         other.metrics.close()
         served.app.metrics.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("istio", "reporter=.="), ("istio", "xtag=.=;."), ("envoy", "_rq_"),
+        ("higress", "upstream."), ("higress", "upstream.x.model."),
+    ],
+)  # fmt: skip
+def test_names_that_are_made_to_be_searched(name, part):
+    """Without an end, from each of many begins: of 64 MiB of such names, one scrape took an hour."""
+    began = time.process_time()
+    long = {part * (most // len(part)) + str(number): 1 for most in (1_900, 60_000) for number in range(40)}
+    shown = list(families({"counters": long, "gauges": {}, "histograms": {}}, SETS[name]))
+    assert sum(len(family.samples) for family in shown) == len(long)
+    assert time.process_time() - began < 5
+
+
+def test_labels_are_taken_out_of_two_mebibytes_of_names():
+    names = {f"istiocustom.requests_total;.;reporter=.={number:04}{'a' * 1900};.;": 1 for number in range(1200)}
+    shown = list(families({"counters": names, "gauges": {}, "histograms": {}}, ISTIO))
+    labelled = [sample for family in shown for sample in family.samples if "reporter" in sample.labels]
+    assert 1_000 < len(labelled) < 1_200
