@@ -96,6 +96,20 @@ def test_normal_form(path, normal):
     assert normalize(path) == normal
 
 
-def test_an_expression_that_is_none():
-    with pytest.raises(ValueError, match="not a regular expression"):
-        Router([{"paths": ["~/("]}])
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("~/(", r"'/\(' is not a regular expression: missing \)"),
+        ("~/(?=x)", r"'/\(\?=x\)' is not a regular expression: invalid perl operator: \(\?="),
+    ],
+)
+def test_an_expression_that_is_none(path, said):
+    with pytest.raises(ValueError, match=said):
+        Router([{"paths": [path]}])
+
+
+@pytest.mark.parametrize("expression", ["~/(a+)+$", "~/(a|a)*$", "~/(.*)*a.*b.*c.*d.*$"])
+def test_a_hostile_path_takes_no_time_that_grows_with_a_power_of_it(expression):
+    """Python's own expressions would not end before the tests do."""
+    router = Router([{"paths": [expression]}, {"hosts": ["*.example.com"]}])
+    assert router.match("GET", "/" + "a" * 8192 + "!", "a" * 8192, Headers([])) is None

@@ -2,7 +2,7 @@
 
 Lua is run in `sandbox.lua`, which takes away what reaches outside of it (``io``, ``os.execute``, ``ffi``, ``debug``,
 bytecode, Python). Memory ends at a limit; a handler may use so much processor time and no more. A function of C cannot
-be stopped, so a pattern of Lua that backtracks for minutes still blocks its thread, as it blocks a worker of nginx.
+be stopped, so patterns of Lua that may take long are matched in Lua (`patterns.lua`).
 
 lupa ties what Python gets or makes while a coroutine runs to that coroutine, which may be gone sooner. So Python keeps
 nothing of this kind, and no exception in whose traceback it is.
@@ -37,6 +37,7 @@ except ModuleNotFoundError as error:
 __all__ = ["NEVER_WAIT", "Runtime", "Settings"]
 
 SANDBOX = (Path(__file__).parent / "sandbox.lua").read_text()
+PATTERNS = (Path(__file__).parent / "patterns.lua").read_text()
 
 OUT_OF_MEMORY = "not enough memory"
 """LuaJIT's words for every allocation beyond the limit."""
@@ -104,6 +105,8 @@ class Runtime:
         )
         self.table = lua.table_from
         self.modules = Modules(settings.folders)
+        if settings.handler_time is not None:
+            lua.execute(PATTERNS)
         functions = Functions(proxy(self), self.modules, settings.shared, settings.environment).by_name()
         inside = lua.execute(SANDBOX, lua.table_from(functions), FAILED, time.thread_time, settings.handler_time)
         self._start, self._require = inside["start"], inside["require"]
