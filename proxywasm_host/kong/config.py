@@ -7,7 +7,7 @@ error that says why, and so is what Kong does not know; each has its file, line 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Union
@@ -26,6 +26,7 @@ from proxywasm_host.serve.source import error_lines, read_file
 __all__ = ["Configuration", "PluginUse", "read"]
 
 Key = tuple["str | int", ...]
+Protocol = Literal["http", "https", "grpc", "grpcs", "tcp", "tls", "tls_passthrough", "udp"]
 Reference = Union[str, dict[str, str], None]
 Milliseconds = Annotated[int, Field(ge=1, le=(1 << 31) - 2)]
 OTHER_PROTOCOLS = "only http, https, grpc and grpcs are served here: there are no streams of TCP, TLS or UDP"
@@ -33,6 +34,16 @@ STREAMS = "it is of routes of TCP and TLS, which are not served here"
 EXPRESSIONS = "it is of the router flavor expressions; the flavor traditional is what there is here"
 CERTIFICATES = "certificates are not kept in the configuration: `tls` of `proxywasm serve` has the listener's"
 ENTERPRISE = "it is of Kong Enterprise"
+HTTP = ("http", "https", "grpc", "grpcs")
+STREAM = ("tcp", "tls", "tls_passthrough", "udp", "ws", "wss")
+HASHES = ("consumer", "ip", "header", "cookie", "path", "query_arg", "uri_capture")
+BALANCE = "requests are not spread by a hash or by latency; round-robin and least-connections are what there is"
+PROBES = "targets are not asked how they are: health is known by what requests meet (passive)"
+
+
+def not_supported(why: str, *path: str) -> PydanticCustomError:
+    """What to say of something of Kong's that is not supported here."""
+    return PydanticCustomError("wrong", "{said}", {"said": f"is not supported: {why}", "path": path})
 
 
 class Entry(Model):
@@ -41,6 +52,8 @@ class Entry(Model):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, populate_by_name=True)
     unsupported: ClassVar[Mapping[str, str]] = {}
     """Kong's fields that are not supported here, and why."""
+    unsupported_values: ClassVar[Mapping[str, tuple[Collection[Any], str]]] = {}
+    """Kong's values of a field, or in its list, that are not supported here, and why."""
 
     @model_validator(mode="before")
     @classmethod
@@ -48,7 +61,12 @@ class Entry(Model):
         if isinstance(value, dict):
             for name, why in cls.unsupported.items():
                 if value.get(name) not in (None, [], {}):
-                    raise PydanticCustomError("wrong", "{said}", {"said": f"is not supported: {why}", "path": (name,)})
+                    raise not_supported(why, name)
+            for name, (values, why) in cls.unsupported_values.items():
+                given = value.get(name)
+                for each in given if isinstance(given, list) else [given]:
+                    if isinstance(each, (str, int, float)) and each in values:
+                        raise not_supported(f"{each!r}: {why}", name)
             return {name: given for name, given in value.items() if name not in cls.unsupported}
         return value
 
@@ -88,14 +106,23 @@ class Plugin(Common):
         "condition": ENTERPRISE,
         "consumer_group": "there are no consumer groups here",
     }
+    unsupported_values: ClassVar[Mapping[str, Any]] = {"protocols": (("ws", "wss"), OTHER_PROTOCOLS)}
     name: str
     instance_name: str | None = None
     config: dict[str, Any] | None = None
     enabled: bool = True
-    protocols: list[str] = ["grpc", "grpcs", "http", "https"]
+    protocols: list[Protocol] = ["grpc", "grpcs", "http", "https"]
     service: Reference = None
     route: Reference = None
     consumer: Reference = None
+
+    @field_validator("protocols")
+    @classmethod
+    def _of_http(cls, value: list[str]) -> list[str]:
+        """A plugin of HTTP may name streams as well: it has nothing to do there."""
+        if not set(value) & set(HTTP):
+            raise not_supported(OTHER_PROTOCOLS)
+        return value
 
 
 def _path(value: str) -> str:
@@ -116,6 +143,7 @@ class Route(Common):
         "expression": EXPRESSIONS,
         "priority": EXPRESSIONS,
     }
+    unsupported_values: ClassVar[Mapping[str, Any]] = {"protocols": (STREAM, OTHER_PROTOCOLS)}
     name: str | None = None
     protocols: list[Literal["http", "https", "grpc", "grpcs"]] = ["http", "https"]
     methods: list[Annotated[str, Field(pattern="^[A-Z]+$")]] | None = None
@@ -156,6 +184,7 @@ class Service(Common):
         "ca_certificates": CERTIFICATES,
         "tls_verify_depth": "the depth of a chain of certificates is not limited here",
     }
+    unsupported_values: ClassVar[Mapping[str, Any]] = {"protocol": (STREAM, OTHER_PROTOCOLS)}
     name: str | None = None
     protocol: Literal["http", "https", "grpc", "grpcs"] = "http"
     host: str
@@ -219,23 +248,64 @@ class Unhealthy(Entry):
     timeouts: Annotated[int, Field(ge=0, le=255)] = 0
     http_statuses: list[int] = [429, 500, 503]
 
+    @field_validator("http_statuses")
+    @classmethod
+    def _usual(cls, value: list[int]) -> list[int]:
+        if set(value) != {429, 500, 503}:
+            raise not_supported("every status from 500 on is a failure here, and no other: leave the list out")
+        return value
+
+
+class Healthy(Entry):
+    """When a target is well again: after a time, and not by successes."""
+
+    http_statuses: list[int] = []
+    successes: Annotated[int, Field(ge=0, le=255)] = 0
+
+    @field_validator("successes")
+    @classmethod
+    def _none(cls, value: int) -> int:
+        if value:
+            raise ValueError("is not supported: a target that was left out comes back after a time, not by successes")
+        return value
+
 
 class Passive(Entry):
     """Health by what requests meet."""
 
-    unsupported: ClassVar[Mapping[str, str]] = {
-        "healthy": "a target that was left out comes back after a time, and not by successes"
-    }
-    type: Literal["http", "https", "grpc", "grpcs"] = "http"
+    type: Literal["tcp", "http", "https", "grpc", "grpcs"] = "http"
+    healthy: Healthy = Healthy()
     unhealthy: Unhealthy = Unhealthy()
+
+
+class Active(Entry):
+    """Probes, which are off as they are in Kong's defaults."""
+
+    type: Literal["tcp", "http", "https", "grpc", "grpcs"] = "http"
+    timeout: float = 1
+    concurrency: int = 10
+    http_path: str = "/"
+    https_sni: str | None = None
+    https_verify_certificate: bool = True
+    headers: dict[str, list[str]] | None = None
+    healthy: dict[str, Any] = {}
+    unhealthy: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _off(self) -> Active:
+        for name in ("healthy", "unhealthy"):
+            if getattr(self, name).get("interval"):
+                raise not_supported(PROBES, name, "interval")
+        return self
 
 
 class Healthchecks(Entry):
     """Health of targets."""
 
-    unsupported: ClassVar[Mapping[str, str]] = {
-        "active": "targets are not asked how they are: health is known by what requests meet (passive)",
+    unsupported_values: ClassVar[Mapping[str, Any]] = {
+        "threshold": (range(1, 101), "requests go to the targets that are left, however few they are")
     }
+    active: Active = Active()
     passive: Passive = Passive()
     threshold: Literal[0] = 0
 
@@ -249,9 +319,15 @@ class Upstream(Common):
                 *("hash_on_header", "hash_fallback_header", "hash_on_cookie", "hash_on_query_arg"),
                 *("hash_fallback_query_arg", "hash_on_uri_capture", "hash_fallback_uri_capture"),
             ),
-            "requests are not spread by a hash; round-robin and least-connections are what there is",
+            BALANCE,
         ),
         "client_certificate": CERTIFICATES,
+    }
+    unsupported_values: ClassVar[Mapping[str, Any]] = {
+        "algorithm": (("consistent-hashing", "latency"), BALANCE),
+        "hash_on": (HASHES, BALANCE),
+        "hash_fallback": (HASHES, BALANCE),
+        "use_srv_name": ((True,), "targets are addresses and names, not SRV records"),
     }
     name: str
     algorithm: Literal["round-robin", "least-connections"] = "round-robin"

@@ -73,6 +73,7 @@ class Gateway:
             checked = plugins[use.name].check(use.config)
             self._configs.setdefault(use.name, {})[use.route, use.service, use.consumer] = checked
         self.services = {service["id"]: service for service in configuration.of("services")}
+        self.upstreams = {upstream["name"]: upstream for upstream in configuration.of("upstreams")}
         routes = [route for route in configuration.of("routes") if self._served(route)]
         self.router = Router(routes)
         self.node_id = str(uuid4())

@@ -224,7 +224,8 @@ class KongStream(NginxStream):
             return False
         if service is not None:
             path = match.upstream_path(service.get("path") or "/", request.path)
-            host_header = None if match.route["preserve_host"] else host_of(service)
+            upstream = gateway.upstreams.get(service["host"], {})
+            host_header = None if match.route["preserve_host"] else upstream.get("host_header") or host_of(service)
             context.upstream = Upstream(service["protocol"], service["host"], service["port"], path, host_header)
         return True
 
@@ -327,7 +328,7 @@ class KongStream(NginxStream):
         if (upstream.scheme, upstream.host, upstream.port) == (service["protocol"], service["host"], service["port"]):
             return str(service["id"]).encode()
         scheme = "https" if upstream.scheme in {"https", "grpcs"} else "http"
-        if any(upstream.host == each["name"] for each in self._gateway.configuration.of("upstreams")):
+        if upstream.host in self._gateway.upstreams:
             return f"{scheme}://{upstream.host}".encode("latin-1")
         return f"{scheme}://{upstream.host}:{upstream.port}".encode("latin-1")
 

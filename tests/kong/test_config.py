@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +82,7 @@ def test_ids_are_the_same_each_time_a_file_is_read(written):
     assert read(written(WHOLE)).entities == read(written(WHOLE)).entities
 
 
+ROOT = Path(__file__).parents[2]
 HEAD = '_format_version: "3.0"\n'
 REFUSED = {
     "no version": ("services: []\n", "_format_version: is missing"),
@@ -88,10 +91,8 @@ REFUSED = {
     "certificates": (HEAD + "certificates:\n- {cert: x}\n", "kong.yaml:2: certificates: is not supported: certificates are not kept"),
     "ordering": (HEAD + "plugins:\n- name: a\n  ordering: {before: {access: [b]}}\n", "kong.yaml:4: plugins[0].ordering: is not supported: plugins run by their priorities"),
     "snis": (HEAD + "routes:\n- {paths: [/], snis: [a]}\n", "routes[0].snis: is not supported"),
-    "hash": (HEAD + "upstreams:\n- {name: a, hash_on: ip}\n", "upstreams[0].hash_on: 'ip': Input should be 'none'"),
-    "active": (HEAD + "upstreams:\n- {name: a, healthchecks: {active: {timeout: 1}}}\n", "upstreams[0].healthchecks.active: is not supported: targets are not asked"),
+    "active": (HEAD + "upstreams:\n- {name: a, healthchecks: {active: {unhealthy: {interval: 5}}}}\n", "kong.yaml:3: upstreams[0].healthchecks.active.unhealthy.interval: is not supported: targets are not asked"),
     "url": (HEAD + "services:\n- {name: a, url: example.com}\n", "services[0].url: 'example.com' is not the URL of a service"),
-    "tcp": (HEAD + "services:\n- {name: a, host: a, protocol: tcp}\n", "services[0].protocol: 'tcp': Input should be 'http', 'https', 'grpc' or 'grpcs'"),
     "route": (HEAD + "routes:\n- {name: a}\n", "must set one of 'methods', 'hosts', 'headers', 'paths'"),
     "path": (HEAD + "routes:\n- {paths: [a]}\n", "routes[0].paths[0]: 'a' should start with: / (fixed path) or ~/ (regex path)"),
     "regex": (HEAD + "routes:\n- {paths: ['~/(']}\n", "is not a regular expression"),
@@ -110,6 +111,100 @@ def test_what_is_refused(written, text, expected):
     with pytest.raises(ConfigError) as refused:
         read(written(text))
     assert expected in str(refused.value)
+
+
+# What Kong Gateway 3 declares, by collection: its own names, and a value of each that is not its default; what is behind
+# the line is not supported.
+TAKEN = {
+    "services": {
+        "id": "5e000000-0000-4000-8000-000000000001", "name": "n", "created_at": 1, "updated_at": 1, "tags": ["t"], "enabled": False,
+        "host": "h", "port": 81, "path": "/p", "protocol": "https", "retries": 1, "connect_timeout": 1, "read_timeout": 1,
+        "write_timeout": 1, "tls_verify": True,
+    },
+    "routes": {
+        "id": "5e000000-0000-4000-8000-000000000002", "name": "n", "created_at": 1, "updated_at": 1, "tags": ["t"], "protocols": ["https"],
+        "methods": ["GET"], "hosts": ["a"], "paths": ["/"], "headers": {"a": ["b"]}, "https_redirect_status_code": 301,
+        "regex_priority": 1, "strip_path": False, "path_handling": "v1", "preserve_host": True, "request_buffering": False,
+        "response_buffering": False, "service": None,
+    },
+    "upstreams": {
+        "id": "5e000000-0000-4000-8000-000000000003", "name": "n", "created_at": 1, "updated_at": 1, "tags": ["t"],
+        "algorithm": "least-connections", "hash_on": "none", "hash_fallback": "none", "hash_on_cookie_path": "/", "slots": 100,
+        "host_header": "h", "use_srv_name": False,
+        "healthchecks": {
+            "threshold": 0,
+            "passive": {"type": "http", "healthy": {"successes": 0, "http_statuses": [200]}, "unhealthy": {"http_failures": 3, "tcp_failures": 3, "timeouts": 3, "http_statuses": [429, 500, 503]}},
+            "active": {"type": "http", "timeout": 1, "concurrency": 10, "http_path": "/", "https_sni": None, "https_verify_certificate": True, "headers": None, "healthy": {"interval": 0}, "unhealthy": {"interval": 0}},
+        },
+    },
+    "targets": {"id": "5e000000-0000-4000-8000-000000000004", "created_at": 1, "updated_at": 1, "tags": ["t"], "target": "h:1", "weight": 1, "upstream": None},
+    "consumers": {"id": "5e000000-0000-4000-8000-000000000005", "username": "u", "custom_id": "c", "created_at": 1, "updated_at": 1, "tags": ["t"]},
+    "plugins": {
+        "id": "5e000000-0000-4000-8000-000000000006", "name": "n", "instance_name": "i", "config": {"a": 1}, "enabled": False, "created_at": 1,
+        "updated_at": 1, "tags": ["t"], "protocols": ["http", "tcp"], "service": None, "route": None, "consumer": None,
+    },
+    "filter_chains": {
+        "id": "5e000000-0000-4000-8000-000000000007", "name": "n", "enabled": False, "created_at": 1, "updated_at": 1, "tags": ["t"],
+        "service": None, "route": None, "filters": [{"name": "f", "enabled": False, "config": "x"}],
+    },
+}  # fmt: skip
+NOT_SUPPORTED = {
+    "services": {"protocol": "tcp", "tls_verify_depth": 1, "ca_certificates": ["c"], "client_certificate": {"id": "c"}},
+    "routes": {"protocols": ["tls_passthrough"], "snis": ["a"], "sources": [{"ip": "10.0.0.1"}], "destinations": [{"port": 1}], "expression": "true", "priority": 1},
+    "upstreams": {
+        "algorithm": "latency", "hash_on": "ip", "hash_fallback": "ip", "hash_on_header": "a", "hash_fallback_header": "a", "hash_on_cookie": "a",
+        "hash_on_query_arg": "a", "hash_fallback_query_arg": "a", "hash_on_uri_capture": "a", "hash_fallback_uri_capture": "a",
+        "client_certificate": {"id": "c"}, "use_srv_name": True, "healthchecks.threshold": 50, "healthchecks.passive.healthy.successes": 1,
+        "healthchecks.passive.unhealthy.http_statuses": [500], "healthchecks.active.healthy.interval": 1,
+    },
+    "plugins": {"protocols": ["udp"], "ordering": {"before": {}}, "condition": "x", "consumer_group": "g"},
+}  # fmt: skip
+NEEDED = {"services": {"host": "h"}, "routes": {"paths": ["/"]}, "upstreams": {"name": "n"}, "plugins": {"name": "n"}}
+
+
+def nested(path, value):
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    return value
+
+
+def declared(written, collection, entity):
+    extra = {"services": [{"name": "s", "host": "h"}]} if collection == "filter_chains" else {}
+    return written(json.dumps({"_format_version": "3.0", **extra, collection: [entity]}))
+
+
+@pytest.mark.parametrize("collection", TAKEN)
+def test_every_field_of_kongs_that_is_taken(written, collection):
+    entity = dict(TAKEN[collection])
+    if collection == "filter_chains":
+        entity["service"] = "s"
+    if collection == "targets":
+        entity["upstream"] = "u"
+        file = written(json.dumps({"_format_version": "3.0", "upstreams": [{"name": "u"}], collection: [entity]}))
+    else:
+        file = declared(written, collection, entity)
+    configuration = read(file)
+    if collection not in ("plugins", "filter_chains"):  # those that are left out are left out
+        [found] = configuration.of(collection)[-1:]
+        assert {name: found[name] for name in entity if name not in ("upstream", "healthchecks")} == {name: entity[name] for name in entity if name not in ("upstream", "healthchecks")}
+
+
+@pytest.mark.parametrize(
+    ("collection", "path", "value"), [(collection, *field) for collection, fields in NOT_SUPPORTED.items() for field in fields.items()]
+)
+def test_every_field_of_kongs_that_is_not_supported_is_named_with_its_place(written, collection, path, value):
+    with pytest.raises(ConfigError) as refused:
+        read(declared(written, collection, {**NEEDED[collection], **nested(path, value)}))
+    assert f"kong.yaml:1: {collection}[0].{path}: is not supported: " in str(refused.value)
+
+
+def test_the_page_names_every_field():
+    page = (ROOT / "docs/coming-from-kong.md").read_text()
+    for collection, fields in TAKEN.items():
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{collection}` |"))
+        _, _, taken, refused, _ = row.split("|")
+        assert set(re.findall(r"`([a-z_]+)`", taken)) == fields.keys()
+        assert set(re.findall(r"`([a-z_]+)[`.: ]", refused)) == {path.partition(".")[0] for path in NOT_SUPPORTED.get(collection, ())}
 
 
 # -- Filters -----------------------------------------------------------------------------------------------------------

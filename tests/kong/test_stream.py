@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -27,9 +28,14 @@ services:
   filter_chains: [{filters: [{name: f}]}]
   routes:
   - {name: api, paths: [/api]}
+- {name: pool, host: pool.internal}
 routes:
 - {name: alone, paths: [/alone], plugins: [{name: one}]}
 - {name: secret, paths: [/secret], service: api, protocols: [https]}
+- {name: moved, paths: [/moved], service: api, protocols: [https], https_redirect_status_code: 308}
+- {name: pool, paths: [/pool], service: pool}
+- {name: pool as it is, paths: [/pool/as/it/is], service: pool, preserve_host: true}
+upstreams: [{name: pool.internal, host_header: 'named.example:81', targets: [{target: 10.0.0.9}]}]
 plugins: [{name: everywhere}]
 """
 
@@ -148,6 +154,26 @@ def test_what_the_gateway_answers_itself(gateway, path, status, message):
     assert parts([head]) == [(status, False)]
     assert message in body.data
     assert (b"content-type", b"application/json; charset=utf-8") in head.headers
+
+
+@pytest.mark.parametrize("trusted", [(), ("10.0.0.0/8",)], ids=["client", "trusted proxy"])
+def test_http_on_a_route_of_https_is_redirected_unless_a_proxy_has_ended_tls(gateway, trusted):
+    made = gateway()
+    made._trusted = [ip_network(each) for each in trusted]
+    request = [REQUEST[0], (b":path", b"/moved/a%20b?q=1"), *REQUEST[2:], (b"x-forwarded-proto", b"https")]
+    with stream(made) as moved:
+        [head] = moved.request_headers(request, True)
+    if trusted:
+        assert (b":path", b"/base/a%20b?q=1") in head.headers
+    else:
+        assert dict(head.headers).items() >= {b":status": b"308", b"location": b"https://example.com/moved/a%20b?q=1"}.items()
+
+
+@pytest.mark.parametrize(("path", "host"), [(b"/pool", b"named.example:81"), (b"/pool/as/it/is", b"example.com")])
+def test_the_host_that_an_upstream_is_told(gateway, path, host):
+    with stream(gateway()) as request:
+        [head] = request.request_headers([REQUEST[0], (b":path", path), *REQUEST[2:]], True)
+    assert dict(head.headers)[b":authority"] == host
 
 
 def test_a_plugin_that_fails_is_500_and_its_error_is_logged(gateway, caplog):
