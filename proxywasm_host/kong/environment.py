@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from proxywasm_host.configuration.nginx import OF_WASM, PROXY_WASM
 from proxywasm_host.errors import ConfigError
 from proxywasm_host.kong.servers.process import ServerSettings, servers_of
 from proxywasm_host.serve.config import ShmKv
+from proxywasm_host.serve.model import Seconds, Size
 
 __all__ = ["Environment"]
 
@@ -34,6 +35,9 @@ WITHOUT_MEANING = (
     *("KONG_ADMIN_LISTEN", "KONG_NGINX_DAEMON", "KONG_LOG_LEVEL", "KONG_PROXY_LISTEN", "KONG_NGINX_WORKER_PROCESSES"),
 )
 """Settings that are what they are here, or that ``proxywasm serve`` has options for."""
+LUA_MEMORY, LUA_TIME, LUA_WRITABLE = "KONG_LUA_MEMORY", "KONG_LUA_HANDLER_TIME", "KONG_LUA_WRITABLE"
+"""Not Kong's: it has no such limits, and its plugins may write wherever nginx may."""
+VARIABLES = "KONG_NGINX_MAIN_ENV"
 ISOLATION = "KONG_NGINX_HTTP_PROXY_WASM_ISOLATION"
 ZONE = "KONG_NGINX_WASM_SHM_KV"
 EVERY_ZONE = ("KONG_NGINX_WASM_MAIN_SHM_KV", ZONE)
@@ -60,6 +64,14 @@ class Environment:
     """``KONG_REAL_IP_HEADER``."""
     lua_folders: tuple[Path, ...] = ()
     """``KONG_LUA_PACKAGE_PATH``, as folders: what is before ``?.lua`` or ``?/init.lua``."""
+    lua_memory: int | None = 256 << 20
+    """``KONG_LUA_MEMORY``: bytes that all plugins in Lua of a thread may use; ``None`` without a limit (``off``)."""
+    lua_handler_time: float | None = 1.0
+    """``KONG_LUA_HANDLER_TIME``: seconds of processor time for a phase of a plugin; ``None`` without a limit."""
+    lua_writable: tuple[Path, ...] = ()
+    """``KONG_LUA_WRITABLE``: files, or folders with them, that plugins may add to."""
+    lua_environment: Mapping[str, str] = field(default_factory=dict)
+    """``KONG_NGINX_MAIN_ENV``: what ``os.getenv`` shows."""
     servers: tuple[ServerSettings, ...] = ()
     """``KONG_PLUGINSERVER_…``."""
     wasm_filters: frozenset[str] | None = None
@@ -77,7 +89,7 @@ class Environment:
         ours = {
             *("KONG_PREFIX", "KONG_WASM_FILTERS_PATH", "KONG_TRUSTED_IPS", "KONG_REAL_IP_HEADER"),
             *("KONG_LUA_PACKAGE_PATH", "KONG_PLUGINSERVER_NAMES", "KONG_PLUGINS", "KONG_WASM_FILTERS", ISOLATION),
-            *EVERY_ZONE,
+            *(*EVERY_ZONE, LUA_MEMORY, LUA_TIME, LUA_WRITABLE, VARIABLES),
         }
         for name in variables:
             known = name in ours or name in WITHOUT_MEANING or name.startswith(("KONG_PLUGINSERVER_", f"{ZONE}_"))
@@ -93,11 +105,39 @@ class Environment:
             tuple(each.strip() for each in variables.get("KONG_TRUSTED_IPS", "").split(",") if each.strip()),
             variables.get("KONG_REAL_IP_HEADER", cls.real_ip_header).lower().replace("_", "-"),
             tuple(_folders(variables.get("KONG_LUA_PACKAGE_PATH", ""))),
+            _limit(variables, LUA_MEMORY, cls.lua_memory, _SIZE, "256m"),
+            _limit(variables, LUA_TIME, cls.lua_handler_time, _SECONDS, "1s"),
+            tuple(Path(each.strip()).absolute() for each in variables.get(LUA_WRITABLE, "").split(",") if each.strip()),
+            _environment(variables),
             servers,
             _names(variables.get("KONG_WASM_FILTERS", "bundled,user")),
             _isolation(variables.get(ISOLATION, "none")),
             _zones(variables),
         )
+
+
+_SIZE, _SECONDS = TypeAdapter(Size), TypeAdapter(Seconds)
+
+
+def _limit(variables: Mapping[str, str], name: str, otherwise: Any, kind: TypeAdapter[Any], example: str) -> Any:
+    """A limit, or ``off``."""
+    given = variables.get(name)
+    if given is None or given == "off":
+        return otherwise if given is None else None
+    try:
+        return kind.validate_python(given.removesuffix("s") if kind is _SECONDS else given)
+    except ValidationError:
+        raise ConfigError(f"{name}: {given!r} is no limit: write it as {example}, or off") from None
+
+
+def _environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Variables as nginx's directive ``env`` names them: ``NAME`` or ``NAME=value``."""
+    found = {}
+    for each in re.split(r"[;\s]+", variables.get(VARIABLES, "")):
+        name, equals, value = each.partition("=")
+        if equals or name in variables:
+            found[name] = value if equals else variables[name]
+    return found
 
 
 def _names(given: str) -> frozenset[str] | None:

@@ -54,6 +54,11 @@ class KongSettings(config.Settings):
         return self._setup
 
     @property
+    def more_files(self) -> list[Path]:
+        """Plugins in Lua, and schemas of filters."""
+        return self.setup.files
+
+    @property
     def chain_numbers(self) -> list[int | None]:
         """Every request goes to the gateway."""
         return [0] * (1 + len(self.routes))

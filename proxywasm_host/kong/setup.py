@@ -100,8 +100,31 @@ class Setup:
             raise ConfigError(f"KONG_LUA_PACKAGE_PATH: {remedy.missing('lua', error)}") from None
         if self._dictionaries is None:
             self._dictionaries = SharedDictionaries()
-        settings = Settings(folders=self.environment.lua_folders, shared=self._dictionaries, log=log)
+        environment = self.environment
+        settings = Settings(
+            folders=environment.lua_folders,
+            memory=environment.lua_memory,
+            handler_time=environment.lua_handler_time,
+            writable=environment.lua_writable,
+            environment=environment.lua_environment,
+            shared=self._dictionaries,
+            log=log,
+        )
         return LuaPlugins(settings)
+
+    @property
+    def files(self) -> list[Path]:
+        """Files beside modules that a running gateway is made of: plugins in Lua, schemas of filters."""
+        names = {use.name for use in self.configuration.plugins}
+        folders = [
+            folder / inside / name
+            for folder in self.environment.lua_folders
+            for inside in ("kong/plugins", ".")
+            for name in sorted(names)
+        ]
+        found = [file for folder in folders for file in sorted(folder.rglob("*.lua"))]
+        schemas = [Path(str(filter.code)).with_suffix(".meta.json") for filter in self.filters]
+        return [*found, *dict.fromkeys(schemas)]
 
     def gateway(self, host: Host, running: Sequence[wasm.Plugin]) -> Gateway:
         """The gateway of one host, whose `running` filters are those of `filters`. Raises: ConfigError."""

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from math import isfinite
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -585,6 +586,11 @@ class HostSettings(Model):
     def all_upstreams(self) -> dict[str, Upstream]:
         """Servers behind the filters, by name."""
         return {}
+
+    @property
+    def more_files(self) -> list[Path]:
+        """Files that it is made of beside those that it names."""
+        return []
 
     @property
     def behind(self) -> str:

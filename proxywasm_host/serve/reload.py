@@ -57,7 +57,7 @@ async def reload(
 
 def files_of(settings: HostSettings, source: Source[Any]) -> list[Path]:
     """All files that a configuration is made of."""
-    found: list[Path | None] = [source.file]
+    found: list[Path | None] = [source.file, *settings.more_files]
     for filter in settings.all_filters:
         found += [filter.file if isinstance(filter.file, Path) else None]
         found += [filter.configuration_file, filter.vm_configuration_file]

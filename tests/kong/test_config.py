@@ -301,12 +301,19 @@ def test_the_environment(tmp_path, caplog):
             "KONG_NGINX_HTTP_PROXY_WASM_ISOLATION": "stream",
             "KONG_NGINX_WASM_SHM_KV_COUNTERS": "64k eviction=lru",
             "KONG_WASM_FILTERS": "bundled,limit",
+            "KONG_LUA_MEMORY": "64m",
+            "KONG_LUA_HANDLER_TIME": "off",
+            "KONG_LUA_WRITABLE": "/var/log/kong, /tmp/x.log",
+            "KONG_NGINX_MAIN_ENV": "PATH; MODE=test; NONE",
             "PATH": "/bin",
         }
     )
     assert (settings.filters_path, settings.trusted_ips, [str(each) for each in settings.lua_folders]) == (tmp_path, ("10.0.0.0/8", "::1"), ["/opt"])
     [server] = settings.servers
     assert (server.name, server.socket, server.start_cmd) == ("my-go", "/tmp/kong/my-go.socket", None)
+    assert (settings.lua_memory, settings.lua_handler_time) == (64 << 20, None)
+    assert [str(each) for each in settings.lua_writable] == ["/var/log/kong", "/tmp/x.log"]
+    assert settings.lua_environment == {"PATH": "/bin", "MODE": "test"}
     assert (settings.isolation, settings.wasm_filters) == ("stream", {"limit"})
     assert {name: (zone.size, zone.eviction) for name, zone in settings.shm_kv.items()} == {"*": (12 << 20, "slru"), "counters": (64 << 10, "lru")}
     assert caplog.messages == [
@@ -319,6 +326,8 @@ def test_the_environment(tmp_path, caplog):
     ("name", "value", "said"),
     [
         ("KONG_NGINX_HTTP_PROXY_WASM_ISOLATION", "all", "is none, stream or filter, not 'all'"),
+        ("KONG_LUA_MEMORY", "much", "'much' is no limit: write it as 256m, or off"),
+        ("KONG_LUA_HANDLER_TIME", "0", "'0' is no limit: write it as 1s, or off"),
         ("KONG_NGINX_WASM_SHM_KV_X", "4k", "Input should be greater than or equal to 12288"),
         ("KONG_NGINX_WASM_SHM_KV_X", "64k lru", "'64k lru' is no zone: write it as 12m, or 12m eviction=lru"),
     ],

@@ -1,6 +1,6 @@
 """The profile ``wasmx``: what ngx_wasm_module does, numbered as in our list of its tests' behaviours.
 
-Numbers that are missing are the same in each profile, and tested with the others.
+What is the same in each profile is at the end. 19 is of nginx alone, which has requests within requests.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from proxywasm_host import Host, PluginError
+from proxywasm_host import Host, ModuleError, PluginError
 from proxywasm_host.effects import CancelCallout, HttpCall, HttpCallReply
-from tests.support import REQUEST, RESPONSE, code
+from proxywasm_host.integrations.heads import response_head
+from tests.support import REQUEST, RESPONSE, code, wat
 
 POST = [REQUEST[0], REQUEST[1], (b":method", b"POST"), REQUEST[3]]
 CALL = 'http_call 127.0.0.1:80 :method=GET&:path=/ "" "" 1000'
@@ -422,3 +423,155 @@ def test_58_cas_zero_sets_only_what_is_absent(host, probe, log):
 def test_60_a_metric_has_the_name_of_its_filter(host, probe, services):
     probe("@on_configure\ndefine_metric 0 hits\nincrement_metric $token 2", name="mine")
     assert services.metrics.get(0, "pw:mine:hits") == 2
+
+
+# -- The same in each profile ------------------------------------------------------------------------------------------
+
+IMPORTS = '(import "env" "{0}" (func (param i32)))'
+CALLED = '(import "env" "{0}" (func $it {1})) (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) {2} drop i32.const 0)'
+GUEST = """
+    (memory (export "memory") 1)
+    (func (export "proxy_on_memory_allocate") (param i32) (result i32) i32.const 1024)
+    (func (export "proxy_on_context_create") (param i32 i32))
+    (func (export "proxy_on_vm_start") (param i32 i32) (result i32) i32.const 1)
+    (func (export "proxy_on_configure") (param i32 i32) (result i32) i32.const 1)
+"""
+
+
+def guest(text="", marker='(func (export "proxy_abi_version_0_2_1"))'):
+    return wat(f"(module {text} {GUEST} {marker})")
+
+
+def test_01_a_module_that_says_no_version(host):
+    with pytest.raises(ModuleError, match="proxy_abi_version"):
+        host.load_plugin(guest(marker=""), name="p")
+
+
+def test_02_an_import_that_is_not_known(host):
+    with pytest.raises(ModuleError, match=r"import env\.proxy_one is offered by no Proxy-Wasm host"):
+        host.load_plugin(guest(IMPORTS.format("proxy_one")), name="p")
+
+
+@pytest.mark.parametrize(("given", "size"), [("of the VM", 9), ("", 0)])
+def test_03_04_configurations_and_their_sizes(host, log, trace, given, size):
+    script = "get_buffer_bytes 6 0 100\nget_buffer_bytes 7 0 100"
+    host.load_plugin(code("c/probe_0_2_1"), name="p", vm_configuration=f"# {given}" if given else "", configuration=f"@on_configure\n{script}")
+    vm, own = log.messages
+    assert vm.partition(" = ")[2] == (f'0 "# {given}"' if given else '0 ""')
+    assert own.startswith('get_buffer_bytes(7, 0, 100) = 0 "@on_configure')
+    assert [event for event in trace.events if "vm_start" in event or "on_configure" in event] == [f"p: proxy_on_vm_start({size + 2 * bool(given)},)", "p: proxy_on_configure(63,)"]
+
+
+def test_09_callbacks_that_a_filter_does_not_have(host, trace):
+    plugin = host.load_plugin(guest(), name="p")
+    with host.http_stream([plugin]) as stream:
+        assert parts(stream.request_headers(REQUEST)) == [(b"example.com", False)]
+        assert parts(stream.request_body(b"x", True)) == [(b"x", True)]
+        assert parts(stream.response_headers(RESPONSE)) == [(b"200", False)]
+        assert parts(stream.response_body(b"y", True)) == [(b"y", True)]
+    assert [event for event in trace.events if "_re" in event] == []
+
+
+def test_10_a_hostcall_that_is_known_and_not_there_can_be_linked(host):
+    """ngx_wasm_module has no gRPC, and fails the guest that calls it; here there is gRPC."""
+    text = CALLED.format("proxy_grpc_cancel", "(param i32) (result i32)", "(call $it (i32.const 7))")
+    plugin = host.load_plugin(guest(text), name="p")
+    with host.http_stream([plugin]) as stream:
+        assert parts(stream.request_headers(REQUEST, True)) == [(b"example.com", True)]
+    assert plugin.failure is None
+
+
+def test_20_callbacks_on_headers_in_abi_0_1_0(host, probe, trace, log):
+    plugin = probe("@on_request_headers\nget_header_map_value 0 nope", version="0_1_0")
+    with host.http_stream([plugin]) as stream:
+        stream.request_headers(REQUEST, True)
+    assert "probe: proxy_on_request_headers(5,)" in trace.events
+    assert log.messages == ["get_header_map_value(0, nope) = 0 \"\""]
+
+
+def test_27_an_action_that_is_none_holds_the_request(host, probe):
+    with host.http_stream([probe("@on_request_headers\nreturn 7")]) as stream:
+        assert stream.request_headers(REQUEST, True) == []
+        assert stream.paused
+
+
+def test_31_a_local_response_in_place_of_upstreams(host, probe):
+    with host.http_stream([probe('@on_response_headers\nsend_local_response 418 "" tea "" -1')]) as stream:
+        stream.request_headers(REQUEST, True)
+        head, body = stream.response_headers(RESPONSE)
+        assert parts([head, body]) == [(b"418", False), (b"tea\n", True)]
+        assert b"server" not in dict(head.headers)
+        assert stream.response_body(b"upstream's", True) == []
+
+
+def test_34_bytes_in_the_headers_of_a_local_response_cannot_split_it(host, probe):
+    with host.http_stream([probe('@on_request_headers\nsend_local_response 200 "" "" x%0d%0ay=1&z=a%0d%0ab:2 -1\nreturn 1')]) as stream:
+        out = stream.request_headers(REQUEST, True)
+    assert response_head(out[0].headers, True) is None  # a carrier answers 502
+
+
+def test_35_36_names_have_no_case_and_what_is_missing_is_not_found(host, probe, log):
+    with host.http_stream([probe("@on_request_headers\nget_header_map_value 0 User-AGENT\nget_header_map_value 0 nope")]) as stream:
+        stream.request_headers(REQUEST, True)
+    assert [line.partition(" = ")[2] for line in log.messages] == ['0 "test"', "1"]
+
+
+@pytest.mark.parametrize("path", ["/a?b=c", "/x?", "/"])
+def test_37_a_path_with_its_query(host, probe, path):
+    with host.http_stream([probe(f"@on_request_headers\nreplace_header_map_value 0 :path {path}")]) as stream:
+        [head] = stream.request_headers(REQUEST, True)
+    assert dict(head.headers)[b":path"] == path.encode()
+
+
+def test_38_the_status_of_a_response(host, probe):
+    with host.http_stream([probe("@on_response_headers\nreplace_header_map_value 2 :status 201")]) as stream:
+        stream.request_headers(REQUEST, True)
+        assert parts(stream.response_headers(RESPONSE, True))[0][0] == b"201"
+
+
+def test_39_42_what_nginx_keeps_from_filters_is_not_kept_here(host, probe, log):
+    """``:scheme`` can be set, and all headers are there: both are differences that no filter counts on."""
+    many = [*REQUEST, *((b"h%d" % number, b"x") for number in range(150))]
+    with host.http_stream([probe("@on_request_headers\nreplace_header_map_value 0 :scheme https\nget_header_map_value 0 h149")], header_limits=None) as stream:
+        [head] = stream.request_headers(many, True)
+    assert dict(head.headers)[b":scheme"] == b"https"
+    assert log.messages[-1] == 'get_header_map_value(0, h149) = 0 "x"'
+
+
+def test_43_addresses_beyond_the_guests_memory(host, probe, log):
+    script = "@on_request_headers\nget_header_map_value 0 at:0xfffffff0:8\nout 0xfffffff0 0xfffffff4\nget_header_map_value 0 :path"
+    with host.http_stream([probe(script)]) as stream:
+        assert parts(stream.request_headers(REQUEST, True)) == [(b"example.com", True)]
+    assert [line.partition(" = ")[2] for line in log.messages] == ["6", "6"]
+
+
+def test_47_the_length_of_a_body_that_was_set_is_for_the_carrier(host, probe):
+    """`Exchange` says it anew, as for each profile; here the filter's own is left."""
+    with host.http_stream([probe("@on_request_body\nset_buffer_bytes 0 0 100 longer%20body")]) as stream:
+        stream.request_headers([*POST, (b"content-length", b"2")])
+        out = stream.request_body(b"hi", True)
+        assert stream.changes_bodies
+    assert parts(out)[1] == (b"longer body", True)
+
+
+def test_49_an_offset_that_overflows(host, probe, log):
+    with host.http_stream([probe("@on_request_body\nget_buffer_bytes 0 0xffffffff 0xffffffff")]) as stream:
+        stream.request_headers(POST)
+        stream.request_body(b"body", True)
+    assert log.messages[0].partition(" = ")[2] != '0 "body"'
+
+
+def test_57_ticks_begin_and_end_and_outlive_a_trap(host, clock):
+    script = "@on_configure\nset_tick_period_milliseconds 0\nset_tick_period_milliseconds 9\n@on_tick/2\nset_tick_period_milliseconds 0\n@on_tick/1\ntrap"
+    plugin = host.load_plugin(code("c/probe_0_2_1"), name="p", configuration=script, failure_policy="fail_reload", reload_interval=0)
+    assert [effect.milliseconds for effect in host.drain()] == [9]
+    assert [effect.milliseconds for effect in plugin.tick()] == [0]
+    clock.advance(60)
+    plugin.heal()
+    assert (plugin.reloads, [effect.milliseconds for effect in host.drain()]) == (1, [9])
+
+
+def test_59_queues_that_are_empty_full_or_unknown(host, probe, log):
+    script = "@on_configure\nregister_shared_queue q\ndequeue_shared_queue $token\nenqueue_shared_queue 999 x"
+    probe(script)
+    assert [line.partition(" = ")[2].split()[0] for line in log.messages] == ["0", "7", "1"]
