@@ -33,6 +33,7 @@ NEEDS = {
     "kong/lua": "lupa",
     "kong/test_protocols.py": "kong_pdk",
     "kong/test_serve.py": "proxywasm_dataplane",
+    "kong/test_serve_lua.py": "proxywasm_dataplane",
     "kong/test_servers.py": "kong_pdk",
     "serve": "proxywasm_dataplane",
     "serve/test_in_envoy.py": "envoy",

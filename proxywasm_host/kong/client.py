@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from typing import Any, Union
 
@@ -46,14 +47,16 @@ class AsyncPluginClient:
             return Answer(await _on_connection(effect))
         except (TimeoutError, httpx2.TimeoutException):
             return CalloutFailed("timeout")
-        except ConnectionRefusedError:
-            return CalloutFailed("connection refused")
+        except socket.gaierror:
+            return CalloutFailed("host not found")
         except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
             return CalloutFailed("closed")
         except httpx2.ConnectError:
             return CalloutFailed("connection refused")
         except Exception as error:  # noqa: BLE001 - the plugin waits for an answer
-            return CalloutFailed(describe(error))
+            # anyio's error for all addresses of a name has theirs as its cause.
+            refused = isinstance(error, ConnectionRefusedError) or isinstance(error.__cause__, ConnectionRefusedError)
+            return CalloutFailed("connection refused" if refused else describe(error))
 
     def _pool(self, callout: PluginCallout, effect: ServerCall) -> AsyncPool:
         pool = self._pools.get(effect.server)

@@ -23,7 +23,7 @@ class Request:
         self.body = b""
 
     def __getitem__(self, name: str) -> str | None:
-        return dict(self.headers).get(name)
+        return {key.lower(): value for key, value in self.headers}.get(name)
 
     async def read(self, reader: Reader) -> None:
         if self["transfer-encoding"]:
