@@ -174,6 +174,8 @@ def one_request(
     """A function that sends the request, as directly as possible. `before` is the result of a first try."""
     options = command_line.options
     properties, callouts, ticks = dict(options["properties"]), dict(options["callout"]), options["ticks"]
+    if command_line.gateway is not None:
+        return partial(command_line.send, host, plugins)
     if callouts or ticks:
         return partial(
             exchange, host, plugins, command_line.request, command_line.response, callouts=callouts, ticks=ticks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from proxywasm_host.abi.types import LogLevel
@@ -74,6 +74,8 @@ def plain(value: Any) -> Any:
             return {"base64": b64encode(data).decode()}
     if isinstance(value, Plugin):
         return value.name
+    if is_dataclass(value) and not isinstance(value, type):
+        return {"type": type(value).__name__, **{each.name: plain(getattr(value, each.name)) for each in fields(value)}}
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, Iterable) and not isinstance(value, str):
@@ -112,4 +114,6 @@ def _callback(invocation: Invocation) -> dict[str, Any]:
 
 def _effect(effect: Effect) -> dict[str, Any]:
     values = {each.name: getattr(effect, each.name) for each in fields(effect) if each.init and each.name != "stream"}
+    if "plugin" in values:
+        values["plugin"] = values["plugin"].name
     return {"effect": type(effect).__name__, **values}

@@ -5,6 +5,7 @@ An option of a filter that is given once holds for every filter; given as often 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -54,9 +55,13 @@ __all__ = [
     "about",
     "check_readable",
     "command_line_options",
+    "is_kong",
     "of_each",
     "sentence",
 ]
+
+FORMAT_VERSION = re.compile(r"""^\s*[{,]?\s*["']?_format_version["']?\s*:""", re.MULTILINE)
+"""By which a configuration of Kong is known."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 NAMED = ("root_id", "vm_id", "name", "sha256", "pull_policy", "engine", "failure_policy")
@@ -193,6 +198,8 @@ class CommandLine:
     options: dict[str, Any]
     engines: list[str | None]
     """Of each filter."""
+    gateway: Any = None
+    """Of Kong, if its configuration is what was named, since the chain was loaded."""
 
     @staticmethod
     def say(sentence: str) -> None:
@@ -243,6 +250,13 @@ class CommandLine:
         Raises: ModuleError (with the file's name), PluginError, EngineUnavailable, UnknownEngine.
         """
         loaded = [self._load_one(host, filter) for filter in self.chain]
+        if len(self.filters) == 1 and is_kong(self.filters[0]):
+            try:
+                self.gateway = _kong(self.filters[0]).gateway(host, loaded)
+            except ConfigError as error:
+                raise click.UsageError(str(error)) from None
+            self.gateway.start()
+            return loaded
         authority, path = (self.request.first(name) for name in (b":authority", b":path"))
         return matching(loaded, authority, path, dict(self.options["properties"]))
 
@@ -257,11 +271,24 @@ class CommandLine:
         self,
         host: Host,
         plugins: Sequence[Plugin],
-        recorder: Recorder,
+        recorder: Recorder | None = None,
         began: Callable[[HttpStream], None] | None = None,
     ) -> ExchangeResult:
         """Send the request through the loaded chain; `began` is given the stream before it is fed."""
         options = self.options
+        if self.gateway is not None:
+            from proxywasm_host.kong.exchange import through  # noqa: PLC0415 - the extra may be missing
+
+            return through(
+                self.gateway,
+                self.request,
+                self.response,
+                recorder=recorder,
+                properties=dict(options["properties"]),
+                callouts=dict(options["callout"]),
+                ticks=options["ticks"],
+                began=began,
+            )
         return exchange(
             host,
             plugins,
@@ -362,9 +389,37 @@ def _configured(path: str) -> tuple[list[FilterConfig], str]:
     return _read(path, Path(path).stat().st_mtime_ns)
 
 
+def is_kong(path: str | Path) -> bool:
+    """Whether a file is a configuration of Kong."""
+    file = Path(path)
+    known = is_configuration(file) and file.is_file()
+    return known and FORMAT_VERSION.search(file.read_text("utf-8", "replace")) is not None
+
+
+def _kong(path: str) -> Any:
+    """Kong's configuration in a file, in the environment of this process. Raises: click.UsageError."""
+    return _read_kong(path, Path(path).stat().st_mtime_ns)
+
+
+@lru_cache(None)
+def _read_kong(path: str, changed: int) -> Any:
+    """As it was `changed`. No plugin server is asked: no connection is opened."""
+    try:
+        from proxywasm_host.kong.environment import Environment  # noqa: PLC0415 - the extra may be missing
+        from proxywasm_host.kong.setup import Setup  # noqa: PLC0415
+
+        return Setup(Path(path), Environment.read(os.environ), ())
+    except ModuleNotFoundError as error:
+        raise click.UsageError(f"a configuration of Kong needs more: {remedy.missing('kong', error)}") from None
+    except (ConfigError, OSError) as error:
+        raise click.UsageError(str(error)) from None
+
+
 @lru_cache(None)
 def _read(path: str, changed: int) -> tuple[list[FilterConfig], str]:
     """As it was `changed`: what there is to warn of is told once."""
+    if is_kong(path):
+        return [*_kong(path).filters], "wasmx"
     try:
         from proxywasm_host.serve.filters import chain_in  # noqa: PLC0415 - the extra may be missing
 

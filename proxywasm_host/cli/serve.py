@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -13,15 +12,13 @@ import click
 
 from proxywasm_host import remedy
 from proxywasm_host.abi.types import LogLevel
-from proxywasm_host.cli.options import FILTER_OPTIONS, SHARED_OPTION, of_each
+from proxywasm_host.cli.options import FILTER_OPTIONS, SHARED_OPTION, is_kong, of_each
 from proxywasm_host.cli.parameter_types import DataOrFile, Environment, Property, Seconds, Size
 from proxywasm_host.driver.defaults import DEADLINE, MEMORY
 from proxywasm_host.fetch.reference import is_remote, local_path
 
 __all__ = ["check_file", "command", "host_options", "overrides"]
 
-_FORMAT_VERSION = re.compile(r"""^\s*[{,]?\s*["']?_format_version["']?\s*:""", re.MULTILINE)
-"""How to tell a declarative configuration of Kong."""
 LEVELS = [level.name.lower() for level in LogLevel]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -97,7 +94,7 @@ def command(filters: tuple[str, ...], file: Path | None, schema: bool, **options
         from proxywasm_host.serve.server import run  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise _wanting(error) from None
-    if file and _FORMAT_VERSION.search(file.read_text("utf-8", "replace") if file.exists() else ""):
+    if file and is_kong(file):
         try:
             from proxywasm_host.kong.serve import KongApplication, KongSource  # noqa: PLC0415 - the extra may be missing
         except ModuleNotFoundError as error:

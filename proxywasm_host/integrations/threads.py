@@ -169,9 +169,13 @@ class ThreadCarrier(Carrier):
         driver = running[1]
         with driver.lock:
             plugins = (self._running or running)[2]  # another chain may have taken the place of the one before
-            return driver, driver.host.http_stream(
-                matching(plugins, *addressed(), properties) if self._by_request else plugins,
-                properties=properties,
-                buffer_limit=self._buffer_limit,
-                header_limits=self._header_limits,
-            )
+            if self._by_request:
+                plugins = matching(plugins, *addressed(), properties)
+            return driver, self._stream_of(driver, plugins, properties)
+
+    def _stream_of(
+        self, driver: ThreadDriver, plugins: list[Plugin], properties: Mapping[str, PropertyValue]
+    ) -> HttpStream:
+        return driver.host.http_stream(
+            plugins, properties=properties, buffer_limit=self._buffer_limit, header_limits=self._header_limits
+        )

@@ -1,9 +1,12 @@
-"""Performs what plugins ask for, in an event loop: sleeps, HTTP requests, connections, calls to plugin servers."""
+"""Performs what plugins ask for: sleeps, HTTP requests, connections, calls to plugin servers."""
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
+import threading
+from concurrent.futures import CancelledError, Future
 from typing import Any, Union
 
 import anyio
@@ -17,7 +20,7 @@ from proxywasm_host.kong.servers.pool import Ask, AsyncPool, describe
 from proxywasm_host.kong.task import Answer, PluginCallout
 from proxywasm_host.runtime.effects import CalloutFailed
 
-__all__ = ["AsyncPluginClient"]
+__all__ = ["AsyncPluginClient", "PluginClient"]
 
 MOST = 64 << 20
 """Bytes of an answer's body."""
@@ -88,6 +91,41 @@ class AsyncPluginClient:
             await client.aclose()
         for asked in self._pools.values():
             asked.pool.close()
+
+
+class PluginClient:
+    """For the threads of a driver: an event loop in a thread of its own does what they ask for."""
+
+    def __init__(self, clusters: Clusters) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._client = AsyncPluginClient(clusters)
+        self._under_way: dict[tuple[int, int], Future[Union[Answer, CalloutFailed]]] = {}
+        self._thread = threading.Thread(target=self._loop.run_forever, name="kong-plugins", daemon=True)
+        self._thread.start()
+
+    def __call__(self, callout: PluginCallout, /) -> Union[Answer, CalloutFailed]:
+        """Perform one effect, and wait for its reply."""
+        key = id(callout.plugin), callout.token
+        future = self._under_way[key] = asyncio.run_coroutine_threadsafe(self._client(callout), self._loop)
+        try:
+            return future.result()
+        except CancelledError:
+            return CalloutFailed("closed")
+        finally:
+            del self._under_way[key]
+
+    def cancel(self, callout: PluginCallout) -> None:
+        """Break one off."""
+        future = self._under_way.get((id(callout.plugin), callout.token))
+        if future is not None:
+            future.cancel()
+
+    def close(self) -> None:
+        """Close all connections, and end the thread."""
+        asyncio.run_coroutine_threadsafe(self._client.aclose(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
 
 def _ask(effect: ServerCall) -> Ask:

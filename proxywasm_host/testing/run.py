@@ -43,6 +43,7 @@ def exchange(
     late_replies: bool = False,
     ticks: int = 0,
     began: Callable[[HttpStream], object] | None = None,
+    stream: HttpStream | None = None,
 ) -> ExchangeResult:
     """Send a request through the plugins, answer it, and close the stream.
 
@@ -55,6 +56,7 @@ def exchange(
         late_replies: give replies once the whole request, or response, was fed, and not at once.
         ticks: how many ticks may pass while something is paused.
         began: given the stream before it is fed.
+        stream: one of the host's, instead of a new one through the plugins.
 
     Raises: TypeError or ValueError, for a wrong argument; RuntimeError, if a plugin was closed.
     """
@@ -63,9 +65,10 @@ def exchange(
     callouts = {} if callouts is None else callouts
     _check(host, request, response, recorder, callouts, ticks)
     with recording(host, recorder, callouts) as record:
-        stream = host.http_stream(
-            plugins, properties=properties, buffer_limit=buffer_limit, header_limits=header_limits
-        )
+        if stream is None:
+            stream = host.http_stream(
+                plugins, properties=properties, buffer_limit=buffer_limit, header_limits=header_limits
+            )
         if began is not None:
             began(stream)
         run = _Run(host, plugins, stream, record, callouts, late_replies, ticks)

@@ -12,7 +12,7 @@ import anyio
 import httpx2
 import pytest
 
-from proxywasm_host.kong import asgi
+from proxywasm_host.kong import gateways
 from proxywasm_host.kong.asgi import KongMiddleware
 from proxywasm_host.kong.servers.process import PluginServer
 
@@ -54,7 +54,7 @@ def gateway(tmp_path, variables, servers, monkeypatch):
     async def make(python="{}", more=""):
         file = tmp_path / "kong.yaml"
         file.write_text(FILE % (python, more))
-        monkeypatch.setattr(asgi, "query", lambda _: servers)
+        monkeypatch.setattr(gateways, "query", lambda _: servers)
         middleware = KongMiddleware(application, file, environment=variables)
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(middleware), base_url="http://example.com") as client:
             yield client

@@ -10,11 +10,21 @@ import pytest
 from proxywasm_host import Host, Services
 from proxywasm_host.kong.config import read
 from proxywasm_host.kong.context import Exit
+from proxywasm_host.kong.exchange import through
 from proxywasm_host.kong.gateway import Gateway
-from proxywasm_host.kong.plugin import PHASES, EffectFailed, PluginFailed, ReadRequestBody, Sleep, StartTimer
+from proxywasm_host.kong.plugin import (
+    PHASES,
+    EffectFailed,
+    HttpRequest,
+    PluginFailed,
+    ReadRequestBody,
+    Sleep,
+    StartTimer,
+)
 from proxywasm_host.kong.stream import ROUTING_HEADER, KongStream
 from proxywasm_host.kong.task import Answer, PluginCallout
-from proxywasm_host.runtime.effects import CalloutFailed, CancelCallout
+from proxywasm_host.runtime.effects import CalloutFailed, CancelCallout, HttpCallReply
+from proxywasm_host.testing import Message
 from tests.support import code
 
 REQUEST = [(b":authority", b"example.com"), (b":path", b"/api/x?q=1"), (b":method", b"GET"), (b":scheme", b"http"), (b"user-agent", b"t")]
@@ -174,6 +184,24 @@ def test_the_host_that_an_upstream_is_told(gateway, path, host):
     with stream(gateway()) as request:
         [head] = request.request_headers([REQUEST[0], (b":path", path), *REQUEST[2:]], True)
     assert dict(head.headers)[b":authority"] == host
+
+
+def test_one_whole_request_whose_plugins_are_answered(gateway):
+    def ask(context, config):
+        yield Sleep(3600)
+        for name in ("idp.example:81", "none.example"):
+            try:
+                reply = yield HttpRequest("GET", f"http://{name}/check")
+                context.request.headers.set(f"x-{name[:3]}", f"{reply.status} {dict(reply.headers)[b'x'].decode()} {reply.body.decode()}")
+            except EffectFailed as failure:
+                context.request.headers.set(f"x-{name[:3]}", str(failure))
+
+    made = gateway("@on_request_headers\nadd_header_map_value 0 x-filter yes", one={"access": ask})
+    idp = HttpCallReply([(b":status", b"203"), (b"x", b"y")], b"ok")
+    result = through(made, Message.request("GET", "http://example.com/api/x"), Message.response(201, chunks=[b"hi"]), callouts={"idp.example:81": idp})
+    came = dict(result.upstream_request.headers)
+    assert [came[name] for name in (b":path", b"x-idp", b"x-non", b"x-filter")] == [b"/base/x", b"203 y ok", b"connection refused", b"yes"]
+    assert (result.client_response.first(b":status"), result.client_response.body) == (b"201", b"hi")
 
 
 def test_a_plugin_that_fails_is_500_and_its_error_is_logged(gateway, caplog):

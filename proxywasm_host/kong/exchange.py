@@ -1,0 +1,87 @@
+"""One whole request through a gateway, without any connection: `proxywasm_host.testing.exchange` for Kong's way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from proxywasm_host.kong.gateway import Gateway
+from proxywasm_host.kong.plugin import HttpReply, HttpRequest, Sleep
+from proxywasm_host.kong.stream import KongStream
+from proxywasm_host.kong.task import Answer, PluginCallout
+from proxywasm_host.runtime.effects import CalloutFailed, HttpCall, HttpCallReply, Reply
+from proxywasm_host.testing import ExchangeResult, Message
+from proxywasm_host.testing.run import exchange
+
+__all__ = ["of_plugins", "through"]
+
+NOBODY = "connection refused"
+
+
+def as_call(callout: PluginCallout, request: HttpRequest) -> HttpCall:
+    """A plugin's request as filters make theirs, for those who answer them."""
+    url = urlsplit(request.url)
+    head = [
+        (b":method", request.method.encode()),
+        (b":path", ((url.path or "/") + (f"?{url.query}" if url.query else "")).encode()),
+        (b":authority", url.netloc.encode()),
+        (b":scheme", url.scheme.encode()),
+    ]
+    rest = [(name.lower(), value) for name, value in request.headers]
+    call: Any = callout.plugin, callout.token, url.netloc, [*head, *rest], request.body, [], int(request.timeout * 1000)
+    return HttpCall(*call)
+
+
+def of_plugins(callouts: Mapping[str, Any]) -> Any:
+    """Who answers what plugins ask for: their HTTP requests get the replies of the cluster ``HOST:PORT`` or ``HOST``; a
+    function that makes them is given an `HttpCall`.
+
+    To sleep takes no time. Connections, and calls to plugin servers, fail.
+    """
+
+    def answer(callout: PluginCallout) -> Sequence[Reply]:
+        effect = callout.effect
+        if isinstance(effect, Sleep):
+            return [Answer()]  # type: ignore[list-item]
+        if not isinstance(effect, HttpRequest):
+            return [CalloutFailed(NOBODY)]
+        url = urlsplit(effect.url)
+        given = callouts.get(url.netloc, callouts.get(url.hostname or ""))
+        if callable(given):
+            given = given(as_call(callout, effect))
+        reply = given[0] if isinstance(given, Sequence) and given else given
+        if not isinstance(reply, HttpCallReply) or reply.failure:
+            return [CalloutFailed(getattr(reply, "failure", None) or NOBODY)]
+        status = next((int(value) for name, value in reply.headers if name == b":status"), 200)
+        headers = [pair for pair in reply.headers if pair[0][:1] != b":"]
+        return [Answer(HttpReply(status, headers, reply.body))]  # type: ignore[list-item]
+
+    return answer
+
+
+def through(
+    gateway: Gateway,
+    request: Message,
+    response: Message,
+    *,
+    callouts: Mapping[str, Any] | None = None,
+    properties: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> ExchangeResult:
+    """Send a request through plugins and filters. Arguments are those of `exchange`.
+
+    `callouts` answer plugins, too, as `of_plugins` says.
+    """
+    given = {} if callouts is None else dict(callouts)
+    stream = KongStream(gateway, properties={} if properties is None else properties)
+    plugins = [plugin for chain in gateway.filters.values() for plugin in chain]
+    return exchange(
+        gateway.host,
+        plugins,
+        request,
+        response,
+        callouts={**given, "": of_plugins(given)},
+        stream=stream,
+        **options,
+    )

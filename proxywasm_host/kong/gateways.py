@@ -1,0 +1,78 @@
+"""What the middlewares have in common: one configuration, and a gateway for each chain of filters that runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from proxywasm_host.abi.profile import WASMX
+from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.driver.clusters import Clusters
+from proxywasm_host.driver.dispatch import Dispatcher
+from proxywasm_host.driver.filters import Filter
+from proxywasm_host.kong import client  # noqa: F401 - it performs what plugins ask for
+from proxywasm_host.kong.environment import Environment
+from proxywasm_host.kong.gateway import Gateway
+from proxywasm_host.kong.setup import Setup, query
+from proxywasm_host.kong.stream import KongStream
+from proxywasm_host.runtime.header_limits import HeaderLimits
+from proxywasm_host.runtime.plugin import Plugin
+from proxywasm_host.serve.config import ShmKv
+from proxywasm_host.services import Services
+
+__all__ = ["Gateways"]
+
+
+class Gateways:
+    """Reads a configuration, and asks the plugin servers of the environment. Takes seconds. Raises: ConfigError."""
+
+    def __init__(self, config: str | Path, environment: Mapping[str, str] | None) -> None:
+        """`environment` has variables as Kong has them (``KONG_…``); those of the process if not given."""
+        self._environment = Environment.read(os.environ if environment is None else environment)
+        self._servers = query(self._environment)
+        self._setup = Setup(Path(config), self._environment, self._servers)
+        self._made: WeakKeyDictionary[Dispatcher, tuple[Sequence[Plugin], Gateway]] = WeakKeyDictionary()
+
+    @property
+    def filters(self) -> list[Filter]:
+        """The filters of all chains, for the middleware to load."""
+        return self._setup.filters
+
+    def options(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Options of a middleware, with what the configuration needs."""
+        options = {"clusters": Clusters({}, any_host=True), **given, "profile": WASMX}
+        if self._environment.shm_kv:
+            services = options.get("services") or Services()
+            options["services"] = replace(services, shared_data=ShmKv.zones(self._environment.shm_kv))
+        return options
+
+    def stream(
+        self,
+        driver: Dispatcher,
+        plugins: Sequence[Plugin],
+        properties: Mapping[str, PropertyValue],
+        buffer_limit: int,
+        header_limits: HeaderLimits | None,
+    ) -> KongStream:
+        """A stream for one request, where these filters run."""
+        running, gateway = self._made.get(driver, (None, None))
+        if gateway is None or running is not plugins:
+            gateway = self._setup.gateway(driver.host, plugins)
+            self._made[driver] = plugins, gateway
+            gateway.start()
+            driver.perform(driver.host.drain())
+        return KongStream(gateway, properties=properties, buffer_limit=buffer_limit, header_limits=header_limits)
+
+    def start(self) -> None:
+        """Start the plugin servers."""
+        for server in self._servers:
+            server.start()
+
+    def stop(self) -> None:
+        """End them."""
+        for server in self._servers:
+            server.stop()
