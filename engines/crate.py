@@ -29,17 +29,19 @@ class Crate:
         name: of its part of the cache, and for messages.
         sources: files and folders that a wheel depends on.
         minutes: how long one processor builds it.
+        stable: a wheel serves each version of Python (abi3).
     """
 
-    def __init__(self, here: Path, name: str, sources: tuple[str, ...], minutes: int) -> None:
+    def __init__(self, here: Path, name: str, sources: tuple[str, ...], minutes: int, *, stable: bool = True) -> None:
         self.here = here
         self.name = name
         self._names = sources
         self._minutes = minutes
+        self._stable = stable
 
     def install(self, python: str) -> None:
         """Install the wheel into an interpreter's environment; it is built first if there is none."""
-        wheels = CACHE / "wheels" / self.digest()
+        wheels = CACHE / "wheels" / self.digest("" if self._stable else interface(python))
         if not any(wheels.glob("*.whl")):
             self._build(python, wheels)
         wheel = next(wheels.glob("*.whl"))
@@ -51,9 +53,10 @@ class Crate:
         found = (path for name in self._names for path in (self.here / name, *(self.here / name).rglob("*")))
         return sorted(path for path in found if path.suffix in SUFFIXES)
 
-    def digest(self) -> str:
-        """What a wheel depends on."""
-        state = hashlib.blake2b(f"{sys.platform} {platform.machine()} {platform.libc_ver()}".encode(), digest_size=16)
+    def digest(self, interface: str) -> str:
+        """What a wheel depends on, for an interpreter with this binary interface."""
+        system = f"{sys.platform} {platform.machine()} {platform.libc_ver()} {interface}"
+        state = hashlib.blake2b(system.encode(), digest_size=16)
         for path in self.sources():
             content = path.read_bytes()
             state.update(f"{path.relative_to(self.here)} {len(content)}\n".encode() + content)
@@ -90,6 +93,12 @@ class Crate:
             if not copy.exists() or copy.read_bytes() != path.read_bytes():
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, copy)
+
+
+def interface(python: str) -> str:
+    """What an interpreter calls its binary interface."""
+    asked = [python, "-c", "import sysconfig; print(sysconfig.get_config_var('SOABI'))"]
+    return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603 - as below
 
 
 def run(*command: str, env: dict[str, str] | None = None) -> None:

@@ -1,5 +1,9 @@
 """The data plane of ``proxywasm serve``: HTTP on hyper, in threads of its own. Made for `proxywasm_host.serve`."""
 
-from proxywasm_dataplane._native import ServerThread
+from collections.abc import Mapping
+
+from proxywasm_dataplane._native import Request, ServerThread
 
 __all__ = ["ServerThread"]
+
+Mapping.register(Request)

@@ -143,8 +143,8 @@ impl Record {
     /// Note where the request went.
     pub fn upstream(&mut self, route: Option<&Route>, upstream: &UpstreamInfo) {
         if let Some(line) = self.line.as_mut().filter(|_| self.log.format == Format::Json) {
-            line.route = route.and_then(|route| route.name.clone());
-            line.upstream = (upstream.attempts > 0).then(|| upstream.address.clone());
+            line.route = route.and_then(|route| route.name.as_deref().map(str::to_owned));
+            line.upstream = (upstream.attempts > 0).then(|| upstream.address.to_string());
         }
     }
 }

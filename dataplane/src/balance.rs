@@ -38,7 +38,7 @@ impl Known {
 pub struct Server {
     pub base: Base,
     /// `HOST:PORT`.
-    pub address: String,
+    pub address: Arc<str>,
     pub known: Arc<Known>,
     weight: i64,
     active: Arc<AtomicUsize>,
@@ -46,7 +46,7 @@ pub struct Server {
 
 impl Server {
     pub fn new(base: Base, weight: u32, known: Arc<Known>) -> Server {
-        Server { address: base.address(), base, weight: weight.into(), known, active: Arc::default() }
+        Server { address: base.address().into(), base, weight: weight.into(), known, active: Arc::default() }
     }
 
     /// A request is under way there.
@@ -91,7 +91,7 @@ impl Servers {
     ///
     /// Ejected ones are left out, and those that were tried; if there is no other, they are not.
     pub fn pick(&self, tried: &[usize], wanted: Option<&str>) -> (usize, &Server) {
-        let at = match wanted.and_then(|address| self.all.iter().position(|server| server.address == address)) {
+        let at = match wanted.and_then(|address| self.all.iter().position(|server| *server.address == *address)) {
             Some(at) if !tried.contains(&at) => at,
             _ if self.all.len() == 1 => 0,
             _ => self.next(&self.candidates(tried)),

@@ -1,5 +1,6 @@
 //! What the configuration says, as JSON from the Python side, which has checked it.
 
+use http::HeaderValue;
 use pyo3::Py;
 use pyo3::types::PyDict;
 use serde::Deserialize;
@@ -179,10 +180,19 @@ pub struct AccessLog {
 /// One connection of a client.
 pub struct Peer {
     pub client: SocketAddr,
+    /// The same, without the port, as a header says it.
+    pub client_text: HeaderValue,
     pub server: SocketAddr,
     pub tls: Option<TlsInfo>,
     /// The same as filters are given it, once a request has made it.
     pub scope: OnceCell<Py<PyDict>>,
+}
+
+impl Peer {
+    pub fn new(client: SocketAddr, server: SocketAddr, tls: Option<TlsInfo>) -> Peer {
+        let client_text = HeaderValue::from_str(&client.ip().to_string()).expect("an address");
+        Peer { client, client_text, server, tls, scope: OnceCell::new() }
+    }
 }
 
 /// What TLS says of it.

@@ -6,29 +6,49 @@
 use crate::config::{Peer, TlsInfo};
 use crate::head::{Head, listed, of_one_connection};
 use crate::routes::Route;
-use crate::upstream::{Upstream, UpstreamError, UpstreamInfo};
+use crate::upstream::{Address, Upstream, UpstreamError, UpstreamInfo};
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
-use pyo3::intern;
-use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyList, PyString, PyTuple};
+use pyo3::{ffi, intern, prelude::*, pybacked::PyBackedBytes};
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::task::Waker;
 
-/// Chains of filters, as `serve` gives them.
+/// Chains of filters, as `serve` gives them: a `Generation`, and what of it every request needs.
 pub struct Filters {
-    begin: Py<PyAny>,
-    finish: Py<PyAny>,
-    perform: Py<PyAny>,
-    unsendable: Py<PyAny>,
+    generation: Py<PyAny>,
+    http_stream: Py<PyAny>,
+    /// Of `http_stream`, whose first argument is a chain.
+    keywords: Py<PyTuple>,
+    /// Of `request_headers` and `response_headers`.
+    owned: Py<PyTuple>,
+    chains: Vec<Py<PyAny>>,
+    buffer_limit: Py<PyAny>,
+    /// Who takes what comes out of streams by itself.
+    sinks: Py<PyDict>,
+    makes_streams: bool,
+    records: bool,
+    sample: u64,
+    sampling: Arc<Sampling>,
     kinds: [Py<PyAny>; 9],
     /// Of each chain, whether a filter of it can change bodies.
     changes_bodies: Vec<OnceLock<bool>>,
 }
 
+/// Which requests of a thread may be looked at.
+#[derive(Default)]
+pub struct Sampling {
+    pub all: AtomicBool,
+    /// Requests since it was last asked.
+    passed: AtomicU64,
+}
+
+/// Envoy's word for a client that went away.
+const GONE: &str = "downstream_remote_disconnect";
 const KINDS: [&str; 9] = [
     "RequestHeaders",
     "RequestBody",
@@ -92,7 +112,8 @@ pub struct Stream {
     python: Py<PyAny>,
     filters: Arc<Filters>,
     chain: usize,
-    properties: Py<PyDict>,
+    request: Py<PyRequest>,
+    looked_at: bool,
     flow: Mutex<Flow>,
 }
 
@@ -106,33 +127,136 @@ pub struct StreamInfo<'a> {
 }
 
 impl StreamInfo<'_> {
+    fn known(&self) -> Known {
+        let asked = self.upstream_info.filter(|upstream_info| upstream_info.attempts > 0);
+        Known {
+            route: self.route.and_then(|route| route.name.clone()),
+            virtual_host: self.route.and_then(|route| route.virtual_host.clone()),
+            upstream: self.upstream.map(|upstream| upstream.name.clone()),
+            server: asked.map(|upstream_info| (upstream_info.address.clone(), upstream_info.attempts)),
+            error: self.error.map(|error| (error.flag, error.details.clone(), error.transport.clone())),
+        }
+    }
+}
+
+/// The same, kept until a filter reads it.
+#[derive(Default)]
+struct Known {
+    route: Option<Arc<str>>,
+    virtual_host: Option<Arc<str>>,
+    upstream: Option<Arc<str>>,
+    /// Its address, and how many have been asked.
+    server: Option<(Address, u32)>,
+    error: Option<(u32, String, Option<String>)>,
+}
+
+impl Known {
     /// Under Envoy's names.
-    fn tell(&self, py: Python<'_>, properties: &Bound<'_, PyDict>) -> PyResult<()> {
+    fn tell(&self, properties: &Bound<'_, PyDict>) -> PyResult<()> {
+        properties.clear();
         let names = [
-            (intern!(py, "xds.route_name"), self.route.and_then(|route| route.name.as_deref())),
-            (intern!(py, "xds.virtual_host_name"), self.route.and_then(|route| route.virtual_host.as_deref())),
-            (intern!(py, "xds.cluster_name"), self.upstream.map(|upstream| upstream.name.as_str())),
+            ("xds.route_name", &self.route),
+            ("xds.virtual_host_name", &self.virtual_host),
+            ("xds.cluster_name", &self.upstream),
         ];
         for (name, value) in names {
-            match value {
-                Some(value) => properties.set_item(name, value)?,
-                None if self.upstream_info.is_some() && properties.contains(name)? => properties.del_item(name)?,
-                None => (),
+            if let Some(value) = value {
+                properties.set_item(name, &**value)?;
             }
         }
-        if let Some(upstream_info) = self.upstream_info.filter(|upstream_info| upstream_info.attempts > 0) {
-            properties.set_item(intern!(py, "upstream.address"), &upstream_info.address)?;
-            if let Some(port) = upstream_info.address.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()) {
-                properties.set_item(intern!(py, "upstream.port"), port)?;
+        if let Some((address, attempts)) = &self.server {
+            let address = address.to_string();
+            properties.set_item("upstream.address", &address)?;
+            if let Some(port) = address.rsplit(':').next().and_then(|port| port.parse::<u16>().ok()) {
+                properties.set_item("upstream.port", port)?;
             }
-            properties.set_item(intern!(py, "upstream.request_attempt_count"), upstream_info.attempts)?;
+            properties.set_item("upstream.request_attempt_count", attempts)?;
         }
-        if let Some(error) = self.error {
-            properties.set_item("response.flags", error.flag)?;
-            properties.set_item("response.code_details", &error.details)?;
-            if let Some(why) = &error.transport {
+        if let Some((flag, details, transport)) = &self.error {
+            properties.set_item("response.flags", flag)?;
+            properties.set_item("response.code_details", details)?;
+            if let Some(why) = transport {
                 properties.set_item("upstream.transport_failure_reason", why)?;
             }
+        }
+        Ok(())
+    }
+}
+
+/// A request as its stream has it: the properties, which are made when a filter asks for one, and who takes note of what
+/// comes out of the stream when it was not fed.
+#[pyclass(frozen, mapping, name = "Request")]
+pub struct PyRequest {
+    filters: Arc<Filters>,
+    scope: Py<PyDict>,
+    stream: OnceLock<std::sync::Weak<Stream>>,
+    properties: Mutex<Properties>,
+}
+
+#[derive(Default)]
+struct Properties {
+    known: Known,
+    /// What Python makes of them, and what that stands on.
+    made: Option<(Py<PyAny>, Py<PyDict>)>,
+}
+
+impl PyRequest {
+    /// More is known.
+    fn tell(&self, py: Python<'_>, known: Known) -> PyResult<()> {
+        let mut properties = self.properties.lock().unwrap();
+        if let Some((_, routed)) = &properties.made {
+            known.tell(routed.bind(py))?;
+        }
+        properties.known = known;
+        Ok(())
+    }
+
+    fn mapping<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let routed = PyDict::new(py);
+        {
+            let properties = self.properties.lock().unwrap();
+            if let Some((made, _)) = &properties.made {
+                return Ok(made.bind(py).clone());
+            }
+            properties.known.tell(&routed)?;
+        }
+        let made = self.filters.generation.bind(py).call_method1("properties", (&self.scope, &routed))?;
+        self.properties.lock().unwrap().made = Some((made.clone().unbind(), routed.unbind()));
+        Ok(made)
+    }
+}
+
+#[pymethods]
+impl PyRequest {
+    fn __getitem__<'py>(&self, name: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        self.mapping(name.py())?.get_item(name)
+    }
+
+    fn __contains__(&self, name: &Bound<'_, PyAny>) -> PyResult<bool> {
+        self.mapping(name.py())?.contains(name)
+    }
+
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(self.mapping(py)?.try_iter()?.into_any())
+    }
+
+    fn __len__(&self, py: Python<'_>) -> PyResult<usize> {
+        self.mapping(py)?.len()
+    }
+
+    /// Whatever else a mapping can do.
+    fn __getattr__<'py>(&self, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
+        self.mapping(name.py())?.getattr(name)
+    }
+
+    fn __call__(&self, effect: &Bound<'_, PyAny>) -> PyResult<()> {
+        let Some(stream) = self.stream.get().and_then(std::sync::Weak::upgrade) else {
+            return Ok(());
+        };
+        let kind = effect.get_type();
+        if let Some(which) = stream.filters.kinds.iter().position(|each| kind.is(each.bind(effect.py()))) {
+            stream.filters.read(effect.py(), effect, which, &mut stream.flow(), &HeaderMap::new())?;
+            stream.flow().wake();
         }
         Ok(())
     }
@@ -179,19 +303,43 @@ fn scope(py: Python<'_>, protocol: &str, peer: &Peer, origin: Option<IpAddr>) ->
     Ok(scope)
 }
 
+/// Call with positional arguments, and keywords after them.
+fn call<'py>(
+    function: &Bound<'py, PyAny>,
+    arguments: &[&Bound<'py, PyAny>],
+    keywords: &Bound<'py, PyTuple>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let pointers: [*mut ffi::PyObject; 5] =
+        std::array::from_fn(|at| arguments.get(at).map_or(std::ptr::null_mut(), |one| one.as_ptr()));
+    let positional = arguments.len() - keywords.len();
+    // SAFETY: all are borrowed for as long as the call takes, and there are as many as it says.
+    unsafe {
+        let result = ffi::PyObject_Vectorcall(function.as_ptr(), pointers.as_ptr(), positional, keywords.as_ptr());
+        Bound::from_owned_ptr_or_err(function.py(), result)
+    }
+}
+
 impl Filters {
-    pub fn new(chain: &Bound<'_, PyAny>) -> PyResult<Filters> {
-        let effects = chain.py().import("proxywasm_host.runtime.effects")?;
+    pub fn new(generation: &Bound<'_, PyAny>, sampling: &Arc<Sampling>) -> PyResult<Filters> {
+        let py = generation.py();
+        let effects = py.import("proxywasm_host.runtime.effects")?;
         let kinds: Vec<Py<PyAny>> =
             KINDS.iter().map(|name| effects.getattr(*name).map(Bound::unbind)).collect::<PyResult<_>>()?;
-        let method = |name: &str| chain.getattr(name).map(Bound::unbind);
+        let chains: Vec<Py<PyAny>> = generation.getattr("chains")?.extract()?;
         Ok(Filters {
-            begin: method("begin")?,
-            finish: method("finish")?,
-            perform: method("perform")?,
-            unsendable: method("unsendable")?,
+            generation: generation.clone().unbind(),
+            http_stream: generation.getattr("host")?.getattr("http_stream")?.unbind(),
+            keywords: PyTuple::new(py, ["properties", "buffer_limit", "header_limits"])?.unbind(),
+            owned: PyTuple::new(py, ["owned"])?.unbind(),
+            buffer_limit: generation.getattr("settings")?.getattr("buffer_limit")?.unbind(),
+            sinks: generation.getattr("driver")?.getattr("sinks")?.cast_into::<PyDict>()?.unbind(),
+            makes_streams: generation.getattr("makes_streams")?.is_truthy()?,
+            records: generation.getattr("records")?.is_truthy()?,
+            sample: generation.getattr("sample")?.extract()?,
+            sampling: sampling.clone(),
             kinds: kinds.try_into().map_err(|_| pyo3::exceptions::PyTypeError::new_err("effects"))?,
-            changes_bodies: vec![OnceLock::new(); chain.getattr("chains")?.len()?],
+            changes_bodies: vec![OnceLock::new(); chains.len()],
+            chains,
         })
     }
 
@@ -207,51 +355,97 @@ impl Filters {
     ) -> PyResult<Arc<Stream>> {
         Python::attach(|py| {
             let scheme: &[u8] = if head.https { b"https" } else { b"http" };
+            let (authority, target) = (head.authority.as_bytes(), head.target.as_bytes());
+            let method = head.method.as_str().as_bytes();
             let pseudo = [
-                (&b":authority"[..], head.authority.as_bytes()),
-                (&b":path"[..], head.target.as_bytes()),
-                (&b":method"[..], head.method.as_str().as_bytes()),
+                (&b":authority"[..], authority),
+                (&b":path"[..], target),
+                (&b":method"[..], method),
                 (&b":scheme"[..], scheme),
             ];
             let headers = pairs(py, &pseudo, &head.headers)?;
-            let scope = scope(py, protocol, peer, head.origin)?;
-            let sink = Py::new(py, Sink { stream: Mutex::new(None) })?;
-            let properties = PyDict::new(py);
-            stream_info.tell(py, &properties)?;
-            let given = (&sink, &headers, end, scope, chain, &properties);
-            let begun = self.begin.bind(py).call1(given)?;
-            let begun = begun.cast::<PyTuple>()?;
-            let python = begun.get_item(0)?;
+            let request = PyRequest {
+                filters: self.clone(),
+                scope: scope(py, protocol, peer, head.origin)?,
+                stream: OnceLock::new(),
+                properties: Mutex::new(Properties { known: stream_info.known(), made: None }),
+            };
+            let request = Bound::new(py, request)?;
+            let python = self.stream(py, chain, authority, target, request.as_any())?;
+            let passed = self.sampling.passed.fetch_add(1, Relaxed) + 1;
+            let mut looked_at = false;
+            if passed >= self.sample || self.sampling.all.load(Relaxed) {
+                self.sampling.passed.store(0, Relaxed);
+                let asked = (&python, passed, PyBytes::new(py, method), PyBytes::new(py, target));
+                looked_at = self.generation.bind(py).call_method1(intern!(py, "look"), asked)?.is_truthy()?;
+            }
+            if self.records {
+                self.generation.bind(py).call_method1(intern!(py, "attach"), (&python, &request))?;
+            } else {
+                self.sinks.bind(py).set_item(&python, &request)?;
+            }
             let stream = Arc::new(Stream {
                 python: python.unbind(),
                 filters: self.clone(),
                 chain,
-                properties: properties.unbind(),
+                request: request.unbind(),
+                looked_at,
                 flow: Mutex::default(),
             });
-            *sink.borrow(py).stream.lock().unwrap() = Some(Arc::downgrade(&stream));
-            stream.take(py, &begun.get_item(1)?)?;
+            let _ = stream.request.get().stream.set(Arc::downgrade(&stream));
+            stream.feed_headers(py, intern!(py, "request_headers"), &headers, end, &head.headers).inspect_err(
+                |_| {
+                    stream.flow().closed = true;
+                    stream.end(py, false);
+                },
+            )?;
             Ok(stream)
         })
     }
 
-    fn read(&self, py: Python<'_>, effect: &Bound<'_, PyAny>, which: usize, flow: &mut Flow) -> PyResult<()> {
+    fn stream<'py>(
+        &self,
+        py: Python<'py>,
+        chain: usize,
+        authority: &[u8],
+        target: &[u8],
+        properties: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        if self.makes_streams {
+            let asked = (chain, PyBytes::new(py, authority), PyBytes::new(py, target), properties);
+            return self.generation.bind(py).call_method1(intern!(py, "stream"), asked);
+        }
+        // what is beyond limits of headers was refused where it came in
+        let (plugins, none) = (self.chains[chain].bind(py), py.None());
+        let arguments = [plugins, properties, self.buffer_limit.bind(py), none.bind(py)];
+        call(self.http_stream.bind(py), &arguments, self.keywords.bind(py))
+    }
+
+    /// Take note of an effect; `came` are headers that were given to the filters and may come out as they are.
+    fn read(
+        &self,
+        py: Python<'_>,
+        effect: &Bound<'_, PyAny>,
+        which: usize,
+        flow: &mut Flow,
+        came: &HeaderMap,
+    ) -> PyResult<()> {
         let end =
             |effect: &Bound<'_, PyAny>| -> PyResult<bool> { effect.getattr(intern!(py, "end_stream"))?.is_truthy() };
         match which {
             0 => {
                 let end = end(effect)?;
                 let headers = effect.getattr(intern!(py, "headers"))?;
-                let head = request_out(&headers, end)?;
+                let head = request_out(&headers, end, came)?;
                 if head.is_none() {
-                    self.unsendable.bind(py).call1(("request", headers))?;
+                    self.generation.bind(py).call_method1("unsendable", ("request", headers))?;
                 }
                 flow.up.complete = end;
                 flow.up.head = Some((head, end));
             }
             1 | 4 => {
                 let end = end(effect)?;
-                let data = Bytes::copy_from_slice(effect.getattr(intern!(py, "data"))?.cast::<PyBytes>()?.as_bytes());
+                let data = bytes(effect.getattr(intern!(py, "data"))?.cast::<PyBytes>()?);
                 let (pieces, complete, full) = match which {
                     1 => (&mut flow.up.pieces, &mut flow.up.complete, &mut flow.up.full),
                     _ => (&mut flow.down.pieces, &mut flow.down.complete, &mut flow.down.full),
@@ -261,7 +455,7 @@ impl Filters {
                 *full = false;
             }
             2 | 5 => {
-                let trailers = out(&effect.getattr(intern!(py, "trailers"))?)?.unwrap_or_default();
+                let trailers = out(&effect.getattr(intern!(py, "trailers"))?, came)?.unwrap_or_default();
                 let (pieces, complete) = match which {
                     2 => (&mut flow.up.pieces, &mut flow.up.complete),
                     _ => (&mut flow.down.pieces, &mut flow.down.complete),
@@ -272,9 +466,9 @@ impl Filters {
             3 => {
                 let end = end(effect)?;
                 let headers = effect.getattr(intern!(py, "headers"))?;
-                let head = response_out(&headers, flow.switching)?;
+                let head = response_out(&headers, flow.switching, came)?;
                 if head.is_none() {
-                    self.unsendable.bind(py).call1(("response", headers))?;
+                    self.generation.bind(py).call_method1("unsendable", ("response", headers))?;
                 }
                 flow.down.complete = end;
                 flow.down.pieces.clear();
@@ -294,23 +488,42 @@ impl Stream {
     }
 
     /// Read what an event has returned.
-    fn take(&self, py: Python<'_>, todo: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn take(&self, py: Python<'_>, todo: &Bound<'_, PyAny>, came: &HeaderMap) -> PyResult<()> {
         let own = self.python.bind(py);
         let mut others: Option<Bound<'_, PyList>> = None;
         for effect in todo.cast::<PyList>()?.iter() {
             let kind = effect.get_type();
             match self.filters.kinds.iter().position(|each| kind.is(each.bind(py))) {
                 Some(which) if effect.getattr(intern!(py, "stream"))?.is(own) => {
-                    self.filters.read(py, &effect, which, &mut self.flow())?;
+                    self.filters.read(py, &effect, which, &mut self.flow(), came)?;
                 }
                 _ => others.get_or_insert_with(|| PyList::empty(py)).append(effect)?,
             }
         }
         if let Some(others) = others {
-            self.filters.perform.bind(py).call1((others,))?;
+            self.filters.generation.bind(py).call_method1(intern!(py, "perform"), (others,))?;
         }
         self.flow().wake();
         Ok(())
+    }
+
+    /// Headers, which are the stream's from now on.
+    fn feed_headers<'py>(
+        &self,
+        py: Python<'py>,
+        event: &Bound<'py, PyString>,
+        headers: &Bound<'py, PyList>,
+        end: bool,
+        came: &HeaderMap,
+    ) -> PyResult<()> {
+        if self.flow().closed {
+            return Ok(());
+        }
+        let (stream, end) = (self.python.bind(py), PyBool::new(py, end));
+        let owned = PyBool::new(py, true);
+        let arguments = [headers.as_any(), end.as_any(), owned.as_any()];
+        let todo = call(&stream.getattr(event)?, &arguments, self.filters.owned.bind(py))?;
+        self.take(py, &todo, came)
     }
 
     fn feed<'py>(
@@ -325,7 +538,7 @@ impl Stream {
         }
         let stream = self.python.bind(py);
         let todo = stream.call_method1(event, args)?;
-        self.take(py, &todo)?;
+        self.take(py, &todo, &HeaderMap::new())?;
         if let Some(full) = full {
             let is_full = stream.getattr(full)?.is_truthy()?;
             let mut flow = self.flow();
@@ -356,9 +569,9 @@ impl Stream {
         stream_info: &StreamInfo<'_>,
     ) -> PyResult<()> {
         Python::attach(|py| {
-            stream_info.tell(py, self.properties.bind(py))?;
-            let headers = pairs(py, &[(b":status", status.as_str().as_bytes())], headers)?;
-            self.feed(py, intern!(py, "response_headers"), (headers, end), None)?;
+            self.request.get().tell(py, stream_info.known())?;
+            let given = pairs(py, &[(b":status", status.as_str().as_bytes())], headers)?;
+            self.feed_headers(py, intern!(py, "response_headers"), &given, end, headers)?;
             match first {
                 Some(piece) => self.feed_response_piece(py, piece),
                 None => Ok(()),
@@ -399,9 +612,33 @@ impl Stream {
     }
 
     fn end(&self, py: Python<'_>, gone: bool) {
-        if let Err(error) = self.filters.finish.bind(py).call1((self.python.bind(py), gone)) {
+        if let Err(error) = self.try_end(py, gone) {
             error.write_unraisable(py, None);
         }
+    }
+
+    fn try_end(&self, py: Python<'_>, gone: bool) -> PyResult<()> {
+        let (stream, generation) = (self.python.bind(py), self.filters.generation.bind(py));
+        let sinks = self.filters.sinks.bind(py);
+        if sinks.contains(stream)? {
+            sinks.del_item(stream)?;
+        }
+        let close = intern!(py, "close");
+        let todo = if gone && !stream.getattr("reset_details")?.is_truthy()? {
+            stream.call_method1(close, (GONE,))?
+        } else {
+            stream.call_method0(close)?
+        };
+        if !todo.cast::<PyList>()?.is_empty() {
+            generation.call_method1(intern!(py, "perform"), (todo,))?;
+        }
+        if self.looked_at {
+            generation.call_method1("looked", (stream,))?;
+        }
+        if generation.getattr(intern!(py, "draining"))?.is_truthy()? {
+            generation.call_method0("look_drained")?;
+        }
+        Ok(())
     }
 
     /// Whether a filter of the chain can change bodies.
@@ -437,24 +674,14 @@ impl Stream {
     }
 }
 
-/// Takes note of what comes out of a stream that was not fed.
-#[pyclass(frozen)]
-pub struct Sink {
-    stream: Mutex<Option<std::sync::Weak<Stream>>>,
-}
+/// How large a part of a body is that goes on as it is in Python, and is not copied.
+const SHARED: usize = 4096;
 
-#[pymethods]
-impl Sink {
-    fn __call__(&self, effect: &Bound<'_, PyAny>) -> PyResult<()> {
-        let Some(stream) = self.stream.lock().unwrap().as_ref().and_then(std::sync::Weak::upgrade) else {
-            return Ok(());
-        };
-        let kind = effect.get_type();
-        if let Some(which) = stream.filters.kinds.iter().position(|each| kind.is(each.bind(effect.py()))) {
-            stream.filters.read(effect.py(), effect, which, &mut stream.flow())?;
-            stream.flow().wake();
-        }
-        Ok(())
+/// A part of a body that has come out of filters.
+fn bytes(data: &Bound<'_, PyBytes>) -> Bytes {
+    match data.as_bytes() {
+        small if small.len() < SHARED => Bytes::copy_from_slice(small),
+        _ => Bytes::from_owner(PyBackedBytes::from(data.clone())),
     }
 }
 
@@ -463,7 +690,7 @@ impl Sink {
 fn each(headers: &Bound<'_, PyAny>, mut see: impl FnMut(&[u8], &[u8]) -> bool) -> PyResult<bool> {
     for one in headers.cast::<PyList>()?.iter() {
         let one = one.cast::<PyTuple>()?;
-        let (name, value) = (one.get_item(0)?, one.get_item(1)?);
+        let (name, value) = (one.get_borrowed_item(0)?, one.get_borrowed_item(1)?);
         if !see(name.cast::<PyBytes>()?.as_bytes(), value.cast::<PyBytes>()?.as_bytes()) {
             return Ok(false);
         }
@@ -471,16 +698,43 @@ fn each(headers: &Bound<'_, PyAny>, mut see: impl FnMut(&[u8], &[u8]) -> bool) -
     Ok(true)
 }
 
-/// Add a header; false if it cannot be sent.
-fn append(map: &mut HeaderMap, name: &[u8], value: &[u8]) -> bool {
-    match (HeaderName::from_bytes(name), HeaderValue::from_bytes(value.trim_ascii())) {
-        (Ok(name), Ok(value)) => {
-            map.append(name, value);
-            true
+/// Headers that were given to filters: most come out as they are, in their order, and need not be made anew.
+struct Came<'a> {
+    all: Vec<(&'a HeaderName, &'a HeaderValue)>,
+    at: usize,
+}
+
+impl<'a> Came<'a> {
+    fn new(headers: &'a HeaderMap) -> Came<'a> {
+        Came { all: headers.iter().collect(), at: 0 }
+    }
+
+    /// The next one of these, if it is this; others before it did not come out.
+    fn same(&mut self, name: &[u8], value: &[u8]) -> Option<(&'a HeaderName, &'a HeaderValue)> {
+        let mut ahead = self.all.iter().enumerate().skip(self.at).take(AHEAD);
+        let (at, (known, said)) = ahead.find(|(_, (known, _))| known.as_str().as_bytes() == name)?;
+        self.at = at + 1;
+        (said.as_bytes() == value).then_some((known, said))
+    }
+
+    /// Add a header; false if it cannot be sent.
+    fn append(&mut self, map: &mut HeaderMap, name: &[u8], value: &[u8]) -> bool {
+        if let Some((name, value)) = self.same(name, value) {
+            map.append(name.clone(), value.clone());
+            return true;
         }
-        _ => false,
+        match (HeaderName::from_bytes(name), HeaderValue::from_bytes(value.trim_ascii())) {
+            (Ok(name), Ok(value)) => {
+                map.append(name, value);
+                true
+            }
+            _ => false,
+        }
     }
 }
+
+/// How many may be missing between two that come out.
+const AHEAD: usize = 4;
 
 /// Take away what is a matter of one connection.
 fn clean(map: &mut HeaderMap) {
@@ -501,9 +755,10 @@ fn clean(map: &mut HeaderMap) {
 }
 
 /// Headers without pseudo headers and what is a matter of one connection; `None` if they cannot be sent.
-fn out(headers: &Bound<'_, PyAny>) -> PyResult<Option<HeaderMap>> {
+fn out(headers: &Bound<'_, PyAny>, came: &HeaderMap) -> PyResult<Option<HeaderMap>> {
+    let mut came = Came::new(came);
     let mut map = HeaderMap::with_capacity(headers.len()? + 2);
-    let good = each(headers, |name, value| name.first() == Some(&b':') || append(&mut map, name, value))?;
+    let good = each(headers, |name, value| name.first() == Some(&b':') || came.append(&mut map, name, value))?;
     clean(&mut map);
     Ok(good.then_some(map))
 }
@@ -520,7 +775,8 @@ pub fn length(value: &HeaderValue) -> Option<u64> {
     value.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit())).and_then(|text| text.parse().ok())
 }
 
-fn request_out(headers: &Bound<'_, PyAny>, ends: bool) -> PyResult<RequestOut> {
+fn request_out(headers: &Bound<'_, PyAny>, ends: bool, came: &HeaderMap) -> PyResult<RequestOut> {
+    let mut came = Came::new(came);
     let (mut method, mut authority, mut target, mut https) = (None, None, None, false);
     let mut map = HeaderMap::with_capacity(headers.len()? + 4);
     map.insert(header::HOST, HeaderValue::from_static("")); // its place: the first
@@ -531,7 +787,7 @@ fn request_out(headers: &Bound<'_, PyAny>, ends: bool) -> PyResult<RequestOut> {
             b":authority" => authority = HeaderValue::from_bytes(value).ok(),
             b":scheme" => https = value == b"https",
             [b':', ..] => (),
-            _ => return append(&mut map, name, value),
+            _ => return came.append(&mut map, name, value),
         }
         true
     })?;
@@ -548,7 +804,7 @@ fn request_out(headers: &Bound<'_, PyAny>, ends: bool) -> PyResult<RequestOut> {
     Ok(Some(Head { method, authority, target, https, headers: map, origin: None, upgrade }))
 }
 
-fn response_out(headers: &Bound<'_, PyAny>, switching: bool) -> PyResult<ResponseOut> {
+fn response_out(headers: &Bound<'_, PyAny>, switching: bool, came: &HeaderMap) -> PyResult<ResponseOut> {
     let mut status = None;
     each(headers, |name, value| {
         if name == b":status" {
@@ -559,7 +815,7 @@ fn response_out(headers: &Bound<'_, PyAny>, switching: bool) -> PyResult<Respons
         }
         false
     })?;
-    let (Some(status), Some(mut map)) = (status, out(headers)?) else {
+    let (Some(status), Some(mut map)) = (status, out(headers, came)?) else {
         return Ok(None);
     };
     if status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {

@@ -186,7 +186,6 @@ fn is_authority(text: &[u8]) -> bool {
 /// Tell upstream and filters of the client, as Envoy does (`conn_manager_utility.cc`).
 pub fn forward(head: &mut Head, settings: &Forwarded, peer: &Peer) {
     let headers = &mut head.headers;
-    let client = peer.client.ip().to_string();
     let before = headers.get_all(XFF).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b","[..]);
     let hops: Vec<&[u8]> =
         before.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|hop| !hop.is_empty()).collect();
@@ -196,12 +195,13 @@ pub fn forward(head: &mut Head, settings: &Forwarded, peer: &Peer) {
         head.origin = address(hops[hops.len() - trusted]);
     }
     if settings.use_remote_address {
-        let all = if before.is_empty() {
-            client.clone().into_bytes()
-        } else {
-            [&before[..], b",", client.as_bytes()].concat()
+        let all = match before.as_slice() {
+            [] => peer.client_text.clone(),
+            _ => {
+                HeaderValue::from_bytes(&[&before[..], b",", peer.client_text.as_bytes()].concat()).expect("of values")
+            }
         };
-        headers.insert(XFF, HeaderValue::from_bytes(&all).expect("of values"));
+        headers.insert(XFF, all);
     }
     if (settings.use_remote_address && settings.xff_num_trusted_hops == 0) || !headers.contains_key(PROTO) {
         headers.insert(PROTO, scheme.clone());
@@ -212,6 +212,7 @@ pub fn forward(head: &mut Head, settings: &Forwarded, peer: &Peer) {
         headers.insert(REQUEST_ID, HeaderValue::from_str(id).expect("ASCII"));
     }
     if settings.rfc7239 {
+        let client = peer.client.ip().to_string();
         let node = if peer.client.is_ipv6() { format!("\"[{client}]\"") } else { client };
         let host: Vec<u8> = head.authority.as_bytes().iter().copied().filter(|byte| !b"\"\\".contains(byte)).collect();
         let element = [b"for=", node.as_bytes(), b";host=\"", &host, b"\";proto=", scheme.as_bytes()].concat();

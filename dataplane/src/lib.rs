@@ -32,5 +32,6 @@ pub(crate) fn unraisable(error: PyErr) {
 
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<filters::PyRequest>()?;
     module.add_class::<server_thread::PyServerThread>()
 }

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 pub struct Route {
-    pub name: Option<String>,
-    pub virtual_host: Option<String>,
+    pub name: Option<Arc<str>>,
+    pub virtual_host: Option<Arc<str>>,
     /// The number of its chain of filters, if it has one.
     pub chain: Option<usize>,
     pub timeout: Option<Duration>,
@@ -120,8 +120,8 @@ impl Route {
             _ => Path::Any,
         };
         Ok(Route {
-            name: config.name,
-            virtual_host: config.virtual_host,
+            name: config.name.map(Arc::from),
+            virtual_host: config.virtual_host.map(Arc::from),
             chain: config.chain,
             timeout: config.timeout.map(|seconds| seconds.0),
             retry: config.retry.map(Policy::new),

@@ -9,7 +9,6 @@ use http::Version;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use std::cell::OnceCell;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -335,7 +334,7 @@ async fn connection(thread: Rc<ServerThread>, mut tcp: TcpStream) {
             }
         }
         None => {
-            let peer = Peer { client, server, tls: None, scope: OnceCell::new() };
+            let peer = Peer::new(client, server, None);
             talk(&thread, clients, (tcp, fd), peer, generation.config.stream_idle_timeout.0).await
         }
         Some(tls) => {
@@ -348,7 +347,7 @@ async fn connection(thread: Rc<ServerThread>, mut tcp: TcpStream) {
             let session = io.get_ref().1;
             let version = session.protocol_version().map_or(0, u16::from);
             let certificate = session.peer_certificates().and_then(|all| all.first()).map(|der| der.to_vec());
-            let peer = Peer { client, server, tls: Some(TlsInfo { version, certificate }), scope: OnceCell::new() };
+            let peer = Peer::new(client, server, Some(TlsInfo { version, certificate }));
             talk(&thread, clients, (io, fd), peer, generation.config.stream_idle_timeout.0).await;
         }
     }

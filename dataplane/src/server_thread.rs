@@ -3,7 +3,7 @@
 use crate::access::{BOUNDS, Counts, Log};
 use crate::balance::{AllKnown, Known as Server};
 use crate::config::{Config, ServerTls};
-use crate::filters::Filters;
+use crate::filters::{Filters, Sampling};
 use crate::routes::Routes;
 use crate::server;
 use crate::tls::{authorities, certificates, key};
@@ -106,6 +106,7 @@ pub struct PyServerThread {
     inbox: Mutex<Option<UnboundedReceiver<Command>>>,
     counts: Arc<Mutex<Counts>>,
     known: Mutex<Known>,
+    sampling: Arc<Sampling>,
 }
 
 /// What is known of upstreams, through all configurations.
@@ -170,7 +171,13 @@ impl PyServerThread {
     #[new]
     fn new() -> PyServerThread {
         let (commands, inbox) = unbounded_channel();
-        PyServerThread { commands, inbox: Mutex::new(Some(inbox)), counts: Arc::default(), known: Mutex::default() }
+        PyServerThread {
+            commands,
+            inbox: Mutex::new(Some(inbox)),
+            counts: Arc::default(),
+            known: Mutex::default(),
+            sampling: Arc::default(),
+        }
     }
 
     /// Serve on this listening socket, which is taken over, in the calling thread, until `end`; without one, only call
@@ -213,10 +220,15 @@ impl PyServerThread {
     #[pyo3(signature = (config, chain))]
     fn use_chain(&self, py: Python<'_>, config: &str, chain: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let config: Config = serde_json::from_str(config).map_err(|error| PyValueError::new_err(error.to_string()))?;
-        let filters = chain.map(Filters::new).transpose()?.map(Arc::new);
+        let filters = chain.map(|chain| Filters::new(chain, &self.sampling)).transpose()?.map(Arc::new);
         let prepared = py.detach(|| prepare(config, filters, &self.known)).map_err(PyValueError::new_err)?;
         let _ = self.commands.send(Command::Use(Box::new(prepared)));
         Ok(())
+    }
+
+    /// Whether the chain is asked of every request if it is to be looked at; else of one in `sample`.
+    fn look_at_all(&self, all: bool) {
+        self.sampling.all.store(all, Relaxed);
     }
 
     /// Take no other connection or request; call `done` when those under way are over, or after so many seconds.

@@ -118,7 +118,7 @@ pub struct Counted {
 
 /// What Envoy calls a cluster.
 pub struct Upstream {
-    pub name: String,
+    pub name: Arc<str>,
     pub settings: config::Upstream,
     servers: Servers,
     http2: Vec<Option<Http2>>,
@@ -151,8 +151,30 @@ pub struct Call<'a> {
 /// Where a request went.
 #[derive(Default)]
 pub struct UpstreamInfo {
-    pub address: String,
+    pub address: Address,
     pub attempts: u32,
+}
+
+/// A server's address, which is written out when somebody reads it.
+#[derive(Clone)]
+pub enum Address {
+    Named(Arc<str>),
+    Reached(SocketAddr),
+}
+
+impl Default for Address {
+    fn default() -> Address {
+        Address::Named("".into())
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Named(name) => out.write_str(name),
+            Address::Reached(address) => address.fmt(out),
+        }
+    }
 }
 
 impl Upstream {
@@ -202,7 +224,7 @@ impl Upstream {
             _ => settings.max_requests,
         };
         Ok(Upstream {
-            name: name.to_owned(),
+            name: name.into(),
             servers: Servers::new(all, settings.balance, settings.outlier_detection.clone()),
             http2,
             client,
@@ -300,7 +322,7 @@ impl Upstream {
     ) -> (Result<Response<Incoming>, UpstreamError>, Used) {
         let active = server.begin();
         info.attempts += 1;
-        info.address.clone_from(&server.address);
+        info.address = Address::Named(server.address.clone());
         let mut stream = None;
         let answer = {
             let mut sent = pin!(self.send(at, server, head, up, progress, &mut stream));
@@ -326,7 +348,7 @@ impl Upstream {
         };
         let answer = answer.map(|(response, remote)| {
             if let Some(remote) = remote {
-                info.address = remote.to_string();
+                info.address = Address::Reached(remote);
             }
             response
         });

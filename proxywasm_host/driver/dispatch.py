@@ -55,8 +55,8 @@ HEAL_INTERVAL = 1.0
 logger = logging.getLogger("proxywasm_host.driver")
 
 
-class AttachedStream:
-    """A stream that is attached: who takes its effects, and what progress it makes."""
+class Progress:
+    """What progress a stream makes, from when it is first looked at."""
 
     moved = False
     """Something came out since it was looked at."""
@@ -64,9 +64,6 @@ class AttachedStream:
     """How much had come in then."""
     quiet = -1
     """How often in a row it was found without any progress; -1 before it was looked at."""
-
-    def __init__(self, sink: Sink) -> None:
-        self.sink = sink
 
     def idle(self, stream: HttpStream) -> bool:
         """Look at the stream: whether there was no progress for long enough."""
@@ -96,7 +93,10 @@ class Dispatcher:
         self.host = host
         self.stream_idle_timeout = stream_idle_timeout
         self._recorder = None if record is None else StreamRecorder(host, record)
-        self._sinks: dict[Stream, AttachedStream] = {}
+        self.sinks: dict[Stream, Sink] = {}
+        """Who takes the effects of each stream that is attached."""
+        self._progress: dict[Stream, Progress] = {}
+        """Of those that were attached when they were last looked at."""
         self._background = BackgroundWork()
         self._at_work = self._rests = False
         self._ticks: set[Plugin] = set()
@@ -113,18 +113,18 @@ class Dispatcher:
 
     def attach(self, stream: Stream, sink: Sink) -> None:
         """Give the effects of a stream to `sink`, until `detach`. To be called before the stream is fed."""
-        self._sinks[stream] = AttachedStream(sink)
+        self.sinks[stream] = sink
         if self._recorder is not None and isinstance(stream, HttpStream):
             self._recorder.begin(stream)
 
     def detach(self, stream: Stream) -> None:
         """Forget a stream: its effects are dropped from now on. Unknown ones are ignored."""
-        self._sinks.pop(stream, None)
+        self.sinks.pop(stream, None)
 
     @property
     def streams(self) -> int:
         """How many streams are attached."""
-        return len(self._sinks)
+        return len(self.sinks)
 
     def perform(self, todo: Iterable[Effect]) -> None:
         """Perform effects in order; to be given all that an event has returned."""
@@ -138,13 +138,15 @@ class Dispatcher:
             self._by_itself(plugin, lambda: self._ticked(plugin))
 
     def _perform(self, todo: Iterable[Effect], call: Callable[[effects.Callout], object]) -> None:
-        sinks = self._sinks
+        sinks = self.sinks
         for effect in todo:
             if isinstance(effect, StreamEffect):
-                attached = sinks.get(effect.stream)
-                if attached is not None:
-                    attached.moved = True
-                    attached.sink(effect)
+                sink = sinks.get(effect.stream)
+                if sink is not None:
+                    progress = self._progress.get(effect.stream)
+                    if progress is not None:
+                        progress.moved = True
+                    sink(effect)
             elif isinstance(effect, effects.SetTickPeriod):
                 self._arm(effect.plugin, effect.milliseconds)
             elif isinstance(effect, effects.CancelCallout):
@@ -186,10 +188,12 @@ class Dispatcher:
 
     def check_idle(self) -> None:
         """End streams without progress. Is called `IDLE_CHECKS` times in `stream_idle_timeout`."""
-        for stream, attached in list(self._sinks.items()):
-            if not isinstance(stream, HttpStream) or stream.closed or not attached.idle(stream):
+        before = self._progress
+        self._progress = {stream: before.get(stream) or Progress() for stream in self.sinks}
+        for stream, progress in list(self._progress.items()):
+            if not isinstance(stream, HttpStream) or stream.closed or not progress.idle(stream):
                 continue
-            attached.quiet = -1
+            progress.quiet = -1
             response = stream._chain(RESPONSE)
             if not (response.complete or response.aborted):
                 request = dict(stream._chain(REQUEST).headers)
@@ -252,6 +256,7 @@ class Dispatcher:
         self._background.clear()
         self._unmade.clear()
         self._ticks.clear()
+        self._progress.clear()
         for conversation in self._conversations.values():
             conversation.cancel()
         self._conversations.clear()

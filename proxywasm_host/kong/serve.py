@@ -194,6 +194,7 @@ class KongGeneration(Generation):
 
     settings: KongSettings
     _driver_type: ClassVar[type[ThreadDriver]] = KongDriver
+    makes_streams = True
 
     def _load(self) -> None:
         super()._load()
@@ -204,7 +205,7 @@ class KongGeneration(Generation):
         finally:
             self.driver.perform(self.host.drain())
 
-    def _stream(self, chain: int, authority: bytes, path: bytes, properties: Mapping[str, PropertyValue]) -> HttpStream:
+    def stream(self, chain: int, authority: bytes, path: bytes, properties: Mapping[str, PropertyValue]) -> HttpStream:
         return KongStream(self.gateway, properties=properties, buffer_limit=self.settings.buffer_limit, told=True)
 
     def _end(self) -> None:

@@ -102,7 +102,8 @@ class Application:
         self._services = with_shared(Services(log=StandardLogging(level)), self._shared)
         self._filter_counts = FilterCounts()
         self._thread = Thread(self._listening)
-        self._tracer = Tracer(self._filter_counts, settings.sample, self._thread.native.call_later)
+        native = self._thread.native
+        self._tracer = Tracer(self._filter_counts, settings.sample, native.call_later, native.look_at_all)
         self._reloading = asyncio.Lock()
         self._thread.start()
         if self._first:

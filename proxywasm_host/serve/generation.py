@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.driver import filters as filter_list
+from proxywasm_host.driver.dispatch import Sink
 from proxywasm_host.driver.health import watch
 from proxywasm_host.integrations.asgi.scope import Scope, ScopeProperties
 from proxywasm_host.integrations.heads import UNSENDABLE, unsendable_headers
@@ -37,7 +38,6 @@ from proxywasm_host.services import Services
 
 __all__ = ["Generation"]
 
-GONE = "downstream_remote_disconnect"
 WAIT = 0.25
 """Seconds that a failed guest gets to be replaced before it counts as one that is not."""
 logger = logging.getLogger("proxywasm_host.serve")
@@ -59,10 +59,10 @@ class RoutedProperties(ScopeProperties):
 
 
 class Generation:
-    """The control loop calls `start`, `stop` and `unready`; the data plane calls `begin`, `finish` and the like."""
+    """The control loop calls `start`, `stop` and `unready`; the data plane calls what stands at the end."""
 
-    open = 0
-    """Requests under way."""
+    draining = False
+    """Whether somebody waits for the last request."""
     _driver_type: ClassVar[type[ThreadDriver]] = ThreadDriver
 
     def __init__(
@@ -90,7 +90,6 @@ class Generation:
         self._tracer = tracer
         self._thread = thread
         self._services = replace(services, clusters=clusters_of(settings))
-        self._looked_at: set[HttpStream] = set()
         self._drained: asyncio.Event | None = None
         """To be told when the last request is over, once no other comes."""
 
@@ -149,12 +148,8 @@ class Generation:
         await self._thread.ask(self._end)
 
     def _drain(self, drained: asyncio.Event) -> None:
-        self._drained = drained
-        self._look_drained()
-
-    def _look_drained(self) -> None:
-        if self._drained is not None and not self.open:
-            self._thread.call_control_loop(self._drained.set)
+        self.draining, self._drained = True, drained
+        self.look_drained()
 
     def _end(self) -> None:
         self._tracer.remove(self.host)
@@ -189,53 +184,56 @@ class Generation:
         """The filters and their VMs, for the page and for metrics."""
         return state_of(self.host, self.plugins, self.filters, self.number)
 
-    # -- For the data plane --------------------------------------------------------------------------------------
+    # -- For the data plane (`dataplane/src/filters.rs`) ---------------------------------------------------------
 
-    def begin(
-        self,
-        sink: Any,
-        headers: HeaderList,
-        end: bool,
-        scope: Scope,
-        chain: int,
-        routed: Mapping[str, PropertyValue],
-    ) -> tuple[HttpStream, list[Effect]]:
-        """Begin a request. Returns its stream and the first effects; later ones go to `sink`.
+    @property
+    def sample(self) -> int:
+        """One of so many requests may be looked at."""
+        return self.settings.sample
 
-        `scope` is what ASGI would say of its connection, `chain` the number of its chain, and `routed` what is known of
-        where it goes, which grows while it goes on.
-        """
-        known = RoutedProperties(scope, self.settings.properties, routed)
-        stream = self._stream(chain, headers[0][1], headers[1][1], known)
-        if self._tracer.begin(stream, self.number, headers[2][1], headers[1][1]):
-            self._looked_at.add(stream)
-        self.driver.attach(stream, sink)
-        self.open += 1
-        return stream, stream.request_headers(headers, end, owned=True)
+    @property
+    def records(self) -> bool:
+        """Whether requests may be recorded, so that `attach` must be called."""
+        return self.settings.record is not None
 
-    def _stream(self, chain: int, authority: bytes, path: bytes, properties: Mapping[str, PropertyValue]) -> HttpStream:
-        """A stream through a chain, as far as it is for a request of this authority and path."""
-        plugins = self.chains[chain]
-        if self._by_request:
-            plugins = matching(plugins, authority, path, properties)
+    @property
+    def makes_streams(self) -> bool:
+        """Whether a stream depends on more than its chain, so that `stream` must be called."""
+        return bool(self._by_request)
+
+    def stream(self, chain: int, authority: bytes, path: bytes, properties: Mapping[str, PropertyValue]) -> HttpStream:
+        """A stream for a request of this authority and path, through those filters of a chain that are for it."""
         return self.host.http_stream(
-            plugins,
+            matching(self.chains[chain], authority, path, properties),
             properties=properties,
             buffer_limit=self.settings.buffer_limit,
             header_limits=None,  # what is beyond was refused where it came in
         )
 
-    def finish(self, stream: HttpStream, gone: bool) -> None:
-        """Both sides are done with a stream; `gone`, if the client has left before."""
-        self.open -= 1
-        self.driver.detach(stream)
-        effects = stream.close(GONE if gone and not stream.reset_details else "")
-        if effects:
-            self.driver.perform(effects)
-        if stream in self._looked_at:
-            self._looked_at.discard(stream)
-            self._tracer.end(stream)
-        self._look_drained()
+    def properties(self, scope: Scope, routed: Mapping[str, PropertyValue]) -> Mapping[str, PropertyValue]:
+        """Properties of a request.
+
+        `scope` is what ASGI would say of its connection, `routed` what is known of where it goes, which grows while it
+        goes on.
+        """
+        return RoutedProperties(scope, self.settings.properties, routed)
+
+    def attach(self, stream: HttpStream, sink: Sink) -> None:
+        """Record a request, and give what comes out of its stream by itself to `sink`."""
+        self.driver.attach(stream, sink)
+
+    def look(self, stream: HttpStream, passed: int, method: bytes, path: bytes) -> bool:
+        """Whether this request is looked at; `passed` have come since this was last asked. If so, call `looked`."""
+        return self._tracer.begin(stream, self.number, method, path, passed)
+
+    def looked(self, stream: HttpStream) -> None:
+        """A request that was looked at is over."""
+        self._tracer.end(stream)
+
+    def look_drained(self) -> None:
+        """Tell who waits for it that the last request is over; to be called while `draining`."""
+        if self._drained is not None and not self.driver.streams:
+            self._thread.call_control_loop(self._drained.set)
 
     def perform(self, effects: list[Effect]) -> None:
         """Do what is not part of a message."""

@@ -112,12 +112,20 @@ class Tracer:
     """The listener of the hosts of one process."""
 
     def __init__(
-        self, filter_counts: FilterCounts, every: int, later: Callable[[float, Callable[[], None]], object]
+        self,
+        filter_counts: FilterCounts,
+        every: int,
+        later: Callable[[float, Callable[[], None]], object],
+        told: Callable[[bool], object] = bool,
     ) -> None:
-        """`later` calls a function so many seconds from now, where the hosts are."""
+        """`later` calls a function so many seconds from now, where the hosts are.
+
+        `told` is told whether every request is to begin here, from now on; else one of `every` may.
+        """
         self.filter_counts = filter_counts
         self.every = every
         self._later = later
+        self._told = told
         self.live = every == 1
         """Whether every request is looked at."""
         self.records: deque[Record] = deque(maxlen=KEPT)
@@ -135,9 +143,9 @@ class Tracer:
 
     # -- When to look --------------------------------------------------------------------------------------------
 
-    def begin(self, stream: HttpStream, chain: int, method: bytes, path: bytes) -> bool:
-        """Begin a request. Returns whether to look at it; if so, call `end` after it."""
-        self._since += 1
+    def begin(self, stream: HttpStream, chain: int, method: bytes, path: bytes, passed: int = 1) -> bool:
+        """Begin a request, the last of so many. Returns whether to look at it; if so, call `end` after it."""
+        self._since += passed
         if not self.live:
             if self._since < self.every:
                 return False
@@ -172,6 +180,7 @@ class Tracer:
             return
         if not self.live:
             self.live = True
+            self._told(True)
             self._listen()
             self._later(LOOKED, self._look_away)
         self._until = time.monotonic() + LOOKED
@@ -182,6 +191,7 @@ class Tracer:
             self._later(left, self._look_away)
         else:
             self.live = False
+            self._told(False)
             self._listen()
 
     def _listen(self) -> None:
