@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from proxywasm_host.runtime.header_limits import HeaderLimits
     from proxywasm_host.runtime.host import Host
     from proxywasm_host.runtime.http import HttpStream, LocalResponse
-    from proxywasm_host.runtime.match import Match, Rule, by_rule, matching
+    from proxywasm_host.runtime.match import Match
     from proxywasm_host.runtime.plugin import Plugin
+    from proxywasm_host.runtime.rules import Rule, by_rule, matching
     from proxywasm_host.runtime.tcp import TcpStream
     from proxywasm_host.services import Services
 
@@ -82,7 +83,8 @@ _HOME = {
     "proxywasm_host.runtime.host": "Host",
     "proxywasm_host.runtime.http": "HttpStream LocalResponse",
     "proxywasm_host.runtime.failure_policy": "FailurePolicy",
-    "proxywasm_host.runtime.match": "Match Rule by_rule matching",
+    "proxywasm_host.runtime.match": "Match",
+    "proxywasm_host.runtime.rules": "Rule by_rule matching",
     "proxywasm_host.runtime.plugin": "Plugin",
     "proxywasm_host.runtime.tcp": "TcpStream",
     "proxywasm_host.services": "Services",

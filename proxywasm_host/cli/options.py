@@ -42,8 +42,8 @@ from proxywasm_host.runtime.filter_config import FilterConfig, plugin_names
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.listener import Listener
-from proxywasm_host.runtime.match import matching
 from proxywasm_host.runtime.plugin import Plugin
+from proxywasm_host.runtime.rules import matching
 from proxywasm_host.services import GuestLog, LogSink, Services
 from proxywasm_host.services.shared import open_shared, with_shared
 from proxywasm_host.testing import ExchangeResult, Message, Recorder, exchange

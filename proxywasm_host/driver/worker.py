@@ -33,8 +33,8 @@ from proxywasm_host.recording.record import Record
 from proxywasm_host.runtime.effects import Callout
 from proxywasm_host.runtime.filter_config import FilterConfig
 from proxywasm_host.runtime.host import Host
-from proxywasm_host.runtime.match import matching
 from proxywasm_host.runtime.plugin import Plugin
+from proxywasm_host.runtime.rules import matching
 
 __all__ = ["Worker"]
 

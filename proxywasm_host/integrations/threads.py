@@ -20,8 +20,8 @@ from proxywasm_host.driver.threaded import ThreadDriver
 from proxywasm_host.integrations.carrier import Carrier
 from proxywasm_host.runtime.filter_config import FilterConfig
 from proxywasm_host.runtime.http import HttpStream
-from proxywasm_host.runtime.match import matching
 from proxywasm_host.runtime.plugin import Plugin
+from proxywasm_host.runtime.rules import matching
 
 __all__ = ["ThreadCarrier"]
 

@@ -15,7 +15,7 @@ from proxywasm_host.kong.plugin import Effect, Plugin, PluginFailed, Run, Sleep,
 from proxywasm_host.kong.router import Router
 from proxywasm_host.kong.task import Answer, PluginCallout, Task
 from proxywasm_host.runtime import plugin as wasm
-from proxywasm_host.runtime.effects import Callout, CalloutFailed
+from proxywasm_host.runtime.effects import Callout, CalloutFailed, CancelCallout
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.services import GuestLog
 
@@ -149,9 +149,10 @@ class Gateway:
         self.host._emit(PluginCallout(self, self._token, effect, background=task.background))
         return self._token
 
-    def forget(self, token: int) -> None:
+    def cancel(self, token: int) -> None:
         """Nobody waits for a reply any more."""
         self._tasks.pop(token, None)
+        self.host._emit(CancelCallout(self, token))  # type: ignore[arg-type]
 
     def deliver(self, callout: Callout, reply: Any) -> None:
         """Resume the task that waits for a reply."""

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Union
+from typing import Any, ClassVar, Protocol, Union
 
 from proxywasm_host.kong.plugin import Effect, EffectFailed, ReadRequestBody, Run, StartTimer
-from proxywasm_host.runtime.effects import Callout, CalloutFailed, CancelCallout
-
-if TYPE_CHECKING:
-    from proxywasm_host.kong.gateway import Gateway
+from proxywasm_host.runtime.effects import Callout, CalloutFailed
 
 __all__ = ["Answer", "PluginCallout", "Task"]
 
@@ -36,6 +33,22 @@ class PluginCallout(Callout):
     background: bool = False  # type: ignore[misc]
 
 
+class Performer(Protocol):
+    """Has the effects of tasks performed: the `Gateway`."""
+
+    def start_timer(self, timer: StartTimer, /) -> None:
+        """Start a timer."""
+        ...
+
+    def call(self, task: Task, effect: Effect, /) -> int:
+        """Have an effect performed, whose answer resumes the task; returns its token."""
+        ...
+
+    def cancel(self, token: int, /) -> None:
+        """Nobody waits for that answer any more."""
+        ...
+
+
 class Task:
     """A generator that runs, and what it waits for.
 
@@ -49,7 +62,7 @@ class Task:
 
     def __init__(
         self,
-        gateway: Gateway,
+        gateway: Performer,
         run: Run,
         done: Callable[[Exception | None], None],
         body: Callable[[], Union[bytes, None]] = bytes,
@@ -106,6 +119,5 @@ class Task:
         if not self._ended:
             self._ended = True
             if self._token:
-                self._gateway.forget(self._token)
-                self._gateway.host._emit(CancelCallout(self._gateway, self._token))  # type: ignore[arg-type]
+                self._gateway.cancel(self._token)
             self._run.close()

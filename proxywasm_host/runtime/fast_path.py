@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
-from proxywasm_host.abi.context import ContextState
+from proxywasm_host.abi.context import Context, ContextState
 from proxywasm_host.abi.native import NATIVE, check_constants
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import HeadersAction, MapType
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from proxywasm_host.runtime.http import HttpStream, LocalResponse
     from proxywasm_host.runtime.http_context import HttpContext
     from proxywasm_host.runtime.plugin import Plugin
-    from proxywasm_host.runtime.root import RootContext
     from proxywasm_host.runtime.vm import Vm
     from proxywasm_host.services import Services
 
@@ -408,7 +407,7 @@ class PluginBase:
 
     host: Host
     _vm: Vm
-    _root: RootContext
+    _root: Context
     closed = False
 
 

@@ -71,6 +71,8 @@ class VmUsage:
 class Plugin(PluginBase):
     """A running plugin. Made by `Host.load_plugin`."""
 
+    _root: RootContext
+
     def __init__(self, host: Host, config: FilterConfig, make_vm: Callable[[], Vm], vm: Vm) -> None:
         """Start and configure in `vm`. Raises: PluginError."""
         self.host = host

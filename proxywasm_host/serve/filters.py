@@ -14,7 +14,7 @@ from proxywasm_host.driver.filters import Filter
 from proxywasm_host.errors import ConfigError
 from proxywasm_host.runtime.filter_config import FilterConfig, plugin_names
 from proxywasm_host.runtime.listener import Listener
-from proxywasm_host.runtime.match import Rule, by_rule
+from proxywasm_host.runtime.rules import Rule, by_rule
 from proxywasm_host.serve import config, files
 from proxywasm_host.serve.config import HostSettings, Settings
 from proxywasm_host.serve.source import Source

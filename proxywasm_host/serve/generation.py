@@ -25,8 +25,8 @@ from proxywasm_host.runtime.failure import Failure
 from proxywasm_host.runtime.filter_config import FilterConfig
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
-from proxywasm_host.runtime.match import matching
 from proxywasm_host.runtime.plugin import Plugin
+from proxywasm_host.runtime.rules import matching
 from proxywasm_host.serve.config import Settings
 from proxywasm_host.serve.driver import ThreadDriver
 from proxywasm_host.serve.filters import chains_of, clusters_of, filters_of, listener_of

@@ -10,7 +10,7 @@ from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.fast_path import REQUEST, RESPONSE
-from proxywasm_host.runtime.match import matching
+from proxywasm_host.runtime.rules import matching
 from proxywasm_host.testing.callouts import FAIL, NEVER, Later, asked
 from proxywasm_host.testing.http import Headers, HeadersLike, Request, Response, encoded, response_of
 from proxywasm_host.testing.outcome import Outcome

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable
+from typing import Any, Protocol
 
-from aiohttp import StreamReader
+from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.integrations.asynchronous import ResponseOver
-from proxywasm_host.integrations.exchange import GONE
+from proxywasm_host.integrations.exchange import GONE, Exchange
 from proxywasm_host.runtime.effects import RequestBody
 
-if TYPE_CHECKING:
-    from proxywasm_host.integrations.aiohttp.pump import Pump
-
 __all__ = ["Body", "Loop", "Writer"]
+
+
+class Pump(Protocol):
+    """What a handler needs of the pump that carries its request."""
+
+    client: web.Request
+    exchange: Exchange
+
+    def more(self, body: Body, /) -> Awaitable[None]:
+        """Give the body its next part."""
+        ...
+
+    def sent(self) -> Awaitable[None]:
+        """Send what has come out of the filters."""
+        ...
 
 
 class Body(StreamReader):
