@@ -32,7 +32,7 @@ def translate(file: Path, documents: Sequence[tuple[Any, Mapping[Key, int]]]) ->
     if any(kinds):
         others = [each for each, kind in zip(read, kinds, strict=True) if kind is None]
         for each in others:
-            each.root.warn("this resource says nothing of filters that is known here")
+            each.root.warn("this resource has nothing to do with filters that proxywasm knows")
         kubernetes.put([each for each, kind in zip(read, kinds, strict=True) if kind is not None], own)
     elif any(apisix.fits(each.data) for each in read):
         apisix.put(read, own)

@@ -76,7 +76,7 @@ def _chain(node: Node, plugins: dict[str, tuple[int, dict[str, Any]]]) -> list[t
     found: list[tuple[int, int, dict[str, Any], Node]] = []
     for name, each in node.entries():
         if name not in plugins:
-            each.wrong(f"{name!r} is not among wasm.plugins, and APISIX's own plugins do not run here")
+            each.wrong(f"{name!r} is not one of wasm.plugins; APISIX's own plugins are not supported")
             continue
         priority, made = plugins[name]
         conf = each.take("conf")

@@ -49,13 +49,11 @@ def bootstrap(root: Node, own: Own) -> None:
         root.done()
         return
     if root.has("dynamic_resources"):
-        root.take("dynamic_resources").wrong("what a control plane says is not known here: write static_resources")
+        root.take("dynamic_resources").wrong("proxywasm asks no control plane: write static_resources")
     resources = root.take("static_resources")
     listeners = resources.take("listeners").each()
     if len(listeners) != 1:
-        resources.take("listeners").wrong(
-            f"serve has one listener, and here are {len(listeners)}: leave one in this file"
-        )
+        resources.take("listeners").wrong(f"serve has one listener, and this file has {len(listeners)}: leave one")
     for each in listeners[:1]:
         listener(each, own)
     named = set(own.data.get("upstreams", ()))
@@ -95,7 +93,7 @@ def listener(node: Node, own: Own) -> None:
     own.put(address(node.take("address").take("socket_address")), node, "listen")
     chains = node.take("filter_chains").each()
     if len(chains) != 1:
-        node.wrong(f"serve has one filter chain, and here are {len(chains)}")
+        node.wrong(f"serve has one filter chain, and this listener has {len(chains)}: leave one")
     for chain in chains[:1]:
         if socket := chain.take("transport_socket"):
             own.put(server_tls(socket), socket, "tls")
@@ -143,10 +141,12 @@ def manager(node: Node, own: Own) -> None:
         elif plugin is not None:
             own.add(filter_of(plugin), plugin, "filters")
         elif kind != ROUTER and each.take("name").text() != "envoy.filters.http.router":
-            each.wrong(f"the filter {each.take('name').text() or kind!r} is Envoy's own, and is not here")
+            each.wrong(
+                f"the filter {each.take('name').text() or kind!r} is part of Envoy, and proxywasm does not have it"
+            )
         each.done()
     if node.has("rds"):
-        node.take("rds").wrong("what a control plane says is not known here: write route_config")
+        node.take("rds").wrong("proxywasm asks no control plane: write route_config")
     routes(node.take("route_config"), own)
     own.put(node.take("stream_idle_timeout").seconds(), node, "stream_idle_timeout")
     forwarded = {
@@ -174,7 +174,9 @@ def routes(config: Node, own: Own) -> None:
         )
         given = host.take("routes").each()
         if len(hosts) > 1 and "*" not in domains and not any(_all(each.value) for each in given):
-            host.note("what fits none of its routes goes on to the routes of other hosts here, and gets 404 in Envoy")
+            host.note(
+                "a request that matches none of its routes goes on to other hosts' routes here; in Envoy it gets 404"
+            )
         for each in given:
             made = route(each)
             if made:
@@ -222,7 +224,7 @@ def route(node: Node) -> dict[str, Any] | None:
         made["prefix"] = ""
     action = node.take("route")
     if not action:
-        node.wrong("has no `route`: what answers by itself, or redirects, is not known here")
+        node.wrong("has no `route`: responses that Envoy makes itself, and redirects, are not supported")
         return None
     made["upstream"] = action.take("cluster").text()
     made["cluster_header"] = action.take("cluster_header").text()
@@ -280,7 +282,7 @@ def cluster(node: Node) -> tuple[str, dict[str, Any]]:
     policy = node.take("lb_policy")
     made["balance"] = policy.among(POLICIES) if len(servers) > 1 else None
     if str(policy.value) in ("RANDOM", "MAGLEV", "RING_HASH") and len(servers) > 1:
-        policy.warn("servers get requests in their turn")
+        policy.warn("servers take turns")
     if protocol(node):
         made["protocol"] = "http2"
     outliers = node.take("outlier_detection")
@@ -364,7 +366,7 @@ def files(nodes: Iterable[Node]) -> str:
     """The file of a ``DataSource``."""
     for node in nodes:
         if not node.has("filename") and node:
-            node.wrong("has to be a file: write filename")
+            node.wrong("must be a file: write filename")
         if text := node.take("filename").text():
             return text
     return ""
@@ -394,7 +396,7 @@ def upstream_tls(socket: Node) -> dict[str, Any]:
 
 
 def _tls(socket: Node) -> tuple[Node, Node, Node]:
-    """What stands in a transport socket: its configuration, what both sides have there, and whom it trusts."""
+    """The parts of a transport socket: its configuration, what both sides have in common, and whom it trusts."""
     socket.drop("name")
     config = socket.take("typed_config")
     config.drop("@type")
@@ -404,7 +406,7 @@ def _tls(socket: Node) -> tuple[Node, Node, Node]:
 
 
 def _all_taken(made: dict[str, Any], *nodes: Node) -> dict[str, Any]:
-    """What was made, without what was not said, once everything in the nodes was taken."""
+    """`made` without empty values, once the nodes have nothing left that was not taken."""
     for each in nodes:
         each.done()
     return {key: value for key, value in made.items() if value}

@@ -47,7 +47,7 @@ def put(documents: list[Document], own: Own) -> None:
             found.append(_istio(spec, spec, name, number, higress=higress))
         elif kind == "TrafficExtension":
             if spec.has("lua"):
-                spec.take("lua").wrong("scripts in Lua are not run here")
+                spec.take("lua").wrong("scripts in Lua are not supported")
             wasm = spec.take("wasm")
             if wasm:
                 found.append(_istio(spec, wasm, name, number, higress=False))
@@ -80,10 +80,10 @@ def _istio(
         made["reload_interval"] = 1.0
     wasm.ignore("credentials are Docker's, see `modules.docker_config`", "imagePullSecret", "verificationKey")
     if wasm.take("type").text("HTTP") not in ("HTTP", "UNSPECIFIED_PLUGIN_TYPE"):
-        wasm.take("type").wrong("a filter of connections does not run here, where requests of HTTP are carried")
+        wasm.take("type").wrong("filters of TCP connections are not supported: serve carries HTTP")
     for match in spec.take("match").each():
         if match.take("mode").text() == "CLIENT":
-            match.wrong("is for outgoing requests, and those that come in are carried here")
+            match.wrong("is for outgoing requests, and serve carries incoming ones")
         match.ignore("there is one port", "ports")
         match.done()
     if higress:
@@ -124,7 +124,7 @@ def _url(url: Node) -> str:
     """Where the module is: a path, a URL, or without a scheme an image."""
     text = url.text()
     if not text:
-        url.wrong("says where the module is, and is missing")
+        url.wrong("is missing: it says where the module is")
     return text if "://" in text or text[:1] in "./" else f"oci://{text}"
 
 
@@ -145,7 +145,7 @@ def _environment(vm: Node) -> dict[str, str]:
 def _gateway(spec: Node, name: str) -> list[tuple[dict[str, Any], Node]]:
     for other in ("extProc", "lua", "dynamicModule"):
         for node in spec.take(other).each():
-            node.wrong(f"{other} is not a Wasm filter, and does not run here")
+            node.wrong(f"{other} is not a Wasm filter, and is not supported")
     found = []
     for number, wasm in enumerate(spec.take("wasm").each()):
         code = wasm.take("code")
@@ -182,7 +182,7 @@ def _kuma(spec: Node) -> list[tuple[dict[str, Any], Node]]:
     for each in default.take("appendModifications").each():
         for kind, patch in each.entries():
             if kind != "httpFilter":
-                patch.wrong("only patches of httpFilter are known here")
+                patch.wrong("only patches of httpFilter are supported")
                 continue
             operation = patch.take("operation").text()
             patch.ignore(WHERE, "match")

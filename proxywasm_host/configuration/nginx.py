@@ -273,7 +273,7 @@ class Reader:
             elif each.name not in ("location", *OF_CHAINS):
                 self._other(each)
         if len(self._listens) > 1:
-            self._wrong(server, f"serve has one listener, and here are {len(self._listens)}: leave one in this file")
+            self._wrong(server, f"serve has one listener, and this file has {len(self._listens)}: leave one")
         locations = [each for each in block if each.name == "location"]
         for each in sorted(locations, key=_order):
             self._location(each, chain, hosts)
@@ -294,7 +294,7 @@ class Reader:
             if each.name not in ("proxy_pass", *OF_CHAINS):
                 self._other(each)
         if not passes or not passes[0].args:
-            self._wrong(at, "has no proxy_pass: what nginx answers by itself is not known here")
+            self._wrong(at, "has no proxy_pass: responses that nginx makes itself are not supported")
             return
         found = re.fullmatch(r"(https?)://([^/$]+)(/[^$]*)?", passes[0].args[0])
         if found is None:

@@ -69,7 +69,7 @@ class Node:
         self.document.errors.append(self._said(what))
 
     def warn(self, why: str) -> None:
-        """Say that it has no effect, and why that is safe."""
+        """Warn that it has no effect, and say why that is safe."""
         self.note(f"ignored: {why}")
 
     def note(self, what: str) -> None:
@@ -86,7 +86,7 @@ class Node:
         """What a mapping has under a key, in snake_case or camelCase; a node of ``None`` if nothing is there."""
         if self.value is not None and not isinstance(self.value, dict):
             if not self._told:
-                self.wrong("this is a mapping in this form")
+                self.wrong("must be a mapping")
             self._told = True
             return Node(None, (*self.path, key), self.document)
         mapping: dict[Any, Any] = self.value or {}
@@ -97,23 +97,23 @@ class Node:
         return Node(mapping[spelled], (*self.path, spelled), self.document)
 
     def ignore(self, why: str, *keys: str) -> None:
-        """Warn of these keys, if they are there."""
+        """Warn about these keys, if they are there."""
         for key in keys:
             if self.has(key):
                 self.take(key).warn(why)
 
     def drop(self, *keys: str) -> None:
-        """Take keys that say nothing that has to be done."""
+        """Take keys that need nothing done."""
         for key in keys:
             self.take(key)
 
     def entries(self) -> Iterator[tuple[str, Node]]:
-        """All of a mapping: names of the author's."""
+        """All items of a mapping whose keys are names that its author chose."""
         for key in self.value if isinstance(self.value, dict) else ():
             yield str(key), self.take(key)
 
     def done(self) -> None:
-        """What has not been taken is not understood."""
+        """Report each key that was not taken: it is not understood."""
         for key in self.value if isinstance(self.value, dict) else ():
             if key not in self._taken:
                 Node(self.value[key], (*self.path, key), self.document).wrong("is not understood here")
@@ -135,7 +135,7 @@ class Node:
         if self.value is None:
             return default
         if isinstance(self.value, (dict, list)):
-            self.wrong("this is text in this form")
+            self.wrong("must be text")
             return default
         return self.value if isinstance(self.value, str) else str(self.value).lower()
 

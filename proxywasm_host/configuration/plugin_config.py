@@ -105,9 +105,9 @@ def code_of(code: Node) -> dict[str, Any]:
         made["file"] = f"data:application/wasm;base64,{''.join(data.split())}"
         local.done()
     elif local:
-        local.wrong("the module has to be in a file, inline, or behind a URL: filename, inline_bytes, or remote")
+        local.wrong("give the module as a file, inline, or by its URL: filename, inline_bytes, or remote")
     else:
-        code.wrong("says neither where the module is locally nor remotely")
+        code.wrong("does not say where the module is: write local or remote")
     code.done()
     return made
 

@@ -50,7 +50,7 @@ FAILURES = (redis.RedisError, OSError, ValueError)
 
 
 class Nodes:
-    """Where the nodes of one cluster are, as far as they have told."""
+    """Where the nodes of one cluster are, by their own answers."""
 
     def __init__(self, cluster: Cluster) -> None:
         parts = urlsplit(cluster.url)

@@ -60,7 +60,7 @@ class AsyncPump(Generic[AnExchange]):
         raise NotImplementedError
 
     def read(self) -> Awaitable[Any]:
-        """The client's next part, or its leaving; ``None`` if that is of no use. May be cancelled."""
+        """The client's next part, or the news that it has left; ``None`` if nobody needs it. May be cancelled."""
         raise NotImplementedError
 
     def feed(self, part: Any) -> None:

@@ -34,7 +34,7 @@ class State(Enum):
     WAITING = "nothing"
     BEGUN = "the head of the response"
     ANSWERED = "all of it"
-    CUT = "a part of it; the rest will not come"
+    CUT = "a part of it, and no more"
     GONE = "nothing more: it has gone away"
 
 
@@ -158,7 +158,7 @@ class ExchangeBase:
 
     @property
     def over(self) -> bool:
-        """Whether upstream has nothing more to say: its response is to be broken off, and is not heard."""
+        """Whether the rest of upstream's response is of no use: break it off; it is ignored."""
         state = self.state
         return (state is not State.WAITING and state is not State.BEGUN) or self.stream.local is not None
 

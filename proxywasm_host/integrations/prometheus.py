@@ -60,7 +60,7 @@ class Tag:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", self.name) or self.name in ("le", "name"):
-            raise ValueError(f"{self.name!r} is no name of a label: letters, digits and _, and neither le nor name")
+            raise ValueError(f"{self.name!r} cannot name a label: use letters, digits and _, and neither le nor name")
         try:
             compiled = re.compile(self.regex)
         except re.error as error:

@@ -38,7 +38,7 @@ class Match:
                 if not isinstance(name, kind):
                     raise TypeError(f"{each.name} are a list of {kind.__name__}, not of {name!r}")
                 if isinstance(name, str) and (not name or "*" in name[1:-1]):
-                    raise ValueError(f"{name!r} is none of {each.name}: a * stands at its beginning or at its end")
+                    raise ValueError(f"{name!r} is not one of {each.name}: a * stands at the beginning or the end")
         object.__setattr__(self, "hosts", tuple(host.lower() for host in self.hosts))
 
     def fits(self, host: str, path: str, route: str, cluster: str) -> bool:

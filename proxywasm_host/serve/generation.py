@@ -207,7 +207,7 @@ class Generation:
             matching(self.chains[chain], authority, path, properties),
             properties=properties,
             buffer_limit=self.settings.buffer_limit,
-            header_limits=None,  # what is beyond was refused where it came in
+            header_limits=None,  # the data plane has refused what is over the limit
         )
 
     def properties(self, scope: Scope, routed: Mapping[str, PropertyValue]) -> Mapping[str, PropertyValue]:

@@ -409,12 +409,12 @@ def test_wasm_plugins_of_apisix(tmp_path):
     [
         (ENVOY.replace("stat_prefix", "stat_prefx"), "e.yaml", ":12: static_resources.listeners[0].filter_chains[0].filters[0].typed_config.stat_prefx: is not understood here"),
         (ENVOY.replace("cluster: web}", "cluster: wob}"), "e.yaml", "a route goes to the cluster 'wob', which is not among the clusters"),
-        (ENVOY.replace("http.router.v3.Router", "http.lua.v3.Lua").replace("envoy.filters.http.router", "lua"), "e.yaml", "the filter 'lua' is Envoy's own, and is not here"),
+        (ENVOY.replace("http.router.v3.Router", "http.lua.v3.Lua").replace("envoy.filters.http.router", "lua"), "e.yaml", "the filter 'lua' is part of Envoy, and proxywasm does not have it"),
         (ENVOY.replace("FAIL_RELOAD", "FAIL_LATER"), "e.yaml", "'FAIL_LATER' is not one of UNSPECIFIED, FAIL_RELOAD, FAIL_CLOSED, FAIL_OPEN"),
         (ENVOY.replace("value: aGVsbG8=", "value: '*'"), "e.yaml", "configuration.value: is not base64"),
         (ENVOY.replace("60s", "soon"), "e.yaml", ":13: static_resources.listeners[0].filter_chains[0].filters[0].typed_config.stream_idle_timeout: 'soon' is not a duration"),
         (ISTIO.replace("failStrategy", "failStratgy"), "i.yaml", ":15: spec.failStratgy: is not understood here"),
-        (ISTIO.replace("  wasm:\n", "  lua: {inlineCode: x}\n  wasm:\n"), "i.yaml", "spec.lua: scripts in Lua are not run here"),
+        (ISTIO.replace("  wasm:\n", "  lua: {inlineCode: x}\n  wasm:\n"), "i.yaml", "spec.lua: scripts in Lua are not supported"),
         (GATEWAY.replace("  wasm:\n", "  extProc: [{}]\n  wasm:\n"), "g.yaml", "extProc is not a Wasm filter"),
         (KUMA.replace("AddFirst", "Remove"), "k.yaml", "the operation 'Remove' is on filters that are not here"),
         (NGINX.replace("proxy_wasm auth", "proxy_wasm ath"), "nginx.conf", ":14: proxy_wasm: no module is called 'ath'"),
@@ -422,7 +422,7 @@ def test_wasm_plugins_of_apisix(tmp_path):
         (NGINX.replace("proxy_pass http://app; }", "return 200 x; }"), "nginx.conf", ":15: location: has no proxy_pass"),
         (NGINX.replace("shm_kv cache 1m;", "shm_kv cache 1m"), "nginx.conf", ":6: a } stands where none can: is a ; missing?"),
         (NGINX.replace("}\n}\n", "}\n"), "nginx.conf", ":7: a { is not closed"),
-        (APISIX.replace("log: {conf", "jwt: {conf"), "a.yaml", "'jwt' is not among wasm.plugins"),
+        (APISIX.replace("log: {conf", "jwt: {conf"), "a.yaml", "'jwt' is not one of wasm.plugins"),
     ],
 )  # fmt: skip
 def test_what_is_not_understood_is_an_error_with_its_place(tmp_path, text, name, said):
@@ -436,7 +436,7 @@ def test_what_is_ignored_is_told_once(tmp_path, caplog):
     read(tmp_path, ENVOY, "e.yaml")
     told = [message for message in caplog.messages if " Envoy" in message]
     assert [
-        any(each in message for message in told) for each in ("gets 404 in Envoy", "Struct as a message of protobuf")
+        any(each in message for message in told) for each in ("in Envoy it gets 404", "Struct as a message of protobuf")
     ] == [True, True]
     caplog.clear()
     read(tmp_path, ISTIO, "i.yaml")

@@ -93,8 +93,8 @@ def test_histograms_and_gauges():
 @pytest.mark.parametrize(
     ("name", "regex", "said"),
     [
-        ("a-b", "(x)", "'a-b' is no name of a label: letters, digits and _, and neither le nor name"),
-        ("le", "(x)", "'le' is no name of a label"),
+        ("a-b", "(x)", "'a-b' cannot name a label: use letters, digits and _, and neither le nor name"),
+        ("le", "(x)", "'le' cannot name a label"),
         ("a", "(", "'(' is not a regular expression: missing )"),
         ("a", "x", "'x' has no group: put what is removed from the name in parentheses"),
     ],

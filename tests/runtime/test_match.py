@@ -50,8 +50,8 @@ def test_a_request_fits_what_is_said_of_it(match, fits, differs):
         ({"paths": [b"/"]}, r"paths are a list of str, not of b'/'"),
         ({"unless": Match()}, "unless are a list, even of one"),
         ({"unless": ["/x"]}, "unless are a list of Match, not of '/x'"),
-        ({"hosts": ["a.*.com"]}, r"'a\.\*\.com' is none of hosts: a \* stands at its beginning or at its end"),
-        ({"routes": [""]}, r"'' is none of routes"),
+        ({"hosts": ["a.*.com"]}, r"'a\.\*\.com' is not one of hosts: a \* stands at the beginning or the end"),
+        ({"routes": [""]}, r"'' is not one of routes"),
     ],
 )
 def test_what_is_no_match(arguments, said):

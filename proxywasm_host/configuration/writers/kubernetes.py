@@ -60,7 +60,7 @@ class IstioWriter(Writer):
             return {}
         value = as_value(configuration)
         if value is None:
-            self.cannot.append(f"{dotted(given.path)}.configuration: it is a mapping there")
+            self.cannot.append(f"{dotted(given.path)}.configuration: it must be a mapping there")
             return {}
         return {"pluginConfig": value}
 
