@@ -118,7 +118,6 @@ def test_it_sees_the_body_if_envoy_sends_it(asked, form):
     ours.line(r'get_buffer_bytes\(0, 0, 100\) = 0 "abc"')
 
 
-@pytest.mark.usefixtures("on_engine")
 @FORMS
 @pytest.mark.parametrize("what", ["trap", "loop"])
 def test_a_filter_that_fails_costs_no_request_that_envoy_would_let_pass(asked, form, what):
@@ -127,6 +126,12 @@ def test_a_filter_that_fails_costs_no_request_that_envoy_would_let_pass(asked, f
     assert [proxy.request().status for _ in range(3)] == [200] * 3
     _, proxy = asked(form, PROBE, script, "--deadline", "0.3")
     assert proxy.request().status == 403
+
+
+@pytest.mark.usefixtures("on_engine")
+def test_a_filter_that_loops_is_ended_on_each_engine(asked):
+    _, proxy = asked("grpc", PROBE, "\n@on_request_headers\nloop\n", "--deadline", "0.3", failure_mode_allow=True)
+    assert [proxy.request().status for _ in range(2)] == [200] * 2
 
 
 def test_as_others_ask_over_http():

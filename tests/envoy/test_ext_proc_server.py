@@ -208,7 +208,6 @@ FAILS = {
 }
 
 
-@pytest.mark.usefixtures("on_engine")
 @pytest.mark.parametrize("what", FAILS)
 def test_a_filter_that_fails_costs_no_request_that_envoy_would_let_pass(server, proxied, what):
     ours = server(FAILS[what], "--deadline", "0.3", "--memory-limit", "64MiB")
@@ -216,6 +215,13 @@ def test_a_filter_that_fails_costs_no_request_that_envoy_would_let_pass(server, 
     assert [lenient.request().status for _ in range(4)] == [200] * 4
     assert [strict.request().status for _ in range(4)] == [503] * 4
     assert lenient.process.poll() is None
+
+
+@pytest.mark.usefixtures("on_engine")
+def test_a_filter_that_loops_is_ended_on_each_engine(server, proxied):
+    ours = server(FAILS["loops"], "--deadline", "0.3")
+    lenient = proxied(ours, failure_mode_allow=True)
+    assert [lenient.request().status for _ in range(2)] == [200] * 2
 
 
 def test_envoy_goes_on_by_its_failure_mode_when_the_server_is_killed(server, proxied):

@@ -16,7 +16,7 @@ from proxywasm_host.integrations import asgi, wsgi
 from proxywasm_host.integrations.asgi import Filter
 from tests.cli.conftest import command  # noqa: F401 - a fixture
 from tests.fetch.registry import digest
-from tests.serve.conftest import on_engine, origin, serve  # noqa: F401 - fixtures
+from tests.serve.conftest import origin, serve  # noqa: F401 - fixtures
 from tests.support import code
 
 OLD = code("rust/headers")
@@ -108,7 +108,7 @@ def asgi_scenario(old, engine, fetcher, caplog, backend):
     anyio.run(main, backend=backend)
 
 
-def test_the_wsgi_middleware(old, engine, fetcher, caplog):
+def test_the_wsgi_middleware(old, fetcher, caplog):
     caplog.set_level(logging.INFO)
 
     def application(environ, start_response):
@@ -120,7 +120,7 @@ def test_the_wsgi_middleware(old, engine, fetcher, caplog):
             pass
 
     chain = [Filter(old(name), name, configuration=name) for name in "ab"]
-    app = wsgi.ProxyWasmMiddleware(application, chain, engine=engine, fetcher=fetcher(refresh_interval=EACH))
+    app = wsgi.ProxyWasmMiddleware(application, chain, fetcher=fetcher(refresh_interval=EACH))
     server = make_server("127.0.0.1", 0, app, handler_class=Quiet)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -140,8 +140,8 @@ def settings(images, tmp_path, **more):
     return {"filters": filters, "modules": modules, **more}
 
 
-def test_serve(old, on_engine, tmp_path):  # noqa: F811
-    served = on_engine(settings=settings(old, tmp_path))
+def test_serve(old, serve, tmp_path):  # noqa: F811
+    served = serve(settings=settings(old, tmp_path))
     scenario(old, lambda: served.get().headers, lambda: served.log)
     chain = [(plugin["file"], plugin["digest"]) for plugin in served.live()["workers"][0]["chain"]]
     assert chain == [(old("a"), old.push("a", NEW)), (old("b"), old.push("b", OLD))]

@@ -28,8 +28,8 @@ def closed() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_a_filter_that_feeds_itself(name: str, on_engine: Callable[..., Served], closed: int) -> None:
-    served = on_engine(
+def test_a_filter_that_feeds_itself(name: str, serve: Callable[..., Served], closed: int) -> None:
+    served = serve(
         settings={
             "filters": [{"file": str(FILTERS / "c/probe_0_2_1.wasm"), "configuration": SCRIPTS[name]}],
             "clusters": {"closed": f"http://127.0.0.1:{closed}"},
@@ -46,13 +46,13 @@ def test_a_filter_that_feeds_itself(name: str, on_engine: Callable[..., Served],
     assert time.monotonic() - before < 10, "the server does not end"
 
 
-def test_a_filter_that_calls_its_own_server_twice_for_each_request(on_engine: Callable[..., Served]) -> None:
+def test_a_filter_that_calls_its_own_server_twice_for_each_request(serve: Callable[..., Served]) -> None:
     """Each of these requests brings two more: as many are under way as a cluster allows, and others are answered."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     script = '@on_request_headers\nrepeat 2\nhttp_call self :method=GET&:path=/&:authority=a "" "" 0'
-    served = on_engine(
+    served = serve(
         listen=f"127.0.0.1:{port}",
         settings={
             "filters": [{"file": str(FILTERS / "c/probe_0_2_1.wasm"), "configuration": script}],

@@ -118,10 +118,10 @@ def test_a_websocket_passes_where_there_are_no_filters(serve, origin):
 
 
 @pytest.mark.carries("serve", "WebSocket")
-def test_filters_see_a_websocket_as_heads_and_bodies(on_engine, origin):
+def test_filters_see_a_websocket_as_heads_and_bodies(serve, origin):
     """As in Envoy. When it has ended, nothing is left of it."""
     origin.answers["/ws"] = echoes
-    served = on_engine(settings=probing(SEES))
+    served = serve(settings=probing(SEES))
     before = contexts(served)
     with connected(served) as client:
         client.sendall(UPGRADE)
@@ -160,9 +160,9 @@ def test_upstream_or_a_filter_may_not_want_a_websocket(serve, origin):
         served.stop()
 
 
-def test_a_filter_that_breaks_a_websocket_off(on_engine, origin):
+def test_a_filter_that_breaks_a_websocket_off(serve, origin):
     origin.answers["/ws"] = echoes
-    served = on_engine(settings=probing("@on_request_body\nsend_local_response 403 details no a=b -1\nreturn 1"))
+    served = serve(settings=probing("@on_request_body\nsend_local_response 403 details no a=b -1\nreturn 1"))
     with connected(served) as client:
         client.sendall(UPGRADE)
         until(client, b"hi")

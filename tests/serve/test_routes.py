@@ -101,7 +101,7 @@ def test_what_is_not_routed_is_told(serve, origins):
     ]
 
 
-def test_each_route_has_its_filters(on_engine, origins):
+def test_each_route_has_its_filters(serve, origins):
     origins = origins("one")
 
     def adds(value: str) -> dict[str, str]:
@@ -113,7 +113,7 @@ def test_each_route_has_its_filters(on_engine, origins):
         {"prefix": "/c", "upstream": "one"},
     ]
     settings = {"upstreams": upstreams(origins), "filters": [adds("all")], "routes": routes}
-    served = on_engine(settings=settings, upstream=None)
+    served = serve(settings=settings, upstream=None)
 
     def added(path: str, **headers: str) -> list[str]:
         served.get(path, headers=headers)
@@ -133,7 +133,7 @@ def test_each_route_has_its_filters(on_engine, origins):
     ]
 
 
-def test_a_filter_chooses_by_header_and_by_host(on_engine, origins):
+def test_a_filter_chooses_by_header_and_by_host(serve, origins):
     """A route is looked for once more with what came out of the filters, as in Envoy."""
     origins = origins("one two three")
     routes = [
@@ -157,7 +157,7 @@ def test_a_filter_chooses_by_header_and_by_host(on_engine, origins):
         },
         {"upstream": "one"},
     ]
-    served = on_engine(settings={"upstreams": upstreams(origins), "routes": routes}, upstream=None)
+    served = serve(settings={"upstreams": upstreams(origins), "routes": routes}, upstream=None)
 
     def goes(path: str) -> str:
         assert served.get(path).status_code == 200
@@ -169,7 +169,7 @@ def test_a_filter_chooses_by_header_and_by_host(on_engine, origins):
     assert goes("/to") == "three"
 
 
-def test_a_filter_of_higress_keeps_the_route_or_chooses_the_server(on_engine, origins):
+def test_a_filter_of_higress_keeps_the_route_or_chooses_the_server(serve, origins):
     origins = origins("one two three")
     one, two, three = origins.values()
 
@@ -198,7 +198,7 @@ def test_a_filter_of_higress_keeps_the_route_or_chooses_the_server(on_engine, or
         "upstreams": {"pair": {"servers": [one.url, two.url]}, "three": three.url},
         "routes": routes,
     }
-    served = on_engine(settings=settings, upstream=None)
+    served = serve(settings=settings, upstream=None)
 
     def goes(path: str) -> str:
         assert served.get(path).status_code == 200
@@ -250,7 +250,7 @@ def test_a_filter_has_configurations_of_its_own_for_some_requests(serve, origins
     assert said("/", "a.example") == ("b,b", None)
 
 
-def test_filters_read_where_a_request_goes(on_engine, origins):
+def test_filters_read_where_a_request_goes(serve, origins):
     origins = origins("one")
     asked = [
         "xds.route_name",
@@ -262,7 +262,7 @@ def test_filters_read_where_a_request_goes(on_engine, origins):
     ]
     filters = [{"file": PROPERTIES, "configuration": "\n".join(asked)}]
     routes = [{"name": "r1", "virtual_host": "v1", "upstream": "one", "filters": filters}]
-    served = on_engine(settings={"upstreams": upstreams(origins), "routes": routes}, upstream=None)
+    served = serve(settings={"upstreams": upstreams(origins), "routes": routes}, upstream=None)
     served.get("/")
     told = dict(
         line.rpartition("properties: ")[2].split(" = ")
@@ -284,7 +284,7 @@ def test_filters_read_where_a_request_goes(on_engine, origins):
     }
 
 
-def test_filters_read_why_there_is_no_answer(on_engine):
+def test_filters_read_why_there_is_no_answer(serve):
     script = """@on_response_headers
 get_property upstream%00address
 get_property upstream%00request_attempt_count
@@ -296,7 +296,7 @@ get_property response%00code_details
     upstream = {"url": f"http://127.0.0.1:{port}", "retry": {"retry_on": ["connect-failure"], "base_interval": 0.001}}
     routes = [{"path": "/here", "upstream": "gone", "filters": filters}]
     settings = {"upstreams": {"gone": upstream}, "routes": routes, "filters": filters}
-    served = on_engine(settings=settings, upstream=None)
+    served = serve(settings=settings, upstream=None)
 
     def told(path: str) -> list[str]:
         before = len(served.log)
