@@ -81,7 +81,7 @@ class Clients(_Clients):
         return reply
 
     def cancel(self, callout: Callout) -> None:
-        """Break a callout off, as far as its client can."""
+        """Break a callout off, if its client can do that."""
         client = self._made.get(MODULES[type(callout)][0])
         if client is not None:
             client.cancel(callout)

@@ -66,7 +66,7 @@ class Progress:
     """How often in a row it was found without any progress; -1 before it was looked at."""
 
     def idle(self, stream: HttpStream) -> bool:
-        """Look at the stream: whether there was no progress for long enough."""
+        """Whether the stream has made no progress for long enough."""
         chains = stream._chain(REQUEST), stream._chain(RESPONSE)
         came = tuple(value for chain in chains for value in (chain.started, chain.received, chain.ended))
         if self.moved or came != self.came:
@@ -178,7 +178,7 @@ class Dispatcher:
             self._deliver(conversation.callout, GrpcClosed(EXHAUSTED, f"more than {MAX_UNSENT} bytes wait to be sent"))
 
     def _check_idle_every(self, seconds: float) -> None:
-        """Call `check_idle` each so many seconds."""
+        """Call `check_idle` every so many seconds."""
 
         def check() -> None:
             self.check_idle()
@@ -205,7 +205,7 @@ class Dispatcher:
                 self.perform(stream.time_out())
 
     def heal(self, plugins: Iterable[Plugin]) -> None:
-        """Replace guests of these plugins that fail from now on, as their policy allows, though no stream comes for it.
+        """Replace guests of these plugins that fail from now on, as their policy allows, without waiting for a stream.
 
         Whoever asks how they are, and sends nothing until all is well, would wait for ever; so would their ticks.
         """
@@ -252,7 +252,7 @@ class Dispatcher:
         self._take_turns()
 
     def _forget(self) -> None:
-        """Do nothing any more of what waits."""
+        """Forget all work that waits."""
         self._background.clear()
         self._unmade.clear()
         self._ticks.clear()
@@ -316,7 +316,7 @@ class Dispatcher:
         raise NotImplementedError
 
     def _arm(self, plugin: Plugin, milliseconds: int) -> None:
-        """Tick each so many milliseconds from now on; 0 is never again."""
+        """Tick every so many milliseconds from now on; 0 ends that."""
         raise NotImplementedError
 
     def _call(self, callout: effects.Callout) -> bool:

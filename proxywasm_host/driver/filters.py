@@ -60,7 +60,7 @@ def _filter(given: Any) -> FilterConfig:
 
 
 def pin(host: Host, filters: Iterable[AnyFilter]) -> list[FilterConfig]:
-    """The filters, each with the digest of the module that its URL stands for now: what `load` then finds on disk.
+    """The filters, each with the digest of the module that its URL names now, which is on disk for `load` afterwards.
 
     Takes as long as servers take, and may run in another thread than the host's. Raises: ModuleError.
     """
@@ -90,7 +90,7 @@ def load(host: Host, filters: Iterable[AnyFilter]) -> list[Plugin]:
 
 
 def _said_of(filter: FilterConfig, do: Callable[[FilterConfig], Result]) -> Result:
-    """Do something with a filter. What is wrong with its module is told with where that comes from."""
+    """Do something with a filter. Errors about its module name the place that the module comes from."""
     try:
         return do(filter)
     except ModuleError as error:

@@ -35,7 +35,7 @@ class Interruptible(Protocol):
 
 
 def interruptible_here() -> Callable[[], Interruptible]:
-    """What makes them in this event loop."""
+    """What makes such context managers in this event loop."""
     return OfAsyncio if isinstance(current_token().native_token, asyncio.AbstractEventLoop) else anyio.CancelScope
 
 

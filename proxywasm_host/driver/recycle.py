@@ -20,7 +20,7 @@ MAX_RETIRED = 2
 
 @dataclass(frozen=True)
 class Recycle:
-    """When all filters of a chain get new VMs, beside the old ones, on which streams under way end.
+    """When all filters of a chain get new VMs. Streams under way end on the old ones.
 
     Args:
         memory: bytes of memory of a VM.
@@ -39,7 +39,7 @@ class Recycle:
             raise ValueError("say when: memory, requests or age")
 
     def why(self, plugins: Sequence[Plugin]) -> str:
-        """Why their VMs are to be replaced, in words; nothing if they are not. To be called in the host's thread."""
+        """Why their VMs are to be replaced; empty if they are not. Call it in the host's thread."""
         for plugin in plugins:
             usage = plugin.usage()
             for said, used, most in (

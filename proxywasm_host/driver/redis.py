@@ -76,12 +76,12 @@ class Nodes:
         return node, word == "-ASK"
 
     def gone(self, node: Node) -> None:
-        """A node cannot be reached: others know who took its place."""
+        """A node cannot be reached; other nodes will say which took its place."""
         self._of_slot = {slot: other for slot, other in self._of_slot.items() if other != node}
 
 
 class Search:
-    """For the node that answers one command: `node`, asked in a ``with``, which notes that it cannot be reached."""
+    """Looks for the node that answers one command. Ask `node` in a ``with``, which notes if it cannot be reached."""
 
     asking = False
     """Whether `node` is to be asked this once, though the key is not its own."""
@@ -183,7 +183,7 @@ def seconds_of(callout: RedisCall, cluster: Cluster) -> float | None:
 
 
 class _Client:
-    """What both kinds have in common: pools by node and user, and what is known of nodes."""
+    """What both clients have in common: pools by node and user, and what is known of nodes."""
 
     asynchronous = False
     make_pool: Callable[..., Any]

@@ -22,7 +22,7 @@ Chain = list[FilterConfig]
 
 
 class Refresher:
-    """What a chain is made of, and what could take the place of it.
+    """The filters of a chain, and newer modules for them.
 
     Args:
         filters: as they were configured.
@@ -43,7 +43,7 @@ class Refresher:
 
     @property
     def places(self) -> list[int]:
-        """Of filters whose modules may change."""
+        """The places in the chain of filters whose modules may change."""
         return list(self._changing)
 
     def newer(self, place: int, logger: logging.Logger) -> Chain | None:
@@ -74,7 +74,7 @@ class Refresher:
 
 
 def _may_change(filter: FilterConfig) -> bool:
-    """Whether a filter's module may become another while it is used."""
+    """Whether another module may take the place of a filter's while it is used."""
     if isinstance(filter.code, bytes) or filter.sha256:
         return False
     reference = reference_of(str(filter.code))

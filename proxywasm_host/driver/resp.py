@@ -50,7 +50,7 @@ def _number(data: bytes, at: int) -> tuple[int, int]:
 
 
 def reply(most: int) -> Generator[int, bytes, bytes]:
-    """Read one answer of `most` bytes, nested as it may be: asks for `LINE`s and numbers of bytes, both without the end
+    """Read one answer of at most `most` bytes: asks for `LINE`s and numbers of bytes, both without the end
     of line that follows them, and returns the answer as it came.
 
     Raises: ValueError, for what is no answer, or is larger.

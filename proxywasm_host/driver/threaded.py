@@ -162,7 +162,7 @@ class ThreadDriver(Dispatcher):
         return self._clients.get(type(callout), self._own_clients)
 
     def _lead(self, callout: GrpcStream) -> None:
-        """Lead a conversation in a thread of its own: it may take for ever, and there are not many at a time."""
+        """Lead a conversation in a thread of its own. It may last for ever, but there are few at a time."""
         conversation = self._conversations[callout.plugin, callout.token]
         name = "proxywasm-grpc-stream"
         threading.Thread(target=self._answer, args=(callout, conversation), name=name, daemon=True).start()
@@ -225,7 +225,7 @@ class Timer:
         self._thread.start()
 
     def stop(self) -> None:
-        """Call nothing more; wait for what is being called, unless it is that which stops."""
+        """Call nothing more. Waits for a call that is under way, unless that is what calls `stop`."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
@@ -239,7 +239,7 @@ class Timer:
             self._changed.notify()
 
     def forget(self, mark: object) -> None:
-        """Call no function that has this mark: it could be due in weeks."""
+        """Drop all functions that have this mark: they could be due in weeks."""
         if mark is not None:
             with self._changed:
                 self._due = [due for due in self._due if due[3] is not mark]

@@ -122,7 +122,7 @@ class Worker:
 
     @property
     def ended(self) -> bool:
-        """Whether it ran, and does no more."""
+        """Whether it ran and has ended."""
         return self._stopped.is_set() and self._error is None
 
     async def ready(self) -> None:
@@ -149,7 +149,7 @@ class Worker:
         self._refresher = Refresher(filters, pinned, self.host.pin)
 
     async def _load(self, filters: list[FilterConfig]) -> None:
-        """Let filters take the place of those that run. Compiling takes seconds: it is done in a thread."""
+        """Replace the filters that run. They are compiled in a thread, for that takes seconds."""
         await anyio.to_thread.run_sync(filter_list.compile, self.host, filters)
         try:
             plugins = filter_list.load(self.host, filters)
@@ -163,7 +163,7 @@ class Worker:
             self.driver.perform(plugin.close())
 
     async def _recycled(self) -> None:
-        """Replace VMs that are used up, until cancelled; what cannot be loaded anew goes on as it is."""
+        """Replace VMs that are used up, until cancelled. Filters that cannot be loaded anew keep their VMs."""
         wait = EACH
         while self._recycle is not None:
             await anyio.sleep(wait)

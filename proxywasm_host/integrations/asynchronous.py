@@ -56,7 +56,7 @@ class AsyncPump(Generic[AnExchange]):
     # -- What a carrier does in its own way ----------------------------------------------------------------------
 
     def begin(self) -> Awaitable[None] | None:
-        """Feed the request's head, now or in what is returned."""
+        """Feed the request's head: now, or when what is returned is awaited."""
         raise NotImplementedError
 
     def read(self) -> Awaitable[Any]:
@@ -117,14 +117,14 @@ class AsyncPump(Generic[AnExchange]):
         return gone or (exchange.finished and not self._sending)
 
     async def _step(self) -> None:
-        """Do one thing that may help, and come back when something has changed."""
+        """Send or read one part, and return when something has changed."""
         if self.exchange.to_client and not self._sending:
             await self._flush()
         else:
             await self._change_beside()
 
     async def _change_beside(self) -> None:
-        """Wait until something has changed, be it that the client's next part has come."""
+        """Wait until something has changed; the arrival of the client's next part is such a change."""
         self._read_beside()
         await self._wait()
 
@@ -139,7 +139,7 @@ class AsyncPump(Generic[AnExchange]):
             self._change = None
 
     def _woken(self) -> None:
-        """Something has changed by another event than ours."""
+        """An event that was not ours has changed something."""
         exchange = self.exchange
         if exchange.state is State.CUT and self._asking is not None:
             self._asking.cancel()  # nothing else may wake it
@@ -172,7 +172,7 @@ class AsyncPump(Generic[AnExchange]):
         self._changed()
 
     def _read_beside(self) -> None:
-        """Await the client's next parts in a task, for other things may happen first."""
+        """Await the client's next parts in a task, because other things may happen first."""
         if not self._reading and self.exchange.listens:
             self._reading, self._reader = True, anyio.CancelScope()
             self._driver.start_soon(self._guarded, self._read_on)
@@ -193,7 +193,7 @@ class AsyncPump(Generic[AnExchange]):
             self._changed()
 
     async def _flush(self) -> None:
-        """Send the client what has come out, in order; or wait until whoever does so is done."""
+        """Send the client what has come out, in order; if another task is doing so, wait for it."""
         while self._sending:
             await self._wait()
         to_client = self.exchange.to_client

@@ -23,7 +23,7 @@ __all__ = ["EventLoopCarrier"]
 
 
 def event_loop() -> object:
-    """The event loop in which we are, as `current_token` has it, which takes a microsecond to tell what runs."""
+    """The event loop in which we are, as `current_token` has it, but without the microsecond that this takes."""
     try:
         task = asyncio.current_task()
     except RuntimeError:
@@ -39,7 +39,7 @@ class EventLoopCarrier(Carrier):
         self._tasks: set[object] = set()
 
     async def reload(self, filters: Iterable[AnyFilter]) -> None:
-        """Let other filters take the place of those that run in this event loop, without losing a request.
+        """Replace the filters of this event loop, without losing a request.
 
         They load beside the old ones; new requests get them as soon as all have loaded, requests in progress end on
         the old ones. Raises: as `Host.load_plugin`; then nothing has changed.
@@ -62,7 +62,7 @@ class EventLoopCarrier(Carrier):
     def _stream(
         self, worker: Worker, properties: Mapping[str, PropertyValue], addressed: Callable[[], tuple[bytes, bytes]]
     ) -> HttpStream:
-        """A stream through the chain that runs now, as far as it is for a request of this authority and path."""
+        """A stream through those filters of the current chain that are for a request of this authority and path."""
         return worker.host.http_stream(
             worker.chain_of(*addressed(), properties) if worker.by_request else worker.plugins,
             properties=properties,

@@ -131,7 +131,8 @@ class Exchange(ExchangeBase):
             self._feed(self.stream.request_trailers(trailers))
 
     def request_cut(self) -> None:
-        """The request ended before its length: it is answered 400, or its response cut. Nobody takes it for whole."""
+        """The request ended before its length: the client gets 400, or a response that is cut, so that nobody takes the
+        request for whole."""
         self._feed(self.stream.close(GONE))
         self._break_off(400)
 
@@ -166,7 +167,8 @@ class Exchange(ExchangeBase):
             self._feed(self.stream.response_trailers(trailers))
 
     def upstream_gone(self, status: int = 502, body: bytes = b"", details: str | None = None) -> None:
-        """Upstream sends nothing more, though its response has not ended: it is answered so, or the response is cut.
+        """Upstream sends nothing more, though its response has not ended: the client gets this status, or a cut
+        response.
 
         `details` are Envoy's response code details.
         """
@@ -200,7 +202,7 @@ class Exchange(ExchangeBase):
 
     @property
     def listens(self) -> bool:
-        """Whether to wait for the client: for what `wants_request` says, or for its leaving."""
+        """Whether to wait for the client: for the next part of its request, or for it to leave."""
         if self.state is not State.WAITING and self.state is not State.BEGUN:
             return False
         return self._request_ended or not (self.to_upstream or self.stream.request_full)
@@ -212,7 +214,7 @@ class Exchange(ExchangeBase):
 
     @property
     def request_held(self) -> bool:
-        """Whether a filter holds the request, so that its reply, a tick or another stream may be what moves it."""
+        """Whether a filter holds the request, so that a reply, a tick or another stream may have to release it."""
         return bool(self.stream._chain(REQUEST).stopped)
 
     @property
@@ -237,7 +239,7 @@ class Exchange(ExchangeBase):
             raise StreamReset(self.stream.reset_details or GONE)
 
     def close(self, *, whole: bool = False) -> None:
-        """Both sides are done, however it ended; to be called always.
+        """Both sides are done. Call it always, however the exchange ended.
 
         `whole`: the client gets all of the response, though not all of it came by here.
         """
@@ -297,7 +299,7 @@ class Exchange(ExchangeBase):
         self._begin_response(head)
 
     def _frame(self, head: Head, came: int | None, *, head_only: bool = False) -> bool:
-        """Correct the length of a head, as far as that is known now; whether it is, so that the head can go.
+        """Correct the length of a head if the right one is known. Returns whether it is, so that the head can be sent.
 
         `head_only`: it says how long the response to another request would be (RFC 9110, section 8.6).
         """

@@ -39,7 +39,7 @@ class State(Enum):
 
 
 class Performer(Protocol):
-    """What performs effects: a driver, which gives those of a stream to who is attached to it."""
+    """Performs effects: a driver, which gives those of a stream to whoever has attached to it."""
 
     def attach(self, stream: HttpStream, sink: Callable[[Any], None], /) -> None:
         """Give the effects of a stream to `sink`, until `detach`."""
@@ -170,7 +170,7 @@ class ExchangeBase:
     # -- Out of the stream ---------------------------------------------------------------------------------------
 
     def _feed(self, todo: list[Effect], /) -> None:
-        """Take what an event of ours has brought about, up to the first effect that is not for us."""
+        """Take what an event of ours has caused, up to the first effect that is not for us."""
         stream = self.stream
         for at, effect in enumerate(todo):
             if getattr(effect, "stream", None) is not stream:
@@ -200,15 +200,15 @@ class ExchangeBase:
         raise NotImplementedError
 
     def _take(self, effect: Effect, /) -> None:
-        """An effect of the stream, whoever brought it about. Who fed an event of ours looks by himself."""
+        """An effect of the stream, from the driver. Calls `wake`, unless an event of ours has caused it."""
         raise NotImplementedError
 
     def _take_in(self, effect: Effect, /) -> None:
-        """An effect of the stream, brought about by an event of ours."""
+        """An effect of the stream that an event of ours has caused."""
         raise NotImplementedError
 
     def _leave_to_driver(self, todo: list[Effect], /) -> None:
-        """Perform what an event of ours has brought about."""
+        """Perform what an event of ours has caused."""
         raise NotImplementedError
 
 

@@ -49,7 +49,7 @@ ABSOLUTE = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)(.*)", re.DOTALL)
 
 
 class Refused(Exception):
-    """A request that is answered at once: no filter may be shown it, for it can be understood in several ways.
+    """A request that is answered at once. No filter sees it, because it can be understood in several ways.
 
     Args:
         status: of the answer.
@@ -132,7 +132,8 @@ def received_request(
 def addressed(
     headers: Sequence[tuple[bytes, bytes]], method: bytes, target: bytes, scheme: bytes, server: bytes
 ) -> tuple[bytes, bytes]:
-    """Authority and path that filters will see; arguments as of `received_request`. Of what is refused, nothing."""
+    """Authority and path that filters will see, both empty if the request is refused; arguments as of
+    `received_request`."""
     try:
         shown = received_request(headers, method, target, scheme, server)[0]
     except Refused:

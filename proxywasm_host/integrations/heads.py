@@ -123,7 +123,7 @@ def trailers_for_wire(trailers: HeaderList) -> HeaderList:
 
 
 def one_length(headers: HeaderList) -> int:
-    """Leave one ``content-length`` of several that say the same, one that says nothing if they differ; where it is."""
+    """Leave one of several ``content-length``: an empty one if they differ. Returns where it is, or -1."""
     places = [at for at, (name, _) in enumerate(headers) if name == LENGTH]
     if not places:
         return -1
@@ -142,6 +142,6 @@ def is_target(target: bytes, method: bytes) -> bool:
 
 
 def unsendable_headers(headers: HeaderList) -> str:
-    """Of headers that cannot be sent, those that may be why, cut: pseudo headers, and what HTTP has no form for."""
+    """The headers that keep a message from being sent, shortened: pseudo headers, and what HTTP has no form for."""
     odd = [(name[:40], value[:80]) for name, value in headers if name[:1] == b":" or not sendable([(name, value)])]
     return ", ".join(f"{name!r}: {value!r}" for name, value in odd[:8])

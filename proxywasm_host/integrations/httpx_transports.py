@@ -32,7 +32,7 @@ class Transports(Carrier):
         return {**OUTGOING, **self._properties_of(request)}
 
     def _request(self, request: Any, head: RequestHead, stream: Any) -> Any:
-        """The request for the transport: it goes where the program sends it, whatever filters make of the host."""
+        """The request for the transport. It goes where the program sends it, even if filters change its host."""
         url = request.url.copy_with(raw_path=head.path)
         method = head.method.decode("ascii")
         made = self.library.Request(

@@ -184,7 +184,7 @@ class Application:
         stopping.add_done_callback(self._stopping.discard)
 
     async def _recycle(self) -> None:
-        """Replace VMs that are used up, until cancelled; what cannot be loaded anew goes on as it is."""
+        """Replace VMs that are used up, until cancelled. Filters that cannot be loaded anew keep their VMs."""
         wait = EACH
         while True:
             await asyncio.sleep(wait)
