@@ -69,8 +69,10 @@ class Server:
         if self.filter == "none":
             return 0
         with urllib.request.urlopen(self.guests, timeout=PATIENCE) as answer:
-            told = json.load(answer)
-        return told if isinstance(told, int) else sum(one["memory"] for one in told["workers"][0]["chain"])
+            told = answer.read().decode()
+        if self.kind == "middleware":
+            return int(told)
+        return sum(int(float(number)) for number in re.findall(r"(?m)^proxywasm_vm_memory_bytes\{.*\} (\S+)$", told))
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def servers() -> Iterator[list[Server]]:
             url = address_of(program, log, START)
             admin = re.search(r"admin (http://[\d.]+:\d+)", log.read_text(encoding="utf-8"))
             assert admin is not None
-            running.append(Server("serve", which, program.pid, url, f"{admin[1]}/live.json?since="))
+            running.append(Server("serve", which, program.pid, url, f"{admin[1]}/metrics"))
         yield running
 
 

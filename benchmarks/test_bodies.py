@@ -9,10 +9,7 @@ from benchmarks.machine import description
 def test_every_server_passes_prompts_and_events_in_bounded_memory():
     samples = measure(rounds=1, count=1000, firsts=1)
     assert set(samples) == {(kind, which) for kind in KINDS for which in WHICH}
-    assert [said for said in beyond(samples) if WHICH["body"] not in said] == []
-    # A filter that replaces a prompt as a whole has the old one and the new one for a moment.
-    held = max(one.memory["50 MiB"] for kind in KINDS for one in samples[kind, "body"])
-    assert held < 2 * LIMIT + ROOM
+    assert beyond(samples) == []
 
 
 def test_the_report_tells_what_is_beyond_its_bounds():

@@ -3,8 +3,8 @@
 Rules of this module:
 
 * State that hostcalls only read and write is of plain built-in types: a header map is a list of ``(bytes, bytes)``
-  with names in lower case, a buffer is ``bytes``. So the C extension works on the same objects; where it is there, its
-  ``ContextState`` takes the place of the one here.
+  with names in lower case, a buffer is ``bytes``, or a `HeldBody`. So the C extension works on the same objects;
+  where it is there, its ``ContextState`` takes the place of the one here.
 * A map or a buffer that may not be seen now is ``None``; the runtime sets and unsets them as phases come and go.
 * What a hostcall starts (a local response, a callout, …) is a method; the runtime's contexts override those that
   make sense for them, and the answers here are those of a context for which they do not.
@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
+from proxywasm_host.abi.held_body import HeldBody
 from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.native import NATIVE, check_constants
 from proxywasm_host.abi.pairs import MAX_ENTRIES, MAX_SIZE, HeaderList
@@ -46,7 +47,7 @@ class ContextState:
         self.root: Any = root or self
         self.maps: list[HeaderList | None] = [None] * (4 if root else 8)
         """Header maps by `MapType`; those of callouts (from 4 on) are the root context's."""
-        self.buffers: list[bytes | bytearray | None] = [None] * BUFFERS
+        self.buffers: list[bytes | HeldBody | None] = [None] * BUFFERS
         """Buffers by `BufferType`; 4, 5, 7 and 9 are the root context's, 6 the VM's."""
 
 

@@ -67,7 +67,7 @@ def _state(context: Any) -> Iterator[str]:
     for buffer, data in zip(BufferType, context.buffers, strict=False):
         if data is not None:
             more = f" … ({len(data)} bytes)" if len(data) > SHOWN else ""
-            yield f"{buffer.name}: {_text(data[:SHOWN])}{more}"
+            yield f"{buffer.name}: {_text(bytes(data)[:SHOWN])}{more}"
 
 
 def _text(data: bytes) -> str:

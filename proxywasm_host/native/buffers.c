@@ -10,7 +10,23 @@ static PyObject *writable_size_name, *services_name, *clock_name;
 
 static PyObject *current(Hostcall *self) { return ((VmBase *)self->vm)->context; }
 
-/* Where a buffer is; NULL if it is not there as bytes. */
+/* A buffer that is there. */
+typedef struct {
+    PyObject *bytes; /* a new reference: nothing changes them while it is kept */
+    size_t size;     /* of them; what else they have is room */
+    HeldBody *held;  /* whose bytes they are, borrowed, or NULL */
+} Buffer;
+
+static bool is_held(PyObject *found) { return Py_IS_TYPE(found, &HeldBodyType) && ((HeldBody *)found)->bytes; }
+
+static Buffer buffer_open(const Places *buffers, uint32_t buffer) {
+    PyObject *found = place_get(buffers, buffer);
+    if (!is_held(found)) return (Buffer){Py_NewRef(found), (size_t)PyBytes_GET_SIZE(found), NULL};
+    HeldBody *held = (HeldBody *)found;
+    return (Buffer){Py_NewRef(held->bytes), held->size, held};
+}
+
+/* Where a buffer is; NULL if it is not there, or is neither bytes nor held. */
 static Places *buffers_of(PyObject *context, uint32_t buffer, bool of_stream) {
     if (!is_context(context) || buffer == VM_CONFIGURATION || buffer >= BUFFERS) return NULL;
     bool of_root =
@@ -19,7 +35,8 @@ static Places *buffers_of(PyObject *context, uint32_t buffer, bool of_stream) {
     if (of_root) context = ((Context *)context)->root;
     if (!is_context(context)) return NULL;
     Places *buffers = &((Context *)context)->buffers;
-    return PyBytes_CheckExact(place_get(buffers, buffer)) ? buffers : NULL;
+    PyObject *found = place_get(buffers, buffer);
+    return PyBytes_CheckExact(found) || is_held(found) ? buffers : NULL;
 }
 
 /* An enumeration's end is the marshaller's to check, and depends on the version. */
@@ -42,12 +59,13 @@ static int64_t get_bytes(Hostcall *self, const uint64_t *slots, size_t stride) {
     size_t start = u32(slots, stride, 1), length = u32(slots, stride, 2);
     Places *buffers = in_enumeration(self, buffer) ? buffers_of(current(self), buffer, false) : NULL;
     if (!buffers) return LEFT;
-    PyObject *found = Py_NewRef(place_get(buffers, buffer)), *why = NULL;
-    size_t size = (size_t)PyBytes_GET_SIZE(found), from = start < size ? start : size;
+    Buffer open = buffer_open(buffers, buffer);
+    PyObject *found = open.bytes, *why = NULL;
+    size_t size = open.size, from = start < size ? start : size;
     size_t count = length < size - from ? length : size - from;
     int state = guest_put_bytes(self->guest, PyBytes_AS_STRING(found) + from, count, u32(slots, stride, 3),
                                 u32(slots, stride, 4), false, &why);
-    bool cut = size > RECORDED;
+    bool cut = open.held || size > RECORDED;
     if (cut && state != FAILED)
         Py_SETREF(found, PyBytes_FromStringAndSize(PyBytes_AS_STRING(found) + from,
                                                    (Py_ssize_t)(count < RECORDED ? count : RECORDED)));
@@ -92,7 +110,33 @@ static Py_ssize_t writable_size(PyObject *context, uint32_t buffer) {
     return size;
 }
 
-/* Put `size` bytes at `at` in the place of `length` from `start` on. */
+static void remember_set(Hostcall *self, uint32_t buffer, size_t start, size_t length, PyObject *data) {
+    Call *call = calls_next(self->guest->calls, self->row);
+    call->make = make_set;
+    call->numbers[0] = buffer, call->numbers[1] = start, call->numbers[2] = length;
+    call->first = Py_NewRef(data);
+}
+
+/* Put `size` bytes at `at` in the place of `length` from `start` on, where they are held. */
+static int64_t splice_held(Hostcall *self, PyObject *found, uint32_t buffer, size_t start, size_t length, uint32_t at,
+                           uint32_t size) {
+    PyObject *kept = Py_NewRef(found), *data = NULL, *why = NULL;
+    Memory memory;
+    int state = memory_open(self->guest, &memory) ? FAILED : guest_reach(self->guest, &memory, at, size, &why);
+    if (state == GOOD) {
+        const char *from = (const char *)memory.at + at;
+        data = PyBytes_FromStringAndSize(from, size < RECORDED ? size : RECORDED);
+        state = data && !held_splice((HeldBody *)kept, start, length, from, size) ? GOOD : FAILED;
+        if (state == GOOD) remember_set(self, buffer, start, length, data);
+        memory_done(&memory);
+    }
+    Py_XDECREF(why);
+    Py_XDECREF(data);
+    Py_DECREF(kept);
+    return state == GOOD ? OK : state == FAILED ? RAISED : LEFT;
+}
+
+/* The same for bytes. */
 static int64_t splice(Hostcall *self, Places *buffers, uint32_t buffer, size_t start, size_t length, uint32_t at,
                       uint32_t size) {
     PyObject *found = Py_NewRef(place_get(buffers, buffer)), *data = NULL;
@@ -108,10 +152,7 @@ static int64_t splice(Hostcall *self, Places *buffers, uint32_t buffer, size_t s
     PyObject *changed = data ? spliced(found, start < held ? start : held, start + length, data) : NULL;
     if (changed && size > RECORDED) Py_SETREF(data, PyBytes_FromStringAndSize(PyBytes_AS_STRING(data), RECORDED));
     if (changed && data && !place_set(buffers, buffer, changed)) {
-        Call *call = calls_next(self->guest->calls, self->row);
-        call->make = make_set;
-        call->numbers[0] = buffer, call->numbers[1] = start, call->numbers[2] = length;
-        call->first = Py_NewRef(data);
+        remember_set(self, buffer, start, length, data);
         status = OK;
     }
     Py_XDECREF(changed);
@@ -128,11 +169,16 @@ static int64_t set_bytes(Hostcall *self, const uint64_t *slots, size_t stride) {
     Places *buffers = most > 0 ? buffers_of(context, buffer, true) : NULL;
     int64_t status = most < 0 ? RAISED : LEFT;
     if (buffers) {
-        size_t held = (size_t)PyBytes_GET_SIZE(place_get(buffers, buffer)), more = u32(slots, stride, 4);
+        PyObject *found = place_get(buffers, buffer);
+        size_t held = is_held(found) ? ((HeldBody *)found)->size : (size_t)PyBytes_GET_SIZE(found);
+        size_t more = u32(slots, stride, 4);
         size_t left = start < held ? held - start : 0, size = held - (length < left ? length : left) + more;
         bool inner = start && start < held;
-        if ((!inner || self->splice_buffers) && (size <= held || size <= (size_t)most))
-            status = splice(self, buffers, buffer, start, length, u32(slots, stride, 3), (uint32_t)more);
+        if ((!inner || self->splice_buffers) && (size <= held || size <= (size_t)most)) {
+            uint32_t at = u32(slots, stride, 3);
+            status = is_held(found) ? splice_held(self, found, buffer, start, length, at, (uint32_t)more)
+                                    : splice(self, buffers, buffer, start, length, at, (uint32_t)more);
+        }
     }
     Py_DECREF(context);
     return status;
@@ -150,7 +196,8 @@ static int64_t get_status(Hostcall *self, const uint64_t *slots, size_t stride) 
     Places *buffers = in_enumeration(self, buffer) ? buffers_of(current(self), buffer, false) : NULL;
     PyObject *why = NULL;
     if (!buffers) return LEFT;
-    uint64_t size = (uint64_t)PyBytes_GET_SIZE(place_get(buffers, buffer));
+    PyObject *found = place_get(buffers, buffer);
+    uint64_t size = is_held(found) ? ((HeldBody *)found)->size : (uint64_t)PyBytes_GET_SIZE(found);
     if (size > UINT32_MAX) return LEFT;
     int state = guest_put(self->guest, u32(slots, stride, 1), size, 4, &why);
     if (state == GOOD) state = guest_put(self->guest, u32(slots, stride, 2), 0, 4, &why);

@@ -102,6 +102,15 @@ static PyObject *fields(Call *call) {
     return Py_BuildValue("(ONN)", call->row, args ? args : Py_NewRef(Py_None), result ? result : Py_NewRef(Py_None));
 }
 
+PyObject *calls_take_newest(Calls *calls) {
+    calls->next = (calls->next ? calls->next : calls->size) - 1;
+    Call *newest = &calls->ring[calls->next], call = *newest;
+    *newest = (Call){0};
+    PyObject *entry = fields(&call);
+    let_go(call);
+    return entry;
+}
+
 static PyObject *calls_new(PyTypeObject *type, PyObject *args, PyObject *keywords) {
     Py_ssize_t size;
     static char *names[] = {"size", NULL};

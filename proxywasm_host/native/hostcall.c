@@ -269,6 +269,15 @@ static bool is_within(const Hostcall *self, const uint64_t *slots, size_t stride
     return true;
 }
 
+/* Give what a native handler has remembered to who listens. 0, or -1 with an exception. */
+static int tell_listener(Guest *guest) {
+    PyObject *call = calls_take_newest(guest->calls);
+    PyObject *done = call ? PyObject_CallOneArg(guest->record, call) : NULL;
+    Py_XDECREF(call);
+    Py_XDECREF(done);
+    return done ? 0 : -1;
+}
+
 int64_t hostcall_entry(void *hostcall, const uint64_t *slots, size_t stride) {
     Hostcall *self = hostcall;
     Guest *guest = self->guest;
@@ -277,9 +286,9 @@ int64_t hostcall_entry(void *hostcall, const uint64_t *slots, size_t stride) {
         return -1;
     }
     if (guest->allowed != Py_None && guest_check_allowed(guest, self->name)) return -1;
-    if (self->native_handler && guest->is_quiet && is_within(self, slots, stride)) {
+    if (self->native_handler && guest->calls && is_within(self, slots, stride)) {
         int64_t status = self->native_handler(self, slots, stride);
-        if (status != LEFT) return status;
+        if (status != LEFT) return status == RAISED || guest->is_quiet || !tell_listener(guest) ? status : RAISED;
     }
     return marshal(self, slots, stride);
 }

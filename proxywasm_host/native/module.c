@@ -183,6 +183,7 @@ static int fill(PyObject *module) {
                  {"PluginBase", &PluginBaseType},
                  {"HostBase", &HostBaseType},
                  {"Outbox", &OutboxType},
+                 {"HeldBody", &HeldBodyType},
                  {"ExchangeBase", &ExchangeBaseType}};
     HttpContextBaseType.tp_base = &ContextType;
     static int (*const NAMES[])(void) = {buffer_names, calls_names,   context_names, vm_names,

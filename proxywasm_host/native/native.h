@@ -134,6 +134,22 @@ static inline bool is_a(PyObject *object, PyObject *exactly, PyTypeObject *type)
 
 static inline bool is_context(PyObject *object) { return object && is_a(object, known.http_context, &ContextType); }
 
+/* -- Bodies that are held (held_body.c) ------------------------------------------------------------------------ */
+
+typedef struct {
+    PyObject_HEAD
+    PyObject *bytes; /* or NULL: there are none */
+    size_t size;     /* how many of them there are; the rest is room */
+    bool is_shared;  /* they were given away */
+} HeldBody;
+
+extern PyTypeObject HeldBodyType;
+
+/* What is held, a new reference; NULL with an exception. */
+PyObject *held_share(HeldBody *self);
+/* Put `more` bytes in the place of `length` from `start` on. They are not of the body. 0, or -1 with an exception. */
+int held_splice(HeldBody *self, size_t start, size_t length, const void *data, size_t more);
+
 /* -- What all types share (module.c) ---------------------------------------------------------------------------- */
 
 /* Make the strings of a table of names: 0, or -1 with an exception. */
@@ -203,6 +219,8 @@ extern PyTypeObject CallsType;
 
 /* The oldest entry, emptied, for `row`. */
 Call *calls_next(Calls *calls, PyObject *row);
+/* (row, args, result) of the newest entry, which is forgotten; NULL with an exception. */
+PyObject *calls_take_newest(Calls *calls);
 /* Whether a call has become a part of one before, as marshal.Calls says: 1, 0, or -1 with an exception. */
 int calls_join(Calls *calls, PyObject *row, PyObject *args, PyObject *result);
 

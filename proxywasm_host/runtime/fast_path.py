@@ -21,6 +21,7 @@ from proxywasm_host.runtime.header_limits import HeaderLimits
 from proxywasm_host.runtime.outbox import Outbox
 
 if TYPE_CHECKING:
+    from proxywasm_host.abi.held_body import HeldBody
     from proxywasm_host.abi.values import PropertyValue
     from proxywasm_host.runtime.effects import Effect
     from proxywasm_host.runtime.filter_chain import FilterChain
@@ -176,7 +177,7 @@ class FilterChainBase:
     """Headers have gone out."""
     stopped: Mapping[int, Any] = MappingProxyType({})
     """The filters, by their place in the chain, that are in another state than CONTINUE."""
-    buffer: bytes | bytearray | None = None
+    buffer: bytes | HeldBody | None = None
     holder: HttpContext | None = None
     """The filter that holds the buffer and may still read and change it."""
     streaming = False

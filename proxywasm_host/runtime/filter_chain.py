@@ -26,6 +26,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from proxywasm_host.abi.held_body import HeldBody
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import DataAction, HeadersAction
 from proxywasm_host.runtime import effects
@@ -201,27 +202,22 @@ class FilterChain(FilterChainBase):
         self.buffer = None
         return data
 
-    def take_growing(self) -> bytearray:
+    def take_growing(self) -> HeldBody:
         """What is held, to be added to without copying it each time; afterwards nothing is held."""
         seen = None if self.holder is None else self.holder.buffers[self.direction]
         found = self.buffer if seen is None else seen
         self.holder = None
         self.buffer = None
-        return found if isinstance(found, bytearray) else bytearray(found or b"")
+        return found if isinstance(found, HeldBody) else HeldBody(found or b"")
 
     def _hold(self, data: bytes, holder: HttpContext | None = None) -> None:
-        if holder is not None or self.holder is not None:
-            self.buffer = held = self.take_growing()
-            held += data
-            if holder is not None:
-                self.holder = holder
-                holder.buffers[self.direction] = held
-        elif isinstance(self.buffer, bytearray):
-            self.buffer += data
-        elif data or self.buffer is None:
-            self.buffer = bytearray(self.buffer or b"") + data
+        self.buffer = held = self.take_growing()
+        held.append(data)
+        if holder is not None:
+            self.holder = holder
+            holder.buffers[self.direction] = held
         limit = self.stream.buffer_limit
-        if len(self.buffer) > (limit * BACKPRESSURE_LIMITS if self.streaming else limit):
+        if len(held) > (limit * BACKPRESSURE_LIMITS if self.streaming else limit):
             self.stream._over_limit(self)
 
     @property

@@ -15,6 +15,7 @@ import re
 from collections.abc import Sequence
 
 from proxywasm_host.abi.context import READ_ONLY, Context
+from proxywasm_host.abi.held_body import HeldBody
 from proxywasm_host.abi.marshal import Refusal, RestrictedCall
 from proxywasm_host.abi.pairs import MAX_ENTRIES, MAX_SIZE, HeaderList
 from proxywasm_host.abi.types import AbiVersion, DataAction, HeadersAction, MapType, Status, StreamType
@@ -93,10 +94,10 @@ class HttpContext(HttpContextBase, Context):
             return self.failed(direction, NO_BUFFER), data
         bit = 1 << direction
         buffered = self._buffering & bit
-        shown: bytes | bytearray = data
+        shown: bytes | HeldBody = data
         if buffered:
             held = chain.take_growing()
-            held += data
+            held.append(data)
             if direction == RESPONSE and len(held) > self.stream.buffer_limit:
                 self.stream._over_limit(chain)
                 return NO_BUFFER, bytes(held)

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from proxywasm_host.abi.held_body import HeldBody
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.abi.values import PropertyValue
@@ -72,7 +73,7 @@ class RequestChain(FilterChain):
             self.out_data(data, end_stream)
             return
         held = self.take_growing()
-        held += data
+        held.append(data)
         self.buffer = held
         if self._is_read and len(held) > self.stream.buffer_limit:
             self.stream._over_limit(self)
@@ -125,7 +126,7 @@ class RequestChain(FilterChain):
         else:
             context.maps[HEADERS_MAP[REQUEST]] = self.headers
             action, left = context.on_whole_body(REQUEST, body, True)
-            self.buffer = bytearray(left)
+            self.buffer = HeldBody(left)
         self.calling = -1
         context.maps[HEADERS_MAP[REQUEST]] = self.headers  # until the request goes upstream
         if self.aborted:
@@ -205,7 +206,7 @@ class ResponseChain(FilterChain):
         for index, context in enumerate(self.filters):
             if index == self._whole:
                 held = self.take_growing()
-                held += data
+                held.append(data)
                 if not end_stream and len(held) <= self.stream.buffer_limit:
                     self.buffer = held
                     return None
@@ -222,7 +223,7 @@ class ResponseChain(FilterChain):
                     warn(context, "proxy_on_response_body", "it was returned before in this response")
                     continue
                 self._has_paused, self._whole = True, index
-                self.buffer = bytearray(data)
+                self.buffer = HeldBody(data)
                 return None
         return data
 

@@ -43,6 +43,7 @@ from proxywasm_host.services import GuestLog, Services
 from proxywasm_host.services.quota import Quota
 
 if TYPE_CHECKING:
+    from proxywasm_host.abi.held_body import HeldBody
     from proxywasm_host.abi.pairs import HeaderList
     from proxywasm_host.runtime.listener import Listener
     from proxywasm_host.runtime.outbox import Outbox
@@ -59,7 +60,7 @@ EFFECT, PAIR = 512, 128
 """Bytes that an effect, and each of its headers, costs beside what is in it."""
 
 
-def kept_bytes(*parts: bytes | bytearray | str | HeaderList) -> int:
+def kept_bytes(*parts: bytes | HeldBody | str | HeaderList) -> int:
     """Bytes that an effect costs."""
     size = EFFECT
     for part in parts:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 import proxywasm_host
 from proxywasm_host.abi import pairs
 from proxywasm_host.abi.context import PythonContextState
+from proxywasm_host.abi.held_body import PythonHeldBody
 from proxywasm_host.abi.hostcalls import HANDLERS
 from proxywasm_host.abi.marshal import Call, PythonCalls, PythonGuest, bind_in_python, bind_natively
 from proxywasm_host.abi.native import NATIVE, check_constants
@@ -139,7 +140,7 @@ class World:
             bytes(self.memory.bytes),
             self.stream.maps,
             self.root.maps,
-            self.stream.buffers,
+            [None if data is None else bytes(data) for data in self.stream.buffers],
             self.root.buffers,
             [(call.row.name, call.args, call.status) for call in recorded],
             [None if call.status else call.result for call in recorded],
@@ -223,16 +224,22 @@ TWINS = {
     st.lists(st.none() | HEADERS, min_size=8, max_size=8),
     st.lists(BUFFERS, min_size=20, max_size=20),
     st.booleans(),
+    st.booleans(),
+    st.booleans(),
     st.lists(st.sampled_from([0, 5, END - 1, END, 0xFFFFFFFF]), max_size=2),
     st.lists(hostcalls(), min_size=1, max_size=6),
 )
-def test_native_handlers(version, profile, memory, maps, buffers, read_only, answers, made):
+def test_native_handlers(version, profile, memory, maps, buffers, held, heard, read_only, answers, made):
     both = worlds(version, profile, memory=memory)
-    for world in both:
+    for world, held_body in zip(both, (PythonHeldBody, NATIVE.HeldBody), strict=True):
         world.stream.maps[:] = [None if headers is None else list(headers) for headers in maps[:4]]
         world.root.maps[:] = [None if headers is None else list(headers) for headers in maps]
         world.stream.buffers[:] = buffers[:10]
         world.root.buffers[:] = buffers[10:]
+        if heard:
+            world.guest.record = lambda call, calls=world.calls: calls.append(call)
+        if held:
+            world.stream.buffers[:2] = [None if data is None else held_body(data) for data in buffers[:2]]
         world.stream.read_only = read_only
         world.answers = list(answers)
     for name, ints, first, second in made:
@@ -245,6 +252,54 @@ def test_native_handlers(version, profile, memory, maps, buffers, read_only, ans
     expected, got = (world.seen() for world in both)
     for before, after in zip(expected, got, strict=True):
         assert after == before
+
+
+SIZES = st.integers(0, 200)
+CHANGES = st.one_of(
+    st.tuples(st.just("append"), st.binary(max_size=100)),
+    st.tuples(st.just("splice"), SIZES, SIZES, st.binary(max_size=100)),
+    st.tuples(st.just("part"), SIZES, SIZES),
+    st.tuples(st.just("__bytes__")),
+    st.tuples(st.just("__len__")),
+)
+
+
+@needs_native
+@given(st.binary(max_size=50), st.lists(CHANGES, max_size=12))
+def test_held_bodies(data, changes):
+    both = PythonHeldBody(data), NATIVE.HeldBody(data)
+    given_away = []
+    for name, *args in changes:
+        expected, got = (getattr(held, name)(*args) for held in both)
+        assert got == expected
+        if type(got) is bytes:
+            given_away.append((got, bytes(bytearray(got))))
+    assert bytes(both[1]) == bytes(both[0])
+    assert all(kept == as_it_was for kept, as_it_was in given_away)
+
+
+@needs_native
+@pytest.mark.parametrize("args", [("x",), (b"", b""), (None,)])
+def test_what_is_no_held_body(args):
+    for kind in (PythonHeldBody, NATIVE.HeldBody):
+        with pytest.raises(TypeError):
+            kind(*args)
+        held = kind(b"abc")
+        with pytest.raises(TypeError):
+            held.append("x")
+        with pytest.raises(TypeError):
+            held.splice(0, 1, "x")
+        assert bytes(held) == b"abc"
+
+
+@needs_native
+def test_a_held_body_is_given_away_without_a_copy():
+    held = NATIVE.HeldBody(b"abc")
+    held.append(b"def")
+    first = bytes(held)
+    assert bytes(held) is first
+    held.splice(0, 1, b"x")
+    assert (first, bytes(held)) == (b"abcdef", b"xbcdef")
 
 
 @needs_native

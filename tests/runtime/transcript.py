@@ -14,6 +14,7 @@ from random import Random
 from typing import Any
 
 from proxywasm_host import ENVOY, Host, Services
+from proxywasm_host.abi.held_body import HeldBody
 from proxywasm_host.abi.profile import SPEC
 from proxywasm_host.services import ManualClock
 from tests.support import Lines, code
@@ -98,17 +99,22 @@ def told(effect: Any) -> str:
     return f"{type(effect).__name__} {[(name, getattr(effect, name)) for name in names]}"
 
 
+def held(buffer: Any) -> Any:
+    """A buffer, as bytes if it is there."""
+    return buffer.part(0, len(buffer)) if isinstance(buffer, HeldBody) else buffer
+
+
 def state(stream, plugins, places: bool) -> Iterator[Any]:
     """All that can be seen. `places`: maps and buffers too, which the extension keeps in another way once they were asked for."""
     yield stream.closed, stream.details, stream.reset_details, stream.failed, str(stream.failure), stream.local
     for path in (stream._request, stream._response):
-        yield [getattr(path, name) for name in OF_PATHS], str(path.stopped), hasattr(path, "stream")
+        yield [held(getattr(path, name)) for name in OF_PATHS], str(path.stopped), hasattr(path, "stream")
         yield [(stream._contexts.index(each), path.was_given_end(at)) for at, each in enumerate(path.filters)]
     for each in stream._contexts:
         yield each.id, each.created, each.deleted, each.pending_done, each.read_only, hasattr(each, "stream")
         yield each.request_action, each.response_action
         if places:
-            yield each.maps, each.buffers
+            yield each.maps, [held(buffer) for buffer in each.buffers]
     for plugin in plugins:
         vm = plugin._vm
         yield plugin.closed, sorted(vm.contexts), vm.next_context, vm.stop_iteration, len(vm.deferred), vm.running

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from proxywasm_host.abi.context import VmState
+from proxywasm_host.abi.held_body import HeldBody
 from proxywasm_host.abi.marshal import Refusal, misuse
 from proxywasm_host.abi.types import BufferType, Status
 
@@ -26,13 +27,13 @@ OF_ROOT = frozenset(
 )
 
 
-def content(vm: VmState, buffer: int) -> bytes | bytearray | Refusal:
+def content(vm: VmState, buffer: int) -> bytes | HeldBody | Refusal:
     """The bytes of a buffer, or why it cannot be read.
 
     The VM's configuration can always be read. The plugin's configuration and the bodies of replies belong to the root
     context, everything else to the stream. A buffer is there only in its callback, or while the filter holds it.
     """
-    found: bytes | bytearray | None
+    found: bytes | HeldBody | None
     if buffer == BufferType.VM_CONFIGURATION:
         found = vm.vm_configuration
     elif buffer in OF_ROOT:
@@ -56,7 +57,7 @@ def proxy_get_buffer_bytes(vm: VmState, buffer: int, start: int, length: int) ->
     found = content(vm, buffer)
     if isinstance(found, Refusal):
         return found
-    return found[start : start + length] if type(found) is bytes else bytes(memoryview(found)[start : start + length])
+    return found[start : start + length] if isinstance(found, bytes) else found.part(start, length)
 
 
 def proxy_get_buffer_status(vm: VmState, buffer: int) -> tuple[int, int] | Refusal:
@@ -92,14 +93,10 @@ def proxy_set_buffer_bytes(vm: VmState, buffer: int, start: int, length: int, da
         return Refusal(
             Status.INTERNAL_FAILURE, "the {0} would have {1} bytes, at most {2} are kept", words(buffer), size, most
         )
-    changed: bytes | bytearray
-    if start == 0:
-        changed = data + found[length:]
-    elif start >= len(found):
-        changed = found + data
+    if isinstance(found, bytes):
+        vm.context.buffers[buffer] = found[:start] + data + found[start + length :]
     else:
-        changed = found[:start] + data + found[start + length :]
-    vm.context.buffers[buffer] = changed
+        found.splice(start, length, data)
     return None
 
 

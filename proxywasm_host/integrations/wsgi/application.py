@@ -16,7 +16,7 @@ class Input(io.RawIOBase):
 
     def __init__(self, read: Callable[[], bytes]) -> None:
         self._read = read
-        self._rest = b""
+        self._rest = memoryview(b"")
 
     def readable(self) -> bool:
         """Whether it can be read: always."""
@@ -24,7 +24,7 @@ class Input(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Read what has come, as `io.RawIOBase` says."""
-        data = self._rest or self._read()
+        data = self._rest or memoryview(self._read())
         size = min(len(buffer), len(data))
         buffer[:size], self._rest = data[:size], data[size:]
         return size
