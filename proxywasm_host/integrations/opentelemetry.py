@@ -1,14 +1,15 @@
-"""Spans of OpenTelemetry: one for each stream, and in it one for each callback of its filters.
+"""Spans of OpenTelemetry: one for each stream, and in it one for each callback of its filters; ticks and queues.
 
     from proxywasm_host.integrations.opentelemetry import Tracing
 
     app = ProxyWasmMiddleware(app, ["auth.wasm"], listener=Tracing())
 
 `Tracing` is a listener of hosts, so it works wherever streams do. A stream's span is a child of the span that is
-current when its first filter is called, or else of the one that the request's headers name. Callouts carry it on in
-their headers (gRPC: metadata), unless the filter has set them. Tags that filters of Higress set
-(``trace_span_tag.NAME``) are its attributes. Spans go where your `TracerProvider` exports them; this package needs the
-API alone.
+current when its first filter is called, or else of the one that the request's headers name. The request carries it on
+upstream, and callouts carry it on in their headers (gRPC: metadata), unless a filter has set them. A tick, and a queue
+that has something, begin a trace of their own, to which the replies to their callouts belong. Tags that filters of
+Higress set (``trace_span_tag.NAME``) are attributes of a stream's span. Spans go where your `TracerProvider` exports
+them; this package needs the API alone.
 """
 
 from __future__ import annotations
@@ -42,17 +43,20 @@ REPLIES = frozenset(
         *("on_grpc_receive_initial_metadata", "on_grpc_receive_trailing_metadata"),
     )
 )
+BY_THEMSELVES = frozenset(("on_tick", "on_queue_ready"))
+"""Callbacks that no stream has brought about."""
 SERVER_ERROR = 500
 
 
 @dataclass
 class _Traced:
-    """A stream, or what is known of one."""
+    """A stream, or what is known of one; or a callback of `BY_THEMSELVES`."""
 
     span: trace.Span
     context: contexts.Context
     """That of its span."""
-    callouts: set[tuple[int, int]] = field(default_factory=set)
+    callouts: set[tuple[Any, int]] = field(default_factory=set)
+    """Those under way, by root context and token."""
     ended: bool = False
 
 
@@ -71,45 +75,42 @@ class Tracing:
         self._propagator = propagate.get_global_textmap() if propagator is None else propagator
         self._streams: dict[int, _Traced] = {}
         """By the identity of the stream, which goes when its entry goes, or before."""
-        self._callouts: dict[tuple[int, int], _Traced] = {}
-        """Who has asked, by the root context's identity and the token."""
-        self._running: list[tuple[trace.Span, _Traced] | None] = []
-        """Callbacks that have not returned: one filter may enter the next."""
+        self._callouts: weakref.WeakKeyDictionary[Any, dict[int, _Traced]] = weakref.WeakKeyDictionary()
+        """Who has asked, by root context and token."""
+        self._running: list[tuple[trace.Span, _Traced, int | None] | None] = []
+        """Callbacks that have not returned (one filter may enter the next), with the token of what they hear of."""
 
     # -- Listener ------------------------------------------------------------------------------------------------
 
     def callback(self, context: Context, row: Callback, args: tuple[int, ...]) -> None:
         """See `Listener`."""
         traced: _Traced | None = None
-        stream = getattr(context, "stream", None)
+        stream, token = getattr(context, "stream", None), None
         if stream is not None:
             traced = self._streams.get(id(stream)) or self._begin(stream)
         elif row.key in REPLIES:
-            asked = id(context), args[1]
-            traced = self._callouts.get(asked)
-            root: Any = context
-            goes_on = row.key != "on_grpc_close" and isinstance(root.callout(args[1]), GrpcStream)
-            if traced is not None and not goes_on:
-                del self._callouts[asked]
-                traced.callouts.discard(asked)
-        if traced is None:
+            token = args[1]
+            traced = self._callouts.get(context, {}).get(token)
+        if traced is None and row.key not in BY_THEMSELVES:
             self._running.append(None)
             return
         given = {"proxywasm.plugin": context.name, "proxywasm.callback": row.name}
-        span = self._tracer.start_span(f"{context.name} {row.key}", traced.context, attributes=given)
-        self._running.append((span, traced))
+        parent = contexts.Context() if traced is None else traced.context
+        span = self._tracer.start_span(f"{context.name} {row.key}", parent, attributes=given)
+        traced = traced or _Traced(span, trace.set_span_in_context(span, parent))
+        self._running.append((span, traced, token))
 
     def hostcall(self, context: Context, call: Call) -> None:
         """See `Listener`."""
         running = self._running[-1] if self._running else None
         if running is None or call.row.name not in CALLOUTS or call.status:
             return
-        span, traced = running
+        span, traced, _ = running
         root: Any = context.root
-        asked = id(root), int(call.result)
-        self._callouts[asked] = traced
-        traced.callouts.add(asked)
-        callout = root.callout(call.result)
+        token = int(call.result)
+        self._callouts.setdefault(root, {})[token] = traced
+        traced.callouts.add((root, token))
+        callout = root.callout(token)
         if isinstance(callout, HttpCall):
             self._inject(span, callout.headers)
         elif isinstance(callout, (GrpcCall, GrpcStream)):
@@ -120,13 +121,16 @@ class Tracing:
         running = self._running.pop() if self._running else None
         if running is None:
             return
-        span, traced = running
+        span, traced, token = running
         if failed:
             for each in (span, traced.span):
                 each.set_status(trace.StatusCode.ERROR, f"{context.name} failed in {row.name}")
         elif row.result is not None:
             span.set_attribute("proxywasm.action", _action(row, result))
         span.end()
+        root: Any = context.root
+        if token is not None and root.callout(token) is None:
+            self._answered(traced, root, token)
         stream = getattr(context, "stream", None)
         if row.key == "on_delete" and stream is not None and all(each.deleted for each in _contexts(stream)):
             self._end(stream, traced)
@@ -143,6 +147,8 @@ class Tracing:
             given = {"http.request.method": headers.get(":method", ""), "url.path": headers.get(":path", "")}
         span = self._tracer.start_span("proxywasm stream", parent, attributes=given)
         traced = _Traced(span, trace.set_span_in_context(span, parent))
+        if isinstance(stream, HttpStream):
+            self._pass_on(traced, stream._request.headers)
         self._streams[id(stream)] = traced
         weakref.finalize(stream, self._gone, id(stream), traced)
         return traced
@@ -168,15 +174,31 @@ class Tracing:
         traced.ended = True
         traced.span.end()
         self._streams.pop(stream, None)
-        for asked in traced.callouts:
-            self._callouts.pop(asked, None)
+        for root, token in list(traced.callouts):
+            self._answered(traced, root, token)
+
+    def _answered(self, traced: _Traced, root: Any, token: int) -> None:
+        """Nothing more is heard of a callout."""
+        traced.callouts.discard((root, token))
+        asked = self._callouts.get(root, {})
+        asked.pop(token, None)
+        if not asked:
+            self._callouts.pop(root, None)
+
+    def _pass_on(self, traced: _Traced, headers: HeaderList) -> None:
+        """Name the stream's span in the request, in the place of the client's."""
+        given = self._headers(traced.context)
+        names = {name for name, _ in given}
+        headers[:] = [*(pair for pair in headers if pair[0] not in names), *given]
 
     def _inject(self, span: trace.Span, headers: HeaderList) -> None:
-        carrier: dict[str, str] = {}
-        self._propagator.inject(carrier, trace.set_span_in_context(span))
         names = {name for name, _ in headers}
-        given = [(name.encode(), value.encode()) for name, value in carrier.items()]
-        headers += [pair for pair in given if pair[0] not in names]
+        headers += [pair for pair in self._headers(trace.set_span_in_context(span)) if pair[0] not in names]
+
+    def _headers(self, context: contexts.Context) -> HeaderList:
+        carrier: dict[str, str] = {}
+        self._propagator.inject(carrier, context)
+        return [(name.encode(), value.encode()) for name, value in carrier.items()]
 
 
 def _action(row: Callback, result: int | None) -> str:

@@ -15,6 +15,7 @@ from proxywasm_host import Host, Services
 from proxywasm_host.effects import HttpCall, HttpCallReply
 from proxywasm_host.integrations.asgi import Filter
 from proxywasm_host.integrations.opentelemetry import Tracing
+from proxywasm_host.services import ManualClock
 from tests.grpc_services import GrpcServer
 from tests.integrations.middlewares import Application
 from tests.serve.origin import running
@@ -104,6 +105,50 @@ def test_a_callout_carries_the_trace_and_its_reply_belongs_to_the_stream(carry, 
     assert asked.attributes["proxywasm.action"] == "STOP_ITERATION"
 
 
+def test_the_request_carries_the_trace_upstream(carry, exporter, provider):
+    application = Application()
+    served = carry("@on_request_headers\n", listener=Tracing(provider), application=application)
+    served.get(headers=[("traceparent", TRACEPARENT), ("tracestate", "vendor=1")])
+    served.get()
+    first, second = (span.context for span in exporter.get_finished_spans() if span.name == "proxywasm stream")
+    continued, begun = (seen.headers for seen in application.seen)
+    assert (continued["traceparent"], continued["tracestate"]) == (f"00-{TRACE}-{first.span_id:016x}-01", "vendor=1")
+    assert begun["traceparent"].startswith(f"00-{second.trace_id:032x}-{second.span_id:016x}-")
+
+
+def test_a_filter_has_the_last_word_on_the_trace_upstream(carry, provider):
+    application = Application()
+    script = "@on_request_headers\nreplace_header_map_value 0 traceparent mine\n"
+    carry(script, listener=Tracing(provider), application=application).get(headers=[("traceparent", TRACEPARENT)])
+    assert application.seen[0].headers["traceparent"] == "mine"
+
+
+BY_ITSELF = {
+    "on_tick": ("set_tick_period_milliseconds 10", lambda plugin: plugin.tick()),
+    "on_queue_ready": ("register_shared_queue q", lambda plugin: plugin.host.services.shared_queues.enqueue(1, b"x") or plugin.queue_ready(1)),
+}
+
+
+@pytest.mark.parametrize("cause", BY_ITSELF)
+def test_ticks_and_queues_begin_traces(engine, exporter, provider, cause):
+    """What they ask belongs to them, and so does its reply."""
+    tracing = Tracing(provider)
+    clock = ManualClock()
+    with Host(engine, services=Services(clock=clock, clusters={"up"}), listener=tracing) as host:
+        begin, happens = BY_ITSELF[cause]
+        script = f"@on_configure\n{begin}\n@{cause}\n" + CALL.format('""') + "@on_http_call_response\n"
+        plugin = host.load_plugin(code("c/probe_0_2_1"), name="probe", configuration=script)
+        todo = happens(plugin) or host.drain()
+        [call] = [effect for effect in todo if isinstance(effect, HttpCall)]
+        host.deliver(call, HttpCallReply([(b":status", b"200")], b""))
+    asked, replied = exporter.get_finished_spans()
+    assert names([asked, replied]) == [f"probe {cause}", "probe on_http_call_response"]
+    assert (asked.parent, replied.parent.span_id) == (None, asked.context.span_id)
+    told = dict(call.headers)[b"traceparent"].decode()
+    assert told.startswith(f"00-{asked.context.trace_id:032x}-{asked.context.span_id:016x}-")
+    assert (tracing._streams, dict(tracing._callouts), tracing._running) == ({}, {}, [])
+
+
 def test_what_a_filter_says_of_the_trace_stays(carry, provider, upstream):
     script = WAITS.replace(":authority=up", ":authority=up&traceparent=mine")
     assert carry(script, listener=Tracing(provider), clusters={"up": upstream.url}).get().status == 200
@@ -129,7 +174,7 @@ def test_a_guest_that_fails(carry, exporter, provider):
     for span in (failed, stream):
         assert span.status.status_code is trace.StatusCode.ERROR
         assert span.status.description == "probe failed in proxy_on_request_headers"
-    assert (tracing._streams, tracing._callouts, tracing._running) == ({}, {}, [])
+    assert (tracing._streams, dict(tracing._callouts), tracing._running) == ({}, {}, [])
 
 
 def test_callbacks_of_no_stream_have_no_spans_and_nothing_is_kept(engine, exporter, provider):
@@ -144,7 +189,7 @@ def test_callbacks_of_no_stream_have_no_spans_and_nothing_is_kept(engine, export
         host.deliver(during, HttpCallReply([(b":status", b"200")], b""))  # its stream is gone
     assert [b"traceparent" in dict(call.headers) for call in (before, during)] == [False, True]
     assert {"probe on_configure", "probe on_http_call_response"}.isdisjoint(names(exporter.get_finished_spans()))
-    assert (tracing._streams, tracing._callouts, tracing._running) == ({}, {}, [])
+    assert (tracing._streams, dict(tracing._callouts), tracing._running) == ({}, {}, [])
 
 
 def test_a_callout_is_forgotten_with_its_reply(engine, exporter, provider):

@@ -39,4 +39,8 @@ def test_spans_of_a_request_belong_to_its_trace(serve, origin, tmp_path, monkeyp
     assert (first["context"]["trace_id"], first["parent_id"]) == (f"0x{TRACE}", "0xb7ad6b7169203331")
     assert (first["attributes"]["url.path"], first["attributes"]["http.response.status_code"]) == ("/a", 200)
     assert second["parent_id"] is None
+    upstream = [request["traceparent"] for request in origin.requests]
+    assert [sent[:52] for sent in upstream] == [
+        f"00-{span['context']['trace_id'][2:]}-{span['context']['span_id'][2:]}" for span in (first, second)
+    ]
     assert {"headers on_request_headers", "headers on_response_headers"} <= {span["name"] for span in spans()}
