@@ -36,6 +36,7 @@ NEEDS = {
     "kong/test_serve_lua.py": "proxywasm_dataplane",
     "kong/test_servers.py": "kong_pdk",
     "serve": "proxywasm_dataplane",
+    "serve/test_higress_streams.py": "gpustack_higress_plugins",
     "serve/test_in_envoy.py": "envoy",
     "serve/test_syntax.py": "envoy",
     "servers": "granian",
@@ -50,6 +51,7 @@ PROGRAMS = {
     "integrations/test_mitmproxy.py": f"{OTHERS}/mitmproxy-newest/bin/mitmdump",
     "integrations/test_pyvoy.py": f"{OTHERS}/pyvoy/bin/pyvoy",
     "sdk/test_servers.py": "redis-server",
+    "serve/test_higress_streams.py": "redis-server",
     "services/test_shared.py": "redis-server",
 }
 MISSING = {path: module for path, module in NEEDS.items() if find_spec(module) is None} | {

