@@ -110,9 +110,9 @@ class ThreadDriver(Dispatcher):
             self._forget()
         self._timer.stop()
         assert pool is not None  # noqa: S101 - entered
-        if self._own_clients is not None:
-            self._own_clients.close()
         pool.shutdown(cancel_futures=True)
+        if self._own_clients is not None:  # when nobody connects any more: what comes later would stay open
+            self._own_clients.close()
 
     def _woken(self) -> None:
         with self.lock:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import socket
 import threading
 
 import pytest
@@ -188,6 +190,40 @@ def test_nothing_is_kept_of_callouts_that_are_cancelled_before_a_thread_came_to_
             assert made == [5, 9]
             with driver.lock:
                 assert (driver._queued, driver._waiting) == ({}, {})
+
+
+def test_a_callout_under_way_when_the_driver_ends_leaves_no_connection(engine, log, upstream):
+    """It is about to connect, and does so while the driver ends."""
+
+    class Slow(Clusters):
+        asked, ending = threading.Event(), threading.Event()
+
+        def __getitem__(self, name):
+            if threading.current_thread().name.startswith("proxywasm-callout"):
+                self.asked.set()
+                assert self.ending.wait(60)
+            return super().__getitem__(name)
+
+    clusters = Slow({"up": upstream.url})
+    with Host(engine, services=Services(log=log, clusters=clusters)) as host, ThreadDriver(host) as driver:
+        host.load_plugin(code("c/probe_0_2_1"), configuration="@on_configure\n" + call("echo"))
+        with driver.lock:
+            driver.perform(host.drain())
+        assert clusters.asked.wait(60)
+        pool = driver._pool
+        shut_down = pool.shutdown
+        pool.shutdown = lambda **options: (clusters.ending.set(), shut_down(**options))
+    assert [path for _, path, *_ in upstream.seen] == ["/echo"]
+    theirs = [each for each in gc.get_objects() if type(each) is socket.socket and each.fileno() >= 0]
+    assert upstream.server_port not in [port_of(each) for each in theirs]
+
+
+def port_of(connection) -> int | None:
+    """Of the peer, if there is one."""
+    try:
+        return connection.getpeername()[1]
+    except OSError:
+        return None
 
 
 def test_ticks_that_are_set_again_and_again_leave_nothing_behind(start):
