@@ -16,7 +16,7 @@ import httpx2
 import pytest
 import uvicorn
 
-from proxywasm_host import list_engines
+from proxywasm_host import Match, Rule, by_rule, list_engines
 from proxywasm_host.integrations import asgi, wsgi
 from proxywasm_host.recording import Record, Recording, replay
 from tests.cli.conftest import command
@@ -159,3 +159,31 @@ def test_wsgi_records_too(engine, tmp_path):
         b"body", b"Hello, ", b"body", b"",
     ]  # fmt: skip
     assert replay(recording).first_difference is None
+
+
+def test_what_a_rule_chose_is_recorded_and_replayed(engine, tmp_path):
+    """A request of one configuration among several, and one that the filter is not for."""
+    headers = asgi.Filter(str(FILTERS / "rust/headers.wasm"), name="headers", configuration="none")
+    rules = [Rule(Match(paths=["/a"]), "a"), Rule(Match(paths=["/off"]), None)]
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return [environ.get("HTTP_X_WASM", "").encode()]
+
+    record = Record(tmp_path)
+    middleware = wsgi.ProxyWasmMiddleware(app, by_rule(headers, rules), record=record, engine=engine.name)
+    environ = {
+        "REQUEST_METHOD": "GET", "wsgi.url_scheme": "http", "SERVER_NAME": "example.com", "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1", "wsgi.input": io.BytesIO(),
+    }  # fmt: skip
+    answers = []
+    for path in ("/a", "/other", "/off"):
+        parts = middleware({**environ, "PATH_INFO": path}, lambda *_: None)
+        answers.append(b"".join(parts))
+        parts.close()
+    middleware.close()
+    assert answers == [b"a", b"none", b""]
+    found = recordings(tmp_path, 3)
+    assert [[filter.configuration for filter in recording.filters] for recording in found] == [[b"a"], [b"none"], []]
+    chosen, _, none = found
+    assert (replay(chosen).first_difference, replay(none).first_difference) == (None, None)
