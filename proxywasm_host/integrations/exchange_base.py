@@ -170,7 +170,7 @@ class ExchangeBase:
     # -- Out of the stream ---------------------------------------------------------------------------------------
 
     def _feed(self, todo: list[Effect], /) -> None:
-        """Take what an event of ours has caused, up to the first effect that is not for us."""
+        """Take what an event of ours has brought about, up to the first effect that is not for us."""
         stream = self.stream
         for at, effect in enumerate(todo):
             if getattr(effect, "stream", None) is not stream:
@@ -200,15 +200,15 @@ class ExchangeBase:
         raise NotImplementedError
 
     def _take(self, effect: Effect, /) -> None:
-        """An effect of the stream, from the driver. Calls `wake`, unless an event of ours has caused it."""
+        """An effect of the stream, whoever brought it about. Who fed an event of ours looks by himself."""
         raise NotImplementedError
 
     def _take_in(self, effect: Effect, /) -> None:
-        """An effect of the stream that an event of ours has caused."""
+        """An effect of the stream, brought about by an event of ours."""
         raise NotImplementedError
 
     def _leave_to_driver(self, todo: list[Effect], /) -> None:
-        """Perform what an event of ours has caused."""
+        """Perform what an event of ours has brought about."""
         raise NotImplementedError
 
 
