@@ -7,16 +7,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from proxywasm_host.kong.gateway import Gateway
-from proxywasm_host.kong.plugin import HttpReply, HttpRequest, Sleep
+from proxywasm_host.kong.plugin import HttpRequest, Sleep
 from proxywasm_host.kong.stream import KongStream
 from proxywasm_host.kong.task import Answer, PluginCallout
-from proxywasm_host.runtime.effects import CalloutFailed, HttpCall, HttpCallReply, Reply
+from proxywasm_host.runtime.effects import CalloutFailed, HttpCall, Reply
 from proxywasm_host.testing import ExchangeResult, Message
 from proxywasm_host.testing.run import exchange
 
-__all__ = ["of_plugins", "through"]
+__all__ = ["NOBODY", "as_call", "of_plugins", "through"]
 
 NOBODY = "connection refused"
+"""What a plugin is told of a connection that nobody answers."""
 
 
 def as_call(callout: PluginCallout, request: HttpRequest) -> HttpCall:
@@ -50,12 +51,8 @@ def of_plugins(callouts: Mapping[str, Any]) -> Any:
         given = callouts.get(url.netloc, callouts.get(url.hostname or ""))
         if callable(given):
             given = given(as_call(callout, effect))
-        reply = given[0] if isinstance(given, Sequence) and given else given
-        if not isinstance(reply, HttpCallReply) or reply.failure:
-            return [CalloutFailed(getattr(reply, "failure", None) or NOBODY)]
-        status = next((int(value) for name, value in reply.headers if name == b":status"), 200)
-        headers = [pair for pair in reply.headers if pair[0][:1] != b":"]
-        return [Answer(HttpReply(status, headers, reply.body))]  # type: ignore[list-item]
+        replies: Sequence[Reply] = given if isinstance(given, Sequence) else [given] if given is not None else []
+        return replies[:1] or [CalloutFailed(NOBODY)]
 
     return answer
 

@@ -11,11 +11,11 @@ from uuid import uuid4
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.kong.config import Configuration
 from proxywasm_host.kong.context import Context, Entity
-from proxywasm_host.kong.plugin import Effect, Plugin, PluginFailed, Run, Sleep, StartTimer
+from proxywasm_host.kong.plugin import Effect, HttpReply, Plugin, PluginFailed, Run, Sleep, StartTimer
 from proxywasm_host.kong.router import Router
 from proxywasm_host.kong.task import Answer, PluginCallout, Task
 from proxywasm_host.runtime import plugin as wasm
-from proxywasm_host.runtime.effects import Callout, CalloutFailed, CancelCallout
+from proxywasm_host.runtime.effects import Callout, CancelCallout, HttpCallReply
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.services import GuestLog
 
@@ -161,8 +161,12 @@ class Gateway:
             return
         if isinstance(reply, Answer):
             task.resume(reply.value)
+        elif isinstance(reply, HttpCallReply) and not reply.failure:
+            status = next((int(value) for name, value in reply.headers if name == b":status"), 200)
+            headers = [pair for pair in reply.headers if pair[0][:1] != b":"]
+            task.resume(HttpReply(status, headers, reply.body))
         else:
-            task.resume(failure=reply.reason if isinstance(reply, CalloutFailed) else "no answer")
+            task.resume(failure=getattr(reply, "failure", None) or getattr(reply, "reason", None) or "no answer")
 
     def start_timer(self, timer: StartTimer) -> None:
         """Run a generator beside whatever runs."""

@@ -51,7 +51,8 @@ from proxywasm_host.testing.timeline import InputEvent, Invocation, Recorder, lo
 
 if TYPE_CHECKING:
     from proxywasm_host.engine.cache import ModuleCache
-    from proxywasm_host.runtime.plugin import Plugin
+    from proxywasm_host.runtime.http import HttpStream
+from proxywasm_host.runtime.plugin import Plugin
 
 __all__ = ["FilterUnderTest", "Harness"]
 
@@ -122,6 +123,8 @@ class Harness:
         """Clusters that filters called, and that nobody answers for; with what the test may write."""
         self.exchanges: deque[HttpExchange] = deque(maxlen=LAST_EXCHANGES)
         """The last requests."""
+        self.performers: dict[type, Callable[[Any], list[Effect]]] = {}
+        """Who performs effects of kinds of an embedder's own; each returns what came of it."""
         self._streams: dict[int, tuple[object, Callable[[Effect], None]]] = {}
         self._periods: dict[int, int] = {}
         """Tick period of each plugin, with a number that tells an old one from the present one."""
@@ -256,6 +259,9 @@ class Harness:
 
     def _done(self, effect: Effect) -> list[Effect]:
         """Perform an effect; what came of it."""
+        performer = self.performers.get(type(effect))
+        if performer is not None:
+            return performer(effect)
         if isinstance(effect, (effects.HttpCall, effects.GrpcCall, effects.GrpcStream, effects.RedisCall)):
             return self._call(effect)
         if isinstance(effect, effects.GrpcSend):
@@ -419,6 +425,10 @@ class FilterUnderTest:
         self.http, self.grpc, self.redis, self.clock = harness.http, harness.grpc, harness.redis, harness.clock
         self.turns: Any = 200
 
+    def new_stream(self, plugins: Sequence[Plugin], properties: Mapping[str, PropertyValue]) -> HttpStream:
+        """A stream of the host for one request, which passes these of the plugins."""
+        return self.harness.host.http_stream(plugins, properties=properties, buffer_limit=self.buffer_limit)
+
     @property
     def upstream(self) -> Any:
         """Who answers requests; status 200 and nothing else, if it is not set."""
@@ -534,7 +544,8 @@ class StreamRecorder(Recorder):
 
     def stream_of(self, callout: effects.Callout) -> object:
         """The stream for which a callout was made, or ``None``."""
-        return self._dispatched.get((id(callout.plugin._vm), callout.token))
+        vm = getattr(callout.plugin, "_vm", None)  # who is no filter has none
+        return self._dispatched.get((id(vm), callout.token))
 
     def of(self, stream: object, first: int) -> tuple[list[Invocation], Logs]:
         """Callbacks and log lines for a stream, or for none of them, from an entry of the timeline on."""

@@ -42,7 +42,7 @@ class HttpExchange:
         self._first = len(harness.recorder.timeline)
         named = dict(request.pairs)
         plugins = matching(chain.plugins, named.get(b":authority", b""), named.get(b":path", b""), properties)
-        self.stream = harness.host.http_stream(plugins, properties=properties, buffer_limit=chain.buffer_limit)
+        self.stream = chain.new_stream(plugins, properties)
         harness.restrict(*self.stream._contexts)
         harness.attach(self.stream, self._perform)
         harness.exchanges.append(self)
