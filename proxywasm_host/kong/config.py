@@ -23,7 +23,7 @@ from proxywasm_host.kong.router import regex
 from proxywasm_host.serve.model import Model
 from proxywasm_host.serve.source import error_lines, read_file
 
-__all__ = ["Configuration", "PluginUse", "read"]
+__all__ = ["OTHER_PROTOCOLS", "Configuration", "PluginUse", "read"]
 
 Key = tuple["str | int", ...]
 Protocol = Literal["http", "https", "grpc", "grpcs", "tcp", "tls", "tls_passthrough", "udp"]

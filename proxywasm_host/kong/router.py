@@ -86,15 +86,16 @@ class _Candidate:
             return None
         for name, values, pattern in self.headers:
             given = [value.lower() for value in headers.all(name)]
-            if not any(value in values or (pattern and pattern.search(value)) for value in given):
+            if not any(value in values or (pattern and pattern.search(value.encode("latin-1"))) for value in given):
                 return None
         if self.expression is not None:
-            found = self.expression.match(path)
+            found = self.expression.match(path.encode("latin-1"))
             if found is None:
                 return None
             postfix = _sanitized(path[found.end() :])
-            named = {name: value or "" for name, value in found.groupdict().items()}
-            return Match(self.route, path[: found.end()], postfix, named, tuple(g or "" for g in found.groups()))
+            groups = tuple((value or b"").decode("latin-1") for value in found.groups())
+            named = {name.decode(): groups[number - 1] for name, number in self.expression.groupindex.items()}
+            return Match(self.route, path[: found.end()], postfix, named, groups)
         if self.path:
             if not path.startswith(self.path):
                 return None
@@ -105,7 +106,7 @@ class _Candidate:
         name, with_port, _ = split_port(host, 80)
         if self.hosts & {host, name, with_port}:
             return True
-        return any(pattern.match(with_port) for pattern in self.wildcards)
+        return any(pattern.match(with_port.encode("latin-1")) for pattern in self.wildcards)
 
 
 class Router:
@@ -169,15 +170,15 @@ def _wildcard(host: str) -> Pattern:
 
 
 def regex(text: str) -> Pattern:
-    """An expression of a route. Raises: ValueError.
+    """An expression of a route, for bytes: with text, RE2's module for Python takes three times as long.
 
     RE2 takes time that is linear in the path, whatever a client sends, as the Rust library of Kong's router does;
-    neither has look-around or references to groups.
+    neither has look-around or references to groups. Raises: ValueError.
     """
     options = re2.Options()
-    options.log_errors = False
+    options.encoding, options.log_errors = re2.Options.Encoding.LATIN1, False
     try:
-        return re2.compile(re.sub(r"\(\?<(?=\w)", "(?P<", text), options)
+        return re2.compile(re.sub(r"\(\?<(?=\w)", "(?P<", text).encode(), options)
     except re2.error as error:
         said = error.args[0].decode() if isinstance(error.args[0], bytes) else error
         raise ValueError(f"{text!r} is not a regular expression: {said}") from None

@@ -11,7 +11,7 @@ from proxywasm_host import remedy
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.driver.filters import Filter
 from proxywasm_host.errors import ConfigError, not_among
-from proxywasm_host.kong.config import Configuration, read
+from proxywasm_host.kong.config import OTHER_PROTOCOLS, Configuration, read
 from proxywasm_host.kong.environment import Environment
 from proxywasm_host.kong.filters import FilterFolder
 from proxywasm_host.kong.gateway import Gateway
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("proxywasm_host.kong")
 __all__ = ["Setup", "query"]
+
+
+OF_STREAMS = frozenset({"preread", "certificate"})
+NO_PHASE = f"the plugin has phases of TCP and TLS alone; {OTHER_PROTOCOLS}"
 
 
 def log(level: LogLevel, message: str) -> None:
@@ -81,6 +85,8 @@ class Setup:
                 continue
             if use.name in known:
                 plugins[use.name] = ServerPlugin(*known[use.name])
+                if plugins[use.name].phases <= OF_STREAMS:
+                    wrong.append(f"{use.where.removesuffix('.config')}: is not supported: {NO_PHASE}")
                 continue
             try:
                 if lua is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -258,6 +259,16 @@ def test_all_that_is_not_there_is_told_at_once(written):
         "services[0].routes[0].plugins[0]: no plugin is called 'cors'. There is none.",
         "plugins[0]: no plugin is called 'key-auth'. There is none.",
     ]
+
+
+def test_a_plugin_of_streams_alone_is_refused(written):
+    """`serve` carries HTTP, and no streams of TCP in which ``preread`` would come."""
+    schema = {"name": "tcp-only", "fields": [{"config": {"type": "record", "fields": []}}]}
+    plugin = {"Name": "tcp-only", "Priority": 1, "Version": "1", "Phases": ["preread"], "Schema": schema}
+    server = SimpleNamespace(name="go", plugins=[plugin])
+    with pytest.raises(ConfigError) as refused:
+        Setup(written(HEAD + "plugins:\n- name: tcp-only\n"), Environment(), [server])
+    assert "kong.yaml:3: plugins[0]: is not supported: the plugin has phases of TCP and TLS alone" in str(refused.value)
 
 
 # -- Schemas of plugin servers, and the environment ---------------------------------------------------------------------
