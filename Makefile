@@ -121,6 +121,8 @@ $(VENV)/.programs: Makefile $(VENV)/.run
 		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(PACKAGES) >/dev/null; }
 	@test -x $(CACHE)/bin/h2spec || { echo "Building h2spec, which is kept outside of the checkout (half a minute)."; \
 		GOBIN=$(CACHE)/bin go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible; }
+	@test -x $(CACHE)/nginx/usr/sbin/nginx || { echo "Unpacking Debian's nginx outside of the checkout."; mkdir -p $(CACHE)/nginx; \
+		(cd $(CACHE)/nginx && apt-get download -qq nginx && dpkg-deb --extract nginx_*.deb .) || echo "There is none: what compares with it is left out."; }
 	@test -x $(CACHE)/mitmproxy-newest/bin/mitmdump || { echo "Installing mitmproxy, whose dependencies are not ours, in an environment outside of the checkout."; \
 		$(or $(PYTHON_3_12),$(PYTHON)) -m venv $(CACHE)/mitmproxy-newest && $(CACHE)/mitmproxy-newest/bin/python -m pip --disable-pip-version-check install --quiet \
 			$(if $(PYTHON_3_12),mitmproxy==12.3.1 httpx2==2.16.2,mitmproxy==11.0.2 httpx==0.28.1) anyio==4.16.0 wasmtime==50.0.1; }

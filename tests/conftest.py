@@ -48,6 +48,7 @@ OTHERS = f"{os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'}/proxywas
 PROGRAMS = {
     "driver/test_redis.py": "redis-server",
     "fetch": "docker-registry",
+    "serve/test_in_nginx.py": f"{OTHERS}/nginx/usr/sbin/nginx",
     "integrations/test_mitmproxy.py": f"{OTHERS}/mitmproxy-newest/bin/mitmdump",
     "integrations/test_pyvoy.py": f"{OTHERS}/pyvoy/bin/pyvoy",
     "sdk/test_servers.py": "redis-server",

@@ -85,8 +85,18 @@ impl Routes {
         Ok(Routes { all, upstreams, others })
     }
 
+    /// The first that fits. Once the host is one of a virtual host's, no route of another counts, as in Envoy.
     pub fn choose(&self, head: &Head) -> Option<&Route> {
-        self.all.iter().find(|route| route.fits(head))
+        let mut virtual_host = None;
+        self.all.iter().find(|route| {
+            if !route.is_for_host(head) {
+                return false;
+            }
+            if virtual_host.is_none() {
+                virtual_host = route.virtual_host.as_ref();
+            }
+            (virtual_host.is_none() || virtual_host == route.virtual_host.as_ref()) && route.fits(head)
+        })
     }
 
     /// The upstream of a route; `None` if a header is to name it, and does not.
@@ -149,15 +159,17 @@ impl Route {
             Path::Exact(exact) => path == exact,
             Path::Prefix(prefix) => path.starts_with(prefix.as_str()),
             Path::Regex(regex) => regex.is_match(path),
-        }) && (self.hosts.is_empty() || self.is_of(head.authority.as_bytes()))
-            && (self.methods.is_empty() || self.methods.iter().any(|method| method == head.method.as_str()))
+        }) && (self.methods.is_empty() || self.methods.iter().any(|method| method == head.method.as_str()))
             && self.headers.iter().all(|(name, value)| {
                 head.headers.get_all(name).iter().any(|given| given.as_bytes() == value.as_bytes())
             })
     }
 
-    fn is_of(&self, authority: &[u8]) -> bool {
-        let host = crate::head::host_of(authority).to_ascii_lowercase();
+    fn is_for_host(&self, head: &Head) -> bool {
+        if self.hosts.is_empty() {
+            return true;
+        }
+        let host = crate::head::host_of(head.authority.as_bytes()).to_ascii_lowercase();
         self.hosts.iter().any(|pattern| match pattern.strip_prefix('*') {
             Some("") => true,
             Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix.as_bytes()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from proxywasm_host.configuration.hosts import most_specific_first
 from proxywasm_host.configuration.node import Node
 from proxywasm_host.configuration.own import Own
 from proxywasm_host.configuration.plugin_config import filter_of, plugin_of
@@ -160,39 +161,28 @@ def manager(node: Node, own: Own) -> None:
 
 
 def routes(config: Node, own: Own) -> None:
-    """A route table, as routes of serve in its order: hosts without a wildcard go before those with one."""
-    hosts = config.take("virtual_hosts").each()
-
-    def specific(host: Node) -> int:
-        domains = (host.value or {}).get("domains", ["*"]) if isinstance(host.value, dict) else ["*"]
-        return max((3 if "*" not in name else 1 if len(name) > 1 else 0 for name in map(str, domains)), default=0)
-
-    for host in sorted(hosts, key=specific, reverse=True):
-        name, domains = host.take("name").text(), [each.text() for each in host.take("domains").each()]
-        plain = sorted(
-            {domain.rpartition(":")[0] if domain.rpartition(":")[2].isdigit() else domain for domain in domains}
-        )
-        given = host.take("routes").each()
-        if len(hosts) > 1 and "*" not in domains and not any(_all(each.value) for each in given):
-            host.note(
-                "a request that matches none of its routes goes on to other hosts' routes here; in Envoy it gets 404"
-            )
-        for each in given:
-            made = route(each)
-            if made:
-                made |= {"virtual_host": name} if name else {}
-                made |= {"hosts": plain} if plain and "*" not in plain else {}
-                own.add(made, each, "routes")
-                if "upstream" in made:
-                    own.data.setdefault("upstreams", {}).setdefault(made["upstream"], {})
+    """A route table, as routes of serve: a virtual host's for each of its domains, in the order of precedence."""
+    named = []
+    for host in config.take("virtual_hosts").each():
+        domains = dict.fromkeys(_without_port(each.text()) for each in host.take("domains").each())
+        if not host.take("name").text():
+            host.wrong("has no name")
+        made = [(each, one) for each in host.take("routes").each() if (one := route(each))]
+        named.append(((host.take("name").text(), made), [*domains]))
         host.done()
+    for (name, made), names in most_specific_first(named):
+        hosts: dict[str, Any] = {} if "*" in names else {"hosts": names}
+        for each, one in made:
+            own.add({**one, "virtual_host": name, **hosts}, each, "routes")
+            if "upstream" in one:
+                own.data.setdefault("upstreams", {}).setdefault(one["upstream"], {})
     config.ignore("it has no effect on requests", "name", "ignore_port_in_host_matching", "validate_clusters")
     config.done()
 
 
-def _all(route: Any) -> bool:
-    """Whether a route takes all requests of its host."""
-    return isinstance(route, dict) and route.get("match") == {"prefix": "/"}
+def _without_port(domain: str) -> str:
+    host, colon, port = domain.rpartition(":")
+    return host if colon and port.isdigit() else domain
 
 
 def route(node: Node) -> dict[str, Any] | None:

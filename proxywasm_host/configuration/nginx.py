@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from proxywasm_host.configuration.hosts import most_specific_first
 from proxywasm_host.configuration.node import Document, Node
 from proxywasm_host.configuration.own import Own
 from proxywasm_host.errors import ConfigError
@@ -54,7 +55,6 @@ OF_WASM = {
 """What begins so in ``wasm`` has no meaning here, and why."""
 OF_CHAINS = ("proxy_wasm", "proxy_wasm_isolation")
 KINDS = {"=": "path", "^~": "prefix", "~": "regex", "~*": "regex"}
-ORDER = {"=": 0, "^~": 1, "~": 2, "~*": 2, "": 3}
 
 
 @dataclass
@@ -123,7 +123,8 @@ class Chain:
     """What a level says for those below it, which say it anew or not at all."""
 
     filters: list[tuple[Directive, dict[str, Any]]]
-    keeps_host: bool
+    host: str = "$proxy_host"
+    """What upstream is sent as Host."""
     isolation: str = "none"
 
     @property
@@ -131,6 +132,15 @@ class Chain:
         """The filters in the own form."""
         isolation = {} if self.isolation == "none" else {"isolation": self.isolation}
         return [{**made, **isolation} for _, made in self.filters]
+
+
+@dataclass
+class Server:
+    """A server: its names, and its locations with their filters, in the order in which they are tried."""
+
+    names: list[str]
+    default: bool
+    locations: list[tuple[dict[str, Any], list[dict[str, Any]], Directive]] = field(default_factory=list)
 
 
 class Reader:
@@ -165,7 +175,7 @@ class Reader:
                 self._ignored(each, "serve has its own processes")
             elif each.name != "http":
                 self._wrong(each, "is not understood here")
-        chain = Chain([], keeps_host=False)
+        chain = Chain([])
         for each in directives:
             if each.name == "http":
                 self._http(each, chain)
@@ -200,18 +210,21 @@ class Reader:
         for each in block:
             if each.name == "upstream":
                 self._upstream(each)
+        servers = []
         for each in block:
             if each.name == "server":
-                self._server(each, chain)
+                servers.append(self._server(each, chain))
             elif each.name not in ("upstream", *OF_CHAINS):
                 self._other(each)
+        self._serve(servers)
         above.filters, above.isolation = chain.filters, chain.isolation
 
     def _chain(self, block: list[Directive], above: Chain) -> Chain:
         filters = [(each, self._filter(each)) for each in block if each.name == "proxy_wasm"]
-        hosts = [each.args for each in block if each.name == "proxy_set_header" and each.args[:1] == ["Host"]]
-        keeps = bool(hosts and hosts[-1][1:] and hosts[-1][1] in ("$host", "$http_host")) if hosts else above.keeps_host
-        return Chain(filters or above.filters, keeps, self._isolation(block, above.isolation))
+        given = [each.args for each in block if each.name == "proxy_set_header"]  # one of them hides all from above
+        hosts = ["$proxy_host", *(args[1] for args in given if args[0].lower() == "host" and len(args) == 2)]
+        host = hosts[-1] if given else above.host
+        return Chain(filters or above.filters, host, self._isolation(block, above.isolation))
 
     def _isolation(self, block: list[Directive], above: str) -> str:
         for each in block:
@@ -256,17 +269,31 @@ class Reader:
                 self._wrong(each, "is not understood here")
         self._upstreams[at.args[0] if at.args else ""] = servers
 
-    def _server(self, server: Directive, above: Chain) -> None:
+    def _serve(self, servers: list[Server]) -> None:
+        """The routes of all servers. The default one also has what is for none of the others."""
+        default = next((each for each in servers if each.default), servers[0] if servers else None)
+        named = [(each, [*each.names, *(["*"] if each is default else [])]) for each in servers]
+        if len(servers) == 1:
+            named = [(servers[0], ["*"])]
+        for server, names in most_specific_first(named):
+            hosts: dict[str, Any] = {} if "*" in names else {"hosts": names}
+            if len(servers) > 1:
+                hosts["virtual_host"] = server.names[0] if server.names else f"server {servers.index(server) + 1}"
+            self._routes += [({**hosts, **route}, filters, at) for route, filters, at in server.locations]
+
+    def _server(self, server: Directive, above: Chain) -> Server:
         block = server.block or []
         chain = self._chain(block, above)
-        hosts: list[str] = []
+        made = Server([], default=False)
         for each in block:
             if each.name == "listen" and each.args:
+                made.default = made.default or "default_server" in each.args
                 self._listens.add(each.args[0])
                 address = f"0.0.0.0:{each.args[0]}" if each.args[0].isdigit() else each.args[0]
                 self._own.put(address if ":" in address else f"{address}:80", self._node(each), "listen")
             elif each.name == "server_name":
-                hosts += [name for name in each.args if name not in ("_", '""', "")]
+                names = [name for name in each.args if name not in ("_", '""', "")]
+                made.names += [one for name in names for one in ([name[1:], f"*{name}"] if name[0] == "." else [name])]
             elif each.name in ("ssl_certificate", "ssl_certificate_key") and each.args:
                 key = "certificate" if each.name == "ssl_certificate" else "key"
                 self._own.put(each.args[0], self._node(each), "tls", key)
@@ -274,20 +301,37 @@ class Reader:
                 self._other(each)
         if len(self._listens) > 1:
             self._wrong(server, f"serve has one listener, and this file has {len(self._listens)}: leave one")
-        locations = [each for each in block if each.name == "location"]
-        for each in sorted(locations, key=_order):
-            self._location(each, chain, hosts)
+        for each in self._in_order([each for each in block if each.name == "location"]):
+            self._location(each, chain, made)
+        return made
 
-    def _location(self, at: Directive, above: Chain, hosts: list[str]) -> None:
-        modifier, path = ("", *at.args) if len(at.args) == 1 else (*at.args, "", "")[:2]
-        if modifier and modifier not in KINDS:
-            self._wrong(at, f"{modifier!r} is not understood here")
-            return
+    def _in_order(self, locations: list[Directive]) -> list[Directive]:
+        """An exact path, the longest prefix if it has ``^~``, regular expressions, the longest prefix of others."""
+        by_kind: dict[str, list[Directive]] = {kind: [] for kind in ("=", "^~", "~", "")}
+        for each in locations:
+            modifier = _matched(each)[0]
+            if modifier not in ("", *KINDS):
+                self._wrong(each, f"{modifier!r} is not understood here")
+            else:
+                by_kind["~" if modifier == "~*" else modifier].append(each)
+        first = by_kind["^~"][:]
+        last: list[Directive] = []
+        for each in by_kind[""]:
+            below = [other for other in by_kind["^~"] if _matched(each)[1].startswith(_matched(other)[1])]
+            if below and by_kind["~"]:
+                self._wrong(each, "is below a location with ^~, and before regular expressions: that is not known here")
+            (first if below else last).append(each)
+        longest = [sorted(each, key=lambda one: -len(_matched(one)[1])) for each in (first, last)]
+        return [*by_kind["="], *longest[0], *by_kind["~"], *longest[1]]
+
+    def _location(self, at: Directive, above: Chain, server: Server) -> None:
+        modifier, path = _matched(at)
         block = at.block or []
         chain = self._chain(block, above)
-        route: dict[str, Any] = {"hosts": [name.removeprefix(".") for name in hosts]} if hosts else {}
+        route: dict[str, Any] = {}
         if path != "/" or modifier == "=":
-            expression = {"~": f".*{path}.*".replace(".*^", "").replace("$.*", ""), "~*": f"(?i:.*{path}.*)"}
+            anywhere = f".*(?:{path}).*".replace(".*(?:^", "(?:").replace("$).*", ")")
+            expression = {"~": anywhere, "~*": f"(?i:{anywhere})"}
             route[KINDS.get(modifier, "prefix")] = expression.get(modifier, path)
         passes = [each for each in block if each.name == "proxy_pass"]
         for each in block:
@@ -297,23 +341,28 @@ class Reader:
             self._wrong(at, "has no proxy_pass: responses that nginx makes itself are not supported")
             return
         found = re.fullmatch(r"(https?)://([^/$]+)(/[^$]*)?", passes[0].args[0])
+        if found is not None and found[3] is not None and modifier in ("~", "~*"):
+            self._wrong(passes[0], "has a path, which nginx does not take in a location of a regular expression")
         if found is None:
             self._wrong(passes[0], f"{passes[0].args[0]!r} is not a server: write it as http://HOST:PORT")
             return
-        scheme, server, uri = found.groups()
+        scheme, name, uri = found.groups()
         if uri is not None:
             route["prefix_rewrite"] = uri
-        route["upstream"] = self._used(scheme, server, chain, passes[0])
-        self._routes.append((route, chain.made, at))
+        if chain.host not in ("$host", "$http_host"):
+            route["host_rewrite"] = name if chain.host == "$proxy_host" else chain.host
+            if "$" in route["host_rewrite"]:
+                known = "$host, $http_host and $proxy_host are"
+                self._wrong(at, f"sends {chain.host} as Host: that is not known here; {known}")
+        route["upstream"] = self._used(scheme, name, passes[0])
+        server.locations.append((route, chain.made, at))
 
-    def _used(self, scheme: str, server: str, chain: Chain, at: Directive) -> str:
+    def _used(self, scheme: str, server: str, at: Directive) -> str:
         servers = [
             {**each, "url": each["url"].replace("http:", f"{scheme}:", 1)}
             for each in self._upstreams.get(server, [{"url": f"http://{server}", "weight": 1}])
         ]
         made: dict[str, Any] = {"url": servers[0]["url"]} if len(servers) == 1 else {"servers": servers}
-        if not chain.keeps_host:
-            made["rewrite_host"] = True  # nginx sends $proxy_host unless told otherwise
         self._own.put(made, self._node(at), "upstreams", server)
         return server
 
@@ -328,8 +377,7 @@ class Reader:
             self._own.add(route if same or not filters else {**route, "filters": filters}, self._node(at), "routes")
 
 
-def _order(location: Directive) -> tuple[int, int]:
-    """nginx takes an exact path, then what its regular expressions fit, then the longest prefix."""
-    modifier = location.args[0] if len(location.args) > 1 else ""
-    length = len(location.args[-1]) if location.args else 0
-    return ORDER.get(modifier, 3), 0 if modifier in ("~", "~*") else -length
+def _matched(location: Directive) -> tuple[str, str]:
+    """Its modifier, and what it is for."""
+    *modifier, path = location.args or [""]
+    return " ".join(modifier), path

@@ -297,7 +297,7 @@ class Filter(Model):
 
 
 def _host_pattern(value: str) -> str:
-    if not re.fullmatch(r"\*|(\*\.)?[\w.-]+|\[[0-9a-fA-F:.]+\]", value):
+    if not re.fullmatch(r"\*|\*?[\w.-]+|\[[0-9a-fA-F:.]+\]", value):
         raise ValueError(f"{value!r} is not a host: write it as api.example.com, *.example.com or *, without a port")
     return value.lower()
 
@@ -328,7 +328,7 @@ class Route(Model):
     name: str | None = None
     """The property ``xds.route_name``."""
     virtual_host: str | None = None
-    """The property ``xds.virtual_host_name``."""
+    """The property ``xds.virtual_host_name``. If a request's host is one of a virtual host's, only its routes count."""
     hosts: list[Annotated[str, AfterValidator(_host_pattern)]] = []
     """Hosts without port: ``api.example.com``, ``*.example.com``; any if not given."""
     path: PathStart | None = None

@@ -117,3 +117,15 @@ def said(filter: dict, names: tuple[str, ...]) -> dict:
 def test_strict_fails_if_something_cannot_be_said(tmp_path):
     (tmp_path / "own.yaml").write_text(OWN)
     assert CliRunner().invoke(command, [str(tmp_path / "own.yaml"), "--to", "envoy", "--strict"]).exit_code == 1
+
+
+def test_a_module_that_stands_in_the_configuration(tmp_path):
+    inline = "data:application/wasm;base64,AGFzbQEAAAA="
+    text = OWN.replace("/opt/one.wasm", inline)
+    assert inline in text
+    envoy, said = converted(tmp_path, text, "envoy")
+    assert "inline_bytes: AGFzbQEAAAA=" in envoy
+    own, _ = converted(tmp_path, envoy, "own", "envoy.yaml")
+    assert inline in own
+    _, said = converted(tmp_path, text, "nginx")
+    assert "filters[0].file: modules are files there" in said

@@ -351,17 +351,17 @@ def test_nginx_s_directives(tmp_path):
     outer = {"file": "/opt/headers.wasm", "name": "headers", "configuration": 'it"s'}
     auth = {"file": "/opt/auth.wasm", "name": "auth", "vm_configuration": 'of "the" VM', "configuration": '{"a": 1}'}
     assert own["routes"] == [
-        {"hosts": ["a.example"], "path": "/exact", "upstream": "app", "filters": [outer]},
+        {"path": "/exact", "host_rewrite": "app", "upstream": "app", "filters": [outer]},
         {
-            "hosts": ["a.example"],
             "prefix": "/api/",
             "prefix_rewrite": "/v1/",
+            "host_rewrite": "10.0.0.9:81",
             "upstream": "10.0.0.9:81",
             "filters": [auth, {"file": "/opt/headers.wasm", "name": "headers"}],
         },
-        {"hosts": ["a.example"], "upstream": "app", "filters": [outer]},
+        {"upstream": "app", "filters": [outer]},
     ]
-    assert own["upstreams"]["10.0.0.9:81"] == {"url": "http://10.0.0.9:81", "rewrite_host": True}
+    assert own["upstreams"]["10.0.0.9:81"] == {"url": "http://10.0.0.9:81"}
     assert (own["profile"], own["listen"]) == ("wasmx", "127.0.0.1:8080")
 
 
@@ -419,6 +419,9 @@ def test_wasm_plugins_of_apisix(tmp_path):
         (KUMA.replace("AddFirst", "Remove"), "k.yaml", "the operation 'Remove' is on filters that are not here"),
         (NGINX.replace("proxy_wasm auth", "proxy_wasm ath"), "nginx.conf", ":14: proxy_wasm: no module is called 'ath'"),
         (NGINX.replace("http {", "http { proxy_wasm_isolation all;"), "nginx.conf", ":7: proxy_wasm_isolation: is none, stream or filter"),
+        (NGINX.replace("location = /exact", "location ~ x$ { proxy_pass http://app; } location ^~ /api { proxy_pass http://app; } location = /exact"), "nginx.conf", "location: is below a location with ^~, and before regular expressions: that is not known here"),
+        (NGINX.replace("location = /exact { proxy_pass http://app;", "location ~ x$ { proxy_pass http://app/x;"), "nginx.conf", "proxy_pass: has a path, which nginx does not take in a location of a regular expression"),
+        (NGINX.replace("Host $host", "Host $server_name"), "nginx.conf", "location: sends $server_name as Host: that is not known here; $host, $http_host and $proxy_host are"),
         (NGINX.replace("proxy_pass http://app; }", "return 200 x; }"), "nginx.conf", ":15: location: has no proxy_pass"),
         (NGINX.replace("shm_kv cache 1m;", "shm_kv cache 1m"), "nginx.conf", ":6: a } stands where none can: is a ; missing?"),
         (NGINX.replace("}\n}\n", "}\n"), "nginx.conf", ":7: a { is not closed"),
@@ -435,9 +438,7 @@ def test_what_is_not_understood_is_an_error_with_its_place(tmp_path, text, name,
 def test_what_is_ignored_is_told_once(tmp_path, caplog):
     read(tmp_path, ENVOY, "e.yaml")
     told = [message for message in caplog.messages if " Envoy" in message]
-    assert [
-        any(each in message for message in told) for each in ("in Envoy it gets 404", "Struct as a message of protobuf")
-    ] == [True, True]
+    assert any("Struct as a message of protobuf" in message for message in told)
     caplog.clear()
     read(tmp_path, ISTIO, "i.yaml")
     read(tmp_path, NGINX.replace("shm_kv cache 1m;", "socket_read_timeout 5s;"), "nginx.conf")

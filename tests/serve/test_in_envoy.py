@@ -41,6 +41,12 @@ static_resources:
                 route: {{cluster: web, prefix_rewrite: /b/}}
               - match: {{prefix: /api/}}
                 route: {{cluster: web, host_rewrite_literal: inner.example}}
+            - name: short
+              domains: ["*.example.com", named.long.example.com]
+              routes: [{{match: {{path: /short}}, route: {{cluster: web}}}}]
+            - name: long
+              domains: ["*.long.example.com"]
+              routes: [{{match: {{path: /all}}, route: {{cluster: web}}}}]
             - name: named
               domains: [api.example.com]
               routes: [{{match: {{safe_regex: {{regex: "/v[0-9]+/.*"}}}}, route: {{cluster: web}}}}]
@@ -90,6 +96,12 @@ REQUESTS = (
     ("GET", "/v2/x", {"host": "api.example.com"}),
     ("GET", "/api/x", {"host": "api.example.com"}),
     ("GET", "/vx/x", {"host": "api.example.com"}),
+    ("GET", "/all", {"host": "a.long.example.com"}),
+    ("GET", "/exact", {"host": "a.long.example.com"}),
+    ("GET", "/short", {"host": "a.example.com"}),
+    ("GET", "/all", {"host": "a.example.com"}),
+    ("GET", "/short", {"host": "named.long.example.com"}),
+    ("GET", "/all", {"host": "named.long.example.com"}),
 )
 
 
@@ -127,9 +139,8 @@ def test_envoy_s_configuration(tmp_path, upstream, kind):
     file.write_text(ENVOY.format(any=ANY[kind], script=SCRIPT.replace("\n", "\\n"), filters=FILTERS, port=upstream))
     own = read_configuration(file)[0]
     theirs, ours = through_both(tmp_path, own, file)
-    assert ours[:6] == theirs[:6]
-    assert [status for status, *_ in theirs] == [200, 404, 200, 200, 418, 200, 404, 404]
-    assert ours[6][0] == 200  # `serve` goes on with the routes of other hosts, and says so when it reads the file
+    assert ours == theirs
+    assert [status for status, *_ in theirs] == [200, 404, 200, 200, 418, 200, 404, 404, 200, 404, 200, 404, 200, 404]
 
 
 def test_our_configuration_written_for_envoy(tmp_path, upstream):
@@ -140,5 +151,5 @@ def test_our_configuration_written_for_envoy(tmp_path, upstream):
     (tmp_path / "envoy.yaml").write_text(writer.write())
     assert writer.cannot == []
     theirs, ours = through_both(tmp_path, own, tmp_path / "envoy.yaml")
-    assert [status for status, *_ in theirs] == [200, 404, 200, 200, 418, 200, 404, 404]
+    assert [status for status, *_ in theirs] == [200, 404, 200, 200, 418, 200, 404, 404, 404, 200, *[404] * 4]
     assert ours[:6] == theirs[:6]

@@ -62,6 +62,10 @@ class Writer:
         return host.strip("[]") or "127.0.0.1", int(port)
 
 
+INLINE = "data:application/wasm;base64,"
+"""How a module that stands in a configuration begins."""
+
+
 def module(given: Part) -> str:
     """Where its module is: a path, or a URL."""
     file = str(given.take("file", ""))

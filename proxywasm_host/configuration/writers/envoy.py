@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from proxywasm_host.configuration.node import dotted
-from proxywasm_host.configuration.writers.base import Part, Writer, as_text, module, to_yaml
+from proxywasm_host.configuration.writers.base import INLINE, Part, Writer, as_text, module, to_yaml
 from proxywasm_host.fetch.reference import is_remote
 
 TYPE = "type.googleapis.com/"
@@ -105,7 +105,8 @@ class EnvoyWriter(Writer):
         else:
             if is_remote(file):
                 self.cannot.append(f"{dotted(given.path)}.file: Envoy knows no images")
-            vm["code"] = {"local": {"filename": file}}
+            inline = {"inline_bytes": file.removeprefix(INLINE)} if file.startswith(INLINE) else None
+            vm["code"] = {"local": inline or {"filename": file}}
         if (configuration := given.take("vm_configuration")) is not None:
             vm["configuration"] = as_any(configuration)
         if environment := given.take("environment"):

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from proxywasm_host.configuration.node import dotted
-from proxywasm_host.configuration.writers.base import Part, Writer, as_text, module
+from proxywasm_host.configuration.writers.base import INLINE, Part, Writer, as_text, module
 from proxywasm_host.fetch.reference import is_remote
 
 
@@ -69,7 +69,7 @@ class NginxWriter(Writer):
     def _filter(self, given: Part, modules: dict[str, tuple[str, Any]]) -> str:
         given.take("isolation")
         file = module(given)
-        if is_remote(file):
+        if is_remote(file) or file.startswith(INLINE):
             self.cannot.append(f"{dotted(given.path)}.file: modules are files there")
         name = re.sub(r"\W+", "_", given.take("name") or file.rpartition("/")[2].removesuffix(".wasm"))
         known = (file, given.take("vm_configuration"))
@@ -98,15 +98,12 @@ class NginxWriter(Writer):
             else "http"
         )
         rewrite = given.take("prefix_rewrite") or ""
-        body = [
-            *chain,
-            *own,
-            *(
-                []
-                if upstream is not None and upstream.value.get("rewrite_host")
-                else ["proxy_set_header Host $http_host;"]
-            ),
-        ]
+        host = given.take("host_rewrite")
+        body = [*chain, *own]
+        if host not in (None, name):
+            body.append(f"proxy_set_header Host {host};")
+        elif host is None and not (upstream is not None and upstream.value.get("rewrite_host")):
+            body.append("proxy_set_header Host $http_host;")
         if name:
             body.append(f"proxy_pass {scheme}://{name}{rewrite};")
         given.take("name")
