@@ -53,7 +53,10 @@ class Headers:
     def get(self, name: str) -> str | None:
         """The first value of a header."""
         wanted = _name(name)
-        return next((value.decode("latin-1") for key, value in self.pairs if key == wanted), None)
+        for key, value in self.pairs:
+            if key == wanted:
+                return value.decode("latin-1")
+        return None
 
     def all(self, name: str) -> list[str]:
         """All values of a header."""
@@ -62,12 +65,18 @@ class Headers:
 
     def set(self, name: str, value: Union[str, Sequence[str]]) -> None:
         """Replace a header by one value, or by several."""
-        key = _name(name)
-        values = [value] if isinstance(value, str) else value
-        new = [(key, _value(each)) for each in values]
-        at = next((place for place, pair in enumerate(self.pairs) if pair[0] == key), len(self.pairs))
-        kept = [pair for pair in self.pairs if pair[0] != key]
-        self.pairs[:] = [*kept[:at], *new, *kept[at:]]
+        key, pairs = _name(name), self.pairs
+        new = [(key, _value(each)) for each in ([value] if isinstance(value, str) else value)]
+        places = [place for place, pair in enumerate(pairs) if pair[0] == key]
+        for place in reversed(places[1:]):
+            del pairs[place]
+        at = places[0] if places else len(pairs)
+        pairs[at : at + 1] = new
+
+    def replace(self, headers: Mapping[bytes, str]) -> None:
+        """Put these, at the end, in the place of all of these names, which are in lower case. Raises as `set`."""
+        self.pairs[:] = [pair for pair in self.pairs if pair[0] not in headers]
+        self.pairs += [(name, _value(value)) for name, value in headers.items()]
 
     def add(self, name: str, value: str) -> None:
         """Add a value after those that are there."""
@@ -98,7 +107,7 @@ def _name(name: str) -> bytes:
 
 def _value(value: str) -> bytes:
     """Raises: ValueError, for what would end the header."""
-    if any(character in value for character in "\r\n\0"):
+    if "\n" in value or "\r" in value or "\0" in value:
         raise ValueError(f"a header's value is one line, not {value!r}")
     return value.encode("latin-1")
 

@@ -16,7 +16,6 @@ Rules, from ``kong/init.lua`` and ``kong/runloop``:
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from secrets import token_hex
 from typing import Any
@@ -68,6 +67,7 @@ UPSTREAM_TEXTS = {
     504: "The upstream server is timing out",
 }
 JSON = (b"content-type", b"application/json; charset=utf-8")
+VERSIONS = {"1.0": 1.0, "1.1": 1.1, "2": 2.0, "2.0": 2.0, "3": 3.0, "3.0": 3.0}
 PORTS = {"http": 80, "https": 443, "grpc": 80, "grpcs": 443}
 
 
@@ -150,10 +150,11 @@ class KongStream(NginxStream):
         raw_path, _, query = target.partition("?")
         host = split_port(text(b":authority").lower(), None)[0]
         ip, port = str(_given(properties, "source.address", "127.0.0.1")), 0
-        if found := re.fullmatch(r"(.*):(\d+)", ip):
-            ip, port = found[1].strip("[]"), int(found[2])
-        listen = str(_given(properties, "destination.address", ""))
-        here = int(listen.rpartition(":")[2]) if re.search(r":\d+$", listen) else PORTS.get(scheme, 80)
+        before, _, after = ip.rpartition(":")
+        if after.isdecimal():
+            ip, port = before.strip("[]"), int(after)
+        listen = str(_given(properties, "destination.address", "")).rpartition(":")[2]
+        here = int(listen) if listen.isdecimal() else PORTS.get(scheme, 80)
         trusted = gateway.trusts(ip)
 
         def forwarded(name: str, own: str) -> str:
@@ -171,7 +172,7 @@ class KongStream(NginxStream):
             normalize(raw_path),
             query,
             headers,
-            float(version) if re.fullmatch(r"\d(\.\d)?", version) else 1.1,
+            VERSIONS.get(version, 1.1),
             forwarded("proto", scheme),
             forwarded("host", host),
             int(forwarded_port) if forwarded_port.isdigit() else here,
@@ -298,27 +299,31 @@ class KongStream(NginxStream):
         """Tell upstream of the client, as Kong does: ``X-Forwarded-…``, ``X-Real-IP``."""
         context = self.context
         request, client, headers = context.request, context.client, context.request.headers
-        before = headers.all("x-forwarded-for")
-        headers.set("x-forwarded-for", ", ".join([*before, client.ip]))
-        headers.set("x-real-ip", client.forwarded_ip)
-        headers.set("x-forwarded-proto", request.forwarded_scheme)
-        headers.set("x-forwarded-host", request.forwarded_host)
-        headers.set("x-forwarded-port", str(request.forwarded_port))
-        headers.set("x-forwarded-path", request.forwarded_path)
+        told = {
+            b"x-forwarded-for": ", ".join([*headers.all("x-forwarded-for"), client.ip]),
+            b"x-real-ip": client.forwarded_ip,
+            b"x-forwarded-proto": request.forwarded_scheme,
+            b"x-forwarded-host": request.forwarded_host,
+            b"x-forwarded-port": str(request.forwarded_port),
+            b"x-forwarded-path": request.forwarded_path,
+            b"x-kong-request-id": request.id,
+        }
         prefix = self._match.prefix if self._match and self._match.route.get("strip_path") else ""
         if prefix and prefix != "/":
-            headers.set("x-forwarded-prefix", prefix)
-        headers.set("x-kong-request-id", request.id)
+            told[b"x-forwarded-prefix"] = prefix
         upstream = context.upstream
         if upstream is not None and upstream.host_header is not None:
-            headers.set("host", upstream.host_header)
+            told[b"host"] = upstream.host_header
+        headers.replace(told)
 
     def _for_wire(self, direction: int, headers: HeaderList) -> HeaderList | None:
         """Headers as they may go out; those of a request say where to."""
         checked = super()._for_wire(direction, headers)
         if checked is None or direction != REQUEST or self.context.upstream is None:
             return checked
-        return [*(pair for pair in checked if pair[0] != ROUTING_HEADER), (ROUTING_HEADER, self._destination())]
+        out = [pair for pair in checked if pair[0] != ROUTING_HEADER]
+        out.append((ROUTING_HEADER, self._destination()))
+        return out
 
     def _destination(self) -> bytes:
         """The id of the service, or the target that a plugin or a filter has named instead."""

@@ -172,7 +172,8 @@ class Functions:
         context = self._runtime.call.context
         if context is None:
             return None
-        return VALUES[name](context) if name in VALUES else None
+        value = VALUES.get(name)
+        return None if value is None else value(context)
 
     def set(self, name: str, value: Any) -> None:
         """Change a value of the request, by a name of `SETTERS`."""
@@ -227,6 +228,8 @@ class Functions:
         self._headers(message).remove(name)
 
     def _values(self, value: Any) -> list[str]:
+        if value.__class__ is str:
+            return [value]
         values = [each for _, each in value.items()] if self._runtime.lua_type(value) == "table" else [value]
         return [_text(each) for each in values]
 

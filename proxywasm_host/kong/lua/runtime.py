@@ -148,16 +148,16 @@ class Runtime:
         call = Call(phase, plugin, context, self._state(context))
         if context is not None:
             self.entities = context.entities
-        go_on = self._start(function)
+        go_on = None
         try:
             while True:
-                what, *values = self._go_on(call, go_on, arguments)
-                if phase not in NEVER_WAIT:
-                    timers = [*self._waiting_timers, *call.timers]
-                    self._waiting_timers, call.timers = [], []
-                    yield from timers
-                else:
+                go_on, what, *values = self._go_on(call, function, go_on, arguments)
+                if call.timers or self._waiting_timers:
                     self._waiting_timers += call.timers
+                    call.timers = []
+                    if phase not in NEVER_WAIT:
+                        timers, self._waiting_timers = self._waiting_timers, []
+                        yield from timers
                 if what == "done":
                     return values[0] if values else None
                 if what == "error":
@@ -185,13 +185,17 @@ class Runtime:
             return end.value
         raise PluginFailed(f"code outside of requests may not wait, as it does with {effect}")
 
-    def _go_on(self, call: Call, go_on: LuaValue, arguments: Sequence[Any]) -> list[Any]:
+    def _go_on(self, call: Call, function: LuaValue, go_on: LuaValue, arguments: Sequence[Any]) -> tuple[Any, ...]:
+        """Begin with a function, or go on with what waits: what goes on with it, what happened, and what is to it."""
         previous, self.call = self.call, call
         context, state = call.context, call.state
         try:
             if context is not None and context.shared:
                 self._take_in(context, state)
-            shares, *outcome = go_on(state, call.phase, call.plugin, *arguments)
+            if go_on is None:
+                go_on, shares, *outcome = self._start(function, state, call.phase, call.plugin, *arguments)
+            else:
+                shares, *outcome = go_on(state, call.phase, call.plugin, *arguments)
             if context is not None and (shares or (self, "shared") in context.state):
                 self._give_out(context, state)
         except lupa.LuaMemoryError:
@@ -201,8 +205,7 @@ class Runtime:
             raise PluginFailed(str(error)) from None
         finally:
             self.call = previous
-        happened: list[Any] = outcome
-        return happened
+        return go_on, *outcome
 
     # -- Requests ------------------------------------------------------------------------------------------------------
 

@@ -184,9 +184,13 @@ local function outcome(thread, ok, mark, ...)
   return "error", "attempt to yield from outside a coroutine", ""
 end
 
--- A function that begins or goes on with `f` in a coroutine of its own. It returns whether there is something in
--- `kong.ctx.shared`, what happened, and what belongs to that.
-local function start(f)
+local function begun(go_on, shared, what, ...)
+  return what == "effect" and go_on or nil, shared, what, ...
+end
+
+-- Run `f` in a coroutine of its own, until it waits or ends. Returns a function that goes on with it, if it waits;
+-- whether there is something in `kong.ctx.shared`, what happened, and what belongs to that, as that function does.
+local function start(f, ...)
   local thread, remaining = create(f), time_limit
 
   local function ended(...)
@@ -199,12 +203,13 @@ local function start(f)
     return type(shared) == "table" and next(shared) ~= nil, outcome(thread, ...)
   end
 
-  return function(state, phase, plugin, ...)
+  local function go_on(state, phase, plugin, ...)
     current.state = state
     state.phase, state.plugin = phase, plugin
     began, left = nil, remaining
     return ended(native_resume(thread, ...))
   end
+  return begun(go_on, go_on(...))
 end
 
 return {
