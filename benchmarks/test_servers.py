@@ -71,13 +71,14 @@ def test_every_way_inside_a_gateway_does_the_work():
 def test_the_section_tells_what_each_way_adds_and_stands_where_it_stood():
     costs = dict.fromkeys(gateway.WAYS, 0.0001) | {"none": 0.0, "lua": 5e-5, "rust": 1e-3, "python": 4e-3}
     samples = {way: [gateway.Sample(1000, 2e-4 + cost, 3e-4 + cost)] * 3 for way, cost in costs.items()}
-    text = "\n".join(gateway.section(samples))
+    lines = list(gateway.section(samples, 3.2))
+    text = "\n".join(lines)
     assert "| a plugin in Lua | 1,000 | 1.00 | 250 µs | 50 µs | 350 µs | 50 µs |" in text
     assert "Lua costs least, then filters, then plugin servers: so it is here" in text
     assert "a filter adds 2.00 to 2.00 times what the plugin in Lua adds" in text.replace("\n", " ")
     assert "A plugin server adds at least 1 times what a filter adds" in text
     before = "# Title\n\n## Inside a gateway\n\nold\n\n## Further\n\nkept\n"
-    after = gateway.inserted(before, gateway.section(samples))
+    after = gateway.inserted(before, lines)
     assert (after.count("## Inside"), "old" in after, after.endswith("## Further\n\nkept\n")) == (1, False, True)
 
 
