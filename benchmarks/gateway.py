@@ -166,8 +166,8 @@ def _used(server: Server, seconds: int, connections: int) -> tuple[float, float]
     told = wrk(server, seconds, connections)
     used = sum(map(processor_seconds, processes)) - before
     count, rate = re.search(r"(\d+) requests in", told), re.search(r"Requests/sec:\s+(\S+)", told)
-    assert count is not None, told
-    assert rate is not None, told
+    if count is None or rate is None or count[1] == "0":
+        raise RuntimeError(f"nothing was answered:\n{told}")
     return float(rate[1]), used / int(count[1])
 
 
@@ -185,7 +185,10 @@ def measure(rounds: int, seconds: int, ways: Sequence[str] = tuple(WAYS)) -> dic
                 sample(server, seconds)  # to warm up
         for _ in range(rounds):
             for way, server in running.items():
-                samples[way].append(sample(server, seconds))
+                try:
+                    samples[way].append(sample(server, seconds))
+                except RuntimeError as error:
+                    raise RuntimeError(f"{way}: {error}") from None
     return samples
 
 
