@@ -187,7 +187,7 @@ def measure(rounds: int, seconds: int, ways: Sequence[str] = tuple(WAYS)) -> dic
             for way, server in running.items():
                 try:
                     samples[way].append(sample(server, seconds))
-                except RuntimeError as error:
+                except RuntimeError as error:  # noqa: PERF203 - it is told whose answer it was
                     raise RuntimeError(f"{way}: {error}") from None
     return samples
 
