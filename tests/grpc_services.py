@@ -150,6 +150,14 @@ class Services(grpc.GenericRpcHandler):
         while context.is_active() and not self.release.wait(0.005):
             pass
 
+    def StreamSilent(self, messages: Iterator[bytes], context: Any) -> Iterator[bytes]:
+        """Hears all, and answers nothing."""
+        for _ in messages:
+            pass
+        while context.is_active() and not self.release.wait(0.005):
+            pass
+        yield b"late"
+
 
 class GrpcServer:
     """Listens on a `port` of loopback, or a `given` one, from the start until `stop`."""

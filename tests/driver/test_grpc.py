@@ -242,6 +242,20 @@ def test_the_server_goes_amid_a_stream(run, mortal):
     assert messages[5].startswith("get_status() = 0 14 ")
 
 
+@pytest.mark.parametrize("ended", [0, 1])
+def test_the_server_goes_before_it_answers_a_stream(run, mortal, ended):
+    """Our side is still open, or has ended, as when only the filter sends."""
+
+    def kill() -> None:
+        assert wait_until(lambda: mortal.seen)
+        mortal.stop()
+
+    script = stream("StreamSilent", f"grpc_send $token one {ended}", "say asked") + heard()
+    messages = run(script, clusters(mortal), when={"asked": kill})
+    assert not any(message.startswith("get_buffer_bytes") for message in messages)
+    assert messages[-1].startswith("get_status() = 0 14 ")
+
+
 def test_the_server_comes_back(run, mortal):
     again = []
 
