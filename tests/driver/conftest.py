@@ -54,6 +54,11 @@ class Answers(BaseHTTPRequestHandler):
     def resets(self, body: bytes) -> None:
         self.close_connection = True
 
+    def halves(self, body: bytes) -> None:
+        """Half of a head."""
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Le")
+        self.close_connection = True
+
     def breaks(self, body: bytes) -> None:
         self.send_response_only(200)
         self.send_header("Content-Length", "100")

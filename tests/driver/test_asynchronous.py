@@ -100,6 +100,7 @@ async def test_a_callout_and_its_reply(start, log, upstream):
     [
         ("silent", 30, "504", "upstream request timeout"),
         ("resets", 0, "503", "upstream connect error or disconnect/reset before headers. reset reason: connection termination"),
+        ("halves", 0, "503", "upstream connect error or disconnect/reset before headers. reset reason: connection termination"),
         ("nonsense", 0, "503", "upstream connect error or disconnect/reset before headers. reset reason: protocol error"),
     ],
 )  # fmt: skip

@@ -86,7 +86,8 @@ def test_a_path_goes_out_as_it_is(start, log, upstream, path, wire):
 
 
 @pytest.mark.parametrize(
-    ("path", "timeout", "status"), [("silent", 30, "504"), ("resets", 0, "503"), ("nonsense", 0, "503")]
+    ("path", "timeout", "status"),
+    [("silent", 30, "504"), ("resets", 0, "503"), ("halves", 0, "503"), ("nonsense", 0, "503")],
 )
 def test_an_upstream_that_does_not_answer(start, log, upstream, path, timeout, status):
     start("@on_configure\n" + call(path, timeout) + ANSWERED, Clusters({"up": upstream.url}))
