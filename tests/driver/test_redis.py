@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from proxywasm_host.driver.clusters import Cluster, Clusters
-from tests.conftest import PARAMS
+from tests.conftest import ENGINES, PARAMS
 from tests.driver.carriers import KINDS
 from tests.driver.test_grpc import certificate
 from tests.redis_server import Server, free_port, valkey
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.parametrize(
     ("engine", "run", "program"),
     [
         *((engine, driver, "redis-server") for engine in PARAMS for driver in KINDS),
-        *((PARAMS[-1], driver, "valkey-server") for driver in ("asyncio", "threads")),
+        *((ENGINES[-1], driver, "valkey-server") for driver in ("asyncio", "threads")),
     ],
     indirect=True,
 )

@@ -24,12 +24,12 @@ from redis import Redis
 from proxywasm_host import Host
 from proxywasm_host.engine.protocol import Limits
 from proxywasm_host.integrations.asgi import Filter, ProxyWasmMiddleware
-from tests.conftest import PARAMS
+from tests.conftest import ENGINES
 from tests.higress.conftest import code
 from tests.redis_server import Server
 
 # Each plugin by itself is tested on all engines; V8 would compile these seven anew for each server.
-pytestmark = pytest.mark.parametrize("engine", [PARAMS[-1]], indirect=True)
+pytestmark = pytest.mark.parametrize("engine", [ENGINES[-1]], indirect=True)
 PATH = "/v1/chat/completions"
 PROPERTIES = {"route_name": "ai-route-1", "cluster_name": "outbound|80||model-1-1.static"}
 CLUSTER = "outbound|80||redis.static"
