@@ -139,6 +139,7 @@ class ModuleLimits:
     proposals: frozenset[str] = field(default=frozenset())
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "proposals", frozenset(self.proposals))  # limits are a key
         if unknown := sorted(set(self.proposals) - PROPOSALS):
             raise ValueError(f"no proposal is called {unknown[0]!r}; known are {', '.join(sorted(PROPOSALS))}")
 

@@ -60,6 +60,16 @@ __all__ = ["Host"]
 VmKey = tuple[Engine, VmConfig, tuple[tuple[str, str], ...]]
 
 
+@lru_cache(maxsize=2)  # a further VM has the bytecode of one before it
+def _checked(code: bytes, limits: ModuleLimits) -> Bytecode:
+    """A module whose size and sections are within limits. Raises: ModuleError."""
+    check_size(code, limits)
+    bytecode = Bytecode(code)
+    check_sections(bytecode, limits)
+    return bytecode
+
+
+
 class Host(HostBase):
     """Loads plugins and makes streams.
 
@@ -220,9 +230,7 @@ class Host(HostBase):
     def _looked_at(self, engine: Engine, config: VmConfig) -> tuple[Bytecode, Callable[[], Module]]:
         """A module whose shape is within its limits, and what compiles it. Raises: ModuleError, as does the latter."""
         limits = config.module_limits
-        check_size(config.code, limits)
-        bytecode = Bytecode(config.code)
-        check_sections(bytecode, limits)
+        bytecode = _checked(config.code, limits)
 
         def compile_module() -> Module:
             code = check_code(bytecode, limits)
