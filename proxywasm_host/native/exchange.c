@@ -286,8 +286,8 @@ static PyObject *exchange_begin(ExchangeBase *self, PyObject *const *args, Py_ss
         return PyObject_CallMethodObjArgs((PyObject *)self, begin_closely_name, given[0], given[1], given[2], given[3],
                                           given[4], given[5], NULL);
     }
-    PyObject *length = PyTuple_GET_ITEM(plain, 1); /* it is not chunked, and clean */
-    int ends = given[4] == Py_None ? !PyObject_IsTrue(length) : PyObject_IsTrue(given[4]);
+    PyObject *length = PyTuple_GET_ITEM(plain, 1), *chunked = PyTuple_GET_ITEM(plain, 2); /* it is clean */
+    int ends = given[4] != Py_None ? PyObject_IsTrue(given[4]) : chunked != Py_True && !PyObject_IsTrue(length);
     PyObject *done = NULL;
     if (ends >= 0) {
         Py_XSETREF(self->request_length, Py_NewRef(length));

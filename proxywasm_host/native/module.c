@@ -23,6 +23,12 @@ int set_flag(PyObject *self, PyObject *value, void *at) {
     return 0;
 }
 
+static bool is_named(PyObject *name, const char *text) {
+    size_t size = strlen(text);
+    return PyUnicode_IS_ASCII(name) && (size_t)PyUnicode_GET_LENGTH(name) == size &&
+           !memcmp(PyUnicode_DATA(name), text, size);
+}
+
 bool take(const Signature *function, PyObject *const *args, Py_ssize_t count, PyObject *keywords, PyObject **values) {
     bool given[MAX_NAMES] = {false};
     if (count > function->by_position)
@@ -33,7 +39,7 @@ bool take(const Signature *function, PyObject *const *args, Py_ssize_t count, Py
         PyObject *name = PyTuple_GET_ITEM(keywords, i);
         const char *const *names = function->names;
         int which = 0;
-        while (which < MAX_NAMES && names[which] && PyUnicode_CompareWithASCIIString(name, names[which])) which++;
+        while (which < MAX_NAMES && names[which] && !is_named(name, names[which])) which++;
         if (which == MAX_NAMES || !names[which] || given[which])
             return PyErr_Format(PyExc_TypeError, "%s() has no argument '%U', or it was given before", function->name,
                                 name);

@@ -2,6 +2,7 @@
  * (what came) and integrations/heads.py (what goes), which have the rules. Whatever else comes up is left to them, by
  * None. Each makes one list in one pass. */
 #include "native.h"
+#include <stdarg.h>
 
 enum { DIGITS = 18 }; /* of a length that surely fits */
 
@@ -31,7 +32,7 @@ static bool is(PyObject *bytes, const char *text) {
 /* Whether it is about one connection, or says what is. */
 static bool is_peculiar(PyObject *name) {
     static const char *const PECULIAR[] = {
-        "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "expect", "te",
+        "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "expect",
     };
     if (!strchr("ckptue", PyBytes_AS_STRING(name)[0])) return false;
     for (size_t i = 0; i < sizeof PECULIAR / sizeof *PECULIAR; i++)
@@ -66,7 +67,7 @@ static bool is_path(PyObject *bytes) {
 }
 
 /* Name and value of the entry of a list or tuple, or false if it is not a plain pair of bytes. */
-static bool vm_of(PyObject *headers, Py_ssize_t index, PyObject **pair, PyObject **name, PyObject **value) {
+static bool plain_pair(PyObject *headers, Py_ssize_t index, PyObject **pair, PyObject **name, PyObject **value) {
     *pair = PySequence_Fast_GET_ITEM(headers, index);
     if (!PyTuple_CheckExact(*pair) || PyTuple_GET_SIZE(*pair) != 2) return false;
     *name = PyTuple_GET_ITEM(*pair, 0), *value = PyTuple_GET_ITEM(*pair, 1);
@@ -95,6 +96,23 @@ static PyObject *left(PyObject *list) {
     Py_RETURN_NONE;
 }
 
+/* A tuple of objects, which are taken over; NULL if one of them is. */
+static PyObject *tuple_of(Py_ssize_t size, ...) {
+    PyObject *tuple = PyTuple_New(size);
+    bool whole = tuple;
+    va_list items;
+    va_start(items, size);
+    for (Py_ssize_t i = 0; i < size; i++) {
+        PyObject *item = va_arg(items, PyObject *);
+        whole = whole && item;
+        if (tuple) PyTuple_SET_ITEM(tuple, i, item);
+        else Py_XDECREF(item);
+    }
+    va_end(items);
+    if (!whole) Py_CLEAR(tuple);
+    return tuple;
+}
+
 static PyObject *length_or_none(PyObject *value) {
     return value ? PyLong_FromLongLong(strtoll(PyBytes_AS_STRING(value), NULL, 10)) : Py_NewRef(Py_None);
 }
@@ -120,9 +138,16 @@ PyObject *wire_received_request(PyObject *module, PyObject *const *args, Py_ssiz
     if (PyBytes_AS_STRING(target)[0] != '/' || memchr(PyBytes_AS_STRING(target), '#', (size_t)PyBytes_GET_SIZE(target)))
         Py_RETURN_NONE;
     PyObject *list = list_with_room(4), *length = NULL, *pair, *name, *value;
+    bool chunked = false;
     for (Py_ssize_t i = 0; list && i < PySequence_Fast_GET_SIZE(headers); i++) {
-        if (!vm_of(headers, i, &pair, &name, &value) || !is_token(name) || !is_plain(value) || is_peculiar(name))
-            return left(list);
+        if (!plain_pair(headers, i, &pair, &name, &value) || !is_token(name) || !is_plain(value)) return left(list);
+        if (is_peculiar(name)) {
+            bool is_chunked = is(name, "transfer-encoding") && is(value, "chunked");
+            if (!is_chunked && !(is(name, "connection") && is(value, "keep-alive"))) return left(list);
+            chunked |= is_chunked;
+            continue;
+        }
+        if (is(name, "te") && !is(value, "trailers")) return left(list);
         if (is(name, "host")) {
             if (authority || !is_authority(value)) return left(list);
             authority = value;
@@ -134,11 +159,11 @@ PyObject *wire_received_request(PyObject *module, PyObject *const *args, Py_ssiz
         }
         if (PyList_Append(list, pair)) return left(list);
     }
-    if (!list || set_pair(list, 0, authority_name, authority ? authority : args[4]) ||
+    if (!list || (chunked && length) || set_pair(list, 0, authority_name, authority ? authority : args[4]) ||
         set_pair(list, 1, path_name, target) || set_pair(list, 2, method_name, method) ||
         set_pair(list, 3, scheme_name, scheme))
         return left(list);
-    return Py_BuildValue("NNOO", list, length_or_none(length), Py_False, Py_True);
+    return tuple_of(4, list, length_or_none(length), Py_NewRef(chunked ? Py_True : Py_False), Py_NewRef(Py_True));
 }
 
 PyObject *wire_received_response(PyObject *module, PyObject *const *args, Py_ssize_t count) {
@@ -149,7 +174,7 @@ PyObject *wire_received_response(PyObject *module, PyObject *const *args, Py_ssi
     if (status == -1 && PyErr_Occurred()) return NULL;
     PyObject *list = list_with_room(1), *length = NULL, *pair, *name, *value;
     for (Py_ssize_t i = 0; list && i < PySequence_Fast_GET_SIZE(headers); i++) {
-        if (!vm_of(headers, i, &pair, &name, &value) || !is_plain(value)) return left(list);
+        if (!plain_pair(headers, i, &pair, &name, &value) || !is_plain(value)) return left(list);
         for (Py_ssize_t k = 0; k < PyBytes_GET_SIZE(name); k++)
             if (Py_ISUPPER(PyBytes_AS_STRING(name)[k])) return left(list);
         if (is(name, "keep-alive") || is(name, "transfer-encoding")) return left(list);
@@ -162,7 +187,7 @@ PyObject *wire_received_response(PyObject *module, PyObject *const *args, Py_ssi
     PyObject *text = list ? PyBytes_FromFormat("%ld", status) : NULL;
     int failed = !text || set_pair(list, 0, status_name, text);
     Py_XDECREF(text);
-    return failed ? left(list) : Py_BuildValue("NN", list, length_or_none(length));
+    return failed ? left(list) : tuple_of(2, list, length_or_none(length));
 }
 
 /* The headers from `start` on, as they may be sent, behind those of `list`, which is taken over; and where the length
@@ -171,7 +196,8 @@ static PyObject *rest_of(PyObject *list, PyObject *headers, Py_ssize_t start, Py
     PyObject *pair, *name, *value;
     *at = -1;
     for (Py_ssize_t i = start; list && i < PyList_GET_SIZE(headers); i++) {
-        bool plain = vm_of(headers, i, &pair, &name, &value) && is_token(name) && is_plain(value) && !is_peculiar(name);
+        bool plain =
+            plain_pair(headers, i, &pair, &name, &value) && is_token(name) && is_plain(value) && !is_peculiar(name);
         if (plain && is(name, "content-length")) {
             plain = *at < 0 && is_length(value);
             *at = PyList_GET_SIZE(list);
@@ -186,7 +212,7 @@ PyObject *wire_sent_request(PyObject *module, PyObject *headers) {
     PyObject *method = NULL, *path = NULL, *scheme = NULL, *host = NULL, *pair, *name, *value;
     Py_ssize_t start = 0, at;
     for (; start < PyList_GET_SIZE(headers); start++) {
-        if (!vm_of(headers, start, &pair, &name, &value)) Py_RETURN_NONE;
+        if (!plain_pair(headers, start, &pair, &name, &value)) Py_RETURN_NONE;
         if (PyBytes_AS_STRING(name)[0] != ':') break;
         PyObject **place = is(name, ":method")      ? &method
                            : is(name, ":path")      ? &path
@@ -201,18 +227,18 @@ PyObject *wire_sent_request(PyObject *module, PyObject *headers) {
         Py_RETURN_NONE;
     PyObject *list = rest_of(list_with_room(1), headers, start, &at);
     if (!list || set_pair(list, 0, host_name, host)) return left(list);
-    return Py_BuildValue("OOONn", method, path, scheme, list, at);
+    return tuple_of(5, Py_NewRef(method), Py_NewRef(path), Py_NewRef(scheme), list, PyLong_FromSsize_t(at));
 }
 
 PyObject *wire_sent_response(PyObject *module, PyObject *headers) {
     PyObject *pair, *name, *value;
     Py_ssize_t at;
-    if (!PyList_CheckExact(headers) || !PyList_GET_SIZE(headers) || !vm_of(headers, 0, &pair, &name, &value) ||
+    if (!PyList_CheckExact(headers) || !PyList_GET_SIZE(headers) || !plain_pair(headers, 0, &pair, &name, &value) ||
         !is(name, ":status") || PyBytes_GET_SIZE(value) != 3)
         Py_RETURN_NONE;
     const char *text = PyBytes_AS_STRING(value);
     if (text[0] < '2' || text[0] > '5' || !Py_ISDIGIT(text[1]) || !Py_ISDIGIT(text[2])) Py_RETURN_NONE;
     PyObject *list = rest_of(PyList_New(0), headers, 1, &at);
     if (!list) return left(list);
-    return Py_BuildValue("iNn", atoi(text), list, at);
+    return tuple_of(3, PyLong_FromLong(atoi(text)), list, PyLong_FromSsize_t(at));
 }

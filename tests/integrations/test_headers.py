@@ -55,7 +55,7 @@ MET = st.sampled_from(
         b"content-length",
     ]
 )
-SEEN = st.sampled_from([b" v", b"v\t", b"v\r\n", b"chunked", b"x-a, b", b"trailers", b"5", b"05", b"a:80", b"a:b"])
+SEEN = st.sampled_from([b" v", b"keep-alive", b"v\t", b"v\r\n", b"chunked", b"x-a, b", b"trailers", b"5", b"05", b"a:80", b"a:b"])
 ANY = st.lists(st.tuples(NAMES | MET, VALUES | SEEN), max_size=6)
 TARGETS = st.sampled_from([b"/", b"/a?b", b"/#", b"*", b"", b"http://a/b", b"/\0#", b"/ ", b"x"])
 FIRST = st.lists(
@@ -108,7 +108,9 @@ def test_c_and_python_say_the_same_of_what_goes(first, headers):
 
 PLAIN = [(b"host", b"example.com:80"), (b"x-a", b"some value"), (b"content-length", b"5")]
 ODD = [
-    (b"te", b"trailers"),
+    (b"te", b"gzip, trailers"),
+    (b"connection", b"close"),
+    (b"transfer-encoding", b"chunked"),  # beside a length
     (b"x-a", b" v"),
     (b"host", b"another"),
     [b"x-a", b"v"],
@@ -129,12 +131,20 @@ def test_c_answers_where_nothing_is_unusual():
 
 
 @needs_c
+def test_c_answers_what_clients_of_http_1_1_usually_say_of_their_connection():
+    headers = [(b"host", b"a"), (b"connection", b"keep-alive"), (b"te", b"trailers"), (b"transfer-encoding", b"chunked")]
+    shown, length, chunked, clean = headers_module.NATIVE.received_request(headers, b"POST", b"/", b"http", b"s")
+    assert (shown[4:], length, chunked, clean) == ([(b"te", b"trailers")], None, True, True)
+
+
+@needs_c
 @pytest.mark.parametrize("odd", ODD)
 def test_c_leaves_what_is_unusual_to_python(odd):
     native, pseudo = headers_module.NATIVE, headers_module.NATIVE.received_request(PLAIN, b"GET", b"/", b"http", b"")[0]
     assert native.received_request([*PLAIN, odd], b"GET", b"/", b"http", b"s") is None
-    if odd not in ((b"te", b"trailers"), (b"host", b"another")):  # which are headers of responses as any
+    name = odd[0] if isinstance(odd, tuple) else None
+    if name not in (b"te", b"host", b"connection"):  # which are headers of responses as any
         assert native.received_response(200, [*PLAIN, odd]) is None
-    if odd != (b"host", b"another"):
+    if name not in (b"te", b"host"):
         assert native.sent_request([*pseudo, odd]) is None
         assert native.sent_response([(b":status", b"200"), (b"content-length", b"5"), odd]) is None

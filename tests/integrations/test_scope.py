@@ -19,6 +19,6 @@ def test_a_server_that_tells_the_target_is_believed(wire):
 @pytest.mark.parametrize("changed", [b"/y?", b"/y", b"/other"])
 def test_what_a_filter_makes_of_the_target_goes_on(changed):
     told = scope("GET", "/x", [], **{TARGET: b"/x?"})
-    upstream = upstream_scope(told, target(told), RequestHead(b"GET", changed, b"http", [(b"host", b"a")], True))
+    upstream = upstream_scope(told, target(told), RequestHead(b"GET", changed, b"http", [(b"host", b"a")], True), chunked=False)
     assert (target(upstream), upstream["raw_path"], upstream["query_string"]) == (changed, changed.rstrip(b"?"), b"")
     assert target(told) == b"/x?"

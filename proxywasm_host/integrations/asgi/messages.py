@@ -80,7 +80,8 @@ class AsgiExchange(Exchange):
     def upstream_scope(self, head: RequestHead) -> Scope:
         """The application's scope."""
         self._head_ends = head.end_stream
-        return upstream_scope(self.scope, self._target, head)
+        chunked = head.at < 0 and self._request_length is None
+        return upstream_scope(self.scope, self._target, head, chunked=chunked)
 
     def for_application(self) -> Message | None:
         """What the application's ``receive`` gives, if something has come out."""

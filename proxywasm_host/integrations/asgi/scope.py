@@ -36,6 +36,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 BODILESS = ("GET", "HEAD", "OPTIONS", "TRACE", "CONNECT", "DELETE")
 """Methods of requests that seldom have a body."""
+HTTP_1 = ("1.0", "1.1")
+CHUNKED = (b"transfer-encoding", b"chunked")
 PAST_FILTERS = ("http.response.pathsend", "http.response.zerocopysend")
 """Extensions by which an application would send a body that filters do not see."""
 TARGET = "proxywasm.target"
@@ -72,17 +74,19 @@ def addressed_by(scope: Scope) -> tuple[bytes, bytes]:
 
 def tells_the_end(scope: Scope) -> bool:
     """Whether the headers say if a body follows; else it may end with a part that is empty, as in HTTP/2."""
-    return scope["http_version"] in ("1.0", "1.1") or any(name == LENGTH for name, _ in scope["headers"])
+    return scope["http_version"] in HTTP_1 or any(name == LENGTH for name, _ in scope["headers"])
 
 
-def upstream_scope(scope: Scope, asked: bytes, head: RequestHead) -> Scope:
-    """The scope for the application, of what came out of the filters; `asked` is the `target` of the client's."""
-    headers = head.headers
-    if head.at < 0 and not head.end_stream:
-        # Framing that upstream would see of HTTP/1.1: some applications tell by it that there is a body.
-        headers = headers + [(name, value) for name, value in scope["headers"] if name == b"transfer-encoding"]
+def upstream_scope(scope: Scope, asked: bytes, head: RequestHead, *, chunked: bool) -> Scope:
+    """The scope for the application, of what came out of the filters.
+
+    `asked` is the `target` of the client's request; `chunked`: its body came without a length.
+    """
+    if chunked and not head.end_stream and scope["http_version"] in HTTP_1:
+        # Framing that upstream would see: some applications tell by it that there is a body.
+        head.headers.append(CHUNKED)
     method, scheme = head.method.decode("ascii"), head.scheme.decode("ascii")
-    upstream = {**scope, "method": method, "scheme": scheme, "headers": headers}
+    upstream = {**scope, "method": method, "scheme": scheme, "headers": head.headers}
     if head.path != asked:
         raw, mark, query = head.path.partition(b"?")
         path = unquote_to_bytes(raw).decode("utf-8", "replace")
