@@ -127,6 +127,13 @@ pub struct Route {
     pub methods: Vec<String>,
     pub headers: BTreeMap<String, String>,
     pub upstream: Option<String>,
+    /// Several, with their shares.
+    #[serde(default)]
+    pub weighted: BTreeMap<String, u32>,
+    #[serde(default)]
+    pub redirect: Option<Redirect>,
+    #[serde(default)]
+    pub direct_response: Option<DirectResponse>,
     pub cluster_header: Option<String>,
     /// The header that names the upstream is not for it.
     #[serde(default)]
@@ -136,6 +143,25 @@ pub struct Route {
     pub timeout: Option<Seconds>,
     pub retry: Option<Retry>,
     pub chain: Option<usize>,
+}
+
+/// Where the client is to ask instead; what is not said is as in its request.
+#[derive(Deserialize)]
+pub struct Redirect {
+    pub scheme: Option<String>,
+    pub host: Option<String>,
+    pub port: Option<u16>,
+    pub path: Option<String>,
+    pub prefix_rewrite: Option<String>,
+    pub strip_query: bool,
+    pub status: u16,
+}
+
+/// An answer without an upstream.
+#[derive(Deserialize)]
+pub struct DirectResponse {
+    pub status: u16,
+    pub body: String,
 }
 
 #[derive(Clone, Deserialize)]

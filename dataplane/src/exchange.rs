@@ -134,7 +134,7 @@ pub async fn answer(thread: Rc<ServerThread>, peer: Rc<Peer>, busy: Busy, mut re
         head.upgrade = None; // the request is served without
     }
     rest.record.upstream(route, &UpstreamInfo::default());
-    let destination = Destination { generation: &generation, route, began: Instant::now() };
+    let destination = Destination { generation: &generation, route, began: Instant::now(), drawn: fastrand::u64(..) };
     Ok(match (&generation.filters, chain) {
         (Some(filters), Some(chain)) => {
             let exchange = Filtered { destination, chain, method: head.method.clone() };
@@ -150,6 +150,8 @@ struct Destination<'a> {
     generation: &'a Generation,
     route: Option<&'a Route>,
     began: Instant,
+    /// Chooses among several upstreams.
+    drawn: u64,
 }
 
 /// Where it went, and what it uses there.
@@ -162,7 +164,7 @@ struct UpstreamRequest {
 
 impl<'a> Destination<'a> {
     fn upstream(&self, head: &Head) -> Option<Arc<Upstream>> {
-        self.generation.routes.upstream(self.route?, head)
+        self.generation.routes.upstream(self.route?, head, self.drawn)
     }
 
     /// How long nothing of a body may come.
@@ -190,6 +192,9 @@ impl<'a> Destination<'a> {
         upstream_request: &mut UpstreamRequest,
     ) -> Result<Response<Incoming>, UpstreamError> {
         let route = self.route.ok_or_else(UpstreamError::no_route)?;
+        if let Some(answer) = route.answer(&head) {
+            return Err(answer);
+        }
         let upstream = self.upstream(&head).ok_or_else(UpstreamError::no_cluster)?;
         upstream_request.upstream = Some(upstream.clone());
         route.rewrite(&mut head);
@@ -223,7 +228,9 @@ async fn direct(
         Err(UpstreamError { status: 400, .. }) => return rest.broken(),
         Err(error) => {
             rest.record.details = Some(error.details);
-            return rest.answer(StatusCode::from_u16(error.status).expect("ours"), &error.text);
+            let mut response = rest.answer(StatusCode::from_u16(error.status).expect("ours"), &error.text);
+            error.location.into_iter().for_each(|to| drop(response.headers_mut().insert(header::LOCATION, to)));
+            return response;
         }
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -420,6 +427,10 @@ impl Filtered<'_> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(error.text.len()));
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        if let Some(to) = &error.location {
+            headers.remove(header::CONTENT_TYPE);
+            headers.insert(header::LOCATION, to.clone());
+        }
         let end = self.method == Method::HEAD;
         let status = StatusCode::from_u16(error.status).expect("ours");
         let came = headers.get(header::CONTENT_LENGTH).cloned();

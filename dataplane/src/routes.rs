@@ -2,9 +2,9 @@
 
 use crate::balance::AllKnown;
 use crate::config;
-use crate::head::Head;
+use crate::head::{Head, host_of};
 use crate::retry::Policy;
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, UpstreamError};
 use http::header::{HeaderName, HeaderValue};
 use regex::Regex;
 use std::collections::{BTreeMap, HashMap};
@@ -38,6 +38,10 @@ enum Target {
     Upstream(Arc<Upstream>),
     /// The header that names it, and whether that is for us alone.
     Header(HeaderName, bool),
+    /// Each with its share and those before it.
+    Weighted(Vec<(u64, Arc<Upstream>)>),
+    Redirect(config::Redirect),
+    Direct(config::DirectResponse),
 }
 
 pub type Upstreams = BTreeMap<String, Arc<Upstream>>;
@@ -99,10 +103,16 @@ impl Routes {
         })
     }
 
-    /// The upstream of a route; `None` if a header is to name it, and does not.
-    pub fn upstream(&self, route: &Route, head: &Head) -> Option<Arc<Upstream>> {
+    /// The upstream of a route; `None` if it has none, or a header is to name it and does not. Of several, a number that
+    /// the request has drawn decides.
+    pub fn upstream(&self, route: &Route, head: &Head, drawn: u64) -> Option<Arc<Upstream>> {
         match &route.target {
             Target::Upstream(upstream) => Some(upstream.clone()),
+            Target::Weighted(all) => {
+                let drawn = drawn % all.last()?.0;
+                all.iter().find(|(share, _)| drawn < *share).map(|(_, upstream)| upstream.clone())
+            }
+            Target::Redirect(_) | Target::Direct(_) => None,
             Target::Header(name, _) => {
                 let named = head.headers.get(name)?.to_str().ok()?;
                 let other = || self.others.as_ref().filter(|_| named.contains("://"))?.get(named);
@@ -119,7 +129,22 @@ impl Route {
         let target = match (&config.upstream, &config.cluster_header) {
             (Some(name), _) => Target::Upstream(upstreams.get(name).ok_or_else(|| unknown(name))?.clone()),
             (None, Some(name)) => Target::Header(header(name)?, config.remove_cluster_header),
-            (None, None) => return Err(unknown("an upstream")),
+            (None, None) => match (config.redirect, config.direct_response) {
+                (Some(redirect), _) => Target::Redirect(redirect),
+                (None, Some(response)) => Target::Direct(response),
+                (None, None) => {
+                    let (mut share, mut all) = (0, vec![]);
+                    for (name, weight) in config.weighted.iter().filter(|(_, weight)| **weight > 0) {
+                        share += u64::from(*weight);
+                        all.push((share, upstreams.get(name).ok_or_else(|| unknown(name))?.clone()));
+                    }
+                    if all.is_empty() {
+                        return Err(unknown("an upstream"));
+                    } else {
+                        Target::Weighted(all)
+                    }
+                }
+            },
         };
         let path = match (config.path, config.prefix, config.regex) {
             (Some(path), ..) => Path::Exact(path),
@@ -169,12 +194,58 @@ impl Route {
         if self.hosts.is_empty() {
             return true;
         }
-        let host = crate::head::host_of(head.authority.as_bytes()).to_ascii_lowercase();
+        let host = host_of(head.authority.as_bytes()).to_ascii_lowercase();
         self.hosts.iter().any(|pattern| match pattern.strip_prefix('*') {
             Some("") => true,
             Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix.as_bytes()),
             None => host == pattern.as_bytes(),
         })
+    }
+
+    /// The answer of a route that has no upstream.
+    pub fn answer(&self, head: &Head) -> Option<UpstreamError> {
+        match &self.target {
+            Target::Redirect(redirect) => {
+                let location = HeaderValue::try_from(self.location(redirect, head)).ok();
+                Some(UpstreamError { location, ..UpstreamError::new(redirect.status, "", "direct_response") })
+            }
+            Target::Direct(response) => Some(UpstreamError::new(response.status, &response.body, "direct_response")),
+            _ => None,
+        }
+    }
+
+    /// Where the client is to ask, as Envoy's `newUri` makes it up.
+    fn location(&self, redirect: &config::Redirect, head: &Head) -> Vec<u8> {
+        let came = if head.https { "https" } else { "http" };
+        let scheme = redirect.scheme.as_deref().unwrap_or(came);
+        let asked = head.authority.as_bytes();
+        let host = match &redirect.host {
+            Some(host) => host.as_bytes(),
+            None if redirect.port.is_some() => host_of(asked),
+            None if scheme != came && asked.ends_with(if head.https { b":443" } else { b":80" }) => host_of(asked),
+            None => asked,
+        };
+        let port = redirect.port.map_or(String::new(), |port| format!(":{port}"));
+        let (path, query) = head.target.split_at(head.target.find('?').unwrap_or(head.target.len()));
+        let query = if redirect.strip_query { "" } else { query };
+        let target = match (&redirect.path, &redirect.prefix_rewrite) {
+            (Some(path), _) if path.contains('?') => path.clone(),
+            (Some(path), _) => format!("{path}{query}"),
+            (None, Some(to)) => format!("{}{query}", self.rewritten(path, to).unwrap_or_else(|| path.to_owned())),
+            (None, None) => format!("{path}{query}"),
+        };
+        [scheme.as_bytes(), b"://", host, port.as_bytes(), target.as_bytes()].concat()
+    }
+
+    /// A target whose beginning, as the route has it, is another.
+    fn rewritten(&self, target: &str, to: &str) -> Option<String> {
+        let from = match &self.path {
+            Path::Exact(path) | Path::Prefix(path) => path.as_str(),
+            _ => "",
+        };
+        let rest = target.strip_prefix(from).filter(|_| target.starts_with('/'))?;
+        let joined = if to.ends_with('/') { rest.strip_prefix('/').unwrap_or(rest) } else { rest };
+        Some(format!("{to}{joined}"))
     }
 
     /// Say what upstream is to get instead of what the filters have left.
@@ -183,13 +254,8 @@ impl Route {
             head.headers.remove(name);
         }
         if let Some(to) = &self.prefix_rewrite {
-            let from = match &self.path {
-                Path::Exact(path) | Path::Prefix(path) => path.as_str(),
-                _ => "",
-            };
-            if let Some(rest) = head.target.strip_prefix(from).filter(|_| head.target.starts_with('/')) {
-                let joined = if to.ends_with('/') { rest.strip_prefix('/').unwrap_or(rest) } else { rest };
-                head.target = format!("{to}{joined}");
+            if let Some(target) = self.rewritten(&head.target, to) {
+                head.target = target;
             }
         }
         if let Some(host) = &self.host_rewrite {

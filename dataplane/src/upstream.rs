@@ -10,7 +10,7 @@ use crate::retry::{Kept, Policy};
 use crate::server::HEADERS;
 use crate::tls;
 use http::uri::Scheme;
-use http::{Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpInfo;
 use hyper_util::client::legacy::{Client, Error};
@@ -49,6 +49,8 @@ pub struct UpstreamError {
     pub failure: Failure,
     /// What was said when a connection was not to be had.
     pub transport: Option<String>,
+    /// Where the client is to ask instead.
+    pub location: Option<HeaderValue>,
 }
 
 /// Bits of `response.flags`, by Envoy's short names.
@@ -71,6 +73,7 @@ impl UpstreamError {
             flag: 0,
             failure: Failure::Ours,
             transport: None,
+            location: None,
         }
     }
 
@@ -83,7 +86,15 @@ impl UpstreamError {
             "remote reset" => (flags::UR, Failure::Reset),
             _ => (flags::UC, Failure::Reset),
         };
-        UpstreamError { status, text: format!("{RESET}{reason}"), details, flag, failure, transport: None }
+        UpstreamError {
+            status,
+            text: format!("{RESET}{reason}"),
+            details,
+            flag,
+            failure,
+            transport: None,
+            location: None,
+        }
     }
 
     /// No connection was to be had.

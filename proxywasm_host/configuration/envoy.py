@@ -174,8 +174,8 @@ def routes(config: Node, own: Own) -> None:
         hosts: dict[str, Any] = {} if "*" in names else {"hosts": names}
         for each, one in made:
             own.add({**one, "virtual_host": name, **hosts}, each, "routes")
-            if "upstream" in one:
-                own.data.setdefault("upstreams", {}).setdefault(one["upstream"], {})
+            for upstream in [one["upstream"]] if "upstream" in one else one.get("weighted", ()):
+                own.data.setdefault("upstreams", {}).setdefault(upstream, {})
     config.ignore("it has no effect on requests", "name", "ignore_port_in_host_matching", "validate_clusters")
     config.done()
 
@@ -212,10 +212,24 @@ def route(node: Node) -> dict[str, Any] | None:
     match.done()
     if made["prefix"] == "/":
         made["prefix"] = ""
-    action = node.take("route")
-    if not action:
-        node.wrong("has no `route`: responses that Envoy makes itself, and redirects, are not supported")
+    action, redirected, answer = node.take("route"), node.take("redirect"), node.take("direct_response")
+    if redirected:
+        made["redirect"] = redirect(redirected)
+    elif answer:
+        made["direct_response"] = {"status": answer.take("status").number(200)}
+        text = answer.take("body")
+        made["direct_response"]["body"] = text.take("inline_string").text()
+        text.done()
+        answer.done()
+    elif not action:
+        node.wrong("has none of `route`, `redirect` and `direct_response`")
         return None
+    weighted = action.take("weighted_clusters")
+    for each in weighted.take("clusters").each():
+        made.setdefault("weighted", {})[each.take("name").text()] = each.take("weight").number()
+        each.done()
+    weighted.drop("total_weight")
+    weighted.done()
     made["upstream"] = action.take("cluster").text()
     made["cluster_header"] = action.take("cluster_header").text()
     made["prefix_rewrite"] = action.take("prefix_rewrite").text()
@@ -238,6 +252,32 @@ def route(node: Node) -> dict[str, Any] | None:
     action.done()
     node.done()
     return {name: value for name, value in made.items() if value not in ("", None, {})}
+
+
+STATUSES = {
+    "MOVED_PERMANENTLY": 301,
+    "FOUND": 302,
+    "SEE_OTHER": 303,
+    "TEMPORARY_REDIRECT": 307,
+    "PERMANENT_REDIRECT": 308,
+}
+
+
+def redirect(node: Node) -> dict[str, Any]:
+    """Where a route sends clients."""
+    made = {
+        "scheme": "https" if node.take("https_redirect").flag() else node.take("scheme_redirect").text(),
+        "host": node.take("host_redirect").text(),
+        "port": node.take("port_redirect").number(0),
+        "path": node.take("path_redirect").text(),
+        "prefix_rewrite": node.take("prefix_rewrite").text(),
+        "strip_query": node.take("strip_query").flag(),
+    }
+    status = node.take("response_code")
+    if status:
+        made["status"] = status.among(STATUSES)
+    node.done()
+    return {name: value for name, value in made.items() if value}
 
 
 def cluster(node: Node) -> tuple[str, dict[str, Any]]:

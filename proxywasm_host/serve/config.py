@@ -322,6 +322,33 @@ PathStart = Annotated[str, StringConstraints(pattern="^/[!-~]*$")]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 
 
+class Redirect(Model):
+    """Where the client is to ask instead; what is not given is as in its request. Envoy's options of these names."""
+
+    scheme: Literal["http", "https"] | None = None
+    host: Annotated[str, StringConstraints(pattern="^[!-~]+$")] | None = None
+    port: Annotated[int, Field(gt=0, le=65535)] | None = None
+    path: PathStart | None = None
+    """The whole path; with a query, if it is to have another one than that of the request."""
+    prefix_rewrite: PathStart | None = None
+    """Put in the place of the `prefix` or `path` of the route."""
+    strip_query: bool = False
+    status: Literal[301, 302, 303, 307, 308] = 301
+
+    @model_validator(mode="after")
+    def _somewhere_else(self) -> Redirect:
+        if self.path is not None and self.prefix_rewrite is not None:
+            raise ValueError("give either path or prefix_rewrite")
+        return self
+
+
+class DirectResponse(Model):
+    """An answer without an upstream."""
+
+    status: Annotated[int, Field(ge=200, le=599)] = 200
+    body: str = ""
+
+
 class Route(Model):
     """Requests of a kind: where they go, and through which filters. The first route that fits counts."""
 
@@ -343,8 +370,14 @@ class Route(Model):
     """Headers that must be there, with these values."""
     upstream: str | None = None
     """Name of the upstream."""
+    weighted: dict[str, Annotated[int, Field(ge=0, le=1_000_000)]] = {}
+    """Names of several upstreams instead, and the share of the requests that each gets."""
     cluster_header: HeaderName | None = None
     """The header that names the upstream instead; 503 if it names none."""
+    redirect: Redirect | None = None
+    """Send the client elsewhere instead, once the request has passed the filters."""
+    direct_response: DirectResponse | None = None
+    """Answer instead, once the request has passed the filters."""
     prefix_rewrite: PathStart | None = None
     """Put in the place of `prefix` or `path`; without one of them, before the path."""
     host_rewrite: Annotated[str, StringConstraints(pattern="^[!-~]+$")] | None = None
@@ -358,8 +391,11 @@ class Route(Model):
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Route:
-        if (self.upstream is None) is (self.cluster_header is None):
-            raise ValueError("give either upstream or cluster_header")
+        targets = (self.upstream, self.cluster_header, self.redirect, self.direct_response, self.weighted or None)
+        if sum(target is not None for target in targets) != 1:
+            raise ValueError("give one of upstream, weighted, cluster_header, redirect and direct_response")
+        if self.weighted and not any(self.weighted.values()):
+            raise ValueError("weighted: one upstream at least must have a weight above 0")
         if sum(match is not None for match in (self.path, self.prefix, self.regex)) > 1:
             raise ValueError("path, prefix and regex are for one route each")
         if self.regex is not None and self.prefix_rewrite is not None:
@@ -632,6 +668,9 @@ class Settings(HostSettings):
         for number, route in enumerate(self.routes):
             if route.upstream is not None and route.upstream not in self.upstreams:
                 raise _wrong(not_among("upstream", route.upstream, self.upstreams), "routes", number, "upstream")
+            for name in route.weighted:
+                if name not in self.upstreams:
+                    raise _wrong(not_among("upstream", name, self.upstreams), "routes", number, "weighted", name)
         return self
 
     @property

@@ -129,3 +129,26 @@ def test_a_module_that_stands_in_the_configuration(tmp_path):
     assert inline in own
     _, said = converted(tmp_path, text, "nginx")
     assert "filters[0].file: modules are files there" in said
+
+
+def test_routes_that_share_redirect_and_answer_are_read_as_they_were(tmp_path):
+    own = """\
+upstreams:
+  old: {url: "http://127.0.0.1:9000"}
+  new: {url: "http://127.0.0.1:9001"}
+routes:
+- {path: /moved, redirect: {scheme: https, host: example.org, port: 8443, path: /here, strip_query: true, status: 308}}
+- {prefix: /old/, redirect: {prefix_rewrite: /new/}}
+- {path: /says, direct_response: {status: 418, body: A teapot.}}
+- {weighted: {old: 9, new: 1}}
+filters:
+- {file: /opt/one.wasm, name: one}
+"""
+    written, said = converted(tmp_path, own, "envoy")
+    assert said == []
+    (tmp_path / "envoy.yaml").write_text(written)
+    before, after = (read_configuration(tmp_path / name)[0] for name in ("given.yaml", "envoy.yaml"))
+    targets = ("redirect", "direct_response", "weighted")
+    assert [[route.get(key) for key in targets] for route in after["routes"]] == [
+        [route.get(key) for key in targets] for route in before["routes"]
+    ]

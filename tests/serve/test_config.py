@@ -163,7 +163,7 @@ routes:
 """
 WRONG_ROUTES = [
     ("upstream: one", "upstream: two", 8, "routes[0].upstream: no upstream is called 'two'"),
-    ("upstream: one", "path: /", 5, "routes[0]: give either upstream or cluster_header"),
+    ("upstream: one", "path: /", 5, "routes[0]: give one of upstream, weighted, cluster_header, redirect and direct_response"),
     ("prefix: /v1/", "prefix: v1", 7, "routes[0].prefix: 'v1': String should match pattern '^/[!-~]*$'"),
     ("prefix: /v1/", "prefix: /v1/\n    path: /", 5, "routes[0]: path, prefix and regex are for one route each"),
     ("prefix: /v1/", "regex: /(", 7, "routes[0].regex: '/(' is not a regular expression: unclosed group"),

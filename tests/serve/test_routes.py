@@ -314,3 +314,43 @@ get_property response%00code_details
         ("flags", '0 "%00%01%00%00%00%00%00%00"'),
         ("code_details", '0 "route_not_found"'),
     ]
+
+
+def test_routes_that_answer_by_themselves_do_so_through_the_filters(serve, origins):
+    origins = origins("one")
+    routes = [
+        {"path": "/moved", "redirect": {"host": "example.org", "scheme": "https"}},
+        {"prefix": "/old/", "redirect": {"prefix_rewrite": "/new/", "port": 8443, "status": 308}},
+        {"path": "/all", "redirect": {"path": "/one?x", "strip_query": True, "status": 302}},
+        {"path": "/says", "direct_response": {"status": 418, "body": "A teapot."}},
+        {"path": "/quiet", "direct_response": {"status": 204}},
+        {"upstream": "one"},
+    ]
+
+    for filters in ([], [HEADERS]):
+        served = serve(settings={"upstreams": upstreams(origins), "routes": routes, "filters": filters}, upstream=None)
+
+        def ask(target: str, served=served, filters=filters) -> tuple[int, str | None, str]:
+            response = httpx2.get(served.url + target, headers={"host": "example.com:80"})
+            assert (response.headers.get("x-wasm") is not None) is bool(filters)
+            return response.status_code, response.headers.get("location"), response.text
+
+        assert ask("/moved?a=b") == (301, "https://example.org/moved?a=b", "")
+        assert ask("/old/x?a") == (308, "http://example.com:8443/new/x?a", "")
+        assert ask("/all?b") == (302, "http://example.com:80/one?x", "")
+        assert ask("/says") == (418, None, "A teapot.")
+        assert ask("/quiet") == (204, None, "")
+        assert came(origins) is None
+
+
+def test_upstreams_get_their_shares(serve, origins):
+    origins = origins("one two three")
+    weighted = {"one": 3, "two": 1, "three": 0}
+    served = serve(settings={"upstreams": upstreams(origins), "routes": [{"weighted": weighted}]}, upstream=None)
+    with httpx2.Client() as client:
+        for _ in range(200):
+            assert client.get(served.url).status_code == 200
+    got = {name: len(origin.requests) for name, origin in origins.items()}
+    assert got["three"] == 0
+    assert sum(got.values()) == 200
+    assert 100 < got["one"] < 190  # 150, and the chance of missing it is that of six standard deviations

@@ -18,6 +18,22 @@ ACTION = {
     "prefix_rewrite": "prefix_rewrite",
     "host_rewrite": "host_rewrite_literal",
 }
+REDIRECT = {
+    "scheme": "scheme_redirect",
+    "host": "host_redirect",
+    "port": "port_redirect",
+    "path": "path_redirect",
+    "prefix_rewrite": "prefix_rewrite",
+    "strip_query": "strip_query",
+    "status": "response_code",
+}
+STATUSES: dict[Any, Any] = {
+    301: "MOVED_PERMANENTLY",
+    302: "FOUND",
+    303: "SEE_OTHER",
+    307: "TEMPORARY_REDIRECT",
+    308: "PERMANENT_REDIRECT",
+}
 RELOAD = {"fail_reload": "FAIL_RELOAD", "fail_open": "FAIL_OPEN"}
 
 
@@ -156,10 +172,21 @@ class EnvoyWriter(Writer):
                 policy["per_try_timeout"] = f"{seconds:g}s"
             action["retry_policy"] = policy
             retry.rest()
+        if weighted := given.take("weighted"):
+            action["weighted_clusters"] = {
+                "clusters": [{"name": name, "weight": weight} for name, weight in weighted.items()]
+            }
+        does: dict[str, Any] = {"route": action}
+        if redirect := given.take("redirect"):
+            does = {"redirect": {REDIRECT[key]: STATUSES.get(said, said) for key, said in redirect.items() if said}}
+        elif answer := given.take("direct_response"):
+            does = {"direct_response": {"status": answer.get("status", 200)}}
+            if body := answer.get("body"):
+                does["direct_response"]["body"] = {"inline_string": body}
         name = given.take("name")
         given.take("virtual_host")
         given.rest()
-        return ({"name": name} if name else {}) | {"match": match, "route": action}
+        return ({"name": name} if name else {}) | {"match": match} | does
 
     def _cluster(self, name: str, given: Part) -> dict[str, Any]:
         url = given.take("url")
