@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, final
 
 from proxywasm_host.abi.context import ContextState as ContextState
+from proxywasm_host.abi.held_body import HeldBody as HeldBody
 from proxywasm_host.abi.marshal import Calls as Calls
 from proxywasm_host.abi.marshal import Guest as Guest
 from proxywasm_host.abi.pairs import HeaderList
