@@ -150,7 +150,8 @@ fn call(function: &Py<PyAny>) {
 
 /// Call a function whenever something can be read, until it returns false, or raises.
 async fn watch_socket(socket: OwnedFd, function: Py<PyAny>) {
-    let Ok(socket) = AsyncFd::with_interest(socket, Interest::READABLE) else { return };
+    // SAFETY: what is owned stays open for as long as it lives, under the same number.
+    let Ok(socket) = (unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }) else { return };
     while let Ok(mut ready) = socket.readable().await {
         ready.clear_ready(); // before it is read: what comes meanwhile is told
         let go_on = Python::attach(|py| match function.call0(py).and_then(|result| result.is_truthy(py)) {

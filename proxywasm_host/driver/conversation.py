@@ -29,7 +29,7 @@ class Conversation:
 
     def __init__(self, callout: GrpcStream, deliver: Deliver) -> None:
         self.callout = callout
-        self._deliver = deliver
+        self.deliver = deliver
         self._changed = threading.Condition()
         self._unsent: deque[bytes] = deque()
         self._size = 0
@@ -123,7 +123,7 @@ class AsyncConversation(Conversation):
         import anyio  # noqa: PLC0415 - likewise
 
         told = anyio.Event()
-        self._deliver(self.callout, reply, lambda: self._soon(told.set))
+        self.deliver(self.callout, reply, lambda: self._soon(told.set))
         await told.wait()
 
 
@@ -157,6 +157,6 @@ class ThreadConversation(Conversation):
                 told.append(True)
                 self._changed.notify_all()
 
-        self._deliver(self.callout, reply, now)
+        self.deliver(self.callout, reply, now)
         with self._changed:
             self._changed.wait_for(lambda: told or self._over)

@@ -27,7 +27,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Union
@@ -40,7 +40,7 @@ try:
     import anyio.from_thread
     import grpc
     import grpc.aio
-    from anyio.lowlevel import checkpoint_if_cancelled
+    from anyio.lowlevel import checkpoint_if_cancelled, current_token
 except ModuleNotFoundError as error:
     raise remedy.missing("grpc", error) from None
 
@@ -311,11 +311,15 @@ class FromThread(ThreadConversation):
     """A conversation in an event loop, for a client in a thread that the loop waits for."""
 
     def __init__(self, conversation: AsyncConversation) -> None:
-        super().__init__(conversation.callout, lambda *_: None)
+        super().__init__(conversation.callout, self._deliver)
         self._conversation = conversation
+        self._loop = current_token()
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._conversation)
 
-    def tell(self, reply: Reply) -> None:
-        anyio.from_thread.run(self._conversation.tell, reply)
+    def _deliver(self, callout: GrpcStream, reply: Reply, then: Callable[[], None]) -> None:
+        try:
+            anyio.from_thread.run_sync(self._conversation.deliver, callout, reply, then, token=self._loop)
+        except RuntimeError:  # the loop is over, and so is who waited
+            self.cancel()

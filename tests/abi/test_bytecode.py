@@ -80,6 +80,7 @@ VERSIONS = {
     "c/probe_0_2_100": "0.2.100",
     "go/body": "0.2.0",
     "go/headers": "0.2.0",
+    "go/rate_limiting": "0.2.0",
 }
 """The others are Rust's, and of 0.2.1."""
 

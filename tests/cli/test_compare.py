@@ -10,7 +10,9 @@ from proxywasm_host.cli import compare
 from tests.support import FILTERS
 
 PATHS = sorted(f"{path.parent.name}/{path.stem}" for path in FILTERS.glob("*/*.wasm"))
-CONFIGURATIONS = {"rust/auth": "secret", "rust/grpc": "c,demo.S,Get,hi", "rust/tcp": None}
+CONFIGURATIONS = {
+    "rust/auth": "secret", "rust/grpc": "c,demo.S,Get,hi", "rust/tcp": None, "go/rate_limiting": '{"hour": 3}'
+}  # fmt: skip
 
 
 @pytest.mark.several_engines

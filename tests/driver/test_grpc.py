@@ -6,12 +6,15 @@ import subprocess
 import threading
 from pathlib import Path
 
+import anyio
 import grpc
 import pytest
 
 from proxywasm_host.driver.clusters import Cluster, Clusters
-from proxywasm_host.driver.conversation import MAX_UNSENT
+from proxywasm_host.driver.conversation import MAX_UNSENT, AsyncConversation
+from proxywasm_host.driver.grpc import FromThread
 from proxywasm_host.protobuf import field
+from proxywasm_host.runtime.effects import GrpcMessage, GrpcStream
 from tests.grpc_services import GrpcServer
 
 HEARD = """@on_grpc_receive_initial_metadata
@@ -323,3 +326,15 @@ def wait_until(condition, seconds: float = 10) -> bool:
             return True
         threading.Event().wait(0.001)
     return False
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_thread_that_tells_a_loop_that_is_over_does_not_wait(backend):
+    callout = GrpcStream(None, 1, "up", "test.Echo", "Chat", [])
+
+    async def converse():
+        return FromThread(AsyncConversation(callout, lambda *_: None, lambda function: function()))
+
+    conversation = anyio.run(converse, backend=backend)
+    conversation.tell(GrpcMessage(b"late"))
+    assert conversation.cancelled

@@ -22,7 +22,7 @@ async def hello(scope, receive, send):
 
 def run(program: str, monkeypatch, **given: object) -> dict:
     monkeypatch.chdir(ROOT)
-    names = dict(given)
+    names = {"__name__": __name__, **given}
     exec(program, names)
     return names
 
