@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -221,14 +221,26 @@ class KongApplication(Application):
 
     async def start(self) -> None:
         """Start the plugin servers, and load everything. Raises: ProxyWasmError."""
-        if self._first is None and self._listening is not None:
-            for server in self._source.servers:
+        try:
+            for server in self._own_servers:
                 server.start()
-        await super().start()
+            await super().start()
+        except BaseException:
+            self._end_servers()
+            raise
 
     async def stop(self) -> None:
         """Free everything, and end the plugin servers."""
-        await super().stop()
-        if self._first is None and self._listening is not None:
-            for server in self._source.servers:
-                server.stop()
+        try:
+            await super().stop()
+        finally:
+            self._end_servers()
+
+    @property
+    def _own_servers(self) -> Sequence[PluginServer]:
+        """The plugin servers, in the application that runs them for the others."""
+        return self._source.servers if self._first is None and self._listening is not None else ()
+
+    def _end_servers(self) -> None:
+        for server in self._own_servers:
+            server.stop()

@@ -8,7 +8,10 @@ import os
 import shutil
 import signal
 import socket
-from contextlib import contextmanager
+import subprocess
+import sys
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from shutil import which
 from urllib.parse import urlsplit
 
@@ -292,3 +295,29 @@ def test_clients_that_leave_amid_a_plugin_do_not_end_its_server(origin, tmp_path
                 client.sendall(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n")
         assert headers_at(served.get())["x-javascript"].startswith("bonjour 127.0.0.1")
         assert "ended with" not in served.log
+
+
+def test_a_gateway_that_cannot_start_leaves_no_plugin_server(tmp_path):
+    shutil.copy(FILTERS / "rust/auth.wasm", tmp_path)  # refuses to be without a configuration
+    file = tmp_path / "kong.yaml"
+    service = {"name": "s", "url": "http://127.0.0.1:1", "routes": [{"paths": ["/"]}], "plugins": [{"name": "js_hello"}]}
+    chain = {"service": {"name": "s"}, "filters": [{"name": "auth"}]}
+    file.write_text(json.dumps({"_format_version": "3.0", "services": [service], "filter_chains": [chain]}))
+    ran = subprocess.run(
+        [sys.executable, "-m", "proxywasm_host.cli", "serve", "--config", file, "--listen", "127.0.0.1:0"],
+        env={**os.environ, **javascript_server(tmp_path), "KONG_WASM_FILTERS_PATH": str(tmp_path)},
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert ran.returncode != 0
+    assert "refused its configuration" in ran.stderr
+    assert processes_that_name(tmp_path) == []
+
+
+def processes_that_name(folder):
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            command = (process / "cmdline").read_bytes()
+            if f"{folder}".encode() in command and int(process.name) != os.getpid():
+                found.append(command)
+    return found
