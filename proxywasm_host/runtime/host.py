@@ -60,16 +60,6 @@ __all__ = ["Host"]
 VmKey = tuple[Engine, VmConfig, tuple[tuple[str, str], ...]]
 
 
-@lru_cache(maxsize=2)  # a further VM has the bytecode of one before it
-def _checked(code: bytes, limits: ModuleLimits) -> Bytecode:
-    """A module whose size and sections are within limits. Raises: ModuleError."""
-    check_size(code, limits)
-    bytecode = Bytecode(code)
-    check_sections(bytecode, limits)
-    return bytecode
-
-
-
 class Host(HostBase):
     """Loads plugins and makes streams.
 
@@ -127,6 +117,8 @@ class Host(HostBase):
         self._vms: dict[VmKey, Vm] = {}
         self._vms_of_streams: dict[Vm, None] = {}
         """Those that end with their stream (`proxywasm_host.runtime.isolation`)."""
+        self._read: tuple[Bytecode, ModuleLimits] | None = None
+        """The last module that was within these limits: a further VM often is one of the same."""
         self._tried: dict[tuple[VmKey, str, bytes], PluginError | None] = {}
         """Result of each canary."""
 
@@ -227,10 +219,20 @@ class Host(HostBase):
             vm = self._vms[key] = self._new_vm(key, config, name, listeners(self._listener, *self._others))
         return vm
 
+    def _checked(self, code: bytes, limits: ModuleLimits) -> Bytecode:
+        """A module whose size and sections are within limits. Raises: ModuleError."""
+        read = self._read
+        if read is None or read[1] != limits or read[0].data != code:
+            check_size(code, limits)
+            bytecode = Bytecode(code)
+            check_sections(bytecode, limits)
+            self._read = read = bytecode, limits
+        return read[0]
+
     def _looked_at(self, engine: Engine, config: VmConfig) -> tuple[Bytecode, Callable[[], Module]]:
         """A module whose shape is within its limits, and what compiles it. Raises: ModuleError, as does the latter."""
         limits = config.module_limits
-        bytecode = _checked(config.code, limits)
+        bytecode = self._checked(config.code, limits)
 
         def compile_module() -> Module:
             code = check_code(bytecode, limits)
@@ -433,6 +435,7 @@ class Host(HostBase):
         self._vms.clear()
         self._vms_of_streams.clear()
         self.plugins.clear()
+        self._read = None
         return effects
 
     def __enter__(self) -> Host:
