@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 from shutil import which
 
@@ -68,3 +71,19 @@ def servers(variables):
     yield found
     for server in found:
         server.stop()
+
+
+@contextmanager
+def datagrams_answered():
+    """The port of somebody who sends one datagram back, in reverse."""
+    with socket.socket(type=socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+
+        def answer():
+            data, whom = server.recvfrom(100)
+            server.sendto(data[::-1], whom)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join()

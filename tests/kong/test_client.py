@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-
 import pytest
 
 from proxywasm_host.driver.clusters import Clusters
@@ -12,6 +9,7 @@ from proxywasm_host.kong.client import AsyncPluginClient
 from proxywasm_host.kong.plugin import Close, Connect, Receive, Send
 from proxywasm_host.kong.task import Answer, PluginCallout
 from proxywasm_host.runtime.effects import CalloutFailed
+from tests.kong.conftest import datagrams_answered
 
 pytestmark = pytest.mark.anyio
 
@@ -23,19 +21,10 @@ async def test_datagrams():
         reply = await client(PluginCallout(None, 1, effect))
         return reply.value if isinstance(reply, Answer) else reply
 
-    with socket.socket(type=socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
-
-        def answer():
-            data, whom = server.recvfrom(100)
-            server.sendto(data[::-1], whom)
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        connection = await perform(Connect("127.0.0.1", server.getsockname()[1], datagrams=True))
+    with datagrams_answered() as port:
+        connection = await perform(Connect("127.0.0.1", port, datagrams=True))
         await perform(Send(connection, b"abc"))
         assert await perform(Receive(connection, 2)) == b"cb"  # what is beyond is lost, as with recv(2)
         assert await perform(Receive(connection, 2, 0.05)) == CalloutFailed("timeout")
         assert await perform(Close(connection)) is None
-        thread.join()
     await client.aclose()

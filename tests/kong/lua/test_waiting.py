@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from proxywasm_host.kong.plugin import Close, Connect, HttpRequest, PluginFailed, Sleep, StartTimer
+from tests.kong.conftest import datagrams_answered
 from tests.kong.lua.support import Gateway, World, plugin_folder, request
 from tests.kong.lua.test_pdk import HANDLER, SCHEMA
 
@@ -231,20 +232,11 @@ def test_datagrams(call):
 
 
 def test_a_datagram_comes_back(call):
-    with socket.socket(type=socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
-
-        def answer():
-            data, whom = server.recvfrom(100)
-            server.sendto(data[::-1], whom)
-
-        thread = threading.Thread(target=answer)
-        thread.start()
+    with datagrams_answered() as port:
         code = f"""
         local s = ngx.socket.udp()
-        s:setpeername("127.0.0.1", {server.getsockname()[1]})
+        s:setpeername("127.0.0.1", {port})
         s:send("abc")
         return s:receive(), s:close()
         """
         assert call(code) == ["cba", True]
-        thread.join()
