@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -275,23 +275,13 @@ class CommandLine:
         began: Callable[[HttpStream], None] | None = None,
     ) -> ExchangeResult:
         """Send the request through the loaded chain; `began` is given the stream before it is fed."""
-        options = self.options
+        send: Callable[..., ExchangeResult] = partial(exchange, host, plugins)
         if self.gateway is not None:
             from proxywasm_host.kong.exchange import through  # noqa: PLC0415 - the extra may be missing
 
-            return through(
-                self.gateway,
-                self.request,
-                self.response,
-                recorder=recorder,
-                properties=dict(options["properties"]),
-                callouts=dict(options["callout"]),
-                ticks=options["ticks"],
-                began=began,
-            )
-        return exchange(
-            host,
-            plugins,
+            send = partial(through, self.gateway)
+        options = self.options
+        return send(
             self.request,
             self.response,
             recorder=recorder,

@@ -231,6 +231,11 @@ class ResponseChain(FilterChain):
 class NginxStream(HttpStream):
     """An `HttpStream` whose filters see what they see in nginx."""
 
+    _vms: StreamVms | None = None
+    """VMs of this stream's own."""
+    _refused: Failure | None = None
+    """Why it has none."""
+
     def __init__(
         self,
         host: Host,
@@ -242,11 +247,6 @@ class NginxStream(HttpStream):
         super().__init__(host, [], properties, buffer_limit, header_limits)
         if plugins:
             self._use(plugins)
-
-    _vms: StreamVms | None = None
-    """VMs of this stream's own."""
-    _refused: Failure | None = None
-    """Why it has none."""
 
     def _use(self, plugins: Sequence[Plugin]) -> None:
         """Give the stream its filters, before any of them is called."""
