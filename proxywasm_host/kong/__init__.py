@@ -1,1 +1,1 @@
-"""Kong's way to extend a gateway: plugins in Lua, plugins in servers of their own, and filters, in one chain."""
+"""Kong's gateway: plugins in Lua, plugins in external plugin servers, and filters, in one chain."""

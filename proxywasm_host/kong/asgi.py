@@ -48,7 +48,7 @@ class KongMiddleware(ProxyWasmMiddleware):
 
 
 def _without_routing(app: Any) -> Any:
-    """The application, which need not know where a request would have gone."""
+    """The application, without the header that says where the request would have gone."""
 
     async def without_routing(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

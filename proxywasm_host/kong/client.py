@@ -34,7 +34,7 @@ class AsyncPluginClient:
         self._pools: dict[str, AsyncPool] = {}
 
     async def __call__(self, callout: PluginCallout, /) -> Union[Answer, CalloutFailed]:
-        """Perform one effect. Whatever becomes of it is a reply."""
+        """Perform one effect. Its result or its failure is the reply."""
         effect = callout.effect
         try:
             if isinstance(effect, ServerCall):
@@ -57,7 +57,7 @@ class AsyncPluginClient:
         except httpx2.ConnectError:
             return CalloutFailed("connection refused")
         except Exception as error:  # noqa: BLE001 - the plugin waits for an answer
-            # anyio's error for all addresses of a name has theirs as its cause.
+            # anyio raises one error for all addresses of a name; the error of an address is its cause.
             refused = isinstance(error, ConnectionRefusedError) or isinstance(error.__cause__, ConnectionRefusedError)
             return CalloutFailed("connection refused" if refused else describe(error))
 
@@ -94,7 +94,7 @@ class AsyncPluginClient:
 
 
 class PluginClient:
-    """For the threads of a driver: an event loop in a thread of its own does what they ask for."""
+    """Performs effects for the threads of a driver, in an event loop that runs in its own thread."""
 
     def __init__(self, clusters: Clusters) -> None:
         self._loop = asyncio.new_event_loop()

@@ -1,8 +1,8 @@
 """Kong's declarative configuration (``_format_version`` 1.1, 2.1, 3.0): its models, and what is not supported.
 
 Names and defaults are those of Kong Gateway 3.9. `read` gives a `Configuration`, in which every entity has an id and
-names the others by theirs, however the file nests them. Nothing is ignored: what is Kong's and not supported here is an
-error that says why, and so is what Kong does not know; each has its file, line and path.
+refers to others by id, however the file nests them. Nothing is ignored: a field that Kong has and we do not support is
+an error that says why; a field that Kong does not know is an error too. Each error has its file, line and path.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ Protocol = Literal["http", "https", "grpc", "grpcs", "tcp", "tls", "tls_passthro
 Reference = Union[str, dict[str, str], None]
 Milliseconds = Annotated[int, Field(ge=1, le=(1 << 31) - 2)]
 OTHER_PROTOCOLS = "only http, https, grpc and grpcs are served here: there are no streams of TCP, TLS or UDP"
-STREAMS = "it is of routes of TCP and TLS, which are not served here"
-EXPRESSIONS = "it is of the router flavor expressions; the flavor traditional is what there is here"
-CERTIFICATES = "certificates are not kept in the configuration: `tls` of `proxywasm serve` has the listener's"
-ENTERPRISE = "it is of Kong Enterprise"
+STREAMS = "it belongs to routes of TCP and TLS, which are not served here"
+EXPRESSIONS = "it belongs to the router flavor expressions; only the flavor traditional is supported here"
+CERTIFICATES = "certificates are not read from this file: set the listener's with `tls` of `proxywasm serve`"
+ENTERPRISE = "it belongs to Kong Enterprise"
 HTTP = ("http", "https", "grpc", "grpcs")
 STREAM = ("tcp", "tls", "tls_passthrough", "udp", "ws", "wss")
 HASHES = ("consumer", "ip", "header", "cookie", "path", "query_arg", "uri_capture")
-BALANCE = "requests are not spread by a hash or by latency; round-robin and least-connections are what there is"
-PROBES = "targets are not asked how they are: health is known by what requests meet (passive)"
+BALANCE = "requests are not spread by a hash or by latency; use round-robin or least-connections"
+PROBES = "targets are not probed: their health is judged by the requests that they get (passive)"
 
 
 def not_supported(why: str, *path: str) -> PydanticCustomError:
-    """What to say of something of Kong's that is not supported here."""
+    """The error for a field or value of Kong's that is not supported here."""
     return PydanticCustomError("wrong", "{said}", {"said": f"is not supported: {why}", "path": path})
 
 
@@ -72,7 +72,7 @@ class Entry(Model):
 
 
 class Common(Entry):
-    """What all entities have."""
+    """The fields that all entities have."""
 
     id: str | None = None
     tags: list[str] | None = None
@@ -119,7 +119,7 @@ class Plugin(Common):
     @field_validator("protocols")
     @classmethod
     def _of_http(cls, value: list[str]) -> list[str]:
-        """A plugin of HTTP may name streams as well: it has nothing to do there."""
+        """A plugin for HTTP may name stream protocols as well: it is not called for them."""
         if not set(value) & set(HTTP):
             raise not_supported(OTHER_PROTOCOLS)
         return value
@@ -137,7 +137,7 @@ class Route(Common):
     """Which requests go to a service."""
 
     unsupported: ClassVar[Mapping[str, str]] = {
-        "snis": "requests are not told apart by the name that TLS asks for",
+        "snis": "requests are not routed by the name that TLS asks for",
         "sources": STREAMS,
         "destinations": STREAMS,
         "expression": EXPRESSIONS,
@@ -182,7 +182,7 @@ class Service(Common):
     unsupported: ClassVar[Mapping[str, str]] = {
         "client_certificate": CERTIFICATES,
         "ca_certificates": CERTIFICATES,
-        "tls_verify_depth": "the depth of a chain of certificates is not limited here",
+        "tls_verify_depth": "the depth of a certificate chain cannot be limited here",
     }
     unsupported_values: ClassVar[Mapping[str, Any]] = {"protocol": (STREAM, OTHER_PROTOCOLS)}
     name: str | None = None
@@ -252,12 +252,12 @@ class Unhealthy(Entry):
     @classmethod
     def _usual(cls, value: list[int]) -> list[int]:
         if set(value) != {429, 500, 503}:
-            raise not_supported("every status from 500 on is a failure here, and no other: leave the list out")
+            raise not_supported("here every status from 500 on is a failure, and no other is: leave it out")
         return value
 
 
 class Healthy(Entry):
-    """When a target is well again: after a time, and not by successes."""
+    """When a target is healthy again: after a time, not after successes."""
 
     http_statuses: list[int] = []
     successes: Annotated[int, Field(ge=0, le=255)] = 0
@@ -266,12 +266,12 @@ class Healthy(Entry):
     @classmethod
     def _none(cls, value: int) -> int:
         if value:
-            raise ValueError("is not supported: a target that was left out comes back after a time, not by successes")
+            raise ValueError("is not supported: a target that was left out returns after a time, not after successes")
         return value
 
 
 class Passive(Entry):
-    """Health by what requests meet."""
+    """Health of a target, judged by the requests that it gets."""
 
     type: Literal["tcp", "http", "https", "grpc", "grpcs"] = "http"
     healthy: Healthy = Healthy()
@@ -303,7 +303,7 @@ class Healthchecks(Entry):
     """Health of targets."""
 
     unsupported_values: ClassVar[Mapping[str, Any]] = {
-        "threshold": (range(1, 101), "requests go to the targets that are left, however few they are")
+        "threshold": (range(1, 101), "requests go to the healthy targets, however few they are")
     }
     active: Active = Active()
     passive: Passive = Passive()
@@ -367,7 +367,7 @@ CREDENTIALS = (
     *("keyauth_credentials", "basicauth_credentials", "acls", "jwt_secrets", "hmacauth_credentials"),
     "oauth2_credentials",
 )
-"""Collections that plugins have of their own; each entity names its consumer."""
+"""Collections that plugins define; each entity names its consumer."""
 
 
 class File(Entry):
@@ -379,8 +379,8 @@ class File(Entry):
         "snis": CERTIFICATES,
         "vaults": "secrets are not read from vaults; use environment variables of the shell that writes the file",
         "consumer_groups": ENTERPRISE,
-        "key_sets": "keys are not kept in the configuration",
-        "keys": "keys are not kept in the configuration",
+        "key_sets": "keys are not read from this file",
+        "keys": "keys are not read from this file",
         "workspaces": ENTERPRISE,
         "rbac_users": ENTERPRISE,
     }
@@ -409,7 +409,7 @@ class File(Entry):
         return str(value) if isinstance(value, float) else value
 
 
-# -- What is made of it ------------------------------------------------------------------------------------------------
+# -- The result --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -421,7 +421,7 @@ class PluginUse:
     where: str
     """File, line and path, for messages."""
     service: str | None = None
-    """Ids of what it is for; ``None`` for all."""
+    """Ids of the service, route and consumer that it is for; ``None`` for all."""
     route: str | None = None
     consumer: str | None = None
     protocols: tuple[str, ...] = ()
@@ -465,14 +465,14 @@ def read(file: Path) -> Configuration:
 
 
 class _Flattener:
-    """Makes a `Configuration` of a file. Raises: ConfigError."""
+    """Makes a `Configuration` from a file. Raises: ConfigError."""
 
     def __init__(self, file: Path, lines: Mapping[Key, int], parsed: File) -> None:
         self._file, self._lines = file, lines
         self._wrong: list[str] = []
         self.configuration = Configuration(file)
         self._ids: dict[str, dict[str, str]] = {}
-        """Of each collection: the id of each name and id."""
+        """By collection: the id for each name and each id."""
         for number, upstream in enumerate(parsed.upstreams):
             entity = self._add("upstreams", upstream, ("upstreams", number), {"targets"})
             for target in upstream.targets:
@@ -538,7 +538,7 @@ class _Flattener:
             self._wrong.append(f"{self.where(path)}: {not_among(collection[:-1], named, ids)}")
             return None
         if given is not None and ids[named] != given:
-            self._wrong.append(f"{self.where(path)}: it stands within another of the {collection}")
+            self._wrong.append(f"{self.where(path)}: it is nested in another one of the {collection}")
         return ids[named]
 
     def _route(self, route: Route, path: Key, service: str | None) -> None:
@@ -581,7 +581,7 @@ class _Flattener:
             )
             same = (use.name, use.service, use.route, use.consumer)
             if any(same == (old.name, old.service, old.route, old.consumer) for old in self.configuration.plugins):
-                self._wrong.append(f"{self.where(at)}: plugin {use.name!r} is there twice for the same requests")
+                self._wrong.append(f"{self.where(at)}: plugin {use.name!r} is configured twice for the same requests")
             self.configuration.plugins.append(use)
 
     def _chains(self, chains: list[FilterChain], path: Key, scope: Mapping[str, str]) -> None:
@@ -593,7 +593,7 @@ class _Flattener:
                 self._wrong.append(f"{self.where(at)}: a filter chain is for one route or for one service")
                 continue
             if owners[0] in self.configuration.chains:
-                self._wrong.append(f"{self.where(at)}: there is a filter chain for the same requests before")
+                self._wrong.append(f"{self.where(at)}: another filter chain is for the same requests")
             if chain.enabled:
                 self.configuration.chains[owners[0]] = list(self._filters(chain, (*at, "filters")))
 

@@ -1,4 +1,4 @@
-"""What plugins see and change of one request: the state behind Kong's PDK (``kong.request``, ``kong.response``, …).
+"""The state of one request that plugins see and change, behind Kong's PDK (``kong.request``, ``kong.response``, …).
 
 Text is `str` with one character for each byte (latin-1), so that nothing is lost; bodies are bytes.
 """
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 PENDING_HEADERS = "response headers"
-"""The key in `Context.state` of the `Headers` that plugins set before there is a response, which then has them."""
+"""Key in `Context.state` of the `Headers` that plugins set before the response comes; they are added to it then."""
 
 Entity = Mapping[str, Any]
 """A service, route, consumer or credential as the configuration has it, with Kong's field names; `id` is always set."""
@@ -74,12 +74,12 @@ class Headers:
         pairs[at : at + 1] = new
 
     def replace(self, headers: Mapping[bytes, str]) -> None:
-        """Put these, at the end, in the place of all of these names, which are in lower case. Raises as `set`."""
+        """Replace all headers of these names, in lower case, by these pairs at the end. Raises as `set`."""
         self.pairs[:] = [pair for pair in self.pairs if pair[0] not in headers]
         self.pairs += [(name, _value(value)) for name, value in headers.items()]
 
     def add(self, name: str, value: str) -> None:
-        """Add a value after those that are there."""
+        """Add a value after the existing ones."""
         self.pairs.append((_name(name), _value(value)))
 
     def remove(self, name: str) -> None:
@@ -88,7 +88,7 @@ class Headers:
         self.pairs[:] = [pair for pair in self.pairs if pair[0] != unwanted]
 
     def by_name(self) -> dict[str, list[str]]:
-        """All values by name, in the order of the first of each."""
+        """All values by name, in the order in which the names first appear."""
         found: dict[str, list[str]] = {}
         for name, value in self.pairs:
             found.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
@@ -106,7 +106,7 @@ def _name(name: str) -> bytes:
 
 
 def _value(value: str) -> bytes:
-    """Raises: ValueError, for what would end the header."""
+    """Raises: ValueError, for a value that would end the header."""
     if "\n" in value or "\r" in value or "\0" in value:
         raise ValueError(f"a header's value is one line, not {value!r}")
     return value.encode("latin-1")
@@ -120,20 +120,20 @@ class Client:
     """Address of the connection's peer."""
     port: int
     forwarded_ip: str
-    """The client's address as trusted proxies before us said it, else `ip`."""
+    """The client's address, as trusted proxies before us give it; else `ip`."""
     forwarded_port: int
 
 
 @dataclass(slots=True)
 class Request:
-    """The client's request. `method`, `query`, `headers` and `body` go upstream as they are here when it goes."""
+    """The client's request. `method`, `query`, `headers` and `body` go upstream as they are at that moment."""
 
     method: str
     scheme: str
     host: str
     """From ``Host``, in lower case, without a port."""
     port: int
-    """On which the request came in."""
+    """The port on which the request came in."""
     raw_path: str
     """The path as it came, without the query."""
     path: str
@@ -143,17 +143,17 @@ class Request:
     headers: Headers
     http_version: float
     forwarded_scheme: str
-    """These as trusted proxies before us said them, else as above."""
+    """Host, port, scheme and path as trusted proxies before us give them; else as above."""
     forwarded_host: str
     forwarded_port: int
     forwarded_path: str
     forwarded_prefix: str | None
     id: str
-    """Of this request, 32 hexadecimal digits."""
+    """The id of this request, 32 hexadecimal digits."""
     started: float
     """When it came in: seconds since 1970."""
     body: bytes | None = None
-    """All of it, once a plugin has asked (`ReadRequestBody`) or replaced it; ``None`` before."""
+    """The whole body, once a plugin has asked for it (`ReadRequestBody`) or replaced it; ``None`` before."""
 
 
 @dataclass(slots=True)
@@ -166,7 +166,7 @@ class Route:
     captures: Mapping[str, str] = field(default_factory=dict)
     """Named groups of the expression that matched the path."""
     unnamed_captures: Sequence[str] = ()
-    """All groups, from the first on; the whole match is not among them."""
+    """All groups, from the first on, without the whole match."""
 
 
 @dataclass(slots=True)
@@ -178,9 +178,9 @@ class Upstream:
     """An address, a name, or the name of an upstream of the configuration."""
     port: int
     path: str
-    """Of the request that goes upstream, without the query."""
+    """Path of the request that goes upstream, without the query."""
     host_header: str | None = None
-    """What ``Host`` will say; ``None`` for the client's (``preserve_host``)."""
+    """The value of ``Host``; ``None`` keeps the client's (``preserve_host``)."""
 
 
 @dataclass(slots=True)
@@ -192,9 +192,9 @@ class Response:
     source: str = "service"
     """``service``, ``exit`` (a plugin or a filter answered) or ``error`` (the gateway did)."""
     body: bytes = b""
-    """In ``response`` all of the body; in ``body_filter`` the part at hand. What it is set to takes its place."""
+    """The whole body in ``response``, the current part in ``body_filter``. Setting it replaces that."""
     last: bool = False
-    """Whether nothing follows that part. A plugin that sets it ends the body."""
+    """Whether this is the last part. A plugin that sets it ends the body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,10 +213,10 @@ class Context:
     request: Request
     client: Client
     entities: Mapping[str, Sequence[Entity]]
-    """What the configuration declares, by Kong's collections: ``consumers``, ``keyauth_credentials``, ``acls``, …"""
+    """The configuration's entities by Kong's collections: ``consumers``, ``keyauth_credentials``, ``acls``, …"""
     log: Log
     phase: str = ""
-    """The one that runs."""
+    """The phase that runs."""
     route: Route | None = None
     """``None`` in ``rewrite``, and if there is none."""
     upstream: Upstream | None = None
@@ -227,16 +227,16 @@ class Context:
     response: Response | None = None
     """From ``response`` or ``header_filter`` on."""
     service_response: Response | None = None
-    """Upstream's, as it came; its body only where a plugin has the phase ``response``."""
+    """Upstream's response as it came; with its body only if a plugin has the phase ``response``."""
     shared: MutableMapping[str, Any] = field(default_factory=dict)
-    """``kong.ctx.shared``: one for Lua, plugin servers and filters. Values are what JSON can hold."""
+    """``kong.ctx.shared``, shared by Lua, plugin servers and filters. Values are those that JSON can hold."""
     state: dict[object, Any] = field(default_factory=dict)
-    """What a kind of plugin keeps for this request (``kong.ctx.plugin``), by a key of its own."""
+    """What each kind of plugin keeps for this request (``kong.ctx.plugin``), by key."""
     log_values: dict[str, Any] = field(default_factory=dict)
-    """``kong.log.set_serialize_value``: by key, with dots for what is inside; ``None`` removes a value."""
+    """``kong.log.set_serialize_value``, by dotted key; ``None`` removes a value."""
     node_id: str = ""
     """Of this gateway."""
     trusts: Callable[[str], bool] = bool
     """Whether an address is that of a trusted proxy (``KONG_TRUSTED_IPS``)."""
     exit: Exit | None = None
-    """A plugin that answers sets it and returns; later plugins and all filters are left out."""
+    """A plugin that answers the client sets this and returns; later plugins and all filters are skipped."""

@@ -1,7 +1,7 @@
 """The driver of a thread that serves a configuration of Kong: it asks plugin servers itself.
 
-What a plugin server answers comes within some microseconds, many times in a request: from one thread to the other and
-back would take much longer than that.
+A plugin server answers within microseconds, many times in a request: changing threads for each answer would take much
+longer than that.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from proxywasm_host.serve.driver import ThreadDriver
 __all__ = ["KongDriver"]
 
 SEND_AGAIN = 0.001
-"""Seconds until more of a message is sent that the server did not take at once."""
+"""Seconds until the rest of a message is sent that the server did not take at once."""
 CHECK = 1.0
-"""Seconds between looks at what takes too long."""
+"""Seconds between two checks for calls that take too long."""
 
 
 class KongDriver(ThreadDriver):
-    """As its base; calls to plugin servers are made in the thread of the host."""
+    """A `ThreadDriver` that makes calls to plugin servers in the thread of the host."""
 
     def _start(self) -> None:
         self._servers: dict[str, ServerCalls] = {}
@@ -59,11 +59,11 @@ class KongDriver(ThreadDriver):
 
 
 class ServerCalls:
-    """Calls to one plugin server, in a thread that has an event loop of its own.
+    """Calls to one plugin server, in a thread with its own event loop.
 
     Args:
         pool: the connections.
-        watch: calls a function whenever something has come in at a socket, given by its number, until it returns false.
+        watch: calls a function whenever a socket, given by its number, can be read, until the function returns false.
         later: calls a function so many seconds from now.
         answer: takes a callout and the reply to it.
     """
@@ -82,11 +82,11 @@ class ServerCalls:
         self._waiting: dict[tuple[Any, int], PluginCallout] = {}
         """Callouts without a connection yet."""
         self._asked: dict[Connection, tuple[PluginCallout | None, float]] = {}
-        """What is under way on each connection (``None``: nobody waits for it), and until when it may be."""
+        """The call under way on each connection (``None`` if nobody waits for it any more), and its deadline."""
         self._checks = False
 
     def call(self, callout: PluginCallout) -> None:
-        """Ask what a callout asks; the reply comes later."""
+        """Make a call; the reply comes later."""
         ask = callout.effect.message  # type: ignore[union-attr]
         assert isinstance(ask, Ask)  # noqa: S101 - made by `ServerPlugin`
         if ask.connection is None:
@@ -100,11 +100,11 @@ class ServerCalls:
         self._waiting.pop((plugin, token), None)
         for connection, (callout, until) in self._asked.items():
             if callout is not None and callout.plugin is plugin and callout.token == token:
-                self._asked[connection] = None, until  # closed when the server has said something: see `Pool.left`
+                self._asked[connection] = None, until  # closed when the server has answered: see `Pool.left`
                 return
 
     def close(self) -> None:
-        """Close all connections; one on which something is under way, when the server has said something."""
+        """Close all connections; one with a call under way is closed when the server has answered."""
         self._waiting.clear()
         self._asked = {connection: (None, until) for connection, (_, until) in self._asked.items()}
         self._pool.close(self._asked)
@@ -149,13 +149,13 @@ class ServerCalls:
             self._failed(connection, error)
 
     def _readable(self, connection: Connection) -> bool:
-        """Read what has come; returns whether the connection is still of use."""
+        """Read what has come; returns whether the connection can still be used."""
         if connection not in self._pool:
             return False
         try:
             event = connection.receive()
             if event is not None and connection not in self._asked:
-                raise PluginServerError("the plugin server says what it was not asked")  # noqa: TRY301 - one way out
+                raise PluginServerError("the plugin server sent an answer to no question")  # noqa: TRY301 - one way out
         except (OSError, PluginServerError) as error:
             self._failed(connection, error)
             return False
@@ -174,7 +174,7 @@ class ServerCalls:
             self._reply(callout, CalloutFailed(describe(error)))
 
     def _check(self) -> None:
-        """Give up what takes too long."""
+        """Give up calls that take too long."""
         now = monotonic()
         for connection in [connection for connection, (_, until) in self._asked.items() if until < now]:
             self._failed(connection, TimeoutError())

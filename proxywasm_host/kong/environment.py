@@ -1,6 +1,6 @@
-"""What Kong is told by its environment (``KONG_…``, the settings of ``kong.conf``), as far as it matters here.
+"""Kong's environment variables (``KONG_…``, the settings of ``kong.conf``) that have a meaning here.
 
-A setting that is not known here is told in the log, once, so that nobody takes it for done.
+A setting without one is named in the log, once, so that nobody believes that it works.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ WITHOUT_MEANING = (
     *("KONG_PROXY_ACCESS_LOG", "KONG_PROXY_ERROR_LOG", "KONG_ADMIN_ACCESS_LOG", "KONG_ADMIN_ERROR_LOG"),
     *("KONG_ADMIN_LISTEN", "KONG_NGINX_DAEMON", "KONG_LOG_LEVEL", "KONG_PROXY_LISTEN", "KONG_NGINX_WORKER_PROCESSES"),
 )
-"""Settings that are what they are here, or that ``proxywasm serve`` has options for."""
+"""Settings that are fixed here, or that ``proxywasm serve`` has options for."""
 LUA_MEMORY, LUA_TIME, LUA_WRITABLE = "KONG_LUA_MEMORY", "KONG_LUA_HANDLER_TIME", "KONG_LUA_WRITABLE"
-"""Not Kong's: it has no such limits, and its plugins may write wherever nginx may."""
+"""Settings that Kong does not have: it has no such limits, and its plugins may write wherever nginx may."""
 VARIABLES = "KONG_NGINX_MAIN_ENV"
 ISOLATION = "KONG_NGINX_HTTP_PROXY_WASM_ISOLATION"
 ZONE = "KONG_NGINX_WASM_SHM_KV"
@@ -63,7 +63,7 @@ class Environment:
     real_ip_header: str = "x-real-ip"
     """``KONG_REAL_IP_HEADER``."""
     lua_folders: tuple[Path, ...] = ()
-    """``KONG_LUA_PACKAGE_PATH``, as folders: what is before ``?.lua`` or ``?/init.lua``."""
+    """``KONG_LUA_PACKAGE_PATH`` as folders: the part before ``?.lua`` or ``?/init.lua``."""
     lua_memory: int | None = 256 << 20
     """``KONG_LUA_MEMORY``: bytes that all plugins in Lua of a thread may use; ``None`` without a limit (``off``)."""
     lua_handler_time: float | None = 1.0
@@ -127,7 +127,7 @@ def _limit(variables: Mapping[str, str], name: str, otherwise: Any, kind: TypeAd
     try:
         return kind.validate_python(given.removesuffix("s") if kind is _SECONDS else given)
     except ValidationError:
-        raise ConfigError(f"{name}: {given!r} is no limit: write it as {example}, or off") from None
+        raise ConfigError(f"{name}: {given!r} is not a limit: write it as {example}, or off") from None
 
 
 def _environment(variables: Mapping[str, str]) -> dict[str, str]:
@@ -147,7 +147,7 @@ def _names(given: str) -> frozenset[str] | None:
 
 def _isolation(given: str) -> Any:
     if given not in ("none", "stream", "filter"):
-        raise ConfigError(f"{ISOLATION} is none, stream or filter, not {given!r}")
+        raise ConfigError(f"{ISOLATION} must be none, stream or filter, not {given!r}")
     return given
 
 
@@ -161,7 +161,7 @@ def _zones(variables: Mapping[str, str]) -> dict[str, ShmKv]:
             except ValidationError as error:
                 raise ConfigError(f"{name}: {error.errors()[0]['msg']}") from None
             if zone is None:
-                raise ConfigError(f"{name}: {given!r} is no zone: write it as 12m, or 12m eviction=lru")
+                raise ConfigError(f"{name}: {given!r} is not a zone: write it as 12m, or 12m eviction=lru")
             found["*" if name in EVERY_ZONE else name.removeprefix(f"{ZONE}_").lower()] = zone
     return {"*": ShmKv(size=MAIN_ZONE), **found} if found else {}
 

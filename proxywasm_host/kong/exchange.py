@@ -1,4 +1,4 @@
-"""One whole request through a gateway, without any connection: `proxywasm_host.testing.exchange` for Kong's way."""
+"""One whole request through a gateway, without any connection: `proxywasm_host.testing.exchange` for Kong."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from proxywasm_host.testing.run import exchange
 __all__ = ["NOBODY", "as_call", "of_plugins", "through"]
 
 NOBODY = "connection refused"
-"""What a plugin is told of a connection that nobody answers."""
+"""What a plugin is told when it connects: nobody answers."""
 
 
 def as_call(callout: PluginCallout, request: HttpRequest) -> HttpCall:
-    """A plugin's request as filters make theirs, for those who answer them."""
+    """A plugin's request in the form of a filter's callout, for functions that answer callouts."""
     url = urlsplit(request.url)
     head = [
         (b":method", request.method.encode()),
@@ -35,10 +35,10 @@ def as_call(callout: PluginCallout, request: HttpRequest) -> HttpCall:
 
 
 def of_plugins(callouts: Mapping[str, Any]) -> Any:
-    """Who answers what plugins ask for: their HTTP requests get the replies of the cluster ``HOST:PORT`` or ``HOST``; a
-    function that makes them is given an `HttpCall`.
+    """Answers plugins: their HTTP requests get the replies of the cluster ``HOST:PORT`` or ``HOST``; a function that
+    makes replies is given an `HttpCall`.
 
-    To sleep takes no time. Connections, and calls to plugin servers, fail.
+    Sleeping takes no time. Connections and calls to plugin servers fail.
     """
 
     def answer(callout: PluginCallout) -> Sequence[Reply]:

@@ -1,7 +1,7 @@
 """Filters from a folder, as Kong finds them: ``<name>.wasm``, and ``<name>.meta.json`` for its configuration's schema.
 
-Source: ``kong/runloop/wasm.lua``: without a schema a configuration is text or nothing; with one it is checked, and what
-is not text goes to the filter as JSON.
+Source: ``kong/runloop/wasm.lua``: without a schema a configuration is text or nothing; with one it is checked, and
+anything but text goes to the filter as JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["FilterFolder"]
 
 
 class FilterFolder:
-    """The filters that are installed. Raises: ConfigError, for a schema that is none."""
+    """The filters that are installed. Raises: ConfigError, for a file that is not a schema."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class FilterFolder:
 
 
 def _schema(file: Path) -> Draft4Validator | None:
-    """What a configuration has to be, if the file says so."""
+    """The schema of configurations, if the file has one."""
     if not file.exists():
         return None
     try:

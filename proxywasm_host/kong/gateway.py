@@ -1,4 +1,4 @@
-"""The plugins, routes and filters of one configuration in one host: what all of its requests have in common."""
+"""The plugins, routes and filters of one configuration in one host, which all of its requests share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FREE = 1 << 16
 
 
 def log_failure(plugin: str, phase: str, error: Exception) -> None:
-    """Tell why a plugin's code failed; of an error that is not the plugin's, where it comes from as well."""
+    """Log why a plugin's code failed; for an error that is not the plugin's, with its traceback."""
     if isinstance(error, PluginFailed):
         logger.error("plugin %s failed in %s: %s", plugin, phase, error)
     else:
@@ -35,20 +35,20 @@ def log_failure(plugin: str, phase: str, error: Exception) -> None:
 
 
 class Gateway:
-    """Made in the thread of its host; all of its methods are called there.
+    """One configuration at work. Make it in the thread of its host, and call all of its methods there.
 
     Args:
         host: of the filters; its profile is ``wasmx``.
-        configuration: what the file says.
-        plugins: those that it names, loaded, by name.
-        filters: the running filters, by the id of the service or route whose chain they are.
-        servers: plugin servers by name, for whoever performs the effects.
+        configuration: the file's content.
+        plugins: the plugins that it names, loaded, by name.
+        filters: the running filters, by the id of the service or route that their chain is for.
+        servers: plugin servers by name, for the embedder, which performs the effects.
         trusted: networks of proxies whose ``X-Forwarded-…`` are believed (``KONG_TRUSTED_IPS``).
-        real_ip_header: the header that names the client then, in lower case.
+        real_ip_header: the header in which they name the client, in lower case.
     """
 
     name = "kong"
-    """As a driver's log names whoever makes a callout."""
+    """The name that a driver's log gives to a plugin's callouts."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Gateway:
     def with_phase(self, phase: str, context: Context) -> Iterator[tuple[Plugin, Any]]:
         """Plugins that have something to do in a phase of this request, by priority, each with its configuration.
 
-        It is looked up when it is a plugin's turn: one before it may have said who the consumer is.
+        Each configuration is looked up when it is the plugin's turn: a plugin before it may have set the consumer.
         """
         for plugin in self._plugins:
             config = self.config_of(plugin, context) if phase in plugin.phases else None
@@ -139,7 +139,7 @@ class Gateway:
 
     @property
     def _root(self) -> Gateway:
-        """Whom `Host.deliver` gives the replies to."""
+        """The receiver to which `Host.deliver` gives replies."""
         return self
 
     def call(self, task: Task, effect: Effect) -> int:
@@ -150,7 +150,7 @@ class Gateway:
         return self._token
 
     def cancel(self, token: int) -> None:
-        """Nobody waits for a reply any more."""
+        """Drop the reply to this callout: nobody waits for it any more."""
         self._tasks.pop(token, None)
         self.host._emit(CancelCallout(self, token))  # type: ignore[arg-type]
 
@@ -169,14 +169,14 @@ class Gateway:
             task.resume(failure=getattr(reply, "failure", None) or getattr(reply, "reason", None) or "no answer")
 
     def start_timer(self, timer: StartTimer) -> None:
-        """Run a generator beside whatever runs."""
+        """Run a generator beside the others."""
 
         def later() -> Run:
             yield Sleep(timer.seconds)
             yield from timer.run
 
         if len(self._timers) >= FREE:
-            logger.error("%d timers wait or run: no other is started", FREE)
+            logger.error("%d timers wait or run: no more are started", FREE)
             timer.run.close()
         else:
             self.detach(later() if timer.seconds > 0 else timer.run, "timer", "timer", background=True)
@@ -194,19 +194,19 @@ class Gateway:
         task.resume()
 
     def close(self) -> None:
-        """End what still runs."""
+        """End the generators that still run."""
         for task in list(self._timers):
             task.cancel()
         self._timers.clear()
 
-    # -- The rest ------------------------------------------------------------------------------------------------
+    # -- Others --------------------------------------------------------------------------------------------------
 
     def log(self, level: LogLevel, message: str) -> None:
         """Take a line that a plugin logs."""
         self.host.services.log.log(GuestLog("kong", level, message, 0))
 
     def trusts(self, address: str) -> bool:
-        """Whether a proxy is believed in what it says of its client."""
+        """Whether what a proxy says of its client is believed."""
         if not self._trusted:
             return False
         try:

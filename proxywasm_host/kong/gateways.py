@@ -1,4 +1,4 @@
-"""What the middlewares have in common: one configuration, and a gateway for each chain of filters that runs."""
+"""The part that the middlewares share: one configuration, and a gateway for each running chain of filters."""
 
 from __future__ import annotations
 

@@ -17,9 +17,9 @@ from proxywasm_host.kong.context import Context
 __all__ = ["KONG", "VERSION", "read", "variable", "write"]
 
 KONG = frozenset({"kong", "ngx"})
-"""The first words of their names."""
+"""The namespaces of these properties."""
 VERSION = "3.9.0"
-"""Of Kong Gateway whose behaviour this is."""
+"""Version of Kong Gateway whose behaviour this is."""
 SHARED = "kong.ctx.shared."
 CONFIGURATION = {
     "version": VERSION,
@@ -128,7 +128,7 @@ def write(context: Context, name: str, value: bytes) -> Refusal | None:
         else:
             host, colon, port = text.rpartition(":")
             if not colon or not port.isdigit():
-                return Refusal(Status.BAD_ARGUMENT, "{0!r} is not a target: it is host:port", text)
+                return Refusal(Status.BAD_ARGUMENT, "{0!r} is not a target: write it as host:port", text)
             upstream.host, upstream.port = host, int(port)
         return None
     return Refusal(Status.BAD_ARGUMENT, "property {0} cannot be set", name)
@@ -136,6 +136,6 @@ def write(context: Context, name: str, value: bytes) -> Refusal | None:
 
 def _set_status(context: Context, text: str) -> Refusal | None:
     if not text.isdigit() or not 100 <= int(text) <= 599 or context.response is None:
-        return Refusal(Status.BAD_ARGUMENT, "a status of {0!r}, or no response to have it", text)
+        return Refusal(Status.BAD_ARGUMENT, "{0!r} is not a status, or there is no response yet", text)
     context.response.status = int(text)
     return None

@@ -1,9 +1,9 @@
-"""What a plugin of Kong's is, whatever it is written in, and what it may ask for while it runs. No I/O happens here.
+"""Plugins of Kong in any language, and the effects that they may ask for. No I/O happens here.
 
 A plugin's phase is a generator. It reads and changes a `Context`, yields effects, and is resumed with the answer to
 each; an effect that fails is thrown in as `EffectFailed`. It ends by returning; to answer the client it sets
 `Context.exit` before. Only ``init_worker``, ``rewrite``, ``access``, ``response``, ``log``, ``preread`` and timers may
-yield; ``header_filter`` and ``body_filter`` must not, as in Kong, and nothing waits for what is between them.
+yield; as in Kong, ``header_filter`` and ``body_filter`` must not, so nothing ever waits between them.
 """
 
 from __future__ import annotations
@@ -39,34 +39,34 @@ PHASES = (
     *("init_worker", "configure", "certificate", "rewrite", "access"),
     *("response", "header_filter", "body_filter", "log", "preread"),
 )
-"""All phases, in the order in which they come."""
+"""All phases, in their order."""
 
 
 class PluginFailed(ProxyWasmError):
-    """A plugin's code failed: the request is answered 500, and the log has this, with the code's own traceback."""
+    """A plugin's code failed: the request is answered 500, and this is logged, with the plugin's traceback."""
 
     code = "plugin_failed"
 
 
 class EffectFailed(ProxyWasmError):
-    """What a plugin asked for could not be done; the text is nginx's word for it (``timeout``, …)."""
+    """An effect failed; the text is nginx's word for the reason (``timeout``, …)."""
 
     code = "effect_failed"
 
 
-# -- Effects: what a phase may yield -----------------------------------------------------------------------------------
+# -- Effects that a phase may yield -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Be resumed so many seconds from now, with ``None``."""
+    """Resume the plugin after so many seconds, with ``None``."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class ReadRequestBody:
-    """Be resumed when the request has come in as a whole, with its body, which is in `Request.body` from then on."""
+    """Resume the plugin with the body when the whole request has come in; `Request.body` has it from then on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +80,21 @@ class HttpReply:
 
 @dataclass(frozen=True, slots=True)
 class HttpRequest:
-    """Make an HTTP request; be resumed with its `HttpReply`."""
+    """Make an HTTP request; the plugin is resumed with an `HttpReply`."""
 
     method: str
     url: str
     headers: HeaderList = field(default_factory=list)
     body: bytes = b""
     timeout: float = 60.0
-    """Seconds for all of it."""
+    """Seconds for the whole call."""
     verify: bool = True
     """Whether the certificate of an ``https`` URL is checked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Connect:
-    """Open a connection; be resumed with it, a value to be named in `Send`, `Receive` and `Close`."""
+    """Open a connection; the plugin is resumed with a value for `Send`, `Receive` and `Close`."""
 
     host: str
     """A name or an address; the path of a Unix socket, if `port` is 0."""
@@ -103,15 +103,15 @@ class Connect:
     """Seconds."""
     tls: bool = False
     server_name: str | None = None
-    """For TLS, instead of `host`."""
+    """Name for TLS, instead of `host`."""
     verify: bool = True
     datagrams: bool = False
-    """Over UDP: each `Send` is a datagram, and so is what each `Receive` gives."""
+    """Use UDP: each `Send` sends a datagram, and each `Receive` gives one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send all of `data`; be resumed with ``None``."""
+    """Send all of `data`; the plugin is resumed with ``None``."""
 
     connection: object
     data: bytes
@@ -120,7 +120,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Receive:
-    """Be resumed with at most `size` bytes as soon as there are some; with none at the end of the stream."""
+    """Resume the plugin with at most `size` bytes as soon as some have come; with ``b""`` at the end of the stream."""
 
     connection: object
     size: int = 65536
@@ -129,16 +129,16 @@ class Receive:
 
 @dataclass(frozen=True, slots=True)
 class Close:
-    """Close a connection; be resumed with ``None``. One that is left open ends with its phase or timer."""
+    """Close a connection; the plugin is resumed with ``None``. An open connection ends with its phase or timer."""
 
     connection: object
 
 
 @dataclass(frozen=True, slots=True)
 class StartTimer:
-    """Run another generator `seconds` from now, beside this one; be resumed at once, with ``None``.
+    """Run another generator `seconds` from now, beside this one; the plugin is resumed at once, with ``None``.
 
-    It may outlive the request. What it raises is logged.
+    It may outlive the request. An error in it is logged.
     """
 
     seconds: float
@@ -147,10 +147,10 @@ class StartTimer:
 
 @dataclass(frozen=True, slots=True)
 class ServerCall:
-    """Send a message on a connection to a plugin server and be resumed with its answer. Plugin servers' own."""
+    """Send a message to a plugin server; the plugin is resumed with the answer. Used by plugins of such servers."""
 
     server: str
-    """By its name in the configuration."""
+    """The server's name in the configuration."""
     message: object
 
 
@@ -159,16 +159,16 @@ Run = Generator[Effect, Any, None]
 
 
 class Plugin(Protocol):
-    """A plugin that is loaded. It is used in one thread."""
+    """A loaded plugin. It is used in one thread."""
 
     @property
     def name(self) -> str:
-        """By which the configuration names it."""
+        """Its name in the configuration."""
         ...
 
     @property
     def priority(self) -> int:
-        """In each phase, plugins of higher priority run first; of equal priority, by name in descending order."""
+        """Plugins of higher priority run first in each phase; those of equal priority in descending order of names."""
         ...
 
     @property
@@ -178,7 +178,7 @@ class Plugin(Protocol):
 
     @property
     def phases(self) -> frozenset[str]:
-        """Those of `PHASES` that it has something to do in."""
+        """Those of `PHASES` for which it has code."""
         ...
 
     def check(self, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,7 +192,7 @@ class Plugin(Protocol):
         """Run one phase. Raises (from the generator): PluginFailed.
 
         In ``init_worker`` and ``configure`` there is no context. `config` is what `check` returned for this place in
-        the configuration; in ``init_worker`` it is ``None``; in ``configure`` a sequence of all of the plugin's, or
-        ``None`` if there is none.
+        the configuration. In ``init_worker`` it is ``None``; in ``configure`` it is a sequence of all configurations of
+        the plugin, or ``None`` if there are none.
         """
         ...

@@ -1,13 +1,13 @@
-"""Which route a request takes, and which path goes upstream: Kong's router of the flavour ``traditional``.
+"""Finds the route of a request and the path that goes upstream: Kong's router of the flavour ``traditional``.
 
 Rules, from ``kong/router/traditional.lua``:
 
 * A route with several paths counts as one route for each of them.
-* A route that says more kinds of things (hosts, headers, paths, methods) comes before one that says fewer; of the same
-  number, what is said of hosts weighs more than headers, paths and methods, in this order.
+* A route with more kinds of conditions (hosts, headers, paths, methods) comes before one with fewer. Of routes with the
+  same number, hosts weigh more than headers, then paths, then methods.
 * Then: a wildcard host with a port, hosts without wildcards, a regular expression as path, more headers, a higher
   ``regex_priority``, a longer path, an earlier place in the configuration.
-* The path is compared in its normalised form, and so it goes upstream.
+* The path is compared, and goes upstream, in its normalised form.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REGEX_PATH, PLAIN_HOSTS, WILDCARD_WITH_PORT = 1, 2, 4
 Pattern = Any
 """Of RE2."""
 REMEMBERED = 5000
-"""Requests whose route is remembered, as in Kong."""
+"""Number of requests whose route is remembered, as in Kong."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Match:
 
     route: Entity
     prefix: str = ""
-    """The part of the path that the route's own path has matched."""
+    """The part of the path that the route's path has matched."""
     postfix: str | None = None
-    """What follows it; ``None`` if the route has no path."""
+    """The part after it; ``None`` if the route has no path."""
     captures: Mapping[str, str] = field(default_factory=dict)
     unnamed_captures: tuple[str, ...] = ()
 
@@ -67,7 +67,7 @@ class Match:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """One path of a route, ready to be compared."""
+    """One path of a route, prepared for comparison."""
 
     route: Entity
     hosts: frozenset[str]
@@ -79,7 +79,7 @@ class _Candidate:
     order: tuple[int, ...]
 
     def match(self, method: str, path: str, host: str, headers: Headers) -> Match | None:
-        """How the request matches, if it does."""
+        """The match with a request, or ``None``."""
         if self.methods and method not in self.methods:
             return None
         if (self.hosts or self.wildcards) and not self._is_of(host):
@@ -110,7 +110,7 @@ class _Candidate:
 
 
 class Router:
-    """Chooses among routes. Raises: ValueError, for an expression that is none."""
+    """Chooses among routes. Raises: ValueError, for an invalid expression."""
 
     def __init__(self, routes: Iterable[Entity]) -> None:
         found = [candidate for place, route in enumerate(routes) for candidate in _candidates(route, place)]
@@ -170,10 +170,10 @@ def _wildcard(host: str) -> Pattern:
 
 
 def regex(text: str) -> Pattern:
-    """An expression of a route, for bytes: with text, RE2's module for Python takes three times as long.
+    """A route's expression, for bytes: RE2's module for Python takes three times as long with text.
 
-    RE2 takes time that is linear in the path, whatever a client sends, as the Rust library of Kong's router does;
-    neither has look-around or references to groups. Raises: ValueError.
+    RE2's time is linear in the length of the path, whatever a client sends. So is that of the Rust library in Kong's
+    router; neither has look-around or references to groups. Raises: ValueError.
     """
     options = re2.Options()
     options.encoding, options.log_errors = re2.Options.Encoding.LATIN1, False
@@ -187,7 +187,7 @@ def regex(text: str) -> Pattern:
 def split_port(host: str, default: int | None) -> tuple[str, str, bool]:
     """A host without its port, with its port (or the default one), and whether it had one."""
     found = re.fullmatch(r"(\[[^\]]*\]|[^:]*)(?::(\d*))?", host)
-    if not found:  # an address of IPv6 without brackets
+    if not found:  # an IPv6 address without brackets
         return host, host if default is None else f"[{host}]:{default}", False
     name, port = found[1], found[2]
     if port:
@@ -196,7 +196,7 @@ def split_port(host: str, default: int | None) -> tuple[str, str, bool]:
 
 
 def _sanitized(postfix: str) -> str:
-    """What follows a prefix must not lead out of it."""
+    """The rest of a path after a prefix, which must not lead out of the prefix."""
     if postfix in (".", ".."):
         return ""
     return postfix.removeprefix("../") if postfix.startswith("../") else postfix.removeprefix("./")
@@ -206,7 +206,7 @@ def _sanitized(postfix: str) -> str:
 def normalize(path: str) -> str:
     """A path in the form in which paths are compared (RFC 3986, section 6): ``kong.tools.uri.normalize``.
 
-    What need not be encoded is decoded, dot segments are resolved, and several slashes become one.
+    Characters that need no encoding are decoded, dot segments are resolved, and repeated slashes become one.
     """
 
     def decoded(found: re.Match[str]) -> str:

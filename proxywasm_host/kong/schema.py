@@ -1,6 +1,7 @@
-"""The part of Kong's schemas that is data: types, defaults and checks of a record's fields.
+"""The declarative part of Kong's schemas: types, defaults and checks of a record's fields.
 
-Plugin servers describe their plugins' configurations so. Messages are Kong's (``kong/db/schema/init.lua``).
+Plugin servers describe the configurations of their plugins in this form. Messages are Kong's
+(``kong/db/schema/init.lua``).
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ from proxywasm_host.serve.upstreams import OutlierDetection, Retry, Server, Upst
 __all__ = ["KongApplication", "KongSource"]
 
 BEFORE = 1 << 31
-"""Hops of X-Forwarded-For that are left to the gateway to judge."""
+"""Hops of X-Forwarded-For that the data plane trusts: the gateway decides which ones to believe."""
 MAX_WEIGHT = 1000
 
 
@@ -65,19 +65,19 @@ class KongSettings(config.Settings):
 
     @property
     def any_upstream(self) -> Upstream | None:
-        """Plugins and filters may name any target."""
+        """Whether plugins and filters may name any target."""
         return Upstream(url="http://localhost", tls=UpstreamTls(verify=False))
 
     @property
     def behind(self) -> str:
-        """The services, for people."""
+        """The services, as text for people."""
         names = [str(service["name"] or service["host"]) for service in self.setup.configuration.of("services")]
         return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 @dataclass(frozen=True)
 class KongSource(Source[KongSettings]):
-    """A declarative configuration that can be read again; plugin servers are asked once."""
+    """A declarative configuration that can be read again. Plugin servers are queried once."""
 
     environment: Environment = field(default_factory=Environment)
     servers: tuple[PluginServer, ...] = ()
@@ -89,11 +89,11 @@ class KongSource(Source[KongSettings]):
         return cls(file, overrides, KongSettings, "serve", environment, tuple(query(environment)))
 
     def load(self) -> KongSettings:
-        """Read and check it, with all that it names. Raises: ConfigError."""
+        """Read and check it, with the plugins and filters that it names. Raises: ConfigError."""
         assert self.file is not None  # noqa: S101 - `of` has one
         setup = Setup(self.file, self.environment, self.servers)
         if "filters" in self.overrides or "upstream" in self.overrides:
-            raise ConfigError("a configuration of Kong says which filters and upstreams there are: leave them out")
+            raise ConfigError("a configuration of Kong names its filters and upstreams: leave them out")
         said = {
             "profile": "wasmx",
             "filters": [
@@ -173,7 +173,7 @@ def upstreams_of(setup: Setup) -> dict[str, Upstream]:
 
 
 NOBODY = Server(url="http://127.0.0.1:1")
-"""For an upstream without a target: nobody listens, which is 503 as in Kong."""
+"""Stands for the targets of an upstream without any: nobody listens there, so requests are answered 503 as in Kong."""
 
 
 def balance_of(upstream: Entity | None) -> Any:
@@ -183,7 +183,7 @@ def balance_of(upstream: Entity | None) -> Any:
 
 
 def outliers_of(upstream: Entity) -> OutlierDetection | None:
-    """When a target is left out for a while."""
+    """The rule by which a failing target is left out for a while."""
     unhealthy = upstream["healthchecks"]["passive"]["unhealthy"]
     failures = [unhealthy[name] for name in ("http_failures", "tcp_failures", "timeouts") if unhealthy[name]]
     return OutlierDetection(consecutive_5xx=min(failures)) if failures else None
@@ -198,7 +198,7 @@ class KongGeneration(Generation):
 
     def _load(self) -> None:
         super()._load()
-        self.chains = []  # which one a request has, its stream says
+        self.chains = []  # the stream says which route its request has
         self.gateway = self.settings.setup.gateway(self.host, self.plugins)
         try:
             self.gateway.start()

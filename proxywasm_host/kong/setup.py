@@ -1,4 +1,4 @@
-"""A configuration of Kong with all that it names, ready for hosts: read once, used in each thread."""
+"""A configuration of Kong with its plugins and filters, ready for hosts: read once, used in each thread."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ __all__ = ["Setup", "query"]
 
 
 OF_STREAMS = frozenset({"preread", "certificate"})
-NO_PHASE = f"the plugin has phases of TCP and TLS alone; {OTHER_PROTOCOLS}"
+NO_PHASE = f"the plugin has only phases of TCP and TLS; {OTHER_PROTOCOLS}"
 
 
 def log(level: LogLevel, message: str) -> None:
-    """Take a line of a plugin that has no request."""
+    """Take a log line of a plugin outside of requests."""
     logger.log(LEVELS[level], "%s", message)
 
 
 def query(environment: Environment) -> list[PluginServer]:
-    """Ask the plugin servers of an environment which plugins they have. Takes seconds. Raises: ConfigError."""
+    """Query the plugin servers of an environment for their plugins. Takes seconds. Raises: ConfigError."""
     return [PluginServer(settings) for settings in environment.servers]
 
 
 class Setup:
-    """What a file says, with its filters and its plugins found. Raises: ConfigError, with each place."""
+    """A file's configuration, with its filters and plugins found. Raises: ConfigError, with each place."""
 
     def __init__(self, file: Path, environment: Environment, servers: Sequence[PluginServer]) -> None:
         self.environment = environment
         self._dictionaries: Any = None
-        """``ngx.shared``, one for all threads."""
+        """``ngx.shared``, for all threads."""
         self.servers = {server.name: server for server in servers}
         self.configuration: Configuration = read(file)
         folder = FilterFolder(environment.filters_path, environment.wasm_filters, environment.isolation)
@@ -97,7 +97,7 @@ class Setup:
         return plugins
 
     def _lua(self) -> LuaPlugins | None:
-        """Lua's plugins for one thread, if there are folders of them. Raises: ConfigError, without the extra."""
+        """The plugins in Lua for one thread, if there are folders. Raises: ConfigError, without the extra."""
         if not self.environment.lua_folders:
             return None
         try:
@@ -120,7 +120,7 @@ class Setup:
 
     @property
     def files(self) -> list[Path]:
-        """Files beside modules that a running gateway is made of: plugins in Lua, schemas of filters."""
+        """The files that a running gateway depends on beside modules: plugins in Lua, schemas of filters."""
         names = {use.name for use in self.configuration.plugins}
         folders = [
             folder / inside / name

@@ -1,4 +1,4 @@
-"""An HTTP stream as Kong's gateway has it: plugins and filters in one chain, with a router before them.
+"""An HTTP stream through Kong's gateway: a router, then plugins and filters in one chain.
 
     request   → rewrite of global plugins → route → access of plugins, by priority → filters → upstream
     response  → response of plugins (with the whole body) → header_filter, body_filter of plugins → filters → client
@@ -8,9 +8,9 @@ Rules, from ``kong/init.lua`` and ``kong/runloop``:
 
 * A plugin that exits in ``rewrite`` or ``access`` ends the request: no later plugin and no filter sees it. Its answer
   passes ``header_filter`` and ``body_filter`` of all plugins of the request, as does a filter's local response.
-* No route is 404, no service 503, ``http`` where only ``https`` is served 426 or a redirect, a plugin that fails 500;
-  a plugin that fails in a later phase is logged, and left out.
-* What a plugin or a filter says of upstream's target counts until the request goes there.
+* Without a route the answer is 404, without a service 503; ``http`` on a route for ``https`` gets 426 or a redirect; a
+  plugin that fails gives 500. A failure in a later phase is logged, and the plugin is skipped.
+* Plugins and filters may set upstream's target until the request goes there.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ from proxywasm_host.runtime.nginx import NginxStream
 __all__ = ["ROUTING_HEADER", "KongStream", "error_body"]
 
 ROUTING_HEADER = b"x-proxywasm-upstream"
-"""Tells who carries the request where it goes, and does not go there itself."""
+"""The header that tells the carrier where the request goes; it is not sent on."""
 EXIT, ERROR = "kong_exit", "kong_error"
-"""Response code details of a plugin's answer, and of the gateway's own."""
+"""Response code details of a plugin's answer, and of the gateway's answers."""
 HOSTS_OWN = frozenset({"wasm_fail_stream", "stream_idle_timeout", "request_payload_too_large"})
-"""Details of responses that no filter made."""
+"""Response code details of responses that no filter made."""
 TEXTS = {
     404: "no Route matched with those values",
     426: "Please use HTTPS protocol",
@@ -77,7 +77,7 @@ def error_body(message: str, request_id: str) -> bytes:
 
 
 class KongStream(NginxStream):
-    """One request. Fed and closed as an `HttpStream`; its plugins' effects are `PluginCallout`s."""
+    """One request. It is fed and closed like an `HttpStream`; its plugins' effects are `PluginCallout`s."""
 
     context: Context
 
@@ -90,15 +90,15 @@ class KongStream(NginxStream):
         header_limits: HeaderLimits | None = None,
         told: bool = False,
     ) -> None:
-        """`told`: whoever carries the request has put its client's address at the end of ``X-Forwarded-For``."""
+        """`told`: the carrier has appended its client's address to ``X-Forwarded-For``."""
         super().__init__(gateway.host, [], properties, buffer_limit, header_limits)
         self._gateway = gateway
         self._told = told
         self._task: Task | None = None
         self._body = bytearray()
-        """What has come in of a message whose plugins are not done."""
+        """The received part of the body of a message whose plugins are not done."""
         self._came = False
-        """The end of that message has come in."""
+        """Whether the end of that message has come in."""
         self._trailers: HeaderList | None = None
         self._phase = "request"
         """``request``, ``upstream`` (filters have the request), ``response`` (plugins have it), ``client``."""
@@ -110,7 +110,7 @@ class KongStream(NginxStream):
     # -- The request ---------------------------------------------------------------------------------------------
 
     def request_headers(self, headers: HeaderList, end_stream: bool = False, *, owned: bool = False) -> list[Effect]:
-        """The client's headers; what comes of them may wait for plugins."""
+        """The client's headers. Their effects may come later, when plugins wait."""
         if self.closed:
             raise RuntimeError("the stream is closed")
         checked = self._checked(headers, 0, owned)
@@ -127,7 +127,7 @@ class KongStream(NginxStream):
             rest.insert(0, (b"host", authority))
         if self._told:
             rest = without_last_hop(rest)
-        self._request.headers = [*pseudo.items(), *rest]  # for those who ask what was asked for
+        self._request.headers = [*pseudo.items(), *rest]  # for properties that show the original request
         gateway = self._gateway
         self.context = Context(
             *self._request_of(pseudo, Headers(rest)),
@@ -205,10 +205,10 @@ class KongStream(NginxStream):
         yield from plugin.run(self.context.phase, self.context, config)
 
     _running = ""
-    """The plugin that runs, or ran last."""
+    """Name of the plugin that runs, or ran last."""
 
     def _route(self) -> bool:
-        """Find the route; false if the request ends here."""
+        """Find the route. Returns whether the request goes on."""
         context, gateway = self.context, self._gateway
         request = context.request
         match = gateway.router.match(request.method, request.path, request.headers.get("host") or "", request.headers)
@@ -267,7 +267,7 @@ class KongStream(NginxStream):
             self._to_filters()
 
     def _to_filters(self) -> None:
-        """Plugins are done with the request: filters get it, and then upstream."""
+        """Plugins are done with the request: give it to filters, and then upstream."""
         self._phase = "upstream"
         context = self.context
         request, upstream = context.request, context.upstream
@@ -287,7 +287,7 @@ class KongStream(NginxStream):
         if request.body is not None and body != bytes(self._body):
             set_length(headers, len(body) if body else 0)
         ended, self._body = self._came, bytearray()
-        if request.body is not None:  # a plugin has read or replaced it
+        if request.body is not None:  # a plugin has read or replaced the body
             ended = True
         self._request.on_headers(headers, ended and not body and self._trailers is None)
         if body and not self._request.aborted:
@@ -296,7 +296,7 @@ class KongStream(NginxStream):
             self._request.on_trailers(self._trailers)
 
     def _forward(self) -> None:
-        """Tell upstream of the client, as Kong does: ``X-Forwarded-…``, ``X-Real-IP``."""
+        """Add the headers that describe the client, as Kong does: ``X-Forwarded-…``, ``X-Real-IP``."""
         context = self.context
         request, client, headers = context.request, context.client, context.request.headers
         told = {
@@ -317,7 +317,7 @@ class KongStream(NginxStream):
         headers.replace(told)
 
     def _for_wire(self, direction: int, headers: HeaderList) -> HeaderList | None:
-        """Headers as they may go out; those of a request say where to."""
+        """Headers as they may go out; those of a request name the target."""
         checked = super()._for_wire(direction, headers)
         if checked is None or direction != REQUEST or self.context.upstream is None:
             return checked
@@ -326,7 +326,7 @@ class KongStream(NginxStream):
         return out
 
     def _destination(self) -> bytes:
-        """The id of the service, or the target that a plugin or a filter has named instead."""
+        """The id of the service, or the target that a plugin or a filter has set instead."""
         upstream, route = self.context.upstream, self.context.route
         assert upstream is not None and route is not None and route.service is not None  # noqa: PT018, S101
         service = route.service
@@ -366,7 +366,7 @@ class KongStream(NginxStream):
             self._over_limit(self._request)
 
     def _whole_body(self) -> bytes | None:
-        """The request's body for a plugin that asks, if it has come in."""
+        """The request's body for a plugin that asks for it, if the whole body has come in."""
         request = self.context.request
         if self._phase != "request":
             return request.body or b""
@@ -508,7 +508,7 @@ class KongStream(NginxStream):
         return response.body, response.last
 
     def _run_at_once(self, phase: str, plugins: Iterable[tuple[Plugin, Any]]) -> None:
-        """Run a phase that cannot wait. What fails is logged, and the others run."""
+        """Run a phase that cannot wait. A failure is logged, and the next plugins run."""
         self.context.phase = phase
         for plugin, config in plugins:
             if phase not in plugin.phases:
@@ -520,7 +520,7 @@ class KongStream(NginxStream):
                 log_failure(plugin.name, phase, error)
 
     def _complete_response(self, local: LocalResponse) -> tuple[HeaderList, bytes]:
-        """A local response, as plugins leave it: it passes them as upstream's would."""
+        """A local response after it has passed the plugins, as upstream's response would."""
         headers, body = super()._complete_response(local)
         if not hasattr(self, "context"):
             return headers, body
@@ -537,7 +537,7 @@ class KongStream(NginxStream):
     # -- The end -------------------------------------------------------------------------------------------------
 
     def close(self, details: str = "") -> list[Effect]:
-        """Both sides are done: ``log`` of the plugins, and what `HttpStream.close` does."""
+        """Both sides are done: run ``log`` of the plugins, then close as `HttpStream.close` does."""
         if not self.closed and hasattr(self, "context"):
             self._cancel_task()
             self.context.phase = "log"
@@ -548,12 +548,12 @@ class KongStream(NginxStream):
 
     def _start(self, run: Run, done: Any) -> None:
         self._task = Task(self._gateway, run, done, self._whole_body)
-        self._request.stopped = {0: None}  # whoever carries it waits for others, and not for the client
+        self._request.stopped = {0: None}  # the carrier waits for plugins, and not for the client
         self._task.resume()
 
     @property
     def waiting_for(self) -> str:
-        """What the stream waits for, as text for a log."""
+        """What the stream waits for, as text for a log line."""
         if self._task is not None and not self._task.awaits_body:
             return f"plugin {self._running!r} in {self.context.phase}"
         return super().waiting_for
@@ -567,7 +567,7 @@ class KongStream(NginxStream):
     def _local_response(
         self, status: int, headers: HeaderList, body: bytes, details: str, grpc_status: int | None
     ) -> None:
-        if self._phase in {"request", "response"}:  # it takes the place of what plugins would have made
+        if self._phase in {"request", "response"}:  # instead of the response that plugins would have made
             self._cancel_task()
             self._phase = "upstream"
         super()._local_response(status, headers, body, details, grpc_status)
@@ -582,11 +582,11 @@ class KongStream(NginxStream):
     _namespaces = KONG
 
     def _own_property(self, name: str) -> PropertyValue:
-        """``kong.…`` and ``ngx.…``. Raises: LookupError."""
+        """A property in ``kong.…`` or ``ngx.…``. Raises: LookupError."""
         return read(self.context, self._gateway.node_id, name)
 
     def _set_own(self, name: str, value: bytes) -> Refusal | None:
-        """Set one of ``kong.…``."""
+        """Set a property in ``kong.…``."""
         refusal = write(self.context, name, value)
         response = self.context.response
         if refusal is None and name == "kong.response.status" and response is not None:
@@ -595,7 +595,7 @@ class KongStream(NginxStream):
 
 
 def without_last_hop(headers: HeaderList) -> HeaderList:
-    """Headers as the client sent them, without what was added to ``X-Forwarded-For``."""
+    """Headers as the client sent them, without the address that was appended to ``X-Forwarded-For``."""
     before = []
     for name, value in headers:
         if name == b"x-forwarded-for":
@@ -607,19 +607,19 @@ def without_last_hop(headers: HeaderList) -> HeaderList:
 
 
 def context_pending(context: Context) -> Headers:
-    """Headers that plugins set before there is a response, which then has them."""
+    """Headers that plugins set before the response comes; they are added to it."""
     pending: Headers = context.state.setdefault(PENDING_HEADERS, Headers([]))
     return pending
 
 
 def set_length(headers: HeaderList, length: int) -> None:
-    """Say how long a body is."""
+    """Set ``content-length``."""
     headers[:] = [pair for pair in headers if pair[0] not in {b"content-length", b"transfer-encoding"}]
     headers.append((b"content-length", b"%d" % length))
 
 
 def host_of(service: Mapping[str, Any]) -> str:
-    """``Host`` for a service: its port is left out if it is that of its protocol."""
+    """``Host`` for a service, without the port if it is the default of the protocol."""
     usual = PORTS.get(service["protocol"]) == service["port"]
     return str(service["host"]) if usual else f"{service['host']}:{service['port']}"
 

@@ -1,4 +1,4 @@
-"""Drives a plugin's generator: what it yields becomes a callout of the gateway, whose reply resumes it. No I/O here."""
+"""Drives a plugin's generator: each effect becomes a callout of the gateway, whose reply resumes it. No I/O here."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["Answer", "PluginCallout", "Task"]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The reply to a `PluginCallout`: what the plugin is resumed with."""
+    """The reply to a `PluginCallout`, with which the plugin is resumed."""
 
     value: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class PluginCallout(Callout):
-    """What a plugin has yielded; whoever performs it answers with an `Answer`, or with `CalloutFailed`."""
+    """An effect that a plugin has yielded; the embedder answers with an `Answer` or `CalloutFailed`."""
 
     Reply: ClassVar[tuple[type, ...]] = (Answer, CalloutFailed)
 
@@ -34,26 +34,26 @@ class PluginCallout(Callout):
 
 
 class Performer(Protocol):
-    """Has the effects of tasks performed: the `Gateway`."""
+    """Gives the effects of tasks to the embedder: the `Gateway`."""
 
     def start_timer(self, timer: StartTimer, /) -> None:
         """Start a timer."""
         ...
 
     def call(self, task: Task, effect: Effect, /) -> int:
-        """Have an effect performed, whose answer resumes the task; returns its token."""
+        """Emit an effect, whose answer resumes the task; returns its token."""
         ...
 
     def cancel(self, token: int, /) -> None:
-        """Nobody waits for that answer any more."""
+        """Drop that answer: nobody waits for it any more."""
         ...
 
 
 class Task:
-    """A generator that runs, and what it waits for.
+    """A running generator, and the effect that it waits for.
 
-    `done` is called once, when it has ended, with what it raised. `body` gives the request's body, or ``None`` while it
-    has not come in as a whole; `resume_with_body` then goes on.
+    `done` is called once, when it has ended, with the exception if there was one. `body` gives the request's body, or
+    ``None`` until all of it has come in; `resume_with_body` continues then.
     """
 
     _awaits_body = False
@@ -70,7 +70,7 @@ class Task:
         background: bool = False,
     ) -> None:
         self.background = background
-        """Whether it is the work of no request."""
+        """Whether it belongs to no request."""
         self._gateway = gateway
         self._run = run
         self._done = done
@@ -82,7 +82,7 @@ class Task:
         return self._awaits_body
 
     def resume(self, value: Any = None, failure: str | None = None) -> None:
-        """Go on, with the answer to what was yielded last, or with why there is none."""
+        """Continue with the answer to the last effect, or with the reason for its failure."""
         self._token = 0
         while not self._ended:
             try:
@@ -106,7 +106,7 @@ class Task:
                 return
 
     def resume_with_body(self, body: bytes) -> None:
-        """The request has come in as a whole."""
+        """Continue: the whole request has come in."""
         self._awaits_body = False
         self.resume(body)
 
@@ -115,7 +115,7 @@ class Task:
         self._done(error)
 
     def cancel(self) -> None:
-        """Nobody waits for it any more."""
+        """End it: nobody waits for it any more."""
         if not self._ended:
             self._ended = True
             if self._token:

@@ -44,7 +44,7 @@ class KongMiddleware(ProxyWasmMiddleware):
 
 
 def _without_routing(app: Callable[..., Iterable[bytes]]) -> Callable[..., Iterable[bytes]]:
-    """The application, which need not know where a request would have gone."""
+    """The application, without the header that says where the request would have gone."""
 
     def without_routing(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         return app({key: value for key, value in environ.items() if key != ENVIRON_KEY}, start_response)

@@ -89,16 +89,16 @@ REFUSED = {
     "no version": ("services: []\n", "_format_version: is missing"),
     "version": ('_format_version: "9"\n', "kong.yaml:1: _format_version: '9': Input should be '1.1', '2.1' or '3.0'"),
     "unknown": (HEAD + "nonsense: 1\n", "kong.yaml:2: nonsense: is not known; see Kong's documentation"),
-    "certificates": (HEAD + "certificates:\n- {cert: x}\n", "kong.yaml:2: certificates: is not supported: certificates are not kept"),
+    "certificates": (HEAD + "certificates:\n- {cert: x}\n", "kong.yaml:2: certificates: is not supported: certificates are not read"),
     "ordering": (HEAD + "plugins:\n- name: a\n  ordering: {before: {access: [b]}}\n", "kong.yaml:4: plugins[0].ordering: is not supported: plugins run by their priorities"),
     "snis": (HEAD + "routes:\n- {paths: [/], snis: [a]}\n", "routes[0].snis: is not supported"),
-    "active": (HEAD + "upstreams:\n- {name: a, healthchecks: {active: {unhealthy: {interval: 5}}}}\n", "kong.yaml:3: upstreams[0].healthchecks.active.unhealthy.interval: is not supported: targets are not asked"),
+    "active": (HEAD + "upstreams:\n- {name: a, healthchecks: {active: {unhealthy: {interval: 5}}}}\n", "kong.yaml:3: upstreams[0].healthchecks.active.unhealthy.interval: is not supported: targets are not probed"),
     "url": (HEAD + "services:\n- {name: a, url: example.com}\n", "services[0].url: 'example.com' is not the URL of a service"),
     "route": (HEAD + "routes:\n- {name: a}\n", "must set one of 'methods', 'hosts', 'headers', 'paths'"),
     "path": (HEAD + "routes:\n- {paths: [a]}\n", "routes[0].paths[0]: 'a' should start with: / (fixed path) or ~/ (regex path)"),
     "regex": (HEAD + "routes:\n- {paths: ['~/(']}\n", "is not a regular expression"),
     "service": (HEAD + "routes:\n- {paths: [/], service: none}\n", "kong.yaml:3: routes[0].service: no service is called 'none'"),
-    "twice": (HEAD + "plugins:\n- {name: a}\n- {name: a}\n", "kong.yaml:4: plugins[1]: plugin 'a' is there twice for the same requests"),
+    "twice": (HEAD + "plugins:\n- {name: a}\n- {name: a}\n", "kong.yaml:4: plugins[1]: plugin 'a' is configured twice for the same requests"),
     "name twice": (HEAD + "services:\n- {name: a, host: x}\n- {name: a, host: y}\n", "kong.yaml:4: services[1]: another of the services is called 'a'"),
     "chain": (HEAD + "filter_chains:\n- filters: [{name: a}]\n", "kong.yaml:3: filter_chains[0]: a filter chain is for one route or for one service"),
     "credentials": (HEAD + "consumers:\n- {username: a, passwords: []}\n", "consumers[0].passwords: is not known"),
@@ -268,7 +268,7 @@ def test_a_plugin_of_streams_alone_is_refused(written):
     server = SimpleNamespace(name="go", plugins=[plugin])
     with pytest.raises(ConfigError) as refused:
         Setup(written(HEAD + "plugins:\n- name: tcp-only\n"), Environment(), [server])
-    assert "kong.yaml:3: plugins[0]: is not supported: the plugin has phases of TCP and TLS alone" in str(refused.value)
+    assert "kong.yaml:3: plugins[0]: is not supported: the plugin has only phases of TCP and TLS" in str(refused.value)
 
 
 # -- Schemas of plugin servers, and the environment ---------------------------------------------------------------------
@@ -336,11 +336,11 @@ def test_the_environment(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("KONG_NGINX_HTTP_PROXY_WASM_ISOLATION", "all", "is none, stream or filter, not 'all'"),
-        ("KONG_LUA_MEMORY", "much", "'much' is no limit: write it as 256m, or off"),
-        ("KONG_LUA_HANDLER_TIME", "0", "'0' is no limit: write it as 1s, or off"),
+        ("KONG_NGINX_HTTP_PROXY_WASM_ISOLATION", "all", "must be none, stream or filter, not 'all'"),
+        ("KONG_LUA_MEMORY", "much", "'much' is not a limit: write it as 256m, or off"),
+        ("KONG_LUA_HANDLER_TIME", "0", "'0' is not a limit: write it as 1s, or off"),
         ("KONG_NGINX_WASM_SHM_KV_X", "4k", "Input should be greater than or equal to 12288"),
-        ("KONG_NGINX_WASM_SHM_KV_X", "64k lru", "'64k lru' is no zone: write it as 12m, or 12m eviction=lru"),
+        ("KONG_NGINX_WASM_SHM_KV_X", "64k lru", "'64k lru' is not a zone: write it as 12m, or 12m eviction=lru"),
     ],
 )
 def test_the_environment_is_checked(name, value, said):

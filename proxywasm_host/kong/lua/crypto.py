@@ -12,14 +12,14 @@ ALGORITHMS = frozenset({"md5", "sha1", "sha224", "sha256", "sha384", "sha512"})
 
 
 def digest(algorithm: str, text: str) -> tuple[bytes | None, str | None]:
-    """A hash; or nothing, and why."""
+    """A hash; or ``None`` and the reason."""
     if algorithm not in ALGORITHMS:
         return None, f'digest.new: invalid digest type "{algorithm}"'
     return hashlib.new(algorithm, text.encode("latin-1"), usedforsecurity=False).digest(), None
 
 
 def keyed_digest(algorithm: str, key: str, text: str) -> tuple[bytes | None, str | None]:
-    """An HMAC; or nothing, and why."""
+    """An HMAC; or ``None`` and the reason."""
     if algorithm not in ALGORITHMS:
         return None, f'mac.new: invalid digest type "{algorithm}"'
     return hmac.digest(key.encode("latin-1"), text.encode("latin-1"), algorithm), None
@@ -32,7 +32,7 @@ class Keys:
         self._loaded: dict[str, Any] = {}
 
     def load(self, pem: Any) -> tuple[str | None, str | None]:
-        """What kind of key it is; or nothing, and why."""
+        """The kind of key; or ``None`` and the reason."""
         if not isinstance(pem, str):
             return None, "pkey.new: expects a string"
         try:
@@ -70,10 +70,10 @@ class Keys:
         return True, None
 
     def sign(self, pem: str, text: str, algorithm: str, pss: bool, raw: bool) -> tuple[bytes | None, str | None]:
-        """A signature; or nothing, and why."""
+        """A signature; or ``None`` and the reason."""
         key = self._key(pem)
         if not hasattr(key, "sign"):
-            return None, "pkey:sign: the key is no private key"
+            return None, "pkey:sign: the key is not a private key"
         try:
             signature: bytes = key.sign(text.encode("latin-1"), *_scheme(key, algorithm, pss))
         except (ValueError, TypeError) as error:
@@ -91,7 +91,7 @@ def _load_public_key(data: bytes) -> Any:
 
 
 def _scheme(key: Any, algorithm: str, pss: bool) -> tuple[Any, ...]:
-    """What `sign` and `verify` of a key take besides."""
+    """Further arguments that `sign` and `verify` of a key need."""
     from cryptography.hazmat.primitives import hashes  # noqa: PLC0415
     from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""What our library in Lua calls Python for. Everything is about the request at hand, `Runtime.call`."""
+"""The Python functions that our Lua library calls. They all work on the current request, `Runtime.call`."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 __all__ = ["FAILED", "Functions"]
 
 MOST = 16 << 20
-"""Bytes that what was compressed may have."""
+"""Bytes that decompressed data may have."""
 FAILED = "\0failed"
-"""What a function returns first when it failed."""
+"""The first result of a function that failed."""
 
 LEVELS = (
     *(LogLevel.CRITICAL,) * 4,  # stderr, emerg, alert, crit
     *(LogLevel.ERROR, LogLevel.WARN, LogLevel.INFO, LogLevel.INFO, LogLevel.DEBUG),
 )
-"""Ours for nginx's 0 to 8; notice is info."""
+"""Our level for each of nginx's levels 0 to 8; notice is info."""
 
 
 def _binary_ip(context: Context) -> str | None:
@@ -168,7 +168,7 @@ class Functions:
         return context
 
     def get(self, name: str) -> Any:
-        """A value of the request, by a name of `VALUES`; nothing where there is no request."""
+        """A value of the request, by a name of `VALUES`; ``None`` outside of a request."""
         context = self._runtime.call.context
         if context is None:
             return None
@@ -211,7 +211,7 @@ class Functions:
         ), truncated
 
     def header_lines(self) -> str:
-        """Those of the request as they are sent."""
+        """Headers of the request as they are sent."""
         return "".join(f"{name}: {value}\r\n" for name, value in self._context.request.headers)
 
     def set_header(self, message: str, name: str, value: Any) -> None:
@@ -234,7 +234,7 @@ class Functions:
         return [_text(each) for each in values]
 
     def exit(self, status: int, body: str) -> None:
-        """Answer the request, with the headers that were set before."""
+        """Answer the request, with the headers that plugins have set."""
         context = self._context
         if context.response is not None:
             context.response.status = int(status)
@@ -245,18 +245,18 @@ class Functions:
         pending.pairs.clear()
 
     def captures(self) -> tuple[LuaValue, LuaValue]:
-        """What the route's expression matched: by name, and in order."""
+        """The groups that the route's expression matched: by name, and in order."""
         route, table = self._context.route, self._runtime.table
         if route is None:
             return table({}), table([])
         return table(dict(route.captures)), table(list(route.unnamed_captures))
 
     def set_log_value(self, key: str, value: Any) -> None:
-        """What the log shows instead at `key`."""
+        """Replace the value at `key` in the log."""
         self._context.log_values[bytes_as_text(key)] = self._runtime.values.to_python(value)
 
     def log_values(self) -> LuaValue:
-        """All that were set, by key; null where one is to be removed."""
+        """All replaced values, by key; null for a value to remove."""
         return self._runtime.values.to_lua(self._context.log_values)
 
     # -- Bodies --------------------------------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ class Functions:
         return gzip.compress(data.encode("latin-1"), mtime=0).decode("latin-1")
 
     def gunzip(self, data: str) -> str:
-        """What was compressed, at most `MOST` bytes."""
+        """The decompressed data, at most `MOST` bytes."""
         inflate = zlib.decompressobj(wbits=31)
         try:
             whole = inflate.decompress(data.encode("latin-1"), MOST)
@@ -281,15 +281,15 @@ class Functions:
     # -- Entities ------------------------------------------------------------------------------------------------------
 
     def entity_number(self, name: str) -> int | None:
-        """A number for the route, service, consumer or credential of the request: the same for the same one."""
+        """A number for the route, service, consumer or credential of the request; one entity has one number."""
         entity = self._entity(name)
         if entity is None:
             return None
-        self._numbered[id(entity)] = entity  # so that the number is no other's
+        self._numbered[id(entity)] = entity  # kept alive, so that no other object gets its number
         return id(entity)
 
     def entity_table(self, name: str) -> LuaValue:
-        """It, as a table."""
+        """The same entity as a table."""
         return self._runtime.values.to_lua(self._entity(name), nulls=False)
 
     def _entity(self, name: str) -> Any:
@@ -299,17 +299,17 @@ class Functions:
         return getattr(context, name)
 
     def forget_entities(self) -> None:
-        """Numbers may be given anew: Lua has forgotten its tables."""
+        """Let numbers be used again: Lua has dropped its tables."""
         self._numbered.clear()
 
     def authenticate(self, consumer: LuaValue, credential: LuaValue) -> None:
-        """Say who sent the request."""
+        """Set who sent the request."""
         to_python = self._runtime.values.to_python
         context = self._context
         context.consumer, context.credential = to_python(consumer), to_python(credential)
 
     def entities(self, collection: str) -> LuaValue:
-        """What the configuration declares in a collection."""
+        """The entities of a collection in the configuration."""
         found = self._runtime.entities.get(collection, ())
         return self._runtime.table([self._runtime.values.to_lua(each, nulls=False) for each in found])
 
@@ -343,7 +343,7 @@ class Functions:
         return text_as_bytes(socket.gethostname())
 
     def node_id(self) -> str:
-        """The same as long as this process runs."""
+        """The node's id, which stays the same while this process runs."""
         return NODE_ID
 
     def uuid(self) -> str:
@@ -360,7 +360,7 @@ class Functions:
         return None if value is None else text_as_bytes(value)
 
     def start_timer(self, seconds: float, number: int) -> None:
-        """Run a timer so many seconds from now; Lua has it by its number."""
+        """Run a timer after so many seconds; Lua knows it by its number."""
         self._runtime.start_timer(seconds, int(number))
 
     def find_module(self, name: str) -> tuple[Any, ...]:
@@ -368,7 +368,7 @@ class Functions:
         return self._modules.find(name)
 
     def append_to_file(self, path: str, data: str) -> bool:
-        """Add to the end of a file, if plugins may."""
+        """Append to a file, if plugins may."""
         return self._runtime.append_to_file(Path(bytes_as_text(path)), data.encode("latin-1"))
 
     def has_upstream(self, name: str) -> bool:
@@ -377,18 +377,18 @@ class Functions:
         return any(upstream.get("name") == wanted for upstream in self._runtime.entities.get("upstreams", ()))
 
     def enable_buffering(self) -> None:
-        """Have the response collected as a whole."""
+        """Ask for the whole response."""
         self._context.state["buffering"] = True
 
     def is_buffered(self) -> bool:
-        """Whether upstream's body is there as a whole."""
+        """Whether the whole body of upstream's response is there."""
         context = self._context
         return context.phase == "response" or bool(context.service_response and context.service_response.body)
 
     # -- Text ----------------------------------------------------------------------------------------------------------
 
     def json_decode(self, text: str, with_arrays: bool) -> tuple[Any, ...]:
-        """A value; or nothing, and why; and all arrays in it, if asked."""
+        """A value, or ``None`` and the reason; and all arrays in it, if asked."""
         arrays: list[LuaValue] = []
         try:
             value = json.loads(text.encode("latin-1").decode("utf-8", "surrogateescape"), parse_constant=_no_constant)
@@ -413,12 +413,12 @@ class Functions:
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     def encode_base64(self, text: Any, no_padding: bool = False) -> str:
-        """As RFC 4648 has it."""
+        """Base64, as in RFC 4648."""
         encoded = base64.b64encode(_text(text).encode("latin-1")).decode()
         return encoded.rstrip("=") if no_padding else encoded
 
     def decode_base64(self, text: str) -> bytes | None:
-        """Nothing, if it is no base64."""
+        """Decoded base64; ``None`` if it is not base64."""
         try:
             return base64.b64decode(text.encode("latin-1") + b"=" * (-len(text) % 4), validate=True)
         except (binascii.Error, ValueError):
@@ -447,11 +447,11 @@ class Functions:
     crc32_long = crc32_short
 
     def quote_sql_str(self, text: str) -> str:
-        """As MySQL has it."""
+        """Text quoted as in MySQL."""
         return "'" + "".join(SQL.get(character, character) for character in text) + "'"
 
     def ip_matcher(self, networks: LuaValue) -> tuple[int | None, str | None]:
-        """A number for a list of addresses and networks; or nothing, and what is wrong."""
+        """A number for a list of addresses and networks; or ``None`` and the reason."""
         try:
             found = [ipaddress.ip_network(network, strict=False) for _, network in networks.items()]
         except ValueError as error:
@@ -460,7 +460,7 @@ class Functions:
         return len(self._matchers) - 1, None
 
     def ip_matches(self, number: int, address: str, binary: bool) -> tuple[bool | None, str | None]:
-        """Whether an address is in one of them."""
+        """Whether an address is in one of the networks of such a number."""
         try:
             parsed = ipaddress.ip_address(address.encode("latin-1") if binary else address)
         except ValueError:
@@ -472,7 +472,7 @@ class Functions:
         return ipaddress.IPv6Address(address).exploded
 
     def ip_version(self, address: Any) -> int | None:
-        """4 or 6, or nothing for what is no address."""
+        """4 or 6; ``None`` for text that is not an address."""
         try:
             return ipaddress.ip_address(address).version if isinstance(address, str) else None
         except ValueError:
@@ -481,7 +481,7 @@ class Functions:
     # -- Shared dictionaries, regular expressions ----------------------------------------------------------------------
 
     def has_shared(self, name: str) -> bool:
-        """Whether there is a dictionary of that name."""
+        """Whether a dictionary of that name exists."""
         return name in self._shared
 
     def shared_get_keys(self, name: str, most: int = 1024) -> LuaValue:
@@ -527,9 +527,9 @@ SQL = {
 
 
 def _answering(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that returns `FAILED` and why, instead of raising.
+    """A function that returns `FAILED` and the reason, instead of raising.
 
-    lupa would hand the exception to Lua, and with its traceback tables of a coroutine that may end before it.
+    lupa would hand the exception to Lua, and its traceback holds tables of a coroutine that may end first.
     """
 
     def answer(*arguments: Any) -> Any:
@@ -542,7 +542,7 @@ def _answering(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _text(value: Any) -> str:
-    """As Lua's `tostring` has it."""
+    """Text as Lua's `tostring` writes it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
@@ -551,4 +551,4 @@ def _text(value: Any) -> str:
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no value of JSON")
+    raise ValueError(f"{name} is not a value of JSON")

@@ -1,4 +1,4 @@
-"""Where modules of Lua are: in our library, and in the folders of plugins."""
+"""Finds modules of Lua, in our library and in the folders of plugins."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ LIBRARY = Path(__file__).parent / "library"
 
 
 class Modules:
-    """Those that `require` finds."""
+    """The modules that `require` finds."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         self._folders = tuple(folders)
 
     def has(self, name: str) -> bool:
-        """Whether there is one."""
+        """Whether a module of that name exists."""
         return any(path.is_file() for path in self._places(name.split(".")))
 
     def find(self, name: str) -> tuple[Any, ...]:
-        """Its source, what to call it in messages, and whether it is ours; or nothing, and why."""
+        """Its source, its name for messages, and whether it is ours; or ``None`` and the reason."""
         parts = name.split(".")
         if not all(parts) or any(character in name for character in "/\\\0"):
-            return None, f"module '{name}' not found: it is no name of a module"
+            return None, f"module '{name}' not found: this is not the name of a module"
         for path in self._places(parts):
             if path.is_file():
                 ours = path.is_relative_to(LIBRARY)
@@ -34,7 +34,7 @@ class Modules:
         return None, f"module '{name}' not found: proxywasm_host has none of this name{looked}"
 
     def _places(self, parts: Sequence[str]) -> Iterator[Path]:
-        """Ours first. A plugin's folder is where Kong has it, or right in the folder that was named."""
+        """Our file first; then ``kong/plugins/NAME``, as in Kong, or ``NAME``, in the folders that were named."""
         for folder in (LIBRARY, *self._folders):
             inside = [parts]
             if folder is not LIBRARY and tuple(parts[:2]) == ("kong", "plugins") and len(parts) > 2:

@@ -1,5 +1,5 @@
--- Patterns of Lua whose time is limited. No hook is called while `string.find` and its like run, and what a pattern such
--- as ".-.-.-x" takes grows with a power of the text. So where a pattern may take more than BUDGET steps, it is matched
+-- Limits the time of Lua's patterns. No hook is called while `string.find` and the like run, and the time of a pattern
+-- such as ".-.-.-x" grows with a power of the text's length. So a pattern that may take more than BUDGET steps is matched
 -- here instead, in Lua, which can be stopped; all others are left to LuaJIT. Results and messages are the same.
 local native = { find = string.find, match = string.match, gmatch = string.gmatch, gsub = string.gsub }
 local native_find, native_match, native_gmatch, native_gsub = native.find, native.match, native.gmatch, native.gsub
@@ -12,7 +12,7 @@ local MAX_CAPTURES, MAX_DEPTH = 32, 200
 local REMEMBERED, SHORT = 1024, 1000 -- patterns, and bytes of each
 local ANY = -1
 
--- How long a text may be that LuaJIT is given with a pattern --------------------------------------------------------------
+-- The longest text that LuaJIT may match with a pattern -------------------------------------------------------------------
 
 local function longest(pattern)
   local power, factor, at, inside = byte(pattern) == 94 and 0 or 1, len(pattern), 1, false
@@ -59,7 +59,7 @@ for c in native.gmatch("acdlpsuwxzgACDLPSUWXZG", ".") do
   classes[byte(c)] = set
 end
 
--- The place of the bracket that ends a set; its first byte does not.
+-- The place of the bracket that ends a set; one that comes first is part of the set.
 local function set_end(pattern, at)
   repeat
     local c = byte(pattern, at)
@@ -293,7 +293,7 @@ local function find_plain(text, pattern, at)
   return nil
 end
 
--- What takes their place -----------------------------------------------------------------------------------------------
+-- The replaced functions -----------------------------------------------------------------------------------------------
 
 local function text_of(value)
   local kind = type(value)
@@ -301,7 +301,7 @@ local function text_of(value)
   return kind == "number" and tostring(value) or nil
 end
 
--- Text and pattern, if they are to be matched here.
+-- Text and pattern, if they must be matched here.
 local function dear(text, pattern)
   text, pattern = text_of(text), text_of(pattern)
   if text and pattern and len(text) > limit_of(pattern) then return text, pattern end
@@ -408,5 +408,5 @@ function string.gsub(text, pattern, replacement, most)
   return concat(out), done
 end
 
--- For tests: what is matched here from so many steps on.
+-- For tests: sets BUDGET.
 return function(steps) BUDGET, limits, remembered = steps, {}, 0 end

@@ -1,4 +1,4 @@
-"""Plugins in their folders: ``handler.lua``, ``schema.lua``, and ``daos.lua`` if they have entities of their own."""
+"""Plugins in their folders: ``handler.lua``, ``schema.lua``, and ``daos.lua`` if they define entities."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["LuaPlugin", "LuaPlugins"]
 
 
 class LuaPlugins:
-    """The Lua plugins of one thread, which share a runtime; another takes its place when its memory has run out."""
+    """The Lua plugins of one thread, which share a runtime; it is replaced when its memory has run out."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings = settings or Settings()
@@ -23,13 +23,13 @@ class LuaPlugins:
 
     @property
     def runtime(self) -> Runtime:
-        """The one for new runs."""
+        """The runtime for new runs."""
         if self._runtime.spent:
             self._runtime = Runtime(self.settings)
         return self._runtime
 
     def load(self, name: str) -> LuaPlugin:
-        """A plugin. Raises: ConfigError, if it is not there, or its code fails, with Lua's message."""
+        """A plugin. Raises: ConfigError, if it does not exist, or its code fails, with Lua's message."""
         if not self.runtime.modules.has(f"kong.plugins.{name}.handler"):
             folders = ", ".join(str(folder) for folder in self.settings.folders) or "no folder was named"
             raise ConfigError(
@@ -43,7 +43,7 @@ class LuaPlugins:
 
 
 class LuaConfig(dict[str, Any]):
-    """A checked configuration. Plugins keep things by its table, which therefore is always the same one."""
+    """A checked configuration. It is always the same table, because plugins use it as a key."""
 
     def __init__(self, values: Mapping[str, Any], runtime: Runtime, table: LuaValue) -> None:
         super().__init__(values)
@@ -80,7 +80,7 @@ class LuaPlugin:
 
     @property
     def name(self) -> str:
-        """By which the configuration names it."""
+        """Its name in the configuration."""
         return self._name
 
     @property
@@ -95,7 +95,7 @@ class LuaPlugin:
 
     @property
     def phases(self) -> frozenset[str]:
-        """Those that its handler has functions for, and ``header_filter``, to add headers that were set before."""
+        """The phases that its handler has functions for, and ``header_filter``, to add headers set earlier."""
         return self._phases
 
     def check(self, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class LuaPlugin:
         """Run one phase. Raises (from the generator): PluginFailed."""
         runtime = self._load()
         if phase != "init_worker" and phase not in NEVER_WAIT and self._started not in {None, runtime}:
-            # The runtime in which it was called is no more.
+            # Its runtime has been replaced.
             yield from self._call(runtime, "init_worker", None, None)
         if phase == "header_filter" and context is not None and context.response is not None:
             pending = runtime.pending_headers(context)
@@ -132,7 +132,7 @@ class LuaPlugin:
             yield from runtime.run(function, self._handler, argument, phase=phase, plugin=self.name, context=context)
 
     def _load(self) -> Runtime:
-        """The runtime, in which this plugin is."""
+        """The runtime, with this plugin loaded."""
         runtime = self._plugins.runtime
         if self._runtime is not runtime:
             at = f"kong.plugins.{self.name}"
@@ -140,7 +140,7 @@ class LuaPlugin:
             if runtime.lua_type(self._handler) != "table":
                 raise PluginFailed("handler.lua returns no table")
             if not runtime.modules.has(f"{at}.schema"):
-                raise PluginFailed("it has no schema.lua")
+                raise PluginFailed("there is no schema.lua")
             self._schema = runtime.require(f"{at}.schema")
             if runtime.modules.has(f"{at}.daos"):
                 runtime.run_now(

@@ -1,4 +1,4 @@
-"""``ngx.re``: PCRE, whose limit of backtracking ends a match that would take for ever."""
+"""``ngx.re``: PCRE, whose limit on backtracking ends a match that would take too long."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["all_matches", "search"]
 
 FLAGS = {"i": pcre2.IGNORECASE, "m": pcre2.MULTILINE, "s": pcre2.DOTALL, "x": pcre2.VERBOSE}
 NO_EFFECT = "joaduUJD"
-"""Compilation is kept anyway; ``a`` is asked by another call; text is bytes."""
+"""Options without effect: compiled expressions are always kept, ``a`` is another call, text is bytes."""
 
 
 @lru_cache(maxsize=1024)
@@ -45,7 +45,7 @@ def _message(error: Exception) -> str:
 
 
 def search(subject: str, pattern: str, options: str, position: int) -> tuple[dict[str, Any] | None, str | None]:
-    """The first match at or after a position (from 1), or what is wrong."""
+    """The first match at or after a position (from 1), or the reason why there is none."""
     try:
         compiled = _compiled(pattern, options)
         find = compiled.match if "a" in options else compiled.search
@@ -56,7 +56,7 @@ def search(subject: str, pattern: str, options: str, position: int) -> tuple[dic
 
 
 def all_matches(subject: str, pattern: str, options: str, limit: int) -> tuple[list[dict[str, Any]] | None, str | None]:
-    """All matches that do not overlap, at most `limit` if it is not 0; or what is wrong."""
+    """All matches that do not overlap, at most `limit` if it is not 0; or an error as text."""
     found: list[dict[str, Any]] = []
     try:
         for match in _compiled(pattern, options).finditer(subject.encode("latin-1")):

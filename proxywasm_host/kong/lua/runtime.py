@@ -1,11 +1,11 @@
 """One LuaJIT for the plugins of a thread: a sandbox with limits, whose coroutines wait for effects.
 
-Lua is run in `sandbox.lua`, which takes away what reaches outside of it (``io``, ``os.execute``, ``ffi``, ``debug``,
-bytecode, Python). Memory ends at a limit; a handler may use so much processor time and no more. A function of C cannot
-be stopped, so patterns of Lua that may take long are matched in Lua (`patterns.lua`).
+`sandbox.lua` removes everything that reaches outside (``io``, ``os.execute``, ``ffi``, ``debug``, bytecode, Python).
+Memory and a handler's processor time are limited. A function in C cannot be stopped, so patterns of Lua that may take
+long are matched in Lua (`patterns.lua`).
 
-lupa ties what Python gets or makes while a coroutine runs to that coroutine, which may be gone sooner. So Python keeps
-nothing of this kind, and no exception in whose traceback it is.
+lupa ties a Lua value that Python gets or makes while a coroutine runs to that coroutine, which may be freed first. So
+Python keeps no such value, and no exception whose traceback holds one.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SANDBOX = (Path(__file__).parent / "sandbox.lua").read_text()
 PATTERNS = (Path(__file__).parent / "patterns.lua").read_text()
 
 OUT_OF_MEMORY = "not enough memory"
-"""LuaJIT's words for every allocation beyond the limit."""
+"""LuaJIT's message for an allocation beyond the limit."""
 NEVER_WAIT = frozenset({"header_filter", "body_filter"})
 """Phases that may not yield effects; timers that they start wait for another one."""
 PENDING_HEADERS = "response headers"
@@ -49,23 +49,23 @@ PENDING_HEADERS = "response headers"
 
 @dataclass(frozen=True)
 class Settings:
-    """What the plugins of a thread get."""
+    """Settings of the plugins of a thread."""
 
     folders: Sequence[Path] = ()
-    """Where plugins and their modules are: ``kong/plugins/NAME`` or ``NAME`` in them, and what they `require`."""
+    """Folders of plugins (``kong/plugins/NAME`` or ``NAME`` in them) and of modules that they `require`."""
     memory: int | None = 256 << 20
-    """Bytes that all of them may use together. Kong has no limit."""
+    """Bytes that all plugins together may use. Kong has no limit."""
     handler_time: float | None = 1.0
     """Processor time in seconds that one phase of one plugin may use; waiting is not counted. With a limit, Lua is
-    interpreted, for compiled code cannot be stopped; without one, LuaJIT compiles."""
+    interpreted, because compiled code cannot be stopped; without one, LuaJIT compiles."""
     writable: Sequence[Path] = ()
     """Files that plugins may add to, or folders with them; Kong's plugin ``file-log`` needs it."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """What ``os.getenv`` shows."""
     shared: SharedDictionaries = field(default_factory=SharedDictionaries)
-    """``ngx.shared``; the same for all threads that are to share it."""
+    """``ngx.shared``; give the same object to all threads that share it."""
     log: Log | None = None
-    """For lines that have no request: those of ``init_worker`` and timers."""
+    """Takes lines that belong to no request: those of ``init_worker`` and timers."""
 
 
 @dataclass(slots=True)
@@ -78,7 +78,7 @@ class Call:
     state: LuaValue
     timers: list[StartTimer] = field(default_factory=list)
     connections: dict[int, object] = field(default_factory=dict)
-    """That are open, by the numbers that Lua has for them."""
+    """Open connections, by the numbers that Lua has for them."""
 
 
 def _no_attributes(_object: object, name: object, _setting: object) -> None:
@@ -91,9 +91,9 @@ class Runtime:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.spent = False
-        """Whether memory ran out: what is in here may be broken, so that new requests need another runtime."""
+        """Whether memory ran out. Its state may be broken then, so new requests need another runtime."""
         self.entities: Mapping[str, Sequence[Entity]] = {}
-        """Of the configuration that was seen last."""
+        """Entities of the configuration that was seen last."""
         self._waiting_timers: list[StartTimer] = []
         self._lua = lua = lupa.LuaRuntime(
             encoding="latin-1",
@@ -115,12 +115,12 @@ class Runtime:
         self.member, self.null = inside["member"], inside["null"]
         self.values = Values(lua.table_from, lupa.lua_type, self.null)
         self.call = Call("init_worker", "", None, None)
-        """What runs, or ran last."""
+        """The call that runs, or ran last."""
         self.require("kong.globals")
 
     @staticmethod
     def lua_type(value: LuaValue) -> str | None:
-        """The type of a value that Python has nothing for; ``None`` for others."""
+        """The Lua type of a value that has no form in Python; ``None`` for other values."""
         kind: str | None = lupa.lua_type(value)
         return kind
 
@@ -141,7 +141,7 @@ class Runtime:
     def run(
         self, function: LuaValue, *arguments: Any, phase: str, plugin: str = "", context: Context | None = None
     ) -> Generator[Effect, Any, Any]:
-        """Run a function of Lua; returns what it returns first, ``None`` if it ended with ``kong.response.exit``.
+        """Run a function of Lua. Returns its first result, ``None`` if it ended with ``kong.response.exit``.
 
         Raises: PluginFailed, with the traceback.
         """
@@ -170,11 +170,11 @@ class Runtime:
                     raise PluginFailed(f"API disabled in the context of {phase}: it may not wait ({name})")
                 arguments = yield from WAITS[name](call.connections, self.table, *given)
         finally:
-            # Whoever performs effects closes what was left open.
+            # The embedder closes connections that were left open.
             call.connections.clear()
 
     def run_now(self, function: LuaValue, *arguments: Any) -> Any:
-        """Run a function that waits for nothing, outside of requests. Raises: PluginFailed."""
+        """Run a function that does not wait, outside of requests. Raises: PluginFailed."""
         run = self.run(function, *arguments, phase="init_worker")
         try:
             effect = next(run)
@@ -186,7 +186,7 @@ class Runtime:
         raise PluginFailed(f"code outside of requests may not wait, as it does with {effect}")
 
     def _go_on(self, call: Call, function: LuaValue, go_on: LuaValue, arguments: Sequence[Any]) -> tuple[Any, ...]:
-        """Begin with a function, or go on with what waits: what goes on with it, what happened, and what is to it."""
+        """Call a function, or resume a coroutine: what resumes it next, what happened, and the values of that."""
         previous, self.call = self.call, call
         context, state = call.context, call.state
         try:
@@ -218,7 +218,7 @@ class Runtime:
         return state
 
     def _take_in(self, context: Context, state: LuaValue) -> None:
-        """What others wrote to ``kong.ctx.shared``."""
+        """Copy what others wrote to ``kong.ctx.shared`` into Lua."""
         exported = context.state.setdefault((self, "shared"), {})
         for key, value in context.shared.items():
             if key not in exported or exported[key] != value:
@@ -226,7 +226,7 @@ class Runtime:
                 self._share(state, self.values.to_lua(key), self.values.to_lua(value))
 
     def _give_out(self, context: Context, state: LuaValue) -> None:
-        """What Lua wrote to ``kong.ctx.shared``; functions and the like stay in Lua."""
+        """Copy what Lua wrote to ``kong.ctx.shared`` to the context; functions and the like stay in Lua."""
         shared = self._shared_of(state)
         found: dict[str, Any] = {}
         for key, value in shared.items() if shared is not None else ():
@@ -239,17 +239,17 @@ class Runtime:
 
     @staticmethod
     def pending_headers(context: Context) -> Headers:
-        """Headers that were set before there was a response."""
+        """Headers that were set before the response came."""
         headers = context.state.get(PENDING_HEADERS)
         if headers is None:
             headers = context.state[PENDING_HEADERS] = Headers([])
         found: Headers = headers
         return found
 
-    # -- What Lua asks for ---------------------------------------------------------------------------------------------
+    # -- Requests of Lua -----------------------------------------------------------------------------------------------
 
     def start_timer(self, seconds: float, number: int) -> None:
-        """Have a timer run so many seconds from now."""
+        """Run a timer after so many seconds."""
         run = self.run(self._run_timer, number, phase="timer", plugin=self.call.plugin)
         self.call.timers.append(StartTimer(seconds, run))
 
@@ -260,7 +260,7 @@ class Runtime:
             log(level, message)
 
     def append_to_file(self, path: Path, data: bytes) -> bool:
-        """Add to a file, if plugins may. Returns: whether it was done."""
+        """Append to a file, if plugins may. Returns: whether it did."""
         try:
             real = path.resolve()
             allowed = [folder.resolve() for folder in self.settings.writable]

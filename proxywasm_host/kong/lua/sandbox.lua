@@ -1,5 +1,5 @@
--- The world of plugins: Lua's library without what reaches outside, `require`, and coroutines that can wait for us.
--- It is run once in a new LuaJIT and returns what Python calls. Nothing of what it was given can be reached by plugins.
+-- The environment of plugins: Lua's library without what reaches outside, `require`, and coroutines that can wait for
+-- Python. It runs once in a new LuaJIT, and returns the functions that Python calls. Plugins cannot reach its arguments.
 local host, failed, cpu_time, time_limit = ...
 
 local native_load, native_setmetatable, native_getmetatable = load, setmetatable, getmetatable
@@ -9,7 +9,7 @@ local create, native_resume, native_wrap, yield, status, running =
 local error, next, pcall, rawget, rawset, select, tostring, type, unpack = error, next, pcall, rawget, rawset, select, tostring, type, unpack
 local os_time, os_date, os_clock, os_difftime = os.time, os.date, os.clock, os.difftime
 
--- A Python function that fails returns `failed` and why.
+-- A Python function that fails returns `failed` and the reason.
 local function passed(first, ...)
   if first == failed then error((...), 2) end
   return first, ...
@@ -22,8 +22,8 @@ end
 
 -- Time ----------------------------------------------------------------------------------------------------------------
 
--- A hook is not called in compiled code, so there is none while time is limited. To read the clock is dear: only a
--- handler that has run so many instructions is timed, from there on.
+-- Compiled code calls no hook, so nothing is compiled while time is limited. Reading the clock is slow: a handler is
+-- timed only after it has run so many instructions.
 local INSTRUCTIONS = 10000
 local began, left, expired = nil, math.huge, false
 local message = time_limit and "the handler used more than its " .. time_limit .. " s of processor time"
@@ -38,7 +38,7 @@ local function check()
   if not began then
     began = cpu_time()
   elseif cpu_time() - began > left and in_plugin() then
-    -- From now on with each instruction: `pcall` around it does not help.
+    -- From now on it raises at each instruction, so a `pcall` cannot catch it for good.
     expired = true
     sethook(stop, "", 1)
     stop()
@@ -54,7 +54,7 @@ end
 
 local EFFECT = {}
 
--- What a plugin waits for goes through its own coroutines to us, and the answer back the same way.
+-- A plugin may wait inside its own coroutines: the request passes through them to us, and the answer back.
 local function outward(thread, ok, mark, ...)
   if ok and mark == EFFECT then return outward(thread, native_resume(thread, yield(mark, ...))) end
   return ok, mark, ...
@@ -74,10 +74,10 @@ coroutine.wrap = function(f)
   return function(...) return or_error(outward(thread, native_resume(thread, ...))) end
 end
 
--- Wait: `effect(name, ...)` is resumed with the answer of Python.
+-- Waits: `effect(name, ...)` returns Python's answer.
 functions.effect = function(...) return yield(EFFECT, ...) end
 
--- Timers stay here until they run: Python must not keep what a coroutine gave it, which may be gone by then.
+-- Timers stay here until they run: Python must not keep a value of a coroutine that may be freed by then.
 local timers, number = {}, 0
 functions.timer = function(seconds, f, ...)
   number = number + 1
@@ -129,7 +129,7 @@ function pairs(t)
   return native_pairs(t)
 end
 
--- Only text: bytecode can do what LuaJIT does not check.
+-- Only text: LuaJIT does not check bytecode.
 load = function(chunk, name, _, ...)
   if select("#", ...) > 0 then return native_load(chunk, name, "t", (...)) end
   return native_load(chunk, name, "t")
@@ -158,7 +158,7 @@ function require(name)
     if not load_it then error("error loading module '" .. name .. "':\n\t" .. message, 2) end
   end
   loading[name] = true
-  -- Ours may call Python.
+  -- Our own modules may call Python.
   module = load_it(name, ours and functions or nil)
   loading[name] = nil
   if module == nil then module = loaded[name] end
@@ -167,9 +167,9 @@ function require(name)
   return module
 end
 
--- What Python calls ---------------------------------------------------------------------------------------------------
+-- Called by Python ----------------------------------------------------------------------------------------------------
 
--- The request at hand; modules of ours read it. `enter` is told by `resume` who goes on.
+-- The current request, which our modules read. `resume` tells `enter` which run continues.
 local current = {}
 functions.current = current
 
@@ -188,8 +188,8 @@ local function begun(go_on, shared, what, ...)
   return what == "effect" and go_on or nil, shared, what, ...
 end
 
--- Run `f` in a coroutine of its own, until it waits or ends. Returns a function that goes on with it, if it waits;
--- whether there is something in `kong.ctx.shared`, what happened, and what belongs to that, as that function does.
+-- Runs `f` in a new coroutine until it waits or ends. Returns a function that resumes it, if it waits; then, as that
+-- function does, whether `kong.ctx.shared` has an entry, what happened, and the values of that.
 local function start(f, ...)
   local thread, remaining = create(f), time_limit
 
@@ -214,9 +214,9 @@ end
 
 return {
   start = start, run_timer = run_timer, null = null, require = require,
-  -- What Lua keeps for one request.
+  -- The state that Lua keeps for one request.
   new_state = function() return { ctx = native_setmetatable({}, current.ctx), plugins = {}, shared = {} } end,
-  -- What is to be called: plugins may have given their tables metatables.
+  -- The function to call: plugins may have given their tables metatables.
   member = function(t, key) return type(t) == "table" and rawget(t, key) or nil end,
   shared = function(state) return type(state.shared) == "table" and state.shared or nil end,
   share = function(state, key, value) if type(state.shared) == "table" then rawset(state.shared, key, value) end end,

@@ -1,5 +1,5 @@
-"""``ngx.shared``: dictionaries that all threads of a process share, with times to live and least recently used entries
-that make room."""
+"""``ngx.shared``: dictionaries that all threads of a process share. Entries may expire; a full dictionary drops those
+that were not used for the longest time."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ DEFAULT_SIZES: Mapping[str, int] = {
     "kong_secrets": 5 << 20,
     "prometheus_metrics": 5 << 20,
 }
-"""Kong's dictionaries, and their bytes as in its template of nginx."""
+"""Kong's dictionaries and their sizes in bytes, as in its template for nginx."""
 
 OVERHEAD = 64
-"""Bytes of an entry besides its key and value; about as many as nginx takes."""
+"""Bytes that an entry costs beside its key and value; about as many as in nginx."""
 
 
 @dataclass(slots=True)
@@ -40,7 +40,7 @@ class _Entry:
 
 
 class SharedDictionary:
-    """One dictionary; its methods are those of ``ngx.shared.DICT``, and return what those return."""
+    """One dictionary. Its methods are those of ``ngx.shared.DICT``, with the same results."""
 
     def __init__(self, capacity: int, clock: Callable[[], float] = time.monotonic) -> None:
         """`capacity` in bytes."""
@@ -205,7 +205,7 @@ class SharedDictionary:
                 self._remove(key)
             return (value,)
 
-    # What is inside
+    # Entries
 
     def _expired(self, entry: _Entry) -> bool:
         return entry.expires is not None and entry.expires <= self._clock()
@@ -248,10 +248,10 @@ class SharedDictionary:
 
 
 class SharedDictionaries:
-    """All of a process, by name. It may be used in several threads."""
+    """All dictionaries of a process, by name. Several threads may use it."""
 
     def __init__(self, sizes: Mapping[str, int] = DEFAULT_SIZES) -> None:
-        """`sizes` in bytes: a dictionary that is not named here is not there."""
+        """`sizes` are bytes by name; other dictionaries do not exist."""
         self._dictionaries = {name: SharedDictionary(size) for name, size in sizes.items()}
 
     def __getitem__(self, name: str) -> SharedDictionary:

@@ -13,21 +13,21 @@ __all__ = ["LuaValue", "Values", "bytes_as_text", "text_as_bytes"]
 LuaValue = Any
 
 MAX_DEPTH = 100
-"""Of tables in tables: one that is in itself must end somewhere."""
+"""How deep tables may be nested: a table may contain itself."""
 
 
 def text_as_bytes(text: str) -> str:
-    """Text as Lua's string of its UTF-8 bytes."""
+    """Text as a Lua string of its UTF-8 bytes."""
     return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
 def bytes_as_text(string: str) -> str:
-    """Lua's string as text; bytes that are no UTF-8 stay as surrogates."""
+    """A Lua string as text; bytes that are not UTF-8 become surrogates."""
     return string if string.isascii() else string.encode("latin-1").decode("utf-8", "surrogateescape")
 
 
 class Values:
-    """What JSON can hold, to Lua and back. Lua's ``null`` is Python's ``None``."""
+    """Converts values that JSON can hold to Lua and back. Lua's ``null`` is Python's ``None``."""
 
     def __init__(
         self, table: Callable[[Any], LuaValue], lua_type: Callable[[LuaValue], str | None], null: LuaValue
@@ -35,7 +35,7 @@ class Values:
         self._table, self._lua_type, self._null = table, lua_type, null
 
     def to_lua(self, value: Any, *, nulls: bool = True) -> LuaValue:
-        """A value as Lua has it; without `nulls`, keys whose value is ``None`` are left out."""
+        """A value for Lua; without `nulls`, keys whose value is ``None`` are left out."""
         if isinstance(value, str):
             return text_as_bytes(value)
         if value is None:
@@ -47,10 +47,10 @@ class Values:
             return value
         if isinstance(value, Sequence):
             return self._table([self.to_lua(each, nulls=nulls) for each in value])
-        raise TypeError(f"Lua has nothing for a {type(value).__name__}")
+        raise TypeError(f"a {type(value).__name__} has no form in Lua")
 
     def to_python(self, value: LuaValue, depth: int = 0) -> Any:
-        """A value as Python has it: text, numbers, lists and dicts. Raises: ValueError, for what JSON cannot hold."""
+        """A value for Python: text, numbers, lists and dicts. Raises: ValueError, for one that JSON cannot hold."""
         if isinstance(value, str):
             return bytes_as_text(value)
         if value is None or isinstance(value, (bool, int, float)):
@@ -59,9 +59,9 @@ class Values:
         if kind == "userdata":
             return None
         if kind != "table":
-            raise ValueError(f"a {kind} is no value of JSON")
+            raise ValueError(f"a {kind} is not a value of JSON")
         if depth == MAX_DEPTH:
-            raise ValueError("tables are nested too deeply, or in themselves")
+            raise ValueError("tables are nested too deeply, or contain themselves")
         pairs = list(value.items())
         if pairs and all(key == place for place, (key, _) in enumerate(pairs, 1)):
             return [self.to_python(each, depth + 1) for _, each in pairs]

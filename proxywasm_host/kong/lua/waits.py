@@ -1,7 +1,7 @@
-"""What Lua waits for: each name yields one effect, and gives what the coroutine goes on with.
+"""The operations that Lua waits for: each yields one effect, and returns the results for the coroutine.
 
-They get the connections that are open in this run, by the numbers that Lua has for them, and what makes tables. As in
-OpenResty a failure is ``nil`` with a word that says why; nothing is raised in Lua.
+They get the open connections of this run, by the numbers that Lua has for them, and a function that makes tables. As
+in OpenResty a failure is ``nil`` and a word that says why; nothing is raised in Lua.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Table = Callable[[Any], LuaValue]
 
 NUMBERS = count(1)
 NOT_HERE = "bad request"
-"""OpenResty's word for a connection of another request."""
+"""OpenResty's message for a connection of another request."""
 
 
 def _sleep(_open: Open, _table: Table, seconds: float) -> Wait:

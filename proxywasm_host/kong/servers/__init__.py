@@ -1,5 +1,5 @@
-"""Plugins in servers of their own, which Kong calls by a Unix socket: Go, JavaScript, Python.
+"""Plugins in external plugin servers (Go, JavaScript, Python), which Kong calls over a Unix socket.
 
-`messagepack` and `protobuf` are the two protocols, without I/O; `pdk` is what plugins may call; `plugin` is a plugin of
-a server as the gateway sees it; `process` starts and watches servers, `pool` has the connections to one.
+`messagepack` and `protobuf` are the two protocols, without I/O; `pdk` has the functions that plugins may call; `plugin`
+is a server's plugin as the gateway sees it; `process` starts and watches servers, `pool` has the connections to one.
 """

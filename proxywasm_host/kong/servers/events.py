@@ -1,4 +1,4 @@
-"""What a plugin server says, whatever its protocol."""
+"""Messages of a plugin server, in either protocol."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ __all__ = ["Called", "Done", "Event", "PluginServerError", "Refused", "ServerPro
 
 
 class PluginServerError(Exception):
-    """What a server sends that its protocol does not know."""
+    """A server sent a message that its protocol does not have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """An instance of a plugin has its configuration; it is known by this number."""
+    """An instance of a plugin was started with its configuration; this is its number."""
 
     instance: int
 
@@ -34,7 +34,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The server cannot do what it was asked."""
+    """The server refuses a request."""
 
     message: str
 
@@ -43,24 +43,24 @@ Event = Union[Started, Called, Done, Refused]
 
 
 class ServerProtocol(Protocol):
-    """One connection: what is asked becomes bytes, and what comes becomes an event. One request is under way."""
+    """One connection: turns requests into bytes and received bytes into events. It has one request under way."""
 
     def start_instance(self, plugin: str, config: str) -> bytes:
         """Ask for an instance; `config` is JSON. Answered by `Started` or `Refused`."""
         ...
 
     def handle_event(self, instance: int, phase: str) -> bytes:
-        """Have a phase run. Answered by `Called`, `Done` or `Refused`."""
+        """Ask for a phase to be run. Answered by `Called`, `Done` or `Refused`."""
         ...
 
     def answer(self, method: str, result: Any) -> bytes:
-        """The result of the function that was called. Answered as `handle_event`."""
+        """Give the result of the called function. Answered as `handle_event`."""
         ...
 
     def answer_error(self, method: str, message: str) -> bytes:
-        """The function has failed."""
+        """Say that the called function has failed."""
         ...
 
     def feed(self, data: bytes) -> Event | None:
-        """What the server has said, once all of it has come. Raises: PluginServerError."""
+        """The server's message, once all of it has come. Raises: PluginServerError."""
         ...

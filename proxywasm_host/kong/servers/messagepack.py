@@ -17,7 +17,7 @@ from proxywasm_host.kong.servers.events import Called, Done, Event, PluginServer
 __all__ = ["MessagePack"]
 
 MOST = 64 << 20
-"""Bytes of a message."""
+"""Most bytes of a message."""
 STEPS = {
     **dict.fromkeys(("kong.client.get_credential", "kong.client.authenticate"), "StepCredential"),
     **dict.fromkeys(("kong.client.load_consumer", "kong.client.get_consumer"), "StepConsumer"),
@@ -32,7 +32,7 @@ STEPS = {
         "StepMultiMap",
     ),
 }
-"""Methods whose results have a type of their own."""
+"""Methods whose results have a special type."""
 
 
 class MessagePack:
@@ -56,19 +56,19 @@ class MessagePack:
         return self._call("StartInstance", {"Name": plugin, "Config": config})
 
     def handle_event(self, instance: int, phase: str) -> bytes:
-        """Have a phase run."""
+        """Ask for a phase to be run."""
         return self._call("HandleEvent", {"InstanceId": instance, "EventName": phase})
 
     def answer(self, method: str, result: Any) -> bytes:
-        """The result of a function of the PDK."""
+        """Give the result of a function of the PDK."""
         return self._call(STEPS.get(method, "Step"), {"EventId": self._event, "Data": _out(result)})
 
     def answer_error(self, method: str, message: str) -> bytes:
-        """A function of the PDK has failed."""
+        """Say that a function of the PDK has failed."""
         return self._call("StepError", {"EventId": self._event, "Data": message})
 
     def feed(self, data: bytes) -> Event | None:
-        """What the server has said. Raises: PluginServerError."""
+        """The server's message. Raises: PluginServerError."""
         self._unpacker.feed(data)
         try:
             for message in self._unpacker:
@@ -105,7 +105,7 @@ def _in(value: Any) -> Any:
 
 
 def _out(value: Any) -> Any:
-    """Text that is UTF-8 goes as text, other bytes go as bytes."""
+    """Bytes that are UTF-8 go as text, others as bytes."""
     if isinstance(value, str):
         raw = value.encode("latin-1", "replace")
         try:

@@ -1,4 +1,4 @@
-"""The PDK that plugin servers call: each function by its name, on the `Context` of a request.
+"""The PDK that plugin servers call: functions by name, which work on the `Context` of a request.
 
 Source: the documentation of Kong's Plugin Development Kit. Text has one character for each byte.
 """
@@ -18,7 +18,7 @@ from proxywasm_host.kong.namespaces import variable
 __all__ = ["FUNCTIONS", "TERMINAL", "serialize"]
 
 TERMINAL = frozenset({"kong.response.exit", "kong.response.error"})
-"""Functions that end the request: they are not answered."""
+"""Functions that end the request, so that they get no answer."""
 MOST_ARGUMENTS = 1000
 LEVELS = {
     **dict.fromkeys(("emerg", "alert", "crit"), LogLevel.CRITICAL),
@@ -84,7 +84,7 @@ def _request(context: Context) -> Headers:
 
 
 def _response(context: Context) -> Headers:
-    """Of the response; before there is one, those that it will have beside its own."""
+    """Headers of the response; before it comes, those that will be added to it."""
     if context.response is None:
         pending: Headers = context.state.setdefault(PENDING_HEADERS, Headers([]))
         return pending
@@ -175,7 +175,7 @@ def _set_log_value(context: Context, key: str, value: Any, *_: Any) -> None:
 
 
 def serialize(context: Context) -> dict[str, Any]:
-    """What Kong's logging plugins write of a request (``kong.log.serialize``), in its form."""
+    """The record of a request that Kong's logging plugins write (``kong.log.serialize``)."""
     request, response, route = context.request, context.response, context.route
     target = request.raw_path + (f"?{request.query}" if request.query else "")
     entry: dict[str, Any] = {

@@ -17,16 +17,16 @@ from proxywasm_host.kong.servers.pool import Ask, Connection, Said
 __all__ = ["ServerPlugin"]
 
 PHASES = frozenset({"rewrite", "access", "response", "log"})
-"""Those that a server can be asked for, in an HTTP request."""
+"""The phases of an HTTP request that a server can be asked for."""
 NO_INSTANCE = "no plugin instance"
-"""How a server's refusal begins when it has forgotten the instance (Kong's own rule)."""
+"""How a server's refusal begins when it does not know the instance any more (Kong's own rule)."""
 
 
 class ServerPlugin:
     """One plugin. Instances are kept by configuration, for as long as the server lives."""
 
     def __init__(self, server: str, info: Mapping[str, Any]) -> None:
-        """`info` is what the server's query command says. Raises: ConfigError."""
+        """`info` is the output of the server's query command. Raises: ConfigError."""
         self._server = server
         try:
             self.name: str = info["Name"]
@@ -36,7 +36,7 @@ class ServerPlugin:
             fields = {name: field for each in info["Schema"]["fields"] for name, field in each.items()}
             self._fields: list[Mapping[str, Any]] = fields["config"].get("fields") or []
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ConfigError(f"plugin server {server}: cannot read what it says of a plugin: {error!r}") from None
+            raise ConfigError(f"plugin server {server}: cannot read its description of a plugin: {error!r}") from None
         self._instances: dict[tuple[int, str], int] = {}
 
     def check(self, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,7 +44,7 @@ class ServerPlugin:
         return check_record(self._fields, config, "config")
 
     def run(self, phase: str, context: Context | None, config: Any) -> Run:
-        """Run one phase: the server says what it calls, and gets the results."""
+        """Run one phase: the server names the functions that it calls, and gets their results."""
         if context is None:
             return
         text = json.dumps(config, sort_keys=True)
@@ -67,13 +67,13 @@ class ServerPlugin:
             return
 
     def _begin(self, phase: str, config: str) -> Generator[Any, Any, tuple[Connection, Any]]:
-        """Have an event begin; an instance is started first if there is none."""
+        """Begin an event; an instance is started first if there is none."""
         newest = max((epoch for epoch, text in self._instances if text == config), default=None)
         if newest is not None:
             said: Said = yield self._ask(None, "handle_event", self._instances[newest, config], phase)
             if said.connection.epoch == newest:
                 return said.connection, said.event
-            said.connection.close()  # a number of another life of the server
+            said.connection.close()  # a number from before the server was started again
             self._instances.pop((newest, config), None)
         said = yield self._ask(None, "start_instance", self.name, config)
         if not isinstance(said.event, Started):
@@ -86,7 +86,7 @@ class ServerPlugin:
         return ServerCall(self._server, Ask(connection, method, arguments))
 
     def _handle(self, connection: Connection, event: Any, context: Context) -> Run:
-        """Answer what the plugin calls, until it is done or ends the request."""
+        """Answer the plugin's calls, until it is done or ends the request."""
         while isinstance(event, Called):
             method, arguments = event.method, event.arguments
             if method == "kong.request.get_raw_body":

@@ -19,19 +19,19 @@ __all__ = ["RETRY", "TIMEOUT", "WAIT_FOR_START", "Ask", "AsyncPool", "Connection
 
 CHUNK = 65536
 WAIT_FOR_START = 10.0
-"""Seconds that a server may take to listen."""
+"""Seconds within which a server must listen."""
 RETRY = 0.02
 TIMEOUT = 60.0
-"""Seconds that a server may take for an answer."""
+"""Seconds within which a server must answer."""
 LEFT = 1.0
 """Seconds that an event loop waits for an answer that nobody wants any more."""
 IDLE = 64
-"""Connections that are kept."""
+"""Idle connections that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a `ServerCall` asks: a method of the `ServerProtocol`, on a connection or, with ``None``, on a free one."""
+    """The message of a `ServerCall`: a method of `ServerProtocol`, on a connection or, with ``None``, on a free one."""
 
     connection: Connection | None
     method: str
@@ -40,20 +40,20 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """The answer: the connection, on which the request goes on unless it has ended, and what the server said."""
+    """The answer: the server's message, and the connection, on which the request continues unless it has ended."""
 
     connection: Connection
     event: Event
 
 
 class Connection:
-    """A connection, for one event at a time."""
+    """A connection, which carries one event at a time."""
 
     def __init__(self, pool: Pool) -> None:
         """Raises: OSError, if nobody listens, or too many wait for it."""
         self.protocol = pool.protocol()
         self.epoch = pool.epoch
-        """Which life of the server it is to: numbers of instances hold within one."""
+        """Counts starts of the server: numbers of instances are valid until the next one."""
         self._pool = pool
         self._unsent = memoryview(b"")
         self.socket = socket.socket(socket.AF_UNIX)
@@ -65,19 +65,19 @@ class Connection:
             raise
 
     def begin(self, method: str, arguments: tuple[Any, ...]) -> bool:
-        """Ask something. Returns whether all of it is sent; `send` sends the rest. Raises: OSError."""
+        """Send a message. Returns whether all of it is sent; `send` sends the rest. Raises: OSError."""
         self._unsent = memoryview(getattr(self.protocol, method)(*arguments))
         return self.send()
 
     def send(self) -> bool:
-        """Send what is left, as far as it is taken now; returns whether that is all. Raises: OSError."""
+        """Send as much of the rest as the socket takes; returns whether that was all. Raises: OSError."""
         with suppress(BlockingIOError):
             while self._unsent:
                 self._unsent = self._unsent[self.socket.send(self._unsent) :]
         return not self._unsent
 
     def receive(self) -> Event | None:
-        """What the server has said, once all of it has come; all there is is read.
+        """The server's message, once all of it has come. Reads all available bytes.
 
         Raises: OSError, PluginServerError.
         """
@@ -86,11 +86,11 @@ class Connection:
                 event = self.protocol.feed(data)
                 if event is not None or len(data) < CHUNK:
                     return event
-            raise ConnectionError("the plugin server has hung up")
+            raise ConnectionError("the plugin server has closed the connection")
         return None
 
     def close(self) -> None:
-        """Leave it, amid an event or not: the server forgets what it did."""
+        """Close it, even during an event, which the server then forgets."""
         self._pool.close_one(self)
 
 
@@ -109,7 +109,7 @@ class Pool:
         return connection in self._all
 
     def connected(self) -> tuple[Connection, bool]:
-        """A connection that is free, and whether it is new. Raises: OSError, if nobody listens."""
+        """A free connection, and whether it is new. Raises: OSError, if nobody listens."""
         while self._free:
             connection = self._free.pop()
             if connection in self._all:
@@ -121,7 +121,7 @@ class Pool:
         return connection, True
 
     def said(self, connection: Connection, event: Event) -> Said:
-        """A server has said something: with the end of an event its connection is free."""
+        """Note a message of the server: at the end of an event its connection is free."""
         if isinstance(event, (Done, Refused)):
             if connection.epoch == self.epoch and len(self._free) < IDLE and not self._closed:
                 self._free.append(connection)
@@ -130,17 +130,17 @@ class Pool:
         return Said(connection, event)
 
     def left(self, connection: Connection, event: Event) -> None:
-        """As `said`, if nobody waits for it any more. A connection that ends before its server has been heard may end
-        the server: that of Kong's PDK for JavaScript dies of ``ECONNRESET``."""
+        """As `said`, for a message that nobody waits for. Closing a connection before the answer has come may end the
+        server: that of Kong's PDK for JavaScript dies of ``ECONNRESET``."""
         self.said(connection, event)
         if not isinstance(event, (Done, Refused)):
             self.close_one(connection)
 
     def failed(self, connection: Connection, error: BaseException) -> None:
-        """A connection is of no use any more."""
+        """Drop a connection that cannot be used any more."""
         gone = isinstance(error, OSError) and not isinstance(error, TimeoutError)
         if gone and connection.epoch == self.epoch:
-            self.epoch += 1  # the server may be another one now
+            self.epoch += 1  # the server may have been started again
         self.close_one(connection)
 
     def close_one(self, connection: Connection) -> None:
@@ -152,7 +152,7 @@ class Pool:
             connection.socket.close()
 
     def close(self, but: Container[Connection] = ()) -> None:
-        """Close all connections but these, which are closed when their events end."""
+        """Close all connections except these, which are closed when their events end."""
         self._closed = True
         for connection in [connection for connection in self._all if connection not in but]:
             self.close_one(connection)
@@ -166,7 +166,7 @@ class AsyncPool:
         self._timeout = timeout
 
     async def __call__(self, ask: Ask) -> Said:
-        """Do what an `Ask` says. Raises: OSError, TimeoutError, PluginServerError; the connection is closed then."""
+        """Perform an `Ask`. Raises: OSError, TimeoutError, PluginServerError; the connection is closed then."""
         connection = ask.connection or await self._connected()
         try:
             with anyio.fail_after(self._timeout):
@@ -206,7 +206,7 @@ async def _received(connection: Connection) -> Event:
 
 
 def describe(error: BaseException) -> str:
-    """Why a server could not be asked, in few words."""
+    """Why a server could not be asked, in a few words."""
     if isinstance(error, TimeoutError):
         return "timeout"
     if isinstance(error, (PluginServerError, ConnectionError)) and str(error):

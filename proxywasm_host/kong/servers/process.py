@@ -1,7 +1,7 @@
-"""Plugin servers as processes: what plugins they have, their start, and another one when they end.
+"""Plugin servers as processes: queries them for their plugins, starts them, and replaces those that end.
 
-A server is described as in ``kong.conf``: ``pluginserver_names``, ``pluginserver_<name>_socket``, ``…_start_cmd``,
-``…_query_cmd``, here in the environment, in capitals and with ``KONG_`` before them.
+Environment variables describe a server, under the names of ``kong.conf`` in capitals and after ``KONG_``:
+``pluginserver_names``, ``pluginserver_<name>_socket``, ``…_start_cmd``, ``…_query_cmd``.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ QUERY = 60.0
 RESTART = 1.0
 """Seconds between two starts, at least."""
 END = 5.0
-"""Seconds that a server gets to end."""
+"""Seconds within which a server must end."""
 logger = logging.getLogger("proxywasm_host.kong")
 
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """What the environment says of a server."""
+    """The settings of a server in the environment."""
 
     name: str
     socket: str
@@ -57,17 +57,17 @@ def servers_of(environment: Mapping[str, str], prefix: str) -> list[ServerSettin
         at = f"KONG_PLUGINSERVER_{name.upper().replace('-', '_')}_"
         query = environment.get(f"{at}QUERY_CMD")
         if not query:
-            raise ConfigError(f"{at}QUERY_CMD is not set: it tells which plugins the server {name!r} has")
+            raise ConfigError(f"{at}QUERY_CMD is not set: it lists the plugins of the server {name!r}")
         socket = environment.get(f"{at}SOCKET", f"{prefix}/{name}.socket")
         found.append(ServerSettings(name, socket, environment.get(f"{at}START_CMD"), query))
     return found
 
 
 class PluginServer:
-    """One server: asked which plugins it has, and run from `start` to `stop` by one of our processes."""
+    """One server: lists its plugins, and runs from `start` to `stop` in one of our processes."""
 
     def __init__(self, settings: ServerSettings) -> None:
-        """Ask it. Raises: ConfigError."""
+        """List its plugins. Raises: ConfigError."""
         self.settings = settings
         self.name = settings.name
         self.socket = settings.socket
@@ -77,7 +77,7 @@ class PluginServer:
             name = said.get("Protocol", "ProtoBuf:1")
             if name not in PROTOCOLS:
                 raise ConfigError(
-                    f"plugin server {self.name}: its protocol {name!r} is not known; {list(PROTOCOLS)} are"
+                    f"plugin server {self.name}: the protocol {name!r} is not known; known are {', '.join(PROTOCOLS)}"
                 )
             self.protocol = PROTOCOLS[name]
             self.socket = said.get("SocketPath") or self.socket
@@ -100,19 +100,20 @@ class PluginServer:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ConfigError(f"plugin server {self.name}: {command!r} cannot be run: {error}") from None
         except ValueError:
-            raise ConfigError(f"plugin server {self.name}: {command!r} says no JSON: {done.stdout[:200]!r}") from None
+            said = f"{command!r} printed no JSON: {done.stdout[:200]!r}"
+            raise ConfigError(f"plugin server {self.name}: {said}") from None
         if not isinstance(said, (dict, list)):
-            raise ConfigError(f"plugin server {self.name}: {command!r} says neither a list nor a mapping: {said!r}")
+            raise ConfigError(f"plugin server {self.name}: {command!r} printed neither a list nor a mapping: {said!r}")
         return said
 
     @property
     def pid(self) -> int | None:
-        """Of its process, if it runs and is ours."""
+        """The id of its process, if it runs and is ours."""
         process = self._process
         return process.pid if process is not None and process.poll() is None else None
 
     def start(self) -> None:
-        """Run it, unless it is started elsewhere: by hand, or by another of our processes."""
+        """Start it, unless it is started elsewhere: by hand, or by another of our processes."""
         if self.settings.start_cmd is not None and self._thread is None:
             self._thread = threading.Thread(target=self._run, name=f"pluginserver-{self.name}", daemon=True)
             self._thread.start()
@@ -132,7 +133,7 @@ class PluginServer:
                 self._stopping.wait(max(0.0, RESTART - (time.monotonic() - began)))
 
     def _once(self) -> None:
-        """Start it, and log what it says until it ends."""
+        """Start it, and log its output until it ends."""
         command = shlex.split(self.settings.start_cmd or "")
         try:
             process = subprocess.Popen(  # noqa: S603 - the configuration's own command
@@ -154,7 +155,7 @@ class PluginServer:
         status = process.wait()
         process.stdout.close()
         if not self._stopping.is_set():
-            logger.error("plugin server %s (pid %d) ended with %d: it is started again", self.name, process.pid, status)
+            logger.error("plugin server %s (pid %d) ended with %d: starting it again", self.name, process.pid, status)
 
     def stop(self) -> None:
         """End its process."""
@@ -171,5 +172,5 @@ class PluginServer:
 
 
 def default_prefix() -> str:
-    """Where sockets are if ``KONG_PREFIX`` does not say."""
+    """The folder of sockets without ``KONG_PREFIX``."""
     return os.environ.get("KONG_PREFIX") or "/usr/local/kong"

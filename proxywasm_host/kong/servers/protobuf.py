@@ -21,7 +21,7 @@ __all__ = ["ProtoBuf"]
 SIZE = struct.Struct("<I")
 DOUBLE = struct.Struct("<d")
 MOST = 64 << 20
-"""Bytes of a frame."""
+"""Most bytes of a frame."""
 START_INSTANCE, HANDLE_EVENT = 33, 36
 INSTANCE_STATUS = 33
 I32 = 1 << 32
@@ -74,7 +74,7 @@ def list_out(values: Iterable[Any]) -> bytes:
 
 
 def value_in(data: bytes) -> Any:
-    """What a ``Value`` holds."""
+    """The content of a ``Value``."""
     for number, value in fields(data):
         if number == 2 and isinstance(value, bytes):
             (found,) = DOUBLE.unpack(value)
@@ -91,7 +91,7 @@ def value_in(data: bytes) -> Any:
 
 
 def struct_in(data: bytes) -> dict[str, Any]:
-    """What a ``Struct`` holds."""
+    """The content of a ``Struct``."""
     found = {}
     for _, entry in fields(data):
         pair = dict(fields(entry if isinstance(entry, bytes) else b""))
@@ -101,7 +101,7 @@ def struct_in(data: bytes) -> dict[str, Any]:
 
 
 def list_in(data: bytes) -> list[Any]:
-    """What a ``ListValue`` holds."""
+    """The content of a ``ListValue``."""
     return [value_in(value) for _, value in fields(data) if isinstance(value, bytes)]
 
 
@@ -255,7 +255,7 @@ TYPES: dict[str, tuple[str, str]] = {
     "service.response.get_headers": ("int", "struct"),
     "service.response.get_raw_body": ("", "body"),
 }
-"""What each function of the PDK takes and gives, by its name without ``kong.``."""
+"""Parameters and results of each function of the PDK, by its name without ``kong.``."""
 
 
 class ProtoBuf:
@@ -278,22 +278,22 @@ class ProtoBuf:
         return self._call(START_INSTANCE, field(1, plugin) + field(2, config))
 
     def handle_event(self, instance: int, phase: str) -> bytes:
-        """Have a phase run."""
+        """Ask for a phase to be run."""
         self._awaits = "method"
         return self._call(HANDLE_EVENT, field(1, instance) + field(2, phase))
 
     def answer(self, method: str, result: Any) -> bytes:
-        """The result of a function of the PDK."""
+        """Give the result of a function of the PDK."""
         self._awaits = "method"
         return framed(RESULTS[TYPES[method.removeprefix("kong.")][1]](result))
 
     def answer_error(self, method: str, message: str) -> bytes:
-        """A function of the PDK has failed: the protocol has no form for it but a result without anything in it."""
+        """Say that a function of the PDK has failed: the protocol can only say it with an empty result."""
         self._awaits = "method"
         return framed(b"")
 
     def feed(self, data: bytes) -> Event | None:
-        """What the server has said. Raises: PluginServerError."""
+        """The server's message. Raises: PluginServerError."""
         self._buffer += data
         try:
             while (frame := self._frame()) is not None:
@@ -328,7 +328,7 @@ class ProtoBuf:
             return None
         types = TYPES.get(self._method.removeprefix("kong."))
         if types is None:
-            raise PluginServerError(f"the plugin calls {self._method!r}, which the protocol does not have")
+            raise PluginServerError(f"the plugin calls {self._method!r}, which is not a function of the protocol")
         return Called(self._method, ARGUMENTS[types[0]](frame))
 
 

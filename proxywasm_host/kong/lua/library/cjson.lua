@@ -84,7 +84,7 @@ local function new()
     return concat(out)
   end
 
-  -- Python gives arrays as { n, items… } in a table of their own, so that none are lost: see json_decode.
+  -- Python returns arrays as { n, items… } in a separate table: see json_decode.
   local function decode(text)
     if type(text) ~= "string" then error("bad argument #1 to 'decode' (string expected, got " .. type(text) .. ")", 2) end
     local value, message, arrays = json_decode(text, arrays_with_mt)

@@ -1,2 +1,2 @@
--- Files are not there.
+-- Plugins find no files.
 return { attributes = function(path) return nil, "cannot obtain information from file '" .. tostring(path) .. "': not in the sandbox" end }

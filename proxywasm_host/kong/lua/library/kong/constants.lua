@@ -1,4 +1,4 @@
--- Kong's words that plugins use.
+-- Kong's constants that plugins use.
 local subsystem = {
   http = "http", https = "http", grpc = "http", grpcs = "http", tcp = "stream", tls = "stream", udp = "stream", tls_passthrough = "stream",
 }

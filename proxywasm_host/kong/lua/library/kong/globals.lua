@@ -4,5 +4,4 @@ _G.ngx = ngx
 for _, name in ipairs { "new", "clear", "isempty", "isarray", "nkeys", "clone" } do
   table[name] = require("table." .. name)
 end
--- As Kong does: so many seconds of a random seed are enough here.
 _G.kong = require "kong.pdk"

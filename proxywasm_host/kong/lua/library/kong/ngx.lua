@@ -1,4 +1,4 @@
--- OpenResty's `ngx`: what plugins use of it, on the request at hand.
+-- OpenResty's `ngx`, as far as plugins use it, for the current request.
 local _, host = ...
 local text = require "kong.pdk.private.text"
 
@@ -108,7 +108,7 @@ end
 
 -- Regular expressions (PCRE) ------------------------------------------------------------------------------------------
 
--- What Python finds is { first, last, group, first, last, …, name, group, … }: positions, and which groups have names.
+-- Python returns { first, last, group, first, last, …, name, group, … }: positions, and the names of groups.
 local function captures(subject, found, into)
   local m = into or {}
   for i = 1, #found.first do
@@ -183,7 +183,7 @@ local by_any_case = {
     return rawget(t, (gsub(lower(name), "_", "-")))
   end,
 }
--- Names have no case here; as they are written on the wire they begin with capitals.
+-- Names are in lower case here; with `raw`, each of their words begins with a capital.
 local function headers(message, max, raw)
   local found, truncated = host.headers(message, max or 100)
   if not raw then return setmetatable(found, by_any_case), truncated end
@@ -359,7 +359,7 @@ end
 function ngx.get_phase() return current.state.phase == "init_worker" and "init_worker" or current.state.phase end
 ngx.get_raw_phase = ngx.get_phase
 
--- The route, service, consumer or credential of the request: the same table for the same one, as plugins keep things by it.
+-- The route, service, consumer or credential of the request. One entity is one table: plugins use it as a key.
 local tables, many = {}, 0
 function current.entity(name)
   local number = host.entity_number(name)
@@ -378,7 +378,7 @@ function current.entity(name)
   return entity
 end
 
--- What Kong has in `ngx.ctx` of the request, as plugins read it there.
+-- The entries of `ngx.ctx` that Kong sets and plugins read.
 local in_ctx = {
   route = function() return host.current.entity("route") end,
   service = function() return host.current.entity("service") end,
@@ -440,7 +440,7 @@ function ngx.worker.pid() return host.pid() end
 function ngx.worker.pids() return { host.pid() } end
 function ngx.worker.exiting() return false end
 
--- Threads that are waited for run one after the other, when they are waited for.
+-- A thread runs when it is waited for, one after the other.
 function ngx.thread.spawn(f, ...) return { f = f, n = select("#", ...), ... } end
 function ngx.thread.wait(...)
   local thread = ...
@@ -584,7 +584,7 @@ function Datagrams:close()
   self.connection = nil
   return effect("close", connection)
 end
--- Nothing is kept: the next request connects anew.
+-- Connections are not kept: the next request opens a new one.
 function Socket:setkeepalive() return self:close() end
 
 -- Shared dictionaries -------------------------------------------------------------------------------------------------

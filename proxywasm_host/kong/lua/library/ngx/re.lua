@@ -1,4 +1,4 @@
--- What ngx.re lacks.
+-- ngx.re: the functions that the global `ngx.re` does not have.
 local re = { opt = function() end }
 function re.split(subject, pattern, options, ctx, max, result)
   local parts, at = result or {}, 1

@@ -1,4 +1,4 @@
--- lua-resty-http's interface on the callouts of the gateway.
+-- The interface of lua-resty-http; the gateway makes the requests.
 local _, host = ...
 local effect, url = host.effect, require "socket.url"
 local by_any_case = { __index = function(t, name) return type(name) == "string" and rawget(t, name:lower()) or nil end }

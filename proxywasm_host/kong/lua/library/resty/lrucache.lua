@@ -1,4 +1,4 @@
--- A cache of so many values that drops what was not used for the longest time.
+-- A cache of bounded size that drops the least recently used value.
 local now, setmetatable = ngx.now, setmetatable
 local Cache = {}
 Cache.__index = Cache

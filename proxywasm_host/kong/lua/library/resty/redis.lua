@@ -1,4 +1,4 @@
--- lua-resty-redis's interface: commands are methods, on a connection that does not block.
+-- The interface of lua-resty-redis: commands are methods, on a connection that does not block.
 local tcp, null = ngx.socket.tcp, ngx.null
 local Redis = { _VERSION = "0.29" }
 

@@ -1,4 +1,4 @@
--- kong.cache: what plugins looked up, by key, until its time is over or there is another configuration.
+-- kong.cache: values that plugins have looked up, by key, until they expire or the configuration changes.
 local _, host = ...
 local lrucache = require "resty.lrucache"
 
@@ -15,7 +15,7 @@ local function current_entries()
   return entries
 end
 
--- The value, an error, and 1 for what was kept or 3 for what `load` gave.
+-- The value, an error, and 1 for a cached value or 3 for one that `load` gave.
 function cache:get(key, options, load, ...)
   if type(key) ~= "string" then error("key must be a string", 2) end
   local kept = current_entries():get(key)

@@ -1,4 +1,4 @@
--- kong.ip: who is trusted was decided before; `kong.request.get_forwarded_…` know it.
+-- kong.ip: whether a proxy is trusted is decided in Python, for `kong.request.get_forwarded_…` as well.
 local matcher
 return {
   is_trusted = function(ip)

@@ -1,4 +1,4 @@
--- kong.log: lines of the log, and what the plugins for access logs write of a request.
+-- kong.log: log lines, and the record of a request that logging plugins write.
 local _, host = ...
 local phases = require "kong.pdk.private.phases"
 local text = require "kong.pdk.private.text"
@@ -9,7 +9,7 @@ local concat, error, find, ipairs, next, pairs, select, setmetatable, sub, tonum
 
 local levels = { debug = 8, info = 7, notice = 6, warn = 5, err = 4, crit = 3, alert = 2, emerg = 1 }
 
--- A value as people read it.
+-- A value in readable form.
 local function inspected(value, depth, seen)
   if type(value) == "string" then return ("%q"):format(value) end
   if type(value) ~= "table" then return value == null and "null" or tostring(value) end
@@ -37,7 +37,7 @@ local function writable(value, visited)
 end
 local BAD_VALUE = "value must be nil, a number, string, boolean or a non-self-referencial table containing numbers, string and booleans"
 
--- Keys as they are written: `a.b` is b in a, `a\.b` has a dot in it.
+-- Splits a key: `a.b` is b in a; `a\.b` is one name with a dot.
 local function path_of(key)
   local path, part = {}, ""
   for piece in (key .. "."):gmatch("(.-)%.") do

@@ -1,4 +1,4 @@
--- kong.timer: by name, or without.
+-- kong.timer: timers, with and without a name.
 local timers = {}
 function timers:at(delay, f, ...) return ngx.timer.at(delay, f, ...) end
 function timers:every(delay, f, ...) return ngx.timer.every(delay, f, ...) end

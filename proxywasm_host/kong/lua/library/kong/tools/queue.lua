@@ -1,4 +1,4 @@
--- Queues of what plugins send later, in batches, with retries.
+-- Queues of entries that plugins send later, in batches, with retries.
 local Queue = {}
 local queues = {}
 
@@ -49,7 +49,7 @@ local function drain(_, queue)
   queues[queue.name] = nil
 end
 
--- Have `handler(handler_conf, entries)` called soon. Returns true, or nil and why not.
+-- Calls `handler(handler_conf, entries)` soon. Returns true, or nil and the reason.
 function Queue.enqueue(params, handler, handler_conf, entry)
   assert(type(params) == "table", "queue_conf must be a table")
   assert(type(handler) == "function", "handler must be a function")

@@ -1,4 +1,4 @@
--- Code in configurations: it is in our sandbox anyway, and gets only what plugins' code may use.
+-- Code in configurations. It runs in our sandbox, with what plugins may use.
 local sandbox = {}
 local names = {
   "assert", "error", "ipairs", "next", "pairs", "pcall", "print", "select", "tonumber", "tostring", "type", "unpack", "xpcall",

@@ -6,7 +6,7 @@ local uri = {}
 function uri.escape(path)
   return (gsub(path, "[^!#$&'()*+,/:;=?@%[%]%w%-_%.~%%]", function(c) return format("%%%02X", byte(c)) end))
 end
--- Decodes what need not be encoded, and takes away `.` and `..`, and empty segments if asked.
+-- Decodes characters that need no encoding, resolves `.` and `..`, and drops empty segments if asked.
 function uri.normalize(path, merge_slashes)
   path = gsub(path, "%%(%x%x)", function(hex)
     local code = tonumber(hex, 16)

@@ -1,4 +1,4 @@
--- Certificates: whether they are some.
+-- Certificates: whether text is one.
 local _, host = ...
 return {
   new = function(pem)

@@ -11,7 +11,7 @@ local deep_copy = tools.cycle_aware_deep_copy
 local Schema = {}
 Schema.__index = Schema
 
--- A definition that may be used as it is, or called with what is different: `typedefs.port { default = 80 }`.
+-- A definition that can be used as it is, or called with changes: `typedefs.port { default = 80 }`.
 function Schema.define(definition)
   return setmetatable(definition, { __call = function(self, changes)
     local new = deep_copy(self, true)
@@ -198,7 +198,7 @@ for name, article in pairs { string = "a", number = "a", boolean = "a", ["functi
 end
 Schema.valid_types = types
 
--- Whether a value is what its definition says. Returns true, or nil and a message, or a table of them.
+-- Whether a value fits its definition. Returns true, or nil and a message or a table of messages.
 function Schema:validate_field(definition, value)
   if value == nil or value == null then
     if definition.ne == null then return nil, definition.err or "value must not be null" end
@@ -215,7 +215,7 @@ function Schema:validate_field(definition, value)
     if definition.referenceable and kong.vault.is_reference(value) then
       return nil, "references to vaults are not supported"
     end
-    -- Empty strings are none, unless the schema says so.
+    -- An empty string is no value, unless the schema says so.
     if not definition.len_min and value == "" then return nil, definition.err or "length must be at least 1" end
   end
   for _, name in ipairs(order) do
@@ -315,7 +315,7 @@ Schema.entity_checkers = {
 
 local known = setmetatable({}, { __mode = "k" })
 
--- A schema of its definition. Raises an error if it is none.
+-- A schema from its definition. Raises an error if the definition is wrong.
 function Schema.new(definition)
   if type(definition) ~= "table" then return nil, "expected a definition table" end
   if getmetatable(definition) == Schema then return definition end
@@ -339,8 +339,8 @@ function Schema:each_field()
   end
 end
 
--- Whether fields and what they are together is right. Returns true, or nil and messages by field; `@entity` has a list of
--- those about several fields.
+-- Checks fields, alone and together. Returns true, or nil and messages by field; `@entity` has a list of the messages
+-- about several fields.
 function Schema:validate(input)
   if type(input) ~= "table" then return nil, "expected an input table" end
   local errors = {}
@@ -370,7 +370,7 @@ function Schema:validate(input)
   return true
 end
 
--- Defaults, shorthands and lists as they should be ------------------------------------------------------------------
+-- Defaults, shorthands and lists made regular -----------------------------------------------------------------------
 
 local process
 
@@ -382,7 +382,7 @@ local function default_of(definition)
     end
     return process(definition, copy)
   end
-  -- A record is there, with the defaults of its fields, unless it says that it need not be.
+  -- A record that is left out gets the defaults of its fields, unless its definition says that it may be left out.
   if definition.type == "record" and definition.required ~= false then return Schema.new(definition):with_defaults({}) end
   return null
 end
@@ -406,7 +406,7 @@ function process(definition, value)
   return new
 end
 
--- What was written in a shorter or older form, as the fields that are meant.
+-- Turns shorter and older forms into the fields that they stand for.
 local function expand_shorthands(self, data)
   for _, shorthand in ipairs(self.definition.shorthand_fields or {}) do
     local name, definition = next(shorthand)
@@ -424,7 +424,7 @@ local function expand_shorthands(self, data)
     end
   end
 end
--- A copy with the defaults of what is not there; null is what has none.
+-- A copy with defaults filled in; a field without a default is null.
 function Schema:with_defaults(input)
   local data = {}
   for k, v in pairs(input) do data[k] = v end
@@ -442,7 +442,7 @@ local function without_nulls(value)
   end
   return setmetatable(new, getmetatable(value))
 end
--- An entity as plugins see it: defaults, what is derived from it, and nothing for null.
+-- An entity as plugins see it: with defaults and derived fields, without null.
 function Schema:prepared(entity)
   local data = without_nulls(self:with_defaults(entity))
   for _, transformation in ipairs(self.definition.transformations or {}) do
@@ -486,7 +486,7 @@ function Schema.errors_to_string(errors)
   return concat(collect(errors, "", {}), "; ")
 end
 
--- What a plugin's configuration is with its defaults; or what is wrong with it, as text.
+-- A plugin's configuration with its defaults; or nil and what is wrong with it, as text.
 function Schema.check_plugin(definition, config)
   local plugin = Schema.new(definition)
   if not plugin then return "error in schema definition: no 'fields' table" end

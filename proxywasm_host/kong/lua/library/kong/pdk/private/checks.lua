@@ -1,4 +1,4 @@
--- Whether a header may be what it is said to be, in Kong's words.
+-- Checks of headers, with Kong's messages.
 local error, format, ipairs, pairs, tostring, type = error, string.format, ipairs, pairs, tostring, type
 
 local checks = {}

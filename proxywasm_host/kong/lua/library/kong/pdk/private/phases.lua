@@ -1,4 +1,4 @@
--- In which phases a function may be called. A call elsewhere is an error in Kong's words.
+-- The phases in which a function may be called. A call elsewhere is an error with Kong's message.
 local _, host = ...
 local current, concat, error, format = host.current, table.concat, error, string.format
 
@@ -20,7 +20,7 @@ local function listed(phases)
   return concat(names, ", ")
 end
 
--- `f`, which may be called only in these phases.
+-- `f`, limited to these phases.
 local function only(phases, f)
   return function(...)
     local phase = current.state.phase

@@ -1,4 +1,4 @@
--- What functions that log are given, as one text.
+-- The arguments of a logging function as one text.
 local _, host = ...
 local concat, null, select, tostring = table.concat, host.null, select, tostring
 

@@ -79,7 +79,7 @@ end)
 local function replace_body(body)
   ngx.req.read_body()
   host.set("body", body)
-  -- Its length is that of what goes upstream.
+  -- content-length is set when the request goes upstream.
   if host.header("request", "content-length") then host.set_header("request", "content-length", #body) end
 end
 request.set_raw_body = only(phases.to_service, function(body)
