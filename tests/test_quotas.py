@@ -261,7 +261,7 @@ def test_what_one_event_can_bring_about(host, probe, log, trace, version, calls,
         done = [*answers, INTERNAL_FAILURE].index(INTERNAL_FAILURE) // len(calls.splitlines())
         assert about * 9 // 10 < done < times if taken or not number else done == 0
         refused = next(call for call in trace.hostcalls if "INTERNAL_FAILURE" in call)
-        assert "effects that nobody has taken yet" in refused or (
+        assert "effects of this VM that have not been taken" in refused or (
             not taken and "unfinished callouts and streams" in refused
         )
         assert refused.endswith(f"more would be beyond the limit of {MEMORY}")

@@ -303,13 +303,13 @@ static PyMethodDef chain_methods[] = {
      "Headers have come in."},
     {"pass_headers", (PyCFunction)chain_pass_headers, METH_VARARGS,
      "pass_headers($self, start, end_stream, /)\n--\n\n"
-     "Give the headers to the filters from `start` on, and out, unless one of them stops that."},
+     "Give the headers to the filters from `start` on, and send them out unless a filter stops them."},
     {"give_end", (PyCFunction)chain_give_end, METH_O,
      "give_end($self, index, /)\n--\n\n"
-     "Note that a filter, by its place in the chain, is given the end of the message: nothing more is for it."},
+     "Note that a filter, by its place in the chain, is given the end of the message."},
     {"was_given_end", (PyCFunction)chain_was_given_end, METH_O,
      "was_given_end($self, index, /)\n--\n\n"
-     "Whether that was noted."},
+     "Whether the filter was given the end of the message."},
     {"stop", to_override, METH_VARARGS,
      "stop($self, index, action, /)\n--\n\n"
      "A filter holds the headers."},
@@ -318,10 +318,10 @@ static PyMethodDef chain_methods[] = {
      "A part of the body has come in."},
     {"pass_data", to_override, METH_VARARGS,
      "pass_data($self, start, data, end_stream, /)\n--\n\n"
-     "Give a part of the body to the filters from `start` on, and out, unless one of them stops that."},
+     "Give a part of the body to the filters from `start` on, and send it out unless a filter stops it."},
     {"out_data", (PyCFunction)(void (*)(void))chain_out_data, METH_FASTCALL,
      "out_data($self, data, end_stream, /)\n--\n\n"
-     "All filters have let a part of the body go on."},
+     "A part of the body has passed all filters."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -219,19 +219,20 @@ static PyMethodDef host_methods[] = {
     {"http_stream", (PyCFunction)(void (*)(void))host_http_stream, METH_FASTCALL | METH_KEYWORDS,
      "http_stream($self, plugins, *, properties=None, buffer_limit=1048576, header_limits=..., router=True)\n--\n\n"
      "An HTTP stream through these plugins, in the order of the request.\n\n"
-     "`properties` are those of this stream, by dotted name (``\"source.address\"``). `buffer_limit` bounds what\n"
-     "filters may hold of a body, in bytes. A request beyond `header_limits` is answered 431, a response 502;\n"
-     "``None`` is no limit. `router`: headers that filters leave without ``:path``, ``:method`` or ``:status`` are\n"
-     "answered as by Envoy's router (404, 503, 502); else they come out as they are.\n\n"
+     "`properties` are those of this stream, by dotted name (``\"source.address\"``). `buffer_limit` is the number of\n"
+     "bytes of a body that filters may hold. A request beyond `header_limits` is answered 431, a response 502;\n"
+     "``None`` is no limit. `router`: if filters leave headers without ``:path``, ``:method`` or ``:status``, answer\n"
+     "as Envoy's router does (404, 503, 502); without it, the headers come out as they are.\n\n"
      "Raises: TypeError or ValueError, for plugins of another host, and for properties that no filter could read."},
     {"_emit", (PyCFunction)(void (*)(void))host_emit, METH_FASTCALL | METH_KEYWORDS,
      "_emit($self, effect)\n--\n\n"
-     "Note an effect; it is returned by the event that is being fed, or by the next."},
+     "Add an effect; the current event, or the next one, returns it."},
     {"drain", (PyCFunction)host_drain, METH_NOARGS,
-     "drain($self, /)\n--\n\nWhat is to be done, in order; afterwards nothing is."},
+     "drain($self, /)\n--\n\n"
+     "Take all effects, in order."},
     {"_ready", to_override, METH_VARARGS,
      "_ready($self, plugins, /)\n--\n\n"
-     "Those that a new stream gets. Raises: RuntimeError, if one was closed."},
+     "The plugins that a new stream passes. Raises: RuntimeError, if one was closed."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -241,22 +241,22 @@ static PyMethodDef http_context_methods[] = {
      "on_context_create, once."},
     {"on_headers", (PyCFunction)http_context_on_headers, METH_VARARGS,
      "on_headers($self, direction, headers, end_stream, /)\n--\n\n"
-     "The action of the guest, a `HeadersAction`: 0 is to go on."},
+     "The guest's action, a `HeadersAction`; 0 is CONTINUE."},
     {"log", (PyCFunction)http_context_log, METH_NOARGS,
      "log($self, /)\n--\n\n"
-     "on_log: everything can be read, nothing changed."},
+     "Call on_log, in which everything can be read and nothing changed."},
     {"finish", (PyCFunction)http_context_finish, METH_NOARGS,
      "finish($self, /)\n--\n\n"
-     "on_done and on_delete; on_log between them where the profile says so."},
+     "Call on_done and on_delete, and on_log between them where the profile says so."},
     {"delete", (PyCFunction)http_context_delete, METH_NOARGS,
      "delete($self, /)\n--\n\n"
-     "on_delete, and the context is no more."},
+     "Call on_delete; the context ends."},
     {"headers_action", to_override, METH_VARARGS,
      "headers_action($self, action, /)\n--\n\n"
-     "What an action other than to go on amounts to."},
+     "The state that an action other than CONTINUE leads to."},
     {"failed", to_override, METH_VARARGS,
      "failed($self, direction, stop, /)\n--\n\n"
-     "What the stream gets instead of an action, since the VM does not work (any more)."},
+     "The action for a stream whose VM has failed."},
     {"hold", to_override, METH_VARARGS,
      "hold($self, /)\n--\n\n"
      "on_done returned false: wait for ``proxy_done``."},

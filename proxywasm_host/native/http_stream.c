@@ -308,7 +308,7 @@ static PyMethodDef stream_methods[] = {
     {EVENT(request_headers),
      "request_headers($self, headers, end_stream=False, *, owned=False)\n--\n\n"
      "The client's headers: ``:method``, ``:path``, ``:authority`` and ``:scheme`` first, names in lower case.\n\n"
-     "`end_stream`: nothing follows. `owned`: the list is handed over, and not copied; filters change it.\n\n"
+     "`end_stream`: nothing follows. `owned`: the stream takes the list without a copy, and filters change it.\n\n"
      "Raises: RuntimeError, if they were given before, or the stream is closed."},
     {EVENT(response_headers),
      "response_headers($self, headers, end_stream=False, *, owned=False)\n--\n\n"
@@ -320,7 +320,7 @@ static PyMethodDef stream_methods[] = {
                            "A part of upstream's body. Ignored after a local response. Raises as `request_body`."},
     {"_feed_body", to_override, METH_VARARGS,
      "_feed_body($self, chain, data, end_stream, /)\n--\n\n"
-     "A part of the body of one direction has come in, or what is none."},
+     "A part of the body of one direction has come in, or an argument that is no part of a body."},
     {EVENT(close), "close($self, details='')\n--\n\n"
                    "Both sides are done with the stream: on_log, on_done, on_delete. Closing again does nothing.\n\n"
                    "`details` say why, if it ended early; Envoy's word for a client that went away is\n"
@@ -354,7 +354,7 @@ static PyGetSetDef stream_getset[] = {
 PyTypeObject HttpStreamBaseType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_host._native.HttpStreamBase",
-    .tp_doc = "One request and its response. `HttpStream` adds all that can be done with it.",
+    .tp_doc = "One request and its response. `HttpStream` adds the public methods.",
     .tp_basicsize = sizeof(HttpStreamBase),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .tp_new = PyType_GenericNew,

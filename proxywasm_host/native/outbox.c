@@ -56,10 +56,10 @@ static PyMethodDef outbox_methods[] = {
      "Note an effect."},
     {"notify", (PyCFunction)outbox_notify, METH_O,
      "notify($self, effect, /)\n--\n\n"
-     "Note an effect, in any thread."},
+     "Add an effect, in any thread."},
     {"drain", (PyCFunction)outbox_drain, METH_NOARGS,
      "drain($self, /)\n--\n\n"
-     "What was noted; afterwards nothing is."},
+     "Take all effects."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -71,7 +71,7 @@ static PyMemberDef outbox_members[] = {
 PyTypeObject OutboxType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_host._native.Outbox",
-    .tp_doc = "Effects in their order; those that came from anywhere, at any time, stand last.",
+    .tp_doc = "Effects in their order; those from other threads come last.",
     .tp_basicsize = sizeof(Outbox),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .tp_new = outbox_new,

@@ -73,7 +73,7 @@ static int vm_ended(VmBase *self, PyObject *context, PyObject *callback) {
 static int begin(VmBase *self, PyObject *context) {
     if (!self->idle || !self->deferred || self->context != self->idle) {
         PyErr_SetString(PyExc_RuntimeError,
-                        "an event was fed to a guest while it runs: wait until the event at hand has returned");
+                        "an event was fed to a guest that runs: wait until the current event has returned");
         return -1;
     }
     Py_SETREF(self->context, Py_NewRef(context));
@@ -188,8 +188,8 @@ static PyMethodDef vm_methods[] = {
     {"enter", (PyCFunction)(void (*)(void))vm_enter, METH_FASTCALL,
      "enter($self, context, callback, /, *args)\n--\n\n"
      "Call one of `Vm.callbacks` for a context; `args` begin with the context's id.\n\n"
-     "Returns what the guest returned (0 if nothing), or `STOPPED`. If the guest did not return, `Vm.failure` is set\n"
-     "and the result means nothing."},
+     "Returns the guest's result (0 if there is none), or `STOPPED`. If the guest did not return, `Vm.failure` is set\n"
+     "and the result has no meaning."},
     {"call", (PyCFunction)(void (*)(void))vm_call, METH_FASTCALL,
      "call($self, context, name, /, *args)\n--\n\n"
      "Call a callback by name, `args` as in `enter`, if the VM works and the guest has it; else ``None``."},
@@ -198,10 +198,10 @@ static PyMethodDef vm_methods[] = {
      "A number that no living context has; never 0."},
     {"ended", to_override, METH_VARARGS,
      "ended($self, context, callback, error, /)\n--\n\n"
-     "Take note of what ended a callback other than by returning."},
+     "Note the exception that ended a callback."},
     {"run_deferred", to_override, METH_VARARGS,
      "run_deferred($self, /)\n--\n\n"
-     "Run what waits for the guest to return."},
+     "Run the actions that wait for the guest to return."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,6 +1,6 @@
-"""Checks the arguments that an embedder gives, each by its name, which is the same everywhere.
+"""Checks the arguments that an embedder gives, each by its name. A name means the same everywhere.
 
-What is wrong is refused where it is given, in a sentence that says what to write.
+A wrong argument is refused where it is given, with a sentence that says what to write.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Check = Callable[[Any], object]
 
 
 def check_arguments(**given: object) -> None:
-    """Raises: TypeError, ValueError, LookupError, UnknownEngine, for the first that is wrong."""
+    """Check several arguments. Raises: TypeError, ValueError, LookupError, UnknownEngine, for the first wrong one."""
     for name, value in given.items():
         CHECKS[name](value)
 
 
 def profile_of(profile: str | Profile) -> Profile:
-    """A profile, or the one of that name. Raises: LookupError."""
+    """The profile itself, or the one of that name. Raises: LookupError."""
     if isinstance(profile, Profile):
         return profile
     if profile not in PROFILES:
@@ -58,7 +58,7 @@ def how_to_write(headers: Any, pair: Any) -> str:
 
 
 def _is(words: str, good: Callable[[Any], bool], *, optional: bool = False) -> Check:
-    """Refuse what is not `good`; ``None`` stands for a default, if it may be left out."""
+    """Refuse a value that is not `good`. ``None`` stands for a default, if the argument is optional."""
 
     def check(value: Any) -> None:
         if not good(value) and not (optional and value is None):

@@ -1,8 +1,8 @@
 """Names of Rust functions as people write them: ``_RNvNtCs…_4core3mem4drop`` is ``core::mem::drop``.
 
-Compilers put mangled names into a module's name section, so that is what backtraces show. Both of Rust's schemes are
-read, legacy (``_ZN…17h…E``) and v0 (``_R…``); hashes are left out. Any other name, of C++ for example, stays as it is,
-and so does one that is damaged or made to cost much: how much is read and written, and how deep, is bounded.
+Compilers put mangled names into a module's name section, and backtraces show those. This reads both of Rust's schemes,
+legacy (``_ZN…17h…E``) and v0 (``_R…``), and leaves out hashes. Any other name, for example of C++, stays as it is. So
+does a damaged name, or one that is made to be expensive: length and depth are bounded.
 
 Source: RFC 2603 (v0), and the rules of rustc for legacy names.
 """
@@ -16,9 +16,9 @@ from typing import Final
 __all__ = ["demangled"]
 
 LONGEST: Final = 4096
-"""Characters of a name that is looked at, and of the text that comes of it."""
+"""Most characters of a name that is read, and of the result."""
 DEEPEST: Final = 64
-"""Types within types, and paths within paths."""
+"""How deep types and paths may be nested."""
 
 LEGACY: Final = re.compile(r"_{1,3}ZN([0-9][A-Za-z0-9_.$]*)E(?:[.@].*)?", re.ASCII)
 HASH: Final = re.compile(r"h[0-9a-f]{16}", re.ASCII)
@@ -40,7 +40,7 @@ LIFETIMES: Final = "abcdefghijklmnopqrstuvwxyz"
 
 
 def demangled(name: str) -> str:
-    """The name as it is written in Rust, or as it was given if it is of no such form."""
+    """The name as it is written in Rust; the given name if it has neither form."""
     if len(name) > LONGEST or not name.isascii():
         return name
     try:
@@ -53,7 +53,7 @@ def demangled(name: str) -> str:
 
 
 class _Damaged(Exception):
-    """The name is not of the form that it seems to be of, or costs too much."""
+    """The name does not have the form that it seems to have, or is too expensive."""
 
 
 # -- Legacy ------------------------------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ class _V0:
         self._depth = 0
         self._lifetimes = 0
         self._left = LONGEST
-        """What may still be read, counting what is read again, and written."""
+        """How many characters may still be read (again for each reference) and written."""
 
     def symbol(self) -> str:
         """The whole: a path, and the crate that needed it."""
@@ -190,7 +190,7 @@ class _V0:
         return text
 
     def _again(self, read: Callable[[], str]) -> str:
-        """What stands at an earlier place."""
+        """Reads again at an earlier place, which a reference names."""
         before = self._at - 1
         to = self._base_62()
         if to >= before:
@@ -309,7 +309,7 @@ class _V0:
         raise _Damaged
 
     def _bound(self, read: Callable[[], str]) -> str:
-        """What may have lifetimes of its own: ``for<'a> …``."""
+        """A type that may introduce lifetimes: ``for<'a> …``."""
         count = self._tagged("G")
         self._spend(count)
         before = self._lifetimes

@@ -1,9 +1,8 @@
 """Effects: what the host asks its embedder to do. Methods of streams, plugins and hosts return lists of them.
 
-Rules: an effect is a record that does nothing by itself and does not change. It is in one list, once; whoever drives
-the host performs the effects in the order of the list. A `StreamEffect` is for one stream, which is not always the
-stream that was fed; a `PluginEffect` is for a plugin. A `Callout` names the types of its replies (`HttpCall.Reply`, …),
-which are given to `Host.deliver`.
+Rules: an effect is an immutable record. It is returned once, in one list; the embedder performs the effects in the
+order of the list. A `StreamEffect` is for one stream, which is not always the stream that was fed; a `PluginEffect` is
+for a plugin. A `Callout` names the types of its replies (`HttpCall.Reply`, …); pass those to `Host.deliver`.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ __all__ = [
 
 
 SHOWN = 80
-"""Bytes of a body that are shown."""
+"""Bytes of a body that a repr shows."""
 
 
 def _with_some_data(effect: RequestBody | ResponseBody | DownstreamData | UpstreamData) -> str:
@@ -87,17 +86,17 @@ class PluginEffect:
 
 
 class Callout(PluginEffect):
-    """A request of a filter to a cluster; its replies are given to `Host.deliver`."""
+    """A request of a filter to a cluster. Pass its replies to `Host.deliver`."""
 
     __slots__ = ()
 
     Reply: ClassVar[tuple[type, ...]] = ()
     """The types of its replies."""
     background: ClassVar[bool] = True
-    """Whether its replies are work that no request has asked for, which gets its share of the time alone."""
+    """Whether its replies belong to no request, so that they get only a share of the time."""
 
     token: int
-    """What the filter knows it by."""
+    """The number by which the filter knows it."""
     cluster: str
 
 
@@ -171,7 +170,7 @@ class ResponseTrailers(StreamEffect):
 class ResetStream(StreamEffect):
     """Reset the stream on both sides; `details` are Envoy's response code details.
 
-    It may come when a part of the response has gone out: nothing more of it may be sent, nor what was kept back.
+    It may come when a part of the response has gone out: send nothing more of the response then.
     """
 
     details: str
@@ -181,7 +180,7 @@ class ResetStream(StreamEffect):
 @direct_init
 @dataclass(frozen=True, slots=True)
 class ClearRouteCache(StreamEffect):
-    """Choose the route again: the filter has changed what it depends on."""
+    """Choose the route again: the filter has changed headers or properties that it depends on."""
 
     stream: HttpStream = field(repr=False, compare=False)
 
@@ -209,18 +208,18 @@ class _Body(StreamEffect):
     stream: HttpStream
 
 
-# A frozen class sets each field by a call. A host makes an effect for each part of a body, so it freezes it afterwards.
+# A frozen class sets each field by a call, which is slow for an effect for each part of a body: freeze afterwards.
 
 
 def headers_out(response: int, headers: HeaderList, end_stream: bool, stream: HttpStream) -> StreamEffect:
-    """`RequestHeaders`, or `ResponseHeaders`, in a third of the time."""
+    """A `RequestHeaders` or `ResponseHeaders`, made in a third of the time."""
     effect: StreamEffect = _Headers(headers, end_stream, stream)
     effect.__class__ = ResponseHeaders if response else RequestHeaders
     return effect
 
 
 def body_out(response: int, data: bytes, end_stream: bool, stream: HttpStream) -> StreamEffect:
-    """`RequestBody`, or `ResponseBody`, in a third of the time."""
+    """A `RequestBody` or `ResponseBody`, made in a third of the time."""
     effect: StreamEffect = _Body(data, end_stream, stream)
     effect.__class__ = ResponseBody if response else RequestBody
     return effect
@@ -256,7 +255,7 @@ class UpstreamData(StreamEffect):
 @direct_init
 @dataclass(frozen=True, slots=True)
 class CloseConnection(StreamEffect):
-    """Close the connection after what was sent before is written."""
+    """Close the connection, once all data sent before is written."""
 
     details: str
     stream: TcpStream = field(repr=False, compare=False)
@@ -268,7 +267,7 @@ class CloseConnection(StreamEffect):
 @direct_init
 @dataclass(frozen=True, slots=True)
 class SetTickPeriod(PluginEffect):
-    """Call `Plugin.tick` every so many milliseconds from now on; 0 stops it."""
+    """Call `Plugin.tick` every `milliseconds` from now on; 0 stops it."""
 
     plugin: Plugin = field(repr=False)
     milliseconds: int
@@ -289,7 +288,7 @@ class QueueReady(PluginEffect):
 @direct_init
 @dataclass(frozen=True, slots=True)
 class CalloutFailed:
-    """Reply to any callout: it could not be made, or broke off. The guest sees it as Envoy's ``reset``."""
+    """Reply to any callout: it could not be made, or the connection broke. The guest sees it as Envoy's ``reset``."""
 
     reason: str = "reset"
 
@@ -320,7 +319,7 @@ class HttpCall(Callout):
     trailers: HeaderList
     timeout: int
     answered: bool = field(default=False, init=False, repr=False, compare=False)
-    """Whether it has had its reply. The host notes it."""
+    """Whether it has got its reply. The host sets it."""
 
 
 @direct_init
@@ -369,7 +368,7 @@ class GrpcClosed:
 class GrpcCall(Callout):
     """Make a unary gRPC call; `timeout` is in milliseconds, 0 means no time-out.
 
-    `cluster` is the cluster's name; `config` is what the guest sent for it, often Envoy's ``GrpcService`` message.
+    `cluster` is the cluster's name; `config` is the guest's argument, often Envoy's message ``GrpcService``.
     """
 
     Reply = (GrpcCallReply, GrpcClosed, CalloutFailed)
@@ -384,7 +383,7 @@ class GrpcCall(Callout):
     timeout: int
     config: bytes = field(default=b"", repr=False)
     answered: bool = field(default=False, init=False, repr=False, compare=False)
-    """Whether it has had its reply. The host notes it."""
+    """Whether it has got its reply. The host sets it."""
 
 
 @direct_init
@@ -442,7 +441,7 @@ class RedisCallReply:
 
 @dataclass(frozen=True, slots=True)
 class RedisCall(Callout):
-    """Send a Redis command (RESP bytes) to a cluster, with what the guest's ``proxy_redis_init`` said.
+    """Send a Redis command (RESP bytes) to a cluster, with the arguments of the guest's ``proxy_redis_init``.
 
     `options` are Higress's: ``db`` is the number of the database, ``buffer_flush_timeout`` (in milliseconds) and
     ``max_buffer_size_before_flush`` (in bytes) say how long commands may be collected before they are sent.
@@ -459,7 +458,7 @@ class RedisCall(Callout):
     timeout: int
     options: Mapping[str, str] = field(default_factory=dict)
     answered: bool = field(default=False, init=False, repr=False, compare=False)
-    """Whether it has had its reply. The host notes it."""
+    """Whether it has got its reply. The host sets it."""
 
 
 Reply = Union[

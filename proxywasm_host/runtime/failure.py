@@ -1,4 +1,4 @@
-"""Why a guest failed, in one record that a person can act on.
+"""Why a guest failed, in one record from which a person can find the fault.
 
 Source of the states: ``FailState`` in ``wasm_vm.h`` of Envoy's host.
 """
@@ -20,10 +20,10 @@ from proxywasm_host.services.log import printable
 __all__ = ["FailState", "Failure", "PluginError", "describe", "failure_of"]
 
 SHOWN = 96
-"""Characters of one value in a description."""
+"""Most characters of a value in a description."""
 ITEMS_SHOWN = 20
 NAME_SHOWN = 512
-"""Characters of the name of a guest's function: a module may say that it is of any length."""
+"""Most characters of the name of a guest's function: a module can make it any length."""
 
 
 class FailState(Enum):
@@ -39,8 +39,8 @@ class FailState(Enum):
 class Failure:
     """One failure of a VM.
 
-    `trap` is ``None`` if the guest refused or made a forbidden call. `backtrace` is innermost first, `hostcalls` the
-    last calls before it, oldest first.
+    `trap` is ``None`` if the guest refused or made a forbidden call. `backtrace` has the innermost frame first,
+    `hostcalls` the last calls before the failure, oldest first.
     """
 
     state: FailState
@@ -63,7 +63,7 @@ class Failure:
         return "restricted" if self.message.startswith("restricted") else "host"
 
     def report(self) -> str:
-        """Several lines: what happened, where, and what the guest did last."""
+        """Several lines: what happened, where, and the guest's last hostcalls."""
         lines = [f"plugin {self.plugin!r} {self.state.value}: {self.message}"]
         if self.callback:
             lines.append(f"  in {self.callback}")
@@ -93,7 +93,7 @@ class PluginError(ProxyWasmError):
 def failure_of(
     state: FailState, plugin: str, callback: str, error: BaseException | str, calls: Iterable[tuple[Any, Any, Any]] = ()
 ) -> Failure:
-    """The record of an exception that ended a guest's call, or of a refusal given as text."""
+    """The record of an exception that ended a call into the guest, or of a refusal given as text."""
     hostcalls = tuple(Call(*call) for call in calls)
     if isinstance(error, Trap):
         frames = tuple(replace(frame, function=_readable(frame.function)) for frame in error.frames)

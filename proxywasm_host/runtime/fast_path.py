@@ -1,8 +1,7 @@
-"""What almost every request does, and nothing else: headers pass a chain of filters, contexts begin and end.
+"""The common path of a request: headers pass a chain of filters, contexts begin and end.
 
-These are the hot parts of `Host`, `Plugin`, `HttpStream`, `FilterChain` and `HttpContext`, which add what is out of the
-ordinary. Where the C extension is there (``native/``), its types take the place of the ones here, and do the
-same.
+These are the hot parts of `Host`, `Plugin`, `HttpStream`, `FilterChain` and `HttpContext`, which add the rare cases.
+With the C extension (``native/``), its types replace these and do the same.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class HttpContextBase(ContextState):
     """A stream context. `HttpContext` adds `headers_action`, `failed` and `hold`."""
 
     request_action = -1
-    """What the filter's last callback for the request returned, as `FilterSide` reads it; -1 if there was none."""
+    """Result of the filter's last callback for the request, for `FilterSide`; -1 before the first."""
     response_action = -1
     created = False
     deleted = False
@@ -84,12 +83,12 @@ class HttpContextBase(ContextState):
             self.created = True
             try:
                 self.vm.call(self, "on_context_create", self.id, self.root.id)
-            except RuntimeError:  # the guest is busy, and knows nothing of this context
+            except RuntimeError:  # the guest is busy, and has not been told of this context
                 self.created = False
                 raise
 
     def on_headers(self, direction: int, headers: HeaderList, end_stream: bool, /) -> int:
-        """The action of the guest, a `HeadersAction`: 0 is to go on."""
+        """The guest's action, a `HeadersAction`; 0 is CONTINUE."""
         if not self.created:
             if direction == RESPONSE:
                 return 0
@@ -119,7 +118,7 @@ class HttpContextBase(ContextState):
         return action
 
     def log(self) -> None:
-        """on_log: everything can be read, nothing changed."""
+        """Call on_log, in which everything can be read and nothing changed."""
         self.create()
         self.buffers[:2] = None, None
         self.maps = maps_for_log(self.stream)
@@ -131,7 +130,7 @@ class HttpContextBase(ContextState):
             self.maps = [None, None, None, None]
 
     def finish(self) -> None:
-        """on_done and on_delete; on_log between them where the profile says so."""
+        """Call on_done and on_delete, and on_log between them where the profile says so."""
         if self.deleted:
             return
         vm = self.vm
@@ -141,7 +140,7 @@ class HttpContextBase(ContextState):
             self.delete()
 
     def delete(self) -> None:
-        """on_delete, and the context is no more."""
+        """Call on_delete; the context ends."""
         vm = self.vm
         if not vm.log_before_done:
             self.log()
@@ -153,11 +152,11 @@ class HttpContextBase(ContextState):
             self.plugin._stream_gone()
 
     def headers_action(self, action: int, /) -> int:
-        """What an action other than to go on amounts to."""
+        """The state that an action other than CONTINUE leads to."""
         raise NotImplementedError
 
     def failed(self, direction: int, stop: int, /) -> int:
-        """What the stream gets instead of an action, since the VM does not work (any more)."""
+        """The action for a stream whose VM has failed."""
         raise NotImplementedError
 
     def hold(self) -> None:
@@ -172,11 +171,11 @@ class FilterChainBase:
     started = False
     """Headers have come in."""
     passed = 0
-    """How many filters have let the headers go on."""
+    """How many filters the headers have passed."""
     headers_sent = False
     """Headers have gone out."""
     stopped: Mapping[int, Any] = MappingProxyType({})
-    """The filters, by their place in the chain, that are in another state than CONTINUE."""
+    """The filters, by their place in the chain, whose state is not CONTINUE."""
     buffer: bytes | HeldBody | None = None
     holder: HttpContext | None = None
     """The filter that holds the buffer and may still read and change it."""
@@ -184,18 +183,18 @@ class FilterChainBase:
     """The filter that holds the body asked for back-pressure instead of a limit."""
     trailers: HeaderList | None = None
     received = 0
-    """Bytes of body that came in."""
+    """Bytes of the body that have come in."""
     header_count = header_size = 0
-    """How many headers came in, pseudo headers too, and bytes of them."""
+    """Number of headers that came in, with pseudo headers, and their bytes."""
     ended = False
     """The end of the message has come in."""
     complete = False
     """The end of the message has gone out."""
     aborted = False
     calling = -1
-    """The filter whose callback runs, by its place in the chain; -1 for none."""
+    """The filter whose callback runs, by its place in the chain; -1 if no callback runs."""
     resume_asked = 0
-    """A bit for each filter that resumed its own headers or trailers: done once their callback has returned PAUSE."""
+    """A bit for each filter that resumed within its callback on headers or trailers: counts if that returns PAUSE."""
 
     def __init__(self, stream: HttpStream, direction: int, filters: list[HttpContext]) -> None:
         self.stream = stream
@@ -204,11 +203,11 @@ class FilterChainBase:
         self._given_end = bytearray(len(filters))
 
     def give_end(self, index: int, /) -> None:
-        """Note that a filter, by its place in the chain, is given the end of the message: nothing more is for it."""
+        """Note that a filter, by its place in the chain, is given the end of the message."""
         self._given_end[index] = 1
 
     def was_given_end(self, index: int, /) -> bool:
-        """Whether that was noted."""
+        """Whether the filter was given the end of the message."""
         return bool(self._given_end[index])
 
     def on_headers(self, headers: HeaderList, end_stream: bool, /) -> None:
@@ -219,7 +218,7 @@ class FilterChainBase:
         self.pass_headers(0, end_stream)
 
     def pass_headers(self, start: int, end_stream: bool, /) -> None:
-        """Give the headers to the filters from `start` on, and out, unless one of them stops that."""
+        """Give the headers to the filters from `start` on, and send them out unless a filter stops them."""
         filters = self.filters
         for index in range(start, len(filters)):
             if end_stream:
@@ -234,7 +233,7 @@ class FilterChainBase:
                 self.stop(index, action)
                 return
             if self.passed > index:
-                return  # it has injected data: they have gone on already
+                return  # the filter has injected data, so the headers have gone on already
             self.passed = index + 1
         self._out_headers(end_stream)
 
@@ -250,17 +249,17 @@ class FilterChainBase:
         self.pass_data(0, data, end_stream)
 
     def pass_data(self, start: int, data: bytes, end_stream: bool, /) -> None:
-        """Give a part of the body to the filters from `start` on, and out, unless one of them stops that."""
+        """Give a part of the body to the filters from `start` on, and send it out unless a filter stops it."""
         raise NotImplementedError
 
     def out_data(self, data: bytes, end_stream: bool, /) -> None:
-        """All filters have let a part of the body go on."""
+        """A part of the body has passed all filters."""
         if not self.complete and (data or end_stream):
             self.complete = end_stream
             self.stream.host._emit(effects.body_out(self.direction, data, end_stream, self.stream))
 
     def _out_headers(self, end_stream: bool) -> None:
-        """All filters have let the headers go on."""
+        """The headers have passed all filters."""
         stream = self.stream
         headers = stream._for_wire(self.direction, self.headers)
         if headers is not None:
@@ -270,7 +269,7 @@ class FilterChainBase:
 
 
 class HttpStreamBase:
-    """One request and its response. `HttpStream` adds all that can be done with it."""
+    """One request and its response. `HttpStream` adds the public methods."""
 
     _context_type: ClassVar[type[HttpContext]]
     _chain_type: ClassVar[type[FilterChain]]
@@ -311,28 +310,28 @@ class HttpStreamBase:
 
     @property
     def header_limits(self) -> HeaderLimits | None:
-        """How many headers may come in, and how many bytes of them; ``None`` is no limit."""
+        """Limits on the number and the bytes of headers that come in; ``None`` for no limit."""
         return self._header_limits
 
     @property
     def changes_bodies(self) -> bool:
-        """Whether a filter can change a body, and with it what ``content-length`` should say."""
+        """Whether a filter can change a body, and so make ``content-length`` wrong."""
         return any(context.vm.changes_bodies for context in self._contexts)
 
     @property
     def request_full(self) -> bool:
-        """Whether filters hold more of the request's body than the limit: stop reading from the client until not."""
+        """Whether filters hold more of the request's body than the limit: do not read from the client meanwhile."""
         return self._request.full
 
     @property
     def response_full(self) -> bool:
-        """Whether filters hold more of the response's body than the limit: stop reading from upstream until not."""
+        """Whether filters hold more of the response's body than the limit: do not read from upstream meanwhile."""
         return self._response.full
 
     def request_headers(self, headers: HeaderList, end_stream: bool = False, *, owned: bool = False) -> list[Effect]:
         """The client's headers: ``:method``, ``:path``, ``:authority`` and ``:scheme`` first, names in lower case.
 
-        `end_stream`: nothing follows. `owned`: the list is handed over, and not copied; filters change it.
+        `end_stream`: nothing follows. `owned`: the stream takes the list without a copy, and filters change it.
 
         Raises: RuntimeError, if they were given before, or the stream is closed.
         """
@@ -369,7 +368,7 @@ class HttpStreamBase:
         return self.host.drain() if self.local else self._feed_body(self._response, data, end_stream)
 
     def _feed_body(self, chain: FilterChain, data: bytes, end_stream: bool, /) -> list[Effect]:
-        """A part of the body of one direction has come in, or what is none."""
+        """A part of the body of one direction has come in, or an argument that is no part of a body."""
         raise NotImplementedError
 
     def close(self, details: str = "") -> list[Effect]:
@@ -383,19 +382,19 @@ class HttpStreamBase:
             self.details = details or self.details
             self._request.aborted = self._response.aborted = True
             end(self._contexts)
-            # A stream that is done is no cycle: it goes at once, and not when the collector comes.
+            # A stream that has ended is not part of a cycle, so it is freed at once and not by the garbage collector.
             del self._request.stream, self._response.stream
         return self.host.drain()
 
 
 def maps_for_log(stream: HttpStream) -> list[HeaderList | None]:
-    """Header maps as on_log sees them, by `MapType`."""
+    """The header maps that on_log can read, by `MapType`."""
     request, response = stream._request, stream._response
     return [request.headers or None, None, response.headers or None, response.trailers]
 
 
 def end(contexts: Sequence[HttpContext]) -> None:
-    """Nothing more happens to a stream: on_log, on_done, on_delete, in the order that each filter's profile says."""
+    """End a stream's contexts: on_log, on_done, on_delete, in the order of each filter's profile."""
     for context in contexts:
         if context.vm.log_before_done:
             context.log()
@@ -432,10 +431,10 @@ class HostBase:
     ) -> HttpStream:
         """An HTTP stream through these plugins, in the order of the request.
 
-        `properties` are those of this stream, by dotted name (``"source.address"``). `buffer_limit` bounds what
-        filters may hold of a body, in bytes. A request beyond `header_limits` is answered 431, a response 502;
-        ``None`` is no limit. `router`: headers that filters leave without ``:path``, ``:method`` or ``:status`` are
-        answered as by Envoy's router (404, 503, 502); else they come out as they are.
+        `properties` are those of this stream, by dotted name (``"source.address"``). `buffer_limit` is the number of
+        bytes of a body that filters may hold. A request beyond `header_limits` is answered 431, a response 502;
+        ``None`` is no limit. `router`: if filters leave headers without ``:path``, ``:method`` or ``:status``, answer
+        as Envoy's router does (404, 503, 502); without it, the headers come out as they are.
 
         Raises: TypeError or ValueError, for plugins of another host, and for properties that no filter could read.
         """
@@ -453,15 +452,15 @@ class HostBase:
         return stream
 
     def _ready(self, plugins: Sequence[Plugin], /) -> list[Plugin]:
-        """Those that a new stream gets. Raises: RuntimeError, if one was closed."""
+        """The plugins that a new stream passes. Raises: RuntimeError, if one was closed."""
         raise NotImplementedError
 
     def _emit(self, effect: Effect) -> None:
-        """Note an effect; it is returned by the event that is being fed, or by the next."""
+        """Add an effect; the current event, or the next one, returns it."""
         self._outbox.put(effect)
 
     def drain(self) -> list[Effect]:
-        """What is to be done, in order; afterwards nothing is."""
+        """Take all effects, in order."""
         return self._outbox.drain()
 
 

@@ -1,4 +1,4 @@
-"""One direction of an HTTP stream: how headers, body and trailers pass through the filters of a chain.
+"""One direction of an HTTP stream: headers, body and trailers pass through the filters of a chain.
 
 Rules, those of Envoy's filter manager (``filter_manager.cc``), which every filter is written against:
 
@@ -13,11 +13,11 @@ Rules, those of Envoy's filter manager (``filter_manager.cc``), which every filt
       STOP_ALL       PAUSE on headers                            is held, and not given to it until it is resumed
       =============  ==========================================  =====================================================
 
-* What a filter holds is in one buffer for the whole direction, in front of that filter: none behind it has seen it.
+* A direction has one buffer, with the data that a filter holds. No filter behind that one has seen it.
 * A resumed filter's headers go on first, then the held body, then trailers. After STOP_ALL the body is first given to
   the filter itself.
-* Holding more than the limit is an error to the client (413 or 500), unless the filter asked for back-pressure (PAUSE
-  on headers does): then it is only when 16 times the limit is held, for nobody stopped reading.
+* Holding more than the limit is an error to the client (413 or 500). If the filter asked for back-pressure (PAUSE on
+  headers does), the error comes at 16 times the limit: the carrier did not stop reading.
 * Once the direction is `aborted` (local response, reset), nothing moves any more.
 """
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["REQUEST", "RESPONSE", "FilterChain"]
 
 BACKPRESSURE_LIMITS = 16
-"""How many limits may be held back for a filter that wants back-pressure, if nobody stops reading."""
+"""How many limits a filter with back-pressure may hold if the carrier does not stop reading."""
 TRAILERS_OUT = (effects.RequestTrailers, effects.ResponseTrailers)
 # Plain numbers, for members of an enumeration are slow to come by.
 BUFFER, WATERMARK = (
@@ -60,7 +60,7 @@ class FilterChain(FilterChainBase):
     """The request's way upstream, or the response's way to the client."""
 
     trailer_count = trailer_size = 0
-    """How many trailers came in, and bytes of them."""
+    """Number of trailers that came in, and their bytes."""
 
     # -- Events --------------------------------------------------------------------------------------------------
 
@@ -72,7 +72,7 @@ class FilterChain(FilterChainBase):
         self._trailers(0)
 
     def resume(self, context: HttpContext) -> None:
-        """Let a filter that paused go on."""
+        """Resume a paused filter."""
         if context in self.filters:
             index = self.filters.index(context)
             if index == self.calling:
@@ -81,7 +81,7 @@ class FilterChain(FilterChainBase):
                 self._resume(index)
 
     def inject(self, context: HttpContext, data: bytes, end_stream: bool) -> None:
-        """Send data on as if it came from a filter, after the headers if that filter holds them."""
+        """Send data on behind a filter; its headers go first, if it holds them."""
         if context in self.filters:
             index = self.filters.index(context)
             if self.passed <= index:
@@ -92,7 +92,7 @@ class FilterChain(FilterChainBase):
 
     @property
     def holding(self) -> HttpContext | None:
-        """The first filter that holds something back."""
+        """The first filter that holds something."""
         return self.filters[min(self.stopped)] if self.stopped else None
 
     # -- Through the filters -------------------------------------------------------------------------------------
@@ -131,10 +131,10 @@ class FilterChain(FilterChainBase):
             self._trailers(trailers_added_by + 1)
 
     def _after_data(self, index: int, action: int, data: bytes) -> bool:
-        """Move the filter by the result of its callback on a body; whether the data goes on to the next."""
+        """Set the filter's state from the result of its callback on a body. Returns whether the data goes on."""
         self.resume_asked &= ~(1 << index)
         if action == DataAction.CONTINUE:
-            if index in self.stopped:  # commonHandleAfterDataCallback: what it held goes on first
+            if index in self.stopped:  # commonHandleAfterDataCallback: held data goes on first
                 self._hold(data)
                 self._resume(index)
                 return False
@@ -186,7 +186,7 @@ class FilterChain(FilterChainBase):
         had_trailers = self.trailers is not None
         if self.passed <= index:
             self.passed = index + 1
-            self.headers = list(self.headers)  # the filter keeps its own: what it changes now changes nothing any more
+            self.headers = list(self.headers)  # the filter keeps its copy: its changes have no effect any more
             self.pass_headers(index + 1, self.ended and self.buffer is None and not had_trailers)
             if self.aborted:
                 return
@@ -203,14 +203,14 @@ class FilterChain(FilterChainBase):
         return bytes((self.buffer or b"") if seen is None else seen)
 
     def take_buffer(self) -> bytes:
-        """What is held; afterwards nothing is."""
+        """Take the held data out of the buffer."""
         data = self.held()
         self.holder = None
         self.buffer = None
         return data
 
     def take_growing(self) -> HeldBody:
-        """What is held, to be added to without copying it each time; afterwards nothing is held."""
+        """Take the held data out of the buffer, in a form that grows without copies."""
         seen = None if self.holder is None else self.holder.buffers[self.direction]
         found = self.buffer if seen is None else seen
         self.holder = None
@@ -229,7 +229,7 @@ class FilterChain(FilterChainBase):
 
     @property
     def full(self) -> bool:
-        """Whether more is held than the limit: no more should be read until it has gone on."""
+        """Whether more than the limit is held: the carrier should not read meanwhile."""
         return self.buffer is not None and len(self.buffer) > self.stream.buffer_limit
 
     # -- Out -----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Which cluster a guest means by the service argument of a gRPC callout.
+"""Finds the cluster that a guest names in the service argument of a gRPC callout.
 
 Filters send either a cluster's name or Envoy's message ``envoy.config.core.v3.GrpcService``, of which these fields
 count here: ``envoy_grpc`` (1) and, in it, ``cluster_name`` (1); or ``google_grpc`` (2) and, in it, ``target_uri`` (1),
@@ -15,7 +15,7 @@ ENVOY_GRPC, GOOGLE_GRPC = 1, 2
 
 
 def _last(message: bytes, *numbers: int) -> bytes | None:
-    """Content of the last of these fields of a protobuf message that is length-delimited, which is the one that counts.
+    """Content of the last length-delimited field of a protobuf message that has one of these numbers.
 
     Raises: ValueError, IndexError.
     """
@@ -27,7 +27,7 @@ def _last(message: bytes, *numbers: int) -> bytes | None:
 
 
 def cluster_of(service: bytes) -> str:
-    """The name of the cluster that `service` holds, if it is such a message, or is."""
+    """The name of a cluster: the one in `service` if it is such a message, else `service` itself."""
     try:
         target = _last(service, ENVOY_GRPC, GOOGLE_GRPC)
         name = _last(target, 1) if target else None

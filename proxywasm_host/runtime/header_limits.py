@@ -1,6 +1,6 @@
-"""How many headers a client or an upstream may send. Those beyond it are refused before any filter sees them.
+"""Limits on the headers that a client or an upstream may send. A message beyond them is refused before filters see it.
 
-What filters may add has limits of its own, well above these: a client must not be able to use up a filter's room.
+Headers that filters add have separate, much higher limits, so a client cannot use up a filter's share.
 Source: ``max_request_headers_kb`` and ``max_headers_count`` of Envoy, and their defaults.
 """
 
@@ -33,7 +33,7 @@ class HeaderLimits:
 
 
 def measure(headers: Sequence[tuple[bytes, bytes]]) -> tuple[int, int]:
-    """Count and size, as `HeaderLimits` has them."""
+    """Count and size of headers, as `HeaderLimits` counts them."""
     count = size = 0
     for name, value in headers:
         count += name[:1] != b":"

@@ -1,12 +1,12 @@
-"""The host: what VMs, plugins and streams of one thread have in common.
+"""The host: loads plugins and makes streams, for one thread.
 
 Rules of this module:
 
-* A host and all that it made belong to one thread at a time. Several threads have a host each, and may share their
-  services, which are where VMs of several threads meet (shared data, queues, metrics).
-* VMs of equal code, vm_id, configuration and options are one VM; a plugin that joins a VM with others in it is first
-  tried in a VM of its own (Envoy's canary), so that a bad configuration cannot take the others down.
-* Effects collect in one outbox; each event that is fed returns what has come in, in order.
+* A host and everything it made belong to one thread at a time. Each of several threads has a host, and they may share
+  services, through which VMs of several threads communicate (shared data, queues, metrics).
+* Plugins of equal code, vm_id, configuration and options share a VM. A plugin that joins other plugins in a VM is first
+  tried in a separate VM (Envoy's canary), so that a bad configuration cannot break the others.
+* Effects collect in one outbox; each event that is fed returns them, in order.
 """
 
 from __future__ import annotations
@@ -65,18 +65,19 @@ class Host(HostBase):
 
     Args:
         engine: name of an engine, or an engine; ``None`` asks ``PROXYWASM_ENGINE``, else takes the best installed.
-        profile: whose behaviour to follow where hosts differ, ``"envoy"``, ``"spec"`` or ``"wasmx"``, or a `Profile` of
-            your own.
+        profile: whose behaviour to follow where hosts differ: ``"envoy"``, ``"spec"`` or ``"wasmx"``, or your own
+            `Profile`.
         services: clock, log, metrics, shared data, clusters, …; in-memory defaults.
-        limits: memory in bytes, with tables, and deadline in seconds for each VM. What a VM makes the host keep at a
-            time (callouts under way, effects that are not taken yet) is bounded by as many bytes as its memory.
+        limits: memory in bytes, with tables, and deadline in seconds for each VM. The host keeps at most as many bytes
+            for a VM at a time (callouts under way, effects not taken yet) as its memory may have.
         properties: properties that do not depend on a stream, by dotted name (``"xds.cluster_name"``). The mapping is
-            looked into whenever a filter asks: what is put into it later is found.
+            read whenever a filter asks, so entries may be added later.
         listener: sees every callback and hostcall; `listen` changes it.
         cache: where compiled modules are kept.
-        hostcalls: hostcalls of your own, beside those of the ABI: see `proxywasm_host.hostcalls`.
-        wake: called, in any thread, when a message for a plugin has come into a shared queue: `drain` has an effect.
-        fetcher: how modules are fetched that are named by URL.
+        hostcalls: your hostcalls, beside those of the ABI: see `proxywasm_host.hostcalls`.
+        wake: called, in any thread, when a message for a plugin has come into a shared queue: `drain` returns an
+            effect.
+        fetcher: fetches modules that are named by URL.
         module_limits: how large modules may be, and which proposals of WebAssembly they may use; see docs/modules.md.
 
     Raises: UnknownEngine, EngineUnavailable; TypeError or ValueError, for properties that no filter could read.
@@ -116,9 +117,9 @@ class Host(HostBase):
         self.wake = wake
         self._vms: dict[VmKey, Vm] = {}
         self._vms_of_streams: dict[Vm, None] = {}
-        """Those that end with their stream (`proxywasm_host.runtime.isolation`)."""
+        """VMs that end with their stream (`proxywasm_host.runtime.isolation`)."""
         self._read: tuple[Bytecode, ModuleLimits] | None = None
-        """The last module that was within these limits: a further VM often is one of the same."""
+        """The last module that was checked, and is within limits: the next VM often has the same."""
         self._tried: dict[tuple[VmKey, str, bytes], PluginError | None] = {}
         """Result of each canary."""
 
@@ -132,14 +133,14 @@ class Host(HostBase):
     def load_plugin(self, filter: FilterConfig) -> Plugin:
         """Load a filter, start it and give it its configuration. Takes a `FilterConfig`, or the fields of one.
 
-        What the guest wants done while it starts (ticks, callouts) is returned by `drain`, or by the next event.
+        Effects of the guest's start (ticks, callouts) are returned by `drain`, or by the next event.
 
         Raises: OSError, ModuleError, PluginError, UnknownEngine, EngineUnavailable; ValueError, LookupError or
             TypeError, for an argument of another type than it has.
         """
         filter = self.pin(filter)
         if filter.isolation != "none" and not self.profile.nginx_phases:
-            said = f"isolation {filter.isolation!r} is of the profile 'wasmx', and this host has {self.profile.name!r}"
+            said = f"isolation {filter.isolation!r} needs the profile 'wasmx', and this host has {self.profile.name!r}"
             raise ValueError(said)
         engine, config = self._engine_for(filter), self._vm_config(filter)
         key = engine, replace(config, environment=_HASHABLE), tuple(sorted(config.environment.items()))
@@ -157,10 +158,10 @@ class Host(HostBase):
         return plugin
 
     def pin(self, filter: FilterConfig) -> FilterConfig:
-        """A filter with the digest of the module that its URL stands for now, which is fetched if it is not here.
+        """A filter with the digest of the module that its URL stands for now, which is fetched if it is not cached.
 
-        May be called in any thread, and takes as long as a server takes. A filter that is a file, or bytes, is returned
-        as it is. Raises: ModuleError.
+        May be called in any thread, and waits for a server. A filter that is a file, or bytes, is returned unchanged.
+        Raises: ModuleError.
         """
         if isinstance(filter.code, bytes) or not is_remote(filter.code):
             return filter
@@ -169,7 +170,7 @@ class Host(HostBase):
 
     @property
     def fetcher(self) -> ModuleFetcher:
-        """How modules that are named by URL are fetched."""
+        """Fetches modules that are named by URL."""
         if self._fetcher is None:
             from proxywasm_host.fetch.fetcher import default_fetcher  # noqa: PLC0415 - for those who fetch
 
@@ -192,7 +193,7 @@ class Host(HostBase):
         return self.engine if filter.engine is None else self._engine(filter.engine)
 
     def _vm_config(self, filter: FilterConfig) -> VmConfig:
-        """The configuration of a filter's VM: the filter's options, or else the host's. Raises: OSError."""
+        """The configuration of a filter's VM, from the filter's options and the host's. Raises: OSError."""
         module_limits, code, digest = self._module_limits(filter), filter.code, filter.sha256
         if not isinstance(code, bytes) and is_remote(code):
             code = self.fetcher.read(code, digest, filter.pull_policy, module_limits.size)
@@ -220,7 +221,7 @@ class Host(HostBase):
         return vm
 
     def _checked(self, code: bytes, limits: ModuleLimits) -> Bytecode:
-        """A module whose size and sections are within limits. Raises: ModuleError."""
+        """A module, after a check of its size and sections. Raises: ModuleError."""
         read = self._read
         if read is None or read[1] != limits or read[0].data != code:
             check_size(code, limits)
@@ -230,7 +231,7 @@ class Host(HostBase):
         return read[0]
 
     def _looked_at(self, engine: Engine, config: VmConfig) -> tuple[Bytecode, Callable[[], Module]]:
-        """A module whose shape is within its limits, and what compiles it. Raises: ModuleError, as does the latter."""
+        """A module within limits, and a function that compiles it. Raises: ModuleError; so does the function."""
         limits = config.module_limits
         bytecode = self._checked(config.code, limits)
 
@@ -239,7 +240,7 @@ class Host(HostBase):
             ready = bounded_tables(bytecode, code)
             compile_early = getattr(engine, "compile_early", None)
             if compile_early is not None and code is not None:
-                # Of what is read with other instructions than all engines have, an engine makes its own picture.
+                # With proposals that not all engines have, the engine reads the module itself.
                 known = ready is bytecode.data and code.stopped < 0 and not limits.proposals
                 return cast("Module", compile_early(ready, code.slow, code.ranges if known else None))
             if is_small(bytecode, code):
@@ -269,7 +270,7 @@ class Host(HostBase):
         return made
 
     def _end(self, vm: Vm) -> None:
-        """The stream of such a VM has ended."""
+        """Free a VM whose stream has ended."""
         if vm in self._vms_of_streams:
             del self._vms_of_streams[vm]
             vm.close()
@@ -293,13 +294,13 @@ class Host(HostBase):
             raise refused
 
     def _forget(self, plugin: Plugin) -> None:
-        """Drop the effects of a plugin that was refused: nobody knows it."""
+        """Drop the effects of a refused plugin, which the embedder never got."""
         for effect in self.drain():
             if not (isinstance(effect, PluginEffect) and effect.plugin is plugin):
                 self._emit(effect)
 
     def renew(self) -> None:
-        """Give plugins that are loaded from now on VMs of their own, beside those of the plugins that run."""
+        """Give plugins that are loaded from now on new VMs, beside those of the running plugins."""
         self._vms = {}
 
     def _all_vms(self) -> list[Vm]:
@@ -308,7 +309,7 @@ class Host(HostBase):
         )
 
     def _plugin_gone(self, plugin: Plugin) -> None:
-        """A plugin was closed and its guest has let it go; its VM goes with its last plugin."""
+        """A plugin was closed and its guest is done with it. Its VM ends with its last plugin."""
         if plugin in self.plugins:
             self.plugins.remove(plugin)
         if not any(other._vm is plugin._vm for other in self.plugins):
@@ -317,7 +318,7 @@ class Host(HostBase):
             plugin._vm.close()
 
     def _vm_left(self, vm: Vm) -> None:
-        """A plugin has left a VM that failed or refused it, and that has no streams any more. It goes with its last."""
+        """A plugin has left a VM that failed or refused it and has no streams. The VM ends with its last plugin."""
         if not any(plugin._vm is vm for plugin in self.plugins):
             vm.close()
 
@@ -340,7 +341,7 @@ class Host(HostBase):
         return TcpStream(self, self._ready(plugins), given, buffer_limit)
 
     def _ready(self, plugins: Sequence[Plugin]) -> list[Plugin]:
-        """Those that a new stream gets.
+        """The plugins that a new stream passes.
 
         Raises: RuntimeError, if one was closed; TypeError, if one is not a plugin; ValueError, if it is another host's.
         """
@@ -356,31 +357,31 @@ class Host(HostBase):
     # -- Effects -------------------------------------------------------------------------------------------------
 
     def _notify(self, effect: Effect) -> None:
-        """As `emit`, but from any thread and at any time: whoever drives the host is woken."""
+        """As `emit`, but from any thread and at any time: `wake` is called."""
         self._outbox.notify(effect)
         if self.wake is not None:
-            with suppress(Exception):  # a guest is not to blame for an event loop that is closed
+            with suppress(Exception):  # the guest is not to blame for a closed event loop
                 self.wake()
 
     def deliver(self, callout: Callout, reply: Reply) -> list[Effect]:
-        """Give a guest the reply to its callout. Returns effects, to be performed after those at hand.
+        """Give a guest the reply to its callout. Returns effects, to be performed after the current ones.
 
-        A reply that nobody waits for any more, because the guest has failed or has cancelled the callout, is dropped.
+        The reply is dropped if the guest has failed or has cancelled the callout.
 
-        Raises: TypeError, if the callout cannot have such a reply, or it holds text where bytes should be, or the like;
-            the guest then waits for another. RuntimeError, if the callout had its reply before (a
-            `GrpcStream` has any number).
+        Raises: TypeError, if the callout cannot have such a reply, or the reply has wrong fields (text instead of
+            bytes, …); the guest then still waits. RuntimeError, if the callout has got its reply before (a
+            `GrpcStream` takes any number).
         """
         if not isinstance(callout, Callout):
             raise TypeError(f"deliver takes the effect that asked (HttpCall, …) and then its reply, not {callout!r}")
         callout.plugin._root.deliver(callout, reply)
         return self.drain()
 
-    # -- The rest ------------------------------------------------------------------------------------------------
+    # -- Others --------------------------------------------------------------------------------------------------
 
     @property
     def properties(self) -> Mapping[str, PropertyValue]:
-        """Properties that filters find in every stream. May be set. Raises: TypeError or ValueError."""
+        """Properties that filters can read in every stream. May be set. Raises: TypeError or ValueError."""
         return self._properties
 
     @properties.setter
@@ -400,7 +401,7 @@ class Host(HostBase):
             vm.services = services
 
     def listen(self, listener: Listener | None) -> None:
-        """Report every callback and hostcall to `listener`, instead of to the one before; ``None``: to nobody.
+        """Report every callback and hostcall to `listener`, which replaces the previous one; ``None`` reports nothing.
 
         Costs nothing while nobody listens. Not to be called by a listener.
         """
@@ -450,7 +451,7 @@ class Host(HostBase):
 
 
 class _Silent:
-    """The log of a canary: what it has to say, the plugin will say again, or the error."""
+    """Drops the log of a canary: the plugin itself will log the same lines, or the error has the reason."""
 
     level: int = LogLevel.CRITICAL
 
@@ -459,7 +460,7 @@ class _Silent:
 
 
 class _NoEnvironment(dict[str, str]):
-    """Stands in the key for the environment, which is part of it as sorted pairs."""
+    """Takes the place of the environment, which is in the key as sorted pairs."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return 0
@@ -470,14 +471,14 @@ _HASHABLE = _NoEnvironment()
 
 @lru_cache(None)
 def _shared_cache() -> ModuleCache:
-    """The cache of all hosts of this process that name none."""
+    """The cache of all hosts of this process that were given none."""
     from proxywasm_host.engine.cache import ModuleCache, default_directory  # noqa: PLC0415 - not before an engine
 
     return ModuleCache(default_directory())
 
 
 def _no_plugins(plugins: object) -> TypeError:
-    """What to say of something that is not a list of plugins."""
+    """The message for a value that is not a list of plugins."""
     if isinstance(plugins, Plugin):
         return TypeError(f"plugins are a list: write [plugin], not {plugins!r}")
     if isinstance(plugins, (str, bytes)) or not isinstance(plugins, Iterable):

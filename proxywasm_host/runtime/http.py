@@ -1,16 +1,16 @@
-"""An HTTP stream: one request and its response on their way through a chain of plugins.
+"""An HTTP stream: one request and its response pass through a chain of plugins.
 
 The embedder feeds what it receives from the client and from upstream, and performs the effects that it gets back:
 
     client → request_headers, request_body …, request_trailers   → RequestHeaders, RequestBody … → upstream
     upstream → response_headers, response_body …                 → ResponseHeaders, ResponseBody … → client
 
-The response passes the plugins in reverse order. Nothing is said of a pause: what a filter holds back just does not
-come out, until later. `close` must be called when both sides are done with the stream, however it ended.
+The response passes the plugins in reverse order. There is no effect for a pause: the data that a filter holds comes
+out later. Call `close` when both sides are done with the stream, however it ended.
 
 Rules of a local response, from ``filter_manager.cc`` of Envoy:
 
-* It waits until the filter that sends it has returned, if that is called for the request. Of several, the first counts.
+* Within a callback for the request it waits until the filter has returned. Of several, the first counts.
 * Before the response's headers have reached the filters, it passes all filters as a response would.
 * From then on until they have gone out, it goes to the client directly, in place of the response.
 * After that it is too late: the stream is reset; or, if the response is complete, nothing happens.
@@ -46,27 +46,27 @@ TOO_LARGE = (
     ("http1.too_many_headers", "http1.headers_too_large"),
     ("http1.too_many_trailers", "http1.trailers_too_large"),
 )
-"""Envoy's details of a request beyond its `HeaderLimits`, for headers and trailers: by their count, by their size."""
+"""Envoy's details of a request beyond its `HeaderLimits`, for headers and for trailers: too many, too large."""
 IDLE = "stream_idle_timeout"
 GRPC_UNAVAILABLE = 14
 SERVICE_UNAVAILABLE = 503
 PAIR = [bytes, bytes]
 KNOWN = ({b":path": 2, b":method": 1, b":scheme": 0, b":authority": 0, b":protocol": 0}, {b":status": 1})
-"""Pseudo headers that go out, by direction, with a bit for those that must. They stand before all other headers.
+"""Pseudo headers that may go out, by direction, with a bit for required ones. They come before all other headers.
 
-In the order in which Envoy's router misses them: it looks for the route first.
+They are in the order in which Envoy's router checks for them: it looks for the route first.
 """
 NEEDED = (3, 1)
 TRAILERS = (MapType.REQUEST_TRAILERS, MapType.RESPONSE_TRAILERS)
 
 
 def percent_encoded(text: bytes) -> bytes:
-    """Text as ``grpc-message`` holds it: what is not printable ASCII, and ``%``, as ``%XX``."""
+    """Text as ``grpc-message`` holds it: ``%``, and all but printable ASCII, as ``%XX``."""
     return b"".join(b"%c" % byte if 0x20 <= byte < 0x7F and byte != ord("%") else b"%%%02X" % byte for byte in text)
 
 
 def local_headers(status: bytes, pairs: HeaderList) -> HeaderList:
-    """Headers of a local response, with those that a filter gave; the status is not for them to give."""
+    """Headers of a local response, with those of the filter, which cannot set the status."""
     headers = [(b":status", status)]
     for name, value in pairs:
         if name.lower() != b":status":
@@ -88,26 +88,26 @@ class LocalResponse:
 class HttpStream(HttpStreamBase):
     """One request and its response. Made by `Host.http_stream`.
 
-    Feed it with what comes in, in the order in which it comes: `request_headers`, `request_body`, `request_trailers`
-    from the client, `response_headers`, `response_body`, `response_trailers` from upstream, `close` at the end.
-    Each returns the effects to perform, in order; headers are lists of ``(name, value)`` pairs of bytes.
+    Feed it with received parts, in their order: `request_headers`, `request_body`, `request_trailers` from the client,
+    `response_headers`, `response_body`, `response_trailers` from upstream, `close` at the end. Each method returns the
+    effects to perform, in order; headers are lists of ``(name, value)`` pairs of bytes.
 
-    What comes in after a local response or a reset is ignored. A `ResponseHeaders` that comes out before a response
-    went in is a local response: whatever was sent upstream is to be dropped. A `ResetStream` may come after it, when
-    the client has had a part of the response: it must not be sent the rest.
+    Parts that come in after a local response or a reset are ignored. A `ResponseHeaders` that comes out before a
+    response went in is a local response: drop the request to upstream. A `ResetStream` may follow when the client has
+    got a part of the response: do not send the rest.
     """
 
     failed = False
-    """Whether a plugin's failure was answered with 503."""
+    """Whether a plugin's failure has been answered with 503."""
     failure: Failure | None = None
     """Why, if so."""
     reset_details: str | None = None
     """Why the stream was reset, if it was."""
     _router = True
-    """Whether headers without the pseudo headers that must be there are answered as by Envoy's router."""
+    """Whether headers without required pseudo headers are answered as by Envoy's router."""
     _prepared: LocalResponse | None = None
     _namespaces: frozenset[str] = frozenset()
-    """First words of properties that an embedder's stream has of its own, for `_own_property` and `_set_own`."""
+    """Namespaces of properties that a subclass answers, with `_own_property` and `_set_own`."""
     _context_type = HttpContext
     _chain_type = FilterChain
 
@@ -151,15 +151,15 @@ class HttpStream(HttpStreamBase):
         return self.host.drain()
 
     def _checked(self, headers: Iterable[tuple[bytes, bytes]], map: int, owned: bool = False) -> HeaderList | None:
-        """A list of our own of the embedder's headers, or that list if it is `owned`; where the profile says so, what
-        there can be one of is joined.
+        """A copy of the embedder's headers, or that list itself if it is `owned`. Where the profile says so, values of
+        headers that may occur only once are joined.
 
-        ``None`` if they are beyond the limits, which is answered.
+        Returns ``None`` if they are beyond the limits; the client has been answered then.
 
         Raises: TypeError, if one is not a pair of bytes; ValueError, if a name is not in lower case.
         """
         try:
-            # Whatever it is that the embedder gave:
+            # The embedder may give anything:
             pairs: list[Any] = headers if owned and headers.__class__ is list else list(headers)
         except TypeError:
             raise TypeError(f"headers are a list of (name, value) pairs of bytes, not {headers!r}") from None
@@ -186,11 +186,11 @@ class HttpStream(HttpStreamBase):
 
     @cached_property
     def filter_state(self) -> dict[str, bytes]:
-        """What filters stored with ``proxy_set_property``."""
+        """The properties that filters have stored with ``proxy_set_property``."""
         return {}
 
     def _own_property(self, name: str) -> PropertyValue:
-        """A property of one of the namespaces. Raises: LookupError."""
+        """A property in one of the own namespaces. Raises: LookupError."""
         raise LookupError(name)
 
     def _set_own(self, name: str, value: bytes) -> Refusal | None:
@@ -199,12 +199,12 @@ class HttpStream(HttpStreamBase):
 
     @cached_property
     def _stored(self) -> Stored:
-        """How much of that there is."""
+        """The bytes that filters have stored."""
         return Stored()
 
     @cached_property
     def span_tags(self) -> dict[str, bytes]:
-        """Tags that filters want on the trace span of this stream (Higress)."""
+        """Tags that filters have set for the trace span of this stream (Higress)."""
         return {}
 
     @property
@@ -214,13 +214,13 @@ class HttpStream(HttpStreamBase):
 
     @property
     def paused(self) -> bool:
-        """Whether a message that has come in as a whole waits for a filter."""
+        """Whether a whole message has come in and waits for a filter."""
         return any(
             chain.ended and not chain.complete and not chain.aborted for chain in (self._request, self._response)
         )
 
     def _place(self, context: HttpContext, direction: int) -> int:
-        """How many filters a message has met when it has passed this one."""
+        """How many filters a message has passed, with this one."""
         at = self._contexts.index(context)
         return at + 1 if direction == REQUEST else len(self._contexts) - at
 
@@ -247,9 +247,9 @@ class HttpStream(HttpStreamBase):
             self._response.inject(context, data, end_stream)
 
     def _for_wire(self, direction: int, headers: HeaderList) -> HeaderList | None:
-        """Headers as they may go out: without pseudo headers that HTTP does not know.
+        """Headers as they may go out, without unknown pseudo headers.
 
-        ``None`` if one that must be there is missing, which is answered as Envoy's router does.
+        Returns ``None`` if a required one is missing, which is answered as Envoy's router does.
         """
         known, needed = KNOWN[direction], NEEDED[direction]
         found = 0
@@ -282,7 +282,7 @@ class HttpStream(HttpStreamBase):
             self._local_response(503, [], f"missing required header: {header}".encode(), details, None)
 
     def _reset(self, details: str) -> None:
-        """Break the stream off."""
+        """Reset the stream."""
         if self.closed or self.reset_details is not None:
             return
         self._request.aborted = self._response.aborted = True
@@ -292,18 +292,18 @@ class HttpStream(HttpStreamBase):
         self._emit(effects.ResetStream(details, self))
 
     def _fail(self, context: HttpContext) -> None:
-        """A plugin's guest does not work: answer 503."""
+        """Answer 503, because a plugin's guest has failed."""
         self.failed = True
         self.failure = context.vm.failure
         self._local_response(SERVICE_UNAVAILABLE, [], b"", "wasm_fail_stream", GRPC_UNAVAILABLE)
 
     def time_out(self) -> list[Effect]:
-        """Nothing has come in or gone out for too long: end the stream (Envoy's ``stream_idle_timeout``).
+        """End the stream: it has made no progress for too long (Envoy's ``stream_idle_timeout``).
 
-        The client gets 408 if its request is not whole, else 504; if it has had a part of the response, the stream is
-        reset. How long is too long is the embedder's to say; Envoy's default is 5 minutes.
+        The client gets 408 if its request is not complete, else 504; if it has got a part of the response, the
+        stream is reset. The embedder chooses the time; Envoy's default is 5 minutes.
         """
-        for _ in range(2):  # a filter that holds the answer is not asked again
+        for _ in range(2):  # this response does not pass the filter that holds the message
             if self._response.headers_sent and self.local is not None and self.local.details == IDLE:
                 break
             self._local_response(504 if self._request.ended else 408, [], b"stream timeout", IDLE, None)
@@ -311,7 +311,7 @@ class HttpStream(HttpStreamBase):
 
     @property
     def waiting_for(self) -> str:
-        """What the stream waits for, as text for a log."""
+        """What the stream waits for, as text for a log line."""
         for chain in self._request, self._response:
             holding = chain.holding
             if holding is not None and not chain.aborted:
@@ -321,9 +321,9 @@ class HttpStream(HttpStreamBase):
         return "the rest of the response" if self._response.started else "the response"
 
     def _over_header_limits(self, chain: FilterChain, map: int, count: int) -> None:
-        """Headers or trailers came in that are beyond the `HeaderLimits`: no filter gets them. `count` is theirs.
+        """Answer headers or trailers beyond the `HeaderLimits`; no filter gets them. `count` is their number.
 
-        Envoy's codec does the same. It answers a request before there is a filter; to an upstream it is a reset.
+        Envoy's codec does the same: it answers a request before any filter runs, and resets a response.
         """
         if chain.direction == RESPONSE:
             reason = "upstream connect or disconnect/reset before headers. reset reason: protocol error"
@@ -338,7 +338,7 @@ class HttpStream(HttpStreamBase):
         self._local_response(431, [], b"Request Header Fields Too Large", details, None)
 
     def _abandon(self) -> None:
-        """The stream ends without its headers: no filter sees it, and the embedder answers."""
+        """End the stream without its headers: no filter sees it, and the embedder answers."""
         for context in self._contexts:
             context.drop()
         self._contexts.clear()
@@ -346,7 +346,7 @@ class HttpStream(HttpStreamBase):
         self._response.filters.clear()
 
     def _over_limit(self, chain: FilterChain) -> None:
-        """More was held than the limit allows (Envoy: 413 for a request, 500 for a response)."""
+        """Answer that more is held than the limit allows (Envoy: 413 for a request, 500 for a response)."""
         if chain.direction == REQUEST:
             self._local_response(413, [], b"Payload Too Large", "request_payload_too_large", None)
         else:
@@ -355,7 +355,7 @@ class HttpStream(HttpStreamBase):
     def _local_response(
         self, status: int, headers: HeaderList, body: bytes, details: str, grpc_status: int | None
     ) -> None:
-        """Answer the client instead of upstream; once the filter has returned, if it is called for the request."""
+        """Answer the client instead of upstream; within a callback for the request, once the filter has returned."""
         if self.closed or self.reset_details is not None:
             return
         local = LocalResponse(status & 0xFFFF, details, headers, body, grpc_status)

@@ -1,12 +1,12 @@
-"""One filter on one HTTP stream: when each callback is called, what the guest may see then, and what its result means.
+"""One filter on one HTTP stream: when each callback is called, what the guest may see in it, and what its result means.
 
 Rules of this module, from ``context.cc`` of Envoy and of its host:
 
-* The context is made in the guest when the request's headers first reach the filter. If they never do (a filter
-  before it answered), no callback of the response reaches it either.
-* A map or a buffer is there from its callback on, until the guest lets it pass; while it is paused it stays there.
-* Results beyond the known actions stop the iteration: headers like STOP_ALL, a body like NO_BUFFER, trailers PAUSE.
-* A callback that the guest does not have passes everything on.
+* The context is made in the guest when the request's headers reach the filter. If they never do (an earlier filter
+  answered), the filter gets no callback for the response either.
+* A map or a buffer is readable from its callback on, until the guest lets it pass; a pause keeps it readable.
+* An unknown action stops the iteration: on headers like STOP_ALL, on a body like NO_BUFFER, on trailers like PAUSE.
+* Without a callback in the guest, everything passes on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["HttpContext"]
 
 ON_BODY = ("on_request_body", "on_response_body")
 ON_TRAILERS = ("on_request_trailers", "on_response_trailers")
-# Plain numbers, for members of an enumeration are slow where they are met in every request.
+# Plain numbers, because members of an enumeration are slow in code that every request runs.
 TRAILERS_MAP = (int(MapType.REQUEST_TRAILERS), int(MapType.RESPONSE_TRAILERS))
 WHITE_SPACE = bytes.maketrans(b" \t\n\v\f\r", b"______")
 DIRECTIONS = (int(StreamType.REQUEST), int(StreamType.RESPONSE))
@@ -40,14 +40,14 @@ END_STREAM = int(HeadersAction.CONTINUE_AND_END_STREAM)
 NO_BUFFER = int(DataAction.STOP_ITERATION_NO_BUFFER)
 BUFFER = int(DataAction.STOP_ITERATION_AND_BUFFER)
 CONTEXT = 8 * 1024
-"""Bytes that a context costs that waits for ``proxy_done``, beside what is kept of its stream."""
+"""Bytes of a context that waits for ``proxy_done``, beside the kept part of its stream."""
 BODY, TRAILERS, PART = 1, 2, 32
-"""Which callback an action is of, as bits above it; those on headers have none."""
-V0_2_100 = AbiVersion.V0_2_100  # an enumeration looks a member up in Python
+"""The callback that an action belongs to, as bits above it; callbacks on headers have no bit."""
+V0_2_100 = AbiVersion.V0_2_100  # looking a member up runs Python code
 SPAN_TAG = "trace_span_tag."
 BUFFER_LIMITS = ("set_decoder_buffer_limit", "set_encoder_buffer_limit")
-"""Either sets the limit of the whole stream, as there is one for both directions in Envoy. No guest can use a limit
-that is higher than that of its memory."""
+"""Each sets the limit of the whole stream, because Envoy has one for both directions. A limit above that of the
+guest's memory has no use."""
 MAX_BUFFER_LIMIT = 0xFFFFFFFF
 
 
@@ -57,13 +57,13 @@ class HttpContext(HttpContextBase, Context):
     _buffering = 0
     """A bit for each direction whose body the filter holds and sees as a whole."""
     _in_body: FilterChain | None = None
-    """The direction whose callback on a body runs and ends the stream: trailers may be made."""
+    """The direction whose last callback on a body runs, in which trailers may be added."""
     _held = 0
-    """What the context costs while it waits for ``proxy_done``."""
+    """Bytes of the context while it waits for ``proxy_done``."""
     keeps_route = False
-    """The guest does not want the route chosen again (Higress)."""
+    """Whether the guest has asked that the route is not chosen again (Higress)."""
     callouts = 0
-    """HTTP callouts of this stream that are under way, for profiles in which the last one resumes it."""
+    """Number of HTTP callouts of this stream under way, for profiles in which the last reply resumes it."""
 
     @property
     def name(self) -> str:
@@ -73,13 +73,13 @@ class HttpContext(HttpContextBase, Context):
     # -- Callbacks -----------------------------------------------------------------------------------------------
 
     def headers_action(self, action: int) -> int:
-        """Envoy takes CONTINUE_AND_END_STREAM for CONTINUE, and most PAUSEs for STOP_ALL."""
+        """The action as Envoy takes it: CONTINUE_AND_END_STREAM is CONTINUE, and most PAUSEs are STOP_ALL."""
         if action > STOP_ALL or (action == PAUSE and self._pause_holds_body()):
             return STOP_ALL
         return 0 if action == END_STREAM else action
 
     def _pause_holds_body(self) -> bool:
-        """Envoy's host widens PAUSE on headers to STOP_ALL; Higress's does not."""
+        """Whether PAUSE on headers is STOP_ALL, as in Envoy's host, but not in Higress's."""
         vm = self.vm
         return (
             vm.profile.pause_holds_body
@@ -88,7 +88,7 @@ class HttpContext(HttpContextBase, Context):
         )
 
     def on_data(self, chain: FilterChain, data: bytes, end_stream: bool) -> tuple[int, bytes]:
-        """The action of the guest, a `DataAction`, and what it left of the data."""
+        """The guest's action, a `DataAction`, and the data as the guest left it."""
         if not self.created:
             return DataAction.CONTINUE, data
         vm, direction = self.vm, chain.direction
@@ -126,7 +126,7 @@ class HttpContext(HttpContextBase, Context):
         return action, data
 
     def on_whole_body(self, direction: int, data: bytes, end_stream: bool) -> tuple[int, bytes]:
-        """Give the guest all that it will see of a body until it is called again: the action, and what it left."""
+        """Show the guest a buffer and call it. Returns its action, and the data as the guest left it."""
         vm = self.vm
         callback = vm.callbacks.get(ON_BODY[direction])
         if not self.created or (callback is None and vm.failure is None):
@@ -142,13 +142,13 @@ class HttpContext(HttpContextBase, Context):
         return action, bytes(left or b"")
 
     def callout_ended(self) -> None:
-        """A callout of this stream has had its reply, and the guest has returned."""
+        """Resume the stream after the reply to its last callout, when the guest has returned."""
         self.callouts -= 1
         if not self.callouts and not self.deleted:
             self._resume(REQUEST)
 
     def on_trailers(self, direction: int, trailers: HeaderList) -> int:
-        """The action of the guest: 0 is to go on."""
+        """The guest's action; 0 is CONTINUE."""
         if not self.created:
             return 0
         vm = self.vm
@@ -168,14 +168,14 @@ class HttpContext(HttpContextBase, Context):
         return action
 
     def returned(self, direction: int, part: int, action: int) -> None:
-        """Note what a callback on a body or on trailers returned."""
+        """Note the result of a callback on a body or on trailers."""
         if direction == RESPONSE:
             self.response_action = part << PART | action
         else:
             self.request_action = part << PART | action
 
     def failed(self, direction: int, stop: int) -> int:
-        """The VM does not work (any more): what the stream gets instead of an action."""
+        """The action for a stream whose VM has failed."""
         if self._spared:
             return 0
         if self.stream.failed:
@@ -184,7 +184,7 @@ class HttpContext(HttpContextBase, Context):
         return stop
 
     def vm_failed(self) -> None:
-        """End the stream, or let it go on without the filter. A filter that the guest has not met yet is left alone."""
+        """End the stream, or let it go on without the filter. Does nothing if the guest has not seen the stream yet."""
         if not self.created or self.deleted or self.stream.closed:
             return
         if self._spared:
@@ -210,7 +210,7 @@ class HttpContext(HttpContextBase, Context):
         return None
 
     def hold(self) -> None:
-        """Too many that wait are not waited for: a guest that never says ``proxy_done`` must not keep its streams."""
+        """Wait for ``proxy_done``, unless too many contexts wait: a guest may never call it."""
         stream = self.stream
         size = CONTEXT + stream._stored.used
         for chain in map(stream._chain, (REQUEST, RESPONSE)):
@@ -223,7 +223,7 @@ class HttpContext(HttpContextBase, Context):
         self.pending_done = True
 
     def drop(self) -> None:
-        """The guest never hears of this stream."""
+        """End the context without telling the guest about the stream."""
         self.deleted = True
         self.vm.contexts.pop(self.id, None)
         del self.stream
@@ -233,8 +233,8 @@ class HttpContext(HttpContextBase, Context):
     # -- Hostcalls -----------------------------------------------------------------------------------------------
 
     def map_limits(self, map: int) -> tuple[int, int]:
-        """Each filter may add what one message of a guest can hold. What came in does not count, nor what filters
-        before it have added: neither a client nor a neighbour uses up its room."""
+        """Each filter may add as much as one message of a guest can hold. Headers of the client and of other filters do
+        not count, so nobody else can use up a filter's share."""
         direction = int(map >= MapType.RESPONSE_HEADERS)
         chain, place = self.stream._chain(direction), self.stream._place(self, direction)
         if map == TRAILERS_MAP[direction]:
@@ -252,11 +252,11 @@ class HttpContext(HttpContextBase, Context):
         return chain.trailers
 
     def past_headers(self, map: int) -> HeaderList | None:
-        """A header map that has gone on, for profiles that keep it readable."""
+        """A header map that has gone on, for profiles in which it stays readable."""
         return self.stream._chain(HEADERS_MAP.index(map)).headers or None if map in HEADERS_MAP else None
 
     def writable_size(self, buffer: int) -> int:
-        """Of a body: 16 limits more than what has come in, for this filter and for each before it."""
+        """Of a body: 16 limits more than the received bytes, for this filter and for each before it."""
         if buffer > RESPONSE:
             return 0
         stream = self.stream
@@ -276,7 +276,7 @@ class HttpContext(HttpContextBase, Context):
         self.vm.defer(self.stream._local_response, status, headers, body, text, grpc_status)
 
     def _check_local_response(self) -> None:
-        """Raises: RestrictedCall, if it is too late for one, or if there is one."""
+        """Check a local response. Raises: RestrictedCall, if it is too late for one, or if there is one already."""
         stream = self.stream
         if self.read_only or stream._chain(RESPONSE).headers_sent:
             raise RestrictedCall("response already sent")
@@ -338,7 +338,7 @@ class HttpContext(HttpContextBase, Context):
         return None
 
     def set_property(self, name: str, value: bytes) -> Refusal | None:
-        """Store a property. Higress's plugins ask for things by setting properties of certain names."""
+        """Store a property. Plugins of Higress make requests to the host by setting certain properties."""
         stream = self.stream
         if stream._namespaces and re.split(r"[.\0]", name, maxsplit=1)[0] in stream._namespaces:
             return stream._set_own(name.strip("\0").replace("\0", "."), value)

@@ -1,17 +1,17 @@
-"""Streams with VMs of their own: `FilterConfig.isolation`, which is ngx_wasm_module's ``proxy_wasm_isolation``.
+"""VMs of a single stream: `FilterConfig.isolation`, which is ngx_wasm_module's ``proxy_wasm_isolation``.
 
 ========== =====================================================================
 ``none``   all streams share the VM of the plugin
-``stream`` a stream has one for all of its plugins that would share one
-``filter`` a stream has one for each of its plugins
+``stream`` a stream has a VM for all of its plugins that would share one
+``filter`` a stream has a VM for each of its plugins
 ========== =====================================================================
 
 Rules, those of that module:
 
 * Such a VM is another instance of the compiled module. Its root context is made and configured, without on_vm_start.
-* It ends with its stream, and its root context is not told.
-* Ticks, and messages in queues, are for the plugin's own VM: what a stream's root context asks of ticks is not done.
-* A VM that fails, is not made or refuses its configuration ends its stream and nothing else.
+* It ends with its stream, without a callback in its root context.
+* Ticks and messages in queues are for the plugin's own VM: a stream's root context cannot set a tick period.
+* A VM that fails, cannot be made or refuses its configuration ends its stream and nothing else.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class StreamRoot(RootContext):
         """Ticks are for the plugin's own root context."""
 
     def register_queue(self, name: bytes) -> int:
-        """A queue is the plugin's, which is told of its messages."""
+        """Registers a queue for the plugin's own VM, which gets its messages."""
         return self.plugin.own._root.register_queue(name)
 
 
@@ -71,15 +71,15 @@ class StreamPlugin(Plugin):
 
 
 class StreamVms:
-    """The VMs of one stream. Raises: PluginError, if one is not made, or refuses its configuration."""
+    """The VMs of one stream. Raises: PluginError, if one cannot be made, or refuses its configuration."""
 
     def __init__(self, host: Host, plugins: Sequence[Plugin]) -> None:
         self._host = host
         self.plugins: list[Plugin] = []
-        """The plugins of the stream, those that are to be isolated each in a VM of the stream."""
+        """The plugins of the stream; isolated ones are in a VM of the stream."""
         self._vms: list[Vm] = []
         shared: dict[Vm, Vm] = {}
-        """Those of isolation by stream, by the VM of the plugins."""
+        """VMs of the isolation ``stream``, by the VM of their plugins."""
         try:
             for plugin in plugins:
                 if plugin.config.isolation == "none":
@@ -98,7 +98,7 @@ class StreamVms:
             raise
 
     def end(self) -> None:
-        """The stream has ended: so do they. The guests are not told."""
+        """Free the VMs at the end of the stream. The guests get no callback."""
         for plugin in self.plugins:
             if isinstance(plugin, StreamPlugin):
                 plugin.closed = True

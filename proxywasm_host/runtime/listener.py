@@ -1,4 +1,4 @@
-"""Listeners see every callback and hostcall as it happens. They cost nothing while there are none."""
+"""Listeners see every callback and hostcall as it happens. Without a listener this costs nothing."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Listener(Protocol):
 
 
 def listeners(*given: Listener | None) -> Listener | None:
-    """Several listeners as one; ``None``, if there are none."""
+    """Several listeners as one; ``None`` for an empty list."""
     some = [listener for listener in given if listener is not None]
     return some[0] if len(some) == 1 else _Several(some) if some else None
 
 
 class _Several:
-    """Tells each in turn."""
+    """Calls each in turn."""
 
     def __init__(self, some: list[Listener]) -> None:
         self._some = some

@@ -1,4 +1,4 @@
-"""Which requests are meant, by host, path, route and upstream."""
+"""Selects requests by host, path, route and upstream."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Match"]
 
 @dataclass(frozen=True)
 class Match:
-    """Which requests are meant: those that fit each of these that is given.
+    """Selects the requests that fit each of the given conditions.
 
     A name may begin or end with ``*``, which stands for any text. Raises: TypeError, ValueError.
     """
@@ -26,7 +26,7 @@ class Match:
     (``outbound|80||web.default.svc.cluster.local``) is meant by its host, too, with or without ``:80``.
     """
     unless: Sequence[Match] = ()
-    """Of these requests, none is meant that fits one of these."""
+    """Excludes requests that fit one of these."""
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -42,7 +42,7 @@ class Match:
         object.__setattr__(self, "hosts", tuple(host.lower() for host in self.hosts))
 
     def fits(self, host: str, path: str, route: str, cluster: str) -> bool:
-        """Whether a request is meant: host in lower case and without port, path without query."""
+        """Whether it selects a request: host in lower case and without port, path without query."""
         return (
             _fits(self.hosts, host)
             and _fits(self.paths, path)

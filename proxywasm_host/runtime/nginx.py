@@ -1,16 +1,16 @@
-"""An HTTP stream whose filters see what they see in ngx_wasm_module: the profile's flag ``nginx_phases``.
+"""An HTTP stream with the phases of ngx_wasm_module: the profile's flag ``nginx_phases``.
 
 Rules, those of that module (its documentation and its tests), where they differ from Envoy's:
 
 * The response passes the filters in the order of the request.
-* Callbacks on headers are never told that nothing follows.
-* The body of the request comes at once, after all filters have seen the headers and before the request goes upstream:
-  until then its headers can be changed. There is no callback for a body that is empty.
-* PAUSE holds the request, whichever callback returns it: the next filter's step begins when it is over.
+* ``end_of_stream`` is always false in callbacks on headers.
+* The whole body of the request comes at once, after all filters have seen the headers and before the request goes
+  upstream; until then its headers can be changed. An empty body has no callback.
+* PAUSE from any callback holds the request: the next filter's step begins when it is resumed.
 * The headers of a response cannot be held. PAUSE on a part of its body makes the filter see all of it at once, if it
-  is not beyond the limit of the stream's buffer, once in each response.
-* All filters see a local response, whether the request has met them or not.
-* A guest that fails is answered 500; one that fails on a response is left out of it, and the response goes on.
+  fits into the stream's buffer, once in each response.
+* All filters see a local response, even those that the request has not reached.
+* A guest that fails on a request is answered 500; a response goes on without a guest that fails on it.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 __all__ = ["NginxStream"]
 
 WITHOUT_BODY = (b"204", b"304")
-TAKEN_FOR_CONTINUE = "{} returned PAUSE, which is taken for CONTINUE: {}"
+TAKEN_FOR_CONTINUE = "{} returned PAUSE, which counts as CONTINUE: {}"
 
 
 def warn(context: HttpContext, callback: str, why: str) -> None:
-    """Tell whoever reads the filter's log that its PAUSE held nothing."""
+    """Log for the filter that its PAUSE held nothing."""
     line = GuestLog(context.name, LogLevel.WARN, TAKEN_FOR_CONTINUE.format(callback, why), context.id)
     context.vm.services.log.log(line)
 
@@ -81,7 +81,7 @@ class RequestChain(FilterChain):
             self._go_on()
 
     def on_trailers(self, trailers: HeaderList) -> None:
-        """Trailers have come in, which no filter sees."""
+        """Trailers have come in; filters do not see them."""
         self.trailers, self.ended = trailers, True
         if self.headers_sent:
             self._out_trailers()
@@ -89,7 +89,7 @@ class RequestChain(FilterChain):
             self._go_on()
 
     def resume(self, context: HttpContext) -> None:
-        """Let a filter that paused go on, unless it has callouts under way."""
+        """Resume a paused filter, unless it has callouts under way."""
         index = self.filters.index(context)
         if context.callouts:
             return
@@ -101,7 +101,7 @@ class RequestChain(FilterChain):
 
     @property
     def _is_read(self) -> bool:
-        """Whether a filter is to see the body."""
+        """Whether a filter gets the body."""
         return any("on_request_body" in context.vm.callbacks for context in self.filters)
 
     def _go_on(self) -> None:
@@ -140,7 +140,7 @@ class RequestChain(FilterChain):
             context.maps[HEADERS_MAP[REQUEST]] = None
         body = bytes(self.take_buffer())
         end = self.ended and self.trailers is None
-        self.headers = list(self.headers)  # what filters do to theirs now changes nothing any more
+        self.headers = list(self.headers)  # changes that filters make from now on have no effect
         self._out_headers(end and not body)
         if self.headers_sent and not self.aborted:
             if body:
@@ -156,7 +156,7 @@ class ResponseChain(FilterChain):
 
     _out_headers = PythonFilterChainBase._out_headers
     _whole = -1
-    """The filter that is to see all of the body."""
+    """The filter that gets the whole body at once."""
     _has_paused = False
 
     def on_headers(self, headers: HeaderList, end_stream: bool) -> None:
@@ -191,7 +191,7 @@ class ResponseChain(FilterChain):
             self.out_data(left, end_stream)
 
     def on_trailers(self, trailers: HeaderList) -> None:
-        """Trailers have come in, which no filter sees."""
+        """Trailers have come in; filters do not see them."""
         self.trailers, self.ended = trailers, True
         left = self._filtered(b"", True)
         if not self.aborted:
@@ -202,7 +202,7 @@ class ResponseChain(FilterChain):
         """Nothing is held."""
 
     def _filtered(self, data: bytes, end_stream: bool) -> bytes | None:
-        """What the filters leave of a part of the body; ``None`` if one waits for all of it."""
+        """A part of the body as the filters leave it; ``None`` if one waits for the whole body."""
         for index, context in enumerate(self.filters):
             if index == self._whole:
                 held = self.take_growing()
@@ -220,7 +220,7 @@ class ResponseChain(FilterChain):
                 return None
             if action and not end_stream and context.vm.failure is None:
                 if self._has_paused:
-                    warn(context, "proxy_on_response_body", "it was returned before in this response")
+                    warn(context, "proxy_on_response_body", "it was returned earlier in this response")
                     continue
                 self._has_paused, self._whole = True, index
                 self.buffer = HeldBody(data)
@@ -229,12 +229,12 @@ class ResponseChain(FilterChain):
 
 
 class NginxStream(HttpStream):
-    """An `HttpStream` whose filters see what they see in nginx."""
+    """An `HttpStream` with the phases of ngx_wasm_module."""
 
     _vms: StreamVms | None = None
-    """VMs of this stream's own."""
+    """The VMs of this stream, if filters are isolated."""
     _refused: Failure | None = None
-    """Why it has none."""
+    """Why they could not be made."""
 
     def __init__(
         self,
@@ -260,7 +260,7 @@ class NginxStream(HttpStream):
         self._request = RequestChain(self, REQUEST, self._contexts)
         self._response = ResponseChain(self, RESPONSE, self._contexts)
 
-    # Those in C have chains of their own.
+    # A stream in C makes its own chains.
     request_headers = PythonHttpStreamBase.request_headers
     response_headers = PythonHttpStreamBase.response_headers
     request_body = PythonHttpStreamBase.request_body
@@ -268,7 +268,7 @@ class NginxStream(HttpStream):
     _feed_headers = PythonHttpStreamBase._feed_headers
 
     def close(self, details: str = "") -> list[effects.Effect]:
-        """As `HttpStream.close`; callouts that its filters have under way are cancelled."""
+        """As `HttpStream.close`; callouts of its filters under way are cancelled."""
         if not self.closed:
             self._cancel_callouts()
         done = super().close(details)
@@ -291,7 +291,7 @@ class NginxStream(HttpStream):
         return self._contexts.index(context) + 1
 
     def _fail(self, context: HttpContext) -> None:
-        """A guest that fails on a request is answered 500; the response goes on without it."""
+        """Answer 500 for a guest that fails on a request; let a response go on without it."""
         self._failed_by(context.vm.failure)
 
     def _failed_by(self, failure: Failure | None) -> None:

@@ -1,6 +1,6 @@
 """The outbox: effects that wait for the embedder.
 
-Where the C extension is there (``native/outbox.c``), its ``Outbox`` takes the place of the one here.
+With the C extension (``native/outbox.c``), its ``Outbox`` replaces this one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["Outbox"]
 
 
 class Outbox:
-    """Effects in their order; those that came from anywhere, at any time, stand last."""
+    """Effects in their order; those from other threads come last."""
 
     def __init__(self) -> None:
         self.drained = 0
@@ -30,13 +30,13 @@ class Outbox:
         self._effects.append(effect)
 
     def notify(self, effect: Effect, /) -> None:
-        """Note an effect, in any thread."""
+        """Add an effect, in any thread."""
         self._notices.append(effect)
 
     def drain(self) -> list[Effect]:
-        """What was noted; afterwards nothing is."""
+        """Take all effects."""
         self.drained += 1
-        empty: list[Effect] = []  # first: the collector may come with it, and run what drains us too
+        empty: list[Effect] = []  # first, because it may run the garbage collector, and with it code that drains too
         effects, self._effects = self._effects, empty
         while self._notices:
             effects.append(self._notices.popleft())

@@ -1,9 +1,9 @@
 """A plugin: one configuration of a filter, its root context, and what happens when its guest fails.
 
-States of a plugin, by what its VM is:
+States of a plugin, by the state of its VM:
 
     ========  ==================================================  ==============================
-    state     new streams                                         how it is left
+    state     new streams                                         ended by
     ========  ==================================================  ==============================
     running   pass through the filter                             a trap; `Plugin.close`
     failed    FAIL_CLOSED: are answered 503                       never
@@ -41,22 +41,22 @@ if TYPE_CHECKING:
 __all__ = ["Plugin", "VmUsage"]
 
 MAX_BACKOFF = 10
-"""Times the reload interval: the longest that a failed VM is left alone."""
+"""The longest back-off, in multiples of the reload interval."""
 START_BACKOFF = 1.0
-"""Seconds: base of the back-off for a VM that does not start, if `FilterConfig.reload_interval` is 0."""
+"""Base of the back-off in seconds for a VM that does not start, if `FilterConfig.reload_interval` is 0."""
 
 
 @dataclass(frozen=True)
 class VmUsage:
-    """What the VM of a plugin takes, and for how long it has run.
+    """The resources that a plugin's VM uses, and how long it has run.
 
     Args:
         memory: bytes of the guest's memory; 0 after it has failed.
-        peak_memory: the most that a VM of this plugin has had, also one that has failed since. (Memory of WebAssembly
-            only grows, so one VM has its peak at its end.)
-        generation: 1 for the first VM of the plugin, and one more for each that took the place of a failed one.
+        peak_memory: the most bytes that any VM of this plugin has had, with those that have failed. (WebAssembly memory
+            only grows, so a VM has its peak at its end.)
+        generation: 1 for the first VM of the plugin, and one more for each that replaced a failed one.
         streams: streams of the plugin that are open in it.
-        contexts: how many contexts it has made: one for each plugin, and for each stream one in each of its plugins.
+        contexts: how many contexts it has made: one for each plugin, and one for each stream in each plugin.
         age: seconds since it started.
     """
 
@@ -81,17 +81,17 @@ class Plugin(PluginBase):
         text = config.configuration
         self._configuration = text.encode() if isinstance(text, str) else text
         self.reloads = 0
-        """How often a new VM took the place of a failed one."""
+        """How often a new VM replaced a failed one."""
         self.on_failure: list[Callable[[Failure], None]] = []
-        """Told when its guest fails, be it in a stream of this plugin or of another in the same VM, and when a VM that
-        was to take the place of a failed one does not start."""
+        """Functions that are called with the `Failure` when the guest fails (in a stream of this plugin or of another
+        in the same VM), and when the replacement of a failed VM does not start."""
         self._make_vm = make_vm
         self._peak_memory = 0
         self._attempts = 0
         self._retry_at = 0.0
         self._started_at = 0.0
         self._start_took = 0.0
-        """Seconds that the last VM took to be made, or 0 for the first."""
+        """Seconds that it took to make the current VM; 0 for the first."""
         self._begin(vm)
 
     def _begin(self, vm: Vm) -> None:
@@ -116,7 +116,7 @@ class Plugin(PluginBase):
 
     @property
     def imports(self) -> list[Import]:
-        """What became of each import of the module: it is had, a stub, or refused to this filter."""
+        """The status of each import of the module: available, a stub, or refused to this filter."""
         config = self._vm.config
         given = config.capabilities, config.unknown_imports, config.hostcalls
         return look_up(self._vm.bytecode.imports, self._vm.version, *given)
@@ -134,7 +134,7 @@ class Plugin(PluginBase):
         return self.failure is not None and self.config.failure_policy is FailurePolicy.FAIL_OPEN
 
     def usage(self) -> VmUsage:
-        """What its VM takes. To be called in the thread of the host."""
+        """The resources that its VM uses. Call it in the thread of the host."""
         vm, root = self._vm, self._root
         memory = 0 if vm.failure else vm.memory_bytes
         self._peak_memory = max(self._peak_memory, memory)
@@ -186,7 +186,7 @@ class Plugin(PluginBase):
         try:
             self._begin(self._make_vm())
         except ProxyWasmError as error:
-            left, self._vm, self._root = self._vm, vm, root  # it has failed, where the new one may only have refused
+            left, self._vm, self._root = self._vm, vm, root  # the old one has failed, the new one may only have refused
             self._back_off(self.config.reload_interval or START_BACKOFF)
             if isinstance(error, PluginError):
                 self._tell(error.failure)
@@ -213,7 +213,7 @@ class Plugin(PluginBase):
         return self.host.drain()
 
     def foreign_function(self, function: int, arguments: bytes) -> list[Effect]:
-        """Call on_foreign_function with the embedder's own number and argument."""
+        """Call on_foreign_function with a number and an argument of the embedder."""
         root = self._root
         root.buffers[BufferType.CALL_DATA] = arguments
         self._call(root, "on_foreign_function", function, len(arguments))
@@ -227,7 +227,7 @@ class Plugin(PluginBase):
     def close(self) -> list[Effect]:
         """End the plugin, once its last stream is closed: on_done, then on_delete (at once, or at ``proxy_done``).
 
-        New streams do not get it any more. Closing again does nothing.
+        New streams do not pass it any more. Closing again does nothing.
         """
         if not self.closed:
             self.closed = True
@@ -253,7 +253,7 @@ class Plugin(PluginBase):
     def _get_property(self, path: Sequence[str]) -> PropertyValue:
         """Properties that do not depend on a stream. Raises: LookupError, UnencodableValue."""
         if path[0] in ("", "xds") and len(path) == 1:
-            raise UnencodableValue("only what is in it can be read")
+            raise UnencodableValue("it is a mapping, of which only entries can be read")
         if len(path) == 1 and path[0] in ("plugin_name", "plugin_root_id", "plugin_vm_id"):
             config = self.config
             return {

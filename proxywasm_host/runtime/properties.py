@@ -1,7 +1,7 @@
-"""Properties (attributes) of a stream: what ``proxy_get_property`` finds, and where.
+"""Properties (attributes) of a stream, as ``proxy_get_property`` finds them.
 
-Looked up in this order: what the embedder gave for the stream, what the stream itself knows (the table below), what
-filters stored, the plugin's own, and what the embedder gave for the whole host.
+The order of the lookup: properties that the embedder gave for the stream, those of the stream itself (the table below),
+those that filters stored, the plugin's, and those that the embedder gave for the whole host.
 
 Source: ``attributes.rst`` and ``findValue`` in ``context.cc`` of Envoy.
 """
@@ -30,7 +30,7 @@ MAX_STORED = MIB
 PROPERTY = 256
 """Bytes that a stored property costs beside its name and its value."""
 MAX_DIGITS = 18
-"""Of a number in a header: what 64 bits hold."""
+"""Most digits of a number in a header: those of 64 bits."""
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 ALIASES = {
@@ -43,7 +43,7 @@ ALIASES = {
     "route_metadata": "xds.route_metadata",
     "upstream_host_metadata": "xds.upstream_host_metadata",
 }
-"""Names of older Envoys, which filters of ABI 0.2.100 (Higress) still use, and what they are called today."""
+"""Names of older Envoys, which filters of ABI 0.2.100 (Higress) still use, with the current names."""
 
 GRPC_OF_HTTP = {400: 13, 401: 16, 403: 7, 404: 12, 429: 14, 502: 14, 503: 14, 504: 14}
 
@@ -54,20 +54,20 @@ def grpc_status_of(code: int) -> int:
 
 
 class Stored:
-    """Limits what filters store in one stream, for each filter separately."""
+    """The properties that filters store in one stream, with a limit for each filter."""
 
     def __init__(self) -> None:
         self._quotas: dict[object, Quota] = {}
         self._costs: dict[tuple[int, str], _Cost] = {}
-        """By the dictionary that a property is in, and its name."""
+        """Owner and cost of each stored property, by its dictionary and its name."""
 
     @property
     def used(self) -> int:
-        """Bytes of all of it."""
+        """Bytes of all stored properties."""
         return sum(quota.used for quota in self._quotas.values())
 
     def put(self, into: dict[str, bytes], name: str, value: bytes, filter: object) -> None:
-        """Store a property of this filter, in place of the one of that name. Raises: QuotaExceeded."""
+        """Store a property of this filter; it replaces one of that name. Raises: QuotaExceeded."""
         cost = self._costs.get((id(into), name))
         if cost is not None and cost.filter is filter:
             size = cost.of_name + len(value)
@@ -87,7 +87,7 @@ class Stored:
 
 
 class _Cost:
-    """Whose a stored property is, and what it costs: its name, and all of it."""
+    """Owner of a stored property, and its cost in bytes: of its name, and in all."""
 
     __slots__ = ("filter", "of_name", "quota", "size")
 
@@ -122,7 +122,7 @@ def _value(headers: HeaderList, name: bytes) -> bytes:
 
 
 def number(text: bytes) -> int:
-    """A number in a header. Raises: LookupError, if it is not a number, or has too many digits for one."""
+    """A number in a header. Raises: LookupError, if it is not a number or has too many digits."""
     if not text.isdigit() or len(text) > MAX_DIGITS:
         raise LookupError
     return int(text)
@@ -150,7 +150,7 @@ def _joined(headers: HeaderList | None) -> dict[str, PropertyValue]:
 
 
 def _request_headers(context: HttpContext) -> PropertyValue:
-    """With ``host``, which is another name of ``:authority``."""
+    """Headers with ``host``, another name of ``:authority``."""
     joined = _joined(_request(context))
     return _WithHost(joined) if joined else joined
 
@@ -239,7 +239,7 @@ KNOWN = 2
 GROUPS = frozenset(
     ["request", "response", "source", "destination", "connection", "upstream", "xds", "filter_state"]
 ) | {""}
-"""Names that only begin a path: alone they have no form in the ABI."""
+"""Names that can only begin a path: alone they have no form in the ABI."""
 
 
 class _Absent(Enum):
@@ -250,7 +250,7 @@ ABSENT: Final = _Absent.ABSENT
 
 
 def lookup(properties: Mapping[str, PropertyValue], path: Sequence[str]) -> PropertyValue:
-    """Find a path in properties that are named with dots, going on into mappings and sequences.
+    """Find a path in properties with dotted names, and inside of mappings and sequences.
 
     The dots of a property's name may stand in the path's segments or between them: filters do either.
 
@@ -292,19 +292,19 @@ def stream_property(context: HttpContext, path: Sequence[str]) -> PropertyValue:
     stream = context.stream
     if context.vm.version >= AbiVersion.V0_2_100 and path[0] in ALIASES and path[0] not in stream.properties:
         path = (*ALIASES[path[0]].split("."), *path[1:])
-    if path[0] not in STREAM_PROPERTIES:  # which have their dots between segments, as in Envoy
+    if path[0] not in STREAM_PROPERTIES:  # whose dots separate segments, as in Envoy
         try:
             given = _find(stream.properties, path)
             if given is not ABSENT:
                 return given
-        except LookupError:  # within what the embedder gave
+        except LookupError:  # inside of a property that the embedder gave
             pass
         find = BY_PATH.get(tuple(path[:KNOWN]))
         if find is not None:
             value = find(context)
             return value if len(path) <= KNOWN else _descend(value, [part.lower() for part in path[KNOWN:]])
         if path[0] in GROUPS and len(path) == 1:
-            raise UnencodableValue("only what is in it can be read")
+            raise UnencodableValue("it is a mapping, of which only entries can be read")
     if path[0] == "filter_state" and len(path) > 1:
         return stream.filter_state[path[1].removeprefix("wasm.")]
     try:

@@ -1,6 +1,6 @@
 """Notifications of messages in shared queues, for the plugins that registered them.
 
-They come from any thread, and while nobody takes effects.
+They come from any thread, also while the embedder takes no effects.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from threading import Lock
 __all__ = ["QueueNotifications"]
 
 AT_ONCE = 1024
-"""Effects that are under way at a time; of what is more, only the number is kept."""
+"""Most effects under way at a time; of further messages only the number is kept."""
 
 
 class QueueNotifications:
-    """One for each message, in the order of the messages as long as they are few. None is lost."""
+    """One notification for each message; in the order of the messages while there are few. No notification is lost."""
 
     def __init__(self, tell: Callable[[int], None]) -> None:
         """`tell` makes the effect for a queue's token."""
         self._tell = tell
         self._under_way = 0
         self._more: dict[int, int] = {}
-        """Number of messages by token."""
+        """Number of waiting messages by token."""
         self._lock = Lock()
 
     def add(self, token: int) -> None:
@@ -35,7 +35,7 @@ class QueueNotifications:
         self._tell(token)
 
     def acknowledge(self) -> None:
-        """The plugin has handled one: the next may come."""
+        """The plugin has handled one: emit the next."""
         with self._lock:
             if not self._more:
                 self._under_way = max(self._under_way - 1, 0)
@@ -43,5 +43,5 @@ class QueueNotifications:
             token = next(iter(self._more))
             number = self._more.pop(token)
             if number > 1:
-                self._more[token] = number - 1  # behind the others
+                self._more[token] = number - 1  # after those of other queues
         self._tell(token)

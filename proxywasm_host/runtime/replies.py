@@ -1,4 +1,4 @@
-"""Checks replies to callouts when an embedder gives them, because a guest could only fail on a wrong one."""
+"""Checks replies to callouts when an embedder gives them: later, a wrong one could only make the guest fail."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from proxywasm_host.runtime import effects
 __all__ = ["check_reply"]
 
 Check = Callable[[Any], str]
-"""What is wrong with a field's value, as text; empty if nothing is."""
+"""The fault of a field's value, as text; empty if there is none."""
 U32 = 1 << 32
 
 
@@ -34,7 +34,7 @@ def _pairs(value: Any) -> str:
 
 
 def _status(value: Any) -> str:
-    return "" if isinstance(value, int) and 0 <= value < U32 else f"is a number of gRPC, not {value!r}"
+    return "" if isinstance(value, int) and 0 <= value < U32 else f"is a gRPC status, not {value!r}"
 
 
 FIELDS: dict[type, tuple[tuple[str, Check], ...]] = {
@@ -50,7 +50,7 @@ FIELDS: dict[type, tuple[tuple[str, Check], ...]] = {
 
 
 def check_reply(callout: effects.Callout, reply: Any) -> None:
-    """Raises: TypeError, for a reply that this callout cannot have, or that holds what a guest cannot be given."""
+    """Check a reply. Raises: TypeError, for one that this callout cannot have, or with a wrong field."""
     if reply.__class__ is effects.HttpCallReply and callout.__class__ is effects.HttpCall and _is_usual(reply):
         return
     if not isinstance(reply, callout.Reply):
@@ -63,7 +63,7 @@ def check_reply(callout: effects.Callout, reply: Any) -> None:
 
 
 def _is_usual(reply: effects.HttpCallReply) -> bool:
-    """Whether nothing is wrong with a reply, found out fast: of a list or tuple of another class that is not said."""
+    """A fast check: true if a reply is right. It may be false for a right reply with subclasses of list and tuple."""
     headers, trailers = reply.headers, reply.trailers
     if reply.body.__class__ is not bytes or headers.__class__ is not list or trailers.__class__ is not list:
         return False

@@ -1,6 +1,6 @@
-"""The root context: what a plugin is to its guest. It owns ticks, queues and callouts.
+"""The root context: a plugin as its guest sees it. It owns ticks, queues and callouts.
 
-States of a callout, by what has happened to it:
+How callouts end, and the callbacks before that:
 
     =============  ==========================  =======================================================
     kind           ends with                   callbacks on the way
@@ -12,8 +12,8 @@ States of a callout, by what has happened to it:
     Redis          reply or failure            on_redis_call_response
     =============  ==========================  =======================================================
 
-A reply to a callout that has ended, or whose plugin is gone, is dropped. Maps and buffers of a reply can be read in
-its callback only. Source: ``context.cc`` of Envoy; for Redis, that of Higress's Envoy.
+A reply to a callout that has ended, or whose plugin has ended, is dropped. Maps and buffers of a reply can be read only
+in its callback. Source: ``context.cc`` of Envoy; for Redis, that of Higress's Envoy.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ if TYPE_CHECKING:
 __all__ = ["RootContext"]
 
 HTTP, GRPC_CALL, GRPC_STREAM, REDIS = range(4)
-"""Kinds of callouts, as in the two lowest bits of their tokens."""
+"""Kinds of callouts, the two lowest bits of their tokens."""
 
 # Plain numbers, for members of an enumeration are slow to come by.
 REPLY_HEADERS, REPLY_TRAILERS = int(MapType.HTTP_CALL_RESPONSE_HEADERS), int(MapType.HTTP_CALL_RESPONSE_TRAILERS)
 REPLY_BODY = int(BufferType.HTTP_CALL_RESPONSE_BODY)
 GRPC_UNAVAILABLE = 14
 CALLOUT = 16 * 1024
-"""Bytes that a callout under way costs beside what is in it: a client has a connection and a task for it."""
+"""Bytes of a callout under way beside its content: a client has a connection and a task for it."""
 RedisClient = tuple[bytes, bytes, int, dict[str, str]]
-"""User, password, time-out, options."""
+"""User, password, timeout, options."""
 
 
 def size_of(client: RedisClient) -> int:
@@ -75,7 +75,7 @@ def lower(pairs: HeaderList) -> HeaderList:
 
 
 def with_dispatch_status(reply: effects.Reply) -> HttpCallReply:
-    """A reply as ngx_wasm_module has it: what became of the callout, in its own words, is the first header."""
+    """A reply as in ngx_wasm_module: the first header is the result of the callout, in that module's words."""
     if isinstance(reply, HttpCallReply) and not reply.failure:
         return replace(reply, headers=[*reply.headers[:1], (b":dispatch_status", b"ok"), *reply.headers[1:]])
     failure = reply.failure if isinstance(reply, HttpCallReply) else "broken connection"
@@ -92,15 +92,15 @@ class RootContext(Context):
         self.tick_period = 0
         self.deleted = False
         self._callouts: dict[int, tuple[effects.Callout, int]] = {}
-        """Those under way, and what they cost."""
+        """Callouts under way, with their cost in bytes."""
         self._by_cluster: dict[str, int] = {}
-        """How many are under way."""
+        """Number of callouts under way."""
         self._half_closed: dict[int, str] = {}
         """gRPC streams that one side has closed: token → ``local`` or ``remote``."""
         self._redis: dict[str, RedisClient] = {}
-        """What ``proxy_redis_init`` said, by cluster."""
+        """Arguments of ``proxy_redis_init``, by cluster."""
         self._callers: dict[int, HttpContext] = {}
-        """The streams that made callouts, by token, where a reply is for its stream."""
+        """Streams that made callouts, by token, for profiles in which a reply belongs to its stream."""
         self._pending_done = False
         self.queue_notifications = QueueNotifications(self._tell)
         vm.contexts[self.id] = self
@@ -121,7 +121,7 @@ class RootContext(Context):
     def start(self) -> bool:
         """on_context_create and on_vm_start; false if the guest refuses.
 
-        on_vm_start comes once for each root context and not once for each VM (``WasmBase::start`` in ``wasm.cc``).
+        on_vm_start is called once for each root context, not once for each VM (``WasmBase::start`` in ``wasm.cc``).
         """
         self.create()
         return self.vm.call(self, "on_vm_start", self.id, len(self.vm.vm_configuration)) != 0
@@ -156,7 +156,7 @@ class RootContext(Context):
         self.drop()
 
     def drop(self) -> None:
-        """Forget the context: timers stop, callouts are cancelled."""
+        """Drop the context: stop timers, cancel callouts."""
         if self.deleted:
             return
         self.deleted = True
@@ -205,7 +205,7 @@ class RootContext(Context):
         cluster = callout.cluster
         under_way = self._by_cluster.get(cluster, 0)
         if under_way and under_way >= (most := max_callouts_of(self.vm.services.clusters, cluster)):
-            reason = "{0} callouts to cluster {1!r} are under way, no more are let through"
+            reason = "{0} callouts to cluster {1!r} are under way, which is the limit"
             return Refusal(Status.INTERNAL_FAILURE, reason, most, cluster)
         size = CALLOUT + kept_bytes(*parts)
         self.vm.reserve_effect(size)
@@ -233,7 +233,7 @@ class RootContext(Context):
         return started
 
     def cancel_callouts_of(self, context: HttpContext) -> None:
-        """A stream goes on without the replies to its callouts."""
+        """Cancel the callouts of a stream."""
         for token in [token for token, caller in self._callers.items() if caller is context]:
             del self._callers[token]
             self._end(token)
@@ -272,7 +272,7 @@ class RootContext(Context):
             return Refusal(Status.BAD_ARGUMENT, "token {0} is of another kind of callout", token)
         if token not in self._callouts:
             return Refusal(
-                Status.NOT_FOUND, "no gRPC call or stream has the token {0}: it has ended, or never was", token
+                Status.NOT_FOUND, "no gRPC call or stream has the token {0}: it has ended, or never existed", token
             )
         return None
 
@@ -348,18 +348,18 @@ class RootContext(Context):
     # -- Callouts: in --------------------------------------------------------------------------------------------
 
     def deliver(self, callout: effects.Callout, reply: effects.Reply) -> None:
-        """Give the guest a reply, as soon as it does not run.
+        """Give the guest a reply, at once or when it has returned.
 
-        Raises: as `check_reply`; RuntimeError, if it had its reply before.
+        Raises: as `check_reply`; RuntimeError, if the callout has got its reply before.
         """
         check_reply(callout, reply)
         if isinstance(callout, (effects.HttpCall, effects.GrpcCall, effects.RedisCall)):
             if callout.answered and not self.deleted:
                 raise RuntimeError(
-                    f"{type(callout).__name__} {callout.token} to {callout.cluster!r} has had its reply: "
+                    f"{type(callout).__name__} {callout.token} to {callout.cluster!r} has got its reply: "
                     "a callout is answered once"
                 )
-            object.__setattr__(callout, "answered", True)  # frozen for everybody else
+            object.__setattr__(callout, "answered", True)  # frozen for all other code
         self.vm.defer(self._deliver, callout, reply)
 
     def _deliver(self, callout: effects.Callout, reply: effects.Reply) -> None:

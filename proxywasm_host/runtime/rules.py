@@ -1,8 +1,8 @@
-"""Which requests a filter is for, and configurations of its own for some of them.
+"""The requests that a filter is for, and other configurations of the filter for some of them.
 
-A guest knows one configuration for each plugin. So a filter with rules is several plugins, which share a VM, and a
-request passes one of them: that of the first rule that fits, or else the filter's own. It is chosen when the request
-comes in, and stays: neither a filter that changes ``:authority`` nor one that has the route chosen anew changes it.
+A plugin has one configuration. So a filter with rules is several plugins, which share a VM, and a request passes one of
+them: the plugin of the first rule that fits, else that of the filter's own configuration. It is chosen when the request
+comes in, and stays, even if a filter changes ``:authority`` or has the route chosen again.
 
 Source: ``matchRules`` of Higress's WasmPlugin, ``rule_matcher.go`` of its SDK; ``typed_per_filter_config`` of Envoy.
 """
@@ -27,18 +27,18 @@ CLUSTER = "xds.cluster_name", "cluster_name"
 
 @dataclass(frozen=True)
 class Rule:
-    """What a filter is configured with for some requests, instead of its own configuration."""
+    """A configuration that replaces the filter's own for some requests."""
 
     match: Match
     configuration: bytes | str | None
-    """``None``: they pass without the filter."""
+    """``None``: these requests skip the filter."""
 
 
 def by_rule(filter: AnyFilter, rules: Sequence[Rule]) -> list[AnyFilter]:
-    """A filter with these rules, as filters that stand in its place in a chain. The first rule that fits counts.
+    """A filter with these rules, as the filters that replace it in a chain. The first rule that fits counts.
 
-    What fits none gets the filter's own configuration; a rule of ``Match()`` fits all. Raises: ValueError, if the
-    filter has a `match` already.
+    Requests that fit no rule get the filter's own configuration; a rule with ``Match()`` fits all. Raises: ValueError,
+    if the filter has a `match` already.
     """
     if filter.match is not None:
         raise ValueError("a filter has a match or rules, not both: write the match into the rules")
@@ -57,7 +57,7 @@ def by_rule(filter: AnyFilter, rules: Sequence[Rule]) -> list[AnyFilter]:
 def matching(
     plugins: Sequence[Plugin], authority: bytes, path: bytes, properties: Mapping[str, PropertyValue]
 ) -> list[Plugin]:
-    """Those plugins of a chain that a request passes: its ``:authority`` and ``:path``, and its stream's properties."""
+    """The plugins of a chain that a request passes, by its ``:authority``, ``:path`` and stream's properties."""
     host = _without_port(authority.decode("latin-1").lower())
     facts = host, path.partition(b"?")[0].decode("latin-1"), _first(properties, ROUTE), _first(properties, CLUSTER)
     return [plugin for plugin in plugins if (match := plugin.config.match) is None or match.fits(*facts)]

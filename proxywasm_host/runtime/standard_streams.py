@@ -1,7 +1,7 @@
-"""Joins what a guest writes to standard output and standard error into whole lines, for the log.
+"""Joins the pieces that a guest writes to standard output and standard error into whole lines, for the log.
 
-A run-time system writes a line in many pieces (a Go panic is some twenty). What comes with one write and ends lines is
-told together, as it was meant; what ends no line yet waits for the rest, until the callback ends.
+A language's runtime writes a line in many pieces (a Go panic has about twenty). Lines that come in one write are logged
+together; a piece without a line break waits for the rest, until the callback ends.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from proxywasm_host.abi.context import Context
 __all__ = ["StandardStreams"]
 
 MAX_LINE = 16 * 1024
-"""Bytes of a line whose end is waited for."""
+"""Most bytes of a line that waits for its end."""
 
 
 class StandardStreams:
@@ -27,8 +27,8 @@ class StandardStreams:
         self._begun: dict[int, tuple[Context, bytearray]] = {}
 
     def write(self, context: Context, level: int, data: bytes) -> bool:
-        """Take a piece. Returns whether it began a line that waits for its end, while none did before."""
-        if not self._begun and data.endswith(b"\n"):  # as almost always
+        """Take a piece. Returns whether a line waits for its end now, and none did before."""
+        if not self._begun and data.endswith(b"\n"):  # the usual case
             self._tell(level, data[:-1], context)
             return False
         waited = bool(self._begun)
@@ -44,7 +44,7 @@ class StandardStreams:
         return not waited and bool(self._begun)
 
     def flush(self) -> None:
-        """Log lines that have no end yet."""
+        """Log the lines that wait for their end."""
         while self._begun:
             level, (context, line) = self._begun.popitem()
             self._tell(level, bytes(line), context)

@@ -1,4 +1,4 @@
-"""The state of a filter in a stream, for embedders: what it returned, and what it holds."""
+"""The state of a filter in a stream, for embedders: its last action, and the data that it holds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["FilterSide", "StreamFilter", "filter_of"]
 
 ACTIONS: tuple[type[IntEnum], ...] = (HeadersAction, DataAction, Action)
-"""Of callbacks on headers, bodies and trailers."""
+"""Actions of callbacks on headers, bodies and trailers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +26,10 @@ class FilterSide:
     """A filter and one direction of its stream."""
 
     action: Union[HeadersAction, DataAction, Action, int, None]
-    """What its last callback returned; an ``int`` if that is not an action. ``None`` if there was no callback, it sent
-    a local response, or it failed."""
+    """The result of its last callback; an ``int`` if it is not a known action. ``None`` if there was no callback, or
+    the callback sent a local response or failed."""
     holds: bool
-    """Whether it holds the message: what comes next waits for it, or is given to it before others."""
+    """Whether it holds the message: the next part waits for it, or is given to it alone."""
     headers: HeaderList | None = None
     """The headers that it holds now."""
     body: bytes = b""
@@ -44,13 +44,13 @@ class StreamFilter:
 
     plugin: Plugin
     context_id: int
-    """By which its guest knows the stream."""
+    """The number by which its guest knows the stream."""
     request: FilterSide = field(compare=False)
     response: FilterSide = field(compare=False)
 
 
 def filter_of(context: HttpContext) -> StreamFilter:
-    """What is to be seen of a context."""
+    """The state of a context."""
     return StreamFilter(
         context.plugin,
         context.id,
@@ -64,7 +64,7 @@ def _side(context: HttpContext, direction: int, returned: int) -> FilterSide:
     if context.deleted:
         return FilterSide(action, False)
     chain = context.stream._chain(direction)
-    if context not in chain.filters:  # a local response has taken the place of the response
+    if context not in chain.filters:  # a local response has replaced the response
         return FilterSide(action, False)
     at = chain.filters.index(context)
     if at not in chain.stopped or chain.aborted:

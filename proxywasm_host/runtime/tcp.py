@@ -1,11 +1,11 @@
-"""A TCP stream: one connection on its way through a chain of plugins.
+"""A TCP stream: the data of one connection passes through a chain of plugins.
 
     downstream → downstream_data   → DownstreamData → upstream
     upstream   → upstream_data     → UpstreamData   → downstream
 
-Data of the upstream passes the plugins in reverse order. A filter that answers PAUSE holds the data in front of it: it
-sees what it held together with what comes next, until it lets it pass. Who feeds the stream should not read on while
-more is held than the limit (`downstream_full`, `upstream_full`); with 16 times as much the connection is closed.
+Data of the upstream passes the plugins in reverse order. A filter that returns PAUSE holds its data: its next callback
+gets the held and the new data together, until it lets them pass. The carrier should not read while more than the limit
+is held (`downstream_full`, `upstream_full`); at 16 times the limit the connection is closed.
 Source: Envoy's network filter manager and ``context.cc``.
 """
 
@@ -46,11 +46,11 @@ class ConnectionFilter:
 
     plugin: Plugin
     context_id: int
-    """By which its guest knows the connection."""
+    """The number by which its guest knows the connection."""
     downstream: bytes | None
-    """The data from downstream that it holds; ``None`` if it holds none."""
+    """The data from downstream that it holds, or ``None``."""
     upstream: bytes | None
-    """The data from upstream that it holds; ``None`` if it holds none."""
+    """The data from upstream that it holds, or ``None``."""
 
 
 class TcpContext(Context):
@@ -64,7 +64,7 @@ class TcpContext(Context):
         self.created = False
         self.closed = False
         self.held: dict[BufferType, tuple[bytes, bool] | None] = dict.fromkeys(DIRECTIONS)
-        """Data that the filter holds back in each direction, and whether the end follows it."""
+        """Data that the filter holds in each direction, and whether the end follows."""
         self.vm.contexts[self.id] = self
 
     @property
@@ -78,7 +78,7 @@ class TcpContext(Context):
         return self._passes(self.vm.call(self, "on_new_connection", self.id))
 
     def on_data(self, direction: BufferType, data: bytes, end_stream: bool) -> bytes | None:
-        """What goes on to the next filter, or ``None`` if the filter holds it."""
+        """The data for the next filter, or ``None`` if the filter holds it."""
         if not self.created:
             return data
         self.buffers[direction] = data
@@ -99,7 +99,7 @@ class TcpContext(Context):
         return False
 
     def vm_failed(self) -> None:
-        """Close the connection, or let what the filter holds go on without it."""
+        """Close the connection, or let the held data go on without the filter."""
         if self.created and not self.stream.closed and self._passes(None):
             self.stream._resume(self)
             self.stream._release(self, BufferType.UPSTREAM_DATA)
@@ -164,12 +164,12 @@ class TcpStream:
         self.host = host
         self.properties = properties
         self.buffer_limit = buffer_limit
-        """Bytes that filters may hold, in each direction, before nothing more should be read."""
+        """Bytes that filters may hold in each direction before the carrier should stop reading."""
         self.failure: Failure | None = None
         """Why the connection was closed, if a plugin failed."""
         self.closed = False
         self.close_details: str | None = None
-        """Why the connection is to be closed, if a filter or a failure wants that."""
+        """Why the connection must be closed, if a filter or a failure asks for it."""
         self.filter_state: dict[str, bytes] = {}
         self._stored = Stored()
         self._contexts = [TcpContext(self, plugin) for plugin in plugins]
@@ -238,7 +238,7 @@ class TcpStream:
         if data.__class__ is not bytes:
             data = as_body(data)
         if not self._connected:
-            raise RuntimeError("the connection must be told first, with new_connection()")
+            raise RuntimeError("call new_connection() first")
         for context in self._order(direction)[start:]:
             if self.closed or self.close_details is not None:
                 return
@@ -263,23 +263,23 @@ class TcpStream:
 
     @property
     def downstream_full(self) -> bool:
-        """Whether filters hold more from downstream than the limit: stop reading from there until not."""
+        """Whether filters hold more from downstream than the limit: do not read from there meanwhile."""
         return self._held(BufferType.DOWNSTREAM_DATA) > self.buffer_limit
 
     @property
     def upstream_full(self) -> bool:
-        """Whether filters hold more from upstream than the limit: stop reading from there until not."""
+        """Whether filters hold more from upstream than the limit: do not read from there meanwhile."""
         return self._held(BufferType.UPSTREAM_DATA) > self.buffer_limit
 
     # -- What filters do -----------------------------------------------------------------------------------------
 
     def _resume(self, context: TcpContext) -> None:
-        """Let a filter that paused go on with what it holds from downstream."""
+        """Resume a filter that holds data from downstream."""
         index = self._contexts.index(context)
         if self._waiting is context:
             self._waiting = None
             self._connect(index + 1)
-            for direction in DIRECTIONS:  # what came meanwhile is shown to the filter itself
+            for direction in DIRECTIONS:  # data that came meanwhile is given to the filter itself
                 held, context.held[direction] = context.held[direction], None
                 if held is not None:
                     self._pass(direction, self._order(direction).index(context), *held)
@@ -287,18 +287,18 @@ class TcpStream:
         self._release(context, BufferType.DOWNSTREAM_DATA)
 
     def _release(self, context: TcpContext, direction: BufferType) -> None:
-        """Let what a filter holds in one direction go on to those behind it."""
+        """Send the data that a filter holds in one direction to the filters behind it."""
         held, context.held[direction] = context.held[direction], None
         if held is not None:
             self._pass(direction, self._order(direction).index(context) + 1, *held)
 
     def _fail(self, failure: Failure) -> None:
-        """A plugin's guest does not work: close the connection."""
+        """Close the connection, because a plugin's guest has failed."""
         self.failure = self.failure or failure
         self._close_connection("wasm_fail_stream")
 
     def _close_connection(self, details: str) -> None:
-        """Have the connection closed, once."""
+        """Emit the effect that closes the connection, once."""
         if not self.closed and self.close_details is None:
             self.close_details = details
             self.host._emit(effects.CloseConnection(details, self))

@@ -1,17 +1,16 @@
-"""A VM: one instance of a module, the contexts that live in it, and the only way into the guest.
+"""A VM: one instance of a module and its contexts, and the only way to call the guest.
 
 Rules of this module:
 
-* The guest is entered through `Vm.enter` alone, and never while it runs: what must call it again meanwhile
-  (a resumed stream, a reply, a local response) waits in `Vm.deferred` and runs, first in first out, when the
-  outermost callback has returned. SDKs are not re-entrant (Envoy: ``addAfterVmCallAction``).
-* Anything that ends a callback other than by returning fails the VM, for good: its memory may be in any state.
-  `Vm.failure` says why; a failed VM is never entered again. All of its streams end then, as the plugin's policy says,
-  and not only when they next meet it: one that waits for the guest would wait for ever (Envoy leaves it to its idle
-  time-out).
-* What hostcalls make the host keep is counted: effects that nobody has taken yet (`Vm.reserve_effect`), and what is
-  not finished (`Vm.unfinished_quota`), callouts above all. Either may be as much as the guest's own memory; more
-  raises `QuotaExceeded`.
+* The guest is entered only through `Vm.enter`, and never while it runs. An action that must call it meanwhile (a
+  resumed stream, a reply, a local response) waits in `Vm.deferred` and runs, first in first out, when the outermost
+  callback has returned. SDKs are not re-entrant (Envoy: ``addAfterVmCallAction``).
+* A callback that ends in any way but by returning makes the VM fail for good: its memory may be in any state.
+  `Vm.failure` says why; a failed VM is never entered again. All of its streams end at once, as the plugin's policy
+  says: one that waits for the guest would wait for ever (Envoy leaves that to its idle timeout).
+* The host counts the bytes that hostcalls make it keep: effects that the embedder has not taken yet
+  (`Vm.reserve_effect`), and unfinished work (`Vm.unfinished_quota`), mostly callouts. Each may be as much as the
+  guest's own memory; more raises `QuotaExceeded`.
 * The effective context is the current one at each entry (``set_effective_context`` lasts until the callback returns).
 
 Source: ``wasm.cc`` and ``context.cc`` of Envoy's host.
@@ -57,7 +56,7 @@ GIB = 1 << 30
 DEFAULT_LIMITS = Limits(memory=GIB)
 """Envoy's (``limits.h``)."""
 EFFECT, PAIR = 512, 128
-"""Bytes that an effect, and each of its headers, costs beside what is in it."""
+"""Bytes of an effect, and of each of its headers, beside their content."""
 
 
 def kept_bytes(*parts: bytes | HeldBody | str | HeaderList) -> int:
@@ -74,10 +73,10 @@ def kept_bytes(*parts: bytes | HeldBody | str | HeaderList) -> int:
 
 @dataclass(frozen=True)
 class VmConfig:
-    """What a VM is made with. VMs of equal key are one VM.
+    """The properties of a VM. Plugins with equal keys share a VM.
 
-    `code` is the module's bytes. `capabilities` holds the names of the hostcalls and callbacks that are allowed;
-    ``None`` allows all. `environment` is what the guest finds in its environment variables. `hostcalls` are the
+    `code` is the module's bytes. `capabilities` holds the names of the allowed hostcalls and callbacks;
+    ``None`` allows all. `environment` are the guest's environment variables. `hostcalls` are the
     embedder's own.
     """
 
@@ -114,9 +113,9 @@ class Vm(VmBase):
         self.profile = config.profile
         self.services = services
         self._outbox = outbox
-        self._effect_quota = Quota("this VM's effects that nobody has taken yet", config.limits.memory)
+        self._effect_quota = Quota("the effects of this VM that have not been taken yet", config.limits.memory)
         self._waiting_since = 0
-        self.unfinished_quota = Quota("this VM's unfinished callouts and streams", config.limits.memory)
+        self.unfinished_quota = Quota("the unfinished callouts and streams of this VM", config.limits.memory)
         self.vm_id = config.vm_id
         self.vm_configuration = config.configuration
         self.environment = config.environment
@@ -174,7 +173,7 @@ class Vm(VmBase):
         self.guest.allowed = None
 
     def listen(self, listener: Listener | None) -> None:
-        """Let a listener see every callback and hostcall from now on, instead of the one before; ``None``: nobody.
+        """Show every callback and hostcall to a listener, which replaces the previous one; ``None``: to nobody.
 
         Not to be called by a listener, nor while the guest runs.
         """
@@ -206,7 +205,7 @@ class Vm(VmBase):
         self.listen(self.listener)
 
     def _reporting(self, row: Callback, function: Callable[..., Any], listener: Listener) -> Callable[..., Any]:
-        """A callback that tells the listener when it begins and ends."""
+        """A callback that calls the listener when it begins and ends."""
 
         def reporting(*args: int) -> Any:
             context = self.context
@@ -239,11 +238,11 @@ class Vm(VmBase):
     # -- Into the guest ------------------------------------------------------------------------------------------
 
     def ended(self, context: Context, callback: Callable[..., Any], error: BaseException) -> None:
-        """A callback ended other than by returning."""
+        """A callback ended in another way than by returning."""
         name = next(name for name, known in self.callbacks.items() if known is callback)
         self._failed(FailState.RUNTIME, f"proxy_{name}", error, context.name)
         if not isinstance(error, Exception):
-            self.run_deferred()  # nobody else will: it is raised on
+            self.run_deferred()  # nobody else will, because it is raised further
 
     @property
     def running(self) -> bool:
@@ -252,11 +251,11 @@ class Vm(VmBase):
 
     @property
     def busy(self) -> bool:
-        """Whether the guest runs a callback, or what waited for its return is done."""
+        """Whether the guest runs a callback, or deferred actions run."""
         return self.running or self._draining
 
     def run_deferred(self) -> None:
-        """Run what waits, and what comes up meanwhile, in one loop: guests must not make the host's stack grow."""
+        """Run deferred actions, and those that they add, in one loop: guests must not make the host's stack grow."""
         if self._draining:
             return
         self._draining = True
@@ -267,14 +266,14 @@ class Vm(VmBase):
             self._draining = False
 
     def defer(self, action: Callable[..., object], *arguments: Any) -> None:
-        """Do something when the guest has returned; at once if it does not run."""
+        """Run an action when the guest has returned; at once if it does not run."""
         if self.running:
             self.deferred.append(partial(action, *arguments))
         else:
             action(*arguments)
 
     def reserve_effect(self, size: int = EFFECT) -> None:
-        """Note that what a hostcall brings about takes so many bytes until effects are taken. Raises: QuotaExceeded."""
+        """Reserve bytes for an effect of a hostcall, until effects are taken. Raises: QuotaExceeded."""
         drained = self._outbox.drained
         if drained != self._waiting_since:
             self._waiting_since = drained
@@ -284,7 +283,7 @@ class Vm(VmBase):
     # -- Failure -------------------------------------------------------------------------------------------------
 
     def refused(self, state: FailState, plugin: str, callback: str) -> PluginError:
-        """The error for a guest that returned false from a callback that starts it."""
+        """The error for a guest that returned false while it started."""
         return PluginError(failure_of(state, plugin, callback, f"{callback} returned false", self.calls))
 
     def _failed(self, state: FailState, callback: str, error: BaseException, plugin: str = "") -> Failure:
@@ -317,13 +316,13 @@ class Vm(VmBase):
     # -- What hostcalls need -------------------------------------------------------------------------------------
 
     def log(self, level: int, message: bytes, context: Context | None = None) -> None:
-        """Take a line that the guest logs, now or in a `context` before."""
+        """Take a line that the guest logs, now or earlier in `context`."""
         context = context or self.context
         line = GuestLog(context.name or self._plugin_name, level, message.decode("utf-8", "replace"), context.id)
         self.services.log.log(line)
 
     def write(self, level: int, data: bytes) -> None:
-        """Take a piece of what the guest writes to a standard stream."""
+        """Take a piece that the guest writes to a standard stream."""
         if self._output.write(self.context, level, data) and self.running:
             self.deferred.append(self._output.flush)
 
@@ -336,7 +335,7 @@ class Vm(VmBase):
         return len(self.guest.memory.view)
 
     def close(self) -> None:
-        """Free the instance. The guest is not told."""
+        """Free the instance, without a callback."""
         if self.failure is None:
             self.failure = Failure(FailState.RUNTIME, self._plugin_name, "", "the VM was closed")
         self.instance.close()

@@ -1,6 +1,6 @@
-"""The hot part of a `Vm`: entering the guest, and actions that wait until it returns.
+"""The hot part of a `Vm`: calls into the guest, and actions that wait until it returns.
 
-Where the C extension is there (`proxywasm_host.abi.native`), its ``VmBase`` takes the place of the one here.
+With the C extension (`proxywasm_host.abi.native`), its ``VmBase`` replaces this one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["STOPPED", "VmBase"]
 
 STOPPED: Final = 0xFFFF_FFFF
-"""Result of a callback in which the guest sent a local response: beyond every action, so it stops the iteration."""
+"""Result of a callback in which the guest sent a local response. It is no known action, so it stops the iteration."""
 
 check_constants(STOPPED=STOPPED)
 
@@ -28,18 +28,18 @@ class VmBase:
 
     def __init__(self, idle: Context, deferred: deque[Callable[[], object]]) -> None:
         self.idle = idle
-        """The context while the guest does not run, or starts."""
+        """The context of hostcalls while the guest does not run, or starts."""
         self.context: Context = idle
         self.deferred = deferred
         self.stop_iteration = False
         self.failure: Failure | None = None
         self.contexts: dict[int, Context] = {}
         self.callbacks: dict[str, Callable[..., Any]] = {}
-        """The callbacks that the guest has and may have, by their name without ``proxy_``. Replaced, never changed."""
+        """The guest's allowed callbacks, by name without ``proxy_``. The mapping is replaced, never changed."""
         self.tells_end = True
-        """Whether callbacks on headers are told that nothing follows (not so in ABI 0.1.0)."""
+        """Whether callbacks on headers have the parameter ``end_of_stream`` (not in ABI 0.1.0)."""
         self.changes_bodies = False
-        """Whether the guest can change a body: it may call what does."""
+        """Whether the guest can change a body: it may call a hostcall that does."""
         self.log_before_done = self.await_done = False
         """Flags of the profile."""
         self.next_context = 1
@@ -62,12 +62,12 @@ class VmBase:
     def enter(self, context: ContextState, callback: Callable[..., Any], /, *args: int) -> int:
         """Call one of `Vm.callbacks` for a context; `args` begin with the context's id.
 
-        Returns what the guest returned (0 if nothing), or `STOPPED`. If the guest did not return, `Vm.failure` is set
-        and the result means nothing.
+        Returns the guest's result (0 if there is none), or `STOPPED`. If the guest did not return, `Vm.failure` is set
+        and the result has no meaning.
         """
         idle = self.idle
         if self.context is not idle:
-            raise RuntimeError("an event was fed to a guest while it runs: wait until the event at hand has returned")
+            raise RuntimeError("an event was fed to a guest that runs: wait until the current event has returned")
         self.context = context  # type: ignore[assignment]
         try:
             result = callback(*args)
@@ -86,11 +86,11 @@ class VmBase:
         return result or 0
 
     def ended(self, context: Any, callback: Callable[..., Any], error: BaseException, /) -> None:
-        """Take note of what ended a callback other than by returning."""
+        """Note the exception that ended a callback."""
         raise NotImplementedError
 
     def run_deferred(self) -> None:
-        """Run what waits for the guest to return."""
+        """Run the actions that wait for the guest to return."""
         raise NotImplementedError
 
 

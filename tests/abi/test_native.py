@@ -469,7 +469,7 @@ class TestVmBase:
     def test_one_at_a_time(self, entry):
         vm = self.vm(entry)
         vm.enter("context", lambda: vm.enter("another", lambda: 0))
-        assert vm.seen[0][2].startswith("RuntimeError('an event was fed to a guest while it runs")
+        assert vm.seen[0][2].startswith("RuntimeError('an event was fed to a guest that runs")
 
     @pytest.mark.parametrize("kind", [KeyError, KeyboardInterrupt])
     def test_what_is_raised(self, entry, kind):

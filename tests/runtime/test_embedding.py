@@ -268,7 +268,7 @@ def test_a_callout_is_answered_once(host, probe, script, kind, replies):
         with pytest.raises(RuntimeError) as refused:
             host.deliver(call, replies[-1])
     assert str(refused.value) == (
-        f"{kind.__name__} {call.token} to 'upstream' has had its reply: a callout is answered once"
+        f"{kind.__name__} {call.token} to 'upstream' has got its reply: a callout is answered once"
     )
 
 

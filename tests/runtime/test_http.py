@@ -306,7 +306,7 @@ def test_an_event_fed_to_a_guest_that_runs_is_an_error(engine, log):
         with host.http_stream([plugin]) as outer:
             outer.request_headers(REQUEST, True)
         assert outer.local.status == 403
-    assert inner == ["an event was fed to a guest while it runs: wait until the event at hand has returned"]
+    assert inner == ["an event was fed to a guest that runs: wait until the current event has returned"]
     assert log.messages[1] == 'get_header_map_value(0, :path) = 0 "/a?b=c"'
 
 

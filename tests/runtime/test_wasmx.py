@@ -104,7 +104,7 @@ def test_08_a_streams_vm_that_refuses_its_configuration_is_500(host):
 
 
 def test_08_isolation_is_of_this_profile(engine):
-    with Host(engine) as host, pytest.raises(ValueError, match="isolation 'stream' is of the profile 'wasmx', and this host has 'envoy'"):
+    with Host(engine) as host, pytest.raises(ValueError, match="isolation 'stream' needs the profile 'wasmx', and this host has 'envoy'"):
         host.load_plugin(code("c/probe_0_2_1"), isolation="stream")
 
 
@@ -244,7 +244,7 @@ def test_23_the_headers_of_a_response_cannot_be_held(host, probe, log):
     with host.http_stream([probe("@on_response_headers\nreturn 1")]) as stream:
         stream.request_headers(REQUEST, True)
         assert parts(stream.response_headers(RESPONSE)) == [(b"200", False)]
-    assert log.messages == ["proxy_on_response_headers returned PAUSE, which is taken for CONTINUE: the headers of a response cannot be held"]
+    assert log.messages == ["proxy_on_response_headers returned PAUSE, which counts as CONTINUE: the headers of a response cannot be held"]
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_26_a_second_pause_is_taken_for_continue(host, probe, log):
         stream.response_headers(RESPONSE)
         assert parts(stream.response_body(b"ab")) == []
         assert parts(stream.response_body(b"cd")) == [(b"abcd", False)]
-    assert log.messages == ["proxy_on_response_body returned PAUSE, which is taken for CONTINUE: it was returned before in this response"]
+    assert log.messages == ["proxy_on_response_body returned PAUSE, which counts as CONTINUE: it was returned earlier in this response"]
 
 
 # -- Local responses ---------------------------------------------------------------------------------------------------
