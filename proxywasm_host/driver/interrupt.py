@@ -17,7 +17,9 @@ from typing import Any, Protocol
 import anyio
 from anyio.lowlevel import current_token
 
-__all__ = ["Interruptible", "interruptible_here"]
+__all__ = ["Interruptible", "Task", "goes_on", "interruptible_here"]
+
+Task = asyncio.Task[object]
 
 
 class Interruptible(Protocol):
@@ -39,11 +41,17 @@ def interruptible_here() -> Callable[[], Interruptible]:
     return OfAsyncio if isinstance(current_token().native_token, asyncio.AbstractEventLoop) else anyio.CancelScope
 
 
+def goes_on(task: Task) -> bool:
+    """Whether a task of asyncio goes on that we have cancelled, and nobody else."""
+    uncancel = getattr(task, "uncancel", None)  # there since Python 3.11
+    return uncancel is None or not uncancel()
+
+
 class OfAsyncio:
     """For asyncio and uvloop."""
 
     _cancelled = False
-    _task: asyncio.Task[object] | None = None
+    _task: Task | None = None
 
     def __enter__(self) -> OfAsyncio:
         self._task = asyncio.current_task()
@@ -58,8 +66,6 @@ class OfAsyncio:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         task, self._task = self._task, None
-        if not self._cancelled:
+        if not self._cancelled or task is None:
             return False
-        uncancel = getattr(task, "uncancel", None)  # there since Python 3.11
-        others = uncancel() if uncancel is not None else 0
-        return kind is not None and issubclass(kind, asyncio.CancelledError) and not others
+        return goes_on(task) and kind is not None and issubclass(kind, asyncio.CancelledError)

@@ -11,15 +11,16 @@ A carrier says how that is done (`begin`, `read`, `feed`, `write`, `ask`); when,
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, Generic, TypeVar
 
 import anyio
 
 from proxywasm_host.driver.asynchronous import AsyncDriver
-from proxywasm_host.driver.interrupt import Interruptible
-from proxywasm_host.integrations.exchange import Exchange, RequestHead, State, ToClient
-from proxywasm_host.integrations.exchange_base import logger
+from proxywasm_host.driver.interrupt import Interruptible, Task, goes_on
+from proxywasm_host.integrations.exchange import Exchange, RequestHead, ToClient
+from proxywasm_host.integrations.exchange_base import CUT, GONE, logger
 
 __all__ = ["AsyncPump", "ResponseOver"]
 
@@ -36,21 +37,26 @@ class AsyncPump(Generic[AnExchange]):
     Args:
         driver: of the exchange's stream, in this event loop.
         exchange: has not begun. The pump is what it wakes.
+        task: of asyncio, in which `run` runs, if it is known.
     """
 
     logger: ClassVar = logger
-    _asking: Interruptible | None = None
-    """`ask`, while it runs."""
     _awaiting: Interruptible | None = None
     """`read`, while it waits."""
-    _reading = _sending = False
-    _reader: anyio.CancelScope | None = None
-    _change: anyio.Event | None = None
-    _error: Exception | None = None
+    _reading = False
 
-    def __init__(self, driver: AsyncDriver, exchange: AnExchange) -> None:
+    def __init__(self, driver: AsyncDriver, exchange: AnExchange, task: Task | None = None) -> None:
         self._driver = driver
         self.exchange = exchange
+        self._task = task
+        self._asking: Interruptible | Task | None = None
+        """`ask`, while it runs."""
+        self._cut = False
+        """It was cancelled by us."""
+        self._sending = False
+        self._reader: anyio.CancelScope | None = None
+        self._change: anyio.Event | None = None
+        self._error: Exception | None = None
         exchange.wake = self._woken
 
     # -- What a carrier does in its own way ----------------------------------------------------------------------
@@ -91,20 +97,32 @@ class AsyncPump(Generic[AnExchange]):
                     await self._read()
             if exchange.to_upstream and not exchange.over:
                 try:
-                    with self._driver.interruptible() as self._asking:
+                    if self._task is None:
+                        with self._driver.interruptible() as self._asking:
+                            await self.ask(exchange.request_head())
+                    else:
+                        self._asking = self._task
                         await self.ask(exchange.request_head())
+                except asyncio.CancelledError:
+                    if not self._cut or self._task is None or not goes_on(self._task):
+                        raise
                 except Exception as error:
                     if not exchange.over:
                         raise
                     if not isinstance(error, ResponseOver):
                         self.logger.info("the application, told that its client is gone, raised %r", error)
+                else:
+                    if self._cut and self._task is not None:
+                        goes_on(self._task)
                 finally:
                     self._asking = None
-            while not self._finished and (exchange.response_ended or exchange.over):
-                await self._step()
-            if self._error is not None:
-                raise self._error
-            exchange.raise_if_cut()
+            if not exchange.finished or self._sending or self._error is not None:
+                while not self._finished and (exchange.response_ended or exchange.over):
+                    await self._step()
+                if self._error is not None:
+                    raise self._error
+            if exchange.state is CUT:
+                exchange.raise_if_cut()
         finally:
             if self._reader is not None:
                 self._reader.cancel()
@@ -113,7 +131,7 @@ class AsyncPump(Generic[AnExchange]):
     @property
     def _finished(self) -> bool:
         exchange = self.exchange
-        gone = self._error is not None or exchange.state is State.GONE
+        gone = self._error is not None or exchange.state is GONE
         return gone or (exchange.finished and not self._sending)
 
     async def _step(self) -> None:
@@ -141,7 +159,8 @@ class AsyncPump(Generic[AnExchange]):
     def _woken(self) -> None:
         """An event that was not ours has changed something."""
         exchange = self.exchange
-        if exchange.state is State.CUT and self._asking is not None:
+        if exchange.state is CUT and self._asking is not None and not self._cut:
+            self._cut = True
             self._asking.cancel()  # nothing else may wake it
         if exchange.over and self._awaiting is not None:
             self._awaiting.cancel()  # of a client that sends no more

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from anyio.lowlevel import current_token
 
@@ -15,6 +16,7 @@ from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.driver import filters as filter_list
 from proxywasm_host.driver.filters import AnyFilter
 from proxywasm_host.driver.health import FilterHealth
+from proxywasm_host.driver.interrupt import Task
 from proxywasm_host.driver.worker import Worker
 from proxywasm_host.integrations.carrier import Carrier
 from proxywasm_host.runtime.http import HttpStream
@@ -22,12 +24,16 @@ from proxywasm_host.runtime.http import HttpStream
 __all__ = ["EventLoopCarrier"]
 
 
-def event_loop() -> object:
-    """The event loop in which we are, as `current_token` has it, but without the microsecond that this takes."""
+def this_task() -> Task | None:
+    """The task of asyncio in which we are; ``None`` if it is of another kind."""
     try:
-        task = asyncio.current_task()
+        return asyncio.current_task()
     except RuntimeError:
-        task = None  # of another kind; trio as a guest has a loop, and no task
+        return None  # trio as a guest has a loop, and no task
+
+
+def event_loop(task: Task | None) -> object:
+    """The event loop of `this_task`, as `current_token` has it, but without the microsecond that this takes."""
     return current_token().native_token if task is None else task.get_loop()
 
 
@@ -52,7 +58,7 @@ class EventLoopCarrier(Carrier):
 
     async def _worker(self) -> Worker:
         """The worker of this event loop, which runs. Raises: as `Host.load_plugin`."""
-        worker = self._workers.get(event_loop()) or self._start()
+        worker = self._workers.get(event_loop(this_task())) or self._start()
         if not worker.running:
             if worker.ended:
                 worker = self._start()
@@ -60,11 +66,15 @@ class EventLoopCarrier(Carrier):
         return worker
 
     def _stream(
-        self, worker: Worker, properties: Mapping[str, PropertyValue], addressed: Callable[[], tuple[bytes, bytes]]
+        self,
+        worker: Worker,
+        properties: Mapping[str, PropertyValue],
+        addressed: Callable[[Any], tuple[bytes, bytes]],
+        request: Any,
     ) -> HttpStream:
         """A stream through those filters of the current chain that are for a request of this authority and path."""
         return worker.host.http_stream(
-            worker.chain_of(*addressed(), properties) if worker.by_request else worker.plugins,
+            worker.chain_of(*addressed(request), properties) if worker.by_request else worker.plugins,
             properties=properties,
             buffer_limit=self._buffer_limit,
             header_limits=self._header_limits,
@@ -72,7 +82,7 @@ class EventLoopCarrier(Carrier):
 
     async def _stop(self) -> None:
         """End the filters of this event loop."""
-        worker = self._workers.pop(event_loop(), None)
+        worker = self._workers.pop(event_loop(this_task()), None)
         if worker is not None:
             await worker.stop()
 

@@ -44,7 +44,7 @@ from typing import Any
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.errors import ProxyWasmError
-from proxywasm_host.integrations.exchange_base import ExchangeBase, State, ToClient, ToUpstream
+from proxywasm_host.integrations.exchange_base import CLIENT_GONE, CUT, ExchangeBase, State, ToClient, ToUpstream
 from proxywasm_host.integrations.framing import Head, WaitingHead, content_length, set_length
 from proxywasm_host.integrations.headers import Refused, received_request, received_response
 from proxywasm_host.integrations.heads import (
@@ -63,7 +63,7 @@ from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.filter_chain import REQUEST, RESPONSE
 
 __all__ = [
-    "GONE",
+    "CLIENT_GONE",
     "Exchange",
     "Informational",
     "RequestHead",
@@ -74,8 +74,6 @@ __all__ = [
     "ToUpstream",
 ]
 
-GONE = "downstream_remote_disconnect"
-"""Envoy's word for a client that went away."""
 UPSTREAM_GONE = "upstream_reset_{}_response_started{{connection_termination}}"
 
 
@@ -133,7 +131,7 @@ class Exchange(ExchangeBase):
     def request_cut(self) -> None:
         """The request ended before its length: the client gets 400, or a response that is cut, so that nobody takes the
         request for whole."""
-        self._feed(self.stream.close(GONE))
+        self._feed(self.stream.close(CLIENT_GONE))
         self._break_off(400)
 
     def client_gone(self) -> None:
@@ -141,7 +139,7 @@ class Exchange(ExchangeBase):
         self.to_client.clear()
         if self.state is not State.GONE:
             self.state = State.GONE
-            self._feed(self.stream.close(GONE))
+            self._feed(self.stream.close(CLIENT_GONE))
 
     # -- What came from upstream ---------------------------------------------------------------------------------
 
@@ -235,19 +233,8 @@ class Exchange(ExchangeBase):
 
     def raise_if_cut(self) -> None:
         """Raises: StreamReset, if the client has a part of the response and will not get the rest."""
-        if self.state is State.CUT:
-            raise StreamReset(self.stream.reset_details or GONE)
-
-    def close(self, *, whole: bool = False) -> None:
-        """Both sides are done. Call it always, however the exchange ended.
-
-        `whole`: the client gets all of the response, though not all of it came by here.
-        """
-        self.wake = None  # who carries an exchange keeps it, too: it is no cycle for the collector
-        self._driver.detach(self.stream)
-        whole = whole or self.state is State.ANSWERED or bool(self.stream.reset_details)
-        if todo := self.stream.close("" if whole else GONE):
-            self._driver.perform(todo)
+        if self.state is CUT:
+            raise StreamReset(self.stream.reset_details or CLIENT_GONE)
 
     # -- Out of the stream ---------------------------------------------------------------------------------------
 

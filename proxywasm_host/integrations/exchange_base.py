@@ -21,10 +21,12 @@ from proxywasm_host.runtime.http import HttpStream
 if TYPE_CHECKING:
     from proxywasm_host.integrations.framing import WaitingHead
 
-__all__ = ["ExchangeBase", "Performer", "State", "ToClient", "ToUpstream", "logger"]
+__all__ = ["CLIENT_GONE", "ExchangeBase", "Performer", "State", "ToClient", "ToUpstream", "logger"]
 
 ToUpstream = Union[RequestHead, effects.RequestBody, effects.RequestTrailers]
 ToClient = Union[Informational, ResponseHead, effects.ResponseBody, effects.ResponseTrailers]
+CLIENT_GONE = "downstream_remote_disconnect"
+"""Envoy's word for a client that went away."""
 logger = logging.getLogger("proxywasm_host.exchange")
 
 
@@ -36,6 +38,10 @@ class State(Enum):
     ANSWERED = "all of it"
     CUT = "a part of it, and no more"
     GONE = "nothing more: it has gone away"
+
+
+WAITING, BEGUN, ANSWERED, CUT, GONE = State
+"""The same: on Python 3.11, to take one from its class takes as long as a call."""
 
 
 class Performer(Protocol):
@@ -160,12 +166,23 @@ class ExchangeBase:
     def over(self) -> bool:
         """Whether the rest of upstream's response is of no use: break it off; it is ignored."""
         state = self.state
-        return (state is not State.WAITING and state is not State.BEGUN) or self.stream.local is not None
+        return (state is not WAITING and state is not BEGUN) or self.stream.local is not None
 
     @property
     def finished(self) -> bool:
         """Whether nothing more will be in `to_client`."""
-        return self.state is State.GONE or (self.state in (State.ANSWERED, State.CUT) and not self.to_client)
+        return self.state is GONE or (self.state in (ANSWERED, CUT) and not self.to_client)
+
+    def close(self, *, whole: bool = False) -> None:
+        """Both sides are done. Call it always, however the exchange ended.
+
+        `whole`: the client gets all of the response, though not all of it came by here.
+        """
+        self.wake = None  # who carries an exchange keeps it, too: it is no cycle for the collector
+        self._driver.detach(self.stream)
+        whole = whole or self.state is ANSWERED or bool(self.stream.reset_details)
+        if todo := self.stream.close("" if whole else CLIENT_GONE):
+            self._driver.perform(todo)
 
     # -- Out of the stream ---------------------------------------------------------------------------------------
 

@@ -101,7 +101,7 @@ class AsyncTransport(Transports, EventLoopCarrier):
     async def handle_async_request(self, request: Any) -> Any:
         """Send a request through the filters."""
         worker = await self._worker()
-        stream = self._stream(worker, self._known(request), lambda: outgoing(request).addressed())
+        stream = self._stream(worker, self._known(request), lambda asked: outgoing(asked).addressed(), request)
         asked: list[Any] = []
 
         async def ask(head: RequestHead, body: AsyncIterator[bytes] | None) -> AsyncAnswer:

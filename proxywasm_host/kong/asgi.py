@@ -37,7 +37,11 @@ class KongMiddleware(ProxyWasmMiddleware):
         self._kong.start()
 
     def _stream(
-        self, worker: Worker, properties: Mapping[str, PropertyValue], addressed: Callable[[], tuple[bytes, bytes]]
+        self,
+        worker: Worker,
+        properties: Mapping[str, PropertyValue],
+        addressed: Callable[[Any], tuple[bytes, bytes]],
+        request: Any,
     ) -> HttpStream:
         limits = self._buffer_limit, self._header_limits
         return self._kong.stream(worker.driver, worker.plugins, properties, *limits)

@@ -142,12 +142,27 @@ static PyObject *effect(Layout *layout, PyObject *class, PyObject *content_name,
     return make_record(layout, class, names, values, 3);
 }
 
+static Layout headers_layouts[2], body_layouts[2];
+
 PyObject *headers_effect(int direction, PyObject *headers, bool end_stream, PyObject *stream) {
-    static Layout layouts[2];
-    return effect(&layouts[direction], known.headers_out[direction], headers_name, headers, end_stream, stream);
+    return effect(&headers_layouts[direction], known.headers_out[direction], headers_name, headers, end_stream, stream);
 }
 
 PyObject *body_effect(int direction, PyObject *data, bool end_stream, PyObject *stream) {
-    static Layout layouts[2];
-    return effect(&layouts[direction], known.body_out[direction], data_name, data, end_stream, stream);
+    return effect(&body_layouts[direction], known.body_out[direction], data_name, data, end_stream, stream);
 }
+
+static const Layout *layout_of(PyObject *effect) {
+    static const Layout none;
+    for (int direction = REQUEST; direction <= RESPONSE; direction++) {
+        if ((PyObject *)Py_TYPE(effect) == known.headers_out[direction]) return &headers_layouts[direction];
+        if ((PyObject *)Py_TYPE(effect) == known.body_out[direction]) return &body_layouts[direction];
+    }
+    return &none;
+}
+
+PyObject *effect_content(PyObject *effect, PyObject *name) { return record_field(layout_of(effect), effect, 0, name); }
+
+PyObject *effect_end_stream(PyObject *effect) { return record_field(layout_of(effect), effect, 1, end_stream_name); }
+
+PyObject *effect_stream(PyObject *effect) { return record_field(layout_of(effect), effect, 2, stream_name); }

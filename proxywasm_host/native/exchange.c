@@ -2,24 +2,23 @@
  * to the methods of `Exchange`, which have the rules. */
 #include "fast_path.h"
 
-typedef struct {
-    PyObject_HEAD
-    PyObject *driver, *stream, *to_upstream, *to_client, *wake, *log, *state, *dict;
-    PyObject *client_method, *upstream_method, *request_length, *response_length, *waiting_request, *waiting_response;
-    bool fix_content_length, http_1_0, feeding, request_ended, response_ended, client_clean;
-} ExchangeBase;
-
 typedef enum { WAITING, BEGUN, ANSWERED, CUT, GONE } State; /* their places in known.states */
 
-static PyObject *deque, *empty, *owned_keyword, *attach_name, *take_name, *append_name, *stream_name, *local_name,
-    *headers_name, *end_stream_name, *begin_closely_name, *response_closely_name, *take_in_name, *leave_name,
-    *changes_bodies_name, *method_name, *path_name, *scheme_name, *at_name, *status_name, *feed_headers_names[2],
-    *feed_body_names[2];
+static PyObject *deque, *empty, *owned_keyword, *attach_name, *take_name, *detach_name, *close_name, *perform_name,
+    *reset_details_name, *no_details, *client_gone, *append_name, *stream_name, *local_name, *headers_name,
+    *end_stream_name, *begin_closely_name, *response_closely_name, *take_in_name, *leave_name, *changes_bodies_name,
+    *method_name, *path_name, *scheme_name, *at_name, *status_name, *feed_headers_names[2], *feed_body_names[2];
 
 int exchange_names(void) {
     static const Name NAMES[] = {
         {&attach_name, "attach"},
         {&take_name, "_take"},
+        {&detach_name, "detach"},
+        {&close_name, "close"},
+        {&perform_name, "perform"},
+        {&reset_details_name, "reset_details"},
+        {&no_details, ""},
+        {&client_gone, "downstream_remote_disconnect"},
         {&append_name, "append"},
         {&stream_name, "stream"},
         {&local_name, "local"},
@@ -61,8 +60,7 @@ static bool is_made(const ExchangeBase *self) {
     return PyErr_Format(PyExc_RuntimeError, "the exchange was never made, or is gone");
 }
 
-/* 1 or 0, or -1 with an exception. */
-static int is_over(const ExchangeBase *self) {
+int exchange_is_over(const ExchangeBase *self) {
     if (!is_in(self, WAITING) && !is_in(self, BEGUN)) return 1;
     if (is_a(self->stream, known.http_stream, &HttpStreamBaseType)) {
         PyObject *local = ((HttpStreamBase *)self->stream)->local;
@@ -75,7 +73,7 @@ static int is_over(const ExchangeBase *self) {
 }
 
 static PyObject *get_over(ExchangeBase *self, void *closure) {
-    int over = is_made(self) ? is_over(self) : -1;
+    int over = is_made(self) ? exchange_is_over(self) : -1;
     return over < 0 ? NULL : PyBool_FromLong(over);
 }
 
@@ -88,12 +86,13 @@ static PyObject *get_finished(ExchangeBase *self, void *closure) {
 }
 
 static int exchange_init(ExchangeBase *self, PyObject *args, PyObject *keywords) {
-    static char *names[] = {"driver", "stream", "fix_content_length", "http_1_0", "wake", "log", NULL};
-    PyObject *driver, *stream, *wake = Py_None, *log = known.exchange_log;
-    int fix_content_length = 1, http_1_0 = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO|$ppOO:Exchange", names, &driver, &stream, &fix_content_length,
-                                     &http_1_0, &wake, &log))
-        return -1;
+    static const Signature SIGNATURE = {
+        "Exchange", 2, 2, {"driver", "stream", "fix_content_length", "http_1_0", "wake", "log"}};
+    PyObject *given[] = {NULL, NULL, Py_True, Py_False, Py_None, known.exchange_log};
+    if (!take_for_init(&SIGNATURE, args, keywords, given)) return -1;
+    int fix_content_length = PyObject_IsTrue(given[2]), http_1_0 = PyObject_IsTrue(given[3]);
+    if (fix_content_length < 0 || http_1_0 < 0) return -1;
+    PyObject *driver = given[0], *stream = given[1], *wake = given[4], *log = given[5];
     if (!known.states || !log) return PyErr_SetString(PyExc_RuntimeError, "exchange_base was not imported"), -1;
     self->fix_content_length = fix_content_length, self->http_1_0 = http_1_0, self->client_clean = true;
     Py_XSETREF(self->driver, Py_NewRef(driver));
@@ -143,8 +142,9 @@ static int is_true_length(const ExchangeBase *self, PyObject *headers, PyObject 
     return changes < 0 ? -1 : !changes;
 }
 
+static Layout request_layout, response_layout;
+
 static int request_headers(ExchangeBase *self, PyObject *headers, PyObject *end_stream) {
-    static Layout layout;
     PyObject *const names[] = {method_name, path_name, scheme_name, headers_name, end_stream_name, at_name};
     PyObject *plain = wire_sent_request(NULL, headers);
     if (!plain || plain == Py_None) return Py_XDECREF(plain), plain ? 0 : -1;
@@ -156,7 +156,7 @@ static int request_headers(ExchangeBase *self, PyObject *headers, PyObject *end_
         PyObject *const values[] = {method, PyTuple_GET_ITEM(plain, 1), PyTuple_GET_ITEM(plain, 2), list, end_stream,
                                     at};
         Py_XSETREF(self->upstream_method, Py_NewRef(method));
-        PyObject *head = make_record(&layout, known.request_head, names, values, 6);
+        PyObject *head = make_record(&request_layout, known.request_head, names, values, 6);
         usual = put(self->to_upstream, head);
         Py_XDECREF(head);
     }
@@ -165,7 +165,6 @@ static int request_headers(ExchangeBase *self, PyObject *headers, PyObject *end_
 }
 
 static int response_headers(ExchangeBase *self, PyObject *headers, PyObject *end_stream) {
-    static Layout layout;
     PyObject *const names[] = {status_name, headers_name, end_stream_name, at_name};
     if (!is_in(self, WAITING) || is_head(self->client_method)) return 0;
     PyObject *plain = wire_sent_response(NULL, headers);
@@ -176,7 +175,7 @@ static int response_headers(ExchangeBase *self, PyObject *headers, PyObject *end
     int usual = bodiless ? 0 : is_true_length(self, list, at, self->response_length);
     if (usual > 0) {
         PyObject *const values[] = {status, list, end_stream, at};
-        PyObject *head = make_record(&layout, known.response_head, names, values, 4);
+        PyObject *head = make_record(&response_layout, known.response_head, names, values, 4);
         enter(self, end_stream == Py_True ? ANSWERED : BEGUN);
         usual = put(self->to_client, head);
         Py_XDECREF(head);
@@ -185,8 +184,18 @@ static int response_headers(ExchangeBase *self, PyObject *headers, PyObject *end
     return usual;
 }
 
+PyObject *request_head_field(PyObject *head, int which) {
+    PyObject *const names[] = {method_name, path_name, scheme_name, headers_name, end_stream_name, at_name};
+    return record_field(&request_layout, head, which, names[which]);
+}
+
+PyObject *response_head_field(PyObject *head, int which) {
+    PyObject *const names[] = {status_name, headers_name, end_stream_name, at_name};
+    return record_field(&response_layout, head, which, names[which]);
+}
+
 static int headers_out(ExchangeBase *self, int direction, PyObject *effect) {
-    PyObject *headers = PyObject_GetAttr(effect, headers_name), *end_stream = PyObject_GetAttr(effect, end_stream_name);
+    PyObject *headers = effect_content(effect, headers_name), *end_stream = effect_end_stream(effect);
     int usual = headers && end_stream ? 0 : -1;
     if (!usual && PyBool_Check(end_stream))
         usual = (direction == REQUEST ? request_headers : response_headers)(self, headers, end_stream);
@@ -200,7 +209,9 @@ static int body_out(ExchangeBase *self, int direction, PyObject *effect) {
     if (waits && waits != Py_None) return 0;
     if (direction == REQUEST) return put(self->to_upstream, effect);
     if (!is_in(self, BEGUN)) return 0;
-    int ends = is_true(effect, end_stream_name);
+    PyObject *end_stream = effect_end_stream(effect);
+    int ends = end_stream ? PyObject_IsTrue(end_stream) : -1;
+    Py_XDECREF(end_stream);
     if (ends > 0) enter(self, ANSWERED);
     return ends < 0 ? -1 : put(self->to_client, effect);
 }
@@ -218,7 +229,7 @@ static int take_in(ExchangeBase *self, PyObject *effect) {
 
 /* Whether an effect is one of the stream's: 1 or 0, or -1 with an exception. */
 static int is_ours(const ExchangeBase *self, PyObject *effect) {
-    PyObject *of = PyObject_GetAttr(effect, stream_name);
+    PyObject *of = effect_stream(effect);
     if (!of && !PyErr_ExceptionMatches(PyExc_AttributeError)) return -1;
     if (!of) PyErr_Clear();
     Py_XDECREF(of);
@@ -241,61 +252,72 @@ static int feed(ExchangeBase *self, PyObject *todo) {
 }
 
 /* Takes `todo` over, which the stream gave: 0, or -1 with an exception. */
-static PyObject *fed(ExchangeBase *self, PyObject *todo) {
+static int fed(ExchangeBase *self, PyObject *todo) {
     int failed = -1;
     if (todo && !PyList_CheckExact(todo)) PyErr_Format(PyExc_TypeError, "effects are a list, not %R", todo);
     else if (todo) failed = feed(self, todo);
     Py_XDECREF(todo);
-    if (failed) return NULL;
-    Py_RETURN_NONE;
+    return failed;
 }
 
-static PyObject *exchange_feed(ExchangeBase *self, PyObject *todo) { return fed(self, Py_NewRef(todo)); }
+static PyObject *none_unless(int failed) { return failed ? NULL : Py_NewRef(Py_None); }
+
+static PyObject *exchange_feed(ExchangeBase *self, PyObject *todo) { return none_unless(fed(self, Py_NewRef(todo))); }
 
 /* -- What came -------------------------------------------------------------------------------------------------- */
 
-static PyObject *feed_headers(ExchangeBase *self, int direction, PyObject *headers, bool end_stream) {
+static int feed_headers(ExchangeBase *self, int direction, PyObject *headers, bool end_stream) {
     PyObject *stream = Py_NewRef(self->stream), *args[] = {stream, headers, end_stream ? Py_True : Py_False, Py_True};
     PyObject *todo = PyObject_VectorcallMethod(feed_headers_names[direction], args, 3, owned_keyword);
     Py_DECREF(stream);
     return fed(self, todo);
 }
 
-static PyObject *feed_body(ExchangeBase *self, int direction, PyObject *data, PyObject *end_stream) {
+static int feed_body(ExchangeBase *self, int direction, PyObject *data, PyObject *end_stream) {
     PyObject *stream = Py_NewRef(self->stream), *args[] = {stream, data, end_stream};
     PyObject *todo = PyObject_VectorcallMethod(feed_body_names[direction], args, 3, NULL);
     Py_DECREF(stream);
     return fed(self, todo);
 }
 
-static PyObject *exchange_begin(ExchangeBase *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
-    static const Signature SIGNATURE = {
-        "begin", 6, 4, {"method", "target", "scheme", "headers", "end_stream", "server"}};
-    PyObject *given[] = {NULL, NULL, NULL, NULL, Py_None, empty};
-    if (!take(&SIGNATURE, args, count, keywords, given) || !is_made(self)) return NULL;
-    Py_XSETREF(self->client_method, Py_NewRef(given[0]));
+static int attach(ExchangeBase *self) {
     PyObject *sink = PyObject_GetAttr((PyObject *)self, take_name), *driver = Py_NewRef(self->driver);
     int failed = sink ? told(PyObject_CallMethodObjArgs(driver, attach_name, self->stream, sink, NULL)) : -1;
     Py_XDECREF(sink);
     Py_DECREF(driver);
+    return failed;
+}
+
+int exchange_begin_plain(ExchangeBase *self, PyObject *const *given) {
+    if (!is_made(self)) return -1;
     PyObject *const came[] = {given[3], given[0], given[1], given[2], given[5]};
-    PyObject *plain = failed ? NULL : wire_received_request(NULL, came, 5);
-    if (!plain) return NULL;
-    if (plain == Py_None) {
-        Py_DECREF(plain);
-        return PyObject_CallMethodObjArgs((PyObject *)self, begin_closely_name, given[0], given[1], given[2], given[3],
-                                          given[4], given[5], NULL);
-    }
+    PyObject *plain = wire_received_request(NULL, came, 5);
+    if (!plain || plain == Py_None) return Py_XDECREF(plain), plain ? 0 : -1;
     PyObject *length = PyTuple_GET_ITEM(plain, 1), *chunked = PyTuple_GET_ITEM(plain, 2); /* it is clean */
     int ends = given[4] != Py_None ? PyObject_IsTrue(given[4]) : chunked != Py_True && !PyObject_IsTrue(length);
-    PyObject *done = NULL;
-    if (ends >= 0) {
+    int failed = ends < 0;
+    if (!failed) {
+        Py_XSETREF(self->client_method, Py_NewRef(given[0]));
         Py_XSETREF(self->request_length, Py_NewRef(length));
         self->request_ended = ends;
-        done = feed_headers(self, REQUEST, PyTuple_GET_ITEM(plain, 0), ends);
+        failed = attach(self) || feed_headers(self, REQUEST, PyTuple_GET_ITEM(plain, 0), ends);
     }
     Py_DECREF(plain);
-    return done;
+    return failed ? -1 : 1;
+}
+
+static PyObject *exchange_begin(ExchangeBase *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+    static const Signature SIGNATURE = {
+        "begin", 6, 4, {"method", "target", "scheme", "headers", "end_stream", "server"}};
+    PyObject *given[] = {NULL, NULL, NULL, NULL, Py_None, empty};
+    if (!take(&SIGNATURE, args, count, keywords, given)) return NULL;
+    int begun = exchange_begin_plain(self, given);
+    if (begun < 0) return NULL;
+    if (begun) Py_RETURN_NONE;
+    Py_XSETREF(self->client_method, Py_NewRef(given[0]));
+    if (attach(self)) return NULL;
+    return PyObject_CallMethodObjArgs((PyObject *)self, begin_closely_name, given[0], given[1], given[2], given[3],
+                                      given[4], given[5], NULL);
 }
 
 static PyObject *exchange_request_body(ExchangeBase *self, PyObject *const *args, Py_ssize_t count,
@@ -307,15 +329,14 @@ static PyObject *exchange_request_body(ExchangeBase *self, PyObject *const *args
     int ends = PyObject_IsTrue(given[1]), any = ends > 0 ? 1 : PyObject_IsTrue(given[0]);
     if (ends < 0 || any < 0) return NULL;
     self->request_ended = ends;
-    if (any) return feed_body(self, REQUEST, given[0], given[1]);
-    Py_RETURN_NONE;
+    return none_unless(any && feed_body(self, REQUEST, given[0], given[1]));
 }
 
-static PyObject *exchange_response(ExchangeBase *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+PyObject *exchange_response(ExchangeBase *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
     static const Signature SIGNATURE = {"response", 3, 2, {"status", "headers", "end_stream", "trailers"}};
     PyObject *given[] = {NULL, NULL, Py_False, Py_False};
     if (!take(&SIGNATURE, args, count, keywords, given) || !is_made(self)) return NULL;
-    int over = self->response_ended ? 1 : is_over(self), ends = PyObject_IsTrue(given[2]);
+    int over = self->response_ended ? 1 : exchange_is_over(self), ends = PyObject_IsTrue(given[2]);
     if (over < 0 || ends < 0) return NULL;
     if (over) Py_RETURN_NONE;
     PyObject *plain = wire_received_response(NULL, given, 2);
@@ -334,24 +355,42 @@ static PyObject *exchange_response(ExchangeBase *self, PyObject *const *args, Py
         ends = ends || !any;
         self->response_ended = ends;
         Py_XSETREF(self->response_length, Py_NewRef(length));
-        done = feed_headers(self, RESPONSE, PyTuple_GET_ITEM(plain, 0), ends);
+        done = none_unless(feed_headers(self, RESPONSE, PyTuple_GET_ITEM(plain, 0), ends));
     }
     Py_DECREF(plain);
     return done;
 }
 
-static PyObject *exchange_response_body(ExchangeBase *self, PyObject *const *args, Py_ssize_t count,
-                                        PyObject *keywords) {
+PyObject *exchange_response_body(ExchangeBase *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
     static const Signature SIGNATURE = {"response_body", 2, 2, {"data", "end_stream"}};
     PyObject *given[] = {NULL, NULL};
     if (!take(&SIGNATURE, args, count, keywords, given) || !is_made(self)) return NULL;
-    int over = self->response_ended ? 1 : is_over(self);
+    int over = self->response_ended ? 1 : exchange_is_over(self);
     int ends = PyObject_IsTrue(given[1]), any = ends > 0 ? 1 : PyObject_IsTrue(given[0]);
     if (over < 0 || ends < 0 || any < 0) return NULL;
     if (over) Py_RETURN_NONE;
     self->response_ended = ends;
-    if (any) return feed_body(self, RESPONSE, given[0], given[1]);
-    Py_RETURN_NONE;
+    return none_unless(any && feed_body(self, RESPONSE, given[0], given[1]));
+}
+
+/* -- The end ---------------------------------------------------------------------------------------------------- */
+
+static PyObject *exchange_close(ExchangeBase *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords) {
+    static const Signature SIGNATURE = {"close", 0, 0, {"whole"}};
+    PyObject *given[] = {Py_False}, *todo = NULL;
+    if (!take(&SIGNATURE, args, count, keywords, given) || !is_made(self)) return NULL;
+    Py_XSETREF(self->wake, Py_NewRef(Py_None)); /* who carries an exchange keeps it, too */
+    PyObject *driver = Py_NewRef(self->driver), *stream = Py_NewRef(self->stream);
+    int failed = told(PyObject_CallMethodOneArg(driver, detach_name, stream)), whole = is_in(self, ANSWERED);
+    if (!failed && !whole) whole = PyObject_IsTrue(given[0]);
+    if (!failed && !whole) whole = is_true(stream, reset_details_name);
+    if (!failed && whole >= 0) todo = PyObject_CallMethodOneArg(stream, close_name, whole ? no_details : client_gone);
+    int any = todo ? PyObject_IsTrue(todo) : -1;
+    if (any > 0) any = told(PyObject_CallMethodOneArg(driver, perform_name, todo));
+    Py_XDECREF(todo);
+    Py_DECREF(stream);
+    Py_DECREF(driver);
+    return none_unless(any);
 }
 
 /* -- The type --------------------------------------------------------------------------------------------------- */
@@ -423,6 +462,9 @@ static PyMethodDef exchange_methods[] = {
     {EVENT(response_body),
      "response_body($self, data, end_stream)\n--\n\n"
      "A part of the response's body. Ignored after its end, and when upstream is not heard any more."},
+    {EVENT(close), "close($self, *, whole=False)\n--\n\n"
+                   "Both sides are done. Call it always, however the exchange ended.\n\n"
+                   "`whole`: the client gets all of the response, though not all of it came by here."},
     {"_feed", (PyCFunction)exchange_feed, METH_O,
      "_feed($self, todo, /)\n--\n\n"
      "Take what an event of ours has brought about, up to the first effect that is not for us."},

@@ -56,6 +56,13 @@ typedef struct {
     Outbox *outbox;
 } HostBase;
 
+typedef struct {
+    PyObject_HEAD
+    PyObject *driver, *stream, *to_upstream, *to_client, *wake, *log, *state, *dict;
+    PyObject *client_method, *upstream_method, *request_length, *response_length, *waiting_request, *waiting_response;
+    bool fix_content_length, http_1_0, feeding, request_ended, response_ended, client_clean;
+} ExchangeBase;
+
 /* -- host.c ----------------------------------------------------------------------------------------------- */
 
 /* The VM of a plugin that has a root too, borrowed; NULL with an exception. */
@@ -92,6 +99,26 @@ PyObject *map_for_log(PyObject *stream, size_t map);
 
 extern PyTypeObject ExchangeBaseType;
 
+/* ExchangeBase.begin with its six arguments, of which the server may be NULL: 1, or 0 if the request is unusual and
+ * nothing was done, or -1 with an exception. */
+int exchange_begin_plain(ExchangeBase *self, PyObject *const *given);
+/* 1 or 0, or -1 with an exception. */
+int exchange_is_over(const ExchangeBase *self);
+/* Methods of those names. */
+PyObject *exchange_response(ExchangeBase *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords);
+PyObject *exchange_response_body(ExchangeBase *self, PyObject *const *args, Py_ssize_t count, PyObject *keywords);
+
+/* Fields of a RequestHead and a ResponseHead, in the order that they have in heads.py. */
+PyObject *request_head_field(PyObject *head, int which);
+PyObject *response_head_field(PyObject *head, int which);
+
+/* -- asgi.c --------------------------------------------------------------------------------------------------- */
+
+/* Each does what is usual, or gives None if Python has to. */
+PyObject *asgi_begin(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *asgi_sent(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *asgi_scope(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
 /* -- checked_headers.c -------------------------------------------------------------------------------------------- */
 
 /* A list of our own of headers (that list itself, if it is `owned`) that are plain pairs of bytes, whose names are in
@@ -102,6 +129,11 @@ bool fit_for_wire(int direction, PyObject *headers);
 /* A RequestHeaders or ResponseHeaders, a RequestBody or ResponseBody. */
 PyObject *headers_effect(int direction, PyObject *headers, bool end_stream, PyObject *stream);
 PyObject *body_effect(int direction, PyObject *data, bool end_stream, PyObject *stream);
+/* Fields of an effect: `name` is that of the first of these; of other effects, NULL with an exception where one is
+ * missing. */
+PyObject *effect_content(PyObject *effect, PyObject *name);
+PyObject *effect_end_stream(PyObject *effect);
+PyObject *effect_stream(PyObject *effect);
 
 /* -- All of them ------------------------------------------------------------------------------------------------ */
 

@@ -29,26 +29,48 @@ static bool is_named(PyObject *name, const char *text) {
            !memcmp(PyUnicode_DATA(name), text, size);
 }
 
-bool take(const Signature *function, PyObject *const *args, Py_ssize_t count, PyObject *keywords, PyObject **values) {
-    bool given[MAX_NAMES] = {false};
+static bool take_by_place(const Signature *function, PyObject *const *args, Py_ssize_t count, PyObject **values) {
     if (count > function->by_position)
         return PyErr_Format(PyExc_TypeError, "%s() takes %d positional arguments, %zd were given", function->name,
                             function->by_position, count);
-    for (Py_ssize_t i = 0; i < count; i++) values[i] = args[i], given[i] = true;
-    for (Py_ssize_t i = 0; keywords && i < PyTuple_GET_SIZE(keywords); i++) {
-        PyObject *name = PyTuple_GET_ITEM(keywords, i);
-        const char *const *names = function->names;
-        int which = 0;
-        while (which < MAX_NAMES && names[which] && !is_named(name, names[which])) which++;
-        if (which == MAX_NAMES || !names[which] || given[which])
-            return PyErr_Format(PyExc_TypeError, "%s() has no argument '%U', or it was given before", function->name,
-                                name);
-        values[which] = args[count + i], given[which] = true;
-    }
+    for (Py_ssize_t i = 0; i < count; i++) values[i] = args[i];
+    return true;
+}
+
+/* `given` has a bit for each that was. */
+static bool take_by_name(const Signature *function, PyObject *name, PyObject *value, PyObject **values,
+                         unsigned *given) {
+    const char *const *names = function->names;
+    int which = 0;
+    while (which < MAX_NAMES && names[which] && !is_named(name, names[which])) which++;
+    if (which == MAX_NAMES || !names[which] || *given >> which & 1)
+        return PyErr_Format(PyExc_TypeError, "%s() has no argument '%U', or it was given before", function->name, name);
+    values[which] = value, *given |= 1u << which;
+    return true;
+}
+
+static bool took_all(const Signature *function, unsigned given) {
     for (int i = 0; i < function->required; i++)
-        if (!given[i])
+        if (!(given >> i & 1))
             return PyErr_Format(PyExc_TypeError, "%s() was not given '%s'", function->name, function->names[i]);
     return true;
+}
+
+bool take(const Signature *function, PyObject *const *args, Py_ssize_t count, PyObject *keywords, PyObject **values) {
+    if (!take_by_place(function, args, count, values)) return false;
+    unsigned given = (1u << count) - 1;
+    for (Py_ssize_t i = 0; keywords && i < PyTuple_GET_SIZE(keywords); i++)
+        if (!take_by_name(function, PyTuple_GET_ITEM(keywords, i), args[count + i], values, &given)) return false;
+    return took_all(function, given);
+}
+
+bool take_for_init(const Signature *function, PyObject *args, PyObject *keywords, PyObject **values) {
+    if (!take_by_place(function, &PyTuple_GET_ITEM(args, 0), PyTuple_GET_SIZE(args), values)) return false;
+    unsigned given = (1u << PyTuple_GET_SIZE(args)) - 1;
+    PyObject *name, *value;
+    for (Py_ssize_t at = 0; keywords && PyDict_Next(keywords, &at, &name, &value);)
+        if (!take_by_name(function, name, value, values, &given)) return false;
+    return took_all(function, given);
 }
 
 static const struct {
@@ -167,6 +189,13 @@ static PyMethodDef methods[] = {
     {"sent_request", wire_sent_request, METH_O,
      "Method, path, scheme, headers and the place of their length, or None likewise: see integrations/heads.py."},
     {"sent_response", wire_sent_response, METH_O, "Status, headers and the place of their length, or None likewise."},
+    {"asgi_begin", (PyCFunction)(void (*)(void))asgi_begin, METH_FASTCALL,
+     "Feed an exchange a scope's head, and give its target, or None: see integrations/asgi/messages.py."},
+    {"asgi_sent", (PyCFunction)(void (*)(void))asgi_sent, METH_FASTCALL,
+     "Feed an exchange an application's message, and give the message for the server that came out, or True if what "
+     "came out is to be looked at, or None if nothing was fed."},
+    {"asgi_scope", (PyCFunction)(void (*)(void))asgi_scope, METH_FASTCALL,
+     "The application's scope of a scope, its target and a head, or None."},
     {"slot_setter", (PyCFunction)(void (*)(void))slot_setter, METH_FASTCALL,
      "A function that sets these slots of an object of this class: see direct_init.py."},
     {"read_code", read_code, METH_VARARGS, "The figures of a code section, as a tuple: see abi/code_section.py."},
@@ -192,9 +221,9 @@ static int fill(PyObject *module) {
                  {"HeldBody", &HeldBodyType},
                  {"ExchangeBase", &ExchangeBaseType}};
     HttpContextBaseType.tp_base = &ContextType;
-    static int (*const NAMES[])(void) = {buffer_names, calls_names,   context_names, vm_names,
-                                         guest_names,  headers_names, host_names,    hostcall_names,
-                                         chain_names,  stream_names,  wire_names,    exchange_names};
+    static int (*const NAMES[])(void) = {buffer_names,  calls_names,    context_names,  vm_names,    guest_names,
+                                         headers_names, host_names,     hostcall_names, chain_names, stream_names,
+                                         wire_names,    exchange_names, asgi_names};
     for (size_t i = 0; !is_ready && i < sizeof NAMES / sizeof *NAMES; i++)
         if (NAMES[i]()) return -1;
     is_ready = true;

@@ -169,6 +169,8 @@ typedef struct {
     const char *names[MAX_NAMES];
 } Signature;
 bool take(const Signature *function, PyObject *const *args, Py_ssize_t count, PyObject *keywords, PyObject **values);
+/* The same for tp_init: CPython's own takes as long as all else that makes an object. */
+bool take_for_init(const Signature *function, PyObject *args, PyObject *keywords, PyObject **values);
 
 /* A method that a subclass must have. */
 PyObject *to_override(PyObject *self, PyObject *args);
@@ -303,6 +305,8 @@ typedef struct {
 
 /* An object with these values, in the order of the class's parameters, in the fields of these names. */
 PyObject *make_record(Layout *layout, PyObject *class, PyObject *const *names, PyObject *const *values, int count);
+/* A field of an object of such a class, by its place among those, or else by its name. */
+PyObject *record_field(const Layout *layout, PyObject *object, int which, PyObject *name);
 
 /* A function that sets slots of an object: of a class and its slots, as the class has them. */
 PyObject *slot_setter(PyObject *module, PyObject *const *args, Py_ssize_t count);
@@ -364,6 +368,7 @@ Native_handler header_handler(PyObject *name); /* headers.c; NULL if there is no
 Native_handler buffer_handler(PyObject *name); /* buffers.c */
 
 /* Each makes the strings that its file needs: 0, or -1 with an exception. */
+int asgi_names(void);
 int buffer_names(void);
 int calls_names(void);
 int context_names(void);

@@ -24,6 +24,14 @@ PyObject *make_record(Layout *layout, PyObject *class, PyObject *const *names, P
     return made;
 }
 
+PyObject *record_field(const Layout *layout, PyObject *object, int which, PyObject *name) {
+    if (layout->class == (PyObject *)Py_TYPE(object) && layout->found) {
+        PyObject *value = *(PyObject **)((char *)object + layout->at[which]);
+        if (value) return Py_NewRef(value);
+    }
+    return PyObject_GetAttr(object, name);
+}
+
 /* -- What direct_init.py gives a class as its __init__ ---------------------------------------------------------- */
 
 typedef struct {

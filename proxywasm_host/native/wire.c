@@ -133,8 +133,8 @@ PyObject *wire_received_request(PyObject *module, PyObject *const *args, Py_ssiz
     if (count != 5) return PyErr_Format(PyExc_TypeError, "headers, method, target, scheme, server");
     PyObject *headers = args[0], *method = args[1], *target = args[2], *scheme = args[3], *authority = NULL;
     if (!is_sequence(headers)) Py_RETURN_NONE;
-    for (int i = 1; i < 5; i++)
-        if (!PyBytes_CheckExact(args[i])) Py_RETURN_NONE;
+    for (int i = 1; i < 5; i++) /* the server may be NULL: then there is a host, or it is unusual */
+        if (args[i] ? !PyBytes_CheckExact(args[i]) : i < 4) Py_RETURN_NONE;
     if (PyBytes_AS_STRING(target)[0] != '/' || memchr(PyBytes_AS_STRING(target), '#', (size_t)PyBytes_GET_SIZE(target)))
         Py_RETURN_NONE;
     PyObject *list = list_with_room(4), *length = NULL, *pair, *name, *value;

@@ -62,7 +62,7 @@ class ProxyWasmClientMiddleware(EventLoopCarrier):
         """What aiohttp calls for each request."""
         worker = await self._worker()
         known = {**OUTGOING, **self._properties_of(request)}
-        stream = self._stream(worker, known, lambda: outgoing(request).addressed())
+        stream = self._stream(worker, known, lambda asked: outgoing(asked).addressed(), request)
         given = request.body
         answers: list[aiohttp.ClientResponse] = []
 

@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.integrations.asynchronous import ResponseOver
-from proxywasm_host.integrations.exchange import GONE, Exchange
+from proxywasm_host.integrations.exchange import CLIENT_GONE, Exchange
 from proxywasm_host.runtime.effects import RequestBody
 
 __all__ = ["Body", "Loop", "Writer"]
@@ -91,7 +91,7 @@ class Writer(AbstractStreamWriter):
             await self._upgraded.write(chunk)
             return
         if self._exchange.over:
-            raise ResponseOver(self._exchange.stream.details or GONE)
+            raise ResponseOver(self._exchange.stream.details or CLIENT_GONE)
         data = bytes(chunk) if self._compress is None else self._compress.compress(chunk)
         self._exchange.response_body(data, False)
         await self._pump.sent()

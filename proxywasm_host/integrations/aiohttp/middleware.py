@@ -36,7 +36,7 @@ class ProxyWasmMiddleware(EventLoopCarrier):
         """What aiohttp calls for each request."""
         worker = await self._worker()
         known = {**properties(request), **self._properties_of(request)}
-        stream = self._stream(worker, known, lambda: addressed(*received(request)))
+        stream = self._stream(worker, known, lambda asked: addressed(*received(asked)), request)
         pump = Pump(worker, stream, request, handler, fix_content_length=self._fix_content_length)
         await pump.run()
         return pump.response

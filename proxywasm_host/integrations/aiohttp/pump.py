@@ -17,7 +17,7 @@ from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.driver.worker import Worker
 from proxywasm_host.integrations.aiohttp.handler import Body, Loop, Writer
 from proxywasm_host.integrations.asynchronous import AsyncPump
-from proxywasm_host.integrations.exchange import GONE, Exchange, RequestHead, ResponseHead, State, ToClient
+from proxywasm_host.integrations.exchange import CLIENT_GONE, Exchange, RequestHead, ResponseHead, State, ToClient
 from proxywasm_host.integrations.headers import address
 from proxywasm_host.runtime.effects import ResponseBody
 from proxywasm_host.runtime.http import HttpStream
@@ -124,7 +124,7 @@ class Pump(AsyncPump[Exchange]):
         exchange = self.exchange
         while not body.fed:
             if exchange.over:
-                body.set_exception(ConnectionResetError(exchange.stream.details or GONE))
+                body.set_exception(ConnectionResetError(exchange.stream.details or CLIENT_GONE))
                 return
             if exchange.to_upstream:
                 part = exchange.to_upstream.popleft()

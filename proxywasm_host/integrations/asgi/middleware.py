@@ -11,9 +11,10 @@ import logging
 import anyio
 from anyio.lowlevel import current_token
 
+from proxywasm_host.integrations.asgi.messages import exchange_of
 from proxywasm_host.integrations.asgi.pump import Pump
 from proxywasm_host.integrations.asgi.scope import Message, Receive, Scope, ScopeProperties, Send, addressed_by
-from proxywasm_host.integrations.event_loops import EventLoopCarrier, event_loop
+from proxywasm_host.integrations.event_loops import EventLoopCarrier, event_loop, this_task
 
 __all__ = ["ProxyWasmMiddleware"]
 
@@ -34,11 +35,13 @@ class ProxyWasmMiddleware(EventLoopCarrier):
         if scope["type"] != "http":
             await (self._lifespan if scope["type"] == "lifespan" else self.app)(scope, receive, send)
             return
-        worker = self._workers.get(event_loop())
+        task = this_task()
+        worker = self._workers.get(event_loop(task))
         if worker is None or not worker.running:
             worker = await self._worker()
-        stream = self._stream(worker, ScopeProperties(scope, self._properties_of(scope)), lambda: addressed_by(scope))
-        await Pump(worker, stream, scope, receive, send, fix_content_length=self._fix_content_length).run(self.app)
+        stream = self._stream(worker, ScopeProperties(scope, self._properties_of(scope)), addressed_by, scope)
+        exchange = exchange_of(worker.driver, stream, scope, self._fix_content_length)
+        await Pump(worker.driver, exchange, task).carry(self.app, receive, send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         worker = self._start()

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from proxywasm_host.driver.worker import Worker
 from proxywasm_host.integrations.asgi.messages import DISCONNECT, AsgiExchange, logger
-from proxywasm_host.integrations.asgi.scope import BODILESS, Message, Receive, Scope, Send, tells_the_end
+from proxywasm_host.integrations.asgi.scope import BODILESS, Message, Receive, Send, tells_the_end
 from proxywasm_host.integrations.asynchronous import AsyncPump
 from proxywasm_host.integrations.exchange import RequestHead, State, ToClient
-from proxywasm_host.runtime.http import HttpStream
 
 __all__ = ["Pump"]
 
@@ -24,32 +22,18 @@ class Pump(AsyncPump[AsgiExchange]):
 
     logger = logger
 
-    def __init__(
-        self,
-        worker: Worker,
-        stream: HttpStream,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        *,
-        fix_content_length: bool,
-    ) -> None:
-        driver = worker.driver
-        http_1_0 = scope["http_version"] == "1.0"
-        exchange = AsgiExchange(driver, stream, fix_content_length=fix_content_length, http_1_0=http_1_0, log=logger)
-        exchange.scope = scope
-        super().__init__(driver, exchange)
-        self.read = receive  # type: ignore[method-assign]
-        self._send = send
-
-    def run(self, app: Callable[..., Awaitable[None]]) -> Awaitable[None]:  # type: ignore[override]
+    def carry(self, app: Callable[..., Awaitable[None]], receive: Receive, send: Send) -> Awaitable[None]:
         """From the request's head to the end. Raises what the application raises, and StreamReset."""
         self._app = app
-        return super().run()
+        self.read = receive  # type: ignore[method-assign]
+        self._send = send
+        return self.run()
 
     def begin(self) -> Awaitable[None] | None:
         """Give the request's head to the filters."""
         exchange = self.exchange
+        if exchange.begun():
+            return None
         tells = tells_the_end(exchange.scope)
         if not tells and exchange.scope["method"] in BODILESS:
             return self._begin_later()
@@ -98,7 +82,17 @@ class Pump(AsyncPump[AsgiExchange]):
     async def send(self, message: Message) -> None:
         """The application's ``send``."""
         exchange = self.exchange
-        if not exchange.from_application(message):
+        passed = None if self._sending else exchange.passed(message)
+        if passed.__class__ is dict:
+            self._sending = True
+            try:
+                await self._send(passed)
+            except OSError:
+                exchange.client_gone()
+            finally:
+                self._sending = False
+                self._changed()
+        elif passed is None and not exchange.from_application(message):
             await self._send(message)
             return
         if exchange.to_client or self._sending:

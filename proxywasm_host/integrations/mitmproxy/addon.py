@@ -120,7 +120,7 @@ class ProxyWasm:
         filters = self._http
         assert filters is not None  # noqa: S101 - `configure` comes first
         worker = await filters._worker()
-        stream = filters._stream(worker, properties(flow), lambda: addressed_by(flow.request))
+        stream = filters._stream(worker, properties(flow), addressed_by, flow.request)
         conversation = self._conversations[flow.id] = Conversation(flow, worker.driver, stream)
         return conversation
 

@@ -16,7 +16,7 @@ from contextlib import closing, suppress
 from typing import Any
 
 from proxywasm_host.driver.threaded import ThreadDriver
-from proxywasm_host.integrations.exchange import GONE, ResponseHead
+from proxywasm_host.integrations.exchange import CLIENT_GONE, ResponseHead
 from proxywasm_host.integrations.headers import length_of
 from proxywasm_host.integrations.synchronous import Sent, ThreadPump
 from proxywasm_host.integrations.wsgi.application import AppResponse, Input
@@ -102,7 +102,7 @@ class Pump(ThreadPump):
         """As `ThreadPump.request_part`. Raises: RequestCut."""
         part = super().request_part()
         if self._cut and not part:
-            raise RequestCut(GONE)
+            raise RequestCut(CLIENT_GONE)
         return part
 
     # -- The response --------------------------------------------------------------------------------------------
