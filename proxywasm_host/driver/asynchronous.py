@@ -174,6 +174,8 @@ class AsyncDriver(Dispatcher):
     async def _answer(self, client: AsyncClient, callout: Callout, scope: anyio.CancelScope) -> None:
         conversation = [self._conversations.get((callout.plugin, callout.token))] * isinstance(callout, GrpcStream)
         with scope:
+            if scope.cancel_called:  # before its turn: a client would notice at its first await
+                return
             try:
                 reply = await client(callout, *conversation)
             except Exception as error:  # noqa: BLE001 - whatever it is, the guest waits for an answer

@@ -14,6 +14,8 @@ from proxywasm_host.driver.clusters import Cluster, Clusters
 from proxywasm_host.driver.http import AsyncHttpClient
 from proxywasm_host.runtime.effects import (
     CalloutFailed,
+    GrpcCall,
+    GrpcStream,
     HttpCall,
     HttpCallReply,
     RedisCall,
@@ -296,6 +298,21 @@ async def test_a_client_of_ones_own(start, log):
 
     await start(REDIS, {"up"}, {RedisCall: redis}, version="0_2_100")
     assert 'get_buffer_bytes(9, 0, 100) = 0 "+PING"' in await log.until("answered")
+
+
+async def test_callouts_that_are_cancelled_before_their_turn_are_not_made(start, log, caplog):
+    made = []
+
+    async def client(callout, *conversation):
+        made.append(callout)
+        return CalloutFailed()
+
+    calls = 'grpc_stream up s m ""\ngrpc_cancel $token\ngrpc_call up s m "" "" 0\ngrpc_cancel $token\n'
+    script = f'@on_configure\n{calls}{call("x")}@on_http_call_response\nsay answered\n'
+    await start(script, {"up"}, dict.fromkeys((GrpcStream, GrpcCall, HttpCall), client))
+    await log.until("answered")
+    assert [type(callout) for callout in made] == [HttpCall]
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("reply", [None, HttpCallReply([])])
