@@ -12,6 +12,7 @@ Rules, those of that module:
 * It ends with its stream, without a callback in its root context.
 * Ticks and messages in queues are for the plugin's own VM: a stream's root context cannot set a tick period.
 * A VM that fails, cannot be made or refuses its configuration ends its stream and nothing else.
+* Callouts under way are counted for the plugin, in whichever of its VMs they were made.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ class StreamRoot(RootContext):
     """The root context of a plugin in a stream's VM."""
 
     plugin: StreamPlugin
+
+    def __init__(self, vm: Vm, plugin: StreamPlugin) -> None:
+        super().__init__(vm, plugin)
+        self._by_cluster = plugin.own._root._by_cluster
 
     def set_tick_period(self, milliseconds: int) -> None:
         """Ticks are for the plugin's own root context."""

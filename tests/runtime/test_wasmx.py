@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from proxywasm_host import Host, ModuleError, PluginError
+from proxywasm_host.driver.clusters import Cluster, Clusters
 from proxywasm_host.effects import CancelCallout, HttpCall, HttpCallReply
 from proxywasm_host.integrations.heads import response_head
 from tests.support import REQUEST, RESPONSE, code, wat
@@ -117,6 +118,19 @@ def test_08_callouts_of_a_streams_vm(host, trace):
     [call] = stream.request_headers(REQUEST, True)
     assert [type(effect) for effect in stream.close()] == [CancelCallout]
     assert host.deliver(call, REPLY) == []
+
+
+def test_08_callouts_are_limited_for_a_plugin_and_not_for_each_of_its_vms(host):
+    host.use(replace(host.services, clusters=Clusters({"127.0.0.1:80": Cluster("http://127.0.0.1", max_callouts=3)})))
+    plugin = host.load_plugin(code("c/probe_0_2_1"), name="p", configuration=f"@on_request_headers\nrepeat 2\n{CALL}\nreturn 1", isolation="stream")
+    streams = [host.http_stream([plugin]) for _ in range(3)]
+    assert [len(stream.request_headers(REQUEST, True)) for stream in streams] == [2, 1, 0]
+    streams[0].close()
+    with host.http_stream([plugin]) as stream:
+        assert len(stream.request_headers(REQUEST, True)) == 2
+    for stream in streams[1:]:
+        stream.close()
+    assert not any(plugin._root._by_cluster.values())
 
 
 def test_11_a_request_without_a_body(host, probe, trace):
