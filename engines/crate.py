@@ -1,11 +1,13 @@
 """Builds the wheel of a distribution that is a crate, once for each state of its sources, and installs it.
 
-What was built is kept in ``$XDG_CACHE_HOME/proxywasm-host`` (``~/.cache/proxywasm-host``), not in the checkout. The
-``build`` scripts of `engines/wasmer` and `dataplane` are made of this.
+What was built is kept in ``$XDG_CACHE_HOME/proxywasm-host`` (``~/.cache/proxywasm-host``), not in the checkout. All
+checkouts build in one folder of it, one after the other, so that cargo compiles only what differs between them. The
+``build`` scripts of `engines/wasmer` and `dataplane` use this.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import platform
@@ -13,6 +15,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 __all__ = ["Crate"]
@@ -26,9 +30,9 @@ class Crate:
 
     Args:
         here: the folder.
-        name: of its part of the cache, and for messages.
+        name: names its part of the cache, and it in messages.
         sources: files and folders that a wheel depends on.
-        minutes: how long one processor builds it.
+        minutes: minutes that a build takes on one processor.
         stable: a wheel serves each version of Python (abi3).
     """
 
@@ -40,10 +44,12 @@ class Crate:
         self._stable = stable
 
     def install(self, python: str) -> None:
-        """Install the wheel into an interpreter's environment; it is built first if there is none."""
+        """Install the wheel into an interpreter's environment. Builds it first if the cache does not have it."""
         wheels = CACHE / "wheels" / self.digest("" if self._stable else interface(python))
         if not any(wheels.glob("*.whl")):
-            self._build(python, wheels)
+            with locked(CACHE / f"{self.name}.lock"):
+                if not any(wheels.glob("*.whl")):  # another checkout may have built it meanwhile
+                    self._build(python, wheels)
         wheel = next(wheels.glob("*.whl"))
         run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--force-reinstall", str(wheel))
         print(f"installed {wheel.name}")
@@ -54,7 +60,7 @@ class Crate:
         return sorted(path for path in found if path.suffix in SUFFIXES)
 
     def digest(self, interface: str) -> str:
-        """What a wheel depends on, for an interpreter with this binary interface."""
+        """A digest of everything that a wheel depends on, for an interpreter with this binary interface."""
         system = f"{sys.platform} {platform.machine()} {platform.libc_ver()} {interface}"
         state = hashlib.blake2b(system.encode(), digest_size=16)
         for path in self.sources():
@@ -70,7 +76,7 @@ class Crate:
         processors = int(os.environ.get("CARGO_BUILD_JOBS") or os.cpu_count() or 1)
         minutes = self._minutes // processors + 1
         print(f"building {self.name} with {processors} processors: about {minutes} minutes, once", flush=True)
-        tree = CACHE / self.name  # always the same place, so that cargo knows again what it has built
+        tree = CACHE / self.name  # always the same place, so that cargo finds what it has built
         self._bring_up_to_date(tree / "sources")
         began = time.monotonic()
         fresh = tree / "wheel"
@@ -84,8 +90,8 @@ class Crate:
         print(f"built in {time.monotonic() - began:.0f} s")
 
     def _bring_up_to_date(self, tree: Path) -> None:
-        """Copy what differs. Cargo goes by times, so what has not changed keeps its own, and what has gets a new one:
-        it may come from another checkout, where it is older."""
+        """Copy files that differ. Cargo goes by times: an unchanged file keeps its time, and a changed one gets a
+        new time, because in another checkout it may be older."""
         wanted = {tree / path.relative_to(self.here): path for path in self.sources()}
         for old in (path for path in tree.rglob("*") if path.is_file() and path not in wanted):
             old.unlink()
@@ -95,8 +101,21 @@ class Crate:
                 shutil.copyfile(path, copy)
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock on a file, which ends with the process: builds of two checkouts run one after the other."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another build, which holds {path}", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def interface(python: str) -> str:
-    """What an interpreter calls its binary interface."""
+    """The name of an interpreter's binary interface."""
     asked = [python, "-c", "import sysconfig; print(sysconfig.get_config_var('SOABI'))"]
     return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603 - as below
 

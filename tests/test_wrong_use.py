@@ -189,7 +189,7 @@ def test_where_callouts_go(wrong, error, sentence):
 
 @pytest.mark.parametrize("driver", [AsyncDriver, ThreadDriver])
 def test_a_driver(host, driver):
-    assert said(TypeError, lambda: driver("host")) == "a driver is one host's, not 'host''s"
+    assert said(TypeError, lambda: driver("host")) == "a driver is for one host, not 'host'"
     for clients in ([print], {"HttpCall": print}, {HttpCall: "client"}):
         told = f"clients are functions by the type of callout, {{RedisCall: my_client}}, not {clients!r}"
         assert said(TypeError, lambda clients=clients: driver(host, clients)) == told

@@ -1,1 +1,1 @@
-"""The ABI as data, its marshalling, and what each hostcall means. No I/O, no engine, no clock of its own."""
+"""The ABI as data, its marshalling, and the handler of each hostcall. No I/O, no engine, no clock."""

@@ -1,6 +1,6 @@
 """A filter as bytes: its sections, and the version of the ABI that it was built for.
 
-Source: the marker is searched as in ``bytecode_util.cc`` of Envoy's host (first export of a known name).
+Source: the marker is found as in ``bytecode_util.cc`` of Envoy's host (the first export of a known name).
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ __all__ = [
 
 
 class Bytecode(Binary):
-    """A module as bytes, with what its sections say; each is read when it is first asked for.
+    """A module as bytes, with the content of its sections; each is read on first use.
 
-    Raises: ModuleError, on construction if the bytes are no WebAssembly module or end early.
+    Raises: ModuleError, on construction if the bytes are not a WebAssembly module or end early.
     """
 
     @cached_property
@@ -61,6 +61,6 @@ class Bytecode(Binary):
         if markers:
             raise ModuleError(f"the module is for an unknown Proxy-Wasm ABI ({markers[0]}); known are {versions}")
         raise ModuleError(
-            "no Proxy-Wasm filter: the module exports no proxy_abi_version_… function "
+            "not a Proxy-Wasm filter: the module exports no proxy_abi_version_… function "
             f"(known versions: {versions}); build it with a Proxy-Wasm SDK, as a library and not as a program"
         )

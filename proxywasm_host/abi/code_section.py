@@ -1,8 +1,7 @@
-"""Measures the code of a module: the figures that decide what an engine will need to compile it.
+"""Measures the code of a module: the figures that decide what it costs an engine to compile it.
 
-Every instruction is looked at once, and nothing is kept of it. Whether the code is valid is for the engine to say: of
-code that is not, the figures are of as much as can be read. The C form (``native/code_section.c``) is 200 times
-faster.
+Every instruction is read once and not kept. The engine decides whether the code is valid: for invalid code, the figures
+are those of the part that can be read. The C form (``native/code_section.c``) is 200 times faster.
 
 Source: WebAssembly core specification 3.0, "Binary Format: Instructions", and the proposals that it names.
 """
@@ -24,49 +23,49 @@ __all__ = ["PROPOSALS", "Code", "Figure", "proposal_of", "read_code"]
 
 
 class Figure(NamedTuple):
-    """The largest of its kind, and the function that has it: its number among those that have code."""
+    """The largest value of a figure, and the function that has it: its number among the functions with code."""
 
     most: int
     function: int
 
 
 class Code(NamedTuple):
-    """What there is at most in one function, or nested in it; and in all of them."""
+    """The largest figures of a function, and the sums over all functions."""
 
     body: Figure
-    """Bytes of a function."""
+    """Bytes of a function's code."""
     locals: Figure
-    """Its parameters and locals."""
+    """Parameters and locals of a function."""
     depth: Figure
-    """Blocks within each other."""
+    """Depth of nested blocks."""
     loops: Figure
-    """Loops within each other."""
+    """Depth of nested loops."""
     targets: Figure
     """Targets of one ``br_table``."""
     merges: Figure
-    """How many values (locals, and what is on the stack) branches have to bring together, over all branches of a
-    function. What compiling costs is linear in the size of code, but for this."""
+    """How many values (locals and stack) branches have to merge, over all branches of a function. But for this, the
+    cost of compiling is linear in the size of the code."""
     calls: Figure
-    """Calls in a function, of which an indirect one counts for `INDIRECT`: as many as others it costs at least. Each
-    result after the first counts for one, and so does an instruction that calls the engine (``table.grow``,
-    ``elem.drop``, ``data.drop``)."""
+    """Calls in a function. An indirect call counts as `INDIRECT` calls, because it costs at least as much. Each result
+    after the first counts as one, and so does an instruction that calls the engine (``table.grow``, ``elem.drop``,
+    ``data.drop``)."""
     optimising: Figure
     """Microseconds that V8 needs to optimise a function, at most, by the estimate of `OPTIMISING`."""
     all_merges: int
     """The merges of all functions."""
     all_optimising: int
-    """What the `slow` functions need together."""
+    """Microseconds that the `slow` functions need together."""
     grows_tables: bool
     stopped: int
-    """Where the first instruction stands that is not allowed; -1 if all are."""
+    """Position of the first instruction that is not allowed; -1 if all are allowed."""
     slow: tuple[int, ...]
     """Functions that need more than `SLOW` to be optimised: their numbers among those that have code."""
     ranges: bytes | None
-    """Where each instruction begins and ends that works on a range of memory or of a table, or is ``memory.grow`` or
-    ``table.set``: positions in the module, of 64 bits each. ``None`` if there are more than `MOST_RANGES`."""
+    """Begin and end, as positions of 64 bits in the module, of each instruction that works on a range of memory or of a
+    table, or is ``memory.grow`` or ``table.set``. ``None`` if there are more than `MOST_RANGES`."""
 
 
-# How an instruction goes on behind its opcode, and what else is to be done about it.
+# The immediates of an instruction after its opcode, and special treatment.
 (
     UNKNOWN,
     NOTHING,
@@ -209,7 +208,7 @@ _ALLOWED_IF_ASKED: Final[dict[str, tuple[dict[int, tuple[int, int]], ...]]] = {
     "relaxed SIMD": ({}, {}, dict.fromkeys(range(256, 276), (NOTHING, -1))),
 }
 _OTHERS: Final = (
-    # first opcode, last, first after the prefix, last: of proposals that cannot be had at all
+    # first opcode, last, first after the prefix, last: of proposals that are never allowed
     (0x14, 0x15, 0, 0, "typed function references"),
     (0x28, 0x3E, 0, 0, "multiple memories"),
     (0xD3, 0xD3, 0, 0, "garbage collection"),
@@ -225,7 +224,7 @@ _OTHERS: Final = (
 
 
 def proposal_of(opcode: int, more: int) -> str | None:
-    """The proposal that an instruction belongs to, or ``None`` if it is of none that is known."""
+    """The proposal that an instruction belongs to, or ``None`` if it belongs to no known one."""
     for proposal, tables in _ALLOWED_IF_ASKED.items():
         for prefix, table in zip((None, 0xFC, 0xFD), tables, strict=True):
             if (opcode in table) if prefix is None else (opcode == prefix and more in table):
@@ -237,16 +236,16 @@ def proposal_of(opcode: int, more: int) -> str | None:
 
 
 PROPOSALS: Final = frozenset(_ALLOWED_IF_ASKED)
-"""Those that can be asked for."""
+"""Proposals that can be allowed."""
 _VECTORS = 276
 _OF_ANOTHER_MEMORY = 0x40
-"""From here on, the flags of a load or store say that the number of a memory follows."""
+"""From this flag on, the number of a memory follows the flags of a load or store."""
 MOST_RANGES: Final = 1 << 20
 
 
 @cache
 def _simple() -> re.Pattern[bytes]:
-    """Instructions that need no look at what is around them, in groups of the same effect on the stack."""
+    """Instructions that can be read without their context, in groups of the same effect on the stack."""
     behind = {
         NOTHING: b"",
         NUMBER: wasm.NUMBER,
@@ -268,12 +267,12 @@ def _simple() -> re.Pattern[bytes]:
 _EFFECTS: Final = (0, 0, 1, -1, -2)
 _END, _GET_LOCAL, _TEE_LOCAL, _IS_ZERO = 0x0B, 0x20, 0x22, 0x45
 _NOTED: Final = (_TEE_LOCAL, _IS_ZERO)
-"""Of no effect on the stack, and yet not in a run of others: a branch behind one may be a choice."""
+"""Instructions without effect on the stack that end a run of plain ones: a branch after one may be a choice."""
 
 
 @lru_cache(8)
 def _tables(allowed: frozenset[str]) -> tuple[bytes, bytes]:
-    """How each instruction goes on, and its effect on the stack, each a byte: plain ones, FC, FD."""
+    """Immediates and stack effect of each instruction, a byte each: plain ones, FC, FD."""
     kinds, effects = bytearray(256 + 256 + _VECTORS), array("b", bytes(256 + 256 + _VECTORS))
     for asked in ((_PLAIN, _MORE, _VECTOR), *(_ALLOWED_IF_ASKED[name] for name in sorted(allowed))):
         for first, table in zip((0, 256, 512), asked, strict=True):
@@ -295,7 +294,7 @@ def read_code(
     Args:
         types: how many parameters and results each type of a function has.
         functions: the type of each function, imported ones first, of which there are `imported`.
-        allowed: names of the proposals whose instructions are read beside those that every engine has.
+        allowed: names of proposals whose instructions are allowed beside those of every engine.
     """
     read = _read_code if NATIVE is None else NATIVE.read_code
     flat = array("Q", (params | results << 32 for params, results in types))
@@ -327,38 +326,37 @@ def read_code(
 
 INDIRECT: Final = 10
 SLOW: Final = 40_000
-"""Microseconds of a function that is not to be optimised in the midst of a call."""
+"""Microseconds from which a function should not be optimised during a call."""
 
 
 class Optimising(NamedTuple):
-    """What V8's optimising compiler needs for one of each, in microseconds."""
+    """Microseconds that V8's optimising compiler needs for one of each."""
 
     bytes: float
     merges: float
     calls: float
     locals_squared: float
-    """All of a function's, which may be live at the same time."""
+    """Values of a function, all of which may be live at the same time."""
     phis: float
-    """A local that a loop may set, at its begin, and again at each branch back to it."""
+    """A local that a loop may set: once at its begin and once at each branch back to it."""
     phis_squared: float
-    """Registers are sought for all of them, at each of the others."""
+    """Registers are allocated for all values at each of these."""
     splits: float
-    """An instruction that divides the code: a loop, a branch back to one, an indirect call, a division with a sign,
-    what is caught; a conversion that saturates and what is thrown count for two, a ``table.get`` and a ``ref.func`` for
-    three."""
+    """An instruction that divides the code: a loop, a branch back to one, an indirect call, a signed division, a
+    ``catch``. A saturating conversion and a ``throw`` count as two, a ``table.get`` and a ``ref.func`` as three."""
     splits_squared: float
     targets_squared: float
     """All targets of a function's ``br_table``."""
     choices_squared: float
-    """A branch on a local's value as it stands, on a block's, or on whether that is zero; a ``br_table`` counts for
-    two. V8 makes another copy of what follows where such a value is known on one of the ways that lead to it."""
+    """A branch on a local or on a block's result, or on whether one is zero; a ``br_table`` counts as two. Where such a
+    value is known on one of the paths to the branch, V8 copies the code that follows."""
 
 
 OPTIMISING: Final = Optimising(0.74, 0.1, 2.5, 0.002, 0.5, 0.0002, 10.0, 0.0065, 0.001, 0.13)
-"""Measured on V8 14.4: 190 shapes of code, each as dear as can be for its size, need hardly more than what is said,
-filters' code as much, and 1,800 functions made at random at most half as much again."""
+"""Measured on V8 14.4: 190 shapes of code, each as expensive as its size allows, need hardly more than the estimate;
+so does the code of filters; 1,800 random functions need at most 1.5 times as much."""
 _MOST = 1 << 32
-"""What is counted beyond that counts as that."""
+"""Counters stop at this number."""
 
 
 def _read_code(
@@ -372,8 +370,8 @@ def _read_code(
     imported: int,
     weights: bytes,
 ) -> tuple[tuple[int, ...], int, int, bool, int, list[int], bytes | None]:
-    """As `_native.read_code`: pairs of a figure and its function, all merges, what slow functions need, whether tables
-    grow, where it stopped, the functions that are slow, and where instructions on ranges are."""
+    """As `_native.read_code`: pairs of a figure and its function, all merges, the time of slow functions, whether
+    tables grow, where it stopped, the slow functions, and the places of instructions on ranges."""
     known = array("Q", types), array("Q", functions)
     *costs, most_quick = array("d", weights)
     reader = Reader(data, start, end)
@@ -406,8 +404,8 @@ def _read_code(
 
 
 class _Block:
-    """A block that is being read: the height of the stack below it, its parameters and results, where it begins if it
-    is a loop, and how many branches lead back there."""
+    """A block that is being read: the height of the stack below it, its parameters and results, its begin if it is a
+    loop, and the number of branches back there."""
 
     __slots__ = ("backs", "below", "loop_at", "params", "results")
 
@@ -433,7 +431,7 @@ class _Body:
         self.ranges = array("Q")
 
     def figures(self) -> tuple[int, ...]:
-        """All but its size and what it needs, in the order of `Code`."""
+        """All figures but its size and its time, in the order of `Code`."""
         return self.locals, self.depth, self.loops, self.targets, self.merges, self.calls
 
     def optimising(self, size: int, each: Optimising) -> int:
@@ -451,12 +449,12 @@ class _Body:
         return packed & _MOST - 1, packed >> 32
 
     def _block(self) -> tuple[int, int]:
-        """Parameters and results of a block."""
+        """Number of parameters and results of a block."""
         first = self._reader.data[self._reader.at] if self._reader.at < self._reader.end else 0
         type = self._reader.leb()
         if first == 0x40:
             return 0, 0
-        if first & 0xC0 == 0x40:  # a negative number in one byte: the type of one value
+        if first & 0xC0 == 0x40:  # one byte with a negative number is the type of one value
             if first in (0x63, 0x64):
                 self._reader.leb()
             return 0, 1
@@ -469,13 +467,13 @@ class _Body:
         self.phis += values * (3 + backs)
 
     def _branch(self, blocks: Sequence[_Block], depth: int) -> None:
-        """Note where a branch leads."""
+        """Count a branch to this label."""
         if depth < len(blocks) and blocks[-1 - depth].loop_at >= 0:
             blocks[-1 - depth].backs += 1
             self.splits += 1
 
     def read(self, index: int) -> None:
-        """Read the function that has this number among all."""
+        """Read the function with this number among all functions."""
         try:
             type = self._functions[index] if index < len(self._functions) else len(self._types)
             self._read(*self._arity(type))
@@ -492,12 +490,12 @@ class _Body:
                 number()
         blocks = [_Block(0, 0, results)]
         height = loops = 0
-        last = before = 0  # what was read last, and before that
+        last = before = 0  # the last two instructions
         while True:
             below = blocks[-1].below
             while found := match(reader.data, reader.at, reader.end):
                 before, last = last, reader.data[reader.at]
-                if found.lastindex == 1:  # a run
+                if found.lastindex == 1:  # a run of plain instructions
                     before = last
                 reader.at = found.end()
                 height = max(height + _EFFECTS[found.lastindex or 0], below)
@@ -571,7 +569,7 @@ class _Body:
                 if not blocks:
                     return
                 height = ended.below + ended.results
-                if ended.loop_at >= 0:  # what sets a local has two bytes or more
+                if ended.loop_at >= 0:  # setting a local takes two bytes or more
                     loops -= 1
                     self._phis(min(self.locals, (reader.at - ended.loop_at) // 2), ended.backs)
             elif kind == BRANCH_IF:

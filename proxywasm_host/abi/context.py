@@ -1,13 +1,13 @@
-"""What hostcalls work on: the state of a context, and what they need of its VM.
+"""The state of a context, and the part of its VM, that hostcalls work on.
 
 Rules of this module:
 
-* State that hostcalls only read and write is of plain built-in types: a header map is a list of ``(bytes, bytes)``
-  with names in lower case, a buffer is ``bytes``, or a `HeldBody`. So the C extension works on the same objects;
-  where it is there, its ``ContextState`` takes the place of the one here.
-* A map or a buffer that may not be seen now is ``None``; the runtime sets and unsets them as phases come and go.
-* What a hostcall starts (a local response, a callout, …) is a method; the runtime's contexts override those that
-  make sense for them, and the answers here are those of a context for which they do not.
+* State that hostcalls only read and write has plain built-in types: a header map is a list of ``(bytes, bytes)`` with
+  names in lower case, a buffer is ``bytes`` or a `HeldBody`. So the C extension can work on the same objects; its
+  ``ContextState`` replaces the one here.
+* A map or a buffer that cannot be read now is ``None``; the runtime sets them in the phases that have them.
+* An action that a hostcall starts (a local response, a callout, …) is a method. The runtime's contexts override those
+  that they support; the methods here are those of a context that does not support them.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ __all__ = ["READ_ONLY", "Context", "VmState"]
 
 BUFFERS = 10
 DECLARED = 256
-"""Bytes that a declared property costs beside its name."""
-READ_ONLY = "property {0} was declared as one that is set once"
+"""Bytes of a declared property beside its name."""
+READ_ONLY = "property {0} was declared as one that can be set only once"
 check_constants(BUFFERS=BUFFERS, MAPS=len(MapType))
 
 
 class ContextState:
-    """What hostcalls read and write of a context."""
+    """The state of a context that hostcalls read and write."""
 
     read_only = False
-    """True while the context is logged: nothing can be changed any more."""
+    """True during on_log, when nothing can be changed any more."""
 
     def __init__(self, id: int, root: Any = None) -> None:
         self.id = id
@@ -61,9 +61,9 @@ class Context(ContextState):
 
     root: Context
     status: tuple[int, bytes] = (0, b"")
-    """What ``proxy_get_status`` tells of the last callout."""
+    """Result of ``proxy_get_status``: code and message of the last callout."""
     set_once: frozenset[str] = frozenset()
-    """Properties that this context has declared as read-only: in each of its streams they are set once."""
+    """Properties that this context has declared as read-only: each of its streams may set them once."""
 
     @property
     def name(self) -> str:
@@ -80,19 +80,19 @@ class Context(ContextState):
         return None
 
     def map_limits(self, map: int) -> tuple[int, int]:
-        """How many headers a map of the stream may have, and how many bytes of them, for this guest to add one."""
+        """The number and the bytes of headers in a map of the stream up to which this guest may add one."""
         return MAX_ENTRIES, MAX_SIZE
 
     def past_headers(self, map: int) -> HeaderList | None:
-        """Headers that have gone on, or ``None`` if there were none or their stream is not this context's."""
+        """Headers that have gone on; ``None`` if there were none or they belong to another stream."""
         return None
 
     def writable_size(self, buffer: int) -> int:
-        """Bytes to which a buffer that can be read may be made to grow; 0 if it cannot be changed."""
+        """Bytes to which the guest may make a buffer grow; 0 if it cannot be changed."""
         return 0
 
     def vm_failed(self) -> None:
-        """The guest has failed, in this context or in another of its VM."""
+        """React to a failure of the guest, in this context or in another one of its VM."""
 
     def send_local_response(
         self, status: int, details: bytes, body: bytes, headers: HeaderList, grpc_status: int | None
@@ -100,13 +100,13 @@ class Context(ContextState):
         """Answer the client instead of going on, once the guest has returned."""
 
     def continue_stream(self, stream: int) -> Refusal | None:
-        """Resume, once the guest has returned. Nothing happens for what the context does not have."""
+        """Resume, once the guest has returned. Does nothing for a stream type that the context does not have."""
         if stream == StreamType.UPSTREAM:
             return Refusal(Status.UNIMPLEMENTED, "an upstream connection cannot be continued")
         return None
 
     def close_stream(self, stream: int) -> Refusal | None:
-        """Close, once the guest has returned. Nothing happens for what the context does not have."""
+        """Close, once the guest has returned. Does nothing for a stream type that the context does not have."""
         return None
 
     def clear_route_cache(self) -> None:
@@ -129,22 +129,22 @@ class Context(ContextState):
     def set_property(self, name: str, value: bytes) -> Refusal | None:
         """Store a property for the filters that come after, and for the access log.
 
-        `name` is the path as the guest gave it, NULs included: only one without can be read again (as in Envoy).
+        `name` is the path as the guest gave it, with its NULs. A name that has NULs cannot be read again (as in Envoy).
         """
         return Refusal(Status.NOT_FOUND, "context {0} is not a stream: it has no properties", self.id)
 
     @cached_property
     def expressions(self) -> Expressions:
-        """The expressions in CEL that a plugin has made (its root context's)."""
+        """The CEL expressions that the plugin has made, in its root context."""
         return Expressions()
 
     @cached_property
     def _declared(self) -> tuple[set[str], Quota]:
-        """Properties that this context has declared, and how much they may be."""
+        """Quota of the properties that this context has declared."""
         return set(), Quota("the properties that this context declared", MIB)
 
     def declare_property(self, name: str, *, read_only: bool) -> Refusal | None:
-        """Say what a property is, before it is set. What a root context declares holds in all of its streams."""
+        """Declare a property before it is set. A declaration of a root context holds in all of its streams."""
         declared, quota = self._declared
         if name in declared:
             return Refusal(Status.BAD_ARGUMENT, "property {0} has been declared before", name)
@@ -155,20 +155,20 @@ class Context(ContextState):
         return None
 
     def set_filter_state(self, name: str, value: bytes) -> Refusal | None:
-        """Set one of Envoy's own objects in the filter state, for the proxy and the filters that come after."""
+        """Set an object of Envoy's filter state, for the proxy and the later filters."""
         return Refusal(Status.NOT_FOUND, "context {0} is not a stream: it has no filter state", self.id)
 
     # -- The plugin ----------------------------------------------------------------------------------------------
 
     def done(self) -> Refusal | None:
-        """``proxy_done``: what on_done held back may go on."""
+        """``proxy_done``: end the wait that on_done began."""
         return Refusal(Status.NOT_FOUND, "on_done of context {0} is not pending", self.id)
 
     def set_tick_period(self, milliseconds: int) -> None:
-        """Call on_tick each so many milliseconds; 0 stops."""
+        """Call on_tick every so many milliseconds; 0 stops that."""
 
     def _no_plugin(self) -> Refusal:
-        return Refusal(Status.BAD_ARGUMENT, "context {0} is not a plugin's", self.id)
+        return Refusal(Status.BAD_ARGUMENT, "context {0} is not a plugin's root context", self.id)
 
     def register_queue(self, name: bytes) -> int | Refusal:
         """Register a shared queue, and notify this plugin of its messages. Returns its token."""
@@ -195,11 +195,11 @@ class Context(ContextState):
         return self._no_plugin()
 
     def grpc_close(self, token: int) -> Refusal | None:
-        """Say that no more messages will be sent."""
+        """Close the guest's side: no more messages will be sent."""
         return self._no_plugin()
 
     def grpc_cancel(self, token: int) -> Refusal | None:
-        """Break off; no callback comes any more."""
+        """Cancel it; no callback follows."""
         return self._no_plugin()
 
     def redis_init(
@@ -214,7 +214,7 @@ class Context(ContextState):
 
 
 class VmState(Protocol):
-    """What a hostcall needs of its VM."""
+    """The part of a VM that hostcalls use."""
 
     @property
     def version(self) -> AbiVersion:
@@ -223,35 +223,35 @@ class VmState(Protocol):
 
     @property
     def profile(self) -> Profile:
-        """What this VM does as Envoy, or as the specification."""
+        """The profile of this VM."""
         ...
 
     @property
     def services(self) -> Services:
-        """What hostcalls need from outside."""
+        """The services that hostcalls use."""
         ...
 
     @property
     def vm_id(self) -> str:
-        """Whose shared data, queues and metrics it has."""
+        """The vm_id, which selects shared data, queues and metrics."""
         ...
 
     @property
     def vm_configuration(self) -> bytes:
-        """What ``proxy_on_vm_start`` is given."""
+        """The configuration for ``proxy_on_vm_start``."""
         ...
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """What WASI's ``environ_get`` gives."""
+        """The environment for WASI's ``environ_get``."""
         ...
 
     context: Context
-    """The effective context: the one whose callback runs, or the one that the guest chose."""
+    """The effective context: the one of the current callback, or the one that the guest chose."""
 
     @property
     def contexts(self) -> Mapping[int, Context]:
-        """The contexts that are alive, by id."""
+        """The existing contexts, by id."""
         ...
 
     @property
@@ -264,5 +264,5 @@ class VmState(Protocol):
         ...
 
     def write(self, level: int, data: bytes) -> None:
-        """Take a piece of what the guest writes to a standard stream, which is logged in whole lines."""
+        """Take a piece that the guest writes to a standard stream, which is logged in whole lines."""
         ...

@@ -1,4 +1,4 @@
-"""Hostcalls that an embedder adds: rows and handlers of the same form as those of the ABI.
+"""Hostcalls that an embedder adds, with rows and handlers of the same form as those of the ABI.
 
     from proxywasm_host.hostcalls import Refusal, Status, data, data_out, hostcall
 
@@ -8,8 +8,8 @@
 
     Host(hostcalls=[get_secret])
 
-They are linked, marshalled, traced and restricted as ours are. What is wrong with one is said when it is made; what its
-handler gives back is looked at, for a guest must be given what its row promises.
+They are linked, marshalled, traced and restricted like ours. A wrong one is refused when it is made. The results of its
+handler are checked, because a guest must get what its row promises.
 """
 
 from __future__ import annotations
@@ -54,22 +54,22 @@ WANTED: Final[Mapping[Kind, tuple[str, Callable[[Any], bool]]]] = {
     Kind.BYTES_AT: ("bytes", _are_bytes),
     Kind.STRINGS_AT: ("a list of bytes", lambda value: isinstance(value, list) and all(map(_are_bytes, value))),
 }
-"""What a handler returns for a result of each kind: as text for errors, and as a check."""
+"""The value that a handler returns for a result of each kind: as text for errors, and as a check."""
 
 
 @dataclass(frozen=True, eq=False)
 class CustomHostcall:
     """A hostcall of an embedder: its row and its handler. Made by `hostcall`, given to a `Host`.
 
-    `handler` is called as ``handler(vm, *inputs)``, with what the row's parameters say: ``int``, ``bytes``, or a list
-    of pairs of bytes. It returns ``None`` for OK; or the result, a tuple where there are several; or a `Refusal` with
+    `handler` is called as ``handler(vm, *inputs)``, with inputs of the row's kinds: ``int``, ``bytes``, or a list of
+    pairs of bytes. It returns ``None`` for OK; or the result, a tuple if there are several; or a `Refusal` with
     the status and the reason. `vm` is a `VmState`: ``vm.context`` is the context that calls, ``vm.services`` are the
     host's.
 
-    It runs while the guest waits, so it must not block, and must feed no event. An exception that it raises fails the
-    VM, and is named in the failure; `QuotaExceeded` and `ServiceUnavailable` are INTERNAL_FAILURE to the guest.
+    It runs while the guest waits, so it must not block, and must feed no event. An exception makes the VM fail, and is
+    named in the failure; `QuotaExceeded` and `ServiceUnavailable` are INTERNAL_FAILURE to the guest.
 
-    Raises: TypeError or ValueError, with a sentence, for what cannot be a hostcall.
+    Raises: TypeError or ValueError, for anything that cannot be a hostcall.
     """
 
     row: Hostcall
@@ -81,11 +81,11 @@ class CustomHostcall:
 
     @property
     def name(self) -> str:
-        """What filters import it as, from ``env``."""
+        """The name under which filters import it from ``env``."""
         return self.row.name
 
     def bound(self) -> Callable[..., Any]:
-        """The handler as the marshaller calls it, with a check of its result."""
+        """The handler for the marshaller, with a check of its result."""
         row, handler = self.row, self.handler
 
         @wraps(handler)
@@ -108,10 +108,10 @@ def hostcall(
     since: AbiVersion = AbiVersion.V0_1_0,
     until: AbiVersion = AbiVersion.V0_2_100,
 ) -> Callable[[Callable[..., Any]], CustomHostcall]:
-    """Make a hostcall of the function that follows.
+    """Decorator that makes a hostcall of a function.
 
     Args:
-        name: what filters import it as, from ``env``; not one of the ABI's.
+        name: the name under which filters import it from ``env``; not a name of the ABI.
         params: its parameters in the order of the WebAssembly signature, results included: ``data("key")``,
             ``u32("id")``, ``data_out("value")``, …
         returns: ``"i32"``, the status; ``None`` if the function has no result.
@@ -127,16 +127,16 @@ def by_name(hostcalls: Iterable[CustomHostcall]) -> dict[str, CustomHostcall]:
     """The hostcalls of one host. Raises: TypeError, ValueError."""
     found: dict[str, CustomHostcall] = {}
     if isinstance(hostcalls, (CustomHostcall, Mapping, str)) or not isinstance(hostcalls, Iterable):
-        raise TypeError(f"hostcalls are a list of what @hostcall(…) makes, not {hostcalls!r}")
+        raise TypeError(f"hostcalls are a list of functions decorated with @hostcall(…), not {hostcalls!r}")
     for one in hostcalls:
         if not isinstance(one, CustomHostcall):
-            raise TypeError(f"a hostcall is made with @hostcall(name, …), {one!r} was not")
+            raise TypeError(f"a hostcall is a function decorated with @hostcall(name, …), not {one!r}")
         if found.setdefault(one.name, one) is not one:
             raise ValueError(f"two hostcalls are called {one.name}")
     return found
 
 
-# -- What can be wrong -------------------------------------------------------------------------------------------------
+# -- Checks ------------------------------------------------------------------------------------------------------------
 
 
 def _check_row(row: Any) -> None:
@@ -146,7 +146,7 @@ def _check_row(row: Any) -> None:
     if not isinstance(name, str) or not name:
         raise TypeError(f"a hostcall has a name of text, such as 'proxy_get_secret', not {name!r}")
     if name in OURS:
-        raise ValueError(f"{name} is a function of the ABI: what it does is not for an embedder to say")
+        raise ValueError(f"{name} is a function of the ABI, which an embedder cannot replace")
     params: Any = row.params
     if not isinstance(params, tuple):
         raise TypeError(f"{name}: parameters are a tuple of data(…), u32(…), data_out(…) and the like")
@@ -155,7 +155,7 @@ def _check_row(row: Any) -> None:
     if row.returns not in ("i32", None):
         raise ValueError(f"{name} returns {row.returns!r}: a hostcall returns 'i32', its status, or None")
     if len(row.params) > MAX_PARAMS:
-        raise ValueError(f"{name} has {len(row.params)} parameters, at most {MAX_PARAMS} are possible")
+        raise ValueError(f"{name} has {len(row.params)} parameters, and {MAX_PARAMS} is the limit")
     if not isinstance(since, AbiVersion) or not isinstance(until, AbiVersion) or since > until:
         raise ValueError(f"{name}: since and until are versions of the ABI, the older one first")
     for param in params:
@@ -174,7 +174,7 @@ def _check_param(name: str, param: Any) -> None:
     if not isinstance(called, str) or not called or not isinstance(kind, Kind):
         raise TypeError(f"{name}: a parameter has a name of text and a Kind, not {called!r} and {kind!r}")
     if "{" in called or "}" in called:
-        raise ValueError(f"{name}: a parameter cannot be called {called!r}, for its name stands in reasons")
+        raise ValueError(f"{name}: a parameter cannot be called {called!r}, because its name is part of messages")
     if enum is not None:
         known = isinstance(enum, type) and issubclass(enum, IntEnum) and len(enum) > 0
         if not known or kind is not Kind.U32 or min(enum) < 0:
@@ -182,17 +182,17 @@ def _check_param(name: str, param: Any) -> None:
     if param.early and param.kind is not Kind.U32_OUT:
         raise ValueError(f"{name}: {param.name} is not a number of 32 bits, so it cannot be written early")
     if param.optional and param.kind is not Kind.BYTES_OUT:
-        raise ValueError(f"{name}: {param.name} cannot be optional, only bytes that are a result can")
+        raise ValueError(f"{name}: {param.name} cannot be optional: only a result of bytes can")
 
 
 def _check_handler(row: Hostcall, handler: Any) -> None:
     if not callable(handler):
         raise TypeError(f"the handler of {row.name} is a function, not {handler!r}")
     if inspect.iscoroutinefunction(handler) or inspect.isgeneratorfunction(handler):
-        raise TypeError(f"the handler of {row.name} is asynchronous: the guest waits for it, so it must answer at once")
+        raise TypeError(f"the handler of {row.name} is asynchronous, but the guest waits for it: use a plain function")
     try:
         signature = inspect.signature(handler)
-    except (TypeError, ValueError):  # of C, which does not say
+    except (TypeError, ValueError):  # a function of C has no signature
         return
     inputs = [param.name for param in row.inputs]
     try:
@@ -203,7 +203,7 @@ def _check_handler(row: Hostcall, handler: Any) -> None:
 
 
 def _check_result(row: Hostcall, result: Any) -> None:
-    """Raises: TypeError, unless it is what the row promises."""
+    """Check a result. Raises: TypeError, unless it is what the row promises."""
     outputs = row.outputs
     if not outputs:
         if result is not None:

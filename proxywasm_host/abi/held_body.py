@@ -1,8 +1,8 @@
-"""What a filter holds of a body: bytes that grow at their end and change in place.
+"""The part of a body that a filter holds: bytes that grow at their end and change in place.
 
-Where the C extension is there (``native/held_body.c``), its ``HeldBody`` takes the place of the one here: it gives its
-bytes away without a copy of them, and guests read and write them where they are. So a body that is held, read, replaced
-and sent on is in the host's memory once.
+With the C extension (``native/held_body.c``), its ``HeldBody`` replaces this one: it hands its bytes over without a
+copy, and guests read and write them in place. So a body that is held, read, replaced and sent on is in the host's
+memory once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["HeldBody"]
 
 
 class HeldBody:
-    """``bytes(held)`` are those that are held now; what is changed later does not change them."""
+    """``bytes(held)`` are the current bytes; later changes do not affect them."""
 
     def __init__(self, data: bytes = b"", /) -> None:
         self._data = bytearray(data)
@@ -31,11 +31,11 @@ class HeldBody:
         self._data += data
 
     def splice(self, start: int, length: int, data: bytes, /) -> None:
-        """Put `data` in the place of `length` bytes from `start` on, as far as there are some."""
+        """Replace `length` bytes from `start` on, or fewer at the end, by `data`."""
         self._data[start : start + length] = data
 
     def part(self, start: int, length: int, /) -> bytes:
-        """`length` bytes from `start` on, as far as there are some."""
+        """`length` bytes from `start` on, or fewer at the end."""
         return bytes(memoryview(self._data)[start : start + length])
 
 

@@ -1,13 +1,13 @@
-"""Which host function each import of a module gets.
+"""Finds the host function for each import of a module.
 
 Rules:
 
 * A module sees the hostcalls of its own ABI version, under ``env``; WASI under both of its module names.
-* A name may be imported twice (Go does), and each import gets its function.
-* What an embedder has added (`custom`) is under ``env`` too.
-* The resume calls of 0.1.0 may be declared with or without a result, for its specification and its SDKs disagree.
-* Another import is refused when the module is loaded, with a sentence that says what could be done; or, if the
-  embedder wants that for ``proxy_*`` names (`unknown_imports` ``"stub"``), answers UNIMPLEMENTED when it is called.
+* A name may be imported twice (Go does); each import gets its function.
+* Hostcalls of the embedder (`custom`) are under ``env`` too.
+* The resume calls of 0.1.0 may be declared with or without a result, because its specification and its SDKs disagree.
+* Any other import is refused when the module is loaded, with a sentence that says what to do. With `unknown_imports`
+  ``"stub"``, an unknown ``proxy_*`` import answers UNIMPLEMENTED when it is called.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ RESULT_OPTIONAL: Final = frozenset({"proxy_continue_request", "proxy_continue_re
 ALLOCATOR_MAY_CALL: Final = frozenset(
     {"proxy_log", "fd_write", "clock_time_get", "poll_oneoff", "emscripten_notify_memory_growth"}
 )
-"""What a guest may call inside its allocator (``allocMemory`` in ``wasm.h`` of Envoy's host)."""
+"""Hostcalls allowed inside the guest's allocator (``allocMemory`` in ``wasm.h`` of Envoy's host)."""
 
 START_MAY_CALL: Final = ALLOCATOR_MAY_CALL | (
     frozenset(WASI_ROWS) - {"fd_read", "fd_close", "fd_seek", "path_open", "sched_yield", "proc_exit"}
 )
-"""What a guest may call in ``_initialize`` or ``_start`` (``startVm`` in ``wasm.cc`` of Envoy's host)."""
+"""Hostcalls allowed in ``_initialize`` or ``_start`` (``startVm`` in ``wasm.cc`` of Envoy's host)."""
 
 ALLOCATORS: Final = ("proxy_on_memory_allocate", "malloc")
-"""In the order of the specification; a module that exports both gets the first."""
+"""Names of allocators in the order of the specification; of two exports, the first is used."""
 I32: Final = ("i32",)
 STARTS: Final[dict[str, tuple[str, ...]]] = {
     "_initialize": (),
@@ -50,10 +50,10 @@ STARTS: Final[dict[str, tuple[str, ...]]] = {
     "main": ("i32", "i32"),
     "__main_void": (),
 }
-"""What may be called when a module starts, and its parameters."""
+"""Exports that are called when a module starts, and their parameters."""
 
 NEVER_DONE: Final = {name: status.name for status, names in ALWAYS_REFUSED.items() for name in names}
-"""Functions of WASI that a filter may import and that do nothing, with what they answer."""
+"""Functions of WASI that a filter may import and that do nothing, with their answer."""
 
 Signature = tuple[tuple[str, ...], tuple[str, ...]]
 
@@ -73,7 +73,7 @@ def _row_of(
             return row, None
         if unknown_imports == "stub":
             return Hostcall(name, (), restricted=WasiErrno.NOTCAPABLE), WasiErrno.ENOSYS
-        raise ModuleError(f"import {module}.{name} is not a function of WASI preview 1 that a filter can have")
+        raise ModuleError(f"import {module}.{name} is not a function of WASI preview 1 that a filter can use")
     if module == "env":
         own = custom[name].row if name in custom else None
         row = own if own and own.since <= version <= own.until else hostcalls_of(version).get(name)
@@ -93,7 +93,7 @@ def _row_of(
         if module == "env" and name.startswith("proxy_")
         else (
             "build the filter for wasm32-wasip1 or wasm32-unknown-unknown, "
-            "with nothing that only a browser or another host has"
+            "without functions that only a browser or another host has"
         )
     )
     raise ModuleError(f"import {module}.{name} is offered by no Proxy-Wasm host: {hint}")
@@ -112,12 +112,12 @@ def _offer(
     if kind != "function":
         raise ModuleError(f"import {module}.{name} is a {kind}: a filter may import functions only")
     if signature is None:
-        raise ModuleError(f"import {module}.{name} has no type of parameters and results: the module is damaged")
+        raise ModuleError(f"import {module}.{name} has no type: the module is damaged")
     row, stub = _row_of(module, name, version, unknown_imports, custom)
     if stub is not None:
         if signature[1] not in ((), I32):
             raise ModuleError(
-                f"import {module}.{name} has the type {signature_text(signature)}: no status can be its result"
+                f"import {module}.{name} has the type {signature_text(signature)}, whose result cannot be a status"
             )
         return row, stub
     expected: Signature = (row.types, (row.returns,) if row.returns else ())
@@ -131,13 +131,13 @@ def _offer(
 
 @dataclass(frozen=True)
 class Import:
-    """What becomes of an import of a module.
+    """The status of an import of a module.
 
     Args:
         name: module and name, ``env.proxy_log``.
-        status: ``have``; ``stub``, if it is there and always answers the same; ``refused``, if the module is not loaded
-            for it, or if it is not allowed to this filter.
-        reason: of a stub or refusal, a sentence.
+        status: ``have``; ``stub``, if it always answers the same; ``refused``, if the module is not loaded because of
+            it, or if this filter is not allowed to call it.
+        reason: a sentence, for a stub or a refusal.
     """
 
     name: str
@@ -152,7 +152,7 @@ def look_up(
     unknown_imports: Literal["error", "stub"] = "error",
     hostcalls: Iterable[CustomHostcall] = (),
 ) -> list[Import]:
-    """What becomes of each import; the arguments are those of `link`, which refuses a module for the first refusal."""
+    """The status of each import. The arguments are those of `link`, which refuses a module for the first refusal."""
     custom = {one.name: one for one in hostcalls}
     found: dict[str, Import] = {}
     for module, name, kind, signature in imports:
@@ -190,17 +190,17 @@ def link(
 ) -> Iterator[tuple[str, str, Signature, Callable[..., Any]]]:
     """(module, name, type, function) for each import, in order.
 
-    `allowed` holds the names of the capabilities that the embedder allows; ``None`` allows all. `hostcalls` are the
-    embedder's own.
+    `allowed` holds the names of the capabilities that the embedder allows; ``None`` allows all. `hostcalls` are those
+    of the embedder.
 
-    Raises: ModuleError, for an import that no host offers, is not a function, or has another type.
+    Raises: ModuleError, for an import that is unknown, is not a function, or has another type.
     """
     custom = {one.name: one for one in hostcalls}
     for module, name, kind, signature in imports:
         row, stub = _offer(module, name, kind, signature, version, unknown_imports, custom)
         signature = cast("FunctionSignature", signature)
         if allowed is not None and name not in allowed and row.returns:
-            call = bind_refusal(row, guest, row.restricted, f"capability {name} is not allowed to this plugin")
+            call = bind_refusal(row, guest, row.restricted, f"this plugin is not allowed to use the capability {name}")
         elif stub is not None:
             call = bind_refusal(row, guest, stub, f"{name} is unknown to this host")
         else:
@@ -215,8 +215,7 @@ def link(
 def check_exports(exports: Sequence[tuple[str, str, FunctionSignature | None]], version: AbiVersion) -> str:
     """Check what a module exports, before it is instantiated. Returns the name of its allocator.
 
-    Raises: ModuleError, if a known callback or what starts the module has another type, or there is no memory or no
-        allocator.
+    Raises: ModuleError, if a known callback or a start export has another type, or if memory or allocator are missing.
     """
     functions = {name: signature for name, kind, signature in exports if kind == "function"}
     known = {row.name: row for row in CALLBACKS if row.since <= version <= row.until}
@@ -236,7 +235,7 @@ def check_exports(exports: Sequence[tuple[str, str, FunctionSignature | None]], 
                 f"{signature_text((params, I32))} or {signature_text((params, ()))} when the module starts"
             )
     if not any(kind == "memory" and name == "memory" for name, kind, _ in exports):
-        raise ModuleError("the module exports no memory under the name 'memory', so no host can talk to it")
+        raise ModuleError("the module exports no memory under the name 'memory', so a host cannot use it")
     for name in ALLOCATORS:
         if name in functions:
             if functions[name] != (I32, I32):

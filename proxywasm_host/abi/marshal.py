@@ -1,23 +1,22 @@
-"""The marshaller: between a guest's integers and a handler's values. The only code that touches guest memory.
+"""The marshaller converts between a guest's integers and a handler's values. No other code touches guest memory.
 
 Rules, from ``exports.cc`` of Envoy's host, in this order for every hostcall:
 
 1. a number beyond its enumeration is BAD_ARGUMENT;
-2. inputs are read; a range is good if address + size ≤ size of memory, also when its size is 0;
-3. a slot that is declared ``early`` is written with 0;
-4. the handler is called; if it refuses, its status is the answer and nothing is written. Where the host would keep too
-   much (`QuotaExceeded`), or a service does not answer (`ServiceUnavailable`), that is INTERNAL_FAILURE: Envoy's answer
-   where a circuit breaker lets no more callouts through. For all else Envoy has no limit, and ngx_wasm_module ends the
-   guest where a memory zone of its is full;
-5. each result: memory from the guest's allocator (none for an empty result, which is address 0 and size 0), the
-   bytes, the address, the size. The allocator may trap, which fails the VM, or give 0 or a bad address, which does not;
-6. any bad address is INVALID_MEMORY_ACCESS (WASI: EFAULT) to the guest, and nothing more.
+2. inputs are read; a range is valid if address + size ≤ size of memory, even if its size is 0;
+3. a slot that is declared ``early`` is set to 0;
+4. the handler is called; if it refuses, its status is the answer and nothing is written. `QuotaExceeded` and
+   `ServiceUnavailable` are INTERNAL_FAILURE, which is Envoy's answer when a circuit breaker stops callouts. Envoy has
+   no other limits, and ngx_wasm_module ends a guest when one of its memory zones is full;
+5. each result is written: memory from the guest's allocator (none for an empty result, which is address 0 and size 0),
+   then the bytes, the address, the size. If the allocator traps, the VM fails; if it returns 0 or a bad address, not;
+6. a bad address is INVALID_MEMORY_ACCESS (WASI: EFAULT) to the guest, without further consequences.
 
-From each row of the table one Python function is compiled (`_source`), so that a hostcall costs no loop over its
+Each row of the table is compiled to one Python function (`_source`), so that a hostcall needs no loop over its
 parameters. A handler never sees an address.
 
-Where the C extension is there (`proxywasm_host.abi.native`), its ``Guest``, ``Calls`` and ``Hostcall`` take the places
-of what is here, with the same results; the Python ones stay, under names that begin with ``Python``.
+With the C extension (`proxywasm_host.abi.native`), its ``Guest``, ``Calls`` and ``Hostcall`` replace the classes here,
+with the same results; the Python ones stay, under names that begin with ``Python``.
 """
 
 from __future__ import annotations
@@ -53,18 +52,18 @@ U32: Final = struct.Struct("<I")
 U64: Final = struct.Struct("<Q")
 PACK_U32: Final = U32.pack_into
 SHOWN: Final = 96
-"""Bytes of a value in a reason."""
+"""Most bytes of a value in a reason."""
 RECORDED: Final = 64 * 1024
-"""Bytes of arguments and results that are remembered for failure reports and shown to listeners."""
+"""Most bytes of arguments and results that are kept for failure reports and shown to listeners."""
 BAD_ARGUMENT: Final = int(Status.BAD_ARGUMENT)
 INTERNAL_FAILURE: Final = int(Status.INTERNAL_FAILURE)
 NOT_DONE: Final = (QuotaExceeded, ServiceUnavailable)
 TEXT: Final = 1024
-"""Bytes that are remembered of what was written in several calls."""
+"""Most bytes that are kept of a text written in several calls."""
 FDS: Final = 2
 """File descriptors that can be written to."""
 MAX_RANGES: Final = 1024
-"""Ranges that are gathered at once (IOV_MAX of POSIX systems); the guest is told how many bytes that was."""
+"""Ranges that are gathered at once (IOV_MAX of POSIX systems). The guest gets the number of bytes taken."""
 
 
 class GuestMemory(Protocol):
@@ -73,17 +72,17 @@ class GuestMemory(Protocol):
     view: memoryview
 
     def refresh(self) -> bool:
-        """Find the memory again, which may have moved as it grew. Whether it has."""
+        """Update the view after memory may have moved. Returns whether it changed."""
         ...
 
 
 class NoMemory:
-    """The memory of a guest that has none yet: every address is bad."""
+    """Stands for the memory of a guest that has none yet: every address is bad."""
 
     view = memoryview(bytearray())
 
     def refresh(self) -> bool:
-        """Find the memory again, which may have moved as it grew. Whether it has."""
+        """Update the view after memory may have moved. Returns whether it changed."""
         return False
 
 
@@ -92,11 +91,11 @@ class BadAddress(Exception):
 
 
 class RestrictedCall(Exception):
-    """A guest made a hostcall where none may be made (in its allocator, or while it starts). Fails the VM."""
+    """A guest made a hostcall where none is allowed (in its allocator, or while it starts). The VM fails."""
 
 
 def misuse(vm: Any, reason: str, *args: object) -> Refusal:
-    """BAD_ARGUMENT for what makes no sense in this callback. Raises: RestrictedCall, where the profile says so."""
+    """BAD_ARGUMENT for a call without meaning in this callback. Raises: RestrictedCall, where the profile says so."""
     refusal = Refusal(Status.BAD_ARGUMENT, reason, *args)
     if vm.profile.misuse_fails:
         raise RestrictedCall(refusal.reason)
@@ -104,21 +103,21 @@ def misuse(vm: Any, reason: str, *args: object) -> Refusal:
 
 
 def shown(value: object) -> object:
-    """A value as reasons show it: bytes as text, and not more than a line of them."""
+    """A value for a reason: bytes as text, and at most a line of them."""
     if isinstance(value, bytes):
         return value[:SHOWN].decode("utf-8", "backslashreplace") + ("…" if len(value) > SHOWN else "")
     return value
 
 
 def shortened(args: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Arguments for the record, shortened: a guest must not make the host keep large ones."""
+    """Arguments, shortened for the record: a guest must not make the host keep large ones."""
     return tuple(arg[:RECORDED] if isinstance(arg, (bytes, list)) else arg for arg in args)
 
 
 class Refusal:
     """A handler's answer other than OK: the status, and the reason for traces and reports.
 
-    The reason is formatted only if somebody reads it.
+    The reason is formatted when it is read.
     """
 
     __slots__ = ("_args", "_reason", "status")
@@ -130,11 +129,11 @@ class Refusal:
 
     @property
     def reason(self) -> str:
-        """Why, in one sentence."""
+        """The reason, in one sentence."""
         return self._reason.format(*map(shown, self._args)) if self._args else self._reason
 
     def about(self, reason: str) -> tuple[object, ...]:
-        """What is named in the reason, if it is this one; else nothing."""
+        """The values in the reason, if it is this one; else an empty tuple."""
         return self._args if self._reason == reason else ()
 
     def __repr__(self) -> str:
@@ -142,13 +141,13 @@ class Refusal:
 
 
 class MalformedList(list[tuple[bytes, bytes]]):
-    """The empty list that malformed header pairs are taken for; `reason` says what was wrong with them."""
+    """The empty list that malformed header pairs count as; `reason` says what was wrong with them."""
 
     reason = ""
 
 
 class Call(NamedTuple):
-    """One hostcall that was made: what traces and failure reports are made of. Recorded as a plain tuple.
+    """One hostcall of a guest, for traces and failure reports. Recorded as a plain tuple.
 
     `args` is ``None`` if an input could not be read; `result` is the handler's, or a `Refusal`.
     """
@@ -159,7 +158,7 @@ class Call(NamedTuple):
 
     @property
     def status(self) -> int:
-        """What the guest was answered."""
+        """The status that the guest got."""
         return self.result.status if isinstance(self.result, Refusal) else 0
 
 
@@ -169,8 +168,8 @@ RecordedCall = tuple[Hostcall, Union[tuple[Any, ...], None], Any]
 class Calls(deque[RecordedCall]):
     """The last `size` calls, as the fields of a `Call`; `append` is a record for a `Guest`.
 
-    What a guest writes to a file descriptor in several calls, one after the other, is one entry, with the beginning of
-    the text and the number of bytes: pieces of a message must not push everything else out.
+    Successive writes to a file descriptor are one entry, with the beginning of the text and the number of bytes: the
+    pieces of a message must not push everything else out.
     """
 
     def __init__(self, size: int) -> None:
@@ -195,7 +194,7 @@ def _is_output(call: RecordedCall) -> bool:
 
 
 def _join(first: RecordedCall, second: RecordedCall) -> RecordedCall | None:
-    """Two writes as one, unless they are to different file descriptors."""
+    """Two writes as one; ``None`` if they have different file descriptors."""
     (row, before, written), (_, after, more) = first, second
     if before is None or after is None or before[0] != after[0]:
         return None
@@ -204,7 +203,7 @@ def _join(first: RecordedCall, second: RecordedCall) -> RecordedCall | None:
 
 
 class Guest:
-    """The guest's side of the marshaller: its memory, its allocator, and what it may call at the moment."""
+    """The guest's side of the marshaller: its memory, its allocator, and the hostcalls allowed at the moment."""
 
     __slots__ = ("_allocator", "allocator_may_call", "allowed", "memory", "record")
 
@@ -217,12 +216,12 @@ class Guest:
         self.record = record
         """Takes the fields of a `Call` after each hostcall. May be changed at any time."""
         self.allowed: frozenset[str] | None = None
-        """Names of the hostcalls that may be made now; ``None`` is all."""
+        """Names of the hostcalls that are allowed now; ``None`` allows all."""
         self.allocator_may_call = allocator_may_call
         self._allocator: Callable[[int], int] | None = None
 
     def use_allocator(self, allocator: Callable[[int], int], /) -> None:
-        """From now on results can be returned."""
+        """Set the allocator. From now on results can be returned."""
         self._allocator = allocator
 
     def restrict(self, name: str) -> None:
@@ -230,11 +229,11 @@ class Guest:
         raise RestrictedCall(f"{name} was called where it may not be (in the allocator, or while the module starts)")
 
     def grown(self, at: int, size: int) -> memoryview:
-        """A view that holds the range, if memory has grown to it since. Raises: BadAddress."""
+        """A view that contains the range, if memory has grown meanwhile. Raises: BadAddress."""
         self.memory.refresh()
         view = self.memory.view
         if at + size > len(view):
-            raise BadAddress(f"{size} bytes at {at:#x} are not inside the memory of {len(view)} bytes")
+            raise BadAddress(f"{size} bytes at {at:#x} are outside of the memory of {len(view)} bytes")
         return view
 
     def put(self, at: int, number: int, shape: struct.Struct = U32) -> None:
@@ -245,10 +244,10 @@ class Guest:
         shape.pack_into(view, at, number)
 
     def put_bytes(self, value: bytes, address_slot: int, size_slot: int, *, optional: bool = False) -> None:
-        """Return bytes to the guest: where they are, in memory that it allocates, and how many. Nothing is at 0.
+        """Return bytes to the guest, in memory that it allocates, and write their address and size. No bytes are at 0.
 
-        `optional`: a slot at address 0 is one that the guest does not want.
-        Raises: BadAddress, and what the allocator raises.
+        `optional`: the guest does not want a slot whose address is 0.
+        Raises: BadAddress, and the exceptions of the allocator.
         """
         if optional and not (address_slot or size_slot):
             return
@@ -263,7 +262,7 @@ class Guest:
             finally:
                 self.allowed = outer
             if not address:
-                raise BadAddress(f"the guest's allocator gave no memory for {size} bytes")
+                raise BadAddress(f"the guest's allocator returned no memory for {size} bytes")
             view = self.memory.view
             if address + size > len(view):
                 view = self.grown(address, size)
@@ -280,7 +279,7 @@ class Guest:
         PACK_U32(view, size_slot, size)
 
     def put_at(self, value: bytes, at: int) -> None:
-        """Write bytes where the guest asked for them; no bytes fit anywhere. Raises: BadAddress."""
+        """Write bytes to the guest's address. Writing none always works. Raises: BadAddress."""
         size = len(value)
         if not size:
             return
@@ -290,7 +289,7 @@ class Guest:
         view[at : at + size] = value
 
     def put_strings(self, values: list[bytes], table: int, buffer: int) -> None:
-        """Write strings one after another, and the address of each into a table. Raises: BadAddress."""
+        """Write strings one after the other, and their addresses into a table. Raises: BadAddress."""
         for value in values:
             self.put(table, buffer)
             self.put_at(value, buffer)
@@ -300,7 +299,7 @@ class Guest:
     def gather(self, at: int, count: int, most: int) -> bytes:
         """The bytes of a table of ranges, or of its first `MAX_RANGES`; the first `most` of them. Raises: BadAddress.
 
-        Ranges may overlap, so a small memory could name more bytes than the host has: they are refused.
+        Ranges may overlap, so a small memory could name more bytes than the host has; that is refused.
         """
         view = self.memory.view
         if at + 8 * count > len(view):
@@ -312,23 +311,23 @@ class Guest:
                 view = self.grown(address, size)
             total += size
             if total > len(view):
-                raise BadAddress(f"the ranges hold more together than the memory of {len(view)} bytes")
+                raise BadAddress(f"the ranges have more bytes than the memory, which has {len(view)}")
             parts.append(view[address : address + min(size, max(most - total + size, 0))])
         return b"".join(parts)
 
 
 def read_pairs(data: bytes) -> pairs.HeaderList:
-    """Header pairs of a guest; malformed ones are taken as none, as Envoy does."""
+    """Header pairs of a guest; malformed ones count as none, as in Envoy."""
     try:
         return pairs.decode(data)
     except pairs.MalformedPairs as error:
         empty = MalformedList()
-        empty.reason = f"malformed header pairs, taken as none: {error}"
+        empty.reason = f"malformed header pairs count as none: {error}"
         return empty
 
 
 def highest(row_enum: type[IntEnum], version: AbiVersion) -> int:
-    """The greatest member of an enumeration that a version of the ABI has."""
+    """The greatest member of an enumeration in a version of the ABI."""
     if row_enum is BufferType and version < AbiVersion.V0_2_100:
         return int(BufferType.CALL_DATA)
     return max(int(member) for member in row_enum)
@@ -353,7 +352,7 @@ SIGN: Final = {Kind.I32: (0x7FFFFFFF, 1 << 32), Kind.I64: (0x7FFFFFFFFFFFFFFF, 1
 def _source(row: Hostcall, version: AbiVersion) -> Iterator[str]:
     """Lines of a function ``make(handler, vm, guest, row)`` that gives the host function of a row."""
     called, named = row.name, {f"p{place}": p.name for place, p in enumerate(row.params)}
-    # Names of ours, for those of the row may be any text.
+    # Our own names, because those of the row may be any text.
     row = row._replace(params=tuple(p._replace(name=f"p{place}") for place, p in enumerate(row.params)))
     slots = ", ".join(
         {0: p.name, 1: f"{p.name}_at", 2: f"{p.name}_at, {p.name}_size"}[
@@ -392,7 +391,7 @@ def _source(row: Hostcall, version: AbiVersion) -> Iterator[str]:
                 if p.cut:
                     yield f"        {p.name}_end = {p.name}_at + {p.most}"
                 elif p.kind is Kind.PAIRS:
-                    yield f"        {p.name}_end = {p.name}_at + {p.most + 1}"  # enough to be refused
+                    yield f"        {p.name}_end = {p.name}_at + {p.most + 1}"  # enough to refuse it
                 else:
                     reason = f"{BEYOND.format(named[p.name])!r}, {p.name}_size, {p.most}"
                     yield f"        guest.record((row, None, Refusal({BAD_ARGUMENT}, {reason})))"
@@ -467,7 +466,7 @@ check_constants(OK=Status.OK, NOT_FOUND=Status.NOT_FOUND, **{kind.name: number f
 
 @lru_cache(None)
 def _plan(row: Hostcall, version: AbiVersion) -> tuple[tuple[str, int, bool, bool, bool, int, int, bool], ...]:
-    """The parameters of a row as the extension takes them."""
+    """The parameters of a row in the form for the extension."""
     return tuple(
         (
             p.name,
@@ -486,7 +485,7 @@ def _plan(row: Hostcall, version: AbiVersion) -> tuple[tuple[str, int, bool, boo
 def bind_natively(
     row: Hostcall, version: AbiVersion, handler: Callable[..., Any], vm: object, guest: Guest
 ) -> Callable[..., int]:
-    """The same as an object of the extension, whose attribute `native_entry` is for engines."""
+    """The host function of a row as an object of the extension; engines use its attribute `native_entry`."""
     none_is_empty = version == AbiVersion.V0_1_0
     plan = _plan(row, version)
     call: Callable[..., int] = NATIVE.Hostcall(
@@ -496,7 +495,7 @@ def bind_natively(
 
 
 def bind_refusal(row: Hostcall, guest: Guest, status: int, reason: str) -> Callable[..., int]:
-    """A host function that refuses every call, without a look at its arguments."""
+    """A host function that refuses every call and ignores its arguments."""
     call = (row, None, Refusal(status, reason))
 
     def refuse(*_: int) -> int:

@@ -1,16 +1,17 @@
-"""What a module may be, before any engine sees it: its size and shape, the proposals that it uses, and the types of
-what it imports and exports.
+"""Checks a module before any engine sees it: its size and shape, the proposals that it uses, and the types of its
+imports and exports.
 
-Compiling takes an engine a time that is linear in the size of code, but for three things that no compiler of filters
-makes much of: values that many branches bring together, loops in loops, and lists in sections that each engine keeps
-in its own way. So these are bounded, by several times of what large filters have (production plugins of 10 MB; Coraza,
-a web application firewall in Go, of 25 MB). docs/modules.md says what the limits leave room for, in seconds and bytes
-on each engine.
+The time to compile a module is linear in the size of its code, except for three things that compilers of filters make
+little use of: values that many branches merge, nested loops, and lists in sections that each engine keeps in its own
+way. So these are limited, to several times the figures of large filters (production plugins of 10 MB; Coraza, a web
+application firewall in Go, of 25 MB). docs/modules.md has the seconds and bytes that a module within the limits can
+still cost on each engine.
 
-Engines differ in the proposals that they know. Those that no SDK makes use of are refused, in one sentence on each.
+Engines differ in the proposals that they support. Proposals that no SDK uses are refused, with the same sentence on
+each engine.
 
-Source: the limits that engines have themselves (the JavaScript interface of WebAssembly, "Implementation-defined
-Limits"), where theirs are lower than what is linear would need.
+Source: the limits of engines (the JavaScript interface of WebAssembly, "Implementation-defined Limits"), where those
+are lower.
 """
 
 from __future__ import annotations
@@ -58,57 +59,56 @@ __all__ = [
 
 NUMBERS: Final = frozenset({"i32", "i64", "f32", "f64"})
 TABLE_GROWTH: Final = 1024
-"""By how many elements a table may grow."""
+"""Elements by which a table may grow."""
 ELEMENT_BYTES: Final = 16
-"""What an element of a table counts for."""
+"""Bytes that count for an element of a table."""
 _GC_FORMS: Final = (0x4E, 0x4F, 0x50, 0x5E, 0x5F)
 _SHARED, _WIDE, _PAGE_SIZE = 2, 4, 8
-"""In the flags of a memory or a table."""
+"""A bit in the flags of a memory or a table."""
 _SOURCES: Final = (
     Path(__file__),
     Path(__file__).with_name("code_section.py"),
     Path(__file__).parent.parent / "wasm.py",
 )
-"""Of what decides which modules pass, and what is made of them. Their C form gives the same figures."""
+"""Sources that decide which modules pass and how they are changed. Their C form gives the same figures."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModuleLimits:
-    """How large a module may be, and each thing in it; ``None`` for no limit.
+    """Limits on the size of a module and its parts; ``None`` for no limit.
 
     Args:
         size: bytes of the module.
-        functions: those that have code.
+        functions: functions with code.
         body: bytes of the code of one function.
         locals: parameters and locals of one function.
-        depth: blocks within each other.
-        loops: loops within each other.
+        depth: nested blocks.
+        loops: nested loops.
         targets: targets of one ``br_table``.
-        merges: how many values (locals, and what is on the stack) branches have to bring together, over all branches
-            of a function.
+        merges: values (locals and stack) that branches have to merge, over all branches of a function.
         all_merges: the same, over all functions.
-        calls: calls in one function, of which an indirect one counts for ten, and each result after the first for one,
-            as do ``table.grow``, ``elem.drop`` and ``data.drop``, which call the engine.
-        optimising: microseconds that an optimising compiler needs for one function, by an estimate that is made for V8.
-        all_optimising: the same, of all functions together for which it is more than 40 ms.
+        calls: calls in one function. An indirect call counts as ten; each result after the first counts as one, and so
+            do ``table.grow``, ``elem.drop`` and ``data.drop``, which call the engine.
+        optimising: microseconds that an optimising compiler needs for one function, by an estimate for V8.
+        all_optimising: the sum of that over all functions with more than 40 ms.
         types: types of functions.
         values: parameters, or results, of one type.
-        imports, exports, globals: how many there are.
+        imports, exports, globals: how many the module has.
         name: bytes of the name of an import or export.
-        tables: how many there are.
-        elements: elements of all tables together, at first.
-        segments: segments of elements, and elements that are given as expressions.
+        tables: how many the module has.
+        elements: initial elements of all tables together.
+        segments: segments of elements, and elements that are expressions.
         data: segments of data.
-        names: names of functions and other things, as backtraces show them.
+        names: names of functions and other things, for backtraces.
         compile_seconds: processor time that compiling may take.
         compile_memory: bytes that compiling may take.
-        proposals: names of what a module may use beyond that which all engines have: ``"exceptions"``,
-            ``"tail calls"``, ``"relaxed SIMD"``. Whether an engine knows it is for the engine to say.
+        proposals: names of proposals that a module may use beyond those of all engines: ``"exceptions"``,
+            ``"tail calls"``, ``"relaxed SIMD"``. An engine may still refuse one.
 
-    The last two hold where the engine can keep what it has compiled: a module that is not small is then compiled in a
-    process of its own, and is refused with what that has ended by.
+    ``compile_seconds`` and ``compile_memory`` hold if the engine can serialise compiled code: a module that is not
+    small is then compiled in a separate process, and is refused with the reason for which that process ended.
 
-    Raises: ValueError, for a proposal of another name.
+    Raises: ValueError, for an unknown proposal.
     """
 
     size: int | None = 64 << 20
@@ -145,7 +145,7 @@ class ModuleLimits:
 
     @property
     def fingerprint(self) -> str:
-        """Differs where modules that pass differ, or what is made of them: for other limits, and other code of ours."""
+        """Text that differs if other modules pass or are changed otherwise: with other limits or other code of ours."""
         values = (getattr(self, part.name) for part in fields(self) if part.name != "proposals")
         return f"{_revision()} {' '.join(map(str, values))} {' '.join(sorted(self.proposals))}"
 
@@ -157,7 +157,7 @@ def _revision() -> int | None:
 
 DEFAULT_MODULE_LIMITS: Final = ModuleLimits()
 _COUNTED: Final = (
-    # section, the limit, what it has too many of
+    # section, limit, noun
     (TYPE, "types", "types"),
     (IMPORT, "imports", "imports"),
     (FUNCTION, "functions", "functions"),
@@ -175,7 +175,7 @@ def check_size(data: bytes, limits: ModuleLimits) -> None:
 
 
 def check_sections(bytecode: Binary, limits: ModuleLimits) -> None:
-    """Refuse a module for what its sections say, all but that of code. Takes microseconds.
+    """Check all sections of a module but that of code. Takes microseconds.
 
     Raises: ModuleError.
     """
@@ -188,7 +188,7 @@ def check_sections(bytecode: Binary, limits: ModuleLimits) -> None:
     if bytecode.section(TAG) and "exceptions" not in limits.proposals:
         raise _refused("exceptions")
     _check_elements(bytecode, limits)
-    _within(limits, "names", _names(bytecode), "the module names {} things")
+    _within(limits, "names", _names(bytecode), "the module has {} names")
     for module, name, kind, signature in bytecode.imports:
         where = f"import {_short(module)}.{_short(name)}"
         _check_name(where, module + name, max(len(module), len(name)), limits)
@@ -208,9 +208,9 @@ def check_sections(bytecode: Binary, limits: ModuleLimits) -> None:
 
 
 def check_code(bytecode: Binary, limits: ModuleLimits) -> Code | None:
-    """Refuse a module, whose sections have been checked, for its code. Takes a millisecond for half a megabyte.
+    """Check the code of a module whose sections have been checked. Takes a millisecond for half a megabyte.
 
-    Returns: the figures of the code, ``None`` if there is none.
+    Returns: the figures of the code, ``None`` without code.
 
     Raises: ModuleError.
     """
@@ -234,15 +234,15 @@ def check_code(bytecode: Binary, limits: ModuleLimits) -> Code | None:
 
     refuse_if("body", "has {} bytes of code")
     refuse_if("locals", "has {} parameters and locals")
-    refuse_if("depth", "has {} blocks within each other")
-    refuse_if("loops", "has {} loops within each other")
+    refuse_if("depth", "has {} nested blocks")
+    refuse_if("loops", "has {} nested loops")
     refuse_if("targets", "has a br_table of {} targets")
-    refuse_if("merges", "brings {} values together at its branches")
-    refuse_if("calls", "has {} calls, of which an indirect one counts for ten")
+    refuse_if("merges", "merges {} values at its branches")
+    refuse_if("calls", "has {} calls (an indirect one counts as ten)")
     refuse_if("optimising", "needs {} microseconds to be optimised, by estimate")
     slow = "the functions that take more than 40 ms each need {} microseconds to be optimised"
     _within(limits, "all_optimising", code.all_optimising, slow)
-    _within(limits, "all_merges", code.all_merges, "the functions bring {} values together at their branches")
+    _within(limits, "all_merges", code.all_merges, "the functions merge {} values at their branches")
     if code.stopped >= 0:
         reader = Reader(bytecode.data, code.stopped, len(bytecode.data))
         opcode = reader.byte()
@@ -254,7 +254,7 @@ def check_code(bytecode: Binary, limits: ModuleLimits) -> Code | None:
 
 
 def is_small(bytecode: Binary, code: Code | None) -> bool:
-    """Whether a module, which has been checked, cannot take an engine long to compile, a second or two at most."""
+    """Whether a checked module cannot take an engine more than a second or two to compile."""
     if code is None:
         return True
     counts = ((FUNCTION, 2_000), (ELEMENT, 100), (TYPE, 200))
@@ -271,9 +271,9 @@ def is_small(bytecode: Binary, code: Code | None) -> bool:
 
 
 def memory_beside_tables(bytecode: Binary, limit: int | None) -> int | None:
-    """How many bytes memory may have, if it and tables together may have `limit`.
+    """Bytes that memory may have, if memory and tables together may have `limit`.
 
-    Raises: ModuleError, if that is too little.
+    Raises: ModuleError, if that is not enough.
     """
     if limit is None or not bytecode.tables:
         return limit
@@ -282,16 +282,16 @@ def memory_beside_tables(bytecode: Binary, limit: int | None) -> int | None:
     least = bytecode.memory[0] if bytecode.memory else 0
     if room < least <= limit:
         raise ModuleError(
-            f"tables of {elements} elements, which count for {ELEMENT_BYTES} bytes each, and a memory of {least} bytes "
+            f"tables of {elements} elements, which count as {ELEMENT_BYTES} bytes each, and a memory of {least} bytes "
             f"are beyond the limit of {limit} bytes"
         )
     return max(room, 0)
 
 
 def bounded_tables(bytecode: Binary, code: Code | None) -> bytes:
-    """The module with tables that do not grow beyond `TABLE_GROWTH`: itself, if they do not grow.
+    """The module with a limit of `TABLE_GROWTH` on its tables; the module itself, if they do not grow.
 
-    What is behind the section of tables may be a few bytes further on.
+    Sections after that of tables may move by a few bytes.
     """
     reader = bytecode.section(TABLE)
     bounds = [_bound(*table) for table in bytecode.tables]
@@ -325,7 +325,7 @@ def _within(limits: ModuleLimits, part: str, count: int, sentence: str) -> None:
     if limit is not None and count > limit:
         raise ModuleError(
             f"{sentence.format(count)}, {limit} are allowed: "
-            f"if it is to be trusted, load it with module_limits=ModuleLimits({part}=…)"
+            f"if you trust it, load it with module_limits=ModuleLimits({part}=…)"
         )
 
 
@@ -333,18 +333,18 @@ def _refused(proposal: str, at: int | None = None) -> ModuleError:
     where = "" if at is None else f", at byte {at}"
     remedy = (
         f", or load it with module_limits=ModuleLimits(proposals=frozenset({{{proposal!r}}})) "
-        "where the engine knows them"
+        "on an engine that supports them"
         if proposal in PROPOSALS
         else ""
     )
     return ModuleError(
-        f"the module uses a proposal of WebAssembly that filters are not allowed ({proposal}{where}): "
+        f"the module uses a proposal of WebAssembly that filters may not use ({proposal}{where}): "
         f"build it without{remedy}"
     )
 
 
 def _each(bytecode: Binary, section: int) -> Iterator[tuple[int, Reader]]:
-    """A number and the reader of the section, once for each thing in it: to be read as far as the thing goes."""
+    """A number and the reader for each entry of a section; the caller reads the entry to its end."""
     if reader := bytecode.section(section):
         for index in range(reader.leb()):
             yield index, reader
@@ -355,7 +355,7 @@ def _short(name: str) -> str:
 
 
 def _check_name(where: str, name: str, length: int, limits: ModuleLimits) -> None:
-    """Logs and terminals show names of imports and exports."""
+    """Check a name: logs and terminals show names of imports and exports."""
     _within(limits, "name", length, f"{where} has a name of {{}} letters")
     if printable(name) != name:
         raise ModuleError(f"{where} has control characters in its name, which no compiler of filters writes")
@@ -367,7 +367,7 @@ def _check_types(bytecode: Binary, limits: ModuleLimits) -> None:
         if form in _GC_FORMS:
             raise _refused("garbage collection")
         if form != 0x60:
-            raise ModuleError(f"type {index} is of an unknown form {form:#x}: the module is damaged")
+            raise ModuleError(f"type {index} has an unknown form {form:#x}: the module is damaged")
         for what in ("parameters", "results"):
             count = reader.leb()
             _within(limits, "values", count, f"type {index} has {{}} {what}")
@@ -417,12 +417,12 @@ def _check_tables(bytecode: Binary, limits: ModuleLimits) -> None:
 
 
 def _check_elements(bytecode: Binary, limits: ModuleLimits) -> None:
-    """Count elements that are expressions, segments and their elements, and all elements."""
+    """Count segments, elements that are expressions, and all elements."""
     expressions = elements = 0
     for _, reader in _each(bytecode, ELEMENT):
         flags = reader.leb()
         if flags > 7:
-            raise ModuleError(f"a segment of elements is of an unknown form {flags}: the module is damaged")
+            raise ModuleError(f"a segment of elements has an unknown form {flags}: the module is damaged")
         if flags & 3 == 2:
             reader.leb()
         if not flags & 1:
@@ -435,7 +435,7 @@ def _check_elements(bytecode: Binary, limits: ModuleLimits) -> None:
         elements += count
         expressions += 1 + (count if flags & 4 else 0)
         _within(limits, "elements", elements, "the segments have {} elements")
-        _within(limits, "segments", expressions, "the module has {} segments of elements, and expressions in them")
+        _within(limits, "segments", expressions, "the module has {} segments of elements and expressions in them")
         if not flags & 4:
             reader.skip_lebs(count)
         for _ in range(count if flags & 4 else 0):
@@ -443,7 +443,7 @@ def _check_elements(bytecode: Binary, limits: ModuleLimits) -> None:
 
 
 def _names(bytecode: Binary) -> int:
-    """How many names there are for backtraces. Of torn ones, those before."""
+    """The number of names for backtraces, up to the first damaged one."""
     count = 0
     with suppress(ModuleError):
         for section, start, end in bytecode.sections:
@@ -458,7 +458,7 @@ def _names(bytecode: Binary) -> int:
 
 
 def _expression(reader: Reader) -> None:
-    """Go past a constant expression."""
+    """Skip a constant expression."""
     while (code := reader.byte()) != 0x0B:
         if code in (0x41, 0x42, 0x23, 0xD0, 0xD2):
             reader.leb()
@@ -469,7 +469,7 @@ def _expression(reader: Reader) -> None:
         elif code == 0xFB:
             raise _refused("garbage collection")
         elif code not in (0x6A, 0x6B, 0x6C, 0x7C, 0x7D, 0x7E):
-            raise ModuleError(f"the instruction {code:02x} at byte {reader.at - 1} is not known in a constant")
+            raise ModuleError(f"the instruction {code:02x} at byte {reader.at - 1} is not allowed in a constant")
 
 
 def _global_types(bytecode: Binary, limits: ModuleLimits) -> list[str]:
@@ -486,13 +486,13 @@ def _global_types(bytecode: Binary, limits: ModuleLimits) -> list[str]:
 
 def _check_signature(where: str, signature: FunctionSignature | None) -> None:
     if signature is None:
-        return  # there is no such type or function: the engine will say so
+        return  # the type or function does not exist: the engine will say so
     for what, types in zip(("parameter", "result"), signature, strict=True):
         for type in types:
             if type not in NUMBERS:
                 raise ModuleError(f"{where} has a {what} of the type {type}, which cannot cross between guest and host")
     if len(signature[1]) > 1:
-        raise ModuleError(f"{where} has {len(signature[1])} results, and only one can cross between guest and host")
+        raise ModuleError(f"{where} has {len(signature[1])} results, and only one can be passed between guest and host")
 
 
 def _leb(value: int) -> bytes:

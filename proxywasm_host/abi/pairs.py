@@ -2,8 +2,8 @@
 
     u32 count, then count × (u32 key size, u32 value size), then for each pair: key, NUL, value, NUL.
 
-All numbers are little-endian. An empty list is sent as no bytes at all; both no bytes and a count of 0 are accepted.
-Source: ``pairs_util.cc`` of Envoy's host (the example in the specification's text is wrong: its counts have one byte).
+All numbers are little-endian. An empty list is sent as no bytes; no bytes and a count of 0 are both accepted.
+Source: ``pairs_util.cc`` of Envoy's host (the example in the specification is wrong: its counts have one byte).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ HeaderList = list[tuple[bytes, bytes]]
 """A header map: a plain list, in the order of the wire, names in lower case."""
 
 MAX_SIZE = 1024 * 1024
-"""Bytes that a guest's pairs may have (``limits.h`` of Envoy's host)."""
+"""Most bytes of a guest's pairs (``limits.h`` of Envoy's host)."""
 MAX_ENTRIES = 1024
-"""Pairs that a guest may send at once (``limits.h`` of Envoy's host)."""
+"""Most pairs that a guest may send at once (``limits.h`` of Envoy's host)."""
 
 
 check_constants(MAX_PAIRS_SIZE=MAX_SIZE, MAX_PAIRS=MAX_ENTRIES)
 
 
 class MalformedPairs(ValueError):
-    """The bytes are no header pairs; the message says what is wrong and where."""
+    """The bytes are not header pairs; the message says what is wrong and where."""
 
 
 @lru_cache(MAX_ENTRIES + 1)
@@ -51,7 +51,7 @@ def encode(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
 def decode(data: bytes | memoryview) -> HeaderList:
     """Read header pairs that a guest sent.
 
-    Raises: MalformedPairs, if they are over the limits, a NUL or a byte is missing, or bytes are left over.
+    Raises: MalformedPairs, if they exceed the limits, a NUL or a byte is missing, or bytes are left over.
     """
     size = len(data)
     if not size:
@@ -62,7 +62,7 @@ def decode(data: bytes | memoryview) -> HeaderList:
         raise MalformedPairs(f"{size} bytes are too few for the number of pairs")
     count = int.from_bytes(data[:4], "little")
     if count > MAX_ENTRIES:
-        raise MalformedPairs(f"{count} header pairs, at most {MAX_ENTRIES} are taken")
+        raise MalformedPairs(f"{count} header pairs, and {MAX_ENTRIES} is the limit")
     at = 4 + 8 * count
     if at > size:
         raise MalformedPairs(f"{size} bytes are too few for the sizes of {count} pairs")

@@ -1,8 +1,8 @@
-"""Differences between hosts as named flags; a profile is a set of them.
+"""Differences between hosts as named flags. A profile is a set of flags.
 
-`ENVOY` is what Envoy does and the default, for filters are developed against it; `SPEC` follows the text of the
-specification 0.2.1 where Envoy departs from it; `WASMX` is what ngx_wasm_module 0.6 does, and with it Kong Gateway up
-to 3.9. ``docs/differences.md`` explains each flag.
+`ENVOY` does what Envoy does, and is the default, because filters are developed against Envoy; `SPEC` follows the text
+of the specification 0.2.1 where Envoy departs from it; `WASMX` does what ngx_wasm_module 0.6 does, and with it Kong
+Gateway up to 3.9. ``docs/differences.md`` explains each flag.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ __all__ = ["ENVOY", "PROFILES", "SPEC", "WASMX", "Profile"]
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """A set of flags; each says what happens when it is true."""
+    """A set of flags. Each describes the behaviour when it is true, and after "else" the other one."""
 
     name: str
 
     pause_holds_body: bool = True
-    """PAUSE from a callback on headers holds the body too (``StopAllIterationAndWatermark``), until the stream is
-    resumed; else body callbacks go on while the headers wait. Modules of ABI 0.2.100 always have the latter."""
+    """PAUSE in a callback on headers holds the body too (``StopAllIterationAndWatermark``), until the stream is
+    resumed; else callbacks on the body continue while the headers wait, as always for modules of ABI 0.2.100."""
 
     splice_buffers: bool = False
     """``proxy_set_buffer_bytes`` replaces a range in the middle; else only the front, the end or the whole."""
@@ -29,26 +29,26 @@ class Profile:
     """An HTTP stream ends with on_log, on_done, on_delete; else on_done, on_log, on_delete."""
 
     await_done: bool = False
-    """on_done of a stream may return false to hold on_log and on_delete back until ``proxy_done``; else only that of
-    a plugin may."""
+    """on_done of a stream may return false to delay on_log and on_delete until ``proxy_done``; else only on_done of a
+    plugin may."""
 
     absent_buffer_is_empty: bool = True
-    """Reading a stream's buffer where there is none answers OK and nothing, setting it BAD_ARGUMENT; else NOT_FOUND.
-    """
+    """Reading a stream's buffer outside of its callback answers OK without bytes, and setting it BAD_ARGUMENT; else
+    both answer NOT_FOUND."""
 
     inline_headers: bool = True
-    """To add a header of which Envoy keeps one only (``user-agent``, ``:path``, ``content-type``, …) joins the values
-    with a comma; else a second one is added."""
+    """Adding a header that Envoy keeps only once (``user-agent``, ``:path``, ``content-type``, …) joins the values with
+    a comma; else it adds a second one."""
 
     absent_map_has_no_pairs: bool = True
-    """``proxy_get_header_map_pairs`` of a map that is not there answers OK and nothing; else BAD_ARGUMENT."""
+    """``proxy_get_header_map_pairs`` of an absent map answers OK without pairs; else BAD_ARGUMENT."""
 
     headers_stay: bool = False
-    """Headers of the request and of the response can be read, and no more be changed, until their stream ends (as in
+    """Headers of the request and of the response stay readable, but not changeable, until their stream ends (as in
     nginx and G-Core); else until the filter has let them go on. The specification does not say."""
 
     counter_record_adds: bool = True
-    """``proxy_record_metric`` adds to a counter; else it is BAD_ARGUMENT."""
+    """``proxy_record_metric`` adds to a counter; else it answers BAD_ARGUMENT."""
 
     restricted_allocator: bool = True
     """While the guest allocates for a result, it may only log and tell the time; else any hostcall is served."""
@@ -61,32 +61,31 @@ class Profile:
     and only later streams skip the filter."""
 
     nginx_phases: bool = False
-    """Filters are called when nginx has something for them; the rules are those of `proxywasm_host.runtime.nginx`."""
+    """Filters are called in the phases of nginx, by the rules of `proxywasm_host.runtime.nginx`."""
 
     last_callout_resumes: bool = False
-    """The reply to the last HTTP callout of a paused filter resumes it, and nothing else does before; a reply is for
-    the stream that made the callout, and goes with it. Else ``proxy_continue_stream`` resumes, at once."""
+    """Only the reply to the last HTTP callout of a paused filter resumes it; a reply is for the stream that made the
+    callout, and is dropped when that has ended. Else ``proxy_continue_stream`` resumes, at once."""
 
     dispatch_status: bool = False
-    """The reply to an HTTP callout has ``:dispatch_status``, and one that failed has nothing else; a call without
-    ``:method`` or ``:path`` fails the guest. Else a failure is answered as by Envoy's router."""
+    """The reply to an HTTP callout has ``:dispatch_status``, and a failed one has nothing else; a call without
+    ``:method`` or ``:path`` makes the guest fail. Else a failure is answered as by Envoy's router."""
 
     text_properties: bool = False
     """Properties are text: ``true``, decimal numbers, seconds; else numbers and times are binary."""
 
     misuse_fails: bool = False
-    """A hostcall that makes no sense in its callback fails the guest, with the reason; else it is refused with a
+    """A hostcall without meaning in its callback makes the guest fail, with the reason; else it is refused with a
     status."""
 
     local_response_line: bool = False
-    """A line break is put at the end of the body of a local response, and its status is 100 to 999; else BAD_ARGUMENT.
-    """
+    """The body of a local response gets a line break at its end, and another status than 100 to 999 is BAD_ARGUMENT."""
 
     cas_zero_is_absent: bool = False
-    """``proxy_set_shared_data`` with CAS 0 sets only what is absent; else whatever there is."""
+    """``proxy_set_shared_data`` with CAS 0 sets only an absent key; else it sets any key."""
 
     prefixed_metrics: bool = False
-    """A metric is called ``pw:<filter>:<name>``, and each kind has its own operations; another fails the guest."""
+    """A metric is called ``pw:<filter>:<name>``, and an operation for another kind of metric makes the guest fail."""
 
 
 ENVOY = Profile("envoy")

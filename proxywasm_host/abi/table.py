@@ -1,14 +1,14 @@
 """The ABI as data: one row for each hostcall and each callback, with the versions that have it.
 
-Everything that must know the shape of a hostcall reads it here: linking, marshalling, tracing, capability
-restriction, ``proxywasm inspect``, the tests and the reference in the docs. A row says nothing of what a hostcall
-does: that is the handler of the same name in `proxywasm_host.abi.hostcalls`.
+All code that needs the shape of a hostcall reads it here: linking, marshalling, tracing, capability restriction,
+``proxywasm inspect``, the tests and the reference in the docs. A row does not say what a hostcall does: see the handler
+of the same name in `proxywasm_host.abi.hostcalls`.
 
-Rules: parameters stand in the order of the WebAssembly signature, results included, for the ABI returns its results
-through pointers. A range of bytes is two i32 (address, size); a result of bytes is two i32 (where to write the
-address, where to write the size). What a hostcall returns itself is its status.
+Rules: parameters are in the order of the WebAssembly signature, with results, because the ABI returns results through
+pointers. A range of bytes is two i32 (address, size); a result of bytes is two i32 (where to write the address, where
+to write the size). A hostcall itself returns its status.
 
-Source: Proxy-Wasm specification 0.1.0, 0.2.0, 0.2.1; for what its text leaves out, Envoy's host (``exports.h``).
+Source: Proxy-Wasm specification 0.1.0, 0.2.0, 0.2.1; where its text is silent, Envoy's host (``exports.h``).
 """
 
 from __future__ import annotations
@@ -49,19 +49,19 @@ __all__ = [
 V0_1_0, V0_2_0, V0_2_1, V0_2_100 = AbiVersion
 
 NAME: Final = 64 << 10
-"""Bytes of a name, a key or a path. No deadline ends a hostcall: what one may cost is bounded by what it is given."""
+"""Bytes of a name, a key or a path. A deadline does not end a hostcall, so limits on its inputs bound its cost."""
 LINE: Final = 256 << 10
 """Bytes that are logged at once."""
 TEXT: Final = 4 << 20
-"""Bytes of a value in a map; what the map takes of it may be less."""
+"""Bytes of a value in a map; the map may accept less."""
 DATA: Final = 16 << 20
-"""Bytes of a message, an argument, a value that is shared."""
+"""Bytes of a message, an argument, or a shared value."""
 BODY: Final = 64 << 20
-"""Bytes of a body, which is copied and not looked at."""
+"""Bytes of a body, which is copied and not read."""
 
 
 class Kind(Enum):
-    """What a parameter means."""
+    """The meaning of a parameter."""
 
     U32 = "u32"
     I32 = "i32"
@@ -74,12 +74,12 @@ class Kind(Enum):
     U32_OUT = "u32 out"
     U64_OUT = "u64 out"
     BYTES_OUT = "bytes out"
-    """Bytes in memory that the guest's allocator gives."""
+    """Bytes in memory of the guest's allocator."""
     PAIRS_OUT = "pairs out"
     BYTES_AT = "bytes at"
-    """WASI: bytes written where the parameter points."""
+    """WASI: bytes written to the address in the parameter."""
     STRINGS_AT = "strings at"
-    """WASI: strings written one after another at the second address, and their addresses at the first."""
+    """WASI: strings written one after the other at the second address, and their addresses at the first."""
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -101,11 +101,11 @@ RESULTS: Final = frozenset({Kind.U32_OUT, Kind.U64_OUT, Kind.BYTES_OUT, Kind.PAI
 class Param(NamedTuple):
     """One parameter of a hostcall.
 
-    `enum` bounds a number: beyond it the hostcall answers BAD_ARGUMENT before it looks at anything else.
-    `early`: the result's slot is written with 0, and so checked, before the hostcall acts.
+    `enum` limits a number: beyond it the hostcall answers BAD_ARGUMENT before it reads anything else.
+    `early`: the result's slot is set to 0, and so checked, before the hostcall acts.
     `optional`: an address of 0 means that the guest does not want the result.
-    `most`: bytes that are taken of the guest, or 0 if there is no limit. More is refused with BAD_ARGUMENT; if `cut`,
-    the first of them are taken instead; pairs that have more are malformed.
+    `most`: bytes that the guest may give, or 0 for no limit. More is refused with BAD_ARGUMENT; with `cut`, the first
+    `most` bytes are taken instead; pairs with more are malformed.
     """
 
     name: str
@@ -131,9 +131,9 @@ class Hostcall(NamedTuple):
     until: AbiVersion = V0_2_100
     returns: str | None = "i32"
     memory_error: int = Status.INVALID_MEMORY_ACCESS
-    """What it answers when an address is bad."""
+    """Its answer to a bad address."""
     restricted: int = Status.INTERNAL_FAILURE
-    """What it answers when the capability is not allowed."""
+    """Its answer if the capability is not allowed."""
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -167,27 +167,27 @@ class Callback(NamedTuple):
 
 
 def u32(name: str, enum: type[IntEnum] | None = None) -> Param:
-    """A number of 32 bits without a sign; with `enum`, traces show its name."""
+    """An unsigned number of 32 bits; with `enum`, traces show its name."""
     return Param(name, Kind.U32, enum)
 
 
 def i32(name: str) -> Param:
-    """A number of 32 bits with a sign."""
+    """A signed number of 32 bits."""
     return Param(name, Kind.I32)
 
 
 def i64(name: str) -> Param:
-    """A number of 64 bits with a sign."""
+    """A signed number of 64 bits."""
     return Param(name, Kind.I64)
 
 
 def u64(name: str) -> Param:
-    """A number of 64 bits without a sign."""
+    """An unsigned number of 64 bits."""
     return Param(name, Kind.U64)
 
 
 def name(of: str) -> Param:
-    """Bytes that name something: at most `NAME` of them."""
+    """Bytes of a name: at most `NAME` of them."""
     return Param(of, Kind.BYTES, most=NAME)
 
 
@@ -217,27 +217,27 @@ def lines(name: str) -> Param:
 
 
 def iovecs(name: str) -> Param:
-    """What WASI's ``fd_write`` is given: addresses and lengths, cut off at `LINE` bytes."""
+    """The input of WASI's ``fd_write``: addresses and lengths, cut off at `LINE` bytes."""
     return Param(name, Kind.IOVECS, most=LINE, cut=True)
 
 
 def u32_out(name: str, *, early: bool = False) -> Param:
-    """A number of 32 bits that the handler returns, written where the guest says."""
+    """A number of 32 bits that the handler returns, written to the guest's address."""
     return Param(name, Kind.U32_OUT, early=early)
 
 
 def u64_out(name: str) -> Param:
-    """A number of 64 bits that the handler returns, written where the guest says."""
+    """A number of 64 bits that the handler returns, written to the guest's address."""
     return Param(name, Kind.U64_OUT)
 
 
 def data_out(name: str, *, optional: bool = False) -> Param:
-    """Bytes that the handler returns, in memory of the guest's allocator; address and length are written."""
+    """Bytes that the handler returns, in memory of the guest's allocator; their address and length are written."""
     return Param(name, Kind.BYTES_OUT, optional=optional)
 
 
 def pairs_out(name: str) -> Param:
-    """Header pairs that the handler returns, in the serialised form of the ABI; else as `data_out`."""
+    """Header pairs that the handler returns, in the serialised form of the ABI; otherwise as `data_out`."""
     return Param(name, Kind.PAIRS_OUT)
 
 
@@ -353,7 +353,7 @@ HOSTCALLS: Final = (
     row("proxy_inject_encoded_data_to_filter_chain", body("data"), u32("end_stream"), since=V0_2_100),
     row("proxy_get_upstream_hosts", pairs_out("hosts"), since=V0_2_100),
     row("proxy_set_upstream_override_host", name("address"), since=V0_2_100),
-    # What some compilers import from the same module.
+    # Imports of some compilers from the same module.
     row("emscripten_notify_memory_growth", u32("memory"), returns=None),
     row("pthread_equal", u32("left"), u32("right")),
 )
@@ -469,7 +469,7 @@ CALLBACKS: Final = (
     cb("on_grpc_close", "context", "token", "status"),
     cb("on_redis_call_response", "context", "token", "status", "size", since=V0_2_100),
 )
-"""Every callback. The names of parameters that end in ``end_of_stream`` are booleans; ``peer`` is a `PeerType`."""
+"""Every callback. Parameters whose names end in ``end_of_stream`` are booleans; ``peer`` is a `PeerType`."""
 
 
 @cache

@@ -1,6 +1,6 @@
-"""The numbers of the ABI, under the names that its specification and its SDKs use.
+"""The numbers of the ABI, under the names of its specification and its SDKs.
 
-Source: Proxy-Wasm specification 0.2.1; the members that its text leaves out are those of Envoy's host and of the SDKs.
+Source: Proxy-Wasm specification 0.2.1; members that its text does not have come from Envoy's host and from SDKs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class AbiVersion(IntEnum):
 
     @property
     def marker(self) -> str:
-        """The name of the export by which a module says that it is of this version."""
+        """The name of the export that marks a module as one of this version."""
         return f"proxy_abi_version_{self.name[1:]}"
 
     def __str__(self) -> str:
@@ -42,7 +42,7 @@ class AbiVersion(IntEnum):
 
 
 class Status(IntEnum):
-    """What a hostcall answers."""
+    """The answer of a hostcall."""
 
     OK = 0
     NOT_FOUND = 1
@@ -71,7 +71,7 @@ class LogLevel(IntEnum):
 
 
 class MapType(IntEnum):
-    """Which header map a hostcall means."""
+    """Selects a header map."""
 
     REQUEST_HEADERS = 0
     REQUEST_TRAILERS = 1
@@ -84,7 +84,7 @@ class MapType(IntEnum):
 
 
 class BufferType(IntEnum):
-    """Which buffer a hostcall means."""
+    """Selects a buffer."""
 
     HTTP_REQUEST_BODY = 0
     HTTP_RESPONSE_BODY = 1
@@ -101,7 +101,7 @@ class BufferType(IntEnum):
 
 
 class StreamType(IntEnum):
-    """Which direction ``proxy_continue_stream`` and ``proxy_close_stream`` mean."""
+    """Selects the direction of ``proxy_continue_stream`` and ``proxy_close_stream``."""
 
     REQUEST = 0
     RESPONSE = 1
@@ -126,14 +126,14 @@ class MetricType(IntEnum):
 
 
 class Action(IntEnum):
-    """What the specification lets a stream callback return; also what a callback on trailers or TCP data may."""
+    """The results of stream callbacks in the specification; here those of callbacks on trailers and TCP data."""
 
     CONTINUE = 0
     PAUSE = 1
 
 
 class HeadersAction(IntEnum):
-    """What a callback on headers may return (Envoy's ``FilterHeadersStatus``)."""
+    """The results of a callback on headers (Envoy's ``FilterHeadersStatus``)."""
 
     CONTINUE = 0
     STOP_ITERATION = 1
@@ -143,7 +143,7 @@ class HeadersAction(IntEnum):
 
 
 class DataAction(IntEnum):
-    """What a callback on a body may return (Envoy's ``FilterDataStatus``)."""
+    """The results of a callback on a body (Envoy's ``FilterDataStatus``)."""
 
     CONTINUE = 0
     STOP_ITERATION_AND_BUFFER = 1
@@ -152,7 +152,7 @@ class DataAction(IntEnum):
 
 
 class WasiErrno(IntEnum):
-    """The few WASI error numbers that the emulation answers."""
+    """The WASI error numbers that the emulation uses."""
 
     SUCCESS = 0
     BADF = 8
@@ -161,6 +161,6 @@ class WasiErrno(IntEnum):
     NOENT = 44
     ENOSYS = 52
     NOTDIR = 20
-    """The number that Envoy's host answers; WASI's own ENOTDIR is 54."""
+    """The number that Envoy's host returns; WASI's own ENOTDIR is 54."""
     NOTSUP = 58
     NOTCAPABLE = 76

@@ -1,4 +1,4 @@
-"""Property paths and property values: how they look in a guest's memory.
+"""Property paths and property values, as a guest's memory holds them.
 
 Source: ``Context::getProperty`` and ``serializeValue`` in Envoy's ``context.cc``.
 """
@@ -27,16 +27,16 @@ __all__ = [
 PropertyValue = Union[
     None, bool, int, float, str, bytes, datetime, timedelta, "Mapping[str, PropertyValue]", "Sequence[PropertyValue]"
 ]
-"""What a property may hold. ``None`` is the null message of Envoy, which a guest sees as no bytes."""
+"""The values of a property. ``None`` is Envoy's null message, which a guest sees as no bytes."""
 
 MAX_SEGMENTS = 64
-"""Segments that a path is split into; a longer one names nothing, and must not become millions of strings."""
+"""Most segments of a path; a longer path names nothing, and must not become millions of strings."""
 MAX_REMEMBERED = 64
-"""Bytes of a path that is split once for all guests, which mostly ask for the same."""
+"""Most bytes of a path whose split form is cached for all guests, which mostly ask for the same."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 NO_PAIRS = bytes(4)
-"""An empty mapping as a property: a count of 0, and not nothing (as Envoy)."""
+"""An empty mapping as a property: a count of 0, not the empty string (as in Envoy)."""
 _I64 = Struct("<q")
 _U64 = Struct("<Q")
 _F64 = Struct("<d")
@@ -56,15 +56,15 @@ class UnencodableValue(ProxyWasmError, ValueError):
 
 
 class UnencodableType(UnencodableValue, TypeError):
-    """No value of that type has one."""
+    """No value of that type has a form."""
 
     code = "unencodable_type"
 
 
 def decode_path(data: bytes) -> tuple[str, ...]:
-    """Split a property path at its NULs. One NUL at the end is tolerated, for some SDKs send it.
+    """Split a property path at its NULs. One NUL at the end is tolerated, because some SDKs send it.
 
-    Of a path of more than `MAX_SEGMENTS`, the last one holds the rest, NULs and all.
+    If a path has more than `MAX_SEGMENTS`, the last segment holds the rest, with its NULs.
     """
     return _remembered(data) if len(data) <= MAX_REMEMBERED else _split(data)
 
@@ -88,7 +88,7 @@ def _nanoseconds(span: timedelta) -> int:
 
 
 def encode_text(value: PropertyValue) -> bytes:
-    """A property as ngx_wasm_module gives it: numbers in decimal, ``true`` and ``false``, times and spans in seconds.
+    """A property in the form of ngx_wasm_module: decimal numbers, ``true`` and ``false``, times and spans in seconds.
 
     Raises: as `encode_value`.
     """
@@ -102,7 +102,7 @@ def encode_text(value: PropertyValue) -> bytes:
 
 
 def encode_value(value: PropertyValue) -> bytes:
-    """The bytes that a guest is given for a property.
+    """The bytes of a property for a guest.
 
     Numbers are 8 bytes, little-endian; a bool is one byte; a time is nanoseconds since 1970, a span nanoseconds; a
     mapping is header pairs, a list header pairs with its elements as keys and empty values.
@@ -145,13 +145,13 @@ def encode_value(value: PropertyValue) -> bytes:
 
 
 def check_properties(properties: object) -> None:
-    """Look at what an embedder gives as properties, before a filter asks for them.
+    """Check the properties of an embedder, before a filter asks for them.
 
-    Values of dicts and lists are looked at now. Those of another mapping, which may find them when it is asked, are
-    when a filter reads them.
+    Values of dicts and lists are checked now. Values of another mapping, which may compute them, are checked when a
+    filter reads them.
 
-    Raises: TypeError, if it is not a mapping of names to values, or a value of another type; UnencodableValue, for one
-        that has no form in the ABI, such as a number of more than 64 bits.
+    Raises: TypeError, if it is not a mapping of names to values, or a value has another type; UnencodableValue, for a
+        value without a form in the ABI, such as a number of more than 64 bits.
     """
     if not isinstance(properties, Mapping):
         raise TypeError(f"properties are a mapping of dotted names to values, not {properties!r}")

@@ -18,17 +18,17 @@ __all__ = ["app", "start"]
 
 COMMANDS = {
     "run": "Send one request through filters, and show what they do to it.",
-    "inspect": "Tell what a filter is: its ABI, SDK, callbacks and hostcalls, and whether it would load.",
+    "inspect": "Describe a filter: its ABI, SDK, callbacks and hostcalls, and whether it would load.",
     "engines": "List the WebAssembly engines: which are usable here, and what to do about the others.",
     "serve": "Put filters in front of an HTTP server: a reverse proxy with metrics, reloading and a live page.",
-    "ext-proc": "Run filters for a gateway without WebAssembly, which asks by ext_proc: Envoy, agentgateway, ….",
-    "ext-authz": "Run filters that decide whether requests may pass, for what asks by ext_authz or over HTTP.",
-    "convert": "Write a configuration of this or another host in the form of another, and list what cannot be said.",
+    "ext-proc": "Run filters for a gateway without WebAssembly that speaks ext_proc: Envoy, agentgateway, …",
+    "ext-authz": "Run filters that decide whether requests may pass, for servers that ask by ext_authz or HTTP.",
+    "convert": "Write a configuration in the form of another host, and list the settings that it cannot express.",
     "test": "Run suites of tests: in YAML, and Google's tests.textpb and tests.yaml as they are.",
     "fuzz": "Send a filter random requests, and check the result of each.",
     "replay": "Run a recorded request again, and tell what differs; or print it as a test.",
     "step": "Walk through a recorded request, callback by callback, forward and back.",
-    "pack": "Make a module of a filter in Python, for this host, Envoy and all others.",
+    "pack": "Build a module from a filter in Python, for this host, Envoy and all others.",
     "bench": "Measure what one request through filters costs.",
 }
 
@@ -37,8 +37,8 @@ SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 EPILOG = """
 \b
 Exit codes: 0 done, 1 engines do not agree, a test failed or a replay differs, 2 wrong usage, 3 module invalid,
-4 engine not available, 5 the guest trapped or refused, 124 deadline exceeded. Results go to standard output, all else
-to standard error.
+4 engine not available, 5 the guest trapped or refused, 124 deadline exceeded. Results go to standard output,
+everything else to standard error.
 
 \b
 Completion in your shell:
@@ -49,7 +49,7 @@ Completion in your shell:
 
 
 class Commands(click.Group):
-    """A group whose commands are in the modules of their names."""
+    """A group of commands, each in the module of its name."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -96,7 +96,7 @@ def start(argv: Sequence[str] | None) -> int:
         click.echo(f"error: {error}", err=True)
         return exit_of(error)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or else the interpreter complains at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or else Python complains at its exit
         return 1
     except SystemExit as end:
         return int(end.code or 0)

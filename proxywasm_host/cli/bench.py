@@ -1,7 +1,7 @@
-"""``proxywasm bench``: what one request through filters costs.
+"""``proxywasm bench``: measures what a request through filters costs.
 
-The timed loop uses the stream API directly: no listener, no trace, guests' log lines go nowhere. What is counted
-(callbacks, hostcalls, allocations) is counted in one request beforehand, on another host.
+The timed loop uses the stream API directly: no listener, no trace, and guests' log lines are dropped. Callbacks,
+hostcalls and allocations are counted before that, in one request on another host.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ URL = "http://example.com/"
 def command(words: Sequence[str], requests: int, as_json: bool, color: bool | None, **options: Any) -> int:
     """Measure what one request through filters costs. Takes the options of `run`.
 
-    Time is that of whole requests and their responses, as the median of 25 rounds after a warm-up. A crossing is a
-    call between host and guest, in either direction: callbacks, hostcalls, and calls of the guest's allocator.
+    Times are those of whole requests with their responses: the median of 25 rounds after a warm-up. A crossing is a
+    call between host and guest in either direction: callbacks, hostcalls, and calls of the guest's allocator.
 
     \b
     proxywasm bench auth.wasm -H 'authorization: Bearer t' --config t
@@ -70,7 +70,7 @@ def command(words: Sequence[str], requests: int, as_json: bool, color: bool | No
 
 
 def measure(command_line: CommandLine, requests: int) -> dict[str, Any] | Failure:
-    """What ``bench --json`` prints; or why the guest failed. Raises: ProxyWasmError."""
+    """The output of ``bench --json``; or the failure of the guest. Raises: ProxyWasmError."""
     counts, result = count(command_line)
     if result.failure is not None:
         return result.failure
@@ -104,7 +104,7 @@ def measure(command_line: CommandLine, requests: int) -> dict[str, Any] | Failur
 
 @dataclass
 class Counts:
-    """Calls between host and guest in one request, from the stream's first callback to its last."""
+    """Counts calls between host and guest in one request, from the stream's first callback to its last."""
 
     callbacks: int = 0
     hostcalls: int = 0
@@ -138,7 +138,7 @@ def _counted(allocator: Callable[[int], int], counts: Counts) -> Callable[[int],
 
 
 def load_times(command_line: CommandLine) -> tuple[float, float]:
-    """Milliseconds until the chain is ready: compiled anew, and from compiled modules on disk."""
+    """Milliseconds until the chain is ready: without and with a cache of compiled modules."""
 
     def load(cache: ModuleCache) -> float:
         start = time.perf_counter()
@@ -171,7 +171,7 @@ def timed(request: Callable[[], object], requests: int) -> list[float]:
 def one_request(
     host: Host, plugins: list[Plugin], command_line: CommandLine, before: ExchangeResult
 ) -> Callable[[], object]:
-    """A function that sends the request, as directly as possible. `before` is the result of a first try."""
+    """A function that sends the request as directly as possible. `before` is the result of an earlier request."""
     options = command_line.options
     properties, callouts, ticks = dict(options["properties"]), dict(options["callout"]), options["ticks"]
     if command_line.gateway is not None:
@@ -205,7 +205,7 @@ def _steps(which: str, message: Message) -> Iterator[tuple[Callable[..., Any], t
         yield end, (trailers,)
 
 
-# -- For people --------------------------------------------------------------------------------------------------------
+# -- As text -----------------------------------------------------------------------------------------------------------
 
 
 def report(measured: dict[str, Any], command_line: CommandLine) -> Iterator[Line]:
@@ -216,7 +216,7 @@ def report(measured: dict[str, Any], command_line: CommandLine) -> Iterator[Line
     rows = (
         ("request", f"{request['median']:.1f} µs  (interquartile range {request['iqr']:.1f} µs)"),
         ("crossings", f"{crossings}: {callbacks} callbacks, {hostcalls} hostcalls, {allocations} allocations"),
-        ("load", f"{load['cold']:.1f} ms compiled anew, {load['cached']:.1f} ms from the cache"),
+        ("load", f"{load['cold']:.1f} ms with compiling, {load['cached']:.1f} ms from the cache"),
         ("memory", f"{measured['memory_bytes'] / 1024:,.0f} KiB of guest memory"),
         ("on", f"{measured['engine']}, Python {measured['python']}"),
     )

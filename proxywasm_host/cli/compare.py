@@ -1,7 +1,7 @@
-"""``proxywasm run --engine all``: the same request on every usable engine, and how the results differ.
+"""``proxywasm run --engine all``: runs a request on every usable engine, and shows how the results differ.
 
-Time stands still and random bytes are always the same, so that whatever differs is the engines' doing. How a guest's
-failure is worded, and its backtrace, are an engine's own; that it failed, how and where is compared.
+Time stands still and random bytes are always the same, so all differences come from the engines. Each engine has its
+own wording and backtrace of a guest's failure, so only kind and place of the failure are compared.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Perform = Callable[[str, Recorder, Callable[[Host], None]], tuple[ExchangeResult
 
 @dataclass(frozen=True)
 class EngineOutcome:
-    """What one engine made of the request: as ``run --json`` has it, and as lines to compare."""
+    """The result on one engine: in the form of ``run --json``, and as lines to compare."""
 
     engine: str
     result: dict[str, Any]
@@ -41,7 +41,7 @@ class EngineOutcome:
 
 
 def on_all_engines(perform: Perform, level: int) -> list[EngineOutcome]:
-    """Run on each usable engine, the best first. Raises: EngineUnavailable, if there is none."""
+    """Run on each usable engine, the preferred one first. Raises: EngineUnavailable, if no engine is usable."""
     names = [status.name for status in list_engines() if status.usable]
     if not names:
         raise EngineUnavailable("all", "none: not one engine is usable here", "see proxywasm engines")
@@ -65,14 +65,14 @@ def _settle(host: Host) -> None:
 
 
 def check_several(outcomes: list[EngineOutcome]) -> None:
-    """Raises: EngineUnavailable, if there was nothing to compare."""
+    """Check that there are results to compare. Raises: EngineUnavailable."""
     if len(outcomes) == 1:
-        reason = f"one alone, {outcomes[0].engine}: there is nothing to compare"
+        reason = f"usable only as {outcomes[0].engine}: there is nothing to compare"
         raise EngineUnavailable("all", reason, "proxywasm engines says how to get others")
 
 
 def agreement(outcomes: list[EngineOutcome]) -> list[str]:
-    """How each engine differs from the first, as a diff; nothing if all agree."""
+    """How each engine differs from the first, as a diff; empty if all agree."""
     first = outcomes[0]
     return [
         line

@@ -1,4 +1,4 @@
-"""``proxywasm convert``: a configuration in the form of another host."""
+"""``proxywasm convert``: writes a configuration in the form of another host."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ FORMS = ("own", "envoy", "istio", "higress", "gateway", "nginx")
 @click.command("convert")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--to", "form", type=click.Choice(FORMS), required=True, help="The form to write; own is that of serve.")
-@click.option("--strict", is_flag=True, help="Exit with 1 if something cannot be said.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if that form cannot express a setting.")
 def command(file: Path, form: str, strict: bool) -> None:
-    """Write a configuration in another form, and list what cannot be said there.
+    """Write a configuration in another form, and list the settings that it cannot express.
 
-    FILE is in the form of `proxywasm serve`, or another that it takes: Envoy's bootstrap or listener, WasmPlugin of
+    FILE has the form of `proxywasm serve`, or another one that it reads: Envoy's bootstrap or listener, WasmPlugin of
     Istio or Higress, TrafficExtension, EnvoyExtensionPolicy, MeshProxyPatch, nginx with ngx_wasm_module, APISIX.
 
     \b
@@ -36,6 +36,6 @@ def command(file: Path, form: str, strict: bool) -> None:
     writer = WRITERS[form](own)
     click.echo(writer.write(), nl=False)
     for path in writer.cannot:
-        click.echo(f"not in the form {form}: {path}", err=True)
+        click.echo(f"cannot be expressed in the form {form}: {path}", err=True)
     if strict and writer.cannot:
         raise SystemExit(1)

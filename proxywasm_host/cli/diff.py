@@ -1,4 +1,4 @@
-"""A message before and after the filters, as lines that say what stayed, went and came."""
+"""A message before and after the filters, as the lines of a diff."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BODILESS = (204, 304)
 
 
 def changes(before: Message, after: Message) -> Iterator[Line]:
-    """Headers, body and trailers, as a diff. Equal messages give lines that begin with a space."""
+    """Headers, body and trailers as a diff. Lines of equal messages begin with a space."""
     yield from _diff(_headers(before.headers), _headers(after.headers))
     if before.body or after.body:
         yield " ", ""
@@ -43,7 +43,7 @@ def _headers(pairs: HeaderList) -> list[str]:
 
 
 def _body(body: bytes) -> list[str]:
-    """A body's lines; for one that is not text, its size and its first bytes."""
+    """The lines of a body; for one that is not text, its size and its first bytes."""
     try:
         lines = body.decode().splitlines()
     except UnicodeDecodeError:
@@ -53,11 +53,11 @@ def _body(body: bytes) -> list[str]:
 
 
 def warnings(message: Message, what: str, *, bodiless: bool = False) -> Iterator[str]:
-    """What the receiver will trip over."""
+    """Warnings about faults that break the receiver."""
     length = message.first(b"content-length")
     if message.complete and not bodiless and length and length != b"%d" % len(message.body):
         yield (
-            f"{what} says content-length: {text(length)}, but has {len(message.body)} bytes of body. No proxy corrects "
+            f"{what} says content-length: {text(length)}, but the body has {len(message.body)} bytes. No proxy mends "
             "that: remove content-length in the callback on headers"
         )
     if not message.complete:

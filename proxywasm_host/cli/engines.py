@@ -1,4 +1,4 @@
-"""``proxywasm engines``: which engines there are, and what to do about those that cannot be used."""
+"""``proxywasm engines``: lists engines, and what to do about those that cannot be used."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = ["command"]
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list instead.")
 @click.option("--color/--no-color", default=None, help="Override the terminal and NO_COLOR.")
 def command(as_json: bool, color: bool | None) -> int:
-    """List the WebAssembly engines: which are usable here, and what to do about the others.
+    """List the WebAssembly engines: which ones are usable here, and what to do about the others.
 
-    The first is taken when none is asked for by --engine or PROXYWASM_ENGINE. Each is tried with a small module.
+    The first one is used unless --engine or PROXYWASM_ENGINE names another. Each is tried with a small module.
     The last line says whether the C extension of the library is in use, which makes hostcalls cheaper.
     """
     engines = list_engines()
@@ -44,7 +44,7 @@ def as_dict(engine: EngineStatus) -> dict[str, object]:
 
 
 def capabilities(engine: EngineStatus) -> list[str]:
-    """Names of what an engine can do."""
+    """Names of an engine's capabilities."""
     return [name for name, can in asdict(engine.capabilities).items() if can]
 
 
@@ -52,7 +52,7 @@ def describe(engine: EngineStatus) -> Iterator[Line]:
     """A few lines on an engine."""
     if engine.usable:
         yield hanging(2, (engine.name, "bold"), f" {engine.version}  ", ("usable", "green"))
-        yield labelled(2, "can", "cyan", ", ".join(capabilities(engine)) or "nothing beyond running modules")
+        yield labelled(2, "can", "cyan", ", ".join(capabilities(engine)) or "no optional capabilities")
         if engine.note:
             yield labelled(2, "note", "cyan", engine.note)
         if engine.limits:

@@ -1,4 +1,4 @@
-"""Exit codes, and which error ends in which.
+"""Exit codes, and the errors that lead to them.
 
 0    done
 1    engines do not agree (``run --engine all``), a test failed (``test``), or a replay differs (``replay``)
@@ -21,7 +21,7 @@ __all__ = ["Exit", "exit_of", "exit_of_failure", "summary"]
 
 
 class Exit(IntEnum):
-    """What the program returns."""
+    """The exit codes of the program."""
 
     OK = 0
     DISAGREE = 1
@@ -42,19 +42,19 @@ KINDS: tuple[tuple[type[ProxyWasmError], Exit, str], ...] = (
 
 
 def exit_of_failure(failure: Failure | None) -> Exit:
-    """The exit code after a guest failed (or did not)."""
+    """The exit code after a run: by the guest's failure, or 0."""
     if failure is None:
         return Exit.OK
     return Exit.DEADLINE if failure.kind == "deadline" else Exit.GUEST
 
 
 def exit_of(error: ProxyWasmError) -> Exit:
-    """The exit code for an error that is about no running guest."""
+    """The exit code for an error outside of a running guest."""
     return next((code for kind, code, _ in KINDS if isinstance(error, kind)), Exit.GUEST)
 
 
 def summary(error: ProxyWasmError | Failure | None) -> dict[str, Any] | None:
-    """An error as ``--json`` shows it."""
+    """An error in the form of ``--json``."""
     if error is None:
         return None
     if isinstance(error, PluginError):

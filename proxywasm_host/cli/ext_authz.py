@@ -1,4 +1,4 @@
-"""``proxywasm ext-authz``: filters that decide, behind Envoy's ``ext_authz`` and what asks like it."""
+"""``proxywasm ext-authz``: filters that decide, for Envoy's ``ext_authz`` and servers that ask over HTTP."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ __all__ = ["command"]
 
 @click.command("ext-authz")
 @click.option("--listen", metavar="HOST:PORT", help="Where to serve gRPC.  [default: 127.0.0.1:9003]")
-@click.option("--http", metavar="HOST:PORT", help="Where to be asked over HTTP, too.")
+@click.option("--http", metavar="HOST:PORT", help="Where to serve HTTP as well.")
 @host_options
 def command(filters: tuple[str, ...], file: Path | None, schema: bool, **options: Any) -> None:
-    """Run filters that decide whether requests may pass: Envoy asks by ext_authz, nginx and others over HTTP.
+    """Run filters that decide whether requests may pass: Envoy asks by ext_authz, nginx and others by HTTP.
 
-    Filters see the request, and no response. What the command line says goes before what the configuration says.
+    Filters see the request, but no response. Options of the command line override the configuration.
 
     \b
     proxywasm ext-authz auth.wasm --listen 127.0.0.1:9003 --filter-config @auth.json

@@ -19,10 +19,10 @@ __all__ = ["answer", "command"]
 @click.option("--listen", metavar="HOST:PORT", help="Where to serve gRPC.  [default: 127.0.0.1:9002]")
 @host_options
 def command(filters: tuple[str, ...], file: Path | None, schema: bool, **options: Any) -> None:
-    """Run filters for a gateway without WebAssembly: it asks by ext_proc, an API of Envoy.
+    """Run filters for a gateway without WebAssembly that speaks ext_proc, an API of Envoy.
 
-    What the command line says goes before what the configuration says; filters replace its filters. Options of a
-    filter hold for all of them, or are given once for each.
+    Options of the command line override the configuration, and its filters replace those of the configuration. An
+    option of a filter is given once for all filters, or once for each.
 
     \b
     proxywasm ext-proc auth.wasm --listen 127.0.0.1:9002 --filter-config @auth.json
@@ -41,7 +41,7 @@ def answer(
     schema: bool,
     options: dict[str, Any],
 ) -> None:
-    """Run a server that gateways ask: the class `kind` of a module of `proxywasm_host.envoy`."""
+    """Run a server for gateways: the class `kind` of a module of `proxywasm_host.envoy`."""
     try:
         application = getattr(import_module(f"proxywasm_host.envoy.{module}"), kind)  # the extra may be missing
         settings = getattr(import_module("proxywasm_host.envoy.settings"), f"{kind}Settings")

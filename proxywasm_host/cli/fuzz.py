@@ -1,4 +1,4 @@
-"""``proxywasm fuzz``: search for requests that break a filter."""
+"""``proxywasm fuzz``: searches for requests that break a filter."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NAMES = ("trap", "local", "pause", "chunks", "engines", "memory")
 @click.option("--cluster", "clusters", metavar="NAME", multiple=True, help="A cluster that the filter calls.")
 @click.option("--examples", type=click.IntRange(1, 1_000_000), default=100, show_default=True, help="How many to try.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Repeats a search.")
-@click.option("--without", type=click.Choice(NAMES), multiple=True, help="Do not make this check.")
+@click.option("--without", type=click.Choice(NAMES), multiple=True, help="Leave this check out.")
 @click.option("--engine", type=EngineName(), default=ALL, show_default=True, help="wasmtime, …, or all.")
 @click.option("--profile", type=click.Choice(list(PROFILES)), default="envoy", show_default=True, help="See run.")
 @click.option("--deadline", type=Seconds(), default=f"{DEADLINE:g}", show_default=True, help="Seconds for a callback.")
@@ -39,18 +39,19 @@ NAMES = ("trap", "local", "pause", "chunks", "engines", "memory")
 def command(filter: Path, clusters: Sequence[str], examples: int, seed: int, **options: Any) -> int:
     """Send a filter random requests, and check the result of each.
 
-    Headers, odd bytes, bodies cut anywhere, clients that leave, callouts that fail, come late or never. Checked is:
+    Requests have odd headers and bytes, bodies cut anywhere, clients that leave, and callouts whose answer fails, is
+    late or never comes. The checks:
 
     \b
     trap     the guest does not trap
     local    the filter sends at most one local response
-    pause    the filter resumes what it paused, once all answers are in and time has passed
+    pause    the filter resumes a paused message, once all answers are in and time has passed
     chunks   the result does not depend on how a body is cut
     engines  all engines give the same result
     memory   memory does not grow with each request
 
-    The smallest request that breaks a check is printed as a command line, where there is one, and as a test for
-    pytest; the exit code is 1 then.
+    The smallest request that breaks a check is printed as a test for pytest, and as a command line if that is possible;
+    the exit code is 1 then.
 
     \b
     proxywasm fuzz auth.wasm --config callout:idp --cluster idp --examples 1000
@@ -75,7 +76,7 @@ def command(filter: Path, clusters: Sequence[str], examples: int, seed: int, **o
     except ModuleError as error:
         raise about(str(filter), error) from None
     if finding is None:
-        click.echo(f"{examples} requests on {', '.join(subject.engines)}: nothing was found.")
+        click.echo(f"{examples} requests on {', '.join(subject.engines)}: no check failed.")
         return Exit.OK
     click.echo(f"{finding.check}: {finding}\n")
     if shown := finding.command(subject):
@@ -85,7 +86,7 @@ def command(filter: Path, clusters: Sequence[str], examples: int, seed: int, **o
 
 
 def _engines(name: str) -> tuple[str, ...]:
-    """Names of the engines to run on, the best first. Raises: EngineUnavailable, UnknownEngine."""
+    """Names of the engines to run on, the preferred one first. Raises: EngineUnavailable, UnknownEngine."""
     if name != ALL:
         return (open_engine(name).name,)
     names = tuple(status.name for status in list_engines() if status.usable)

@@ -1,4 +1,4 @@
-"""``proxywasm inspect``: describe a module from its bytes. No engine is opened, nothing is run."""
+"""``proxywasm inspect``: describes a module from its bytes. No engine is opened, and nothing runs."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ from proxywasm_host.wasm import CODE, CUSTOM, DATA
 __all__ = ["command"]
 
 WORD = re.compile(rb"(?<![A-Za-z0-9_])[a-z][a-z0-9]*(?:_[a-z0-9]+)+(?![A-Za-z0-9_])")
-"""What could be a foreign function's name, where it stands alone."""
+"""A pattern for text that may be the name of a foreign function."""
 MAX_WORDS = 10_000
 NEAR = 0.85
-"""How alike a name must be to one of ours to be taken for it, mistyped."""
+"""How similar a name must be to one of ours to count as a misspelling."""
 KNOWN = {row.name for row in HOSTCALLS}
 KNOWN_WASI = {row.name for row in WASI}
 
@@ -54,7 +54,7 @@ def command(
 ) -> int:
     """Describe a filter: its ABI, SDK, callbacks and hostcalls, and whether it would load here.
 
-    Ends with 3 if it would not. No engine is needed for that.
+    The exit code is 3 if it would not load. No engine is needed.
     """
     check_readable(path)
     try:
@@ -74,7 +74,7 @@ def command(
 def examine(
     bytecode: Bytecode, added: Sequence[CustomHostcall] = (), unknown_imports: Literal["error", "stub"] = "error"
 ) -> dict[str, Any]:
-    """What ``inspect --json`` prints, without the file's name. `added` are hostcalls that the embedder has.
+    """The output of ``inspect --json`` without the file's name. `added` are the embedder's hostcalls.
 
     Raises: ModuleError, if the module is damaged.
     """
@@ -144,7 +144,7 @@ def _abi(bytecode: Bytecode) -> str | None:
 def _imports(
     bytecode: Bytecode, added: Sequence[CustomHostcall], unknown_imports: Literal["error", "stub"]
 ) -> list[dict[str, str]]:
-    """What becomes of each import; nothing, for a module of no ABI."""
+    """The status of each import; empty for a module without an ABI version."""
     try:
         found = look_up(bytecode.imports, bytecode.abi_version, None, unknown_imports, added)
     except ModuleError:
@@ -153,7 +153,7 @@ def _imports(
 
 
 def _foreign(bytecode: Bytecode, hostcalls: list[str]) -> dict[str, str]:
-    """Foreign functions that the module seems to name and that are not here, with a hint."""
+    """Foreign functions that the module seems to name and that do not exist here, with a hint."""
     if "proxy_call_foreign_function" not in hostcalls:
         return {}
     data = bytecode.data
@@ -173,11 +173,11 @@ def _once(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-# -- For people --------------------------------------------------------------------------------------------------------
+# -- As text -----------------------------------------------------------------------------------------------------------
 
 
 def report(found: dict[str, Any]) -> Iterator[Line]:
-    """The same as a page."""
+    """The description as text."""
     sizes, memory = found["sizes"], found["memory"]
     yield hanging(WHOLE, (found["file"], "bold"))
     yield from _row("ABI", found["abi"] or "none", "" if found["abi"] else "bold red")
@@ -189,7 +189,7 @@ def report(found: dict[str, Any]) -> Iterator[Line]:
     if memory:
         most = "no maximum" if memory["maximum"] is None else f"at most {bytes_of(memory['maximum'])}"
         yield from _row("memory", f"{bytes_of(memory['initial'])} at first, {most}")
-    yield from _row("starts by", ", ".join(found["start"]) or "nothing of its own")
+    yield from _row("starts by", ", ".join(found["start"]) or "no memory of its own")
     for key in ("callbacks", "hostcalls", "wasi"):
         names = sorted(name.removeprefix("proxy_") for name in found[key])
         yield EMPTY
@@ -198,7 +198,7 @@ def report(found: dict[str, Any]) -> Iterator[Line]:
             yield hanging(2, "  ", (", ".join(names), "dim"))
     if found["missing_foreign_functions"]:
         yield EMPTY
-        yield from _row("foreign", "functions that are NOT_FOUND here, unless they are registered", "yellow")
+        yield from _row("foreign", "foreign functions that answer NOT_FOUND here, unless they are registered", "yellow")
         for name in found["missing_foreign_functions"]:
             yield from _row("", f"{name} ({found['missing_foreign_functions'][name]})")
     for status, style in (("stub", "yellow"), ("refused", "bold red")):
@@ -223,7 +223,7 @@ def _row(label: str, content: str, style: str = "") -> Iterator[Line]:
 
 
 def bytes_of(size: int) -> str:
-    """A size as people read it: ``121 kB``, ``64 KiB`` for whole pages."""
+    """A size in readable form: ``121 kB``, ``64 KiB`` for whole pages."""
     if size >= 1 << 20 and size % (1 << 16) == 0:
         return f"{size / (1 << 20):g} MiB"
     if size and size % (1 << 10) == 0:

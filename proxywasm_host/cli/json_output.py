@@ -1,4 +1,4 @@
-"""Results as JSON. Text that is not UTF-8 is given as ``{"base64": "…"}``."""
+"""Results as JSON. Bytes that are not UTF-8 become ``{"base64": "…"}``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ WIDTH = 100
 
 
 def run_result(result: ExchangeResult, recorder: Recorder, error: ProxyWasmError | Failure | None) -> dict[str, Any]:
-    """What ``run --json`` prints."""
+    """The output of ``run --json``."""
     return {
         "upstream_request": _request(result.upstream_request),
         "client_response": _response(result.client_response),
@@ -40,12 +40,12 @@ def run_result(result: ExchangeResult, recorder: Recorder, error: ProxyWasmError
 
 
 def dump(value: Any) -> str:
-    """JSON, indented; what fits a line stays on one."""
+    """Indented JSON, with each value that fits on one line."""
     return _written(plain(value), "")
 
 
 def _flat(value: Any) -> str:
-    """On one line. Text that could control a terminal is escaped, which JSON does for ASCII only."""
+    """JSON on one line. Characters that control a terminal are escaped; JSON itself escapes only those of ASCII."""
     text = json.dumps(value, ensure_ascii=False)
     return text if printable(text) == text else json.dumps(value)
 
@@ -65,7 +65,7 @@ def _written(value: Any, indent: str) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it."""
+    """A value in the form of JSON."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         data = bytes(value)
         try:

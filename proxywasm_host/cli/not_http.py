@@ -1,4 +1,4 @@
-"""Explains that a filter is not for HTTP, which helps more than the failure of its guest."""
+"""Explains that a filter is not for HTTP. Its guest's failure alone would not say so."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["why_not_http"]
 TCP = "proxy_on_new_connection", "proxy_on_downstream_data", "proxy_on_upstream_data"
 HTTP = "proxy_on_request_headers", "proxy_on_request_body", "proxy_on_response_headers", "proxy_on_response_body"
 NO_CONTEXT = "invalid context"
-"""What SDKs in Rust and Go say when they are called for an HTTP stream and had no context to make for it."""
+"""Messages of SDKs in Rust and Go for an HTTP stream that they have no context for."""
 IN_A_PROGRAM = "run sends HTTP; in a program, Host.tcp_stream gives a filter a connection."
 
 
 def why_not_http(command_line: CommandLine, result: ExchangeResult) -> Iterator[str]:
-    """A sentence for each filter that is not for HTTP, once it was loaded and the request was sent."""
+    """A sentence for each filter that is not for HTTP, after the request was sent."""
     for filter in command_line.chain:
         path = str(filter.code)
         if not is_source(path) and only_tcp(Bytecode(default_fetcher().read(path, filter.sha256, filter.pull_policy))):
@@ -40,7 +40,7 @@ def why_not_http(command_line: CommandLine, result: ExchangeResult) -> Iterator[
 
 
 def only_tcp(bytecode: Bytecode) -> bool:
-    """Whether a module has callbacks for connections alone."""
+    """Whether a module has only callbacks for connections."""
     exports = {name for name, kind, _ in bytecode.exports if kind == "function"}
     return not exports.isdisjoint(TCP) and exports.isdisjoint(HTTP)
 

@@ -1,6 +1,6 @@
-"""The options that ``run`` and ``bench`` share, and their result: a chain of filters, and messages to send.
+"""The options that ``run`` and ``bench`` share; they make a chain of filters and messages to send.
 
-An option of a filter that is given once holds for every filter; given as often as there are filters, each gets its own.
+An option of a filter is given once for all filters, or once for each.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ __all__ = [
 ]
 
 FORMAT_VERSION = re.compile(r"""^\s*[{,]?\s*["']?_format_version["']?\s*:""", re.MULTILINE)
-"""By which a configuration of Kong is known."""
+"""Names of files that hold a configuration of Kong."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 NAMED = ("root_id", "vm_id", "name", "sha256", "pull_policy", "engine", "failure_policy")
-"""Options of a filter that are called as the fields of `FilterConfig`."""
+"""Options of a filter with the names of the fields of `FilterConfig`."""
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
 
 CONFIG_OPTIONS = (
@@ -78,12 +78,12 @@ FILTER_OPTIONS = (
     click.option("--root-id", metavar="ID", multiple=True, help="Which filter of the module to run."),
     click.option("--vm-id", metavar="ID", multiple=True, help="Filters with the same id and code share a VM."),
     click.option("--name", metavar="NAME", multiple=True, help="The filter's name; that of its file if not given."),
-    click.option("--sha256", metavar="HEX", multiple=True, help="The digest that its module, or image, must have."),
+    click.option("--sha256", metavar="HEX", multiple=True, help="The digest that its module or image must have."),
     click.option(
         "--pull-policy",
         type=click.Choice(["IfNotPresent", "Always"]),
         multiple=True,
-        help="Whether a URL is looked up although there is a module of it.  [default: of :latest only]",
+        help="Whether to look a URL up if its module is in the cache.  [default: only for :latest]",
     ),
     click.option(
         "--engine",
@@ -99,12 +99,12 @@ FILTER_OPTIONS = (
     ),
 )
 HOSTCALLS_OPTION = click.option(
-    "--hostcalls", type=Hostcalls(), multiple=True, help="Where hostcalls of your own are: a Python module or file."
+    "--hostcalls", type=Hostcalls(), multiple=True, help="A Python module or file with your own hostcalls."
 )
 SHARED_OPTION = click.option(
     "--shared",
     type=SharedChoice(),
-    help="Who shares data, queues and metrics of filters: memory, processes or redis://….",
+    help="Who shares data, queues and metrics of filters: memory, processes or redis://…",
 )
 UNKNOWN_IMPORTS_OPTION = click.option(
     "--unknown-imports",
@@ -114,10 +114,10 @@ UNKNOWN_IMPORTS_OPTION = click.option(
     help="What to do about an unknown proxy_* import.",
 )
 REQUEST_OPTIONS = (
-    click.option("-X", "--method", metavar="METHOD", help="Instead of METHOD before the URL."),
+    click.option("-X", "--method", metavar="METHOD", help="The same as METHOD before the URL."),
     click.option("-H", "--header", type=Header(), multiple=True, help="A header of the request."),
-    click.option("-d", "--data", type=Data(), help="The request's body; the method is POST then."),
-    click.option("--chunk", type=Data(), multiple=True, help="The body in several parts, one each time."),
+    click.option("-d", "--data", type=Data(), help="The request's body; makes the method POST."),
+    click.option("--chunk", type=Data(), multiple=True, help="A part of the body; may be repeated."),
     click.option("--trailer", type=Header(), multiple=True, help="A trailer of the request."),
 )
 RESPONSE_OPTIONS = (
@@ -126,14 +126,14 @@ RESPONSE_OPTIONS = (
     ),
     click.option("--response-header", type=Header(), multiple=True, help="A header of upstream's response."),
     click.option("--response-body", type=Data(), help="The response's body."),
-    click.option("--response-chunk", type=Data(), multiple=True, help="The body in several parts."),
+    click.option("--response-chunk", type=Data(), multiple=True, help="A part of the body; may be repeated."),
     click.option("--response-trailer", type=Header(), multiple=True, help="A trailer of the response."),
     click.option(
         "--framing",
         type=click.Choice(["http1", "http2"]),
         default="http1",
         show_default=True,
-        help="How a body ends: with an empty chunk of its own, or with its last one.",
+        help="How a body ends: with an extra empty chunk, or with its last chunk.",
     ),
 )
 HOST_OPTIONS = (
@@ -152,10 +152,10 @@ HOST_OPTIONS = (
         "--callout",
         type=CannedReply(),
         multiple=True,
-        help="What a cluster answers to filters; 'fail' breaks off. Other clusters are unknown.",
+        help="The answer of a cluster to filters; 'fail' breaks the call off. Other clusters are unknown.",
     ),
     click.option(
-        "--ticks", type=click.IntRange(0), default=0, show_default=True, help="Ticks that may pass while paused."
+        "--ticks", type=click.IntRange(0), default=0, show_default=True, help="Ticks that may pass during a pause."
     ),
     click.option(
         "--deadline",
@@ -173,14 +173,14 @@ HOST_OPTIONS = (
 
 
 def command_line_options(function: F) -> F:
-    """Give a command these options; it takes them as keywords and makes a `CommandLine` of them."""
+    """Give a command these options. It takes them as keywords, for a `CommandLine`."""
     for option in reversed((*CONFIG_OPTIONS, *FILTER_OPTIONS, *REQUEST_OPTIONS, *RESPONSE_OPTIONS, *HOST_OPTIONS)):
         function = option(function)
     return function
 
 
 class Silent:
-    """A log sink that forgets."""
+    """A log sink that drops all lines."""
 
     level: int = LogLevel.INFO
 
@@ -199,16 +199,16 @@ class CommandLine:
     engines: list[str | None]
     """Of each filter."""
     gateway: Any = None
-    """Of Kong, if its configuration is what was named, since the chain was loaded."""
+    """Kong's gateway, if a configuration of Kong was named; set when the chain is loaded."""
 
     @staticmethod
     def say(sentence: str) -> None:
-        """Say something to whoever waits."""
+        """Tell the user what is going on."""
         click.echo(f"{sentence} …", err=True)
 
     @classmethod
     def of(cls, words: Sequence[str], options: dict[str, Any], url: str = "") -> CommandLine:
-        """Understand a command line: ``FILTER … [METHOD] URL`` and options. `url` if there is none in `words`.
+        """Parse a command line: ``FILTER … [METHOD] URL`` and options. `url` is the default of the URL.
 
         Raises: click.UsageError.
         """
@@ -222,7 +222,7 @@ class CommandLine:
         return cls(filters, request, response, options, each(options, "engine", len(filters), None))
 
     def host(self, log: LogSink, *, listener: Listener | None = None, cache: ModuleCache | None = None) -> Host:
-        """A host with the services and limits that the options say. Raises: UnknownEngine, EngineUnavailable."""
+        """A host with the services and limits of the options. Raises: UnknownEngine, EngineUnavailable."""
         options = self.options
         services = Services(log=log, clusters=dict(options["callout"]).keys())
         if options["shared"]:
@@ -239,7 +239,7 @@ class CommandLine:
         )
 
     def _profile(self) -> str:
-        """What is said, or else what a configuration is written for."""
+        """The profile of the option, else that of the configuration."""
         said: str = self.options["profile"]
         found = [_configured(path)[1] for path in self.filters if is_configuration(path)] if said == "envoy" else []
         return found[0] if found else said
@@ -274,7 +274,7 @@ class CommandLine:
         recorder: Recorder | None = None,
         began: Callable[[HttpStream], None] | None = None,
     ) -> ExchangeResult:
-        """Send the request through the loaded chain; `began` is given the stream before it is fed."""
+        """Send the request through the loaded chain. `began` is called with the stream before it is fed."""
         send: Callable[..., ExchangeResult] = partial(exchange, host, plugins)
         if self.gateway is not None:
             from proxywasm_host.kong.exchange import through  # noqa: PLC0415 - the extra may be missing
@@ -293,7 +293,7 @@ class CommandLine:
 
     @property
     def chain(self) -> list[FilterConfig]:
-        """The filters as they are loaded, each with a name of its own."""
+        """The filters to load, each with a different name."""
         options = self.options
         chain: list[FilterConfig] = []
         each_says = of_each(options, len(self.filters), "config")
@@ -321,9 +321,9 @@ class CommandLine:
 
 
 def of_each(options: dict[str, Any], count: int, configuration: str) -> list[dict[str, Any]]:
-    """What the options say of each of `count` filters, under `FilterConfig`'s names; nothing of what is not said.
+    """The options of each of `count` filters, under `FilterConfig`'s names; without options that were not given.
 
-    `configuration` is the command's name for the option of the configuration. Raises: click.UsageError, as `each`.
+    `configuration` is the command's name for the filter's configuration. Raises: click.UsageError, as `each`.
     """
     called = {"configuration": configuration, "vm_configuration": "vm_config"}
     called.update((name, name) for name in NAMED)
@@ -332,18 +332,18 @@ def of_each(options: dict[str, Any], count: int, configuration: str) -> list[dic
 
 
 def about(path: str, error: ModuleError) -> ModuleError:
-    """The same error with the file that it is about."""
+    """The same error with the name of its file."""
     return type(error)(f"{path}: {sentence(error)}")
 
 
 def sentence(error: ModuleError) -> str:
-    """What an error says, with options by their names at the command line."""
+    """The text of an error, with the command line's names of options."""
     text = str(error).replace("Host(hostcalls=[…])", "--hostcalls")
     return text.replace("unknown_imports='stub'", "--unknown-imports stub")
 
 
 def each(options: dict[str, Any], option: str, count: int, default: Any) -> list[Any]:
-    """The values of an option for each of `count` filters. Raises: click.UsageError, if their number fits nothing."""
+    """The values of an option for each of `count` filters. Raises: click.UsageError, if their number does not fit."""
     values = list(options[option])
     if len(values) in (0, 1):
         return (values or [default]) * count
@@ -387,13 +387,13 @@ def is_kong(path: str | Path) -> bool:
 
 
 def _kong(path: str) -> Any:
-    """Kong's configuration in a file, in the environment of this process. Raises: click.UsageError."""
+    """Kong's configuration from a file, with the environment of this process. Raises: click.UsageError."""
     return _read_kong(path, Path(path).stat().st_mtime_ns)
 
 
 @lru_cache(None)
 def _read_kong(path: str, changed: int) -> Any:
-    """As it was `changed`. No plugin server is asked: no connection is opened."""
+    """Cached by the time at which the file `changed`. No plugin server is asked, so no connection is opened."""
     try:
         from proxywasm_host.kong.environment import Environment  # noqa: PLC0415 - the extra may be missing
         from proxywasm_host.kong.setup import Setup  # noqa: PLC0415
@@ -407,7 +407,7 @@ def _read_kong(path: str, changed: int) -> Any:
 
 @lru_cache(None)
 def _read(path: str, changed: int) -> tuple[list[FilterConfig], str]:
-    """As it was `changed`: what there is to warn of is told once."""
+    """Cached by the time at which the file `changed`, so that warnings come once."""
     if is_kong(path):
         return [*_kong(path).filters], "wasmx"
     try:
@@ -426,7 +426,7 @@ def _is_file(word: str) -> bool:
 
 
 def check_readable(path: str) -> None:
-    """Raises: click.UsageError, if a filter's file cannot be read, or its URL is none. Nothing is fetched."""
+    """Check a filter. Raises: click.UsageError, if its file cannot be read or its URL is wrong. Nothing is fetched."""
     try:
         if not is_remote(path):
             Path(local_path(path)).open("rb").close()
@@ -454,7 +454,7 @@ def _response(method: bytes, options: dict[str, Any], http1: bool) -> Message:
 def _body(
     headers: Sequence[tuple[bytes, bytes]], data: bytes | None, chunks: Sequence[bytes]
 ) -> tuple[list[tuple[bytes, bytes]], list[bytes]]:
-    """Headers and parts of a message; a body that is given whole has a content-length."""
+    """Headers and parts of a message. A body in one part has a content-length."""
     parts = ([data] if data else []) + list(chunks)
     pairs = list(headers)
     if data is not None and not chunks and not any(name.lower() == b"content-length" for name, _ in pairs):

@@ -1,4 +1,4 @@
-"""``proxywasm pack filter.py``: make a module of a filter in another language."""
+"""``proxywasm pack filter.py``: builds a module from a filter in Python."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from proxywasm_host.source import packer
 __all__ = ["command"]
 
 AGAIN = 0.3
-"""Seconds between two looks at the files, with ``--watch``."""
+"""Seconds between two checks of the files, with ``--watch``."""
 
 
 @click.command("pack")
 @click.argument("path", metavar="FILTER.py", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option(
-    "-o", "--output", metavar="FILE", type=OutputFile(), help="Where the module goes.  [default: FILTER.wasm]"
+    "-o", "--output", metavar="FILE", type=OutputFile(), help="The file to write.  [default: FILTER.wasm]"
 )
 @click.option("--watch", is_flag=True, help="Pack again whenever a file beside it changes, until Ctrl-C.")
 def command(path: Path, output: Output | None, watch: bool) -> int:
-    """Make a module of a filter in Python: for this host, Envoy and every other one.
+    """Build a module from a filter in Python, for this host, Envoy and every other one.
 
-    It contains all that it needs. No compiler and no network are needed. Ends with 3 if the script cannot be packed.
+    The module contains all that it needs. Neither a compiler nor the network is used. The exit code is 3 if the script
+    cannot be packed.
     """
     output = output or Output(path.with_suffix(".wasm"))
     pack = packer(path)
@@ -53,5 +54,5 @@ def _pack(path: Path, output: Output, pack: Callable[[Path], bytes]) -> None:
     module = pack(path)
     output.write(module)
     higress = Bytecode(module).abi_version is AbiVersion.V0_2_100
-    note = f", for Higress and proxywasm-host (ABI {AbiVersion.V0_2_100}): Envoy would refuse it" if higress else ""
+    note = f", for Higress and proxywasm-host (ABI {AbiVersion.V0_2_100}); Envoy would refuse it" if higress else ""
     click.echo(f"{output.path}: {len(module) / 1024:.0f} KB{note}")

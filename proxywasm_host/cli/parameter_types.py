@@ -1,4 +1,4 @@
-"""Values of options, as click's parameter types: each says in one sentence what is wrong with a value."""
+"""click's parameter types for the values of options. Each says in one sentence what is wrong with a value."""
 
 from __future__ import annotations
 
@@ -53,19 +53,19 @@ __all__ = [
 
 
 def wire(text: str) -> bytes:
-    """An argument of the command line as the bytes that were typed."""
+    """The bytes of an argument of the command line."""
     return text.encode("utf-8", "surrogateescape")
 
 
 LONGEST = 1_000_000
-"""Seconds that stand for no deadline: with one, Ctrl-C ends a guest that loops."""
+"""Seconds that stand for no deadline. With a deadline, however long, Ctrl-C ends a guest that loops."""
 
 
 class Kind(click.ParamType[Any]):
     """Base: `parse` does the work and raises ValueError with the sentence."""
 
     def parse(self, text: str) -> Any:
-        """The value that a text stands for. Raises: ValueError."""
+        """The value of a text. Raises: ValueError."""
         raise NotImplementedError
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -81,15 +81,15 @@ class Header(Kind):
     name = "'name: value'"
 
     def parse(self, text: str) -> tuple[bytes, bytes]:
-        """The value that a text stands for. Raises: ValueError."""
+        """The value of a text. Raises: ValueError."""
         at = text.find(":", 1)
         name = text[:at].rstrip()
         if at < 0 or not name.lstrip(":"):
             raise ValueError(f"{text!r} is not a header: write it as 'name: value'")
         if any(map(str.isspace, name)):
-            raise ValueError(f"{text!r} is not a header: there is white space in its name")
+            raise ValueError(f"{text!r} is not a header: its name contains white space")
         if re.search(r"[\r\n\0]", text):
-            raise ValueError(f"{text!r} is not a header: there is a line break or a NUL in it")
+            raise ValueError(f"{text!r} is not a header: it contains a line break or a NUL")
         return wire(name), wire(text[at + 1 :].strip())
 
 
@@ -99,7 +99,7 @@ class Data(Kind):
     name = "TEXT|@FILE"
 
     def parse(self, text: str) -> bytes:
-        """The value that a text stands for. Raises: ValueError."""
+        """The value of a text. Raises: ValueError."""
         if text == "@-":
             return sys.stdin.buffer.read()
         if not text.startswith("@"):
@@ -113,10 +113,10 @@ class Data(Kind):
 
 
 class DataOrFile(Data):
-    """As `Data`, but a file is only named, as a path: it may be read again when it changes."""
+    """As `Data`, but a file becomes a path, because it may be read again when it changes."""
 
     def parse(self, text: str) -> bytes | Path:  # type: ignore[override]
-        """The value that a text stands for. Raises: ValueError."""
+        """The value of a text. Raises: ValueError."""
         if text[:1] == "@" and text not in ("@", "@-"):
             return Path(text[1:]).absolute()
         return super().parse(text)
@@ -129,12 +129,12 @@ class Output:
         self.path = path
 
     def write(self, data: bytes | str) -> None:
-        """Write all of it; who reads the file meanwhile sees what it was before. Raises: click.UsageError."""
+        """Write the whole content; readers see the old content until then. Raises: click.UsageError."""
         data = data if isinstance(data, bytes) else data.encode()
         try:
             path = self.path.resolve()
             if path.exists() and (not path.is_file() or not os.access(path.parent, os.W_OK)):
-                path.write_bytes(data)  # a device, a pipe; or nothing can be written beside it
+                path.write_bytes(data)  # a device or a pipe, or the folder cannot be written
             else:
                 replace_file(path, data, private=False)
         except OSError as error:
@@ -142,12 +142,12 @@ class Output:
 
 
 class OutputFile(Kind):
-    """The name of a file to write; what cannot be one is refused before anything is done."""
+    """The name of a file to write. An impossible one is refused before anything is done."""
 
     name = "file"
 
     def parse(self, text: str) -> Output:
-        """The value that a text stands for. Raises: ValueError."""
+        """The value of a text. Raises: ValueError."""
         path = Path(text)
         if path.is_dir():
             raise ValueError(f"{text} is a folder, not a file")
@@ -157,13 +157,13 @@ class OutputFile(Kind):
 
 
 class Size(Kind):
-    """A number of bytes, with a unit if one likes: ``256MiB``."""
+    """A number of bytes, with an optional unit: ``256MiB``."""
 
     name = "SIZE"
     UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}  # noqa: RUF012 - a table
 
     def parse(self, text: str) -> int:
-        """The value that a text stands for. Raises: ValueError."""
+        """The value of a text. Raises: ValueError."""
         found = re.fullmatch(r"(\d+)\s*([kmg]?)(?:i?b)?", text.lower())
         if not found:
             raise ValueError(f"{text!r} is not a size: write it as 1000, 64KiB or 256MiB")
@@ -176,7 +176,7 @@ class Seconds(Kind):
     name = "SECONDS"
 
     def parse(self, text: str) -> float:
-        """The value that a text stands for. Raises: ValueError."""
+        """The value of a text. Raises: ValueError."""
         seconds = float(text) if re.fullmatch(r"\d+(\.\d*)?|\.\d+", text) else -1.0
         if not 0 <= seconds <= LONGEST:
             raise ValueError(f"{text!r} is not a number of seconds between 0 and {LONGEST}")
@@ -184,17 +184,17 @@ class Seconds(Kind):
 
 
 class Hostcalls(Kind):
-    """The hostcalls that a Python module or file makes: ``package.module`` or ``FILE.py``."""
+    """The hostcalls of a Python module or file: ``package.module`` or ``FILE.py``."""
 
     name = "MODULE|FILE.py"
 
     def parse(self, text: str) -> list[CustomHostcall]:
-        """The value that a text stands for. Raises: ValueError."""
+        """The value of a text. Raises: ValueError."""
         try:
             if text.endswith(".py"):
                 names = run_path(text)
             else:
-                sys.path.insert(0, "")  # where one is, as `python -m` has it
+                sys.path.insert(0, "")  # the current folder, as for `python -m`
                 try:
                     names = vars(import_module(text))
                 finally:
@@ -203,7 +203,7 @@ class Hostcalls(Kind):
             raise ValueError(f"cannot import {text}: {type(error).__name__}: {error}") from error
         found = [value for value in names.values() if isinstance(value, CustomHostcall)]
         if not found:
-            raise ValueError(f"{text} has no hostcalls: make them with @hostcall of proxywasm_host.hostcalls")
+            raise ValueError(f"{text} has no hostcalls: decorate functions with @hostcall of proxywasm_host.hostcalls")
         return list(dict.fromkeys(found))
 
 
@@ -213,7 +213,7 @@ class Property(Kind):
     name = "PATH=VALUE"
 
     def parse(self, text: str) -> tuple[str, Any]:
-        """The value that a text stands for. Raises: ValueError."""
+        """The value of a text. Raises: ValueError."""
         path, equals, value = text.partition("=")
         if not equals or not path.rstrip(":"):
             raise ValueError(f"{text!r} is not a property: write it as path=text, or path:=json for a number")
@@ -230,12 +230,12 @@ class Property(Kind):
 
 
 class Environment(Kind):
-    """``NAME=value``, or ``NAME`` to hand on a variable of this process."""
+    """``NAME=value``, or ``NAME`` to pass on a variable of this process."""
 
     name = "NAME[=VALUE]"
 
     def parse(self, text: str) -> tuple[str, str]:
-        """The value that a text stands for. Raises: ValueError."""
+        """The value of a text. Raises: ValueError."""
         name, equals, value = text.partition("=")
         if not name:
             raise ValueError(f"{text!r} is not an environment variable: write it as NAME=value")
@@ -250,7 +250,7 @@ class CannedReply(Kind):
     name = "CLUSTER=STATUS[:BODY]"
 
     def parse(self, text: str) -> tuple[str, Any]:
-        """The value that a text stands for. Raises: ValueError."""
+        """The value of a text. Raises: ValueError."""
         cluster, equals, reply = text.partition("=")
         status, _, body = reply.partition(":")
         if not cluster or not equals or not (status.isdecimal() or reply == "fail"):
@@ -258,13 +258,13 @@ class CannedReply(Kind):
         if reply == "fail":
             return cluster, CalloutFailed()
         if int(status) > 999:
-            raise ValueError(f"{status} is not a status: those of HTTP are from 100 to 599, those of gRPC from 0 to 16")
+            raise ValueError(f"{status} is not a status: HTTP's are from 100 to 599, gRPC's from 0 to 16")
         content = Data().parse(body)
         return cluster, lambda callout: replies(callout, int(status), content)
 
 
 def replies(callout: Callout, status: int, body: bytes) -> Sequence[Reply]:
-    """What answers a callout. For gRPC, `status` is that of gRPC and `body` the message."""
+    """Answers a callout. For gRPC, `status` is the gRPC status and `body` the message."""
     if isinstance(callout, HttpCall):
         return [HttpCallReply([(b":status", b"%d" % status)], body)]
     if isinstance(callout, GrpcCall):
@@ -275,25 +275,25 @@ def replies(callout: Callout, status: int, body: bytes) -> Sequence[Reply]:
 
 
 class SharedChoice(Kind):
-    """Between which processes state is shared."""
+    """Where filters share state: see `proxywasm_host.services.shared`."""
 
     name = "WHO"
 
     def parse(self, text: str) -> str:
-        """What it is, if it can be that. Raises: ValueError."""
+        """The text itself, after a check. Raises: ValueError."""
         check_shared(text)
         return text
 
 
 class EngineName(Kind):
-    """The name of an engine; whether there is one of that name is said when it is opened."""
+    """The name of an engine. An unknown name is an error when it is opened."""
 
     name = "NAME"
 
     def parse(self, text: str) -> str:
-        """The value that a text stands for. Raises: ValueError."""
+        """The value of a text. Raises: ValueError."""
         return text
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """What a text may become, for shells."""
+        """Completions of a text, for shells."""
         return [CompletionItem(name) for name in engine_names() if name.startswith(incomplete)]

@@ -1,6 +1,6 @@
-"""Output for people: the exchange step by step, then the changes of request and response.
+"""Output as text: the exchange step by step, then the changes of request and response.
 
-Everything here is lines that are wrapped to a width, so that they look the same in a terminal, a pipe and a test.
+All lines are wrapped to a width, so they look the same in a terminal, a pipe and a test.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ __all__ = ["EMPTY", "WHOLE", "Line", "Screen", "facts", "failure_report", "hangi
 WIDTH = 100
 LABEL = 10
 QUIET = frozenset(("on_context_create", "on_log", "on_done", "on_delete"))
-"""Callbacks that are not shown when nothing happened in them."""
+"""Callbacks that are shown only if something happened in them."""
 
 FAILED = "wasm_fail_stream"
-"""Details of the response that the host makes when a guest has failed."""
+"""Details of the host's response when a guest has failed."""
 
 LEVEL_STYLES = ("dim", "dim", "blue", "yellow", "red", "bold red")
 VERB_STYLES = {
@@ -57,21 +57,21 @@ DIFF_STYLES = {" ": "", "+": "green", "-": "red"}
 
 
 WHOLE = -1
-"""The indent of lines that are to be copied: paths, frames of a backtrace."""
+"""The indent of lines that are never wrapped, so that they can be copied: paths, frames of a backtrace."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of text; if it has to be wrapped, its further lines begin at column `indent`. `WHOLE` is never wrapped."""
+    """A line of text. If it is wrapped, further lines begin at column `indent`; with `WHOLE` it is never wrapped."""
 
     text: Text
     indent: int = 0
 
 
 class Screen:
-    """Where lines go: standard output or standard error, in colour if that is wanted there.
+    """Prints lines on standard output or standard error, with colours if the user wants them.
 
-    `color`: ``None`` is as the terminal and ``NO_COLOR`` want it.
+    `color`: ``None`` asks the terminal and ``NO_COLOR``.
     """
 
     def __init__(self, color: bool | None = None, *, err: bool = False) -> None:
@@ -91,7 +91,7 @@ class Screen:
         )
 
     def print(self, lines: Iterable[Line]) -> None:
-        """Print lines; what is too long is wrapped under its own beginning."""
+        """Print lines; a long one is wrapped and indented."""
         for line in lines:
             for part in self._fitting(line):
                 self._console.print(part, soft_wrap=True)
@@ -109,7 +109,7 @@ class Screen:
 
 
 def hanging(indent: int, *parts: str | Text | tuple[str, str]) -> Line:
-    """A line of several parts, each plain or with a style. Control characters in it are shown, and not obeyed."""
+    """A line of several parts, each plain or with a style. Control characters are escaped."""
     return Line(Text.assemble(*map(_shown, parts)), indent)
 
 
@@ -127,7 +127,7 @@ EMPTY = Line(Text())
 
 
 def labelled(indent: int, label: str, style: str, content: str, *, width: int = LABEL, content_style: str = "") -> Line:
-    """A label of so many columns, and what it says."""
+    """A label of so many columns, and its text."""
     return hanging(indent + width, " " * indent, (label.ljust(width), style), (content, content_style))
 
 
@@ -140,7 +140,7 @@ def facts(parts: Iterable[str]) -> Iterator[Line]:
 
 
 def timeline(entries: Iterable[object], request: Message, response: Message, *, trace: bool) -> Iterator[Line]:
-    """The recorded entries, under a heading for each mark. With `trace` every hostcall is listed."""
+    """The recorded entries, with a heading for each mark. With `trace`, every hostcall is listed."""
     heading = "start"
     for entry in entries:
         if isinstance(entry, InputEvent):
@@ -201,18 +201,18 @@ def _events(events: Iterable[Call | GuestLog], callback: str, trace: bool) -> It
 
 
 def _traced(call: Call) -> Line:
-    """A hostcall with what it answered. Log lines need no line beside it."""
+    """A hostcall with its answer. A log line needs no extra line."""
     whole = describe(call)
     status = len(describe(call._replace(result=None)).removesuffix(" = OK"))
     style = "red" if isinstance(call.result, Refusal) else "green"
     return hanging(8, "      ", whole[:status], (whole[status : status + 3], "dim"), (whole[status + 3 :], style))
 
 
-# -- What came of it ---------------------------------------------------------------------------------------------------
+# -- Results -----------------------------------------------------------------------------------------------------------
 
 
 def outcome(request: Message, response: Message, result: ExchangeResult) -> Iterator[Line]:
-    """What upstream and the client get, beside what came in."""
+    """The messages that upstream and the client get, compared with the original ones."""
     yield EMPTY
     yield from _request(request, result)
     yield EMPTY
@@ -231,7 +231,7 @@ def _request(request: Message, result: ExchangeResult) -> Iterator[Line]:
 def _response(request: Message, response: Message, result: ExchangeResult) -> Iterator[Line]:
     client, local = result.client_response, result.local_response
     if client is None:
-        yield _title("RESPONSE", "the client gets none", why(result))
+        yield _title("RESPONSE", "the client gets no response", why(result))
         return
     if local is None:
         yield from _changes("RESPONSE", "upstream → client", response, client)
@@ -244,7 +244,7 @@ def _response(request: Message, response: Message, result: ExchangeResult) -> It
 
 
 def why(result: ExchangeResult) -> str:
-    """Why a message did not come out."""
+    """The reason why a message did not come out."""
     if result.failure is not None:
         return f"{result.failure.plugin} failed in {result.failure.callback}"
     if result.reset is not None:

@@ -1,4 +1,4 @@
-"""``proxywasm replay``: run a recorded request again."""
+"""``proxywasm replay``: runs a recorded request again."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ = ["command"]
 @click.command("replay")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("modules", metavar="[NEW.wasm…]", nargs=-1)
-@click.option("--engine", type=EngineName(), help="wasmtime, …, or all; the one that it was recorded on, if not said.")
-@click.option("--deadline", type=Seconds(), help="Seconds for a callback, 0 for no limit; as recorded, if not said.")
-@click.option("--memory-limit", type=Size(), help="Of a guest; as recorded, if not said.")
+@click.option("--engine", type=EngineName(), help="wasmtime, …, or all.  [default: as recorded]")
+@click.option("--deadline", type=Seconds(), help="Seconds for a callback, 0 for no limit.  [default: as recorded]")
+@click.option("--memory-limit", type=Size(), help="Per guest.  [default: as recorded]")
 @click.option("--to", "form", type=click.Choice(["pytest", "suite"]), help="Print it as a test that passes.")
-@click.option("--transcript", is_flag=True, help="Print all that the filters did.")
+@click.option("--transcript", is_flag=True, help="Print everything that the filters did.")
 def command(
     file: Path,
     modules: Sequence[str],
@@ -36,10 +36,10 @@ def command(
     form: str | None,
     transcript: bool,
 ) -> int:
-    """Run a request again that was recorded by `proxywasm run`, `proxywasm serve` or a middleware.
+    """Run a request again that `proxywasm run`, `proxywasm serve` or a middleware has recorded.
 
-    Only the modules are needed, because FILE has what the outside world answered. NEW.wasm takes the place of the
-    module that was recorded, one for each filter. Prints the first difference; the exit code is 1 if there is one.
+    Only the modules are needed, because FILE has all answers of other services. NEW.wasm replaces the recorded module;
+    give one for each filter. Prints the first difference; the exit code is 1 if there is one.
 
     \b
     proxywasm run auth.wasm /x --config @auth.json --record failing.json
@@ -56,10 +56,10 @@ def command(
             limits = replace(limits, memory=memory_limit)
         recording.filters[recording.filters.index(filter)] = replace(filter, limits=limits)
     if recording.cut:
-        click.echo(f"{file} is cut: it had grown beyond its limit.", err=True)
+        click.echo(f"{file} is incomplete: the recording reached its size limit.", err=True)
     if form is not None:
         if engine == "all":
-            raise click.UsageError("a test is made on one engine: leave --engine all out")
+            raise click.UsageError("a test is made on one engine: leave out --engine all")
         recording.engine = engine or recording.engine
         click.echo(written(recording, form), nl=False)
         return Exit.OK
@@ -80,7 +80,7 @@ def command(
 
 
 def read(file: Path, modules: Sequence[str]) -> Recording:
-    """A recording, with these modules in the places of its own; says if one of its own has changed.
+    """A recording, with these modules instead of the recorded ones. Warns if a recorded module has changed.
 
     Raises: click.UsageError, ConfigError, OSError.
     """
@@ -94,7 +94,7 @@ def read(file: Path, modules: Sequence[str]) -> Recording:
         path = modules[at] if modules else str(filter.code)
         if not path:
             raise click.UsageError(
-                f"the filter {filter.name!r} had no file when it was recorded: name one after {file}"
+                f"the filter {filter.name!r} had no file when it was recorded: give its module after {file}"
             )
         check_readable(path)
         if not modules and sha256(default_fetcher().read(path)).hexdigest() != digest:

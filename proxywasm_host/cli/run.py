@@ -1,4 +1,4 @@
-"""``proxywasm run``: one request through filters."""
+"""``proxywasm run``: sends one request through filters."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ LEVELS = [level.name.lower() for level in LogLevel]
 @click.argument("words", metavar="FILTER.wasm… [METHOD] URL", nargs=-1, required=True, type=click.Path())
 @command_line_options
 @click.option("--log-level", type=click.Choice(LEVELS), default="info", show_default=True, help="For guests' logs.")
-@click.option("--trace", is_flag=True, help="List every hostcall, with what it answered and why it was refused.")
-@click.option("--record", metavar="FILE", type=OutputFile(), help="Write the request down for `proxywasm replay`.")
+@click.option("--trace", is_flag=True, help="List every hostcall, with its answer and the reason of a refusal.")
+@click.option("--record", metavar="FILE", type=OutputFile(), help="Record the request for `proxywasm replay`.")
 @click.option(
-    "--redact", metavar="NAME", multiple=True, help="A header that is sent and recorded as 'redacted'; for --record."
+    "--redact", metavar="NAME", multiple=True, help="A header whose value is replaced by 'redacted', for --record."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead.")
 @click.option("--color/--no-color", default=None, help="Override the terminal and NO_COLOR.")
@@ -58,9 +58,8 @@ def command(
 ) -> int:
     """Send one request through HTTP filters, and show what they do to it and to its response.
 
-    No connection is opened: upstream answers what the options say, by default 200 without a body. Several
-    filters make a chain, in the order of the request. Options of a filter hold for all of them, or are given once
-    for each.
+    No connection is opened: options give upstream's response, by default 200 without a body. Several filters make a
+    chain, in the order of the request. An option of a filter is given once for all filters, or once for each.
 
     \b
     proxywasm run auth.wasm http://example.com/ -H 'authorization: Bearer t' --config @auth.json
@@ -119,10 +118,10 @@ def compare(words: Sequence[str], level: int, as_json: bool, color: bool | None,
 def write_down(
     command_line: CommandLine, recorder: Recorder, file: Output, redact: Sequence[str]
 ) -> tuple[ExchangeResult, ProxyWasmError | Failure | None, list[str]]:
-    """`perform`, and write a recording of it. Raises: click.UsageError."""
+    """Call `perform`, and write a recording of the request. Raises: click.UsageError."""
     options = command_line.options
     if options["hostcalls"]:
-        raise click.UsageError("a recording knows no hostcalls of your own: --record goes without --hostcalls")
+        raise click.UsageError("a recording cannot hold your own hostcalls: leave out --record or --hostcalls")
     hidden = {name.lower().encode() for name in redact}
     for message in (command_line.request, command_line.response):
         message.headers = [(name, b"redacted" if name in hidden else value) for name, value in message.headers]
@@ -148,10 +147,10 @@ def perform(
     settle: Callable[[Host], None] = lambda _: None,
     began: Callable[[HttpStream], None] | None = None,
 ) -> tuple[ExchangeResult, ProxyWasmError | Failure | None, list[str]]:
-    """Load the filters and send the request. Returns the result, the failure, and facts on what ran.
+    """Load the filters and send the request. Returns the result, the failure, and facts about the run.
 
-    `settle` is given the host before a filter is loaded, `began` the stream before it is fed. Without facts no guest
-    ran. The plugins are not told of the end: one request is all that they live for.
+    `settle` is called with the host before a filter is loaded, `began` with the stream before it is fed. Without facts
+    no guest ran. The plugins are not closed: the process ends after this request.
     """
     ran: list[str] = []
     host: Host | None = None
@@ -171,16 +170,16 @@ def perform(
 
 
 def unknown_clusters(result: ExchangeResult) -> Iterator[str]:
-    """What to write for a callout that was refused because nobody is there to answer it."""
+    """The option to add for a callout that was refused because its cluster is unknown."""
     calls = [event for invocation in result.invocations for event in invocation.events if isinstance(event, Call)]
     clusters = [name for call in calls if isinstance(call.result, Refusal) for name in call.result.about(NO_CLUSTER)]
     for cluster in dict.fromkeys(clusters):
         say = f"--callout {printable(str(cluster))}=200"
-        yield f"The filter calls cluster {cluster!r}, which nobody answers for here: say {say}."
+        yield f"The filter calls the cluster {cluster!r}, which has no answer here: add {say}."
 
 
 def tell(error: ProxyWasmError | Failure | None, color: bool | None) -> int:
-    """Say on standard error what went wrong; returns the exit code."""
+    """Report what went wrong on standard error. Returns the exit code."""
     if error is None:
         return Exit.OK
     screen = Screen(color, err=True)
@@ -193,9 +192,9 @@ def tell(error: ProxyWasmError | Failure | None, color: bool | None) -> int:
 
 
 def hints(failure: Failure) -> Iterator[str]:
-    """What could be done about a failure."""
+    """Advice on a failure."""
     if failure.kind == "deadline":
-        yield "The deadline holds for each callback: --deadline SECONDS allows more, --deadline 0 any time."
+        yield "The deadline is for each callback: --deadline SECONDS allows more, --deadline 0 removes it."
     elif failure.trap is TrapKind.MEMORY_LIMIT:
         yield "--memory-limit SIZE allows more."
     elif failure.kind == "refused" and failure.state is FailState.START:

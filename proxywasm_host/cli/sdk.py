@@ -12,7 +12,7 @@ __all__ = ["Origin", "origin", "origin_of"]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """`sdk` and `language` are empty if nothing tells them."""
+    """`sdk` and `language` are empty if they are unknown."""
 
     sdk: str
     language: str
@@ -22,7 +22,7 @@ class Origin:
 
 
 def _wide(text: str) -> bytes:
-    """Text as AssemblyScript keeps it, as a pattern."""
+    """A pattern for text in AssemblyScript's encoding."""
     return re.escape(text.encode("utf-16-le"))
 
 
@@ -36,7 +36,7 @@ SDKS = (
     (_wide("@solo-io/proxy-runtime"), "@solo-io/proxy-runtime", "AssemblyScript"),
     (rb"proxy_wasm_intrinsics|proxy-wasm-cpp-sdk|RegisterContextFactory", "proxy-wasm-cpp-sdk", "C++"),
 )
-"""(traces that an SDK leaves in a module, its name, its language). The first that is found counts."""
+"""(traces that an SDK leaves in a module, its name, its language). The first match counts."""
 
 COMPILERS = {"rustc": "Rust", "TinyGo": "Go", "Go cmd/compile": "Go", "Zig": "Zig", "clang": "C or C++"}
 
@@ -48,7 +48,7 @@ def origin(bytecode: Bytecode) -> str:
 
 
 def origin_of(bytecode: Bytecode) -> Origin:
-    """What the traces of SDKs and the producers section say."""
+    """SDK and language by the traces of SDKs and the producers section."""
     for pattern, sdk, language in SDKS:
         if found := re.search(pattern, bytecode.data):
             version = found.groupdict().get("version") or b""

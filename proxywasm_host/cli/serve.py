@@ -40,18 +40,18 @@ HOST_OPTIONS = (
     click.option("--memory-limit", type=Size(), help=f"Per guest.  [default: {MEMORY >> 20}MiB]"),
     click.option("--workers", type=click.IntRange(1, 256), help="Processes.  [default: 1]"),
     SHARED_OPTION,
-    click.option("--log-level", type=click.Choice(LEVELS), help="For guests' logs.  [default: info]"),
-    click.option("--record", metavar="DIR", help="Record requests there, for `proxywasm replay`."),
-    click.option("--record-failures", is_flag=True, help="Only those that fail."),
+    click.option("--log-level", type=click.Choice(LEVELS), help="Lowest level of guests' log lines.  [default: info]"),
+    click.option("--record", metavar="DIR", help="Record requests into this folder, for `proxywasm replay`."),
+    click.option("--record-failures", is_flag=True, help="Record only requests that fail."),
     click.option("--redact", metavar="NAME", multiple=True, help="A header whose values are masked in recordings."),
-    click.option("--watch", is_flag=True, default=None, help="Load changed filters and configurations while running."),
-    click.option("--admin", metavar="HOST:PORT", help="Where to serve /metrics and a page that shows what filters do."),
-    click.option("--schema", is_flag=True, help="Print the JSON schema of the configuration, and end."),
+    click.option("--watch", is_flag=True, default=None, help="Load filters and configurations again when they change."),
+    click.option("--admin", metavar="HOST:PORT", help="Where to serve /metrics and a page about the filters."),
+    click.option("--schema", is_flag=True, help="Print the JSON schema of the configuration, and exit."),
 )
 
 
 def host_options(function: F) -> F:
-    """Give a command the options of every server of filters, for `overrides`."""
+    """Give a command the options that all servers have, for `overrides`."""
     for option in reversed(HOST_OPTIONS):
         function = option(function)
     return function
@@ -62,14 +62,14 @@ def host_options(function: F) -> F:
 @click.option("--upstream", metavar="URL", help="The server behind the filters, http://HOST:PORT.")
 @click.option("--listen", metavar="HOST:PORT", help="Where to serve.  [default: 127.0.0.1:8080]")
 @click.option(
-    "--access-log", type=click.Choice(["common", "json", "off"]), help="To standard output.  [default: common]"
+    "--access-log", type=click.Choice(["common", "json", "off"]), help="On standard output.  [default: common]"
 )
 @host_options
 def command(filters: tuple[str, ...], file: Path | None, schema: bool, **options: Any) -> None:
     """Put filters in front of an HTTP server, as a reverse proxy.
 
-    What the command line says goes before what the configuration says; filters replace its filters. Options of a
-    filter hold for all of them, or are given once for each.
+    Options of the command line override the configuration, and its filters replace those of the configuration. An
+    option of a filter is given once for all filters, or once for each.
 
     \b
     proxywasm serve auth.wasm --upstream http://localhost:8000 --filter-config @auth.json
@@ -105,11 +105,11 @@ def command(filters: tuple[str, ...], file: Path | None, schema: bool, **options
 
 
 def check_file(file: Path | None) -> None:
-    """Raises: click.UsageError, if what is named as the server's configuration is a filter's."""
+    """Check the file of --config. Raises: click.UsageError, if it is the configuration of a filter."""
     if file and not file.exists() and str(file)[0] in "{[@":
         raise click.UsageError(
-            f"--config names the file of the server's configuration, and {str(file)!r} is none; "
-            f"what a filter is configured with is --filter-config {shlex.quote(str(file))}"
+            f"--config is the file of the server's configuration, and {str(file)!r} is not one; "
+            f"for a filter's configuration write --filter-config {shlex.quote(str(file))}"
         )
 
 
@@ -122,7 +122,7 @@ def _wanting(error: ModuleNotFoundError) -> click.UsageError:
 
 
 def overrides(filters: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
-    """What a command line says, as a configuration says it. Raises: click.UsageError."""
+    """The options of a command line in the form of a configuration. Raises: click.UsageError."""
     said: dict[str, Any] = {
         name: options[name]
         for name in ("listen", "http", "workers", "threads", "shared", "watch", "admin", "log_level")
@@ -133,7 +133,7 @@ def overrides(filters: tuple[str, ...], options: dict[str, Any]) -> dict[str, An
     if options.get("access_log"):
         said["access_log"] = {"format": options["access_log"]}
     if (options["record_failures"] or options["redact"]) and not options["record"]:
-        raise click.UsageError("--record-failures and --redact go with --record DIR")
+        raise click.UsageError("--record-failures and --redact need --record DIR")
     if options["record"]:
         said["record"] = {
             "directory": Path(options["record"]).absolute(),

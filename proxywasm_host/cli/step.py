@@ -1,4 +1,4 @@
-"""``proxywasm step``: walk through a recorded request, callback by callback."""
+"""``proxywasm step``: walks through a recorded request, callback by callback."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from proxywasm_host.services.log import printable
 __all__ = ["command"]
 
 SHOWN = 300
-"""Bytes of a buffer that are printed."""
-KEYS = "Enter: on, b: back, a number: there, q: end"
+"""Most bytes of a buffer that are printed."""
+KEYS = "Enter: next, b: back, a number: go there, q: quit"
 
 
 @dataclass
 class Step:
-    """A callback, the hostcalls in it, and what the filter could read and change when it returned."""
+    """A callback, the hostcalls in it, and the maps and buffers that the filter could use when it returned."""
 
     title: str
     calls: list[str]
@@ -37,7 +37,7 @@ class Step:
 
 
 class Steps:
-    """A listener that takes down all callbacks."""
+    """A listener that records all callbacks."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
@@ -77,10 +77,10 @@ def _text(data: bytes) -> str:
 @click.command("step")
 @click.argument("file", type=click.Path(path_type=Path))
 @click.argument("modules", metavar="[NEW.wasm…]", nargs=-1)
-@click.option("--engine", type=EngineName(), help="wasmtime, …; the one that it was recorded on, if not said.")
+@click.option("--engine", type=EngineName(), help="wasmtime, ….  [default: as recorded]")
 def command(file: Path, modules: Sequence[str], engine: str | None) -> int:
-    """Walk through a recorded request, forward and back: each callback with its hostcalls, and beside them the headers,
-    bodies and replies that the filter could read when it returned.
+    """Walk through a recorded request, forward and back. Each step shows a callback with its hostcalls, and the
+    headers, bodies and replies that the filter could read when it returned.
 
     The request is replayed first, so nothing waits between two steps, and going back costs nothing.
 
@@ -91,7 +91,7 @@ def command(file: Path, modules: Sequence[str], engine: str | None) -> int:
     steps = Steps()
     replay(read(file, modules), engine=engine, listener=steps)
     if not steps.steps:
-        click.echo("The filters were called for nothing.")
+        click.echo("The recording has no callbacks.")
         return Exit.OK
     at = 0
     while True:

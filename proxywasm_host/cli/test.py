@@ -1,4 +1,4 @@
-"""``proxywasm test``: suites of tests, without Python."""
+"""``proxywasm test``: runs suites of tests, without Python."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["command"]
 ALL = "all"
 T = TypeVar("T")
 POLL = 0.3
-"""Seconds between two looks at files that are watched."""
+"""Seconds between two checks of watched files."""
 
 
 @click.command("test")
@@ -39,24 +39,24 @@ POLL = 0.3
     metavar="FILE",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Run the suites for this filter (or configuration), and for each that is given, instead of theirs.",
+    help="Run the suites for this filter or configuration instead of their own; may be repeated.",
 )
-@click.option("--config", type=Data(), help="The filter's configuration, instead of what the suites say.")
-@click.option("--engine", type=EngineName(), help="wasmtime, …, or all: every test on each that is usable.")
-@click.option("-k", "words", metavar="TEXT", help="Only tests with this in their names, in either case.")
-@click.option("--junit", metavar="FILE", type=OutputFile(), help="Write JUnit's XML for a CI server.")
+@click.option("--config", type=Data(), help="The filter's configuration, instead of that in the suites.")
+@click.option("--engine", type=EngineName(), help="wasmtime, …, or all: run every test on each usable engine.")
+@click.option("-k", "words", metavar="TEXT", help="Only tests whose names contain this, ignoring case.")
+@click.option("--junit", metavar="FILE", type=OutputFile(), help="Write JUnit XML for a CI server.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of TAP.")
 @click.option("--coverage", is_flag=True, help="Report which callbacks, hostcalls and functions were reached.")
-@click.option("--coverage-json", metavar="FILE", type=OutputFile(), help="Write that as JSON.")
-@click.option("--coverage-html", metavar="FILE", type=OutputFile(), help="Write that as a page.")
+@click.option("--coverage-json", metavar="FILE", type=OutputFile(), help="Write the coverage as JSON.")
+@click.option("--coverage-html", metavar="FILE", type=OutputFile(), help="Write the coverage as an HTML page.")
 @click.option(
     "--coverage-under",
     metavar="PERCENT",
     type=click.FloatRange(0, 100),
-    help="Fail if less of a filter's callbacks and hostcalls was reached.",
+    help="Fail if fewer of a filter's callbacks and hostcalls were reached.",
 )
-@click.option("--watch", is_flag=True, help="Run again whenever a suite or a filter changes, until ^C.")
-@click.option("--schema", is_flag=True, help="Print the JSON schema of suites in YAML, and end.")
+@click.option("--watch", is_flag=True, help="Run again whenever a suite or a filter changes, until Ctrl-C.")
+@click.option("--schema", is_flag=True, help="Print the JSON schema of suites in YAML, and exit.")
 def command(suites: Sequence[Path], watch: bool, schema: bool, **options: Any) -> int:
     """Run suites of tests: our own in YAML, and Google's tests.textpb (Service Extensions).
 
@@ -79,7 +79,7 @@ def command(suites: Sequence[Path], watch: bool, schema: bool, **options: Any) -
 
 
 def _needing(action: Callable[[], T]) -> T:
-    """Do what needs an extra. Raises: click.UsageError, which says how to get it."""
+    """Run code that needs an extra. Raises: click.UsageError, which says how to install it."""
     try:
         return action()
     except ModuleNotFoundError as error:
@@ -114,7 +114,7 @@ def _engines(name: str | None) -> list[str]:
 
 
 def _once(suites: Sequence[Path], options: dict[str, Any]) -> int:
-    """Run all; the exit code."""
+    """Run all tests. Returns the exit code."""
     from proxywasm_host.suites import Environment, report  # noqa: PLC0415
 
     cases, engines = _cases(suites, options), _engines(options["engine"])
@@ -148,7 +148,7 @@ def _coverage(options: dict[str, Any]) -> Coverage | None:
 
 
 def _tell(coverage: Coverage, options: dict[str, Any]) -> bool:
-    """Write what was covered; whether that is enough."""
+    """Write the coverage. Returns whether it is high enough."""
     for word, told in (("json", coverage.as_json), ("html", coverage.as_html)):
         file: Output | None = options[f"coverage_{word}"]
         if file is not None:
@@ -162,7 +162,7 @@ def _tell(coverage: Coverage, options: dict[str, Any]) -> bool:
 
 
 def _watch(suites: Sequence[Path], options: dict[str, Any]) -> int:
-    """Run all, and again when a file has changed. Reports what cannot be run, and goes on."""
+    """Run all tests, and again when a file has changed. An error is reported, and watching goes on."""
     known: dict[Path, int] = {}
     while True:
         try:

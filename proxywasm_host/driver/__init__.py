@@ -1,5 +1,5 @@
-"""Drivers perform the effects of one host: callouts, ticks, queues, and what comes out of streams at any time.
+"""Drivers perform the effects of one host: callouts, ticks, queues, and effects of streams outside of events.
 
-`asynchronous` is the one for asyncio and trio, `threaded` the one for programs with threads; `clusters` says where
-callouts go, `http` makes them, `filters` names what is to be loaded. Nothing is imported here: each needs what it uses.
+`asynchronous` is for asyncio and trio, `threaded` for programs with threads; `clusters` says where callouts go, `http`
+makes them, `filters` loads chains. Nothing is imported here, because each module needs other packages.
 """

@@ -8,10 +8,9 @@
 Rules of this module:
 
 * A driver, its host and all their streams belong to the event loop in which the driver was entered. No guest runs
-  while something is awaited, so that callbacks of one VM never overlap; other threads only wake the loop.
-* A callout's reply, a tick, a message in a queue are events like those that a stream is fed with: their effects go to
-  whom they belong.
-* What a client raises is logged, and is a failed callout to the guest.
+  during an await, so callbacks of one VM never overlap; other threads only wake the loop.
+* A callout's reply, a tick and a message in a queue are events too: each of their effects goes to its stream.
+* An exception of a client is logged, and is a failed callout to the guest.
 """
 
 from __future__ import annotations
@@ -48,8 +47,8 @@ class AsyncClient(Protocol):
     async def __call__(self, callout: Any, /, *conversation: Any) -> Reply:
         """Make the callout and return its reply; may be cancelled.
 
-        The client of `GrpcStream` is given an `AsyncConversation` beside it: it sends what ``async for message in
-        conversation`` gives, awaits `AsyncConversation.tell` with each reply, and returns the last, a `GrpcClosed`.
+        The client of `GrpcStream` gets an `AsyncConversation` as well: it sends the messages of ``async for message in
+        conversation``, awaits `AsyncConversation.tell` with each reply, and returns the last one, a `GrpcClosed`.
         """
         ...
 
@@ -59,15 +58,15 @@ class AsyncDriver(Dispatcher):
 
     Args:
         host: whose effects; its `Host.wake` is set meanwhile.
-        clients: who makes the callouts, by the effect's type (`HttpCall`, `RedisCall`, …). Those without one go to the
-            host's clusters, if these are a `Clusters`; else they fail.
-        stream_idle_timeout: seconds after which an attached stream without any progress is ended, by
-            `HttpStream.time_out`; ``None`` is never.
-        record: which HTTP streams are recorded, and where; the driver is to be made before filters are loaded then.
+        clients: functions that make callouts, by the effect's type (`HttpCall`, `RedisCall`, …). Callouts of other
+            types go to the host's clusters, if these are a `Clusters`; else they fail.
+        stream_idle_timeout: seconds without progress after which `HttpStream.time_out` ends an attached stream;
+            ``None`` for never.
+        record: which HTTP streams are recorded, and where; make the driver before you load filters then.
     """
 
     interruptible: Callable[[], Interruptible]
-    """Makes what can be broken off in this event loop."""
+    """Makes context managers that can be cancelled, in this event loop."""
 
     def __init__(
         self,
@@ -107,7 +106,7 @@ class AsyncDriver(Dispatcher):
         assert group is not None  # noqa: S101 - entered
         group.cancel_scope.cancel()
         try:
-            await group.__aexit__(None, None, None)  # what was raised goes on as it is, in no group
+            await group.__aexit__(None, None, None)  # the exception is raised further, without a group
         finally:
             if self._own_clients is not None:
                 with anyio.CancelScope(shield=True):
@@ -115,7 +114,7 @@ class AsyncDriver(Dispatcher):
 
     @staticmethod
     def _scheduler() -> Callable[..., object]:
-        """What calls a function in this event loop soon, from any thread."""
+        """A function that schedules another one in this event loop, from any thread."""
         loop: Any = current_token().native_token
         soon: Callable[..., object] = getattr(loop, "call_soon_threadsafe", None) or loop.run_sync_soon
         return soon
@@ -138,7 +137,7 @@ class AsyncDriver(Dispatcher):
             try:
                 function()
             except Exception:  # noqa: BLE001 - the driver goes on
-                logger.exception("what was to be done later failed")
+                logger.exception("a scheduled call failed")
 
         self.start_soon(later)
 

@@ -1,8 +1,8 @@
-"""Background work of guests gets half of the time, so that requests go on beside it.
+"""Background work of guests gets at most half of the time, so that requests go on.
 
-Background work is what no request asked for: ticks, messages in queues, replies to callouts, and the callouts that
-these make. A guest may keep itself busy with it for ever (a message in its own queue, a callout that fails at once, a
-tick each millisecond). Plugins take turns.
+Background work belongs to no request: ticks, messages in queues, replies to callouts, and the callouts that these make.
+A guest may keep itself busy with it for ever (a message in its own queue, a callout that fails at once, a tick each
+millisecond). Plugins take turns.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from proxywasm_host.runtime.plugin import Plugin
 __all__ = ["AT_ONCE", "CALLOUT", "BackgroundWork"]
 
 AT_ONCE = 0.005
-"""Seconds that may be used in one go, after a rest."""
+"""Seconds that may be used at once, after a rest."""
 CALLOUT = 0.001
-"""Seconds that a callout counts, which its client takes."""
+"""Seconds that a callout counts, for the time of its client."""
 Work = Callable[[], Iterable[Effect]]
 
 
 class BackgroundWork:
-    """Work that waits for its turn, and when it may be done."""
+    """Work that waits for its turn, and the time at which it may run."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
@@ -33,20 +33,20 @@ class BackgroundWork:
         self._waiting: dict[Plugin, deque[tuple[Work, float]]] = {}
 
     def add(self, plugin: Plugin, work: Work, cost: float = 0.0) -> None:
-        """Have work done when it is the plugin's turn; `cost` are seconds that it counts beside those that it takes."""
+        """Run work when it is the plugin's turn; `cost` are seconds that count beside those that it takes."""
         self._waiting.setdefault(plugin, deque()).append((work, cost))
 
     def wait(self) -> float | None:
-        """Seconds until something may be done: 0 is now; ``None`` if nothing waits."""
+        """Seconds until work may run: 0 for now; ``None`` if nothing waits."""
         return max(0.0, self._paid - self._clock()) if self._waiting else None
 
     def next(self) -> Iterable[Effect]:
-        """Do what is next, and note how long it takes."""
+        """Run the next work, and note how long it takes."""
         plugin = next(iter(self._waiting))
         waiting = self._waiting.pop(plugin)
         work, cost = waiting.popleft()
         if waiting:
-            self._waiting[plugin] = waiting  # behind the others
+            self._waiting[plugin] = waiting  # after the others
         before = self._clock()
         try:
             return work()

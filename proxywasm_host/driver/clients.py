@@ -1,6 +1,6 @@
-"""The library's own clients, for callouts that the embedder has given no client for.
+"""The library's own clients, for callouts without a client of the embedder.
 
-A kind's client is made when its first callout comes, so nothing that is not used has to be installed.
+A client is made at the first callout of its kind, so unused packages need not be installed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class _Clients:
         self._told: set[str] = set()
 
     def _client(self, kind: type[Callout]) -> Any:
-        """Raises: ModuleNotFoundError, with what to install."""
+        """The class of a client. Raises: ModuleNotFoundError, with the package to install."""
         module, name = MODULES[kind]
         if module not in self._made:
             found = getattr(import_module(module), self.prefix + name)
@@ -41,7 +41,7 @@ class _Clients:
         return self._made[module]
 
     def _missing(self, kind: type[Callout], error: ModuleNotFoundError) -> CalloutFailed:
-        """Tell once that something has to be installed."""
+        """Log once that a package has to be installed."""
         if kind.__name__ not in self._told:
             self._told.add(kind.__name__)
             logger.error("no %s can be made: %s", kind.__name__, error)
@@ -49,12 +49,12 @@ class _Clients:
 
 
 class AsyncClients(_Clients):
-    """For one event loop."""
+    """Clients for one event loop."""
 
     prefix = "Async"
 
     async def __call__(self, callout: Callout, /, *conversation: Any) -> Reply:
-        """Make a callout. Whatever becomes of it is a reply."""
+        """Make a callout. Its result or its failure is the reply."""
         try:
             client = self._client(type(callout))
         except ModuleNotFoundError as error:
@@ -69,10 +69,10 @@ class AsyncClients(_Clients):
 
 
 class Clients(_Clients):
-    """For all threads of a driver, which holds its lock when it makes a client."""
+    """Clients for all threads of a driver, which holds its lock while it makes one."""
 
     def __call__(self, callout: Callout, /, *conversation: Any) -> Reply:
-        """Make a callout. Whatever becomes of it is a reply."""
+        """Make a callout. Its result or its failure is the reply."""
         try:
             client = self._client(type(callout))
         except ModuleNotFoundError as error:
@@ -81,7 +81,7 @@ class Clients(_Clients):
         return reply
 
     def cancel(self, callout: Callout) -> None:
-        """Break a callout off, if its client can do that."""
+        """Cancel a callout, if its client can do that."""
         client = self._made.get(MODULES[type(callout)][0])
         if client is not None:
             client.cancel(callout)

@@ -1,4 +1,4 @@
-"""Clusters: where callouts go, by the names that filters have for them."""
+"""Clusters: the targets of callouts, by the names that filters use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Cluster", "Clusters"]
 
 MIB = 1 << 20
 TOLD = 100
-"""How many unknown names are logged: filters may make them up."""
+"""How many unknown names are logged, because filters may invent names."""
 logger = logging.getLogger("proxywasm_host.driver")
 HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 
@@ -29,21 +29,22 @@ class Cluster:
     """A service that filters call.
 
     Args:
-        url: scheme, host and port (``https://auth.example:8443``); the path is each callout's own. Redis also has
-            ``redis://[user:password@]host[:port][/database]`` (``rediss`` with TLS); what a filter says comes first.
+        url: scheme, host and port (``https://auth.example:8443``); each callout has its own path. For Redis
+            ``redis://[user:password@]host[:port][/database]`` (``rediss`` with TLS), of which a filter may override
+            user, password and database.
         verify: whether the server's certificate is checked, or the file with the authorities to trust.
         certificate: files of our own certificate and its key, for mutual TLS.
-        connect_timeout: seconds that connecting may take (Envoy's default).
-        timeout: seconds that a callout may take whose filter gave no time-out; ``None`` is for ever, as in Envoy.
-        max_connections: how many at a time; what is more waits as long as connecting may take, and then gets 503.
-        max_callouts: how many of one plugin may be under way; more are refused with INTERNAL_FAILURE.
-        max_response: bytes of a reply's body; more is a reset. Of gRPC: bytes of a message; more is status 8.
-        http2: offer HTTP/2 over TLS (extra ``http2``). gRPC has it always.
-        authority: what gRPC calls name as ``:authority``, and a certificate is checked for; ``None`` is the URL's.
-        keep_alive: seconds after which a silent gRPC connection is asked for a sign of life, and which that may take;
-            ``None`` is never.
+        connect_timeout: seconds for connecting (Envoy's default).
+        timeout: seconds for a callout without a timeout of the filter; ``None`` for no limit, as in Envoy.
+        max_connections: connections at a time; further callouts wait up to `connect_timeout`, and then get 503.
+        max_callouts: callouts of one plugin under way; more are refused with INTERNAL_FAILURE.
+        max_response: bytes of a reply's body; more is a reset. For gRPC, bytes of a message; more is status 8.
+        http2: offer HTTP/2 over TLS (extra ``http2``). gRPC always uses it.
+        authority: ``:authority`` of gRPC calls, and the name that a certificate must have; ``None`` for the URL's.
+        keep_alive: seconds after which a silent gRPC connection is pinged, and within which it must answer; ``None``
+            for never.
 
-        redis_cluster: whether Redis is a cluster of which the URL names one node (its cluster mode).
+        redis_cluster: whether Redis runs in cluster mode; the URL names one of its nodes.
 
     Raises: ValueError, for an invalid URL, or one with a path; TypeError or ValueError, for an invalid number.
     """
@@ -81,7 +82,7 @@ class Cluster:
 
     @cached_property
     def tls(self) -> ssl.SSLContext | bool:
-        """How to do TLS. Raises: OSError, for files that are not there, or hold no certificate."""
+        """The settings of TLS. Raises: OSError, for files that are missing or hold no certificate."""
         if not self.url.startswith("https:"):
             return False
         authorities = self.verify if isinstance(self.verify, str) else None
@@ -97,10 +98,10 @@ class Cluster:
 class Clusters(Mapping[str, Cluster]):
     """Clusters by name, for `Services(clusters=…)`: ``Clusters({"idp": "https://idp.example"})``.
 
-    With `any_host`, a name like ``host:port`` that is not among them is taken as it is, for plain HTTP: filters then
-    reach whatever this machine reaches. An unknown name that a filter calls is logged, once.
+    With `any_host`, another name like ``host:port`` is the target itself, over plain HTTP: filters then reach all hosts
+    that this machine reaches. An unknown name that a filter calls is logged once.
 
-    Raises: TypeError, for what is not a cluster; ValueError, for an invalid URL.
+    Raises: TypeError, for a value that is not a cluster; ValueError, for an invalid URL.
     """
 
     def __init__(self, clusters: Mapping[str, Cluster | str] | None = None, *, any_host: bool = False) -> None:
@@ -120,7 +121,7 @@ class Clusters(Mapping[str, Cluster]):
 
     @property
     def reachable(self) -> bool:
-        """Whether there is any."""
+        """Whether any cluster exists."""
         return self.any_host or bool(self._named)
 
     def __getitem__(self, name: str) -> Cluster:
@@ -143,7 +144,7 @@ class Clusters(Mapping[str, Cluster]):
         return False
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The cluster of this name, or the default."""
+        """The cluster with this name, or the default."""
         try:
             return self[name]
         except KeyError:

@@ -1,7 +1,7 @@
-"""The guest's side of a gRPC stream, for a client: the messages to send, and the way for replies.
+"""The guest's side of a gRPC stream, for a client: messages to send, and a way to give replies.
 
-What a guest sends waits here until the client takes it. A reply has been given to the guest when `tell` returns, so a
-client that reads on only then lets HTTP/2's flow control hold the server back.
+Messages of a guest wait here until the client takes them. When `tell` returns, the guest has got the reply; a client
+that reads on only then lets HTTP/2's flow control hold the server back.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from proxywasm_host.runtime.effects import GrpcStream, Reply
 __all__ = ["MAX_UNSENT", "AsyncConversation", "Conversation", "ThreadConversation"]
 
 MAX_UNSENT = 16 << 20
-"""Bytes of messages that may wait to be sent on one stream. Guests cannot wait, so more ends the stream."""
+"""Bytes of messages that may wait on one stream. Guests cannot wait, so more ends the stream."""
 Deliver = Callable[[GrpcStream, Reply, Callable[[], None]], None]
-"""Has a reply given to the guest, and then calls the function. Called in the thread of the client."""
+"""Gives a reply to the guest, and then calls the function. Called in the thread of the client."""
 
 
 class Conversation:
@@ -72,10 +72,10 @@ class Conversation:
         self.end()
 
     def _sent(self) -> None:
-        """Something is there for the client."""
+        """Wake the client."""
 
     def _take(self) -> bytes | None:
-        """The next message, if there is one; to be called with the lock held."""
+        """The next message, if there is one. The caller holds the lock."""
         if not self._unsent:
             return None
         message = self._unsent.popleft()
@@ -149,7 +149,7 @@ class ThreadConversation(Conversation):
         return self._over
 
     def tell(self, reply: Reply) -> None:
-        """Give the guest a reply, and wait until it has it, or wants none."""
+        """Give the guest a reply, and wait until it has it or has cancelled the stream."""
         told: list[bool] = []
 
         def now() -> None:

@@ -1,7 +1,6 @@
 """Defaults of carriers: the middleware, `proxywasm serve`, the command line.
 
-They carry requests of anybody through filters of anybody, so a filter that loops, grows or fails must not be the end of
-others.
+They carry requests of any client through any filters, so a filter that loops, grows or fails must not harm others.
 """
 
 from __future__ import annotations
@@ -22,4 +21,4 @@ FAILURE_POLICY: Final = FailurePolicy.FAIL_RELOAD
 RELOAD_INTERVAL: Final = 0.0
 """Seconds: a guest that failed is replaced for the next stream."""
 STREAM_IDLE_TIMEOUT: Final = 300.0
-"""Seconds that a stream may be without any progress (Envoy's ``stream_idle_timeout``)."""
+"""Seconds that a stream may make no progress (Envoy's ``stream_idle_timeout``)."""

@@ -1,16 +1,16 @@
-"""The base of all drivers: it decides who performs which effect.
+"""The base of all drivers, which routes effects.
 
 Rules of this module:
 
-* An effect of a stream goes to that stream's sink, whoever brought it about: another stream's event, a tick, a reply.
-  A sink takes note and returns; it feeds nothing.
-* What a performed effect brings about is performed after what is at hand.
-* A callout that nobody has a client for fails at once, so that no guest waits for ever.
-* The client of a gRPC stream has a conversation beside the callout: what the guest sends, and how it is told of replies
-  before the last one, which the client returns.
-* A stream without any progress for as long as `stream_idle_timeout` is ended: nothing came in, nothing came out. All
-  streams are looked at `IDLE_CHECKS` times in that time, so that none needs a timer.
-* Background work of guests has its share of the time (`background`), so that requests go on beside it.
+* An effect of a stream goes to that stream's sink, also if the event of another stream, a tick or a reply caused it. A
+  sink takes note and returns; it must not feed an event.
+* Effects of effects are performed after the current ones.
+* A callout without a client fails at once, so that no guest waits for ever.
+* The client of a gRPC stream gets a conversation as well: with the guest's messages, and a way to give replies before
+  the last one, which the client returns.
+* A stream that makes no progress for `stream_idle_timeout` is ended: nothing came in, nothing came out. All streams are
+  checked `IDLE_CHECKS` times in that time, so no stream needs a timer.
+* Background work of guests gets a share of the time (`background`), so that requests go on.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ EXHAUSTED = 8
 """gRPC's RESOURCE_EXHAUSTED."""
 IDLE_CHECKS = 8
 HEAL_INTERVAL = 1.0
-"""Seconds between attempts to replace a guest that failed, while no stream comes that would."""
+"""Seconds between attempts to replace a failed guest while no stream comes that would do it."""
 logger = logging.getLogger("proxywasm_host.driver")
 
 
 class Progress:
-    """What progress a stream makes, from when it is first looked at."""
+    """The progress of a stream, from the first check on."""
 
     moved = False
-    """Something came out since it was looked at."""
+    """Whether something came out since the last check."""
     came: tuple[int | bool, ...] = ()
-    """How much had come in then."""
+    """How much had come in at the last check."""
     quiet = -1
-    """How often in a row it was found without any progress; -1 before it was looked at."""
+    """Number of checks in a row without progress; -1 before the first."""
 
     def idle(self, stream: HttpStream) -> bool:
         """Whether the stream has made no progress for long enough."""
@@ -76,7 +76,7 @@ class Progress:
 
 
 def clients_by_type(clients: Any) -> dict[type[effects.Callout], Any]:
-    """Who makes callouts, by their type. Raises: TypeError."""
+    """Functions that make callouts, by type. Raises: TypeError."""
     given = {} if clients is None else clients
     if not isinstance(given, Mapping) or not all(kind in CALLOUTS and callable(given[kind]) for kind in given):
         raise TypeError(f"clients are functions by the type of callout, {{RedisCall: my_client}}, not {given!r}")
@@ -84,35 +84,35 @@ def clients_by_type(clients: Any) -> dict[type[effects.Callout], Any]:
 
 
 class Dispatcher:
-    """Routes the effects of one host. A driver says how to wait and how to call out."""
+    """Routes the effects of one host. A driver adds how to wait and how to make callouts."""
 
     def __init__(self, host: Host, *, stream_idle_timeout: float | None = None, record: Record | None = None) -> None:
         given: Any = host
         if not isinstance(given, Host):
-            raise TypeError(f"a driver is one host's, not {given!r}'s")
+            raise TypeError(f"a driver is for one host, not {given!r}")
         self.host = host
         self.stream_idle_timeout = stream_idle_timeout
         self._recorder = None if record is None else StreamRecorder(host, record)
         self.sinks: dict[Stream, Sink] = {}
-        """Who takes the effects of each stream that is attached."""
+        """The sink of each attached stream."""
         self._progress: dict[Stream, Progress] = {}
-        """Of those that were attached when they were last looked at."""
+        """Progress of the streams that were attached at the last check."""
         self._background = BackgroundWork()
         self._at_work = self._rests = False
         self._ticks: set[Plugin] = set()
-        """Plugins whose tick waits for its turn: another one meanwhile is the same."""
+        """Plugins whose tick waits for its turn; further ticks meanwhile are merged with it."""
         self._healing: set[Plugin] = set()
-        """Plugins that are to be given a new guest."""
+        """Plugins that need a new guest."""
         self._unmade: dict[tuple[Plugin, int], effects.Callout] = {}
         """Callouts that wait for their turn."""
         self._conversations: dict[tuple[Plugin, int], Conversation] = {}
-        """gRPC streams, from when they are asked for."""
+        """gRPC streams, from the effect on."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self.host!r}>"
 
     def attach(self, stream: Stream, sink: Sink) -> None:
-        """Give the effects of a stream to `sink`, until `detach`. To be called before the stream is fed."""
+        """Give the effects of a stream to `sink`, until `detach`. Call it before you feed the stream."""
         self.sinks[stream] = sink
         if self._recorder is not None and isinstance(stream, HttpStream):
             self._recorder.begin(stream)
@@ -127,12 +127,12 @@ class Dispatcher:
         return len(self.sinks)
 
     def perform(self, todo: Iterable[Effect]) -> None:
-        """Perform effects in order; to be given all that an event has returned."""
+        """Perform all effects of an event, in order."""
         self._perform(todo, self._begin)
         self._take_turns()
 
     def tick(self, plugin: Plugin) -> None:
-        """A plugin's time has come."""
+        """A plugin's tick is due."""
         if plugin not in self._ticks:
             self._ticks.add(plugin)
             self._by_itself(plugin, lambda: self._ticked(plugin))
@@ -163,7 +163,7 @@ class Dispatcher:
                 call(effect)
 
     def _break_off(self, plugin: Plugin, token: int) -> None:
-        """Nobody waits for the reply to a callout any more."""
+        """Cancel a callout: nobody waits for its reply any more."""
         conversation = self._conversations.pop((plugin, token), None)
         if conversation is not None:
             conversation.cancel()
@@ -187,7 +187,7 @@ class Dispatcher:
         self._later(seconds, check)
 
     def check_idle(self) -> None:
-        """End streams without progress. Is called `IDLE_CHECKS` times in `stream_idle_timeout`."""
+        """End streams without progress. Called `IDLE_CHECKS` times in `stream_idle_timeout`."""
         before = self._progress
         self._progress = {stream: before.get(stream) or Progress() for stream in self.sinks}
         for stream, progress in list(self._progress.items()):
@@ -205,9 +205,9 @@ class Dispatcher:
                 self.perform(stream.time_out())
 
     def heal(self, plugins: Iterable[Plugin]) -> None:
-        """Replace guests of these plugins that fail from now on, as their policy allows, without waiting for a stream.
+        """Replace guests of these plugins when they fail, as their policy allows, without waiting for a stream.
 
-        Whoever asks how they are, and sends nothing until all is well, would wait for ever; so would their ticks.
+        A load balancer that sends nothing until the server is ready would wait for ever, and so would their ticks.
         """
         for plugin in plugins:
             plugin.on_failure.append(partial(self._heal_later, plugin))
@@ -225,14 +225,14 @@ class Dispatcher:
                 self._heal_later(plugin)
             self.perform(self.host.drain())
 
-    # -- What guests bring about by themselves -------------------------------------------------------------------
+    # -- Background work ---------------------------------------------------------------------------------------
 
     def _by_itself(self, plugin: Plugin, work: Work) -> None:
         self._background.add(plugin, work)
         self._take_turns()
 
     def _take_turns(self) -> None:
-        """Do what waits, as far as there is time."""
+        """Run waiting work, as far as its share of time allows."""
         if self._at_work or self._rests:
             return
         self._at_work = True
@@ -247,12 +247,12 @@ class Dispatcher:
             self._at_work = False
 
     def _rested(self) -> None:
-        """There is time again."""
+        """Continue: the share of time has grown."""
         self._rests = False
         self._take_turns()
 
     def _forget(self) -> None:
-        """Forget all work that waits."""
+        """Drop all waiting work."""
         self._background.clear()
         self._unmade.clear()
         self._ticks.clear()
@@ -288,7 +288,7 @@ class Dispatcher:
         self._deliver(callout, reply)
 
     def _deliver(self, callout: effects.Callout, reply: Reply, then: Callable[[], None] | None = None) -> None:
-        """Give a guest a reply when it is its turn, and `then` call a function."""
+        """Give a guest a reply when it is the plugin's turn, and `then` call a function."""
 
         def deliver() -> list[Effect]:
             try:
@@ -309,22 +309,22 @@ class Dispatcher:
             logger.error("the client's answer to %s cannot be used: %s", type(callout).__name__, error)  # noqa: TRY400 - whole
             return self.host.deliver(callout, CalloutFailed("the client's answer cannot be used"))
 
-    # -- What drivers do in their own way ------------------------------------------------------------------------
+    # -- For subclasses -----------------------------------------------------------------------------------------
 
     def _later(self, seconds: float, function: Callable[[], None]) -> None:
-        """Call a function of the driver so many seconds from now, unless the driver has ended."""
+        """Call a function of the driver after so many seconds, unless the driver has ended."""
         raise NotImplementedError
 
     def _arm(self, plugin: Plugin, milliseconds: int) -> None:
-        """Tick every so many milliseconds from now on; 0 ends that."""
+        """Tick every so many milliseconds from now on; 0 stops that."""
         raise NotImplementedError
 
     def _call(self, callout: effects.Callout) -> bool:
-        """Begin a callout, whose reply is delivered later; false if there is no client for it."""
+        """Begin a callout, whose reply is delivered later. Returns false without a client for it."""
         raise NotImplementedError
 
     def _cancel(self, plugin: Plugin, token: int) -> None:
-        """Break a callout off."""
+        """Cancel a callout."""
         raise NotImplementedError
 
     def _converse(self, callout: GrpcStream) -> Conversation:

@@ -1,4 +1,4 @@
-"""Chains of filters, as carriers take, compile and load them."""
+"""Chains of filters of a carrier: reads, compiles and loads them."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Filter(FilterConfig):
 
 
 AnyFilter = Union[FilterConfig, Code]
-"""A filter, or only the path or the bytes of one, which is then a `Filter`."""
+"""A `Filter`, also from a path or bytes alone."""
 
 
 def chain(filters: Any) -> list[FilterConfig]:
-    """The filters of a chain. Raises: TypeError, for what is not a list of filters."""
+    """The filters of a chain. Raises: TypeError, for a value that is not a list of filters."""
     if isinstance(filters, FilterConfig):
         raise _no_list(f"{type(filters).__name__}(…)")
     if isinstance(filters, CODE) or not isinstance(filters, Iterable):
@@ -60,9 +60,9 @@ def _filter(given: Any) -> FilterConfig:
 
 
 def pin(host: Host, filters: Iterable[AnyFilter]) -> list[FilterConfig]:
-    """The filters, each with the digest of the module that its URL names now, which is on disk for `load` afterwards.
+    """The filters, each with the digest of the module that its URL names now; the module is in the cache for `load`.
 
-    Takes as long as servers take, and may run in another thread than the host's. Raises: ModuleError.
+    Waits for servers, and may run in another thread than the host's. Raises: ModuleError.
     """
     return [_said_of(filter, host.pin) for filter in chain(filters)]
 
@@ -70,7 +70,7 @@ def pin(host: Host, filters: Iterable[AnyFilter]) -> list[FilterConfig]:
 def compile(host: Host, filters: Iterable[AnyFilter]) -> None:
     """Compile filters, so that `load` finds them in the host's cache. May run in another thread than the host's.
 
-    What is wrong with a filter, `load` says.
+    `load` reports errors of a filter.
     """
     for filter in chain(filters):
         with suppress(Exception):  # it comes again
@@ -90,7 +90,7 @@ def load(host: Host, filters: Iterable[AnyFilter]) -> list[Plugin]:
 
 
 def _said_of(filter: FilterConfig, do: Callable[[FilterConfig], Result]) -> Result:
-    """Do something with a filter. Errors about its module name the place that the module comes from."""
+    """Call a function with a filter. Errors about its module name the source of the module."""
     try:
         return do(filter)
     except ModuleError as error:

@@ -1,6 +1,6 @@
 """gRPC callouts over grpcio, for both kinds of drivers. Messages are bytes.
 
-What the filter gets, as of Envoy's own client (``envoy_grpc``):
+The filter gets the same as from Envoy's client (``envoy_grpc``):
 
     =====================================  ============================================================
     status 0 with a message                on_grpc_receive
@@ -15,7 +15,7 @@ A stream's callbacks come in Envoy's order: initial metadata, messages, trailing
 ``content-type``, ``grpc-status`` and ``grpc-message`` are among the metadata, as Envoy shows them. Values of names that
 end in ``-bin`` are base64 towards filters, as on the wire.
 
-A server that was away is tried again within a second.
+A server that was not reachable is tried again within a second.
 """
 
 from __future__ import annotations
@@ -67,15 +67,15 @@ NO_CONNECTION = "upstream connect error or disconnect/reset before headers. rese
 TIMED_OUT = "upstream request timeout"
 NAME, VALUE = re.compile(rb"[0-9a-z_.-]+"), re.compile(rb"[ -~]*")
 OWN = (b"grpc-", b"content-type", b"te", b"user-agent")
-"""How names begin that are grpcio's to send."""
+"""Beginnings of names that only grpcio may send."""
 FIRST = (b":status", b"200"), (b"content-type", b"application/grpc")
 BACK_OFF = 100, 1000
-"""Milliseconds until a server that was away is tried again, at first and at most."""
+"""Milliseconds until an unreachable server is tried again, at first and at most."""
 Call = Union[GrpcCall, GrpcStream]
 
 
 def sent(metadata: HeaderList) -> tuple[tuple[str, bytes], ...]:
-    """Metadata of a filter as grpcio takes it. What gRPC has no form for is left out."""
+    """Metadata of a filter in grpcio's form. Entries without a form in gRPC are left out."""
     return tuple(
         (name.decode(), _decoded(value) if name.endswith(b"-bin") else value.strip())
         for name, value in metadata
@@ -91,7 +91,7 @@ def _decoded(value: bytes) -> bytes:
 
 
 def received(metadata: Iterable[tuple[str, Any]] | None) -> HeaderList:
-    """Metadata of a server as a filter is shown it."""
+    """Metadata of a server, in the form for filters."""
     return [(name.encode(), _shown(name, value)) for name, value in metadata or ()]
 
 
@@ -112,7 +112,7 @@ def trailing(metadata: Iterable[tuple[str, Any]] | None, closed: GrpcClosed) -> 
 
 
 def closed(code: Any, details: str | None, until: float | None = None) -> GrpcClosed:
-    """How a call has ended; `until` is when its time was over."""
+    """The end of a call; `until` is its deadline."""
     status, message = code.value[0], details or ""
     if status == UNAVAILABLE and message.startswith("failed to connect to all addresses"):
         return GrpcClosed(UNAVAILABLE, NO_CONNECTION)
@@ -122,12 +122,12 @@ def closed(code: Any, details: str | None, until: float | None = None) -> GrpcCl
 
 
 def seconds_of(callout: GrpcCall, cluster: Cluster) -> float | None:
-    """How long a call may take."""
+    """Seconds for a call."""
     return callout.timeout / 1000 if callout.timeout else cluster.timeout
 
 
 def options(cluster: Cluster) -> list[tuple[str, object]]:
-    """What channels of both kinds are made with."""
+    """Options of channels."""
     first, most = BACK_OFF
     result: list[tuple[str, object]] = [
         ("grpc.enable_http_proxy", 0),
@@ -148,7 +148,7 @@ def options(cluster: Cluster) -> list[tuple[str, object]]:
 
 
 def address(cluster: Cluster) -> tuple[str, grpc.ChannelCredentials | None]:
-    """Where to connect, and how to do TLS. Raises: OSError, ValueError."""
+    """The target, and the settings of TLS. Raises: OSError, ValueError."""
     parts = urlsplit(cluster.url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     if parts.scheme != "https":
@@ -166,7 +166,7 @@ def method_of(callout: Call) -> str:
 
 
 async def ended(call: Any) -> None:
-    """Break a call off, if it has not ended, and wait until grpcio's tasks for it are over: the event loop may end."""
+    """Cancel a call, if it has not ended, and wait for grpcio's tasks: the event loop may end after that."""
     if not call.done():
         call.cancel()
         with anyio.move_on_after(1, shield=True), suppress(asyncio.CancelledError):
@@ -176,9 +176,9 @@ async def ended(call: Any) -> None:
 class AsyncGrpcClient:
     """Makes gRPC callouts in an event loop. Channels are made when first used, one for each cluster.
 
-    Streams are led by threads, with grpcio's other interface: where a message cannot be sent any more because the
-    server has ended the stream, ``grpc.aio`` forgets with which status. It knows asyncio (and uvloop) alone, so on
-    trio unary calls are made by threads, too.
+    Streams use threads, with grpcio's other interface: if a message cannot be sent because the server has ended the
+    stream, ``grpc.aio`` loses its status. It supports only asyncio (and uvloop), so on trio unary calls use threads
+    too.
     """
 
     def __init__(self, clusters: Clusters) -> None:
@@ -187,7 +187,7 @@ class AsyncGrpcClient:
         self._threads: GrpcClient | None = None
 
     async def __call__(self, callout: Any, /, conversation: AsyncConversation | None = None) -> Reply:
-        """Make one call, or lead one conversation. Whatever becomes of it is a reply."""
+        """Make one call, or carry one stream. Its result or its failure is the reply."""
         if conversation is not None or not on_asyncio():
             self._threads = self._threads or GrpcClient(self.clusters)
             talk = [] if conversation is None else [FromThread(conversation)]
@@ -200,7 +200,7 @@ class AsyncGrpcClient:
         try:
             return await self._ask(channel, callout, seconds_of(callout, cluster))
         except asyncio.CancelledError:
-            await checkpoint_if_cancelled()  # grpcio raises one of its own, which no scope of anyio's would know
+            await checkpoint_if_cancelled()  # grpcio raises another CancelledError, which anyio's scopes do not know
             raise
 
     @staticmethod
@@ -241,11 +241,11 @@ class GrpcClient:
         self.clusters = clusters
         self._channels: dict[Cluster, grpc.Channel] = {}
         self._calls: dict[int, Any] = {}
-        """Those under way, by the identity of their callout."""
+        """Calls under way, by the identity of their callout."""
         self._lock = threading.Lock()
 
     def __call__(self, callout: Any, /, conversation: ThreadConversation | None = None) -> Reply:
-        """Make one call, or lead one conversation. Whatever becomes of it is a reply."""
+        """Make one call, or carry one stream. Its result or its failure is the reply."""
         try:
             cluster = self.clusters[callout.cluster]
             channel = self._channel(cluster)
@@ -283,7 +283,7 @@ class GrpcClient:
         return end
 
     def cancel(self, callout: Call) -> None:
-        """Break a call off, in any thread. Conversations are cancelled by themselves."""
+        """Cancel a call, in any thread. Conversations are cancelled by themselves."""
         call = self._calls.get(id(callout))
         if call is not None:
             call.cancel()
@@ -321,5 +321,5 @@ class FromThread(ThreadConversation):
     def _deliver(self, callout: GrpcStream, reply: Reply, then: Callable[[], None]) -> None:
         try:
             anyio.from_thread.run_sync(self._conversation.deliver, callout, reply, then, token=self._loop)
-        except RuntimeError:  # the loop is over, and so is who waited
+        except RuntimeError:  # the loop has ended, and with it the task that waited
             self.cancel()

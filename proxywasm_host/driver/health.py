@@ -2,8 +2,8 @@
 
 Rules of this module:
 
-* A failure is reported once, as a whole. A plugin that fails again and again has one report in `REPORT_INTERVAL`
-  seconds, which says how many failures it leaves out.
+* A failure is reported once, in full. A plugin that keeps failing gets one report in `REPORT_INTERVAL` seconds, which
+  says how many failures it leaves out.
 * Failures are noted in the thread of the host; `status` may be called in any.
 """
 
@@ -24,21 +24,21 @@ REPORT_INTERVAL = 10.0
 WORDS = {"stub": "stub", "refused": "refused hostcall"}
 State = Literal["loading", "running", "failed", "bypassed"]
 OnFailure = Union[Callable[[Plugin, Failure], None], None]
-"""Told of each failure, in the thread of the host; it must not feed the host."""
+"""Called with each failure, in the thread of the host; it must not feed the host."""
 
 
 @dataclass(frozen=True)
 class FilterStatus:
-    """How one filter is.
+    """The state of one filter.
 
     Args:
         name: the plugin's.
         state: ``loading`` until it is loaded; ``running``; ``failed``, and new streams are answered 503 (with
             ``fail_reload`` until a new guest runs: with the next stream, or after a second); ``bypassed``, and new
             streams pass without it (``fail_open``).
-        reloads: how often a new guest took the place of one that had failed.
+        reloads: how often a new guest replaced a failed one.
         failures: how often it has failed.
-        last_failure: the last time, with a report of what happened.
+        last_failure: the last failure.
     """
 
     name: str
@@ -94,7 +94,7 @@ class FilterHealth:
 
 
 def watch(plugins: Sequence[Plugin], logger: logging.Logger, on_failure: OnFailure = None) -> list[FilterHealth]:
-    """Watch each plugin of a chain, and tell which of its hostcalls it does not have."""
+    """Watch each plugin of a chain, and log its hostcalls that are missing here."""
     for plugin in plugins:
         for one in plugin.imports:
             if one.status != "have" and one.name.startswith("env."):

@@ -1,6 +1,6 @@
-"""HTTP callouts over httpx2 (or httpx, where that alone is installed), for both kinds of drivers.
+"""HTTP callouts over httpx2 (or httpx, if httpx2 is not installed), for both kinds of drivers.
 
-What goes wrong, and what the filter gets, as in Envoy (its router answers for an upstream that fails):
+Failures, and the replies for the filter, as in Envoy (its router answers for an upstream that fails):
 
     =====================================  ==========================================================
     nobody answers in time                 504, ``upstream request timeout``
@@ -9,8 +9,8 @@ What goes wrong, and what the filter gets, as in Envoy (its router answers for a
     an answer that is too large            likewise
     =====================================  ==========================================================
 
-The path goes out as the filter has it, dots and all. Redirects are not followed, bodies not decoded, cookies not kept,
-proxies of the environment not asked. httpx2 neither sends nor tells trailers.
+The path goes out unchanged, even with dots. Redirects are not followed, bodies not decoded, cookies not kept, and
+proxies of the environment not used. httpx2 can neither send nor receive trailers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ try:
 
     if TYPE_CHECKING or find_spec("httpx2") is not None or find_spec("httpx") is None:
         import httpx2
-    else:  # mitmproxy 11 has no room for what httpx2 needs, which is a fork of it
+    else:  # mitmproxy 11 excludes the dependencies of httpx2, which is a fork of httpx
         import httpx as httpx2
 except ModuleNotFoundError as error:
     raise remedy.missing("http", error) from None
@@ -52,7 +52,7 @@ RESET = CalloutFailed("reset")
 
 
 def request_of(callout: HttpCall, cluster: Cluster) -> httpx2.Request:
-    """The request as it is sent. Raises: ValueError, httpx2.InvalidURL."""
+    """The request to send. Raises: ValueError, httpx2.InvalidURL."""
     given = dict(reversed(callout.headers))
     headers = [(b"host", given[b":authority"])]
     headers += [
@@ -62,27 +62,27 @@ def request_of(callout: HttpCall, cluster: Cluster) -> httpx2.Request:
     ]
     method, target = given[b":method"].decode("ascii"), given[b":path"]
     if not TARGET.fullmatch(target):
-        raise ValueError("the path of a callout has a byte that no target may have")
+        raise ValueError("the path of a callout contains a byte that a request target must not have")
     request = httpx2.Request(method, cluster.url, headers=headers, content=callout.body or None)
     request.method = method  # httpx2 has made it upper case
-    request.extensions["target"] = target  # and would resolve dots, and encode what is in it
+    request.extensions["target"] = target  # and would resolve dots, and encode characters
     return request
 
 
 def options(cluster: Cluster) -> dict[str, object]:
-    """What clients of both kinds are made with."""
+    """Options of clients."""
     wait = httpx2.Timeout(None, connect=cluster.connect_timeout, pool=cluster.connect_timeout)
     limits = httpx2.Limits(max_connections=cluster.max_connections)
     return {"verify": cluster.tls, "http2": cluster.http2, "timeout": wait, "limits": limits, "trust_env": False}
 
 
 def seconds_of(callout: HttpCall, cluster: Cluster) -> float | None:
-    """How long a callout may take."""
+    """Seconds for a callout."""
     return callout.timeout / 1000 if callout.timeout else cluster.timeout
 
 
 def answer(status: int, body: bytes, failure: str) -> HttpCallReply:
-    """What Envoy's router says for an upstream."""
+    """The response of Envoy's router for an upstream that fails."""
     length = b"%d" % len(body)
     return HttpCallReply(
         [(b":status", b"%d" % status), (b"content-length", length), (b"content-type", b"text/plain")],
@@ -96,7 +96,7 @@ def timed_out() -> HttpCallReply:
 
 
 def failure_of(error: Exception) -> str:
-    """ngx_wasm_module's words for a connection that was not made."""
+    """ngx_wasm_module's word for a failed connection."""
     text = str(error).lower()
     if "name or service" in text or "getaddrinfo" in text or "address associated" in text:
         return "resolver failure"
@@ -104,7 +104,7 @@ def failure_of(error: Exception) -> str:
 
 
 def no_answer(error: Exception) -> HttpCallReply:
-    """The reply when the upstream's answer did not begin."""
+    """The reply if the upstream's answer did not begin."""
     for kind, reason in REASONS:
         if isinstance(error, kind) and "disconnected" not in str(error):
             return answer(503, NO_ANSWER + reason, failure_of(error))
@@ -143,7 +143,7 @@ class AsyncHttpClient:
         return client
 
     async def __call__(self, callout: HttpCall, /) -> HttpCallReply | CalloutFailed:
-        """Make one call. Whatever becomes of it is a reply."""
+        """Make one call. Its result or its failure is the reply."""
         try:
             cluster = self.clusters[callout.cluster]
             request = request_of(callout, cluster)
@@ -157,7 +157,7 @@ class AsyncHttpClient:
                 async for chunk in response.aiter_raw():
                     body += chunk
                     if len(body) > cluster.max_response:
-                        await response.aclose()  # and what is read next raises: no generator is left half-way
+                        await response.aclose()  # the next read raises, so that no generator is left unfinished
                 return reply_of(response, body) if len(body) <= cluster.max_response else RESET
         except TimeoutError:
             return timed_out() if response is None else RESET
@@ -172,7 +172,7 @@ class AsyncHttpClient:
 class HttpClient:
     """Makes HTTP callouts in the calling thread; may be used by several. Clients are made when first used.
 
-    A time-out is looked at whenever something has come, and ends a wait for it.
+    The timeout is checked after each read, and limits the wait for the next one.
     """
 
     def __init__(self, clusters: Clusters) -> None:
@@ -181,7 +181,7 @@ class HttpClient:
         self._lock = threading.Lock()
 
     def cancel(self, callout: HttpCall) -> None:
-        """Nobody waits for the reply any more: it is dropped when it comes, or its time is over."""
+        """Cancel a callout: its reply is dropped when it comes or the timeout ends it."""
 
     def close(self) -> None:
         """Close all connections."""
@@ -197,7 +197,7 @@ class HttpClient:
             return client
 
     def __call__(self, callout: HttpCall, /) -> HttpCallReply | CalloutFailed:
-        """Make one call. Whatever becomes of it is a reply."""
+        """Make one call. Its result or its failure is the reply."""
         try:
             cluster = self.clusters[callout.cluster]
             request = request_of(callout, cluster)

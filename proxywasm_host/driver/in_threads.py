@@ -1,4 +1,4 @@
-"""Callouts in an event loop that a client's library does not support (trio): a client for threads makes them."""
+"""Callouts in an event loop that a client's library does not support (trio): a client for threads makes them there."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def on_asyncio() -> bool:
 
 
 async def in_thread(client: Any, callout: Callout, *conversation: Any) -> Reply:
-    """Have a client for threads make a callout. It is cancelled if nobody waits any more."""
+    """Make a callout with a client for threads. It is cancelled if nobody waits any more."""
     ended = False
     try:
-        limiter = anyio.CapacityLimiter(1)  # the host says how many there may be at a time
+        limiter = anyio.CapacityLimiter(1)  # the host limits how many run at a time
         reply: Reply = await anyio.to_thread.run_sync(
             client, callout, *conversation, abandon_on_cancel=True, limiter=limiter
         )

@@ -4,7 +4,7 @@
     with interruptible() as running:
         await app(…)            # running.cancel(), called meanwhile by another task, ends this as a cancel scope does
 
-A scope of anyio costs some microseconds for each request on asyncio, where a task can be cancelled as it is.
+A scope of anyio costs some microseconds for each request; asyncio can cancel a task directly.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Task = asyncio.Task[object]
 
 
 class Interruptible(Protocol):
-    """A context manager around what may be broken off."""
+    """A context manager around work that may be cancelled."""
 
     def cancel(self) -> None:
-        """Break it off. Called by another task, while this one waits."""
+        """Cancel the work. Called by another task, while this one waits."""
         ...
 
     def __enter__(self) -> Any: ...
@@ -37,7 +37,7 @@ class Interruptible(Protocol):
 
 
 def interruptible_here() -> Callable[[], Interruptible]:
-    """What makes such context managers in this event loop."""
+    """A function that makes such context managers in this event loop."""
     return OfAsyncio if isinstance(current_token().native_token, asyncio.AbstractEventLoop) else anyio.CancelScope
 
 

@@ -11,11 +11,11 @@ from proxywasm_host.runtime.plugin import Plugin
 __all__ = ["Recycle"]
 
 EACH = 0.25
-"""Seconds between looks at what VMs have used."""
+"""Seconds between checks of VMs."""
 LATER = 60.0
-"""Seconds until the next one, if new VMs could not be loaded."""
+"""Seconds until the next attempt, if new VMs could not be loaded."""
 MAX_RETIRED = 2
-"""Chains that may wait for their last stream; no VM is recycled meanwhile, so that memory is bounded."""
+"""Most chains that wait for their last stream; beyond that no VM is recycled, so that memory is bounded."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Recycle:
     """When all filters of a chain get new VMs. Streams under way end on the old ones.
 
     Args:
-        memory: bytes of memory of a VM.
-        requests: requests that a VM has begun; each counts once for each filter that has the VM.
-        age: seconds since a VM started.
+        memory: when a VM has this many bytes of memory.
+        requests: when a VM has begun this many requests; a request counts once for each filter in the VM.
+        age: when a VM has run for this many seconds.
 
     Raises: ValueError, if none is given.
     """
@@ -39,7 +39,7 @@ class Recycle:
             raise ValueError("say when: memory, requests or age")
 
     def why(self, plugins: Sequence[Plugin]) -> str:
-        """Why their VMs are to be replaced; empty if they are not. Call it in the host's thread."""
+        """Why their VMs must be replaced; empty if they need not be. Call it in the host's thread."""
         for plugin in plugins:
             usage = plugin.usage()
             for said, used, most in (
@@ -52,6 +52,6 @@ class Recycle:
         return ""
 
     def why_now(self, host: Host, plugins: Sequence[Plugin]) -> str:
-        """The same, of a chain whose predecessors are in one host with it: nothing while too many of these wait."""
+        """The same for a chain whose predecessors are in the same host: empty while too many of those wait."""
         retired = sum(plugin.closed for plugin in host.plugins)
         return "" if retired >= MAX_RETIRED * len(plugins) else self.why(plugins)

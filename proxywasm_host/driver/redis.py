@@ -1,11 +1,11 @@
 """Redis callouts over the package redis, for both kinds of drivers. Commands and answers pass unchanged.
 
-A command has a connection for itself until it is answered; connections are kept, for each cluster, user and database.
-What cannot be answered is a failure to the filter: no connection, no answer in time, a wrong password, more than one
-command in a call. A server that was away is connected to anew with the next command.
+A command uses a connection alone until it is answered; connections are kept for each cluster, user and database. The
+filter gets a failure without a connection or an answer in time, for a wrong password, and for more than one command in
+a call. The next command connects again to a server that was not reachable.
 
-With `Cluster.redis_cluster`, a command goes to the node that its key belongs to: what a node says of others (``MOVED``,
-``ASK``) is followed, and remembered.
+With `Cluster.redis_cluster`, a command goes to the node of its key: redirections of nodes (``MOVED``, ``ASK``) are
+followed, and remembered.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ __all__ = ["AsyncRedisClient", "RedisClient"]
 
 PORT = 6379
 HOPS = 5
-"""How often a command is sent on to another node."""
+"""How often a command may be redirected to another node."""
 OF_CONNECTION = frozenset(
     b"AUTH ASKING CLIENT DISCARD EXEC HELLO MONITOR MULTI PSUBSCRIBE PSYNC PUNSUBSCRIBE QUIT READONLY READWRITE RESET"
     b" SELECT SSUBSCRIBE SUBSCRIBE SUNSUBSCRIBE SYNC UNSUBSCRIBE UNWATCH WATCH".split()
 )
 """Commands that change a connection, which is closed after them, so that no other filter gets it."""
 KEY_AT = {b"EVAL": 3, b"EVALSHA": 3, b"EVAL_RO": 3, b"EVALSHA_RO": 3, b"FCALL": 3, b"FCALL_RO": 3, b"XREAD": -1}
-"""Where a command's key is, if not at once; a wrong guess is corrected by the node that gets the command."""
+"""Position of a command's key, if it is not the first argument; a node corrects a wrong guess."""
 ASKING = b"*1\r\n$6\r\nASKING\r\n"
 Node = tuple[str, int]
 FAILURES = (redis.RedisError, OSError, ValueError)
 
 
 class Nodes:
-    """Where the nodes of one cluster are, by their own answers."""
+    """The nodes of one cluster, as their answers name them."""
 
     def __init__(self, cluster: Cluster) -> None:
         parts = urlsplit(cluster.url)
@@ -65,7 +65,7 @@ class Nodes:
         return self._of_slot.get(key_slot(words[at]), self.seed) if 0 < at < len(words) else self.seed
 
     def redirected(self, answer: bytes) -> tuple[Node, bool] | None:
-        """Another node that an answer names, and whether it is to be asked this once."""
+        """Another node that an answer names, and whether the redirection is for this command only."""
         if not answer.startswith((b"-MOVED ", b"-ASK ")):
             return None
         word, slot, address = answer.decode("latin-1").split()
@@ -76,15 +76,15 @@ class Nodes:
         return node, word == "-ASK"
 
     def gone(self, node: Node) -> None:
-        """A node cannot be reached; other nodes will say which took its place."""
+        """Forget a node that cannot be reached; other nodes will name its replacement."""
         self._of_slot = {slot: other for slot, other in self._of_slot.items() if other != node}
 
 
 class Search:
-    """Looks for the node that answers one command. Ask `node` in a ``with``, which notes if it cannot be reached."""
+    """Finds the node that answers one command. Ask `node` inside a ``with``, which notes if it cannot be reached."""
 
     asking = False
-    """Whether `node` is to be asked this once, though the key is not its own."""
+    """Whether `node` must be asked for this command only, although the key belongs to another node."""
 
     def __init__(self, nodes: Nodes, words: list[bytes]) -> None:
         self.node = nodes.of(words)
@@ -99,7 +99,7 @@ class Search:
             self._nodes.gone(self.node)
 
     def goes_on(self, answer: bytes) -> bool:
-        """Whether the answer names another node, which is `node` now."""
+        """Whether the answer redirects to another node, which is `node` now."""
         another = self._nodes.redirected(answer) if self._nodes.redirects else None
         if another is None or not self._hops:
             return False
@@ -108,7 +108,7 @@ class Search:
 
 
 def parsers(most: int) -> tuple[type, type]:
-    """Parsers of redis-py, for threads and for asyncio. Where nothing is decoded, an answer is given as it came."""
+    """Parsers for redis-py, for threads and for asyncio, which return answers undecoded."""
 
     class Parser(_RESP2Parser):  # type: ignore[misc]
         def _read_response(self, disable_decoding: bool = False, **more: Any) -> Any:
@@ -145,7 +145,7 @@ def database(callout: RedisCall, cluster: Cluster) -> int:
 
 
 def pool_options(callout: RedisCall, cluster: Cluster, node: Node, *, asynchronous: bool) -> dict[str, Any]:
-    """What a pool of connections is made with. Raises: ValueError."""
+    """Options of a pool of connections. Raises: ValueError."""
     parts = urlsplit(cluster.url)
     kind: Any = redis.asyncio if asynchronous else redis
     user, password = callout.username, callout.password
@@ -178,12 +178,12 @@ def pool_options(callout: RedisCall, cluster: Cluster, node: Node, *, asynchrono
 
 
 def seconds_of(callout: RedisCall, cluster: Cluster) -> float | None:
-    """How long a command may take."""
+    """Seconds for a command."""
     return callout.timeout / 1000 if callout.timeout > 0 else cluster.timeout
 
 
 class _Client:
-    """What both clients have in common: pools by node and user, and what is known of nodes."""
+    """Base of both clients: pools by node and user, and the known nodes."""
 
     asynchronous = False
     make_pool: Callable[..., Any]
@@ -209,7 +209,7 @@ class _Client:
             return self._pools[key]
 
     def _begin(self, callout: RedisCall) -> tuple[Cluster, list[bytes]]:
-        """Raises: KeyError; ValueError, for what is not one command."""
+        """Prepare a command. Raises: KeyError; ValueError, for bytes that are not one command."""
         return self.clusters[callout.cluster], resp.command(callout.query)
 
     @staticmethod
@@ -218,14 +218,14 @@ class _Client:
 
 
 class AsyncRedisClient(_Client):
-    """Makes Redis callouts in an event loop. redis-py knows asyncio alone; on trio, threads make them."""
+    """Makes Redis callouts in an event loop. redis-py supports only asyncio; on trio, threads make them."""
 
     asynchronous = True
     make_pool = staticmethod(redis.asyncio.BlockingConnectionPool)
     _threads: RedisClient | None = None
 
     async def __call__(self, callout: RedisCall, /) -> RedisCallReply | CalloutFailed:
-        """Send one command. Whatever becomes of it is a reply."""
+        """Send one command. Its result or its failure is the reply."""
         if not on_asyncio():
             self._threads = self._threads or RedisClient(self.clusters)
             return await in_thread(self._threads, callout)  # type: ignore[return-value]
@@ -281,7 +281,7 @@ class RedisClient(_Client):
         """Connections that wait for an answer, by the identity of their callout."""
 
     def __call__(self, callout: RedisCall, /) -> RedisCallReply | CalloutFailed:
-        """Send one command. Whatever becomes of it is a reply."""
+        """Send one command. Its result or its failure is the reply."""
         try:
             cluster, words = self._begin(callout)
             return RedisCallReply(self._ask(callout, cluster, words))
@@ -316,7 +316,7 @@ class RedisClient(_Client):
             pool.release(connection)
 
     def cancel(self, callout: RedisCall) -> None:
-        """Break a command off, in any thread."""
+        """Cancel a command, in any thread."""
         connection = self._busy.get(id(callout))
         if connection is not None:
             connection.disconnect()

@@ -1,10 +1,10 @@
-"""Newer modules for a chain that serves: references with the policy ``Always`` are looked up again from time to time.
+"""Newer modules for a serving chain: references with the policy ``Always`` are looked up again at intervals.
 
 Rules of this module:
 
-* Filters are looked at one by one, and a chain changes in one filter at a time: an image that is broken keeps its own
-  filter at the last good module, and no other from a new one.
-* A module that could not be loaded is not tried again until its reference stands for another.
+* Filters are checked one by one, and a chain changes in one filter at a time: a broken image keeps only its own filter
+  at the last good module.
+* A module that could not be loaded is not tried again until its reference names another.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Refresher:
         self._refused: dict[int, str] = {}
         """Digests that could not be loaded, by place."""
         self._said: dict[int, str] = {}
-        """Why a reference could not be looked up."""
+        """Why references could not be looked up."""
 
     @property
     def places(self) -> list[int]:
@@ -47,14 +47,14 @@ class Refresher:
         return list(self._changing)
 
     def newer(self, place: int, logger: logging.Logger) -> Chain | None:
-        """The chain with the newer module of one filter, if there is one. Takes as long as a server takes."""
+        """The chain with the newer module of one filter, if there is one. Waits for a server."""
         filter = self._changing[place]
         try:
             found = self._pin(filter)
         except Exception as error:  # noqa: BLE001 - it is told
             if self._said.get(place) != str(error):
                 self._said[place] = str(error)
-                logger.warning("%s: no newer module is had: %s", filter.code, error)
+                logger.warning("%s: cannot get a newer module: %s", filter.code, error)
             return None
         self._said.pop(place, None)
         if found.sha256 in (self.pinned[place].sha256, self._refused.get(place)):
@@ -62,19 +62,19 @@ class Refresher:
         return [*self.pinned[:place], replace(self.pinned[place], sha256=found.sha256), *self.pinned[place + 1 :]]
 
     def loaded(self, chain: Chain, place: int, logger: logging.Logger) -> None:
-        """A chain that `newer` gave has taken the place of the one before."""
+        """A chain of `newer` has replaced the old one."""
         self.pinned = chain
-        logger.info("%s: loaded %s; requests under way end on what was before", chain[place].code, chain[place].sha256)
+        logger.info("%s: loaded %s; current requests end with the old module", chain[place].code, chain[place].sha256)
 
     def refused(self, chain: Chain, place: int, error: Exception, logger: logging.Logger) -> None:
-        """A chain that `newer` gave could not be loaded."""
+        """A chain of `newer` could not be loaded."""
         self._refused[place] = chain[place].sha256
         kept = self.pinned[place].sha256
         logger.error("%s cannot be loaded, %s stays: %s", chain[place].sha256, kept, error)
 
 
 def _may_change(filter: FilterConfig) -> bool:
-    """Whether another module may take the place of a filter's while it is used."""
+    """Whether a filter's module may be replaced while it is used."""
     if isinstance(filter.code, bytes) or filter.sha256:
         return False
     reference = reference_of(str(filter.code))

@@ -1,4 +1,4 @@
-"""As much of RESP, the protocol of Redis, as it takes to pass on a command and its answer. No I/O."""
+"""The part of RESP, the protocol of Redis, that is needed to pass on a command and its answer. No I/O."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Generator
 __all__ = ["LINE", "command", "reply"]
 
 LINE = -1
-"""What `reply` asks for, beside a number of bytes."""
+"""A request of `reply` for a line, instead of a number of bytes."""
 MAX_WORDS = 1 << 16
 END = b"\r\n"
 TOO_LARGE = "the answer has more than {} bytes"
 
 
 def command(query: bytes) -> list[bytes]:
-    """The words of what is one whole command, as an array of bulk strings or as a line.
+    """The words of one whole command: an array of bulk strings, or a line.
 
-    Raises: ValueError, for anything else: on a connection that others use, nobody would know whose answer is whose.
+    Raises: ValueError, for anything else: on a shared connection, answers would get mixed up.
     """
     if query[:1] != b"*":
         line = query.removesuffix(END)
@@ -33,7 +33,7 @@ def command(query: bytes) -> list[bytes]:
         size, at = _number(query, at + 1)
         words.append(query[at : at + size])
         if size < 0 or query[at + size : at + size + 2] != END:
-            raise ValueError("a bulk string has another length than it says")
+            raise ValueError("a bulk string does not have the length that it declares")
         at += size + 2
     if at != len(query):
         raise ValueError("more than one command")
@@ -41,7 +41,7 @@ def command(query: bytes) -> list[bytes]:
 
 
 def _number(data: bytes, at: int) -> tuple[int, int]:
-    """A number, and where what follows it begins."""
+    """A number, and the position after it."""
     end = data.find(END, at)
     digits = data[at:end]
     if end < 0 or not digits.isdigit() or len(digits) > 18:
@@ -53,7 +53,7 @@ def reply(most: int) -> Generator[int, bytes, bytes]:
     """Read one answer of at most `most` bytes: asks for `LINE`s and numbers of bytes, both without the end
     of line that follows them, and returns the answer as it came.
 
-    Raises: ValueError, for what is no answer, or is larger.
+    Raises: ValueError, for bytes that are not an answer, or are too large.
     """
     read = bytearray()
     wanted = 1

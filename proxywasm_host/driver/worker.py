@@ -175,10 +175,10 @@ class Worker:
             try:
                 await self._load(self._refresher.pinned)
             except Exception:
-                self._logger.exception("%s, but no new one can be loaded: it goes on", why)
+                self._logger.exception("%s, but no new VM can be loaded: the old one goes on", why)
                 wait = LATER
             else:
-                self._logger.info("%s: filters have new VMs, and requests under way end on the old ones", why)
+                self._logger.info("%s: filters have new VMs, and current requests end on the old ones", why)
 
     async def _refresh(self) -> None:
         """Look for newer modules from time to time, until cancelled."""

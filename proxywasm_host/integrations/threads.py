@@ -105,10 +105,10 @@ class ThreadCarrier(Carrier):
             try:
                 plugins = self._load(driver, refresher.pinned)
             except Exception:
-                self.logger.exception("%s, but no new one can be loaded: it goes on", why)
+                self.logger.exception("%s, but no new VM can be loaded: the old one goes on", why)
                 return LATER
             if self._replace(driver, plugins):
-                self.logger.info("%s: filters have new VMs, and requests under way end on the old ones", why)
+                self.logger.info("%s: filters have new VMs, and current requests end on the old ones", why)
             return EACH
 
         def recycled() -> None:

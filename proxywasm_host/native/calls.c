@@ -202,9 +202,9 @@ PyTypeObject CallsType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_host._native.Calls",
     .tp_doc = "The last `size` calls, as the fields of a `Call`; `append` is a record for a `Guest`.\n\n"
-              "What a guest writes to a file descriptor in several calls, one after the other, is one entry, with the "
-              "beginning of\n"
-              "the text and the number of bytes: pieces of a message must not push everything else out.",
+              "Successive writes to a file descriptor are one entry, with the beginning of the text and the number of "
+              "bytes: the\n"
+              "pieces of a message must not push everything else out.",
     .tp_basicsize = sizeof(Calls),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .tp_new = calls_new,

@@ -109,7 +109,7 @@ static PyGetSetDef context_getset[] = {
 PyTypeObject ContextType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_host._native.ContextState",
-    .tp_doc = "What hostcalls read and write of a context.",
+    .tp_doc = "The state of a context that hostcalls read and write.",
     .tp_basicsize = sizeof(Context),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .tp_new = PyType_GenericNew,

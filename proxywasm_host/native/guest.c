@@ -57,7 +57,7 @@ int guest_reach(Guest *guest, Memory *memory, uint64_t at, uint64_t size, PyObje
     if (inside(memory, at, size)) return GOOD;
     size_t held = memory->size;
     memory_done(memory);
-    return bad(why, text("%llu bytes at 0x%llx are not inside the memory of %llu bytes", size, at, held));
+    return bad(why, text("%llu bytes at 0x%llx are outside of the memory of %llu bytes", size, at, held));
 }
 
 static void write_number(uint8_t *at, uint64_t number, size_t width) {
@@ -120,7 +120,7 @@ int guest_gather(Guest *guest, uint64_t at, uint64_t count, uint64_t most, PyObj
         if (total > memory.size) {
             size_t held = memory.size;
             memory_done(&memory);
-            return bad(why, text("the ranges hold more together than the memory of %llu bytes", held, 0, 0));
+            return bad(why, text("the ranges have more bytes than the memory, which has %llu", held, 0, 0));
         }
     }
     uint64_t left = total < most ? total : most;
@@ -151,7 +151,7 @@ static int allocate(Guest *guest, size_t size, uint64_t *address, Memory *memory
     Py_DECREF(allocator.function);
     if (failed) return FAILED;
     *address = slot;
-    if (!*address) return bad(why, text("the guest's allocator gave no memory for %llu bytes", size, 0, 0));
+    if (!*address) return bad(why, text("the guest's allocator returned no memory for %llu bytes", size, 0, 0));
     if (memory_open(guest, memory)) return FAILED;
     return guest_reach(guest, memory, *address, size, why);
 }
@@ -263,7 +263,7 @@ static PyObject *guest_use_allocator(Guest *self, PyObject *allocator) {
 static PyMethodDef guest_methods[] = {
     {"use_allocator", (PyCFunction)guest_use_allocator, METH_O,
      "use_allocator($self, allocator, /)\n--\n\n"
-     "From now on results can be returned."},
+     "Set the allocator. From now on results can be returned."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -282,7 +282,7 @@ static PyGetSetDef guest_getset[] = {
 PyTypeObject GuestType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_host._native.Guest",
-    .tp_doc = "The guest's side of the marshaller: its memory, its allocator, and what it may call at the moment.",
+    .tp_doc = "The guest's side of the marshaller: its memory, its allocator, and the hostcalls allowed at the moment.",
     .tp_basicsize = sizeof(Guest),
     .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
     .tp_new = PyType_GenericNew,

@@ -107,10 +107,10 @@ static PyMethodDef held_methods[] = {
      "Add bytes at the end."},
     {"splice", (PyCFunction)held_splice_method, METH_VARARGS,
      "splice($self, start, length, data, /)\n--\n\n"
-     "Put `data` in the place of `length` bytes from `start` on, as far as there are some."},
+     "Replace `length` bytes from `start` on, or fewer at the end, by `data`."},
     {"part", (PyCFunction)held_part, METH_VARARGS,
      "part($self, start, length, /)\n--\n\n"
-     "`length` bytes from `start` on, as far as there are some."},
+     "`length` bytes from `start` on, or fewer at the end."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -119,7 +119,7 @@ static PySequenceMethods held_sequence = {.sq_length = (lenfunc)held_length};
 PyTypeObject HeldBodyType = {
     PyVarObject_HEAD_INIT(NULL, 0)
     .tp_name = "proxywasm_host._native.HeldBody",
-    .tp_doc = "``bytes(held)`` are those that are held now; what is changed later does not change them.",
+    .tp_doc = "``bytes(held)`` are the current bytes; later changes do not affect them.",
     .tp_basicsize = sizeof(HeldBody),
     .tp_flags = Py_TPFLAGS_DEFAULT,
     .tp_new = PyType_GenericNew,

@@ -1,4 +1,4 @@
-"""The admin port: ``/metrics`` for Prometheus, and a page that shows what the filters do. Keep it private."""
+"""The admin port: ``/metrics`` for Prometheus, and a page that shows the filters at work. Keep it private."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ Answer = tuple[int, str, bytes]
 
 
 class Member(Protocol):
-    """A process that serves."""
+    """A serving process."""
 
     pid: int
 
     async def snapshot(self) -> dict[str, Any]:
-        """The numbers of all processes, as JSON has them."""
+        """The numbers of all processes, in the form of JSON."""
         ...
 
     async def live(self, since: int) -> dict[str, Any]:
-        """What has happened since the event of that number."""
+        """The events after the one with that number."""
         ...
 
     async def unready(self) -> list[str]:
-        """Why requests cannot be served now; nothing if they can."""
+        """Names of the filters because of which requests cannot be served now; empty if they can."""
         ...
 
 
 @lru_cache(None)
 def page() -> tuple[bytes, str]:
-    """The page, and a content security policy: its own script and style are run, and nothing else."""
+    """The page, and a content security policy that allows only its own script and style."""
     text = files("proxywasm_host.serve").joinpath("page.html").read_text("utf-8")
     allowed = {}
     for tag in ("script", "style"):
@@ -59,10 +59,10 @@ def page() -> tuple[bytes, str]:
 
 
 class Admin:
-    """An ASGI application; `members` gives the processes to show, those that are ready to be asked.
+    """An ASGI application. `members` gives the processes to show, without those that are not ready yet.
 
-    The Host of a request has to be an address, localhost, or one of `hosts`: otherwise a page from elsewhere, whose
-    name leads to this machine, could read what is here (DNS rebinding).
+    The Host of a request must be an address, localhost, or one of `hosts`: otherwise another site, whose name resolves
+    to this machine, could read the page (DNS rebinding).
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Admin:
         elif route is None:
             status, kind, body = 404, "text/plain", b"There are /, /metrics, /live.json and /healthz.\n"
         elif scope["method"] not in ("GET", "HEAD"):
-            status, kind, body = 405, "text/plain", b"Only to be read.\n"
+            status, kind, body = 405, "text/plain", b"Only GET and HEAD are allowed.\n"
         else:
             status, kind, body = await route(scope)
         headers = [
@@ -106,7 +106,7 @@ class Admin:
         return 200, "text/html; charset=utf-8", page()[0]
 
     async def _health(self, scope: Scope) -> Answer:
-        """Whether requests are served: 200, or 503 and why not."""
+        """Whether requests are served: 200, or 503 with the reason."""
         members = await self._members()
         answers = await asyncio.gather(*[member.unready() for member in members], return_exceptions=True)
         wrong = [
@@ -130,7 +130,7 @@ class Admin:
         return 200, kind, body
 
     async def _live(self, scope: Scope) -> Answer:
-        """What has changed since ``since``, the ``cursor`` of an earlier answer."""
+        """The changes since ``since``, the ``cursor`` of an earlier answer."""
         given = parse_qs(scope["query_string"].decode("latin-1")).get("since", [""])[0]
         since = {pid: int(change) for pid, change in re.findall(r"(\d{1,10}):(\d{1,18})", given)}
         members = await self._members()
@@ -139,7 +139,7 @@ class Admin:
 
 
 async def _all(asked: list[Awaitable[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """What the processes say; one that has just ended says nothing."""
+    """The answers of the processes; one that has just ended is left out."""
     answers = await asyncio.gather(*asked, return_exceptions=True)
     return [one for one in answers if isinstance(one, dict)]
 

@@ -1,4 +1,4 @@
-"""The whole of ``serve`` in one process: the thread of the data plane, and the control loop (asyncio) beside it."""
+"""``serve`` in one process: the thread of the data plane, and the control loop (asyncio) beside it."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ FIXED = (
     *("listen", "workers", "threads", "admin", "admin_hosts", "metric_tags", "watch", "shared", "shm_kv", "shm_queue"),
     *("shutdown_timeout", "sample", "log_level"),
 )
-"""What is decided when the server starts."""
+"""Settings that cannot change while the server runs."""
 IDLE = 60.0
-"""Seconds until it is looked again whether newer modules are to be looked for."""
+"""Seconds between checks of whether it is time to look for newer modules."""
 logger = logging.getLogger("proxywasm_host.serve")
 
 
 class Application:
-    """Serves requests from `start` to `stop`, with the newest configuration that could be loaded."""
+    """Serves requests from `start` to `stop`, with the newest configuration that loads."""
 
     scheme = "http"
     _generation_type = Generation
     generation: Generation
     _shared: Shared
     loaded = False
-    """Whether there is a chain."""
+    """Whether there are filters."""
     pid = 0
-    """Of the process that it serves in; of a further thread of it, the thread's, which is no other process's."""
+    """Id of the process; for a further thread of the process, the thread's id, which no other process has."""
 
     def __init__(
         self,
@@ -62,10 +62,10 @@ class Application:
         *,
         first: Application | None = None,
     ) -> None:
-        """Serve on `listening`; ``None``: load everything, and take no connections.
+        """Serve on `listening`; with ``None``, load everything and take no connections.
 
-        `shared` says who shares what filters share; see `open_shared`. `first` has started in this process, and this
-        one shares what filters share with it.
+        `shared` says between which processes filters share state; see `open_shared`. `first` has started in this
+        process; the filters of this application share state with its filters.
         """
         self._first = first
         self._source = source
@@ -77,7 +77,7 @@ class Application:
     @staticmethod
     @contextmanager
     def bind(settings: Settings) -> Iterator[socket.socket]:
-        """A socket that all processes listen on, and room for their connections. Raises: ConfigError."""
+        """A socket that all processes listen on, with enough descriptors for connections. Raises: ConfigError."""
         make_room(settings)
         with bound(settings.listen) as listening:
             yield listening
@@ -86,7 +86,7 @@ class Application:
     def in_process(
         cls, source: Source[Settings], settings: Settings, listening: socket.socket, shared: str
     ) -> list[Application]:
-        """One for each thread of a process."""
+        """The applications of a process, one for each thread."""
         first = cls(source, settings, listening, shared)
         return [first, *(cls(source, settings, listening, shared, first=first) for _ in range(settings.threads - 1))]
 
@@ -96,7 +96,7 @@ class Application:
         settings = self._settings
         try:
             self._shared = self._first._shared if self._first else settings.open_shared(self._choice)
-        except ValueError as error:  # of redis-py
+        except ValueError as error:  # warnings of redis-py
             raise ConfigError(f"shared: {error}") from None
         level = LogLevel[settings.log_level.upper()]
         self._services = with_shared(Services(log=StandardLogging(level)), self._shared)
@@ -124,7 +124,7 @@ class Application:
         return Refresher(list(filters_of(generation.settings)), generation.filters, generation.host.pin)
 
     async def _refresh(self) -> None:
-        """Look for newer modules from time to time."""
+        """Look for newer modules at intervals."""
         while True:
             interval = self.generation.settings.modules.refresh_interval
             await asyncio.sleep(interval or IDLE)
@@ -132,12 +132,12 @@ class Application:
             for place in refresher.places if interval else ():
                 chain = await asyncio.to_thread(refresher.newer, place, logger)
                 async with self._reloading:
-                    if chain is None or refresher is not self._refresher:  # `reload` was quicker
+                    if chain is None or refresher is not self._refresher:  # `reload` was faster
                         continue
                     await self._exchange(refresher, chain, place)
 
     async def _exchange(self, refresher: Refresher, chain: list[FilterConfig], place: int) -> None:
-        """Let filters with a newer module take the place of those that run, if they can be loaded."""
+        """Replace the running filters by filters with newer modules, if those can be loaded."""
         generation = self.generation
         try:
             self._replace(await self._load(generation.number + 1, generation.settings, chain))
@@ -149,7 +149,7 @@ class Application:
             refresher.loaded(chain, place, logger)
 
     async def _load(self, number: int, settings: Settings, filters: list[FilterConfig] | None = None) -> Generation:
-        """Load a generation, which new requests get from now on."""
+        """Load a generation, and give it to new requests from now on."""
         try:
             generation = self._generation_type(
                 number, settings, self._services, self._filter_counts, self._tracer, self._thread, filters
@@ -166,7 +166,7 @@ class Application:
         return generation
 
     async def reload(self) -> str:
-        """Read the configuration again, and let what it says take the place of what runs; or tell why it cannot."""
+        """Read the configuration again and replace the running one. Returns the reason if that fails."""
         async with self._reloading:
             refused = await reload(self._source, self._use, self._filter_counts, FIXED, self._settings)
             if not refused:
@@ -177,14 +177,14 @@ class Application:
         self._replace(await self._load(self.generation.number + 1, settings))
 
     def _replace(self, generation: Generation) -> None:
-        """Let the generation that runs end with its last request."""
+        """Let the running generation end with its last request."""
         old, self.generation = self.generation, generation
         stopping = asyncio.ensure_future(old.stop())
         self._stopping.add(stopping)
         stopping.add_done_callback(self._stopping.discard)
 
     async def _recycle(self) -> None:
-        """Replace VMs that are used up, until cancelled. Filters that cannot be loaded anew keep their VMs."""
+        """Replace VMs that are due, until cancelled. Filters that cannot be loaded again keep their VMs."""
         wait = EACH
         while True:
             await asyncio.sleep(wait)
@@ -199,14 +199,14 @@ class Application:
                 try:
                     self._replace(await self._load(old.number + 1, old.settings, old.filters))
                 except Exception:
-                    logger.exception("%s, but no new one can be loaded: it goes on", why)
+                    logger.exception("%s, but no new VM can be loaded: the old one goes on", why)
                     wait = LATER
                 else:
                     self._filter_counts.reloads["recycled",] += 1
-                    logger.info("%s: filters have new VMs, and requests under way end on the old ones", why)
+                    logger.info("%s: filters have new VMs, and current requests end on the old ones", why)
 
     async def close(self) -> None:
-        """Take no other request, and give those under way their time."""
+        """Accept no more requests, and give the current ones time to end."""
         self._recycling.cancel()
         self._refreshing.cancel()
         if self._listening is not None:
@@ -214,7 +214,7 @@ class Application:
         await self._thread.close(self._settings.shutdown_timeout)
 
     async def stop(self) -> None:
-        """Free everything. Requests that are under way have had their time."""
+        """Free everything. Requests that still run are cut off."""
         self._recycling.cancel()
         await asyncio.wait([*self._stopping, asyncio.ensure_future(self.generation.stop())], timeout=1)
         await self._thread.end()
@@ -227,24 +227,24 @@ class Application:
     # -- For the admin port --------------------------------------------------------------------------------------
 
     async def snapshot(self) -> dict[str, Any]:
-        """Numbers and state, as JSON has them."""
+        """Numbers and state, in the form of JSON."""
         return await self._with_guests(self._counted)
 
     async def unready(self) -> list[str]:
-        """Why it is not ready: names of filters that have no guest that works."""
+        """Names of the filters without a working guest, because of which it is not ready."""
         return await self.generation.unready()
 
     async def live(self, since: int) -> dict[str, Any]:
-        """The same, and the requests that have changed after a change of that number; they are looked at from now."""
+        """The same, with the requests that have changed since the change with that number. Starts to watch requests."""
         return await self._with_guests(lambda: self._watched(since))
 
     @property
     def shares(self) -> bool:
-        """Whether others count the same metrics of filters."""
+        """Whether other processes count the same metrics of filters."""
         return self._choice != "memory" or self._settings.threads > 1
 
     async def _with_guests(self, count: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What the thread says, and what filters have counted, for which a server may have to be asked."""
+        """The numbers of the thread, and the metrics of filters, for which a server may have to be asked."""
         guests = await asyncio.to_thread(self._shared.metrics.snapshot)
         return {**await self._thread.ask(count), "guests": guests, "shared": self.shares}
 

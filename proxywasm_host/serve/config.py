@@ -1,4 +1,4 @@
-"""What ``proxywasm serve`` can be told: the models of its configuration file.
+"""The models of the configuration file of ``proxywasm serve``.
 
 The JSON schema of `Settings` is published as ``docs/serve.schema.json`` and printed by ``proxywasm serve --schema``.
 """
@@ -69,13 +69,13 @@ def _address(value: Any) -> Any:
 
 def _property(value: Any) -> Any:
     if not isinstance(value, (str, int, float, bool)):
-        raise ValueError(f"{value!r} is not a value of a property: those are text, numbers, true and false")  # noqa: TRY004
+        raise ValueError(f"{value!r} is not a value of a property: use text, a number, true or false")  # noqa: TRY004
     encode_value(value)
     return value
 
 
 def _text(value: Any) -> Any:
-    """A configuration: text as it is, anything else as JSON."""
+    """A filter's configuration: text unchanged, anything else as JSON."""
     if isinstance(value, (str, bytes)):
         return value
     _check_json(value, ())
@@ -83,7 +83,7 @@ def _text(value: Any) -> Any:
 
 
 def _check_json(value: Any, path: tuple[Any, ...]) -> None:
-    """Raises: PydanticCustomError, with the path of what JSON has no form for."""
+    """Check a value. Raises: PydanticCustomError, with the path of a part that JSON has no form for."""
     said = ""
     if isinstance(value, dict):
         for key, item in value.items():
@@ -113,45 +113,45 @@ Property = Annotated[
 
 
 class Clients(Model):
-    """What clients may ask of us."""
+    """Limits on clients."""
 
     max_headers: Annotated[int, Field(gt=0)] = 100
-    """Headers of a request, and trailers; more is answered 431."""
+    """Most headers, and most trailers, of a request; more is answered 431."""
     max_header_size: Size = 60 << 10
-    """Bytes of a request's head; more is answered 431."""
+    """Most bytes of a request's head; more is answered 431."""
     header_timeout: Seconds = 60.0
-    """Seconds until the head of a request must have come in; else 408."""
+    """Seconds within which the head of a request must come in; else 408."""
     keepalive: Seconds = 5.0
-    """Seconds that a connection without a request is kept."""
+    """Seconds for which a connection without a request is kept."""
     max_connections: Annotated[int, Field(gt=0)] = 4096
-    """Connections of one process; more are answered 503 and closed."""
+    """Most connections of one process; more are answered 503 and closed."""
 
 
 class Cluster(Model):
-    """A server that filters may call by the name of this cluster."""
+    """A server that filters may call, by the name of this cluster."""
 
     short = "url"
 
     url: str
-    """For HTTP and gRPC http[s]://HOST[:PORT]; for Redis redis[s]://[USER:PASSWORD@]HOST[:PORT][/DATABASE]."""
+    """http[s]://HOST[:PORT] for HTTP and gRPC; redis[s]://[USER:PASSWORD@]HOST[:PORT][/DATABASE] for Redis."""
     timeout: Seconds | None = None
-    """Seconds for a whole call, if the filter does not say less."""
+    """Seconds for a whole call, unless the filter asks for less."""
     connect_timeout: Seconds = 5.0
-    """Seconds that connecting may take."""
+    """Seconds for connecting."""
     max_connections: Annotated[int, Field(gt=0)] = 1024
-    """Connections of one process; what is more waits, for `connect_timeout` seconds."""
+    """Most connections of one process; further calls wait up to `connect_timeout` seconds."""
     max_callouts: Annotated[int, Field(gt=0)] = MAX_CALLOUTS
-    """Callouts of one filter that may be under way; more are refused."""
+    """Most callouts of one filter under way; more are refused."""
     max_response: Size = 16 << 20
-    """Bytes of an answer's body, of a message of gRPC, of an answer of Redis."""
+    """Most bytes of an answer's body, of a gRPC message, or of an answer of Redis."""
     http2: bool = False
-    """Offer HTTP/2 for HTTP callouts; gRPC has it always."""
+    """Offer HTTP/2 for HTTP callouts; gRPC always uses it."""
     authority: str | None = None
-    """What gRPC calls name as :authority, and a certificate is checked for, instead of the URL's host."""
+    """The :authority of gRPC calls, and the name that a certificate must have, instead of the URL's host."""
     keep_alive: Seconds | None = None
-    """Seconds after which a silent gRPC connection is asked for a sign of life."""
+    """Seconds after which a silent gRPC connection is pinged."""
     redis_cluster: bool = False
-    """Whether Redis is in cluster mode; the URL names one of its nodes."""
+    """Whether Redis runs in cluster mode; the URL names one of its nodes."""
     tls: Tls = Tls()
 
     @field_validator("url")
@@ -161,14 +161,14 @@ class Cluster(Model):
 
 
 class Recycle(Model):
-    """When all filters get new VMs, beside the old ones. Requests under way end on the VMs where they began."""
+    """When all filters get new VMs. Current requests end on the old VMs."""
 
     memory: Size | None = None
-    """Bytes of memory of a VM."""
+    """When a VM has this many bytes of memory."""
     requests: Annotated[int, Field(gt=0)] | None = None
-    """Requests that a VM has begun; each counts once for each filter that has the VM."""
+    """When a VM has begun this many requests; a request counts once for each filter in the VM."""
     age: Seconds | None = None
-    """Seconds since a VM started."""
+    """When a VM has run for this many seconds."""
 
     @model_validator(mode="after")
     def _checked(self) -> Recycle:
@@ -181,10 +181,10 @@ class Recycle(Model):
 
 
 class GuestLimits(Model):
-    """What a guest may use."""
+    """Limits of a guest."""
 
     memory: Size = MEMORY
-    """Bytes of memory; 256MiB for example."""
+    """Bytes of memory, for example 256MiB."""
     deadline: Annotated[float, Field(ge=0, allow_inf_nan=False)] = DEADLINE
     """Seconds for a callback; 0 for no limit."""
 
@@ -201,18 +201,18 @@ Names = Annotated[list[str], AfterValidator(_names)]
 
 
 class Match(Model):
-    """Requests that fit each of these that is given. A name may begin or end with ``*``, for any text."""
+    """Selects the requests that fit each of the given conditions. A name may begin or end with ``*``, for any text."""
 
     hosts: Names = []
-    """Of ``:authority``, without port."""
+    """Hosts: ``:authority`` without port."""
     paths: Names = []
-    """Of the path, without query."""
+    """Paths without query."""
     routes: Names = []
     """Names of routes."""
     clusters: Names = []
     """Names of upstreams, as in the property ``xds.cluster_name``."""
     unless: list[Match] = []
-    """But for those that fit one of these."""
+    """Excludes requests that fit one of these."""
 
     def match(self) -> matches.Match:
         """The `Match` that this describes."""
@@ -221,12 +221,12 @@ class Match(Model):
 
 
 class Rule(Match):
-    """What the filter is configured with for some requests, instead of its own configuration."""
+    """A configuration that replaces the filter's own for some requests."""
 
     configuration: Text | None = None
     configuration_file: File | None = None
     disabled: bool = False
-    """These requests pass without the filter."""
+    """These requests skip the filter."""
 
     @model_validator(mode="after")
     def _one_of_three(self) -> Rule:
@@ -241,50 +241,50 @@ class Filter(Model):
     short = "file"
 
     file: ModuleSource
-    """The module: a file, relative to the configuration file, or a URL: https://…, oci://registry/name:tag, or the
-    module itself: data:application/wasm;base64,….
+    """The module: a file, relative to the configuration file; a URL https://… or oci://registry/name:tag; or the
+    module itself as data:application/wasm;base64,….
     """
     sha256: Annotated[str, AfterValidator(check_sha256)] = ""
-    """The digest that the module must have; for an image its manifest."""
+    """The digest that the module, or an image's manifest, must have."""
     pull_policy: PullPolicy | None = None
-    """Whether a URL without a digest is looked up although there is a module of it; for the tag ``latest`` it is."""
+    """``Always``: look a URL without a digest up even if its module is in the cache, as for the tag ``latest``."""
     name: str = ""
-    """For logs, metrics and ``plugin_name``; that of its file if not given."""
+    """Name for logs, metrics and ``plugin_name``; the file's name if not given."""
     configuration: Text = b""
-    """What the filter is configured with: text as it is, anything else as JSON."""
+    """The filter's configuration: text unchanged, anything else as JSON."""
     configuration_file: File | None = None
-    """A file that holds it instead."""
+    """A file with that configuration."""
     match: Match | None = None
     """Requests that pass the filter; all if not given."""
     rules: list[Rule] = []
-    """Configurations for some requests, instead; the first rule that fits counts. One without hosts, paths, routes and
+    """Other configurations for some requests; the first rule that fits counts. A rule without hosts, paths, routes and
     clusters fits all.
     """
     root_id: str = ""
-    """Which of the module's filters is meant."""
+    """Selects one of the module's filters."""
     vm_id: str = ""
-    """Filters of one vm_id and code share a VM."""
+    """Filters with the same vm_id and code share a VM."""
     vm_configuration: Text = b""
-    """What its VM is configured with."""
+    """The configuration of its VM."""
     vm_configuration_file: File | None = None
-    """A file that holds it instead."""
+    """A file with that configuration."""
     environment: dict[str, str] = {}
     capabilities: list[str] | None = None
-    """Hostcalls and callbacks that are allowed; all if not given."""
+    """Allowed hostcalls and callbacks; all if not given."""
     failure_policy: FailurePolicy = FAILURE_POLICY
-    """What requests get after the guest has failed: a new guest, 503, or their way without the filter."""
+    """After the guest has failed, requests get a new guest, or 503, or skip the filter."""
     allow_on_headers_stop_iteration: bool = False
-    """PAUSE on headers lets the body come, as Envoy's option of that name."""
+    """After PAUSE on headers the filter still gets the body, as with Envoy's option of that name."""
     reload_interval: Annotated[float, Field(ge=0, allow_inf_nan=False)] = RELOAD_INTERVAL
-    """Base of fail_reload's back-off in seconds; 0: the next request gets a new guest."""
+    """Base of fail_reload's back-off in seconds; with 0 the next request gets a new guest."""
     isolation: Literal["none", "stream", "filter"] = "none"
-    """Whether requests share its VM, or each has one of its own, for all filters of a module or for each of them. Of
-    the profile wasmx."""
+    """``none``: requests share its VM. ``stream``: each request gets a VM for all filters of a module; ``filter``: for
+    each filter. Only with the profile wasmx."""
     unknown_imports: Literal["error", "stub"] = "error"
     engine: str | None = None
-    """Instead of the chain's."""
+    """Overrides that of the whole configuration."""
     limits: GuestLimits | None = None
-    """Instead of the chain's."""
+    """Overrides that of the whole configuration."""
 
     @model_validator(mode="after")
     def _one_configuration(self) -> Filter:
@@ -303,7 +303,7 @@ def _host_pattern(value: str) -> str:
 
 
 def _regex(value: str) -> str:
-    """Raises: ValueError, if it is none of the data plane's, which are those of the crate ``regex``."""
+    """Check a regular expression of the data plane, which uses the crate ``regex``. Raises: ValueError."""
     try:
         TypeAdapter(Annotated[str, StringConstraints(pattern=value)])
     except SchemaError as error:
@@ -323,15 +323,15 @@ HeaderName = Annotated[str, AfterValidator(_header_name)]
 
 
 class Redirect(Model):
-    """Where the client is to ask instead; what is not given is as in its request. Envoy's options of these names."""
+    """Where the client is redirected; other parts stay as in its request. As Envoy's options of these names."""
 
     scheme: Literal["http", "https"] | None = None
     host: Annotated[str, StringConstraints(pattern="^[!-~]+$")] | None = None
     port: Annotated[int, Field(gt=0, le=65535)] | None = None
     path: PathStart | None = None
-    """The whole path; with a query, if it is to have another one than that of the request."""
+    """The whole path; with a query, to replace that of the request."""
     prefix_rewrite: PathStart | None = None
-    """Put in the place of the `prefix` or `path` of the route."""
+    """Replaces the `prefix` or `path` of the route."""
     strip_query: bool = False
     status: Literal[301, 302, 303, 307, 308] = 301
 
@@ -350,44 +350,44 @@ class DirectResponse(Model):
 
 
 class Route(Model):
-    """Requests of a kind: where they go, and through which filters. The first route that fits counts."""
+    """Where requests go, and through which filters. The first route that fits counts."""
 
     name: str | None = None
     """The property ``xds.route_name``."""
     virtual_host: str | None = None
-    """The property ``xds.virtual_host_name``. If a request's host is one of a virtual host's, only its routes count."""
+    """The property ``xds.virtual_host_name``. A request to a host of a virtual host uses only the routes of that."""
     hosts: list[Annotated[str, AfterValidator(_host_pattern)]] = []
-    """Hosts without port: ``api.example.com``, ``*.example.com``; any if not given."""
+    """Hosts without port: ``api.example.com``, ``*.example.com``; any host if not given."""
     path: PathStart | None = None
     """The whole path, without its query."""
     prefix: PathStart | None = None
-    """How the path begins."""
+    """The beginning of the path."""
     regex: Annotated[str, AfterValidator(_regex)] | None = None
     """A regular expression for the whole path, without its query."""
     methods: list[Annotated[str, StringConstraints(pattern="^[!-~]+$")]] = []
-    """Any if not given."""
+    """HTTP methods; any method if not given."""
     headers: dict[HeaderName, str] = {}
-    """Headers that must be there, with these values."""
+    """Headers that the request must have, with these values."""
     upstream: str | None = None
     """Name of the upstream."""
     weighted: dict[str, Annotated[int, Field(ge=0, le=1_000_000)]] = {}
-    """Names of several upstreams instead, and the share of the requests that each gets."""
+    """Names of several upstreams, and the share of the requests that each gets."""
     cluster_header: HeaderName | None = None
-    """The header that names the upstream instead; 503 if it names none."""
+    """The header that names the upstream; 503 if it names none."""
     redirect: Redirect | None = None
-    """Send the client elsewhere instead, once the request has passed the filters."""
+    """Redirect the client, once the request has passed the filters."""
     direct_response: DirectResponse | None = None
-    """Answer instead, once the request has passed the filters."""
+    """Answer the client, once the request has passed the filters."""
     prefix_rewrite: PathStart | None = None
-    """Put in the place of `prefix` or `path`; without one of them, before the path."""
+    """Replaces `prefix` or `path`; without either, it is put before the path."""
     host_rewrite: Annotated[str, StringConstraints(pattern="^[!-~]+$")] | None = None
-    """Sent as Host, and the client's as X-Forwarded-Host."""
+    """The value of Host; the client's goes into X-Forwarded-Host."""
     timeout: Seconds | None = None
-    """Instead of the upstream's."""
+    """Overrides that of the upstream."""
     retry: Retry | None = None
-    """Instead of the upstream's."""
+    """Overrides that of the upstream."""
     filters: list[Filter] = []
-    """Behind those of the whole configuration."""
+    """Filters after those of the whole configuration."""
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Route:
@@ -397,9 +397,9 @@ class Route(Model):
         if self.weighted and not any(self.weighted.values()):
             raise ValueError("weighted: one upstream at least must have a weight above 0")
         if sum(match is not None for match in (self.path, self.prefix, self.regex)) > 1:
-            raise ValueError("path, prefix and regex are for one route each")
+            raise ValueError("give only one of path, prefix and regex")
         if self.regex is not None and self.prefix_rewrite is not None:
-            raise ValueError("prefix_rewrite is for a path or prefix, not for a regex")
+            raise ValueError("prefix_rewrite needs a path or prefix, not a regex")
         return self
 
 
@@ -409,53 +409,53 @@ class ServerTls(Model):
     certificate: File
     """PEM file of the certificate, with its chain."""
     key: File | None = None
-    """PEM file of its key, if that is not in the same file."""
+    """PEM file of its key, if it is not in the same file."""
     client_ca: File | None = None
-    """PEM file of the authorities of clients' certificates, which are then demanded."""
+    """PEM file of authorities; clients then need a certificate of one of them."""
 
 
 class Forwarded(Model):
-    """What upstream is told of the client, as Envoy's options of these names have it."""
+    """Headers that describe the client to upstream, as with Envoy's options of these names."""
 
     use_remote_address: bool = True
-    """The connection's address is the client's: append it to X-Forwarded-For, set X-Forwarded-Proto."""
+    """Take the connection's address for the client's: append it to X-Forwarded-For, set X-Forwarded-Proto."""
     xff_num_trusted_hops: Annotated[int, Field(ge=0)] = 0
-    """Proxies before us whose X-Forwarded-For and -Proto are believed."""
+    """Number of proxies before us whose X-Forwarded-For and -Proto are believed."""
     rfc7239: bool = False
-    """Append an element to Forwarded as well, which Envoy does not."""
+    """Append an element to Forwarded as well (Envoy does not)."""
     generate_request_id: bool = True
-    """Give a request that has no X-Request-Id one."""
+    """Add X-Request-Id to a request without one."""
 
 
 class AccessLog(Model):
-    """One line for each request."""
+    """The access log, with one line for each request."""
 
     format: Literal["common", "json", "off"] = "common"
     file: str = "-"
-    """Where to append it; ``-`` is standard output."""
+    """File to append to; ``-`` is standard output."""
 
 
 class Record(Model):
-    """Which requests are recorded, for ``proxywasm replay``."""
+    """The requests to record, for ``proxywasm replay``."""
 
     short = "directory"
 
     directory: File
-    """Where recordings go, a file of JSON each; it is made if it is not there."""
+    """Directory for recordings, one file of JSON each; it is created if needed."""
     sample: Annotated[int, Field(gt=0)] = 1
-    """One request of so many."""
+    """Record one request of so many."""
     failures_only: bool = False
-    """Only those that a guest has failed in, that were answered 500 or more, or broken off."""
+    """Record only requests in which a guest failed, that were answered 500 or more, or that broke off."""
     max_bytes: Size = 1 << 20
-    """Of one recording, roughly; the rest is left out."""
+    """Approximate size limit of one recording; the rest is left out."""
     max_files: Annotated[int, Field(gt=0)] = 100
-    """Recordings in the directory; the oldest go."""
+    """Most recordings in the directory; the oldest are deleted."""
     redact: list[str] = []
-    """Names of headers, and of keys in a filter's configuration, whose values are masked."""
+    """Headers, and keys in filters' configurations, whose values are masked."""
     redact_credentials: bool = True
-    """Mask what says or looks that it is a credential: authorization, cookie, Bearer …."""
+    """Mask everything that looks like a credential: authorization, cookie, Bearer …."""
     redact_bodies: bool = False
-    """Write bodies as so many x."""
+    """Replace bodies by as many x."""
 
     def record(self) -> recording.Record:
         """The `Record` that this describes."""
@@ -468,7 +468,7 @@ class MetricTag(Model):
     tag_name: str
     """Name of the label."""
     regex: str
-    """Its first group is removed from the name; its second, or else the first, is the value."""
+    """A regular expression. Its first group is removed from the name; the value is its second group, else its first."""
 
     @model_validator(mode="after")
     def _checked(self) -> MetricTag:
@@ -495,10 +495,10 @@ class ShmKv(Model):
     short = "size"
 
     size: ZoneSize
-    """Bytes, with what its entries cost."""
+    """Bytes, with the overhead of entries."""
     eviction: Literal["slru", "lru", "none"] = "slru"
-    """What it forgets when it is full: what was not used for the longest time, of entries of a similar size first
-    (``slru``) or of all (``lru``), or nothing."""
+    """What a full zone drops: the least recently used entries, first those of similar size (``slru``) or any
+    (``lru``), or nothing (``none``)."""
 
     @staticmethod
     def zones(given: Mapping[str, ShmKv]) -> ZonedSharedData:
@@ -507,20 +507,20 @@ class ShmKv(Model):
 
 
 class Modules(Model):
-    """How modules that are named by URL are fetched."""
+    """How modules with a URL are fetched."""
 
     directory: File | None = None
-    """Where they are kept; in the user's cache directory if not given."""
+    """Directory of the cache; the user's cache directory if not given."""
     ca: File | None = None
-    """PEM file of authorities that are trusted beside the system's."""
+    """PEM file of authorities to trust beside the system's."""
     plain_http: list[str] = []
-    """Hosts, with their ports, that are asked without TLS; this machine's own always may."""
+    """Hosts with ports that are asked without TLS; loopback addresses always may."""
     docker_config: File | None = None
-    """Docker's config.json with the credentials for registries; the user's own if not given."""
+    """Docker's config.json with credentials for registries; the user's own if not given."""
     timeout: Seconds = 60.0
-    """Seconds that a fetch may take."""
+    """Seconds for one fetch."""
     refresh_interval: Seconds | None = 60.0
-    """Seconds until URLs whose pull_policy is Always are looked up again; null: never."""
+    """Seconds between lookups of URLs whose pull_policy is Always; null for never."""
 
     def fetcher(self) -> ModuleFetcher:
         """The `ModuleFetcher` that this describes."""
@@ -530,60 +530,60 @@ class Modules(Model):
 
 
 class HostSettings(Model):
-    """What every server of filters can be told, whatever it is that it serves."""
+    """The settings that all servers of filters have."""
 
     least: ClassVar[str] = "filters"
-    """What must be said."""
+    """The required keys."""
 
     listen: Address = ("127.0.0.1", 0)
     """``HOST:PORT``; port 0 lets the system choose."""
     filters: list[Filter] = []
-    """The chain of all requests, in the order of the request."""
+    """The chain for all requests, in the order of the request."""
     modules: Modules = Modules()
     engine: str | None = None
-    """wasmtime, wasmer or v8; the best one installed if not given."""
+    """wasmtime, wasmer or v8; if not given, the preferred one of those installed."""
     profile: str = "envoy"
     limits: GuestLimits = GuestLimits()
     buffer_limit: Size = 1 << 20
-    """Bytes of a body that filters may hold back."""
+    """Bytes of a body that filters may hold."""
     properties: dict[str, Property] = {}
-    """Properties by dotted name that are the same for all requests."""
+    """Properties of all requests, by dotted name."""
     clusters: dict[str, Cluster] = {}
-    """Servers that filters may call, by name."""
+    """Servers that filters may call, by the name of the cluster."""
     allow_any_host: bool = False
-    """Whether filters may also call ``host:port`` that is not a cluster."""
+    """Whether filters may also call ``host:port`` without a cluster."""
     tls: ServerTls | None = None
     log_level: Literal["trace", "debug", "info", "warn", "error", "critical"] = "info"
-    """Lowest level of the lines that filters log."""
+    """Lowest level of filters' log lines."""
     workers: Annotated[int, Field(gt=0, le=256)] = 1
     """Processes."""
     shared: Annotated[str, AfterValidator(_shared)] | None = None
-    """Between which processes filters share data, queues and metrics: ``memory``, ``processes`` or ``redis://…``; those
-    of this server if not given.
+    """Which processes share data, queues and metrics of filters: ``memory``, ``processes`` or ``redis://…``; the
+    processes of this server if not given.
     """
     shm_kv: dict[str, ShmKv] = {}
-    """Zones of shared data by name, as ngx_wasm_module has them: a key ``cache/…`` is in the zone ``cache``, any other
-    in ``*``. Each process has its own; without any, shared data has no zones."""
+    """Zones of shared data by name, as in ngx_wasm_module: a key ``cache/…`` is in the zone ``cache``, any other in
+    ``*``. Each process has its own zones. If not given, shared data has no zones."""
     shm_queue: dict[str, ZoneSize] = {}
-    """Sizes of shared queues by name; if there are any, filters can use no others."""
+    """Sizes of shared queues by name; if given, filters can use no other queues."""
     admin: Address | None = None
-    """``HOST:PORT`` of ``/metrics`` and of the page; none if not given."""
+    """``HOST:PORT`` of ``/metrics`` and of the page; off if not given."""
     metric_tags: list[Annotated[str, AfterValidator(_tag_set)] | MetricTag] = []
-    """Labels that are taken out of the names that filters give their metrics: ``envoy``, ``istio``, ``kuadrant``,
-    ``higress``, or regular expressions as in Envoy's ``stats_tags``.
+    """Labels taken from the names of filters' metrics: ``envoy``, ``istio``, ``kuadrant``, ``higress``, or regular
+    expressions as in Envoy's ``stats_tags``.
     """
     admin_hosts: list[str] = []
-    """Names by which the admin port may be asked, beside localhost and addresses; others are answered 421."""
+    """Host names of the admin port beside localhost and addresses; others are answered 421."""
     record: Record | None = None
-    """Which requests are recorded; none if not given."""
+    """The requests to record; none if not given."""
     tracing: bool = False
-    """Whether there are spans of OpenTelemetry, for which the environment has set up the SDK."""
+    """Whether to make spans of OpenTelemetry; environment variables set up its SDK."""
     watch: bool = False
-    """Whether changed filters and configurations are loaded while running."""
+    """Whether to load filters and configurations again when they change."""
     shutdown_timeout: Annotated[int, Field(gt=0)] = 30
-    """Seconds that requests get to end when the server is told to."""
+    """Seconds that requests get to end at shutdown."""
     sample: Annotated[int, Field(gt=0)] = 64
-    """One request of so many is counted for callbacks, hostcalls and time in filters, five a second at most; 1: all."""
+    """Callbacks, hostcalls and time are counted for one request of so many, at most five a second; 1 counts all."""
 
     @field_validator("profile")
     @classmethod
@@ -595,11 +595,11 @@ class HostSettings(Model):
     @field_validator("properties", mode="before")
     @classmethod
     def _flat(cls, value: Any) -> Any:
-        """Nested mappings are taken for dotted names."""
+        """Turn nested mappings into dotted names."""
         return dict(_dotted(value)) if isinstance(value, dict) else value
 
     def open_shared(self, choice: str) -> Shared:
-        """What filters share, where `choice` says who does; zones are this process's. Raises: ValueError."""
+        """What filters share between the processes of `choice`; zones are local. Raises: ValueError."""
         shared = open_shared(choice)
         if self.shm_kv:
             shared = replace(shared, data=ShmKv.zones(self.shm_kv))
@@ -609,28 +609,28 @@ class HostSettings(Model):
 
     @property
     def tags(self) -> list[Tag]:
-        """Labels of what filters count."""
+        """Labels of filters' metrics."""
         sets = [SETS[given] if isinstance(given, str) else (given.tag(),) for given in self.metric_tags]
         return [tag for tags in sets for tag in tags]
 
     @property
     def all_filters(self) -> list[Filter]:
-        """The filters of all requests."""
+        """The filters for all requests."""
         return self.filters
 
     @property
     def all_upstreams(self) -> dict[str, Upstream]:
-        """Servers behind the filters, by name."""
+        """Upstreams behind the filters, by name."""
         return {}
 
     @property
     def more_files(self) -> list[Path]:
-        """Files that it is made of beside those that it names."""
+        """Further files of the configuration, beside those that it names."""
         return []
 
     @property
     def behind(self) -> str:
-        """These servers, for people."""
+        """The upstreams, as text for people."""
         return ", ".join(upstream.urls for upstream in self.all_upstreams.values())
 
 
@@ -640,19 +640,19 @@ class Settings(HostSettings):
     least: ClassVar[str] = "upstream"
 
     upstream: Upstream | None = None
-    """The server behind the filters, if there is one for all requests."""
+    """The server behind the filters, for all requests."""
     upstreams: dict[str, Upstream] = {}
     """Servers by name, for `routes`."""
     routes: list[Route] = []
-    """Where requests go, instead of `upstream`. What fits none of them is answered 404."""
+    """Where requests go, instead of `upstream`. A request that fits no route is answered 404."""
     listen: Address = ("127.0.0.1", 8080)
     """``HOST:PORT``; port 0 lets the system choose."""
     threads: Annotated[int, Field(gt=0, le=256)] = 1
-    """Threads that serve in the one process, each with filters of its own; not together with several `workers`."""
+    """Threads of the single process, each with its own filters; not together with several `workers`."""
     recycle: Recycle | None = None
-    """When filters get new VMs; only when one fails if not given."""
+    """When filters get new VMs; if not given, only after a failure."""
     stream_idle_timeout: Seconds = STREAM_IDLE_TIMEOUT
-    """Seconds that a request may be without any progress, as when a filter holds it; then 408 or 504."""
+    """Seconds that a request may make no progress, for example because a filter holds it; then 408 or 504."""
     clients: Clients = Clients()
     forwarded: Forwarded = Forwarded()
     access_log: AccessLog = AccessLog()
@@ -662,9 +662,9 @@ class Settings(HostSettings):
         if self.upstream is None and not self.routes:
             raise PydanticCustomError("missing", "is missing", {"path": ("upstream",)})
         if self.upstream is not None and (self.routes or self.upstreams):
-            raise _wrong("upstream is for all requests, and stands instead of upstreams and routes", "upstream")
+            raise _wrong("upstream is for all requests: give either upstream, or upstreams and routes", "upstream")
         if self.threads > 1 and self.workers > 1:
-            raise _wrong("threads are those of a single process: leave out workers, or threads", "threads")
+            raise _wrong("threads need a single process: leave out workers, or threads", "threads")
         for number, route in enumerate(self.routes):
             if route.upstream is not None and route.upstream not in self.upstreams:
                 raise _wrong(not_among("upstream", route.upstream, self.upstreams), "routes", number, "upstream")
@@ -675,22 +675,22 @@ class Settings(HostSettings):
 
     @property
     def all_upstreams(self) -> dict[str, Upstream]:
-        """By name; a single one is called ``upstream``."""
+        """Upstreams by name; a single one is called ``upstream``."""
         return self.upstreams if self.upstream is None else {"upstream": self.upstream}
 
     @property
     def all_routes(self) -> list[Route]:
-        """In their order; a single upstream gets all requests."""
+        """Routes in their order; a single upstream gets all requests."""
         return self.routes or [Route(upstream=name) for name in self.all_upstreams]
 
     @property
     def all_filters(self) -> list[Filter]:
-        """Those of all requests, then those of each route."""
+        """The filters for all requests, then those of each route."""
         return [*self.filters, *(filter for route in self.routes for filter in route.filters)]
 
     @property
     def chains(self) -> list[list[int]]:
-        """The chain of requests without a route, then that of each route: places in `all_filters`."""
+        """The chain of requests without a route, then that of each route, as indexes into `all_filters`."""
         first, chains = list(range(len(self.filters))), []
         chains.append(first)
         at = len(first)
@@ -701,7 +701,7 @@ class Settings(HostSettings):
 
     @property
     def chain_numbers(self) -> list[int | None]:
-        """For the data plane: the number of each of `chains`; ``None`` if no filter is in it."""
+        """For the data plane: the number of each of `chains`; ``None`` for an empty chain."""
         return [number if chain else None for number, chain in enumerate(self.chains)]
 
     @property

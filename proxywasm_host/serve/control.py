@@ -1,7 +1,7 @@
-"""How the process that holds the admin port and watches files talks to those that serve: over Unix sockets.
+"""The process with the admin port, which watches files, talks to the serving processes over Unix sockets.
 
-Each process serves `Control` on a socket named after its id, in a directory that only its user can enter; `Remote` is
-the other end.
+Each serving process serves `Control` on a socket named after its id, in a directory that only its user can enter;
+`Remote` is the client.
 """
 
 from __future__ import annotations
@@ -24,49 +24,49 @@ __all__ = ["Application", "Control", "Fleet", "Remote"]
 
 
 class Application(Member, Protocol):
-    """What serves in a process, as the process around it sees it."""
+    """An application that serves in a process, as the code that runs it sees it."""
 
     scheme: str
-    """Of the URL at which it serves."""
+    """Scheme of the URL at which it serves."""
     loaded: bool
-    """Whether there is a chain."""
+    """Whether there are filters."""
 
     def __init__(
         self, source: Source[Any], settings: Any, listening: socket.socket | None, shared: str = "memory"
     ) -> None:
-        """Serve on what `bind` has made; ``None``: load everything, and take no connections.
+        """Serve on a socket of `bind`; with ``None``, load everything and take no connections.
 
-        `shared` says who shares what filters share; see `open_shared`.
+        `shared` says between which processes filters share state; see `open_shared`.
         """
 
     @staticmethod
     def bind(settings: Any) -> AbstractContextManager[socket.socket]:
-        """A socket with the address at which all processes serve. Raises: ConfigError."""
+        """A socket at the address of all processes. Raises: ConfigError."""
         ...
 
     @classmethod
     def in_process(
         cls, source: Source[Any], settings: Any, listening: socket.socket, shared: str
     ) -> Sequence[Application]:
-        """One for each thread of a process, the first of which the others need."""
+        """The applications of a process, one for each thread; the others depend on the first."""
         ...
 
     async def start(self) -> None:
         """Load the filters, and serve. Raises: ProxyWasmError."""
 
     async def reload(self) -> str:
-        """Read the configuration again, and replace what runs. Returns why that cannot be done, or nothing."""
+        """Read the configuration again and replace the running one. Returns the reason if that fails, else ``None``."""
         ...
 
     async def close(self) -> None:
-        """Take no more requests, and give those under way their time."""
+        """Accept no more requests, and give the current ones time to end."""
 
     async def stop(self) -> None:
-        """Free everything. Requests that are under way have had their time."""
+        """Free everything. Requests that still run are cut off."""
 
 
 class Control:
-    """What a serving process can be asked: an ASGI application."""
+    """The control interface of a serving process, an ASGI application."""
 
     def __init__(self, application: Application) -> None:
         self._application = application
@@ -89,7 +89,7 @@ class Control:
 
 
 class Remote:
-    """A serving process, as the other sees it."""
+    """A serving process, as the client sees it."""
 
     def __init__(self, path: Path) -> None:
         self.pid = int(path.stem)
@@ -99,22 +99,22 @@ class Remote:
         return (await self._client.request(method, f"http://worker{path}")).json()
 
     async def snapshot(self) -> dict[str, Any]:
-        """The numbers of all processes, as JSON has them."""
+        """The numbers of all processes, in the form of JSON."""
         answer: dict[str, Any] = await self._ask("GET", "/snapshot")
         return answer
 
     async def live(self, since: int) -> dict[str, Any]:
-        """What has happened since the event of that number."""
+        """The events after the one with that number."""
         answer: dict[str, Any] = await self._ask("GET", f"/live?since={since}")
         return answer
 
     async def unready(self) -> list[str]:
-        """Why requests cannot be served now; nothing if they can."""
+        """Names of the filters because of which requests cannot be served now; empty if they can."""
         answer: list[str] = await self._ask("GET", "/unready")
         return answer
 
     async def reload(self) -> str:
-        """See `Application.reload`. A process that ends meanwhile need not."""
+        """See `Application.reload`. A process that ends meanwhile counts as done."""
         with suppress(httpx2.TransportError):
             return str(await self._ask("POST", "/reload"))
         return ""
@@ -130,7 +130,7 @@ class Fleet:
         self._reloaded = False
 
     async def members(self) -> list[Remote]:
-        """Those that run now. The socket of a process that was killed is removed."""
+        """The processes that run now. The socket of a killed process is removed."""
         return list((await self._members()).values())
 
     async def _members(self) -> dict[Path, Remote]:
@@ -145,7 +145,7 @@ class Fleet:
         return [path for path in sockets if path not in dead]
 
     async def reload(self) -> str:
-        """Reload one after the other; if the first cannot, the others are not asked."""
+        """Reload one after the other; if the first fails, stop."""
         for path, member in (await self._members()).items():
             refused = await member.reload()
             if refused:
@@ -155,7 +155,7 @@ class Fleet:
         return ""
 
     async def catch_up(self) -> None:
-        """Reload those that have started since, which may have read the configuration as it was before."""
+        """Reload processes that have started meanwhile, and may have read the old configuration."""
         for path, member in (await self._members()).items():
             if path not in self._up_to_date:
                 self._up_to_date.add(path)

@@ -9,11 +9,11 @@ from proxywasm_host.serve.config import Settings
 __all__ = ["dataplane_config"]
 
 SAME = {"clients", "forwarded", "access_log", "tls", "stream_idle_timeout"}
-"""What is written in the same way."""
+"""Settings that have the same form there."""
 
 
 def dataplane_config(settings: Settings) -> str:
-    """Upstreams, routes and what requests have in common: the short form written out, chains as their numbers."""
+    """Upstreams, routes and general settings: short forms written out, chains as numbers."""
     config = settings.model_dump(mode="json", include=SAME)
     config["upstreams"] = {
         name: {

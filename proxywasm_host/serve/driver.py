@@ -1,4 +1,4 @@
-"""The driver of a thread of the data plane: it calls functions later, and the control loop makes the callouts."""
+"""The driver of a thread of the data plane. It schedules calls; the control loop makes the callouts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["ThreadDriver"]
 
 
 class ThreadDriver(Dispatcher):
-    """Performs the effects of `host` from `start` to `stop`. All else belongs to the thread of the host."""
+    """Performs the effects of `host` from `start` to `stop`. All other methods belong to the thread of the host."""
 
     def __init__(self, host: Host, thread: Thread, *, stream_idle_timeout: float, record: Record | None = None) -> None:
         super().__init__(host, stream_idle_timeout=stream_idle_timeout, record=record)
@@ -32,7 +32,7 @@ class ThreadDriver(Dispatcher):
         self._running = False
 
     async def start(self) -> None:
-        """In the control loop."""
+        """Runs in the control loop."""
         clusters = self.host.services.clusters
         if isinstance(clusters, Clusters) and clusters.reachable:
             self._clients = AsyncClients(clusters)
@@ -46,7 +46,7 @@ class ThreadDriver(Dispatcher):
         self._woken()
 
     async def stop(self) -> None:
-        """In the control loop."""
+        """Runs in the control loop."""
         await self._thread.ask(self._stop)
         if self._clients is not None:
             await self._clients.aclose()
@@ -73,7 +73,7 @@ class ThreadDriver(Dispatcher):
         try:
             function()
         except Exception:  # noqa: BLE001 - the driver goes on
-            logger.exception("what was to be done later failed")
+            logger.exception("a scheduled call failed")
 
     def _arm(self, plugin: Plugin, milliseconds: int) -> None:
         self._ticking.pop(plugin, None)

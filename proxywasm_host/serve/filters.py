@@ -1,4 +1,4 @@
-"""Filters and clusters of a configuration, as drivers have them."""
+"""Filters and clusters of a configuration, in the form for drivers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ __all__ = ["chain_in", "chains_of", "clusters_of", "filters_of", "listener_of", 
 
 
 class Chain(HostSettings):
-    """The filters of any configuration, whatever else it says."""
+    """A configuration of which only the filters are read."""
 
     model_config = ConfigDict(extra="ignore")
 
 
 def chain_in(file: Path) -> tuple[list[Filter], str]:
-    """The filters of all requests that a configuration names, in our own form or another host's, and their profile.
+    """The filters for all requests in a configuration of our own form or another host's, and their profile.
 
     Raises: ConfigError; OSError, for a file of a filter.
     """
@@ -43,7 +43,7 @@ def names(filters: list[config.Filter]) -> list[str]:
 
 
 def filters_of(settings: HostSettings) -> Iterator[Filter]:
-    """All filters as the driver has them; one with rules is several.
+    """All filters in the form for drivers; one with rules becomes several.
 
     Raises: ConfigError; OSError, for a file of a filter.
     """
@@ -64,7 +64,7 @@ def filters_of(settings: HostSettings) -> Iterator[Filter]:
 
 
 def chains_of(settings: Settings) -> list[list[int]]:
-    """Chains as `Settings.chains`, by places among those of `filters_of`."""
+    """The chains of `Settings.chains`, as indexes into `filters_of`."""
     placeholder = FilterConfig(b"")
     widths = [len(by_rule(placeholder, _rules(filter, lambda *_: b""))) for filter in settings.all_filters]
     ends = list(accumulate(widths))
@@ -74,7 +74,7 @@ def chains_of(settings: Settings) -> list[list[int]]:
 
 
 def listener_of(settings: HostSettings) -> Listener | None:
-    """Who sees callbacks and hostcalls, beside the page. Raises: ConfigError, if an extra is missing."""
+    """Listeners beside the page. Raises: ConfigError, if an extra is missing."""
     if not settings.tracing:
         return None
     try:
@@ -92,7 +92,7 @@ def _rules(filter: config.Filter, content: Callable[[Path | None, bytes], bytes]
 
 
 def _content(file: Path | None, given: bytes) -> bytes:
-    """What the file says, if there is one. Raises: ConfigError."""
+    """The content of the file, if one is named. Raises: ConfigError."""
     if file is None:
         return given
     try:
@@ -102,7 +102,7 @@ def _content(file: Path | None, given: bytes) -> bytes:
 
 
 def clusters_of(settings: HostSettings) -> Clusters:
-    """The clusters as the driver has them. Raises: ConfigError."""
+    """The clusters in the form for drivers. Raises: ConfigError."""
     clusters = {}
     for name, cluster in settings.clusters.items():
         tls = cluster.tls

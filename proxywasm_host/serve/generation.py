@@ -1,7 +1,7 @@
-"""One generation of the configuration: filters in the thread of the data plane, and all that they need.
+"""One generation of the configuration: its filters in the thread of the data plane, with their host and driver.
 
-Several generations can run at once: new requests go to the newest, and each request ends where it began. They share
-services (shared data, queues, metrics), so that what filters keep there outlives a reload.
+Several generations can run at once: new requests go to the newest, and each request ends in the generation where it
+began. They share services (shared data, queues, metrics), so that this state survives a reload.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from proxywasm_host.services import Services
 __all__ = ["Generation"]
 
 WAIT = 0.25
-"""Seconds that a failed guest gets to be replaced before it counts as one that is not."""
+"""Seconds within which a failed guest must be replaced; after that the server is not ready."""
 logger = logging.getLogger("proxywasm_host.serve")
 
 
 class RoutedProperties(ScopeProperties):
-    """Properties of a request that goes to an upstream: those of the configuration, of its route, of its connection."""
+    """Properties of a request to an upstream: those of the configuration, of its route and of its connection."""
 
     def __init__(self, scope: Scope, given: Mapping[str, PropertyValue], routed: Mapping[str, PropertyValue]) -> None:
         self._scope, self._given, self._routed = scope, given, routed
@@ -59,7 +59,7 @@ class RoutedProperties(ScopeProperties):
 
 
 class Generation:
-    """The control loop calls `start`, `stop` and `unready`; the data plane calls what stands at the end."""
+    """The control loop calls `start`, `stop` and `unready`; the data plane calls the methods at the end."""
 
     draining = False
     """Whether somebody waits for the last request."""
@@ -75,7 +75,7 @@ class Generation:
         thread: Thread,
         filters: list[FilterConfig] | None = None,
     ) -> None:
-        """Nothing is loaded yet. `filters` are those of the settings with the digests that they are to have.
+        """Loads nothing yet. `filters` are those of the settings, with the digests that they must have.
 
         Raises: ConfigError; OSError, for a file of a filter.
         """
@@ -84,14 +84,14 @@ class Generation:
         self.filters: list[FilterConfig] = list(filters_of(settings)) if filters is None else filters
         self.plugins: Sequence[Plugin] = ()
         self.chains: list[list[Plugin]] = []
-        """The chain of requests without a route, then that of each route."""
+        """The chain of requests without a route, then the chain of each route."""
         self._by_request = filter_list.by_request(self.filters)
         self._filter_counts = filter_counts
         self._tracer = tracer
         self._thread = thread
         self._services = replace(services, clusters=clusters_of(settings))
         self._drained: asyncio.Event | None = None
-        """To be told when the last request is over, once no other comes."""
+        """Set when the last request has ended, after the generation was replaced."""
 
     def _make_host(self) -> Host:
         settings = self.settings
@@ -105,7 +105,7 @@ class Generation:
         )
 
     async def start(self) -> None:
-        """Load the filters; compiling happens in a thread of its own. Raises as `Host.load_plugin`, and as `Host`."""
+        """Load the filters; a separate thread compiles. Raises as `Host.load_plugin`, and as `Host`."""
         listener = listener_of(self.settings)
         self.host = await self._thread.ask(lambda: self._make_host().__enter__())
         if listener is not None:
@@ -156,12 +156,12 @@ class Generation:
         self._close()
 
     async def unready(self) -> list[str]:
-        """Names of filters whose guest has failed, and for which new requests are answered 503 until it is replaced.
+        """Names of filters whose guest has failed, so that new requests are answered 503 until it is replaced.
 
-        To ask replaces such a guest, too, if it is time: a server that is not ready may get no request that would.
+        Asking replaces such a guest as well, if it is due: a server that is not ready may get no request that would.
         """
         names = await self._thread.ask(self._healed)
-        if names:  # one that had started is replaced within as long as that took
+        if names:  # a guest that had started is replaced after as long as its start took
             await asyncio.sleep(WAIT)
             names = await self._thread.ask(self._healed)
         return names
@@ -172,11 +172,11 @@ class Generation:
         return failed
 
     def _failed(self, plugin: Plugin, failure: Failure) -> None:
-        """Note that a guest has failed."""
+        """Count a failure of a guest."""
         self._filter_counts.failures[plugin.name, failure.kind] += 1
 
     def used_up(self) -> str:
-        """Why its VMs are to be replaced, in words; nothing if they are not."""
+        """Why its VMs must be replaced, as text; empty if they need not be."""
         recycle = self.settings.recycle
         return recycle.recycle().why(self.plugins) if recycle else ""
 
@@ -188,21 +188,21 @@ class Generation:
 
     @property
     def sample(self) -> int:
-        """One of so many requests may be looked at."""
+        """One of so many requests may be sampled."""
         return self.settings.sample
 
     @property
     def records(self) -> bool:
-        """Whether requests may be recorded, so that `attach` must be called."""
+        """Whether requests may be recorded: `attach` must be called then."""
         return self.settings.record is not None
 
     @property
     def makes_streams(self) -> bool:
-        """Whether a stream depends on more than its chain, so that `stream` must be called."""
+        """Whether a stream depends on more than its chain: `stream` must be called then."""
         return bool(self._by_request)
 
     def stream(self, chain: int, authority: bytes, path: bytes, properties: Mapping[str, PropertyValue]) -> HttpStream:
-        """A stream for a request of this authority and path, through those filters of a chain that are for it."""
+        """A stream for a request with this authority and path, through the filters of a chain that match it."""
         return self.host.http_stream(
             matching(self.chains[chain], authority, path, properties),
             properties=properties,
@@ -213,32 +213,32 @@ class Generation:
     def properties(self, scope: Scope, routed: Mapping[str, PropertyValue]) -> Mapping[str, PropertyValue]:
         """Properties of a request.
 
-        `scope` is what ASGI would say of its connection, `routed` what is known of where it goes, which grows while it
-        goes on.
+        `scope` describes its connection as in ASGI; `routed` describes where it goes, and gets more entries as the
+        request proceeds.
         """
         return RoutedProperties(scope, self.settings.properties, routed)
 
     def attach(self, stream: HttpStream, sink: Sink) -> None:
-        """Record a request, and give what comes out of its stream by itself to `sink`."""
+        """Record a request, and give effects of its stream that no event returns to `sink`."""
         self.driver.attach(stream, sink)
 
     def look(self, stream: HttpStream, passed: int, method: bytes, path: bytes) -> bool:
-        """Whether this request is looked at; `passed` have come since this was last asked. If so, call `looked`."""
+        """Whether to sample this request; `passed` came since the last call. If so, call `looked` at its end."""
         return self._tracer.begin(stream, self.number, method, path, passed)
 
     def looked(self, stream: HttpStream) -> None:
-        """A request that was looked at is over."""
+        """A sampled request has ended."""
         self._tracer.end(stream)
 
     def look_drained(self) -> None:
-        """Tell who waits for it that the last request is over; to be called while `draining`."""
+        """Wake the task that waits for the last request. Called while `draining`."""
         if self._drained is not None and not self.driver.streams:
             self._thread.call_control_loop(self._drained.set)
 
     def perform(self, effects: list[Effect]) -> None:
-        """Do what is not part of a message."""
+        """Perform an effect that is not part of a message."""
         self.driver.perform(effects)
 
     def unsendable(self, what: str, headers: HeaderList) -> None:
-        """A ``request`` or ``response`` has come out of the filters that cannot be sent."""
+        """The filters' ``request`` or ``response`` cannot be sent."""
         logger.warning(UNSENDABLE, what, unsendable_headers(headers))

@@ -1,11 +1,11 @@
-"""What is counted: in each process as plain numbers, which add up over processes; shown in Prometheus' formats.
+"""Metrics of ``serve``: plain numbers in each process, summed over processes, in Prometheus' formats.
 
 Rules of this module:
 
-* The hot path adds to plain integers. Callbacks, hostcalls and time in filters are counted for one request of several
-  only, which counts for all, because to look at every hostcall would cost more than most filters do.
-* A snapshot is JSON; those of several processes are added, gauges too.
-* What guests count is shown as `integrations.prometheus` has it.
+* The hot path adds to plain integers. Callbacks, hostcalls and time in filters are counted for a sample of requests,
+  and scaled up, because watching every hostcall would cost more than most filters do.
+* A snapshot is JSON; snapshots of several processes are added, with their gauges.
+* Metrics of guests are shown by `integrations.prometheus`.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ Snapshot = dict[str, Any]
 
 
 class FilterCounts:
-    """What one process has counted of its filters; the data plane counts requests (`ServerThread.counts`)."""
+    """The counters of one process for its filters; the data plane counts requests (`ServerThread.counts`)."""
 
     def __init__(self) -> None:
         self.callbacks: Counter[tuple[str, str]] = Counter()
-        """By plugin and callback."""
+        """Callbacks, by plugin and name."""
         self.hostcalls: Counter[tuple[str, str, str]] = Counter()
-        """By plugin, hostcall and status."""
+        """Hostcalls, by plugin, name and status."""
         self.filters: dict[str, Histogram] = {}
         """Time of a request in a plugin."""
         self.failures: Counter[tuple[str, str]] = Counter()
-        """By plugin and cause."""
+        """Failures, by plugin and cause."""
         self.restarts: Counter[tuple[str]] = Counter()
         self.reloads: Counter[tuple[str]] = Counter({("loaded",): 0, ("refused",): 0, ("recycled",): 0})
 
     def in_filter(self, plugin: str, seconds: float) -> None:
-        """A sampled request has spent this time in a plugin."""
+        """Add the time that a sampled request has spent in a plugin."""
         self.filters.setdefault(plugin, Histogram(MICROSECONDS)).note(seconds)
 
     def snapshot(self) -> Snapshot:
-        """What was counted, as JSON has it."""
+        """The counters, in the form of JSON."""
         return {
             "callbacks": _flat(self.callbacks),
             "hostcalls": _flat(self.hostcalls),
@@ -67,7 +67,7 @@ def _flat(counter: Counter[Any]) -> dict[str, int]:
 
 
 def added(snapshots: Iterable[Snapshot], add: Callable[[Any, Any], Any] = operator.add) -> Snapshot:
-    """Several processes as one: numbers add up, mappings are united, and of other values the last one counts."""
+    """The sum of several processes: numbers add up, mappings are merged, and of other values the last one counts."""
     total: Snapshot = {}
     for snapshot in snapshots:
         for key, value in snapshot.items():
@@ -87,9 +87,9 @@ def _sum(one: Any, other: Any, add: Callable[[Any, Any], Any]) -> Any:
 
 
 def guests_of(snapshots: Sequence[Snapshot]) -> Snapshot:
-    """What filters have counted, over processes that told of it: each by itself, or each what all have shared by then.
+    """The metrics of filters over processes that answered: sums of separate ones, or the newest of shared ones.
 
-    Of the latter the newest is the highest, as counters only grow; gauges differ by what some milliseconds make.
+    The newest counter is the highest one, because counters only grow; gauges differ by what happens in milliseconds.
     """
     shared = any(snapshot["shared"] for snapshot in snapshots)
     return added((snapshot["guests"] for snapshot in snapshots), max if shared else operator.add)
@@ -98,22 +98,22 @@ def guests_of(snapshots: Sequence[Snapshot]) -> Snapshot:
 # -- For Prometheus ----------------------------------------------------------------------------------------------------
 
 OURS = (
-    ("callbacks", "Callbacks of filters; one request of several is counted for all.", ("plugin", "callback")),
-    ("hostcalls", "Hostcalls of filters, as callbacks.", ("plugin", "hostcall", "status")),
+    ("callbacks", "Callbacks of filters, scaled up from sampled requests.", ("plugin", "callback")),
+    ("hostcalls", "Hostcalls of filters, scaled up from sampled requests.", ("plugin", "hostcall", "status")),
     ("failures", "Failures of guests by cause.", ("plugin", "cause")),
-    ("restarts", "New VMs in place of failed ones.", ("plugin",)),
-    ("upstream_requests", "Requests that were sent to a server, each attempt.", ("upstream", "server")),
-    ("upstream_failures", "Those of them without a response, or with 500 and above.", ("upstream", "server")),
-    ("upstream_connect_failures", "Connections to a server that were not made.", ("upstream", "server")),
-    ("upstream_ejections", "How often a server was left out because it failed.", ("upstream", "server")),
-    ("upstream_retries", "Requests that were sent once more.", ("upstream",)),
+    ("restarts", "New VMs that replaced failed ones.", ("plugin",)),
+    ("upstream_requests", "Requests sent to a server, counting each attempt.", ("upstream", "server")),
+    ("upstream_failures", "Requests to a server without a response, or with 500 and above.", ("upstream", "server")),
+    ("upstream_connect_failures", "Connections to a server that could not be made.", ("upstream", "server")),
+    ("upstream_ejections", "How often a server was ejected because it failed.", ("upstream", "server")),
+    ("upstream_retries", "Requests that were retried.", ("upstream",)),
     ("upstream_overflows", "Requests that were refused because too many waited.", ("upstream",)),
-    ("reloads", "Configurations that were loaded while running, refused, or loaded anew by `recycle`.", ("outcome",)),
+    ("reloads", "Configurations that were loaded at runtime, refused, or loaded again by `recycle`.", ("outcome",)),
 )
 
 
 VMS = (
-    ("peak_memory_bytes", "The most memory that a VM of this filter has had."),
+    ("peak_memory_bytes", "The peak memory of a VM of this filter."),
     ("generation", "How many VMs the filter has had."),
     ("streams", "Requests that are open in the VM."),
     ("age_seconds", "Since the VM started."),
@@ -121,7 +121,7 @@ VMS = (
 
 
 def rendered(ours: Snapshot, guests: Snapshot, accept: str, tags: Sequence[Tag] = ()) -> tuple[bytes, str]:
-    """A page for Prometheus and its content type; `accept` is what it asks for, `tags` labels of what guests count."""
+    """A page for Prometheus and its content type. `accept` is its header; `tags` are labels of guests' metrics."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Collector(ours, guests, tags))
     encode, content_type = choose_encoder(accept)
@@ -149,7 +149,7 @@ class _Collector:
                 family.add_metric(joined.split(SEPARATOR), count)
             yield family
         ejected = GaugeMetricFamily(
-            "proxywasm_upstream_ejected", "Processes that leave out a server.", labels=["upstream", "server"]
+            "proxywasm_upstream_ejected", "Processes that have ejected a server.", labels=["upstream", "server"]
         )
         for joined, count in ours.get("upstream_ejected", {}).items():
             ejected.add_metric(joined.split(SEPARATOR), count)

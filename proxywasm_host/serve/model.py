@@ -1,4 +1,4 @@
-"""What the models of a configuration are made of: values as people write them, and errors that say what is wrong."""
+"""Types for the models of a configuration: values as people write them, with errors that say what is wrong."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def _size(value: Any) -> Any:
 
 
 def _beside(value: Path, info: ValidationInfo) -> Path:
-    """A path as the configuration file means it: from the directory that it is in, which is the context."""
+    """A path, relative to the directory of the configuration file, which is the context."""
     return value if info.context is None else info.context / value
 
 
 def _module(value: Any, info: ValidationInfo) -> Any:
-    """A URL as it is, a module itself for a ``data:`` URL, and a file as the configuration file means it."""
+    """A URL unchanged, the module of a ``data:`` URL, or a path relative to the configuration file."""
     if isinstance(value, str) and value.startswith(INLINE):
         try:
             return base64.b64decode(value[len(INLINE) :], validate=True)
@@ -65,12 +65,12 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Model(BaseModel):
-    """Base: a name that is not known is an error."""
+    """Base of models, in which an unknown name is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     short: ClassVar[str] = ""
-    """The value that a text stands for where it is written instead of a mapping: ``upstream: http://…``."""
+    """Text in the place of a mapping: ``upstream: http://…``."""
 
     @model_validator(mode="before")
     @classmethod
@@ -80,7 +80,7 @@ class Model(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML has true for yes and on, and Python takes true for 1."""
+        """Refuse booleans: YAML reads yes and on as true, and Python takes true for 1."""
         kind = cls.model_fields[info.field_name or ""].annotation
         if isinstance(value, bool) and kind in (int, float, Seconds | None):
             raise ValueError(f"{value!r} is not a number")

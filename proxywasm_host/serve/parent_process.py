@@ -1,4 +1,4 @@
-"""A process that does not outlive the one that started it, however that ended."""
+"""Ends a process when the one that started it ends, for any reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent(parent: int) -> None:
-    """Get SIGTERM when `parent`, which has started this process from its main thread, is gone."""
+    """Get SIGTERM when `parent`, which has started this process from its main thread, has ended."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-    if os.getppid() != parent:  # it was gone before
+    if os.getppid() != parent:  # it had ended before
         os.kill(os.getpid(), signal.SIGTERM)

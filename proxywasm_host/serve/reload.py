@@ -1,8 +1,8 @@
-"""Loads a configuration again: when one asks for it, or when its files have changed.
+"""Loads a configuration again, on request or when its files have changed.
 
-A few files are looked at several times a second. That costs next to nothing, and also works for files that are
-replaced, linked, or on a network, where the kernel's notifications do not. A file that still changes is left alone
-until it stays the same.
+The few files are checked several times a second. That costs next to nothing, and also works for files that are
+replaced, linked, or on a network, where the kernel's notifications do not work. A file that is being written is read
+when it has stopped changing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from proxywasm_host.serve.source import Source
 __all__ = ["Watch", "reload"]
 
 EACH = 0.05
-"""Seconds between two looks; so long must files be at rest."""
+"""Seconds between two checks, and how long a file must be unchanged."""
 AnySettings = TypeVar("AnySettings", bound=HostSettings)
 logger = logging.getLogger("proxywasm_host.serve")
 
@@ -35,7 +35,7 @@ async def reload(
     fixed: tuple[str, ...],
     first: AnySettings,
 ) -> str:
-    """Read the configuration again and `use` it, which loads all of it or raises. Returns why it could not, or nothing.
+    """Read the configuration again and `use` it, which loads all of it or raises. Returns the reason of a failure.
 
     `fixed` are settings that stay as they were at `first`, when the server started.
     """
@@ -46,17 +46,17 @@ async def reload(
         counts.reloads["refused",] += 1
         if isinstance(error, ProxyWasmError):
             return str(error)
-        logger.exception("what has changed cannot be loaded, and should have been refused in words")
+        logger.exception("the changed configuration cannot be loaded, for a reason that is not a configuration error")
         return f"{type(error).__name__}: {error}"
     changed = [name for name in fixed if getattr(settings, name) != getattr(first, name)]
     if changed:
-        logger.warning("changes of %s take effect when the server is started again", ", ".join(changed))
+        logger.warning("changes of %s take effect after a restart", ", ".join(changed))
     counts.reloads["loaded",] += 1
     return ""
 
 
 def files_of(settings: HostSettings, source: Source[Any]) -> list[Path]:
-    """All files that a configuration is made of."""
+    """All files of a configuration."""
     found: list[Path | None] = [source.file, *settings.more_files]
     for filter in settings.all_filters:
         found += [filter.file if isinstance(filter.file, Path) else None]
@@ -90,7 +90,7 @@ def _digest(file: Path) -> bytes:
 
 
 class Watch:
-    """The files of a configuration as they are when this is made, which is to be before they are loaded.
+    """The files of a configuration. Make it before they are loaded, because it notes their state.
 
     Raises: ConfigError, if there is no configuration to begin with.
     """
@@ -103,9 +103,9 @@ class Watch:
         self._files, self._looks, self._content = files, list(map(_look, files)), _content(files)
 
     async def run(self, reload: Callable[[], Awaitable[str]]) -> None:
-        """Reload whenever the content of a file has changed, and tell what came of it, until cancelled.
+        """Reload whenever the content of a file has changed, and log the result, until cancelled.
 
-        `reload` returns why it could not, or nothing. What it raises is told, and watching goes on.
+        `reload` returns the reason of a failure, or ``None``. Its exceptions are logged, and watching goes on.
         """
         while True:
             await asyncio.sleep(EACH)
@@ -114,7 +114,7 @@ class Watch:
                 continue
             await asyncio.sleep(EACH)
             if list(map(_look, self._files)) != looks:
-                continue  # it still changes
+                continue  # it is being written
             self._looks = looks
             try:
                 await self._see(reload)
@@ -138,4 +138,4 @@ class Watch:
         if refused:
             logger.error("not loaded, nothing has changed: %s", refused)
         else:
-            logger.info("loaded what has changed; requests under way end on what was before")
+            logger.info("loaded the changes; current requests end with the old configuration")

@@ -1,7 +1,7 @@
-"""Runs the application: in this process, in one thread or several, or in several processes that share the port.
+"""Runs the application in this process, in one or several threads, or in several processes that share the port.
 
-Of several processes, the `Supervisor` starts, watches and ends those that serve; this one has the admin port and
-watches the files, in a thread with an event loop of its own.
+With several processes, the `Supervisor` starts, watches and ends them; this process has the admin port and watches the
+files, in a thread with its own event loop.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ logger = logging.getLogger("proxywasm_host.serve")
 
 
 OTHERS = 256
-"""Descriptors for what is not a connection of a client or to upstream: files, callouts, the admin port."""
+"""Descriptors beside connections to clients and upstreams: files, callouts, the admin port."""
 RETRY = 0.5
 """Seconds until a process that could not start tries again."""
 
 
 def log_config(settings: HostSettings) -> dict[str, Any]:
-    """Everything goes to standard error; what filters log from `Settings.log_level` on."""
+    """Set up logging to standard error; filters' lines from `Settings.log_level` on."""
     guests = LEVELS[LogLevel[settings.log_level.upper()]]
     return {
         "version": 1,
@@ -64,7 +64,7 @@ def log_config(settings: HostSettings) -> dict[str, Any]:
 
 
 def run(kind: type[Application], source: Source[Any]) -> None:
-    """Serve until a signal ends it; requests under way get their time.
+    """Serve until a signal comes; current requests get time to end.
 
     Raises: ProxyWasmError, if it cannot be started.
     """
@@ -90,21 +90,21 @@ def run(kind: type[Application], source: Source[Any]) -> None:
 
 
 async def usable(kind: type[Application], source: Source[Any], settings: HostSettings) -> None:
-    """Load a configuration, and free it again. Raises: ProxyWasmError."""
+    """Load a configuration as a test, and free it. Raises: ProxyWasmError."""
     application = kind(source, settings, None)
     await application.start()
     await application.stop()
 
 
 def shared_by(settings: HostSettings) -> str:
-    """Between which processes filters share what they share; ``processes`` without a name are those of this server."""
+    """Between which processes filters share state; ``processes`` without a name are those of this server."""
     choice = settings.shared or ("memory" if settings.workers == 1 else "processes")
     return re.sub(r"^processes(?=\?|$)", f"processes:serve-{os.getpid()}", choice)
 
 
 @contextlib.contextmanager
 def held(shared: str) -> Iterator[None]:
-    """Keep what processes share, also while none of them runs."""
+    """Keep the shared state alive, also while none of the processes runs."""
     opened = open_shared(shared)
     try:
         with contextlib.suppress(ServiceUnavailable):
@@ -115,7 +115,7 @@ def held(shared: str) -> Iterator[None]:
 
 
 def make_room(settings: Settings) -> None:
-    """Let processes have as many descriptors as their connections need, as far as the system allows."""
+    """Raise the limit of open files to what connections need, as far as the system allows."""
     upstreams = sum(upstream.max_connections for upstream in settings.all_upstreams.values())
     needed = (settings.clients.max_connections + upstreams) * settings.threads + OTHERS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -129,7 +129,7 @@ def make_room(settings: Settings) -> None:
 
 @contextlib.contextmanager
 def bound(address: Address, *, shared: bool = False) -> Iterator[socket.socket]:
-    """A socket that listens; `shared` with other processes that do so, too. Raises: ConfigError."""
+    """A listening socket; `shared` with other processes that listen on it. Raises: ConfigError."""
     host, port = address
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -148,7 +148,7 @@ def at(listening: socket.socket) -> str:
 
 
 async def until_signal(application: Alone | OneOfSeveral, ready: Callable[[], None]) -> None:
-    """Serve until a signal ends it; `ready` is called when it serves. Raises: ProxyWasmError, if it cannot start."""
+    """Serve until a signal comes; `ready` is called when it serves. Raises: ProxyWasmError, if it cannot start."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     await application.start()
@@ -158,14 +158,14 @@ async def until_signal(application: Alone | OneOfSeveral, ready: Callable[[], No
         ready()
         await stop.wait()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)  # a second one is the end
+            loop.remove_signal_handler(number)  # a second signal ends it at once
         await application.close()
     finally:
         await application.stop()
 
 
 class _Beside(uvicorn.Server):
-    """A server that is not the process's business: signals are somebody else's."""
+    """A server that leaves signals to other code."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -174,7 +174,7 @@ class _Beside(uvicorn.Server):
 
 @contextlib.asynccontextmanager
 async def beside(app: Any, **where: Any) -> AsyncIterator[None]:
-    """Serve an application of few requests while this context is open: on ``sockets``, or on ``uds``."""
+    """Serve an application with few requests while this context is open: on ``sockets``, or on ``uds``."""
     sockets = where.pop("sockets", None)
     config = uvicorn.Config(app, lifespan="off", ws="none", http="h11", access_log=False, log_config=None, **where)
     config.timeout_graceful_shutdown = 1
@@ -204,7 +204,7 @@ async def watching(watch: Watch, reload: Callable[[], Awaitable[str]]) -> AsyncI
 
 
 class Alone:
-    """The applications of a process that is alone, one for each thread, with all that belongs to them."""
+    """The applications of a single process, one for each thread, with their admin port and watcher."""
 
     def __init__(
         self,
@@ -220,30 +220,30 @@ class Alone:
         self._around = contextlib.AsyncExitStack()
 
     async def start(self) -> None:
-        """Start each in its turn. Raises: ProxyWasmError."""
+        """Start one after the other. Raises: ProxyWasmError."""
         try:
-            if self._admin is not None:  # which says that filters are not loaded yet
+            if self._admin is not None:  # the admin port says that filters are not loaded yet
                 admin = Admin(self._members, self._settings.admin_hosts, self._settings.tags)
                 await self._around.enter_async_context(beside(admin, sockets=[self._admin]))
             for each in self._applications:
                 await each.start()
         except BaseException:
             await self._around.aclose()
-            for each in reversed(await self._members()):  # the others use what the first has
+            for each in reversed(await self._members()):  # the others use parts of the first
                 await each.stop()
             raise
         if self._settings.watch:
             await self._around.enter_async_context(watching(self._watch, self.reload))
 
     async def reload(self) -> str:
-        """Reload thread by thread; if the first cannot, the others are not asked."""
+        """Reload thread by thread; if the first fails, stop."""
         refused = ""
         for each in self._applications:
             refused = refused or await each.reload()
         return refused
 
     async def close(self) -> None:
-        """Take no more requests, and give those under way their time."""
+        """Accept no more requests, and give the current ones time to end."""
         await asyncio.gather(*[each.close() for each in self._applications])
 
     async def stop(self) -> None:
@@ -261,7 +261,7 @@ class Alone:
 
 
 class OneOfSeveral:
-    """An application in a process of its own, which the one that started it can ask."""
+    """An application in a child process, which its parent can ask."""
 
     _application: Application
 
@@ -292,10 +292,10 @@ class OneOfSeveral:
         await self._around.enter_async_context(beside(Control(self._application), uds=str(path)))
 
     async def _start_or_wait(self) -> None:
-        """Start; or wait until that can be done.
+        """Start, or wait until that is possible.
 
-        A process that replaces one that has died reads the configuration as it is now, which the others may have
-        refused. They go on with the old one, so this one waits instead of ending.
+        A process that replaces a dead one reads the current configuration, which the others may have refused. They go
+        on with the old one, so this one waits instead of ending.
         """
         logged = ""
         while True:
@@ -307,7 +307,7 @@ class OneOfSeveral:
             except ProxyWasmError as error:
                 if str(error) != logged:
                     logged = str(error)
-                    logger.error("this process serves when this is mended: %s", logged)  # noqa: TRY400
+                    logger.error("this process will serve when this is fixed: %s", logged)  # noqa: TRY400
                 await asyncio.sleep(RETRY)
             else:
                 return
@@ -329,7 +329,7 @@ def one(
     directory: Path,
     supervisor: int,
 ) -> None:
-    """What each of several processes runs."""
+    """The main function of each of several processes."""
     logging.config.dictConfig(log_config(settings))
     asyncio.run(
         until_signal(OneOfSeveral(kind, source, settings, listening, shared, directory, supervisor), lambda: None)
@@ -373,7 +373,7 @@ async def _control_loop(
     ready: Callable[[], None],
     over: threading.Event,
 ) -> None:
-    """What the process does that serves no requests itself."""
+    """The work of the parent process, which serves no requests itself."""
     fleet = Fleet(directory)
     async with contextlib.AsyncExitStack() as around:
         if admin is not None:

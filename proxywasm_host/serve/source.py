@@ -1,4 +1,4 @@
-"""Where a configuration comes from: a file, and what the command line says on top of it.
+"""The source of a configuration: a file, and options of the command line on top of it.
 
 The file is in our own form, in YAML or TOML, or in that of another host (`proxywasm_host.configuration`).
 
@@ -34,11 +34,11 @@ __all__ = ["Source", "error_lines", "read_configuration", "read_file"]
 
 logger = logging.getLogger("proxywasm_host.configuration")
 FOREIGN = "listen", "tls", "routes", "upstreams", "upstream", "forwarded", "stream_idle_timeout"
-"""What another host's configuration says of its own side, and a server that gateways ask has otherwise."""
+"""Settings of other hosts' configurations that a server for gateways does not use."""
 FORMATS = (".toml", ".yaml", ".yml", ".json")
 ALIASED = 100_000
 TIMES = 10
-"""A configuration may be so large, or so many times what was written, when its aliases are followed."""
+"""How large a configuration may be after its aliases are followed, absolutely and relative to its text."""
 
 
 AnySettings = TypeVar("AnySettings", bound=HostSettings)
@@ -46,9 +46,9 @@ AnySettings = TypeVar("AnySettings", bound=HostSettings)
 
 @dataclass(frozen=True)
 class Source(Generic[AnySettings]):
-    """A configuration that can be read again. `overrides` are merged into what `file` says; lists replace lists.
+    """A configuration that can be read again. `overrides` are merged into the content of `file`; lists replace lists.
 
-    `model` is what it describes, for the command of this name.
+    `model` is the type of the configuration, `command` the name of its command.
     """
 
     file: Path | None = None
@@ -76,14 +76,14 @@ class Source(Generic[AnySettings]):
             ) from None
 
     def _known(self, data: dict[str, Any]) -> dict[str, Any]:
-        """What of another host's configuration this server has. Raises: ConfigError, where that would not be all."""
+        """The supported part of another host's configuration. Raises: ConfigError, if the rest is needed."""
         if issubclass(self.model, Settings):
             return data
         if any(route.get("filters") for route in data.get("routes", ())):
             raise ConfigError(f"{self.file}: filters of single routes: proxywasm {self.command} has one chain for all")
         ignored = [key for key in FOREIGN if key in data]
         if ignored:
-            said = "%s: ignored: %s: proxywasm %s has none of it"
+            said = "%s: ignored: %s: proxywasm %s does not use it"
             logger.warning(said, self.file, ", ".join(ignored), self.command)
         return {key: value for key, value in data.items() if key not in ignored}
 
@@ -91,9 +91,9 @@ class Source(Generic[AnySettings]):
 def error_lines(
     error: ValidationError, file: Path | None, lines: Mapping[Key, int], known_by: str, whole: str
 ) -> Iterator[str]:
-    """A line for each thing that is wrong: file, line, path, and what is the matter.
+    """A line for each error: file, line, path, and message.
 
-    `known_by` is the command that tells what there is to say, `whole` what the path of the file as a whole is called.
+    `known_by` is the command that prints the schema; `whole` is the name of the root's path.
     """
     for one in error.errors(include_url=False):
         path = (*one["loc"], *one.get("ctx", {}).get("path", ()))
@@ -118,9 +118,9 @@ def _merged(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, 
 
 
 def read_configuration(file: Path, least: str = "filters") -> tuple[dict[str, Any], Mapping[Key, int], bool]:
-    """What a file says in our own form, in which line each value begins, and whether it was in another host's form.
+    """A file's content in our own form, the line of each value, and whether the file was in another host's form.
 
-    `least` is what our own form has to have. Raises: ConfigError.
+    `least` is a key that our own form must have. Raises: ConfigError.
     """
     what = "the configuration"
     text = _text(file, what)
@@ -129,13 +129,13 @@ def read_configuration(file: Path, least: str = "filters") -> tuple[dict[str, An
     documents = _parsed(file, text)
     if file.suffix != ".toml" and (found := configuration.translate(file, documents)) is not None:
         return *found, True
-    return *_one(file, documents, f"a configuration is a mapping, with {least!r} in it at least"), False
+    return *_one(file, documents, f"a configuration is a mapping with at least the key {least!r}"), False
 
 
 def read_file(file: Path, what: str, mapping: str) -> tuple[dict[str, Any], Mapping[Key, int]]:
-    """What a file in YAML or TOML says, and in which line each value begins.
+    """The content of a file in YAML or TOML, and the line of each value.
 
-    `what` it is, as in ``the configuration``; `mapping` is the sentence for one that holds something else.
+    `what` names the file in messages, as in ``the configuration``; `mapping` is the message for one that is no mapping.
 
     Raises: ConfigError.
     """
@@ -188,7 +188,7 @@ def _yaml(text: str) -> list[tuple[Any, dict[Key, int]]]:
 
 
 def _check_aliases(root: yaml.Node) -> None:
-    """Raises: ConfigError, if aliases make it much larger than its text, or endless."""
+    """Check aliases. Raises: ConfigError, if they make the content much larger than its text, or endless."""
     sizes: dict[int, int] = {}
     written = 0
 
@@ -209,11 +209,11 @@ def _check_aliases(root: yaml.Node) -> None:
 
     size = expanded(root)
     if size > max(ALIASED, TIMES * written):
-        raise ConfigError(f": its aliases make it {size // written} times as large as it is written")
+        raise ConfigError(f": its aliases make it {size // written} times as large as its text")
 
 
 class Loader(yaml.SafeLoader):
-    """YAML's plain values; a date is the text that it is written as."""
+    """YAML's plain values; a date stays text."""
 
     yaml_constructors: ClassVar[dict[str | None, Any]] = {
         **yaml.SafeLoader.yaml_constructors,
@@ -222,13 +222,13 @@ class Loader(yaml.SafeLoader):
 
 
 def _mark(node: yaml.Node, path: Key, lines: dict[Key, int]) -> None:
-    """Note where each value begins. Raises: ConfigError, if a mapping has a key twice."""
+    """Note the line of each value. Raises: ConfigError, if a mapping has a key twice."""
     lines[path] = node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             place = (*path, key.value)
-            if place in lines:  # YAML would take the last, and nobody would miss the first
-                raise ConfigError(f":{key.start_mark.line + 1}: {dotted(place)} was given before")
+            if place in lines:  # YAML takes the last one, and nobody would notice
+                raise ConfigError(f":{key.start_mark.line + 1}: {dotted(place)} is given twice")
             _mark(value, place, lines)
             lines[place] = key.start_mark.line + 1
     elif isinstance(node, yaml.SequenceNode):
@@ -241,7 +241,7 @@ ENTRY = re.compile(r"\s*([\w.\"' -]+?)\s*=")
 
 
 def _toml(text: str) -> tuple[Any, dict[Key, int]]:
-    """`tomllib` tells no line numbers: they are looked up in the text. A path that is not there has no line."""
+    """Lines of a TOML file, found in its text, because `tomllib` gives none. An unknown path has no line."""
     data = _dates_as_text(tomllib.loads(text))
     lines: dict[Key, int] = {(): 1}
     table: Key = ()
@@ -269,7 +269,7 @@ def _parts(name: str) -> list[str]:
 
 
 def _table(data: Any, name: str, array: bool, lines: dict[Key, int]) -> Key:
-    """The path of a table: in an array of tables, of the last that has begun."""
+    """The path of a table; in an array of tables, that of the last one."""
     path: Key = ()
     parts = _parts(name)
     for place, part in enumerate(parts):

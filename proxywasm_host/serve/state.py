@@ -19,9 +19,9 @@ __all__ = ["resident_bytes", "state_of"]
 def state_of(
     host: Host, plugins: Sequence[Plugin], filters: Sequence[FilterConfig], generation: int
 ) -> list[dict[str, Any]]:
-    """Each filter and its VM, as JSON has it. `filters` are those that the plugins were loaded from.
+    """Each filter and its VM, in the form of JSON. `filters` are those from which the plugins were loaded.
 
-    `generation` is the number of the configuration, beside which each VM has one of its own.
+    `generation` is the number of the configuration; each VM has another number.
     """
     usages = [plugin.usage() for plugin in plugins]
     return [

@@ -1,4 +1,4 @@
-"""Starts processes, replaces those that die, and ends them when it is told to."""
+"""Starts processes, replaces those that die, and ends them on request."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import Any
 __all__ = ["GRACE", "Supervisor"]
 
 GRACE = 5.0
-"""Seconds that a process gets beyond those of its requests, until it is killed."""
+"""Seconds that a process gets, after those for its requests, before it is killed."""
 EACH = 0.5
-"""Seconds until a process that died is replaced, at most."""
+"""Most seconds until a dead process is replaced."""
 logger = logging.getLogger("proxywasm_host.serve")
 
 
 class Supervisor:
-    """Runs `function` with `arguments` in `count` processes of their own, each a new interpreter."""
+    """Runs `function` with `arguments` in `count` processes, each a new interpreter."""
 
     def __init__(self, count: int, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         self._function = function
@@ -32,7 +32,7 @@ class Supervisor:
         self._ending = False
 
     def run(self, seconds: float) -> bool:
-        """Run until a signal comes; then each process has so many seconds. Returns whether all ended as they should."""
+        """Run until a signal comes; then each process has so many seconds to end. Returns whether all ended well."""
         before = {number: signal.signal(number, self._end) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             self._processes = [self._started() for _ in range(self._count)]
@@ -54,11 +54,11 @@ class Supervisor:
         return process
 
     def _living(self, process: BaseProcess) -> BaseProcess:
-        """The process, or another in its place."""
+        """Run the process, and replace it when it dies."""
         if process.is_alive():
             return process
         process.join()
-        logger.error("process %d has died: another takes its place", process.pid)
+        logger.error("process %d has died: starting another", process.pid)
         return self._started()
 
     def _stop(self, seconds: float) -> bool:
@@ -68,7 +68,7 @@ class Supervisor:
         for process in self._processes:
             process.join(max(0.0, until - time.monotonic()))
             if process.is_alive():
-                logger.error("process %d does not end: it is killed", process.pid)
+                logger.error("process %d does not end: killing it", process.pid)
                 process.kill()
                 process.join()
         return all(process.exitcode in (0, -signal.SIGTERM) for process in self._processes)

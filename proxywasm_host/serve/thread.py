@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 
 class Thread:
-    """Serves from `start` to `end`. Made in an event loop, the control loop, which does all that is not a request."""
+    """Serves from `start` to `end`. Made in an event loop, the control loop, which does everything but requests."""
 
     def __init__(self, listening: socket.socket | None) -> None:
-        """Serve on `listening`; ``None``: take no connections."""
+        """Serve on `listening`; with ``None``, take no connections."""
         self.native = ServerThread()
         self.control_loop = asyncio.get_running_loop()
         self._listening = listening
@@ -28,12 +28,12 @@ class Thread:
         self._thread = threading.Thread(target=self._run, name="proxywasm-server")
 
     def start(self) -> None:
-        """Begin; connections are taken when there is a chain (`ServerThread.use_chain`)."""
+        """Start the thread. It takes connections once it has a chain (`ServerThread.use_chain`)."""
         self._thread.start()
 
     @property
     def id(self) -> int:
-        """What the system calls the thread, once it has started."""
+        """The system's id of the thread, once it has started."""
         return self._thread.native_id or 0
 
     def _run(self) -> None:
@@ -43,12 +43,12 @@ class Thread:
             self.call_control_loop(self._ended.set)
 
     def call_control_loop(self, function: Callable[[], object]) -> None:
-        """Call a function in the control loop, soon."""
+        """Call a function in the control loop soon."""
         if not self.control_loop.is_closed():
             self.control_loop.call_soon_threadsafe(function)
 
     async def ask(self, function: Callable[[], T]) -> T:
-        """Call a function in the thread. Raises what it raises."""
+        """Call a function in the thread, and raise its exceptions."""
         answer: asyncio.Future[T] = self.control_loop.create_future()
 
         def call() -> None:
@@ -63,13 +63,13 @@ class Thread:
         return await answer
 
     async def close(self, seconds: float) -> None:
-        """Take no more requests, and give those under way so many seconds to end."""
+        """Accept no more requests, and give the current ones so many seconds to end."""
         closed = asyncio.Event()
         self.native.close(seconds, lambda: self.call_control_loop(closed.set))
         await closed.wait()
 
     async def end(self) -> None:
-        """End the thread, once its requests have ended."""
+        """End the thread after its last request."""
         self.native.end()
         await self._ended.wait()
         self._thread.join()

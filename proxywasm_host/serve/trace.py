@@ -1,13 +1,13 @@
-"""Looks at requests while they pass the filters: all of them while somebody watches, else one of several, to count.
+"""Watches requests while they pass the filters: all of them while the page is open, else a sample, to count.
 
 Rules of this module:
 
-* A request that nobody looks at costs nothing: the host has a listener only while one is sampled or the page is open.
-* A sampled request counts for all since the one before; while all are looked at, each counts for itself. Callbacks of
-  no stream (ticks) are counted while all are looked at only.
-* While a request is sampled, those beside it are slowed too: so there are not more than five samples a second.
-* Credentials are not remembered (`secrets`).
-* What a filter says is cut to a bounded length; what it does too often is counted, and not kept.
+* Other requests cost nothing: the host has a listener only while a request is sampled or the page is open.
+* A sampled request counts for all since the sample before; while all are watched, each counts once. Callbacks outside
+  of streams (ticks) are counted only while all are watched.
+* A sample slows concurrent requests as well, so there are at most five samples a second.
+* Credentials are not kept (`secrets`).
+* Texts of filters are cut to a bounded length; beyond a number, calls are counted and not kept.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from proxywasm_host.testing import Invocation
 __all__ = ["Tracer"]
 
 KEPT = 200
-"""Requests that are remembered."""
+"""Number of requests that are kept."""
 MAX_STEPS = 200
-"""Callbacks of one request that are remembered, …"""
+"""Number of callbacks that are kept for one request, …"""
 MAX_CALLS = 60
-"""… hostcalls of one callback, …"""
+"""… of hostcalls for one callback, …"""
 MAX_CALLS_IN_ALL = 300
-"""… and of one request: a filter must not fill the host's memory with what it does."""
+"""… and for one request: a filter must not fill the host's memory with its calls."""
 MAX_TEXT = 400
 REST = 0.2
 """Seconds between two samples."""
 LOOKED = 3.0
-"""Seconds for which all requests are looked at after somebody asked for them."""
+"""Seconds for which all requests are watched after the page has asked for them."""
 MAPS = {
     "on_request_headers": MapType.REQUEST_HEADERS,
     "on_request_trailers": MapType.REQUEST_TRAILERS,
@@ -57,7 +57,7 @@ STATUSES = {int(status): status.name for status in Status}
 
 @dataclass(slots=True)
 class Record:
-    """One request, as the page shows it. `changed` is the number of its last change."""
+    """One request, for the page. `changed` is the number of its last change."""
 
     id: int
     weight: int
@@ -71,7 +71,7 @@ class Record:
     ended: float | None = None
     steps: list[dict[str, Any]] = field(default_factory=list)
     calls: int = 0
-    """How many hostcalls are remembered."""
+    """Number of kept hostcalls."""
     spent: dict[str, float] = field(default_factory=dict)
     """Seconds in each plugin."""
     secrets: Secrets = field(default_factory=Secrets)
@@ -95,7 +95,7 @@ def cut(words: str) -> str:
 
 
 def differences(before: HeaderList, after: HeaderList, secrets: Secrets) -> list[tuple[str, str]]:
-    """What went (``-``) and what came (``+``)."""
+    """Removed (``-``) and added (``+``) lines."""
     if before == after:
         return []
     gone, came = list(before), []
@@ -118,16 +118,16 @@ class Tracer:
         later: Callable[[float, Callable[[], None]], object],
         told: Callable[[bool], object] = bool,
     ) -> None:
-        """`later` calls a function so many seconds from now, where the hosts are.
+        """`later` calls a function after so many seconds, in the thread of the hosts.
 
-        `told` is told whether every request is to begin here, from now on; else one of `every` may.
+        `told` is called with whether every request must call `begin` from now on; otherwise only one of `every` may.
         """
         self.filter_counts = filter_counts
         self.every = every
         self._later = later
         self._told = told
         self.live = every == 1
-        """Whether every request is looked at."""
+        """Whether every request is watched."""
         self.records: deque[Record] = deque(maxlen=KEPT)
         self._hosts: set[Host] = set()
         self._streams: dict[HttpStream, Record] = {}
@@ -135,16 +135,16 @@ class Tracer:
         self._since = 0
         """Requests since the last sample."""
         self._next = 0.0
-        """When there may be another."""
+        """Earliest time of the next sample."""
         self._until = 0.0
         self._ids = 0
         self._changes = 0
         self._open: tuple[Record | None, dict[str, Any], HeaderList | None, float] | None = None
 
-    # -- When to look --------------------------------------------------------------------------------------------
+    # -- Sampling ------------------------------------------------------------------------------------------------
 
     def begin(self, stream: HttpStream, chain: int, method: bytes, path: bytes, passed: int = 1) -> bool:
-        """Begin a request, the last of so many. Returns whether to look at it; if so, call `end` after it."""
+        """Begin a request, the last of so many. Returns whether to watch it; if so, call `end` after it."""
         self._since += passed
         if not self.live:
             if self._since < self.every:
@@ -165,7 +165,7 @@ class Tracer:
         return True
 
     def end(self, stream: HttpStream) -> None:
-        """A request that was looked at is over."""
+        """A watched request has ended."""
         record = self._streams.pop(stream)
         record.ended = time.perf_counter()
         record.details = cut(stream.details or "")
@@ -175,7 +175,7 @@ class Tracer:
         self._listen()
 
     def watch(self) -> None:
-        """Look at every request for some seconds. Called where the hosts are."""
+        """Watch every request for some seconds. Called in the thread of the hosts."""
         if self.every == 1:
             return
         if not self.live:
@@ -216,10 +216,10 @@ class Tracer:
         record.changed = self._changes
 
     def since(self, change: int) -> tuple[int, list[dict[str, Any]]]:
-        """The number of the last change, and the requests that have changed since the change of a given number."""
+        """The number of the last change, and the requests that have changed since the change with a given number."""
         return self._changes, [record.as_json() for record in self.records if record.changed > change]
 
-    # -- What is seen --------------------------------------------------------------------------------------------
+    # -- Events --------------------------------------------------------------------------------------------------
 
     def callback(self, context: Context, row: Callback, args: tuple[int, ...]) -> None:
         """See a `Listener`."""
@@ -241,7 +241,7 @@ class Tracer:
         if self._open is None:
             return
         record, step = self._open[:2]
-        if record is None:  # a reply to a callout belongs to the stream that it is about
+        if record is None:  # a reply to a callout belongs to the stream of the callout
             stream = getattr(context, "stream", None)
             record = self._streams.get(stream) if stream else None
             if record is not None:

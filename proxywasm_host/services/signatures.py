@@ -1,8 +1,8 @@
 """The foreign functions ``verify_signature`` and ``sign``, over the package cryptography (extra ``crypto``).
 
 Arguments and results are protobuf messages of Envoy (``verify_signature.proto``, ``sign.proto``); the numbers of their
-fields are below. RSA (PKCS #1 v1.5) and ECDSA (P-224, P-256, P-384, P-521; signatures in DER) are known, with SHA-1 and
-SHA-2. The result says what is wrong with a signature, as in Envoy; the call itself is then Ok.
+fields are below. RSA (PKCS #1 v1.5) and ECDSA (P-224, P-256, P-384, P-521; signatures in DER) are supported, with SHA-1
+and SHA-2. The call answers OK, and an error is a text in its result; filters get the same texts as in Envoy.
 
 Source: ``foreign.cc`` and ``crypto/utility_impl.cc`` of Envoy.
 """
@@ -29,7 +29,7 @@ MIN_PRIME = 1 << 100
 MAX_KEY = 8 << 10
 """Bytes of a private key."""
 KEYS = 16
-"""How many keys are kept as they were read, which takes longer than what is done with them."""
+"""Number of parsed keys that are kept, because parsing takes longer than using a key."""
 HASHES = ("sha1", "sha224", "sha256", "sha384", "sha512")
 CURVES = ("secp224r1", "secp256r1", "secp384r1", "secp521r1")
 ALGORITHMS = bytes.fromhex("06092a864886f70d010101"), bytes.fromhex("06072a8648ce3d0201")

@@ -82,7 +82,7 @@ def test_a_byte_more(row: Hostcall, param: Param) -> None:
         value = came_of(came, row, param)
         assert (value, value.reason) == (
             [],
-            "malformed header pairs, taken as none: more than 1048576 bytes of header pairs",
+            "malformed header pairs count as none: more than 1048576 bytes of header pairs",
         )
     else:
         assert (status, came) == (Status.BAD_ARGUMENT, [])
@@ -98,7 +98,7 @@ def test_what_is_not_in_memory_is_a_bad_address(row: Hostcall, param: Param) -> 
     guest.write(SLOT + 32, AT.to_bytes(4, "little") + (param.most + 1).to_bytes(4, "little"))
     status = guest.bind(row, lambda *_: Refusal(77, "seen"))(*slots(row, param, param.most + 1))
     assert status == row.memory_error
-    assert "are not inside the memory of 2048 bytes" in guest.last.result.reason
+    assert "are outside of the memory of 2048 bytes" in guest.last.result.reason
 
 
 def test_the_first_bytes_of_several_ranges() -> None:

@@ -124,7 +124,7 @@ def test_the_first_known_marker_counts():
 
 
 NO_MARKER = (
-    "no Proxy-Wasm filter: the module exports no proxy_abi_version_… function "
+    "not a Proxy-Wasm filter: the module exports no proxy_abi_version_… function "
     "(known versions: 0.1.0, 0.2.0, 0.2.1, 0.2.100); build it with a Proxy-Wasm SDK, as a library and not as a program"
 )
 NO_VERSION = {

@@ -82,4 +82,4 @@ CALLOUTS = [
 @pytest.mark.parametrize(("method", "arguments"), CALLOUTS, ids=[method for method, _ in CALLOUTS])
 def test_only_a_plugin_makes_callouts_and_has_queues(method, arguments):
     refusal = getattr(Context(1), method)(*[None] * arguments)
-    assert (refusal.status, refusal.reason) == (2, "context 1 is not a plugin's")
+    assert (refusal.status, refusal.reason) == (2, "context 1 is not a plugin's root context")

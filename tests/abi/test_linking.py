@@ -86,7 +86,7 @@ def test_a_function_without_a_result():
 # -- What is refused ---------------------------------------------------------------------------------------------
 
 BUILD = (
-    "build the filter for wasm32-wasip1 or wasm32-unknown-unknown, with nothing that only a browser or another host has"
+    "build the filter for wasm32-wasip1 or wasm32-unknown-unknown, without functions that only a browser or another host has"
 )
 STUB = "load it with unknown_imports='stub' to have it answer UNIMPLEMENTED, or add it with Host(hostcalls=[…])"
 OTHER_VERSION = "build it with one SDK, or load it with unknown_imports='stub'"
@@ -110,7 +110,7 @@ REFUSED = {
     ),
     "WASI that does not exist": (
         function("fd_dup", "i:i", "wasi_snapshot_preview1"),
-        "import wasi_snapshot_preview1.fd_dup is not a function of WASI preview 1 that a filter can have",
+        "import wasi_snapshot_preview1.fd_dup is not a function of WASI preview 1 that a filter can use",
     ),
     "WASI under env": (
         function("fd_write", "iiii:i"),
@@ -148,7 +148,7 @@ REFUSED = {
     ),
     "no type": (
         ("env", "proxy_log", "function", None),
-        "import env.proxy_log has no type of parameters and results: the module is damaged",
+        "import env.proxy_log has no type: the module is damaged",
     ),
 }
 
@@ -210,11 +210,11 @@ NO_STUBS = {
     ),
     "two results": (
         function("proxy_no_such", "i:ii"),
-        "import env.proxy_no_such has the type (i32) -> (i32, i32): no status can be its result",
+        "import env.proxy_no_such has the type (i32) -> (i32, i32), whose result cannot be a status",
     ),
     "another result": (
         function("proxy_no_such", ":f"),
-        "import env.proxy_no_such has the type () -> (f64): no status can be its result",
+        "import env.proxy_no_such has the type () -> (f64), whose result cannot be a status",
     ),
 }
 
@@ -241,7 +241,7 @@ def test_what_is_not_allowed(wanted, args, status):
     guest, vm, [(_, _, _, call)] = linked(wanted, allowed={"proxy_done"})
     assert call(*args) == status
     assert guest.last.args is None
-    assert guest.last.result.reason == f"capability {wanted[1]} is not allowed to this plugin"
+    assert guest.last.result.reason == f"this plugin is not allowed to use the capability {wanted[1]}"
     assert vm.logged == []
 
 
@@ -325,7 +325,7 @@ def test_exports_of_filters(filter):
     assert check_exports(module.exports, module.abi_version) in ("proxy_on_memory_allocate", "malloc")
 
 
-NO_MEMORY = "the module exports no memory under the name 'memory', so no host can talk to it"
+NO_MEMORY = "the module exports no memory under the name 'memory', so a host cannot use it"
 NO_ALLOCATOR = (
     "the module has no allocator: it exports neither proxy_on_memory_allocate nor malloc. "
     "Link the SDK's allocator in, or export malloc"

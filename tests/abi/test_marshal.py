@@ -49,7 +49,7 @@ ONE_PAIR = pairs.encode([(b"a", b"bc")])
 
 
 def not_inside(size: int, address: int, memory: int = END) -> str:
-    return f"{size} bytes at {address:#x} are not inside the memory of {memory} bytes"
+    return f"{size} bytes at {address:#x} are outside of the memory of {memory} bytes"
 
 
 # -- Numbers in --------------------------------------------------------------------------------------------------
@@ -167,8 +167,8 @@ def test_memory_that_has_grown_is_noticed():
         (b"", [], None),
         (bytes(4), [], None),
         (ONE_PAIR, [(b"a", b"bc")], None),
-        (ONE_PAIR + b"x", [], "malformed header pairs, taken as none: 1 bytes follow the last pair"),
-        (b"\1", [], "malformed header pairs, taken as none: 1 bytes are too few for the number of pairs"),
+        (ONE_PAIR + b"x", [], "malformed header pairs count as none: 1 bytes follow the last pair"),
+        (b"\1", [], "malformed header pairs count as none: 1 bytes are too few for the number of pairs"),
     ],
 )
 def test_pairs(content, value, reason):
@@ -198,8 +198,8 @@ GATHERED = {
     "nothing beyond": ([(END + 1, 0)], not_inside(0, END + 1)),
     "round the end": ([(0xFFFFFFFF, 2)], not_inside(2, 0xFFFFFFFF)),
     "as many bytes as the memory": ([(0, 512), (0, 512)], None),
-    "one more": ([(0, 512), (0, 512), (0, 1)], "the ranges hold more together than the memory of 1024 bytes"),
-    "the memory twice": ([(0, END), (0, END)], "the ranges hold more together than the memory of 1024 bytes"),
+    "one more": ([(0, 512), (0, 512), (0, 1)], "the ranges have more bytes than the memory, which has 1024"),
+    "the memory twice": ([(0, END), (0, END)], "the ranges have more bytes than the memory, which has 1024"),
 }
 
 
@@ -361,7 +361,7 @@ def test_the_allocator_may_grow_the_memory():
 
 
 BLOCKS = {
-    "none": (0, "the guest's allocator gave no memory for 3 bytes"),
+    "none": (0, "the guest's allocator returned no memory for 3 bytes"),
     "one beyond": (END - 2, not_inside(3, END - 2)),
     "the end": (END, not_inside(3, END)),
     "round the end": (0xFFFFFFFF, not_inside(3, 0xFFFFFFFF)),

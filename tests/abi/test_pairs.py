@@ -60,11 +60,11 @@ MALFORMED = {
     ),
     "a byte left over": ("01000000 01000000 01000000 61 00 62 00 00", "1 bytes follow the last pair"),
     "bytes after no pairs": ("00000000 0000", "2 bytes follow the last pair"),
-    "too many": ("01040000", "1025 header pairs, at most 1024 are taken"),
-    "as many as there are numbers": ("ffffffff", "4294967295 header pairs, at most 1024 are taken"),
+    "too many": ("01040000", "1025 header pairs, and 1024 is the limit"),
+    "as many as there are numbers": ("ffffffff", "4294967295 header pairs, and 1024 is the limit"),
     "the counts of the specification's example": (
         "01 01 02 61 00 62 63 00",
-        "1627521281 header pairs, at most 1024 are taken",
+        "1627521281 header pairs, and 1024 is the limit",
     ),
 }
 
@@ -79,7 +79,7 @@ def test_malformed(data, message):
 def test_1024_entries_are_taken_and_1025_are_not():
     headers = [(b"k", b"%d" % i) for i in range(MAX_ENTRIES + 1)]
     assert decode(encode(headers[:-1])) == headers[:-1]
-    with pytest.raises(MalformedPairs, match=r"^1025 header pairs, at most 1024 are taken$"):
+    with pytest.raises(MalformedPairs, match=r"^1025 header pairs, and 1024 is the limit$"):
         decode(encode(headers))
 
 

@@ -58,7 +58,7 @@ def test_one_engine_is_not_said_to_agree(command, monkeypatch):
     [first, *_] = [status for status in compare.list_engines() if status.usable]
     monkeypatch.setattr(compare, "list_engines", lambda: [first])
     arguments = "run", str(FILTERS / "c/minimal.wasm"), "/x", "--engine", "all"
-    told = f"error: engine 'all' is one alone, {first.name}: there is nothing to compare: proxywasm engines says how"
+    told = f"error: engine 'all' is usable only as {first.name}: there is nothing to compare: proxywasm engines says how"
     result = command(*arguments)
     assert (result.code, result.complaint.startswith(told)) == (4, True)
     [line] = result.lines

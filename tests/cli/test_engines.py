@@ -34,7 +34,7 @@ fast 1.2  usable
   can       deadline
   note      in C
 plain 3  usable
-  can       nothing beyond running modules
+  can       no optional capabilities
 v8  not usable: known but not installed
   remedy    pip install x
 odd  not usable: installed but not usable (no library)

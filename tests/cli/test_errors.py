@@ -21,7 +21,7 @@ MARKER = '(func (export "proxy_abi_version_0_2_1"))'
         (
             f"(module {MEMORY} {ALLOCATOR})",
             (
-                "no Proxy-Wasm filter: the module exports no proxy_abi_version_… function (known versions: 0.1.0, 0.2.0, "
+                "not a Proxy-Wasm filter: the module exports no proxy_abi_version_… function (known versions: 0.1.0, 0.2.0, "
                 "0.2.1, 0.2.100); build it with a Proxy-Wasm SDK, as a library and not as a program"
             ),
         ),
@@ -40,7 +40,7 @@ MARKER = '(func (export "proxy_abi_version_0_2_1"))'
             f'(module (import "js" "alert" (func)) {MEMORY} {ALLOCATOR} {MARKER})',
             (
                 "import js.alert is offered by no Proxy-Wasm host: build the filter for wasm32-wasip1 or "
-                "wasm32-unknown-unknown, with nothing that only a browser or another host has"
+                "wasm32-unknown-unknown, without functions that only a browser or another host has"
             ),
         ),
         (
@@ -131,7 +131,7 @@ def test_the_second_filter_is_named_if_it_is_the_bad_one(proxywasm, tmp_path):
         ([HEADERS, "http:///x"], "'http:///x' is not a URL: it names no host"),
         ([HEADERS, "/x", "-H", "bad"], "'bad' is not a header: write it as 'name: value'"),
         ([HEADERS, "/x", "-H", ": x"], "': x' is not a header: write it as 'name: value'"),
-        ([HEADERS, "/x", "--trailer", "a b: x"], "'a b: x' is not a header: there is white space in its name"),
+        ([HEADERS, "/x", "--trailer", "a b: x"], "'a b: x' is not a header: its name contains white space"),
         ([HEADERS, "/x", "-d", "@nope"], "cannot read nope: No such file or directory"),
         (
             [HEADERS, "/x", *["--config", "a"] * 3],
@@ -156,11 +156,11 @@ def test_the_second_filter_is_named_if_it_is_the_bad_one(proxywasm, tmp_path):
         ([HEADERS, "get", "/x"], "there is no file get; if it is the method, write it as GET"),
         ([HEADERS, "/x", "-X", "GE T"], "'GE T' is not a method: those are GET, POST and the like"),
         ([HEADERS, "http://x:99999/"], "'http://x:99999/' is not a URL: Port out of range 0-65535"),
-        ([HEADERS, "/x", "-H", "a: b\r\nc: d"], "is not a header: there is a line break or a NUL in it"),
-        ([HEADERS, "/x", "--response-header", "a: \0"], "is not a header: there is a line break or a NUL in it"),
+        ([HEADERS, "/x", "-H", "a: b\r\nc: d"], "is not a header: it contains a line break or a NUL"),
+        ([HEADERS, "/x", "--response-header", "a: \0"], "is not a header: it contains a line break or a NUL"),
         ([HEADERS, "/x", "--config", "@"], "'@' names no file: write it as @FILE, or @- for standard input"),
         ([HEADERS, "/x", "--property", "a:=99999999999999999999"], "property 'a': 99999999999999999999 needs more than 64 bits"),
-        ([HEADERS, "/x", "--callout", "idp=99999"], "99999 is not a status: those of HTTP are from 100 to 599, those of gRPC"),
+        ([HEADERS, "/x", "--callout", "idp=99999"], "99999 is not a status: HTTP's are from 100 to 599, gRPC's"),
         ([HEADERS, "/x", "--failure-policy", "open"], "'open' is not one of 'fail_closed', 'fail_open', 'fail_reload'"),
         ([HEADERS, "/x", "--unknown-imports", "no"], "'no' is not one of 'error', 'stub'"),
         ([HEADERS, "/x", "--response-status", "7"], "7 is not in the range 100<=x<=999"),
@@ -175,9 +175,9 @@ def test_wrong_usage(command, arguments, sentence):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--config", '{"a": 1}'], "--config names the file of the server's configuration, and '{\"a\": 1}' is none; "),
-        (["--config", '{"a": 1}'], "what a filter is configured with is --filter-config '{\"a\": 1}'"),
-        (["--config", "@auth.json"], "what a filter is configured with is --filter-config @auth.json"),
+        (["--config", '{"a": 1}'], "--config is the file of the server's configuration, and '{\"a\": 1}' is not one; "),
+        (["--config", '{"a": 1}'], "for a filter's configuration write --filter-config '{\"a\": 1}'"),
+        (["--config", "@auth.json"], "for a filter's configuration write --filter-config @auth.json"),
         (["--config", "nope.yaml"], "cannot read the configuration"),
         ([HEADERS], "say what to serve: FILTER.wasm and --upstream URL, or --config FILE"),
     ],

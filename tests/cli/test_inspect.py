@@ -24,7 +24,7 @@ def test_as_people_read_it(command):
   made with     unknown
   size          {size} bytes: code {code} bytes, data {data} bytes, custom {custom} bytes
   memory        192 KiB at first, no maximum
-  starts by     nothing of its own
+  starts by     no memory of its own
 
   callbacks     1
   on_request_headers
@@ -98,7 +98,7 @@ def test_foreign_functions_of_other_hosts(command, module):
         "resolve_lua": "of ngx_wasm_module",
     }
     page = command("inspect", path).out
-    assert "functions that are NOT_FOUND here, unless they are registered" in page
+    assert "foreign functions that answer NOT_FOUND here, unless they are registered" in page
     assert "stats_filter_emit (of Envoy's sink for statistics)" in page
     silent = module(f"(module {MEMORY} {MARKER} {data})")
     assert command("inspect", silent, "--json").json["missing_foreign_functions"] == {}
@@ -187,7 +187,7 @@ def test_hostcalls_of_your_own(command, tmp_path, monkeypatch, where):
     [
         ("nowhere_at_all", "cannot import nowhere_at_all: ModuleNotFoundError: No module named 'nowhere_at_all'"),
         ("nowhere.py", "cannot import nowhere.py: FileNotFoundError"),
-        ("json", "json has no hostcalls: make them with @hostcall of proxywasm_host.hostcalls"),
+        ("json", "json has no hostcalls: decorate functions with @hostcall of proxywasm_host.hostcalls"),
     ],
 )
 def test_hostcalls_that_are_not_there(command, where, says):
@@ -201,7 +201,7 @@ def test_a_module_without_an_abi_and_without_memory(command, module):
     assert (result.code, result.lines[1]) == (3, "ABI           none")
     found = command("inspect", path, "--json").json
     assert (found["abi"], found["memory"]) == (None, None)
-    assert found["reason"].startswith("no Proxy-Wasm filter: the module exports no proxy_abi_version_")
+    assert found["reason"].startswith("not a Proxy-Wasm filter: the module exports no proxy_abi_version_")
 
 
 def test_no_module_at_all(command, tmp_path):

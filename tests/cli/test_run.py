@@ -186,7 +186,7 @@ def test_a_filter_that_does_not_come_back(proxywasm, engine):
     assert result.code == 124
     assert "deadline of 0.2 s exceeded in proxy_on_request_headers" in result.complaint
     assert (" at proxy_on_request_headers " in result.complaint) is engine.capabilities.backtrace
-    assert result.complaint.endswith("--deadline SECONDS allows more, --deadline 0 any time.")
+    assert result.complaint.endswith("--deadline SECONDS allows more, --deadline 0 removes it.")
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_a_wrong_length_is_warned_of(proxywasm):
         script("@on_response_body/eos", "set_buffer_bytes 1 0 0 def"),
     )
     assert " ".join(outcome(result).split()).endswith(
-        "! the response says content-length: 3, but has 6 bytes of body. No proxy corrects that: "
+        "! the response says content-length: 3, but the body has 6 bytes. No proxy mends that: "
         "remove content-length in the callback on headers"
     )
 
@@ -404,7 +404,7 @@ def test_a_filter_whose_sdk_has_no_context_for_http(proxywasm, module):
 )
 def test_a_callout_that_nobody_answers_for_says_what_to_write(proxywasm, filter, configuration, cluster):
     result = proxywasm("run", filter, "/x", "--config", configuration)
-    told = f"The filter calls cluster '{cluster}', which nobody answers for here: say --callout {cluster}=200."
+    told = f"The filter calls the cluster '{cluster}', which has no answer here: add --callout {cluster}=200."
     assert (result.code, result.complaint) == (0, told)
     answered = proxywasm("run", filter, "/x", "--config", configuration, "--callout", f"{cluster}=200")
     assert (answered.code, answered.err) == (0, "")

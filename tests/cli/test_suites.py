@@ -330,7 +330,7 @@ tests:
         ("filter: a.wasm\ntests: [{name: x, expect: {logs: [{regex: '['}]}}]\n", "'[' is not a regular expression"),
         ("filter: a.wasm\nprofile: envy\ntests: [{name: x}]\n", ":2: profile: no profile is called 'envy'. Did you mean 'envoy'?"),
         ("filter: nowhere.wasm\ntests: [{name: x}]\n", "nowhere.wasm: No such file or directory"),
-        ("filter: a.wasm\nfilter: b.wasm\n", ":2: filter was given before"),
+        ("filter: a.wasm\nfilter: b.wasm\n", ":2: filter is given twice"),
         ("[]\n", "a suite is a mapping, with 'filter' and 'tests' in it"),
     ],
 )  # fmt: skip

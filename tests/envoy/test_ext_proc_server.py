@@ -270,7 +270,7 @@ def test_changes_are_loaded_while_it_serves(server, proxied, tmp_path):
     proxy = proxied(ours)
     assert proxy.request().echo["headers"]["x-filter"] == "old"
     script.write_text(ADDS.format("new"))
-    ours.line("loaded what has changed")
+    ours.line("loaded the changes")
     assert proxy.request().echo["headers"]["x-filter"] == "new"
 
 
@@ -294,7 +294,7 @@ def test_several_processes(server, proxied):
     children = map(int, Path(f"/proc/{ours.process.pid}/task/{ours.process.pid}/children").read_text().split())
     workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(workers[0], signal.SIGKILL)
-    ours.line("has died: another takes its place")
+    ours.line("has died: starting another")
     wait_for(lambda: proxy.request().status == 200)
 
 

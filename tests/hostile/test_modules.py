@@ -140,7 +140,7 @@ BYTES = {
             b"\0\xd0\x80\x0b\xd0\x80\x0b\x41\0\x1c\1\x63\x80\x0b\x1a" + LOOPS[1:] * 50 + b"\x0b" * 150,
             "(type (func))" * 1500 + PARTS,
         ),
-        "150 loops within each other",
+        "150 nested loops",
     ),
     "numbers without end": (HEAD + section(1, b"\x80" * 100), "damaged|number|long|module"),
     "a name of 16 MiB": (

@@ -153,7 +153,7 @@ def test_what_is_too_long_is_cut(recorded, probe_of, command):
     [recording] = here.recordings
     assert [event.event for event in recording.events] == ["request_headers"]
     assert recording.cut
-    assert "is cut: it had grown beyond its limit" in command("replay", here.directory / here.files[0]).complaint
+    assert "is incomplete: the recording reached its size limit" in command("replay", here.directory / here.files[0]).complaint
 
 
 def test_nothing_is_looked_at_that_is_not_recorded(recorded, probe_of):

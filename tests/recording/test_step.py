@@ -54,7 +54,7 @@ def test_what_the_filter_had_stands_beside_what_it_did(step):
 
 def test_the_end_and_what_is_not_understood(step):
     assert len(titles(step(*[""] * 20))) == 13
-    assert "Enter: on, b: back, a number: there, q: end" in step("what", "q")
+    assert "Enter: next, b: back, a number: go there, q: quit" in step("what", "q")
 
 
 def test_another_module(step):

@@ -81,7 +81,7 @@ def test_they_are_capabilities(engine, services):
     with Host(engine, services=services, hostcalls=BOTH, listener=trace) as host:
         plugin = host.load_plugin(code("c/secrets"), configuration="token", capabilities=allowed)
         assert sent(host, plugin) == {b"x-status": b"10", b"x-store": b"7"}
-    assert "proxy_get_secret(…) = INTERNAL_FAILURE: capability proxy_get_secret is not allowed to this plugin" in trace.hostcalls
+    assert "proxy_get_secret(…) = INTERNAL_FAILURE: this plugin is not allowed to use the capability proxy_get_secret" in trace.hostcalls
 
 
 def test_without_them_the_filter_is_refused_with_what_could_be_done(engine, services):
@@ -248,9 +248,9 @@ def made(*args, **more):
 
 
 BAD = {
-    "a name of ours": (made("proxy_log"), ValueError, "proxy_log is a function of the ABI: what it does is not for an embedder to say"),
-    "one of another version": (made("proxy_redis_call"), ValueError, "proxy_redis_call is a function of the ABI: what it does is not for an embedder to say"),
-    "one of WASI": (made("fd_write"), ValueError, "fd_write is a function of the ABI: what it does is not for an embedder to say"),
+    "a name of ours": (made("proxy_log"), ValueError, "proxy_log is a function of the ABI, which an embedder cannot replace"),
+    "one of another version": (made("proxy_redis_call"), ValueError, "proxy_redis_call is a function of the ABI, which an embedder cannot replace"),
+    "one of WASI": (made("fd_write"), ValueError, "fd_write is a function of the ABI, which an embedder cannot replace"),
     "no name": (made(""), TypeError, "a hostcall has a name of text, such as 'proxy_get_secret', not ''"),
     "a name of bytes": (made(b"x"), TypeError, "a hostcall has a name of text, such as 'proxy_get_secret', not b'x'"),
     "a parameter of text": (made("x", "name"), TypeError, "x: a parameter is made with data(…), u32(…), data_out(…) or the like; 'name' is not"),
@@ -261,9 +261,9 @@ BAD = {
     ),
     "no row": (lambda: CustomHostcall("x", nothing), TypeError, "a row is a Hostcall(name, params), not 'x'"),
     "no kind": (made("x", Param("a", "u32")), TypeError, "x: a parameter has a name of text and a Kind, not 'a' and 'u32'"),
-    "a name with braces": (made("x", u32("{a}")), ValueError, "x: a parameter cannot be called '{a}', for its name stands in reasons"),
+    "a name with braces": (made("x", u32("{a}")), ValueError, "x: a parameter cannot be called '{a}', because its name is part of messages"),
     "one name twice": (made("x", u32_out("a"), u32_out("a")), ValueError, "x: two parameters have one name"),
-    "too many": (made("x", *(u32_out(str(n)) for n in range(17))), ValueError, "x has 17 parameters, at most 16 are possible"),
+    "too many": (made("x", *(u32_out(str(n)) for n in range(17))), ValueError, "x has 17 parameters, and 16 is the limit"),
     "another result": (made("x", returns="i64"), ValueError, "x returns 'i64': a hostcall returns 'i32', its status, or None"),
     "no version": (made("x", since="0.2.1"), ValueError, "x: since and until are versions of the ABI, the older one first"),
     "versions in a wrong order": (
@@ -274,9 +274,9 @@ BAD = {
     "bounds of bytes": (made("x", Param("a", Kind.BYTES, Side)), ValueError, "x: a can be bounded by an IntEnum only if it is a u32"),
     "bounds of no enumeration": (made("x", u32("a", 5)), ValueError, "x: a can be bounded by an IntEnum only if it is a u32"),
     "early bytes": (made("x", Param("a", Kind.BYTES_OUT, early=True)), ValueError, "x: a is not a number of 32 bits, so it cannot be written early"),
-    "an optional number": (made("x", Param("a", Kind.U32_OUT, optional=True)), ValueError, "x: a cannot be optional, only bytes that are a result can"),
+    "an optional number": (made("x", Param("a", Kind.U32_OUT, optional=True)), ValueError, "x: a cannot be optional: only a result of bytes can"),
     "a handler that is none": (lambda: hostcall("x")(5), TypeError, "the handler of x is a function, not 5"),
-    "one that waits": (lambda: hostcall("x")(waits), TypeError, "the handler of x is asynchronous: the guest waits for it, so it must answer at once"),
+    "one that waits": (lambda: hostcall("x")(waits), TypeError, "the handler of x is asynchronous, but the guest waits for it: use a plain function"),
     "one that takes too little": (made("x", u32("a"), data("b")), TypeError, "the handler of x takes (vm): it is called with (vm, a, b)"),
 }  # fmt: skip
 
@@ -291,9 +291,9 @@ def test_what_cannot_be_a_hostcall(make, kind, says):
 @pytest.mark.parametrize(
     ("given", "kind", "says"),
     [
-        ([nothing], TypeError, "a hostcall is made with @hostcall(name, …), <function nothing at"),
-        (get_secret, TypeError, "hostcalls are a list of what @hostcall(…) makes, not <hostcall proxy_get_secret>"),
-        (5, TypeError, "hostcalls are a list of what @hostcall(…) makes, not 5"),
+        ([nothing], TypeError, "a hostcall is a function decorated with @hostcall(name, …), not <function nothing at"),
+        (get_secret, TypeError, "hostcalls are a list of functions decorated with @hostcall(…), not <hostcall proxy_get_secret>"),
+        (5, TypeError, "hostcalls are a list of functions decorated with @hostcall(…), not 5"),
         ([get_secret, CustomHostcall(get_secret.row, get_secret.handler)], ValueError, "two hostcalls are called proxy_get_secret"),
     ],
 )

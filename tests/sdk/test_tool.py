@@ -153,7 +153,7 @@ def test_a_script_that_asks_redis_is_packed_for_higress(script):
     assert "Higress" not in said("pack", "filter.py")[1]
     script.write_text(FILTER + "\nfrom proxywasm.redis import Redis\n")
     status, text = said("pack", "filter.py")
-    assert (status, text.partition(", ")[2]) == (0, "for Higress and proxywasm-host (ABI 0.2.100): Envoy would refuse it\n")
+    assert (status, text.partition(", ")[2]) == (0, "for Higress and proxywasm-host (ABI 0.2.100); Envoy would refuse it\n")
     status, text = said("run", "filter.wasm", "http://h/", "--response-body", "x")
     assert (status, "x-tea" in text) == (0, True)
 

@@ -123,7 +123,7 @@ WRONG = [
     ("  url: http://127.0.0.1:9000", "  urls: http://x", 2, "upstream.urls: is not known; see proxywasm serve --schema"),
     ("  url: http://127.0.0.1:9000", "  timeout: 3", 1, "upstream: give either url or servers"),
     ("upstream:\n  url: http://127.0.0.1:9000\n", "", 1, "upstream: is missing"),
-    ("properties:", "routes:\n  - {path: /, upstream: a}\nproperties:", 1, "upstream: upstream is for all requests, and stands instead of upstreams and routes"),
+    ("properties:", "routes:\n  - {path: /, upstream: a}\nproperties:", 1, "upstream: upstream is for all requests: give either upstream, or upstreams and routes"),
     ("listen: :8000", "listen: here", 3, "listen: 'here' is not an address: write it as HOST:PORT, 127.0.0.1:8080 or [::1]:8080"),
     ("listen: :8000", "listen: x:99999", 3, "listen: 'x:99999' is not an address"),
     ("listen: :8000", "workers: 0", 3, "workers: 0: Input should be greater than 0"),
@@ -144,8 +144,8 @@ WRONG = [
     ("  url: http://127.0.0.1:9000", "  url: http://127.0.0.1:9000/a b", 2, "upstream.url: 'http://127.0.0.1:9000/a b' is not a URL: percent-encode"),
     ("  url: http://127.0.0.1:9000", '  url: "http://127.0.0.1:9000/a\\r\\nX: y"', 2, "upstream.url: 'http://127.0.0.1:9000/a\\r\\nX: y' is not a URL"),
     ("  url: http://127.0.0.1:9000", "  url: http://ex\u00e4mple.com", 2, "upstream.url: 'http://ex\u00e4mple.com' is not a URL"),
-    ("listen: :8000", "filters: [auth.wasm]\nlisten: :8000", 5, "filters was given before"),
-    ("{memory: 64MiB}", "{memory: 64MiB, memory: 1MiB}", 7, "filters[0].limits.memory was given before"),
+    ("listen: :8000", "filters: [auth.wasm]\nlisten: :8000", 5, "filters is given twice"),
+    ("{memory: 64MiB}", "{memory: 64MiB, memory: 1MiB}", 7, "filters[0].limits.memory is given twice"),
     ("  idp: {url: https://idp.example.com, timeout: 2}", "  idp: {url: idp}", 14, "clusters.idp.url: 'idp' is not a URL of a server"),
 ]  # fmt: skip
 
@@ -165,10 +165,10 @@ WRONG_ROUTES = [
     ("upstream: one", "upstream: two", 8, "routes[0].upstream: no upstream is called 'two'"),
     ("upstream: one", "path: /", 5, "routes[0]: give one of upstream, weighted, cluster_header, redirect and direct_response"),
     ("prefix: /v1/", "prefix: v1", 7, "routes[0].prefix: 'v1': String should match pattern '^/[!-~]*$'"),
-    ("prefix: /v1/", "prefix: /v1/\n    path: /", 5, "routes[0]: path, prefix and regex are for one route each"),
+    ("prefix: /v1/", "prefix: /v1/\n    path: /", 5, "routes[0]: give only one of path, prefix and regex"),
     ("prefix: /v1/", "regex: /(", 7, "routes[0].regex: '/(' is not a regular expression: unclosed group"),
     ("prefix: /v1/", "regex: /(?=x)", 7, "routes[0].regex: '/(?=x)' is not a regular expression: look-around"),
-    ("prefix: /v1/", "regex: /.*\n    prefix_rewrite: /", 5, "routes[0]: prefix_rewrite is for a path or prefix, not for a regex"),
+    ("prefix: /v1/", "regex: /.*\n    prefix_rewrite: /", 5, "routes[0]: prefix_rewrite needs a path or prefix, not a regex"),
     ('["*.example.com"]', '["example.com:80"]', 6, "routes[0].hosts[0]: 'example.com:80' is not a host: write it as"),
     ("weight: 2", "weight: 0", 3, "upstreams.one.servers[1].weight: 0: Input should be greater than 0"),
     ("http://127.0.0.1:9000,", "ftp://x,", 3, "upstreams.one.servers[0].url: 'ftp://x' is not a URL of a server"),
@@ -225,7 +225,7 @@ def test_an_error_in_toml(tmp_path, old, new, line, says):
     ("text", "name", "says"),
     [
         ("upstream: [", "a.yaml", "a.yaml:1: this is not YAML: "),
-        ("- 1", "a.yaml", "a.yaml: a configuration is a mapping, with 'upstream' in it at least"),
+        ("- 1", "a.yaml", "a.yaml: a configuration is a mapping with at least the key 'upstream'"),
         ("", "a.yaml", "the configuration: upstream: is missing"[19:]),
         ("x: !!python/object:os.system {}", "a.yaml", "a.yaml:1: this is not YAML: could not determine a constructor"),
         ("a = ", "a.toml", "a.toml: this is not TOML: "),
@@ -262,7 +262,7 @@ MERGED = "a0: &a0 {x: 1}\n" + "".join(
 @pytest.mark.parametrize("text", [BOMB, MERGED, f"a: &a {'x' * 1000}\nb: [{', '.join(['*a'] * 10_000)}]"])
 def test_aliases_that_make_much_of_little_are_not_followed(tmp_path, text):
     """Followed, they would be 10 ** 12 values."""
-    with pytest.raises(ConfigError, match=r"serve\.yaml: its aliases make it \d+ times as large as it is written"):
+    with pytest.raises(ConfigError, match=r"serve\.yaml: its aliases make it \d+ times as large as its text"):
         source(tmp_path, text).load()
 
 

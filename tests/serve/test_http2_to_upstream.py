@@ -139,7 +139,7 @@ def test_a_stream_outlives_a_reload(serve, upstream):
             say.put(b"before")
             assert next(answers) == b"echo of before"
             (served.errors.parent / "serve.yaml").write_text(json.dumps(settings(other)))
-            assert served.wait_for("loaded what has changed")
+            assert served.wait_for("loaded the changes")
             assert channel.unary_unary("/test.Echo/Echo", one, one)(b"new", timeout=10) == b"new"
             assert [message for _, _, message in other.seen] == [b"new"]
             say.put(b"after")

@@ -214,7 +214,7 @@ def test_certificates_are_exchanged_while_it_serves(serve, tmp_path):
     served = serve(HEADERS, watch=True, settings={"tls": {"certificate": str(now[0]), "key": str(now[1])}})
     assert trusted(old) == 200
     use(new)
-    assert served.wait_for("loaded what has changed")
+    assert served.wait_for("loaded the changes")
     assert trusted(new) == 200
     with pytest.raises(httpx2.ConnectError):
         trusted(old)

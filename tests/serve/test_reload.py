@@ -96,7 +96,7 @@ def test_what_cannot_be_loaded_changes_nothing_and_is_told_once(serve, tmp_path)
     assert served.log.count("not loaded, nothing has changed") == 6
     put(module, Path(GO).read_bytes())
     put(file, chain("two", file=str(module)))
-    served.wait_for("loaded what has changed")
+    served.wait_for("loaded the changes")
     loaded(served, 1)
     assert served.get().headers["x-wasm"] == "two"
     assert "Traceback" not in served.log

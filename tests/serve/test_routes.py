@@ -246,7 +246,7 @@ def test_a_filter_has_configurations_of_its_own_for_some_requests(serve, origins
     assert said("/two") == ("two,two", None)
     assert said("/two/x?y") == ("two,two", "hello")
     file.write_text(says.format("b"))
-    assert served.wait_for("loaded what has changed")
+    assert served.wait_for("loaded the changes")
     assert said("/", "a.example") == ("b,b", None)
 
 

@@ -71,7 +71,7 @@ def test_what_does_not_start_says_why(serve, tmp_path):
         ([str(tmp_path / "none.wasm")], {}, 2, "cannot read the filter"),
         ([HEADERS], {"workers": 2, "filter_config": "x", "engine": "nonsense"}, 4, "nonsense"),
         ([AUTH], {"threads": 2}, 5, "refused its configuration"),
-        ([HEADERS], {"threads": 2, "workers": 2}, 2, "threads are those of a single process"),
+        ([HEADERS], {"threads": 2, "workers": 2}, 2, "threads need a single process"),
         ([AUTH], {"workers": 2}, 5, "refused its configuration"),
         ([], {"settings": {"filters": [{"file": str(tmp_path / "none.wasm")}]}}, 2, "cannot read the filter"),
     ):
@@ -364,7 +364,7 @@ def test_a_process_that_finds_a_broken_configuration_waits_for_a_better_one(serv
         configured(file=AUTH)
         served.wait_for("(?s)" + times * "not loaded, nothing has changed.*")
         os.kill(before[0], signal.SIGKILL)
-        served.wait_for("(?s)" + times * "this process serves when this is mended.*")
+        served.wait_for("(?s)" + times * "this process will serve when this is fixed.*")
         assert workers(1) == before[1:]
         assert served.get().status_code == 200
         if content:

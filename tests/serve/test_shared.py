@@ -65,7 +65,7 @@ def test_a_worker_that_is_killed_loses_nothing_that_was_counted(serve):
     served.wait_for(r"dequeued tick 60\b")
     victim = served.live()["workers"][0]["pid"]
     os.kill(victim, 9)
-    served.wait_for(rf"process {victim} has died: another takes its place")
+    served.wait_for(rf"process {victim} has died: starting another")
     last = max(lines(served.log, "tick"))
     served.wait_for(rf"dequeued tick {last + 100}\b")
     assert set(lines(served.log, "tick").values()) == {1}

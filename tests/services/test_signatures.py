@@ -51,8 +51,12 @@ def signed(hash: str = "sha256", *, der: bytes = b"", pem: bytes = b"", text: by
 
 
 VERIFIED = {1: 1}
-FAILED = {2: b"Failed to verify digest. Error code: 0"}
-UNUSABLE = {2: b"Failed to initialize digest verify."}
+
+
+def refused(result, *facts):
+    """Whether it is an error, and nothing else, that says this. `tests/envoy` compares its whole text with Envoy's."""
+    (error,) = result.values()
+    return 1 not in result and all(fact in error for fact in facts)
 
 
 @pytest.mark.parametrize("hash", ["sha1", "sha224", "sha256", "SHA384", "sha512"])
@@ -62,7 +66,7 @@ def test_what_was_signed_is_verified(kind, hash):
     assert result[1] == 1
     assert verified(hash, result[2], der=public(kind)) == VERIFIED
     assert verified(hash, result[2], pem=public(kind, PEM)) == VERIFIED
-    assert verified(hash, result[2], b"hullo", der=public(kind)) == FAILED
+    assert refused(verified(hash, result[2], b"hullo", der=public(kind)), b"digest")
 
 
 def test_signatures_are_those_of_others():
@@ -74,8 +78,8 @@ def test_signatures_are_those_of_others():
 
 @pytest.mark.parametrize("signature", [b"", b"\0\0\0", b"x" * 256])
 def test_a_signature_that_is_none(signature):
-    assert verified("sha256", signature, der=public("rsa")) == FAILED
-    assert verified("sha256", signature, der=public("SECP256R1")) == FAILED
+    assert refused(verified("sha256", signature, der=public("rsa")), b"digest")
+    assert refused(verified("sha256", signature, der=public("SECP256R1")), b"digest")
 
 
 def test_a_hash_that_is_not_known():
@@ -86,20 +90,19 @@ def test_a_hash_that_is_not_known():
 @pytest.mark.parametrize("kind", ["ed25519", "SECP256K1"])
 def test_keys_of_other_kinds(kind):
     """Envoy's library has no such curve, and wants no hash with Ed25519."""
-    assert verified(der=public(kind)) == UNUSABLE
+    assert refused(verified(der=public(kind)), b"initialize")
 
 
 def test_keys_that_are_none():
-    assert verified(der=b"no key") == UNUSABLE
-    assert verified(pem=b"no key") == UNUSABLE
-    error = {3: b"Invalid key type: private key required for signing operation."}
-    assert signed(der=b"no key") == error
-    assert signed(pem=public("rsa", PEM)) == error
+    assert refused(verified(der=b"no key"), b"initialize")
+    assert refused(verified(pem=b"no key"), b"initialize")
+    assert refused(signed(der=b"no key"), b"private key")
+    assert refused(signed(pem=public("rsa", PEM)), b"private key")
 
 
 def test_a_key_that_is_too_short_for_its_hash():
     assert signed("sha512", der=private("short rsa"))[1] == 1
-    assert verified("sha512", b"x", der=public("short rsa")) == FAILED
+    assert refused(verified("sha512", b"x", der=public("short rsa")), b"digest")
 
 
 @pytest.mark.parametrize(
@@ -154,7 +157,6 @@ def made_up(**changes: int) -> bytes:
 
 
 BIG = (1 << 16_000) - 1
-NO_KEY = {3: b"Invalid key type: private key required for signing operation."}
 
 
 def test_a_key_that_is_put_together():
@@ -175,7 +177,8 @@ def test_keys_that_would_take_long(data):
     """With numbers that are large, or do not fit: of a million bits, one took the library minutes to look at."""
     began = time.process_time()
     text = b"-----BEGIN PRIVATE KEY-----\n" + b64encode(data) + b"\n-----END PRIVATE KEY-----\n"
-    assert (signed(der=data), signed(pem=text)) == (NO_KEY, NO_KEY)
+    assert refused(signed(der=data), b"private key")
+    assert refused(signed(pem=text), b"private key")
     assert time.process_time() - began < 5
 
 

@@ -1,7 +1,7 @@
-"""What each hostcall does: for each row of the table a function of the same name.
+"""The handlers of hostcalls: for each row of the table a function of the same name.
 
-A handler is called as ``handler(vm, *inputs)`` and returns ``None`` for OK, the result or the tuple of results that
-its row names, or a `Refusal` with the status and the reason. It never sees an address, an engine or the network.
+A handler is called as ``handler(vm, *inputs)``. It returns ``None`` for OK, the result or the tuple of results of its
+row, or a `Refusal` with the status and the reason. It never sees an address, an engine or the network.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _find(name: str, modules: tuple[ModuleType, ...]) -> Handler:
 
 
 def _refuse(name: str, errno: int) -> Handler:
-    refusal = Refusal(errno, f"{name} is not for filters: they have no files and no sockets")
+    refusal = Refusal(errno, f"{name} is not available: filters have no files and no sockets")
     return lambda *_: refusal
 
 
@@ -54,9 +54,9 @@ WASI_HANDLERS: Final[dict[str, Handler]] = {
     **{name: _refuse(name, errno) for errno, names in wasi.ALWAYS_REFUSED.items() for name in names},
     **dict.fromkeys(wasi.ACCEPTED_FOR_STREAMS, wasi._accepted_for_streams),
 }
-"""Handlers of WASI, under whichever name it is imported."""
+"""Handlers of WASI, for both of its module names."""
 WASI_HANDLERS.update({row.name: _find(row.name, (wasi,)) for row in WASI if row.name not in WASI_HANDLERS})
 
 if NATIVE is not None:
-    # Some of these have a native handler in C, which leaves unusual cases to them.
+    # Some of these have a native handler in C, which calls them for unusual cases.
     NATIVE.use(handlers=HANDLERS, inline_headers=headers.INLINE, not_found=headers.not_found, system_clock=SystemClock)

@@ -7,13 +7,13 @@ from proxywasm_host.abi.marshal import Refusal
 from proxywasm_host.abi.table import LINE
 
 CUT = "… (cut)".encode()
-"""Behind the beginning of a line that is too long."""
+"""Appended to the kept part of a line that is too long."""
 
 
 def proxy_log(vm: VmState, level: int, message: bytes) -> Refusal | None:
     """Log a line (specification, "Logging").
 
-    A line that is too long is cut and not refused, because SDKs take it for granted that they can log.
+    A line that is too long is cut and not refused, because SDKs do not expect that logging fails.
     """
     vm.log(level, message if len(message) < LINE else message + CUT)
     return None
@@ -32,7 +32,7 @@ def proxy_get_current_time_nanoseconds(vm: VmState) -> int:
 def proxy_get_status(vm: VmState) -> tuple[int, bytes]:
     """Code and message of the last callout's reply (``getStatus`` of the root context in ``context.cc``)."""
     code, message = vm.context.root.status
-    return code & 0xFFFFFFFF, message  # a server may have sent any number as its gRPC status
+    return code & 0xFFFFFFFF, message  # a server may send any number as its gRPC status
 
 
 def proxy_set_tick_period_milliseconds(vm: VmState, period: int) -> Refusal | None:
@@ -42,9 +42,9 @@ def proxy_set_tick_period_milliseconds(vm: VmState, period: int) -> Refusal | No
 
 
 def emscripten_notify_memory_growth(vm: VmState, memory: int) -> None:
-    """What emscripten's runtime calls after its memory grew. Does nothing: the marshaller sees growth for itself."""
+    """Emscripten's runtime calls it after memory grew. Does nothing: the marshaller notices growth by itself."""
 
 
 def pthread_equal(vm: VmState, left: int, right: int) -> Refusal | None:
-    """Whether two threads are the same. The result is not a status, but is returned in its place."""
+    """Whether two threads are the same. The result is returned in the place of a status."""
     return Refusal(1, "equal") if left == right else None

@@ -1,4 +1,4 @@
-"""Bodies, TCP data, replies of callouts, configurations."""
+"""Buffers: bodies, TCP data, replies of callouts, configurations."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def content(vm: VmState, buffer: int) -> bytes | HeldBody | Refusal:
 
 
 def words(buffer: int) -> str:
-    """Name of a buffer in sentences."""
+    """Name of a buffer for messages."""
     return BufferType(buffer).name.lower().replace("_", " ")
 
 
 def proxy_get_buffer_bytes(vm: VmState, buffer: int, start: int, length: int) -> bytes | Refusal:
-    """Up to `length` bytes from `start` on; none from the end on, which is OK (``copyTo`` in ``context.cc``)."""
+    """Up to `length` bytes from `start` on. At the end there are none, which is OK (``copyTo`` in ``context.cc``)."""
     found = content(vm, buffer)
     if isinstance(found, Refusal):
         return found
@@ -72,7 +72,7 @@ def proxy_set_buffer_bytes(vm: VmState, buffer: int, start: int, length: int, da
     """Replace part of a buffer.
 
     The specification lets a guest replace any range. Envoy (``Buffer::copyFrom`` in ``context.cc``) knows three cases:
-    `start` 0 replaces the first `length` bytes (`length` 0 prepends); a `start` at the end or behind it appends; any
+    `start` 0 replaces the first `length` bytes (`length` 0 prepends); a `start` at or after the end appends; any
     other `start` is BAD_ARGUMENT. The profile's flag ``splice_buffers`` decides.
     """
     found = content(vm, buffer)
@@ -84,14 +84,14 @@ def proxy_set_buffer_bytes(vm: VmState, buffer: int, start: int, length: int, da
     if 0 < start < len(found) and not vm.profile.splice_buffers:  # Buffer::copyFrom in context.cc
         return Refusal(
             Status.BAD_ARGUMENT,
-            "start {0} lies inside the {1} bytes: only the front (0), the end or the whole can be set",
+            "start {0} is inside the {1} bytes: only the front (0), the end or the whole can be set",
             start,
             len(found),
         )
     size = len(found) - max(min(len(found) - start, length), 0) + len(data)
     if len(found) < size > most:
         return Refusal(
-            Status.INTERNAL_FAILURE, "the {0} would have {1} bytes, at most {2} are kept", words(buffer), size, most
+            Status.INTERNAL_FAILURE, "the {0} would have {1} bytes, and {2} is the limit", words(buffer), size, most
         )
     if isinstance(found, bytes):
         vm.context.buffers[buffer] = found[:start] + data + found[start + length :]

@@ -1,4 +1,4 @@
-"""Callouts: requests that a filter makes itself, over HTTP, gRPC or Redis. They belong to the root context."""
+"""Callouts: requests of a filter over HTTP, gRPC or Redis. They belong to the root context."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from proxywasm_host.abi.types import MapType, Status
 REQUIRED = (b":method", b":path", b":authority")
 NO_CLUSTER = "no cluster is called {0!r}: add it to clusters"
 MAX_OPTIONS = 64
-"""Options behind the name of a Redis cluster."""
+"""Most options after the name of a Redis cluster."""
 
 
 def text(name: bytes) -> str:
@@ -27,7 +27,7 @@ def proxy_http_call(
     ``:method``, ``:path`` or ``:authority`` are BAD_ARGUMENT (``httpCall`` in ``context.cc``).
     """
     if timeout < 0:
-        return Refusal(Status.BAD_ARGUMENT, "a time-out of {0} ms", timeout)
+        return Refusal(Status.BAD_ARGUMENT, "the timeout is {0} ms", timeout)
     name = text(cluster)
     if name not in vm.services.clusters:
         return Refusal(Status.BAD_ARGUMENT, NO_CLUSTER, name)
@@ -56,7 +56,7 @@ def proxy_grpc_call(
 ) -> int | Refusal:
     """Make a unary gRPC call; ``on_grpc_receive`` has the reply, ``on_grpc_close`` the error. Returns its token.
 
-    `cluster` is a cluster's name or a serialised ``GrpcService``; what is neither is PARSE_FAILURE (``grpcCall`` in
+    `cluster` is a cluster's name or a serialised ``GrpcService``; anything else is PARSE_FAILURE (``grpcCall`` in
     ``context.cc``). `timeout` is in milliseconds.
     """
     return vm.context.root.grpc_call(cluster, service, method, initial_metadata, message, timeout)
@@ -91,7 +91,7 @@ def redis_cluster(vm: VmState, cluster: bytes) -> tuple[str, dict[str, str]] | R
         return Refusal(Status.BAD_ARGUMENT, NO_CLUSTER, name)
     given = [option.split("=", 1) for option in options.split("&", MAX_OPTIONS) if "=" in option]
     if len(given) > MAX_OPTIONS:
-        return Refusal(Status.BAD_ARGUMENT, "more than {0} options behind cluster {1!r}", MAX_OPTIONS, name)
+        return Refusal(Status.BAD_ARGUMENT, "more than {0} options after cluster {1!r}", MAX_OPTIONS, name)
     return name, dict(given)
 
 

@@ -1,6 +1,6 @@
 """Envoy's foreign functions ``expr_create``, ``expr_evaluate`` and ``expr_delete``: expressions in CEL on properties.
 
-Source: ``foreign.cc`` of Envoy. Expressions are the plugin's, and go with its root context.
+Source: ``foreign.cc`` of Envoy. Expressions belong to the plugin and end with its root context.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ __all__ = ["expr_create", "expr_delete", "expr_evaluate"]
 TOKEN = 4
 """Bytes, little-endian."""
 BYTES_STAY = ("filter_state",)
-"""What holds bytes; those of others are text, as in Envoy's attributes."""
+"""Properties whose bytes stay bytes; those of others become text, as in Envoy's attributes."""
 
 
 def expr_create(vm: VmState, arguments: bytes) -> bytes | Refusal:
-    """Read an expression. Returns its token."""
+    """Parse an expression. Returns its token."""
     try:
         text = arguments.decode()
     except UnicodeDecodeError:
@@ -36,7 +36,7 @@ def expr_create(vm: VmState, arguments: bytes) -> bytes | Refusal:
 
 
 def expr_evaluate(vm: VmState, arguments: bytes) -> bytes | Refusal:
-    """Evaluate the expression of a token for the stream of this callback. Returns its value as properties have it."""
+    """Evaluate the expression of a token for the stream of this callback. Returns its value, encoded as a property."""
     if len(arguments) != TOKEN:
         return Refusal(Status.BAD_ARGUMENT, "a token has 4 bytes, not {0}", len(arguments))
     expression = vm.context.root.expressions.get(int.from_bytes(arguments, "little"))
@@ -59,9 +59,9 @@ def expr_delete(vm: VmState, arguments: bytes) -> bytes | Refusal:
 
 
 def _asked_for(expression: Expression, context: Context) -> dict[str, Any]:
-    """The properties that an expression asks for, as far as they are there."""
+    """The properties that an expression reads, without those that do not exist."""
     found: dict[str, Any] = {}
-    for path in expression.paths:  # the shorter ones first
+    for path in expression.paths:  # shorter ones first
         into = found
         for name in path[:-1]:
             inner = into.get(name)

@@ -16,7 +16,7 @@ from proxywasm_host.services import ForeignCallFailed
 
 MAX_DIGITS = 18
 MAX_FIELDS = 64
-"""Fields of a message that are looked at: it has two, but others may be among them."""
+"""Most fields of a message that are read: two are used, but others may be between them."""
 
 
 def _clear_route_cache(vm: VmState, arguments: bytes) -> bytes:
@@ -31,7 +31,7 @@ def _log_level(vm: VmState, arguments: bytes) -> bytes:
 
 
 def _max_requests(vm: VmState, arguments: bytes) -> bytes:
-    """Higress's: how many requests its event loop takes at once. Without effect here, where the embedder feeds them."""
+    """Higress's: how many requests its event loop takes at once. Without effect here: the embedder feeds requests."""
     return b""
 
 
@@ -63,7 +63,7 @@ def _declare_property(vm: VmState, arguments: bytes) -> bytes | Refusal:
 
 
 def _set_filter_state(vm: VmState, arguments: bytes) -> bytes | Refusal:
-    """Envoy's: set one of its own objects of filter state (``foreign.cc``).
+    """Envoy's: set an object of its filter state (``foreign.cc``).
 
     Fields: 1 its name, 2 its value. The span (3) has no meaning here.
     """
@@ -84,7 +84,7 @@ def _text(value: int | bytes) -> str:
 
 
 def _message(arguments: bytes) -> dict[int, int | bytes] | Refusal:
-    """The first fields of a protobuf message; of one number the last counts."""
+    """The first fields of a protobuf message; the last field with a number counts."""
     try:
         return dict(islice(fields(arguments), MAX_FIELDS))
     except (ValueError, IndexError):
@@ -134,8 +134,8 @@ FILTER_STATE: dict[str, Callable[[str], bool]] = {
     "envoy.upstream.dynamic_host": _any,
     "envoy.upstream.dynamic_port": _port,
 }
-"""Objects of filter state that Envoy 1.40 makes of text, and what they can be. Here they are kept for the embedder
-(`HttpStream.filter_state`), who may do what Envoy does with them.
+"""Objects of filter state that Envoy 1.40 makes of text, with a check of the text. Here they are kept for the embedder
+(`HttpStream.filter_state`), which may act on them as Envoy does.
 """
 
 
@@ -168,11 +168,11 @@ OF_OTHER_HOSTS: dict[str, str] = {
     "resolve_lua": "ngx_wasm_module",
 }
 PREFIXES_OF_OTHER_HOSTS: dict[str, str] = {"flex_": "MuleSoft's gateway", "bareproxy_": "BareProxy"}
-"""Foreign functions, and beginnings of their names, that other hosts have; here they have to be registered."""
+"""Foreign functions of other hosts, or beginnings of their names; here they have to be registered."""
 
 
 def proxy_call_foreign_function(vm: VmState, name: bytes, arguments: bytes) -> bytes | Refusal:
-    """Call a function by name: the host's own (`OF_HOST`), or one of ``Services.foreign_functions``.
+    """Call a function by name: one of the host (`OF_HOST`), or one of ``Services.foreign_functions``.
 
     NOT_FOUND for an unknown name (``call_foreign_function`` in ``exports.cc``). If an embedder's function raises, the
     guest gets INTERNAL_FAILURE and goes on.
@@ -197,7 +197,7 @@ def proxy_call_foreign_function(vm: VmState, name: bytes, arguments: bytes) -> b
 
 
 def proxy_inject_encoded_data_to_filter_chain(vm: VmState, data: bytes, end_stream: int) -> Refusal | None:
-    """Higress: send response body data on to the filters behind this one; `end_stream` ends the body."""
+    """Higress: send data of a response's body on to the filters behind this one; `end_stream` ends the body."""
     return vm.context.inject_response_body(data, bool(end_stream))
 
 

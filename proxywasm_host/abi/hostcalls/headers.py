@@ -3,11 +3,11 @@
 Rules, those of Envoy's header map (``header_map_impl.cc``) and ``context.cc``:
 
 * A name is compared and stored in lower case; ``host`` of a request is ``:authority``.
-* Pseudo headers stand first. What is added or replaced goes to the end of its group.
-* Of some headers there is never more than one (Envoy's inline headers, `INLINE`): to add is to join with a comma.
-* A map is absent while its phase does not run. Reading all pairs of an absent map gives none, the rest is refused.
-* A guest can add no more to a map than it could send at once (`pairs`): more is refused. It has that room
-  whatever the client and other filters have put there (`Context.map_limits`).
+* Pseudo headers come first. An added or replaced header goes to the end of its group.
+* Some headers occur only once (Envoy's inline headers, `INLINE`): an added value is joined with a comma.
+* Outside of its phase a map is absent. Reading all pairs of an absent map gives none; all else is refused.
+* A guest can add as much to a map as it could send at once (`pairs`); more is refused. Headers of the client and of
+  other filters do not count (`Context.map_limits`).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import AbiVersion, MapType, Status
 
 STREAM_MAPS = 4
-"""Maps below this number belong to the stream; the others to a callout's reply, and cannot be changed."""
+"""Maps below this number belong to the stream; others belong to a callout's reply and cannot be changed."""
 
 
 check_constants(STREAM_MAPS=STREAM_MAPS)
 WORDS = tuple(map.name.lower().replace("_", " ") for map in MapType)
-"""Names of the maps in sentences."""
+"""Names of the maps for messages."""
 
 
 def readable(vm: VmState, map: int) -> HeaderList | None:
@@ -98,7 +98,7 @@ def proxy_get_header_map_pairs(vm: VmState, map: int) -> HeaderList | Refusal:
 
 def proxy_get_header_map_size(vm: VmState, map: int) -> int | Refusal:
     """Bytes of all names and values; BAD_ARGUMENT where the map cannot be changed, as in Envoy."""
-    headers = writable(vm, map)  # getHeaderMapSize in context.cc asks for the map that can be changed
+    headers = writable(vm, map)  # getHeaderMapSize in context.cc looks for a map that can be changed
     if isinstance(headers, Refusal):
         past = vm.context.past_headers(map) if vm.profile.headers_stay else None
         if past is None:
@@ -108,16 +108,16 @@ def proxy_get_header_map_size(vm: VmState, map: int) -> int | Refusal:
 
 
 FEW, SMALL = 64, 1024
-"""Into so few headers, such a small one goes without a look at the size of all."""
+"""A header this small is added to a map this short without summing up its size."""
 
 
 def overfull(vm: VmState, headers: HeaderList, map: int, size: int, joins: bool = False) -> Refusal | None:
-    """Why a header of so many bytes does not go into a map beside these, or is not joined to one of them."""
+    """Why a header of so many bytes cannot be added to these, or joined to one of them; ``None`` if it can."""
     if len(headers) < FEW and size <= SMALL and not joins:
         return None
     max_headers, max_bytes = vm.context.map_limits(map)
     if len(headers) >= max_headers:
-        return Refusal(Status.INTERNAL_FAILURE, "there are {0} {1}, no more are taken", len(headers), WORDS[map])
+        return Refusal(Status.INTERNAL_FAILURE, "there are {0} {1}, which is the limit", len(headers), WORDS[map])
     used = sum(len(name) + len(value) for name, value in headers)
     if used + size <= max_bytes:
         return None
@@ -132,7 +132,7 @@ def overfull(vm: VmState, headers: HeaderList, map: int, size: int, joins: bool 
 
 
 def proxy_add_header_map_value(vm: VmState, map: int, key: bytes, value: bytes) -> Refusal | None:
-    """Add a header, or join its value to that of an inline header (module's rules)."""
+    """Add a header, or join its value to an inline header (see the module's rules)."""
     headers = writable(vm, map)
     if isinstance(headers, Refusal):
         return headers
@@ -152,7 +152,7 @@ def put(vm: VmState, headers: HeaderList, map: int, key: bytes, value: bytes) ->
 
 
 def proxy_replace_header_map_value(vm: VmState, map: int, key: bytes, value: bytes) -> Refusal | None:
-    """Set the one value of a header; others with that name go."""
+    """Set the only value of a header; other values are removed."""
     headers = writable(vm, map)
     if isinstance(headers, Refusal):
         return headers
@@ -166,7 +166,7 @@ def proxy_replace_header_map_value(vm: VmState, map: int, key: bytes, value: byt
 
 
 def proxy_remove_header_map_value(vm: VmState, map: int, key: bytes) -> Refusal | None:
-    """Remove all headers with a name. One that is not there is OK."""
+    """Remove all headers with a name. Without any the answer is OK too."""
     headers = writable(vm, map)
     if isinstance(headers, Refusal):
         return headers
@@ -192,7 +192,7 @@ def canonical(map: int, key: bytes) -> bytes:
 
 
 def add(headers: HeaderList, map: int, key: bytes, value: bytes) -> None:
-    """Add a header; the value of an inline header is joined with a comma to the one that is there."""
+    """Add a header; a value of an existing inline header is joined with a comma."""
     if key in INLINE[map]:
         for at, (name, old) in enumerate(headers):
             if name == key:
@@ -205,7 +205,7 @@ def add(headers: HeaderList, map: int, key: bytes, value: bytes) -> None:
 
 
 def joined(headers: HeaderList, map: int) -> HeaderList:
-    """Headers as Envoy would keep them: the values of each inline header joined, at the place of its first."""
+    """Headers as Envoy keeps them: the values of an inline header are joined, at the place of the first."""
     places: dict[bytes, int] = {}
     result: HeaderList = []
     for name, value in headers:
@@ -262,4 +262,4 @@ INLINE: tuple[frozenset[bytes], ...] = (
     frozenset((COMMON + b" " + OF_RESPONSES).split()),
     frozenset((b"grpc-message", b"grpc-status")),
 )
-"""Headers of which Envoy keeps one, by `MapType`. Observed in Envoy 1.40."""
+"""Headers that Envoy keeps once, by `MapType`. Observed in Envoy 1.40."""

@@ -1,7 +1,7 @@
-"""Metrics. An id tells its kind in its two lowest bits and counts in steps of 4, as in Envoy.
+"""Metrics. The two lowest bits of an id are its kind, and ids count in steps of 4, as in Envoy.
 
-A metric that is defined again gets another id; both mean the same metric. Filters that define theirs at each request
-must not make the host remember ever more ids, so after the first `MANY` of a kind it is the id that it has.
+A metric that is defined again gets another id for the same metric. Filters that define theirs in each request must not
+make the host remember more and more ids, so after the first `MANY` of a kind it gets its old id.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from proxywasm_host.abi.types import MetricType, Status
 COUNTER, GAUGE = int(MetricType.COUNTER), int(MetricType.GAUGE)  # members of an enumeration are slow
 STEP = 4
 KIND = STEP - 1
-"""The bits of an id that tell its kind."""
+"""The bits of an id that are its kind."""
 MANY = 1 << 16
 
 
@@ -52,13 +52,13 @@ def proxy_increment_metric(vm: VmState, metric: int, offset: int) -> Refusal | N
     """Add to a counter, which only grows, or to a gauge, which may shrink."""
     kind = metric & KIND
     if vm.profile.prefixed_metrics and kind != COUNTER:
-        return misuse(vm, "can only increment counters, and metric {0} is none", metric)
+        return misuse(vm, "can only increment counters, and metric {0} is not one", metric)
     if kind not in (COUNTER, GAUGE):
         return Refusal(
             Status.BAD_ARGUMENT, "metric {0} is a histogram: it cannot be incremented, only recorded", metric
         )
     if kind == COUNTER and offset <= 0:  # incrementMetric in Envoy's context.cc
-        return Refusal(Status.BAD_ARGUMENT, "counter {0} only grows, {1} was to be added", metric, offset)
+        return Refusal(Status.BAD_ARGUMENT, "counter {0} cannot shrink: {1} was added", metric, offset)
     name = find(vm, metric)
     if name is None:
         return unknown(metric)
@@ -84,7 +84,7 @@ def proxy_get_metric(vm: VmState, metric: int) -> int | Refusal:
     """The value of a counter or gauge, as 64 bits."""
     kind = metric & KIND
     if kind not in (COUNTER, GAUGE):
-        return misuse(vm, "metric {0} is a histogram: it has no one value", metric)
+        return misuse(vm, "metric {0} is a histogram, which has no single value", metric)
     name = find(vm, metric)
     if name is None:
         return unknown(metric)

@@ -1,4 +1,4 @@
-"""Shared data and shared queues, by which VMs communicate."""
+"""Shared data and shared queues, with which VMs communicate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def proxy_get_shared_data(vm: VmState, key: bytes) -> tuple[bytes, int] | Refusa
 
 
 def proxy_set_shared_data(vm: VmState, key: bytes, value: bytes, cas: int) -> Refusal | None:
-    """Set a key. With a `cas` other than 0 only if the value still has that number, otherwise CAS_MISMATCH."""
+    """Set a key. With a `cas` other than 0 only if the value still has that number; otherwise CAS_MISMATCH."""
     data = vm.services.shared_data
     try:
         taken = cas == 0 and vm.profile.cas_zero_is_absent and data.get(vm.vm_id, key) is not None
@@ -30,7 +30,7 @@ def proxy_set_shared_data(vm: VmState, key: bytes, value: bytes, cas: int) -> Re
 
 
 def proxy_register_shared_queue(vm: VmState, name: bytes) -> int | Refusal:
-    """Make or find a queue of the guest's vm_id, whose messages ``on_queue_ready`` is called for. Returns its token."""
+    """Make or find a queue of the guest's vm_id, and call ``on_queue_ready`` for its messages. Returns its token."""
     try:
         return vm.context.root.register_queue(name)
     except UnknownZone as error:

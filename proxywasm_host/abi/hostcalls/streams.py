@@ -14,13 +14,13 @@ LAST_STATUS = 999
 def proxy_send_local_response(
     vm: VmState, status: int, details: bytes, body: bytes, headers: HeaderList, grpc_status: int
 ) -> Refusal | None:
-    """Answer the client instead of going on. It is always OK (``sendLocalResponse`` in ``context.cc``).
+    """Answer the client instead of going on. Always OK (``sendLocalResponse`` in ``context.cc``).
 
-    The response goes out when the guest has returned. A gRPC status outside 0 … 16 means none: SDKs send -1.
+    The response goes out when the guest has returned. A gRPC status outside of 0 to 16 means none: SDKs send -1.
     """
     if vm.profile.local_response_line:
         if not 100 <= status <= LAST_STATUS:
-            return Refusal(Status.BAD_ARGUMENT, "a status of {0}: it is 100 to 999", status)
+            return Refusal(Status.BAD_ARGUMENT, "{0} is not a status, which is from 100 to 999", status)
         body = body + b"\n" if body else body
     vm.context.send_local_response(
         status, details, body, headers, grpc_status if 0 <= grpc_status <= LAST_GRPC_STATUS else None
@@ -55,14 +55,14 @@ def proxy_clear_route_cache(vm: VmState) -> Refusal | None:
 
 
 def proxy_set_effective_context(vm: VmState, context: int) -> Refusal | None:
-    """Act for another context until the callback returns; one that is gone is BAD_ARGUMENT."""
+    """Act for another context until the callback returns; one that has ended is BAD_ARGUMENT."""
     found = vm.contexts.get(context)
     if found is None:
-        return Refusal(Status.BAD_ARGUMENT, "no context has the id {0}: it never lived, or is gone", context)
+        return Refusal(Status.BAD_ARGUMENT, "no context has the id {0}: it has ended, or never existed", context)
     vm.context = found
     return None
 
 
 def proxy_done(vm: VmState) -> Refusal | None:
-    """End what ``on_done`` held back by returning false. NOT_FOUND if nothing was (``done`` in ``exports.cc``)."""
+    """End the wait that ``on_done`` began by returning false. NOT_FOUND without one (``done`` in ``exports.cc``)."""
     return vm.context.done()

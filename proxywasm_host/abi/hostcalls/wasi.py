@@ -15,7 +15,7 @@ STANDARD_STREAMS = {1: LogLevel.INFO, 2: LogLevel.ERROR}
 RANDOM_LIMIT = 64 * 1024
 """Bytes of one ``random_get`` (``limits.h`` of Envoy's host)."""
 FDSTAT_WRITABLE = bytes(8) + (64).to_bytes(8, "little") + bytes(8)
-"""A file whose one right is to be written."""
+"""A file that can only be written."""
 REALTIME, MONOTONIC = 0, 1
 
 
@@ -35,7 +35,7 @@ def fd_write(vm: VmState, fd: int, data: bytes) -> int | Refusal:
 
 
 def fd_pwrite(vm: VmState, fd: int, data: bytes, offset: int) -> int | Refusal:
-    """As `fd_write`: a standard stream has no positions."""
+    """As `fd_write`, because a standard stream has no positions."""
     return fd_write(vm, fd, data)
 
 
@@ -50,7 +50,7 @@ def fd_close(vm: VmState, fd: int) -> Refusal | None:
 
 
 def fd_fdstat_get(vm: VmState, fd: int) -> bytes | Refusal:
-    """What can be done with a standard stream: write to it."""
+    """The rights on a standard stream: to write to it."""
     return FDSTAT_WRITABLE if fd in STANDARD_STREAMS else bad_fd(fd)
 
 
@@ -80,17 +80,17 @@ def fd_advise(vm: VmState, fd: int, offset: int, length: int, advice: int) -> Re
 
 
 def poll_oneoff(vm: VmState, subscriptions: int, events: int, count: int) -> int:
-    """No event, at once: a guest that sleeps goes on without having slept."""
+    """Answers at once, without an event: a guest that sleeps goes on without having slept."""
     return 0
 
 
 def sched_yield(vm: VmState) -> Refusal | None:
-    """OK: a guest is one thread, so there is no other to let run."""
+    """OK without effect: a guest has only one thread."""
     return None
 
 
 def proc_exit(vm: VmState, code: int) -> Refusal | None:
-    """Returns, as in Envoy's host; a guest that wanted to exit meets ``unreachable`` next, which is a trap."""
+    """Returns, as in Envoy's host; the next instruction of the guest is ``unreachable``, which is a trap."""
     return None
 
 
@@ -134,7 +134,7 @@ def clock_res_get(vm: VmState, clock: int) -> int | Refusal:
 def random_get(vm: VmState, length: int) -> bytes | Refusal:
     """Random bytes, at most `RANDOM_LIMIT` at once."""
     if length > RANDOM_LIMIT:
-        return Refusal(WasiErrno.INVAL, "{0} random bytes, at most {1} are given at once", length, RANDOM_LIMIT)
+        return Refusal(WasiErrno.INVAL, "{0} random bytes, and {1} is the limit of one call", length, RANDOM_LIMIT)
     return vm.services.random(length)
 
 

@@ -85,7 +85,7 @@ def test_reasons():
     assert proxy_set_buffer_bytes(vm, HTTP_REPLY, 0, 0, b"x").reason == "the http call response body cannot be changed"
     assert proxy_get_buffer_bytes(vm, PLUGIN, 0, 1).reason == "there is no plugin configuration in this callback"
     assert proxy_set_buffer_bytes(vm_with(b"abc"), BODY, 1, 0, b"x").reason == (
-        "start 1 lies inside the 3 bytes: only the front (0), the end or the whole can be set"
+        "start 1 is inside the 3 bytes: only the front (0), the end or the whole can be set"
     )
 
 
@@ -150,7 +150,7 @@ def test_a_buffer_that_has_more_may_be_changed():
     vm.stream.most = 3
     assert proxy_set_buffer_bytes(vm, BODY, 0, 2, b"XY") is None
     refusal = proxy_set_buffer_bytes(vm, BODY, 0, 2, b"XYZ")
-    assert refusal.reason == "the http request body would have 7 bytes, at most 3 are kept"
+    assert refusal.reason == "the http request body would have 7 bytes, and 3 is the limit"
     assert vm.stream.buffers[BODY] == b"XYcdef"
 
 

@@ -77,7 +77,7 @@ REFUSED = {
     "unknown cluster": (http(b"other"), 2, "no cluster is called 'other': add it to clusters"),
     "no cluster": (http(b""), 2, "no cluster is called '': add it to clusters"),
     "a cluster that is not UTF-8": (http(b"\xff"), 2, "no cluster is called '\\udcff': add it to clusters"),
-    "negative time": (http(timeout=-1), 2, "a time-out of -1 ms"),
+    "negative time": (http(timeout=-1), 2, "the timeout is -1 ms"),
     "no path": (http(headers=[HEADERS[0], HEADERS[2]]), 2, "the call's headers have no :path"),
     "no headers": (http(headers=[]), 2, "the call's headers have no :method, :path, :authority"),
     "Redis of an unknown cluster": (
@@ -88,7 +88,7 @@ REFUSED = {
     "Redis with very many options": (
         (proxy_redis_init, b"upstream?" + b"&".join([b"a=1"] * 65), b"", b"", 5),
         2,
-        "more than 64 options behind cluster 'upstream'",
+        "more than 64 options after cluster 'upstream'",
     ),
     "a command to it": ((proxy_redis_call, b"other", b"*1"), 2, "no cluster is called 'other': add it to clusters"),
 }

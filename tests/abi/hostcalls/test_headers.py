@@ -350,7 +350,7 @@ def test_small_ones_do_not_fill_a_map_for_ever():
 def test_reasons_of_a_full_map():
     vm = vm_with("")
     vm.stream.maps[REQUEST] = [(b"a", b"v")] * MAX_ENTRIES
-    assert ADD(vm, REQUEST, b"b", b"").reason == "there are 1024 request headers, no more are taken"
+    assert ADD(vm, REQUEST, b"b", b"").reason == "there are 1024 request headers, which is the limit"
     vm.stream.maps[REQUEST] = [(b"a", HALF)]
     assert REPLACE(vm, REQUEST, b"b", HALF).reason == (
         "the request headers have 524289 bytes, 524289 more would be beyond the limit of 1048576"

@@ -140,9 +140,9 @@ def test_get(vm, before, metric, value):
 
 REASONS = [
     (lambda vm: proxy_get_metric(vm, 8), "no metric has the id 8"),
-    (lambda vm: proxy_get_metric(vm, 6), "metric 6 is a histogram: it has no one value"),
+    (lambda vm: proxy_get_metric(vm, 6), "metric 6 is a histogram, which has no single value"),
     (lambda vm: proxy_increment_metric(vm, 6, 1), "metric 6 is a histogram: it cannot be incremented, only recorded"),
-    (lambda vm: proxy_increment_metric(vm, 4, -2), "counter 4 only grows, -2 was to be added"),
+    (lambda vm: proxy_increment_metric(vm, 4, -2), "counter 4 cannot shrink: -2 was added"),
 ]
 
 

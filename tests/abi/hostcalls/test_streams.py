@@ -76,7 +76,7 @@ def test_no_such_context(id):
     vm = FakeVm()
     refusal = proxy_set_effective_context(vm, id)
     assert answer(refusal) == [2]
-    assert refusal.reason == f"no context has the id {id}: it never lived, or is gone"
+    assert refusal.reason == f"no context has the id {id}: it has ended, or never existed"
     assert vm.context is vm.stream
 
 

@@ -97,7 +97,7 @@ def test_every_function_is_tested():
 
 def test_reasons(process):
     process("path_open", *ALWAYS["path_open"][1])
-    assert process.guest.last.result.reason == "path_open is not for filters: they have no files and no sockets"
+    assert process.guest.last.result.reason == "path_open is not available: filters have no files and no sockets"
     process("fd_sync", 7)
     assert process.guest.last.result.reason == "file descriptor 7: a filter has only 1 and 2"
 
