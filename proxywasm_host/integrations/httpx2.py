@@ -7,8 +7,6 @@ In an event loop: `AsyncProxyWasmTransport` around an ``httpx2.AsyncHTTPTranspor
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from proxywasm_host import remedy
 
 try:
@@ -24,28 +22,16 @@ from proxywasm_host.driver.filters import Filter
 __all__ = ["AsyncProxyWasmTransport", "Cluster", "Clusters", "Filter", "ProxyWasmTransport"]
 
 
-class ProxyWasmTransport(Transport, httpx2.BaseTransport):
+class ProxyWasmTransport(Transport, httpx2.BaseTransport, library=httpx2):
     """A transport that gives requests and responses to filters.
 
     Args: the transport that sends, then those of `Carrier`; `properties` may be a function of the request, `clients`
         are those of `ThreadDriver`.
 
-    Filters load with the first request. Raises: beside what the transport raises, httpx2.RemoteProtocolError for a
+    Filters load with the first request. Raises: beside the errors of the transport, httpx2.RemoteProtocolError for a
     response that filters break off.
     """
 
-    library: ClassVar = httpx2
-    behind = (
-        lambda app: isinstance(app, httpx2.BaseTransport),
-        "the transport that sends: ProxyWasmTransport(httpx2.HTTPTransport(), ['auth.wasm'])",
-    )
 
-
-class AsyncProxyWasmTransport(AsyncTransport, httpx2.AsyncBaseTransport):
-    """The same in an event loop; each has filters of its own. `clients` are those of `AsyncDriver`."""
-
-    library: ClassVar = httpx2
-    behind = (
-        lambda app: isinstance(app, httpx2.AsyncBaseTransport),
-        "the transport that sends: AsyncProxyWasmTransport(httpx2.AsyncHTTPTransport(), ['auth.wasm'])",
-    )
+class AsyncProxyWasmTransport(AsyncTransport, httpx2.AsyncBaseTransport, library=httpx2):
+    """The same in an event loop; each event loop has its own filters. `clients` are those of `AsyncDriver`."""

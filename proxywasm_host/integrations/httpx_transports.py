@@ -1,6 +1,6 @@
-"""Filters on the calls that a program makes with httpx2 or httpx, which have the same transports.
+"""Filters on the calls that a program makes with httpx2 or httpx, whose transports have the same interface.
 
-`httpx2` and `httpx` beside this module are the two, each with its own classes.
+The modules `httpx2` and `httpx` derive their classes from these, with ``library=``.
 """
 
 from __future__ import annotations
@@ -23,10 +23,21 @@ logger = logging.getLogger("proxywasm_host.httpx")
 
 
 class Transports(Carrier):
-    """What both kinds have in common. `library` is httpx2 or httpx."""
+    """Base of both kinds. `library` is httpx2 or httpx."""
 
     logger = logger
     library: ClassVar[Any]
+    sends: ClassVar[str]
+    """Name of the library's transport that opens connections; its base has ``Base`` in the place of ``HTTP``."""
+
+    def __init_subclass__(cls, *, library: Any = None) -> None:
+        """Complete a class for users with its library."""
+        super().__init_subclass__()
+        if library is not None:
+            base = getattr(library, cls.sends.replace("HTTP", "Base"))
+            example = f"{cls.__name__}({library.__name__}.{cls.sends}(), ['auth.wasm'])"
+            cls.library = library
+            cls.behind = (lambda app: isinstance(app, base), f"the transport that sends: {example}")
 
     def _known(self, request: Any) -> Mapping[str, PropertyValue]:
         return {**OUTGOING, **self._properties_of(request)}
@@ -60,6 +71,8 @@ def outgoing(request: Any) -> Outgoing:
 
 class Transport(Transports, ThreadCarrier):
     """Base of the transports for threads."""
+
+    sends = "HTTPTransport"
 
     def handle_request(self, request: Any) -> Any:
         """Send a request through the filters."""
@@ -97,6 +110,8 @@ class Transport(Transports, ThreadCarrier):
 
 class AsyncTransport(Transports, EventLoopCarrier):
     """Base of the transports for event loops."""
+
+    sends = "AsyncHTTPTransport"
 
     async def handle_async_request(self, request: Any) -> Any:
         """Send a request through the filters."""
@@ -142,11 +157,11 @@ async def nothing() -> AsyncIterator[bytes]:
 
 
 async def done() -> None:
-    """Nothing is to be closed."""
+    """Nothing to close."""
 
 
 class Parts:
-    """A body as a stream that can be read once."""
+    """A body as a stream, which can be read once."""
 
     def __init__(self, parts: Iterable[bytes], close: Any) -> None:
         self._parts = parts
@@ -157,7 +172,7 @@ class Parts:
 
 
 class AsyncParts:
-    """A body as a stream that can be read once."""
+    """A body as a stream, which can be read once."""
 
     def __init__(self, parts: AsyncIterable[bytes], aclose: Any) -> None:
         self._parts = parts
