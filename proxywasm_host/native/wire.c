@@ -6,38 +6,50 @@
 
 enum { DIGITS = 18 }; /* of a length that surely fits */
 
-/* What a name is of, and what no value may have (RFC 9110, 5.6.2 and 5.5). */
-static bool is_token(PyObject *bytes) {
+/* What a name is of, and what no value may have (RFC 9110, 5.6.2 and 5.5): bits of each byte. */
+enum { IN_TOKENS = 1, IN_VALUES = 2 };
+static uint8_t kinds[256];
+
+static void classify(void) {
     static const char OTHERS[] = "!#$%&'*+.^_`|~-";
-    const uint8_t *text = (const uint8_t *)PyBytes_AS_STRING(bytes);
-    Py_ssize_t size = PyBytes_GET_SIZE(bytes);
-    for (Py_ssize_t i = 0; i < size; i++)
-        if (!Py_ISALNUM(text[i]) && text[i] != '-' && (!text[i] || !strchr(OTHERS, text[i]))) return false;
-    return size > 0;
+    for (int byte = 0; byte < 256; byte++)
+        kinds[byte] = (uint8_t)((Py_ISALNUM(byte) || (byte && strchr(OTHERS, byte)) ? IN_TOKENS : 0) |
+                                ((byte < 0x20 && byte != '\t') || byte == 0x7F ? 0 : IN_VALUES));
 }
+
+/* Whether all bytes are of a kind. */
+static bool consists_of(PyObject *bytes, uint8_t kind) {
+    const uint8_t *at = (const uint8_t *)PyBytes_AS_STRING(bytes), *end = at + PyBytes_GET_SIZE(bytes);
+    while (at < end && kinds[*at] & kind) at++;
+    return at == end;
+}
+
+static bool is_token(PyObject *bytes) { return PyBytes_GET_SIZE(bytes) && consists_of(bytes, IN_TOKENS); }
 
 /* Without controls, and without whitespace around it. */
 static bool is_plain(PyObject *bytes) {
-    const uint8_t *text = (const uint8_t *)PyBytes_AS_STRING(bytes);
+    const char *text = PyBytes_AS_STRING(bytes);
     Py_ssize_t size = PyBytes_GET_SIZE(bytes);
-    for (Py_ssize_t i = 0; i < size; i++)
-        if ((text[i] < 0x20 && text[i] != '\t') || text[i] == 0x7F) return false;
+    if (!consists_of(bytes, IN_VALUES)) return false;
     return !size || !(text[0] == ' ' || text[0] == '\t' || text[size - 1] == ' ' || text[size - 1] == '\t');
 }
 
-static bool is(PyObject *bytes, const char *text) {
-    return (size_t)PyBytes_GET_SIZE(bytes) == strlen(text) && !strcmp(PyBytes_AS_STRING(bytes), text);
+static inline bool is_of(PyObject *bytes, const char *text, Py_ssize_t size) {
+    return PyBytes_GET_SIZE(bytes) == size && !memcmp(PyBytes_AS_STRING(bytes), text, (size_t)size);
 }
+#define is(bytes, text) is_of(bytes, text, sizeof(text) - 1)
 
 /* Whether it is about one connection, or says what is. */
 static bool is_peculiar(PyObject *name) {
-    static const char *const PECULIAR[] = {
-        "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "expect",
-    };
-    if (!strchr("ckptue", PyBytes_AS_STRING(name)[0])) return false;
-    for (size_t i = 0; i < sizeof PECULIAR / sizeof *PECULIAR; i++)
-        if (is(name, PECULIAR[i])) return true;
-    return false;
+    switch (PyBytes_AS_STRING(name)[0]) {
+    case 'c': return is(name, "connection");
+    case 'k': return is(name, "keep-alive");
+    case 'p': return is(name, "proxy-connection");
+    case 't': return is(name, "transfer-encoding");
+    case 'u': return is(name, "upgrade");
+    case 'e': return is(name, "expect");
+    default: return false;
+    }
 }
 
 static bool is_length(PyObject *value) {
@@ -124,6 +136,7 @@ int wire_names(void) {
         {&authority_name, ":authority"}, {&path_name, ":path"},     {&method_name, ":method"},
         {&scheme_name, ":scheme"},       {&status_name, ":status"}, {&host_name, "host"},
     };
+    classify();
     for (size_t i = 0; i < sizeof NAMES / sizeof *NAMES; i++)
         if (!*NAMES[i].at && !(*NAMES[i].at = PyBytes_FromString(NAMES[i].text))) return -1;
     return 0;
