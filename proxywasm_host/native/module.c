@@ -24,9 +24,8 @@ int set_flag(PyObject *self, PyObject *value, void *at) {
 }
 
 static bool is_named(PyObject *name, const char *text) {
-    size_t size = strlen(text);
-    return PyUnicode_IS_ASCII(name) && (size_t)PyUnicode_GET_LENGTH(name) == size &&
-           !memcmp(PyUnicode_DATA(name), text, size);
+    return PyUnicode_IS_ASCII(name) && !strcmp(PyUnicode_DATA(name), text) &&
+           (size_t)PyUnicode_GET_LENGTH(name) == strlen(text);
 }
 
 static bool take_by_place(const Signature *function, PyObject *const *args, Py_ssize_t count, PyObject **values) {

@@ -179,6 +179,13 @@ PyObject *wire_received_request(PyObject *module, PyObject *const *args, Py_ssiz
     return tuple_of(4, list, length_or_none(length), Py_NewRef(chunked ? Py_True : Py_False), Py_NewRef(Py_True));
 }
 
+/* A status as bytes. */
+static PyObject *bytes_of(long status) {
+    if (status < 100 || status > 999) return PyBytes_FromFormat("%ld", status);
+    const char digits[] = {(char)('0' + status / 100), (char)('0' + status / 10 % 10), (char)('0' + status % 10)};
+    return PyBytes_FromStringAndSize(digits, sizeof digits);
+}
+
 PyObject *wire_received_response(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     if (count != 2) return PyErr_Format(PyExc_TypeError, "status, headers");
     PyObject *headers = args[1];
@@ -197,7 +204,7 @@ PyObject *wire_received_response(PyObject *module, PyObject *const *args, Py_ssi
         }
         if (PyList_Append(list, pair)) return left(list);
     }
-    PyObject *text = list ? PyBytes_FromFormat("%ld", status) : NULL;
+    PyObject *text = list ? bytes_of(status) : NULL;
     int failed = !text || set_pair(list, 0, status_name, text);
     Py_XDECREF(text);
     return failed ? left(list) : tuple_of(2, list, length_or_none(length));

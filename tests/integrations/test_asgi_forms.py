@@ -91,7 +91,9 @@ def life(driver: Dispatcher, plugin: Any, asked: dict[str, Any], sent: list[dict
     stream = driver.host.http_stream([plugin])
     exchange = messages.exchange_of(driver, stream, asked, fix)
     before = dict(asked)
-    if not exchange.begun():
+    if (target := messages.usual_begin(exchange, asked)) is not None:
+        exchange.target = target
+    else:
         exchange.begin_with(None, tells_the_end(asked))
     while exchange.to_upstream:
         head = exchange.to_upstream[0]
@@ -100,7 +102,7 @@ def life(driver: Dispatcher, plugin: Any, asked: dict[str, Any], sent: list[dict
         said.append(exchange.for_application())
     for message in sent:
         try:
-            passed = exchange.passed(message)
+            passed = messages.usual_sent(exchange, message) if exchange.trailers is None else None
             if isinstance(passed, dict):
                 said.append([passed])
             elif passed is None:
@@ -145,12 +147,13 @@ def test_what_is_usual_is_done_in_c(driver, asked):
     plugin = driver.host.load_plugin(code("c/probe_0_2_1"), configuration=SCRIPTS[1])
     driver.perform(driver.host.drain())
     exchange = messages.exchange_of(driver, driver.host.http_stream([plugin]), made(asked), True)
-    assert exchange.begun()
+    target = messages.usual_begin(exchange, exchange.scope)
+    assert target == asked.get("target", "/").encode()
     head = exchange.request_head()
-    assert messages.usual_scope(exchange.scope, exchange._target, head) == exchange.upstream_scope(head)
+    assert messages.usual_scope(exchange.scope, target, head) == {**exchange.scope, "headers": head.headers}
     start, body = STARTS[1], BODIES[0]
-    assert exchange.passed(start) == {**start, "headers": [(b"b", b"2")]}
-    assert exchange.passed(body) == {**body, "more_body": False}
+    assert messages.usual_sent(exchange, start) == {**start, "headers": [(b"b", b"2")]}
+    assert messages.usual_sent(exchange, body) == {**body, "more_body": False}
     exchange.close()
 
 

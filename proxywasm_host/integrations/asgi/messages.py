@@ -1,6 +1,9 @@
 """An exchange in terms of ASGI: messages in, messages out, and no I/O.
 
-What is usual, the C extension does where it is there (``native/asgi.c``); each method asks it first.
+What is usual, the C extension does where it is there (``native/asgi.c``), if it is asked first: `usual_begin` feeds an
+exchange the head of its scope, and gives the target; `usual_scope` makes the application's scope of a scope, its target
+and a head; `usual_sent` feeds an exchange a message of the application, and gives the message for the server that has
+come out of it, or ``True`` if something else may have. ``None`` of each means that nothing was done.
 """
 
 from __future__ import annotations
@@ -36,12 +39,16 @@ usual_begin, usual_scope, usual_sent = (
 
 def exchange_of(driver: Performer, stream: HttpStream, scope: Scope, fix_content_length: bool) -> AsgiExchange:
     """An exchange of a scope; the rest as `Exchange`."""
-    http_1_0 = scope["http_version"] == "1.0"
-    exchange = AsgiExchange(driver, stream, fix_content_length=fix_content_length, http_1_0=http_1_0, log=logger)
+    exchange = AsgiExchange(driver, stream)  # without keywords, which take half the time that this does
+    exchange._log = logger
+    if not fix_content_length:
+        exchange._fix_content_length = False
+    if scope["http_version"] == "1.0":
+        exchange._http_1_0 = True
     exchange.scope = scope
-    exchange._target = b""
+    exchange.target = b""
     exchange._head_ends = exchange._sends_trailers = False
-    exchange._trailers = None
+    exchange.trailers = None
     return exchange
 
 
@@ -49,34 +56,22 @@ class AsgiExchange(Exchange):
     """The exchange of one scope. Made by `exchange_of`."""
 
     # With slots and no __init__: both take a tenth of the time of all that is done here for a request.
-    __slots__ = ("_head_ends", "_sends_trailers", "_target", "_trailers", "scope")
+    __slots__ = ("_head_ends", "_sends_trailers", "scope", "target", "trailers")
 
     scope: Scope
-    _target: bytes
+    target: bytes
+    """Of the request, as it was asked for."""
     _head_ends: bool
     """The application has still to learn that its request has no body."""
-    _trailers: list[tuple[bytes, bytes]] | None
+    trailers: list[tuple[bytes, bytes]] | None
     """Trailers that the application announced, as far as they came."""
     _sends_trailers: bool
     """They were announced to the server."""
 
-    def begun(self) -> bool:
-        """Feed the head of the request, if it is a usual one, which tells its end."""
-        asked = usual_begin(self, self.scope)
-        if asked is None:
-            return False
-        self._target = asked
-        return True
-
-    def passed(self, message: Message) -> Message | bool | None:
-        """What the application has given its ``send``, if it is usual: the message for the server that has come out of
-        it, or whether something else may have. ``None``: it was not taken."""
-        return usual_sent(self, message) if self._trailers is None else None
-
     def begin_with(self, first: Message | None, tells: bool) -> None:
         """The head of the request, which `tells_the_end` or not; with the server's first message, if it came."""
         scope = self.scope
-        self._target = target(scope)
+        self.target = target(scope)
         ends: bool | None = None
         if first is not None:
             ends = not (first["type"] != "http.request" or first.get("body") or first.get("more_body"))
@@ -84,7 +79,7 @@ class AsgiExchange(Exchange):
             ends = False
         self.begin(
             scope["method"].encode("latin-1"),
-            self._target,
+            self.target,
             scope.get("scheme", "http").encode("latin-1"),
             scope["headers"],
             ends,
@@ -107,27 +102,27 @@ class AsgiExchange(Exchange):
             more = message.get("more_body", False)
             if more and self.over:
                 raise ResponseOver(self.stream.details or CLIENT_GONE)
-            self.response_body(bytes(message.get("body", b"")), not more and self._trailers is None)
+            self.response_body(bytes(message.get("body", b"")), not more and self.trailers is None)
         elif kind == START:
             trailers = message.get("trailers", False)
-            self._trailers = [] if trailers and not self.over else None
+            self.trailers = [] if trailers and not self.over else None
             self.response(message["status"], message.get("headers", ()), trailers=trailers)
         elif kind != TRAILERS:
             return self.over
-        elif self._trailers is not None:
-            self._trailers += [(bytes(name).lower(), bytes(value)) for name, value in message["headers"]]
+        elif self.trailers is not None:
+            self.trailers += [(bytes(name).lower(), bytes(value)) for name, value in message["headers"]]
             if not message.get("more_trailers", False):
-                self.response_trailers(self._trailers)
+                self.response_trailers(self.trailers)
         return True
 
     def upstream_scope(self, head: RequestHead) -> Scope:
         """The application's scope."""
         self._head_ends = head.end_stream
-        usual: Scope | None = usual_scope(self.scope, self._target, head)
+        usual: Scope | None = usual_scope(self.scope, self.target, head)
         if usual is not None:
             return usual
         chunked = head.at < 0 and self._request_length is None
-        return upstream_scope(self.scope, self._target, head, chunked=chunked)
+        return upstream_scope(self.scope, self.target, head, chunked=chunked)
 
     def for_application(self) -> Message | None:
         """What the application's ``receive`` gives, if something has come out."""
@@ -149,7 +144,7 @@ class AsgiExchange(Exchange):
             message: Message = {"type": START, "status": part.status, "headers": part.headers}
             if part.end_stream:
                 return [message, RESPONSE_END]
-            if self._trailers is not None and TRAILERS in (self.scope.get("extensions") or {}):
+            if self.trailers is not None and TRAILERS in (self.scope.get("extensions") or {}):
                 self._sends_trailers = message["trailers"] = True
             return [message]
         if isinstance(part, ResponseTrailers):

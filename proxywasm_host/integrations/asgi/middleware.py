@@ -14,7 +14,7 @@ from anyio.lowlevel import current_token
 from proxywasm_host.integrations.asgi.messages import exchange_of
 from proxywasm_host.integrations.asgi.pump import Pump
 from proxywasm_host.integrations.asgi.scope import Message, Receive, Scope, ScopeProperties, Send, addressed_by
-from proxywasm_host.integrations.event_loops import EventLoopCarrier, event_loop, this_task
+from proxywasm_host.integrations.event_loops import EventLoopCarrier, this_task
 
 __all__ = ["ProxyWasmMiddleware"]
 
@@ -36,7 +36,7 @@ class ProxyWasmMiddleware(EventLoopCarrier):
             await (self._lifespan if scope["type"] == "lifespan" else self.app)(scope, receive, send)
             return
         task = this_task()
-        worker = self._workers.get(event_loop(task))
+        worker = None if task is None else self._workers.get(task.get_loop())
         if worker is None or not worker.running:
             worker = await self._worker()
         stream = self._stream(worker, ScopeProperties(scope, self._properties_of(scope)), addressed_by, scope)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from proxywasm_host.integrations.asgi.messages import DISCONNECT, AsgiExchange, logger
+from proxywasm_host.integrations.asgi.messages import DISCONNECT, AsgiExchange, logger, usual_begin, usual_sent
 from proxywasm_host.integrations.asgi.scope import BODILESS, Message, Receive, Send, tells_the_end
 from proxywasm_host.integrations.asynchronous import AsyncPump
 from proxywasm_host.integrations.exchange import RequestHead, State, ToClient
@@ -32,7 +32,9 @@ class Pump(AsyncPump[AsgiExchange]):
     def begin(self) -> Awaitable[None] | None:
         """Give the request's head to the filters."""
         exchange = self.exchange
-        if exchange.begun():
+        asked = usual_begin(exchange, exchange.scope)
+        if asked is not None:
+            exchange.target = asked
             return None
         tells = tells_the_end(exchange.scope)
         if not tells and exchange.scope["method"] in BODILESS:
@@ -82,7 +84,7 @@ class Pump(AsyncPump[AsgiExchange]):
     async def send(self, message: Message) -> None:
         """The application's ``send``."""
         exchange = self.exchange
-        passed = None if self._sending else exchange.passed(message)
+        passed = None if self._sending or exchange.trailers is not None else usual_sent(exchange, message)
         if passed.__class__ is dict:
             self._sending = True
             try:
@@ -91,7 +93,8 @@ class Pump(AsyncPump[AsgiExchange]):
                 exchange.client_gone()
             finally:
                 self._sending = False
-                self._changed()
+                if self._change is not None:
+                    self._changed()
         elif passed is None and not exchange.from_application(message):
             await self._send(message)
             return
