@@ -24,8 +24,10 @@ int set_flag(PyObject *self, PyObject *value, void *at) {
 }
 
 static bool is_named(PyObject *name, const char *text) {
-    return PyUnicode_IS_ASCII(name) && !strcmp(PyUnicode_DATA(name), text) &&
-           (size_t)PyUnicode_GET_LENGTH(name) == strlen(text);
+    const char *given = PyUnicode_IS_ASCII(name) ? PyUnicode_DATA(name) : "";
+    if (*given != *text) return false; /* as with most */
+    size_t size = strlen(text);
+    return (size_t)PyUnicode_GET_LENGTH(name) == size && !memcmp(given, text, size);
 }
 
 static bool take_by_place(const Signature *function, PyObject *const *args, Py_ssize_t count, PyObject **values) {
