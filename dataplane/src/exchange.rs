@@ -10,6 +10,7 @@ use crate::server::Busy;
 use crate::server_thread::{Generation, ServerThread};
 use crate::tunnel;
 use crate::upstream::{Call, Lease, Upstream, UpstreamError, UpstreamInfo};
+use crate::websocket;
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
@@ -29,10 +30,16 @@ struct Rest {
     busy: Busy,
     lease: Option<Lease>,
     finish: Option<Finish>,
+    /// The client has asked for a WebSocket over HTTP/2.
+    connect: bool,
 }
 
 impl Rest {
     fn response(mut self, status: StatusCode, headers: HeaderMap, content: Content) -> Response<Down> {
+        let (status, headers, content) = match self.connect {
+            true => websocket::to_connect(status, headers, content),
+            false => (status, headers, content),
+        };
         self.record.status = status.as_u16();
         let mut response = Response::new(Down {
             content,
@@ -89,8 +96,9 @@ type Answer = Result<Response<Down>, Infallible>;
 
 pub async fn answer(thread: Rc<ServerThread>, peer: Rc<Peer>, busy: Busy, mut request: Request<Incoming>) -> Answer {
     let generation = thread.generation();
-    let client = (request.version() == Version::HTTP_11 && request.headers().contains_key(header::UPGRADE))
-        .then(|| hyper::upgrade::on(&mut request));
+    let accepted = websocket::from_connect(&mut request).map(Box::new);
+    let upgrades = request.version() >= Version::HTTP_11 && request.headers().contains_key(header::UPGRADE);
+    let client = upgrades.then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
     let read = head::read(&parts, &peer);
     let mut line = (generation.log.format != Format::Off).then(|| Line {
@@ -109,7 +117,7 @@ pub async fn answer(thread: Rc<ServerThread>, peer: Rc<Peer>, busy: Busy, mut re
     let mut head = match read {
         Ok(head) => head,
         Err(Refused(status, why)) => {
-            let rest = Rest { record: begin(line), busy, lease: None, finish: None };
+            let rest = Rest { record: begin(line), busy, lease: None, finish: None, connect: false };
             return Ok(rest.refuse(status, &format!("{why}\n")));
         }
     };
@@ -126,15 +134,21 @@ pub async fn answer(thread: Rc<ServerThread>, peer: Rc<Peer>, busy: Busy, mut re
             line.request_id = text(REQUEST_ID);
         }
     }
-    let mut rest = Rest { record: begin(line), busy, lease: None, finish: None };
+    let mut rest = Rest { record: begin(line), busy, lease: None, finish: None, connect: accepted.is_some() };
     let route = generation.routes.choose(&head);
     let chain = route.map_or(generation.config.chain, |route| route.chain);
-    let websocket = head.upgrade.as_ref().is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
-    if !(websocket && body.is_end_stream()) {
+    let opens = head.upgrade.as_ref().is_some_and(|to| websocket::is(to.as_bytes()));
+    if !(opens && body.is_end_stream()) {
         head.upgrade = None; // the request is served without
     }
     rest.record.upstream(route, &UpstreamInfo::default());
-    let destination = Destination { generation: &generation, route, began: Instant::now(), drawn: fastrand::u64(..) };
+    let destination = Destination {
+        generation: &generation,
+        route,
+        began: Instant::now(),
+        drawn: fastrand::u64(..),
+        accepted: accepted.as_deref(),
+    };
     Ok(match (&generation.filters, chain) {
         (Some(filters), Some(chain)) => {
             let exchange = Filtered { destination, chain, method: head.method.clone() };
@@ -152,6 +166,8 @@ struct Destination<'a> {
     began: Instant,
     /// Chooses among several upstreams.
     drawn: u64,
+    /// How a WebSocket is accepted that we open for the client.
+    accepted: Option<&'a HeaderValue>,
 }
 
 /// Where it went, and what it uses there.
@@ -200,7 +216,14 @@ impl<'a> Destination<'a> {
         route.rewrite(&mut head);
         let deadline = self.deadline(&upstream);
         let call = Call { wanted, timeout: route.timeout, deadline, retry: route.retry.as_ref() };
-        upstream.ask(head, up, progress, call, &mut upstream_request.lease, &mut upstream_request.upstream_info).await
+        let (lease, info) = (&mut upstream_request.lease, &mut upstream_request.upstream_info);
+        let response = upstream.ask(head, up, progress, call, lease, info).await?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS
+            && self.accepted.is_some_and(|it| response.headers().get(header::SEC_WEBSOCKET_ACCEPT) != Some(it))
+        {
+            return Err(UpstreamError::reset(502, "protocol error"));
+        }
+        Ok(response)
     }
 }
 
@@ -254,10 +277,10 @@ fn switched(
     headers: HeaderMap,
     mut rest: Rest,
 ) -> Response<Down> {
-    let (lease, finish) = (rest.lease.take(), rest.finish.take());
+    let (lease, finish, busy) = (rest.lease.take(), rest.finish.take(), rest.busy.again());
     rest.busy.switched();
     tokio::task::spawn_local(async move {
-        let (_lease, mut finish) = (lease, finish);
+        let (_lease, mut finish, _busy) = (lease, finish, busy);
         if let (Some(client), server) = (client, server.await)
             && let (Ok(client), Ok(server)) = (client.await, server)
         {

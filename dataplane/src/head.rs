@@ -142,7 +142,7 @@ pub fn read(parts: &request::Parts, peer: &Peer) -> Result<Head, Refused> {
     }
     let connection = listed(came, header::CONNECTION);
     let mut upgrade = None;
-    if has_word(came, header::CONNECTION, "upgrade") && parts.version == Version::HTTP_11 {
+    if has_word(came, header::CONNECTION, "upgrade") && parts.version >= Version::HTTP_11 {
         upgrade = came.get(header::UPGRADE).cloned();
     }
     let mut headers = HeaderMap::with_capacity(came.len() + 4);

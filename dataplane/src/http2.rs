@@ -5,7 +5,7 @@ use crate::body::Up;
 use crate::config::Upstream;
 use crate::connect::Connector;
 use crate::upstream::{UpstreamError, not_connected};
-use http::{Request, Response, Uri};
+use http::{Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::client::legacy::connect::{Connection as _, HttpInfo};
@@ -16,11 +16,14 @@ use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tower_service::Service;
 
 /// How long a connection with requests may be silent until it is asked for a sign of life.
 const PING: Duration = Duration::from_secs(15);
+/// How often it is looked whether a server has said that it takes WebSockets: hyper tells nobody.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// The connections to one server.
 pub struct Http2 {
@@ -41,6 +44,8 @@ struct Connection {
     /// How many streams the server allows.
     most: Arc<AtomicUsize>,
     used: Arc<Mutex<Instant>>,
+    /// Whether the server has said that it takes WebSockets (RFC 8441, section 3), and who wants to know.
+    websockets: (watch::Receiver<bool>, Arc<Notify>),
     remote: Option<SocketAddr>,
 }
 
@@ -89,7 +94,8 @@ impl Http2 {
         Ok(())
     }
 
-    /// Send a request. One that meets a connection which was just closed goes over another.
+    /// Send a request. One that meets a connection which was just closed goes over another; one for a WebSocket waits
+    /// until the server has said that it takes them.
     pub async fn send(&self, mut request: Request<Up>) -> Result<Answer, Failed> {
         for again in [true, false] {
             let mut connection = match self.free() {
@@ -101,6 +107,14 @@ impl Http2 {
                     }
                 },
             };
+            if *request.method() == Method::CONNECT {
+                let (they, wanted) = &mut connection.websockets;
+                wanted.notify_one();
+                let told = timeout(self.connect_timeout, they.wait_for(|they| *they)).await;
+                if !matches!(told, Ok(Ok(_))) {
+                    return Err(Failed::Upstream(UpstreamError::reset(502, "no WebSockets over HTTP/2")));
+                }
+            }
             let stream = Active::new(&connection.streams);
             let answered = connection.sender.try_send_request(request).await;
             *connection.used.lock().unwrap() = Instant::now();
@@ -145,22 +159,34 @@ impl Http2 {
             let remote = extensions.get::<HttpInfo>().map(HttpInfo::remote_addr);
             let (sender, driver) =
                 self.builder.handshake(io).await.map_err(|_| UpstreamError::reset(503, "connection termination"))?;
+            let ((tell, they), wanted) = (watch::channel(false), Arc::new(Notify::new()));
             let connection = Connection {
                 sender,
                 streams: Arc::default(),
                 most: Arc::new(AtomicUsize::new(usize::MAX)),
                 used: Arc::new(Mutex::new(Instant::now())),
+                websockets: (they, wanted.clone()),
                 remote,
             };
             let most = connection.most.clone();
             tokio::spawn(async move {
-                let mut driver = pin!(driver);
-                let _ = poll_fn(|context| {
-                    let polled = driver.as_mut().poll(context);
-                    most.store(driver.current_max_send_streams(), Relaxed);
-                    polled
-                })
-                .await;
+                let (mut driver, mut looks) = (pin!(driver), false);
+                loop {
+                    let ended = poll_fn(|context| {
+                        let polled = driver.as_mut().poll(context);
+                        most.store(driver.current_max_send_streams(), Relaxed);
+                        polled
+                    });
+                    tokio::select! {
+                        _ = ended => return,
+                        () = wanted.notified() => (),
+                        () = sleep(LOOK), if looks => (),
+                    }
+                    looks = !driver.is_extended_connect_protocol_enabled();
+                    if !looks {
+                        let _ = tell.send(true);
+                    }
+                }
             });
             let mut open = self.open.lock().unwrap();
             if open.is_empty() {

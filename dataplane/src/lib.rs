@@ -3,7 +3,8 @@
 //! A thread has everything of its own (`server_thread`), so that nothing is locked but the GIL, which is held only while
 //! filters run. `server` is the side of clients (`http1_syntax` refuses what hyper would let through), `upstream` the
 //! other (`routes` to it, `balance` between its servers, `connect`, `retry`, `http2`), `exchange` a request between them,
-//! `head` and `body` what goes over, `filters` the Python side, `access` what is noted.
+//! `head` and `body` what goes over (`tunnel` and `websocket`, once both sides have left HTTP), `filters` the Python side,
+//! `access` what is noted.
 
 mod access;
 mod balance;
@@ -22,6 +23,7 @@ mod server_thread;
 mod tls;
 mod tunnel;
 mod upstream;
+mod websocket;
 
 use pyo3::prelude::*;
 

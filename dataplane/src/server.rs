@@ -95,6 +95,11 @@ impl Busy {
         last
     }
 
+    /// What the request has begun goes on when it has its response.
+    pub fn again(&self) -> Busy {
+        Busy::begin(&self.0, self.1)
+    }
+
     /// The client speaks another protocol from now on.
     pub fn switched(&self) {
         self.0.now().switched = true;
@@ -409,7 +414,11 @@ async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     if clients.max_headers > HEADERS {
         builder.http1().max_headers(clients.max_headers); // which then are on the heap
     }
-    builder.http2().timer(TokioTimer::new()).max_header_list_size(clients.max_header_size as u32);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(clients.max_header_size as u32)
+        .enable_connect_protocol();
     let mut talking = pin!(builder.serve_connection_with_upgrades(TokioIo::new(wire), service));
     let mut closing = thread.closing();
     let mut draining = *closing.borrow();

@@ -9,6 +9,7 @@ use crate::http2::{Answer, Failed, Http2};
 use crate::retry::{Kept, Policy};
 use crate::server::HEADERS;
 use crate::tls;
+use crate::websocket;
 use http::uri::Scheme;
 use http::{HeaderValue, Method, Request, Response, header};
 use hyper::body::Incoming;
@@ -386,16 +387,21 @@ impl Upstream {
         stream: &mut Option<Active>,
     ) -> Result<(Response<Incoming>, Option<SocketAddr>), UpstreamError> {
         let rewrite = self.settings.rewrite_host;
-        if let Some(http2) = &self.http2[at] {
+        let upgrades = head.upgrade.is_some();
+        // a server that lets TLS choose may know WebSockets over HTTP/1.1 alone, and knows them there
+        if let Some(http2) = self.http2[at].as_ref().filter(|_| !upgrades || self.settings.protocol == Protocol::Http2)
+        {
             // on the heap, so that requests over HTTP/1.1 need not carry the room for it
             Box::pin(http2.ready(self.settings.protocol == Protocol::Http2)).await?;
             if !http2.is_declined() {
-                let request =
+                let mut request =
                     for_upstream(head, &server.base, rewrite, true, up).ok_or_else(UpstreamError::unsendable)?;
+                let accepted = upgrades.then(|| websocket::connect(&mut request));
                 return match Box::pin(http2.send(request)).await {
-                    Ok(Answer { response, remote, stream: used }) => {
+                    Ok(Answer { mut response, remote, stream: used }) => {
                         *stream = Some(used);
-                        self.check(&response, false)?;
+                        accepted.into_iter().for_each(|accepted| websocket::connected(&mut response, accepted));
+                        self.check(&response, upgrades)?;
                         Ok((response, remote))
                     }
                     Err(Failed::Upstream(error)) => Err(error),
@@ -403,7 +409,6 @@ impl Upstream {
                 };
             }
         }
-        let upgrades = head.upgrade.is_some();
         let request = for_upstream(head, &server.base, rewrite, false, up).ok_or_else(UpstreamError::unsendable)?;
         let response = self.send_http1(request).await?;
         self.check(&response, upgrades)?;

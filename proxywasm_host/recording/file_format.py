@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -44,7 +44,11 @@ class Event:
     time_ns: int
     """When it happened: nanoseconds since 1970."""
     given: dict[str, Any] = field(default_factory=dict)
-    """What came: headers, data, a reply, …"""
+    """What came: headers, data, a reply, …
+
+    ``plugin`` is the name of whom it concerns. ``nth``, if there, says which of several of that name, from 0, in the
+    order of `Recording.everyone`.
+    """
     did: list[str] = field(default_factory=list)
     """The callbacks, and indented after each the hostcalls in it."""
     answers: list[tuple[str, Any]] = field(default_factory=list)
@@ -80,11 +84,20 @@ class Recording:
     """``status``, ``details``, ``reset`` and ``failure`` of the stream, as far as there are."""
     cut: bool = False
     """It grew beyond its limit: what came later is missing."""
+    neighbours: list[tuple[int, FilterConfig]] = field(default_factory=list)
+    """Filters in the same VMs that the stream does not pass, as those of other rules: each with the place in `filters`
+    of one in its VM, whose module it has."""
 
     @property
     def lines(self) -> list[str]:
         """What the filters did, a line for each callback and hostcall."""
         return [line for event in (*self.start, *self.events) for line in event.did]
+
+    @property
+    def everyone(self) -> list[FilterConfig]:
+        """The filters and their neighbours."""
+        beside = ((self.filters[at], each) for at, each in self.neighbours)
+        return [*self.filters, *(replace(each, code=of.code, limits=of.limits) for of, each in beside)]
 
     # -- As a file -----------------------------------------------------------------------------------------------
 
@@ -108,22 +121,14 @@ class Recording:
             "callouts": self.callouts,
             "contexts": self.contexts,
             "filters": [
-                {
-                    "file": str(filter.code),
-                    "sha256": digest,
-                    "configuration": _out(filter.configuration),
-                    "vm_configuration": _out(filter.vm_configuration),
-                    "environment": dict(filter.environment or {}),
-                    "capabilities": None if filter.capabilities is None else sorted(filter.capabilities),
-                    "failure_policy": filter.failure_policy.value,  # type: ignore[union-attr]
-                    "limits": None if filter.limits is None else {
-                        "memory": filter.limits.memory, "deadline": filter.limits.deadline,
-                    },
-                    **({} if filter.isolation == "none" else {"isolation": filter.isolation}),
-                    **{name: getattr(filter, name) for name in AS_IT_IS},
-                }
+                {"file": str(filter.code), "sha256": digest, **_filter(filter)}
                 for filter, digest in zip(self.filters, self.digests, strict=True)
             ],
+            **(
+                {"neighbours": [{"of": at, **_filter(filter)} for at, filter in self.neighbours]}
+                if self.neighbours
+                else {}
+            ),
             "start": [_event(event) for event in self.start],
             "events": [_event(event) for event in self.events],
         }  # fmt: skip
@@ -145,25 +150,13 @@ class Recording:
         """A recording that `as_json` has made. Raises: KeyError, TypeError, ValueError, AttributeError."""
         limits = given["header_limits"]
         return cls(
-            [
-                FilterConfig(
-                    each["file"],
-                    configuration=_bytes(each["configuration"]),
-                    vm_configuration=_bytes(each["vm_configuration"]),
-                    environment=each["environment"],
-                    capabilities=each["capabilities"],
-                    failure_policy=each["failure_policy"],
-                    limits=None if each["limits"] is None else Limits(**each["limits"]),
-                    isolation=each.get("isolation", "none"),
-                    **{name: each[name] for name in AS_IT_IS},
-                )
-                for each in given["filters"]
-            ],
+            [_filter_of(each["file"], each) for each in given["filters"]],
             [each["sha256"] for each in given["filters"]],
             [_event_of(event) for event in given["start"]],
             [_event_of(event) for event in given["events"]],
             {name: _in(value) for name, value in given["properties"].items()},
             header_limits=None if limits is None else HeaderLimits(**limits),
+            neighbours=[(each["of"], _filter_of("", each)) for each in given.get("neighbours", ())],
             **{
                 name: given[name]
                 for name in ("callouts", "contexts", "profile", "engine", "buffer_limit", "log_level", "outcome", "cut")
@@ -212,6 +205,35 @@ def _bytes(value: Any) -> bytes:
 def _in(value: Any) -> Any:
     """A value of which it does not matter whether it is bytes or text."""
     return b64decode(value["base64"]) if isinstance(value, dict) and value.keys() == {"base64"} else value
+
+
+def _filter(filter: FilterConfig) -> dict[str, Any]:
+    """How a filter was loaded, without its module."""
+    limits = filter.limits
+    return {
+        "configuration": _out(filter.configuration),
+        "vm_configuration": _out(filter.vm_configuration),
+        "environment": dict(filter.environment or {}),
+        "capabilities": None if filter.capabilities is None else sorted(filter.capabilities),
+        "failure_policy": filter.failure_policy.value,  # type: ignore[union-attr]
+        "limits": None if limits is None else {"memory": limits.memory, "deadline": limits.deadline},
+        **({} if filter.isolation == "none" else {"isolation": filter.isolation}),
+        **{name: getattr(filter, name) for name in AS_IT_IS},
+    }
+
+
+def _filter_of(file: str, told: Mapping[str, Any]) -> FilterConfig:
+    return FilterConfig(
+        file,
+        configuration=_bytes(told["configuration"]),
+        vm_configuration=_bytes(told["vm_configuration"]),
+        environment=told["environment"],
+        capabilities=told["capabilities"],
+        failure_policy=told["failure_policy"],
+        limits=None if told["limits"] is None else Limits(**told["limits"]),
+        isolation=told.get("isolation", "none"),
+        **{name: told[name] for name in AS_IT_IS},
+    )
 
 
 def _pairs(pairs: Iterable[Sequence[Any]]) -> HeaderList:

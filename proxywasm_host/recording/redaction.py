@@ -15,6 +15,7 @@ from typing import Any
 from proxywasm_host.abi.marshal import Call
 from proxywasm_host.recording.file_format import Event, Recording
 from proxywasm_host.recording.secrets import SHORTEST, Secrets
+from proxywasm_host.runtime.filter_config import FilterConfig
 
 __all__ = ["Redaction"]
 
@@ -110,22 +111,23 @@ class Redaction(Secrets):
         """A recording as it may be written."""
         return replace(
             recording,
-            filters=[
-                replace(
-                    filter,
-                    configuration=self._value(as_bytes(filter.configuration)),
-                    vm_configuration=self._value(as_bytes(filter.vm_configuration)),
-                    environment={
-                        name: self.named(name.encode(), value.encode()).decode()
-                        for name, value in (filter.environment or {}).items()
-                    },
-                )
-                for filter in recording.filters
-            ],
+            filters=[self._filter(filter) for filter in recording.filters],
+            neighbours=[(at, self._filter(filter)) for at, filter in recording.neighbours],
             properties={name: self._property(name, value) for name, value in recording.properties.items()},
             start=[self._event(event) for event in recording.start],
             events=[self._event(event) for event in recording.events],
             outcome={name: self._value(value) for name, value in recording.outcome.items()},
+        )
+
+    def _filter(self, filter: FilterConfig) -> FilterConfig:
+        return replace(
+            filter,
+            configuration=self._value(as_bytes(filter.configuration)),
+            vm_configuration=self._value(as_bytes(filter.vm_configuration)),
+            environment={
+                name: self.named(name.encode(), value.encode()).decode()
+                for name, value in (filter.environment or {}).items()
+            },
         )
 
     def _event(self, event: Event) -> Event:

@@ -8,8 +8,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import replace as replaced
 from pathlib import Path
@@ -25,6 +25,7 @@ from proxywasm_host.recording.tap import WHOLE, Tap
 from proxywasm_host.runtime import effects
 from proxywasm_host.runtime.effects import Effect
 from proxywasm_host.runtime.failure import Failure, PluginError
+from proxywasm_host.runtime.filter_config import FilterConfig
 from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.listener import Listener
@@ -91,41 +92,74 @@ def replay(
 
     Raises: OSError, ModuleError, UnknownEngine, EngineUnavailable; ValueError, for another number of modules.
     """
-    filters = recording.filters
     if modules:
-        filters = [replaced(filter, code=code) for filter, code in zip(filters, modules, strict=True)]
+        filters = [replaced(filter, code=code) for filter, code in zip(recording.filters, modules, strict=True)]
+        recording = replaced(recording, filters=filters)
+    filters = recording.everyone
     if limits is not None:
         filters = [replaced(filter, limits=limits) for filter in filters]
     world = _World(recording)
     name = engine or recording.engine or None
     services = world.services()
-    host = Host(name, profile=recording.profile, services=services, hostcalls=hostcalls, listener=listener)
+    host = _Host(name, profile=recording.profile, services=services, hostcalls=hostcalls, listener=listener)
     made: list[Recording] = []
     tap = Tap(host, lambda recording, _: made.append(recording), WHOLE, Redaction(credentials=False), world.clock.now)
     failure: Failure | None = None
     with host:
-        plugins: list[Plugin] = []
+        plugins: dict[_Who, Plugin] = {}
         try:
-            for filter in filters:
-                world.at_start(filter.plugin_name)
-                plugins.append(host.load_plugin(filter))
+            for who, filter in _in_order(filters, recording.start):
+                world.at_start(who)
+                plugins[who] = host.load_plugin(filter)
         except PluginError as error:
             failure = error.failure
             made.append(tap.not_started(filters))
         else:
             player = _Player(host, tap, world, plugins, recording)
             player.play()
-            failure = player.stream.failure or next((each.failure for each in plugins if each.failure), None)
+            failure = player.stream.failure or next((each.failure for each in player.chain if each.failure), None)
     return Replay(host.engine.name, made[0], failure, recording.lines)
+
+
+_Who = tuple[str, int]
+"""A plugin by its name, and which of several of that name it is, as `Event.given` has it."""
+
+
+def _who(given: Mapping[str, Any]) -> _Who:
+    return given["plugin"], given.get("nth", 0)
+
+
+def _of(filters: Iterable[FilterConfig]) -> Iterator[tuple[_Who, FilterConfig]]:
+    names: Counter[str] = Counter()
+    for filter in filters:
+        name = filter.plugin_name
+        yield (name, names[name]), filter
+        names[name] += 1
+
+
+def _in_order(filters: Iterable[FilterConfig], start: Iterable[Event]) -> list[tuple[_Who, FilterConfig]]:
+    """The filters in the order in which they were started."""
+    order = [_who(event.given) for event in start if event.event == "start"]
+    return sorted(_of(filters), key=lambda each: order.index(each[0]) if each[0] in order else len(order))
+
+
+class _Host(Host):
+    """A plugin that joined a VM was tried when that was recorded. Another try would take its answers."""
+
+    def _try(self, *_: object) -> None:
+        pass
 
 
 class _Player:
     """Feeds events to one stream and its plugins."""
 
-    def __init__(self, host: Host, tap: Tap, world: _World, plugins: Sequence[Plugin], recording: Recording) -> None:
+    def __init__(
+        self, host: Host, tap: Tap, world: _World, plugins: Mapping[_Who, Plugin], recording: Recording
+    ) -> None:
         self._host, self._world, self._recording = host, world, recording
-        self._plugins = {plugin.name: plugin for plugin in plugins}
-        self._chain, self._tap = plugins, tap
+        self._plugins = plugins
+        self.chain = [plugins[who] for who, _ in _of(recording.filters)]
+        self._tap = tap
         self._callouts: defaultdict[str, list[effects.Callout]] = defaultdict(list)
         self._replies: dict[str, Event] = {}
         """The last of each cluster."""
@@ -147,10 +181,10 @@ class _Player:
         self._world.at(None)
         if recording.events:
             self._world.clock.set(recording.events[0].time_ns)
-        for plugin, number in reversed(list(zip(self._chain, recording.contexts, strict=False))):
+        for plugin, number in reversed(list(zip(self.chain, recording.contexts, strict=False))):
             plugin._vm.next_context = number
         self.stream = host.http_stream(
-            self._chain,
+            self.chain,
             properties=recording.properties,
             buffer_limit=recording.buffer_limit,
             header_limits=recording.header_limits,
@@ -167,9 +201,10 @@ class _Player:
 
     def _feed(self, event: Event) -> None:
         self._world.at(event)
-        for name, token in reversed([answer for kind, answer in event.answers if kind == "token"]):
-            if name in self._plugins:
-                self._plugins[name]._vm.set_next_token(token)
+        for name, token, *nth in reversed([answer for kind, answer in event.answers if kind == "token"]):
+            plugin = self._plugins.get((name, nth[0] if nth else 0))
+            if plugin is not None:
+                plugin._vm.set_next_token(token)
         self._take(self._done(event))
         waiting: list[Event] = []
         if self._request_out and event.event not in LATE:
@@ -182,7 +217,7 @@ class _Player:
         if event.event == "reply":
             return self._reply(given)
         if event.event in ("tick", "queue"):
-            plugin = self._plugins.get(given["plugin"])
+            plugin = self._plugins.get(_who(given))
             if plugin is None or plugin.failure is not None:
                 return []
             return plugin.tick() if event.event == "tick" else plugin.queue_ready(given["token"])
@@ -244,9 +279,9 @@ class _World:
         self.clock = _Clock(self, (starts or recording.events or [Event("", 0)])[0].time_ns)
         self._answers: defaultdict[str, deque[Any]] = defaultdict(deque)
 
-    def at_start(self, plugin: str) -> None:
+    def at_start(self, who: _Who) -> None:
         """A filter is started."""
-        starts = [each for each in self._recording.start if each.event == "start" and each.given["plugin"] == plugin]
+        starts = [each for each in self._recording.start if each.event == "start" and _who(each.given) == who]
         self.at(starts[0] if starts else None)
 
     def at(self, event: Event | None) -> None:

@@ -8,12 +8,14 @@ Rules of this module:
   they can matter to: a reply for the stream that has called, ticks and messages for all.
 * Numbers that differ from process to process are not written down: contexts are left out, and callouts are counted for
   each cluster.
+* What has started in a VM is part of its state. So a recording has all plugins of the VMs of its stream, those too that
+  the stream does not pass. Notes say whom they concern by the plugin itself, and get its name when they are written.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from hashlib import sha256
@@ -131,7 +133,7 @@ class Notes:
         if row.name in DISPATCH and isinstance(result, int) and plugin is not None:
             made = plugin._root.callout(result)
             if self.events:
-                self.events[-1].answers.append(("token", [plugin.name, result]))
+                self.events[-1].answers.append(("token", [plugin, result]))
             result = "callout {1} to {0!r}".format(*self.callouts.add(plugin, result, made.cluster if made else ""))
         elif row.name in TOKEN and args and plugin is not None and (plugin, args[0]) in self.callouts.known:
             args = ("callout {1} to {0!r}".format(*self.callouts.known[plugin, args[0]]), *args[1:])
@@ -151,6 +153,8 @@ class RecordedStream(HttpStream):
     notes: Notes
     tap: Tap
     plugins: list[Plugin]
+    neighbours: list[Plugin]
+    """Others in their VMs, in the order in which they were started."""
     context_ids: list[int]
     _inside = False
 
@@ -267,13 +271,15 @@ class Tap:
         stream.__class__ = RecordedStream  # it has the same layout, so that streams of nobody are as fast as ever
         recorded = cast("RecordedStream", stream)
         contexts = stream._contexts
+        recorded.plugins = [context.plugin for context in contexts]
+        vms = {plugin._vm for plugin in recorded.plugins}
+        recorded.neighbours = [each for each in self._starts if each._vm in vms and each not in recorded.plugins]
         callouts = Callouts()
-        for plugin in dict.fromkeys(context.plugin for context in contexts):
+        for plugin in dict.fromkeys((*recorded.plugins, *recorded.neighbours)):
             if plugin in self._starts:
                 callouts.made.update(self._starts[plugin].callouts.made)
                 callouts.known.update(self._starts[plugin].callouts.known)
         recorded.tap, recorded.notes = self, Notes(self, self._redaction.copy(), callouts, self._most)
-        recorded.plugins = [context.plugin for context in contexts]
         recorded.context_ids = [context.id for context in contexts]
         self._streams[recorded] = recorded.notes
         self._listen()
@@ -299,7 +305,7 @@ class Tap:
         return Recording(
             loaded,
             [_digest(_code(self.host, filter)) for filter in loaded],
-            [event for notes in self._starts.values() for event in notes.events],
+            _named([event for notes in self._starts.values() for event in notes.events], list(self._starts)),
             profile=self.host.profile.name,
             engine=self.host.engine.name,
             log_level=self.host.services.log.level,
@@ -307,15 +313,16 @@ class Tap:
 
     def _recording(self, stream: RecordedStream, notes: Notes) -> Recording:
         plugins, host = stream.plugins, self.host
-        starts = [self._starts[plugin] for plugin in dict.fromkeys(plugins) if plugin in self._starts]
+        everyone = [*plugins, *stream.neighbours]
+        starts = [notes for plugin, notes in self._starts.items() if plugin in everyone]
         response = stream._chain(RESPONSE)
         status = dict(response.headers).get(b":status", b"") if response.headers else b""
         failure = stream.failure or next((plugin.failure for plugin in plugins if plugin.failure), None)
         return Recording(
             [_as_loaded(plugin) for plugin in plugins],
             [_digest(plugin._vm.config.code) for plugin in plugins],
-            [event for start in starts for event in start.events],
-            notes.events,
+            _named([event for start in starts for event in start.events], everyone),
+            _named(notes.events, everyone),
             {**host.properties, **{name: value for name, value in stream.properties.items() if value is not None}},
             dict(notes.callouts.made),
             stream.context_ids,
@@ -335,6 +342,7 @@ class Tap:
                 if value
             },
             notes.cut or any(start.cut for start in starts),
+            [(_place(each, plugins), _as_loaded(each)) for each in stream.neighbours],
         )
 
     # -- What is heard -------------------------------------------------------------------------------------------
@@ -354,10 +362,10 @@ class Tap:
             for each in notes:
                 if named is not None:
                     cluster, number = each.callouts.known[named]
-                    each.event(name, plugin=plugin.name, cluster=cluster, number=number, **given)
+                    each.event(name, plugin=plugin, cluster=cluster, number=number, **given)
                 else:
-                    each.event(name, plugin=plugin.name, **given)
-            given = None if named is None or notes else {"plugin": plugin.name, **given}
+                    each.event(name, plugin=plugin, **given)
+            given = None if named is None or notes else {"plugin": plugin, **given}
         shown = args[2:] if row.key in REPLIES or row.key == "on_context_create" else args[1:]
         text = f"{plugin.name}: {row.name}({', '.join(map(str, shown))})"
         places = [place for each in notes if (place := each.line(text))]
@@ -390,9 +398,9 @@ class Tap:
     def _started(self, plugin: Plugin, key: str) -> list[Notes]:
         """Notes of a plugin that starts, anew if its VM is another."""
         if key == "on_context_create" or plugin not in self._starts:
-            self._starts = {each: notes for each, notes in self._starts.items() if not each.closed}
+            self._starts = {each: notes for each, notes in self._starts.items() if not (each.closed or each is plugin)}
             self._starts[plugin] = Notes(self, self._redaction, Callouts(), self._most)
-            self._starts[plugin].event("start", plugin=plugin.name)
+            self._starts[plugin].event("start", plugin=plugin)
             for call in self._unowned:
                 self._starts[plugin].call(plugin, call)
             self._unowned.clear()
@@ -400,11 +408,38 @@ class Tap:
 
     def _about(self, plugin: Plugin) -> list[Notes]:
         """Who notes what a plugin does for no stream."""
-        streams = [notes for stream, notes in self._streams.items() if plugin in stream.plugins]
+        streams = [notes for each, notes in self._streams.items() if plugin in (*each.plugins, *each.neighbours)]
         start = self._starts.get(plugin)
         if start is not None and not streams and len(start.events) < MAX_START:
             return [start]
         return streams
+
+
+def _named(events: Iterable[Event], everyone: Sequence[Plugin]) -> list[Event]:
+    """Events as they are written: with the names of those whom they concern (see `Event.given`)."""
+    nth: dict[Plugin, int] = {}
+    for at, plugin in enumerate(everyone):
+        nth.setdefault(plugin, sum(each.name == plugin.name for each in everyone[:at]))
+
+    def named(event: Event) -> Event:
+        given = dict(event.given)
+        plugin = given.get("plugin")
+        if plugin is not None:
+            given["plugin"] = plugin.name
+            if nth.get(plugin):
+                given["nth"] = nth[plugin]
+        answers = [
+            (name, [answer[0].name, answer[1], nth.get(answer[0], 0)] if name == "token" else answer)
+            for name, answer in event.answers
+        ]
+        return replace(event, given=given, answers=answers)
+
+    return [named(event) for event in events]
+
+
+def _place(neighbour: Plugin, plugins: Sequence[Plugin]) -> int:
+    """That of the first plugin in the VM of another."""
+    return next(at for at, plugin in enumerate(plugins) if plugin._vm is neighbour._vm)
 
 
 def _asked(call: Call) -> str | None:

@@ -40,13 +40,20 @@ __all__ = ["REQUEST", "RESPONSE", "FilterChain"]
 BACKPRESSURE_LIMITS = 16
 """How many limits a filter with back-pressure may hold if the carrier does not stop reading."""
 TRAILERS_OUT = (effects.RequestTrailers, effects.ResponseTrailers)
-STOPS_ALL = (HeadersAction.STOP_ALL_ITERATION_AND_BUFFER, HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK)
+# Plain numbers, for members of an enumeration are slow to come by.
+BUFFER, WATERMARK = (
+    int(HeadersAction.STOP_ALL_ITERATION_AND_BUFFER),
+    int(HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK),
+)
 
 
 class IterationState(Enum):
     CONTINUE = 0
     STOP_SINGLE = 1
     STOP_ALL = 2
+
+
+STOP_SINGLE, STOP_ALL = IterationState.STOP_SINGLE, IterationState.STOP_ALL
 
 
 class FilterChain(FilterChainBase):
@@ -92,15 +99,15 @@ class FilterChain(FilterChainBase):
 
     def stop(self, index: int, action: int) -> None:
         """A filter holds the headers; `action` is what its callback returned."""
-        self._stop(index, IterationState.STOP_ALL if action in STOPS_ALL else IterationState.STOP_SINGLE)
-        self.streaming = action == HeadersAction.STOP_ALL_ITERATION_AND_WATERMARK
+        self._stop(index, STOP_ALL if action in (BUFFER, WATERMARK) else STOP_SINGLE)
+        self.streaming = action == WATERMARK
         self._resume_if_asked(index)
 
     def pass_data(self, start: int, data: bytes, end_stream: bool) -> None:
         """Give a part of the body to the filters from `start` on, and out, unless one of them stops that."""
         trailers_added_by = None
         for index in range(start, len(self.filters)):
-            if self.stopped.get(index) is IterationState.STOP_ALL:
+            if self.stopped.get(index) is STOP_ALL:
                 self._hold(data)
                 return
             if self.was_given_end(index):
@@ -132,7 +139,7 @@ class FilterChain(FilterChainBase):
                 self._resume(index)
                 return False
             return True
-        self._stop(index, IterationState.STOP_SINGLE)
+        self._stop(index, STOP_SINGLE)
         if action == DataAction.STOP_ITERATION_NO_BUFFER:
             if self.ended and self.trailers is None and self.buffer is None:
                 self.buffer = b""
@@ -143,7 +150,7 @@ class FilterChain(FilterChainBase):
 
     def _trailers(self, start: int) -> None:
         for index in range(start, len(self.filters)):
-            if self.stopped.get(index) is IterationState.STOP_ALL:  # FilterManager::decodeTrailers: they wait
+            if self.stopped.get(index) is STOP_ALL:  # FilterManager::decodeTrailers: they wait
                 return
             assert self.trailers is not None  # noqa: S101 - trailers never go away
             self.calling = index
@@ -155,7 +162,7 @@ class FilterChain(FilterChainBase):
             self.give_end(index)
             if action:
                 if index not in self.stopped:
-                    self._stop(index, IterationState.STOP_SINGLE)
+                    self._stop(index, STOP_SINGLE)
                 self._resume_if_asked(index)
                 return
             if index in self.stopped:
@@ -174,7 +181,7 @@ class FilterChain(FilterChainBase):
     def _resume(self, index: int) -> None:
         if self.aborted:
             return
-        again = index if self.stopped[index] is IterationState.STOP_ALL else index + 1
+        again = index if self.stopped[index] is STOP_ALL else index + 1
         self.stopped = {other: state for other, state in self.stopped.items() if other != index}
         had_trailers = self.trailers is not None
         if self.passed <= index:

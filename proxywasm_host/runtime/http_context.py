@@ -33,6 +33,8 @@ ON_TRAILERS = ("on_request_trailers", "on_response_trailers")
 # Plain numbers, because members of an enumeration are slow in code that every request runs.
 TRAILERS_MAP = (int(MapType.REQUEST_TRAILERS), int(MapType.RESPONSE_TRAILERS))
 WHITE_SPACE = bytes.maketrans(b" \t\n\v\f\r", b"______")
+DIRECTIONS = (int(StreamType.REQUEST), int(StreamType.RESPONSE))
+"""Numbers of a direction: `REQUEST` and `RESPONSE`."""
 PAUSE = int(HeadersAction.STOP_ITERATION)
 END_STREAM = int(HeadersAction.CONTINUE_AND_END_STREAM)
 NO_BUFFER = int(DataAction.STOP_ITERATION_NO_BUFFER)
@@ -283,12 +285,12 @@ class HttpContext(HttpContextBase, Context):
 
     def continue_stream(self, stream: int) -> Refusal | None:
         """``proxy_continue_stream``."""
-        if stream not in (StreamType.REQUEST, StreamType.RESPONSE):
+        if stream not in DIRECTIONS:
             return super().continue_stream(stream)
-        self.vm.reserve_effect()
-        direction = REQUEST if stream == StreamType.REQUEST else RESPONSE
-        self.maps[HEADERS_MAP[direction]] = None
-        self.vm.defer(self._resume, direction)
+        vm = self.vm
+        vm.reserve_effect()
+        self.maps[HEADERS_MAP[stream]] = None
+        vm.defer(self._resume, stream)
         return None
 
     def _resume(self, direction: int) -> None:
@@ -297,7 +299,7 @@ class HttpContext(HttpContextBase, Context):
 
     def close_stream(self, stream: int) -> Refusal | None:
         """``proxy_close_stream``."""
-        if stream in (StreamType.REQUEST, StreamType.RESPONSE):
+        if stream in DIRECTIONS:
             self.vm.reserve_effect()
             self.vm.defer(self.stream._reset, "wasm_close_stream")
         return None

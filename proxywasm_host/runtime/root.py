@@ -55,6 +55,9 @@ __all__ = ["RootContext"]
 HTTP, GRPC_CALL, GRPC_STREAM, REDIS = range(4)
 """Kinds of callouts, the two lowest bits of their tokens."""
 
+# Plain numbers, for members of an enumeration are slow to come by.
+REPLY_HEADERS, REPLY_TRAILERS = int(MapType.HTTP_CALL_RESPONSE_HEADERS), int(MapType.HTTP_CALL_RESPONSE_TRAILERS)
+REPLY_BODY = int(BufferType.HTTP_CALL_RESPONSE_BODY)
 GRPC_UNAVAILABLE = 14
 CALLOUT = 16 * 1024
 """Bytes of a callout under way beside its content: a client has a connection and a task for it."""
@@ -220,7 +223,8 @@ class RootContext(Context):
             length = (b"content-length", b"%d" % len(body))
             headers = [pair for pair in headers if pair[0] != b"content-length"] + [length]
         token = self.vm.new_token(HTTP)
-        callout = effects.HttpCall(self.plugin, token, cluster, headers, body, lower(trailers), timeout)
+        trailers = lower(trailers) if trailers else trailers
+        callout = effects.HttpCall(self.plugin, token, cluster, headers, body, trailers, timeout)
         started = self._start(callout, headers, body, trailers)
         caller = self.vm.context
         if self.vm.profile.last_callout_resumes and caller is not self and started == token:
@@ -378,14 +382,13 @@ class RootContext(Context):
         if self.vm.profile.dispatch_status:
             reply = with_dispatch_status(reply)
         if isinstance(reply, HttpCallReply):
-            self.maps[MapType.HTTP_CALL_RESPONSE_HEADERS] = lower(reply.headers)
-            self.maps[MapType.HTTP_CALL_RESPONSE_TRAILERS] = lower(reply.trailers) or None
-            self.buffers[BufferType.HTTP_CALL_RESPONSE_BODY] = reply.body
-            count = 0 if reply.failure else len(reply.headers)
-            sizes = count, len(reply.body), len(reply.trailers)
-            self.vm.call(caller or self, "on_http_call_response", self.id, token, *sizes)
-            self.maps[MapType.HTTP_CALL_RESPONSE_HEADERS] = self.maps[MapType.HTTP_CALL_RESPONSE_TRAILERS] = None
-            self.buffers[BufferType.HTTP_CALL_RESPONSE_BODY] = None
+            maps, buffers, headers, trailers, body = self.maps, self.buffers, reply.headers, reply.trailers, reply.body
+            maps[REPLY_HEADERS] = lower(headers)
+            maps[REPLY_TRAILERS] = lower(trailers) if trailers else None
+            buffers[REPLY_BODY] = body
+            count = 0 if reply.failure else len(headers)
+            self.vm.call(caller or self, "on_http_call_response", self.id, token, count, len(body), len(trailers))
+            maps[REPLY_HEADERS] = maps[REPLY_TRAILERS] = buffers[REPLY_BODY] = None
         else:
             self.status = Status.BROKEN_CONNECTION, b"reset"
             self.vm.call(caller or self, "on_http_call_response", self.id, token, 0, 0, 0)

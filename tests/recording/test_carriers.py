@@ -185,5 +185,7 @@ def test_what_a_rule_chose_is_recorded_and_replayed(engine, tmp_path):
     assert answers == [b"a", b"none", b""]
     found = recordings(tmp_path, 3)
     assert [[filter.configuration for filter in recording.filters] for recording in found] == [[b"a"], [b"none"], []]
-    chosen, _, none = found
-    assert (replay(chosen).first_difference, replay(none).first_difference) == (None, None)
+    assert [replay(each).first_difference for each in found] == [None] * 3
+    other = found[1]
+    assert [(place, each.configuration) for place, each in other.neighbours] == [(0, b"a")]
+    assert replay(other, [FILTERS / "rust/panics.wasm"]).first_difference is not None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from proxywasm_host import Host, Services
+from proxywasm_host import FilterConfig, Host, Match, Rule, Services, by_rule
 from proxywasm_host.driver.dispatch import Dispatcher
 from proxywasm_host.effects import HttpCall, HttpCallReply
 from proxywasm_host.errors import ConfigError, ModuleError
@@ -211,6 +211,29 @@ def test_text_that_is_none_comes_back(recorded, probe_of):
     stream.close("\udcff Bearer 12345678")
     [recording] = here.recordings
     assert recording.events[-1].given == {"details": "\udcff Bearer *1******"}
+
+
+def test_what_shares_a_vm_with_a_filter_is_recorded_and_replayed(recorded):
+    """Here two of one name, of which the second to start is in the chain, and the first has a tick meanwhile."""
+    here = recorded()
+    own, ticks = (
+        "\n@on_request_headers\nsay mine\n",
+        "\n@on_configure\nset_tick_period_milliseconds 1000\n@on_tick\nget_current_time_nanoseconds\n",
+    )
+    filters = by_rule(FilterConfig(PROBE, name="p", configuration=own), [Rule(Match(paths=["/a"]), ticks)])
+    neighbour, plugin = [here.host.load_plugin(filter) for filter in filters]
+    assert plugin._vm is neighbour._vm
+    stream = here.host.http_stream([plugin])
+    here.driver.attach(stream, lambda _: None)
+    stream.request_headers(REQUEST, True)
+    neighbour.tick()
+    here.driver.detach(stream)
+    stream.close()
+    [recording] = here.recordings
+    assert [each.given for each in recording.start] == [{"plugin": "p", "nth": 1}, {"plugin": "p"}]
+    assert [(each.event, each.given) for each in recording.events][1] == ("tick", {"plugin": "p", "nth": 1})
+    assert Recording.of_json(json.loads(recording.dump())) == recording
+    assert replay(recording).first_difference is None
 
 
 def test_hostcalls_of_an_embedder_are_given_to_the_replay_too(engine, tmp_path):

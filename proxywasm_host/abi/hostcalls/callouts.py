@@ -9,6 +9,7 @@ from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import MapType, Status
 
 REQUIRED = (b":method", b":path", b":authority")
+REQUEST_HEADERS = int(MapType.REQUEST_HEADERS)
 NO_CLUSTER = "no cluster is called {0!r}: add it to clusters"
 MAX_OPTIONS = 64
 """Most options after the name of a Redis cluster."""
@@ -31,7 +32,7 @@ def proxy_http_call(
     name = text(cluster)
     if name not in vm.services.clusters:
         return Refusal(Status.BAD_ARGUMENT, NO_CLUSTER, name)
-    headers = [(canonical(MapType.REQUEST_HEADERS, key), value) for key, value in headers]
+    headers = [(canonical(REQUEST_HEADERS, key), value) for key, value in headers]
     given = dict(headers)
     missing = [key.decode() for key in REQUIRED if key not in given]
     if vm.profile.dispatch_status:
