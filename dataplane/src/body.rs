@@ -307,6 +307,17 @@ impl Drop for Finish {
     }
 }
 
+impl Content {
+    pub fn size_hint(&self) -> SizeHint {
+        match self {
+            Content::Nothing => SizeHint::with_exact(0),
+            Content::Whole(data) => SizeHint::with_exact(data.as_ref().map_or(0, Bytes::len) as u64),
+            Content::Plain(source) => source.body.size_hint(),
+            Content::Filtered(_, size) => size.hint(),
+        }
+    }
+}
+
 impl Down {
     fn poll(&mut self, context: &mut Context<'_>) -> Next {
         match &mut self.content {
@@ -397,11 +408,6 @@ impl Body for Down {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Nothing => SizeHint::with_exact(0),
-            Content::Whole(data) => SizeHint::with_exact(data.as_ref().map_or(0, Bytes::len) as u64),
-            Content::Plain(source) => source.body.size_hint(),
-            Content::Filtered(_, size) => size.hint(),
-        }
+        self.content.size_hint()
     }
 }

@@ -36,6 +36,7 @@ struct Rest {
 
 impl Rest {
     fn response(mut self, status: StatusCode, headers: HeaderMap, content: Content) -> Response<Down> {
+        let ends = self.busy.ends_with(&content);
         let (status, headers, content) = match self.connect {
             true => websocket::to_connect(status, headers, content),
             false => (status, headers, content),
@@ -48,6 +49,9 @@ impl Rest {
             _lease: self.lease,
             busy: self.busy,
         });
+        if ends {
+            *response.version_mut() = Version::HTTP_10; // hyper closes without being told to keep the connection
+        }
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         response

@@ -237,15 +237,15 @@ impl Route {
         [scheme.as_bytes(), b"://", host, port.as_bytes(), target.as_bytes()].concat()
     }
 
-    /// A target whose beginning, as the route has it, is another.
+    /// A target whose beginning, as the route has it, is another: text for text, as in Envoy and nginx.
     fn rewritten(&self, target: &str, to: &str) -> Option<String> {
         let from = match &self.path {
             Path::Exact(path) | Path::Prefix(path) => path.as_str(),
+            _ if to.ends_with('/') => "/",
             _ => "",
         };
         let rest = target.strip_prefix(from).filter(|_| target.starts_with('/'))?;
-        let joined = if to.ends_with('/') { rest.strip_prefix('/').unwrap_or(rest) } else { rest };
-        Some(format!("{to}{joined}"))
+        Some(format!("{to}{rest}"))
     }
 
     /// Say what upstream is to get instead of what the filters have left.

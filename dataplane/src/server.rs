@@ -1,6 +1,7 @@
 //! The side of clients: connections, their limits and time-outs, and how they end.
 
 use crate::access::{Line, Record};
+use crate::body::Content;
 use crate::config::{Clients, Peer, TlsInfo};
 use crate::exchange;
 use crate::http1_syntax::{Http1Syntax, Refusal};
@@ -67,6 +68,12 @@ impl Busy {
         now.http2 = version == Version::HTTP_2;
         drop(now);
         Busy(state.clone(), version)
+    }
+
+    /// Whether the end of a response is that of the connection, whatever the client has asked for: HTTP/1.0 has no other
+    /// for one without a length.
+    pub fn ends_with(&self, content: &Content) -> bool {
+        self.1 < Version::HTTP_11 && content.size_hint().exact().is_none()
     }
 
     /// The response breaks off. Where its end is that of the connection, only a reset tells the client.

@@ -2,7 +2,7 @@
 
 It says ``listening PORT``, and ``asked PATH`` once a request is there as a whole. Answers by path: ``/echo`` tells the
 request with its trailers, and ``/echo/trailers`` has one of its own, ``x-answer``; ``/together`` answers when two wait for it, both on one connection; ``/begins`` sends a head and a byte, and no
-more; ``/silent`` nothing.
+more; ``/hinted`` answers after many interim responses; ``/silent`` nothing.
 """
 
 from __future__ import annotations
@@ -53,6 +53,10 @@ class Connection(asyncio.Protocol):
             if len(self.together) == 2:
                 for each in self.together:
                     self.answer(each, b"two on one connection")
+        elif path == "/hinted":
+            for _ in range(100):
+                self.h2.send_headers(stream, [(":status", "103"), ("link", "</a>")])
+            self.answer(stream, b"at last")
         elif path == "/begins":
             self.h2.send_headers(stream, [(":status", "200")])
             self.h2.send_data(stream, b"x")

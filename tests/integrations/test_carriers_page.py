@@ -39,7 +39,6 @@ WHAT = (
 )
 OF_HTTP = "requests of HTTP only"
 REASONS = {
-    ("serve", "request trailers"): "to HTTP/2, not tested",
     ("asgi", "WebSocket"): "past the filters",
     ("wsgi", "response bodies part by part"): "as the server has it",
     ("ext-proc", "callouts"): "as `serve`, whose driver it has",

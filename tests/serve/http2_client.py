@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 from collections.abc import Iterable
@@ -60,6 +61,9 @@ class Connection:
         self.flush()
         return stream
 
+    def settimeout(self, seconds: float) -> None:
+        self._socket.settimeout(seconds)
+
     def flush(self) -> None:
         self._socket.sendall(self.h2.data_to_send())
 
@@ -111,6 +115,22 @@ class Stream:
             part = data[at : at + most]
             self._connection.h2.send_data(self._number, part, end_stream=end and at + most >= len(data))
             self._connection.flush()
+
+    def send_while_wanted(self, data: bytes, seconds: float) -> int:
+        """Send as much as the server takes, until it has taken nothing for so long; how much that is."""
+        connection, sent = self._connection, 0
+        connection.settimeout(seconds)
+        with contextlib.suppress(TimeoutError):
+            while sent < len(data):
+                size = min(connection.h2.local_flow_control_window(self._number), connection.h2.max_outbound_frame_size)
+                if size:
+                    connection.h2.send_data(self._number, data[sent : sent + size])
+                    connection.flush()
+                    sent += len(data[sent : sent + size])
+                else:
+                    connection.step()
+        connection.settimeout(60)
+        return sent
 
     def end(self, trailers: Headers = ()) -> None:
         if trailers:

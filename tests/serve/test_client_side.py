@@ -330,6 +330,23 @@ def test_who_waits_for_leave_to_send_gets_it_when_the_body_is_wanted(plain):
         assert seen(client.answer())[3] == "hello"
 
 
+def test_a_client_of_http_1_0_may_keep_its_connection(plain, upstream):
+    """If it asks for that, as long as responses have a length."""
+    upstream.answers["/unknown"] = raw(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n")
+    asked = b"GET %b HTTP/1.0\r\nHost: example.com\r\n%b\r\n"
+    with plain.connect() as client:
+        for _ in range(2):
+            client.send(asked % (b"/", b"Connection: keep-alive\r\n"))
+            assert client.answer().headers["connection"] == "keep-alive"
+        client.send(asked % (b"/unknown", b"Connection: keep-alive\r\n"))
+        answer = client.answer()
+        assert (answer.body, client.rest()) == (b"ok", b"")
+        assert not {"connection", "transfer-encoding"} & set(answer.headers)
+    for version, headers in ((b"1.0", b""), (b"1.1", b"Connection: close\r\n")):
+        told = plain.told((asked % (b"/", headers)).replace(b"1.0", version), GET + b"\r\n")
+        assert (told[:13], told.count(b" 200 OK\r\n")) == (b"HTTP/%b 200 " % version, 1)
+
+
 def test_an_answer_that_comes_early_can_be_read(plain, upstream):
     """The client still sends, and gets the answer, not a reset."""
 

@@ -55,6 +55,7 @@ http {
         location ~* \\.JPG$ { proxy_pass http://app; proxy_set_header Host picture.example; }
         location /api/ { proxy_pass http://app/v1/; proxy_set_header Host $http_host; }
         location /whole { proxy_pass http://app/new; }
+        location /cut { proxy_pass http://app/; }
         location /port/ { proxy_pass http://127.0.0.1:ORIGIN/; }
     }
 }
@@ -78,6 +79,9 @@ REQUESTS = [
     ("", "/api/x/y?z=%20"),
     ("", "/whole"),
     ("", "/wholesome?q"),
+    ("", "/cut"),
+    ("", "/cut/x?y"),
+    ("", "/cuts"),
     ("", "/port/x"),
     ("", "/nothing"),
     ("a.example", "/exact"),

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.serve.http2_client import Connection
 from tests.serve.in_process import Beside, beside
 from tests.serve.origin import Origin, Reader, Request, Writer, raw, running
 from tests.serve.ports import closed_port
@@ -202,6 +203,7 @@ NONSENSE = [
     b"HTTP/1.1 200 OK\r\n" + b"x: 1\r\n" * 101 + b"\r\n",
     b"HTTP/1.1 200 OK\r\nx: " + b"a" * 62_000 + b"\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nx: " + b"a" * 1_000_000,
+    b"HTTP/1.1 103 Early Hints\r\nx: " + b"a" * 1_000_000,
 ]
 
 
@@ -343,7 +345,9 @@ def test_a_client_that_does_not_read_stops_the_server(fresh, origin):
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_client_that_goes_away_ends_the_exchange_with_upstream(fresh, origin, begun):
+@pytest.mark.parametrize("half", [False, True])
+def test_a_client_that_goes_away_ends_the_exchange_with_upstream(fresh, origin, begun, half):
+    """Also one that closes its side alone, as in Envoy and nginx: it looks the same."""
     ended = threading.Event()
 
     async def wait(request: Request, reader: Reader, writer: Writer) -> bool:
@@ -360,4 +364,54 @@ def test_a_client_that_goes_away_ends_the_exchange_with_upstream(fresh, origin, 
             assert client.read(15) == b"HTTP/1.1 200 OK"
         while not origin.requests:
             time.sleep(0.01)
+        if half:
+            client.end()
+            assert ended.wait(10)
     assert ended.wait(10)
+
+
+def test_a_client_of_http2_that_does_not_read_stops_the_server(fresh, origin):
+    written = 0
+
+    async def large(request: Request, reader: Reader, writer: Writer) -> bool:
+        nonlocal written
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (400 << 16))
+        for _ in range(400):
+            writer.write(b"x" * (1 << 16))
+            await writer.drain()
+            written += 1
+        return True
+
+    origin.answers["/"] = large
+    with Connection(fresh.port) as connection:
+        stream = connection.stream("GET", "/", end=True)
+        assert stream.status == 200
+        time.sleep(0.3)
+        assert written < 200
+        other = connection.stream("GET", "/other", end=True)
+        assert (other.status, json.loads(other.rest())["target"]) == (200, "/other")
+        assert len(stream.rest()) == 400 << 16
+
+
+def test_a_server_that_does_not_read_stops_a_client_of_http2(fresh, origin):
+    going = threading.Event()
+
+    async def slow(request: Request, reader: Reader, writer: Writer) -> bool:
+        while not going.is_set():
+            await asyncio.sleep(0.01)
+        await request.read(reader)
+        said = b"%d" % len(request.body)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(said), said))
+        return True
+
+    origin.answers["/"] = slow
+    size = 32 << 20
+    with Connection(fresh.port) as connection:
+        stream = connection.stream("POST", "/", [("content-length", str(size))])
+        sent = stream.send_while_wanted(b"x" * size, 0.3)
+        assert 0 < sent < size
+        going.set()
+        while sent < size:
+            sent += stream.send_while_wanted(b"x" * (size - sent), 10)
+        stream.end()
+        assert stream.rest() == b"%d" % size
