@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPResponse
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ import pytest
 from tests.serve.conftest import BODY, HEADERS
 from tests.serve.ports import listening
 
+GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
 CHECKED = """\
 local wrong = 0
 function response(status, headers, body)
@@ -273,11 +275,18 @@ def test_a_process_killed_under_load_loses_only_what_it_had(serve):
 
 def test_without_descriptors_it_waits_and_goes_on(serve):
     served = serve(settings={"filters": [], "clients": {"max_connections": 10000}})
-    served.get()
+    known = socket.create_connection(address_of(served), 10)
+    known.sendall(GET)
+    assert known.recv(65536).startswith(b"HTTP/1.1 200 ")
     open_now = len(list(Path(f"/proc/{served.process.pid}/fd").iterdir()))
     resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE, (open_now + 8, open_now + 8))
     held = [socket.create_connection(address_of(served), 10) for _ in range(20)]
     time.sleep(0.3)
-    for client in held:
+    for _ in range(100):  # who has a connection loses nothing
+        known.sendall(GET)
+        answer = HTTPResponse(known)
+        answer.begin()
+        assert (answer.status, len(answer.read()) > 0) == (200, True)
+    for client in (known, *held):
         client.close()
     assert served.get().status_code == 200

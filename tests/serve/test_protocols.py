@@ -6,7 +6,9 @@ import shutil
 import socket
 import ssl
 import subprocess
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2
@@ -221,6 +223,54 @@ def test_certificates_are_exchanged_while_it_serves(serve, tmp_path):
     now[0].write_text("no certificate")
     assert served.wait_for("not loaded, nothing has changed: TLS: cannot use .*cert.pem")
     assert trusted(new) == 200
+
+
+def test_no_connection_is_lost_while_certificates_are_exchanged(serve, tmp_path):
+    """In each process; and one that cannot be used changes nothing in any."""
+    for name in ("old", "new", "now"):
+        (tmp_path / name).mkdir()
+    pairs = [certificate(tmp_path / "old"), certificate(tmp_path / "new")]
+    now = [tmp_path / "now" / name for name in ("cert.pem", "key.pem")]
+
+    def use(pair: tuple[str, str]) -> None:
+        for source, target in zip(pair, now, strict=True):
+            shutil.copy(source, f"{target}.new")
+            Path(f"{target}.new").replace(target)
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    ended = threading.Event()
+
+    def ask() -> set[bytes]:
+        told = set()
+        while not ended.wait(0.01):
+            with connected(served) as plain, context.wrap_socket(plain) as client:
+                client.sendall(b"GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+                told.add(b"".join(iter(lambda: client.recv(65536), b""))[:13])
+        return told
+
+    use(pairs[0])
+    tls = {"certificate": str(now[0]), "key": str(now[1])}
+    served = serve(HEADERS, watch=True, settings={"tls": tls}, workers=2, access_log="off", log_level="error")
+    with ThreadPoolExecutor(2) as pool:
+        asking = [pool.submit(ask) for _ in range(2)]
+        try:
+            for number in range(1, 4):
+                use(pairs[number % 2])
+                reloaded(served, "loaded", 2 * number)
+            now[0].write_text("no certificate")
+            reloaded(served, "refused", 1)
+        finally:
+            ended.set()
+        assert [one.result() for one in asking] == [{b"HTTP/1.1 200 "}] * 2
+
+
+def reloaded(served, outcome: str, times: int) -> None:
+    """Wait until all processes together have reloaded so often."""
+    until = time.monotonic() + 60
+    while served.metrics().get(f'proxywasm_reloads_total{{outcome="{outcome}"}}', 0) < times:
+        assert time.monotonic() < until, served.log
+        time.sleep(0.1)
 
 
 def test_clients_certificates(serve, tmp_path):

@@ -14,7 +14,7 @@ import httpx2
 
 from proxywasm_host.serve.reload import Watch
 from proxywasm_host.serve.source import Source
-from tests.serve.conftest import AUTH, HEADERS
+from tests.serve.conftest import AUTH, HEADERS, PANICS
 
 GO = HEADERS.replace("rust", "go")
 
@@ -100,6 +100,25 @@ def test_what_cannot_be_loaded_changes_nothing_and_is_told_once(serve, tmp_path)
     loaded(served, 1)
     assert served.get().headers["x-wasm"] == "two"
     assert "Traceback" not in served.log
+
+
+def test_what_comes_back_starts_what_has_failed(on_engine, tmp_path):
+    """Though it is what runs already."""
+    file = tmp_path / "chain.json"
+    filters = [
+        {"file": PANICS, "configuration": "response_headers", "failure_policy": "fail_closed"},
+        {"file": HEADERS, "configuration": "one"},
+    ]
+    chain = json.dumps({"filters": filters, "watch": True})
+    put(file, chain)
+    served = on_engine(config=file)
+    assert [served.get().status_code for _ in range(2)] == [503, 503]
+    started = served.live()["workers"][0]["chain"][0]["state"]
+    put(file, "{")
+    served.wait_for("not loaded, nothing has changed")
+    put(file, chain)
+    loaded(served, 1)
+    assert (started, served.live()["workers"][0]["chain"][0]["state"]) == ("failed", "running")
 
 
 def test_files_that_the_command_line_names_are_watched(serve, tmp_path):
