@@ -41,6 +41,8 @@ pub type Next = Poll<Option<Result<Frame<Bytes>, Stopped>>>;
 pub struct Source {
     pub body: Incoming,
     idle: Duration,
+    /// More trailers are none.
+    fields: usize,
     late: Option<Pin<Box<Sleep>>>,
     waiting: bool,
     progress: Option<Progress>,
@@ -68,8 +70,8 @@ impl Progress {
 }
 
 impl Source {
-    pub fn new(body: Incoming, idle: Duration) -> Source {
-        Source { body, idle, late: None, waiting: false, progress: None, deadline: None, stopped: None }
+    pub fn new(body: Incoming, idle: Duration, fields: usize) -> Source {
+        Source { body, idle, fields, late: None, waiting: false, progress: None, deadline: None, stopped: None }
     }
 
     /// When the whole of it must have come.
@@ -100,7 +102,10 @@ impl Source {
         match Pin::new(&mut self.body).poll_frame(context) {
             Poll::Ready(next) => {
                 self.waiting = false;
-                Poll::Ready(next.map(|frame| frame.map_err(|_| Stopped::Broken)))
+                Poll::Ready(next.map(|frame| match frame {
+                    Ok(frame) if frame.trailers_ref().is_none_or(|all| all.len() <= self.fields) => Ok(frame),
+                    _ => Err(Stopped::Broken),
+                }))
             }
             Poll::Pending => {
                 let late = self.late.get_or_insert_with(|| Box::pin(sleep(self.idle)));

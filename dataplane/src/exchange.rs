@@ -104,7 +104,7 @@ pub async fn answer(thread: Rc<ServerThread>, peer: Rc<Peer>, busy: Busy, mut re
     let upgrades = request.version() >= Version::HTTP_11 && request.headers().contains_key(header::UPGRADE);
     let client = upgrades.then(|| hyper::upgrade::on(&mut request));
     let (parts, body) = request.into_parts();
-    let read = head::read(&parts, &peer);
+    let read = head::read(&parts, &peer, generation.config.clients.max_headers);
     let mut line = (generation.log.format != Format::Off).then(|| Line {
         client: Some(peer.client.ip()),
         method: parts.method.as_str().to_owned(),
@@ -196,10 +196,16 @@ impl<'a> Destination<'a> {
         upstream.settings.total_timeout.map(|limit| self.began + limit.0)
     }
 
+    /// The body of the client's request.
+    fn request_source(&self, body: Incoming, upstream: Option<&Arc<Upstream>>) -> Source {
+        Source::new(body, self.idle(upstream), self.generation.config.clients.max_headers)
+    }
+
     /// The body of upstream's response.
     fn source(&self, body: Incoming, upstream_request: &UpstreamRequest) -> Source {
         let upstream = upstream_request.upstream.as_ref();
-        Source::new(body, self.idle(upstream)).until(upstream.and_then(|upstream| self.deadline(upstream)))
+        let fields = upstream.map_or(usize::MAX, |upstream| upstream.settings.max_headers);
+        Source::new(body, self.idle(upstream), fields).until(upstream.and_then(|upstream| self.deadline(upstream)))
     }
 
     /// Send a request to its upstream, and wait for the answer.
@@ -244,7 +250,7 @@ async fn direct(
     let is_head = head.method == Method::HEAD;
     let up = match body.is_end_stream() {
         true => Up::Nothing,
-        false => Up::Plain(Source::new(body, destination.idle(destination.upstream(&head).as_ref())).noting(&progress)),
+        false => Up::Plain(destination.request_source(body, destination.upstream(&head).as_ref()).noting(&progress)),
     };
     let mut upstream_request = UpstreamRequest::default();
     let answer = destination.ask(head, up, &progress, None, &mut upstream_request).await;
@@ -343,8 +349,7 @@ impl Filtered<'_> {
             }
         };
         rest.finish = Some(Finish(stream.clone(), false));
-        let mut source =
-            (!whole).then(|| Source::new(body, self.destination.idle(upstream.as_ref())).noting(&progress));
+        let mut source = (!whole).then(|| self.destination.request_source(body, upstream.as_ref()).noting(&progress));
         let (mut head, end) = match request_head(&stream, &mut source).await {
             Came::Up(Some(head), end) => (head, end),
             Came::Up(None, _) => return rest.answer(StatusCode::SERVICE_UNAVAILABLE, ""),

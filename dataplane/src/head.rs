@@ -87,9 +87,13 @@ pub fn has_word(headers: &HeaderMap, name: HeaderName, word: &str) -> bool {
     })
 }
 
-/// Take a request apart. What could be taken in two ways is refused.
-pub fn read(parts: &request::Parts, peer: &Peer) -> Result<Head, Refused> {
+/// Take a request apart. What could be taken in two ways is refused, and so are more than so many headers, which
+/// `http1_syntax` counts for HTTP/1 alone.
+pub fn read(parts: &request::Parts, peer: &Peer, most: usize) -> Result<Head, Refused> {
     let bad = |why| Refused(StatusCode::BAD_REQUEST, why);
+    if parts.headers.len() > most {
+        return Err(Refused(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "there are too many headers"));
+    }
     if parts.method == Method::CONNECT {
         return Err(Refused(StatusCode::NOT_IMPLEMENTED, "CONNECT is not supported"));
     }

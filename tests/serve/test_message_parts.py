@@ -84,6 +84,17 @@ def test_trailers_over_http2(engine, server):
     assert body.endswith(b" x-asked=changed x-more=1 ab")
 
 
+def test_as_many_headers_and_trailers_as_are_allowed_over_http2(server):
+    """More are refused before filters see them, as over HTTP/1."""
+    tls = {"ca": server.tls[0], "server_name": "localhost"}
+    upstream = {"url": f"https://127.0.0.1:{server.port}", "protocol": "http2", "tls": tls}
+    with beside({"upstream": upstream, "filters": [HEADERS], "clients": {"max_headers": 100}}) as served:
+        for count, headers_status, trailers_status in ((100, "200", "200"), (101, "431", "400")):
+            many = [("x", "1")] * count
+            assert request(served.port, "/echo", many, b"ab", tls=False)[0][":status"] == headers_status
+            assert request(served.port, "/echo", [], b"ab", many, tls=False)[0][":status"] == trailers_status
+
+
 # -- Leave to send -----------------------------------------------------------------------------------------------------
 
 EXPECT = POST + b"content-length: 5\r\nexpect: 100-continue\r\n\r\n"

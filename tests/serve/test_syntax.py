@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.serve.syntax import Upstream, column, envoy, read
+from tests.serve.syntax import CASES, HTTP2_CASES, Upstream, column, envoy, read
 
 PAGE = read()
 
@@ -31,7 +31,12 @@ def test_envoy(upstream, tmp_path):
         assert column(port, upstream) == PAGE["Envoy"]
 
 
+UNSEEN = {"a pseudo-header in trailers"}
+"""The library for HTTP/2 takes it away, and nobody sees it."""
+
+
 def test_nothing_passes_that_both_others_refuse():
+    assert set(PAGE["serve"]) == {*CASES, *HTTP2_CASES}
     for name, cell in PAGE["serve"].items():
-        if not (PAGE["Envoy"][name].startswith("200") or PAGE["nginx"][name].startswith("200")):
+        if name not in UNSEEN and not (PAGE["Envoy"][name].startswith("200") or PAGE["nginx"][name].startswith("200")):
             assert not cell.startswith("200"), name
