@@ -368,18 +368,18 @@ def read() -> dict[str, dict[str, str]]:
 
 def main() -> None:
     columns: dict[str, dict[str, str]] = {}
-    upstream = Upstream()
+    ours, envoys, nginxs = Upstream(), Upstream(), Upstream()  # what still comes late is counted for who has sent it
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder, port = Path(name), closed_port()
-        (folder / "none.yaml").write_text(json.dumps({"upstream": f"http://127.0.0.1:{upstream.port}", "filters": []}))
+        (folder / "none.yaml").write_text(json.dumps({"upstream": f"http://127.0.0.1:{ours.port}", "filters": []}))
         where = ["--listen", f"127.0.0.1:{port}", "--access-log", "off"]
         command = [sys.executable, "-m", "proxywasm_host.cli", "serve", "--config", folder / "none.yaml", *where]
-        columns["serve"] = column(stack.enter_context(started(command, port)), upstream)
-        columns["Envoy"] = column(stack.enter_context(envoy(folder, upstream)), upstream)
+        columns["serve"] = column(stack.enter_context(started(command, port)), ours)
+        columns["Envoy"] = column(stack.enter_context(envoy(folder, envoys)), envoys)
         program = os.environ.get("NGINX") or shutil.which("nginx")
         if program:
-            port, http2_port = stack.enter_context(nginx(program, folder, upstream))
-            columns["nginx"] = column(port, upstream, http2_port)
+            port, http2_port = stack.enter_context(nginx(program, folder, nginxs))
+            columns["nginx"] = column(port, nginxs, http2_port)
         else:
             columns["nginx"] = read()["nginx"]
     PAGE.write_text(page(columns))
