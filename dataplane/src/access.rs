@@ -128,7 +128,7 @@ pub struct Record {
     pub status: u16,
     pub bytes: u64,
     pub details: Option<String>,
-    line: Option<Line>,
+    line: Option<Box<Line>>,
     began: Instant,
     log: Rc<Log>,
     counts: std::sync::Arc<Mutex<Counts>>,
@@ -137,6 +137,7 @@ pub struct Record {
 impl Record {
     pub fn begin(line: Option<Line>, log: Rc<Log>, counts: std::sync::Arc<Mutex<Counts>>) -> Record {
         counts.lock().unwrap().in_progress += 1;
+        let line = line.map(Box::new);
         Record { status: 0, bytes: 0, details: None, line, began: Instant::now(), log, counts }
     }
 

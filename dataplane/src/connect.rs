@@ -11,8 +11,6 @@ use rustls::pki_types::ServerName;
 use std::future::Future;
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -69,21 +67,6 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// Whether a connection has carried a response: the server may then close it at any time, also when a request is on its
-/// way there.
-#[derive(Clone, Default)]
-pub struct Reused(Arc<AtomicBool>);
-
-impl Reused {
-    pub fn set(&self) {
-        self.0.store(true, Relaxed);
-    }
-
-    pub fn get(&self) -> bool {
-        self.0.load(Relaxed)
-    }
-}
-
 #[derive(Clone)]
 pub struct Tcp(HttpConnector);
 
@@ -98,7 +81,7 @@ impl Service<Uri> for Tcp {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connecting = self.0.call(uri);
-        Box::pin(async { Ok(Stream { io: connecting.await?, reused: Reused::default(), closed: false }) })
+        Box::pin(async { Ok(Stream { io: connecting.await?, closed: false }) })
     }
 }
 
@@ -106,7 +89,6 @@ impl Service<Uri> for Tcp {
 /// dropped without an error, for hyper would let an error take the place of the answer, which can still be read.
 pub struct Stream {
     io: TokioIo<TcpStream>,
-    reused: Reused,
     closed: bool,
 }
 
@@ -124,7 +106,7 @@ impl Stream {
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {
-        self.io.connected().extra(self.reused.clone())
+        self.io.connected()
     }
 }
 

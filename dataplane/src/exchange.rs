@@ -16,7 +16,6 @@ use http::header::{self, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use hyper::body::{Body as _, Incoming};
 use hyper::upgrade::OnUpgrade;
-use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -96,9 +95,27 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-type Answer = Result<Response<Down>, Infallible>;
+/// A request whose head has been read.
+pub struct Exchange {
+    generation: Rc<Generation>,
+    peer: Rc<Peer>,
+    head: Box<Head>,
+    body: Incoming,
+    /// The connection, if the client asks for another protocol.
+    client: Option<OnUpgrade>,
+    /// How a WebSocket is accepted that we open for the client.
+    accepted: Option<Box<HeaderValue>>,
+    protocol: &'static str,
+    rest: Rest,
+}
 
-pub async fn answer(thread: Rc<ServerThread>, peer: Rc<Peer>, busy: Busy, mut request: Request<Incoming>) -> Answer {
+/// Read a request's head; the answer, if it is refused.
+pub fn begin(
+    thread: &ServerThread,
+    peer: Rc<Peer>,
+    busy: Busy,
+    mut request: Request<Incoming>,
+) -> Result<Exchange, Box<Response<Down>>> {
     let generation = thread.generation();
     let accepted = websocket::from_connect(&mut request).map(Box::new);
     let upgrades = request.version() >= Version::HTTP_11 && request.headers().contains_key(header::UPGRADE);
@@ -122,7 +139,7 @@ pub async fn answer(thread: Rc<ServerThread>, peer: Rc<Peer>, busy: Busy, mut re
         Ok(head) => head,
         Err(Refused(status, why)) => {
             let rest = Rest { record: begin(line), busy, lease: None, finish: None, connect: false };
-            return Ok(rest.refuse(status, &format!("{why}\n")));
+            return Err(Box::new(rest.refuse(status, &format!("{why}\n"))));
         }
     };
     head::forward(&mut head, &generation.config.forwarded, &peer);
@@ -138,28 +155,36 @@ pub async fn answer(thread: Rc<ServerThread>, peer: Rc<Peer>, busy: Busy, mut re
             line.request_id = text(REQUEST_ID);
         }
     }
-    let mut rest = Rest { record: begin(line), busy, lease: None, finish: None, connect: accepted.is_some() };
-    let route = generation.routes.choose(&head);
-    let chain = route.map_or(generation.config.chain, |route| route.chain);
-    let opens = head.upgrade.as_ref().is_some_and(|to| websocket::is(to.as_bytes()));
-    if !(opens && body.is_end_stream()) {
-        head.upgrade = None; // the request is served without
-    }
-    rest.record.upstream(route, &UpstreamInfo::default());
-    let destination = Destination {
-        generation: &generation,
-        route,
-        began: Instant::now(),
-        drawn: fastrand::u64(..),
-        accepted: accepted.as_deref(),
-    };
-    Ok(match (&generation.filters, chain) {
-        (Some(filters), Some(chain)) => {
-            let exchange = Filtered { destination, chain, method: head.method.clone() };
-            exchange.run(filters, head, body, client, protocol(parts.version), &peer, rest).await
+    let rest = Rest { record: begin(line), busy, lease: None, finish: None, connect: accepted.is_some() };
+    let protocol = protocol(parts.version);
+    Ok(Exchange { generation, peer, head, body, client, accepted, protocol, rest })
+}
+
+impl Exchange {
+    pub async fn run(self) -> Response<Down> {
+        let Exchange { generation, peer, mut head, body, client, accepted, protocol, mut rest } = self;
+        let route = generation.routes.choose(&head);
+        let chain = route.map_or(generation.config.chain, |route| route.chain);
+        let opens = head.upgrade.as_ref().is_some_and(|to| websocket::is(to.as_bytes()));
+        if !(opens && body.is_end_stream()) {
+            head.upgrade = None; // the request is served without
         }
-        _ => direct(destination, head, body, client, rest).await,
-    })
+        rest.record.upstream(route, &UpstreamInfo::default());
+        let destination = Destination {
+            generation: &generation,
+            route,
+            began: Instant::now(),
+            drawn: fastrand::u64(..),
+            accepted: accepted.as_deref(),
+        };
+        match (&generation.filters, chain) {
+            (Some(filters), Some(chain)) => {
+                let filtered = Filtered { destination, chain, method: head.method.clone() };
+                filtered.run(filters, head, body, client, protocol, &peer, rest).await
+            }
+            _ => direct(destination, head, body, client, rest).await,
+        }
+    }
 }
 
 /// Where a request goes.
@@ -211,7 +236,7 @@ impl<'a> Destination<'a> {
     /// Send a request to its upstream, and wait for the answer.
     async fn ask(
         &self,
-        mut head: Head,
+        mut head: Box<Head>,
         up: Up,
         progress: &Progress,
         wanted: Option<&str>,
@@ -241,7 +266,7 @@ impl<'a> Destination<'a> {
 
 async fn direct(
     destination: Destination<'_>,
-    head: Head,
+    head: Box<Head>,
     body: Incoming,
     client: Option<OnUpgrade>,
     mut rest: Rest,
@@ -323,7 +348,7 @@ impl Filtered<'_> {
     async fn run(
         mut self,
         filters: &Arc<Filters>,
-        mut head: Head,
+        mut head: Box<Head>,
         body: Incoming,
         client: Option<OnUpgrade>,
         protocol: &str,

@@ -67,7 +67,7 @@ pub enum Piece {
 }
 
 /// A head that came out of the filters; `None` if HTTP has no form for it.
-pub type RequestOut = Option<Head>;
+pub type RequestOut = Option<Box<Head>>;
 pub type ResponseOut = Option<(StatusCode, HeaderMap)>;
 
 /// What has come out of the filters and was not taken, for one direction.
@@ -801,7 +801,7 @@ fn request_out(headers: &Bound<'_, PyAny>, ends: bool, came: &HeaderMap) -> PyRe
     let upgrade = map.get(header::UPGRADE).cloned();
     clean(&mut map);
     right_length(&mut map, ends);
-    Ok(Some(Head { method, authority, target, https, headers: map, origin: None, upgrade }))
+    Ok(Some(Box::new(Head { method, authority, target, https, headers: map, origin: None, upgrade })))
 }
 
 fn response_out(headers: &Bound<'_, PyAny>, switching: bool, came: &HeaderMap) -> PyResult<ResponseOut> {

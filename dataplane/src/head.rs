@@ -89,7 +89,7 @@ pub fn has_word(headers: &HeaderMap, name: HeaderName, word: &str) -> bool {
 
 /// Take a request apart. What could be taken in two ways is refused, and so are more than so many headers, which
 /// `http1_syntax` counts for HTTP/1 alone.
-pub fn read(parts: &request::Parts, peer: &Peer, most: usize) -> Result<Head, Refused> {
+pub fn read(parts: &request::Parts, peer: &Peer, most: usize) -> Result<Box<Head>, Refused> {
     let bad = |why| Refused(StatusCode::BAD_REQUEST, why);
     if parts.headers.len() > most {
         return Err(Refused(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "there are too many headers"));
@@ -173,7 +173,7 @@ pub fn read(parts: &request::Parts, peer: &Peer, most: usize) -> Result<Head, Re
         }
     }
     let https = peer.tls.is_some();
-    Ok(Head { method: parts.method.clone(), authority, target, https, headers, origin: None, upgrade })
+    Ok(Box::new(Head { method: parts.method.clone(), authority, target, https, headers, origin: None, upgrade }))
 }
 
 /// A host and its port (RFC 9110, section 7.2).
@@ -238,17 +238,20 @@ fn address(hop: &[u8]) -> Option<IpAddr> {
 }
 
 /// The request for upstream. `None` if HTTP has no form for it.
-pub fn for_upstream(mut head: Head, base: &Base, rewrite_host: bool, http2: bool, body: Up) -> Option<Request<Up>> {
-    let target = if head.target == "*" { head.target.clone() } else { format!("{}{}", base.prefix, head.target) };
+pub fn for_upstream(head: Box<Head>, base: &Base, rewrite_host: bool, http2: bool, body: Up) -> Option<Request<Up>> {
+    let mut head = *head;
+    let target = match head.target == "*" || base.prefix.is_empty() {
+        true => std::mem::take(&mut head.target),
+        false => format!("{}{}", base.prefix, head.target),
+    };
     if rewrite_host || head.authority.is_empty() {
         head.say_host(HeaderValue::from_str(base.authority.as_str()).ok()?);
     }
-    let uri = Uri::builder().scheme(base.scheme.clone());
     let uri = match http2 {
-        true => uri.authority(head.authority.as_bytes()),
-        false => uri.authority(base.authority.clone()),
+        true => Uri::builder().scheme(base.scheme.clone()).authority(head.authority.as_bytes()),
+        false => Uri::builder(),
     };
-    let uri = uri.path_and_query(target.as_str()).build().ok()?;
+    let uri = uri.path_and_query(target).build().ok()?;
     let mut headers = head.headers;
     match http2 {
         true => drop(headers.remove(header::HOST)),

@@ -1,4 +1,4 @@
-//! HTTP/2 to a server: connections that requests share. Those of HTTP/1.1 are kept by hyper's own pool.
+//! HTTP/2 to a server: connections that requests share.
 
 use crate::balance::Active;
 use crate::body::Up;

@@ -10,6 +10,7 @@ use http::Version;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -413,8 +414,15 @@ async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let client = peer.client;
     let service = service_fn(|request| {
         let busy = Busy::begin(&state, request.version());
+        let begun = exchange::begin(thread, peer.clone(), busy, request);
         // on the heap while it runs: a connection has room for it else, also when it is idle
-        Box::pin(exchange::answer(thread.clone(), peer.clone(), busy, request))
+        let answer = begun.map(|exchange| Box::pin(exchange.run()));
+        async {
+            Ok::<_, Infallible>(match answer {
+                Ok(running) => running.await,
+                Err(refused) => *refused,
+            })
+        }
     });
     let mut builder = auto::Builder::new(Local);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(clients.max_header_size.max(8192));

@@ -3,19 +3,16 @@
 use crate::balance::{Active, AllKnown, Server, Servers};
 use crate::body::{Progress, Stopped, Up};
 use crate::config::{self, Protocol};
-use crate::connect::{Connector, Reused};
+use crate::connect::Connector;
 use crate::head::{Base, Head, for_upstream, size};
+use crate::http1::{self, Http1};
 use crate::http2::{Answer, Failed, Http2};
 use crate::retry::{Kept, Policy};
-use crate::server::HEADERS;
 use crate::tls;
 use crate::websocket;
 use http::uri::Scheme;
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Response};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::connect::HttpInfo;
-use hyper_util::client::legacy::{Client, Error};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use std::error::Error as _;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -134,7 +131,7 @@ pub struct Upstream {
     pub settings: config::Upstream,
     servers: Servers,
     http2: Vec<Option<Http2>>,
-    client: Client<Connector, Up>,
+    http1: Vec<Http1>,
     retry: Option<Policy>,
     slots: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
@@ -147,8 +144,14 @@ pub struct Lease {
     _used: Used,
 }
 
-/// The server, and the stream of a connection.
-type Used = (Active, Option<Active>);
+/// The server, and what carries the request.
+type Used = (Active, Option<Held>);
+
+#[expect(dead_code, reason = "held until it is dropped")]
+enum Held {
+    Stream(Active),
+    Connection(http1::Connection),
+}
 
 /// What is to be done, beside the request itself.
 pub struct Call<'a> {
@@ -204,16 +207,7 @@ impl Upstream {
             all.push(Server::new(base, server.weight, known));
         }
         let http1 = Connector::new(&settings, &[]).map_err(whose)?;
-        let mut builder = Client::builder(TokioExecutor::new());
-        builder
-            .pool_timer(TokioTimer::new())
-            .timer(TokioTimer::new())
-            .pool_idle_timeout(settings.keepalive.0)
-            .http1_max_buf_size(settings.max_header_size.max(8192));
-        if settings.max_headers > HEADERS {
-            builder.http1_max_headers(settings.max_headers); // which then are on the heap
-        }
-        let client = builder.build(http1);
+        let http1 = all.iter().map(|server| Http1::new(server.base.uri(), http1.clone(), &settings)).collect();
         let offered: &[&[u8]] = match settings.protocol {
             Protocol::Http1 => &[],
             Protocol::Http2 => &[b"h2"],
@@ -238,8 +232,8 @@ impl Upstream {
         Ok(Upstream {
             name: name.into(),
             servers: Servers::new(all, settings.balance, settings.outlier_detection.clone()),
+            http1,
             http2,
-            client,
             retry: settings.retry.clone().map(Policy::new),
             slots: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
             waiting: Arc::default(),
@@ -267,7 +261,7 @@ impl Upstream {
     /// sent again. What is in use until the response is over is put into `lease`.
     pub async fn ask(
         &self,
-        head: Head,
+        head: Box<Head>,
         up: Up,
         progress: &Progress,
         call: Call<'_>,
@@ -289,7 +283,7 @@ impl Upstream {
     async fn ask_again(
         &self,
         (policy, slot, call): (&Policy, OwnedSemaphorePermit, &Call<'_>),
-        head: Head,
+        head: Box<Head>,
         up: Up,
         progress: &Progress,
         lease: &mut Option<Lease>,
@@ -326,7 +320,7 @@ impl Upstream {
     async fn attempt(
         &self,
         (at, server): (usize, &Server),
-        head: Head,
+        head: Box<Head>,
         up: Up,
         progress: &Progress,
         (call, per_try): (&Call<'_>, Option<Duration>),
@@ -335,9 +329,9 @@ impl Upstream {
         let active = server.begin();
         info.attempts += 1;
         info.address = Address::Named(server.address.clone());
-        let mut stream = None;
+        let mut held = None;
         let answer = {
-            let mut sent = pin!(self.send(at, server, head, up, progress, &mut stream));
+            let mut sent = pin!(self.send(at, server, head, up, progress, &mut held));
             let (began, limit) = (Instant::now(), call.timeout.unwrap_or(self.settings.timeout.0));
             loop {
                 let (last, deadline) = (progress.last(), call.deadline);
@@ -374,17 +368,17 @@ impl Upstream {
             }
             Err(_) => (),
         }
-        (answer, (active, stream))
+        (answer, (active, held))
     }
 
     async fn send(
         &self,
         at: usize,
         server: &Server,
-        head: Head,
+        head: Box<Head>,
         up: Up,
         progress: &Progress,
-        stream: &mut Option<Active>,
+        held: &mut Option<Held>,
     ) -> Result<(Response<Incoming>, Option<SocketAddr>), UpstreamError> {
         let rewrite = self.settings.rewrite_host;
         let upgrades = head.upgrade.is_some();
@@ -399,7 +393,7 @@ impl Upstream {
                 let accepted = upgrades.then(|| websocket::connect(&mut request));
                 return match Box::pin(http2.send(request)).await {
                     Ok(Answer { mut response, remote, stream: used }) => {
-                        *stream = Some(used);
+                        *held = Some(Held::Stream(used));
                         accepted.into_iter().for_each(|accepted| websocket::connected(&mut response, accepted));
                         self.check(&response, upgrades)?;
                         Ok((response, remote))
@@ -410,9 +404,10 @@ impl Upstream {
             }
         }
         let request = for_upstream(head, &server.base, rewrite, false, up).ok_or_else(UpstreamError::unsendable)?;
-        let response = self.send_http1(request).await?;
+        let (response, connection) = self.http1[at].send(request).await?;
         self.check(&response, upgrades)?;
-        let remote = response.extensions().get::<HttpInfo>().map(HttpInfo::remote_addr);
+        let remote = connection.remote;
+        *held = Some(Held::Connection(connection));
         Ok((response, remote))
     }
 
@@ -425,79 +420,9 @@ impl Upstream {
             false => Ok(()),
         }
     }
-
-    /// A request without a body that meets connections which were just closed is sent once more, until one is new, if
-    /// its method may be repeated (RFC 9110, 9.2.2).
-    async fn send_http1(&self, mut request: Request<Up>) -> Result<Response<Incoming>, UpstreamError> {
-        loop {
-            let again = again(&request);
-            let error = match self.client.request(request).await {
-                Ok(response) => {
-                    if let Some(reused) = response.extensions().get::<Reused>() {
-                        reused.set();
-                    }
-                    return Ok(response);
-                }
-                Err(error) => error,
-            };
-            request = match again {
-                Some(again) if was_reused(&error) && closed(&error) => again,
-                _ => return Err(upstream_error(&error)),
-            };
-        }
-    }
-}
-
-/// The same request, if it may be repeated.
-fn again(request: &Request<Up>) -> Option<Request<Up>> {
-    let is_idempotent = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::PUT | Method::DELETE
-    );
-    if !is_idempotent || !matches!(request.body(), Up::Nothing) || request.headers().contains_key(header::UPGRADE) {
-        return None;
-    }
-    let mut again = Request::new(Up::Nothing);
-    *again.method_mut() = request.method().clone();
-    *again.uri_mut() = request.uri().clone();
-    *again.headers_mut() = request.headers().clone();
-    Some(again)
 }
 
 // -- What went wrong ----------------------------------------------------------------------------------------------
-
-fn hyper_error(error: &Error) -> Option<&hyper::Error> {
-    error.source().and_then(|source| source.downcast_ref())
-}
-
-/// Whether the connection had carried a response before.
-fn was_reused(error: &Error) -> bool {
-    error.connect_info().is_some_and(|connected| {
-        let mut extensions = http::Extensions::new();
-        connected.get_extras(&mut extensions);
-        extensions.get::<Reused>().is_some_and(Reused::get)
-    })
-}
-
-/// Whether the server went away before it said anything.
-fn closed(error: &Error) -> bool {
-    !error.is_connect()
-        && hyper_error(error).is_some_and(|error| {
-            error.is_incomplete_message() || error.is_canceled() || error.is_closed() || io_kind(error).is_some()
-        })
-}
-
-fn io_kind(error: &hyper::Error) -> Option<std::io::ErrorKind> {
-    error.source().and_then(|source| source.downcast_ref::<std::io::Error>()).map(std::io::Error::kind)
-}
-
-fn upstream_error(error: &Error) -> UpstreamError {
-    match hyper_error(error) {
-        _ if error.is_connect() => not_connected(error),
-        Some(error) => broken(error, None),
-        None => UpstreamError::reset(503, "connection termination"),
-    }
-}
 
 /// There is no connection.
 pub fn not_connected(error: &(dyn std::error::Error + 'static)) -> UpstreamError {
@@ -519,7 +444,7 @@ pub fn not_connected(error: &(dyn std::error::Error + 'static)) -> UpstreamError
 }
 
 /// A connection, or the exchange on it, has broken off; `stopped`, if the request's body did.
-fn broken(error: &hyper::Error, stopped: Option<Stopped>) -> UpstreamError {
+pub fn broken(error: &hyper::Error, stopped: Option<Stopped>) -> UpstreamError {
     if error.is_parse() || error.is_parse_status() || error.is_parse_too_large() {
         return UpstreamError::reset(502, "protocol error");
     }

@@ -174,6 +174,24 @@ def test_connections_are_used_again(origin):
     assert origin.connections - before_it == 1
 
 
+def test_a_connection_that_is_not_used_is_closed(origin):
+    ended = threading.Event()
+
+    async def last(request: Request, reader: Reader, writer: Writer) -> bool:
+        writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        if not await reader.read(1):
+            ended.set()
+        return False
+
+    origin.answers["/last"] = last
+    before_it = origin.connections
+    with beside(before(origin, keepalive=0.1)) as served:
+        assert served.answer(asked(b"/last")).status == 204
+        assert ended.wait(5)
+        assert served.answer(asked()).status == 200
+    assert origin.connections - before_it == 2
+
+
 # -- What goes wrong ---------------------------------------------------------------------------------------------------
 
 
