@@ -3,7 +3,7 @@
 use crate::body::Up;
 use crate::config::Upstream;
 use crate::connect::Connector;
-use crate::server::HEADERS;
+use crate::server::{AT_ONCE, HEADERS};
 use crate::upstream::{UpstreamError, broken, not_connected};
 use http::{Method, Request, Response, Uri, header};
 use hyper::body::Incoming;
@@ -53,7 +53,7 @@ pub struct Connection {
 impl Http1 {
     pub fn new(uri: Uri, connector: Connector, settings: &Upstream) -> Http1 {
         let mut builder = http1::Builder::new();
-        builder.max_buf_size(settings.max_header_size.max(8192));
+        builder.max_buf_size(settings.max_header_size.max(AT_ONCE));
         if settings.max_headers > HEADERS {
             builder.max_headers(settings.max_headers); // which then are on the heap
         }

@@ -27,6 +27,9 @@ const LATE: Refusal = Refusal(408, "the head of the request took too long");
 const FULL: Refusal = Refusal(503, "there are too many connections");
 /// How long to wait when there is no descriptor for a connection.
 const REST: Duration = Duration::from_millis(50);
+/// So many bytes are read and written at once, at most, while they come as fast: a body that filters read comes to them in
+/// few parts. (Heads are limited by `http1_syntax`.)
+pub const AT_ONCE: usize = 128 << 10;
 /// As many headers hyper takes by itself; `http1_syntax` counts them, too.
 pub const HEADERS: usize = 100;
 const LINGER: Duration = Duration::from_secs(1);
@@ -425,7 +428,11 @@ async fn talk<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         }
     });
     let mut builder = auto::Builder::new(Local);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(clients.max_header_size.max(8192));
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_buf_size(clients.max_header_size.max(AT_ONCE));
     if clients.max_headers > HEADERS {
         builder.http1().max_headers(clients.max_headers); // which then are on the heap
     }

@@ -33,6 +33,9 @@ LOOKS = re.compile(
     rb"|(?P<json>\"(?:[\w.-]*[-_.])?(?:%b)\"\s*:\s*\")[^\"]*" % (WORDS, WORDS),
     re.IGNORECASE,
 )
+HINTS = (b"bearer ", b"basic ", b"negotiate ", b"eyj", b"token", b"authorization", b"api", b"cookie", b"credential")
+HINTS += (b"jwt", b"pass", b"secret", b"session", b"sid", b"sig")
+"""In small letters, one of these is in whatever `LOOKS` finds: a body without any is not searched."""
 SHORTEST = 6
 """Bytes: what is shorter is found in too many other words."""
 KNOWN = 100
@@ -78,7 +81,8 @@ class Secrets:
         for known in sorted(self._known, key=len, reverse=True):
             if known in data:
                 data = data.replace(known, self.mask(known))
-        return LOOKS.sub(self._masked, data)
+        small = data.lower()
+        return LOOKS.sub(self._masked, data) if any(hint in small for hint in HINTS) else data
 
     def call(self, call: Call) -> Call:
         """A hostcall as it may be shown."""

@@ -34,6 +34,18 @@ def test_other_headers_have_their_value(name):
 
 
 @pytest.mark.parametrize(
+    "word",
+    [
+        "token", "Access_Token", "authorization", "api-key", "APIKEY", "cookie", "cookies", "credential", "credentials", "jwt",
+        "password", "passwd", "secret", "session", "sessionid", "session-id", "sid", "signature", "Sig",
+    ],
+)  # fmt: skip
+def test_each_word_for_a_credential_is_seen_in_bodies(word):
+    body = f'?{word}=hidden1 {{"x-{word}": "hidden2"}}'.encode()
+    assert Secrets().content(body) == f'?{word}={HIDDEN} {{"x-{word}": "{HIDDEN}"}}'.encode()
+
+
+@pytest.mark.parametrize(
     ("data", "shown"),
     [
         ("Bearer abc.def-1", f"Bearer {HIDDEN}"),
