@@ -35,6 +35,19 @@ pub struct Config {
     pub access_log: AccessLog,
     pub tls: Option<ServerTls>,
     pub stream_idle_timeout: Seconds,
+    #[serde(default)]
+    pub tcp: Vec<Tcp>,
+}
+
+/// A listener for what is not HTTP.
+#[derive(Deserialize)]
+pub struct Tcp {
+    pub upstream: String,
+    pub tls: Option<ServerTls>,
+    pub connect_attempts: usize,
+    pub idle_timeout: Seconds,
+    /// Filters see its connections.
+    pub filtered: bool,
 }
 
 #[derive(Clone, Deserialize)]

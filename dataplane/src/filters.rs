@@ -20,7 +20,7 @@ use std::task::Waker;
 
 /// Chains of filters, as `serve` gives them: a `Generation`, and what of it every request needs.
 pub struct Filters {
-    generation: Py<PyAny>,
+    pub generation: Py<PyAny>,
     http_stream: Py<PyAny>,
     /// Of `http_stream`, whose first argument is a chain.
     keywords: Py<PyTuple>,
@@ -278,13 +278,16 @@ fn pairs<'py>(py: Python<'py>, pseudo: &[(&[u8], &[u8])], headers: &HeaderMap) -
 }
 
 /// What is known of the connection, as ASGI has it; `origin` is the client's address as trusted proxies tell it.
-fn scope(py: Python<'_>, protocol: &str, peer: &Peer, origin: Option<IpAddr>) -> PyResult<Py<PyDict>> {
-    let usual = origin.is_none() && protocol != "1.0";
+/// `protocol` is the version of HTTP, if that is what is spoken.
+pub fn scope(py: Python<'_>, protocol: Option<&str>, peer: &Peer, origin: Option<IpAddr>) -> PyResult<Py<PyDict>> {
+    let usual = origin.is_none() && protocol != Some("1.0");
     if let Some(scope) = peer.scope.get().filter(|_| usual) {
         return Ok(scope.clone_ref(py));
     }
     let scope = PyDict::new(py);
-    scope.set_item("http_version", protocol)?;
+    if let Some(protocol) = protocol {
+        scope.set_item("http_version", protocol)?;
+    }
     let client = origin.map_or((peer.client.ip(), peer.client.port()), |origin| (origin, 0));
     scope.set_item("client", (client.0.to_string(), client.1))?;
     scope.set_item("server", (peer.server.ip().to_string(), peer.server.port()))?;
@@ -366,7 +369,7 @@ impl Filters {
             let headers = pairs(py, &pseudo, &head.headers)?;
             let request = PyRequest {
                 filters: self.clone(),
-                scope: scope(py, protocol, peer, head.origin)?,
+                scope: scope(py, Some(protocol), peer, head.origin)?,
                 stream: OnceLock::new(),
                 properties: Mutex::new(Properties { known: stream_info.known(), made: None }),
             };

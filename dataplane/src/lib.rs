@@ -4,7 +4,7 @@
 //! filters run. `server` is the side of clients (`http1_syntax` refuses what hyper would let through), `upstream` the
 //! other (`routes` to it, `balance` between its servers, `connect`, `http1`, `http2`, `retry`), `exchange` a request
 //! between them, `head` and `body` what goes over (`tunnel` and `websocket`, once both sides have left HTTP), `filters`
-//! the Python side, `access` what is noted.
+//! the Python side, `access` what is noted. `tcp` carries what is not HTTP.
 
 mod access;
 mod balance;
@@ -21,6 +21,7 @@ mod retry;
 mod routes;
 mod server;
 mod server_thread;
+mod tcp;
 mod tls;
 mod tunnel;
 mod upstream;

@@ -22,6 +22,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep, sleep};
+use tokio_rustls::server::TlsStream;
 
 const LATE: Refusal = Refusal(408, "the head of the request took too long");
 const FULL: Refusal = Refusal(503, "there are too many connections");
@@ -313,8 +314,12 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for Local {
     }
 }
 
-/// Take connections until told to close.
-pub async fn listen(thread: Rc<ServerThread>, listener: TcpListener) {
+/// Take connections until told to close, and do with them what is to be done.
+pub async fn listen<F: Future<Output = ()> + 'static>(
+    thread: Rc<ServerThread>,
+    listener: TcpListener,
+    connection: impl Fn(Rc<ServerThread>, TcpStream) -> F,
+) {
     let mut closing = thread.closing();
     loop {
         let taken = tokio::select! {
@@ -329,7 +334,22 @@ pub async fn listen(thread: Rc<ServerThread>, listener: TcpListener) {
     }
 }
 
-async fn connection(thread: Rc<ServerThread>, mut tcp: TcpStream) {
+/// TLS towards a client; `None` if it does not speak it, or takes too long.
+pub async fn accept(
+    tls: &Arc<rustls::ServerConfig>,
+    clients: &Clients,
+    tcp: TcpStream,
+) -> Option<(TlsStream<TcpStream>, TlsInfo)> {
+    let accepting = tokio_rustls::TlsAcceptor::from(tls.clone()).accept(tcp);
+    let io = tokio::time::timeout(clients.header_timeout.0, accepting).await.ok()?.ok()?;
+    let session = io.get_ref().1;
+    let version = session.protocol_version().map_or(0, u16::from);
+    let certificate = session.peer_certificates().and_then(|all| all.first()).map(|der| der.to_vec());
+    Some((io, TlsInfo { version, certificate }))
+}
+
+/// A connection of HTTP.
+pub async fn connection(thread: Rc<ServerThread>, mut tcp: TcpStream) {
     let fd = tcp.as_raw_fd();
     let generation = thread.generation();
     let clients = &generation.config.clients;
@@ -354,16 +374,8 @@ async fn connection(thread: Rc<ServerThread>, mut tcp: TcpStream) {
             talk(&thread, clients, (tcp, fd), peer, generation.config.stream_idle_timeout.0).await
         }
         Some(tls) => {
-            let accepted = tokio::time::timeout(
-                clients.header_timeout.0,
-                tokio_rustls::TlsAcceptor::from(tls.clone()).accept(tcp),
-            )
-            .await;
-            let Ok(Ok(io)) = accepted else { return };
-            let session = io.get_ref().1;
-            let version = session.protocol_version().map_or(0, u16::from);
-            let certificate = session.peer_certificates().and_then(|all| all.first()).map(|der| der.to_vec());
-            let peer = Peer::new(client, server, Some(TlsInfo { version, certificate }));
+            let Some((io, info)) = accept(tls, clients, tcp).await else { return };
+            let peer = Peer::new(client, server, Some(info));
             talk(&thread, clients, (io, fd), peer, generation.config.stream_idle_timeout.0).await;
         }
     }

@@ -6,6 +6,7 @@ use crate::config::{Config, ServerTls};
 use crate::filters::{Filters, Sampling};
 use crate::routes::Routes;
 use crate::server;
+use crate::tcp;
 use crate::tls::{authorities, certificates, key};
 use crate::upstream::{Counted as Numbers, Upstream};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
@@ -33,6 +34,7 @@ pub struct Generation {
     pub filters: Option<Arc<Filters>>,
     pub log: Rc<Log>,
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tcp: Vec<tcp::Listener>,
 }
 
 /// Of one thread.
@@ -97,6 +99,7 @@ struct Prepared {
     filters: Option<Arc<Filters>>,
     log: Log,
     tls: Option<Arc<rustls::ServerConfig>>,
+    tcp: Vec<tcp::Listener>,
 }
 
 /// A thread that serves, as Python has it. All but `run` may be called in any thread.
@@ -181,17 +184,22 @@ impl PyServerThread {
         }
     }
 
-    /// Serve on this listening socket, which is taken over, in the calling thread, until `end`; without one, only call
-    /// functions.
-    #[pyo3(signature = (listening))]
-    fn run(&self, py: Python<'_>, listening: Option<i32>) -> PyResult<()> {
+    /// Serve HTTP on this listening socket, and what is not HTTP on those of `tcp`, in the calling thread, until `end`;
+    /// without them, only call functions. They are taken over.
+    #[pyo3(signature = (listening, tcp))]
+    fn run(&self, py: Python<'_>, listening: Option<i32>, tcp: Vec<i32>) -> PyResult<()> {
         let inbox = self.inbox.lock().unwrap().take().ok_or_else(|| PyRuntimeError::new_err("it runs or has run"))?;
-        let listener = listening.map(|fd| unsafe { TcpListener::from_raw_fd(fd) });
-        listener.as_ref().map_or(Ok(()), |listener| listener.set_nonblocking(true))?;
+        let taken = |fd: i32| -> std::io::Result<TcpListener> {
+            // SAFETY: it was given away.
+            let listener = unsafe { TcpListener::from_raw_fd(fd) };
+            listener.set_nonblocking(true).map(|()| listener)
+        };
+        let listener = listening.map(taken).transpose()?;
+        let tcp = tcp.into_iter().map(taken).collect::<std::io::Result<Vec<_>>>()?;
         let counts = self.counts.clone();
         py.detach(|| -> std::io::Result<()> {
             let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-            runtime.block_on(run(inbox, listener, counts))?;
+            runtime.block_on(run(inbox, (listener, tcp), counts))?;
             runtime.shutdown_background(); // what is left is broken off
             Ok(())
         })?;
@@ -265,7 +273,8 @@ impl PyServerThread {
 }
 
 fn prepare(mut config: Config, filters: Option<Arc<Filters>>, known: &Mutex<Known>) -> Result<Prepared, String> {
-    let tls = config.tls.as_ref().map(server_tls).transpose()?.map(Arc::new);
+    let alpn = [b"h2".to_vec(), b"http/1.1".to_vec()];
+    let tls = config.tls.as_ref().map(|tls| server_tls(tls, &alpn)).transpose()?.map(Arc::new);
     let log = Log::new(&config.access_log)?;
     let known = &mut *known.lock().unwrap();
     let mut upstreams = BTreeMap::new();
@@ -274,11 +283,17 @@ fn prepare(mut config: Config, filters: Option<Arc<Filters>>, known: &Mutex<Know
         let upstream = Upstream::new(&name, settings, &mut known.servers, numbers)?;
         upstreams.insert(name, Arc::new(upstream));
     }
+    let mut tcp = Vec::new();
+    for settings in std::mem::take(&mut config.tcp) {
+        let upstream: &Arc<Upstream> = upstreams.get(&settings.upstream).ok_or("no such upstream")?;
+        let tls = settings.tls.as_ref().map(|tls| server_tls(tls, &[])).transpose()?.map(Arc::new);
+        tcp.push(tcp::Listener { upstream: upstream.clone(), settings, tls });
+    }
     let routes = Routes::new(std::mem::take(&mut config.routes), upstreams, config.any_upstream.take())?;
-    Ok(Prepared { config, routes, filters, log, tls })
+    Ok(Prepared { config, routes, filters, log, tls, tcp })
 }
 
-fn server_tls(settings: &ServerTls) -> Result<rustls::ServerConfig, String> {
+fn server_tls(settings: &ServerTls, alpn: &[Vec<u8>]) -> Result<rustls::ServerConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
@@ -297,13 +312,13 @@ fn server_tls(settings: &ServerTls) -> Result<rustls::ServerConfig, String> {
     let mut tls = builder
         .with_single_cert(certificates(path)?, key(settings.key.as_ref().unwrap_or(path))?)
         .map_err(|error| format!("tls: cannot use {}: {error}", path.display()))?;
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    tls.alpn_protocols = alpn.to_vec();
     Ok(tls)
 }
 
 async fn run(
     mut inbox: UnboundedReceiver<Command>,
-    listener: Option<TcpListener>,
+    (listener, tcp): (Option<TcpListener>, Vec<TcpListener>),
     counts: Arc<Mutex<Counts>>,
 ) -> std::io::Result<()> {
     let (close, closing) = watch::channel(false);
@@ -315,6 +330,7 @@ async fn run(
         closing,
     });
     let mut listener = listener.map(tokio::net::TcpListener::from_std).transpose()?;
+    let mut of_tcp = tcp.into_iter().map(tokio::net::TcpListener::from_std).collect::<std::io::Result<Vec<_>>>()?;
     while let Some(command) = inbox.recv().await {
         match command {
             Command::Call(function) => call(&function),
@@ -328,18 +344,23 @@ async fn run(
                 tokio::task::spawn_local(watch_socket(socket, function));
             }
             Command::Use(prepared) => {
-                let Prepared { config, routes, filters, log, tls } = *prepared;
-                let generation = Generation { config, routes, filters, log: Rc::new(log), tls };
+                let Prepared { config, routes, filters, log, tls, tcp } = *prepared;
+                let generation = Generation { config, routes, filters, log: Rc::new(log), tls, tcp };
                 if let Some(old) = thread.current.replace(Some(Rc::new(generation))) {
                     old.log.flush();
                 }
                 if let Some(listener) = listener.take() {
-                    tokio::task::spawn_local(server::listen(thread.clone(), listener));
+                    tokio::task::spawn_local(server::listen(thread.clone(), listener, server::connection));
+                }
+                for (number, listener) in std::mem::take(&mut of_tcp).into_iter().enumerate() {
+                    let carry = move |thread, client| tcp::connection(thread, number, client);
+                    tokio::task::spawn_local(server::listen(thread.clone(), listener, carry));
                 }
             }
             Command::Close(seconds, done) => {
                 let _ = close.send(true);
                 listener = None;
+                of_tcp.clear();
                 let thread = thread.clone();
                 tokio::task::spawn_local(async move {
                     let _ = timeout(Duration::try_from_secs_f64(seconds).unwrap_or_default(), thread.all_gone()).await;

@@ -1,25 +1,52 @@
-//! What both sides say after they have agreed on another protocol (a 101): bytes, which filters see as bodies, as in
-//! Envoy.
+//! Bytes of both sides, each as they come, through filters: what is said after a 101, which filters see as bodies, as in
+//! Envoy, and connections of `tcp`.
 
-use crate::filters::{Piece, Stream};
+use crate::filters::{Flow, Piece, Stream};
 use bytes::{Bytes, BytesMut};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use pyo3::PyResult;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncRead, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf, copy_bidirectional, split};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf, copy_bidirectional, split};
 
-const SPACE: usize = 16 << 10;
+pub const SPACE: usize = 16 << 10;
 
-type Side = TokioIo<Upgraded>;
-
-#[derive(Clone, Copy)]
-enum To {
+#[derive(Clone, Copy, PartialEq)]
+pub enum Side {
     Server,
     Client,
+}
+
+impl Side {
+    fn other(self) -> Side {
+        if self == Side::Server { Side::Client } else { Side::Server }
+    }
+}
+
+/// Filters that bytes pass.
+pub trait Passed {
+    fn flow(&self) -> MutexGuard<'_, Flow>;
+    /// Give them what came, for a side.
+    fn feed(&self, to: Side, piece: Piece) -> PyResult<()>;
+    /// What came out of them was written.
+    fn written(&self) {}
+}
+
+impl Passed for Stream {
+    fn flow(&self) -> MutexGuard<'_, Flow> {
+        Stream::flow(self)
+    }
+
+    fn feed(&self, to: Side, piece: Piece) -> PyResult<()> {
+        match to {
+            Side::Server => self.request_piece(piece),
+            Side::Client => self.response_piece(piece),
+        }
+    }
 }
 
 enum Next {
@@ -36,39 +63,58 @@ pub async fn carry(stream: Option<&Arc<Stream>>, client: Upgraded, server: Upgra
     let Some(stream) = stream else {
         return copy_bidirectional(&mut client, &mut server).await.is_ok();
     };
-    let ((from_client, to_client), (from_server, to_server)) = (split(client), split(server));
-    let up = one_way(stream, To::Server, from_client, to_server);
-    let down = one_way(stream, To::Client, from_server, to_client);
-    tokio::try_join!(up, down).is_ok()
+    both_ways(&**stream, client, server, false).await.is_ok()
 }
 
-async fn one_way(stream: &Arc<Stream>, to: To, mut from: ReadHalf<Side>, mut into: WriteHalf<Side>) -> io::Result<()> {
-    let mut ended = false;
+/// Carry what is said through filters, until both sides have ended, or one breaks off: which one, or the server if it is a
+/// filter. `ended`: the client says no more.
+pub async fn both_ways<C, S>(stream: &impl Passed, client: C, server: S, ended: bool) -> Result<(), Side>
+where
+    C: AsyncRead + AsyncWrite,
+    S: AsyncRead + AsyncWrite,
+{
+    let ((from_client, to_client), (from_server, to_server)) = (split(client), split(server));
+    let up = one_way(stream, Side::Server, from_client, to_server, ended);
+    let down = one_way(stream, Side::Client, from_server, to_client, false);
+    tokio::try_join!(up, down).map(drop)
+}
+
+async fn one_way<F, I>(
+    stream: &impl Passed,
+    to: Side,
+    mut from: ReadHalf<F>,
+    mut into: WriteHalf<I>,
+    mut ended: bool,
+) -> Result<(), Side>
+where
+    F: AsyncRead,
+    I: AsyncWrite,
+{
     loop {
-        match poll_fn(|context| poll_next(stream, to, &mut from, ended, context)).await? {
+        let next = poll_fn(|context| poll_next(stream, to, &mut from, ended, context)).await;
+        match next.map_err(|_| to.other())? {
             Next::Came(data) => {
                 ended = data.is_empty();
-                let piece = Piece::Data(data, ended);
-                let fed = match to {
-                    To::Server => stream.request_piece(piece),
-                    To::Client => stream.response_piece(piece),
-                };
-                fed.map_err(|error| {
+                stream.feed(to, Piece::Data(data, ended)).map_err(|error| {
                     crate::unraisable(error);
-                    io::Error::from(io::ErrorKind::ConnectionAborted)
+                    Side::Server
                 })?;
             }
-            Next::Out(Piece::Data(data, _)) => into.write_all(&data).await?,
+            Next::Out(Piece::Data(data, _)) => {
+                into.write_all(&data).await.map_err(|_| to)?;
+                into.flush().await.map_err(|_| to)?;
+                stream.written();
+            }
             Next::Out(Piece::Trailers(_)) => (),
-            Next::End => return into.shutdown().await,
+            Next::End => return into.shutdown().await.map_err(|_| to),
         }
     }
 }
 
-fn poll_next(
-    stream: &Stream,
-    to: To,
-    from: &mut ReadHalf<Side>,
+fn poll_next<F: AsyncRead>(
+    stream: &impl Passed,
+    to: Side,
+    from: &mut ReadHalf<F>,
     ended: bool,
     context: &mut Context<'_>,
 ) -> Poll<io::Result<Next>> {
@@ -80,8 +126,8 @@ fn poll_next(
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
         let (pieces, complete, full, waker) = match to {
-            To::Server => (&mut flow.up.pieces, flow.up.complete, flow.up.full, &mut flow.up.waker),
-            To::Client => (&mut flow.down.pieces, flow.down.complete, flow.down.full, &mut flow.down.waker),
+            Side::Server => (&mut flow.up.pieces, flow.up.complete, flow.up.full, &mut flow.up.waker),
+            Side::Client => (&mut flow.down.pieces, flow.down.complete, flow.down.full, &mut flow.down.waker),
         };
         if let Some(piece) = pieces.pop_front() {
             return Poll::Ready(Ok(Next::Out(piece)));

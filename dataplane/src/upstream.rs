@@ -11,8 +11,9 @@ use crate::retry::{Kept, Policy};
 use crate::tls;
 use crate::websocket;
 use http::uri::Scheme;
-use http::{HeaderValue, Response};
+use http::{HeaderValue, Response, Uri};
 use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
 use std::error::Error as _;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -21,6 +22,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tower_service::Service;
 
 const RESET: &str = "upstream connect error or disconnect/reset before headers. reset reason: ";
 
@@ -118,6 +120,9 @@ impl UpstreamError {
     }
 }
 
+/// To a server, for something else than HTTP.
+pub type Connection = TokioIo<<Connector as Service<Uri>>::Response>;
+
 /// Numbers of an upstream, whichever configuration it stands in.
 #[derive(Default)]
 pub struct Counted {
@@ -132,6 +137,7 @@ pub struct Upstream {
     servers: Servers,
     http2: Vec<Option<Http2>>,
     http1: Vec<Http1>,
+    connector: Connector,
     retry: Option<Policy>,
     slots: Arc<Semaphore>,
     waiting: Arc<AtomicUsize>,
@@ -207,6 +213,7 @@ impl Upstream {
             all.push(Server::new(base, server.weight, known));
         }
         let http1 = Connector::new(&settings, &[]).map_err(whose)?;
+        let connector = http1.clone();
         let http1 = all.iter().map(|server| Http1::new(server.base.uri(), http1.clone(), &settings)).collect();
         let offered: &[&[u8]] = match settings.protocol {
             Protocol::Http1 => &[],
@@ -234,6 +241,7 @@ impl Upstream {
             servers: Servers::new(all, settings.balance, settings.outlier_detection.clone()),
             http1,
             http2,
+            connector,
             retry: settings.retry.clone().map(Policy::new),
             slots: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))),
             waiting: Arc::default(),
@@ -255,6 +263,31 @@ impl Upstream {
         }
         self.counted.overflows.fetch_add(1, Relaxed);
         Err(UpstreamError::reset(503, "overflow"))
+    }
+
+    /// A connection for something else than HTTP, to a server and perhaps to others after it.
+    pub async fn connect(&self, attempts: usize) -> Result<(Connection, Address, Lease), UpstreamError> {
+        let slot = self.slot().await?;
+        let mut tried = Vec::new();
+        loop {
+            let (at, server) = self.servers.pick(&tried, None);
+            tried.push(at);
+            let active = server.begin();
+            let connected = self.connector.clone().call(server.base.uri()).await;
+            self.servers.note(at, connected.is_err());
+            match connected {
+                Ok(connection) => {
+                    let lease = Lease { _slot: slot, _used: (active, None) };
+                    return Ok((TokioIo::new(connection), Address::Named(server.address.clone()), lease));
+                }
+                Err(_) => {
+                    server.known.connect_failures.fetch_add(1, Relaxed);
+                    if tried.len() >= attempts {
+                        return Err(UpstreamError::connect("connection failure"));
+                    }
+                }
+            }
+        }
     }
 
     /// Send a request, and wait for its answer for so long after the last part of the request; again, if it is to be

@@ -8,13 +8,13 @@ from typing import Any
 from proxywasm_host.configuration.hosts import most_specific_first
 from proxywasm_host.configuration.node import Node
 from proxywasm_host.configuration.own import Own
-from proxywasm_host.configuration.plugin_config import filter_of, plugin_of
+from proxywasm_host.configuration.plugin_config import NETWORK_WASM, filter_of, plugin_of
 
 __all__ = ["bootstrap", "cluster", "fits"]
 
 MANAGER = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 ROUTER = "envoy.extensions.filters.http.router.v3.Router"
-NETWORK_WASM = "envoy.extensions.filters.network.wasm.v3.Wasm"
+TCP_PROXY = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
 HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 POLICIES = {
     "ROUND_ROBIN": "round_robin",
@@ -53,15 +53,17 @@ def bootstrap(root: Node, own: Own) -> None:
         root.take("dynamic_resources").wrong("proxywasm asks no control plane: write static_resources")
     resources = root.take("static_resources")
     listeners = resources.take("listeners").each()
-    if len(listeners) != 1:
-        resources.take("listeners").wrong(f"serve has one listener, and this file has {len(listeners)}: leave one")
-    for each in listeners[:1]:
+    if not listeners:
+        resources.take("listeners").wrong("there is no listener: write one")
+    for each in listeners:
         listener(each, own)
     named = set(own.data.get("upstreams", ()))
+    routed = own.data.get("routes", ())
+    of_http = {name for each in routed for name in (each.get("upstream"), *each.get("weighted", ()))}
     for each in resources.take("clusters").each():
         name, said = cluster(each)
         if name in named:
-            own.put(said, each, "upstreams", name)
+            own.put(said if name in of_http else without_http(said), each, "upstreams", name)
         own.put(callable_cluster(said), each, "clusters", name)
     known = set(own.data.get("clusters", ()))
     for name in sorted(named - known):
@@ -90,33 +92,49 @@ def bootstrap(root: Node, own: Own) -> None:
 
 
 def listener(node: Node, own: Own) -> None:
-    """A listener: its address, TLS, and its HTTP connection manager."""
-    own.put(address(node.take("address").take("socket_address")), node, "listen")
+    """A listener: its address, TLS, and its HTTP connection manager, or network filters and a TCP proxy."""
+    at = address(node.take("address").take("socket_address"))
     chains = node.take("filter_chains").each()
     if len(chains) != 1:
-        node.wrong(f"serve has one filter chain, and this listener has {len(chains)}: leave one")
+        node.wrong(f"a listener of serve has one filter chain, and this one has {len(chains)}: leave one")
     for chain in chains[:1]:
-        if socket := chain.take("transport_socket"):
-            own.put(server_tls(socket), socket, "tls")
+        socket = chain.take("transport_socket")
+        tls = server_tls(socket) if socket else None
         chain.ignore("there is one chain", "name")
-        managers = 0
+        filters: list[dict[str, Any]] = []
+        last = ""
         for each in chain.take("filters").each():
+            plugin = plugin_of(each, NETWORK_WASM)
             config = each.take("typed_config")
             each.drop("name")
             kind = str((config.value or {}).get("@type", "")).rpartition("/")[2]
-            if kind == MANAGER:
-                managers += 1
+            if last:
+                each.wrong(f"comes after {last.rpartition('.')[2]}, which lets nothing past")
+            elif plugin is not None:
+                filters.append(filter_of(plugin))
+            elif kind == MANAGER:
+                last = kind
+                if filters:
+                    each.wrong("network filters before HTTP are not known here: they go before a TcpProxy")
+                elif "listen" in own.data:
+                    each.wrong("serve has one listener for HTTP, and this file has several: leave one")
                 config.take("@type")
+                own.put(at, node, "listen")
+                own.put(tls, socket, "tls")
                 manager(config, own)
-            elif kind == NETWORK_WASM:
-                each.wrong("a network filter sees connections, and serve carries HTTP: leave it out here")
+            elif kind == TCP_PROXY:
+                last = kind
+                said = {"listen": at, "filters": filters, "tls": tls, **tcp_proxy(config)}
+                own.add({key: value for key, value in said.items() if value}, node, "tcp")
+                own.data.setdefault("upstreams", {}).setdefault(said["upstream"], {})
             else:
-                each.wrong(f"the network filter {kind or each.value!r} is not known; HttpConnectionManager is")
+                what = kind or each.value
+                each.wrong(f"the network filter {what!r} is not known: HttpConnectionManager, Wasm and TcpProxy are")
             each.done()
-        if not managers:
-            chain.wrong("has no HttpConnectionManager")
+        if not last:
+            chain.wrong("has neither an HttpConnectionManager nor a TcpProxy")
         chain.done()
-    node.ignore("there is one listener", "name", "stat_prefix", "traffic_direction")
+    node.ignore("nothing refers to it here", "name", "stat_prefix", "traffic_direction")
     node.ignore(
         OURS,
         "per_connection_buffer_limit_bytes",
@@ -128,6 +146,38 @@ def listener(node: Node, own: Own) -> None:
         "tcp_backlog_size",
     )
     node.done()
+
+
+def tcp_proxy(node: Node) -> dict[str, Any]:
+    """A TCP proxy, as what a listener of `tcp` says of its upstream."""
+    node.drop("@type")
+    if node.has("weighted_clusters"):
+        node.take("weighted_clusters").wrong("a TCP listener has one upstream: write cluster")
+    elif not node.has("cluster"):
+        node.wrong("has no cluster")
+    node.ignore(OURS, "stat_prefix", "access_log", "access_log_options")
+    made = {
+        "upstream": node.take("cluster").text(),
+        "connect_attempts": node.take("max_connect_attempts").number(1),
+        "idle_timeout": node.take("idle_timeout").seconds(),
+    }
+    node.done()
+    return made
+
+
+def without_http(upstream: dict[str, Any]) -> dict[str, Any]:
+    """The same, for what is not HTTP."""
+
+    def renamed(url: str) -> str:
+        scheme, _, rest = url.partition("://")
+        return f"{'tls' if scheme == 'https' else 'tcp'}://{rest}"
+
+    made = {key: value for key, value in upstream.items() if key != "protocol"}
+    if "url" in made:
+        made["url"] = renamed(made["url"])
+    if "servers" in made:
+        made["servers"] = [{**each, "url": renamed(each["url"])} for each in made["servers"]]
+    return made
 
 
 def manager(node: Node, own: Own) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 from proxywasm_host import protobuf
 from proxywasm_host.configuration.node import Node
 
-__all__ = ["any_value", "filter_of", "plugin_of", "type_of"]
+__all__ = ["NETWORK_WASM", "any_value", "filter_of", "plugin_of", "type_of"]
 
 WASM = ("envoy.extensions.filters.http.wasm.v3.Wasm", "envoy.config.filter.http.wasm.v3.Wasm")
+NETWORK_WASM = ("envoy.extensions.filters.network.wasm.v3.Wasm", "envoy.config.filter.network.wasm.v3.Wasm")
 TYPED_STRUCT = ("udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct")
 POLICIES = {
     "UNSPECIFIED": "fail_closed",
@@ -29,15 +30,15 @@ def type_of(config: Node) -> str:
     return config.take("type_url").text().rpartition("/")[2] if named in TYPED_STRUCT else named
 
 
-def plugin_of(http_filter: Node) -> Node | None:
-    """The plugin that a filter of HTTP is, if it is Envoy's Wasm filter."""
-    config = http_filter.take("typed_config") or http_filter.take("config")
+def plugin_of(filter: Node, types: tuple[str, ...] = WASM) -> Node | None:
+    """The plugin that a filter is, if it is Envoy's Wasm filter: that of HTTP, or another of these types."""
+    config = filter.take("typed_config") or filter.take("config")
     named = config.value.get("@type", "").rpartition("/")[2] if isinstance(config.value, dict) else ""
     if named in TYPED_STRUCT:
-        if type_of(config) not in WASM:
+        if type_of(config) not in types:
             return None
         wasm = config.take("value")
-    elif named in WASM:
+    elif named in types:
         config.take("@type")
         wasm = config
     else:

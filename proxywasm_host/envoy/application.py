@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
@@ -127,7 +127,7 @@ class Application(Generic[AnySettings]):
         self,
         source: Source[AnySettings],
         settings: AnySettings,
-        listening: socket.socket | None,
+        listening: Sequence[socket.socket] | None,
         shared: str = "memory",
     ) -> None:
         """Serve on the port that `listening` holds; ``None``: load everything, and take no connections.
@@ -145,7 +145,7 @@ class Application(Generic[AnySettings]):
 
     @staticmethod
     @contextmanager
-    def bind(settings: HostSettings) -> Iterator[socket.socket]:
+    def bind(settings: HostSettings) -> Iterator[Sequence[socket.socket]]:
         """A socket that holds a port, on which each process has a gRPC server of its own. Raises: ConfigError."""
         host, port = settings.listen
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as holding:
@@ -154,11 +154,16 @@ class Application(Generic[AnySettings]):
                 holding.bind((host, port))
             except OSError as error:
                 raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}") from None
-            yield holding
+            yield [holding]
+
+    @classmethod
+    def addresses(cls, settings: HostSettings, listening: Sequence[socket.socket]) -> list[str]:
+        """Where it serves, for people."""
+        return [f"{cls.scheme}{'s' if settings.tls else ''}://{at(listening[0])}"]
 
     @classmethod
     def in_process(
-        cls, source: Source[AnySettings], settings: AnySettings, listening: socket.socket, shared: str
+        cls, source: Source[AnySettings], settings: AnySettings, listening: Sequence[socket.socket], shared: str
     ) -> list[Application[AnySettings]]:
         """One: filters are in the event loop that serves gRPC."""
         return [cls(source, settings, listening, shared)]
@@ -194,7 +199,7 @@ class Application(Generic[AnySettings]):
         try:
             self.generation = await self._load(1, settings)
             if self._listening is not None:
-                await self._serve(self._listening)
+                await self._serve(self._listening[0])
         except BaseException:
             await asyncio.to_thread(self._shared.close)
             raise

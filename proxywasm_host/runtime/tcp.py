@@ -262,6 +262,14 @@ class TcpStream:
         return sum(len(held[0]) for context in self._contexts if (held := context.held[direction]))
 
     @property
+    def established(self) -> bool:
+        """Whether all filters have let the new connection go on, so that upstream is to be connected.
+
+        When a filter does so after it has paused, the stream has an effect: `DownstreamData`, empty if nothing came.
+        """
+        return self._connected and self._waiting is None
+
+    @property
     def downstream_full(self) -> bool:
         """Whether filters hold more from downstream than the limit: do not read from there meanwhile."""
         return self._held(BufferType.DOWNSTREAM_DATA) > self.buffer_limit
@@ -279,7 +287,13 @@ class TcpStream:
         if self._waiting is context:
             self._waiting = None
             self._connect(index + 1)
+<<<<<<< HEAD
             for direction in DIRECTIONS:  # data that came meanwhile is given to the filter itself
+=======
+            if context.held[BufferType.DOWNSTREAM_DATA] is None and self.established:
+                self.host._emit(effects.DownstreamData(b"", False, self))
+            for direction in DIRECTIONS:  # what came meanwhile is shown to the filter itself
+>>>>>>> 1587c04 (serve carries TCP: listeners with network filters before a server, and Envoy's network.wasm in configurations)
                 held, context.held[direction] = context.held[direction], None
                 if held is not None:
                     self._pass(direction, self._order(direction).index(context), *held)

@@ -6,8 +6,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from proxywasm_host.abi.types import LogLevel
@@ -21,7 +21,7 @@ from proxywasm_host.serve.filters import filters_of
 from proxywasm_host.serve.generation import Generation
 from proxywasm_host.serve.metrics import SEPARATOR, FilterCounts
 from proxywasm_host.serve.reload import reload
-from proxywasm_host.serve.server import bound, make_room
+from proxywasm_host.serve.server import at, bound, make_room
 from proxywasm_host.serve.source import Source
 from proxywasm_host.serve.state import resident_bytes
 from proxywasm_host.serve.thread import Thread
@@ -44,7 +44,6 @@ logger = logging.getLogger("proxywasm_host.serve")
 class Application:
     """Serves requests from `start` to `stop`, with the newest configuration that loads."""
 
-    scheme = "http"
     _generation_type = Generation
     generation: Generation
     _shared: Shared
@@ -57,12 +56,12 @@ class Application:
         self,
         source: Source[Settings],
         settings: Settings,
-        listening: socket.socket | None,
+        listening: Sequence[socket.socket] | None,
         shared: str = "memory",
         *,
         first: Application | None = None,
     ) -> None:
-        """Serve on `listening`; with ``None``, load everything and take no connections.
+        """Serve on `listening`, as `bind` has it; ``None``: load everything, and take no connections.
 
         `shared` says between which processes filters share state; see `open_shared`. `first` has started in this
         process; the filters of this application share state with its filters.
@@ -76,15 +75,26 @@ class Application:
 
     @staticmethod
     @contextmanager
-    def bind(settings: Settings) -> Iterator[socket.socket]:
-        """A socket that all processes listen on, with enough descriptors for connections. Raises: ConfigError."""
+    def bind(settings: Settings) -> Iterator[Sequence[socket.socket]]:
+        """Sockets that all processes listen on: for HTTP, if there is any, then for each of `Settings.tcp`.
+
+        There is room for their connections. Raises: ConfigError.
+        """
         make_room(settings)
-        with bound(settings.listen) as listening:
-            yield listening
+        with ExitStack() as stack:
+            addresses = [settings.listen] * settings.serves_http + [each.listen for each in settings.tcp]
+            yield [stack.enter_context(bound(address)) for address in addresses]
+
+    @staticmethod
+    def addresses(settings: Settings, listening: Sequence[socket.socket]) -> list[str]:
+        """Where it serves, for people."""
+        http = [f"http{'s' if settings.tls else ''}"] * settings.serves_http
+        schemes = http + ["tls" if each.tls else "tcp" for each in settings.tcp]
+        return [f"{scheme}://{at(each)}" for scheme, each in zip(schemes, listening, strict=True)]
 
     @classmethod
     def in_process(
-        cls, source: Source[Settings], settings: Settings, listening: socket.socket, shared: str
+        cls, source: Source[Settings], settings: Settings, listening: Sequence[socket.socket], shared: str
     ) -> list[Application]:
         """The applications of a process, one for each thread."""
         first = cls(source, settings, listening, shared)
@@ -101,7 +111,7 @@ class Application:
         level = LogLevel[settings.log_level.upper()]
         self._services = with_shared(Services(log=StandardLogging(level)), self._shared)
         self._filter_counts = FilterCounts()
-        self._thread = Thread(self._listening)
+        self._thread = Thread(self._listening or (), http=settings.serves_http)
         native = self._thread.native
         self._tracer = Tracer(self._filter_counts, settings.sample, native.call_later, native.look_at_all)
         self._reloading = asyncio.Lock()
@@ -174,6 +184,11 @@ class Application:
             return refused
 
     async def _use(self, settings: Settings) -> None:
+        first = self._settings
+        if [each.listen for each in settings.tcp] != [each.listen for each in first.tcp]:
+            raise ConfigError("tcp: other listeners take effect when the server is started again")
+        if settings.serves_http != first.serves_http:
+            raise ConfigError("whether HTTP is served, too, is decided when the server is started")
         self._replace(await self._load(self.generation.number + 1, settings))
 
     def _replace(self, generation: Generation) -> None:
@@ -209,8 +224,8 @@ class Application:
         """Accept no more requests, and give the current ones time to end."""
         self._recycling.cancel()
         self._refreshing.cancel()
-        if self._listening is not None:
-            self._listening.close()
+        for each in self._listening or ():
+            each.close()
         await self._thread.close(self._settings.shutdown_timeout)
 
     async def stop(self) -> None:

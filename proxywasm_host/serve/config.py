@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     StringConstraints,
     TypeAdapter,
+    ValidationError,
     WithJsonSchema,
     field_validator,
     model_validator,
@@ -54,6 +55,7 @@ __all__ = [
     "Route",
     "ServerTls",
     "Settings",
+    "TcpListener",
 ]
 
 
@@ -414,6 +416,37 @@ class ServerTls(Model):
     """PEM file of authorities; clients then need a certificate of one of them."""
 
 
+class TcpListener(Model):
+    """Connections that are carried as they are, whatever is spoken over them."""
+
+    listen: Address
+    """``HOST:PORT``; port 0 lets the system choose."""
+    upstream: str
+    """The name of one of `upstreams`, or the URL of a server: ``tcp://HOST:PORT``, or ``tls://HOST:PORT``."""
+    filters: list[Filter] = []
+    """Filters that see connections, in the order of what clients send."""
+    tls: ServerTls | None = None
+    """What clients speak is in TLS."""
+    connect_attempts: Annotated[int, Field(gt=0, le=100)] = 1
+    """Servers that are tried before the client's connection is closed."""
+    idle_timeout: Seconds = 3600.0
+    """Seconds without a byte from either side, after which the connection is closed."""
+
+    @model_validator(mode="after")
+    def _of_connections(self) -> TcpListener:
+        for number, filter in enumerate(self.filters):
+            for what in ("match", "rules"):
+                if getattr(filter, what):
+                    said = "is about requests of HTTP: all connections of a listener pass all its filters"
+                    raise _wrong(said, "filters", number, what)
+        return self
+
+    @property
+    def url(self) -> str | None:
+        """Of its server, if it names none of `upstreams`."""
+        return self.upstream if "://" in self.upstream else None
+
+
 class Forwarded(Model):
     """Headers that describe the client to upstream, as with Envoy's options of these names."""
 
@@ -619,6 +652,11 @@ class HostSettings(Model):
         return self.filters
 
     @property
+    def server_tls(self) -> list[ServerTls]:
+        """TLS of each listener that has it."""
+        return [] if self.tls is None else [self.tls]
+
+    @property
     def all_upstreams(self) -> dict[str, Upstream]:
         """Upstreams behind the filters, by name."""
         return {}
@@ -644,7 +682,9 @@ class Settings(HostSettings):
     upstreams: dict[str, Upstream] = {}
     """Servers by name, for `routes`."""
     routes: list[Route] = []
-    """Where requests go, instead of `upstream`. A request that fits no route is answered 404."""
+    """Where requests go, instead of `upstream`. What fits none of them is answered 404."""
+    tcp: list[TcpListener] = []
+    """Listeners for what is not HTTP. Without `upstream` and `routes` there are only these."""
     listen: Address = ("127.0.0.1", 8080)
     """``HOST:PORT``; port 0 lets the system choose."""
     threads: Annotated[int, Field(gt=0, le=256)] = 1
@@ -659,7 +699,7 @@ class Settings(HostSettings):
 
     @model_validator(mode="after")
     def _routed(self) -> Settings:
-        if self.upstream is None and not self.routes:
+        if self.upstream is None and not (self.routes or self.tcp):
             raise PydanticCustomError("missing", "is missing", {"path": ("upstream",)})
         if self.upstream is not None and (self.routes or self.upstreams):
             raise _wrong("upstream is for all requests: give either upstream, or upstreams and routes", "upstream")
@@ -671,33 +711,64 @@ class Settings(HostSettings):
             for name in route.weighted:
                 if name not in self.upstreams:
                     raise _wrong(not_among("upstream", name, self.upstreams), "routes", number, "weighted", name)
+            for target in (route.upstream, *route.weighted):
+                if target is not None and self.upstreams[target].is_tcp:
+                    raise _wrong(f"{target!r} has servers of tcp://: those are for listeners of tcp", "routes", number)
+        if self.upstream is not None and self.upstream.is_tcp:
+            raise _wrong("requests of HTTP go to http:// or https://: write a listener of tcp", "upstream", "url")
+        for number, listener in enumerate(self.tcp):
+            if listener.url is None and listener.upstream not in self.upstreams:
+                raise _wrong(not_among("upstream", listener.upstream, self.upstreams), "tcp", number, "upstream")
+            if listener.url is not None:
+                try:
+                    Upstream(url=listener.url)
+                except ValidationError as error:
+                    said = error.errors()[0]["msg"].removeprefix("Value error, ")
+                    raise _wrong(said, "tcp", number, "upstream") from None
         return self
 
     @property
     def all_upstreams(self) -> dict[str, Upstream]:
-        """Upstreams by name; a single one is called ``upstream``."""
-        return self.upstreams if self.upstream is None else {"upstream": self.upstream}
+        """By name; a single one is called ``upstream``, and one of a `tcp` listener alone by its URL."""
+        named = self.upstreams if self.upstream is None else {"upstream": self.upstream}
+        return {**named, **{each.url: Upstream(url=each.url) for each in self.tcp if each.url is not None}}
+
+    @property
+    def server_tls(self) -> list[ServerTls]:
+        """TLS of each listener that has it."""
+        return [*super().server_tls, *(each.tls for each in self.tcp if each.tls is not None)]
 
     @property
     def all_routes(self) -> list[Route]:
-        """Routes in their order; a single upstream gets all requests."""
-        return self.routes or [Route(upstream=name) for name in self.all_upstreams]
+        """In their order; a single upstream gets all requests."""
+        return self.routes or ([] if self.upstream is None else [Route(upstream="upstream")])
 
     @property
     def all_filters(self) -> list[Filter]:
-        """The filters for all requests, then those of each route."""
-        return [*self.filters, *(filter for route in self.routes for filter in route.filters)]
+        """Those of all requests, then those of each route, and of each `tcp` listener."""
+        further = [*(route.filters for route in self.routes), *(listener.filters for listener in self.tcp)]
+        return [*self.filters, *(filter for filters in further for filter in filters)]
 
     @property
     def chains(self) -> list[list[int]]:
-        """The chain of requests without a route, then that of each route, as indexes into `all_filters`."""
+        """The chain of requests without a route, then that of each route, and of each `tcp` listener: places in
+        `all_filters`.
+        """
         first, chains = list(range(len(self.filters))), []
         chains.append(first)
         at = len(first)
         for route in self.routes:
             chains.append([*first, *range(at, at + len(route.filters))])
             at += len(route.filters)
+        for listener in self.tcp:
+            chains.append([*range(at, at + len(listener.filters))])
+            at += len(listener.filters)
         return chains
+
+    @property
+    def serves_http(self) -> bool:
+        """Whether there is something for requests of HTTP."""
+        return bool(self.all_routes)
 
     @property
     def chain_numbers(self) -> list[int | None]:

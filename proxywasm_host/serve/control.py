@@ -26,13 +26,11 @@ __all__ = ["Application", "Control", "Fleet", "Remote"]
 class Application(Member, Protocol):
     """An application that serves in a process, as the code that runs it sees it."""
 
-    scheme: str
-    """Scheme of the URL at which it serves."""
     loaded: bool
     """Whether there are filters."""
 
     def __init__(
-        self, source: Source[Any], settings: Any, listening: socket.socket | None, shared: str = "memory"
+        self, source: Source[Any], settings: Any, listening: Sequence[socket.socket] | None, shared: str = "memory"
     ) -> None:
         """Serve on a socket of `bind`; with ``None``, load everything and take no connections.
 
@@ -40,13 +38,18 @@ class Application(Member, Protocol):
         """
 
     @staticmethod
-    def bind(settings: Any) -> AbstractContextManager[socket.socket]:
-        """A socket at the address of all processes. Raises: ConfigError."""
+    def bind(settings: Any) -> AbstractContextManager[Sequence[socket.socket]]:
+        """Sockets with the addresses at which all processes serve. Raises: ConfigError."""
+        ...
+
+    @staticmethod
+    def addresses(settings: Any, listening: Sequence[socket.socket]) -> list[str]:
+        """The same, for people."""
         ...
 
     @classmethod
     def in_process(
-        cls, source: Source[Any], settings: Any, listening: socket.socket, shared: str
+        cls, source: Source[Any], settings: Any, listening: Sequence[socket.socket], shared: str
     ) -> Sequence[Application]:
         """The applications of a process, one for each thread; the others depend on the first."""
         ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from proxywasm_host.serve.config import Settings
+from proxywasm_host.serve.upstreams import TCP
 
 __all__ = ["dataplane_config"]
 
@@ -18,15 +19,27 @@ def dataplane_config(settings: Settings) -> str:
     config["upstreams"] = {
         name: {
             **upstream.model_dump(mode="json"),
-            "servers": [server.model_dump(mode="json") for server in upstream.all_servers],
+            "servers": [{"url": _connectable(server.url), "weight": server.weight} for server in upstream.all_servers],
         }
         for name, upstream in settings.all_upstreams.items()
     }
     others = settings.any_upstream
     config["any_upstream"] = None if others is None else {**others.model_dump(mode="json"), "servers": []}
+    routes = settings.all_routes
     config["chain"], *chains = settings.chain_numbers
+    of_routes, of_tcp = chains[: len(settings.routes)], chains[len(settings.routes) :]
     config["routes"] = [
         {**route.model_dump(mode="json", exclude={"filters"}), "chain": chain}
-        for route, chain in zip(settings.all_routes, chains or [config["chain"]], strict=True)
+        for route, chain in zip(routes, of_routes or [config["chain"]] * len(routes), strict=True)
+    ]
+    config["tcp"] = [
+        {**listener.model_dump(mode="json", exclude={"filters", "listen"}), "filtered": chain is not None}
+        for listener, chain in zip(settings.tcp, of_tcp, strict=True)
     ]
     return json.dumps(config)
+
+
+def _connectable(url: str) -> str:
+    """With a scheme that says how to connect."""
+    scheme, _, rest = url.partition("://")
+    return f"{TCP.get(scheme, scheme)}://{rest}"

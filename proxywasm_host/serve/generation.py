@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.abi.types import PeerType
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.driver import filters as filter_list
 from proxywasm_host.driver.dispatch import Sink
@@ -27,6 +28,7 @@ from proxywasm_host.runtime.host import Host
 from proxywasm_host.runtime.http import HttpStream
 from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.runtime.rules import matching
+from proxywasm_host.runtime.tcp import TcpStream
 from proxywasm_host.serve.config import Settings
 from proxywasm_host.serve.driver import ThreadDriver
 from proxywasm_host.serve.filters import chains_of, clusters_of, filters_of, listener_of
@@ -84,7 +86,7 @@ class Generation:
         self.filters: list[FilterConfig] = list(filters_of(settings)) if filters is None else filters
         self.plugins: Sequence[Plugin] = ()
         self.chains: list[list[Plugin]] = []
-        """The chain of requests without a route, then the chain of each route."""
+        """As `Settings.chains`."""
         self._by_request = filter_list.by_request(self.filters)
         self._filter_counts = filter_counts
         self._tracer = tracer
@@ -217,6 +219,23 @@ class Generation:
         request proceeds.
         """
         return RoutedProperties(scope, self.settings.properties, routed)
+
+    def connection(self, listener: int, scope: Scope, routed: Mapping[str, PropertyValue], sink: Sink) -> TcpStream:
+        """A stream for a connection that the `tcp` listener of this number has taken; `sink` gets its effects."""
+        stream = self.host.tcp_stream(
+            self.chains[listener - len(self.settings.tcp)],
+            properties=self.properties(scope, routed),
+            buffer_limit=self.settings.buffer_limit,
+        )
+        self.driver.attach(stream, sink)
+        return stream
+
+    def disconnected(self, stream: TcpStream, *, remote: bool) -> None:
+        """A connection is over; `remote`: the client has closed it."""
+        self.driver.detach(stream)
+        self.driver.perform(stream.close(PeerType.REMOTE if remote else PeerType.LOCAL))
+        if self.draining:
+            self.look_drained()
 
     def attach(self, stream: HttpStream, sink: Sink) -> None:
         """Record a request, and give effects of its stream that no event returns to `sink`."""

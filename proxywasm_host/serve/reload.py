@@ -62,8 +62,8 @@ def files_of(settings: HostSettings, source: Source[Any]) -> list[Path]:
         found += [filter.file if isinstance(filter.file, Path) else None]
         found += [filter.configuration_file, filter.vm_configuration_file]
         found += [rule.configuration_file for rule in filter.rules]
-    if settings.tls is not None:
-        found += [settings.tls.certificate, settings.tls.key, settings.tls.client_ca]
+    for server in settings.server_tls:
+        found += [server.certificate, server.key, server.client_ca]
     upstreams = [upstream.tls for upstream in settings.all_upstreams.values()]
     for tls in (*upstreams, *(cluster.tls for cluster in settings.clusters.values())):
         found += [tls.ca, tls.certificate, tls.key]

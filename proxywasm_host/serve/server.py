@@ -74,7 +74,7 @@ def run(kind: type[Application], source: Source[Any]) -> None:
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(kind.bind(settings))
         admin = stack.enter_context(bound(settings.admin)) if settings.admin else None
-        addresses = [f"{kind.scheme}{'s' if settings.tls else ''}://{at(listening)}"]
+        addresses = kind.addresses(settings, listening)
         if admin is not None:
             addresses.append(f"admin http://{at(admin)}")
         filters = ", ".join(names(settings.all_filters)) or "no filters"
@@ -270,7 +270,7 @@ class OneOfSeveral:
         kind: type[Application],
         source: Source[Any],
         settings: HostSettings,
-        listening: socket.socket,
+        listening: Sequence[socket.socket],
         shared: str,
         directory: Path,
         supervisor: int,
@@ -324,7 +324,7 @@ def one(
     kind: type[Application],
     source: Source[Any],
     settings: HostSettings,
-    listening: socket.socket,
+    listening: Sequence[socket.socket],
     shared: str,
     directory: Path,
     supervisor: int,
@@ -341,7 +341,7 @@ def _several(
     source: Source[Any],
     settings: HostSettings,
     watch: Watch,
-    listening: socket.socket,
+    listening: Sequence[socket.socket],
     admin: socket.socket | None,
     ready: Callable[[], None],
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -19,11 +19,11 @@ T = TypeVar("T")
 class Thread:
     """Serves from `start` to `end`. Made in an event loop, the control loop, which does everything but requests."""
 
-    def __init__(self, listening: socket.socket | None) -> None:
-        """Serve on `listening`; with ``None``, take no connections."""
+    def __init__(self, listening: Sequence[socket.socket], *, http: bool) -> None:
+        """Serve on `listening`: `http` on the first, if that is served, and each of `Settings.tcp`."""
         self.native = ServerThread()
         self.control_loop = asyncio.get_running_loop()
-        self._listening = listening
+        self._http, self._tcp = (listening[:1], listening[1:]) if http else ((), listening)
         self._ended = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="proxywasm-server")
 
@@ -38,7 +38,8 @@ class Thread:
 
     def _run(self) -> None:
         try:
-            self.native.run(None if self._listening is None else self._listening.dup().detach())
+            http = [each.dup().detach() for each in self._http]
+            self.native.run(http[0] if http else None, [each.dup().detach() for each in self._tcp])
         finally:
             self.call_control_loop(self._ended.set)
 

@@ -13,7 +13,10 @@ from pydantic import Field, field_validator, model_validator
 
 from proxywasm_host.serve.model import File, Model, Seconds, Size
 
-__all__ = ["OutlierDetection", "Retry", "Server", "Tls", "Upstream", "UpstreamTls", "web"]
+__all__ = ["TCP", "OutlierDetection", "Retry", "Server", "Tls", "Upstream", "UpstreamTls", "web"]
+
+TCP = {"tcp": "http", "tls": "https"}
+"""Schemes of servers that speak something else than HTTP, and those that connect in the same way."""
 
 
 def web(value: str) -> str:
@@ -26,6 +29,16 @@ def web(value: str) -> str:
     if parts.query or parts.fragment or parts.username:
         raise ValueError(f"{value!r} is more than a server: leave out user, query and fragment")
     _ = parts.port  # raises ValueError
+    return value
+
+
+def reachable(value: str) -> str:
+    """The URL of a server of HTTP, or of anything else on TCP. Raises: ValueError."""
+    scheme, _, place = value.partition("://")
+    if scheme not in TCP:
+        return web(value)
+    if not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[\w.-]+):\d{1,5}", place, re.ASCII) or urlsplit(value).port is None:
+        raise ValueError(f"{value!r} is not a server: write it as {scheme}://HOST:PORT")
     return value
 
 
@@ -55,11 +68,13 @@ class Server(Model):
     short = "url"
 
     url: str
-    """``http://HOST:PORT`` or ``https://HOST``; its path is put before that of each request."""
+    """``http://HOST:PORT`` or ``https://HOST``; its path is put before that of each request. For `tcp` listeners
+    ``tcp://HOST:PORT``, or ``tls://HOST:PORT``.
+    """
     weight: Annotated[int, Field(gt=0, le=1000)] = 1
     """Its share of the requests, relative to other servers."""
 
-    _url = field_validator("url")(web)
+    _url = field_validator("url")(reachable)
 
 
 class OutlierDetection(Model):
@@ -117,7 +132,7 @@ class Upstream(Model):
     short = "url"
 
     url: str | None = None
-    """Its only server: ``http://HOST:PORT`` or ``https://HOST``; its path is put before that of each request."""
+    """Its only server, as in `servers`."""
     servers: list[Server] = []
     """Its servers, if there are several."""
     balance: Literal["round_robin", "least_requests"] = "round_robin"
@@ -155,7 +170,7 @@ class Upstream(Model):
     @field_validator("url")
     @classmethod
     def _web(cls, value: str | None) -> str | None:
-        return value and web(value)
+        return value and reachable(value)
 
     @model_validator(mode="after")
     def _has_servers(self) -> Upstream:
@@ -167,6 +182,11 @@ class Upstream(Model):
     def all_servers(self) -> list[Server]:
         """Its servers, in either form."""
         return self.servers or [Server(url=self.url or "")]
+
+    @property
+    def is_tcp(self) -> bool:
+        """Whether it has a server that does not speak HTTP."""
+        return any(server.url.partition("://")[0] in TCP for server in self.all_servers)
 
     @property
     def urls(self) -> str:

@@ -188,10 +188,13 @@ def envoy(
 
 
 @contextlib.contextmanager
-def running(folder: Path, configuration: Path) -> Iterator[Proxy]:
-    """An Envoy with this configuration, whose ports are 0: the system chooses them."""
+def running(folder: Path, configuration: Path, levels: str = "wasm:warning") -> Iterator[Proxy]:
+    """An Envoy with this configuration, whose ports are 0: the system chooses them.
+
+    `levels` say what is logged.
+    """
     command = [str(find_envoy()), "-c", str(configuration), "--admin-address-path", str(folder / "admin")]
-    command += ["--concurrency", "1", "--disable-hot-restart", "-l", "warning", "--file-flush-interval-msec", "5"]
+    command += ["--concurrency", "1", "--disable-hot-restart", "-l", "warning", "--component-log-level", levels, "--file-flush-interval-msec", "5"]
     with (folder / "envoy.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:

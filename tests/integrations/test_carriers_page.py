@@ -45,7 +45,6 @@ REASONS = {
     ("ext-proc", "HTTP/2"): "what Envoy has",
     ("ext-proc", "WebSocket"): "what Envoy sends of it",
     ("ext-proc", "TCP"): "ext_proc is for HTTP",
-    ("serve", "TCP"): OF_HTTP,
     ("asgi", "request trailers"): "ASGI has none",
     ("asgi", "HTTP/2"): "what the server has",
     ("asgi", "TCP"): OF_HTTP,

@@ -32,7 +32,7 @@ class Served:
             self.process = subprocess.Popen(command, stdout=output, stderr=errors, env=environment)
         self.url, self.admin = "", ""
         try:
-            said = self.wait_for(r"serving (https?://\S+?)(?:, admin (\S+))?: ", "it never said where it serves")
+            said = self.wait_for(r"serving (https?://\S+?)(?:, t(?:cp|ls)://\S+?)*(?:, admin (\S+))?: ", "it never said where it serves")
         except AssertionError:
             self.process.kill()
             raise

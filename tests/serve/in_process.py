@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import struct
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -20,9 +21,11 @@ from tests.serve.ports import listening
 class Served:
     """An `Application` that runs, in the event loop that has made it."""
 
-    def __init__(self, application: Application, address: tuple[str, int]) -> None:
+    def __init__(self, application: Application, address: tuple[str, int], tcp: list[tuple[str, int]]) -> None:
         self.application = application
         self.address = address
+        self.tcp = tcp
+        """Addresses of listeners of what is not HTTP."""
 
     async def ask(self, *parts: bytes) -> bytes:
         """Send these, and give what comes until nothing is under way."""
@@ -51,14 +54,17 @@ class Served:
 
 @asynccontextmanager
 async def serving(settings: dict[str, Any], sock: socket.socket | None = None) -> AsyncIterator[Served]:
-    """Serve as a configuration says, on a port that the system chooses."""
+    """Serve as a configuration says, on ports that the system chooses."""
     source = Source(None, {"access_log": {"format": "off"}, **settings})
-    with sock or listening() as taken:
-        application = Application(source, source.load(), taken)
-        address = taken.getsockname()[:2]
+    loaded = source.load()
+    with contextlib.ExitStack() as stack:
+        http = [stack.enter_context(sock or listening())] if loaded.serves_http else []
+        tcp = [stack.enter_context(listening()) for _ in loaded.tcp]
+        application = Application(source, loaded, [*http, *tcp])
+        addresses = [each.getsockname()[:2] for each in (*http, *tcp)]
         await application.start()
         try:
-            yield Served(application, address)
+            yield Served(application, addresses[0], addresses[len(http) :])
         finally:
             await application.close()
             await application.stop()
@@ -71,10 +77,15 @@ class Beside:
         self._loop = loop
         self._application = served.application
         self._address = served.address
+        self._tcp = served.tcp
         self.port = served.address[1]
 
-    def connect(self) -> Client:
-        return Client(self._address)
+    def connect(self, tcp: int | None = None) -> Client:
+        """To the listener of HTTP, or of something else."""
+        return Client(self._address if tcp is None else self._tcp[tcp])
+
+    def reload(self) -> str:
+        return asyncio.run_coroutine_threadsafe(self._application.reload(), self._loop).result(20)
 
     def told(self, *parts: bytes) -> bytes:
         """Send these, and give all that comes until the connection is closed."""
@@ -125,6 +136,12 @@ class Client:
 
     def read(self, size: int) -> bytes:
         return self._file.read(size)
+
+    def abort(self) -> None:
+        """Reset the connection."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._file.close()
+        self._socket.close()
 
     def rest(self) -> bytes:
         """All that comes until the connection is closed."""

@@ -114,7 +114,7 @@ def test_nobody_is_ready_before_filters_are_loaded(monkeypatch):
         source = Source(None, {"upstream": {"url": "http://127.0.0.1:9"}, "filters": [{"file": HEADERS}]})
         with bound(("127.0.0.1", 0)) as admin:
             settings = source.load()
-            alone = Alone([Application(source, settings, listening())], settings, Watch(source), admin)
+            alone = Alone([Application(source, settings, [listening()])], settings, Watch(source), admin)
             starting = asyncio.ensure_future(alone.start())
             said = []
             while len(said) < 2:

@@ -5,18 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socketserver
 import ssl
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from queue import Queue
+from typing import ClassVar
 
 import grpc
+import h2.config
+import h2.connection
+import h2.events
 import pytest
 
 from tests.grpc_services import GrpcServer
+from tests.serve import http2_client
 from tests.serve.conftest import BODY, HEADERS
 from tests.serve.in_process import Beside, beside, serving
 from tests.serve.test_serve import certificate, signed
+from tests.support import FILTERS
 
 
 def one(value: bytes) -> bytes:
@@ -66,6 +74,44 @@ def test_grpc_through_us(upstream, filters):
             with pytest.raises(grpc.RpcError) as raised:
                 channel.unary_unary(f"/test.Echo/{name}", one, one)(b"", timeout=10)
             assert raised.value.code() == code
+
+
+class Trailers(socketserver.BaseRequestHandler):
+    """A server of HTTP/2 that notes the headers of requests and what comes after their bodies."""
+
+    seen: ClassVar[list[list[tuple[str, str]]]] = []
+
+    def handle(self) -> None:
+        connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="utf-8"))
+        connection.initiate_connection()
+        while True:
+            self.request.sendall(connection.data_to_send())
+            if not (data := self.request.recv(65536)):
+                return
+            for event in connection.receive_data(data):
+                if isinstance(event, h2.events.TrailersReceived):
+                    self.seen.append(sorted(event.headers))
+                elif isinstance(event, h2.events.StreamEnded):
+                    connection.send_headers(event.stream_id, [(":status", "200")], end_stream=True)
+
+
+@pytest.mark.carries("serve", "request trailers")
+def test_trailers_of_a_request(engine):
+    Trailers.seen.clear()
+    script = "@on_request_trailers\nadd_header_map_value 1 x-more 2\nreplace_header_map_value 1 x-sum 3"
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Trailers) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        for filters in ([], [{"file": str(FILTERS / "c/probe_0_2_1.wasm"), "configuration": script}]):
+            settings = {"upstream": {"url": url, "protocol": "http2"}, "filters": filters, "engine": engine.name}
+            with beside(settings) as served:
+                got, _, _ = http2_client.request(served.port, "/", (), b"body", [("x-sum", "1")], tls=False)
+                assert got[":status"] == "200"
+        server.shutdown()
+        thread.join()
+    assert Trailers.seen == [[("x-sum", "1")], [("x-more", "2"), ("x-sum", "3")]]
 
 
 @pytest.mark.carries("serve", "request bodies part by part", "response bodies part by part")

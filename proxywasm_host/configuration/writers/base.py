@@ -58,8 +58,13 @@ class Writer:
         return [Part(each, ("routes", at), self) for at, each in enumerate(given)]
 
     def _address(self, name: str, default: str) -> tuple[str, int]:
-        host, _, port = str(self._own.take(name, default)).rpartition(":")
-        return host.strip("[]") or "127.0.0.1", int(port)
+        return host_and_port(self._own.take(name, default))
+
+
+def host_and_port(written: object) -> tuple[str, int]:
+    """The parts of ``HOST:PORT``."""
+    host, _, port = str(written).rpartition(":")
+    return host.strip("[]") or "127.0.0.1", int(port)
 
 
 INLINE = "data:application/wasm;base64,"

@@ -7,8 +7,9 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
+from proxywasm_host.configuration.envoy import TCP_PROXY
 from proxywasm_host.configuration.node import dotted
-from proxywasm_host.configuration.writers.base import INLINE, Part, Writer, as_text, module, to_yaml
+from proxywasm_host.configuration.writers.base import INLINE, Part, Writer, as_text, host_and_port, module, to_yaml
 from proxywasm_host.fetch.reference import is_remote
 
 TYPE = "type.googleapis.com/"
@@ -41,9 +42,27 @@ class EnvoyWriter(Writer):
     """A bootstrap of Envoy."""
 
     def write(self) -> str:
-        """One listener, its routes and filters, and a cluster for each upstream."""
+        """A listener for HTTP with its routes and filters, one for each of `tcp`, and a cluster for each upstream."""
         own = self._own
         upstreams = self._upstreams()
+        of_tcp = own.take("tcp", [])
+        http = "routes" in own.value or "upstream" in upstreams or not of_tcp
+        listeners = [self._http(upstreams)] if http else []
+        listeners += [self._tcp(Part(each, ("tcp", at), self), at, upstreams) for at, each in enumerate(of_tcp)]
+        clusters = [self._cluster(name, each) for name, each in upstreams.items()]
+        for name, each in own.take("clusters", {}).items():
+            if name not in upstreams:
+                clusters.append(self._cluster(name, Part(each, ("clusters", name), self, "url")))
+        made: dict[str, Any] = {"static_resources": {"listeners": listeners, "clusters": clusters}}
+        if own.value.get("admin") is not None:
+            made["admin"] = {"address": _address(*self._address("admin", ":0"))}
+        if own.take("profile", "envoy") != "envoy":
+            self.cannot.append("profile")
+        own.rest()
+        return to_yaml(made)
+
+    def _http(self, upstreams: dict[str, Part]) -> dict[str, Any]:
+        own = self._own
         filters = [self._filter(each) for each in self._filters()]
         manager: dict[str, Any] = {
             "@type": f"{TYPE}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -78,24 +97,35 @@ class EnvoyWriter(Writer):
         if tls.value:
             chain["transport_socket"] = _socket("Downstream", _certificate(tls), client_ca=tls.take("client_ca"))
             tls.rest()
-        listener = {
+        return {
             "name": "main",
             "address": _address(*self._address("listen", "127.0.0.1:8080")),
             "filter_chains": [chain],
         }
-        clusters = [self._cluster(name, each) for name, each in upstreams.items()]
-        for name, each in own.take("clusters", {}).items():
-            if name not in upstreams:
-                clusters.append(self._cluster(name, Part(each, ("clusters", name), self, "url")))
-        made: dict[str, Any] = {"static_resources": {"listeners": [listener], "clusters": clusters}}
-        if own.value.get("admin") is not None:
-            made["admin"] = {"address": _address(*self._address("admin", ":0"))}
-        if own.take("profile", "envoy") != "envoy":
-            self.cannot.append("profile")
-        own.rest()
-        return to_yaml(made)
 
-    def _filter(self, given: Part) -> dict[str, Any]:
+    def _tcp(self, given: Part, number: int, upstreams: dict[str, Part]) -> dict[str, Any]:
+        filters = [
+            self._filter(Part(each, (*given.path, "filters", at), self, "file"), "network")
+            for at, each in enumerate(given.take("filters", []))
+        ]
+        upstream = given.take("upstream", "")
+        if "://" in upstream:
+            upstreams.setdefault(upstream, Part({"url": upstream}, (*given.path, "upstream"), self))
+        proxy = {"@type": f"{TYPE}{TCP_PROXY}", "stat_prefix": "tcp", "cluster": upstream}
+        if attempts := given.take("connect_attempts"):
+            proxy["max_connect_attempts"] = attempts
+        if seconds := given.take("idle_timeout"):
+            proxy["idle_timeout"] = f"{seconds:g}s"
+        chain: dict[str, Any] = {"filters": [*filters, {"name": "tcp", "typed_config": proxy}]}
+        tls = Part(given.take("tls"), (*given.path, "tls"), self)
+        if tls.value:
+            chain["transport_socket"] = _socket("Downstream", _certificate(tls), client_ca=tls.take("client_ca"))
+            tls.rest()
+        at = _address(*host_and_port(given.take("listen", "")))
+        given.rest()
+        return {"name": f"tcp_{number}", "address": at, "filter_chains": [chain]}
+
+    def _filter(self, given: Part, kind: str = "http") -> dict[str, Any]:
         file, sha256 = module(given), given.take("sha256", "")
         name = given.take("name") or file.rpartition("/")[2].removesuffix(".wasm")
         policy = given.take("failure_policy", "fail_reload")
@@ -134,8 +164,8 @@ class EnvoyWriter(Writer):
             plugin["allow_on_headers_stop_iteration"] = True
         given.rest()
         return {
-            "name": "envoy.filters.http.wasm",
-            "typed_config": {"@type": f"{TYPE}envoy.extensions.filters.http.wasm.v3.Wasm", "config": plugin},
+            "name": f"envoy.filters.{kind}.wasm",
+            "typed_config": {"@type": f"{TYPE}envoy.extensions.filters.{kind}.wasm.v3.Wasm", "config": plugin},
         }
 
     def _route(self, given: Part) -> dict[str, Any]:
@@ -197,7 +227,7 @@ class EnvoyWriter(Writer):
         secure = False
         for each in servers:
             parts = urlsplit(each.take("url", ""))
-            secure = secure or parts.scheme == "https"
+            secure = secure or parts.scheme in ("https", "tls")
             endpoint: dict[str, Any] = {
                 "endpoint": {
                     "address": _address(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
