@@ -33,6 +33,12 @@ OF_MANAGER = """
 """.split()  # noqa: SIM905 - words
 
 
+OF_ROUTER = """
+    dynamic_stats start_child_span upstream_log upstream_log_options suppress_envoy_headers strict_check_headers
+    respect_expected_rq_timeout suppress_grpc_request_failure_code_stats
+""".split()  # noqa: SIM905 - words
+
+
 def fits(data: Any) -> bool:
     """Whether it is a bootstrap, a listener, or a list of resources with listeners."""
     if not isinstance(data, dict):
@@ -69,15 +75,17 @@ def bootstrap(root: Node, own: Own) -> None:
     for name in sorted(named - known):
         resources.wrong(f"a route goes to the cluster {name!r}, which is not among the clusters")
     resources.done()
-    socket = root.take("admin").take("address").take("socket_address")
-    if socket:
-        own.put(address(socket), socket, "admin")
-    root.take("admin").ignore(OURS, "access_log", "access_log_path", "profile_path", "ignore_global_conn_limit")
+    admin = root.take("admin")
+    if admin.has("address"):
+        own.put(address(admin), admin, "admin")
+    admin.ignore(OURS, "access_log", "access_log_path", "profile_path", "ignore_global_conn_limit")
+    admin.done()
     node = root.take("node")
     for key in ("id", "cluster"):
         if text := node.take(key).text():
             own.put(text, node, "properties", f"xds.node.{key}")
     node.ignore("filters see id and cluster", "metadata", "locality")
+    node.done()
     root.ignore(
         OURS,
         "stats_sinks",
@@ -93,7 +101,7 @@ def bootstrap(root: Node, own: Own) -> None:
 
 def listener(node: Node, own: Own) -> None:
     """A listener: its address, TLS, and its HTTP connection manager, or network filters and a TCP proxy."""
-    at = address(node.take("address").take("socket_address"))
+    at = address(node)
     chains = node.take("filter_chains").each()
     if len(chains) != 1:
         node.wrong(f"a listener of serve has one filter chain, and this one has {len(chains)}: leave one")
@@ -185,13 +193,18 @@ def manager(node: Node, own: Own) -> None:
     filters = node.take("http_filters").each()
     for each in filters:
         plugin = plugin_of(each)
-        kind = str((each.take("typed_config").value or {}).get("@type", "")).rpartition("/")[2]
+        config = each.take("typed_config")
+        kind = str((config.value or {}).get("@type", "")).rpartition("/")[2]
         each.drop("name", "is_optional")
         if each.take("disabled").flag():
             each.warn("it is disabled")
         elif plugin is not None:
             own.add(filter_of(plugin), plugin, "filters")
-        elif kind != ROUTER and each.take("name").text() != "envoy.filters.http.router":
+        elif kind == ROUTER or each.take("name").text() == "envoy.filters.http.router":
+            config.drop("@type")
+            config.ignore(OURS, *OF_ROUTER)
+            config.done()
+        else:
             each.wrong(
                 f"the filter {each.take('name').text() or kind!r} is part of Envoy, and proxywasm does not have it"
             )
@@ -343,7 +356,7 @@ def cluster(node: Node) -> tuple[str, dict[str, Any]]:
     for locality in assignment.take("endpoints").each():
         for each in locality.take("lb_endpoints").each():
             endpoint = each.take("endpoint")
-            url = f"{scheme}://{address(endpoint.take('address').take('socket_address'))}"
+            url = f"{scheme}://{address(endpoint)}"
             servers.append({"url": url, "weight": each.take("load_balancing_weight").number(1)})
             endpoint.ignore("servers are watched by their answers", "health_check_config", "hostname")
             each.ignore(OURS, "health_status", "metadata")
@@ -409,20 +422,28 @@ def cluster(node: Node) -> tuple[str, dict[str, Any]]:
 
 def protocol(node: Node) -> bool:
     """Whether a cluster speaks HTTP/2."""
-    if node.has("http2_protocol_options"):
-        node.take("http2_protocol_options")
-        return True
-    for _, options in node.take("typed_extension_protocol_options").entries():
+    http2 = node.has("http2_protocol_options")
+    _without_options(node)
+    for kind, options in node.take("typed_extension_protocol_options").entries():
+        if kind != HTTP_OPTIONS:
+            options.wrong(f"is not understood here; {HTTP_OPTIONS} is")
+            continue
         options.drop("@type")
         explicit = options.take("explicit_http_config")
-        http2 = explicit.has("http2_protocol_options")
-        explicit.drop("http2_protocol_options", "http_protocol_options")
+        http2 = http2 or explicit.has("http2_protocol_options")
+        _without_options(explicit)
         options.ignore(OURS, "common_http_protocol_options", "upstream_http_protocol_options")
         explicit.done()
         options.done()
-        if http2:
-            return True
-    return False
+    return http2
+
+
+def _without_options(node: Node) -> None:
+    """Take what is said of HTTP/1 and HTTP/2, where there is more in it than which one it is."""
+    for key in ("http_protocol_options", "http2_protocol_options"):
+        options = node.take(key)
+        if options.value:
+            options.warn(OURS)
 
 
 def callable_cluster(said: dict[str, Any]) -> dict[str, Any]:
@@ -434,8 +455,13 @@ def callable_cluster(said: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in made.items() if value not in (None, {}, False)}
 
 
-def address(socket: Node) -> str:
-    """A socket's address, as ``HOST:PORT``."""
+def address(node: Node) -> str:
+    """The address that something has, as ``HOST:PORT``."""
+    where = node.take("address")
+    socket = where.take("socket_address")
+    if not socket:
+        where.wrong("is not the address of a socket: write socket_address")
+    where.done()
     host, port = socket.take("address").text("127.0.0.1"), socket.take("port_value").number()
     socket.drop("protocol")
     socket.done()
@@ -447,7 +473,9 @@ def files(nodes: Iterable[Node]) -> str:
     for node in nodes:
         if not node.has("filename") and node:
             node.wrong("must be a file: write filename")
-        if text := node.take("filename").text():
+        text = node.take("filename").text()
+        node.done()
+        if text:
             return text
     return ""
 
@@ -494,6 +522,10 @@ def _all_taken(made: dict[str, Any], *nodes: Node) -> dict[str, Any]:
 
 def certificate(common: Node) -> dict[str, Any]:
     """A certificate and its key."""
+    made: dict[str, Any] = {}
     for each in common.take("tls_certificates").each():
-        return {"certificate": files([each.take("certificate_chain")]), "key": files([each.take("private_key")])}
-    return {}
+        if made:
+            each.wrong("is the second certificate: serve has one for a listener")
+        made = {"certificate": files([each.take("certificate_chain")]), "key": files([each.take("private_key")])}
+        each.done()
+    return made

@@ -19,6 +19,10 @@ WHERE = "it runs for all requests here"
 PHASES = {"AUTHN": 0, "AUTHZ": 1, "STATS": 2, "UNSPECIFIED_PHASE": 3, "": 3}
 STRATEGIES = {"FAIL_CLOSE": "fail_closed", "FAIL_OPEN": "fail_open", "FAIL_RELOAD": "fail_reload"}
 PULL = {"UNSPECIFIED_POLICY": None, "IfNotPresent": "IfNotPresent", "Always": "Always"}
+OF_METADATA = """
+    namespace labels annotations uid resourceVersion generation creationTimestamp managedFields finalizers
+    ownerReferences generateName selfLink
+""".split()  # noqa: SIM905 - words, which say nothing of what is served
 KINDS = ("WasmPlugin", "TrafficExtension", "EnvoyExtensionPolicy", "MeshProxyPatch")
 
 
@@ -39,6 +43,8 @@ def put(documents: list[Document], own: Own) -> None:
         root.drop("apiVersion", "kind", "status")
         metadata = root.take("metadata")
         name = metadata.take("name").text() or root.take("name").text()
+        metadata.drop(*OF_METADATA)
+        metadata.done()
         root.drop("type", "mesh", "name")
         spec = root.take("spec")
         spec.ignore(WHERE, "selector", "targetRef", "targetRefs", "targetSelectors")
@@ -80,7 +86,7 @@ def _istio(
         made["reload_interval"] = 1.0
     wasm.ignore("credentials are Docker's, see `modules.docker_config`", "imagePullSecret", "verificationKey")
     if wasm.take("type").text("HTTP") not in ("HTTP", "UNSPECIFIED_PLUGIN_TYPE"):
-        wasm.take("type").wrong("filters of TCP connections are not supported: serve carries HTTP")
+        wasm.take("type").wrong("a filter of TCP connections needs a listener: write both under `tcp` in the own form")
     for match in spec.take("match").each():
         if match.take("mode").text() == "CLIENT":
             match.wrong("is for outgoing requests, and serve carries incoming ones")

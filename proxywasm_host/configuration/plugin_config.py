@@ -9,6 +9,7 @@ import struct
 from typing import Any
 
 from proxywasm_host import protobuf
+from proxywasm_host.abi.table import CALLBACKS, HOSTCALLS, WASI
 from proxywasm_host.configuration.node import Node
 
 __all__ = ["NETWORK_WASM", "any_value", "filter_of", "plugin_of", "type_of"]
@@ -22,6 +23,9 @@ POLICIES = {
     "FAIL_CLOSED": "fail_closed",
     "FAIL_OPEN": "fail_open",
 }
+
+
+CAPABILITIES = frozenset(row.name for row in (*HOSTCALLS, *WASI, *CALLBACKS))
 
 
 def type_of(config: Node) -> str:
@@ -38,6 +42,7 @@ def plugin_of(filter: Node, types: tuple[str, ...] = WASM) -> Node | None:
         if type_of(config) not in types:
             return None
         wasm = config.take("value")
+        config.done()
     elif named in types:
         config.take("@type")
         wasm = config
@@ -67,14 +72,23 @@ def filter_of(plugin: Node) -> dict[str, Any]:
             plugin.wrong("fail_open and failure_policy are both given: leave out fail_open")
         policy = "fail_open"
     made["failure_policy"] = policy
-    reload = plugin.take("reload_config").take("backoff")
+    reload_config = plugin.take("reload_config")
+    reload = reload_config.take("backoff")
     if policy == "fail_reload":
         made["reload_interval"] = reload.take("base_interval").seconds() or 1.0
         reload.ignore("the back-off has its own bound", "max_interval")
+        reload.done()
+        reload_config.done()
+    elif reload_config:
+        reload_config.warn("it is for FAIL_RELOAD")
     restriction = plugin.take("capability_restriction_config")
     if restriction and restriction.has("allowed_capabilities"):
         allowed = restriction.take("allowed_capabilities")
         made["capabilities"] = [name for name, _ in allowed.entries()] or None
+        for name, sanitization in allowed.entries():
+            if name not in CAPABILITIES:
+                sanitization.note("no hostcall and no callback has this name")
+            sanitization.done()  # nothing is in it yet, in Envoy neither
     restriction.done()
     made["allow_on_headers_stop_iteration"] = plugin.take("allow_on_headers_stop_iteration").flag()
     vm.ignore("which engine runs it is for `engine` to say", "runtime")

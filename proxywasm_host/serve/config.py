@@ -496,27 +496,30 @@ class Record(Model):
 
 
 class MetricTag(Model):
-    """A label of metrics, as Envoy's ``TagSpecifier``."""
+    """Labels of metrics: of a set, or one as Envoy's ``TagSpecifier``."""
 
-    tag_name: str
+    short = "set"
+
+    set: str | None = None
+    """Those of ``envoy``, ``istio``, ``kuadrant`` or ``higress``."""
+    tag_name: str | None = None
     """Name of the label."""
-    regex: str
-    """A regular expression. Its first group is removed from the name; the value is its second group, else its first."""
+    regex: str = ""
+    """Its first group is removed from the name; its second, or else the first, is the value."""
 
     @model_validator(mode="after")
     def _checked(self) -> MetricTag:
-        self.tag()
+        if (self.set is None) is not bool(self.tag_name and self.regex):
+            raise ValueError("give either a set, or tag_name and regex")
+        if self.set is not None and self.set not in SETS:
+            raise ValueError(not_among("set of tags", self.set, SETS))
+        _ = self.tags
         return self
 
-    def tag(self) -> Tag:
-        """The `Tag` that this describes."""
-        return Tag(self.tag_name, self.regex)
-
-
-def _tag_set(value: str) -> str:
-    if value not in SETS:
-        raise ValueError(not_among("set of tags", value, SETS))
-    return value
+    @property
+    def tags(self) -> tuple[Tag, ...]:
+        """What this describes."""
+        return (Tag(self.tag_name or "", self.regex),) if self.set is None else tuple(SETS[self.set])
 
 
 ZoneSize = Annotated[Size, Field(ge=SMALLEST)]
@@ -600,10 +603,10 @@ class HostSettings(Model):
     shm_queue: dict[str, ZoneSize] = {}
     """Sizes of shared queues by name; if given, filters can use no other queues."""
     admin: Address | None = None
-    """``HOST:PORT`` of ``/metrics`` and of the page; off if not given."""
-    metric_tags: list[Annotated[str, AfterValidator(_tag_set)] | MetricTag] = []
-    """Labels taken from the names of filters' metrics: ``envoy``, ``istio``, ``kuadrant``, ``higress``, or regular
-    expressions as in Envoy's ``stats_tags``.
+    """``HOST:PORT`` of ``/metrics`` and of the page; none if not given."""
+    metric_tags: list[MetricTag] = []
+    """Labels that are taken out of the names that filters give their metrics: ``envoy``, ``istio``, ``kuadrant``,
+    ``higress``, or regular expressions as in Envoy's ``stats_tags``.
     """
     admin_hosts: list[str] = []
     """Host names of the admin port beside localhost and addresses; others are answered 421."""
@@ -642,9 +645,8 @@ class HostSettings(Model):
 
     @property
     def tags(self) -> list[Tag]:
-        """Labels of filters' metrics."""
-        sets = [SETS[given] if isinstance(given, str) else (given.tag(),) for given in self.metric_tags]
-        return [tag for tags in sets for tag in tags]
+        """Labels of what filters count."""
+        return [tag for given in self.metric_tags for tag in given.tags]
 
     @property
     def all_filters(self) -> list[Filter]:

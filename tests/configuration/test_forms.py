@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import logging
+import operator
 from pathlib import Path
 
 import pytest
+import yaml
 from google.protobuf import json_format, struct_pb2
 
+from proxywasm_host.configuration.node import dotted
 from proxywasm_host.configuration.plugin_config import struct_bytes
 from proxywasm_host.envoy.settings import ExtProcSettings
 from proxywasm_host.errors import ConfigError
@@ -273,18 +278,18 @@ spec:
   wasm:
   - name: one
     rootID: root
-    code: {type: HTTP, http: {url: "https://example.com/one.wasm", sha256: abc}}
+    code: {type: HTTP, http: {url: "https://example.com/one.wasm", sha256: SHA}}
     config: {a: 1}
     failOpen: true
   - code: {type: Image, image: {url: registry.example/two:v1}, pullPolicy: IfNotPresent}
-"""
+""".replace("SHA", '"' + "ab" * 32 + '"')
 
 
 def test_a_policy_of_envoy_gateway(tmp_path):
     assert read(tmp_path, GATEWAY)["filters"] == [
         {
             "file": "https://example.com/one.wasm",
-            "sha256": "abc",
+            "sha256": "ab" * 32,
             "name": "one",
             "root_id": "root",
             "configuration": {"a": 1},
@@ -401,6 +406,91 @@ def test_wasm_plugins_of_apisix(tmp_path):
     assert [each["weight"] for each in own["upstreams"]["0"]["servers"]] == [2, 1]
 
 
+TCP = """\
+static_resources:
+  listeners:
+  - name: db
+    address: {socket_address: {address: 127.0.0.1, port_value: 6379}}
+    filter_chains:
+    - filters:
+      - name: wasm
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.wasm.v3.Wasm
+          config: {name: guard, vm_config: {runtime: envoy.wasm.runtime.v8, code: {local: {filename: /opt/guard.wasm}}}}
+      - name: tcp
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy
+          stat_prefix: tcp
+          cluster: db
+          max_connect_attempts: 3
+      transport_socket:
+        name: tls
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+          common_tls_context: {tls_certificates: [{certificate_chain: {filename: a.pem}, private_key: {filename: a.key}}]}
+  clusters:
+  - name: db
+    load_assignment: {endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: db, port_value: 6380}}}}]}]}
+"""
+OWN = """\
+listen: 127.0.0.1:8080
+admin: 127.0.0.1:9901
+upstreams:
+  app: {servers: [{url: "http://app:80", weight: 2}], tls: {verify: false}, retry: {retry_on: [reset]}, outlier_detection: {}}
+routes:
+- {prefix: /old, redirect: {path: /new}}
+- {path: /health, direct_response: {status: 200}}
+- {upstream: app, filters: [{file: a.wasm, match: {hosts: [a], unless: [{hosts: [b]}]}}], retry: {retry_on: [5xx]}}
+tcp:
+- {listen: ":6379", upstream: "tcp://db:6379", filters: [{file: a.wasm}], tls: {certificate: a.pem}}
+filters:
+- {file: a.wasm, limits: {memory: 64MiB}, rules: [{hosts: [a], configuration: {}}]}
+clusters: {idp: {url: "http://idp", tls: {verify: false}}}
+limits: {deadline: 1}
+tls: {certificate: a.pem}
+clients: {max_headers: 50}
+forwarded: {rfc7239: true}
+access_log: {format: json}
+record: {directory: r}
+modules: {timeout: 5}
+recycle: {age: 5}
+metric_tags: [{tag_name: a, regex: "^(a)"}]
+shm_kv: {cache: {size: 64KiB}}
+"""
+
+
+def test_envoy_s_listener_of_tcp(tmp_path):
+    own = read(tmp_path, TCP)
+    assert own == {
+        "tcp": [
+            {
+                "listen": "127.0.0.1:6379",
+                "filters": [{"file": "/opt/guard.wasm", "name": "guard", "failure_policy": "fail_closed"}],
+                "tls": {"certificate": "a.pem", "key": "a.key"},
+                "upstream": "db",
+                "connect_attempts": 3,
+            }
+        ],
+        "upstreams": {"db": {"url": "tcp://db:6380"}},
+        "clusters": {"db": {"url": "http://db:6380"}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (TCP.replace("cluster: db\n", "weighted_clusters: {clusters: [{name: db, weight: 1}]}\n"), "a TCP listener has one upstream: write cluster"),
+        (TCP.replace("network.tcp_proxy.v3.TcpProxy", "network.redis_proxy.v3.RedisProxy"), "RedisProxy' is not known: HttpConnectionManager, Wasm and TcpProxy are"),
+        (TCP.replace("- name: wasm", "- name: first\n        typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, cluster: db}\n      - name: wasm"), "comes after TcpProxy, which lets nothing past"),
+        (ENVOY.replace("    - filters:\n", "    - filters:\n      - name: wasm\n        typed_config:\n          '@type': type.googleapis.com/envoy.extensions.filters.network.wasm.v3.Wasm\n          config: {vm_config: {code: {local: {filename: a}}}}\n"), "network filters before HTTP are not known here"),
+    ],
+)  # fmt: skip
+def test_listeners_of_tcp_that_are_not_understood(tmp_path, text, said):
+    with pytest.raises(ConfigError) as raised:
+        read(tmp_path, text)
+    assert said in str(raised.value)
+
+
 # -- Never silence -----------------------------------------------------------------------------------------------------
 
 
@@ -433,6 +523,64 @@ def test_what_is_not_understood_is_an_error_with_its_place(tmp_path, text, name,
         read(tmp_path, text, name)
     assert said in str(raised.value)
     assert str(raised.value).startswith(str(tmp_path / name))
+
+
+FREE = {
+    ("ENVOY", "key_values"): "names of variables",
+    ("ENVOY", "allowed_capabilities"): "names of hostcalls; one that nobody knows is noted",
+    ("ENVOY", "configuration.value"): "a Struct",
+    ("ISTIO", "pluginConfig"): "the filter's",
+    ("HIGRESS", "defaultConfig"): "the filter's",
+    ("HIGRESS", "config"): "the filter's",
+    ("GATEWAY", "config"): "the filter's",
+    ("APISIX", "conf"): "the filter's",
+    ("APISIX", "nodes"): "names of servers",
+    ("OWN", "configuration"): "the filter's",
+}
+"""Mappings whose keys their author chooses."""
+
+
+def mappings(value: object, path: tuple = ()):
+    if isinstance(value, dict):
+        yield path
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from mappings(item, (*path, key))
+
+
+@pytest.mark.parametrize("form", ["ENVOY", "TCP", "ISTIO", "HIGRESS", "GATEWAY", "KUMA", "APISIX", "OWN"])
+def test_a_key_that_nobody_knows_is_told_wherever_it_stands(tmp_path, caplog, form):
+    """With file, line and path; or one warning says that what it stands in has no effect."""
+    documents = list(yaml.safe_load_all(globals()[form]))
+    free = set()
+    for number, document in enumerate(documents):
+        for path in mappings(document):
+            given = copy.deepcopy(documents)
+            functools.reduce(operator.getitem, path, given[number])["nobody_s"] = 1
+            text = yaml.safe_dump_all(given, sort_keys=False)
+            line = next(at for at, said in enumerate(text.splitlines(), 1) if "nobody_s:" in said)
+            caplog.clear()
+            (tmp_path / "given.yaml").write_text(text)
+            try:
+                Source(tmp_path / "given.yaml", {} if form in ("ENVOY", "TCP", "APISIX", "OWN") else {"upstream": "http://x"}).load()
+            except ConfigError as error:
+                said = str(error)
+                assert f"given.yaml:{line}: " in said, said
+                assert "nobody_s" in said
+            else:
+                places = [dotted(path[:end]) for end in range(1, len(path) + 1)]
+                warned = any(f": {place}: ignored" in message for message in caplog.messages for place in places)
+                if not warned:
+                    free.add(next(((name, end) for name, end in FREE if name == form and dotted(path).endswith(end)), path))
+    assert free == {place for place in FREE if place[0] == form}
+
+
+@pytest.mark.parametrize("block", ["wasm {", "http {", "upstream app {", "server {", "location /api/ {"])
+def test_a_directive_that_nobody_knows_is_told_wherever_it_stands(tmp_path, block):
+    assert block in NGINX
+    text = NGINX.replace(block, block + "\nnobody_s 1;", 1)
+    line = next(at for at, said in enumerate(text.splitlines(), 1) if "nobody_s" in said)
+    with pytest.raises(ConfigError, match=rf"nginx.conf:{line}: nobody_s: "):
+        read(tmp_path, text, "nginx.conf")
 
 
 def test_what_is_ignored_is_told_once(tmp_path, caplog):

@@ -70,6 +70,21 @@ def test_a_paused_connection_is_continued(host, probe, trace):
     ]
 
 
+def test_upstream_is_wanted_when_the_last_filter_lets_the_connection_go_on(host, probe):
+    script = "@on_configure\nset_tick_period_milliseconds 5\n@on_tick\nset_effective_context $stream\ncontinue_stream 2\n@on_new_connection\nreturn 1"
+    first, second = two(probe, "", script)
+    stream = host.tcp_stream([first, second])
+    assert not stream.established
+    stream.new_connection()
+    assert not stream.established
+    assert second.tick() == [DownstreamData(b"", False, stream)]  # nothing came: the effect tells of it
+    assert stream.established
+    assert second.tick() == []
+    plain = host.tcp_stream([first])
+    plain.new_connection()
+    assert plain.established
+
+
 def test_data_continued_by_a_callout_or_tick(host, probe):
     script = "@on_configure\nset_tick_period_milliseconds 5\n@on_tick\nset_effective_context $stream\ncontinue_stream 2\n@on_downstream_data\nreturn 1"
     plugin = probe(script)
