@@ -25,7 +25,7 @@ PAGES = {
     for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
 }
 README = PAGES["README.md"]
-PROGRAM = ["proxywasm", "python", "pip", "make", "curl", "envoy", "mitmdump", "proxywasm-mitmweb", "flask", "uvicorn"]
+PROGRAM = ["proxywasm", "python", "pip", "make", "curl", "envoy", "mitmdump", "proxywasm-mitmweb", "flask", "uvicorn", "django-admin", "pyvoy"]
 
 
 def blocks(language: str, page: str = "README.md") -> list[str]:
