@@ -5,19 +5,26 @@
 
 The work is that of `benchmarks.headers`. What is timed is the thread in which the filter runs: of a client in an event
 loop and of aiohttp's server that is the one in which both are, of requests and urllib3 that of the client alone. The
-client and the server are the same with the filter and without; the two are timed in turn, round by round.
+client and the server are the same with the filter and without; the two are timed in turn, round by round. mitmproxy is
+a process of its own, whose processor time is taken.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import os
+import socket
 import statistics
+import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -41,7 +48,12 @@ KINDS = {
     "httpx2": "httpx2, in an event loop",
     "requests": "requests",
     "urllib3": "urllib3",
+    "mitmproxy": "mitmproxy, all of mitmdump",
 }
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+MITMDUMP = CACHE / "proxywasm-host/mitmproxy-newest/bin/mitmdump"
+"""`make` installs it in an environment of its own."""
+PATIENCE = 60.0
 Once = Callable[[], Awaitable[None]]
 
 
@@ -129,14 +141,26 @@ async def in_event_loop(kind: str, rounds: int, times: int) -> list[tuple[float,
         return [(await seconds(sides[0]), await seconds(sides[1])) for _ in range(rounds)]
 
 
-def in_threads(kind: str, rounds: int, times: int) -> list[tuple[float, float]]:
-    """The same of a library for threads; the server is in another."""
+@contextmanager
+def elsewhere() -> Iterator[str]:
+    """The URL of a server in another thread."""
     loop = asyncio.new_event_loop()
     stack = AsyncExitStack()
     url = loop.run_until_complete(served(stack))
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
+        yield url
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.run_until_complete(stack.aclose())
+        loop.close()
+
+
+def in_threads(kind: str, rounds: int, times: int) -> list[tuple[float, float]]:
+    """The same of a library for threads."""
+    with elsewhere() as url:
         sides = [in_thread(kind, filtered, url) for filtered in (False, True)]
 
         def seconds(once: Callable[[], None]) -> float:
@@ -148,21 +172,69 @@ def in_threads(kind: str, rounds: int, times: int) -> list[tuple[float, float]]:
         for each in sides:
             seconds(each)
         return [(seconds(sides[0]), seconds(sides[1])) for _ in range(rounds)]
+
+
+@contextmanager
+def mitmdump(url: str, filtered: bool, folder: Path) -> Iterator[Callable[[int], float]]:
+    """A mitmdump in front of a server: a function that sends so many requests, and gives the processor time of one."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = ["--mode", f"reverse:{url}", "-p", str(port), "-q", "--set", f"confdir={folder}"]
+    if filtered:
+        script = ROOT / "proxywasm_host/integrations/mitmproxy/script.py"
+        module = folder / "headers.wasm"
+        module.write_bytes(header_filter())
+        options += ["-s", str(script), "--set", f"proxywasm_filters={module}"]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'engines/wasmtime'}"}
+    process = subprocess.Popen([MITMDUMP, "--listen-host", "127.0.0.1", *options], env=environment)
+    stat, ticks = Path(f"/proc/{process.pid}/stat"), os.sysconf("SC_CLK_TCK")
+
+    def spent() -> float:
+        fields = stat.read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / ticks  # utime and stime
+
+    try:
+        until = time.monotonic() + PATIENCE
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            if process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError("mitmdump does not start")
+            time.sleep(0.05)
+        with urllib3.PoolManager() as manager:
+
+            def seconds(times: int) -> float:
+                start = spent()
+                for _ in range(times):
+                    check(manager.request("GET", f"http://127.0.0.1:{port}/").headers, filtered)
+                return (spent() - start) / times
+
+            yield seconds
     finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.run_until_complete(stack.aclose())
-        loop.close()
+        process.terminate()
+        process.wait(PATIENCE)
+
+
+def in_mitmproxy(rounds: int, times: int) -> list[tuple[float, float]]:
+    """The same of mitmdump."""
+    with elsewhere() as url, tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        sides = [stack.enter_context(mitmdump(url, filtered, Path(folder))) for filtered in (False, True)]
+        for each in sides:
+            each(times)
+        return [(sides[0](times), sides[1](times)) for _ in range(rounds)]
 
 
 def measure(rounds: int, times: int) -> dict[str, list[tuple[float, float]]]:
     """Of each carrier: seconds of one request without and with the filter, in each round."""
-    return {
-        kind: in_threads(kind, rounds, times)
-        if kind in ("requests", "urllib3")
-        else asyncio.run(in_event_loop(kind, rounds, times))
-        for kind in KINDS
-    }
+
+    def of(kind: str) -> list[tuple[float, float]]:
+        if kind == "mitmproxy":
+            return in_mitmproxy(rounds, times)
+        if kind in ("requests", "urllib3"):
+            return in_threads(kind, rounds, times)
+        return asyncio.run(in_event_loop(kind, rounds, times))
+
+    return {kind: of(kind) for kind in KINDS}
 
 
 def document(samples: Mapping[str, list[tuple[float, float]]], machine: Mapping[str, Any]) -> str:

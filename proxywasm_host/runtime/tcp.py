@@ -287,13 +287,9 @@ class TcpStream:
         if self._waiting is context:
             self._waiting = None
             self._connect(index + 1)
-<<<<<<< HEAD
-            for direction in DIRECTIONS:  # data that came meanwhile is given to the filter itself
-=======
             if context.held[BufferType.DOWNSTREAM_DATA] is None and self.established:
                 self.host._emit(effects.DownstreamData(b"", False, self))
-            for direction in DIRECTIONS:  # what came meanwhile is shown to the filter itself
->>>>>>> 1587c04 (serve carries TCP: listeners with network filters before a server, and Envoy's network.wasm in configurations)
+            for direction in DIRECTIONS:  # data that came meanwhile is given to the filter itself
                 held, context.held[direction] = context.held[direction], None
                 if held is not None:
                     self._pass(direction, self._order(direction).index(context), *held)
