@@ -18,6 +18,7 @@ import pytest
 from proxywasm_host.envoy.messages import HealthCheckRequest, HealthCheckResponse
 from tests.envoy.proxy import Proxy, Served, envoy, served, upstream, wait_for
 from tests.envoy.through_ext_proc import http_filter
+from tests.serve.test_load import run
 from tests.serve.test_serve import certificate, signed
 from tests.support import FILTERS
 
@@ -383,6 +384,46 @@ def test_a_filter_that_only_observes_changes_nothing_and_holds_nothing(server, p
     proxy = proxied(ours, observability_mode=True)
     assert "x-filter" not in proxy.request().echo["headers"]
     ours.line("seen")
+
+
+def test_load_meets_no_error(server, proxied):
+    """Of HTTP through an Envoy that would answer 500, and of calls of gRPC themselves, over several connections."""
+    from proxywasm_host.envoy.messages import ProcessingRequest, ProcessingResponse
+
+    ours = server(ADDS.format("a"), "--workers", 2)
+    strict = proxied(ours)
+    assert strict.request().status == 200
+    told = run("h2load", "--h1", "-n", 1000, "-c", 16, f"http://127.0.0.1:{strict.port}/")
+    assert "1000 2xx, 0 3xx, 0 4xx, 0 5xx" in told
+    request = ProcessingRequest()
+    for name, value in ((":method", b"GET"), (":path", b"/"), (":scheme", b"http"), (":authority", b"a")):
+        request.request_headers.headers.headers.add(key=name, raw_value=value)
+    request.request_headers.end_of_stream = True
+
+    async def calls(number: int) -> list[str]:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{ours.port}", options) as channel:
+            method = channel.stream_stream(
+                "/envoy.service.ext_proc.v3.ExternalProcessor/Process",
+                ProcessingRequest.SerializeToString,
+                ProcessingResponse.FromString,
+            )
+
+            async def one() -> str:
+                process = method(timeout=60)
+                await process.write(request)
+                answer = await process.read()
+                await process.done_writing()
+                assert await process.code() is grpc.StatusCode.OK
+                (added,) = answer.request_headers.response.header_mutation.set_headers
+                return added.header.key
+
+            return [name for _ in range(number // 8) for name in await asyncio.gather(*(one() for _ in range(8)))]
+
+    async def all_calls() -> list[str]:
+        return [name for names in await asyncio.gather(*(calls(80) for _ in range(4))) for name in names]
+
+    assert asyncio.run(all_calls()) == ["x-filter"] * 320
 
 
 def test_no_request_is_lost_under_load_nor_when_the_server_is_killed_meanwhile(server, proxied):
