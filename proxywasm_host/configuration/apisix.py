@@ -1,7 +1,9 @@
 """APISIX: ``wasm.plugins`` of its ``config.yaml``, and the routes and global rules of its ``apisix.yaml``.
 
-Both may be in one file: a document each, or together. A plugin's configuration is where it is used (``conf``), and its
-priority is its place in the chain.
+Both may be in one file: a document each, or together. A plugin's configuration is where it is used (``conf``). Plugins
+of the phase ``rewrite`` come before those of ``access``, and in each the one of the highest priority is first. Routes
+with a host are tried before others, whole paths before prefixes, and longer prefixes before shorter ones. Source:
+APISIX's ``apisix/wasm.lua`` and ``apisix/plugin.lua``, and its documentation of radix trees.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from proxywasm_host.configuration.own import Own
 __all__ = ["fits", "put"]
 
 OURS = "serve has its own"
+Plugins = dict[str, tuple[int, int, dict[str, Any]]]
+"""By name: the phase, 0 is the first; the priority; a filter of the own form."""
 
 
 def fits(data: Any) -> bool:
@@ -31,14 +35,14 @@ def fits(data: Any) -> bool:
 
 def put(documents: list[Document], own: Own) -> None:
     """Put documents into the own form."""
-    plugins: dict[str, tuple[int, dict[str, Any]]] = {}
+    plugins: Plugins = {}
     for document in documents:
         wasm = document.root.take("wasm")
         for each in wasm.take("plugins").each():
             name = each.take("name").text()
             made = {"file": each.take("file").text(), "name": name, "failure_policy": "fail_closed"}
-            plugins[name] = each.take("priority").number(), made
-            each.ignore("filters see a request when it comes in", "http_request_phase")
+            phase = each.take("http_request_phase").among({"rewrite": 0, "access": 1}, 1)
+            plugins[name] = phase, each.take("priority").number(), made
             each.done()
         wasm.done()
     used = False
@@ -63,55 +67,78 @@ def put(documents: list[Document], own: Own) -> None:
             for made, node in _chain(each.take("plugins"), plugins):
                 own.add(made, node, "filters")
             each.done()
+        routes: list[tuple[dict[str, Any], int, Node]] = []
         for number, each in enumerate(root.take("routes").each()):
             used = True
-            _route(each, number, upstreams, plugins, own)
+            routes += _routes(each, number, upstreams, plugins, own)
+        for route, _, each in sorted(routes, key=lambda one: _precedence(*one[:2])):
+            own.add(route, each, "routes")
         root.done()
     if not used:  # a config.yaml alone: plugins as they are
-        for _, made in sorted(plugins.values(), key=lambda each: -each[0]):
+        for _, _, made in sorted(plugins.values(), key=lambda each: (each[0], -each[1])):
             own.add(made, documents[0].root, "filters")
 
 
-def _chain(node: Node, plugins: dict[str, tuple[int, dict[str, Any]]]) -> list[tuple[dict[str, Any], Node]]:
-    found: list[tuple[int, int, dict[str, Any], Node]] = []
+def _precedence(route: dict[str, Any], priority: int) -> tuple[bool, bool, int, int]:
+    """What comes first is tried first."""
+    path = route.get("path", route.get("prefix", ""))
+    return "hosts" not in route, "path" not in route, -len(path), -priority
+
+
+def _chain(node: Node, plugins: Plugins) -> list[tuple[dict[str, Any], Node]]:
+    found: list[tuple[int, int, int, dict[str, Any], Node]] = []
     for name, each in node.entries():
         if name not in plugins:
             each.wrong(f"{name!r} is not one of wasm.plugins; APISIX's own plugins are not supported")
             continue
-        priority, made = plugins[name]
+        phase, priority, made = plugins[name]
         conf = each.take("conf")
         text = (
             conf.value if isinstance(conf.value, str) else json.dumps(conf.value, separators=(",", ":")) if conf else ""
         )
-        each.drop("_meta")
+        meta = each.take("_meta")
+        disabled = meta.take("disable").flag()
+        priority = meta.take("priority").number(priority)
+        meta.done()
         each.done()
-        found.append((-priority, len(found), made | ({"configuration": text} if text else {}), each))
-    return [(made, each) for _, _, made, each in sorted(found, key=lambda each: each[:2])]
+        if disabled:
+            each.warn("it is disabled")
+        else:
+            found.append((phase, -priority, len(found), made | ({"configuration": text} if text else {}), each))
+    return [(made, each) for *_, made, each in sorted(found, key=lambda each: each[:3])]
 
 
-def _route(
-    node: Node, number: int, upstreams: dict[str, Node], plugins: dict[str, tuple[int, dict[str, Any]]], own: Own
-) -> None:
+def _routes(
+    node: Node, number: int, upstreams: dict[str, Node], plugins: Plugins, own: Own
+) -> list[tuple[dict[str, Any], int, Node]]:
+    """A route for each of its paths, and its priority among those of the same path."""
     name = node.take("id").text() or node.take("name").text()
-    node.drop("name", "desc", "status", "labels")
+    node.drop("name", "desc", "labels")
+    disabled = node.take("status").number(1) == 0
     uris = [each.text() for each in (node.take("uris") or node.take("uri")).each()]
     hosts = [each.text() for each in (node.take("hosts") or node.take("host")).each()]
     methods = [each.text() for each in node.take("methods").each()]
-    node.ignore("the first route that fits counts, in the order of this file", "priority")
+    priority = node.take("priority").number()
     own_upstream = node.take("upstream") or upstreams.get(node.take("upstream_id").text())
     filters = [made for made, _ in _chain(node.take("plugins"), plugins)]
     if own_upstream is None or not own_upstream:
         node.wrong("has no upstream")
-        return
+        return []
     label = f"{name or number}"
-    own.put(_upstream(own_upstream), own_upstream, "upstreams", label)
+    upstream = _upstream(own_upstream)
+    made = []
     for uri in uris:
         route: dict[str, Any] = {"prefix": uri[:-1]} if uri.endswith("*") else {"path": uri}
         route = {} if uri == "/*" else route
         route |= {"name": name} if name else {}
         route |= {key: value for key, value in (("hosts", hosts), ("methods", methods), ("filters", filters)) if value}
-        own.add({**route, "upstream": label}, node, "routes")
+        made.append(({**route, "upstream": label}, priority, node))
     node.done()
+    if disabled:
+        node.warn("its status is 0")
+        return []
+    own.put(upstream, own_upstream, "upstreams", label)
+    return made
 
 
 def _upstream(node: Node) -> dict[str, Any]:

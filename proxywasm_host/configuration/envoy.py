@@ -392,13 +392,14 @@ def cluster(node: Node) -> tuple[str, dict[str, Any]]:
             "enforcing_consecutive_5xx",
         )
         outliers.done()
-    for limits in node.take("circuit_breakers").take("thresholds").each():
+    breakers = node.take("circuit_breakers")
+    for limits in breakers.take("thresholds").each():
         for key in ("max_connections", "max_pending_requests", "max_requests"):
             if limits.has(key):
                 made[key] = limits.take(key).number()
         limits.ignore(OURS, "max_retries", "priority", "track_remaining")
         limits.done()
-    node.take("circuit_breakers").done()
+    breakers.done()
     node.ignore(
         "names are looked up whenever a connection is made",
         "type",

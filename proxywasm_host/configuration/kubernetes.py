@@ -171,8 +171,10 @@ def _gateway(spec: Node, name: str) -> list[tuple[dict[str, Any], Node]]:
             "failure_policy": "fail_open" if wasm.take("failOpen").flag() else "fail_closed",
         }
         environment: dict[str, str] = {}
-        for key in wasm.take("env").take("hostKeys").each():
+        env = wasm.take("env")
+        for key in env.take("hostKeys").each():
             environment |= host_variable(key)
+        env.done()
         made["environment"] = environment
         for each in (source, code, wasm):
             each.done()

@@ -406,6 +406,32 @@ def test_wasm_plugins_of_apisix(tmp_path):
     assert [each["weight"] for each in own["upstreams"]["0"]["servers"]] == [2, 1]
 
 
+def test_routes_and_plugins_of_apisix_in_its_order(tmp_path, caplog):
+    """A rewriting plugin comes before others, and a route is chosen by its host and path, wherever it stands."""
+    routes = [
+        {"id": "all", "uri": "/*"},
+        {"id": "low", "uri": "/a/*", "priority": 1},
+        {"id": "high", "uri": "/a/*", "priority": 2},
+        {"id": "deep", "uri": "/a/b/*"},
+        {"id": "whole", "uri": "/a/b/c"},
+        {"id": "host", "uri": "/*", "host": "a.example"},
+        {"id": "off", "uri": "/off", "status": 0},
+    ]
+    used = {"first": {"conf": "1", "_meta": {"priority": 5}}, "late": {"conf": "2"}, "off": {"_meta": {"disable": True}}}
+    plugins = [
+        {"name": "late", "priority": 9, "file": "late.wasm"},
+        {"name": "first", "priority": 1, "file": "first.wasm", "http_request_phase": "rewrite"},
+        {"name": "off", "priority": 10, "file": "off.wasm"},
+    ]
+    for each in routes:
+        each |= {"upstream": {"nodes": {"127.0.0.1:80": 1}}, "plugins": used}
+    own = read(tmp_path, yaml.safe_dump({"wasm": {"plugins": plugins}, "routes": routes}))
+    assert [route["name"] for route in own["routes"]] == ["host", "whole", "deep", "high", "low", "all"]
+    assert [each["name"] for each in own["routes"][0]["filters"]] == ["first", "late"]
+    assert any("its status is 0" in message for message in caplog.messages)
+    assert any("it is disabled" in message for message in caplog.messages)
+
+
 TCP = """\
 static_resources:
   listeners:
