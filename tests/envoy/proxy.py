@@ -203,10 +203,9 @@ def running(folder: Path, configuration: Path, levels: str = "wasm:warning") -> 
             assert process.poll() is None, (folder / "envoy.log").read_text()
             with contextlib.suppress(OSError, ValueError, KeyError, IndexError):
                 admin = int((folder / "admin").read_text().rpartition(":")[2])
-                connection = http.client.HTTPConnection("127.0.0.1", admin, timeout=5)
-                connection.request("GET", "/listeners?format=json")
-                said = json.loads(connection.getresponse().read())
-                connection.close()
+                with contextlib.closing(http.client.HTTPConnection("127.0.0.1", admin, timeout=5)) as connection:
+                    connection.request("GET", "/listeners?format=json")
+                    said = json.loads(connection.getresponse().read())
                 return admin, said["listener_statuses"][0]["local_address"]["socket_address"]["port_value"]
             return None
 
