@@ -18,19 +18,14 @@ from __future__ import annotations
 import re
 import threading
 import time
-from importlib.util import find_spec
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from proxywasm_host import remedy
 
 try:
     import anyio
 
-    if TYPE_CHECKING or find_spec("httpx2") is not None or find_spec("httpx") is None:
-        import httpx2
-    else:  # mitmproxy 11 excludes the dependencies of httpx2, which is a fork of httpx
-        import httpx as httpx2
+    from proxywasm_host.any_httpx import httpx2
 except ModuleNotFoundError as error:
     raise remedy.missing("http", error) from None
 

@@ -18,7 +18,8 @@ from proxywasm_host import remedy
 
 try:
     import anyio
-    import httpx2
+
+    from proxywasm_host.any_httpx import httpx2
 except ModuleNotFoundError as error:
     raise remedy.missing("oci", error) from None
 

@@ -7,6 +7,8 @@ import json
 import os
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -124,6 +126,23 @@ def files(request):
 
 
 # -- HTTP servers ------------------------------------------------------------------------------------------------------
+
+WITH_HTTPX = """
+import importlib.util, sys
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name == "httpx2" else find(name, *rest)
+from proxywasm_host.fetch.fetcher import ModuleFetcher
+module = ModuleFetcher(sys.argv[2]).read(sys.argv[1] + "/once")
+print("httpx2" in sys.modules, len(module))
+"""
+
+
+def test_where_only_httpx_is_installed_it_fetches(files, tmp_path):
+    """As beside mitmproxy 11."""
+    command = [sys.executable, "-c", WITH_HTTPX, files().url, str(tmp_path)]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    assert said == f"False {len(MODULE)}\n"
+
 
 
 def test_a_module_from_a_server_is_fetched_once_or_when_it_has_changed(files, fetcher):
