@@ -31,7 +31,7 @@ def converted(tmp_path, text: str, form: str, name: str = "given.yaml") -> tuple
     (tmp_path / name).write_text(text)
     result = CliRunner().invoke(command, [str(tmp_path / name), "--to", form], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    said = [line.partition(": ")[2] for line in result.stderr.splitlines() if line.startswith("not in the form")]
+    said = [line.partition(": ")[2] for line in result.stderr.splitlines() if line.startswith("cannot be expressed in the form")]
     return result.stdout, said
 
 
