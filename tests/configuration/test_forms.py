@@ -178,7 +178,7 @@ def test_a_server_that_gateways_ask_has_filters_of_it_and_clusters(tmp_path, cap
     settings = Source(tmp_path / "envoy.yaml", model=ExtProcSettings, command="ext-proc").load()
     assert [each.name for each in settings.filters] == ["auth", ""]
     assert (
-        "ignored: listen, routes, upstreams, forwarded, stream_idle_timeout: proxywasm ext-proc has none of it"
+        "ignored: listen, routes, upstreams, forwarded, stream_idle_timeout: proxywasm ext-proc does not use it"
         in caplog.messages[-1]
     )
     assert settings.listen == ("127.0.0.1", 9002)
