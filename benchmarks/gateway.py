@@ -28,7 +28,7 @@ from benchmarks.headers import header_filter
 from benchmarks.ladder import ENGINES
 from benchmarks.processor import processor_seconds
 from benchmarks.rust import program
-from benchmarks.servers import ANSWER, CONNECTIONS, DOCUMENT, Server, address_of, envoy, started, wrk
+from benchmarks.servers import ANSWER, CONNECTIONS, DOCUMENT, Server, address_of, envoy, inserted, started, wrk
 from tests.envoy.rig import _listener
 
 PYTHON = "import sys; from kong_pdk.cli import start_server; start_server()"
@@ -42,7 +42,6 @@ WAYS = {
 }
 SERVERS = ("rust", "javascript", "python")
 SCHEMA = 'return { name = "%s", fields = { { config = { type = "record", fields = {} } } } }\n'
-BEGIN, END = "## Inside a gateway", "\n## "
 
 
 @dataclass(frozen=True)
@@ -207,7 +206,7 @@ def added(samples: Samples, way: str, field: str = "loaded") -> float:
 
 def section(samples: Samples, load: float) -> Iterator[str]:
     """What was measured, as Markdown."""
-    yield BEGIN
+    yield "## Inside a gateway"
     yield ""
     yield "Written by `python -m benchmarks.gateway`. `proxywasm serve --config kong.yaml`, in one process with one"
     yield "thread, and the same work in each way that a configuration of Kong has for it. Processor time is that of the"
@@ -240,16 +239,6 @@ def verdict(samples: Samples) -> str:
         f" {cheap / costs['lua']:.2f} to {dear / costs['lua']:.2f}\ntimes what the plugin in Lua adds. A plugin server"
         f" adds at least {server / dear:.0f} times what a filter adds on the slowest engine."
     )
-
-
-def inserted(text: str, lines: Sequence[str]) -> str:
-    """The document with this section in the place of the one that it had, or at its end."""
-    own = "\n".join(lines) + "\n"
-    before, found, after = text.partition(BEGIN)
-    if not found:
-        return f"{text.rstrip()}\n\n{own}"
-    rest = after.partition(END)
-    return before + own + (f"{END}{rest[2]}" if rest[1] else "")
 
 
 def main() -> None:

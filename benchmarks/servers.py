@@ -127,9 +127,7 @@ def started(
     given = {**os.environ, **(environment or {})}
     words = list(map(str, command))
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=ROOT, env=given
-        )
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=ROOT, env=given)
     try:
         yield process
     finally:
@@ -155,10 +153,10 @@ def servers(filters: Sequence[int]) -> Iterator[dict[tuple[str, int], Server]]:
         folder = Path(name)
         module = folder / "header_filter.wasm"
         module.write_bytes(header_filter())
-        _, ports = stack.enter_context(envoy(folder / "upstream", {"up": _listener("up", [], ANSWER, None)}, []))
+        upstream = stack.enter_context(answering(folder / "upstream"))
         running: dict[tuple[str, int], Server] = {}
         for count in filters:
-            for kind, server in _of_each_kind(stack, folder / str(count), [module] * count, ports["up"]).items():
+            for kind, server in of_each_kind(stack, folder / str(count), [module] * count, upstream).items():
                 running[kind, count] = server
             command = [sys.executable, "-m", "benchmarks.application", module, count]
             running["middleware", count] = _ours(stack, command, folder / f"middleware{count}.log")
@@ -170,30 +168,59 @@ def proxies(module: Path) -> Iterator[dict[str, Server]]:
     """Those that pass requests on, with one filter."""
     with tempfile.TemporaryDirectory(prefix="proxywasm-") as name, ExitStack() as stack:
         folder = Path(name)
-        _, ports = stack.enter_context(envoy(folder / "upstream", {"up": _listener("up", [], ANSWER, None)}, []))
-        yield _of_each_kind(stack, folder / "one", [module], ports["up"])
+        upstream = stack.enter_context(answering(folder / "upstream"))
+        yield of_each_kind(stack, folder / "one", [module], upstream)
 
 
-def _of_each_kind(stack: ExitStack, folder: Path, modules: list[Path], upstream: int) -> dict[str, Server]:
-    """Envoy and `serve` with these filters."""
+@contextmanager
+def answering(folder: Path) -> Iterator[int]:
+    """The port of an upstream that answers at once."""
+    with envoy(folder, {"up": _listener("up", [], ANSWER, None)}, []) as (_, ports):
+        yield ports["up"]
+
+
+def of_each_kind(
+    stack: ExitStack,
+    folder: Path,
+    modules: list[Path],
+    upstream: int,
+    kinds: Sequence[str] = PROXIES,
+    more: Mapping[str, Any] | None = None,
+    limits: Mapping[str, int] | None = None,
+) -> dict[str, Server]:
+    """Envoy and `serve` with these filters; `more` settings of `serve`, and `limits` of the upstream of both."""
     folder.mkdir()
-    wasm = [_wasm(number, Filter(module), f"vm{number}") for number, module in enumerate(modules)]
-    listener = _listener("proxy", wasm, {"route": {"cluster": "up"}}, None)
-    listener["filter_chains"][0]["filters"][0]["typed_config"].update(SAME_HEADERS)
-    process, at = stack.enter_context(envoy(folder / "envoy", {"p": listener}, [_cluster(upstream)]))
+    running = {}
+    if "envoy" in kinds:
+        wasm = [_wasm(number, Filter(module), f"vm{number}") for number, module in enumerate(modules)]
+        listener = _listener("proxy", wasm, {"route": {"cluster": "up"}}, None)
+        listener["filter_chains"][0]["filters"][0]["typed_config"].update(SAME_HEADERS)
+        cluster = _cluster(upstream) | {"circuit_breakers": {"thresholds": [dict(limits or {})]}}
+        process, at = stack.enter_context(envoy(folder / "envoy", {"p": listener}, [cluster]))
+        running["envoy"] = Server(process, f"http://127.0.0.1:{at['proxy']}/")
+    if "serve" in kinds:
+        running["serve"] = _serve(
+            stack, folder, modules, {"url": f"http://127.0.0.1:{upstream}", "timeout": 60, **(limits or {})}, more
+        )
+    return running
+
+
+def _serve(
+    stack: ExitStack, folder: Path, modules: list[Path], upstream: Mapping[str, Any], more: Mapping[str, Any] | None
+) -> Server:
     settings = {
-        "upstream": {"url": f"http://127.0.0.1:{upstream}"},
+        "upstream": dict(upstream),
         "listen": "127.0.0.1:0",
         "filters": [{"file": str(module), "vm_id": f"vm{number}"} for number, module in enumerate(modules)],
         "access_log": {"format": "off"},
         "log_level": "error",
         "clients": {"keepalive": 60, "max_connections": 12_000},
+        **(more or {}),
     }
     config = folder / "serve.json"
     config.write_text(json.dumps(settings), encoding="utf-8")
     command = [sys.executable, "-m", "proxywasm_host.cli", "serve", "--config", config]
-    serve = _ours(stack, command, folder / "serve.log")
-    return {"envoy": Server(process, f"http://127.0.0.1:{at['proxy']}/"), "serve": serve}
+    return _ours(stack, command, folder / "serve.log")
 
 
 def _ours(stack: ExitStack, command: list[Any], log: Path) -> Server:
@@ -222,10 +249,10 @@ def sample(server: Server, seconds: int) -> Sample:
     times = [_duration(_found(rf"\n +{share}%\s+(\S+)", told)) for share in (50, 99)]
     alone = used(server, seconds, 1)[1]
     many = wrk(server, seconds, MANY)
-    return Sample(_rate(told), times[0], times[1], alone, loaded, _rate(many))
+    return Sample(rate(told), times[0], times[1], alone, loaded, rate(many))
 
 
-def _rate(told: str) -> float:
+def rate(told: str) -> float:
     """Requests a second."""
     return float(_found(r"Requests/sec:\s+(\S+)", told))
 
@@ -432,6 +459,17 @@ def document(
     return "\n".join(lines)
 
 
+def inserted(text: str, lines: Sequence[str]) -> str:
+    """The document with this section, whose first line is its heading, in the place of the one that it had, or at its
+    end."""
+    own = "\n".join(lines) + "\n"
+    before, found, after = text.partition(f"{lines[0]}\n")
+    if not found:
+        return f"{text.rstrip()}\n\n{own}"
+    rest = after.partition("\n## ")
+    return before + own + rest[1] + rest[2]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round of a second each, on the screen")
@@ -447,8 +485,8 @@ def main() -> None:
     text = document(samples, loads, memory, machine)
     print(text)
     if not options.quick:
-        _, of, gateway = DOCUMENT.read_text(encoding="utf-8").partition("\n## ")  # that of `benchmarks.gateway` stays
-        DOCUMENT.write_text(text + of + gateway, encoding="utf-8")
+        _, of, others = DOCUMENT.read_text(encoding="utf-8").partition("\n## ")  # what other modules have written stays
+        DOCUMENT.write_text(text + of + others, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from shutil import which
 
 import pytest
 
-from benchmarks import gateway
+from benchmarks import gateway, growth
 from benchmarks.machine import description
 from benchmarks.servers import (
     FILTERS,
@@ -17,6 +17,7 @@ from benchmarks.servers import (
     Sample,
     added,
     document,
+    inserted,
     measure,
     measure_loads,
     ratio,
@@ -61,6 +62,25 @@ def test_the_report_tells_what_filters_add():
     assert "`proxywasm serve` 60 MB and 34.0 kB" in text
 
 
+def test_serve_grows_with_all_that_it_is_given():
+    grown = growth.measure(rounds=1, seconds=1, streams=50)
+    assert (tuple(grown.filters), tuple(grown.headers)) == (growth.FILTERS, growth.HEADERS)
+    assert min(*grown.filters.values(), *grown.headers.values(), *(min(both) for both in grown.threads.values())) > 0
+    assert set(grown.slow) == set(PROXIES)
+    assert all(one.processor > 0 for one in grown.slow.values())
+
+
+def test_the_section_on_growth_tells_what_each_further_one_adds():
+    times = {1: 10e-6, 5: 14e-6, 10: 24e-6}
+    grown = growth.Growth(times, times, {1: (1000.0, 1e-5), 2: (1500.0, 2e-5)}, {"serve": growth.Slow(20_000, 3e-5)})
+    text = "\n".join(growth.section(grown, 1.0))
+    assert "| filters | 1 | 5 | 10 |" in text
+    assert "| processor time | 10.0 µs | 14.0 µs | 24.0 µs |" in text
+    assert "| each further one | | 1.00 µs | 2.00 µs |" in text
+    assert "| 2 | 1,500 | 20.0 µs |" in text
+    assert "`proxywasm serve` 20.0 kB a stream, 30 µs a chunk" in text
+
+
 def test_every_way_inside_a_gateway_does_the_work():
     ways = ["lua", "rust"]
     samples = gateway.measure(rounds=1, seconds=1, ways=ways)
@@ -78,7 +98,7 @@ def test_the_section_tells_what_each_way_adds_and_stands_where_it_stood():
     assert "a filter adds 2.00 to 2.00 times what the plugin in Lua adds" in text.replace("\n", " ")
     assert "A plugin server adds at least 1 times what a filter adds" in text
     before = "# Title\n\n## Inside a gateway\n\nold\n\n## Further\n\nkept\n"
-    after = gateway.inserted(before, lines)
+    after = inserted(before, lines)
     assert (after.count("## Inside"), "old" in after, after.endswith("## Further\n\nkept\n")) == (1, False, True)
 
 

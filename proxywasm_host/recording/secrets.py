@@ -33,8 +33,10 @@ LOOKS = re.compile(
     rb"|(?P<json>\"(?:[\w.-]*[-_.])?(?:%b)\"\s*:\s*\")[^\"]*" % (WORDS, WORDS),
     re.IGNORECASE,
 )
-HINTS = (b"bearer ", b"basic ", b"negotiate ", b"eyj", b"token", b"authorization", b"api", b"cookie", b"credential")
-HINTS += (b"jwt", b"pass", b"secret", b"session", b"sid", b"sig")
+HINTS = (
+    b"bearer ", b"basic ", b"negotiate ", b"eyj", b"token", b"authorization", b"api", b"cookie", b"credential", b"jwt",
+    b"pass", b"secret", b"session", b"sid", b"sig",
+)  # fmt: skip
 """In small letters, one of these is in whatever `LOOKS` finds: a body without any is not searched."""
 SHORTEST = 6
 """Bytes: what is shorter is found in too many other words."""
