@@ -386,7 +386,7 @@ class RootContext(Context):
             maps[REPLY_HEADERS] = lower(headers)
             maps[REPLY_TRAILERS] = lower(trailers) if trailers else None
             buffers[REPLY_BODY] = body
-            count = 0 if reply.failure else len(headers)
+            count = 0 if reply.failure and self.vm.profile.dispatch_status else len(headers)
             self.vm.call(caller or self, "on_http_call_response", self.id, token, count, len(body), len(trailers))
             maps[REPLY_HEADERS] = maps[REPLY_TRAILERS] = buffers[REPLY_BODY] = None
         else:

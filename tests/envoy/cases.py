@@ -1444,12 +1444,12 @@ add(
     WATCH,
     request=Request("GET", "/", [("authorization", "Bearer secret")]),
 )
-for check in (200, 403):
+for check, answer in (("200", Response(200)), ("403", Response(403)), ("reset", Response(reset=True))):
     add(
         f"SDK: Rust auth by callout, {check}",
         rust("auth", "callout:upstream"),
         WATCH,
-        callouts={"/check": Response(check)},
+        callouts={"/check": answer},
     )
 add("SDK: Rust auth, not configured", rust("auth"))
 for place in ("request_headers", "request_body", "response_headers", "log"):

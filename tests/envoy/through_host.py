@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from httpx2 import RemoteProtocolError
+
 from proxywasm_host import ENVOY, FilterConfig, Host, Plugin, PluginError, Services
 from proxywasm_host.abi.marshal import Call
 from proxywasm_host.abi.types import LogLevel
+from proxywasm_host.driver.http import no_answer
 from proxywasm_host.engine.protocol import Engine
 from proxywasm_host.runtime.effects import CalloutFailed, HttpCall, HttpCallReply
 from proxywasm_host.services import ManualClock
@@ -48,7 +51,6 @@ PROPERTIES = {
 NODE = {"xds.node": {"id": "node-1", "metadata": {"KEY": "value"}, "locality": {"region": "r"}}}
 SERVICE_TIME = (b"x-envoy-upstream-service-time", b"0")
 """What Envoy adds to the reply of a callout."""
-NO_CONNECTION = b"upstream connect error or disconnect/reset before headers. reset reason: connection termination"
 
 
 @dataclass
@@ -183,8 +185,7 @@ def _reply(call, callouts: Mapping[str, Response]):
     ):
         return [CalloutFailed()]  # nothing came, or the body that was promised did not
     if response.reset:
-        headers = [(b":status", b"503"), (b"content-length", b"95"), (b"content-type", b"text/plain")]
-        return [HttpCallReply(headers, NO_CONNECTION)]
+        return [no_answer(RemoteProtocolError("the server has disconnected"))]
     seen = seen_response(response)
     return [HttpCallReply([*seen.headers, SERVICE_TIME], b"".join(seen.chunks), seen.trailers)]
 
