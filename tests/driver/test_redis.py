@@ -12,6 +12,7 @@ from tests.conftest import ENGINES, PARAMS
 from tests.driver.carriers import KINDS
 from tests.driver.test_grpc import certificate
 from tests.redis_server import Server, free_port, valkey
+from tests.relay import SERVER, Relay
 
 ANSWERED = "@on_redis_call_response\nget_buffer_bytes 9 0 100\n{then}\n"
 
@@ -242,6 +243,38 @@ def test_the_server_goes_and_comes_back(run, mortal):
     messages = answers(run(script, up(mortal), version="0_2_100", when={"asked": restart}))
     assert messages[:3] == ['""'] * 3
     assert '"+PONG%0d%0a"' in messages
+
+
+@pytest.fixture
+def relay(server):
+    relay = Relay(server.port)
+    yield relay
+    relay.join()
+
+
+@pytest.mark.parametrize("words", [b"*", b"$500\r\nxxx", b"$3\r\nyyy\r"])
+def test_the_server_goes_amid_an_answer(run, server, relay, words):
+    """What has come of it is no answer. When the server is back, the next command gets its own."""
+    server.admin.rpush("list", b"x" * 500, "yyy")
+    relay.dies_at(SERVER, words)
+
+    def restart() -> None:
+        assert relay.died.wait(10)
+        relay.start()
+        wait_for(lambda: '"+PONG%0d%0a"' in answers(run.messages))
+        run.done()
+
+    asked = command("LRANGE", "list", "0", "-1")
+    script = (
+        f'@on_configure\nredis_init up "" "" 0\nredis_call up {asked}\nsay asked\n'
+        "@on_redis_call_response/1\nget_buffer_bytes 9 0 100\nset_tick_period_milliseconds 5\n"
+        "@on_tick\nredis_call up PING\n"
+        "@on_redis_call_response\nget_buffer_bytes 9 0 100\n"
+    )
+    clusters = Clusters({"up": f"redis://127.0.0.1:{relay.port}"})
+    first, *rest = answers(run(script, clusters, version="0_2_100", when={"asked": restart}))
+    assert first == '""'
+    assert set(rest) <= {'""', '"+PONG%0d%0a"'}
 
 
 @pytest.fixture(scope="module")
