@@ -70,6 +70,12 @@ static PyObject *held_bytes(HeldBody *self, PyObject *none) { return held_share(
 
 static PyObject *held_append(HeldBody *self, PyObject *data) {
     if (!PyBytes_Check(data)) return PyErr_Format(PyExc_TypeError, "bytes are wanted, not %R", data);
+    if (!self->size && PyBytes_CheckExact(data)) { /* nobody needs it twice, if nothing is changed */
+        Py_XSETREF(self->bytes, Py_NewRef(data));
+        self->size = (size_t)PyBytes_GET_SIZE(data);
+        self->is_shared = true;
+        Py_RETURN_NONE;
+    }
     if (held_splice(self, self->size, 0, PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data))) return NULL;
     Py_RETURN_NONE;
 }

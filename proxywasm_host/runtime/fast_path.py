@@ -248,7 +248,7 @@ class FilterChainBase:
         self.resume_asked = 0
         self.pass_data(0, data, end_stream)
 
-    def pass_data(self, start: int, data: bytes, end_stream: bool, /) -> None:
+    def pass_data(self, start: int, data: bytes | HeldBody, end_stream: bool, /) -> None:
         """Give a part of the body to the filters from `start` on, and send it out unless a filter stops it."""
         raise NotImplementedError
 

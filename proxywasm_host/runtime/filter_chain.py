@@ -39,6 +39,8 @@ __all__ = ["REQUEST", "RESPONSE", "FilterChain"]
 
 BACKPRESSURE_LIMITS = 16
 """How many limits a filter with back-pressure may hold if the carrier does not stop reading."""
+LARGE = 1 << 20
+"""Bytes of a part of a body."""
 TRAILERS_OUT = (effects.RequestTrailers, effects.ResponseTrailers)
 # Plain numbers, for members of an enumeration are slow to come by.
 BUFFER, WATERMARK = (
@@ -103,8 +105,14 @@ class FilterChain(FilterChainBase):
         self.streaming = action == WATERMARK
         self._resume_if_asked(index)
 
-    def pass_data(self, start: int, data: bytes, end_stream: bool) -> None:
-        """Give a part of the body to the filters from `start` on, and out, unless one of them stops that."""
+    def pass_data(self, start: int, data: bytes | HeldBody, end_stream: bool) -> None:
+        """Give a part of the body to the filters from `start` on, and out, unless one of them stops that.
+
+        What one of them held, and a large part, is given on to be changed in place: bytes would be in memory beside
+        what the next one puts there.
+        """
+        if len(data) > LARGE and isinstance(data, bytes):
+            data = HeldBody(data)
         trailers_added_by = None
         for index in range(start, len(self.filters)):
             if self.stopped.get(index) is STOP_ALL:
@@ -126,11 +134,11 @@ class FilterChain(FilterChainBase):
                 trailers_added_by = index
             if not self._after_data(index, action, data):
                 return
-        self.out_data(data, end_stream and self.trailers is None)
+        self.out_data(bytes(data), end_stream and self.trailers is None)
         if trailers_added_by is not None:
             self._trailers(trailers_added_by + 1)
 
-    def _after_data(self, index: int, action: int, data: bytes) -> bool:
+    def _after_data(self, index: int, action: int, data: bytes | HeldBody) -> bool:
         """Set the filter's state from the result of its callback on a body. Returns whether the data goes on."""
         self.resume_asked &= ~(1 << index)
         if action == DataAction.CONTINUE:
@@ -191,7 +199,10 @@ class FilterChain(FilterChainBase):
             if self.aborted:
                 return
         if self.buffer is not None:
-            self.pass_data(again, self.take_buffer(), self.ended and not had_trailers)
+            holder, held = self.holder, self.take_growing()
+            if holder is not None:
+                holder.buffers[self.direction] = bytes(held)  # likewise
+            self.pass_data(again, held, self.ended and not had_trailers)
         if had_trailers and not self.aborted:
             self._trailers(again)
 
@@ -209,17 +220,20 @@ class FilterChain(FilterChainBase):
         self.buffer = None
         return data
 
-    def take_growing(self) -> HeldBody:
-        """Take the held data out of the buffer, in a form that grows without copies."""
+    def take_growing(self, more: bytes | HeldBody = b"") -> HeldBody:
+        """Take the held data, with `more` at its end, out of the buffer, in a form that grows without copies."""
         seen = None if self.holder is None else self.holder.buffers[self.direction]
         found = self.buffer if seen is None else seen
         self.holder = None
         self.buffer = None
-        return found if isinstance(found, HeldBody) else HeldBody(found or b"")
+        if not found and isinstance(more, HeldBody):
+            return more
+        held = found if isinstance(found, HeldBody) else HeldBody(found or b"")
+        held.append(bytes(more))
+        return held
 
-    def _hold(self, data: bytes, holder: HttpContext | None = None) -> None:
-        self.buffer = held = self.take_growing()
-        held.append(data)
+    def _hold(self, data: bytes | HeldBody, holder: HttpContext | None = None) -> None:
+        self.buffer = held = self.take_growing(data)
         if holder is not None:
             self.holder = holder
             holder.buffers[self.direction] = held

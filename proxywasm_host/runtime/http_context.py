@@ -87,7 +87,9 @@ class HttpContext(HttpContextBase, Context):
             and not self.plugin.config.allow_on_headers_stop_iteration
         )
 
-    def on_data(self, chain: FilterChain, data: bytes, end_stream: bool) -> tuple[int, bytes]:
+    def on_data(
+        self, chain: FilterChain, data: bytes | HeldBody, end_stream: bool
+    ) -> tuple[int, bytes | HeldBody]:
         """The guest's action, a `DataAction`, and the data as the guest left it."""
         if not self.created:
             return DataAction.CONTINUE, data
@@ -96,10 +98,9 @@ class HttpContext(HttpContextBase, Context):
             return self.failed(direction, NO_BUFFER), data
         bit = 1 << direction
         buffered = self._buffering & bit
-        shown: bytes | HeldBody = data
+        shown = data
         if buffered:
-            held = chain.take_growing()
-            held.append(data)
+            held = chain.take_growing(data)
             if direction == RESPONSE and len(held) > self.stream.buffer_limit:
                 self.stream._over_limit(chain)
                 return NO_BUFFER, bytes(held)
@@ -119,10 +120,12 @@ class HttpContext(HttpContextBase, Context):
         if buffered:
             chain.buffer, data = left, b""
         else:
-            data = bytes(left)
+            data = left
         self._buffering = self._buffering | bit if action == BUFFER else self._buffering & ~bit
         if not action:
             self.buffers[direction] = None
+        elif action != BUFFER and isinstance(data, HeldBody):
+            self.buffers[direction] = bytes(data)  # a change in a later callback does not change what goes on
         return action, data
 
     def on_whole_body(self, direction: int, data: bytes, end_stream: bool) -> tuple[int, bytes]:

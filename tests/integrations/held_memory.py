@@ -1,6 +1,8 @@
-"""Bytes of memory that a middleware needs, beside its guests, for a body of 50 MiB that a filter holds and rewrites.
+"""Bytes of memory that a middleware needs, beside its guests, for a body of 50 MiB that two filters hold and rewrite.
 
-    python -m tests.integrations.held_memory asgi|wsgi ENGINE
+It comes in parts, or as `whole`: then the server has it in memory once more, as long as the call lasts.
+
+    python -m tests.integrations.held_memory asgi|wsgi ENGINE [whole]
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from tests.support import FILTERS
 MIB = 1 << 20
 SIZE = 50 * MIB
 LIMIT = 64 * MIB
-PART = 64 * 1024
-FILTER = str(FILTERS / "rust/body.wasm")
+PART = SIZE if "whole" in sys.argv else 64 * 1024
+CHAIN = [asgi.Filter(str(FILTERS / "rust/body.wasm"), vm_id=each) for each in ("one", "two")]
 
 
 def status(name: str) -> int:
@@ -61,7 +63,7 @@ async def through_asgi(engine: str) -> int:
     async def send(message) -> None:
         pass
 
-    middleware = asgi.ProxyWasmMiddleware(application, [asgi.Filter(FILTER)], engine=engine, buffer_limit=LIMIT)
+    middleware = asgi.ProxyWasmMiddleware(application, CHAIN, engine=engine, buffer_limit=LIMIT)
 
     def guests() -> int:
         return sum(plugin._vm.memory_bytes for worker in middleware._workers.values() for plugin in worker.plugins)
@@ -101,7 +103,7 @@ def through_wsgi(engine: str) -> int:
         start_response("204 No Content", [])
         return []
 
-    middleware = wsgi.ProxyWasmMiddleware(application, [wsgi.Filter(FILTER)], engine=engine, buffer_limit=LIMIT)
+    middleware = wsgi.ProxyWasmMiddleware(application, CHAIN, engine=engine, buffer_limit=LIMIT)
 
     def guests() -> int:
         return sum(plugin._vm.memory_bytes for plugin in middleware._running[2])
@@ -118,7 +120,7 @@ def through_wsgi(engine: str) -> int:
     return used
 
 
-def main(carrier: str, engine: str) -> None:
+def main(carrier: str, engine: str, _: str = "") -> None:
     logging.disable()
     print(anyio.run(through_asgi, engine) if carrier == "asgi" else through_wsgi(engine))
 

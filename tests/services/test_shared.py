@@ -21,7 +21,7 @@ from proxywasm_host.services.shared.directory import Directory
 from proxywasm_host.services.shared.processes import ProcessSharedData, ProcessSharedQueues
 from proxywasm_host.services.shared_data import ENTRY
 from tests.redis_server import Server, valkey
-from tests.services.shared_counting import all_counted
+from tests.services.shared_counting import WAYS, all_counted, lost
 
 NUMBER = count()
 
@@ -138,9 +138,10 @@ def test_what_is_not_set_again_is_gone(choice, opened):
     assert data.get("vm", b"k")[1] != cas
 
 
-def test_processes_lose_no_swap_but_those_of_one_that_was_killed(outside):
-    value, others, victim = all_counted(outside, 8, 100)
-    assert 0 <= value - others - victim <= 1  # it may have been killed before it said so
+@pytest.mark.parametrize("way", WAYS)
+def test_processes_lose_nothing_but_what_one_that_was_killed_had_not_counted(outside, way):
+    counted = all_counted(outside, way, 8, 100)
+    assert not lost(way, *counted), counted
 
 
 # -- Queues ------------------------------------------------------------------------------------------------------------
