@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from itertools import count
 from pathlib import Path
@@ -17,6 +19,7 @@ from proxywasm_host.errors import ConfigError
 from proxywasm_host.services import QuotaExceeded, ServiceUnavailable, UnknownQueue
 from proxywasm_host.services.metrics import COUNTER, GAUGE, HISTOGRAM
 from proxywasm_host.services.shared import check_shared, open_shared, processes
+from proxywasm_host.services.shared import directory as of_directory
 from proxywasm_host.services.shared.directory import Directory
 from proxywasm_host.services.shared.processes import ProcessSharedData, ProcessSharedQueues
 from proxywasm_host.services.shared_data import ENTRY
@@ -360,6 +363,26 @@ def test_a_process_that_is_stopped_or_killed_while_it_writes(tmp_path, opened, h
         holder.communicate()
     eventually(lambda: _answers(shared))
     assert shared.queues.dequeue(token) is None
+
+
+def test_who_waits_to_write_goes_on_waiting_while_others_write(tmp_path, opened, monkeypatch):
+    monkeypatch.setattr(of_directory, "WAIT", 0.05)
+    path = tmp_path / "state"
+    data = opened(f"processes:{path}").data
+    data.set("vm", b"k", b"1")
+    env = of_directory.directory(path)._opened.env
+    with (path / "writer").open("rb+") as writer:
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        waiting = threading.Thread(target=data.set, args=("vm", b"k", b"2"))
+        waiting.start()
+        for _ in range(30):
+            with env.begin(write=True) as transaction:
+                transaction.put(b"other", os.urandom(4))
+            time.sleep(0.01)
+        assert waiting.is_alive()
+        fcntl.flock(writer, fcntl.LOCK_UN)
+        waiting.join()
+    assert data.get("vm", b"k")[0] == b"2"
 
 
 def test_what_is_kept_between_processes_is_bounded(tmp_path):

@@ -4,8 +4,9 @@ Rules of this module:
 
 * State lives as long as one of the processes that share it: the first finds the directory empty, the last removes it.
   A lock on its file ``alive`` says that somebody is there; the system gives it up for those that are killed.
-* Who writes has the lock on ``writer``, which is waited for `WAIT` seconds at most. So a process that was stopped while
-  it wrote holds up nobody for longer, as LMDB's own lock would. One that was killed leaves nothing half written.
+* Who writes has the lock on ``writer``, which is waited for `WAIT` seconds at most while nothing is written. So a
+  process that was stopped while it wrote holds up nobody for longer, as LMDB's own lock would. One that was killed
+  leaves nothing half written.
 * Nothing of LMDB survives a fork: the child opens the directory anew when it needs it.
 """
 
@@ -38,8 +39,10 @@ from proxywasm_host.services.unavailable import Breaker
 __all__ = ["Directory", "directory", "path_of"]
 
 WAIT = 1.0
-"""Seconds that a hostcall waits for others that write. Who waits polls, and where many write without a pause on a busy
-machine, has to come in time by chance: a quarter of a second was not enough for 8 processes on 2 processors.
+"""Seconds that a hostcall waits for a process that has the lock and does not write."""
+LONGEST = 10.0
+"""Seconds that it waits while others do. Who waits polls, and where many write without a pause on a busy machine, has
+to come in time by chance: a second was not enough for 8 processes on 2 processors beside 20 others.
 """
 SIZE = 1 << 30
 """Bytes of the database at most; it takes as much of the file system as is in it."""
@@ -106,7 +109,7 @@ class Directory:
             raise self._breaker.failed("other threads write all the time")
         try:
             opened = self._opened or self._open()
-            self._lock(opened.writer)
+            self._lock(opened.writer, opened.env)
             try:
                 with opened.env.begin(write=True) as transaction:
                     return change(transaction, opened.databases)
@@ -119,18 +122,22 @@ class Directory:
         finally:
             self._mutex.release()
 
-    def _lock(self, file: int) -> None:
+    def _lock(self, file: int, env: Any = None) -> None:
         """Raises: OSError."""
         nap, longest = NAPS
-        until = 0.0
+        until = latest = 0.0
+        last_write = -1
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:  # noqa: PERF203 - that is what is waited for
                 now = time.monotonic()
-                until = until or now + WAIT
+                latest = latest or now + LONGEST
                 if now > until:
-                    raise TimeoutError("another process writes all the time") from None
+                    write = env.info()["last_txnid"] if env is not None else 0
+                    if (until and write == last_write) or now > latest:
+                        raise TimeoutError("another process writes all the time") from None
+                    until, last_write = now + WAIT, write
                 time.sleep(nap)
                 nap = min(nap * 1.5, longest)
             else:
