@@ -252,9 +252,11 @@ class CommandLine:
         loaded = [self._load_one(host, filter) for filter in self.chain]
         if len(self.filters) == 1 and is_kong(self.filters[0]):
             try:
-                self.gateway = _kong(self.filters[0]).gateway(host, loaded)
+                setup = _kong(self.filters[0])
+                self.gateway = setup.gateway(host, loaded)
             except ConfigError as error:
                 raise click.UsageError(str(error)) from None
+            click.get_current_context().with_resource(setup.running())
             self.gateway.start()
             return loaded
         authority, path = (self.request.first(name) for name in (b":authority", b":path"))
@@ -393,12 +395,13 @@ def _kong(path: str) -> Any:
 
 @lru_cache(None)
 def _read_kong(path: str, changed: int) -> Any:
-    """Cached by the time at which the file `changed`. No plugin server is asked, so no connection is opened."""
+    """As it was `changed`."""
     try:
         from proxywasm_host.kong.environment import Environment  # noqa: PLC0415 - the extra may be missing
-        from proxywasm_host.kong.setup import Setup  # noqa: PLC0415
+        from proxywasm_host.kong.setup import Setup, query  # noqa: PLC0415
 
-        return Setup(Path(path), Environment.read(os.environ), ())
+        environment = Environment.read(os.environ)
+        return Setup(Path(path), environment, query(environment))
     except ModuleNotFoundError as error:
         raise click.UsageError(f"a configuration of Kong needs more: {remedy.missing('kong', error)}") from None
     except (ConfigError, OSError) as error:

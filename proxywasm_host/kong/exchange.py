@@ -1,4 +1,7 @@
-"""One whole request through a gateway, without any connection: `proxywasm_host.testing.exchange` for Kong."""
+"""One whole request through a gateway: `proxywasm_host.testing.exchange` for Kong's way.
+
+No connection is opened but those to plugin servers, which have to run: see `Setup.running`.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,16 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from proxywasm_host.kong.gateway import Gateway
-from proxywasm_host.kong.plugin import HttpRequest, Sleep
+from proxywasm_host.kong.plugin import HttpRequest, ServerCall, Sleep
+from proxywasm_host.kong.servers.events import PluginServerError
+from proxywasm_host.kong.servers.pool import describe
 from proxywasm_host.kong.stream import KongStream
 from proxywasm_host.kong.task import Answer, PluginCallout
 from proxywasm_host.runtime.effects import CalloutFailed, HttpCall, Reply
 from proxywasm_host.testing import ExchangeResult, Message
 from proxywasm_host.testing.run import exchange
 
-__all__ = ["NOBODY", "as_call", "of_plugins", "through"]
+__all__ = ["NOBODY", "as_call", "asked", "of_plugins", "through"]
 
 NOBODY = "connection refused"
 """What a plugin is told when it connects: nobody answers."""
@@ -34,17 +39,27 @@ def as_call(callout: PluginCallout, request: HttpRequest) -> HttpCall:
     return HttpCall(*call)
 
 
+def asked(callout: PluginCallout, call: ServerCall) -> Reply:
+    """Ask a plugin server, and wait for its answer."""
+    try:
+        return Answer(callout.plugin.servers[call.server].ask(call.message))  # type: ignore[return-value]
+    except (OSError, PluginServerError) as error:
+        return CalloutFailed(describe(error))
+
+
 def of_plugins(callouts: Mapping[str, Any]) -> Any:
     """Answers plugins: their HTTP requests get the replies of the cluster ``HOST:PORT`` or ``HOST``; a function that
     makes replies is given an `HttpCall`.
 
-    Sleeping takes no time. Connections and calls to plugin servers fail.
+    To sleep takes no time, plugin servers are asked, and other connections fail.
     """
 
     def answer(callout: PluginCallout) -> Sequence[Reply]:
         effect = callout.effect
         if isinstance(effect, Sleep):
             return [Answer()]  # type: ignore[list-item]
+        if isinstance(effect, ServerCall):
+            return [asked(callout, effect)]
         if not isinstance(effect, HttpRequest):
             return [CalloutFailed(NOBODY)]
         url = urlsplit(effect.url)

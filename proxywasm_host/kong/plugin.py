@@ -8,7 +8,7 @@ yield; as in Kong, ``header_filter`` and ``body_filter`` must not, so nothing ev
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Union
 
@@ -31,8 +31,10 @@ __all__ = [
     "Run",
     "Send",
     "ServerCall",
+    "Signal",
     "Sleep",
     "StartTimer",
+    "Wait",
 ]
 
 PHASES = (
@@ -145,6 +147,30 @@ class StartTimer:
     run: Run
 
 
+class Signal:
+    """Something that happens once, and that several runs wait for."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Callable[[Any], None]] = []
+
+    def add(self, resume: Callable[[Any], None]) -> None:
+        """Have a function called when it happens."""
+        self._waiting.append(resume)
+
+    def give(self, value: Any) -> None:
+        """It has happened: resume all who wait, with this value."""
+        waiting, self._waiting = self._waiting, []
+        for resume in waiting:
+            resume(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Be resumed when another run gives a signal, with the value that it gives."""
+
+    signal: Signal
+
+
 @dataclass(frozen=True, slots=True)
 class ServerCall:
     """Send a message to a plugin server; the plugin is resumed with the answer. Used by plugins of such servers."""
@@ -154,7 +180,7 @@ class ServerCall:
     message: object
 
 
-Effect = Union[Sleep, ReadRequestBody, HttpRequest, Connect, Send, Receive, Close, StartTimer, ServerCall]
+Effect = Union[Sleep, ReadRequestBody, HttpRequest, Connect, Send, Receive, Close, StartTimer, Wait, ServerCall]
 Run = Generator[Effect, Any, None]
 
 

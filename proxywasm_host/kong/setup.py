@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,6 +132,17 @@ class Setup:
         found = [file for folder in folders for file in sorted(folder.rglob("*.lua"))]
         schemas = [Path(str(filter.code)).with_suffix(".meta.json") for filter in self.filters]
         return [*found, *dict.fromkeys(schemas)]
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run the plugin servers meanwhile."""
+        try:
+            for server in self.servers.values():
+                server.start()
+            yield
+        finally:
+            for server in self.servers.values():
+                server.stop()
 
     def gateway(self, host: Host, running: Sequence[wasm.Plugin]) -> Gateway:
         """The gateway of one host, whose `running` filters are those of `filters`. Raises: ConfigError."""

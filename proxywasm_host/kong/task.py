@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, Union
 
-from proxywasm_host.kong.plugin import Effect, EffectFailed, ReadRequestBody, Run, StartTimer
+from proxywasm_host.kong.plugin import Effect, EffectFailed, ReadRequestBody, Run, StartTimer, Wait
 from proxywasm_host.runtime.effects import Callout, CalloutFailed
 
 __all__ = ["Answer", "PluginCallout", "Task"]
@@ -96,6 +96,9 @@ class Task:
             value = failure = None
             if isinstance(effect, StartTimer):
                 self._gateway.start_timer(effect)
+            elif isinstance(effect, Wait):
+                effect.signal.add(self.resume)
+                return
             elif isinstance(effect, ReadRequestBody):
                 value = self._body()
                 if value is None:

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.kong.environment import Environment
-from proxywasm_host.kong.exchange import NOBODY, as_call
+from proxywasm_host.kong.exchange import NOBODY, as_call, asked
 from proxywasm_host.kong.gateway import Gateway
-from proxywasm_host.kong.plugin import HttpRequest, Sleep
-from proxywasm_host.kong.setup import Setup
+from proxywasm_host.kong.plugin import HttpRequest, ServerCall, Sleep
+from proxywasm_host.kong.setup import Setup, query
 from proxywasm_host.kong.stream import KongStream
 from proxywasm_host.kong.task import Answer, PluginCallout
 from proxywasm_host.runtime.effects import CalloutFailed, Effect
@@ -32,7 +32,7 @@ __all__ = ["GatewayUnderTest", "gateway"]
 
 
 class GatewayUnderTest(FilterUnderTest):
-    """Used like a chain of filters, with routes and plugins before them. Plugin servers are not called."""
+    """As a chain of filters, with routes and plugins before them."""
 
     def __init__(self, harness: Harness, gateway: Gateway, plugins: list[Plugin]) -> None:
         super().__init__(harness, plugins)
@@ -49,12 +49,15 @@ def gateway(
     """Load a configuration of Kong, in this environment (``KONG_…``) or in that of the process.
 
     HTTP requests of plugins are callouts to ``HOST:PORT`` or ``HOST``, which ``harness.http`` answers; they sleep by
-    the test's clock. Raises: ConfigError; ValueError, if the harness has another profile than ``wasmx``.
+    the test's clock. Plugin servers of the environment are started, and end when the harness is closed.
+
+    Raises: ConfigError; ValueError, if the harness has another profile than ``wasmx``.
     """
     if not harness.host.profile.nginx_phases:
         raise ValueError("a gateway of Kong has the profile wasmx: write @pytest.mark.proxywasm(profile='wasmx')")
     settings = Environment.read(os.environ if environment is None else environment)
-    setup = Setup(Path(str(harness.find(config))), settings, ())
+    setup = Setup(Path(str(harness.find(config))), settings, query(settings))
+    harness.resources.enter_context(setup.running())
     running = harness(setup.filters).plugins if setup.filters else []
     made = setup.gateway(harness.host, running)
 
@@ -63,6 +66,8 @@ def gateway(
         if isinstance(effect, Sleep):
             harness.clock.after(effect.seconds, lambda: harness.feed("time", 0, False, lambda: slept(callout)))
             return []
+        if isinstance(effect, ServerCall):
+            return harness.host.deliver(callout, asked(callout, effect))
         if not isinstance(effect, HttpRequest):
             return harness.host.deliver(callout, CalloutFailed(NOBODY))
         call = as_call(callout, effect)

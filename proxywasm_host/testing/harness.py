@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from random import Random
@@ -125,6 +126,8 @@ class Harness:
         """The last requests."""
         self.performers: dict[type, Callable[[Any], list[Effect]]] = {}
         """Who performs effects of kinds of an embedder's own; each returns what came of it."""
+        self.resources = ExitStack()
+        """What an embedder's own kind of filters needs; freed when the harness is closed."""
         self._streams: dict[int, tuple[object, Callable[[Effect], None]]] = {}
         self._periods: dict[int, int] = {}
         """Tick period of each plugin, with a number that tells an old one from the present one."""
@@ -396,7 +399,8 @@ class Harness:
 
     def close(self) -> None:
         """End all filters."""
-        self._perform(self.host.close())
+        with self.resources:
+            self._perform(self.host.close())
 
     def __enter__(self) -> Harness:
         return self

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import which
 
@@ -87,3 +88,14 @@ def datagrams_answered():
         thread.start()
         yield server.getsockname()[1]
         thread.join()
+
+
+def processes_that_name(folder) -> list[bytes]:
+    """Command lines of others that run and name a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            command = (process / "cmdline").read_bytes()
+            if f"{folder}".encode() in command and int(process.name) != os.getpid():
+                found.append(command)
+    return found

@@ -10,8 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from shutil import which
 from urllib.parse import urlsplit
 
@@ -21,7 +20,7 @@ import pytest
 
 from proxywasm_host.kong.asgi import KongMiddleware
 from tests.conftest import ENGINES
-from tests.kong.conftest import PLUGINS, javascript_server
+from tests.kong.conftest import PLUGINS, javascript_server, processes_that_name
 from tests.serve.conftest import Served
 from tests.serve.origin import running
 from tests.support import FILTERS
@@ -311,13 +310,3 @@ def test_a_gateway_that_cannot_start_leaves_no_plugin_server(tmp_path):
     assert ran.returncode != 0
     assert "refused its configuration" in ran.stderr
     assert processes_that_name(tmp_path) == []
-
-
-def processes_that_name(folder):
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            command = (process / "cmdline").read_bytes()
-            if f"{folder}".encode() in command and int(process.name) != os.getpid():
-                found.append(command)
-    return found

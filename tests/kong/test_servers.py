@@ -98,12 +98,14 @@ async def test_an_exit_of_javascript(gateway):
         assert (await client.get("/api")).status_code == 401
 
 
-async def test_many_requests_at_once(gateway):
-    async with gateway() as client:
+async def test_many_first_requests_at_once_share_one_instance(gateway):
+    async with gateway("{message: once}") as client:
         answers = []
 
         async def get(number):
-            answers.append((number, (await client.get(f"/api/{number}")).json()["path"]))
+            answer = await client.get(f"/api/{number}")
+            assert answer.headers["x-python-instances"] == "1"
+            answers.append((number, answer.json()["path"]))
 
         async with anyio.create_task_group() as group:
             for number in range(20):

@@ -8,7 +8,7 @@ from typing import Any
 
 from proxywasm_host.errors import ConfigError
 from proxywasm_host.kong.context import Context
-from proxywasm_host.kong.plugin import EffectFailed, PluginFailed, ReadRequestBody, Run, ServerCall
+from proxywasm_host.kong.plugin import EffectFailed, PluginFailed, ReadRequestBody, Run, ServerCall, Signal, Wait
 from proxywasm_host.kong.schema import check_record
 from proxywasm_host.kong.servers.events import Called, Done, Refused, Started
 from proxywasm_host.kong.servers.pdk import FUNCTIONS, TERMINAL
@@ -38,6 +38,8 @@ class ServerPlugin:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ConfigError(f"plugin server {server}: cannot read its description of a plugin: {error!r}") from None
         self._instances: dict[tuple[int, str], int] = {}
+        self._starting: dict[str, Signal] = {}
+        """Instances that are being started, by configuration: whoever else wants one waits for it."""
 
     def check(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """The configuration with its defaults. Raises: ConfigError."""
@@ -67,20 +69,43 @@ class ServerPlugin:
             return
 
     def _begin(self, phase: str, config: str) -> Generator[Any, Any, tuple[Connection, Any]]:
-        """Begin an event; an instance is started first if there is none."""
-        newest = max((epoch for epoch, text in self._instances if text == config), default=None)
-        if newest is not None:
-            said: Said = yield self._ask(None, "handle_event", self._instances[newest, config], phase)
-            if said.connection.epoch == newest:
+        """Have an event begin; an instance is started first if there is none."""
+        while True:
+            newest = max((epoch for epoch, text in self._instances if text == config), default=None)
+            if newest is not None:
+                said: Said = yield self._ask(None, "handle_event", self._instances[newest, config], phase)
+                if said.connection.epoch == newest:
+                    return said.connection, said.event
+                said.connection.close()  # a number of another life of the server
+                self._instances.pop((newest, config), None)
+            elif config in self._starting:
+                failure = yield Wait(self._starting[config])
+                if failure is not None:
+                    raise EffectFailed(failure)
+            else:
+                said = yield from self._start(config)
+                if not isinstance(said.event, Started):
+                    return said.connection, said.event
+                said = yield self._ask(said.connection, "handle_event", said.event.instance, phase)
                 return said.connection, said.event
-            said.connection.close()  # a number from before the server was started again
-            self._instances.pop((newest, config), None)
-        said = yield self._ask(None, "start_instance", self.name, config)
-        if not isinstance(said.event, Started):
-            return said.connection, said.event
-        self._instances[said.connection.epoch, config] = said.event.instance
-        said = yield self._ask(said.connection, "handle_event", said.event.instance, phase)
-        return said.connection, said.event
+
+    def _start(self, config: str) -> Generator[Any, Any, Said]:
+        """Start an instance, for all who wait for it: they share its failure, so that none waits for a time-out anew."""
+        started = self._starting[config] = Signal()
+        failure: str | None = None
+        try:
+            said: Said = yield self._ask(None, "start_instance", self.name, config)
+            if isinstance(said.event, Started):
+                self._instances[said.connection.epoch, config] = said.event.instance
+            elif isinstance(said.event, Refused):
+                failure = said.event.message
+        except EffectFailed as error:
+            failure = str(error)
+            raise
+        finally:
+            del self._starting[config]
+            started.give(failure)
+        return said
 
     def _ask(self, connection: Connection | None, method: str, *arguments: Any) -> ServerCall:
         return ServerCall(self._server, Ask(connection, method, arguments))

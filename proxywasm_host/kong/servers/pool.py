@@ -1,11 +1,14 @@
 """Connections to one plugin server. One request is under way on each: some servers cannot take two at once.
 
-Nothing waits here: `AsyncPool` waits in an event loop, `proxywasm_host.kong.driver` in a thread of the data plane.
+`Pool` waits for nothing: `AsyncPool` waits in an event loop, `BlockingPool` in its thread, `proxywasm_host.kong.driver` in
+a thread of the data plane.
 """
 
 from __future__ import annotations
 
+import select
 import socket
+import time
 from collections.abc import Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +18,18 @@ import anyio
 
 from proxywasm_host.kong.servers.events import Done, Event, PluginServerError, Refused, ServerProtocol
 
-__all__ = ["RETRY", "TIMEOUT", "WAIT_FOR_START", "Ask", "AsyncPool", "Connection", "Pool", "Said", "describe"]
+__all__ = [
+    "RETRY",
+    "TIMEOUT",
+    "WAIT_FOR_START",
+    "Ask",
+    "AsyncPool",
+    "BlockingPool",
+    "Connection",
+    "Pool",
+    "Said",
+    "describe",
+]
 
 CHUNK = 65536
 WAIT_FOR_START = 10.0
@@ -203,6 +217,50 @@ async def _received(connection: Connection) -> Event:
         await anyio.wait_readable(connection.socket)
         event = connection.receive()
     return event
+
+
+class BlockingPool:
+    """Asks a plugin server, and blocks its thread until there is an answer."""
+
+    def __init__(self, path: str, protocol: Callable[[], ServerProtocol], timeout: float = TIMEOUT) -> None:
+        self.pool = Pool(path, protocol)
+        self._timeout = timeout
+
+    def __call__(self, ask: Ask) -> Said:
+        """As `AsyncPool`."""
+        connection = ask.connection or self._connected()
+        until = time.monotonic() + self._timeout
+        try:
+            sent = connection.begin(ask.method, ask.arguments)
+            while not sent:
+                _wait(connection, select.POLLOUT, until)
+                sent = connection.send()
+            event = connection.receive()
+            while event is None:
+                _wait(connection, select.POLLIN, until)
+                event = connection.receive()
+        except BaseException as error:
+            self.pool.failed(connection, error)
+            raise
+        return self.pool.said(connection, event)
+
+    def _connected(self) -> Connection:
+        until = time.monotonic() + WAIT_FOR_START
+        while True:
+            try:
+                return self.pool.connected()[0]
+            except OSError:  # noqa: PERF203 - it is tried again
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(RETRY)
+
+
+def _wait(connection: Connection, what: int, until: float) -> None:
+    """Raises: TimeoutError."""
+    poll = select.poll()
+    poll.register(connection.socket, what)
+    if not poll.poll(max(0.0, until - time.monotonic()) * 1000):
+        raise TimeoutError
 
 
 def describe(error: BaseException) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
-import os
 import shlex
 import subprocess
 import threading
@@ -22,6 +21,7 @@ from typing import Any
 from proxywasm_host.errors import ConfigError
 from proxywasm_host.kong.servers.events import ServerProtocol
 from proxywasm_host.kong.servers.messagepack import MessagePack
+from proxywasm_host.kong.servers.pool import Ask, BlockingPool, Said
 from proxywasm_host.kong.servers.protobuf import ProtoBuf
 
 __all__ = ["PluginServer", "ServerSettings", "servers_of"]
@@ -86,6 +86,7 @@ class PluginServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._blocking: BlockingPool | None = None
 
     def _query(self) -> Any:
         command = self.settings.query_cmd or ""
@@ -115,6 +116,7 @@ class PluginServer:
     def start(self) -> None:
         """Start it, unless it is started elsewhere: by hand, or by another of our processes."""
         if self.settings.start_cmd is not None and self._thread is None:
+            self._stopping.clear()
             self._thread = threading.Thread(target=self._run, name=f"pluginserver-{self.name}", daemon=True)
             self._thread.start()
 
@@ -157,8 +159,17 @@ class PluginServer:
         if not self._stopping.is_set():
             logger.error("plugin server %s (pid %d) ended with %d: starting it again", self.name, process.pid, status)
 
+    def ask(self, ask: Ask) -> Said:
+        """Ask it, and wait for the answer. In one thread. Raises: OSError, TimeoutError, PluginServerError."""
+        if self._blocking is None:
+            self._blocking = BlockingPool(self.socket, self.protocol)
+        return self._blocking(ask)
+
     def stop(self) -> None:
-        """End its process."""
+        """End its process, and the connections of `ask`. It can be started again."""
+        if self._blocking is not None:
+            self._blocking.pool.close()
+            self._blocking = None
         self._stopping.set()
         process, thread = self._process, self._thread
         if process is not None and process.poll() is None:
@@ -169,8 +180,4 @@ class PluginServer:
                 process.kill()
         if thread is not None:
             thread.join(END)
-
-
-def default_prefix() -> str:
-    """The folder of sockets without ``KONG_PREFIX``."""
-    return os.environ.get("KONG_PREFIX") or "/usr/local/kong"
+            self._thread = None

@@ -7,11 +7,13 @@ Schema = (
     {"deny": {"type": "boolean"}},
     {"stay": {"type": "number"}},
 )
+instances = {}
 
 
 class Plugin:
     def __init__(self, config):
         self.config = config
+        instances[config["message"]] = instances.get(config["message"], 0) + 1
 
     def access(self, kong):
         message = self.config["message"]
@@ -34,6 +36,7 @@ class Plugin:
 
     def response(self, kong):
         kong.response.set_header("X-Python-Status", str(kong.service.response.get_status()))
+        kong.response.set_header("X-Python-Instances", str(instances[self.config["message"]]))
 
     def log(self, kong):
         kong.log.notice("python logs ", kong.response.get_status())
