@@ -75,7 +75,8 @@ def plain(value: Any) -> Any:
     if isinstance(value, Plugin):
         return value.name
     if is_dataclass(value) and not isinstance(value, type):
-        return {"type": type(value).__name__, **{each.name: plain(getattr(value, each.name)) for each in fields(value)}}
+        shown = {each.name: plain(getattr(value, each.name)) for each in fields(value) if each.repr}
+        return {"type": type(value).__name__, **shown}
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, Iterable) and not isinstance(value, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from proxywasm_host.configuration.node import Document, Node
 from proxywasm_host.configuration.own import Own
 from proxywasm_host.errors import ConfigError
 
-__all__ = ["Directive", "fits", "parse", "put"]
+__all__ = ["Directive", "calls_of", "fits", "parse", "put"]
 
 TOKEN = re.compile(
     r"""\s+|\#[^\n]*
@@ -24,6 +25,8 @@ TOKEN = re.compile(
     re.DOTALL | re.VERBOSE,
 )
 SIZE = re.compile(r"\d+[kKmMgG]?")
+TIME = re.compile(r"(\d+)(ms|s|m|h|)")
+UNITS = {"ms": 0.001, "": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 PROCESS = """
     worker_processes events error_log pid daemon master_process user load_module worker_rlimit_nofile thread_pool
     timer_resolution
@@ -39,20 +42,33 @@ PROXY_WASM = {
     "proxy_wasm_lua_resolver": "names are resolved as the system does",
     "proxy_wasm_log_dispatch_errors": "a callout that fails is told to the filter alone",
     "resolver_add": "names are resolved as the system does: put it into /etc/hosts",
+    "wasm_response_body_buffers": "what filters may hold back of a body is `buffer_limit`",
+    "wasm_socket_": "buffers and sockets of callouts are the client's own",
 }
 """Directives beside ``proxy_wasm`` that have no meaning here, and why."""
 OF_WASM = {
     "compiler": "engines have their own options",
     "backtraces": "what is told of a guest that fails has its backtrace",
-    "resolver": "names are resolved as the system does",
-    "socket_": "a callout has the time that its filter gives it, or that of its cluster",
-    "tls_": "certificates of callouts are checked, by `ca` of `clusters`",
+    "resolver_add": "names are resolved as the system does: put it into /etc/hosts",
+    "resolver": "names are resolved as the system does: a server of one's own is named in /etc/resolv.conf",
+    "socket_send_timeout": "the time for a callout is that for all of it: socket_read_timeout",
+    "socket_": "buffers and sockets of callouts are the client's own",
+    "tls_verify_host": "a certificate is checked with the name in it, or not at all",
+    "tls_no_verify_warn": "nothing is logged of certificates that are not checked",
     "proxy_wasm_lua_resolver": "names are resolved as the system does",
     "proxy_wasm_log_dispatch_errors": "a callout that fails is told to the filter alone",
     "metrics": "metrics have no zone",
     **dict.fromkeys(("wasmtime", "wasmer", "v8"), "engines have their own options"),
 }
 """What begins so in ``wasm`` has no meaning here, and why."""
+OF_CALLOUTS: dict[str, tuple[str, ...]] = {
+    "socket_connect_timeout": ("connect_timeout",),
+    "socket_read_timeout": ("timeout",),
+    "tls_trusted_certificate": ("tls", "ca"),
+    "tls_verify_cert": ("tls", "verify"),
+}
+"""Directives in ``wasm`` that say how filters call addresses, by what they are in ``allow_any_host``; those of sockets
+may stand in ``http``, too, with ``wasm_`` before them."""
 OF_CHAINS = ("proxy_wasm", "proxy_wasm_isolation")
 KINDS = {"=": "path", "^~": "prefix", "~": "regex", "~*": "regex"}
 
@@ -65,6 +81,34 @@ class Directive:
     args: list[str]
     line: int
     block: list[Directive] | None = field(default=None)
+
+
+def calls_of(said: Mapping[str, str]) -> dict[str, Any]:
+    """``allow_any_host`` for nginx, where filters may call any address, with what these directives say.
+
+    Times are 60 s if they do not say otherwise, as in nginx; certificates are checked, unlike there. Raises:
+    ConfigError.
+    """
+    options: dict[str, Any] = {"timeout": 60.0, "connect_timeout": 60.0}
+    for name, text in said.items():
+        into, last = options, OF_CALLOUTS[name][-1]
+        for part in OF_CALLOUTS[name][:-1]:
+            into = into.setdefault(part, {})
+        into[last] = _option(name, text)
+    return options
+
+
+def _option(name: str, text: str) -> Any:
+    if name == "tls_trusted_certificate":
+        return text
+    if name == "tls_verify_cert":
+        if text not in ("on", "off"):
+            raise ConfigError(f"{name}: is on or off, not {text!r}")
+        return text == "on"
+    found = TIME.fullmatch(text)
+    if found is None or not int(found[1]):
+        raise ConfigError(f"{name}: {text!r} is no time: write it as 60s")
+    return int(found[1]) * UNITS[found[2]]
 
 
 def fits(text: str) -> bool:
@@ -153,6 +197,7 @@ class Reader:
         self._upstreams: dict[str, list[dict[str, Any]]] = {}
         self._routes: list[tuple[dict[str, Any], list[dict[str, Any]], Directive]] = []
         self._listens: set[str] = set()
+        self._calls: dict[str, str] = {}
 
     def _wrong(self, at: Directive, what: str) -> None:
         self._document.errors.append(f"{self._document.file}:{at.line}: {at.name}: {what}")
@@ -190,6 +235,8 @@ class Reader:
                     self._modules[name]["vm_configuration"] = configuration[0]
             elif each.name in ("shm_kv", "shm_queue") and len(each.args) >= 2 and SIZE.fullmatch(each.args[1]):
                 self._zone(each)
+            elif each.name in OF_CALLOUTS and len(each.args) == 1:
+                self._call(each, each.name)
             elif why := next((why for name, why in OF_WASM.items() if each.name.startswith(name)), None):
                 self._ignored(each, why)
             else:
@@ -204,6 +251,15 @@ class Reader:
         zone = {"size": size, "eviction": eviction[0]} if eviction else size
         self._own.put(zone, self._node(at), at.name, name)
 
+    def _call(self, at: Directive, name: str) -> None:
+        """How filters call addresses."""
+        try:
+            calls_of({name: at.args[0]})
+        except ConfigError as error:
+            self._wrong(at, str(error).partition(": ")[2])
+        else:
+            self._calls[name] = at.args[0]
+
     def _http(self, http: Directive, above: Chain) -> None:
         block = http.block or []
         chain = self._chain(block, above)
@@ -214,6 +270,8 @@ class Reader:
         for each in block:
             if each.name == "server":
                 servers.append(self._server(each, chain))
+            elif each.name.startswith("wasm_socket") and each.name.removeprefix("wasm_") in OF_CALLOUTS and each.args:
+                self._call(each, each.name.removeprefix("wasm_"))
             elif each.name not in ("upstream", *OF_CHAINS):
                 self._other(each)
         self._serve(servers)
@@ -249,9 +307,9 @@ class Reader:
                 self._ignored(each, "what upstream is told of the client is `forwarded`; a filter sets other headers")
         elif each.name in SERVING:
             self._ignored(each, "serve has its own")
-        elif each.name in PROXY_WASM:
+        elif why := next((why for name, why in PROXY_WASM.items() if each.name.startswith(name)), None):
             if each.args[:1] != ["off"]:
-                self._ignored(each, PROXY_WASM[each.name])
+                self._ignored(each, why)
         elif each.name == "include" and each.args[:1] and each.args[0].endswith("mime.types"):
             self._ignored(each, "serve has its own")
         else:
@@ -368,6 +426,7 @@ class Reader:
 
     def _finish(self, whole: Chain) -> None:
         """Filters that are those of all requests stand at the top."""
+        self._own.data["allow_any_host"] = calls_of(self._calls)
         chains = [filters for _, filters, _ in self._routes]
         same = bool(chains) and all(each == chains[0] for each in chains)
         if not chains or same:

@@ -6,7 +6,7 @@ import logging
 import re
 import ssl
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
 from typing import Any
@@ -21,7 +21,8 @@ MIB = 1 << 20
 TOLD = 100
 """How many unknown names are logged, because filters may invent names."""
 logger = logging.getLogger("proxywasm_host.driver")
-HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
+ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?P<port>:[0-9]{1,5})?")
+PORTS = range(1, 1 << 16)
 
 
 @dataclass(frozen=True)
@@ -34,15 +35,16 @@ class Cluster:
             user, password and database.
         verify: whether the server's certificate is checked, or the file with the authorities to trust.
         certificate: files of our own certificate and its key, for mutual TLS.
-        connect_timeout: seconds for connecting (Envoy's default).
-        timeout: seconds for a callout without a timeout of the filter; ``None`` for no limit, as in Envoy.
-        max_connections: connections at a time; further callouts wait up to `connect_timeout`, and then get 503.
-        max_callouts: callouts of one plugin under way; more are refused with INTERNAL_FAILURE.
-        max_response: bytes of a reply's body; more is a reset. For gRPC, bytes of a message; more is status 8.
-        http2: offer HTTP/2 over TLS (extra ``http2``). gRPC always uses it.
-        authority: ``:authority`` of gRPC calls, and the name that a certificate must have; ``None`` for the URL's.
-        keep_alive: seconds after which a silent gRPC connection is pinged, and within which it must answer; ``None``
-            for never.
+        connect_timeout: seconds that connecting may take (Envoy's default).
+        timeout: seconds that a callout may take whose filter gave no time-out; ``None`` is for ever, as in Envoy.
+        max_connections: how many at a time; what is more waits as long as connecting may take, and then gets 503.
+        max_callouts: how many of one plugin may be under way; more are refused with INTERNAL_FAILURE.
+        max_response: bytes of a reply's body; more is a reset. Of gRPC: bytes of a message; more is status 8.
+        http2: offer HTTP/2 over TLS (extra ``http2``). gRPC has it always.
+        authority: what gRPC calls name as ``:authority``, and a certificate is checked for, of HTTP too; ``None`` is
+            the URL's.
+        keep_alive: seconds after which a silent gRPC connection is asked for a sign of life, and which that may take;
+            ``None`` is never.
 
         redis_cluster: whether Redis runs in cluster mode; the URL names one of its nodes.
 
@@ -98,13 +100,16 @@ class Cluster:
 class Clusters(Mapping[str, Cluster]):
     """Clusters by name, for `Services(clusters=…)`: ``Clusters({"idp": "https://idp.example"})``.
 
-    With `any_host`, another name like ``host:port`` is the target itself, over plain HTTP: filters then reach all hosts
-    that this machine reaches. An unknown name that a filter calls is logged once.
+    With `any_host`, a name like ``host:port`` that is not among them is taken as it is: filters then reach whatever
+    this machine reaches, over TLS if a call's ``:scheme`` is ``https``. A `Cluster` there has the options of such
+    calls, and lets filters leave the port out, as in nginx. An unknown name that a filter calls is logged, once.
 
     Raises: TypeError, for a value that is not a cluster; ValueError, for an invalid URL.
     """
 
-    def __init__(self, clusters: Mapping[str, Cluster | str] | None = None, *, any_host: bool = False) -> None:
+    def __init__(
+        self, clusters: Mapping[str, Cluster | str] | None = None, *, any_host: bool | Cluster = False
+    ) -> None:
         self._named: dict[str, Cluster] = {}
         given: Mapping[Any, Any] = {} if clusters is None else clusters
         if not isinstance(given, Mapping):
@@ -114,23 +119,37 @@ class Clusters(Mapping[str, Cluster]):
                 raise TypeError(f"clusters are URLs or Clusters by name, not {name!r}: {cluster!r}")
             self._named[name] = Cluster(cluster) if isinstance(cluster, str) else cluster
         self.any_host = any_host
+        options = any_host if isinstance(any_host, Cluster) else Cluster("http://any.host")
+        self._anywhere = {secure: replace(options, url=f"http{'s' * secure}://any.host") for secure in (False, True)}
         self._unknown: set[str] = set()
 
     def __repr__(self) -> str:
-        return f"Clusters({self._named!r}{', any_host=True' if self.any_host else ''})"
+        return f"Clusters({self._named!r}{f', any_host={self.any_host!r}' if self.any_host else ''})"
 
     @property
     def reachable(self) -> bool:
-        """Whether any cluster exists."""
-        return self.any_host or bool(self._named)
+        """Whether there is any."""
+        return bool(self.any_host or self._named)
 
     def __getitem__(self, name: str) -> Cluster:
+        return self.called(name)
+
+    def called(self, name: str, authority: str | None = None) -> Cluster:
+        """The cluster of a call; with an `authority`, one to an address is secure. Raises: KeyError."""
         found = self._named.get(name)
         if found is not None:
             return found
-        if self.any_host and HOST_AND_PORT.fullmatch(name):
-            return Cluster(f"http://{name}")
-        raise KeyError(name)
+        address = ADDRESS.fullmatch(name) if self.any_host else None
+        if address is None or not (address["port"] or isinstance(self.any_host, Cluster)):
+            raise KeyError(name)
+        if address["port"] and int(address["port"][1:]) not in PORTS:
+            raise KeyError(name)
+        url = f"{'http' if authority is None else 'https'}://{name}"
+        return replace(self._anywhere[authority is not None], url=url, authority=authority)
+
+    def client_of(self, name: str, cluster: Cluster) -> Cluster:
+        """Of which cluster the client is that makes a call: all addresses share one, so that no guest has many made."""
+        return cluster if name in self._named else self._anywhere[cluster.url.startswith("https:")]
 
     def __contains__(self, name: object) -> bool:
         if not isinstance(name, str):

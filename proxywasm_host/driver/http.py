@@ -19,6 +19,7 @@ import re
 import threading
 import time
 from types import TracebackType
+from urllib.parse import urlsplit
 
 from proxywasm_host import remedy
 
@@ -46,6 +47,12 @@ REASONS: tuple[tuple[type[Exception], bytes], ...] = (
 RESET = CalloutFailed("reset")
 
 
+def cluster_of(callout: HttpCall, clusters: Clusters) -> Cluster:
+    """Where it goes. Raises: KeyError."""
+    secure = (b":scheme", b"https") in callout.headers
+    return clusters.called(callout.cluster, dict(callout.headers)[b":authority"].decode("latin-1") if secure else None)
+
+
 def request_of(callout: HttpCall, cluster: Cluster) -> httpx2.Request:
     """The request to send. Raises: ValueError, httpx2.InvalidURL."""
     given = dict(reversed(callout.headers))
@@ -60,7 +67,9 @@ def request_of(callout: HttpCall, cluster: Cluster) -> httpx2.Request:
         raise ValueError("the path of a callout contains a byte that a request target must not have")
     request = httpx2.Request(method, cluster.url, headers=headers, content=callout.body or None)
     request.method = method  # httpx2 has made it upper case
-    request.extensions["target"] = target  # and would resolve dots, and encode characters
+    request.extensions["target"] = target  # and would resolve dots, and encode what is in it
+    if cluster.authority is not None:
+        request.extensions["sni_hostname"] = urlsplit(f"//{cluster.authority}").hostname
     return request
 
 
@@ -140,14 +149,15 @@ class AsyncHttpClient:
     async def __call__(self, callout: HttpCall, /) -> HttpCallReply | CalloutFailed:
         """Make one call. Its result or its failure is the reply."""
         try:
-            cluster = self.clusters[callout.cluster]
+            cluster = cluster_of(callout, self.clusters)
             request = request_of(callout, cluster)
         except (ValueError, KeyError, httpx2.InvalidURL) as error:
             return no_answer(error)
         response: httpx2.Response | None = None
         try:
             with anyio.fail_after(seconds_of(callout, cluster)):
-                response = await self._client(cluster).send(request, stream=True)
+                client = self._client(self.clusters.client_of(callout.cluster, cluster))
+                response = await client.send(request, stream=True)
                 body = bytearray()
                 async for chunk in response.aiter_raw():
                     body += chunk
@@ -194,7 +204,7 @@ class HttpClient:
     def __call__(self, callout: HttpCall, /) -> HttpCallReply | CalloutFailed:
         """Make one call. Its result or its failure is the reply."""
         try:
-            cluster = self.clusters[callout.cluster]
+            cluster = cluster_of(callout, self.clusters)
             request = request_of(callout, cluster)
         except (ValueError, KeyError, httpx2.InvalidURL) as error:
             return no_answer(error)
@@ -204,7 +214,8 @@ class HttpClient:
         until = None if seconds is None else time.monotonic() + seconds
         response: httpx2.Response | None = None
         try:
-            response = self._client(cluster).send(request, stream=True)
+            client = self._client(self.clusters.client_of(callout.cluster, cluster))
+            response = client.send(request, stream=True)
             body = bytearray()
             for chunk in response.iter_raw():
                 body += chunk

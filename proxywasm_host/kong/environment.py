@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from proxywasm_host.configuration.nginx import OF_WASM, PROXY_WASM
+from proxywasm_host.configuration.nginx import OF_CALLOUTS, OF_WASM, PROXY_WASM, calls_of
 from proxywasm_host.errors import ConfigError
 from proxywasm_host.kong.servers.process import ServerSettings, servers_of
 from proxywasm_host.serve.config import ShmKv
@@ -48,6 +48,11 @@ OF_NGINX = {
     **{f"KONG_NGINX_HTTP_{name.upper()}": why for name, why in PROXY_WASM.items()},
 }
 """Directives of nginx for filters that have no meaning here, and why."""
+CALLOUTS = {
+    **{f"KONG_NGINX_WASM_{name.upper()}": name for name in OF_CALLOUTS},
+    **{f"KONG_NGINX_HTTP_WASM_{name.upper()}": name for name in OF_CALLOUTS if name.startswith("socket")},
+}
+"""Directives that say how filters call addresses."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,8 @@ class Environment:
     """``KONG_NGINX_HTTP_PROXY_WASM_ISOLATION``."""
     shm_kv: Mapping[str, ShmKv] = field(default_factory=dict)
     """``KONG_NGINX_WASM_SHM_KV_…``: zones of shared memory."""
+    calls: Mapping[str, Any] = field(default_factory=lambda: calls_of({}))
+    """``KONG_NGINX_WASM_SOCKET_…``, ``…_TLS_…``: how filters call addresses, as ``allow_any_host`` has it."""
 
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> Environment:
@@ -89,7 +96,7 @@ class Environment:
         ours = {
             *("KONG_PREFIX", "KONG_WASM_FILTERS_PATH", "KONG_TRUSTED_IPS", "KONG_REAL_IP_HEADER"),
             *("KONG_LUA_PACKAGE_PATH", "KONG_PLUGINSERVER_NAMES", "KONG_PLUGINS", "KONG_WASM_FILTERS", ISOLATION),
-            *(*EVERY_ZONE, LUA_MEMORY, LUA_TIME, LUA_WRITABLE, VARIABLES),
+            *(*EVERY_ZONE, *CALLOUTS, LUA_MEMORY, LUA_TIME, LUA_WRITABLE, VARIABLES),
         }
         for name in variables:
             known = name in ours or name in WITHOUT_MEANING or name.startswith(("KONG_PLUGINSERVER_", f"{ZONE}_"))
@@ -113,6 +120,7 @@ class Environment:
             _names(variables.get("KONG_WASM_FILTERS", "bundled,user")),
             _isolation(variables.get(ISOLATION, "none")),
             _zones(variables),
+            _calls(variables),
         )
 
 
@@ -149,6 +157,16 @@ def _isolation(given: str) -> Any:
     if given not in ("none", "stream", "filter"):
         raise ConfigError(f"{ISOLATION} must be none, stream or filter, not {given!r}")
     return given
+
+
+def _calls(variables: Mapping[str, str]) -> dict[str, Any]:
+    said = {variable: name for variable, name in CALLOUTS.items() if variable in variables}
+    for variable, name in said.items():
+        try:
+            calls_of({name: variables[variable]})
+        except ConfigError as error:  # noqa: PERF203 - there are few
+            raise ConfigError(f"{variable}{str(error).removeprefix(name)}") from None
+    return calls_of({name: variables[variable] for variable, name in said.items()})
 
 
 def _zones(variables: Mapping[str, str]) -> dict[str, ShmKv]:

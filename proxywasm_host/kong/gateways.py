@@ -21,7 +21,8 @@ from proxywasm_host.kong.setup import Setup, query
 from proxywasm_host.kong.stream import KongStream
 from proxywasm_host.runtime.header_limits import HeaderLimits
 from proxywasm_host.runtime.plugin import Plugin
-from proxywasm_host.serve.config import ShmKv
+from proxywasm_host.serve.config import Calls, ShmKv
+from proxywasm_host.serve.filters import cluster_of
 from proxywasm_host.services import Services
 
 __all__ = ["Gateways"]
@@ -44,7 +45,8 @@ class Gateways:
 
     def options(self, given: dict[str, Any]) -> dict[str, Any]:
         """Options of a middleware, with what the configuration needs."""
-        options = {"clusters": Clusters({}, any_host=True), **given, "profile": WASMX}
+        any_host = cluster_of("http://any.host", Calls.model_validate(self._environment.calls))
+        options = {"clusters": Clusters({}, any_host=any_host), **given, "profile": WASMX}
         if self._environment.shm_kv:
             services = options.get("services") or Services()
             options["services"] = replace(services, shared_data=ShmKv.zones(self._environment.shm_kv))

@@ -110,7 +110,7 @@ class KongSource(Source[KongSettings]):
             "shm_kv": self.environment.shm_kv,
             "upstreams": upstreams_of(setup),
             "routes": [KongRoute()],
-            "allow_any_host": True,
+            "allow_any_host": self.environment.calls,
             "forwarded": {"xff_num_trusted_hops": BEFORE, "generate_request_id": False},
         }
         try:

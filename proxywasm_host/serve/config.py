@@ -46,6 +46,7 @@ from proxywasm_host.services.zones import SMALLEST
 
 __all__ = [
     "Address",
+    "Calls",
     "Clients",
     "Cluster",
     "Filter",
@@ -129,13 +130,9 @@ class Clients(Model):
     """Most connections of one process; more are answered 503 and closed."""
 
 
-class Cluster(Model):
-    """A server that filters may call, by the name of this cluster."""
+class Calls(Model):
+    """How filters call a server."""
 
-    short = "url"
-
-    url: str
-    """http[s]://HOST[:PORT] for HTTP and gRPC; redis[s]://[USER:PASSWORD@]HOST[:PORT][/DATABASE] for Redis."""
     timeout: Seconds | None = None
     """Seconds for a whole call, unless the filter asks for less."""
     connect_timeout: Seconds = 5.0
@@ -155,6 +152,15 @@ class Cluster(Model):
     redis_cluster: bool = False
     """Whether Redis runs in cluster mode; the URL names one of its nodes."""
     tls: Tls = Tls()
+
+
+class Cluster(Calls):
+    """A server that filters may call by the name of this cluster."""
+
+    short = "url"
+
+    url: str
+    """For HTTP and gRPC http[s]://HOST[:PORT]; for Redis redis[s]://[USER:PASSWORD@]HOST[:PORT][/DATABASE]."""
 
     @field_validator("url")
     @classmethod
@@ -585,9 +591,10 @@ class HostSettings(Model):
     properties: dict[str, Property] = {}
     """Properties of all requests, by dotted name."""
     clusters: dict[str, Cluster] = {}
-    """Servers that filters may call, by the name of the cluster."""
-    allow_any_host: bool = False
-    """Whether filters may also call ``host:port`` without a cluster."""
+    """Servers that filters may call, by name."""
+    allow_any_host: bool | Calls = False
+    """Whether filters may also call ``host:port`` that is not a cluster, over TLS if their ``:scheme`` is ``https``.
+    With a mapping instead of true that is how they are called, and the port may be left out."""
     tls: ServerTls | None = None
     log_level: Literal["trace", "debug", "info", "warn", "error", "critical"] = "info"
     """Lowest level of filters' log lines."""

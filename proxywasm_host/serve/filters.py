@@ -19,7 +19,7 @@ from proxywasm_host.serve import config, files
 from proxywasm_host.serve.config import HostSettings, Settings
 from proxywasm_host.serve.source import Source
 
-__all__ = ["chain_in", "chains_of", "clusters_of", "filters_of", "listener_of", "names"]
+__all__ = ["chain_in", "chains_of", "cluster_of", "clusters_of", "filters_of", "listener_of", "names"]
 
 
 class Chain(HostSettings):
@@ -105,11 +105,19 @@ def clusters_of(settings: HostSettings) -> Clusters:
     """The clusters in the form for drivers. Raises: ConfigError."""
     clusters = {}
     for name, cluster in settings.clusters.items():
-        tls = cluster.tls
-        certificate = (str(tls.certificate), str(tls.key or tls.certificate)) if tls.certificate else None
-        verify = str(tls.ca) if tls.ca and tls.verify else tls.verify
         try:
-            clusters[name] = Cluster(**cluster.model_dump(exclude={"tls"}), verify=verify, certificate=certificate)
-        except ValueError as error:
+            clusters[name] = cluster_of(cluster.url, cluster)
+        except ValueError as error:  # noqa: PERF203 - there are few
             raise ConfigError(f"clusters.{name}.url: {error}") from None
-    return Clusters(clusters, any_host=settings.allow_any_host)
+    anywhere = settings.allow_any_host
+    any_host = anywhere if isinstance(anywhere, bool) else cluster_of("http://any.host", anywhere)
+    return Clusters(clusters, any_host=any_host)
+
+
+def cluster_of(url: str, calls: config.Calls) -> Cluster:
+    """A cluster as the driver has it. Raises: ValueError."""
+    tls = calls.tls
+    certificate = (str(tls.certificate), str(tls.key or tls.certificate)) if tls.certificate else None
+    verify = str(tls.ca) if tls.ca and tls.verify else tls.verify
+    said = calls.model_dump(exclude={"tls", "url"})
+    return Cluster(url, **said, verify=verify, certificate=certificate)

@@ -370,6 +370,14 @@ def test_nginx_s_directives(tmp_path):
     assert (own["profile"], own["listen"]) == ("wasmx", "127.0.0.1:8080")
 
 
+def test_how_nginx_s_filters_call_addresses(tmp_path):
+    assert read(tmp_path, NGINX, "nginx.conf")["allow_any_host"] == {"timeout": 60.0, "connect_timeout": 60.0}
+    said = "socket_read_timeout 500ms; tls_trusted_certificate ca.pem; tls_verify_cert on;"
+    text = NGINX.replace("shm_kv cache 1m;", said).replace("http {", "http { wasm_socket_connect_timeout 1m;")
+    tls = {"ca": "ca.pem", "verify": True}
+    assert read(tmp_path, text, "nginx.conf")["allow_any_host"] == {"timeout": 0.5, "connect_timeout": 60.0, "tls": tls}
+
+
 def test_nginx_s_zones_of_shared_memory(tmp_path):
     own = read(tmp_path, NGINX.replace("shm_kv cache 1m;", "shm_kv cache 1m; shm_kv * 64k eviction=lru; shm_queue q 32k;"), "nginx.conf")
     assert own["shm_kv"] == {"cache": "1m", "*": {"size": "64k", "eviction": "lru"}}
@@ -541,6 +549,8 @@ def test_listeners_of_tcp_that_are_not_understood(tmp_path, text, said):
         (NGINX.replace("proxy_pass http://app; }", "return 200 x; }"), "nginx.conf", ":15: location: has no proxy_pass"),
         (NGINX.replace("shm_kv cache 1m;", "shm_kv cache 1m"), "nginx.conf", ":6: a } stands where none can: is a ; missing?"),
         (NGINX.replace("}\n}\n", "}\n"), "nginx.conf", ":7: a { is not closed"),
+        (NGINX.replace("shm_kv cache 1m;", "socket_read_timeout soon;"), "nginx.conf", ":5: socket_read_timeout: 'soon' is no time: write it as 60s"),
+        (NGINX.replace("shm_kv cache 1m;", "tls_verify_cert maybe;"), "nginx.conf", ":5: tls_verify_cert: is on or off, not 'maybe'"),
         (APISIX.replace("log: {conf", "jwt: {conf"), "a.yaml", "'jwt' is not one of wasm.plugins"),
     ],
 )  # fmt: skip
@@ -615,10 +625,10 @@ def test_what_is_ignored_is_told_once(tmp_path, caplog):
     assert any("Struct as a message of protobuf" in message for message in told)
     caplog.clear()
     read(tmp_path, ISTIO, "i.yaml")
-    read(tmp_path, NGINX.replace("shm_kv cache 1m;", "socket_read_timeout 5s;"), "nginx.conf")
+    read(tmp_path, NGINX.replace("shm_kv cache 1m;", "socket_buffer_size 2k;"), "nginx.conf")
     assert [message.rpartition("/")[2] for message in caplog.messages] == [
         "i.yaml:10: spec.selector: ignored: it runs for all requests here",
-        "nginx.conf:5: socket_read_timeout: ignored: a callout has the time that its filter gives it, or that of its cluster",
+        "nginx.conf:5: socket_buffer_size: ignored: buffers and sockets of callouts are the client's own",
     ]
     assert all(record.levelno == logging.WARNING for record in caplog.records)
 

@@ -136,6 +136,18 @@ async def test_nobody_listens(start, log, closed_port):
     assert 'get_header_map_value(6, :status) = 0 "503"' in await log.until("answered")
 
 
+async def test_addresses_share_a_client(upstream, closed_port):
+    """A guest may make them up."""
+    address = upstream.url.removeprefix("http://")
+    headers = [(b":method", b"GET"), (b":path", b"/echo"), (b":authority", b"x")]
+    async with AsyncHttpClient(Clusters(any_host=Cluster("http://any.host"))) as client:
+        for target, status in ((address, b"200"), (f"127.0.0.1:{closed_port}", b"503"), ("no-such-host.invalid", b"503")):
+            reply = await client(HttpCall(None, 4, target, headers, b"", [], 1000))
+            assert dict(reply.headers)[b":status"] == status
+        assert len(client._clients) == 1
+    assert "no-such-host.invalid" not in Clusters(any_host=True)  # which takes no name without a port for an address
+
+
 async def test_callouts_that_are_refused(start, log, upstream):
     script = "@on_configure\n" + call("echo", cluster="nobody") + call("echo").replace(":path=", "path=")
     await start(script, Clusters({"up": upstream.url}))

@@ -69,6 +69,14 @@ def test_a_call_and_its_answer(run, server):
     assert ended == 'get_status() = 0 0 ""'
 
 
+@pytest.mark.parametrize(("authority", "status"), [("localhost", "200"), ("au.example", "503")])
+def test_an_address_is_called_over_tls_if_the_filter_says_so(run, server, authority, status):
+    clusters = Clusters(any_host=Cluster("http://any.host", verify=server.tls[0], http2=True))
+    head = f":method=GET&:path=/echo&:scheme=https&:authority={authority}"
+    messages = run(f'@on_configure\nhttp_call 127.0.0.1:{server.port} {head} "" "" 0\n' + ANSWERED, clusters)
+    assert f'get_header_map_value(6, :status) = 0 "{status}"' in messages
+
+
 def test_calls_share_a_connection(run, server):
     script = "@on_configure\n" + call("together") * 2
     script += "@on_http_call_response/1\nget_buffer_bytes 4 0 200\n" + ANSWERED

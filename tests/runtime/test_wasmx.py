@@ -379,6 +379,24 @@ def test_51_what_became_of_a_callout(host, probe, log, trace, reply, count, pair
     assert log.messages[1:] == [f"get_header_map_pairs(6) = 0 {pairs}", 'get_header_map_value(0, :path) = 0 "/a?b=c"']
 
 
+@pytest.mark.parametrize("target", ["a:99999", "[::1", "unix:/tmp/socket", ":80"])
+def test_51_55_a_target_is_an_address(engine, services, target):
+    with Host(engine, services=replace(services, clusters=Clusters(any_host=Cluster("http://any.host"))), profile="wasmx") as host:
+        plugin = host.load_plugin(code("c/probe_0_2_1"), configuration=f'@on_request_headers\nhttp_call {target} :method=GET&:path=/ "" "" 0')
+        with host.http_stream([plugin]) as stream:
+            assert parts(stream.request_headers(REQUEST, True)) == [(b"500", True)]
+        assert f"dispatch failed: '{target}' is no address" in failure(plugin)
+
+
+@pytest.mark.parametrize("target", ["a", "a:1", "10.0.0.1", "[::1]", "[::1]:8080"])
+def test_51_targets(engine, services, target):
+    with Host(engine, services=replace(services, clusters=Clusters(any_host=Cluster("http://any.host"))), profile="wasmx") as host:
+        plugin = host.load_plugin(code("c/probe_0_2_1"), configuration=f'@on_request_headers\nhttp_call {target} :method=GET&:path=/ "" "" 0')
+        with host.http_stream([plugin]) as stream:
+            [call] = stream.request_headers(REQUEST, True)[:1]
+        assert (call.cluster, dict(call.headers)[b":authority"]) == (target, target.encode())
+
+
 def test_56_a_guest_that_fails_in_a_reply_is_answered_500(host, probe):
     plugin = probe(f"@on_request_headers\n{CALL}\nreturn 1\n@on_http_call_response\ntrap")
     with host.http_stream([plugin]) as stream:

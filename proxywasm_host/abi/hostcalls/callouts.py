@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from proxywasm_host.abi.context import VmState
 from proxywasm_host.abi.hostcalls.headers import canonical
 from proxywasm_host.abi.marshal import Refusal, misuse
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import MapType, Status
 
+ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
 REQUIRED = (b":method", b":path", b":authority")
 REQUEST_HEADERS = int(MapType.REQUEST_HEADERS)
 NO_CLUSTER = "no cluster is called {0!r}: add it to clusters"
@@ -17,6 +20,12 @@ MAX_OPTIONS = 64
 
 def text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
+
+
+def is_address(name: str) -> bool:
+    """Whether a name is a host, with a port or without."""
+    found = ADDRESS.fullmatch(name)
+    return found is not None and int(found["port"] or 1) in range(1, 1 << 16)
 
 
 def proxy_http_call(
@@ -31,6 +40,8 @@ def proxy_http_call(
         return Refusal(Status.BAD_ARGUMENT, "the timeout is {0} ms", timeout)
     name = text(cluster)
     if name not in vm.services.clusters:
+        if vm.profile.dispatch_status and not is_address(name):
+            return misuse(vm, "dispatch failed: {0!r} is no address", name)
         return Refusal(Status.BAD_ARGUMENT, NO_CLUSTER, name)
     headers = [(canonical(REQUEST_HEADERS, key), value) for key, value in headers]
     given = dict(headers)

@@ -50,6 +50,7 @@ class NginxWriter(Writer):
         for name, size in self._own.take("shm_kv", {}).items():
             eviction = f" eviction={size['eviction']}" if isinstance(size, dict) and "eviction" in size else ""
             lines.append(f"    shm_kv {name} {size['size'] if isinstance(size, dict) else size}{eviction};")
+        lines += self._calls()
         lines += [f"    shm_queue {name} {size};" for name, size in self._own.take("shm_queue", {}).items()]
         lines += ["}", "", "http {"]
         for name, each in upstreams.items():
@@ -58,6 +59,27 @@ class NginxWriter(Writer):
             self.cannot.append("profile")
         self._own.rest()
         return "\n".join([*lines, *routes, "}", ""])
+
+    def _calls(self) -> list[str]:
+        """How filters call addresses."""
+        said = self._own.take("allow_any_host")
+        if not isinstance(said, dict):
+            return []
+        given = Part(said, ("allow_any_host",), self)
+        tls = Part(given.take("tls", {}), ("allow_any_host", "tls"), self)
+        values = {
+            "socket_connect_timeout": given.take("connect_timeout"),
+            "socket_read_timeout": given.take("timeout"),
+            "tls_trusted_certificate": tls.take("ca"),
+            "tls_verify_cert": {True: "on", False: "off", None: None}[tls.take("verify")],
+        }
+        tls.rest()
+        given.rest()
+        return [
+            f"    {name} {f'{value * 1000:.0f}ms' if isinstance(value, float) else _quoted(value)};"
+            for name, value in values.items()
+            if value is not None
+        ]
 
     def _isolation(self, filters: list[dict[str, Any]], path: str) -> list[str]:
         """The directive for the filters of one level, which have one isolation there."""

@@ -90,7 +90,7 @@ class ServerPlugin:
                 return said.connection, said.event
 
     def _start(self, config: str) -> Generator[Any, Any, Said]:
-        """Start an instance, for all who wait for it: they share its failure, so that none waits for a time-out anew."""
+        """Start an instance, for all who wait for it. They share its failure: none waits for a time-out anew."""
         started = self._starting[config] = Signal()
         failure: str | None = None
         try:

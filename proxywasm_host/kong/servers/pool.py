@@ -1,7 +1,7 @@
 """Connections to one plugin server. One request is under way on each: some servers cannot take two at once.
 
-`Pool` waits for nothing: `AsyncPool` waits in an event loop, `BlockingPool` in its thread, `proxywasm_host.kong.driver` in
-a thread of the data plane.
+`Pool` waits for nothing: `AsyncPool` waits in an event loop, `BlockingPool` in its thread,
+`proxywasm_host.kong.driver` in a thread of the data plane.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Container
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
@@ -47,7 +47,7 @@ IDLE = 64
 class Ask:
     """The message of a `ServerCall`: a method of `ServerProtocol`, on a connection or, with ``None``, on a free one."""
 
-    connection: Connection | None
+    connection: Connection | None = field(repr=False)
     method: str
     arguments: tuple[Any, ...] = ()
 
