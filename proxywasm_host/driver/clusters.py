@@ -15,8 +15,10 @@ from urllib.parse import urlsplit
 from proxywasm_host.remedy import install_extra
 from proxywasm_host.services import MAX_CALLOUTS
 
-__all__ = ["Cluster", "Clusters"]
+__all__ = ["SECURE_ANY_HOST", "Cluster", "Clusters"]
 
+ANY_HOST, SECURE_ANY_HOST = "http://any.host", "https://any.host"
+"""URLs of clusters that stand for all addresses."""
 MIB = 1 << 20
 TOLD = 100
 """How many unknown names are logged, because filters may invent names."""
@@ -119,8 +121,9 @@ class Clusters(Mapping[str, Cluster]):
                 raise TypeError(f"clusters are URLs or Clusters by name, not {name!r}: {cluster!r}")
             self._named[name] = Cluster(cluster) if isinstance(cluster, str) else cluster
         self.any_host = any_host
-        options = any_host if isinstance(any_host, Cluster) else Cluster("http://any.host")
-        self._anywhere = {secure: replace(options, url=f"http{'s' * secure}://any.host") for secure in (False, True)}
+        options = any_host if isinstance(any_host, Cluster) else Cluster(ANY_HOST)
+        secure = replace(options, url=SECURE_ANY_HOST, http2=False)
+        self._anywhere = {False: replace(options, url=ANY_HOST), True: secure}
         self._unknown: set[str] = set()
 
     def __repr__(self) -> str:

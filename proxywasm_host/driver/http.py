@@ -30,7 +30,7 @@ try:
 except ModuleNotFoundError as error:
     raise remedy.missing("http", error) from None
 
-from proxywasm_host.driver.clusters import Cluster, Clusters
+from proxywasm_host.driver.clusters import SECURE_ANY_HOST, Cluster, Clusters
 from proxywasm_host.runtime.effects import CalloutFailed, HttpCall, HttpCallReply
 
 __all__ = ["AsyncHttpClient", "HttpClient"]
@@ -77,6 +77,8 @@ def options(cluster: Cluster) -> dict[str, object]:
     """Options of clients."""
     wait = httpx2.Timeout(None, connect=cluster.connect_timeout, pool=cluster.connect_timeout)
     limits = httpx2.Limits(max_connections=cluster.max_connections)
+    if cluster.url == SECURE_ANY_HOST:  # each call has a name of its own to check: no connection is for another one
+        limits.max_keepalive_connections = 0
     return {"verify": cluster.tls, "http2": cluster.http2, "timeout": wait, "limits": limits, "trust_env": False}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import subprocess
 import sys
 import threading
@@ -69,12 +70,18 @@ def test_a_call_and_its_answer(run, server):
     assert ended == 'get_status() = 0 0 ""'
 
 
-@pytest.mark.parametrize(("authority", "status"), [("localhost", "200"), ("au.example", "503")])
-def test_an_address_is_called_over_tls_if_the_filter_says_so(run, server, authority, status):
-    clusters = Clusters(any_host=Cluster("http://any.host", verify=server.tls[0], http2=True))
-    head = f":method=GET&:path=/echo&:scheme=https&:authority={authority}"
-    messages = run(f'@on_configure\nhttp_call 127.0.0.1:{server.port} {head} "" "" 0\n' + ANSWERED, clusters)
-    assert f'get_header_map_value(6, :status) = 0 "{status}"' in messages
+def test_an_address_is_called_over_tls_if_the_filter_says_so(run, upstream, tls):
+    """And the name that it says is checked each time, whoever has called the address before."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*tls)
+    upstream.socket = context.wrap_socket(upstream.socket, server_side=True)
+    clusters = Clusters(any_host=Cluster("http://any.host", verify=tls[0], http2=True))
+    first, second = (
+        f'http_call 127.0.0.1:{upstream.server_port} :method=GET&:path=/echo&:scheme=https&:authority={authority} "" "" 0\n'
+        for authority in ("localhost", "au.example")
+    )
+    messages = run(f"@on_configure\n{first}@on_http_call_response/1\nget_header_map_value 6 :status\n{second}" + ANSWERED, clusters)
+    assert [message[-5:] for message in messages if ":status" in message] == ['"200"', '"503"']
 
 
 def test_calls_share_a_connection(run, server):
