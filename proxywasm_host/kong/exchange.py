@@ -1,4 +1,4 @@
-"""One whole request through a gateway: `proxywasm_host.testing.exchange` for Kong's way.
+"""One whole request through a gateway: `proxywasm_host.testing.exchange` for Kong.
 
 No connection is opened but those to plugin servers, which have to run: see `Setup.running`.
 """
@@ -51,7 +51,7 @@ def of_plugins(callouts: Mapping[str, Any]) -> Any:
     """Answers plugins: their HTTP requests get the replies of the cluster ``HOST:PORT`` or ``HOST``; a function that
     makes replies is given an `HttpCall`.
 
-    To sleep takes no time, plugin servers are asked, and other connections fail.
+    Sleeping takes no time, plugin servers are asked, other connections fail.
     """
 
     def answer(callout: PluginCallout) -> Sequence[Reply]:

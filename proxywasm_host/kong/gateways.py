@@ -24,6 +24,7 @@ from proxywasm_host.runtime.plugin import Plugin
 from proxywasm_host.serve.config import Calls, ShmKv
 from proxywasm_host.serve.filters import cluster_of
 from proxywasm_host.services import Services
+from proxywasm_host.services.shared import open_shared, with_shared
 
 __all__ = ["Gateways"]
 
@@ -47,9 +48,14 @@ class Gateways:
         """Options of a middleware, with what the configuration needs."""
         any_host = cluster_of("http://any.host", Calls.model_validate(self._environment.calls))
         options = {"clusters": Clusters({}, any_host=any_host), **given, "profile": WASMX}
-        if self._environment.shm_kv:
-            services = options.get("services") or Services()
-            options["services"] = replace(services, shared_data=ShmKv.zones(self._environment.shm_kv))
+        zones = ShmKv.zones(self._environment.shm_kv)
+        if zones:
+            services, shared = options.get("services") or Services(), options.pop("shared", None)
+            options["services"] = (
+                replace(services, shared_data=zones.in_memory())
+                if shared is None
+                else with_shared(services, open_shared(shared, zones))
+            )
         return options
 
     def stream(

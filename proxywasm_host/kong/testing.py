@@ -32,7 +32,7 @@ __all__ = ["GatewayUnderTest", "gateway"]
 
 
 class GatewayUnderTest(FilterUnderTest):
-    """As a chain of filters, with routes and plugins before them."""
+    """Used like a chain of filters, with routes and plugins before them."""
 
     def __init__(self, harness: Harness, gateway: Gateway, plugins: list[Plugin]) -> None:
         super().__init__(harness, plugins)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -40,7 +39,7 @@ from proxywasm_host.runtime import match as matches
 from proxywasm_host.runtime.failure_policy import FailurePolicy
 from proxywasm_host.serve.model import File, Model, ModuleSource, Seconds, Size
 from proxywasm_host.serve.upstreams import Retry, Tls, Upstream, web
-from proxywasm_host.services import MAX_CALLOUTS, Zone, ZonedSharedData, ZonedSharedQueues
+from proxywasm_host.services import MAX_CALLOUTS, Zones
 from proxywasm_host.services.shared import Shared, check_shared, open_shared
 from proxywasm_host.services.zones import SMALLEST
 
@@ -543,9 +542,9 @@ class ShmKv(Model):
     (``lru``), or nothing (``none``)."""
 
     @staticmethod
-    def zones(given: Mapping[str, ShmKv]) -> ZonedSharedData:
-        """Shared data in these zones, by name."""
-        return ZonedSharedData(Zone(name, zone.size, zone.eviction) for name, zone in given.items())
+    def zones(given: Mapping[str, ShmKv], queues: Mapping[str, int] | None = None) -> Zones:
+        """The zones that are given by name, and the sizes of queues."""
+        return Zones({name: (zone.size, zone.eviction) for name, zone in given.items()}, queues or {})
 
 
 class Modules(Model):
@@ -605,8 +604,8 @@ class HostSettings(Model):
     processes of this server if not given.
     """
     shm_kv: dict[str, ShmKv] = {}
-    """Zones of shared data by name, as in ngx_wasm_module: a key ``cache/…`` is in the zone ``cache``, any other in
-    ``*``. Each process has its own zones. If not given, shared data has no zones."""
+    """Zones of shared data by name, as ngx_wasm_module has them: a key ``cache/…`` is in the zone ``cache``, any other
+    in ``*``. ``shared`` says who shares them, but for Redis; without any, shared data has no zones."""
     shm_queue: dict[str, ZoneSize] = {}
     """Sizes of shared queues by name; if given, filters can use no other queues."""
     admin: Address | None = None
@@ -642,13 +641,8 @@ class HostSettings(Model):
         return dict(_dotted(value)) if isinstance(value, dict) else value
 
     def open_shared(self, choice: str) -> Shared:
-        """What filters share between the processes of `choice`; zones are local. Raises: ValueError."""
-        shared = open_shared(choice)
-        if self.shm_kv:
-            shared = replace(shared, data=ShmKv.zones(self.shm_kv))
-        if self.shm_queue:
-            shared = replace(shared, queues=ZonedSharedQueues(self.shm_queue))
-        return shared
+        """What filters share, where `choice` says who does. Raises: ValueError."""
+        return open_shared(choice, ShmKv.zones(self.shm_kv, self.shm_queue))
 
     @property
     def tags(self) -> list[Tag]:

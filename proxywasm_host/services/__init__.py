@@ -18,7 +18,7 @@ from proxywasm_host.services.quota import QuotaExceeded
 from proxywasm_host.services.shared_data import InMemorySharedData, SharedData
 from proxywasm_host.services.shared_queue import InMemorySharedQueues, SharedQueues, UnknownQueue
 from proxywasm_host.services.unavailable import ServiceUnavailable
-from proxywasm_host.services.zones import UnknownZone, Zone, ZonedSharedData, ZonedSharedQueues
+from proxywasm_host.services.zones import UnknownZone, Zone, ZonedSharedData, ZonedSharedQueues, ZoneFull, Zones
 
 __all__ = [
     "Clock",
@@ -41,8 +41,10 @@ __all__ = [
     "UnknownQueue",
     "UnknownZone",
     "Zone",
+    "ZoneFull",
     "ZonedSharedData",
     "ZonedSharedQueues",
+    "Zones",
     "max_callouts_of",
 ]
 

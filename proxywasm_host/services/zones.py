@@ -8,12 +8,15 @@ Rules, those of that module:
 * A full zone forgets what was not used for the longest time: ``lru`` of all, ``slru`` of what has a similar size first.
   With ``none`` it takes nothing more.
 * Queues are those that are named, each with its size; there are no others.
+
+These are zones of one process; `services.shared.zones` has those that processes share.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Literal
 
@@ -21,7 +24,9 @@ from proxywasm_host.errors import ProxyWasmError, not_among
 from proxywasm_host.services.quota import Quota, QuotaExceeded
 from proxywasm_host.services.shared_queue import InMemorySharedQueues
 
-__all__ = ["SMALLEST", "UnknownZone", "Zone", "ZonedSharedData", "ZonedSharedQueues"]
+__all__ = ["SMALLEST", "Eviction", "UnknownZone", "Zone", "ZoneFull", "ZonedSharedData", "ZonedSharedQueues", "Zones"]
+
+Eviction = Literal["slru", "lru", "none"]
 
 PAGE = 4096
 SMALLEST = 3 * PAGE
@@ -38,6 +43,40 @@ class UnknownZone(ProxyWasmError, LookupError):
     code = "unknown_zone"
 
 
+class ZoneFull(QuotaExceeded):
+    """A zone takes nothing more: with the profile ``wasmx`` that fails the guest, as in ngx_wasm_module."""
+
+    code = "zone_full"
+
+
+@dataclass(frozen=True)
+class Zones:
+    """Which zones there are. Without any of a kind, there is that kind of shared memory without zones."""
+
+    data: Mapping[str, tuple[int, Eviction]] = field(default_factory=dict)
+    """Bytes and eviction of zones for data, by name."""
+    queues: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of queues, by name."""
+
+    def __bool__(self) -> bool:
+        return bool(self.data or self.queues)
+
+    def in_memory(self) -> ZonedSharedData:
+        """Shared data of one process. Raises: ValueError."""
+        return ZonedSharedData(Zone(name, *said) for name, said in self.data.items())
+
+
+def zone_of(key: bytes, zones: Collection[str]) -> str:
+    """The name of the zone that has a key, among these. Raises: UnknownZone."""
+    name, slash, _ = key.partition(b"/")
+    named = name.decode("utf-8", "replace") if slash else "*"
+    for each in (named, "*"):
+        if each in zones:
+            return each
+    text = key.decode("utf-8", "replace")
+    raise UnknownZone(f"no zone of shared memory is for the key {text!r}: there are {', '.join(zones)}")
+
+
 def check_size(name: str, size: int) -> None:
     """Raises: ValueError, for a zone that is too small."""
     if size < SMALLEST:
@@ -47,7 +86,7 @@ def check_size(name: str, size: int) -> None:
 class Zone:
     """One zone of keys and values, of so many bytes. Raises: ValueError."""
 
-    def __init__(self, name: str, size: int, eviction: Literal["slru", "lru", "none"] = "slru") -> None:
+    def __init__(self, name: str, size: int, eviction: Eviction = "slru") -> None:
         check_size(name, size)
         if eviction not in ("slru", "lru", "none"):
             raise ValueError(f"eviction of zone {name!r} is 'slru', 'lru' or 'none', not {eviction!r}")
@@ -67,14 +106,14 @@ class Zone:
             return found
 
     def set(self, key: bytes, value: bytes, cas: int) -> bool:
-        """As `SharedData.set`. Raises: QuotaExceeded."""
+        """As `SharedData.set`. Raises: ZoneFull."""
         with self._lock:
             old = self._entries.get(key)
             if old is not None and cas and old[1] != cas:
                 return False
             size = cost(key, value)
             if self._quota.limit is not None and size > self._quota.limit:
-                raise QuotaExceeded(f"zone {self.name!r} of {self._quota.limit} bytes cannot hold one of {size}")
+                raise ZoneFull(f"zone {self.name!r} of {self._quota.limit} bytes cannot hold one of {size}")
             before = 0 if old is None else cost(key, old[0])
             if old is not None:
                 self._used[self._class(key, old[0])].pop(key)
@@ -83,15 +122,14 @@ class Zone:
                 if self.eviction == "none" or not self._evict(kind):
                     if old is not None:
                         self._use(self._class(key, old[0]), key)
-                    raise QuotaExceeded(f"zone {self.name!r} is full")
+                    raise ZoneFull(f"zone {self.name!r} is full")
             self._quota.reserve(size - before)
             self._entries[key] = value, 1 if old is None else (old[1] + 1) & 0xFFFFFFFF or 1
             self._use(kind, key)
             return True
 
     def _class(self, key: bytes, value: bytes) -> int:
-        """Which keys it is forgotten with: slabs of nginx have powers of two."""
-        return cost(key, value).bit_length() if self.eviction == "slru" else 0
+        return class_of(self.eviction, cost(key, value))
 
     def _use(self, kind: int, key: bytes) -> None:
         self._used.setdefault(kind, OrderedDict())[key] = None
@@ -109,6 +147,11 @@ class Zone:
         return f"<Zone {self.name!r} with {len(self._entries)} keys, {self._quota.used} bytes>"
 
 
+def class_of(eviction: Eviction, size: int) -> int:
+    """Which entries one is forgotten with: slabs of nginx have powers of two."""
+    return size.bit_length() if eviction == "slru" else 0
+
+
 def cost(key: bytes, value: bytes) -> int:
     """Bytes of its zone that an entry takes."""
     return ENTRY + len(key) + len(value)
@@ -121,20 +164,14 @@ class ZonedSharedData:
         self.zones = {zone.name: zone for zone in zones}
 
     def _zone(self, key: bytes) -> Zone:
-        name, slash, _ = key.partition(b"/")
-        named = name.decode("utf-8", "replace") if slash else "*"
-        zone = self.zones.get(named if named in self.zones else "*")
-        if zone is None:
-            text = key.decode("utf-8", "replace")
-            raise UnknownZone(f"no zone of shared memory is for the key {text!r}: there are {', '.join(self.zones)}")
-        return zone
+        return self.zones[zone_of(key, self.zones)]
 
     def get(self, vm_id: str, key: bytes) -> tuple[bytes, int] | None:
         """The value and its CAS number, or ``None``. Raises: UnknownZone."""
         return self._zone(key).get(key)
 
     def set(self, vm_id: str, key: bytes, value: bytes, cas: int = 0) -> bool:
-        """As `SharedData.set`. Raises: UnknownZone, QuotaExceeded."""
+        """As `SharedData.set`. Raises: UnknownZone, ZoneFull."""
         return self._zone(key).set(key, value, cas)
 
     def __repr__(self) -> str:
@@ -160,6 +197,13 @@ class ZonedSharedQueues(InMemorySharedQueues):
     def resolve(self, vm_id: str, name: bytes) -> int | None:
         """The token of a queue, or ``None``."""
         return super().resolve(name.decode("utf-8", "replace"), name)
+
+    def enqueue(self, token: int, message: bytes) -> None:
+        """Append a message. Raises: UnknownQueue, ZoneFull."""
+        try:
+            super().enqueue(token, message)
+        except QuotaExceeded as error:
+            raise ZoneFull(str(error)) from None
 
     def _new_quota(self, vm_id: str) -> Quota:
         return Quota(f"queue {vm_id!r}", self._sizes[vm_id] - PAGE)

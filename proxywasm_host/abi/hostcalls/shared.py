@@ -5,7 +5,14 @@ from __future__ import annotations
 from proxywasm_host.abi.context import VmState
 from proxywasm_host.abi.marshal import Refusal, misuse
 from proxywasm_host.abi.types import Status
-from proxywasm_host.services import UnknownQueue, UnknownZone
+from proxywasm_host.services import UnknownQueue, UnknownZone, ZoneFull
+
+
+def full(vm: VmState, error: ZoneFull) -> Refusal:
+    """A zone is full: as anything beyond a limit, or misuse. Raises: ZoneFull, RestrictedCall."""
+    if not vm.profile.misuse_fails:
+        raise error
+    return misuse(vm, str(error))
 
 
 def proxy_get_shared_data(vm: VmState, key: bytes) -> tuple[bytes, int] | Refusal:
@@ -26,6 +33,8 @@ def proxy_set_shared_data(vm: VmState, key: bytes, value: bytes, cas: int) -> Re
             return None
     except UnknownZone as error:
         return misuse(vm, str(error))
+    except ZoneFull as error:
+        return full(vm, error)
     return Refusal(Status.CAS_MISMATCH, "shared data under {0!r} has changed since CAS {1}", key, cas)
 
 
@@ -59,4 +68,6 @@ def proxy_enqueue_shared_queue(vm: VmState, token: int, data: bytes) -> Refusal 
         vm.services.shared_queues.enqueue(token, data)
     except UnknownQueue as error:
         return Refusal(Status.NOT_FOUND, str(error))
+    except ZoneFull as error:
+        return full(vm, error)
     return None

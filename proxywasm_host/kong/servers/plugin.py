@@ -69,14 +69,14 @@ class ServerPlugin:
             return
 
     def _begin(self, phase: str, config: str) -> Generator[Any, Any, tuple[Connection, Any]]:
-        """Have an event begin; an instance is started first if there is none."""
+        """Begin an event; an instance is started first if there is none."""
         while True:
             newest = max((epoch for epoch, text in self._instances if text == config), default=None)
             if newest is not None:
                 said: Said = yield self._ask(None, "handle_event", self._instances[newest, config], phase)
                 if said.connection.epoch == newest:
                     return said.connection, said.event
-                said.connection.close()  # a number of another life of the server
+                said.connection.close()  # a number from before the server was started again
                 self._instances.pop((newest, config), None)
             elif config in self._starting:
                 failure = yield Wait(self._starting[config])

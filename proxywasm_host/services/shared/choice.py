@@ -26,9 +26,11 @@ from urllib.parse import parse_qsl, urlencode
 
 from proxywasm_host.services import InMemoryMetrics, InMemorySharedData, InMemorySharedQueues, Services
 from proxywasm_host.services.shared.bundle import Shared
+from proxywasm_host.services.zones import ZonedSharedQueues, Zones
 
 __all__ = ["check_shared", "open_shared", "with_shared"]
 
+WITHOUT = Zones()
 FORMS = "write it as memory, processes, processes:NAME, processes:/PATH or redis://HOST:PORT/DATABASE"
 SECONDS = ("ttl", "timeout")
 OF_REDIS = (*SECONDS, "prefix", "node")
@@ -41,12 +43,13 @@ def check_shared(choice: object) -> None:
     _opener(choice)
 
 
-def open_shared(choice: str) -> Shared:
+def open_shared(choice: str, zones: Zones = WITHOUT) -> Shared:
     """The services that a choice names; nothing is asked of a server, or put into a directory, until they are used.
 
-    Raises: TypeError, ValueError; ModuleNotFoundError, if the extra is missing that they need.
+    With `zones`, shared data or queues have them. Raises: TypeError, ValueError; ModuleNotFoundError, if the extra is
+    missing that they need.
     """
-    return _opener(choice)()
+    return _opener(choice)(zones)
 
 
 def with_shared(services: Services, shared: Shared) -> Services:
@@ -54,7 +57,7 @@ def with_shared(services: Services, shared: Shared) -> Services:
     return replace(services, shared_data=shared.data, shared_queues=shared.queues, metrics=shared.metrics)
 
 
-def _opener(choice: object) -> Callable[[], Shared]:
+def _opener(choice: object) -> Callable[[Zones], Shared]:
     if not isinstance(choice, str):
         raise TypeError(f"shared is text, not {choice!r}: {FORMS}")
     base, _, query = choice.partition("?")
@@ -65,14 +68,14 @@ def _opener(choice: object) -> Callable[[], Shared]:
         if name in said:
             said[name] = _seconds(name, said[name])
     if URL.fullmatch(base):
-        return partial(_redis, base + ("?" + urlencode(options) if options else ""), said)
+        return partial(_redis, said, base + ("?" + urlencode(options) if options else ""))
     if options:
         raise ValueError(f"shared: {next(iter(options))!r} is no option of {base!r}; it has ttl=SECONDS")
     if base == "memory":
         return partial(_memory, said)
     found = PROCESSES.fullmatch(base)
     if found:
-        return partial(_processes, found[1] or "", said)
+        return partial(_processes, said, found[1] or "")
     raise ValueError(f"shared is not {choice!r}: {FORMS}")
 
 
@@ -86,18 +89,26 @@ def _seconds(name: str, text: str) -> float:
     return value
 
 
-def _memory(said: dict[str, Any]) -> Shared:
-    return Shared(InMemorySharedData(**said), InMemorySharedQueues(), InMemoryMetrics())
+def _memory(said: dict[str, Any], zones: Zones) -> Shared:
+    data = zones.in_memory() if zones.data else InMemorySharedData(**said)
+    queues = ZonedSharedQueues(zones.queues) if zones.queues else InMemorySharedQueues()
+    return Shared(data, queues, InMemoryMetrics())
 
 
-def _processes(name: str, said: dict[str, Any]) -> Shared:
+def _processes(said: dict[str, Any], name: str, zones: Zones) -> Shared:
     from proxywasm_host.services.shared import processes  # noqa: PLC0415 - the extra may be missing
     from proxywasm_host.services.shared.directory import directory, path_of  # noqa: PLC0415
+    from proxywasm_host.services.shared.zones import ProcessZones, ZonedProcessQueues  # noqa: PLC0415
 
-    return processes.opened(directory(path_of(name)), **said)
+    place = directory(path_of(name))
+    data = ProcessZones(place, zones) if zones.data else processes.ProcessSharedData(place, **said)
+    queues = ZonedProcessQueues(place, zones) if zones.queues else processes.ProcessSharedQueues(place)
+    return processes.opened(place, data, queues)
 
 
-def _redis(url: str, said: dict[str, Any]) -> Shared:
+def _redis(said: dict[str, Any], url: str, zones: Zones) -> Shared:
     from proxywasm_host.services.shared import redis  # noqa: PLC0415 - the extra may be missing
 
+    if zones:
+        raise ValueError("zones are of one machine's memory: with Redis, leave out shm_kv and shm_queue")
     return redis.opened(url, **said)

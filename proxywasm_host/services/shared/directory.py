@@ -48,7 +48,7 @@ SIZE = 1 << 30
 """Bytes of the database at most; it takes as much of the file system as is in it."""
 READERS = 4096
 """Threads of all processes that may read."""
-NAMES = (b"data", b"used", b"queues", b"messages", b"metrics")
+NAMES = (b"data", b"used", b"queues", b"messages", b"metrics", b"zones", b"order")
 NAPS = 20e-6, 5e-4
 T = TypeVar("T")
 

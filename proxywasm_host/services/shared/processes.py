@@ -25,7 +25,7 @@ from proxywasm_host.services.shared.bundle import Shared
 from proxywasm_host.services.shared.directory import Directory
 from proxywasm_host.services.shared.listener import EACH, Listener, ListeningQueues
 from proxywasm_host.services.shared.metrics import Changes, SharedMetrics, Totals
-from proxywasm_host.services.shared_data import ENTRY
+from proxywasm_host.services.shared_data import ENTRY, SharedData
 from proxywasm_host.services.shared_queue import MESSAGE, QUEUE, UnknownQueue
 from proxywasm_host.services.unavailable import ServiceUnavailable
 
@@ -46,9 +46,8 @@ NUMBER = struct.Struct(">IQ")
 """Key of a message: token, number."""
 
 
-def opened(directory: Directory, ttl: float | None = None) -> Shared:
+def opened(directory: Directory, data: SharedData, queues: ProcessSharedQueues) -> Shared:
     """The services in a directory."""
-    queues = ProcessSharedQueues(directory)
     metrics = SharedMetrics(ProcessMetrics(directory))
 
     def close() -> None:
@@ -56,7 +55,7 @@ def opened(directory: Directory, ttl: float | None = None) -> Shared:
         metrics.close()
         directory.close()
 
-    return Shared(ProcessSharedData(directory, ttl=ttl), queues, metrics, close)
+    return Shared(data, queues, metrics, close)
 
 
 def _digest(vm_id: str) -> bytes:
@@ -206,10 +205,14 @@ class ProcessSharedQueues(ListeningQueues):
     def _reserve(self, transaction: Any, db: Any, owner: bytes, size: int, vm_id: str = "") -> None:
         at = b"queues" + owner
         whose = f"the shared queues of vm_id {vm_id!r}" if vm_id else "the shared queues of this queue's vm_id"
-        quota = Quota(whose, self.max_bytes)
+        quota = Quota(whose, self._limit(owner))
         quota.used = int.from_bytes(transaction.get(at, db=db[b"used"]) or b"", "little")
         quota.reserve(size)
         transaction.put(at, quota.used.to_bytes(8, "little"), db=db[b"used"])
+
+    def _limit(self, owner: bytes) -> int | None:
+        """Bytes that the queues of a vm_id, given by its digest, may hold."""
+        return self.max_bytes
 
     def resolve(self, vm_id: str, name: bytes) -> int | None:
         """The token of a queue, or ``None``."""
