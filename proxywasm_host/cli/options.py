@@ -56,12 +56,15 @@ __all__ = [
     "check_readable",
     "command_line_options",
     "is_kong",
+    "names_kong",
     "of_each",
     "sentence",
 ]
 
 FORMAT_VERSION = re.compile(r"""^\s*[{,]?\s*["']?_format_version["']?\s*:""", re.MULTILINE)
-"""Names of files that hold a configuration of Kong."""
+"""By which a configuration of Kong is known."""
+KONG = re.compile(r"^kong\s*[:=]", re.MULTILINE)
+"""By which one of ours is known that names one of Kong."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 NAMED = ("root_id", "vm_id", "name", "sha256", "pull_policy", "engine", "failure_policy")
@@ -383,9 +386,18 @@ def _configured(path: str) -> tuple[list[FilterConfig], str]:
 
 def is_kong(path: str | Path) -> bool:
     """Whether a file is a configuration of Kong."""
+    return _says(path, FORMAT_VERSION)
+
+
+def names_kong(path: str | Path) -> bool:
+    """Whether a file is a configuration of ours that names one of Kong."""
+    return _says(path, KONG)
+
+
+def _says(path: str | Path, expression: re.Pattern[str]) -> bool:
     file = Path(path)
     known = is_configuration(file) and file.is_file()
-    return known and FORMAT_VERSION.search(file.read_text("utf-8", "replace")) is not None
+    return known and expression.search(file.read_text("utf-8", "replace")) is not None
 
 
 def _kong(path: str) -> Any:

@@ -12,7 +12,7 @@ import click
 
 from proxywasm_host import remedy
 from proxywasm_host.abi.types import LogLevel
-from proxywasm_host.cli.options import FILTER_OPTIONS, SHARED_OPTION, is_kong, of_each
+from proxywasm_host.cli.options import FILTER_OPTIONS, SHARED_OPTION, is_kong, names_kong, of_each
 from proxywasm_host.cli.parameter_types import DataOrFile, Environment, Property, Seconds, Size
 from proxywasm_host.driver.defaults import DEADLINE, MEMORY
 from proxywasm_host.fetch.reference import is_remote, local_path
@@ -94,12 +94,12 @@ def command(filters: tuple[str, ...], file: Path | None, schema: bool, **options
         from proxywasm_host.serve.server import run  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise _wanting(error) from None
-    if file and is_kong(file):
+    if file and (is_kong(file) or names_kong(file)):
         try:
             from proxywasm_host.kong.serve import KongApplication, KongSource  # noqa: PLC0415 - the extra may be missing
         except ModuleNotFoundError as error:
             raise click.UsageError(f"a configuration of Kong needs more: {remedy.missing('kong', error)}") from None
-        run(KongApplication, KongSource.of(file.absolute(), said))
+        run(KongApplication, KongSource.of(file.absolute(), said, named=not is_kong(file)))
     else:
         run(Application, Source[Settings](file.absolute() if file else None, said))
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from proxywasm_host.remedy import install_extra
 from proxywasm_host.services import MAX_CALLOUTS
 
-__all__ = ["SECURE_ANY_HOST", "Cluster", "Clusters"]
+__all__ = ["Cluster", "Clusters"]
 
 ANY_HOST, SECURE_ANY_HOST = "http://any.host", "https://any.host"
 """URLs of clusters that stand for all addresses."""

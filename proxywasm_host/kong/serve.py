@@ -24,7 +24,7 @@ from proxywasm_host.serve import config
 from proxywasm_host.serve.application import Application
 from proxywasm_host.serve.driver import ThreadDriver
 from proxywasm_host.serve.generation import Generation
-from proxywasm_host.serve.source import Source, error_lines
+from proxywasm_host.serve.source import Source, error_lines, read_file
 from proxywasm_host.serve.upstreams import OutlierDetection, Retry, Server, Upstream, UpstreamTls
 
 __all__ = ["KongApplication", "KongSource"]
@@ -32,6 +32,8 @@ __all__ = ["KongApplication", "KongSource"]
 BEFORE = 1 << 31
 """Hops of X-Forwarded-For that the data plane trusts: the gateway decides which ones to believe."""
 MAX_WEIGHT = 1000
+KONGS = ("filters", "profile", "upstream", "upstreams", "routes")
+"""What a configuration that names one of Kong may not have."""
 
 
 class KongRoute(config.Route):
@@ -55,8 +57,8 @@ class KongSettings(config.Settings):
 
     @property
     def more_files(self) -> list[Path]:
-        """Plugins in Lua, and schemas of filters."""
-        return self.setup.files
+        """Plugins in Lua, schemas of filters, and the configuration of Kong if another one names it."""
+        return [*self.setup.files, *([self.kong] if self.kong else [])]
 
     @property
     def chain_numbers(self) -> list[int | None]:
@@ -81,19 +83,29 @@ class KongSource(Source[KongSettings]):
 
     environment: Environment = field(default_factory=Environment)
     servers: tuple[PluginServer, ...] = ()
+    named: bool = False
+    """The file is one of ours, which names that of Kong (``kong``) and has other settings of ``serve``."""
 
     @classmethod
-    def of(cls, file: Path, overrides: Mapping[str, Any]) -> KongSource:
+    def of(cls, file: Path, overrides: Mapping[str, Any], *, named: bool = False) -> KongSource:
         """The configuration in a file, in the environment of this process. Raises: ConfigError."""
         environment = Environment.read(os.environ)
-        return cls(file, overrides, KongSettings, "serve", environment, tuple(query(environment)))
+        return cls(file, overrides, KongSettings, "serve", environment, tuple(query(environment)), named)
 
     def load(self) -> KongSettings:
         """Read and check it, with the plugins and filters that it names. Raises: ConfigError."""
         assert self.file is not None  # noqa: S101 - `of` has one
-        setup = Setup(self.file, self.environment, self.servers)
-        if "filters" in self.overrides or "upstream" in self.overrides:
-            raise ConfigError("a configuration of Kong names its filters and upstreams: leave them out")
+        own: dict[str, Any] = {}
+        lines: Mapping[Any, int] = {}
+        base = Path.cwd()
+        if self.named:
+            own, lines = read_file(self.file, "the configuration", "a configuration is a mapping, with 'kong' in it")
+            base = self.file.absolute().parent
+        setup = Setup(base / str(own["kong"]) if self.named else self.file, self.environment, self.servers)
+        for name in KONGS:
+            if name in own or name in self.overrides:
+                where = f"{self.file}:{lines[name,]}: {name}: " if name in own else ""
+                raise ConfigError(f"{where}a configuration of Kong names its filters and upstreams: leave them out")
         said = {
             "profile": "wasmx",
             "filters": [
@@ -114,10 +126,10 @@ class KongSource(Source[KongSettings]):
             "forwarded": {"xff_num_trusted_hops": BEFORE, "generate_request_id": False},
         }
         try:
-            settings = KongSettings.model_validate({**said, **self.overrides}, context=Path.cwd())
+            settings = KongSettings.model_validate({**said, **own, **self.overrides}, context=base)
         except ValidationError as error:
-            lines = error_lines(error, self.file, {}, "proxywasm serve --schema", "the configuration")
-            raise ConfigError("\n".join(lines)) from None
+            told = error_lines(error, self.file, lines, "proxywasm serve --schema", "the configuration")
+            raise ConfigError("\n".join(told)) from None
         settings._setup = setup
         return settings
 

@@ -76,6 +76,10 @@ class Setup:
         if wrong:
             raise ConfigError("\n".join(wrong))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For another of our processes, which has an ``ngx.shared`` of its own."""
+        return {**vars(self), "_dictionaries": None}
+
     def _plugins(self, wrong: list[str]) -> dict[str, Plugin]:
         """The plugins that the configuration names, loaded for one thread."""
         known = {plugin["Name"]: (server.name, plugin) for server in self.servers.values() for plugin in server.plugins}

@@ -691,7 +691,9 @@ class Settings(HostSettings):
     listen: Address = ("127.0.0.1", 8080)
     """``HOST:PORT``; port 0 lets the system choose."""
     threads: Annotated[int, Field(gt=0, le=256)] = 1
-    """Threads of the single process, each with its own filters; not together with several `workers`."""
+    """Threads that serve in the one process, each with filters of its own; not together with several `workers`."""
+    kong: File | None = None
+    """A configuration of Kong, which has the filters, routes and upstreams instead of this file."""
     recycle: Recycle | None = None
     """When filters get new VMs; if not given, only after a failure."""
     stream_idle_timeout: Seconds = STREAM_IDLE_TIMEOUT

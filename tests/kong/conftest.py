@@ -21,8 +21,8 @@ PLUGINS = Path(__file__).parent / "plugins"
 PYTHON = "import sys; from kong_pdk.cli import start_server; start_server()"
 
 
-def python_server(prefix: Path) -> dict[str, str]:
-    command = f'{sys.executable} -c "{PYTHON}" --gevent --no-lua-style -d {PLUGINS}/python -p {prefix} --socket-name python.sock'
+def python_server(prefix: Path, how: str = "--gevent") -> dict[str, str]:
+    command = f'{sys.executable} -c "{PYTHON}" {how} --no-lua-style -d {PLUGINS}/python -p {prefix} --socket-name python.sock'
     return {
         "KONG_PLUGINSERVER_NAMES": "python",
         "KONG_PLUGINSERVER_PYTHON_SOCKET": f"{prefix}/python.sock",

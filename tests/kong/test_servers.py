@@ -7,6 +7,7 @@ import os
 import signal
 from contextlib import asynccontextmanager
 from shutil import which
+from types import SimpleNamespace
 
 import anyio
 import httpx2
@@ -14,7 +15,8 @@ import pytest
 
 from proxywasm_host.kong import gateways
 from proxywasm_host.kong.asgi import KongMiddleware
-from proxywasm_host.kong.servers.process import PluginServer
+from proxywasm_host.kong.servers import process
+from proxywasm_host.kong.servers.process import PluginServer, servers_of
 
 needs_node = pytest.mark.skipif(not which("npm"), reason="Kong's PDK for JavaScript is installed with npm")
 FILE = """
@@ -138,3 +140,19 @@ async def test_a_configuration_that_its_schema_refuses(gateway):
     with pytest.raises(Exception, match=r"kong.yaml:6: services\[0\].plugins\[0\].config: config.more: unknown field\n.*config.message: expected a string"):
         async with gateway("{message: [1], more: 2}"):
             pass
+
+
+def test_a_server_that_ends_at_once_is_started_once_a_second(tmp_path, monkeypatch):
+    query = {"KONG_PLUGINSERVER_NAMES": "p", "KONG_PLUGINSERVER_P_QUERY_CMD": "echo []", "KONG_PLUGINSERVER_P_START_CMD": "true"}
+    [settings] = servers_of(query, str(tmp_path))
+    server, waits = PluginServer(settings), []
+
+    def wait(seconds):
+        waits.append(seconds)
+        if len(waits) == 3:
+            server._stopping.set()
+
+    monkeypatch.setattr(process, "time", SimpleNamespace(monotonic=lambda: 5.0))
+    monkeypatch.setattr(server._stopping, "wait", wait)
+    server._run()
+    assert waits == [1.0, 1.0, 1.0]

@@ -9,14 +9,17 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import os
 import shlex
+import signal
 import subprocess
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from proxywasm_host.errors import ConfigError
 from proxywasm_host.kong.servers.events import ServerProtocol
@@ -31,6 +34,8 @@ QUERY = 60.0
 """Seconds that a query command may take."""
 RESTART = 1.0
 """Seconds between two starts, at least."""
+MARK = "PROXYWASM_PLUGIN_SERVER"
+"""Variable in the environment of a server, by which it is known: its socket."""
 END = 5.0
 """Seconds within which a server must end."""
 logger = logging.getLogger("proxywasm_host.kong")
@@ -83,10 +88,17 @@ class PluginServer:
             self.socket = said.get("SocketPath") or self.socket
             said = said.get("Plugins") or []
         self.plugins: list[dict[str, Any]] = said
+        self._begin()
+
+    def _begin(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._blocking: BlockingPool | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For another of our processes: what the server has said of itself."""
+        return _known, (self.settings, self.socket, self.protocol, self.plugins)
 
     def _query(self) -> Any:
         command = self.settings.query_cmd or ""
@@ -122,19 +134,29 @@ class PluginServer:
 
     def _run(self) -> None:
         Path(self.socket).parent.mkdir(parents=True, exist_ok=True)
-        with open(f"{self.socket}.lock", "wb") as lock:
+        with open(f"{self.socket}.lock", "a+b") as lock:
             while not self._stopping.is_set():
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except OSError:
                     self._stopping.wait(RESTART)  # another process runs it
+            self._end_orphan(lock)
             while not self._stopping.is_set():
                 began = time.monotonic()
-                self._once()
+                self._once(lock)
                 self._stopping.wait(max(0.0, RESTART - (time.monotonic() - began)))
 
-    def _once(self) -> None:
+    def _end_orphan(self, lock: BinaryIO) -> None:
+        """End the server of a process of ours that was killed: not every server notices that nobody is there."""
+        lock.seek(0)
+        said = lock.read()
+        with suppress(OSError, ValueError):
+            pid = int(said)
+            if MARK.encode() + f"={self.socket}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                os.kill(pid, signal.SIGTERM)
+
+    def _once(self, lock: BinaryIO) -> None:
         """Start it, and log its output until it ends."""
         command = shlex.split(self.settings.start_cmd or "")
         try:
@@ -144,11 +166,15 @@ class PluginServer:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                env={**os.environ, MARK: self.socket},
             )
         except OSError as error:
             logger.error("plugin server %s cannot be started: %s", self.name, error)  # noqa: TRY400 - whole
             return
         self._process = process
+        lock.truncate(0)
+        lock.write(b"%d" % process.pid)
+        lock.flush()
         if self._stopping.is_set():
             process.terminate()
         assert process.stdout is not None  # noqa: S101 - it is a pipe
@@ -181,3 +207,13 @@ class PluginServer:
         if thread is not None:
             thread.join(END)
             self._thread = None
+
+
+def _known(
+    settings: ServerSettings, socket: str, protocol: type[ServerProtocol], plugins: list[dict[str, Any]]
+) -> PluginServer:
+    server = PluginServer.__new__(PluginServer)
+    server.settings, server.name, server.socket = settings, settings.name, socket
+    server.protocol, server.plugins = protocol, plugins
+    server._begin()
+    return server
