@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from contextlib import asynccontextmanager
 from shutil import which
 from types import SimpleNamespace
@@ -156,3 +157,19 @@ def test_a_server_that_ends_at_once_is_started_once_a_second(tmp_path, monkeypat
     monkeypatch.setattr(server._stopping, "wait", wait)
     server._run()
     assert waits == [1.0, 1.0, 1.0]
+
+
+def test_who_does_not_run_a_server_does_not_end_it(tmp_path):
+    command = {"KONG_PLUGINSERVER_NAMES": "p", "KONG_PLUGINSERVER_P_QUERY_CMD": "echo []", "KONG_PLUGINSERVER_P_START_CMD": "sleep 60"}
+    [settings] = servers_of(command, str(tmp_path))
+    runs, waits = PluginServer(settings), PluginServer(settings)
+    runs.start()
+    while runs.pid is None:
+        time.sleep(0.01)
+    server = runs.pid
+    waits.start()
+    time.sleep(0.05)
+    waits.stop()
+    assert (runs.pid, waits.pid) == (server, None)
+    runs.stop()
+    assert runs.pid is None

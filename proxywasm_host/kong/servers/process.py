@@ -138,10 +138,11 @@ class PluginServer:
             while not self._stopping.is_set():
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError:
+                except OSError:  # noqa: PERF203 - that is what is waited for
                     self._stopping.wait(RESTART)  # another process runs it
-            self._end_orphan(lock)
+                else:
+                    self._end_orphan(lock)
+                    break
             while not self._stopping.is_set():
                 began = time.monotonic()
                 self._once(lock)
