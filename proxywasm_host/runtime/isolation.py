@@ -55,6 +55,7 @@ class StreamPlugin(Plugin):
         """`own` is the plugin itself."""
         self.own = own
         super().__init__(own.host, own.config, own._make_vm, vm)
+        own._isolated[vm] = None
 
     def _begin(self, vm: Vm) -> None:
         self.on_failure = self.own.on_failure
@@ -106,6 +107,7 @@ class StreamVms:
         """Free the VMs at the end of the stream. The guests get no callback."""
         for plugin in self.plugins:
             if isinstance(plugin, StreamPlugin):
+                plugin.own._isolated_over(plugin._vm)
                 plugin.closed = True
                 plugin._root.drop()
         for vm in self._vms:

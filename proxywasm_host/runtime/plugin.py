@@ -55,9 +55,10 @@ class VmUsage:
         peak_memory: the most bytes that any VM of this plugin has had, with those that have failed. (WebAssembly memory
             only grows, so a VM has its peak at its end.)
         generation: 1 for the first VM of the plugin, and one more for each that replaced a failed one.
-        streams: streams of the plugin that are open in it.
+        streams: streams of the plugin that are open, in it or in VMs of their own (`FilterConfig.isolation`).
         contexts: how many contexts it has made: one for each plugin, and one for each stream in each plugin.
         age: seconds since it started.
+        isolated_memory: bytes of the memory of VMs that streams have of their own.
     """
 
     memory: int
@@ -66,6 +67,7 @@ class VmUsage:
     streams: int
     contexts: int
     age: float
+    isolated_memory: int = 0
 
 
 class Plugin(PluginBase):
@@ -87,6 +89,8 @@ class Plugin(PluginBase):
         in the same VM), and when the replacement of a failed VM does not start."""
         self._make_vm = make_vm
         self._peak_memory = 0
+        self._isolated: dict[Vm, None] = {}
+        """VMs that open streams have of their own."""
         self._attempts = 0
         self._retry_at = 0.0
         self._started_at = 0.0
@@ -137,10 +141,18 @@ class Plugin(PluginBase):
         """The resources that its VM uses. Call it in the thread of the host."""
         vm, root = self._vm, self._root
         memory = 0 if vm.failure else vm.memory_bytes
-        self._peak_memory = max(self._peak_memory, memory)
-        streams = sum(context.root is root and context is not root for context in vm.contexts.values())
+        isolated = [each.memory_bytes for each in self._isolated]
+        self._peak_memory = max(self._peak_memory, memory, *isolated)
+        streams = sum(context.root is root and context is not root for context in vm.contexts.values()) + len(isolated)
         age = self._now() - self._started_at
-        return VmUsage(memory, self._peak_memory, self.reloads + 1, streams, vm.next_context - 1, age)
+        generation, contexts = self.reloads + 1, vm.next_context - 1
+        return VmUsage(memory, self._peak_memory, generation, streams, contexts, age, sum(isolated))
+
+    def _isolated_over(self, vm: Vm) -> None:
+        """A stream that had this VM has ended."""
+        if not vm.failure:
+            self._peak_memory = max(self._peak_memory, vm.memory_bytes)
+        self._isolated.pop(vm, None)
 
     def _vm_failed(self, failure: Failure) -> None:
         self._peak_memory = max(self._peak_memory, self._vm.memory_bytes)

@@ -115,7 +115,8 @@ OURS = (
 VMS = (
     ("peak_memory_bytes", "The peak memory of a VM of this filter."),
     ("generation", "How many VMs the filter has had."),
-    ("streams", "Requests that are open in the VM."),
+    ("streams", "Requests of the filter that are open, in the VM or in VMs of their own."),
+    ("isolated_memory_bytes", "Memory of the VMs that open requests have of their own (`isolation`)."),
     ("age_seconds", "Since the VM started."),
 )
 

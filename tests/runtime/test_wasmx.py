@@ -104,6 +104,20 @@ def test_08_a_streams_vm_that_refuses_its_configuration_is_500(host):
     assert len(host._all_vms()) == 1
 
 
+def test_08_usage_has_the_vms_of_streams(host):
+    script = "@on_request_headers\ngrow 4"
+    plugin = host.load_plugin(code("c/probe_0_2_1"), name="p", configuration=script, isolation="stream")
+    fresh = plugin.usage()
+    with host.http_stream([plugin]) as stream, host.http_stream([plugin]) as other:
+        stream.request_headers(REQUEST, True)
+        usage = plugin.usage()
+        grown = fresh.memory + (4 << 16)
+        assert (usage.streams, usage.isolated_memory, usage.peak_memory) == (2, grown + fresh.memory, grown)
+        other.request_headers(REQUEST, True)
+    after = plugin.usage()
+    assert (after.streams, after.isolated_memory, after.peak_memory, after.memory) == (0, 0, grown, fresh.memory)
+
+
 def test_08_isolation_is_of_this_profile(engine):
     with Host(engine) as host, pytest.raises(ValueError, match="isolation 'stream' needs the profile 'wasmx', and this host has 'envoy'"):
         host.load_plugin(code("c/probe_0_2_1"), isolation="stream")

@@ -20,7 +20,7 @@ def samples(ours, guests) -> dict:
     }
 
 
-USAGE = {"memory": 65536, "peak_memory": 131072, "generation": 3, "streams": 2, "contexts": 9, "age": 1.5}
+USAGE = {"memory": 65536, "peak_memory": 131072, "generation": 3, "streams": 2, "contexts": 9, "age": 1.5, "isolated_memory": 0}
 
 
 def process(requests: int) -> tuple[dict, dict]:
