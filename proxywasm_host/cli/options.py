@@ -62,9 +62,9 @@ __all__ = [
 ]
 
 FORMAT_VERSION = re.compile(r"""^\s*[{,]?\s*["']?_format_version["']?\s*:""", re.MULTILINE)
-"""By which a configuration of Kong is known."""
+"""Recognises a configuration of Kong."""
 KONG = re.compile(r"^kong\s*[:=]", re.MULTILINE)
-"""By which one of ours is known that names one of Kong."""
+"""Recognises a configuration of ours that names one of Kong."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 NAMED = ("root_id", "vm_id", "name", "sha256", "pull_policy", "engine", "failure_policy")
@@ -407,7 +407,7 @@ def _kong(path: str) -> Any:
 
 @lru_cache(None)
 def _read_kong(path: str, changed: int) -> Any:
-    """As it was `changed`."""
+    """Cached by the time at which the file `changed`."""
     try:
         from proxywasm_host.kong.environment import Environment  # noqa: PLC0415 - the extra may be missing
         from proxywasm_host.kong.setup import Setup, query  # noqa: PLC0415

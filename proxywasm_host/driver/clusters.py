@@ -37,16 +37,16 @@ class Cluster:
             user, password and database.
         verify: whether the server's certificate is checked, or the file with the authorities to trust.
         certificate: files of our own certificate and its key, for mutual TLS.
-        connect_timeout: seconds that connecting may take (Envoy's default).
-        timeout: seconds that a callout may take whose filter gave no time-out; ``None`` is for ever, as in Envoy.
-        max_connections: how many at a time; what is more waits as long as connecting may take, and then gets 503.
-        max_callouts: how many of one plugin may be under way; more are refused with INTERNAL_FAILURE.
-        max_response: bytes of a reply's body; more is a reset. Of gRPC: bytes of a message; more is status 8.
-        http2: offer HTTP/2 over TLS (extra ``http2``). gRPC has it always.
-        authority: what gRPC calls name as ``:authority``, and a certificate is checked for, of HTTP too; ``None`` is
+        connect_timeout: seconds for connecting (Envoy's default).
+        timeout: seconds for a callout without a timeout of the filter; ``None`` for no limit, as in Envoy.
+        max_connections: connections at a time; further callouts wait up to `connect_timeout`, and then get 503.
+        max_callouts: callouts of one plugin under way; more are refused with INTERNAL_FAILURE.
+        max_response: bytes of a reply's body; more is a reset. For gRPC, bytes of a message; more is status 8.
+        http2: offer HTTP/2 over TLS (extra ``http2``). gRPC always uses it.
+        authority: ``:authority`` of gRPC calls, and the name that a certificate must have, for HTTP too; ``None`` for
             the URL's.
-        keep_alive: seconds after which a silent gRPC connection is asked for a sign of life, and which that may take;
-            ``None`` is never.
+        keep_alive: seconds after which a silent gRPC connection is pinged, and within which it must answer; ``None``
+            for never.
 
         redis_cluster: whether Redis runs in cluster mode; the URL names one of its nodes.
 
@@ -102,9 +102,9 @@ class Cluster:
 class Clusters(Mapping[str, Cluster]):
     """Clusters by name, for `Services(clusters=…)`: ``Clusters({"idp": "https://idp.example"})``.
 
-    With `any_host`, a name like ``host:port`` that is not among them is taken as it is: filters then reach whatever
-    this machine reaches, over TLS if a call's ``:scheme`` is ``https``. A `Cluster` there has the options of such
-    calls, and lets filters leave the port out, as in nginx. An unknown name that a filter calls is logged, once.
+    With `any_host`, another name like ``host:port`` is the target itself, over TLS if a call's ``:scheme`` is
+    ``https``: filters then reach all hosts that this machine reaches. A `Cluster` as `any_host` has the options of such
+    calls, and lets filters leave the port out, as in nginx. An unknown name that a filter calls is logged once.
 
     Raises: TypeError, for a value that is not a cluster; ValueError, for an invalid URL.
     """
@@ -131,7 +131,7 @@ class Clusters(Mapping[str, Cluster]):
 
     @property
     def reachable(self) -> bool:
-        """Whether there is any."""
+        """Whether any cluster exists."""
         return bool(self.any_host or self._named)
 
     def __getitem__(self, name: str) -> Cluster:

@@ -67,7 +67,7 @@ def request_of(callout: HttpCall, cluster: Cluster) -> httpx2.Request:
         raise ValueError("the path of a callout contains a byte that a request target must not have")
     request = httpx2.Request(method, cluster.url, headers=headers, content=callout.body or None)
     request.method = method  # httpx2 has made it upper case
-    request.extensions["target"] = target  # and would resolve dots, and encode what is in it
+    request.extensions["target"] = target  # and would resolve dots, and encode characters
     if cluster.authority is not None:
         request.extensions["sni_hostname"] = urlsplit(f"//{cluster.authority}").hostname
     return request

@@ -154,12 +154,12 @@ class Calls(Model):
 
 
 class Cluster(Calls):
-    """A server that filters may call by the name of this cluster."""
+    """A server that filters may call, by the name of this cluster."""
 
     short = "url"
 
     url: str
-    """For HTTP and gRPC http[s]://HOST[:PORT]; for Redis redis[s]://[USER:PASSWORD@]HOST[:PORT][/DATABASE]."""
+    """http[s]://HOST[:PORT] for HTTP and gRPC; redis[s]://[USER:PASSWORD@]HOST[:PORT][/DATABASE] for Redis."""
 
     @field_validator("url")
     @classmethod
@@ -590,10 +590,10 @@ class HostSettings(Model):
     properties: dict[str, Property] = {}
     """Properties of all requests, by dotted name."""
     clusters: dict[str, Cluster] = {}
-    """Servers that filters may call, by name."""
+    """Servers that filters may call, by the name of the cluster."""
     allow_any_host: bool | Calls = False
-    """Whether filters may also call ``host:port`` that is not a cluster, over TLS if their ``:scheme`` is ``https``.
-    With a mapping instead of true that is how they are called, and the port may be left out."""
+    """Whether filters may also call ``host:port`` without a cluster, over TLS if a call's ``:scheme`` is ``https``. A
+    mapping instead of true has the options of these calls, and lets filters leave the port out."""
     tls: ServerTls | None = None
     log_level: Literal["trace", "debug", "info", "warn", "error", "critical"] = "info"
     """Lowest level of filters' log lines."""
@@ -604,8 +604,8 @@ class HostSettings(Model):
     processes of this server if not given.
     """
     shm_kv: dict[str, ShmKv] = {}
-    """Zones of shared data by name, as ngx_wasm_module has them: a key ``cache/…`` is in the zone ``cache``, any other
-    in ``*``. ``shared`` says who shares them, but for Redis; without any, shared data has no zones."""
+    """Zones of shared data by name, as in ngx_wasm_module: a key ``cache/…`` is in the zone ``cache``, any other in
+    ``*``. Processes share zones as ``shared`` says, which cannot be Redis. If not given, shared data has no zones."""
     shm_queue: dict[str, ZoneSize] = {}
     """Sizes of shared queues by name; if given, filters can use no other queues."""
     admin: Address | None = None
@@ -691,7 +691,7 @@ class Settings(HostSettings):
     listen: Address = ("127.0.0.1", 8080)
     """``HOST:PORT``; port 0 lets the system choose."""
     threads: Annotated[int, Field(gt=0, le=256)] = 1
-    """Threads that serve in the one process, each with filters of its own; not together with several `workers`."""
+    """Threads of the single process, each with its own filters; not together with several `workers`."""
     kong: File | None = None
     """A configuration of Kong, which has the filters, routes and upstreams instead of this file."""
     recycle: Recycle | None = None

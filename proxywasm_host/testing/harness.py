@@ -112,6 +112,8 @@ class Harness:
                 random=Random(seed).randbytes,  # noqa: S311 - the same each time, which is the point
             ),
         )
+        self.resources = ExitStack()
+        """What an embedder's own kind of filters needs; freed when the harness is closed."""
         self.filters: list[FilterUnderTest] = []
         self.count_functions = False
         """Whether filters that are loaded from now on count how often each of their functions is entered."""
@@ -126,8 +128,6 @@ class Harness:
         """The last requests."""
         self.performers: dict[type, Callable[[Any], list[Effect]]] = {}
         """Who performs effects of kinds of an embedder's own; each returns what came of it."""
-        self.resources = ExitStack()
-        """What an embedder's own kind of filters needs; freed when the harness is closed."""
         self._streams: dict[int, tuple[object, Callable[[Effect], None]]] = {}
         self._periods: dict[int, int] = {}
         """Tick period of each plugin, with a number that tells an old one from the present one."""
