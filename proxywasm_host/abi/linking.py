@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Literal, cast
 
 from proxywasm_host.abi.bytecode import FunctionSignature
@@ -129,6 +130,14 @@ def _offer(
     return row, None
 
 
+@lru_cache(maxsize=1024)
+def _offer_of_ours(
+    module: str, name: str, kind: str, signature: FunctionSignature | None, version: AbiVersion, unknown_imports: str
+) -> tuple[Hostcall, Status | WasiErrno | None]:
+    """`_offer` without hostcalls of the embedder: each further VM of a module asks it the same."""
+    return _offer(module, name, kind, signature, version, unknown_imports, {})
+
+
 @dataclass(frozen=True)
 class Import:
     """The status of an import of a module.
@@ -197,7 +206,10 @@ def link(
     """
     custom = {one.name: one for one in hostcalls}
     for module, name, kind, signature in imports:
-        row, stub = _offer(module, name, kind, signature, version, unknown_imports, custom)
+        if name in custom:
+            row, stub = _offer(module, name, kind, signature, version, unknown_imports, custom)
+        else:
+            row, stub = _offer_of_ours(module, name, kind, signature, version, unknown_imports)
         signature = cast("FunctionSignature", signature)
         if allowed is not None and name not in allowed and row.returns:
             call = bind_refusal(row, guest, row.restricted, f"this plugin is not allowed to use the capability {name}")
