@@ -177,7 +177,7 @@ class Calls(deque[RecordedCall]):
 
     def append(self, call: RecordedCall, /) -> None:
         """Remember a call."""
-        if call[2].__class__ is int and _is_output(call):
+        if call[2].__class__ is int and call[0].name == "fd_write" and _is_output(call):
             for back in range(-1, -min(len(self), FDS) - 1, -1):
                 if not _is_output(self[back]):
                     break
