@@ -38,7 +38,7 @@ from proxywasm_host.errors import ModuleError
 from proxywasm_host.fetch.reference import checked, is_remote, local_path
 from proxywasm_host.runtime.arguments import check_arguments, profile_of
 from proxywasm_host.runtime.effects import Callout, Effect, PluginEffect, Reply
-from proxywasm_host.runtime.failure import PluginError
+from proxywasm_host.runtime.failure import FailState, PluginError, failure_of
 from proxywasm_host.runtime.fast_path import BUFFER_LIMIT, HostBase
 from proxywasm_host.runtime.filter_config import FilterConfig, as_bytes, of_filter
 from proxywasm_host.runtime.http import HttpStream
@@ -265,7 +265,10 @@ class Host(HostBase):
     def _another(self, vm: Vm, name: str) -> Vm:
         """Another instance of a VM's module, for one stream. Raises: PluginError."""
         seen_by = listeners(self._listener, *self._others)
-        made = Vm(vm.config, vm.bytecode, lambda: vm.module, self.services, self._outbox, seen_by, name)
+        try:
+            made = Vm(vm.config, vm.bytecode, lambda: vm.module, self.services, self._outbox, seen_by, name)
+        except ModuleError as error:  # the module is right: there is no address space for another instance
+            raise PluginError(failure_of(FailState.INITIALIZE, name, "the instance", str(error))) from error
         self._vms_of_streams[made] = None
         return made
 
