@@ -2,41 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import AsyncIterable, AsyncIterator
 
 import anyio
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from proxywasm_host.driver.asynchronous import AsyncDriver
 from proxywasm_host.integrations.asynchronous import AsyncPump, ResponseOver
-from proxywasm_host.integrations.calls import Outgoing
 from proxywasm_host.integrations.exchange import Exchange, RequestHead, ResponseHead, ToClient
+from proxywasm_host.integrations.outgoing import AsyncAsk, Outgoing
 from proxywasm_host.runtime.effects import RequestBody, ResponseBody
 from proxywasm_host.runtime.http import HttpStream
 
-__all__ = ["AsyncAnswer", "AsyncAsk", "AsyncCall"]
-
-
-@dataclass
-class AsyncAnswer:
-    """Upstream's response."""
-
-    status: int
-    headers: Iterable[tuple[bytes, bytes]]
-    parts: AsyncIterable[bytes]
-    close: Callable[[], Awaitable[None]]
-
-
-AsyncAsk = Callable[[RequestHead, "AsyncIterator[bytes] | None"], Awaitable[AsyncAnswer]]
-"""Sends a request with the parts of its body, if it has one, and gives the head of its response."""
+__all__ = ["AsyncCall"]
 
 
 class AsyncCall(AsyncPump[Exchange]):
-    """A request in progress. A task carries it, and gives the program one part at a time.
-
-    Args: as `Call`.
-    """
+    """A request in progress. A task carries it, and gives the program one part at a time. Args: as `Call`."""
 
     def __init__(self, driver: AsyncDriver, stream: HttpStream, ask: AsyncAsk, *, fix_content_length: bool) -> None:
         super().__init__(driver, Exchange(driver, stream, fix_content_length=fix_content_length))
@@ -46,9 +27,7 @@ class AsyncCall(AsyncPump[Exchange]):
         self._scope = anyio.CancelScope()
         self._done = anyio.Event()
         self._raised: Exception | None = None
-        self._out: MemoryObjectSendStream[ToClient]
-        self._parts: MemoryObjectReceiveStream[ToClient]
-        self._out, self._parts = anyio.create_memory_object_stream(0)
+        self._out, self._parts = anyio.create_memory_object_stream[ToClient](0)
 
     async def start(self, request: Outgoing, body: AsyncIterable[bytes] | None) -> ResponseHead:
         """Make the request: the head of the response. Raises what `ask` raises; StreamReset."""
@@ -67,10 +46,7 @@ class AsyncCall(AsyncPump[Exchange]):
 
     async def parts(self) -> AsyncIterator[bytes]:
         """The parts of the response. Raises as `start`."""
-        while True:
-            part = await self._next()
-            if part is None:
-                return
+        while (part := await self._next()) is not None:
             if isinstance(part, ResponseBody) and part.data:
                 yield part.data
 

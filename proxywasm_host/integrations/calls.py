@@ -2,66 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Generator, Iterable, Iterator
 
-from proxywasm_host.abi.pairs import HeaderList
-from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.driver.threaded import ThreadDriver
-from proxywasm_host.integrations.exchange import RequestHead, ResponseHead
-from proxywasm_host.integrations.headers import LENGTH, addressed, length_of
+from proxywasm_host.integrations.exchange import ResponseHead
+from proxywasm_host.integrations.outgoing import Ask, Outgoing
 from proxywasm_host.integrations.synchronous import Sent, ThreadPump
 from proxywasm_host.runtime.http import HttpStream
 
-__all__ = ["OUTGOING", "Answer", "Ask", "Call", "Outgoing", "framed"]
-
-OUTGOING: Final[dict[str, PropertyValue]] = {"listener_direction": 2}
-"""Properties of requests that a program makes: Envoy's ``TrafficDirection.OUTBOUND``."""
-
-
-@dataclass(frozen=True)
-class Outgoing:
-    """A request of the program. `headers` are as the program has them, ``Host`` among them."""
-
-    method: bytes
-    target: bytes
-    scheme: bytes
-    headers: list[tuple[bytes, bytes]]
-
-    def shown(self) -> HeaderList:
-        """The headers with their names in lower case."""
-        return [(name.lower(), value) for name, value in self.headers]
-
-    def addressed(self) -> tuple[bytes, bytes]:
-        """Authority and path that filters will see."""
-        return addressed(self.shown(), self.method, self.target, self.scheme, b"")
-
-    @property
-    def length(self) -> int | None:
-        """What its ``content-length`` says."""
-        return length_of([value for name, value in self.shown() if name == LENGTH])
-
-
-@dataclass
-class Answer:
-    """Upstream's response."""
-
-    status: int
-    headers: Iterable[tuple[bytes, bytes]]
-    parts: Iterable[bytes]
-    close: Callable[[], None]
-
-
-Ask = Callable[[RequestHead, "Iterator[bytes] | None"], Answer]
-"""Sends a request with the parts of its body, if it has one, and gives the head of its response."""
-
-
-def framed(head: RequestHead) -> HeaderList:
-    """The headers to send with a request, as HTTP/1.1 has them: a body of unknown length is chunked."""
-    if head.end_stream or head.at >= 0:
-        return head.headers
-    return [*head.headers, (b"transfer-encoding", b"chunked")]
+__all__ = ["Call"]
 
 
 class Call(ThreadPump):

@@ -10,11 +10,12 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Ma
 from typing import Any, ClassVar
 
 from proxywasm_host.abi.values import PropertyValue
-from proxywasm_host.integrations.async_calls import AsyncAnswer, AsyncCall
-from proxywasm_host.integrations.calls import OUTGOING, Answer, Call, Outgoing, framed
+from proxywasm_host.integrations.async_calls import AsyncCall
+from proxywasm_host.integrations.calls import Call
 from proxywasm_host.integrations.carrier import Carrier
 from proxywasm_host.integrations.event_loops import EventLoopCarrier
 from proxywasm_host.integrations.exchange import RequestHead, ResponseHead, StreamReset
+from proxywasm_host.integrations.outgoing import OUTGOING, Answer, AsyncAnswer, Outgoing, framed
 from proxywasm_host.integrations.threads import ThreadCarrier
 
 __all__ = ["AsyncTransport", "Transport"]

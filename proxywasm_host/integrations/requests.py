@@ -20,8 +20,9 @@ except ModuleNotFoundError as error:
 
 from proxywasm_host.driver.clusters import Cluster, Clusters
 from proxywasm_host.driver.filters import Filter
-from proxywasm_host.integrations.calls import OUTGOING, Answer, Call, Outgoing, framed
+from proxywasm_host.integrations.calls import Call
 from proxywasm_host.integrations.exchange import RequestHead, StreamReset
+from proxywasm_host.integrations.outgoing import OUTGOING, Answer, Outgoing, framed
 from proxywasm_host.integrations.threads import ThreadCarrier
 from proxywasm_host.integrations.urllib3 import answer_of, encoded, parts_of, received
 from proxywasm_host.integrations.wsgi.environ import text_of

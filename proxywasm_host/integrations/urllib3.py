@@ -22,9 +22,10 @@ except ModuleNotFoundError as error:
 
 from proxywasm_host.driver.clusters import Cluster, Clusters
 from proxywasm_host.driver.filters import AnyFilter, Filter
-from proxywasm_host.integrations.calls import OUTGOING, Answer, Call, Outgoing, framed
+from proxywasm_host.integrations.calls import Call
 from proxywasm_host.integrations.exchange import RequestHead, ResponseHead, StreamReset
 from proxywasm_host.integrations.headers import address
+from proxywasm_host.integrations.outgoing import OUTGOING, Answer, Outgoing, framed
 from proxywasm_host.integrations.threads import ThreadCarrier
 from proxywasm_host.integrations.wsgi.environ import text_of
 

@@ -30,10 +30,10 @@ except ModuleNotFoundError as error:
 
 from proxywasm_host.driver.clusters import Cluster, Clusters
 from proxywasm_host.driver.filters import AnyFilter, Filter
-from proxywasm_host.integrations.async_calls import AsyncAnswer, AsyncCall
-from proxywasm_host.integrations.calls import OUTGOING, Outgoing
+from proxywasm_host.integrations.async_calls import AsyncCall
 from proxywasm_host.integrations.event_loops import EventLoopCarrier
 from proxywasm_host.integrations.exchange import RequestHead, ResponseHead, StreamReset
+from proxywasm_host.integrations.outgoing import OUTGOING, AsyncAnswer, Outgoing
 from proxywasm_host.integrations.wsgi.environ import text_of
 
 __all__ = ["Cluster", "Clusters", "Filter", "ProxyWasmClientMiddleware"]

@@ -9,7 +9,8 @@ from aiohttp import web
 
 from proxywasm_host.abi.values import PropertyValue
 from proxywasm_host.driver.filters import AnyFilter
-from proxywasm_host.integrations.aiohttp.pump import Handler, Pump, logger, received
+from proxywasm_host.integrations.aiohttp.heads import received
+from proxywasm_host.integrations.aiohttp.pump import Handler, Pump, logger
 from proxywasm_host.integrations.event_loops import EventLoopCarrier
 from proxywasm_host.integrations.headers import address, addressed
 

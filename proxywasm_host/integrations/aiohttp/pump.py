@@ -8,17 +8,15 @@ from typing import Any
 
 import anyio
 from aiohttp import hdrs, web
-from aiohttp.abc import AbstractStreamWriter
 from aiohttp.streams import EMPTY_PAYLOAD
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.driver.worker import Worker
 from proxywasm_host.integrations.aiohttp.handler import Body, Loop, Writer
+from proxywasm_host.integrations.aiohttp.heads import Response, decoded, received
 from proxywasm_host.integrations.asynchronous import AsyncPump
 from proxywasm_host.integrations.exchange import CLIENT_GONE, Exchange, RequestHead, ResponseHead, State, ToClient
-from proxywasm_host.integrations.headers import address
 from proxywasm_host.runtime.effects import ResponseBody
 from proxywasm_host.runtime.http import HttpStream
 
@@ -142,36 +140,3 @@ class Pump(AsyncPump[Exchange]):
         await self._flush()
         while exchange.stream.response_full and not exchange.over:
             await self._change_beside()
-
-
-def decoded(text: bytes) -> str:
-    """Names and values of headers, as aiohttp has them."""
-    return text.decode("utf-8", "surrogateescape")
-
-
-class Response(web.StreamResponse):
-    """What has come out of the filters: nothing is added to it."""
-
-    def __init__(self, head: ResponseHead) -> None:
-        headers = CIMultiDict([(decoded(name), decoded(value)) for name, value in head.headers])
-        super().__init__(status=head.status, headers=headers)
-
-    async def _start(self, request: web.BaseRequest) -> AbstractStreamWriter:
-        """Without the signals of the application, which the handler's response has had."""
-        self._req = request
-        writer = self._payload_writer = request._payload_writer
-        added = [name for name in (hdrs.CONTENT_TYPE, hdrs.DATE, hdrs.SERVER) if name not in self.headers]
-        await self._prepare_headers()
-        for name in added:
-            self.headers.popall(name, None)
-        await self._write_headers()
-        return writer
-
-
-def received(request: web.Request) -> tuple[HeaderList, bytes, bytes, bytes, bytes]:
-    """Headers, method, target and scheme of a request, and the address of the server."""
-    headers = [(name.lower(), value) for name, value in request.raw_headers]
-    method, target, scheme = (
-        text.encode("utf-8", "surrogateescape") for text in (request.method, request.raw_path, request.scheme)
-    )
-    return headers, method, target, scheme, address(request.get_extra_info("sockname")).encode()

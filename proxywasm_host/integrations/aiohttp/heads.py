@@ -1,0 +1,46 @@
+"""Heads of messages as aiohttp has them: what came from a client, and a response that has come out of the filters."""
+
+from __future__ import annotations
+
+from aiohttp import hdrs, web
+from aiohttp.abc import AbstractStreamWriter
+from multidict import CIMultiDict
+
+from proxywasm_host.abi.pairs import HeaderList
+from proxywasm_host.integrations.exchange import ResponseHead
+from proxywasm_host.integrations.headers import address
+
+__all__ = ["Response", "decoded", "received"]
+
+
+def decoded(text: bytes) -> str:
+    """Names and values of headers, as aiohttp has them."""
+    return text.decode("utf-8", "surrogateescape")
+
+
+class Response(web.StreamResponse):
+    """What has come out of the filters: nothing is added to it."""
+
+    def __init__(self, head: ResponseHead) -> None:
+        headers = CIMultiDict([(decoded(name), decoded(value)) for name, value in head.headers])
+        super().__init__(status=head.status, headers=headers)
+
+    async def _start(self, request: web.BaseRequest) -> AbstractStreamWriter:
+        """Without the signals of the application, which the handler's response has had."""
+        self._req = request
+        writer = self._payload_writer = request._payload_writer
+        added = [name for name in (hdrs.CONTENT_TYPE, hdrs.DATE, hdrs.SERVER) if name not in self.headers]
+        await self._prepare_headers()
+        for name in added:
+            self.headers.popall(name, None)
+        await self._write_headers()
+        return writer
+
+
+def received(request: web.Request) -> tuple[HeaderList, bytes, bytes, bytes, bytes]:
+    """Headers, method, target and scheme of a request, and the address of the server."""
+    headers = [(name.lower(), value) for name, value in request.raw_headers]
+    method, target, scheme = (
+        text.encode("utf-8", "surrogateescape") for text in (request.method, request.raw_path, request.scheme)
+    )
+    return headers, method, target, scheme, address(request.get_extra_info("sockname")).encode()
