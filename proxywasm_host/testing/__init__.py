@@ -5,7 +5,7 @@
         auth.http["idp"] = Response(200)
         assert auth.get("/", {"authorization": "Bearer secret"}).status == 200
 
-A `Harness` is the world around filters: see `proxywasm_host.testing.harness`. An exchange does with a host of yours:
+A `Harness` is the environment of filters: see `proxywasm_host.testing.harness`. An exchange uses your own host:
 
     with Host() as host:
         auth = host.load_plugin("auth.wasm", configuration="callout:idp")
@@ -14,15 +14,15 @@ A `Harness` is the world around filters: see `proxywasm_host.testing.harness`. A
 
 Rules of an exchange:
 
-* Upstream answers once the whole request has come out to it. A request that stays paused, is reset or is answered
-  by a filter never reaches it.
+* Upstream answers once it has got the whole request. A request that stays paused, is reset or is answered by a filter
+  never reaches it.
 * A callout to a cluster of `callouts` gets its reply from there, as soon as the callback has returned (or, with
-  `late_replies`, once the whole message has been fed). The host's own clusters are known too, but nobody answers for
-  them; what the host refuses is in `ExchangeResult.refused`.
+  `late_replies`, once the whole message has been fed). The host's own clusters are known too, but give no answer;
+  refused hostcalls are in `ExchangeResult.refused`.
 * Time stands still: `ticks` says how many ticks may pass while something is paused.
-* The stream is closed at the end, whatever became of it; plugins and host stay open.
+* The stream is closed at the end in any case; plugins and host stay open.
 
-Nothing of it is imported before it is asked for; pytest is needed by the suite for engines alone.
+All names are imported lazily. Only the suite for engines needs pytest.
 """
 
 from importlib import import_module

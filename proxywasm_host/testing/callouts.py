@@ -1,4 +1,4 @@
-"""Callouts of a filter under test, and who answers them."""
+"""Callouts of a filter under test, and their answers."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class _Word:
 
 
 NEVER = _Word("NEVER")
-"""Answer that does not come: the callout runs into its time-out."""
+"""No answer: the callout runs into its timeout."""
 TOO_LATE = _Word("nothing in time")
 FAIL = _Word("FAIL")
-"""No answer: the connection broke off."""
+"""A failure: the connection broke off."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Later:
 
 
 def later(seconds: float, answer: Any) -> Later:
-    """An answer that comes after so many seconds of the test's clock; 0: once all has been fed that is there."""
+    """An answer that comes after so many seconds of the test's clock; with 0, after the current message was fed."""
     return Later(seconds, answer)
 
 
@@ -60,19 +60,19 @@ class GrpcStatus:
 
 
 class RedisStatus(str):
-    """An answer of Redis that is a simple string: ``RedisStatus("OK")``."""
+    """A simple string as Redis' answer: ``RedisStatus("OK")``."""
 
     __slots__ = ()
 
 
 class RedisError(str):
-    """An answer of Redis that is an error: ``RedisError("WRONGTYPE …")``."""
+    """An error as Redis' answer: ``RedisError("WRONGTYPE …")``."""
 
     __slots__ = ()
 
 
 class Callout:
-    """A callout that a filter made: what it asked, and whether it has been answered.
+    """A callout of a filter: the request, and whether it has been answered.
 
     `kind` is ``http``, ``grpc``, ``grpc stream`` or ``redis``. `timeout` is in seconds, 0 is none.
     """
@@ -80,7 +80,7 @@ class Callout:
     def __init__(self, effect: effects.Callout, deliver: Callable[[Callout, Any], None], stream: object) -> None:
         self.effect = effect
         self.stream = stream
-        """The `HttpStream` or `TcpStream` for which it was made, if it was for one."""
+        """The `HttpStream` or `TcpStream` for which it was made, or ``None``."""
         self._deliver = deliver
         self.cluster = effect.cluster
         self.plugin = effect.plugin.name
@@ -88,13 +88,13 @@ class Callout:
         self.answered = False
         self.cancelled = False
         self.answers: list[Any] = []
-        """What it was answered with."""
+        """Its answer."""
         self.kind = KINDS[type(effect)]
         self.service, self.method = getattr(effect, "service", ""), getattr(effect, "method", "")
         self.message: bytes = getattr(effect, "message", b"")
-        """Of gRPC: the message, the last one of a stream."""
+        """For gRPC: the message, the last one of a stream."""
         self.command = list(_resp(effect.query)) if isinstance(effect, effects.RedisCall) else []
-        """Of Redis: the command's words."""
+        """For Redis: the words of the command."""
 
     @property
     def request(self) -> Request:
@@ -105,7 +105,7 @@ class Callout:
         return Request.of(effect.headers, effect.body, effect.trailers)
 
     def reply(self, answer: Any) -> None:
-        """Answer it now, by hand, where its cluster answers `NEVER`, or late."""
+        """Answer it now, if its cluster answers `NEVER` or later."""
         self._deliver(self, answer)
 
     def __repr__(self) -> str:
@@ -126,10 +126,10 @@ KINDS: dict[type, str] = {
 
 
 class Answers:
-    """Who answers the callouts of one kind: ``answers["cluster"] = answer``.
+    """The answers to callouts of one kind: ``answers["cluster"] = answer``.
 
     An answer is a value, a list of them (one for each callout, in turn), or a function of the `Callout` that makes one.
-    Of gRPC a service, or a service and a method, may follow the cluster; what says more is asked first.
+    For gRPC, a service, or a service and a method, may follow the cluster; the more specific entry comes first.
     """
 
     def __init__(self, kind: str) -> None:
@@ -145,11 +145,11 @@ class Answers:
         del self._answers[(key,) if isinstance(key, str) else tuple(key)]
 
     def clusters(self) -> Iterator[str]:
-        """The clusters that are answered for."""
+        """The clusters that have answers."""
         return (key[0] for key in self._answers)
 
     def answer(self, callout: Callout) -> Any:
-        """What this callout is answered; `NEVER`, if nobody is there. Raises: AssertionError, if a list has run out."""
+        """The answer to this callout; `NEVER` without an entry. Raises: AssertionError, if a list has run out."""
         names = (callout.cluster, callout.service, callout.method)
         for length in (3, 2, 1):
             if names[:length] in self._answers:
@@ -161,7 +161,7 @@ class Answers:
 
 
 class Turns:
-    """Answers of which each is given once."""
+    """Answers, each of which is given once."""
 
     def __init__(self, answers: Iterable[Any], whose: str) -> None:
         self._left = list(answers)
@@ -176,7 +176,7 @@ class Turns:
 
 
 def asked(answer: Any, question: object) -> Any:
-    """The answer to a question, if it is the next of a list, or what a function says."""
+    """The answer: the next one of a list, the result of a function, or the value itself."""
     if isinstance(answer, Turns):
         return asked(answer.take(), question)
     return asked(answer(question), question) if callable(answer) else answer
@@ -186,7 +186,7 @@ def asked(answer: Any, question: object) -> Any:
 
 
 def replies(callout: Callout, answer: Any) -> Iterator[Reply]:
-    """An answer as what the host delivers. Raises: TypeError."""
+    """An answer as a reply for the host. Raises: TypeError."""
     what = f"{callout.kind} cluster {callout.cluster!r}"
     if answer is FAIL:
         yield CalloutFailed()
@@ -209,7 +209,7 @@ def replies(callout: Callout, answer: Any) -> Iterator[Reply]:
 
 
 def answer_of(reply: Reply) -> Any:
-    """The other way round: the answer that makes a reply."""
+    """The reverse: the answer for a reply."""
     if isinstance(reply, HttpCallReply):
         return Response.of(reply.headers, reply.body, reply.trailers)
     if isinstance(reply, effects.RedisCallReply):
@@ -222,7 +222,7 @@ def answer_of(reply: Reply) -> Any:
 
 
 def value_of(response: bytes) -> Any:
-    """A value of RESP that `resp` has written. Raises: ValueError."""
+    """Read a value that `resp` has written. Raises: ValueError."""
     value, rest = _value(response)
     if rest:
         raise ValueError(f"{rest!r} comes after the end of a value")

@@ -1,4 +1,4 @@
-"""The test's clock: time passes when the test says so, and what is due meanwhile happens at its time."""
+"""The test's clock: time passes only when the test says so, and events happen at their time."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from proxywasm_host.services import ManualClock
 __all__ = ["VirtualClock"]
 
 MOST = 100_000
-"""How much may be due within one `advance`: beyond that something repeats without time passing."""
+"""Most events within one `advance`: with more, something repeats without time passing."""
 
 
 class VirtualClock(ManualClock):
-    """A clock with a list of what is due. Begins on 14 November 2023, 22:13:20 UTC, unless another time is given."""
+    """A clock with a list of events. Begins on 14 November 2023, 22:13:20 UTC, unless another time is given."""
 
     def __init__(self, time_ns: int = 1_700_000_000_000_000_000) -> None:
         super().__init__(time_ns)
         self._due: list[tuple[int, int, Callable[[], None]]] = []
         self._order = count()
         self.frozen_at: int | None = None
-        """The time for guests, where a profile has it stand still during a stream."""
+        """The time that guests see, if a profile stops it during a stream."""
 
     def time_ns(self) -> int:
         """Nanoseconds since the epoch, as filters see them."""
@@ -30,11 +30,11 @@ class VirtualClock(ManualClock):
 
     @property
     def now_ns(self) -> int:
-        """The real time of the test, even where guests get another."""
+        """The time of the test, even if guests see another."""
         return self._now
 
     def set_time(self, time_ns: int) -> None:
-        """Let it be another time, before anything is due. Raises: ValueError, if something is."""
+        """Set the time, before anything is scheduled. Raises: ValueError, if something is."""
         if self._due:
             raise ValueError("events are scheduled already: use advance()")
         self._start += time_ns - self._now
@@ -45,25 +45,25 @@ class VirtualClock(ManualClock):
         heappush(self._due, (time_ns, next(self._order), action))
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:
-        """Have something done so many seconds from now."""
+        """Schedule an action after so many seconds."""
         self.at(self._now + int(seconds * 1e9), action)
 
     @property
     def next_due(self) -> int | None:
-        """When something is due next, or ``None``."""
+        """The time of the next event, or ``None``."""
         return self._due[0][0] if self._due else None
 
     def advance(self, seconds: float) -> None:
-        """Let `seconds` pass: ticks, late answers and time-outs of callouts come in their order.
+        """Let `seconds` pass: ticks, late answers and timeouts of callouts come in their order.
 
-        Raises: ValueError, for less than none; whatever answers of the test raise.
+        Raises: ValueError, for a negative number; the exceptions of the test's answers.
         """
         if seconds < 0:
             raise ValueError(f"time does not go back: {seconds}")
         self.advance_to(self._now + int(seconds * 1e9))
 
     def advance_to(self, time_ns: int) -> None:
-        """Let time pass until then."""
+        """Let time pass until that time."""
         for _ in range(MOST):
             if not self._due or self._due[0][0] > time_ns:
                 break

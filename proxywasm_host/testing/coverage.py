@@ -1,7 +1,7 @@
 """Coverage: which callbacks, hostcalls and statuses tests have reached in each filter.
 
-A filter is whole if each callback that its module exports was called, and each hostcall that it imports was made: what
-was not is named. Statuses are listed, too: a hostcall that only answered OK was never seen to fail.
+A filter is fully covered if each exported callback was called and each imported hostcall was made; missing ones are
+named. Statuses are listed too: a hostcall that always answered OK was not tested for failure.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _OF_WASI = frozenset(row.name for row in WASI)
 
 @dataclass
 class FilterCoverage:
-    """Of one filter. What its module could do is in `callbacks` and `hostcalls` also if it was not done."""
+    """Coverage of one filter. `callbacks` and `hostcalls` also contain those that were never used."""
 
     name: str
     callbacks: Counter[str] = field(default_factory=Counter)
     """How often each callback that the module exports was called."""
     hostcalls: dict[str, Counter[str]] = field(default_factory=dict)
-    """How often each hostcall that the module imports answered which status."""
+    """How often each imported hostcall answered each status."""
     functions: Counter[str] = field(default_factory=Counter)
     """How often each function of the module was entered, where that was counted and the module has names."""
 
@@ -49,13 +49,13 @@ class FilterCoverage:
 
     @property
     def percent(self) -> float:
-        """How much was exercised of callbacks and hostcalls; 100 if there are none."""
+        """Percentage of callbacks and hostcalls that were used; 100 for an empty module."""
         whole = len(self.callbacks) + len(self.hostcalls)
         return 100.0 if not whole else 100 * (whole - len(self.missed)) / whole
 
 
 class Coverage:
-    """Of all filters, by name. `add` takes in what a recorder has seen."""
+    """Coverage of all filters, by name. `add` takes a recorder's entries."""
 
     def __init__(self) -> None:
         self.filters: dict[str, FilterCoverage] = {}
@@ -66,7 +66,7 @@ class Coverage:
         recorder: Recorder,
         counters: Mapping[Plugin, FunctionCounters] = MappingProxyType({}),
     ) -> None:
-        """Take in what these plugins did, and how often their functions were entered."""
+        """Add the calls of these plugins, and the counters of their functions."""
         for plugin in plugins:
             bytecode = plugin._vm.bytecode
             known, imports = callbacks_of(bytecode.abi_version), hostcalls_of(bytecode.abi_version)
@@ -88,7 +88,7 @@ class Coverage:
                         of.hostcalls.setdefault(event.row.name, Counter())[_status(event)] += 1
 
     def merge(self, told: str) -> None:
-        """Take in what another process has covered, as its `as_json` says it."""
+        """Add the coverage of another process, in the form of `as_json`."""
         for name, of in json.loads(told).items():
             ours = self.filters.setdefault(name, FilterCoverage(name))
             for callback, times in of["callbacks"].items():
@@ -99,7 +99,7 @@ class Coverage:
                 ours.hostcalls.setdefault(hostcall, Counter()).update(statuses)
 
     def under(self, percent: float) -> list[str]:
-        """A sentence for each filter that was exercised less than this."""
+        """A sentence for each filter with less coverage than this."""
         return [
             f"{of.name}: {of.percent:.0f} % is under {percent:g} %; not met: {', '.join(of.missed)}"
             for of in self.filters.values()
@@ -172,13 +172,13 @@ LIBRARIES = frozenset(
         *("proxy_wasm", "internal", "runtime", "syscall", "~lib", "emscripten"),
     )
 )
-"""Namespaces that are no filter's own: which of their functions are never entered is not told line by line."""
+"""Namespaces of libraries: their unused functions are not listed one by one."""
 NAMED = 12
-"""Functions that a line names."""
+"""Most functions that a line names."""
 
 
 def by_namespace(functions: Mapping[str, int]) -> dict[str, dict[str, int]]:
-    """Functions with their counts by `namespace`; the filter's own come first."""
+    """Functions with their counts by `namespace`; the filter's own first."""
     found: dict[str, dict[str, int]] = {}
     for name, times in functions.items():
         found.setdefault(namespace(name), {})[name] = times

@@ -1,8 +1,8 @@
-"""Counts how often each function of a guest is entered, by a counter at its beginning.
+"""Counts how often each function of a guest is entered, with a counter at its beginning.
 
-What is added to a module stands at the ends of its sections: a global for each of its functions, and an exported
-function that reads them by number. So no number changes that anything refers to, and memory, tables, the start function
-and custom sections are as they were; but offsets of code are not, which matters to DWARF alone.
+Additions are at the ends of sections: a global for each function, and an exported function that reads the globals by
+number. So existing numbers do not change, and memory, tables, the start function and custom sections stay as they were.
+Offsets of code change, which matters only to DWARF.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["FunctionCounters", "counted", "counting", "namespace"]
 READER = "proxywasm_host_entries"
 """Name of the export that reads a counter."""
 ORDER = (1, 2, 3, 4, 5, 13, 6, 7, 8, 9, 12, 10, 11)
-"""Sections by their number, as they follow each other."""
+"""Numbers of sections, in their order."""
 I32, FUNCTION_TYPE, MUTABLE = 0x7F, 0x60, 1
 SIGNATURE = (("i32",), ("i32",))
 REFERENCES = (0x63, 0x64)
@@ -63,7 +63,7 @@ def counting(code: bytes) -> bytes:
     for section, start, end in module.sections:
         if section != CUSTOM:
             place = ORDER.index(section) if section in ORDER else len(ORDER)
-            while waiting and ORDER.index(waiting[0]) < place:  # it has none of these
+            while waiting and ORDER.index(waiting[0]) < place:  # the module has no such section
                 parts.append(_section(waiting[0], b"", 0, added[waiting.pop(0)]))
         if section in waiting:
             waiting.remove(section)
@@ -78,13 +78,13 @@ def counting(code: bytes) -> bytes:
 
 
 def _section(id: int, code: bytes, count: int, added: list[bytes], start: int = 0, end: int = 0) -> bytes:
-    """A section that is a vector, with more behind what is in it."""
+    """A section that is a vector, with more entries at its end."""
     content = leb(count + len(added)) + code[start:end] + b"".join(added)
     return bytes((id,)) + leb(len(content)) + content
 
 
 def _counted(code: bytes, start: int, end: int, first: int) -> list[bytes]:
-    """The bodies of all functions, each with its counter behind its locals."""
+    """The bodies of all functions, each with its counter after its locals."""
     reader = Reader(code, start, end)
     bodies = []
     for number in range(reader.leb()):
@@ -133,7 +133,7 @@ def signed_leb(value: int) -> bytes:
 
 
 def function_names(module: Binary) -> dict[int, str]:
-    """Names of functions by number, imported ones first; none if the name section is not there, or damaged."""
+    """Names of functions by number, imported ones first; empty if the name section is missing or damaged."""
     content = module.custom("name")
     with suppress(ModuleError):
         reader = Reader(content or b"", 0, len(content or b""))
@@ -147,7 +147,7 @@ def function_names(module: Binary) -> dict[int, str]:
 
 
 def namespace(name: str) -> str:
-    """Whose function it is: a crate of Rust, a package of Go, a folder of AssemblyScript; empty, if a name has none."""
+    """The owner of a function: a crate of Rust, a package of Go, a folder of AssemblyScript; or empty."""
     if crate := CRATE.search(name):
         return crate[1]
     if name.startswith("~lib/"):
@@ -161,7 +161,7 @@ def namespace(name: str) -> str:
 
 
 def counted(filter: FilterConfig) -> FilterConfig:
-    """The filter with counters in its module. Raises: OSError; what is wrong with a module, its host says."""
+    """The filter with counters in its module. Raises: OSError. The host reports errors of a module."""
     code = filter.code
     if not isinstance(code, bytes):
         code = default_fetcher().read(code, filter.sha256, filter.pull_policy)
@@ -185,7 +185,7 @@ class FunctionCounters:
         plugin.on_failure.append(lambda _: self._before.update(self._read()))
 
     def take(self) -> Counter[str]:
-        """By name; 0 for those that were not. Functions of one name are one."""
+        """Counts by name, with 0 for unused functions. Functions of the same name are added up."""
         failed = self._plugin.failure is not None
         return Counter({**dict.fromkeys(self._names, 0), **(self._before if failed else self._before + self._read())})
 

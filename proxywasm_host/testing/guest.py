@@ -17,9 +17,9 @@ def type_of(text: str) -> FunctionType:
 
 
 class Guest:
-    """An instance of `module`, whose imports are met by `hosts`, by name. ``guest("name", 1, 2)`` calls it.
+    """An instance of `module`, with `hosts` for its imports, by name. ``guest("name", 1, 2)`` calls it.
 
-    Raises: KeyError for an import that `hosts` lacks; whatever instantiating raises.
+    Raises: KeyError for an import that `hosts` lacks; the errors of instantiation.
     """
 
     def __init__(self, module: Module, limits: Limits, hosts: dict[str, Callable[..., object]]) -> None:
@@ -42,7 +42,7 @@ class Guest:
 
     @property
     def instance(self) -> Instance:
-        """The instance, which is there as soon as it is bound."""
+        """The instance, once it is bound."""
         assert self._instance is not None, "the instance is not bound yet"  # noqa: S101
         return self._instance
 

@@ -1,4 +1,4 @@
-"""Filters under test, and the world around them: callouts, time, shared data, queues, metrics.
+"""Filters under test, and their environment: callouts, time, shared data, queues, metrics.
 
     with Harness() as harness:
         auth = harness("auth.wasm", "callout:idp")
@@ -9,11 +9,11 @@
 Rules:
 
 * Nothing sleeps, and nothing is contacted. Time passes by `VirtualClock.advance`, and while a whole request waits.
-* A callout is answered as soon as the callback that made it has returned, unless its answer is `later` or `NEVER`. One
-  to a cluster that nobody answers for is refused, as by Envoy.
-* What filters of one harness share in production, they share here: a second ``harness(…)`` is another VM, or another
-  plugin of the same one, by the same rules (`FilterConfig.vm_id`).
-* What goes wrong in a function of the test is raised to the test.
+* A callout is answered as soon as the callback that made it has returned, unless its answer is `later` or `NEVER`. A
+  callout to a cluster without an answer is refused, as by Envoy.
+* Filters of one harness share state as in production: a second ``harness(…)`` is another VM, or another plugin of the
+  same one, by the same rules (`FilterConfig.vm_id`).
+* An exception in a function of the test is raised to the test.
 """
 
 from __future__ import annotations
@@ -58,24 +58,24 @@ from proxywasm_host.runtime.plugin import Plugin
 __all__ = ["FilterUnderTest", "Harness"]
 
 MAX_ANSWERS = 1000
-"""Callouts and messages that are answered at once, one because of the other: more is a filter that never ends."""
+"""Most callouts and messages that cause each other at once: with more, the filter never ends."""
 LAST = 12
-"""Hostcalls that `Harness.report` tells."""
+"""Most hostcalls in `Harness.report`."""
 LAST_EXCHANGES = 4
-"""Requests that it tells."""
+"""Most requests in it."""
 
 Filter = Union[Code, FilterConfig]
 
 
 class Harness:
-    """The world around filters under test. ``harness("filter.wasm", configuration)`` loads one into it.
+    """The environment of filters under test. ``harness("filter.wasm", configuration)`` loads a filter into it.
 
     Args:
         engine, limits, properties, cache: as those of `proxywasm_host.Host`.
-        profile: `envoy`, `spec`, `higress`, `gcp`, `gcore`, or one of your own; see `proxywasm_host.testing.profiles`.
+        profile: `envoy`, `spec`, `higress`, `gcp`, `gcore`, or your own; see `proxywasm_host.testing.profiles`.
         seed: of the random numbers that guests get.
 
-    Raises: UnknownEngine, EngineUnavailable; LookupError, for a profile that there is not.
+    Raises: UnknownEngine, EngineUnavailable; LookupError, for an unknown profile.
     """
 
     def __init__(
@@ -119,18 +119,18 @@ class Harness:
         """Whether filters that are loaded from now on count how often each of their functions is entered."""
         self.function_counters: dict[Plugin, FunctionCounters] = {}
         self.find: Callable[[Any], Code] = lambda code: code
-        """Where a module is, for what a test calls it by."""
+        """Finds a module by the name that a test gives."""
         self.withheld: list[str] = []
-        """Properties that a filter asked for and that the profile does not show."""
+        """Properties that a filter has read and that the profile does not show."""
         self.unanswered: dict[str, str] = {}
-        """Clusters that filters called, and that nobody answers for; with what the test may write."""
+        """Clusters without an answer that filters have called, with the code that the test needs."""
         self.exchanges: deque[HttpExchange] = deque(maxlen=LAST_EXCHANGES)
         """The last requests."""
         self.performers: dict[type, Callable[[Any], list[Effect]]] = {}
-        """Who performs effects of kinds of an embedder's own; each returns what came of it."""
+        """Functions that perform an embedder's own kinds of effects; each returns further effects."""
         self._streams: dict[int, tuple[object, Callable[[Effect], None]]] = {}
         self._periods: dict[int, int] = {}
-        """Tick period of each plugin, with a number that tells an old one from the present one."""
+        """Tick period of each plugin, with a number that distinguishes old periods."""
 
     # -- Filters -------------------------------------------------------------------------------------------------
 
@@ -165,7 +165,7 @@ class Harness:
         self.filters.append(under_test)
         return under_test
 
-    # -- The world -----------------------------------------------------------------------------------------------
+    # -- State ---------------------------------------------------------------------------------------------------
 
     @property
     def logs(self) -> Logs:
@@ -183,16 +183,16 @@ class Harness:
         return dict(self._metrics.samples)
 
     def get_shared_data(self, key: str | bytes, vm_id: str = "") -> bytes | None:
-        """What filters of a ``vm_id`` share under a key; ``None``, if nothing."""
+        """The shared data of a ``vm_id`` under a key, or ``None``."""
         found = self._shared.get(vm_id, _bytes(key))
         return found[0] if found else None
 
     def set_shared_data(self, key: str | bytes, value: str | bytes, vm_id: str = "") -> None:
-        """Let filters of a ``vm_id`` find a value."""
+        """Set shared data of a ``vm_id``."""
         self._shared.set(vm_id, _bytes(key), _bytes(value))
 
     def enqueue(self, queue: str | bytes, message: str | bytes, vm_id: str = "") -> None:
-        """Put a message into a shared queue; the filter that registered it is called. Raises: LookupError."""
+        """Put a message into a shared queue, and call the filter that registered it. Raises: LookupError."""
         token = self._queues.resolve(vm_id, _bytes(queue))
         if token is None:
             raise LookupError(f"no filter has registered the queue {queue!r} in vm_id {vm_id!r}")
@@ -200,7 +200,7 @@ class Harness:
         self._perform(self.host.drain())
 
     def dequeue(self, queue: str | bytes, vm_id: str = "") -> bytes | None:
-        """Take a message out of a shared queue; ``None``, if there is none."""
+        """Take a message out of a shared queue, or ``None``."""
         token = self._queues.resolve(vm_id, _bytes(queue))
         return None if token is None else self._queues.dequeue(token)
 
@@ -216,7 +216,7 @@ class Harness:
         self._streams[id(stream)] = stream, perform
 
     def restrict(self, *contexts: Any) -> None:
-        """Hide properties that the profile does not have from guests."""
+        """Hide properties from guests that the profile does not have."""
         if self.profile.properties is not None:
             for context in contexts:
                 context.get_property = partial(self._get_property, context.get_property)
@@ -235,7 +235,7 @@ class Harness:
         self._streams.pop(id(stream), None)
 
     def feed(self, what: str, size: int, end_stream: bool, event: Callable[[], list[Effect]]) -> None:
-        """Feed an event, and perform its effects. `what`, `size` and `end_stream` are for the report."""
+        """Feed an event and perform its effects. `what`, `size` and `end_stream` are for the report."""
         self.recorder.timeline.append(InputEvent(what, size, end_stream))
         self._perform(event())
 
@@ -261,7 +261,7 @@ class Harness:
             queue.extend(self._done(effect))
 
     def _done(self, effect: Effect) -> list[Effect]:
-        """Perform an effect; what came of it."""
+        """Perform an effect. Returns further effects."""
         performer = self.performers.get(type(effect))
         if performer is not None:
             return performer(effect)
@@ -324,7 +324,7 @@ class Harness:
         return None
 
     def _answered(self, callout: Callout, answer: Any) -> list[Effect]:
-        """What comes of an answer, now or later."""
+        """The effects of an answer, now or later."""
         if answer is NEVER:
             return []
         if isinstance(answer, Later):
@@ -352,10 +352,10 @@ class Harness:
             self.recorder.timeline.append(InputEvent(f"time-out of callout {callout.effect.token}"))
             self._perform(self.host.deliver(callout.effect, effects.CalloutFailed("timeout")))
 
-    # -- The rest ------------------------------------------------------------------------------------------------
+    # -- Reports -------------------------------------------------------------------------------------------------
 
     def transcript(self) -> list[str]:
-        """Callbacks and hostcalls, a line each; the same on every engine."""
+        """Callbacks and hostcalls, a line each, which are the same on every engine."""
         lines = []
         for entry in self.recorder.timeline:
             if isinstance(entry, Invocation):
@@ -389,7 +389,7 @@ class Harness:
 
     @property
     def lacking(self) -> list[str]:
-        """Hostcalls that filters made and that the profile does not have."""
+        """Hostcalls of filters that the profile does not have."""
         has = self.profile.hostcalls
         if has is None:
             return []
@@ -413,7 +413,7 @@ class Harness:
 
 
 class FilterUnderTest:
-    """A filter, or a chain of them, in a `Harness`, whose world is at hand here, too.
+    """A filter, or a chain of filters, in a `Harness`, whose state is available here too.
 
     `upstream` answers requests: a `Response`, a status, a body, a list (one for each request, in turn), a function of
     the `Request` that it got, `later(…)`, `NEVER` or `FAIL`.
@@ -423,19 +423,19 @@ class FilterUnderTest:
         self.harness = harness
         self.plugins = plugins
         self.patience = 60.0
-        """Seconds of the test's clock that a whole request waits while something is paused and something is due."""
+        """Most seconds of the test's clock that a request waits while it is paused and events are due."""
         self.buffer_limit = BUFFER_LIMIT
         """Bytes that filters may hold of a body."""
         self.http, self.grpc, self.redis, self.clock = harness.http, harness.grpc, harness.redis, harness.clock
         self.turns: Any = 200
 
     def new_stream(self, plugins: Sequence[Plugin], properties: Mapping[str, PropertyValue]) -> HttpStream:
-        """A stream of the host for one request, which passes these of the plugins."""
+        """A stream of the host for one request through these plugins."""
         return self.harness.host.http_stream(plugins, properties=properties, buffer_limit=self.buffer_limit)
 
     @property
     def upstream(self) -> Any:
-        """Who answers requests; status 200 and nothing else, if it is not set."""
+        """The answer to requests; an empty response with status 200 if it is not set."""
         return self.turns
 
     @upstream.setter
@@ -490,11 +490,11 @@ class FilterUnderTest:
         """A TCP connection through the filters."""
         return TcpConnection(self, dict(properties or {}))
 
-    # -- The world -----------------------------------------------------------------------------------------------
+    # -- State ---------------------------------------------------------------------------------------------------
 
     @property
     def logs(self) -> Logs:
-        """What these filters have logged."""
+        """The log lines of these filters."""
         names = {plugin.name for plugin in self.plugins}
         return Logs(line for line in self.harness.logs if line.plugin in names)
 
@@ -510,7 +510,7 @@ class FilterUnderTest:
 
     @property
     def failure(self) -> Failure | None:
-        """Why the guest has failed, if it has."""
+        """The failure of the guest, if it has failed."""
         return next((plugin.failure for plugin in self.plugins if plugin.failure), None)
 
     def close(self) -> None:
@@ -523,7 +523,7 @@ class FilterUnderTest:
 
 
 class StreamRecorder(Recorder):
-    """A recorder that knows for which streams something was done."""
+    """A recorder that knows the streams of its entries."""
 
     def __init__(self) -> None:
         super().__init__(LogLevel.TRACE)
@@ -548,11 +548,11 @@ class StreamRecorder(Recorder):
 
     def stream_of(self, callout: effects.Callout) -> object:
         """The stream for which a callout was made, or ``None``."""
-        vm = getattr(callout.plugin, "_vm", None)  # who is no filter has none
+        vm = getattr(callout.plugin, "_vm", None)  # only filters have one
         return self._dispatched.get((id(vm), callout.token))
 
     def of(self, stream: object, first: int) -> tuple[list[Invocation], Logs]:
-        """Callbacks and log lines for a stream, or for none of them, from an entry of the timeline on."""
+        """Callbacks and log lines for a stream, or for no stream, from an entry of the timeline on."""
         entries = [
             entry
             for entry in self.timeline[first:]
@@ -562,7 +562,7 @@ class StreamRecorder(Recorder):
 
 
 class _Clusters:
-    """The clusters that somebody answers for."""
+    """The clusters that have answers."""
 
     def __init__(self, harness: Harness) -> None:
         self._harness = harness

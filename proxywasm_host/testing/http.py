@@ -1,6 +1,6 @@
 """Requests and responses as tests write and read them: text, and bytes for bodies.
 
-What comes out of filters is made of the same classes, so that one can be compared with the other.
+Messages that come out of filters have the same classes, so you can compare them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ __all__ = ["Headers", "HeadersLike", "Request", "Response", "in_chunks", "respon
 
 HeadersLike = Union["Headers", Mapping[str, str], Iterable[tuple[str, str]]]
 SHOWN = 200
-"""Bytes of a body that a repr shows."""
+"""Most bytes of a body in a repr."""
 
 
 class Headers:
     """Headers in order; a name may come several times, and is found in any case.
 
     ``headers["x"]`` is the value, or several joined by a comma. Equal to a mapping or a list of pairs with the same
-    names and values; the order counts among values of one name alone. Pseudo headers (``:path``) are no part of them.
+    names and values; order matters only among values of one name. Pseudo headers (``:path``) are not among them.
     """
 
     def __init__(self, pairs: HeadersLike = ()) -> None:
@@ -66,7 +66,7 @@ class Headers:
     __hash__ = None  # type: ignore[assignment]
 
     def lines(self) -> list[str]:
-        """``name: value`` of each, in order of names, to be shown or compared."""
+        """``name: value`` of each, sorted by name, for output and comparison."""
         return [f"{name}: {value}" for name, value in sorted(self.pairs, key=_name)]
 
     def __repr__(self) -> str:
@@ -89,7 +89,7 @@ def _items(pairs: Any) -> list[tuple[str, str]]:
 
 
 def in_chunks(body: bytes, size: int | None) -> list[bytes]:
-    """A body in parts of `size` bytes; in one, if that is ``None``, and in none if it is empty."""
+    """A body in parts of `size` bytes; ``None`` makes one part. An empty body has no parts."""
     if size is not None and size < 1:
         raise ValueError(f"a chunk has one byte at least, not {size}")
     size = size or len(body) or 1
@@ -98,13 +98,13 @@ def in_chunks(body: bytes, size: int | None) -> list[bytes]:
 
 @dataclass(init=False, eq=False)
 class _Whole:
-    """What a request and a response have in common."""
+    """Base of requests and responses."""
 
     headers: Headers
     chunks: list[bytes] = field(default_factory=list)
     trailers: Headers = field(default_factory=Headers)
     complete: bool = True
-    """Whether its end has come, for a message that came out of the filters."""
+    """For a message that came out of filters: whether its end has come."""
 
     def _fill(
         self,
@@ -156,7 +156,7 @@ class _Whole:
         raise NotImplementedError
 
     def lines(self) -> list[str]:
-        """The whole message, a header a line, to be shown or compared."""
+        """The whole message, one header a line, for output and comparison."""
         body = [*self.text.splitlines()] if self.chunks else []
         end = [] if self.complete else ["(its end never came)"]
         return [
@@ -214,7 +214,7 @@ class Request(_Whole):
     def of(
         cls, pairs: HeaderList, body: bytes = b"", trailers: Iterable[tuple[bytes, bytes]] = (), complete: bool = True
     ) -> Request:
-        """What filters or a callout have made of it: `pairs` with pseudo headers."""
+        """A request from `pairs` with pseudo headers, of filters or a callout."""
         self = cls.__new__(cls)
         known, headers = _parted(pairs)
         self._fill(headers, body, None, None, _decoded(trailers))
@@ -225,7 +225,7 @@ class Request(_Whole):
 
     @property
     def pairs(self) -> HeaderList:
-        """Headers as filters get them."""
+        """Headers in the form for filters."""
         pseudo = zip(
             (":authority", ":path", ":method", ":scheme"),
             (self.authority, self.path, self.method, self.scheme),
@@ -259,7 +259,7 @@ class Response(_Whole):
     def of(
         cls, pairs: HeaderList, body: bytes = b"", trailers: Iterable[tuple[bytes, bytes]] = (), complete: bool = True
     ) -> Response:
-        """The response that these pairs, with ``:status``, and this body are."""
+        """A response from pairs, with ``:status``, and a body."""
         self = cls.__new__(cls)
         known, headers = _parted(pairs)
         self._fill(headers, body, None, None, _decoded(trailers))
@@ -270,7 +270,7 @@ class Response(_Whole):
 
     @property
     def pairs(self) -> HeaderList:
-        """Headers as filters get them."""
+        """Headers in the form for filters."""
         return [(b":status", b"%d" % self.status), *encoded(self.headers.pairs)]
 
     def _start(self) -> str:
@@ -293,8 +293,8 @@ def sse(*events: object, chunk_size: int | None = None, done: str = "[DONE]", he
 
     Args:
         events: data of each: text as it is, anything else as JSON.
-        chunk_size: cut the stream anywhere, each so many bytes; else an event is a chunk.
-        done: data of the last event; none if empty.
+        chunk_size: cut the stream into chunks of so many bytes; otherwise each event is a chunk.
+        done: data of the last event; empty for no such event.
     """
     told = [event if isinstance(event, str) else json.dumps(event) for event in (*events, *([done] if done else []))]
     parts = ["".join(f"data: {line}\n" for line in text.split("\n")).encode() + b"\n" for text in told]

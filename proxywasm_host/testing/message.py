@@ -28,14 +28,14 @@ class Message:
     """A request or a response as filters see it: pseudo headers first, names in lower case.
 
     The last of `chunks` carries the end of the stream if there are no trailers; the headers do, if there is neither.
-    A body whose end comes by itself, as HTTP/1.1 delivers it, has an empty last chunk.
+    A body whose end comes separately, as with HTTP/1.1, has an empty last chunk.
     """
 
     headers: HeaderList
     chunks: list[bytes] = field(default_factory=list)
     trailers: HeaderList = field(default_factory=list)
     complete: bool = True
-    """Whether its end has come out, for a message that came out of the filters."""
+    """For a message that came out of filters: whether its end has come."""
 
     @classmethod
     def request(
@@ -50,9 +50,9 @@ class Message:
     ) -> Message:
         """A request as Envoy shows it: ``:authority``, ``:path``, ``:method``, ``:scheme``, then `headers`.
 
-        `url` may be a path alone. ``host`` becomes ``:authority``; a pseudo header among `headers` wins over what
-        `method` and `url` say; values of a header that there is only once are joined. `http1`: a body ends with an
-        empty chunk, unless there are trailers.
+        `url` may be only a path. ``host`` becomes ``:authority``; a pseudo header among `headers` overrides `method`
+        and `url`; values of a header that may occur only once are joined. `http1`: a body ends with an empty chunk,
+        unless trailers follow.
 
         Raises: ValueError or TypeError, for an invalid method, URL, header or body.
         """
@@ -105,7 +105,7 @@ class Message:
 
 
 def _checked(method: Any, url: Any) -> str:
-    """The URL, if it is text and comes after a method."""
+    """Check that the URL is text, and comes after a method."""
     for what, value in (("method", method), ("URL", url)):
         if not isinstance(value, str):
             raise TypeError(f"a {what} is text, not {value!r}: write Message.request('GET', 'http://example.com/')")
@@ -138,7 +138,7 @@ def _parts(url: str) -> tuple[bytes, bytes, bytes]:
 
 
 def _pairs(pairs: Any, what: str) -> HeaderList:
-    """Headers or trailers as filters have them. Raises: TypeError."""
+    """Headers or trailers in the form for filters. Raises: TypeError."""
     if isinstance(pairs, Mapping):
         raise TypeError(
             f"{what} are a list of (name, value) pairs, for a name may come twice: write list(….items()), not a mapping"

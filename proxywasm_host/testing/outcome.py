@@ -71,28 +71,28 @@ class Logs(list[GuestLog]):
 
 @dataclass(repr=False, eq=False)
 class Outcome:
-    """The result of a request, so far or at its end. Equal to another that looks the same from outside (`lines`)."""
+    """The result of a request, at its end or before. Results with the same `lines` are equal."""
 
     upstream: Request | None = None
-    """What upstream got; ``None`` if nothing reached it, not ``complete`` if its end has not."""
+    """The request that upstream got; ``None`` if nothing reached it, not ``complete`` without its end."""
     response: Response | None = None
-    """What the client got."""
+    """The response that the client got."""
     local_response: LocalResponse | None = None
-    """The answer of a filter, or of the host on its behalf, in place of upstream's."""
+    """The answer of a filter, or of the host on its behalf, instead of upstream's."""
     details: str = ""
     """Envoy's response code details."""
     reset: str | None = None
-    """Why the stream was broken off, if it was."""
+    """Why the stream was reset, if it was."""
     paused: dict[str, str] = field(default_factory=dict)
-    """What is held: ``request`` or ``response`` → name of the plugin that holds it."""
+    """Held messages: ``request`` or ``response`` → name of the plugin that holds it."""
     failure: Failure | None = None
     """The first failure of a guest of this chain."""
     properties: dict[str, bytes] = field(default_factory=dict)
-    """What filters stored in the stream with ``proxy_set_property``."""
+    """Properties that filters stored in the stream with ``proxy_set_property``."""
     callouts: list[Callout] = field(default_factory=list)
-    """The callouts that were made for it, in order."""
+    """The callouts for it, in order."""
     invocations: list[Invocation] = field(default_factory=list)
-    """The callbacks for it, and what was done in them."""
+    """The callbacks for it, with their hostcalls."""
     logs: Logs = field(default_factory=Logs)
     took: float = 0.0
     """Seconds of the test's clock."""
@@ -104,11 +104,11 @@ class Outcome:
 
     @property
     def refused(self) -> list[str]:
-        """The hostcalls that were refused, with the reason; not those that looked for something that is not there."""
+        """Refused hostcalls with the reason, except reads of absent values."""
         return refusals(self.invocations)
 
     def lines(self) -> list[str]:
-        """All that can be seen from outside, to be shown and compared; see `Harness.snapshot`."""
+        """Everything that is visible from outside, for output and comparison; see `Harness.snapshot`."""
         lines = ["upstream got:", *_indented(self.upstream), "", "the client got:", *_indented(self.response)]
         for title, told in (
             ("callouts", [f"{each.kind} {each.cluster}: {each!r}" for each in self.callouts]),
@@ -121,7 +121,7 @@ class Outcome:
         return lines
 
     def ended(self) -> Iterator[str]:
-        """What was unusual about its end: a local response, a reset, a pause, a failure."""
+        """Unusual ends: a local response, a reset, a pause, a failure."""
         if self.local_response:
             yield f"answered on the way{f': {self.details}' if self.details else ''}"
         if self.reset:

@@ -4,7 +4,7 @@
         auth = proxywasm("auth.wasm", {"token": "t"})
         assert auth.get("/x").status == 401
 
-pytest loads it wherever this distribution is installed, so nothing is imported here that a test has not asked for.
+pytest loads it wherever this distribution is installed, so it imports nothing that a test does not need.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ if TYPE_CHECKING:
 HARNESS: pytest.StashKey[Harness] = pytest.StashKey()
 COVERAGE: pytest.StashKey[Coverage] = pytest.StashKey()
 COVERED = "proxywasm_coverage"
-"""What a process of pytest-xdist calls its coverage when it hands it over."""
+"""Name under which a process of pytest-xdist hands its coverage over."""
 SEEN: pytest.StashKey[dict[str, tuple[str, list[str]]]] = pytest.StashKey()
-"""What filters did in a test, on the first engine that it ran on."""
+"""The actions of filters in a test, on the first engine of the test."""
 BUILDS = (
     ("Cargo.toml", "cargo build --release --target wasm32-wasip1", "target/*/release"),
     ("go.mod", "env GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o {name} .", "."),
     ("package.json", "npm run asbuild", "build"),
     ("Makefile", "make", "."),
 )
-"""By a file that stands beside a module or above: how that is built, and the folder where it is then."""
+"""By a build file beside or above a module: the command that builds it, and the folder of the result."""
 TEST_ENGINES = "proxywasm_host.test_engines"
 MARKER = (
     "proxywasm(engine=None, compare=True, **options): what the fixture `proxywasm` is made with: an engine, several or "
@@ -80,7 +80,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _check(config: pytest.Config) -> None:
-    """Raises: pytest.UsageError, for an engine or a profile that there is not."""
+    """Check options. Raises: pytest.UsageError, for an unknown engine or profile."""
     for name in _said(config, "engine").split(","):
         if name and name != "all" and name not in _entry_points(TEST_ENGINES):
             from proxywasm_host.engine.registry import check_name
@@ -105,7 +105,7 @@ def _said(config: pytest.Config, name: str) -> str:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """Say which engines are installed."""
+    """Name the installed engines."""
     installed = ", ".join(sorted(_entry_points("proxywasm_host.engines"))) or "none installed"
     told = [f"{name} {said}" for name in ("engine", "profile") if (said := _said(config, name))]
     return f"proxywasm: engines {installed}" + "".join(f"; {each}" for each in told)
@@ -127,7 +127,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def _find(path: Any, test: Path, root: Path) -> Any:
-    """A module's file: beside the test, in pytest's root, where pytest was started, or where its compiler puts it.
+    """A module's file: beside the test, in pytest's root, in the current directory, or where its compiler puts it.
 
     Raises: FileNotFoundError, with how to build it.
     """
@@ -167,7 +167,7 @@ def _find(path: Any, test: Path, root: Path) -> Any:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test once for each engine that it is asked for."""
+    """Run a test once for each of its engines."""
     if "proxywasm_engine" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("proxywasm")
         said = (marker.kwargs.get("engine") if marker else None) or _said(metafunc.config, "engine")
@@ -182,7 +182,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def proxywasm_engine(request: pytest.FixtureRequest) -> str | None:
-    """The name of the engine that the test runs on; ``None``: the best that is installed."""
+    """The name of the test's engine; ``None`` for the preferred one of those installed."""
     name: str | None = getattr(request, "param", None)
     return name
 
@@ -194,7 +194,7 @@ def proxywasm_engine(request: pytest.FixtureRequest) -> str | None:
 def proxywasm(request: pytest.FixtureRequest, proxywasm_engine: str | None) -> Iterator[Harness]:
     """A `Harness`: ``proxywasm("auth.wasm", configuration)`` is a filter under test.
 
-    Files are looked for beside the test, in pytest's root, in the current directory, and where compilers put them.
+    Files are searched beside the test, in pytest's root, in the current directory, and where compilers put them.
     """
     from proxywasm_host.testing.harness import Harness
 
@@ -222,7 +222,7 @@ def proxywasm(request: pytest.FixtureRequest, proxywasm_engine: str | None) -> I
 
 
 def _test_engine(name: str | None) -> Any:
-    """What a distribution offers for tests alone under the entry-point group `TEST_ENGINES`; None: a true engine.
+    """A stand-in engine that a distribution offers for tests, under the entry-point group `TEST_ENGINES`, or ``None``.
 
     It is an `Engine` with a method ``module_of(path)``: the module that stands for a filter's file.
     """
@@ -232,7 +232,7 @@ def _test_engine(name: str | None) -> Any:
 
 @lru_cache(None)
 def _entry_points(group: str) -> dict[str, EntryPoint]:
-    """By name. Python looks for them in all distributions, which takes longer than a test."""
+    """Stand-in engines by name, cached, because Python's search in all distributions takes longer than a test."""
     from importlib.metadata import entry_points
 
     return {entry.name: entry for entry in entry_points(group=group)}
@@ -240,7 +240,7 @@ def _entry_points(group: str) -> dict[str, EntryPoint]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Fail a test that has passed, if its filters did something else than on another engine."""
+    """Fail a passed test whose filters acted differently on another engine."""
     yield
     harness = item.stash.get(HARNESS, None)
     params = getattr(item, "callspec", _NoParams).params
@@ -258,7 +258,7 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 
 @pytest.fixture
 def proxywasm_snapshot(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Compare an `Outcome` (or lines) with what is written down of it: ``proxywasm_snapshot(outcome, name="")``.
+    """Compare an `Outcome` (or lines) with its snapshot: ``proxywasm_snapshot(outcome, name="")``.
 
     The file is ``__snapshots__/MODULE/TEST.txt`` beside the test; ``pytest --proxywasm-update`` writes it.
     """
@@ -298,7 +298,7 @@ class _NoParams:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
-    """Tell with a test that failed what its filters logged and did, and leave our own frames out of its traceback."""
+    """Add the filters' logs and actions to a failed test, and leave our own frames out of its traceback."""
     for entry in call.excinfo.traceback if call.excinfo else ():
         if _is_ours(entry):
             entry.frame.f_globals["__tracebackhide__"] = _is_hidden
@@ -311,7 +311,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 OURS = ("proxywasm_host.", "proxywasm_engine_")
 SPOKEN = (AssertionError, LookupError, OSError, TypeError, ValueError)
-"""Errors of which we say in a sentence what was wrong, as of those that are ours."""
+"""Errors whose message says what was wrong, beside our own ones."""
 
 
 def _is_ours(entry: Any) -> bool:
@@ -319,13 +319,13 @@ def _is_ours(entry: Any) -> bool:
 
 
 def _is_hidden(error: pytest.ExceptionInfo[BaseException]) -> bool:
-    """Whether our frames tell nothing: the error is one of the test's own functions, or of what the test has said."""
+    """Whether our frames are of no use: the error comes from the test's own function or argument."""
     said = isinstance(error.value, SPOKEN) or type(error.value).__module__.startswith(OURS)
     return said or not _is_ours(error.traceback[-1])
 
 
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
-    """Tell where two messages, their headers, or two outcomes differ, a header a line."""
+    """Explain how two messages, headers or outcomes differ, one header a line."""
     http, outcome = (sys.modules.get(f"proxywasm_host.testing.{name}") for name in ("http", "outcome"))
     if http is None or outcome is None or op != "==":
         return None
@@ -346,7 +346,7 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
 
 
 def _by_title(diff: list[str]) -> Iterator[str]:
-    """The changes of a diff, each below the title of its part: ``upstream got:``, ``the client got:``, …"""
+    """The changes of a diff, under the titles of their parts: ``upstream got:``, ``the client got:``, …"""
     title = ""
     for line in diff:
         if line[0] != " ":
@@ -357,7 +357,7 @@ def _by_title(diff: list[str]) -> Iterator[str]:
 
 
 def _readable(value: Any) -> Iterator[str]:
-    """The lines of a message, or headers, or an outcome; a body of JSON on several."""
+    """The lines of a message, of headers or of an outcome; a body of JSON takes several lines."""
     for line in value.lines():
         text = line.lstrip()
         try:
@@ -384,7 +384,7 @@ def _cover(config: pytest.Config, harness: Harness) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write what was covered, and fail if that is not enough."""
+    """Write the coverage, and fail if it is too low."""
     config = session.config
     coverage = config.stash.get(COVERAGE, None)
     if coverage is None:
@@ -403,7 +403,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """A process of pytest-xdist has ended: take in what its tests covered."""
+    """Add the coverage of a process of pytest-xdist that has ended."""
     told = getattr(node, "workeroutput", {}).get(COVERED)
     if told is not None:
         from proxywasm_host.testing.coverage import Coverage
@@ -412,7 +412,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the coverage that was asked for."""
+    """Print the coverage, if it is wanted."""
     coverage = config.stash.get(COVERAGE, None)
     if coverage is None:
         return

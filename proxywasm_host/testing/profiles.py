@@ -20,20 +20,20 @@ __all__ = ["HOST_PROFILES", "HostProfile", "host_profile"]
 
 @dataclass(frozen=True)
 class HostProfile:
-    """A host as tests see it."""
+    """A host in production, for tests."""
 
     name: str
     profile: Profile
     hostcalls: frozenset[str] | None = None
-    """The hostcalls that it has; ``None`` is all. Others are refused."""
+    """The hostcalls that it has; ``None`` for all. Others are refused."""
     properties: frozenset[str] | None = None
-    """The properties that it shows, by the beginning of their dotted name; ``None`` is all."""
+    """The properties that it shows, by the beginning of their dotted name; ``None`` for all."""
     frozen_clock: bool = False
-    """Whether time stands still for guests while they see to a stream."""
+    """Whether time stands still for guests during a stream."""
 
     @property
     def capabilities(self) -> frozenset[str] | None:
-        """Hostcalls and callbacks, as `FilterConfig.capabilities` has them."""
+        """Allowed hostcalls and callbacks, for `FilterConfig.capabilities`."""
         if self.hostcalls is None:
             return None
         return self.hostcalls | {row.name for rows in (CALLBACKS, WASI) for row in rows}
@@ -45,7 +45,7 @@ class HostProfile:
 
 
 def _hostcalls(*words: str) -> Iterator[str]:
-    """The hostcalls whose names hold one of these words."""
+    """The hostcalls whose names contain one of these words."""
     return (row.name for row in HOSTCALLS if any(word in row.name for word in words))
 
 

@@ -18,15 +18,15 @@ from proxywasm_host.testing.timeline import Invocation, refusals
 __all__ = ["ExchangeResult"]
 
 SHOWN = 4
-"""How many changed headers of a message the repr shows."""
+"""Most changed headers of a message in the repr."""
 
 
 @dataclass(repr=False)
 class ExchangeResult:
     """The result of a request.
 
-    `upstream_request` and `client_response` are ``None`` if nothing of them came out, and not `Message.complete` if
-    they stopped half-way. `invocations` and `logs` are those of this exchange.
+    `upstream_request` and `client_response` are ``None`` if nothing came out, and not `Message.complete` if they
+    stopped half-way. `invocations` and `logs` are those of this exchange.
     """
 
     upstream_request: Message | None = None
@@ -35,17 +35,17 @@ class ExchangeResult:
     details: str = ""
     """Envoy's response code details."""
     reset: str | None = None
-    """Why the stream was broken off, if it was."""
+    """Why the stream was reset, if it was."""
     held_by: dict[str, str] = field(default_factory=dict)
-    """What was still paused at the end: ``request`` or ``response`` → name of the plugin that holds it."""
+    """Messages that were paused at the end: ``request`` or ``response`` → name of the plugin that holds it."""
     failure: Failure | None = None
     effects: list[Effect] = field(default_factory=list)
     invocations: list[Invocation] = field(default_factory=list)
     logs: list[GuestLog] = field(default_factory=list)
     request: Message | None = None
-    """What the client sent."""
+    """The client's request."""
     response: Message | None = None
-    """What upstream answered, or would have answered."""
+    """Upstream's response, even if it was not needed."""
 
     @property
     def answered_by(self) -> str:
@@ -62,7 +62,7 @@ class ExchangeResult:
 
     @property
     def refused(self) -> list[str]:
-        """The hostcalls that were refused, with the reason; not those that looked for something that is not there."""
+        """Refused hostcalls with the reason, except reads of absent values."""
         return refusals(self.invocations)
 
     def __repr__(self) -> str:

@@ -22,10 +22,10 @@ from proxywasm_host.testing.timeline import InputEvent, Invocation, Recorder, lo
 __all__ = ["Answer", "exchange"]
 
 MAX_REPLIES = 1000
-"""Replies and messages that one exchange gives at most: a filter that asks again whenever it is answered ends there."""
+"""Most replies and messages of one exchange: a filter may ask again after each answer."""
 
 Answer = Union[Reply, Sequence[Reply], Callable[[effects.Callout], Sequence[Reply]]]
-"""What a cluster answers to a callout: a reply, several (gRPC streams), or a function that makes them."""
+"""Answers of a cluster to a callout: a reply, several (gRPC streams), or a function that makes them."""
 REPLIES: tuple[type, ...] = get_args(Reply)
 
 
@@ -49,14 +49,14 @@ def exchange(
 
     Args:
         host, plugins: see `Host.http_stream`, as for `properties`, `buffer_limit` (in bytes) and `header_limits`.
-        request: a GET of ``http://example.com/`` if it is not given.
-        response: what upstream answers; status 200 and nothing else if it is not given.
-        recorder: where to record, instead of the host's own `Recorder` or a new one.
+        request: by default a GET of ``http://example.com/``.
+        response: upstream's response; by default an empty one with status 200.
+        recorder: records the exchange, instead of the host's own `Recorder` or a new one.
         callouts: replies by cluster. Filters may call these clusters, and those of the host (`Services.clusters`).
-        late_replies: give replies once the whole request, or response, was fed, and not at once.
-        ticks: how many ticks may pass while something is paused.
-        began: given the stream before it is fed.
-        stream: one of the host's, instead of a new one through the plugins.
+        late_replies: give replies after the whole request, or response, was fed, and not at once.
+        ticks: how many ticks may pass while a message is paused.
+        began: called with the stream before it is fed.
+        stream: a stream of the host, instead of a new one through the plugins.
 
     Raises: TypeError or ValueError, for a wrong argument; RuntimeError, if a plugin was closed.
     """
@@ -76,7 +76,7 @@ def exchange(
 
 
 def _check(host: Any, request: Any, response: Any, recorder: Any, callouts: Any, ticks: Any) -> None:
-    """Whether each is what it should be. Raises: TypeError, ValueError."""
+    """Check the arguments. Raises: TypeError, ValueError."""
     if not isinstance(host, Host):
         raise TypeError(f"the host comes first, not {host!r}: write exchange(host, [plugin], …)")
     for what, message, mine, others in (
@@ -184,7 +184,7 @@ class _Run:
         self.recorder.timeline.append(InputEvent(what, size, end_stream))
 
     def _wait(self) -> None:
-        """Let time pass while something is paused."""
+        """Let time pass while a message is paused."""
         while self.ticks > 0 and self.stream.paused:
             ticking = [plugin for plugin in self.plugins if plugin._root.tick_period and not plugin.failure]
             if not ticking:
@@ -206,7 +206,7 @@ class _Run:
             queue.extend(self._done(effect))
 
     def _done(self, effect: Effect) -> list[Effect]:
-        """Perform one effect; what came of it."""
+        """Perform one effect. Returns further effects."""
         if isinstance(effect, effects.Callout):
             self.waiting.append(effect)
             if not self.late_replies:
@@ -229,13 +229,13 @@ class _Run:
         return waiting
 
     def _answer_waiting(self) -> None:
-        """Reply to what waits, and to what is asked for because of that."""
+        """Reply to waiting callouts, and to those that the replies cause."""
         while callouts := self._taken():
             for callout in callouts:
                 self._perform(self._replies(callout))
 
     def _replies(self, callout: effects.Callout) -> list[Effect]:
-        """Give a callout the replies that its cluster has for it; what came of them."""
+        """Give a callout the replies of its cluster. Returns further effects."""
         answer = self.callouts.get(callout.cluster)
         if callable(answer):
             answer = answer(callout)

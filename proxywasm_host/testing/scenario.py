@@ -1,6 +1,6 @@
-"""One request with what upstream and clusters answer: sent through a filter under test, and written as a test.
+"""One request with the answers of upstream and clusters: sent through a filter under test, or written as a test.
 
-Tests that this library writes (``proxywasm fuzz``, ``proxywasm replay --to pytest``) are made of it.
+Tests that this library writes (``proxywasm fuzz``, ``proxywasm replay --to pytest``) come from it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MANY = 40
 
 @dataclass(frozen=True)
 class Scenario:
-    """A request, and what it meets."""
+    """A request, and the answers that it gets."""
 
     method: str = "GET"
     url: str = "/"
@@ -31,13 +31,13 @@ class Scenario:
     trailers: Sequence[tuple[str, str]] = ()
     properties: Mapping[str, Any] = field(default_factory=dict)
     upstream: Any = None
-    """What upstream answers; ``None``: what it answers if a test does not say."""
+    """Upstream's answer; ``None`` for the default."""
     answers: Mapping[tuple[str, str], Any] = field(default_factory=dict)
-    """What clusters answer, by ``http``, ``grpc`` or ``redis`` and the cluster's name."""
+    """Answers of clusters, by ``http``, ``grpc`` or ``redis`` and the cluster's name."""
     leaves_after: int | None = None
-    """The client leaves after so many chunks; ``None``: it stays."""
+    """Number of chunks after which the client leaves; ``None`` if it stays."""
     patience: float | None = None
-    """The proxy waits for so many seconds, then it ends the request; ``None``: nothing takes too long."""
+    """Seconds after which the proxy ends the request; ``None`` for never."""
 
     # -- Sent ----------------------------------------------------------------------------------------------------
 

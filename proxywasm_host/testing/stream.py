@@ -24,13 +24,13 @@ __all__ = ["HttpExchange", "TcpConnection"]
 GONE = "upstream_reset_before_response_started{connection_termination}"
 NO_UPSTREAM = b"upstream connect error or disconnect/reset before headers. reset reason: connection termination"
 MOST_CHANGES = 12
-"""Lines that `HttpExchange.changes` tells of a message."""
+"""Most lines about a message in `HttpExchange.changes`."""
 
 
 class HttpExchange:
     """One request and its response, fed part by part; several may be open at a time. Made by `FilterUnderTest.stream`.
 
-    What was not said of the request when it was made is said here; `result` is what has become of it so far.
+    Parts of the request that were not given at the start are fed here; `result` is the result so far.
     """
 
     def __init__(self, chain: FilterUnderTest, request: Request, properties: dict[str, PropertyValue]) -> None:
@@ -86,7 +86,7 @@ class HttpExchange:
         return self._feed("response trailers", self.stream.response_trailers, pairs)
 
     def _part(self, direction: int) -> _Parts:
-        """What has been fed of a message; a test may feed a body without headers, to see that it is refused."""
+        """The fed part of a message; a test may feed a body without headers, to see that it is refused."""
         return self._fed.setdefault(direction, _Parts([], False))
 
     def _feed(self, what: str, event: Callable[..., list[Effect]], part: Any, *end: bool) -> HttpExchange:
@@ -94,14 +94,14 @@ class HttpExchange:
         return self
 
     def send(self) -> HttpExchange:
-        """Feed the whole request, and wait (see `FilterUnderTest.patience`) while something of it is paused."""
+        """Feed the whole request, and wait (see `FilterUnderTest.patience`) while a part of it is paused."""
         request = self.request
         self._message(request, self.request_headers, self.request_body, self.request_trailers)
         self.wait()
         return self
 
     def respond(self, answer: Any = None) -> HttpExchange:
-        """Feed a whole response, `answer` or what the chain's ``upstream`` says to what it got, and wait likewise."""
+        """Feed a whole response, `answer` or that of the chain's ``upstream``, and wait likewise."""
         if self.over:
             return self
         got = self._message_of(REQUEST)
@@ -124,7 +124,7 @@ class HttpExchange:
         return self
 
     def upstream_gone(self) -> HttpExchange:
-        """Upstream breaks off: the client is answered 503, as by Envoy, if the response has not begun."""
+        """Let upstream break off: the client is answered 503, as by Envoy, if the response has not begun."""
         stream = self.stream
 
         def gone() -> list[Effect]:
@@ -137,7 +137,7 @@ class HttpExchange:
         return self
 
     def time_out(self) -> HttpExchange:
-        """The proxy has waited for too long: the client is answered 408 or 504, as by Envoy's idle time-out."""
+        """Let the proxy give up waiting: the client is answered 408 or 504, as by Envoy's idle timeout."""
         self._harness.feed("time-out", 0, True, self.stream.time_out)
         return self
 
@@ -157,7 +157,7 @@ class HttpExchange:
             trailers(message.trailers)
 
     def wait(self) -> None:
-        """Let time pass until nothing of it is paused any more, nothing is due, or the chain's patience is over."""
+        """Let time pass until nothing is paused, no event is due, or the chain's patience is over."""
         clock = self._harness.clock
         until = clock.now_ns + int(self.chain.patience * 1e9)
         while self.stream.paused and not self.over:
@@ -168,7 +168,7 @@ class HttpExchange:
 
     @property
     def over(self) -> bool:
-        """Whether upstream has no more to say: it was answered on the way, or was reset."""
+        """Whether upstream is not needed any more, because of a local response or a reset."""
         return self.stream.local is not None or self.stream.reset_details is not None or self._closed
 
     # -- Out -----------------------------------------------------------------------------------------------------
@@ -198,7 +198,7 @@ class HttpExchange:
         return f"{request.method} {request.scheme}://{request.authority}{request.path}: {', '.join(ended)}"
 
     def changes(self) -> Iterator[str]:
-        """What the filters changed, a line each: ``request +x-wasm: hello``."""
+        """The filters' changes, a line each: ``request +x-wasm: hello``."""
         for direction, which in ((REQUEST, "request"), (RESPONSE, "response")):
             came, went = self._fed.get(direction), self._parts.get(direction)
             if came is None or went is None or (direction == RESPONSE and self.stream.local is not None):
@@ -217,7 +217,7 @@ class HttpExchange:
 
     @property
     def result(self) -> Outcome:
-        """What has become of it so far."""
+        """The result so far."""
         stream, harness = self.stream, self._harness
         holding = {}
         for direction, which in ((REQUEST, "request"), (RESPONSE, "response")):
@@ -263,7 +263,7 @@ class HttpExchange:
 
 
 class _Parts:
-    """What has been fed of a message, or has come out."""
+    """The part of a message that has been fed, or has come out."""
 
     def __init__(self, headers: HeaderList, complete: bool) -> None:
         self.headers, self.complete = headers, complete
@@ -271,7 +271,7 @@ class _Parts:
         self.trailers: HeaderList = []
 
     def message(self, direction: int, *, complete: bool | None = None) -> Any:
-        """The `Request` or `Response` that they make."""
+        """The `Request` or `Response` of these parts."""
         kind = Request if direction == REQUEST else Response
         message = kind.of(self.headers, b"", self.trailers, self.complete if complete is None else complete)
         message.chunks = [chunk for chunk in self.chunks if chunk]
@@ -288,7 +288,7 @@ class TcpConnection:
         self.to_upstream = b""
         """What upstream got."""
         self.to_downstream = b""
-        """What the client got."""
+        """The data that the client got."""
         self.close_details: str | None = None
         """Why the filters closed the connection, if they did."""
         harness.restrict(*self.stream._contexts)

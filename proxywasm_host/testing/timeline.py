@@ -1,4 +1,4 @@
-"""A `Recorder` keeps, in order, what guests are called with, do and log."""
+"""A `Recorder` keeps guests' callbacks, hostcalls and log lines in order."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from proxywasm_host.services import GuestLog, LogSink
 __all__ = ["InputEvent", "Invocation", "Recorder", "logs_of", "recording", "refusals", "should_not_be_refused"]
 
 BENIGN = frozenset((Status.NOT_FOUND, Status.EMPTY, Status.CAS_MISMATCH))
-"""Refusals that are part of a filter's everyday life: it looked for something that is not there."""
+"""Refusals that are part of normal work: a read of an absent value."""
 
 
 @dataclass(slots=True, repr=False)
 class Invocation:
-    """One callback: which plugin was called with what, what it returned, and what it did meanwhile.
+    """One callback: plugin, arguments, result, and the hostcalls and log lines in it.
 
     `arguments` begin with the context's id. `result` is ``None`` for a callback without one, or that `failed`.
     """
@@ -46,12 +46,12 @@ class Invocation:
 
 
 def should_not_be_refused(call: Call) -> bool:
-    """Whether a hostcall was refused for another reason than that something is not there."""
+    """Whether a hostcall was refused, except a read of an absent value."""
     return isinstance(call.result, Refusal) and call.result.status not in BENIGN
 
 
 def refusals(invocations: Iterable[Invocation]) -> list[str]:
-    """The hostcalls that were refused for another reason than that something is not there, each with the reason."""
+    """Refused hostcalls with the reason, except reads of absent values."""
     return [
         f"{invocation.plugin}: {describe(event)}"
         for invocation in invocations
@@ -62,7 +62,7 @@ def refusals(invocations: Iterable[Invocation]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class InputEvent:
-    """A mark in the recorded order: this is given to the filters now (``request headers``, ``tick``, ``end``, …).
+    """A mark in the timeline: an event is fed to the filters now (``request headers``, ``tick``, ``end``, …).
 
     `size` is that of a body in bytes, else the number of headers; `end_stream` whether nothing follows.
     """
@@ -73,11 +73,11 @@ class InputEvent:
 
 
 class Recorder:
-    """Remembers what guests are called with, do and log: a listener and a log sink for one `Host`.
+    """Records guests' callbacks, hostcalls and log lines: a listener and a log sink for one `Host`.
 
     An exchange makes one for itself. Give a host one, ``Host(listener=recorder, services=Services(log=recorder))``,
-    to see what guests do while they are loaded, too. `timeline` holds everything in order; what a guest does in a
-    callback is inside of its `Invocation`.
+    to record guests while they are loaded as well. `timeline` holds everything in order; hostcalls and log lines of
+    a callback are inside of its `Invocation`.
     """
 
     def __init__(self, level: int = LogLevel.TRACE) -> None:
@@ -89,7 +89,7 @@ class Recorder:
 
     @property
     def invocations(self) -> list[Invocation]:
-        """All callbacks in order, each with what the guest did in it."""
+        """All callbacks in order, with their hostcalls and log lines."""
         return [entry for entry in self.timeline if isinstance(entry, Invocation)]
 
     @property
@@ -146,7 +146,7 @@ def recording(host: Host, recorder: Recorder | None, clusters: Container[str]) -
     """Record what the host's guests do, and let them call these clusters, too.
 
     `recorder` is the host's own if there is one and ``None`` is given, else a new one with the level of the host's log.
-    Whoever else listened or took log lines does so still.
+    Other listeners and log sinks stay in place.
     """
     listener, services = host._listener, host.services
     if recorder is None:
@@ -177,7 +177,7 @@ class _BothLogs:
 
 
 class _Either:
-    """What is in one container or in another."""
+    """The entries of two containers."""
 
     def __init__(self, *containers: Container[str]) -> None:
         self._containers = containers

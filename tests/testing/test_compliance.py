@@ -80,7 +80,7 @@ def test_an_engine_is_named_in_any_of_these_ways(tmp_path):
 def test_one_that_is_not_named_is_asked_for(tmp_path):
     found, said = outcomes(tmp_path, "class TestNone(EngineComplianceSuite): pass", "-k", "no_result")
     assert found == {"ERROR": {"TestNone::test_no_result_is_none"}}
-    assert 'say which engine is to be tested: engine = "package.module:Class"' in said
+    assert 'set the engine to test: engine = "package.module:Class"' in said
 
 
 def test_what_an_engine_does_not_declare_is_skipped_and_told(tmp_path):

@@ -1,4 +1,4 @@
-"""What every engine has to do. It asks for capabilities, never for an engine's name."""
+"""The tests that every engine must pass. They check capabilities, never an engine's name."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class EngineComplianceSuite(
 ):
     """Tests of the engine protocol, `proxywasm_host.engine.protocol`, for pytest.
 
-    Subclass it and say which engine; what that does not declare in its `Capabilities` is skipped::
+    Subclass it and set the engine; tests of capabilities that it does not declare are skipped::
 
         class TestMyEngine(EngineComplianceSuite):
             engine = "my_package:MyEngine"
 
-    An override of the fixture ``engine`` does as well. Each test is a method, to be overridden where a difference is
-    meant; `Life.instances` and `Life.seconds` bound the one that takes long.
+    You can also override the fixture ``engine``. Each test is a method, which you can override where a difference is
+    intended; `Life.instances` and `Life.seconds` bound the longest one.
     """

@@ -1,4 +1,4 @@
-"""The suite's guests in binary form, so that an assembler is needed only by those who change them.
+"""The suite's guests in binary form, so that an assembler is needed only to change them.
 
 ``assembled.txt`` holds a line for each WebAssembly text in this package: its digest, and the module in hexadecimal.
 ``tests/testing/assemble.py`` writes it, and a test compares.
@@ -24,7 +24,7 @@ def wasm(text: str) -> bytes:
 
 
 def digest(text: str) -> str:
-    """What a text is found by."""
+    """The key of a text."""
     return blake2b(text.encode(), digest_size=8).hexdigest()
 
 

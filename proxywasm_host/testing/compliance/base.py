@@ -1,4 +1,4 @@
-"""The engine that is tested, and how tests get at it."""
+"""The engine under test, and fixtures for it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Base:
     engine: ClassVar[Any] = None
     """The engine: ``"package.module:Class"``, the class, or a name that the registry knows. Or override the fixture."""
     options: ClassVar[Mapping[str, Any]] = {}
-    """What the engine is opened with."""
+    """Options for opening the engine."""
 
     @pytest.fixture(name="engine")
     def _engine(self) -> Engine:
@@ -75,13 +75,13 @@ def instantiate(engine: Engine, text: str, handler: Callable[..., object], **opt
 
 
 def is_remade(memory: Memory) -> bool:
-    """Whether each `view` is a new one, which allows growth to move what it shows (see `Memory`)."""
+    """Whether each `view` is a new object, so that memory may move when it grows (see `Memory`)."""
     return isinstance(getattr(type(memory), "view", None), property)
 
 
 def _open(target: Any, options: Mapping[str, Any]) -> Engine:
     if target is None:
-        raise TypeError('say which engine is to be tested: engine = "package.module:Class"')
+        raise TypeError('set the engine to test: engine = "package.module:Class"')
     if isinstance(target, str) and ":" not in target:
         return open_engine(target, **options)
     if isinstance(target, str):

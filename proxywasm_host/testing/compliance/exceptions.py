@@ -1,4 +1,4 @@
-"""What a host function raises, on its way out through layers of guest and host."""
+"""Exceptions of host functions, which pass through layers of guest and host."""
 
 from __future__ import annotations
 

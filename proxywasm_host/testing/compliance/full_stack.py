@@ -1,4 +1,4 @@
-"""Calls from where Python's stack is nearly full: each of them is made, or is a RecursionError that harms nothing."""
+"""Calls while Python's stack is nearly full: each succeeds, or is a RecursionError without further harm."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def _fill(depth: int, last: Callable[[], object]) -> object:
 
 
 def _fill_from_c(depth: int, last: Callable[[], object]) -> object:
-    """The same with C between the calls, of which CPython ≥ 3.12 has a count of its own."""
+    """The same with C between the calls, which CPython ≥ 3.12 counts separately."""
     return next(map(_fill_from_c, (depth - 1,), (last,))) if depth else last()
 
 
 def _depths(fill: _Fill, step: int = 1) -> Iterator[int]:
-    """None, and from a hundred calls before the stack is full to where not even nothing can be called."""
+    """Depths from a hundred calls before the stack is full to where no call is possible."""
     deepest = 0
     while _outcome(partial(fill, deepest, int)) == 0:
         deepest += 1
@@ -57,8 +57,8 @@ class FullStack(Base):
 
     @pytest.fixture
     def quiet_finalizers(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        """Finalizers fail on a full stack: those of other garbage do not run, and nobody is told of those that do."""
-        monkeypatch.setattr(sys, "unraisablehook", deque[object](maxlen=0).append)  # which needs no stack of its own
+        """Keeps finalizers of other garbage from running: they fail on a full stack. Silences the others."""
+        monkeypatch.setattr(sys, "unraisablehook", deque[object](maxlen=0).append)  # which needs no stack
         gc.collect()
         gc.disable()
         yield

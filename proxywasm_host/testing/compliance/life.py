@@ -1,4 +1,4 @@
-"""How long things live: closing, dropping, and giving back what was taken."""
+"""The life of objects: closing, dropping, and freeing resources."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Life(Base):
     """Closing and dropping."""
 
     instances: ClassVar[int] = 10_000
-    """Over how many instances memory has to stay flat …"""
+    """Number of instances over which memory must not grow …"""
     seconds: ClassVar[float] = 5.0
-    """… or how long to go on, if that is over first: the bound is then in proportion."""
+    """… or seconds, if those are over first; the bound is proportional then."""
 
     def test_calls_are_refused_after_close(self, engine: Engine) -> None:
         instance = instantiate(engine, _CALL, lambda: None)
@@ -119,7 +119,7 @@ class Life(Base):
 
 
 def _resident() -> int:
-    """Bytes of memory that this process has at the moment; at most so far, where one cannot ask for that."""
+    """Bytes of memory of this process at the moment; on some systems the peak."""
     try:
         return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:

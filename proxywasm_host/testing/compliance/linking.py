@@ -1,4 +1,4 @@
-"""Imports: each gets the host function in its place, or the message says which did not."""
+"""Imports: each gets the host function at its place; otherwise the message names the import."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory as both sides see it, while it grows, and calls within calls that allocate in it."""
+"""Memory as both sides see it while it grows, and nested calls that allocate in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading modules, refusing other bytes, and what can be known of one without an instance."""
+"""Loading modules, refusing other bytes, and describing a module without an instance."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def ended(child: int) -> int:
 
 @contextmanager
 def _may_refuse(engine: Engine) -> Iterator[None]:
-    """Let pass a refusal that says what is wrong, if the engine is one that does not go on after a fork."""
+    """Accept a clear refusal, if the engine does not support a fork."""
     try:
         yield
     except RuntimeError as error:
@@ -65,9 +65,9 @@ def _may_refuse(engine: Engine) -> Iterator[None]:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 class Forks(Base):
-    """What was opened before a fork goes on in the child, or says what to do: see the capability ``fork``.
+    """Objects from before a fork go on in the child, or say what to do: see the capability ``fork``.
 
-    Without it, modules and the engine may go on all the same, or refuse as instances do.
+    Without it, modules and the engine may still go on, or refuse as instances do.
     """
 
     def test_an_instance_in_a_child_process(self, engine: Engine, start: Start) -> None:

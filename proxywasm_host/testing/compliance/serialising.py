@@ -1,4 +1,4 @@
-"""Compiled code as bytes: there and back, and refused where it does not belong."""
+"""Compiled code as bytes: written, read, and refused by other engines."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Serialising(Base):
 
     @requires("serialise")
     def test_what_another_engine_serialised_is_refused(self, engine: Engine) -> None:
-        """By those that are installed here."""
+        """Each installed engine refuses the code of the others."""
         for status in list_engines():
             if status.usable and status.capabilities.serialise and status.name != engine.name:
                 theirs = open_engine(status.name).compile(wasm(_SEVEN)).serialise()

@@ -1,4 +1,4 @@
-"""The start function, and what `bind` is for."""
+"""The start function, and the purpose of `bind`."""
 
 from __future__ import annotations
 

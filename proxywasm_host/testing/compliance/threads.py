@@ -1,4 +1,4 @@
-"""Threads: an instance each, and what is said to a second one inside an instance."""
+"""Threads: one instance each, and the error for a second thread inside an instance."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ASK = """(module (import "h" "ask" (func $ask (param i32) (result i32)))
 
 
 def _on_a_thread(run: Callable[[], object]) -> list[BaseException]:
-    """Run on another thread, to its end. Returns what it raised."""
+    """Run a function on another thread, and wait for it. Returns its exception."""
     raised: list[BaseException] = []
 
     def work() -> None:

@@ -160,7 +160,7 @@ class Traps(Base):
         "order", [("enable", "make"), ("make", "enable"), ("make", "trap", "enable"), ("enable", "make", "disable")]
     )
     def test_faulthandler_does_not_come_between(self, engine: Engine, order: Sequence[str]) -> None:
-        """Traps may be signals, and so is what faulthandler waits for: whichever came first. It may end the process."""
+        """Traps may be signals, which faulthandler handles too, in either order. A fault may end the process."""
         instances: list[Instance] = []
 
         def trap() -> None:

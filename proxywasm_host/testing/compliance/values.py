@@ -1,4 +1,4 @@
-"""Values on their way in and out: every type at its edges, every bit of it."""
+"""Values in both directions: every type at its limits, with every bit."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ _SINGLES = [0.0, -0.0, 0.5, -1.5, math.inf, -math.inf, 2.0**-149, 2.0**-126, 3.4
 
 
 class Values(Base):
-    """Values on their way in and out."""
+    """Values in both directions."""
 
     @pytest.fixture
     def seen(self) -> list[tuple[float, ...]]:
-        """What the host functions of `echo` were given."""
+        """The arguments that the host functions of `echo` got."""
         return []
 
     @pytest.fixture
