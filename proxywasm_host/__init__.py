@@ -1,6 +1,6 @@
 """A Proxy-Wasm host: run filters that were built for Envoy, Istio, Kong or Higress in a Python program.
 
-A `Host` loads plugins and makes streams; a stream is fed with events and returns effects, and does no I/O itself.
+A `Host` loads plugins and makes streams. You feed events to a stream; it returns effects, and does no I/O itself.
 """
 
 from importlib import import_module
@@ -89,7 +89,7 @@ _HOME = {
     "proxywasm_host.runtime.tcp": "TcpStream",
     "proxywasm_host.services": "Services",
 }
-"""Where each public name lives: imported when it is first asked for, so that the package itself costs nothing."""
+"""The module of each public name, which is imported on first use, so that importing the package is fast."""
 _MODULES = {name: module for module, names in _HOME.items() for name in names.split()}
 
 

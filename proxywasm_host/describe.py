@@ -28,19 +28,19 @@ __all__ = [
 ]
 
 SHOWN = 60
-"""Characters of a value that are shown within a line."""
+"""Most characters of a value in a line."""
 
 PAUSE = "PAUSE"
 CALLER = {"request": "client", "response": "upstream"}
 
 
 def text(data: bytes) -> str:
-    r"""Header names and values as one reads them; bytes that are no UTF-8 as ``\\xff``, `printable`."""
+    r"""Header names and values as readable text, `printable`; bytes that are not UTF-8 become ``\\xff``."""
     return printable(data.decode("utf-8", "backslashreplace"))
 
 
 def quoted(data: bytes) -> str:
-    """The beginning of some content, in quotes, and its size if that is not all."""
+    """The beginning of some content in quotes, and its size if there is more."""
     shown = repr(data[:SHOWN])[1:]
     return shown if len(data) <= SHOWN else f"{shown}… ({len(data)} bytes)"
 
@@ -79,7 +79,7 @@ def callback_text(invocation: Invocation) -> str:
 
 
 def action_text(row: Callback, result: int | None) -> str:
-    """What a callback returned, by name; empty if it returns nothing."""
+    """The result of a callback, by name; empty if it has none."""
     if row.result is None or result is None:
         return ""
     if row.result is bool:
@@ -107,7 +107,7 @@ READS = frozenset(
 
 
 def is_worth_telling(call: Call) -> bool:
-    """Whether a hostcall changed something, or was refused and should not have been."""
+    """Whether a hostcall is worth a line: it changed something, or its refusal matters."""
     if call.row.name in WASI_NAMES:
         return False
     if isinstance(call.result, Refusal):
@@ -125,7 +125,7 @@ def _map_of(callback: str) -> int | None:
 
 
 def _place(map: int, callback: str) -> str:
-    """Which map is meant, where the callback does not say it."""
+    """The name of a map, where the callback does not imply it."""
     return "" if map == _map_of(callback) else f" ({MapType(map).name.lower().replace('_', ' ')})"
 
 
@@ -138,7 +138,7 @@ def _buffer_change(buffer: int, start: int, length: int, data: bytes) -> str:
 
 
 def hostcall_text(call: Call, callback: str) -> tuple[str, str]:
-    """What a hostcall did as (verb, object); `callback` is the key of the one that runs."""
+    """A hostcall as (verb, object); `callback` is the key of the current callback."""
     if isinstance(call.result, Refusal) or call.args is None:
         return "refused", describe(call).removeprefix("proxy_")
     args: tuple[Any, ...] = call.args
@@ -171,7 +171,7 @@ def hostcall_text(call: Call, callback: str) -> tuple[str, str]:
 
 
 def event_text(mark: InputEvent) -> str:
-    """A heading for what is fed to the filters."""
+    """A heading for an event that is fed to the filters."""
     which, _, part = mark.what.partition(" ")
     if which not in CALLER:
         return {"tick": "time passes: tick", "end": "the stream ends"}.get(mark.what, mark.what)
@@ -182,7 +182,7 @@ def event_text(mark: InputEvent) -> str:
 
 
 def effect_text(effect: effects.Effect) -> str:
-    """What comes out of the filters, in a few words."""
+    """An effect of the filters, in a few words."""
     end = ", end of stream" if getattr(effect, "end_stream", False) else ""
     if isinstance(effect, (effects.RequestHeaders, effects.ResponseHeaders)):
         return f"{_receiver(effect)} gets headers{end}"

@@ -1,4 +1,4 @@
-"""Makes instances of frozen dataclasses quick to make, where many are made for each request."""
+"""Speeds up making instances of frozen dataclasses, for classes with many instances in each request."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The errors of this library. Each message says what was wrong, where, and what to do.
+"""The errors of this library. Each message says what is wrong, where, and what to do.
 
-All errors are in one tree; docs/api.md lists them. Those of one part are where that part is: `Trap` in
+All errors are in one tree; docs/api.md lists them. Errors of one part are in the module of that part: `Trap` in
 `engine.protocol`, `QuotaExceeded` in `services`, `PluginError` in `runtime.failure`.
 """
 
@@ -15,7 +15,7 @@ __all__ = ["ConfigError", "EngineUnavailable", "ModuleError", "ProxyWasmError", 
 class ProxyWasmError(Exception):
     """Base of all errors that this library raises on purpose.
 
-    `code` is one word for each class, for logs, metrics and whoever must tell errors apart by text. It does not change.
+    `code` is one word for each class, which never changes, for logs, metrics and comparisons.
     """
 
     code: ClassVar[str] = "error"

@@ -1,7 +1,7 @@
 """Loads the optional C extensions, the library's own and those of engines; the version of their common header.
 
-They are released apart, so that what one hands to another is a capsule whose name carries the version of
-``include/proxywasm_host.h``. Of another version it is left alone, and calls go through Python.
+They are released separately, so they pass capsules to each other whose name contains the version of
+``include/proxywasm_host.h``. A capsule of another version is not used, and calls go through Python.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ NATIVE_ABI = 1
 
 
 def checksum(files: Iterable[Path]) -> int | None:
-    """A number that is another one for other names and contents of files, in any order; ``None`` for no files."""
+    """A checksum of the names and contents of files, in any order; ``None`` without files."""
     number = None
     for path in sorted(files):
         number = zlib.crc32(path.read_bytes(), zlib.crc32(path.name.encode(), number or 0))
@@ -28,9 +28,9 @@ def checksum(files: Iterable[Path]) -> int | None:
 
 
 def fingerprint(sources: Path) -> int | None:
-    """The checksum of the C files in a directory; ``None`` where there are none.
+    """The checksum of the C files in a directory; ``None`` without C files.
 
-    An extension that was built from them has it as its ``FINGERPRINT`` (``setup.py``).
+    An extension built from them has it as its ``FINGERPRINT`` (``setup.py``).
     """
     return checksum(path for path in sources.iterdir() if path.suffix in (".c", ".h")) if sources.is_dir() else None
 
@@ -38,8 +38,8 @@ def fingerprint(sources: Path) -> int | None:
 def load(name: str) -> tuple[Any, str]:
     """The extension `name`, or ``None``; and a note that says whether it is in use.
 
-    It is left alone where ``PROXYWASM_NATIVE=no`` says so; where its sources are beside it, in ``native/``, and are not
-    those that it was built from, as after a change in a checkout; and where it knows another native ABI than this core.
+    It is not used with ``PROXYWASM_NATIVE=no``; if it was built from other sources than those beside it in ``native/``,
+    as after a change in a checkout; or if its native ABI is not that of this core.
     """
     if os.environ.get("PROXYWASM_NATIVE", "").lower() in ("no", "0", "off", "false"):
         return None, "off, as PROXYWASM_NATIVE says"
@@ -55,7 +55,7 @@ def load(name: str) -> tuple[Any, str]:
         package = name.partition(".")[0].replace("_", "-")
         return None, (
             f"off: it was built for native ABI {built_for}, and this proxywasm-host has {NATIVE_ABI}: "
-            f"install {package} of a version that fits"
+            f"install a matching version of {package}"
         )
     return module, "on"
 

@@ -1,4 +1,4 @@
-"""What an embedder needs to add hostcalls of its own: see `proxywasm_host.abi.custom`."""
+"""The names that an embedder needs to add hostcalls: see `proxywasm_host.abi.custom`."""
 
 from proxywasm_host.abi.context import Context, VmState
 from proxywasm_host.abi.custom import CustomHostcall, hostcall

@@ -1,4 +1,4 @@
-"""As much of protobuf's wire format as the host needs for filters: the fields of one message, in order."""
+"""The part of protobuf's wire format that the host needs for filters: the fields of one message, in order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["field", "fields"]
 VARINT, LENGTH_DELIMITED = 0, 2
 FIXED_SIZES = {1: 8, 5: 4}
 MAX_FIELDS = 1024
-"""Fields of one message: a guest must not keep the host reading."""
+"""Most fields of one message: a guest must not keep the host busy with reading."""
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
@@ -25,7 +25,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def field(number: int, value: int | bytes | str) -> bytes:
-    """One field of a message: a number that is not negative as a varint, anything else with its length."""
+    """One field of a message: a number (not negative) as a varint, anything else with its length."""
     if isinstance(value, int):
         return _written(number << 3 | VARINT) + _written(value)
     content = value.encode() if isinstance(value, str) else value
@@ -37,9 +37,9 @@ def _written(value: int) -> bytes:
 
 
 def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Number and content of each field: an integer, or the bytes of what is longer.
+    """Number and content of each field: an integer, or bytes.
 
-    Raises (at the field that is damaged): ValueError, IndexError.
+    Raises (at a damaged field): ValueError, IndexError.
     """
     at = count = 0
     while at < len(data):

@@ -1,7 +1,7 @@
-"""The command that installs a missing part of this project, as it works where it is printed.
+"""The command that installs a missing part of this project, in the form that works on this machine.
 
-From a checkout, or from what was installed from one, that is the checkout itself: in no index is what it holds. Else it
-is the distribution's name.
+In a checkout, or if the installation came from one, the command installs from that checkout, because no package index
+has its content. Otherwise it names the distribution.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ def install_extra(name: str) -> str:
 
 
 def install_engine(distribution: str, *more: str, upgrade: bool = False) -> str:
-    """The command that installs, or upgrades, an engine: a distribution of ours or of somebody else.
+    """The command that installs or upgrades an engine, of ours or of another project.
 
-    `more` are further requirements that it has to be installed with.
+    `more` are further requirements to install with it.
     """
     root, editable = _checkout()
     if root is None:
@@ -50,7 +50,7 @@ def install_data_plane() -> str:
 
 
 def missing(extra: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
-    """The error that says what to install, instead of one that an import of what an extra brings has raised."""
+    """An error that says which extra to install, from the error of an import."""
     if (error.name or "").startswith("proxywasm_"):
         return error
     return ModuleNotFoundError(f"{error.name} is not installed: {install_extra(extra)}", name=error.name)
@@ -66,7 +66,7 @@ def _pip(what: str, *more: str, upgrade: bool = False, editable: bool = False) -
 
 
 def _shown(path: Path, root: Path) -> str:
-    """A path in a checkout as one types it here: short, if this is the checkout's root."""
+    """A path in a checkout, short if the current directory is the checkout's root."""
     if root != _here():
         return str(path)
     return "." if path == root else f"./{path.relative_to(root)}"
@@ -80,7 +80,7 @@ def _here() -> Path | None:
 
 
 def _checkout() -> tuple[Path | None, bool]:
-    """The root of the checkout that we run or were installed from, if there is one; and whether that is editable."""
+    """The root of the checkout from which we run or were installed, if any; and whether that is editable."""
     origin = _origin()
     beside = Path(__file__).resolve().parent.parent
     parts = urlsplit(origin.get("url", ""))
@@ -93,7 +93,7 @@ def _checkout() -> tuple[Path | None, bool]:
 
 
 def _origin() -> dict[str, Any]:
-    """What pip noted of where we were installed from (PEP 610)."""
+    """pip's record of the source of this installation (PEP 610)."""
     from importlib.metadata import distributions  # noqa: PLC0415 - takes long to import
 
     noted = (found.read_text("direct_url.json") for found in distributions(name=NAME))

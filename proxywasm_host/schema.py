@@ -6,8 +6,7 @@
 A row is: number, name, type. The type is a scalar of protobuf, another message of the same description, one of its
 enums, or ``Struct``. "*" after it is a list, "?" is optional, "|name" a member of that oneof.
 
-The descriptions are in a pool of their own: generated code of the same messages, which a program may have, is not
-touched.
+The descriptions are in a separate pool, so a program may also have generated code for the same messages.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ Rows = Mapping[str, tuple[tuple[int, str, str], ...]]
 
 
 def described(package: str, messages: Rows, enums: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
-    """The classes of these messages by name. `enums` have the names of their values, numbered from 0."""
+    """The classes of these messages by name. `enums` are lists of names of values, numbered from 0."""
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(struct_pb2.DESCRIPTOR.serialized_pb)
     file = descriptor_pb2.FileDescriptorProto(
@@ -55,7 +54,7 @@ def _add(
         field.type, field.type_name = types[word]
     else:
         field.type = field.Type.Value(f"TYPE_{word.upper()}")
-    if kind.endswith("?"):  # a oneof of its own is how proto3 tells that a number is there
+    if kind.endswith("?"):  # in proto3, a separate oneof tells whether a number is present
         field.proto3_optional = True
         oneof = f"_{name}"
     if oneof:

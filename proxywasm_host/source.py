@@ -1,4 +1,4 @@
-"""Filters as source files: packed into a module by what is installed for their suffix.
+"""Filters as source files, which an installed distribution packs into a module, by their suffix.
 
 A distribution offers that under the entry-point group ``proxywasm_host.sources``, as ``py = "package:function"``: the
 function takes the path of a file that ends in ``.py`` and returns the bytes of a module. It raises ModuleError, with
@@ -26,7 +26,7 @@ def is_source(path: str | os.PathLike[str]) -> bool:
 
 
 def packer(path: str | os.PathLike[str]) -> Callable[[Path], bytes]:
-    """What makes modules of files such as this one. Raises: ModuleError, if nothing is installed for it."""
+    """The function that packs this kind of file. Raises: ModuleError, if nothing is installed for it."""
     from importlib.metadata import entry_points  # noqa: PLC0415 - takes half of our time to import
 
     suffix = Path(path).suffix[1:]
@@ -38,8 +38,8 @@ def packer(path: str | os.PathLike[str]) -> Callable[[Path], bytes]:
 
 
 def read_filter(path: str | os.PathLike[str], most: int | None = None) -> bytes:
-    """The module of a filter's file; not much more of it than `most` bytes. Raises: OSError, ModuleError."""
+    """The module of a filter's file; reads little more than `most` bytes. Raises: OSError, ModuleError."""
     if is_source(path):
         return packer(path)(Path(path))
     with open(path, "rb") as file:
-        return file.read() if most is None else file.read(most + 1)  # which is one too many
+        return file.read() if most is None else file.read(most + 1)  # one byte too many

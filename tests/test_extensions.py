@@ -140,7 +140,7 @@ def test_an_extension_of_another_native_abi_is_left_alone(monkeypatch):
     monkeypatch.delenv("PROXYWASM_NATIVE", raising=False)
     assert extension.load(module.__name__) == (
         None,
-        "off: it was built for native ABI 999, and this proxywasm-host has 1: install proxywasm-engine-other of a version that fits",
+        "off: it was built for native ABI 999, and this proxywasm-host has 1: install a matching version of proxywasm-engine-other",
     )
 
 

@@ -9,14 +9,14 @@ __all__ = ["Clock", "ManualClock", "SystemClock"]
 
 
 class Clock(Protocol):
-    """Where the time comes from."""
+    """A source of time."""
 
     def time_ns(self) -> int:
         """Nanoseconds since 1970, UTC."""
         ...
 
     def monotonic_ns(self) -> int:
-        """Nanoseconds since some fixed point; never goes back."""
+        """Nanoseconds since a fixed point, which never decrease."""
         ...
 
 
@@ -41,11 +41,11 @@ class ManualClock:
         self._start = time_ns - 1_000_000_000
 
     def time_ns(self) -> int:
-        """The time that it stands at, in nanoseconds since 1970."""
+        """Its current time, in nanoseconds since 1970."""
         return self._now
 
     def monotonic_ns(self) -> int:
-        """Nanoseconds since it was made, and a second."""
+        """Nanoseconds since it was made, plus one second."""
         return self._now - self._start
 
     def advance(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Foreign functions: calls that a host offers beyond the ABI, by name.
+"""Foreign functions: calls by name that a host offers beyond the ABI.
 
 Source of the built-in ones: ``foreign.cc`` of Envoy.
 """
@@ -13,9 +13,9 @@ from proxywasm_host.services.signatures import sign, verify_signature
 __all__ = ["BUILT_IN", "ForeignCallFailed", "ForeignFunction"]
 
 MAX_ARGUMENT = 1 << 20
-"""Bytes that are compressed or uncompressed at once. No deadline ends a foreign function, so each must be quick."""
+"""Most bytes of an argument. No deadline ends a foreign function, so each must be fast."""
 MAX_UNCOMPRESSED = 8 << 20
-"""Bytes that ``uncompress`` gives at most."""
+"""Most bytes of the result of ``uncompress``."""
 MAX_THOROUGH = 128 << 10
 """Bytes that are compressed with zlib's usual level, which for some content takes ten times as long as the fast one."""
 FAST = 4
@@ -33,7 +33,7 @@ def _check_size(arguments: bytes) -> None:
 
 
 def uncompress(arguments: bytes) -> bytes:
-    """What a zlib stream of at most 1 MiB holds; SERIALIZATION_FAILURE if it is damaged or holds more than 8 MiB."""
+    """The content of a zlib stream of at most 1 MiB; SERIALIZATION_FAILURE if it is damaged or has more than 8 MiB."""
     _check_size(arguments)
     stream = zlib.decompressobj()
     try:

@@ -25,7 +25,7 @@ _ESCAPED |= {code: f"\\u{code:04x}" for code in range(0xD800, 0xE000)}
 
 
 def printable(text: str) -> str:
-    r"""A guest's text on one line of a log or a terminal: what would begin another line, or control it, is escaped.
+    r"""A guest's text on one line of a log or a terminal: characters that begin a line or control it are escaped.
 
     ``\\n`` and ``\\x1b`` stand for line feed and ESC; tabs stay. So are the characters that change the direction
     of writing, by which a line can be made to look like another.
@@ -48,7 +48,7 @@ class LogSink(Protocol):
     """Takes the lines that guests log."""
 
     level: int
-    """The lowest level that is wanted: what ``proxy_get_log_level`` tells the guest."""
+    """The lowest level that is logged: the result of ``proxy_get_log_level``."""
 
     def log(self, line: GuestLog) -> None:
         """Take one line. Called while the guest runs: it must be quick and must not raise."""
@@ -56,7 +56,7 @@ class LogSink(Protocol):
 
 
 class StandardLogging:
-    """Sends lines to the standard library's loggers ``proxywasm_host.guest.<plugin>``, made `printable`."""
+    """Sends `printable` lines to the standard library's loggers ``proxywasm_host.guest.<plugin>``."""
 
     def __init__(self, level: int = 2) -> None:
         self.level = level

@@ -14,9 +14,9 @@ __all__ = ["BUCKETS", "COUNTER", "GAUGE", "HISTOGRAM", "Histogram", "InMemoryMet
 
 COUNTER, GAUGE, HISTOGRAM = range(3)
 METRIC, SAMPLE = 256, 40
-"""Bytes that a metric costs beside its name, and a sample of a histogram."""
+"""Bytes of a metric beside its name, and of a sample of a histogram."""
 BUCKETS = (0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1e3, 2.5e3, 5e3, 1e4, 3e4, 6e4, 3e5, 6e5, 1.8e6, 3.6e6)
-"""Upper bounds of what guests record in histograms: those of Envoy."""
+"""Upper bounds of the buckets of histograms: those of Envoy."""
 
 
 class Histogram:
@@ -33,18 +33,18 @@ class Histogram:
         self.sum += value
 
     def snapshot(self) -> dict[str, Any]:
-        """What was counted, as JSON has it."""
+        """The counts, in the form of JSON."""
         return {"bounds": self.bounds, "counts": list(self.counts), "sum": self.sum}
 
 
 class Metrics(Protocol):
     """Where metrics are kept, by kind (`COUNTER`, `GAUGE`, `HISTOGRAM`) and name. Safe to use from several threads.
 
-    The rules of the ABI (a counter only grows, a histogram cannot be read) are kept by the hostcalls.
+    Hostcalls enforce the rules of the ABI (a counter only grows, a histogram cannot be read).
     """
 
     def define(self, kind: int, name: str) -> None:
-        """Make the metric known, with the value 0. Raises: QuotaExceeded, if it is new and too much is kept."""
+        """Define the metric, with the value 0. Raises: QuotaExceeded, if it is new and the quota is used up."""
         ...
 
     def add(self, kind: int, name: str, amount: int) -> None:
@@ -52,7 +52,7 @@ class Metrics(Protocol):
         ...
 
     def record(self, kind: int, name: str, value: int) -> None:
-        """Set a gauge, or note a value in a histogram."""
+        """Set a gauge, or add a value to a histogram."""
         ...
 
     def get(self, kind: int, name: str) -> int:
@@ -61,7 +61,7 @@ class Metrics(Protocol):
 
 
 def by_kind(values: Mapping[tuple[int, str], int], histograms: Mapping[str, Histogram]) -> dict[str, dict[str, Any]]:
-    """Metrics as JSON has them: ``counters``, ``gauges`` and ``histograms`` by name."""
+    """Metrics in the form of JSON: ``counters``, ``gauges`` and ``histograms`` by name."""
     return {
         "counters": {name: value for (kind, name), value in values.items() if kind == COUNTER},
         "gauges": {name: value for (kind, name), value in values.items() if kind == GAUGE},
@@ -87,7 +87,7 @@ class InMemoryMetrics:
         self._lock = Lock()
 
     def define(self, kind: int, name: str) -> None:
-        """Make the metric known, with the value 0. Raises: QuotaExceeded, if it is new and there is no room."""
+        """Define the metric, with the value 0. Raises: QuotaExceeded, if it is new and the quota is used up."""
         with self._lock:
             if name in self.samples if kind == HISTOGRAM else (kind, name) in self.values:
                 return
@@ -104,7 +104,7 @@ class InMemoryMetrics:
             self.values[kind, name] = self.values.get((kind, name), 0) + amount
 
     def record(self, kind: int, name: str, value: int) -> None:
-        """Set a gauge, or note a sample of a histogram."""
+        """Set a gauge, or add a sample to a histogram."""
         with self._lock:
             if kind == HISTOGRAM:
                 samples = self.samples.setdefault(name, [])
@@ -122,7 +122,7 @@ class InMemoryMetrics:
         return self.values.get((kind, name), 0)
 
     def snapshot(self) -> dict[str, dict[str, Any]]:
-        """All that is kept, as `by_kind` has it."""
+        """All metrics, in the form of `by_kind`."""
         with self._lock:
             return by_kind(self.values, self.histograms)
 

@@ -1,4 +1,4 @@
-"""Quotas: how much the host may keep for guests, and how much it keeps."""
+"""Quotas: how many bytes the host may keep for guests, and how many it keeps."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ MIB = 1 << 20
 
 
 class QuotaExceeded(ProxyWasmError):
-    """More would be kept than is allowed. The guest gets INTERNAL_FAILURE, and nothing is evicted."""
+    """The host would keep more than is allowed. The guest gets INTERNAL_FAILURE, and nothing is evicted."""
 
     code = "quota_exceeded"
 
 
 class Quota:
-    """So many bytes may be kept of something; ``None`` is no limit. Who shares one between threads has a lock."""
+    """A limit of bytes; ``None`` for no limit. Threads that share one need a lock."""
 
     __slots__ = ("limit", "used", "what")
 
@@ -26,11 +26,11 @@ class Quota:
         self.used = 0
 
     def has(self, size: int) -> bool:
-        """Whether there is room for so many bytes more."""
+        """Whether so many more bytes fit."""
         return self.limit is None or self.used + size <= self.limit
 
     def reserve(self, size: int) -> None:
-        """Note that so many bytes more are kept, or that fewer are. Raises: QuotaExceeded, and nothing is noted."""
+        """Reserve bytes (a negative number releases them). Raises: QuotaExceeded, without a change."""
         used = self.used + size
         if self.limit is not None and used > self.limit and size > 0:
             raise QuotaExceeded(
@@ -39,5 +39,5 @@ class Quota:
         self.used = used
 
     def release(self, size: int) -> None:
-        """Note that so many bytes are no longer kept."""
+        """Release so many bytes."""
         self.used -= size

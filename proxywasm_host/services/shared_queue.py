@@ -1,4 +1,4 @@
-"""Queues by which VMs send each other messages.
+"""Queues with which VMs send each other messages.
 
 Source: ``shared_queue.cc`` of Envoy's host: keyed by vm_id and name, tokens from 1, registering again gives the same
 token, and the newest registrar is notified.
@@ -18,7 +18,7 @@ from proxywasm_host.services.quota import MIB, Quota
 __all__ = ["InMemorySharedQueues", "SharedQueues", "UnknownQueue"]
 
 QUEUE, MESSAGE = 2048, 64
-"""Bytes that a queue costs beside its name, and a message beside its own."""
+"""Bytes of a queue beside its name, and of a message beside its content."""
 
 
 class UnknownQueue(ProxyWasmError, LookupError):
@@ -47,7 +47,7 @@ class SharedQueues(Protocol):
         ...
 
     def enqueue(self, token: int, message: bytes) -> None:
-        """Append a message. Raises: UnknownQueue; QuotaExceeded, if it was not since too much is kept."""
+        """Append a message. Raises: UnknownQueue; QuotaExceeded, if the quota is used up."""
         ...
 
     def dequeue(self, token: int) -> bytes | None:
@@ -77,7 +77,7 @@ class InMemorySharedQueues:
         with self._lock:
             token = self._tokens.get((vm_id, name))
             if token is not None:
-                self._queues[token].on_ready = on_ready  # who registers last is told (shared_queue.cc)
+                self._queues[token].on_ready = on_ready  # the last one to register is notified (shared_queue.cc)
                 return token
             quota = self._quotas.get(vm_id)
             if quota is None:
