@@ -336,7 +336,7 @@ def test_a_connection(harness):
 
 
 def test_gcp_has_few_hostcalls_and_says_which_was_missed(engine):
-    with Harness(engine, profile="gcp") as harness, pytest.raises(PluginError, match="proxy_define_metric is not allowed"):
+    with Harness(engine, profile="gcp") as harness, pytest.raises(PluginError, match="is not allowed to use the capability proxy_define_metric"):
         harness(AUTH, "secret")
 
 
