@@ -62,9 +62,9 @@ __all__ = [
 ]
 
 FORMAT_VERSION = re.compile(r"""^\s*[{,]?\s*["']?_format_version["']?\s*:""", re.MULTILINE)
-"""Recognises a configuration of Kong."""
+"""The key that marks a configuration of Kong."""
 KONG = re.compile(r"^kong\s*[:=]", re.MULTILINE)
-"""Recognises a configuration of ours that names one of Kong."""
+"""The key of a configuration of ours that names one of Kong."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 NAMED = ("root_id", "vm_id", "name", "sha256", "pull_policy", "engine", "failure_policy")
