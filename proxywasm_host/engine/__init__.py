@@ -1,1 +1,5 @@
-"""Wasm engines: what one provides (`protocol`), how it is found (`registry`), how compiled code is kept (`cache`)."""
+"""WebAssembly engines: their interface (`protocol`), finding them (`registry`), and compiled code (`cache`).
+
+A new engine is a separate distribution, like those in the folder ``engines`` of the project; docs/write-an-engine.md
+describes how to write one.
+"""

@@ -1,7 +1,7 @@
-"""What hostcalls need from outside: one small protocol each, with an in-memory default.
+"""Services that hostcalls use: one small protocol each, with an in-memory default.
 
-Rules: nothing here knows the ABI or an engine; nothing blocks, but what is outside of the process (`shared`)
-for a stated time; the same object may serve many VMs and threads.
+Rules: nothing here knows the ABI or an engine. Nothing blocks, except services outside of the process (`shared`), for a
+stated time. The same object may serve many VMs and threads.
 """
 
 from __future__ import annotations
