@@ -1,7 +1,7 @@
 """Reads a module's bytes without an engine: imports, exports, memory, tables, producers.
 
-Only the sections that are needed are read, so that this costs microseconds for a filter of megabytes. Code is not among
-them: `proxywasm_host.abi.code_section` reads that. Whether the module is valid is for the engine to say.
+Only the needed sections are read, which takes microseconds for a filter of megabytes. `proxywasm_host.abi.code_section`
+reads the code. The engine decides whether a module is valid.
 
 Source: WebAssembly core specification, "Binary Format".
 """
@@ -44,7 +44,7 @@ KINDS = ("function", "table", "memory", "global", "tag")
 VALUE_TYPES = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128", 0x70: "funcref", 0x6F: "externref"}
 PAGE = 65536
 MAX_SECTIONS = 10_000
-"""A module has a dozen, and some of no meaning."""
+"""Most sections of a module; a usual one has a dozen."""
 
 FunctionSignature = tuple[tuple[str, ...], tuple[str, ...]]
 """Names of the types of parameters and of results."""
@@ -57,7 +57,7 @@ _NUMBERS = re.compile(b"(?:" + NUMBER + b"){%d}" % _AT_ONCE)
 
 
 class Reader:
-    """A cursor over bytes; any read beyond the end is a truncated module."""
+    """A cursor over bytes; a read beyond the end means that the module is truncated."""
 
     def __init__(self, data: bytes, at: int, end: int) -> None:
         self.data, self.at, self.end = data, at, end
@@ -82,7 +82,7 @@ class Reader:
                 raise ModuleError(f"a number at byte {self.at} is too long: the module is damaged")
 
     def take(self, size: int) -> bytes:
-        """So many bytes. Raises: ModuleError."""
+        """Read so many bytes. Raises: ModuleError."""
         end = self.at + size
         if end > self.end:
             raise ModuleError(f"{size} bytes are promised at byte {self.at}, the module or section ends at {self.end}")
@@ -90,7 +90,7 @@ class Reader:
         return self.data[end - size : end]
 
     def skip_lebs(self, count: int) -> None:
-        """Go past so many numbers."""
+        """Skip so many numbers."""
         while count >= _AT_ONCE and (found := _NUMBERS.match(self.data, self.at, self.end)):
             self.at = found.end()
             count -= _AT_ONCE
@@ -98,11 +98,11 @@ class Reader:
             self.leb()
 
     def name(self) -> str:
-        """A name; what is not UTF-8 is replaced. Raises: ModuleError."""
+        """A name; bytes that are not UTF-8 are replaced. Raises: ModuleError."""
         return self.take(self.leb()).decode("utf-8", "replace")
 
     def vector(self, read: Callable[[], T]) -> list[T]:
-        """A vector, each element of which `read` reads."""
+        """A vector, whose elements `read` reads."""
         return [read() for _ in range(self.leb())]
 
     def limits(self) -> tuple[int, int | None]:
@@ -114,9 +114,9 @@ class Reader:
 
 @dataclass(frozen=True)
 class Binary:
-    """A module as bytes, with what its sections say; each is read when it is first asked for.
+    """A module as bytes, with the content of its sections; each is read on first use.
 
-    Raises: ModuleError, on construction if the bytes are no WebAssembly module or end early.
+    Raises: ModuleError, on construction if the bytes are not a WebAssembly module or end early.
     """
 
     data: bytes
@@ -153,7 +153,7 @@ class Binary:
         return sections
 
     def section(self, wanted: int) -> Reader | None:
-        """What the first section of that id holds, or ``None``."""
+        """Content of the first section with that id, or ``None``."""
         for section, start, end in self.sections:
             if section == wanted:
                 return Reader(self.data, start, end)
@@ -213,7 +213,7 @@ class Binary:
 
     @cached_property
     def export_entries(self) -> list[tuple[str, str, FunctionSignature | None, int]]:
-        """As `exports`, and what number it has among those of its kind, imported ones first."""
+        """As `exports`, with the number of each among those of its kind, imported ones first."""
         entries: list[tuple[str, str, FunctionSignature | None, int]] = []
         imported = [signature for _, _, kind, signature in self.imports if kind == "function"]
         own = self.functions
@@ -250,7 +250,7 @@ class Binary:
 
     @cached_property
     def tables(self) -> list[tuple[int, int | None]]:
-        """(elements at first, maximum or ``None``) of each of the module's own tables."""
+        """(initial elements, maximum or ``None``) of each of the module's own tables."""
         reader = self.section(TABLE)
         return reader.vector(lambda: _table(reader)) if reader else []
 

@@ -49,8 +49,8 @@ __all__ = [
 ]
 
 MAX_CALLOUTS = 256
-"""How many callouts of one plugin to one cluster may be under way, where the cluster does not say. (Envoy: 1024 of all
-of its filters together; a process of ours often has as many file descriptors.)
+"""Default limit of callouts of one plugin to one cluster under way. (Envoy: 1024 for all of its filters together; one
+of our processes often has only as many file descriptors.)
 """
 
 
@@ -65,11 +65,11 @@ class Services:
     shared_queues: SharedQueues = field(default_factory=InMemorySharedQueues)
     foreign_functions: Mapping[str, ForeignFunction] = field(default_factory=lambda: dict(BUILT_IN))
     clusters: Container[str] = frozenset()
-    """Names that callouts may be sent to; any other is refused with BAD_ARGUMENT (gRPC: PARSE_FAILURE)."""
+    """Names of the clusters for callouts; any other is refused with BAD_ARGUMENT (gRPC: PARSE_FAILURE)."""
     upstream_hosts: Callable[[], Mapping[str, str]] = dict
     """Address → information of each upstream host, for Higress's ``proxy_get_upstream_hosts``."""
     random: Callable[[int], bytes] = os.urandom
-    """So many random bytes."""
+    """Returns so many random bytes."""
 
     def __post_init__(self) -> None:
         """Check that services have their methods. Raises: TypeError."""

@@ -1,9 +1,9 @@
-"""Expressions in CEL, over the package cel-expr-python (extra ``cel``): cel-cpp, by which Envoy evaluates them, too.
+"""Expressions in CEL, over the package cel-expr-python (extra ``cel``), which is cel-cpp, as in Envoy.
 
-No deadline ends a foreign function. So an expression is a text of `MAX_TEXT` characters at most and without a loop
-(``all``, ``exists``, ``exists_one``, ``map``, ``filter``; ``has`` is none), and has few regular expressions, which are
-constants and small. The package bounds how deeply it is nested. It is not evaluated where properties are so long that
-it would take more than some hundredths of a second.
+No deadline ends a foreign function. So an expression has at most `MAX_TEXT` characters and no loop (``all``,
+``exists``, ``exists_one``, ``map``, ``filter``), and few regular expressions, which must be small constants. The
+package limits its depth. It is not evaluated if properties are so long that it would take more than some hundredths of
+a second.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ LAST = 0xFFFFFFFF
 MAX_MATCHES = 16
 """Calls of ``matches``."""
 MAX_STATES = 10_000
-"""Of all regular expressions, see `_states`: they take some milliseconds to compile, each time."""
+"""Most states of all regular expressions, see `_states`: each compilation takes some milliseconds."""
 MAX_READ = 4 * MIB
-"""Characters of properties, each as often as it is named."""
+"""Most characters of properties, counting each as often as it is named."""
 MAX_MATCHED = 4_000_000
 """Characters times states."""
 MAX_COMPARED = 1_000_000_000
-"""Characters of texts, times those of what is sought in them by ``contains``."""
+"""Most characters of texts, times those of the text that ``contains`` looks for."""
 EXPRESSION, CHARACTER = 4096, 192
-"""Bytes that an expression takes, and each character of it."""
+"""Bytes of an expression, and of each of its characters."""
 CONSTANT, IDENT, SELECT, CALL, LIST, STRUCT, COMPREHENSION = range(3, 10)
 """Kinds of an ``Expr`` (``cel/expr/syntax.proto``), by the number of its field."""
 TEXT = 6
@@ -52,12 +52,12 @@ STANDARD = frozenset(
         *("getSeconds", "int", "matches", "size", "startsWith", "string", "timestamp", "type", "uint"),
     ]
 )
-"""What can be called: the functions of the language itself. Another is refused where the expression is made."""
+"""Functions that can be called: those of the language. Others are refused when the expression is made."""
 Path = tuple[str, ...]
 
 
 class Expression:
-    """An expression that was read. `paths` are the properties that it asks for, `size` the bytes that it takes.
+    """A parsed expression. `paths` are the properties that it reads, `size` its bytes.
 
     Raises: ForeignCallFailed, with the status for the guest.
     """
@@ -92,7 +92,7 @@ class Expression:
         self.size = EXPRESSION + CHARACTER * len(text)
 
     def evaluate(self, properties: Mapping[str, Any]) -> Any:
-        """Its value, of these properties: dicts by the segments of their names. Raises: ForeignCallFailed."""
+        """Its value for these properties, which are dicts by the segments of names. Raises: ForeignCallFailed."""
         self._check_length(properties)
         try:
             value = self._compiled.eval(data={name: _of_cel(each) for name, each in properties.items()})
@@ -160,7 +160,7 @@ def _environment() -> Any:
 
 
 def _library() -> Any:
-    """Raises: ForeignCallFailed, without the package."""
+    """Import the package. Raises: ForeignCallFailed, without it."""
     try:
         return _environment()
     except ModuleNotFoundError as error:
@@ -168,7 +168,7 @@ def _library() -> Any:
 
 
 def _of_cel(value: Any) -> Any:
-    """A property as the package takes it."""
+    """A property in the package's form."""
     if isinstance(value, Mapping):
         return {str(name): _of_cel(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
@@ -185,7 +185,7 @@ def _of_cel(value: Any) -> Any:
 
 
 def _length(value: Any) -> int:
-    """How many characters there are in a property, or in several."""
+    """Number of characters in a property, or in several."""
     if isinstance(value, Mapping):
         return sum(map(_length, value)) + sum(map(_length, value.values()))
     if isinstance(value, (list, tuple)):
@@ -199,13 +199,13 @@ _ONE = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _CLASSES = re.compile(r"\\[DWS]|\[\^|\[:\^|[^\0-\x7f]|^\.")
-"""What stands for many characters, which UTF-8 writes in many ways."""
+"""Parts that stand for many characters, which UTF-8 writes in many ways."""
 _UNICODE = re.compile(r"\\[pP]")
 _OF_A_CLASS, _OF_UNICODE = 40, 1500
 
 
 def _states(pattern: str) -> int:
-    """About how many instructions RE2 makes of a regular expression; a repetition of what is repeated multiplies."""
+    """Approximate number of RE2's instructions for a regular expression; nested repetitions multiply."""
     groups, last = [0], 0
     for found in _ONE.finditer(pattern):
         part = found[0]
@@ -266,7 +266,7 @@ def _parts(kind: int, number: int, part: bytes) -> Iterator[bytes]:
 
 
 def _path(expression: bytes) -> Path:
-    """The property that an ``Expr`` is: ``request.headers['a']``; empty if it is something else."""
+    """The path of an ``Expr`` that is a property: ``request.headers['a']``; empty for anything else."""
     for kind, body in fields(expression):
         if not isinstance(body, bytes):
             continue
@@ -285,7 +285,7 @@ def _path(expression: bytes) -> Path:
 
 
 def _field(message: bytes, number: int) -> bytes:
-    """A field of a message that is a message or text; empty if it is not there."""
+    """A field with a message or text; empty if it is missing."""
     return _bytes(dict(fields(message)).get(number, b""))
 
 

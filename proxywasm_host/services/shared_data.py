@@ -16,13 +16,13 @@ from proxywasm_host.services.quota import MIB, Quota
 __all__ = ["InMemorySharedData", "SharedData"]
 
 ENTRY = 256
-"""Bytes that an entry costs beside its key and its value."""
+"""Bytes of an entry beside its key and its value."""
 
 
 class SharedData(Protocol):
-    """Where shared data is kept. An implementation must be safe to use from several threads.
+    """A store of shared data. An implementation must be safe to use from several threads.
 
-    What is kept outside of this process may raise ServiceUnavailable.
+    A store outside of this process may raise ServiceUnavailable.
     """
 
     def get(self, vm_id: str, key: bytes) -> tuple[bytes, int] | None:
@@ -32,7 +32,7 @@ class SharedData(Protocol):
     def set(self, vm_id: str, key: bytes, value: bytes, cas: int = 0) -> bool:
         """Store a value; with a `cas` other than 0 only if the key is absent or still has that number.
 
-        Returns whether it was stored. Raises: QuotaExceeded, if it was not since too much is kept.
+        Returns whether it was stored. Raises: QuotaExceeded, if the quota is used up.
         """
         ...
 
@@ -57,7 +57,7 @@ class _Space(Quota):
 class InMemorySharedData:
     """Shared data of this process: at most `max_bytes` for each vm_id; more is refused, and what is there stays.
 
-    What was not set again for `ttl` seconds is gone.
+    An entry expires `ttl` seconds after it was set last.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class InMemorySharedData:
             return True
 
     def clear(self, vm_id: str) -> None:
-        """Forget all data of a vm_id."""
+        """Remove all data of a vm_id."""
         with self._lock:
             self._spaces.pop(vm_id, None)
 
