@@ -45,8 +45,9 @@ class Cluster:
         http2: offer HTTP/2 over TLS (extra ``http2``). gRPC always uses it.
         authority: ``:authority`` of gRPC calls, and the name that a certificate must have, for HTTP too; ``None`` for
             the URL's.
-        keep_alive: seconds after which a silent gRPC connection is pinged, and within which it must answer; ``None``
-            for never.
+        keep_alive: seconds after which a gRPC connection that is silent amid a call is pinged, and within which it must
+            answer, or else its calls end with status 14; ``None`` for never. After two pings without a message between
+            them, further ones come once a minute (grpcio's rule, for servers close connections that ping more often).
 
         redis_cluster: whether Redis runs in cluster mode; the URL names one of its nodes.
 

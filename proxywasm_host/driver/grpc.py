@@ -143,7 +143,8 @@ def options(cluster: Cluster) -> list[tuple[str, object]]:
         result.append(("grpc.default_authority", cluster.authority))
     if cluster.keep_alive is not None:
         milliseconds = int(cluster.keep_alive * 1000)
-        result += [("grpc.keepalive_time_ms", milliseconds), ("grpc.keepalive_timeout_ms", milliseconds)]
+        names = "keepalive_time", "keepalive_timeout", "http2.ping_timeout"  # the last counts too: a minute otherwise
+        result += [(f"grpc.{name}_ms", milliseconds) for name in names]
     return result
 
 

@@ -147,7 +147,7 @@ class Calls(Model):
     authority: str | None = None
     """The :authority of gRPC calls, and the name that a certificate must have, instead of the URL's host."""
     keep_alive: Seconds | None = None
-    """Seconds after which a silent gRPC connection is pinged."""
+    """Seconds after which a silent gRPC connection is pinged, and within which it must answer."""
     redis_cluster: bool = False
     """Whether Redis runs in cluster mode; the URL names one of its nodes."""
     tls: Tls = Tls()

@@ -15,6 +15,7 @@ from proxywasm_host.driver.conversation import MAX_UNSENT, AsyncConversation
 from proxywasm_host.driver.grpc import FromThread
 from proxywasm_host.protobuf import field
 from proxywasm_host.runtime.effects import GrpcMessage, GrpcStream
+from tests.driver.silent_server import SilentServer
 from tests.grpc_services import GrpcServer
 
 HEARD = """@on_grpc_receive_initial_metadata
@@ -65,6 +66,13 @@ def server(shared):
 def mortal():
     """A server of the test's own."""
     server = GrpcServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def silent():
+    server = SilentServer()
     yield server
     server.stop()
 
@@ -136,6 +144,13 @@ def test_a_call_that_nobody_waits_for(run, server, way):
 def test_services_in_envoys_message_are_clusters(run, server, service):
     name = "".join(f"%{byte:02x}" for byte in service)
     assert run(call("Echo", cluster=name) + heard(), clusters(server))[1:] == ['get_buffer_bytes(5, 0, 40) = 0 "hello"']
+
+
+def test_the_authority_is_the_clusters(run, silent):
+    script = call("Echo", timeout=200) + heard()
+    run(script, clusters(silent, authority="echo.example"))
+    [asked] = silent.asked
+    assert (asked[b":authority"], asked[b":path"]) == (b"echo.example", b"/test.Echo/Echo")
 
 
 # -- Streams -----------------------------------------------------------------------------------------------------------
@@ -286,6 +301,26 @@ def test_the_server_comes_back(run, mortal):
         for server in again:
             server.stop()
     assert 'get_buffer_bytes(5, 0, 40) = 0 "again"' in messages
+
+
+# -- When the server is silent -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "script", [call("Echo"), stream("StreamEcho", "grpc_send $token one 0")], ids=["call", "stream"]
+)
+def test_a_server_that_does_not_answer_a_ping(run, silent, script):
+    """Neither the cluster nor the filter has a time-out: without pings this would wait for ever."""
+    messages = run(script + heard(), clusters(silent, keep_alive=0.1))
+    assert silent.pinged.is_set()
+    assert messages[-1].startswith("get_status() = 0 14 ")
+
+
+def test_a_server_that_only_answers_pings(run, server):
+    """Pings end no call."""
+    assert run(call("Slow", timeout=350) + heard(), clusters(server, keep_alive=0.1))[1:] == [
+        'get_status() = 0 14 "upstream request timeout"'
+    ]
 
 
 # -- TLS ---------------------------------------------------------------------------------------------------------------
