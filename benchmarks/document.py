@@ -77,7 +77,11 @@ def document(run: Run, plots: str) -> str:
 def _lines(run: Run, plots: str) -> Iterator[str]:
     yield "# Benchmarks"
     yield ""
-    yield "Made by `make bench`, which measures and draws all of this on the machine that it runs on."
+    yield (
+        "This page compares the cost of a filter here with other ways to extend a gateway, and between the engines. "
+        "It also says how cost grows, and what starting and memory cost. `make bench` measures and draws all of it on "
+        "the machine that it runs on."
+    )
     if run.quick:
         yield ""
         yield "**This run was a quick one, to see that all of it works: its figures mean little.**"
