@@ -1,4 +1,7 @@
-"""Every program of docs/integrations.md runs, with an application that answers in front of what it is given."""
+"""Every program of docs/integrations.md runs, in front of an application that answers.
+
+`test_from_nothing` runs those of the page's first section.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from tests.integrations import test_wsgi as of_wsgi
 from tests.integrations.asgi import get, respond
 
 ROOT = Path(__file__).parent.parent.parent
-PAGE = (ROOT / "docs" / "integrations.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "integrations.md").read_text(encoding="utf-8").partition("\n## ASGI\n")[2]
 PROGRAMS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
