@@ -1,4 +1,4 @@
-"""Carries a request that a program makes in an event loop: filters between it and who sends it."""
+"""Carries a request that a program makes in an event loop through filters, to the library that sends it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class AsyncCall(AsyncPump[Exchange]):
                 yield part.data
 
     async def aclose(self) -> None:
-        """The program wants no more: break off what is under way."""
+        """Break off the request, because the program wants no more."""
         self._scope.cancel()
         self._parts.close()
         with anyio.CancelScope(shield=True):

@@ -1,12 +1,12 @@
 """The base of carriers in an event loop: reads and writes the client while the request is at upstream.
 
-A carrier says how that is done (`begin`, `read`, `feed`, `write`, `ask`); when, is said here:
+A carrier defines the steps (`begin`, `read`, `feed`, `write`, `ask`). This module decides when they run:
 
-* Usually who has fed the exchange sends what came out, and no task is made. Only while a filter holds something, and
-  with it the initiative, is the client's next part awaited beside.
-* One `read` and one `write` at a time.
-* While the client is to be answered otherwise, or is gone, `ask` may go on, and is not heard. It is cancelled if the
-  response is to be cut, for nothing else may wake it.
+* Usually the task that has fed the exchange also sends the parts that came out, and no task is made. Only while a
+  filter holds a part does another task wait for the client's next part.
+* One `read` and one `write` run at a time.
+* When the client is answered otherwise, or is gone, `ask` may go on, but its response is ignored. If the response has
+  to be cut, `ask` is cancelled, because nothing else may wake it.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ class AsyncPump(Generic[AnExchange]):
         raise NotImplementedError
 
     def read(self) -> Awaitable[Any]:
-        """The client's next part, or the news that it has left; ``None`` if nobody needs it. May be cancelled."""
+        """Return the client's next part, or that the client has left; ``None`` if nobody needs it. May be cancelled."""
         raise NotImplementedError
 
     def feed(self, part: Any) -> None:
-        """Feed what `read` has given."""
+        """Feed the exchange a result of `read`."""
         raise NotImplementedError
 
     def write(self, part: ToClient) -> Awaitable[None]:
@@ -157,7 +157,7 @@ class AsyncPump(Generic[AnExchange]):
             self._change = None
 
     def _woken(self) -> None:
-        """An event that was not ours has changed something."""
+        """Note that an event of another origin has changed the exchange."""
         exchange = self.exchange
         if exchange.state is CUT and self._asking is not None and not self._cut:
             self._cut = True
@@ -212,7 +212,7 @@ class AsyncPump(Generic[AnExchange]):
             self._changed()
 
     async def _flush(self) -> None:
-        """Send the client what has come out, in order; if another task is doing so, wait for it."""
+        """Send the client the parts that have come out, in order; if another task is doing so, wait for it."""
         while self._sending:
             await self._wait()
         to_client = self.exchange.to_client

@@ -1,4 +1,4 @@
-"""Carries a request that a program makes in a thread: filters between it and who sends it."""
+"""Carries a request that a program makes in a thread through filters, to the library that sends it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Call(ThreadPump):
     Args:
         driver: of the stream.
         stream: through the filters.
-        ask: sends the request. What it raises, the program gets.
+        ask: sends the request. Its exceptions reach the program.
         fix_content_length: as `Exchange`.
     """
 

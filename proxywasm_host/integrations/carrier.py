@@ -38,10 +38,11 @@ class Carrier:
     """Base of all of them.
 
     Args:
-        app: what is behind the filters: the application, or for calls that a program makes who sends them.
+        app: the application behind the filters, or the object that sends a program's calls.
         filters: the chain, in the order of the request: paths, modules, or `Filter`s with their configuration.
         clusters: where callouts go, by name: `Clusters`, or a mapping of names to URLs.
-        properties: properties of all streams, or a function that makes those of a request from its scope (or environ).
+        properties: properties of all streams, or a function that makes a request's properties from its scope (or
+            environ).
         buffer_limit: bytes of a body that filters may hold back.
         header_limits: how many headers a client or the application may send, and of what size; more is answered 431 or
             502, and no filter sees it. ``None`` for no limit.
@@ -49,16 +50,16 @@ class Carrier:
             come out of the filters) after which a request is answered 408 or 504, or its response broken off. ``None``
             for no limit.
         fix_content_length: correct, or leave out, a ``content-length`` that filters may have made wrong.
-        clients: who makes callouts, by the effect's type; see `AsyncDriver` and `ThreadDriver`.
+        clients: functions that make callouts, by the effect's type; see `AsyncDriver` and `ThreadDriver`.
         limits: memory and deadline of each guest; ``Limits()`` for none.
-        record: which requests are recorded, and where: ``Record("recordings", sample=100)``; ``None`` for none.
-        recycle: when filters get new VMs, beside which requests under way end: ``Recycle(memory=64 << 20)``; ``None``:
-            only when one fails.
-        shared: who shares data, queues and metrics of filters, which `services` then need not say: ``"memory"``,
-            ``"processes"`` or ``"redis://…"``; see `proxywasm_host.services.shared`.
-        fetcher: how modules are fetched that are named by URL, and how often it is looked for newer ones.
-        on_failure: told of each failure of a guest, with the plugin and its `Failure`. The log has its report anyway.
-        services, engine, profile, listener: of the hosts that are made. All share these services.
+        record: which requests to record, and where: ``Record("recordings", sample=100)``; ``None`` for none.
+        recycle: when filters get new VMs: ``Recycle(memory=64 << 20)``; requests under way end on the old ones.
+            ``None``: only when a guest fails.
+        shared: which processes share data, queues and metrics of filters: ``"memory"``, ``"processes"`` or
+            ``"redis://…"``; see `proxywasm_host.services.shared`. It replaces those of `services`.
+        fetcher: fetches modules that are named by URL, and looks for newer ones.
+        on_failure: called for each failure of a guest, with the plugin and its `Failure`. The log has its report too.
+        services, engine, profile, listener: of the hosts that the carrier makes. All hosts share the services.
 
     Raises: TypeError or ValueError, with what to write instead.
     """
@@ -68,7 +69,7 @@ class Carrier:
         callable,
         "an application, which comes first: ProxyWasmMiddleware(app, ['auth.wasm'])",
     )
-    """What `app` has to be, and how to say so."""
+    """Tells whether `app` is of the right kind, and describes that kind for errors."""
 
     def __init__(
         self,
@@ -144,15 +145,15 @@ class Carrier:
 
     @property
     def metrics(self) -> Metrics:
-        """What the filters count; `proxywasm_host.integrations.prometheus` shows it."""
+        """Metrics of the filters; `proxywasm_host.integrations.prometheus` shows them."""
         return self._metrics
 
     def _set_up(self) -> None:
-        """What a middleware has of its own."""
+        """Add the properties and state of the kind of middleware."""
         raise NotImplementedError
 
     def status(self) -> list[FilterStatus]:
-        """How each filter is, in each event loop or process that runs it here; in any thread.
+        """The state of each filter, in each event loop or process that runs it here. May be called in any thread.
 
         Ready to serve: ``all(each.state in ("running", "bypassed") for each in middleware.status())``.
         """
@@ -178,7 +179,7 @@ def is_number(value: object, *kinds: type) -> bool:
 
 
 def with_clusters(services: Services, clusters: Mapping[str, Cluster | str] | None) -> Services:
-    """Services that know these clusters.
+    """The services, with these clusters.
 
     Raises: TypeError; ValueError, for an invalid URL, or for clusters that the services know and these do not.
     """

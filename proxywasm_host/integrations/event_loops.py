@@ -1,7 +1,7 @@
-"""The base of carriers in event loops: a worker with VMs of its own in each of them.
+"""The base of carriers in event loops: each loop has a worker with its own VMs.
 
 A worker starts with the first request, unless its carrier starts it sooner, and ends when it is stopped, or with its
-loop. The chain is read when a request begins, so that another one can take its place at any time.
+loop. Each request takes the chain that is current when it begins, so a carrier can replace the chain at any time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["EventLoopCarrier"]
 
 
 def this_task() -> Task | None:
-    """The task of asyncio in which we are; ``None`` if it is of another kind."""
+    """The current task of asyncio; ``None`` in another kind of event loop."""
     try:
         return asyncio.current_task()
     except RuntimeError:
@@ -57,7 +57,7 @@ class EventLoopCarrier(Carrier):
         self.filters = [*chain]
 
     async def _worker(self) -> Worker:
-        """The worker of this event loop, which runs. Raises: as `Host.load_plugin`."""
+        """The running worker of this event loop. Raises: as `Host.load_plugin`."""
         worker = self._workers.get(event_loop(this_task())) or self._start()
         if not worker.running:
             if worker.ended:

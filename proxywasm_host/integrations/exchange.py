@@ -1,6 +1,6 @@
-"""One request and its response, between an `HttpStream` and whoever carries bytes. No I/O happens here.
+"""One request and its response, between an `HttpStream` and a carrier of bytes. No I/O happens here.
 
-A carrier says what came; what is to be sent waits in two queues, and some properties say what to do next:
+A carrier feeds each part that came. Parts to send wait in two queues, and some properties say what to do next:
 
     exchange = Exchange(driver, driver.host.http_stream(plugins))
     exchange.begin(b"GET", b"/", b"http", [(b"host", b"example.com")], end_stream=True)
@@ -10,7 +10,7 @@ A carrier says what came; what is to be sent waits in two queues, and some prope
     exchange.to_client      # deque([ResponseHead(200, …), ResponseBody(b"Hello.", True)])
     exchange.close()
 
-What the client has got is in one of these states (`State`), which says what an event does:
+The exchange is in one of these states (`State`), by what the client has got. The state decides what an event does:
 
     ==========  ====================  ============  ================  ============================  ============
     state       head comes out        end comes     broken off        cannot be sent                client goes
@@ -22,19 +22,20 @@ What the client has got is in one of these states (`State`), which says what an 
     CUT, GONE   dropped               dropped       nothing           –                             –
     ==========  ====================  ============  ================  ============================  ============
 
-A head that is still in the queue was not sent: who breaks the response off then gets an answer in its place.
+A head that is still in the queue was not sent: if the response is broken off then, an answer takes its place.
 
 Rules, with their sources:
 
-* What can be understood in two ways is refused before a filter sees it (`headers`; RFC 9112). What a filter made and
-  HTTP has no form for is answered 503 (`heads`). A wrong ``content-length`` is corrected (`framing`).
+* A message that can be understood in two ways is refused before a filter sees it (`headers`; RFC 9112). If a filter
+  makes a head that HTTP has no form for, the client gets 503 (`heads`). A wrong ``content-length`` is corrected
+  (`framing`).
 * A response to HEAD, 204 and 304 end with their heads, whatever follows (RFC 9112, section 6.3).
 * Heads of 1xx go past the filters, as Envoy's ``encode1xxHeaders`` does for filters of Proxy-Wasm.
-* A response that comes out before upstream's went in is a local one; from then on upstream is not heard (`over`).
+* A response that comes out before upstream's went in is a local one; from then on upstream is ignored (`over`).
 * An upstream that goes away before its response is answered 502 through the filters, later the response is cut, as by
   Envoy's router (``UpstreamRequest::onResetStream``).
-* Read no more than one part ahead, and nothing while filters hold more than their limit (`wants_request`,
-  `wants_response`): so each side is slowed down by the other.
+* A carrier reads no more than one part ahead, and nothing while filters hold more than their limit (`wants_request`,
+  `wants_response`): so a slow side slows down the other.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ UPSTREAM_GONE = "upstream_reset_{}_response_started{{connection_termination}}"
 
 
 class StreamReset(ProxyWasmError):
-    """A response was broken off when a part of it was sent: the server must cut the connection."""
+    """The response was broken off after a part of it was sent: the server must cut the connection."""
 
     code = "stream_reset"
 
@@ -93,7 +94,7 @@ class Exchange(ExchangeBase):
         http_1_0: the client can tell the end of a body by its length only.
         wake: called when something has changed by another event than those below: the reply to a callout, a tick, a
             time-out, another stream's event. It takes note and returns; it feeds nothing.
-        log: a logger, for what cannot be sent.
+        log: a logger, told of messages that cannot be sent.
     """
 
     _answered_here = False
@@ -355,7 +356,7 @@ class Exchange(ExchangeBase):
             self.state = State.CUT
 
     def _answer(self, status: int, body: bytes = b"") -> None:
-        """Answer past all filters, in place of what was not sent."""
+        """Answer past all filters, in place of the parts that were not sent."""
         headers = [(b"content-type", b"text/plain")] if body else []
         headers.append((b"content-length", b"%d" % len(body)))
         if self._client_method == b"HEAD":

@@ -1,7 +1,7 @@
-"""What almost every request does in an exchange, and nothing else: heads and bodies pass as they are.
+"""The common path of an exchange, which almost every request takes: heads and bodies pass unchanged.
 
-`Exchange` adds what is out of the ordinary. Where the C extension is there (``native/exchange.c``), its class
-takes the place of the one here, and does the same.
+`Exchange` adds the unusual cases. If the C extension is there (``native/exchange.c``), its class takes the place of
+the one here, and does the same.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Performer(Protocol):
         ...
 
     def detach(self, stream: HttpStream, /) -> None:
-        """Give the effects of a stream to nobody any more."""
+        """Stop giving the effects of a stream to its sink."""
         ...
 
     def perform(self, todo: Iterable[Effect], /) -> None:
@@ -72,10 +72,10 @@ class ExchangeBase:
     _response_ended = False
     """The end of the response has come in."""
     _request_length: int | None = None
-    """What the client said of its body's length."""
+    """The length that the client gave for its body."""
     _response_length: int | None = None
     _client_clean = True
-    """Whether what the client sent can all be put into HTTP."""
+    """Whether HTTP has a form for all headers that the client sent."""
     _waiting_request: WaitingHead | None = None
     _waiting_response: WaitingHead | None = None
 
@@ -187,7 +187,7 @@ class ExchangeBase:
     # -- Out of the stream ---------------------------------------------------------------------------------------
 
     def _feed(self, todo: list[Effect], /) -> None:
-        """Take what an event of ours has brought about, up to the first effect that is not for us."""
+        """Take the effects of an event that the carrier fed, up to the first one that the driver performs."""
         stream = self.stream
         for at, effect in enumerate(todo):
             if getattr(effect, "stream", None) is not stream:

@@ -5,10 +5,10 @@ message then. Here a head with a ``content-length`` waits for the first part of 
 change bodies or has changed the length, and then
 
 * has the right length, if the body is whole;
-* goes without it, if more is to come: how much that will be, nobody knows. Only where the receiver has no other way to
-  tell the end (HTTP/1.0) does it wait for all of the body, up to a limit.
+* goes without it, if more is to come, because the length is not known yet. Only if the receiver cannot tell the end
+  otherwise (HTTP/1.0) does the head wait for the whole body, up to a limit.
 
-Messages without ``content-length`` are not touched, nor those with their sender's if no filter can change bodies.
+Messages without ``content-length`` are not changed; nor are messages with the sender's, if no filter can change bodies.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def set_length(head: Head, length: int | None) -> None:
 
 
 class WaitingHead:
-    """A head that waits for its length, and what has come behind it.
+    """A head that waits for its length, and the parts behind it.
 
     Args:
         head: has a ``content-length``, and a body.
@@ -64,7 +64,7 @@ class WaitingHead:
         self._size = 0
 
     def follow(self, part: Part) -> list[Part] | None:
-        """What goes out now that this part has come behind the head; ``None`` if the head still waits."""
+        """Take a part behind the head, and return the parts to send now; ``None`` if the head still waits."""
         if not isinstance(part, (effects.RequestBody, effects.ResponseBody)):
             return [*self._release(None), part]
         self._body.append(part)

@@ -1,7 +1,7 @@
-"""Headers from HTTP libraries to filters, as Envoy has them.
+"""Converts headers of HTTP libraries into those that filters see in Envoy.
 
-Filters see pseudo headers first, ``host`` as ``:authority``, no whitespace around values, and nothing that is a matter
-of one connection only. One pass makes one new list of what came, and notes what it says of the body's length.
+Filters see pseudo headers first, ``host`` as ``:authority``, no whitespace around values, and no headers that concern
+one connection only. One pass makes one new list of the headers, and notes the body's length that they give.
 Source: ``ConnectionManagerUtility::mutateRequestHeaders`` of Envoy; RFC 9110 and 9112.
 """
 
@@ -34,14 +34,14 @@ __all__ = [
 
 CONNECTION_SPECIFIC = frozenset(b"connection keep-alive proxy-connection transfer-encoding upgrade expect".split())
 RESPONSE_FRAMING = frozenset(b"keep-alive transfer-encoding".split())
-"""Of a response, no filter sees these. What else is of one connection is left out when it goes on."""
+"""No filter sees these headers of a response. Other headers of one connection are left out when it goes on."""
 LENGTH = b"content-length"
 DIGITS = 19
 """Of a length: more is not a number of bytes."""
 TOKEN = b"!#$%&'*+.^_`|~-" + (ascii_letters + digits).encode()
 """What a name is of (RFC 9110, section 5.6.2)."""
 CONTROLS = bytes(byte for byte in range(0x20) if byte != 0x09) + b"\x7f"
-"""What no value may have (RFC 9110, section 5.5). Servers refuse it, each in its own way."""
+"""Bytes that no value may have (RFC 9110, section 5.5). Servers refuse them, each in its own way."""
 WHITESPACE = b" \t"
 AUTHORITY = re.compile(rb"(?:\[[0-9A-Za-z:.%_~-]+\]|[0-9A-Za-z._~%!$&'()*+;=-]*)(?::[0-9]*)?")
 """A host and its port (RFC 9110, section 7.2). A comma is left out: servers of WSGI join two Hosts with one."""
@@ -206,7 +206,7 @@ def is_token(text: bytes) -> bool:
 
 
 def address(peer: Any) -> str:
-    """Host and port of a pair of them, as Envoy writes it; empty if there is none."""
+    """A pair of host and port as text, as Envoy writes it; empty without one."""
     if not peer:
         return ""
     host, port = peer[0], peer[1]

@@ -1,7 +1,7 @@
 """Heads that came out of the filters, checked and ready to be sent to upstream or the client.
 
-A filter may make anything of headers, statuses and targets, and an application of its response. What a server could not
-send, and would answer with a connection that is cut, has no head here: it is answered 503.
+A filter may set any headers, statuses and targets, and so may an application in its response. A server would cut the
+connection on a message that it cannot send; this module makes no head for it, and the client gets 503.
 Source: ``mutateResponseHeaders`` of Envoy; RFC 9110, sections 5.5, 8.6 and 15; RFC 9112, section 3.2.
 """
 
@@ -75,7 +75,7 @@ class Informational:
 
 
 def request_head(headers: HeaderList, end_stream: bool) -> RequestHead | None:
-    """What upstream gets of headers that came out of the filters; ``None`` if HTTP has no form for it."""
+    """The head for upstream, from headers that came out of the filters; ``None`` if HTTP has no form for it."""
     plain = None if NATIVE is None else NATIVE.sent_request(headers)
     if plain is not None:
         method, path, scheme, pairs, at = plain
@@ -96,7 +96,7 @@ def request_head(headers: HeaderList, end_stream: bool) -> RequestHead | None:
 
 
 def response_head(headers: HeaderList, end_stream: bool) -> ResponseHead | None:
-    """What the client gets of headers that came out of the filters; ``None`` if it cannot be sent."""
+    """The head for the client, from headers that came out of the filters; ``None`` if it cannot be sent."""
     plain = None if NATIVE is None else NATIVE.sent_response(headers)
     if plain is not None:
         status, pairs, at = plain
@@ -109,7 +109,7 @@ def response_head(headers: HeaderList, end_stream: bool) -> ResponseHead | None:
 
 
 def for_wire(headers: HeaderList) -> HeaderList:
-    """Headers that have come out of the filters, without pseudo headers and what is a matter of one connection."""
+    """Headers that have come out of the filters, without pseudo headers and those of one connection."""
     rest = [(name, value.strip(AROUND)) for name, value in headers if name[:1] != b":"]
     if CONNECTION_SPECIFIC.isdisjoint([name for name, _ in rest]):
         return rest

@@ -6,8 +6,8 @@
 
 `Tracing` is a listener of hosts, so it works wherever streams do. A stream's span is a child of the span that is
 current when its first filter is called, or else of the one that the request's headers name. The request carries it on
-upstream, and callouts carry it on in their headers (gRPC: metadata), unless a filter has set them. A tick, and a queue
-that has something, begin a trace of their own, to which the replies to their callouts belong. Tags that filters of
+upstream, and callouts carry it on in their headers (gRPC: metadata), unless a filter has set them. A tick, or a queue
+with a message, begins a new trace, which includes the replies to its callouts. Tags that filters of
 Higress set (``trace_span_tag.NAME``) are attributes of a stream's span. Spans go where your `TracerProvider` exports
 them; this package needs the API alone.
 """
@@ -44,7 +44,7 @@ REPLIES = frozenset(
     )
 )
 BY_THEMSELVES = frozenset(("on_tick", "on_queue_ready"))
-"""Callbacks that no stream has brought about."""
+"""Callbacks that no stream causes."""
 SERVER_ERROR = 500
 
 
@@ -178,7 +178,7 @@ class Tracing:
             self._answered(traced, root, token)
 
     def _answered(self, traced: _Traced, root: Any, token: int) -> None:
-        """Nothing more is heard of a callout."""
+        """Forget a callout, which gets no more replies."""
         traced.callouts.discard((root, token))
         asked = self._callouts.get(root, {})
         asked.pop(token, None)

@@ -1,4 +1,4 @@
-"""What a program asks for in its requests, and what it is answered, in a thread and in an event loop."""
+"""Requests that a program makes, and their responses, in a thread and in an event loop."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Outgoing:
 
     @property
     def length(self) -> int | None:
-        """What its ``content-length`` says."""
+        """The value of its ``content-length``."""
         return length_of([value for name, value in self.shown() if name == LENGTH])
 
 
@@ -51,7 +51,7 @@ class Answer:
 
 
 Ask = Callable[[RequestHead, "Iterator[bytes] | None"], Answer]
-"""Sends a request with the parts of its body, if it has one, and gives the head of its response."""
+"""Sends a request with the parts of its body, if it has one, and returns the head of its response."""
 
 
 def framed(head: RequestHead) -> HeaderList:
@@ -72,4 +72,4 @@ class AsyncAnswer:
 
 
 AsyncAsk = Callable[[RequestHead, "AsyncIterator[bytes] | None"], Awaitable[AsyncAnswer]]
-"""Sends a request with the parts of its body, if it has one, and gives the head of its response."""
+"""Sends a request with the parts of its body, if it has one, and returns the head of its response."""

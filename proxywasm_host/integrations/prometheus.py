@@ -1,4 +1,4 @@
-"""What filters count, for Prometheus: a collector for the registry of any application.
+"""Metrics of filters for Prometheus: a collector for the registry of any application.
 
     from prometheus_client import REGISTRY
     from proxywasm_host.integrations.prometheus import HIGRESS, FilterMetrics
@@ -113,12 +113,12 @@ class Snapshots(Protocol):
     """Metrics that can be shown: `InMemoryMetrics`, `SharedMetrics`."""
 
     def snapshot(self) -> Told:
-        """All that is counted."""
+        """All metrics."""
         ...
 
 
 class FilterMetrics:
-    """A collector of what filters count, for a `prometheus_client.CollectorRegistry`.
+    """A collector of the metrics of filters, for a `prometheus_client.CollectorRegistry`.
 
     Args:
         metrics: of the services; with ``shared="processes"`` each process shows what all have counted.
@@ -134,11 +134,11 @@ class FilterMetrics:
         self._prefix = prefix
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing: what there is turns up while filters run."""
+        """Nothing, because filters define their metrics while they run."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
-        """What the registry asks for."""
+        """The families that the registry collects."""
         return families(self._metrics.snapshot(), self._tags, self._prefix)
 
 

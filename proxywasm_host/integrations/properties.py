@@ -13,9 +13,9 @@ __all__ = ["of_this_node"]
 
 
 def of_this_node(given: Mapping[str, PropertyValue]) -> Mapping[str, PropertyValue]:
-    """What the embedder gave, and the machine's name as ``xds.node.id``, which SDKs put into log lines and metrics.
+    """The embedder's properties, and the machine's name as ``xds.node.id``, which SDKs put into log lines and metrics.
 
-    What is put into `given` later is found. Raises: as `check_properties`.
+    The result also shows properties that are added to `given` later. Raises: as `check_properties`.
     """
     check_properties(given)
     maps: tuple[Any, ...] = given, {"xds.node": {"id": gethostname()}}  # which are only read

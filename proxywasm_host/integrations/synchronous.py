@@ -1,8 +1,8 @@
-"""The base of carriers in a thread, which does one thing at a time, and waits while a filter holds what it needs.
+"""The base of carriers in a thread, which does one thing at a time, and waits while a filter holds a part it needs.
 
-A carrier says how the request is read (`begin`, `read`) and who answers it (`ask`); when, is said here. What other
-threads bring (a reply, a time-out) wakes the thread where it waits. While it reads the request, or waits for upstream,
-that is heard when the read has ended.
+A carrier defines how to read the request (`begin`, `read`) and how to get the response (`ask`). This module decides
+when. An event from another thread (a reply, a time-out) wakes the thread if it waits for filters. If the thread reads
+the request, or waits for upstream, it handles the event after that.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from proxywasm_host.runtime.http import HttpStream
 __all__ = ["Sent", "ThreadPump"]
 
 Sent = Union[ResponseHead, bytes]
-"""What comes out for the client: the head, then the parts of the body."""
+"""Parts for the client: the head, then the parts of the body."""
 
 
 class ThreadPump:
@@ -57,7 +57,7 @@ class ThreadPump:
         raise NotImplementedError
 
     def ask(self) -> Iterator[Sent]:
-        """Send the request upstream and feed the response, and give on what comes out of it."""
+        """Send the request upstream, feed the response, and yield the parts that come out."""
         raise NotImplementedError
 
     # -- The exchange --------------------------------------------------------------------------------------------
@@ -109,7 +109,7 @@ class ThreadPump:
         return b""
 
     def sent(self) -> Iterator[Sent]:
-        """What has come out for the client."""
+        """The parts that have come out for the client."""
         exchange = self.exchange
         while exchange.to_client:
             with self.changed:

@@ -92,7 +92,7 @@ class ThreadCarrier(Carrier):
 
     @contextmanager
     def _recycling(self, driver: ThreadDriver, refresher: Refresher, recycle: Recycle) -> Iterator[None]:
-        """Replace VMs that are used up, in a thread; what cannot be loaded anew goes on as it is."""
+        """Replace VMs that have reached a limit, in a thread; filters that cannot be loaded anew keep theirs."""
         over, exchanging = threading.Event(), threading.Lock()
 
         def look() -> float:
@@ -126,7 +126,7 @@ class ThreadCarrier(Carrier):
             pass
 
     def _replace(self, driver: ThreadDriver, plugins: list[Plugin]) -> bool:
-        """Let a chain take the place of the one that runs; false if the host is being closed, with all that it has."""
+        """Let a chain take the place of the running one. Returns false if the host is being closed."""
         with driver.lock:
             running = self._running
             if running is None or running[1] is not driver:

@@ -3,7 +3,7 @@
     async with aiohttp.ClientSession(middlewares=[ProxyWasmClientMiddleware(["auth.wasm"])]) as session:
         ...
 
-aiohttp makes requests and responses by itself, so filters change those that it has made: parts of them are private.
+aiohttp makes requests and responses by itself. Filters change these objects, so this module uses private parts of them.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ProxyWasmClientMiddleware(EventLoopCarrier):
     """A middleware of ``aiohttp.ClientSession`` that gives requests and responses to filters.
 
     Args: the filters, then those of `Carrier`; `properties` may be a function of the request, `clients` are those of
-        `AsyncDriver`. Each event loop has a host of its own.
+        `AsyncDriver`. Each event loop has its own host.
 
     Filters load with the first request. Raises: beside what aiohttp raises, aiohttp.ServerDisconnectedError and, within
     a body, aiohttp.ClientPayloadError for a response that filters break off.
@@ -59,7 +59,7 @@ class ProxyWasmClientMiddleware(EventLoopCarrier):
         super().__init__(None, filters, **options)
 
     async def __call__(self, request: aiohttp.ClientRequest, handler: Any) -> aiohttp.ClientResponse:
-        """What aiohttp calls for each request."""
+        """aiohttp calls this for each request."""
         worker = await self._worker()
         known = {**OUTGOING, **self._properties_of(request)}
         stream = self._stream(worker, known, lambda asked: outgoing(asked).addressed(), request)
@@ -109,7 +109,7 @@ def outgoing(request: aiohttp.ClientRequest) -> Outgoing:
 
 
 def put(request: aiohttp.ClientRequest, head: RequestHead, body: AsyncIterable[bytes] | None) -> None:
-    """Make the request what came out of the filters. It goes where the program sends it, whatever its host is now."""
+    """Give the request the head that came out of the filters. It still goes to the server that the program asked."""
     headers = CIMultiDict(text_of(head.headers))
     wanted = [hdrs.EXPECT]
     if request.headers.get(hdrs.UPGRADE, "").lower() == "websocket":
@@ -128,7 +128,7 @@ def put(request: aiohttp.ClientRequest, head: RequestHead, body: AsyncIterable[b
 
 
 async def parts_of(body: payload.Payload) -> AsyncIterator[bytes]:
-    """The parts of a program's body, as it writes them."""
+    """Collects the parts of a program's body as it writes them."""
     parts: asyncio.Queue[bytes | BaseException | None] = asyncio.Queue(1)
 
     async def write() -> None:
@@ -150,7 +150,7 @@ async def parts_of(body: payload.Payload) -> AsyncIterator[bytes]:
 
 
 class Writer(AbstractStreamWriter):
-    """What aiohttp's bodies write into."""
+    """The writer that aiohttp's bodies write to."""
 
     def __init__(self, parts: asyncio.Queue[Any]) -> None:
         self._parts = parts
@@ -179,7 +179,7 @@ class Writer(AbstractStreamWriter):
 
 
 def shown(response: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]:
-    """The headers of a response that are true of its body, which aiohttp has decoded where it could."""
+    """The headers of a response without those that are wrong for its body after aiohttp has decoded it."""
     encoded = hdrs.CONTENT_ENCODING in response.headers and getattr(response._session, "auto_decompress", False)
     gone = (b"content-encoding", b"content-length") if encoded else ()
     return [(name, value) for name, value in response.raw_headers if name.lower() not in gone]
@@ -218,7 +218,7 @@ def made(request: aiohttp.ClientRequest, head: ResponseHead) -> aiohttp.ClientRe
 
 
 def change(response: aiohttp.ClientResponse, head: ResponseHead) -> None:
-    """Make the head of a response what came out of the filters."""
+    """Give a response the head that came out of the filters."""
     if response.status != head.status:
         known = head.status in HTTPStatus._value2member_map_
         response.status, response.reason = head.status, HTTPStatus(head.status).phrase if known else ""

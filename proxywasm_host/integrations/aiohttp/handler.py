@@ -1,4 +1,4 @@
-"""What a handler of aiohttp reads its request from, and writes its response to."""
+"""The body that a handler of aiohttp reads, and the writer of its response."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Body", "Loop", "Writer"]
 
 
 class Pump(Protocol):
-    """What a handler needs of the pump that carries its request."""
+    """The part of a pump that its handler needs."""
 
     client: web.Request
     exchange: Exchange
@@ -34,7 +34,7 @@ class Pump(Protocol):
 
 
 class Body(StreamReader):
-    """The body of a handler's request: reads when there is nothing left to give."""
+    """The body of a handler's request: it reads more when the handler has taken all that came."""
 
     def __init__(self, pump: Pump) -> None:
         client = pump.client
@@ -106,17 +106,17 @@ class Writer(AbstractStreamWriter):
         await self._pump.sent()
 
     async def drain(self) -> None:
-        """Wait until what was written has gone."""
+        """Wait until all written parts are sent."""
         if self._upgraded is not None:
             await self._upgraded.drain()
 
     def enable_compression(self, encoding: str = "deflate", strategy: int | None = zlib.Z_DEFAULT_STRATEGY) -> None:
-        """Filters see what goes over the wire, as in Envoy."""
+        """Do nothing here: filters see bytes as they go over the wire, as in Envoy."""
         bits = zlib.MAX_WBITS + 16 if encoding == "gzip" else zlib.MAX_WBITS
         self._compress = zlib.compressobj(wbits=bits, strategy=strategy or zlib.Z_DEFAULT_STRATEGY)
 
     def enable_chunking(self) -> None:
-        """How it is framed is decided when it has come out of the filters."""
+        """Do nothing here: the framing is decided when the response has come out of the filters."""
 
 
 class Loop:

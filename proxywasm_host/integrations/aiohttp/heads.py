@@ -1,4 +1,4 @@
-"""Heads of messages as aiohttp has them: what came from a client, and a response that has come out of the filters."""
+"""Converts heads of messages: aiohttp's requests for filters, and responses out of the filters for aiohttp."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def decoded(text: bytes) -> str:
 
 
 class Response(web.StreamResponse):
-    """What has come out of the filters: nothing is added to it."""
+    """A response out of the filters, to which aiohttp adds nothing."""
 
     def __init__(self, head: ResponseHead) -> None:
         headers = CIMultiDict([(decoded(name), decoded(value)) for name, value in head.headers])

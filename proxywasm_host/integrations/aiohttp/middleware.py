@@ -21,9 +21,9 @@ class ProxyWasmMiddleware(EventLoopCarrier):
     """A middleware of aiohttp.
 
     Args: the filters, then those of `Carrier`; `properties` may be a function of the request, `clients` are those of
-        `AsyncDriver`. Each event loop has a host of its own.
+        `AsyncDriver`. Each event loop has its own host.
 
-    Filters load with the first request; with the application, if ``app.cleanup_ctx`` has `context`.
+    Filters load with the first request, or with the application if ``app.cleanup_ctx`` has `context`.
     """
 
     logger = logger
@@ -34,7 +34,7 @@ class ProxyWasmMiddleware(EventLoopCarrier):
         super().__init__(None, filters, **options)
 
     async def __call__(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """What aiohttp calls for each request."""
+        """aiohttp calls this for each request."""
         worker = await self._worker()
         known = {**properties(request), **self._properties_of(request)}
         stream = self._stream(worker, known, lambda asked: addressed(*received(asked)), request)
@@ -50,7 +50,7 @@ class ProxyWasmMiddleware(EventLoopCarrier):
 
 
 def properties(request: web.Request) -> Mapping[str, PropertyValue]:
-    """What a request knows of its connection, under Envoy's names."""
+    """Properties of a request's connection, under Envoy's names."""
     known: dict[str, PropertyValue] = {"request.protocol": "HTTP/{}.{}".format(*request.version)}
     for group, name in (("source", "peername"), ("destination", "sockname")):
         peer = request.get_extra_info(name)

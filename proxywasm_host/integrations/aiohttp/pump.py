@@ -24,7 +24,7 @@ __all__ = ["Handler", "Pump", "logger"]
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 LEAVING = 0.5
-"""Seconds between two looks whether a client is still there, whose request a filter holds."""
+"""Seconds between two checks whether the client of a held request is still there."""
 logger = logging.getLogger("proxywasm_host.aiohttp")
 
 
@@ -118,7 +118,7 @@ class Pump(AsyncPump[Exchange]):
             made._finish()
 
     async def more(self, body: Body) -> None:
-        """Give the handler's request something to read."""
+        """Give the handler's request a part of its body."""
         exchange = self.exchange
         while not body.fed:
             if exchange.over:

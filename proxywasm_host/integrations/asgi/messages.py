@@ -1,9 +1,9 @@
-"""An exchange in terms of ASGI: messages in, messages out, and no I/O.
+"""Converts between an exchange and messages of ASGI, without I/O.
 
-What is usual, the C extension does where it is there (``native/asgi.c``), if it is asked first: `usual_begin` feeds an
-exchange the head of its scope, and gives the target; `usual_scope` makes the application's scope of a scope, its target
-and a head; `usual_sent` feeds an exchange a message of the application, and gives the message for the server that has
-come out of it, or ``True`` if something else may have. ``None`` of each means that nothing was done.
+The C extension (``native/asgi.c``), if it is there, does the usual cases. `usual_begin` feeds an exchange the head of
+its scope, and returns the target. `usual_scope` makes the application's scope from a scope, its target and a head.
+`usual_sent` feeds an exchange a message of the application, and returns the message that came out for the server, or
+``True`` if anything else may have come out. Each returns ``None`` if it has done nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ logger = logging.getLogger("proxywasm_host.asgi")
 
 
 def nothing(*_: Any) -> None:
-    """Without the C extension, nothing is done by it."""
+    """The form without the C extension: it does nothing."""
 
 
 usual_begin, usual_scope, usual_sent = (
@@ -62,11 +62,11 @@ class AsgiExchange(Exchange):
     target: bytes
     """Of the request, as it was asked for."""
     _head_ends: bool
-    """The application has still to learn that its request has no body."""
+    """The application has not been told yet that its request has no body."""
     trailers: list[tuple[bytes, bytes]] | None
-    """Trailers that the application announced, as far as they came."""
+    """The announced trailers that the application has sent so far."""
     _sends_trailers: bool
-    """They were announced to the server."""
+    """Whether the server was told that trailers follow."""
 
     def begin_with(self, first: Message | None, tells: bool) -> None:
         """The head of the request, which `tells_the_end` or not; with the server's first message, if it came."""
@@ -89,14 +89,14 @@ class AsgiExchange(Exchange):
             self.from_server(first)
 
     def from_server(self, message: Message) -> None:
-        """What ``receive`` of the server has given."""
+        """Take a message that the server's ``receive`` returned."""
         if message["type"] != "http.disconnect":
             self.request_body(bytes(message.get("body", b"")), not message.get("more_body", False))
         elif self.state is not State.ANSWERED:
             self.client_gone()
 
     def from_application(self, message: Message) -> bool:
-        """What the application has given its ``send``; whether it was for us. Raises: ResponseOver."""
+        """Take a message that the application sent. Returns whether it was for us. Raises: ResponseOver."""
         kind = message["type"]
         if kind == BODY:
             more = message.get("more_body", False)
@@ -125,7 +125,7 @@ class AsgiExchange(Exchange):
         return upstream_scope(self.scope, self.target, head, chunked=chunked)
 
     def for_application(self) -> Message | None:
-        """What the application's ``receive`` gives, if something has come out."""
+        """The next message for the application's ``receive``, if something has come out."""
         if self._head_ends:
             self._head_ends = False
             return REQUEST_END

@@ -1,7 +1,7 @@
 """The ASGI middleware.
 
-Requests of HTTP pass the filters; everything else passes untouched. The worker of an event loop starts and stops with
-the application's lifespan; where a server or an application has none, it starts with the first request.
+HTTP requests pass the filters; WebSockets and lifespan events go to the application untouched. The worker of an event
+loop starts and stops with the application's lifespan, or starts with the first request where there is no lifespan.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ProxyWasmMiddleware(EventLoopCarrier):
     Args: those of `Carrier`; `properties` may be a function of the scope, `clients` are those of `AsyncDriver`. Each
         event loop has a host of its own.
 
-    Filters load when the application starts, and what is wrong with them is raised there.
+    Filters load when the application starts; if one cannot be loaded, its error is raised then.
     """
 
     logger = logging.getLogger("proxywasm_host.asgi")

@@ -1,8 +1,8 @@
 """Carries one exchange between an ASGI server and an application.
 
-What the server's ``receive`` and the application's ``send`` bring is fed to the exchange. Once the client is answered
-without the application, or gone, the application is told ``http.disconnect``; what it sends is dropped, and a body that
-goes on raises `ResponseOver`.
+The pump feeds the exchange with messages of the server's ``receive`` and the application's ``send``. When the client is
+answered without the application, or is gone, the application gets ``http.disconnect``; its messages are dropped, and
+sending more of a body raises `ResponseOver`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Converts an ASGI scope to what filters see, and their result back to a scope.
+"""Converts an ASGI scope to headers for filters, and their result back to a scope.
 
-The path is raw, with its percent-encoding and query. What a filter changes of it, the application sees.
+Filters see the raw path, with its percent-encoding and query. The application sees their changes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ BODILESS = ("GET", "HEAD", "OPTIONS", "TRACE", "CONNECT", "DELETE")
 HTTP_1 = ("1.0", "1.1")
 CHUNKED = (b"transfer-encoding", b"chunked")
 PAST_FILTERS = ("http.response.pathsend", "http.response.zerocopysend")
-"""Extensions by which an application would send a body that filters do not see."""
+"""Extensions that let an application send a body past the filters."""
 TARGET = "proxywasm.target"
 """Key in a scope: path and query as bytes, from a server that tells; ASGI itself takes ``/x?`` for ``/x``."""
 
@@ -140,11 +140,11 @@ FIND: dict[str, Callable[[Scope], PropertyValue]] = {
     "connection.tls_version": _tls_version,
     "connection.subject_peer_certificate": _peer_name,
 }
-"""Properties that a scope knows; the stream knows those of its headers itself."""
+"""Properties from a scope; the stream itself has those of its headers."""
 
 
 class ScopeProperties(Mapping[str, PropertyValue]):
-    """Properties of one request: what the application's embedder gives, and what the scope knows."""
+    """Properties of one request: the embedder's, and those of the scope."""
 
     def __init__(self, scope: Scope, given: Mapping[str, PropertyValue]) -> None:
         self._scope = scope

@@ -22,7 +22,7 @@ logger = logging.getLogger("proxywasm_host.mitmproxy")
 LOADED = [
     f"proxywasm_{what}" for what in ("filters", "configuration", "network_filters", "network_configuration", "clusters")
 ]
-"""Options for whose sake filters are loaded anew."""
+"""Options whose change loads the filters anew."""
 
 
 class Filters(EventLoopCarrier):
@@ -75,7 +75,7 @@ class ProxyWasm:
             raise exceptions.OptionsError(f"proxywasm: {error}") from None
 
     async def running(self) -> None:
-        """Load the filters; what is wrong with them ends mitmproxy, as an option that is wrong does."""
+        """Load the filters; a filter that cannot be loaded ends mitmproxy, as a wrong option does."""
         try:
             for filters in (self._http, self._network):
                 if filters is not None:
@@ -87,7 +87,7 @@ class ProxyWasm:
     # -- HTTP ----------------------------------------------------------------------------------------------------
 
     async def requestheaders(self, flow: http.HTTPFlow) -> None:
-        """The head of a request, whose body will be streamed if filters let it go first."""
+        """Take the head of a request. Its body is streamed if filters let the head go at once."""
         if ctx.options.proxywasm_stream and flow.response is None:
             conversation = await self._begin(flow)
             conversation.stream_request()
@@ -99,7 +99,7 @@ class ProxyWasm:
             await conversation.request()
 
     def responseheaders(self, flow: http.HTTPFlow) -> None:
-        """The head of a response, whose body will be streamed if filters let it go first."""
+        """Take the head of a response. Its body is streamed if filters let the head go at once."""
         conversation = self._conversations.get(flow.id)
         if conversation is not None and ctx.options.proxywasm_stream:
             conversation.stream_response()

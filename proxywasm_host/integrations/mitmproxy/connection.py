@@ -26,7 +26,7 @@ class Connection:
         driver.perform(stream.new_connection())
 
     def message(self) -> None:
-        """Replace what came by what comes out of the filters."""
+        """Pass a message through the filters, and put the result in its place."""
         message = self._flow.messages[-1]
         if (message.from_client, message.content) in self._injected:  # of ours
             self._injected.remove((message.from_client, message.content))

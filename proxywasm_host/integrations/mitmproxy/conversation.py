@@ -1,9 +1,9 @@
-"""Carries one exchange between mitmproxy's flow and itself: what came is in the flow, and what comes out is put there.
+"""Carries one exchange through a flow of mitmproxy: it reads messages from the flow, and writes the results back.
 
-A body is whole when filters see it, or passes part by part (`stream_request`, `stream_response`). mitmproxy waits for
-nothing while it streams, so a body is streamed only where its head has come out at once; a filter that holds a part
-until something else happens (a callout, a tick) lets it go with the next part, and if it still holds one at the end,
-the flow is killed.
+A body is whole when filters see it, or passes part by part (`stream_request`, `stream_response`). mitmproxy cannot wait
+while it streams, so a body is streamed only if its head has come out at once. If a filter holds a part until another
+event (a callout's reply, a tick), the part goes out with the next one; if it still holds a part at the end, the flow is
+killed.
 """
 
 from __future__ import annotations

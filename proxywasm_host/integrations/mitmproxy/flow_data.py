@@ -1,4 +1,4 @@
-"""What is in mitmproxy's flow, as the exchange has it; and what the flow tells of filters."""
+"""Converts data of mitmproxy's flows for the exchange, and notes in a flow what filters did."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ UNTOLD = (*FRAMING, b"connection", b"host", b"upgrade")
 
 
 def properties(flow: flows.Flow) -> Mapping[str, PropertyValue]:
-    """What a flow knows of its connections, under Envoy's names."""
+    """Properties of a flow's connections, under Envoy's names."""
     known: dict[str, PropertyValue] = {}
     peers = {"source": flow.client_conn.peername, "destination": flow.client_conn.sockname}
     for group, peer in (peers | {"upstream": flow.server_conn.peername or flow.server_conn.address}).items():
@@ -100,13 +100,13 @@ def framed(headers: HeaderList, body: bytes | None, *, had: bool, http_1: bool) 
 
 
 def say(flow: flows.Flow, line: str) -> None:
-    """Tell something: in the flow's comment, which mitmweb shows, and in its metadata."""
+    """Note a line in the flow's comment, which mitmweb shows, and in its metadata."""
     flow.metadata.setdefault("proxywasm", []).append(line)
     flow.comment = f"{flow.comment}\n{line}".strip()
 
 
 def say_difference(flow: flows.Flow, what: str, before: HeaderList, after: HeaderList) -> None:
-    """Tell which headers filters have removed and added."""
+    """Note which headers filters have removed and added."""
     for sign, headers, others in (("-", before, after), ("+", after, before)):
         for name, value in headers:
             if (name, value) not in others and name not in UNTOLD:

@@ -1,4 +1,4 @@
-"""What ``-s`` loads."""
+"""The script that mitmproxy's option ``-s`` loads."""
 
 from proxywasm_host.integrations.mitmproxy.addon import ProxyWasm
 

@@ -1,4 +1,4 @@
-"""Converts a WSGI environ to what filters see, and their result back to an environ."""
+"""Converts a WSGI environ to headers for filters, and their result back to an environ."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def status_line(status: int) -> str:
 
 
 def properties(environ: Environ) -> dict[str, PropertyValue]:
-    """What an environ knows of the connection, under Envoy's names."""
+    """Properties of an environ's connection, under Envoy's names."""
     known: dict[str, PropertyValue] = {"request.protocol": environ.get("SERVER_PROTOCOL", "HTTP/1.1")}
     for group, host, port in (("source", "REMOTE_ADDR", "REMOTE_PORT"), ("destination", "SERVER_NAME", "SERVER_PORT")):
         number = str(environ.get(port, ""))

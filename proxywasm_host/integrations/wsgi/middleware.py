@@ -30,7 +30,7 @@ class ProxyWasmMiddleware(ThreadCarrier):
 
 
 class Response:
-    """What is returned to the server: the parts of the body, the first of which has come out."""
+    """The iterable that the server gets: the parts of the body, the first of which has come out."""
 
     def __init__(self, parts: Generator[bytes, None, None]) -> None:
         self._parts = parts

@@ -3,8 +3,8 @@
 * WSGI does not tell that a client has gone: that shows when the response is sent, or when the body ends before its
   ``CONTENT_LENGTH``.
 * ``start_response`` of the server is called when the response's head has come out of the filters, and always before
-  the application (that we are to the server) returns: granian looks at nothing that comes later. What WSGI has no words
-  for (trailers, upgrades, 1xx) is not passed on.
+  the middleware returns, because granian ignores later calls. WSGI has no form for trailers, upgrades and 1xx, so the
+  pump does not pass them on.
 """
 
 from __future__ import annotations
