@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
@@ -90,21 +91,25 @@ def all_counted(choice: str, way: str, processes: int, times: int) -> tuple[int,
 
     Returns what is there, what those that were not killed have counted, and what the one said that was.
     """
-    shared = open_shared(choice)
-    counter = WAYS[way](shared)
-    counting = [started(choice, way, times) for _ in range(processes)]
-    victim = counting[0]
-    said = b""
-    while said.count(b"\n") < times // 2:
-        said += os.read(victim.stdout.fileno(), 1 << 16)
-    victim.kill()
-    for each in counting:
-        said += each.communicate()[0] if each is victim else b""
-        others = b"" if each is victim else each.communicate()[0]
-        assert each is victim or (each.returncode, others.count(b"\n")) == (0, times)
-    value = counter.total()
-    shared.close()
-    return value, (processes - 1) * times, said.count(b"\n")
+    with contextlib.ExitStack() as stack:
+        shared = open_shared(choice)
+        stack.callback(shared.close)
+        counter = WAYS[way](shared)
+        victim, *others = [started(choice, way, times) for _ in range(processes)]
+        for each in (victim, *others):
+            stack.enter_context(each)
+            stack.callback(each.kill)
+        said = b""
+        while said.count(b"\n") < times // 2:
+            more = os.read(victim.stdout.fileno(), 1 << 16)
+            assert more, "the process that was to be killed has ended by itself"
+            said += more
+        victim.kill()
+        said += victim.communicate()[0]
+        for each in others:
+            assert (each.communicate()[0].count(b"\n"), each.returncode) == (times, 0)
+        value = counter.total()
+    return value, len(others) * times, said.count(b"\n")
 
 
 def lost(way: str, value: int, others: int, victim: int) -> bool:

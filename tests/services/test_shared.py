@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 
@@ -327,9 +328,13 @@ def test_redis_is_away_and_comes_back(tmp_path, opened, how):
         server.stop()
 
 
+def set_again(shared) -> bool:
+    return shared.data.set("vm", b"k", b"v")
+
+
 def _answers(shared) -> bool:
     try:
-        return shared.data.set("vm", b"k", b"v")
+        return set_again(shared)
     except ServiceUnavailable:
         return False
 
@@ -350,19 +355,44 @@ def test_a_process_that_is_stopped_or_killed_while_it_writes(tmp_path, opened, h
     path = tmp_path / "state"
     shared = opened(f"processes:{path}")
     token = shared.queues.register("vm", b"q", print)
+    shared.metrics.define(COUNTER, "c")
     shared.data.set("vm", b"k", b"v")
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE)
     try:
         assert holder.stdout.readline() == b"held\n"
         if how == "stopped":
             assert shared.data.get("vm", b"k")[0] == b"v"  # to read, nobody waits
-            assert took(lambda: refused(lambda: shared.data.set("vm", b"k", b"w"))) < 5.0
+            with ThreadPoolExecutor(8) as threads:  # one waits in vain, and no other after it
+                assert took(lambda: list(threads.map(lambda _: refused(lambda: set_again(shared)), range(8)))) < 5.0
             assert took(lambda: refused(lambda: shared.queues.dequeue(token))) < 0.5
+            shared.metrics.add(COUNTER, "c", 3)
+            assert took(shared.metrics.snapshot) < 5.0
+            assert shared.metrics.get(COUNTER, "c") == 3
     finally:
         holder.kill()
         holder.communicate()
     eventually(lambda: _answers(shared))
     assert shared.queues.dequeue(token) is None
+    assert how == "killed" or shared.metrics.snapshot()["counters"] == {"c": 3}
+
+
+def test_a_thread_waits_for_others_that_write(tmp_path, opened, monkeypatch):
+    """As long as a process waits for others, and not as short as for one that has stopped."""
+    monkeypatch.setattr(of_directory, "WAIT", 0.02)
+    path = tmp_path / "state"
+    data = opened(f"processes:{path}").data
+    data.set("vm", b"k", b"v")
+    writing = threading.Event()
+
+    def write(transaction, db) -> None:
+        writing.set()
+        time.sleep(0.2)
+
+    other = threading.Thread(target=of_directory.directory(path).write, args=(write,))
+    other.start()
+    assert writing.wait(10)
+    assert data.set("vm", b"k", b"w")
+    other.join()
 
 
 def test_who_waits_to_write_goes_on_waiting_while_others_write(tmp_path, opened, monkeypatch):

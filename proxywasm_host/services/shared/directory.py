@@ -105,9 +105,10 @@ class Directory:
         Raises: ServiceUnavailable; QuotaExceeded, if there is no room.
         """
         self._breaker.check()
-        if not self._mutex.acquire(timeout=WAIT):
+        if not self._mutex.acquire(timeout=LONGEST):
             raise self._breaker.failed("other threads write all the time")
         try:
+            self._breaker.check()  # who had the mutex may have waited in vain
             opened = self._opened or self._open()
             self._lock(opened.writer, opened.env)
             try:
