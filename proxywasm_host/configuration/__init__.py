@@ -1,8 +1,9 @@
-"""Configurations of other hosts, as they are: `translate` recognises them, and gives the own form of ``serve``.
+"""Reads configurations of other hosts unchanged: `translate` recognises them, and converts them to ``serve``'s form.
 
 ``envoy`` is Envoy's bootstrap or listener, ``kubernetes`` WasmPlugin (Istio, Higress), TrafficExtension,
-EnvoyExtensionPolicy and MeshProxyPatch, ``nginx`` ngx_wasm_module's directives, ``apisix`` wasm plugins. Each puts what
-it understands into `Own`; what it does not is an error with its line (`Node`), or one warning where that is safe.
+EnvoyExtensionPolicy and MeshProxyPatch, ``nginx`` ngx_wasm_module's directives, ``apisix`` wasm plugins. Each puts the
+settings that it understands into `Own`. Any other setting is an error with its line (`Node`), or one warning if it is
+safe to leave out.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def of_nginx(file: Path, text: str) -> Translated | None:
 
 
 def _told(documents: list[Document], own: Own) -> Translated:
-    """Say what is ignored. Raises: ConfigError, with all that is wrong."""
+    """Log the warnings. Raises: ConfigError, with all errors."""
     for document in documents:
         for line in document.ignored:
             logger.warning("%s", line)

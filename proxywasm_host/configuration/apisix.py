@@ -1,7 +1,7 @@
 """APISIX: ``wasm.plugins`` of its ``config.yaml``, and the routes and global rules of its ``apisix.yaml``.
 
-Both may be in one file: a document each, or together. A plugin's configuration is where it is used (``conf``). Plugins
-of the phase ``rewrite`` come before those of ``access``, and in each the one of the highest priority is first. Routes
+One file may have both, in one document or two. The route or rule that uses a plugin has its configuration (``conf``).
+Plugins of the phase ``rewrite`` come before those of ``access``; in each phase the highest priority is first. Routes
 with a host are tried before others, whole paths before prefixes, and longer prefixes before shorter ones. Source:
 APISIX's ``apisix/wasm.lua`` and ``apisix/plugin.lua``, and its documentation of radix trees.
 """

@@ -157,7 +157,7 @@ def listener(node: Node, own: Own) -> None:
 
 
 def tcp_proxy(node: Node) -> dict[str, Any]:
-    """A TCP proxy, as what a listener of `tcp` says of its upstream."""
+    """The upstream of a TCP proxy, for a listener of `tcp`."""
     node.drop("@type")
     if node.has("weighted_clusters"):
         node.take("weighted_clusters").wrong("a TCP listener has one upstream: write cluster")
@@ -327,7 +327,7 @@ STATUSES = {
 
 
 def redirect(node: Node) -> dict[str, Any]:
-    """Where a route sends clients."""
+    """The redirect of a route."""
     made = {
         "scheme": "https" if node.take("https_redirect").flag() else node.take("scheme_redirect").text(),
         "host": node.take("host_redirect").text(),
@@ -440,7 +440,7 @@ def protocol(node: Node) -> bool:
 
 
 def _without_options(node: Node) -> None:
-    """Take what is said of HTTP/1 and HTTP/2, where there is more in it than which one it is."""
+    """Take the options of HTTP/1 and HTTP/2, beside the choice between the two."""
     for key in ("http_protocol_options", "http2_protocol_options"):
         options = node.take(key)
         if options.value:
@@ -457,7 +457,7 @@ def callable_cluster(said: dict[str, Any]) -> dict[str, Any]:
 
 
 def address(node: Node) -> str:
-    """The address that something has, as ``HOST:PORT``."""
+    """The address of a listener or endpoint, as ``HOST:PORT``."""
     where = node.take("address")
     socket = where.take("socket_address")
     if not socket:

@@ -1,6 +1,6 @@
 """Kubernetes resources that describe filters: of Istio, Higress, Envoy Gateway and Kuma.
 
-They say nothing of upstreams, which the command line or the own form says beside them.
+They name no upstreams: the command line or our own form gives these.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _rules(spec: Node, made: dict[str, Any]) -> None:
 
 
 def _url(url: Node) -> str:
-    """Where the module is: a path, a URL, or without a scheme an image."""
+    """The place of the module: a path, a URL, or without a scheme an image."""
     text = url.text()
     if not text:
         url.wrong("is missing: it says where the module is")

@@ -45,7 +45,7 @@ PROXY_WASM = {
     "wasm_response_body_buffers": "what filters may hold back of a body is `buffer_limit`",
     "wasm_socket_": "buffers and sockets of callouts are the client's own",
 }
-"""Directives beside ``proxy_wasm`` that have no meaning here, and why."""
+"""Directives beside ``proxy_wasm`` that have no effect here, and why."""
 OF_WASM = {
     "compiler": "engines have their own options",
     "backtraces": "what is told of a guest that fails has its backtrace",
@@ -60,7 +60,7 @@ OF_WASM = {
     "metrics": "metrics have no zone",
     **dict.fromkeys(("wasmtime", "wasmer", "v8"), "engines have their own options"),
 }
-"""What begins so in ``wasm`` has no meaning here, and why."""
+"""Beginnings of directives in ``wasm`` that have no effect here, and why."""
 OF_CALLOUTS: dict[str, tuple[str, ...]] = {
     "socket_connect_timeout": ("connect_timeout",),
     "socket_read_timeout": ("timeout",),
@@ -164,11 +164,11 @@ def put(file: Path, text: str, own: Own) -> Document:
 
 @dataclass
 class Chain:
-    """What a level says for those below it, which say it anew or not at all."""
+    """Directives of a level that the levels below inherit, unless they repeat them."""
 
     filters: list[tuple[Directive, dict[str, Any]]]
     host: str = "$proxy_host"
-    """What upstream is sent as Host."""
+    """The Host that upstream gets."""
     isolation: str = "none"
 
     @property

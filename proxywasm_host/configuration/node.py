@@ -1,7 +1,7 @@
-"""A place in a foreign configuration: its value, where it stands, and what of it was understood.
+"""A place in a foreign configuration: its value, its line, and the parts of it that were understood.
 
-Nothing is passed over in silence: a key that nobody has taken is an error when `Node.done` is called, unless it was
-ignored with a reason, which is a warning.
+No key is left out silently: a key that no reader has taken is an error when `Node.done` is called, unless a reader has
+ignored it with a reason, which makes a warning.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def dotted(path: Key) -> str:
 
 @dataclass
 class Document:
-    """One document of a file, and what is to be said of it."""
+    """One document of a file, with its errors and warnings."""
 
     file: Path
     data: Any
@@ -65,7 +65,7 @@ class Node:
         return f"{self.document.file}:{self.line}: {where + ': ' if where else ''}{what}"
 
     def wrong(self, what: str) -> None:
-        """Say what is wrong with it."""
+        """Report an error at this place."""
         self.document.errors.append(self._said(what))
 
     def warn(self, why: str) -> None:
@@ -73,7 +73,7 @@ class Node:
         self.note(f"ignored: {why}")
 
     def note(self, what: str) -> None:
-        """Say something about it that its author should know."""
+        """Report a warning at this place."""
         self.document.ignored.append(self._said(what))
 
     # -- Mappings ------------------------------------------------------------------------------------------------

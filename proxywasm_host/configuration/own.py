@@ -1,4 +1,4 @@
-"""What a foreign configuration comes to: the own form of ``proxywasm serve``, as plain values."""
+"""The result of a conversion: a configuration in the form of ``proxywasm serve``, as plain values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Own"]
 
 
 class Own:
-    """A configuration in the making, which knows the line that each of its parts comes from."""
+    """A configuration under construction, with the line that each of its parts comes from."""
 
     def __init__(self) -> None:
         self.data: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""A filter in Envoy's words: ``envoy.extensions.wasm.v3.PluginConfig``, in each form in which people write it."""
+"""Reads Envoy's description of a filter: ``envoy.extensions.wasm.v3.PluginConfig``, in each form that people write."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def filter_of(plugin: Node) -> dict[str, Any]:
 
 
 def code_of(code: Node) -> dict[str, Any]:
-    """Where an ``AsyncDataSource`` has the module."""
+    """The place of the module of an ``AsyncDataSource``."""
     local, remote = code.take("local"), code.take("remote")
     made: dict[str, Any] = {}
     if remote:

@@ -1,7 +1,7 @@
 """Helpers that adapters of engines share.
 
-Which functions can cross, whether those given fit the imports, whose serialised code it is, where C code finds the
-guest's memory, and who installs handlers of signals.
+They check types of functions and the functions given for imports, identify serialised code, give C code the guest's
+memory, and tell engines of new signal handlers.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ NUMERIC = frozenset({"i32", "i64", "f32", "f64"})
 """The types whose values can cross."""
 
 listeners: list[Callable[[], object]] = []
-"""Called when an engine has installed handlers of signals: for an engine whose own ones have to stand in front."""
+"""Called when an engine has installed signal handlers, for an engine whose own handlers have to run first."""
 
 
 def handlers_changed() -> None:
-    """To be called by an adapter when its engine, or it, has installed handlers of signals."""
+    """An adapter calls this when it, or its engine, has installed signal handlers."""
     for listener in listeners:
         listener()
 
@@ -65,7 +65,7 @@ def check_functions(imports: Sequence[Import], functions: Sequence[HostFunction]
 
 
 def identity(engine: Engine) -> bytes:
-    """What goes before code that `engine` has serialised: which engine it was, of which version and options."""
+    """The identity that precedes code serialised by `engine`: the engine, its version and options."""
     return f"proxywasm {engine.name} {engine.fingerprint}\n".encode()
 
 
@@ -87,7 +87,7 @@ _MEMORY = f"proxywasm_host.memory.{NATIVE_ABI}".encode()  # for as long as the p
 
 
 def memory_capsule(address: int) -> object:
-    """What a memory has as `native_range`: `address` is that of a ``Proxywasm_memory``. Raises: ValueError, for 0."""
+    """A capsule for `native_range` of a memory, of the address of a ``Proxywasm_memory``. Raises: ValueError, for 0."""
     make = ctypes.pythonapi.PyCapsule_New
     make.restype, make.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
     return make(address, _MEMORY, None)

@@ -1,8 +1,9 @@
-"""Compiled modules, kept in the process and on disk, so that a filter is compiled once and then loads in no time.
+"""Keeps compiled modules in the process and on disk, so that a filter is compiled once and then loads fast.
 
-Compiled code is native code: whoever can write it to our directory runs code in our process. So a file is loaded only
-if it is a plain file of our own that nobody else may write to, and if its message authentication code, made with a
-random key that lies beside it (readable by us alone), fits its contents and its name. Everything else is compiled anew.
+Compiled code is native code: a user who can write to our directory could run code in our process. So a file is loaded
+only if it is a plain file of this user that nobody else may write to, and if its message authentication code fits its
+contents and its name. The code is made with a random key beside the file, which only this user can read. All other
+modules are compiled anew.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Loaded:
 
 
 def default_directory(environment: Mapping[str, str] = os.environ) -> Path | None:
-    """Where compiled modules are kept: ``$PROXYWASM_CACHE_DIR`` (empty: nowhere), else in the user's cache directory.
+    """The directory of compiled modules: ``$PROXYWASM_CACHE_DIR`` (empty: none), or one in the user's cache directory.
 
     Returns: the directory, which need not exist; ``None`` to keep nothing on disk.
     """
@@ -82,8 +83,8 @@ class ModuleCache:
         directory: Where to keep compiled code, see `default_directory`; ``None`` for the process alone.
         keep: How many modules to keep in memory; the one not asked for the longest goes first.
         size_limit: Bytes that the directory may hold; files not loaded for the longest time are removed first.
-        slow: Told in a sentence, in a thread of its own, when compiling takes more than a second; as ``INFO`` to the
-            standard library's logger of this module if not given.
+        slow: Called with a sentence, in a separate thread, when compiling takes more than a second; by default the
+            standard library's logger of this module gets it as ``INFO``.
     """
 
     def __init__(
@@ -195,7 +196,7 @@ _caches: weakref.WeakSet[ModuleCache] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    """In a child process: whoever was compiling is gone."""
+    """Reset the locks in a child process, in which no thread compiles."""
     for cache in list(_caches):
         cache._renew_locks()
 
@@ -205,7 +206,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Disk:
-    """The directory. Nothing here raises: what cannot be read is absent, what cannot be written is not kept."""
+    """The directory. Its methods raise nothing: an unreadable file counts as absent, an unwritable one is not kept."""
 
     def __init__(self, directory: Path, size_limit: int) -> None:
         self.directory = directory

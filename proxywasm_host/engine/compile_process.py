@@ -1,7 +1,7 @@
-"""Compiles in a process of its own, which has limits of processor time and memory, and may crash alone.
+"""Compiles in a separate process, which has limits of processor time and memory, and may crash alone.
 
-An engine that can keep what it has compiled may have an attribute `compile_options`: the options by which an engine of
-its class, in another process, compiles to what it can load.
+An engine that can serialise compiled code may have an attribute `compile_options`: with these options an engine of the
+same class in another process compiles code that this engine can load.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def compile_apart(engine: Engine, bytecode: bytes, seconds: float | None, memory
 
 
 def _ask(engine: Engine, bytecode: bytes, seconds: float | None, memory: int | None) -> bytes | None:
-    """What was compiled, or ``None`` if there can be no other process. Raises: InvalidModule."""
+    """The compiled module, or ``None`` if another process is not possible. Raises: InvalidModule."""
     options = getattr(engine, "compile_options", None)
     if options is None or not os.path.basename(sys.executable or "").startswith("python"):  # noqa: PTH119 - quicker
         return None

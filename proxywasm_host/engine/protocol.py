@@ -1,4 +1,4 @@
-"""The protocol of Wasm engines: everything that an adapter has to provide.
+"""The protocol of WebAssembly engines: everything that an adapter has to provide.
 
 Rules of this module:
 
@@ -16,7 +16,7 @@ Rules of this module:
 
 An adapter is a class with the attributes and methods of `Engine`, registered under the entry-point group
 ``proxywasm_host.engines`` as ``name = "package.module:Class"``; `proxywasm_host.engine.registry` finds it.
-`proxywasm_host.testing.EngineComplianceSuite` tests all that is said here.
+`proxywasm_host.testing.EngineComplianceSuite` tests these rules.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class HostFunction:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one instance may use; ``None`` is no limit.
+    """Limits of one instance; ``None`` is no limit.
 
     `memory` is in bytes and bounds linear memory: ``memory.grow`` beyond it answers -1. Tables are not in it: a `Host`
     lets modules have few elements more than they begin with, and takes what these count for off `memory`.
@@ -124,7 +124,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an engine can do. Runtime and tests ask for a capability, never for an engine's name."""
+    """The capabilities of an engine. Runtime and tests ask for a capability, never for an engine's name."""
 
     serialise: bool = False
     memory_limit: bool = False

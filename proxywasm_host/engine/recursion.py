@@ -1,8 +1,8 @@
 """Headroom on Python's stack before a guest is entered.
 
-What Python raises when its stack is full strikes before any ``try``, and what ctypes then hands to native code is
-whatever was in memory, which may end the process. So a guest is entered only if there is headroom for the first steps
-of a host function, and for those that clear away what a failed call has left.
+If Python's stack is full, Python raises before any ``try`` of a host function runs. ctypes then gives native code
+random memory as the result, which may end the process. So the host enters a guest only with headroom for the first
+steps of a host function, and for the clean-up after a failed call.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class EngineStatus:
     note: str = ""
     capabilities: Capabilities = field(default_factory=Capabilities)
     limits: str = ""
-    """What the engine limits in a way of its own."""
+    """The limits that the engine enforces in a special way."""
 
 
 def register_engine(name: str, target: str) -> None:
@@ -102,7 +102,7 @@ def open_engine(name: str | None = None, **options: object) -> Engine:
 
 
 def list_engines() -> list[EngineStatus]:
-    """What is known about each engine, the best first. Opens all that are installed; no failure comes out of here."""
+    """The state of each known engine, the best first. Opens all installed ones, and raises nothing."""
     return sorted(map(_status, engine_names()), key=lambda status: (not status.usable, -status.priority, status.name))
 
 
@@ -254,7 +254,7 @@ def _distribution(name: str) -> str:
 
 
 def _after_fork() -> None:
-    """In a child process: whoever held the lock is gone."""
+    """Reset the lock in a child process, in which no thread holds it."""
     global _lock  # noqa: PLW0603
     _lock = threading.RLock()
 

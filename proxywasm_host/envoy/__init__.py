@@ -1,1 +1,1 @@
-"""Filters behind Envoy and other gateways that have no WebAssembly: servers that they ask, by ext_proc or ext_authz."""
+"""Servers that run filters for Envoy and for gateways without WebAssembly, which ask by ext_proc or ext_authz."""

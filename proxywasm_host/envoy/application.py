@@ -1,7 +1,7 @@
 """A server that Envoy asks, in one process: gRPC beside the filters, in one event loop.
 
-Generations of the configuration stand beside each other, as those of ``proxywasm serve``: new calls go to the newest,
-old ones end where they began. They share services, so that what filters keep there outlives a reload.
+Generations of the configuration run beside each other, as in ``proxywasm serve``: new calls go to the newest, and old
+ones end where they began. They share services, so that shared data, queues and metrics outlive a reload.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Generation(Generic[AnySettings]):
             self.worker.host.add_listener(listener)
 
     def stream(self, properties: dict[str, PropertyValue], authority: bytes, path: bytes) -> HttpStream:
-        """A stream for a call. What is beyond limits of headers, Envoy has refused."""
+        """A stream for a call, without limits of headers: Envoy has refused requests beyond its own."""
         given = {**self.settings.properties, **properties}
         properties.update(given)
         plugins = self.worker.chain_of(authority, path, properties) if self.worker.by_request else self.worker.plugins
@@ -116,7 +116,7 @@ class Application(Generic[AnySettings]):
     fixed: tuple[str, ...] = (
         *("listen", "workers", "admin", "admin_hosts", "watch", "shared", "shutdown_timeout", "sample", "log_level"),
     )
-    """What is decided when the server starts."""
+    """The settings that are fixed when the server starts."""
     generation: Generation[AnySettings]
     loaded = False
     """Whether there is a chain."""
@@ -132,7 +132,7 @@ class Application(Generic[AnySettings]):
     ) -> None:
         """Serve on the port that `listening` holds; ``None``: load everything, and take no connections.
 
-        `shared` says who shares what filters share; see `open_shared`.
+        `shared` says which processes share data, queues and metrics; see `open_shared`.
         """
         self._choice = shared
         self._source = source
@@ -229,7 +229,7 @@ class Application(Generic[AnySettings]):
         return generation
 
     async def reload(self) -> str:
-        """Read the configuration again, and let what it says take the place of what runs; or tell why it cannot."""
+        """Read the configuration again, and load it in place of the running one; or tell why it cannot be loaded."""
         async with self._reloading:
             return await reload(self._source, self._use, self._counts, self.fixed, self._settings)
 
@@ -245,7 +245,7 @@ class Application(Generic[AnySettings]):
         self._tracer.remove(generation.worker.host)
 
     async def close(self) -> None:
-        """Take no other call, and give those under way their time."""
+        """Take no new calls, and wait for those under way."""
         await self._shut()
         if self._server is not None:
             await self._server.stop(self._settings.shutdown_timeout)
@@ -260,7 +260,7 @@ class Application(Generic[AnySettings]):
     # -- Calls ---------------------------------------------------------------------------------------------------
 
     async def _counted(self, context: Any, call: Callable[[Generation[AnySettings]], Awaitable[Any]]) -> Any:
-        """What a call gives with the newest generation. It is counted by its status."""
+        """Carry a call with the newest generation, and count it by its status."""
         generation, began, outcome = self.generation, time.perf_counter(), "CANCELLED"
         generation.open += 1
         try:
@@ -325,7 +325,7 @@ class Application(Generic[AnySettings]):
 
 
 def credentials(tls: ServerTls) -> grpc.ServerCredentials:
-    """Certificates as they are at each handshake: who exchanges their files need not start the server again."""
+    """Reads certificates at each handshake, so that exchanged files need no restart of the server."""
 
     def read() -> grpc.ServerCertificateConfiguration:
         chain = files.read(tls.certificate)

@@ -1,4 +1,4 @@
-"""Attributes and metadata as Envoy sends them, as properties; and what filters stored, as dynamic metadata."""
+"""Converts Envoy's attributes and metadata to properties, and stored properties of filters to dynamic metadata."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def add_metadata(properties: dict[str, PropertyValue], name: str, metadata: Any)
 
 
 def store_metadata(filter_state: Mapping[str, bytes], metadata: Any) -> None:
-    """Fill a ``Struct`` with what filters stored: as text, where a byte that is no UTF-8 becomes U+FFFD."""
+    """Fill a ``Struct`` with properties that filters stored: as text, in which invalid UTF-8 becomes U+FFFD."""
     stored = metadata.fields[METADATA_NAMESPACE].struct_value
     for name, value in filter_state.items():
         stored.fields[name].string_value = value.decode("utf-8", "replace")

@@ -1,7 +1,7 @@
-"""What filters decide of a request, for servers that are asked whether it may pass: one question, one answer.
+"""Runs filters that decide whether a request may pass, for servers that are asked: one question, one answer.
 
-The request goes through the chain. If it comes out, it may pass, with the changes that filters made of its headers; if
-a filter answers it, that is the denial. The response is never seen.
+The request goes through the chain. If it comes out, it may pass, with the filters' changes of its headers. If a filter
+answers it, that answer is the denial. Filters never see the response.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Decision", "Question", "decide"]
 
 @dataclass(frozen=True)
 class Question:
-    """A request that somebody asks about. `headers` are without pseudo headers and ``host``."""
+    """The request that a client asks about. `headers` are without pseudo headers and ``host``."""
 
     method: bytes
     path: bytes

@@ -1,8 +1,8 @@
 """``envoy.service.auth.v3.Authorization``, with filters that decide; and the same over HTTP.
 
-Over HTTP a request is asked about as it is: by its method, path, headers and body. 200 says that it may pass, with the
-headers that filters added or changed; any other status is the response to give. So Envoy's ``http_service`` asks, and
-``auth_request`` of nginx, and ``forwardAuth`` of Traefik.
+Over HTTP a gateway sends the request itself: its method, path, headers and body. 200 says that it may pass, with the
+headers that filters added or changed; any other status is the response for the client. Envoy's ``http_service``,
+nginx's ``auth_request`` and Traefik's ``forwardAuth`` ask in this way.
 """
 
 from __future__ import annotations

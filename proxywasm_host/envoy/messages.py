@@ -1,4 +1,4 @@
-"""What Envoy and its external servers say to each other, as far as we read and write it.
+"""The messages between Envoy and its external servers, with the fields that we read and write.
 
 Source: ``envoy/service/ext_proc/v3/external_processor.proto``, ``envoy/service/auth/v3/external_auth.proto`` and what
 they import, of Envoy's API; ``grpc/health/v1/health.proto``. Fields that are not here are skipped where they come in.

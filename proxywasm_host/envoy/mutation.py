@@ -1,4 +1,4 @@
-"""Headers of Envoy's messages: as filters have them, and what filters changed of them as a ``HeaderMutation``.
+"""Converts headers of Envoy's messages for filters, and the filters' changes to a ``HeaderMutation``.
 
 Envoy removes first and sets then (``MutationUtils::applyHeaderMutations``). A value goes as ``raw_value``, whose bytes
 need not be UTF-8. To append, the older field ``append`` is set as well: Envoys differ in which of both they look at.

@@ -1,6 +1,6 @@
-"""An exchange in the words of ext_proc: messages in, messages out, and no I/O.
+"""An exchange in messages of ext_proc, without I/O.
 
-Envoy sends what it has of a request and of its response, a message at a time, and goes on when the message is answered:
+Envoy sends a request and its response part by part, one message at a time, and goes on when the message is answered:
 
     exchange.receive(message)
     for answer in exchange.answers():
@@ -8,10 +8,10 @@ Envoy sends what it has of a request and of its response, a message at a time, a
 
 Rules of this module, from ``processor_state.cc`` of Envoy:
 
-* An answer says what filters changed of what Envoy sent. A filter that holds something has not answered yet.
-* What filters send themselves is an ``ImmediateResponse``; what is to be broken off, too: once the response has begun,
-  Envoy resets the stream then.
-* A guest that failed is an error of the gRPC call, so that ``failure_mode_allow`` decides what becomes of the request.
+* An answer has the filters' changes of a message. While a filter holds the message, the answer waits.
+* A filter's own response is an ``ImmediateResponse``. So is the order to break a stream off: once the response has
+  begun, Envoy then resets the stream.
+* A guest that failed is an error of the gRPC call, so that ``failure_mode_allow`` decides about the request.
 
 The mode of a body decides how it is answered:
 
@@ -88,7 +88,7 @@ class CallFailed(Exception):
 
 
 class CannotWork(CallFailed):
-    """The filters cannot do their work in the mode that Envoy is configured with; says what to change there."""
+    """The filters cannot work in the mode that Envoy is configured with; the message says what to change there."""
 
 
 class GuestFailed(CallFailed):
@@ -110,7 +110,7 @@ class Asked:
 
 
 class Direction:
-    """The request or the response: what Envoy waits for, and what has come out of the filters."""
+    """The request or the response: Envoy's messages that wait, and the parts that have come out of the filters."""
 
     def __init__(self, name: str, mode: int) -> None:
         self.name = name
@@ -167,7 +167,7 @@ class ProcessingExchange(Exchange):
     """
 
     observed = False
-    """Envoy only lets us see: it waits for no answer."""
+    """Envoy only lets us observe, and waits for no answer."""
     processed = False
     """The last answer was given."""
     _local_head: ResponseHead | None = None
@@ -456,7 +456,7 @@ class ProcessingExchange(Exchange):
         side.asked = deque(asked for asked in side.asked if asked.kind == "trailers")  # a body's part waits for none
 
     def complaints(self) -> Iterator[str]:
-        """What the filters could not do in these modes, now that the call has ended."""
+        """Log, at the end of the call, what the filters could not do in these modes."""
         if self.local or self.state is State.CUT or self.observed:
             return
         for side in self.sides:

@@ -21,7 +21,7 @@ STATUS: dict[type[CallFailed], grpc.StatusCode] = {
     CannotWork: grpc.StatusCode.FAILED_PRECONDITION,
     OutOfOrder: grpc.StatusCode.INVALID_ARGUMENT,
 }
-"""How a call ends that cannot go on. What becomes of the request then, Envoy's ``failure_mode_allow`` says."""
+"""The gRPC status of a call that cannot go on. Envoy's ``failure_mode_allow`` then decides about the request."""
 
 
 class Pump:

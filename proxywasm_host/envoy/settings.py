@@ -1,4 +1,4 @@
-"""What ``proxywasm ext-proc`` and ``proxywasm ext-authz`` can be told."""
+"""The settings of ``proxywasm ext-proc`` and ``proxywasm ext-authz``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who we are at a registry: what ``docker login`` wrote down.
+"""Reads the credentials for registries that ``docker login`` has stored.
 
 Source: Docker's ``config.json`` (``auths``, ``credHelpers``, ``credsStore``), and the protocol of
 docker/docker-credential-helpers. A key may also name a part of a registry (``registry.example/team``), as Kubernetes
@@ -26,7 +26,7 @@ __all__ = ["DOCKER_HUB", "Credentials", "default_config", "find_credentials"]
 
 DOCKER_HUB = "docker.io"
 HUB_KEY = "https://index.docker.io/v1/"
-"""What Docker's own registry is called in the file."""
+"""The key of Docker's own registry in the file."""
 HELPER_SECONDS = 30
 logger = logging.getLogger("proxywasm_host.fetch")
 
@@ -49,7 +49,7 @@ class Credentials:
 
 
 def default_config(environment: Mapping[str, str] = os.environ) -> Path | None:
-    """Where Docker has its configuration: ``$DOCKER_CONFIG/config.json``, else in ``~/.docker``."""
+    """The path of Docker's configuration: ``$DOCKER_CONFIG/config.json``, or else in ``~/.docker``."""
     if chosen := environment.get("DOCKER_CONFIG"):
         return Path(chosen) / "config.json"
     try:
@@ -59,10 +59,9 @@ def default_config(environment: Mapping[str, str] = os.environ) -> Path | None:
 
 
 def find_credentials(file: Path | None, host: str, repository: str) -> Credentials | None:
-    """What is said of an image's registry, if anything is. May start a helper.
+    """The credentials for an image's registry, if the configuration has any. May start a helper.
 
-    `file` is the configuration; one that is not there says nothing. Raises: FetchError, for one that cannot be read, or
-    a helper that fails.
+    `file` is the configuration, and may be missing. Raises: FetchError, if it cannot be read, or a helper fails.
     """
     config = _read(file)
     helper = _section(config, "credHelpers").get(host) or config.get("credsStore")
@@ -116,7 +115,7 @@ def _written(entry: dict[str, Any], host: str, file: Path | None) -> Credentials
 
 
 def _ask(helper: str, host: str) -> Credentials | None:
-    """What a helper knows; ``None`` if it is not installed, or knows nothing of this registry."""
+    """The credentials from a helper; ``None`` if it is not installed, or has none for this registry."""
     if not re.fullmatch(r"[\w.-]+", helper):
         raise FetchError(f"{helper!r} is not the name of a credential helper")
     program = shutil.which(f"docker-credential-{helper}")

@@ -2,12 +2,11 @@
 
 Rules of this module:
 
-* A digest that is said is always checked. What has it is never asked for again.
-* A reference without a digest is looked up by its policy. `pin` says which digest it stands for; who loads a filter
-  then loads that one, whatever its server says meanwhile.
-* What a reference stood for is noted once it was loaded (`loaded`), so that a server that is down or restarts keeps
-  nobody from starting with the module that was good. A server that answers is believed: one that refuses us, or has the
-  module no more, is an error.
+* A given digest is always checked. A module that has it is never fetched again.
+* A reference without a digest is looked up by its policy. `pin` returns the digest that it stands for; the filter then
+  loads the module of that digest, even if the server has a newer one meanwhile.
+* The digest of a reference is noted once its module was loaded (`loaded`), so that hosts can start with this module
+  while the server is down. A server's answer counts: if it refuses us, or no longer has the module, that is an error.
 """
 
 from __future__ import annotations
@@ -195,5 +194,5 @@ class ModuleFetcher:
 
 @lru_cache(maxsize=1)
 def default_fetcher() -> ModuleFetcher:
-    """The one that is used where none is given."""
+    """The fetcher that hosts use by default."""
     return ModuleFetcher()

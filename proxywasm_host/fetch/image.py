@@ -1,4 +1,4 @@
-"""An image that holds a module: which of its parts it is in, and how. No I/O but on the store.
+"""Finds the module in an image. It does no I/O except on the store.
 
 Source: the OCI image specification; "Wasm Image Specification" of Istio and Solo (``spec.md``: the media types;
 ``spec-compat.md``: an image of one layer that holds ``plugin.wasm``), which Envoy Gateway and Higress follow; the

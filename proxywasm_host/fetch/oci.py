@@ -1,7 +1,7 @@
 """Images from OCI registries.
 
-Source: the OCI distribution specification, and Docker's token specification. Only what a download needs is here: the
-libraries there are bound neither time nor size, and check no digest.
+Source: the OCI distribution specification, and Docker's token specification. This module has only the requests of a
+download. Existing libraries bound neither time nor size, and check no digest.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Registry:
             raise FetchError(f"{self._reference.host} gave {found} where {part.digest} was asked for")
 
     async def _get(self, path: str, headers: dict[str, str], most: int = MAX_MANIFEST, method: str = "GET") -> Answer:
-        """What the registry has there. Asked for credentials, it is asked again."""
+        """Fetch a path of the registry. If the registry asks for credentials, send the request again with them."""
         host = self._reference.host
         api = "registry-1.docker.io" if host == DOCKER_HUB else host
         url = f"{await self._session.scheme(api)}://{api}/v2/{self._reference.repository}/{path}"

@@ -1,11 +1,11 @@
-"""What a filter's module can be named by, beside the path of a file: URLs of files, HTTP servers and OCI registries.
+"""References to modules, beside paths of files: URLs of files, HTTP servers and OCI registries.
 
     file:///etc/filters/auth.wasm
     https://downloads.example/auth.wasm
     oci://registry.example:5000/filters/auth:1.2
     oci://registry.example/filters/auth:1.2@sha256:3b2f…    (the manifest's digest)
 
-The forms are those of Istio's ``WasmPlugin.url``; a scheme is always said, so that a path is never taken for a host.
+The forms are those of Istio's ``WasmPlugin.url``, always with a scheme, so that a path is never mistaken for a host.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class FetchError(ModuleError):
 
 
 class Unreachable(FetchError):
-    """A server that cannot answer now: what was had from it before is as good as it was."""
+    """A server cannot answer now. The module that it gave before stays good."""
 
     code = "unreachable"
 
@@ -77,7 +77,7 @@ class Reference:
 
     @property
     def policy(self) -> PullPolicy:
-        """What holds where nothing is said, as in Istio."""
+        """The default policy of a tag, as in Istio."""
         return "Always" if self.tag == "latest" else "IfNotPresent"
 
 
@@ -173,7 +173,7 @@ def local_path(code: str | os.PathLike[str]) -> str:
 
 
 def name_of(code: str | os.PathLike[str]) -> str:
-    """What a filter is called if it is not said: its file or image, without directory, ending and tag."""
+    """The name of a filter without a given one: its file or image, without directory, ending and tag."""
     text = os.fspath(code)
     reference = reference_of(text)
     if reference is not None and reference.repository:

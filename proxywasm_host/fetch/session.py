@@ -1,7 +1,7 @@
-"""Requests for modules, within limits: of size, of time, of how often a server may send us elsewhere.
+"""Requests for modules, with limits of size, time and redirects.
 
-httpx2 bounds each wait and not the whole, and reads as much as comes: so a fetch runs in an event loop of its own,
-which ends when its time is over, and bodies are counted while they come.
+httpx2 bounds each wait but not the whole request, and reads any amount. So each fetch runs in a new event loop, which
+ends when its time is over, and bodies are counted while they come.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ class Answer:
 
 
 def run(work: Callable[[], Awaitable[Result]], seconds: float) -> Result:
-    """Do some work in an event loop of its own, in a thread of its own. Raises what it raises; Unreachable, in the end.
+    """Do some work in a new event loop in a new thread. Raises: the work's errors; Unreachable, if its time is over.
 
-    Whoever calls may be in an event loop, which is blocked meanwhile, as by reading a file.
+    A caller in an event loop blocks that loop meanwhile, as by reading a file.
     """
     outcome: list[Result] = []
     failed: list[BaseException] = []
@@ -118,7 +118,7 @@ class Session:
             raise FetchError(f"{url} is not an HTTP server's")
 
     async def scheme(self, host: str) -> str:
-        """How a registry is spoken to: with TLS, but for those without; on this machine, what it speaks."""
+        """The scheme for a registry: TLS, unless it is named as one without; on this machine, whichever it speaks."""
         if host in self._plain:
             return "http"
         if not is_loopback(host):

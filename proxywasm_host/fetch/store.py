@@ -1,7 +1,7 @@
-"""What was fetched: blobs by digest, and the digest that each reference had last.
+"""Stores fetched blobs by digest, and the digest that each reference had last.
 
-A blob is looked at whenever it is read: one that is not what its digest says is not there. So nobody but us need be
-trusted with them. What a reference stood for is believed only from a directory that is ours.
+Each read checks a blob against its digest; a blob that does not match counts as missing. So the store need not trust
+others with its blobs. It reads the digests of references only from a directory that belongs to this user.
 """
 
 from __future__ import annotations

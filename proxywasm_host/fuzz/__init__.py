@@ -1,6 +1,6 @@
 """Fuzzing of a filter: random requests, and checks that hold for each of them.
 
-`fuzz` makes examples with Hypothesis and checks each; what it returns is the smallest that broke a check.
+`fuzz` makes examples with Hypothesis, checks each, and returns the smallest one that breaks a check.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ ROUND = 100
 ROUNDS = 20
 """Rounds in which memory has to grow each time before that is a finding: a collector may not run for long."""
 NAMES = ("FAIL", "NEVER", "GrpcStatus", "Harness", "Response", "later")
-"""What a test may need to import."""
+"""Names that a test may have to import."""
 
 RESPOND = "proxy_send_local_response"
 CHECKS = {
@@ -158,7 +158,7 @@ def _local_responses(outcome: Outcome) -> int:
 
 
 def _both(one: Outcome, other: Outcome) -> list[tuple[str, Any, Any]]:
-    """What is compared of two runs. Upstream may have got more or less of a request that was answered on the way."""
+    """The parts of a run that are compared. Upstream may have got more or less of a request that a filter answered."""
     compared: list[tuple[str, Any, Any]] = [("the client gets", one.response, other.response)]
     if one.local_response is None and other.local_response is None:
         compared.append(("upstream gets", one.upstream, other.upstream))
@@ -166,7 +166,7 @@ def _both(one: Outcome, other: Outcome) -> list[tuple[str, Any, Any]]:
 
 
 def _comparable(outcome: Outcome) -> list[str]:
-    """What engines have to agree on: how a failure is worded is their own."""
+    """The parts of a run in which engines have to agree; each may word a failure differently."""
     failed = outcome.failure
     lines = [line for line in outcome.lines() if failed is None or failed.message not in line]
     return [*lines, *(repr(invocation) for invocation in outcome.invocations)]

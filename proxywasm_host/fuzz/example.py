@@ -17,7 +17,7 @@ LATE = 0.05
 
 @dataclass(frozen=True)
 class Reply:
-    """What a cluster answers to every callout."""
+    """The answer of a cluster to every callout."""
 
     kind: Literal["answer", "late", "fail", "never"] = "answer"
     status: int = 200
@@ -103,7 +103,7 @@ def _in_one(chunks: tuple[bytes, ...]) -> tuple[bytes, ...]:
 
 
 def _answer(reply: Reply, kind: str) -> Any:
-    """What a cluster answers to a callout of that kind."""
+    """The answer of a cluster to a callout of that kind."""
     answers = {
         "http": Response(reply.status, body=reply.body),
         "grpc": reply.body if reply.status == 200 else GrpcStatus(14, "no"),

@@ -22,20 +22,20 @@ ODD = ("\udcff\udcfe", "é", "\udc80", "\t")
 """Values that HTTP allows and few expect: the first is not UTF-8."""
 BODIES = (b"", b"{}", b'{"a": [1, null]}', b"\0", b"\xff\xfe", b"foo", b"<a href='x'>")
 OWN = re.compile(rb"x-[a-z0-9][a-z0-9-]{0,30}")
-"""Names of headers that a module seems to know."""
+"""Names of headers that a module seems to use."""
 MOST = 24
 LARGEST = Example(
     "POST", "/a?b=c", (("user-agent", "fuzz"), ("x-a", "1" * 200)), (b"a" * 2000, b"b" * 2000), (), 200,
     (("content-type", "text/html"),), (b"c" * 2000, b"d" * 2000),
 )  # fmt: skip
-"""What is sent again and again to see whether memory grows."""
+"""The request that is sent repeatedly to see whether memory grows."""
 
 
 def fuzz(subject: Subject, *, examples: int = 100, seeded: int = 0, without: Collection[str] = ()) -> Finding | None:
     """Look for a request that breaks a check; the smallest that was found, or ``None``.
 
     Args:
-        subject: the filter. Each example has one of its own, that has seen nothing before.
+        subject: the filter. Each example gets a new instance.
         examples: how many requests to try.
         seeded: the same number finds the same.
         without: names of `CHECKS` that are not made.

@@ -23,7 +23,7 @@ SENDS = re.compile(r" *proxy_(grpc)_(send)\(token=callout (\d+) to ('.*?'|\".*?\
 
 @dataclass
 class _Question:
-    """A callout, or a message on a stream of gRPC, and what was answered to it."""
+    """A callout, or a message on a stream of gRPC, and the answers to it."""
 
     kind: str
     cluster: str

@@ -1,7 +1,7 @@
 """Converts a recording to a test as people would write it: answers, request, and outcome.
 
-The test is run before it is written: what it expects is what came of it, and a test that would not end as the recording
-did is refused. So is what a test cannot express.
+The test is run before it is written, and it expects the outcome of that run. If the outcome differs from the recording,
+or a test cannot express the recording, the conversion is refused.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ OPTIONS = ("name", "root_id", "vm_id", "vm_configuration", "environment", "allow
 
 @dataclass
 class RecordedTest:
-    """What a recording is as a test."""
+    """The parts of a test that a recording becomes."""
 
     filters: list[FilterConfig]
     profile: str
@@ -324,7 +324,7 @@ def _yaml_message(message: Response | Scenario) -> dict[str, Any]:
 
 
 def _yaml_answer(answer: Any) -> Any:
-    """What a cluster answers, as a suite says it."""
+    """The answers of a cluster, in the form of a suite."""
     after = {}
     if isinstance(answer, Later):
         after, answer = {"after": answer.seconds}, answer.answer

@@ -1,10 +1,10 @@
 """The file format of recordings: one stream, with everything that a replay needs beside the modules.
 
-It holds how the filters were configured, what they did when they were started, and then each event of the stream with
-what came of it: the callbacks, and in each the hostcalls with their answers. What the outside world answered (time,
-random numbers, shared data, replies to callouts) is there once more as values, for a replay to answer the same.
+It holds the configuration of the filters, their callbacks at the start, and then each event of the stream with its
+callbacks, and in each callback the hostcalls with their answers. Answers of the outside world (time, random numbers,
+shared data, replies to callouts) are there a second time as values, so that a replay can answer the same.
 
-The file is JSON: an event an object, a callback or hostcall a line.
+The file is JSON: an event is an object, and a callback or hostcall is a line.
 """
 
 from __future__ import annotations
@@ -64,15 +64,15 @@ class Recording:
     digests: list[str]
     """SHA-256 of each module."""
     start: list[Event] = field(default_factory=list)
-    """How the filters were started, and what happened to them until the stream began, as far as it was seen."""
+    """Events of the filters from their start until the stream began, as far as they were noted."""
     events: list[Event] = field(default_factory=list)
     """Those of the stream, and meanwhile those of its filters: replies, ticks, messages in queues."""
     properties: dict[str, PropertyValue] = field(default_factory=dict)
-    """Those that the carrier gave, by dotted name."""
+    """The carrier's properties, by dotted name."""
     callouts: dict[str, int] = field(default_factory=dict)
     """How many callouts were made, by cluster."""
     contexts: list[int] = field(default_factory=list)
-    """The numbers that guests have for the stream, for each filter."""
+    """The context ids of the stream, for each filter."""
     profile: str = "envoy"
     engine: str = ""
     """On which it was recorded."""

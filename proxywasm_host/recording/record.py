@@ -1,4 +1,4 @@
-"""Which streams of a carrier are recorded, and where the recordings go."""
+"""Chooses the streams of a carrier that are recorded, and writes the files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Record", "StreamRecorder"]
 NAME = "{time}-{pid}-{number}-{status}.json"
 OURS = re.compile(r"\d{8}T\d{6}\.\d{3}-\d+-\d+-\w+\.json")
 LOADED_BY = 60.0
-"""Seconds after which what filters do by themselves is not part of their start any more."""
+"""Seconds after which ticks and messages no longer count as part of a filter's start."""
 logger = logging.getLogger("proxywasm_host.recording")
 
 
@@ -33,13 +33,13 @@ class Record:
     """Have a carrier record streams: ``ProxyWasmMiddleware(app, filters, record=Record("recordings"))``.
 
     Each recording is a file of JSON in `directory`, for ``proxywasm replay``. A stream that is not recorded costs
-    nothing more; while one is, each hostcall of its host is looked at.
+    nothing more; while a stream is recorded, each hostcall of its host is reported to Python.
 
     Raises: TypeError, ValueError.
     """
 
     directory: str | os.PathLike[str]
-    """Is made if it is not there."""
+    """The directory of the files; it is created if it is missing."""
     sample: int = 1
     """One stream of so many is recorded."""
     failures_only: bool = False
@@ -51,7 +51,7 @@ class Record:
     redact: Collection[str] = ()
     """Names of headers, and of keys in a configuration, whose values are masked."""
     redact_credentials: bool = True
-    """Mask what says or looks that it is a credential: ``authorization``, ``cookie``, ``Bearer …``, ``"secret": …``."""
+    """Mask text that looks like a credential: ``authorization``, ``cookie``, ``Bearer …``, ``"secret": …``."""
     redact_bodies: bool = False
     """Write bodies as so many ``x``."""
 
@@ -70,7 +70,7 @@ class Record:
                 raise ValueError(f"{name} is 1 or more, not {value}")
 
     def redaction(self) -> Redaction:
-        """What is masked in one recording."""
+        """The redaction of one recording."""
         return Redaction(self.redact, credentials=self.redact_credentials, bodies=self.redact_bodies)
 
 

@@ -1,7 +1,7 @@
-"""What is left out of a recording.
+"""Masks secrets in a recording.
 
-A mask is as long as its secret, and the same secret has the same mask wherever it is: so a replay has the same lengths,
-and what a filter compares is still equal.
+A mask is as long as its secret, and the same secret has the same mask everywhere. So a replay has the same lengths, and
+values that a filter compares stay equal.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BODIES = {
 SCHEME = re.compile(rb"^\s*(?:basic|bearer|digest|negotiate|token)\s+", re.IGNORECASE)
 TEXT = ("utf-8", "surrogatepass")
 WHOLE = frozenset(("data", "body", "message", "response"))
-"""What events and replies call bodies."""
+"""Names of bodies in events and replies."""
 
 
 class Redaction(Secrets):
@@ -56,7 +56,7 @@ class Redaction(Secrets):
         )
 
     def copy(self) -> Redaction:
-        """One that knows the same, to learn more."""
+        """A copy with the same secrets, which may learn more."""
         copied = copy(self)
         copied._known, copied._masks = set(self._known), dict(self._masks)
         return copied

@@ -1,9 +1,9 @@
 """Runs a recording again without the outside world, with the answers that were recorded.
 
 * Events come in the order in which they were recorded, each at its time. A part of the response waits until the request
-  has come out, and a reply until its callout was made: what a changed module does otherwise is met half-way.
-* A callout that was not made when it was recorded is answered what its cluster has answered last, else it fails.
-* A replay is recorded itself, so that what is compared was written by the same code.
+  has come out, and a reply until its callout was made, so that a module that behaves differently can be replayed too.
+* A callout that is not in the recording gets the last answer of its cluster; without one it fails.
+* A replay is recorded itself, so that the same code has written both sides of the comparison.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ CALLOUTS = (effects.HttpCall, effects.GrpcCall, effects.GrpcStream, effects.Redi
 MAX_EXTRA = 1000
 """Callouts beyond those recorded that are answered: a filter that asks again at each answer ends there."""
 LATE = frozenset(("response_headers", "response_body", "response_trailers"))
-"""Events that come of the request's having come out."""
+"""Events that need the request to have come out."""
 
 
 @dataclass
 class Replay:
-    """What came of a recording when it was run again."""
+    """The result of running a recording again."""
 
     engine: str
     recording: Recording
@@ -271,7 +271,7 @@ FED = frozenset(
 
 
 class _World:
-    """The outside world as it was: the time, and what hostcalls were answered."""
+    """Plays the outside world of the recording: the time, and the answers of hostcalls."""
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
@@ -344,7 +344,7 @@ class _Clock(ManualClock):
 
 
 class _Level:
-    """Takes no line, and tells the level that there was."""
+    """Drops log lines, and returns the recorded level."""
 
     def __init__(self, level: int) -> None:
         self.level = level
@@ -425,7 +425,7 @@ class _SharedQueues(InMemorySharedQueues):
 
 
 class _ForeignFunctions(dict[str, Any]):
-    """Those of the embedder answer what they have answered; the others are there."""
+    """Foreign functions: the embedder's give their recorded answers, the host's are called."""
 
     def __init__(self, world: _World) -> None:
         super().__init__(BUILT_IN)

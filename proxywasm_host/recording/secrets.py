@@ -2,9 +2,9 @@
 
 Rules of this module:
 
-* A header whose name says that it is a credential has no value here; nor has what its value was, anywhere else.
-* Elsewhere, what looks like a credential is not shown: ``Bearer …``, a JSON Web Token, ``token=…``.
-* Values are looked at before they are cut, so that no beginning of one is left.
+* If a header's name says that it is a credential, its value is masked, there and wherever it appears again.
+* Elsewhere, text that looks like a credential is masked: ``Bearer …``, a JSON Web Token, ``token=…``.
+* Values are masked before they are cut, so that no beginning of a secret is left.
 """
 
 from __future__ import annotations

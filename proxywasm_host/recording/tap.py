@@ -1,15 +1,15 @@
-"""Writes down what happens to some streams of one host, while it happens. No I/O; nothing is kept of other streams.
+"""Notes the events of some streams of one host as they happen. It does no I/O, and keeps nothing of other streams.
 
 Rules of this module:
 
-* A stream that is recorded becomes a `RecordedStream`, whose events are noted as they come in, whoever feeds them. What
-  the filters do then, the tap hears as a listener. It listens while a stream is recorded, and while filters start.
+* A recorded stream becomes a `RecordedStream`, which notes each event that is fed to it. The tap is a listener of the
+  host, and so hears the filters' callbacks and hostcalls, while a stream is recorded and while filters start.
 * Events that are no stream's (replies to callouts, ticks, messages in queues) are noted for each recorded stream that
   they can matter to: a reply for the stream that has called, ticks and messages for all.
 * Numbers that differ from process to process are not written down: contexts are left out, and callouts are counted for
   each cluster.
-* What has started in a VM is part of its state. So a recording has all plugins of the VMs of its stream, those too that
-  the stream does not pass. Notes say whom they concern by the plugin itself, and get its name when they are written.
+* Every plugin that has started in a VM is part of its state. So a recording has all plugins in the VMs of its stream,
+  also those that the stream does not pass. Notes refer to plugins as objects; their names are written at the end.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Callouts:
 
 
 class Notes:
-    """What is noted of one stream, or of a plugin from its start on."""
+    """The notes of one stream, or of a plugin from its start on."""
 
     def __init__(self, tap: Tap, redaction: Redaction, callouts: Callouts, most: int) -> None:
         self.events: list[Event] = []
@@ -148,7 +148,7 @@ class Notes:
 
 
 class RecordedStream(HttpStream):
-    """A stream of which somebody takes notes: what comes in is noted, unless a filter or another event brings it."""
+    """A recorded stream: it notes what the carrier feeds, and not what a filter or another event brings."""
 
     notes: Notes
     tap: Tap

@@ -1,6 +1,6 @@
 """Suites of tests without Python: our own form in YAML, and Google's ``tests.textpb`` and ``tests.yaml``.
 
-`read` makes cases of a suite's file; `Case.run` runs one on an engine and returns what is wrong, nothing if it passed.
+`read` makes cases from a suite's file; `Case.run` runs one on an engine, and returns the unmet expectations.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def read(file: Path, filters: Sequence[Path] = (), configuration: bytes | None =
 
 
 def _is_googles(file: Path) -> bool:
-    """Whether a file of YAML is a suite of Google's; if it cannot be read, that is for others to say."""
+    """Whether a file of YAML is a suite of Google's; false if it cannot be read, which the reader then reports."""
     if file.suffix not in YAML:
         return False
     from proxywasm_host.suites import service_extensions_yaml  # noqa: PLC0415 - YAML is an extra

@@ -16,7 +16,7 @@ __all__ = ["Case", "Environment"]
 class Environment:
     """Where cases run: an engine by name (``None``: the best that is installed), and where compiled code is kept.
 
-    What filters exercise of the ABI is added to `coverage`, if there is one.
+    The callbacks and hostcalls that filters use are added to `coverage`, if it is given.
     """
 
     engine: str | None = None
@@ -26,7 +26,7 @@ class Environment:
 
 @dataclass(frozen=True)
 class Case:
-    """A test: its name, where it stands, and how it is run.
+    """A test: its name, its place in the file, and the function that runs it.
 
     `run` returns a sentence for each expectation that was not met. It raises what loading a filter raises.
     """

@@ -1,4 +1,4 @@
-"""The filters that a suite is for: modules, or a configuration that says which they are."""
+"""The filters that a suite tests: modules, or those of a configuration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Chain", "chain_of"]
 
 @dataclass(frozen=True)
 class Chain:
-    """Filters in the order of the request, and the profile that their configuration is written for, if it says so."""
+    """Filters in the order of the request, and the profile of their configuration, if it has one."""
 
     filters: list[FilterConfig]
     profile: str | None = None

@@ -1,4 +1,4 @@
-"""Suites of our own form, in YAML: read with `model`, each test run through filters of its own."""
+"""Suites of our own form, in YAML: it reads them with `model`, and loads the filters anew for each test."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def read(file: Path, filters: Sequence[Path] = (), configuration: bytes | None =
 
 
 def _run(suite: model.Suite, test: model.Test, chain: Chain, where: Environment) -> list[str]:
-    """Run one test; what is wrong. Raises: ModuleError, PluginError, OSError, ConfigError."""
+    """Run one test; return the unmet expectations. Raises: ModuleError, PluginError, OSError, ConfigError."""
     configuration = suite.configuration if test.configuration is None else test.configuration
     steps: Sequence[model.Step] = test.steps or [test]
     profile = test.profile or suite.profile or chain.profile or "envoy"
@@ -81,7 +81,7 @@ def _run(suite: model.Suite, test: model.Test, chain: Chain, where: Environment)
 
 
 def _step(filters: FilterUnderTest, step: model.Step) -> list[str]:
-    """Send one request; what is wrong."""
+    """Send one request; return the unmet expectations."""
     upstream = step.upstream if isinstance(step.upstream, model.Response) else model.Response(status=step.upstream)
     given = step.request
     chunks = _chunks(given)

@@ -1,6 +1,6 @@
-"""Writes our own form in the form of another host, and lists what cannot be said there.
+"""Writes our own form in the form of another host, and lists the settings that it does not have.
 
-One module for each form, as the readers have; `base` is what they share.
+Each form has a module, as among the readers; `base` has the code that they share.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What writers have in common: a form that is taken apart, and a list of what the other form cannot say."""
+"""The base of writers: it takes our form apart, and lists the settings that the other form does not have."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Part:
 
 
 class Writer:
-    """Base of the writers. `cannot` are the paths of what cannot be said."""
+    """Base of the writers. `cannot` lists the paths of settings that the other form does not have."""
 
     def __init__(self, own: Mapping[str, Any]) -> None:
         self.cannot: list[str] = []

@@ -1,4 +1,4 @@
-"""Writes the resources by which Istio, Higress, and Envoy Gateway are told of filters."""
+"""Writes the resources that configure filters of Istio, Higress and Envoy Gateway."""
 
 from __future__ import annotations
 

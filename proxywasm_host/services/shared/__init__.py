@@ -1,4 +1,4 @@
-"""Shared data, shared queues and metrics for more than one process: `open_shared` says between which."""
+"""Shared data, shared queues and metrics for several processes, which `open_shared` chooses."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Between which processes state is shared, as people write it.
+"""Parses the choice of the processes that share state.
 
     ================================  =================================================================
     ``memory``                        this process alone
     ``processes``                     processes of one process group on this machine: the workers of
                                       gunicorn, uvicorn, ``proxywasm serve``, …
-    ``processes:NAME``                those of this user that say the same name
-    ``processes:/PATH``               those that say the same directory
+    ``processes:NAME``                those of this user that give the same name
+    ``processes:/PATH``               those that give the same directory
     ``redis[s]://…``, ``unix://…``    all that use this database of Redis or Valkey
     ================================  =================================================================
 
@@ -44,7 +44,7 @@ def check_shared(choice: object) -> None:
 
 
 def open_shared(choice: str, zones: Zones = WITHOUT) -> Shared:
-    """The services that a choice names; nothing is asked of a server, or put into a directory, until they are used.
+    """The services of a choice; they use no server and no directory before the first hostcall needs them.
 
     With `zones`, shared data or queues have them. Raises: TypeError, ValueError; ModuleNotFoundError, if the extra is
     missing that they need.

@@ -3,10 +3,10 @@
 Rules of this module:
 
 * State lives as long as one of the processes that share it: the first finds the directory empty, the last removes it.
-  A lock on its file ``alive`` says that somebody is there; the system gives it up for those that are killed.
-* Who writes has the lock on ``writer``, which is waited for `WAIT` seconds at most while nothing is written. So a
-  process that was stopped while it wrote holds up nobody for longer, as LMDB's own lock would. One that was killed
-  leaves nothing half written.
+  Each process holds a lock on the file ``alive``; the system releases the locks of processes that are killed.
+* A process that writes holds the lock on ``writer``. Others wait for it at most `WAIT` seconds while nothing is
+  written, so a process that was stopped while it wrote does not delay them for longer, as LMDB's own lock would. A
+  process that was killed leaves nothing half written.
 * Nothing of LMDB survives a fork: the child opens the directory anew when it needs it.
 """
 
@@ -67,7 +67,7 @@ def path_of(name: str) -> Path:
 
 
 class _Opened:
-    """What a process has of a directory."""
+    """The part of a directory that one process has open."""
 
     def __init__(self, alive: int, writer: int, env: Any, databases: dict[bytes, Any]) -> None:
         self.alive = alive
@@ -188,7 +188,7 @@ class Directory:
                 _left(self.path, opened.alive)
 
     def _forked(self) -> None:
-        """In the child: what the parent has opened is closed here alone."""
+        """Close in the child what the parent has opened; the parent keeps it."""
         if self._opened is not None:
             self._opened.env.close()
             os.close(self._opened.alive)

@@ -1,4 +1,4 @@
-"""Who is told of messages in shared queues: a thread of each process that has registered some."""
+"""Tells processes of messages in shared queues: each process that has registered queues has a thread for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from proxywasm_host.services.unavailable import ServiceUnavailable
 __all__ = ["Listener", "ListeningQueues"]
 
 EACH = 1.0
-"""Seconds between looks at queues though nothing has said that there are messages."""
+"""Seconds between two looks at queues without news of a message."""
 logger = logging.getLogger("proxywasm_host.services")
 
 
@@ -73,7 +73,7 @@ class Listener:
         raise NotImplementedError
 
     def _free(self) -> None:
-        """Give up what the thread had."""
+        """Release the resources of the thread."""
         raise NotImplementedError
 
 

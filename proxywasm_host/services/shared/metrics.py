@@ -1,8 +1,8 @@
-"""Metrics of several processes: each counts by itself, and a thread adds that to what all have counted.
+"""Metrics of several processes: each counts by itself, and a thread adds its counts to those of all.
 
-A hostcall costs as little as in `InMemoryMetrics`. What others have counted is seen after `MetricStore.EACH` seconds,
-and what a process has counted since, it loses if it is killed. While the store does not answer, each process goes on
-with what it knows, and is added when the store is back. Of gauges the last value that was set counts.
+A hostcall costs as little as in `InMemoryMetrics`. A process sees the counts of others after `MetricStore.EACH`
+seconds; if it is killed, its counts since the last exchange are lost. While the store does not answer, each process
+goes on with its numbers, and adds its counts when the store is back. A gauge has the value that was set last.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class SharedMetrics:
         self._thread: threading.Thread | None = None
 
     def _forked(self) -> None:
-        """In the child: what waits is for the parent to add."""
+        """Forget in the child the counts that wait, because the parent adds them."""
         self._changes, self._sent, self._number = {}, {}, 0
         self._begin()
 

@@ -2,10 +2,10 @@
 
 Keys of guests are longer than LMDB's may be: a key is a digest of the vm_id and one of the guest's.
 
-A message makes a note in its queue beside it. Each process that has registered a queue has a socket in the directory,
-to which a byte is sent with each message. Those that it wakes take a note each, and who got one tells its guest: so
-each message is told of in one process. Whoever registers is told of the messages that wait, for it may have taken the
-place of one that was killed when it had the note.
+With each message goes a note in its queue. Each process that has registered a queue has a socket in the directory, and
+gets a byte there for each message. A process that wakes tries to take a note, and tells its guest if it got one: so one
+process learns of each message. A process that registers learns of all waiting messages, because it may replace one
+that was killed while it had a note.
 """
 
 from __future__ import annotations

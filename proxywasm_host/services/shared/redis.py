@@ -2,10 +2,10 @@
 
 Each change is one script, so that it happens as a whole, and nothing happens between compare and swap. Keys begin with
 a prefix: ``data:VM_ID:KEY`` is a hash of a value and its number, ``queue:TOKEN`` a list of messages, ``notes:TOKEN``
-one of who is to be told of them, ``metrics:NODE`` a hash.
+a list of notes for those who wait for them, ``metrics:NODE`` a hash.
 
-A hostcall waits for an answer, ``timeout`` seconds at most; after one that did not come, hostcalls fail at once for a
-second. How much is kept, Redis bounds (``maxmemory``): what is beyond is INTERNAL_FAILURE to guests.
+A hostcall waits for an answer ``timeout`` seconds at most; after a missing answer, hostcalls fail at once for a second.
+Redis bounds the stored data (``maxmemory``): guests get INTERNAL_FAILURE beyond it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Zones of shared memory that the processes of one machine share, in a `Directory`; the rules of `services.zones` hold.
 
-When a value was used last is noted to a second: whoever reads it again sooner needs no lock.
+The time of a value's last use is noted to a second, so reading it again sooner needs no lock.
 """
 
 from __future__ import annotations
