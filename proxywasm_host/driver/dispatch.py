@@ -95,6 +95,8 @@ class Dispatcher:
         self._recorder = None if record is None else StreamRecorder(host, record)
         self.sinks: dict[Stream, Sink] = {}
         """The sink of each attached stream."""
+        if record is None:
+            self.attach = self.sinks.__setitem__  # type: ignore[method-assign, assignment]  # in C
         self._progress: dict[Stream, Progress] = {}
         """Progress of the streams that were attached at the last check."""
         self._background = BackgroundWork()

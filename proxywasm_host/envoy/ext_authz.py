@@ -20,7 +20,7 @@ from proxywasm_host.envoy.decision import Decision, Question, decide
 from proxywasm_host.envoy.messages import CheckRequest, CheckResponse
 from proxywasm_host.envoy.mutation import changes, pairs_of, set_all
 from proxywasm_host.envoy.settings import ExtAuthzSettings
-from proxywasm_host.integrations.asgi.scope import Receive, Scope, ScopeProperties, Send, target
+from proxywasm_host.integrations.asgi.scope import Receive, Scope, Send, properties_of, target
 from proxywasm_host.integrations.headers import LENGTH, address
 from proxywasm_host.serve.server import at, beside, bound
 
@@ -101,7 +101,7 @@ class ExtAuthz(Application[ExtAuthzSettings]):
         status = _Status()
 
         async def call(generation: Generation[ExtAuthzSettings]) -> Decision:
-            known = dict(ScopeProperties(scope, {}).items())
+            known = dict(properties_of(scope, {}).items())
             return (await self._decide(generation, question, known))[0]
 
         decision = await self._counted(status, call)

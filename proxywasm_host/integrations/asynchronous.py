@@ -41,9 +41,20 @@ class AsyncPump(Generic[AnExchange]):
     """
 
     logger: ClassVar = logger
-    _awaiting: Interruptible | None = None
-    """`read`, while it waits."""
-    _reading = False
+    # A dictionary for each request takes longer.
+    __slots__ = (
+        "_asking",
+        "_awaiting",
+        "_change",
+        "_cut",
+        "_driver",
+        "_error",
+        "_reader",
+        "_reading",
+        "_sending",
+        "_task",
+        "exchange",
+    )
 
     def __init__(self, driver: AsyncDriver, exchange: AnExchange, task: Task | None = None) -> None:
         self._driver = driver
@@ -53,7 +64,9 @@ class AsyncPump(Generic[AnExchange]):
         """`ask`, while it runs."""
         self._cut = False
         """It was cancelled by us."""
-        self._sending = False
+        self._sending = self._reading = False
+        self._awaiting: Interruptible | None = None
+        """`read`, while it waits."""
         self._reader: anyio.CancelScope | None = None
         self._change: anyio.Event | None = None
         self._error: Exception | None = None

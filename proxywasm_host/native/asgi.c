@@ -149,6 +149,13 @@ static PyObject *message_of(PyObject *part) {
     return message;
 }
 
+/* Whether a filter holds a part of the response, or may. */
+static bool holds_response(const ExchangeBase *exchange) {
+    if (!is_a(exchange->stream, known.http_stream, &HttpStreamBaseType)) return true;
+    const FilterChainBase *chain = ((HttpStreamBase *)exchange->stream)->response;
+    return !chain || (chain->buffer && chain->buffer != Py_None);
+}
+
 PyObject *asgi_sent(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     if (count != 2 || !PyObject_TypeCheck(args[0], &ExchangeBaseType))
         return PyErr_Format(PyExc_TypeError, "an exchange and a message are needed");
@@ -156,7 +163,7 @@ PyObject *asgi_sent(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     int fed = PyDict_CheckExact(args[1]) && exchange->to_client ? feed(exchange, args[1]) : 0;
     if (fed <= 0) return fed ? NULL : Py_NewRef(Py_None);
     PyObject *queue = Py_NewRef(exchange->to_client), *message = NULL;
-    Py_ssize_t parts = PyObject_Size(queue);
+    Py_ssize_t parts = holds_response(exchange) ? 0 : PyObject_Size(queue);
     PyObject *part = parts == 1 ? PySequence_GetItem(queue, 0) : NULL;
     if (part) message = message_of(part);
     else if (parts >= 0 && !PyErr_Occurred()) message = Py_NewRef(Py_None);

@@ -2,8 +2,9 @@
 
 The C extension (``native/asgi.c``), if it is there, does the usual cases. `usual_begin` feeds an exchange the head of
 its scope, and returns the target. `usual_scope` makes the application's scope from a scope, its target and a head.
-`usual_sent` feeds an exchange a message of the application, and returns the message that came out for the server, or
-``True`` if anything else may have come out. Each returns ``None`` if it has done nothing.
+`usual_sent` feeds an exchange a message of the application, and returns the message that came out for the server (then
+no filter holds a part of the response), or ``True`` if anything else may have come out. Each returns ``None`` if it has
+done nothing.
 """
 
 from __future__ import annotations

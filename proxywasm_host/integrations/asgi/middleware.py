@@ -13,7 +13,7 @@ from anyio.lowlevel import current_token
 
 from proxywasm_host.integrations.asgi.messages import exchange_of
 from proxywasm_host.integrations.asgi.pump import Pump
-from proxywasm_host.integrations.asgi.scope import Message, Receive, Scope, ScopeProperties, Send, addressed_by
+from proxywasm_host.integrations.asgi.scope import Message, Receive, Scope, Send, addressed_by, properties_of
 from proxywasm_host.integrations.event_loops import EventLoopCarrier, this_task
 
 __all__ = ["ProxyWasmMiddleware"]
@@ -39,7 +39,7 @@ class ProxyWasmMiddleware(EventLoopCarrier):
         worker = None if task is None else self._workers.get(task.get_loop())
         if worker is None or not worker.running:
             worker = await self._worker()
-        stream = self._stream(worker, ScopeProperties(scope, self._properties_of(scope)), addressed_by, scope)
+        stream = self._stream(worker, properties_of(scope, self._properties_of(scope)), addressed_by, scope)
         exchange = exchange_of(worker.driver, stream, scope, self._fix_content_length)
         await Pump(worker.driver, exchange, task).carry(self.app, receive, send)
 

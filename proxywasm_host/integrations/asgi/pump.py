@@ -20,6 +20,7 @@ __all__ = ["Pump"]
 class Pump(AsyncPump[AsgiExchange]):
     """A request in progress. Made for each by the middleware."""
 
+    __slots__ = ("_app", "_send", "read")
     logger = logger
 
     def carry(self, app: Callable[..., Awaitable[None]], receive: Receive, send: Send) -> Awaitable[None]:
@@ -85,7 +86,7 @@ class Pump(AsyncPump[AsgiExchange]):
         """The application's ``send``."""
         exchange = self.exchange
         passed = None if self._sending or exchange.trailers is not None else usual_sent(exchange, message)
-        if passed.__class__ is dict:
+        if passed.__class__ is dict:  # then no filter holds a part of the response
             self._sending = True
             try:
                 await self._send(passed)
@@ -95,7 +96,10 @@ class Pump(AsyncPump[AsgiExchange]):
                 self._sending = False
                 if self._change is not None:
                     self._changed()
-        elif passed is None and not exchange.from_application(message):
+            if exchange.to_client:
+                await self._flush()
+            return
+        if passed is None and not exchange.from_application(message):
             await self._send(message)
             return
         if exchange.to_client or self._sending:
