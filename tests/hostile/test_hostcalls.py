@@ -59,6 +59,7 @@ def test_wild_numbers(row: Hostcall, guest: Run) -> None:
     ) == ""  # fmt: skip
 
 
+CALL = 'http_call up :method=GET&:path=/&:authority=a "" "" 0'
 SCRIPTS = {
     "a local response in each phase, twice": "\n".join(
         f"@on_{phase}\nsend_local_response 403 a b c=d -1\nsend_local_response 0 a b c=d 99"
@@ -93,6 +94,15 @@ SCRIPTS = {
     "a queue that feeds itself": "@on_configure\nregister_shared_queue q\nenqueue_shared_queue $token a\n@on_queue_ready\nenqueue_shared_queue $1 a\nenqueue_shared_queue 1 a",
     "callouts again and again": '@on_configure\nhttp_call up :method=GET&:path=/&:authority=a "" "" 0\n@on_http_call_response\nhttp_call up :method=GET&:path=/&:authority=a "" "" 0',
     "proc_exit": "@on_configure\nproc_exit 1\n@on_request_headers\nproc_exit 0\n@on_log\nproc_exit 3",
+    "closed at every time": "\n".join(
+        f"@on_{phase}\nclose_stream 0\nclose_stream 1\nclose_stream 2\nclose_stream 3"
+        for phase in ("request_headers", "request_body", "response_headers", "response_body", "done", "log", "delete")
+    ),
+    "done later for a stream, twice": "@on_configure\nset_tick_period_milliseconds 5\n@on_done\nreturn 0\n@on_tick\nset_effective_context $stream\ndone\ndone",
+    "a reply that asks again, twice": f"@on_request_headers\nrepeat 20\n{CALL}\n@on_http_call_response\n{CALL}\n{CALL}",
+    "a response of another context": '@on_request_headers\nset_effective_context $root\nsend_local_response 200 a b "" -1\nset_effective_context 0\nget_header_map_pairs 0\nset_effective_context $ctx\nreturn 1',
+    "queues of others": "@on_request_headers\nregister_shared_queue q\nrepeat 300\nenqueue_shared_queue $token fill:x:60000\nrepeat 20\ndequeue_shared_queue $token\nresolve_shared_queue good q",
+    "WASI with nothing behind it": "@on_request_headers\nfd_write 3 x\nfd_write -1 x\nfd_write 1 fill:%ff:100000\nrandom_get at:0:0xffffffff\npath_open\npoll_oneoff\nfd_read 0\nfd_close 1\nfd_seek 1\nclock_time_get 99\nclock_res_get -1\nargs_get\nenviron_get",
     "as much memory as there is": "@on_request_headers\nrepeat 400\ngrow 1",
 }  # fmt: skip
 

@@ -143,6 +143,50 @@ def test_endless(name: str, guest: Run) -> None:
     assert "deadline of 0.25 s exceeded" in told, told
 
 
+CLOCK = '(import "env" "proxy_get_current_time_nanoseconds" (func $time (param i32) (result i32)))'
+SLEEP = '(import "wasi_snapshot_preview1" "poll_oneoff" (func $sleep (param i32 i32 i32 i32) (result i32)))'
+TABLE = "(table $t 1 funcref)"
+LOOPS = {
+    # code, imports, and what the module has beside it
+    "vectors": ("(v128.store (i32.const 0) (i16x8.mul (v128.load (i32.const 0)) (v128.load (i32.const 16))))", "", ""),
+    "slow division": (
+        "(f64.store (i32.const 0) (f64.sqrt (f64.div (f64.const 4.9e-324) (f64.load (i32.const 8)))))",
+        "",
+        "",
+    ),
+    "an indirect call": ("(call_indirect $t (i32.const 0))", "", f"{TABLE} (elem (i32.const 0) $f) (func $f)"),
+    "a large br_table": (
+        "(block " * 100
+        + f"(br_table {' '.join(str(n % 100) for n in range(3000))} 100"
+        + " (i32.and (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 4095)))"
+        + ")" * 100,
+        "",
+        "",
+    ),
+    "copies that overlap": ("(memory.copy (i32.const 1) (i32.const 0) (i32.const 6000000))", "", ""),
+    "growing beyond the limit": ("(drop (memory.grow (i32.const 30000)))", "", ""),
+    "a table that grows": ("(drop (table.grow $t (ref.null func) (i32.const 1)))", "", TABLE),
+    "a table that grows beyond the limit": ("(drop (table.grow $t (ref.null func) (i32.const 1000000)))", "", TABLE),
+    "references": ("(table.set $t (i32.const 0) (table.get $t (i32.const 0)))", "", TABLE),
+    "globals": (
+        "(global.set 0 (i64.add (global.get 999) (i64.const 1)))",
+        "",
+        "(global (mut i64) (i64.const 0))" * 1000,
+    ),
+    "the clock": ("(drop (call $time (i32.const 0)))", CLOCK, ""),
+    "sleeping": ("(drop (call $sleep (i32.const 0) (i32.const 128) (i32.const 1) (i32.const 200)))", SLEEP, ""),
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_a_loop_of(name: str, guest: Run) -> None:
+    body, imports, more = LOOPS[name]
+    told = guest(
+        f"(loop $l {body} (br $l))", imports=imports, memory='(memory (export "memory") 100)', more=more, deadline=SHORT
+    )
+    assert "deadline of 0.25 s exceeded" in told, told
+
+
 @pytest.mark.parametrize("name", ["start", "_initialize", "_start", "main"])
 @pytest.mark.parametrize(
     ("body", "reason"),
