@@ -1,6 +1,7 @@
 """Background work of guests gets at most half of the time, so that requests go on.
 
-Background work belongs to no request: ticks, messages in queues, replies to callouts, and the callouts that these make.
+Background work belongs to no request: ticks, messages in queues, replies to callouts, the callouts that these make, and
+the starts of guests that take the place of those that failed.
 A guest may keep itself busy with it for ever (a message in its own queue, a callout that fails at once, a tick each
 millisecond). Plugins take turns.
 """

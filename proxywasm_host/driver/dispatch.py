@@ -220,12 +220,18 @@ class Dispatcher:
             self._later(HEAL_INTERVAL, lambda: self._heal(plugin))
 
     def _heal(self, plugin: Plugin) -> None:
+        """Have the guest replaced when it is the plugin's turn: many guests that fail as they start are no more than
+        one that keeps itself busy."""
+        self._by_itself(plugin, partial(self._healed, plugin))
+
+    def _healed(self, plugin: Plugin) -> Iterable[Effect]:
         self._healing.discard(plugin)
-        if not plugin.closed:
-            plugin.heal()
-            if plugin.failure is not None:
-                self._heal_later(plugin)
-            self.perform(self.host.drain())
+        if plugin.closed:
+            return ()
+        plugin.heal()
+        if plugin.failure is not None:
+            self._heal_later(plugin)
+        return self.host.drain()
 
     # -- Background work ---------------------------------------------------------------------------------------
 

@@ -140,12 +140,12 @@ class Driver:
 def load(engine: Any) -> Iterator[Callable[..., tuple[Driver, list[Any], Lines]]]:
     hosts: list[Host] = []
 
-    def load(*scripts: str) -> tuple[Driver, list[Any], Lines]:
+    def load(*scripts: str, **options: Any) -> tuple[Driver, list[Any], Lines]:
         log = Lines()
         host = Host(engine, services=Services(log=log, clusters={"up"}))
         hosts.append(host)
         plugins = [
-            host.load_plugin(code("c/probe_0_2_1"), name=f"probe {n}", vm_id=str(n), configuration=script)
+            host.load_plugin(code("c/probe_0_2_1"), name=f"probe {n}", vm_id=str(n), configuration=script, **options)
             for n, script in enumerate(scripts)
         ]
         return Driver(host), plugins, log
@@ -240,3 +240,31 @@ def test_effects_of_queues_are_not_lost(load: Callable[..., Any]) -> None:
     driver.made.perform([*driver.host.drain(), *[QueueReady(plugin, 1)] * 500])
     assert log.messages.count("unknown instruction: say") == 0
     assert len([line for line in log.messages if not line.startswith("register")]) == 500
+
+
+def test_guests_that_fail_again_and_again_have_half_of_the_time_to_start(load: Callable[..., Any]) -> None:
+    driver, plugins, _ = load(*["@on_request_headers\ntrap"] * 3, failure_policy="fail_reload", reload_interval=0)
+    started: list[Any] = []
+
+    def slow(plugin: Any, original: Callable[[], None]) -> Callable[[], None]:
+        def heal() -> None:
+            original()
+            driver.clock.now += 0.5
+            started.append(plugin)
+
+        return heal
+
+    for plugin in plugins:
+        with driver.host.http_stream([plugin]) as stream:
+            stream.request_headers(REQUEST)
+        assert plugin.failure is not None
+        plugin._retry_at = 0.0
+        plugin.heal = slow(plugin, plugin.heal)
+    for plugin in plugins:
+        driver.made._heal(plugin)
+    assert started == plugins[:1], "the others wait for their turn"
+    for count in (2, 3):
+        assert driver.later == [pytest.approx(0.5, abs=3 * AT_ONCE)]
+        driver.rest()
+        assert started == plugins[:count]
+    assert [plugin.failure for plugin in plugins] == [None] * 3
