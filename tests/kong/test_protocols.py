@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from benchmarks.rust import program
 from proxywasm_host.kong.asgi import KongMiddleware
 from proxywasm_host.kong.servers.events import Called, Done, PluginServerError, Refused, Started
-from proxywasm_host.kong.servers.messagepack import MessagePack
+from proxywasm_host.kong.servers.messagepack import MOST, MessagePack
 from proxywasm_host.kong.servers.pdk import FUNCTIONS
 from proxywasm_host.kong.servers.protobuf import (
     RESULTS,
@@ -79,6 +79,14 @@ def test_an_event_of_messagepack_byte_by_byte():
     assert fed(protocol, msgpack.packb([1, 4, "no plugin instance #4", None])) == [Refused("no plugin instance #4")]
 
 
+def nested(depth):
+    """A list of protobuf in a list in a list …"""
+    value = b""
+    for _ in range(depth):
+        value = field(1, field(6, value))
+    return value
+
+
 @pytest.mark.parametrize(
     ("protocol", "data"),
     [
@@ -86,9 +94,12 @@ def test_an_event_of_messagepack_byte_by_byte():
         (MessagePack, msgpack.packb([1, 99, None, {}])),
         (MessagePack, msgpack.packb({"a": 1})),
         (MessagePack, msgpack.packb([1, 1, None, {"EventId": 1}])),
+        (MessagePack, msgpack.packb([])),
+        (MessagePack, b"\x94\x01\x01" + b"\x91" * 600 + b"\x01\xc0"),
         (ProtoBuf, b"\xff\xff\xff\xff"),
         (ProtoBuf, framed(b"kong.nothing") + framed(b"")),
         (ProtoBuf, framed(b"kong.log.err") + framed(b"\x0a\xff")),
+        (ProtoBuf, framed(b"kong.log.err") + framed(nested(1000))),
     ],
 )
 def test_what_is_no_message_is_an_error(protocol, data):
@@ -96,6 +107,18 @@ def test_what_is_no_message_is_an_error(protocol, data):
     connection.handle_event(1, "access")
     with pytest.raises(PluginServerError):
         fed(connection, data)
+
+
+def test_a_number_of_an_instance_that_is_none():
+    protocol = MessagePack()
+    protocol.start_instance("p", "{}")
+    with pytest.raises(PluginServerError):
+        protocol.feed(msgpack.packb([1, 1, None, {"Id": float("inf")}]))
+
+
+def test_a_message_that_is_too_large():
+    with pytest.raises(PluginServerError):
+        MessagePack().feed(bytes(MOST + 1))
 
 
 def test_each_function_that_the_protocol_has_is_there():

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol, Union
 
-__all__ = ["Called", "Done", "Event", "PluginServerError", "Refused", "ServerProtocol", "Started"]
+__all__ = ["MALFORMED", "Called", "Done", "Event", "PluginServerError", "Refused", "ServerProtocol", "Started"]
+
+MALFORMED = (ValueError, TypeError, LookupError, OverflowError, RecursionError)
+"""What reading a message raises that has not the form, or the depth, that it should."""
 
 
 class PluginServerError(Exception):

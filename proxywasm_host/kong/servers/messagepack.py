@@ -12,7 +12,7 @@ from typing import Any
 
 import msgpack
 
-from proxywasm_host.kong.servers.events import Called, Done, Event, PluginServerError, Refused, Started
+from proxywasm_host.kong.servers.events import MALFORMED, Called, Done, Event, PluginServerError, Refused, Started
 
 __all__ = ["MessagePack"]
 
@@ -69,8 +69,8 @@ class MessagePack:
 
     def feed(self, data: bytes) -> Event | None:
         """The server's message. Raises: PluginServerError."""
-        self._unpacker.feed(data)
         try:
+            self._unpacker.feed(data)
             for message in self._unpacker:
                 kind, id, error, result = (*message, None)[:4] if message[0] == 2 else message
                 if kind == 2:
@@ -78,7 +78,7 @@ class MessagePack:
                 if kind != 1 or id != self._id:
                     raise PluginServerError(f"an answer to message {id!r}, while {self._id} is under way")
                 return self._read(error, result)
-        except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        except (*MALFORMED, msgpack.UnpackException) as error:
             raise PluginServerError(f"not a message of MsgPack:1: {error!r}") from None
         return None
 

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from proxywasm_host.kong.servers.events import Called, Done, Event, PluginServerError, Started
+from proxywasm_host.kong.servers.events import MALFORMED, Called, Done, Event, PluginServerError, Started
 from proxywasm_host.protobuf import field, fields
 
 __all__ = ["ProtoBuf"]
@@ -300,7 +300,7 @@ class ProtoBuf:
                 event = self._read(frame)
                 if event is not None:
                     return event
-        except (ValueError, IndexError, TypeError, struct.error) as error:
+        except (*MALFORMED, struct.error) as error:
             raise PluginServerError(f"not a message of ProtoBuf:1: {error}") from None
         return None
 
