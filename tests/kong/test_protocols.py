@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from benchmarks.rust import program
 from proxywasm_host.kong.asgi import KongMiddleware
 from proxywasm_host.kong.servers.events import Called, Done, PluginServerError, Refused, Started
-from proxywasm_host.kong.servers.messagepack import MOST, MessagePack
+from proxywasm_host.kong.servers.messagepack import MOST, MOST_NOTICES, MessagePack
 from proxywasm_host.kong.servers.pdk import FUNCTIONS
 from proxywasm_host.kong.servers.protobuf import (
     RESULTS,
@@ -114,6 +114,16 @@ def test_a_number_of_an_instance_that_is_none():
     protocol.start_instance("p", "{}")
     with pytest.raises(PluginServerError):
         protocol.feed(msgpack.packb([1, 1, None, {"Id": float("inf")}]))
+
+
+def test_notices_without_end():
+    notice, answer = msgpack.packb([2, "log", ["x"]]), msgpack.packb([1, 1, None, {"Id": 5}])
+    protocol = MessagePack()
+    protocol.start_instance("p", "{}")
+    assert protocol.feed(notice * MOST_NOTICES + answer) == Started(5)
+    assert protocol.feed(notice * MOST_NOTICES) is None
+    with pytest.raises(PluginServerError, match="notices"):
+        protocol.feed(notice)
 
 
 def test_a_message_that_is_too_large():

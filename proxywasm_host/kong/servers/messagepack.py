@@ -18,6 +18,8 @@ __all__ = ["MessagePack"]
 
 MOST = 64 << 20
 """Most bytes of a message."""
+MOST_NOTICES = 1000
+"""Most notices before an answer: who reads them has others to serve."""
 STEPS = {
     **dict.fromkeys(("kong.client.get_credential", "kong.client.authenticate"), "StepCredential"),
     **dict.fromkeys(("kong.client.load_consumer", "kong.client.get_consumer"), "StepConsumer"),
@@ -44,6 +46,7 @@ class MessagePack:
         self._id = 0
         self._event = 0
         self._starting = False
+        self._notices = 0
 
     def _call(self, method: str, argument: dict[str, Any]) -> bytes:
         self._id += 1
@@ -74,6 +77,9 @@ class MessagePack:
             for message in self._unpacker:
                 kind, id, error, result = (*message, None)[:4] if message[0] == 2 else message
                 if kind == 2:
+                    self._notices += 1
+                    if self._notices > MOST_NOTICES:
+                        raise PluginServerError(f"more than {MOST_NOTICES} notices, and no answer")
                     continue
                 if kind != 1 or id != self._id:
                     raise PluginServerError(f"an answer to message {id!r}, while {self._id} is under way")
@@ -83,6 +89,7 @@ class MessagePack:
         return None
 
     def _read(self, error: Any, result: Any) -> Event:
+        self._notices = 0
         if error is not None:
             self._starting = False
             return Refused(str(_in(error)))
