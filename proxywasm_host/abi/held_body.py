@@ -7,6 +7,7 @@ memory once.
 
 from __future__ import annotations
 
+from io import SEEK_END, BytesIO
 from typing import TYPE_CHECKING
 
 from proxywasm_host.abi.native import NATIVE
@@ -18,25 +19,40 @@ class HeldBody:
     """``bytes(held)`` are the current bytes; later changes do not affect them."""
 
     def __init__(self, data: bytes = b"", /) -> None:
-        self._data = bytearray(data)
+        self._stored = BytesIO(bytes(data))  # it shares bytes that it is given, and gives away, until it changes them
 
     def __len__(self) -> int:
-        return len(self._data)
+        return self._stored.seek(0, SEEK_END)
 
     def __bytes__(self) -> bytes:
-        return bytes(self._data)
+        return self._stored.getvalue()
 
     def append(self, data: bytes, /) -> None:
         """Add bytes at the end."""
-        self._data += data
+        if len(self):
+            self._stored.write(data)
+        else:
+            self._stored = BytesIO(bytes(data))
 
     def splice(self, start: int, length: int, data: bytes, /) -> None:
         """Replace `length` bytes from `start` on, or fewer at the end, by `data`."""
-        self._data[start : start + length] = data
+        size = len(self)
+        start = min(start, size)
+        end = min(start + length, size)
+        if end - start == size:
+            self._stored = BytesIO(bytes(data))
+            return
+        rest = None if end - start == len(data) else self.part(end, size - end)
+        self._stored.seek(start)
+        self._stored.write(data)
+        if rest is not None:
+            self._stored.write(rest)
+            self._stored.truncate()
 
     def part(self, start: int, length: int, /) -> bytes:
         """`length` bytes from `start` on, or fewer at the end."""
-        return bytes(memoryview(self._data)[start : start + length])
+        self._stored.seek(start)
+        return self._stored.read(length)
 
 
 PythonHeldBody = HeldBody

@@ -391,6 +391,26 @@ def test_the_first_failure_of_a_stream_is_its_failure(host, probe):
         assert (early.failure is None, stream.failure.plugin) == (False, "late")
 
 
+def test_foreign_functions_of_higress(host, probe, log):
+    """`get_log_level`, `set_global_max_requests_per_io_cycle`, and the one that sends a part of the answer."""
+    inject = "call_foreign_function inject_encoded_data_to_filter_chain_on_header %0a%03"
+    log.level = 1
+    plugin = probe(
+        "@on_configure\ncall_foreign_function get_log_level x\n"
+        "call_foreign_function set_global_max_requests_per_io_cycle %08%05\n"
+        f"@on_response_headers\n{inject}one\n{inject}two%10%01\n{inject}new\n"
+    )
+    with host.http_stream([plugin]) as stream:
+        stream.request_headers(REQUEST, True)
+        effects = stream.response_headers(RESPONSE)
+    assert [effect.data for effect in effects if isinstance(effect, ResponseBody)] == [b"one", b"two"]
+    assert [message.partition("(")[2] for message in log.messages[:3]] == [
+        'get_log_level, x) = 0 "%01%00%00%00"',
+        'set_global_max_requests_per_io_cycle, %08%05) = 0 ""',
+        'inject_encoded_data_to_filter_chain_on_header, %0a%03one) = 0 ""',
+    ]
+
+
 def test_trailers_after_an_injected_end_go_nowhere(host, probe):
     plugin = probe("@on_response_headers\ninject_encoded_data_to_filter_chain bye 1", "0_2_100")
     with host.http_stream([plugin]) as stream:
