@@ -212,6 +212,10 @@ class Context(ContextState):
         """Send a Redis command; returns its token."""
         return self._no_plugin()
 
+    def look_up(self, name: str) -> Refusal | None:
+        """Begin to look for the address of a host."""
+        return self._no_plugin()
+
 
 class VmState(Protocol):
     """The part of a VM that hostcalls use."""

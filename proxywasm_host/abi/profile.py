@@ -87,6 +87,9 @@ class Profile:
     prefixed_metrics: bool = False
     """A metric is called ``pw:<filter>:<name>``, and an operation for another kind of metric makes the guest fail."""
 
+    resolves_names: bool = False
+    """The foreign function ``resolve_lua`` looks for the address of a host; else it is NOT_FOUND."""
+
 
 ENVOY = Profile("envoy")
 SPEC = Profile(
@@ -119,6 +122,7 @@ WASMX = Profile(
     local_response_line=True,
     cas_zero_is_absent=True,
     prefixed_metrics=True,
+    resolves_names=True,
 )
 
 PROFILES = {profile.name: profile for profile in (ENVOY, SPEC, WASMX)}

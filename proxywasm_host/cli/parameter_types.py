@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from ipaddress import ip_address
 from pathlib import Path
 from runpy import run_path
 from typing import Any
@@ -31,6 +32,8 @@ from proxywasm_host.runtime.effects import (
     GrpcTrailingMetadata,
     HttpCall,
     HttpCallReply,
+    NameLookup,
+    NameLookupReply,
     RedisCallReply,
     Reply,
 )
@@ -271,6 +274,11 @@ def replies(callout: Callout, status: int, body: bytes) -> Sequence[Reply]:
         return [GrpcClosed(status, body.decode("utf-8", "replace")) if status else GrpcCallReply(body)]
     if isinstance(callout, GrpcStream):
         return [GrpcInitialMetadata([]), GrpcMessage(body), GrpcTrailingMetadata([]), GrpcClosed(status)]
+    if isinstance(callout, NameLookup):
+        try:
+            return [NameLookupReply(ip_address(body.decode()).packed)]
+        except ValueError:
+            return [CalloutFailed(f"the reply {body!r} is no address")]
     return [RedisCallReply(body)]
 
 

@@ -10,7 +10,16 @@ from typing import Any
 
 from proxywasm_host.driver.clusters import Clusters
 from proxywasm_host.driver.dispatch import logger
-from proxywasm_host.runtime.effects import Callout, CalloutFailed, GrpcCall, GrpcStream, HttpCall, RedisCall, Reply
+from proxywasm_host.runtime.effects import (
+    Callout,
+    CalloutFailed,
+    GrpcCall,
+    GrpcStream,
+    HttpCall,
+    NameLookup,
+    RedisCall,
+    Reply,
+)
 
 __all__ = ["AsyncClients", "Clients"]
 
@@ -19,6 +28,7 @@ MODULES: dict[type[Callout], tuple[str, str]] = {
     GrpcCall: ("proxywasm_host.driver.grpc", "GrpcClient"),
     GrpcStream: ("proxywasm_host.driver.grpc", "GrpcClient"),
     RedisCall: ("proxywasm_host.driver.redis", "RedisClient"),
+    NameLookup: ("proxywasm_host.driver.names", "NameClient"),
 }
 """Where clients are, and how they are called (those for event loops with ``Async`` before it). Who has callouts of
 another kind adds the client for them."""

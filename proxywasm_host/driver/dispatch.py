@@ -46,7 +46,7 @@ Stream = Union[HttpStream, TcpStream]
 Sink = Callable[[Any], None]
 """Takes note of one effect of its stream."""
 
-CALLOUTS = (effects.HttpCall, effects.GrpcCall, effects.GrpcStream, effects.RedisCall)
+CALLOUTS = (effects.HttpCall, effects.GrpcCall, effects.GrpcStream, effects.RedisCall, effects.NameLookup)
 EXHAUSTED = 8
 """gRPC's RESOURCE_EXHAUSTED."""
 IDLE_CHECKS = 8

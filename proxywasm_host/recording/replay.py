@@ -43,7 +43,7 @@ from proxywasm_host.services.foreign import BUILT_IN
 
 __all__ = ["Replay", "replay"]
 
-CALLOUTS = (effects.HttpCall, effects.GrpcCall, effects.GrpcStream, effects.RedisCall)
+CALLOUTS = (effects.HttpCall, effects.GrpcCall, effects.GrpcStream, effects.RedisCall, effects.NameLookup)
 MAX_EXTRA = 1000
 """Callouts beyond those recorded that are answered: a filter that asks again at each answer ends there."""
 LATE = frozenset(("response_headers", "response_body", "response_trailers"))

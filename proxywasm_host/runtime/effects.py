@@ -38,6 +38,8 @@ __all__ = [
     "GrpcTrailingMetadata",
     "HttpCall",
     "HttpCallReply",
+    "NameLookup",
+    "NameLookupReply",
     "OverrideUpstreamHost",
     "PluginEffect",
     "QueueReady",
@@ -461,6 +463,28 @@ class RedisCall(Callout):
     """Whether it has got its reply. The host sets it."""
 
 
+@direct_init
+@dataclass(frozen=True, slots=True)
+class NameLookupReply:
+    """The address that a name has: 4 bytes of IPv4, or 16 of IPv6."""
+
+    address: bytes
+
+
+@direct_init
+@dataclass(frozen=True, slots=True)
+class NameLookup(Callout):
+    """Find the address of a host, whose name is `cluster` (``resolve_lua`` of ngx_wasm_module)."""
+
+    Reply = (NameLookupReply, CalloutFailed)
+
+    plugin: Plugin = field(repr=False)
+    token: int
+    cluster: str
+    answered: bool = field(default=False, init=False, repr=False, compare=False)
+    """Whether it has got its reply. The host sets it."""
+
+
 Reply = Union[
     HttpCallReply,
     GrpcCallReply,
@@ -469,6 +493,7 @@ Reply = Union[
     GrpcTrailingMetadata,
     GrpcClosed,
     RedisCallReply,
+    NameLookupReply,
     CalloutFailed,
 ]
 Effect = Union[StreamEffect, PluginEffect]

@@ -18,6 +18,10 @@ def _bytes(value: Any) -> str:
     return "" if isinstance(value, bytes) else f"is bytes, not {_shown(value)}{_encode(value)}"
 
 
+def _address(value: Any) -> str:
+    return "" if isinstance(value, bytes) and len(value) in (4, 16) else f"is 4 or 16 bytes, not {_shown(value)}"
+
+
 def _text(value: Any) -> str:
     return "" if isinstance(value, str) else f"is text, not {_shown(value)}"
 
@@ -45,6 +49,7 @@ FIELDS: dict[type, tuple[tuple[str, Check], ...]] = {
     effects.GrpcTrailingMetadata: (("metadata", _pairs),),
     effects.GrpcClosed: (("message", _text), ("status", _status)),
     effects.RedisCallReply: (("response", _bytes),),
+    effects.NameLookupReply: (("address", _address),),
     effects.CalloutFailed: (("reason", _text),),
 }
 

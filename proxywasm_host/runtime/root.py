@@ -10,10 +10,12 @@ How callouts end, and the callbacks before that:
     gRPC stream    closed by both sides,       on_grpc_receive_initial_metadata, on_grpc_receive …,
                    or cancelled                on_grpc_receive_trailing_metadata, on_grpc_close
     Redis          reply or failure            on_redis_call_response
+    name           reply or failure            on_foreign_function
     =============  ==========================  =======================================================
 
 A reply to a callout that has ended, or whose plugin has ended, is dropped. Maps and buffers of a reply can be read only
-in its callback. Source: ``context.cc`` of Envoy; for Redis, that of Higress's Envoy.
+in its callback. Source: ``context.cc`` of Envoy; for Redis, that of Higress's Envoy; for names,
+``ngx_proxy_wasm_foreign_call.c`` of ngx_wasm_module.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from proxywasm_host.runtime.effects import (
     GrpcMessage,
     GrpcTrailingMetadata,
     HttpCallReply,
+    NameLookupReply,
     RedisCallReply,
 )
 from proxywasm_host.runtime.grpc_service import cluster_of
@@ -59,6 +62,8 @@ HTTP, GRPC_CALL, GRPC_STREAM, REDIS = range(4)
 REPLY_HEADERS, REPLY_TRAILERS = int(MapType.HTTP_CALL_RESPONSE_HEADERS), int(MapType.HTTP_CALL_RESPONSE_TRAILERS)
 REPLY_BODY = int(BufferType.HTTP_CALL_RESPONSE_BODY)
 GRPC_UNAVAILABLE = 14
+RESOLVE_LUA = 0
+"""The number of this foreign function in its callback."""
 CALLOUT = 16 * 1024
 """Bytes of a callout under way beside its content: a client has a connection and a task for it."""
 RedisClient = tuple[bytes, bytes, int, dict[str, str]]
@@ -226,11 +231,16 @@ class RootContext(Context):
         trailers = lower(trailers) if trailers else trailers
         callout = effects.HttpCall(self.plugin, token, cluster, headers, body, trailers, timeout)
         started = self._start(callout, headers, body, trailers)
+        if started == token:
+            self._note_caller(token)
+        return started
+
+    def _note_caller(self, token: int) -> None:
+        """The stream that makes a callout gets its reply, if the profile says so."""
         caller = self.vm.context
-        if self.vm.profile.last_callout_resumes and caller is not self and started == token:
+        if self.vm.profile.last_callout_resumes and hasattr(caller, "callouts"):
             self._callers[token] = cast("HttpContext", caller)
             self._callers[token].callouts += 1
-        return started
 
     def cancel_callouts_of(self, context: HttpContext) -> None:
         """Cancel the callouts of a stream."""
@@ -327,6 +337,15 @@ class RootContext(Context):
         token = self.vm.new_token(REDIS)
         return self._start(effects.RedisCall(self.plugin, token, cluster, query, *self._redis[cluster]), query)
 
+    def look_up(self, name: str) -> Refusal | None:
+        """The foreign function ``resolve_lua``, of ngx_wasm_module."""
+        token = self.vm.new_token(HTTP)  # the guest does not see it
+        started = self._start(effects.NameLookup(self.plugin, token, name), name.encode())
+        if isinstance(started, Refusal):
+            return started
+        self._note_caller(token)
+        return None
+
     def _end(self, token: int) -> None:
         self._half_closed.pop(token, None)
         if token in self._callouts:
@@ -353,7 +372,7 @@ class RootContext(Context):
         Raises: as `check_reply`; RuntimeError, if the callout has got its reply before.
         """
         check_reply(callout, reply)
-        if isinstance(callout, (effects.HttpCall, effects.GrpcCall, effects.RedisCall)):
+        if isinstance(callout, (effects.HttpCall, effects.GrpcCall, effects.RedisCall, effects.NameLookup)):
             if callout.answered and not self.deleted:
                 raise RuntimeError(
                     f"{type(callout).__name__} {callout.token} to {callout.cluster!r} has got its reply: "
@@ -374,6 +393,9 @@ class RootContext(Context):
         elif isinstance(callout, effects.RedisCall):
             self._end(token)
             self._redis_reply(token, reply)
+        elif isinstance(callout, effects.NameLookup):
+            self._end(token)
+            self._found(callout, reply)
         else:
             self._grpc_reply(token, reply)
 
@@ -402,6 +424,18 @@ class RootContext(Context):
         failed = int(not isinstance(reply, RedisCallReply))
         self.vm.call(self, "on_redis_call_response", self.id, token, failed, len(response))
         self.buffers[BufferType.REDIS_CALL_RESPONSE] = None
+
+    def _found(self, lookup: effects.NameLookup, reply: effects.Reply) -> None:
+        """Give the guest the length of the address (0 if there is none), the address and the name."""
+        caller = self._callers.pop(lookup.token, None)
+        context = caller or self
+        address = reply.address if isinstance(reply, NameLookupReply) else b""
+        found = bytes([len(address)]) + address + lookup.cluster.encode()
+        context.buffers[BufferType.CALL_DATA] = found
+        self.vm.call(context, "on_foreign_function", context.id, RESOLVE_LUA, len(found))
+        context.buffers[BufferType.CALL_DATA] = None
+        if caller is not None:
+            caller.callout_ended()
 
     def _grpc_reply(self, token: int, reply: effects.Reply) -> None:
         if isinstance(reply, (GrpcInitialMetadata, GrpcTrailingMetadata)):

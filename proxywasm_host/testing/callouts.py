@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, Union
 
 from proxywasm_host.runtime import effects
@@ -74,7 +75,7 @@ class RedisError(str):
 class Callout:
     """A callout of a filter: the request, and whether it has been answered.
 
-    `kind` is ``http``, ``grpc``, ``grpc stream`` or ``redis``. `timeout` is in seconds, 0 is none.
+    `kind` is ``http``, ``grpc``, ``grpc stream``, ``redis`` or ``name``. `timeout` is in seconds, 0 is none.
     """
 
     def __init__(self, effect: effects.Callout, deliver: Callable[[Callout, Any], None], stream: object) -> None:
@@ -109,10 +110,12 @@ class Callout:
         self._deliver(self, answer)
 
     def __repr__(self) -> str:
-        asked = {
+        asks: dict[str, Callable[[], str]] = {
             "http": lambda: f"{self.request.method} {self.request.path}",
+            "name": lambda: "its address",
             "redis": lambda: b" ".join(self.command).decode("utf-8", "backslashreplace"),
-        }.get(self.kind, lambda: f"{self.service}/{self.method}")()
+        }
+        asked = asks.get(self.kind, lambda: f"{self.service}/{self.method}")()
         state = "cancelled" if self.cancelled else f"answered {self.answers[-1]!r}" if self.answers else "not answered"
         return f"<Callout {self.kind} {self.cluster}: {asked}; {state}>"
 
@@ -122,6 +125,7 @@ KINDS: dict[type, str] = {
     effects.GrpcCall: "grpc",
     effects.GrpcStream: "grpc stream",
     effects.RedisCall: "redis",
+    effects.NameLookup: "name",
 }
 
 
@@ -195,6 +199,8 @@ def replies(callout: Callout, answer: Any) -> Iterator[Reply]:
         yield HttpCallReply(response.pairs, response.body, encoded(response.trailers.pairs))
     elif callout.kind == "redis":
         yield effects.RedisCallReply(resp(answer))
+    elif callout.kind == "name":
+        yield effects.NameLookupReply(ip_address(answer).packed)
     elif isinstance(answer, GrpcStatus):
         yield GrpcClosed(answer.status, answer.message)
     elif callout.kind == "grpc":
@@ -214,6 +220,8 @@ def answer_of(reply: Reply) -> Any:
         return Response.of(reply.headers, reply.body, reply.trailers)
     if isinstance(reply, effects.RedisCallReply):
         return value_of(reply.response)
+    if isinstance(reply, effects.NameLookupReply):
+        return str(ip_address(reply.address))
     if isinstance(reply, (effects.GrpcCallReply, GrpcMessage)):
         return reply.message
     if isinstance(reply, GrpcClosed):

@@ -91,6 +91,8 @@ class Harness:
         self.profile = host_profile(profile)
         self.clock = VirtualClock()
         self.http, self.grpc, self.redis = Answers("http"), Answers("grpc"), Answers("redis")
+        self.names = Answers("names")
+        self.answers = self.http, self.grpc, self.redis, self.names
         self.callouts: list[Callout] = []
         """All callouts that were made, in order."""
         self.recorder = StreamRecorder()
@@ -247,10 +249,7 @@ class Harness:
             if isinstance(
                 effect,
                 (
-                    effects.HttpCall,
-                    effects.GrpcCall,
-                    effects.GrpcStream,
-                    effects.RedisCall,
+                    effects.Callout,
                     effects.QueueReady,
                     effects.GrpcSend,
                 ),
@@ -265,7 +264,7 @@ class Harness:
         performer = self.performers.get(type(effect))
         if performer is not None:
             return performer(effect)
-        if isinstance(effect, (effects.HttpCall, effects.GrpcCall, effects.GrpcStream, effects.RedisCall)):
+        if isinstance(effect, effects.Callout):
             return self._call(effect)
         if isinstance(effect, effects.GrpcSend):
             callout = self._find(effect)
@@ -315,7 +314,7 @@ class Harness:
         return [] if callout.kind == "grpc stream" else self._answered(callout, answers.answer(callout))
 
     def _answers(self, callout: Callout) -> Answers:
-        return {"http": self.http, "redis": self.redis}.get(callout.kind, self.grpc)
+        return {"http": self.http, "redis": self.redis, "name": self.names}.get(callout.kind, self.grpc)
 
     def _find(self, effect: effects.GrpcSend | effects.CancelCallout) -> Callout | None:
         for callout in reversed(self.callouts):
@@ -427,6 +426,7 @@ class FilterUnderTest:
         self.buffer_limit = BUFFER_LIMIT
         """Bytes that filters may hold of a body."""
         self.http, self.grpc, self.redis, self.clock = harness.http, harness.grpc, harness.redis, harness.clock
+        self.names = harness.names
         self.turns: Any = 200
 
     def new_stream(self, plugins: Sequence[Plugin], properties: Mapping[str, PropertyValue]) -> HttpStream:
@@ -569,7 +569,7 @@ class _Clusters:
 
     def __contains__(self, name: object) -> bool:
         harness = self._harness
-        if any(name in [*answers.clusters()] for answers in (harness.http, harness.grpc, harness.redis)):
+        if any(name in [*answers.clusters()] for answers in harness.answers):
             return True
         harness.unanswered[str(name)] = f"f.http[{name!r}] = …, or f.grpc, or f.redis"
         return False

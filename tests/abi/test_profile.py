@@ -29,6 +29,7 @@ FLAGS = [
     ("misuse_fails", False, False, True),
     ("local_response_line", False, False, True),
     ("cas_zero_is_absent", False, False, True),
+    ("resolves_names", False, False, True),
     ("prefixed_metrics", False, False, True),
 ]
 

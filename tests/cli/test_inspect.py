@@ -95,7 +95,7 @@ def test_foreign_functions_of_other_hosts(command, module):
     path = module(f"(module {foreign} {MEMORY} {MARKER} {data})")
     assert command("inspect", path, "--json").json["missing_foreign_functions"] == {
         "stats_filter_emit": "of Envoy's sink for statistics",
-        "resolve_lua": "of ngx_wasm_module",
+        "resolve_lua": "of ngx_wasm_module: the profile wasmx has it",
     }
     page = command("inspect", path).out
     assert "foreign functions that answer NOT_FOUND here, unless they are registered" in page

@@ -11,7 +11,7 @@ import pytest
 
 from proxywasm_host import Host, ModuleError, PluginError
 from proxywasm_host.driver.clusters import Cluster, Clusters
-from proxywasm_host.effects import CancelCallout, HttpCall, HttpCallReply
+from proxywasm_host.effects import CalloutFailed, CancelCallout, HttpCall, HttpCallReply, NameLookup, NameLookupReply
 from proxywasm_host.integrations.heads import response_head
 from tests.support import REQUEST, RESPONSE, code, wat
 
@@ -422,6 +422,95 @@ def test_a_stream_that_ends_cancels_its_callouts(host, probe):
     stream = host.http_stream([probe(f"@on_request_headers\n{CALL}\nreturn 1")])
     [call] = stream.request_headers(REQUEST, True)
     assert [(type(effect), effect.token) for effect in stream.close()] == [(CancelCallout, call.token)]
+
+
+LOOKUP = "call_foreign_function resolve_lua idp.example"
+FOUND = "@on_foreign_function\nget_buffer_bytes 8 0 100"
+
+
+@pytest.mark.parametrize(
+    ("reply", "shown"),
+    [
+        (NameLookupReply(b"ABCD"), "%04ABCDidp.example"),
+        (NameLookupReply(b"0123456789abcdef"), "%100123456789abcdefidp.example"),
+        (CalloutFailed("no such host"), "%00idp.example"),
+    ],
+    ids=["IPv4", "IPv6", "failed"],
+)
+def test_resolve_lua_has_the_address_later(host, probe, log, trace, reply, shown):
+    plugin = probe(f"@on_request_headers\n{LOOKUP}\nreturn 1\n{FOUND}\nget_header_map_value 0 :path")
+    with host.http_stream([plugin]) as stream:
+        [lookup] = stream.request_headers(REQUEST, True)
+        assert (type(lookup), lookup.cluster) == (NameLookup, "idp.example")
+        with pytest.raises(TypeError, match=r"NameLookupReply\.address is 4 or 16 bytes, not b'10\.0\.0\.1'"):
+            host.deliver(lookup, NameLookupReply(b"10.0.0.1"))
+        assert parts(host.deliver(lookup, reply)) == [(b"example.com", True)]
+        with pytest.raises(RuntimeError, match="a callout is answered once"):
+            host.deliver(lookup, reply)
+    assert log.messages[0].startswith("call_foreign_function(resolve_lua, idp.example) = 0")
+    assert [line.lower() for line in log.messages[1:]] == [f'get_buffer_bytes(8, 0, 100) = 0 "{shown}"'.lower(), 'get_header_map_value(0, :path) = 0 "/a?b=c"']
+    size = 1 + len(getattr(reply, "address", b"")) + len("idp.example")
+    assert f"proxy_on_foreign_function(0, {size})" in " ".join(trace.events)
+
+
+def test_resolve_lua_of_a_tick_and_of_an_answer_that_looks_again(host, probe, log, trace):
+    plugin = probe(f"@on_configure\nset_tick_period_milliseconds 9\n@on_tick\n{LOOKUP}\n@on_foreign_function\nget_buffer_bytes 8 0 100\n{LOOKUP}")
+    host.drain()
+    [lookup] = plugin.tick()
+    [again] = host.deliver(lookup, NameLookupReply(b"ABCD"))
+    assert isinstance(again, NameLookup)
+    assert again.token != lookup.token
+    assert 'get_buffer_bytes(8, 0, 100) = 0 "%04ABCDidp.example"' in log.messages
+    assert plugin.close()[-1:] == [CancelCallout(plugin, again.token)]
+
+
+@pytest.mark.parametrize(("name", "address"), [("127.0.0.1", "%7f%00%00%01"), ("%5B::1%5D", "%00" * 15 + "%01")])
+def test_resolve_lua_of_an_address_answers_at_once(host, probe, log, name, address):
+    with host.http_stream([probe(f"@on_request_headers\ncall_foreign_function resolve_lua {name}")]) as stream:
+        assert parts(stream.request_headers(REQUEST, True)) == [(b"example.com", True)]
+    assert log.messages[0].lower().endswith(f'= 0 "{address}"')
+
+
+@pytest.mark.parametrize(("name", "reason"), [('""', "cannot resolve, missing name"), ("a%00b", "is not the name of a host"), ("a:1", "is not the name of a host")])
+def test_resolve_lua_of_no_name_fails_the_guest(host, probe, name, reason):
+    plugin = probe(f"@on_request_headers\ncall_foreign_function resolve_lua {name}")
+    with host.http_stream([plugin]) as stream:
+        assert parts(stream.request_headers(REQUEST, True)) == [(b"500", True)]
+    assert reason in failure(plugin)
+
+
+def test_resolve_lua_of_a_host_that_the_filter_may_not_call(engine, services, log):
+    with Host(engine, services=replace(services, clusters=Clusters()), profile="wasmx") as host:
+        plugin = host.load_plugin(code("c/probe_0_2_1"), configuration=f"@on_request_headers\n{LOOKUP}")
+        with host.http_stream([plugin]) as stream:
+            assert parts(stream.request_headers(REQUEST, True)) == [(b"example.com", True)]
+    assert log.messages[0].startswith("call_foreign_function(resolve_lua, idp.example) = 2")
+
+
+def test_resolve_lua_of_a_stream_that_ends_is_cancelled(host, probe):
+    stream = host.http_stream([probe(f"@on_request_headers\n{LOOKUP}\nreturn 1")])
+    [lookup] = stream.request_headers(REQUEST, True)
+    assert [(type(effect), effect.token) for effect in stream.close()] == [(CancelCallout, lookup.token)]
+    assert host.deliver(lookup, NameLookupReply(b"ABCD")) == []
+
+
+def test_resolve_lua_is_of_this_profile(engine, services, log):
+    with Host(engine, services=services) as host:
+        plugin = host.load_plugin(code("c/probe_0_2_1"), configuration=f"@on_request_headers\n{LOOKUP}")
+        with host.http_stream([plugin]) as stream:
+            stream.request_headers(REQUEST, True)
+    assert log.messages[0].startswith("call_foreign_function(resolve_lua, idp.example) = 1")
+
+
+def test_a_callout_of_a_connection_is_its_plugins(host, probe, trace):
+    plugin = probe(f"@on_new_connection\n{CALL}\n{LOOKUP}")
+    stream = host.tcp_stream([plugin])
+    call, lookup = stream.new_connection()
+    host.deliver(call, REPLY)
+    host.deliver(lookup, CalloutFailed("no such host"))
+    stream.close()
+    assert plugin.failure is None
+    assert "proxy_on_foreign_function" in " ".join(trace.events)
 
 
 # -- Failure -----------------------------------------------------------------------------------------------------------

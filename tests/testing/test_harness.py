@@ -402,3 +402,14 @@ def test_what_is_told(harness):
     report = harness.report()
     assert "info auth: auth: denied with 403" in report
     assert "auth proxy_on_request_headers: proxy_http_call(cluster='idp'," in report
+
+
+def test_names_that_a_filter_looks_for(engine):
+    script = "@on_request_headers\ncall_foreign_function resolve_lua idp.example\nreturn 1\n@on_foreign_function\nget_buffer_bytes 8 0 9"
+    with Harness(engine, profile="wasmx") as harness:
+        filter = probe(harness, script)
+        filter.names["idp.example"] = "10.0.0.1"
+        outcome = filter.get()
+        assert outcome.upstream is not None
+        assert 'get_buffer_bytes(8, 0, 9) = 0 "%04%0a%00%00%01idp."' in outcome.logs
+        assert repr(filter.callouts[0]) == "<Callout name idp.example: its address; answered '10.0.0.1'>"

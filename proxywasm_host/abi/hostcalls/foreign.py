@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from ipaddress import ip_address
 from itertools import islice
 
 from proxywasm_host.abi.context import VmState
+from proxywasm_host.abi.hostcalls.callouts import NO_CLUSTER, text
 from proxywasm_host.abi.hostcalls.expressions import expr_create, expr_delete, expr_evaluate
-from proxywasm_host.abi.marshal import Refusal
+from proxywasm_host.abi.marshal import Refusal, misuse
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import Status
 from proxywasm_host.protobuf import fields
 from proxywasm_host.services import ForeignCallFailed
 
 MAX_DIGITS = 18
+HOST = re.compile(r"[A-Za-z0-9._-]{1,253}")
 MAX_FIELDS = 64
 """Most fields of a message that are read: two are used, but others may be between them."""
 
@@ -81,6 +84,26 @@ def _set_filter_state(vm: VmState, arguments: bytes) -> bytes | Refusal:
 
 def _text(value: int | bytes) -> str:
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else ""
+
+
+def _resolve(vm: VmState, arguments: bytes) -> bytes | Refusal:
+    """ngx_wasm_module's ``resolve_lua``: the address of a host as 4 or 16 bytes (``ngx_proxy_wasm_foreign_call.c``).
+
+    If it has to be looked for, the answer is empty; ``on_foreign_function`` of the calling context has the address
+    later. A filter may look for those hosts that it may call.
+    """
+    if not arguments:
+        return misuse(vm, "cannot resolve, missing name")
+    name = text(arguments)
+    try:
+        return ip_address(name.removeprefix("[").removesuffix("]")).packed
+    except ValueError:
+        pass
+    if not HOST.fullmatch(name):
+        return misuse(vm, "failed resolving name: {0!r} is not the name of a host", name)
+    if name not in vm.services.clusters:
+        return Refusal(Status.BAD_ARGUMENT, NO_CLUSTER, name)
+    return vm.context.root.look_up(name) or b""
 
 
 def _message(arguments: bytes) -> dict[int, int | bytes] | Refusal:
@@ -152,6 +175,9 @@ OF_HOST: dict[str, Callable[[VmState, bytes], bytes | Refusal]] = {
 }
 """Functions that act on the context or ask the host: Envoy's and Higress's."""
 
+OF_WASMX: dict[str, Callable[[VmState, bytes], bytes | Refusal]] = {"resolve_lua": _resolve}
+"""ngx_wasm_module's, where the profile `resolves_names`."""
+
 OF_OTHER_HOSTS: dict[str, str] = {
     **dict.fromkeys(
         (
@@ -165,7 +191,7 @@ OF_OTHER_HOSTS: dict[str, str] = {
         ),
         "Envoy's sink for statistics",
     ),
-    "resolve_lua": "ngx_wasm_module",
+    "resolve_lua": "ngx_wasm_module: the profile wasmx has it",
 }
 PREFIXES_OF_OTHER_HOSTS: dict[str, str] = {"flex_": "MuleSoft's gateway", "bareproxy_": "BareProxy"}
 """Foreign functions of other hosts, or beginnings of their names; here they have to be registered."""
@@ -178,7 +204,7 @@ def proxy_call_foreign_function(vm: VmState, name: bytes, arguments: bytes) -> b
     guest gets INTERNAL_FAILURE and goes on.
     """
     function = name.decode("utf-8", "replace")
-    ours = OF_HOST.get(function)
+    ours = OF_HOST.get(function) or (OF_WASMX.get(function) if vm.profile.resolves_names else None)
     if ours is not None:
         return ours(vm, arguments)
     found = vm.services.foreign_functions.get(function)

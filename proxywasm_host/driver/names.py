@@ -1,0 +1,59 @@
+"""Addresses of hosts, as the system resolves their names."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+import anyio
+
+from proxywasm_host.driver.clusters import Clusters
+from proxywasm_host.runtime.effects import CalloutFailed, NameLookup, NameLookupReply
+
+__all__ = ["AsyncNameClient", "NameClient"]
+
+FAILURES = (OSError, UnicodeError)
+"""What `socket.getaddrinfo` raises: no such name, or none that can be asked for."""
+
+
+def _first(found: list[tuple[Any, ...]]) -> NameLookupReply:
+    """The first address, which the system prefers."""
+    family, *_, address = found[0]
+    return NameLookupReply(socket.inet_pton(family, address[0].partition("%")[0]))
+
+
+class AsyncNameClient:
+    """Looks for names in an event loop."""
+
+    def __init__(self, clusters: Clusters) -> None:
+        pass
+
+    async def __call__(self, callout: NameLookup, /) -> NameLookupReply | CalloutFailed:
+        """The address of a host."""
+        try:
+            return _first(await anyio.getaddrinfo(callout.cluster, None, type=socket.SOCK_STREAM))
+        except FAILURES as error:
+            return CalloutFailed(str(error))
+
+    async def aclose(self) -> None:
+        """There is nothing to close."""
+
+
+class NameClient:
+    """Looks for names in a thread."""
+
+    def __init__(self, clusters: Clusters) -> None:
+        pass
+
+    def __call__(self, callout: NameLookup, /) -> NameLookupReply | CalloutFailed:
+        """The address of a host."""
+        try:
+            return _first(socket.getaddrinfo(callout.cluster, None, type=socket.SOCK_STREAM))
+        except FAILURES as error:
+            return CalloutFailed(str(error))
+
+    def cancel(self, callout: NameLookup) -> None:
+        """The system goes on looking, within its own limits of time."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
