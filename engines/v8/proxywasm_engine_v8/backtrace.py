@@ -1,4 +1,4 @@
-"""What is under way in an isolate, as V8's interface tells it to whoever runs in it."""
+"""The stack of an isolate, which V8's interface tells to code that runs in it."""
 
 from __future__ import annotations
 

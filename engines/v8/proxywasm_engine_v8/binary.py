@@ -1,14 +1,14 @@
-"""The binary format, as far as an engine needs it that V8 tells little: what is imported and exported, and names.
+"""Reads the parts of the binary format that V8 does not report: imports, exports and names.
 
-V8 gets the module in another shape than it came in:
+V8 gets a changed module:
 
 * Memories are imports. The instance is given one with its own upper bound, so that growth beyond it answers -1.
-* The start function is an export, and is called when all else is in place.
-* What V8 would not interrupt in time is done by functions at the end, see `bulk`.
-* V8 is told which functions to compile at once, and nothing of what the module itself tells it of that sort: those that
-  the host finds slow to optimise, and those that are `VERY_LARGE`. They are exports, so that they can be optimised.
+* The start function is an export, and is called when everything else is in place.
+* Functions at the end of the module replace instructions that V8 would not interrupt in time, see `bulk`.
+* V8 is told to compile two kinds of functions at once: those that the host finds slow to optimise, and those that are
+  `VERY_LARGE`. They are exports, so that they can be optimised. The module's own hints of this kind are removed.
 
-Indices of functions stay what they were; `Binary.original` tells what positions of code were.
+Functions keep their indices; `Binary.original` converts positions of code back.
 """
 
 from __future__ import annotations

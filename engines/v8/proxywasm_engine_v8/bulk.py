@@ -1,8 +1,8 @@
-"""What V8 does not interrupt in time, in the code of a module: tail calls, and instructions on whole ranges.
+"""Handles the code that V8 does not interrupt in time: tail calls, and instructions on whole ranges.
 
-V8 looks for interrupts where a function begins. In a loop, code of its first tier looks only when the loop has used up
-the budget after which it is optimised, that is tens of thousands of turns; a function that ends in a tail call does not
-look at all. So, for deadlines to hold:
+V8 checks for interrupts where a function begins. In a loop, code of its first tier checks only when the loop has used
+up the budget after which it is optimised, that is tens of thousands of turns. A function that ends in a tail call does
+not check at all. So, for deadlines to hold:
 
 * A module with tail calls is refused.
 * ``memory.copy``, ``memory.fill``, ``memory.init``, and those of tables, become calls of functions at the end of the

@@ -25,9 +25,9 @@ class V8Engine:
 
     Args:
         route: ``in-thread`` calls V8's own interface in the calling thread, ``mini-racer`` calls the wheel's C
-            functions, which run V8 on threads of its own: the same, many times slower. By default the first, if safe.
+            functions, which run V8 on separate threads: the same, many times slower. By default the first, if safe.
         native: Call V8 in the calling thread from C, where that was built; else through ctypes, some µs slower.
-        self_check: Before a route is used for the first time, see in a child process whether it can be.
+        self_check: Before a route is used for the first time, test it in a child process.
 
     Raises: EngineUnavailable; ValueError if there is no such route.
     """

@@ -1,11 +1,11 @@
-"""Failures that several modules tell in the same words."""
+"""Failures with the same messages in several modules."""
 
 from __future__ import annotations
 
 __all__ = ["MAX_NESTED", "NESTED_TOO_DEEPLY", "another_thread", "closed", "forked"]
 
 MAX_NESTED = 64
-"""How many calls of one guest may be under way within each other. What is sensible is three or four."""
+"""How many calls of one guest may nest. Sensible programs need three or four."""
 NESTED_TOO_DEEPLY = f"host and guest call each other more than {MAX_NESTED} deep"
 
 

@@ -1,4 +1,4 @@
-"""The JavaScript in each isolate: it instantiates, and reports what was thrown."""
+"""The JavaScript in each isolate: it instantiates modules, and reports exceptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An instance: an isolate of its own, and closures over it."""
+"""An instance: an isolate, and closures over it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guest's linear memory, seen where it is."""
+"""The guest's linear memory as a view, without a copy."""
 
 from __future__ import annotations
 

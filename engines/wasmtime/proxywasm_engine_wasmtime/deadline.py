@@ -1,6 +1,6 @@
-"""Deadlines: guest code looks at its engine's epoch at each function entry and loop, and a thread moves the epoch on.
+"""Deadlines: guest code checks its engine's epoch at each function entry and loop, and a thread advances the epoch.
 
-When the epoch reaches what a store allows, Wasmtime asks a callback of that store, which looks at the clock. So a call
+When the epoch reaches the limit of a store, Wasmtime calls that store's callback, which looks at the clock. So a call
 costs one look at the clock and no crossing, deadlines are kept to about one tick, and stores without one never stop.
 """
 

@@ -1,4 +1,4 @@
-"""Failures that both routes tell in the same words."""
+"""Failures with the same messages on both routes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from proxywasm_host.engine.protocol import LinkError, Trap, TrapKind
 __all__ = ["MAX_NESTED", "NESTED_TOO_DEEPLY", "another_thread", "closed", "link_failure"]
 
 MAX_NESTED = 64
-"""How many calls of one guest may be under way within each other. What is sensible is three or four."""
+"""How many calls of one guest may nest. Sensible programs need three or four."""
 NESTED_TOO_DEEPLY = f"host and guest call each other more than {MAX_NESTED} deep"
 
 

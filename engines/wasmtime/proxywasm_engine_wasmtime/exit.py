@@ -1,7 +1,7 @@
 """wasmtime-py's objects at the end of the process.
 
-Those that are still there when the interpreter takes its modules apart call functions that are gone, and each prints
-an ignored exception. What is left then need not be freed, so they are told that they own nothing any more.
+Objects that still live when the interpreter clears its modules call functions that are gone, and each prints an ignored
+exception. At that time nothing has to be freed any more, so the objects are told that they own nothing.
 """
 
 from __future__ import annotations

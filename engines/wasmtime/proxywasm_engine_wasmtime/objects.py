@@ -1,7 +1,7 @@
 """The second route: the same instance made of wasmtime-py's own objects, through its documented interface.
 
-Every call costs about twenty times as much. It is there to check the fast route against, and to go on with if that
-one does not fit the wheel that is installed.
+Every call costs about twenty times as much. The fast route is checked against this one, which takes its place if the
+fast route does not fit the installed wheel.
 """
 
 from __future__ import annotations

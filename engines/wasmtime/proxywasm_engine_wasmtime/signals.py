@@ -1,7 +1,7 @@
 """Wasmtime's signal handlers, kept in front of others.
 
 Most traps are signals: a bad access to memory is a SIGSEGV, ``unreachable`` a SIGILL. Wasmtime installs its handlers
-once per process, in front of those that are there, and hands them what is not its own. A handler that comes later
+once per process, in front of the existing ones, and passes on signals that are not its own. A handler that comes later
 (``faulthandler.enable()``, which pytest calls as well) stands before Wasmtime's and ends the process at the next trap.
 So whenever an instance is made, Wasmtime's handlers are put back in front; and at each outermost call if faulthandler
 was enabled meanwhile, or disabled, for then it puts back those that it found. (To look at the handlers themselves takes

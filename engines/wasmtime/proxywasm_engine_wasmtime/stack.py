@@ -1,7 +1,7 @@
 """How far down a guest may go on the stack of a thread.
 
-Wasmtime ends a guest with a trap when that has used `GUESTS`. It does not ask whether the thread has as much: where it
-has not, a guest that recurses would end the process. So on threads with less nobody gets in.
+Wasmtime ends a guest with a trap when the guest has used `GUESTS`. It does not check whether the thread has as much: on
+a smaller thread, a guest that recurses would end the process. So guests are refused on threads with less.
 """
 
 from __future__ import annotations

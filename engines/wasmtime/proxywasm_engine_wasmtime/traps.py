@@ -1,4 +1,4 @@
-"""Wasmtime's traps and errors in the words of the engine protocol."""
+"""Converts Wasmtime's traps and errors to those of the engine protocol."""
 
 from __future__ import annotations
 

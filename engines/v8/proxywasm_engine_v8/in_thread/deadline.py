@@ -1,7 +1,7 @@
 """Deadlines: a thread asks V8 to interrupt guests at work, and on the guest's own thread a callback looks at the clock.
 
-V8 calls it where guests look for interrupts, in loops and at the entry of functions. So nothing is ever stopped that
-has ended meanwhile, and exceptions of signal handlers (Ctrl-C) come out of endless loops as well.
+V8 calls it where guests check for interrupts, in loops and at the entry of functions. So it never stops a call that has
+ended meanwhile, and exceptions of signal handlers (Ctrl-C) come out of endless loops as well.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One isolate of V8, with one context and the glue: a heap of its own, in which one thread at a time can be."""
+"""One isolate of V8, with one context and the glue. It has its own heap, and serves one thread at a time."""
 
 from __future__ import annotations
 

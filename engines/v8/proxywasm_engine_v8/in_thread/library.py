@@ -1,8 +1,8 @@
 """V8's C++ interface, as the library in the wheel `mini-racer` exports it, called by mangled names.
 
 V8's handles are one pointer wide and travel in registers, so each of these functions can be called as a C function.
-What is called all the time has no prototypes: it gets arguments that were made once by ``ctypes.byref``, which ctypes
-hands on without a conversion. What is quick and never waits keeps the GIL (`held`); what runs guests releases it.
+Functions that are called often have no prototypes: their arguments were made once by ``ctypes.byref``, and ctypes
+passes these on unconverted. Quick functions that never wait keep the GIL (`held`); those that run guests release it.
 """
 
 from __future__ import annotations

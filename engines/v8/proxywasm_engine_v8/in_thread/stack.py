@@ -1,8 +1,8 @@
 """How far down V8 may go on the stack of a thread.
 
-V8 takes 984 KiB from where the stack of a thread begins, whatever the thread has. That is right for the usual 8 MiB,
-and a crash where guests run deep on a thread that was made with less. So such a thread is given a limit of its own; and
-what one was given, V8 has to be told not to hold for the next one.
+V8 uses 984 KiB from the beginning of a thread's stack, whatever its size. That is right for 8 MiB, but crashes
+where guests run deep on a thread with less. So V8 gets another limit for such a thread, which it has to drop for the
+next thread.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Calls on the route with a thread of V8's own: the calling thread begins one, and serves the guest until it ends.
+"""Calls on the route with threads for V8: the calling thread begins a call, and serves the guest until it ends.
 
 Host functions run on the calling thread, on its own stack. A call of theirs into the guest is an answer to the guest's
 thread, which waits in its host call, see `glue`. The calling thread looks at the clock itself, while it waits.

@@ -1,7 +1,7 @@
-"""What mini-racer has no function for: to learn where a guest is that never ends, and to optimise a function at once.
+"""Gets the stack of an endless guest, and optimises a function at once: mini-racer has no functions for these.
 
-V8's own interface has, and the library usually exports it. Where it does not, such a guest is ended all the same, and
-its trap has no backtrace; and functions are optimised when they are hot.
+V8's interface has them, and the library usually exports it. If it does not, such a guest is still ended, but its trap
+has no backtrace, and functions are optimised when they are hot.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An isolate on a thread of its own."""
+"""An isolate on a separate thread."""
 
 from __future__ import annotations
 

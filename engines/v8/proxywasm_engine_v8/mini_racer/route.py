@@ -1,4 +1,4 @@
-"""V8 on threads of its own."""
+"""V8 on separate threads."""
 
 from __future__ import annotations
 

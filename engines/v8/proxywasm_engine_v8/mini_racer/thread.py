@@ -1,4 +1,4 @@
-"""V8's thread of one isolate, and how one talks with it."""
+"""V8's thread of one isolate, and the messages to and from it."""
 
 from __future__ import annotations
 
