@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from benchmarks.rust import program
 from proxywasm_host.kong.asgi import KongMiddleware
 from proxywasm_host.kong.servers.events import Called, Done, PluginServerError, Refused, Started
-from proxywasm_host.kong.servers.messagepack import MOST, MOST_NOTICES, MessagePack
+from proxywasm_host.kong.servers.messagepack import MOST, MOST_NOTICES, MOST_VALUES, MessagePack
 from proxywasm_host.kong.servers.pdk import FUNCTIONS
 from proxywasm_host.kong.servers.protobuf import (
     RESULTS,
@@ -33,7 +33,11 @@ from tests.kong.test_servers import application
 
 TEXT = st.text(st.characters(max_codepoint=255), max_size=20)
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(1 << 50), 1 << 50) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 50), 1 << 50)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=8,
 )
@@ -59,7 +63,10 @@ def test_an_event_of_protobuf_byte_by_byte():
     [event] = fed(protocol, framed(b"kong.request.get_header") + framed(field(1, "host")))
     assert event == Called("kong.request.get_header", ("host",))
     assert protocol.answer(event.method, "example.com") == framed(field(1, "example.com"))
-    [event] = fed(protocol, framed(b"kong.response.exit") + framed(field(1, 403) + field(2, b"no") + field(3, struct_out({"x": "y"}))))
+    [event] = fed(
+        protocol,
+        framed(b"kong.response.exit") + framed(field(1, 403) + field(2, b"no") + field(3, struct_out({"x": "y"}))),
+    )
     assert event == Called("kong.response.exit", (403, "no", {"x": "y"}))
     protocol.answer(event.method, None)
     assert fed(protocol, framed(b"") + framed(field(1, 2))) == [Done()]
@@ -67,9 +74,17 @@ def test_an_event_of_protobuf_byte_by_byte():
 
 def test_an_event_of_messagepack_byte_by_byte():
     protocol = MessagePack()
-    assert msgpack.unpackb(protocol.start_instance("p", "{}")) == [0, 1, "plugin.StartInstance", [{"Name": "p", "Config": "{}"}]]
+    assert msgpack.unpackb(protocol.start_instance("p", "{}")) == [
+        0,
+        1,
+        "plugin.StartInstance",
+        [{"Name": "p", "Config": "{}"}],
+    ]
     assert fed(protocol, msgpack.packb([2, "serverPid", 12]) + msgpack.packb([1, 1, None, {"Id": 3}])) == [Started(3)]
-    assert msgpack.unpackb(protocol.handle_event(3, "access"))[2:] == ["plugin.HandleEvent", [{"InstanceId": 3, "EventName": "access"}]]
+    assert msgpack.unpackb(protocol.handle_event(3, "access"))[2:] == [
+        "plugin.HandleEvent",
+        [{"InstanceId": 3, "EventName": "access"}],
+    ]
     called = {"EventId": 9, "Data": {"Method": "kong.request.get_headers", "Args": [10]}}
     assert fed(protocol, msgpack.packb([1, 2, None, called])) == [Called("kong.request.get_headers", (10,))]
     answer = protocol.answer("kong.request.get_headers", {"a": ["1", "\xff"]})
@@ -126,6 +141,25 @@ def test_notices_without_end():
         protocol.feed(notice)
 
 
+@pytest.mark.parametrize(
+    "values", [[0] * (MOST_VALUES + 1), [[0] * 1000] * (MOST_VALUES // 1000 + 1)], ids=["one list", "many"]
+)
+def test_more_values_than_a_message_may_have(values):
+    protocol = MessagePack()
+    protocol.handle_event(1, "access")
+    with pytest.raises(PluginServerError):
+        protocol.feed(msgpack.packb([1, 1, None, {"EventId": 1, "Data": {"Method": "a", "Args": values}}]))
+
+
+def test_messages_do_not_add_up():
+    protocol = MessagePack()
+    args = [0] * (MOST_VALUES // 2)
+    for number in (1, 2, 3):
+        protocol.handle_event(1, "access")
+        event = protocol.feed(msgpack.packb([1, number, None, {"EventId": 1, "Data": {"Method": "a", "Args": args}}]))
+        assert event == Called("a", tuple(args))
+
+
 def test_a_message_that_is_too_large():
     with pytest.raises(PluginServerError):
         MessagePack().feed(bytes(MOST + 1))
@@ -139,7 +173,13 @@ def test_each_function_that_the_protocol_has_is_there():
 @pytest.mark.anyio
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_a_server_that_speaks_protobuf(tmp_path, anyio_backend):
-    info = {"Name": "header_filter", "Priority": 1, "Version": "1", "Phases": ["access", "response"], "Schema": {"name": "header_filter", "fields": [{"config": {"type": "record", "fields": []}}]}}
+    info = {
+        "Name": "header_filter",
+        "Priority": 1,
+        "Version": "1",
+        "Phases": ["access", "response"],
+        "Schema": {"name": "header_filter", "fields": [{"config": {"type": "record", "fields": []}}]},
+    }
     said = {"Protocol": "ProtoBuf:1", "SocketPath": f"{tmp_path}/socket", "Plugins": [info]}
     (tmp_path / "query.py").write_text(f"print({json.dumps(said)!r})")
     (tmp_path / "kong.yaml").write_text(

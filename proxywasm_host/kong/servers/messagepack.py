@@ -20,6 +20,8 @@ MOST = 64 << 20
 """Most bytes of a message."""
 MOST_NOTICES = 1000
 """Most notices before an answer: who reads them has others to serve."""
+MOST_VALUES = 1 << 17
+"""Most values in lists and maps of a message: each takes about a microsecond and 140 bytes."""
 STEPS = {
     **dict.fromkeys(("kong.client.get_credential", "kong.client.authenticate"), "StepCredential"),
     **dict.fromkeys(("kong.client.load_consumer", "kong.client.get_consumer"), "StepConsumer"),
@@ -41,7 +43,23 @@ class MessagePack:
     """One connection."""
 
     def __init__(self) -> None:
-        self._unpacker = msgpack.Unpacker(raw=True, strict_map_key=False, max_buffer_size=MOST)
+        self._read_values = read = [0]
+
+        def counted(values: Any) -> Any:
+            read[0] += len(values)
+            if read[0] > MOST_VALUES:
+                raise ValueError(f"more than {MOST_VALUES} values")
+            return values
+
+        self._unpacker = msgpack.Unpacker(
+            raw=True,
+            strict_map_key=False,
+            max_buffer_size=MOST,
+            max_array_len=MOST_VALUES,
+            max_map_len=MOST_VALUES,
+            list_hook=counted,
+            object_hook=counted,
+        )
         self._pack = msgpack.Packer(use_bin_type=True).pack
         self._id = 0
         self._event = 0
@@ -75,6 +93,7 @@ class MessagePack:
         try:
             self._unpacker.feed(data)
             for message in self._unpacker:
+                self._read_values[0] = 0
                 kind, id, error, result = (*message, None)[:4] if message[0] == 2 else message
                 if kind == 2:
                     self._notices += 1
