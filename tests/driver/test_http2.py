@@ -84,6 +84,18 @@ def test_an_address_is_called_over_tls_if_the_filter_says_so(run, upstream, tls)
     assert [message[-5:] for message in messages if ":status" in message] == ['"200"', '"503"']
 
 
+def test_a_server_that_wants_a_certificate(run, upstream, tls, tmp_path):
+    ours = certificate(tmp_path / "client")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=ours[0])
+    context.load_cert_chain(*tls)
+    context.verify_mode = ssl.CERT_REQUIRED
+    upstream.socket = context.wrap_socket(upstream.socket, server_side=True)
+    script = "@on_configure\n" + call("echo") + ANSWERED
+    for shown, status in ((ours, 200), (None, 503)):
+        cluster = Cluster(f"https://localhost:{upstream.server_port}", verify=tls[0], certificate=shown, http2=True)
+        assert f'get_header_map_value(6, :status) = 0 "{status}"' in run(script, Clusters({"up": cluster}))
+
+
 def test_calls_share_a_connection(run, server):
     script = "@on_configure\n" + call("together") * 2
     script += "@on_http_call_response/1\nget_buffer_bytes 4 0 200\n" + ANSWERED
