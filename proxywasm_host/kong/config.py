@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Union
 from urllib.parse import urlsplit
@@ -29,13 +30,13 @@ Key = tuple["str | int", ...]
 Protocol = Literal["http", "https", "grpc", "grpcs", "tcp", "tls", "tls_passthrough", "udp"]
 Reference = Union[str, dict[str, str], None]
 Milliseconds = Annotated[int, Field(ge=1, le=(1 << 31) - 2)]
-OTHER_PROTOCOLS = "only http, https, grpc and grpcs are served here: there are no streams of TCP, TLS or UDP"
-STREAMS = "it belongs to routes of TCP and TLS, which are not served here"
+OTHER_PROTOCOLS = "only http, https, grpc, grpcs and tcp are served here"
+SNIS = "requests and connections are not routed by the name that TLS asks for"
 EXPRESSIONS = "it belongs to the router flavor expressions; only the flavor traditional is supported here"
 CERTIFICATES = "certificates are not read from this file: set the listener's with `tls` of `proxywasm serve`"
 ENTERPRISE = "it belongs to Kong Enterprise"
-HTTP = ("http", "https", "grpc", "grpcs")
-STREAM = ("tcp", "tls", "tls_passthrough", "udp", "ws", "wss")
+SERVED = ("http", "https", "grpc", "grpcs", "tcp")
+NOT_SERVED = ("tls", "tls_passthrough", "udp", "ws", "wss")
 HASHES = ("consumer", "ip", "header", "cookie", "path", "query_arg", "uri_capture")
 BALANCE = "requests are not spread by a hash or by latency; use round-robin or least-connections"
 PROBES = "targets are not probed: their health is judged by the requests that they get (passive)"
@@ -118,11 +119,32 @@ class Plugin(Common):
 
     @field_validator("protocols")
     @classmethod
-    def _of_http(cls, value: list[str]) -> list[str]:
-        """A plugin for HTTP may name stream protocols as well: it is not called for them."""
-        if not set(value) & set(HTTP):
+    def _of_ours(cls, value: list[str]) -> list[str]:
+        """A plugin may name protocols that are not served: it is not called for them."""
+        if not set(value) & set(SERVED):
             raise not_supported(OTHER_PROTOCOLS)
         return value
+
+
+def _network(value: str) -> str:
+    try:
+        ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(f"{value!r} is not an address or a network: write it as 10.0.0.1 or 10.0.0.0/8") from None
+    return value
+
+
+class Peer(Entry):
+    """A condition on one side of a connection."""
+
+    ip: Annotated[str | None, AfterValidator(lambda value: value and _network(value))] = None
+    port: Annotated[int | None, Field(ge=0, le=65535)] = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Peer:
+        if self.ip is None and self.port is None:
+            raise ValueError("at least one of ip and port must be given")
+        return self
 
 
 def _path(value: str) -> str:
@@ -137,15 +159,15 @@ class Route(Common):
     """Which requests go to a service."""
 
     unsupported: ClassVar[Mapping[str, str]] = {
-        "snis": "requests are not routed by the name that TLS asks for",
-        "sources": STREAMS,
-        "destinations": STREAMS,
+        "snis": SNIS,
         "expression": EXPRESSIONS,
         "priority": EXPRESSIONS,
     }
-    unsupported_values: ClassVar[Mapping[str, Any]] = {"protocols": (STREAM, OTHER_PROTOCOLS)}
+    unsupported_values: ClassVar[Mapping[str, Any]] = {"protocols": (NOT_SERVED, OTHER_PROTOCOLS)}
     name: str | None = None
-    protocols: list[Literal["http", "https", "grpc", "grpcs"]] = ["http", "https"]
+    protocols: list[Literal["http", "https", "grpc", "grpcs", "tcp"]] = ["http", "https"]
+    sources: list[Peer] | None = None
+    destinations: list[Peer] | None = None
     methods: list[Annotated[str, Field(pattern="^[A-Z]+$")]] | None = None
     hosts: list[Annotated[str, Field(min_length=1)]] | None = None
     paths: list[Annotated[str, AfterValidator(_path)]] | None = None
@@ -171,6 +193,19 @@ class Route(Common):
 
     @model_validator(mode="after")
     def _says_something(self) -> Route:
+        if "tcp" in self.protocols:
+            if set(self.protocols) != {"tcp"}:
+                raise ValueError("protocols: a route is for tcp, or for protocols of HTTP")
+            for name in ("methods", "hosts", "paths", "headers", "filter_chains"):
+                if getattr(self, name):
+                    said = "is of HTTP, and not for tcp"
+                    raise PydanticCustomError("wrong", "{said}", {"said": said, "path": (name,)})
+            if not (self.sources or self.destinations):
+                raise ValueError("must set one of 'sources', 'destinations'")
+            return self
+        for name in ("sources", "destinations"):
+            if getattr(self, name):
+                raise PydanticCustomError("wrong", "{said}", {"said": "is of tcp, and not for HTTP", "path": (name,)})
         if not (self.methods or self.hosts or self.paths or self.headers):
             raise ValueError("must set one of 'methods', 'hosts', 'headers', 'paths'")
         return self
@@ -184,9 +219,11 @@ class Service(Common):
         "ca_certificates": CERTIFICATES,
         "tls_verify_depth": "the depth of a certificate chain cannot be limited here",
     }
-    unsupported_values: ClassVar[Mapping[str, Any]] = {"protocol": (STREAM, OTHER_PROTOCOLS)}
+    unsupported_values: ClassVar[Mapping[str, Any]] = {
+        "protocol": (("tls_passthrough", "udp", "ws", "wss"), f"{OTHER_PROTOCOLS}, and tls to services")
+    }
     name: str | None = None
-    protocol: Literal["http", "https", "grpc", "grpcs"] = "http"
+    protocol: Literal["http", "https", "grpc", "grpcs", "tcp", "tls"] = "http"
     host: str
     port: Annotated[int, Field(ge=0, le=65535)] = 80
     path: Annotated[str, Field(pattern="^/")] | None = None
@@ -446,6 +483,8 @@ class Configuration:
     plugins: list[PluginUse] = field(default_factory=list)
     chains: dict[str, list[FilterUse]] = field(default_factory=dict)
     """Filters by the id of their service or route."""
+    places: dict[str, str] = field(default_factory=dict)
+    """File, line and path of each route, by its id."""
 
     def of(self, collection: str) -> list[Entity]:
         """The entities of a collection."""
@@ -544,6 +583,11 @@ class _Flattener:
     def _route(self, route: Route, path: Key, service: str | None) -> None:
         service = self._refer("services", route.service, (*path, "service"), service)
         entity = self._add("routes", route, path, {*NESTED, "service"})
+        if service is not None:
+            protocol = next(each["protocol"] for each in self.configuration.of("services") if each["id"] == service)
+            if ("tcp" in route.protocols) != (protocol in {"tcp", "tls"}):
+                self._wrong.append(f"{self.where(path)}: its protocols do not fit the service, which speaks {protocol}")
+        self.configuration.places[entity["id"]] = self.where(path)
         entity["service"] = None if service is None else {"id": service}
         self._within(route, path, {"route": entity["id"]})
 

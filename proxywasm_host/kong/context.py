@@ -215,6 +215,8 @@ class Context:
     entities: Mapping[str, Sequence[Entity]]
     """The configuration's entities by Kong's collections: ``consumers``, ``keyauth_credentials``, ``acls``, …"""
     log: Log
+    subsystem: str = "http"
+    """``http``, or ``stream`` for a TCP connection, whose `request` is empty."""
     phase: str = ""
     """The phase that runs."""
     route: Route | None = None

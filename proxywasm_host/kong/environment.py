@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +38,7 @@ WITHOUT_MEANING = (
 """Settings that are fixed here, or that ``proxywasm serve`` has options for."""
 LUA_MEMORY, LUA_TIME, LUA_WRITABLE = "KONG_LUA_MEMORY", "KONG_LUA_HANDLER_TIME", "KONG_LUA_WRITABLE"
 """Settings that Kong does not have: it has no such limits, and its plugins may write wherever nginx may."""
+STREAM_LISTEN = "KONG_STREAM_LISTEN"
 VARIABLES = "KONG_NGINX_MAIN_ENV"
 ISOLATION = "KONG_NGINX_HTTP_PROXY_WASM_ISOLATION"
 ZONE = "KONG_NGINX_WASM_SHM_KV"
@@ -88,6 +90,9 @@ class Environment:
     calls: Mapping[str, Any] = field(default_factory=lambda: calls_of({}))
     """``KONG_NGINX_WASM_SOCKET_…``, ``…_TLS_…``: how filters call addresses, as ``allow_any_host`` has it."""
 
+    stream_listen: tuple[tuple[str, int], ...] = ()
+    """``KONG_STREAM_LISTEN``: where connections of TCP are taken."""
+
     @classmethod
     def read(cls, variables: Mapping[str, str]) -> Environment:
         """The settings among environment variables. Raises: ConfigError."""
@@ -96,7 +101,7 @@ class Environment:
         ours = {
             *("KONG_PREFIX", "KONG_WASM_FILTERS_PATH", "KONG_TRUSTED_IPS", "KONG_REAL_IP_HEADER"),
             *("KONG_LUA_PACKAGE_PATH", "KONG_PLUGINSERVER_NAMES", "KONG_PLUGINS", "KONG_WASM_FILTERS", ISOLATION),
-            *(*EVERY_ZONE, *CALLOUTS, LUA_MEMORY, LUA_TIME, LUA_WRITABLE, VARIABLES),
+            *(STREAM_LISTEN, *EVERY_ZONE, *CALLOUTS, LUA_MEMORY, LUA_TIME, LUA_WRITABLE, VARIABLES),
         }
         for name in variables:
             known = name in ours or name in WITHOUT_MEANING or name.startswith(("KONG_PLUGINSERVER_", f"{ZONE}_"))
@@ -121,6 +126,7 @@ class Environment:
             _isolation(variables.get(ISOLATION, "none")),
             _zones(variables),
             _calls(variables),
+            _listeners(variables.get(STREAM_LISTEN, "off")),
         )
 
 
@@ -157,6 +163,26 @@ def _isolation(given: str) -> Any:
     if given not in ("none", "stream", "filter"):
         raise ConfigError(f"{ISOLATION} must be none, stream or filter, not {given!r}")
     return given
+
+
+def _listeners(given: str) -> tuple[tuple[str, int], ...]:
+    """Addresses, each with nginx's options, of which those that change what is spoken are refused."""
+    found = []
+    for each in [] if given.strip() in ("", "off") else given.split(","):
+        address, *options = each.split() or [""]
+        host, _, port = address.rpartition(":")
+        try:
+            ip_address(host.removeprefix("[").removesuffix("]"))
+            right = 0 <= int(port) < 1 << 16
+        except ValueError:
+            right = False
+        if not right:
+            raise ConfigError(f"{STREAM_LISTEN}: {each.strip()!r} is not a listener: write it as 0.0.0.0:9000")
+        for option in options:
+            if option != "reuseport" and not option.startswith(("backlog=", "so_keepalive=")):
+                raise ConfigError(f"{STREAM_LISTEN}: {option!r} of {address} is not supported: only TCP is taken")
+        found.append((host.removeprefix("[").removesuffix("]"), int(port)))
+    return tuple(found)
 
 
 def _calls(variables: Mapping[str, str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.kong.config import Configuration
 from proxywasm_host.kong.context import Context, Entity
 from proxywasm_host.kong.plugin import Effect, HttpReply, Plugin, PluginFailed, Run, Sleep, StartTimer
-from proxywasm_host.kong.router import Router
+from proxywasm_host.kong.router import Router, stream_routes
 from proxywasm_host.kong.task import Answer, PluginCallout, Task
 from proxywasm_host.runtime import plugin as wasm
 from proxywasm_host.runtime.effects import Callout, CancelCallout, HttpCallReply
@@ -69,13 +69,19 @@ class Gateway:
         self._trusted = [ipaddress.ip_network(each, strict=False) for each in trusted]
         self._plugins = sorted(plugins.values(), key=lambda plugin: (plugin.priority, plugin.name), reverse=True)
         self._configs: dict[str, dict[tuple[str | None, ...], Any]] = {}
+        self._of_streams: dict[str, dict[tuple[str | None, ...], Any]] = {}
+        """Configurations of plugins for requests, and for connections."""
         for use in configuration.plugins:
             checked = plugins[use.name].check(use.config)
-            self._configs.setdefault(use.name, {})[use.route, use.service, use.consumer] = checked
+            if set(use.protocols) != {"tcp"}:
+                self._configs.setdefault(use.name, {})[use.route, use.service, use.consumer] = checked
+            if "tcp" in use.protocols:
+                self._of_streams.setdefault(use.name, {})[use.route, use.service, use.consumer] = checked
         self.services = {service["id"]: service for service in configuration.of("services")}
         self.upstreams = {upstream["name"]: upstream for upstream in configuration.of("upstreams")}
         routes = [route for route in configuration.of("routes") if self._served(route)]
-        self.router = Router(routes)
+        self.stream_routes = stream_routes(routes)
+        self.router = Router([route for route in routes if "tcp" not in route["protocols"]])
         self.node_id = str(uuid4())
         self._token = 0
         self._tasks: dict[int, Task] = {}
@@ -90,7 +96,8 @@ class Gateway:
     def start(self) -> None:
         """Run ``init_worker`` and ``configure`` of all plugins."""
         for plugin in self._plugins:
-            configs = list(self._configs.get(plugin.name, {}).values())
+            by_place = {**self._of_streams.get(plugin.name, {}), **self._configs.get(plugin.name, {})}
+            configs = list(by_place.values())
             for phase, config in (("init_worker", None), ("configure", configs or None)):
                 if phase in plugin.phases:
                     self.detach(plugin.run(phase, None, config), plugin.name, phase)
@@ -107,7 +114,7 @@ class Gateway:
 
     def config_of(self, plugin: Plugin, context: Context) -> Any:
         """The most specific configuration of a plugin for this request; ``None`` if it has none."""
-        configs = self._configs.get(plugin.name)
+        configs = (self._configs if context.subsystem == "http" else self._of_streams).get(plugin.name)
         if not configs:
             return None
         route = context.route.route["id"] if context.route else None

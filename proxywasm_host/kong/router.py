@@ -12,8 +12,9 @@ Rules, from ``kong/router/traditional.lua``:
 
 from __future__ import annotations
 
+import ipaddress
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -22,7 +23,7 @@ import re2
 
 from proxywasm_host.kong.context import Entity, Headers
 
-__all__ = ["Match", "Router", "normalize", "regex", "split_port"]
+__all__ = ["Address", "Match", "Router", "may_match", "normalize", "regex", "route_of", "split_port", "stream_routes"]
 
 UNRESERVED = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~")
 HOST, HEADER, PATH, METHOD = 0x40, 0x20, 0x10, 0x08
@@ -226,3 +227,40 @@ def normalize(path: str) -> str:
     if parts[-1] in (".", "..") and (not out or out[-1]):
         out.append("")
     return "/" + "/".join(out)
+
+
+# -- Connections of TCP ------------------------------------------------------------------------------------------------
+
+Address = tuple[str, int]
+
+
+def stream_routes(routes: Iterable[Entity]) -> list[Entity]:
+    """The routes for connections, in the order in which they are tried."""
+    found = [route for route in routes if "tcp" in route["protocols"]]
+    return sorted(found, key=lambda route: -(bool(route["sources"]) + bool(route["destinations"])))
+
+
+def route_of(routes: Iterable[Entity], source: Address, destination: Address) -> Entity | None:
+    """The first route that fits a connection."""
+    for route in routes:
+        if _fits(route["sources"], source) and _fits(route["destinations"], destination):
+            return route
+    return None
+
+
+def may_match(route: Entity, listener: Address) -> bool:
+    """Whether connections of a listener may have this route."""
+    host, port = listener
+    wild = ipaddress.ip_address(host).is_unspecified
+    return not route["destinations"] or any(
+        each["port"] in (None, port) and (wild or _within(each["ip"], host)) for each in route["destinations"]
+    )
+
+
+def _fits(conditions: Sequence[Mapping[str, Any]] | None, address: Address) -> bool:
+    ip, port = address
+    return not conditions or any(each["port"] in (None, port) and _within(each["ip"], ip) for each in conditions)
+
+
+def _within(network: str | None, ip: str) -> bool:
+    return network is None or ipaddress.ip_address(ip) in ipaddress.ip_network(network, strict=False)

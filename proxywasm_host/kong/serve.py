@@ -11,8 +11,11 @@ from typing import Any, ClassVar
 from pydantic import PrivateAttr, ValidationError
 
 from proxywasm_host.abi.values import PropertyValue
+from proxywasm_host.driver.dispatch import Sink
 from proxywasm_host.errors import ConfigError
+from proxywasm_host.integrations.asgi.scope import Scope
 from proxywasm_host.kong import client  # noqa: F401 - it performs what plugins ask for
+from proxywasm_host.kong.connection import KongConnection
 from proxywasm_host.kong.context import Entity
 from proxywasm_host.kong.driver import KongDriver
 from proxywasm_host.kong.environment import Environment
@@ -20,6 +23,7 @@ from proxywasm_host.kong.servers.process import PluginServer
 from proxywasm_host.kong.setup import Setup, query
 from proxywasm_host.kong.stream import ROUTING_HEADER, KongStream
 from proxywasm_host.runtime.http import HttpStream
+from proxywasm_host.runtime.tcp import TcpStream
 from proxywasm_host.serve import config
 from proxywasm_host.serve.application import Application
 from proxywasm_host.serve.driver import ThreadDriver
@@ -32,7 +36,7 @@ __all__ = ["KongApplication", "KongSource"]
 BEFORE = 1 << 31
 """Hops of X-Forwarded-For that the data plane trusts: the gateway decides which ones to believe."""
 MAX_WEIGHT = 1000
-KONGS = ("filters", "profile", "upstream", "upstreams", "routes")
+KONGS = ("filters", "profile", "upstream", "upstreams", "routes", "tcp")
 """What a configuration that names one of Kong may not have."""
 
 
@@ -62,8 +66,8 @@ class KongSettings(config.Settings):
 
     @property
     def chain_numbers(self) -> list[int | None]:
-        """Every request goes to the gateway."""
-        return [0] * (1 + len(self.routes))
+        """Every request and every connection goes to the gateway."""
+        return [0] * (1 + len(self.routes) + len(self.tcp))
 
     @property
     def any_upstream(self) -> Upstream | None:
@@ -120,7 +124,11 @@ class KongSource(Source[KongSettings]):
                 for filter in setup.filters
             ],
             "shm_kv": self.environment.shm_kv,
-            "upstreams": upstreams_of(setup),
+            "upstreams": {**upstreams_of(setup), NO_SERVICE: Upstream(url="tcp://127.0.0.1:1")},
+            "tcp": [
+                {"listen": f"[{host}]:{port}" if ":" in host else f"{host}:{port}", "upstream": service or NO_SERVICE}
+                for (host, port), service in setup.listeners
+            ],
             "routes": [KongRoute()],
             "allow_any_host": self.environment.calls,
             "forwarded": {"xff_num_trusted_hops": BEFORE, "generate_request_id": False},
@@ -155,7 +163,7 @@ def upstreams_of(setup: Setup) -> dict[str, Upstream]:
 
     found: dict[str, Upstream] = {}
     for service in configuration.of("services"):
-        scheme = "https" if service["protocol"] in {"https", "grpcs"} else "http"
+        scheme = {"https": "https", "grpcs": "https", "tcp": "tcp", "tls": "tls"}.get(service["protocol"], "http")
         upstream = named.get(service["host"])
         found[service["id"]] = Upstream(
             servers=[Server(url=f"{scheme}://{service['host']}:{service['port']}")]
@@ -184,6 +192,8 @@ def upstreams_of(setup: Setup) -> dict[str, Upstream]:
     return found
 
 
+NO_SERVICE = "no service"
+"""The upstream of a listener whose connections have no service: they are closed before."""
 NOBODY = Server(url="http://127.0.0.1:1")
 """Stands for the targets of an upstream without any: nobody listens there, so requests are answered 503 as in Kong."""
 
@@ -219,6 +229,16 @@ class KongGeneration(Generation):
 
     def stream(self, chain: int, authority: bytes, path: bytes, properties: Mapping[str, PropertyValue]) -> HttpStream:
         return KongStream(self.gateway, properties=properties, buffer_limit=self.settings.buffer_limit, told=True)
+
+    def connection(self, listener: int, scope: Scope, routed: Mapping[str, PropertyValue], sink: Sink) -> TcpStream:
+        stream = KongConnection(
+            self.gateway,
+            *(scope[side] for side in ("client", "server")),
+            properties=self.properties(scope, routed),
+            buffer_limit=self.settings.buffer_limit,
+        )
+        self.driver.attach(stream, sink)
+        return stream
 
     def _end(self) -> None:
         self.gateway.close()

@@ -12,11 +12,12 @@ from proxywasm_host import remedy
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.driver.filters import Filter
 from proxywasm_host.errors import ConfigError, not_among
-from proxywasm_host.kong.config import OTHER_PROTOCOLS, Configuration, read
+from proxywasm_host.kong.config import Configuration, read
 from proxywasm_host.kong.environment import Environment
 from proxywasm_host.kong.filters import FilterFolder
 from proxywasm_host.kong.gateway import Gateway
 from proxywasm_host.kong.plugin import Plugin
+from proxywasm_host.kong.router import Address, may_match, stream_routes
 from proxywasm_host.kong.servers.plugin import ServerPlugin
 from proxywasm_host.kong.servers.process import PluginServer
 from proxywasm_host.runtime import plugin as wasm
@@ -30,8 +31,8 @@ logger = logging.getLogger("proxywasm_host.kong")
 __all__ = ["Setup", "query"]
 
 
-OF_STREAMS = frozenset({"preread", "certificate"})
-NO_PHASE = f"the plugin has only phases of TCP and TLS; {OTHER_PROTOCOLS}"
+OF_STREAMS = frozenset({"preread"})
+NO_PHASE = "the plugin has only phases of connections: give it protocols with tcp"
 
 
 def log(level: LogLevel, message: str) -> None:
@@ -66,6 +67,8 @@ class Setup:
                 except ConfigError as error:  # noqa: PERF203 - all of them are told
                     wrong.append(str(error))
             self._places[owner] = range(begin, len(self.filters))
+        self.listeners = [(address, self._service(address, wrong)) for address in environment.stream_listen]
+        """Listeners for connections, each with the id of the service behind it."""
         plugins = self._plugins(wrong)
         for placed in self.configuration.plugins:
             if placed.name in plugins:
@@ -75,6 +78,17 @@ class Setup:
                     wrong += [f"{placed.where}: {line}" for line in str(error).splitlines()]
         if wrong:
             raise ConfigError("\n".join(wrong))
+
+    def _service(self, listener: Address, wrong: list[str]) -> str | None:
+        """The service behind a listener: its data plane connects all connections to the same one."""
+        routes = [route for route in stream_routes(self.configuration.of("routes")) if may_match(route, listener)]
+        found = [route["service"]["id"] for route in routes if route["service"] is not None]
+        for route, id in zip((route for route in routes if route["service"]), found, strict=True):
+            if id != found[0]:
+                where = self.configuration.places[route["id"]]
+                said = "is not supported: all routes of one listener go to one service here, and others of"
+                wrong.append(f"{where}: {said} {listener[0]}:{listener[1]} go to another")
+        return found[0] if found else None
 
     def __getstate__(self) -> dict[str, Any]:
         """For another of our processes, which has an ``ngx.shared`` of its own."""
@@ -90,7 +104,7 @@ class Setup:
                 continue
             if use.name in known:
                 plugins[use.name] = ServerPlugin(*known[use.name])
-                if plugins[use.name].phases <= OF_STREAMS:
+                if plugins[use.name].phases <= OF_STREAMS and "tcp" not in use.protocols:
                     wrong.append(f"{use.where.removesuffix('.config')}: is not supported: {NO_PHASE}")
                 continue
             try:

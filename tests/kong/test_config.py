@@ -126,7 +126,7 @@ TAKEN = {
         "id": "5e000000-0000-4000-8000-000000000002", "name": "n", "created_at": 1, "updated_at": 1, "tags": ["t"], "protocols": ["https"],
         "methods": ["GET"], "hosts": ["a"], "paths": ["/"], "headers": {"a": ["b"]}, "https_redirect_status_code": 301,
         "regex_priority": 1, "strip_path": False, "path_handling": "v1", "preserve_host": True, "request_buffering": False,
-        "response_buffering": False, "service": None,
+        "response_buffering": False, "sources": None, "destinations": None, "service": None,
     },
     "upstreams": {
         "id": "5e000000-0000-4000-8000-000000000003", "name": "n", "created_at": 1, "updated_at": 1, "tags": ["t"],
@@ -150,8 +150,8 @@ TAKEN = {
     },
 }  # fmt: skip
 NOT_SUPPORTED = {
-    "services": {"protocol": "tcp", "tls_verify_depth": 1, "ca_certificates": ["c"], "client_certificate": {"id": "c"}},
-    "routes": {"protocols": ["tls_passthrough"], "snis": ["a"], "sources": [{"ip": "10.0.0.1"}], "destinations": [{"port": 1}], "expression": "true", "priority": 1},
+    "services": {"protocol": "udp", "tls_verify_depth": 1, "ca_certificates": ["c"], "client_certificate": {"id": "c"}},
+    "routes": {"protocols": ["tls_passthrough"], "snis": ["a"], "expression": "true", "priority": 1},
     "upstreams": {
         "algorithm": "latency", "hash_on": "ip", "hash_fallback": "ip", "hash_on_header": "a", "hash_fallback_header": "a", "hash_on_cookie": "a",
         "hash_on_query_arg": "a", "hash_fallback_query_arg": "a", "hash_on_uri_capture": "a", "hash_fallback_uri_capture": "a",
@@ -261,14 +261,14 @@ def test_all_that_is_not_there_is_told_at_once(written):
     ]
 
 
-def test_a_plugin_of_streams_alone_is_refused(written):
-    """`serve` carries HTTP, and no streams of TCP in which ``preread`` would come."""
+def test_a_plugin_of_streams_alone_needs_a_protocol_of_streams(written):
     schema = {"name": "tcp-only", "fields": [{"config": {"type": "record", "fields": []}}]}
     plugin = {"Name": "tcp-only", "Priority": 1, "Version": "1", "Phases": ["preread"], "Schema": schema}
     server = SimpleNamespace(name="go", plugins=[plugin])
     with pytest.raises(ConfigError) as refused:
         Setup(written(HEAD + "plugins:\n- name: tcp-only\n"), Environment(), [server])
-    assert "kong.yaml:3: plugins[0]: is not supported: the plugin has only phases of TCP and TLS" in str(refused.value)
+    assert "kong.yaml:3: plugins[0]: is not supported: the plugin has only phases of connections: give it protocols with tcp" in str(refused.value)
+    Setup(written(HEAD + "plugins:\n- {name: tcp-only, protocols: [tcp]}\n"), Environment(), [server])
 
 
 # -- Schemas of plugin servers, and the environment ---------------------------------------------------------------------
@@ -307,7 +307,7 @@ def test_the_environment(tmp_path, caplog):
             "KONG_PLUGINSERVER_NAMES": "my-go",
             "KONG_PLUGINSERVER_MY_GO_QUERY_CMD": "/x -dump",
             "KONG_PREFIX": "/tmp/kong",
-            "KONG_STREAM_LISTEN": "0.0.0.0:1",
+            "KONG_STATUS_LISTEN": "0.0.0.0:1",
             "KONG_NGINX_WASM_WASMTIME_CACHE_CONFIG": "x",
             "KONG_NGINX_HTTP_PROXY_WASM_ISOLATION": "stream",
             "KONG_NGINX_WASM_SHM_KV_COUNTERS": "64k eviction=lru",
@@ -328,7 +328,7 @@ def test_the_environment(tmp_path, caplog):
     assert (settings.isolation, settings.wasm_filters) == ("stream", {"limit"})
     assert {name: (zone.size, zone.eviction) for name, zone in settings.shm_kv.items()} == {"*": (12 << 20, "slru"), "counters": (64 << 10, "lru")}
     assert caplog.messages == [
-        "KONG_STREAM_LISTEN has no meaning here",
+        "KONG_STATUS_LISTEN has no meaning here",
         "KONG_NGINX_WASM_WASMTIME_CACHE_CONFIG has no meaning here: engines have their own options",
     ]
 

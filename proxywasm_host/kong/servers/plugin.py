@@ -16,8 +16,13 @@ from proxywasm_host.kong.servers.pool import Ask, Connection, Said
 
 __all__ = ["ServerPlugin"]
 
-PHASES = frozenset({"rewrite", "access", "response", "log"})
-"""The phases of an HTTP request that a server can be asked for."""
+PHASES = frozenset({"rewrite", "access", "response", "log", "preread"})
+"""The phases that a server can be asked for."""
+OF_STREAMS = (
+    *("kong.client.", "kong.ctx.", "kong.ip.", "kong.log", "kong.nginx.", "kong.node.", "kong.router."),
+    "kong.response.exit",
+)
+"""How the names of functions begin that a connection has, which has no request."""
 NO_INSTANCE = "no plugin instance"
 """How a server's refusal begins when it does not know the instance any more (Kong's own rule)."""
 
@@ -120,6 +125,9 @@ class ServerPlugin:
                 except GeneratorExit:
                     connection.close()  # the client has left
                     raise
+            if context.subsystem == "stream" and not method.startswith(OF_STREAMS):
+                connection.close()  # the server's PDK would wait for an answer
+                raise PluginFailed(f"plugin server {self._server}: {method} is not for connections")
             function = FUNCTIONS.get(method)
             try:
                 if function is None:

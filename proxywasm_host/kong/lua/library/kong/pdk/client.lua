@@ -36,7 +36,7 @@ client.load_consumer = only(phases.access_on, function(consumer_id, by_username)
   return consumer, message
 end)
 
-client.get_protocol = only(phases.access_on, function(allow_terminated)
+client.get_protocol = only(phases.routed, function(allow_terminated)
   local route = host.current.entity("route")
   if not route then return nil, "No active route found" end
   local protocols = route.protocols or { "http", "https" }

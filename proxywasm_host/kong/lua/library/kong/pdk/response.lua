@@ -131,12 +131,20 @@ local function check_headers(headers)
   checks.validate_headers(headers)
 end
 
-response.exit = only(phases.to_response, function(status, body, headers)
+local exit = only(phases.to_response, function(status, body, headers)
   check_status(status, 100, 3)
   if body ~= nil and type(body) ~= "string" and type(body) ~= "table" then error("body must be a nil, string or table", 2) end
   check_headers(headers)
   return send(status, body, headers)
 end)
+
+-- A connection is closed, and gets no answer.
+function response.exit(status, ...)
+  if current.state.phase ~= "preread" then return exit(status, ...) end
+  check_status(status, 100, 2)
+  host.exit(status, "")
+  return effect("exit")
+end
 
 response.error = only(phases.to_response, function(status, message, headers)
   check_status(status, 400, 3)

@@ -37,6 +37,7 @@ return {
   request = set(request),
   before_content = set "rewrite access response error admin_api",
   access_on = set "access header_filter response body_filter log",
+  routed = set "access header_filter response body_filter log preread",
   response = set "response header_filter body_filter log error admin_api",
   to_response = set "rewrite access response balancer header_filter error admin_api",
   body_filter = set "body_filter",

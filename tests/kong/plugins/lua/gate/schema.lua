@@ -1,0 +1,6 @@
+return {
+  name = "gate",
+  fields = {
+    { config = { type = "record", fields = { { does = { type = "string", default = "pass" } } } } },
+  },
+}
