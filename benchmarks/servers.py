@@ -379,18 +379,25 @@ def median(samples: list[Sample], field: str) -> float:
     return statistics.median(getattr(one, field) for one in samples)
 
 
-def added(samples: Mapping[tuple[str, int], list[Sample]], kind: str, count: int, beyond: int = 0) -> list[float]:
-    """Processor time that each of `count` filters adds to that of `beyond` filters, in each round."""
+def added(
+    samples: Mapping[tuple[str, int], list[Sample]], kind: str, count: int, beyond: int = 0, field: str = "processor"
+) -> list[float]:
+    """Processor time that each of `count` filters adds to that of `beyond` filters, in each round.
+
+    `field`: ``"processor"`` or ``"loaded"``, of a `Sample`.
+    """
     rounds = zip(samples[kind, count], samples[kind, beyond], strict=True)
-    return [(one.processor - bare.processor) / (count - beyond) for one, bare in rounds]
+    return [(getattr(one, field) - getattr(bare, field)) / (count - beyond) for one, bare in rounds]
 
 
-def ratio(samples: Mapping[tuple[str, int], list[Sample]], kind: str, count: int, beyond: int = 0) -> float:
-    """What a filter adds here, as a share of what it adds in Envoy: the quotient of the table's medians.
+def ratio(
+    samples: Mapping[tuple[str, int], list[Sample]], kind: str, count: int, beyond: int = 0, field: str = "processor"
+) -> float:
+    """What a filter adds here, as a share of what it adds in Envoy: the quotient of the medians. `field` as of `added`.
 
     (A round's own quotient may have almost nothing below the line, for what a filter adds is a difference.)
     """
-    ours, theirs = (statistics.median(added(samples, each, count, beyond)) for each in (kind, "envoy"))
+    ours, theirs = (statistics.median(added(samples, each, count, beyond, field)) for each in (kind, "envoy"))
     return ours / theirs
 
 
@@ -433,15 +440,19 @@ def document(
     memory: Mapping[str, Memory],
     machine: Mapping[str, Any],
 ) -> str:
-    first = [f"{ratio(samples, kind, *of):.2f}" for of in ((1, 0), (5, 1)) for kind in ("serve", "middleware")]
+    kinds = [(kind, *counts) for counts in ((1, 0), (5, 1)) for kind in ("serve", "middleware")]
+    shown = {field: [f"{ratio(samples, *kind, field):.2f}" for kind in kinds] for field in ("processor", "loaded")}
     load = ", ".join(map(str, machine["load"]))
     lines = [
         ABOUT,
         "",
         *table(samples),
         "",
-        "What a filter adds, as a share of what it adds in Envoy (processor time, of the table's medians):",
-        "the first one {} in `serve` and {} in the middleware, each further one {} and {}.".format(*first),
+        "What a filter adds, as a share of what it adds in Envoy (processor time, quotients of medians of the rounds).",
+        "Requests one after the other: "
+        "the first one {} in `serve` and {} in the middleware, each further one {} and {}.".format(*shown["processor"]),
+        f"{CONNECTIONS} connections: "
+        "the first one {} in `serve` and {} in the middleware, each further one {} and {}.".format(*shown["loaded"]),
         "",
         *shares(samples, loads),
         "",
