@@ -1,4 +1,4 @@
-//! What is noted of a request: a line of the access log, and numbers.
+//! Notes each request: a line of the access log, and metrics.
 
 use crate::config::AccessLog;
 use crate::routes::Route;
@@ -39,7 +39,7 @@ impl Counts {
     }
 }
 
-/// What is known of a request when it comes in, for its line.
+/// The data of an incoming request, for its line.
 #[derive(Default)]
 pub struct Line {
     pub client: Option<IpAddr>,
@@ -54,7 +54,7 @@ pub struct Line {
     pub upstream: Option<String>,
 }
 
-/// Where the lines go. What cannot be written is dropped: a full disk or pipe stops no request.
+/// The file of the log. Lines that cannot be written are dropped: a full disk or pipe stops no request.
 pub struct Log {
     pub format: Format,
     file: RefCell<Option<File>>,

@@ -1,4 +1,4 @@
-//! Which server of an upstream gets a request, and which gets none for a while, for it has failed.
+//! Chooses the server of an upstream for a request, and ejects servers that have failed for a while.
 
 use crate::config::{Balance, OutlierDetection};
 use crate::head::Base;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-/// What is known of a server of that upstream, whichever configuration names it: reloads change nothing of it.
+/// The state of a server of an upstream, in all configurations that name it: a reload keeps it.
 #[derive(Default)]
 pub struct Known {
     pub requests: AtomicU64,

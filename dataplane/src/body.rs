@@ -1,7 +1,7 @@
 //! Bodies on their way: to upstream and to the client, through filters or past them.
 //!
-//! Each is asked for its next piece by the side that it goes to, and asks the side that it comes from: nothing is read
-//! before somebody takes it, and nothing waits here but what filters hold.
+//! The receiving side asks a body for its next piece, and the body asks the sending side: nothing is read before it is
+//! wanted, and only pieces that filters hold wait here.
 
 use crate::access::Record;
 use crate::filters::{Piece, Stream};
@@ -18,7 +18,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Why a body does not come to its end.
+/// The reason why a body breaks off.
 #[derive(Debug, Clone, Copy)]
 pub enum Stopped {
     TooSlow,

@@ -1,4 +1,4 @@
-//! What the configuration says, as JSON from the Python side, which has checked it.
+//! The configuration, as JSON from the Python side, which has checked it.
 
 use http::HeaderValue;
 use pyo3::Py;
@@ -39,7 +39,7 @@ pub struct Config {
     pub tcp: Vec<Tcp>,
 }
 
-/// A listener for what is not HTTP.
+/// A listener for connections of any protocol.
 #[derive(Deserialize)]
 pub struct Tcp {
     pub upstream: String,

@@ -23,7 +23,7 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// What a response needs beside its head and body.
+/// The data of a response beside its head and body.
 struct Rest {
     record: Record,
     busy: Busy,
@@ -73,7 +73,7 @@ impl Rest {
         response
     }
 
-    /// Answer by ourselves, past all filters.
+    /// Answer without upstream and past all filters.
     fn answer(mut self, status: StatusCode, text: &str) -> Response<Down> {
         if let Some(finish) = &mut self.finish {
             finish.1 = true;
@@ -187,7 +187,7 @@ impl Exchange {
     }
 }
 
-/// Where a request goes.
+/// The destination of a request.
 #[derive(Clone, Copy)]
 struct Destination<'a> {
     generation: &'a Generation,

@@ -1,4 +1,4 @@
-//! The Python side of a request: a stream of `proxywasm_host`, fed with the GIL held, and what comes out of it.
+//! The Python side of a request: it feeds a stream of `proxywasm_host` with the GIL held, and takes its effects.
 //!
 //! Effects of the stream at hand are read here; all others are given to `perform`, which routes them. What comes out
 //! of a stream without being fed (a tick, a reply to a callout) comes to its `Sink`.

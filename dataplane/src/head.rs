@@ -1,4 +1,4 @@
-//! Heads of messages between the two sides: what goes on, what stays, what is ours.
+//! Heads of messages between the two sides: which headers pass, which are removed, and which we set.
 //!
 //! Headers that belong to one connection (RFC 9110, 7.6.1) go no further; framing is made anew on each side, by hyper.
 
@@ -87,7 +87,7 @@ pub fn has_word(headers: &HeaderMap, name: HeaderName, word: &str) -> bool {
     })
 }
 
-/// Take a request apart. What could be taken in two ways is refused, and so are more than so many headers, which
+/// Take a request apart. A head that can be read in two ways is refused, and so are more than so many headers, which
 /// `http1_syntax` counts for HTTP/1 alone.
 pub fn read(parts: &request::Parts, peer: &Peer, most: usize) -> Result<Box<Head>, Refused> {
     let bad = |why| Refused(StatusCode::BAD_REQUEST, why);
@@ -237,7 +237,7 @@ fn address(hop: &[u8]) -> Option<IpAddr> {
     text.parse().ok().or_else(|| text.rsplit_once(':')?.0.trim_matches(['[', ']']).parse().ok())
 }
 
-/// The request for upstream. `None` if HTTP has no form for it.
+/// Make the request for upstream; `None` if HTTP has no form for it.
 pub fn for_upstream(head: Box<Head>, base: &Base, rewrite_host: bool, http2: bool, body: Up) -> Option<Request<Up>> {
     let mut head = *head;
     let target = match head.target == "*" || base.prefix.is_empty() {

@@ -1,5 +1,5 @@
-//! Refuses what hyper lets through and others may take in another way (RFC 9112): it looks at the bytes of a connection
-//! before hyper does, and changes none.
+//! Refuses messages that hyper accepts and other servers may read in another way (RFC 9112): it checks the bytes of a
+//! connection before hyper gets them, and changes none.
 //!
 //! * Lines end with CRLF, of heads, chunks and trailers.
 //! * One Content-Length of digits, or one Transfer-Encoding, which is `chunked`; never both.

@@ -1,10 +1,10 @@
 //! The data plane of `proxywasm serve`: HTTP/1.1 and HTTP/2 on hyper, with filters of `proxywasm_host` in between.
 //!
-//! A thread has everything of its own (`server_thread`), so that nothing is locked but the GIL, which is held only while
-//! filters run. `server` is the side of clients (`http1_syntax` refuses what hyper would let through), `upstream` the
-//! other (`routes` to it, `balance` between its servers, `connect`, `http1`, `http2`, `retry`), `exchange` a request
-//! between them, `head` and `body` what goes over (`tunnel` and `websocket`, once both sides have left HTTP), `filters`
-//! the Python side, `access` what is noted. `tcp` carries what is not HTTP.
+//! Threads share nothing (`server_thread`), so the only lock is the GIL, which is held only while filters run. `server`
+//! is the side of clients (`http1_syntax` refuses invalid messages that hyper would accept). `upstream` is the other
+//! side (`routes` to it, `balance` between its servers, `connect`, `http1`, `http2`, `retry`). `exchange` is a request
+//! between them, with `head` and `body` (`tunnel` and `websocket`, once both sides have left HTTP). `filters` is the
+//! Python side, and `access` the log and the metrics. `tcp` carries connections of other protocols.
 
 mod access;
 mod balance;

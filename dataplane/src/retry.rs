@@ -1,4 +1,4 @@
-//! Sending a request once more: when, how soon, and with the body that it had.
+//! Retries of a request: when, how soon, and with the same body.
 
 use crate::body::{Next, Stopped, Up};
 use crate::config::{Retry, RetryOn};

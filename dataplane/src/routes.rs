@@ -1,4 +1,4 @@
-//! Which requests go where: the first route that fits, in the order of the configuration.
+//! Chooses the route of a request: the first one that fits, in the order of the configuration.
 
 use crate::balance::AllKnown;
 use crate::config;

@@ -27,7 +27,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 
-/// What one configuration has brought about. Requests end on that with which they began.
+/// One configuration as loaded. Requests end on the configuration with which they began.
 pub struct Generation {
     pub config: Config,
     pub routes: Routes,

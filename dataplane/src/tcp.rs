@@ -1,7 +1,7 @@
-//! What is not HTTP: connections that filters see as such, and a server behind them, as in Envoy's TCP proxy.
+//! Connections of any protocol, through network filters to a server, as in Envoy's TCP proxy.
 //!
-//! The server is connected when the filters have let the connection go on, and the client is not read before that is done,
-//! but for filters that wait for what it says.
+//! The server is connected when the filters have let the connection go on. Until then the client is read only while a
+//! filter waits for its data.
 
 use crate::config::{Peer, Tcp};
 use crate::filters::{Filters, Flow, Piece, scope};

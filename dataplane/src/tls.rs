@@ -1,4 +1,4 @@
-//! TLS: certificates, keys and authorities from their files, and whom a client of TLS believes.
+//! TLS: certificates, keys and authorities from their files, and the certificates that a client accepts.
 
 use crate::config::UpstreamTls;
 use rustls::DigitallySignedStruct;

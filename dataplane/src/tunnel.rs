@@ -1,4 +1,4 @@
-//! Bytes of both sides, each as they come, through filters: what is said after a 101, which filters see as bodies, as in
+//! Carries the bytes of both sides through filters as they come: data after a 101, which filters see as bodies, as in
 //! Envoy, and connections of `tcp`.
 
 use crate::filters::{Flow, Piece, Stream};

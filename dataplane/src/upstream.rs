@@ -1,4 +1,4 @@
-//! The servers behind the filters: how a request gets to one of them, and what it means if there is no answer.
+//! The servers behind the filters: sends a request to one of them, and makes an answer if none comes.
 
 use crate::balance::{Active, AllKnown, Server, Servers};
 use crate::body::{Progress, Stopped, Up};
@@ -444,7 +444,7 @@ impl Upstream {
         Ok((response, remote))
     }
 
-    /// Refuse a response that is none.
+    /// Refuse an invalid response.
     fn check(&self, response: &Response<Incoming>, upgrades: bool) -> Result<(), UpstreamError> {
         let (status, headers) = (response.status().as_u16(), response.headers());
         let too_large = headers.len() > self.settings.max_headers || size(headers) > self.settings.max_header_size;
