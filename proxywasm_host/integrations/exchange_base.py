@@ -187,7 +187,7 @@ class ExchangeBase:
     # -- Out of the stream ---------------------------------------------------------------------------------------
 
     def _feed(self, todo: list[Effect], /) -> None:
-        """Take the effects of an event that the carrier fed, up to the first one that the driver performs."""
+        """Take what an event of ours has brought about, up to the first effect that is not for us."""
         stream = self.stream
         for at, effect in enumerate(todo):
             if getattr(effect, "stream", None) is not stream:
