@@ -79,7 +79,7 @@ class TestThreads:
             first, second = host.http_stream([plugin]), host.http_stream([plugin])
             under_way = pool.submit(first.request_headers, REQUEST, True)
             assert gate.reached.wait(30)
-            with pytest.raises(RuntimeError, match="while it runs"):
+            with pytest.raises(RuntimeError, match="a guest that runs"):
                 second.request_headers(REQUEST, True)
             gate.opened.set()
             assert [type(effect) for effect in under_way.result()] == [RequestHeaders]
@@ -104,7 +104,7 @@ class TestThreads:
             first, second = host.http_stream([plugin]), host.http_stream([plugin])
             under_way = pool.submit(first.request_headers, REQUEST, True)
             assert gate.reached.wait(30)
-            with pytest.raises(RuntimeError, match="while it runs"):
+            with pytest.raises(RuntimeError, match="a guest that runs"):
                 second.request_headers(REQUEST, True)
             served = 0
             while not under_way.done():

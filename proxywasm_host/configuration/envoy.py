@@ -460,7 +460,7 @@ def address(node: Node) -> str:
     """The address of a listener or endpoint, as ``HOST:PORT``."""
     where = node.take("address")
     socket = where.take("socket_address")
-    if not socket:
+    if where and not socket:
         where.wrong("is not the address of a socket: write socket_address")
     where.done()
     host, port = socket.take("address").text("127.0.0.1"), socket.take("port_value").number()

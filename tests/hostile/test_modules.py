@@ -153,8 +153,8 @@ BYTES = {
     ),
     "two sections of code": (GOOD + section(10, b"\0"), "section|order|twice|damaged"),
     "a custom section of 60 MiB": (GOOD + custom(b"x", b"\0" * (60 * MIB)), "^$"),
-    "9,000 custom sections": (GOOD + custom(b"name", b"\1" + leb(6) + MANY + b"\0") * 9000, "things|names|^$"),
-    "names that are torn": (GOOD + custom(b"name", b"\1" + MANY + MANY), "things|^$"),
+    "9,000 custom sections": (GOOD + custom(b"name", b"\1" + leb(6) + MANY + b"\0") * 9000, "names|^$"),
+    "names that are torn": (GOOD + custom(b"name", b"\1" + MANY + MANY), "names|^$"),
 }  # fmt: skip
 
 
