@@ -232,7 +232,10 @@ impl Connection {
     fn established(&self) -> bool {
         let Some(Filtered { stream, .. }) = &self.filtered else { return true };
         let asked = |py: Python<'_>| stream.bind(py).getattr(intern!(py, "established"))?.is_truthy();
-        Python::attach(asked).map_err(crate::unraisable).unwrap_or(true)
+        Python::attach(asked).map_err(crate::unraisable).unwrap_or_else(|()| {
+            self.wire.close(); // what nobody answers for goes nowhere
+            true
+        })
     }
 
     fn connected(&self, address: &Address) {
