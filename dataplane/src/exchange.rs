@@ -395,7 +395,10 @@ impl Filtered<'_> {
                 return rest.answer(StatusCode::INTERNAL_SERVER_ERROR, "");
             }
         }
-        let up = if end || head.upgrade.is_some() {
+        let up = if head.upgrade.is_some() {
+            head.headers.remove(header::CONTENT_LENGTH); // a filter's: it would be wrong of a request without a body
+            Up::Nothing
+        } else if end {
             Up::Nothing
         } else {
             if let Some(said) = head.headers.get(header::CONTENT_LENGTH)

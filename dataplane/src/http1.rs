@@ -5,7 +5,7 @@ use crate::config::Upstream;
 use crate::connect::Connector;
 use crate::server::{AT_ONCE, HEADERS};
 use crate::upstream::{UpstreamError, broken, not_connected};
-use http::{Method, Request, Response, Uri, header};
+use http::{Method, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::client::legacy::connect::{Connection as _, HttpInfo};
@@ -14,8 +14,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep_until};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until, timeout};
 use tower_service::Service;
+
+/// A server that has answered may leave the rest of the request unread for so long.
+const LINGER: Duration = Duration::from_secs(30);
 
 /// The connections to one server.
 pub struct Http1 {
@@ -36,6 +40,7 @@ struct Kept {
 
 struct Idle {
     sender: SendRequest<Up>,
+    driver: AbortHandle,
     remote: Option<SocketAddr>,
     since: Instant,
 }
@@ -43,6 +48,7 @@ struct Idle {
 /// One that carries a request. When it is dropped it is kept for others, once it can carry another.
 pub struct Connection {
     sender: Option<SendRequest<Up>>,
+    driver: AbortHandle,
     pub remote: Option<SocketAddr>,
     /// It has carried a response: the server may close it at any time, also when a request is on its way there.
     reused: bool,
@@ -74,6 +80,9 @@ impl Http1 {
             let mut failed = match sender.try_send_request(request).await {
                 Ok(response) => {
                     connection.reused = true;
+                    if response.version() < Version::HTTP_11 {
+                        connection.kept = Weak::new(); // it could not take a body of unknown size
+                    }
                     return Ok((response, connection));
                 }
                 Err(failed) => failed,
@@ -97,11 +106,18 @@ impl Http1 {
             }
         };
         drop(kept);
-        (idle.since.elapsed() < self.keepalive).then(|| self.connection(idle.sender, idle.remote, true))
+        (idle.since.elapsed() < self.keepalive).then(|| self.connection(idle.sender, idle.driver, idle.remote, true))
     }
 
-    fn connection(&self, sender: SendRequest<Up>, remote: Option<SocketAddr>, reused: bool) -> Connection {
-        Connection { sender: Some(sender), remote, reused, kept: Arc::downgrade(&self.kept), keepalive: self.keepalive }
+    fn connection(
+        &self,
+        sender: SendRequest<Up>,
+        driver: AbortHandle,
+        remote: Option<SocketAddr>,
+        reused: bool,
+    ) -> Connection {
+        let kept = Arc::downgrade(&self.kept);
+        Connection { sender: Some(sender), driver, remote, reused, kept, keepalive: self.keepalive }
     }
 
     async fn connect(&self) -> Result<Connection, UpstreamError> {
@@ -111,8 +127,8 @@ impl Http1 {
         let remote = extensions.get::<HttpInfo>().map(HttpInfo::remote_addr);
         let (sender, driver) =
             self.builder.handshake(io).await.map_err(|_| UpstreamError::reset(503, "connection termination"))?;
-        tokio::spawn(driver.with_upgrades());
-        Ok(self.connection(sender, remote, false))
+        let driver = tokio::spawn(driver.with_upgrades()).abort_handle();
+        Ok(self.connection(sender, driver, remote, false))
     }
 }
 
@@ -120,23 +136,32 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let Some(mut sender) = self.sender.take().filter(|sender| !sender.is_closed()) else { return };
         let (kept, remote, keepalive) = (std::mem::take(&mut self.kept), self.remote, self.keepalive);
+        let driver = self.driver.clone();
         if sender.is_ready() {
-            keep(&kept, sender, remote, keepalive);
+            keep(&kept, sender, driver, remote, keepalive);
         } else if let Ok(runtime) = Handle::try_current() {
             // something of its request or response is still on its way
             runtime.spawn(async move {
-                if sender.ready().await.is_ok() {
-                    keep(&kept, sender, remote, keepalive);
+                match timeout(LINGER, sender.ready()).await {
+                    Ok(Ok(())) => keep(&kept, sender, driver, remote, keepalive),
+                    Ok(Err(_)) => (),
+                    Err(_) => driver.abort(), // nothing else ends it while the server does not read
                 }
             });
         }
     }
 }
 
-fn keep(kept: &Weak<Mutex<Kept>>, sender: SendRequest<Up>, remote: Option<SocketAddr>, keepalive: Duration) {
+fn keep(
+    kept: &Weak<Mutex<Kept>>,
+    sender: SendRequest<Up>,
+    driver: AbortHandle,
+    remote: Option<SocketAddr>,
+    keepalive: Duration,
+) {
     let Some(all) = kept.upgrade() else { return };
     let mut all = all.lock().unwrap();
-    all.idle.push(Idle { sender, remote, since: Instant::now() });
+    all.idle.push(Idle { sender, driver, remote, since: Instant::now() });
     if !all.watched
         && let Ok(runtime) = Handle::try_current()
     {

@@ -4,7 +4,7 @@ use crate::balance::Active;
 use crate::body::Up;
 use crate::config::Upstream;
 use crate::connect::Connector;
-use crate::upstream::{UpstreamError, not_connected};
+use crate::upstream::{Failure, UpstreamError, not_connected};
 use http::{Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
@@ -112,7 +112,8 @@ impl Http2 {
                 wanted.notify_one();
                 let told = timeout(self.connect_timeout, they.wait_for(|they| *they)).await;
                 if !matches!(told, Ok(Ok(_))) {
-                    return Err(Failed::Upstream(UpstreamError::reset(502, "no WebSockets over HTTP/2")));
+                    let failed = UpstreamError::reset(502, "no WebSockets over HTTP/2");
+                    return Err(Failed::Upstream(UpstreamError { failure: Failure::Ours, ..failed })); // it serves all else
                 }
             }
             let stream = Active::new(&connection.streams);
@@ -168,9 +169,9 @@ impl Http2 {
                 websockets: (they, wanted.clone()),
                 remote,
             };
-            let most = connection.most.clone();
+            let (most, connect_timeout) = (connection.most.clone(), self.connect_timeout);
             tokio::spawn(async move {
-                let (mut driver, mut looks) = (pin!(driver), false);
+                let (mut driver, mut looks, mut until) = (pin!(driver), false, Instant::now());
                 loop {
                     let ended = poll_fn(|context| {
                         let polled = driver.as_mut().poll(context);
@@ -179,11 +180,12 @@ impl Http2 {
                     });
                     tokio::select! {
                         _ = ended => return,
-                        () = wanted.notified() => (),
+                        () = wanted.notified() => until = Instant::now() + connect_timeout,
                         () = sleep(LOOK), if looks => (),
                     }
-                    looks = !driver.is_extended_connect_protocol_enabled();
-                    if !looks {
+                    let enabled = driver.is_extended_connect_protocol_enabled();
+                    looks = !enabled && Instant::now() < until;
+                    if enabled {
                         let _ = tell.send(true);
                     }
                 }

@@ -120,6 +120,8 @@ class AsyncPump(Generic[AnExchange]):
                     if not self._cut or self._task is None or not goes_on(self._task):
                         raise
                 except Exception as error:
+                    if self._cut and self._task is not None:
+                        goes_on(self._task)
                     if not exchange.over:
                         raise
                     if not isinstance(error, ResponseOver):

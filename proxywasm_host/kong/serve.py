@@ -168,7 +168,7 @@ def upstreams_of(setup: Setup) -> dict[str, Upstream]:
         found[service["id"]] = Upstream(
             servers=[Server(url=f"{scheme}://{service['host']}:{service['port']}")]
             if upstream is None
-            else servers(scheme, upstream) or [NOBODY],
+            else servers(scheme, upstream) or [NOBODY if scheme.startswith("http") else NOBODY_OF_TCP],
             balance=balance_of(upstream),
             outlier_detection=None if upstream is None else outliers_of(upstream),
             protocol="http2" if service["protocol"].startswith("grpc") else "http1",
@@ -196,6 +196,8 @@ NO_SERVICE = "no service"
 """The upstream of a listener whose connections have no service: they are closed before."""
 NOBODY = Server(url="http://127.0.0.1:1")
 """Stands for the targets of an upstream without any: nobody listens there, so requests are answered 503 as in Kong."""
+NOBODY_OF_TCP = Server(url="tcp://127.0.0.1:1")
+"""The same for connections, which are closed."""
 
 
 def balance_of(upstream: Entity | None) -> Any:

@@ -81,7 +81,12 @@ class Setup:
 
     def _service(self, listener: Address, wrong: list[str]) -> str | None:
         """The service behind a listener: its data plane connects all connections to the same one."""
-        routes = [route for route in stream_routes(self.configuration.of("routes")) if may_match(route, listener)]
+        off = {service["id"] for service in self.configuration.of("services") if not service.get("enabled", True)}
+        routes = [
+            route
+            for route in stream_routes(self.configuration.of("routes"))
+            if may_match(route, listener) and (route["service"] is None or route["service"]["id"] not in off)
+        ]
         found = [route["service"]["id"] for route in routes if route["service"] is not None]
         for route, id in zip((route for route in routes if route["service"]), found, strict=True):
             if id != found[0]:

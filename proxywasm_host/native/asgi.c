@@ -101,7 +101,9 @@ static int feed(ExchangeBase *exchange, PyObject *message) {
     if (is_body) {
         PyObject *body = item(message, body_name), *more = PyErr_Occurred() ? NULL : item(message, more_body_name);
         if (PyErr_Occurred()) return -1;
-        if (!body || !PyBytes_CheckExact(body) || (more && !PyBool_Check(more)) || exchange_is_over(exchange)) return 0;
+        if (!body || !PyBytes_CheckExact(body) || (more && !PyBool_Check(more))) return 0;
+        int over = exchange_is_over(exchange);
+        if (over) return over < 0 ? -1 : 0;
         PyObject *const given[] = {body, more == Py_True ? Py_False : Py_True};
         Py_INCREF(body);
         done = exchange_response_body(exchange, given, 2, NULL);

@@ -66,6 +66,7 @@ bool take(const Signature *function, PyObject *const *args, Py_ssize_t count, Py
 }
 
 bool take_for_init(const Signature *function, PyObject *args, PyObject *keywords, PyObject **values) {
+    if (keywords && !PyArg_ValidateKeywordArguments(keywords)) return false;
     if (!take_by_place(function, &PyTuple_GET_ITEM(args, 0), PyTuple_GET_SIZE(args), values)) return false;
     unsigned given = (1u << PyTuple_GET_SIZE(args)) - 1;
     PyObject *name, *value;

@@ -350,7 +350,11 @@ class RootContext(Context):
         self._half_closed.pop(token, None)
         if token in self._callouts:
             callout, size = self._callouts.pop(token)
-            self._by_cluster[callout.cluster] -= 1
+            left = self._by_cluster[callout.cluster] - 1
+            if left:
+                self._by_cluster[callout.cluster] = left
+            else:  # guests may make up names without end
+                del self._by_cluster[callout.cluster]
             self.vm.unfinished_quota.release(size)
 
     @property

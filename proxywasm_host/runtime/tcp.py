@@ -293,6 +293,9 @@ class TcpStream:
                 held, context.held[direction] = context.held[direction], None
                 if held is not None:
                     self._pass(direction, self._order(direction).index(context), *held)
+            holding = (each for each in self._contexts[index:] if each.held[BufferType.DOWNSTREAM_DATA] is not None)
+            if self.established and not self.closed and next(holding, None) is not None:
+                self.host._emit(effects.DownstreamData(b"", False, self))  # the data is held again
             return
         self._release(context, BufferType.DOWNSTREAM_DATA)
 

@@ -145,6 +145,11 @@ def test_a_listener_has_one_service(tmp_path):
     setup = Setup(tmp_path / "kong.yaml", Environment.read({"KONG_STREAM_LISTEN": "127.0.0.1:9000, 127.0.0.2:9000"}), [])
     names = {service["id"]: service["name"] for service in setup.configuration.of("services")}
     assert [names[service] for _, service in setup.listeners] == ["s1", "s2"]
+    (tmp_path / "off.yaml").write_text(text.replace("- name: s1\n", "- name: s1\n  enabled: false\n"))
+    setup = Setup(tmp_path / "off.yaml", Environment.read({"KONG_STREAM_LISTEN": "0.0.0.0:9000"}), [])
+    assert [service for _, service in setup.listeners] == [
+        service["id"] for service in setup.configuration.of("services") if service["name"] == "s2"
+    ]
     with pytest.raises(ConfigError, match=r"kong.yaml:8: services\[1\].routes\[0\]: is not supported: all routes of one listener"):
         Setup(tmp_path / "kong.yaml", Environment.read({"KONG_STREAM_LISTEN": "0.0.0.0:9000"}), [])
 

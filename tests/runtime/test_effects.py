@@ -36,9 +36,9 @@ def test_an_effect_is_a_streams_or_a_plugins():
         },
         "PluginEffect": {
             *("SetTickPeriod", "QueueReady", "GrpcSend", "GrpcClose", "CancelCallout"),
-            *("HttpCall", "GrpcCall", "GrpcStream", "RedisCall"),
+            *("HttpCall", "GrpcCall", "GrpcStream", "RedisCall", "NameLookup"),
         },
-        "Callout": {"HttpCall", "GrpcCall", "GrpcStream", "RedisCall"},
+        "Callout": {"HttpCall", "GrpcCall", "GrpcStream", "RedisCall", "NameLookup"},
     }
     assert all(kind.Reply for kind in Callout.__subclasses__())
 

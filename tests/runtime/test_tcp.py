@@ -85,6 +85,18 @@ def test_upstream_is_wanted_when_the_last_filter_lets_the_connection_go_on(host,
     assert plain.established
 
 
+def test_upstream_is_wanted_though_the_filter_holds_the_data_again(host, probe):
+    plugin = probe(
+        "@on_configure\nset_tick_period_milliseconds 5\n@on_tick\nset_effective_context $stream\ncontinue_stream 2\n"
+        "@on_new_connection\nreturn 1\n@on_downstream_data\nreturn 1"
+    )
+    stream = host.tcp_stream([plugin])
+    stream.new_connection()
+    assert stream.downstream_data(b"early") == []
+    assert plugin.tick() == [DownstreamData(b"", False, stream)]
+    assert stream.established
+
+
 def test_data_continued_by_a_callout_or_tick(host, probe):
     script = "@on_configure\nset_tick_period_milliseconds 5\n@on_tick\nset_effective_context $stream\ncontinue_stream 2\n@on_downstream_data\nreturn 1"
     plugin = probe(script)

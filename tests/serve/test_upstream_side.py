@@ -174,6 +174,19 @@ def test_connections_are_used_again(origin):
     assert origin.connections - before_it == 1
 
 
+def test_a_connection_to_http_1_0_is_not_used_again(fresh, origin):
+    """A body of unknown size could not be framed there, and would be lost."""
+
+    async def answer(request: Request, reader: Reader, writer: Writer) -> bool:
+        writer.write(b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ncontent-length: 0\r\n\r\n")
+        return True
+
+    origin.answers["/old"] = answer
+    assert fresh.answer(asked(b"/old")).status == 200
+    sent = fresh.answer(asked(b"/", b"POST", b"transfer-encoding: chunked\r\n", b"5\r\nhello\r\n0\r\n\r\n"))
+    assert json.loads(sent.body)["body"] == "hello"
+
+
 def test_a_connection_that_is_not_used_is_closed(origin):
     ended = threading.Event()
 

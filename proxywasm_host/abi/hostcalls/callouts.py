@@ -10,7 +10,7 @@ from proxywasm_host.abi.marshal import Refusal, misuse
 from proxywasm_host.abi.pairs import HeaderList
 from proxywasm_host.abi.types import MapType, Status
 
-ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
+ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{1,45}\])(?::(?P<port>[0-9]{1,5}))?")
 REQUIRED = (b":method", b":path", b":authority")
 REQUEST_HEADERS = int(MapType.REQUEST_HEADERS)
 NO_CLUSTER = "no cluster is called {0!r}: add it to clusters"
