@@ -9,7 +9,9 @@ from benchmarks.machine import description
 def test_each_does_the_work():
     samples = measure(rounds=1, times=2)
     assert list(samples) == list(KINDS)
-    assert all(seconds > 0 for rounds in samples.values() for pair in rounds for seconds in pair)
+    for kind, rounds in samples.items():
+        # The clock of another process ticks every 10 ms: a few requests may take nothing there.
+        assert all(seconds > 0 or kind == "mitmproxy" for pair in rounds for seconds in pair), kind
 
 
 def test_the_report_tells_what_the_filter_adds():

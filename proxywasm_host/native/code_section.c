@@ -237,7 +237,7 @@ static void read_body(Scan *scan, Reader *reader, uint64_t index) {
         case MEMORY:
         case MEMORY_AND_LANE:
             if (number(reader) >= OF_ANOTHER_MEMORY) {
-                if (scan->unknown < 0) scan->unknown = at - reader->start;
+                if (scan->unknown < 0 && !reader->stopped) scan->unknown = at - reader->start;
                 return;
             }
             number(reader);

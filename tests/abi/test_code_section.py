@@ -3,7 +3,7 @@
 from array import array
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxywasm_host.abi import code_section
@@ -197,6 +197,7 @@ ONES = [bytes.fromhex(one) for one in (
     st.binary(max_size=8),
     st.sampled_from([frozenset(), PROPOSALS]),
 )  # fmt: skip
+@example([(b"\0", b"", 1), (b"\1\3\x7f", b"\0", 0), (b"\0", b"", 0)], b"(\xc0", frozenset())
 def test_c_and_python_agree(bodies, rest, allowed):
     data = bytes([len(bodies)])
     for locals, body, wrong in bodies:

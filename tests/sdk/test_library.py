@@ -58,7 +58,7 @@ ALMOST_JSON = st.builds(
     st.integers(0, 60),
     st.sampled_from(["", "", ",", "]", "}", '"', "{", "x", "\\", "\\u12", "\\ud83d\\ude00", "01", " ", "\n", "\t", "-", "NaN", ":"]),
 )
-WITHOUT_HALVES = ALMOST_JSON.filter(lambda text: "\\ud" not in text.replace("\\ud83d\\ude00", ""))  # of a pair: UTF-8 has none
+WITHOUT_HALVES = ALMOST_JSON.filter(lambda text: "\\\\ud" not in text and "\\ud" not in text.replace("\\ud83d\\ude00", ""))  # of a pair: UTF-8 has none
 PAIRS = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 9)), max_size=6)
 MOMENTS = st.tuples(
     st.integers(1970, 2200), st.integers(1, 12), st.integers(1, 28), st.integers(0, 23), st.integers(0, 59), st.integers(0, 59),
