@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import struct
 import threading
@@ -131,8 +132,13 @@ class Client:
         self._socket.sendall(data)
 
     def end(self) -> None:
-        """Send nothing more."""
-        self._socket.shutdown(socket.SHUT_WR)
+        """Send nothing more; an error of the connection if the server has left."""
+        try:
+            self._socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
+            raise ConnectionAbortedError from error
 
     def read(self, size: int) -> bytes:
         return self._file.read(size)
