@@ -355,23 +355,28 @@ def test_a_server_that_does_not_read_stops_the_client(fresh, origin):
         sending.join()
 
 
-def test_a_client_that_does_not_read_stops_the_server(fresh, origin):
-    written = 0
+class Large:
+    """Answers with so many parts of 64 KiB, and counts those that could be written."""
 
-    async def large(request: Request, reader: Reader, writer: Writer) -> bool:
-        nonlocal written
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (1000 << 16))
-        for _ in range(1000):
+    def __init__(self, parts: int) -> None:
+        self.parts, self.written = parts, 0
+
+    async def __call__(self, request: Request, reader: Reader, writer: Writer) -> bool:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (self.parts << 16))
+        for _ in range(self.parts):
             writer.write(b"x" * (1 << 16))
             await writer.drain()
-            written += 1
+            self.written += 1
         return True
 
-    origin.answers["/"] = large
+
+def test_a_client_that_does_not_read_stops_the_server(fresh, origin):
+    answer = Large(1000)
+    origin.answers["/"] = answer
     with fresh.connect() as client:
         client.send(asked())
         time.sleep(0.3)
-        assert written < 500
+        assert answer.written < 500
         assert len(client.answer().body) == 1000 << 16
 
 
@@ -402,23 +407,13 @@ def test_a_client_that_goes_away_ends_the_exchange_with_upstream(fresh, origin, 
 
 
 def test_a_client_of_http2_that_does_not_read_stops_the_server(fresh, origin):
-    written = 0
-
-    async def large(request: Request, reader: Reader, writer: Writer) -> bool:
-        nonlocal written
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (400 << 16))
-        for _ in range(400):
-            writer.write(b"x" * (1 << 16))
-            await writer.drain()
-            written += 1
-        return True
-
-    origin.answers["/"] = large
+    answer = Large(400)
+    origin.answers["/"] = answer
     with Connection(fresh.port) as connection:
         stream = connection.stream("GET", "/", end=True)
         assert stream.status == 200
         time.sleep(0.3)
-        assert written < 200
+        assert answer.written < 200
         other = connection.stream("GET", "/other", end=True)
         assert (other.status, json.loads(other.rest())["target"]) == (200, "/other")
         assert len(stream.rest()) == 400 << 16
