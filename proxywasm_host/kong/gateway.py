@@ -10,9 +10,9 @@ from uuid import uuid4
 
 from proxywasm_host.abi.types import LogLevel
 from proxywasm_host.kong.config import Configuration
-from proxywasm_host.kong.context import Context, Entity
+from proxywasm_host.kong.context import Context
 from proxywasm_host.kong.plugin import Effect, HttpReply, Plugin, PluginFailed, Run, Sleep, StartTimer
-from proxywasm_host.kong.router import Router, stream_routes
+from proxywasm_host.kong.router import Router, is_served, stream_routes
 from proxywasm_host.kong.task import Answer, PluginCallout, Task
 from proxywasm_host.runtime import plugin as wasm
 from proxywasm_host.runtime.effects import Callout, CancelCallout, HttpCallReply
@@ -79,17 +79,13 @@ class Gateway:
                 self._of_streams.setdefault(use.name, {})[use.route, use.service, use.consumer] = checked
         self.services = {service["id"]: service for service in configuration.of("services")}
         self.upstreams = {upstream["name"]: upstream for upstream in configuration.of("upstreams")}
-        routes = [route for route in configuration.of("routes") if self._served(route)]
+        routes = [route for route in configuration.of("routes") if is_served(route, self.services)]
         self.stream_routes = stream_routes(routes)
         self.router = Router([route for route in routes if "tcp" not in route["protocols"]])
         self.node_id = str(uuid4())
         self._token = 0
         self._tasks: dict[int, Task] = {}
         self._timers: set[Task] = set()
-
-    def _served(self, route: Entity) -> bool:
-        service = route.get("service")
-        return service is None or bool(self.services[service["id"]].get("enabled", True))
 
     # -- Plugins -------------------------------------------------------------------------------------------------
 

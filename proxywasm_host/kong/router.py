@@ -23,7 +23,18 @@ import re2
 
 from proxywasm_host.kong.context import Entity, Headers
 
-__all__ = ["Address", "Match", "Router", "may_match", "normalize", "regex", "route_of", "split_port", "stream_routes"]
+__all__ = [
+    "Address",
+    "Match",
+    "Router",
+    "is_served",
+    "may_match",
+    "normalize",
+    "regex",
+    "route_of",
+    "split_port",
+    "stream_routes",
+]
 
 UNRESERVED = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~")
 HOST, HEADER, PATH, METHOD = 0x40, 0x20, 0x10, 0x08
@@ -232,6 +243,12 @@ def normalize(path: str) -> str:
 # -- Connections of TCP ------------------------------------------------------------------------------------------------
 
 Address = tuple[str, int]
+
+
+def is_served(route: Entity, services: Mapping[str, Entity]) -> bool:
+    """Whether a route has no service, or one that is enabled; `services` are by their ids."""
+    service = route.get("service")
+    return service is None or bool(services[service["id"]].get("enabled", True))
 
 
 def stream_routes(routes: Iterable[Entity]) -> list[Entity]:

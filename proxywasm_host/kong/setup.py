@@ -17,7 +17,7 @@ from proxywasm_host.kong.environment import Environment
 from proxywasm_host.kong.filters import FilterFolder
 from proxywasm_host.kong.gateway import Gateway
 from proxywasm_host.kong.plugin import Plugin
-from proxywasm_host.kong.router import Address, may_match, stream_routes
+from proxywasm_host.kong.router import Address, is_served, may_match, stream_routes
 from proxywasm_host.kong.servers.plugin import ServerPlugin
 from proxywasm_host.kong.servers.process import PluginServer
 from proxywasm_host.runtime import plugin as wasm
@@ -81,11 +81,11 @@ class Setup:
 
     def _service(self, listener: Address, wrong: list[str]) -> str | None:
         """The service behind a listener: its data plane connects all connections to the same one."""
-        off = {service["id"] for service in self.configuration.of("services") if not service.get("enabled", True)}
+        services = {service["id"]: service for service in self.configuration.of("services")}
         routes = [
             route
             for route in stream_routes(self.configuration.of("routes"))
-            if may_match(route, listener) and (route["service"] is None or route["service"]["id"] not in off)
+            if may_match(route, listener) and is_served(route, services)
         ]
         found = [route["service"]["id"] for route in routes if route["service"] is not None]
         for route, id in zip((route for route in routes if route["service"]), found, strict=True):
