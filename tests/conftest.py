@@ -30,7 +30,6 @@ NEEDS = {
     "engines/wasmer": "proxywasm_engine_wasmer",
     "envoy": "envoy",
     "higress": "gpustack_higress_plugins",
-    "integrations/test_mitmproxy.py": "h2",
     "kong/lua": "lupa",
     "kong/test_protocols.py": "kong_pdk",
     "kong/test_serve.py": "proxywasm_dataplane",
