@@ -15,7 +15,9 @@ PARALLEL := $(VENV)/bin/python -m pytest --numprocesses 2 --dist loadfile
 SOURCES_IN_C := $(wildcard proxywasm_host/include/*.h proxywasm_host/native/*.[ch] engines/*/*/native/*.[ch])
 # What `check` tests: what needs no server, browser or other program, and is quick on one engine.
 UNIT := tests/abi tests/cli tests/driver tests/integrations tests/runtime tests/test_conformance.py tests/test_exchange.py \
-	tests/test_package.py tests/test_quotas.py tests/test_remedy.py tests/test_wrong_use.py
+	tests/test_package.py tests/test_quotas.py tests/test_remedy.py tests/test_wrong_use.py \
+	$(patsubst %,--ignore=tests/%.py,abi/test_bytecode cli/test_fuzz driver/test_grpc driver/test_http2 runtime/test_misuse \
+	runtime/test_modules $(addprefix integrations/test_,from_nothing held_memory mitmproxy pyvoy))
 # Prints the C extensions that were built, of these packages.
 BUILT := import sys; from importlib.util import find_spec as find; print(*(f"{name}._native" for name in sys.argv[1:] if find(name) and find(f"{name}._native")))
 # Rust of ours that is not a filter: what is in a filter is built into files that are committed.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 
 from proxywasm_host import remedy
@@ -12,6 +14,7 @@ from tests.support import FILTERS
 
 MEMORY = '(memory (export "memory") 1)'
 ALLOCATOR = '(func (export "malloc") (param i32) (result i32) i32.const 0)'
+NEEDS_DATAPLANE = pytest.mark.skipif(not find_spec("proxywasm_dataplane"), reason="no proxywasm_dataplane")
 MARKER = '(func (export "proxy_abi_version_0_2_1"))'
 
 
@@ -178,7 +181,7 @@ def test_wrong_usage(command, arguments, sentence):
         (["--config", '{"a": 1}'], "--config is the file of the server's configuration, and '{\"a\": 1}' is not one; "),
         (["--config", '{"a": 1}'], "for a filter's configuration write --filter-config '{\"a\": 1}'"),
         (["--config", "@auth.json"], "for a filter's configuration write --filter-config @auth.json"),
-        (["--config", "nope.yaml"], "cannot read the configuration"),
+        pytest.param(["--config", "nope.yaml"], "cannot read the configuration", marks=NEEDS_DATAPLANE),
         ([HEADERS], "say what to serve: FILTER.wasm and --upstream URL, or --config FILE"),
     ],
 )
