@@ -1,4 +1,4 @@
-"""A/B routing: a cookie says which variant a client has; one without it gets one. Configuration: {"b": share from 0 to 1}."""
+"""A/B routing: a cookie keeps each client on one variant. Configuration: {"b": share of variant b, from 0 to 1}."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""Rewrites JSON bodies: the request's gets "seen": true, a response loses the fields named by {"drop": […]}."""
+"""Rewrites JSON bodies: adds "seen": true to the request's, removes from the response's the fields in {"drop": […]}."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A login in the manner of OpenID Connect, with cookies. Configuration: {"provider": cluster, "url": …, "client": id}."""
+"""A login as in OpenID Connect, with cookies. Configuration: {"provider": cluster, "url": …, "client": id}."""
 
 from urllib.parse import quote, unquote, urlencode
 

@@ -1,4 +1,4 @@
-"""So many requests for each client in a window, counted in shared data. Configuration: {"limit": 3, "seconds": 60}."""
+"""Limits the requests of each client in a window of time, counted in shared data. Configuration: {"limit": 3, "seconds": 60}."""
 
 import time
 

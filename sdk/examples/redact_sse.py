@@ -1,10 +1,10 @@
-"""Redacts numbers of cards in a stream of server-sent events, event by event, wherever chunks end."""
+"""Redacts card numbers in a stream of server-sent events, event by event, wherever chunks end."""
 
 from proxywasm import HttpFilter, register
 
 
 def redacted(text):
-    """Text with each run of 13 to 19 digits made stars, but for the last four."""
+    """`text` with each run of 13 to 19 digits replaced by stars, except its last four."""
     out, run = [], ""
     for c in text + "\0":
         if c.isdigit():

@@ -1,4 +1,4 @@
-"""Logs each request as a line of JSON when it is over, and counts by status."""
+"""Logs each finished request as a line of JSON, and counts responses by status."""
 
 import json
 from collections import Counter

@@ -1,7 +1,7 @@
 """Proxy-Wasm filters in Python.
 
-A filter is a class, or plain functions; `proxywasm pack` makes a WebAssembly module of the script, which runs in
-Envoy and in every other host of Proxy-Wasm 0.2.1. Under CPython the same script runs in unit tests
+A filter is a class, or plain functions; `proxywasm pack` turns the script into a WebAssembly module, which runs in
+Envoy and in every other host of Proxy-Wasm 0.2.1. The same script runs under CPython in unit tests
 (`proxywasm.testing`). ::
 
     from proxywasm import HttpFilter, Response, register

@@ -1,4 +1,4 @@
-"""The callbacks of the ABI: each finds its filter, calls its handler, and says how the stream goes on."""
+"""The callbacks of the ABI: each finds its filter, calls its handler, and returns how the stream continues."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ REQUEST, RESPONSE, DOWNSTREAM, UPSTREAM = 0, 1, 2, 3
 
 classes: dict[str, Any] = {}
 contexts: dict[int, Any] = {}
-# What holds headers, and with them the body.
+# The action that holds headers, and the body with them.
 hold = STOP
 
 
 def register(filter: Any, root_id: str | None = None) -> Any:
-    """Make a class of filters known, for all plugins or for those of one root ID. Usable as a decorator."""
+    """Register a class of filters for all plugins, or for those with one root ID. Usable as a decorator."""
     classes["*" if root_id is None else root_id] = filter
     handle(filter)
     return filter
 
 
-# Callbacks by their numbers in the runtime; those that no filter needs are None, and cost nothing.
+# Callbacks in the order of their numbers in the runtime. Those that no filter needs stay None, and cost nothing.
 NAMES = ["vm_start", "configure", "context_create", "tick", "queue_ready", "new_connection", "downstream_data", "upstream_data", "downstream_close", "upstream_close", "request_headers", "request_body", "request_trailers", "response_headers", "response_body", "response_trailers", "http_call_response", "grpc_initial_metadata", "grpc_message", "grpc_trailing_metadata", "grpc_close", "foreign_function", "done", "log", "delete", "redis_call_response"]
 NEEDED = {
     "on_connection": "new_connection",
@@ -79,7 +79,7 @@ def handle(filter: Any) -> None:
     need(*names)
 
 
-# A coroutine may wait for what only these tell.
+# A coroutine may wait for events that only these callbacks report.
 def need_everything() -> None:
     need("request_body", "request_trailers", "response_body", "response_trailers")
 
@@ -145,7 +145,7 @@ def configure(context: int, size: int) -> int:
 
 
 def at_once(result: Any, name: str, instead: str) -> Any:
-    """What a handler returned that cannot wait. Raises: TypeError, if it is async."""
+    """The result of a handler that cannot wait. Raises: TypeError, if the handler is async."""
     if hasattr(result, "send"):
         result.close()
         raise TypeError("%s is async, but cannot wait: %s" % (name, instead))
@@ -171,11 +171,11 @@ def done(context: int) -> int:
         return 1
 
 
-# Streams of HTTP ------------------------------------------------------------------------------------------------
+# HTTP streams ---------------------------------------------------------------------------------------------------
 
 
 def failed(filter: Any, error: BaseException) -> Any:
-    """What a handler raised is logged; then it is as if the handler had returned this."""
+    """Log the error of a handler, and return the result to use instead of the handler's."""
     log.error(traceback(error))
     return None if filter.on_error is None else Response(filter.on_error, details="python_exception")
 
@@ -190,7 +190,7 @@ def answer(response: Response) -> int:
 
 
 def headers(filter: Any, message: Any, result: Any) -> int:
-    """A handler of headers or trailers returned this."""
+    """The action after a handler of headers or trailers has returned `result`."""
     try:
         if hasattr(result, "send"):
             need_everything()
@@ -210,13 +210,13 @@ def headers(filter: Any, message: Any, result: Any) -> int:
 
 
 def plugin_of(context: int) -> int:
-    """The root context of a context."""
+    """The root context that `context` belongs to."""
     filter = contexts.get(context)
     return context if filter is None or filter.plugin is None else int(filter.plugin.id)
 
 
 def resume(filter: Any, message: Any) -> None:
-    """A handler that waited is through."""
+    """Continue the stream of a handler that waited and has finished."""
     task = message._task
     message._task = None
     message._waiting = None
@@ -237,7 +237,7 @@ def resume(filter: Any, message: Any) -> None:
 
 
 def body(filter: Any, message: Any, size: int = EVERYTHING) -> int:
-    """Give what is there of a body to the filter's handler of it."""
+    """Pass the buffered part of a body to the filter's handler, and return the action."""
     name = "on_response_body" if message._direction else "on_request_body"
     if name not in filter._overridden:
         return GO_ON
@@ -267,7 +267,7 @@ def data(context: int, message: Any, filter: Any, size: int, end: bool) -> int:
 
 
 def complete(message: Any, filter: Any) -> int:
-    """All of a body is there that a handler may wait for."""
+    """Resume the handler that waits for the body, which is now complete, if there is one."""
     waiting = message._waiting
     if waiting is None:
         return STOP
@@ -393,7 +393,7 @@ def upstream_close(context: int, peer: int) -> None:
     connection(contexts[context], UPSTREAM, contexts[context].on_upstream_close, peer)
 
 
-# Answers, ends --------------------------------------------------------------------------------------------------
+# Replies, the end of contexts -----------------------------------------------------------------------------------
 
 
 def http_call_response(context: int, token: int, count: int, size: int, trailer_count: int) -> None:

@@ -1,4 +1,4 @@
-"""In the place of the module `_proxywasm` under CPython: hostcalls go to the host of the test that runs, if one does."""
+"""Replaces the module `_proxywasm` under CPython: passes hostcalls to the host of the running test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _given: dict[str, Any] = {}
 
 
 def install(host: Any) -> None:
-    """Make `host` answer hostcalls: an object with the functions of `_proxywasm`."""
+    """Pass hostcalls to `host`, an object with the functions of `_proxywasm`."""
     _installed[:] = [host]
     for name, value in _given.items():
         getattr(host, name)(value)
@@ -35,5 +35,5 @@ def __getattr__(name: str) -> Any:
     if name.startswith("__"):
         raise AttributeError(name)
     if not _installed:
-        raise RuntimeError("no host is there: run the filter in a test, with proxywasm.testing")
+        raise RuntimeError("there is no host: run the filter in a test, with proxywasm.testing")
     return getattr(_installed[0], name)

@@ -1,4 +1,4 @@
-"""What a filter derives from."""
+"""The base classes of filters."""
 
 from __future__ import annotations
 
@@ -20,42 +20,43 @@ __all__ = ["HttpFilter", "TcpFilter"]
 
 
 class _Filter:
-    """A filter: one instance for the plugin (`on_configure`), one for each stream.
+    """A filter: one instance for the plugin (`on_configure`), and one for each stream.
 
-    What `on_configure` sets on ``self``, the instance of each stream has as well. `plugin` is the plugin's instance.
+    Attributes that `on_configure` sets on ``self`` are copied to the instance of each stream. `plugin` is the plugin's
+    instance.
     """
 
     plugin: Any = None
     config: Any = None
-    """The plugin's configuration: from JSON, or text if it is none; None if there is none."""
+    """The plugin's configuration: parsed JSON, or text if it is not JSON; None if it is empty."""
     id = 0
     _given: Any = ()
     _overridden: Any = ()
     _plain = False
     on_error: int | None = 500
-    """What a stream gets whose handler raises: a response with this status, or None: it goes on as it is."""
+    """The status of the response to a stream whose handler raises; with None the stream continues unchanged."""
 
     def on_configure(self, config: Any) -> bool | None:
-        """The plugin is configured. Return False, or raise, to refuse the configuration."""
+        """Called when the plugin gets its configuration. Return False, or raise, to refuse it."""
 
     def on_queue(self, queue: int) -> Awaitable[None] | None:
-        """There is a message in a queue that this plugin made. May be ``async``."""
+        """Called when a queue that this plugin registered has a message. May be ``async``."""
 
     def on_foreign_function(self, function: int, argument: bytes) -> Awaitable[None] | None:
-        """A foreign function calls back. May be ``async``."""
+        """Called back by a foreign function. May be ``async``."""
 
     def on_done(self) -> bool | None:
-        """The plugin (or, with an `id` of its own, the stream) is to go. Return False if it has to wait for `done`.
+        """Called before the plugin, or the stream with this `id`, is removed. Return False to delay that until `done`.
 
-        What waits here runs with `create_task`; Envoy waits for plugins alone, not for streams.
+        Run code that waits with `create_task`. Envoy delays the removal of plugins only, not of streams.
         """
 
     def done(self) -> None:
-        """What `on_done` waited for is there. Raises: HostError, if nothing waits."""
+        """Complete the removal that `on_done` has delayed. Raises: HostError, if nothing is delayed."""
         host.done()
 
     def on_log(self) -> None:
-        """The stream is over."""
+        """Called when the stream has ended."""
 
     def call(
         self,
@@ -68,7 +69,7 @@ class _Filter:
         timeout: float = 5.0,
         host_name: str = "",
     ) -> Future[Reply | None]:
-        """`proxywasm.call`."""
+        """As `proxywasm.call`."""
         return call(cluster, method, path, headers, body, trailers, timeout, host_name)
 
     def grpc(
@@ -80,18 +81,18 @@ class _Filter:
         metadata: HeadersLike = None,
         timeout: float = 5.0,
     ) -> Future[GrpcReply]:
-        """`proxywasm.grpc`."""
+        """As `proxywasm.grpc`."""
         return grpc(cluster, service, method, message, metadata, timeout)
 
     def grpc_stream(self, cluster: str, service: str, method: str, metadata: HeadersLike = None) -> GrpcStream:
-        """`proxywasm.grpc_stream`."""
+        """As `proxywasm.grpc_stream`."""
         return grpc_stream(cluster, service, method, metadata)
 
 
 class HttpFilter(_Filter):
-    """A filter of HTTP. Override what it needs; handlers of headers and trailers may be ``async``.
+    """An HTTP filter. Override the handlers that it needs; those of headers and trailers may be ``async``.
 
-    A handler that returns a `Response` answers the request itself; None goes on.
+    A handler returns a `Response` to answer the request itself, or None to continue.
     """
 
     def __init__(self) -> None:
@@ -99,42 +100,42 @@ class HttpFilter(_Filter):
         self.response = ResponseHead()
 
     def on_request_headers(self, request: RequestHead) -> Answer:
-        """The request's headers are there."""
+        """Called with the request's headers."""
 
     def on_request_body(self, request: RequestHead, chunk: bytes, end: bool) -> BodyAnswer:
-        """A part of the request's body is there, the last one if `end`. Return bytes to put in its place."""
+        """Called with each part of the request's body, the last one if `end`. Return bytes to replace the part."""
 
     def on_request_trailers(self, request: RequestHead) -> Answer:
-        """The request's trailers are there."""
+        """Called with the request's trailers."""
 
     def on_response_headers(self, response: ResponseHead) -> Answer:
-        """The response's headers are there."""
+        """Called with the response's headers."""
 
     def on_response_body(self, response: ResponseHead, chunk: bytes, end: bool) -> BodyAnswer:
-        """A part of the response's body is there, the last one if `end`. Return bytes to put in its place."""
+        """Called with each part of the response's body, the last one if `end`. Return bytes to replace the part."""
 
     def on_response_trailers(self, response: ResponseHead) -> Answer:
-        """The response's trailers are there."""
+        """Called with the response's trailers."""
 
 
 class TcpFilter(_Filter):
-    """A filter of connections. A handler of data returns bytes to put in its place, False to close the connection."""
+    """A filter of TCP connections. A handler of data returns bytes to replace it, or False to close the connection."""
 
     def on_connection(self) -> TcpAnswer:
-        """A client connected. Return False to close the connection."""
+        """Called when a client has connected. Return False to close the connection."""
 
     def on_downstream_data(self, chunk: bytes, end: bool) -> TcpAnswer:
-        """Data came from the client."""
+        """Called with data from the client, the last if `end`."""
 
     def on_upstream_data(self, chunk: bytes, end: bool) -> TcpAnswer:
-        """Data came from the server."""
+        """Called with data from the server, the last if `end`."""
 
     def close(self) -> None:
-        """Close the connection, of both sides."""
+        """Close the connection on both sides."""
         host.close_stream(2)
 
     def on_downstream_close(self, peer: int) -> None:
-        """The client's side is closed: by 1 us, 2 the peer, 0 unknown."""
+        """Called when the client's side has closed. `peer` is 1 if the host closed it, 2 if the client did, else 0."""
 
     def on_upstream_close(self, peer: int) -> None:
-        """The server's side is closed: by 1 us, 2 the peer, 0 unknown."""
+        """Called when the server's side has closed. `peer` is 1 if the host closed it, 2 if the server did, else 0."""

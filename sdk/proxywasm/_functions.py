@@ -1,4 +1,4 @@
-"""Plain functions as handlers: together they are one filter."""
+"""Plain functions as handlers, which together make one filter."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 
 class Functions(HttpFilter):
-    """The filter of the functions."""
+    """The filter that the decorated functions make up."""
 
 
 def _handler(name: str) -> Callable[[F], F]:

@@ -1,4 +1,4 @@
-"""gRPC callouts: one message and its answer, and streams of messages."""
+"""gRPC callouts: one message and its reply, or streams of messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["GrpcReply", "GrpcStream", "grpc", "grpc_calls", "grpc_stream", "grpc
 
 
 class GrpcReply:
-    """The answer to a gRPC call: `status` (0 is OK), `details`, and the `message` as bytes."""
+    """The reply to a gRPC call: `status` (0 is OK), `details`, and the `message` as bytes."""
 
     def __init__(self, status: int, details: str, message: bytes) -> None:
         self.status = status
@@ -23,7 +23,7 @@ class GrpcReply:
 
 
 class GrpcStream:
-    """A gRPC call whose two sides send any number of messages, which are bytes. ::
+    """A gRPC call in which both sides send any number of messages, each as bytes. ::
 
         stream = self.grpc_stream("scanner", "scan.Scanner", "Scan")
         stream.send(request, end=True)
@@ -32,18 +32,18 @@ class GrpcStream:
         if stream.status != 0:
             log.warning("scan: %s", stream.details)
 
-    It ends with the stream of HTTP for which it was opened; one that was opened for the plugin goes on.
+    It ends with the HTTP stream for which it was opened. One that was opened for the plugin is independent of streams.
     """
 
     def __init__(self, token: int, context: int) -> None:
         self.metadata = FixedHeaders([])
-        """The initial metadata of the server, as headers: there before the first message."""
+        """The initial metadata of the server, as headers: complete before the first message."""
         self.trailers = FixedHeaders([])
-        """The trailing metadata of the server: there at the end."""
+        """The trailing metadata of the server: empty until the end."""
         self.status: int | None = None
-        """The status once the server has ended the call (0 is OK), 1 once `cancel` has; None before."""
+        """None while the call is open, then its status: the server's (0 is OK), or 1 after `cancel`."""
         self.details = ""
-        """What the server says of the status."""
+        """The server's message about the status."""
         self._token = token
         self._context = context
         self._messages: list[bytes] = []
@@ -58,27 +58,27 @@ class GrpcStream:
         host.grpc_send(self._token, message, end)
 
     def close(self) -> None:
-        """No more messages will be sent; those of the server still come. Once is enough."""
+        """End our side of the call; messages of the server still arrive. Further calls do nothing."""
         if not self._ended and self.status is None:
             self._ended = True
             host.grpc_close(self._token)
 
     def cancel(self) -> None:
-        """Break the call off: the server's messages come no more."""
+        """Cancel the call: no more messages of the server arrive."""
         if self.status is None:
             grpc_streams.pop(self._token, None)
             host.grpc_cancel(self._token)
             self._finish(1, "cancelled")
 
     def receive(self) -> Future[bytes | None]:
-        """The next message, once it is there: ``await stream.receive()``; None at the end."""
+        """The next message, to be awaited: ``await stream.receive()``; None at the end."""
         future: Future[bytes | None] = Future()
         if self._messages:
             future.set(self._messages.pop(0))
         elif self.status is not None:
             future.set(None)
         elif self._waiting is not None:
-            raise RuntimeError("something waits for this gRPC stream already")
+            raise RuntimeError("another task already waits for this gRPC stream")
         else:
             self._waiting = future
         return future
@@ -116,7 +116,7 @@ class GrpcStream:
             waiting.set(None)
 
 
-# Calls that are under way, by their tokens.
+# Open calls, by their tokens.
 grpc_calls: dict[int, Future[GrpcReply]] = {}
 grpc_streams: dict[int, GrpcStream] = {}
 
@@ -124,9 +124,9 @@ grpc_streams: dict[int, GrpcStream] = {}
 def grpc(
     cluster: str, service: str, method: str, message: Data, metadata: HeadersLike = None, timeout: float = 5.0
 ) -> Future[GrpcReply]:
-    """Call a gRPC method of a cluster; awaited it is a `GrpcReply`. `message` is the encoded protobuf message.
+    """Call a gRPC method of a cluster, and await a `GrpcReply`. `message` is the encoded protobuf message.
 
-    Raises: HostError, if the host knows no such cluster.
+    `timeout` is in seconds. Raises: HostError, if the host has no such cluster.
     """
     future: Future[GrpcReply] = Future()
     grpc_calls[host.grpc_call(cluster, service, method, pairs(metadata), message, int(timeout * 1000))] = future
@@ -134,7 +134,7 @@ def grpc(
 
 
 def grpc_stream(cluster: str, service: str, method: str, metadata: HeadersLike = None) -> GrpcStream:
-    """Open a gRPC call with streams of messages. Raises: HostError, if the host knows no such cluster."""
+    """Open a gRPC call with streams of messages. Raises: HostError, if the host has no such cluster."""
     token = host.grpc_stream(cluster, service, method, pairs(metadata))
     grpc_streams[token] = stream = GrpcStream(token, now.context)
     return stream

@@ -1,4 +1,4 @@
-"""Headers under CPython: what `Headers` of the module `_proxywasm` is in a packed filter, in C."""
+"""Headers under CPython. In a packed filter, `Headers` of the module `_proxywasm`, written in C, replaces this class."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __all__ = ["Headers"]
 
 
 class Headers:
-    """Headers or trailers of a stream: a mapping whose names have no case. Each change is made in the host at once."""
+    """Headers or trailers of a stream: a mapping with case-insensitive names. Each change reaches the host at once."""
 
     def __init__(self, map: int, /) -> None:
         self._map = map
 
     def get(self, name: str, default: Any = None, /) -> Any:
-        """The value of a header (several are joined by the host), or `default`."""
+        """The value of a header, or `default`. The host joins several values."""
         value = host.get_header(self._map, name)
         return default if value is None else value
 
@@ -38,39 +38,39 @@ class Headers:
         return self.get(name) is not None
 
     def add(self, name: str, value: str, /) -> None:
-        """Add a header beside those of the same name."""
+        """Add a header, and keep those of the same name."""
         host.add_header(self._map, name, value)
 
     def items(self) -> list[tuple[str, str]]:
-        """All, in their order: (name, value)."""
+        """All headers in order, as (name, value)."""
         pairs: list[tuple[str, str]] = host.get_pairs(self._map)
         return pairs
 
     def keys(self) -> list[str]:
-        """All names, in their order."""
+        """All names, in order."""
         return [name for name, _ in self.items()]
 
     def values(self) -> list[str]:
-        """All values, in their order."""
+        """All values, in order."""
         return [value for _, value in self.items()]
 
     def get_all(self, name: str, /) -> list[str]:
-        """The values of all headers of a name."""
+        """The values of all headers with a name."""
         return [value for key, value in self.items() if key.lower() == name.lower()]
 
     def pop(self, name: str, default: Any = None, /) -> Any:
-        """Take a header away; its value, or `default`."""
+        """Remove a header, and return its value, or `default`."""
         value = self.get(name, default)
         del self[name]
         return value
 
     def update(self, others: Any, /) -> None:
-        """Set each of a dict or of pairs."""
+        """Set each header of a dict, or of pairs."""
         for name, value in others.items() if hasattr(others, "items") else others:
             self[name] = value
 
     def replace(self, pairs: list[tuple[str, str]], /) -> None:
-        """Put these in the place of all."""
+        """Replace all headers by these."""
         host.set_pairs(self._map, pairs)
 
     def __iter__(self) -> Any:

@@ -1,4 +1,4 @@
-"""The host: its calls (the module `_proxywasm`, a fake of it under CPython), its errors, its properties."""
+"""The host: its hostcalls (the module `_proxywasm`, or a fake of it under CPython), its errors, and its properties."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STATUS = ["Ok", "NotFound", "BadArgument", "SerializationFailure", "ParseFailure
 
 
 class HostError(Exception):
-    """The host refused a call. `status` is the number of the ABI (2: a bad argument, such as an unknown cluster)."""
+    """The host refused a call. `status` is the ABI's number (2: a bad argument, such as an unknown cluster)."""
 
     def __init__(self, status: int, why: str = "") -> None:
         words = "the host answers %s" % (STATUS[status] if status < len(STATUS) else status)
@@ -38,7 +38,7 @@ class HostError(Exception):
 
 host.error(HostError)
 
-# What Envoy's attributes are, where it is not text: i a number, t seconds, b a boolean, m a map.
+# The types of Envoy's attributes that are not text: i is an integer, t a time, b a boolean, m a map.
 _TYPES = {
     "request.time": "t", "request.duration": "t", "request.size": "i", "request.total_size": "i",
     "request.headers": "m", "response.code": "i", "response.size": "i", "response.total_size": "i",
@@ -53,16 +53,16 @@ def _path(path: str) -> str:
 
 
 def property_bytes(path: str) -> bytes | None:
-    """The property at a path such as ``source.address`` as the host gives it; None if it has none.
+    """The property at a path such as ``source.address``, in bytes as the host has it; None if it has none.
 
-    A dot within a part of the path is written ``\\\\.``; a name that `set_property` gave is found as it is.
+    Write a dot within a part of the path as ``\\\\.``. A name set by `set_property` is found as it is.
     """
     value: bytes | None = host.get_property(_path(path))
     return host.get_property(path) if value is None and "." in path else value
 
 
 def get_property(path: str) -> Any:
-    """The property at a path as a Python value: text, int, bool, seconds (float), dict; None if the host has none."""
+    """The property at a path as text, int, bool, float (seconds) or dict; None if the host has none."""
     value = property_bytes(path)
     kind = _TYPES.get(path)
     if value is None or kind is None:
@@ -84,22 +84,22 @@ def get_property(path: str) -> Any:
 
 
 def set_property(name: str, value: str | bytes) -> None:
-    """Set a property of the stream, which later filters and the access log see (as ``wasm.name``). Raises: HostError."""
+    """Set a property of the stream, for later filters and (as ``wasm.name``) the access log. Raises: HostError."""
     host.set_property(name, value)
 
 
 def foreign(name: str, argument: str | bytes = b"") -> bytes:
-    """Call a foreign function of the host. Raises: HostError, NotFound if the host has none of this name."""
+    """Call a foreign function of the host. Raises: HostError, with status 1 if the host has no such function."""
     result: bytes = host.foreign(name, argument)
     return result
 
 
 def clear_route_cache() -> None:
-    """Have the host choose the route anew, by the headers as they are now. Raises: HostError, if it cannot."""
+    """Make the host choose the route again, by the current headers. Raises: HostError, if it cannot."""
     foreign("clear_route_cache")
 
 
 def vm_config() -> bytes:
-    """The configuration of the VM, as it is; that of the plugin is `config` of its filter."""
+    """The configuration of the VM, in bytes. That of the plugin is `config` of its filter."""
     configuration: bytes = host.get_buffer(6, 0, 0x7FFFFFFF)
     return configuration

@@ -1,4 +1,4 @@
-"""Log lines, in the manner of `logging`, and tracebacks."""
+"""Log lines, with the functions of `logging`, and tracebacks."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from proxywasm._host import host
 
 __all__ = ["lines", "log", "traceback"]
 
-# For each packed file whose lines are not those of the author's: his line for each of them.
+# For each packed file whose lines differ from the author's: the author's line for each of its lines.
 lines: dict[str, Any] = {}
 
 
 class Log:
-    """Log lines of the host. A message is formatted with the arguments by ``%``, if there are any."""
+    """The host's log. Arguments, if any, are formatted into the message by ``%``."""
 
     def _write(self, level: int, message: Any, arguments: tuple[Any, ...]) -> None:
         host.log(level, str(message) % arguments if arguments else str(message))
@@ -49,7 +49,7 @@ class Log:
         self._write(5, message, arguments)
 
     def exception(self, message: Any, *arguments: Any) -> None:
-        """Log at level error; the traceback of the SDK follows for what a handler raises, without your doing."""
+        """Log at level error. No traceback follows: the SDK logs that of each exception that leaves a handler."""
         self._write(4, message, arguments)
 
 
@@ -57,7 +57,7 @@ log = Log()
 
 
 def traceback(error: BaseException) -> str:
-    """The traceback of an exception, with lines of the author's script."""
+    """The traceback of an exception, with the line numbers of the author's script."""
     text: str = host.traceback(error)
     out = []
     for line in text.strip().split("\n"):

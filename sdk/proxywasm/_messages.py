@@ -1,4 +1,4 @@
-"""Requests, responses and their headers, as a filter sees them."""
+"""Requests and responses, with their headers and bodies."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ EVERYTHING = 0x7FFFFFFF
 
 
 class HeadersThatWentOn:
-    """Headers that wait no more: as they were then. They can be read, but not changed."""
+    """A read-only copy of headers that the host has sent on."""
 
     def __init__(self, pairs: list[tuple[str, str]]) -> None:
         self._pairs = pairs
 
     def get(self, name: str, default: Any = None, /) -> Any:
-        """The value of a header (several are joined), or `default`."""
+        """The value of a header, or `default`. Several values are joined by commas."""
         values = self.get_all(name)
         return ",".join(values) if values else default
 
     def get_all(self, name: str, /) -> list[str]:
-        """The values of all headers of a name."""
+        """The values of all headers with a name."""
         name = name.lower()
         return [value for key, value in self._pairs if key.lower() == name]
 
@@ -42,15 +42,15 @@ class HeadersThatWentOn:
         return bool(self.get_all(name))
 
     def items(self) -> list[tuple[str, str]]:
-        """All, in their order: (name, value)."""
+        """All headers in order, as (name, value)."""
         return list(self._pairs)
 
     def keys(self) -> list[str]:
-        """All names, in their order."""
+        """All names, in order."""
         return [name for name, _ in self._pairs]
 
     def values(self) -> list[str]:
-        """All values, in their order."""
+        """All values, in order."""
         return [value for _, value in self._pairs]
 
     def __iter__(self) -> Any:
@@ -69,13 +69,13 @@ class HeadersThatWentOn:
 
 
 class _Message:
-    """What request and response have in common; `_direction` is 0 for a request, 1 for a response."""
+    """The base of requests (`_direction` is 0) and responses (1)."""
 
     _direction = 0
     headers: Headers | HeadersThatWentOn
     trailers: Headers
     ended = False
-    """Whether no body (or no more of it) follows."""
+    """Whether no body, or no more of it, follows."""
     _held = False
     _resuming = False
     _buffered = False
@@ -85,10 +85,10 @@ class _Message:
     _body: bytes | None = None
 
     def body(self) -> Future[bytes]:
-        """The whole body, once it is there: ``await request.body()``.
+        """The whole body, to be awaited: ``await request.body()``.
 
-        The headers go on before it, without ``content-length``: change them first; they can still be read. The body waits
-        for the handler.
+        The host sends the headers on first, without ``content-length``: change them before you call this; afterwards
+        they can only be read. The body waits for the handler.
         """
         future: Future[bytes] = Future()
         if self._body is not None:
@@ -105,7 +105,7 @@ class _Message:
         return future
 
     def reset(self) -> None:
-        """Break the stream off: the client gets no (or no whole) answer."""
+        """Reset the stream: the client gets no response, or an incomplete one."""
         host.close_stream(self._direction)
 
     def _forget_length(self) -> None:
@@ -120,7 +120,10 @@ class _Message:
         return self._body
 
     def set_body(self, body: Any) -> None:
-        """Replace the body: bytes, text, or what is made JSON. After ``await body()``, or in a handler of the body."""
+        """Replace the body by bytes, text, or a value to encode as JSON.
+
+        Call it after ``await body()``, or in a handler of the body.
+        """
         data = content(body)
         host.set_buffer(self._direction, 0, EVERYTHING, data)
         self._body = data
@@ -166,7 +169,7 @@ class RequestHead(_Message):
 
     @property
     def query(self) -> dict[str, str]:
-        """The query's parameters, decoded; of several of one name the last."""
+        """The decoded parameters of the query; of several with one name, the last."""
         out = {}
         for part in self.path.partition("?")[2].split("&"):
             name, _, value = part.partition("=")
@@ -176,7 +179,7 @@ class RequestHead(_Message):
 
     @property
     def cookies(self) -> dict[str, str]:
-        """The cookies, as they are."""
+        """The cookies, not decoded."""
         out = {}
         for part in str(self.headers.get("cookie", "")).split(";"):
             name, _, value = part.strip().partition("=")
@@ -206,7 +209,7 @@ class ResponseHead(_Message):
 
 
 def unquote(text: str) -> str:
-    """Text of a query, decoded."""
+    """Decode text of a query."""
     parts = text.replace("+", " ").split("%")
     out = parts[0].encode()
     for part in parts[1:]:
@@ -218,7 +221,7 @@ def unquote(text: str) -> str:
 
 
 class Response:
-    """An answer of the filter's own: a handler returns it. A body is bytes, text, or what is made JSON."""
+    """A response that a handler returns to answer the request itself. `body` is bytes, text, or a value for JSON."""
 
     def __init__(
         self, status: int = 200, headers: HeadersLike = None, body: Any = b"", details: str = "", grpc_status: int = -1

@@ -1,4 +1,4 @@
-"""What VMs share: data, queues, metrics."""
+"""Data, queues and metrics that VMs share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CAS_MISMATCH = 8
 
 
 class Shared:
-    """Data that all VMs of the same VM ID share: bytes by keys."""
+    """Data that all VMs with the same VM ID share: bytes by keys."""
 
     def get(self, key: str, default: Any = None) -> Any:
         """The bytes at a key, or `default`."""
@@ -26,16 +26,16 @@ class Shared:
         return found[0] if found else default
 
     def set(self, key: str, value: Data) -> None:
-        """Put a value, whatever is there."""
+        """Set the value of a key unconditionally."""
         host.set_shared(key, value, 0)
 
     def get_with_cas(self, key: str) -> tuple[bytes | None, int]:
-        """The bytes at a key and their token for `compare_and_swap`; (None, 0) if there are none."""
+        """The bytes at a key with their token for `compare_and_swap`; (None, 0) if the key has no value."""
         found: tuple[bytes, int] | None = host.get_shared(key)
         return found or (None, 0)
 
     def compare_and_swap(self, key: str, value: Data, cas: int) -> bool:
-        """Put a value if the token is still that of what is there; whether it was. With token 0 it always is."""
+        """Set a value if the token `cas` is still current, and return whether it was. 0 sets unconditionally."""
         try:
             host.set_shared(key, value, cas)
         except HostError as error:
@@ -45,7 +45,7 @@ class Shared:
         return True
 
     def update(self, key: str, change: Callable[[bytes | None], Data]) -> bytes:
-        """Put what ``change(bytes or None)`` returns; asks again if another VM came between. Returns what was put."""
+        """Set and return the result of ``change(bytes or None)``, called again if another VM set a value meanwhile."""
         while True:
             old, cas = self.get_with_cas(key)
             value = change(old)
@@ -53,7 +53,7 @@ class Shared:
                 return value.encode() if isinstance(value, str) else value
 
     def increment(self, key: str, by: int = 1) -> int:
-        """Add to a number (in decimal), which begins with 0; the sum."""
+        """Add to a decimal number, which begins at 0, and return the sum."""
         return int(self.update(key, lambda old: str(int(old or b"0") + by)))
 
 
@@ -61,7 +61,10 @@ shared = Shared()
 
 
 class Queue:
-    """A queue of messages that VMs share. It is made if it is not there; with `vm_id` it is that of another VM ID."""
+    """A queue of messages that VMs share, created if it does not exist.
+
+    With `vm_id`, it is an existing queue of that VM ID. Raises: HostError, if there is no such queue.
+    """
 
     def __init__(self, name: str, vm_id: str | None = None) -> None:
         self.id = host.register_queue(name) if vm_id is None else host.resolve_queue(vm_id, name)
@@ -71,13 +74,13 @@ class Queue:
         host.enqueue(self.id, message)
 
     def pop(self) -> bytes | None:
-        """The oldest message, taken out; None if there is none."""
+        """Remove and return the oldest message; None if the queue is empty."""
         message: bytes | None = host.dequeue(self.id)
         return message
 
 
 class Metric:
-    """A metric of the host; defined when it is first used."""
+    """A metric of the host, defined when it is first used."""
 
     def __init__(self, kind: int, name: str) -> None:
         self._kind = kind
@@ -99,21 +102,21 @@ class Metric:
 
     @property
     def value(self) -> int:
-        """What a counter or gauge is at."""
+        """The value of a counter or gauge."""
         value: int = host.get_metric(self._metric())
         return value
 
 
 def counter(name: str) -> Metric:
-    """A number that only grows."""
+    """A metric that only increases."""
     return Metric(0, name)
 
 
 def gauge(name: str) -> Metric:
-    """A number that goes up and down."""
+    """A metric that increases and decreases."""
     return Metric(1, name)
 
 
 def histogram(name: str) -> Metric:
-    """A distribution of numbers."""
+    """A metric of a distribution of values."""
     return Metric(2, name)

@@ -1,4 +1,4 @@
-"""What a filter awaits: callouts, time, several of them at once."""
+"""The awaitables of a filter: callouts, sleeping, and several of these at once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NOTHING: list[tuple[str, str]] = []
 
 
 def content(body: Any) -> bytes:
-    """Bytes as they are, text in UTF-8, anything else as JSON."""
+    """`body` in bytes: bytes unchanged, text in UTF-8, anything else as JSON."""
     if isinstance(body, (bytes, bytearray)):
         return bytes(body)
     return (body if isinstance(body, str) else json.dumps(body)).encode()
@@ -46,7 +46,7 @@ def pairs(headers: HeadersLike) -> list[tuple[str, str]]:
 
 
 class Future(Generic[T]):
-    """A value that is there later, or an exception. ``await`` it, once or several times."""
+    """A value, or an exception, that arrives later. ``await`` it, once or several times."""
 
     def __init__(self) -> None:
         self.done = False
@@ -55,7 +55,7 @@ class Future(Generic[T]):
         self._then: list[Callable[[], None]] = []
 
     def set(self, result: T) -> None:
-        """Give the value, and go on with what waits for it."""
+        """Set the value, and continue the code that waits for it."""
         if not self.done:
             self.done = True
             self.result = result
@@ -65,7 +65,7 @@ class Future(Generic[T]):
                 then()
 
     def fail(self, error: BaseException) -> None:
-        """Give an exception, which whoever waits meets."""
+        """Set an exception, which the code that waits raises."""
         if not self.done:
             self.error = error
             self.set(None)  # type: ignore[arg-type]
@@ -86,7 +86,7 @@ class Future(Generic[T]):
     __iter__ = __await__
 
 
-# The context that the host calls us for, and the one of a task that goes on meanwhile.
+# The context for which the host called us or, while a task of another context runs, that of the task.
 class _Now:
     context = 0
 
@@ -95,7 +95,7 @@ now = _Now()
 
 
 def enter(context: int) -> int:
-    """Make the host's calls be for `context`; what it was before."""
+    """Make `context` the effective one of hostcalls, and return the one before."""
     before = now.context
     if context != before:
         host.effective_context(context)
@@ -104,7 +104,7 @@ def enter(context: int) -> int:
 
 
 class Task(Future[Any]):
-    """A coroutine that runs for one context: it goes on whenever what it awaits is there. `error` is what it raised."""
+    """A coroutine that runs for one context, and continues when what it awaits arrives. `error` is what it raised."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], context: int) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class Task(Future[Any]):
             return
         try:
             before = enter(self._context)
-        except Exception:  # its stream is gone
+        except Exception:  # its stream has ended
             self.cancelled = True
             return
         try:
@@ -136,12 +136,12 @@ class Task(Future[Any]):
                 now.context = before
 
 
-# What streams wait for: ended with them.
+# The tasks of each context, which end with it.
 tasks: dict[int, list[Task]] = {}
 
 
 async def gather(*awaitables: Awaitable[Any]) -> list[Any]:
-    """Wait for several at once; their values in the order of the arguments. The first exception is raised."""
+    """Wait for several awaitables at once, and return their values in order. Raises: the first exception in order."""
     waiting = []
     for one in awaitables:
         waiting.append(one if isinstance(one, Future) else Task(one, now.context))  # type: ignore[arg-type]
@@ -152,7 +152,7 @@ async def gather(*awaitables: Awaitable[Any]) -> list[Any]:
 
 
 class FixedHeaders(dict):  # type: ignore[type-arg]  # MicroPython has no dict[str, str]
-    """Headers of a reply: a dict by names in small letters; `pairs` are all of them."""
+    """Headers of a reply: a dict with lower-case names. `pairs` has all headers, as they arrived."""
 
     def __init__(self, pairs: list[tuple[str, str]]) -> None:
         super().__init__()
@@ -171,7 +171,7 @@ class FixedHeaders(dict):  # type: ignore[type-arg]  # MicroPython has no dict[s
 
 
 class Reply:
-    """The answer to an HTTP callout: `status`, `headers` (names in small letters), `body`, `trailers`."""
+    """The reply to an HTTP callout: `status`, `headers` (with lower-case names), `body`, `trailers`."""
 
     def __init__(self, headers: list[tuple[str, str]], body: bytes, trailers: list[tuple[str, str]]) -> None:
         self.headers = FixedHeaders(headers)
@@ -189,7 +189,7 @@ class Reply:
         return json.loads(self.body)
 
 
-# Callouts that are under way, by their tokens.
+# Pending callouts, by their tokens.
 http_calls: dict[int, Future[Reply | None]] = {}
 
 
@@ -197,9 +197,9 @@ def call(
     cluster: str, method: str, path: str, headers: HeadersLike = None, body: Any = b"", trailers: HeadersLike = None,
     timeout: float = 5.0, host_name: str = "",
 ) -> Future[Reply | None]:  # fmt: skip
-    """Ask a cluster of the host over HTTP; awaited it is a `Reply`, or None if there is no answer in `timeout` seconds.
+    """Send an HTTP request to a cluster, and await a `Reply`, or None if none arrives within `timeout` seconds.
 
-    The callout begins at once, also if it is awaited later. Raises: HostError, if the host knows no such cluster.
+    The callout begins at once, even if it is awaited later. Raises: HostError, if the host has no such cluster.
     """
     head = [(":method", method), (":path", path), (":authority", host_name or cluster)]
     future: Future[Reply | None] = Future()
@@ -208,7 +208,7 @@ def call(
     return future
 
 
-# Time: the host ticks for the plugin, in one period; what is due is done.
+# The host ticks for the plugin with a single period; each tick runs what is due.
 class _Clock:
     period = 0
     root = 0
@@ -220,7 +220,7 @@ sleeping: list[tuple[int, Future[None]]] = []
 
 
 def every(seconds: float) -> Callable[[F], F]:
-    """A decorator: run a function, plain or async, without arguments every so many seconds."""
+    """A decorator: call a function without arguments, plain or async, every so many seconds."""
 
     def decorate(function: F) -> F:
         repeated.append([int(seconds * 1e9), 0, function])
@@ -230,7 +230,7 @@ def every(seconds: float) -> Callable[[F], F]:
 
 
 def sleep(seconds: float) -> Future[None]:
-    """Wait: ``await sleep(0.1)``. The host's ticks say when it is over, so it may be a little late."""
+    """Wait: ``await sleep(0.1)``. It ends at a tick of the host, so it may take a little longer."""
     future: Future[None] = Future()
     sleeping.append((host.time_ns() + int(seconds * 1e9), future))
     set_period()
@@ -238,7 +238,7 @@ def sleep(seconds: float) -> Future[None]:
 
 
 def set_period() -> None:
-    """Ask for ticks as often as something is due."""
+    """Set the host's tick period to the shortest that is needed."""
     wanted = [period for period, _, _ in repeated]
     if sleeping:
         wanted.append(min(max(due - host.time_ns(), 1000000) for due, _ in sleeping))
@@ -251,7 +251,7 @@ def set_period() -> None:
 
 
 def tick(context: int) -> None:
-    """What is due is done."""
+    """Run everything that is due."""
     time = host.time_ns() + 500000
     for one in repeated:
         if time >= one[1]:
@@ -266,7 +266,7 @@ def tick(context: int) -> None:
 
 
 def start(function: Callable[[], Any], context: int) -> None:
-    """Run a function that belongs to no stream; what it raises is logged."""
+    """Call a function that belongs to no stream, and log what it raises."""
     try:
         result = function()
         if hasattr(result, "send"):
@@ -276,7 +276,7 @@ def start(function: Callable[[], Any], context: int) -> None:
 
 
 def run(coroutine: Coroutine[Any, Any, Any], context: int) -> Task:
-    """Run a coroutine; what it raises is logged."""
+    """Run a coroutine, and log what it raises."""
     task = Task(coroutine, context)
 
     def tell() -> None:
@@ -288,9 +288,9 @@ def run(coroutine: Coroutine[Any, Any, Any], context: int) -> Task:
 
 
 def create_task(coroutine: Coroutine[Any, Any, Any]) -> Task:
-    """Run a coroutine beside what runs now; what it raises is logged. It may be awaited. It ends with its stream.
+    """Run a coroutine concurrently, and log what it raises. The task may be awaited, and ends with its stream.
 
-    In `on_configure`, which cannot wait, it runs for the plugin: ``create_task(self.fetch_keys())``.
+    In `on_configure`, which cannot wait, the task belongs to the plugin: ``create_task(self.fetch_keys())``.
     """
     task = run(coroutine, now.context)
     if not task.done:

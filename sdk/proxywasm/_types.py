@@ -1,4 +1,4 @@
-"""What the SDK's functions take and handlers return, for type checkers alone: packed filters do not have this."""
+"""Types of the SDK's arguments and of handlers' results, for type checkers only: packed filters do not contain them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from proxywasm._messages import Response
 
 Data = Union[str, bytes]
-"""Bytes; text is in UTF-8."""
+"""Bytes, or text, which is encoded in UTF-8."""
 HeadersLike = Union[Mapping[str, str], Iterable[tuple[str, str]], None]
-"""A dict of headers, or pairs of name and value, or none."""
+"""A dict of headers, pairs of name and value, or None."""
 Answer = Union["Response", None, Awaitable[Union["Response", None]]]
-"""What a handler of headers or trailers returns: None to go on, a `Response` to answer, or it is ``async``."""
+"""The result of a handler of headers or trailers, which may be ``async``: None to continue, a `Response` to answer."""
 BodyAnswer = Union["Response", str, bytes, None]
-"""What a handler of a body's part returns: what to put in its place, a `Response` to answer, or None to leave it."""
+"""The result of a handler of a body's part: the replacement, a `Response` to answer, or None to leave it unchanged."""
 TcpAnswer = Union[str, bytes, bool, None]
-"""What a handler of a connection returns: what to put in the data's place, False to close it, or None to go on."""
+"""The result of a handler of a connection: the data's replacement, False to close it, or None to continue."""

@@ -30,25 +30,25 @@ if TYPE_CHECKING:
 
 __all__ = ["Redis", "RedisError", "RedisUnavailable"]
 
-REPLY = 9  # the buffer that has an answer
+REPLY = 9  # the buffer of a reply
 
 
 class RedisError(Exception):
-    """Redis answered a command with an error, whose words these are: ``WRONGTYPE Operation against a key …``."""
+    """Redis answered a command with an error; the message is Redis's: ``WRONGTYPE Operation against a key …``."""
 
 
 class RedisUnavailable(RedisError):
-    """There was no answer: no connection, none in time, or a wrong password."""
+    """No reply to a command: no connection, a timeout, or a wrong password."""
 
 
 class Redis:
-    """A client of a cluster of the host. Each command of Redis is a method, to be awaited: ``await redis.get("key")``.
+    """A client of a Redis cluster of the host. Each Redis command is a method to await: ``await redis.get("key")``.
 
-    Arguments are text, bytes or numbers. Answers are what Redis says: bytes (text with `decode_responses`), int, text of
-    a status such as ``"OK"``, None for nil, lists of those; a dict of ``hgetall``. Raises when awaited: RedisError.
+    Arguments are text, bytes or numbers. A reply is bytes (text with `decode_responses`), int, a status such as
+    ``"OK"`` as text, None for nil, or a list of those; for ``hgetall`` a dict. Raises when awaited: RedisError.
 
-    `cluster` is the host's name of it, `db` the number of the database (one for all clients of a cluster), `timeout` how
-    many seconds an answer may take. Raises at a command: HostError, if the host knows no such cluster.
+    `cluster` is its name in the host, `db` the number of the database (the same for all clients of a cluster), and
+    `timeout` the limit for a reply in seconds. A command raises HostError if the host has no such cluster.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Redis:
         self._plugins: set[int] = set()
 
     def execute(self, *command: Any) -> Future[Any]:
-        """Send a command: ``await redis.execute("CONFIG", "GET", "maxmemory")``. It is sent at once, awaited or not."""
+        """Send a command at once, awaited or not: ``await redis.execute("CONFIG", "GET", "maxmemory")``."""
         plugin = _callbacks.plugin_of(now.context)
         if plugin not in self._plugins:
             name = "%s?db=%d" % (self.cluster, self._db) if self._db else self.cluster
@@ -82,7 +82,10 @@ class Redis:
     def set(
         self, name: Any, value: Any, ex: int | None = None, px: int | None = None, nx: bool = False, xx: bool = False
     ) -> Future[Any]:
-        """Put a value: for `ex` seconds or `px` milliseconds, only if there is none (`nx`) or one (`xx`); "OK" or None."""
+        """Set a value, for `ex` seconds or `px` milliseconds if given; the reply is "OK" or None.
+
+        `nx` sets it only if the key has no value, `xx` only if it has one.
+        """
         command = ["SET", name, value]
         if ex is not None:
             command += ["EX", ex]
@@ -95,15 +98,15 @@ class Redis:
         return self.execute(*command)
 
     def delete(self, *names: Any) -> Future[Any]:
-        """Take keys away: how many there were."""
+        """Delete keys; the reply is the number of those that existed."""
         return self.execute("DEL", *names)
 
     def eval(self, script: str, numkeys: int, *keys_and_args: Any) -> Future[Any]:
-        """Run a script in Lua: what it returns."""
+        """Run a Lua script; the reply is its result."""
         return self.execute("EVAL", script, numkeys, *keys_and_args)
 
     def __getattr__(self, name: str) -> Callable[..., Future[Any]]:
-        """Each other command, by its name in small letters: ``redis.zadd("board", 3, "alice")``."""
+        """Any other command, by its name in lower case: ``redis.zadd("board", 3, "alice")``."""
         if name.startswith("_"):
             raise AttributeError(name)
 
@@ -113,12 +116,12 @@ class Redis:
         return command
 
 
-# Commands that are under way: (future, whether its answer is text, command), by their tokens.
+# Pending commands, by their tokens: (future, whether the reply is decoded to text, name of the command).
 waiting: dict[int, tuple[Future[Any], bool, Any]] = {}
 
 
 def encoded(command: Any) -> bytes:
-    """A command in RESP: an array of bulk strings. Raises: TypeError."""
+    """A command in RESP, as an array of bulk strings. Raises: TypeError."""
     out = [b"*%d\r\n" % len(command)]
     for word in command:
         if isinstance(word, str):
@@ -126,13 +129,13 @@ def encoded(command: Any) -> bytes:
         elif isinstance(word, (int, float)) and not isinstance(word, bool):
             word = str(word).encode()
         elif not isinstance(word, (bytes, bytearray)):
-            raise TypeError("a command of Redis has text, bytes and numbers, not %r" % (word,))
+            raise TypeError("the arguments of a Redis command are text, bytes or numbers, not %r" % (word,))
         out.append(b"$%d\r\n" % len(word) + word + b"\r\n")
     return b"".join(out)
 
 
 def decoded(data: bytes, at: int, text: bool) -> tuple[Any, int]:
-    """The value in RESP at a place, and where what follows it begins. Raises: ValueError."""
+    """The RESP value at `at`, and the position after it. Raises: ValueError."""
     end = data.find(b"\r\n", at)
     if end < 0:
         raise ValueError("an answer of Redis ends too early")
@@ -169,7 +172,7 @@ def answered(context: int, token: int, status: int, size: int) -> None:
     future, text, command = waiting.pop(token)
     try:
         if status:
-            raise RedisUnavailable("Redis gives no answer to %s" % command)
+            raise RedisUnavailable("no reply of Redis to %s" % command)
         value, _ = decoded(host.get_buffer(REPLY, 0, size), 0, text)
         if isinstance(value, RedisError):
             raise value
@@ -183,5 +186,5 @@ def answered(context: int, token: int, status: int, size: int) -> None:
 
 _callbacks.CALLBACKS["redis_call_response"] = answered
 _callbacks.need("redis_call_response")
-# Higress leaves a 1 as it is, where Envoy makes this of it: with headers that wait, the body waits, too.
+# Envoy treats a 1 as this action, so that the body waits with the headers; Higress does not.
 _callbacks.hold = _callbacks.STOP_ALL_AND_WATERMARK

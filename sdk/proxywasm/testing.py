@@ -1,6 +1,6 @@
-"""Filters under CPython, in unit tests and with a debugger: a small host, in memory. ::
+"""A small host in memory, to run filters under CPython in unit tests and with a debugger. ::
 
-    import my_filter                       # which registers
+    import my_filter                       # registers its filter
     from proxywasm.testing import Host
 
     def test_header():
@@ -9,8 +9,7 @@
         result = host.request("GET", "/", {"authorization": "t"})
         assert result.upstream_headers["x-user"] == "alice"
 
-It does what a request with its whole body needs. What a real host does besides, `proxywasm_host.testing` shows with the
-packed filter.
+It handles requests whose body arrives whole. Test everything else with the packed filter in `proxywasm_host.testing`.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ ROOT = 1
 
 
 class Result:
-    """What became of a request: what upstream got (None if nothing), and what the client got."""
+    """The outcome of a request: what upstream got (None if nothing), and what the client got."""
 
     def __init__(self) -> None:
         self.upstream_headers: dict[str, str] | None = None
@@ -40,9 +39,9 @@ class Result:
 
 
 class Host:
-    """A host with one filter. `http` has the answers of clusters: (status, headers, body), or None for no answer.
+    """A host with one filter. `http` has the replies of clusters: (status, headers, body), or None for no reply.
 
-    `upstream` is what upstream answers; `logs` are (level, message); `metrics` and `shared_data` are dicts.
+    `upstream` is upstream's response; `logs` has (level, message); `metrics` and `shared_data` are dicts.
     Raises: ValueError, if the filter refuses its configuration.
     """
 
@@ -83,7 +82,7 @@ class Host:
     # Requests
 
     def request(self, method: str, path: str, headers: dict[str, str] | None = None, body: bytes = b"") -> Result:
-        """Send a request through the filter, and upstream's answer back."""
+        """Send a request through the filter, and upstream's response back."""
         result = Result()
         self._streams += 1
         stream = self._streams
@@ -111,7 +110,7 @@ class Host:
         return result
 
     def _direction(self, stream: int, direction: int, body: bytes) -> bool:
-        """Headers and body of one direction; whether they go on."""
+        """Run the filter on the headers and body of one direction, and return whether they are sent on."""
         kind = "response" if direction else "request"
         self._buffers[direction] = b""
         self._held[direction] = bool(self._call(f"{kind}_headers", stream, len(self._maps[2 * direction]), int(not body)))
@@ -136,7 +135,7 @@ class Host:
             self._buffers[4] = body
             self._call("http_call_response", ROOT, token, len(self._maps[6]), len(body), 0)
 
-    # Hostcalls, as those of the module `_proxywasm`
+    # Hostcalls, with the names of the module `_proxywasm`
 
     def handlers(self, handlers: list[Any]) -> None:
         self.handlers_ = handlers

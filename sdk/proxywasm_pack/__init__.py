@@ -1,4 +1,4 @@
-"""`proxywasm pack`: a Python script as a WebAssembly module that any Proxy-Wasm host runs."""
+"""`proxywasm pack`: packs a Python script into a WebAssembly module that any Proxy-Wasm host runs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["RUNTIME", "ScriptError", "imports", "pack", "runtime"]
 
 LIBRARY = Path(__file__).parent / "library"
 REDIS = "proxywasm.redis"
-"""The module whose import makes a script one for Higress."""
-# What MicroPython has of its own.
+"""The module whose import makes a packed filter one for Higress."""
+# The modules built into the runtime.
 BUILT_IN = {
     "_hash", "_json", "_proxywasm", "_re", "array", "ubinascii", "ucollections", "builtins", "cmath", "deflate", "errno", "gc",
     "heapq", "io", "math", "micropython", "random", "struct", "sys", "time", "utime",
 }  # fmt: skip
-# What to write instead of a module that has no place in a filter.
+# What to write instead of a module that packed filters do not have.
 INSTEAD = {
     "asyncio": "async and await need no import; gather, sleep and create_task are in proxywasm",
     "logging": "use log of proxywasm, whose functions are the same",
@@ -32,17 +32,17 @@ INSTEAD = {
     "pathlib": "a filter has no files", "threading": "a filter runs in one thread: create_task runs what waits",
     "socket": "await self.call(…)", "grpc": "await self.grpc(…)", "subprocess": "a filter starts no programs",
 }  # fmt: skip
-# What stands in for `_proxywasm` in unit tests.
+# The modules that replace `_proxywasm` in unit tests.
 UNDER_CPYTHON = {"proxywasm._fake", "proxywasm._headers"}
 MEGABYTE = 1 << 20
 
 
 def pack(path: str | Path, heap: int = 16 * MEGABYTE, engine: str | None = None) -> bytes:
-    """The module of the script at `path`, with the modules beside it that it imports.
+    """The packed module of the script at `path` and of the modules in its folder that it imports.
 
-    `heap` is the most that its objects may take, in bytes; beyond it a handler meets a MemoryError. The script's top
-    level runs now, on one of the host's engines; requests meet what it left. The same script gives the same bytes.
-    Raises: ScriptError with file and line, OSError, EngineUnavailable.
+    `heap` limits the memory of its objects, in bytes; beyond it a handler gets a MemoryError. The script's top level
+    runs now, on one of the host's engines, and the filter starts in the state that it left. The same script always
+    gives the same bytes. Raises: ScriptError with file and line, OSError, EngineUnavailable.
     """
     path = Path(path).resolve()
     modules: dict[str, tuple[str, list[int] | None]] = {}
@@ -101,7 +101,7 @@ def _add(name: str, path: Path, folder: Path, modules: dict[str, tuple[str, list
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """The names of the modules that a source imports, with their lines; those of relative imports begin with a dot."""
+    """The names of the modules that a source imports, with their lines. Relative names begin with a dot."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -109,7 +109,7 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
             name = "." * node.level + (node.module or "")
             yield name, node.lineno
             if not node.level:
-                # What is imported may be a module itself.
+                # The imported name may be a module itself.
                 yield from ((f"{name}.{alias.name}", node.lineno) for alias in node.names if f"{name}.{alias.name}" == REDIS)
 
 
@@ -140,6 +140,6 @@ def _import(name: str, folder: Path, modules: dict[str, tuple[str, list[int] | N
     if instead:
         raise ScriptError(f"{where}: there is no module {name!r} for packed filters: {instead}")
     raise ScriptError(
-        f"{where}: there is no module {name!r} for packed filters: neither beside the script nor of the library, which "
+        f"{where}: there is no module {name!r} for packed filters, neither next to the script nor in the library, which "
         f"has {', '.join(have)}"
     )

@@ -1,11 +1,11 @@
-"""A filter in Python under CPython, in the whole of the host: as if it were an engine that runs the script itself.
+"""Runs a filter in Python under CPython in the complete host: an engine that runs the script itself.
 
-The script is imported, with a `proxywasm` of its own, so a debugger stops in it; its hostcalls go the way of all others,
-through a memory that is there for that. The fixture `proxywasm` of the plugin for pytest takes it as the engine
-``cpython``; so does `Harness(CPythonEngine())`, of ``module_of(path)``.
+Each VM imports the script with its own copy of `proxywasm`, so a debugger stops in it. Hostcalls take the same path as
+those of other engines, through a memory made for them. The fixture `proxywasm` of the pytest plugin accepts the engine
+``cpython``; `Harness(CPythonEngine())` loads ``module_of(path)``.
 
-What differs from the packed filter: each VM imports the script, at its start; nothing limits memory, recursion or
-time; and the digits of floats and the words of built-in exceptions are CPython's.
+Differences from the packed filter: each VM imports the script when it starts; nothing limits memory, recursion or
+time; and the digits of floats and the messages of built-in exceptions are CPython's.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from proxywasm_pack import REDIS, imports, runtime, wasm
 __all__ = ["CPythonEngine", "module_of"]
 
 SECTION = b"\x10proxywasm-script"  # a custom section: the size of its name, its name
-MEMORY = 64 << 20  # bytes; what a callback has put there is gone when the outermost one returns
+MEMORY = 64 << 20  # bytes; emptied when the outermost callback returns
 BEGIN = 1024
 CALLBACKS = {
     "proxy_on_vm_start": 1, "proxy_on_configure": 1, "proxy_on_context_create": None, "proxy_on_tick": None,
@@ -41,19 +41,19 @@ CALLBACKS = {
     "proxy_on_grpc_receive_trailing_metadata": None, "proxy_on_grpc_close": None, "proxy_on_foreign_function": None,
     "proxy_on_done": 1, "proxy_on_log": None, "proxy_on_delete": None, "proxy_on_redis_call_response": None,
 }  # fmt: skip
-"""The callbacks in the order of the SDK's handlers, and what a filter without a handler answers; None: no result."""
+"""The callbacks in the order of the SDK's handlers, with the result for a filter without a handler; None: no result."""
 NOT_FOUND, BAD_ARGUMENT, EMPTY = 1, 2, 7
 GONE_ON = "these headers have gone on, or are not there yet"
 
 
 def module_of(path: str | Path) -> bytes:
-    """What stands for the script at `path`, to be loaded on a `CPythonEngine`."""
+    """A module that names the script at `path`, for a `CPythonEngine` to load."""
     path = Path(path).resolve()
     return runtime(redis=_wants_redis(path, set())) + _section(SECTION + str(path).encode())
 
 
 def _wants_redis(path: Path, seen: set[Path]) -> bool:
-    """Whether a script imports what needs Redis, or a module beside it does."""
+    """Whether a script, or a module in its folder that it imports, uses Redis."""
     seen.add(path)
     names = {name for name, _ in imports(ast.parse(path.read_bytes()))}
     beside = {path.parent / f"{name}.py" for name in names} - seen
@@ -65,7 +65,7 @@ def _section(content: bytes) -> bytes:
 
 
 class CPythonEngine:
-    """An engine for what `module_of` gives, and nothing else."""
+    """An engine that accepts only the modules of `module_of`."""
 
     name: ClassVar[str] = "cpython"
     priority: ClassVar[int] = 0
@@ -76,14 +76,14 @@ class CPythonEngine:
     module_of = staticmethod(module_of)
 
     def compile(self, bytecode: bytes) -> Script:
-        """Raises: InvalidModule, for another module."""
+        """The script that a module of `module_of` names. Raises: InvalidModule, for any other module."""
         for number, content in wasm.sections(bytecode):
             if number == 0 and content.startswith(SECTION):
                 return Script(Path(content.removeprefix(SECTION).decode()), bytecode[: -len(_section(content))])
         raise InvalidModule("the engine cpython runs scripts in Python, not WebAssembly: give it a .py")
 
     def deserialise(self, compiled: bytes) -> Script:
-        """Never: nothing compiled is kept. Raises: InvalidModule."""
+        """Raises: InvalidModule, always: nothing compiled is stored."""
         raise InvalidModule("the engine cpython keeps nothing compiled")
 
 
@@ -113,7 +113,7 @@ class Script:
 
 
 class Room:
-    """The memory: what host and script hand to each other, one after the other."""
+    """The memory through which host and script pass data to each other, allocated in order."""
 
     def __init__(self) -> None:
         self.data = bytearray(MEMORY)
@@ -132,7 +132,7 @@ class Room:
 
 
 class Running:
-    """A script that was imported, and its callbacks."""
+    """An instance: an imported script and its callbacks."""
 
     def __init__(self, functions: Sequence[HostFunction]) -> None:
         self.memory = Room()
@@ -140,7 +140,7 @@ class Running:
         self._inside = 0
 
     def run(self, path: Path) -> None:
-        """Import the script, with modules of its own beside it."""
+        """Import the script, and its own copies of the modules in its folder."""
         with _own_modules(path.parent, self.hostcalls):
             spec = importlib.util.spec_from_file_location(path.stem, path)
             assert spec is not None
@@ -177,7 +177,10 @@ class Running:
 
 @contextmanager
 def _own_modules(folder: Path, hostcalls: Hostcalls) -> Iterator[None]:
-    """Imports find the SDK anew, whose hostcalls are these; those of before are as they were afterwards."""
+    """While active, imports make new copies of the SDK, which use `hostcalls`, and of the modules in `folder`.
+
+    Afterwards `sys.modules` is as it was before.
+    """
     before = dict(sys.modules)
     for name, module in before.items():
         file = getattr(module, "__file__", None) or ""
@@ -211,7 +214,7 @@ def _text(data: bytes) -> str:
 
 
 class Hostcalls:
-    """What `_proxywasm` is in a packed filter: the ABI as functions."""
+    """The hostcalls as functions, like those of the module `_proxywasm` in a packed filter."""
 
     def __init__(self, memory: Room, calls: dict[str, Callable[..., Any]]) -> None:
         self._memory = memory
@@ -235,7 +238,7 @@ class Hostcalls:
             lines.append(f'  File "{name}", line {frame.lineno}, in {frame.name}')
         return "\n".join([*lines, *(line.rstrip() for line in traceback.format_exception_only(type(error), error))])
 
-    # -- The way of every hostcall -------------------------------------------------------------------------------
+    # -- Making a hostcall ---------------------------------------------------------------------------------------
 
     def _put(self, data: Any) -> tuple[int, int]:
         content = data.encode() if isinstance(data, str) else bytes(data)
@@ -244,7 +247,7 @@ class Hostcalls:
         return at, len(content)
 
     def _call(self, name: str, *arguments: Any, fine: Sequence[int] = ()) -> int:
-        """Call it; data become an address and a size. Returns a status of `fine`, or 0. Raises: the SDK's error."""
+        """Call it, with data as address and size, and return 0 or a status in `fine`. Raises: the SDK's error."""
         words: list[int] = []
         for one in arguments:
             words.extend([one] if isinstance(one, int) else self._put(one))
@@ -267,7 +270,7 @@ class Hostcalls:
         return self._word(at, form)
 
     def _data(self, name: str, *arguments: Any, more: Sequence[int] = (), fine: Sequence[int] = ()) -> bytes | None:
-        """What a hostcall gives out; None for a status of `fine`, or where it gives nothing."""
+        """The data that a hostcall returns; None for a status in `fine`, or if it returns no data."""
         at, size = self._room(), self._room()
         if self._call(name, *arguments, at, size, *more, fine=fine) or not self._word(at):
             return None

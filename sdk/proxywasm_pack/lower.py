@@ -1,4 +1,4 @@
-"""Python as people write it, in terms of what MicroPython knows. Works on the syntax tree of CPython."""
+"""Rewrites a script in the Python that MicroPython supports, by transforming CPython's syntax tree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from proxywasm_pack.snapshot import ScriptError
 
 __all__ = ["lower"]
 
-# Modules that say something about types only: nothing of them is needed when a script runs.
+# Modules for type annotations, of which nothing is needed when a script runs.
 TYPES_ONLY = {"typing", "__future__", "abc", "collections.abc", "typing_extensions"}
 # Methods that MicroPython's str, bytes, int and list lack: `x.method(…)` becomes a function of library/_lowered.py.
 METHODS = {
@@ -20,7 +20,7 @@ METHODS = {
     "isdecimal", "isnumeric", "isidentifier", "expandtabs", "translate", "bit_length", "bit_count", "center",
     "isascii", "tobytes",
 }  # fmt: skip
-# Parameters of built-in functions and methods, which MicroPython takes by place alone, and what stands for one left out.
+# Parameters of built-in functions and methods, which MicroPython accepts by position only.
 PARAMETERS = {
     "int": ["x", "base"], "sum": ["iterable", "start"], "enumerate": ["iterable", "start"], "round": ["number", "ndigits"],
     "str": ["object", "encoding", "errors"],
@@ -38,9 +38,9 @@ EXCEPTIONS = {
 
 @lru_cache(64)
 def lower(source: str, name: str) -> tuple[str, list[int]]:
-    """The source in terms of MicroPython, and for each of its lines the line of the author's.
+    """The source rewritten for MicroPython, and for each of its lines the author's line.
 
-    Raises: ScriptError, with file and line, if there is no way.
+    Raises: ScriptError, with file and line, for code that cannot be rewritten.
     """
     try:
         tree = ast.parse(source, name)
@@ -70,9 +70,9 @@ def _name(text: str) -> ast.expr:
 
 
 def _by_place(node: ast.Call, names: list[str]) -> None:
-    """Make arguments by name ones by place."""
+    """Turn keyword arguments into positional ones."""
     given = {k.arg: k.value for k in node.keywords}
-    # What has more by place is another function: re.split(pattern, text, maxsplit=1).
+    # A call with more positional arguments is of another function: re.split(pattern, text, maxsplit=1).
     if not given or not given.keys() <= set(names[len(node.args) :]):
         return
     last = max(names.index(name) for name in given if name is not None)
@@ -82,7 +82,7 @@ def _by_place(node: ast.Call, names: list[str]) -> None:
 
 
 def _with_bool(kinds: ast.expr) -> ast.expr:
-    """The types that isinstance is asked for: bool is an int."""
+    """The types for isinstance, with bool next to int: MicroPython's bool is not an int."""
     if isinstance(kinds, ast.Name) and kinds.id == "int":
         return _name("(int, bool)")
     if isinstance(kinds, ast.Tuple) and any(isinstance(kind, ast.Name) and kind.id == "int" for kind in kinds.elts):
@@ -91,7 +91,7 @@ def _with_bool(kinds: ast.expr) -> ast.expr:
 
 
 def _wrong(pattern: str | bytes, flags: re.RegexFlag) -> str:
-    """What is wrong with a pattern."""
+    """The error in a pattern, or an empty string."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -102,7 +102,7 @@ def _wrong(pattern: str | bytes, flags: re.RegexFlag) -> str:
 
 
 def _without_types(base: ast.expr) -> ast.expr:
-    """``Base`` of ``Base[int]``; an index, as in ``bases[0]``, stays."""
+    """``Base`` for ``Base[int]``; an index, as in ``bases[0]``, stays."""
     types = isinstance(base, ast.Subscript) and not isinstance(base.slice, ast.Constant)
     return base.value if isinstance(base, ast.Subscript) and types else base
 
@@ -112,7 +112,7 @@ def _call(function: str, *arguments: ast.expr) -> ast.Call:
 
 
 class Field:
-    """A field of a dataclass: whether it is an argument, what its argument says, and what is made of it."""
+    """A field of a dataclass: whether ``__init__`` has it as an argument, that argument, and the value it sets."""
 
     def __init__(self, name: str, value: ast.expr | None, keyword: bool) -> None:
         self.name = name
@@ -132,7 +132,7 @@ class Field:
 
 
 class Lowering(ast.NodeTransformer):
-    """One visit for each thing that MicroPython does in another way."""
+    """Rewrites each construct that MicroPython lacks or treats differently."""
 
     def __init__(self, name: str, enumerations: bool) -> None:
         self.name = name
@@ -166,7 +166,7 @@ class Lowering(ast.NodeTransformer):
                     del node.lineno
         return body
 
-    # Annotations, decorators, imports that say something about types
+    # Annotations, decorators, imports for types
 
     def visit_FunctionDef(self, node: Any) -> Any:
         self.generic_visit(node)
@@ -423,7 +423,7 @@ class Lowering(ast.NodeTransformer):
         return node
 
     def check_pattern(self, node: ast.expr) -> None:
-        """A regular expression that is written out is right, and is none that packed filters lack."""
+        """Check a literal pattern. Raises: ScriptError, if it is wrong or uses what packed filters lack."""
         if not isinstance(node, ast.Constant) or not isinstance(node.value, str | bytes):
             return
         wrong = [_wrong(node.value, flags) for flags in (re.RegexFlag(0), re.VERBOSE)]
@@ -480,7 +480,7 @@ class Lowering(ast.NodeTransformer):
         return out
 
     def pattern(self, p: ast.pattern, e: str) -> tuple[list[str], list[tuple[str, str]]]:
-        """Conditions, and the names that are bound: (name, expression)."""
+        """The conditions of a pattern, and the names that it binds: (name, expression)."""
         if isinstance(p, ast.MatchValue):
             return [f"{e} == {ast.unparse(p.value)}"], []
         if isinstance(p, ast.MatchSingleton):
@@ -533,7 +533,7 @@ class Lowering(ast.NodeTransformer):
             return tests, names
         raise self.refuse(p, "this pattern", "write it with if")
 
-    # What has no way
+    # Constructs that cannot be rewritten
 
     def visit_TryStar(self, node: Any) -> Any:
         raise self.refuse(node, "except*", "catch the exceptions one by one")

@@ -1,4 +1,4 @@
-"""A module whose memory is what it is after a script's top level has run: it starts at once, with everything loaded."""
+"""Snapshots: modules whose memory is that after the top level of a script has run, so that they start at once."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["ScriptError", "snapshot"]
 LOG, ADDRESS_OF_TIME = "proxy_log", "proxy_get_current_time_nanoseconds"
 HIDDEN = {b"_initialize", b"pw_run", b"pw_file", b"pw_heap_limit"}
 EXPORTS, GLOBALS, MEMORY, DATA, DATA_COUNT, CUSTOM = 7, 6, 5, 11, 12, 0
-GAP = 24  # zeros within one segment: a segment of its own costs some bytes as well
+GAP = 24  # zeros kept within one segment, since another segment costs some bytes as well
 
 
 class ScriptError(ModuleError):
-    """A script cannot be packed; the message says where, and what to write instead."""
+    """A script cannot be packed. The message says where, and what to write instead."""
 
 
 def snapshot(
     runtime: bytes, files: Iterable[tuple[str, str]], statements: str, heap: int, engine: str | None = None
 ) -> bytes:
-    """The module after it ran `statements`, which may import `files` (path, source).
+    """The module `runtime` after it has run `statements`, which may import `files` (path, source).
 
-    `heap` is the most that Python objects may take, in bytes. Raises: ScriptError with the traceback; EngineUnavailable.
+    `heap` limits the memory of Python objects, in bytes. Raises: ScriptError with the traceback; EngineUnavailable.
     """
     output: list[str] = []
     memory: Any = None

@@ -1,7 +1,7 @@
-"""The module in which packed scripts run, with Redis callouts or without them.
+"""The module in which packed scripts run, with or without Redis callouts.
 
-`runtime.wasm` imports Higress's hostcalls for Redis, which other hosts refuse. So a script that does not ask for them gets
-a module that has functions of its own in their place; one that does says that it is for Higress (ABI 0.2.100).
+`runtime.wasm` imports Higress's hostcalls for Redis, which other hosts refuse. For a script that does not use Redis,
+functions in the module replace them; for one that does, the module declares that it is for Higress (ABI 0.2.100).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STANDARD, HIGRESS, CALLBACK = b"proxy_abi_version_0_2_1", b"proxy_abi_version_0_
 
 @cache
 def runtime(*, redis: bool) -> bytes:
-    """The module, which imports what Redis callouts need if `redis`."""
+    """The module, with the imports for Redis callouts if `redis`."""
     change = _for_higress if redis else _without_redis
     return wasm.module(change(list(wasm.sections(RUNTIME.read_bytes()))))
 
@@ -36,7 +36,7 @@ def _for_higress(sections: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
 
 
 def _without_redis(sections: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
-    """The last imports become the first functions, so all others keep their numbers."""
+    """Replace the last imports by the first functions, so that all others keep their numbers."""
     imports = wasm.imports(dict(sections)[IMPORTS])
     kept, gone = imports[: -len(REDIS)], imports[-len(REDIS) :]
     assert [name for name, _, _ in gone] == REDIS, "the last imports of runtime.wasm are those for Redis"

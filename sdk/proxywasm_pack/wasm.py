@@ -1,4 +1,4 @@
-"""The binary format of WebAssembly, as far as packing needs it: numbers, sections, data segments."""
+"""The parts of WebAssembly's binary format that packing needs: numbers, sections, data segments."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def signed(value: int) -> bytes:
 
 
 def read_unsigned(data: bytes, at: int) -> tuple[int, int]:
-    """The number at `at`, and where the next byte is."""
+    """The number at `at`, and the position after it."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -52,7 +52,7 @@ def read_unsigned(data: bytes, at: int) -> tuple[int, int]:
 
 
 def read_signed(data: bytes, at: int) -> tuple[int, int]:
-    """The signed number at `at`, and where the next byte is."""
+    """The signed number at `at`, and the position after it."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -64,7 +64,7 @@ def read_signed(data: bytes, at: int) -> tuple[int, int]:
 
 
 def sections(module: bytes) -> Iterator[tuple[int, bytes]]:
-    """Number and content of each section."""
+    """The number and content of each section."""
     at = 8
     while at < len(module):
         number = module[at]
@@ -74,7 +74,7 @@ def sections(module: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def module(sections: Iterable[tuple[int, bytes]]) -> bytes:
-    """The module of these sections."""
+    """A module with these sections."""
     return b"\0asm\1\0\0\0" + b"".join(
         bytes([number]) + unsigned(len(content)) + content for number, content in sections
     )
@@ -88,12 +88,12 @@ def data_section(segments: list[tuple[int, bytes]]) -> bytes:
 
 
 def vector(items: Sequence[bytes]) -> bytes:
-    """Items with their count before them, as most sections are."""
+    """Items after their count, the form of most sections."""
     return unsigned(len(items)) + b"".join(items)
 
 
 def prepended(section: bytes, items: Sequence[bytes]) -> bytes:
-    """A section with more items, before those it has."""
+    """A section with more items before its own."""
     count, at = read_unsigned(section, 0)
     return unsigned(count + len(items)) + b"".join(items) + section[at:]
 
@@ -104,7 +104,7 @@ def _name(section: bytes, at: int) -> tuple[bytes, int]:
 
 
 def imports(section: bytes) -> list[tuple[bytes, int, bytes]]:
-    """The imports of a section of functions alone: name, number of the type, and the entry itself."""
+    """The imports in a section that imports only functions: name, number of the type, and the whole entry."""
     count, at = read_unsigned(section, 0)
     out = []
     for _ in range(count):
@@ -118,7 +118,7 @@ def imports(section: bytes) -> list[tuple[bytes, int, bytes]]:
 
 
 def exports(section: bytes, renamed: Mapping[bytes, bytes | None]) -> bytes:
-    """An export section in which some have another name, or are not there (None)."""
+    """An export section with some exports renamed, or removed (None)."""
     count, at = read_unsigned(section, 0)
     kept = []
     for _ in range(count):

@@ -119,7 +119,7 @@ def test_memory_is_flat(script):
     ("source", "words"),
     [
         ("import proxywasm\nx = 1 / 0\n", '  File "filter.py", line 2, in <module>\nZeroDivisionError: divide by zero'),
-        ("import proxywasm\n\nimport polars\n", "filter.py:3: there is no module 'polars' for packed filters: neither beside"),
+        ("import proxywasm\n\nimport polars\n", "filter.py:3: there is no module 'polars' for packed filters, neither next to"),
         ("import logging\n", "filter.py:1: there is no module 'logging' for packed filters: use log of proxywasm"),
         ("from os import environ\n", "filter.py:1: there is no module 'os' for packed filters: a filter has no files"),
         ("def f(:\n", "filter.py:1: invalid syntax"),

@@ -1,4 +1,4 @@
-# What lowered scripts call: methods and functions of Python that MicroPython lacks.
+# Methods and functions of Python that MicroPython lacks, for rewritten scripts to call.
 MISSING = object()
 TYPE_CHECKING = False
 
@@ -102,7 +102,7 @@ def format(value, spec=""):
 
 
 def grouped(value, spec):
-    """A float with commas: the digits first, then how wide it is."""
+    """A float with commas: first the digits, then the padding."""
     before, after = spec.split(",")
     digits = before.lstrip("+- ")
     sign = before[: len(before) - len(digits)] if before[:1] in ("+", "-", " ") else ""

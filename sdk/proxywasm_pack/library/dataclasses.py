@@ -1,4 +1,4 @@
-# The decorator is made into plain methods when a script is packed; these are for what is asked later.
+# Packing a script replaces the decorator by plain methods; these functions work on the instances at run time.
 class FrozenInstanceError(AttributeError):
     pass
 

@@ -1,4 +1,4 @@
-# Dates and times of the proleptic Gregorian calendar. There are no zones but UTC and fixed offsets; local time is UTC.
+# Dates and times of the proleptic Gregorian calendar. The only zones are UTC and fixed offsets; local time is UTC.
 from time import time_ns
 
 MINYEAR, MAXYEAR = 1, 9999
@@ -41,7 +41,7 @@ def _from_ordinal(n):
 
 
 def _divided(a, b):
-    """a / b, to the nearest; of two, the even one."""
+    """a / b, rounded half to even."""
     whole, rest = divmod(a, b)
     twice = 2 * rest
     return whole + (twice > b or twice == b and whole & 1) if b > 0 else whole + (twice < b or twice == b and whole & 1)

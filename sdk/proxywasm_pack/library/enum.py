@@ -1,5 +1,5 @@
-# `class Colour(Enum)` is made into `Colour = _complete(Colour)` when a script is packed: what the name then stands for
-# gives the members. Members of IntEnum, IntFlag and StrEnum are numbers and text.
+# Packing a script adds the decorator `_lowered.enumeration` to each `class Colour(Enum)`, so that the name refers to a
+# `_Kind`. Members of IntEnum, IntFlag and StrEnum are numbers and text.
 class Enum:
     pass
 
@@ -32,7 +32,7 @@ def unique(kind):
 
 
 class _Kind:
-    """What the name of an enumeration stands for: calling looks a value up, iterating gives the members."""
+    """The object that an enumeration's name refers to: calling it looks up a value, iterating yields the members."""
 
     def __init__(self, kind, flag):
         self.__name__ = kind.__name__
@@ -141,7 +141,7 @@ def _complete(kind):
     for name in kind._names:
         value = getattr(kind, name)
         if isinstance(value, auto) or value is auto:
-            # of flags, the next bit after the highest
+            # for flags, the bit after the highest
             value = name.lower() if text else 1 << len(bin(highest)) - 2 if flag and highest else last + 1
         if isinstance(value, int):
             last = value

@@ -2,7 +2,7 @@ from collections import namedtuple
 
 
 class _Bound:
-    """A callable that is a method when it is found in a class."""
+    """A callable that becomes a method when accessed on an instance."""
 
     def __get__(self, instance, kind):
         return self if instance is None else partial(self, instance)

@@ -55,7 +55,7 @@ def dumps(value, skipkeys=False, ensure_ascii=True, indent=None, separators=None
     fallback = default or _refuse
 
     def other(one):
-        # A member of an enumeration of numbers or text is one.
+        # A member of an enumeration of numbers or text is encoded as its value.
         return one.value if getattr(one, "_is_value", False) else fallback(one)
 
     return _json.dumps(_sorted(value) if sort_keys else value, item, key, indent, ensure_ascii, other)

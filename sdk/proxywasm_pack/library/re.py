@@ -1,4 +1,4 @@
-# Patterns are compiled here to numbers, which the runtime's module `_re` matches (runtime/port/regex.c says how).
+# Patterns are compiled here to numbers, which the runtime's module `_re` matches (runtime/port/regex.c describes them).
 from array import array
 
 import _re
@@ -45,7 +45,7 @@ def _complement(ranges):
 
 
 class Parser:
-    """The tree of a pattern: tuples whose first item is the kind of node."""
+    """Parses a pattern to a tree: tuples whose first item is the kind of node."""
 
     def __init__(self, pattern, flags):
         self.pattern = pattern
@@ -56,7 +56,7 @@ class Parser:
         self.names = {}
         self.groups = 0
         self.open = []
-        self.behind = None  # how many groups there were before the look-behind that is read
+        self.behind = None  # the number of groups before the look-behind that is being read
         self.widths = {}
         self.outer = {}  # the groups around a group
         self.flags = flags
@@ -126,7 +126,7 @@ class Parser:
         return ("sequence", nodes)
 
     def times(self):
-        """How often the node before is repeated, if that is said here."""
+        """The bounds of the repetition that begins here; None if none does."""
         c = self.peek()
         if c in "*+?":
             self.at += 1
@@ -215,7 +215,7 @@ class Parser:
         return ("group", number, node)
 
     def scoped(self, flags, begin):
-        """The flags that (?i-m:…) says; (?:…) says none."""
+        """`flags` changed as (?i-m:…) requires; (?:…) changes none."""
         on = True
         while not self.take(":"):
             c = self.peek()
@@ -272,7 +272,7 @@ class Parser:
         return self.character(self.code(c, begin), flags)
 
     def code(self, c, begin):
-        """The character of an escape that is one, whose backslash is at `begin`."""
+        """The character that an escape stands for, whose backslash is at `begin`."""
         if c == "0":
             digits = ""
             while len(digits) < 2 and self.peek() and self.peek() in "01234567":
@@ -323,7 +323,7 @@ class Parser:
         return self.ranges(ranges, categories, flags, negated)
 
     def member(self, categories):
-        """A character of a set, None for a category, which is added to `categories`."""
+        """A character of a set; None for a category, which is added to `categories`."""
         begin, c = self.at, self.peek()
         self.at += 1
         if c != "\\":
@@ -365,7 +365,7 @@ class Parser:
         return ("set", mark | (NEGATED if negated else 0), bits, beyond)
 
     def width(self, node):
-        """The fewest and the most characters of what a node matches."""
+        """The minimum and maximum number of characters that a node matches."""
         kind = node[0]
         if kind in ("char", "any", "all", "set"):
             return 1, 1
@@ -390,7 +390,7 @@ class Parser:
         return sum(lows), ENDLESS if ENDLESS in highs else sum(highs)
 
     def program(self):
-        """The numbers of the tree."""
+        """The tree compiled to numbers."""
         self.out = [0, 1 if self.is_text else 0]
         self.slots = 2 * self.groups
         self.emit(self.tree)
@@ -452,13 +452,13 @@ class Parser:
         self.out[begin + 3] = len(self.out)
 
     def split(self):
-        """A choice whose first way is what follows; where it is."""
+        """Add a choice whose first branch follows it, and return its position."""
         at = len(self.out)
         self.out += [SPLIT, at + 3, 0]
         return at
 
     def leave(self, split, way):
-        """Make the other way of a choice go on here; of a lazy one it comes first."""
+        """Make the second branch of a choice begin here. A lazy choice tries this branch first."""
         self.out[split + 2] = len(self.out)
         if way == LAZY:
             self.out[split + 1], self.out[split + 2] = self.out[split + 2], self.out[split + 1]
@@ -658,7 +658,7 @@ class Pattern:
 
 
 def _template(text, pattern):
-    """What is put in the place of a match: parts of text, and numbers of groups."""
+    """The parts of a replacement: text, and numbers of groups."""
     if isinstance(text, (bytes, bytearray)):
         if b"\\" not in text:
             return [bytes(text)]

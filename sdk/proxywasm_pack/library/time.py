@@ -1,4 +1,4 @@
-# The clock is the host's; what MicroPython's module lacks is added. monotonic() and its like go as that clock does.
+# The clock is the host's, also for monotonic() and the like. This adds what MicroPython's module lacks.
 from utime import mktime, time, time_ns
 from utime import gmtime as _gmtime
 

@@ -1,5 +1,5 @@
 // The ABI of Proxy-Wasm 0.2.1 as C sees it: what the module imports. Statuses are those of the ABI; 0 is success.
-// What a call gives out is in memory that the host asked of proxy_on_memory_allocate; the caller frees it.
+// Returned data is in memory that the host allocated by proxy_on_memory_allocate; the caller frees it.
 #include <stddef.h>
 #include <stdint.h>
 
@@ -45,8 +45,8 @@ IMPORT(proxy_get_metric, uint32_t metric, uint64_t *value);
 IMPORT(proxy_call_foreign_function, DATA(name), DATA(argument), OUT(result));
 IMPORT(proxy_set_effective_context, uint32_t context);
 IMPORT(proxy_done, void);
-// Higress's, for scripts that import proxywasm.redis. The packer takes them away from all others (proxywasm_pack/variants.py),
-// for which they have to be the last imports: what calls them is the end of modproxywasm.c.
+// Higress's, for scripts that import proxywasm.redis. The packer removes them for all others (proxywasm_pack/variants.py).
+// That requires them to be the last imports, so the code that calls them is at the end of modproxywasm.c.
 IMPORT(proxy_redis_init, DATA(cluster), DATA(username), DATA(password), uint32_t timeout);
 IMPORT(proxy_redis_call, DATA(cluster), DATA(command), uint32_t *token);
 

@@ -27,8 +27,8 @@ static const uint64_t cube_roots[80] = {
     0x28db77f523047d84, 0x32caab7b40c72493, 0x3c9ebe0a15c9bebc, 0x431d67c49c100d4c,
     0x4cc5d4becb3e42b6, 0x597f299cfc657e2a, 0x5fcb6fab3ad6faec, 0x6c44198c4a475817,
 };
-// Those of the square roots of the first 16 primes: where SHA-512 and SHA-384 begin; the upper halves of the first 8 are
-// where SHA-256 begins, the lower halves of the last 8 SHA-224.
+// Those of the square roots of the first 16 primes: the initial values of SHA-512 and SHA-384. The upper halves of the
+// first 8 are those of SHA-256, the lower halves of the last 8 those of SHA-224.
 static const uint64_t square_roots[16] = {
     0x6a09e667f3bcc908, 0xbb67ae8584caa73b, 0x3c6ef372fe94f82b, 0xa54ff53a5f1d36f1,
     0x510e527fade682d1, 0x9b05688c2b3e6c1f, 0x1f83d9abfb41bd6b, 0x5be0cd19137e2179,

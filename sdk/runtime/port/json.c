@@ -1,5 +1,5 @@
 // The module `_json`: loads(text), dumps(value, item_separator, key_separator, indent, ensure_ascii, default), after RFC 8259
-// and in the way of CPython, with its words for what is wrong: ValueError(words, place).
+// with the behaviour and the error messages of CPython: ValueError(message, position).
 #include <math.h>
 #include <string.h>
 
@@ -94,7 +94,7 @@ static mp_obj_t read_string(reader *r) {
                     r->at = back;
                 }
             }
-            // MicroPython's text is UTF-8, which has no half of a pair.
+            // MicroPython's text is UTF-8, which cannot have half of a surrogate pair.
             vstr_add_char(&v, code >= 0xd800 && code < 0xe000 ? 0xfffd : code);
         } else if (c < 0) {
             refuse(r, "Unterminated string starting at", open);
@@ -298,7 +298,7 @@ static void write_float(writer *w, mp_obj_t value) {
     }
 }
 
-// What a value is, also if its class is derived: MP_OBJ_NULL if it is none of that type.
+// A value as one of that type, also if its class is derived; MP_OBJ_NULL if it is not of that type.
 static mp_obj_t as(mp_obj_t value, const mp_obj_type_t *type) {
     return mp_obj_is_exact_type(value, type) ? value : mp_obj_cast_to_native_base(value, MP_OBJ_FROM_PTR(type));
 }

@@ -1,5 +1,5 @@
-// The module around MicroPython: memory, what is packed in, and the callbacks of the ABI, each of which calls the
-// Python function of its number in `pw_handlers` (see modproxywasm.c), or answers what a filter without it would.
+// The module around MicroPython: memory, packed files, and the callbacks of the ABI. Each callback calls the Python
+// function of its number in `pw_handlers` (see modproxywasm.c), or returns the result for a filter without it.
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,7 +24,7 @@
 static char line[1024];
 static size_t line_size;
 
-// What is printed is logged, line by line, at level info.
+// Printed text is logged, line by line, at level info.
 void pw_out(const char *text, unsigned long size) {
     while (size--) {
         char c = *text++;
@@ -49,8 +49,8 @@ uint64_t pw_now(void) {
 
 // Memory ---------------------------------------------------------------------------------------------------------
 
-// A collector that looks for pointers does not see those in locals of WebAssembly. So nothing is collected while Python
-// runs: the heap grows by another area, and is collected between two callbacks.
+// A collector that scans for pointers cannot find those in WebAssembly's locals. So while Python runs, the heap only
+// grows by another area; it is collected between two callbacks.
 static int collect_soon;
 static size_t heap_limit = 16 * 1024 * 1024;
 
@@ -92,7 +92,7 @@ void nlr_jump_fail(void *value) {
     __builtin_trap();
 }
 
-// What is packed in ----------------------------------------------------------------------------------------------
+// Packed files ---------------------------------------------------------------------------------------------------
 
 typedef struct file {
     struct file *next;
@@ -136,7 +136,7 @@ mp_import_stat_t mp_import_stat(const char *path) {
 static mp_obj_t no_open(size_t count, const mp_obj_t *arguments, mp_map_t *names) { mp_raise_OSError(2); }
 MP_DEFINE_CONST_FUN_OBJ_KW(mp_builtin_open_obj, 1, no_open);
 
-// For the packer: a source file that can be imported. The memory of both is taken over, text must stay.
+// For the packer: adds a source file for imports. The file takes ownership of `text`.
 EXPORT(pw_file) void pw_file(const char *path, size_t path_size, char *text, size_t text_size) {
     file *f = malloc(sizeof *f + path_size + 1);
     memcpy(f->path, path, path_size);
@@ -159,7 +159,7 @@ static void forget_files(void) {
     }
 }
 
-// What is free is zero, so that a snapshot has only what is used.
+// Free memory becomes zero, so that a snapshot contains only used memory.
 static void clean_heap(void) {
     for (mp_state_mem_area_t *area = &MP_STATE_MEM(area); area; area = area->next) {
         size_t blocks = area->gc_alloc_table_byte_len * 4;
@@ -172,7 +172,7 @@ static void clean_heap(void) {
     memset(MP_STATE_THREAD(pystack_start), 0, MP_STATE_THREAD(pystack_end) - MP_STATE_THREAD(pystack_start));
 }
 
-// For the packer: runs the statements of `text`. 1 if all went well; if not, the traceback was logged.
+// For the packer: runs the statements in `text`. Returns 1 on success, else logs the traceback.
 EXPORT(pw_run) int pw_run(const char *text, size_t size, int last) {
     start_python();
     mp_stack_ctrl_init();
@@ -201,7 +201,7 @@ EXPORT(pw_run) int pw_run(const char *text, size_t size, int last) {
 
 // Callbacks ------------------------------------------------------------------------------------------------------
 
-// The numbers of the callbacks are their places in the list that `_proxywasm.handlers` takes.
+// The number of a callback is its position in the list that is passed to `_proxywasm.handlers`.
 enum {
     ON_VM_START, ON_CONFIGURE, ON_CONTEXT_CREATE, ON_TICK, ON_QUEUE_READY, ON_NEW_CONNECTION, ON_DOWNSTREAM_DATA,
     ON_UPSTREAM_DATA, ON_DOWNSTREAM_CLOSE, ON_UPSTREAM_CLOSE, ON_REQUEST_HEADERS, ON_REQUEST_BODY, ON_REQUEST_TRAILERS,
@@ -230,7 +230,7 @@ static uint32_t call(int number, uint32_t otherwise, int count, uint32_t a, uint
         }
         nlr_pop();
     } else {
-        // The SDK answers for what a filter raises; this is for what it cannot.
+        // The SDK handles the exceptions of filters; this one has escaped from it.
         mp_obj_print_exception(&mp_plat_print, (mp_obj_t)nlr.ret_val);
     }
     if (collect_soon) {

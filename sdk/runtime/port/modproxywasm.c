@@ -35,7 +35,7 @@ static data bytes_of(mp_obj_t o) {
 
 #define GIVE(d) (d).at, (d).size
 
-// What is not UTF-8 is taken for Latin-1, as HTTP has it.
+// Bytes that are not UTF-8 are read as Latin-1, HTTP's historical encoding.
 static mp_obj_t text(const char *at, size_t size) {
     if (utf8_check((const byte *)at, size)) {
         return mp_obj_new_str_copy(&mp_type_str, (const byte *)at, size);
@@ -115,7 +115,7 @@ static mp_obj_t take_pairs(char *at, size_t size) {
 #define FUNCTION3(name) static MP_DEFINE_CONST_FUN_OBJ_3(name##_object, name)
 #define FUNCTION(name, n) static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(name##_object, n, n, name)
 
-// handlers(list): the functions for the callbacks, by their numbers in main.c; None for what is not handled.
+// handlers(list): the functions for the callbacks, by their numbers in main.c; None for a callback without a handler.
 static mp_obj_t handlers(mp_obj_t list) {
     mp_obj_t *items;
     mp_obj_get_array_fixed_n(list, 26, &items);
@@ -130,7 +130,7 @@ static mp_obj_t error(mp_obj_t type) {
 }
 FUNCTION1(error);
 
-// What Python would print of an exception.
+// The text that Python would print for an exception.
 static mp_obj_t traceback(mp_obj_t exception) {
     vstr_t v;
     mp_print_t print;
@@ -183,7 +183,7 @@ static mp_obj_t get_pairs(mp_obj_t map) {
 }
 FUNCTION1(get_pairs);
 
-// Headers(map): the headers of a stream as a mapping. What it does and means is said in proxywasm/_headers.py.
+// Headers(map): the headers of a stream as a mapping. proxywasm/_headers.py documents it.
 typedef struct {
     mp_obj_base_t base;
     mp_obj_t map;
@@ -198,7 +198,7 @@ static mp_obj_t headers_new(const mp_obj_type_t *type, size_t count, size_t name
     return MP_OBJ_FROM_PTR(self);
 }
 
-// As `check`, for headers and trailers, which a filter has at certain times only.
+// As `check`, for headers and trailers, which a filter can access only at certain times.
 static void check_map(uint32_t status) {
     if (status == 2) {
         static const char words[] = "these headers have gone on, or are not there yet";
@@ -266,7 +266,7 @@ FUNCTION3(headers_add);
 static mp_obj_t headers_items(mp_obj_t self) { return get_pairs(((headers *)MP_OBJ_TO_PTR(self))->map); }
 FUNCTION1(headers_items);
 
-// One side of all pairs; of those with this name, if one is given.
+// One side of all pairs, or only of those with this name, if given.
 static mp_obj_t side(mp_obj_t self, int which, mp_obj_t name) {
     size_t count;
     mp_obj_t *items, list = mp_obj_new_list(0, NULL);
@@ -427,7 +427,7 @@ static mp_obj_t grpc_close(mp_obj_t token) {
 }
 FUNCTION1(grpc_close);
 
-// (code, message) of the call that is answered.
+// (code, message) of the gRPC call whose callback runs.
 static mp_obj_t status(void) {
     uint32_t code = 0;
     char *at = NULL;
@@ -456,7 +456,7 @@ static mp_obj_t set_property(mp_obj_t path, mp_obj_t value) {
 }
 FUNCTION2(set_property);
 
-// (value, compare-and-swap token), or None if there is nothing.
+// (value, compare-and-swap token), or None if the key has no value.
 static mp_obj_t get_shared(mp_obj_t key) {
     char *at = NULL;
     size_t size = 0;
@@ -549,7 +549,7 @@ static mp_obj_t effective_context(mp_obj_t context) {
 }
 FUNCTION1(effective_context);
 
-// like(instance): another instance of its class, which has the same attributes. No constructor runs.
+// like(instance): another instance of its class with the same attributes, made without a constructor.
 static mp_obj_t like(mp_obj_t prototype) {
     mp_obj_instance_t *old = MP_OBJ_TO_PTR(prototype);
     const mp_obj_type_t *native = NULL;

@@ -1,6 +1,6 @@
-// How MicroPython's maps keep the order of their keys, whatever their size: a map is an array of keys and values in the
-// order in which they were set. If it has many, an index lies behind the array: a hash table of their places, from 1 on.
-// Removing a key makes the index anew when it is needed next. Included by py/map.c.
+// Keeps the keys of MicroPython's maps in order, whatever their size: a map is an array of keys and values in the order
+// in which they were set. Behind a large array is an index, a hash table of the places in it, counted from 1. After a
+// key is removed, the index is rebuilt when it is next needed. Included by py/map.c.
 #include <string.h>
 
 #include "py/gc.h"
@@ -28,7 +28,7 @@ static void index_key(mp_map_t *map, size_t hash, size_t place) {
     index[at] = place + 1;
 }
 
-// Give the map room for `alloc` keys, and its index if they are many.
+// Give the map room for `alloc` keys, with an index if they are many.
 static void resize(mp_map_t *map, size_t alloc) {
     bool many = alloc > MANY;
     size_t size = alloc * sizeof(mp_map_elem_t) + (many ? index_size(alloc) * sizeof(uint32_t) : 0);
@@ -42,7 +42,7 @@ static void resize(mp_map_t *map, size_t alloc) {
 }
 
 static mp_map_elem_t *lookup_ordered(mp_map_t *map, mp_obj_t key, mp_map_lookup_kind_t kind, bool by_pointer) {
-    // Also for a map that needs no hash: a key that has none is an error.
+    // An unhashable key is an error, even in a map that needs no hash.
     size_t hash = mp_obj_is_qstr(key) && map->alloc <= MANY ? 0 : hash_of(key);
     mp_map_elem_t *found = NULL;
     if (map->used > MANY && !map->is_indexed && kind != MP_MAP_LOOKUP_REMOVE_IF_FOUND && !gc_is_locked()) {
@@ -68,7 +68,7 @@ static mp_map_elem_t *lookup_ordered(mp_map_t *map, mp_obj_t key, mp_map_lookup_
     }
     if (found) {
         if (kind == MP_MAP_LOOKUP_REMOVE_IF_FOUND) {
-            // The caller finds the value after the last one.
+            // The caller reads the removed value in the slot after the last one.
             mp_obj_t value = found->value;
             map->used--;
             map->is_indexed = 0;

@@ -1,8 +1,8 @@
 // The module `_re`: matches what library/re.py has compiled to numbers. Positions are in bytes; text is UTF-8.
 //
-// A program is an array of 32-bit words: how many slots it uses (two for each group, one for each loop that may match
-// nothing), whether it matches text (1) or bytes (0), then instructions. Matching goes back to the latest choice when it
-// fails; choices are on a stack of our own, so no pattern and no text can exhaust that of C.
+// A program is an array of 32-bit words: the number of slots that it uses (two for each group, one for each loop that may
+// match nothing), 1 to match text or 0 for bytes, then instructions. A failed match returns to the latest choice.
+// Choices are on a separate stack, so no pattern and no text can exhaust C's.
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,8 +16,8 @@ enum { MATCH, CHAR, ANY, ALL, SET, SPLIT, JUMP, SAVE, AT, LOOK, BACK, REPEAT, MA
 enum { BEGIN, BEGIN_OF_LINE, END, END_OF_LINE, END_OF_TEXT, BOUNDARY, NO_BOUNDARY, BOUNDARY_ASCII, NO_BOUNDARY_ASCII };
 enum { AHEAD, NOT_AHEAD, BEHIND, NOT_BEHIND, ATOMIC };
 enum { CHOICE, GREEDY, LAZY, RESTORE };
-enum { NEGATED = 1, WORD = 2, NOT_WORD = 4 };  // of a set: beyond ASCII it has all that \w, or \W, has
-enum { SEARCH = 1, FULL = 2, NOT_EMPTY = 4 };  // the ways to match
+enum { NEGATED = 1, WORD = 2, NOT_WORD = 4 };  // of a set; the last two: it contains, beyond ASCII, all of \w, or of \W
+enum { SEARCH = 1, FULL = 2, NOT_EMPTY = 4 };  // modes of matching
 #define MAX_CHOICES (1 << 18)
 #define NONE 0xffffffff
 
@@ -29,7 +29,7 @@ static choice *choices;
 static uint32_t top, room;
 static int overflow;
 
-// One match: its program, its text, and what is not to match.
+// The current match: its program, its text, its mode and its slots.
 static struct {
     const uint32_t *code;
     const uint8_t *text;
@@ -100,7 +100,7 @@ static int in_set(const uint32_t *set, uint32_t c) {
     return (found != 0) != (set[1] & NEGATED);
 }
 
-// Where what follows one character begins, NONE if the instruction does not match it.
+// The position after one character, or NONE if the instruction does not match it.
 static uint32_t one(const uint32_t *i, uint32_t at) {
     uint32_t next;
     if (at >= m.end) {
@@ -132,7 +132,7 @@ static int is_at(uint32_t where, uint32_t at) {
         case END_OF_TEXT: return at == m.end;
     }
     if (!m.end) {
-        return 0;  // as in CPython: in empty text not even \B matches
+        return 0;  // as in CPython: not even \B matches in empty text
     }
     int ascii = where >= BOUNDARY_ASCII || !m.unicode;
     int left = at > 0 && word_at(before(at), ascii), right = at < m.end && word_at(at, ascii);
@@ -146,7 +146,7 @@ static void set_slot(uint32_t slot, uint32_t value) {
 
 static int lower(int c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; }
 
-// Match from `pc` and `at`; where the match ends, or NONE. `outer` says that it is the whole pattern's end that counts.
+// Match from `pc` and `at`; returns the end of the match, or NONE. With `outer`, the mode restricts that end.
 static uint32_t run(uint32_t pc, uint32_t at, int outer) {
     uint32_t base = top;
     for (;;) {
@@ -194,7 +194,7 @@ static uint32_t run(uint32_t pc, uint32_t at, int outer) {
                 }
                 pc += 2;
                 continue;
-            case LOOK: {  // kind, how many characters behind, where it goes on; then what is looked for
+            case LOOK: {  // kind, number of characters behind, the instruction after it; then what is looked for
                 uint32_t from = at, mine = top;
                 int possible = 1, wanted = i[1] != NOT_AHEAD && i[1] != NOT_BEHIND;
                 for (uint32_t n = i[2]; n && possible; n--) {
@@ -230,7 +230,7 @@ static uint32_t run(uint32_t pc, uint32_t at, int outer) {
                 pc += 3;
                 continue;
             }
-            case REPEAT: {  // lazy, least, most, where it goes on; then one character
+            case REPEAT: {  // lazy, minimum, maximum, the instruction after it; then one character
                 uint32_t n = 0, next;
                 while (n < i[2] && (next = one(i + 5, at)) != NONE) {
                     at = next;
@@ -300,7 +300,7 @@ static uint32_t run(uint32_t pc, uint32_t at, int outer) {
     }
 }
 
-// The next place at or after `at` where a match may begin, as far as the first instruction says.
+// The next position from `at` on where a match may begin, judged by the first instruction.
 static uint32_t candidate(uint32_t at) {
     const uint32_t *i = m.code + 2;
     while (*i == SAVE) {
@@ -381,7 +381,7 @@ static mp_obj_t part(mp_obj_t whole, mp_obj_t begin, mp_obj_t end) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_3(part_object, part);
 
-// index(text, at): which character of a text begins at a byte.
+// index(text, at): the index of the character that begins at a byte.
 static mp_obj_t index_(mp_obj_t whole, mp_obj_t at) {
     mp_buffer_info_t subject;
     mp_get_buffer_raise(whole, &subject, MP_BUFFER_READ);
@@ -389,7 +389,7 @@ static mp_obj_t index_(mp_obj_t whole, mp_obj_t at) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(index_object, index_);
 
-// position(text, index): the byte at which a character begins; beyond the end, the end.
+// position(text, index): the byte at which a character begins, at most the end.
 static mp_obj_t position(mp_obj_t whole, mp_obj_t index) {
     mp_buffer_info_t subject;
     mp_get_buffer_raise(whole, &subject, MP_BUFFER_READ);

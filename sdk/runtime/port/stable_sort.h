@@ -1,4 +1,4 @@
-// How lists are sorted: equal values keep their order, and each key is made once. Included by py/objlist.c.
+// Sorts lists: equal values keep their order, and each key is computed once. Included by py/objlist.c.
 static void merge_sort(mp_obj_t *items, mp_obj_t *keys, mp_obj_t *spare, size_t count, bool reverse) {
     if (count < 2) {
         return;
@@ -15,7 +15,7 @@ static void merge_sort(mp_obj_t *items, mp_obj_t *keys, mp_obj_t *spare, size_t 
         spare[k] = items[from];
         spare_keys[k++] = keys[from];
     }
-    // What is left of the second half is in its place.
+    // The rest of the second half is already in place.
     memmove(items + k, items + i, (half - i) * sizeof *items);
     memmove(keys + k, keys + i, (half - i) * sizeof *keys);
     memcpy(items, spare, k * sizeof *items);
@@ -23,7 +23,7 @@ static void merge_sort(mp_obj_t *items, mp_obj_t *keys, mp_obj_t *spare, size_t 
 }
 
 static void stable_sort(mp_obj_t *items, size_t count, mp_obj_t key, bool reverse) {
-    // Keys, two of each for what is being merged, and the values that are merged.
+    // The keys, room for values and keys while they are merged, and the values.
     mp_obj_t *keys = m_new(mp_obj_t, 4 * count);
     for (size_t i = 0; i < count; i++) {
         keys[i] = key == mp_const_none ? items[i] : mp_call_function_1(key, items[i]);

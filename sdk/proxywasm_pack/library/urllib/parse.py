@@ -77,7 +77,7 @@ def urlencode(query, doseq=False):
 
 
 class _Result:
-    """What the results of urlsplit and urlparse have in common: a tuple with names."""
+    """The base of the results of urlsplit and urlparse: a tuple with named parts."""
 
     def __init__(self, *parts):
         for name, part in zip(self._fields, parts):
